@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from lamina.training.rendezvous import TIMEOUT_SECONDS
 from machines import (
     Launched,
     Machine,
@@ -47,8 +48,7 @@ from processes import append_row
 from rich.console import Console
 from rich.table import Table
 
-from lamina.runs.stored import load_run
-from lamina.training.rendezvous import TIMEOUT_SECONDS
+from lamina.runs.loading import load_run
 
 LANES = 4
 BATCH_SIZE = 200

@@ -21,10 +21,10 @@ from lamina.errors import DataError, NetError, name_some, plural
 from lamina.evaluation.image_files import find_images
 from lamina.evaluation.predictor import Predictor
 from lamina.nets import Net
-from lamina.runs.net_names import TIMM
+from lamina.runs.loading import load_run
+from lamina.runs.nets_by_name import TIMM
 from lamina.runs.resuming import find_source
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.training.activations import find_path
 from lamina.training.device import choose_device
 from lamina.training.model import Model

@@ -10,9 +10,9 @@ from lamina.cli.options.train_options import ReproduceOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.runs.differences import find_changes
+from lamina.runs.loading import load_run
 from lamina.runs.resuming import check_own_parts, find_dataset, make_training
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.training.events import Epoch, Step
 from lamina.training.tensors import digest_tensors
 

@@ -10,9 +10,9 @@ from lamina.cli.options.evaluate_options import RunsOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import LaminaError, RunError, plural
 from lamina.runs.differences import compare_runs
+from lamina.runs.loading import find_runs, load_run
 from lamina.runs.overview import summarize_run
 from lamina.runs.run import Run
-from lamina.runs.stored import find_runs, load_run
 from lamina.studies.search import tabulate_trials
 from lamina.studies.study import read_study
 from lamina.studies.trials import list_trials

@@ -19,7 +19,9 @@ from lamina.data.load import as_dataset, full_source, resize_dataset
 from lamina.errors import DataError, RecipeError, RunError, check_type
 from lamina.files import METADATA, read_bytes
 from lamina.nets import Net
-from lamina.runs.net_names import NetChoice
+from lamina.runs.folder import pack_checkpoint
+from lamina.runs.loading import load_run
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import LateEnd, OwnModule, StartedFrom
 from lamina.runs.resuming import (
     check_own_parts,
@@ -29,8 +31,6 @@ from lamina.runs.resuming import (
     restore_net,
 )
 from lamina.runs.run import Run
-from lamina.runs.run_folder import pack_checkpoint
-from lamina.runs.stored import load_run
 from lamina.targets import REGRESSION
 from lamina.training.checkpoint import Checkpoint
 from lamina.training.device import choose_device

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina.nets import Net
+from lamina.runs.folder import RunFolder
 from lamina.runs.record import RunRecord, describe_machine, find_versions
-from lamina.runs.run_folder import RunFolder
 from lamina.text import shorten
 from lamina.training.device import choose_again
 from lamina.values import fields_to_json

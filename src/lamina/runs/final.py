@@ -19,7 +19,7 @@ from lamina.evaluation.calibration import Calibration, choose_thresholds, fit_te
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
-from lamina.runs.run_folder import RunFolder
+from lamina.runs.folder import RunFolder
 from lamina.targets import MULTI_LABEL, kind_of
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task

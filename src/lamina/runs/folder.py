@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from lamina.data.splits import Split
-from lamina.errors import LaminaError, RunError, plural, suggest
+from lamina.errors import LaminaError, RunError, plural
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.outputs import REMEDY, Outputs, pack_outputs, unpack_outputs
 from lamina.evaluation.reports import Report
@@ -269,41 +269,6 @@ class RunFolder:
 @lru_cache
 def _read_record(file: Path, _version: tuple[int, int, int] | None) -> RunRecord:
     return parse_record(read_object(file), str(file))
-
-
-def resolve_run(path: Path, runs_dir: Path) -> Path:
-    """The path, or the run with this name in ``runs_dir`` if there is none at the path."""
-    if str(path) != path.name or (path / "run.json").exists():
-        return path
-    named = runs_dir / path
-    return named if (named / "run.json").exists() else path
-
-
-def find_run(path: Path, runs_dir: Path) -> Path:
-    """Find a run's folder, by path or name in ``runs_dir``; else ``RunError`` with suggestions."""
-    path = resolve_run(path, runs_dir)
-    if path.is_file():
-        folder = (
-            path.parent
-            if (path.parent / "run.json").exists()
-            else "the folder that lamina train wrote"
-        )
-        raise RunError(f"{path} is a file; expected the folder of a run. Use {folder}.")
-    if not path.is_dir():
-        places = [path.parent] if str(path) != path.name else [Path(), runs_dir]
-        where = " or ".join("this folder" if place == Path() else str(place) for place in places)
-        known = sorted({file.parent.name for place in places for file in place.glob("*/run.json")})
-        others = (
-            suggest(path.name, known)
-            if known
-            else "No runs were found there. Train one with lamina train."
-        )
-        raise RunError(f"No run named {path.name} in {where}. {others}")
-    if (path / STUDY_FILE).exists() and (path / WHOLE / "run.json").exists():
-        return path / WHOLE
-    if not (path / "run.json").exists():
-        raise RunError(f"{path} is not a run, because it has no run.json. Use the folder of a run.")
-    return path
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:

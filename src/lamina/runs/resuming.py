@@ -15,10 +15,10 @@ from lamina.errors import DataError, LaminaWarning, RunError, check_type, name_s
 from lamina.files import RESTORE, read_bytes
 from lamina.nets import Net
 from lamina.runs.differences import find_changes
-from lamina.runs.net_names import draw_module
+from lamina.runs.folder import NO_CHECKPOINT
+from lamina.runs.nets_by_name import draw_module
 from lamina.runs.processes import is_alone, load_checkpoint
 from lamina.runs.record import RunRecord
-from lamina.runs.run_folder import NO_CHECKPOINT
 from lamina.training.device import choose_again
 from lamina.training.loop import Training
 from lamina.training.model import Initial

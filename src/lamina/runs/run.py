@@ -1,4 +1,4 @@
-"""``Run``: a training run in a folder of plain files (:mod:`lamina.runs.run_folder`)."""
+"""``Run``: a training run in a folder of plain files (:mod:`lamina.runs.folder`)."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from lamina.files import damaged
 from lamina.nets import Net
 from lamina.runs.course import Course, RunEvent, Stops, explain_lack_of_memory
 from lamina.runs.final import evaluate_final
+from lamina.runs.folder import RunFolder
 from lamina.runs.limit import TimeLimit
 from lamina.runs.overview import describe_recipe, describe_run, describe_start, show_run
 from lamina.runs.processes import by_leader, check_processes, is_leader
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
 from lamina.runs.resuming import find_dataset, prepare_folder, restore_net, resume_training
-from lamina.runs.run_folder import RunFolder
 from lamina.runs.saver import Saver
 from lamina.targets import Score
 from lamina.training.device import choose_again, choose_device

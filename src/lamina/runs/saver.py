@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lamina.errors import LaminaWarning
-from lamina.runs.run_folder import RunFolder, WriteError
+from lamina.runs.folder import RunFolder, WriteError
 from lamina.training.device import is_out_of_memory
 from lamina.training.loop import Training
 from lamina.training.timing import SAVING_FRACTION

@@ -26,7 +26,8 @@ from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_
 from lamina.files import check_name, sync_folder, write_atomically, write_json
 from lamina.nets import Net
 from lamina.runs.continuing import Beginning, StartingPoint, find_start
-from lamina.runs.net_names import NetChoice, choose_by_images, find_net
+from lamina.runs.folder import RunFolder
+from lamina.runs.nets_by_name import NetChoice, choose_by_images, find_net
 from lamina.runs.processes import share_path
 from lamina.runs.record import (
     DataOrigin,
@@ -38,7 +39,6 @@ from lamina.runs.record import (
     record_to_json,
 )
 from lamina.runs.run import Run
-from lamina.runs.run_folder import RunFolder
 from lamina.training.fit import fit_recipe
 from lamina.training.loop import Training
 from lamina.training.packaged import PACKAGES
@@ -82,7 +82,7 @@ def start_run(
         net: A net, a name in the zoo, ``timm:NAME``, layers as text, the result of ``find_net``, or
             your own module from normalized float images (N, C, H, W) to logits (N, K), of which a
             copy is trained. By default, a net that suits the images
-            (:func:`~lamina.runs.net_names.choose_by_images`). The run does not store your own
+            (:func:`~lamina.runs.nets_by_name.choose_by_images`). The run does not store your own
             modules and layers.
         data: A data set, its name or path, or training images; by default that of ``start_from``,
             or else CIFAR-10, or the built-in shapes if it is not available.

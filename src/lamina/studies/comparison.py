@@ -21,10 +21,10 @@ from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import check_name, write_json
 from lamina.nets import Net
 from lamina.runs.course import RunEvent
+from lamina.runs.folder import STUDY_FILE
 from lamina.runs.progress import show_progress
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
-from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.start import as_net_choice
 from lamina.studies.choice_events import Decision, is_about_run
 from lamina.studies.experiments import Experiment, check_seconds, format_minutes, time_experiment

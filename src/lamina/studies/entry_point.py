@@ -21,7 +21,7 @@ from lamina.errors import RecipeError, check_type
 from lamina.nets import Net
 from lamina.runs.continuing import find_start
 from lamina.runs.course import RunEvent
-from lamina.runs.net_names import NetChoice
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import as_net_choice, start_run

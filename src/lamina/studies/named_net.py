@@ -14,7 +14,7 @@ from lamina.data import Dataset
 from lamina.data.load import check_learnable
 from lamina.errors import plural
 from lamina.runs.course import RunEvent
-from lamina.runs.net_names import NetChoice
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.overview import describe_recipe
 from lamina.runs.record import Considered
 from lamina.runs.run import Run

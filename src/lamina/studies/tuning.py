@@ -31,9 +31,9 @@ from lamina.files import check_name, write_json
 from lamina.markup import card
 from lamina.nets import Net
 from lamina.runs.course import RunEvent
+from lamina.runs.folder import STUDY_FILE
 from lamina.runs.overview import describe_recipe
 from lamina.runs.progress import show_progress
-from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.start import as_net_choice, making_runs
 from lamina.studies import finals
 from lamina.studies.choice_events import Decision, is_about_run

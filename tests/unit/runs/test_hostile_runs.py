@@ -18,8 +18,8 @@ from lamina import LaminaError, load_run
 from lamina.errors import RunError
 from lamina.files import JSON_BYTES
 from lamina.nets import Flatten, Linear, Net, Output
-from lamina.runs.run_folder import unpack_checkpoint
-from lamina.runs.stored import find_runs
+from lamina.runs.folder import unpack_checkpoint
+from lamina.runs.loading import find_runs
 from lamina.training.tensors import pack_tensors, unpack_tensors
 from support.commands import run_lamina
 

@@ -15,9 +15,9 @@ from torch import nn
 from lamina.errors import RunError
 from lamina.files import lock_folder
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.runs.loading import load_run
 from lamina.runs.resuming import find_dataset, make_training, resume_training
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.training.events import Step
 from lamina.training.loop import Training
 from support.runs import DATA, RECIPE, refuses, start

@@ -17,9 +17,9 @@ from lamina.data import Preparation
 from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
+from lamina.runs.loading import find_runs, list_runs, load_run
 from lamina.runs.record import FORMAT, OwnModule, resume_command
 from lamina.runs.start import create_folder
-from lamina.runs.stored import find_runs, list_runs, load_run
 from lamina.training.loop import Training
 from lamina.training.model import build_model
 from lamina.training.tensors import pack_tensors

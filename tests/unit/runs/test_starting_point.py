@@ -135,7 +135,7 @@ def test_settings_that_belong_to_the_weights_are_refused(before, tmp_path, field
 
 @pytest.mark.slow
 def test_a_pretrained_net_keeps_its_head(tmp_path):
-    from lamina.runs.net_names import find_net
+    from lamina.runs.nets_by_name import find_net
 
     file = save_random("test_efficientnet", tmp_path / "learned.safetensors")
     choice = find_net("timm:test_efficientnet", str(file))

@@ -12,10 +12,10 @@ from typing import Any
 from lamina.errors import LaminaError
 from lamina.nets.layers import LAYERS
 from lamina.runs.continuing import find_checkpoint
+from lamina.runs.folder import STUDY_FILE
+from lamina.runs.loading import load_run
 from lamina.runs.record import RunRecord
 from lamina.runs.resuming import find_dataset
-from lamina.runs.run_folder import STUDY_FILE
-from lamina.runs.stored import load_run
 
 PLACES = "--name", "--runs-dir"  # of the run; a new run gets its own
 # options that may name files, besides the data
