@@ -76,7 +76,8 @@ BY_OPTIMIZER = {"optimizer", "momentum", "weight_decay"}
 """Fields that your own optimizer may use in any way, so that its state may not fit others."""
 BY_WEIGHTS = ("normalization", "head")
 """Fields that the final weights of a run depend on."""
-INITIAL_FRACTION, LR_FRACTION = 0.5, 0.1
+INITIAL_FRACTION = 0.5
+LR_FRACTION = 0.1
 """A net that is trained further on new images alone forgets others (docs/your-images.md): less with
 the average of the weights before and after, and with a lower learning rate. Random weights of new
 outputs cannot be averaged."""

@@ -76,13 +76,14 @@ def _flatten_record(record: RunRecord) -> dict[str, Any]:
 
 
 def _flatten_results(run: RunFolder) -> dict[str, Any]:
-    history, report = run.history.epochs(), run.read_report()
-    last = history[-1] if history else {}
-    results = {f"last epoch.{name}": value for name, value in last.items() if "second" not in name}
-    results |= {"rewinds": len(run.history.rewinds())}
+    results: dict[str, Any] = {}
+    for row in run.history.epochs()[-1:]:
+        results = {f"last epoch.{name}": row[name] for name in row if "second" not in name}
+    results["rewinds"] = len(run.history.rewinds())
+    report = run.read_report()
     if report is not None:
         results |= {f"report.{name}": value for name, value in report.headline().items()}
-        results |= {f"report.{report.split}_loss": report.loss}
+        results[f"report.{report.split}_loss"] = report.loss
     return results
 
 

@@ -48,9 +48,12 @@ NO_CHECKPOINT = (
 )
 """Advice for a checkpoint that cannot be used."""
 BYTES_PER_WEIGHT = 4  # float32
-STUDY_FILE, WINNER_FILE, WHOLE = "study.json", "winner.json", "final"
-"""In the folder of a study: its settings and progress; of a tuning, its winner; of a
-cross-validation, its last run."""
+STUDY_FILE = "study.json"
+"""In the folder of a study: its settings and progress."""
+WINNER_FILE = "winner.json"
+"""In the folder of a tuning: its winner."""
+WHOLE = "final"
+"""In the folder of a cross-validation: its last run."""
 
 
 class WriteError(RunError):
@@ -155,16 +158,16 @@ class RunFolder:
 
     def read_weights(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The trained weights, with the names and shapes of ``expected``."""
-        file, weights = self.weights_file, self.load_weights()
-        for name in sorted({*weights, *expected}):
-            found, wanted = (
-                tuple(tensors[name].shape) if name in tensors else "none"
-                for tensors in (weights, expected)
-            )
-            if found != wanted:
+        weights = self.load_weights()
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+        for name in sorted({*shapes, *wanted}):
+            shape = shapes.get(name, "none")
+            if shape != wanted.get(name, "none"):
                 raise RunError(
-                    f"{file} does not fit the net: {name} has shape {found}, expected {wanted}. "
-                    "Pass the net that was trained, or restore the file from a copy."
+                    f"{self.weights_file} does not fit the net: {name} has shape {shape}, expected"
+                    f" {wanted.get(name, 'none')}. Pass the net that was trained, or restore the"
+                    " file from a copy."
                 )
         return weights
 
@@ -211,14 +214,13 @@ class RunFolder:
         file = self.path / "logits.npz"
         if not file.exists():
             return {}
-        found = unpack_outputs(read_bytes(file), str(file))
-        for one in found.values():
-            if one.logits.shape[1] != task.outputs or kind_of(one.targets) is not task.kind:
-                expected = (
-                    f"{plural(task.outputs, 'logit', 'logits')} per image and {task.kind} targets"
-                )
-                raise damaged(str(file), f"expected {expected} for {one.split}", REMEDY)
-        return found
+        outputs = unpack_outputs(read_bytes(file), str(file))
+        for split, values in outputs.items():
+            if values.logits.shape[1] != task.outputs or kind_of(values.targets) is not task.kind:
+                logits = plural(task.outputs, "logit", "logits")
+                expected = f"expected {logits} per image and {task.kind} targets for {split}"
+                raise damaged(str(file), expected, REMEDY)
+        return outputs
 
     def save_outputs(self, outputs: Sequence[Outputs]) -> None:
         with self.writing():
@@ -226,8 +228,9 @@ class RunFolder:
 
     def load_out_of_fold(self, task: Task) -> Outputs | None:
         """The logits of the folds, for a cross-validation's run on all images; else ``None``."""
-        is_whole = self.path.name == WHOLE and self.is_of_folds()
-        return RunFolder(self.path.parent).load_outputs(task).get("train") if is_whole else None
+        if self.path.name != WHOLE or not self.is_of_folds():
+            return None
+        return RunFolder(self.path.parent).load_outputs(task).get("train")
 
     def is_of_folds(self) -> bool:
         """Whether the run belongs to a cross-validation."""
@@ -236,11 +239,11 @@ class RunFolder:
 
     def is_trial(self) -> bool:
         """Whether the run is of a search, which never reads ``test``, or of unfinished finals."""
-        study, name = self.path.parent, self.path.name
-        is_open = name.startswith("trial-") or (
-            name.startswith("final-") and not (study / WINNER_FILE).exists()
-        )
-        return is_open and (study / STUDY_FILE).exists()
+        study = self.path.parent
+        if not (study / STUDY_FILE).exists():
+            return False
+        is_final = self.path.name.startswith("final-") and not (study / WINNER_FILE).exists()
+        return is_final or self.path.name.startswith("trial-")
 
     def read_calibration(self, task: Task) -> Calibration | None:
         """The temperatures; raises ``RunError`` if they do not fit the task."""

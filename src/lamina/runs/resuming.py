@@ -104,10 +104,10 @@ def restore_net(run: Run) -> Net | TimmNet | nn.Module:
             f"{run.path} was trained with your own code, which the run does not store. "
             f"Pass it again with {record.own_module}."
         )
-    own = record.own_module
-    if isinstance(module, Net) and own is not None and not own.file and repr(module) != own.name:
+    code = record.own_module
+    if isinstance(module, Net) and code is not None and not code.file and repr(module) != code.name:
         raise RunError(
-            f"module is {module!r}, but {run.path} was trained with {own.name}. Pass that net."
+            f"module is {module!r}, but {run.path} was trained with {code.name}. Pass that net."
         )
     return module
 
