@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from lamina.evaluation.predictor import Prediction, Predictor
     from lamina.evaluation.reports import Report
     from lamina.nets import Net, parse_net, summarize
+    from lamina.runs.loading import list_runs, load_run
     from lamina.runs.progress import show_progress
     from lamina.runs.run import Run
     from lamina.runs.start import start_run
-    from lamina.runs.stored import list_runs, load_run
     from lamina.studies.choose import choose
     from lamina.studies.comparison import compare
     from lamina.studies.entry_point import cross_validate, train
@@ -52,7 +52,7 @@ _PACKAGES = {
     "lamina.evaluation.reports": ("Report",),
     "lamina.nets": ("Net", "parse_net", "summarize"),
     "lamina.runs.progress": ("show_progress",),
-    "lamina.runs.stored": ("list_runs", "load_run"),
+    "lamina.runs.loading": ("list_runs", "load_run"),
     "lamina.runs.run": ("Run",),
     "lamina.runs.start": ("start_run",),
     "lamina.studies.choose": ("choose",),

@@ -16,6 +16,7 @@ from PIL import Image
 
 from lamina import Images, LaminaWarning, load_data, load_run
 from lamina.errors import DataError
+from lamina.runs.run import Run
 from support.commands import events, run_lamina, run_well
 from support.images import SIDE_PX
 
@@ -143,7 +144,8 @@ def test_in_python_nothing_that_is_printed_obeys_a_name(
     question = next(iter(CLASSES))
     images = Images.from_arrays(np.zeros((2, 4, 4), np.uint8), [True, False], [question])
     run = load_run(hostile_run)
-    renamed = replace(run, record=replace(run.record, net_name=question))
+    other = place / "other"
+    renamed = Run(other, first_record=replace(run.record, net_name=question))
     with pytest.raises(DataError) as rejected:
         load_data(place / FILE)
     for shown in (*(warning.message for warning in warned), rejected.value):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from lamina.runs.stored import load_run
+from lamina.runs.loading import load_run
 from support.commands import events, run_lamina, run_well
 
 

@@ -22,7 +22,7 @@ from support.runs import DATA, digests, full_disk, start
 SMALL_MEMORY = """
 import resource, sys
 from lamina.cli import main
-from lamina.runs.stored import load_run
+from lamina.runs.loading import load_run
 limit, source, *arguments = sys.argv[1:]
 # This first training loads all modules.
 main(["train", "Flatten(), Output()", "--data", source, "--epochs", "1", "--precision", "fp32"])

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from lamina import Epoch, LaminaError, load_run
 from lamina.cli import main
 from lamina.evaluation.intervals import mean_interval
-from lamina.runs.net_names import NetChoice
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.studies.choice_events import Seed, Seeds, Started
 from lamina.studies.seeds import iter_seeds

@@ -22,7 +22,7 @@ from lamina.data import Dataset, Images
 from lamina.errors import LaminaWarning, RunError
 from lamina.files import lock_folder
 from lamina.nets import Conv2d, Flatten, Linear, Net, Output, ReLU
-from lamina.runs.start import choose_net
+from lamina.runs.start import as_net_choice
 from lamina.studies import finals
 from lamina.studies.choice_events import Decision
 from lamina.studies.finals import PLANS, count_trainings, plan_finals, rank_finalists
@@ -422,7 +422,7 @@ def test_what_cannot_be_searched_is_refused(workplace, image_set, given, message
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(data, over, message):
-    search = Search(NET, None, {}, over, {}, data, choose_net, "cpu")
+    search = Search(NET, None, {}, over, {}, data, as_net_choice, "cpu")
     with pytest.raises(LaminaError, match=re.escape(message)):
         search.check()
 

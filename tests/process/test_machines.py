@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.runs.stored import load_run
+from lamina.runs.loading import load_run
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/scale.md").read_text(encoding="utf-8")

@@ -17,8 +17,8 @@ import torch
 from lamina.cli import main
 from lamina.data import Preparation, load_data
 from lamina.evaluation.calibration import Calibration
+from lamina.runs.loading import load_run
 from lamina.runs.record import OwnModule
-from lamina.runs.stored import load_run
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
 from support.commands import run_refused

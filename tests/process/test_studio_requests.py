@@ -31,7 +31,7 @@ from lamina.deploy.studio.torch_process import TorchProcess
 from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
 from lamina.nets.costs import summarize_layers
-from lamina.runs.stored import find_runs
+from lamina.runs.loading import find_runs
 from support.commands import run_well
 from support.servers import encode, noise_png, wait_for
 from support.studios import (

@@ -8,7 +8,7 @@ import pytest
 from lamina import Images, Predictor, Recipe, Training, evaluate
 from lamina.evaluation.outputs import Outputs
 from lamina.nets import Flatten, Net, Output
-from lamina.runs.net_names import find_net
+from lamina.runs.nets_by_name import find_net
 
 MANY = 300
 LONG = "x" * 40

@@ -16,11 +16,11 @@ from torch import nn
 from lamina.data import Dataset, Images, Preparation
 from lamina.errors import LaminaError, RunError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Net, Output, ReLU
-from lamina.runs.net_names import NetChoice
+from lamina.runs.loading import load_run
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
-from lamina.runs.stored import load_run
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 

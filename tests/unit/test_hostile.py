@@ -195,6 +195,7 @@ def test_a_link_that_comes_while_a_run_is_trained_is_not_written_through(tmp_pat
     run, training = start(tmp_path)
     mine = tmp_path / "mine.txt"
     mine.write_text("mine")
+    record = run.record
     with lock_folder(run.path):
         for name in ("history.jsonl", "run.json", "model.safetensors", "state.safetensors"):
             (run.path / name).unlink(missing_ok=True)
@@ -203,7 +204,7 @@ def test_a_link_that_comes_while_a_run_is_trained_is_not_written_through(tmp_pat
             run.folder.history.append({"epoch": 1})
         run.folder.save_model(training.model)
         run.folder.save_checkpoint(training.checkpoint())
-        run.replace_record(dataclasses.replace(run.record, net_name="other"))
+        run.folder.write_record(dataclasses.replace(record, net_name="other"))
     assert mine.read_text() == "mine"
 
 

@@ -16,8 +16,8 @@ from lamina.drawing.curves import draw_curves
 from lamina.drawing.style import save_figure
 from lamina.errors import DataError, RecipeError
 from lamina.evaluation.intervals import mean_interval
+from lamina.runs.loading import load_run
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.studies.comparison import FIGURE, Plan, plan_study, read_comparisons
 from lamina.studies.experiments import Experiment
 from lamina.studies.study import locate_run, name_study, read_study

@@ -34,8 +34,8 @@ from lamina.insight.units import (
     measure_strengths,
     rank_units,
 )
+from lamina.runs.loading import load_run
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.targets import MULTI_LABEL
 from lamina.training.model import Model
 

@@ -21,10 +21,10 @@ from lamina.errors import DataError, NetError, name_some, plural
 from lamina.evaluation.image_files import find_images
 from lamina.evaluation.predictor import Predictor
 from lamina.nets import Net
-from lamina.runs.net_names import TIMM
-from lamina.runs.retraining import find_source
+from lamina.runs.loading import load_run
+from lamina.runs.nets_by_name import TIMM
+from lamina.runs.resuming import find_source
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.training.device import choose_device
 from lamina.training.hooks import find_path
 from lamina.training.model import Model
@@ -77,9 +77,7 @@ def add_module(run: Run, net: str | None, terminal: Terminal) -> Run:
 
 
 def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:
-    return choose_data(
-        str(find_source(run.folder, run.record, source)), run.record.data.preparation, terminal
-    )
+    return choose_data(str(find_source(run, source)), run.record.data.preparation, terminal)
 
 
 def choose_evaluated_data(

@@ -15,7 +15,7 @@ from typing import Any
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
 from lamina.nets import Layer, Net
-from lamina.runs.net_names import TIMM, NetChoice, find_net
+from lamina.runs.nets_by_name import TIMM, NetChoice, find_net
 from lamina.training.recipe import Recipe
 
 

@@ -13,8 +13,8 @@ from lamina.deploy.card import build_card
 from lamina.deploy.study_page import build_study_page, is_study
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.files import write_atomically
+from lamina.runs.loading import load_run
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.training.model import Model
 
 

@@ -10,15 +10,9 @@ from lamina.cli.options.train_options import ReproduceOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.runs.differences import find_changes
-from lamina.runs.retraining import (
-    check_parts_given,
-    choose_net,
-    find_dataset,
-    make_training,
-    read_initial,
-)
+from lamina.runs.loading import load_run
+from lamina.runs.resuming import find_dataset, make_training
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Epoch, Step
 
@@ -67,12 +61,8 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
             " command cannot train it again. In Python, start another run with them and the same"
             ' recipe, and compare run.history["weights"] of both.'
         )
-    dataset = find_dataset(run.folder, run.record, choose_run_data(run, options.data, terminal))
-    net, initial = (
-        choose_net(run.folder, run.record, run.module),
-        read_initial(run.folder, run.record),
-    )
-    training = make_training(run.record, dataset, net, initial=initial)
+    dataset = find_dataset(run, choose_run_data(run, options.data, terminal))
+    training = make_training(run, dataset, run.record)
     rows = []
     is_same = True
     with terminal.progress() as show_progress:

@@ -9,8 +9,8 @@ from lamina.cli.models import add_module, choose_run_data
 from lamina.cli.options.train_options import ResumeOptions
 from lamina.cli.session import count_processes, join_group, play, print_group, print_result
 from lamina.cli.terminal import Terminal, read_seconds
+from lamina.runs.loading import load_run
 from lamina.runs.overview import describe_arithmetic
-from lamina.runs.stored import load_run
 from lamina.training.device import choose_again
 
 

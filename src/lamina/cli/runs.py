@@ -10,9 +10,9 @@ from lamina.cli.options.evaluate_options import RunsOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import LaminaError, RunError, plural
 from lamina.runs.differences import compare_runs
+from lamina.runs.loading import find_runs, load_run
 from lamina.runs.overview import summarize_run
 from lamina.runs.run import Run
-from lamina.runs.stored import find_runs, load_run
 from lamina.studies.search import tabulate_trials
 from lamina.studies.study import read_study
 from lamina.studies.trials import list_trials
@@ -98,7 +98,7 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
         train_seconds=sum(row.get("train_seconds") or 0.0 for row in history),
         **({} if report is None else report.headline()),
     )
-    return summarize_run(run.folder, record, report, history)
+    return summarize_run(run, report, history)
 
 
 def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:

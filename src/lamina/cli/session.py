@@ -24,9 +24,9 @@ from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.evaluation.reports import Report
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.course import RunEvent
+from lamina.runs.loading import load_run
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Seeds, Started, Trial, is_about_run
 from lamina.studies.cross_validation import Folds
 from lamina.studies.finals import FINALS, Tuned

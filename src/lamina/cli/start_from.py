@@ -10,7 +10,7 @@ from lamina.cli.terminal import Terminal
 from lamina.data import Dataset
 from lamina.errors import DataError, RecipeError
 from lamina.runs.continuing import StartingPoint, find_start
-from lamina.runs.retraining import find_source
+from lamina.runs.resuming import find_source
 from lamina.studies.entry_point import check_untimed
 from lamina.training.recipe import overlay
 
@@ -56,6 +56,6 @@ def load_data_of(start: StartingPoint, options: TrainOptions, terminal: Terminal
     """The data of ``--data``, by default of the run, loaded as for the run."""
     if start.epoch is not None:
         return start.fit(choose_run_data(start.run, options.data, terminal))
-    source = find_source(start.run.folder, start.run.record, options.data)
+    source = find_source(start.run, options.data)
     preparation = start.prepare(options.preparation, source)
     return start.fit(choose_data(str(source), preparation, terminal))

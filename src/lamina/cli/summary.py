@@ -9,7 +9,7 @@ from lamina.cli.options.inspect_options import SummaryOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
 from lamina.nets import Net, Output, Shape, summarize
-from lamina.runs.net_names import TIMM
+from lamina.runs.nets_by_name import TIMM
 
 
 def run(options: SummaryOptions, terminal: Terminal) -> int:

@@ -64,7 +64,7 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             dataset = choose_data(options.data, _prepare(options), terminal)
         else:
             dataset = load_data_of(origin, options, terminal)
-            choice = origin.choose_net(dataset)
+            choice = origin.net_choice(dataset)
         _print_conflicts(dataset, options.data or dataset.name, terminal)
         is_timed = (seconds is not None or choice is None) and "epochs" not in options.given
         deadline = Deadline(STARTED, limit) if is_timed else None

@@ -9,7 +9,7 @@ from typing import Any
 from lamina.deploy.document import document
 from lamina.files import read_bytes, read_object
 from lamina.markup import Markup, chart, join, link, table, wrap
-from lamina.runs.stored import find_runs
+from lamina.runs.loading import find_runs
 from lamina.studies import comparison, tuning
 from lamina.studies.finals import read_final
 from lamina.studies.search import describe_values, tabulate_trials

@@ -7,7 +7,8 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,18 @@ from lamina.data.load import as_dataset, full_source, resize_dataset
 from lamina.errors import DataError, RecipeError, RunError, check_type
 from lamina.files import METADATA, read_bytes
 from lamina.nets import Net
-from lamina.runs.net_names import NetChoice
+from lamina.runs.folder import pack_checkpoint
+from lamina.runs.loading import load_run
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import LateEnd, OwnModule, StartedFrom
-from lamina.runs.retraining import (
-    check_parts_given,
-    choose_net,
+from lamina.runs.resuming import (
+    check_own_parts,
     find_dataset,
     find_source,
     make_training,
-    read_initial,
+    restore_net,
 )
 from lamina.runs.run import Run
-from lamina.runs.run_folder import pack_checkpoint
-from lamina.runs.stored import load_run
 from lamina.targets import REGRESSION
 from lamina.training.checkpoint import Checkpoint, pack_tensors
 from lamina.training.custom import NO_PARTS, Parts
@@ -72,7 +72,8 @@ BY_OPTIMIZER = {"optimizer", "momentum", "weight_decay"}
 """Fields that your own optimizer may use in any way, so that its state may not fit others."""
 BY_WEIGHTS = ("normalization", "head")
 """Fields that the final weights of a run depend on."""
-INITIAL_FRACTION, LR_FRACTION = 0.5, 0.1
+INITIAL_FRACTION = 0.5
+LR_FRACTION = 0.1
 """A net that is trained further on new images alone forgets others (docs/your-images.md): less with
 the average of the weights before and after, and with a lower learning rate. Random weights of new
 outputs cannot be averaged."""
@@ -83,9 +84,9 @@ class Beginning:
     """The training of a new run before its first step, and what the run stores of its start."""
 
     training: Training
-    started_from: StartedFrom
-    late_end: LateEnd | None
-    files: dict[str, bytes]
+    started_from: StartedFrom | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    late_end: LateEnd | None = None
 
 
 @dataclass(frozen=True)
@@ -102,19 +103,22 @@ class StartingPoint:
         record = self.run.record
         return dataclasses.replace(record.recipe, epochs=record.epochs or record.recipe.epochs)
 
-    def choose_net(self, dataset: Dataset) -> NetChoice:
+    def net_choice(self, dataset: Dataset) -> NetChoice:
         """The run's net, and the recipe to train it with."""
-        record = self.run.record
-        net = choose_net(self.run.folder, record, self.run.module)
-        home = Home(len(dataset.train), min(dataset.train.shape[1:]))  # the recipe is used as it is
-        recipes = {"run": self._choose_recipe(dataset)}
+        net = restore_net(self.run)
+        choose = partial(
+            NetChoice,
+            self.run.record.net_name,
+            recipes={"run": self._choose_recipe(dataset)},
+            origin=self.origin,
+            # so that the recipe is used as it is
+            home=Home(len(dataset.train), min(dataset.train.shape[1:])),
+        )
         if isinstance(net, Net):
-            net = net.with_outputs(task_of(dataset.train).outputs)
-            return NetChoice(record.net_name, net, recipes, self.origin, home)
+            return choose(net.with_outputs(task_of(dataset.train).outputs))
         if isinstance(net, TimmNet):
-            return NetChoice(record.net_name, net.empty_module, recipes, self.origin, home)
-        module = net
-        return NetChoice(record.net_name, lambda *_: module, recipes, self.origin, home)
+            return choose(net.empty_module)
+        return choose(lambda *_: net)
 
     def _choose_recipe(self, dataset: Dataset) -> Recipe:
         """The run's; from final weights without new outputs, with a lower rate and an average."""
@@ -132,64 +136,64 @@ class StartingPoint:
         if self.epoch is not None:
             source = f"{self.run.path}@{self.epoch:.10g}"
             call = f"start_run(start_from={source!r}, {{}})"
-            check_parts_given(self.run.folder, self.run.record, parts, call)
+            check_own_parts(dataclasses.replace(self.run, parts=parts), call)
         return parts
 
-    def prepare(self, given: Mapping[str, Any], source: str | Path | None = None) -> Preparation:
-        """A preparation as given, otherwise with the run's image size, resizing and kind of target.
+    def prepare(self, options: Mapping[str, Any], source: str | Path | None = None) -> Preparation:
+        """A preparation with options, else with the run's image size, resizing and kind of target.
 
         If ``source`` is the run's own, so are its corrections, groups, columns and splits.
         """
         record = self.run.record
-        own, (_, height, width) = record.data, record.in_shape
-        if given.get("size_px", height) != height:
+        recorded = record.data.preparation
+        _, height, width = record.in_shape
+        if options.get("size_px", height) != height:
             raise DataError(
-                f"--size is {given['size_px']}, but {self.run.path} was trained on images of "
+                f"--size is {options['size_px']}, but {self.run.path} was trained on images of "
                 f"{height}×{width} px, which further training keeps. Leave out --size."
             )
-        if source is not None and full_source(source) == own.source:
-            labels_from = (*own.preparation.labels_from, *given.get("labels_from", ()))
-            changes = {"fold": None} | dict(given) | {"labels_from": labels_from}
-            return dataclasses.replace(own.preparation, **changes)
-        like: dict[str, Any] = {"resize": own.preparation.resize, "task": record.task.kind.name}
+        if source is not None and full_source(source) == record.data.source:
+            labels_from = (*recorded.labels_from, *options.get("labels_from", ()))
+            changes = {"fold": None} | dict(options) | {"labels_from": labels_from}
+            return dataclasses.replace(recorded, **changes)
+        settings: dict[str, Any] = {"resize": recorded.resize, "task": record.task.kind.name}
         if height == width:
-            like["size_px"] = height
-        return Preparation(**like | dict(given))
+            settings["size_px"] = height
+        return Preparation(**settings | dict(options))
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raise ``RecipeError`` for a changed field that must stay."""
         for name in self.find_changes(recipe):
             if name in CHANGEABLE or (self.epoch is None and name not in BY_WEIGHTS):
                 continue
-            only = "" if self.epoch is None else f" Only these may change: {', '.join(CHANGEABLE)}."
             raise RecipeError(
                 f"{name} is {getattr(recipe, name)!r}, but {self.run.path} was trained with"
-                f" {getattr(self.recipe, name)!r}, which further training keeps.{only} Leave out"
+                f" {getattr(self.recipe, name)!r}, which further training keeps. Leave out"
                 f" --{name.replace('_', '-')} (in Python, use"
                 " dataclasses.replace(run.record.recipe, epochs=5))."
             )
 
     def find_changes(self, recipe: Recipe) -> list[str]:
         """The names of the fields that differ from the recipe of the run."""
-        own = vars(self.recipe)
-        return [name for name, value in vars(recipe).items() if value != own[name]]
+        recorded = vars(self.recipe)
+        return [name for name, value in vars(recipe).items() if value != recorded[name]]
 
     def load(self, data: Dataset | Images | str | Path | None) -> Dataset:
         """The data set, read as that of the run, and by default that of the run."""
-        run = self.run
-        data = run.dataset if data is None else data
+        data = self.run.dataset if data is None else data
         if self.epoch is not None:
-            return find_dataset(run.folder, run.record, data)
+            return find_dataset(self.run, data)
         if data is None:
-            data = find_source(run.folder, run.record)
+            data = find_source(self.run)
         source = data if isinstance(data, str | Path) else None
         return self.fit(as_dataset(data, self.prepare({}, source)))
 
     def fit(self, dataset: Dataset) -> Dataset:
         """The data set at the image size of the run's training; ``DataError`` if impossible."""
-        shape, task = self.run.record.in_shape, self.run.record.task
+        shape = self.run.record.in_shape
+        task = self.run.record.task
         if self.epoch is not None:
-            return find_dataset(self.run.folder, self.run.record, dataset)
+            return find_dataset(self.run, dataset)
         if dataset.train.kind is not task.kind:
             raise DataError(
                 f"{self.run.path} was trained on {task.kind} targets, but {dataset.name} has "
@@ -222,39 +226,40 @@ class StartingPoint:
         initial, started_from = self._carry_weights(fresh.model)
         training = Training(net, dataset.train, recipe, device=device, parts=parts, initial=initial)
         files = {self.run.folder.initial_file.name: pack_tensors(dict(initial.weights), {})}
-        return Beginning(training, started_from, None, files)
+        return Beginning(training, started_from, files)
 
     def _carry_weights(self, fresh: Model) -> tuple[Initial, StartedFrom]:
         """The run's weights by name and shape; from ``fresh`` the outputs that the run lacks."""
         run = self.run
-        old, weights = run.folder.load_weights(), dict(fresh.state_dict())
-        if unknown := old.keys() ^ weights.keys():
+        weights = run.folder.load_weights()
+        drawn = fresh.state_dict()
+        if unknown := weights.keys() ^ drawn.keys():
             name = min(unknown)
-            where = "the net" if name in old else "the run"
+            where = "the net" if name in weights else "the run"
             raise RunError(
                 f"The net does not fit the weights of {run.path}: {name} is missing in {where}."
                 " Pass the net that was trained."
             )
-        names, known = fresh.task.target_names, run.record.task.target_names
-        kept = tuple(name for name in names if name in known)
+        names = fresh.task.target_names
+        known = run.record.task.target_names
+        common = tuple(name for name in names if name in known)
         head = None if names == known else find_head(fresh)
-        for name, tensor in weights.items():
-            stored = old[name]
-            is_head = name.rpartition(".")[0] == head and stored.shape[1:] == tensor.shape[1:]
-            if is_head:
-                tensor = tensor.clone()
-                for target in kept:
-                    tensor[names.index(target)] = stored[known.index(target)].to(tensor)
+        for name, tensor in drawn.items():
+            stored = weights[name]
+            if name.rpartition(".")[0] == head and stored.shape[1:] == tensor.shape[1:]:
+                weights[name] = tensor.clone()
+                for target in common:
+                    row = stored[known.index(target)]
+                    weights[name][names.index(target)] = row.to(tensor)
             elif stored.shape != tensor.shape:
                 raise RunError(
                     f"The net does not fit the weights of {run.path}: {name} has shape"
                     f" {tuple(tensor.shape)}, there {tuple(stored.shape)}. Use the net that was"
                     " trained and the same classes, or train a new net."
                 )
-            weights[name] = tensor if is_head else stored
         new = tuple(name for name in names if name not in known)
         initial = Initial(weights, run.record.mean, run.record.std)
-        return initial, StartedFrom(str(run.path.resolve()), None, kept, new)
+        return initial, StartedFrom(str(run.path.resolve()), None, common, new)
 
     def _continue(
         self,
@@ -264,20 +269,21 @@ class StartingPoint:
         device: str,
         parts: Parts,
     ) -> Beginning:
-        run, folder, record = self.run, self.run.folder, self.run.record
+        run = self.run
+        folder = run.folder
+        record = run.record
         changes = self.find_changes(recipe)
-        old_rewinds = checkpoint.standing.rewinds
+        rewinds = checkpoint.standing.rewinds
         self._check_changes(changes, checkpoint, parts)
-        has_own_end = record.epochs is not None and not MOVING_END.intersection(changes)
-        late_end = record.late_end if has_own_end else None
+        late_end = record.late_end
+        if record.epochs is None or MOVING_END.intersection(changes):
+            late_end = None
         if device != "auto":
             record = dataclasses.replace(record, device=choose_device(device))
         training = make_training(
-            dataclasses.replace(record, recipe=recipe, late_end=late_end),
+            dataclasses.replace(run, parts=parts),
             dataset,
-            choose_net(folder, record, run.module),
-            parts=parts,
-            initial=read_initial(folder, record),
+            dataclasses.replace(record, recipe=recipe, late_end=late_end),
             has_checkpoint=True,
         )
         if changes:
@@ -291,7 +297,7 @@ class StartingPoint:
             raise RunError(
                 f"The net does not fit {run.path}: {error}. Pass the net that was trained."
             ) from error
-        rows = folder.history.read_until(training.epochs_done, old_rewinds)
+        rows = folder.history.read_until(training.epochs_done, rewinds)
         has_ended = any(row["event"] == "early_end" for row, _ in rows)
         if training.is_finished or (has_ended and not changes):
             raise RecipeError(
@@ -299,25 +305,23 @@ class StartingPoint:
                 f" and patience {recipe.patience}. Use more epochs or another patience, or an"
                 f" earlier checkpoint. There are: {_list_epochs(list_checkpoints(run.path))}."
             )
-        is_rewound = training.rewinds > 0
-        lines = [
-            line
-            for row, line in rows
-            if row["event"] == "epoch" or (row["event"] == "rewind" and is_rewound)
-        ]
+        events = ("epoch", "rewind") if training.rewinds else ("epoch",)
         files = {
             folder.checkpoint_file.name: pack_checkpoint(checkpoint),
-            folder.history.file.name: b"".join(lines),
+            folder.history.file.name: b"".join(
+                line for row, line in rows if row["event"] in events
+            ),
         }
         if folder.initial_file.exists():
             files[folder.initial_file.name] = read_bytes(folder.initial_file)
         names = record.task.target_names
         started_from = StartedFrom(str(run.path.resolve()), self.epoch, names, ())
-        return Beginning(training, started_from, late_end, files)
+        return Beginning(training, started_from, files, late_end)
 
     def _check_changes(self, changes: Iterable[str], checkpoint: Checkpoint, parts: Parts) -> None:
         """Raise ``RecipeError`` for changes that this checkpoint or these functions exclude."""
-        standing, run = checkpoint.standing, self.run
+        standing = checkpoint.standing
+        run = self.run
         others = _list_epochs(list_checkpoints(run.path))
         if standing.is_falling and (moving := MOVING_END.intersection(changes)):
             raise RecipeError(
@@ -350,15 +354,15 @@ def find_start(
     if not isinstance(start_from, Run):
         path, epoch = split_epoch(start_from, runs_dir)
         start_from = load_run(path, runs_dir=runs_dir)
-    run, record = start_from, start_from.record
+    record = start_from.record
     if net is None:
-        return StartingPoint(run, epoch, record.timm or record.own_module)
+        return StartingPoint(start_from, epoch, record.timm or record.own_module)
     if record.own_module is None or not isinstance(net.origin, OwnModule):
         raise RunError(
-            f"start_from trains the net of {run.path}, {record.net_name}. Leave out net."
+            f"start_from trains the net of {start_from.path}, {record.net_name}. Leave out net."
         )
     module = net.make(record.recipe.seed, record.in_shape, record.task.outputs)
-    return StartingPoint(dataclasses.replace(run, module=module), epoch, net.origin)
+    return StartingPoint(dataclasses.replace(start_from, module=module), epoch, net.origin)
 
 
 def split_epoch(text: str | Path, runs_dir: Path) -> tuple[str | Path, float | None]:
@@ -419,33 +423,32 @@ def find_checkpoint(path: Path, epoch: float) -> Path:
 
 def read_checkpoint(run: Run, epoch: float) -> Checkpoint:
     checkpoint = run.folder.read_checkpoint(find_checkpoint(run.path, epoch))
-    standing = None if checkpoint is None else checkpoint.standing
-    if (
-        checkpoint is None
-        or standing is None
-        or count_epochs(standing.steps_done, standing.steps_per_epoch) != epoch
-    ):  # a training has replaced it meanwhile
-        raise RunError(
-            f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again."
-        )
-    return checkpoint
+    if checkpoint is not None:
+        standing = checkpoint.standing
+        if count_epochs(standing.steps_done, standing.steps_per_epoch) == epoch:
+            return checkpoint
+    # a training has replaced it meanwhile
+    raise RunError(
+        f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again."
+    )
 
 
 def change_checkpoint(
     checkpoint: Checkpoint, changes: Iterable[str], training: Training, parts: Parts
 ) -> Checkpoint:
     """The checkpoint from which ``training``, whose recipe has ``changes``, continues."""
-    standing, tensors = checkpoint.standing, checkpoint.tensors
-    fresh = training.checkpoint().standing.optimizer
+    standing = checkpoint.standing
+    tensors = checkpoint.tensors
     numbers = dict(standing.optimizer)
     if "optimizer" in changes:
         numbers = {}
         tensors = {
-            key: value for key, value in tensors.items() if key.partition(".")[0] != "optimizer"
+            name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")
         }
-    elif parts.optimizer is None:
+    groups = training.checkpoint().standing.optimizer
+    if parts.optimizer is None:
         numbers = {name: values for name, values in numbers.items() if not name.isdigit()}
-    for group, values in fresh.items():
+    for group, values in groups.items():
         if group.isdigit() and parts.optimizer is None:
             numbers[group] = values
         elif group.isdigit():  # other numbers may count steps
@@ -453,23 +456,18 @@ def change_checkpoint(
             numbers[group] = numbers.get(group, {}) | rates
     epochs, steps = divmod(standing.steps_done, standing.steps_per_epoch)
     steps_done = epochs * training.steps_per_epoch + steps
-    falls = standing.falls
     schedule = training.schedule
+    changed: dict[str, Any] = {
+        "steps_done": steps_done,
+        "steps_per_epoch": training.steps_per_epoch,
+        "optimizer": numbers,
+    }
+    if "lr" in changes:
+        changed["rewinds"] = 0
     if MOVING_END.intersection(changes):
-        falls = ()
+        changed["falls"] = ()
         is_falling = schedule.is_falling(steps_done) and not schedule.is_over(steps_done)
         if is_falling and schedule.steps is not None:
             # it would have begun by now, so it begins here
-            falls = (Fall(steps_done, schedule.steps),)
-    rewinds = standing.rewinds
-    if "lr" in changes:
-        rewinds = 0
-    standing = dataclasses.replace(
-        standing,
-        steps_done=steps_done,
-        steps_per_epoch=training.steps_per_epoch,
-        rewinds=rewinds,
-        optimizer=numbers,
-        falls=falls,
-    )
-    return Checkpoint(tensors, standing)
+            changed["falls"] = (Fall(steps_done, schedule.steps),)
+    return Checkpoint(tensors, dataclasses.replace(standing, **changed))

@@ -6,11 +6,11 @@ import dataclasses
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -22,13 +22,11 @@ from lamina.evaluation.reports import Report
 from lamina.runs.final import evaluate_final, score_split
 from lamina.runs.limit import TimeLimit
 from lamina.runs.processes import load_checkpoint
-from lamina.runs.record import LateEnd, RunRecord
-from lamina.runs.run_folder import RunFolder
+from lamina.runs.record import LateEnd
 from lamina.runs.saver import Saver
 from lamina.targets import Score
 from lamina.training import group
 from lamina.training.checkpoint import digest_tensors
-from lamina.training.custom import OwnMetric
 from lamina.training.device import is_out_of_memory
 from lamina.training.diagnosis import find_overfitting
 from lamina.training.events import (
@@ -47,6 +45,9 @@ from lamina.training.loop import Training
 from lamina.training.prediction import count_batches, predict_logits
 from lamina.training.schedule import evaluation_interval
 
+if TYPE_CHECKING:
+    from lamina.runs.run import Run
+
 RunEvent: TypeAlias = Event | Report
 FINISHING_FRACTION = 0.1
 """The steps in which a training finishes on request, as a fraction of its steps so far."""
@@ -60,35 +61,28 @@ class Stops:
         limit: A time limit.
         finish: When it is set, the training of a single process ends soon.
         at_diagnosis: Whether to stop after an epoch with a new diagnosis.
+        at_nan: Whether to stop at NaN or infinity, rather than to return to the last checkpoint.
     """
 
-    limit: TimeLimit | None = None
-    finish: threading.Event | None = None
-    at_diagnosis: bool = False
+    limit: TimeLimit | None
+    finish: threading.Event | None
+    at_diagnosis: bool
+    at_nan: bool
 
 
 class Course:
     """Trains a run to its end, with each event saved before it is yielded."""
 
     def __init__(
-        self,
-        training: Training,
-        saver: Saver,
-        folder: RunFolder,
-        record: RunRecord,
-        dataset: Dataset,
-        stops: Stops,
-        metrics: Mapping[str, OwnMetric],
+        self, run: Run, training: Training, saver: Saver, dataset: Dataset, stops: Stops
     ) -> None:
+        self._run = run
         self._training = training
         self._saver = saver
-        self._folder = folder
-        self._record = record
         self._dataset = dataset
         self._stops = stops
-        self._metrics = metrics
         self._end: EarlyEnd | None = None
-        self._epochs: list[dict[str, Any]] | None = None  # of the history, and to be written to it
+        self._has_warned = False
 
     def iterate(self) -> Generator[RunEvent, None, None]:
         """Yield the events of the training, then the final report."""
@@ -111,7 +105,7 @@ class Course:
         except Exception as error:
             if not isinstance(error, LaminaError):  # from a custom function or module
                 error.add_note(
-                    f"The last checkpoint is in {self._folder.path}; load_run(…).train() resumes"
+                    f"The last checkpoint is in {self._run.path}; load_run(…).train() resumes"
                     " from it."
                 )
             raise
@@ -121,15 +115,15 @@ class Course:
             raise
 
     def _begin(self) -> None:
-        reason = group.lead_value(self._folder.history.early_end)
+        reason = group.lead_value(self._run.folder.history.early_end)
         if reason:
             self._end = EarlyEnd(self._training.epochs_done, reason)
         is_open = self._stops.limit is not None and self._stops.limit.is_open
         if is_open:
             self._training.schedule.leave_open(self._training.steps_done)
-        if is_open or self._record.late_end is not None:
+        if is_open or self._run.record.late_end is not None:
             self._record_end()
-        if not self._folder.checkpoint_file.exists():
+        if not self._run.folder.checkpoint_file.exists():
             self._saver.try_to_save(with_model=False)
 
     def _save_at_exit(self) -> None:
@@ -172,8 +166,6 @@ class Course:
         if overfitting:
             diagnoses = (*event.diagnoses, Diagnosis(**overfitting))
             event = dataclasses.replace(event, diagnoses=diagnoses)
-        if self._epochs is not None:
-            self._epochs.append(event.to_json())
         self._saver.add_row(event.to_json())
         fall: Cooldown | None = None
         schedule = self._training.schedule
@@ -214,9 +206,7 @@ class Course:
         """A diagnosis of overfitting on ``val``, as plain values, and a reason to end, if any."""
         if report is None:
             return None, ""
-        if self._epochs is None:
-            self._epochs = self._folder.history.epochs()
-        rows = [*self._epochs, event.to_json()]
+        rows = [*self._saver.epochs, event.to_json()]
         sign = 1 if report.score.lower_is_better else -1
         diagnosis: Diagnosis | None = None
         kinds = {diagnosis["kind"] for row in rows for diagnosis in row.get("diagnoses", ())}
@@ -239,35 +229,35 @@ class Course:
     def _look_at_the_clock(self, event: Step | Epoch) -> Iterator[RunEvent]:
         """Begin the fall of the learning rate when the time limit or the user asks for it."""
         training = self._training
+        schedule = training.schedule
         limit = self._stops.limit
         finish = self._stops.finish
         if training.is_finished or self._end:
             return
         is_alone = group.size() == 1
-        is_asked = finish is not None and finish.is_set() and is_alone
-        if training.schedule.can_move and is_alone:
-            if finish is not None and is_asked:
-                finish.clear()
-                steps = max(1, round(FINISHING_FRACTION * training.steps_done))
-                yield self._start_fall(event.epoch, steps, "finishing on request")
-            elif limit is not None:
-                yield from self._obey(limit, event.epoch)
-            return
-        if is_asked or (limit is not None and group.lead_value(lambda: limit.is_over)):
-            of = "" if training.schedule.epochs is None else f" of {training.schedule.epochs}"
-            why = "finished on request" if is_asked else "time limit reached"
-            done = training.epochs_done
-            self._end = EarlyEnd(done, f"{why} after {done}{of} epochs")
+        must_finish = is_alone and finish is not None and finish.is_set()
+        if not (is_alone and schedule.can_move):
+            if must_finish:
+                self._end_early("finished on request")
+            elif limit is not None and group.lead_value(lambda: limit.is_over):
+                self._end_early("time limit reached")
+        elif finish is not None and must_finish:
+            finish.clear()
+            steps = max(1, round(FINISHING_FRACTION * training.steps_done))
+            yield self._start_fall(event.epoch, steps, "finishing on request")
+        elif limit is not None:
+            fall_steps = limit.choose_fall_steps(schedule, training.steps_done)
+            is_falling = schedule.is_falling(training.steps_done)
+            if fall_steps is not None:
+                fall = self._start_fall(event.epoch, fall_steps, "the time limit")
+                if not is_falling:
+                    yield fall
 
-    def _obey(self, limit: TimeLimit, epoch: int) -> Iterator[RunEvent]:
-        training = self._training
-        steps = limit.choose_fall_steps(training.schedule, training.steps_done)
-        if steps is None:
-            return
-        is_first = not training.schedule.is_falling(training.steps_done)
-        fall = self._start_fall(epoch, steps, "the time limit")
-        if is_first:
-            yield fall
+    def _end_early(self, reason: str) -> None:
+        done = self._training.epochs_done
+        epochs = self._training.schedule.epochs
+        of = "" if epochs is None else f" of {epochs}"
+        self._end = EarlyEnd(done, f"{reason} after {done}{of} epochs")
 
     def _start_fall(self, epoch: int, steps: int, reason: str) -> Cooldown:
         self._training.schedule.start_fall(self._training.steps_done, steps)
@@ -278,16 +268,15 @@ class Course:
         """Record how the training ends, where that is not as its recipe says."""
         schedule = self._training.schedule
         end = LateEnd(schedule.epochs, schedule.falls)
-        self._record = dataclasses.replace(self._record, late_end=end)
-        self._saver.try_to_record(self._record)
+        self._saver.attempt(lambda: self._run.write_record(late_end=end))
 
     def _save_before_fall(self) -> None:
         """Keep the checkpoint from which more epochs can be trained."""
-        if self._training.schedule.can_move:
-            checkpoint = self._training.checkpoint()
-            standing = dataclasses.replace(checkpoint.standing, falls=())
-            checkpoint = dataclasses.replace(checkpoint, standing=standing)
-            self._saver.try_to_keep(checkpoint, self._folder.before_fall_file)
+        checkpoint = self._training.checkpoint()
+        standing = dataclasses.replace(checkpoint.standing, falls=())
+        checkpoint = dataclasses.replace(checkpoint, standing=standing)
+        folder = self._run.folder
+        self._saver.attempt(lambda: folder.save_checkpoint(checkpoint, folder.before_fall_file))
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""
@@ -301,30 +290,24 @@ class Course:
         # it would fail after every epoch, which is no reason to end the training
         if report is None:
             self._dataset = dataclasses.replace(self._dataset, val=None)
-        elif report.undefined and self._epochs is None:
+        elif report.undefined and not self._has_warned:
+            self._has_warned = True
             warnings.warn(report.summary_lines()[0], LaminaWarning, stacklevel=3)
         return report
 
     def _score(self, images: Images) -> Report:
         began = time.perf_counter()
-        logits = self._predict(images.pixels)
+        logits = share_out(self._training.predict_logits, images.pixels)
         seconds = time.perf_counter() - began
-        return score_logits(self._training.model.task, logits, images, seconds, self._metrics)
-
-    def _predict(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
-        """The logits of images in the training's number format."""
-        return share_out(self._training.predict_logits, pixels)
+        return score_logits(
+            self._training.model.task, logits, images, seconds, self._run.parts.metrics
+        )
 
     def _evaluate(self) -> Iterator[RunEvent]:
-        evaluation = evaluate_final(
-            self._folder,
-            self._record,
-            self._dataset,
-            predict=partial(share_out, partial(predict_logits, self._training.model)),
-            metrics=self._metrics,
-        )
+        predict = partial(share_out, partial(predict_logits, self._training.model))
+        evaluation = evaluate_final(self._run, self._dataset, predict)
         if group.is_leader():
-            evaluation.save(self._folder)
+            evaluation.save(self._run.folder)
         if evaluation.report is not None:
             yield evaluation.report
 
@@ -341,8 +324,8 @@ class Course:
     def _rewind(self, error: NotFiniteError) -> Rewind:
         """Return to the last checkpoint at half the learning rate, if allowed and not too often."""
         training = self._training
-        path = self._folder.path
-        if not self._record.rewind_on_nan:
+        path = self._run.path
+        if self._stops.at_nan:
             raise NotFiniteError(
                 f"{error} The last checkpoint is intact; lamina resume {path} --on-nan rewind (in"
                 " Python, run.train(rewind_on_nan=True)) continues from it with half the learning"
@@ -353,7 +336,7 @@ class Course:
                 f"{error} Training has already returned to a checkpoint {MOST_REWINDS} times, so it"
                 f" stops. The last checkpoint is in {path}."
             ) from error
-        checkpoint = load_checkpoint(self._folder)
+        checkpoint = load_checkpoint(self._run.folder)
         if checkpoint is None:
             raise NotFiniteError(
                 f"{error} There is no checkpoint in {path} to return to. Start a new run."
@@ -368,9 +351,8 @@ class Course:
             reason=str(error),
         )
         self._end = None
-        self._epochs = None
         self._saver.go_back(rewind.to_json())
-        if self._record.late_end is not None:
+        if self._run.record.late_end is not None:
             self._record_end()
         return rewind
 

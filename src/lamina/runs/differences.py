@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina.nets import Net
+from lamina.runs.folder import RunFolder
 from lamina.runs.record import RunRecord, describe_machine, find_versions
-from lamina.runs.run_folder import RunFolder
 from lamina.text import shorten
 from lamina.training.device import choose_again
 from lamina.values import fields_to_json
@@ -76,13 +76,14 @@ def _flatten_record(record: RunRecord) -> dict[str, Any]:
 
 
 def _flatten_results(run: RunFolder) -> dict[str, Any]:
-    history, report = run.history.epochs(), run.read_report()
-    last = history[-1] if history else {}
-    results = {f"last epoch.{name}": value for name, value in last.items() if "second" not in name}
-    results |= {"rewinds": len(run.history.rewinds())}
+    results: dict[str, Any] = {}
+    for row in run.history.epochs()[-1:]:
+        results = {f"last epoch.{name}": row[name] for name in row if "second" not in name}
+    results["rewinds"] = len(run.history.rewinds())
+    report = run.read_report()
     if report is not None:
         results |= {f"report.{name}": value for name, value in report.headline().items()}
-        results |= {f"report.{report.split}_loss": report.loss}
+        results[f"report.{report.split}_loss"] = report.loss
     return results
 
 
@@ -96,32 +97,27 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
     for name in dict.fromkeys((*first, *second)):
-        one, other = (
-            NONE if values.get(name) in (None, "") else str(values[name])
-            for values in (first, second)
-        )
-        if one != other and name == "machine.flags":
-            one, other = _drop_shared_words(one, other), _drop_shared_words(other, one)
-        if one != other:
-            # these contain whole files
-            is_long = name.startswith(("data.preparation.", "started_from."))
-            yield Difference(
-                name, *((shorten(text, 100) for text in (one, other)) if is_long else (one, other))
-            )
+        values = [first.get(name), second.get(name)]
+        texts = [NONE if value in (None, "") else str(value) for value in values]
+        if texts[0] == texts[1]:
+            continue
+        if name == "machine.flags":
+            shared = set(texts[0].split()) & set(texts[1].split())
+            rests = [[flag for flag in text.split() if flag not in shared] for text in texts]
+            texts = [" ".join(rest) or NONE for rest in rests]
+        if name.startswith(("data.preparation.", "started_from.")):  # these contain whole files
+            texts = [shorten(text, 100) for text in texts]
+        yield Difference(name, *texts)
 
 
 def _compare_nets(first: Net | None, second: Net | None) -> Iterator[Difference]:
-    rows = [
-        [repr(layer) for layer in net.layers] if net is not None else [] for net in (first, second)
-    ]
-    matcher = difflib.SequenceMatcher(None, rows[0], rows[1], autojunk=False)
+    nets = [() if net is None else net.layers for net in (first, second)]
+    layers, others = [[repr(layer) for layer in net] for net in nets]
+    matcher = difflib.SequenceMatcher(None, layers, others, autojunk=False)
     for kind, start, stop, other_start, other_stop in matcher.get_opcodes():
         if kind != "equal":
-            one, other = rows[0][start:stop], rows[1][other_start:other_stop]
             yield Difference(
-                f"net, layer {start + 1}", ", ".join(one) or NONE, ", ".join(other) or NONE
+                f"net, layer {start + 1}",
+                ", ".join(layers[start:stop]) or NONE,
+                ", ".join(others[other_start:other_stop]) or NONE,
             )
-
-
-def _drop_shared_words(one: str, other: str) -> str:
-    return " ".join(word for word in one.split() if word not in other.split()) or NONE

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -19,12 +19,13 @@ from lamina.evaluation.calibration import Calibration, choose_thresholds, fit_te
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
-from lamina.runs.record import RunRecord
-from lamina.runs.run_folder import RunFolder
+from lamina.runs.folder import RunFolder
 from lamina.targets import MULTI_LABEL, kind_of
-from lamina.training.custom import NO_PARTS, OwnMetric
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
+
+if TYPE_CHECKING:
+    from lamina.runs.run import Run
 
 Predict: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], Float32[np.ndarray, "n k"]]
 """From images to their logits."""
@@ -55,16 +56,11 @@ class Evaluation:
             folder.save_report(self.report)
 
 
-def evaluate_final(
-    folder: RunFolder,
-    record: RunRecord,
-    dataset: Dataset,
-    predict: Predict,
-    metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
-) -> Evaluation:
+def evaluate_final(run: Run, dataset: Dataset, predict: Predict) -> Evaluation:
     """Evaluate ``test`` and ``val``, whose logits ``predict`` computes, without saving."""
-    _check_metrics(record, metrics)
-    test = None if folder.is_trial() else dataset.test
+    record = run.record
+    _check_metrics(run)
+    test = None if run.folder.is_trial() else dataset.test
     splits = [images for images in (test, dataset.val) if images is not None]
     logits: dict[str, Float32[np.ndarray, "n k"]] = {}
     seconds: dict[str, float] = {}
@@ -73,8 +69,8 @@ def evaluate_final(
         logits[images.split] = predict(images.pixels)
         seconds[images.split] = time.perf_counter() - began
     if record.own_module is not None:
-        check_own_code(folder, record.task, logits)
-    calibration = _calibrate_run(folder, record, dataset, logits)
+        _check_own_code(run, logits)
+    calibration = _calibrate_run(run, dataset, logits)
     task = record.task if calibration is None else calibration.apply(record.task)
     report: Report | None = None
     outputs: list[Outputs] = []
@@ -82,7 +78,11 @@ def evaluate_final(
         split = images.split
         if report is None:
             score = partial(
-                score_logits, task, logits[split], seconds=seconds[split], metrics=metrics
+                score_logits,
+                task,
+                logits[split],
+                seconds=seconds[split],
+                metrics=run.parts.metrics,
             )
             report = score_split(dataset, images, score)
         if report is not None:
@@ -90,9 +90,11 @@ def evaluate_final(
     return Evaluation(report, tuple(outputs), calibration)
 
 
-def _check_metrics(record: RunRecord, metrics: Mapping[str, OwnMetric]) -> None:
-    names = [name.removeprefix("metrics.") for name in record.parts if name.startswith("metrics.")]
-    if missing := [name for name in names if name not in metrics]:
+def _check_metrics(run: Run) -> None:
+    recorded = [name.partition(".") for name in run.record.parts]
+    names = [name for part, _, name in recorded if part == "metrics"]
+    missing = [name for name in names if name not in run.parts.metrics]
+    if missing:
         _warn(
             "the run's own metrics cannot be computed without their functions:"
             f" {name_some(missing)}. Pass them again, as in load_run(path, metrics=…)"
@@ -100,20 +102,17 @@ def _check_metrics(record: RunRecord, metrics: Mapping[str, OwnMetric]) -> None:
 
 
 def _calibrate_run(
-    folder: RunFolder,
-    record: RunRecord,
-    dataset: Dataset,
-    logits: Mapping[str, Float32[np.ndarray, "n k"]],
+    run: Run, dataset: Dataset, logits: Mapping[str, Float32[np.ndarray, "n k"]]
 ) -> Calibration | None:
     """The calibration on the folds' predictions, else on ``val``."""
-    task = record.task
-    held_out = folder.load_out_of_fold(task)
+    task = run.record.task
+    held_out = run.folder.load_out_of_fold(task)
     if held_out is None and dataset.val is not None:
         held_out = Outputs.collect(task, logits["val"], dataset.val)
     if held_out is not None:
-        return calibrate(task, held_out, record.recipe)
-    aim = record.recipe.find_aim(task.kind)
-    if aim is not None and not folder.is_of_folds():
+        return _calibrate(task, held_out, run.record.recipe)
+    aim = run.record.recipe.find_aim(task.kind)
+    if aim is not None and not run.folder.is_of_folds():
         _warn(
             f"There is no val split to choose thresholds for {aim} on, so they are 0.5. Train with"
             " --val 0.1"
@@ -121,39 +120,40 @@ def _calibrate_run(
     return None
 
 
-def check_own_code(
-    folder: RunFolder, task: Task, predicted: Mapping[str, Float32[np.ndarray, "n k"]]
-) -> None:
+def _check_own_code(run: Run, predicted: Mapping[str, Float32[np.ndarray, "n k"]]) -> None:
     """Raise ``RunError`` if one's own module computes other logits than the run has stored."""
-    for split, outputs in folder.load_outputs(task).items():
+    for split, outputs in run.outputs.items():
         logits = predicted.get(split)
         if logits is None or logits.shape != outputs.logits.shape:
             continue
-        stored = outputs.raw_logits(task)
+        stored = outputs.raw_logits(run.record.task)
         difference = np.abs(logits - stored).max()
         if difference > ROUNDING_FRACTION * np.abs(stored).max():
             raise RunError(
-                f"Your own code computes other outputs than when {folder.path} was evaluated: for"
+                f"Your own code computes other outputs than when {run.path} was evaluated: for"
                 f" the {split} images they differ by up to {difference:.2g}. Pass the net that was"
                 " trained, or train a new run with this one."
             )
 
 
-def calibrate(task: Task, held_out: Outputs, recipe: Recipe) -> Calibration | None:
+def _calibrate(task: Task, held_out: Outputs, recipe: Recipe) -> Calibration | None:
     """Temperatures calibrated on ``held_out``, and thresholds if the recipe has an aim.
 
     ``None`` if there are too few images and no aim; warns if there are too few images for the aim.
     """
-    logits, targets = held_out.logits, held_out.targets
+    logits = held_out.logits
+    targets = held_out.targets
     has_labels = task.kind is not MULTI_LABEL or targets.any()
     if kind_of(targets) is not task.kind or not has_labels or not np.isfinite(logits).all():
         return None
-    temperatures, aim = fit_temperatures(task, logits, targets), recipe.find_aim(task.kind)
+    temperatures = fit_temperatures(task, logits, targets)
+    aim = recipe.find_aim(task.kind)
     if aim is None:
         return Calibration(held_out.split, len(logits), temperatures) if temperatures else None
     thresholds = choose_thresholds(task.with_temperatures(temperatures), logits, targets, aim)
-    for lack in filter(None, (one.find_lack(aim) for one in thresholds)):
-        _warn(f"{lack}. Use more images in val (--val, or --folds), or a lower aim")
+    for threshold in thresholds:
+        if lack := threshold.find_lack(aim):
+            _warn(f"{lack}. Use more images in val (--val, or --folds), or a lower aim")
     return Calibration(held_out.split, len(logits), temperatures, str(aim), thresholds)
 
 

@@ -6,14 +6,15 @@ import errno
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from lamina.errors import LaminaWarning
+from lamina.errors import LaminaWarning, RunError
 from lamina.files import JSON_BYTES, damaged, parse_object, read_bytes
-from lamina.training.events import Epoch, LayerStatistics
+from lamina.training.events import Epoch
+from lamina.values import Range, from_json_values
 
 if TYPE_CHECKING:
     import polars
@@ -21,12 +22,53 @@ if TYPE_CHECKING:
 BAD_LINE = (
     "Restore the file from a copy, or delete that line; weights and checkpoint are in other files."
 )
-EVENTS = ("epoch", "rewind", "early_end")
-TEXTS = ("event", "reason", "weights", "diagnosis", "kind", "layer", "finding", "advice")
-"""Fields with text; all others but the nested ones are numbers."""
-OPTIONAL_TEXTS = ("layer", "diagnosis")
-NESTED = ("evidence", "change", "layers", "diagnoses")
-LAYER_COLUMNS = {field.name for field in fields(LayerStatistics)}
+Count: TypeAlias = Annotated[int, Range(1)]
+Numbers: TypeAlias = tuple[float | None, ...]
+NOT_NUMBERS = ("event", "reason", "weights", "diagnosis", "layers", "diagnoses")
+"""Fields of a row that are no numbers."""
+NOT_COLUMNS = (*NOT_NUMBERS, "score", "metrics")
+
+
+@dataclass(frozen=True)
+class _Layers:
+    names: tuple[str, ...]
+    gradient_norms: Numbers
+    weight_norms: Numbers
+    update_norms: Numbers
+    input_means: Numbers
+    input_standard_deviations: Numbers
+    dead_fractions: Numbers
+
+    def __post_init__(self) -> None:
+        if len({len(column) for column in vars(self).values()}) > 1:
+            raise RunError("its lists must have one value for each name")
+
+
+@dataclass(frozen=True)
+class _Diagnosis:
+    kind: str
+    epoch: int
+    layer: str | None
+    evidence: dict[str, float | None]
+    finding: str
+    advice: str
+    change: dict[str, str]
+    event: str = "diagnosis"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a line may contain; ``numbers`` are all other fields, such as metrics."""
+
+    event: Literal["epoch", "rewind", "early_end"]
+    numbers: dict[str, float | None]
+    epoch: Count = 1
+    rewind: Count = 1
+    reason: str = ""
+    weights: str = ""
+    diagnosis: str | None = None
+    layers: _Layers = _Layers(*[()] * 7)
+    diagnoses: tuple[_Diagnosis, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,36 +105,29 @@ class History:
 
     def early_end(self) -> str | None:
         """The reason of an early end by ``Recipe.patience``, or ``None``."""
-        return next(
-            (str(row["reason"]) for row in self._rows() if row["event"] == "early_end"), None
-        )
+        for row in self._rows():
+            if row["event"] == "early_end":
+                return str(row.get("reason"))
+        return None
 
     def frame(self) -> polars.DataFrame:
         import polars
 
         rows = self.epochs()
-        known = rows or [
-            dict.fromkeys(
-                field.name for field in fields(Epoch) if field.name not in ("score", "metrics")
-            )
-        ]
-        names = dict.fromkeys(
-            name for row in known for name in row if name not in (*TEXTS, *NESTED)
-        )
+        if not rows:
+            names = (field.name for field in fields(Epoch) if field.name not in NOT_COLUMNS)
+            return polars.DataFrame(schema=dict.fromkeys(names, polars.Float64))
+        names = (name for row in rows for name in row if name not in NOT_NUMBERS)
         columns = {name: [row.get(name) for row in rows] for name in names}
-        schema = None if rows else dict.fromkeys(names, polars.Float64)
-        return polars.DataFrame(columns, schema, strict=False)
+        return polars.DataFrame(columns, strict=False)
 
     def read_until(self, epochs: int, rewinds: int) -> list[tuple[dict[str, Any], bytes]]:
         """The rows before a checkpoint with these epochs and rewinds, and their lines."""
         rows = []
-        content = read_bytes(self.file, JSON_BYTES) if self.file.exists() else b""
-        *lines, _ = content.split(b"\n")
-        for number, line in enumerate(lines, start=1):
-            row = _parse_row(line, f"Line {number} of {self.file}")
+        for row, line in self._lines():
             if row["rewind"] > rewinds if row["event"] == "rewind" else row["epoch"] > epochs:
                 break
-            rows.append((row, line + b"\n"))
+            rows.append((row, line))
         return rows
 
     def trim(self, epochs: int, rewinds: int) -> None:
@@ -106,8 +141,12 @@ class History:
                 os.fsync(history.fileno())
 
     def _rows(self, *, warns: bool = False) -> list[dict[str, Any]]:
+        return [row for row, _ in self._lines(warns=warns)]
+
+    def _lines(self, *, warns: bool = False) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """The rows and their lines."""
         if not self.file.exists():
-            return []
+            return
         *lines, rest = read_bytes(self.file, JSON_BYTES).split(b"\n")
         if rest and warns:
             warnings.warn(
@@ -116,10 +155,8 @@ class History:
                 LaminaWarning,
                 stacklevel=3,
             )
-        return [
-            _parse_row(line, f"Line {number} of {self.file}")
-            for number, line in enumerate(lines, start=1)
-        ]
+        for number, line in enumerate(lines, start=1):
+            yield _parse_row(line, f"Line {number} of {self.file}"), line + b"\n"
 
 
 def _open_no_link(path: str, flags: int) -> int:
@@ -129,67 +166,13 @@ def _open_no_link(path: str, flags: int) -> int:
 
 def _parse_row(line: bytes, what: str) -> dict[str, Any]:
     row = parse_object(line, what, BAD_LINE)
-    if row.get("event") not in EVENTS:
-        raise damaged(
-            what,
-            f"event must be one of {', '.join(EVENTS)}, but is {row.get('event')!r:.60}",
-            BAD_LINE,
-        )
-    key = "rewind" if row["event"] == "rewind" else "epoch"
-    number = row.get(key)
-    if type(number) is not int or number < 1:
-        raise damaged(
-            what, f"{key} must be an integer of 1 or more, but is {number!r:.60}", BAD_LINE
-        )
-    _check_values(row, what)
-    diagnoses = row.get("diagnoses", [])
-    if not isinstance(diagnoses, list) or not all(isinstance(each, dict) for each in diagnoses):
-        raise damaged(
-            what, f"diagnoses must be a list of objects, but is {diagnoses!r:.60}", BAD_LINE
-        )
-    for diagnosis in diagnoses:
-        evidence = diagnosis.get("evidence", {})
-        if not isinstance(evidence, dict):
-            raise damaged(what, f"evidence must be an object, but is {evidence!r:.60}", BAD_LINE)
-        change = diagnosis.get("change", {})
-        if not isinstance(change, dict) or not all(
-            isinstance(text, str) for text in change.values()
-        ):
-            raise damaged(what, f"change must contain texts, but is {change!r:.60}", BAD_LINE)
-        _check_values(diagnosis, what)
-        _check_values(evidence, what)
-    if "layers" in row and not _holds_layers(row["layers"]):
-        found = f"{row['layers']!r:.60}"
-        raise damaged(
-            what,
-            f"layers must contain names and a number or null for each, but is {found}",
-            BAD_LINE,
-        )
+    numbers = dict(row)
+    texts = {name: numbers.pop(name) for name in (*NOT_NUMBERS, "epoch", "rewind") if name in row}
+    try:
+        checked = from_json_values(_Row, {"event": None, **texts, "numbers": numbers}, "row")
+    except ValueError as error:
+        raise damaged(what, str(error).replace(".numbers", ""), BAD_LINE) from error
+    number = "rewind" if checked.event == "rewind" else "epoch"
+    if number not in row:
+        raise damaged(what, f"it lacks {number}", BAD_LINE)
     return row
-
-
-def _check_values(row: Mapping[str, Any], what: str) -> None:
-    for name, value in row.items():
-        if name in NESTED:
-            continue
-        is_text = isinstance(value, str) or (value is None and name in OPTIONAL_TEXTS)
-        if not (is_text if name in TEXTS else _is_number(value)):
-            kind = "text" if name in TEXTS else "a number"
-            raise damaged(what, f"{name:.60} must be {kind}, but is {value!r:.60}", BAD_LINE)
-
-
-def _is_number(value: Any) -> bool:
-    return (
-        value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
-    )
-
-
-def _holds_layers(layers: Any) -> bool:
-    return (
-        isinstance(layers, dict)
-        and layers.keys() == LAYER_COLUMNS
-        and all(isinstance(column, list) for column in layers.values())
-        and all(isinstance(name, str) for name in layers["names"])
-        and all(len(column) == len(layers["names"]) for column in layers.values())
-        and all(_is_number(value) for name in LAYER_COLUMNS - {"names"} for value in layers[name])
-    )

@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 
 from lamina.training.schedule import Schedule
 
-LEAST_STEPS, LEAST_SECONDS = 3, 1.0
+LEAST_STEPS = 3
+LEAST_SECONDS = 1.0
 """The pace is known after so many steps in so many seconds."""
 RECENT_FRACTION = 0.25
 """Fraction of the time so far over which the pace is measured; a machine's speed may change."""
-TOLERANCE, SPARE_FRACTION, REST_FRACTION = 0.02, 0.01, 0.03
-"""A fall is planned again if it would end a fraction of the time too early or too late; it should
-end a fraction of the time before the limit; and between two plans a fraction of the time passes."""
+TOLERANCE = 0.02
+"""A fall is planned again if it would end this fraction of the time too early or too late."""
+SPARE_FRACTION = 0.01
+"""A fall should end this fraction of the time before the limit."""
+REST_FRACTION = 0.03
+"""Between two plans, this fraction of the time passes."""
 
 
 @dataclass
@@ -50,7 +54,8 @@ class TimeLimit:
         while len(self._marks) > LEAST_STEPS + 1 and self._marks[1][0] < oldest:
             self._marks.popleft()
         since, first = self._marks[0]
-        steps_per_second, whole = (step - first) / (now - since), self.until - self._began
+        steps_per_second = (step - first) / (now - since)
+        whole = self.until - self._began
         steps_left = (self.until - SPARE_FRACTION * whole - now) * steps_per_second
         planned = math.inf if schedule.steps is None else schedule.steps - step
         if not schedule.is_falling(step):

@@ -4,79 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lamina.errors import LaminaError, escape
 from lamina.evaluation.reports import Report
 from lamina.kernels.library import find_kernels
 from lamina.markup import card, note, table, wrap
 from lamina.runs.record import RunRecord
-from lamina.runs.run_folder import RunFolder
 from lamina.training.device import Choice
 from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
 
+if TYPE_CHECKING:
+    from lamina.runs.run import Run
+
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
 
-def summarize_run(
-    folder: RunFolder, record: RunRecord, report: Report | None, rows: Rows | None
-) -> dict[str, str]:
-    """A run's table row, by column; ``rows`` are its epochs, ``None`` if unreadable."""
-    # A finished run has no score if there were no images to evaluate on.
-    is_finished = rows is not None and (
-        len(rows) == record.epochs or folder.history.early_end() is not None
-    )
-    score = "no score" if is_finished else "not finished"
+def summarize_run(run: Run, report: Report | None, epochs: Rows | None) -> dict[str, str]:
+    """A run's table row, by column; ``epochs`` is ``None`` if its history cannot be read."""
+    record = run.record
+    is_finished = epochs is not None and run.is_finished
+    score = "not finished"
+    if report is not None:
+        score = f"{report.split} {report.score}" + ", not finished" * (not is_finished)
+    elif is_finished:  # there were no images to evaluate on
+        score = "no score"
+    done = "?" if epochs is None else len(epochs)
+    seconds = sum(row.get("train_seconds") or 0.0 for row in epochs or ())
     return {
-        "run": str(folder.path),
+        "run": str(run.path),
         "net": record.net_name,
         "data": record.data.name,
-        "score": (
-            score
-            if report is None
-            else f"{report.split} {report.score}" + ", not finished" * (not is_finished)
-        ),
-        "epochs": f"{'?' if rows is None else len(rows)}/{record.epochs or '?'}",
+        "score": score,
+        "epochs": f"{done}/{record.epochs or '?'}",
         "parameters": f"{record.parameters:,}",
-        "train seconds": f"{sum(row.get('train_seconds') or 0.0 for row in rows or ()):.1f}",
+        "train seconds": f"{seconds:.1f}",
     }
 
 
-def describe_run(folder: RunFolder, record: RunRecord) -> str:
-    run, net, data, score, epochs, *_ = summarize_run(folder, record, *_read(folder)).values()
-    return escape(f"Run({run!r}: {net} on {data}, epochs {epochs}, {score})")
+def describe_run(run: Run) -> str:
+    row = summarize_run(run, *_read(run))
+    place = f"{row['run']!r}: {row['net']} on {row['data']}"
+    return escape(f"Run({place}, epochs {row['epochs']}, {row['score']})")
 
 
-def show_run(folder: RunFolder, record: RunRecord) -> str:
+def show_run(run: Run) -> str:
     """The card of a run in a notebook: its row and the metrics of its report."""
-    report, epochs = _read(folder)
-    rows = [*summarize_run(folder, record, report, epochs).items(), ("recipe", repr(record.recipe))]
+    report, epochs = _read(run)
+    row = summarize_run(run, report, epochs) | {"recipe": repr(run.record.recipe)}
+    del row["run"]
     lines = [] if report is None else report.summary_lines()
     more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
     metrics = (wrap("p", line) for line in lines)
-    return card(describe_run(folder, record), table((), rows[1:], texts=2), *metrics, more)
+    return card(describe_run(run), table((), list(row.items()), texts=2), *metrics, more)
 
 
 def describe_recipe(recipe: Recipe, *, is_open: bool = False) -> str:
     """The main settings of a recipe and all changed ones; no epochs if time decides."""
-    always = {
-        name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")
-    }
-    shown = always | recipe.changes()
-    return ", ".join(
-        f"{name} {value}" for name, value in shown.items() if name != "epochs" or not is_open
-    )
+    names = ["epochs", "batch_size", "optimizer", "lr", "seed", *recipe.changes()]
+    values = {name: getattr(recipe, name) for name in names}
+    if is_open:
+        del values["epochs"]
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def describe_start(record: RunRecord, *, has_own_statistics: bool) -> list[str]:
     lines = [f"net: {escape(record.net_name)}, {record.parameters:,} parameters"]
     if has_own_statistics:
-        mean, std = (
-            ", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std)
-        )
+        mean = ", ".join(f"{value:.1f}" for value in record.mean)
+        std = ", ".join(f"{value:.1f}" for value in record.std)
         lines.append(f"normalization: as pretrained, mean {mean}, standard deviation {std}")
-    lines += [escape(f"start: {record.started_from}")] if record.started_from else []
+    if record.started_from is not None:
+        lines.append(escape(f"start: {record.started_from}"))
     return [*lines, describe_arithmetic(record.device, record.precision)]
 
 
@@ -85,9 +85,9 @@ def describe_arithmetic(device: Choice, precision: Precision) -> str:
     return f"device: {device}; precision: {precision}{kernels}"
 
 
-def _read(folder: RunFolder) -> tuple[Report | None, Rows | None]:
-    report, rows = None, None
+def _read(run: Run) -> tuple[Report | None, Rows | None]:
+    report = None
     with suppress(LaminaError):
-        report = folder.read_report()
-        rows = folder.history.epochs()
-    return report, rows
+        report = run.report
+        return report, run.folder.history.epochs()
+    return report, None

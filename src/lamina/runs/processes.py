@@ -10,8 +10,8 @@ import torch
 
 from lamina.data import Dataset
 from lamina.errors import DataError, LaminaWarning, RecipeError, plural
+from lamina.runs.folder import RunFolder, unpack_checkpoint
 from lamina.runs.record import describe_machine
-from lamina.runs.run_folder import RunFolder, unpack_checkpoint
 from lamina.training import group
 from lamina.training.checkpoint import Checkpoint
 

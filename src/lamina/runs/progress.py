@@ -134,7 +134,8 @@ def _show_notebook_bar() -> Iterator[Bar]:
 
     def update(text: str, done: int, total: int) -> None:
         nonlocal handle, shown_at
-        if (now := time.perf_counter()) - shown_at >= NOTEBOOK_SECONDS:
+        now = time.perf_counter()
+        if now - shown_at >= NOTEBOOK_SECONDS:
             bar = f'{show(text)} <progress value="{done}" max="{total}"></progress>'
             content = {"text/html": f"{bar} {done}/{total}", "text/plain": f"{text} {done}/{total}"}
             if handle is None:

@@ -43,12 +43,10 @@ class OwnModule:
 
     def __str__(self) -> str:
         """The argument or option that passes it again."""
-        if not self.file:
-            return (
-                "load_run(path,"
-                f" module={self.name if self.name.endswith(')') else f'{self.name}(…)'})"
-            )
-        return "--net " + shlex.quote(f"{self.file}:{self.name}" if self.name else self.file)
+        if self.file:
+            return "--net " + shlex.quote(f"{self.file}:{self.name}".removesuffix(":"))
+        call = self.name if self.name.endswith(")") else f"{self.name}(…)"
+        return f"load_run(path, module={call})"
 
 
 @dataclass(frozen=True)
@@ -96,10 +94,8 @@ class StartedFrom:
     def __str__(self) -> str:
         if self.epoch is not None:
             return f"{self.run} after epoch {self.epoch:.10g}"
-        kept = name_some(self.kept) or "none"
-        return f"{self.run}; outputs kept: {kept}" + (
-            f"; initialized: {name_some(self.new)}" if self.new else ""
-        )
+        text = f"{self.run}; outputs kept: {name_some(self.kept) or 'none'}"
+        return f"{text}; initialized: {name_some(self.new)}" if self.new else text
 
 
 @dataclass(frozen=True)
@@ -153,10 +149,9 @@ class RunRecord:
 
 def resume_command(path: Path, record: RunRecord) -> str:
     """The command that resumes a run, with the file of a custom module."""
-    own = record.own_module
-    return f"lamina resume {shlex.quote(str(path))}" + (
-        f" {own}" if own is not None and own.file else ""
-    )
+    command = f"lamina resume {shlex.quote(str(path))}"
+    module = record.own_module
+    return f"{command} {module}" if module is not None and module.file else command
 
 
 def find_versions(*, with_timm: bool) -> dict[str, str]:

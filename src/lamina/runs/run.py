@@ -1,18 +1,18 @@
-"""``Run``: a training run in a folder of plain files (:mod:`lamina.runs.run_folder`)."""
+"""``Run``: a training run in a folder of plain files (:mod:`lamina.runs.folder`)."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -30,13 +30,13 @@ from lamina.files import damaged
 from lamina.nets import Net
 from lamina.runs.course import Course, RunEvent, Stops, explain_lack_of_memory
 from lamina.runs.final import evaluate_final
+from lamina.runs.folder import RunFolder
 from lamina.runs.limit import TimeLimit
 from lamina.runs.overview import describe_recipe, describe_run, describe_start, show_run
 from lamina.runs.processes import by_leader, check_processes, is_leader
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
-from lamina.runs.retraining import choose_net, find_dataset, prepare_folder, resume_training
-from lamina.runs.run_folder import RunFolder
+from lamina.runs.resuming import find_dataset, prepare_folder, restore_net, resume_training
 from lamina.runs.saver import Saver
 from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts
@@ -60,23 +60,34 @@ class Run:
 
     Attributes:
         path: Folder of the run.
-        record: Content of ``run.json``: net, recipe, data, software and machine.
         dataset: Data set, if it was passed to this process.
         module: Your own module, or net with your own layers, before its first step, if it was
             passed.
         parts: Your own functions, if they were passed.
+        first_record: :attr:`record` on a machine of a group whose disk lacks the folder.
     """
 
     path: Path
-    record: RunRecord
     dataset: Dataset | None = field(default=None, repr=False, compare=False)
     module: Net | nn.Module | None = field(default=None, repr=False, compare=False)
     parts: Parts = field(default=NO_PARTS, repr=False, compare=False)
+    first_record: RunRecord | None = field(default=None, repr=False, compare=False)
 
     @property
     def folder(self) -> RunFolder:
         """The files of the run."""
         return RunFolder(self.path)
+
+    @property
+    def record(self) -> RunRecord:
+        """The present content of ``run.json``: net, recipe, data, software and machine.
+
+        Raises:
+            RunError: ``run.json`` is damaged.
+        """
+        if self.first_record is not None and not self.folder.record_file.exists():
+            return self.first_record
+        return self.folder.read_record()
 
     def train(
         self,
@@ -114,20 +125,21 @@ class Run:
         return self.report
 
     def _introduce(
-        self, events: Iterable[RunEvent], data: Dataset | Images | str | Path | None
+        self, events: Iterator[RunEvent], data: Dataset | Images | str | Path | None
     ) -> Generator[RunEvent, None, None]:
         """The events, after a remark about data, recipe, net and device."""
         dataset = data if isinstance(data, Dataset) else self.dataset
-        own = native_side_px(self.record.timm or self.module) is not None
-        found = [f"data: {self.record.data.name}"]
+        record = self.record
+        lines = [f"data: {record.data.name}"]
         if dataset is not None:
-            found = [*describe_data(dataset), *describe_reading(dataset)]
-        start = describe_start(self.record, has_own_statistics=own)
-        lines = [*found, f"recipe: {describe_recipe(self.record.recipe)}", *start]
-        for number, event in enumerate(events):
-            if not number:  # the first event means that all checks passed
-                yield Remark("\n".join(lines))
-            yield event
+            lines = [*describe_data(dataset), *describe_reading(dataset)]
+        lines.append(f"recipe: {describe_recipe(record.recipe)}")
+        is_pretrained = native_side_px(record.timm or self.module) is not None
+        lines += describe_start(record, has_own_statistics=is_pretrained)
+        first = next(events)  # which means that all checks passed
+        yield Remark("\n".join(lines))
+        yield first
+        yield from events
 
     def iter_train(
         self,
@@ -194,34 +206,28 @@ class Run:
             raise RunError(
                 f"on_diagnosis is {on_diagnosis!r:.60}; it must be 'continue' or 'stop'."
             )
-        folder = self.folder
-        dataset = find_dataset(folder, self.record, self.dataset if data is None else data)
+        dataset = find_dataset(self, data)
         with ExitStack() as stack:
             # from here on, no other process changes the run
-            by_leader(lambda: stack.enter_context(folder.lock()))
-            record = self.record
-            check_processes(dataset, choose_again(record.device).value)
-            training = resume_training(folder, record, dataset, self.module, self.parts)
+            by_leader(lambda: stack.enter_context(self.folder.lock()))
+            check_processes(dataset, choose_again(self.record.device).value)
+            training = resume_training(self, dataset)
             stack.enter_context(explain_lack_of_memory(training))
-            by_leader(lambda: prepare_folder(folder, record, training))
-            if rewind_on_nan is not None:
-                record = dataclasses.replace(record, rewind_on_nan=rewind_on_nan)
-            if record != self.record:
-                by_leader(lambda: folder.replace_record(record))
+            by_leader(lambda: prepare_folder(self, training))
+            if rewind_on_nan is None:
+                rewind_on_nan = self.record.rewind_on_nan
+            else:
+                by_leader(lambda: self.write_record(rewind_on_nan=rewind_on_nan))
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.schedule.epochs)
             limit: TimeLimit | None = None
             if until is not None:
                 limit = TimeLimit(until, is_open and training.schedule.can_move)
-            course = Course(
-                training,
-                saver=Saver(training, folder, save_every_seconds, writes=is_leader()),
-                folder=folder,
-                record=record,
-                dataset=dataset,
-                stops=Stops(limit, finish, at_diagnosis=on_diagnosis == "stop"),
-                metrics=self.parts.metrics,
+            saver = Saver(training, self.folder, save_every_seconds, writes=is_leader())
+            stops = Stops(
+                limit, finish, at_diagnosis=on_diagnosis == "stop", at_nan=not rewind_on_nan
             )
+            course = Course(self, training, saver, dataset, stops)
             with closing(course.iterate()) as events:
                 # an exception thrown in here ends the loop, which saves
                 for event in events:  # noqa: UP028
@@ -244,17 +250,10 @@ class Run:
             LaminaError: The weights cannot be loaded (see :meth:`load_model`), the data is missing
                 or has changed, or another process is training the run.
         """
-        dataset = find_dataset(self.folder, self.record, self.dataset if data is None else data)
+        dataset = find_dataset(self, data)
         with self.folder.lock():
-            run = dataclasses.replace(self, record=self.folder.read_record())
-            model = run.load_model().to(choose_again(run.record.device).value)
-            evaluation = evaluate_final(
-                self.folder,
-                run.record,
-                dataset,
-                predict=partial(predict_logits, model),
-                metrics=self.parts.metrics,
-            )
+            model = self.load_model().to(choose_again(self.record.device).value)
+            evaluation = evaluate_final(self, dataset, partial(predict_logits, model))
             evaluation.save(self.folder)
             return evaluation.report
 
@@ -316,12 +315,14 @@ class Run:
         """
         from lamina.drawing.curves import draw_curves  # loads matplotlib
 
-        name, task, report = self.record.net_name, self.record.task, self.report
-        score = (
-            Score(task.metric or task.kind.metrics[0], math.nan) if report is None else report.score
-        )
-        reports = {} if report is None else {name: [report]}
-        return draw_curves({name: [self.folder.history.epochs()]}, score, reports=reports)
+        name = self.record.net_name
+        task = self.record.task
+        report = self.report
+        epochs = {name: [self.folder.history.epochs()]}
+        if report is None:
+            score = Score(task.metric or task.kind.metrics[0], math.nan)
+            return draw_curves(epochs, score, reports={})
+        return draw_curves(epochs, report.score, reports={name: [report]})
 
     @property
     def early_end(self) -> str | None:
@@ -358,26 +359,22 @@ class Run:
         Raises:
             LaminaError: See :meth:`load_model`.
         """
-        given = (
-            [images]
-            if isinstance(images, str | Path)
-            else list(list_images(images, self.record.in_shape))
-        )
-        paths = [one for one in given if isinstance(one, str | Path)]
-        if len(paths) < len(given):
-            return self.predictor().predict(given)
+        items: list[ImageLike] = [images] if isinstance(images, str | Path) else []
+        items = items or list(list_images(images, self.record.in_shape))
+        paths = [item for item in items if isinstance(item, str | Path)]
+        if len(paths) < len(items):
+            return self.predictor().predict(items)
         with ExitStack() as stack:
             files, problems = find_images(paths, stack)
-            found = self.predictor().predict(files)
-        failed = [problem for problem in problems if problem.reason != OTHER_FILE]
-        found.extend(Prediction(problem.path, problem=problem.reason) for problem in failed)
-        return found
+            predictions = self.predictor().predict(files)
+        for problem in problems:
+            if problem.reason != OTHER_FILE:
+                predictions.append(Prediction(problem.path, problem=problem.reason))
+        return predictions
 
-    def replace_record(self, record: RunRecord) -> Run:
-        """The run with another ``run.json``; removes the outdated report and logits."""
-        if record != self.record:
-            self.folder.replace_record(record)
-        return dataclasses.replace(self, record=record)
+    def write_record(self, **changes: Any) -> None:
+        """Change values of ``run.json``."""
+        self.folder.write_record(dataclasses.replace(self.record, **changes))
 
     def load_model(self) -> Model:
         """The trained model, on the CPU, in eval mode, calibrated if the run has temperatures.
@@ -387,20 +384,21 @@ class Run:
                 passed.
             NetError: The net needs timm, which is not installed.
         """
-        record, task = self.record, self.task
-        net = choose_net(self.folder, record, self.module)
+        record = self.record
+        task = self.task
+        net = restore_net(self)
+        layers: Net | None = None
         if isinstance(net, TimmNet):
             import_timm()
         try:
             if isinstance(net, TimmNet):
-                body = net.empty_module(record.in_shape, record.task.outputs)
+                body = net.empty_module(record.in_shape, task.outputs)
             elif isinstance(net, Net):
-                net = net.check(record.in_shape, record.task.outputs)
-                self.folder.check_size(net.parameter_count(record.in_shape))
-                body = net.module(record.in_shape)
+                layers = net.check(record.in_shape, task.outputs)
+                self.folder.check_size(layers.parameter_count(record.in_shape))
+                body = layers.module(record.in_shape)
             else:
                 body = deepcopy(net)
-            layers = net if isinstance(net, Net) else None
             model = Model(
                 body,
                 net=layers,
@@ -409,12 +407,8 @@ class Run:
                 mean=record.mean,
                 std=record.std,
             )
-        except (
-            NetError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:  # TypeError for sizes beyond 64 bits
+        # TypeError for sizes beyond 64 bits
+        except (NetError, RuntimeError, TypeError, ValueError) as error:
             if record.own_module is not None and isinstance(error, NetError):
                 raise  # the error is about the module that was passed
             raise damaged(str(self.folder.record_file), error) from error
@@ -422,7 +416,7 @@ class Run:
         return model.eval()
 
     def __repr__(self) -> str:
-        return describe_run(self.folder, self.record)
+        return describe_run(self)
 
     def _repr_html_(self) -> str:
-        return show_run(self.folder, self.record)
+        return show_run(self)

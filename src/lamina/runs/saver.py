@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaWarning
-from lamina.runs.record import RunRecord
-from lamina.runs.run_folder import RunFolder, WriteError
-from lamina.training.checkpoint import Checkpoint
+from lamina.runs.folder import RunFolder, WriteError
 from lamina.training.device import is_out_of_memory
 from lamina.training.loop import Training
 from lamina.training.timing import SAVING_FRACTION
@@ -24,6 +21,7 @@ class Saver:
     checkpoint is never ahead of the history.
 
     Attributes:
+        epochs: The epochs of the history, those that wait to be written included.
         is_saved: Whether model and checkpoint have the state of the training.
     """
 
@@ -34,6 +32,7 @@ class Saver:
         self._folder = folder
         self._save_every_seconds = save_every_seconds
         self._writes = writes
+        self.epochs = folder.history.epochs() if writes else []
         self._rows: list[dict[str, Any]] = []  # of the history, to be written
         self._saved_at = time.perf_counter()
         self._saving_seconds = 0.0
@@ -41,8 +40,11 @@ class Saver:
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Add a row to the history, at the latest with the next checkpoint."""
-        if self._writes:
-            self._rows.append(row)
+        if not self._writes:
+            return
+        self._rows.append(row)
+        if row["event"] == "epoch":
+            self.epochs.append(row)
 
     def is_time_to_save(self) -> bool:
         """Whether the last checkpoint is so old that one within an epoch is due."""
@@ -60,29 +62,21 @@ class Saver:
 
     def try_to_save(self, *, with_model: bool) -> None:
         """Save, or warn that it failed."""
-        self._try(self.save if with_model else self._save_checkpoint)
+        self.attempt(self.save if with_model else self._save_checkpoint)
 
     def try_to_append(self) -> None:
         """Write the rows of the history, or warn that it failed."""
-        self._try(self._append_rows)
-
-    def try_to_record(self, record: RunRecord) -> None:
-        """Replace ``run.json``, or warn that it failed."""
-        self._try(lambda: self._folder.replace_record(record))
-
-    def try_to_keep(self, checkpoint: Checkpoint, file: Path) -> None:
-        """Save a checkpoint beside the last one, or warn that it failed."""
-        self._try(lambda: self._folder.save_checkpoint(checkpoint, file))
+        self.attempt(self._append_rows)
 
     def go_back(self, row: dict[str, Any]) -> None:
         """Remove the epochs after the training's checkpoint, add a row, and save."""
-        rewinds = [waiting for waiting in self._rows if waiting["event"] == "rewind"]
-        self._rows = rewinds
+        self._rows = [waiting for waiting in self._rows if waiting["event"] == "rewind"]
         self.add_row(row)
         if self._writes:
+            history = self._folder.history
             with self._folder.writing():
-                history = self._folder.history
                 history.trim(self._training.epochs_done, self._training.rewinds)
+            self.epochs = history.epochs()
         self.try_to_save(with_model=False)
 
     def _save_checkpoint(self, *, with_model: bool = False) -> None:
@@ -111,23 +105,25 @@ class Saver:
             self._folder.append_row(self._rows[0])
             del self._rows[0]
 
-    def _try(self, write: Callable[[], None]) -> None:
+    def attempt(self, write: Callable[[], None]) -> None:
+        """Write something, or warn that it failed."""
         if not self._writes:
             return
         try:
             write()
         except (WriteError, RuntimeError, MemoryError) as error:
             if isinstance(error, WriteError):
-                reason, room = error.reason, "disk space"
+                reason = error.reason
+                room = "disk space"
             elif is_out_of_memory(error):
-                reason, room = "out of memory while copying the weights", "memory"
+                reason = "out of memory while copying the weights"
+                room = "memory"
             else:
                 raise
             self._saved_at = time.perf_counter()
-            has_checkpoint = self._folder.checkpoint_file.exists()
-            remains = (
-                "the last complete checkpoint is kept" if has_checkpoint else "nothing is saved"
-            )
+            remains = "nothing is saved"
+            if self._folder.checkpoint_file.exists():
+                remains = "the last complete checkpoint is kept"
             warnings.warn(
                 f"cannot write to {self._folder.path}: {reason}. Training continues, and {remains}."
                 f" Free some {room}.",

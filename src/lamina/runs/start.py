@@ -25,8 +25,9 @@ from lamina.data.splits import OWN_RULE
 from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_type
 from lamina.files import check_name, sync_folder, write_atomically, write_json
 from lamina.nets import Net
-from lamina.runs.continuing import StartingPoint, find_start
-from lamina.runs.net_names import NetChoice, choose_by_images, find_net
+from lamina.runs.continuing import Beginning, StartingPoint, find_start
+from lamina.runs.folder import RunFolder
+from lamina.runs.nets_by_name import NetChoice, choose_by_images, find_net
 from lamina.runs.processes import share_path
 from lamina.runs.record import (
     DataOrigin,
@@ -78,7 +79,7 @@ def start_run(
         net: A net, a name in the zoo, ``timm:NAME``, layers as text, the result of ``find_net``, or
             your own module from normalized float images (N, C, H, W) to logits (N, K), of which a
             copy is trained. By default, a net that suits the images
-            (:func:`~lamina.runs.net_names.choose_by_images`). The run does not store your own
+            (:func:`~lamina.runs.nets_by_name.choose_by_images`). The run does not store your own
             modules and layers.
         data: A data set, its name or path, or training images; by default that of ``start_from``,
             or else CIFAR-10, or the built-in shapes if it is not available.
@@ -130,7 +131,7 @@ def start_run(
         recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)"
     )
     parts = Parts(loss, optimizer, augment, schedule, metrics)
-    choice = None if net is None else choose_net(net)
+    choice = None if net is None else as_net_choice(net)
     start = None if start_from is None else find_start(start_from, Path(runs_dir), choice)
     if start is None:
         dataset = as_dataset(data)
@@ -139,14 +140,14 @@ def start_run(
             start.check_recipe(recipe)
         parts = start.choose_parts(parts)
         dataset = start.load(data)
-        choice = start.choose_net(dataset)
+        choice = start.net_choice(dataset)
         recipe = recipe or drop_ignored(choice.recipes["run"], parts)
     check_learnable(dataset)
-    choice = choice or choose_net(choose_by_images(dataset))
+    choice = choice or find_net(choose_by_images(dataset))
     train = dataset.train
     if recipe is None:
-        own_recipe = next(iter(choice.recipes.values()))
-        recipe = fit_recipe(own_recipe, len(train), min(train.shape[1:]), train.kind, choice.home)
+        first = next(iter(choice.recipes.values()))
+        recipe = fit_recipe(first, len(train), min(train.shape[1:]), train.kind, choice.home)
         recipe = drop_ignored(recipe, parts)
     if recipe.patience and not dataset.val:
         raise RecipeError(
@@ -154,28 +155,26 @@ def start_run(
             " improvement on. Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)),"
             " or leave out patience."
         )
-    made = choice.make(recipe.seed, train.shape, task_of(train).outputs)
+    module = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     if start is None:
-        _check_pretrained(recipe, choice, made)
-    own = _copy(made) if isinstance(choice.origin, OwnModule) and not _is_stored(made) else None
-    files: dict[str, bytes] = {}
-    if start is None:
-        training = Training(_copy(made), train, recipe, device=device, parts=parts)
-        record = describe_record(training, dataset, choice, command, parts)
+        _check_pretrained(recipe, choice, module)
+        training = Training(_copy(module), train, recipe, device=device, parts=parts)
+        beginning = Beginning(training)
     else:
-        beginning = start.begin(_copy(made), dataset, recipe, device, parts)
-        files = beginning.files
-        record = dataclasses.replace(
-            describe_record(beginning.training, dataset, choice, command, parts),
-            started_from=beginning.started_from,
-            late_end=beginning.late_end,
-        )
+        beginning = start.begin(_copy(module), dataset, recipe, device, parts)
+    record = dataclasses.replace(
+        describe_record(beginning.training, dataset, choice, command, parts),
+        started_from=beginning.started_from,
+        late_end=beginning.late_end,
+    )
     parse_record(record_to_json(record), "run.json")  # fails before the folder is created
-    path = share_path(lambda: create_folder(Path(runs_dir), record, name, dataset, files))
-    return Run(path, record, dataset, own, parts)
+    path = share_path(lambda: create_folder(Path(runs_dir), record, name, dataset, beginning.files))
+    passed = None if record.own_module is None else _copy(module)
+    return Run(path, dataset, passed, parts, record)
 
 
-def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
+def as_net_choice(net: Net | nn.Module | NetChoice | str) -> NetChoice:
+    """The net and its recipes, from any way to name or pass a net."""
     expected = "a Net, such as Net(Flatten(), Output()), a module, or the name or layers of a net"
     check_type(net, (Net, nn.Module, NetChoice, str), "net", expected)
     if isinstance(net, NetChoice):
@@ -194,17 +193,14 @@ def _check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) -
     """Raise ``RecipeError`` if the recipe uses the initial weights, but these are random."""
     origin = choice.origin
     is_random = isinstance(net, Net) or (isinstance(origin, TimmNet) and origin.weights == NONE)
-    settings = {"head": recipe.head == "fitted", "initial_fraction": recipe.initial_fraction > 0}
-    if is_random and (used := [name for name, is_used in settings.items() if is_used]):
-        raise RecipeError(
-            f"{used[0]} is {getattr(recipe, used[0])!r}, which needs pretrained weights, but"
-            f" {choice.name} has random ones. Use a pretrained net, such as timm:{PACKAGES[0].net},"
-            f" or leave out {used[0]}."
-        )
-
-
-def _is_stored(net: Net | nn.Module | None) -> bool:
-    return isinstance(net, Net) and not net.own_layers
+    for name, unused in {"head": "random", "initial_fraction": 0.0}.items():
+        value = getattr(recipe, name)
+        if is_random and value != unused:
+            raise RecipeError(
+                f"{name} is {value!r}, which needs pretrained weights, but {choice.name} has"
+                f" random ones. Use a pretrained net, such as timm:{PACKAGES[0].net}, or leave out"
+                f" {name}."
+            )
 
 
 def describe_record(
@@ -214,13 +210,19 @@ def describe_record(
     command: Sequence[str],
     parts: Parts,
 ) -> RunRecord:
-    model, origin = training.model, choice.origin
-    is_stored = _is_stored(model.net)
+    """The content of ``run.json``, from the training that was built."""
+    model = training.model
+    net = model.net
+    origin: OwnModule | TimmNet | None = choice.origin
+    if isinstance(net, Net) and not net.own_layers:
+        origin = None
+    else:
+        net = None
     timm = origin if isinstance(origin, TimmNet) else None
     return RunRecord(
         net_name=choice.name,
-        net=model.net if is_stored else None,
-        own_module=origin if isinstance(origin, OwnModule) and not is_stored else None,
+        net=net,
+        own_module=origin if isinstance(origin, OwnModule) else None,
         timm=timm,
         recipe=training.recipe,
         task=model.task,
@@ -260,10 +262,12 @@ def create_folder(
 ) -> Path:
     """Create a run's folder with ``run.json``, any drawn ``splits.json``, and files by name."""
     check_name(name)
-    numbered = (
-        f"{record.created[:10]}-{shorten_net_name(record.net_name)}-{number}"
-        for number in itertools.count(1)
-    )
+    if name is None:
+        day = record.created[:10]
+        net_name = shorten_net_name(record.net_name)
+        names: Iterable[str] = (f"{day}-{net_name}-{number}" for number in itertools.count(1))
+    else:
+        names = [name]
     with making_runs(runs_dir):
         runs_dir.mkdir(parents=True, exist_ok=True)
         remove_unfinished(runs_dir)
@@ -271,13 +275,13 @@ def create_folder(
         beside = runs_dir / f".{secrets.token_hex(8)}"
         beside.mkdir()
         try:
-            write_json(beside / "run.json", record_to_json(record))
+            RunFolder(beside).write_record(record)
             if dataset is not None and not dataset.split_rule.startswith(OWN_RULE):
-                names = {split: list(images.names) for split, images in dataset.splits.items()}
-                write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": names})
+                splits = {split: list(images.names) for split, images in dataset.splits.items()}
+                write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": splits})
             for file, content in (files or {}).items():
                 write_atomically(beside / file, content)
-            path = _rename_folder(beside, numbered if name is None else [name], record)
+            path = _rename_folder(beside, names, record)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
@@ -318,11 +322,9 @@ def _rename_folder(folder: Path, names: Iterable[str], record: RunRecord) -> Pat
         except OSError:
             if not path.exists():
                 raise
-    resume = (
-        f"lamina resume {shlex.quote(str(path))}"
-        if record.command
-        else f"load_run({str(path)!r}).train()"
-    )
+    resume = f"load_run({str(path)!r}).train()"
+    if record.command:
+        resume = f"lamina resume {shlex.quote(str(path))}"
     raise RunError(
         f"The run {path} already exists. Resume it with {resume}, choose another name, or delete"
         " that folder."

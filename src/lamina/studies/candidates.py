@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from lamina.data import Dataset
 from lamina.nets import Net
-from lamina.runs.net_names import (
+from lamina.runs.nets_by_name import (
     LEAST_SIDE_PX,
     PHOTO_SIDES_PX,
     QUICKEST,

@@ -15,7 +15,7 @@ from lamina.data.images import Progress
 from lamina.data.load import as_dataset, check_learnable, resize_dataset
 from lamina.errors import NetError, RecipeError, check_type
 from lamina.runs.course import RunEvent
-from lamina.runs.net_names import find_own_side
+from lamina.runs.nets_by_name import find_own_side
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
 from lamina.runs.start import start_run

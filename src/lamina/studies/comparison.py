@@ -21,11 +21,11 @@ from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import check_name, write_json
 from lamina.nets import Net
 from lamina.runs.course import RunEvent
+from lamina.runs.folder import STUDY_FILE
 from lamina.runs.progress import show_progress
-from lamina.runs.retraining import find_dataset
+from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
-from lamina.runs.run_folder import STUDY_FILE
-from lamina.runs.start import choose_net
+from lamina.runs.start import as_net_choice
 from lamina.studies.choice_events import Decision, is_about_run
 from lamina.studies.experiments import Experiment, check_seconds, format_minutes, time_experiment
 from lamina.studies.judging import compare_stored, count_seconds, judge_runs
@@ -156,10 +156,10 @@ def compare(
                 " device."
             )
         return compare_stored(runs, margin)
-    dataset = find_dataset(runs[0].folder, runs[0].record, data) if runs else as_dataset(data)
+    dataset = find_dataset(runs[0], data) if runs else as_dataset(data)
     settings = (a_given or {}, b_given or {})
     found = [
-        find_experiment(one, dataset, each, choose_net)
+        find_experiment(one, dataset, each, as_net_choice)
         for one, each in zip(sources, settings, strict=True)
     ]
     path, experiments = plan_study(

@@ -22,9 +22,9 @@ from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.files import check_name, write_json
 from lamina.runs.course import RunEvent
+from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
+from lamina.runs.loading import load_run
 from lamina.runs.run import Run
-from lamina.runs.run_folder import STUDY_FILE, WHOLE, RunFolder
-from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Started
 from lamina.studies.experiments import Deadline
 from lamina.studies.named_net import IterTrain, StartRun, remove_run

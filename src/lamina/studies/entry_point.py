@@ -21,10 +21,10 @@ from lamina.errors import RecipeError, check_type
 from lamina.nets import Net
 from lamina.runs.continuing import find_start
 from lamina.runs.course import RunEvent
-from lamina.runs.net_names import NetChoice
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
-from lamina.runs.start import choose_net, start_run
+from lamina.runs.start import as_net_choice, start_run
 from lamina.studies.choice_events import Started
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
 from lamina.studies.cross_validation import Folds, TrainOne, iter_folds
@@ -92,13 +92,13 @@ def train(
     if start_from is None:
         train_one, dataset = _plan(net, recipe, seconds, device), as_dataset(data)
     else:
-        origin = find_start(start_from, Path(runs_dir), None if net is None else choose_net(net))
+        origin = find_start(start_from, Path(runs_dir), None if net is None else as_net_choice(net))
         if origin.epoch is not None:
             check_untimed(seconds)
             recipe = recipe or origin.recipe
         dataset = origin.load(data)
         start = partial(start, start_from=origin)
-        train_one = _plan(origin.choose_net(dataset), recipe, seconds, device)
+        train_one = _plan(origin.net_choice(dataset), recipe, seconds, device)
     limit = _limit(began, net or start_from, seconds)
     return _follow(train_one(dataset, limit, start, name), dataset, name, progress)[0]
 
@@ -245,7 +245,7 @@ def _plan(
             'recipe needs a net. Add one, as in train(data, net="cnn-s", recipe="best").'
         )
     return partial(
-        iter_run, choice=None if net is None else choose_net(net), recipe=recipe, device=device
+        iter_run, choice=None if net is None else as_net_choice(net), recipe=recipe, device=device
     )
 
 

@@ -14,7 +14,7 @@ from lamina.data.load import resize_images
 from lamina.errors import NotFiniteError, RecipeError, check_type
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
-from lamina.runs.net_names import NetChoice
+from lamina.runs.nets_by_name import NetChoice
 from lamina.training.device import choose_device
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe

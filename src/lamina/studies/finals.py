@@ -14,8 +14,8 @@ from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import read_object, write_json
 from lamina.markup import card, table, wrap
 from lamina.runs.course import RunEvent
+from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
-from lamina.runs.run_folder import WINNER_FILE
 from lamina.runs.start import shorten_net_name
 from lamina.studies.choice_events import Decision
 from lamina.studies.experiments import Experiment, format_minutes

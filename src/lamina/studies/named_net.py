@@ -14,7 +14,7 @@ from lamina.data import Dataset
 from lamina.data.load import check_learnable
 from lamina.errors import plural
 from lamina.runs.course import RunEvent
-from lamina.runs.net_names import NetChoice
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.overview import describe_recipe
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
@@ -123,7 +123,7 @@ def iter_candidate(
             replace(one, epochs=recipe.epochs, seconds=seconds) if one.verdict == CHOSEN else one
             for one in considered
         ]
-        run = run.replace_record(replace(run.record, considered=tuple(considered)))
+        run.write_record(considered=tuple(considered))
     yield Started(run)
     until = None if deadline is None else deadline.at - candidate.ending_seconds()
     yield from train(run, until=until, is_open=candidate.is_open)

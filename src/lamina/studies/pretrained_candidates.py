@@ -15,7 +15,7 @@ from lamina.data.load import resize_images
 from lamina.errors import LaminaError
 from lamina.insight.confusions import measure_losses
 from lamina.runs.limit import TimeLimit
-from lamina.runs.net_names import choice_of_timm, find_own_side
+from lamina.runs.nets_by_name import choice_of_timm, find_own_side
 from lamina.runs.record import Considered
 from lamina.studies.candidates import CHOSEN, fit_candidate, is_of, to_considered
 from lamina.studies.choice_events import Trial

@@ -18,9 +18,9 @@ from lamina.evaluation.paired import score_images
 from lamina.files import LockedError
 from lamina.nets import Net
 from lamina.runs.course import RunEvent
-from lamina.runs.net_names import NetChoice
+from lamina.runs.loading import load_run
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision
 from lamina.studies.experiments import Experiment, format_minutes
 from lamina.studies.named_net import fit_experiment

@@ -18,12 +18,12 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.nets import Net
 from lamina.runs.course import RunEvent
 from lamina.runs.differences import compare_records
-from lamina.runs.net_names import NetChoice
+from lamina.runs.loading import load_run
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.overview import describe_recipe
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
-from lamina.runs.start import choose_net, describe_record, shorten_net_name, start_run
-from lamina.runs.stored import load_run
+from lamina.runs.start import as_net_choice, describe_record, shorten_net_name, start_run
 from lamina.studies.choice_events import Decision, Seed, Seeds, Started
 from lamina.studies.experiments import Experiment
 from lamina.studies.named_net import IterTrain, fit_experiment
@@ -185,7 +185,7 @@ def _choose_net(net: Net | NetChoice | str | Callable[[], nn.Module]) -> NetChoi
             f" a function that creates it, such as lambda: {name}(…)."
         )
     if isinstance(net, Net | NetChoice | str) or not callable(net):
-        return choose_net(net)
+        return as_net_choice(net)
     name = describe_part(net).rpartition(".")[2]
     return NetChoice(name, lambda *_: net(), origin=OwnModule("", name))
 

@@ -18,12 +18,12 @@ from lamina.data import Dataset
 from lamina.errors import LaminaWarning, RunError, find_nearest
 from lamina.files import damaged, lock_folder, read_bytes, read_object, write_json
 from lamina.nets import Net
-from lamina.runs.net_names import TIMM, NetChoice, choice_of_timm
+from lamina.runs.folder import STUDY_FILE
+from lamina.runs.loading import load_run, resolve_run
+from lamina.runs.nets_by_name import TIMM, NetChoice, choice_of_timm
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
-from lamina.runs.run_folder import STUDY_FILE, resolve_run
 from lamina.runs.start import making_runs, shorten_net_name
-from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision
 from lamina.studies.experiments import Experiment
 from lamina.studies.named_net import fit_experiment

@@ -31,10 +31,10 @@ from lamina.files import check_name, write_json
 from lamina.markup import card
 from lamina.nets import Net
 from lamina.runs.course import RunEvent
+from lamina.runs.folder import STUDY_FILE
 from lamina.runs.overview import describe_recipe
 from lamina.runs.progress import show_progress
-from lamina.runs.run_folder import STUDY_FILE
-from lamina.runs.start import choose_net, making_runs
+from lamina.runs.start import as_net_choice, making_runs
 from lamina.studies import finals
 from lamina.studies.choice_events import Decision, is_about_run
 from lamina.studies.experiments import check_seconds, format_minutes, time_experiment
@@ -187,7 +187,7 @@ def tune(
     net = str(net) if isinstance(net, Net) else net
     dataset = as_dataset(data) if isinstance(data, Dataset | Images) else draw_val(as_dataset(data))
     search = Search(
-        net, recipe, given or {}, over or {}, net_over or {}, dataset, choose_net, device
+        net, recipe, given or {}, over or {}, net_over or {}, dataset, as_net_choice, device
     )
     path = plan_tuning(search, Path(runs_dir), name, trials, seconds)
     events = iter_tuning(path, search, storage, trials, seconds)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lamina.deploy.card import _quote as quote
 from lamina.deploy.card import build_card, to_yaml
 from lamina.deploy.facts import collect_facts
 from lamina.deploy.report_page import build_report_page
+from lamina.runs.run import Run
 from lamina.text import escape
 from lamina.training.events import Diagnosis
 from lamina.training.pretrained import TimmNet
@@ -107,11 +109,13 @@ def test_yaml_reads_what_was_written(value):
     assert read == (escape(value) if isinstance(value, str) else value)
 
 
-def test_published_weights_that_were_fine_tuned_are_named(report_runs):
+def test_published_weights_that_were_fine_tuned_are_named(report_runs, tmp_path):
     run, _ = report_runs["single-label"]
     net = TimmNet("test_efficientnet.r160_in1k", "pretrained", "0123456789abcdef")
     record = dataclasses.replace(run.record, net=None, timm=net, net_name=net.net_name)
-    found = read_metadata(build_card(dataclasses.replace(run, record=record)))
+    tuned = Run(Path(shutil.copytree(run.path, tmp_path / "tuned")))
+    tuned.folder.write_record(record)
+    found = read_metadata(build_card(tuned))
     assert found["base_model"] == "timm/test_efficientnet.r160_in1k"
     assert "base_model" not in read_metadata(build_card(run))
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lamina.runs.loading import load_run
 from lamina.runs.record import RunRecord
 from lamina.runs.run import Run
 from lamina.runs.start import create_folder
-from lamina.runs.stored import load_run
 from lamina.training.loop import Training
 from support.runs import CONV_NET, DATA, RECIPE, begin_run
 from support.trainings import finish

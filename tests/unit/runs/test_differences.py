@@ -11,8 +11,8 @@ from lamina.evaluation.evaluating import evaluate
 from lamina.kernels.library import find_kernels
 from lamina.nets import Flatten, Linear, Net, Output, Tanh
 from lamina.runs.differences import Difference, compare_runs, find_changes
+from lamina.runs.loading import load_run
 from lamina.runs.start import create_folder
-from lamina.runs.stored import load_run
 from support.runs import DATA, NET, RECIPE, start
 from support.trainings import follow
 

@@ -18,8 +18,8 @@ from lamina import LaminaError, load_run
 from lamina.errors import RunError
 from lamina.files import JSON_BYTES
 from lamina.nets import Flatten, Linear, Net, Output
-from lamina.runs.run_folder import unpack_checkpoint
-from lamina.runs.stored import find_runs
+from lamina.runs.folder import unpack_checkpoint
+from lamina.runs.loading import find_runs
 from lamina.training.checkpoint import pack_tensors, unpack_tensors
 from support.commands import run_lamina
 
@@ -142,7 +142,7 @@ def test_packed_logits_that_would_fill_the_memory_are_refused(stored_runs):
 def test_a_net_is_not_built_if_its_weights_are_larger_than_the_file(stored_runs, monkeypatch):
     file = stored_runs["finished"] / "run.json"
     values = json.loads(file.read_text())
-    values["net"] = Net(Flatten(), Linear(10**6), Output(10)).to_json()
+    values["net"] = Net(Flatten(), Linear(10**6), Output(10)).text()
     file.write_text(json.dumps(values))
 
     def build(*_: object) -> None:

@@ -92,7 +92,8 @@ def test_an_open_training_uses_its_time_and_is_reproduced_from_its_record(tmp_pa
     assert finished.is_finished
     assert finished.record.epochs == len(epochs)
     again_from_record = dataclasses.replace(finished.record, created="again")
-    other = begin(tmp_path, dataset, "other").replace_record(again_from_record)
+    other = begin(tmp_path, dataset, "other")
+    other.folder.write_record(again_from_record)
     again(other, dataset).train(progress=False)
     assert digest(other) == digest(run)
 
@@ -121,8 +122,9 @@ def test_a_training_that_is_asked_to_finish_lets_the_rate_fall_and_ends(tmp_path
             finish.set()
     (fall,) = (event for event in events if isinstance(event, Cooldown))
     assert (fall.epoch, fall.steps) == (3, round(0.1 * (2 * STEPS_PER_EPOCH + 5)))
-    assert load_run(run.path).is_finished
-    assert load_run(run.path).report is not None
+    assert run.is_finished
+    assert "epochs 3/3" in repr(run)
+    assert run.report is not None
     # the last one is cut short
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [1, 2, 3]
 

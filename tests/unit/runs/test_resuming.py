@@ -15,9 +15,9 @@ from torch import nn
 from lamina.errors import RunError
 from lamina.files import lock_folder
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.retraining import find_dataset, make_training, resume_training
+from lamina.runs.loading import load_run
+from lamina.runs.resuming import find_dataset, make_training, resume_training
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.training.events import Step
 from lamina.training.loop import Training
 from support.runs import DATA, RECIPE, refuses, start
@@ -25,7 +25,7 @@ from support.trainings import follow, same, weights
 
 
 def resume(run: Run, module: nn.Module | None = None) -> Training:
-    return resume_training(run.folder, run.record, DATA, module)
+    return resume_training(dataclasses.replace(run, module=module), DATA)
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
@@ -59,8 +59,8 @@ def test_a_training_resumes_in_the_precision_that_was_recorded_and_measures_noth
     run, _ = start(tmp_path, dataclasses.replace(RECIPE, precision="auto"))
     for value in ("fp32", "bf16"):
         recorded = dataclasses.replace(run.record.precision, value=value, reason="recorded")
-        other = Run(run.path, dataclasses.replace(run.record, precision=recorded))
-        assert resume(other).precision == recorded
+        run.folder.write_record(dataclasses.replace(run.record, precision=recorded))
+        assert resume(run).precision == recorded
 
 
 def test_other_data_is_rejected(tmp_path):
@@ -70,7 +70,7 @@ def test_other_data_is_rejected(tmp_path):
         "Restore the images, train a new run, or evaluate the model on other images: "
         "evaluate(run.load_model(), images)."
     ):
-        find_dataset(run.folder, run.record, dataclasses.replace(DATA, fingerprint="def456"))
+        find_dataset(run, dataclasses.replace(DATA, fingerprint="def456"))
 
 
 def test_the_checkpoint_of_another_net_is_rejected_by_its_file(tmp_path):
@@ -109,7 +109,7 @@ def test_a_training_made_again_from_its_start_gives_the_same_weights(tmp_path):
     run, training = start(tmp_path)
     follow(training)
     run.folder.save_checkpoint(training.checkpoint())
-    again = make_training(run.record, DATA, run.record.net)
+    again = make_training(run, DATA, run.record)
     assert again.steps_done == 0
     follow(again)
     assert same(weights(again), weights(training))

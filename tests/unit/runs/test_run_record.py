@@ -9,8 +9,8 @@ import pytest
 
 from lamina import __version__
 from lamina.errors import RunError
+from lamina.runs.loading import load_run
 from lamina.runs.record import FORMAT
-from lamina.runs.stored import load_run
 from support.runs import edit_json, refuses
 
 

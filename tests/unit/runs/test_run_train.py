@@ -18,7 +18,7 @@ from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, RunError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.differences import find_changes
-from lamina.runs.retraining import make_training
+from lamina.runs.resuming import make_training
 from lamina.runs.run import Run
 from lamina.training.events import Resumed
 from support import forking
@@ -127,7 +127,7 @@ def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
     assert events == [Step, Step, Epoch, Step, Step, Epoch, "test"]
     assert run.report == evaluate_again(run)
     assert repr(run) == f"Run('{run.path}': net on pets, epochs 2/2, test {run.report.score})"
-    html = Run(tmp_path / "<b>", run.record)._repr_html_()
+    html = Run(tmp_path / "<b>", first_record=run.record)._repr_html_()
     assert (
         f"<b>Run(&#x27;{tmp_path}/&lt;b&gt;&#x27;: net on pets, epochs 0/2, not finished)</b>"
         in html
@@ -309,7 +309,7 @@ def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
     assert load_run(run.path).record.device.value == "cuda"
     assert run.evaluate(data=DATA).score == run.report.score
     assert [change.what for change in find_changes(run.record)] == ["device"]
-    assert make_training(run.record, DATA, run.record.net).device.value == "cpu"
+    assert make_training(run, DATA, run.record).device.value == "cpu"
 
 
 def test_arrays_in_memory_have_to_be_given_again(tmp_path):

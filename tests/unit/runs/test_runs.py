@@ -17,9 +17,9 @@ from lamina.data import Preparation
 from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
+from lamina.runs.loading import find_runs, list_runs, load_run
 from lamina.runs.record import FORMAT, OwnModule, resume_command
 from lamina.runs.start import create_folder
-from lamina.runs.stored import find_runs, list_runs, load_run
 from lamina.training.checkpoint import pack_tensors
 from lamina.training.loop import Training
 from lamina.training.model import build_model
@@ -326,14 +326,17 @@ def test_a_damaged_checkpoint_is_named_with_its_remedy(damage, why, run, trainin
         run.folder.read_checkpoint()
 
 
-def test_another_record_is_written_and_removes_the_report_of_what_was(run, training):
-    run.folder.save_report(evaluate(training.model, DATA.test))
-    assert run.replace_record(run.record) == run
-    assert run.report is not None
+def test_a_run_shows_the_present_record(run):
+    assert run.record is run.record  # not parsed again
     longer = dataclasses.replace(run.record, recipe=dataclasses.replace(RECIPE, epochs=5))
-    assert run.replace_record(longer) == load_run(run.path)
-    assert load_run(run.path).record.recipe.epochs == 5
-    assert run.report is None
+    run.folder.write_record(longer)
+    assert run.record == longer == load_run(run.path).record
+    run.folder.record_file.unlink()
+    with refuses(
+        f"Cannot read {run.folder.record_file}: No such file or directory. Check its permissions."
+    ):
+        _ = run.record
+    assert dataclasses.replace(run, first_record=longer).record == longer
 
 
 def test_what_a_killed_process_left_of_a_new_run_is_removed_an_hour_later(tmp_path, record):

@@ -19,7 +19,7 @@ from lamina import Epoch, Recipe, load_recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import LaminaError, NetError, RunError
 from lamina.nets import Flatten, Layer, Net, Output, Residual
-from lamina.runs.stored import list_runs
+from lamina.runs.loading import list_runs
 from lamina.training.pretrained import RECIPES
 from lamina.training.recipe import PRETRAINED_HOME, fit_recipe
 from support.runs import DATA, NET, RECIPE

@@ -13,7 +13,7 @@ import lamina
 from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaError, RecipeError, RunError
-from lamina.runs.retraining import make_training, read_initial
+from lamina.runs.resuming import make_training
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Epoch
 from lamina.training.prediction import predict_logits
@@ -57,7 +57,7 @@ def test_the_first_step_starts_from_the_old_predictions(before, tmp_path):
     assert (record.mean, record.std) == (before.record.mean, before.record.std)
     assert record.started_from.kept == ("green", "red")
     assert record.started_from.new == ()
-    training = make_training(record, data, record.net, initial=read_initial(run.folder, record))
+    training = make_training(run, data, record)
     logits = [
         predict_logits(model, data.test.pixels) for model in (before.load_model(), training.model)
     ]
@@ -69,7 +69,7 @@ def test_outputs_with_the_same_name_keep_their_weights_in_another_order(before, 
     run = start_run(data=data, start_from=before.path, runs_dir=tmp_path)
     record = run.record
     assert (record.started_from.kept, record.started_from.new) == (("red", "green"), ("blue",))
-    model = make_training(record, data, record.net, initial=read_initial(run.folder, record)).model
+    model = make_training(run, data, record).model
     old, new = (predict_logits(one, data.test.pixels) for one in (before.load_model(), model))
     assert np.array_equal(new[:, [2, 1]], old)  # green, red
     assert run.train(progress=False).score.value > 0.9
@@ -89,7 +89,7 @@ def test_it_resumes_to_the_bit_and_can_be_reproduced(before, tmp_path):
     load_run(runs[1].path).train(data=data, progress=False)
     assert same(*(run.load_model().state_dict() for run in runs))
     record = runs[0].record
-    again = make_training(record, data, record.net, initial=read_initial(runs[0].folder, record))
+    again = make_training(runs[0], data, record)
     next(event for event in again if isinstance(event, Epoch))
     assert digest_tensors(again.model.state_dict()) == runs[0].folder.history.epochs()[0]["weights"]
 
@@ -107,11 +107,11 @@ def test_data_by_its_path_is_read_as_that_of_the_run(before, tmp_path):
     record = dataclasses.replace(
         before.record, data=dataclasses.replace(before.record.data, preparation=preparation)
     )
-    padded = dataclasses.replace(before, record=record)
-    runs = [start_run(data=tmp_path / "more", start_from=padded, runs_dir=tmp_path / "one")]
+    before.folder.write_record(record)
+    runs = [start_run(data=tmp_path / "more", start_from=before, runs_dir=tmp_path / "one")]
     runs += [
         lamina.train(
-            str(tmp_path / "more"), start_from=padded, runs_dir=tmp_path / "two", progress=False
+            str(tmp_path / "more"), start_from=before, runs_dir=tmp_path / "two", progress=False
         )
     ]
     for run in runs:
@@ -135,7 +135,7 @@ def test_settings_that_belong_to_the_weights_are_refused(before, tmp_path, field
 
 @pytest.mark.slow
 def test_a_pretrained_net_keeps_its_head(tmp_path):
-    from lamina.runs.net_names import find_net
+    from lamina.runs.nets_by_name import find_net
 
     file = save_random("test_efficientnet", tmp_path / "learned.safetensors")
     choice = find_net("timm:test_efficientnet", str(file))
@@ -147,8 +147,7 @@ def test_a_pretrained_net_keeps_its_head(tmp_path):
     more = color_squares(("green", "red", "blue"), 24, seed=1, side_px=32)
     new = start_run(data=more, start_from=old, runs_dir=tmp_path)
     assert new.record.recipe.initial_fraction == 0  # one output is new
-    initial = read_initial(new.folder, new.record)
-    model = make_training(new.record, more, new.record.timm, initial=initial).model
+    model = make_training(new, more, new.record).model
     logits = [predict_logits(one, more.test.pixels) for one in (old.load_model(), model)]
     np.testing.assert_array_equal(logits[0], logits[1][:, :2])
     assert new.train(progress=False) is not None
@@ -232,9 +231,7 @@ def test_a_module_of_ones_own_is_a_starting_point(tmp_path):
     ):
         again = start_run(data=data, runs_dir=tmp_path, name=name, **arguments)
         record = load_run(again.path).record
-        model = make_training(
-            record, data, again.module, initial=read_initial(again.folder, record)
-        ).model
+        model = make_training(again, data, record).model
         logits = [predict_logits(one, data.test.pixels) for one in (run_model(run), model)]
         assert np.array_equal(*logits)
         assert again.train(progress=False) is not None

@@ -10,7 +10,7 @@ from lamina import Dataset, Images, Net, Recipe, load_data, zoo
 from lamina.errors import RecipeError
 from lamina.insight.similarity import estimate_seconds
 from lamina.nets import parse_net
-from lamina.runs.net_names import NetChoice, find_sides
+from lamina.runs.nets_by_name import NetChoice, find_sides
 from lamina.studies.candidates import (
     choose_from_scratch,
     fit_candidate,

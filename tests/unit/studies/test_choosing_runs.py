@@ -26,7 +26,7 @@ from lamina import (
 )
 from lamina.data.load import resize_dataset
 from lamina.nets import parse_net
-from lamina.runs.net_names import NetChoice
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import Considered, OwnModule
 from lamina.runs.run import Run
 from lamina.runs.start import start_run

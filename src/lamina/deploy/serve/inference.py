@@ -33,8 +33,8 @@ from lamina.deploy.serve.worker import pack_values, read_request
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Prediction, Predictor
+from lamina.runs.loading import load_run
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 
 

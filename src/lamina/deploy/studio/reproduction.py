@@ -12,10 +12,10 @@ from typing import Any
 from lamina.errors import LaminaError
 from lamina.nets.layers import LAYERS
 from lamina.runs.continuing import find_checkpoint
+from lamina.runs.folder import STUDY_FILE
+from lamina.runs.loading import load_run
 from lamina.runs.record import RunRecord
-from lamina.runs.retraining import find_dataset
-from lamina.runs.run_folder import STUDY_FILE
-from lamina.runs.stored import load_run
+from lamina.runs.resuming import find_dataset
 
 PLACES = "--name", "--runs-dir"  # of the run; a new run gets its own
 # options that may name files, besides the data
@@ -27,7 +27,7 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     run = load_run(path)
     record, python, remarks = run.record, "", []
     try:
-        find_dataset(run.folder, record, None)  # reads the data again, which may have changed
+        find_dataset(run)  # reads the data again, which may have changed
         python = write_python(record)
     except LaminaError as error:
         remarks.append(str(error))

@@ -32,10 +32,10 @@ from lamina.insight.confusions import find_cells, measure_losses
 from lamina.insight.inspected_layers import choose_layers, name_stage
 from lamina.insight.units import inspect_units, measure_responses, rank_units
 from lamina.runs.differences import NONE, Difference, compare_records
+from lamina.runs.loading import load_run
 from lamina.runs.record import DataOrigin, resume_command
-from lamina.runs.retraining import find_dataset
+from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
-from lamina.runs.stored import load_run
 from lamina.studies.judging import find_outputs, judge_runs
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.task import Task
@@ -89,7 +89,7 @@ def _open(path: Path, _: tuple[int, ...]) -> Opened:
 def load_dataset(path: Path, _: DataOrigin) -> Dataset:
     """Load a run's data, which must be unchanged; cached until the run has other data."""
     run = load_run(path)
-    return find_dataset(run.folder, run.record, None)
+    return find_dataset(run)
 
 
 def show_report(path: Path) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from lamina.runs.continuing import (
     find_checkpoint,
     list_checkpoints,
 )
+from lamina.runs.loading import find_runs, load_run
 from lamina.runs.record import RunRecord
 from lamina.runs.run import Run
-from lamina.runs.stored import find_runs, load_run
 from lamina.training.hooks import activations
 from lamina.training.model import Model
 from lamina.training.recipe import overlay

@@ -46,9 +46,9 @@ class NetChoice:
 
     def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
         """The net, or a module for this shape and number of logits, with weights from ``seed``."""
-        return (
-            self.net if isinstance(self.net, Net) else draw_module(self.net, seed, shape, outputs)
-        )
+        if isinstance(self.net, Net):
+            return self.net
+        return draw_module(self.net, seed, shape, outputs)
 
 
 def draw_module(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
-from lamina.errors import LaminaError, LaminaWarning, RunError, check_type
+from lamina.errors import LaminaError, LaminaWarning, RunError, check_type, suggest
 from lamina.nets import Net
+from lamina.runs.folder import STUDY_FILE, WHOLE
 from lamina.runs.run import Run
-from lamina.runs.run_folder import STUDY_FILE, RunFolder, find_run
 from lamina.training.custom import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, Parts
 
 
@@ -69,15 +69,47 @@ def load_run(
         raise RunError("path is empty. Give the folder or name of a run.")
     try:
         path = find_run(Path(path), Path(runs_dir))
-    except (
-        OSError
-    ) as error:  # before Python 3.12 for closed folders, and for a name that is too long
+    # before Python 3.12 for closed folders, and for a name that is too long
+    except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise RunError(
             f"Cannot use {str(path)[:100]}: {reason}. Check the path and its permissions."
         ) from None
     parts = Parts(loss, optimizer, augment, schedule, metrics)
-    return Run(path, RunFolder(path).read_record(), module=module, parts=parts)
+    run = Run(path, module=module, parts=parts)
+    _ = run.record  # raises an error for a damaged one
+    return run
+
+
+def resolve_run(path: Path, runs_dir: Path) -> Path:
+    """The path, or the run with this name in ``runs_dir`` if there is none at the path."""
+    if str(path) != path.name or (path / "run.json").exists():
+        return path
+    named = runs_dir / path
+    return named if (named / "run.json").exists() else path
+
+
+def find_run(path: Path, runs_dir: Path) -> Path:
+    """Find a run's folder, by path or name in ``runs_dir``; else ``RunError`` with suggestions."""
+    path = resolve_run(path, runs_dir)
+    if path.is_file():
+        folder = "the folder that lamina train wrote"
+        if (path.parent / "run.json").exists():
+            folder = str(path.parent)
+        raise RunError(f"{path} is a file; expected the folder of a run. Use {folder}.")
+    if not path.is_dir():
+        places = [path.parent] if str(path) != path.name else [Path(), runs_dir]
+        where = " or ".join("this folder" if place == Path() else str(place) for place in places)
+        known = sorted({file.parent.name for place in places for file in place.glob("*/run.json")})
+        others = "No runs were found there. Train one with lamina train."
+        if known:
+            others = suggest(path.name, known)
+        raise RunError(f"No run named {path.name} in {where}. {others}")
+    if (path / STUDY_FILE).exists() and (path / WHOLE / "run.json").exists():
+        return path / WHOLE
+    if not (path / "run.json").exists():
+        raise RunError(f"{path} is not a run, because it has no run.json. Use the folder of a run.")
+    return path
 
 
 def list_runs(folder: str | Path = "runs") -> list[Run]:
@@ -112,12 +144,14 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
 
 def find_runs(folder: str | Path) -> tuple[list[Run], list[DamagedRun]]:
     """The runs in a folder, oldest first, and the damaged ones; none if it does not exist."""
+    folder = Path(folder)
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []
-    tops = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
-    for path in (
-        one for top in tops for one in (top.iterdir() if (top / STUDY_FILE).exists() else [top])
-    ):
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    for study in [path for path in paths if (path / STUDY_FILE).exists()]:
+        paths.remove(study)
+        paths += study.iterdir()
+    for path in paths:
         if path.is_dir() and not path.name.startswith("."):
             try:
                 runs.append(load_run(path))

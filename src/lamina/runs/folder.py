@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from lamina.data.splits import Split
-from lamina.errors import LaminaError, RunError, plural, suggest
+from lamina.errors import LaminaError, RunError, plural
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.outputs import REMEDY, Outputs, pack_outputs, unpack_outputs
 from lamina.evaluation.reports import Report
@@ -46,9 +47,12 @@ NO_CHECKPOINT = (
 )
 """Advice for a checkpoint that cannot be used."""
 BYTES_PER_WEIGHT = 4  # float32
-STUDY_FILE, WINNER_FILE, WHOLE = "study.json", "winner.json", "final"
-"""In the folder of a study: its settings and progress; of a tuning, its winner; of a
-cross-validation, its last run."""
+STUDY_FILE = "study.json"
+"""In the folder of a study: its settings and progress."""
+WINNER_FILE = "winner.json"
+"""In the folder of a tuning: its winner."""
+WHOLE = "final"
+"""In the folder of a cross-validation: its last run."""
 
 
 class WriteError(RunError):
@@ -113,13 +117,15 @@ class RunFolder:
             raise WriteError(self.path, error) from error
 
     def read_record(self) -> RunRecord:
-        return parse_record(read_object(self.record_file), str(self.record_file))
+        version = None
+        with suppress(OSError):
+            state = self.record_file.stat()
+            version = (state.st_mtime_ns, state.st_size, state.st_ino)
+        return _read_record(self.record_file, version)
 
-    def replace_record(self, record: RunRecord) -> None:
-        """Replace ``run.json`` and remove the outdated report and logits."""
+    def write_record(self, record: RunRecord) -> None:
         with self.writing():
             write_json(self.record_file, record_to_json(record))
-            self._remove_outdated()
 
     def append_row(self, row: Mapping[str, Any]) -> None:
         with self.writing():
@@ -151,16 +157,16 @@ class RunFolder:
 
     def read_weights(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The trained weights, with the names and shapes of ``expected``."""
-        file, weights = self.weights_file, self.load_weights()
-        for name in sorted({*weights, *expected}):
-            found, wanted = (
-                tuple(tensors[name].shape) if name in tensors else "none"
-                for tensors in (weights, expected)
-            )
-            if found != wanted:
+        weights = self.load_weights()
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+        for name in sorted({*shapes, *wanted}):
+            shape = shapes.get(name, "none")
+            if shape != wanted.get(name, "none"):
                 raise RunError(
-                    f"{file} does not fit the net: {name} has shape {found}, expected {wanted}. "
-                    "Pass the net that was trained, or restore the file from a copy."
+                    f"{self.weights_file} does not fit the net: {name} has shape {shape}, expected"
+                    f" {wanted.get(name, 'none')}. Pass the net that was trained, or restore the"
+                    " file from a copy."
                 )
         return weights
 
@@ -207,14 +213,13 @@ class RunFolder:
         file = self.path / "logits.npz"
         if not file.exists():
             return {}
-        found = unpack_outputs(read_bytes(file), str(file))
-        for one in found.values():
-            if one.logits.shape[1] != task.outputs or kind_of(one.targets) is not task.kind:
-                expected = (
-                    f"{plural(task.outputs, 'logit', 'logits')} per image and {task.kind} targets"
-                )
-                raise damaged(str(file), f"expected {expected} for {one.split}", REMEDY)
-        return found
+        outputs = unpack_outputs(read_bytes(file), str(file))
+        for split, values in outputs.items():
+            if values.logits.shape[1] != task.outputs or kind_of(values.targets) is not task.kind:
+                logits = plural(task.outputs, "logit", "logits")
+                expected = f"expected {logits} per image and {task.kind} targets for {split}"
+                raise damaged(str(file), expected, REMEDY)
+        return outputs
 
     def save_outputs(self, outputs: Sequence[Outputs]) -> None:
         with self.writing():
@@ -222,8 +227,9 @@ class RunFolder:
 
     def load_out_of_fold(self, task: Task) -> Outputs | None:
         """The logits of the folds, for a cross-validation's run on all images; else ``None``."""
-        is_whole = self.path.name == WHOLE and self.is_of_folds()
-        return RunFolder(self.path.parent).load_outputs(task).get("train") if is_whole else None
+        if self.path.name != WHOLE or not self.is_of_folds():
+            return None
+        return RunFolder(self.path.parent).load_outputs(task).get("train")
 
     def is_of_folds(self) -> bool:
         """Whether the run belongs to a cross-validation."""
@@ -232,11 +238,11 @@ class RunFolder:
 
     def is_trial(self) -> bool:
         """Whether the run is of a search, which never reads ``test``, or of unfinished finals."""
-        study, name = self.path.parent, self.path.name
-        is_open = name.startswith("trial-") or (
-            name.startswith("final-") and not (study / WINNER_FILE).exists()
-        )
-        return is_open and (study / STUDY_FILE).exists()
+        study = self.path.parent
+        if not (study / STUDY_FILE).exists():
+            return False
+        is_final = self.path.name.startswith("final-") and not (study / WINNER_FILE).exists()
+        return is_final or self.path.name.startswith("trial-")
 
     def read_calibration(self, task: Task) -> Calibration | None:
         """The temperatures; raises ``RunError`` if they do not fit the task."""
@@ -262,39 +268,9 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
 
-def resolve_run(path: Path, runs_dir: Path) -> Path:
-    """The path, or the run with this name in ``runs_dir`` if there is none at the path."""
-    if str(path) != path.name or (path / "run.json").exists():
-        return path
-    named = runs_dir / path
-    return named if (named / "run.json").exists() else path
-
-
-def find_run(path: Path, runs_dir: Path) -> Path:
-    """Find a run's folder, by path or name in ``runs_dir``; else ``RunError`` with suggestions."""
-    path = resolve_run(path, runs_dir)
-    if path.is_file():
-        folder = (
-            path.parent
-            if (path.parent / "run.json").exists()
-            else "the folder that lamina train wrote"
-        )
-        raise RunError(f"{path} is a file; expected the folder of a run. Use {folder}.")
-    if not path.is_dir():
-        places = [path.parent] if str(path) != path.name else [Path(), runs_dir]
-        where = " or ".join("this folder" if place == Path() else str(place) for place in places)
-        known = sorted({file.parent.name for place in places for file in place.glob("*/run.json")})
-        others = (
-            suggest(path.name, known)
-            if known
-            else "No runs were found there. Train one with lamina train."
-        )
-        raise RunError(f"No run named {path.name} in {where}. {others}")
-    if (path / STUDY_FILE).exists() and (path / WHOLE / "run.json").exists():
-        return path / WHOLE
-    if not (path / "run.json").exists():
-        raise RunError(f"{path} is not a run, because it has no run.json. Use the folder of a run.")
-    return path
+@lru_cache
+def _read_record(file: Path, _version: tuple[int, int, int] | None) -> RunRecord:
+    return parse_record(read_object(file), str(file))
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:

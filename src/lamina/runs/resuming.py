@@ -1,0 +1,244 @@
+"""The training of a run, made again from its folder: data, net, own functions and checkpoint."""
+
+from __future__ import annotations
+
+import warnings
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from lamina.data import NAMES, Dataset, Images, load_data
+from lamina.data.load import resize_dataset
+from lamina.errors import DataError, LaminaWarning, RunError, check_type, name_some
+from lamina.files import RESTORE, read_bytes
+from lamina.nets import Net
+from lamina.runs.differences import find_changes
+from lamina.runs.folder import NO_CHECKPOINT
+from lamina.runs.nets_by_name import draw_module
+from lamina.runs.processes import is_alone, load_checkpoint
+from lamina.runs.record import RunRecord
+from lamina.training.checkpoint import digest_tensors, unpack_tensors
+from lamina.training.custom import describe_arguments
+from lamina.training.device import choose_again
+from lamina.training.loop import Training
+from lamina.training.model import Initial
+from lamina.training.pretrained import TimmNet
+
+if TYPE_CHECKING:
+    from lamina.runs.run import Run
+
+
+def find_source(run: Run, moved_to: str | Path | None = None) -> str | Path:
+    """A run's data set, by name or path: ``moved_to``, or the recorded one if it still exists."""
+    source = run.record.data.source
+    if moved_to is not None:
+        return moved_to
+    if not source:
+        raise DataError(
+            f"{run.path} was trained on arrays in memory. Pass them again, as in"
+            " train(data=dataset)."
+        )
+    if source not in NAMES and not Path(source).exists():
+        raise DataError(
+            f"{run.path} was trained on {source}, which no longer exists. "
+            "If it has moved, pass its new path with --data PATH (in Python, data=PATH)."
+        )
+    return source
+
+
+def find_dataset(run: Run, data: Dataset | Images | str | Path | None = None) -> Dataset:
+    """The data set of a run, from ``data`` or from its recorded path; it must not have changed."""
+    check_type(
+        data,
+        (Dataset, Images, str, Path),
+        "data",
+        "a Dataset, Images, or the name or path of a data set",
+    )
+    recorded = run.record.data
+    if data is None:
+        data = run.dataset
+    if isinstance(data, Images):
+        data = Dataset.from_images(data)
+    if isinstance(data, Dataset):
+        dataset = data
+    else:
+        dataset = load_data(find_source(run, data), recorded.preparation)
+    if not recorded.source and recorded.preparation.size_px not in (None, dataset.size_px):
+        # arrays, resized as for the training
+        dataset = resize_dataset(dataset, recorded.preparation.size_px)
+    if dataset.fingerprint == recorded.fingerprint:
+        return dataset
+    sources = {dataset.source, recorded.source}
+    if len(sources) > 1 and sources & {*NAMES, ""}:
+        problem = f"{run.path} was trained on {recorded.name}, not on {dataset.name}."
+        remedy = (
+            "Omit the data argument (on the command line, --data), pass the data set that the"
+            " run was trained on"
+        )
+    else:
+        marks = f"fingerprint {dataset.fingerprint}, was {recorded.fingerprint}"
+        problem = f"{dataset.name} has changed since {run.path} was trained ({marks})."
+        remedy = "Restore the images, train a new run"
+    raise RunError(
+        f"{problem} {remedy}, or evaluate the model on other images: evaluate(run.load_model(),"
+        " images)."
+    )
+
+
+def restore_net(run: Run) -> Net | TimmNet | nn.Module:
+    """The net in the run, or the custom net or module that the caller passed."""
+    record = run.record
+    module = run.module
+    net = record.net or record.timm
+    if net is not None and module is not None:
+        raise RunError(
+            f"{run.path} contains its net, {record.net_name}. Leave out module (on the"
+            " command line, --net)."
+        )
+    if net is not None:
+        return net
+    if module is None:
+        raise RunError(
+            f"{run.path} was trained with your own code, which the run does not store. "
+            f"Pass it again with {record.own_module}."
+        )
+    code = record.own_module
+    if isinstance(module, Net) and code is not None and not code.file and repr(module) != code.name:
+        raise RunError(
+            f"module is {module!r}, but {run.path} was trained with {code.name}. Pass that net."
+        )
+    return module
+
+
+def make_training(
+    run: Run, dataset: Dataset, record: RunRecord, *, has_checkpoint: bool = False
+) -> Training:
+    """A run's training before its first step, with the settings, precision and device in a record.
+
+    A module is copied. If the recorded device is missing, lamina chooses another one. A timm net
+    gets random weights if stored ones or a checkpoint replace them.
+    """
+    net = restore_net(run)
+    initial = _read_initial(run)
+    if isinstance(net, TimmNet):
+        make = net.empty_module if has_checkpoint or initial else net.module
+        net = draw_module(make, record.recipe.seed, dataset.train.shape, record.task.outputs)
+    elif isinstance(net, nn.Module):
+        net = deepcopy(net)
+    device = choose_again(record.device).value
+    training = Training(
+        net,
+        dataset.train,
+        record.recipe,
+        device=device,
+        precision=record.precision,
+        # Events after every step only on a single CPU: a GPU waits for each, and processes
+        # communicate at each.
+        steps_per_record=1 if is_alone() and device == "cpu" else 10,
+        parts=run.parts,
+        initial=initial,
+    )
+    if record.late_end is not None and record.late_end.falls:
+        training.schedule.adopt(record.late_end.falls)
+    return training
+
+
+def _read_initial(run: Run) -> Initial | None:
+    """The weights that a run starts from; ``None`` if they are drawn."""
+    record = run.record
+    file = run.folder.initial_file
+    start = record.started_from
+    if start is None or (start.epoch is not None and not file.exists()):
+        return None
+    weights, _ = unpack_tensors(read_bytes(file), str(file), RESTORE)
+    return Initial(weights, record.mean, record.std)
+
+
+def check_own_parts(run: Run, call: str | None = None) -> None:
+    """Raise ``RunError`` unless the custom functions are those that the run was started with."""
+    call = call or f"load_run({str(run.path)!r}, {{}}).train()"
+    parts = _without_metrics(run.parts.describe())
+    recorded = _without_metrics(run.record.parts)
+    if not recorded.keys() <= parts.keys():
+        raise RunError(
+            f"{run.path} was started with your own functions, which the run does not store. Pass"
+            f" them again in Python, as in {call.format(describe_arguments(run.record.parts))}."
+        )
+    if extra := [name for name in parts if name not in recorded]:
+        raise RunError(
+            f"{run.path} was started without your own {name_some(extra)}. Leave it out, or start"
+            " a new run with it."
+        )
+    for name, place in parts.items():
+        if place != recorded[name]:
+            _warn(
+                f"{name} was {recorded[name]} and is now {place}; the weights may differ from an"
+                " uninterrupted run"
+            )
+
+
+def _without_metrics(described: dict[str, str]) -> dict[str, str]:
+    return {name: place for name, place in described.items() if not name.startswith("metrics.")}
+
+
+def resume_training(run: Run, dataset: Dataset) -> Training:
+    """Restore the training of a run from its last checkpoint. Writes nothing.
+
+    On the same processor type and torch version, it continues to bit-identical weights (untested
+    on GPUs).
+    """
+    folder = run.folder
+    check_own_parts(run)
+    checkpoint = load_checkpoint(folder)
+    # Without weights, the training was killed before it saved any, and its history is cut off.
+    if checkpoint is None and folder.weights_file.exists() and (epochs := folder.history.epochs()):
+        raise RunError(
+            f"{folder.path} has {len(epochs)} epochs in its history, but no state.safetensors to"
+            " resume from. Restore that file from a copy, or delete history.jsonl and start"
+            " over with lamina resume."
+        )
+    training = make_training(run, dataset, run.record, has_checkpoint=checkpoint is not None)
+    if checkpoint is not None:
+        try:
+            training.restore(checkpoint)
+        except RunError as error:
+            raise RunError(f"{folder.checkpoint_file}: {error}. {NO_CHECKPOINT}") from error
+    return training
+
+
+def prepare_folder(run: Run, training: Training) -> None:
+    """Set history and weights of a run to the state of its training, and warn about changes."""
+    folder = run.folder
+    for change in find_changes(run.record):
+        _warn(
+            f"{change.what} was {change.first} and is now {change.second}; the last bits of the"
+            " weights may differ from an uninterrupted run"
+        )
+    with folder.writing():
+        folder.history.trim(training.epochs_done, training.rewinds)
+    recorded = {row["epoch"] for row in folder.history.epochs()}
+    missing = sorted({*range(1, training.epochs_done + 1)} - recorded)
+    if missing:
+        _warn(
+            f"{folder.history.file} lacks {len(missing)} of {training.epochs_done} epochs, from"
+            f" epoch {missing[0]}. Their metrics are lost, but the checkpoint is intact and the"
+            " training resumes."
+        )
+    is_over = training.is_finished or folder.history.early_end() is not None
+    # missing weights may be the reason to resume a finished run
+    if is_over and not _has_weights(run, training):
+        folder.save_model(training.model)
+
+
+def _has_weights(run: Run, training: Training) -> bool:
+    weights = training.model.state_dict()
+    try:
+        return digest_tensors(run.folder.read_weights(weights)) == digest_tensors(weights)
+    except RunError:
+        return False
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, LaminaWarning, stacklevel=4)
