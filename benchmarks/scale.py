@@ -112,6 +112,7 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group:
     recipe = dataclasses.replace(
         recipe,
         epochs=2,
+        device="cpu",
         batch_size=batch_size,
         lanes=lanes,
         start_size_fraction=0.0,
@@ -122,7 +123,7 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group:
         np.arange(batch_size * (steps + 3)) % 10,
     )
     net: Net = load_net(name)
-    training = Training(net, images, recipe, device="cpu", steps_per_record=1, group=group)
+    training = Training(net, images, recipe, steps_per_record=1, group=group)
     ended = []
     for event in training:
         if not isinstance(event, Step):

@@ -269,7 +269,7 @@ def served_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     net = Net(Flatten(), Linear(60), ReLU(), Output())
     data = load_data("shapes")
-    training = finish(Training(net, data.train, Recipe(epochs=1), device="cpu"))
+    training = finish(Training(net, data.train, Recipe(epochs=1)))
     shapes = begin_run(
         net, data, None, net_name="mlp", name="shapes", device="cpu", runs_dir=folder
     )
@@ -277,7 +277,7 @@ def served_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     shapes.folder.save_report(evaluate(training.model, data.test.take_evenly(200)))
     train, test = (replace(images, target_names=MARKUP) for images in (DATA.train, DATA.test))
     data = replace(DATA, train=train, test=test)
-    training = Training(net, train, RECIPE, device="cpu")
+    training = Training(net, train, RECIPE)
     hostile = begin_run(
         net, data, RECIPE, net_name="<b>tiny</b>", name="hostile", device="cpu", runs_dir=folder
     )

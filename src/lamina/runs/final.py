@@ -95,7 +95,8 @@ def _check_metrics(record: RunRecord, metrics: Mapping[str, OwnMetric]) -> None:
     if missing := [name for name in names if name not in metrics]:
         _warn(
             "the run's own metrics cannot be computed without their functions:"
-            f" {name_some(missing)}. Pass them again, as in load_run(path, metrics=…)"
+            f" {name_some(missing)}. Pass them again, as in load_run(path,"
+            " parts=Parts(metrics=…))"
         )
 
 

@@ -132,8 +132,7 @@ def make_training(
     training = Training(
         net,
         dataset.train,
-        record.recipe,
-        device=device,
+        dataclasses.replace(record.recipe, device=device),
         precision=record.precision,
         # Events after every step only on a single CPU: a GPU waits for each, and processes
         # communicate at each.

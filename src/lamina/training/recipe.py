@@ -24,8 +24,10 @@ from lamina.values import (
 if TYPE_CHECKING:
     OptimizerName: TypeAlias = str
     ScheduleName: TypeAlias = str
+    DeviceName: TypeAlias = str
 else:
     OptimizerName, ScheduleName = Literal[*OPTIMIZERS], Literal[*SCHEDULES]
+    DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @document_fields
@@ -86,6 +88,8 @@ class Recipe:
     lanes: Annotated[int, Range(1)] = 1
     """micro-batches per step, each with a fixed place in the sum; up to this many torchrun
     processes share them"""
+    device: DeviceName = "auto"
+    """device to train on"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of convolutions and linear layers; auto decides by processor and layer size"""
     head: Literal["random", "fitted"] = "random"

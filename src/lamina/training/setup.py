@@ -41,7 +41,6 @@ def prepare_training(
     net: AnyNet,
     images: Images,
     recipe: Recipe | None = None,
-    device: str = "auto",
     precision: Precision | None = None,
     parts: Parts = NO_PARTS,
     initial: Initial | None = None,
@@ -66,12 +65,12 @@ def prepare_training(
         recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)"
     )
     recipe = recipe or Recipe()
-    chosen = choose_device(device)
+    device = choose_device(recipe.device)
     check_parts(parts, recipe)
     check_images(images, recipe)
     keep_freed_memory()
     with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
-        model = build_model(net, images, recipe, initial).to(chosen.value)
+        model = build_model(net, images, recipe, initial).to(device.value)
     check_model(model, recipe)
     check_normalization(model, recipe, len(images))
     if recipe.head == "fitted":
@@ -81,6 +80,6 @@ def prepare_training(
         model,
         build_optimizer(model, recipe, precision.value, parts.optimizer),
         recipe,
-        chosen,
+        device,
         precision,
     )

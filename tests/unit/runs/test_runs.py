@@ -140,11 +140,9 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     tied.append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
     tied[3].weight = tied[2].weight
     own = OwnModule("my_net.py", "build")
-    begun = begin_run(
-        tied, DATA, RECIPE, net_name="my_net", origin=own, device="cpu", runs_dir=tmp_path
-    )
+    begun = begin_run(tied, DATA, RECIPE, net_name="my_net", origin=own, runs_dir=tmp_path)
     run = load_run(begun.path)
-    training = finish(Training(tied, DATA.train, RECIPE, device="cpu"))
+    training = finish(Training(tied, DATA.train, RECIPE))
     run.folder.save_model(training.model)
     with refuses(
         f"{run.path} was trained with your own code, which the run does not store. "
