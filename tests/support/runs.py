@@ -93,7 +93,7 @@ def start(
 ) -> tuple[Run, Training]:
     """A run as another process would read it, and its training in memory."""
     own = None if isinstance(net, Net) else OwnModule("mine.py", "build")
-    run = begin_run(net, DATA, recipe, net_name="tiny", origin=own, device="cpu", runs_dir=folder)
+    run = begin_run(net, DATA, recipe, net_name="tiny", origin=own, runs_dir=folder)
     return load_run(run.path), Training(net, DATA.train, recipe, steps_per_record=1)
 
 

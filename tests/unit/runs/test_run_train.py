@@ -31,7 +31,7 @@ from lamina.nets import Flatten, Linear, Output, ReLU
 
 data = load_data(sys.argv[1])
 net = Net(Flatten(), Linear(100), ReLU(), Output())
-run = start_run(net, data, Recipe(epochs=3, batch_size=5, optimizer="adam", lr=1e-3, \
+run = start_run(data, net, Recipe(epochs=3, batch_size=5, optimizer="adam", lr=1e-3, \
 precision="fp32"), name="run")
 for event in run.iter_train(save_every_seconds=0.0):
     print(type(event).__name__, getattr(event, "epoch", ""), flush=True)

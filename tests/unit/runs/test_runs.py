@@ -96,7 +96,7 @@ def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
 
 def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
     before = (run.path / "run.json").read_bytes()
-    resume = f"lamina resume {run.path}"
+    resume = f"lamina resume {run.path} (in Python, load_run({str(run.path)!r}).train())"
     with refuses(
         f"The run {run.path} already exists. Resume it with {resume}, choose another name, or"
         " delete that folder."
