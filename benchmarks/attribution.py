@@ -51,8 +51,8 @@ def main(
         json: file for the results.
     """
     dataset = load_data(data, Preparation(val_fraction=0.1))
-    recipe = replace(load_recipe(net), epochs=epochs)
-    training = Training(load_net(net), dataset.train, recipe, device="cpu")
+    recipe = replace(load_recipe(net), epochs=epochs, device="cpu")
+    training = Training(load_net(net), dataset.train, recipe)
     for _ in training:
         pass
     model, sample = training.model, dataset.val.take_evenly(images)

@@ -124,9 +124,14 @@ def prepare(name: str, images: Images, batch_size: int, precision: str, epochs: 
     net_name, recipe = read_entry(name)
     # No progressive resizing: the operations are counted for whole images.
     recipe = dataclasses.replace(
-        recipe, epochs=epochs, batch_size=batch_size, precision=precision, start_size_fraction=0.0
+        recipe,
+        epochs=epochs,
+        batch_size=batch_size,
+        precision=precision,
+        start_size_fraction=0.0,
+        device="cpu",
     )
-    training = Training(load_net(net_name), images, recipe, device="cpu")
+    training = Training(load_net(net_name), images, recipe)
     net = load_net(net_name).check(images.shape, training.model.task.outputs)
     return Candidate(name, net, training, iter(training))
 

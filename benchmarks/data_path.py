@@ -47,7 +47,7 @@ class Row:
 
 def train_epoch(net_name: str, images: Images, recipe: Recipe) -> tuple[Training, float]:
     """Train two epochs, the first as a warm-up; return the training and the second's seconds."""
-    training = Training(load_net(net_name), images, recipe, device="cpu")
+    training = Training(load_net(net_name), images, dataclasses.replace(recipe, device="cpu"))
     epochs = (event.train_seconds for event in training if isinstance(event, Epoch))
     next(epochs)
     return training, next(epochs)

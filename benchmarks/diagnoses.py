@@ -154,11 +154,11 @@ class Absent:
 
 def time_epochs(name: str, images: Images, turns: int) -> tuple[float, float]:
     """Median seconds of two epochs, with and without diagnoses."""
-    recipe = dataclasses.replace(next(iter(ZOO[name].RECIPES.values())), epochs=2)
+    recipe = dataclasses.replace(next(iter(ZOO[name].RECIPES.values())), epochs=2, device="cpu")
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(turns):
         for has_doctor in (True, False):
-            training = Training(load_net(name), images, recipe, device="cpu")
+            training = Training(load_net(name), images, recipe)
             if not has_doctor:
                 training._doctor = Absent()  # type: ignore[assignment]
             began = time.perf_counter()
@@ -191,13 +191,18 @@ def main(
             for seed in range(seeds):
                 for injected, (net, images, recipe, change) in inject(name, shapes, seed).items():
                     rows.append(
-                        train(name, injected, Training(net, images, recipe, device="cpu"), change)
+                        train(
+                            name,
+                            injected,
+                            Training(net, images, dataclasses.replace(recipe, device="cpu")),
+                            change,
+                        )
                     )
     if "zoo" in parts:
         some = load_data("cifar10").train.take_evenly(healthy)
         for name, module in ZOO.items():
             trainings = (
-                Training(load_net(name), some, recipe, device="cpu")
+                Training(load_net(name), some, dataclasses.replace(recipe, device="cpu"))
                 for recipe in module.RECIPES.values()
             )
             rows += [train(name, "healthy", training) for training in trainings]

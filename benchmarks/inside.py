@@ -46,7 +46,7 @@ def main(
     """
     dataset = load_data(data, Preparation(val_fraction=0.1))
     training = Training(
-        load_net(net), dataset.train, replace(load_recipe(net), epochs=epochs), device="cpu"
+        load_net(net), dataset.train, replace(load_recipe(net), epochs=epochs, device="cpu")
     )
     for _ in training:
         pass

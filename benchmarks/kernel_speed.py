@@ -92,9 +92,7 @@ def time_steps(
         before = os.environ.get(VARIABLE, "auto")
         os.environ[VARIABLE] = level or before
         events = iter(
-            Training(
-                load_net(net), some, recipe, device="cpu", precision=chosen, steps_per_record=STEPS
-            )
+            Training(load_net(net), some, recipe, precision=chosen, steps_per_record=STEPS)
         )
         os.environ[VARIABLE] = before
         return lambda: measure(events)
@@ -146,7 +144,7 @@ def main(
     images = load_data("cifar10").train
     for net in nets.split(","):
         net_name, recipe = read_entry(net)
-        recipe = dataclasses.replace(recipe, epochs=100)
+        recipe = dataclasses.replace(recipe, epochs=100, device="cpu")
         rows += [
             take_turns(
                 f"step of {net}", precision, time_steps(net_name, images, recipe, precision), turns

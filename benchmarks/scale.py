@@ -113,6 +113,7 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int) -> Row
     recipe = dataclasses.replace(
         recipe,
         epochs=2,
+        device="cpu",
         batch_size=batch_size,
         lanes=lanes,
         start_size_fraction=0.0,
@@ -123,7 +124,7 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int) -> Row
         np.arange(batch_size * (steps + 3)) % 10,
     )
     net: Net = load_net(name)
-    training = Training(net, images, recipe, device="cpu", steps_per_record=1)
+    training = Training(net, images, recipe, steps_per_record=1)
     ended = []
     for event in training:
         if not isinstance(event, Step):

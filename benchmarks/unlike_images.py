@@ -104,7 +104,7 @@ def main(
     recipe = RECIPES["default"] if net.startswith("timm:") else load_recipe(net)
     began = time.perf_counter()
     run = start_run(
-        net, dataset, dataclasses.replace(recipe, epochs=epochs), runs_dir=tempfile.mkdtemp()
+        dataset, net, dataclasses.replace(recipe, epochs=epochs), runs_dir=tempfile.mkdtemp()
     )
     report = run.train(progress=False)
     print(f"{net}: {time.perf_counter() - began:.0f} s, {report}")

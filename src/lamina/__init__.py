@@ -4,7 +4,7 @@
 >>> from lamina import Net, Recipe, load_data, start_run
 >>> from lamina.nets import Flatten, Linear, Output, ReLU
 >>> net = Net(Flatten(), Linear(20), ReLU(), Output())
->>> run = start_run(net, load_data("shapes"), Recipe(epochs=1), runs_dir=tempfile.mkdtemp())
+>>> run = start_run(load_data("shapes"), net, Recipe(epochs=1), runs_dir=tempfile.mkdtemp())
 >>> run.train(progress=False).split
 'test'
 """

@@ -8,17 +8,19 @@ import re
 import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from lamina import Preparation, Recipe, compare, load_data, load_run, start_run
+from lamina import Parts, Preparation, Recipe, compare, load_data, load_run, start_run
 from lamina.cli.net_argument import choose_net
 from lamina.cli.terminal import Terminal
-from lamina.errors import RunError
+from lamina.errors import NetError, RunError
 from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
@@ -329,7 +331,7 @@ def test_a_repeated_command_gives_the_result_that_it_asks_for(tmp_path):
     assert compare(*stored).seeds == 1
     with pytest.raises(RunError, match="are the same run"):
         compare(stored[0], stored[0].path)
-    with pytest.raises(RunError, match="Leave out data, name and device"):
+    with pytest.raises(RunError, match="Leave out data and name"):
         compare(*stored, name="other")
 
 
@@ -348,6 +350,22 @@ def test_thresholds_that_no_val_chooses_are_reported_in_a_study(workplace):
     words = ("--data", "shapes-attributes", "--size", "8", *SHORT[:4], "--a-aim", "f1")
     done = run_well("compare", A, "Flatten(), Linear(2), Output()", *words, "--seeds", "2")
     assert "There is no val split to choose thresholds for" in done.stderr
+
+
+def test_a_function_that_makes_a_module_is_compared(tmp_path):
+    def linear():
+        return nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
+
+    given = {"epochs": 1, "batch_size": 10}
+    ask = partial(
+        compare, data=DATA, a_given=given, b_given=given, seeds=2, runs_dir=tmp_path, progress=False
+    )
+    found = ask(linear, "Flatten(), Output()")
+    assert found.a.startswith("linear ") and len(found.differences) == 2
+    with pytest.raises(NetError, match=r"Sequential, which would start with the same weights in"):
+        ask(linear(), "mlp")
+    with pytest.raises(NetError, match=r"^A and B are both called linear .* different names"):
+        ask(linear, linear)
 
 
 def test_an_invalid_device_leaves_no_folder(workplace, image_set):
@@ -480,7 +498,7 @@ def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refuse
 def test_runs_of_several_seeds_are_compared_in_python(tmp_path):
     recipes = (RECIPE, replace(RECIPE, lr=0.0))
     runs = [
-        [start_run(NET, DATA, replace(value, seed=seed), runs_dir=tmp_path) for seed in (1, 2, 3)]
+        [start_run(DATA, NET, replace(value, seed=seed), runs_dir=tmp_path) for seed in (1, 2, 3)]
         for value in recipes
     ]
     for run in itertools.chain(*runs):
@@ -594,6 +612,6 @@ def test_a_run_with_its_own_loss_is_not_repeated_with_another(workplace, image_s
     def halve(logits, targets):
         return torch.nn.functional.multi_margin_loss(logits, targets) / 2
 
-    run = start_run(B, image_set, Recipe(epochs=1), loss=halve, name="halved")
+    run = start_run(image_set, B, Recipe(epochs=1), name="halved", parts=Parts(loss=halve))
     run.train(progress=False)
     assert "A study cannot repeat" in run_refused("compare", run.path, A, "--seeds", "2")

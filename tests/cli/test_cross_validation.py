@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import lamina
-from lamina import LaminaError, Recipe, cross_validate, load_run
+from lamina import LaminaError, Parts, Recipe, cross_validate, load_run
 from lamina.evaluation.outputs import unpack_outputs
 from lamina.studies.cross_validation import fold_interval
 from support.commands import events, run_from_now, run_lamina, run_refused, run_well, start_process
 from support.images import write_images
+from support.runs import DATA, RECIPE
 
 NET_TEXT = "Flatten(), Output()"
 
@@ -182,6 +185,23 @@ def test_in_python_with_numbers(tmp_path):
     assert validated.interval.low >= 0
     with pytest.raises(LaminaError, match=r"exists, with other net\."):
         cross_validate(images, folds=3, net="mlp", **settings)
+
+
+def test_own_parts_train_all_folds_and_are_compared_by_name(tmp_path):
+    def double(logits, targets):
+        return 2 * torch.nn.functional.cross_entropy(logits, targets)
+
+    def linear():
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(108, 3))
+
+    validate = partial(
+        cross_validate, DATA, linear, RECIPE, folds=2, name="n", runs_dir=tmp_path, progress=False
+    )
+    found = validate(parts=Parts(loss=double))
+    assert found.run.record.parts["loss"].endswith("double")
+    assert validate(parts=Parts(loss=double)).scores == found.scores
+    with pytest.raises(LaminaError, match=r"exists, with other parts\."):
+        validate()
 
 
 @pytest.mark.slow

@@ -262,7 +262,7 @@ def test_other_targets_and_grey_images_are_explained_too(workplace, kind, channe
     pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 10, channels), np.uint8)
     images = Images(pixels, targets, names, tuple(map(str, range(12))), "train")
     net = Net(Conv2d(2, 3), ReLU(), GlobalAvgPool(), Output())
-    training = Training(net, images, Recipe(epochs=1, batch_size=4), device="cpu")
+    training = Training(net, images, Recipe(epochs=1, batch_size=4))
     for _ in training:
         pass
     run = begin_run(

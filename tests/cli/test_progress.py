@@ -15,13 +15,13 @@ RECIPE = Recipe(epochs=2, batch_size=4, precision="fp32", seed=7)
 
 
 def events_of_a_run():
-    training = Training(NET, DATA.train, RECIPE, device="cpu", steps_per_record=1)
+    training = Training(NET, DATA.train, RECIPE, steps_per_record=1)
     yield from training
     yield evaluate(training.model, DATA.test)
 
 
 def test_progress_prints_a_line_an_epoch_and_passes_all_events_on():
-    expected = list(Training(NET, DATA.train, RECIPE, device="cpu", steps_per_record=1))
+    expected = list(Training(NET, DATA.train, RECIPE, steps_per_record=1))
     printed = io.StringIO()
     events = list(show_progress(events_of_a_run(), Console(file=printed, width=200)))
     assert list(map(type, events[:-1])) == list(map(type, expected))
@@ -68,7 +68,7 @@ def test_of_two_trainings_in_one_terminal_the_first_has_the_bar_and_both_print_l
 
 
 def test_lines_name_their_run_while_several_train_and_only_then(tmp_path, capsys):
-    runs = [start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name=name) for name in ("one", "t[w]o")]
+    runs = [start_run(DATA, NET, RECIPE, runs_dir=tmp_path, name=name) for name in ("one", "t[w]o")]
     console = Console(file=io.StringIO(), width=200)
     first, second = (show_progress(run.iter_train(), console, run.path.name) for run in runs)
     for _ in itertools.zip_longest(first, second):
@@ -83,5 +83,5 @@ def test_lines_name_their_run_while_several_train_and_only_then(tmp_path, capsys
     assert [line for line in lines if "epoch" not in line] == [
         f"{run.path.name}: test {run.report.score}" for run in runs
     ]
-    start_run(NET, DATA, RECIPE, runs_dir=tmp_path).train()
+    start_run(DATA, NET, RECIPE, runs_dir=tmp_path).train()
     assert "\nepoch 1/2  train loss " in capsys.readouterr().out

@@ -94,7 +94,7 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
 
 def test_one_seed_has_no_interval_and_runs_without_a_name_get_a_free_one(tmp_path):
     for number in (1, 2):
-        *_, last = iter_seeds(NET, DATA, RECIPE, seeds=1, runs_dir=tmp_path)
+        *_, last = iter_seeds(DATA, NET, RECIPE, seeds=1, runs_dir=tmp_path)
         assert isinstance(last, Seeds)
         assert (last.mean, last.interval) == (last.scores[0], None)
         assert str(last).endswith("(no interval for a single run)")
@@ -122,7 +122,7 @@ def other_loss(logits, targets):
     [(NET, NO_PARTS), (small_module, Parts(loss=own_loss, metrics={"own": own_loss}))],
 )
 def test_after_an_interruption_the_rest_is_trained_to_the_same_weights(tmp_path, net, parts):
-    train = partial(iter_seeds, net, DATA, RECIPE, seeds=2, runs_dir=tmp_path, parts=parts)
+    train = partial(iter_seeds, DATA, net, RECIPE, seeds=2, runs_dir=tmp_path, parts=parts)
     *_, straight = train(name="straight")
     with closing(train(name="cut")) as begun:
         started = []
@@ -160,7 +160,7 @@ def test_scores_of_another_experiment_are_never_taken(tmp_path):
     ):
 
         def begin(net, recipe, parts, name=f"s{number}"):
-            return list(train(net, DATA, recipe, parts=parts, name=name))
+            return list(train(DATA, net, recipe, parts=parts, name=name))
 
         begun = begin(*first)
         assert begin(*first)[-1] == begun[-1]
@@ -172,7 +172,7 @@ def test_scores_of_another_experiment_are_never_taken(tmp_path):
 
 
 def test_with_other_metrics_it_is_the_same_experiment(tmp_path):
-    train = partial(iter_seeds, NET, DATA, RECIPE, seeds=1, name="s", runs_dir=tmp_path)
+    train = partial(iter_seeds, DATA, NET, RECIPE, seeds=1, name="s", runs_dir=tmp_path)
     *_, first = train()
     assert [
         event for event in train(parts=Parts(metrics=[other_loss])) if isinstance(event, Epoch)
@@ -183,7 +183,7 @@ def test_with_other_metrics_it_is_the_same_experiment(tmp_path):
 
 def test_a_default_recipe_leaves_out_what_a_loss_of_ones_own_would_ignore(tmp_path):
     net = NetChoice("smoothed", NET, {"default": replace(RECIPE, label_smoothing=0.1)})
-    begun = list(iter_seeds(net, DATA, seeds=1, runs_dir=tmp_path, parts=Parts(loss=own_loss)))
+    begun = list(iter_seeds(DATA, net, seeds=1, runs_dir=tmp_path, parts=Parts(loss=own_loss)))
     assert load_run(begun[-1].runs[0].run).record.recipe.label_smoothing == 0
 
 
@@ -194,14 +194,12 @@ def test_a_module_of_ones_own_is_made_again_for_each_seed(tmp_path):
         made.append(nn.Sequential(nn.Flatten(), nn.Linear(math.prod(DATA.train.shape), 3)))
         return made[-1]
 
-    *_, last = iter_seeds(make, DATA, replace(RECIPE, epochs=1), seeds=2, runs_dir=tmp_path)
+    *_, last = iter_seeds(DATA, make, replace(RECIPE, epochs=1), seeds=2, runs_dir=tmp_path)
     assert len(last.scores) == 2
     first, second = (module[1].weight for module in made)
     assert not first.equal(second)
-    with pytest.raises(
-        LaminaError, match=r"same weights for every seed.* lambda: Sequential\(…\)\.$"
-    ):
-        next(iter_seeds(made[0], DATA, RECIPE, seeds=2, runs_dir=tmp_path))
+    with pytest.raises(LaminaError, match=r"same weights in each run.* lambda: Sequential\(…\)\.$"):
+        next(iter_seeds(DATA, made[0], RECIPE, seeds=2, runs_dir=tmp_path))
 
 
 def test_a_run_without_a_score_leaves_no_mean():
@@ -219,7 +217,7 @@ def test_seeds_need_images_to_be_scored_on(tmp_path):
     with pytest.raises(
         LaminaError, match=r"^pets has no val or test split to score the runs on\. Draw one with"
     ):
-        next(iter_seeds(NET, replace(DATA, test=None), RECIPE, seeds=2, runs_dir=tmp_path))
+        next(iter_seeds(replace(DATA, test=None), NET, RECIPE, seeds=2, runs_dir=tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[s
         patch.setenv("LAMINA_CACHE", str(shared_cache))
         data = is_warm(load_data("shapes-attributes"))
     net = Net(Flatten(), Linear(20), ReLU(), Output())
-    start_run(net, data, Recipe(epochs=2), device="cpu", runs_dir=folder, name="binary").train(
-        progress=False
-    )
+    start_run(data, net, Recipe(epochs=2), runs_dir=folder, name="binary").train(progress=False)
     return {kind: folder / kind for kind in KINDS}
 
 

@@ -422,7 +422,7 @@ def test_what_cannot_be_searched_is_refused(workplace, image_set, given, message
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(data, over, message):
-    search = Search(NET, None, {}, over, {}, data, as_net_choice, "cpu")
+    search = Search(NET, None, {}, over, {}, data, as_net_choice)
     with pytest.raises(LaminaError, match=re.escape(message)):
         search.check()
 

@@ -162,7 +162,7 @@ def test_a_function_is_not_trained_again_with_the_same_values(tmp_path, data):
     ],
 )
 def test_given_settings_win_over_what_follows_from_drawn_ones(data, given, over, drawn):
-    search = Search(NET, None, given, over, {}, data, as_net_choice, "cpu")
+    search = Search(NET, None, given, over, {}, data, as_net_choice)
     search.check()
     recipe = search.make(FixedTrial(drawn)).recipe
     for name, value in {**given, **drawn}.items():
@@ -170,7 +170,7 @@ def test_given_settings_win_over_what_follows_from_drawn_ones(data, given, over,
 
 
 def test_a_drawn_optimizer_has_its_usual_learning_rate_unless_one_is_given(data):
-    search = Search(NET, None, {}, {"optimizer": "adam,sgd"}, {}, data, as_net_choice, "cpu")
+    search = Search(NET, None, {}, {"optimizer": "adam,sgd"}, {}, data, as_net_choice)
     assert search.make(FixedTrial({"optimizer": "sgd"})).recipe.lr == 0.05
 
 
@@ -179,7 +179,7 @@ def test_a_drawn_optimizer_has_its_usual_learning_rate_unless_one_is_given(data)
 )
 def test_unknown_names_in_a_range_are_refused(data, over, name):
     with pytest.raises(LaminaError, match=f"{name}.*(foo|one_cycle)"):
-        Search(NET, None, {}, {name: over}, {}, data, as_net_choice, "cpu").check()
+        Search(NET, None, {}, {name: over}, {}, data, as_net_choice).check()
 
 
 @pytest.mark.slow
@@ -285,17 +285,14 @@ def test_a_worker_does_not_mix_two_studies_in_a_folder(tmp_path, image_set):
     ]
     joined = replace(studies[0], folder=tmp_path / "c" / "study")
     assert (
-        sum(
-            isinstance(event, Tried)
-            for event in iter_joined(joined, None, as_net_choice, "cpu", ())
-        )
+        sum(isinstance(event, Tried) for event in iter_joined(joined, None, as_net_choice, {}, ()))
         == 2
     )
-    list(iter_joined(joined, None, as_net_choice, "cpu", ()))  # the same study again
+    list(iter_joined(joined, None, as_net_choice, {}, ()))  # the same study again
     before = sorted(joined.folder.iterdir())
     for other in studies[1], replace(studies[1], settings=joined.settings):
         with pytest.raises(RunError, match=r"contains another study\..*--runs-dir"):
-            list(iter_joined(replace(other, folder=joined.folder), None, as_net_choice, "cpu", ()))
+            list(iter_joined(replace(other, folder=joined.folder), None, as_net_choice, {}, ()))
     assert sorted(joined.folder.iterdir()) == before
     with pytest.raises(RunError, match="that another folder leads"):
         tune(

@@ -88,18 +88,18 @@ def main() -> None:
         place.mkdir()
         os.chdir(place)
 
-        shared = start_run(NET, data, RECIPE, name="shared")
+        shared = start_run(data, NET, RECIPE, name="shared")
         train_and_catch_warnings(shared, data)
         seen["has the run"] = shared.path.exists()
         seen["stopped"] = find_steps(shapes)
 
-        run = start_run(Poisoned(), data, replace(RECIPE, epochs=2), name="poisoned")
+        run = start_run(data, Poisoned(), replace(RECIPE, epochs=2), name="poisoned")
         events = list(run.iter_train(data=data, rewind_on_nan=True))
         seen["rewound"] = next(event.reason for event in events if isinstance(event, Rewind))
         assert {event.epoch for event in events if isinstance(event, Epoch)} == {1, 2}
 
         other = shapes.train.take(range(100 + group.rank()))
-        run = start_run(NET, Dataset.from_images(other), RECIPE, name="other")
+        run = start_run(Dataset.from_images(other), NET, RECIPE, name="other")
         try:
             train_and_catch_warnings(run, None)
         except DataError as error:

@@ -107,7 +107,7 @@ def train_all(data: Dataset) -> dict[str, object]:
     results: dict[str, object] = {}
     for name, (net, fields) in RECIPES.items():
         recipe = Recipe(**{"epochs": 2, "batch_size": 13, "lanes": 4, **fields})  # type: ignore[arg-type]
-        training = Training(make_net(net), data.train.take(range(27)), recipe, device="cpu")
+        training = Training(make_net(net), data.train.take(range(27)), recipe)
         digests = [
             digest_tensors(training.checkpoint().tensors)
             for event in training

@@ -62,7 +62,7 @@ def undisturbed(tmp_path_factory) -> Path:
 def test_a_training_that_others_resume_ends_with_the_same_weights(workplace, undisturbed):
     recipe = load_run(undisturbed).record.recipe
     data = load_data("shapes", Preparation(size_px=8))
-    begun = start_run("mlp", data, recipe, name="begun", device="cpu")
+    begun = start_run(data, "mlp", recipe, name="begun")
     next(event for event in begun.iter_train() if isinstance(event, Epoch))
     resumed = run_group(3, "resume", "runs/begun")
     assert [process.status for process in resumed] == [0] * 3, resumed

@@ -20,9 +20,7 @@ from support.runs import begin_run
 def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), np.uint8)
     images = Images(pixels, np.array([0, 1, 0, 1]), ("cat", "dog"), ("0", "1", "2", "3"), "train")
-    training = Training(
-        Net(Flatten(), Output()), images, Recipe(epochs=1, batch_size=4), device="cpu"
-    )
+    training = Training(Net(Flatten(), Output()), images, Recipe(epochs=1, batch_size=4))
     for _ in training:
         pass
     run = begin_run(
@@ -30,7 +28,6 @@ def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None
         Dataset("pets", "abc", images),
         None,
         net_name="tiny",
-        device="cpu",
         runs_dir=tmp_path,
     )
     run.folder.save_model(training.model)

@@ -63,10 +63,9 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             net_name=str(name),
             origin=origin,
             name=name,
-            device="cpu",
             runs_dir=folder,
         )
-        run.folder.save_model(Training(made, images, RECIPE, device="cpu").model)
+        run.folder.save_model(Training(made, images, RECIPE).model)
         found[name] = run.path
     load_run(found["calibrated"]).folder.save_calibration(Calibration("val", 100, (3.0,)))
     return found
@@ -79,11 +78,9 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAMINA_CACHE", str(folder / "cache"))
         data = load_data("shapes", Preparation(size_px=8))
-    model = Training(NET, data.train, RECIPE, device="cpu").model
+    model = Training(NET, data.train, RECIPE).model
     for name in ("sound", "diverged"):
-        run = begin_run(
-            NET, data, RECIPE, net_name="tiny", name=name, device="cpu", runs_dir=folder
-        )
+        run = begin_run(NET, data, RECIPE, net_name="tiny", name=name, runs_dir=folder)
         run.folder.save_model(model)
         with torch.no_grad():
             next(model.parameters()).fill_(4e36)

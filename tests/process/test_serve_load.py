@@ -44,10 +44,9 @@ def hasty(served_runs, tmp_path_factory):
         RECIPE,
         net_name="tiny",
         name="wordy",
-        device="cpu",
         runs_dir=tmp_path_factory.mktemp("wordy"),
     )
-    wordy.folder.save_model(Training(NET, train, RECIPE, device="cpu").model)
+    wordy.folder.save_model(Training(NET, train, RECIPE).model)
     with serving(served_runs["hostile"], wordy.path, limits=LIMITS) as started:
         yield started
         # Whatever became of the requests of these tests, none of their bodies is held for ever.

@@ -44,10 +44,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         names = ("scratch?",) if name == "alarm" else ("width", "height")
         train = replace(DATA.train, targets=targets, target_names=names)
         data = replace(DATA, train=train, test=None)
-        run = begin_run(
-            NET, data, RECIPE, net_name="tiny", name=name, device="cpu", runs_dir=folder
-        )
-        run.folder.save_model(Training(NET, train, RECIPE, device="cpu").model)
+        run = begin_run(NET, data, RECIPE, net_name="tiny", name=name, runs_dir=folder)
+        run.folder.save_model(Training(NET, train, RECIPE).model)
         logits = random.normal(size=(200, len(names))).astype(np.float32)
         truth = (
             random.random(200) < 0.5
@@ -176,7 +174,7 @@ def test_a_data_set_that_takes_long_to_list_delays_nobody(tmp_path, monkeypatch)
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (30 * place, 0, 0)).save(folder / f"{place}.png")
     data = load_data(tmp_path / "photos")
-    run = start_run(NET, data, Recipe(epochs=1, batch_size=2), runs_dir=tmp_path)
+    run = start_run(data, NET, Recipe(epochs=1, batch_size=2), runs_dir=tmp_path)
     for _ in run.iter_train(data=data):
         pass
     run = load_run(run.path)
@@ -204,7 +202,7 @@ def test_training_images_that_are_loaded_later_are_found_without_a_restart(tmp_p
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (12 * place, 0, 0)).save(folder / f"{place}.png")
     data = load_data(tmp_path / "photos", Preparation(size_px=8))
-    run = start_run(NET, data, Recipe(epochs=1, batch_size=2), runs_dir=tmp_path)
+    run = start_run(data, NET, Recipe(epochs=1, batch_size=2), runs_dir=tmp_path)
     for _ in run.iter_train(data=data):
         pass
     run = load_run(run.path)
@@ -229,10 +227,8 @@ def test_a_run_without_a_coverage_is_named_and_others_keep_theirs(parts, tmp_pat
         train=replace(DATA.train, targets=run.outputs["val"].targets[:12], target_names=("a?",)),
         test=None,
     )
-    small = begin_run(
-        NET, few, RECIPE, net_name="tiny", name="small", device="cpu", runs_dir=tmp_path
-    )
-    small.folder.save_model(Training(NET, few.train, RECIPE, device="cpu").model)
+    small = begin_run(NET, few, RECIPE, net_name="tiny", name="small", runs_dir=tmp_path)
+    small.folder.save_model(Training(NET, few.train, RECIPE).model)
     val = run.outputs["val"]
     small.folder.save_outputs([Outputs("val", val.logits[:12], val.targets[:12], val.names[:12])])
     aimed = Calibration("val", 12, (), "recall=0.95", (Threshold("a?", 0.4, 6, 6, 6),))
@@ -240,10 +236,8 @@ def test_a_run_without_a_coverage_is_named_and_others_keep_theirs(parts, tmp_pat
     labels = replace(DATA.train, targets=np.ones((12, 2), bool), target_names=("wet", "old"))
     labels.targets[::2] = False
     data = replace(DATA, train=labels, test=None)
-    several = begin_run(
-        NET, data, RECIPE, net_name="tiny", name="labels", device="cpu", runs_dir=tmp_path
-    )
-    several.folder.save_model(Training(NET, labels, RECIPE, device="cpu").model)
+    several = begin_run(NET, data, RECIPE, net_name="tiny", name="labels", runs_dir=tmp_path)
+    several.folder.save_model(Training(NET, labels, RECIPE).model)
     paths = {
         name: str(path) for name, path in {"small": small.path, "labels": several.path}.items()
     }

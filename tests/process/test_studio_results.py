@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lamina import Preparation, Recipe, load_data, load_run, start_run, train
+from lamina import Parts, Preparation, Recipe, load_data, load_run, start_run, train
 from lamina.cli import main
 from lamina.data import Images
 from lamina.deploy.studio import reproduction, results, run_views
@@ -22,6 +22,7 @@ from lamina.errors import LaminaError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.continuing import list_checkpoints
 from lamina.runs.run import Run
+from lamina.studies.named_net import start_by_command
 from support import forking
 from support.images import encode
 from support.runs import DATA, begin_run, edit_json
@@ -377,10 +378,9 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("image,correct\ntrain/0.png,star\n")
     data = load_data("shapes", Preparation(val_fraction=0.1))
-    more = {"start_from": runs["linear"], "command": ("lamina", "train", f"--labels-from={table}")}
-    further = start_run(
-        data=data, recipe=Recipe(epochs=1), runs_dir=tmp_path, name="further", **more
-    )
+    more = {"start_from": runs["linear"], "name": "further", "runs_dir": tmp_path}
+    command = ("lamina", "train", f"--labels-from={table}")
+    further = start_by_command(command, data, recipe=Recipe(epochs=1), **more)
     described = reproduction.describe_reproduction(further.path)
     assert (
         described["python"] == "" and described["command"] == f"lamina train --labels-from={table}"
@@ -388,7 +388,12 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     assert f"The training used the weights of {runs['linear'].path}" in described["remarks"][0]
     assert described["remarks"][1] == f"The command reads {table} again, which may have changed."
     own = start_run(
-        LINEAR, data, RECIPE, runs_dir=tmp_path, name="own", loss=torch.nn.functional.cross_entropy
+        data,
+        LINEAR,
+        RECIPE,
+        runs_dir=tmp_path,
+        name="own",
+        parts=Parts(loss=torch.nn.functional.cross_entropy),
     )
     assert (
         "The training used your own functions"

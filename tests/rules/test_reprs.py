@@ -20,7 +20,7 @@ def training():
     images = Images.from_arrays(
         pixels, np.arange(MANY), [f"{LONG} {number}" for number in range(MANY)]
     )
-    return Training(Net(Flatten(), Output()), images, Recipe(epochs=2), device="cpu"), images
+    return Training(Net(Flatten(), Output()), images, Recipe(epochs=2)), images
 
 
 def test_values_of_many_classes_have_a_short_repr(training):

@@ -54,7 +54,7 @@ def make_dataset(kind: str, *splits: str) -> Dataset:
 
 def train_briefly(folder: Path, dataset: Dataset, net: Net | nn.Module = NET) -> Run:
     recipe = Recipe(epochs=6, batch_size=15, lr=0.01)
-    return finish_run(start_run(net, dataset, recipe, runs_dir=folder, device="cpu"))
+    return finish_run(start_run(dataset, net, recipe, runs_dir=folder))
 
 
 class Outline(HTMLParser):

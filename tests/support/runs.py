@@ -20,7 +20,7 @@ from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
-from lamina.runs.start import start_run
+from lamina.studies.named_net import start_by_command
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
@@ -81,20 +81,11 @@ def begin_run(
     runs_dir: Path,
     origin: object = None,
     name: str | None = None,
-    device: str = "cpu",
     command: tuple[str, ...] = (),
 ) -> Run:
     """A run of a net with a name, and of a module with an origin, as the command line has them."""
     choice = NetChoice(net_name, net if isinstance(net, Net) else lambda *_: net, origin=origin)
-    return start_run(
-        choice,
-        data,
-        recipe or Recipe(),
-        runs_dir=runs_dir,
-        name=name,
-        device=device,
-        command=command,
-    )
+    return start_by_command(command, data, choice, recipe or Recipe(), name=name, runs_dir=runs_dir)
 
 
 def start(
@@ -102,8 +93,8 @@ def start(
 ) -> tuple[Run, Training]:
     """A run as another process would read it, and its training in memory."""
     own = None if isinstance(net, Net) else OwnModule("mine.py", "build")
-    run = begin_run(net, DATA, recipe, net_name="tiny", origin=own, device="cpu", runs_dir=folder)
-    return load_run(run.path), Training(net, DATA.train, recipe, device="cpu", steps_per_record=1)
+    run = begin_run(net, DATA, recipe, net_name="tiny", origin=own, runs_dir=folder)
+    return load_run(run.path), Training(net, DATA.train, recipe, steps_per_record=1)
 
 
 def finish_run(run: Run) -> Run:

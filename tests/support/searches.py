@@ -33,7 +33,7 @@ def noise_with_val(count: int) -> Dataset:
 def open_search(folder, data, **more) -> tuple[Search, Trials]:
     """A search of two trials, without leader."""
     settings = {"epochs": 2, **more}
-    search = Search(NET, None, settings, {"lr": "0.001..0.1:log"}, {}, data, as_net_choice, "cpu")
+    search = Search(NET, None, settings, {"lr": "0.001..0.1:log"}, {}, data, as_net_choice)
     folder.mkdir(parents=True, exist_ok=True)
     storage = connect(None, folder)
     create_study(storage, folder.name, search.to_json(), str(folder))

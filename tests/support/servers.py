@@ -269,18 +269,14 @@ def served_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     net = Net(Flatten(), Linear(60), ReLU(), Output())
     data = load_data("shapes")
-    training = finish(Training(net, data.train, Recipe(epochs=1), device="cpu"))
-    shapes = begin_run(
-        net, data, None, net_name="mlp", name="shapes", device="cpu", runs_dir=folder
-    )
+    training = finish(Training(net, data.train, Recipe(epochs=1)))
+    shapes = begin_run(net, data, None, net_name="mlp", name="shapes", runs_dir=folder)
     shapes.folder.save_model(training.model)
     shapes.folder.save_report(evaluate(training.model, data.test.take_evenly(200)))
     train, test = (replace(images, target_names=MARKUP) for images in (DATA.train, DATA.test))
     data = replace(DATA, train=train, test=test)
-    training = Training(net, train, RECIPE, device="cpu")
-    hostile = begin_run(
-        net, data, RECIPE, net_name="<b>tiny</b>", name="hostile", device="cpu", runs_dir=folder
-    )
+    training = Training(net, train, RECIPE)
+    hostile = begin_run(net, data, RECIPE, net_name="<b>tiny</b>", name="hostile", runs_dir=folder)
     hostile.folder.save_model(training.model)
     with torch.no_grad():
         next(training.model.parameters()).fill_(4e36)
@@ -290,7 +286,6 @@ def served_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         RECIPE,
         net_name="tiny",
         name="faulty",
-        device="cpu",
         runs_dir=folder,
     )
     faulty.folder.save_model(training.model)

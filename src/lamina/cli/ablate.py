@@ -29,7 +29,7 @@ def run(options: AblateOptions, terminal: Terminal) -> int:
     )
     parts = remove_parts(name, whole, [*options.without, *settings])
     path, experiments = plan_study(options.runs_dir, options.name, parts)
-    if status := train_study(path, experiments, plan, options.device, terminal):
+    if status := train_study(path, experiments, plan, terminal):
         return status
     found = {one.a: one for one in read_comparisons(path)}
     whole_result = next(iter(found.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from statistics import median
 
@@ -44,14 +45,15 @@ def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
         )
     nets = {name: choose_net(name, terminal) for name in CLAIMED}
     experiments = {
-        name: Experiment(net, net.recipes["article"], dataset) for name, net in nets.items()
+        name: Experiment(
+            net, dataclasses.replace(net.recipes["article"], device=options.device), dataset
+        )
+        for name, net in nets.items()
     }
     path, experiments = plan_study(options.runs_dir, None, list(experiments.items()))
     if read_study(path).get("is_finished"):  # measure again
         path = options.runs_dir / name_study(options.runs_dir, "study")
-    if status := train_study(
-        path, experiments, Plan(seeds), options.device, terminal, is_brief=False
-    ):
+    if status := train_study(path, experiments, Plan(seeds), terminal, is_brief=False):
         return status
     names = list(experiments)
     runs = {

@@ -56,14 +56,15 @@ def run(options: CompareOptions, terminal: Terminal) -> int:
         dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
     named = []
     for source, given in zip(sources, (options.a_given, options.b_given), strict=True):
+        settings = given | {"device": options.device}
         name, experiment, decisions = find_experiment(
-            source, dataset, given, partial(choose_net, terminal=terminal)
+            source, dataset, settings, partial(choose_net, terminal=terminal)
         )
         named.append((name, experiment))
         for decision in decisions:
             terminal.remark(f"{name}: {decision}")
     path, experiments = plan_study(options.runs_dir, options.name, named)
-    status = train_study(path, experiments, plan, options.device, terminal)
+    status = train_study(path, experiments, plan, terminal)
     return status or print_comparison(read_comparisons(path)[0], terminal, path / FIGURE)
 
 
@@ -85,13 +86,12 @@ def train_study(
     path: Path,
     experiments: Mapping[str, Experiment],
     plan: Plan,
-    device: str,
     terminal: Terminal,
     *,
     is_brief: bool = True,
 ) -> int:
     """Train the experiments of a study; ``is_brief`` omits epochs. Returns the exit status."""
-    events = iter_comparisons(path, experiments, plan, device, terminal.command)
+    events = iter_comparisons(path, experiments, plan, terminal.command)
     with terminal.progress() as show_progress:
         _, stopped_by = play(events, terminal, show_progress, is_brief=is_brief)
     if stopped_by is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from lamina.cli.near_duplicates import Sight
@@ -32,8 +33,10 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
     plans = choose_plans(
         train, next(iter(find_all_at_hand()), None) if options.pretrained else None
     )
-    device = choose_device(options.device)
-    terminal.remark(f"device: {device}")
+    plans = tuple(
+        replace(plan, recipe=replace(plan.recipe, device=options.device)) for plan in plans
+    )
+    terminal.remark(f"device: {choose_device(options.device)}")
     terminal.remark(
         f"nets: {' and '.join(map(str, plans))}; four-fold cross-validation: each net predicts"
         " images it was not trained on"
@@ -58,7 +61,6 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
                 images,
                 others,
                 groups=groups,
-                device=device.value,
                 progress=partial(show_progress, "checking labels"),
             ),
         )

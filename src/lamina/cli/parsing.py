@@ -49,6 +49,7 @@ class Given(dict[str, Any]):
     shown: ClassVar[tuple[str, ...]]  # by ``--help``; ``--help-all`` shows all fields
     defaults: ClassVar[Mapping[str, str]] = {}  # where they are not the dataclass's
     flags: ClassVar[Mapping[str, Any]] = {}  # ``tyro.conf.arg`` for some fields
+    left_out: ClassVar[Collection[str]] = ()  # fields without a flag
 
     @classmethod
     def check(cls, **values: Any) -> Given:
@@ -212,6 +213,8 @@ def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
     types, texts = get_type_hints(kind.kind, include_extras=True), read_texts(kind.kind)
     found = []
     for field in dataclasses.fields(kind.kind):
+        if field.name in kind.left_out:
+            continue
         default = kind.defaults.get(field.name, "" if _is_unset(field.default) else field.default)
         hint = "" if default == "" else f"(default: {default})"
         notes = (tyro.conf.arg(help_behavior_hint=hint), kind.flags.get(field.name))

@@ -20,13 +20,13 @@ from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
 from lamina.errors import RecipeError, RunError, plural
 from lamina.runs.run import Run
-from lamina.runs.start import start_run
 from lamina.studies.choose import DEFAULT_SECONDS
 from lamina.studies.cross_validation import check_folds, iter_folds
 from lamina.studies.entry_point import iter_run
 from lamina.studies.experiments import Deadline
-from lamina.studies.named_net import fit_experiment
+from lamina.studies.named_net import fit_experiment, start_by_command
 from lamina.studies.seeds import check_seeds, iter_seeds
+from lamina.studies.study import without_device
 from lamina.training.recipe import Recipe, overlay
 
 
@@ -39,7 +39,7 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
         can_finish = options.net is None or seconds is not None or options.progress
         is_alone = options.folds is None and options.seeds is None and processes == 1
         finish = threading.Event() if can_finish and is_alone else None
-        start = partial(start_run, device=options.device, command=terminal.command)
+        start = partial(start_by_command, terminal.command)
         train = partial(
             Run.iter_train,
             save_every_seconds=save_every_seconds,
@@ -76,7 +76,6 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
                 given=options.given,
                 pretrained=options.pretrained,
                 train=train,
-                device=options.device,
                 progress=partial(show_progress, "preparing images"),
             )
             if options.folds is not None:
@@ -98,13 +97,12 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
                 for decision in decisions:
                     terminal.remark(str(decision))
                 events = iter_seeds(
-                    choice,
                     dataset,
+                    choice,
                     experiment.recipe,
                     seeds=options.seeds,
                     name=options.name,
                     runs_dir=options.runs_dir,
-                    device=options.device,
                     command=terminal.command,
                     save_every_seconds=save_every_seconds,
                     rewind_on_nan=options.on_nan == "rewind",
@@ -152,7 +150,9 @@ def _print_end(
 def _find_settings(options: TrainOptions) -> dict[str, Any]:
     """The settings that a cross-validation is resumed with."""
     shared = ("net", "weights", "pretrained", "recipe")
-    return {name: getattr(options, name) for name in shared} | {"given": dict(options.given)}
+    return {name: getattr(options, name) for name in shared} | {
+        "given": without_device(options.given)
+    }
 
 
 def _prepare(options: TrainOptions) -> Preparation:

@@ -14,7 +14,7 @@ from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
 from lamina.errors import RecipeError
 from lamina.studies.search import Search
-from lamina.studies.study import split_recipe
+from lamina.studies.study import split_recipe, without_device
 from lamina.studies.tuning import draw_val, find_trials, iter_joined, iter_tuning, plan_tuning
 from lamina.text import hide_password
 
@@ -31,7 +31,8 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
             options.time,
             options.storage,
         )
-        if any(known) or options.name or options.given or options.preparation:
+        has_settings = bool(without_device(options.given)) or bool(options.preparation)
+        if any(known) or options.name or has_settings:
             raise RecipeError(
                 "--join continues a study that knows its net, ranges and settings. Leave out all"
                 " but --data, --runs-dir and --device; of several studies in a database, choose one"
@@ -45,7 +46,7 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
             raise RecipeError(
                 f"{options.join} keeps its runs in its own folder. Leave out --runs-dir."
             )
-        events = iter_joined(trials, options.data, choose, options.device, terminal.command)
+        events = iter_joined(trials, options.data, choose, options.given, terminal.command)
         again = f"lamina tune --join {shlex.quote(hide_password(options.join))}"
     else:
         over, net_over = _split("--over", options.over), _split("--net-over", options.net_over)
@@ -65,7 +66,6 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
             net_over,
             dataset,
             choose,
-            options.device,
             terminal.command,
         )
         path = plan_tuning(search, options.runs_dir, options.name, options.trials, seconds)

@@ -122,7 +122,6 @@ def cross_predict(
     net: Net | TimmNet,
     recipe: Recipe,
     groups: Sequence[Hashable] | None = None,
-    device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
     """Train ``net``, or a head for it, on three of four folds, and predict the fourth.
@@ -141,8 +140,8 @@ def cross_predict(
     seed = derive_seed(recipe.seed, "folds")
     folds = np.array(deal(images.kind.strata(images.targets), limited, [1 / FOLDS] * FOLDS, seed))
     if isinstance(net, TimmNet):
-        return _predict_by_heads(images, others, folds, net, recipe, device, progress)
-    return _predict_by_nets(images, others, folds, net, recipe, device, progress)
+        return _predict_by_heads(images, others, folds, net, recipe, progress)
+    return _predict_by_nets(images, others, folds, net, recipe, progress)
 
 
 def _predict_by_nets(
@@ -151,7 +150,6 @@ def _predict_by_nets(
     folds: Int64[np.ndarray, " n"],
     net: Net,
     recipe: Recipe,
-    device: str,
     progress: Progress | None,
 ) -> CrossPrediction:
     task = task_of(images)
@@ -160,9 +158,7 @@ def _predict_by_nets(
     for fold in range(FOLDS):
         held, kept = (np.flatnonzero(is_in) for is_in in (folds == fold, folds != fold))
         seeded = dataclasses.replace(recipe, seed=derive_seed(recipe.seed, "fold", fold))
-        training = Training(
-            net.with_outputs(task.outputs), images.take(kept), seeded, device=device
-        )
+        training = Training(net.with_outputs(task.outputs), images.take(kept), seeded)
         steps = recipe.epochs * training.steps_per_epoch
         for _ in training:
             if progress is not None:
@@ -179,11 +175,10 @@ def _predict_by_heads(
     folds: Int64[np.ndarray, " n"],
     net: TimmNet,
     recipe: Recipe,
-    device: str,
     progress: Progress | None,
 ) -> CrossPrediction:
     task = task_of(images)
-    place = choose_device(device).value
+    place = choose_device(recipe.device).value
     model = build_model(net.module(images.shape, task.outputs), images, recipe).to(place)
     find_linear_head(model)  # rejects a net without one
     pixels = np.concatenate([each.pixels for each in (images, *others)])
@@ -221,7 +216,6 @@ def predict_by(
     others: Sequence[Images] = (),
     *,
     groups: Sequence[Hashable] | None = None,
-    device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
     """The product of all plans' probabilities (:func:`cross_predict`), better than their mean."""
@@ -236,7 +230,6 @@ def predict_by(
                 net=plan.net,
                 recipe=plan.recipe,
                 groups=groups,
-                device=device,
                 progress=report,
             )
         )

@@ -213,7 +213,7 @@ def check_layers(owner: str, layers: Sequence[object]) -> None:
                 text = f"torch.nn.{text}"
                 remedy = (
                     "Import it from lamina.nets, or train the module itself:"
-                    " start_run(nn.Sequential(...), data)."
+                    " start_run(data, nn.Sequential(...))."
                 )
             raise NetError(
                 f"{owner}: layer {place} must be a layer such as ReLU(), got {text}. {remedy}"

@@ -62,6 +62,7 @@ CHANGEABLE = (
     "patience",
     "metric",
     "aim",
+    "device",
 )
 """The fields of the recipe that may change when a run continues from a checkpoint. ``batch_size``
 may change only after a complete epoch; ``epochs``, ``schedule`` and ``batch_size`` only before the
@@ -124,7 +125,7 @@ class StartingPoint:
         """The run's; from final weights without new outputs, with a lower rate and an average."""
         if self.epoch is not None:
             return self.recipe
-        recipe = dataclasses.replace(self.recipe, initial_fraction=0.0)
+        recipe = dataclasses.replace(self.recipe, device="auto", initial_fraction=0.0)
         if not set(dataset.train.target_names) <= set(self.run.record.task.target_names):
             return recipe
         lr = float(f"{LR_FRACTION * recipe.lr:.2g}")
@@ -214,17 +215,15 @@ class StartingPoint:
             )
         return dataset
 
-    def begin(
-        self, net: AnyNet, dataset: Dataset, recipe: Recipe, device: str, parts: Parts
-    ) -> Beginning:
+    def begin(self, net: AnyNet, dataset: Dataset, recipe: Recipe, parts: Parts) -> Beginning:
         """Build the training of a new run; raises ``LaminaError`` if something does not fit."""
         self.check_recipe(recipe)
         if self.epoch is not None:
             checkpoint = read_checkpoint(self.run, self.epoch)
-            return self._continue(checkpoint, dataset, recipe, device, parts)
-        fresh = Training(net, dataset.train, recipe, device=device, parts=parts)
+            return self._continue(checkpoint, dataset, recipe, parts)
+        fresh = Training(net, dataset.train, recipe, parts=parts)
         initial, started_from = self._carry_weights(fresh.model)
-        training = Training(net, dataset.train, recipe, device=device, parts=parts, initial=initial)
+        training = Training(net, dataset.train, recipe, parts=parts, initial=initial)
         files = {self.run.folder.initial_file.name: pack_tensors(dict(initial.weights), {})}
         return Beginning(training, started_from, files)
 
@@ -266,20 +265,19 @@ class StartingPoint:
         checkpoint: Checkpoint,
         dataset: Dataset,
         recipe: Recipe,
-        device: str,
         parts: Parts,
     ) -> Beginning:
         run = self.run
         folder = run.folder
         record = run.record
-        changes = self.find_changes(recipe)
+        changes = [name for name in self.find_changes(recipe) if name != "device"]
         rewinds = checkpoint.standing.rewinds
         self._check_changes(changes, checkpoint, parts)
         late_end = record.late_end
         if record.epochs is None or MOVING_END.intersection(changes):
             late_end = None
-        if device != "auto":
-            record = dataclasses.replace(record, device=choose_device(device))
+        if recipe.device != record.recipe.device:
+            record = dataclasses.replace(record, device=choose_device(recipe.device))
         training = make_training(
             dataclasses.replace(run, parts=parts),
             dataset,

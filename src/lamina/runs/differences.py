@@ -70,6 +70,7 @@ def _flatten_record(record: RunRecord) -> dict[str, Any]:
     }
     for name in ("net", "command", "created"):
         del plain[name]
+    del plain["recipe"]["device"]  # what was asked for; ``device`` is what was chosen
     # can be thousands, and differ only if the fingerprint of the data does
     plain["task"].pop("shares", None)
     return dict(_flatten(plain))

@@ -97,7 +97,8 @@ def _check_metrics(run: Run) -> None:
     if missing:
         _warn(
             "the run's own metrics cannot be computed without their functions:"
-            f" {name_some(missing)}. Pass them again, as in load_run(path, metrics=…)"
+            f" {name_some(missing)}. Pass them again, as in load_run(path,"
+            " parts=Parts(metrics=…))"
         )
 
 

@@ -12,7 +12,7 @@ from lamina.errors import LaminaError, LaminaWarning, RunError, check_type, sugg
 from lamina.nets import Net
 from lamina.runs.folder import STUDY_FILE, WHOLE
 from lamina.runs.run import Run
-from lamina.training.custom import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, Parts
+from lamina.training.custom import NO_PARTS, Parts, check_parts_type
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,7 @@ def load_run(
     *,
     runs_dir: str | Path = "runs",
     module: Net | nn.Module | None = None,
-    loss: OwnLoss | None = None,
-    optimizer: OwnOptimizer | None = None,
-    augment: OwnAugment | None = None,
-    schedule: OwnSchedule | None = None,
-    metrics: OwnMetrics = (),
+    parts: Parts = NO_PARTS,
 ) -> Run:
     """Load a run.
 
@@ -41,30 +37,27 @@ def load_run(
         runs_dir: Folder to search for names.
         module: Your own module, or net with your own layers, newly created, if the run was started
             with one.
-        loss: Your own loss, to resume a run that was started with it. Predictions do not need these
-            functions.
-        optimizer: Your own optimizer, to resume the run.
-        augment: Your own augmentation, to resume the run.
-        schedule: Your own schedule, to resume the run.
-        metrics: Your own metrics, to resume the run or for :meth:`Run.evaluate`.
+        parts: Your own functions, to resume a run that was started with them. Predictions do not
+            need them, and :meth:`Run.evaluate` only the metrics.
 
     Returns:
         The run, to resume, evaluate or predict.
 
     Raises:
         RunError: There is no such run, or its ``run.json`` is damaged or has another format.
-        RecipeError: One of the functions does not accept its arguments.
+        RecipeError: ``parts`` is no :class:`~lamina.Parts`.
 
     >>> import tempfile
     >>> from lamina import Recipe, start_run
     >>> folder = tempfile.mkdtemp()
-    >>> path = start_run("mlp", "shapes", Recipe(epochs=1), runs_dir=folder, name="first").path
+    >>> path = start_run("shapes", "mlp", Recipe(epochs=1), runs_dir=folder, name="first").path
     >>> load_run("first", runs_dir=folder).path == path
     True
     """
     check_type(path, (str, Path), "path", "the folder or name of a run", is_optional=False)
     expected = "your own module, or a net with your own layers"
     check_type(module, (Net, nn.Module), "module", expected)
+    check_parts_type(parts)
     if path == "":
         raise RunError("path is empty. Give the folder or name of a run.")
     try:
@@ -75,7 +68,6 @@ def load_run(
         raise RunError(
             f"Cannot use {str(path)[:100]}: {reason}. Check the path and its permissions."
         ) from None
-    parts = Parts(loss, optimizer, augment, schedule, metrics)
     run = Run(path, module=module, parts=parts)
     _ = run.record  # raises an error for a damaged one
     return run

@@ -39,7 +39,7 @@ class NetChoice:
 
     name: str  # in tables and in names of runs
     # the module for an image shape and outputs
-    net: Net | Callable[[Shape, int], nn.Module] = field(repr=False)
+    net: Net | Callable[[Shape, int], Net | nn.Module] = field(repr=False)
     recipes: dict[str, Recipe] = field(default_factory=lambda: {"default": Recipe()}, repr=False)
     origin: OwnModule | TimmNet | None = None  # if the net is not a plain ``Net``
     home: Home = field(default=ZOO_HOME, repr=False)  # the images that the recipes were tuned on
@@ -52,8 +52,8 @@ class NetChoice:
 
 
 def draw_module(
-    make: Callable[[Shape, int], nn.Module], seed: int, shape: Shape, outputs: int
-) -> nn.Module:
+    make: Callable[[Shape, int], Net | nn.Module], seed: int, shape: Shape, outputs: int
+) -> Net | nn.Module:
     """Call ``make`` with weights drawn from the seed of a recipe."""
     import torch
 

@@ -60,7 +60,7 @@ def check_processes(dataset: Dataset, device: str) -> None:
         raise RecipeError(
             "Processes that train together must all use the CPU, or each its own CUDA GPU, but"
             f" there are {listed}. Start fewer processes, or train a new run with --device cpu (in"
-            " Python, device='cpu')."
+            " Python, Recipe(device='cpu'))."
         )
     machine = describe_machine()
     threads = plural(machine.threads, "thread", "threads")

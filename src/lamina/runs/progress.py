@@ -49,7 +49,7 @@ def show_progress(
     >>> from lamina import Recipe, Training, load_data
     >>> from lamina.nets import Flatten, Net, Output
     >>> training = Training(
-    ...     Net(Flatten(), Output()), load_data("shapes").train, Recipe(epochs=1), device="cpu"
+    ...     Net(Flatten(), Output()), load_data("shapes").train, Recipe(epochs=1)
     ... )
     >>> for event in show_progress(training):  # doctest: +ELLIPSIS
     ...     pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from copy import deepcopy
 from pathlib import Path
@@ -131,8 +132,7 @@ def make_training(
     training = Training(
         net,
         dataset.train,
-        record.recipe,
-        device=device,
+        dataclasses.replace(record.recipe, device=device),
         precision=record.precision,
         # Events after every step only on a single CPU: a GPU waits for each, and processes
         # communicate at each.

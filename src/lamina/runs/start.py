@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 import re
 import secrets
@@ -10,15 +11,16 @@ import shlex
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from torch import nn
 
+from lamina import zoo
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset, check_learnable
 from lamina.data.splits import OWN_RULE
@@ -40,12 +42,10 @@ from lamina.runs.record import (
 )
 from lamina.runs.run import Run
 from lamina.training.custom import (
-    OwnAugment,
-    OwnLoss,
-    OwnMetrics,
-    OwnOptimizer,
-    OwnSchedule,
+    NO_PARTS,
     Parts,
+    check_parts_type,
+    describe_part,
     drop_ignored,
 )
 from lamina.training.loop import Training
@@ -54,56 +54,45 @@ from lamina.training.recipe import Recipe, fit_recipe
 from lamina.training.task import task_of
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
+NetLike: TypeAlias = Net | nn.Module | NetChoice | str | Callable[[], Net | nn.Module]
+"""A net: as a value, a module, by name or layers, or a function that makes one."""
 UNFINISHED_SECONDS = 3600.0  # much longer than it takes to create a run
 
 
 def start_run(
-    net: Net | nn.Module | NetChoice | str | None = None,
     data: Dataset | Images | str | Path | None = None,
-    recipe: Recipe | None = None,
+    net: NetLike | None = None,
+    recipe: Recipe | str | None = None,
     *,
-    runs_dir: str | Path = "runs",
-    name: str | None = None,
-    device: str = "auto",
+    parts: Parts = NO_PARTS,
     start_from: Run | StartingPoint | str | Path | None = None,
-    command: Sequence[str] = (),
-    loss: OwnLoss | None = None,
-    optimizer: OwnOptimizer | None = None,
-    augment: OwnAugment | None = None,
-    schedule: OwnSchedule | None = None,
-    metrics: OwnMetrics = (),
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
 ) -> Run:
     """Create the folder of a new run; ``run.train()`` trains it.
 
     Args:
-        net: A net, a name in the zoo, ``timm:NAME``, layers as text, the result of ``find_net``, or
-            your own module from normalized float images (N, C, H, W) to logits (N, K), of which a
-            copy is trained. By default, a net that suits the images
-            (:func:`~lamina.runs.nets_by_name.choose_by_images`). The run does not store your own
-            modules and layers.
         data: A data set, its name or path, or training images; by default that of ``start_from``,
             or else CIFAR-10, or the built-in shapes if it is not available.
-        recipe: Training settings; by default the first recipe of the net, fitted to the images
-            (:func:`fit_recipe`).
-        runs_dir: Folder of the runs; created if necessary.
-        name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        net: A net, a name in the zoo, ``timm:NAME``, layers as text, the result of ``find_net``,
+            your own module from normalized float images (N, C, H, W) to logits (N, K), of which a
+            copy is trained, or a function without arguments that makes a net or module, whose
+            weights then follow from the recipe's seed. By default, a net that suits the images
+            (:func:`~lamina.runs.nets_by_name.choose_by_images`). The run does not store your own
+            modules and layers.
+        recipe: A recipe, which is used unchanged, or the name of one of the net's recipes, which is
+            fitted to the images (:func:`fit_recipe`), except for ``article``; by default the net's
+            first recipe.
+        parts: Your own loss, optimizer, augmentation, schedule and metrics. The run stores only
+            their names, so :func:`load_run` needs them again to resume.
         start_from: A run, its folder or its name: train its net further, from its final weights and
             with its recipe, image size and normalization. The classes may differ; outputs with the
             same name keep their weights. With an epoch, such as ``"runs/first@3"``: continue
             exactly from the checkpoint after it, on the same data. Only the recipe's fields in
             :data:`~lamina.runs.continuing.CHANGEABLE` may then change. ``net`` is only needed for a
-            run of your own module, and ``loss`` and the others if it has your own functions.
-        command: Words of the command line, for the record.
-        loss: Your own function from logits (N, K) and targets to the mean loss of a batch. The run
-            stores only the names of your functions, so :func:`load_run` needs them again to resume.
-            :class:`~lamina.training.custom.Parts` describes this argument and the next four.
-        optimizer: Function from the parameters, a list, and the recipe to a torch optimizer.
-        augment: Function from float images (N, C, H, W), 0 to 1, and targets to changed images and
-            targets.
-        schedule: Function from the completed fraction of steps to the factor of the learning rate.
-        metrics: List of functions, or dictionary by name, from the logits and targets of a split to
-            a number.
+            run of your own module, and ``parts`` if it has your own functions.
+        name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
+        runs_dir: Folder of the runs; created if necessary.
 
     Returns:
         The run, before its first step.
@@ -119,7 +108,7 @@ def start_run(
     >>> from lamina import Epoch, Net, Recipe, load_run
     >>> from lamina.nets import Flatten, Output
     >>> run = start_run(
-    ...     Net(Flatten(), Output()), "shapes", Recipe(epochs=2), runs_dir=tempfile.mkdtemp()
+    ...     "shapes", Net(Flatten(), Output()), Recipe(epochs=2), runs_dir=tempfile.mkdtemp()
     ... )
     >>> next(event.epoch for event in run.iter_train() if isinstance(event, Epoch))
     1
@@ -127,27 +116,27 @@ def start_run(
     'test'
     """
     check_type(name, (str,), "name", "the name of the run")
-    check_type(
-        recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)"
-    )
-    parts = Parts(loss, optimizer, augment, schedule, metrics)
+    check_recipe(recipe)
+    check_parts_type(parts)
     choice = None if net is None else as_net_choice(net)
     start = None if start_from is None else find_start(start_from, Path(runs_dir), choice)
     if start is None:
         dataset = as_dataset(data)
     else:
-        if recipe is not None:
+        if isinstance(recipe, Recipe):
             start.check_recipe(recipe)
         parts = start.choose_parts(parts)
         dataset = start.load(data)
         choice = start.net_choice(dataset)
-        recipe = recipe or drop_ignored(choice.recipes["run"], parts)
     check_learnable(dataset)
     choice = choice or find_net(choose_by_images(dataset))
     train = dataset.train
-    if recipe is None:
-        first = next(iter(choice.recipes.values()))
-        recipe = fit_recipe(first, len(train), min(train.shape[1:]), train.kind, choice.home)
+    if not isinstance(recipe, Recipe):
+        is_fixed = start is not None or recipe == zoo.PUBLISHED
+        recipe = zoo.choose_recipe(choice.name, choice.recipes, recipe)
+        if not is_fixed:
+            side_px = min(train.shape[1:])
+            recipe = fit_recipe(recipe, len(train), side_px, train.kind, choice.home)
         recipe = drop_ignored(recipe, parts)
     if recipe.patience and not dataset.val:
         raise RecipeError(
@@ -158,12 +147,13 @@ def start_run(
     module = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     if start is None:
         _check_pretrained(recipe, choice, module)
-        training = Training(_copy(module), train, recipe, device=device, parts=parts)
+        training = Training(_copy(module), train, recipe, parts=parts)
         beginning = Beginning(training)
     else:
-        beginning = start.begin(_copy(module), dataset, recipe, device, parts)
+        beginning = start.begin(_copy(module), dataset, recipe, parts)
     record = dataclasses.replace(
-        describe_record(beginning.training, dataset, choice, command, parts),
+        describe_record(beginning.training, dataset, choice, parts),
+        recipe=recipe,
         started_from=beginning.started_from,
         late_end=beginning.late_end,
     )
@@ -173,10 +163,18 @@ def start_run(
     return Run(path, dataset, passed, parts, record)
 
 
-def as_net_choice(net: Net | nn.Module | NetChoice | str) -> NetChoice:
+def check_recipe(recipe: Recipe | str | None) -> None:
+    expected = "a Recipe, such as Recipe(epochs=5), or the name of one of the net's recipes"
+    check_type(recipe, (Recipe, str), "recipe", expected)
+
+
+def as_net_choice(net: NetLike) -> NetChoice:
     """The net and its recipes, from any way to name or pass a net."""
-    expected = "a Net, such as Net(Flatten(), Output()), a module, or the name or layers of a net"
-    check_type(net, (Net, nn.Module, NetChoice, str), "net", expected)
+    expected = (
+        "a Net, such as Net(Flatten(), Output()), the name or layers of a net, a module, or a"
+        " function without arguments that makes one"
+    )
+    check_type(net, (Net, nn.Module, NetChoice, str, Callable), "net", expected)  # type: ignore
     if isinstance(net, NetChoice):
         return net
     if isinstance(net, str):
@@ -185,8 +183,18 @@ def as_net_choice(net: Net | nn.Module | NetChoice | str) -> NetChoice:
         )
     if isinstance(net, Net):
         return NetChoice("net", net, origin=OwnModule("", repr(net)))
-    name = type(net).__name__
-    return NetChoice(name, lambda *_: net, origin=OwnModule("", name))
+    if isinstance(net, nn.Module):
+        name = type(net).__name__
+        return NetChoice(name, lambda *_: net, origin=OwnModule("", name))
+    try:
+        inspect.signature(net).bind()
+    except TypeError as error:
+        raise NetError(
+            f"net is {describe_part(net)}, which needs arguments ({error}). Pass a function without"
+            " arguments that makes the net, such as lambda: MyNet(64)."
+        ) from error
+    name = describe_part(net).rpartition(".")[2]
+    return NetChoice(name, lambda *_: net(), origin=OwnModule("", name))
 
 
 def _check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) -> None:
@@ -207,7 +215,6 @@ def describe_record(
     training: Training,
     dataset: Dataset,
     choice: NetChoice,
-    command: Sequence[str],
     parts: Parts,
 ) -> RunRecord:
     """The content of ``run.json``, from the training that was built."""
@@ -234,7 +241,7 @@ def describe_record(
         device=training.device,
         precision=training.precision,
         rewind_on_nan=False,
-        command=tuple(command),
+        command=(),
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
         versions=find_versions(with_timm=timm is not None),
         machine=describe_machine(),
@@ -281,7 +288,7 @@ def create_folder(
                 write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": splits})
             for file, content in (files or {}).items():
                 write_atomically(beside / file, content)
-            path = _rename_folder(beside, names, record)
+            path = _rename_folder(beside, names)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
@@ -314,7 +321,7 @@ def shorten_net_name(name: str) -> str:
     return re.sub(r"[^\w-]+", "-", name).strip("-") or "net"
 
 
-def _rename_folder(folder: Path, names: Iterable[str], record: RunRecord) -> Path:
+def _rename_folder(folder: Path, names: Iterable[str]) -> Path:
     """Rename a folder to the first free name; on POSIX, an empty folder counts as free."""
     for path in map(folder.with_name, names):
         try:
@@ -322,10 +329,7 @@ def _rename_folder(folder: Path, names: Iterable[str], record: RunRecord) -> Pat
         except OSError:
             if not path.exists():
                 raise
-    resume = f"load_run({str(path)!r}).train()"
-    if record.command:
-        resume = f"lamina resume {shlex.quote(str(path))}"
     raise RunError(
-        f"The run {path} already exists. Resume it with {resume}, choose another name, or delete"
-        " that folder."
+        f"The run {path} already exists. Resume it with lamina resume {shlex.quote(str(path))} (in"
+        f" Python, load_run({str(path)!r}).train()), choose another name, or delete that folder."
     )

@@ -14,7 +14,7 @@ from lamina.studies.experiments import Experiment
 from lamina.training.recipe import Recipe, overlay
 from lamina.training.task import task_of
 
-KEPT = ("epochs", "seed", "lanes", "precision", "patience", "metric")
+KEPT = ("epochs", "seed", "lanes", "device", "precision", "patience", "metric")
 """Settings that are no parts: how long, where and how exactly to train, and the score."""
 DEFAULTS = {one.name: one.default for one in dataclasses.fields(Recipe) if one.name not in KEPT}
 COUPLED = ("optimizer", "lr", "momentum")  # an optimizer has its own lr, so they are reset together

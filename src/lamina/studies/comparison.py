@@ -12,7 +12,7 @@ from typing import Any
 
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
-from lamina.errors import DataError, NotFiniteError, RecipeError, RunError, check_type
+from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, RunError, check_type
 from lamina.evaluation.intervals import ALPHA
 from lamina.evaluation.paired import (
     LOOKS,
@@ -22,14 +22,15 @@ from lamina.files import check_name, write_json
 from lamina.nets import Net
 from lamina.runs.course import RunEvent
 from lamina.runs.folder import STUDY_FILE
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.progress import show_progress
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
-from lamina.runs.start import as_net_choice
+from lamina.runs.start import NetLike, as_net_choice
 from lamina.studies.choice_events import Decision, is_about_run
 from lamina.studies.experiments import Experiment, check_seconds, format_minutes, time_experiment
 from lamina.studies.judging import compare_stored, count_seconds, judge_runs
-from lamina.studies.seeds import iter_run
+from lamina.studies.seeds import choose_repeatable, iter_run
 from lamina.studies.study import (
     describe_experiments,
     find_experiment,
@@ -82,8 +83,8 @@ def check_pairs(seeds: int | None) -> None:
 
 
 def compare(
-    a: str | Path | Net | Run,
-    b: str | Path | Net | Run,
+    a: NetLike | Path | Run,
+    b: NetLike | Path | Run,
     data: Dataset | Images | str | Path | None = None,
     *,
     a_given: Mapping[str, Any] | None = None,
@@ -93,7 +94,6 @@ def compare(
     margin: float | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
-    device: str = "auto",
     progress: bool = True,
 ) -> PairedComparison:
     """Train pairs of runs of A and B that share their seeds, and compare them.
@@ -103,8 +103,8 @@ def compare(
 
     Args:
         a: A net by name, with a recipe after a colon if it is not the first (``"cnn:best"``), by
-            layers or as a value; or a run or its path, whose net and recipe are trained with other
-            seeds.
+            layers, as a value, or a function without arguments that makes your own module, called
+            for each seed; or a run or its path, whose net and recipe are trained with other seeds.
         b: The reference, as ``a``.
         data: As for :func:`~lamina.train`; by default the data of a run, or CIFAR-10.
         a_given: Settings of A's recipe, such as ``{"lr": 0.01}``.
@@ -117,7 +117,6 @@ def compare(
         name: Name of the study. By default, an interrupted study of the same experiments is
             continued.
         runs_dir: Folder of the study and of runs by name.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         progress: Print a line for each run, and show a progress bar.
 
     Returns:
@@ -138,22 +137,17 @@ def compare(
     >>> found.seeds, found.images
     (2, 2000)
     """
-    expected = "a net by name, by layers or as a Net, or a run or its path"
-    for one, given in ((a, a_given), (b, b_given)):
-        check_type(one, (str, Path, Net, Run), "a or b", expected, is_optional=False)
+    for given in (a_given, b_given):
         check_type(given, (Mapping,), "a_given or b_given", 'a dictionary, such as {"lr": 0.01}')
     check_type(name, (str,), "name", "text")
     check_pairs(seeds)
     runs_dir, plan = Path(runs_dir), Plan(seeds, seconds, margin)
-    sources = [
-        one if isinstance(one, Run) else find_run_or_net(str(one), runs_dir) for one in (a, b)
-    ]
+    sources = [_find_source(source, runs_dir) for source in (a, b)]
     runs = [one for one in sources if isinstance(one, Run)]
     if len(runs) == 2 and not (seeds or seconds or a_given or b_given):
-        if data is not None or name is not None or device != "auto":
+        if data is not None or name is not None:
             raise RunError(
-                "Two runs are compared by their stored predictions. Leave out data, name and"
-                " device."
+                "Two runs are compared by their stored predictions. Leave out data and name."
             )
         return compare_stored(runs, margin)
     dataset = find_dataset(runs[0], data) if runs else as_dataset(data)
@@ -162,11 +156,16 @@ def compare(
         find_experiment(one, dataset, each, as_net_choice)
         for one, each in zip(sources, settings, strict=True)
     ]
+    if found[0][0] == found[1][0] and any(callable(source) for source in (a, b)):
+        raise NetError(
+            f"A and B are both called {found[0][0]}. Use functions with different names, or change"
+            " the recipe of B, as in b_given={'lr': 0.03}."
+        )
     path, experiments = plan_study(
         runs_dir, name, [(title, experiment) for title, experiment, _ in found]
     )
     decisions = [Decision(title, str(one)) for title, _, made in found for one in made]
-    events = itertools.chain(decisions, iter_comparisons(path, experiments, plan, device))
+    events = itertools.chain(decisions, iter_comparisons(path, experiments, plan))
     for _ in (
         show_progress(itertools.filterfalse(is_about_run, events), name=path.name)
         if progress
@@ -174,6 +173,14 @@ def compare(
     ):
         pass
     return read_comparisons(path)[0]
+
+
+def _find_source(source: NetLike | Path | Run, runs_dir: Path) -> Run | str | NetChoice:
+    if isinstance(source, Run):
+        return source
+    if isinstance(source, str | Path) or (isinstance(source, Net) and not source.own_layers):
+        return find_run_or_net(str(source), runs_dir)
+    return choose_repeatable(source)
 
 
 def plan_study(
@@ -210,7 +217,6 @@ def iter_comparisons(
     path: Path,
     experiments: Mapping[str, Experiment],
     plan: Plan,
-    device: str,
     command: Sequence[str] = (),
 ) -> Generator[RunEvent, None, None]:
     """Train experiments with shared seeds in the study ``path``, and compare each with the last.
@@ -219,7 +225,8 @@ def iter_comparisons(
     :func:`read_comparisons` returns the last.
     """
     began, last = time.perf_counter(), max(LOOKS) if plan.is_sequential else plan.seeds
-    choose_device(device)  # fails before the folder is created
+    for experiment in experiments.values():
+        choose_device(experiment.recipe.device)  # fails before the folder is created
     with open_study(path, describe_experiments(experiments)) as state:
         looks, known_plan, diverged = (
             state.get("looks", []),
@@ -229,7 +236,7 @@ def iter_comparisons(
         if known_plan == asdict(plan) and state["is_finished"]:
             yield Decision("study", str(path), "its result")
             return
-        slowest = yield from _announce(path, experiments, plan, device)
+        slowest = yield from _announce(path, experiments, plan)
         if looks and known_plan | {"margin": None} != asdict(replace(plan, margin=None)):
             known = f"a result with {', '.join(map(str, looks))} seeds is known"
             yield Decision("warning", known, "choose the number of seeds beforehand")
@@ -241,7 +248,7 @@ def iter_comparisons(
                 if plan.is_sequential
                 else last
             )
-            yield from _train_seed(path, experiments, runs, count - 1, goal, device, command)
+            yield from _train_seed(path, experiments, runs, count - 1, goal, command)
             state["diverged"] = [name for name in experiments if name not in runs]
             slowest = max(slowest, time.perf_counter() - seed_began)
             is_last = count == last
@@ -282,10 +289,10 @@ def read_comparisons(path: Path) -> list[PairedComparison]:
 
 
 def _announce(
-    path: Path, experiments: Mapping[str, Experiment], plan: Plan, device: str
+    path: Path, experiments: Mapping[str, Experiment], plan: Plan
 ) -> Generator[Decision, None, float]:
     """The plan with its time; returns the estimated time of one seed."""
-    each = {name: time_experiment(one, device) for name, one in experiments.items()}
+    each = {name: time_experiment(one) for name, one in experiments.items()}
     one_seed, begun = sum(each.values()), len(list(path.glob("*-seed*"))) / len(experiments)
     if plan.seconds is not None:
         text = f"as many seeds as fit into {plan.seconds:.0f} s, at least 2"
@@ -309,7 +316,6 @@ def _train_seed(
     runs: dict[str, list[Run]],
     place: int,
     seeds_planned: int | None,
-    device: str,
     command: Sequence[str],
 ) -> Generator[RunEvent, None, None]:
     """Add a run with the next seed to each experiment; drop an experiment if its run diverges."""
@@ -319,9 +325,7 @@ def _train_seed(
         seed = recipe.seed + place
         seeded = replace(experiments[name], recipe=replace(recipe, seed=seed))
         try:
-            run = yield from iter_run(
-                folder, seeded, device=device, command=command, is_begun=folder.exists()
-            )
+            run = yield from iter_run(folder, seeded, command=command, is_begun=folder.exists())
             runs[name].append(run)
             done = [one for each in runs.values() for one in each]
             yield _describe_progress(name, run, done, seeds_planned and seeds_planned * len(runs))

@@ -192,13 +192,14 @@ def _iter_one(
     start: StartRun,
     train: IterTrain,
 ) -> Generator[RunEvent, None, Run]:
-    """Load a finished run, resume it, or train it again with a time limit or your own module."""
+    """Load a finished run, resume it, or train it again with a time limit or your own code."""
     run = replace(load_run(folder), dataset=dataset) if folder.exists() else None
     if run is not None and folder.name in state.get("finished", ()):
         yield Started(run)
         return run
     events: Iterable[RunEvent]
-    if run is not None and seconds is None and run.record.own_module is None:
+    has_own_code = run is not None and (run.record.own_module or run.record.parts)
+    if run is not None and seconds is None and not has_own_code:
         events = itertools.chain([Started(run)], train(run))
     else:
         if run is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -17,33 +18,34 @@ from lamina.data import Dataset, Images
 from lamina.data.description import describe_data, describe_reading
 from lamina.data.images import Progress
 from lamina.data.load import as_dataset
-from lamina.errors import RecipeError, check_type
+from lamina.errors import RecipeError
 from lamina.nets import Net
 from lamina.runs.continuing import find_start
 from lamina.runs.course import RunEvent
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
-from lamina.runs.start import as_net_choice, start_run
+from lamina.runs.start import NetLike, as_net_choice, check_recipe, start_run
 from lamina.studies.choice_events import Started
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
 from lamina.studies.cross_validation import Folds, TrainOne, iter_folds
 from lamina.studies.experiments import ENDS, Deadline, Experiment, check_seconds
 from lamina.studies.named_net import IterTrain, StartRun, fit_experiment, iter_named
+from lamina.training.custom import NO_PARTS, Parts, check_parts_type, find_ignored
 from lamina.training.events import Remark
 from lamina.training.recipe import Recipe
 
 
 def train(
     data: Dataset | Images | str | Path | None = None,
-    *,
-    net: Net | nn.Module | str | None = None,
+    net: NetLike | None = None,
     recipe: Recipe | str | None = None,
-    seconds: float | None = None,
+    *,
+    parts: Parts = NO_PARTS,
     start_from: Run | str | Path | None = None,
+    seconds: float | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
-    device: str = "auto",
     progress: bool = True,
 ) -> Run:
     """Train a net, evaluate it and save it as a run.
@@ -51,23 +53,17 @@ def train(
     Without ``net``, lamina chooses one for the data.
 
     Args:
-        data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
-            shapes if it is not available.
-        net: A net, a name in the zoo, ``timm:NAME``, layers as text, or your own module from
-            normalized float images (N, C, H, W) to logits (N, K). By default, lamina chooses net,
-            image size and recipe by measurement (:func:`~lamina.choose`).
-        recipe: A recipe, which is used unchanged, or the name of one of the net's recipes, which is
-            fitted to the images; by default the net's first recipe. Needs ``net``.
+        data: As for :func:`~lamina.start_run`.
+        net: As for :func:`~lamina.start_run`. By default, lamina chooses net, image size and recipe
+            by measurement (:func:`~lamina.choose`).
+        recipe: As for :func:`~lamina.start_run`. Needs ``net``.
+        parts: As for :func:`~lamina.start_run`.
+        start_from: As for :func:`~lamina.start_run`.
         seconds: Time until the end of the evaluation, by default 300 without ``net``, and no limit
             with it. Of a ``Recipe``, as many epochs are trained as fit. In measurements, training
             exceeded the time by up to 2.7 s (limit 20 s).
-        start_from: A run, its folder or its name: train its net further, from its final weights and
-            with its recipe, or from the checkpoint after an epoch, such as ``"runs/first@3"``
-            (:func:`~lamina.start_run`). ``data`` is then by default that of the run, and ``net`` is
-            only needed for a run of your own module.
-        name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
-        runs_dir: Folder of the runs; created if necessary.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        name: As for :func:`~lamina.start_run`.
+        runs_dir: As for :func:`~lamina.start_run`.
         progress: Print choices and a line per epoch, and show a progress bar.
 
     Returns:
@@ -82,37 +78,39 @@ def train(
 
     >>> import tempfile
     >>> from lamina import Recipe
-    >>> run = train("shapes", net="mlp", recipe=Recipe(epochs=1),
-    ...     runs_dir=tempfile.mkdtemp(), progress=False)
+    >>> run = train("shapes", "mlp", Recipe(epochs=1), runs_dir=tempfile.mkdtemp(), progress=False)
     >>> run.report.split
     'test'
     """
     began = time.perf_counter()
-    start = partial(start_run, runs_dir=runs_dir, device=device)
+    check_parts_type(parts)
+    start = partial(start_run, runs_dir=runs_dir)
     if start_from is None:
-        train_one, dataset = _plan(net, recipe, seconds, device), as_dataset(data)
+        train_one, dataset = _plan(net, recipe, seconds, parts), as_dataset(data)
     else:
         origin = find_start(start_from, Path(runs_dir), None if net is None else as_net_choice(net))
         if origin.epoch is not None:
             check_untimed(seconds)
             recipe = recipe or origin.recipe
+        parts = origin.choose_parts(parts)
         dataset = origin.load(data)
         start = partial(start, start_from=origin)
-        train_one = _plan(origin.net_choice(dataset), recipe, seconds, device)
+        train_one = _plan(origin.net_choice(dataset), recipe, seconds, parts)
+    start = partial(start, parts=parts)
     limit = _limit(began, net or start_from, seconds)
     return _follow(train_one(dataset, limit, start, name), dataset, name, progress)[0]
 
 
 def cross_validate(
     data: Dataset | Images | str | Path | None = None,
-    *,
-    folds: int = 5,
-    net: Net | nn.Module | str | None = None,
+    net: NetLike | None = None,
     recipe: Recipe | str | None = None,
+    *,
+    parts: Parts = NO_PARTS,
+    folds: int = 5,
     seconds: float | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
-    device: str = "auto",
     progress: bool = True,
 ) -> Folds:
     """Train and evaluate a net on each of several folds, and then train it on all images.
@@ -124,13 +122,13 @@ def cross_validate(
 
     Args:
         data: As for :func:`train`.
-        folds: Number of folds.
         net: As for :func:`train`.
         recipe: As for :func:`train`.
+        parts: As for :func:`train`.
+        folds: Number of folds.
         seconds: Time limit for all runs together, by default 300 without ``net``, and none with it.
         name: Name of the folder of all runs; by default date, number of folds and a number.
         runs_dir: Folder of that folder; created if necessary.
-        device: As for :func:`train`.
         progress: As for :func:`train`.
 
     Returns:
@@ -151,24 +149,23 @@ def cross_validate(
     ...     dtype=np.uint8), np.arange(40) % 2
     >>> images = Images.from_arrays(x, y)
     >>> folder = tempfile.mkdtemp()
-    >>> found = cross_validate(images, net="mlp", recipe=Recipe(epochs=1),
-    ...     runs_dir=folder, progress=False)
+    >>> found = cross_validate(images, "mlp", Recipe(epochs=1), runs_dir=folder, progress=False)
     >>> len(found.scores), found.outputs.logits.shape
     (5, (40, 2))
     """
     began = time.perf_counter()
-    train_one, dataset = _plan(net, recipe, seconds, device), as_dataset(data)
-    settings = {
-        "net": net and (net if isinstance(net, str) else repr(net)),
-        "recipe": recipe and str(recipe),
-    }
+    check_parts_type(parts)
+    train_one, dataset = _plan(net, recipe, seconds, parts), as_dataset(data)
+    if isinstance(recipe, Recipe):
+        recipe = repr(replace(recipe, device="auto"))
+    settings = {"net": _describe_net(net), "recipe": recipe, "parts": parts.describe()}
     events = iter_folds(
         dataset,
         folds,
         train_one,
         deadline=_limit(began, net, seconds),
         settings=settings,
-        start=partial(start_run, device=device),
+        start=partial(start_run, parts=parts),
         name=name,
         runs_dir=Path(runs_dir),
     )
@@ -188,7 +185,6 @@ def iter_run(
     given: Mapping[str, Any] = MappingProxyType({}),
     pretrained: bool = True,
     train: IterTrain = Run.iter_train,
-    device: str = "auto",
     progress: Progress | None = None,
 ) -> Generator[RunEvent, None, None]:
     """Train one run, of ``choice`` or of a net that lamina chooses before the deadline."""
@@ -200,7 +196,6 @@ def iter_run(
             pretrained=pretrained,
             start=start,
             train=train,
-            device=device,
             name=name,
             progress=progress,
         )
@@ -215,7 +210,6 @@ def iter_run(
         deadline,
         start=partial(start, name=name),
         train=train,
-        device=device,
         is_open=recipe != zoo.PUBLISHED
         and not isinstance(recipe, Recipe)
         and not given.keys() & ENDS,
@@ -231,22 +225,22 @@ def check_untimed(seconds: float | None) -> None:
         )
 
 
+def _describe_net(net: NetLike | None) -> str | None:
+    if net is None or isinstance(net, str):
+        return net
+    return repr(net) if isinstance(net, Net | nn.Module) else as_net_choice(net).name
+
+
 def _plan(
-    net: Net | nn.Module | NetChoice | str | None,
-    recipe: Recipe | str | None,
-    seconds: float | None,
-    device: str,
+    net: NetLike | None, recipe: Recipe | str | None, seconds: float | None, parts: Parts
 ) -> TrainOne:
     """Check the arguments of :func:`train`, and return a function that trains one run with them."""
     check_seconds(seconds)
-    check_type(recipe, (Recipe, str), "recipe", "a Recipe, or the name of one of the net's")
+    check_recipe(recipe)
     if net is None and recipe is not None:
-        raise RecipeError(
-            'recipe needs a net. Add one, as in train(data, net="cnn-s", recipe="best").'
-        )
-    return partial(
-        iter_run, choice=None if net is None else as_net_choice(net), recipe=recipe, device=device
-    )
+        raise RecipeError('recipe needs a net. Add one, as in train(data, "cnn-s", "best").')
+    choice = None if net is None else as_net_choice(net)
+    return partial(iter_run, choice=choice, recipe=recipe, given=find_ignored(parts))
 
 
 def _limit(began: float, net: object, seconds: float | None) -> Deadline | None:

@@ -149,27 +149,29 @@ class Candidate:
             recipe = resizing if 2 <= resizing.epochs <= self.recipe.epochs else recipe
         return recipe
 
-    def time(self, device: str) -> Candidate:
+    def time(self) -> Candidate:
         """The candidate with its pace, measured in a few steps."""
         images = self.experiment.dataset.train.take_evenly(STEPS * TIMED_BATCH)
-        pace = measure_pace(self.make(), resize_images(images, self.side_px), self.recipe, device)
+        pace = measure_pace(self.make(), resize_images(images, self.side_px), self.recipe)
         return replace(self, pace=pace)
 
-    def time_evaluation(self, device: str) -> Candidate:
+    def time_evaluation(self) -> Candidate:
         """The candidate with the pace of an evaluation at its image size, measured."""
         few = resize_images(
             self.experiment.dataset.train.take_evenly(EVALUATED_IMAGES), self.side_px
         )
-        model = build_model(self.make(), few, self.recipe).to(choose_device(device).value)
+        model = build_model(self.make(), few, self.recipe).to(
+            choose_device(self.recipe.device).value
+        )
         return replace(
             self, pace=replace(self.pace, evaluation_seconds=time_evaluation(model, few))
         )
 
 
-def time_experiment(experiment: Experiment, device: str) -> float:
+def time_experiment(experiment: Experiment) -> float:
     """Estimate the seconds of a whole run from a few steps; 0 if they diverge."""
     try:
-        timed = Candidate(experiment, min(experiment.dataset.train.shape[1:])).time(device)
+        timed = Candidate(experiment, min(experiment.dataset.train.shape[1:])).time()
     except NotFiniteError:
         return 0.0
     return timed.total_seconds() + timed.ending_seconds()

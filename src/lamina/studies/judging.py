@@ -60,7 +60,7 @@ def judge_runs(
     >>> import tempfile
     >>> from lamina import Recipe, train
     >>> folder, nets = tempfile.mkdtemp(), ("mlp", "Flatten(), Output()")
-    >>> runs = [train("shapes", net=net, recipe=Recipe(epochs=1), runs_dir=folder,
+    >>> runs = [train("shapes", net, Recipe(epochs=1), runs_dir=folder,
     ...     progress=False) for net in nets]
     >>> (found,) = judge_runs({"mlp": runs[:1], "linear": runs[1:]})
     >>> found.seeds, found.images, found.metric

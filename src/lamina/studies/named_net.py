@@ -16,8 +16,10 @@ from lamina.errors import plural
 from lamina.runs.course import RunEvent
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.overview import describe_recipe
+from lamina.runs.processes import by_leader
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
+from lamina.runs.start import start_run
 from lamina.studies.candidates import CHOSEN, fit_candidate
 from lamina.studies.choice_events import Decision, Started
 from lamina.studies.experiments import Candidate, Deadline, Experiment, check_one_epoch, open_end
@@ -25,9 +27,17 @@ from lamina.training.pretrained import TimmNet, native_side_px
 from lamina.training.recipe import Recipe, overlay
 
 StartRun: TypeAlias = Callable[..., Run]
-"""``start_run`` with bound folder, name, device and command."""
+"""``start_run`` with bound folder and name."""
 IterTrain: TypeAlias = Callable[..., Generator[RunEvent, None, None]]
 """``Run.iter_train`` with bound options for saving, NaN and diagnoses."""
+
+
+def start_by_command(command: Sequence[str], *arguments: Any, **options: Any) -> Run:
+    """``start_run``, with the words of the command line in the record."""
+    run = start_run(*arguments, **options)
+    record = replace(run.record, command=tuple(command))
+    by_leader(lambda: run.folder.write_record(record))
+    return replace(run, first_record=record)
 
 
 def fit_experiment(
@@ -75,7 +85,6 @@ def iter_named(
     *,
     start: StartRun,
     train: IterTrain,
-    device: str,
     is_open: bool = True,
     most_epochs: int | None = None,
 ) -> Generator[RunEvent, None, None]:
@@ -89,7 +98,7 @@ def iter_named(
         experiment.recipe,
     )
     if deadline is not None:
-        candidate = (open_end(candidate) if is_open else candidate).time(device)
+        candidate = (open_end(candidate) if is_open else candidate).time()
         check_one_epoch(candidate, deadline)
         recipe = candidate.spend(deadline)
         recipe = replace(recipe, epochs=min(recipe.epochs, most_epochs or recipe.epochs))
@@ -116,7 +125,7 @@ def iter_candidate(
     """Start a run of a candidate and train it; returns the run."""
     experiment = candidate.experiment
     yield Decision("recipe", describe_recipe(recipe, is_open=candidate.is_open))
-    run = start(experiment.net, experiment.dataset, recipe)
+    run = start(experiment.dataset, experiment.net, recipe)
     if considered:
         seconds = round(candidate.total_seconds(recipe), 1)
         considered = [

@@ -52,7 +52,6 @@ def choose_body(
     dataset: Dataset,
     deadline: Deadline,
     given: Mapping[str, Any],
-    device: str,
 ) -> tuple[Candidate | None, tuple[Considered, ...]]:
     """The best body and image size that fit into the time limit, if any, and all considered."""
     asked = dataset.preparation.size_px
@@ -61,7 +60,7 @@ def choose_body(
     sides = [side for side in SIDES_PX if side <= most_px] if asked is None else [asked]
     choices = [choice_of_timm(net) for net in nets]
     timed_px = TIMED_SIDE_PX if asked is None else asked
-    timed = fit_candidate(choices[0], "", dataset, given, timed_px).time(device)
+    timed = fit_candidate(choices[0], "", dataset, given, timed_px).time()
     works = [
         _count_multiply_adds(fit_candidate(choice, "", dataset, given, timed_px))
         for choice in choices
@@ -103,7 +102,7 @@ def choose_body(
     chosen = max(found, key=lambda one: one[0])[1]
     is_timed = chosen.side_px == timed_px and chosen.experiment.net == choices[0]
     if not is_timed and chosen.evaluating_seconds() > LONG_FRACTION * deadline.seconds:
-        chosen = chosen.time_evaluation(device)
+        chosen = chosen.time_evaluation()
     others = [one for one in considered if not is_of(one, chosen)]
     return chosen, (*others, to_considered(chosen, CHOSEN, replace(chosen.recipe, epochs=1)))
 
@@ -117,9 +116,7 @@ def _count_multiply_adds(candidate: Candidate) -> int:
     return count_multiply_adds(build_model(candidate.make(), few, candidate.recipe))
 
 
-def try_from_scratch(
-    candidate: Candidate, fit: HeadFit, seconds: float, device: str
-) -> Trial | None:
+def try_from_scratch(candidate: Candidate, fit: HeadFit, seconds: float) -> Trial | None:
     """Train a candidate for about ``seconds`` on other images than those that it is compared on.
 
     Returns ``None`` if the training fails, or if there are too few images.
@@ -143,9 +140,7 @@ def try_from_scratch(
         resize_images(train.take(part), candidate.side_px, resize) for part in (kept, rows)
     )
     try:
-        training = Training(
-            candidate.make(), images, candidate.recipe, device=device, steps_per_record=1
-        )
+        training = Training(candidate.make(), images, candidate.recipe, steps_per_record=1)
         limit = TimeLimit(began + seconds, is_open=candidate.is_open)
         if candidate.is_open:
             training.schedule.leave_open(0)

@@ -33,7 +33,7 @@ from lamina.studies.space import (
     parse_sizes,
     to_distribution,
 )
-from lamina.studies.study import digest_file
+from lamina.studies.study import digest_file, without_device
 from lamina.studies.trials import (
     LONGEST_PAUSE_SECONDS,
     MOST_REPEATS,
@@ -66,7 +66,6 @@ class Search:
     net_over: Mapping[str, str]  # ranges of sizes
     dataset: Dataset
     choose: Callable[[Any], NetChoice]  # finds a net by name
-    device: str = "auto"
     command: Sequence[str] = ()  # that was typed
 
     def check(self) -> None:
@@ -99,7 +98,7 @@ class Search:
             for value in (one.low, one.high) if isinstance(one, Span) else one:
                 recipe = overlay(experiment.recipe, {**self.given, name: value})
                 net = experiment.net.make(recipe.seed, images.shape, task_of(images).outputs)
-                Training(net, images, recipe, device=self.device)
+                Training(net, images, recipe)
 
     @property
     def base(self) -> Experiment | None:
@@ -154,9 +153,7 @@ class Search:
     def iter_run(self, folder: Path, experiment: Experiment) -> Generator[RunEvent, None, Run]:
         """Train a run of an experiment, or continue it."""
         is_begun = (folder / "run.json").exists()
-        return iter_run(
-            folder, experiment, device=self.device, command=self.command, is_begun=is_begun
-        )
+        return iter_run(folder, experiment, command=self.command, is_begun=is_begun)
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, from which another worker makes the same search."""
@@ -164,7 +161,7 @@ class Search:
         ranges = {
             "over": dict(self.over),
             "net_over": dict(self.net_over),
-            "given": dict(self.given),
+            "given": without_device(self.given),
         }
         data = {"data": self.dataset.source, "fingerprint": self.dataset.fingerprint}
         return {

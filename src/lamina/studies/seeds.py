@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,19 +15,23 @@ from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
 from lamina.errors import DataError, NetError, RecipeError, RunError, check_type
 from lamina.evaluation.intervals import mean_interval
-from lamina.nets import Net
 from lamina.runs.course import RunEvent
 from lamina.runs.differences import compare_records
 from lamina.runs.loading import load_run
-from lamina.runs.nets_by_name import NetChoice
+from lamina.runs.nets_by_name import NetChoice, choose_by_images
 from lamina.runs.overview import describe_recipe
-from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
-from lamina.runs.start import as_net_choice, describe_record, shorten_net_name, start_run
+from lamina.runs.start import (
+    NetLike,
+    as_net_choice,
+    check_recipe,
+    describe_record,
+    shorten_net_name,
+)
 from lamina.studies.choice_events import Decision, Seed, Seeds, Started
 from lamina.studies.experiments import Experiment
-from lamina.studies.named_net import IterTrain, fit_experiment
-from lamina.training.custom import NO_PARTS, Parts, describe_part, drop_ignored
+from lamina.studies.named_net import IterTrain, fit_experiment, start_by_command
+from lamina.training.custom import NO_PARTS, Parts, find_ignored
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
@@ -41,16 +45,15 @@ training."""
 
 
 def iter_seeds(
-    net: Net | NetChoice | str | Callable[[], nn.Module],
     data: Dataset | Images | str | Path | None = None,
-    recipe: Recipe | None = None,
+    net: NetLike | None = None,
+    recipe: Recipe | str | None = None,
     *,
     seeds: int,
+    parts: Parts = NO_PARTS,
     name: str | None = None,
     runs_dir: str | Path = "runs",
-    device: str = "auto",
     command: Sequence[str] = (),
-    parts: Parts = NO_PARTS,
     save_every_seconds: float = 60.0,
     rewind_on_nan: bool | None = None,
     on_diagnosis: str = "continue",
@@ -62,16 +65,15 @@ def iter_seeds(
     finished runs and resumes unfinished ones.
 
     Args:
-        net: As for :func:`~lamina.start_run`, or a function that creates your own module, called
-            for each seed.
         data: As for :func:`~lamina.start_run`.
-        recipe: Recipe with the first seed; by default the net's first recipe, fitted to the images.
+        net: As for :func:`~lamina.start_run`, but not a module: a function that creates it, which
+            is called for each seed.
+        recipe: As for :func:`~lamina.start_run`, with the first seed.
         seeds: Number of runs.
+        parts: As for :func:`~lamina.start_run`.
         name: Name of the runs, before ``-seed0``; by default date, net and a number.
         runs_dir: Folder of the runs; created if necessary.
-        device: As for :func:`~lamina.start_run`.
-        command: As for :func:`~lamina.start_run`.
-        parts: Your own loss, optimizer, augmentation, schedule and metrics.
+        command: Words of the command line, for the records.
         save_every_seconds: As for :meth:`~lamina.Run.iter_train`.
         rewind_on_nan: As for :meth:`~lamina.Run.iter_train`.
         on_diagnosis: As for :meth:`~lamina.Run.iter_train`.
@@ -91,21 +93,26 @@ def iter_seeds(
     >>> from lamina import Recipe
     >>> def linear():
     ...     return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
-    >>> *_, result = iter_seeds(linear, "shapes", Recipe(epochs=1), seeds=2,
+    >>> *_, result = iter_seeds("shapes", linear, Recipe(epochs=1), seeds=2,
     ...     runs_dir=tempfile.mkdtemp())
     >>> len(result.scores), result.split
     (2, 'test')
     """
     check_seeds(seeds)
-    choice, dataset, folder = _choose_net(net), as_dataset(data), Path(runs_dir)
+    choice = None if net is None else choose_repeatable(net)
+    dataset = as_dataset(data)
+    choice = choice or as_net_choice(choose_by_images(dataset))
+    folder = Path(runs_dir)
     if dataset.val is None and dataset.test is None:
         raise DataError(
             f"{dataset.name} has no val or test split to score the runs on. Draw one with --val 0.1"
             " (in Python, Preparation(val_fraction=0.1))."
         )
-    if recipe is None:
-        experiment, decisions = fit_experiment(choice, dataset, None, {})
-        recipe = drop_ignored(experiment.recipe, parts)
+    check_recipe(recipe)
+    if not isinstance(recipe, Recipe):
+        settings = find_ignored(parts)
+        experiment, decisions = fit_experiment(choice, dataset, recipe, settings)
+        recipe = experiment.recipe
         yield from decisions
     numbers = range(recipe.seed, recipe.seed + seeds)
     shared_name = _choose_name(choice, folder) if name is None else name
@@ -122,7 +129,6 @@ def iter_seeds(
             path,
             Experiment(choice, replace(recipe, seed=seed), dataset),
             train=train,
-            device=device,
             command=command,
             parts=parts,
             is_begun=path.exists(),
@@ -145,25 +151,23 @@ def iter_run(
     experiment: Experiment,
     *,
     train: IterTrain = Run.iter_train,
-    device: str,
     command: Sequence[str] = (),
     parts: Parts = NO_PARTS,
     is_begun: bool,
 ) -> Generator[RunEvent, None, Run]:
     """Start an experiment's run in ``path``, or load it if ``is_begun``; then train to its end."""
     if is_begun:
-        run = _find_run(path, experiment, parts, device)
+        run = _find_run(path, experiment, parts)
     else:
         yield Decision("recipe", describe_recipe(experiment.recipe))
-        run = start_run(
-            experiment.net,
+        run = start_by_command(
+            command,
             experiment.dataset,
+            experiment.net,
             experiment.recipe,
-            runs_dir=path.parent,
+            parts=parts,
             name=path.name,
-            device=device,
-            command=command,
-            **vars(parts),
+            runs_dir=path.parent,
         )
     yield Started(run)
     if _read_score(run) is None:
@@ -177,17 +181,15 @@ def check_seeds(seeds: int) -> None:
         raise RecipeError(f"seeds is {seeds}; it must be at least 1. Use seeds=3.")
 
 
-def _choose_net(net: Net | NetChoice | str | Callable[[], nn.Module]) -> NetChoice:
+def choose_repeatable(net: NetLike) -> NetChoice:
+    """Find a net for several runs, each of which needs new weights."""
     if isinstance(net, nn.Module):
         name = type(net).__name__
         raise NetError(
-            f"net is a module, {name}, which would start with the same weights for every seed. Pass"
+            f"net is a module, {name}, which would start with the same weights in each run. Pass"
             f" a function that creates it, such as lambda: {name}(…)."
         )
-    if isinstance(net, Net | NetChoice | str) or not callable(net):
-        return as_net_choice(net)
-    name = describe_part(net).rpartition(".")[2]
-    return NetChoice(name, lambda *_: net(), origin=OwnModule("", name))
+    return as_net_choice(net)
 
 
 def _choose_name(choice: NetChoice, folder: Path) -> str:
@@ -200,7 +202,7 @@ def _choose_name(choice: NetChoice, folder: Path) -> str:
     return name
 
 
-def _find_run(path: Path, experiment: Experiment, parts: Parts, device: str) -> Run:
+def _find_run(path: Path, experiment: Experiment, parts: Parts) -> Run:
     """Load a run that was started earlier; ``RunError`` if it belongs to another experiment."""
     run, choice, recipe, dataset = (
         load_run(path),
@@ -209,12 +211,10 @@ def _find_run(path: Path, experiment: Experiment, parts: Parts, device: str) -> 
         experiment.dataset,
     )
     make = partial(choice.make, recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
-    training = Training(make(), dataset.train, recipe, device=device, parts=parts)
+    training = Training(make(), dataset.train, recipe, parts=parts)
     changes = [
         f"{change.what} is {change.first}, not {change.second}"
-        for change in compare_records(
-            run.record, describe_record(training, dataset, choice, (), parts)
-        )
+        for change in compare_records(run.record, describe_record(training, dataset, choice, parts))
         if change.what.startswith(COMPARED)
     ]
     if changes:

@@ -16,7 +16,7 @@ from torch import Tensor
 from lamina.errors import NetError, RecipeError, suggest
 from lamina.training.recipe import Recipe
 
-FIXED = ("seed", "patience", "metric", "aim", "lanes", "precision")
+FIXED = ("seed", "patience", "metric", "aim", "lanes", "device", "precision")
 """Settings that are not searched: chance, the score, and how exactly to compute."""
 TUNED = {one.name: one.default for one in dataclasses.fields(Recipe) if one.name not in FIXED}
 

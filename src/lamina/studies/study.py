@@ -99,12 +99,17 @@ def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any
         {
             "name": name,
             "net": str(nets[name]),
-            "recipe": repr(one.recipe),
+            "recipe": repr(replace(one.recipe, device="auto")),
             "file": digest_file(one.net),
         }
         for name, one in experiments.items()
     ]
     return {"experiments": described, "data": f"{dataset.name} ({dataset.fingerprint})"}
+
+
+def without_device(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a recipe that a study has on every machine."""
+    return {name: value for name, value in given.items() if name != "device"}
 
 
 def digest_file(choice: NetChoice) -> str | None:
@@ -154,17 +159,23 @@ def split_recipe(text: str) -> tuple[str, str | None]:
 
 
 def find_experiment(
-    source: Run | str,
+    source: Run | str | NetChoice,
     dataset: Dataset,
     given: Mapping[str, Any],
     choose: Callable[[str], NetChoice],
 ) -> tuple[str, Experiment, list[Decision]]:
-    """The name and experiment of a run or of ``NET:RECIPE``, overlaid with ``given``."""
-    changes = [f"--{name.replace('_', '-')} {value}" for name, value in given.items()]
+    """The name and experiment of a run, of a net or of ``NET:RECIPE``, overlaid with ``given``."""
+    changes = [
+        f"--{name.replace('_', '-')} {value}" for name, value in without_device(given).items()
+    ]
     if isinstance(source, str):
         net, recipe_name = split_recipe(source)
         experiment, decisions = fit_experiment(choose(net), dataset, recipe_name, given)
         return " ".join([source, *changes]), experiment, decisions
+    if isinstance(source, NetChoice):
+        experiment, decisions = fit_experiment(source, dataset, None, given)
+        title = str(source.net) if isinstance(source.net, Net) else source.name
+        return " ".join([title, *changes]), experiment, decisions
     record = source.record
     if (record.data.fingerprint, record.in_shape) != (dataset.fingerprint, dataset.train.shape):
         raise RunError(
@@ -184,6 +195,7 @@ def find_experiment(
         else NetChoice(record.net_name, record.net or Net())
     )
     recipe = replace(record.recipe, epochs=record.epochs or record.recipe.epochs, seed=0)
+    recipe = replace(recipe, device="auto")
     return (
         " ".join([str(source.path), *changes]),
         Experiment(net_choice, overlay(recipe, dict(given)), dataset),

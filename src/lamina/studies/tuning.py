@@ -133,7 +133,6 @@ def tune(
     storage: str | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
-    device: str = "auto",
     progress: bool = True,
 ) -> Study:
     """Search the settings of a recipe, or the sizes of a net, that score best on ``val``.
@@ -154,7 +153,6 @@ def tune(
             study's folder.
         name: Name of the study. By default, an interrupted study of the same search is continued.
         runs_dir: Folder of the study.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         progress: Print a line per trial, and show a progress bar.
 
     Returns:
@@ -186,9 +184,7 @@ def tune(
         )
     net = str(net) if isinstance(net, Net) else net
     dataset = as_dataset(data) if isinstance(data, Dataset | Images) else draw_val(as_dataset(data))
-    search = Search(
-        net, recipe, given or {}, over or {}, net_over or {}, dataset, as_net_choice, device
-    )
+    search = Search(net, recipe, given or {}, over or {}, net_over or {}, dataset, as_net_choice)
     path = plan_tuning(search, Path(runs_dir), name, trials, seconds)
     events = iter_tuning(path, search, storage, trials, seconds)
     shown = (event for event in events if not is_about_run(event))
@@ -240,7 +236,7 @@ def iter_tuning(
         yield known
         return
     example, decisions = search.example
-    expected = time_experiment(example, search.device)
+    expected = time_experiment(example)
     needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
     if seconds is not None and seconds < needed and not (path / STUDY_FILE).exists():
         raise RecipeError(
@@ -388,10 +384,10 @@ def iter_joined(
     trials: Trials,
     data: str | None,
     choose: Callable[[Any], Any],
-    device: str,
+    given: Mapping[str, Any],
     command: Sequence[str],
 ) -> Generator[RunEvent, None, None]:
-    """Train trials of a study that another process leads, until it is closed."""
+    """Train trials of a study that another process leads; ``given`` may name another device."""
     settings = trials.settings
     source = data or settings["data"]
     if settings["net"] is None or not source:
@@ -405,10 +401,10 @@ def iter_joined(
             f"{source} has other images than the study (fingerprint {dataset.fingerprint}, not "
             f"{settings['fingerprint']}). Pass the same images with --data."
         )
-    net, recipe, given, over, net_over = (
+    net, recipe, shared, over, net_over = (
         settings[key] for key in ("net", "recipe", "given", "over", "net_over")
     )
-    search = Search(net, recipe, given, over, net_over, dataset, choose, device, command)
+    search = Search(net, recipe, shared | given, over, net_over, dataset, choose, command)
     if search.to_json()["file"] != settings["file"]:
         raise RunError(f"{net} differs from the file that the leader uses. Copy it from there.")
     leader = (yield from wait(lambda: trials.study.user_attrs))["leader"]

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lamina.errors import RecipeError
+from lamina.errors import RecipeError, check_type
 from lamina.training.recipe import Recipe
 
 
@@ -200,7 +200,7 @@ def describe_part(part: Callable[..., Any]) -> str:
 
 
 def describe_arguments(described: Mapping[str, str]) -> str:
-    """A call's arguments, from :meth:`Parts.describe`'s result: ``loss=focal, metrics={…}``."""
+    """The argument of a call, from :meth:`Parts.describe`'s result: ``parts=Parts(loss=focal)``."""
     names = {
         name: last if (last := place.rpartition(".")[2]).isidentifier() else "…"
         for name, place in described.items()
@@ -211,11 +211,20 @@ def describe_arguments(described: Mapping[str, str]) -> str:
         if name.startswith("metrics.")
     ]
     others = [f"{name}={last}" for name, last in names.items() if not name.startswith("metrics.")]
-    return ", ".join(others + [f"metrics={{{', '.join(metrics)}}}"] * bool(metrics))
+    if metrics:
+        others.append(f"metrics={{{', '.join(metrics)}}}")
+    return f"parts=Parts({', '.join(others)})"
+
+
+def check_parts_type(parts: Parts) -> None:
+    check_type(
+        parts, (Parts,), "parts", "your own functions, as in Parts(loss=focal)", is_optional=False
+    )
 
 
 def check_parts(parts: Parts, recipe: Recipe) -> None:
     """Raise ``RecipeError`` if the recipe sets a field that a custom part ignores."""
+    check_parts_type(parts)
     for name, (part, unset) in IGNORED.items():
         if getattr(parts, part) is not None and (value := getattr(recipe, name)) != unset:
             raise RecipeError(
@@ -224,9 +233,13 @@ def check_parts(parts: Parts, recipe: Recipe) -> None:
             )
 
 
+def find_ignored(parts: Parts) -> dict[str, Any]:
+    """The fields of a recipe that custom parts ignore, with their values when unset."""
+    return {
+        name: unset for name, (part, unset) in IGNORED.items() if getattr(parts, part) is not None
+    }
+
+
 def drop_ignored(recipe: Recipe, parts: Parts) -> Recipe:
     """The recipe without the fields that custom parts ignore."""
-    unset: dict[str, Any] = {
-        name: value for name, (part, value) in IGNORED.items() if getattr(parts, part) is not None
-    }
-    return dataclasses.replace(recipe, **unset)
+    return dataclasses.replace(recipe, **find_ignored(parts))

@@ -47,14 +47,14 @@ class Training:
         net: A net, or your own module from normalized float images (N, C, H, W) to logits (N, K);
             trained in place.
         images, recipe: Training images, and settings of the training.
-        device, precision: ``auto``, ``cpu``, ``cuda`` or ``mps``; number format, by default as the
-            recipe says.
+        precision: Number format, by default as the recipe says.
         steps_per_record: Number of steps between two ``Step`` events.
         parts: Your own loss, optimizer and other functions.
         initial: Weights to start from, by default drawn.
 
     Attributes:
-        recipe, device, precision: The values in use, after ``auto`` was resolved.
+        recipe: The settings of the training.
+        device, precision: The values in use, after ``auto`` was resolved.
         images, steps_per_epoch, steps_done: Numbers of training images, of steps per epoch and of
             steps so far.
         schedule: Learning rate, image size and end, which can be decided late with ``trapezoid``.
@@ -79,7 +79,6 @@ class Training:
         images: Images,
         recipe: Recipe | None = None,
         *,
-        device: str = "auto",
         precision: Precision | None = None,
         steps_per_record: int = 10,
         parts: Parts = NO_PARTS,
@@ -101,7 +100,7 @@ class Training:
         )
         recipe = recipe or Recipe()
         self.recipe = recipe
-        self.device = choose_device(device)
+        self.device = choose_device(recipe.device)
         check_parts(parts, recipe)
         check_images(images, recipe)
         keep_freed_memory()

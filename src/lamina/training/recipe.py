@@ -127,9 +127,11 @@ up, stays, and falls in a straight line: Hägele et al., arXiv 2405.18392."""
 if TYPE_CHECKING:
     OptimizerName: TypeAlias = str
     ScheduleName: TypeAlias = str
+    DeviceName: TypeAlias = str
 else:
     OptimizerName = Literal[*OPTIMIZERS]
     ScheduleName = Literal[*SCHEDULES]
+    DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @document_fields
@@ -190,6 +192,8 @@ class Recipe:
     lanes: Annotated[int, Range(1)] = 1
     """micro-batches per step, each with a fixed place in the sum; up to this many torchrun
     processes share them"""
+    device: DeviceName = "auto"
+    """device to train on"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of convolutions and linear layers; auto decides by processor and layer size"""
     head: Literal["random", "fitted"] = "random"

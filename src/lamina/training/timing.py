@@ -90,14 +90,14 @@ class Pace:
         return replace(recipe, epochs=max(1, fitting))
 
 
-def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: str) -> Pace:
+def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe) -> Pace:
     batch, lanes = choose_timed_batch(recipe)
     sample = images.take_evenly(STEPS * batch)
     # As many epochs as steps, in case all images fit into one batch.
     plain = replace(recipe, start_size_fraction=0.0, head="random", initial_fraction=0.0)
     trial = replace(plain, epochs=STEPS, batch_size=batch, lanes=lanes)
     began = time.perf_counter()
-    training = Training(deepcopy(net), sample, trial, device=device, steps_per_record=1)
+    training = Training(deepcopy(net), sample, trial, steps_per_record=1)
     ended = []
     for _ in itertools.islice(training, STEPS):
         ended.append(time.perf_counter())

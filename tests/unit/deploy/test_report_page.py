@@ -162,7 +162,7 @@ def test_runs_without_val_or_test(tmp_path, splits):
 
 def test_a_run_that_has_not_begun(tmp_path):
     dataset = make_dataset("binary", "test")
-    run = start_run(NET, dataset, Recipe(), runs_dir=tmp_path, device="cpu")
+    run = start_run(dataset, NET, Recipe(), runs_dir=tmp_path)
     text = " ".join(Outline(build_report_page(run, dataset)).texts)
     assert "No epoch has finished yet." in text
     assert "Not available, because the model could not be loaded." in text

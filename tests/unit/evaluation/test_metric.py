@@ -106,7 +106,7 @@ def test_with_class_weights_patience_waits_for_the_balanced_accuracy(tmp_path):
     runs = {}
     for metric in (None, "accuracy"):
         recipe = dataclasses.replace(WEIGHTED, metric=metric)
-        run = start_run(NET, PARTS, recipe, runs_dir=tmp_path, name=f"by-{metric}")
+        run = start_run(PARTS, NET, recipe, runs_dir=tmp_path, name=f"by-{metric}")
         for _ in run.iter_train(data=PARTS):
             pass
         runs[metric] = load_run(run.path)
@@ -358,7 +358,7 @@ def test_val_with_one_class_is_scored_and_patience_follows_the_accuracy(tmp_path
         PARTS, val=dataclasses.replace(one_class, targets=np.zeros(19, np.int64))
     )
     recipe = dataclasses.replace(WEIGHTED, epochs=2, class_weights=False, metric="auc")
-    run = start_run(NET, data, recipe, runs_dir=tmp_path)
+    run = start_run(data, NET, recipe, runs_dir=tmp_path)
     with pytest.warns(LaminaWarning) as warned:
         report = run.train(progress=False)
     said = [str(one.message) for one in warned if "undefined" in str(one.message)]

@@ -203,7 +203,7 @@ def test_a_run_stores_its_thresholds_and_everything_uses_them(tmp_path):
         size_px=4,
     )
     recipe = Recipe(epochs=3, aim="recall=0.9", precision="fp32")
-    run = start_run(Net(Flatten(), Output()), data, recipe, runs_dir=tmp_path)
+    run = start_run(data, Net(Flatten(), Output()), recipe, runs_dir=tmp_path)
     for _ in run.iter_train(data=data):
         pass
     run = load_run(run.path)
@@ -225,7 +225,7 @@ def test_a_run_stores_its_thresholds_and_everything_uses_them(tmp_path):
     assert Task.from_json(json.loads(json.dumps(run.task.to_json()))) == run.task
 
     few = dataclasses.replace(data, val=data.val.take(range(20)))
-    small = start_run(Net(Flatten(), Output()), few, recipe, runs_dir=tmp_path)
+    small = start_run(few, Net(Flatten(), Output()), recipe, runs_dir=tmp_path)
     with pytest.warns(
         LaminaWarning, match=r"\d images with scratch\? are too few to support recall=0.9; about"
     ):
@@ -234,7 +234,7 @@ def test_a_run_stores_its_thresholds_and_everything_uses_them(tmp_path):
     assert load_run(small.path).calibration.temperatures == ()
     assert load_run(small.path).predictor(device="cpu").task.cutoffs != (0.5,)
     none = dataclasses.replace(data, val=None)
-    without = start_run(Net(Flatten(), Output()), none, recipe, runs_dir=tmp_path)
+    without = start_run(none, Net(Flatten(), Output()), recipe, runs_dir=tmp_path)
     with pytest.warns(
         LaminaWarning, match=r"There is no val split to choose thresholds for recall=0\.9 on"
     ):

@@ -136,10 +136,7 @@ def test_planted_odd_images_are_the_most_isolated_to_a_trained_model():
     """Noise and chequers, to a model that tells shapes apart."""
     data = load_data("shapes")
     training = Training(
-        load_net("cnn-s"),
-        data.train.take(range(1000)),
-        Recipe(epochs=1, batch_size=50),
-        device="cpu",
+        load_net("cnn-s"), data.train.take(range(1000)), Recipe(epochs=1, batch_size=50)
     )
     finish(training)
     usual = data.test.take(range(300)).pixels

@@ -38,7 +38,6 @@ def trained_on_shapes() -> tuple[Model, Images]:
         load_net("cnn-s"),
         shapes.train.take_evenly(3000),
         replace(load_recipe("cnn-s", "quick"), batch_size=100),
-        device="cpu",
     )
     finish(training)
     return training.model, shapes.test

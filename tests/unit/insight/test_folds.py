@@ -46,7 +46,7 @@ def test_labels_without_meaning_are_not_remembered():
     images = Images.from_arrays(
         random.integers(0, 256, (200, 6, 6, 3), dtype=np.uint8), random.integers(0, 2, 200)
     )
-    prediction = cross_predict(images, net=NET, recipe=MEMORIZING, device="cpu")
+    prediction = cross_predict(images, net=NET, recipe=MEMORIZING)
     accuracy = (prediction.own.argmax(axis=1) == images.targets).mean()
     assert 0.38 < accuracy < 0.62  # three standard deviations
 
@@ -63,7 +63,7 @@ def test_a_copy_with_another_label_does_not_give_an_image_away():
         pixels = np.repeat(random.integers(0, 256, (50, 6, 6, 3), dtype=np.uint8), 2, axis=0)
         images = Images.from_arrays(pixels, np.repeat(random.integers(0, 2, 50), 2))
         for groups, found in ((None, together), (range(100), apart)):
-            own = cross_predict(images, net=NET, recipe=MEMORIZING, groups=groups, device="cpu").own
+            own = cross_predict(images, net=NET, recipe=MEMORIZING, groups=groups).own
             found.append((own.argmax(axis=1) == images.targets).mean())
     assert np.mean(apart) > 0.8
     assert np.mean(together) < 0.62
@@ -77,12 +77,7 @@ def test_a_wrong_label_is_found_in_every_split_and_planted_flips_are_counted():
     def predict(images, others):
         seen.append(images)
         return cross_predict(
-            images,
-            others,
-            net=NET,
-            recipe=recipe,
-            device="cpu",
-            progress=lambda *step: steps.append(step),
+            images, others, net=NET, recipe=recipe, progress=lambda *step: steps.append(step)
         )
 
     steps: list[tuple[int, int]] = []
@@ -183,7 +178,7 @@ def test_a_chain_of_near_duplicates_does_not_take_a_class_away_from_its_net():
         chained[row] for row in range(90) if row % 3 != 1
     ]
     assert limit_groups(icons, groups) == (groups, 0)
-    found = cross_predict(icons, net=NET, recipe=RECIPE, groups=chained, device="cpu").own
+    found = cross_predict(icons, net=NET, recipe=RECIPE, groups=chained).own
     assert (found.argmax(axis=1) == icons.targets)[icons.targets == 1].mean() > 0.9
 
 
@@ -209,8 +204,7 @@ def test_given_groups_are_in_one_fold():
     images = Images.from_arrays(pixels, labels[patients])
     grouped = dataclasses.replace(images, groups=tuple(f"patient {one}" for one in patients))
     apart, together = (
-        cross_predict(one, net=NET, recipe=MEMORIZING, device="cpu").own
-        for one in (images, grouped)
+        cross_predict(one, net=NET, recipe=MEMORIZING).own for one in (images, grouped)
     )
     assert (apart.argmax(axis=1) == images.targets).mean() > 0.95
     assert (together.argmax(axis=1) == images.targets).mean() < 0.75
@@ -256,7 +250,8 @@ def test_features_are_computed_on_the_device_that_is_named():
         fit_recipe(RECIPES["default"], 30, 32, draw_squares(8).kind, PRETRAINED_HOME),
     )
     with pytest.raises(RecipeError, match="torch does not find one on this machine"):
-        predict_by([Plan("any", net, recipe, 6, "")], draw_squares(40), device="mps")
+        on_mps = dataclasses.replace(recipe, device="mps")
+        predict_by([Plan("any", net, on_mps, 6, "")], draw_squares(40))
 
 
 def test_plans_follow_number_and_size_and_are_multiplied():
@@ -277,10 +272,8 @@ def test_plans_follow_number_and_size_and_are_multiplied():
     ]
     images, others = draw_squares(40), draw_squares(5)
     done: list[int] = []
-    both = predict_by(
-        plans, images, [others], device="cpu", progress=lambda count, _: done.append(count)
-    )
-    each = [predict_by([plan], images, [others], device="cpu") for plan in plans]
+    both = predict_by(plans, images, [others], progress=lambda count, _: done.append(count))
+    each = [predict_by([plan], images, [others]) for plan in plans]
     product = (each[0].own * each[1].own) ** 0.75
     assert np.allclose(both.own, product / product.sum(axis=1, keepdims=True), atol=1e-4)
     assert both.others[0].shape == (5, 2)

@@ -55,9 +55,7 @@ def test_a_constant_feature_is_no_use():
 def trained_blocks():
     shapes = load_data("shapes")
     recipe = replace(load_recipe("cnn-s"), epochs=4, batch_size=100)
-    training = Training(
-        stack_blocks(12, 24, 24), shapes.train.take_evenly(3000), recipe, device="cpu"
-    )
+    training = Training(stack_blocks(12, 24, 24), shapes.train.take_evenly(3000), recipe)
     finish(training)
     return training.model
 

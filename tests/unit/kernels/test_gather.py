@@ -174,7 +174,7 @@ RECIPES = {
 
 def train_to_digest(net: Net, images: Images, recipe: Recipe, *, gathers: bool) -> str:
     recipe = dataclasses.replace(recipe, epochs=2, batch_size=17)
-    training = Training(net, images, recipe, device="cpu")
+    training = Training(net, images, recipe)
     batch = next(next(training._batches.epoch(0)).own)
     assert (training._forward._gather(batch) is not None) == gathers
     list(training)
@@ -216,7 +216,7 @@ def test_epochs_have_the_same_weights_as_without_kernels(
 def test_hooks_see_bytes_and_float32(kernels: Kernels, precision: str) -> None:
     for whole, dtype in ((True, torch.uint8), (False, torch.float32)):
         training = Training(
-            NETS["cnn"], IMAGES, Recipe(epochs=1, batch_size=20, precision=precision), device="cpu"
+            NETS["cnn"], IMAGES, Recipe(epochs=1, batch_size=20, precision=precision)
         )
         seen: list[torch.dtype] = []
         module = training.model if whole else training.model.body[0]
@@ -236,7 +236,7 @@ def test_a_module_of_your_own_is_given_float32(kernels: Kernels) -> None:
             return self.layer(x.flatten(1))
 
     own = Own()
-    list(Training(own, IMAGES, Recipe(epochs=1, precision="bf16"), device="cpu"))
+    list(Training(own, IMAGES, Recipe(epochs=1, precision="bf16")))
     assert own.seen == {torch.float32}
 
 

@@ -49,7 +49,7 @@ def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
 def train_to_losses(precision: str) -> tuple[list[float], str]:
     images = load_data("shapes").train.take(range(150))
     recipe = Recipe(epochs=2, batch_size=50, precision=precision)
-    training = Training(NET, images, recipe, device="cpu")
+    training = Training(NET, images, recipe)
     losses = [event.train_loss for event in training if isinstance(event, lamina.Epoch)]
     return losses, training.digest()
 

@@ -18,7 +18,7 @@ from support.trainings import finish
 @pytest.fixture(scope="module")
 def training() -> Training:
     """A training of ``CONV_NET`` that has ended."""
-    return finish(Training(CONV_NET, DATA.train, RECIPE, device="cpu"))
+    return finish(Training(CONV_NET, DATA.train, RECIPE))
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ def main(folder: Path) -> None:
     """Train a run to its end and another for one epoch, and pack both."""
     data = load_data("shapes", Preparation(size_px=16, val_fraction=0.1))
     runs_dir = folder / "runs"
-    start_run(NET, data, RECIPE, name="finished", device="cpu", runs_dir=runs_dir).train()
-    unfinished = start_run(NET, data, RECIPE, name="unfinished", device="cpu", runs_dir=runs_dir)
+    start_run(data, NET, RECIPE, name="finished", runs_dir=runs_dir).train()
+    unfinished = start_run(data, NET, RECIPE, name="unfinished", runs_dir=runs_dir)
     for event in unfinished.iter_train():
         if isinstance(event, Epoch):
             break

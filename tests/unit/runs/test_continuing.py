@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from lamina import Epoch, Recipe, load_run, start_run, train
+from lamina import Epoch, Parts, Recipe, load_run, start_run, train
 from lamina.cli import main
 from lamina.data import Dataset, Images
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
@@ -43,8 +43,9 @@ CHANGES = {
     "patience": 1,
     "metric": "f1",
     "aim": "recall=0.8",
+    "device": "cpu",
 }
-AFTERWARDS = ("metric", "aim", "patience")
+AFTERWARDS = ("metric", "aim", "patience", "device")
 """Fields that change no weights of an epoch."""
 
 
@@ -410,14 +411,12 @@ def own_loss(logits, targets):
 def begin_own(tmp_path, name="own"):
     torch.manual_seed(0)
     return start_run(
-        Own(),
         DATA,
+        Own(),
         RECIPE,
         runs_dir=tmp_path,
         name=name,
-        device="cpu",
-        loss=own_loss,
-        optimizer=own_optimizer,
+        parts=Parts(loss=own_loss, optimizer=own_optimizer),
     )
 
 
@@ -425,7 +424,7 @@ def test_own_code_continues_exactly(tmp_path):
     whole, run = begin_own(tmp_path, "whole"), begin_own(tmp_path)
     whole.train(progress=False)
     train_until(run, 2)
-    parts = {"loss": own_loss, "optimizer": own_optimizer}
+    parts = {"parts": Parts(loss=own_loss, optimizer=own_optimizer)}
     again = continue_from(run, 2, net=Own(), **parts)
     again.train(progress=False)
     assert digests(again) == digests(whole)
@@ -436,7 +435,10 @@ def test_own_code_continues_exactly(tmp_path):
     assert [row["lr"] for row in faster.folder.history.epochs()] == [0.01, 0.01, 0.03, 0.03]
     before = sorted(tmp_path.iterdir())
     for more, message in (
-        ({"net": Own()}, r"Pass them again in Python, as in start_run\(start_from=.*own@2', loss="),
+        (
+            {"net": Own()},
+            r"Pass them again in Python, as in start_run\(start_from=.*own@2', parts=Parts\(loss=",
+        ),
         (parts, "was trained with your own code"),
         ({"net": Own(width=5), **parts}, r"does not fit .*: live\.body\.body\.1\.weight has shape"),
         (

@@ -43,7 +43,7 @@ def digest(run):
 
 
 def begin(tmp_path, dataset, name, recipe=RECIPE):
-    return start_run(NET, dataset, recipe, runs_dir=tmp_path, name=name)
+    return start_run(dataset, NET, recipe, runs_dir=tmp_path, name=name)
 
 
 def again(run, dataset):

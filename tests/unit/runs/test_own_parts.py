@@ -53,7 +53,7 @@ EXAMPLES = {
 }
 NET = Net(Flatten(), Linear(8), ReLU(), Dropout(0.5), Output())
 IN_PROCESSES = """
-from lamina import Net, Recipe, load_run, start_run
+from lamina import Net, Parts, Recipe, load_run, start_run
 from lamina.nets import Dropout, Flatten, Linear, Output, ReLU
 from lamina.training.group import join_group
 
@@ -64,7 +64,7 @@ if __name__ == "__main__":
         for name, parts in EXAMPLES.items():
             own = {{part: globals()[function] for part, function in parts.items()}}
             recipe = Recipe(epochs=1, batch_size=100, lanes=4, precision="fp32")
-            run = start_run(NET, data, recipe, runs_dir=RUNS, name=name, **own)
+            run = start_run(data, NET, recipe, parts=Parts(**own), runs_dir=RUNS, name=name)
             run.train(progress=False)
 """
 
@@ -119,16 +119,18 @@ def test_each_example_has_at_most_fifteen_lines(name: str) -> None:
 def test_random_numbers_and_the_state_of_an_optimizer_resume_to_the_bit(
     name: str, page: dict[str, Any], tmp_path: Path
 ) -> None:
-    own = {part: page[function] for part, function in EXAMPLES[name].items()}
+    own = Parts(**{part: page[function] for part, function in EXAMPLES[name].items()})
     train = page["data"].train
     small = Dataset("small", "abc", train=train.take_evenly(100))
     recipe = Recipe(epochs=2, batch_size=10, optimizer="sgd", lr=0.05, precision="fp32")
-    straight, stopped = (start_run(NET, small, recipe, runs_dir=tmp_path, **own) for _ in range(2))
+    straight, stopped = (
+        start_run(small, NET, recipe, runs_dir=tmp_path, parts=own) for _ in range(2)
+    )
     straight.train(progress=False)
     for event in stopped.iter_train():
         if isinstance(event, Step) and event.epoch == 2 and event.step == 5:
             break  # what is saved is all that is left of it, as after a kill
-    again = load_run(stopped.path, **own)
+    again = load_run(stopped.path, parts=own)
     again.train(data=small, progress=False)
     assert digests(again) == digests(straight)
 
@@ -165,13 +167,13 @@ def test_the_parts_of_a_recipe_written_by_hand_give_the_same_weights(tmp_path: P
     }
     recipe = dataclasses.replace(RECIPE, precision="fp32")
     named = finish_run(
-        start_run(NET, DATA, dataclasses.replace(recipe, schedule="linear"), runs_dir=tmp_path)
+        start_run(DATA, NET, dataclasses.replace(recipe, schedule="linear"), runs_dir=tmp_path)
     )
     by_hand = finish_run(
-        start_run(NET, DATA, recipe, runs_dir=tmp_path, **{**own, "augment": None})
+        start_run(DATA, NET, recipe, runs_dir=tmp_path, parts=Parts(**{**own, "augment": None}))
     )
     assert digests(by_hand) == digests(named)
-    augmented = finish_run(start_run(NET, DATA, recipe, runs_dir=tmp_path, **own))
+    augmented = finish_run(start_run(DATA, NET, recipe, runs_dir=tmp_path, parts=Parts(**own)))
     weights = [run.load_model().state_dict() for run in (named, augmented)]
     for name, value in weights[0].items():  # pixels go to 1 and back to 255, which rounds
         torch.testing.assert_close(weights[1][name], value, atol=1e-4, rtol=1e-3)
@@ -198,10 +200,12 @@ def test_what_an_optimizer_keeps_outside_tensors_is_resumed_too(tmp_path: Path) 
     def build(parameters: Any, recipe: Recipe) -> Counting:
         return Counting(parameters, recipe.lr)
 
-    straight = finish_run(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=build))
-    stopped = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=build)
+    straight = finish_run(
+        start_run(DATA, NET, RECIPE, runs_dir=tmp_path, parts=Parts(optimizer=build))
+    )
+    stopped = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, parts=Parts(optimizer=build))
     next(event for event in stopped.iter_train() if isinstance(event, Epoch))
-    again = load_run(stopped.path, optimizer=build)
+    again = load_run(stopped.path, parts=Parts(optimizer=build))
     again.train(data=DATA, progress=False)
     assert digests(again) == digests(straight)
 
@@ -214,7 +218,7 @@ def test_metrics_are_in_history_and_report_and_an_undefined_one_is_none(tmp_path
         ),
         "undefined": lambda logits, targets: float("nan"),
     }
-    run = start_run(NET, data, RECIPE, runs_dir=tmp_path, metrics=metrics)
+    run = start_run(data, NET, RECIPE, runs_dir=tmp_path, parts=Parts(metrics=metrics))
     report = run.train(progress=False)
     probabilities = run.predictor().probabilities(DATA.test.pixels)
     best = np.argsort(probabilities, axis=1)[:, -2:]
@@ -238,7 +242,12 @@ def test_metrics_are_in_history_and_report_and_an_undefined_one_is_none(tmp_path
 def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> None:
     loss = functional.cross_entropy
     run = start_run(
-        NET, DATA, RECIPE, runs_dir=tmp_path, name="own", loss=loss, schedule=lambda done: 1.0
+        DATA,
+        NET,
+        RECIPE,
+        runs_dir=tmp_path,
+        name="own",
+        parts=Parts(loss=loss, schedule=lambda done: 1.0),
     )
     next(event for event in run.iter_train() if isinstance(event, Epoch))
     alone = load_run(run.path)
@@ -247,8 +256,8 @@ def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> 
     assert (
         str(refused.value)
         == f"{run.path} was started with your own functions, which the run does not store. Pass"
-        f" them again in Python, as in load_run({str(run.path)!r}, loss=cross_entropy,"
-        " schedule=…).train()."
+        f" them again in Python, as in load_run({str(run.path)!r}, "
+        "parts=Parts(loss=cross_entropy, schedule=…)).train()."
     )
     assert alone.predictor().probabilities(DATA.test.pixels).shape == (12, 3)
     with pytest.raises(
@@ -256,11 +265,13 @@ def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> 
     ):
         load_run(
             run.path,
-            loss=loss,
-            schedule=lambda done: 1.0,
-            optimizer=lambda weights, _: torch.optim.SGD(weights),
+            parts=Parts(
+                loss=loss,
+                schedule=lambda done: 1.0,
+                optimizer=lambda weights, _: torch.optim.SGD(weights),
+            ),
         ).train(data=DATA)
-    other = load_run(run.path, loss=functional.nll_loss, schedule=lambda done: 1.0)
+    other = load_run(run.path, parts=Parts(loss=functional.nll_loss, schedule=lambda done: 1.0))
     with pytest.warns(
         LaminaWarning,
         match=r"^loss was torch.nn.functional.cross_entropy and is now torch.nn.functional.nll",
@@ -273,7 +284,9 @@ def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def use(**parts: Any) -> Callable[[Path], object]:
-    return lambda folder: finish_run(start_run(NET, DATA, RECIPE, runs_dir=folder, **parts))
+    return lambda folder: finish_run(
+        start_run(DATA, NET, RECIPE, runs_dir=folder, parts=Parts(**parts))
+    )
 
 
 @pytest.mark.parametrize(
@@ -437,11 +450,11 @@ def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_cho
         ),
     ):
         with pytest.raises(RecipeError, match=re.escape(message)):
-            start_run(NET, DATA, recipe, runs_dir=tmp_path, **parts)
+            start_run(DATA, NET, recipe, runs_dir=tmp_path, parts=Parts(**parts))
     assert list(tmp_path.iterdir()) == []
-    chosen = start_run("cnn-s", DATA_16, runs_dir=tmp_path, loss=loss).record.recipe
+    chosen = start_run(DATA_16, "cnn-s", runs_dir=tmp_path, parts=Parts(loss=loss)).record.recipe
     assert chosen.label_smoothing == 0
-    assert start_run("cnn-s", DATA_16, runs_dir=tmp_path).record.recipe.label_smoothing > 0
+    assert start_run(DATA_16, "cnn-s", runs_dir=tmp_path).record.recipe.label_smoothing > 0
 
 
 DATA_16 = Dataset.from_images(
@@ -463,11 +476,11 @@ def test_functions_that_change_their_arguments_change_nothing_else(tmp_path: Pat
         return images.mul_(0.5), targets.zero_()
 
     before = DATA.train.pixels.copy(), DATA.train.targets.copy()
-    plain = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
-    spoilt = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, metrics=[spoil_logits])
+    plain = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
+    spoilt = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, parts=Parts(metrics=[spoil_logits]))
     reports = [run.train(progress=False) for run in (plain, spoilt)]
     assert reports[0].accuracy == reports[1].accuracy
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, augment=spoil_images)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, parts=Parts(augment=spoil_images))
     run.train(progress=False)
     # the classes no longer apply
     assert all(row["train_accuracy"] is None for row in run.folder.history.epochs())
@@ -493,7 +506,9 @@ def test_targets_of_every_kind_have_the_form_of_the_logits(kind: str, tmp_path: 
     data = Dataset.from_images(images, test=Images.from_arrays(255 - DATA.train.pixels, targets))
     runs = [
         finish_run(
-            start_run(NET, data, RECIPE, runs_dir=tmp_path, metrics=[measure_error], **parts)
+            start_run(
+                data, NET, RECIPE, runs_dir=tmp_path, parts=Parts(metrics=[measure_error], **parts)
+            )
         )
         for parts in (
             {},
@@ -515,7 +530,7 @@ def test_a_metric_that_fails_is_named_and_the_training_goes_on(tmp_path: Path) -
         raise ValueError("no such class")
 
     metrics = {"broken": fail, "worded": lambda logits, targets: "0.5"}
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, metrics=metrics)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, parts=Parts(metrics=metrics))
     with (
         pytest.warns(LaminaWarning, match=r"^the metric broken failed: ValueError: no such class$"),
         pytest.warns(
@@ -535,7 +550,7 @@ def test_an_error_in_a_function_is_the_users_own_and_the_run_resumes(tmp_path: P
             raise KeyError("a slip of one's own")
         return functional.cross_entropy(logits, targets)
 
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=stumble)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, parts=Parts(loss=stumble))
     with pytest.raises(KeyError, match="a slip") as stopped:
         run.train(progress=False)
     assert stopped.value.__notes__ == [
@@ -543,7 +558,7 @@ def test_an_error_in_a_function_is_the_users_own_and_the_run_resumes(tmp_path: P
     ]
     run.train(progress=False)
     straight = finish_run(
-        start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=functional.cross_entropy)
+        start_run(DATA, NET, RECIPE, runs_dir=tmp_path, parts=Parts(loss=functional.cross_entropy))
     )
     assert digests(run) == digests(straight)
 
@@ -556,13 +571,14 @@ def test_what_no_checkpoint_can_hold_is_named_and_another_optimizer_is_refused(
         optimizer.param_groups[0]["past"] = [0.0]
         return optimizer
 
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=keep_a_list)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, parts=Parts(optimizer=keep_a_list))
     with pytest.warns(
         LaminaWarning, match=r"^Counting has past in its state, which a checkpoint cannot store"
     ):
         next(event for event in run.iter_train() if isinstance(event, Epoch))
     other = load_run(
-        run.path, optimizer=lambda parameters, recipe: torch.optim.SGD(parameters, lr=0.5)
+        run.path,
+        parts=Parts(optimizer=lambda parameters, recipe: torch.optim.SGD(parameters, lr=0.5)),
     )
     with (
         pytest.warns(LaminaWarning, match=r"^optimizer was .*keep_a_list and is now"),
@@ -578,7 +594,8 @@ def test_numpys_and_pythons_random_numbers_are_the_same_again(tmp_path: Path) ->
         return images * random.random() + np.random.rand(), targets
 
     runs = [
-        finish_run(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, augment=shake)) for _ in range(2)
+        finish_run(start_run(DATA, NET, RECIPE, runs_dir=tmp_path, parts=Parts(augment=shake)))
+        for _ in range(2)
     ]
     assert digests(runs[0]) == digests(runs[1])
 
@@ -614,4 +631,4 @@ def test_parts_are_described_as_arguments() -> None:
         "metrics.top_2": "scores.top_2",
         "metrics.f1": "scores.<lambda>",
     }
-    assert describe_arguments(parts) == 'loss=focal, metrics={"top_2": top_2, "f1": …}'
+    assert describe_arguments(parts) == 'parts=Parts(loss=focal, metrics={"top_2": top_2, "f1": …})'

@@ -19,7 +19,7 @@ PATIENT = dataclasses.replace(RECIPE, epochs=60, lr=0.01, patience=2)
 def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_and_for_good(
     stop, tmp_path
 ):
-    run = start_run(NET, WITH_VAL, PATIENT, runs_dir=tmp_path)
+    run = start_run(WITH_VAL, NET, PATIENT, runs_dir=tmp_path)
     for event in run.iter_train():
         if isinstance(event, Epoch) and event.epoch == stop:
             break
@@ -31,7 +31,7 @@ def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_an
     best = scores.index(max(scores))
     assert len(rows) == best + 1 + PATIENT.patience < PATIENT.epochs
     longer = start_run(
-        NET, WITH_VAL, dataclasses.replace(PATIENT, patience=None), runs_dir=tmp_path
+        WITH_VAL, NET, dataclasses.replace(PATIENT, patience=None), runs_dir=tmp_path
     )
     for event in longer.iter_train():
         if isinstance(event, Epoch) and event.epoch == len(rows):
@@ -56,7 +56,7 @@ def test_an_error_that_falls_is_an_improvement(tmp_path):
         for split in ("train", "val", "test")
     }
     data = dataclasses.replace(DATA, **(splits | {"val": splits["val"].take(range(6))}))
-    run = start_run(NET, data, dataclasses.replace(PATIENT, epochs=12), runs_dir=tmp_path)
+    run = start_run(data, NET, dataclasses.replace(PATIENT, epochs=12), runs_dir=tmp_path)
     train(run)  # on the same images as in val
     errors = [row["val_mean_absolute_error"] for row in run.folder.history.epochs()]
     assert len(errors) > 4
@@ -65,7 +65,7 @@ def test_an_error_that_falls_is_an_improvement(tmp_path):
 
 def test_patience_without_val_is_rejected(tmp_path):
     with pytest.raises(RecipeError) as raised:
-        start_run(NET, DATA, PATIENT, runs_dir=tmp_path)
+        start_run(DATA, NET, PATIENT, runs_dir=tmp_path)
     assert str(raised.value) == (
         "patience is 2, but pets has no val split to measure improvement on. "
         "Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave out patience."

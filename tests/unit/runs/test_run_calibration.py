@@ -36,7 +36,7 @@ def choose_images(**splits: int) -> Dataset:
 
 def train_with_smoothing(folder, dataset: Dataset, label_smoothing: float = 0.2) -> Run:
     recipe = Recipe(epochs=4, label_smoothing=label_smoothing, lr=0.003, precision="fp32")
-    return load_run(finish_run(start_run(NET, dataset, recipe, runs_dir=folder)).path)
+    return load_run(finish_run(start_run(dataset, NET, recipe, runs_dir=folder)).path)
 
 
 def measure_error(probabilities, targets, bins: int = 15) -> float:

@@ -38,7 +38,7 @@ sys.addaudithook(note_opening)
 def test_the_history_is_not_read_again_after_every_epoch(tmp_path):
     global is_counting
     recipe = dataclasses.replace(RECIPE, epochs=30, patience=30)
-    run = start_run(NET, WITH_VAL, recipe, runs_dir=tmp_path)
+    run = start_run(WITH_VAL, NET, recipe, runs_dir=tmp_path)
     is_counting = True
     try:
         for event in run.iter_train():
@@ -51,7 +51,7 @@ def test_the_history_is_not_read_again_after_every_epoch(tmp_path):
 
 
 def test_a_finished_run_that_is_resumed_on_a_full_disk_keeps_its_report_and_logits(tmp_path):
-    run = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path)
+    run = start_run(WITH_VAL, NET, RECIPE, runs_dir=tmp_path)
     report = run.train(progress=False)
     before = {file.name: file.read_bytes() for file in run.path.iterdir()}
     with (
@@ -66,9 +66,9 @@ def test_a_finished_run_that_is_resumed_on_a_full_disk_keeps_its_report_and_logi
 
 
 def test_a_disk_that_is_full_from_the_start_leaves_a_run_that_can_be_resumed(tmp_path):
-    straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    straight = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     straight.train(progress=False)
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="full")
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, name="full")
     with (
         full_disk(1500),
         pytest.warns(LaminaWarning, match="^cannot write to "),
@@ -81,9 +81,9 @@ def test_a_disk_that_is_full_from_the_start_leaves_a_run_that_can_be_resumed(tmp
 
 
 def test_a_history_that_a_kill_left_before_the_first_weights_is_cut_off(tmp_path):
-    straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    straight = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     straight.train(progress=False)
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     run.folder.history.append(straight.folder.history.epochs()[0])
     run.train(progress=False)
     assert digests(run) == digests(straight)
@@ -103,7 +103,7 @@ class Unreadable(nn.Module):
 
 
 def test_an_os_error_of_a_module_is_not_taken_for_a_full_disk(tmp_path):
-    run = start_run(Unreadable(), DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, Unreadable(), RECIPE, runs_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"prototypes\.pt"):
         run.train(progress=False)
 
@@ -128,7 +128,7 @@ def test_a_return_to_a_checkpoint_on_a_full_disk_leaves_no_epoch_twice(tmp_path,
     torch.manual_seed(0)
     recipe = dataclasses.replace(RECIPE, epochs=4)
     # in the third epoch of three steps
-    run = start_run(Fragile(bad_pass=7), DATA, recipe, runs_dir=tmp_path)
+    run = start_run(DATA, Fragile(bad_pass=7), recipe, runs_dir=tmp_path)
     limits, events = [], []
     with pytest.warns(LaminaWarning, match=r"^cannot write to .*: File too large"):
         loop = run.iter_train(rewind_on_nan=True)
@@ -153,9 +153,9 @@ def test_a_return_to_a_checkpoint_on_a_full_disk_leaves_no_epoch_twice(tmp_path,
 
 @pytest.mark.parametrize("reason", ["time limit reached", "finished on request"])
 def test_a_training_that_ends_within_an_epoch_is_evaluated_and_can_be_resumed(tmp_path, reason):
-    straight = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path)
+    straight = start_run(WITH_VAL, NET, RECIPE, runs_dir=tmp_path)
     straight.train(progress=False)
-    run = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path, name="limited")
+    run = start_run(WITH_VAL, NET, RECIPE, runs_dir=tmp_path, name="limited")
     finish = threading.Event()
     finish.set()
     limit = {"until": time.perf_counter()} if reason.startswith("time") else {"finish": finish}
@@ -173,7 +173,7 @@ def test_a_training_that_ends_within_an_epoch_is_evaluated_and_can_be_resumed(tm
 
 def test_a_time_limit_that_is_over_after_the_last_epoch_is_no_early_end(tmp_path):
     run = start_run(
-        NET, DATA, dataclasses.replace(RECIPE, epochs=1, batch_size=12), runs_dir=tmp_path
+        DATA, NET, dataclasses.replace(RECIPE, epochs=1, batch_size=12), runs_dir=tmp_path
     )
     assert [type(event) for event in run.iter_train(until=time.perf_counter())][:1] == [Epoch]
     assert run.is_finished
@@ -191,12 +191,12 @@ class Clocked(nn.Module):
 
 
 def test_a_module_of_ones_own_is_evaluated_when_the_time_is_over(tmp_path):
-    run = start_run(Clocked(), DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, Clocked(), RECIPE, runs_dir=tmp_path)
     assert isinstance(list(run.iter_train(until=time.perf_counter()))[-1], Report)
 
 
 def test_train_blocks_prints_each_epoch_and_gives_the_report(tmp_path, capsys):
-    run = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path)
+    run = start_run(WITH_VAL, NET, RECIPE, runs_dir=tmp_path)
     report = run.train()
     assert report == run.report
     printed = capsys.readouterr().out.splitlines()
@@ -214,7 +214,7 @@ def test_an_interrupt_in_the_last_step_of_an_epoch_is_saved(tmp_path, monkeypatc
     # so that no short epoch is worth a checkpoint
     monkeypatch.setattr("lamina.runs.saver.SAVING_FRACTION", 0.0)
     recipe = Recipe(epochs=3, batch_size=4, precision="fp32", seed=7, lanes=2)
-    run = start_run(NET, DATA, recipe, runs_dir=tmp_path)
+    run = start_run(DATA, NET, recipe, runs_dir=tmp_path)
     loop = run.iter_train(save_every_seconds=1e6)
     for event in loop:
         if isinstance(event, Step) and event.step == 2:
@@ -227,7 +227,7 @@ def test_an_interrupt_in_the_last_step_of_an_epoch_is_saved(tmp_path, monkeypatc
 
 def test_early_ends_by_patience_are_events_of_the_history(tmp_path):
     recipe = dataclasses.replace(RECIPE, epochs=60, lr=0.01, patience=2)
-    run = start_run(NET, WITH_VAL, recipe, runs_dir=tmp_path)
+    run = start_run(WITH_VAL, NET, recipe, runs_dir=tmp_path)
     run.train(progress=False)
     *_, last = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
     assert last == {
@@ -249,9 +249,9 @@ def test_a_resumed_history_equals_that_of_a_run_without_a_stop(tmp_path):
     many = np.random.default_rng(0).permutation(12)
     data = dataclasses.replace(WITH_VAL, train=DATA.train.take(many))
     recipe = dataclasses.replace(RECIPE, epochs=6, lr=0.1)
-    straight = start_run(NET, data, recipe, runs_dir=tmp_path)
+    straight = start_run(data, NET, recipe, runs_dir=tmp_path)
     straight.train(progress=False)
-    run = start_run(NET, data, recipe, runs_dir=tmp_path)
+    run = start_run(data, NET, recipe, runs_dir=tmp_path)
     stops = 0
     while not run.is_finished:
         for count, _ in enumerate(run.iter_train()):

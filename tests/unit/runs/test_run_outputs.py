@@ -24,7 +24,7 @@ DATA_WITH_VAL = dataclasses.replace(DATA, val=VAL)
 
 
 def train_with_val(folder, dataset: Dataset = DATA_WITH_VAL, recipe: Recipe = RECIPE) -> Run:
-    return finish_run(start_run(NET, dataset, recipe, runs_dir=folder))
+    return finish_run(start_run(dataset, NET, recipe, runs_dir=folder))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ class Doubling(nn.Module):
 
 
 def test_changed_code_of_ones_own_is_not_evaluated_as_the_run(tmp_path):
-    run = start_run(Doubling(), DATA_WITH_VAL, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA_WITH_VAL, Doubling(), RECIPE, runs_dir=tmp_path)
     run.train(progress=False)
     report = run.report
     assert load_run(run.path, module=Doubling()).evaluate(data=DATA_WITH_VAL).loss == report.loss

@@ -31,7 +31,7 @@ from lamina.nets import Flatten, Linear, Output, ReLU
 
 data = load_data(sys.argv[1])
 net = Net(Flatten(), Linear(100), ReLU(), Output())
-run = start_run(net, data, Recipe(epochs=3, batch_size=5, optimizer="adam", lr=1e-3, \
+run = start_run(data, net, Recipe(epochs=3, batch_size=5, optimizer="adam", lr=1e-3, \
 precision="fp32"), name="run")
 for event in run.iter_train(save_every_seconds=0.0):
     print(type(event).__name__, getattr(event, "epoch", ""), flush=True)
@@ -80,7 +80,7 @@ def test_a_script_killed_in_its_second_epoch_is_continued_to_the_digests_of_an_u
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that was trained without a break."""
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path_factory.mktemp("straight"))
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path_factory.mktemp("straight"))
     run.train(progress=False)
     return run
 
@@ -89,7 +89,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(
     stop, again, straight, tmp_path
 ):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     for count, _ in enumerate(run.iter_train(), start=1):
         if count == stop:
             break
@@ -105,7 +105,7 @@ def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(
 
 
 def test_an_exception_in_the_loop_leaves_a_whole_run_and_no_lock(tmp_path):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     with pytest.raises(ZeroDivisionError):
         for event in run.iter_train():
             if isinstance(event, Step) and event.epoch == 2:
@@ -118,7 +118,7 @@ def test_an_exception_in_the_loop_leaves_a_whole_run_and_no_lock(tmp_path):
 
 @pytest.mark.slow
 def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="first")
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, name="first")
     events = []
     for event in run.iter_train():
         if isinstance(event, Epoch):
@@ -139,13 +139,13 @@ def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
 
 def test_val_is_evaluated_after_each_epoch_and_test_after_the_last(tmp_path):
     data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
-    run = start_run(NET, data, RECIPE, runs_dir=tmp_path)
+    run = start_run(data, NET, RECIPE, runs_dir=tmp_path)
     reports = [event for event in run.iter_train() if isinstance(event, Report)]
     assert [report.split for report in reports] == ["val", "val", "test"]
     rows = run.folder.history.epochs()
     assert [row["val_accuracy"] for row in rows] == [report.score.value for report in reports[:2]]
     assert not any("test" in name for row in rows for name in row)
-    without_test = start_run(NET, dataclasses.replace(data, test=None), RECIPE, runs_dir=tmp_path)
+    without_test = start_run(dataclasses.replace(data, test=None), NET, RECIPE, runs_dir=tmp_path)
     reports = [event for event in without_test.iter_train() if isinstance(event, Report)]
     assert [report.split for report in reports] == ["val", "val", "val"]
     assert without_test.report == reports[-1]
@@ -155,14 +155,14 @@ def test_a_large_val_is_evaluated_after_fewer_epochs_and_after_the_last(tmp_path
     # 12 training images make up for 7.2 of val
     many = DATA.test.take(np.arange(30, dtype=np.int64) % 12)
     data = dataclasses.replace(DATA, val=dataclasses.replace(many, split="val"))
-    run = start_run(NET, data, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
+    run = start_run(data, NET, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
     straight = train(run)
     assert [row["epoch"] for row in run.folder.history.epochs() if "val_accuracy" in row] == [
         5,
         10,
         11,
     ]
-    other = start_run(NET, data, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
+    other = start_run(data, NET, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
     for event in other.iter_train():
         if isinstance(event, Epoch) and event.epoch == 4:
             break
@@ -184,7 +184,7 @@ def test_epochs_are_evaluated_in_the_trainings_number_format_and_the_end_exactly
     reports = {}
     for precision in ("fp32", "bf16"):
         recipe = dataclasses.replace(RECIPE, precision=precision, epochs=1)
-        run = start_run(net, data, recipe, runs_dir=tmp_path)
+        run = start_run(data, net, recipe, runs_dir=tmp_path)
         reports[precision] = [event for event in run.iter_train() if isinstance(event, Report)]
         exact = evaluate(run.load_model(), data.val)
         assert (reports[precision][0].loss == exact.loss) == (precision == "fp32")
@@ -193,7 +193,7 @@ def test_epochs_are_evaluated_in_the_trainings_number_format_and_the_end_exactly
 
 
 def test_a_training_left_after_its_last_epoch_is_evaluated_alone_when_it_goes_on(tmp_path):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     for event in run.iter_train():
         if isinstance(event, Epoch) and event.epoch == event.epochs:
             break
@@ -210,7 +210,7 @@ def test_a_training_left_after_its_last_epoch_is_evaluated_alone_when_it_goes_on
 def test_a_training_that_was_stopped_is_evaluated_as_it_is_and_can_still_go_on(
     steps, straight, tmp_path
 ):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     for count, _ in enumerate(run.iter_train(), start=1):
         if count == steps:
             break
@@ -224,7 +224,7 @@ def test_a_training_that_was_stopped_is_evaluated_as_it_is_and_can_still_go_on(
 
 
 def test_a_report_goes_when_the_weights_that_it_is_about_do(tmp_path):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     events = run.iter_train()
     assert [type(next(events)) for _ in range(3)] == [Step, Step, Epoch]
     events.close()
@@ -236,7 +236,7 @@ def test_a_report_goes_when_the_weights_that_it_is_about_do(tmp_path):
 
 
 def test_a_run_on_other_data_or_in_training_is_not_evaluated(tmp_path):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     with pytest.raises(RunError, match=r"model\.safetensors is missing"):
         run.evaluate()
     events = run.iter_train()
@@ -256,7 +256,7 @@ def evaluate_again(run: Run) -> Report:
 
 
 def test_a_run_is_trained_by_one_loop_at_a_time_also_across_threads(tmp_path):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     loop = run.iter_train()
     next(loop)
     with pytest.raises(RunError, match="is being trained by"):
@@ -275,10 +275,10 @@ def own_module() -> nn.Module:
 def test_an_own_module_is_copied_and_resumed_with_the_same_module_made_anew(tmp_path):
     module = own_module()
     before = module[1].weight.clone()
-    straight = start_run(module, DATA, RECIPE, runs_dir=tmp_path)
+    straight = start_run(DATA, module, RECIPE, runs_dir=tmp_path)
     expected = train(straight)
     assert torch.equal(module[1].weight, before)
-    run = start_run(module, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, module, RECIPE, runs_dir=tmp_path)
     for event in run.iter_train():
         if isinstance(event, Epoch):
             break
@@ -295,7 +295,7 @@ def test_an_own_module_is_copied_and_resumed_with_the_same_module_made_anew(tmp_
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     file = run.path / "run.json"
     record = json.loads(file.read_text())
     file.write_text(json.dumps(record | {"device": {"value": "cuda", "reason": "found"}}))
@@ -314,7 +314,7 @@ def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
 
 def test_arrays_in_memory_have_to_be_given_again(tmp_path):
     images = Dataset("mine", "abc123", DATA.train)
-    run = start_run(NET, images, RECIPE, runs_dir=tmp_path)
+    run = start_run(images, NET, RECIPE, runs_dir=tmp_path)
     assert len(train(run)) == 2
     with pytest.raises(DataError, match=r"was trained on arrays in memory\. Pass them again"):
         next(load_run(run.path).iter_train())
@@ -322,8 +322,8 @@ def test_arrays_in_memory_have_to_be_given_again(tmp_path):
 
 def test_images_are_predicted_as_a_table(image_set, tmp_path):
     run = start_run(
-        Net(Flatten(), Output()),
         load_data(image_set),
+        Net(Flatten(), Output()),
         Recipe(epochs=10, lr=0.01),
         runs_dir=tmp_path / "runs",
     )
@@ -355,8 +355,8 @@ def test_a_split_without_any_label_cannot_be_scored_and_takes_nothing_from_the_t
         "test": unlabelled("test", True),
     }
     run = start_run(
-        Net(Flatten(), Linear(4), BatchNorm(), ReLU(), Output()),
         Dataset("pets", "abc", **splits),
+        Net(Flatten(), Linear(4), BatchNorm(), ReLU(), Output()),
         RECIPE,
         runs_dir=tmp_path,
     )
@@ -374,8 +374,8 @@ def test_trainings_in_two_threads_have_the_weights_of_either_alone(tmp_path):
 
     def begin(name: str) -> Run:
         return start_run(
-            net,
             DATA,
+            net,
             Recipe(epochs=4, batch_size=2, precision="fp32"),
             runs_dir=tmp_path,
             name=name,
@@ -393,7 +393,7 @@ def test_trainings_in_two_threads_have_the_weights_of_either_alone(tmp_path):
 
 def test_images_in_memory_are_trained_on_and_a_finished_run_without_others_has_no_score(tmp_path):
     images = Images.from_arrays(DATA.train.pixels, DATA.train.targets, DATA.train.target_names)
-    run = start_run(NET, images, RECIPE, runs_dir=tmp_path, name="arrays")
+    run = start_run(images, NET, RECIPE, runs_dir=tmp_path, name="arrays")
     assert "not finished" in repr(run)
     run.train(progress=False)
     assert "no score" in repr(run)
@@ -401,7 +401,7 @@ def test_images_in_memory_are_trained_on_and_a_finished_run_without_others_has_n
 
 
 def test_an_iterator_that_is_still_open_is_named_as_what_holds_the_run(tmp_path):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="open")
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, name="open")
     events = run.iter_train()
     next(events)
     with pytest.raises(RunError) as raised:

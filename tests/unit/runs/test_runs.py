@@ -96,7 +96,7 @@ def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
 
 def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
     before = (run.path / "run.json").read_bytes()
-    resume = f"lamina resume {run.path}"
+    resume = f"lamina resume {run.path} (in Python, load_run({str(run.path)!r}).train())"
     with refuses(
         f"The run {run.path} already exists. Resume it with {resume}, choose another name, or"
         " delete that folder."
@@ -140,11 +140,9 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     tied.append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
     tied[3].weight = tied[2].weight
     own = OwnModule("my_net.py", "build")
-    begun = begin_run(
-        tied, DATA, RECIPE, net_name="my_net", origin=own, device="cpu", runs_dir=tmp_path
-    )
+    begun = begin_run(tied, DATA, RECIPE, net_name="my_net", origin=own, runs_dir=tmp_path)
     run = load_run(begun.path)
-    training = finish(Training(tied, DATA.train, RECIPE, device="cpu"))
+    training = finish(Training(tied, DATA.train, RECIPE))
     run.folder.save_model(training.model)
     with refuses(
         f"{run.path} was trained with your own code, which the run does not store. "

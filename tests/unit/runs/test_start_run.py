@@ -7,6 +7,7 @@ import dataclasses
 import re
 import threading
 from dataclasses import dataclass
+from functools import partial
 
 import jaxtyping
 import numpy as np
@@ -17,9 +18,10 @@ from torch import nn
 import lamina
 from lamina import Epoch, Recipe, load_recipe, load_run, start_run
 from lamina.data import Dataset, Images
-from lamina.errors import LaminaError, NetError, RunError
+from lamina.errors import LaminaError, NetError, RecipeError, RunError
 from lamina.nets import Flatten, Layer, Net, Output, Residual
 from lamina.runs.loading import list_runs
+from lamina.training.custom import drop_ignored
 from lamina.training.pretrained import RECIPES
 from lamina.training.recipe import PRETRAINED_HOME, fit_recipe
 from support.runs import DATA, NET, RECIPE
@@ -35,16 +37,48 @@ def own_module() -> nn.Module:
     "net", [NET, own_module(), "Flatten(), Output()"], ids=["net", "module", "layers"]
 )
 def test_a_net_without_a_recipe_has_one_that_is_fitted_to_the_images(net, tmp_path):
-    run = start_run(net, DATA, runs_dir=tmp_path)
+    run = start_run(DATA, net, runs_dir=tmp_path)
     assert run.record.recipe == fit_recipe(Recipe(), 12, 6, DATA.train.kind) != Recipe()
     assert run.record.net_name == ("Sequential" if isinstance(net, nn.Module) else "net")
+
+
+def test_a_function_makes_the_net_with_weights_from_the_seed_of_the_recipe(tmp_path):
+    def small() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
+
+    runs = [
+        start_run(DATA, small, dataclasses.replace(RECIPE, seed=seed), runs_dir=tmp_path)
+        for seed in (1, 1, 2)
+    ]
+    first, again, other = (run.module.state_dict() for run in runs)
+    assert same(first, again) and not same(first, other)
+    assert runs[0].record.net_name == runs[0].record.own_module.name == "small"
+    stored = start_run(DATA, lambda: NET, RECIPE, runs_dir=tmp_path)
+    assert stored.record.net is not None and stored.module is None
+    with pytest.raises(NetError, match=r"<lambda>, which needs arguments .* Pass a function with"):
+        start_run(DATA, lambda width: NET, RECIPE, runs_dir=tmp_path)
+
+
+def test_a_recipe_has_a_name_and_own_parts_replace_its_fields(tmp_path):
+    images = DATA.train
+    named = load_recipe("cnn-s", "quick")
+    run = start_run(squares(32, 32), "cnn-s", "quick", runs_dir=tmp_path)
+    assert run.record.recipe == fit_recipe(named, 6, 32, images.kind)
+    parts = lamina.Parts(loss=nn.functional.cross_entropy, schedule=lambda done: 1 - done)
+    run = start_run(squares(32, 32), "cnn", "article", parts=parts, runs_dir=tmp_path)
+    assert run.record.recipe == drop_ignored(load_recipe("cnn", "article"), parts)
+    with pytest.raises(RecipeError, match=r"^cnn has no recipe 'bst'\. Did you mean best\?"):
+        start_run(DATA, "cnn", "bst", runs_dir=tmp_path)
+    for call in (start_run, partial(load_run, run.path)):
+        with pytest.raises(LaminaError, match=r"^parts must be your own functions, as in Parts\("):
+            call(parts=nn.functional.cross_entropy)
 
 
 @pytest.mark.slow
 def test_timms_net_is_found_by_its_name_and_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     data = squares(32, 32)
-    run = start_run("timm:tf_efficientnet_lite0", data, runs_dir=tmp_path)
+    run = start_run(data, "timm:tf_efficientnet_lite0", runs_dir=tmp_path)
     assert run.record.timm.weights == "packaged"
     assert run.record.recipe == fit_recipe(
         RECIPES["default"], 6, 32, data.train.kind, PRETRAINED_HOME
@@ -97,9 +131,8 @@ def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
     [
         (
             {"net": 3},
-            "net must be a Net, such as Net(Flatten(), Output()), a module, "
-            "or the name or layers of a net, "
-            "got int.",
+            "net must be a Net, such as Net(Flatten(), Output()), the name or layers of a net, "
+            "a module, or a function without arguments that makes one, got int.",
         ),
         (
             {"net": NET, "data": [1]},
@@ -107,8 +140,9 @@ def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
             "(for arrays, use Images.from_arrays(x, y)), got list.",
         ),
         (
-            {"net": NET, "data": DATA, "recipe": "quick"},
-            "recipe must be a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME), got str.",
+            {"net": NET, "data": DATA, "recipe": 3},
+            "recipe must be a Recipe, such as Recipe(epochs=5), or the name of one of the net's"
+            " recipes, got int.",
         ),
     ],
 )
@@ -131,7 +165,7 @@ def test_arguments_of_other_types_are_rejected_in_one_message(
         ),
         (
             lambda run: lamina.train(DATA, net=NET, recipe=3),
-            "recipe must be a Recipe, or the name of one of the net's, got int.",
+            "recipe must be a Recipe, such as Recipe(epochs=5), or the name of one of the net's",
         ),
         (
             lambda run: lamina.train(5),
@@ -143,7 +177,7 @@ def test_arguments_of_other_types_are_rejected_in_one_message(
         ),
         (
             lambda run: lamina.train(DATA, recipe="best"),
-            'recipe needs a net. Add one, as in train(data, net="cnn-s", recipe="best").',
+            'recipe needs a net. Add one, as in train(data, "cnn-s", "best").',
         ),
         (
             lambda run: lamina.choose(DATA, seconds="3m"),
@@ -160,7 +194,7 @@ def test_arguments_of_other_types_are_rejected_in_one_message(
     ],
 )
 def test_arguments_of_other_types_are_named(call, message, tmp_path, monkeypatch):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LaminaError) as rejected:
@@ -196,7 +230,7 @@ class Tanh(Power):
 def test_a_net_with_layers_of_ones_own_is_given_again_as_a_module_is(own, tmp_path):
     net = Net(Flatten(), *own, Output())
     assert net.own_layers
-    begun = start_run(net, DATA, RECIPE, runs_dir=tmp_path)
+    begun = start_run(DATA, net, RECIPE, runs_dir=tmp_path)
     with contextlib.closing(begun.iter_train()) as events:
         next(event for event in events if isinstance(event, Epoch))
     run = load_run(begun.path)
@@ -212,7 +246,7 @@ def test_a_net_with_layers_of_ones_own_is_given_again_as_a_module_is(own, tmp_pa
         load_run(run.path, module=Net(Flatten(), Power(4.0), Output())).train(data=DATA)
     run = load_run(run.path, module=net)
     run.train(data=DATA, progress=False)
-    whole = start_run(net, DATA, RECIPE, runs_dir=tmp_path)
+    whole = start_run(DATA, net, RECIPE, runs_dir=tmp_path)
     whole.train(progress=False)
     assert same(*(one.load_model().state_dict() for one in (run, whole)))
     assert run.load_model().net == net.with_outputs(3)
@@ -222,7 +256,7 @@ def test_a_module_that_cannot_be_copied_is_rejected(tmp_path):
     module = nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
     module.lock = threading.Lock()
     with pytest.raises(NetError) as rejected:
-        start_run(module, DATA, RECIPE, runs_dir=tmp_path)
+        start_run(DATA, module, RECIPE, runs_dir=tmp_path)
     assert (
         str(rejected.value)
         == "A run trains a copy of the net, but Sequential cannot be copied (TypeError: cannot"

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 import lamina
-from lamina import Recipe, load_run, start_run
+from lamina import Parts, Recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaError, RecipeError, RunError
 from lamina.runs.resuming import make_training
@@ -42,7 +42,7 @@ def before(tmp_path_factory):
         color_squares(("green", "red"), 80),
         Recipe(epochs=30, batch_size=8, lr=0.05, optimizer="adam"),
     )
-    run = start_run(NET, data, recipe, runs_dir=tmp_path_factory.mktemp("runs"), name="before")
+    run = start_run(data, NET, recipe, runs_dir=tmp_path_factory.mktemp("runs"), name="before")
     run.train(progress=False)
     return run
 
@@ -141,7 +141,7 @@ def test_a_pretrained_net_keeps_its_head(tmp_path):
     choice = find_net("timm:test_efficientnet", str(file))
     data = color_squares(("green", "red"), 24, side_px=32)
     recipe = dataclasses.replace(next(iter(choice.recipes.values())), epochs=1, batch_size=8)
-    old = start_run(choice, data, recipe, runs_dir=tmp_path)
+    old = start_run(data, choice, recipe, runs_dir=tmp_path)
     old.train(progress=False)
     file.unlink()  # the run has its weights
     more = color_squares(("green", "red", "blue"), 24, seed=1, side_px=32)
@@ -189,7 +189,7 @@ def test_numbers_have_another_scale_and_are_refused(tmp_path):
     data = Dataset.from_images(
         Images.from_arrays(pixels, np.linspace(0.1, 0.9, 8, dtype=np.float32))
     )
-    start_run(NET, data, Recipe(epochs=1), runs_dir=tmp_path, name="numbers").train(progress=False)
+    start_run(data, NET, Recipe(epochs=1), runs_dir=tmp_path, name="numbers").train(progress=False)
     with pytest.raises(
         DataError, match="predicts numbers, whose scale depends on the training images"
     ):
@@ -197,7 +197,7 @@ def test_numbers_have_another_scale_and_are_refused(tmp_path):
 
 
 def test_a_run_without_weights_cannot_be_started_from(tmp_path):
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     with pytest.raises(RunError, match=r"model\.safetensors is missing"):
         start_run(data=DATA, start_from=run, runs_dir=tmp_path)
 
@@ -206,7 +206,7 @@ def test_another_net_is_refused(before, tmp_path):
     with pytest.raises(
         RunError, match=r"start_from trains the net of .*before, net\. Leave out net"
     ):
-        start_run("mlp", color_squares(("green", "red"), 40), start_from=before, runs_dir=tmp_path)
+        start_run(color_squares(("green", "red"), 40), "mlp", start_from=before, runs_dir=tmp_path)
 
 
 def test_train_does_it_too(before, tmp_path):
@@ -222,7 +222,9 @@ def build_own(outputs: int, width: int = 4) -> nn.Module:
 
 def test_a_module_of_ones_own_is_a_starting_point(tmp_path):
     data = color_squares(("green", "red"), 40)
-    run = start_run(build_own(2), data, RECIPE, runs_dir=tmp_path, name="own", loss=double_loss)
+    run = start_run(
+        data, build_own(2), RECIPE, runs_dir=tmp_path, name="own", parts=Parts(loss=double_loss)
+    )
     run.train(progress=False)
     loaded = load_run(run.path, module=build_own(2))
     for name, arguments in (
@@ -236,7 +238,7 @@ def test_a_module_of_ones_own_is_a_starting_point(tmp_path):
         assert np.array_equal(*logits)
         assert again.train(progress=False) is not None
     more = color_squares(("blue", "red", "green"), 60, seed=1)
-    wider = start_run(build_own(3), more, start_from=run.path, runs_dir=tmp_path, name="wider")
+    wider = start_run(more, build_own(3), start_from=run.path, runs_dir=tmp_path, name="wider")
     assert wider.record.started_from.new == ("blue",)
     assert lamina.train(more, net=build_own(3), start_from=run, runs_dir=tmp_path, progress=False)
     for module, message in (
@@ -244,7 +246,7 @@ def test_a_module_of_ones_own_is_a_starting_point(tmp_path):
         (nn.Sequential(build_own(2)), "is missing in"),
     ):
         with pytest.raises(RunError, match=f"does not fit the weights of .*{message}"):
-            start_run(module, data, start_from=run.path, runs_dir=tmp_path)
+            start_run(data, module, start_from=run.path, runs_dir=tmp_path)
     with pytest.raises(LaminaError, match="module must be"):
         load_run(run.path, module=3)
 
@@ -258,7 +260,7 @@ def run_model(run):
 
 
 def test_the_data_is_by_default_that_of_the_run(shared_cache, tmp_path):
-    run = start_run("mlp", "shapes", Recipe(epochs=1), runs_dir=tmp_path, name="shapes")
+    run = start_run("shapes", "mlp", Recipe(epochs=1), runs_dir=tmp_path, name="shapes")
     run.train(progress=False)
     again = start_run(start_from="shapes", runs_dir=tmp_path)
     assert again.record.data == run.record.data

@@ -103,9 +103,7 @@ def far(seconds: float) -> Deadline:
 
 def choose(seconds: float, *candidates: Candidate, given_epochs: bool = False):
     deadline = far(seconds)
-    chosen, considered = choose_from_scratch(
-        candidates, deadline, "cpu", are_epochs_given=given_epochs
-    )
+    chosen, considered = choose_from_scratch(candidates, deadline, are_epochs_given=given_epochs)
     return chosen, chosen.recipe if given_epochs else chosen.spend(deadline), considered
 
 

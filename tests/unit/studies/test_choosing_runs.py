@@ -18,6 +18,7 @@ from lamina import (
     Epoch,
     Images,
     LaminaError,
+    Parts,
     Preparation,
     Recipe,
     Report,
@@ -86,9 +87,8 @@ def iter_pretrained(
         (Considered("own", 16, 2, 1.0, "chosen"),),
         Deadline(perf_counter(), seconds),
         given,
-        start=partial(start_run, runs_dir=runs_dir, device="cpu", name="mine"),
+        start=partial(start_run, runs_dir=runs_dir, name="mine"),
         train=Run.iter_train,
-        device="cpu",
         progress=None,
     )
 
@@ -178,7 +178,7 @@ def test_a_trial_is_never_trained_on_the_images_that_it_is_compared_on(rows):
         Experiment(NetChoice("own", make, {"default": recipe}), recipe, dataset), 8
     )
     fit = HeadFit(60, 5, 1.0, 0.7, 0.5, 1.0, rows, np.zeros((len(rows), 2), np.float32))
-    trial = try_from_scratch(candidate, fit, 20.0, "cpu")
+    trial = try_from_scratch(candidate, fit, 20.0)
     assert trial.images == len(rows[::3])
     assert trial.head_loss == pytest.approx(np.log(2))
     trained, held = (made[-1].trained, made[-1].evaluated)
@@ -194,7 +194,7 @@ def test_without_images_there_is_no_trial(count):
         Experiment(NetChoice("small", SMALL, {"default": recipe}), recipe, bright()), 8
     )
     fit = HeadFit(60, 5, 1.0, 0.7, 0.5, 1.0, np.arange(count), np.zeros((count, 2), np.float32))
-    assert try_from_scratch(candidate, fit, 20.0, "cpu") is None
+    assert try_from_scratch(candidate, fit, 20.0) is None
 
 
 @pytest.mark.parametrize(
@@ -234,9 +234,7 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[TimmNet]:
 
 @pytest.mark.slow
 def test_with_enough_time_the_most_expensive_body_and_size_are_chosen(bodies):
-    chosen, considered = choose_body(
-        bodies, bright(64), Deadline(perf_counter(), 1e6), {"lr": 0.5}, "cpu"
-    )
+    chosen, considered = choose_body(bodies, bright(64), Deadline(perf_counter(), 1e6), {"lr": 0.5})
     assert chosen.side_px == SIDES_PX[-1]
     assert [one.verdict for one in considered].count("chosen") == 1
     assert considered[-1].net_name == chosen.experiment.net.name
@@ -246,7 +244,7 @@ def test_with_enough_time_the_most_expensive_body_and_size_are_chosen(bodies):
 
 
 def test_without_time_no_body_is_chosen(bodies):
-    chosen, considered = choose_body(bodies, bright(64), Deadline(perf_counter(), 1.0), {}, "cpu")
+    chosen, considered = choose_body(bodies, bright(64), Deadline(perf_counter(), 1.0), {})
     assert chosen is None
     assert [(one.side_px, one.verdict) for one in considered] == [(SIDES_PX[0], "too slow")] * 2
 
@@ -258,7 +256,6 @@ def test_a_size_and_a_schedule_that_are_given_stay(bodies):
         dataset,
         Deadline(perf_counter(), 1e6),
         {"schedule": "cosine", "initial_fraction": 0.2},
-        "cpu",
     )
     assert [one.side_px for one in considered] == [chosen.side_px] == [48]
     assert (chosen.recipe.schedule, chosen.recipe.initial_fraction, chosen.is_open) == (
@@ -290,9 +287,8 @@ def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_tha
         Deadline(perf_counter() - 1010, 10.0),
         {"epochs": 1},
         pretrained=False,
-        start=partial(start_run, runs_dir=tmp_path, device="cpu"),
+        start=partial(start_run, runs_dir=tmp_path),
         train=Run.iter_train,
-        device="cpu",
         name=None,
     )
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [1]
@@ -335,6 +331,19 @@ def test_train_shows_what_it_does(tmp_path, capsys):
     assert lines[1].startswith("recipe: epochs ")
     assert lines[2].startswith("net: mlp, ")
     assert lines[-1].startswith("test accuracy ")
+
+
+def double(logits, targets):
+    return 2 * nn.functional.cross_entropy(logits, targets)
+
+
+@pytest.mark.parametrize("more", [{"net": "mlp"}, {"net": "mlp", "seconds": 6}, {"seconds": 6}])
+def test_own_parts_train_with_every_way_to_choose(tmp_path, more):
+    parts = Parts(loss=double, schedule=lambda done: 1 - done)
+    run = train(bright(), parts=parts, runs_dir=tmp_path, progress=False, **more)
+    assert run.record.parts["loss"].endswith("double")
+    assert (run.record.recipe.schedule, run.record.recipe.label_smoothing) == ("constant", 0.0)
+    assert run.report is not None
 
 
 def test_a_recipe_that_is_given_has_the_most_epochs_that_train_trains(tmp_path, capsys):

@@ -108,5 +108,5 @@ def test_pinned_batches_are_those_of_pixels_on_the_gpu():
 
 def test_a_training_takes_its_pixels_as_they_lie_in_memory():
     images = random_images(21)
-    training = Training(Net(Flatten(), Output()), images, Recipe(epochs=1), device="cpu")
+    training = Training(Net(Flatten(), Output()), images, Recipe(epochs=1))
     assert training._batches._pixels.data_ptr() == images.pixels.ctypes.data

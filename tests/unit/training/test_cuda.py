@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -28,7 +30,7 @@ def test_a_net_trains_on_cuda_as_on_the_cpu(optimizer):
     )
     losses, logits = {}, {}
     for device in ("cpu", "cuda"):
-        training = Training(load_net("mlp"), images, recipe, device=device)
+        training = Training(load_net("mlp"), images, replace(recipe, device=device))
         losses[device] = [event.train_loss for event in training if isinstance(event, Epoch)]
         logits[device] = predict_logits(training.model, images.pixels[:50])
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.01)

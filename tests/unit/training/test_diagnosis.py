@@ -58,7 +58,7 @@ def images() -> Images:
 def list_diagnoses(
     net: Net, images: Images, recipe: Recipe, inject: Callable[[nn.Module], None] | None = None
 ) -> list[Diagnosis]:
-    training = Training(net, images, recipe, device="cpu")
+    training = Training(net, images, recipe)
     if inject is not None:
         with torch.no_grad():
             inject(training.model.body)
@@ -151,7 +151,7 @@ def test_layer_statistics_are_those_of_the_last_step_and_of_the_weights_after_it
         images.take(range(500)),
         Recipe(epochs=1, batch_size=100, lr=0.01, precision="fp32"),
     )
-    training = Training(MLP, some, recipe, device="cpu", steps_per_record=1)
+    training = Training(MLP, some, recipe, steps_per_record=1)
     weights = [
         module.weight for module in training.model.body.modules() if isinstance(module, nn.Linear)
     ]
@@ -191,7 +191,7 @@ def make_dying(images: Images) -> Training:
     some = images.take(range(1000))
     some = Images(some.pixels, np.roll(some.targets, 1), some.target_names, some.names, "train")
     recipe = dataclasses.replace(RECIPE, epochs=6, batch_size=25, lr=3e-5, schedule="constant")
-    training = Training(MLP, some, recipe, device="cpu")
+    training = Training(MLP, some, recipe)
     with torch.no_grad():
         training.model.body[1].bias[:95] = -50.0
     return training
@@ -328,7 +328,7 @@ def test_the_weights_are_those_of_a_training_without_a_doctor(images):
     some = images.take(range(600))
     digests = []
     for has_doctor in (True, False):
-        training = Training(net, some, recipe, device="cpu")
+        training = Training(net, some, recipe)
         if not has_doctor:
             training._doctor = Absent()
         assert [event.epoch for event in training if isinstance(event, Epoch)] == [1, 2]
@@ -337,7 +337,7 @@ def test_the_weights_are_those_of_a_training_without_a_doctor(images):
 
 
 def test_what_is_seen_of_a_net_built_by_hand(images):
-    training = Training(Net(Flatten(), Linear(4), ReLU(), Output()), images, Recipe(), device="cpu")
+    training = Training(Net(Flatten(), Linear(4), ReLU(), Output()), images, Recipe())
     linear = training.model.body[1]
     with torch.no_grad():
         linear.weight.zero_()

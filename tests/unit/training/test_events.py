@@ -148,8 +148,6 @@ def test_an_event_as_json_and_as_a_line(event, values, line):
 
 def test_a_training_yields_steps_and_epochs_that_hold_what_was_found():
     images = load_data("shapes").train.take(np.arange(800))
-    events = list(
-        Training(load_net("mlp"), images, Recipe(epochs=1, batch_size=10, lr=10.0), device="cpu")
-    )
+    events = list(Training(load_net("mlp"), images, Recipe(epochs=1, batch_size=10, lr=10.0)))
     assert {type(event) for event in events} == {Step, Epoch}
     assert "learning-rate-too-high" in [found.kind for found in events[-1].diagnoses]

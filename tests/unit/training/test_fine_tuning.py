@@ -49,7 +49,7 @@ def make_module(name: str = "test_efficientnet") -> nn.Module:
 
 
 def start(recipe: Recipe = RECIPE, images: Images | None = None) -> Training:
-    return Training(make_module(), images or IMAGES, recipe, device="cpu", steps_per_record=1)
+    return Training(make_module(), images or IMAGES, recipe, steps_per_record=1)
 
 
 def part(training: Training, name: str) -> dict[str, torch.Tensor]:
@@ -175,7 +175,7 @@ def test_infinities_stay_and_integers_are_those_of_the_trained_model():
 
 def test_random_weights_can_be_averaged_with_the_trained_ones_too():
     recipe = Recipe(epochs=1, batch_size=4, initial_fraction=0.5, precision="fp32")
-    training = Training(Net(Flatten(), Output()), IMAGES, recipe, device="cpu")
+    training = Training(Net(Flatten(), Output()), IMAGES, recipe)
     initial = part(training, "live")
     finish(training)
     live = part(training, "live")
@@ -254,7 +254,7 @@ def test_many_images_get_the_logits_that_timms_net_gives(name):
     module = create_timm(name, num_classes=3, **size)
     images = random_images(FOLDED_IMAGES, side_px=32)
     recipe = dataclasses.replace(RECIPE, epochs=1, initial_fraction=0.0)
-    training = finish(Training(module, images, recipe, device="cpu"))
+    training = finish(Training(module, images, recipe))
     with torch.no_grad():
         planes = torch.from_numpy(images.pixels).permute(0, 3, 1, 2) / 255
         mean, std = (

@@ -199,7 +199,7 @@ def test_training_continues_after_judging_where_a_pool_keeps_a_batch_norm_unfold
         Output(),
     )
     evaluated, left_alone = (
-        Training(net, images, Recipe(epochs=2, batch_size=50), device="cpu") for _ in range(2)
+        Training(net, images, Recipe(epochs=2, batch_size=50)) for _ in range(2)
     )
     places = [weight.data_ptr() for weight in evaluated.model.parameters()]
     for _ in evaluated:

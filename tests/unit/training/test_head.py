@@ -399,9 +399,7 @@ def test_the_models_logits_are_those_of_the_head_and_nothing_else_changes(kind, 
     images = graded_images(TARGETS[kind](scores), side_px=32, contrast=1)
     torch.manual_seed(0)
     module = create_timm("test_efficientnet", num_classes=task_of(images).outputs)
-    training = Training(
-        module, images, dataclasses.replace(RECIPE, precision=precision), device="cpu"
-    )
+    training = Training(module, images, dataclasses.replace(RECIPE, precision=precision))
     model = training.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     fit = next(event for event in training if isinstance(event, HeadFit))
@@ -580,5 +578,5 @@ LINEAR = (
 )
 def test_other_heads_are_rejected_before_the_first_step(net, ends):
     with pytest.raises(RecipeError) as rejected:
-        Training(net(), graded_images(np.arange(12) % 3, 32), RECIPE, device="cpu")
+        Training(net(), graded_images(np.arange(12) % 3, 32), RECIPE)
     assert str(rejected.value) == f"{LINEAR}{ends}. Set head to 'random'."

@@ -58,7 +58,7 @@ def few_shapes(count: int = 23) -> Images:
 
 
 def train_on_shapes(recipe: Recipe, net: Net) -> Training:
-    return finish(Training(net, few_shapes(), recipe, device="cpu"))
+    return finish(Training(net, few_shapes(), recipe))
 
 
 PLAIN = Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())
@@ -76,7 +76,7 @@ def test_without_norms_and_dropout_lanes_only_round_differently():
 
 def test_the_statistics_of_a_batch_norm_are_the_means_of_what_the_lanes_would_make_of_them():
     recipe = Recipe(epochs=1, batch_size=23, lanes=3, optimizer="sgd", lr=0.0)
-    before = Training(NORMED, few_shapes(), replace(recipe, lanes=1), device="cpu")
+    before = Training(NORMED, few_shapes(), replace(recipe, lanes=1))
     convolution = before.model.body[0]
     order = next(before._batches.epoch(0)).gather(0).indices.numpy()
     pixels = torch.from_numpy(np.ascontiguousarray(few_shapes().pixels[order]))
@@ -96,9 +96,7 @@ def test_the_statistics_of_a_batch_norm_are_the_means_of_what_the_lanes_would_ma
 
 def test_statistics_that_nothing_changes_stay_as_they_are_to_the_bit():
     """Shares such as 7/23 add up to nearly 1 only."""
-    training = Training(
-        NORMED, few_shapes(), Recipe(epochs=3, batch_size=23, lanes=3), device="cpu"
-    )
+    training = Training(NORMED, few_shapes(), Recipe(epochs=3, batch_size=23, lanes=3))
     norm = training.model.body[1]
     norm.running_mean.copy_(torch.randn(4))
     before = norm.running_mean.clone()
@@ -114,7 +112,7 @@ def test_the_loss_and_the_correct_predictions_are_those_of_all_lanes():
     epochs = [
         next(
             event
-            for event in Training(PLAIN, few_shapes(), replace(recipe, lanes=lanes), device="cpu")
+            for event in Training(PLAIN, few_shapes(), replace(recipe, lanes=lanes))
             if isinstance(event, Epoch)
         )
         for lanes in (1, 5)
@@ -130,10 +128,10 @@ def test_a_training_in_lanes_stopped_anywhere_continues_to_the_same_bits():
     net = Net(*NORMED.layers[:-1], Dropout(0.3), Output())
     straight = digest_tensors(train_on_shapes(recipe, net).checkpoint().tensors)
     for stop in (1, 4):
-        first = Training(net, few_shapes(), recipe, device="cpu", steps_per_record=1)
+        first = Training(net, few_shapes(), recipe, steps_per_record=1)
         for _ in itertools.islice(first, stop):
             pass
-        second = Training(net, few_shapes(), recipe, device="cpu")
+        second = Training(net, few_shapes(), recipe)
         second.restore(first.checkpoint())
         for _ in second:
             pass
@@ -157,7 +155,7 @@ def test_a_weight_that_no_lane_uses_is_left_alone_as_with_one_lane():
         module = Unused()
         before = {name: weight.clone() for name, weight in module.spare.named_parameters()}
         recipe = Recipe(epochs=2, batch_size=8, lanes=lanes, optimizer="adamw", weight_decay=0.5)
-        training = Training(module, few_shapes(), recipe, device="cpu")
+        training = Training(module, few_shapes(), recipe)
         list(training)
         assert all(
             torch.equal(weight, before[name]) for name, weight in module.spare.named_parameters()
@@ -207,11 +205,7 @@ def test_a_buffer_that_a_lane_changes_is_rejected_as_processes_would_disagree(ho
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_an_interrupt_is_seen_at_the_next_record_be_it_a_step_or_an_epoch(stop):
     training = Training(
-        PLAIN,
-        few_shapes(),
-        Recipe(epochs=2, batch_size=8, lanes=2),
-        device="cpu",
-        steps_per_record=1,
+        PLAIN, few_shapes(), Recipe(epochs=2, batch_size=8, lanes=2), steps_per_record=1
     )
     records = iter(training)
     for _ in range(stop - 1):

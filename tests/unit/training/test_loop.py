@@ -430,6 +430,6 @@ class Counting(nn.Module):
 
 def test_the_mean_with_the_start_has_the_newest_buffers_also_where_a_module_replaces_them():
     recipe = Recipe(epochs=1, batch_size=20, initial_fraction=0.5)
-    training = Training(Counting(), random_images(), recipe, device="cpu")
+    training = Training(Counting(), random_images(), recipe)
     list(training)
     assert training.model.body.steps == training.steps_per_epoch

@@ -135,7 +135,7 @@ def own(name: str) -> nn.Module:
 def test_a_module_that_gives_logits_trains_and_resumes_to_bit_identical_weights(name, precision):
     recipe = Recipe(epochs=1, batch_size=4, initial_fraction=0.5, precision=precision)
     straight, stopped, resumed = (
-        Training(own(name), IMAGES, recipe, device="cpu", steps_per_record=1) for _ in range(3)
+        Training(own(name), IMAGES, recipe, steps_per_record=1) for _ in range(3)
     )
     before = {key: value.clone() for key, value in straight.model.state_dict().items()}
     for _ in straight:
@@ -154,9 +154,7 @@ def test_a_module_that_gives_logits_trains_and_resumes_to_bit_identical_weights(
 def test_lazy_layers_take_their_weights_from_the_seed():
     def weights(seed: int, noise: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(noise)
-        return Training(
-            lazy(), IMAGES, Recipe(epochs=1, seed=seed), device="cpu"
-        ).model.state_dict()
+        return Training(lazy(), IMAGES, Recipe(epochs=1, seed=seed)).model.state_dict()
 
     one, same, other = weights(0, noise=1), weights(0, noise=2), weights(1, noise=1)
     assert all(torch.equal(one[name], same[name]) for name in one)
@@ -179,14 +177,7 @@ def with_waves(*, is_stored: bool) -> nn.Module:
 
 
 def test_complex_numbers_that_are_not_stored_are_no_fault():
-    list(
-        Training(
-            with_waves(is_stored=False),
-            IMAGES,
-            Recipe(epochs=1, initial_fraction=0.5),
-            device="cpu",
-        )
-    )
+    list(Training(with_waves(is_stored=False), IMAGES, Recipe(epochs=1, initial_fraction=0.5)))
 
 
 END = "Remove the {0}."
@@ -292,14 +283,14 @@ NUMBERS = (
 )
 def test_a_module_that_cannot_be_trained_gets_one_message(make, kind, message):
     with pytest.raises(NetError) as rejected:
-        Training(make(), images_with_targets(kind), Recipe(epochs=1), device="cpu")
+        Training(make(), images_with_targets(kind), Recipe(epochs=1))
     assert str(rejected.value) == message
 
 
 def test_a_module_that_returns_more_in_training_mode_gets_one_message():
     module = Returning(lambda self, logits: (logits, logits) if self.training else logits)
     with pytest.raises(NetError) as rejected:
-        list(Training(module, IMAGES, Recipe(epochs=1, precision="fp32"), device="cpu"))
+        list(Training(module, IMAGES, Recipe(epochs=1, precision="fp32")))
     assert (
         str(rejected.value)
         == "The module must return one tensor of logits, but its forward returned a tuple in"

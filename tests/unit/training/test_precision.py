@@ -196,7 +196,7 @@ def test_training_in_bf16_resumes_to_bit_identical_weights(images):
     recipe = Recipe(epochs=3, batch_size=16, optimizer="muon", lr=0.02)
 
     def start():
-        return Training(ROWS, few, recipe, device="cpu", precision=choice, steps_per_record=1)
+        return Training(ROWS, few, recipe, precision=choice, steps_per_record=1)
 
     whole, again, stopped, resumed = start(), start(), start(), start()
     list(whole), list(again)
@@ -226,9 +226,7 @@ def test_a_trained_model_can_be_copied_pickled_and_saved_by_torch(tmp_path, imag
     few, files = images.take(range(32)), []
     for net in (NET, ROWS):
         for wanted in ("fp32", "bf16"):
-            training = Training(
-                net, few, Recipe(epochs=1, batch_size=16, precision=wanted), device="cpu"
-            )
+            training = Training(net, few, Recipe(epochs=1, batch_size=16, precision=wanted))
             list(training)
             model, pixels = training.model.eval(), sample(images)
             logits = model(pixels).detach()

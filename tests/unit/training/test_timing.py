@@ -79,14 +79,14 @@ def test_a_pace_is_measured_without_a_fit_of_the_head():
     images = load_data("shapes").train.take_evenly(40)
     net = parse_net("Conv2d(10, 3), GlobalAvgPool()")
     recipe = Recipe(batch_size=10, head="fitted", initial_fraction=0.5)
-    assert measure_pace(net, images, recipe, "cpu").train_seconds > 0
+    assert measure_pace(net, images, recipe).train_seconds > 0
 
 
 def test_a_recipe_of_many_lanes_is_timed_in_lanes_of_its_size():
     images = load_data("shapes").train.take_evenly(300)
     recipe = Recipe(batch_size=300, lanes=100)
     assert choose_timed_batch(recipe) == (99, 33)
-    assert measure_pace(parse_net("Flatten(), Output()"), images, recipe, "cpu").train_seconds > 0
+    assert measure_pace(parse_net("Flatten(), Output()"), images, recipe).train_seconds > 0
 
 
 def test_only_steps_are_counted_where_the_net_is_ill(monkeypatch):
@@ -100,7 +100,7 @@ def test_only_steps_are_counted_where_the_net_is_ill(monkeypatch):
     monkeypatch.setattr("lamina.training.timing.Training", Noted)
     monkeypatch.setattr("lamina.training.timing.ENOUGH_SECONDS", 1e9)
     ill = replace(load_recipe("mlp"), lr=10.0, batch_size=10)
-    measure_pace(load_net("mlp"), load_data("shapes").train.take(range(10)), ill, "cpu")
+    measure_pace(load_net("mlp"), load_data("shapes").train.take(range(10)), ill)
     assert made[0].steps_done == STEPS
 
 
@@ -108,7 +108,7 @@ def test_a_net_is_timed_and_left_as_it_was():
     net, images = parse_net("Flatten(), Linear(64), ReLU(), Output()"), load_data("shapes").train
     module = net.check(images.shape, 10).module(images.shape)
     before = {name: weight.clone() for name, weight in module.state_dict().items()}
-    pace = measure_pace(module, images.take_evenly(300), Recipe(), "cpu")
+    pace = measure_pace(module, images.take_evenly(300), Recipe())
     assert pace.train_seconds > 0
     assert pace.evaluation_seconds > 0
     assert pace.start_seconds > 0
@@ -121,7 +121,6 @@ def test_few_images_are_timed_too(images):
         parse_net("Flatten(), Output()"),
         load_data("shapes").train.take_evenly(images),
         Recipe(),
-        "cpu",
     )
     assert pace.train_seconds > 0
 
@@ -171,7 +170,7 @@ def test_on_a_busy_machine_two_steps_and_one_evaluation_are_enough(clock, monkey
     for most_seconds in (60.0, 0.0):
         monkeypatch.setattr("lamina.training.timing.MOST_SECONDS", most_seconds)
         net = Timed(clock, slow_step=1)
-        pace = measure_pace(net, images, Recipe(batch_size=100), "cpu")
+        pace = measure_pace(net, images, Recipe(batch_size=100))
         assert pace.train_seconds == pytest.approx(0.01 / 100)
         assert pace.start_seconds > 5
         assert 0 < pace.evaluation_seconds < 0.01
@@ -184,5 +183,5 @@ def test_on_a_busy_machine_two_steps_and_one_evaluation_are_enough(clock, monkey
 def test_a_disturbed_step_does_not_make_a_net_look_slow(clock):
     """As when another program takes the processor."""
     images = load_data("shapes").train.take_evenly(STEPS * 100)
-    pace = measure_pace(Timed(clock, slow_step=4), images, Recipe(batch_size=100), "cpu")
+    pace = measure_pace(Timed(clock, slow_step=4), images, Recipe(batch_size=100))
     assert pace.train_seconds == pytest.approx(0.01 / 100)

@@ -30,6 +30,7 @@ class AFields(RecipeFields):
     """Flags for the fields of A's recipe."""
 
     shown: ClassVar = ("epochs", "lr")
+    left_out: ClassVar = ("device",)  # the same for both
     flags: ClassVar = _prefix("a")
 
 
@@ -42,7 +43,7 @@ class BFields(AFields):
 class SharedFields(RecipeFields):
     """Flags for the fields of the recipe of the whole net."""
 
-    shown: ClassVar = ("epochs", "batch_size", "lr")
+    shown: ClassVar = ("epochs", "batch_size", "lr", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,6 @@ class SharedOptions:
     preparation: Annotated[PreparationFields, Group("data")] = field(
         default_factory=PreparationFields
     )
-    device: Device = "auto"
     json: Json = False
 
 
@@ -114,6 +114,7 @@ class CompareOptions(StudyOptions):
     default for nets)"""
     a_given: Annotated[AFields, Group("recipe of A")] = field(default_factory=AFields)
     b_given: Annotated[BFields, Group("recipe of B")] = field(default_factory=BFields)
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

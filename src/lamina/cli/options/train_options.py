@@ -59,6 +59,7 @@ class RecipeFields(Given):
         "flip",
         "patience",
         "seed",
+        "device",
     )
     defaults: ClassVar = dict.fromkeys(BY_RECIPE, "from the recipe")
     flags: ClassVar = {
@@ -142,7 +143,6 @@ class TrainOptions:
     preparation: Annotated[PreparationFields, Group("data")] = field(
         default_factory=PreparationFields
     )
-    device: Device = "auto"
     progress: Annotated[Progress, Group("run", is_further=True)] = False
     json: Json = False
 

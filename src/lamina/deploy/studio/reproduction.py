@@ -110,4 +110,4 @@ def write_python(record: RunRecord) -> str:
     data = (
         f"data = lamina.load_data({record.data.source!r}, lamina.Preparation({', '.join(own)}))\n"
     )
-    return f"{head}\n{data}{net}run = lamina.start_run(net, data, recipe)\n{train}"
+    return f"{head}\n{data}{net}run = lamina.start_run(data, net, recipe)\n{train}"
