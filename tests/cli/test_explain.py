@@ -265,9 +265,9 @@ def test_other_targets_and_grey_images_are_explained_too(workplace, kind, channe
     training = Training(net, images, Recipe(epochs=1, batch_size=4))
     for _ in training:
         pass
-    run = begin_run(
-        net, Dataset("pets", "abc", images), None, net_name="tiny", device="cpu", runs_dir=workplace
-    )
+    dataset = Dataset("pets", "abc", images)
+    recipe = Recipe(device="cpu")
+    run = begin_run(net, dataset, recipe, net_name="tiny", runs_dir=workplace)
     run.folder.save_model(training.model)
     Image.fromarray(pixels[0].squeeze()).save("one.png")
     for words, explained in ((("--target", target), target), ((), None)):

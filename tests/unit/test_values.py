@@ -10,7 +10,7 @@ import torch
 
 from lamina.data import Preparation
 from lamina.errors import DataError, LaminaError, NetError
-from lamina.nets import Conv2d, Dropout, Linear, MaxPool2d
+from lamina.nets import Conv2d, Dropout, Linear, MaxPool2d, Net
 from lamina.values import Range, check_fields, from_json_values, to_json_values
 
 
@@ -133,7 +133,7 @@ def test_layers_take_the_numbers_of_numpy():
         8, (3, 1), padding=1
     )
     assert repr(MaxPool2d(np.int64(2))) == "MaxPool2d(2)"
-    assert json.dumps(Dropout(np.float64(0.2)).to_json()) == '{"layer": "Dropout", "p": 0.2}'
+    assert Net(Dropout(np.float64(0.2))).text() == "Dropout(p=0.2)"
     for number in (np.int64(0), np.float64(32), np.True_):
         with pytest.raises(
             NetError,

@@ -59,7 +59,7 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
         raise RunError(
             f"{run.path} was trained with your own functions, which the run does not store, so this"
             " command cannot train it again. In Python, start another run with them and the same"
-            ' recipe, and compare run.history["weights"] of both.'
+            ' recipe, and compare "weights" in both history.jsonl.'
         )
     dataset = find_dataset(run, choose_run_data(run, options.data, terminal))
     training = make_training(run, dataset, run.record)

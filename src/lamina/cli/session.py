@@ -148,6 +148,8 @@ def _until_stopped(
                     yield events.throw(KeyboardInterrupt())
                     yield from events
                 return
+        if group.size() > 1:
+            received.clear()  # it came after the last step
     except KeyboardInterrupt:
         if group.size() == 1:
             raise

@@ -150,7 +150,7 @@ class Images:
             )
         if has_only_0_and_1(pixels):
             warnings.warn(
-                f"x has {DARK} If they are masks, use 255 * x.", LaminaWarning, stacklevel=3
+                f"x has {DARK} If they are masks, use 255 * x.", LaminaWarning, stacklevel=2
             )
         return cls(
             pixels, targets, target_names, tuple(f"{row:05d}" for row in range(len(pixels))), split
@@ -373,9 +373,9 @@ class Dataset:
         test = test and replace(test, split="test")
         dataset = cls("arrays", digest.hexdigest(), replace(train, split="train"), val, test)
         for _, _, message in list_gaps(dataset):
-            warnings.warn(message, LaminaWarning, stacklevel=3)
+            warnings.warn(message, LaminaWarning, stacklevel=2)
         if len(dataset.splits) > 1 and (leaks := _find_own_leaks(dataset.splits)):
-            warnings.warn(describe_leaks(leaks), LaminaWarning, stacklevel=3)
+            warnings.warn(describe_leaks(leaks), LaminaWarning, stacklevel=2)
             return replace(dataset, leaks=leaks)
         return dataset
 

@@ -139,7 +139,7 @@ def load_data(
             " them."
         )
     for message in messages:
-        warnings.warn(message, LaminaWarning, stacklevel=3)
+        warnings.warn(message, LaminaWarning, stacklevel=2)
     return dataset
 
 

@@ -21,7 +21,8 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k y x"]:
         height, width = images.shape[-2:]
-        window = Window(self.kernel_size, self.stride, "same", self.dilation)  # type: ignore[arg-type]
+        sizes: Any = (self.kernel_size, self.stride, "same", self.dilation)
+        window = Window(*sizes)
         (top, bottom), (left, right) = window.borders((height, width))
         if self.groups == 1 or _has_slow_gradients(self, images):
             return _convolve(self, functional.pad(images, (left, right, top, bottom)))

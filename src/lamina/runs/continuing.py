@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,9 +18,17 @@ from safetensors import SafetensorError, safe_open
 
 from lamina.data import Dataset, Images, Preparation
 from lamina.data.load import as_dataset, full_source, resize_dataset
-from lamina.errors import DataError, RecipeError, RunError, check_type
+from lamina.errors import (
+    DataError,
+    LaminaWarning,
+    RecipeError,
+    RunError,
+    check_type,
+    name_some,
+)
 from lamina.files import METADATA, read_bytes
 from lamina.nets import Net
+from lamina.runs.final import check_own_code
 from lamina.runs.folder import pack_checkpoint
 from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
@@ -34,10 +44,10 @@ from lamina.runs.run import Run
 from lamina.targets import REGRESSION
 from lamina.training.checkpoint import Checkpoint, pack_tensors
 from lamina.training.custom import NO_PARTS, Parts
-from lamina.training.device import choose_device
+from lamina.training.device import Choice, choose_device
 from lamina.training.loop import AnyNet, Training
 from lamina.training.model import Initial, Model
-from lamina.training.prediction import find_head
+from lamina.training.prediction import find_head, predict_logits
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Home, Recipe, overlay
 from lamina.training.schedule import Fall
@@ -73,6 +83,8 @@ BY_OPTIMIZER = {"optimizer", "momentum", "weight_decay"}
 """Fields that your own optimizer may use in any way, so that its state may not fit others."""
 BY_WEIGHTS = ("normalization", "head")
 """Fields that the final weights of a run depend on."""
+CHECKED_IMAGES = 20
+"""Images of each split whose stored outputs show whether one's own code has changed."""
 INITIAL_FRACTION = 0.5
 LR_FRACTION = 0.1
 """A net that is trained further on new images alone forgets others (docs/your-images.md): less with
@@ -88,6 +100,7 @@ class Beginning:
     started_from: StartedFrom | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
     late_end: LateEnd | None = None
+    device: Choice | None = None  # by default that of the training, with its reason
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,15 @@ class StartingPoint:
             source = f"{self.run.path}@{self.epoch:.10g}"
             call = f"start_run(start_from={source!r}, {{}})"
             check_own_parts(dataclasses.replace(self.run, parts=parts), call)
+            return parts
+        recorded = {name for name in self.run.record.parts if not name.startswith("metrics.")}
+        if dropped := sorted(recorded - parts.describe().keys()):
+            warnings.warn(
+                f"{self.run.path} was trained with your own {name_some(dropped)}, and this training"
+                " is not. To use it again, pass parts=Parts(…).",
+                LaminaWarning,
+                stacklevel=3,
+            )
         return parts
 
     def prepare(self, options: Mapping[str, Any], source: str | Path | None = None) -> Preparation:
@@ -218,6 +240,7 @@ class StartingPoint:
     def begin(self, net: AnyNet, dataset: Dataset, recipe: Recipe, parts: Parts) -> Beginning:
         """Build the training of a new run; raises ``LaminaError`` if something does not fit."""
         self.check_recipe(recipe)
+        self._check_code(dataset)
         if self.epoch is not None:
             checkpoint = read_checkpoint(self.run, self.epoch)
             return self._continue(checkpoint, dataset, recipe, parts)
@@ -226,6 +249,19 @@ class StartingPoint:
         training = Training(net, dataset.train, recipe, parts=parts, initial=initial)
         files = {self.run.folder.initial_file.name: pack_tensors(dict(initial.weights), {})}
         return Beginning(training, started_from, files)
+
+    def _check_code(self, dataset: Dataset) -> None:
+        """Raise ``RunError`` if the code of one's own module has changed since the run."""
+        run = self.run
+        has_data = dataset.fingerprint == run.record.data.fingerprint
+        if run.record.own_module is None or not (has_data and run.folder.weights_file.exists()):
+            return
+        model = run.load_model()
+        logits = {
+            str(split): predict_logits(model, images.pixels[:CHECKED_IMAGES])
+            for split, images in dataset.splits.items()
+        }
+        check_own_code(run, logits)
 
     def _carry_weights(self, fresh: Model) -> tuple[Initial, StartedFrom]:
         """The run's weights by name and shape; from ``fresh`` the outputs that the run lacks."""
@@ -272,7 +308,8 @@ class StartingPoint:
         record = run.record
         changes = [name for name in self.find_changes(recipe) if name != "device"]
         rewinds = checkpoint.standing.rewinds
-        self._check_changes(changes, checkpoint, parts)
+        is_reset = recipe.dropout is None
+        self._check_changes(changes, checkpoint, parts, is_reset=is_reset)
         late_end = record.late_end
         if record.epochs is None or MOVING_END.intersection(changes):
             late_end = None
@@ -314,13 +351,21 @@ class StartingPoint:
             files[folder.initial_file.name] = read_bytes(folder.initial_file)
         names = record.task.target_names
         started_from = StartedFrom(str(run.path.resolve()), self.epoch, names, ())
-        return Beginning(training, started_from, files, late_end)
+        return Beginning(training, started_from, files, late_end, record.device)
 
-    def _check_changes(self, changes: Iterable[str], checkpoint: Checkpoint, parts: Parts) -> None:
+    def _check_changes(
+        self, changes: Iterable[str], checkpoint: Checkpoint, parts: Parts, *, is_reset: bool
+    ) -> None:
         """Raise ``RecipeError`` for changes that this checkpoint or these functions exclude."""
         standing = checkpoint.standing
         run = self.run
         others = _list_epochs(list_checkpoints(run.path))
+        if "dropout" in changes and is_reset:
+            raise RecipeError(
+                f"dropout cannot go back to the probabilities of the layers, because {run.path} was"
+                f" trained with dropout {self.recipe.dropout:g}, which its net now has. Set another"
+                " probability, or leave it as it was."
+            )
         if standing.is_falling and (moving := MOVING_END.intersection(changes)):
             raise RecipeError(
                 f"{min(moving)} cannot change after epoch {self.epoch:.10g} of {run.path}, because"
@@ -352,12 +397,19 @@ def find_start(
     if not isinstance(start_from, Run):
         path, epoch = split_epoch(start_from, runs_dir)
         start_from = load_run(path, runs_dir=runs_dir)
+    if epoch is not None:
+        find_checkpoint(start_from.path, epoch)  # raises an error if there is none
     record = start_from.record
     if net is None:
         return StartingPoint(start_from, epoch, record.timm or record.own_module)
-    if record.own_module is None or not isinstance(net.origin, OwnModule):
+    if record.own_module is None:
         raise RunError(
             f"start_from trains the net of {start_from.path}, {record.net_name}. Leave out net."
+        )
+    if not isinstance(net.origin, OwnModule):
+        raise RunError(
+            f"{start_from.path} was trained with your own code, which the run does not store. Pass"
+            " that module as net (on the command line, its file as NET)."
         )
     module = net.make(record.recipe.seed, record.in_shape, record.task.outputs)
     return StartingPoint(dataclasses.replace(start_from, module=module), epoch, net.origin)
@@ -369,13 +421,15 @@ def split_epoch(text: str | Path, runs_dir: Path) -> tuple[str | Path, float | N
     places = [Path(text, "run.json"), Path(runs_dir, text, "run.json")]
     if not separator or any(os.path.isfile(file) for file in places):  # noqa: PTH113
         return text, None
-    try:
-        return path, float(epoch)
-    except ValueError:
+    number = math.nan
+    with suppress(ValueError):
+        number = float(epoch)
+    if not 0 < number < math.inf:
         raise RunError(
             f"start_from is {str(text)[:100]}; after @ must come the number of an epoch. Use"
             f" {path[:100]}@3, or leave out @ to start from the final weights."
-        ) from None
+        )
+    return path, number
 
 
 def list_checkpoints(path: Path) -> dict[float, Path]:

@@ -21,7 +21,7 @@ from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
 from lamina.runs.final import evaluate_final, score_split
 from lamina.runs.limit import TimeLimit
-from lamina.runs.processes import load_checkpoint
+from lamina.runs.processes import by_leader, load_checkpoint
 from lamina.runs.record import LateEnd
 from lamina.runs.saver import Saver
 from lamina.targets import Score
@@ -145,6 +145,8 @@ class Course:
             self._save_step(event)
             yield event
         yield from self._look_at_the_clock(event)
+        if self._end:
+            self._training.check_weights()  # the last ones are saved, or a rewind follows
         if self._training.schedule.falls_at(self._training.steps_done):
             self._save_before_fall()
         if self._training.is_interrupted and group.size() > 1:
@@ -306,8 +308,7 @@ class Course:
     def _evaluate(self) -> Iterator[RunEvent]:
         predict = partial(share_out, partial(predict_logits, self._training.model))
         evaluation = evaluate_final(self._run, self._dataset, predict)
-        if group.is_leader():
-            evaluation.save(self._run.folder)
+        by_leader(lambda: evaluation.save(self._run.folder))
         if evaluation.report is not None:
             yield evaluation.report
 

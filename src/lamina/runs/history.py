@@ -125,7 +125,8 @@ class History:
         """The rows before a checkpoint with these epochs and rewinds, and their lines."""
         rows = []
         for row, line in self._lines():
-            if row["rewind"] > rewinds if row["event"] == "rewind" else row["epoch"] > epochs:
+            is_after = row["epoch"] > epochs if "epoch" in row else row["rewind"] > rewinds
+            if is_after:
                 break
             rows.append((row, line))
         return rows

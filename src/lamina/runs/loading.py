@@ -130,7 +130,7 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
         )
     runs, damaged_runs = find_runs(folder)
     for damaged in damaged_runs:
-        warnings.warn(f"Skipped a damaged run: {damaged.problem}", LaminaWarning, stacklevel=3)
+        warnings.warn(f"Skipped a damaged run: {damaged.problem}", LaminaWarning, stacklevel=2)
     return runs
 
 

@@ -10,6 +10,7 @@ import torch
 
 from lamina.data import Dataset
 from lamina.errors import DataError, LaminaWarning, RecipeError, plural
+from lamina.files import read_bytes
 from lamina.runs.folder import RunFolder, unpack_checkpoint
 from lamina.runs.record import describe_machine
 from lamina.training import group
@@ -42,6 +43,17 @@ def load_checkpoint(folder: RunFolder) -> Checkpoint | None:
     """The last checkpoint, which the leader loads for all; ``None`` if there is none."""
     content = group.lead(lambda: folder.read_checkpoint_bytes() or b"")
     return unpack_checkpoint(content, str(folder.checkpoint_file)) if content else None
+
+
+def load_initial(folder: RunFolder) -> bytes:
+    """The weights that a run started from, which the leader loads for all; empty if none."""
+    file = folder.initial_file
+    return group.lead(lambda: read_bytes(file) if file.exists() else b"")
+
+
+def lead_value(value: bool) -> bool:
+    """The leader's value, for all."""
+    return bool(group.lead_value(lambda: value))
 
 
 def check_processes(dataset: Dataset, device: str) -> None:

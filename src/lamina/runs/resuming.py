@@ -13,12 +13,12 @@ from torch import nn
 from lamina.data import NAMES, Dataset, Images, load_data
 from lamina.data.load import resize_dataset
 from lamina.errors import DataError, LaminaWarning, RunError, check_type, name_some
-from lamina.files import RESTORE, read_bytes
+from lamina.files import RESTORE
 from lamina.nets import Net
 from lamina.runs.differences import find_changes
 from lamina.runs.folder import NO_CHECKPOINT
 from lamina.runs.nets_by_name import draw_module
-from lamina.runs.processes import is_alone, load_checkpoint
+from lamina.runs.processes import is_alone, load_checkpoint, load_initial
 from lamina.runs.record import RunRecord
 from lamina.training.checkpoint import digest_tensors, unpack_tensors
 from lamina.training.custom import describe_arguments
@@ -148,11 +148,13 @@ def make_training(
 def _read_initial(run: Run) -> Initial | None:
     """The weights that a run starts from; ``None`` if they are drawn."""
     record = run.record
-    file = run.folder.initial_file
     start = record.started_from
-    if start is None or (start.epoch is not None and not file.exists()):
+    if start is None:
         return None
-    weights, _ = unpack_tensors(read_bytes(file), str(file), RESTORE)
+    content = load_initial(run.folder)
+    if not content and start.epoch is not None:  # continues a run whose weights were drawn
+        return None
+    weights, _ = unpack_tensors(content, str(run.folder.initial_file), RESTORE)
     return Initial(weights, record.mean, record.std)
 
 

@@ -33,7 +33,7 @@ from lamina.runs.final import evaluate_final
 from lamina.runs.folder import RunFolder
 from lamina.runs.limit import TimeLimit
 from lamina.runs.overview import describe_recipe, describe_run, describe_start, show_run
-from lamina.runs.processes import by_leader, check_processes, is_leader
+from lamina.runs.processes import by_leader, check_processes, is_leader, lead_value
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
 from lamina.runs.resuming import find_dataset, prepare_folder, restore_net, resume_training
@@ -215,7 +215,7 @@ class Run:
             stack.enter_context(explain_lack_of_memory(training))
             by_leader(lambda: prepare_folder(self, training))
             if rewind_on_nan is None:
-                rewind_on_nan = self.record.rewind_on_nan
+                rewind_on_nan = lead_value(self.record.rewind_on_nan)
             else:
                 by_leader(lambda: self.write_record(rewind_on_nan=rewind_on_nan))
             if training.steps_done:

@@ -123,7 +123,12 @@ def start_run(
     if start is None:
         dataset = as_dataset(data)
     else:
-        if isinstance(recipe, Recipe):
+        if isinstance(recipe, str):
+            raise RecipeError(
+                f"recipe is {recipe!r}, but start_from uses the recipe of the run. Leave it out, or"
+                " pass dataclasses.replace(run.record.recipe, epochs=5)."
+            )
+        if recipe is not None:
             start.check_recipe(recipe)
         parts = start.choose_parts(parts)
         dataset = start.load(data)
@@ -154,6 +159,7 @@ def start_run(
     record = dataclasses.replace(
         describe_record(beginning.training, dataset, choice, parts),
         recipe=recipe,
+        device=beginning.device or beginning.training.device,
         started_from=beginning.started_from,
         late_end=beginning.late_end,
     )

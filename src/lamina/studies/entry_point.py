@@ -59,9 +59,9 @@ def train(
         recipe: As for :func:`~lamina.start_run`. Needs ``net``.
         parts: As for :func:`~lamina.start_run`.
         start_from: As for :func:`~lamina.start_run`.
-        seconds: Time until the end of the evaluation, by default 300 without ``net``, and no limit
-            with it. Of a ``Recipe``, as many epochs are trained as fit. In measurements, training
-            exceeded the time by up to 2.7 s (limit 20 s).
+        seconds: Time until the end of the evaluation, by default 300 without ``net`` and
+            ``start_from``, and no limit with one. Of a ``Recipe``, as many epochs are trained as
+            fit. In measurements, training exceeded the time by up to 2.7 s (limit 20 s).
         name: As for :func:`~lamina.start_run`.
         runs_dir: As for :func:`~lamina.start_run`.
         progress: Print choices and a line per epoch, and show a progress bar.

@@ -32,6 +32,7 @@ from lamina.studies.choice_events import Decision, Seed, Seeds, Started
 from lamina.studies.experiments import Experiment
 from lamina.studies.named_net import IterTrain, fit_experiment, start_by_command
 from lamina.training.custom import NO_PARTS, Parts, find_ignored
+from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
@@ -99,6 +100,7 @@ def iter_seeds(
     (2, 'test')
     """
     check_seeds(seeds)
+    check_alone("Training several seeds")
     choice = None if net is None else choose_repeatable(net)
     dataset = as_dataset(data)
     choice = choice or as_net_choice(choose_by_images(dataset))

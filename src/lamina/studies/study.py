@@ -28,6 +28,7 @@ from lamina.studies.choice_events import Decision
 from lamina.studies.experiments import Experiment
 from lamina.studies.named_net import fit_experiment
 from lamina.training.events import Event
+from lamina.training.lanes import check_alone
 from lamina.training.recipe import overlay
 from lamina.values import from_json_values
 
@@ -39,6 +40,7 @@ LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 @contextmanager
 def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Lock a study, and yield its ``study.json``; ``RunError`` if it has other settings."""
+    check_alone("A study")
     if not read_study(path) and any(path.glob("[!.]*")):  # a kill may leave an empty folder
         raise RunError(f"{path} exists, but is not a study. Choose another name.")
     with making_runs(path.parent):

@@ -37,6 +37,9 @@ _interrupts: list[bool] = []  # a signal handler may append between any two line
 def join_group() -> Iterator[None]:
     """Join the processes that torchrun started, for the duration of the ``with`` block.
 
+    All processes call ``start_run`` and ``Run.train``, in the same order. Within a process group
+    that exists already, this does nothing.
+
     Raises:
         GroupError: The other processes cannot be reached.
 
@@ -44,7 +47,7 @@ def join_group() -> Iterator[None]:
     ...     size()
     1
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
         yield
         return
     has_gpu = torch.cuda.is_available() and local_rank() < torch.cuda.device_count()

@@ -35,7 +35,7 @@ def halve(span: Span) -> tuple[Span, Span]:
 
 
 def cover(span: Span, dealt: range) -> list[Span]:
-    """The largest nodes below ``span`` whose lanes are all in ``own``, in order."""
+    """The largest nodes below ``span`` whose lanes are all in ``dealt``, in order."""
     start, stop = span
     if stop <= dealt.start or dealt.stop <= start:
         return []
@@ -266,6 +266,15 @@ class Tally:
 
 def build_sums(model: Model, lanes: int) -> OneLane | LaneSums:
     return OneLane() if lanes == 1 else LaneSums(model, lanes)
+
+
+def check_alone(what: str) -> None:
+    """Raise ``RecipeError`` in a group of processes, whose clocks and choices would differ."""
+    if group.size() > 1:
+        raise RecipeError(
+            f"{what} needs a single process, but {group.size()} train together. Leave out torchrun,"
+            " or name the net and the number of epochs."
+        )
 
 
 def deal_lanes(lanes: int) -> range:

@@ -33,12 +33,12 @@ class Schedule:
         falls: Falls of the learning rate so far; each replaces the rest of the previous one.
         can_move: Whether the end can be decided late.
 
-    >>> schedule = Schedule(Recipe(epochs=10, schedule="trapezoid"), steps_per_epoch=10)
+    >>> schedule = Schedule(Recipe(epochs=10, schedule="trapezoid"), steps_per_epoch=100)
     >>> schedule.steps, schedule.falls
-    (100, (Fall(start=60, end=100),))
-    >>> schedule.start_fall(step=40, steps=10)
-    >>> schedule.steps, schedule.factor(45)
-    (50, 0.5)
+    (1000, (Fall(start=600, end=1000),))
+    >>> schedule.start_fall(step=400, steps=100)
+    >>> schedule.steps, schedule.factor(450)
+    (500, 0.5)
     """
 
     def __init__(

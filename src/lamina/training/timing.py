@@ -15,6 +15,7 @@ from lamina.data import Images
 from lamina.nets import Net
 from lamina.training.batches import LEAST_IN_LANE
 from lamina.training.head import CHOOSING_IMAGES, FITTED_IMAGES
+from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
@@ -91,6 +92,7 @@ class Pace:
 
 
 def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe) -> Pace:
+    check_alone("Measuring the time of a training")
     batch, lanes = choose_timed_batch(recipe)
     sample = images.take_evenly(STEPS * batch)
     # As many epochs as steps, in case all images fit into one batch.

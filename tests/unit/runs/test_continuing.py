@@ -179,16 +179,18 @@ def test_a_field_that_may_change_is_trained_and_recorded(tmp_path, name):
 FIXED = [field.name for field in fields(Recipe) if field.name not in CHANGEABLE]
 OTHER_VALUES = {
     "warmup_fraction": 0.5,
-    "jitter_fraction": 0.2,
     "start_size_fraction": 0.5,
     "normalization": "channel",
-    "ema_decay": 0.9,
     "lanes": 2,
     "precision": "bf16",
     "head": "fitted",
     "initial_fraction": 0.5,
     "seed": 8,
 }
+
+
+def test_each_field_of_a_recipe_may_change_or_not():
+    assert OTHER_VALUES.keys() == set(FIXED)
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -440,7 +442,7 @@ def test_own_code_continues_exactly(tmp_path):
             r"Pass them again in Python, as in start_run\(start_from=.*own@2', parts=Parts\(loss=",
         ),
         (parts, "was trained with your own code"),
-        ({"net": Own(width=5), **parts}, r"does not fit .*: live\.body\.body\.1\.weight has shape"),
+        ({"net": Own(width=5), **parts}, r"does not fit the net: body\.body\.1\.bias has shape"),
         (
             {"net": Own(), **parts, "recipe": dataclasses.replace(RECIPE, weight_decay=0.1)},
             "weight_decay cannot change, because .* own optimizer",
@@ -449,3 +451,31 @@ def test_own_code_continues_exactly(tmp_path):
         with pytest.raises(LaminaError, match=message):
             continue_from(run, 2, "no", **more)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_dropout_that_the_net_has_taken_over_cannot_be_reset(tmp_path):
+    run = begin(tmp_path, recipe=dataclasses.replace(RECIPE, dropout=0.2))
+    train_until(run, 2)
+    recipe = dataclasses.replace(RECIPE, dropout=None)
+    with pytest.raises(RecipeError, match="dropout cannot go back"):
+        start_run(DATA, recipe=recipe, start_from=f"{run.path}@2", runs_dir=tmp_path)
+
+
+def test_the_reason_of_the_device_stays(tmp_path):
+    run = begin(tmp_path)
+    train_until(run, 2)
+    longer = start_run(DATA, start_from=f"{run.path}@2", runs_dir=tmp_path)
+    assert longer.record.device == run.record.device
+
+
+@pytest.mark.parametrize("epoch", ["nan", "inf", "-1", "0", "x"])
+def test_what_is_no_epoch_is_refused(tmp_path, epoch):
+    run = begin(tmp_path)
+    with pytest.raises(RunError, match="after @ must come the number of an epoch"):
+        start_run(start_from=f"{run.path}@{epoch}", runs_dir=tmp_path)
+
+
+def test_the_name_of_a_recipe_cannot_be_used_with_a_run(tmp_path):
+    run = begin(tmp_path)
+    with pytest.raises(RecipeError, match="start_from uses the recipe of the run"):
+        start_run(start_from=run.path, recipe="best", runs_dir=tmp_path)

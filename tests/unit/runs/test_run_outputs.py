@@ -123,3 +123,20 @@ def test_changed_code_of_ones_own_is_not_evaluated_as_the_run(tmp_path):
         changed.evaluate(data=DATA_WITH_VAL)
     assert run.report == load_run(run.path).report
     assert run.report.loss == report.loss
+
+
+def test_changed_code_of_ones_own_is_no_start(tmp_path):
+    run = start_run(DATA_WITH_VAL, Doubling(), RECIPE, runs_dir=tmp_path, name="own")
+    run.train(progress=False)
+    for source in (run.path, f"{run.path}@2"):
+        with pytest.raises(RunError, match="Your own code computes other outputs than when"):
+            start_run(DATA_WITH_VAL, Doubling(factor=2.0), start_from=source, runs_dir=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own"]
+
+
+def test_damaged_outputs_of_ones_own_module_are_written_again(tmp_path):
+    run = start_run(DATA_WITH_VAL, Doubling(), RECIPE, runs_dir=tmp_path)
+    run.train(progress=False)
+    (run.path / "logits.npz").write_bytes(b"damaged")
+    assert run.evaluate(data=DATA_WITH_VAL).loss == load_run(run.path).report.loss
+    assert run.outputs

@@ -12,7 +12,7 @@ from torch import nn
 import lamina
 from lamina import Parts, Recipe, load_run, start_run
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, LaminaError, RecipeError, RunError
+from lamina.errors import DataError, LaminaError, LaminaWarning, RecipeError, RunError
 from lamina.runs.resuming import make_training
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Epoch
@@ -231,14 +231,16 @@ def test_a_module_of_ones_own_is_a_starting_point(tmp_path):
         ("loaded", {"start_from": loaded}),
         ("given", {"net": build_own(2), "start_from": "own"}),
     ):
-        again = start_run(data=data, runs_dir=tmp_path, name=name, **arguments)
+        parts = Parts(loss=double_loss)
+        again = start_run(data=data, parts=parts, runs_dir=tmp_path, name=name, **arguments)
         record = load_run(again.path).record
         model = make_training(again, data, record).model
         logits = [predict_logits(one, data.test.pixels) for one in (run_model(run), model)]
         assert np.array_equal(*logits)
         assert again.train(progress=False) is not None
     more = color_squares(("blue", "red", "green"), 60, seed=1)
-    wider = start_run(more, build_own(3), start_from=run.path, runs_dir=tmp_path, name="wider")
+    with pytest.warns(LaminaWarning, match="was trained with your own loss, and this training is"):
+        wider = start_run(more, build_own(3), start_from=run.path, runs_dir=tmp_path, name="wider")
     assert wider.record.started_from.new == ("blue",)
     assert lamina.train(more, net=build_own(3), start_from=run, runs_dir=tmp_path, progress=False)
     for module, message in (
@@ -246,7 +248,7 @@ def test_a_module_of_ones_own_is_a_starting_point(tmp_path):
         (nn.Sequential(build_own(2)), "is missing in"),
     ):
         with pytest.raises(RunError, match=f"does not fit the weights of .*{message}"):
-            start_run(data, module, start_from=run.path, runs_dir=tmp_path)
+            start_run(data, module, start_from=run, runs_dir=tmp_path)
     with pytest.raises(LaminaError, match="module must be"):
         load_run(run.path, module=3)
 

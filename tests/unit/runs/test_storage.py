@@ -144,7 +144,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from lamina import files
-from lamina.training import tensors as stored
+from lamina.training import checkpoint as stored
 
 def kill_at(number):
     seen = 0
