@@ -256,7 +256,10 @@ class StartingPoint:
         has_data = dataset.fingerprint == run.record.data.fingerprint
         if run.record.own_module is None or not (has_data and run.folder.weights_file.exists()):
             return
-        model = run.load_model()
+        try:
+            model = run.load_model()
+        except RunError:  # a net that does not fit, of which the caller says more
+            return
         logits = {
             str(split): predict_logits(model, images.pixels[:CHECKED_IMAGES])
             for split, images in dataset.splits.items()

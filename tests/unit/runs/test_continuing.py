@@ -442,7 +442,7 @@ def test_own_code_continues_exactly(tmp_path):
             r"Pass them again in Python, as in start_run\(start_from=.*own@2', parts=Parts\(loss=",
         ),
         (parts, "was trained with your own code"),
-        ({"net": Own(width=5), **parts}, r"does not fit the net: body\.body\.1\.bias has shape"),
+        ({"net": Own(width=5), **parts}, r"does not fit .*: live\.body\.body\.1\.weight has shape"),
         (
             {"net": Own(), **parts, "recipe": dataclasses.replace(RECIPE, weight_decay=0.1)},
             "weight_decay cannot change, because .* own optimizer",
