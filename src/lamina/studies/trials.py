@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60
 worker."""
 OUTAGE_SECONDS = 600.0  # how long a worker waits for its database
 LONGEST_PAUSE_SECONDS = 5.0  # between two attempts to reach the database
+OPENING_PAUSE_SECONDS = 2.0  # before the second attempt to open it
 DATABASE = "study.db"
 LEADING = 5  # trials in the table of the best
 FIRST = 10  # trials with evenly spread values, before the sampler proposes any
@@ -335,16 +337,23 @@ def connect(url: str | None, folder: Path) -> Any:
         options["creator"] = lambda: sqlite3.connect(file, timeout=60)
     else:
         options["connect_args"] = {"connect_timeout": 10, "tcp_user_timeout": 30_000}  # s, ms
+    place = "sqlite://"
+    if url is not None:
+        place = re.sub("^postgres(ql)?://", "postgresql+psycopg://", url)
+    open_storage = partial(
+        optuna.storages.RDBStorage,
+        place,
+        engine_kwargs=options,
+        heartbeat_interval=HEARTBEAT_SECONDS,
+        grace_period=GRACE_SECONDS,
+    )
     try:
         with warnings.catch_warnings(action="ignore"):
-            return optuna.storages.RDBStorage(
-                "sqlite://"
-                if url is None
-                else re.sub("^postgres(ql)?://", "postgresql+psycopg://", url),
-                engine_kwargs=options,
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-            )
+            try:
+                return open_storage()
+            except SQLAlchemyError:  # the server may be restarting
+                time.sleep(OPENING_PAUSE_SECONDS)
+                return open_storage()
     except ArgumentError:
         raise _refuse(url) from None
     except ImportError as error:

@@ -57,9 +57,7 @@ def use(path: Path) -> None:
     run.folder.read_checkpoint()
 
 
-@pytest.mark.parametrize(
-    "name", ["run.json", "report.json", "calibration.json", "history.jsonl", "splits.json"]
-)
+@pytest.mark.parametrize("name", ["run.json", "report.json", "calibration.json", "history.jsonl"])
 def test_any_value_in_a_json_file_is_read_or_refused(name, stored_runs):
     file = stored_runs["finished"] / name
     first, *rest = file.read_text().splitlines() if name == "history.jsonl" else [file.read_text()]
