@@ -323,7 +323,7 @@ def _explain(error: BaseException) -> str:
 def connect(url: str | None, folder: Path) -> Any:
     """Open the database at ``url``, or SQLite in the study's folder; ``RunError`` if that fails."""
     optuna = import_optuna()
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
     # A new connection for each transaction, so that none is left open, or found dead after the
@@ -351,7 +351,7 @@ def connect(url: str | None, folder: Path) -> Any:
         with warnings.catch_warnings(action="ignore"):
             try:
                 return open_storage()
-            except SQLAlchemyError:  # the server may be restarting
+            except OperationalError:  # the server may be restarting
                 time.sleep(OPENING_PAUSE_SECONDS)
                 return open_storage()
     except ArgumentError:
