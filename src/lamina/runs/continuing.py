@@ -28,7 +28,7 @@ from lamina.errors import (
 )
 from lamina.files import METADATA, read_bytes
 from lamina.nets import Net
-from lamina.runs.final import check_own_code
+from lamina.runs.final import ChangedCodeError
 from lamina.runs.folder import pack_checkpoint
 from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
@@ -47,7 +47,7 @@ from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.device import Choice, choose_device
 from lamina.training.loop import AnyNet, Training
 from lamina.training.model import Initial, Model
-from lamina.training.prediction import find_head, predict_logits
+from lamina.training.prediction import find_head
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Home, Recipe, overlay
 from lamina.training.schedule import Fall
@@ -83,8 +83,6 @@ BY_OPTIMIZER = {"optimizer", "momentum", "weight_decay"}
 """Fields that your own optimizer may use in any way, so that its state may not fit others."""
 BY_WEIGHTS = ("normalization", "head")
 """Fields that the final weights of a run depend on."""
-CHECKED_IMAGES = 20
-"""Images of each split whose stored outputs show whether one's own code has changed."""
 INITIAL_FRACTION = 0.5
 LR_FRACTION = 0.1
 """A net that is trained further on new images alone forgets others (docs/your-images.md): less with
@@ -240,7 +238,8 @@ class StartingPoint:
     def begin(self, net: AnyNet, dataset: Dataset, recipe: Recipe, parts: Parts) -> Beginning:
         """Build the training of a new run; raises ``LaminaError`` if something does not fit."""
         self.check_recipe(recipe)
-        self._check_code(dataset)
+        if self.run.record.own_module is not None:
+            self._check_code(dataset)
         if self.epoch is not None:
             checkpoint = read_checkpoint(self.run, self.epoch)
             return self._continue(checkpoint, dataset, recipe, parts)
@@ -251,20 +250,13 @@ class StartingPoint:
         return Beginning(training, started_from, files)
 
     def _check_code(self, dataset: Dataset) -> None:
-        """Raise ``RunError`` if the code of one's own module has changed since the run."""
-        run = self.run
-        has_data = dataset.fingerprint == run.record.data.fingerprint
-        if run.record.own_module is None or not (has_data and run.folder.weights_file.exists()):
-            return
+        """Raise ``ChangedCodeError`` if the code of one's own module has changed since the run."""
         try:
-            model = run.load_model()
-        except RunError:  # a net that does not fit, of which the caller says more
+            dataclasses.replace(self.run, dataset=dataset).load_model()
+        except ChangedCodeError:
+            raise
+        except RunError:  # there are no weights, or they do not fit, of which the caller says more
             return
-        logits = {
-            str(split): predict_logits(model, images.pixels[:CHECKED_IMAGES])
-            for split, images in dataset.splits.items()
-        }
-        check_own_code(run, logits)
 
     def _carry_weights(self, fresh: Model) -> tuple[Initial, StartedFrom]:
         """The run's weights by name and shape; from ``fresh`` the outputs that the run lacks."""

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from lamina.data import Dataset, Images
+from lamina.data.load import find_prepared
 from lamina.errors import DataError, LaminaWarning, RunError, name_some
 from lamina.evaluation.calibration import Calibration, choose_thresholds, fit_temperatures
 from lamina.evaluation.evaluating import score_logits
@@ -21,6 +22,8 @@ from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.runs.folder import RunFolder
 from lamina.targets import MULTI_LABEL, kind_of
+from lamina.training.model import Model
+from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 Predict: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], Float32[np.ndarray, "n k"]]
 """From images to their logits."""
+CHECKED_IMAGES = 20
+"""Images of each split whose stored outputs show whether one's own code has changed."""
 ROUNDING_FRACTION = 0.01
 """Largest difference of the same weights' outputs on two machines, relative to the largest."""
 
@@ -120,8 +125,33 @@ def _calibrate_run(
     return None
 
 
+class ChangedCodeError(RunError):
+    """One's own module computes other outputs than when the run was evaluated."""
+
+
+def check_own_model(run: Run, model: Model) -> None:
+    """Raise ``ChangedCodeError`` if one's own module computes other logits for a few images.
+
+    The images are those of the run's data set, if it was passed, or of its decoded copy. Without
+    them, nothing is checked.
+    """
+    origin = run.record.data
+    if run.record.own_module is None:
+        return
+    dataset = run.dataset
+    if dataset is None or dataset.fingerprint != origin.fingerprint:
+        dataset = find_prepared(origin.source, origin.preparation, origin.fingerprint)
+    if dataset is None:
+        return
+    logits = {
+        str(split): predict_logits(model, images.pixels[:CHECKED_IMAGES])
+        for split, images in dataset.splits.items()
+    }
+    check_own_code(run, logits)
+
+
 def check_own_code(run: Run, predicted: Mapping[str, Float32[np.ndarray, "n k"]]) -> None:
-    """Raise ``RunError`` if one's own module computes other logits than the run has stored.
+    """Raise ``ChangedCodeError`` if one's own module computes other logits than are stored.
 
     ``predicted`` are the logits of the first images of each split, or of all.
     """
@@ -138,7 +168,7 @@ def check_own_code(run: Run, predicted: Mapping[str, Float32[np.ndarray, "n k"]]
         stored = outputs.raw_logits(run.record.task)[: len(logits)]
         difference = np.abs(logits - stored).max()
         if difference > ROUNDING_FRACTION * np.abs(stored).max():
-            raise RunError(
+            raise ChangedCodeError(
                 f"Your own code computes other outputs than when {run.path} was evaluated: for"
                 f" the {split} images they differ by up to {difference:.2g}. Pass the net that was"
                 " trained, or train a new run with this one."

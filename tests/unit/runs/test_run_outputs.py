@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from lamina.evaluation.outputs import Outputs
 from lamina.insight.confusions import measure_losses
 from lamina.runs.run import Run
 from lamina.training.prediction import predict_logits
+from support.commands import run_lamina, run_well
 from support.runs import DATA, NET, RECIPE, finish_run, images_of
 
 VAL = images_of("val").take(range(7))
@@ -140,3 +142,28 @@ def test_damaged_outputs_of_ones_own_module_are_written_again(tmp_path):
     (run.path / "logits.npz").write_bytes(b"damaged")
     assert run.evaluate(data=DATA_WITH_VAL).loss == load_run(run.path).report.loss
     assert run.outputs
+
+
+def test_changed_code_of_ones_own_neither_predicts_nor_explains(tmp_path, workplace):
+    source = Path("own.py")
+    code = """
+import torch
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+
+    def forward(self, images):
+        return self.layer(images)
+"""
+    source.write_text(code)
+    train_words = ["own.py", "--data", "shapes", "--size", "8", "--epochs", "1", "--name", "own"]
+    run_well("train", *train_words)
+    run_well("evaluate", "own", "--net", "own.py")
+    source.write_text(code.replace("self.layer(images)", "self.layer(images.flip(3))"))
+    for words in (["evaluate", "own"], ["inspect", "own"], ["export", "own", "own.onnx"]):
+        refused = run_lamina(*words, "--net", "own.py")
+        assert refused.returncode == 2
+        assert "Your own code computes other outputs than when" in refused.stderr
