@@ -270,7 +270,7 @@ class Course:
         """Record how the training ends, where that is not as its recipe says."""
         schedule = self._training.schedule
         end = LateEnd(schedule.epochs, schedule.falls)
-        self._saver.attempt(lambda: self._run.write_record(late_end=end))
+        self._saver.attempt(lambda: self._run.folder.change_record(late_end=end))
 
     def _save_before_fall(self) -> None:
         """Keep the checkpoint from which more epochs can be trained."""

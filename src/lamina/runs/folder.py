@@ -8,6 +8,7 @@ renamed. Nothing is pickled or executed.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,6 +127,10 @@ class RunFolder:
     def write_record(self, record: RunRecord) -> None:
         with self.writing():
             write_json(self.record_file, record_to_json(record))
+
+    def change_record(self, **changes: Any) -> None:
+        """Replace values of ``run.json``."""
+        self.write_record(dataclasses.replace(self.read_record(), **changes))
 
     def append_row(self, row: Mapping[str, Any]) -> None:
         with self.writing():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import threading
 from collections.abc import Generator, Iterable, Iterator
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -217,7 +216,7 @@ class Run:
             if rewind_on_nan is None:
                 rewind_on_nan = lead_value(self.record.rewind_on_nan)
             else:
-                by_leader(lambda: self.write_record(rewind_on_nan=rewind_on_nan))
+                by_leader(lambda: self.folder.change_record(rewind_on_nan=rewind_on_nan))
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.schedule.epochs)
             limit: TimeLimit | None = None
@@ -371,10 +370,6 @@ class Run:
             if problem.reason != OTHER_FILE:
                 predictions.append(Prediction(problem.path, problem=problem.reason))
         return predictions
-
-    def write_record(self, **changes: Any) -> None:
-        """Change values of ``run.json``."""
-        self.folder.write_record(dataclasses.replace(self.record, **changes))
 
     def load_model(self) -> Model:
         """The trained model, on the CPU, in eval mode, calibrated if the run has temperatures.

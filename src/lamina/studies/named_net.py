@@ -35,9 +35,8 @@ IterTrain: TypeAlias = Callable[..., Generator[RunEvent, None, None]]
 def start_by_command(command: Sequence[str], *arguments: Any, **options: Any) -> Run:
     """``start_run``, with the words of the command line in the record."""
     run = start_run(*arguments, **options)
-    record = replace(run.record, command=tuple(command))
-    by_leader(lambda: run.folder.write_record(record))
-    return replace(run, first_record=record)
+    by_leader(lambda: run.folder.change_record(command=tuple(command)))
+    return run
 
 
 def fit_experiment(
@@ -132,7 +131,7 @@ def iter_candidate(
             replace(one, epochs=recipe.epochs, seconds=seconds) if one.verdict == CHOSEN else one
             for one in considered
         ]
-        run.write_record(considered=tuple(considered))
+        run.folder.change_record(considered=tuple(considered))
     yield Started(run)
     until = None if deadline is None else deadline.at - candidate.ending_seconds()
     yield from train(run, until=until, is_open=candidate.is_open)
