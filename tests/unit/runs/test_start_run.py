@@ -59,7 +59,8 @@ def test_a_function_makes_the_net_with_weights_from_the_seed_of_the_recipe(tmp_p
         start_run(DATA, lambda width: NET, RECIPE, runs_dir=tmp_path)
 
 
-def test_a_recipe_has_a_name_and_own_parts_replace_its_fields(tmp_path):
+def test_a_recipe_has_a_name_and_own_parts_replace_its_fields(tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     images = DATA.train
     named = load_recipe("cnn-s", "quick")
     run = start_run(squares(32, 32), "cnn-s", "quick", runs_dir=tmp_path)

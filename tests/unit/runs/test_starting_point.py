@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -220,7 +221,7 @@ def build_own(outputs: int, width: int = 4) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(108, width), nn.ReLU(), nn.Linear(width, outputs))
 
 
-def test_a_module_of_ones_own_is_a_starting_point(tmp_path):
+def test_a_module_of_ones_own_is_a_starting_point(tmp_path, monkeypatch):
     data = color_squares(("green", "red"), 40)
     run = start_run(
         data, build_own(2), RECIPE, runs_dir=tmp_path, name="own", parts=Parts(loss=double_loss)
@@ -249,6 +250,7 @@ def test_a_module_of_ones_own_is_a_starting_point(tmp_path):
     ):
         with pytest.raises(RunError, match=f"does not fit the weights of .*{message}"):
             start_run(data, module, start_from=run, runs_dir=tmp_path)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(LaminaError, match="module must be"):
         load_run(run.path, module=3)
 
