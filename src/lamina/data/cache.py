@@ -147,28 +147,40 @@ class CachedCopy:
 
 def list_cached() -> list[CachedCopy]:
     """The decoded copies in the cache, the least recently used first."""
-    found = []
     if cache_folder().is_file():
         raise DataError(f"The cache {cache_folder()} is a file. Set LAMINA_CACHE to a folder.")
+    used_times = dict[CachedCopy, float]()
     for folder in cache_folder().glob(f"*-{'[0-9a-f]' * KEY_LETTERS}/"):
-        pixels_file, digest_file, shape = (
-            folder / "pixels.npy",
-            folder / "digest.json",
-            tuple[int, ...](),
-        )
-        is_whole = not folder.name.startswith(".") and digest_file.exists() and pixels_file.exists()
-        with suppress(FileNotFoundError):  # another process may be removing it
-            # numpy raises many kinds for a damaged header
-            with suppress(Exception), pixels_file.open("rb") as file:
-                shape = read_shape(file)
-            source_file = folder / "source.txt"
-            source = source_file.read_text(**ENCODING) if source_file.exists() else folder.name
-            size_bytes = sum(file.stat().st_size for file in folder.iterdir())
-            used = (digest_file if is_whole else folder).stat().st_mtime
-            last_used = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(used))
-            state = "" if is_whole else UNFINISHED
-            found.append((used, CachedCopy(folder, source, shape, size_bytes, last_used, state)))
-    return [copy for _, copy in sorted(found, key=lambda pair: pair[0])]
+        # Another process may rename a file of the copy meanwhile, finish it (without the dot), or
+        # remove it.
+        for name in (folder.name, folder.name.removeprefix("."), folder.name):
+            with suppress(FileNotFoundError):
+                copy, used = _describe_copy(folder.with_name(name))
+                used_times[copy] = used
+                break
+    return sorted(used_times, key=used_times.__getitem__)
+
+
+def _describe_copy(folder: Path) -> tuple[CachedCopy, float]:
+    """A copy, and when it was used last."""
+    pixels_file = folder / "pixels.npy"
+    digest_file = folder / "digest.json"
+    source_file = folder / "source.txt"
+    is_whole = not folder.name.startswith(".") and digest_file.exists() and pixels_file.exists()
+    shape: tuple[int, ...] = ()
+    # numpy raises many kinds for a damaged header
+    with suppress(Exception), pixels_file.open("rb") as file:
+        shape = read_shape(file)
+    used = (digest_file if is_whole else folder).stat().st_mtime
+    copy = CachedCopy(
+        folder=folder,
+        source=source_file.read_text(**ENCODING) if source_file.exists() else folder.name,
+        shape=shape,
+        size_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+        last_used=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(used)),
+        state="" if is_whole else UNFINISHED,
+    )
+    return copy, used
 
 
 def format_size(size_bytes: int) -> str:

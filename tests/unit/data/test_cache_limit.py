@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,22 @@ def test_a_copy_removed_in_use_would_still_be_whole(sources, image_set, cache) -
     for file in cache.glob("a-*/*"):
         file.unlink()
     np.testing.assert_array_equal(pixels, image_set.select("train")[0])
+
+
+def test_a_copy_that_is_finished_while_the_cache_is_listed_is_counted(
+    sources, cache, monkeypatch
+) -> None:
+    (folder,) = cache.glob("a-*")
+    unfinished = folder.rename(folder.with_name(f".{folder.name}"))
+    list_files = Path.iterdir
+
+    def finish(path: Path) -> Iterator[Path]:
+        if path == unfinished:
+            unfinished.rename(folder)
+        return list_files(path)
+
+    monkeypatch.setattr(Path, "iterdir", finish)
+    assert list_stems() == ["a", "b", "c"]
 
 
 @pytest.mark.slow
