@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,18 @@ import pytest
 import torch
 
 from lamina import Preparation, load_data, load_run, zoo
-from support.commands import events, run_from_now, run_process, run_refused, run_well, start_process
+from lamina.cli.session import play
+from lamina.cli.terminal import Terminal
+from lamina.evaluation.reports import Report
+from support.commands import (
+    events,
+    run_from_now,
+    run_process,
+    run_refused,
+    run_well,
+    start_process,
+    train_once,
+)
 from support.images import write_images
 
 
@@ -53,6 +66,21 @@ def test_the_first_interrupt_of_a_training_with_a_time_limit_finishes_it(workpla
     assert (result["stopped_by"], result["epochs_done"]) == (None, result["epochs"])
     assert result["test_accuracy"] >= 0.5
     assert load_run("runs/asked").is_finished
+
+
+def test_an_interrupt_while_an_epoch_is_saved_finishes_the_training(workplace, image_set):
+    run = load_run(train_once("mlp", image_set, "--epochs", "4", "--device", "cpu"))
+    finish = threading.Event()
+
+    def train() -> Generator[Report, None, None]:
+        assert run.report is not None
+        yield run.report
+        signal.raise_signal(signal.SIGINT)
+
+    terminal = Terminal(as_json=True, emits_progress=True)
+    _, received = play(train(), terminal, lambda *_: None, run=run, finish=finish)
+    assert finish.is_set()
+    assert received is None
 
 
 @pytest.mark.slow

@@ -62,6 +62,9 @@ IN_TRAINING = (
 immediately."""
 
 
+LATE = (Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
+"""After these events, a training can end early; a report comes before its epoch is saved."""
+
 join_group = group.join_group
 count_processes = group.size
 
@@ -97,7 +100,7 @@ def play(
 
     def ask_to_finish() -> bool:
         nonlocal has_asked
-        is_late = isinstance(event, Step | Epoch | Diagnosis | Rewind | Cooldown) and bool(runs)
+        is_late = isinstance(event, LATE) and bool(runs)
         can_finish = is_late and (terminal.emits_progress or can_end_late(runs[-1].record.recipe))
         if finish is None or has_asked or not can_finish:
             return False
