@@ -12,7 +12,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -307,8 +307,9 @@ def remove_unfinished(runs_dir: Path) -> None:
     latest = time.time() - UNFINISHED_SECONDS
     for folder in runs_dir.glob(".*"):
         is_temporary = re.fullmatch(r"\.[0-9a-f]{16}", folder.name) is not None
-        if is_temporary and folder.stat().st_mtime < latest:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process may have renamed it to its run's name
+            if is_temporary and folder.stat().st_mtime < latest:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

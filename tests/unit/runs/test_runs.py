@@ -94,6 +94,11 @@ def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
     assert all(load_run(path).record == record for path in paths)
 
 
+def test_a_folder_that_vanishes_while_a_run_is_created_does_not_matter(tmp_path, record):
+    (tmp_path / f".{'a' * 16}").symlink_to("renamed")  # is listed, but is not there
+    assert load_run(create_folder(tmp_path, record)).record == record
+
+
 def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
     before = (run.path / "run.json").read_bytes()
     resume = f"lamina resume {run.path} (in Python, load_run({str(run.path)!r}).train())"
