@@ -103,16 +103,20 @@ def call_order(model: Model, paths: Iterable[str]) -> dict[str, torch.Size]:
     def note(path: str, _: Tensor, output: Tensor) -> None:
         called[path] = output.shape[1:]
 
+    with torch.inference_mode():
+        pass_black(model, paths, note)
+    return called
+
+
+def pass_black(
+    model: Model, paths: Iterable[str], see: Callable[[str, Tensor, Tensor], Tensor | None]
+) -> Tensor:
+    """The logits (1, K) of a black image, while the modules at ``paths`` are watched."""
     channels, height, width = model.in_shape
     black = torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device)
-    with (
-        torch.inference_mode(),
-        eval_mode(model),
-        seeded(0, model.device),
-        watch(model, paths, note),
-    ):
-        model(black)
-    return called
+    with eval_mode(model), seeded(0, model.device), watch(model, paths, see):
+        logits: Tensor = model(black)
+    return logits
 
 
 def find_paths(model: Model, layers: Iterable[Any]) -> dict[Any, str]:

@@ -14,9 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from lamina.data.images import Progress
 from lamina.errors import NetError
 from lamina.kernels.norm_act import ACTIVATIONS, BATCH_NORMS, has_hooks
-from lamina.training.hooks import watch
+from lamina.training.hooks import pass_black, watch
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
-from lamina.training.randomness import seeded
 from lamina.training.task import Features, LogitsArray, Pixels, PixelTensor
 
 MOST_FEATURES = 4096
@@ -104,15 +103,8 @@ def find_head(model: Model) -> str:
         outputs[path] = output if output.requires_grad else output.detach().requires_grad_()
         return outputs[path].clone()  # because a later layer may work in place
 
-    channels, height, width = model.in_shape
-    black = torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device)
-    with (
-        torch.enable_grad(),
-        eval_mode(model),
-        seeded(0, model.device),
-        watch(model, layers, note),
-    ):
-        logits = model(black)
+    with torch.enable_grad():
+        logits = pass_black(model, layers, note)
     gradients: tuple[Tensor | None, ...] = ()
     if outputs and logits.requires_grad:
         gradients = torch.autograd.grad(logits.sum(), list(outputs.values()), allow_unused=True)
