@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from lamina.data.duplicates import digest_rows
 from lamina.data.groups import check_divisible
 from lamina.data.images import Dataset, Images
 from lamina.data.splits import deal
@@ -48,11 +47,9 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
     held = np.flatnonzero(parts == fold - 1)
     kept, left_out = np.flatnonzero(parts != fold - 1), 0
     if fold:
-        digests = digest_rows(pool.pixels)
-        seen = {digests[row] for row in held.tolist()}
-        others = len(kept)
-        kept = np.array([row for row in kept.tolist() if digests[row] not in seen], np.int64)
-        left_out = others - len(kept)
+        digests = pool.frame["digest"]
+        is_copy = digests[kept].is_in(digests[held].implode()).to_numpy()
+        kept, left_out = kept[~is_copy], int(is_copy.sum())
     rule = (
         f"fold {fold} of {folds} held out as test" if fold else "trains on train and val together"
     )
@@ -62,11 +59,6 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
     digest = hashlib.blake2b(
         f"{dataset.fingerprint} {fold} {kept.tolist()}".encode(), digest_size=16
     )
-    leaks = [
-        replace(leak, twin_split="train")
-        for leak in dataset.leaks
-        if leak.split == "test" and not fold
-    ]
     return replace(
         dataset,
         fingerprint=digest.hexdigest(),
@@ -74,7 +66,6 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
         val=None,
         test=replace(pool.take(held), split="test") if fold else dataset.test,
         split_rule=f"{rule}; {dataset.split_rule}",
-        leaks=tuple(leaks),
         preparation=replace(dataset.preparation, fold=f"{fold}/{folds}"),
     )
 
@@ -103,7 +94,6 @@ def _join(dataset: Dataset) -> Images:
     train, val = dataset.train, dataset.val
     if val is None:
         return train
-    one, other = train.original_sizes_px, val.original_sizes_px
     names = (*train.names, *val.names)
     if len(set(names)) < len(names):
         names = tuple(f"{images.split}/{name}" for images in (train, val) for name in images.names)
@@ -112,6 +102,11 @@ def _join(dataset: Dataset) -> Images:
         pixels=np.concatenate([train.pixels, val.pixels]),
         targets=np.concatenate([train.targets, val.targets]),
         names=names,
-        original_sizes_px=None if one is None or other is None else np.concatenate([one, other]),
+        original_sizes_px=_concatenate(train.original_sizes_px, val.original_sizes_px),
         groups=(*train.groups, *val.groups),
+        digests=_concatenate(train.digests, val.digests),
     )
+
+
+def _concatenate(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    return None if first is None or second is None else np.concatenate([first, second])

@@ -7,14 +7,23 @@ import reprlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import polars as pl
 from jaxtyping import Int32, Int64, UInt8
 
 from lamina.data.arrays import has_only_0_and_1, to_array, to_pixels, to_targets
 from lamina.data.corrections import UNCORRECTED, Effect
-from lamina.data.duplicates import Leak, describe_leaks, digest_rows, list_leaks
+from lamina.data.duplicates import (
+    Leak,
+    describe_leaks,
+    digest_rows,
+    find_leaks,
+    frame_digests,
+    group_duplicates,
+)
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.splits import SPLITS, Split
 from lamina.data.thumbnails import encode_png, make_tile
@@ -61,6 +70,7 @@ class Images:
         split: ``train``, ``val`` or ``test``.
         original_sizes_px: int32 (N, 2), height and width before resizing; ``None`` if unknown.
         groups: the group of each image, such as its patient; empty if images are not grouped.
+        digests: uint8 (N, 16), a digest of each image's pixels; ``None`` if not computed yet.
 
     Raises:
         DataError: the parts do not match each other.
@@ -77,6 +87,7 @@ class Images:
     split: Split
     original_sizes_px: Int32[np.ndarray, "n 2"] | None = None
     groups: tuple[str, ...] = ()
+    digests: UInt8[np.ndarray, "n 16"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("pixels", "targets"):
@@ -208,14 +219,15 @@ class Images:
             tuple(each[row] for row in rows) if each else () for each in (self.names, self.groups)
         )
         sizes = None if self.original_sizes_px is None else self.original_sizes_px[rows]
-        pixels, targets = self.pixels[rows], self.targets[rows]
+        digests = None if self.digests is None else self.digests[rows]
         return replace(
             self,
-            pixels=pixels,
-            targets=targets,
+            pixels=self.pixels[rows],
+            targets=self.targets[rows],
             names=names,
             original_sizes_px=sizes,
             groups=groups,
+            digests=digests,
         )
 
     def take_evenly(self, count: int) -> Images:
@@ -231,6 +243,20 @@ class Images:
     def kind(self) -> Kind:
         """The kind of target, such as ``single-label``."""
         return kind_of(self.targets)
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """A row for each image, with the columns ``split``, ``name``, ``group`` and ``digest``."""
+        digests = self.digests
+        if digests is None:
+            digests = digest_rows(self.pixels)
+        groups = self.groups or [None] * len(self)
+        columns = {
+            "name": pl.Series(self.names, dtype=pl.String),
+            "group": pl.Series(groups, dtype=pl.String),
+            "digest": frame_digests(digests),
+        }
+        return pl.DataFrame(columns).select(pl.lit(self.split).alias("split"), pl.all())
 
     def target_counts(self) -> dict[str, int]:
         """The number of images by class, by label, or by no and yes; empty for regression."""
@@ -278,9 +304,6 @@ class Dataset:
         resize: as in ``Preparation``.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
-        leaks: the images that are in two splits.
-        conflicts: the number of groups of identical images with different targets, counted when
-            images are decoded; 0 for arrays in memory.
         conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would
             reject.
         corrections: the effect of ``Preparation.labels_from`` and ``Preparation.exclude``.
@@ -302,8 +325,6 @@ class Dataset:
     resize: Resize = "crop"
     split_rule: str = "from the source"
     target_reason: str = "from the source"
-    leaks: tuple[Leak, ...] = ()
-    conflicts: int = 0
     conversions: tuple[str, ...] = ()
     corrections: Effect = UNCORRECTED
     source: str = ""
@@ -374,9 +395,8 @@ class Dataset:
         dataset = cls("arrays", digest.hexdigest(), replace(train, split="train"), val, test)
         for _, _, message in list_gaps(dataset):
             warnings.warn(message, LaminaWarning, stacklevel=2)
-        if len(dataset.splits) > 1 and (leaks := _find_own_leaks(dataset.splits)):
-            warnings.warn(describe_leaks(leaks), LaminaWarning, stacklevel=2)
-            return replace(dataset, leaks=leaks)
+        if dataset.leaks:
+            warnings.warn(describe_leaks(dataset.leaks), LaminaWarning, stacklevel=2)
         return dataset
 
     @property
@@ -384,6 +404,29 @@ class Dataset:
         """The non-empty splits by name, in the order train, val, test."""
         pairs = zip(SPLITS, (self.train, self.val, self.test), strict=True)
         return {split: images for split, images in pairs if images is not None and len(images)}
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """A row for each image of all splits, with the columns of :attr:`Images.frame`."""
+        return pl.concat([images.frame for images in self.splits.values()])
+
+    @cached_property
+    def leaks(self) -> tuple[Leak, ...]:
+        """The images that are in two splits."""
+        if len(self.splits) < 2:
+            return ()
+        leaks, names = find_leaks(self.frame), self.frame["name"]
+        return tuple(
+            Leak(names[place], split, names[twin], twin_split)
+            for place, split, twin, twin_split in leaks.rows()
+        )
+
+    @cached_property
+    def conflicts(self) -> int:
+        """The number of groups of identical images with different targets."""
+        targets = np.concatenate([images.targets for images in self.splits.values()])
+        groups = group_duplicates(self.frame["digest"])
+        return sum(len(np.unique(targets[list(places)], axis=0)) > 1 for places in groups)
 
     def __repr__(self) -> str:
         counts = (
@@ -416,14 +459,6 @@ def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
             message = f"{split} has no images of {name_some(missing)}, so {effect}. Add some."
             found.append((split, len(missing), message))
     return found
-
-
-def _find_own_leaks(splits: Mapping[Split, Images]) -> tuple[Leak, ...]:
-    digests = [digest for images in splits.values() for digest in digest_rows(images.pixels)]
-    names = [name for images in splits.values() for name in images.names]
-    return list_leaks(
-        [split for split, images in splits.items() for _ in images.names], names, digests
-    )
 
 
 def _count_rows(splits: Mapping[Split, Images]) -> list[tuple[str, ...]]:

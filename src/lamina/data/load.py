@@ -249,6 +249,7 @@ def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = N
             images,
             pixels=fit_pixels(images.pixels, side_px, dataset.resize),
             original_sizes_px=None,
+            digests=None,
         )
         for split, images in dataset.splits.items()
     }
@@ -259,9 +260,8 @@ def resize_images(images: Images, side_px: int, resize: Resize = "crop") -> Imag
     """Resize images to squares, unless their shorter side already is ``side_px``."""
     if min(images.shape[1:]) == side_px:
         return images
-    return replace(
-        images, pixels=fit_pixels(images.pixels, side_px, resize), original_sizes_px=None
-    )
+    pixels = fit_pixels(images.pixels, side_px, resize)
+    return replace(images, pixels=pixels, original_sizes_px=None, digests=None)
 
 
 def _has_same_targets(one: Dataset, other: Dataset) -> bool:

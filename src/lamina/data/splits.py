@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Literal
 
 from lamina.data.preparation import Preparation
@@ -138,53 +138,6 @@ def deal(
     return found
 
 
-def unite_duplicates(
-    splits: Sequence[Split],
-    given: Sequence[Split | None],
-    digests: Sequence[Hashable],
-    groups: Sequence[Hashable] = (),
-) -> list[Split]:
-    """Move identical images with their groups to the split of the first, if splits were drawn."""
-    parents: dict[Hashable, Hashable] = {}
-
-    def find(key: Hashable) -> Hashable:
-        while (parent := parents.setdefault(key, key)) != key:
-            parents[key] = key = parents[parent]
-        return key
-
-    rows = list(zip(splits, given, digests, groups or digests, strict=True))
-    movable = [own in (None, "train") for _, own, _, _ in rows]
-    for (_, _, digest, group), is_movable in zip(rows, movable, strict=True):
-        if is_movable:
-            parents[find(("pixels", digest))] = find(("group", group))
-    first: dict[Hashable, Split] = {}
-    for (split, _, _, group), is_movable in zip(rows, movable, strict=True):
-        if is_movable:
-            first.setdefault(find(("group", group)), split)
-    return [
-        first[find(("group", group))] if is_movable else split
-        for (split, _, _, group), is_movable in zip(rows, movable, strict=True)
-    ]
-
-
-def order_by_split(splits: Sequence[Split]) -> list[int]:
-    """The indices ordered by split, and in their original order within each."""
-    return sorted(range(len(splits)), key=lambda place: SPLITS.index(splits[place]))
-
-
-def find_leaks(
-    splits: Sequence[Split], duplicates: Sequence[Sequence[int]]
-) -> Iterator[tuple[Split, Split, dict[int, int]]]:
-    """Held-out and earlier splits, with the indices of images in both and of their twins."""
-    for split, earlier in LEAKS:
-        twins: dict[int, int] = {}
-        for group in duplicates:
-            first = next((place for place in group if splits[place] == earlier), None)
-            if first is not None:
-                twins |= {place: first for place in group if splits[place] == split}
-        yield split, earlier, twins
-
-
 def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[Split, float, bool]]:
     """The splits to draw, each with its fraction and whether it was requested."""
     test, val = preparation.test_fraction, preparation.val_fraction
@@ -228,6 +181,4 @@ def _draw(groups: Sequence[Sequence[int]], splits: Sequence[Split], fraction: fl
 
 
 def _digest(seed: int, name: str) -> bytes:
-    return hashlib.blake2b(
-        f"{seed}\0{name}".encode("utf-8", "surrogateescape"), digest_size=8
-    ).digest()
+    return hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from lamina.data.cache import keep_within_limit, read_shape
 from lamina.data.decoding import (
@@ -30,7 +31,7 @@ from lamina.data.decoding import (
 from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
 from lamina.data.preparation import Resize
-from lamina.data.sources.listing import Pixels
+from lamina.data.sources.listing import Pixels, show_name
 from lamina.errors import DataError
 
 MIXED_SIZES_SIDE_PX = 64
@@ -49,15 +50,15 @@ KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Decoded(NamedTuple):
-    """One image's row in ``pixels.npy``, its stored size, and the reason if decoding failed."""
-
-    row: int
-    content: str  # digest of the encoded bytes, or of the pixels before they were resized
-    reason: str = ""
-    height: int = 0
-    width: int = 0
-    pixel_digest: str = ""  # of the row
+DECODED: dict[str, Any] = {
+    "row": pl.Int64,  # in pixels.npy
+    "content": pl.String,  # digest of the encoded bytes, or of the pixels before they were resized
+    "reason": pl.String,  # why decoding failed
+    "height_px": pl.Int32,  # as stored
+    "width_px": pl.Int32,
+    "digest": pl.String,  # of the row's pixels
+}
+"""The columns that decoding adds."""
 
 
 class _SizesDifferError(Exception):
@@ -80,8 +81,11 @@ def decode_images(
     size_px: int | None,
     resize: Resize,
     progress: Progress,
-) -> tuple[list[Decoded], int | None]:
-    """Decode images to RGB into ``folder/pixels.npy``; the size is ``None`` if all kept theirs."""
+) -> tuple[pl.DataFrame, int | None]:
+    """Decode images to RGB into ``folder/pixels.npy``; the size is ``None`` if all kept theirs.
+
+    The frame has a row for each image, with the columns ``DECODED``.
+    """
     if size_px is None:
         sizes = _sample_sizes(images)
         if len(sizes) == 1 and max(max(size) for size in sizes) <= OWN_SIZE_LIMIT_PX:
@@ -97,7 +101,7 @@ def _decode_at(
     images: Sequence[EncodedImage],
     folder: Path,
     progress: Progress,
-) -> list[Decoded]:
+) -> pl.DataFrame:
     start_array(folder / "pixels.npy", (len(images), *size, 3))
     jobs = [
         _Job(
@@ -113,29 +117,31 @@ def _decode_at(
     for count in _decode_here(jobs[0]) if len(jobs) == 1 else _decode_in_workers(jobs, folder):
         done += count
         progress(done, len(images))
-    found: list[Decoded] = []
+    results: list[list[object]] = []
     for job in jobs:
-        found += (
-            Decoded(*fields) for fields in json.loads(Path(job.result_file).read_text("utf-8"))
-        )
+        results += json.loads(Path(job.result_file).read_text("utf-8"))
         Path(job.result_file).unlink()
-    found.sort()
-    if all(one.reason for one in found):
-        first = f"{images[0].name} ({found[0].reason})"
+    decoded = _frame_decoded(results)
+    if decoded["reason"].null_count() == 0:
+        first = f"{images[0].name} ({decoded['reason'][0]})"
         raise DataError(
             f"Cannot read any of the {len(images)} images; the first is {first}. Check the files."
         )
-    return found
+    return decoded
 
 
-def store_pixels(
-    pixels: Pixels, folder: Path, size_px: int | None, resize: Resize
-) -> list[Decoded]:
+def _frame_decoded(results: Sequence[Sequence[object]]) -> pl.DataFrame:
+    frame = pl.DataFrame(results, schema=DECODED, orient="row").sort("row")
+    return frame.with_columns(pl.col("digest").str.decode("hex"))
+
+
+def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resize) -> pl.DataFrame:
+    """Store decoded images in ``folder/pixels.npy``; the frame is as of :func:`decode_images`."""
     count, height, width, channels = pixels.shape
     size = (height, width) if size_px is None else (size_px, size_px)
     file = folder / "pixels.npy"
     offset_bytes = start_array(file, (count, *size, channels))
-    found: list[Decoded] = []
+    results: list[list[object]] = []
     with file.open("r+b") as rows:
         rows.seek(offset_bytes)
         for block in pixels.blocks():
@@ -146,8 +152,11 @@ def store_pixels(
             digests = digest_rows(fitted)
             contents = digests if size_px is None else digest_rows(block)
             for content, digest in zip(contents, digests, strict=True):
-                found.append(Decoded(len(found), content, "", height, width, digest))
-    return found
+                row = len(results)
+                results.append(
+                    [row, bytes(content).hex(), None, height, width, bytes(digest).hex()]
+                )
+    return _frame_decoded(results)
 
 
 def count_workers(images: Sequence[EncodedImage]) -> int:
@@ -188,7 +197,7 @@ def _sample_sizes(images: Sequence[EncodedImage]) -> set[tuple[int, int]]:
 
 def _decode_here(job: _Job) -> Iterator[int]:
     """Decode the images of a job into their rows; yield how many since the last yield."""
-    found: list[Decoded] = []
+    results: list[list[object]] = []
     with Path(job.folder, "pixels.npy").open("r+b") as rows, ImageReader() as reader:
         _, height, width, channels = read_shape(rows)
         offset_bytes, row_bytes = rows.tell(), height * width * channels
@@ -205,12 +214,12 @@ def _decode_here(job: _Job) -> Iterator[int]:
                 if pixels.shape != (height, width, channels):
                     raise _SizesDifferError
                 written = pixels.tobytes()
-                found.append(Decoded(row, _digest(data), "", *stored_size_px, _digest(written)))
+                results.append([row, _digest(data), None, *stored_size_px, _digest(written)])
             except BadImageError as error:
                 written = bytes(row_bytes)
-                found.append(Decoded(row, _digest(data), str(error)))
+                results.append([row, _digest(data), show_name(str(error)), 0, 0, ""])
             rows.write(written)
-    Path(job.result_file).write_text(json.dumps(found), "utf-8")
+    Path(job.result_file).write_text(json.dumps(results), "utf-8")
     yield (len(job.rows) - 1) % IMAGES_PER_BLOCK + 1
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from lamina.data import Images
 from lamina.data.arrays import to_pixels
-from lamina.data.duplicates import digest_rows, group_duplicates
+from lamina.data.duplicates import digest_rows, frame_digests, group_duplicates
 from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
@@ -156,7 +157,8 @@ def group_copies(
     pixels: UInt8[np.ndarray, "n h w c"], pairs: Sequence[Pair], given: Sequence[str] = ()
 ) -> list[int]:
     """For each image, the first one linked by near-duplicates, equal pixels or ``given`` groups."""
-    groups = [*group_duplicates(digest_rows(pixels)), *group_duplicates(given)]
+    digests = frame_digests(digest_rows(pixels))
+    groups = [*group_duplicates(digests), *group_duplicates(pl.Series(given, dtype=pl.String))]
     identical = [Pair(first, row, 0.0, False) for first, *others in groups for row in others]
     return group_pairs(len(pixels), [*pairs, *identical])
 

@@ -43,9 +43,9 @@ def test_every_layout_gives_the_same_images_and_classes(
     np.testing.assert_array_equal(
         source.pixels, np.concatenate([pixels for pixels, _ in parts.values()])
     )
-    assert source.labels == {
-        "label": [CLASSES[one] for _, targets in parts.values() for one in targets]
-    }
+    np.testing.assert_array_equal(
+        source.targets, np.concatenate([targets for _, targets in parts.values()])
+    )
     assert source.splits == [split for split, (pixels, _) in parts.items() for _ in pixels]
     assert source.target_names == CLASSES
     assert (source.names[0], source.names[-1]) == ("train/00000", "test/00005")
@@ -58,40 +58,45 @@ def test_one_pair_of_arrays_has_no_split(keys: tuple[str, str], tmp_path: Path) 
     path = save(tmp_path, **{keys[0]: gray_noise(3), keys[1]: np.array([4, 0, 2])})
     source = read_arrays(path)
     np.testing.assert_array_equal(source.pixels[..., 0], gray_noise(3))
-    assert source.labels == {"label": [4, 0, 2]}
+    assert source.targets.tolist() == [[4.0], [0.0], [2.0]]
     assert source.splits == [None, None, None]
     assert source.names == ["00000", "00001", "00002"]
-    assert source.target_names is None
-    assert source.label_reason == f"array {keys[1]}"
+    assert source.target_names == ("label",)
+    assert source.target_reason.endswith(f", from array {keys[1]}")
 
 
 @pytest.mark.parametrize(
-    ("labels", "expected"),
+    ("labels", "names", "targets"),
     [
-        (np.array([True, False]), {"label": [True, False]}),
-        (np.array(["cat", "dog"]), {"label": ["cat", "dog"]}),
-        (np.array([b"cat", b"dog"]), {"label": ["cat", "dog"]}),
-        (np.array([0.5, np.nan]), {"label": [0.5, None]}),
-        (np.array([[7], [8]], np.uint8), {"label": [7, 8]}),
-        (np.array([[0, 1, 0], [1, 0, 0]], np.float32), {"label": [1, 0]}),
+        (np.array([True, False]), ("label",), [True, False]),
+        (np.array(["cat", "dog"]), ("cat", "dog"), [0, 1]),
+        (np.array([b"cat", b"dog"]), ("cat", "dog"), [0, 1]),
+        (np.array([0.5, 0.25]), ("label",), [[0.5], [0.25]]),
+        (np.array([[7], [8]], np.uint8), ("7", "8"), [0, 1]),
+        (np.array([[0, 1, 0], [1, 0, 0]], np.float32), ("0", "1"), [1, 0]),
         (
             np.array([[0, 1, 1], [1, 0, 0]]),
-            {"label_0": [0, 1], "label_1": [1, 0], "label_2": [1, 0]},
+            ("label_0", "label_1", "label_2"),
+            [[False, True, True], [True, False, False]],
         ),
-        (np.array([[0.5, 2], [1, np.nan]]), {"label_0": [0.5, 1.0], "label_1": [2.0, None]}),
+        (np.array([[0.5, 2], [1, 3]]), ("label_0", "label_1"), [[0.5, 2], [1, 3]]),
         (
             np.array([[True, True], [False, False]]),
-            {"label_0": [True, False], "label_1": [True, False]},
+            ("label_0", "label_1"),
+            [[True, True], [False, False]],
         ),
     ],
 )
-def test_labels_come_as_plain_values_by_column(
-    labels: np.ndarray, expected, tmp_path: Path
+def test_labels_become_targets(
+    labels: np.ndarray, names: tuple[str, ...], targets: list, tmp_path: Path
 ) -> None:
-    found = read_arrays(save(tmp_path, images=gray_noise(2), labels=labels)).labels
-    assert found == expected
-    for column, values in found.items():
-        assert [type(value) for value in values] == [type(value) for value in expected[column]]
+    source = read_arrays(save(tmp_path, images=gray_noise(2), labels=labels))
+    assert (source.target_names, source.targets.tolist()) == (names, targets)
+
+
+def test_a_missing_number_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, images=gray_noise(2), labels=np.array([0.5, np.nan]))
+    assert rejection(path).startswith("Expected numbers in column 'label', got None.")
 
 
 def test_names_of_several_columns_name_them(tmp_path: Path) -> None:
@@ -99,8 +104,8 @@ def test_names_of_several_columns_name_them(tmp_path: Path) -> None:
     source = read_arrays(
         save(tmp_path, x=gray_noise(2), y=labels, class_names=np.array(["big", "red"]))
     )
-    assert source.labels == {"big": [0, 1], "red": [0, 1]}
-    assert source.target_names is None
+    assert source.targets.tolist() == [[False, False], [True, True]]
+    assert source.target_names == ("big", "red")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from lamina.data.images import Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.cifar import is_batches_archive, list_batches
 from lamina.data.sources.class_folders import Scan, arrange, check_image, is_hidden
-from lamina.data.sources.listing import READ_ERRORS, Listing, Source, mark_state, readable
+from lamina.data.sources.listing import READ_ERRORS, Arrays, Files, Source, mark_state, readable
 from lamina.data.sources.members import open_zip, tar_members, zip_members
 from lamina.data.sources.table import HEADER_BYTES, METADATA, SUFFIXES, names_files
 from lamina.data.splits import SPLIT_WORDS
@@ -29,7 +29,7 @@ def open_archive(path: Path, preparation: Preparation) -> Source | None:
     except READ_ERRORS:
         return None
 
-    def read(folder: Path, _: Progress) -> Listing:
+    def read(folder: Path, _: Progress) -> Files | Arrays:
         if not is_zip and is_batches_archive(path):
             return list_batches(path)
         return arrange(

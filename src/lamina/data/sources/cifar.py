@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 
 from lamina.data.images import Images
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Listing, Source, list_images, mark_state, readable
+from lamina.data.sources.listing import Arrays, Source, list_images, mark_state, readable
 from lamina.data.sources.members import tar_members
 from lamina.data.splits import Split
 from lamina.errors import DataError
@@ -71,7 +71,7 @@ def is_batches_archive(path: Path) -> bool:
     )
 
 
-def list_batches(path: Path) -> Listing:
+def list_batches(path: Path) -> Arrays:
     """List the official archive or its folder; ``DataError`` if a file is missing or invalid."""
     wanted = {*CIFAR10.all, *CIFAR100.all}
     if path.is_dir():

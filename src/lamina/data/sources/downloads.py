@@ -7,15 +7,13 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from lamina.data.cache import cache_folder, lock_or_wait
-from lamina.data.preparation import Preparation
-from lamina.data.sources.idx import open_idx
-from lamina.data.sources.listing import Listing, name_class
+from lamina.data.sources.idx import read_published
+from lamina.data.sources.listing import Arrays
 from lamina.errors import DataError, LaminaWarning
 
 NETWORK_TIMEOUT_SECONDS = 10.0
@@ -167,20 +165,12 @@ def _find_reason(error: BaseException, handled: BaseException | None) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def list_published(name: str) -> Listing:
+def list_published(name: str) -> Arrays:
     """List the images of ``mnist`` or ``fashion-mnist``, downloading the set if needed."""
-    folder, classes = download(name), PUBLISHED[name].classes
-    source = open_idx(folder, Preparation())
-    if source is None:
+    folder = download(name)
+    listing = read_published(folder, PUBLISHED[name].classes)
+    if listing is None:
         raise DataError(
             f"{folder} does not contain all files of {name}. Delete it to download the set again."
         )
-    listing = source.read(folder, lambda *_: None)
-    labels = [name_class(number, classes, str(folder)) for number in listing.labels["label"]]
-    return replace(
-        listing,
-        labels={"class": labels},
-        target_names=classes,
-        label_reason="the published set",
-        kind="single-label",
-    )
+    return listing

@@ -5,17 +5,23 @@ from __future__ import annotations
 import gzip
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from jaxtyping import UInt8
 
+from lamina.data.images import Images
+from lamina.data.labels import read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import (
-    Listing,
+    Arrays,
+    Labels,
     Source,
+    list_images,
     mark_state,
+    name_class,
     name_rows,
     readable,
     stack_pixels,
@@ -28,11 +34,28 @@ IDX = re.compile(r"(.*?)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.g
 UNSIGNED_BYTE = 8
 
 
-def open_idx(path: Path, _: Preparation) -> Source | None:
+def open_idx(path: Path, preparation: Preparation) -> Source | None:
     """Open IDX files, recognized by name; ``DataError`` for several sets or a missing file."""
     pairs = _find_pairs(path)
+    if not pairs:
+        return None
     state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
-    return Source(state, lambda *_: _list_arrays(pairs)) if pairs else None
+    return Source(state, lambda *_: _list_arrays(pairs, preparation))
+
+
+def read_published(folder: Path, classes: Sequence[str]) -> Arrays | None:
+    """The files of a published set, whose labels are the numbers of these classes."""
+    pairs = _find_pairs(folder)
+    if not pairs:
+        return None
+    names = tuple(classes)
+    splits: dict[Split, Images] = {}
+    for split, (pixels, labels) in _read_pairs(pairs).items():
+        if labels.max(initial=0) >= len(classes):
+            name_class(int(labels.max()), classes, str(folder))
+        rows = tuple(name_rows({split: len(pixels)}))
+        splits[split] = Images(pixels[..., None], labels.astype(np.int64), names, rows, split)
+    return list_images(splits, "the published set")
 
 
 def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
@@ -68,7 +91,26 @@ def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
     return {}
 
 
-def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
+def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]], preparation: Preparation) -> Arrays:
+    read = _read_pairs(pairs)
+    images = {split: pixels for split, (pixels, _) in read.items()}
+    labels = np.concatenate([labels for _, labels in read.values()])
+    given = Labels({"label": pl.Series(labels)}, "the files of labels")
+    targets, names, reason = read_targets(given, preparation)
+    return Arrays(
+        names=name_rows({split: len(pixels) for split, pixels in images.items()}),
+        splits=[split for split, pixels in images.items() for _ in pixels],
+        targets=targets,
+        target_names=names,
+        target_reason=reason,
+        pixels=stack_pixels([pixels[..., None] for pixels in images.values()]),
+    )
+
+
+def _read_pairs(
+    pairs: Mapping[Split, tuple[Path, Path]],
+) -> dict[Split, tuple[UInt8[np.ndarray, "n h w"], UInt8[np.ndarray, " n"]]]:
+    """The images and labels of each split."""
     images = {split: _read_idx(file, 3) for split, (file, _) in pairs.items()}
     labels = {split: _read_idx(file, 1) for split, (_, file) in pairs.items()}
     for split, (file, _) in pairs.items():
@@ -77,23 +119,15 @@ def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
                 f"{file} has {len(images[split])} images, but its label file has"
                 f" {len(labels[split])} labels. Download both again."
             )
-    if (
-        len({one.shape[1:] for one in images.values()}) > 1
-        or 0 in next(iter(images.values())).shape
-    ):
+    shapes = {split: pixels.shape for split, pixels in images.items()}
+    if len({shape[1:] for shape in shapes.values()}) > 1 or 0 in next(iter(shapes.values())):
         sizes = ", ".join(
-            f"{split} {' x '.join(map(str, one.shape))}" for split, one in images.items()
+            f"{split} {' x '.join(map(str, shape))}" for split, shape in shapes.items()
         )
         raise DataError(
             f"Expected images of one size in all files, got {sizes}. Download them again."
         )
-    return Listing(
-        images=name_rows({split: len(one) for split, one in images.items()}),
-        splits=[split for split, one in images.items() for _ in one],
-        labels={"label": [label for one in labels.values() for label in one.tolist()]},
-        label_reason="the files of labels",
-        pixels=stack_pixels([one[..., None] for one in images.values()]),
-    )
+    return {split: (pixels, labels[split]) for split, pixels in images.items()}
 
 
 def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:

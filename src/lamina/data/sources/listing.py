@@ -1,4 +1,4 @@
-"""The interface of all sources: a state to compare with the cache, and the images or pixels."""
+"""The interface of all sources: a state to compare with the cache, and files or arrays."""
 
 from __future__ import annotations
 
@@ -10,20 +10,32 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from jaxtyping import UInt8
 
 from lamina.data.decoding import EncodedImage
 from lamina.data.images import Images, Problem, Progress
 from lamina.data.splits import Split
 from lamina.errors import DataError
-from lamina.targets import SINGLE_LABEL, KindName, kind_of
+from lamina.targets import KindName, Targets, kind_of
 
+LABEL = "label:"  # begins the name of a column of labels
+COLUMNS: dict[str, Any] = {
+    "name": pl.String,
+    "file": pl.Binary,
+    "member": pl.String,
+    "offset_bytes": pl.Int64,
+    "size_bytes": pl.Int64,
+    "split": pl.String,
+    "group": pl.String,
+    "reason": pl.String,
+}
 BLOCK_BYTES = 16 * 2**20
 # What the readers of archives, arrays and tables raise for a damaged file.
 READ_ERRORS: tuple[type[BaseException], ...] = (
@@ -42,36 +54,49 @@ class Pixels:
 
 
 @dataclass(frozen=True, eq=False)
-class Listing:
-    """The images of a source in its order, with their splits and labels."""
+class Labels:
+    """Labels as a source states them: columns of text, numbers, booleans or lists of text."""
 
-    images: Sequence[EncodedImage]
-    splits: Sequence[Split | None]
-    labels: Mapping[str, Sequence[object]]  # by column; None for a missing value
-    problems: Sequence[Problem] = ()
+    columns: Mapping[str, pl.Series]
+    reason: str  # where they come from
     target_names: Sequence[str] | None = None  # in the order of the source
-    label_reason: str = "the class folders"  # where the labels come from
     kind: KindName | None = None  # if the source determines it
-    pixels: Pixels | None = None  # for arrays, whose images have only names
-    groups: Sequence[str | None] = ()  # empty if the source has none
-    conversions: Sequence[
-        str
-    ] = ()  # for arrays: sentences on how ambiguous values were interpreted
 
-    def keep(
-        self, rows: Sequence[int], images: Sequence[EncodedImage], problems: Sequence[Problem]
-    ) -> Listing:
-        """Keep these rows, with their images, and add the problems of the others."""
-        return replace(
-            self,
-            images=images,
-            splits=[self.splits[row] for row in rows],
-            labels={
-                column: [values[row] for row in rows] for column, values in self.labels.items()
-            },
-            groups=[self.groups[row] for row in rows] if self.groups else (),
-            problems=[*self.problems, *problems],
-        )
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Encoded images: a frame with a row for each, and where their labels come from.
+
+    The columns: ``name`` (path in the source), ``file``, ``member``, ``offset_bytes`` and
+    ``size_bytes`` (where its bytes are), ``split`` (null: to be drawn), ``group``, ``reason`` (why
+    it is left out; null if it is used), and a column for each label, with the prefix ``LABEL``.
+    """
+
+    frame: pl.DataFrame
+    label_reason: str
+    target_names: Sequence[str] | None = None  # in the order of the source
+    kind: KindName | None = None  # if the source determines it
+
+    @property
+    def labels(self) -> Labels:
+        """The labels of the images that are used."""
+        frame = self.frame.filter(pl.col("reason").is_null())
+        names = [name for name in frame.columns if name.startswith(LABEL)]
+        columns = {name.removeprefix(LABEL): frame[name] for name in names}
+        return Labels(columns, self.label_reason, self.target_names, self.kind)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Decoded images, one split after another, with their targets."""
+
+    names: Sequence[str]
+    splits: Sequence[Split | None]
+    targets: Targets
+    target_names: tuple[str, ...]
+    target_reason: str  # what the targets are, and where they come from
+    pixels: Pixels
+    conversions: Sequence[str] = ()  # sentences on how ambiguous values were interpreted
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,33 +104,98 @@ class Source:
     """The state of a source, which changes with its content, and a function to list the source."""
 
     state: object
-    read: Callable[[Path, Progress], Listing]
+    read: Callable[[Path, Progress], Files | Arrays]
     options: Sequence[str] = ()  # the source-specific fields of Preparation that it uses
     unused: Sequence[Problem] = ()  # files that are not used, and so do not change the state
     target_names: Sequence[str] = ()  # if they are known before reading
 
 
+def frame_images(
+    images: Sequence[EncodedImage],
+    splits: Sequence[Split | None],
+    labels: Mapping[str, Sequence[object]],
+    problems: Sequence[Problem] = (),
+) -> pl.DataFrame:
+    """The frame of encoded images with their labels by column; what is left out comes first."""
+    empty = [None] * len(images)
+    columns: dict[str, Sequence[object]] = {
+        "name": [show_name(image.name) for image in images],
+        "file": [os.fsencode(image.file) for image in images],
+        "member": [image.member for image in images],
+        "offset_bytes": [image.offset_bytes for image in images],
+        "size_bytes": [image.size_bytes for image in images],
+        "split": splits,
+        "group": empty,
+        "reason": empty,
+    }
+    frame = pl.DataFrame(columns, schema=COLUMNS)
+    frame = frame.with_columns(
+        list_values(values).alias(LABEL + name) for name, values in labels.items()
+    )
+    return add_problems(frame, problems)
+
+
+def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFrame:
+    """The frame with a row for each of these files, before the others."""
+    left_out = {
+        "name": [show_name(problem.path) for problem in problems],
+        "reason": [show_name(problem.reason) for problem in problems],
+    }
+    schema = dict.fromkeys(left_out, pl.String)
+    return pl.concat([frame.clear(), pl.DataFrame(left_out, schema=schema), frame], how="diagonal")
+
+
+def list_values(values: Sequence[object]) -> pl.Series:
+    """A column of text, numbers, booleans or lists of text."""
+    shown = [show_name(value) if isinstance(value, str) else value for value in values]
+    return clean_column(pl.Series(shown, strict=False))
+
+
+def clean_column(values: pl.Series) -> pl.Series:
+    """A column with null for NaN and empty text, and lists of text without nulls."""
+    if isinstance(values.dtype, pl.List | pl.Array):
+        texts = values.cast(pl.List(pl.String))
+        return texts.list.drop_nulls()
+    if values.dtype.is_decimal():
+        return values.cast(pl.Float64)
+    if values.dtype.is_float():
+        return values.fill_nan(None)
+    if values.dtype in (pl.String, pl.Categorical, pl.Enum):
+        return values.cast(pl.String).replace("", None)
+    return values
+
+
+def show_name(name: str) -> str:
+    """A name as messages show it: what is not UTF-8 on disk is written with a backslash."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def list_encoded(frame: pl.DataFrame) -> list[EncodedImage]:
+    """The images of a frame, to be decoded."""
+    columns = frame["name", "file", "member", "size_bytes", "offset_bytes"]
+    return [EncodedImage(name, os.fsdecode(file), *place) for name, file, *place in columns.rows()]
+
+
+def list_problems(frame: pl.DataFrame) -> tuple[Problem, ...]:
+    """The images of a frame that are left out."""
+    left_out = frame.filter(pl.col("reason").is_not_null())
+    return tuple(Problem(name, reason) for name, reason in left_out["name", "reason"].rows())
+
+
 def list_images(
     splits: Mapping[Split, Images], label_reason: str, content: str | None = None
-) -> Listing:
+) -> Arrays:
     """The listing of a published set, given its images by split."""
     parts = list(splits.values())
-    first, kind = parts[0], kind_of(parts[0].targets)
-    if kind is SINGLE_LABEL:
-        labels = {
-            "class": [first.target_names[place] for one in parts for place in one.targets.tolist()]
-        }
-    else:
-        columns = np.concatenate([one.targets for one in parts]).T.tolist()
-        labels = dict(zip(first.target_names, columns, strict=True))
-    return Listing(
-        images=[EncodedImage(name) for one in parts for name in one.names],
-        splits=[one.split for one in parts for _ in one.names],
-        labels=labels,
-        target_names=first.target_names if kind is SINGLE_LABEL else None,
-        label_reason=label_reason,
-        kind=kind.name,
-        pixels=stack_pixels([one.pixels for one in parts], content),
+    names = parts[0].target_names
+    targets = np.concatenate([part.targets for part in parts])
+    return Arrays(
+        names=[name for part in parts for name in part.names],
+        splits=[part.split for part in parts for _ in part.names],
+        targets=targets,
+        target_names=names,
+        target_reason=f"{kind_of(targets).describe(names)}, from {label_reason}",
+        pixels=stack_pixels([part.pixels for part in parts], content),
     )
 
 
@@ -123,10 +213,10 @@ def stack_pixels(
     return Pixels((sum(map(len, parts)), height, width, channels), blocks, content)
 
 
-def name_rows(counts: Mapping[Split, int] | Mapping[Split | None, int]) -> list[EncodedImage]:
+def name_rows(counts: Mapping[Split, int] | Mapping[Split | None, int]) -> list[str]:
     """Names for the images of arrays, whose rows have no names."""
     return [
-        EncodedImage(f"{split}/{row:05d}" if split else f"{row:05d}")
+        f"{split}/{row:05d}" if split else f"{row:05d}"
         for split, count in counts.items()
         for row in range(count)
     ]

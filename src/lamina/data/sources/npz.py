@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from jaxtyping import Shaped, UInt8
 
 from lamina.data.arrays import describe_range, find_factor
-from lamina.data.labels import most_classes
+from lamina.data.labels import most_classes, read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import (
     BLOCK_BYTES,
-    Listing,
+    Arrays,
+    Labels,
     Pixels,
     Source,
     clean_label,
@@ -29,7 +31,6 @@ from lamina.data.sources.listing import (
 from lamina.data.sources.members import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO, open_zip
 from lamina.data.splits import SPLIT_WORDS, SPLITS, Split
 from lamina.errors import DataError, name_some
-from lamina.targets import KindName
 
 IMAGE_WORDS = ("images", "x", "data", "pixels", "image")
 LABEL_WORDS = ("targets", "labels", "y", "target", "label")
@@ -76,12 +77,12 @@ def open_npz(path: Path, preparation: Preparation) -> Source | None:
         return None
     return Source(
         mark_state(path.stat()),
-        lambda *_: _list_arrays(path, preparation.task),
+        lambda *_: _list_arrays(path, preparation),
         ("label_separator",),
     )
 
 
-def _list_arrays(path: Path, task: KindName | None) -> Listing:
+def _list_arrays(path: Path, preparation: Preparation) -> Arrays:
     with readable(path), open_zip(path) as archive:
         found = [
             one.filename.removesuffix(".npy")
@@ -103,18 +104,21 @@ def _list_arrays(path: Path, task: KindName | None) -> Listing:
     counts = {split: one.shape[0] if one.shape else 0 for split, one in images.items()}
     labels = _join_labels(label_arrays, counts, names, path)
     pixels, conversions = _join_pixels(images, path)
-    if task is None:
+    if preparation.task is None:
         conversions += _describe_labels(
             list(label_arrays.values()), next(key for _, key in keys.values()), names
         )
-    return Listing(
-        images=name_rows(counts),
+    where = f"array{'s' if len(keys) > 1 else ''} {', '.join(key for _, key in keys.values())}"
+    columns = {name: pl.Series(values, strict=False) for name, values in labels.items()}
+    listed = names if len(labels) == 1 else None
+    given = Labels(columns, where, listed)
+    targets, target_names, reason = read_targets(given, preparation)
+    return Arrays(
+        names=name_rows(counts),
         splits=[split for split, count in counts.items() for _ in range(count)],
-        labels=labels,
-        target_names=names if len(labels) == 1 else None,
-        label_reason=(
-            f"array{'s' if len(keys) > 1 else ''} {', '.join(key for _, key in keys.values())}"
-        ),
+        targets=targets,
+        target_names=target_names,
+        target_reason=reason,
         pixels=pixels,
         conversions=conversions,
     )

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from lamina.data.decoding import BadImageError, EncodedImage
+import polars as pl
+
+from lamina.data.decoding import BadImageError
 from lamina.data.images import Problem, Progress
+from lamina.data.labels import split_column
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import Scan, is_hidden, is_image_path, stat_file, walk_files
 from lamina.data.sources.columns import (
@@ -25,7 +28,18 @@ from lamina.data.sources.columns import (
     find_image_column,
     read_splits,
 )
-from lamina.data.sources.listing import Listing, Source, clean_label, mark_state
+from lamina.data.sources.listing import (
+    LABEL,
+    Files,
+    Source,
+    add_problems,
+    list_encoded,
+    list_problems,
+    mark_state,
+    show_name,
+)
+from lamina.data.sources.parquet import read_parquet_table, spool_table
+from lamina.data.sources.text_table import read_text_table
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError, name_some, plural
 
@@ -49,6 +63,13 @@ SHARD = re.compile(
 )
 NAME_LIMIT = 200
 OUTSIDE = "outside the table's folder"
+PLACES: dict[str, Any] = {
+    "value": pl.String,
+    "name": pl.String,
+    "file": pl.Binary,
+    "size_bytes": pl.Int64,
+    "fault": pl.String,
+}
 
 
 class _Part(NamedTuple):
@@ -59,31 +80,39 @@ class _Part(NamedTuple):
     prefix: str = ""
 
 
+class Scanned(NamedTuple):
+    """A table's images, a digest of its state, and the column of images that it contains."""
+
+    files: Files
+    state: str
+    encoded: str | None  # null if the table has paths
+
+
 def open_table(path: Path, preparation: Preparation) -> Source | None:
     """Open a table, recognized by file name, or a folder with Parquet files or ``metadata.csv``."""
     scanned = scan_table(path, preparation)
     if scanned is None:
         return None
-    listing, state = scanned
+    files, state, encoded = scanned
 
-    def read(folder: Path, _: Progress) -> Listing:
-        if not listing.images[0].member:
-            return listing
-        from lamina.data.sources.parquet import spool_table
-
-        return spool_table(listing, folder)
+    def read(folder: Path, _: Progress) -> Files:
+        if encoded is None:
+            return files
+        return replace(files, frame=spool_table(files.frame, encoded, folder))
 
     options = ("image_column", "label_columns", "label_separator", "split_column", "group_column")
-    return Source(state, read, options, _find_unnamed(path, listing) if path.is_dir() else ())
+    unused = _find_unnamed(path, files.frame) if path.is_dir() else ()
+    return Source(state, read, options, unused)
 
 
-def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | None:
-    """List a table, with a digest of its state; ``member`` of an encoded image is its column."""
+def scan_table(path: Path, preparation: Preparation) -> Scanned | None:
+    """List a table, with a digest of its state."""
     parts, problems = _find_parts(path)
     if not parts:
         return None
     digest = hashlib.blake2b(digest_size=16)
-    listings: list[Listing] = []
+    frames: list[pl.DataFrame] = []
+    class_names: set[tuple[str, ...] | None] = set()
     wanted = preparation
     for part in parts:
         table = _read_table(part.file)
@@ -91,30 +120,27 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
         # All files use the columns found in the first.
         wanted = replace(preparation, image_column=columns.image, label_columns=columns.labels)
         mark = f"{part.prefix}{part.file.name}\0{mark_state(part.file.stat())}\n"
-        digest.update(mark.encode("utf-8", "surrogateescape"))
+        digest.update(os.fsencode(mark))
         if part.split is not None and preparation.split_column is None:
             columns = columns._replace(split=None)
-        listing = _list_rows(table, columns, part)
-        if table.kinds[columns.image] != "bytes":
-            listing = _find_images(listing, table, columns, part, digest, preparation)
-        listings.append(listing)
-    digest.update(repr(problems).encode("utf-8", "backslashreplace"))
-    if any(one.target_names != listings[0].target_names for one in listings):
+        frame = _list_rows(table, columns, part)
+        is_encoded = table.kinds[columns.image] == "bytes"
+        if not is_encoded:
+            frame = _find_images(frame, table, columns, part, digest)
+            frame = _unite_rows(frame, columns.labels, preparation)
+        frames.append(frame)
+        is_alone = len(columns.labels) == 1
+        class_names.add(table.class_names.get(columns.labels[0]) if is_alone else None)
+    if len(class_names) > 1:
         raise DataError(
             f"The files of the table {path} name different classes. Download or create it again."
         )
-    joined = replace(
-        listings[0],
-        images=[image for one in listings for image in one.images],
-        splits=[split for one in listings for split in one.splits],
-        labels={
-            column: [value for one in listings for value in one.labels[column]]
-            for column in listings[0].labels
-        },
-        problems=[*problems, *(problem for one in listings for problem in one.problems)],
-        groups=[group for one in listings for group in one.groups],
-    )
-    return joined, digest.hexdigest()
+    frame = add_problems(pl.concat(frames, how="vertical_relaxed"), problems)
+    digest.update(repr(list_problems(frame)).encode())
+    plural_ending = "s" if len(columns.labels) > 1 else ""
+    reason = f"column{plural_ending} {', '.join(map(repr, columns.labels))}"
+    files = Files(frame, reason, target_names=class_names.pop())
+    return Scanned(files, digest.hexdigest(), columns.image if is_encoded else None)
 
 
 def is_table(path: Path) -> bool:
@@ -125,57 +151,57 @@ def list_table(path: Path, spool: Path) -> Scan:
     """List a table's images without labels; copies images that it contains into ``spool``."""
     table, part = _read_table(path), _Part(path)
     columns = Columns(find_image_column(table), (), None)
-    listing = _list_rows(table, columns, part)
+    frame = _list_rows(table, columns, part)
     if table.kinds[columns.image] == "bytes":
-        from lamina.data.sources.parquet import spool_table
-
-        listing = spool_table(listing, spool)
+        frame = spool_table(frame, columns.image, spool)
     else:
-        listing = _find_images(listing, table, columns, part, hashlib.blake2b(), Preparation())
-    return Scan(list(listing.images), list(listing.problems))
+        frame = _find_images(frame, table, columns, part, hashlib.blake2b())
+        frame = _unite_rows(frame, (), Preparation())
+    used = frame.filter(pl.col("reason").is_null())
+    return Scan(list_encoded(used), list(list_problems(frame)))
 
 
 def _read_table(path: Path) -> Table:
-    # polars is slow to import, and a folder without tables does not need it.
-    if path.name.lower().endswith(".parquet"):
-        from lamina.data.sources.parquet import read_parquet_table as read
-    else:
-        from lamina.data.sources.text_table import read_text_table as read
-    table = read(path)
+    is_parquet = path.name.lower().endswith(".parquet")
+    table = read_parquet_table(path) if is_parquet else read_text_table(path)
     if not table.rows:
         raise DataError(f"{path} has no rows; expected one for each image. Add them.")
     return table
 
 
-def _list_rows(table: Table, columns: Columns, part: _Part) -> Listing:
+def _list_rows(table: Table, columns: Columns, part: _Part) -> pl.DataFrame:
+    """A row for each row of a table, with its labels, split and group."""
     stem = part.file.name.rpartition(".")[0]
-    plural = "s" if len(columns.labels) > 1 else ""
-    return Listing(
-        [
-            EncodedImage(f"{part.prefix}{stem}/{row:07d}", str(part.file), columns.image)
-            for row in range(table.rows)
-        ],
-        [part.split] * table.rows if columns.split is None else read_splits(table, columns.split),
-        {column: table.read(column) for column in columns.labels},
-        target_names=table.class_names.get(columns.labels[0]) if len(columns.labels) == 1 else None,
-        label_reason=f"column{plural} {', '.join(map(repr, columns.labels))}",
-        groups=(
-            []
-            if columns.group is None
-            else [
-                None if one is None else str(one)
-                for one in map(clean_label, table.read(columns.group))
-            ]
-        ),
+    number = pl.int_range(table.rows).cast(pl.String).str.zfill(7)
+    empty = pl.lit(None, pl.String)
+    frame = pl.select(
+        name=pl.concat_str(pl.lit(show_name(f"{part.prefix}{stem}/")), number),
+        file=pl.lit(os.fsencode(part.file)),
+        member=pl.lit(""),
+        offset_bytes=pl.lit(None, pl.Int64),
+        size_bytes=pl.lit(0, pl.Int64),
+        split=pl.lit(part.split, pl.String),
+        group=empty,
+        reason=empty,
     )
+    if columns.split is not None:
+        frame = frame.with_columns(split=read_splits(table, columns.split))
+    if columns.group is not None:
+        frame = frame.with_columns(group=table.read(columns.group).cast(pl.String))
+    for column, name in ((columns.split, "split"), (columns.group, "group")):
+        if column is not None:
+            reason = pl.when(pl.col(name).is_null()).then(pl.lit(f"no value in column {column!r}"))
+            frame = frame.with_columns(reason=pl.coalesce("reason", reason))
+    labels = [table.read(column).alias(LABEL + column) for column in columns.labels]
+    return frame.with_columns(labels)
 
 
-def _find_unnamed(folder: Path, listing: Listing) -> list[Problem]:
-    named = {image.file for image in listing.images}
+def _find_unnamed(folder: Path, frame: pl.DataFrame) -> list[Problem]:
+    named = set(frame["file"].to_list())
     names = sorted(
         name
         for name, entry in walk_files(folder)
-        if is_image_path(name) and entry.path not in named
+        if is_image_path(name) and os.fsencode(entry.path) not in named
     )
     return [Problem(name, "not named in the table") for name in names]
 
@@ -275,62 +301,56 @@ def _find_metadata(folder: Path) -> Path | None:
 
 
 def _find_images(
-    listing: Listing,
-    table: Table,
-    columns: Columns,
-    part: _Part,
-    digest: hashlib.blake2b,
-    preparation: Preparation,
-) -> Listing:
-    """Find the images that a table's rows name; rows without a usable image become problems."""
+    frame: pl.DataFrame, table: Table, columns: Columns, part: _Part, digest: hashlib.blake2b
+) -> pl.DataFrame:
+    """Find the images that a table's rows name; rows without a usable image are left out."""
     values = table.read(columns.image)
-    if url := next((value for value in values if value is not None and URL.match(value)), None):
+    distinct = values.unique(maintain_order=True)
+    if url := next((value for value in distinct.drop_nulls() if URL.match(value)), None):
         raise DataError(
             f"Column {columns.image!r} of {part.file} contains URLs, such as {url[:80]!r}, which"
             " lamina does not download. Download the images, and put their paths into the table."
         )
-    find, columns_read = _Finder(part.file.parent), [listing.splits, *listing.labels.values()]
-    columns_read += [listing.groups] if listing.groups else []
-    rows: dict[str, list[int]] = {}
-    images: list[EncodedImage] = []
-    problems: list[Problem] = []
-    for row, value in enumerate(values):
+    find = _Finder(part.file.parent)
+    places: list[tuple[str | None, str | None, bytes, int, str | None]] = []
+    for value in distinct.to_list():
+        if value is None:
+            places.append((None, None, b"", 0, "names no image"))
+            continue
         try:
-            if value is None:
-                raise BadImageError("names no image")
             name, state = find(value)
-            own = rows.setdefault(name, [row])
-            if own != [row]:
-                if all(labels[row] == labels[own[0]] for labels in columns_read):
-                    raise BadImageError(f"already named in row {own[0] + 1}")
-                own.append(row)
-            else:
-                digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
-                path = f"{part.file.parent}/{name}"
-                images.append(EncodedImage(part.prefix + name, path, size_bytes=state.st_size))
         except BadImageError as error:
-            named = f"row {row + 1}" if value is None else part.prefix + value[:NAME_LIMIT]
-            problems.append(Problem(named, str(error)))
-    if not images:
+            shown = part.prefix + value[:NAME_LIMIT]
+            places.append((value, shown, b"", 0, show_name(str(error))))
+        else:
+            digest.update(os.fsencode(f"{name}\0{mark_state(state)}\n"))
+            file = os.fsencode(f"{part.file.parent}/{name}")
+            shown = show_name(part.prefix + name)
+            places.append((value, shown, file, state.st_size, None))
+    found = pl.DataFrame(places, schema=PLACES, orient="row")
+    given = frame.with_columns(value=values).drop("name", "file", "size_bytes")
+    given = given.join(
+        found, on="value", how="left", nulls_equal=True, maintain_order="left", validate="m:1"
+    )
+    row = pl.concat_str(pl.lit("row "), pl.int_range(1, pl.len() + 1))
+    reason = pl.coalesce("fault", "reason")
+    given = given.with_columns(name=pl.coalesce("name", row), reason=reason).select(frame.columns)
+    if found["fault"].null_count() == 0:
+        name, fault = given.select("name", "reason").row(0)
         raise DataError(
             f"Cannot use any of the {len(values)} images that {part.file} names; the first is"
-            f" {problems[0].path} ({problems[0].reason}). Column {columns.image!r} must contain"
+            f" {name} ({fault}). Column {columns.image!r} must contain"
             f" paths relative to {part.file.parent}."
         )
-    digest.update(repr(problems).encode("utf-8", "backslashreplace"))
-    found = listing.keep([first for first, *_ in rows.values()], images, problems)
-    found = _unite_rows(found, listing, columns_read, list(rows.values()), preparation)
     if columns.split is not None or part.split is not None:
-        return found
+        return given
     # If all images are in folders named after splits, these are their splits.
-    tops = [
-        image.name.partition("/")[0].lower() if "/" in image.name else "" for image in found.images
-    ]
-    return (
-        replace(found, splits=[SPLIT_WORDS[top] for top in tops])
-        if set(tops) <= SPLIT_WORDS.keys()
-        else found
-    )
+    tops = given["name"].str.extract("^([^/]+)/").str.to_lowercase()
+    used = tops.filter(given["reason"].is_null())
+    if used.is_in(list(SPLIT_WORDS)).fill_null(False).all():
+        splits = tops.replace_strict(SPLIT_WORDS, default=None, return_dtype=pl.String)
+        return given.with_columns(split=splits)
+    return given
 
 
 class _Finder:
@@ -376,32 +396,48 @@ class _Finder:
 
 
 def _unite_rows(
-    found: Listing,
-    listing: Listing,
-    columns: Sequence[Sequence[object]],
-    rows: Sequence[Sequence[int]],
-    preparation: Preparation,
-) -> Listing:
+    frame: pl.DataFrame, labels: Sequence[str], preparation: Preparation
+) -> pl.DataFrame:
     """Unite one image's labels from several rows if the task is multi-label; else ``DataError``."""
-    differing = [place for place, own in enumerate(rows) if len(own) > 1]
-    if not differing:
-        return found
-    (name, values), *others = listing.labels.items()
-    fixed = [column for column in columns if column is not values]  # splits and groups
-    is_split = any(
-        column[row] != column[rows[place][0]]
-        for column in fixed
-        for place in differing
-        for row in rows[place]
+    columns = ["split", "group", *(LABEL + column for column in labels)]
+    numbered = frame.with_row_index("row")
+    used = numbered.filter(pl.col("reason").is_null())
+    if not used["name"].is_duplicated().any():
+        return frame
+    firsts = used.select("row", first=pl.col("row").first().over("name", *columns))
+    copies = firsts.filter(pl.col("row") != pl.col("first"))
+    reason = pl.concat_str(pl.lit("already named in row "), pl.col("first") + 1)
+    numbered = numbered.join(copies, on="row", how="left", maintain_order="left")
+    numbered = numbered.with_columns(reason=pl.coalesce("reason", reason)).drop("first")
+    left_out = numbered.filter(pl.col("reason").is_not_null())
+    used = numbered.filter(pl.col("reason").is_null())
+    repeated = used.filter(pl.col("name").is_duplicated())
+    if repeated.is_empty():
+        return numbered.drop("row")
+    is_joined = preparation.task == "multi-label" or preparation.label_separator is not None
+    are_same = repeated.group_by("name").agg(pl.col("split", "group").n_unique() == 1)
+    if (
+        is_joined
+        and len(labels) == 1
+        and are_same.select(pl.all_horizontal("split", "group").all()).item()
+    ):
+        label = columns[-1]
+        numbered = numbered.with_columns(split_column(numbered[label], preparation))
+        used = numbered.filter(pl.col("reason").is_null())
+        others = pl.exclude("name", label).first()
+        together = pl.col(label).explode().drop_nulls()
+        united = used.group_by("name", maintain_order=True).agg(others, together)
+        left_out = numbered.filter(pl.col("reason").is_not_null())
+        both = pl.concat([left_out, united.select(left_out.columns)]).sort("row")
+        return both.drop("row")
+    name = repeated["name"][0]
+    first, second, *_ = repeated.filter(pl.col("name") == name).select(columns).rows()
+    shown = next(
+        f"{one} and {other}" for one, other in zip(first, second, strict=True) if one != other
     )
-    if preparation.task == "multi-label" and not others and not is_split:
-        labels = [[values[row] for row in own if values[row] is not None] for own in rows]
-        return replace(found, labels={name: labels})
-    one, other = rows[differing[0]][:2]
-    shown = next(f"{each[one]} and {each[other]}" for each in columns if each[one] != each[other])
     raise DataError(
-        f"{plural(len(differing), 'image has', 'images have')} several rows with different values,"
-        f" such as {shown} for {found.images[differing[0]].name}. If these are several labels of an"
+        f"{plural(repeated['name'].n_unique(), 'image has', 'images have')} several rows with"
+        f" different values, such as {shown} for {name}. If these are several labels of an"
         " image, add --task multi-label (in Python, task='multi-label'). Otherwise, keep one row"
         " for each image."
     )

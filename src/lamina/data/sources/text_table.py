@@ -16,7 +16,13 @@ import polars as pl
 
 from lamina.data.sources.class_folders import is_image_path
 from lamina.data.sources.columns import ColumnKind, Table
-from lamina.data.sources.listing import READ_ERRORS, clean_label, readable
+from lamina.data.sources.listing import (
+    READ_ERRORS,
+    clean_column,
+    clean_label,
+    list_values,
+    readable,
+)
 from lamina.data.sources.members import COMPRESSION_RATIO, RATIO_FLOOR_BYTES
 from lamina.data.sources.parquet import ERRORS, find_kind
 from lamina.errors import DataError
@@ -47,7 +53,7 @@ def read_text_table(path: Path) -> Table:
         path,
         kinds,
         frame.height,
-        lambda column: [clean_label(value) for value in frame[column].to_list()],
+        lambda column: clean_column(frame[column]),
     )
 
 
@@ -96,7 +102,7 @@ def _read_json(text: str, path: Path) -> Table:
             types = {str}
         found = {JSON_KINDS.get(one, "other") for one in types}
         kinds[column] = found.pop() if len(found) == 1 else "other"
-    return Table(path, kinds, len(rows), columns.__getitem__)
+    return Table(path, kinds, len(rows), lambda column: list_values(columns[column]))
 
 
 def _parse_lines(text: str) -> Iterator[dict[str, Any]]:
