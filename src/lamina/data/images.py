@@ -306,7 +306,7 @@ class Dataset:
         target_reason: what the targets are, and where they come from.
         conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would
             reject.
-        corrections: the effect of ``Preparation.labels_from`` and ``Preparation.exclude``.
+        corrections: the effect of ``Preparation.labels_from``.
         source: the name or absolute path for ``load_data``; empty for arrays in memory.
         preparation: the options that it was loaded with.
 
