@@ -6,7 +6,8 @@ import polars as pl
 
 from lamina.data import Problem
 from lamina.data.decoding import EncodedImage
-from lamina.data.sources.listing import Files, list_encoded, list_problems
+from lamina.data.sources.frames import list_encoded, list_problems
+from lamina.data.sources.listing import Files
 
 
 class Listed:

@@ -17,14 +17,14 @@ import numpy as np
 import polars as pl
 
 from lamina.data import Preparation
-from lamina.data.sources import table
+from lamina.data.sources import rows, table
 from lamina.data.sources.parquet import spool_table
 from support.image_sources import ImageSet
 from support.listed import Listed
 
 
 def scan_table(path: Path, preparation: Preparation) -> Listed:
-    scanned = table.scan_table(path, preparation)
+    scanned = rows.scan_table(path, *table.find_parts(path), preparation)
     return Listed(scanned.files, scanned.encoded)
 
 
@@ -34,7 +34,7 @@ def spool(listed: Listed, folder: Path) -> Listed:
 
 
 def state_of_table(path: Path, preparation: Preparation) -> str:
-    return table.scan_table(path, preparation)[1]
+    return rows.scan_table(path, *table.find_parts(path), preparation).state
 
 
 def scan_text(

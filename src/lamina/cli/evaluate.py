@@ -16,7 +16,8 @@ from lamina.cli.options.evaluate_options import EvaluateOptions
 from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import Terminal
 from lamina.data import Images
-from lamina.data.load import ClassMatch, find_prepared
+from lamina.data.load import find_prepared
+from lamina.data.matching import ClassMatch
 from lamina.data.option_files import read_rows
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import evaluate_with_logits

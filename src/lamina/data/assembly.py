@@ -7,114 +7,158 @@ reason.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
-import numpy as np
 import polars as pl
 
 from lamina.data.cache import map_pixels, split_images
-from lamina.data.corrections import Table, correct
-from lamina.data.duplicates import DIGEST_BYTES, unite_copies
+from lamina.data.corrections import Effect, Table, correct
+from lamina.data.digests import join_digests
+from lamina.data.duplicates import unite_copies
 from lamina.data.groups import check_divisible, find_groups
-from lamina.data.images import Dataset, Progress
+from lamina.data.images import Dataset, Images, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Arrays, Files, list_encoded, list_problems
+from lamina.data.sources.frames import frame_names, list_encoded, list_problems
+from lamina.data.sources.listing import Arrays, Files, Pixels
 from lamina.data.splits import OWN_RULE, SPLITS, draw_splits
 from lamina.data.workers import decode_images, keep_rows, store_pixels
-from lamina.errors import DataError
+from lamina.errors import DataError, plural
 from lamina.targets import Targets, kind_of
 
-# raises DataError if it rejects some of these classes
-Check: TypeAlias = Callable[[Sequence[str]], list[str]]
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """The images of a source with their targets and splits, before they are decoded.
+
+    The frame adds ``target`` (the row in ``targets``; null for images that are left out),
+    ``own_split`` (the split in the source) and ``is_kept`` (unless corrections exclude the image).
+    """
+
+    frame: pl.DataFrame
+    targets: Targets
+    target_names: tuple[str, ...]
+    target_reason: str
+    split_rule: str
+    corrections: Effect
+    pixels: Pixels | None = None  # of decoded images
+    conversions: Sequence[str] = ()
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes or labels that images have."""
+        rows = self.frame.filter("is_kept")["target"].to_numpy()
+        counts = kind_of(self.targets).count(self.targets[rows], self.target_names)
+        return [name for name, count in counts.items() if count]
 
 
-def build_dataset(
-    listing: Files | Arrays,
-    name: str,
-    preparation: Preparation,
-    corrections: list[Table],
-    folder: Path,
-    progress: Progress,
-    check: Check | None = None,
-) -> Dataset:
-    """Decode the images of a source into ``folder/pixels.npy``, one split after another."""
-    frame, targets, target_names, reason = _read_labels(listing, preparation)
-    left_out = frame.filter(pl.col("reason").is_not_null())
-    frame = frame.filter(pl.col("reason").is_null()).with_row_index("target")
+def draft_dataset(
+    listing: Files | Arrays, preparation: Preparation, tables: Sequence[Table]
+) -> Draft:
+    """Find targets, groups and splits, and apply tables of corrections."""
+    if isinstance(listing, Files):
+        listing = leave_out_unlabeled(listing, preparation)
+        targets, target_names, reason = read_targets(listing.labels, preparation)
+        frame = listing.frame
+    else:
+        targets, target_names, reason = _take_targets(listing, preparation)
+        frame = frame_names(listing.names, listing.splits)
+    is_used = pl.col("reason").is_null()
+    left_out = frame.filter(~is_used)
+    frame = frame.filter(is_used).with_row_index("target")
     frame = _add_groups(frame, targets, target_names, preparation)
     frame, rule = _draw_splits(frame, targets, preparation)
     # Corrections do not change the splits.
     names = frame["name"].to_list()
-    targets, are_kept, effect = correct(corrections, names, targets, target_names)
+    targets, are_kept, effect = correct(tables, names, targets, target_names)
     frame = frame.with_columns(is_kept=pl.Series(are_kept))
-    if check is not None:
-        counts = kind_of(targets).count(targets[are_kept], target_names)
-        check([name for name, count in counts.items() if count])
-    frame, size_px = _decode(listing, frame, preparation, folder, progress)
-    problems = list_problems(left_out) + list_problems(frame)
-    decoded = frame.height
-    frame = frame.filter(pl.col("reason").is_null())
-    if rule != OWN_RULE:
+    return Draft(
+        frame=pl.concat([left_out.drop("split"), frame], how="diagonal"),
+        targets=targets,
+        target_names=target_names,
+        target_reason=reason,
+        split_rule=rule,
+        corrections=effect,
+        pixels=listing.pixels if isinstance(listing, Arrays) else None,
+        conversions=listing.conversions if isinstance(listing, Arrays) else (),
+    )
+
+
+def build_dataset(
+    draft: Draft, name: str, preparation: Preparation, folder: Path, progress: Progress
+) -> Dataset:
+    """Decode the images of a draft into ``folder/pixels.npy``, one split after another."""
+    left_out = draft.frame.filter(pl.col("reason").is_not_null())
+    decoded, size_px = _decode(draft, preparation, folder, progress)
+    problems = list_problems(left_out) + list_problems(decoded)
+    frame = decoded.filter(pl.col("reason").is_null())
+    if draft.split_rule != OWN_RULE:
         frame = unite_copies(frame)
     # Excluded images leave last, so that copies of them stay in their split.
     frame = frame.filter("is_kept").sort("split", maintain_order=True)
+    _check_drawn(decoded, frame, problems)
     rows = frame["row"].to_list()
-    if rows != list(range(decoded)):
+    if rows != list(range(decoded.height)):
         keep_rows(folder / "pixels.npy", rows)
-    targets = targets[frame["target"].to_numpy()]
-    digests = np.frombuffer(b"".join(frame["digest"].to_list()), np.uint8)
-    digests = digests.reshape(-1, DIGEST_BYTES)
-    sizes_px = frame["height_px", "width_px"].to_numpy()
-    stored = frame.with_columns(digest=pl.Series(digests), size_px=pl.Series(sizes_px))
-    pixels = map_pixels(folder / "pixels.npy")
-    train, val, test = split_images(stored, pixels, targets, target_names)
+    targets = draft.targets[frame["target"].to_numpy()]
+    whole = Images(
+        pixels=map_pixels(folder / "pixels.npy"),
+        targets=targets,
+        target_names=draft.target_names,
+        names=tuple(frame["name"].to_list()),
+        split="train",
+        original_sizes_px=frame["height_px", "width_px"].to_numpy(),
+        groups=tuple(frame["group"].drop_nulls().to_list()),
+        digests=join_digests(frame["digest"].to_list()),
+    )
+    counts = [(frame["split"] == split).sum() for split in SPLITS]
+    train, val, test = split_images(whole, counts)
     # without resizing: crop
     resize = preparation.resize if size_px else "crop"
-    head = f"{size_px} {resize} {targets.dtype} {target_names}"
-    conversions: Sequence[str] = ()
-    whole = ""
-    if isinstance(listing, Arrays):
-        conversions = listing.conversions
-        whole = listing.pixels.content or ""
-    if whole:
+    head = f"{size_px} {resize} {targets.dtype} {draft.target_names}"
+    content = "" if draft.pixels is None else draft.pixels.content or ""
+    if content:
         frame = frame.with_columns(content=pl.lit(""))
     return Dataset(
         name=name,
-        fingerprint=_digest(head, frame, targets, whole),
+        fingerprint=_digest(head, frame, targets, content),
         train=train,
         val=val,
         test=test,
         problems=problems,
         size_px=size_px,
         resize=preparation.resize,
-        split_rule=rule,
-        target_reason=reason,
-        conversions=tuple(conversions),
-        corrections=effect,
+        split_rule=draft.split_rule,
+        target_reason=draft.target_reason,
+        conversions=tuple(draft.conversions),
+        corrections=draft.corrections,
     )
 
 
-def _read_labels(
-    listing: Files | Arrays, preparation: Preparation
-) -> tuple[pl.DataFrame, Targets, tuple[str, ...], str]:
-    """The frame, the targets of the images that are used, their names, and what they are."""
-    if isinstance(listing, Files):
-        files = leave_out_unlabeled(listing, preparation)
-        return files.frame, *read_targets(files.labels, preparation)
-    kind = kind_of(listing.targets)
+def _take_targets(arrays: Arrays, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
+    kind = kind_of(arrays.targets)
     if preparation.task not in (None, kind.name):
         raise DataError(
-            f"The task is {preparation.task}, but the targets are {listing.target_reason}. Leave"
+            f"The task is {preparation.task}, but the targets are {arrays.target_reason}. Leave"
             " out --task (in Python, task)."
         )
-    columns = {"name": listing.names, "split": listing.splits}
-    frame = pl.DataFrame(columns, schema={"name": pl.String, "split": pl.String})
-    empty = pl.lit(None, pl.String)
-    frame = frame.with_columns(group=empty, reason=empty)
-    return frame, listing.targets, listing.target_names, listing.target_reason
+    return arrays.targets, arrays.target_names, arrays.target_reason
+
+
+def _check_drawn(decoded: pl.DataFrame, frame: pl.DataFrame, problems: Sequence[Problem]) -> None:
+    """Raise ``DataError`` if no image is left of a split that lamina drew."""
+    drawn = decoded.filter(pl.col("own_split").is_null() | (pl.col("own_split") == "train"))
+    for split in ("val", "test"):
+        count = (drawn["split"] == split).sum()
+        if count and not (frame["split"] == split).any():
+            first = f"; the first is {problems[0].path} ({problems[0].reason})" if problems else ""
+            raise DataError(
+                f"lamina drew {plural(count, 'image', 'images')} as {split}, and all of them were"
+                f" left out{first}. Repair or add images, or change the split with --{split} or"
+                f" --split-seed (in Python, {split}_fraction or split_seed)."
+            )
 
 
 def _add_groups(
@@ -149,16 +193,13 @@ def _draw_splits(
 
 
 def _decode(
-    listing: Files | Arrays,
-    frame: pl.DataFrame,
-    preparation: Preparation,
-    folder: Path,
-    progress: Progress,
+    draft: Draft, preparation: Preparation, folder: Path, progress: Progress
 ) -> tuple[pl.DataFrame, int | None]:
-    """Store the pixels; returns the size, and the frame in their order with ``DECODED`` columns."""
+    """Store the pixels; returns the frame in their order with ``DECODED`` columns, and the size."""
     size_px, resize = preparation.size_px, preparation.resize
-    if isinstance(listing, Arrays):
-        decoded = store_pixels(listing.pixels, folder, size_px, resize)
+    frame = draft.frame.filter(pl.col("reason").is_null())
+    if draft.pixels is not None:
+        decoded = store_pixels(draft.pixels, folder, size_px, resize)
     else:
         frame = frame.sort("split", maintain_order=True)
         images = list_encoded(frame)

@@ -2,7 +2,8 @@
 
 <cache>/<name>-<key>/pixels.npy    uint8 (N, H, W, C), the splits one after another
                      targets.npy
-                     images.arrow  split, name, group, stored size and digest of each image
+                     sizes.npy     int32 (N, 2), stored height and width of each image
+                     digests.npy   uint8 (N, 16), a digest of the pixels of each image
                      dataset.json  the other fields of the data set, and the state of its source
                      source.txt    the name or path of the data set
                      digest.json   a digest of these files and of samples of the pixels;
@@ -30,22 +31,20 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import platformdirs
-import polars as pl
 from filelock import FileLock, Timeout
 from jaxtyping import UInt8
 
 from lamina.data.corrections import Effect
-from lamina.data.duplicates import DIGEST_BYTES
 from lamina.data.images import Dataset, Images, Problem
-from lamina.data.splits import SPLITS, Split
+from lamina.data.splits import SPLITS
 from lamina.errors import DataError, LaminaWarning, name_some
 from lamina.files import sync_folder
-from lamina.targets import Targets
 
 if sys.platform != "win32":  # which does not rename a folder with a mapped file, so needs no locks
     import fcntl
@@ -298,36 +297,15 @@ def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
 
 
 def split_images(
-    frame: pl.DataFrame,
-    pixels: UInt8[np.ndarray, "n h w c"],
-    targets: Targets,
-    target_names: tuple[str, ...],
+    whole: Images, counts: Sequence[int]
 ) -> tuple[Images, Images | None, Images | None]:
-    """Split arrays that hold ``train`` (may be empty), ``val`` and ``test`` one after another.
-
-    The frame has the columns ``split``, ``name``, ``group``, ``size_px`` and ``digest``.
-    """
-    splits: dict[Split, Images] = {}
-    start = 0
-    for split in SPLITS:
-        part = frame.filter(pl.col("split") == split)
-        rows = slice(start, start + part.height)
-        start = rows.stop
-        groups: Sequence[str] = ()
-        if part["group"].null_count() == 0:
-            groups = part["group"].to_list()
-        splits[split] = Images(
-            pixels=pixels[rows],
-            targets=targets[rows],
-            target_names=target_names,
-            names=tuple(part["name"].to_list()),
-            split=split,
-            original_sizes_px=part["size_px"].to_numpy().reshape(-1, 2),
-            groups=tuple(groups),
-            digests=part["digest"].to_numpy().reshape(-1, DIGEST_BYTES),
-        )
-    val, test = splits["val"], splits["test"]
-    return splits["train"], val if len(val) else None, test if len(test) else None
+    """Split images that hold ``train`` (may be empty), ``val`` and ``test`` one after another."""
+    starts = list(accumulate(counts, initial=0))
+    train, val, test = (
+        whole.view(slice(start, start + count), split)
+        for split, start, count in zip(SPLITS, starts, counts, strict=False)
+    )
+    return train, val if len(val) else None, test if len(test) else None
 
 
 def _read(folder: Path, state: str) -> Dataset | None:
@@ -343,12 +321,17 @@ def _read(folder: Path, state: str) -> Dataset | None:
     stored: dict[str, Any] = json.loads((folder / "dataset.json").read_text("utf-8"))
     if stored.pop("format") != FORMAT or stored.pop("state") != state:
         return None
-    train, val, test = split_images(
-        pl.read_ipc((folder / "images.arrow").read_bytes()),
-        map_pixels(folder / "pixels.npy"),
-        np.load(folder / "targets.npy", mmap_mode="c"),
-        tuple(stored.pop("target_names")),
+    whole = Images(
+        pixels=map_pixels(folder / "pixels.npy"),
+        targets=np.load(folder / "targets.npy", mmap_mode="c"),
+        target_names=tuple(stored.pop("target_names")),
+        names=tuple(stored.pop("names")),
+        split="train",
+        original_sizes_px=np.load(folder / "sizes.npy", mmap_mode="c"),
+        groups=tuple(stored.pop("groups")),
+        digests=np.load(folder / "digests.npy", mmap_mode="c"),
     )
+    train, val, test = split_images(whole, stored.pop("counts"))
     stored["problems"] = tuple(Problem(**problem) for problem in stored["problems"])
     stored["conversions"] = tuple(stored["conversions"])
     stored["corrections"] = Effect(**stored["corrections"])
@@ -375,14 +358,15 @@ def _build(folder: Path, state: str, build: Callable[[Path], Dataset], source: s
 def _write(folder: Path, dataset: Dataset, state: str) -> None:
     splits = list(dataset.splits.values())
     np.save(folder / "targets.npy", np.concatenate([images.targets for images in splits]))
-    sizes_px = np.concatenate([images.original_sizes_px for images in splits])
-    digests = np.concatenate([images.digests for images in splits])
-    frame = dataset.frame.with_columns(size_px=pl.Series(sizes_px), digest=pl.Series(digests))
-    frame.write_ipc(folder / "images.arrow", compression="zstd")
+    np.save(folder / "sizes.npy", np.concatenate([images.original_sizes_px for images in splits]))
+    np.save(folder / "digests.npy", np.concatenate([images.pixel_digests for images in splits]))
     stored = {
         "format": FORMAT,
         "state": state,
+        "counts": [len(images or ()) for images in (dataset.train, dataset.val, dataset.test)],
         "target_names": dataset.train.target_names,
+        "names": [name for images in splits for name in images.names],
+        "groups": [group for images in splits for group in images.groups],
     }
     stored |= {
         one.name: getattr(dataset, one.name)
@@ -399,7 +383,7 @@ def _write(folder: Path, dataset: Dataset, state: str) -> None:
 def _digest_some(folder: Path) -> str:
     """Digest the small files and samples of the pixels, to detect blocks that are not written."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("dataset.json", "images.arrow", "targets.npy"):
+    for name in ("dataset.json", "targets.npy", "sizes.npy", "digests.npy"):
         digest.update((folder / name).read_bytes())
     with (folder / "pixels.npy").open("rb") as file:
         size_bytes = file.seek(0, os.SEEK_END)

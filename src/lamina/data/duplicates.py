@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 import polars as pl
 from jaxtyping import UInt8
 
+from lamina.data.digests import DIGEST_BYTES
 from lamina.data.splits import LEAKS, Split
-from lamina.errors import name_some, plural
 
-DIGEST_BYTES = 16
-LEAKS_NAMED = 3
 # Uniting copies leaves each split at least its size divided by this, and at most times this.
 MOST_CHANGE = 2
 
 
-def digest_rows(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n 16"]:
-    """A digest of each image's pixels; identical images of one array have equal digests."""
-    # Makes no copy of contiguous rows, as in a split.
-    rows = np.ascontiguousarray(pixels).reshape(len(pixels), prod(pixels.shape[1:]))
-    digests = bytearray()
-    for row in rows:
-        digests += hashlib.blake2b(row.data, digest_size=DIGEST_BYTES).digest()
-    return np.frombuffer(digests, np.uint8).reshape(len(pixels), DIGEST_BYTES)
+def frame_images(
+    split: Split,
+    names: Sequence[str],
+    groups: Sequence[str],
+    digests: UInt8[np.ndarray, "n 16"],
+) -> pl.DataFrame:
+    """A row for each image of a split; ``group`` is null if images are not grouped."""
+    columns = {
+        "name": pl.Series(names, dtype=pl.String),
+        "group": pl.Series(groups or [None] * len(names), dtype=pl.String),
+        "digest": frame_digests(digests),
+    }
+    return pl.DataFrame(columns).select(pl.lit(split).alias("split"), pl.all())
 
 
 def frame_digests(digests: UInt8[np.ndarray, "n 16"]) -> pl.Series:
@@ -119,23 +119,3 @@ def _unite_members(movable: pl.DataFrame) -> Mapping[int, str]:
             sizes[first] += sum(sizes[other] for other in others)
             firsts |= dict.fromkeys(others, first)
     return {member: splits[find_first(member)] for member in linked}
-
-
-@dataclass(frozen=True)
-class Leak:
-    """An image with identical pixels in an earlier split, which inflates the score."""
-
-    name: str
-    split: Split
-    twin: str
-    twin_split: Split
-
-
-def describe_leaks(leaks: Sequence[Leak]) -> str:
-    named = [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks]
-    count = plural(len(leaks), "image is", "images are")
-    shown = name_some(named, LEAKS_NAMED)
-    return (
-        f"{count} in two splits (identical pixels), which inflates the score: {shown}. "
-        "Keep each image in one split only."
-    )

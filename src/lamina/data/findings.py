@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
-import polars as pl
 from jaxtyping import Bool
 
 from lamina.data.arrays import has_only_0_and_1
-from lamina.data.duplicates import find_copies, find_leaks, group_duplicates
 from lamina.data.images import DARK, EMPTY_FOLDER, OTHER_FILE, Dataset, Images, Problem, list_gaps
 from lamina.data.splits import LEAKS, SPLITS, Split
 from lamina.errors import name_some, plural
 from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Severity = Literal["error", "warning", "note"]
 
@@ -55,22 +56,21 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """A data set, and its frame with the columns ``blank``, ``gray``, ``enlarged``, ``oblong``.
+    """A data set, its frame with the columns ``blank``, ``gray``, ``enlarged`` and ``oblong``.
 
-    Blank images have no digest, because those of one color are identical; they are reported once.
+    ``copies``, ``leaks`` and ``duplicates`` are the identical images that are not blank: blank
+    images of one color are identical too; they are reported once.
     """
 
     dataset: Dataset
     frame: pl.DataFrame
+    copies: pl.DataFrame
+    leaks: pl.DataFrame
+    duplicates: Sequence[tuple[int, ...]]
 
     @cached_property
     def targets(self) -> Targets:
         return np.concatenate([images.targets for images in self.dataset.splits.values()])
-
-    @cached_property
-    def copies(self) -> list[tuple[int, ...]]:
-        """The places of identical images."""
-        return group_duplicates(self.frame["digest"])
 
     def have_same_target(self, place: int, other: int) -> bool:
         return bool((self.targets[place] == self.targets[other]).all())
@@ -88,7 +88,7 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
     """All findings: errors, then warnings, then notes; the most important first within each."""
     blank = "blank (nearly uniform color). Check or remove blank images."
     gray = "gray, while the others have color. Check that being gray does not reveal the target."
-    has_color = not facts.frame.select((pl.col("gray") | pl.col("blank")).all()).item()
+    has_color = not (facts.frame["gray"] | facts.frame["blank"]).all()
     train = facts.dataset.train
     found = [
         *_find_leaks(facts),
@@ -134,10 +134,9 @@ def _find_twins(
 
 
 def _find_leaks(facts: Facts) -> list[Finding]:
-    leaks = find_leaks(facts.frame)
     found = []
     for split, earlier in LEAKS:
-        pair = leaks.filter(pl.col("split") == split, pl.col("twin_split") == earlier)
+        pair = facts.leaks.filter(split=split, twin_split=earlier)
         twins = dict(pair["place", "twin"].rows())
         what = (
             f"in both {split} and {earlier} (identical pixels), which inflates the score on"
@@ -167,7 +166,7 @@ def find_group_leaks(dataset: Dataset) -> list[Finding]:
 
 def _find_conflicts(facts: Facts) -> Finding:
     twins: dict[int, int] = {}
-    for first, *others in facts.copies:
+    for first, *others in facts.duplicates:
         differing = [place for place in others if not facts.have_same_target(place, first)]
         twins |= dict.fromkeys(differing[:1], first)
     what = (
@@ -229,11 +228,11 @@ def _find_unreadable(dataset: Dataset) -> list[Finding]:
 
 
 def _find_duplicates(facts: Facts) -> list[Finding]:
-    copies = find_copies(facts.frame)
     found = []
     for split in SPLITS:
-        part = copies.filter(pl.col("split") == split)
-        pairs = part.select("place", pl.col("place").first().over("digest").alias("twin")).rows()
+        part = facts.copies.filter(split=split)
+        firsts = part.unique("digest", keep="first").select("digest", "place")
+        pairs = part.join(firsts, on="digest", maintain_order="left")["place", "place_right"].rows()
         # With different targets, they are conflicts.
         twins = {
             place: twin

@@ -8,29 +8,24 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 from jaxtyping import Int32, Int64, UInt8
 
 from lamina.data.arrays import has_only_0_and_1, to_array, to_pixels, to_targets
 from lamina.data.corrections import UNCORRECTED, Effect
-from lamina.data.duplicates import (
-    Leak,
-    describe_leaks,
-    digest_rows,
-    find_leaks,
-    frame_digests,
-    group_duplicates,
-)
+from lamina.data.digests import digest_rows, may_have_copies
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.splits import SPLITS, Split
 from lamina.data.thumbnails import encode_png, make_tile
-from lamina.errors import DataError, LaminaWarning, check_type, name_some
+from lamina.errors import DataError, LaminaWarning, check_type, name_some, plural
 from lamina.markup import MOST_ROWS, card, image, join, table
 from lamina.targets import REGRESSION, Kind, KindName, Targets, kind_of
 from lamina.text import escape, shorten
+
+if TYPE_CHECKING:  # slow to import, and cached data need it only if images are identical
+    import polars as pl
 
 Progress = Callable[[int, int], None]
 
@@ -42,6 +37,7 @@ EMPTY_FOLDER = "a folder without images"  # a problem's reason, perhaps of a cla
 OTHER_FILE = (  # a problem's reason, which needs no repair: notes, tables, labels …
     "not an image file"
 )
+LEAKS_NAMED = 3
 HTML_SAMPLES, HTML_PX = 6, 48  # images per class in a notebook, and their side
 
 
@@ -51,6 +47,26 @@ class Problem:
 
     path: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Leak:
+    """An image with identical pixels in an earlier split, which inflates the score."""
+
+    name: str
+    split: Split
+    twin: str
+    twin_split: Split
+
+
+def describe_leaks(leaks: Sequence[Leak]) -> str:
+    named = [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks]
+    count = plural(len(leaks), "image is", "images are")
+    shown = name_some(named, LEAKS_NAMED)
+    return (
+        f"{count} in two splits (identical pixels), which inflates the score: {shown}. "
+        "Keep each image in one split only."
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -230,6 +246,20 @@ class Images:
             digests=digests,
         )
 
+    def view(self, rows: slice, split: Split) -> Images:
+        """Return a slice of the images without copying their arrays, as another split."""
+        sizes, digests = self.original_sizes_px, self.digests
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            targets=self.targets[rows],
+            names=self.names[rows],
+            split=split,
+            original_sizes_px=None if sizes is None else sizes[rows],
+            groups=self.groups[rows],
+            digests=None if digests is None else digests[rows],
+        )
+
     def take_evenly(self, count: int) -> Images:
         """Return ``count`` evenly spaced images (all if there are fewer).
 
@@ -245,18 +275,16 @@ class Images:
         return kind_of(self.targets)
 
     @cached_property
+    def pixel_digests(self) -> UInt8[np.ndarray, "n 16"]:
+        """A digest of each image's pixels, uint8 (N, 16)."""
+        return digest_rows(self.pixels) if self.digests is None else self.digests
+
+    @cached_property
     def frame(self) -> pl.DataFrame:
         """A row for each image, with the columns ``split``, ``name``, ``group`` and ``digest``."""
-        digests = self.digests
-        if digests is None:
-            digests = digest_rows(self.pixels)
-        groups = self.groups or [None] * len(self)
-        columns = {
-            "name": pl.Series(self.names, dtype=pl.String),
-            "group": pl.Series(groups, dtype=pl.String),
-            "digest": frame_digests(digests),
-        }
-        return pl.DataFrame(columns).select(pl.lit(self.split).alias("split"), pl.all())
+        from lamina.data.duplicates import frame_images
+
+        return frame_images(self.split, self.names, self.groups, self.pixel_digests)
 
     def target_counts(self) -> dict[str, int]:
         """The number of images by class, by label, or by no and yes; empty for regression."""
@@ -408,25 +436,36 @@ class Dataset:
     @cached_property
     def frame(self) -> pl.DataFrame:
         """A row for each image of all splits, with the columns of :attr:`Images.frame`."""
+        import polars as pl
+
         return pl.concat([images.frame for images in self.splits.values()])
 
     @cached_property
     def leaks(self) -> tuple[Leak, ...]:
         """The images that are in two splits."""
-        if len(self.splits) < 2:
+        if len(self.splits) < 2 or not self._may_have_copies():
             return ()
-        leaks, names = find_leaks(self.frame), self.frame["name"]
+        from lamina.data.duplicates import find_leaks
+
+        names = self.frame["name"]
         return tuple(
             Leak(names[place], split, names[twin], twin_split)
-            for place, split, twin, twin_split in leaks.rows()
+            for place, split, twin, twin_split in find_leaks(self.frame).rows()
         )
 
     @cached_property
     def conflicts(self) -> int:
         """The number of groups of identical images with different targets."""
+        if not self._may_have_copies():
+            return 0
+        from lamina.data.duplicates import group_duplicates
+
         targets = np.concatenate([images.targets for images in self.splits.values()])
         groups = group_duplicates(self.frame["digest"])
         return sum(len(np.unique(targets[list(places)], axis=0)) > 1 for places in groups)
+
+    def _may_have_copies(self) -> bool:
+        return may_have_copies([images.pixel_digests for images in self.splits.values()])
 
     def __repr__(self) -> str:
         counts = (
@@ -437,6 +476,14 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         return _show(f"Dataset({self.name}: {self.train._describe()})", self.splits)
+
+    def count_class(self, name: str) -> int:
+        """The number of images of a class or label in all splits."""
+        return sum(images.target_counts()[name] for images in self.splits.values())
+
+    def list_classes(self) -> list[str]:
+        """The classes or labels that images have."""
+        return [name for name in self.train.target_counts() if self.count_class(name)]
 
     def count_rows(self) -> list[tuple[str, ...]]:
         """The number of images in each split: first in total, then by class or label."""

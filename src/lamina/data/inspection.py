@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, UInt8
 
+from lamina.data.duplicates import find_copies, find_leaks, group_duplicates
 from lamina.data.findings import Facts, Finding, Sighting, find_faults
 from lamina.data.images import Dataset, Images, Progress
 from lamina.targets import REGRESSION
@@ -84,8 +85,15 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
         enlarged=pl.Series(is_enlarged),
         oblong=pl.Series(most > OBLONG_RATIO * least),
     )
+    # Blank images have no digest here, because those of one color are identical.
     frame = frame.with_columns(digest=pl.when(~pl.col("blank")).then("digest"))
-    facts = Facts(dataset, frame)
+    facts = Facts(
+        dataset=dataset,
+        frame=frame,
+        copies=find_copies(frame),
+        leaks=find_leaks(frame),
+        duplicates=group_duplicates(frame["digest"]),
+    )
     mean, square = means.mean(axis=0), squares.mean(axis=0)
     spread = _standard_deviation(mean, square)
     return Inspection(
@@ -93,7 +101,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
         channels=ChannelSummary(
             tuple(mean.tolist()), tuple(spread.tolist()), int(frame["gray"].sum())
         ),
-        duplicates=tuple(map(facts.sight, facts.copies)),
+        duplicates=tuple(map(facts.sight, facts.duplicates)),
         findings=find_faults(facts),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -13,13 +13,22 @@ from jaxtyping import Bool, Float32
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import LABEL, Files, Labels
 from lamina.errors import DataError, plural
-from lamina.targets import KindName, Targets, find_kind
+from lamina.targets import KindName, Targets, find_kind, most_classes
 
 YES, NO = frozenset({"yes", "true", "y"}), frozenset({"no", "false", "n"})
-CLASSES_AT_MOST = 1000
 
 # targets, and the names of classes, labels or numbers
 _Read: TypeAlias = tuple[Targets, tuple[str, ...]]
+
+
+def frame_labels(
+    columns: Mapping[str, Sequence[Any] | np.ndarray],
+    reason: str,
+    target_names: Sequence[str] | None = None,
+) -> Labels:
+    """The labels of arrays."""
+    series = {name: pl.Series(values, strict=False) for name, values in columns.items()}
+    return Labels(series, reason, target_names)
 
 
 def read_targets(labels: Labels, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
@@ -100,11 +109,6 @@ def _find_task(columns: Mapping[str, pl.Series], preparation: Preparation) -> Ki
     if lowered <= YES | NO and lowered & YES and lowered & NO:
         return "binary"
     return "multi-label" if find_separator(values) else "single-label"
-
-
-def most_classes(count: int) -> int:
-    """The largest number of distinct whole numbers that count as classes, for ``count`` images."""
-    return min(CLASSES_AT_MOST, max(2, count // 2))
 
 
 def _kind_of(values: pl.Series) -> str:

@@ -28,7 +28,7 @@ from lamina.data.decoding import (
     decode_image,
     fit_pixels,
 )
-from lamina.data.duplicates import digest_rows
+from lamina.data.digests import digest_rows
 from lamina.data.images import Progress
 from lamina.data.preparation import Resize
 from lamina.data.sources.listing import Pixels, show_name

@@ -36,7 +36,7 @@ from lamina.data.formats import SUFFIXES
 from lamina.data.preparation import Resize
 from lamina.data.sources.archive import list_zip, spool_tar
 from lamina.data.sources.class_folders import check_image, is_hidden, read_head, scan_folder
-from lamina.data.sources.table import is_table, list_table
+from lamina.data.sources.table import is_table
 from lamina.errors import DataError, describe_type
 from lamina.nets import Shape
 
@@ -285,6 +285,8 @@ def _search_file(path: Path, stack: ExitStack) -> tuple[list[Path | EncodedImage
         if path.name.lower().endswith(SUFFIXES) or not os.path.isfile(path):  # noqa: PTH113
             return [path], []
         if is_table(path):
+            from lamina.data.sources.rows import list_table  # slow to import
+
             scan = list_table(path, _make_folder(stack))
         elif zipfile.is_zipfile(path):
             scan = list_zip(path, may_have_tables=True)

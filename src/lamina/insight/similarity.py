@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from lamina.data import Images
 from lamina.data.arrays import to_pixels
-from lamina.data.duplicates import digest_rows, frame_digests, group_duplicates
+from lamina.data.digests import digest_rows
+from lamina.data.duplicates import frame_digests, group_duplicates
 from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits

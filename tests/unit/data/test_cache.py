@@ -115,9 +115,12 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "no meta": lambda folder: (folder / "dataset.json").unlink(),
     "half the pixels": lambda folder: cut_in_half(folder / "pixels.npy"),
     "half the targets": lambda folder: cut_in_half(folder / "targets.npy"),
-    "no images": lambda folder: (folder / "images.arrow").unlink(),
-    "half the images": lambda folder: cut_in_half(folder / "images.arrow"),
-    "images of another kind": lambda folder: (folder / "images.arrow").write_bytes(b"ARROW1"),
+    "no sizes": lambda folder: (folder / "sizes.npy").unlink(),
+    "half the sizes": lambda folder: cut_in_half(folder / "sizes.npy"),
+    "fewer sizes": lambda folder: np.save(folder / "sizes.npy", np.zeros((20, 2), np.int32)),
+    "sizes of another kind": lambda folder: np.save(folder / "sizes.npy", np.zeros((21, 2))),
+    "no digests": lambda folder: (folder / "digests.npy").unlink(),
+    "half the digests": lambda folder: cut_in_half(folder / "digests.npy"),
     "pixels of another kind": lambda folder: np.save(
         folder / "pixels.npy", np.zeros((21, 8, 8, 3))
     ),
@@ -213,7 +216,7 @@ def test_a_folder_of_an_older_version_is_rebuilt_silently(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["dataset.json", "digest.json", "targets.npy", "images.arrow", "pixels.npy"]
+    "name", ["dataset.json", "digest.json", "targets.npy", "sizes.npy", "digests.npy", "pixels.npy"]
 )
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lamina.data.duplicates import digest_rows, find_leaks, group_duplicates, unite_copies
+from lamina.data.digests import digest_rows
+from lamina.data.duplicates import find_leaks, group_duplicates, unite_copies
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=12))

@@ -143,11 +143,14 @@ import resource, sys
 from pathlib import Path
 from lamina.data.sources.parquet import spool_table
 from lamina.data.preparation import Preparation
-from lamina.data.sources.table import scan_table
-files, _, column = scan_table(Path("warm.parquet"), Preparation())
+from lamina.data.sources.rows import scan_table
+from lamina.data.sources.table import find_parts
+def scan(path):
+    return scan_table(path, *find_parts(path), Preparation())
+files, _, column = scan(Path("warm.parquet"))
 spool_table(files.frame, column, Path("."))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-files, _, column = scan_table(Path("large.parquet"), Preparation())
+files, _, column = scan(Path("large.parquet"))
 scanned = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 spool_table(files.frame, column, Path("."))
 print(scanned - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -329,7 +329,8 @@ def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
             Path((path + b"/" + number + b".png").decode("utf-8", "surrogateescape")).write_bytes(
                 buffer.getvalue()
             )
-    assert load_data(tmp_path).train.target_names == ("caf\\udce9", "tea")
+    whole = Preparation(test_fraction=0.0, val_fraction=0.0)
+    assert load_data(tmp_path, whole).train.target_names == ("caf\\udce9", "tea")
 
 
 def test_a_folder_is_one_class_whatever_its_name_holds(tmp_path: Path) -> None:

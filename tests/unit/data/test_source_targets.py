@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from lamina.data import Preparation, Problem
 from lamina.data.decoding import EncodedImage
 from lamina.data.labels import leave_out_unlabeled, read_targets
-from lamina.data.sources.listing import Files, Labels, frame_images
+from lamina.data.sources.frames import frame_images
+from lamina.data.sources.listing import Files, Labels
 from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from support.listed import Listed

@@ -16,7 +16,7 @@ from lamina.data.formats import HEAD_BYTES, SUFFIXES, SURE_SUFFIXES, explain_unr
 from lamina.data.images import EMPTY_FOLDER, OTHER_FILE, Problem
 from lamina.data.preparation import LabelFrom, Preparation
 from lamina.data.sources.layouts import LAYOUT, find_layout
-from lamina.data.sources.listing import Files, Source, frame_images, mark_state
+from lamina.data.sources.listing import Files, Source, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
@@ -205,6 +205,8 @@ def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) 
     ):
         raise DataError(f"The images in {source} are not in class folders. {LAYOUT}{hint}")
     reason = LABEL_REASONS[label_from]
+    from lamina.data.sources.frames import frame_images
+
     frame = frame_images(kept, splits, {"class": labels}, left_out)
     return Files(frame, reason, kind="single-label")
 

@@ -9,15 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from jaxtyping import UInt8
 
 from lamina.data.images import Images
-from lamina.data.labels import read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import (
     Arrays,
-    Labels,
     Source,
     list_images,
     mark_state,
@@ -92,10 +89,12 @@ def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
 
 
 def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]], preparation: Preparation) -> Arrays:
+    from lamina.data.labels import frame_labels, read_targets
+
     read = _read_pairs(pairs)
     images = {split: pixels for split, (pixels, _) in read.items()}
     labels = np.concatenate([labels for _, labels in read.values()])
-    given = Labels({"label": pl.Series(labels)}, "the files of labels")
+    given = frame_labels({"label": labels}, "the files of labels")
     targets, names, reason = read_targets(given, preparation)
     return Arrays(
         names=name_rows({split: len(pixels) for split, pixels in images.items()}),

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from jaxtyping import Shaped, UInt8
 
 from lamina.data.arrays import describe_range, find_factor
-from lamina.data.labels import most_classes, read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import (
     BLOCK_BYTES,
     Arrays,
-    Labels,
     Pixels,
     Source,
     clean_label,
@@ -31,6 +28,7 @@ from lamina.data.sources.listing import (
 from lamina.data.sources.members import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO, open_zip
 from lamina.data.splits import SPLIT_WORDS, SPLITS, Split
 from lamina.errors import DataError, name_some
+from lamina.targets import most_classes
 
 IMAGE_WORDS = ("images", "x", "data", "pixels", "image")
 LABEL_WORDS = ("targets", "labels", "y", "target", "label")
@@ -108,10 +106,11 @@ def _list_arrays(path: Path, preparation: Preparation) -> Arrays:
         conversions += _describe_labels(
             list(label_arrays.values()), next(key for _, key in keys.values()), names
         )
+    from lamina.data.labels import frame_labels, read_targets
+
     where = f"array{'s' if len(keys) > 1 else ''} {', '.join(key for _, key in keys.values())}"
-    columns = {name: pl.Series(values, strict=False) for name, values in labels.items()}
     listed = names if len(labels) == 1 else None
-    given = Labels(columns, where, listed)
+    given = frame_labels(labels, where, listed)
     targets, target_names, reason = read_targets(given, preparation)
     return Arrays(
         names=name_rows(counts),

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from lamina.data.sources.columns import ColumnKind, Table
-from lamina.data.sources.listing import clean_column, name_class, readable
+from lamina.data.sources.frames import clean_column
+from lamina.data.sources.listing import name_class, readable
 from lamina.data.sources.members import MEMBER_BYTES, TOTAL_BYTES
 from lamina.errors import DataError
 
