@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -66,36 +66,22 @@ def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
             f"{name} has images without pixels: its shape is {x.shape}. Check how you cropped or"
             " resized them."
         )
-    is_first = x.ndim == 4 and x.shape[1] in CHANNELS and x.shape[3] not in CHANNELS
-    turned = (
-        f"{express(value, name)}{turn_axes(value, '0, 2, 3, 1')}"
-        if is_first
-        else express(value, name)
-    )
+    written = write_array(value, name)
+    where = ""
+    if x.ndim == 4 and x.shape[1] in CHANNELS and x.shape[3] not in CHANNELS:
+        written += ".transpose(0, 2, 3, 1)"
+        where = f" with channels last, got shape {x.shape}"
     if x.dtype != np.uint8:
-        wanted, shape = (", with channels last", f" of shape {x.shape}") if is_first else ("", "")
-        advice = _advise_scale(x, name, turned, convert(value, "uint8"))
-        raise DataError(
-            f"Expected {name} of uint8, 0 to 255{wanted}, got {x.dtype}{shape}. {advice}"
-        )
-    if is_first:
-        raise DataError(f"Expected {name} with channels last, got shape {x.shape}. Use {turned}.")
+        advice = _advise_scale(x, name, written)
+        raise DataError(f"Expected {name} of uint8, 0 to 255, got {x.dtype}. {advice}")
+    if where:
+        raise DataError(f"Expected {name}{where}. Use {written}.")
     return x[..., None] if x.ndim == 3 else x
 
 
-def express(value: Any, name: str) -> str:
-    """Return the argument as code for a message, in ``np.array()`` if it is not an array."""
-    return name if hasattr(value, "dtype") else f"np.array({name})"
-
-
-def turn_axes(value: Any, axes: str) -> str:
-    return f".{'permute' if hasattr(value, 'permute') else 'transpose'}({axes})"
-
-
-def convert(value: Any, kind: Literal["bool", "int", "uint8"]) -> str:
-    if hasattr(value, "permute"):
-        return {"bool": ".bool()", "int": ".long()", "uint8": ".to(torch.uint8)"}[kind]
-    return f".astype({'np.uint8' if kind == 'uint8' else kind})"
+def write_array(value: Any, name: str) -> str:
+    """The argument in advice, as code for a numpy array."""
+    return name if isinstance(value, np.ndarray) else f"np.asarray({name})"
 
 
 def find_factor(low: float, high: float, is_whole: bool) -> int | None:
@@ -120,28 +106,25 @@ def describe_range(low: float, high: float) -> str:
 
 
 def has_only_0_and_1(pixels: UInt8[np.ndarray, "n h w c"]) -> bool:
-    """Whether the maximum is 1, so that images look black; stops at the first higher value."""
+    """Whether no value is above 1, so that images look black; stops at the first higher value."""
     blocks = (pixels[start : start + BLOCK_IMAGES] for start in range(0, len(pixels), BLOCK_IMAGES))
-    return all(block.max(initial=0) <= 1 for block in blocks) and bool(pixels.any())
+    return all(block.max(initial=0) <= 1 for block in blocks)
 
 
-def _advise_scale(x: np.ndarray, name: str, written: str, to_bytes: str) -> str:
-    if x.dtype.kind == "b":
-        return f"Convert it with 255 * {written}{to_bytes}."
-    low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
-    if x.dtype.kind in "iu" and 0 <= low <= high <= 255:
-        factor = "255 * " if high == 1 else ""
-        return (
-            f"Convert values from 0 to {1 if high == 1 else 255} with {factor}{written}{to_bytes}."
-        )
-    match find_factor(low, high, is_whole=x.dtype.kind in "iu" or bool((x == np.round(x)).all())):
-        case 255:
-            return f"Convert fractions from 0 to 1 with ({written} * 255).round(){to_bytes}."
-        case 1:
-            return f"Convert values from 0 to 255 with {written}.round(){to_bytes}."
+def _advise_scale(x: np.ndarray, name: str, written: str) -> str:
+    values = x if x.size else np.zeros(1)
+    low = float(values.min())
+    high = float(values.max())
+    factor = find_factor(low, high, is_whole=x.dtype.kind != "f" or bool((x == np.round(x)).all()))
     if -1 <= low < 0 and high <= 1:
-        return f"Convert values from -1 to 1 with (({written} + 1) * 127.5).round(){to_bytes}."
-    return f"{name} {describe_range(low, high)}."
+        conversion = f"-1 to 1 with (({written} + 1) * 127.5)"
+    elif factor is None:
+        return f"{name} {describe_range(low, high)}."
+    elif factor == 1:
+        conversion = f"0 to 255 with {written}"
+    else:
+        conversion = f"0 to 1 with ({written} * 255.0)"
+    return f"Convert values from {conversion}.round().astype(np.uint8)."
 
 
 def to_targets(
@@ -166,7 +149,7 @@ def to_targets(
             raise DataError(
                 "y of booleans (N,) is one yes/no target, so names must hold one name, such as "
                 f"names={[given[-1]]}, got {', '.join(given)}. For two classes, use "
-                f"{express(value, 'y')}{convert(value, 'int')}."
+                f"{write_array(value, 'y')}.astype(int)."
             )
         targets, found = y, given or columns
     elif y.dtype.kind == "f":
@@ -200,7 +183,7 @@ def _check_one_type(y: np.ndarray, value: Any) -> None:
     only = next(iter(examples), "str")
     if only in ("int", "float", "bool"):
         raise DataError(
-            f"y has {only} values stored as objects. Use {express(value, 'y')}.astype({only})."
+            f"y has {only} values stored as objects. Use {write_array(value, 'y')}.astype({only})."
         )
     if only != "str":
         raise DataError(
@@ -223,46 +206,38 @@ def _plain_type(value: object) -> str:
 
 def _check_kind(y: np.ndarray, value: Any, task: KindName | None) -> None:
     """Raise ``DataError`` for invalid targets, and for numbers that may mean classes or labels."""
-    written = express(value, "y")
-    as_ints, as_bools = f"{written}{convert(value, 'int')}", f"{written}{convert(value, 'bool')}"
-    if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind not in "bf":
+    written = write_array(value, "y")
+    is_table = y.ndim == 2
+    if is_table and y.shape[1] == 1 and y.dtype.kind not in "bf":
         raise DataError(
             f"Expected one class per image, y of shape (N,), got {y.shape}. Use {written}.ravel()."
         )
-    if (
-        y.ndim not in (1, 2)
-        or (y.ndim == 2 and y.dtype.kind not in "bf")
-        or y.dtype.kind not in "biufUTO"
-    ):
+    if y.ndim not in (1, 2) or y.dtype.kind not in ("bf" if is_table else "biufUTO"):
         remedy = (
-            f" Convert one-hot rows with {written}.argmax(axis=1), labels with {as_bools}."
-            if y.ndim == 2
-            else ""
+            f" Convert one-hot rows with {written}.argmax(axis=1), labels with"
+            f" {written}.astype(bool)."
         )
         raise DataError(
             "Expected y as whole numbers or strings (N,) for classes, as booleans (N,) or (N, K),"
-            f" or as floats (N,) or (N, K), got {_describe_given(value, y)}.{remedy}"
+            f" or as floats (N,) or (N, K), got {_describe_given(value, y)}.{remedy * is_table}"
         )
     if task is not None or y.dtype.kind != "f" or not y.size:
         return
-    numbers, is_one = np.unique(y), y.ndim == 1 or y.shape[1] == 1
-    if (
-        is_one
-        and (numbers == np.round(numbers)).all()
-        and len(numbers) <= max(MANY_NUMBERS, len(y) // 2)
-    ):
-        classes = as_ints if y.ndim == 1 else f"{written}.ravel(){convert(value, 'int')}"
-        raise DataError(
-            f"y has whole numbers as {y.dtype}, which may be classes or numbers to predict. Use"
-            f' {classes} for classes, or task="regression" for numbers.'
-        )
-    if not is_one and ((y == 0) | (y == 1)).all():
+    numbers = np.unique(y)
+    is_column = not is_table or y.shape[1] == 1
+    if is_column:
+        may_be_classes = len(numbers) <= max(MANY_NUMBERS, len(y) // 2)
+        if may_be_classes and (numbers == np.round(numbers)).all():
+            column = written + "[:, 0]" * is_table
+            raise DataError(
+                f"y has whole numbers as {y.dtype}, which may be classes or numbers to predict. Use"
+                f' {column}.astype(int) for classes, or task="regression" for numbers.'
+            )
+    elif np.isin(numbers, (0, 1)).all():
         raise DataError(
             f"y has {y.shape[1]} columns of only 0 and 1 as {y.dtype}, which may be classes, labels"
-            " or numbers to "
-            f"predict. Use {written}.argmax(axis=1) for classes, {as_bools} for labels, or"
-            ' task="regression" for '
-            "numbers."
+            f" or numbers to predict. Use {written}.argmax(axis=1) for classes,"
+            f' {written}.astype(bool) for labels, or task="regression" for numbers.'
         )
 
 
