@@ -169,39 +169,35 @@ def _check_one_type(y: np.ndarray, value: Any) -> None:
     """Raise ``DataError`` for mixed types and for numbers stored as objects."""
     if y.ndim != 1:
         return
-    is_mixed_list = y.dtype.kind == "U" and isinstance(value, list | tuple)
-    values: list[object] = y.tolist() if y.dtype == object else list(value) if is_mixed_list else []
-    if missing := sum(one is None for one in values):
+    values: list[object] = []
+    if y.dtype == object:
+        values = y.tolist()
+    elif y.dtype.kind == "U" and isinstance(value, list | tuple):  # numpy converts numbers to text
+        values = list(value)
+    if missing := sum(target is None for target in values):
         where = plural(missing, "image", "images")
         raise DataError(f"y is None for {where}. Correct these targets, or leave out their images.")
-    examples = {_plain_type(one): repr(one) for one in values}
+    examples = {_name_type(target): repr(target) for target in values}
     if len(examples) > 1:
-        shown = ", ".join(examples[each] for each in sorted(examples))
+        shown = ", ".join(examples[name] for name in sorted(examples))
         raise DataError(
             f"y has values of different types, such as {shown}. Convert all of them to one type."
         )
-    only = next(iter(examples), "str")
-    if only in ("int", "float", "bool"):
+    kind = next(iter(examples), "str")
+    if kind in ("int", "float", "bool"):
         raise DataError(
-            f"y has {only} values stored as objects. Use {write_array(value, 'y')}.astype({only})."
+            f"y has {kind} values stored as objects. Use {write_array(value, 'y')}.astype({kind})."
         )
-    if only != "str":
+    if kind != "str":
         raise DataError(
-            f"y has values of type {only}. Use whole numbers, strings, booleans or floats."
+            f"y has values of type {kind}. Use whole numbers, strings, booleans or floats."
         )
 
 
-def _plain_type(value: object) -> str:
-    if isinstance(value, bool | np.bool_):
-        return "bool"
-    for kind, types in (
-        ("int", (int, np.integer)),
-        ("float", (float, np.floating)),
-        ("str", (str,)),
-    ):
-        if isinstance(value, types):
-            return kind
-    return type(value).__name__
+def _name_type(value: object) -> str:
+    """The type of a target, of Python where numpy's is alike."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    return "str" if isinstance(plain, str) else type(plain).__name__
 
 
 def _check_kind(y: np.ndarray, value: Any, task: KindName | None) -> None:
@@ -244,31 +240,16 @@ def _check_kind(y: np.ndarray, value: Any, task: KindName | None) -> None:
 def _check_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
-    expected = "names must be a list of strings, one for each class, label or number, in order"
-    if isinstance(names, Mapping):
-        texts, numbers = (all(isinstance(one, kind) for one in names) for kind in (str, int))
-        how = (
-            "sorted(names, key=names.get)"
-            if texts
-            else "[names[number] for number in sorted(names)]"
-        )
+    has_order = isinstance(names, Iterable) and not isinstance(names, str | Mapping | Set)
+    listed = list(names) if has_order else []
+    if not listed or not all(isinstance(name, str) for name in listed):
         raise DataError(
-            f"{expected}, got a {type(names).__name__}.{f' Use {how}.' if texts or numbers else ''}"
+            "names must be a list of strings, one for each class, label or number, in order, such"
+            f" as ['cat', 'dog'], got {reprlib.repr(names)}."
         )
-    if isinstance(names, Set):
-        raise DataError(
-            f"{expected}, got a {type(names).__name__}, which has no order. Use sorted(names)."
-        )
-    listed = (
-        list(names.tolist() if hasattr(names, "tolist") else names)
-        if isinstance(names, Iterable)
-        else []
-    )
-    if isinstance(names, str) or not listed or not all(isinstance(name, str) for name in listed):
-        raise DataError(f"{expected}, got {reprlib.repr(names)}.")
     if len(set(listed)) < len(listed):
         raise DataError(f"names must differ, got {', '.join(listed)}. Rename or merge the classes.")
-    return tuple(listed)
+    return tuple(map(str, listed))
 
 
 def _number_classes(

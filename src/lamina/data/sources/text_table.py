@@ -25,8 +25,8 @@ from lamina.errors import DataError
 
 # A text table is read at once.
 TEXT_LIMIT_BYTES = 2 * 2**30
-# Other programs write these for missing values.
 HEAD_BYTES = 2**16  # examined for the separator
+# Other programs write these for missing values.
 MISSING = ("NA", "N/A", "nan", "NaN", "null", "None")
 LEADING_ZERO = "^[+-]?0[0-9]"  # 007 is text, not a number
 # Patterns of numbers with commas or points, as spreadsheets write them.
@@ -55,7 +55,8 @@ def read_text_table(path: Path, *, are_labels_joined: bool = False) -> Table:
         if b"\n" not in data:  # line ends of old Macs
             data = data.replace(b"\r", b"\n")
         data = data.lstrip(b"\r\n")
-        separator = "\t" if name.endswith(".tsv") else find_separator(_read_head(data))
+        head = data[:HEAD_BYTES].decode(errors="replace")
+        separator = "\t" if name.endswith(".tsv") else find_separator(head)
         texts = _read_csv(data, path, separator)
     frame = texts.select(_find_type(texts[column]) for column in texts.columns)
     unclear: dict[str, str] = {}
@@ -135,14 +136,6 @@ def _parse_lines(text: str) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} must be a JSON object, got {line[:40]!r}")
             yield row
-
-
-def _read_head(data: bytes) -> str:
-    """The first rows of a table, without one that is cut off."""
-    head = data[:HEAD_BYTES]
-    if len(head) < len(data) and b"\n" in head:
-        head = head[: head.rindex(b"\n")]
-    return head.decode(errors="replace")
 
 
 def _read_csv(data: bytes, path: Path, separator: str) -> pl.DataFrame:
