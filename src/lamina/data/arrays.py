@@ -131,38 +131,41 @@ def to_targets(
     value: Any, names: Sequence[str] | None, task: KindName | None
 ) -> tuple[Targets, tuple[str, ...]]:
     """Return the targets, of kind ``task`` or inferred from their values, and their names."""
-    y, given = to_array(value, "y"), _check_names(names)
-    if task is not None and task not in {kind.name for kind in KINDS}:
+    y = to_array(value, "y")
+    listed = _check_names(names)
+    kinds = [kind.name for kind in KINDS]
+    if task is not None and task not in kinds:
         raise DataError(
-            f"task is {task!r}, which is not a kind of target."
-            f" {suggest(str(task), [k.name for k in KINDS])}"
+            f"task is {task!r}, which is not a kind of target. {suggest(str(task), kinds)}"
         )
     if task == "regression" and y.dtype.kind in "biu" and y.ndim in (1, 2):
         y = y.astype(np.float64)
     _check_one_type(y, value)
     _check_kind(y, value, task)
-    columns = (
-        tuple(f"label_{column}" for column in range(y.shape[1])) if y.ndim == 2 else ("target",)
-    )
-    if y.dtype.kind == "b":
-        if y.ndim == 1 and given is not None and len(given) != 1:
-            raise DataError(
-                "y of booleans (N,) is one yes/no target, so names must hold one name, such as "
-                f"names={[given[-1]]}, got {', '.join(given)}. For two classes, use "
-                f"{write_array(value, 'y')}.astype(int)."
-            )
-        targets, found = y, given or columns
-    elif y.dtype.kind == "f":
-        if not np.isfinite(y).all():
-            raise DataError(
-                "y contains NaN or infinity. Correct these targets, or leave out their images."
-            )
-        targets, found = y.reshape(len(y), len(columns)).astype(np.float32), given or columns
-    else:
-        targets, found = (_number_classes if y.dtype.kind in "iu" else _name_classes)(y, given)
+    target_names: tuple[str, ...] = ("target",)
+    if y.ndim == 2:
+        target_names = tuple(f"label_{column}" for column in range(y.shape[1]))
+    targets = y
+    if y.dtype.kind == "b" and y.ndim == 1 and listed is not None and len(listed) != 1:
+        raise DataError(
+            "y of booleans (N,) is one yes/no target, so names must hold one name, such as "
+            f"names={[listed[-1]]}, got {', '.join(listed)}. For two classes, use "
+            f"{write_array(value, 'y')}.astype(int)."
+        )
+    if not np.isfinite(y if y.dtype.kind == "f" else 0).all():
+        raise DataError(
+            "y contains NaN or infinity. Correct these targets, or leave out their images."
+        )
+    if y.dtype.kind == "f":
+        targets = y.reshape(len(y), len(target_names)).astype(np.float32)
+    elif y.dtype.kind in "iu":
+        targets, target_names = _number_classes(y, listed)
+    elif y.dtype.kind != "b":
+        targets, target_names = _name_classes(y, listed)
+    target_names = listed or target_names
     if task is not None and (kind := kind_of(targets).name) != task:
         raise DataError(f"y has {kind} targets, but task is {task}. Convert y, or leave task out.")
-    return targets, found
+    return targets, target_names
 
 
 def _check_one_type(y: np.ndarray, value: Any) -> None:
@@ -253,10 +256,10 @@ def _check_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _number_classes(
-    y: np.ndarray, given: tuple[str, ...] | None
+    y: np.ndarray, names: tuple[str, ...] | None
 ) -> tuple[Targets, tuple[str, ...]]:
     present = [int(number) for number in np.unique(y)]
-    if given is None and present != list(range(len(present))):
+    if names is None and present != list(range(len(present))):
         named = (
             f", or pass names for all numbers from 0 to {max(present)}" if min(present) >= 0 else ""
         )
@@ -265,14 +268,15 @@ def _number_classes(
             " be 0, 1, 2 … without gaps. Renumber them with _, y = np.unique(y,"
             f" return_inverse=True){named}."
         )
-    targets, classes = y.astype(np.int64), given or tuple(map(str, present))
+    targets = y.astype(np.int64)
+    classes = names or tuple(map(str, present))
     SINGLE_LABEL.check(targets, classes)
     return targets, classes
 
 
-def _name_classes(y: np.ndarray, given: tuple[str, ...] | None) -> tuple[Targets, tuple[str, ...]]:
+def _name_classes(y: np.ndarray, names: tuple[str, ...] | None) -> tuple[Targets, tuple[str, ...]]:
     texts: list[str] = y.tolist()
-    classes = given or tuple(sorted(set(texts)))
+    classes = names or tuple(sorted(set(texts)))
     if unknown := sorted(set(texts) - set(classes)):
         raise DataError(
             f"y has {name_some(unknown)}, not listed in names: {', '.join(classes)}. Add them to"

@@ -321,7 +321,7 @@ def test_a_class_whose_training_images_are_all_unreadable_is_rejected(tmp_path: 
 
 def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
     buffer = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
     for folder in (b"caf\xe9", b"tea"):
         path = bytes(tmp_path) + b"/" + folder
         Path(path.decode("utf-8", "surrogateescape")).mkdir()

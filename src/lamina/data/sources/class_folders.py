@@ -21,8 +21,11 @@ from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
 RESULTS = (
-    *({"run.json", one} for one in (".lock", "history.jsonl")),
-    *({"study.json", one} for one in (".lock", "differences.png", "study.db")),
+    {"run.json", ".lock"},
+    {"run.json", "history.jsonl"},
+    {"study.json", ".lock"},
+    {"study.json", "differences.png"},
+    {"study.json", "study.db"},
 )
 """Files by which the folders of runs and studies are recognized, also if they were copied without
 hidden files."""

@@ -152,10 +152,10 @@ def _find_inner(
 
 def _find_shared(subfolders: Mapping[str, set[str]]) -> set[str]:
     """The names of subfolders in several folders, if most subfolders of two folders are shared."""
-    counts = Counter(name for found in subfolders.values() for name in found)
+    counts = Counter(name for inside in subfolders.values() for name in inside)
     shared = {name for name, count in counts.items() if count > 1}
     alike = [
-        top for top, found in subfolders.items() if len(found & shared) > max(1, len(found) / 2)
+        top for top, inside in subfolders.items() if len(inside & shared) > max(1, len(inside) / 2)
     ]
     return set().union(*(subfolders[top] & shared for top in alike)) if len(alike) > 1 else set()
 

@@ -121,8 +121,9 @@ def _read_json(text: str, path: Path) -> Table:
         if str in types and types <= {str, int, float, bool}:
             columns[column] = [value if value is None else str(value) for value in values]
             types = {str}
-        found = {JSON_KINDS.get(one, "other") for one in types}
-        kinds[column] = found.pop() if len(found) == 1 else "other"
+        kinds[column] = "other"
+        if len(alike := {JSON_KINDS.get(kind, "other") for kind in types}) == 1:
+            kinds[column] = alike.pop()
     return Table(path, kinds, len(rows), columns.__getitem__)
 
 
@@ -193,16 +194,16 @@ def _check_header(header: Sequence[str], path: Path) -> None:
 
 def _find_type(cells: pl.Series) -> pl.Series:
     """Convert the cells of a column to booleans or numbers if all are, otherwise to text."""
-    given = cells.replace(MISSING, None)
-    texts = given.drop_nulls()
+    present = cells.replace(MISSING, None)
+    texts = present.drop_nulls()
     if texts.is_empty():
         return cells if cells.null_count() < len(cells) else cells.cast(pl.Null)
     if texts.str.to_lowercase().is_in(["true", "false"]).all():
-        return given.str.to_lowercase() == "true"
+        return present.str.to_lowercase() == "true"
     if not texts.str.contains(LEADING_ZERO).any():
         for dtype in (pl.Int128, pl.Float64):
-            numbers = given.cast(dtype, strict=False)
-            if numbers.null_count() == given.null_count():
+            numbers = present.cast(dtype, strict=False)
+            if numbers.null_count() == present.null_count():
                 return numbers
     return cells
 
