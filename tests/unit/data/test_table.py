@@ -148,7 +148,7 @@ def test_decimal_commas_are_numbers(name: str, tmp_path: Path) -> None:
 def test_numbers_that_may_mean_two_things_are_refused(text: str, tmp_path: Path) -> None:
     message = rejection(tmp_path, text, preparation=Preparation(label_columns=("label",)))
     assert message.startswith("Column 'label' of DIR/pets.csv has numbers such as '")
-    assert "as in 1234.5. If commas separate several labels, use --label-separator ," in message
+    assert "as in 1234.5. If commas separate several labels, use --task multi-label;" in message
 
 
 def test_an_unclear_column_that_is_not_used_does_no_harm(tmp_path: Path) -> None:
@@ -156,8 +156,12 @@ def test_an_unclear_column_that_is_not_used_does_no_harm(tmp_path: Path) -> None
     assert scan_text(tmp_path, text).labels == {"label": ["a", "b"]}
 
 
-@pytest.mark.parametrize("options", [{"label_separator": ","}, {"task": "multi-label"}])
-def test_numbers_joined_by_commas_are_labels(options: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [{"label_separator": ","}, {"task": "multi-label"}, {"task": "single-label"}]
+)
+def test_numbers_joined_by_commas_may_be_labels_or_classes(
+    options: dict[str, str], tmp_path: Path
+) -> None:
     listing = scan_text(
         tmp_path, "image;label\n1.png;1,2\n2.png;3\n", preparation=Preparation(**options)
     )

@@ -144,8 +144,8 @@ def _read_table(path: Path, preparation: Preparation) -> Table:
     else:
         from lamina.data.sources.text_table import read_text_table
 
-        are_joined = preparation.label_separator is not None or preparation.task == "multi-label"
-        table = read_text_table(path, are_labels_joined=are_joined)
+        are_texts = preparation.label_separator or preparation.task not in (None, "regression")
+        table = read_text_table(path, has_decimal_commas=not are_texts)
     if not table.rows:
         raise DataError(f"{path} has no rows; expected one for each image. Add them.")
     return table

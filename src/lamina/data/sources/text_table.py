@@ -42,10 +42,10 @@ JSON_KINDS: Mapping[type, ColumnKind] = {
 }
 
 
-def read_text_table(path: Path, *, are_labels_joined: bool = False) -> Table:
+def read_text_table(path: Path, *, has_decimal_commas: bool = True) -> Table:
     """Read a text table; ``DataError`` if it is damaged, not UTF-8 or lacks unique column names.
 
-    ``are_labels_joined``: commas may separate the labels in a cell, so they are not decimal commas.
+    Without decimal commas, cells such as ``0,5`` are text: a class, or several labels.
     """
     name = path.name.lower().removesuffix(".gz")
     with readable(path, (*READ_ERRORS, *ERRORS)):
@@ -60,7 +60,7 @@ def read_text_table(path: Path, *, are_labels_joined: bool = False) -> Table:
         texts = _read_csv(data, path, separator)
     frame = texts.select(_find_type(texts[column]) for column in texts.columns)
     unclear: dict[str, str] = {}
-    if not are_labels_joined:
+    if has_decimal_commas:
         frame, unclear = _read_commas(texts, frame, separator)
     kinds = {column: find_kind(dtype) for column, dtype in frame.schema.items()}
     kinds |= dict.fromkeys(unclear, "number")
@@ -71,7 +71,8 @@ def read_text_table(path: Path, *, are_labels_joined: bool = False) -> Table:
                 f"Column {column!r} of {path} has numbers such as {unclear[column]!r}, which may"
                 " have decimal marks or thousands separators. Write them with a decimal point and"
                 " without thousands separators, as in 1234.5. If commas separate several labels,"
-                " use --label-separator , (in Python, label_separator=',')."
+                " use --task multi-label; if each text is a class, use --task single-label (in"
+                " Python, task)."
             )
         return [clean_label(value) for value in frame[column].to_list()]
 
