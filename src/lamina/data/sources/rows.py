@@ -86,7 +86,7 @@ def scan_table(
     class_names: set[tuple[str, ...] | None] = set()
     wanted = preparation
     for part in parts:
-        table = _read_table(part.file)
+        table = _read_table(part.file, preparation)
         columns = choose_columns(table, wanted)
         # All files use the columns found in the first.
         wanted = replace(preparation, image_column=columns.image, label_columns=columns.labels)
@@ -116,7 +116,7 @@ def scan_table(
 
 def list_table(path: Path, spool: Path) -> Scan:
     """List a table's images without labels; copies images that it contains into ``spool``."""
-    table, part = _read_table(path), TablePart(path)
+    table, part = _read_table(path, Preparation()), TablePart(path)
     columns = Columns(find_image_column(table), (), None)
     frame = _list_rows(table, columns, part)
     if table.kinds[columns.image] == "bytes":
@@ -128,9 +128,12 @@ def list_table(path: Path, spool: Path) -> Scan:
     return Scan(list_encoded(used), list(list_problems(frame)))
 
 
-def _read_table(path: Path) -> Table:
-    is_parquet = path.name.lower().endswith(".parquet")
-    table = read_parquet_table(path) if is_parquet else read_text_table(path)
+def _read_table(path: Path, preparation: Preparation) -> Table:
+    if path.name.lower().endswith(".parquet"):
+        table = read_parquet_table(path)
+    else:
+        are_texts = preparation.label_separator or preparation.task not in (None, "regression")
+        table = read_text_table(path, has_decimal_commas=not are_texts)
     if not table.rows:
         raise DataError(f"{path} has no rows; expected one for each image. Add them.")
     return table
