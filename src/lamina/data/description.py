@@ -43,4 +43,12 @@ def describe_reading(dataset: Dataset) -> list[str]:
             " the images differ in size or exceed 256 px (change with --size, in Python"
             " Preparation(size_px=…))"
         )
+    given_depth = dataset.preparation.bit_depth
+    if given_depth is None and dataset.bit_depth is not None:
+        lines.append(
+            f"depth: {dataset.bit_depth} bits, the fewest that hold all values of the images that"
+            " store more than 8 bits (change with --bit-depth, in Python Preparation(bit_depth=…))"
+        )
+    if given_depth is not None and dataset.bit_depth is None:
+        lines.append(f"depth: {given_depth} bits are not used, because all images store 8 bits")
     return lines

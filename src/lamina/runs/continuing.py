@@ -161,7 +161,7 @@ class StartingPoint:
         return parts
 
     def prepare(self, options: Mapping[str, Any], source: str | Path | None = None) -> Preparation:
-        """A preparation with options, else with the run's image size, resizing and kind of target.
+        """A preparation with options, else with the run's image size, resizing, depth and kind.
 
         If ``source`` is the run's own, so are its corrections, groups, columns and splits.
         """
@@ -177,7 +177,11 @@ class StartingPoint:
             labels_from = (*recorded.labels_from, *options.get("labels_from", ()))
             changes = {"fold": None} | dict(options) | {"labels_from": labels_from}
             return dataclasses.replace(recorded, **changes)
-        settings: dict[str, Any] = {"resize": recorded.resize, "task": record.task.kind.name}
+        settings: dict[str, Any] = {
+            "resize": recorded.resize,
+            "bit_depth": recorded.bit_depth,
+            "task": record.task.kind.name,
+        }
         if height == width:
             settings["size_px"] = height
         return Preparation(**settings | dict(options))
