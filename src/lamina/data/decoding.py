@@ -50,7 +50,9 @@ TURNS = {
 }
 SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
-BITS_TAG = 258  # BitsPerSample of a TIFF
+# Of a TIFF: BitsPerSample and PlanarConfiguration.
+BITS_TAG = 258
+PLANES_TAG = 284
 TWO_BYTES = (";16L", ";16B", ";16N")
 GRAY_WITH_ALPHA = "LA;16B"
 # Pillow's names of byte orders: little-endian, big-endian, and that of this machine.
@@ -328,7 +330,9 @@ def _read_values(upright: Image.Image, data: bytes) -> Values:
         return _check_values(np.asarray(upright), 2**16 - 1)
     # Pillow keeps only the upper byte of a color. With the other byte order, it keeps the lower.
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        raw_mode = "/".join(sorted(_raw_modes(image)))
+        raw_mode, *planes = sorted(_raw_modes(image))
+        if planes or (isinstance(image, TiffImageFile) and image.tag_v2.get(PLANES_TAG) == 2):
+            raise BadImageError("16 bits per channel, stored one channel after another")
         other_order = _reverse_bytes(raw_mode)
         for place, tile in enumerate(image.tile):
             others = tile.args[1:] if isinstance(tile.args, tuple) else ()
