@@ -38,6 +38,10 @@ IMAGE_LIMIT_PIXELS = 2**26  # 8192×8192; cameras of 50 megapixels take 8192×61
 LARGE_PIXELS = 2**23
 LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 
+# Pillow warns of damaged EXIF data, which change no pixels. The filter is for the whole process,
+# because threads would undo each other's ``warnings.catch_warnings``.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
 # The transpose for each EXIF orientation.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -234,14 +238,12 @@ def _opening(data: bytes) -> Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def _named_errors() -> Iterator[None]:
-    """Turn Pillow's errors, except unknown formats, into ``BadImageError``; ignore its warnings."""
-    # A filter that stays, because threads would undo each other's ``warnings.catch_warnings``.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    """Turn Pillow's errors, except unknown formats, into ``BadImageError``."""
     try:
         yield
     except (BadImageError, UnidentifiedImageError):
         raise
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"more than {IMAGE_LIMIT_PIXELS / 1e6:.0f} megapixels") from None
     except Exception as error:  # on damaged bytes, Pillow's parsers raise almost anything
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"[:120]

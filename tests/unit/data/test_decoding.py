@@ -444,3 +444,22 @@ def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
         [sys.executable, "-c", READ_AS_NOBODY], capture_output=True, text=True, cwd=tmp_path
     )
     assert (ran.stdout, ran.stderr) == (f"{len(IMAGE)}\npermission denied\n", "")
+
+
+# EXIF data whose tag lies outside of it.
+WITHOUT_WARNINGS = """
+import io, struct
+from PIL import Image
+from lamina.data.decoding import decode_image
+file = io.BytesIO()
+exif = b"Exif\\0\\0MM\\0*" + struct.pack(">IHHHII", 8, 1, 271, 2, 500, 9000)
+Image.new("RGB", (8, 8), "red").save(file, "JPEG", exif=exif)
+print(decode_image(file.getvalue()).shape)
+"""
+
+
+@pytest.mark.process
+def test_damaged_exif_data_neither_warn_nor_fail_where_warnings_are_errors() -> None:
+    words = [sys.executable, "-W", "error", "-c", WITHOUT_WARNINGS]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("(8, 8, 3)\n", "")

@@ -154,16 +154,16 @@ def test_prediction_sees_the_same_pixels_as_training(
         path = tmp_path / "set" / "train" / "ab"[number % 2] / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    splits = load_data(tmp_path / "set", Preparation(size_px=size_px, resize=way)).splits.values()
+    dataset = load_data(tmp_path / "set", Preparation(size_px=size_px, resize=way))
     trained = {
         name: row
-        for images in splits
+        for images in dataset.splits.values()
         for name, row in zip(images.names, images.pixels, strict=True)
     }
 
-    (chunk,) = decode_ahead(
-        [tmp_path / "set" / name for name in trained], InputFormat((3, size_px, size_px), way)
-    )
+    files = [tmp_path / "set" / name for name in trained]
+    wanted = InputFormat((3, size_px, size_px), way, dataset.bit_depth)
+    (chunk,) = decode_ahead(files, wanted)
 
     assert chunk.reasons == [None] * 12
     np.testing.assert_array_equal(chunk.pixels, list(trained.values()))

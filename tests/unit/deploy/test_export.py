@@ -192,7 +192,10 @@ def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
     for content, message in (
         (b"nothing", "onnxruntime cannot load "),
         (b"", "onnxruntime cannot load "),
-        (others, "was not exported by lamina: it must have the metadata task, in_shape and resize"),
+        (
+            others,
+            "was not exported by lamina: it must have the metadata task, in_shape, resize and bit",
+        ),
     ):
         file.write_bytes(content)
         with pytest.raises(RunError, match=message):
