@@ -302,15 +302,16 @@ def _is_deep(image: Image.Image) -> bool:
     if not isinstance(image, TiffImageFile) or image.mode == "F":
         return False
     # Pillow names no byte order if the channels are stored one after another
-    return max(image.tag_v2.get(BITS_TAG, (1,))) > 8
+    stored_bits: tuple[int, ...] = image.tag_v2.get(BITS_TAG, (1,))
+    return max(stored_bits) > 8
 
 
 def _raw_modes(image: Image.Image) -> set[str]:
     """How the pixels of an image file are stored, in Pillow's words, such as RGB;16B."""
-    raw_modes = set()
+    raw_modes = set[str]()
     for tile in getattr(image, "tile", ()):
-        raw_mode = tile.args[0] if isinstance(tile.args, tuple) else tile.args
-        raw_modes.add(str(raw_mode))
+        words = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        raw_modes.update(str(word) for word in words[:1])
     return raw_modes
 
 
@@ -382,7 +383,8 @@ def _scale(values: Values, image: Image.Image, bit_depth: int | None) -> Image.I
 def _scale_table(bit_depth: int) -> UInt8[np.ndarray, " values"]:
     """The 8-bit value for each value of a bit depth, rounded."""
     white = 2**bit_depth - 1
-    return ((np.arange(white + 1) * 510 + white) // (2 * white)).astype(np.uint8)
+    rounded = (np.arange(white + 1) * 510 + white) // (2 * white)
+    return np.asarray(rounded, np.uint8)
 
 
 def _count_bits(colors: Values) -> int:

@@ -173,6 +173,12 @@ class StartingPoint:
                 f"--size is {options['size_px']}, but {self.run.path} was trained on images of "
                 f"{height}×{width} px, which further training keeps. Leave out --size."
             )
+        bit_depth = recorded.bit_depth
+        if bit_depth is not None and options.get("bit_depth", bit_depth) != bit_depth:
+            raise DataError(
+                f"--bit-depth is {options['bit_depth']}, but {self.run.path} was trained on images"
+                f" of {bit_depth} bits, which further training keeps. Leave out --bit-depth."
+            )
         if source is not None and full_source(source) == record.data.source:
             labels_from = (*recorded.labels_from, *options.get("labels_from", ()))
             changes = {"fold": None} | dict(options) | {"labels_from": labels_from}
