@@ -37,6 +37,7 @@ KEPT_FIELDS = {
     *(
         "size_px",
         "resize",
+        "bit_depth",
         "task",
         "val_fraction",
         "test_fraction",

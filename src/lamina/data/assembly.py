@@ -91,7 +91,7 @@ def build_dataset(
 ) -> Dataset:
     """Decode the images of a draft into ``folder/pixels.npy``, one split after another."""
     left_out = draft.frame.filter(pl.col("reason").is_not_null())
-    decoded, size_px = _decode(draft, preparation, folder, progress)
+    decoded, size_px, bit_depth = _decode(draft, preparation, folder, progress)
     problems = list_problems(left_out) + list_problems(decoded)
     frame = decoded.filter(pl.col("reason").is_null())
     if draft.split_rule != OWN_RULE:
@@ -113,11 +113,13 @@ def build_dataset(
         groups=tuple(frame["group"].drop_nulls().to_list()),
         digests=join_digests(frame["digest"].to_list()),
     )
-    counts = [(frame["split"] == split).sum() for split in SPLITS]
+    counts = [frame.filter(split=split).height for split in SPLITS]
     train, val, test = split_images(whole, counts)
     # without resizing: crop
     resize = preparation.resize if size_px else "crop"
     head = f"{size_px} {resize} {targets.dtype} {draft.target_names}"
+    if bit_depth is not None:
+        head += f" {bit_depth} bits"
     content = "" if draft.pixels is None else draft.pixels.content or ""
     if content:
         frame = frame.with_columns(content=pl.lit(""))
@@ -130,6 +132,7 @@ def build_dataset(
         problems=problems,
         size_px=size_px,
         resize=preparation.resize,
+        bit_depth=bit_depth,
         split_rule=draft.split_rule,
         target_reason=draft.target_reason,
         conversions=tuple(draft.conversions),
@@ -151,8 +154,8 @@ def _check_drawn(decoded: pl.DataFrame, frame: pl.DataFrame, problems: Sequence[
     """Raise ``DataError`` if no image is left of a split that lamina drew."""
     drawn = decoded.filter(pl.col("own_split").is_null() | (pl.col("own_split") == "train"))
     for split in ("val", "test"):
-        count = (drawn["split"] == split).sum()
-        if count and not (frame["split"] == split).any():
+        count = drawn.filter(split=split).height
+        if count and frame.filter(split=split).is_empty():
             first = f"; the first is {problems[0].path} ({problems[0].reason})" if problems else ""
             raise DataError(
                 f"lamina drew {plural(count, 'image', 'images')} as {split}, and all of them were"
@@ -194,17 +197,20 @@ def _draw_splits(
 
 def _decode(
     draft: Draft, preparation: Preparation, folder: Path, progress: Progress
-) -> tuple[pl.DataFrame, int | None]:
-    """Store the pixels; returns the frame in their order with ``DECODED`` columns, and the size."""
+) -> tuple[pl.DataFrame, int | None, int | None]:
+    """Store the pixels; returns the frame in their order with ``DECODED``, size and bit depth."""
     size_px, resize = preparation.size_px, preparation.resize
     frame = draft.frame.filter(pl.col("reason").is_null())
+    bit_depth = None
     if draft.pixels is not None:
         decoded = store_pixels(draft.pixels, folder, size_px, resize)
     else:
         frame = frame.sort("split", maintain_order=True)
         images = list_encoded(frame)
-        decoded, size_px = decode_images(images, folder, size_px, resize, progress)
-    return frame.drop("reason").hstack(decoded), size_px
+        decoded, size_px, bit_depth = decode_images(
+            images, folder, size_px, resize, progress, preparation.bit_depth
+        )
+    return frame.drop("reason").hstack(decoded), size_px, bit_depth
 
 
 def _digest(head: str, frame: pl.DataFrame, targets: Targets, whole: str) -> str:
