@@ -102,9 +102,9 @@ def load_data(
 
     Warns:
         LaminaWarning: images were left out; an image is in two splits; a split lacks a class;
-            arrays of an ``.npz`` were converted; a damaged cache is rebuilt; copies of other sets
-            were removed from a full cache; a download starts; another process is preparing the same
-            set.
+            arrays of an ``.npz`` were converted; a damaged cache is rebuilt; the copies in the
+            cache take more than a tenth of the disk; a download starts; another process is
+            preparing the same set.
 
     >>> data = load_data("shapes", Preparation(size_px=8, val_fraction=0.1))
     >>> len(data.train), data.train.shape, len(data.val)
