@@ -168,11 +168,21 @@ def _describe_copy(folder: Path) -> tuple[CachedCopy, float]:
         folder=folder,
         source=source_file.read_text(**ENCODING) if source_file.exists() else folder.name,
         shape=shape,
-        size_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+        size_bytes=_measure(folder),
         last_used=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(used)),
         state="" if is_whole else UNFINISHED,
     )
     return copy, used
+
+
+def _measure(folder: Path) -> int:
+    """The bytes of all files below a folder, some of which another process may be removing."""
+    size_bytes = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size_bytes += Path(root, name).stat().st_size
+    return size_bytes
 
 
 def format_size(size_bytes: int) -> str:

@@ -6,9 +6,7 @@ import glob
 import itertools
 import math
 import os
-import tarfile
 import threading
-import zipfile
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -34,7 +32,7 @@ from lamina.data.decoding import (
 )
 from lamina.data.formats import SUFFIXES
 from lamina.data.preparation import Resize
-from lamina.data.sources.archive import list_zip, spool_tar
+from lamina.data.sources.archive import UNPACKED, is_archive, unpack
 from lamina.data.sources.class_folders import check_image, is_hidden, read_head, scan_folder
 from lamina.data.sources.table import is_table, list_table
 from lamina.errors import DataError, describe_type
@@ -63,7 +61,7 @@ def find_images(
 ) -> tuple[list[Path | EncodedImage], list[Problem]]:
     """The images in files, folders, patterns, archives and tables, in order, and what failed.
 
-    Each image occurs once. The function unpacks tar files and tables that contain images into
+    Each image occurs once. The function unpacks archives and tables that contain images into
     folders that ``stack`` removes.
     """
     found: dict[str, Path | EncodedImage] = {}
@@ -274,6 +272,21 @@ def _search_pattern(pattern: str) -> tuple[list[Path], list[Problem]]:
     )
 
 
+def _search_archive(path: Path, unpacked: Path) -> tuple[list[Path | EncodedImage], list[Problem]]:
+    left_out = unpack(path, unpacked, lambda *_: None)
+    scan = scan_folder(unpacked)
+    images: list[Path | EncodedImage] = [
+        image._replace(name=f"{path}/{image.name}") for image in scan.images
+    ]
+    problems = [
+        Problem(f"{path}/{problem.path}", problem.reason)
+        for problem in (*left_out, *scan.problems, *scan.unused)
+    ]
+    if not images:
+        problems.append(Problem(str(path), "no images in it"))
+    return images, problems
+
+
 def _make_folder(stack: ExitStack) -> Path:
     return Path(stack.enter_context(TemporaryDirectory(prefix="lamina-")))
 
@@ -286,10 +299,8 @@ def _search_file(path: Path, stack: ExitStack) -> tuple[list[Path | EncodedImage
             return [path], []
         if is_table(path):
             scan = list_table(path, _make_folder(stack))
-        elif zipfile.is_zipfile(path):
-            scan = list_zip(path, may_have_tables=True)
-        elif tarfile.is_tarfile(path):
-            scan = spool_tar(path, _make_folder(stack) / "spool", may_have_tables=True)
+        elif is_archive(path):
+            return _search_archive(path, _make_folder(stack) / UNPACKED)
         else:
             return [path], []
     except (DataError, OSError, ValueError) as error:
@@ -303,7 +314,7 @@ def _search_file(path: Path, stack: ExitStack) -> tuple[list[Path | EncodedImage
     return [
         (
             image._replace(name=f"{path}/{image.name}")
-            if image.member or image.offset_bytes is not None
+            if image.offset_bytes is not None
             else Path(image.file)
         )
         for image in scan.images

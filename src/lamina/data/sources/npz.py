@@ -15,6 +15,7 @@ from jaxtyping import Shaped, UInt8
 from lamina.data.arrays import describe_range, find_factor
 from lamina.data.labels import most_classes
 from lamina.data.preparation import Preparation
+from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO, open_zip
 from lamina.data.sources.listing import (
     BLOCK_BYTES,
     Listing,
@@ -26,7 +27,6 @@ from lamina.data.sources.listing import (
     name_rows,
     readable,
 )
-from lamina.data.sources.members import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO, open_zip
 from lamina.data.splits import SPLIT_WORDS, SPLITS, Split
 from lamina.errors import DataError, name_some
 from lamina.targets import KindName

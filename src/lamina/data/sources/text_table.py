@@ -14,10 +14,10 @@ from typing import Any
 
 import polars as pl
 
+from lamina.data.sources.archive import COMPRESSION_RATIO, RATIO_FLOOR_BYTES
 from lamina.data.sources.class_folders import is_image_path
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.listing import READ_ERRORS, clean_label, readable
-from lamina.data.sources.members import COMPRESSION_RATIO, RATIO_FLOOR_BYTES
 from lamina.data.sources.parquet import ERRORS, find_kind
 from lamina.errors import DataError
 
