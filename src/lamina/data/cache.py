@@ -42,7 +42,7 @@ from lamina.data.splits import SPLITS
 from lamina.errors import DataError, LaminaWarning
 from lamina.files import sync_folder
 
-FORMAT = 11
+FORMAT = 12
 WAIT_SECONDS = 2.0
 WARNED_SHARE = 0.1  # of the disk
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
@@ -300,7 +300,6 @@ def _read(folder: Path, state: str) -> Dataset | None:
     )
     stored["problems"] = tuple(Problem(**problem) for problem in stored["problems"])
     stored["leaks"] = tuple(Leak(**leak) for leak in stored["leaks"])
-    stored["conversions"] = tuple(stored["conversions"])
     stored["corrections"] = Effect(**stored["corrections"])
     with suppress(OSError):  # a cache that cannot be written
         os.utime(folder / "digest.json")

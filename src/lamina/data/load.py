@@ -103,9 +103,8 @@ def load_data(
 
     Warns:
         LaminaWarning: images were left out; an image is in two splits; a split lacks a class;
-            arrays of an ``.npz`` were converted; a damaged cache is rebuilt; the copies in the
-            cache take more than a tenth of the disk; a download starts; another process is
-            preparing the same set.
+            a damaged cache is rebuilt; the copies in the cache take more than a tenth of the disk;
+            a download starts; another process is preparing the same set.
 
     >>> data = load_data("shapes", Preparation(size_px=8, val_fraction=0.1))
     >>> len(data.train), data.train.shape, len(data.val)
@@ -124,11 +123,6 @@ def load_data(
         )
     messages = _describe_problems(dataset.problems)
     messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
-    if dataset.conversions:
-        messages.append(
-            f"{dataset.name}: {' '.join(dataset.conversions)} The targets are"
-            f" {dataset.target_reason}."
-        )
     messages += [
         f"{dataset.name}: {found.message}"
         for found in (*find_gaps(dataset), *find_dark(dataset.train), *find_group_leaks(dataset))
