@@ -259,7 +259,7 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
             {"x": gray_noise(2), "y": np.array([0, 1]), "class_names": np.array([3, 4])},
             (
                 "DIR/pets.npz: names must be a list of strings, one for each class, label or"
-                " number, in order, got array([3, 4])."
+                " number, in order, got [3, 4]."
             ),
         ),
     ],

@@ -57,9 +57,9 @@ def _list_arrays(path: Path, preparation: Preparation) -> Listing:
         keys = _find_keys(present, path)
         images = {split: _read_header(archive, key, path) for split, (key, _) in keys.items()}
         labels = [_read_header(archive, key, path).read() for _, key in keys.values()]
-        names = None
+        names: list[str] | None = None
         if NAMES_KEY in present:
-            names = _read_header(archive, NAMES_KEY, path).read()
+            names = _read_header(archive, NAMES_KEY, path).read().tolist()
     label_keys = [key for _, key in keys.values()]
     try:
         targets, target_names = to_targets(
