@@ -148,7 +148,7 @@ class Images:
             raise DataError(
                 f"x has no images: its shape is {pixels.shape}. Check how you selected them."
             )
-        if has_only_0_and_1(pixels):
+        if has_only_0_and_1(pixels) and pixels.any():
             warnings.warn(
                 f"x has {DARK} If they are masks, use 255 * x.", LaminaWarning, stacklevel=2
             )
@@ -281,7 +281,7 @@ class Dataset:
         leaks: the images that are in two splits.
         conflicts: the number of groups of identical images with different targets, counted when
             images are decoded; 0 for arrays in memory.
-        corrections: the effect of ``Preparation.labels_from`` and ``Preparation.exclude``.
+        corrections: the effect of ``Preparation.labels_from``.
         source: the name or absolute path for ``load_data``; empty for arrays in memory.
         preparation: the options that it was loaded with.
 
