@@ -199,13 +199,16 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
         (
             {"x": np.linspace(0, 1, 40).reshape(2, 4, 5), "y": CLASSES_OF_2},
             (
-                f"{CONVERTED}, got float64. Convert fractions from 0 to 1 with"
-                " (x * 255).round().astype(np.uint8)."
+                f"{CONVERTED}, got float64. Convert values from 0 to 1 with"
+                " (x * 255.0).round().astype(np.uint8)."
             ),
         ),
         (
             {"x": gray_noise(2) > 128, "y": CLASSES_OF_2},
-            f"{CONVERTED}, got bool. Convert it with 255 * x.astype(np.uint8).",
+            (
+                f"{CONVERTED}, got bool. Convert values from 0 to 1 with"
+                " (x * 255.0).round().astype(np.uint8)."
+            ),
         ),
         (
             {"x": np.full((2, 3, 3), 256), "y": CLASSES_OF_2},
@@ -259,7 +262,7 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
             {"x": gray_noise(2), "y": np.array([0, 1]), "class_names": np.array([3, 4])},
             (
                 "DIR/pets.npz: names must be a list of strings, one for each class, label or"
-                " number, in order, got [3, 4]."
+                " number, in order, such as ['cat', 'dog'], got [3, 4]."
             ),
         ),
     ],
@@ -276,6 +279,15 @@ def test_one_hot_rows_are_never_numbers_to_predict(classes: int, dtype, tmp_path
     message = rejection(save(tmp_path, x=gray_noise(24), y=one_hot))
     assert message.startswith("DIR/pets.npz: ")
     assert "y.argmax(axis=1)" in message
+
+
+def test_the_range_of_all_blocks_is_in_the_message(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lamina.data.sources.npz.BLOCK_BYTES", 40)
+    pixels = np.zeros((3, 4, 5))
+    pixels[2] = 0.5
+    pixels[2, 1, 1] = 1
+    message = rejection(save(tmp_path, x=pixels, y=np.array([0, 1, 0])))
+    assert "Convert values from 0 to 1 with (x * 255.0).round()" in message
 
 
 def test_more_channels_than_image_files_have_are_not_resized(tmp_path: Path) -> None:

@@ -204,8 +204,8 @@ Y = np.arange(12) % 3
         (X, np.eye(3)[Y], "Use y.argmax(axis=1) for classes"),
         (X, Y * 5, "Renumber them with _, y = np.unique(y, return_inverse=True)"),
         (X.transpose(0, 3, 1, 2), Y, "Use x.transpose(0, 2, 3, 1)."),
-        (X > 128, Y, "Convert it with 255 * x.astype(np.uint8)."),
-        (X / 255, Y, "Convert fractions from 0 to 1 with (x * 255).round().astype(np.uint8)."),
+        (X > 128, Y, "Convert values from 0 to 1 with (x * 255.0).round().astype(np.uint8)."),
+        (X / 255, Y, "Convert values from 0 to 1 with (x * 255.0).round().astype(np.uint8)."),
     ],
 )
 def test_the_arrays_of_a_file_follow_the_rules_of_from_arrays(x, y, advice, tmp_path: Path) -> None:

@@ -121,10 +121,11 @@ class _Array:
 
     def check(self) -> tuple[int, ...]:
         """The height, width and channels of an image; ``DataError`` if they are no pixels."""
-        if self.dtype == np.uint8:
-            sample = np.broadcast_to(np.uint8(0), self.shape)
-        else:
-            sample = next(self.blocks(), np.empty(self.shape, self.dtype))
+        sample = np.broadcast_to(np.zeros((), self.dtype), self.shape)
+        if self.dtype != np.uint8 and self.dtype.kind in "biuf" and sample.size:
+            # the range of values is in the message
+            ranges = [(block.min(axis=0), block.max(axis=0)) for block in self.blocks()]
+            sample = np.concatenate(ranges)
         try:
             return to_pixels(sample, self.key).shape[1:]
         except DataError as error:
