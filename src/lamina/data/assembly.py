@@ -21,7 +21,7 @@ from lamina.data.groups import check_divisible, find_groups
 from lamina.data.images import Dataset, Images, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.preparation import Preparation
-from lamina.data.sources.frames import frame_names, list_encoded, list_problems
+from lamina.data.sources.frames import add_problems, frame_names, list_encoded, list_problems
 from lamina.data.sources.listing import Arrays, Files, Pixels
 from lamina.data.splits import OWN_RULE, SPLITS, draw_splits
 from lamina.data.workers import decode_images, keep_rows, store_pixels
@@ -44,7 +44,6 @@ class Draft:
     split_rule: str
     corrections: Effect
     pixels: Pixels | None = None  # of decoded images
-    conversions: Sequence[str] = ()
 
     @property
     def classes(self) -> list[str]:
@@ -64,7 +63,7 @@ def draft_dataset(
         frame = listing.frame
     else:
         targets, target_names, reason = _take_targets(listing, preparation)
-        frame = frame_names(listing.names, listing.splits)
+        frame = add_problems(frame_names(listing.names, listing.splits), listing.problems)
     is_used = pl.col("reason").is_null()
     left_out = frame.filter(~is_used)
     frame = frame.filter(is_used).with_row_index("target")
@@ -82,7 +81,6 @@ def draft_dataset(
         split_rule=rule,
         corrections=effect,
         pixels=listing.pixels if isinstance(listing, Arrays) else None,
-        conversions=listing.conversions if isinstance(listing, Arrays) else (),
     )
 
 
@@ -135,7 +133,6 @@ def build_dataset(
         bit_depth=bit_depth,
         split_rule=draft.split_rule,
         target_reason=draft.target_reason,
-        conversions=tuple(draft.conversions),
         corrections=draft.corrections,
     )
 

@@ -334,8 +334,6 @@ class Dataset:
             are no such images.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
-        conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would
-            reject.
         corrections: the effect of ``Preparation.labels_from``.
         source: the name or absolute path for ``load_data``; empty for arrays in memory.
         preparation: the options that it was loaded with.
@@ -356,7 +354,6 @@ class Dataset:
     bit_depth: int | None = None
     split_rule: str = "from the source"
     target_reason: str = "from the source"
-    conversions: tuple[str, ...] = ()
     corrections: Effect = UNCORRECTED
     source: str = ""
     preparation: Preparation = Preparation()

@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ from jaxtyping import UInt8
 from lamina.data.images import Images
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Arrays, Source, list_images, mark_state, readable
-from lamina.data.sources.members import tar_members
 from lamina.data.splits import Split
 from lamina.errors import DataError
 
@@ -49,7 +47,7 @@ REMEDY = "Download or unpack the official archive again."
 
 def open_batches(path: Path, _: Preparation) -> Source | None:
     """Open the folder of an unpacked official archive, or its parent."""
-    for folder in (path, path / "cifar-10-batches-py"):
+    for folder in (path, path / "cifar-10-batches-py", path / "cifar-100-python"):
         for files in (CIFAR10, CIFAR100):
             if (folder / files.meta).is_file() and any(
                 (folder / name).is_file() for name in files.train
@@ -59,34 +57,13 @@ def open_batches(path: Path, _: Preparation) -> Source | None:
     return None
 
 
-def is_batches_archive(path: Path) -> bool:
-    """Whether a tar is an official archive, judged by the names of its first members."""
-    names = (
-        PurePosixPath(name)
-        for name, _ in islice(tar_members(path, lambda _: False), len(CIFAR10.all) + 1)
-    )
-    return any(
-        name.name in (CIFAR10.meta, CIFAR10.train[0], CIFAR100.meta) and len(name.parts) <= 2
-        for name in names
-    )
-
-
 def list_batches(path: Path) -> Arrays:
-    """List the official archive or its folder; ``DataError`` if a file is missing or invalid."""
-    wanted = {*CIFAR10.all, *CIFAR100.all}
-    if path.is_dir():
-        with readable(path):
-            contents = {
-                name: (path / name).read_bytes()
-                for name in sorted(wanted)
-                if (path / name).is_file()
-            }
-    else:
-        members = tar_members(path, lambda name: PurePosixPath(name).name in wanted)
-        contents = {PurePosixPath(name).name: data for name, data in members if data is not None}
-    files = CIFAR10 if CIFAR10.meta in contents else CIFAR100
-    if missing := [name for name in files.all if name not in contents]:
+    """List a folder of the official files; ``DataError`` if one is missing or invalid."""
+    files = CIFAR10 if (path / CIFAR10.meta).is_file() else CIFAR100
+    if missing := [name for name in files.all if not (path / name).is_file()]:
         raise DataError(f"{path} does not contain {', '.join(missing)}. {REMEDY}")
+    with readable(path):
+        contents = {name: (path / name).read_bytes() for name in files.all}
     stored_names = read_pickle(contents[files.meta], files.meta).get(files.target_names)
     if not isinstance(stored_names, list):
         raise DataError(f"{files.meta} has no list of {files.target_names}. {REMEDY}")

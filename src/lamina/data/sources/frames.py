@@ -16,7 +16,6 @@ from lamina.data.splits import Split
 COLUMNS: dict[str, Any] = {
     "name": pl.String,
     "file": pl.Binary,
-    "member": pl.String,
     "offset_bytes": pl.Int64,
     "size_bytes": pl.Int64,
     "split": pl.String,
@@ -36,7 +35,6 @@ def frame_images(
     columns: dict[str, Sequence[object]] = {
         "name": [show_name(image.name) for image in images],
         "file": [os.fsencode(image.file) for image in images],
-        "member": [image.member for image in images],
         "offset_bytes": [image.offset_bytes for image in images],
         "size_bytes": [image.size_bytes for image in images],
         "split": splits,
@@ -90,7 +88,7 @@ def clean_column(values: pl.Series) -> pl.Series:
 
 def list_encoded(frame: pl.DataFrame) -> list[EncodedImage]:
     """The images of a frame, to be decoded."""
-    columns = frame["name", "file", "member", "size_bytes", "offset_bytes"]
+    columns = frame["name", "file", "size_bytes", "offset_bytes"]
     return [EncodedImage(name, os.fsdecode(file), *place) for name, file, *place in columns.rows()]
 
 

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from lamina.data.images import Images
 from lamina.data.preparation import Preparation
+from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
 from lamina.data.sources.listing import (
     Arrays,
     Source,
@@ -23,7 +24,6 @@ from lamina.data.sources.listing import (
     readable,
     stack_pixels,
 )
-from lamina.data.sources.members import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
 

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from lzma import LZMAError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,9 +58,9 @@ class Labels:
 class Files:
     """Encoded images: a frame with a row for each, and where their labels come from.
 
-    The columns: ``name`` (path in the source), ``file``, ``member``, ``offset_bytes`` and
-    ``size_bytes`` (where its bytes are), ``split`` (null: to be drawn), ``group``, ``reason`` (why
-    it is left out; null if it is used), and a column for each label, with the prefix ``LABEL``.
+    The columns: ``name`` (path in the source), ``file``, ``offset_bytes`` and ``size_bytes`` (where
+    its bytes are), ``split`` (null: to be drawn), ``group``, ``reason`` (why it is left out; null
+    if it is used), and a column for each label, with the prefix ``LABEL``.
     """
 
     frame: pl.DataFrame
@@ -76,6 +76,11 @@ class Files:
         columns = {name.removeprefix(LABEL): frame[name] for name in names}
         return Labels(columns, self.label_reason, self.target_names, self.kind)
 
+    def with_problems(self, problems: Sequence[Problem]) -> Files:
+        from lamina.data.sources.frames import add_problems
+
+        return replace(self, frame=add_problems(self.frame, problems))
+
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
@@ -87,7 +92,10 @@ class Arrays:
     target_names: tuple[str, ...]
     target_reason: str  # what the targets are, and where they come from
     pixels: Pixels
-    conversions: Sequence[str] = ()  # sentences on how ambiguous values were interpreted
+    problems: Sequence[Problem] = ()
+
+    def with_problems(self, problems: Sequence[Problem]) -> Arrays:
+        return replace(self, problems=[*self.problems, *problems])
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +126,14 @@ def list_images(
         splits=[part.split for part in parts for _ in part.names],
         targets=targets,
         target_names=names,
-        target_reason=f"{kind_of(targets).describe(names)}, from {label_reason}",
+        target_reason=describe_targets(targets, names, label_reason),
         pixels=stack_pixels([part.pixels for part in parts], content),
     )
+
+
+def describe_targets(targets: Targets, names: tuple[str, ...], label_reason: str) -> str:
+    """A line on the kind of targets and where they come from."""
+    return f"{kind_of(targets).describe(names)}, from {label_reason}"
 
 
 def stack_pixels(

@@ -11,10 +11,11 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
+from lamina.data.decoding import IMAGE_LIMIT_BYTES
+from lamina.data.sources.archive import TOTAL_BYTES
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.frames import clean_column
 from lamina.data.sources.listing import name_class, readable
-from lamina.data.sources.members import MEMBER_BYTES, TOTAL_BYTES
 from lamina.errors import DataError
 
 SPOOLED: dict[str, Any] = {
@@ -107,8 +108,8 @@ def _spool_images(
             offset_bytes = spool.tell()
             if data is None:
                 places.append((None, None, "no image bytes in the table", name))
-            elif len(data) > MEMBER_BYTES:
-                places.append((None, None, f"larger than {MEMBER_BYTES // 2**20} MiB", name))
+            elif len(data) > IMAGE_LIMIT_BYTES:
+                places.append((None, None, f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB", name))
             elif offset_bytes + len(data) > TOTAL_BYTES:
                 raise DataError(
                     f"The images in {path} exceed {TOTAL_BYTES} bytes. Split the table into"

@@ -147,7 +147,6 @@ def _list_rows(table: Table, columns: Columns, part: TablePart) -> pl.DataFrame:
     frame = pl.select(
         name=pl.concat_str(pl.lit(show_name(f"{part.prefix}{stem}/")), number),
         file=pl.lit(os.fsencode(part.file)),
-        member=pl.lit(""),
         offset_bytes=pl.lit(None, pl.Int64),
         size_bytes=pl.lit(0, pl.Int64),
         split=pl.lit(part.split, pl.String),
