@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
@@ -19,16 +19,6 @@ YES, NO = frozenset({"yes", "true", "y"}), frozenset({"no", "false", "n"})
 
 # targets, and the names of classes, labels or numbers
 _Read: TypeAlias = tuple[Targets, tuple[str, ...]]
-
-
-def frame_labels(
-    columns: Mapping[str, Sequence[Any] | np.ndarray],
-    reason: str,
-    target_names: Sequence[str] | None = None,
-) -> Labels:
-    """The labels of arrays."""
-    series = {name: pl.Series(values, strict=False) for name, values in columns.items()}
-    return Labels(series, reason, target_names)
 
 
 def read_targets(labels: Labels, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:

@@ -273,3 +273,49 @@ def test_groups_in_two_given_splits_are_reported_and_counted(patients):
     (found,) = find_group_leaks(dataset)
     assert (found.kind, found.severity, found.count) == ("group-leak", "error", 10)
     assert "10 of the 10 images of test" in found.message
+
+
+def write_patients(root: Path, patients: int, images: int) -> Path:
+    """A folder for each patient, whose first image is black, in two classes."""
+    random = np.random.default_rng(0)
+    for patient in range(patients):
+        folder = root / ("ill" if patient % 2 else "well") / f"p{patient}"
+        folder.mkdir(parents=True)
+        for number in range(images):
+            pixels = random.integers(0, 256, (4, 4, 3), np.uint8)
+            Image.fromarray(pixels * (number > 0)).save(folder / f"{number}.png")
+    return root
+
+
+def test_a_black_image_of_each_patient_leaves_the_splits_as_they_were_drawn(tmp_path):
+    root = write_patients(tmp_path / "set", patients=40, images=5)
+    with pytest.warns(LaminaWarning, match=r"images are in two splits \(identical pixels\)"):
+        dataset = load_data(root, Preparation(group_from="parent", size_px=4))
+    counts = [len(images) for images in dataset.splits.values()]
+    assert counts == [140, 20, 40]
+    assert all(len(splits) == 1 for splits in splits_of(dataset).values())
+    assert len(dataset.leaks) == 4 + 8 + 8
+
+
+def test_identical_images_alone_keep_their_splits(tmp_path):
+    x = np.full((500, 4, 4), 9, np.uint8)
+    np.savez(tmp_path / "black.npz", x=x, y=np.arange(500) % 2)
+    with pytest.warns(LaminaWarning, match="150 images|250 images"):
+        dataset = load_data(tmp_path / "black.npz")
+    assert [len(images) for images in dataset.splits.values()] == [350, 50, 100]
+    assert dataset.conflicts == 1
+
+
+def test_a_drawn_split_without_images_is_an_error(tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(10):
+        folder = tmp_path / ("a" if number % 2 else "b")
+        folder.mkdir(exist_ok=True)
+        pixels = random.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    held = load_data(tmp_path).test
+    assert held is not None
+    for name in held.names:
+        (tmp_path / name).write_bytes(b"damaged")
+    with pytest.raises(DataError, match="lamina drew 2 images as test, and all of them were left"):
+        load_data(tmp_path)

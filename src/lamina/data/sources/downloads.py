@@ -12,8 +12,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from lamina.data.cache import cache_folder, lock_or_wait
-from lamina.data.sources.idx import read_published
-from lamina.data.sources.listing import Arrays
+from lamina.data.preparation import Preparation
+from lamina.data.sources.idx import open_idx
+from lamina.data.sources.listing import Arrays, Files
 from lamina.errors import DataError, LaminaWarning
 
 NETWORK_TIMEOUT_SECONDS = 10.0
@@ -165,12 +166,12 @@ def _find_reason(error: BaseException, handled: BaseException | None) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def list_published(name: str) -> Arrays:
+def list_published(name: str) -> Files | Arrays:
     """List the images of ``mnist`` or ``fashion-mnist``, downloading the set if needed."""
     folder = download(name)
-    listing = read_published(folder, PUBLISHED[name].classes)
-    if listing is None:
+    source = open_idx(folder, Preparation(), PUBLISHED[name].classes)
+    if source is None:
         raise DataError(
             f"{folder} does not contain all files of {name}. Delete it to download the set again."
         )
-    return listing
+    return source.read(folder, lambda *_: None)

@@ -11,48 +11,34 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from lamina.data.images import Images
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
 from lamina.data.sources.listing import (
     Arrays,
+    Labels,
     Source,
-    list_images,
+    describe_targets,
     mark_state,
-    name_class,
     name_rows,
     readable,
     stack_pixels,
 )
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
+from lamina.targets import SINGLE_LABEL, Targets
 
 IDX = re.compile(r"(.*?)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
 UNSIGNED_BYTE = 8
 
 
-def open_idx(path: Path, preparation: Preparation) -> Source | None:
-    """Open IDX files, recognized by name; ``DataError`` for several sets or a missing file."""
+def open_idx(path: Path, preparation: Preparation, classes: Sequence[str] = ()) -> Source | None:
+    """Open IDX files, recognized by name; ``DataError`` for several sets or a missing file.
+
+    ``classes`` are the names of the labels, if the set is a published one.
+    """
     pairs = _find_pairs(path)
-    if not pairs:
-        return None
     state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
-    return Source(state, lambda *_: _list_arrays(pairs, preparation))
-
-
-def read_published(folder: Path, classes: Sequence[str]) -> Arrays | None:
-    """The files of a published set, whose labels are the numbers of these classes."""
-    pairs = _find_pairs(folder)
-    if not pairs:
-        return None
-    names = tuple(classes)
-    splits: dict[Split, Images] = {}
-    for split, (pixels, labels) in _read_pairs(pairs).items():
-        if labels.max(initial=0) >= len(classes):
-            name_class(int(labels.max()), classes, str(folder))
-        rows = tuple(name_rows({split: len(pixels)}))
-        splits[split] = Images(pixels[..., None], labels.astype(np.int64), names, rows, split)
-    return list_images(splits, "the published set")
+    return Source(state, lambda *_: _list_arrays(pairs, preparation, classes)) if pairs else None
 
 
 def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
@@ -88,28 +74,9 @@ def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
     return {}
 
 
-def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]], preparation: Preparation) -> Arrays:
-    from lamina.data.labels import frame_labels, read_targets
-
-    read = _read_pairs(pairs)
-    images = {split: pixels for split, (pixels, _) in read.items()}
-    labels = np.concatenate([labels for _, labels in read.values()])
-    given = frame_labels({"label": labels}, "the files of labels")
-    targets, names, reason = read_targets(given, preparation)
-    return Arrays(
-        names=name_rows({split: len(pixels) for split, pixels in images.items()}),
-        splits=[split for split, pixels in images.items() for _ in pixels],
-        targets=targets,
-        target_names=names,
-        target_reason=reason,
-        pixels=stack_pixels([pixels[..., None] for pixels in images.values()]),
-    )
-
-
-def _read_pairs(
-    pairs: Mapping[Split, tuple[Path, Path]],
-) -> dict[Split, tuple[UInt8[np.ndarray, "n h w"], UInt8[np.ndarray, " n"]]]:
-    """The images and labels of each split."""
+def _list_arrays(
+    pairs: Mapping[Split, tuple[Path, Path]], preparation: Preparation, classes: Sequence[str]
+) -> Arrays:
     images = {split: _read_idx(file, 3) for split, (file, _) in pairs.items()}
     labels = {split: _read_idx(file, 1) for split, (_, file) in pairs.items()}
     for split, (file, _) in pairs.items():
@@ -126,7 +93,33 @@ def _read_pairs(
         raise DataError(
             f"Expected images of one size in all files, got {sizes}. Download them again."
         )
-    return {split: (pixels, labels[split]) for split, pixels in images.items()}
+    targets, names, reason = _read_targets(
+        np.concatenate(list(labels.values())), preparation, classes
+    )
+    return Arrays(
+        names=name_rows({split: len(pixels) for split, pixels in images.items()}),
+        splits=[split for split, pixels in images.items() for _ in pixels],
+        targets=targets,
+        target_names=names,
+        target_reason=reason,
+        pixels=stack_pixels([pixels[..., None] for pixels in images.values()]),
+    )
+
+
+def _read_targets(
+    labels: UInt8[np.ndarray, " n"], preparation: Preparation, classes: Sequence[str]
+) -> tuple[Targets, tuple[str, ...], str]:
+    if classes:
+        targets = labels.astype(np.int64)
+        SINGLE_LABEL.check(targets, classes)
+        return targets, tuple(classes), describe_targets(targets, classes, "the published set")
+    # polars is slow to import, and cached data do not need it.
+    import polars as pl
+
+    from lamina.data.labels import read_targets
+
+    column = Labels({"label": pl.Series(labels)}, "the files of labels")
+    return read_targets(column, preparation)
 
 
 def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:

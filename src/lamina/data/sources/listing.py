@@ -131,7 +131,7 @@ def list_images(
     )
 
 
-def describe_targets(targets: Targets, names: tuple[str, ...], label_reason: str) -> str:
+def describe_targets(targets: Targets, names: Sequence[str], label_reason: str) -> str:
     """A line on the kind of targets and where they come from."""
     return f"{kind_of(targets).describe(names)}, from {label_reason}"
 
