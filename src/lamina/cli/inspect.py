@@ -3,68 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from lamina.cli.models import choose_layer, choose_run_data, load_predictor
 from lamina.cli.options.inspect_options import InspectOptions
 from lamina.cli.output import make_folder, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
-from lamina.drawing.unit_sheets import (
-    build_unit_sheet,
-    build_units_sheet,
-    draw_probes,
-    draw_similarity,
-)
+from lamina.drawing.unit_sheets import build_unit_sheet, build_units_sheet, draw_probes
 from lamina.errors import DataError, NetError
-from lamina.insight.concepts import Concept, find_concepts
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
-from lamina.insight.probes import Probe, compare_layers, probe_layers, untrain
+from lamina.insight.probes import Probe, probe_layers, untrain
 from lamina.insight.units import (
     Responses,
     Unit,
     inspect_units,
     measure_chance,
     measure_responses,
-    measure_strengths,
     rank_units,
 )
-from lamina.runs.loading import load_run
-from lamina.runs.run import Run
 from lamina.targets import MULTI_LABEL
 from lamina.training.model import Model
 
 # Maximum numbers of images, taken evenly, for each measurement.
 SEEN_IMAGES, SEEN_PIXELS = 10_000, 40_000_000  # training images that are searched for patches
-PROBE_IMAGES, SCORED_IMAGES, REMOVAL_IMAGES, CONCEPT_IMAGES, COMPARED_IMAGES = (
-    4000,
-    2000,
-    500,
-    1000,
-    500,
-)
+PROBE_IMAGES = 4000
+SCORED_IMAGES = 2000
+REMOVAL_IMAGES = 500
 # instead of SEEN_PIXELS for torch modules, which run completely for each layer
 MODULE_PIXELS = 5_000_000
 REMOVED_PIXELS = 25_000_000  # for torch modules, while units are removed, in all layers together
-# fewer images if they are large: removals are slow, comparisons need memory
-LEAST_IMAGES, MOST_PIXELS = (50, 2_000_000)
+# fewer images if they are large, because removals are slow
+LEAST_IMAGES = 50
+MOST_PIXELS = 2_000_000
 SHOWN_UNITS, MOST_UNITS = 24, 96  # units per figure, without and with ``--layer``
-UNTRAINED_NETS = 5  # nets with random weights to compare concepts with
-SHOWN_CONCEPTS = 5  # printed per layer; ``--json`` lists all
 
 
 def run(options: InspectOptions, terminal: Terminal) -> int:
     if options.unit is not None and options.layer is None:
         raise NetError(f"--unit is {options.unit}, but no layer is given. Add --layer LAYER.")
-    if options.other is not None and options.layer is not None:
-        raise NetError(
-            "--with compares all layers, but --layer shows a single one. Use only one of them."
-        )
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model = predictor.model
     layer = None if options.layer is None else choose_layer(model, options.layer)
@@ -82,9 +62,7 @@ def run(options: InspectOptions, terminal: Terminal) -> int:
         inspection = _Inspection(
             model, *_choose_images(model, dataset, terminal), folder, terminal, show_progress
         )
-        if options.other is not None:
-            _compare(inspection, run, options.other, options)
-        elif layer is None:
+        if layer is None:
             _show_all(inspection)
         else:
             _show_layer(inspection, layer, options.unit)
@@ -148,8 +126,6 @@ def _show_all(inspection: _Inspection) -> None:
         )
         for one, what in ((model, "layers"), (untrain(model, fitted), "random weights"))
     )
-    terminal.remark(f"comparing units with {UNTRAINED_NETS} nets with random weights")
-    concepts = _find_concepts(inspection, layers, responses)
     terminal.remark("measuring the effect of removing units")
     sheets = [
         _draw_units(inspection, path, responses[path], SHOWN_UNITS, len(layers))[1]
@@ -180,7 +156,6 @@ def _show_all(inspection: _Inspection) -> None:
             probe_untrained=other.score.value,
             file=str(sheet),
         )
-    _report_concepts(inspection, concepts)
     terminal.say(
         "",
         f"A probe is a linear classifier on a layer's output, fitted to {len(fitted):,} training"
@@ -288,99 +263,6 @@ def _draw_units(
     for unit in units:
         _emit_unit(inspection, path, unit, file)
     return units, file
-
-
-def _find_concepts(
-    inspection: _Inspection, layers: Sequence[str], responses: Mapping[str, Responses]
-) -> dict[str, tuple[Concept, ...]]:
-    train = inspection.train
-    rows = np.linspace(0, len(train) - 1, min(len(train), CONCEPT_IMAGES), dtype=np.int64)
-    some = train.take(rows)
-    controls = []
-    for seed in range(UNTRAINED_NETS):
-        inspection.show_progress("comparing with random weights", seed, UNTRAINED_NETS)
-        controls.append(
-            measure_strengths(untrain(inspection.model, train, seed), some.pixels, layers)
-        )
-    return {
-        path: find_concepts(
-            responses[path].strengths[rows], [each[path] for each in controls], some
-        )
-        for path in layers
-    }
-
-
-def _report_concepts(inspection: _Inspection, concepts: Mapping[str, Sequence[Concept]]) -> None:
-    terminal = inspection.terminal
-    terminal.say(
-        "",
-        "units that match a class or attribute (overlap; with random weights; with shuffled"
-        " labels):",
-    )
-    for path, found in concepts.items():
-        name = name_stage(inspection.model, path)
-        clear = sorted((one for one in found if one.is_found), key=lambda one: -one.overlap)
-        words = [
-            f"{one.name}: unit {one.unit + 1} ({one.overlap:.2f}; {one.untrained:.2f};"
-            f" {one.shuffled:.2f})"
-            for one in clear[:SHOWN_CONCEPTS]
-        ]
-        more = [f"and {len(clear) - SHOWN_CONCEPTS} more"] if len(clear) > SHOWN_CONCEPTS else []
-        terminal.say(f"  {name}: {', '.join([*words, *more]) or 'none'}")
-        for one in found:
-            terminal.emit(
-                "concept",
-                layer=path,
-                concept=one.name,
-                unit=one.unit + 1,
-                overlap=one.overlap,
-                overlap_untrained=one.untrained,
-                overlap_shuffled=one.shuffled,
-                found=one.is_found,
-            )
-
-
-def _compare(inspection: _Inspection, run: Run, other_path: Path, options: InspectOptions) -> None:
-    model, terminal = inspection.model, inspection.terminal
-    net = options.net if load_run(other_path).record.own_module is not None else None
-    other_run, predictor = load_predictor(other_path, net, options.device, terminal)
-    other = predictor.model
-    if other.in_shape != model.in_shape:
-        shapes = ("×".join(map(str, one.in_shape)) for one in (model, other))
-        raise DataError(
-            "The images of the two runs have different shapes: {} and {}. Compare runs with the"
-            " same --size.".format(*shapes)
-        )
-    some = _take(inspection.held_out, COMPARED_IMAGES)
-    layers, others = choose_layers(model), choose_layers(other)
-    values = compare_layers(
-        model,
-        other,
-        some.pixels,
-        layers,
-        others,
-        partial(inspection.show_progress, "comparing layers"),
-    )
-    names = (
-        [name_stage(model, path) for path in layers],
-        [name_stage(other, path) for path in others],
-    )
-    file = inspection.folder / f"similarity-{other_run.path.name}.png"
-    save_sheet(draw_similarity(values, names, (run.path.name, other_run.path.name)), file)
-    rows = []
-    for name, row in zip(names[0], values, strict=True):
-        best = int(row.argmax())
-        rows.append((name, names[1][best], f"{row[best]:.2f}"))
-    terminal.tabulate((str(run.path), f"most similar in {other_run.path}", "CKA"), rows, texts=2)
-    terminal.say(f"figure: {file}")
-    terminal.emit(
-        "similarity",
-        other=str(other_run.path),
-        layers=list(layers),
-        other_layers=list(others),
-        cka=values.tolist(),
-        file=str(file),
-    )
 
 
 def _emit_unit(inspection: _Inspection, path: str, unit: Unit, file: Path) -> None:

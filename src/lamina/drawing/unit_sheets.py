@@ -1,4 +1,4 @@
-"""Sheets of a layer's units with the patches that excite each, and figures that compare layers."""
+"""Sheets of a layer's units with the patches that excite each, and the scores of probes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, UInt8
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageOps
 
@@ -210,35 +210,4 @@ def draw_probes(
     axes.grid(axis="y", color=GRID)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8)
-    return figure
-
-
-def draw_similarity(
-    values: Float64[np.ndarray, "l m"],
-    names: tuple[Sequence[str], Sequence[str]],
-    runs: tuple[str, str],
-) -> Figure:
-    """Draw the similarity of the layers of two runs as a heat map: unbiased linear CKA, 0 to 1."""
-    rows, columns = names
-    figure = new_figure(2.4 + 0.5 * len(columns), 1.8 + 0.38 * len(rows))
-    axes = figure.subplots()
-    image = axes.imshow(values, cmap="viridis", vmin=0, vmax=1)
-    axes.set_xticks(
-        range(len(columns)), [label(name) for name in columns], rotation=40, ha="right", fontsize=8
-    )
-    axes.set_yticks(range(len(rows)), [label(name) for name in rows], fontsize=8)
-    axes.set(xlabel=label(runs[1]), ylabel=label(runs[0]))
-    for row, column in np.ndindex(*values.shape) if values.size <= 400 else ():
-        ink = "white" if values[row, column] < 0.6 else "black"
-        axes.text(
-            column,
-            row,
-            f"{values[row, column]:.2f}",
-            ha="center",
-            va="center",
-            color=ink,
-            fontsize=6,
-        )
-    axes.set_title("similarity of the layers (CKA)", loc="left", color=INK, fontsize=10)
-    figure.colorbar(image, shrink=0.8)
     return figure

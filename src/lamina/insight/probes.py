@@ -1,4 +1,4 @@
-"""Linear probes on each layer's output, and the similarity of the layers of two models."""
+"""Linear probes on each layer's output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lamina.data import Images
 from lamina.data.images import Progress
-from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
 from lamina.insight.faithfulness import redraw
 from lamina.nets.modules import Whitening
@@ -30,7 +29,6 @@ STATISTICS_IMAGES, STATISTICS_BATCH = (500, 100)
 MOST_FEATURES = 1024
 """Largest input of a probe. Larger layers are average-pooled; larger vectors are projected at
 random."""
-LEAST_COMPARED = 4
 PENALTIES = tuple(10.0**power for power in range(-1, 7))
 """L2 penalties; a probe uses the one with the smallest leave-one-out error."""
 
@@ -166,58 +164,3 @@ def fit_ridge(
     penalty = penalties[int(np.argmin(errors))]
     weights = vectors @ (products / (values + penalty)[:, None])
     return other @ weights + center, penalty
-
-
-def compare_layers(
-    model: Model,
-    other: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
-    layers: Sequence[str],
-    others: Sequence[str],
-    progress: Progress | None = None,
-) -> Float64[np.ndarray, "l m"]:
-    """Unbiased linear CKA of two models' layers (arXiv 1905.00414; 2010.15327, equation 3)."""
-    if len(pixels) < LEAST_COMPARED:
-        raise DataError(
-            f"{len(pixels)} images are too few to compare layers; at least {LEAST_COMPARED} are"
-            " needed. Pass more."
-        )
-    wanted = [(model, path) for path in layers] + [(other, path) for path in others]
-    grams = []
-    # one at a time: the outputs for all images may be large
-    for done, (one, path) in enumerate(wanted, start=1):
-        grams.append(_compute_gram(one, pixels, path))
-        if progress is not None:
-            progress(done, len(wanted))
-    own, its = grams[: len(layers)], grams[len(layers) :]
-    return np.array([[unbiased_cka(gram, another) for another in its] for gram in own])
-
-
-def _compute_gram(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], path: str
-) -> Float64[np.ndarray, "n n"]:
-    batches = (np.ascontiguousarray(batch) for batch in split_pixels(pixels))
-    outputs = torch.cat([activations(model, batch, [path])[path].flatten(1) for batch in batches])
-    outputs -= outputs.mean(dim=0)
-    gram: Float64[np.ndarray, "n n"] = (outputs @ outputs.T).cpu().double().numpy()
-    return gram
-
-
-def unbiased_cka(one: Float64[np.ndarray, "n n"], other: Float64[np.ndarray, "n n"]) -> float:
-    """Unbiased linear CKA of two Gram matrices over at least four images; 0 if one is constant."""
-    both = _unbiased_hsic(one, other)
-    spread = _unbiased_hsic(one, one) * _unbiased_hsic(other, other)
-    return both / math.sqrt(spread) if spread > 0 else 0.0
-
-
-def _unbiased_hsic(one: Float64[np.ndarray, "n n"], other: Float64[np.ndarray, "n n"]) -> float:
-    """Song et al., Feature selection via dependence maximization, 2012, equation 5."""
-    count = len(one)
-    one, other = (gram - np.diag(np.diag(gram)) for gram in (one, other))
-    sums, other_sums = one.sum(axis=0), other.sum(axis=0)
-    total = (
-        (one * other).sum()
-        + sums.sum() * other_sums.sum() / ((count - 1) * (count - 2))
-        - 2 * (sums @ other_sums) / (count - 2)
-    )
-    return float(total / (count * (count - 3)))

@@ -117,18 +117,6 @@ def measure_responses(
     return {path: Responses(*own, fields[path]) for path, own in found.items()}
 
 
-def measure_strengths(
-    model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
-    paths: Sequence[str],
-    progress: Progress | None = None,
-) -> dict[str, Float32[np.ndarray, "n u"]]:
-    """Only the strengths of :func:`measure_responses`."""
-    return {
-        path: own[0] for path, own in _find_all_greatest(model, pixels, paths, progress).items()
-    }
-
-
 def _find_all_greatest(
     model: Model,
     pixels: UInt8[np.ndarray, "n h w c"],
