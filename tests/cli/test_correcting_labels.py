@@ -63,17 +63,17 @@ def test_accuracy_on_clean_images_rises_when_listed_labels_are_corrected(workpla
 @pytest.mark.slow
 def test_a_run_contains_its_corrections_and_groups(workplace):
     write_images(workplace / "squares", 30)
-    Path("corrected.csv").write_text("image,correct\nbright/3.png,dark\n")
+    Path("corrected.csv").write_text(
+        "image,correct\nbright/3.png,dark\nbright/4.png,exclude\nbright/5.png,exclude\n"
+    )
     Path("groups.csv").write_text("image,group\nbright/0.png,a\nbright/1.png,a\n")
-    Path("excluded.txt").write_text("bright/4.png\nbright/5.png\n")
-    words = ("--labels-from", "corrected.csv", "--exclude", "excluded.txt")
+    words = ("--labels-from", "corrected.csv")
     train = ("train", "mlp", "--data", "squares", "--device", "cpu", "--name")
     run_well(*train, "squares", *words, "--group-from", "groups.csv", "--epochs", "2")
     (event,) = events(run_lamina("data", "squares", *words, "--json").stdout)
     counts = [event[name] for name in ("corrected", "excluded", "unchanged", "not_found")]
     assert counts == [1, 2, 0, []]
     Path("corrected.csv").write_text("image,correct\nbright/7.png,dark\n")
-    Path("excluded.txt").unlink()
     Path("groups.csv").unlink()
     (workplace / "elsewhere").mkdir()
     with pytest.MonkeyPatch.context() as patch:

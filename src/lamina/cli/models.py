@@ -101,9 +101,8 @@ def choose_evaluated_data(
                 f" {kept}."
             )
         task = predictor.task
-        preparation = dataclasses.replace(
-            dataclasses.replace(own.preparation, labels_from=(), exclude=None), **given
-        )
+        uncorrected = dataclasses.replace(own.preparation, labels_from=())
+        preparation = dataclasses.replace(uncorrected, **given)
         kind = None if match.unknown == "keep" else task.kind.name
         preparation = dataclasses.replace(preparation, size_px=predictor.size_px, task=kind)
         return choose_other_data(source, preparation, task.target_names, match, terminal), False

@@ -1,4 +1,4 @@
-"""Corrected labels and excluded images (``Preparation.labels_from`` and ``exclude``)."""
+"""Corrected labels and excluded images (``Preparation.labels_from``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lamina.data.option_files import describe_unknown, name_file, read_pairs, re
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError, plural, suggest
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL, Targets, kind_of
-from lamina.text import guard, unguard
+from lamina.text import guard
 
 COLUMNS = ("image", "split", "given", "likely", "score", "reason", "correct")
 """The columns of a table of label issues, of which lamina reads ``image`` and ``correct``."""
@@ -26,9 +26,8 @@ ADVICE = (
     " nothing."
 )
 Place: TypeAlias = tuple[int, int]  # column and value of a label
-Table: TypeAlias = tuple[str, Sequence[tuple[str, str | None]]]
-"""A file: its name in messages, and its entries: images, each with a label, or ``None`` to exclude
-it."""
+Table: TypeAlias = tuple[str, Sequence[tuple[str, str]]]
+"""A file: its name in messages, and its entries: images, each with a label or ``EXCLUDE``."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def correct(
                 flat[rows_, column] = value
     if not are_kept.any():
         raise DataError(
-            f"All {len(names):,} images are excluded. Leave some of them out of the list."
+            f"All {len(names):,} images are excluded. Remove {EXCLUDE} from some rows of the table."
         )
     changed = (corrected != targets).reshape(len(names), -1)[are_kept]
     return (
@@ -101,18 +100,9 @@ def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
     data set.
     """
     tables, rule = read_corrections(preparation), preparation.group_from
-    excluded = (
-        None
-        if preparation.exclude is None
-        else format_rows([(image,) for image, _ in tables[-1][1]])
-    )
     contained = replace(
         preparation,
-        labels_from=tuple(
-            format_rows([("image", "correct"), *rows])
-            for _, rows in tables[: len(preparation.labels_from)]
-        ),
-        exclude=excluded,
+        labels_from=tuple(format_rows([("image", "correct"), *rows]) for _, rows in tables),
         group_from=(
             read_text(rule, "group_from") if rule and rule.lower().endswith(".csv") else rule
         ),
@@ -131,24 +121,7 @@ def format_rows(rows: Sequence[Sequence[str | None]]) -> str:
 
 def read_corrections(preparation: Preparation) -> list[Table]:
     """Read the files of a preparation; raises ``DataError`` if one cannot be used."""
-    tables = [_read_table(file) for file in preparation.labels_from]
-    if preparation.exclude is None:
-        return tables
-    # Names may contain commas, so this is no CSV file, but a spreadsheet puts such names into
-    # quotation marks.
-    lines = [
-        line.removesuffix("\r") for line in read_text(preparation.exclude, "exclude").split("\n")
-    ]
-    names = [
-        unguard(line[1:-1].replace('""', '"') if line[0] == line[-1] == '"' else line)
-        for line in lines
-        if line
-    ]
-    images = names[1:] if names and names[0].lower() == "image" else names
-    file = name_file(preparation.exclude, "exclude")
-    if not images:
-        raise DataError(f"{file} names no images; expected one name per line. Leave out --exclude.")
-    return [*tables, (file, [(image, None) for image in images])]
+    return [_read_table(file) for file in preparation.labels_from]
 
 
 def _read_table(path: str) -> Table:
@@ -166,17 +139,17 @@ def _read_table(path: str) -> Table:
 
 
 def _find_wanted(
-    file: str, rows: Sequence[tuple[str, str | None]], labels: Mapping[str, Place]
+    file: str, rows: Sequence[tuple[str, str]], labels: Mapping[str, Place]
 ) -> dict[str, dict[str, Place | None]]:
     """The labels that a table gives each image, with their places; ``None`` excludes the image."""
     found: defaultdict[str, dict[str, Place | None]] = defaultdict(dict)
     for image, label in rows:
-        if label is not None and label.lower() == EXCLUDE and label in labels:
+        if label.lower() == EXCLUDE and label in labels:
             raise DataError(
                 f"{file} has {label} for {image}, which is a class and the word to leave out an"
-                " image. Leave out images with --exclude FILE, or rename the class."
+                " image. Rename the class."
             )
-        if label is None or label.lower() == EXCLUDE:
+        if label.lower() == EXCLUDE:
             found[image][EXCLUDE] = None
         elif label in labels:
             found[image][label] = labels[label]

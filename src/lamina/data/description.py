@@ -35,8 +35,8 @@ def describe_reading(dataset: Dataset) -> list[str]:
         if dataset.source and dataset.source not in NAMES
         else []
     )
-    is_corrected = dataset.preparation.labels_from or dataset.preparation.exclude
-    lines += [f"corrections: {dataset.corrections}"] if is_corrected else []
+    if dataset.preparation.labels_from:
+        lines.append(f"corrections: {dataset.corrections}")
     if dataset.preparation.size_px is None and dataset.size_px is not None:
         lines.append(
             f"size: resized to {dataset.size_px}×{dataset.size_px} px by {dataset.resize}, because"

@@ -283,7 +283,7 @@ class Dataset:
             images are decoded; 0 for arrays in memory.
         conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would
             reject.
-        corrections: the effect of ``Preparation.labels_from`` and ``Preparation.exclude``.
+        corrections: the effect of ``Preparation.labels_from``.
         source: the name or absolute path for ``load_data``; empty for arrays in memory.
         preparation: the options that it was loaded with.
 

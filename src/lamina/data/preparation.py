@@ -72,8 +72,6 @@ class Preparation:
     labels_from: Annotated[tuple[str, ...], "a list of files"] = ()
     """CSV files of corrections, as --labels --output writes them: the column correct contains the
     correct label, exclude to leave out the image, or nothing to leave it as it is"""
-    exclude: str | None = None
-    """file with the names of images to leave out, one per line"""
 
     def __post_init__(self) -> None:
         check_fields(self, DataError)

@@ -36,7 +36,7 @@ from lamina.evaluation.scores import (
     count_confusion,
     measure,
 )
-from lamina.targets import MetricName, Score
+from lamina.targets import MetricName, Score, Targets
 from lamina.training.custom import NO_PARTS, OwnMetric, OwnMetrics, Parts
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
@@ -99,7 +99,7 @@ def score_logits(
 ) -> Report:
     """The report for ``images``, computed in ``seconds``; raises what :func:`evaluate` raises."""
     _check_targets(task, images)
-    _check_finite(predicted, images)
+    check_finite(predicted, images)
     logits, targets = (
         torch.from_numpy(predicted).double(),
         torch.from_numpy(np.array(images.targets)),
@@ -128,6 +128,34 @@ def score_logits(
         case Regression():
             return _report_numbers(shared, task, task.probabilities(logits), targets)
     raise TypeError(f"there is no report for {task}")
+
+
+def score(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> Score:
+    """The score that a report of these logits would have, without the rest of the report.
+
+    Args:
+        task: the model's task.
+        logits: the model's output (N, K), as of ``predict_logits``.
+        targets: the targets of the images, as in ``Images``.
+
+    Raises:
+        DataError: the metric and the default metric are undefined, as no image has a label.
+        NotFiniteError: a logit is NaN or infinite.
+
+    >>> from lamina.training.task import Binary
+    >>> logits = np.array([[-1.0], [2.0]], np.float32)
+    >>> score(Binary(("is it a cat?",), shares=(0.5,)), logits, np.array([True, True]))
+    Score(name='accuracy', value=0.5)
+    """
+    check_finite(logits)
+    columns = to_columns(task, torch.from_numpy(logits).double())
+    truth = to_truth(task, torch.from_numpy(np.array(targets)))
+    default = task.kind.metrics[0]
+    for metric in (cast(MetricName, task.metric or default), default):
+        measured = measure(metric, *columns, truth)
+        if measured is not None:
+            return Score(metric, measured.value)
+    raise DataError("None of the images has a label, so the metrics are undefined.")
 
 
 def _measure(
@@ -376,11 +404,16 @@ def _check_targets(task: Task, images: Images) -> None:
         )
 
 
-def _check_finite(logits: Float32[np.ndarray, "n k"], images: Images) -> None:
+def check_finite(logits: Float32[np.ndarray, "n k"], images: Images | None = None) -> None:
+    """Raise ``NotFiniteError`` if logits are NaN or infinite."""
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if len(broken):
-        raise NotFiniteError(
-            f"The model's logits are NaN or infinite for {len(broken):,} of {len(images):,}"
-            f" {images.split} images, first for {images.names[broken[0]]}: training diverged. Train"
-            " again with a lower lr, or with gradient_clip=1."
-        )
+    if not len(broken):
+        return
+    where = f"{len(broken):,} of {len(logits):,} images"
+    if images is not None:
+        first = images.names[broken[0]]
+        where = f"{len(broken):,} of {len(logits):,} {images.split} images, first for {first}"
+    raise NotFiniteError(
+        f"The model's logits are NaN or infinite for {where}: training diverged. Train again with a"
+        " lower lr, or with gradient_clip=1."
+    )

@@ -38,16 +38,10 @@ def pets(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def load_corrected(pets: Path, text: str | bytes, exclude: str | None = None) -> Dataset:
-    file, excluded = pets.parent / "table.csv", pets.parent / "excluded.txt"
+def load_corrected(pets: Path, text: str | bytes) -> Dataset:
+    file = pets.parent / "table.csv"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    if exclude is not None:
-        excluded.write_text(exclude)
-    given = {
-        "labels_from": (str(file),) if text else (),
-        "exclude": None if exclude is None else str(excluded),
-    }
-    return load_data(pets, Preparation(**given))
+    return load_data(pets, Preparation(labels_from=(str(file),)))
 
 
 def label_of(data: Dataset, name: str) -> str:
@@ -113,30 +107,13 @@ def test_any_name_comes_back(tmp_path_factory, names):
         assert rows == [(prefix + name, "a") for name in names]
 
 
-def test_excluded_images_are_listed_one_per_line_and_splits_stay(pets):
-    data = load_corrected(pets, "", "train/cat/0.png\r\n\ntest/dog/1.png\n")
+def test_excluded_images_are_left_out_and_splits_stay(pets):
+    data = load_corrected(pets, HEAD + "train/cat/0.png,,,exclude\ntest/dog/1.png,,,exclude\n")
     assert {"train/cat/0.png", "test/dog/1.png"}.isdisjoint({*data.train.names, *data.test.names})
     assert (len(data.train), len(data.test), data.corrections.excluded) == (11, 5, 2)
     whole = load_data(pets).train
     kept = [row for row, name in enumerate(whole.names) if name != "train/cat/0.png"]
     assert np.array_equal(data.train.pixels, whole.pixels[kept])
-
-
-def test_names_of_excluded_images_may_contain_marks_of_csv_files(pets):
-    names = ["a, b.png", "c;d.png", 'e "f".png']
-    for place, name in enumerate(names):
-        (pets / "train" / "cat" / f"{place}.png").rename(pets / "train" / "cat" / name)
-    for lines in (names, ["image", '"train/cat/a, b.png"', '"train/cat/e ""f"".png"']):
-        text = "\n".join(
-            line if "image" in line or "/" in line else f"train/cat/{line}" for line in lines
-        )
-        data = load_corrected(pets, "", text)
-        left = [name for name in data.train.names if "/cat/" in name]
-        assert (
-            left == ["train/cat/3.png"]
-            if lines is names
-            else ["train/cat/3.png", "train/cat/c;d.png"]
-        )
 
 
 def write_numbers(folder: Path, count: int = 200) -> Path:
@@ -162,7 +139,6 @@ def test_zeros_that_a_spreadsheet_removed_are_named(tmp_path):
     data = write_numbers(tmp_path)
     for option, text in (
         ("labels_from", "image,correct\n12,1\n"),
-        ("exclude", "12\n"),
         ("group_from", "image,group\n12,a\n"),
     ):
         file = tmp_path / f"{option}.csv"
@@ -196,9 +172,10 @@ def test_copies_of_excluded_images_stay_in_their_split(tmp_path):
     before = load_data(tmp_path / "set.npz", Preparation(test_fraction=0.3))
     splits = {name: split for split, images in before.splits.items() for name in images.names}
     first = sorted(splits)[::2]  # of each two copies
-    (tmp_path / "out.txt").write_text("".join(f"{name}\n" for name in first))
+    table = tmp_path / "table.csv"
+    table.write_text("image,correct\n" + "".join(f"{name},exclude\n" for name in first))
     after = load_data(
-        tmp_path / "set.npz", Preparation(test_fraction=0.3, exclude=str(tmp_path / "out.txt"))
+        tmp_path / "set.npz", Preparation(test_fraction=0.3, labels_from=(str(table),))
     )
     left = {name: split for split, images in after.splits.items() for name in images.names}
     assert left == {name: split for name, split in splits.items() if name not in first}
@@ -214,9 +191,10 @@ def test_they_are_part_of_the_fingerprint_and_of_the_cache(pets):
 
 
 def test_a_preparation_outlives_its_files(pets, monkeypatch):
-    data = load_corrected(pets, HEAD + "train/cat/0.png,cat,dog,dog\n", "train/cat/1.png")
+    data = load_corrected(
+        pets, HEAD + "train/cat/0.png,cat,dog,dog\ntrain/cat/1.png,cat,,exclude\n"
+    )
     (pets.parent / "table.csv").write_text(HEAD + "train/cat/2.png,cat,dog,dog\n")
-    (pets.parent / "excluded.txt").unlink()
     stored = Preparation(
         **json.loads(json.dumps(data.preparation.to_json()))
         | {"labels_from": data.preparation.labels_from}
@@ -224,7 +202,8 @@ def test_a_preparation_outlives_its_files(pets, monkeypatch):
     monkeypatch.chdir("/")
     for again in (load_data(pets, stored), find_prepared(str(pets), stored, data.fingerprint)):
         assert again.fingerprint == data.fingerprint
-    (pets / "train" / "cat" / "0.png").unlink()
+    for name in ("0.png", "1.png"):
+        (pets / "train" / "cat" / name).unlink()
     with pytest.raises(
         DataError, match=r"^The file of --labels-from names no image of the data set"
     ):
@@ -310,11 +289,10 @@ def test_the_same_correction_twice_is_one(pets):
 
 def test_what_changes_nothing_makes_no_other_copy(pets, tmp_path, monkeypatch):
     monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "own-cache"))
-    first = load_corrected(
-        pets, HEAD + "train/cat/0.png,cat,dog,dog\ntrain/cat/1.png,cat,dog,\n", "train/cat/2.png\n"
-    )
+    rows = "train/cat/0.png,cat,dog,dog\ntrain/cat/1.png,cat,dog,\ntrain/cat/2.png,,,exclude\n"
+    first = load_corrected(pets, HEAD + rows)
     other = "image,correct,note\r\ntrain/cat/0.png,dog,looked at\r\n"
-    again = load_corrected(pets, other, '"train/cat/2.png"\r\n')
+    again = load_corrected(pets, other + '"train/cat/2.png",exclude,\r\n')
     assert again.preparation == first.preparation
     assert len(list_cached()) == 1
     assert load_data(pets, first.preparation).fingerprint == first.fingerprint
@@ -322,17 +300,11 @@ def test_what_changes_nothing_makes_no_other_copy(pets, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["a,b", 'a"b', "'=a", "=a", " a "])
 def test_names_are_contained_as_they_are(tmp_path, name):
-    (tmp_path / "list.txt").write_text(
-        contain_files(Preparation(exclude=str(_write(tmp_path, name))))[1].exclude
-    )
-    tables, _ = contain_files(Preparation(exclude=str(tmp_path / "list.txt")))
-    assert [image for _, rows in tables for image, _ in rows] == [name]
-
-
-def _write(folder: Path, name: str) -> Path:
-    """A file of names as a spreadsheet saves it."""
-    (folder / "first.txt").write_text('"' + guard(name).replace('"', '""') + '"\n')
-    return folder / "first.txt"
+    cell = guard(name).replace('"', '""')
+    (tmp_path / "table.csv").write_text(f'image,correct\n"{cell}",dog\n')  # as a spreadsheet saves
+    _, contained = contain_files(Preparation(labels_from=(str(tmp_path / "table.csv"),)))
+    ((_, rows),) = read_corrections(contained)
+    assert rows == [(name, "dog")]
 
 
 def test_a_class_called_exclude_is_ambiguous(pets):
@@ -343,8 +315,8 @@ def test_a_class_called_exclude_is_ambiguous(pets):
         match=r"has exclude for train/cat/0\.png, which is a class and the word to leave out",
     ):
         load_corrected(pets, HEAD + "train/cat/0.png,,,exclude\n")
-    data = load_corrected(pets, HEAD + "train/cat/0.png,,,=1+1\n", "train/cat/1.png")
-    assert (data.corrections.corrected, data.corrections.excluded) == (1, 1)
+    data = load_corrected(pets, HEAD + "train/cat/0.png,,,=1+1\n")
+    assert data.corrections.corrected == 1
 
 
 def test_missing_and_empty_files_and_numbers_are_refused(pets, tmp_path):
@@ -352,11 +324,9 @@ def test_missing_and_empty_files_and_numbers_are_refused(pets, tmp_path):
         DataError, match=r"for --labels-from .*No such file or directory. Check the path"
     ):
         load_data(pets, Preparation(labels_from=("nothing.csv",)))
-    with pytest.raises(DataError, match="names no images; expected one name per line"):
-        load_corrected(pets, "", "image\n")
     with pytest.raises(DataError, match="All 18 images are excluded"):
         names = [name for images in load_data(pets).splits.values() for name in images.names]
-        load_corrected(pets, "", "\n".join(names))
+        load_corrected(pets, HEAD + "".join(f"{name},,,exclude\n" for name in names))
     np.savez(tmp_path / "set.npz", x=np.zeros((20, 4, 4), np.uint8), y=np.linspace(0, 1, 20))
     (tmp_path / "table.csv").write_text("image,correct\n00000,1\n")
     with pytest.raises(DataError, match="The targets are numbers, which lamina cannot correct"):

@@ -15,12 +15,12 @@ from sklearn import metrics as sk
 
 from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
-from lamina.errors import LaminaWarning, RecipeError
-from lamina.evaluation.evaluating import score_logits
+from lamina.errors import DataError, LaminaWarning, NotFiniteError, RecipeError
+from lamina.evaluation.evaluating import score, score_logits
 from lamina.evaluation.reports import Report
 from lamina.evaluation.scores import measure
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.targets import BINARY, KINDS, MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from lamina.targets import BINARY, KINDS, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Score
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
 NAMES = "good parts", "scratch"
@@ -369,3 +369,34 @@ def test_val_with_one_class_is_scored_and_patience_follows_the_accuracy(tmp_path
     assert (report.split, report.score.name, report.undefined) == ("val", "accuracy", "auc")
     rows = load_run(run.path).folder.history.epochs()
     assert all(math.isfinite(row["val_accuracy"]) and "val_auc" not in row for row in rows)
+
+
+TASKS = {
+    "classes": SingleLabel(NAMES, (0.95, 0.05), metric="macro_f1"),
+    "question": Binary(("cat?",), (0.5,), metric="auc"),
+    "labels": MultiLabel(NAMES, (0.5, 0.5)),
+    "numbers": Regression(NAMES, (0.0, 1.0), (0.5, 0.5), (2.0, 3.0), metric="r2"),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_score_of_logits_is_that_of_their_report(name):
+    task, generator = TASKS[name], np.random.default_rng(0)
+    logits = generator.normal(size=(30, task.outputs)).astype(np.float32)
+    targets = {
+        "classes": generator.integers(2, size=30),
+        "question": generator.random(30) > 0.5,
+        "labels": generator.random((30, 2)) > 0.5,
+        "numbers": generator.normal(size=(30, 2)).astype(np.float32),
+    }[name]
+    assert score(task, logits, targets) == report_of(task, logits, targets).score
+    logits[3, 0] = np.nan
+    with pytest.raises(NotFiniteError, match="NaN or infinite for 1 of 30 images"):
+        score(task, logits, targets)
+
+
+def test_the_score_of_logits_is_the_default_where_the_metric_is_undefined():
+    logits, targets = np.array([[-1.0], [1.0]], np.float32), np.array([True, True])
+    assert score(TASKS["question"], logits, targets) == Score("accuracy", 0.5)
+    with pytest.raises(DataError, match="None of the images has a label"):
+        score(TASKS["labels"], logits.repeat(2, axis=1), np.zeros((2, 2), bool))

@@ -33,7 +33,6 @@ class PreparationFields(Given):
         "group_from": arg(metavar="RULE"),
         "fold": arg(metavar="K/N"),
         "labels_from": arg(metavar="FILE..."),
-        "exclude": arg(metavar="FILE"),
     }
 
 

@@ -19,7 +19,7 @@ from lamina.runs.resuming import find_dataset
 
 PLACES = "--name", "--runs-dir"  # of the run; a new run gets its own
 # options that may name files, besides the data
-FILES = ("--labels-from", "--exclude", "--group-from")
+FILES = ("--labels-from", "--group-from")
 
 
 def describe_reproduction(path: Path) -> dict[str, Any]:
