@@ -28,7 +28,6 @@ from PIL import Image, ImageEnhance
 from lamina import Dataset, Images, load_data
 from lamina.insight.confident_learning import (
     find_disagreements,
-    inject_label_errors,
     measure_agreement,
     select_by_confident_learning,
 )
@@ -47,17 +46,33 @@ def take_classes(images: Images, a_class: int, first: int, classes: int) -> Imag
     return dataclasses.replace(taken, targets=taken.targets - first, target_names=names)
 
 
+def exchange_labels(images: Images, fraction: float, seed: int) -> Images:
+    """Exchange the labels of a fraction of the images at random, for different ones if possible."""
+    random = np.random.default_rng(seed)
+    targets = np.array(images.targets)
+    rows = random.choice(len(targets), round(fraction * len(targets)), replace=False)
+    before = targets[rows]
+    after = random.permutation(before)
+    for place in np.flatnonzero(after == before):
+        partners = np.flatnonzero((after != before[place]) & (before != after[place]))
+        if after[place] == before[place] and len(partners):
+            partner = random.choice(partners)
+            after[[place, partner]] = after[[partner, place]]
+    targets[rows] = after
+    return dataclasses.replace(images, targets=targets)
+
+
 def find_labels(
     a_class: int, first: int, classes: int, scratch: bool, error_fraction: float, seed: int
 ) -> dict[str, Any]:
     """Exchange labels, find label issues, and compare."""
     clean = take_classes(load_data("cifar10").train, a_class, first, classes)
-    noisy = inject_label_errors(clean, error_fraction, seed)
+    noisy = exchange_labels(clean, error_fraction, seed)
     started, cpu = time.perf_counter(), time.process_time()
     plans = choose_plans(noisy, None if scratch else next(iter(find_all_at_hand()), None))
     groups = group_copies(noisy.pixels, find_near_duplicates(noisy.pixels))
     compared = time.perf_counter() - started
-    probabilities = predict_by(plans, noisy, groups=groups).own
+    probabilities = predict_by(plans, noisy, groups=groups).held_out
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     have_errors = noisy.targets != clean.targets
     print(f"{len(noisy):,} images, {' and '.join(map(str, plans))}")
@@ -66,7 +81,7 @@ def find_labels(
         ("confident learning", select_by_confident_learning),
         ("disagreement", find_disagreements),
     ):
-        rows = find(probabilities, noisy.targets).rows
+        rows = find(probabilities, noisy.targets)
         found = int(have_errors[rows].sum())
         precision, recall = found / max(1, len(rows)), float(found / have_errors.sum())
         print(

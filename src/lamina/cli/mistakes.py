@@ -55,8 +55,10 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
 
         judged = [judge(images) for images in dataset.splits.values()]
     if task.kind.has_classes:
-        probabilities = [task.probabilities(torch.from_numpy(one.logits)).numpy() for one in judged]
-        findings = judge_labels([one.images for one in judged], probabilities)
+        findings = {}
+        for one in judged:
+            probabilities = task.probabilities(torch.from_numpy(one.logits)).numpy()
+            findings[one.images.split] = judge_labels(one.images, probabilities)
         report_label_issues(dataset, findings, options, terminal)
         if is_own:
             terminal.say(

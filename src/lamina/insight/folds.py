@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ from lamina.data.images import Progress
 from lamina.data.load import resize_images
 from lamina.data.splits import deal
 from lamina.errors import DataError, check_type, plural
-from lamina.insight.confident_learning import CrossPrediction, check_kind
+from lamina.insight.confident_learning import check_kind
 from lamina.insight.similarity import group_copies
 from lamina.nets import Net
 from lamina.targets import SINGLE_LABEL, Kind
@@ -51,6 +51,14 @@ INDEPENDENCE = 0.75
 given labels."""
 LEAST_PROBABILITY = 1e-6  # keeps a single net from deciding
 PROGRESS_PARTS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class CrossPrediction:
+    """Probabilities from nets not trained on the images; for ``others``, the mean over folds."""
+
+    held_out: Float32[np.ndarray, "n k"] = field(repr=False)
+    others: tuple[Float32[np.ndarray, "_ k"], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -237,7 +245,7 @@ def predict_by(
         return predictions[0]
     others_of = zip(*(prediction.others for prediction in predictions), strict=True)
     return CrossPrediction(
-        multiply([prediction.own for prediction in predictions], images.kind),
+        multiply([prediction.held_out for prediction in predictions], images.kind),
         tuple(multiply(each, images.kind) for each in others_of),
     )
 
