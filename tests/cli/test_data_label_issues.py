@@ -88,9 +88,7 @@ def test_a_runs_model_names_them_too_and_says_what_it_was_trained_on(mislabelled
     assert "device: cpu (as requested)" in told.stderr.splitlines()
     assert "test/dark/wrong.png" in told.stdout
     assert "the model was trained on these images" in told.stdout
-    _, hard, outliers = events(
-        run_lamina("data", mislabelled, "--with", squares, "--json").stdout
-    )
+    _, hard, outliers = events(run_lamina("data", mislabelled, "--with", squares, "--json").stdout)
     assert [each["event"] for each in (hard, outliers)] == ["hard", "outliers"]
     assert hard["splits"] == ["val", "test"]  # the model was not trained on these
     pair = next(pair for pair in hard["pairs"] if pair["true"] == "dark")

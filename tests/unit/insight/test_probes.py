@@ -11,6 +11,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from lamina import load_data
+from lamina.data import Images
 from lamina.insight.inspected_layers import choose_layers
 from lamina.insight.probes import (
     PENALTIES,
@@ -18,8 +19,12 @@ from lamina.insight.probes import (
     probe_layers,
     untrain,
 )
+from lamina.nets import Flatten, Net, Output
+from lamina.targets import Score
 from lamina.training.hooks import activations
 from lamina.training.loop import Training
+from lamina.training.model import build_model
+from lamina.training.recipe import Recipe
 from lamina.zoo import load_recipe
 from lamina.zoo.cnn_s import stack_blocks
 from support.trainings import finish
@@ -88,3 +93,15 @@ def test_what_was_never_trained_stays_and_all_else_is_drawn_anew(trained_blocks)
     assert outputs.std(dim=(0, 2, 3)) == pytest.approx(1, abs=0.15)
     assert random.body[4].momentum == trained_blocks.body[4].momentum
     assert not random.training
+
+
+def test_probes_do_not_decide_by_the_thresholds_and_temperatures_of_the_model():
+    """A threshold for recall makes the model say yes to every image, but not a probe."""
+    random = np.random.default_rng(0)
+    targets = np.arange(80) % 4 == 0
+    pixels = np.where(targets[:, None, None, None], 160, 40) + random.integers(0, 60, (80, 4, 4, 3))
+    images = Images.from_arrays(pixels.astype(np.uint8), targets)
+    model = build_model(Net(Flatten(), Output()), images, Recipe())
+    model.task = replace(model.task, thresholds=(1e-6,), temperatures=(2.0,))
+    (probe,) = probe_layers(model, images.take(range(40)), images.take(range(40, 80)), [])
+    assert probe.score == Score("accuracy", 1.0)
