@@ -31,8 +31,8 @@ from lamina.insight.confident_learning import (
     measure_agreement,
     select_by_confident_learning,
 )
-from lamina.insight.folds import choose_plans, predict_by
 from lamina.insight.similarity import find_near_duplicates, group_copies
+from lamina.studies.cross_prediction import choose_nets, cross_predict
 from lamina.training.pretrained import find_all_at_hand
 
 CHANGES = ("translate", "mirror", "jpeg", "colors")
@@ -69,14 +69,14 @@ def find_labels(
     clean = take_classes(load_data("cifar10").train, a_class, first, classes)
     noisy = exchange_labels(clean, error_fraction, seed)
     started, cpu = time.perf_counter(), time.process_time()
-    plans = choose_plans(noisy, None if scratch else next(iter(find_all_at_hand()), None))
+    nets = choose_nets(noisy, None if scratch else next(iter(find_all_at_hand()), None))
     groups = group_copies(noisy.pixels, find_near_duplicates(noisy.pixels))
     compared = time.perf_counter() - started
-    probabilities = predict_by(plans, noisy, groups=groups).held_out
+    probabilities = cross_predict(nets, noisy, groups=groups).held_out
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     have_errors = noisy.targets != clean.targets
-    print(f"{len(noisy):,} images, {' and '.join(map(str, plans))}")
-    row: dict[str, Any] = {"images": len(noisy), "plans": [str(plan) for plan in plans]}
+    print(f"{len(noisy):,} images, {' and '.join(map(str, nets))}")
+    row: dict[str, Any] = {"images": len(noisy), "nets": [str(net) for net in nets]}
     for name, find in (
         ("confident learning", select_by_confident_learning),
         ("disagreement", find_disagreements),

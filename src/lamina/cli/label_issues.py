@@ -16,8 +16,8 @@ from lamina.data.load import check_learnable
 from lamina.data.splits import Split
 from lamina.errors import plural
 from lamina.insight.confident_learning import LabelFindings, judge_labels
-from lamina.insight.folds import check_dealable, choose_plans, limit_groups, predict_by
 from lamina.insight.similarity import find_near_duplicates, group_copies
+from lamina.studies.cross_prediction import check_dealable, choose_nets, cross_predict, limit_groups
 from lamina.text import format_percent
 from lamina.training.device import choose_device
 from lamina.training.pretrained import find_all_at_hand
@@ -32,15 +32,14 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
     train = dataset.train
     check_dealable(train)
     check_learnable(dataset)
-    plans = choose_plans(
-        train, next(iter(find_all_at_hand()), None) if options.pretrained else None
-    )
-    plans = tuple(
-        replace(plan, recipe=replace(plan.recipe, device=options.device)) for plan in plans
+    pretrained = next(iter(find_all_at_hand()), None) if options.pretrained else None
+    nets = tuple(
+        replace(net, recipe=replace(net.recipe, device=options.device))
+        for net in choose_nets(train, pretrained)
     )
     terminal.remark(f"device: {choose_device(options.device)}")
     terminal.remark(
-        f"nets: {' and '.join(map(str, plans))}; four-fold cross-validation: each net predicts"
+        f"nets: {' and '.join(map(str, nets))}; four-fold cross-validation: each net predicts"
         " images it was not trained on"
     )
     with terminal.progress(QUIET_SECONDS) as show_progress:
@@ -57,8 +56,8 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
                 " on a copy of an image whose label it checks."
             )
         train, *others = dataset.splits.values()
-        prediction = predict_by(
-            plans,
+        prediction = cross_predict(
+            nets,
             train,
             others,
             groups=groups,

@@ -11,18 +11,17 @@ from PIL import Image, ImageDraw
 from lamina.data import Images
 from lamina.errors import DataError, RecipeError
 from lamina.insight.confident_learning import judge_labels
-from lamina.insight.folds import (
+from lamina.insight.similarity import find_near_duplicates, group_pairs
+from lamina.nets import Flatten, Net, Output
+from lamina.studies.cross_prediction import (
     FOLDS,
     CrossPrediction,
-    Plan,
-    choose_plans,
+    CrossValidatedNet,
+    choose_nets,
     cross_predict,
     limit_groups,
     multiply,
-    predict_by,
 )
-from lamina.insight.similarity import find_near_duplicates, group_pairs
-from lamina.nets import Flatten, Net, Output
 from lamina.targets import MULTI_LABEL
 from lamina.training.pretrained import PACKAGED, RECIPES, TimmNet, open_timm_net
 from lamina.training.recipe import PRETRAINED_HOME, Recipe, fit_recipe
@@ -30,6 +29,10 @@ from lamina.training.recipe import PRETRAINED_HOME, Recipe, fit_recipe
 NET = Net(Flatten(), Output())
 RECIPE = Recipe(epochs=6, batch_size=8, precision="fp32", lr=3e-3)
 MEMORIZING = dataclasses.replace(RECIPE, epochs=20, batch_size=25, lr=0.02)
+
+
+def define_linear(recipe: Recipe, side_px: int = 6) -> CrossValidatedNet:
+    return CrossValidatedNet("linear", NET, recipe, side_px, "")
 
 
 def draw_squares(count: int, classes: int = 2, seed: int = 0, side_px: int = 6) -> Images:
@@ -47,7 +50,7 @@ def test_labels_without_meaning_are_not_remembered():
     images = Images.from_arrays(
         random.integers(0, 256, (200, 6, 6, 3), dtype=np.uint8), random.integers(0, 2, 200)
     )
-    prediction = cross_predict(images, net=NET, recipe=MEMORIZING)
+    prediction = cross_predict([define_linear(MEMORIZING)], images)
     accuracy = (prediction.held_out.argmax(axis=1) == images.targets).mean()
     assert 0.38 < accuracy < 0.62  # three standard deviations
 
@@ -64,7 +67,7 @@ def test_a_copy_with_another_label_does_not_give_an_image_away():
         pixels = np.repeat(random.integers(0, 256, (50, 6, 6, 3), dtype=np.uint8), 2, axis=0)
         images = Images.from_arrays(pixels, np.repeat(random.integers(0, 2, 50), 2))
         for groups, found in ((None, together), (range(100), apart)):
-            own = cross_predict(images, net=NET, recipe=MEMORIZING, groups=groups).held_out
+            own = cross_predict([define_linear(MEMORIZING)], images, groups=groups).held_out
             found.append((own.argmax(axis=1) == images.targets).mean())
     assert np.mean(apart) > 0.8
     assert np.mean(together) < 0.62
@@ -76,7 +79,7 @@ def test_a_wrong_label_is_found_in_every_split():
     recipe = dataclasses.replace(RECIPE, epochs=12)
     steps: list[tuple[int, int]] = []
     prediction = cross_predict(
-        train, [test], net=NET, recipe=recipe, progress=lambda *step: steps.append(step)
+        [define_linear(recipe)], train, [test], progress=lambda *step: steps.append(step)
     )
     (issue,) = judge_labels(train, prediction.held_out).issues
     assert (issue.row, issue.given, issue.likely) == (4, "1", "0")
@@ -119,7 +122,7 @@ def test_a_chain_of_near_duplicates_does_not_take_a_class_away_from_its_net():
         chained[row] for row in range(90) if row % 3 != 1
     ]
     assert limit_groups(icons, groups) == (groups, 0)
-    found = cross_predict(icons, net=NET, recipe=RECIPE, groups=chained).held_out
+    found = cross_predict([define_linear(RECIPE, 28)], icons, groups=chained).held_out
     assert (found.argmax(axis=1) == icons.targets)[icons.targets == 1].mean() > 0.9
 
 
@@ -145,7 +148,7 @@ def test_given_groups_are_in_one_fold():
     images = Images.from_arrays(pixels, labels[patients])
     grouped = dataclasses.replace(images, groups=tuple(f"patient {one}" for one in patients))
     apart, together = (
-        cross_predict(one, net=NET, recipe=MEMORIZING).held_out for one in (images, grouped)
+        cross_predict([define_linear(MEMORIZING)], one).held_out for one in (images, grouped)
     )
     assert (apart.argmax(axis=1) == images.targets).mean() > 0.95
     assert (together.argmax(axis=1) == images.targets).mean() < 0.75
@@ -172,17 +175,16 @@ def test_features_of_pretrained_weights_serve_too():
     recipe = fit_recipe(RECIPES["default"], 30, 32, images.kind, PRETRAINED_HOME)
     done: list[int] = []
     found = cross_predict(
+        [CrossValidatedNet("any", net, recipe, 32, "")],
         images,
         [others, others],
-        net=net,
-        recipe=recipe,
         progress=lambda count, _: done.append(count),
     )
     assert isinstance(found, CrossPrediction)
     assert (found.held_out.argmax(axis=1) == images.targets).mean() > 0.8
     assert np.allclose(found.held_out.sum(axis=1), 1, atol=1e-5)
     assert np.array_equal(*found.others)
-    assert done[-1] == 52
+    assert done[-1] == 1000
 
 
 def test_features_are_computed_on_the_device_that_is_named():
@@ -192,29 +194,29 @@ def test_features_are_computed_on_the_device_that_is_named():
     )
     with pytest.raises(RecipeError, match="torch does not find one on this machine"):
         on_mps = dataclasses.replace(recipe, device="mps")
-        predict_by([Plan("any", net, on_mps, 6, "")], draw_squares(40))
+        cross_predict([CrossValidatedNet("any", net, on_mps, 6, "")], draw_squares(40))
 
 
-def test_plans_follow_number_and_size_and_are_multiplied():
+def test_nets_follow_number_and_size_and_are_multiplied():
     net = TimmNet("any", "none", "")
-    assert [plan.net_name for plan in choose_plans(draw_squares(40, side_px=32), net)] == [
+    assert [chosen.net_name for chosen in choose_nets(draw_squares(40, side_px=32), net)] == [
         "timm:any"
     ]
     many = draw_squares(1200, side_px=14)
-    assert [plan.net_name for plan in choose_plans(many, net)] == ["timm:any", "cnn-s"]
-    (alone,) = choose_plans(many, None)
+    assert [chosen.net_name for chosen in choose_nets(many, net)] == ["timm:any", "cnn-s"]
+    (alone,) = choose_nets(many, None)
     assert (alone.net_name, alone.side_px) == ("cnn-s", 14)
-    assert [plan.net_name for plan in choose_plans(draw_squares(40), None)] == ["mlp"]
-    (large,) = choose_plans(draw_squares(40, side_px=80), None)
+    assert [chosen.net_name for chosen in choose_nets(draw_squares(40), None)] == ["mlp"]
+    (large,) = choose_nets(draw_squares(40, side_px=80), None)
     assert large.side_px == 64
-    plans = [
-        Plan("linear", NET, dataclasses.replace(RECIPE, seed=seed), side_px, "")
+    nets = [
+        define_linear(dataclasses.replace(RECIPE, seed=seed), side_px)
         for seed, side_px in ((0, 6), (1, 8))
     ]
     images, others = draw_squares(40), draw_squares(5)
     done: list[int] = []
-    both = predict_by(plans, images, [others], progress=lambda count, _: done.append(count))
-    each = [predict_by([plan], images, [others]) for plan in plans]
+    both = cross_predict(nets, images, [others], progress=lambda count, _: done.append(count))
+    each = [cross_predict([net], images, [others]) for net in nets]
     product = (each[0].held_out * each[1].held_out) ** 0.75
     assert np.allclose(both.held_out, product / product.sum(axis=1, keepdims=True), atol=1e-4)
     assert both.others[0].shape == (5, 2)
@@ -229,7 +231,7 @@ def test_labels_are_multiplied_as_yes_and_no():
 
 def test_too_few_images_and_numbers_are_refused():
     with pytest.raises(DataError, match=f"needs at least {2 * FOLDS}"):
-        cross_predict(draw_squares(7), net=NET, recipe=RECIPE)
+        cross_predict([define_linear(RECIPE)], draw_squares(7))
     numbers = Images.from_arrays(np.zeros((20, 2, 2), np.uint8), np.arange(20.0), task="regression")
     with pytest.raises(DataError, match="label checking needs classes or labels"):
-        cross_predict(numbers, net=NET, recipe=RECIPE)
+        cross_predict([define_linear(RECIPE)], numbers)
