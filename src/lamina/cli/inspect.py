@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,12 @@ from lamina.errors import DataError, NetError
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.insight.probes import Probe, probe_layers, untrain
 from lamina.insight.units import (
+    Removal,
     Responses,
     Unit,
     inspect_units,
     measure_chance,
+    measure_removals,
     measure_responses,
     rank_units,
 )
@@ -206,7 +208,8 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
             f"--unit is {unit}, but layer {name} has units 1 to {units:,}. Use --unit 1."
         )
     some = _take(inspection.held_out, REMOVAL_IMAGES)
-    (found,) = inspect_units(inspection.model, path, responses, inspection.train, some, [unit - 1])
+    removals = _measure_removals(inspection, path, some, [unit - 1])
+    (found,) = inspect_units(responses, inspection.train, [unit - 1], removals)
     title = f"layer {name}, unit {unit} of {units:,}"
     remark = "; ".join(
         filter(
@@ -229,18 +232,11 @@ def _draw_units(
     name = name_stage(inspection.model, path)
     numbers = rank_units(responses, inspection.train)[:most]
     some = _take(inspection.held_out, REMOVAL_IMAGES)
-    progress = partial(inspection.show_progress, f"removing units of {name}")
     removed = len(numbers)
     if inspection.model.net is None:
         removed = min(removed, REMOVED_PIXELS // (layers * some.pixels[..., 0].size))
-    units = tuple(
-        unit
-        for held_out, part in ((some, numbers[:removed]), (None, numbers[removed:]))
-        if part
-        for unit in inspect_units(
-            inspection.model, path, responses, inspection.train, held_out, part, progress
-        )
-    )
+    removals = _measure_removals(inspection, path, some, numbers[:removed])
+    units = inspect_units(responses, inspection.train, numbers, removals)
     chance = measure_chance(responses, inspection.train)
     count = responses.strengths.shape[1]
     shown = (
@@ -263,6 +259,18 @@ def _draw_units(
     for unit in units:
         _emit_unit(inspection, path, unit, file)
     return units, file
+
+
+def _measure_removals(
+    inspection: _Inspection, path: str, images: Images, numbers: Sequence[int]
+) -> tuple[Removal, ...]:
+    """The effect of removing units; none if it has no score, as no image has a label."""
+    name = name_stage(inspection.model, path)
+    progress = partial(inspection.show_progress, f"removing units of {name}")
+    try:
+        return measure_removals(inspection.model, images, path, numbers, progress)
+    except DataError:
+        return ()
 
 
 def _emit_unit(inspection: _Inspection, path: str, unit: Unit, file: Path) -> None:
