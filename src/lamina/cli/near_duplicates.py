@@ -17,7 +17,7 @@ from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
 from lamina.errors import plural
 from lamina.insight.similarity import (
-    Pair,
+    DuplicatePair,
     compute_signatures,
     find_near_duplicates,
     find_overlap,
@@ -101,7 +101,7 @@ def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) 
 def _offer_groups(
     sights: Sequence[Sight],
     pixels: np.ndarray,
-    pairs: Sequence[Pair],
+    pairs: Sequence[DuplicatePair],
     file: Path | None,
     terminal: Terminal,
 ) -> dict[str, int]:
