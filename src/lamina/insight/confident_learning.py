@@ -163,14 +163,14 @@ def find_label_issues(
     for column, problem in enumerate(_split_columns(images, probabilities)):
         likely_classes = problem.probabilities.argmax(axis=1)
         for row in select_by_confident_learning(problem.probabilities, problem.labels).tolist():
-            given = problem.labels[row]
+            label = problem.labels[row]
             likely = likely_classes[row]
             issue = LabelIssue(
                 row,
                 column,
-                problem.classes[given],
+                problem.classes[label],
                 problem.classes[likely],
-                float(problem.probabilities[row, given]),
+                float(problem.probabilities[row, label]),
                 float(problem.probabilities[row, likely]),
             )
             issues.append(issue)
