@@ -27,11 +27,11 @@ def draw_trials(study: Any, metric: str) -> Figure:
 
     score = Score(metric, 0.0)
     with _drawing_by_optuna():
-        axes = np.ravel(plot_slice(study, target=_find_value, target_name=f"val {score.title}"))
-    figure: Figure = axes[0].figure
+        plot_slice(study, target=_find_value, target_name=f"val {score.title}")
+        figure = pyplot.gcf()
     pyplot.close(figure)
     if score.is_fraction:
-        axes[0].yaxis.set_major_formatter(percent_formatter())
+        figure.axes[0].yaxis.set_major_formatter(percent_formatter())
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     finished = sum(bool(np.isfinite(_find_value(trial))) for trial in trials)
     figure.suptitle(
@@ -52,8 +52,8 @@ def draw_importances(study: Any, metric: str) -> Figure:
         evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST_FRACTION)
         name = f"val {Score(metric, 0.0).title}"
         axes = plot_param_importances(study, evaluator=evaluator, target_name=name)
-    axes.set_title("What distinguishes the best quarter of the trials", loc="left")
-    figure: Figure = axes.figure
+        axes.set_title("What distinguishes the best quarter of the trials", loc="left")
+        figure = pyplot.gcf()
     pyplot.close(figure)
     return figure
 

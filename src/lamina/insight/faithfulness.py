@@ -260,4 +260,5 @@ def _build_masks(
     """For each order of the cells, the pixels that are covered at each level."""
     levels = torch.arange(1, LEVELS) * ranks.shape[1] / LEVELS
     are_covered = torch.from_numpy(ranks)[:, None, :] < levels[:, None]
-    return are_covered[:, :, torch.from_numpy(cells)].flatten(0, 1)
+    masks: Bool[Tensor, "m h w"] = are_covered[:, :, torch.from_numpy(cells)].flatten(0, 1)
+    return masks

@@ -112,8 +112,8 @@ def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
     targets = np.asarray(images.targets, np.float64)
     task = model.task
     if isinstance(task, Regression):
-        standardized: Float64[np.ndarray, "n k"] = targets - task.means
-        return standardized / np.array(task.standard_deviations)
+        standardized: Float64[np.ndarray, "n k"] = (targets - task.means) / task.standard_deviations
+        return standardized
     if task.kind is SINGLE_LABEL:
         targets = targets[:, None] == np.arange(task.outputs)
     return np.where(targets.reshape(len(targets), -1) > 0, 1.0, -1.0)

@@ -148,7 +148,7 @@ def _find_candidates(
     likeness, rows = find_neighbors(signatures, others, NEIGHBORS + 1)
     first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
     pairs = torch.stack([first, rows[first, place]], dim=1).sort(dim=1).values
-    pairs = torch.unique(pairs, dim=0)
+    pairs = pairs.unique(dim=0)
     return pairs[pairs[:, 0] < pairs[:, 1]]
 
 
