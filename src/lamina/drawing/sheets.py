@@ -63,8 +63,8 @@ def lay_out(rows: Sequence[SheetRow], title: str, remark: str = "", rest: str = 
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN_PX, MARGIN_PX), title, INK, title_font, anchor="lm")
     for line, text in enumerate(remarks):
-        place = MARGIN_PX, MARGIN_PX + (1.4 + line) * TEXT_PX
-        pen.text(place, text, FAINT_INK, small, anchor="lm")
+        start = MARGIN_PX, MARGIN_PX + (1.4 + line) * TEXT_PX
+        pen.text(start, text, FAINT_INK, small, anchor="lm")
     y = top
     for row, height in zip(rows, heights, strict=True):
         middle = y + cell_height / 2

@@ -148,8 +148,8 @@ def _find_candidates(
     likeness, rows = find_neighbors(signatures, others, NEIGHBORS + 1)
     first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
     pairs = torch.stack([first, rows[first, place]], dim=1).sort(dim=1).values
-    pairs = pairs.unique(dim=0)
-    return pairs[pairs[:, 0] < pairs[:, 1]]
+    unique: Int64[Tensor, "p 2"] = torch.unique(pairs, dim=0)
+    return unique[unique[:, 0] < unique[:, 1]]
 
 
 def group_pairs(count: int, pairs: Sequence[DuplicatePair]) -> list[int]:
