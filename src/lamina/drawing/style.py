@@ -80,11 +80,13 @@ def label(name: str, longest: int = LONGEST_NAME) -> str:
 
 
 def _find_families(text: str) -> list[str]:
-    """The user's font families, and an installed font with most of the letters they lack."""
+    """The user's font families, and installed fonts for the letters they lack."""
     families: list[str] = list(matplotlib.rcParams["font.family"])
-    missing = _find_missing(text, families)
-    font = _find_font(frozenset(map(ord, missing))) if missing else None
-    return families if font is None else [*families, font.name]
+    missing = frozenset(map(ord, _find_missing(text, families)))
+    while missing and (font := _find_font(missing)):
+        families.append(font.name)
+        missing -= _letters(font.fname)
+    return families
 
 
 def _find_missing(text: str, families: Sequence[str]) -> set[str]:
@@ -97,22 +99,27 @@ def _find_missing(text: str, families: Sequence[str]) -> set[str]:
 def font_file(text: str) -> str:
     """A font for images: matplotlib's own, or an installed font with more of the letters."""
     shipped = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
-    missing = frozenset(map(ord, text)) - _letters(shipped)
-    font = _find_font(frozenset(map(ord, text)) - {10}) if missing else None
-    return font.fname if font else shipped
+    letters = frozenset(map(ord, text)) - {10}
+    if letters <= _letters(shipped):
+        return shipped
+    font = _find_font(letters)
+    return shipped if font is None else font.fname
 
 
 @cache
 def _find_font(letters: frozenset[int]) -> FontEntry | None:
     """The first installed font with most of these letters; ``None`` if none has any."""
     # The font of last resort, which matplotlib ships, has a box for each letter of all scripts.
-    fonts = [
-        font
-        for font in fontManager.ttflist
-        if font.style == "normal" and "Last Resort" not in font.name
-    ]
-    found = max(fonts, key=lambda font: len(letters & _letters(font.fname)), default=None)
-    return found if found and letters & _letters(found.fname) else None
+    best = None
+    most = 0
+    for font in fontManager.ttflist:
+        if font.style != "normal" or "Last Resort" in font.name:
+            continue
+        count = len(letters & _letters(font.fname))
+        if count > most:
+            best = font
+            most = count
+    return best
 
 
 @cache
