@@ -94,10 +94,8 @@ def _choose_images(model: Model, dataset: Dataset, terminal: Terminal) -> tuple[
         )
         images = dataset.train
     pixels = MODULE_PIXELS if model.net is None else SEEN_PIXELS
-    train, held_out = (
-        _take(dataset.train, SEEN_IMAGES, pixels),
-        _take(images, SCORED_IMAGES, pixels),
-    )
+    train = _take(dataset.train, SEEN_IMAGES, pixels)
+    held_out = _take(images, SCORED_IMAGES, pixels)
     terminal.remark(
         f"images: {len(train):,} of {len(dataset.train):,} in train for patches, {len(held_out):,}"
         f" of {len(images):,} in {images.split} for scores"
@@ -111,53 +109,52 @@ def _take(images: Images, most: int, pixels: int = MOST_PIXELS) -> Images:
 
 
 def _show_all(inspection: _Inspection) -> None:
-    model, train, terminal = inspection.model, inspection.train, inspection.terminal
+    model = inspection.model
+    train = inspection.train
+    terminal = inspection.terminal
     layers = choose_layers(model)
     responses = measure_responses(
         model, train.pixels, layers, partial(inspection.show_progress, "measuring responses")
     )
     fitted = train.take_evenly(PROBE_IMAGES)
     terminal.remark(f"fitting probes to {len(layers)} layers, with trained and with random weights")
-    trained, untrained = (
-        probe_layers(
-            one,
-            fitted,
-            inspection.held_out,
-            layers,
-            partial(inspection.show_progress, f"probing {what}"),
-        )
-        for one, what in ((model, "layers"), (untrain(model, fitted), "random weights"))
-    )
-    terminal.remark("measuring the effect of removing units")
-    sheets = [
-        _draw_units(inspection, path, responses[path], SHOWN_UNITS, len(layers))[1]
-        for path in layers
-    ]
-    names = ["image", *(name_stage(model, path) for path in layers)]
+    progress = partial(inspection.show_progress, "probing layers")
+    trained = probe_layers(model, fitted, inspection.held_out, layers, progress)
+    progress = partial(inspection.show_progress, "probing random weights")
+    untrained = probe_layers(untrain(model, fitted), fitted, inspection.held_out, layers, progress)
     score = trained[0].score
+    metric = score.name.replace("_", " ")
+    terminal.remark("measuring the effect of removing units")
     rows = [("image", "", "", _format(trained[0]), "")]
-    for path, name, own, other in zip(layers, names[1:], trained[1:], untrained[1:], strict=True):
-        units = f"{responses[path].strengths.shape[1]:,}"
-        rows.append((name, units, _describe_field(responses[path]), _format(own), _format(other)))
-    probed = score.name.replace("_", " ")
-    terminal.tabulate(
-        ("layer", "units", "receptive field", f"probe {probed}", "random weights"), rows, texts=1
-    )
-    chart = inspection.folder / "probes.png"
-    values, controls = ([probe.score.value for probe in probes] for probes in (trained, untrained))
-    save_sheet(draw_probes(names, values, controls, probed, is_fraction=score.is_fraction), chart)
-    for path, own, other, sheet in zip(layers, trained[1:], untrained[1:], sheets, strict=True):
-        terminal.emit(
-            "layer",
-            layer=path,
-            name=name_stage(model, path),
-            units=responses[path].strengths.shape[1],
-            sees_px=_to_json(responses[path]),
-            metric=score.name,
-            probe=own.score.value,
-            probe_untrained=other.score.value,
-            file=str(sheet),
+    names = ["image"]
+    events = []
+    for path, probe, control in zip(layers, trained[1:], untrained[1:], strict=True):
+        name = name_stage(model, path)
+        names.append(name)
+        _, sheet = _draw_units(inspection, path, responses[path], SHOWN_UNITS, len(layers))
+        units = responses[path].strengths.shape[1]
+        field = _describe_field(responses[path])
+        rows.append((name, f"{units:,}", field, _format(probe), _format(control)))
+        events.append(
+            {
+                "layer": path,
+                "name": name,
+                "units": units,
+                "sees_px": _to_json(responses[path]),
+                "metric": score.name,
+                "probe": probe.score.value,
+                "probe_untrained": control.score.value,
+                "file": str(sheet),
+            }
         )
+    heads = ("layer", "units", "receptive field", f"probe {metric}", "random weights")
+    terminal.tabulate(heads, rows, texts=1)
+    values = [probe.score.value for probe in trained]
+    controls = [probe.score.value for probe in untrained]
+    figure = draw_probes(names, values, controls, metric, is_fraction=score.is_fraction)
+    save_sheet(figure, inspection.folder / "probes.png")
+    for event in events:
+        terminal.emit("layer", **event)
     terminal.say(
         "",
         f"A probe is a linear classifier on a layer's output, fitted to {len(fitted):,} training"
@@ -184,17 +181,17 @@ def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
         f" {_describe_field(responses)}"
     )
     rows = []
-    for one in units:
-        changes = (
-            ("", "")
-            if one.removal is None
-            else (one.removal.describe_score(), one.removal.describe_loss())
-        )
-        rows.append((str(one.number + 1), one.describe_best(), *changes))
-    metric = "score" if units[0].removal is None else units[0].removal.before.name.replace("_", " ")
-    terminal.tabulate(
-        ("unit", "separates best (AUC)", f"{metric} without unit", "loss"), rows, texts=2
-    )
+    metric = "score"
+    for inspected in units:
+        change = ""
+        loss_change = ""
+        if inspected.removal is not None:
+            metric = inspected.removal.before.name.replace("_", " ")
+            change = inspected.removal.describe_score()
+            loss_change = inspected.removal.describe_loss()
+        rows.append((str(inspected.number + 1), inspected.describe_best(), change, loss_change))
+    heads = ("unit", "separates best (AUC)", f"{metric} without unit", "loss")
+    terminal.tabulate(heads, rows, texts=2)
     if rest := responses.strengths.shape[1] - len(units):
         terminal.say(f"and {rest:,} more, which separate the classes less (--unit N)")
     terminal.say(f"figure: {file}")
@@ -209,20 +206,18 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
         )
     some = _take(inspection.held_out, REMOVAL_IMAGES)
     removals = _measure_removals(inspection, path, some, [unit - 1])
-    (found,) = inspect_units(responses, inspection.train, [unit - 1], removals)
+    (inspected,) = inspect_units(responses, inspection.train, [unit - 1], removals)
     title = f"layer {name}, unit {unit} of {units:,}"
-    remark = "; ".join(
-        filter(
-            None, (f"receptive field {_describe_field(responses)}", _describe_removal(found, some))
-        )
-    )
+    remark = f"receptive field {_describe_field(responses)}"
+    if inspected.removal is not None:
+        remark = f"{remark}; {_describe_removal(inspected.removal, some)}"
     file = inspection.folder / f"layer-{_slug(name)}-unit-{unit}.png"
-    save_sheet(build_unit_sheet(inspection.train, found, title, remark), file)
+    save_sheet(build_unit_sheet(inspection.train, inspected, title, remark), file)
     terminal.say(f"{title}: {remark}")
-    ordered = sorted(found.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))
+    ordered = sorted(inspected.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))
     terminal.tabulate(("class", "AUC"), [(name, f"{auc:.3f}") for name, auc in ordered])
     terminal.say(f"figure: {file}")
-    _emit_unit(inspection, path, found, file)
+    _emit_unit(inspection, path, inspected, file)
 
 
 def _draw_units(
@@ -265,6 +260,8 @@ def _measure_removals(
     inspection: _Inspection, path: str, images: Images, numbers: Sequence[int]
 ) -> tuple[Removal, ...]:
     """The effect of removing units; none if it has no score, as no image has a label."""
+    if not numbers:
+        return ()
     name = name_stage(inspection.model, path)
     progress = partial(inspection.show_progress, f"removing units of {name}")
     try:
@@ -301,13 +298,11 @@ def _to_json(responses: Responses) -> list[int] | None:
     return None if responses.field is None else list(responses.field.size_px)
 
 
-def _describe_removal(unit: Unit, images: Images) -> str:
-    if unit.removal is None:
-        return ""
+def _describe_removal(removal: Removal, images: Images) -> str:
+    metric = removal.before.name.replace("_", " ")
     return (
-        f"without this unit, {unit.removal.before.name.replace('_', ' ')} changes by "
-        f"{unit.removal.describe_score()} and the loss by {unit.removal.describe_loss()}, "
-        f"on {len(images):,} {images.split} images"
+        f"without this unit, {metric} changes by {removal.describe_score()} and the loss by"
+        f" {removal.describe_loss()}, on {len(images):,} {images.split} images"
     )
 
 
