@@ -48,6 +48,11 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda path: write_zip(path, "a\\..\\1.png"),
         "'a\\\\..\\\\1.png' has '..' in its path",
     ),
+    "zip, parent before a NUL": (
+        "a.zip",
+        lambda path: write_zip(path, "a/..\0.png"),
+        "'a/..\\x00.png' has a NUL in its path",
+    ),
     "zip, drive": (
         "a.zip",
         lambda path: write_zip(path, "C:/1.png"),

@@ -179,6 +179,8 @@ class _Checker:
             self.reject(name, "has a drive letter in its path")
         if ".." in name and ".." in re.split(r"[/\\]", name):
             self.reject(name, "has '..' in its path")
+        if "\0" in name:  # where zipfile ends the name
+            self.reject(name, "has a NUL in its path")
         if size_bytes > MEMBER_BYTES:
             self.reject(name, f"is larger than {MEMBER_BYTES} bytes")
         if self.total_bytes > TOTAL_BYTES:

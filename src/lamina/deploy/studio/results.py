@@ -200,9 +200,7 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
     some = train.take_evenly(min(SEEN_IMAGES, max(TIMED_IMAGES, affordable)))
     (responses,) = measure_responses(model, some.pixels, [layer]).values()
     shown = []
-    for unit in inspect_units(
-        model, layer, responses, some, None, rank_units(responses, some)[:UNITS]
-    ):
+    for unit in inspect_units(responses, some, rank_units(responses, some)[:UNITS]):
         patches = [cut_patch(some, patch) for patch in unit.patches]
         shown.append(
             [
