@@ -74,9 +74,9 @@ def unite_copies(frame: pl.DataFrame) -> pl.DataFrame:
     much larger or smaller stay where they are, so that they are leaks: a black image in each group
     must not unite all groups.
     """
-    own = pl.col("own_split")
+    source_split = pl.col("own_split")
     numbered = frame.with_row_index("place")
-    movable = numbered.filter(own.is_null() | (own == "train"))
+    movable = numbered.filter(source_split.is_null() | (source_split == "train"))
     if "group" in movable.columns and movable["group"].null_count() == 0:
         movable = movable.with_columns(member=pl.col("place").first().over("group"))
     else:

@@ -56,32 +56,33 @@ def draw_splits(
     image_groups: Sequence[str] = (),
 ) -> tuple[list[Split], str]:
     """The split of each image, and the rule: digests of names, so that a new image moves few."""
-    own = {split for split in given if split is not None}
-    splits: list[Split] = ["train" if split is None else split for split in given]
-    groups: defaultdict[object, list[int]] = defaultdict(list)
-    for place, (split, stratum) in enumerate(zip(splits, strata, strict=True)):
-        if split == "train":
-            groups[stratum].append(place)
-    for group in groups.values():
-        group.sort(key=lambda place: _digest(preparation.split_seed, names[place]))
-    ordered = [groups[stratum] for stratum in sorted(groups, key=str)]
-    drawn, missing = [], []
-    fractions = _choose_fractions(preparation, own)
+    seed = preparation.split_seed
+    present = {split for split in given if split is not None}
+    splits: list[Split] = [split or "train" for split in given]
+    by_stratum: defaultdict[str, list[int]] = defaultdict(list)
+    for place in sorted(range(len(names)), key=lambda row: _digest(seed, names[row])):
+        if splits[place] == "train":
+            by_stratum[str(strata[place])].append(place)
+    ordered = [by_stratum[stratum] for stratum in sorted(by_stratum)]
+    fractions = _choose_fractions(preparation, present)
     parts: dict[int, int] = {}  # of images with groups: 0 for train, then those of ``fractions``
     if image_groups and fractions:
-        rows, wanted = (
-            [place for group in ordered for place in group],
-            [fraction for _, fraction, _ in fractions],
+        rows = [place for stratum in ordered for place in stratum]
+        wanted = [fraction for _, fraction, _ in fractions]
+        dealt = deal(
+            [strata[row] for row in rows],
+            [image_groups[row] for row in rows],
+            [1 - sum(wanted), *wanted],
+            seed,
         )
-        own_groups, own_strata = ([each[row] for row in rows] for each in (image_groups, strata))
-        dealt = deal(own_strata, own_groups, [1 - sum(wanted), *wanted], preparation.split_seed)
         parts = dict(zip(rows, dealt, strict=True))
+    drawn: list[str] = []
+    missing: list[str] = []
     for number, (split, fraction, is_requested) in enumerate(fractions, start=1):
-        places = (
-            [row for row in parts if parts[row] == number]
-            if parts
-            else _draw(ordered, splits, fraction)
-        )
+        if parts:
+            places = [row for row, part in parts.items() if part == number]
+        else:
+            places = _draw(ordered, splits, fraction)
         least = LEAST_VAL_IMAGES if split == "val" and not is_requested else 1
         if len(places) >= least:
             for place in places:
@@ -102,8 +103,8 @@ def draw_splits(
                 f" than {least}"
             )
     how = "stratified, groups kept together" if image_groups else "stratified"
-    rule = f"{' and '.join(drawn)}, {how}, seed {preparation.split_seed}" if drawn else OWN_RULE
-    if missing and not drawn and not own - {"train"}:
+    rule = f"{' and '.join(drawn)}, {how}, seed {seed}" if drawn else OWN_RULE
+    if missing and not drawn and not present - {"train"}:
         return splits, "; ".join(missing)
     return splits, "; ".join([rule, *missing])
 

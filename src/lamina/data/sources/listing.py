@@ -111,6 +111,8 @@ class Source:
 
 def show_name(name: str) -> str:
     """A name as messages show it: what is not UTF-8 on disk is written with a backslash."""
+    if name.isascii():
+        return name
     return name.encode("utf-8", "backslashreplace").decode()
 
 

@@ -202,30 +202,30 @@ def _find_images(
             file = os.fsencode(f"{part.file.parent}/{name}")
             shown = show_name(part.prefix + name)
             places.append((value, shown, file, state.st_size, None))
-    found = pl.DataFrame(places, schema=PLACES, orient="row")
-    given = frame.with_columns(value=values).drop("name", "file", "size_bytes")
-    given = given.join(
-        found, on="value", how="left", nulls_equal=True, maintain_order="left", validate="m:1"
-    )
+    files = pl.DataFrame(places, schema=PLACES, orient="row")
+    rest = frame.drop("name", "file", "size_bytes").with_columns(value=values)
+    joined = rest.join(files, on="value", how="left", nulls_equal=True, maintain_order="left")
     row = pl.concat_str(pl.lit("row "), pl.int_range(1, pl.len() + 1))
-    reason = pl.coalesce("fault", "reason")
-    given = given.with_columns(name=pl.coalesce("name", row), reason=reason).select(frame.columns)
-    if found["fault"].null_count() == 0:
-        name, fault = given.select("name", "reason").row(0)
+    joined = joined.with_columns(
+        name=pl.coalesce("name", row), reason=pl.coalesce("fault", "reason")
+    )
+    frame = joined.select(frame.columns)
+    if files["fault"].null_count() == 0:
+        name, fault = frame.select("name", "reason").row(0)
         raise DataError(
             f"Cannot use any of the {len(values)} images that {part.file} names; the first is"
             f" {name} ({fault}). Column {columns.image!r} must contain"
             f" paths relative to {part.file.parent}."
         )
     if columns.split is not None or part.split is not None:
-        return given
+        return frame
     # If all images are in folders named after splits, these are their splits.
-    tops = given["name"].str.extract("^([^/]+)/").str.to_lowercase()
-    used = tops.filter(given["reason"].is_null())
+    tops = frame["name"].str.extract("^([^/]+)/").str.to_lowercase()
+    used = tops.filter(frame["reason"].is_null())
     if used.is_in(list(SPLIT_WORDS)).fill_null(False).all():
         splits = tops.replace_strict(SPLIT_WORDS, default=None, return_dtype=pl.String)
-        return given.with_columns(split=splits)
-    return given
+        return frame.with_columns(split=splits)
+    return frame
 
 
 class _Finder:
@@ -273,46 +273,38 @@ class _Finder:
 def _unite_rows(
     frame: pl.DataFrame, labels: Sequence[str], preparation: Preparation
 ) -> pl.DataFrame:
-    """Unite one image's labels from several rows if the task is multi-label; else ``DataError``."""
+    """Leave out rows that are repeated; unite an image's labels from several rows."""
     columns = ["split", "group", *(LABEL + column for column in labels)]
+    is_used = pl.col("reason").is_null()
     numbered = frame.with_row_index("row")
-    used = numbered.filter(pl.col("reason").is_null())
-    if not used["name"].is_duplicated().any():
-        return frame
-    firsts = used.select("row", first=pl.col("row").first().over("name", *columns))
-    copies = firsts.filter(pl.col("row") != pl.col("first"))
+    first = pl.col("row").first().over("name", *columns)
+    copies = numbered.filter(is_used).select("row", first=first).filter(pl.col("row") != first)
     reason = pl.concat_str(pl.lit("already named in row "), pl.col("first") + 1)
     numbered = numbered.join(copies, on="row", how="left", maintain_order="left")
-    numbered = numbered.with_columns(reason=pl.coalesce("reason", reason)).drop("first")
-    left_out = numbered.filter(pl.col("reason").is_not_null())
-    used = numbered.filter(pl.col("reason").is_null())
-    repeated = used.filter(pl.col("name").is_duplicated())
+    frame = numbered.with_columns(reason=pl.coalesce("reason", reason)).select(frame.columns)
+    repeated = frame.filter(is_used).filter(pl.col("name").is_duplicated())
     if repeated.is_empty():
-        return numbered.drop("row")
+        return frame
+    count = repeated["name"].n_unique()
     is_joined = preparation.task == "multi-label" or preparation.label_separator is not None
-    are_same = repeated.group_by("name").agg(pl.col("split", "group").n_unique() == 1)
-    if (
-        is_joined
-        and len(labels) == 1
-        and are_same.select(pl.all_horizontal("split", "group").all()).item()
-    ):
-        label = columns[-1]
-        numbered = numbered.with_columns(split_column(numbered[label], preparation))
-        used = numbered.filter(pl.col("reason").is_null())
-        others = pl.exclude("name", label).first()
-        together = pl.col(label).explode().drop_nulls()
-        united = used.group_by("name", maintain_order=True).agg(others, together)
-        left_out = numbered.filter(pl.col("reason").is_not_null())
-        both = pl.concat([left_out, united.select(left_out.columns)]).sort("row")
-        return both.drop("row")
+    if is_joined and len(labels) == 1 and repeated.n_unique(["name", "split", "group"]) == count:
+        return _join_labels(frame, columns[-1], preparation)
     name = repeated["name"][0]
-    first, second, *_ = repeated.filter(pl.col("name") == name).select(columns).rows()
-    shown = next(
-        f"{one} and {other}" for one, other in zip(first, second, strict=True) if one != other
-    )
+    pairs = zip(*repeated.filter(name=name).select(columns).head(2).rows(), strict=True)
+    shown = next(f"{value} and {other}" for value, other in pairs if value != other)
     raise DataError(
-        f"{plural(repeated['name'].n_unique(), 'image has', 'images have')} several rows with"
-        f" different values, such as {shown} for {name}. If these are several labels of an"
+        f"{plural(count, 'image has', 'images have')} several rows with different values,"
+        f" such as {shown} for {name}. If these are several labels of an"
         " image, add --task multi-label (in Python, task='multi-label'). Otherwise, keep one row"
         " for each image."
     )
+
+
+def _join_labels(frame: pl.DataFrame, label: str, preparation: Preparation) -> pl.DataFrame:
+    """One row for each image, with the labels of all its rows."""
+    frame = frame.with_columns(split_column(frame[label], preparation))
+    is_used = pl.col("reason").is_null()
+    first = pl.exclude("name", label).first()
+    together = pl.col(label).explode().drop_nulls()
+    united = frame.filter(is_used).group_by("name", maintain_order=True).agg(first, together)
+    return pl.concat([frame.filter(~is_used), united], how="diagonal")
