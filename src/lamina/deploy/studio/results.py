@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 
 from lamina.data import Dataset
+from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.serve.explanation import (
     SIMILAR_SECONDS,
     TrainingImages,
@@ -24,7 +25,6 @@ from lamina.deploy.serve.explanation import (
 from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.advice import find_verdict
-from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Predictor, describe, make_prediction
 from lamina.insight.confusions import find_cells, measure_losses
