@@ -75,18 +75,17 @@ def unite_copies(frame: pl.DataFrame) -> pl.DataFrame:
     must not unite all groups.
     """
     source_split = pl.col("own_split")
+    is_movable = source_split.is_null() | (source_split == "train")
+    place = pl.col("place")
+    member = place
+    if frame["group"].null_count() == 0:
+        member = place.filter(is_movable).first().over("group")
     numbered = frame.with_row_index("place")
-    movable = numbered.filter(source_split.is_null() | (source_split == "train"))
-    if "group" in movable.columns and movable["group"].null_count() == 0:
-        movable = movable.with_columns(member=pl.col("place").first().over("group"))
-    else:
-        movable = movable.with_columns(member="place")
-    moved = _unite_members(movable)
-    places = movable.filter(pl.col("member").is_in(list(moved))).select("place", "member")
-    splits = places["member"].replace_strict(moved, return_dtype=pl.String)
-    moves = places.select("place", moved=splits.cast(frame["split"].dtype))
-    joined = numbered.join(moves, on="place", how="left", maintain_order="left")
-    return joined.with_columns(split=pl.coalesce("moved", "split")).drop("moved", "place")
+    numbered = numbered.with_columns(member=pl.when(is_movable).then(member))
+    moved = _unite_members(numbered.filter(is_movable))
+    split = pl.col("split").cast(pl.String)
+    split = pl.col("member").replace_strict(moved, default=split, return_dtype=pl.String)
+    return frame.with_columns(numbered.select(split=split.cast(frame["split"].dtype)))
 
 
 def _unite_members(movable: pl.DataFrame) -> Mapping[int, str]:

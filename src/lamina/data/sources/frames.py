@@ -48,14 +48,6 @@ def frame_images(
     return add_problems(frame, problems)
 
 
-def frame_names(names: Sequence[str], splits: Sequence[Split | None]) -> pl.DataFrame:
-    """The frame of decoded images."""
-    columns = {"name": names, "split": splits}
-    frame = pl.DataFrame(columns, schema={"name": pl.String, "split": pl.String})
-    empty = pl.lit(None, pl.String)
-    return frame.with_columns(group=empty, reason=empty)
-
-
 def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFrame:
     """The frame with a row for each of these files, before the others."""
     left_out = {
