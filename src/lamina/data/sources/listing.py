@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from lzma import LZMAError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -96,6 +96,14 @@ class Arrays:
 
     def with_problems(self, problems: Sequence[Problem]) -> Arrays:
         return replace(self, problems=[*self.problems, *problems])
+
+
+class TablePart(NamedTuple):
+    """One file of a table, its split by name or folder, and the prefix of its image names."""
+
+    file: Path
+    split: Split | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True, eq=False)

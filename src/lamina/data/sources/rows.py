@@ -29,9 +29,8 @@ from lamina.data.sources.columns import (
     read_splits,
 )
 from lamina.data.sources.frames import add_problems, list_encoded, list_problems
-from lamina.data.sources.listing import LABEL, Files, Source, mark_state, show_name
+from lamina.data.sources.listing import LABEL, Files, Source, TablePart, mark_state, show_name
 from lamina.data.sources.parquet import read_parquet_table, spool_table
-from lamina.data.sources.table import TablePart
 from lamina.data.sources.text_table import read_text_table
 from lamina.data.splits import SPLIT_WORDS
 from lamina.errors import DataError, name_some, plural

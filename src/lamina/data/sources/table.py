@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from lamina.data.images import Problem
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import is_hidden, is_image_path, walk_files
-from lamina.data.sources.listing import Source
-from lamina.data.splits import SPLIT_WORDS, Split
+from lamina.data.sources.listing import Source, TablePart
+from lamina.data.splits import SPLIT_WORDS
 from lamina.errors import DataError
 
 SUFFIXES = (
@@ -32,14 +31,6 @@ HEADER_BYTES = 2**16  # at the start of a table, searched for column names
 SHARD = re.compile(
     rf"({'|'.join(SPLIT_WORDS)})(?:-(\d+)-of-(\d+))?(?:-[0-9a-f]+)?\.parquet", re.IGNORECASE
 )
-
-
-class TablePart(NamedTuple):
-    """One file of a table, its split by name or folder, and the prefix of its image names."""
-
-    file: Path
-    split: Split | None = None
-    prefix: str = ""
 
 
 def open_table(path: Path, preparation: Preparation) -> Source | None:
