@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from lamina.data.preparation import Resize
 from lamina.errors import LaminaError, NetError, RunError
-from lamina.evaluation.calibration import expand_probabilities
 from lamina.evaluation.predictor import Predictor
 from lamina.files import read_bytes
 from lamina.training.model import Model
@@ -43,7 +42,8 @@ class Exported(nn.Module):
         self, images: UInt8[Tensor, "n h w c"]
     ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n k"]]:
         logits = self.model(images)
-        return expand_probabilities(self.model.task, logits), logits
+        task = self.model.task
+        return task.expand(task.probabilities(logits)), logits
 
 
 def describe_model(model: Model, resize: str) -> dict[str, Any]:

@@ -260,28 +260,15 @@ def _fit(slope: Callable[[float], float]) -> float:
     return float(min(HOTTEST, max(COOLEST, math.exp(-(low + high) / 2))))
 
 
-def expand_probabilities(task: Task, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
-    """The probability of each class or label; no and yes for binary; numbers for regression."""
-    probabilities = task.probabilities(logits)
-    return (
-        torch.cat([1 - probabilities, probabilities], dim=1)
-        if task.kind is BINARY
-        else probabilities
-    )
-
-
 def judge_predictions(
     task: Task, logits: Float[Tensor, "n k"], targets: Tensor
 ) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
     """The probabilities of predictions or labels, and whether they are correct or present."""
-    probabilities = task.probabilities(logits)
+    probabilities = task.expand(task.probabilities(logits))
     if task.kind is MULTI_LABEL:
         return probabilities.flatten(), targets.flatten()
-    if task.kind is BINARY:
-        yes, chosen = probabilities[:, 0], task.decide(logits)[:, 0]
-        return torch.where(chosen, yes, 1 - yes), chosen == targets
-    confidence, chosen = probabilities.max(dim=1)
-    return confidence, chosen == targets
+    chosen = task.to_columns(logits).chosen
+    return probabilities[chosen], (chosen & task.to_truth(targets)).any(dim=1)
 
 
 def find_favored(task: Task) -> int:

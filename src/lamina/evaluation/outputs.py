@@ -14,6 +14,7 @@ from torch import from_numpy
 
 from lamina.data.images import Images
 from lamina.data.splits import SPLITS, Split
+from lamina.errors import NotFiniteError
 from lamina.files import blaming, damaged
 from lamina.targets import REGRESSION, Targets, kind_of
 from lamina.training.task import Regression, Task
@@ -62,6 +63,21 @@ class Outputs:
             ) / np.array(task.standard_deviations)
             return standardized.astype(np.float32)
         return self.logits
+
+
+def check_finite(logits: Float32[np.ndarray, "n k"], images: Images | None = None) -> None:
+    """Raise ``NotFiniteError`` if logits are NaN or infinite."""
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if not len(broken):
+        return
+    where = f"{len(broken):,} of {len(logits):,} images"
+    if images is not None:
+        first = images.names[broken[0]]
+        where = f"{len(broken):,} of {len(logits):,} {images.split} images, first for {first}"
+    raise NotFiniteError(
+        f"The model's logits are NaN or infinite for {where}: training diverged. Train again with a"
+        " lower lr, or with gradient_clip=1."
+    )
 
 
 def name_outputs(targets: np.ndarray) -> str:

@@ -6,19 +6,19 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float64
 
-from lamina.errors import DataError
-from lamina.evaluation.evaluating import to_columns, to_truth
+from lamina.errors import DataError, LaminaError
 from lamina.evaluation.intervals import ALPHA, LEVEL, Interval, matched_interval, t_quantile
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.scores import measure
-from lamina.targets import MetricName, Score
-from lamina.training.task import Regression, Task
+from lamina.metrics import METRICS
+from lamina.targets import Score
+from lamina.training.task import Columns, Regression, Task
 
 Verdict: TypeAlias = Literal["better", "worse", "equal", "undecided"]
 LOOKS = {4: 0.01, 8: 0.015, 16: 0.025}
@@ -102,9 +102,7 @@ class Effect:
         return more[bisect_left(more, True, key=can_detect)]
 
 
-def measure_effect(
-    differences: Float64[np.ndarray, "s n"], metric: MetricName = "accuracy"
-) -> Effect:
+def measure_effect(differences: Float64[np.ndarray, "s n"], metric: str = "accuracy") -> Effect:
     """The effect from the differences of S seeds (rows) on n images (columns).
 
     Seeds and images are crossed random factors. With s_d² the variance of the seeds' means, s_δ² of
@@ -190,22 +188,28 @@ def score_images(task: Task, outputs: Outputs) -> Float64[np.ndarray, " n"]:
 
     Raises:
         DataError: The metric is undefined, because all images have the same target.
+        LaminaError: The metric is one's own.
     """
-    logits, targets = (
-        torch.from_numpy(outputs.logits).double(),
-        torch.from_numpy(np.array(outputs.targets)),
-    )
-    # The outputs of a regression are numbers already, not logits.
-    columns = (logits, logits) if isinstance(task, Regression) else to_columns(task, logits)
+    logits = torch.from_numpy(outputs.logits).double()
+    columns = task.to_columns(logits)
+    if isinstance(task, Regression):  # the outputs are numbers already
+        columns = Columns(logits, logits)
     metric = find_metric(task)
-    found = measure(metric, *columns, to_truth(task, targets))
-    if found is None:
+    truth = task.to_truth(torch.from_numpy(np.array(outputs.targets)))
+    measured = measure(metric, columns, truth)
+    if measured is None:
         raise DataError(
             f"The {Score(metric, 0.0).title} of the {outputs.split} images is undefined. Add"
             " images."
         )
-    return np.round((found.value + len(logits) * found.influences).numpy(), 12)
+    return np.round((measured.value + len(logits) * measured.influences).numpy(), 12)
 
 
-def find_metric(task: Task) -> MetricName:
-    return cast(MetricName, task.metric or task.kind.metrics[0])
+def find_metric(task: Task) -> str:
+    """The metric to compare models by; ``LaminaError`` for a metric of one's own."""
+    if task.score_name not in METRICS:
+        raise LaminaError(
+            f"The score of these models is {task.score_name}, your own metric, but models are"
+            f" compared by a metric of lamina: {', '.join(task.kind.metrics)}. Train with one."
+        )
+    return task.score_name

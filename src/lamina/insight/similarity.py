@@ -20,6 +20,7 @@ from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
+from lamina.evaluation.words import list_lines
 from lamina.nets import Shape
 from lamina.training.task import Task
 
@@ -193,11 +194,7 @@ class Overlap:
         )
         if not len(self.rows):
             return found
-        rest = (
-            "no image is left to evaluate"
-            if self.report is None
-            else self.report.summary_lines()[0]
-        )
+        rest = "no image is left to evaluate" if self.report is None else list_lines(self.report)[0]
         return f"{found}; without them: {rest}"
 
 
