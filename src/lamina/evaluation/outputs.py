@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from lamina.files import blaming, damaged
 from lamina.targets import REGRESSION, Targets, kind_of
 from lamina.training.task import Regression, Task
 
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 REMEDY = "Use lamina resume to write it again."
 
 
@@ -105,10 +110,6 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
     if not content.startswith(b"PK"):  # NumPy's message would suggest unpickling it
         raise damaged(what, "it is not an .npz file", REMEDY)
     with blaming(what, REMEDY):
-        members = zipfile.ZipFile(io.BytesIO(content)).infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            # A small file could unpack to more than the memory.
-            raise ValueError("expected arrays that are not compressed")
         arrays = _load_arrays(content)
         outputs = {
             split: _read_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays
@@ -121,13 +122,33 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
 
 
 def _load_arrays(content: bytes) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except ValueError as error:
-        if str(error).startswith("Object arrays"):  # NumPy's message would suggest unpickling it
-            raise ValueError("it contains Python objects") from error
-        raise
+    """The arrays by name, none of which takes more memory than it has bytes in the file."""
+    arrays: dict[str, np.ndarray] = {}
+    left = len(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for member in archive.infolist():
+            left -= member.file_size
+            if member.compress_type != zipfile.ZIP_STORED or left < 0:
+                raise ValueError("expected arrays that are not compressed and do not overlap")
+            name = member.filename.removesuffix(".npy")
+            arrays[name] = _parse_array(archive.read(member), name)
+    return arrays
+
+
+def _parse_array(content: bytes, name: str) -> np.ndarray:
+    """An array in NumPy's format; its header must fit its size before it is allocated."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"{name} has the unknown version {version}")
+    shape, _, dtype = HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError("it contains Python objects")
+    if math.prod(shape) * dtype.itemsize != len(content) - file.tell() or not dtype.itemsize:
+        raise ValueError(f"{name} does not have the size of {dtype} of shape {shape}")
+    file.seek(0)
+    array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
@@ -136,6 +157,8 @@ def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
     fits = (
         logits.dtype == np.float32
         and logits.ndim == 2
+        and logits.shape[1] > 0
+        and targets.shape in (logits.shape, logits.shape[:1])
         and names.dtype.kind == "U"
         and names.ndim == 1
     )
