@@ -39,7 +39,6 @@ class Metric:
         columns: ``all`` columns at once; ``each`` column, for the mean of the columns in which the
             metric is defined; or the ``last`` one (yes).
         baselines: the kinds of target that the metric fits; for each, the best constant prediction.
-        is_fraction: whether all values are between 0 and 1, and are shown as percentages.
         lower_is_better: whether a lower value is better.
         bounds: the smallest and the largest possible value.
     """
@@ -50,9 +49,13 @@ class Metric:
     values: Literal["scores", "chosen"]
     columns: Literal["all", "each", "last"]
     baselines: Mapping[str, Constant]
-    is_fraction: bool = True
     lower_is_better: bool = False
     bounds: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether all values are between 0 and 1, and are shown as percentages."""
+        return self.bounds == (0.0, 1.0)
 
 
 def _divide(parts: Shaped[Tensor, " n"], wholes: Shaped[Tensor, " n"], images: int) -> Part:
@@ -198,7 +201,6 @@ METRICS: dict[str, Metric] = {
             "scores",
             "each",
             {"regression": "medians"},
-            is_fraction=False,
             lower_is_better=True,
             bounds=(0.0, math.inf),
         ),
@@ -209,7 +211,6 @@ METRICS: dict[str, Metric] = {
             "scores",
             "each",
             {"regression": "means"},
-            is_fraction=False,
             lower_is_better=True,
             bounds=(0.0, math.inf),
         ),
@@ -220,7 +221,6 @@ METRICS: dict[str, Metric] = {
             "scores",
             "each",
             {"regression": "means"},
-            is_fraction=False,
             bounds=(-math.inf, 1.0),
         ),
     )

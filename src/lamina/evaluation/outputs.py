@@ -93,13 +93,12 @@ def name_outputs(targets: np.ndarray) -> str:
 def pack_outputs(outputs: Sequence[Outputs]) -> bytes:
     """Logits as an ``.npz`` file: ``test_logits``, or ``test_predictions`` for regression."""
     arrays: dict[str, Any] = {}
-    for one in outputs:
-        arrays |= {
-            f"{one.split}_{name_outputs(one.targets)}": one.logits,
-            f"{one.split}_targets": one.targets,
-            f"{one.split}_names": np.array(one.names, np.str_),
-        }
-        arrays |= {} if one.folds is None else {f"{one.split}_folds": one.folds}
+    for part in outputs:
+        arrays[f"{part.split}_{name_outputs(part.targets)}"] = part.logits
+        arrays[f"{part.split}_targets"] = part.targets
+        arrays[f"{part.split}_names"] = np.array(part.names, np.str_)
+        if part.folds is not None:
+            arrays[f"{part.split}_folds"] = part.folds
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
@@ -152,23 +151,23 @@ def _parse_array(content: bytes, name: str) -> np.ndarray:
 
 
 def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
-    targets, names = arrays[f"{split}_targets"], arrays[f"{split}_names"]
-    logits, folds = arrays[f"{split}_{name_outputs(targets)}"], arrays.get(f"{split}_folds")
+    targets = arrays[f"{split}_targets"]
+    names = arrays[f"{split}_names"]
+    logits = arrays[f"{split}_{name_outputs(targets)}"]
+    folds = arrays.get(f"{split}_folds")
     fits = (
         logits.dtype == np.float32
         and logits.ndim == 2
         and logits.shape[1] > 0
         and targets.shape in (logits.shape, logits.shape[:1])
         and names.dtype.kind == "U"
-        and names.ndim == 1
+        and names.shape == logits.shape[:1]
+        and (folds is None or (folds.dtype == np.int64 and folds.shape == names.shape))
     )
-    fits = fits and (folds is None or (folds.dtype == np.int64 and folds.shape == (len(names),)))
-    if not fits or not len(logits) == len(targets) == len(names):
-        found = ", ".join(
-            f"{each.dtype} of shape {each.shape}" for each in (logits, targets, names)
-        )
+    if not fits:
+        stored = [f"{array.dtype} of shape {array.shape}" for array in (logits, targets, names)]
         raise ValueError(
             f"expected float32 logits, targets and names of the same number of {split} images, got"
-            f" {found}"
+            f" {', '.join(stored)}"
         )
     return Outputs(split, logits, targets, tuple(names.tolist()), folds)

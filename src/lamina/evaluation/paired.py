@@ -46,10 +46,10 @@ class Effect:
         if self.discordant is None:
             half_width = self.half_width(level)
             return self.clip(self.difference - half_width, self.difference + half_width)
-        found = matched_interval(*self.discordant, self.images, level)
+        matched = matched_interval(*self.discordant, self.images, level)
         if mcnemar_p_value(*self.discordant) < 1 - level:
-            return found
-        return Interval(min(found.low, 0.0), max(found.high, 0.0))  # agrees with the exact test
+            return matched
+        return Interval(min(matched.low, 0.0), max(matched.high, 0.0))  # agrees with the exact test
 
     def clip(self, low: float, high: float) -> Interval:
         return Interval(max(low, -self.limit), min(high, self.limit))
@@ -158,18 +158,18 @@ def find_differences(effects: Sequence[Effect], alpha: float = ALPHA) -> list[bo
     With probability 1 - ``alpha``, none of the effects that are zero is claimed (Holm, Scandinavian
     Journal of Statistics 6 (1979), 65-70).
     """
-    found = [False] * len(effects)
-    while not all(found):
-        level = 1 - alpha / found.count(False)
+    claimed = [False] * len(effects)
+    while not all(claimed):
+        level = 1 - alpha / claimed.count(False)
         intervals = [effect.interval(level) for effect in effects]
-        claimed = [
-            one or not each.low <= 0 <= each.high
-            for one, each in zip(found, intervals, strict=True)
+        more = [
+            is_claimed or not interval.low <= 0 <= interval.high
+            for is_claimed, interval in zip(claimed, intervals, strict=True)
         ]
-        if claimed == found:
+        if more == claimed:
             break
-        found = claimed
-    return found
+        claimed = more
+    return claimed
 
 
 def probability_better(differences: Sequence[float]) -> float:

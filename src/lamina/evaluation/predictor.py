@@ -176,12 +176,13 @@ class Predictor:
             DataError: ``images`` contains something else, or an array that is not uint8.
             NotFiniteError: a logit is NaN or infinite.
         """
-        found = Predictions()
+        predictions = Predictions()
         for prediction, pixels in self._predict(images):
-            if len(found) < SHOWN_IMAGES:
-                found.tiles.append(None if pixels is None else make_tile(pixels, TILE_PX))
-            found.append(prediction)
-        return found
+            if len(predictions) < SHOWN_IMAGES:
+                tile = None if pixels is None else make_tile(pixels, TILE_PX)
+                predictions.tiles.append(tile)
+            predictions.append(prediction)
+        return predictions
 
     def iter_predict(
         self, images: ImageLike | Iterable[ImageLike]

@@ -172,7 +172,7 @@ def _describe_gain(report: Report) -> str:
         return describe_baseline(report)
     value = report.score.format(baseline.value, 1)
     text = f"{describe_baseline(report)}: {value}"
-    if report.kind is MULTI_LABEL:
+    if baseline.constant == "frequencies":
         micro_f1 = cast("LabelReport", report).baseline_micro_f1
         text += f", micro F1 {format_percent(micro_f1)}"
     text += f", gain {_format_gain(report.score, baseline.gain)}"
