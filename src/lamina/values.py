@@ -14,7 +14,7 @@ import itertools
 import math
 import reprlib
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
 from types import NoneType, UnionType
@@ -31,10 +31,11 @@ from typing import (
     get_type_hints,
 )
 
-from lamina.errors import LaminaError, find_nearest, name_some, suggest
+from lamina.errors import LaminaError, find_nearest, suggest
 
 Value = TypeVar("Value")
 
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 LARGEST_FLOAT = 2**1023  # integers below this are accepted where a float is expected
 
 _NOUNS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
@@ -81,83 +82,50 @@ class _MismatchError(ValueError):
 def explain_arguments(
     error: type[LaminaError], hint: str = "", elsewhere: Sequence[type] = ()
 ) -> Callable[[type[Value]], type[Value]]:
-    """Make a dataclass raise ``error`` for unknown arguments, as it does for invalid values.
+    """Make a dataclass raise ``error`` for wrong arguments, as it does for invalid values.
 
-    ``hint`` is added for too many positional arguments: ``{given}`` is the call as written,
-    ``{rest}`` the call without the first argument. ``elsewhere`` lists dataclasses whose fields the
-    caller may have meant.
+    ``hint`` is added if several arguments do not match. ``elsewhere`` lists dataclasses whose
+    fields the caller may have meant.
     """
 
     def change(kind: type[Value]) -> type[Value]:
         changed: Any = kind
         init = changed.__init__
         signature = inspect.signature(init)
+        parameters = list(signature.parameters.values())[1:]
 
         @wraps(init)
-        def explained(self: object, *by_place: object, **by_name: object) -> None:
+        def checked(self: object, *by_place: object, **by_name: object) -> None:
             try:
-                init(self, *by_place, **by_name)
-            except TypeError:
-                try:
-                    signature.bind(self, *by_place, **by_name)
-                except TypeError as mismatch:
-                    message = _explain_mismatch(
-                        str(mismatch), kind, signature, by_place, by_name, hint, elsewhere
-                    )
-                    raise error(f"{kind.__name__}: {message}") from None
-                raise
+                signature.bind(self, *by_place, **by_name)
+            except TypeError as mismatch:
+                problem = _explain_unknown(by_name, parameters, elsewhere)
+                if not problem:
+                    accepts = [f"{item.name}{'=' * (item.kind is KEYWORD)}" for item in parameters]
+                    problem = f"{mismatch}. Its arguments are: {', '.join(accepts) or 'none'}."
+                    problem += f" {hint}" * bool(hint and len(by_place) + len(by_name) > 1)
+                raise error(f"{kind.__name__}: {problem}") from None
+            init(self, *by_place, **by_name)
 
-        changed.__init__ = explained
+        changed.__init__ = checked
         return kind
 
     return change
 
 
-def _explain_mismatch(
-    problem: str,
-    kind: type,
-    signature: inspect.Signature,
-    by_place: Sequence[object],
-    by_name: Mapping[str, object],
-    hint: str = "",
-    elsewhere: Sequence[type] = (),
+def _explain_unknown(
+    arguments: Iterable[str], parameters: Sequence[inspect.Parameter], elsewhere: Sequence[type]
 ) -> str:
-    """Explain which arguments of a call do not match, and how to write the call."""
-    owner = kind.__name__
-    parameters = [name for name in signature.parameters if name != "self"]
-    if unknown := [name for name in by_name if name not in parameters]:
-        name = unknown[0]
-        where = suggest(name, parameters) if parameters else "It accepts no arguments."
-        for other in elsewhere:
-            if name in _field_types(other):
-                call = f"{other.__name__}({name}={reprlib.repr(by_name[name])})"
-                where = f"{name} belongs to {other.__name__}, as in {call}."
-        return f"unknown argument {reprlib.repr(name)}. {where}"
-    named = [
-        name
-        for name in parameters
-        if signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    placed = [name for name in parameters if name not in named]
-    accepts = ", ".join([*placed, f"{'and ' if placed else ''}by keyword {name_some(named)}"])
-    problem += f". Its arguments are: {accepts if named else ', '.join(placed) or 'none'}."
-    if hint and (len(by_place) > len(placed) or set(placed[: len(by_place)]) & set(by_name)):
-        values, others = (
-            list(map(reprlib.repr, by_place)),
-            [f"{name}={item!r}" for name, item in by_name.items()],
-        )
-        rest = [*values[1 : len(placed) + 1], *others]
-        problem += " " + hint.format(
-            given=f"{owner}({', '.join(values + others)})", rest=f"{owner}({', '.join(rest)})"
-        )
-        # with a single positional argument, a second is rarely the next keyword
-        if len(by_place) > len(placed) > 1:
-            by_names = [
-                f"{name}={item}" for name, item in zip(named, values[len(placed) :], strict=False)
-            ]
-            call = ", ".join([*values[: len(placed)], *by_names, *others])
-            problem += f" If you mean {named[0]}, write {owner}({call})."
-    return problem
+    """Name an argument that does not exist and what may be meant; empty if all exist."""
+    known = [parameter.name for parameter in parameters]
+    unknown = next((name for name in arguments if name not in known), None)
+    if unknown is None:
+        return ""
+    advice = suggest(unknown, known) if known else "It accepts no arguments."
+    for kind in elsewhere:
+        if unknown in _field_types(kind):
+            advice = f"It is an argument of {kind.__name__}."
+    return f"unknown argument {reprlib.repr(unknown)}. {advice}"
 
 
 def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None:

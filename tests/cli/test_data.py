@@ -64,6 +64,21 @@ def test_an_empty_cell_among_joined_labels_is_asked_about(tmp_path):
     run_well("data", table, "--task", "multi-label")
 
 
+def test_of_many_classes_the_largest_and_the_smallest_are_printed(workplace: Path) -> None:
+    classes = np.repeat(np.arange(25), np.arange(25) + 5)
+    pixels = np.random.default_rng(0).integers(0, 256, (len(classes), 4, 4), dtype=np.uint8)
+    np.savez("many.npz", x_train=pixels, y_train=classes, x_test=pixels[::2], y_test=classes[::2])
+    printed = run_lamina("data", "many.npz", "--val", "0").stdout.splitlines()
+    shown = [int(line.split("\t")[0]) for line in printed[1:21]]
+    assert shown == [*range(24, 14, -1), *range(9, -1, -1)]
+    assert printed[21].startswith("images\t")
+    assert printed[22] == (
+        "and 5 more targets: these have the most and the fewest training images (--json lists all)"
+    )
+    (event,) = events(run_lamina("data", "many.npz", "--json").stdout)
+    assert len(event["counts"]["train"]) == 25
+
+
 TOLD = """\
 target\ttrain\ttest
 cat\t28\t11

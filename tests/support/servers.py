@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -236,7 +237,7 @@ def serving(
         *words,
         code=f"{limits}\n{forking.MODULE}",
         cwd=cwd,
-        environment=forking.unmeasured(**environment),
+        environment={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if keeps_stderr else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -96,7 +97,7 @@ def opening(folder: Path, *arguments: str, first: str = "", **environment: str) 
         *words,
         code=code,
         cwd=folder,
-        environment=forking.unmeasured(**environment),
+        environment={**os.environ, **environment},
         forks_python=True,
         stdout=subprocess.PIPE,
     ) as process:

@@ -11,7 +11,7 @@ from lamina.cli.data_argument import choose_data
 from lamina.cli.options.data_options import DataOptions
 from lamina.cli.output import check_issues_file, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.data import Dataset, Preparation
+from lamina.data import Dataset, Images, Preparation
 from lamina.data.cache import cache_folder, find_limit_bytes, format_size, list_cached
 from lamina.data.findings import Finding, Sighting, imbalance
 from lamina.data.held_out import advise_folds
@@ -20,6 +20,8 @@ from lamina.data.load import EXAMPLES, full_source
 from lamina.errors import DataError, plural, suggest
 from lamina.targets import REGRESSION
 from lamina.values import fields_to_json
+
+TARGETS_SHOWN = 10  # of many targets: those with the most images, and those with the fewest
 
 
 def run(options: DataOptions, terminal: Terminal) -> int:
@@ -161,7 +163,7 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
                 rows.append((name, split, *(f"{value:.6g}" for value in values)))
         terminal.tabulate(("number", "split", "min", "mean", "std", "max"), rows, texts=2)
     else:
-        terminal.tabulate(("target", *splits), [*targets, images])
+        _print_targets(dataset.train, ("target", *splits), [*targets, images], terminal)
     if (ratio := imbalance(dataset.train)) is not None:
         terminal.say(f"imbalance: {ratio:.3g} (size of the largest training class / smallest)")
     if inspection.sizes is not None:
@@ -185,6 +187,24 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
     terminal.say("", f"problems: {found or 'none'}")
     for finding in inspection.findings:
         _print_finding(finding, terminal)
+
+
+def _print_targets(
+    train: Images, heads: Sequence[str], rows: Sequence[Sequence[str]], terminal: Terminal
+) -> None:
+    """The images of each target; of many, those with the most and the fewest training images."""
+    *targets, total = rows
+    counts = list(train.target_counts().values())
+    shown = list(range(len(targets)))
+    if len(targets) > 2 * TARGETS_SHOWN:
+        ranked = sorted(shown, key=lambda row: -counts[row])
+        shown = ranked[:TARGETS_SHOWN] + ranked[-TARGETS_SHOWN:]
+    terminal.tabulate(heads, [*(targets[row] for row in shown), total])
+    if more := len(targets) - len(shown):
+        terminal.say(
+            f"and {more:,} more targets: these have the most and the fewest training images"
+            " (--json lists all)"
+        )
 
 
 def print_sizes(sizes: SizeSummary, terminal: Terminal) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -66,36 +66,22 @@ def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
             f"{name} has images without pixels: its shape is {x.shape}. Check how you cropped or"
             " resized them."
         )
-    is_first = x.ndim == 4 and x.shape[1] in CHANNELS and x.shape[3] not in CHANNELS
-    turned = (
-        f"{express(value, name)}{turn_axes(value, '0, 2, 3, 1')}"
-        if is_first
-        else express(value, name)
-    )
+    written = write_array(value, name)
+    where = ""
+    if x.ndim == 4 and x.shape[1] in CHANNELS and x.shape[3] not in CHANNELS:
+        written += ".transpose(0, 2, 3, 1)"
+        where = f" with channels last, got shape {x.shape}"
     if x.dtype != np.uint8:
-        wanted, shape = (", with channels last", f" of shape {x.shape}") if is_first else ("", "")
-        advice = _advise_scale(x, name, turned, convert(value, "uint8"))
-        raise DataError(
-            f"Expected {name} of uint8, 0 to 255{wanted}, got {x.dtype}{shape}. {advice}"
-        )
-    if is_first:
-        raise DataError(f"Expected {name} with channels last, got shape {x.shape}. Use {turned}.")
+        advice = _advise_scale(x, name, written)
+        raise DataError(f"Expected {name} of uint8, 0 to 255, got {x.dtype}. {advice}")
+    if where:
+        raise DataError(f"Expected {name}{where}. Use {written}.")
     return x[..., None] if x.ndim == 3 else x
 
 
-def express(value: Any, name: str) -> str:
-    """Return the argument as code for a message, in ``np.array()`` if it is not an array."""
-    return name if hasattr(value, "dtype") else f"np.array({name})"
-
-
-def turn_axes(value: Any, axes: str) -> str:
-    return f".{'permute' if hasattr(value, 'permute') else 'transpose'}({axes})"
-
-
-def convert(value: Any, kind: Literal["bool", "int", "uint8"]) -> str:
-    if hasattr(value, "permute"):
-        return {"bool": ".bool()", "int": ".long()", "uint8": ".to(torch.uint8)"}[kind]
-    return f".astype({'np.uint8' if kind == 'uint8' else kind})"
+def write_array(value: Any, name: str) -> str:
+    """The argument in advice, as code for a numpy array."""
+    return name if isinstance(value, np.ndarray) else f"np.asarray({name})"
 
 
 def find_factor(low: float, high: float, is_whole: bool) -> int | None:
@@ -120,187 +106,160 @@ def describe_range(low: float, high: float) -> str:
 
 
 def has_only_0_and_1(pixels: UInt8[np.ndarray, "n h w c"]) -> bool:
-    """Whether the maximum is 1, so that images look black; stops at the first higher value."""
+    """Whether no value is above 1, so that images look black; stops at the first higher value."""
     blocks = (pixels[start : start + BLOCK_IMAGES] for start in range(0, len(pixels), BLOCK_IMAGES))
-    return all(block.max(initial=0) <= 1 for block in blocks) and bool(pixels.any())
+    return all(block.max(initial=0) <= 1 for block in blocks)
 
 
-def _advise_scale(x: np.ndarray, name: str, written: str, to_bytes: str) -> str:
-    if x.dtype.kind == "b":
-        return f"Convert it with 255 * {written}{to_bytes}."
-    low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
-    if x.dtype.kind in "iu" and 0 <= low <= high <= 255:
-        factor = "255 * " if high == 1 else ""
-        return (
-            f"Convert values from 0 to {1 if high == 1 else 255} with {factor}{written}{to_bytes}."
-        )
-    match find_factor(low, high, is_whole=x.dtype.kind in "iu" or bool((x == np.round(x)).all())):
-        case 255:
-            return f"Convert fractions from 0 to 1 with ({written} * 255).round(){to_bytes}."
-        case 1:
-            return f"Convert values from 0 to 255 with {written}.round(){to_bytes}."
+def _advise_scale(x: np.ndarray, name: str, written: str) -> str:
+    values = x if x.size else np.zeros(1)
+    low = float(values.min())
+    high = float(values.max())
+    factor = find_factor(low, high, is_whole=x.dtype.kind != "f" or bool((x == np.round(x)).all()))
     if -1 <= low < 0 and high <= 1:
-        return f"Convert values from -1 to 1 with (({written} + 1) * 127.5).round(){to_bytes}."
-    return f"{name} {describe_range(low, high)}."
+        conversion = f"-1 to 1 with (({written} + 1) * 127.5)"
+    elif factor is None:
+        return f"{name} {describe_range(low, high)}."
+    elif factor == 1:
+        conversion = f"0 to 255 with {written}"
+    else:
+        conversion = f"0 to 1 with ({written} * 255.0)"
+    return f"Convert values from {conversion}.round().astype(np.uint8)."
 
 
 def to_targets(
     value: Any, names: Sequence[str] | None, task: KindName | None
 ) -> tuple[Targets, tuple[str, ...]]:
     """Return the targets, of kind ``task`` or inferred from their values, and their names."""
-    y, given = to_array(value, "y"), _check_names(names)
-    if task is not None and task not in {kind.name for kind in KINDS}:
+    y = to_array(value, "y")
+    listed = _check_names(names)
+    kinds = [kind.name for kind in KINDS]
+    if task is not None and task not in kinds:
         raise DataError(
-            f"task is {task!r}, which is not a kind of target."
-            f" {suggest(str(task), [k.name for k in KINDS])}"
+            f"task is {task!r}, which is not a kind of target. {suggest(str(task), kinds)}"
         )
     if task == "regression" and y.dtype.kind in "biu" and y.ndim in (1, 2):
         y = y.astype(np.float64)
     _check_one_type(y, value)
     _check_kind(y, value, task)
-    columns = (
-        tuple(f"label_{column}" for column in range(y.shape[1])) if y.ndim == 2 else ("target",)
-    )
-    if y.dtype.kind == "b":
-        if y.ndim == 1 and given is not None and len(given) != 1:
-            raise DataError(
-                "y of booleans (N,) is one yes/no target, so names must hold one name, such as "
-                f"names={[given[-1]]}, got {', '.join(given)}. For two classes, use "
-                f"{express(value, 'y')}{convert(value, 'int')}."
-            )
-        targets, found = y, given or columns
-    elif y.dtype.kind == "f":
-        if not np.isfinite(y).all():
-            raise DataError(
-                "y contains NaN or infinity. Correct these targets, or leave out their images."
-            )
-        targets, found = y.reshape(len(y), len(columns)).astype(np.float32), given or columns
-    else:
-        targets, found = (_number_classes if y.dtype.kind in "iu" else _name_classes)(y, given)
+    target_names: tuple[str, ...] = ("target",)
+    if y.ndim == 2:
+        target_names = tuple(f"label_{column}" for column in range(y.shape[1]))
+    targets = y
+    if y.dtype.kind == "b" and y.ndim == 1 and listed is not None and len(listed) != 1:
+        raise DataError(
+            "y of booleans (N,) is one yes/no target, so names must hold one name, such as "
+            f"names={[listed[-1]]}, got {', '.join(listed)}. For two classes, use "
+            f"{write_array(value, 'y')}.astype(int)."
+        )
+    if not np.isfinite(y if y.dtype.kind == "f" else 0).all():
+        raise DataError(
+            "y contains NaN or infinity. Correct these targets, or leave out their images."
+        )
+    if y.dtype.kind == "f":
+        targets = y.reshape(len(y), len(target_names)).astype(np.float32)
+    elif y.dtype.kind in "iu":
+        targets, target_names = _number_classes(y, listed)
+    elif y.dtype.kind != "b":
+        targets, target_names = _name_classes(y, listed)
+    target_names = listed or target_names
     if task is not None and (kind := kind_of(targets).name) != task:
         raise DataError(f"y has {kind} targets, but task is {task}. Convert y, or leave task out.")
-    return targets, found
+    return targets, target_names
 
 
 def _check_one_type(y: np.ndarray, value: Any) -> None:
     """Raise ``DataError`` for mixed types and for numbers stored as objects."""
     if y.ndim != 1:
         return
-    is_mixed_list = y.dtype.kind == "U" and isinstance(value, list | tuple)
-    values: list[object] = y.tolist() if y.dtype == object else list(value) if is_mixed_list else []
-    if missing := sum(one is None for one in values):
+    values: list[object] = []
+    if y.dtype == object:
+        values = y.tolist()
+    elif y.dtype.kind == "U" and isinstance(value, list | tuple):  # numpy converts numbers to text
+        values = list(value)
+    if missing := sum(target is None for target in values):
         where = plural(missing, "image", "images")
         raise DataError(f"y is None for {where}. Correct these targets, or leave out their images.")
-    examples = {_plain_type(one): repr(one) for one in values}
+    examples = {_name_type(target): repr(target) for target in values}
     if len(examples) > 1:
-        shown = ", ".join(examples[each] for each in sorted(examples))
+        shown = ", ".join(examples[name] for name in sorted(examples))
         raise DataError(
             f"y has values of different types, such as {shown}. Convert all of them to one type."
         )
-    only = next(iter(examples), "str")
-    if only in ("int", "float", "bool"):
+    kind = next(iter(examples), "str")
+    if kind in ("int", "float", "bool"):
         raise DataError(
-            f"y has {only} values stored as objects. Use {express(value, 'y')}.astype({only})."
+            f"y has {kind} values stored as objects. Use {write_array(value, 'y')}.astype({kind})."
         )
-    if only != "str":
+    if kind != "str":
         raise DataError(
-            f"y has values of type {only}. Use whole numbers, strings, booleans or floats."
+            f"y has values of type {kind}. Use whole numbers, strings, booleans or floats."
         )
 
 
-def _plain_type(value: object) -> str:
-    if isinstance(value, bool | np.bool_):
-        return "bool"
-    for kind, types in (
-        ("int", (int, np.integer)),
-        ("float", (float, np.floating)),
-        ("str", (str,)),
-    ):
-        if isinstance(value, types):
-            return kind
-    return type(value).__name__
+def _name_type(value: object) -> str:
+    """The type of a target, of Python where numpy's is alike."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    return "str" if isinstance(plain, str) else type(plain).__name__
 
 
 def _check_kind(y: np.ndarray, value: Any, task: KindName | None) -> None:
     """Raise ``DataError`` for invalid targets, and for numbers that may mean classes or labels."""
-    written = express(value, "y")
-    as_ints, as_bools = f"{written}{convert(value, 'int')}", f"{written}{convert(value, 'bool')}"
-    if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind not in "bf":
+    written = write_array(value, "y")
+    is_table = y.ndim == 2
+    if is_table and y.shape[1] == 1 and y.dtype.kind not in "bf":
         raise DataError(
             f"Expected one class per image, y of shape (N,), got {y.shape}. Use {written}.ravel()."
         )
-    if (
-        y.ndim not in (1, 2)
-        or (y.ndim == 2 and y.dtype.kind not in "bf")
-        or y.dtype.kind not in "biufUTO"
-    ):
+    if y.ndim not in (1, 2) or y.dtype.kind not in ("bf" if is_table else "biufUTO"):
         remedy = (
-            f" Convert one-hot rows with {written}.argmax(axis=1), labels with {as_bools}."
-            if y.ndim == 2
-            else ""
+            f" Convert one-hot rows with {written}.argmax(axis=1), labels with"
+            f" {written}.astype(bool)."
         )
         raise DataError(
             "Expected y as whole numbers or strings (N,) for classes, as booleans (N,) or (N, K),"
-            f" or as floats (N,) or (N, K), got {_describe_given(value, y)}.{remedy}"
+            f" or as floats (N,) or (N, K), got {_describe_given(value, y)}.{remedy * is_table}"
         )
     if task is not None or y.dtype.kind != "f" or not y.size:
         return
-    numbers, is_one = np.unique(y), y.ndim == 1 or y.shape[1] == 1
-    if (
-        is_one
-        and (numbers == np.round(numbers)).all()
-        and len(numbers) <= max(MANY_NUMBERS, len(y) // 2)
-    ):
-        classes = as_ints if y.ndim == 1 else f"{written}.ravel(){convert(value, 'int')}"
-        raise DataError(
-            f"y has whole numbers as {y.dtype}, which may be classes or numbers to predict. Use"
-            f' {classes} for classes, or task="regression" for numbers.'
-        )
-    if not is_one and ((y == 0) | (y == 1)).all():
+    numbers = np.unique(y)
+    is_column = not is_table or y.shape[1] == 1
+    if is_column:
+        may_be_classes = len(numbers) <= max(MANY_NUMBERS, len(y) // 2)
+        if may_be_classes and (numbers == np.round(numbers)).all():
+            column = written + "[:, 0]" * is_table
+            raise DataError(
+                f"y has whole numbers as {y.dtype}, which may be classes or numbers to predict. Use"
+                f' {column}.astype(int) for classes, or task="regression" for numbers.'
+            )
+    elif np.isin(numbers, (0, 1)).all():
         raise DataError(
             f"y has {y.shape[1]} columns of only 0 and 1 as {y.dtype}, which may be classes, labels"
-            " or numbers to "
-            f"predict. Use {written}.argmax(axis=1) for classes, {as_bools} for labels, or"
-            ' task="regression" for '
-            "numbers."
+            f" or numbers to predict. Use {written}.argmax(axis=1) for classes,"
+            f' {written}.astype(bool) for labels, or task="regression" for numbers.'
         )
 
 
 def _check_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
-    expected = "names must be a list of strings, one for each class, label or number, in order"
-    if isinstance(names, Mapping):
-        texts, numbers = (all(isinstance(one, kind) for one in names) for kind in (str, int))
-        how = (
-            "sorted(names, key=names.get)"
-            if texts
-            else "[names[number] for number in sorted(names)]"
-        )
+    has_order = isinstance(names, Iterable) and not isinstance(names, str | Mapping | Set)
+    listed = list(names) if has_order else []
+    if not listed or not all(isinstance(name, str) for name in listed):
         raise DataError(
-            f"{expected}, got a {type(names).__name__}.{f' Use {how}.' if texts or numbers else ''}"
+            "names must be a list of strings, one for each class, label or number, in order, such"
+            f" as ['cat', 'dog'], got {reprlib.repr(names)}."
         )
-    if isinstance(names, Set):
-        raise DataError(
-            f"{expected}, got a {type(names).__name__}, which has no order. Use sorted(names)."
-        )
-    listed = (
-        list(names.tolist() if hasattr(names, "tolist") else names)
-        if isinstance(names, Iterable)
-        else []
-    )
-    if isinstance(names, str) or not listed or not all(isinstance(name, str) for name in listed):
-        raise DataError(f"{expected}, got {reprlib.repr(names)}.")
     if len(set(listed)) < len(listed):
         raise DataError(f"names must differ, got {', '.join(listed)}. Rename or merge the classes.")
-    return tuple(listed)
+    return tuple(map(str, listed))
 
 
 def _number_classes(
-    y: np.ndarray, given: tuple[str, ...] | None
+    y: np.ndarray, names: tuple[str, ...] | None
 ) -> tuple[Targets, tuple[str, ...]]:
     present = [int(number) for number in np.unique(y)]
-    if given is None and present != list(range(len(present))):
+    if names is None and present != list(range(len(present))):
         named = (
             f", or pass names for all numbers from 0 to {max(present)}" if min(present) >= 0 else ""
         )
@@ -309,14 +268,15 @@ def _number_classes(
             " be 0, 1, 2 … without gaps. Renumber them with _, y = np.unique(y,"
             f" return_inverse=True){named}."
         )
-    targets, classes = y.astype(np.int64), given or tuple(map(str, present))
+    targets = y.astype(np.int64)
+    classes = names or tuple(map(str, present))
     SINGLE_LABEL.check(targets, classes)
     return targets, classes
 
 
-def _name_classes(y: np.ndarray, given: tuple[str, ...] | None) -> tuple[Targets, tuple[str, ...]]:
+def _name_classes(y: np.ndarray, names: tuple[str, ...] | None) -> tuple[Targets, tuple[str, ...]]:
     texts: list[str] = y.tolist()
-    classes = given or tuple(sorted(set(texts)))
+    classes = names or tuple(sorted(set(texts)))
     if unknown := sorted(set(texts) - set(classes)):
         raise DataError(
             f"y has {name_some(unknown)}, not listed in names: {', '.join(classes)}. Add them to"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
 
 from lamina.data.images import Images
@@ -32,20 +31,18 @@ def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:
     for smaller in sides_px:
         if smaller >= side:
             return None
-        again = [
-            resize_image(resize_image(one, (smaller, smaller), "crop"), (side, side), "crop")
-            for one in sample
-        ]
-        lost = [
-            _measure_loss(np.asarray(one, float), np.asarray(two, float))
-            for one, two in zip(sample, again, strict=True)
-        ]
-        if np.quantile(lost, 0.75) < LOST_FRACTION:
+        losses = [_measure_loss(image, smaller) for image in sample]
+        if np.quantile(losses, 0.75) < LOST_FRACTION:
             return smaller
     return None
 
 
-def _measure_loss(image: Float[np.ndarray, ...], again: Float[np.ndarray, ...]) -> float:
+def _measure_loss(image: Image.Image, side_px: int) -> float:
+    """The detail that an image loses at a smaller size, as a fraction of its contrast."""
+    shrunk = resize_image(image, (side_px, side_px), "crop")
+    again = resize_image(shrunk, (image.height, image.width), "crop")
+    pixels = np.asarray(image, float)
     # per channel: a uniformly colored image has no contrast
-    contrast = np.sqrt(image.var(axis=(0, 1)).mean())
-    return float(np.sqrt(np.mean(np.square(image - again))) / max(LEAST_CONTRAST_LEVELS, contrast))
+    contrast = np.sqrt(pixels.var(axis=(0, 1)).mean())
+    difference = np.sqrt(np.mean(np.square(pixels - np.asarray(again, float))))
+    return float(difference / max(LEAST_CONTRAST_LEVELS, contrast))

@@ -148,7 +148,7 @@ class Images:
             raise DataError(
                 f"x has no images: its shape is {pixels.shape}. Check how you selected them."
             )
-        if has_only_0_and_1(pixels):
+        if has_only_0_and_1(pixels) and pixels.any():
             warnings.warn(
                 f"x has {DARK} If they are masks, use 255 * x.", LaminaWarning, stacklevel=2
             )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from lamina.errors import DataError
 from lamina.text import unguard
+
+SEPARATORS = ";\t,"
+ROWS_EXAMINED = 20
 
 
 def read_text(file: str, option: str) -> str:
@@ -32,16 +36,23 @@ def read_text(file: str, option: str) -> str:
 def read_rows(file: str, option: str) -> list[list[str]]:
     """The non-empty rows of a CSV file or text; commas, semicolons or tabs separate its cells."""
     text = read_text(file, option)
-    first = text.lstrip().partition("\n")[0]
     try:
-        rows = list(
-            csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
-        )
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=find_separator(text)))
     except csv.Error as error:
         raise DataError(
             f"{name_file(file, option)} is not a CSV file: {error}. Save it again as CSV UTF-8."
         ) from None
     return [list(map(unguard, row)) for row in rows if any(map(str.strip, row))]
+
+
+def find_separator(text: str) -> str:
+    """The mark that divides each of the first rows into the same number of cells."""
+    widths: dict[str, list[int]] = {}
+    for mark in SEPARATORS:
+        rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=mark))
+        widths[mark] = [len(row) for row in islice(rows, ROWS_EXAMINED)] or [1]
+    even = [mark for mark in SEPARATORS if min(widths[mark]) == max(widths[mark]) > 1]
+    return max(even or SEPARATORS, key=lambda mark: (widths[mark][0], max(widths[mark])))
 
 
 def read_pairs(file: str, option: str, column: str, advice: str) -> list[tuple[str, str]]:

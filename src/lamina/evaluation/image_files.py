@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from lamina.data import Dataset, Images, Problem
-from lamina.data.arrays import CHANNELS, to_array, to_pixels, turn_axes
+from lamina.data.arrays import CHANNELS, to_array, to_pixels
 from lamina.data.decoding import (
     BadImageError,
     EncodedImage,
@@ -155,7 +155,7 @@ def list_images(images: ImageLike | Iterable[ImageLike], shape: Shape) -> Iterab
         ):
             raise DataError(
                 f"images of shape {array.shape} are ambiguous: one image with channels first, or"
-                f" {channels} gray images. Use images{turn_axes(images, '1, 2, 0')} for one image,"
+                f" {channels} gray images. Use np.asarray(images).transpose(1, 2, 0) for one image,"
                 " or images[..., None] for gray images."
             )
         pixels = to_pixels(array[None] if is_one else array, "images")

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 Shape: TypeAlias = tuple[int, ...]
 
 AnyLayer = TypeVar("AnyLayer", bound="Layer")
-TORCH_HINT = (
-    "If you mean torch's {given}, write {rest}: lamina infers the input size from the previous"
-    " layer."
-)
+TORCH_HINT = "Leave out torch's input size: lamina infers it from the previous layer."
 
 
 @dataclass(frozen=True, repr=False)

@@ -90,6 +90,24 @@ def test_an_image_outside_the_class_folders_is_a_problem() -> None:
 
 
 @pytest.mark.parametrize(
+    ("paths", "classes", "left_out"),
+    [
+        (["cat/1.png", "cat/old/2.png", "cat/old/3.png"], {"cat"}, []),
+        (["cat/1.png", "cat/2.png", "cat/old/3.png", "cat/new/4.png"], {"cat"}, []),
+        (["x/1.png", "x/a/1.png", "x/b/1.png"], {"a", "b"}, ["1.png"]),
+        (["x/1.png", "x/y/a/1.png", "x/y/b/1.png"], {"a", "b"}, ["1.png"]),
+        (["train/1.png", "train/a/1.png", "train/b/1.png"], {"a", "b"}, ["train/1.png"]),
+    ],
+)
+def test_few_images_beside_several_folders_are_stray(
+    paths: list[str], classes: set[str], left_out: list[str]
+) -> None:
+    listing = arrange_paths(*paths)
+    assert {label for _, label, _ in places(listing)} == classes
+    assert listing.problems == [Problem(name, "not in a class folder") for name in left_out]
+
+
+@pytest.mark.parametrize(
     ("file", "expected"),
     [
         ("cat.12.jpg", "cat"),
@@ -321,7 +339,7 @@ def test_a_class_whose_training_images_are_all_unreadable_is_rejected(tmp_path: 
 
 def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
     buffer = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
     for folder in (b"caf\xe9", b"tea"):
         path = bytes(tmp_path) + b"/" + folder
         Path(path.decode("utf-8", "surrogateescape")).mkdir()

@@ -220,8 +220,8 @@ def test_grey_images_and_tensors_become_images() -> None:
             [0] * 4,
             None,
             (
-                "Expected x of uint8, 0 to 255, got float64. Convert fractions from 0 to 1 with (x"
-                " * 255).round().astype(np.uint8)."
+                "Expected x of uint8, 0 to 255, got float64. Convert values from 0 to 1 with (x"
+                " * 255.0).round().astype(np.uint8)."
             ),
         ),
         (
@@ -230,7 +230,7 @@ def test_grey_images_and_tensors_become_images() -> None:
             None,
             (
                 "Expected x of uint8, 0 to 255, got int64. Convert values from 0 to 255 with"
-                " x.astype(np.uint8)."
+                " x.round().astype(np.uint8)."
             ),
         ),
         (
@@ -460,10 +460,11 @@ def test_the_advice_for_arrays_works_as_it_is_written() -> None:
         (y * 5, renumbered),
         (y.astype(float), "y.astype(int)"),
         (y.astype(object), "y.astype(int)"),
-        (torch.tensor(y).float(), "y.long()"),
+        (torch.tensor(y).float(), "np.asarray(y).astype(int)"),
+        (y[:, None].astype(float), "y[:, 0].astype(int)"),
         (y[:, None], "y.ravel()"),
         (np.eye(3)[y], row),
-        (torch.eye(3)[y], row),
+        (torch.eye(3)[y], f"np.asarray(y){row.removeprefix('y')}"),
     ):
         with pytest.raises(DataError) as raised:
             Images.from_arrays(x, wrong)

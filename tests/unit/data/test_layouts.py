@@ -387,6 +387,88 @@ CASES: dict[str, Case] = {
     "one folder around everything, and a cover": Case(
         "archive/data/{cat,dog}/{a,b}#.png | cover.png", splits=DRAWN, classes="cat dog", left_out=1
     ),
+    "unlabeled images beside classes": Case(
+        "{cat,dog,unlabeled}/#.png",
+        refused="contains unlabeled and also cat, dog.*--label-from folder"
+        ".*images of unlabeled have no classes, move them",
+    ),
+    "unlabeled images beside classes, as a class": Case(
+        "{cat,dog,unlabeled}/#.png",
+        splits="train 5, test 1",
+        classes="cat dog unlabeled",
+        options={"label_from": "folder"},
+    ),
+    "images to predict beside classes": Case(
+        "{cat,dog,predict}/#.png", refused="contains predict and also cat, dog"
+    ),
+    "the same, by an abbreviation and in capitals": Case(
+        "{cat,dog,Pred}/#.png", refused="contains Pred and also cat, dog"
+    ),
+    "test images without classes beside classes": Case(
+        "{cat,dog,test}/#.png",
+        refused="contains test and also cat, dog.*images of test have no classes, move them",
+    ),
+    "the same, with a number": Case("{cat,dog,test1}/#.png", refused="contains test1 and also cat"),
+    "labeled and unlabeled": Case(
+        "labeled/{a,b}/#.png | unlabeled/#.png",
+        refused="contains unlabeled and also labeled.*--splits train=labeled.*--label-from folder",
+    ),
+    "labeled and unlabeled by the innermost folder": Case(
+        "labeled/{a,b}/#.png | unlabeled/#.png",
+        refused="contains unlabeled and also labeled.*--splits train=labeled",
+        options={"label_from": "parent"},
+    ),
+    "labeled and unlabeled, with the split named": Case(
+        "labeled/{a,b}/#.png | unlabeled/#.png",
+        splits="train 4",
+        classes="a b",
+        left_out=2,
+        options={"splits": ("train=labeled",), "test_fraction": 0.0},
+    ),
+    "train with classes, and unlabeled images": Case(
+        "train/{a,b}/#.png | unlabeled/#.png",
+        splits="train 4",
+        classes="a b",
+        left_out=2,
+        options={"test_fraction": 0.0},
+    ),
+    "unlabeled images among the classes of a split": Case(
+        "train/{a,b,unlabeled}/#.png | test/{a,b}/#.png",
+        refused="its splits contain train/unlabeled.*--label-from folder",
+    ),
+    "the same, as a class": Case(
+        "train/{a,b,unlabeled}/#.png | test/{a,b}/#.png",
+        splits="train 6, test 4",
+        classes="a b unlabeled",
+        options={"label_from": "folder"},
+    ),
+    "stray image beside the class folders": Case(
+        "{cat,dog}/{a,b}#.png | cover.png", splits=DRAWN, classes="cat dog", left_out=1
+    ),
+    "stray image in the folder around everything": Case(
+        "photos/{cat,dog}/{a,b}#.png | photos/cover.png",
+        splits=DRAWN,
+        classes="cat dog",
+        left_out=1,
+    ),
+    "stray images in two folders around everything": Case(
+        "archive/photos/{cat,dog}/{a,b}#.png | archive/cover.png | archive/photos/cover.png",
+        splits=DRAWN,
+        classes="cat dog",
+        left_out=2,
+    ),
+    "stray images around and in splits": Case(
+        "photos/{train,test}/{cat,dog}/#.png | photos/{a,train/b}.png",
+        splits="train 4, test 4",
+        classes="cat dog",
+        left_out=2,
+    ),
+    "stray image beside a split in itself": Case(
+        "{seg_train/seg_train,seg_test/seg_test}/{sea,street}/#.png | seg_train/cover.png",
+        splits="train 4, test 4",
+        classes="sea street",
+        left_out=1,
+    ),
     "files of Windows and macOS": Case(
         "{cat,dog}/{a,b}#.png",
         {"cat/Thumbs.db": "x", "dog/desktop.ini": "", ".DS_Store": "x", "__MACOSX/a.png": ""},

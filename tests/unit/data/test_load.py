@@ -250,7 +250,9 @@ def test_a_field_that_a_source_does_not_use_is_named(tmp_path: Path) -> None:
         load_data(tmp_path / "pets.npz", Preparation(split_column="part"))
 
 
-def test_black_images_of_a_file_are_reported(tmp_path: Path) -> None:
-    np.savez(tmp_path / "pets.npz", x_train=X // 255, y_train=Y, x_test=X, y_test=Y)
+@pytest.mark.parametrize("divisor", [255, 256])
+def test_black_images_of_a_file_are_reported(divisor: int, tmp_path: Path) -> None:
+    train = (X.astype(int) // divisor).astype(np.uint8)  # the maximum is 1 or 0
+    np.savez(tmp_path / "pets.npz", x_train=train, y_train=Y, x_test=X, y_test=Y)
     with pytest.warns(LaminaWarning, match="train has only the pixel values 0 and 1"):
         load_data(tmp_path / "pets.npz")

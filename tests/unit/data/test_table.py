@@ -115,6 +115,79 @@ def test_texts_in_json_lines_are_unchanged(labels, tmp_path_factory) -> None:
     assert listing.labels["label"] == [label or None for label in labels]
 
 
+@pytest.mark.parametrize("name", ["pets.csv", "pets.csv.gz", "pets.tsv"])
+def test_decimal_commas_are_numbers(name: str, tmp_path: Path) -> None:
+    text = (
+        "image;label;size (w,h)\r\n1.png;0,5;3\r\n2.png;-1;4,25\r\n3.png;,5;\r\n4.png;1,5E-02;1\r\n"
+    )
+    if name.endswith(".tsv"):
+        text = text.replace(";", "\t")
+    data = b"\xef\xbb\xbf" + text.encode()
+    if name.endswith(".gz"):
+        data = gzip.compress(data)
+    preparation = Preparation(label_columns=("label", "size (w,h)"))
+    listing = scan_text(tmp_path, data, name, preparation)
+    assert listing.labels == {
+        "label": [0.5, -1.0, 0.5, 0.015],
+        "size (w,h)": [3.0, 4.25, None, 1.0],
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image;label\n1.png;1.234,5\n2.png;0,5\n",
+        "image;label\n1.png;1,234\n2.png;12,345\n3.png;7\n",
+        "image;label\n1.png;0.5\n2.png;0,5\n",
+        "image;label;x\n1.png;1.234;0,5\n2.png;999;0,7\n",
+        'image,label\n1.png,"1,234"\n2.png,"12,345,678"\n',
+        'image,label\n1.png,"0,5"\n2.png,"0,7"\n',
+        "image;label\n1.png;1,2,3\n2.png;3\n",
+    ],
+)
+def test_numbers_that_may_mean_two_things_are_refused(text: str, tmp_path: Path) -> None:
+    message = rejection(tmp_path, text, preparation=Preparation(label_columns=("label",)))
+    assert message.startswith("Column 'label' of DIR/pets.csv has numbers such as '")
+    assert "as in 1234.5. If commas separate several labels, use --task multi-label;" in message
+
+
+def test_an_unclear_column_that_is_not_used_does_no_harm(tmp_path: Path) -> None:
+    text = 'image,label,price\n1.png,a,"1,234"\n2.png,b,"5,678"\n'
+    assert scan_text(tmp_path, text).labels == {"label": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "options", [{"label_separator": ","}, {"task": "multi-label"}, {"task": "single-label"}]
+)
+def test_numbers_joined_by_commas_may_be_labels_or_classes(
+    options: dict[str, str], tmp_path: Path
+) -> None:
+    listing = scan_text(
+        tmp_path, "image;label\n1.png;1,2\n2.png;3\n", preparation=Preparation(**options)
+    )
+    assert listing.labels == {"label": ["1,2", "3"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("image;label;size (w,h)\n1.png;a;3\n2.png;b;4\n", ["a", "b"]),
+        ("image;label;size (w,h)\n1.png;a;0,3\n2.png;b;0,4\n", ["a", "b"]),
+        ('image,label,"a;b"\n1.png,"x;y",3\n2.png,z,4\n', ["x;y", "z"]),
+        ("image,label,a;b\n1.png,x,1;2\n2.png,y,3;4\n", ["x", "y"]),
+        ("image\tlabel, or class\n1.png\ta\n2.png\tb\n", ["a", "b"]),
+        ("image;label;note\n1.png;a\n2.png;b,c\n", ["a", "b,c"]),
+        ('image;label\n1.png;"a\n;,b"\n2.png;c\n', ["a\n;,b", "c"]),
+    ],
+)
+def test_the_separator_divides_all_of_the_first_rows_alike(
+    text: str, labels: list[str], tmp_path: Path
+) -> None:
+    column = "label, or class" if "or class" in text else "label"
+    listing = scan_text(tmp_path, text, preparation=Preparation(label_columns=(column,)))
+    assert listing.labels == {column: labels}
+
+
 def test_json_lines_hold_lists_of_labels_numbers_and_truth_values(tmp_path: Path) -> None:
     text = (
         '{"image":"1.png","tags":["a","b"]}\n'

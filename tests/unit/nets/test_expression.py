@@ -73,8 +73,7 @@ def test_reads_layers_as_they_are_written_in_python(text: str, net: Net):
             "Conv2d(3)",
             (
                 "Conv2d: missing a required argument: 'kernel_size'. Its arguments are:"
-                " out_channels, kernel_size, and by keyword stride, padding, dilation, groups,"
-                " bias."
+                " out_channels, kernel_size, stride=, padding=, dilation=, groups=, bias="
             ),
         ),
         ("ReLU(3)", "ReLU: too many positional arguments. Its arguments are: none."),

@@ -21,8 +21,11 @@ from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
 RESULTS = (
-    *({"run.json", one} for one in (".lock", "history.jsonl")),
-    *({"study.json", one} for one in (".lock", "differences.png", "study.db")),
+    {"run.json", ".lock"},
+    {"run.json", "history.jsonl"},
+    {"study.json", ".lock"},
+    {"study.json", "differences.png"},
+    {"study.json", "study.db"},
 )
 """Files by which the folders of runs and studies are recognized, also if they were copied without
 hidden files."""
@@ -233,13 +236,21 @@ def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
 
 
 def _step_in(images: Sequence[EncodedImage]) -> Sequence[EncodedImage]:
-    """Skip folders around all images, except for those beside them."""
+    """Skip folders around all images, except for stray images in or beside them."""
     while True:
-        tops = {image.name.partition("/")[0] for image in images if "/" in image.name}
+        inside = [image for image in images if "/" in image.name]
+        tops = {image.name.partition("/")[0] for image in inside}
         if len(tops) != 1:
             return images
         (top,) = tops
-        inside = [image for image in images if "/" in image.name]
-        if top.lower() in SPLIT_WORDS or any(image.name.count("/") == 1 for image in inside):
+        if top.lower() in SPLIT_WORDS or not _is_around_classes(inside):
             return images
         images = [image._replace(name=image.name.removeprefix(f"{top}/")) for image in images]
+
+
+def _is_around_classes(images: Sequence[EncodedImage]) -> bool:
+    """Whether the single folder of these images contains class folders, and few images directly."""
+    deeper = [image for image in images if image.name.count("/") > 1]
+    folders = {image.name.rpartition("/")[0] for image in deeper}
+    stray = len(images) - len(deeper)
+    return stray == 0 or (len(folders) > 1 and stray < len(deeper))

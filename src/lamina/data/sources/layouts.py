@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ LAYOUT = (
     " these."
 )
 NAMED = 3  # folders named in a message
+AROUND_WORDS = "0123456789_-. "  # in names of folders, such as test1 or 2_train
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,10 @@ class Layout:
         top, *parts = parts
         if top not in self.splits:
             return None, parts, "in a folder that --splits does not name"
+        if top in self.inner and len(parts) > 1:
+            parts = parts[1:]
         split = self.splits[top]
-        return (
-            split,
-            parts[top in self.inner :],
-            "" if split else "in a folder for images without classes",
-        )
+        return split, parts, "" if split else "in a folder for images without classes"
 
 
 def find_layout(
@@ -53,48 +52,90 @@ def find_layout(
     hint: str = "",
 ) -> Layout:
     """The layout of a folder with images at these paths; ``DataError`` if it is ambiguous."""
-    subfolders: dict[str, set[str]] = {}
-    for top, *rest in (path.split("/") for path in paths):
-        if rest:
-            subfolders.setdefault(top, set()).update(rest[:1] if len(rest) > 1 else ())
+    subfolders = _find_subfolders(paths)
     if given:
-        return Layout(
-            splits := _read_given(given, subfolders, source), _find_inner(splits, subfolders)
-        )
+        splits = _read_given(given, subfolders, source)
+        return Layout(splits, _find_inner(splits, subfolders))
     splits = find_splits(subfolders)
-    plain = {top for top in subfolders if top.lower() in SPLIT_WORDS}
-    is_deep = any(subfolders.values()) or label_from == "filename"
-    is_divided = bool(splits) and ("train" in splits.values() or len(plain) == len(splits))
-    if is_deep and is_divided and splits.keys() == subfolders.keys():
-        counts = Counter(splits.values())
-        several = [top for top, split in splits.items() if split and counts[split] > 1]
-        if several and label_from != "folder":
-            what = f"its folders {name_some(several, NAMED)} seem to be the same split"
-            raise _ambiguous(source, what, splits)
-        return Layout() if several else Layout(splits, _find_inner(splits, subfolders))
-    if label_from == "folder" or (
-        label_from == "filename" and not {"train"} < set(splits.values())
-    ):
-        return Layout()
-    shared = _find_shared(subfolders) if label_from is None else set()
     others = sorted(subfolders.keys() - splits)
-    is_split = (
-        {"train"} < set(splits.values())
-        or len(plain) > 1
+    plain = {top for top in splits if top.lower().strip(AROUND_WORDS) in SPLIT_WORDS}
+    is_deep = any(subfolders.values()) or label_from == "filename"
+    has_train = "train" in splits.values()
+    are_splits = is_deep and not others and (has_train or len(plain) == len(splits) > 0)
+    counts = Counter(splits.values())
+    twins = [top for top, split in splits.items() if split and counts[split] > 1]
+    shared = _find_shared(subfolders) if label_from is None else set()
+    sharing = [top for top, inside in subfolders.items() if len(inside & shared) > 1]
+    without_classes = _find_unlabeled(splits, subfolders, plain, are_splits=are_splits)
+    has_splits = (
+        (has_train and len(counts) > 1)
         or any(len(subfolders[top]) > 1 for top in plain)
+        or bool(splits and shared)
     )
-    if is_split or (shared and splits):
-        beside = f"also {name_some(others, NAMED)}" if others else "no class folders inside them"
-        what = f"it contains {', '.join(sorted(splits))} and {beside}"
-        raise _ambiguous(source, what, splits, is_deep=is_deep, hint=hint)
-    if shared:
-        tops = [top for top, found in subfolders.items() if len(found & shared) > 1]
-        what = (
-            f"its folders {name_some(tops, NAMED)} share the subfolders"
-            f" {name_some(sorted(shared), NAMED)}"
+    beside = f"also {name_some(others, NAMED)}" if others else "no class folders inside them"
+
+    layouts: Sequence[tuple[bool, Layout | str]] = (
+        (
+            are_splits and bool(without_classes) and label_from is None,
+            f"its splits contain {name_some(without_classes, NAMED)}",
+        ),
+        (are_splits and not twins, Layout(splits, _find_inner(splits, subfolders))),
+        (label_from == "folder", Layout()),
+        (are_splits, f"its folders {name_some(twins, NAMED)} seem to be the same split"),
+        (
+            has_splits or bool(without_classes),
+            f"it contains {', '.join(sorted(splits))} and {beside}",
+        ),
+        (
+            bool(shared),
+            f"its folders {name_some(sharing, NAMED)} share the subfolders"
+            f" {name_some(sorted(shared), NAMED)}",
+        ),
+        (True, Layout()),
+    )
+    layout = next(layout for applies, layout in layouts if applies)
+    if isinstance(layout, Layout):
+        return layout
+    pairs = [f"{split}={top}" for top, split in splits.items() if split]
+    if not pairs and without_classes:
+        pairs = [f"train={top}" for top in others if len(subfolders[top]) > 1]
+    advice = _advise_splits(pairs) if is_deep else _advise_flat(others, hint)
+    if without_classes:
+        advice += f" If the images of {name_some(without_classes, NAMED)} have no classes, move"
+        advice += " them to another folder."
+    raise DataError(f"{source} is ambiguous: {layout}. {LAYOUT} {advice}")
+
+
+def _find_subfolders(paths: Sequence[str]) -> dict[str, set[str]]:
+    """The subfolders with images of each top-level folder."""
+    subfolders: dict[str, set[str]] = {}
+    for path in paths:
+        top, *rest = path.split("/")
+        if rest:
+            subfolders.setdefault(top, set()).update(rest[:-1][:1])
+    return subfolders
+
+
+def _find_unlabeled(
+    splits: Mapping[str, Split | None],
+    subfolders: Mapping[str, set[str]],
+    plain: Set[str],
+    *,
+    are_splits: bool,
+) -> list[str]:
+    """The folders among classes whose names say that their images may have no classes."""
+    if are_splits:
+        return sorted(
+            f"{top}/{name}"
+            for top, split in splits.items()
+            for name, meant in find_splits(subfolders[top]).items()
+            if split and meant is None
         )
-        raise _ambiguous(source, what, {})
-    return Layout()
+    return sorted(
+        top
+        for top, split in splits.items()
+        if split is None or (split != "train" and top in plain and not subfolders[top])
+    )
 
 
 def _find_inner(
@@ -111,10 +152,10 @@ def _find_inner(
 
 def _find_shared(subfolders: Mapping[str, set[str]]) -> set[str]:
     """The names of subfolders in several folders, if most subfolders of two folders are shared."""
-    counts = Counter(name for found in subfolders.values() for name in found)
+    counts = Counter(name for inside in subfolders.values() for name in inside)
     shared = {name for name, count in counts.items() if count > 1}
     alike = [
-        top for top, found in subfolders.items() if len(found & shared) > max(1, len(found) / 2)
+        top for top, inside in subfolders.items() if len(inside & shared) > max(1, len(inside) / 2)
     ]
     return set().union(*(subfolders[top] & shared for top in alike)) if len(alike) > 1 else set()
 
@@ -125,8 +166,7 @@ def _read_given(
     splits: dict[str, Split | None] = {}
     for pair in given:
         split, _, folder = pair.partition("=")
-        found = next((one for one in SPLITS if one == split), None)
-        if found is None or not folder:
+        if split not in SPLITS or not folder:
             raise DataError(
                 f"--splits has {pair!r}; expected train, val or test, = and a folder, as in"
                 " test=Testing."
@@ -136,31 +176,25 @@ def _read_given(
                 f"{source} has no folder of images {folder!r} for --splits."
                 f" {suggest(folder, sorted(folders))}"
             )
-        splits[folder] = found
+        splits[folder] = split
     return splits
 
 
-def _ambiguous(
-    source: Path,
-    what: str,
-    splits: Mapping[str, Split | None],
-    *,
-    is_deep: bool = True,
-    hint: str = "",
-) -> DataError:
-    """Name the options that settle it, with the folders whose split is known."""
-    pairs = [f"{split}={folder}" for folder, split in splits.items() if split] or [
-        "train=FOLDER",
-        "test=FOLDER",
-    ]
-    shown = " ".join(f"'{pair}'" if " " in pair else pair for pair in pairs)
-    if not is_deep:
-        return DataError(
-            f"{source} is ambiguous: {what}. {LAYOUT} If file names begin with the class, use "
-            f"--label-from filename (in Python, label_from='filename').{hint}"
-        )
-    return DataError(
-        f"{source} is ambiguous: {what}. {LAYOUT} To name the splits, use --splits {shown} (in"
-        " Python, splits); lamina leaves out the other folders. If the outermost folders are the"
-        " classes, use --label-from folder; if the innermost are, use --label-from parent."
+def _advise_splits(pairs: Sequence[str]) -> str:
+    """The options that settle it, with the folders whose split is known."""
+    known = pairs or ["train=FOLDER", "test=FOLDER"]
+    shown = " ".join(f"'{pair}'" if " " in pair else pair for pair in known)
+    return (
+        f"To name the splits, use --splits {shown} (in Python, splits); lamina leaves out the other"
+        " folders. If the outermost folders are the classes, use --label-from folder; if the"
+        " innermost are, use --label-from parent."
+    )
+
+
+def _advise_flat(others: Sequence[str], hint: str) -> str:
+    """The options that settle it for folders without subfolders."""
+    as_classes = "If each folder is a class, use --label-from folder. " if others else ""
+    return (
+        f"{as_classes}If file names begin with the class, use --label-from filename (in Python,"
+        f" label_from='filename').{hint}"
     )

@@ -86,7 +86,7 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
     listings: list[Listing] = []
     wanted = preparation
     for part in parts:
-        table = _read_table(part.file)
+        table = _read_table(part.file, preparation)
         columns = choose_columns(table, wanted)
         # All files use the columns found in the first.
         wanted = replace(preparation, image_column=columns.image, label_columns=columns.labels)
@@ -123,7 +123,7 @@ def is_table(path: Path) -> bool:
 
 def list_table(path: Path, spool: Path) -> Scan:
     """List a table's images without labels; copies images that it contains into ``spool``."""
-    table, part = _read_table(path), _Part(path)
+    table, part = _read_table(path, Preparation()), _Part(path)
     columns = Columns(find_image_column(table), (), None)
     listing = _list_rows(table, columns, part)
     if table.kinds[columns.image] == "bytes":
@@ -135,13 +135,17 @@ def list_table(path: Path, spool: Path) -> Scan:
     return Scan(list(listing.images), list(listing.problems))
 
 
-def _read_table(path: Path) -> Table:
+def _read_table(path: Path, preparation: Preparation) -> Table:
     # polars is slow to import, and a folder without tables does not need it.
     if path.name.lower().endswith(".parquet"):
-        from lamina.data.sources.parquet import read_parquet_table as read
+        from lamina.data.sources.parquet import read_parquet_table
+
+        table = read_parquet_table(path)
     else:
-        from lamina.data.sources.text_table import read_text_table as read
-    table = read(path)
+        from lamina.data.sources.text_table import read_text_table
+
+        are_texts = preparation.label_separator or preparation.task not in (None, "regression")
+        table = read_text_table(path, has_decimal_commas=not are_texts)
     if not table.rows:
         raise DataError(f"{path} has no rows; expected one for each image. Add them.")
     return table

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from polars import selectors as cs
 
+from lamina.data.option_files import find_separator
 from lamina.data.sources.class_folders import is_image_path
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.listing import READ_ERRORS, clean_label, readable
@@ -23,8 +25,14 @@ from lamina.errors import DataError
 
 # A text table is read at once.
 TEXT_LIMIT_BYTES = 2 * 2**30
+HEAD_BYTES = 2**16  # examined for the separator
 # Other programs write these for missing values.
 MISSING = ("NA", "N/A", "nan", "NaN", "null", "None")
+LEADING_ZERO = "^[+-]?0[0-9]"  # 007 is text, not a number
+# Patterns of numbers with commas or points, as spreadsheets write them.
+NUMBER = r"^[+-]?[0-9.,]*[0-9][0-9.,]*([eE][+-]?[0-9]+)?$"
+DECIMAL_COMMA = r"^[+-]?[0-9]*,?[0-9]+([eE][+-]?[0-9]+)?$"
+THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}([.,][0-9]{3})+$"
 JSON_KINDS: Mapping[type, ColumnKind] = {
     str: "text",
     bool: "truth",
@@ -34,21 +42,41 @@ JSON_KINDS: Mapping[type, ColumnKind] = {
 }
 
 
-def read_text_table(path: Path) -> Table:
-    """Read a text table; ``DataError`` if it is damaged, not UTF-8 or lacks unique column names."""
+def read_text_table(path: Path, *, has_decimal_commas: bool = True) -> Table:
+    """Read a text table; ``DataError`` if it is damaged, not UTF-8 or lacks unique column names.
+
+    Without decimal commas, cells such as ``0,5`` are text: a class, or several labels.
+    """
     name = path.name.lower().removesuffix(".gz")
     with readable(path, (*READ_ERRORS, *ERRORS)):
         data = _read_bytes(path)
         if name.endswith((".jsonl", ".ndjson")):
             return _read_json(_decode(data, path), path)
-        frame = _read_csv(data, path, is_tabbed=name.endswith(".tsv"))
+        if b"\n" not in data:  # line ends of old Macs
+            data = data.replace(b"\r", b"\n")
+        data = data.lstrip(b"\r\n")
+        head = data[:HEAD_BYTES].decode(errors="replace")
+        separator = "\t" if name.endswith(".tsv") else find_separator(head)
+        texts = _read_csv(data, path, separator)
+    frame = texts.select(_find_type(texts[column]) for column in texts.columns)
+    unclear: dict[str, str] = {}
+    if has_decimal_commas:
+        frame, unclear = _read_commas(texts, frame, separator)
     kinds = {column: find_kind(dtype) for column, dtype in frame.schema.items()}
-    return Table(
-        path,
-        kinds,
-        frame.height,
-        lambda column: [clean_label(value) for value in frame[column].to_list()],
-    )
+    kinds |= dict.fromkeys(unclear, "number")
+
+    def read(column: str) -> list[Any]:
+        if column in unclear:
+            raise DataError(
+                f"Column {column!r} of {path} has numbers such as {unclear[column]!r}, which may"
+                " have decimal marks or thousands separators. Write them with a decimal point and"
+                " without thousands separators, as in 1234.5. If commas separate several labels,"
+                " use --task multi-label; if each text is a class, use --task single-label (in"
+                " Python, task)."
+            )
+        return [clean_label(value) for value in frame[column].to_list()]
+
+    return Table(path, kinds, frame.height, read)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -94,8 +122,9 @@ def _read_json(text: str, path: Path) -> Table:
         if str in types and types <= {str, int, float, bool}:
             columns[column] = [value if value is None else str(value) for value in values]
             types = {str}
-        found = {JSON_KINDS.get(one, "other") for one in types}
-        kinds[column] = found.pop() if len(found) == 1 else "other"
+        kinds[column] = "other"
+        if len(alike := {JSON_KINDS.get(kind, "other") for kind in types}) == 1:
+            kinds[column] = alike.pop()
     return Table(path, kinds, len(rows), columns.__getitem__)
 
 
@@ -111,12 +140,8 @@ def _parse_lines(text: str) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _read_csv(data: bytes, path: Path, is_tabbed: bool) -> pl.DataFrame:
-    if b"\n" not in data:  # line ends of old Macs
-        data = data.replace(b"\r", b"\n")
-    data = data.lstrip(b"\r\n")
-    first_line = data.partition(b"\n")[0].decode(errors="replace")
-    separator = "\t" if is_tabbed else next((mark for mark in ",;\t" if mark in first_line), ",")
+def _read_csv(data: bytes, path: Path, separator: str) -> pl.DataFrame:
+    """The cells as text, with ``None`` for empty ones."""
     try:
         frame = pl.read_csv(
             io.BytesIO(data), has_header=False, separator=separator, infer_schema=False
@@ -130,8 +155,7 @@ def _read_csv(data: bytes, path: Path, is_tabbed: bool) -> pl.DataFrame:
     header = [name or "" for name in frame.row(0)]
     _check_header(header, path)
     frame.columns = header
-    rows = frame[1:].filter(~pl.all_horizontal(pl.all().is_null()))
-    return rows.select(_find_type(rows[column]) for column in header)
+    return frame[1:].filter(~pl.all_horizontal(pl.all().is_null()))
 
 
 def _explain_csv(text: str, path: Path, separator: str) -> None:
@@ -171,15 +195,40 @@ def _check_header(header: Sequence[str], path: Path) -> None:
 
 def _find_type(cells: pl.Series) -> pl.Series:
     """Convert the cells of a column to booleans or numbers if all are, otherwise to text."""
-    given = cells.replace(MISSING, None)
-    texts = given.drop_nulls()
+    present = cells.replace(MISSING, None)
+    texts = present.drop_nulls()
     if texts.is_empty():
         return cells if cells.null_count() < len(cells) else cells.cast(pl.Null)
     if texts.str.to_lowercase().is_in(["true", "false"]).all():
-        return given.str.to_lowercase() == "true"
-    if not texts.str.contains("^[+-]?0[0-9]").any():  # 007 is text, not a number
+        return present.str.to_lowercase() == "true"
+    if not texts.str.contains(LEADING_ZERO).any():
         for dtype in (pl.Int128, pl.Float64):
-            numbers = given.cast(dtype, strict=False)
-            if numbers.null_count() == given.null_count():
+            numbers = present.cast(dtype, strict=False)
+            if numbers.null_count() == present.null_count():
                 return numbers
     return cells
+
+
+def _read_commas(
+    texts: pl.DataFrame, frame: pl.DataFrame, separator: str
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Read decimal commas as numbers; also returns the columns that are unclear, with a value."""
+    numbers: list[pl.Series] = []
+    unclear: dict[str, str] = {}
+    for cells in texts.select(pl.all().replace(MISSING, None)):
+        column = cells.drop_nulls()
+        with_comma = column.filter(column.str.contains(",", literal=True))
+        is_text = column.str.contains(LEADING_ZERO).any()
+        if with_comma.is_empty() or is_text or not column.str.contains(NUMBER).all():
+            continue
+        are_decimal = column.str.contains(DECIMAL_COMMA).all()
+        if separator == "," or not are_decimal or with_comma.str.contains(THOUSANDS).all():
+            unclear[cells.name] = with_comma[0]
+        else:
+            numbers.append(cells.str.replace(",", ".", literal=True).cast(pl.Float64))
+    if numbers:  # then points are no decimal points
+        for cells in texts.select(cs.by_name(frame.select(cs.float()).columns)):
+            with_point = cells.filter(cells.str.contains(".", literal=True))
+            if not with_point.is_empty() and with_point.str.contains(THOUSANDS).all():
+                unclear[cells.name] = with_point[0]
+    return frame.with_columns(numbers), unclear
