@@ -141,13 +141,11 @@ class Score:
     name: str  # one of ``Kind.metrics``, such as ``accuracy``, or a metric of one's own
     # a fraction from 0 to 1; for regression, an error in the unit of the numbers, or R²
     value: float
-    # whether a metric of one's own is an error, so that lower is better
-    is_error: bool = False
+    lower_is_better: bool = False  # an argument for metrics of one's own alone
 
-    @property
-    def lower_is_better(self) -> bool:
-        metric = METRICS.get(self.name)
-        return self.is_error if metric is None else metric.lower_is_better
+    def __post_init__(self) -> None:
+        if self.name in METRICS:
+            vars(self)["lower_is_better"] = METRICS[self.name].lower_is_better
 
     @property
     def is_fraction(self) -> bool:

@@ -220,8 +220,8 @@ def _find_score(
     """The score with its interval, and its gain over the best constant prediction."""
     own_value = values.get(task.metric)
     if own_value is not None:
-        is_error = isinstance(metrics[task.metric], LowerIsBetter)
-        return {"chosen_score": Score(task.metric, own_value, is_error)}
+        lower_is_better = isinstance(metrics[task.metric], LowerIsBetter)
+        return {"chosen_score": Score(task.metric, own_value, lower_is_better)}
     name, measured = _measure_score(task, columns, truth)
     constant = METRICS[name].baselines[task.kind.name]
     other = task.predict_constant(constant, len(truth))

@@ -75,12 +75,12 @@ def check_finite(logits: Float32[np.ndarray, "n k"], images: Images | None = Non
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if not len(broken):
         return
-    where = f"{len(broken):,} of {len(logits):,} images"
+    where = ""
     if images is not None:
         first = images.names[broken[0]]
-        where = f"{len(broken):,} of {len(logits):,} {images.split} images, first for {first}"
+        where = f" for {len(broken):,} of {len(logits):,} {images.split} images, first for {first}"
     raise NotFiniteError(
-        f"The model's logits are NaN or infinite for {where}: training diverged. Train again with a"
+        f"The model's logits are NaN or infinite{where}: training diverged. Train again with a"
         " lower lr, or with gradient_clip=1."
     )
 
