@@ -28,6 +28,7 @@ from lamina.data import Images
 from lamina.deploy.exported_model import export_onnx
 from lamina.deploy.parity import IMAGES, check_parity
 from lamina.errors import NetError
+from lamina.evaluation.predictor import Predictor
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.model import Model, build_model
@@ -91,7 +92,7 @@ def measure(name: str, kind: str, count: int, folder: Path) -> dict[str, Any]:
     model = make_model(name, images)
     began = time.perf_counter()
     try:
-        content = export_onnx(model, "crop")
+        content = export_onnx(Predictor(model))
         parity_check = check_parity(content, model, images)
     except NetError as error:
         print(f"{name:20} {kind:13} refused: {error}", flush=True)

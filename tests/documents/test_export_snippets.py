@@ -15,6 +15,7 @@ import torch
 from PIL import ExifTags, Image
 
 from lamina import load_data
+from lamina.data.decoding import InputFormat
 from lamina.deploy.exported_model import export_onnx, open_onnx
 from lamina.evaluation.calibration import choose_thresholds
 from lamina.evaluation.image_files import decode_ahead
@@ -76,13 +77,13 @@ def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamin
     draw_image(images, mode, *size).save(file)
     if data == "shapes-pose":
         images = dataclasses.replace(images, pixels=images.pixels[..., :1].copy())
-    (tmp_path / "pets.onnx").write_bytes(export_onnx(make_model(NET, images), resize))
+    (tmp_path / "pets.onnx").write_bytes(export_onnx(Predictor(make_model(NET, images), resize)))
     check = (
         "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\nnp.save('prepared.npy',"
         " images)\n"
     )
     lines = run_snippet(read_snippet() + check, tmp_path, has_torch=False)
-    (chunk,) = decode_ahead([file], images.shape, resize)
+    (chunk,) = decode_ahead([file], InputFormat(images.shape, resize))
     assert np.array_equal(np.load(tmp_path / "prepared.npy"), chunk.pixels)
     (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(file)
     if data == "shapes":
@@ -103,7 +104,7 @@ def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
     logits = predict_logits(model, images.pixels)
     thresholds = choose_thresholds(model.task, logits, images.targets, Aim("f1"))
     model.task = dataclasses.replace(model.task, thresholds=tuple(one.value for one in thresholds))
-    (tmp_path / "pets.onnx").write_bytes(export_onnx(model, "crop"))
+    (tmp_path / "pets.onnx").write_bytes(export_onnx(Predictor(model)))
     distances = np.abs(
         model.task.probabilities(torch.from_numpy(logits)).numpy() - model.task.cutoffs
     ).min(axis=1)
@@ -173,7 +174,7 @@ def test_javascript_prepares_images_nearly_as_lamina_does(browser, tmp_path):
         got = np.array(page.evaluate(PREPARE, [encoded, [channels, 32, 32], resize])).reshape(
             32, 32, channels
         )
-        (chunk,) = decode_ahead([file], (channels, 32, 32), resize)
+        (chunk,) = decode_ahead([file], InputFormat((channels, 32, 32), resize))
         expected = chunk.pixels[0].astype(int)
         apart = np.abs(got - expected).mean()
         assert apart <= (0.1 if (width, height) == (32, 32) else 3)

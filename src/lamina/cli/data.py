@@ -249,6 +249,7 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
         "fingerprint": dataset.fingerprint,
         **fields_to_json(dataset.corrections),
         "shape": dataset.train.shape,
+        "bit_depth": dataset.bit_depth,
         "images": {split: len(images) for split, images in dataset.splits.items()},
         "counts": {split: images.target_counts() for split, images in dataset.splits.items()},
         "numbers": {

@@ -9,7 +9,7 @@ from functools import partial
 
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Preparation, find_default_data, load_data, load_to_evaluate
-from lamina.data.description import describe_data, describe_reading
+from lamina.data.description import describe_data, describe_depth, describe_reading
 from lamina.data.load import ClassMatch
 from lamina.errors import LaminaWarning
 
@@ -44,7 +44,7 @@ def choose_other_data(
     """Load a data set by name or path, to evaluate a model that was trained on another one."""
     with _preparing(terminal) as progress:
         dataset = load_to_evaluate(source, preparation, target_names, match, progress=progress)
-    for line in describe_data(dataset, "as requested"):
+    for line in [*describe_data(dataset, "as requested"), *describe_depth(dataset)]:
         terminal.remark(line)
     return dataset
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from lamina.cli.options.inspect_options import ExplainOptions
 from lamina.cli.output import make_folder, save_sheet, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Problem
-from lamina.data.decoding import EncodedImage, ImageReader, decode_image, read_file
-from lamina.data.preparation import Resize
+from lamina.data.decoding import EncodedImage, ImageReader, InputFormat, decode_image, read_file
 from lamina.data.resizing import seen_box
 from lamina.drawing.attribution_sheet import draw_attributions
 from lamina.errors import DataError, NetError, NotFiniteError, suggest
@@ -64,7 +63,9 @@ def _explain_images(
             " grad-cam."
         )
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-    model, task, resize = predictor.model, predictor.task, cast("Resize", predictor.resize)
+    model = predictor.model
+    task = predictor.task
+    wanted_format = predictor.input_format
     wanted = None if options.target is None else _find_output(task, options.target)
     methods = _choose_methods(model, options.method, options.layer, terminal)
     folder, failed = options.output or run.path / "explanations", 0
@@ -81,7 +82,7 @@ def _explain_images(
     with terminal.progress(QUIET_SECONDS) as show_progress:
         for done, given in enumerate(images):
             show_progress("explaining", done, len(images))
-            (((path,), pixels, (reason,)),) = decode_ahead([given], model.in_shape, resize)
+            (((path,), pixels, (reason,)),) = decode_ahead([given], wanted_format)
             if reason is not None:
                 report(path, reason)
                 continue
@@ -94,7 +95,7 @@ def _explain_images(
             target_name = task.target_names[target]
             predicted = describe(prediction)
             file = _name_file(folder, Path(path), used)
-            image, box = _read_image(given, model, resize)
+            image, box = _read_image(given, wanted_format)
             save_sheet(
                 draw_attributions(image, box, maps, Path(path).name, predicted, target_name), file
             )
@@ -187,14 +188,15 @@ def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
 
 
 def _read_image(
-    given: Path | EncodedImage, model: Model, resize: Resize
+    given: Path | EncodedImage, wanted: InputFormat
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[float, float, float, float]]:
     """The original image, and the box that the model sees: left, top, right, bottom in pixels."""
-    channels, height, width = model.in_shape
+    channels, height, width = wanted.shape
     with ImageReader() as reader:
         data = reader.read(given) if isinstance(given, EncodedImage) else read_file(given)
-    image = decode_image(data, mode="L" if channels == 1 else "RGB")
-    return image, seen_box((image.shape[1], image.shape[0]), (height, width), resize)
+    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
+    image = decode_image(data, mode=mode, bit_depth=wanted.bit_depth)
+    return image, seen_box((image.shape[1], image.shape[0]), (height, width), wanted.resize)
 
 
 def _save_maps(file: Path, maps: Maps, box: tuple[float, float, float, float]) -> None:

@@ -37,14 +37,14 @@ def run(options: ExportOptions, terminal: Terminal) -> int:
         )
     with terminal.progress(QUIET_SECONDS) as show_progress:
         show_progress("exporting", 0, 2)
-        content = export_onnx(predictor.model, predictor.resize)
+        content = export_onnx(predictor)
         show_progress("comparing", 1, 2)
         parity_check = check_parity(content, predictor.model, images)
     parity_file = file.with_name(f"{file.name}.json")
     with writing(file):
         write_atomically(file, content)
         parity_file.unlink(missing_ok=True)  # of an earlier export
-        described = describe_model(predictor.model, predictor.resize)
+        described = describe_model(predictor)
         write_json(
             parity_file,
             {

@@ -36,6 +36,7 @@ KEPT_FIELDS = {
     *(
         "size_px",
         "resize",
+        "bit_depth",
         "task",
         "val_fraction",
         "test_fraction",

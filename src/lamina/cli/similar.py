@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from lamina.cli.models import choose_images, choose_run_data, load_predictor
 from lamina.cli.options.inspect_options import SimilarOptions
 from lamina.cli.output import check_output, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.data.preparation import Resize
 from lamina.data.thumbnails import make_tile
 from lamina.errors import DataError
 from lamina.evaluation.image_files import decode_ahead
@@ -55,9 +54,8 @@ def run(options: SimilarOptions, terminal: Terminal) -> int:
             )
         add = stack.enter_context(terminal.table(("image", what, "target", "similarity"), texts=3))
         unread = [(problem.path, problem.reason) for problem in problems]
-        for chunk in stack.enter_context(
-            closing(decode_ahead(images, model.in_shape, cast(Resize, predictor.resize)))
-        ):
+        chunks = stack.enter_context(closing(decode_ahead(images, predictor.input_format)))
+        for chunk in chunks:
             cosines, rows = find_neighbors(
                 normalize(predict_with_features(model, chunk.pixels)[1]), known, options.top
             )

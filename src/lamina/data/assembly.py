@@ -61,7 +61,7 @@ def build_dataset(
                 if count
             ]
         )
-    order, found, size_px = _store(listing, drawn, preparation, folder, progress)
+    order, found, size_px, bit_depth = _store(listing, drawn, preparation, folder, progress)
     problems = [Problem(names[order[one.row]], one.reason) for one in found if one.reason]
     kept = [one for one in found if not one.reason]
     splits = [drawn[order[one.row]] for one in kept]
@@ -91,6 +91,8 @@ def build_dataset(
     )
     # without resizing: crop
     head = f"{size_px} {resize if size_px else 'crop'} {targets.dtype} {target_names}"
+    if bit_depth is not None:
+        head += f" {bit_depth} bits"
     digests = [one.pixel_digest for one in kept]
     whole = (listing.pixels and listing.pixels.content) or ""
     contents = ["" if whole else one.content for one in kept]
@@ -105,6 +107,7 @@ def build_dataset(
         problems=(*listing.problems, *problems),
         size_px=size_px,
         resize=resize,
+        bit_depth=bit_depth,
         split_rule=rule,
         target_reason=reason,
         leaks=list_leaks(splits, names, digests),
@@ -122,20 +125,22 @@ def _store(
     preparation: Preparation,
     folder: Path,
     progress: Progress,
-) -> tuple[list[int], list[Decoded], int | None]:
-    """Store the pixels; returns places in the listing, how each was decoded, and the size."""
+) -> tuple[list[int], list[Decoded], int | None, int | None]:
+    """Store the pixels; returns places, how each was decoded, the size and the bit depth."""
     size_px, resize = preparation.size_px, preparation.resize
     if listing.pixels is not None:
         return (
             list(range(len(drawn))),
             store_pixels(listing.pixels, folder, size_px, resize),
             size_px,
+            None,
         )
     order = order_by_split(drawn)
-    found, size_px = decode_images(
-        [listing.images[place] for place in order], folder, size_px, resize, progress
+    images = [listing.images[place] for place in order]
+    found, size_px, bit_depth = decode_images(
+        images, folder, size_px, resize, progress, preparation.bit_depth
     )
-    return order, found, size_px
+    return order, found, size_px, bit_depth
 
 
 def _find_groups(

@@ -49,7 +49,7 @@ from lamina.files import sync_folder
 if sys.platform != "win32":  # which does not rename a folder with a mapped file, so needs no locks
     import fcntl
 
-FORMAT = 11
+FORMAT = 12
 WAIT_SECONDS = 2.0
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
 # on Linux, for all processors that torch supports; Python defines it from 3.13 on

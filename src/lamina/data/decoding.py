@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import stat
+import sys
 import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Real, UInt8
+from jaxtyping import Integer, Real, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from lamina.data.formats import (
     FORMATS,
@@ -34,6 +38,10 @@ IMAGE_LIMIT_PIXELS = 2**26  # 8192×8192; cameras of 50 megapixels take 8192×61
 LARGE_PIXELS = 2**23
 LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 
+# Pillow warns of damaged EXIF data, which change no pixels. The filter is for the whole process,
+# because threads would undo each other's ``warnings.catch_warnings``.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
 # The transpose for each EXIF orientation.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,6 +53,15 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
+
+# Of a TIFF: BitsPerSample and PlanarConfiguration.
+BITS_TAG = 258
+PLANES_TAG = 284
+TWO_BYTES = (";16L", ";16B", ";16N")
+GRAY_WITH_ALPHA = "LA;16B"
+# Pillow's names of byte orders: little-endian, big-endian, and that of this machine.
+OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+Values: TypeAlias = Integer[np.ndarray, "h w"] | Integer[np.ndarray, "h w c"]
 
 
 class EncodedImage(NamedTuple):
@@ -61,14 +78,32 @@ class BadImageError(Exception):
     """An image that cannot be decoded; the message states the reason in a few words."""
 
 
+class DeepImageError(BadImageError):
+    """An image whose values exceed the bit depth; ``bits`` is the lowest depth that holds them."""
+
+    def __init__(self, bits: int, message: str) -> None:
+        super().__init__(message)
+        self.bits = bits
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """What images are decoded to for a model: (channels, height, width), resizing and bit depth."""
+
+    shape: tuple[int, ...]
+    resize: Resize = "crop"
+    bit_depth: int | None = None
+
+
 def decode_image(
     data: bytes,
     size: tuple[int, int] | None = None,
     mode: Literal["L", "RGB"] = "RGB",
     resize: Resize = "crop",
+    bit_depth: int | None = None,
 ) -> UInt8[np.ndarray, "h w c"]:
     """Decode an image, as :func:`decode_and_measure` does, and return only the pixels."""
-    return decode_and_measure(data, size, mode, resize)[0]
+    return decode_and_measure(data, size, mode, resize, bit_depth)[0]
 
 
 def decode_and_measure(
@@ -76,25 +111,28 @@ def decode_and_measure(
     size: tuple[int, int] | None = None,
     mode: Literal["L", "RGB"] = "RGB",
     resize: Resize = "crop",
+    bit_depth: int | None = None,
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
-    """Decode, turn upright and resize an image; return its pixels and stored height and width."""
-    if not data:
-        raise BadImageError("empty")
-    head = data[:HEAD_BYTES]
-    if reason := explain_unread(head, ""):
-        raise BadImageError(reason)
-    formats = (HEIF,) if is_heif(head) else FORMATS
-    try:
-        with _named_errors(), Image.open(io.BytesIO(data), formats=formats) as image:
-            pixels = image.width * image.height
-            if pixels > IMAGE_LIMIT_PIXELS:
-                raise Image.DecompressionBombError
-            with LARGE_AT_ONCE if pixels > LARGE_PIXELS else contextlib.nullcontext():
-                upright, stored_size_px = _load_upright(image, size, resize)
-                return _fit(upright, size, mode, resize), stored_size_px
-    except UnidentifiedImageError:
-        is_tiff = data.startswith((b"II*\0", b"MM\0*"))
-        raise BadImageError("an unsupported kind of TIFF" if is_tiff else "not an image") from None
+    """Decode, turn upright and resize an image; return its pixels and stored height and width.
+
+    In an image that stores more than 8 bits, ``2**bit_depth - 1`` becomes white. ``None`` rejects
+    such images.
+    """
+    with _opening(data) as image:
+        is_deep = _is_deep(image)  # before it is loaded, because Pillow then forgets
+        upright, stored_size_px = _load_upright(image, size, resize)
+        if is_deep:
+            upright = _scale(_read_values(upright, data), upright, bit_depth)
+        return _fit(upright, size, mode, resize), stored_size_px
+
+
+def measure_bits(data: bytes) -> int | None:
+    """The lowest bit depth (at least 8) for an image; ``None`` if it stores at most 8 bits."""
+    with _opening(data) as image:
+        if not _is_deep(image):
+            return None
+        upright, _ = _load_upright(image, None, "crop")
+        return _count_bits(_take_colors(_read_values(upright, data), upright.mode))
 
 
 def convert_image(
@@ -102,10 +140,16 @@ def convert_image(
     size: tuple[int, int],
     mode: Literal["L", "RGB"] = "RGB",
     resize: Resize = "crop",
+    bit_depth: int | None = None,
 ) -> UInt8[np.ndarray, "h w c"]:
     """Convert a copy of a Pillow image to pixels, as :func:`decode_image` does."""
     with _named_errors():
-        return _fit(_load_upright(image.copy(), size, resize)[0], size, mode, resize)
+        if _is_deep(image) and not image.mode.startswith("I"):
+            return decode_image(_read_again(image), size, mode, resize, bit_depth)
+        upright, _ = _load_upright(image.copy(), size, resize)
+        if upright.mode.startswith("I"):
+            upright = _scale(_read_values(upright, b""), upright, bit_depth)
+        return _fit(upright, size, mode, resize)
 
 
 def fit_pixels(
@@ -172,40 +216,38 @@ def read_file(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _named_errors() -> Iterator[None]:
-    """Turn Pillow's errors, except unknown formats, into ``BadImageError``; ignore its warnings."""
+def _opening(data: bytes) -> Iterator[Image.Image]:
+    """Open an image; large ones in turn."""
+    if not data:
+        raise BadImageError("empty")
+    head = data[:HEAD_BYTES]
+    if reason := explain_unread(head, ""):
+        raise BadImageError(reason)
+    formats = (HEIF,) if is_heif(head) else FORMATS
     try:
-        with _ignored_warnings():
-            yield
+        with _named_errors(), Image.open(io.BytesIO(data), formats=formats) as image:
+            pixels = image.width * image.height
+            if pixels > IMAGE_LIMIT_PIXELS:
+                raise Image.DecompressionBombError
+            with LARGE_AT_ONCE if pixels > LARGE_PIXELS else contextlib.nullcontext():
+                yield image
+    except UnidentifiedImageError:
+        is_tiff = data.startswith((b"II*\0", b"MM\0*"))
+        raise BadImageError("an unsupported kind of TIFF" if is_tiff else "not an image") from None
+
+
+@contextlib.contextmanager
+def _named_errors() -> Iterator[None]:
+    """Turn Pillow's errors, except unknown formats, into ``BadImageError``."""
+    try:
+        yield
     except (BadImageError, UnidentifiedImageError):
         raise
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"more than {IMAGE_LIMIT_PIXELS / 1e6:.0f} megapixels") from None
     except Exception as error:  # on damaged bytes, Pillow's parsers raise almost anything
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"[:120]
         raise BadImageError(reason) from None
-
-
-_ignoring = contextlib.ExitStack()
-_ignoring_threads = 0
-_ignoring_lock = threading.Lock()
-
-
-@contextlib.contextmanager
-def _ignored_warnings() -> Iterator[None]:
-    """Ignore warnings in threads, which would undo each other's ``warnings.catch_warnings``."""
-    global _ignoring_threads
-    with _ignoring_lock:
-        if not _ignoring_threads:
-            _ignoring.enter_context(warnings.catch_warnings(action="ignore"))
-        _ignoring_threads += 1
-    try:
-        yield
-    finally:
-        with _ignoring_lock:
-            _ignoring_threads -= 1
-            if not _ignoring_threads:
-                _ignoring.close()
 
 
 def _fit(
@@ -241,9 +283,6 @@ def _read_orientation(image: Image.Image) -> int:
 
 
 def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    if image.mode.startswith("I"):
-        upper = _check_values(np.asarray(image), 2**16 - 1) >> 8
-        return Image.fromarray(upper.astype(np.uint8)).convert(mode)
     if image.mode == "F":
         scaled = np.rint(_check_values(np.asarray(image), 1) * 255)
         return Image.fromarray(scaled.astype(np.uint8)).convert(mode)
@@ -253,6 +292,109 @@ def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     if image.mode == "LAB":
         image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image, not yet loaded, stores integers of more than 8 bits."""
+    raw_modes = _raw_modes(image)
+    if image.mode.startswith("I") or any(mode.endswith(TWO_BYTES) for mode in raw_modes):
+        return True
+    if not isinstance(image, TiffImageFile) or image.mode == "F":
+        return False
+    # Pillow names no byte order if the channels are stored one after another
+    stored_bits: tuple[int, ...] = image.tag_v2.get(BITS_TAG, (1,))
+    return max(stored_bits) > 8
+
+
+def _raw_modes(image: Image.Image) -> set[str]:
+    """How the pixels of an image file are stored, in Pillow's words, such as RGB;16B."""
+    raw_modes = set[str]()
+    for tile in getattr(image, "tile", ()):
+        words = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        raw_modes.update(str(word) for word in words[:1])
+    return raw_modes
+
+
+def _read_again(image: Image.Image) -> bytes:
+    """The bytes of the file that a Pillow image was opened from."""
+    file = getattr(image, "fp", None)
+    if file is None or file.closed:
+        raise BadImageError("Pillow keeps 8 of its 16 bits per channel; pass the file instead")
+    place = file.tell()
+    file.seek(0)
+    data: bytes = file.read()
+    file.seek(place)
+    return data
+
+
+def _read_values(upright: Image.Image, data: bytes) -> Values:
+    """The values of an image that stores more than 8 bits, from 0 to 65535."""
+    if upright.mode.startswith("I"):
+        return _check_values(np.asarray(upright), 2**16 - 1)
+    # Pillow keeps only the upper byte of a color. With the other byte order, it keeps the lower.
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        raw_mode, *planes = sorted(_raw_modes(image))
+        if planes or (isinstance(image, TiffImageFile) and image.tag_v2.get(PLANES_TAG) == 2):
+            raise BadImageError("16 bits per channel, stored one channel after another")
+        other_order = _reverse_bytes(raw_mode)
+        for place, tile in enumerate(image.tile):
+            others = tile.args[1:] if isinstance(tile.args, tuple) else ()
+            image.tile[place] = tile._replace(args=(other_order, *others))
+        lower, _ = _load_upright(image, None, "crop")
+    lower_bytes = np.asarray(lower).astype(np.uint16)
+    if raw_mode == GRAY_WITH_ALPHA:
+        lower_bytes = lower_bytes[..., [1, 1, 1, 3]]
+    return np.asarray(upright).astype(np.uint16) << 8 | lower_bytes
+
+
+def _reverse_bytes(raw_mode: str) -> str:
+    """Pillow's name for pixels whose two bytes are in the other order."""
+    if raw_mode == GRAY_WITH_ALPHA:
+        return "RGBA"  # the upper and the lower byte of gray, then of alpha
+    channels, _, order = raw_mode.partition(";16")
+    if channels not in ("RGB", "RGBX", "RGBA", "CMYK") or order not in OTHER_ORDER:
+        raise BadImageError(f"16 bits per channel in an unsupported layout ({raw_mode})")
+    return f"{channels};16{OTHER_ORDER[order]}"
+
+
+def _scale(values: Values, image: Image.Image, bit_depth: int | None) -> Image.Image:
+    """The 8-bit image in which ``2**bit_depth - 1`` is white, from the values of ``image``."""
+    colors = _take_colors(values, image.mode)
+    bits = _count_bits(colors)
+    if bit_depth is None:
+        message = "more than 8 bits per channel, where 8 are expected; convert it"
+        raise DeepImageError(bits, message)
+    if bits > bit_depth:
+        message = f"values up to {colors.max():,}, but {bit_depth} bits hold {2**bit_depth - 1:,}"
+        raise DeepImageError(bits, message)
+    scaled = _scale_table(bit_depth)[colors]
+    clear = image.info.get("transparency")
+    if clear is not None:
+        is_clear = colors == clear
+        scaled[is_clear if colors.ndim == 2 else is_clear.all(axis=2)] = 255
+    if image.mode == "RGBA":
+        opacity = values[..., 3:] >> 8  # 65535 is opaque at any bit depth
+        scaled = np.concatenate([scaled, opacity.astype(np.uint8)], axis=2)
+    mode = "L" if colors.ndim == 2 else image.mode
+    return Image.frombytes(mode, image.size, scaled.tobytes())
+
+
+@cache
+def _scale_table(bit_depth: int) -> UInt8[np.ndarray, " values"]:
+    """The 8-bit value for each value of a bit depth, rounded."""
+    white = 2**bit_depth - 1
+    rounded = (np.arange(white + 1) * 510 + white) // (2 * white)
+    return np.asarray(rounded, np.uint8)
+
+
+def _count_bits(colors: Values) -> int:
+    return max(8, int(colors.max()).bit_length())
+
+
+def _take_colors(values: Values, mode: str) -> Values:
+    if mode == "RGBA":
+        values = values[..., :3]
+    return values
 
 
 def _check_values(values: Real[np.ndarray, "h w"], white: int) -> Real[np.ndarray, "h w"]:

@@ -276,6 +276,8 @@ class Dataset:
         problems: the images that were left out, and why.
         size_px: the side in pixels that images were resized to; ``None`` if they kept their size.
         resize: as in ``Preparation``.
+        bit_depth: the bits of the values in images that store more than 8 bits; ``None`` if there
+            are no such images.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         leaks: the images that are in two splits.
@@ -300,6 +302,7 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     size_px: int | None = None
     resize: Resize = "crop"
+    bit_depth: int | None = None
     split_rule: str = "from the source"
     target_reason: str = "from the source"
     leaks: tuple[Leak, ...] = ()

@@ -425,7 +425,14 @@ def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Sourc
         else preparation
     )
     values = replace(drawn, fold=None).to_json()  # all folds share one copy in the cache
-    return name, digest_of(where, name, sorted(values.items())), opened, drawn
+    bit_depth = values.pop("bit_depth", None)
+    key = digest_of(where, name, sorted(values.items()))
+    if bit_depth is not None:
+        chosen = find_cached(name, key, digest_of(opened.state))
+        # a run stores the depth that was chosen, which needs no second copy
+        if chosen is None or chosen.bit_depth != bit_depth:
+            key = digest_of(key, bit_depth)
+    return name, key, opened, drawn
 
 
 def _find_path(source: str | Path) -> Path | None:

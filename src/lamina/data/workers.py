@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -21,11 +21,13 @@ import numpy as np
 from lamina.data.cache import keep_within_limit, read_shape
 from lamina.data.decoding import (
     BadImageError,
+    DeepImageError,
     EncodedImage,
     ImageReader,
     decode_and_measure,
     decode_image,
     fit_pixels,
+    measure_bits,
 )
 from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
@@ -72,6 +74,8 @@ class _Job(NamedTuple):
     folder: str
     result_file: str
     resize: Resize | None
+    bit_depth: int | None
+    is_depth_given: bool
 
 
 def decode_images(
@@ -80,35 +84,51 @@ def decode_images(
     size_px: int | None,
     resize: Resize,
     progress: Progress,
-) -> tuple[list[Decoded], int | None]:
-    """Decode images to RGB into ``folder/pixels.npy``; the size is ``None`` if all kept theirs."""
-    if size_px is None:
-        sizes = _sample_sizes(images)
-        if len(sizes) == 1 and max(max(size) for size in sizes) <= OWN_SIZE_LIMIT_PX:
-            with contextlib.suppress(_SizesDifferError):
-                return _decode_at(sizes.pop(), None, images, folder, progress), None
-        size_px = MIXED_SIZES_SIDE_PX
-    return _decode_at((size_px, size_px), resize, images, folder, progress), size_px
+    bit_depth: int | None = None,
+) -> tuple[list[Decoded], int | None, int | None]:
+    """Decode images to RGB into ``folder/pixels.npy``.
+
+    Returns what became of each image, the size (``None`` if all kept theirs), and the bit depth of
+    the images of more than 8 bits (``None`` if there are none).
+    """
+    depth = _sample_depth(images)
+    if depth is not None and bit_depth is not None:
+        depth = bit_depth
+    own_size = _find_own_size(images) if size_px is None else None
+    while True:
+        if own_size is None:
+            size_px = size_px or MIXED_SIZES_SIDE_PX
+            size = size_px, size_px
+        else:
+            size = own_size
+        whole = _Job(
+            images=[],
+            rows=[],
+            folder=str(folder),
+            result_file="",
+            resize=None if own_size else resize,
+            bit_depth=depth,
+            is_depth_given=bit_depth is not None,
+        )
+        try:
+            decoded = _decode_at(size, whole, images, progress)
+            return decoded, size_px, depth
+        except _SizesDifferError:
+            own_size = None
+        except DeepImageError as error:
+            depth = error.bits if bit_depth is None else bit_depth
 
 
 def _decode_at(
-    size: tuple[int, int],
-    resize: Resize | None,
-    images: Sequence[EncodedImage],
-    folder: Path,
-    progress: Progress,
+    size: tuple[int, int], whole: _Job, images: Sequence[EncodedImage], progress: Progress
 ) -> list[Decoded]:
+    folder = Path(whole.folder)
     start_array(folder / "pixels.npy", (len(images), *size, 3))
-    jobs = [
-        _Job(
-            [images[row] for row in rows],
-            rows,
-            str(folder),
-            str(folder / f"result-{number}.json"),
-            resize,
-        )
-        for number, rows in enumerate(_share_out(len(images), count_workers(images)))
-    ]
+    jobs = []
+    for number, rows in enumerate(_share_out(len(images), count_workers(images))):
+        part = [images[row] for row in rows]
+        result_file = str(folder / f"result-{number}.json")
+        jobs.append(whole._replace(images=part, rows=rows, result_file=result_file))
     done = 0
     for count in _decode_here(jobs[0]) if len(jobs) == 1 else _decode_in_workers(jobs, folder):
         done += count
@@ -170,20 +190,38 @@ def _share_out(count: int, workers: int) -> list[list[int]]:
     return [rows for rows in shares if rows]
 
 
-def _sample_sizes(images: Sequence[EncodedImage]) -> set[tuple[int, int]]:
-    """The sizes (height, width) of a few evenly spaced images, which usually reveal mixed sizes."""
+def _spread(images: Sequence[EncodedImage]) -> Iterator[EncodedImage]:
+    """The images, evenly spaced ones first."""
     step = -(-len(images) // SAMPLE_IMAGES)
+    return chain.from_iterable(images[start::step] for start in range(step))
+
+
+def _find_own_size(images: Sequence[EncodedImage]) -> tuple[int, int] | None:
+    """The common size of a few images, unless it is too large; ``None`` if they differ."""
     sizes: set[tuple[int, int]] = set()
     with ImageReader() as reader:
-        for count, image in enumerate(
-            chain.from_iterable(images[start::step] for start in range(step)), 1
-        ):
+        for count, image in enumerate(_spread(images), 1):
             with contextlib.suppress(BadImageError):
-                height, width, _ = decode_image(reader.read(image)).shape
+                height, width, _ = decode_image(reader.read(image), bit_depth=16).shape
                 sizes.add((height, width))
             if len(sizes) > 1 or (sizes and count >= SAMPLE_IMAGES):
                 break
-    return sizes
+    if len(sizes) != 1:
+        return None
+    size = sizes.pop()
+    return size if max(size) <= OWN_SIZE_LIMIT_PX else None
+
+
+def _sample_depth(images: Sequence[EncodedImage]) -> int | None:
+    """The lowest bit depth for a few evenly spaced images; ``None`` if all store 8 bits."""
+    depths = []
+    with ImageReader() as reader:
+        for image in islice(_spread(images), SAMPLE_IMAGES):
+            with contextlib.suppress(BadImageError):
+                depth = measure_bits(reader.read(image))
+                if depth is not None:
+                    depths.append(depth)
+    return max(depths, default=None)
 
 
 def _decode_here(job: _Job) -> Iterator[int]:
@@ -201,12 +239,17 @@ def _decode_here(job: _Job) -> Iterator[int]:
             data = b""
             try:
                 data = reader.read(image)
-                pixels, stored_size_px = decode_and_measure(data, size, resize=job.resize or "crop")
+                pixels, stored_size_px = decode_and_measure(
+                    data, size, resize=job.resize or "crop", bit_depth=job.bit_depth
+                )
                 if pixels.shape != (height, width, channels):
                     raise _SizesDifferError
                 written = pixels.tobytes()
                 found.append(Decoded(row, _digest(data), "", *stored_size_px, _digest(written)))
             except BadImageError as error:
+                is_deep = isinstance(error, DeepImageError)
+                if is_deep and (job.bit_depth is None or not job.is_depth_given):
+                    raise
                 written = bytes(row_bytes)
                 found.append(Decoded(row, _digest(data), str(error)))
             rows.write(written)
@@ -247,9 +290,12 @@ def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
                         )
                     job_file.unlink()  # the worker has it open
             for line in lines:
-                if line == "sizes differ\n":
+                event, count = line.split()
+                if event == "sizes":
                     raise _SizesDifferError
-                yield int(line)
+                if event == "bits":
+                    raise DeepImageError(int(count), "")
+                yield int(count)
         for worker in workers:
             _check_ended(worker.wait(), complaints)
     finally:
@@ -274,10 +320,12 @@ def work() -> None:
     images, *others = json.load(sys.stdin)
     try:
         for count in _decode_here(_Job([EncodedImage(*fields) for fields in images], *others)):
-            sys.stdout.write(f"{count}\n")
+            sys.stdout.write(f"done {count}\n")
             sys.stdout.flush()
     except _SizesDifferError:
-        sys.stdout.write("sizes differ\n")
+        sys.stdout.write("sizes 0\n")
+    except DeepImageError as error:
+        sys.stdout.write(f"bits {error.bits}\n")
     except OSError as error:
         sys.exit(error.errno or 1)
 

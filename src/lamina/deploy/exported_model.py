@@ -11,15 +11,14 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from lamina.data.preparation import Resize
 from lamina.errors import LaminaError, NetError, RunError
-from lamina.evaluation.predictor import Predictor
+from lamina.evaluation.predictor import Predictor, check_bit_depth, check_resize
 from lamina.files import read_bytes
 from lamina.training.model import Model
 from lamina.training.prediction import fold_model
@@ -46,24 +45,26 @@ class Exported(nn.Module):
         return task.expand(task.probabilities(logits)), logits
 
 
-def describe_model(model: Model, resize: str) -> dict[str, Any]:
-    task = model.task
+def describe_model(predictor: Predictor) -> dict[str, Any]:
+    task = predictor.task
     return {
         "task": task.to_json(),
         "kind": task.kind.name,
         "names": list(task.kind.class_names(task.target_names) or task.target_names),
         "thresholds": list(task.cutoffs),
-        "in_shape": list(model.in_shape),
+        "in_shape": list(predictor.model.in_shape),
         "layout": (
             "images: uint8 (N, height, width, channels), 0 to 255; channels: gray, or red, green,"
             " blue"
         ),
-        "resize": resize,
+        "resize": predictor.resize,
+        "bit_depth": predictor.bit_depth,
     }
 
 
-def export_onnx(model: Model, resize: str) -> bytes:
+def export_onnx(predictor: Predictor) -> bytes:
     """The content of an ONNX file with the model, its preprocessing and its metadata."""
+    model = predictor.model
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -94,7 +95,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
     if program is None:
         raise NetError("torch.onnx returned nothing for this net; expected a program.")
     proto = program.model_proto
-    for key, value in describe_model(model, resize).items():
+    for key, value in describe_model(predictor).items():
         entry = proto.metadata_props.add()
         entry.key = key
         entry.value = value if isinstance(value, str) else json.dumps(value)
@@ -164,16 +165,20 @@ def open_onnx(file: Path) -> Predictor:
         task = Task.from_json(json.loads(metadata["task"]))
         channels, height, width = (int(size) for size in json.loads(metadata["in_shape"]))
         resize = metadata["resize"]
+        bit_depth = json.loads(metadata["bit_depth"])
+        check_resize(resize)
+        check_bit_depth(bit_depth)
         (images,), (logits,) = (
             session.get_inputs(),
             [one for one in session.get_outputs() if one.name == "logits"],
         )
         expected = [height, width, channels], [task.outputs]
-        if resize not in get_args(Resize) or (images.shape[1:], logits.shape[1:]) != expected:
+        if (images.shape[1:], logits.shape[1:]) != expected:
             raise ValueError("the metadata differ from the file")
     except (KeyError, ValueError, TypeError, IndexError, LaminaError) as error:
         raise RunError(
-            f"{file} was not exported by lamina: it must have the metadata task, in_shape and"
-            " resize. Export the run again."
+            f"{file} was not exported by lamina: it must have the metadata task, in_shape,"
+            " resize and bit_depth. Export the run again."
         ) from error
-    return Predictor(OnnxModel(session, task, (channels, height, width)), resize)
+    model = OnnxModel(session, task, (channels, height, width))
+    return Predictor(model, resize, bit_depth)

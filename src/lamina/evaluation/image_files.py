@@ -28,12 +28,12 @@ from lamina.data.decoding import (
     BadImageError,
     EncodedImage,
     ImageReader,
+    InputFormat,
     convert_image,
     decode_image,
     read_file,
 )
 from lamina.data.formats import SUFFIXES
-from lamina.data.preparation import Resize
 from lamina.data.sources.archive import list_zip, spool_tar
 from lamina.data.sources.class_folders import check_image, is_hidden, read_head, scan_folder
 from lamina.data.sources.table import is_table, list_table
@@ -91,10 +91,9 @@ def find_images(
     return list(found.values()), problems
 
 
-def decode_ahead(
-    images: Iterable[ImageLike], shape: Shape, resize: Resize
-) -> Generator[Chunk, None, None]:
+def decode_ahead(images: Iterable[ImageLike], wanted: InputFormat) -> Generator[Chunk, None, None]:
     """The images in chunks, one decoded ahead of the caller; close it if you stop early."""
+    shape = wanted.shape
     size = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // math.prod(shape)))
     if isinstance(images, np.ndarray) and images.shape[1:] == (*shape[1:], shape[0]):
         for first in range(0, len(images), size):
@@ -108,7 +107,7 @@ def decode_ahead(
         with lock:
             return reader.read(image)
 
-    decode = partial(_decode_some, shape=shape, resize=resize, read=read)
+    decode = partial(_decode_some, wanted=wanted, read=read)
     following, waiting = iter(images), None
     chunk, first = list(itertools.islice(following, size)), 0
     with ImageReader() as reader:
@@ -192,21 +191,21 @@ def _name_image(image: ImageLike, place: int) -> str:
 
 
 def _decode_some(
-    images: Sequence[ImageLike], shape: Shape, resize: Resize, read: Callable[[EncodedImage], bytes]
+    images: Sequence[ImageLike], wanted: InputFormat, read: Callable[[EncodedImage], bytes]
 ) -> list[UInt8[np.ndarray, "h w c"] | str]:
     decoded: list[UInt8[np.ndarray, "h w c"] | str] = []
     for image in images:
         try:
             decoded.append(
-                _decode(read(image) if isinstance(image, EncodedImage) else image, shape, resize)
+                _decode(read(image) if isinstance(image, EncodedImage) else image, wanted)
             )
         except BadImageError as error:
             decoded.append(str(error))
     return decoded
 
 
-def _decode(image: ImageLike, shape: Shape, resize: Resize) -> UInt8[np.ndarray, "h w c"]:
-    channels, height, width = shape
+def _decode(image: ImageLike, wanted: InputFormat) -> UInt8[np.ndarray, "h w c"]:
+    channels, height, width = wanted.shape
     if isinstance(image, Tensor):
         image = to_array(image, "image")
     if isinstance(image, np.ndarray):
@@ -229,11 +228,11 @@ def _decode(image: ImageLike, shape: Shape, resize: Resize) -> UInt8[np.ndarray,
         raise BadImageError(f"the model expects {channels} channels, but image files have 1 or 3")
     mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
     if isinstance(image, Image.Image):
-        return convert_image(image, (height, width), mode, resize)
+        return convert_image(image, (height, width), mode, wanted.resize, wanted.bit_depth)
     if not isinstance(image, str | Path | bytes):
         raise DataError(f"images must be {IMAGES}, got {describe_type(image)} among them.")
     data = image if isinstance(image, bytes) else read_file(Path(image))
-    return decode_image(data, (height, width), mode, resize)
+    return decode_image(data, (height, width), mode, wanted.resize, wanted.bit_depth)
 
 
 def _search_folder(folder: Path) -> tuple[list[Path], list[Problem]]:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from lamina.data.decoding import InputFormat
 from lamina.data.preparation import Resize
 from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, check_type, escape, plural
@@ -108,6 +109,11 @@ def check_resize(resize: str) -> None:
         raise DataError(f"resize is {resize!r}; it must be one of {', '.join(get_args(Resize))}.")
 
 
+def check_bit_depth(bit_depth: object) -> None:
+    if bit_depth is not None and bit_depth not in range(8, 17):
+        raise DataError(f"bit_depth is {bit_depth!r}; it must be from 8 to 16, or None.")
+
+
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """A model with its preprocessing and the names of its classes.
@@ -118,9 +124,12 @@ class Predictor:
         model: the trained model.
         resize: how to fit images of a different size: ``crop``, ``pad`` or ``stretch``; use the
             setting from training.
+        bit_depth: bits of the values in images that store more than 8 bits per channel; ``None`` to
+            reject such images. Use the setting from training.
 
     Raises:
-        LaminaError: ``model`` is not a :class:`Model`, or ``resize`` has another value.
+        LaminaError: ``model`` is not a :class:`Model`, or ``resize`` or ``bit_depth`` has another
+            value.
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
@@ -134,6 +143,7 @@ class Predictor:
 
     model: Model
     resize: str = "crop"
+    bit_depth: int | None = None
 
     def __post_init__(self) -> None:
         check_type(
@@ -144,6 +154,12 @@ class Predictor:
             is_optional=False,
         )
         check_resize(self.resize)
+        check_bit_depth(self.bit_depth)
+
+    @property
+    def input_format(self) -> InputFormat:
+        """What images are decoded to for the model."""
+        return InputFormat(self.model.in_shape, cast(Resize, self.resize), self.bit_depth)
 
     @cached_property
     def _folded(self) -> FoldedCopy:
@@ -232,9 +248,7 @@ class Predictor:
         self, images: ImageLike | Iterable[ImageLike]
     ) -> Generator[tuple[Chunk, Float32[np.ndarray, "m k"]], None, None]:
         listed = list_images(images, self.model.in_shape)
-        with closing(
-            decode_ahead(listed, self.model.in_shape, cast(Resize, self.resize))
-        ) as chunks:
+        with closing(decode_ahead(listed, self.input_format)) as chunks:
             for chunk in chunks:
                 folded = self._folded.find()
                 parts = split_pixels(chunk.pixels)

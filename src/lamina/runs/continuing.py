@@ -161,7 +161,7 @@ class StartingPoint:
         return parts
 
     def prepare(self, options: Mapping[str, Any], source: str | Path | None = None) -> Preparation:
-        """A preparation with options, else with the run's image size, resizing and kind of target.
+        """A preparation with options, else with the run's image size, resizing, depth and kind.
 
         If ``source`` is the run's own, so are its corrections, groups, columns and splits.
         """
@@ -173,11 +173,21 @@ class StartingPoint:
                 f"--size is {options['size_px']}, but {self.run.path} was trained on images of "
                 f"{height}×{width} px, which further training keeps. Leave out --size."
             )
+        bit_depth = recorded.bit_depth
+        if bit_depth is not None and options.get("bit_depth", bit_depth) != bit_depth:
+            raise DataError(
+                f"--bit-depth is {options['bit_depth']}, but {self.run.path} was trained on images"
+                f" of {bit_depth} bits, which further training keeps. Leave out --bit-depth."
+            )
         if source is not None and full_source(source) == record.data.source:
             labels_from = (*recorded.labels_from, *options.get("labels_from", ()))
             changes = {"fold": None} | dict(options) | {"labels_from": labels_from}
             return dataclasses.replace(recorded, **changes)
-        settings: dict[str, Any] = {"resize": recorded.resize, "task": record.task.kind.name}
+        settings: dict[str, Any] = {
+            "resize": recorded.resize,
+            "bit_depth": recorded.bit_depth,
+            "task": record.task.kind.name,
+        }
         if height == width:
             settings["size_px"] = height
         return Preparation(**settings | dict(options))

@@ -343,7 +343,8 @@ class Run:
             LaminaError: The device is missing, or any error of :meth:`load_model`.
         """
         model = self.load_model().to(choose_device(device).value)
-        return Predictor(model, self.record.data.preparation.resize)
+        preparation = self.record.data.preparation
+        return Predictor(model, preparation.resize, preparation.bit_depth)
 
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> Predictions:
         """Predict images.

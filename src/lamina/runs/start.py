@@ -232,6 +232,9 @@ def describe_record(
     else:
         net = None
     timm = origin if isinstance(origin, TimmNet) else None
+    preparation = dataset.preparation
+    if dataset.bit_depth is not None:  # chosen, and used for predictions, too
+        preparation = dataclasses.replace(preparation, bit_depth=dataset.bit_depth)
     return RunRecord(
         net_name=choice.name,
         net=net,
@@ -243,7 +246,7 @@ def describe_record(
         mean=model.mean,
         std=model.std,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        data=DataOrigin(dataset.source, dataset.name, dataset.fingerprint, dataset.preparation),
+        data=DataOrigin(dataset.source, dataset.name, dataset.fingerprint, preparation),
         device=training.device,
         precision=training.precision,
         rewind_on_nan=False,

@@ -134,7 +134,7 @@ def test_worker_processes_read_the_spool(many_images, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     path = write_encoded_parquet(many_images, tmp_path / "set")
     listing = spool_table(scan_table(path, DEFAULTS), tmp_path)
-    decoded, _ = decode_images(listing.images, tmp_path, None, "crop", lambda *_: None)
+    decoded, _, _ = decode_images(listing.images, tmp_path, None, "crop", lambda *_: None)
     assert not any(one.reason for one in decoded)
     np.testing.assert_array_equal(
         np.load(tmp_path / "pixels.npy"), np.stack(list(many_images.pixels.values()))

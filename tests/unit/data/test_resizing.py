@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lamina.data import Preparation, load_data
-from lamina.data.decoding import decode_image, fit_pixels
+from lamina.data.decoding import InputFormat, decode_image, fit_pixels
 from lamina.data.resizing import resize_image
 from lamina.evaluation.image_files import decode_ahead
 from support.images import encode
@@ -154,16 +154,16 @@ def test_prediction_sees_the_same_pixels_as_training(
         path = tmp_path / "set" / "train" / "ab"[number % 2] / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    splits = load_data(tmp_path / "set", Preparation(size_px=size_px, resize=way)).splits.values()
+    dataset = load_data(tmp_path / "set", Preparation(size_px=size_px, resize=way))
     trained = {
         name: row
-        for images in splits
+        for images in dataset.splits.values()
         for name, row in zip(images.names, images.pixels, strict=True)
     }
 
-    (chunk,) = decode_ahead(
-        [tmp_path / "set" / name for name in trained], (3, size_px, size_px), way
-    )
+    files = [tmp_path / "set" / name for name in trained]
+    wanted = InputFormat((3, size_px, size_px), way, dataset.bit_depth)
+    (chunk,) = decode_ahead(files, wanted)
 
     assert chunk.reasons == [None] * 12
     np.testing.assert_array_equal(chunk.pixels, list(trained.values()))
@@ -184,7 +184,7 @@ def test_real_images_at_their_own_size_are_predicted_as_trained(cifar10, tmp_pat
         for number, name in enumerate(chosen.names):
             paths.append(tmp_path / f"{number}.jpg")
             paths[-1].write_bytes(archive.read(members[name]))
-    (chunk,) = decode_ahead(paths, (3, 32, 32), "crop")
+    (chunk,) = decode_ahead(paths, InputFormat((3, 32, 32)))
     np.testing.assert_array_equal(chunk.pixels, chosen.pixels)
 
 

@@ -143,7 +143,7 @@ def test_identical_rows_have_the_same_digest(image_set, tmp_path: Path) -> None:
             )
     given = [EncodedImage(name, str(tmp_path / name)) for name in files]
 
-    (*decoded, bad), size_px = decode_images(given, tmp_path, 6, "pad", lambda *_: None)
+    (*decoded, bad), size_px, _ = decode_images(given, tmp_path, 6, "pad", lambda *_: None)
 
     rows = np.load(tmp_path / "pixels.npy")
     expected = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in rows]

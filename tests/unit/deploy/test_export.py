@@ -18,6 +18,7 @@ from lamina.data import Images
 from lamina.deploy.exported_model import OnnxModel, export_onnx, open_onnx
 from lamina.deploy.parity import check_parity
 from lamina.errors import NetError, NotFiniteError, RunError
+from lamina.evaluation.predictor import Predictor
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet
 from lamina.zoo import load_net
@@ -47,7 +48,7 @@ def build(data: str) -> tuple[Model, Images]:
 
 @cache
 def export(data: str) -> bytes:
-    return export_onnx(build(data)[0], "pad")
+    return export_onnx(Predictor(build(data)[0], "pad"))
 
 
 @pytest.mark.slow
@@ -78,7 +79,9 @@ def test_nets_of_the_zoo_are_exported(name):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
     images = Images.from_arrays(pixels, np.arange(9) % 3)
     model = make_model(load_net(name), images)
-    assert check_parity(export_onnx(model, "pad"), model, images).largest_difference < 1e-3
+    assert (
+        check_parity(export_onnx(Predictor(model, "pad")), model, images).largest_difference < 1e-3
+    )
 
 
 def make_own(channels: int, outputs: int) -> nn.Module:
@@ -107,7 +110,7 @@ def make_own(channels: int, outputs: int) -> nn.Module:
 def test_own_modules_and_timm_nets_are_exported_for_several_targets(data, make_body):
     images = load_data(data).test.take_evenly(9)
     model = make_model(make_body(), images)
-    check_parity(export_onnx(model, "crop"), model, images)
+    check_parity(export_onnx(Predictor(model)), model, images)
 
 
 @pytest.mark.slow
@@ -115,7 +118,7 @@ def test_grey_images_are_exported():
     pixels = np.random.default_rng(0).integers(0, 256, (9, 28, 28, 1), dtype=np.uint8)
     grey = Images.from_arrays(pixels, np.arange(9) % 3)
     model = make_model(make_own(1, 3), grey)
-    check_parity(export_onnx(model, "crop"), model, grey)
+    check_parity(export_onnx(Predictor(model)), model, grey)
 
 
 class Deciding(nn.Module):
@@ -137,7 +140,7 @@ def test_a_net_that_cannot_be_exported_is_named_and_another_file_is_refused():
     with pytest.raises(
         NetError, match=r"^The net cannot be exported \(.*write it without control flow"
     ):
-        export_onnx(make_model(Deciding(), images), "crop")
+        export_onnx(Predictor(make_model(Deciding(), images)))
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.body[-1].bias[0] += 0.01
@@ -189,7 +192,10 @@ def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
     for content, message in (
         (b"nothing", "onnxruntime cannot load "),
         (b"", "onnxruntime cannot load "),
-        (others, "was not exported by lamina: it must have the metadata task, in_shape and resize"),
+        (
+            others,
+            "was not exported by lamina: it must have the metadata task, in_shape, resize and bit",
+        ),
     ):
         file.write_bytes(content)
         with pytest.raises(RunError, match=message):

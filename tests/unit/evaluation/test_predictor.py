@@ -155,6 +155,8 @@ def test_an_unknown_way_to_resize_is_rejected() -> None:
         DataError, match=r"^resize is 'squash'; it must be one of crop, pad, stretch\.$"
     ):
         Predictor(MODEL, "squash")
+    with pytest.raises(DataError, match=r"^bit_depth is 7; it must be from 8 to 16, or None\.$"):
+        Predictor(MODEL, bit_depth=7)
 
 
 def test_chunks_do_not_change_the_predictions(

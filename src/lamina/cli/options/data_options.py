@@ -21,6 +21,7 @@ class PreparationFields(Given):
     shown = ("size_px", "task", "label_columns", "val_fraction")
     flags: ClassVar = {
         "size_px": arg(name="size", metavar="PX"),
+        "bit_depth": arg(metavar="BITS"),
         "image_column": arg(metavar="NAME"),
         "label_columns": arg(name="label-column", metavar="NAME..."),
         "label_separator": arg(metavar="TEXT"),

@@ -13,13 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from lamina.data import Images
-from lamina.data.preparation import Resize
 from lamina.deploy.confidence_rule import ConfidenceRule, describe_coverage, fit_coverage, make_rule
 from lamina.deploy.serve.explanation import (
     LOOK_AGAIN_SECONDS,
@@ -100,6 +99,7 @@ class Served:
             "height_px": height,
             "width_px": width,
             "resize": self.predictor.resize,
+            "bit_depth": self.predictor.bit_depth,
             "coverage_interval": (
                 self.rule.covered and [self.rule.covered.low, self.rule.covered.high]
             ),
@@ -162,9 +162,7 @@ def respond(
 
 def _look_closer(one: Served, task: str, image: bytes) -> dict[str, Any]:
     model = one.predictor.model
-    with closing(
-        decode_ahead([image], model.in_shape, cast(Resize, one.predictor.resize))
-    ) as chunks:
+    with closing(decode_ahead([image], one.predictor.input_format)) as chunks:
         chunk = next(chunks)
     if chunk.reasons[0] is not None:
         return {"model": one.name, "problem": chunk.reasons[0], "status": 422}

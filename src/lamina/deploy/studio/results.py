@@ -8,14 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 
 from lamina.data import Dataset
-from lamina.data.preparation import Resize
 from lamina.deploy.serve.explanation import (
     SIMILAR_SECONDS,
     TrainingImages,
@@ -251,8 +250,7 @@ def find_similar(path: Path, image: Given) -> dict[str, Any]:
 def _read(opened: Opened, image: Given) -> tuple[UInt8[np.ndarray, "1 h w c"], str | None]:
     """An image's pixels, decoded as for a prediction, and the target if the run has the image."""
     if isinstance(image, bytes):
-        shape, resize = opened.predictor.model.in_shape, cast(Resize, opened.predictor.resize)
-        with closing(decode_ahead([image], shape, resize)) as chunks:
+        with closing(decode_ahead([image], opened.predictor.input_format)) as chunks:
             chunk = next(chunks)
         if (reason := chunk.reasons[0]) is not None:
             raise DataError(
