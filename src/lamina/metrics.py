@@ -225,8 +225,3 @@ METRICS: dict[str, Metric] = {
         ),
     )
 }
-
-
-def list_metrics(kind: str) -> tuple[str, ...]:
-    """The names of the metrics that fit a kind of target, the default first."""
-    return tuple(name for name, metric in METRICS.items() if kind in metric.baselines)

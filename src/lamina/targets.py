@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from lamina.errors import DataError, plural, suggest
-from lamina.metrics import METRICS, list_metrics
+from lamina.metrics import METRICS
 
 KindName = Literal["single-label", "multi-label", "binary", "regression"]
 Targets = (
@@ -44,7 +44,7 @@ class Kind:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that may be the score of a report, the default first."""
-        return list_metrics(self.name)
+        return tuple(name for name, metric in METRICS.items() if self.name in metric.baselines)
 
     def check(self, targets: Targets, target_names: Sequence[str]) -> None:
         """Raise ``DataError`` unless the targets and their names match."""
