@@ -28,12 +28,11 @@ from PIL import Image, ImageEnhance
 from lamina import Dataset, Images, load_data
 from lamina.insight.confident_learning import (
     find_disagreements,
-    inject_label_errors,
     measure_agreement,
     select_by_confident_learning,
 )
-from lamina.insight.folds import choose_plans, predict_by
 from lamina.insight.similarity import find_near_duplicates, group_copies
+from lamina.studies.cross_prediction import choose_nets, cross_predict
 from lamina.training.pretrained import find_all_at_hand
 
 CHANGES = ("translate", "mirror", "jpeg", "colors")
@@ -47,26 +46,42 @@ def take_classes(images: Images, a_class: int, first: int, classes: int) -> Imag
     return dataclasses.replace(taken, targets=taken.targets - first, target_names=names)
 
 
+def exchange_labels(images: Images, fraction: float, seed: int) -> Images:
+    """Exchange the labels of a fraction of the images at random, for different ones if possible."""
+    random = np.random.default_rng(seed)
+    targets = np.array(images.targets)
+    rows = random.choice(len(targets), round(fraction * len(targets)), replace=False)
+    before = targets[rows]
+    after = random.permutation(before)
+    for place in np.flatnonzero(after == before):
+        partners = np.flatnonzero((after != before[place]) & (before != after[place]))
+        if after[place] == before[place] and len(partners):
+            partner = random.choice(partners)
+            after[[place, partner]] = after[[partner, place]]
+    targets[rows] = after
+    return dataclasses.replace(images, targets=targets)
+
+
 def find_labels(
     a_class: int, first: int, classes: int, scratch: bool, error_fraction: float, seed: int
 ) -> dict[str, Any]:
     """Exchange labels, find label issues, and compare."""
     clean = take_classes(load_data("cifar10").train, a_class, first, classes)
-    noisy = inject_label_errors(clean, error_fraction, seed)
+    noisy = exchange_labels(clean, error_fraction, seed)
     started, cpu = time.perf_counter(), time.process_time()
-    plans = choose_plans(noisy, None if scratch else next(iter(find_all_at_hand()), None))
+    nets = choose_nets(noisy, None if scratch else next(iter(find_all_at_hand()), None))
     groups = group_copies(noisy.pixels, find_near_duplicates(noisy.pixels))
     compared = time.perf_counter() - started
-    probabilities = predict_by(plans, noisy, groups=groups).own
+    probabilities = cross_predict(nets, noisy, groups=groups).held_out
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     have_errors = noisy.targets != clean.targets
-    print(f"{len(noisy):,} images, {' and '.join(map(str, plans))}")
-    row: dict[str, Any] = {"images": len(noisy), "plans": [str(plan) for plan in plans]}
+    print(f"{len(noisy):,} images, {' and '.join(map(str, nets))}")
+    row: dict[str, Any] = {"images": len(noisy), "nets": [str(net) for net in nets]}
     for name, find in (
         ("confident learning", select_by_confident_learning),
         ("disagreement", find_disagreements),
     ):
-        rows = find(probabilities, noisy.targets).rows
+        rows = find(probabilities, noisy.targets)
         found = int(have_errors[rows].sum())
         precision, recall = found / max(1, len(rows)), float(found / have_errors.sum())
         print(

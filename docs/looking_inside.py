@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import shlex
 import tempfile
@@ -24,7 +25,6 @@ from lamina.cli import main as run_command
 from lamina.data import Images
 from lamina.data.sources.drawn import draw_shapes
 from lamina.drawing.style import save_figure
-from lamina.insight.confident_learning import inject_label_errors
 
 IMAGES = Path(__file__).parent / "images"
 WIDEST_PX = 1200
@@ -70,9 +70,25 @@ def write_folder(images: Images, folder: str, targets: np.ndarray | None = None)
         Image.fromarray(images.pixels[row]).save(file)
 
 
+def exchange_labels(images: Images, fraction: float, seed: int = 0) -> Images:
+    """Exchange the labels of a fraction of the images at random, for different ones if possible."""
+    random = np.random.default_rng(seed)
+    targets = np.array(images.targets)
+    rows = random.choice(len(targets), max(2, round(fraction * len(targets))), replace=False)
+    before = targets[rows]
+    after = random.permutation(before)
+    for place in np.flatnonzero(after == before):
+        partners = np.flatnonzero((after != before[place]) & (before != after[place]))
+        if after[place] == before[place] and len(partners):
+            partner = random.choice(partners)
+            after[[place, partner]] = after[[partner, place]]
+    targets[rows] = after
+    return dataclasses.replace(images, targets=targets)
+
+
 def write_faulty(images: Images, folder: str) -> None:
     """Write images, some with an incorrect label, and translated, mirrored copies of a few."""
-    flipped = inject_label_errors(images, INCORRECT_LABELS_FRACTION)
+    flipped = exchange_labels(images, INCORRECT_LABELS_FRACTION)
     incorrect = int((flipped.targets != images.targets).sum())
     write_folder(images, folder, flipped.targets)
     for row in range(COPIES):

@@ -9,15 +9,17 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import optuna
 import pytest
 import torch
+from matplotlib import pyplot
 from optuna.trial import FixedTrial
 
 from lamina import LaminaError, Preparation, load_data, load_run, tune
 from lamina.data import Dataset
-from lamina.drawing.trial_figure import draw_importances, draw_trials, find_importances
+from lamina.drawing.trial_figure import draw_importances, draw_trials
 from lamina.errors import RunError
 from lamina.nets import Flatten, Linear, Net, Output
 from lamina.runs.start import as_net_choice
@@ -369,14 +371,24 @@ def test_python_prints_the_study_and_not_each_run(tmp_path, data, capsys):
     assert f"lamina tune --join '{study.path}' (for other cores)" in printed
 
 
-def test_the_figure_of_trials_has_a_line_for_each_that_has_values():
+@pytest.fixture
+def style():
+    """The style of matplotlib and the figures of pyplot, which drawing must not change."""
+    before = dict(matplotlib.rcParams)
+    yield
+    assert dict(matplotlib.rcParams) == before
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.usefixtures("style")
+def test_the_figure_of_trials_has_a_point_for_each_finished_trial_in_each_panel():
     study = optuna.create_study(direction="maximize")
     for number, (state, lr) in enumerate(
         [("COMPLETE", 0.1), ("PRUNED", 0.01), ("COMPLETE", 0.001), ("FAIL", 0.2)]
     ):
         trial = study.ask()
         trial.suggest_float("lr", lr, lr * 1.001, log=True)
-        trial.suggest_categorical("flip", ["off", "random"])
+        trial.suggest_categorical("flip", ["off"])
         trial.report(0.3, 1)
         study.tell(
             trial, number / 10 if state == "COMPLETE" else None, optuna.trial.TrialState[state]
@@ -384,31 +396,28 @@ def test_the_figure_of_trials_has_a_line_for_each_that_has_values():
     diverged = study.ask()
     diverged.set_user_attr("error", "diverged")
     study.tell(diverged, 0.0)
-    axes = draw_trials(study.get_trials(), "accuracy").axes[0]
-    lines = [line for line in axes.get_lines() if len(line.get_xdata()) == 3]
-    heights = [line.get_ydata() for line in lines]
-    # on a logarithmic axis
-    assert [float(value[0]) for value in heights] == pytest.approx([0.5, 1, 0], abs=0.01)
-    assert np.isnan(heights[0][2])  # it was stopped, and has no score
-    # the best is drawn last, over the others
-    assert [float(value[2]) for value in heights[1:]] == [0, 1]
-    texts = [text.get_text() for text in axes.texts]
-    assert {"0.1", "0.001", "off", "random", "0.00 %", "20.00 %"} <= set(texts)
-    assert axes.get_title(loc="left").startswith(
-        "2 trials trained to the end (dark is best), 1 stopped"
-    )
+    with warnings.catch_warnings(action="error"):
+        figure = draw_trials(study, "accuracy")
+    panels = {axes.get_xlabel(): axes for axes in figure.axes if axes.get_xlabel()}
+    assert set(panels) == {"flip", "lr"}
+    points = panels["lr"].collections[0].get_offsets()
+    assert sorted(map(tuple, np.round(points, 3).tolist())) == [(0.001, 0.2), (0.1, 0.0)]
+    assert panels["flip"].get_ylabel() == "val accuracy"
+    assert figure.get_suptitle() == "2 trials trained to the end; 3 stopped or failed earlier"
+    figure.canvas.draw()
+    assert "20 %" in [text.get_text() for text in panels["flip"].get_yticklabels()]
 
 
-def test_importances_are_found_and_drawn():
+@pytest.mark.usefixtures("style")
+def test_importances_are_drawn():
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(
         lambda trial: trial.suggest_float("lr", 0, 1) + 0.01 * trial.suggest_float("dropout", 0, 1),
         40,
     )
-    found = find_importances(study)
-    assert sum(found.values()) == pytest.approx(1)
-    assert found["lr"] > 0.8
-    axes = draw_importances(found).axes[0]
-    assert [text.get_text() for text in axes.texts] == [
-        f" {100 * found[name]:.0f} %" for name in ("dropout", "lr")
-    ]
+    with warnings.catch_warnings(action="error"):
+        (axes,) = draw_importances(study, "accuracy").axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    importances = dict(zip(names, (bar.get_width() for bar in axes.patches), strict=True))
+    assert sum(importances.values()) == pytest.approx(1)
+    assert importances["lr"] > 0.8

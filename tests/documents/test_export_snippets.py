@@ -16,9 +16,9 @@ from PIL import ExifTags, Image
 
 from lamina import load_data
 from lamina.data.decoding import InputFormat
+from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.exported_model import export_onnx, open_onnx
 from lamina.evaluation.calibration import choose_thresholds
-from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Predictor, make_prediction
 from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
 from lamina.training.prediction import predict_logits

@@ -257,25 +257,24 @@ def write_medmnist_npz(image_set: ImageSet, root: Path) -> Path:
             pixels,
             targets.astype(np.uint8)[:, None],
         )
-    np.savez_compressed(root / "pets.npz", **arrays, target_names=np.array(CLASSES))
+    np.savez_compressed(root / "pets.npz", **arrays, class_names=np.array(CLASSES))
     return root / "pets.npz"
 
 
-def write_float_npz(image_set: ImageSet, root: Path) -> Path:
-    """Floats from 0 to 1 with the channels first, and one-hot targets."""
+def write_named_npz(image_set: ImageSet, root: Path) -> Path:
+    """The names of classes as targets."""
     arrays = {}
     for split in ("train", "val", "test"):
-        pixels, targets = arrays_of(image_set, split)
-        arrays[f"X_{split}"] = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
-        arrays[f"y_{split}"] = np.eye(len(CLASSES), dtype=np.float32)[targets]
-    np.savez(root / "pets.npz", **arrays, class_names=np.array(CLASSES))
+        arrays[f"{split}_images"], targets = arrays_of(image_set, split)
+        arrays[f"{split}_labels"] = np.array(CLASSES)[targets]
+    np.savez(root / "pets.npz", **arrays)
     return root / "pets.npz"
 
 
 ARRAY_SOURCES: dict[str, Writer] = {
     "npz of keras": write_keras_npz,
     "npz of medmnist": write_medmnist_npz,
-    "npz of floats": write_float_npz,
+    "npz of names": write_named_npz,
 }
 
 

@@ -12,7 +12,7 @@ from lamina.cli.options.data_options import DataOptions
 from lamina.cli.output import check_issues_file, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images, Preparation
-from lamina.data.cache import cache_folder, find_limit_bytes, format_size, list_cached
+from lamina.data.cache import cache_folder, format_size, list_cached
 from lamina.data.findings import Finding, Sighting, imbalance
 from lamina.data.held_out import advise_folds
 from lamina.data.inspection import Inspection, SizeSummary, inspect, measure_spread
@@ -73,7 +73,6 @@ def _show_cache(data: str | None, terminal: Terminal, *, is_cleared: bool) -> in
         )
         raise DataError(f"The cache has no decoded copy of {data}. {hint}")
     total_bytes = sum(copy.size_bytes for copy in every)
-    limit_bytes = find_limit_bytes(total_bytes)
     rows: list[tuple[str, ...]] = []
     values: list[dict[str, Any]] = []
     for copy in copies[::-1]:
@@ -88,15 +87,8 @@ def _show_cache(data: str | None, terminal: Terminal, *, is_cleared: bool) -> in
     terminal.tabulate(
         ("data set", "state", "last used", "images", "height×width", "size"), rows, texts=3
     )
-    limit = f"limit: {format_size(limit_bytes)} (set another with LAMINA_CACHE_GB)"
-    terminal.say(f"all copies: {format_size(total_bytes)} in {cache_folder()}; {limit}")
-    terminal.emit(
-        "cache",
-        folder=str(cache_folder()),
-        bytes=total_bytes,
-        limit_bytes=limit_bytes,
-        copies=values,
-    )
+    terminal.say(f"all copies: {format_size(total_bytes)} in {cache_folder()}")
+    terminal.emit("cache", folder=str(cache_folder()), bytes=total_bytes, copies=values)
     return 2 if any(one["state"] == "in use or protected" for one in values) else 0
 
 

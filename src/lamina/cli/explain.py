@@ -19,10 +19,10 @@ from lamina.cli.output import make_folder, save_sheet, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Problem
 from lamina.data.decoding import EncodedImage, ImageReader, InputFormat, decode_image, read_file
+from lamina.data.image_inputs import decode_ahead
 from lamina.data.resizing import seen_box
 from lamina.drawing.attribution_sheet import draw_attributions
 from lamina.errors import DataError, NetError, NotFiniteError, suggest
-from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Prediction, describe, make_prediction
 from lamina.files import open_atomically
 from lamina.insight.attribution import (

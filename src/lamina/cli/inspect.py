@@ -3,68 +3,50 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from lamina.cli.models import choose_layer, choose_run_data, load_predictor
 from lamina.cli.options.inspect_options import InspectOptions
 from lamina.cli.output import make_folder, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
-from lamina.drawing.unit_sheets import (
-    build_unit_sheet,
-    build_units_sheet,
-    draw_probes,
-    draw_similarity,
-)
+from lamina.drawing.unit_sheets import build_unit_sheet, build_units_sheet, draw_probes
 from lamina.errors import DataError, NetError
-from lamina.insight.concepts import Concept, find_concepts
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
-from lamina.insight.probes import Probe, compare_layers, probe_layers, untrain
+from lamina.insight.probes import Probe, probe_layers, untrain
 from lamina.insight.units import (
+    Removal,
     Responses,
     Unit,
     inspect_units,
     measure_chance,
+    measure_removals,
     measure_responses,
-    measure_strengths,
     rank_units,
 )
-from lamina.runs.loading import load_run
-from lamina.runs.run import Run
 from lamina.targets import MULTI_LABEL
 from lamina.training.model import Model
 
 # Maximum numbers of images, taken evenly, for each measurement.
 SEEN_IMAGES, SEEN_PIXELS = 10_000, 40_000_000  # training images that are searched for patches
-PROBE_IMAGES, SCORED_IMAGES, REMOVAL_IMAGES, CONCEPT_IMAGES, COMPARED_IMAGES = (
-    4000,
-    2000,
-    500,
-    1000,
-    500,
-)
+PROBE_IMAGES = 4000
+SCORED_IMAGES = 2000
+REMOVAL_IMAGES = 500
 # instead of SEEN_PIXELS for torch modules, which run completely for each layer
 MODULE_PIXELS = 5_000_000
 REMOVED_PIXELS = 25_000_000  # for torch modules, while units are removed, in all layers together
-# fewer images if they are large: removals are slow, comparisons need memory
-LEAST_IMAGES, MOST_PIXELS = (50, 2_000_000)
+# fewer images if they are large, because removals are slow
+LEAST_IMAGES = 50
+MOST_PIXELS = 2_000_000
 SHOWN_UNITS, MOST_UNITS = 24, 96  # units per figure, without and with ``--layer``
-UNTRAINED_NETS = 5  # nets with random weights to compare concepts with
-SHOWN_CONCEPTS = 5  # printed per layer; ``--json`` lists all
 
 
 def run(options: InspectOptions, terminal: Terminal) -> int:
     if options.unit is not None and options.layer is None:
         raise NetError(f"--unit is {options.unit}, but no layer is given. Add --layer LAYER.")
-    if options.other is not None and options.layer is not None:
-        raise NetError(
-            "--with compares all layers, but --layer shows a single one. Use only one of them."
-        )
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model = predictor.model
     layer = None if options.layer is None else choose_layer(model, options.layer)
@@ -82,9 +64,7 @@ def run(options: InspectOptions, terminal: Terminal) -> int:
         inspection = _Inspection(
             model, *_choose_images(model, dataset, terminal), folder, terminal, show_progress
         )
-        if options.other is not None:
-            _compare(inspection, run, options.other, options)
-        elif layer is None:
+        if layer is None:
             _show_all(inspection)
         else:
             _show_layer(inspection, layer, options.unit)
@@ -114,10 +94,8 @@ def _choose_images(model: Model, dataset: Dataset, terminal: Terminal) -> tuple[
         )
         images = dataset.train
     pixels = MODULE_PIXELS if model.net is None else SEEN_PIXELS
-    train, held_out = (
-        _take(dataset.train, SEEN_IMAGES, pixels),
-        _take(images, SCORED_IMAGES, pixels),
-    )
+    train = _take(dataset.train, SEEN_IMAGES, pixels)
+    held_out = _take(images, SCORED_IMAGES, pixels)
     terminal.remark(
         f"images: {len(train):,} of {len(dataset.train):,} in train for patches, {len(held_out):,}"
         f" of {len(images):,} in {images.split} for scores"
@@ -131,56 +109,52 @@ def _take(images: Images, most: int, pixels: int = MOST_PIXELS) -> Images:
 
 
 def _show_all(inspection: _Inspection) -> None:
-    model, train, terminal = inspection.model, inspection.train, inspection.terminal
+    model = inspection.model
+    train = inspection.train
+    terminal = inspection.terminal
     layers = choose_layers(model)
     responses = measure_responses(
         model, train.pixels, layers, partial(inspection.show_progress, "measuring responses")
     )
     fitted = train.take_evenly(PROBE_IMAGES)
     terminal.remark(f"fitting probes to {len(layers)} layers, with trained and with random weights")
-    trained, untrained = (
-        probe_layers(
-            one,
-            fitted,
-            inspection.held_out,
-            layers,
-            partial(inspection.show_progress, f"probing {what}"),
-        )
-        for one, what in ((model, "layers"), (untrain(model, fitted), "random weights"))
-    )
-    terminal.remark(f"comparing units with {UNTRAINED_NETS} nets with random weights")
-    concepts = _find_concepts(inspection, layers, responses)
-    terminal.remark("measuring the effect of removing units")
-    sheets = [
-        _draw_units(inspection, path, responses[path], SHOWN_UNITS, len(layers))[1]
-        for path in layers
-    ]
-    names = ["image", *(name_stage(model, path) for path in layers)]
+    progress = partial(inspection.show_progress, "probing layers")
+    trained = probe_layers(model, fitted, inspection.held_out, layers, progress)
+    progress = partial(inspection.show_progress, "probing random weights")
+    untrained = probe_layers(untrain(model, fitted), fitted, inspection.held_out, layers, progress)
     score = trained[0].score
+    metric = score.name.replace("_", " ")
+    terminal.remark("measuring the effect of removing units")
     rows = [("image", "", "", _format(trained[0]), "")]
-    for path, name, own, other in zip(layers, names[1:], trained[1:], untrained[1:], strict=True):
-        units = f"{responses[path].strengths.shape[1]:,}"
-        rows.append((name, units, _describe_field(responses[path]), _format(own), _format(other)))
-    probed = score.name.replace("_", " ")
-    terminal.tabulate(
-        ("layer", "units", "receptive field", f"probe {probed}", "random weights"), rows, texts=1
-    )
-    chart = inspection.folder / "probes.png"
-    values, controls = ([probe.score.value for probe in probes] for probes in (trained, untrained))
-    save_sheet(draw_probes(names, values, controls, probed, is_fraction=score.is_fraction), chart)
-    for path, own, other, sheet in zip(layers, trained[1:], untrained[1:], sheets, strict=True):
-        terminal.emit(
-            "layer",
-            layer=path,
-            name=name_stage(model, path),
-            units=responses[path].strengths.shape[1],
-            sees_px=_to_json(responses[path]),
-            metric=score.name,
-            probe=own.score.value,
-            probe_untrained=other.score.value,
-            file=str(sheet),
+    names = ["image"]
+    events = []
+    for path, probe, control in zip(layers, trained[1:], untrained[1:], strict=True):
+        name = name_stage(model, path)
+        names.append(name)
+        _, sheet = _draw_units(inspection, path, responses[path], SHOWN_UNITS, len(layers))
+        units = responses[path].strengths.shape[1]
+        field = _describe_field(responses[path])
+        rows.append((name, f"{units:,}", field, _format(probe), _format(control)))
+        events.append(
+            {
+                "layer": path,
+                "name": name,
+                "units": units,
+                "sees_px": _to_json(responses[path]),
+                "metric": score.name,
+                "probe": probe.score.value,
+                "probe_untrained": control.score.value,
+                "file": str(sheet),
+            }
         )
-    _report_concepts(inspection, concepts)
+    heads = ("layer", "units", "receptive field", f"probe {metric}", "random weights")
+    terminal.tabulate(heads, rows, texts=1)
+    values = [probe.score.value for probe in trained]
+    controls = [probe.score.value for probe in untrained]
+    figure = draw_probes(names, values, controls, metric, is_fraction=score.is_fraction)
+    save_sheet(figure, inspection.folder / "probes.png")
+    for event in events:
+        terminal.emit("layer", **event)
     terminal.say(
         "",
         f"A probe is a linear classifier on a layer's output, fitted to {len(fitted):,} training"
@@ -207,17 +181,17 @@ def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
         f" {_describe_field(responses)}"
     )
     rows = []
-    for one in units:
-        changes = (
-            ("", "")
-            if one.removal is None
-            else (one.removal.describe_score(), one.removal.describe_loss())
-        )
-        rows.append((str(one.number + 1), one.describe_best(), *changes))
-    metric = "score" if units[0].removal is None else units[0].removal.before.name.replace("_", " ")
-    terminal.tabulate(
-        ("unit", "separates best (AUC)", f"{metric} without unit", "loss"), rows, texts=2
-    )
+    metric = "score"
+    for inspected in units:
+        change = ""
+        loss_change = ""
+        if inspected.removal is not None:
+            metric = inspected.removal.before.name.replace("_", " ")
+            change = inspected.removal.describe_score()
+            loss_change = inspected.removal.describe_loss()
+        rows.append((str(inspected.number + 1), inspected.describe_best(), change, loss_change))
+    heads = ("unit", "separates best (AUC)", f"{metric} without unit", "loss")
+    terminal.tabulate(heads, rows, texts=2)
     if rest := responses.strengths.shape[1] - len(units):
         terminal.say(f"and {rest:,} more, which separate the classes less (--unit N)")
     terminal.say(f"figure: {file}")
@@ -231,20 +205,19 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
             f"--unit is {unit}, but layer {name} has units 1 to {units:,}. Use --unit 1."
         )
     some = _take(inspection.held_out, REMOVAL_IMAGES)
-    (found,) = inspect_units(inspection.model, path, responses, inspection.train, some, [unit - 1])
+    removals = _measure_removals(inspection, path, some, [unit - 1])
+    (inspected,) = inspect_units(responses, inspection.train, [unit - 1], removals)
     title = f"layer {name}, unit {unit} of {units:,}"
-    remark = "; ".join(
-        filter(
-            None, (f"receptive field {_describe_field(responses)}", _describe_removal(found, some))
-        )
-    )
+    remark = f"receptive field {_describe_field(responses)}"
+    if inspected.removal is not None:
+        remark = f"{remark}; {_describe_removal(inspected.removal, some)}"
     file = inspection.folder / f"layer-{_slug(name)}-unit-{unit}.png"
-    save_sheet(build_unit_sheet(inspection.train, found, title, remark), file)
+    save_sheet(build_unit_sheet(inspection.train, inspected, title, remark), file)
     terminal.say(f"{title}: {remark}")
-    ordered = sorted(found.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))
+    ordered = sorted(inspected.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))
     terminal.tabulate(("class", "AUC"), [(name, f"{auc:.3f}") for name, auc in ordered])
     terminal.say(f"figure: {file}")
-    _emit_unit(inspection, path, found, file)
+    _emit_unit(inspection, path, inspected, file)
 
 
 def _draw_units(
@@ -254,18 +227,11 @@ def _draw_units(
     name = name_stage(inspection.model, path)
     numbers = rank_units(responses, inspection.train)[:most]
     some = _take(inspection.held_out, REMOVAL_IMAGES)
-    progress = partial(inspection.show_progress, f"removing units of {name}")
     removed = len(numbers)
     if inspection.model.net is None:
         removed = min(removed, REMOVED_PIXELS // (layers * some.pixels[..., 0].size))
-    units = tuple(
-        unit
-        for held_out, part in ((some, numbers[:removed]), (None, numbers[removed:]))
-        if part
-        for unit in inspect_units(
-            inspection.model, path, responses, inspection.train, held_out, part, progress
-        )
-    )
+    removals = _measure_removals(inspection, path, some, numbers[:removed])
+    units = inspect_units(responses, inspection.train, numbers, removals)
     chance = measure_chance(responses, inspection.train)
     count = responses.strengths.shape[1]
     shown = (
@@ -290,97 +256,18 @@ def _draw_units(
     return units, file
 
 
-def _find_concepts(
-    inspection: _Inspection, layers: Sequence[str], responses: Mapping[str, Responses]
-) -> dict[str, tuple[Concept, ...]]:
-    train = inspection.train
-    rows = np.linspace(0, len(train) - 1, min(len(train), CONCEPT_IMAGES), dtype=np.int64)
-    some = train.take(rows)
-    controls = []
-    for seed in range(UNTRAINED_NETS):
-        inspection.show_progress("comparing with random weights", seed, UNTRAINED_NETS)
-        controls.append(
-            measure_strengths(untrain(inspection.model, train, seed), some.pixels, layers)
-        )
-    return {
-        path: find_concepts(
-            responses[path].strengths[rows], [each[path] for each in controls], some
-        )
-        for path in layers
-    }
-
-
-def _report_concepts(inspection: _Inspection, concepts: Mapping[str, Sequence[Concept]]) -> None:
-    terminal = inspection.terminal
-    terminal.say(
-        "",
-        "units that match a class or attribute (overlap; with random weights; with shuffled"
-        " labels):",
-    )
-    for path, found in concepts.items():
-        name = name_stage(inspection.model, path)
-        clear = sorted((one for one in found if one.is_found), key=lambda one: -one.overlap)
-        words = [
-            f"{one.name}: unit {one.unit + 1} ({one.overlap:.2f}; {one.untrained:.2f};"
-            f" {one.shuffled:.2f})"
-            for one in clear[:SHOWN_CONCEPTS]
-        ]
-        more = [f"and {len(clear) - SHOWN_CONCEPTS} more"] if len(clear) > SHOWN_CONCEPTS else []
-        terminal.say(f"  {name}: {', '.join([*words, *more]) or 'none'}")
-        for one in found:
-            terminal.emit(
-                "concept",
-                layer=path,
-                concept=one.name,
-                unit=one.unit + 1,
-                overlap=one.overlap,
-                overlap_untrained=one.untrained,
-                overlap_shuffled=one.shuffled,
-                found=one.is_found,
-            )
-
-
-def _compare(inspection: _Inspection, run: Run, other_path: Path, options: InspectOptions) -> None:
-    model, terminal = inspection.model, inspection.terminal
-    net = options.net if load_run(other_path).record.own_module is not None else None
-    other_run, predictor = load_predictor(other_path, net, options.device, terminal)
-    other = predictor.model
-    if other.in_shape != model.in_shape:
-        shapes = ("×".join(map(str, one.in_shape)) for one in (model, other))
-        raise DataError(
-            "The images of the two runs have different shapes: {} and {}. Compare runs with the"
-            " same --size.".format(*shapes)
-        )
-    some = _take(inspection.held_out, COMPARED_IMAGES)
-    layers, others = choose_layers(model), choose_layers(other)
-    values = compare_layers(
-        model,
-        other,
-        some.pixels,
-        layers,
-        others,
-        partial(inspection.show_progress, "comparing layers"),
-    )
-    names = (
-        [name_stage(model, path) for path in layers],
-        [name_stage(other, path) for path in others],
-    )
-    file = inspection.folder / f"similarity-{other_run.path.name}.png"
-    save_sheet(draw_similarity(values, names, (run.path.name, other_run.path.name)), file)
-    rows = []
-    for name, row in zip(names[0], values, strict=True):
-        best = int(row.argmax())
-        rows.append((name, names[1][best], f"{row[best]:.2f}"))
-    terminal.tabulate((str(run.path), f"most similar in {other_run.path}", "CKA"), rows, texts=2)
-    terminal.say(f"figure: {file}")
-    terminal.emit(
-        "similarity",
-        other=str(other_run.path),
-        layers=list(layers),
-        other_layers=list(others),
-        cka=values.tolist(),
-        file=str(file),
-    )
+def _measure_removals(
+    inspection: _Inspection, path: str, images: Images, numbers: Sequence[int]
+) -> tuple[Removal, ...]:
+    """The effect of removing units; none if it has no score, as no image has a label."""
+    if not numbers:
+        return ()
+    name = name_stage(inspection.model, path)
+    progress = partial(inspection.show_progress, f"removing units of {name}")
+    try:
+        return measure_removals(inspection.model, images, path, numbers, progress)
+    except DataError:
+        return ()
 
 
 def _emit_unit(inspection: _Inspection, path: str, unit: Unit, file: Path) -> None:
@@ -411,13 +298,11 @@ def _to_json(responses: Responses) -> list[int] | None:
     return None if responses.field is None else list(responses.field.size_px)
 
 
-def _describe_removal(unit: Unit, images: Images) -> str:
-    if unit.removal is None:
-        return ""
+def _describe_removal(removal: Removal, images: Images) -> str:
+    metric = removal.before.name.replace("_", " ")
     return (
-        f"without this unit, {unit.removal.before.name.replace('_', ' ')} changes by "
-        f"{unit.removal.describe_score()} and the loss by {unit.removal.describe_loss()}, "
-        f"on {len(images):,} {images.split} images"
+        f"without this unit, {metric} changes by {removal.describe_score()} and the loss by"
+        f" {removal.describe_loss()}, on {len(images):,} {images.split} images"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -12,10 +13,11 @@ from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset
 from lamina.data.corrections import ADVICE, COLUMNS
 from lamina.data.load import check_learnable
+from lamina.data.splits import Split
 from lamina.errors import plural
-from lamina.insight.confident_learning import LabelFindings, check_labels
-from lamina.insight.folds import check_dealable, choose_plans, limit_groups, predict_by
+from lamina.insight.confident_learning import LabelFindings, judge_labels
 from lamina.insight.similarity import find_near_duplicates, group_copies
+from lamina.studies.cross_prediction import check_dealable, choose_nets, cross_predict, limit_groups
 from lamina.text import format_percent
 from lamina.training.device import choose_device
 from lamina.training.pretrained import find_all_at_hand
@@ -30,15 +32,14 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
     train = dataset.train
     check_dealable(train)
     check_learnable(dataset)
-    plans = choose_plans(
-        train, next(iter(find_all_at_hand()), None) if options.pretrained else None
-    )
-    plans = tuple(
-        replace(plan, recipe=replace(plan.recipe, device=options.device)) for plan in plans
+    pretrained = next(iter(find_all_at_hand()), None) if options.pretrained else None
+    nets = tuple(
+        replace(net, recipe=replace(net.recipe, device=options.device))
+        for net in choose_nets(train, pretrained)
     )
     terminal.remark(f"device: {choose_device(options.device)}")
     terminal.remark(
-        f"nets: {' and '.join(map(str, plans))}; four-fold cross-validation: each net predicts"
+        f"nets: {' and '.join(map(str, nets))}; four-fold cross-validation: each net predicts"
         " images it was not trained on"
     )
     with terminal.progress(QUIET_SECONDS) as show_progress:
@@ -54,67 +55,60 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
                 " one fold, and divides these if there are too many. A net may have been trained"
                 " on a copy of an image whose label it checks."
             )
-        findings = check_labels(
-            dataset,
-            lambda images, others: predict_by(
-                plans,
-                images,
-                others,
-                groups=groups,
-                progress=partial(show_progress, "checking labels"),
-            ),
+        train, *others = dataset.splits.values()
+        prediction = cross_predict(
+            nets,
+            train,
+            others,
+            groups=groups,
+            progress=partial(show_progress, "checking labels"),
         )
+    probabilities = (prediction.held_out, *prediction.others)
+    findings = {
+        images.split: judge_labels(images, values)
+        for images, values in zip(dataset.splits.values(), probabilities, strict=True)
+    }
     report_label_issues(dataset, findings, options, terminal)
 
 
 def report_label_issues(
-    dataset: Dataset, findings: LabelFindings, options: DataOptions, terminal: Terminal
+    dataset: Dataset,
+    findings: Mapping[Split, LabelFindings],
+    options: DataOptions,
+    terminal: Terminal,
 ) -> None:
-    agreeing, who = (
-        ("nets agree", "nets trained on other images")
-        if options.labels
-        else ("model agrees", "the model")
-    )
-    for split, label_issues in findings.label_issues.items():
-        total, agreement = dataset.splits[split].targets.size, findings.agreements[split]
+    predictor = "the model"
+    agreeing = "model agrees"
+    if options.labels:
+        predictor = "nets trained on other images"
+        agreeing = "nets agree"
+    for split, judged in findings.items():
+        total = dataset.splits[split].targets.size
         terminal.say(
-            f"{split}: {len(label_issues):,} of {plural(total, 'label is', 'labels are')} likely"
-            f" incorrect ({100 * len(label_issues) / total:.1f} %); for"
-            f" {findings.disagreements[split]:,}, another label is more probable"
+            f"{split}: {len(judged.issues):,} of {plural(total, 'label is', 'labels are')} likely"
+            f" incorrect ({100 * len(judged.issues) / total:.1f} %); for"
+            f" {judged.disagreements:,}, another label is more probable"
         )
-        if agreement.is_weak:
+        if judged.agreement.is_weak:
             terminal.remark(
-                f"warning: the {agreeing} with only {format_percent(agreement.value)} of the"
+                f"warning: the {agreeing} with only {format_percent(judged.agreement.value)} of the"
                 f" {split} labels, averaged over classes (by chance:"
-                f" {format_percent(agreement.guessed)}). A weak model flags correct labels, so most"
-                " of the listed labels are likely correct. Train a better net, or add images."
+                f" {format_percent(judged.agreement.guessed)}). A weak model flags correct labels,"
+                " so most of the listed labels are likely correct. Train a better net, or add"
+                " images."
             )
-    if findings.injected_recall is not None:
-        terminal.say(
-            f"test with injected errors: {findings.injected_found:,} of {findings.injected:,}"
-            f" randomly exchanged labels found ({100 * findings.injected_recall:.0f} %)"
-        )
-    ordered = sorted(
-        (
-            (dataset.splits[split], one)
-            for split, found in findings.label_issues.items()
-            for one in found
-        ),
-        key=lambda pair: -pair[1].score,
-    )
-    found = [(Sight(images, one.row), one) for images, one in ordered]
-    rows = [
-        (
-            sight.name,
-            sight.images.split,
-            one.given,
-            one.likely,
-            f"{one.score:.4f}",
-            one.explain(who),
-            "",
-        )
-        for sight, one in found
+    ordered = [
+        (dataset.splits[split], issue)
+        for split, judged in findings.items()
+        for issue in judged.issues
     ]
+    ordered.sort(key=lambda pair: -pair[1].score)
+    rows = []
+    for images, issue in ordered:
+        name = Sight(images, issue.row).name
+        score = f"{issue.score:.4f}"
+        reason = issue.explain(predictor)
+        rows.append((name, images.split, issue.given, issue.likely, score, reason, ""))
     terminal.tabulate(COLUMNS[:5], [row[:5] for row in rows], texts=4, top=options.top)
     for file in options.output:
         if file.suffix.lower() == ".csv":
@@ -148,9 +142,9 @@ def report_label_issues(
     terminal.emit(
         "labels",
         label_issues=[
-            sight.to_json() | {"given": one.given, "likely": one.likely, "score": one.score}
-            for sight, one in found
+            Sight(images, issue.row).to_json()
+            | {"given": issue.given, "likely": issue.likely, "score": issue.score}
+            for images, issue in ordered
         ],
-        agreement={split: agreement.value for split, agreement in findings.agreements.items()},
-        injected_recall=findings.injected_recall,
+        agreement={split: judged.agreement.value for split, judged in findings.items()},
     )

@@ -55,15 +55,19 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
 
         judged = [judge(images) for images in dataset.splits.values()]
     if task.kind.has_classes:
-        probabilities = [task.probabilities(torch.from_numpy(one.logits)).numpy() for one in judged]
-        findings = judge_labels([one.images for one in judged], probabilities)
+        findings = {}
+        for images, logits, _ in judged:
+            probabilities = task.probabilities(torch.from_numpy(logits)).numpy()
+            findings[images.split] = judge_labels(images, probabilities)
         report_label_issues(dataset, findings, options, terminal)
         if is_own:
             terminal.say(
                 "train: the model was trained on these images and may have memorized incorrect"
                 " labels; --labels avoids this"
             )
-    held_out = [one for one in judged if one.images.split != "train"] if is_own else judged
+    held_out = judged
+    if is_own:
+        held_out = [split for split in judged if split.images.split != "train"]
     if not held_out:
         terminal.remark(
             "warning: the data set has no val or test split; hard images come from train, which the"
@@ -72,9 +76,9 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
     _report_hard(
         task, held_out or judged, escape(f"{dataset.name}: hard for {path}"), options, terminal
     )
-    isolation = measure_isolation(torch.cat([one.features for one in judged]))
+    isolation = measure_isolation(torch.cat([split.features for split in judged]))
     terminal.say("", "outliers (images whose features are unlike all others):")
-    sights = list_sights(one.images for one in judged)
+    sights = list_sights(split.images for split in judged)
     terminal.emit("outliers", outliers=show_outliers(sights, isolation, options.top, terminal))
     return dataset
 
@@ -82,24 +86,18 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
 def _report_hard(
     task: Task, judged: Sequence[Judged], title: str, options: DataOptions, terminal: Terminal
 ) -> None:
-    sights = list_sights(one.images for one in judged)
-    logits = np.concatenate([one.logits for one in judged])
-    targets = np.concatenate([one.images.targets for one in judged])
+    sights = list_sights(split.images for split in judged)
+    logits = np.concatenate([split.logits for split in judged])
+    targets = np.concatenate([split.images.targets for split in judged])
     losses = measure_losses(task, logits, targets)
     classes, pairs = find_confusions(task, logits, targets)
     order = np.argsort(-losses, kind="stable")[: max(options.top, DRAWN_LOSSES)]
-    worst = [
-        (
-            sights[row],
-            task.kind.format(targets[row], task.target_names),
-            predicted,
-            float(losses[row]),
-        )
-        for row, predicted in zip(
-            order.tolist(), format_predictions(task, logits[order]), strict=True
-        )
-    ]
-    splits = [one.images.split for one in judged]
+    predictions = format_predictions(task, logits[order])
+    worst = []
+    for row, predicted in zip(order.tolist(), predictions, strict=True):
+        truth = task.kind.format(targets[row], task.target_names)
+        worst.append((sights[row], truth, predicted, float(losses[row])))
+    splits = [split.images.split for split in judged]
     images = plural(len(sights), "image", "images")
     terminal.say("", f"hard classes and images, among {images} in {' and '.join(splits)}:")
     _tabulate_confusions(task, classes, pairs, sights, options.top, terminal)
@@ -121,8 +119,8 @@ def _report_hard(
     terminal.emit(
         "hard",
         splits=splits,
-        classes=[_to_json(one, sights) for one in classes],
-        pairs=[_to_json(one, sights) for one in pairs],
+        classes=[_to_json(confusion, sights) for confusion in classes],
+        pairs=[_to_json(pair, sights) for pair in pairs],
         losses=[
             sight.to_json() | {"true": truth, "predicted": predicted, "loss": round(loss, 4)}
             for sight, truth, predicted, loss in worst[: options.top]
@@ -147,34 +145,35 @@ def _tabulate_confusions(
     if task.kind is SINGLE_LABEL and task.outputs > 2:
         terminal.tabulate(
             ("true", "incorrect", *heads),
-            [(one.target, *_format_counts(one)) for one in classes],
+            [(confusion.target, *_format_counts(confusion)) for confusion in classes],
             top=top,
         )
         terminal.say("")
     rows = []
-    for one in pairs:
-        names = name_some([sights[row].name for row in one.rows], NAMED_IMAGES)
-        rows.append((one.target, str(one.predicted), names, *_format_counts(one)))
+    for pair in pairs:
+        names = name_some([sights[row].name for row in pair.rows], NAMED_IMAGES)
+        rows.append((pair.target, str(pair.predicted), names, *_format_counts(pair)))
     terminal.tabulate(
         ("true", "predicted", "largest losses", "images", *heads), rows, texts=3, top=top
     )
 
 
-def _format_counts(one: Confusion) -> tuple[str, str, str, str]:
-    low, high = 100 * one.interval.low, 100 * one.interval.high
-    share = format_percent(len(one.rows) / one.images)
-    return f"{len(one.rows):,}", f"{one.images:,}", share, f"{low:.1f} to {high:.1f} %"
+def _format_counts(confusion: Confusion) -> tuple[str, str, str, str]:
+    low = 100 * confusion.interval.low
+    high = 100 * confusion.interval.high
+    count = len(confusion.rows)
+    share = format_percent(count / confusion.images)
+    return f"{count:,}", f"{confusion.images:,}", share, f"{low:.1f} to {high:.1f} %"
 
 
-def _to_json(one: Confusion, sights: Sequence[Sight]) -> dict[str, object]:
-    predicted = {} if one.predicted is None else {"predicted": one.predicted}
-    interval = [round(one.interval.low, 4), round(one.interval.high, 4)]
-    examples = [sights[row].to_json() for row in one.rows]
+def _to_json(confusion: Confusion, sights: Sequence[Sight]) -> dict[str, object]:
+    values: dict[str, object] = {"true": confusion.target}
+    if confusion.predicted is not None:
+        values["predicted"] = confusion.predicted
     return {
-        "true": one.target,
-        **predicted,
-        "images": len(one.rows),
-        "of": one.images,
-        "interval": interval,
-        "examples": examples,
+        **values,
+        "images": len(confusion.rows),
+        "of": confusion.images,
+        "interval": [round(confusion.interval.low, 4), round(confusion.interval.high, 4)],
+        "examples": [sights[row].to_json() for row in confusion.rows],
     }

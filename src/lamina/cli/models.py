@@ -15,10 +15,10 @@ from lamina.cli.parsing import Given
 from lamina.cli.terminal import Terminal
 from lamina.data import NAMES, Dataset, Problem
 from lamina.data.decoding import EncodedImage
+from lamina.data.image_inputs import find_images
 from lamina.data.images import OTHER_FILE
 from lamina.data.load import EXAMPLES, ClassMatch, full_source
 from lamina.errors import DataError, NetError, name_some, plural
-from lamina.evaluation.image_files import find_images
 from lamina.evaluation.predictor import Predictor
 from lamina.nets import Net
 from lamina.runs.loading import load_run

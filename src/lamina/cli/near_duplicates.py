@@ -17,7 +17,7 @@ from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
 from lamina.errors import plural
 from lamina.insight.similarity import (
-    Pair,
+    DuplicatePair,
     compute_signatures,
     find_near_duplicates,
     find_overlap,
@@ -72,24 +72,17 @@ def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) 
         f"{plural(len(pairs), 'pair', 'pairs')} of near-duplicates, {across:,} of them across"
         " splits"
     )
-    rows, values = [], []
+    rows = []
+    values = []
     for pair in pairs:
-        first, second = sights[pair.first], sights[pair.second]
-        splits, mirrored = (
-            [first.images.split, second.images.split],
-            "yes" if pair.mirrored else "no",
-        )
-        rows.append(
-            (first.name, splits[0], second.name, splits[1], mirrored, f"{pair.distance:.3f}")
-        )
-        values.append(
-            {
-                "first": first.name,
-                "second": second.name,
-                "distance": pair.distance,
-                "splits": splits,
-            }
-        )
+        first = sights[pair.first]
+        second = sights[pair.second]
+        splits = [first.images.split, second.images.split]
+        mirrored = "yes" if pair.mirrored else "no"
+        distance = f"{pair.distance:.3f}"
+        rows.append((first.name, splits[0], second.name, splits[1], mirrored, distance))
+        value = {"first": first.name, "second": second.name}
+        values.append(value | {"distance": pair.distance, "splits": splits})
     heads = ("image", "split", "near-duplicate", "split", "mirrored", "distance")
     terminal.tabulate(heads, rows, texts=5, top=options.top)
     counts = _offer_groups(sights, pixels, pairs, options.groups, terminal)
@@ -101,7 +94,7 @@ def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) 
 def _offer_groups(
     sights: Sequence[Sight],
     pixels: np.ndarray,
-    pairs: Sequence[Pair],
+    pairs: Sequence[DuplicatePair],
     file: Path | None,
     terminal: Terminal,
 ) -> dict[str, int]:
@@ -120,20 +113,18 @@ def _offer_groups(
             f" inflates the score on {split}; lamina evaluate RUN prints the score without them"
         )
     if file is not None:
-        given = [images.groups[row] for images, row in sights if images.groups]
-        groups = group_copies(pixels, pairs, given)
+        known = [images.groups[row] for images, row in sights if images.groups]
+        groups = group_copies(pixels, pairs, known)
         sizes = Counter(groups)
         rows = [
-            (one.name, sights[group].name)
-            for one, group in zip(sights, groups, strict=True)
+            (sight.name, sights[group].name)
+            for sight, group in zip(sights, groups, strict=True)
             if sizes[group] > 1
         ]
         save_table(file, [("image", "group"), *rows])
         several = plural(sum(size > 1 for size in sizes.values()), "group", "groups")
-        terminal.say(
-            f"{file}: {len(rows):,} images in {several}"
-            + f"; train with --group-from {file}" * bool(rows)
-        )
+        advice = f"; train with --group-from {file}" if rows else ""
+        terminal.say(f"{file}: {len(rows):,} images in {several}{advice}")
     elif counts:
         terminal.say(
             "to keep near-duplicates in one split, save them as groups with --groups groups.csv"

@@ -15,10 +15,10 @@ from lamina.cli.options.use_options import PredictOptions
 from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Problem
+from lamina.data.image_inputs import ImageLike
 from lamina.deploy.confidence_rule import ConfidenceRule, make_rule
 from lamina.deploy.exported_model import open_onnx
 from lamina.errors import DataError
-from lamina.evaluation.image_files import ImageLike
 from lamina.evaluation.predictor import Prediction, Predictor, describe
 from lamina.files import open_atomically
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
@@ -66,6 +66,7 @@ def _predict(
         if options.output
         else _open_table(terminal, task, options.top, rule)
     )
+    total = len(not_found) + len(images)
     failed = 0
     with (
         output as write,
@@ -82,9 +83,7 @@ def _predict(
             write(prediction)
             show_progress("predicting", max(0, done), len(images))
     if options.output is not None:
-        terminal.say(
-            f"{options.output}: {len(not_found) + len(images) - failed:,} of {len(images):,} images"
-        )
+        terminal.say(f"{options.output}: {total - failed:,} of {total:,} images")
     return 2 if failed else 0
 
 

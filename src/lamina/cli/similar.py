@@ -16,9 +16,9 @@ from lamina.cli.models import choose_images, choose_run_data, load_predictor
 from lamina.cli.options.inspect_options import SimilarOptions
 from lamina.cli.output import check_output, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data.image_inputs import decode_ahead
 from lamina.data.thumbnails import make_tile
 from lamina.errors import DataError
-from lamina.evaluation.image_files import decode_ahead
 from lamina.insight.similarity import find_neighbors, normalize
 from lamina.text import shorten
 from lamina.training.prediction import predict_with_features

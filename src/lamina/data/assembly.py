@@ -114,7 +114,6 @@ def build_dataset(
         conflicts=sum(
             len(np.unique(targets[[*group]], axis=0)) > 1 for group in group_duplicates(digests)
         ),
-        conversions=tuple(listing.conversions),
         corrections=effect,
     )
 

@@ -9,10 +9,6 @@
                                    its time is the last use
 <cache>/.<name>-<key>/             under construction, being removed, or left by a killed process
 <cache>/locks/<name>-<key>         held during construction and removal
-<cache>/locks/limit                held while a process removes what exceeds the limit
-
-Each mapping of ``pixels.npy`` holds a shared lock on the file, which ends with the array or its
-process; a copy with such a lock is not removed.
 """
 
 from __future__ import annotations
@@ -43,14 +39,12 @@ from lamina.data.corrections import Effect
 from lamina.data.duplicates import Leak
 from lamina.data.images import Dataset, Images, Problem
 from lamina.data.splits import SPLITS
-from lamina.errors import DataError, LaminaWarning, name_some
+from lamina.errors import DataError, LaminaWarning
 from lamina.files import sync_folder
 
-if sys.platform != "win32":  # which does not rename a folder with a mapped file, so needs no locks
-    import fcntl
-
-FORMAT = 12
+FORMAT = 13
 WAIT_SECONDS = 2.0
+WARNED_SHARE = 0.1  # of the disk
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
 # on Linux, for all processors that torch supports; Python defines it from 3.13 on
 MAP_NORESERVE = 0x4000
@@ -62,11 +56,11 @@ ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  #
 
 def cache_folder() -> Path:
     """The folder of decoded data: ``LAMINA_CACHE`` if it is set, or the user's cache folder."""
-    return (
-        Path(os.environ.get("LAMINA_CACHE") or platformdirs.user_cache_dir("lamina"))
-        .expanduser()
-        .absolute()
-    )
+    path = os.environ.get("LAMINA_CACHE") or platformdirs.user_cache_dir("lamina")
+    folder = Path(path).expanduser().absolute()
+    if folder.is_file():
+        raise DataError(f"The cache {folder} is a file. Set LAMINA_CACHE to a folder.")
+    return folder
 
 
 def digest_of(*parts: object) -> str:
@@ -86,14 +80,13 @@ def load_cached(
 ) -> Dataset:
     """Load the data set from the cache, or build it if the cache lacks this state of ``source``.
 
-    Building removes other copies, with a warning, if the cache would exceed its limit.
+    Building warns if the cache then exceeds a tenth of the disk; the cache folder is private.
     """
     # Try first without the lock, so that a read-only cache works.
     if found := find_cached(name, key, state):
         return found
     folder = _folder_of(name, key)
     root = folder.parent
-    find_limit_bytes(0)  # a wrong limit must not fail after an hour of decoding
     try:
         with lock_or_wait(root / "locks" / folder.name, name):
             try:
@@ -102,9 +95,6 @@ def load_cached(
             except DataError as error:
                 warnings.warn(f"{error} Rebuilding it.", LaminaWarning, stacklevel=2)
             shutil.rmtree(root / f".{folder.name}", ignore_errors=True)
-            for copy in list_cached():
-                if copy.state == UNFINISHED:
-                    copy.remove()
             _build(folder, state, build, source)
             built = _read(folder, state)  # under the lock, before another process may remove it
     except OSError as error:
@@ -113,6 +103,7 @@ def load_cached(
             " for example with lamina data --cache-clear, or set LAMINA_CACHE to another folder."
         ) from error
     assert built is not None  # noqa: S101
+    _warn_of_size()
     return built
 
 
@@ -132,23 +123,24 @@ class CachedCopy:
         return f"{self.source} ({format_size(self.size_bytes)}, last used {self.last_used})"
 
     def remove(self) -> bool:
-        """Remove the copy; ``False`` if it is in use, this user may not, or the disk is full."""
-        root, name = self.folder.parent, self.folder.name.removeprefix(".")
+        """Remove the copy; ``False`` if a process is building it or this user may not remove it.
+
+        A process that has mapped the images keeps them until it ends; Windows refuses the removal.
+        """
+        root = self.folder.parent
+        name = self.folder.name.removeprefix(".")
         beside = root / f".{name}"
         with suppress(Timeout, OSError), FileLock(root / "locks" / name, timeout=0):
-            if not _is_mapped(self.folder / "pixels.npy"):
-                if self.folder != beside:
-                    shutil.rmtree(beside, ignore_errors=True)
-                    self.folder.rename(beside)  # at once, so that no process reads half a copy
+            if self.folder != beside:
                 shutil.rmtree(beside, ignore_errors=True)
-                return not self.folder.exists()
+                self.folder.rename(beside)  # at once, so that no process reads half a copy
+            shutil.rmtree(beside, ignore_errors=True)
+            return not self.folder.exists()
         return False
 
 
 def list_cached() -> list[CachedCopy]:
     """The decoded copies in the cache, the least recently used first."""
-    if cache_folder().is_file():
-        raise DataError(f"The cache {cache_folder()} is a file. Set LAMINA_CACHE to a folder.")
     used_times = dict[CachedCopy, float]()
     for folder in cache_folder().glob(f"*-{'[0-9a-f]' * KEY_LETTERS}/"):
         # Another process may rename a file of the copy meanwhile, finish it (without the dot), or
@@ -176,73 +168,38 @@ def _describe_copy(folder: Path) -> tuple[CachedCopy, float]:
         folder=folder,
         source=source_file.read_text(**ENCODING) if source_file.exists() else folder.name,
         shape=shape,
-        size_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+        size_bytes=_measure(folder),
         last_used=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(used)),
         state="" if is_whole else UNFINISHED,
     )
     return copy, used
 
 
+def _measure(folder: Path) -> int:
+    """The bytes of all files below a folder, some of which another process may be removing."""
+    size_bytes = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size_bytes += Path(root, name).stat().st_size
+    return size_bytes
+
+
 def format_size(size_bytes: int) -> str:
     return f"{size_bytes / 1e9:,.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.3g} MB"
 
 
-def find_limit_bytes(held_bytes: int) -> int:
-    """``LAMINA_CACHE_GB``; by default half of the space that the disk has without the cache."""
-    given = os.environ.get("LAMINA_CACHE_GB")
-    if not given:
-        root = next(
-            folder for folder in (cache_folder(), *cache_folder().parents) if folder.is_dir()
-        )
-        return (shutil.disk_usage(root).free + held_bytes) // 2
-    if not re.fullmatch(r"\d+(\.\d+)?", given, re.ASCII):
-        expected = "it must be a number of gigabytes, such as 50. Correct or unset it."
-        raise DataError(f"LAMINA_CACHE_GB is {given!r}; {expected}")
-    return round(float(given) * 1e9)
-
-
-def keep_within_limit(own: Path, own_bytes: int) -> None:
-    """Remove the least recently used copies, with a warning, until the new copy fits."""
-    removed, message = list[str](), ""
-    # two processes at once would remove too much
-    with suppress(OSError), FileLock(own.parent / "locks" / "limit"):
-        copies = [copy for copy in list_cached() if copy.folder != own]
-        held_bytes = sum(copy.size_bytes for copy in copies)
-        free_bytes = shutil.disk_usage(own.parent).free
-        limit_bytes = min(find_limit_bytes(held_bytes), held_bytes + free_bytes)
-        for copy in copies if own_bytes <= limit_bytes else ():
-            if held_bytes + own_bytes > limit_bytes and copy.remove():
-                held_bytes -= copy.size_bytes
-                removed.append(str(copy))
-        # Without room on the disk, decoding fails with an error of its own.
-        if held_bytes + own_bytes > limit_bytes and own_bytes <= shutil.disk_usage(own.parent).free:
-            why = (
-                "processes use the other copies"
-                if own_bytes <= limit_bytes
-                else "the new copy alone is larger"
-            )
-            message = f"The cache exceeds its limit of {format_size(limit_bytes)}, because {why}."
-    if removed:
-        message += f" Removed the least recently used copies from the cache: {name_some(removed)}."
-    if message:
+def _warn_of_size() -> None:
+    held_bytes = sum(copy.size_bytes for copy in list_cached())
+    disk_bytes = shutil.disk_usage(cache_folder()).total
+    if held_bytes > disk_bytes * WARNED_SHARE:
         warnings.warn(
-            f"{message.strip()} Set another limit with LAMINA_CACHE_GB.",
+            f"The decoded copies in the cache take {format_size(held_bytes)} of a disk of"
+            f" {format_size(disk_bytes)}. List them with lamina data --cache, and remove them with"
+            " lamina data --cache-clear.",
             LaminaWarning,
             stacklevel=2,
         )
-
-
-def _is_mapped(pixels_file: Path) -> bool:
-    """Whether a process has mapped the images."""
-    if sys.platform != "win32" and pixels_file.exists():
-        with pixels_file.open(
-            "rb+" if os.access(pixels_file, os.W_OK) else "rb"
-        ) as file:  # NFS needs a writable file
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:  # locked, or a disk without locks
-                return True
-    return False
 
 
 def _folder_of(name: str, key: str) -> Path:
@@ -252,6 +209,7 @@ def _folder_of(name: str, key: str) -> Path:
 @contextmanager
 def lock_or_wait(path: Path, what: str) -> Iterator[None]:
     """Hold a lock during the block; warn after two seconds of waiting for another process."""
+    cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)  # images may be private
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -279,10 +237,6 @@ def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
         shape = read_shape(file)
         if not math.prod(shape):
             return np.empty(shape, np.uint8)
-        if sys.platform != "win32":
-            with suppress(OSError):  # a disk without locks
-                # the map keeps the file open, and with it the lock
-                fcntl.flock(file, fcntl.LOCK_SH)
         # which reserves memory for a copy of all pages, and fails if there is too little
         if sys.platform == "linux":
             pages = mmap.mmap(
@@ -346,7 +300,6 @@ def _read(folder: Path, state: str) -> Dataset | None:
     )
     stored["problems"] = tuple(Problem(**problem) for problem in stored["problems"])
     stored["leaks"] = tuple(Leak(**leak) for leak in stored["leaks"])
-    stored["conversions"] = tuple(stored["conversions"])
     stored["corrections"] = Effect(**stored["corrections"])
     with suppress(OSError):  # a cache that cannot be written
         os.utime(folder / "digest.json")

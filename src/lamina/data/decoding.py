@@ -8,7 +8,6 @@ import stat
 import sys
 import threading
 import warnings
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -65,7 +64,7 @@ Values: TypeAlias = Integer[np.ndarray, "h w"] | Integer[np.ndarray, "h w c"]
 
 
 class EncodedImage(NamedTuple):
-    """An encoded image: a file, a zip member, or a file's span at an offset; size 0 if unknown."""
+    """An encoded image: a file, or its span at an offset; ``member`` is the column of a table."""
 
     name: str
     file: str = ""
@@ -167,34 +166,27 @@ def fit_pixels(
 
 
 class ImageReader(contextlib.ExitStack):
-    """Reads the bytes of images, and keeps archives open between reads."""
+    """Reads the bytes of images, and keeps files that contain many images open."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._opened: dict[str, zipfile.ZipFile | BinaryIO] = {}
+        self._opened: dict[str, BinaryIO] = {}
 
     def read(self, image: EncodedImage) -> bytes:
-        if not image.member and image.offset_bytes is None:
+        if image.offset_bytes is None:
             return read_file(Path(image.file))
         try:
-            archive = self._opened.get(image.file)
-            if archive is None:
-                archive = (
-                    zipfile.ZipFile(image.file) if image.member else Path(image.file).open("rb")  # noqa: SIM115
-                )
-                self._opened[image.file] = archive
-                self.callback(archive.close)
-            if isinstance(archive, zipfile.ZipFile):
-                with archive.open(image.member) as member:
-                    # a limit, because the directory may understate the size
-                    return member.read(image.size_bytes)
-            archive.seek(image.offset_bytes or 0)
-            data = archive.read(image.size_bytes)
-            if len(data) < image.size_bytes:
-                raise EOFError("it ends early")
-            return data
-        except Exception as error:  # zipfile and its decompressors raise almost anything
-            raise BadImageError(f"damaged in the archive: {error}"[:120]) from None
+            file = self._opened.get(image.file)
+            if file is None:
+                file = self.enter_context(Path(image.file).open("rb"))  # noqa: SIM115
+                self._opened[image.file] = file
+            file.seek(image.offset_bytes)
+            data = file.read(image.size_bytes)
+        except OSError as error:
+            raise BadImageError((error.strerror or str(error)).lower()) from None
+        if len(data) < image.size_bytes:
+            raise BadImageError("truncated")
+        return data
 
 
 def read_file(path: Path) -> bytes:

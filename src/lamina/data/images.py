@@ -283,8 +283,6 @@ class Dataset:
         leaks: the images that are in two splits.
         conflicts: the number of groups of identical images with different targets, counted when
             images are decoded; 0 for arrays in memory.
-        conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would
-            reject.
         corrections: the effect of ``Preparation.labels_from``.
         source: the name or absolute path for ``load_data``; empty for arrays in memory.
         preparation: the options that it was loaded with.
@@ -307,7 +305,6 @@ class Dataset:
     target_reason: str = "from the source"
     leaks: tuple[Leak, ...] = ()
     conflicts: int = 0
-    conversions: tuple[str, ...] = ()
     corrections: Effect = UNCORRECTED
     source: str = ""
     preparation: Preparation = Preparation()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps, find
 from lamina.data.held_out import hold_out
 from lamina.data.images import EMPTY_FOLDER, OTHER_FILE, Dataset, Images, Problem, Progress
 from lamina.data.preparation import Preparation, Resize
-from lamina.data.sources.archive import open_archive
+from lamina.data.sources.archive import UNPACKED, is_archive, open_archive
 from lamina.data.sources.cifar import open_batches
 from lamina.data.sources.class_folders import open_folder
 from lamina.data.sources.downloads import (
@@ -49,9 +50,8 @@ from lamina.errors import (
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 
 NAMES = (*PUBLISHED, *SHAPES)
-# The first that recognizes a path reads it; the order matters: an .npz is a zip, and a folder may
-# contain a table.
-PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
+# The first that recognizes a path reads it; the order matters: a folder may contain a table.
+PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder)
 WHOLE_RULE = "none; all images are test"
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
 OPTIONS = (
@@ -83,13 +83,14 @@ def load_data(
 
             - a folder with a subfolder for each class, or with ``train``, ``val`` and ``test``
                 folders of these;
-            - a zip or tar archive of such a folder;
             - a table of image paths and targets (CSV, TSV, Parquet or JSON lines), or a folder of
                 tables;
-            - a NumPy ``.npz``, MNIST's IDX files, or the official CIFAR archive or its folder.
+            - a NumPy ``.npz``, MNIST's IDX files, or the folder of the official CIFAR files;
+            - a zip or tar archive of such a folder.
         preparation: how to read it: image size, columns, splits. By default inferred from the
             source.
-        progress: called as ``progress(done, total)``, in images, during decoding.
+        progress: called as ``progress(done, total)``, in images, during decoding; before that in
+            bytes, if an archive takes long to unpack.
 
     Returns:
         The data set, with RGB images (grayscale for ``.npz`` and IDX files of gray images). Without
@@ -102,9 +103,8 @@ def load_data(
 
     Warns:
         LaminaWarning: images were left out; an image is in two splits; a split lacks a class;
-            arrays of an ``.npz`` were converted; a damaged cache is rebuilt; copies of other sets
-            were removed from a full cache; a download starts; another process is preparing the same
-            set.
+            a damaged cache is rebuilt; the copies in the cache take more than a tenth of the disk;
+            a download starts; another process is preparing the same set.
 
     >>> data = load_data("shapes", Preparation(size_px=8, val_fraction=0.1))
     >>> len(data.train), data.train.shape, len(data.val)
@@ -123,11 +123,6 @@ def load_data(
         )
     messages = _describe_problems(dataset.problems)
     messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
-    if dataset.conversions:
-        messages.append(
-            f"{dataset.name}: {' '.join(dataset.conversions)} The targets are"
-            f" {dataset.target_reason}."
-        )
     messages += [
         f"{dataset.name}: {found.message}"
         for found in (*find_gaps(dataset), *find_dark(dataset.train), *find_group_leaks(dataset))
@@ -372,30 +367,17 @@ def _read(
     # before it is replaced by its content, so that messages name the file
     rule = preparation.group_from
     corrections, preparation = contain_files(preparation)
-    name, key, opened, drawn = _open(source, preparation)
-    unused = [
-        field for field in OPTIONS if field in preparation.to_json() and field not in opened.options
-    ]
-    if is_given and unused:
-        columns = [field for field in unused if field not in FOLDER_OPTIONS]
-        others = [field for field in unused if field in FOLDER_OPTIONS]
-        users = [f"{name_some(columns)} (for tables only)"] if columns else []
-        users += (
-            [f"{name_some(others)} (for folders and archives of images only)"] if others else []
-        )
-        raise DataError(
-            f"{name} does not use {' or '.join(users)}. Leave out {' and '.join(unused)}."
-        )
+    name, key, opened, drawn = _open(source, preparation, is_given=is_given)
 
     def build(folder: Path) -> Dataset:
         show = progress or (lambda *_: None)
         given = replace(drawn, group_from=rule)
         if check is not None:
             check(opened.target_names)
-        dataset = build_dataset(
-            opened.read(folder, show), name, given, corrections, folder, show, check
-        )
+        listing = opened.read(folder, show)
+        dataset = build_dataset(listing, name, given, corrections, folder, show, check)
         (folder / "spool").unlink(missing_ok=True)
+        shutil.rmtree(folder / UNPACKED, ignore_errors=True)
         return dataset
 
     dataset = load_cached(name, key, digest_of(opened.state), build, full_source(source))
@@ -405,18 +387,27 @@ def _read(
     return hold_out(dataset, *held) if (held := preparation.folds()) else dataset
 
 
-def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Source, Preparation]:
+def _open(
+    source: str | Path, preparation: Preparation, *, is_given: bool = False
+) -> tuple[str, str, Source, Preparation]:
     """A data set's name, cache key and source, and the preparation with splits resolved."""
+
+    def check_options(options: Sequence[str]) -> None:
+        if is_given:
+            _check_options(name, preparation, options)
+
     path = _find_path(source)
     if path is not None:
         name = (
             str(source) if source in NAMES else path.stem if path.is_file() else path.resolve().name
         )
-        where, opened = str(path.resolve()), _open_path(path, preparation)
+        where = str(path.resolve())
+        opened = _open_path(path, preparation, check_options)
     else:
         where = name = str(source)
         published = Source(name, lambda *_: list_published(name))
         opened = open_shapes(name, preparation) if name in SHAPES else published
+    check_options(opened.options)
     # Published results use all training images of a named set, so no val is drawn from it by
     # default.
     drawn = (
@@ -468,10 +459,31 @@ def _find_path(source: str | Path) -> Path | None:
     return path
 
 
-def _open_path(path: Path, preparation: Preparation) -> Source:
+def _check_options(name: str, preparation: Preparation, options: Sequence[str]) -> None:
+    """Raise ``DataError`` for fields that the source does not use."""
+    given = preparation.to_json()
+    unused = [field for field in OPTIONS if field in given and field not in options]
+    if not unused:
+        return
+    columns = [field for field in unused if field not in FOLDER_OPTIONS]
+    others = [field for field in unused if field in FOLDER_OPTIONS]
+    users = [f"{name_some(columns)} (for tables only)"] if columns else []
+    users += [f"{name_some(others)} (for folders and archives of images only)"] if others else []
+    raise DataError(f"{name} does not use {' or '.join(users)}. Leave out {' and '.join(unused)}.")
+
+
+def _open_path(
+    path: Path, preparation: Preparation, check_options: Callable[[Sequence[str]], None]
+) -> Source:
     for open_source in PATH_SOURCES:
         if source := open_source(path, preparation):
             return source
+    if is_archive(path):
+
+        def open_unpacked(folder: Path) -> Source:
+            return _open_path(folder, preparation, check_options)
+
+        return open_archive(path, open_unpacked, OPTIONS, check_options)
     raise DataError(
         f"{path} is not a folder and not a readable zip, tar, table (CSV, TSV, Parquet, JSON"
         f" lines), .npz or IDX file. Use one of these, or one of {', '.join(NAMES)}."

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from lamina.data.cache import keep_within_limit, read_shape
+from lamina.data.cache import read_shape
 from lamina.data.decoding import (
     BadImageError,
     DeepImageError,
@@ -333,12 +333,9 @@ def work() -> None:
 def start_array(path: Path, shape: tuple[int, ...]) -> int:
     """Write a .npy file's header and reserve its rows; return the first row's offset in bytes."""
     needed_bytes = math.prod(shape)
-    with path.open(
-        "wb"
-    ) as file:  # first, so that other processes count it; the disk allocates nothing yet
+    with path.open("wb") as file:  # the disk allocates nothing yet
         offset_bytes = _write_header(file, shape)
         file.truncate(offset_bytes + needed_bytes)
-    keep_within_limit(path.parent, needed_bytes)
     if needed_bytes > (free_bytes := shutil.disk_usage(path.parent).free):
         raise DataError(
             f"The decoded images need {needed_bytes / 1e9:.1f} GB, but {path.parent.parent} has"

@@ -267,7 +267,7 @@ def show_units(model: Model, train: Images) -> Markup:
     ]
     for path, responses in measure_responses(model, some.pixels, layers).items():
         numbers = rank_units(responses, some)[:SHOWN_UNITS]
-        units = inspect_units(model, path, responses, some, None, numbers)
+        units = inspect_units(responses, some, numbers)
         name, count = name_stage(model, path), responses.strengths.shape[1]
         field = "the whole image" if responses.field is None else f"{responses.field}"
         title = f"layer {name}: {len(units)} of {plural(count, 'unit', 'units')}"

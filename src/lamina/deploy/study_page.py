@@ -17,7 +17,7 @@ from lamina.studies.study import read_study
 
 FIGURES = {
     comparison.FIGURE: "difference of each experiment, with its intervals",
-    tuning.FIGURE: "values and scores of the trials",
+    tuning.FIGURE: "score of each trial by its values",
     tuning.IMPORTANCES: "which values distinguish the best trials",
 }
 

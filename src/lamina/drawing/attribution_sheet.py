@@ -42,37 +42,39 @@ def draw_attributions(
     _show(original, np.asarray(image), (width, height), "image")
     left, top, right, bottom = box
     if left > 0 or top > 0:
-        original.add_patch(
-            Rectangle((left, top), right - left, bottom - top, fill=False, color=COLORS[1], lw=1.5)
-        )
+        size = right - left, bottom - top
+        frame = Rectangle((left, top), *size, fill=False, color=COLORS[1], lw=1.5)
+        original.add_patch(frame)
         _write(original, "frame: the net's input", FAINT_INK)
     # Without negative values, no pixel is evidence against the target.
-    is_signed = any(values.min() < 0 for values, _ in maps.values())
+    if any(values.min() < 0 for values, _ in maps.values()):
+        lowest = -1.0
+        colors = "RdBu_r"
+        meaning = "red: evidence for, blue: evidence against"
+    else:
+        lowest = 0.0
+        colors = "viridis"
+        meaning = "brighter: more evidence"
     for axes, (method, (values, measured)) in zip(panels, maps.items(), strict=True):
         _show(axes, pale, (width, height), method)
         values = _average_blocks(values)
         strength, most = measure_strength(values)
-        low, colors = (-most, "RdBu_r") if is_signed else (0.0, "viridis")
-        smooth = "nearest" if max(height, width) <= 2 * max(values.shape) else "bilinear"
+        interpolation = "nearest"
+        if max(height, width) > 2 * max(values.shape):
+            interpolation = "bilinear"
         axes.imshow(
             values,
             cmap=colors,
-            vmin=low,
+            vmin=most * lowest,
             vmax=most,
             alpha=0.9 * strength,
             extent=(left, right, bottom, top),
-            interpolation=smooth,
+            interpolation=interpolation,
         )
         axes.set(xlim=(0, width), ylim=(height, 0))
         # A no-break space keeps a number and its % on one line.
-        _write(
-            axes,
-            textwrap.fill(str(measured).replace(" %", "\N{NO-BREAK SPACE}%"), LETTERS_A_LINE),
-            INK,
-        )
-    meaning = (
-        "red: evidence for, blue: evidence against" if is_signed else "brighter: more evidence"
-    )
+        text = str(measured).replace(" %", "\N{NO-BREAK SPACE}%")
+        _write(axes, textwrap.fill(text, LETTERS_A_LINE), INK)
     title = (
         f"{label(name)}: {label(predicted, LONGEST_PREDICTION)}\nMaps for {label(target)}"
         f" ({meaning})"
@@ -83,13 +85,12 @@ def draw_attributions(
 
 def _average_blocks(values: Float32[np.ndarray, "y x"]) -> Float32[np.ndarray, "v u"]:
     side = max(1, min(values.shape) // DRAWN_SIDE_PX)
-    places = (range(0, size, side) for size in values.shape)
-    rows, columns = (np.array(starts) for starts in places)
+    height, width = values.shape
+    rows = np.arange(0, height, side)
+    columns = np.arange(0, width, side)
     sums = np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
-    heights, widths = (
-        np.diff(starts, append=size)
-        for starts, size in zip((rows, columns), values.shape, strict=True)
-    )
+    heights = np.diff(rows, append=height)
+    widths = np.diff(columns, append=width)
     return sums / np.outer(heights, widths).astype(np.float32)
 
 

@@ -15,47 +15,45 @@ from lamina.insight.confusions import Confusion
 from lamina.targets import REGRESSION
 from lamina.text import shorten
 
-SIDES_PX = ((12, 128), (30, 96), (200, 64))
-"""Image side for sheets of up to N rows, as pairs (N, side); further rows are not drawn."""
+SIDES_PX = {12: 128, 30: 96, 200: 64}  # of an image, on sheets of up to so many rows
 COLUMNS = 8
-MOST_LABEL_ISSUES, MOST_PAIRS = 80, 10
+MOST_ROWS = 200
+MOST_LABEL_ISSUES = 80
+MOST_PAIRS = 10
 
 
 def build_contact_sheet(images: Images, samples: int) -> Image.Image:
     """A sheet of ``samples`` images of each class, label or number, numbers from low to high."""
-    chosen, counts, most = images.choose_samples(samples), images.target_counts(), SIDES_PX[-1][0]
-    names = list(chosen)
-    captions: dict[str, list[tuple[str, ...]]] = {name: [] for name in names}
-    if images.kind is REGRESSION:
-        columns = dict(zip(names, images.targets.T, strict=True))
-        captions = {
-            name: [(f"{columns[name][row]:.3g}",) for row in rows] for name, rows in chosen.items()
-        }
-    side = _choose_side(min(most, len(names)))
-    rows = [
-        SheetRow(
-            [make_tile(images.pixels[row], side) for row in chosen[name]],
-            captions[name],
-            shorten(name),
-            f"{counts[name]:,}" if counts else "low to high",
-        )
-        for name in names[:most]
-    ]
+    samples_by_name = images.choose_samples(samples)
+    counts = images.target_counts()
+    side = _choose_side(min(MOST_ROWS, len(samples_by_name)))
+    rows = []
+    for column, (name, chosen) in enumerate(samples_by_name.items()):
+        captions: list[tuple[str, ...]] = []
+        remark = "low to high"
+        if images.kind is REGRESSION:
+            captions = [(f"{images.targets[row, column]:.3g}",) for row in chosen]
+        if counts:
+            remark = f"{counts[name]:,}"
+        tiles = [make_tile(images.pixels[row], side) for row in chosen]
+        rows.append(SheetRow(tiles, captions, shorten(name), remark))
+        if len(rows) == MOST_ROWS:
+            break
     described = images.kind.describe([shorten(name) for name in images.target_names])
-    rest = f"and {len(names) - most:,} more, not drawn" if len(names) > most else ""
+    rest = _count_rest(len(samples_by_name) - len(rows))
     return lay_out(rows, f"{images.split}: {len(images):,} images, {described}", rest=rest)
 
 
-def build_label_issues_sheet(found: Sequence[tuple[Images, LabelIssue]], title: str) -> Image.Image:
+def build_label_issues_sheet(
+    issues: Sequence[tuple[Images, LabelIssue]], title: str
+) -> Image.Image:
     """A sheet of the first label issues: each image with its given and likely label and score."""
-    drawn = found[:MOST_LABEL_ISSUES]
-    tiles = [
-        make_tile(images.pixels[label_issue.row], SIDES_PX[0][1]) for images, label_issue in drawn
-    ]
-    captions = [
-        (shorten(one.given), f"→ {shorten(one.likely)}", f"{one.score:.2f}") for _, one in drawn
-    ]
-    rest = f"and {len(found) - len(drawn):,} more, not drawn" if len(found) > len(drawn) else ""
+    tiles = []
+    captions = []
+    for images, issue in issues[:MOST_LABEL_ISSUES]:
+        tiles.append(make_tile(images.pixels[issue.row], _choose_side(1)))
+        captions.append((shorten(issue.given), f"→ {shorten(issue.likely)}", f"{issue.score:.2f}"))
+    rest = _count_rest(len(issues) - len(tiles))
     return lay_out(break_rows(tiles, captions, COLUMNS), title, rest=rest)
 
 
@@ -73,19 +71,18 @@ def build_hard_sheet(
     )
     rows = [replace(first, name="largest losses", remark="target → prediction"), *more]
     for pair, rows_of_images in pairs[:MOST_PAIRS]:
-        low, high = 100 * pair.interval.low, 100 * pair.interval.high
+        low = 100 * pair.interval.low
+        high = 100 * pair.interval.high
         tiles = [make_tile(images.pixels[row], side) for images, row in rows_of_images[:COLUMNS]]
         name = f"{shorten(pair.target)} → {shorten(str(pair.predicted))}"
-        rows.append(
-            SheetRow(
-                tiles, (), name, f"{len(pair.rows):,} of {pair.images:,}: {low:.1f} to {high:.1f} %"
-            )
-        )
-    rest = (
-        f"and {len(pairs) - MOST_PAIRS:,} more pairs, not drawn" if len(pairs) > MOST_PAIRS else ""
-    )
-    return lay_out(rows, title, rest=rest)
+        remark = f"{len(pair.rows):,} of {pair.images:,}: {low:.1f} to {high:.1f} %"
+        rows.append(SheetRow(tiles, (), name, remark))
+    return lay_out(rows, title, rest=_count_rest(len(pairs) - MOST_PAIRS, " pairs"))
+
+
+def _count_rest(count: int, noun: str = "") -> str:
+    return f"and {count:,} more{noun}, not drawn" if count > 0 else ""
 
 
 def _choose_side(rows: int) -> int:
-    return next(side for most, side in SIDES_PX if rows <= most)
+    return next(side for most, side in SIDES_PX.items() if rows <= most)

@@ -40,38 +40,39 @@ def draw_curves(
     A single history also gets the panels of its layers. If it has one epoch, bars replace the
     curves, and the layers' panels go from the first layer to the last.
     """
-    claimed, reports = claimed or {}, reports or {}
-    rows = [row for histories in curves.values() for history in histories for row in history]
-    has_one_history = sum(map(len, curves.values())) == 1
-    has_layers = has_one_history and any("layers" in row for row in rows)
-    has_bars = has_one_history and len(rows) == 1
-    top_inches = 2.2 if has_bars else 5.0
-    figure = new_figure(11, top_inches + 6 * has_layers)
-    grid = figure.add_gridspec(
-        3 if has_layers else 1, 6, height_ratios=(top_inches, 3, 3) if has_layers else (1,)
-    )
+    claimed = claimed or {}
+    reports = reports or {}
+    histories = [history for seeds in curves.values() for history in seeds]
+    rows = [row for history in histories for row in history]
+    has_layers = len(histories) == 1 and any("layers" in row for row in rows)
+    has_bars = len(histories) == 1 and len(rows) == 1
+    heights = [2.2 if has_bars else 5.0]
+    if has_layers:
+        heights += [3.0, 3.0]
+    figure = new_figure(11, sum(heights))
+    grid = figure.add_gridspec(len(heights), 6, height_ratios=heights)
     panels = [figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])]
     if has_bars:
-        _draw_bars(
-            figure, panels, rows[0], score, next(iter(curves)), next(iter(reports.values()), ())[:1]
-        )
+        (net_name,) = curves
+        _draw_bars(figure, panels, rows[0], score, net_name, reports.get(net_name, ())[:1])
     else:
         _draw_epochs(figure, panels, curves, score, claimed, reports)
     if has_layers:
         below = [
-            figure.add_subplot(grid[1 + place // 3, 2 * (place % 3) : 2 * (place % 3) + 2])
-            for place in range(6)
+            figure.add_subplot(grid[row, column : column + 2])
+            for row in (1, 2)
+            for column in (0, 2, 4)
         ]
         draw_layers(figure, below, rows)
         panels += below
-    for axes in panels[2 * has_bars :]:
-        axes.set_xlabel("layer, from first to last" if has_bars else "epoch", color=INK)
-        axes.grid(color=GRID)
-        if not has_bars:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            axes.set_xlim(0.5, max((row["epoch"] for row in rows), default=1) + 0.5)
+    last = max((row["epoch"] for row in rows), default=1)
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
+        if not has_bars:
+            axes.set_xlabel("epoch", color=INK)
+            axes.grid(color=GRID)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.set_xlim(0.5, last + 0.5)
     return figure
 
 
@@ -83,40 +84,42 @@ def _draw_epochs(
     claimed: Mapping[str, float],
     reports: Mapping[str, Sequence[Report]],
 ) -> None:
-    rows = [row for histories in curves.values() for history in histories for row in history]
     colors = dict(zip(curves, itertools.cycle(COLORS), strict=False))
-    for axes, quantity in zip(panels, (score.name, "loss"), strict=True):
-        for net_name, histories in curves.items():
-            for column, style in ((f"train_{quantity}", "--"), (f"val_{quantity}", "-")):
-                _draw_seeds(
-                    axes,
-                    [_read_series(history, column) for history in histories],
-                    colors[net_name],
-                    style,
-                )
-            for history, report in zip(histories, reports.get(net_name, ()), strict=False):
-                last = max((row["epoch"] for row in history), default=1)
-                value = report.loss if quantity == "loss" else report.score.value
-                axes.plot(
-                    last, value, color=colors[net_name], marker="D", linestyle="", clip_on=False
-                )
-        axes.set_title(quantity.replace("_", " "), loc="left", color=INK)
-    score_axes = panels[0]
+    has_curves = False
+    has_val = False
+    splits: set[str] = set()
+    score_axes, loss_axes = panels
+    for net_name, histories in curves.items():
+        color = colors[net_name]
+        for axes, quantity in ((score_axes, score.name), (loss_axes, "loss")):
+            trained = [_read_series(history, f"train_{quantity}") for history in histories]
+            _draw_seeds(axes, trained, color, "--")
+            val = [_read_series(history, f"val_{quantity}") for history in histories]
+            _draw_seeds(axes, val, color, "-")
+            if axes is score_axes:
+                has_curves |= any([*trained, *val])
+        for history, report in zip(histories, reports.get(net_name, ()), strict=False):
+            last = max((row["epoch"] for row in history), default=1)
+            for axes, value in ((score_axes, report.score.value), (loss_axes, report.loss)):
+                axes.plot(last, value, color=color, marker="D", linestyle="", clip_on=False)
+            splits.add(report.split)
+        has_val |= any(f"val_{score.name}" in row for history in histories for row in history)
+    score_axes.set_title(score.name.replace("_", " "), loc="left", color=INK)
+    loss_axes.set_title("loss", loc="left", color=INK)
     for net_name, value in claimed.items():
         score_axes.axhline(value, color=colors[net_name], linestyle=":", linewidth=1.5)
     if score.is_fraction:
         limit_fraction(score_axes)
-        columns = f"train_{score.name}", f"val_{score.name}"
-        if not any(row.get(column) is not None for row in rows for column in columns):
+        if not has_curves:
             score_axes.set_ylim(0, 1)  # final scores only: a close-up would show nothing
         score_axes.yaxis.set_major_formatter(percent_formatter())
 
     keys = _list_nets(colors)
     keys.append(Line2D([], [], color=INK, linestyle="--", label="training images"))
-    if any(f"val_{score.name}" in row for row in rows):
+    if has_val:
         keys.append(Line2D([], [], color=INK, label="val images"))
-    if splits := sorted({report.split for several in reports.values() for report in several}):
-        text = f"{' and '.join(splits)} images, after the last epoch"
+    if splits:
+        text = f"{' and '.join(sorted(splits))} images, after the last epoch"
         keys.append(Line2D([], [], color=INK, marker="D", linestyle="", label=text))
     if claimed:
         keys.append(Line2D([], [], color=INK, linestyle=":", label="claimed"))
@@ -131,31 +134,28 @@ def _draw_bars(
     net_name: str,
     final: Sequence[Report],
 ) -> None:
-    for axes, quantity in zip(panels, (score.name, "loss"), strict=True):
-        bars = {
-            name: row[column]
-            for name, column in (("train", f"train_{quantity}"), ("val", f"val_{quantity}"))
-            if row.get(column) is not None
-        }
-        bars |= {one.split: one.loss if quantity == "loss" else one.score.value for one in final}
+    score_axes, loss_axes = panels
+    for axes, quantity in ((score_axes, score.name), (loss_axes, "loss")):
+        values = {split: row.get(f"{split}_{quantity}") for split in ("train", "val")}
+        for report in final:
+            values[report.split] = report.score.value if axes is score_axes else report.loss
+        bars = {split: value for split, value in values.items() if value is not None}
         drawn = axes.barh(list(bars), list(bars.values()), height=0.6, color=COLORS[0])
-        is_fraction = quantity != "loss" and score.is_fraction
-        texts = [
-            f"{100 * value:.1f} %" if is_fraction else f"{value:.4g}" for value in bars.values()
-        ]
+        texts = [f"{value:.4g}" for value in bars.values()]
+        if axes is score_axes and score.is_fraction:
+            texts = [f"{100 * value:.1f} %" for value in bars.values()]
         axes.bar_label(drawn, texts, padding=4, color=INK, fontsize=9)
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.tick_params(axis="y", length=0)
         axes.set_title(quantity.replace("_", " "), loc="left", color=INK)
-        if is_fraction:
-            axes.set_xlim(0, 1.12)
-            axes.set_xticks(np.arange(0, 1.01, 0.2))
-            axes.spines["bottom"].set_bounds(0, 1)  # beyond is space for the values
-            axes.xaxis.set_major_formatter(percent_formatter())
-    figure.legend(
-        handles=_list_nets({net_name: COLORS[0]}), loc="outside upper left", frameon=False
-    )
+    if score.is_fraction:
+        score_axes.set_xlim(0, 1.12)
+        score_axes.set_xticks(np.arange(0, 1.01, 0.2))
+        score_axes.spines["bottom"].set_bounds(0, 1)  # beyond is space for the values
+        score_axes.xaxis.set_major_formatter(percent_formatter())
+    keys = _list_nets({net_name: COLORS[0]})
+    figure.legend(handles=keys, loc="outside upper left", frameon=False)
 
 
 def _list_nets(colors: Mapping[str, str]) -> list[Line2D]:
@@ -171,28 +171,13 @@ def _read_series(history: History, column: str) -> dict[int, float]:
 
 
 def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], color: str, style: str) -> None:
-    epochs = sorted(set.intersection(*map(set, seeds))) if seeds else []
-    means = [statistics.fmean(series[epoch] for series in seeds) for epoch in epochs]
     if len(seeds) > 1:
         for series in seeds:
-            axes.plot(
-                list(series),
-                list(series.values()),
-                color=color,
-                linestyle=style,
-                linewidth=0.7,
-                alpha=0.45,
-            )
-    # A single epoch is drawn as a point, hollow instead of dashed.
-    marker = "o" if len(epochs) == 1 else None
-    fill = color if style == "-" else "white"
-    axes.plot(
-        epochs,
-        means,
-        color=color,
-        linestyle=style,
-        linewidth=2.2,
-        marker=marker,
-        markerfacecolor=fill,
-        clip_on=False,
-    )
+            values = list(series.values())
+            axes.plot(list(series), values, color=color, linestyle=style, linewidth=0.7, alpha=0.45)
+    epochs = sorted(set.intersection(*map(set, seeds))) if seeds else []
+    means = [statistics.fmean(series[epoch] for series in seeds) for epoch in epochs]
+    (line,) = axes.plot(epochs, means, color=color, linestyle=style, linewidth=2.2, clip_on=False)
+    if len(epochs) == 1:  # a point, hollow instead of dashed
+        line.set_marker("o")
+        line.set_markerfacecolor(color if style == "-" else "white")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,11 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from lamina.drawing.style import FAINT_INK, INK, label, percent_formatter
+from lamina.drawing.style import FAINT_INK, GRID, INK, label, percent_formatter
 
-MOST_NAMED, MOST_TICKS = 14, 8  # of more layers, only some are named
+# of more layers, only some are named
+MOST_NAMED = 14
+MOST_TICKS = 8
 NARROW = 10.0  # ratio of the ends of a logarithmic axis, up to which its ticks are evenly spaced
 WIDE = 10_000.0  # ratio from which the ticks are powers of ten
 NOTHING = "not measured"
@@ -33,38 +36,28 @@ PANELS = (
 def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[str, Any]]) -> None:
     """Draw a history's ``layers`` in six panels and a color bar, by epoch or, for one, by layer."""
     # Partly measured epochs lack some layers.
-    lists = sorted(
-        (row["layers"]["names"] for row in rows if "layers" in row), key=len, reverse=True
-    )
-    names = list(dict.fromkeys(name for listed in lists for name in listed))
+    lists = [row["layers"]["names"] for row in rows if "layers" in row]
+    lists.sort(key=len, reverse=True)
+    names = list(dict.fromkeys(itertools.chain(*lists)))
     # Yellow, the end of the scale, is too pale for lines.
     shades = colormaps["viridis"](np.linspace(0, 0.9, len(names)))
     colors = dict(zip(names, shades, strict=True))
     for axes, (column, title, empty) in zip(panels, PANELS, strict=True):
         drawn = read_series(rows, column)
         if len(rows) == 1:
-            values = [drawn[name][rows[0]["epoch"]] for name in names if name in drawn]
-            axes.plot(
-                [names.index(name) for name in names if name in drawn],
-                values,
-                color=FAINT_INK,
-                linewidth=1,
-            )
-            ticks = range(0, len(names), -(-len(names) // MOST_TICKS))
-            axes.set_xlim(-0.5, len(names) - 0.5)
-            axes.set_xticks(ticks, [_find_number(names[place], place) for place in ticks])
-        for name, series in drawn.items():
-            marker = "o" if len(series) == 1 else None
-            places = [names.index(name)] if len(rows) == 1 else list(series)
-            axes.plot(
-                places,
-                [*series.values()],
-                color=colors[name],
-                linewidth=1.3,
-                marker=marker,
-                markersize=4,
-                clip_on=False,
-            )
+            _draw_by_layer(axes, names, drawn, colors)
+        else:
+            for name, series in drawn.items():
+                (line,) = axes.plot(
+                    list(series),
+                    list(series.values()),
+                    color=colors[name],
+                    linewidth=1.3,
+                    markersize=4,
+                    clip_on=False,
+                )
+                if len(series) == 1:
+                    line.set_marker("o")
         if not drawn:
             axes.text(
                 0.5, 0.5, empty, transform=axes.transAxes, ha="center", color=FAINT_INK, fontsize=9
@@ -79,17 +72,34 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
             axes.yaxis.set_major_formatter(percent_formatter())
         axes.set_title(title, loc="left", color=INK, fontsize=10)
 
-    shown = ScalarMappable(
-        BoundaryNorm([place - 0.5 for place in range(len(names) + 1)], len(names))
-    )
-    shown.set_cmap(ListedColormap(shades))
-    bar = figure.colorbar(shown, ax=list(panels), aspect=40, fraction=0.03, pad=0.01)
+    borders = np.arange(len(names) + 1) - 0.5
+    scale = ScalarMappable(BoundaryNorm(borders, len(names)), ListedColormap(shades))
+    bar = figure.colorbar(scale, ax=list(panels), aspect=40, fraction=0.03, pad=0.01)
     step = -(-len(names) // MOST_NAMED)
     bar.set_ticks(range(0, len(names), step), labels=[label(name) for name in names[::step]])
     bar.ax.invert_yaxis()
     bar.ax.minorticks_off()
     bar.ax.tick_params(length=0, labelsize=8)
     bar.outline.set_visible(False)
+
+
+def _draw_by_layer(
+    axes: Axes,
+    names: Sequence[str],
+    drawn: Mapping[str, Mapping[int, float]],
+    colors: Mapping[str, Any],
+) -> None:
+    """A point for each layer, from the first to the last, for the only epoch."""
+    places = [place for place, name in enumerate(names) if name in drawn]
+    values = [next(iter(drawn[names[place]].values())) for place in places]
+    axes.plot(places, values, color=FAINT_INK, linewidth=1)
+    for place, value in zip(places, values, strict=True):
+        axes.plot(place, value, "o", color=colors[names[place]], markersize=4, clip_on=False)
+    ticks = range(0, len(names), -(-len(names) // MOST_TICKS))
+    axes.grid(color=GRID)
+    axes.set_xlabel("layer, from first to last", color=INK)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_xticks(ticks, [_find_number(names[place], place) for place in ticks])
 
 
 def _find_number(name: str, place: int) -> str:
@@ -104,9 +114,12 @@ def _scale_by_logarithm(axes: Axes) -> None:
     low, high = axes.get_ylim()
     if high < 1.01 * low:
         axes.set_ylim(low / 2, 2 * high)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if high > WIDE * low else (1, 2, 5)))
-    if high < NARROW * low:
+    if high > WIDE * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1,)))
+    elif high < NARROW * low:
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    else:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
 

@@ -10,7 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lamina.drawing.style import FAINT_INK, INK, font_file
 
-MARGIN_PX, GAP_PX, TEXT_PX = 24, 6, 17
+MARGIN_PX = 24
+GAP_PX = 6
+TEXT_PX = 17
 LEAST_WIDTH_PX = 480  # leaves space for the remarks
 FRAME = "#d8d8d8"
 
@@ -29,46 +31,40 @@ def lay_out(rows: Sequence[SheetRow], title: str, remark: str = "", rest: str = 
     """Draw rows of tiles under a title and a wrapped remark; ``rest`` says what is left out."""
     tiles = [tile for row in rows for tile in row.tiles]
     texts = [text for row in rows for caption in row.captions for text in caption]
-    written = "".join([title, remark, rest, *texts, *(row.name + row.remark for row in rows)])
-    font, small, title_font = (
-        load_font(round(TEXT_PX * scale), written) for scale in (1, 0.8, 1.3)
-    )
+    names = [row.name for row in rows]
+    counts = [row.remark for row in rows]
+    written = "".join([title, remark, rest, *texts, *names, *counts])
+    font = load_font(TEXT_PX, written)
+    small = load_font(round(TEXT_PX * 0.8), written)
+    title_font = load_font(round(TEXT_PX * 1.3), written)
     cell_height = max((tile.height for tile in tiles), default=0)
-    cell_width = max(
-        [0, *(tile.width for tile in tiles), *(ceil(small.getlength(text)) for text in texts)]
-    )
-    name_width = max(
-        (
-            ceil(own.getlength(text))
-            for row in rows
-            for own, text in ((font, row.name), (small, row.remark))
-        ),
-        default=0,
-    )
-    row_height = max(cell_height, 2 * TEXT_PX + 6 if name_width else 0) + GAP_PX
-    heights = [
-        row_height + max((len(caption) * TEXT_PX + 4 for caption in row.captions), default=0)
-        for row in rows
-    ]
-    left = MARGIN_PX + (name_width + MARGIN_PX if name_width else 0)
+    cell_width = max(_measure_width(texts, small), *(tile.width for tile in tiles), 0)
+    name_width = max(_measure_width(names, font), _measure_width(counts, small))
+    left = MARGIN_PX
+    row_height = cell_height + GAP_PX
+    if name_width:
+        left += name_width + MARGIN_PX
+        row_height = max(cell_height, 2 * TEXT_PX + 6) + GAP_PX
+    heights = []
+    for row in rows:
+        caption_heights = [len(caption) * TEXT_PX + 4 for caption in row.captions]
+        heights.append(row_height + max(caption_heights, default=0))
     columns = max((len(row.tiles) for row in rows), default=0)
     width = max(
         left + columns * (cell_width + GAP_PX),
-        MARGIN_PX + ceil(title_font.getlength(title)),
+        MARGIN_PX + _measure_width([title], title_font),
         LEAST_WIDTH_PX,
     )
     remarks = _wrap(remark, small, width - MARGIN_PX)
     top = MARGIN_PX + (2 + len(remarks)) * TEXT_PX
     rest_height = 2 * TEXT_PX if rest else 0
-    sheet = Image.new(
-        "RGB", (width + MARGIN_PX, top + sum(heights) + rest_height + MARGIN_PX), "white"
-    )
+    height = top + sum(heights) + rest_height
+    sheet = Image.new("RGB", (width + MARGIN_PX, height + MARGIN_PX), "white")
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN_PX, MARGIN_PX), title, INK, title_font, anchor="lm")
     for line, text in enumerate(remarks):
-        pen.text(
-            (MARGIN_PX, MARGIN_PX + (1.4 + line) * TEXT_PX), text, FAINT_INK, small, anchor="lm"
-        )
+        start = MARGIN_PX, MARGIN_PX + (1.4 + line) * TEXT_PX
+        pen.text(start, text, FAINT_INK, small, anchor="lm")
     y = top
     for row, height in zip(rows, heights, strict=True):
         middle = y + cell_height / 2
@@ -78,12 +74,17 @@ def lay_out(rows: Sequence[SheetRow], title: str, remark: str = "", rest: str = 
             x = left + column * (cell_width + GAP_PX) + (cell_width - tile.width) // 2
             pen.rectangle((x - 1, y - 1, x + tile.width, y + tile.height), outline=FRAME)
             sheet.paste(tile, (x, y))
-            for line, text in enumerate(row.captions[column] if row.captions else ()):
-                place = (x + tile.width / 2, y + cell_height + 4 + line * TEXT_PX)
-                pen.text(place, text, INK, small, anchor="ma")
+            if row.captions:
+                for line, text in enumerate(row.captions[column]):
+                    place = x + tile.width / 2, y + cell_height + 4 + line * TEXT_PX
+                    pen.text(place, text, INK, small, anchor="ma")
         y += height
     pen.text((left, y + rest_height / 2), rest, FAINT_INK, font, anchor="lm")
     return sheet
+
+
+def _measure_width(texts: Sequence[str], font: ImageFont.FreeTypeFont) -> int:
+    return max((ceil(font.getlength(text)) for text in texts), default=0)
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, most_px: int) -> list[str]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, FontProperties, findfont, fontManager, get_font
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
@@ -21,12 +24,27 @@ from lamina.text import LONGEST_NAME, shorten
 # Safe for color-blind readers (Okabe and Ito, Color universal design, 2008), without the yellow,
 # too pale for lines.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-INK, FAINT_INK, GRID = "#222222", "#8a8a8a", "#e6e6e6"
+INK = "#222222"
+FAINT_INK = "#8a8a8a"
+GRID = "#e6e6e6"
 DOTS_PER_INCH = 150
 
 
 class Chart(Figure):
     """A figure that notebooks show although pyplot did not create it."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw with fonts for all letters, if there are any, without a change of ``rcParams``."""
+        for axes in self.axes:
+            axes.get_xticklabels()  # creates them
+            axes.get_yticklabels()
+        texts = self.findobj(Text)
+        lines = [line for text in texts for line in text.get_text().splitlines()]
+        families = _find_families("".join(lines))
+        for text in texts:
+            text.set_fontfamily(families)
+        with matplotlib.rc_context({"font.family": families}):
+            super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         return encode_png(self)
@@ -56,38 +74,52 @@ def encode_png(figure: Figure | Image.Image) -> bytes:
 
 def label(name: str, longest: int = LONGEST_NAME) -> str:
     """A shortened name for matplotlib: ``?`` for letters without a font, and ``$`` escaped."""
-    families = matplotlib.rcParams["font.family"]
-    fonts = [findfont(FontProperties(family=[family])) for family in families]
     shown = shorten(name, longest)
-    missing = {
-        letter for letter in shown if not any(ord(letter) in _letters(font) for font in fonts)
-    }
-    if missing and (font := _find_font(frozenset(map(ord, missing)))):
-        # the list of fallbacks for letters
-        matplotlib.rcParams["font.family"] = [*families, font.name]
-        missing = {letter for letter in missing if ord(letter) not in _letters(font.fname)}
+    missing = _find_missing(shown, _find_families(shown))
     return "".join("?" if letter in missing else letter for letter in shown).replace("$", r"\$")
+
+
+def _find_families(text: str) -> list[str]:
+    """The user's font families, and installed fonts for the letters they lack."""
+    families: list[str] = list(matplotlib.rcParams["font.family"])
+    missing = frozenset(map(ord, _find_missing(text, families)))
+    while missing and (font := _find_font(missing)):
+        families.append(font.name)
+        missing -= _letters(font.fname)
+    return families
+
+
+def _find_missing(text: str, families: Sequence[str]) -> set[str]:
+    """The letters of ``text`` that no font of these families has."""
+    fonts = [findfont(FontProperties(family=[family])) for family in families]
+    letters = frozenset[int]().union(*(_letters(font) for font in fonts))
+    return {letter for letter in text if ord(letter) not in letters}
 
 
 def font_file(text: str) -> str:
     """A font for images: matplotlib's own, or an installed font with more of the letters."""
     shipped = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
-    missing = frozenset(map(ord, text)) - _letters(shipped)
-    font = _find_font(frozenset(map(ord, text)) - {10}) if missing else None
-    return font.fname if font else shipped
+    letters = frozenset(map(ord, text)) - {10}
+    if letters <= _letters(shipped):
+        return shipped
+    font = _find_font(letters)
+    return shipped if font is None else font.fname
 
 
 @cache
 def _find_font(letters: frozenset[int]) -> FontEntry | None:
     """The first installed font with most of these letters; ``None`` if none has any."""
     # The font of last resort, which matplotlib ships, has a box for each letter of all scripts.
-    fonts = [
-        font
-        for font in fontManager.ttflist
-        if font.style == "normal" and "Last Resort" not in font.name
-    ]
-    found = max(fonts, key=lambda font: len(letters & _letters(font.fname)), default=None)
-    return found if found and letters & _letters(found.fname) else None
+    best = None
+    most = 0
+    for font in fontManager.ttflist:
+        if font.style != "normal" or "Last Resort" in font.name:
+            continue
+        count = len(letters & _letters(font.fname))
+        if count > most:
+            best = font
+            most = count
+    return best
 
 
 @cache

@@ -15,10 +15,10 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from lamina.data.decoding import InputFormat
+from lamina.data.image_inputs import Chunk, ImageLike, decode_ahead, list_images
 from lamina.data.preparation import Resize
 from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, check_type, escape, plural
-from lamina.evaluation.image_files import Chunk, ImageLike, decode_ahead, list_images
 from lamina.evaluation.outputs import check_finite
 from lamina.markup import Markup, card, image, note, short_table, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION

@@ -11,7 +11,6 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import product
 from math import ceil, prod
 from typing import Any
 
@@ -30,9 +29,9 @@ from lamina.training.model import PREDICTED_PIXELS, Model, check_input, eval_mod
 from lamina.training.randomness import seeded
 from lamina.training.task import Task
 
-STEPS, CONTROL_STEPS = 32, 12
-"""Steps of integrated gradients in commands and servers: for a map, and for the maps of random
-weights."""
+# of integrated gradients in commands and servers
+STEPS = 32  # for a map
+CONTROL_STEPS = 12  # for the maps of random weights
 # differentiated at once: a backward pass keeps the outputs of all layers
 GRADIENT_PIXELS = 100 * 32 * 32
 
@@ -78,31 +77,36 @@ def occlusion(
     side = window_side_px(height, width)
     window = window_px or (side, side)
     stride = stride_px or (max(1, window[0] // 2), max(1, window[1] // 2))
-    rows, columns = (
-        [
-            slice(start, start + length)
-            for start in range(0, step * ceil(max(0, size - length) / step) + 1, step)
-        ]
-        for size, length, step in zip((height, width), window, stride, strict=True)
-    )
-    places = list(product(rows, columns))
-    total, covers = np.zeros(pixels.shape[:3]), np.zeros((height, width))
-    with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, cover):
+    windows = [
+        (rows, columns)
+        for rows in _cut(height, window[0], stride[0])
+        for columns in _cut(width, window[1], stride[1])
+    ]
+    totals = np.zeros(pixels.shape[:3])
+    with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, color):
         outputs = torch.from_numpy(targets).to(model.device)
         before = pick(model.body(inputs), outputs)
-        for image, chunk in product(
-            range(len(pixels)), _chunks(len(places), PREDICTED_PIXELS // (height * width))
-        ):
-            chosen = places[chunk]
-            covered = inputs[image].expand(len(chosen), *inputs.shape[1:]).clone()
-            for row, place in zip(covered, chosen, strict=True):
-                row[:, *place] = cover
-            after = pick(model.body(covered), outputs[image].expand(len(chosen)))
-            for place, fall in zip(chosen, (before[image] - after).tolist(), strict=True):
-                total[image][place] += fall
-    for place in places:
-        covers[place] += 1
-    return np.divide(total, covers, out=np.zeros_like(total), where=covers > 0).astype(np.float32)
+        for row, image in enumerate(inputs):
+            for chunk in _chunks(len(windows), PREDICTED_PIXELS // (height * width)):
+                chosen = windows[chunk]
+                covered = image.expand(len(chosen), *image.shape).clone()
+                for copy, window_slices in zip(covered, chosen, strict=True):
+                    copy[:, *window_slices] = color
+                after = pick(model.body(covered), outputs[row].expand(len(chosen)))
+                falls = (before[row] - after).tolist()
+                for window_slices, fall in zip(chosen, falls, strict=True):
+                    totals[row][window_slices] += fall
+    counts = np.zeros((height, width))
+    for window_slices in windows:
+        counts[window_slices] += 1
+    maps = np.divide(totals, counts, out=np.zeros_like(totals), where=counts > 0)
+    return maps.astype(np.float32)
+
+
+def _cut(size: int, length: int, step: int) -> list[slice]:
+    """Slices of ``length`` that cover a side of an image."""
+    starts = range(0, step * ceil(max(0, size - length) / step) + 1, step)
+    return [slice(start, start + length) for start in starts]
 
 
 def integrated_gradients(
@@ -151,10 +155,8 @@ def integrated_gradients(
     places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 to 1
     maps = np.empty(pixels.shape[:3], np.float32)
     with torch.enable_grad(), float_inputs(model, pixels, baseline) as (inputs, empty):
-        fractions, shares = (
-            inputs.new_tensor(values).view(-1, 1, 1, 1)
-            for values in ((1 + places) / 2, weights / 2)
-        )
+        fractions = inputs.new_tensor((1 + places) / 2).view(-1, 1, 1, 1)
+        shares = inputs.new_tensor(weights / 2).view(-1, 1, 1, 1)
         for number, target in enumerate(targets.tolist()):
             difference = inputs[number] - empty
             mean_gradient = torch.zeros_like(difference)
@@ -229,21 +231,16 @@ def grad_cam(
 def _check(
     model: Model, pixels: Any, targets: Any
 ) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]]:
-    pixels, found, outputs = (
-        check_input(model, pixels, "pixels"),
-        to_array(targets, "targets"),
-        model.task.outputs,
-    )
-    if (
-        found.shape != (len(pixels),)
-        or found.dtype.kind not in "iu"
-        or not ((found >= 0) & (found < outputs)).all()
-    ):
+    pixels = check_input(model, pixels, "pixels")
+    indices = to_array(targets, "targets")
+    outputs = model.task.outputs
+    is_fit = indices.shape == (len(pixels),) and indices.dtype.kind in "iu"
+    if not is_fit or not ((indices >= 0) & (indices < outputs)).all():
         raise DataError(
-            f"targets is {reprlib.repr(found.tolist())}; it must contain the index of an output,"
+            f"targets is {reprlib.repr(indices.tolist())}; it must contain the index of an output,"
             f" from 0 to {outputs - 1}, for each of {len(pixels)} images."
         )
-    return pixels, found.astype(np.int64)
+    return pixels, indices.astype(np.int64)
 
 
 def measure_strength(
@@ -267,12 +264,11 @@ def choose_target(task: Task, logits: Float[np.ndarray, " k"]) -> int:
 def find_spatial_layer(model: Model) -> str | None:
     """The module path of the last layer whose output has channels and several positions, if any."""
     paths = module_paths(model) or [path for path, _ in model.named_modules() if path]
-    spatial = [
-        path
-        for path, shape in call_order(model, paths).items()
-        if len(shape) == 3 and prod(shape[1:]) > 1
-    ]
-    return spatial[-1] if spatial else None
+    last = None
+    for path, shape in call_order(model, paths).items():
+        if len(shape) == 3 and prod(shape[1:]) > 1:
+            last = path
+    return last
 
 
 def window_side_px(height: int, width: int) -> int:
@@ -290,11 +286,9 @@ def float_inputs(
     """The normalized images and the normalized baseline color, with the model in eval mode."""
     with eval_mode(model), seeded(0, model.device):
         inputs = model.normalize(torch.from_numpy(pixels).to(model.device))
-        color, mean, std = (
-            torch.tensor(values, dtype=torch.float64)
-            for values in (baseline or model.mean, model.mean, model.std)
-        )
-        yield inputs, ((color - mean) / std).to(inputs).view(-1, 1, 1)
+        color = np.array(baseline or model.mean, np.float64)
+        normalized = (color - np.array(model.mean)) / np.array(model.std)
+        yield inputs, inputs.new_tensor(normalized).view(-1, 1, 1)
 
 
 def _chunks(count: int, size: int) -> list[slice]:

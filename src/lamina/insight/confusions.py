@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
+from torch.nn import functional
 
 from lamina.evaluation.intervals import Interval, wilson_interval
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Targets
@@ -31,10 +33,18 @@ def measure_losses(
     """Each image's loss, without label smoothing; for numbers, mean squared standardized error."""
     if not len(logits):
         return np.empty(0)
-    measure = torch.vmap(lambda one, target: task.loss(one[None], target[None]))
-    return np.asarray(
-        measure(torch.from_numpy(logits).double(), torch.from_numpy(np.array(targets))).numpy()
-    )
+    predicted = torch.from_numpy(logits).double()
+    prepared = task.prepare(torch.from_numpy(np.array(targets)), predicted.dtype)
+    if task.kind is SINGLE_LABEL:
+        losses = functional.cross_entropy(predicted, prepared, reduction="none")
+    elif task.kind is REGRESSION:
+        losses = functional.mse_loss(predicted, prepared, reduction="none").mean(dim=1)
+    else:
+        losses = functional.binary_cross_entropy_with_logits(
+            predicted, prepared, reduction="none"
+        ).mean(dim=1)
+    values: Float[np.ndarray, " n"] = losses.numpy()
+    return values
 
 
 def find_confusions(
@@ -43,89 +53,92 @@ def find_confusions(
     """The classes with errors, and the confused pairs, by descending lower confidence bound."""
     if task.kind is REGRESSION:
         return (), ()
-    classes, pairs = [], []
-    for names, predicted, truth, losses in _split_columns(task, logits, targets):
-        order = np.argsort(-losses, kind="stable")
-        order = order[predicted[order] != truth[order]]
-        sizes = np.bincount(truth, minlength=len(names)).tolist()
-        for rows in _group(order, truth[order]):
-            own = truth[rows[0]]
-            classes.append(_confuse(names[own], None, rows, sizes[own]))
-        for rows in _group(order, truth[order] * len(names) + predicted[order]):
-            own = truth[rows[0]]
-            pairs.append(_confuse(names[own], names[predicted[rows[0]]], rows, sizes[own]))
-    return _rank(classes), _rank(pairs)
+    of_classes = []
+    of_pairs = []
+    for problem in _split_columns(task, logits, targets):
+        order = np.argsort(-problem.losses, kind="stable")
+        errors = order[problem.predicted[order] != problem.truth[order]]
+        truth = problem.truth[errors]
+        sizes = np.bincount(problem.truth, minlength=len(problem.classes)).tolist()
+        for rows in _group(errors, truth):
+            target = problem.truth[rows[0]]
+            of_classes.append(_count(problem.classes[target], None, rows, sizes[target]))
+        keys = truth * len(problem.classes) + problem.predicted[errors]
+        for rows in _group(errors, keys):
+            target = problem.truth[rows[0]]
+            predicted = problem.classes[problem.predicted[rows[0]]]
+            of_pairs.append(_count(problem.classes[target], predicted, rows, sizes[target]))
+    return _rank(of_classes), _rank(of_pairs)
 
 
 def find_cells(
     task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
 ) -> list[tuple[tuple[str, ...], dict[tuple[int, int], Int64[np.ndarray, " m"]]]]:
     """For classes or each label: names, and rows by true and predicted class, by falling loss."""
-    found: list[tuple[tuple[str, ...], dict[tuple[int, int], Int64[np.ndarray, " m"]]]] = []
     if task.kind is REGRESSION:
-        return found
-    for names, predicted, truth, losses in _split_columns(task, logits, targets):
-        order = np.argsort(-losses, kind="stable")
-        keys = truth * len(names) + predicted
-        found.append(
-            (
-                names,
-                {
-                    divmod(int(keys[rows[0]]), len(names)): rows
-                    for rows in _group(order, keys[order])
-                },
-            )
-        )
-    return found
+        return []
+    tables = []
+    for problem in _split_columns(task, logits, targets):
+        order = np.argsort(-problem.losses, kind="stable")
+        keys = problem.truth * len(problem.classes) + problem.predicted
+        cells = {
+            divmod(int(keys[rows[0]]), len(problem.classes)): rows
+            for rows in _group(order, keys[order])
+        }
+        tables.append((problem.classes, cells))
+    return tables
 
 
 def format_predictions(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[str, ...]:
     """The predictions as text: the class, the labels above their threshold, or the numbers."""
-    found = task.decide(torch.from_numpy(logits)).numpy()
-    return tuple(task.kind.format(one, task.target_names) for one in found)
+    predictions = task.decide(torch.from_numpy(logits)).numpy()
+    return tuple(task.kind.format(prediction, task.target_names) for prediction in predictions)
+
+
+class _Problem(NamedTuple):
+    """A classification of the images: all classes, or no and yes of a label."""
+
+    classes: tuple[str, ...]
+    predicted: Int64[np.ndarray, " n"]
+    truth: Int64[np.ndarray, " n"]
+    losses: Float[np.ndarray, " n"]
 
 
 def _split_columns(
     task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
-) -> Iterator[
-    tuple[
-        tuple[str, ...], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Float[np.ndarray, " n"]
-    ]
-]:
-    """For each classification problem: its classes, the predictions, the targets and the losses."""
+) -> Iterator[_Problem]:
     if task.kind is SINGLE_LABEL:
-        yield (
-            task.target_names,
-            logits.argmax(axis=1),
-            targets,
-            measure_losses(task, logits, targets),
-        )
+        losses = measure_losses(task, logits, targets)
+        yield _Problem(task.target_names, logits.argmax(axis=1), targets, losses)
         return
-    columns = targets[:, None] if task.kind is BINARY else targets
+    all_truth = targets.reshape(logits.shape).astype(np.int64)
     decided = task.decide(torch.from_numpy(logits)).long().numpy()
-    for name, own, chosen, truth in zip(
-        task.target_names, logits.T, decided.T, columns.T, strict=True
-    ):
+    for column, name in enumerate(task.target_names):
         prefix = "" if task.kind is BINARY else f"{name}: "
-        losses = np.logaddexp(0, np.where(truth, -own, own), dtype=np.float64)
-        yield (f"{prefix}no", f"{prefix}yes"), chosen, truth.astype(np.int64), losses
+        values = logits[:, column]
+        truth = all_truth[:, column]
+        losses = np.logaddexp(0, np.where(truth, -values, values), dtype=np.float64)
+        yield _Problem((f"{prefix}no", f"{prefix}yes"), decided[:, column], truth, losses)
 
 
 def _group(
     rows: Int64[np.ndarray, " m"], keys: Int64[np.ndarray, " m"]
 ) -> list[Int64[np.ndarray, " _"]]:
+    """The rows with equal keys, in their order."""
+    if not len(rows):
+        return []
     order = np.argsort(keys, kind="stable")
-    parts = np.split(rows[order], np.flatnonzero(np.diff(keys[order])) + 1)
-    return parts if len(rows) else []
+    return np.split(rows[order], np.flatnonzero(np.diff(keys[order])) + 1)
 
 
-def _confuse(
+def _count(
     target: str, predicted: str | None, rows: Int64[np.ndarray, " m"], images: int
 ) -> Confusion:
     return Confusion(target, predicted, rows, images, wilson_interval(len(rows), images))
 
 
-def _rank(found: list[Confusion]) -> tuple[Confusion, ...]:
-    return tuple(
-        sorted(found, key=lambda one: (-one.interval.low, one.target, one.predicted or ""))
-    )
+def _rank(confusions: list[Confusion]) -> tuple[Confusion, ...]:
+    def key(confusion: Confusion) -> tuple[float, str, str]:
+        return -confusion.interval.low, confusion.target, confusion.predicted or ""
+
+    return tuple(sorted(confusions, key=key))

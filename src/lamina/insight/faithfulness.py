@@ -12,19 +12,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from lamina.evaluation.scores import mean_ranks
 from lamina.insight.attribution import float_inputs
+from lamina.nets.window import Pair
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.hooks import learned_modules
 from lamina.training.model import PREDICTED_PIXELS, Model
 from lamina.training.randomness import derive_seed, seeded
+from lamina.training.task import Task
 
 Explain: TypeAlias = Callable[
     [Model, UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]], Float32[np.ndarray, "n h w"]
@@ -71,23 +73,26 @@ class Faithfulness:
 
     def __str__(self) -> str:
         def show(value: float) -> str:
-            return f"{value:.2f}" if self.is_number else f"{100 * value:.0f} %"
+            if self.is_number:
+                return f"{value:.2f}"
+            return f"{100 * value:.0f} %"
 
-        what = "number, in standard deviations from the mean," if self.is_number else "probability"
-        order = "order, evidence against it first," if self.is_against else "order"
-        gain = (
-            self.by_map - self.by_random_map
-            if self.is_against
-            else self.by_random_map - self.by_map
-        )
-        verdict = (
-            "" if gain > 0 else " (the map is no better than random places: do not rely on it)"
-        )
+        measured = "probability"
+        if self.is_number:
+            measured = "number, in standard deviations from the mean,"
+        order = "order"
+        gain = self.by_random_map - self.by_map
+        if self.is_against:
+            order = "order, evidence against it first,"
+            gain = -gain
+        warning = ""
+        if gain <= 0:
+            warning = " (the map is no better than random places: do not rely on it)"
         correlations = ", ".join(f"{value:.2f}" for value in self.correlations)
         return (
-            f"covering the image in the map's {order} changes the {what} from {show(self.before)}"
-            f" to {show(self.by_map)} on average, covering random places to"
-            f" {show(self.by_random_map)}{verdict}, covering from the center to"
+            f"covering the image in the map's {order} changes the {measured} from"
+            f" {show(self.before)} to {show(self.by_map)} on average, covering random places to"
+            f" {show(self.by_random_map)}{warning}, covering from the center to"
             f" {show(self.by_center)}; rank correlation with maps of random weights: {correlations}"
         )
 
@@ -111,17 +116,35 @@ def measure_faithfulness(
     Returns:
         The measurements for each map.
     """
-    correlations = []
-    for fraction in CASCADE:
-        redrawn_maps = explain(redraw(model, fraction), pixels, targets)
-        correlations.append(
-            [rank_correlation(*pair) for pair in zip(maps, redrawn_maps, strict=True)]
-        )
-    covered = _cover_cells(model, pixels, targets, maps)
-    return tuple(
-        Faithfulness(own, *parts)
-        for own, parts in zip(zip(*correlations, strict=True), covered, strict=True)
-    )
+    redrawn_maps = [explain(redraw(model, fraction), pixels, targets) for fraction in CASCADE]
+    is_number = model.task.kind is REGRESSION
+    cells = _divide(pixels.shape[1], pixels.shape[2])
+    places = _draw_places(*cells.shape)
+    measured = []
+    with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, color):
+        logits = model.body(inputs)
+        for row, target in enumerate(targets.tolist()):
+            predicted = logits[row : row + 1]
+            is_against = _is_against(model.task, predicted, target)
+            # the evidence for what the model predicts is negative in the map
+            evidence = -maps[row] if is_against else maps[row]
+            ranks = _order_cells(evidence, cells, places)
+            masks = _build_masks(ranks, cells)
+            values = _measure_covered(model, inputs[row], color, masks, target)
+            by_map, by_center, *by_random = values.view(len(ranks), -1).mean(dim=1).tolist()
+            correlations = [rank_correlation(maps[row], redrawn[row]) for redrawn in redrawn_maps]
+            measured.append(
+                Faithfulness(
+                    correlations=tuple(correlations),
+                    before=_find_values(model.task, predicted, target).item(),
+                    by_map=by_map,
+                    by_random_map=float(np.mean(by_random)),
+                    by_center=by_center,
+                    is_against=is_against,
+                    is_number=is_number,
+                )
+            )
+    return tuple(measured)
 
 
 def redraw(model: Model, fraction: float, seed: int = 0) -> Model:
@@ -130,88 +153,112 @@ def redraw(model: Model, fraction: float, seed: int = 0) -> Model:
     layers = learned_modules(copied)
     with torch.no_grad(), seeded(derive_seed(seed, "redraw"), model.device):
         for layer in layers[len(layers) - max(1, round(fraction * len(layers))) :]:
-            if callable(reset := getattr(layer, "reset_parameters", None)):
+            reset = getattr(layer, "reset_parameters", None)
+            if callable(reset):
                 reset()
-            else:
-                # normal, with the standard deviation of the weights
-                for weight in layer.parameters(recurse=False):
-                    weight.normal_(0, float(weight.std(correction=0)) or 1.0)
+                continue
+            # normal, with the standard deviation of the weights
+            for weight in layer.parameters(recurse=False):
+                weight.normal_(0, float(weight.std(correction=0)) or 1.0)
     return copied
 
 
-def rank_correlation(one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]) -> float:
+def rank_correlation(
+    first: Float[np.ndarray, "*shape"], second: Float[np.ndarray, "*shape"]
+) -> float:
     """Spearman's rank correlation, from -1 to 1; 0 if one of the two is constant."""
-    ranks = np.stack([mean_ranks(one), mean_ranks(other)])
+    ranks = np.stack([mean_ranks(first), mean_ranks(second)])
     ranks -= ranks.mean(axis=1, keepdims=True)
     spread = np.sqrt((ranks**2).sum(axis=1).prod())
-    return float(ranks.prod(axis=0).sum() / spread) if spread else 0.0
+    if not spread:
+        return 0.0
+    return float(ranks.prod(axis=0).sum() / spread)
 
 
-def _cover_cells(
-    model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
-    targets: Int64[np.ndarray, " n"],
-    maps: Float32[np.ndarray, "n h w"],
-) -> list[tuple[float, float, float, float, bool, bool]]:
-    """The fields of ``Faithfulness`` from ``before`` on, for each image."""
-    task, is_number = model.task, model.task.kind is REGRESSION
+def _find_values(task: Task, logits: Float[Tensor, "m k"], target: int) -> Float[Tensor, " m"]:
+    """The explained probability or, for regression, the standardized number."""
+    if task.kind is REGRESSION:
+        return logits[:, target]
+    return task.probabilities(logits)[:, target]
 
-    def find_values(logits: Float[Tensor, "m k"], target: int) -> Float[Tensor, " m"]:
-        return (logits if is_number else task.probabilities(logits))[:, target]
 
-    cells = _divide(pixels.shape[1], pixels.shape[2])
-    count = int(cells.max()) + 1
-    sizes = np.bincount(cells.ravel())
-    height, width = cells.shape
-    y, x = np.ogrid[:height, :width]
-    distance = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2)
-    from_center = np.bincount(cells.ravel(), distance.ravel()) / sizes
-    generator = np.random.default_rng(derive_seed(0, "cover"))
-    # A lattice spreads the places evenly.
-    start, numbers = generator.random(2), np.arange(RANDOM_ORDERS)
-    lattice = (start + np.stack([numbers / RANDOM_ORDERS, numbers * GOLDEN_FRACTION], axis=1)) % 1
-    moves = (lattice * (height, width)).astype(np.int64).tolist()
-    flips = 1 - 2 * generator.integers(0, 2, (RANDOM_ORDERS, 2))
-    covered = []
-    with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, cover):
-        logits = model.body(inputs)
-        for image, target, values, own in zip(inputs, targets.tolist(), maps, logits, strict=True):
-            predicted = own[None] > 0 if is_number else task.decide(own[None])
-            is_against = task.kind is not SINGLE_LABEL and not predicted[0, target]
-            # the evidence for what the model predicts is negative in the map
-            sign = -1 if is_against else 1
-            moved = (
-                np.roll(values, move, (0, 1))[::down, ::across]
-                for move, (down, across) in zip(moves, flips, strict=True)
-            )
-            by_map, *at_random = (
-                np.bincount(cells.ravel(), -sign * one.ravel()) / sizes for one in (values, *moved)
-            )
-            orders = [by_map, from_center, *at_random]
-            ranks = torch.from_numpy(
-                np.stack([np.argsort(np.argsort(order, kind="stable")) for order in orders])
-            )
-            levels = torch.arange(1, LEVELS) * count / LEVELS
-            masks = (
-                (ranks[:, None, :] < levels[:, None])[:, :, torch.from_numpy(cells)]
-                .flatten(0, 1)
-                .to(image.device)
-            )
-            kept = torch.cat(
-                [
-                    find_values(model.body(torch.where(part[:, None], cover, image)), target)
-                    for part in masks.split(max(1, PREDICTED_PIXELS // cells.size))
-                ]
-            ).view(len(orders), -1)
-            by_map, by_center, *by_random = kept.mean(dim=1).tolist()
-            before, by_random_map = find_values(own[None], target).item(), float(np.mean(by_random))
-            covered.append((before, by_map, by_random_map, by_center, is_against, is_number))
-    return covered
+def _is_against(task: Task, logits: Float[Tensor, "1 k"], target: int) -> bool:
+    """Whether the model does not predict the label, or predicts a number below the mean."""
+    if task.kind is SINGLE_LABEL:
+        return False
+    predicted = logits > 0 if task.kind is REGRESSION else task.decide(logits)
+    return not predicted[0, target]
 
 
 def _divide(height: int, width: int) -> Int64[np.ndarray, "h w"]:
     """The number of the cell that each pixel is in."""
     side = max(1.0, min(height, width) / CELLS)
-    rows, columns = ((np.arange(size) / side).astype(np.int64) for size in (height, width))
+    rows = (np.arange(height) / side).astype(np.int64)
+    columns = (np.arange(width) / side).astype(np.int64)
     cells: Int64[np.ndarray, "h w"] = rows[:, None] * (columns[-1] + 1) + columns
     return cells
+
+
+class _Place(NamedTuple):
+    """A random place: how far a map is moved (pixels), and its steps: 1, or -1 if mirrored."""
+
+    move: Pair
+    steps: Pair
+
+    def move_map(self, values: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+        return np.roll(values, self.move, (0, 1))[:: self.steps[0], :: self.steps[1]]
+
+
+def _draw_places(height: int, width: int) -> list[_Place]:
+    generator = np.random.default_rng(derive_seed(0, "cover"))
+    # A lattice spreads the places evenly.
+    start = generator.random(2)
+    numbers = np.arange(RANDOM_ORDERS)
+    points = np.stack([numbers / RANDOM_ORDERS, numbers * GOLDEN_FRACTION], axis=1)
+    moves = ((start + points) % 1 * (height, width)).astype(np.int64).tolist()
+    steps = 1 - 2 * generator.integers(0, 2, (RANDOM_ORDERS, 2))
+    return [
+        _Place((down, right), (step_down, step_right))
+        for (down, right), (step_down, step_right) in zip(moves, steps.tolist(), strict=True)
+    ]
+
+
+def _order_cells(
+    evidence: Float32[np.ndarray, "h w"], cells: Int64[np.ndarray, "h w"], places: list[_Place]
+) -> Int64[np.ndarray, "o c"]:
+    """The rank of each cell by the map, by its distance from the center, and by moved maps."""
+    height, width = cells.shape
+    y, x = np.ogrid[:height, :width]
+    distances = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2)
+    sizes = np.bincount(cells.ravel())
+    ranks = []
+    for values in (-evidence, distances, *(place.move_map(-evidence) for place in places)):
+        means = np.bincount(cells.ravel(), values.ravel()) / sizes
+        ranks.append(np.argsort(np.argsort(means, kind="stable")))
+    return np.stack(ranks)
+
+
+def _measure_covered(
+    model: Model,
+    image: Float[Tensor, "c h w"],
+    color: Float[Tensor, "c 1 1"],
+    masks: Bool[Tensor, "m h w"],
+    target: int,
+) -> Float[Tensor, " m"]:
+    """The explained value while each mask covers the image with ``color``."""
+    batches = masks.to(image.device).split(max(1, PREDICTED_PIXELS // masks[0].numel()))
+    values = []
+    for batch in batches:
+        logits = model.body(torch.where(batch[:, None], color, image))
+        values.append(_find_values(model.task, logits, target))
+    return torch.cat(values)
+
+
+def _build_masks(
+    ranks: Int64[np.ndarray, "o c"], cells: Int64[np.ndarray, "h w"]
+) -> Bool[Tensor, "m h w"]:
+    """For each order of the cells, the pixels that are covered at each level."""
+    levels = torch.arange(1, LEVELS) * ranks.shape[1] / LEVELS
+    are_covered = torch.from_numpy(ranks)[:, None, :] < levels[:, None]
+    masks: Bool[Tensor, "m h w"] = are_covered[:, :, torch.from_numpy(cells)].flatten(0, 1)
+    return masks

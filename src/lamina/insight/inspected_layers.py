@@ -27,20 +27,31 @@ def choose_layers(model: Model) -> tuple[str, ...]:
     """The module paths to inspect: layers with weights, after normalization and activation."""
     if model.net is not None:
         return tuple(f"body.{place}" for place in _choose_places(model.net, model.in_shape))
-    name, module = "body", model.body
-    while len(children := list(module.named_children())) == 1 and list(children[0][1].children()):
-        name, module = f"{name}.{children[0][0]}", children[0][1]
-    parts = [each for child, own in children for each in _divide(f"{name}.{child}", own)]
-    shapes = call_order(model, [path for path, own in parts if _has_weights(own)])
-    return tuple(path for path, shape in shapes.items() if len(shape) > 0) or (name,)
-
-
-def _divide(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The blocks of a sequence of blocks; anything else is one part."""
+    path = "body"
+    module = model.body
     children = list(module.named_children())
-    if isinstance(module, nn.Sequential) and all(list(own.children()) for _, own in children):
-        return [each for child, own in children for each in _divide(f"{path}.{child}", own)]
-    return [(path, module)]
+    while len(children) == 1 and list(children[0][1].children()):
+        path = f"{path}.{children[0][0]}"
+        module = children[0][1]
+        children = list(module.named_children())
+    blocks: dict[str, nn.Module] = {}
+    for name, child in children:
+        blocks |= _divide(f"{path}.{name}", child)
+    learned = [block_path for block_path, block in blocks.items() if _has_weights(block)]
+    shapes = call_order(model, learned)
+    return tuple(block_path for block_path, shape in shapes.items() if shape) or (path,)
+
+
+def _divide(path: str, module: nn.Module) -> dict[str, nn.Module]:
+    """The blocks of a sequence of blocks, by path; anything else is one block."""
+    children = list(module.named_children())
+    is_sequence = isinstance(module, nn.Sequential)
+    if not is_sequence or not all(list(child.children()) for _, child in children):
+        return {path: module}
+    blocks: dict[str, nn.Module] = {}
+    for name, child in children:
+        blocks |= _divide(f"{path}.{name}", child)
+    return blocks
 
 
 def _has_weights(module: nn.Module) -> bool:
@@ -66,7 +77,7 @@ def name_stage(model: Model, path: str) -> str:
         return name_layer(model, path)
     place = paths.index(path)
     learned = _choose_places(model.net, model.in_shape).get(place, place)
-    kinds = [type(model.net[each]).__name__ for each in dict.fromkeys((learned, place))]
+    kinds = [type(model.net[index]).__name__ for index in dict.fromkeys((learned, place))]
     return f"{place + 1} {', '.join(kinds)}"
 
 
@@ -77,11 +88,11 @@ def find_field(model: Model, path: str) -> Field | None:
 
 def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
     """The receptive fields by path, from layers or gradients; ``None`` for the whole image."""
-    found: dict[str, Field | None] = dict.fromkeys(paths)
+    fields: dict[str, Field | None] = dict.fromkeys(paths)
     known = module_paths(model)
     if model.net is not None:
-        fields = model.net.fields(model.in_shape)
-        found |= {path: fields[known.index(path)] for path in paths if path in known}
+        of_layers = dict(zip(known, model.net.fields(model.in_shape), strict=False))
+        fields |= {path: of_layers[path] for path in paths if path in known}
     sought = [path for path in paths if path not in known]
     for scale in SCALES:
         if not sought or (scale > 1 and scale * max(model.in_shape[1:]) > MOST_SIDE_PX):
@@ -90,9 +101,9 @@ def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
             measured = _measure_fields(model, sought, scale)
         except FAILURES:  # many modules accept one size only
             break
-        found |= {path: field for path, field in measured.items() if field != "cut off"}
+        fields |= {path: field for path, field in measured.items() if field != "cut off"}
         sought = [path for path, field in measured.items() if field == "cut off"]
-    return found
+    return fields
 
 
 def _measure_fields(
@@ -102,17 +113,18 @@ def _measure_fields(
     channels, height, width = model.in_shape
     shape = (NOISE_IMAGES, channels, scale * height, scale * width)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
-    kept: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def keep(path: str, _: Tensor, output: Tensor) -> None:
-        kept[path] = output
+        outputs[path] = output
 
     with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, paths, keep):
         inputs = noise.requires_grad_()
         model.body(inputs)
-        return {
-            path: _measure_field(inputs, kept[path]) if path in kept else None for path in paths
-        }
+        fields: dict[str, Field | Literal["cut off"] | None] = dict.fromkeys(paths)
+        for path, output in outputs.items():
+            fields[path] = _measure_field(inputs, output)
+        return fields
 
 
 def _measure_field(
@@ -132,46 +144,47 @@ def _measure_field(
             return None
         boxes.append(_find_box(is_seen))
     sides = []
-    for (first, after), (before, end), place, next_place, size in zip(
-        *boxes, middle, neighbor, inputs.shape[2:], strict=True
-    ):
-        if min(first, before) <= 0 or max(after, end) >= size or place == next_place:
+    for axis, size in enumerate(inputs.shape[2:]):
+        first, after = boxes[0][axis]
+        before, end = boxes[1][axis]
+        if min(first, before) <= 0 or max(after, end) >= size or middle[axis] == neighbor[axis]:
             return "cut off"
         step = first - before
-        sides.append((after - first, step, first - place * step))
+        sides.append((after - first, step, first - middle[axis] * step))
     (height_px, down, top), (width_px, across, left) = sides
     return Field((height_px, width_px), (down, across), (top, left))
 
 
 def _find_box(is_seen: Bool[Tensor, "h w"]) -> tuple[Pair, Pair]:
-    places = (is_seen.any(dim=1 - axis).nonzero() for axis in range(2))
-    rows, columns = ((int(found.min()), int(found.max()) + 1) for found in places)
-    return rows, columns
+    rows = is_seen.any(dim=1).nonzero()
+    columns = is_seen.any(dim=0).nonzero()
+    return (
+        (int(rows.min()), int(rows.max()) + 1),
+        (int(columns.min()), int(columns.max()) + 1),
+    )
 
 
 def read_filters(model: Model, path: str) -> Float32[np.ndarray, "u c y x"] | None:
     """The weights at ``path`` as small images; ``None`` unless the layer's input is the image."""
     with_weights = [
-        each for each, module in model.named_modules() if list(module.parameters(recurse=False))
+        name for name, module in model.named_modules() if list(module.parameters(recurse=False))
     ]
     called = next(iter(call_order(model, with_weights)), "")
-    first = model.get_submodule(called)
-    paths, place = module_paths(model), path
+    paths = module_paths(model)
+    learned_path = path
     if model.net is not None and path in paths:
-        place = paths[
-            _choose_places(model.net, model.in_shape).get(paths.index(path), paths.index(path))
-        ]
-    others = [each for each in with_weights if each.startswith(f"{place}.") and each != called]
-    is_alone = not any(_has_weights(model.get_submodule(each)) for each in others)
-    if not (called == place or (called.startswith(f"{place}.") and is_alone)):
+        place = paths.index(path)
+        learned_path = paths[_choose_places(model.net, model.in_shape).get(place, place)]
+    inside = [name for name in with_weights if name.startswith(f"{learned_path}.")]
+    is_alone = not any(_has_weights(model.get_submodule(name)) for name in inside if name != called)
+    if called != learned_path and not (called in inside and is_alone):
         return None
+    first = model.get_submodule(called)
     if not isinstance(first, nn.Conv2d | nn.Linear):
         return None
     filters: Float32[np.ndarray, "u ..."] = first.weight.detach().float().cpu().numpy()
     if isinstance(first, nn.Conv2d):
         return filters if filters.shape[1] == model.in_shape[0] else None
-    return (
-        filters.reshape(-1, *model.in_shape)
-        if filters[0].size == math.prod(model.in_shape)
-        else None
-    )
+    if filters[0].size != math.prod(model.in_shape):
+        return None
+    return filters.reshape(-1, *model.in_shape)

@@ -1,10 +1,10 @@
-"""Linear probes on each layer's output, and the similarity of the layers of two models."""
+"""Linear probes on each layer's output."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,22 +15,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lamina.data import Images
 from lamina.data.images import Progress
-from lamina.errors import DataError
-from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.evaluating import score
 from lamina.insight.faithfulness import redraw
 from lamina.nets.modules import Whitening
 from lamina.targets import SINGLE_LABEL, Score
 from lamina.training.hooks import activations
 from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded
-from lamina.training.task import Regression
+from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 
 # for the batch-norm statistics of nets with random weights
-STATISTICS_IMAGES, STATISTICS_BATCH = (500, 100)
+STATISTICS_IMAGES = 500
+STATISTICS_BATCH = 100
 MOST_FEATURES = 1024
 """Largest input of a probe. Larger layers are average-pooled; larger vectors are projected at
 random."""
-LEAST_COMPARED = 4
 PENALTIES = tuple(10.0**power for power in range(-1, 7))
 """L2 penalties; a probe uses the one with the smallest leave-one-out error."""
 
@@ -52,18 +51,29 @@ def probe_layers(
     progress: Progress | None = None,
 ) -> tuple[Probe, ...]:
     """Fit a linear probe on ``train`` for the input and each layer; score it on ``held_out``."""
-    goals = probe_targets(model, train)
-    inputs = [
-        reduce_outputs(model, images.pixels, layers, progress) for images in (train, held_out)
-    ]
+    task = _forget_decisions(model.task)
+    targets = probe_targets(model, train)
+    train_outputs = reduce_outputs(model, train.pixels, layers, progress)
+    held_out_outputs = reduce_outputs(model, held_out.pixels, layers, progress)
     probes = []
     for done, layer in enumerate(("", *layers), start=1):
-        predicted, _ = fit_ridge(inputs[0][layer], goals, inputs[1][layer])
-        report = score_logits(model.task, predicted.astype(np.float32), held_out, 0.0)
-        probes.append(Probe(layer, inputs[0][layer].shape[1], report.score))
+        inputs = train_outputs[layer]
+        predicted, _ = fit_ridge(inputs, targets, held_out_outputs[layer])
+        probe_score = score(task, predicted.astype(np.float32), held_out.targets)
+        probes.append(Probe(layer, inputs.shape[1], probe_score))
         if progress is not None:
             progress(done, len(layers) + 1)
     return tuple(probes)
+
+
+def _forget_decisions(task: Task) -> Task:
+    """The task without the thresholds and temperatures that were chosen for the model's logits."""
+    match task:
+        case SingleLabel():
+            return replace(task, temperatures=())
+        case MultiLabel() | Binary():
+            return replace(task, temperatures=(), thresholds=())
+    return task
 
 
 @torch.no_grad()
@@ -71,36 +81,41 @@ def untrain(model: Model, images: Images, seed: int = 0) -> Model:
     """A copy with random weights and recalibrated batch-norm statistics; keeps fixed layers."""
     untrained = redraw(model, 1.0, seed)
     batch_norms: list[_BatchNorm] = []
-    for module, own in zip(model.modules(), untrained.modules(), strict=True):
-        if isinstance(module, Whitening) and isinstance(own, Whitening):
-            own.weight.copy_(module.weight)
-        if isinstance(own, _BatchNorm) and own.track_running_stats:
-            batch_norms.append(own)
+    for module, copied in zip(model.modules(), untrained.modules(), strict=True):
+        if isinstance(module, Whitening) and isinstance(copied, Whitening):
+            copied.weight.copy_(module.weight)
+        if isinstance(copied, _BatchNorm) and copied.track_running_stats:
+            batch_norms.append(copied)
+    if batch_norms:
+        _recalibrate(untrained, batch_norms, images.take_evenly(STATISTICS_IMAGES))
+    return untrained.eval()
+
+
+def _recalibrate(model: Model, batch_norms: Sequence[_BatchNorm], images: Images) -> None:
+    """Measure the statistics of batch norms on ``images``, if there are several."""
     momenta = [batch_norm.momentum for batch_norm in batch_norms]
-    some = torch.from_numpy(np.ascontiguousarray(images.take_evenly(STATISTICS_IMAGES).pixels))
     for batch_norm in batch_norms:
         batch_norm.reset_running_stats()
         batch_norm.momentum = None  # the mean over all batches
         batch_norm.train()
-    with seeded(0, untrained.device):
-        for part in some.split(STATISTICS_BATCH) if batch_norms and len(some) > 1 else ():
-            if len(part) > 1:
-                untrained(part.to(untrained.device))
+    pixels = torch.from_numpy(np.ascontiguousarray(images.pixels))
+    with seeded(0, model.device):
+        for batch in pixels.split(STATISTICS_BATCH):
+            if len(batch) > 1:
+                model(batch.to(model.device))
     for batch_norm, momentum in zip(batch_norms, momenta, strict=True):
         batch_norm.momentum = momentum
-    return untrained.eval()
 
 
 def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
     """A probe's targets: 1 for a class or label of the image, else -1; standardized numbers."""
     targets = np.asarray(images.targets, np.float64)
-    if isinstance(model.task, Regression):
-        standardized: Float64[np.ndarray, "n k"] = (targets - model.task.means) / np.array(
-            model.task.standard_deviations
-        )
+    task = model.task
+    if isinstance(task, Regression):
+        standardized: Float64[np.ndarray, "n k"] = (targets - task.means) / task.standard_deviations
         return standardized
-    if model.task.kind is SINGLE_LABEL:
-        targets = targets[:, None] == np.arange(model.task.outputs)
+    if task.kind is SINGLE_LABEL:
+        targets = targets[:, None] == np.arange(task.outputs)
     return np.where(targets.reshape(len(targets), -1) > 0, 1.0, -1.0)
 
 
@@ -112,15 +127,15 @@ def reduce_outputs(
 ) -> dict[str, Float64[np.ndarray, "n d"]]:
     """Reduce each layer's output to at most 1,024 numbers per image; key ``""`` is the input."""
     parts: dict[str, list[Tensor]] = {layer: [] for layer in ("", *layers)}
-    chunks = split_pixels(pixels)
-    for batch in chunks:
-        chunk = torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)
-        parts[""].append(_reduce(model.normalize(chunk)).cpu())
-        for layer, output in activations(model, chunk, layers).items():
+    batches = split_pixels(pixels)
+    for done, batch in enumerate(batches, start=1):
+        images = torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)
+        parts[""].append(_reduce(model.normalize(images)).cpu())
+        for layer, output in activations(model, images, layers).items():
             parts[layer].append(_reduce(output).cpu())
         if progress is not None:
-            progress(len(parts[""]), len(chunks))
-    return {layer: torch.cat(own).double().numpy() for layer, own in parts.items()}
+            progress(done, len(batches))
+    return {layer: torch.cat(outputs).double().numpy() for layer, outputs in parts.items()}
 
 
 def _reduce(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
@@ -149,75 +164,22 @@ def fit_ridge(
     """Ridge regression: predictions for ``others``, penalty with the least leave-one-out error."""
     # Both follow from one eigendecomposition (Hastie et al., The elements of statistical learning,
     # equation 7.64).
-    mean, std = features.mean(axis=0), features.std(axis=0)
+    mean = features.mean(axis=0)
+    std = features.std(axis=0)
     std = np.where(std > 1e-9 * (1 + np.abs(mean)), std, np.inf)
-    own, other = (features - mean) / std, (others - mean) / std
+    scaled = (features - mean) / std
     center = targets.mean(axis=0)
-    values, vectors = np.linalg.eigh(own.T @ own)
+    values, vectors = np.linalg.eigh(scaled.T @ scaled)
     values = values.clip(min=0)
-    turned = own @ vectors
+    turned = scaled @ vectors
     products = turned.T @ (targets - center)
     errors = []
     for penalty in penalties:
         shrunk = 1 / (values + penalty)
         residuals = targets - center - turned @ (shrunk[:, None] * products)
-        leverages = (turned**2) @ shrunk + 1 / len(own)
+        leverages = (turned**2) @ shrunk + 1 / len(scaled)
         errors.append(float(((residuals / (1 - leverages)[:, None]) ** 2).mean()))
     penalty = penalties[int(np.argmin(errors))]
     weights = vectors @ (products / (values + penalty)[:, None])
-    return other @ weights + center, penalty
-
-
-def compare_layers(
-    model: Model,
-    other: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
-    layers: Sequence[str],
-    others: Sequence[str],
-    progress: Progress | None = None,
-) -> Float64[np.ndarray, "l m"]:
-    """Unbiased linear CKA of two models' layers (arXiv 1905.00414; 2010.15327, equation 3)."""
-    if len(pixels) < LEAST_COMPARED:
-        raise DataError(
-            f"{len(pixels)} images are too few to compare layers; at least {LEAST_COMPARED} are"
-            " needed. Pass more."
-        )
-    wanted = [(model, path) for path in layers] + [(other, path) for path in others]
-    grams = []
-    # one at a time: the outputs for all images may be large
-    for done, (one, path) in enumerate(wanted, start=1):
-        grams.append(_compute_gram(one, pixels, path))
-        if progress is not None:
-            progress(done, len(wanted))
-    own, its = grams[: len(layers)], grams[len(layers) :]
-    return np.array([[unbiased_cka(gram, another) for another in its] for gram in own])
-
-
-def _compute_gram(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], path: str
-) -> Float64[np.ndarray, "n n"]:
-    batches = (np.ascontiguousarray(batch) for batch in split_pixels(pixels))
-    outputs = torch.cat([activations(model, batch, [path])[path].flatten(1) for batch in batches])
-    outputs -= outputs.mean(dim=0)
-    gram: Float64[np.ndarray, "n n"] = (outputs @ outputs.T).cpu().double().numpy()
-    return gram
-
-
-def unbiased_cka(one: Float64[np.ndarray, "n n"], other: Float64[np.ndarray, "n n"]) -> float:
-    """Unbiased linear CKA of two Gram matrices over at least four images; 0 if one is constant."""
-    both = _unbiased_hsic(one, other)
-    spread = _unbiased_hsic(one, one) * _unbiased_hsic(other, other)
-    return both / math.sqrt(spread) if spread > 0 else 0.0
-
-
-def _unbiased_hsic(one: Float64[np.ndarray, "n n"], other: Float64[np.ndarray, "n n"]) -> float:
-    """Song et al., Feature selection via dependence maximization, 2012, equation 5."""
-    count = len(one)
-    one, other = (gram - np.diag(np.diag(gram)) for gram in (one, other))
-    sums, other_sums = one.sum(axis=0), other.sum(axis=0)
-    total = (
-        (one * other).sum()
-        + sums.sum() * other_sums.sum() / ((count - 1) * (count - 2))
-        - 2 * (sums @ other_sums) / (count - 2)
-    )
-    return float(total / (count * (count - 3)))
+    scaled_others = (others - mean) / std
+    return scaled_others @ weights + center, penalty

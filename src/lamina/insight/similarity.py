@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -35,8 +36,8 @@ RESIZED_AT_ONCE = 50  # large images, so that they stay in the processor's cache
 MOST_TRANSLATION_PX = 3  # at the size of comparison
 # in gray at half size; saves the comparison at full size, which takes 60 times as long
 MOST_COARSE_DISTANCE = 0.6
-# how much contrast and mean of a channel may differ, of 255 levels
-MOST_GAIN, MOST_OFFSET_LEVELS = (1.33, 32.0)
+MOST_GAIN = 1.33  # how much the contrast of a channel may differ
+MOST_OFFSET_LEVELS = 32.0  # how much the mean of a channel may differ, of 255 levels
 # differences count relative to an image's contrast, or to this in flatter ones
 FLATTEST_LEVELS = 8.0
 # images among which the nearest neighbors are searched, to measure isolation
@@ -44,7 +45,7 @@ MOST_REFERENCES = 10_000
 MOST_DISTANCE = 0.32  # of near-duplicates
 
 
-class Pair(NamedTuple):
+class DuplicatePair(NamedTuple):
     """Two near-duplicates, and their root mean square difference relative to their contrast."""
 
     first: int
@@ -74,7 +75,9 @@ def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n
         for start in range(0, len(resized), BLOCK)
     )
     parts = [_transform(_center(torch.from_numpy(block)).mean(dim=1)) for block in blocks]
-    return torch.cat(parts) if parts else torch.empty(0, FREQUENCIES**2 - 1)
+    if not parts:
+        return torch.empty(0, FREQUENCIES**2 - 1)
+    return torch.cat(parts)
 
 
 def find_neighbors(
@@ -82,10 +85,8 @@ def find_neighbors(
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
     """The cosines of each signature with the ``count`` nearest of ``others``, and their rows."""
     count = min(count, len(others))
-    likeness, rows = (
-        torch.empty(len(signatures), count),
-        torch.empty(len(signatures), count, dtype=torch.int64),
-    )
+    likeness = torch.empty(len(signatures), count)
+    rows = torch.empty(len(signatures), count, dtype=torch.int64)
     for start in range(0, len(signatures), BLOCK):
         block = slice(start, start + BLOCK)
         likeness[block], rows[block] = (signatures[block] @ others.T).topk(count, dim=1)
@@ -101,65 +102,81 @@ def find_near_duplicates(
     pixels: UInt8[np.ndarray, "n h w c"],
     progress: Progress | None = None,
     others: UInt8[np.ndarray, "m h w c"] | None = None,
-) -> tuple[Pair, ...]:
+) -> tuple[DuplicatePair, ...]:
     """The near-duplicates in ``pixels``, or between it and ``others``, smallest distance first."""
     # once, as an image may be compared with sixteen others
     pixels = shrink(to_pixels(pixels, "pixels"))
-    others = None if others is None else shrink(to_pixels(others, "others"))
-    own = compute_signatures(pixels)
-    known = own if others is None else compute_signatures(others)
+    signatures = compute_signatures(pixels)
+    other_pixels = pixels
+    other_signatures = signatures
+    if others is not None:
+        other_pixels = shrink(to_pixels(others, "others"))
+        other_signatures = compute_signatures(other_pixels)
     # Mirroring an image negates its odd horizontal frequencies.
     signs = torch.tensor([(-1.0) ** place for place in range(FREQUENCIES)]).repeat(FREQUENCIES)[1:]
-    pairs: dict[tuple[int, int], tuple[float, bool]] = {}
+    pairs: dict[tuple[int, int], DuplicatePair] = {}
     for mirrored in (False, True):
-        # An image is its own nearest.
-        likeness, rows = find_neighbors(
-            own * signs if mirrored else own, known, NEIGHBORS + (others is None)
-        )
-        first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
-        places = torch.stack([first, rows[first, place]], dim=1)
-        if others is None:
-            places = torch.unique(places.sort(dim=1).values, dim=0)
-            places = places[places[:, 0] < places[:, 1]]
-        for start in range(0, len(places), BLOCK):
-            part = places[start : start + BLOCK]
-            one, two = part.numpy().T
-            distances = _measure(pixels[one], (pixels if others is None else others)[two], mirrored)
-            for key, distance in zip(map(tuple, part.tolist()), distances.tolist(), strict=True):
-                if distance <= MOST_DISTANCE and distance < pairs.get(key, (math.inf,))[0]:
-                    pairs[key] = (distance, mirrored)
+        turned = signatures * signs if mirrored else signatures
+        candidates = _find_candidates(turned, other_signatures, among_themselves=others is None)
+        for start in range(0, len(candidates), BLOCK):
+            block = candidates[start : start + BLOCK]
+            firsts = block[:, 0].numpy()
+            seconds = block[:, 1].numpy()
+            distances = _measure(pixels[firsts], other_pixels[seconds], mirrored).tolist()
+            for first, second, distance in zip(
+                firsts.tolist(), seconds.tolist(), distances, strict=True
+            ):
+                if distance > MOST_DISTANCE:
+                    continue
+                known = pairs.get((first, second))
+                if known is None or distance < known.distance:
+                    pairs[first, second] = DuplicatePair(first, second, distance, mirrored)
             if progress is not None:
-                progress(mirrored * len(places) + start + len(part), 2 * len(places))
-    found = (
-        Pair(one, two, round(distance, 4), is_mirrored)
-        for (one, two), (distance, is_mirrored) in pairs.items()
-    )
-    return tuple(sorted(found, key=lambda pair: (pair.distance, pair.first, pair.second)))
+                progress(mirrored * len(candidates) + start + len(block), 2 * len(candidates))
+    rounded = [pair._replace(distance=round(pair.distance, 4)) for pair in pairs.values()]
+    return tuple(sorted(rounded, key=lambda pair: (pair.distance, pair.first, pair.second)))
 
 
-def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
+def _find_candidates(
+    signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], *, among_themselves: bool
+) -> Int64[Tensor, "p 2"]:
+    """The pairs of rows with similar signatures; among themselves, each pair once."""
+    if not among_themselves:
+        likeness, rows = find_neighbors(signatures, others, NEIGHBORS)
+        first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
+        return torch.stack([first, rows[first, place]], dim=1)
+    # An image is its own nearest.
+    likeness, rows = find_neighbors(signatures, others, NEIGHBORS + 1)
+    first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
+    pairs = torch.stack([first, rows[first, place]], dim=1).sort(dim=1).values
+    unique: Int64[Tensor, "p 2"] = torch.unique(pairs, dim=0)
+    return unique[unique[:, 0] < unique[:, 1]]
+
+
+def group_pairs(count: int, pairs: Sequence[DuplicatePair]) -> list[int]:
     """The group of each of ``count`` images: the first that pairs connect it with, or itself."""
     parents = list(range(count))
 
-    def find(place: int) -> int:
-        while parents[place] != place:
-            parents[place] = parents[parents[place]]
-            place = parents[place]
-        return place
+    def find_root(row: int) -> int:
+        while parents[row] != row:
+            parents[row] = parents[parents[row]]
+            row = parents[row]
+        return row
 
     for pair in pairs:
-        one, two = sorted((find(pair.first), find(pair.second)))
-        parents[two] = one
-    return [find(place) for place in range(count)]
+        roots = find_root(pair.first), find_root(pair.second)
+        parents[max(roots)] = min(roots)
+    return [find_root(row) for row in range(count)]
 
 
 def group_copies(
-    pixels: UInt8[np.ndarray, "n h w c"], pairs: Sequence[Pair], given: Sequence[str] = ()
+    pixels: UInt8[np.ndarray, "n h w c"], pairs: Sequence[DuplicatePair], groups: Sequence[str] = ()
 ) -> list[int]:
-    """For each image, the first one linked by near-duplicates, equal pixels or ``given`` groups."""
-    groups = [*group_duplicates(digest_rows(pixels)), *group_duplicates(given)]
-    identical = [Pair(first, row, 0.0, False) for first, *others in groups for row in others]
-    return group_pairs(len(pixels), [*pairs, *identical])
+    """For each image, the first one linked by near-duplicates, equal pixels or equal ``groups``."""
+    linked = list(pairs)
+    for rows in (*group_duplicates(digest_rows(pixels)), *group_duplicates(groups)):
+        linked += [DuplicatePair(rows[0], row, 0.0, False) for row in rows[1:]]
+    return group_pairs(len(pixels), linked)
 
 
 def measure_isolation(
@@ -189,13 +206,12 @@ class Overlap:
 
     def __str__(self) -> str:
         are = "is a near-duplicate" if len(self.rows) == 1 else "are near-duplicates"
-        found = (
-            f"{len(self.rows):,} of {self.images:,} {self.split} images {are} of training images"
-        )
+        text = f"{len(self.rows):,} of {self.images:,} {self.split} images {are} of training images"
         if not len(self.rows):
-            return found
-        rest = "no image is left to evaluate" if self.report is None else list_lines(self.report)[0]
-        return f"{found}; without them: {rest}"
+            return text
+        if self.report is None:
+            return f"{text}; without them: no image is left to evaluate"
+        return f"{text}; without them: {list_lines(self.report)[0]}"
 
 
 def estimate_seconds(images: int, train_images: int, shape: Shape) -> float:
@@ -216,10 +232,9 @@ def find_overlap(
     rows = np.unique(np.array([pair.first for pair in pairs], np.int64))
     rest = np.setdiff1d(np.arange(len(images)), rows)
     others = replace(images, pixels=images.pixels[:, :1, :1]).take(rest)  # a score needs no pixels
-    try:
+    report = None
+    with suppress(DataError):  # no image is left, or none has a label
         report = score_logits(task, logits[rest], others, 0.0)
-    except DataError:  # no image is left, or none has a label
-        report = None
     return Overlap(images.split, len(images), rows, report)
 
 
@@ -228,15 +243,16 @@ def _center(pixels: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
 
 
 def _transform(brightness: Float[Tensor, "n h w"]) -> Float[Tensor, "n d"]:
-    rows, columns = (_cosines(length) for length in brightness.shape[1:])
-    spectrum = (rows @ brightness @ columns.T).flatten(1)[:, 1:]
+    height, width = brightness.shape[1:]
+    spectrum = (_cosines(height) @ brightness @ _cosines(width).T).flatten(1)[:, 1:]
     length = spectrum.norm(dim=1, keepdim=True)
     return torch.where(length > 1e-2, spectrum / length.clamp(min=1e-2), 0.0)
 
 
 def _cosines(length: int) -> Float[Tensor, "f length"]:
     """The first rows of the orthonormal discrete cosine transform (type II)."""
-    places, frequencies = torch.arange(length) + 0.5, torch.arange(FREQUENCIES)[:, None]
+    places = torch.arange(length) + 0.5
+    frequencies = torch.arange(FREQUENCIES)[:, None]
     return torch.cos(math.pi / length * frequencies * places) * math.sqrt(2 / length)
 
 
@@ -244,13 +260,14 @@ def _measure(
     pixels: UInt8[np.ndarray, "p h w c"], others: UInt8[np.ndarray, "p h w c"], mirrored: bool
 ) -> Float[Tensor, " p"]:
     """The distance of each pair at the best translation; infinite if it is clearly large."""
-    one, two = (_center(torch.from_numpy(np.ascontiguousarray(each))) for each in (pixels, others))
+    first = _center(torch.from_numpy(np.ascontiguousarray(pixels)))
+    second = _center(torch.from_numpy(np.ascontiguousarray(others)))
     if mirrored:
-        one = one.flip(3)
-    coarse = _compare(_halve(one), _halve(two), MOST_TRANSLATION_PX // 2)
+        first = first.flip(3)
+    coarse = _compare(_halve(first), _halve(second), MOST_TRANSLATION_PX // 2)
     near = torch.nonzero(coarse <= MOST_COARSE_DISTANCE)[:, 0]
-    distances = torch.full((len(one),), math.inf)
-    distances[near] = _compare(one[near], two[near], MOST_TRANSLATION_PX)
+    distances = torch.full((len(first),), math.inf)
+    distances[near] = _compare(first[near], second[near], MOST_TRANSLATION_PX)
     return distances
 
 
@@ -261,38 +278,37 @@ def _halve(planes: Float[Tensor, "p c h w"]) -> Float[Tensor, "p 1 s t"]:
 
 
 def _compare(
-    one: Float[Tensor, "p c h w"], two: Float[Tensor, "p c h w"], translate_px: int
+    first: Float[Tensor, "p c h w"], second: Float[Tensor, "p c h w"], translate_px: int
 ) -> Float[Tensor, " p"]:
-    best = torch.full((len(one),), math.inf)
-    translate_px = min(translate_px, min(one.shape[2:]) // 8)
+    """The smallest difference of each pair, over all translations."""
+    best = torch.full((len(first),), math.inf)
+    translate_px = min(translate_px, min(first.shape[2:]) // 8)
     for down in range(-translate_px, translate_px + 1):
         for right in range(-translate_px, translate_px + 1):
-            best = torch.minimum(
-                best, _differ(_overlap(one, down, right), _overlap(two, -down, -right))
-            )
+            common = _overlap(first, down, right)
+            second_common = _overlap(second, -down, -right)
+            best = torch.minimum(best, _differ(common, second_common))
     return best
 
 
 def _overlap(planes: Float[Tensor, "p c h w"], down: int, right: int) -> Float[Tensor, "p c m"]:
     height, width = planes.shape[2:]
-    return planes[
-        :, :, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)
-    ].flatten(2)
+    rows = slice(max(0, down), height + min(0, down))
+    columns = slice(max(0, right), width + min(0, right))
+    return planes[:, :, rows, columns].flatten(2)
 
 
-def _differ(one: Float[Tensor, "p c m"], two: Float[Tensor, "p c m"]) -> Float[Tensor, " p"]:
+def _differ(first: Float[Tensor, "p c m"], second: Float[Tensor, "p c m"]) -> Float[Tensor, " p"]:
     """The relative difference left after fitting each channel's gain and offset within limits."""
-    mean_one, mean_two = one.mean(dim=2), two.mean(dim=2)
-    ones, twos, product = (  # variances and covariance; torch.var takes several times as long
-        (left * right).mean(dim=2) - mean_left * mean_right
-        for left, right, mean_left, mean_right in (
-            (one, one, mean_one, mean_one),
-            (two, two, mean_two, mean_two),
-            (one, two, mean_one, mean_two),
-        )
-    )
-    gain = (product / ones.clamp(min=1e-6)).clamp(1 / MOST_GAIN, MOST_GAIN)
-    residual = twos - 2 * gain * product + gain.square() * ones
-    residual += ((mean_one - mean_two).abs() - MOST_OFFSET_LEVELS).clamp(min=0).square()
-    contrast = torch.minimum(ones.mean(dim=1), twos.mean(dim=1)).clamp(min=FLATTEST_LEVELS**2)
+    mean = first.mean(dim=2)
+    second_mean = second.mean(dim=2)
+    # torch.var takes several times as long
+    variance = (first * first).mean(dim=2) - mean * mean
+    second_variance = (second * second).mean(dim=2) - second_mean * second_mean
+    covariance = (first * second).mean(dim=2) - mean * second_mean
+    gain = (covariance / variance.clamp(min=1e-6)).clamp(1 / MOST_GAIN, MOST_GAIN)
+    residual = second_variance - 2 * gain * covariance + gain.square() * variance
+    residual += ((mean - second_mean).abs() - MOST_OFFSET_LEVELS).clamp(min=0).square()
+    contrast = torch.minimum(variance.mean(dim=1), second_variance.mean(dim=1))
+    contrast = contrast.clamp(min=FLATTEST_LEVELS**2)
     return (residual.mean(dim=1).clamp(min=0) / contrast).sqrt()

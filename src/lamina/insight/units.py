@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, zip_longest
 
 import numpy as np
 import torch
@@ -14,8 +13,7 @@ from torch import Tensor, nn
 
 from lamina.data import Images
 from lamina.data.images import Progress
-from lamina.errors import DataError
-from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.evaluating import score
 from lamina.evaluation.scores import mean_ranks
 from lamina.insight.inspected_layers import find_fields
 from lamina.nets.window import Field, Pair
@@ -61,8 +59,9 @@ class Removal:
     @property
     def cost(self) -> float:
         """How much the score worsens; negative if it improves without the unit."""
-        change = self.before.value - self.after.value
-        return -change if self.before.lower_is_better else change
+        if self.before.lower_is_better:
+            return self.after.value - self.before.value
+        return self.before.value - self.after.value
 
     def describe_score(self) -> str:
         change = self.after.value - self.before.value
@@ -96,11 +95,9 @@ class Unit:
         if not self.aucs:
             return ""
         auc = self.aucs[self.best]
-        return (
-            f"{shorten(self.best)} {auc:.2f}"
-            if auc >= 0.5
-            else f"not {shorten(self.best)} {1 - auc:.2f}"
-        )
+        if auc < 0.5:
+            return f"not {shorten(self.best)} {1 - auc:.2f}"
+        return f"{shorten(self.best)} {auc:.2f}"
 
 
 def measure_responses(
@@ -111,49 +108,34 @@ def measure_responses(
 ) -> dict[str, Responses]:
     """The responses of the units of some layers, by module path."""
     pixels = check_input(model, pixels, "pixels")
-    paths = [*find_paths(model, layers).values()]
-    found = _find_all_greatest(model, pixels, paths, progress)
-    fields = find_fields(model, paths)
-    return {path: Responses(*own, fields[path]) for path, own in found.items()}
-
-
-def measure_strengths(
-    model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
-    paths: Sequence[str],
-    progress: Progress | None = None,
-) -> dict[str, Float32[np.ndarray, "n u"]]:
-    """Only the strengths of :func:`measure_responses`."""
-    return {
-        path: own[0] for path, own in _find_all_greatest(model, pixels, paths, progress).items()
-    }
-
-
-def _find_all_greatest(
-    model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
-    paths: Sequence[str],
-    progress: Progress | None,
-) -> dict[str, tuple[Float32[np.ndarray, "n u"], Int64[np.ndarray, "n u"], Pair]]:
-    parts: dict[str, list[tuple[Tensor, Tensor, Pair]]] = {path: [] for path in paths}
+    paths = list(find_paths(model, layers).values())
+    strengths: dict[str, list[Tensor]] = {path: [] for path in paths}
+    places: dict[str, list[Tensor]] = {path: [] for path in paths}
+    sizes: dict[str, Pair] = {}
     done = 0
     for batch in split_pixels(pixels):
         for path, output in activations(model, np.ascontiguousarray(batch), paths).items():
-            parts[path].append(_find_greatest(output))
+            greatest, greatest_places = units_first(output.float()).max(dim=2)
+            sizes[path] = (1, 1)
+            if output.ndim == 4:
+                sizes[path] = (output.shape[2], output.shape[3])
+            else:
+                greatest_places = torch.zeros_like(greatest_places)
+            strengths[path].append(greatest.cpu())
+            places[path].append(greatest_places.cpu())
         done += len(batch)
         if progress is not None:
             progress(done, len(pixels))
-    found = {}
-    for path, own in parts.items():
-        strengths, places, sizes = zip(*own, strict=True)
-        found[path] = torch.cat(strengths).numpy(), torch.cat(places).numpy(), sizes[0]
-    return found
-
-
-def _find_greatest(output: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n u"], Tensor, Pair]:
-    size = (output.shape[2], output.shape[3]) if output.ndim == 4 else (1, 1)
-    strengths, places = units_first(output.float()).max(dim=2)
-    return strengths.cpu(), (places if output.ndim == 4 else torch.zeros_like(places)).cpu(), size
+    fields = find_fields(model, paths)
+    return {
+        path: Responses(
+            torch.cat(strengths[path]).numpy(),
+            torch.cat(places[path]).numpy(),
+            sizes[path],
+            fields[path],
+        )
+        for path in paths
+    }
 
 
 def units_first(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n u p"]:
@@ -170,40 +152,35 @@ def find_patches(
     strengths = responses.strengths[:, unit]
     if strengths.min() == strengths.max():
         return ()
-    found = []
+    patches = []
     for row in np.argsort(-strengths, kind="stable")[:most].tolist():
-        down, across = divmod(int(responses.places[row, unit]), responses.size[1])
-        whole = (0, in_size[0]), (0, in_size[1])
-        rows, columns = whole if responses.field is None else responses.field.box(down, across)
-        found.append(Patch(row, rows, columns, float(strengths[row])))
-    return tuple(found)
+        rows = (0, in_size[0])
+        columns = (0, in_size[1])
+        if responses.field is not None:
+            down, across = divmod(int(responses.places[row, unit]), responses.size[1])
+            rows, columns = responses.field.box(down, across)
+        patches.append(Patch(row, rows, columns, float(strengths[row])))
+    return tuple(patches)
 
 
 def inspect_units(
-    model: Model,
-    path: str,
     responses: Responses,
     images: Images,
-    held_out: Images | None,
     numbers: Sequence[int],
-    progress: Progress | None = None,
+    removals: Sequence[Removal] = (),
 ) -> tuple[Unit, ...]:
-    """Inspect units of a layer by ``responses`` to ``images``; ``held_out`` measures removals."""
-    aucs = measure_aucs(responses.strengths[:, numbers], images)
-    removals: Sequence[Removal | None] = [None] * len(numbers)
-    if held_out is not None:
-        with suppress(DataError):  # for example, none of them has a label
-            removals = measure_removals(model, held_out, path, numbers, progress)
-    names, (_, *size) = name_memberships(images), images.shape
-    return tuple(
-        Unit(
-            number,
-            find_patches(responses, number, (size[0], size[1])),
-            {name: float(auc) for name, auc in zip(names, row, strict=True) if np.isfinite(auc)},
-            removal,
-        )
-        for number, row, removal in zip(numbers, aucs, removals, strict=True)
-    )
+    """Inspect units of a layer by ``responses`` to ``images``; the first ones have ``removals``."""
+    names = name_memberships(images)
+    all_aucs = measure_aucs(responses.strengths[:, numbers], images)
+    _, height, width = images.shape
+    units = []
+    for number, values, removal in zip_longest(numbers, all_aucs, removals):
+        aucs = {
+            name: float(auc) for name, auc in zip(names, values, strict=True) if np.isfinite(auc)
+        }
+        patches = find_patches(responses, number, (height, width))
+        units.append(Unit(number, patches, aucs, removal))
+    return tuple(units)
 
 
 def rank_units(responses: Responses, images: Images) -> list[int]:
@@ -272,22 +249,26 @@ def measure_removals(
     """Measure the effect on ``images`` of replacing each unit's output with its mean."""
     # After Morcos et al., arXiv 1803.06959, but with the mean instead of 0, so that a constant unit
     # costs nothing.
-    chunks = [
-        torch.from_numpy(batch) for batch in split_pixels(np.ascontiguousarray(images.pixels))
-    ]
+    batches = split_pixels(np.ascontiguousarray(images.pixels))
+    chunks = [torch.from_numpy(batch) for batch in batches]
     outputs = [activations(model, chunk, [path])[path] for chunk in chunks]
-    means = torch.stack([units_first(output).mean(dim=2).sum(dim=0) for output in outputs]).sum(
-        dim=0
-    ) / len(images)
-    before = score_logits(model.task, _finish(model, path, chunks, outputs), images, 0.0)
+    sums = [units_first(output).mean(dim=2).sum(dim=0) for output in outputs]
+    means = torch.stack(sums).sum(dim=0) / len(images)
+    before, loss_before = _judge(model, images, _finish(model, path, chunks, outputs))
     removals = []
     for done, unit in enumerate(units, start=1):
         changed = [_set_unit(output, unit, means[unit]) for output in outputs]
-        without = score_logits(model.task, _finish(model, path, chunks, changed), images, 0.0)
-        removals.append(Removal(before.score, without.score, without.loss - before.loss))
+        after, loss_after = _judge(model, images, _finish(model, path, chunks, changed))
+        removals.append(Removal(before, after, loss_after - loss_before))
         if progress is not None:
             progress(done, len(units))
     return tuple(removals)
+
+
+def _judge(model: Model, images: Images, logits: Float32[np.ndarray, "n k"]) -> tuple[Score, float]:
+    targets = torch.from_numpy(np.array(images.targets))
+    loss = model.task.loss(torch.from_numpy(logits).double(), targets)
+    return score(model.task, logits, images.targets), loss.item()
 
 
 def _set_unit(
@@ -312,23 +293,36 @@ def _finish(
     chunks: Sequence[UInt8[Tensor, "_ h w c"]],
     outputs: Sequence[Float[Tensor, "_ ..."]],
 ) -> Float32[np.ndarray, "_ k"]:
-    paths, logits = module_paths(model), []
-    rest: nn.Module | None = None
-    if path in paths and isinstance(model.body, nn.Sequential):
-        rest = model.body[paths.index(path) + 1 :]
+    """The logits that follow from changed outputs of a layer."""
+    paths = module_paths(model)
     with eval_mode(model), seeded(0, model.device):
-        calls = 0 if rest is not None else _count_calls(model, path, chunks[0][:1])
-        for chunk, output in zip(chunks, outputs, strict=True):
-            if rest is not None:
-                logits.append(rest(output))
-                continue
-            countdown = count(1 - calls)
-
-            def replace_last(
-                *_: object, own: Tensor = output, number: Iterator[int] = countdown
-            ) -> Tensor | None:
-                return None if next(number) else own.clone()  # later modules may work in place
-
-            with watch(model, [path], replace_last):
-                logits.append(model(chunk.to(model.device)))
+        if path in paths and isinstance(model.body, nn.Sequential):
+            rest = model.body[paths.index(path) + 1 :]
+            logits = [rest(output) for output in outputs]
+        else:
+            calls = _count_calls(model, path, chunks[0][:1])
+            logits = [
+                _replace_output(model, path, calls, chunk, output)
+                for chunk, output in zip(chunks, outputs, strict=True)
+            ]
     return torch.cat(logits).float().cpu().numpy()
+
+
+def _replace_output(
+    model: Model,
+    path: str,
+    calls: int,
+    chunk: UInt8[Tensor, "n h w c"],
+    output: Float[Tensor, "n ..."],
+) -> Float[Tensor, "n k"]:
+    """The logits for ``chunk`` if the last of a module's ``calls`` returns ``output``."""
+    countdown = count(1 - calls)
+
+    def replace_last(*_: object) -> Tensor | None:
+        if next(countdown) != 0:
+            return None
+        return output.clone()  # later modules may work in place
+
+    with watch(model, [path], replace_last):
+        logits: Tensor = model(chunk.to(model.device))
+    return logits

@@ -17,11 +17,11 @@ from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.description import describe_data, describe_reading
+from lamina.data.image_inputs import ImageLike, find_images, list_images
 from lamina.data.images import OTHER_FILE
 from lamina.data.splits import Split
 from lamina.errors import NetError, RunError, check_type
 from lamina.evaluation.calibration import Calibration
-from lamina.evaluation.image_files import ImageLike, find_images, list_images
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Prediction, Predictions, Predictor
 from lamina.evaluation.reports import Report

@@ -371,13 +371,14 @@ def store_table(trials: Trials) -> None:
 def draw_study(trials: Trials) -> None:
     """Draw the trials and, if enough were trained to the end, how much each value matters."""
     from lamina.drawing.style import save_figure  # loads matplotlib
-    from lamina.drawing.trial_figure import draw_importances, draw_trials, find_importances
+    from lamina.drawing.trial_figure import draw_importances, draw_trials
 
     finished = len(trials.rank("COMPLETE"))
+    metric = trials.settings["metric"]
     if finished:
-        save_figure(draw_trials(trials.read(), trials.settings["metric"]), trials.folder / FIGURE)
+        save_figure(draw_trials(trials.study, metric), trials.folder / FIGURE)
     if finished >= LEAST_FOR_IMPORTANCES:
-        save_figure(draw_importances(find_importances(trials.study)), trials.folder / IMPORTANCES)
+        save_figure(draw_importances(trials.study, metric), trials.folder / IMPORTANCES)
 
 
 def iter_joined(

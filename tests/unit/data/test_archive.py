@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import stat
 import struct
 import tarfile
 import tracemalloc
 import zipfile
-import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lamina.data import Preparation, load_data
-from lamina.data.decoding import BadImageError, ImageReader
-from lamina.data.sources.archive import list_zip, spool_tar
-from lamina.errors import DataError
+from lamina.data.images import Problem
+from lamina.data.sources.archive import unpack
+from lamina.errors import DataError, LaminaWarning
 from support.archives import write_tar, write_zip
 from support.images import encode
 
@@ -46,6 +47,11 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         "a.zip",
         lambda path: write_zip(path, "a\\..\\1.png"),
         "'a\\\\..\\\\1.png' has '..' in its path",
+    ),
+    "zip, parent before a NUL": (
+        "a.zip",
+        lambda path: write_zip(path, "a/..\0.png"),
+        "'a/..\\x00.png' has a NUL in its path",
     ),
     "zip, drive": (
         "a.zip",
@@ -100,6 +106,15 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
 }
 
 
+def ignore(_done: int, _total: int) -> None:
+    pass
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 @pytest.mark.parametrize("attack", HOSTILE)
 def test_a_hostile_archive_is_rejected_and_nothing_is_written(
     attack: str, tmp_path: Path, cache: Path
@@ -123,22 +138,23 @@ def test_a_hostile_archive_is_rejected_and_nothing_is_written(
 def test_each_limit_holds_for_both_kinds(
     limit, value, fault, image_set, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(f"lamina.data.sources.members.{limit}", value)
-    for read in (
-        lambda: list_zip(image_set.write_zip(tmp_path / "a.zip")),
-        lambda: spool_tar(image_set.write_tar(tmp_path / "a.tar"), tmp_path / "spool"),
+    monkeypatch.setattr(f"lamina.data.sources.archive.{limit}", value)
+    for path in (
+        image_set.write_zip(tmp_path / "a.zip"),
+        image_set.write_tar(tmp_path / "a.tar"),
     ):
         with pytest.raises(DataError) as raised:
-            read()
+            unpack(path, tmp_path / f"unpacked-{path.suffix}", ignore)
         assert fault in str(raised.value)
 
 
 def test_more_members_than_the_limit_are_rejected(image_set, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("lamina.data.sources.members.MOST_MEMBERS", 21)
-    assert len(list_zip(image_set.write_zip(tmp_path / "a.zip")).images) == 21
-    monkeypatch.setattr("lamina.data.sources.members.MOST_MEMBERS", 20)
+    monkeypatch.setattr("lamina.data.sources.archive.MOST_MEMBERS", 21)
+    unpack(image_set.write_zip(tmp_path / "a.zip"), tmp_path / "1", ignore)
+    assert len(read_files(tmp_path / "1")) == 21
+    monkeypatch.setattr("lamina.data.sources.archive.MOST_MEMBERS", 20)
     with pytest.raises(DataError) as raised:
-        list_zip(tmp_path / "a.zip")
+        unpack(tmp_path / "a.zip", tmp_path / "2", ignore)
     expected = (
         f"{tmp_path / 'a.zip'} is rejected: it has more than 20 members. Unpack it and use the"
         " folder."
@@ -147,7 +163,20 @@ def test_more_members_than_the_limit_are_rejected(image_set, tmp_path: Path, mon
     with pytest.raises(
         DataError, match=r"its member 'test/owl/0001\.png' exceeds the limit of 20 members"
     ):
-        spool_tar(image_set.write_tar(tmp_path / "a.tar"), tmp_path / "spool")
+        unpack(image_set.write_tar(tmp_path / "a.tar"), tmp_path / "3", ignore)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+def test_an_archive_that_does_not_fit_on_the_disk_is_rejected_before_it_is_full(
+    name: str, image_set, tmp_path: Path, monkeypatch
+) -> None:
+    usage = type(shutil.disk_usage("."))(10_000, 9000, 1000)
+    monkeypatch.setattr("lamina.data.sources.archive.shutil.disk_usage", lambda _: usage)
+    write = image_set.write_zip if name == "a.zip" else image_set.write_tar
+    path = write(tmp_path / name)
+    with pytest.raises(DataError) as raised:
+        load_data(path)
+    assert str(raised.value).startswith(f"Unpacking {path} needs 0.0 GB or more, but the disk has")
 
 
 def write_directory(path: Path, members: int, claimed: int) -> Path:
@@ -187,10 +216,10 @@ def test_two_million_members_are_rejected_before_they_become_objects(
 
 
 def test_a_directory_of_gigabytes_is_not_read(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("lamina.data.sources.members.DIRECTORY_BYTES", 4699)
+    monkeypatch.setattr("lamina.data.sources.archive.DIRECTORY_BYTES", 4699)
     path = write_directory(tmp_path / "a.zip", 100, 100)
     with pytest.raises(DataError) as raised:
-        list_zip(path)
+        unpack(path, tmp_path / "unpacked", ignore)
     assert (
         str(raised.value)
         == f"{path} is rejected: its directory has 4700 bytes. Unpack it and use the folder."
@@ -264,8 +293,8 @@ def test_names_that_are_not_utf8_go_all_the_way(image_set, tmp_path: Path) -> No
     assert loaded.train.target_names == ("caf\udce9", "tea")
     assert (loaded.train.pixels[0] == image_set.pixels["train/cat/0000.png"]).all()
     assert load_data(tmp_path / "a.tar").train.names == loaded.train.names
-    ours, theirs = read_all(tmp_path / "a.zip")
-    assert ours == theirs == {"a/Σä0.png": data, "a/Σä1.png": data}
+    unpack(tmp_path / "a.zip", tmp_path / "unpacked", ignore)
+    assert read_files(tmp_path / "unpacked") == {"a/Σä0.png": data, "a/Σä1.png": data}
 
 
 def test_a_zip_that_says_of_other_bytes_that_they_are_utf8_is_damaged(
@@ -311,31 +340,6 @@ def make_zip(
     return before + buffer.getvalue()
 
 
-def read_all(path: Path) -> tuple[dict[str, bytes | None], dict[str, bytes | None]]:
-    """Each image's bytes as lamina reads them and as zipfile does; None where it rejects them."""
-    ours: dict[str, bytes | None] = {}
-    theirs: dict[str, bytes | None] = {}
-    image_set = list_zip(path).images
-    with ImageReader() as reader, zipfile.ZipFile(path) as archive:
-        for image in image_set:
-            try:
-                ours[image.name] = reader.read(image)
-            except BadImageError:
-                ours[image.name] = None
-            try:
-                theirs[image.name] = archive.read(image.member)
-            except (
-                zipfile.BadZipFile,
-                zlib.error,
-                EOFError,
-                NotImplementedError,
-                OSError,
-                ValueError,
-            ):
-                theirs[image.name] = None
-    return ours, theirs
-
-
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 
@@ -345,13 +349,15 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.
     before=st.binary(max_size=30),
     streamed=st.booleans(),
 )
-def test_members_are_read_in_place_as_zipfile_reads_them(
+def test_members_are_unpacked_whatever_their_compression(
     methods, contents, before, streamed, tmp_path_factory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "members.zip"
     path.write_bytes(make_zip(methods, contents, before, streamed))
-    ours, _ = read_all(path)
-    assert ours == {f"a/ä{place}.png": data for place, data in enumerate(contents)}
+    folder = path.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    assert unpack(path, folder, ignore) == []
+    assert read_files(folder) == {f"a/ä{place}.png": data for place, data in enumerate(contents)}
 
 
 def test_no_more_is_unpacked_than_the_directory_says(tmp_path: Path) -> None:
@@ -361,13 +367,14 @@ def test_no_more_is_unpacked_than_the_directory_says(tmp_path: Path) -> None:
     data[first + 24 : first + 28] = struct.pack("<I", 1000)
     path = tmp_path / "a.zip"
     path.write_bytes(data)
-    (image,) = list_zip(path).images
     tracemalloc.start()
-    with ImageReader() as reader, pytest.raises(BadImageError, match="Bad CRC-32"):
-        reader.read(image)
+    (problem,) = unpack(path, tmp_path / "unpacked", ignore)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 2**20
+    assert problem.path == "a/ä0.png"
+    assert problem.reason.startswith("damaged in the archive: Bad CRC-32")
+    assert read_files(tmp_path / "unpacked") == {}
 
 
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
@@ -399,7 +406,7 @@ def test_a_tar_with_an_endless_name_is_rejected_before_it_is_read(
     with pytest.raises(
         DataError, match=r"it has a header of 104857600 bytes; at most 65536 are allowed"
     ):
-        spool_tar(path, tmp_path / "spool")
+        unpack(path, tmp_path / "unpacked", ignore)
     assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
     tracemalloc.stop()
 
@@ -418,7 +425,77 @@ def test_names_in_a_zip_are_utf8_without_its_flag_too(tmp_path: Path) -> None:
             archive.writestr(_PlainInfo(name), b"x")
     with zipfile.ZipFile(path) as archive:
         assert "b/猫.png" not in archive.namelist()
-    images = list_zip(path).images
-    assert [image.name for image in images] == ["a/Grün.png", "b/猫.png"]
-    with ImageReader() as reader:
-        assert [reader.read(image) for image in images] == [b"x", b"x"]
+    unpack(path, tmp_path / "unpacked", ignore)
+    assert read_files(tmp_path / "unpacked") == {"a/Grün.png": b"x", "b/猫.png": b"x"}
+
+
+DEEP = "/".join("a" * 200) + "/1.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (f"train/cat/{'a' * 300}.png", "file name too long"),
+        (DEEP, "in more than 100 folders"),
+        ("train/cat/0000.png/1.png", "another file has taken its name"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_name_that_the_disk_cannot_hold_is_named_and_the_others_are_read(
+    kind: str, name: str, reason: str, image_set, tmp_path: Path
+) -> None:
+    pixels = image_set.pixels["train/cat/0000.png"]
+    longer = type(image_set)({**image_set.pixels, name: pixels})
+    path = tmp_path / f"a.{kind}"
+    (longer.write_zip if kind == "zip" else longer.write_tar)(path)
+    with pytest.warns(LaminaWarning, match="Left out 1 image"):
+        data = load_data(path)
+    assert len(data.train) == 12
+    assert data.problems == (Problem(name, reason),)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("fault", [None, DataError, KeyboardInterrupt])
+def test_nothing_that_was_unpacked_stays(
+    kind: str, fault: type[BaseException] | None, image_set, tmp_path, cache, monkeypatch
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    (image_set.write_zip if kind == "zip" else image_set.write_tar)(path)
+    unpacked: list[Path] = []
+
+    def show(done: int, total: int) -> None:
+        unpacked.extend(cache.rglob("unpacked"))
+        if fault is not None:
+            raise fault("during decoding")
+
+    with nullcontext() if fault is None else pytest.raises(fault):
+        load_data(path, progress=show)
+    assert len(unpacked) == 1
+    assert not list(cache.rglob("unpacked"))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_slow_unpacking_shows_its_progress(kind, image_set, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / f"a.{kind}"
+    (image_set.write_zip if kind == "zip" else image_set.write_tar)(path)
+    shown: list[tuple[int, int]] = []
+    unpack(path, tmp_path / "quick", lambda *pair: shown.append(pair))
+    assert shown == []
+    monkeypatch.setattr("lamina.data.sources.archive.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("lamina.data.sources.archive.SHOWN_SECONDS", 0.0)
+    unpack(path, tmp_path / "slow", lambda *pair: shown.append(pair))
+    size_bytes = path.stat().st_size
+    assert len(shown) == 21
+    assert shown == sorted(shown)
+    assert all(0 < done <= total == size_bytes for done, total in shown)
+
+
+def test_files_that_a_folder_does_not_use_are_problems_of_an_archive_too(
+    image_set, tmp_path: Path
+) -> None:
+    folder = image_set.write_folder(tmp_path / "a")
+    (folder / "train" / "cat" / "notes.txt").write_text("notes")
+    (folder / "train" / "ant").mkdir()
+    path = Path(shutil.make_archive(str(tmp_path / "a"), "zip", folder))
+    assert load_data(path).problems == load_data(folder).problems
+    assert len(load_data(path).problems) == 2

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lamina.data import load_data
+from lamina.data import Preparation, load_data
 from lamina.errors import DataError
-from support.archives import write_tar, write_zip
-from support.table_sources import write_metadata, write_metadata_by_split
+from support.archives import write_zip
+from support.table_sources import write_metadata, write_metadata_by_split, write_shards
 
 
 def pack(folder: Path, path: Path) -> Path:
@@ -39,22 +39,17 @@ def pack(folder: Path, path: Path) -> Path:
         ("tar", "metadata.csv", "pets/inner/", False),
     ],
 )
-def test_a_table_beside_packed_images_is_rejected(
+def test_a_table_beside_packed_images_is_read_as_in_a_folder(
     kind: str, table: str, top: str, by_split: bool, image_set, tmp_path: Path, cache: Path
 ) -> None:
     write = write_metadata_by_split if by_split else write_metadata
     write(image_set, tmp_path / "all" / top, table.rpartition(".")[2])
-    path = pack(tmp_path / "all", tmp_path / f"a.{kind}")
-    with pytest.raises(DataError) as raised:
-        load_data(path)
-    assert (
-        str(raised.value)
-        == f"{path} contains a table, {top}{('test/' if by_split else '')}{table}, but lamina reads"
-        " tables only from folders. Unpack the archive and use the path of the table or its"
-        " folder."
-    )
-    # What is advised helps.
-    assert len(load_data(tmp_path / "all").train) == 12
+    expected = load_data(tmp_path / "all")
+    packed = load_data(pack(tmp_path / "all", tmp_path / f"a.{kind}"))
+    assert len(packed.train) == 12
+    assert packed.fingerprint == expected.fingerprint
+    assert packed.target_reason == expected.target_reason
+    assert packed.problems == expected.problems
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -74,10 +69,48 @@ def test_other_tables_in_an_archive_of_class_folders_change_nothing(
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-@pytest.mark.parametrize("name", ["data/train-00000-of-00001.parquet", "pets.csv"])
-def test_an_archive_of_tables_alone_says_to_unpack_it(
-    kind: str, name: str, tmp_path: Path, cache: Path
-) -> None:
-    path = (write_zip if kind == "zip" else write_tar)(tmp_path / f"a.{kind}", name)
-    with pytest.raises(DataError, match=f" contains a table, {name}, but lamina reads tables only"):
+def test_parquet_files_in_an_archive_are_read(kind: str, image_set, tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    write_shards(image_set, tmp_path / "all")
+    expected = load_data(tmp_path / "all")
+    packed = load_data(pack(tmp_path / "all", tmp_path / f"a.{kind}"))
+    assert packed.fingerprint == expected.fingerprint
+
+
+def test_an_archive_uses_the_options_of_what_it_contains(image_set, tmp_path: Path) -> None:
+    write_metadata(image_set, tmp_path / "table", "csv")
+    table = pack(tmp_path / "table", tmp_path / "table.zip")
+    folder = image_set.write_zip(tmp_path / "folder.zip")
+    columns = Preparation(label_columns=("label",))
+    assert load_data(table, columns).train.target_names == ("cat", "dog", "owl")
+    with pytest.raises(DataError) as raised:
+        load_data(folder, columns)
+    assert (
+        str(raised.value)
+        == "folder does not use label_columns (for tables only). Leave out label_columns."
+    )
+    with pytest.raises(DataError) as raised:
+        load_data(table, Preparation(label_from="parent"))
+    assert (
+        str(raised.value) == "table does not use label_from (for folders and archives of images"
+        " only). Leave out label_from."
+    )
+
+
+def test_an_error_names_a_file_inside_the_archive(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", "all/metadata.csv", b"file_name,label\n../1.png,cat\n")
+    with pytest.raises(DataError) as raised:
         load_data(path)
+    message = str(raised.value)
+    assert f"that {path / 'all' / 'metadata.csv'} names" in message
+    assert "unpacked" not in message
+    assert message.endswith(" Unpack the archive to use a path inside it.")
+
+
+def test_a_table_in_an_archive_cannot_name_a_file_outside(tmp_path: Path, image_set) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(image_set.encoded["train/cat/0000.png"])
+    for value in (str(secret), "../../../secret.png"):
+        path = write_zip(tmp_path / "a.zip", "metadata.csv", f"file_name,a\n{value},1\n".encode())
+        with pytest.raises(DataError, match="Cannot use any of the 1 images"):
+            load_data(path)

@@ -14,12 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamina.data import Preparation, load_data
 from lamina.errors import DataError
 from support import forking
 from support.array_files import gray_noise, read_arrays
 from support.table_sources import ARRAY_SOURCES, CLASSES, arrays_of
 
-LAYOUT = "Expected x_train and y_train, train_images and train_labels, or images and targets."
+LAYOUT = (
+    "Expected x_train and y_train, also with val or test in place of train; train_images and"
+    " train_labels, also with val or test; x and y; or images and labels; and maybe class_names."
+    " Save the arrays under these names."
+)
 
 
 def save(tmp_path: Path, **arrays: np.ndarray) -> Path:
@@ -44,94 +49,81 @@ def test_every_layout_gives_the_same_images_and_classes(
         source.pixels, np.concatenate([pixels for pixels, _ in parts.values()])
     )
     assert source.labels == {
-        "label": [CLASSES[one] for _, targets in parts.values() for one in targets]
+        "class": [CLASSES[one] for _, targets in parts.values() for one in targets]
     }
     assert source.splits == [split for split, (pixels, _) in parts.items() for _ in pixels]
     assert source.target_names == CLASSES
     assert (source.names[0], source.names[-1]) == ("train/00000", "test/00005")
 
 
-@pytest.mark.parametrize(
-    "keys", [("images", "targets"), ("x", "y"), ("X", "y"), ("data", "labels"), ("pixels", "label")]
-)
+@pytest.mark.parametrize("keys", [("images", "labels"), ("x", "y")])
 def test_one_pair_of_arrays_has_no_split(keys: tuple[str, str], tmp_path: Path) -> None:
-    path = save(tmp_path, **{keys[0]: gray_noise(3), keys[1]: np.array([4, 0, 2])})
+    path = save(tmp_path, **{keys[0]: gray_noise(3), keys[1]: np.array([1, 0, 2])})
     source = read_arrays(path)
     np.testing.assert_array_equal(source.pixels[..., 0], gray_noise(3))
-    assert source.labels == {"label": [4, 0, 2]}
+    assert source.labels == {"class": ["1", "0", "2"]}
     assert source.splits == [None, None, None]
     assert source.names == ["00000", "00001", "00002"]
-    assert source.target_names is None
+    assert source.target_names == ("0", "1", "2")
     assert source.label_reason == f"array {keys[1]}"
 
 
 @pytest.mark.parametrize(
-    ("labels", "expected"),
+    ("labels", "kind", "expected"),
     [
-        (np.array([True, False]), {"label": [True, False]}),
-        (np.array(["cat", "dog"]), {"label": ["cat", "dog"]}),
-        (np.array([b"cat", b"dog"]), {"label": ["cat", "dog"]}),
-        (np.array([0.5, np.nan]), {"label": [0.5, None]}),
-        (np.array([[7], [8]], np.uint8), {"label": [7, 8]}),
-        (np.array([[0, 1, 0], [1, 0, 0]], np.float32), {"label": [1, 0]}),
+        (np.array([True, False]), "binary", {"target": [True, False]}),
+        (np.array([[True], [False]]), "binary", {"target": [True, False]}),
+        (np.array(["cat", "dog"]), "single-label", {"class": ["cat", "dog"]}),
+        (np.array([0.5, 1.25]), "regression", {"target": [0.5, 1.25]}),
+        (np.array([[1], [0]], np.uint8), "single-label", {"class": ["1", "0"]}),
         (
-            np.array([[0, 1, 1], [1, 0, 0]]),
-            {"label_0": [0, 1], "label_1": [1, 0], "label_2": [1, 0]},
+            np.array([[0.5, 2], [1, 0.25]]),
+            "regression",
+            {"label_0": [0.5, 1.0], "label_1": [2.0, 0.25]},
         ),
-        (np.array([[0.5, 2], [1, np.nan]]), {"label_0": [0.5, 1.0], "label_1": [2.0, None]}),
         (
             np.array([[True, True], [False, False]]),
+            "multi-label",
             {"label_0": [True, False], "label_1": [True, False]},
         ),
     ],
 )
 def test_labels_come_as_plain_values_by_column(
-    labels: np.ndarray, expected, tmp_path: Path
+    labels: np.ndarray, kind: str, expected, tmp_path: Path
 ) -> None:
-    found = read_arrays(save(tmp_path, images=gray_noise(2), labels=labels)).labels
-    assert found == expected
-    for column, values in found.items():
+    source = read_arrays(save(tmp_path, images=gray_noise(2), labels=labels))
+    assert source.labels == expected
+    assert source.kind == kind
+    for column, values in source.labels.items():
         assert [type(value) for value in values] == [type(value) for value in expected[column]]
 
 
 def test_names_of_several_columns_name_them(tmp_path: Path) -> None:
-    labels = np.array([[0, 0], [1, 1]])
+    labels = np.array([[False, False], [True, True]])
     source = read_arrays(
         save(tmp_path, x=gray_noise(2), y=labels, class_names=np.array(["big", "red"]))
     )
-    assert source.labels == {"big": [0, 1], "red": [0, 1]}
+    assert source.labels == {"big": [False, True], "red": [False, True]}
     assert source.target_names is None
 
 
-@pytest.mark.parametrize(
-    ("pixels", "expected"),
-    [
-        (np.array([0, 1, 254, 255], np.int64), [0, 1, 254, 255]),
-        (np.array([0, 1, 254, 255], np.float64), [0, 1, 254, 255]),
-        (np.array([0, 0.5, 0.998, 1], np.float32), [0, 128, 254, 255]),
-        (np.array([False, True, True, False]), [0, 255, 255, 0]),
-    ],
-)
-def test_other_types_of_pixels_become_bytes(
-    pixels: np.ndarray, expected: list[int], tmp_path: Path
-) -> None:
-    source = read_arrays(save(tmp_path, x=np.stack([pixels.reshape(2, 2)] * 2), y=np.array([0, 1])))
-    assert source.pixels[1, ..., 0].ravel().tolist() == expected
-
-
 @given(
-    shape=st.sampled_from([(2, 4, 5), (2, 4, 5, 1), (2, 4, 5, 3), (2, 1, 4, 5), (2, 3, 4, 5)]),
+    shape=st.sampled_from([(2, 4, 5), (2, 4, 5, 1), (2, 4, 5, 3), (2, 4, 5, 4)]),
     order=st.sampled_from("CF"),
 )
-def test_channels_go_last_in_whatever_order_they_are_stored(
+def test_pixels_are_the_same_in_whatever_order_they_are_stored(
     shape, order: str, tmp_path_factory
 ) -> None:
     pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
     path = save(
         tmp_path_factory.getbasetemp(), x=np.asarray(pixels, order=order), y=np.array([0, 1])
     )
-    expected = pixels.reshape(2, -1, 4, 5).transpose(0, 2, 3, 1) if shape[-1] == 5 else pixels
+    expected = pixels[..., None] if pixels.ndim == 3 else pixels
     np.testing.assert_array_equal(read_arrays(path).pixels, expected)
+
+
+CLASSES_OF_2 = np.array([0, 1])
+CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
 
 
 @pytest.mark.parametrize(
@@ -140,133 +132,170 @@ def test_channels_go_last_in_whatever_order_they_are_stored(
         ({"a": gray_noise(2), "b": np.zeros(2)}, f"DIR/pets.npz has the arrays a, b. {LAYOUT}"),
         (
             {"x_train": gray_noise(2), "z": np.zeros(2)},
-            f"DIR/pets.npz has no labels for x_train among x_train, z. {LAYOUT}",
+            f"DIR/pets.npz has the arrays x_train, z. {LAYOUT}",
         ),
         (
-            {"x": gray_noise(3), "y": np.zeros(2)},
+            {"x": gray_noise(2), "y": CLASSES_OF_2, "ids": np.arange(2)},
+            f"DIR/pets.npz has the arrays x, y, ids. {LAYOUT}",
+        ),
+        (
+            {"x_train": gray_noise(2), "y_train": CLASSES_OF_2, "x_test": gray_noise(2)},
+            f"DIR/pets.npz has the arrays x_train, y_train, x_test. {LAYOUT}",
+        ),
+        (
+            {"x": gray_noise(3), "y": CLASSES_OF_2},
             (
-                "DIR/pets.npz has 3 images, but labels of shape (2,); expected one label, or one"
-                " row of labels, per image. Save them again."
+                "DIR/pets.npz: Expected one target for each image, got 3 images in x and 2 targets."
+                " Save them again."
             ),
         ),
         (
             {"x_test": gray_noise(3), "y_test": np.zeros((3, 2, 2))},
             (
-                "DIR/pets.npz has 3 images in test, but labels of shape (3, 2, 2); expected one"
-                " label, or one row of labels, per image. Save them again."
+                "DIR/pets.npz, where y is y_test: Expected y as whole numbers or strings (N,) for"
+                " classes, as booleans (N,) or (N, K), or as floats (N,) or (N, K), got float64 of"
+                " shape (3, 2, 2)."
             ),
         ),
         (
             {"x": gray_noise(2), "y": np.array(["a", {}], object)},
             (
-                "Array y of DIR/pets.npz contains Python objects; expected numbers or text. Convert"
-                " it and save the file again."
+                "Array y of DIR/pets.npz contains Python objects; expected numbers or strings."
+                " Convert it, for example with y.astype(str), and save the file again."
             ),
         ),
         (
             {"x": gray_noise(2), "y": np.array([0, 1], "M8[D]")},
             (
-                "Array y of DIR/pets.npz contains values of type datetime64[D]; expected numbers or"
-                " text. Convert it and save the file again."
+                "DIR/pets.npz: Expected y as whole numbers or strings (N,) for classes, as booleans"
+                " (N,) or (N, K), or as floats (N,) or (N, K), got datetime64[D] of shape (2,)."
             ),
         ),
         (
-            {"x": np.array([[["a"]]]), "y": np.zeros(1)},
+            {"x": np.array([[["a"]]]), "y": np.array([0])},
             (
-                "The images in DIR/pets.npz have dtype <U1; expected numbers from 0 to 255 or from"
-                " 0 to 1. Convert them and save the file again."
+                "DIR/pets.npz: x must be a uint8 array of shape (N, H, W) or (N, H, W, C), but got"
+                " an array of strings of shape (1, 1, 1)."
             ),
         ),
         (
-            {"x": gray_noise(2).reshape(2, -1), "y": np.zeros(2)},
+            {"x": gray_noise(2).reshape(2, -1), "y": CLASSES_OF_2},
             (
-                "The images in DIR/pets.npz have shape (2, 20); expected (N, H, W), (N, H, W, C) or"
-                " (N, C, H, W) with 1 or 3 channels C. Reshape them and save the file again."
+                "DIR/pets.npz: x must be a uint8 array of shape (N, H, W) or (N, H, W, C), but got"
+                " uint8 of shape (2, 20). Pass a single image as x[None]."
             ),
         ),
         (
-            {"x": gray_noise(2).reshape(2, 5, 2, 2), "y": np.zeros(2)},
+            {"x": np.zeros((0, 3, 9), np.uint8), "y": np.zeros(0, int)},
+            "DIR/pets.npz has no images. Check how you selected them.",
+        ),
+        (
+            {"x": np.zeros((2, 3, 5, 9), np.uint8), "y": CLASSES_OF_2},
             (
-                "The images in DIR/pets.npz have shape (2, 5, 2, 2); expected (N, H, W), (N, H, W,"
-                " C) or (N, C, H, W) with 1 or 3 channels C. Reshape them and save the file again."
+                "DIR/pets.npz: Expected x with channels last, got shape (2, 3, 5, 9). Use"
+                " x.transpose(0, 2, 3, 1)."
             ),
         ),
         (
-            {"x": np.zeros((2, 3, 9, 3)), "y": np.zeros(2)},
+            {"x": np.linspace(0, 1, 40).reshape(2, 4, 5), "y": CLASSES_OF_2},
             (
-                "The images in DIR/pets.npz have shape (2, 3, 9, 3), so the channels may be the"
-                " second or the last axis. Save gray images as (N, H, W), others with a larger"
-                " height and width."
+                f"{CONVERTED}, got float64. Convert values from 0 to 1 with"
+                " (x * 255.0).round().astype(np.uint8)."
             ),
         ),
         (
-            {"x": np.zeros((0, 3, 9)), "y": np.zeros(0)},
+            {"x": gray_noise(2) > 128, "y": CLASSES_OF_2},
             (
-                "The images in DIR/pets.npz have shape (0, 3, 9); expected (N, H, W), (N, H, W, C)"
-                " or (N, C, H, W) with 1 or 3 channels C. Reshape them and save the file again."
+                f"{CONVERTED}, got bool. Convert values from 0 to 1 with"
+                " (x * 255.0).round().astype(np.uint8)."
             ),
         ),
         (
-            {"x": np.linspace(-1, 1, 40).reshape(2, 4, 5), "y": np.zeros(2)},
-            "x of DIR/pets.npz has values from -1 to 1: scale them to 0 to 255.",
+            {"x": np.full((2, 3, 3), 256), "y": CLASSES_OF_2},
+            f"{CONVERTED}, got int64. x has values from 256 to 256: scale them to 0 to 255.",
         ),
         (
-            {"x": np.full((2, 3, 3), 256), "y": np.zeros(2)},
-            "x of DIR/pets.npz has values from 256 to 256: scale them to 0 to 255.",
-        ),
-        (
-            {"x": np.full((2, 3, 3), np.nan), "y": np.zeros(2)},
-            "x of DIR/pets.npz contains NaN or infinity: correct these values.",
-        ),
-        (
-            {"x_train": np.linspace(0, 1.0001, 40).reshape(2, 4, 5), "y_train": np.zeros(2)},
-            (
-                "x_train of DIR/pets.npz has fractions up to 1.0001, so the range may be 0 to 1 or"
-                " 0 to 255: scale them to one of these."
-            ),
-        ),
-        (
-            {"x": np.linspace(0, 1.275, 40).reshape(2, 4, 5), "y": np.zeros(2)},
-            (
-                "x of DIR/pets.npz has fractions up to 1.275, so the range may be 0 to 1 or 0 to"
-                " 255: scale them to one of these."
-            ),
+            {"x": np.full((2, 3, 3), np.nan), "y": CLASSES_OF_2},
+            f"{CONVERTED}, got float64. x contains NaN or infinity: correct these values.",
         ),
         (
             {
                 "x_train": gray_noise(2),
-                "y_train": np.zeros(2),
+                "y_train": CLASSES_OF_2,
                 "x_test": gray_noise(2, 6),
-                "y_test": np.zeros(2),
+                "y_test": CLASSES_OF_2,
             },
             (
-                "The splits of DIR/pets.npz have images of different sizes: train 4 x 5 x 1, test 6"
-                " x 5 x 1. Resize them to one size."
+                "The splits of DIR/pets.npz have images of different sizes: x_train 4 x 5 x 1,"
+                " x_test 6 x 5 x 1. Resize them to one size."
             ),
         ),
         (
             {
                 "x_train": gray_noise(2),
-                "y_train": np.zeros(2),
+                "y_train": CLASSES_OF_2,
                 "x_test": gray_noise(2),
-                "y_test": np.zeros((2, 2)),
+                "y_test": np.array(["a", "b"]),
             },
             (
-                "The splits of DIR/pets.npz have different numbers of labels per image. Save the"
-                " same label columns in all."
+                "DIR/pets.npz, where y is y_train and y_test: The splits have targets of different"
+                " types: y_train int64 (2,), y_test <U1 (2,). Save the same type and columns in"
+                " all."
             ),
         ),
         (
-            {"x": gray_noise(2), "y": np.array([0, 2]), "class_names": np.array(["a", "b"])},
+            {"x": gray_noise(2), "y": np.array([0, 5])},
             (
-                "DIR/pets.npz has the label 2, but names only 2 classes, 0 to 1. Correct the labels"
-                " or the names, and create the file again."
+                "DIR/pets.npz: y has the classes 0, 5, but classes must be 0, 1, 2 … without gaps."
+                " Renumber them with _, y = np.unique(y, return_inverse=True), or pass names for"
+                " all numbers from 0 to 5."
+            ),
+        ),
+        (
+            {"x": gray_noise(2), "y": np.array([0.0, 1.0])},
+            (
+                "DIR/pets.npz: y has whole numbers as float64, which may be classes or numbers to"
+                ' predict. Use y.astype(int) for classes, or task="regression" for numbers.'
+            ),
+        ),
+        (
+            {"x": gray_noise(2), "y": np.array([0, 1]), "class_names": np.array([3, 4])},
+            (
+                "DIR/pets.npz: names must be a list of strings, one for each class, label or"
+                " number, in order, such as ['cat', 'dog'], got [3, 4]."
             ),
         ),
     ],
 )
 def test_arrays_that_cannot_be_used_say_what_to_do(arrays, message: str, tmp_path: Path) -> None:
     assert rejection(save(tmp_path, **arrays)) == message
+
+
+@pytest.mark.parametrize("classes", [3, 20])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_one_hot_rows_are_never_numbers_to_predict(classes: int, dtype, tmp_path: Path) -> None:
+    """Bug 8: one-hot rows with more classes than half the images became regression."""
+    one_hot = np.eye(classes, dtype=dtype)[np.arange(24) % classes]
+    message = rejection(save(tmp_path, x=gray_noise(24), y=one_hot))
+    assert message.startswith("DIR/pets.npz: ")
+    assert "y.argmax(axis=1)" in message
+
+
+def test_the_range_of_all_blocks_is_in_the_message(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lamina.data.sources.npz.BLOCK_BYTES", 40)
+    pixels = np.zeros((3, 4, 5))
+    pixels[2] = 0.5
+    pixels[2, 1, 1] = 1
+    message = rejection(save(tmp_path, x=pixels, y=np.array([0, 1, 0])))
+    assert "Convert values from 0 to 1 with (x * 255.0).round()" in message
+
+
+def test_more_channels_than_image_files_have_are_not_resized(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 6, 6, 5), np.uint8)
+    path = save(tmp_path, x=pixels, y=np.arange(30) % 2)
+    assert load_data(path).train.shape == (5, 6, 6)
+    with pytest.raises(DataError, match="have 5 channels, and lamina resizes only images with up"):
+        load_data(path, Preparation(size_px=3))
 
 
 def write_members(path: Path, members: dict[str, bytes]) -> Path:
@@ -292,7 +321,7 @@ def npy_header(shape: str, descr: str = "|u1") -> bytes:
 )
 def test_a_header_that_lies_makes_no_room(shape: str, tmp_path: Path) -> None:
     path = write_members(
-        tmp_path / "a.npz", {"x": npy_header(shape) + bytes(40), "y": npy_bytes(np.zeros(2))}
+        tmp_path / "a.npz", {"x": npy_header(shape) + bytes(40), "y": npy_bytes(CLASSES_OF_2)}
     )
     tracemalloc.start()
     message = rejection(path)
@@ -310,7 +339,7 @@ def test_a_bomb_is_rejected(tmp_path: Path) -> None:
             file.write(npy_header("(300, 1024, 1024)"))
             for _ in range(300):
                 file.write(bytes(2**20))
-        archive.writestr("y.npy", npy_bytes(np.zeros(300)))
+        archive.writestr("y.npy", npy_bytes(np.zeros(300, int)))
     assert (
         rejection(tmp_path / "a.npz")
         == "Array x of DIR/a.npz is compressed more than 200:1. Save it with np.savez."
@@ -337,7 +366,7 @@ def test_any_damage_to_an_npz_is_one_plain_error_or_none(
 
 
 def test_a_changed_file_has_another_digest(tmp_path: Path) -> None:
-    path = save(tmp_path, x=gray_noise(2), y=np.zeros(2))
+    path = save(tmp_path, x=gray_noise(2), y=CLASSES_OF_2)
     before = read_arrays(path).digest
     assert read_arrays(path).digest == before
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
@@ -357,13 +386,13 @@ print(sum(map(len, data.splits.values())), grown)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_memory_does_not_grow_with_an_npz(dtype: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_memory_does_not_grow_with_an_npz(method: int, tmp_path: Path) -> None:
     """150 MB of images are read in blocks: the peak is a fraction of them."""
-    count = 1500 if dtype == "uint8" else 400
-    block = (np.random.default_rng(0).random((100, 182, 182, 3)) * 255).astype(dtype)
+    count = 1500
+    block = (np.random.default_rng(0).random((100, 182, 182, 3)) * 255).astype(np.uint8)
     for name, repeats in (("warm", 1), ("large", count // 100)):
-        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w") as archive:
+        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w", method) as archive:
             with archive.open("x.npy", "w", force_zip64=True) as file:
                 shape = (100 * repeats, *block.shape[1:])
                 np.lib.format.write_array_header_1_0(

@@ -320,10 +320,14 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(
     monkeypatch.setenv("LAMINA_CACHE", str(file))
     with pytest.raises(DataError) as raised:
         load_data(image_set.write_zip(tmp_path / "a.zip"))
+    assert str(raised.value) == f"The cache {file} is a file. Set LAMINA_CACHE to a folder."
+    monkeypatch.setenv("LAMINA_CACHE", str(file / "cache"))
+    with pytest.raises(DataError) as raised:
+        load_data(tmp_path / "a.zip")
     assert (
         str(raised.value)
-        == f"Cannot write to the cache {file}: Not a directory. Free some space there, for example"
-        " with lamina data --cache-clear, or set LAMINA_CACHE to another folder."
+        == f"Cannot write to the cache {file / 'cache'}: Not a directory. Free some space there,"
+        " for example with lamina data --cache-clear, or set LAMINA_CACHE to another folder."
     )
 
 

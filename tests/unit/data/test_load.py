@@ -6,13 +6,12 @@ import errno
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lamina.data import NAMES, Preparation, find_default_data, load_data
+from lamina.data import NAMES, Images, Preparation, find_default_data, load_data
 from lamina.errors import DataError, LaminaWarning
 from support.table_sources import ARRAY_SOURCES
 
@@ -194,54 +193,39 @@ def test_importing_the_data_loads_no_torch() -> None:
     assert (ran.stdout, ran.stderr) == ("[]\n", "")
 
 
-CLASSES_OF_Y = "The targets are single-label, 3 classes, from array y."
-X, Y = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8), np.arange(12) % 3
-NUMBERS = "x has {} values from 0 to 1, converted to pixels from 0 to 255. "
+X = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+Y = np.arange(12) % 3
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "said"),
+    ("x", "y", "advice"),
     [
-        (X, Y.astype(float), "y has whole numbers as float64. "),
-        (X, np.eye(3)[Y], "y has 3 columns of only 0 and 1 as float64. "),
-        (X, Y * 5, "y has the numbers 0, 5, 10, not 0 to 2. "),
-        (X.transpose(0, 3, 1, 2), Y, "x has shape (12, 3, 8, 8), interpreted as (N, C, H, W). "),
-        (X > 128, Y, NUMBERS.format("bool")),
-        (X / 255, Y, NUMBERS.format("float64")),
-        (X, Y[:, None], None),
+        (X, Y.astype(float), "Use y.astype(int) for classes"),
+        (X, np.eye(3)[Y], "Use y.argmax(axis=1) for classes"),
+        (X, Y * 5, "Renumber them with _, y = np.unique(y, return_inverse=True)"),
+        (X.transpose(0, 3, 1, 2), Y, "Use x.transpose(0, 2, 3, 1)."),
+        (X > 128, Y, "Convert values from 0 to 1 with (x * 255.0).round().astype(np.uint8)."),
+        (X / 255, Y, "Convert values from 0 to 1 with (x * 255.0).round().astype(np.uint8)."),
     ],
 )
-def test_what_the_arrays_of_a_file_are_taken_for_is_said(x, y, said, tmp_path: Path) -> None:
+def test_the_arrays_of_a_file_follow_the_rules_of_from_arrays(x, y, advice, tmp_path: Path) -> None:
     np.savez(tmp_path / "pets.npz", x=x, y=y)
-    for _ in ("decoded", "from the cache"):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            data = load_data(tmp_path / "pets.npz", Preparation(test_fraction=0, val_fraction=0))
-        assert [str(one.message) for one in caught] == (
-            [] if said is None else [f"pets: {said}{CLASSES_OF_Y}"]
-        )
-        assert len(data.train.target_names) == 3
-
-
-def test_a_warning_names_the_array_that_it_is_about(tmp_path: Path) -> None:
-    test = ((255 - X) / 255).astype(np.float32).transpose(0, 3, 1, 2)
-    np.savez(tmp_path / "pets.npz", x_train=X, y_train=Y, x_test=test, y_test=Y)
-    with pytest.raises(DataError, match="different ranges: x_train 0 to 255, x_test 0 to 1"):
+    with pytest.raises(DataError) as raised:
         load_data(tmp_path / "pets.npz")
-    np.savez(tmp_path / "pets.npz", x_train=X, y_train=Y, x_test=test * 255, y_test=Y)
-    said = (
-        r"x_test has float32 values from 0 to 255, .* x_test has shape \(12, 3, 8, 8\), interpreted"
-        r" as \(N, C, H, W\)\."
-    )
-    with pytest.warns(LaminaWarning, match=said):
-        load_data(tmp_path / "pets.npz", Preparation(val_fraction=0))
+    assert advice in str(raised.value)
+    with pytest.raises(DataError) as raised_by_arrays:
+        Images.from_arrays(x, y)
+    assert str(raised.value) == f"{tmp_path / 'pets.npz'}: {raised_by_arrays.value}"
 
 
-@pytest.mark.parametrize("dtype", [int, float])
-def test_numbers_to_predict_are_no_classes_with_gaps(dtype: type, tmp_path: Path) -> None:
+def test_whole_numbers_to_predict_need_the_task(tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(0, 256, (60, 4, 4), np.uint8)
-    np.savez(tmp_path / "pets.npz", x=x, y=(np.arange(60) * 10).astype(dtype))
-    assert load_data(tmp_path / "pets.npz").train.kind.name == "regression"
+    np.savez(tmp_path / "pets.npz", x=x, y=np.arange(60) * 10)
+    with pytest.raises(DataError, match="classes must be 0, 1, 2 … without gaps"):
+        load_data(tmp_path / "pets.npz")
+    data = load_data(tmp_path / "pets.npz", Preparation(task="regression"))
+    assert data.train.kind.name == "regression"
+    assert data.train.targets.max() > 300
 
 
 def test_a_field_that_a_source_does_not_use_is_named(tmp_path: Path) -> None:

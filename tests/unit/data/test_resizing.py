@@ -14,8 +14,8 @@ from PIL import Image
 
 from lamina.data import Preparation, load_data
 from lamina.data.decoding import InputFormat, decode_image, fit_pixels
+from lamina.data.image_inputs import decode_ahead
 from lamina.data.resizing import resize_image
-from lamina.evaluation.image_files import decode_ahead
 from support.images import encode
 
 WAYS = ("crop", "pad", "stretch")

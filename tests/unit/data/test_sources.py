@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lamina.data import Preparation, load_data
-from lamina.errors import LaminaWarning
 from support.table_sources import ARRAY_SOURCES, TABLE_SOURCES
 
 IMAGE_SOURCES = {
@@ -109,12 +107,7 @@ def test_tables_give_the_same_data_as_folders(form: str, image_set, tmp_path: Pa
 @pytest.mark.parametrize("form", ARRAY_SOURCES)
 def test_arrays_give_their_images_and_classes(form: str, image_set, tmp_path: Path) -> None:
     path = ARRAY_SOURCES[form](image_set, tmp_path)
-    with (
-        pytest.warns(LaminaWarning, match="interpreted as")
-        if form == "npz of floats"
-        else nullcontext()
-    ):
-        data = load_data(path)
+    data = load_data(path)
 
     for split, images in data.splits.items():
         pixels, targets, _ = image_set.select(split)

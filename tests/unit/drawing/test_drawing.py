@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from lamina.data import Images
 from lamina.drawing.curves import draw_curves
 from lamina.drawing.metric_figures import draw_reliability, draw_scatter, draw_thresholds
-from lamina.drawing.style import COLORS, font_file, label, save_figure
+from lamina.drawing.style import COLORS, encode_png, font_file, label, new_figure, save_figure
 from lamina.drawing.unit_sheets import draw_probes
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.outputs import Outputs
@@ -279,6 +280,13 @@ def test_letters_come_from_any_installed_font_that_has_them(
     letter = chr(min(stix.keys() - dejavu.keys() - set(range(0xE000, 0xF900))))
     nowhere = "\U0001fadf"
     assert label(f"a{letter}{nowhere}") == f"a{letter}?"
-    assert len(matplotlib.rcParams["font.family"]) == 2
+    figure = new_figure(3, 2)
+    axes = figure.add_subplot()
+    axes.set_title(label(f"a{letter}"))
+    axes.set_xticks([0, 1], ["plain", label(letter)])
+    with warnings.catch_warnings(action="error"):  # of a letter without a font
+        encode_png(figure)
+    assert len(axes.title.get_fontfamily()) == 2
+    assert matplotlib.rcParams["font.family"] == ["sans-serif"]
     assert font_file("plain").endswith("DejaVuSans.ttf")
     assert ord(letter) in get_font(font_file(f"a{letter}")).get_charmap()

@@ -15,9 +15,9 @@ from PIL import Image
 from lamina import Recipe
 from lamina.data import Images
 from lamina.data.decoding import decode_image
+from lamina.data.image_inputs import find_images
 from lamina.data.images import OTHER_FILE
 from lamina.errors import DataError
-from lamina.evaluation.image_files import find_images
 from lamina.evaluation.predictor import Predictor, make_prediction
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, Residual
 from lamina.training.model import Model, build_model, eval_mode
@@ -166,7 +166,7 @@ def test_chunks_do_not_change_the_predictions(
     image_set = [encode(generator.integers(0, 256, (9, 9, 3), np.uint8)) for _ in range(70)]
     image_set[5] = b"broken"
     whole = Predictor(MODEL).predict(image_set)
-    monkeypatch.setattr("lamina.evaluation.image_files.CHUNK_BYTES", 40 * 3 * SIDE * SIDE)
+    monkeypatch.setattr("lamina.data.image_inputs.CHUNK_BYTES", 40 * 3 * SIDE * SIDE)
     parts = Predictor(MODEL).predict(image_set)
     assert [part.name for part in parts] == [f"image {place}" for place in range(70)]
     assert [part.problem for part in parts] == [prediction.problem for prediction in whole]

@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance
 from lamina.data import load_data
 from lamina.insight import similarity
 from lamina.insight.similarity import (
-    Pair,
+    DuplicatePair,
     compute_signatures,
     find_near_duplicates,
     find_neighbors,
@@ -121,7 +121,11 @@ def test_signatures_are_the_cosine_transform_and_blocks_change_nothing(monkeypat
 
 
 def test_pairs_connect_groups():
-    pairs = [Pair(4, 5, 0.1, False), Pair(0, 5, 0.1, False), Pair(1, 2, 0.1, False)]
+    pairs = [
+        DuplicatePair(4, 5, 0.1, False),
+        DuplicatePair(0, 5, 0.1, False),
+        DuplicatePair(1, 2, 0.1, False),
+    ]
     assert group_pairs(6, pairs) == [0, 1, 1, 3, 0, 0]
 
 

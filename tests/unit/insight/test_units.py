@@ -66,7 +66,8 @@ def red_squares() -> Images:
 def test_a_detector_built_by_hand_says_what_it_sees(red_squares):
     model, _ = build_detector()
     responses = measure_responses(model, red_squares.pixels, ["body.1"])["body.1"]
-    (unit,) = inspect_units(model, "body.1", responses, red_squares, red_squares, [0])
+    removals = measure_removals(model, red_squares, "body.1", [0])
+    (unit,) = inspect_units(responses, red_squares, [0], removals)
     assert len(unit.patches) == 9
     for patch in unit.patches:
         rows, columns = (slice(*ends) for ends in (patch.rows, patch.columns))
@@ -87,7 +88,8 @@ def test_a_unit_that_gives_all_images_the_same_has_no_patches_and_costs_nothing(
     with torch.no_grad():
         model.body[0].bias.fill_(-10.0)
     responses = measure_responses(model, red_squares.pixels, ["body.1"])["body.1"]
-    (unit,) = inspect_units(model, "body.1", responses, red_squares, red_squares, [0])
+    removals = measure_removals(model, red_squares, "body.1", [0])
+    (unit,) = inspect_units(responses, red_squares, [0], removals)
     assert unit.patches == ()
     assert unit.aucs == {"red": 0.5, "none": 0.5}
     assert unit.removal.cost == unit.removal.loss_rise == 0
@@ -271,9 +273,9 @@ def test_all_kinds_of_target_have_areas():
         model = build_model(load_net("mlp"), images, Recipe())
         responses = measure_responses(model, images.pixels, [3])["body.2"]
         assert name_memberships(images) == names
-        (unit,) = inspect_units(
-            model, "body.2", responses, images, images, [rank_units(responses, images)[0]]
-        )
+        best = rank_units(responses, images)[0]
+        removals = measure_removals(model, images, "body.2", [best])
+        (unit,) = inspect_units(responses, images, [best], removals)
         assert tuple(unit.aucs) == names
         assert (
             max(abs(auc - 0.5) for auc in unit.aucs.values())

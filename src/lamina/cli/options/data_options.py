@@ -66,9 +66,7 @@ class DataOptions:
     cache: Annotated[Flag, Group("cache")] = False
     """list the decoded copies of DATA, or of all data sets, with size and last use"""
     cache_clear: Annotated[Flag, Group("cache")] = False
-    """remove the decoded copies of DATA, or of all data sets, that no process uses; lamina itself
-    removes the least recently used ones if all exceed LAMINA_CACHE_GB (default: half of the disk
-    space that is free without them)"""
+    """remove the decoded copies of DATA, or of all data sets"""
     top: Annotated[int, arg(metavar="N"), Group("output")] = 10
     """number of rows to print from each list; --json prints all rows, except in the lists of losses
     and outliers"""

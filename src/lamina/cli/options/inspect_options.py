@@ -26,8 +26,6 @@ class InspectOptions:
     with weights)"""
     unit: Annotated[int | None, arg(metavar="N")] = None
     """with --layer: show a single unit, given by its number (from 1)"""
-    other: Annotated[Path | None, arg(name="with", metavar="RUN")] = None
-    """compare the layers with the layers of another run"""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """folder for the figures (default: inspection in the run's folder)"""
     data: MovedData = None

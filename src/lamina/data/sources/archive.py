@@ -1,123 +1,311 @@
-"""Read zip and tar archives of class folders; none can make lamina write outside the cache."""
+"""Unpack untrusted zip and tar files, to be read as folders; none can write anywhere else."""
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import re
+import shutil
+import stat
 import tarfile
+import time
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import IO, Any, NamedTuple
 
-from lamina.data.decoding import BadImageError, EncodedImage
+from lamina.data.decoding import BadImageError
 from lamina.data.images import Problem, Progress
-from lamina.data.preparation import Preparation
-from lamina.data.sources.cifar import is_batches_archive, list_batches
-from lamina.data.sources.class_folders import Scan, arrange, check_image, is_hidden
+from lamina.data.sources.class_folders import is_hidden
 from lamina.data.sources.listing import READ_ERRORS, Listing, Source, mark_state, readable
-from lamina.data.sources.members import open_zip, tar_members, zip_members
-from lamina.data.sources.table import HEADER_BYTES, METADATA, SUFFIXES, names_files
-from lamina.data.splits import SPLIT_WORDS
 from lamina.errors import DataError
 
+UNPACKED = "unpacked"  # the name of the folder with an archive's files
 
-def open_archive(path: Path, preparation: Preparation) -> Source | None:
-    """Open a zip or tar of class folders, or the official CIFAR archive, recognized by content."""
+# An archive that exceeds one of these limits is rejected.
+MOST_MEMBERS = 1_500_000  # each needs a kilobyte of memory; ImageNet has 1.3 million
+DIRECTORY_BYTES = 512 * 2**20
+MEMBER_BYTES = 16 * 2**30  # of Parquet files; images have a limit of their own
+TOTAL_BYTES = 200 * 2**30
+COMPRESSION_RATIO = 200  # a zip bomb exceeds this; images do not
+RATIO_FLOOR_BYTES = 2**20  # smaller members may exceed the ratio
+ARRAY_FLOOR_BYTES = 2**28  # so may smaller arrays: sorted labels compress 1000:1
+
+MOST_FOLDERS = 100  # around a file; deeper ones exceed Python's recursion limit
+UNHELD = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EISDIR)
+READ_BYTES = 2**18
+QUIET_SECONDS, SHOWN_SECONDS = 2.0, 0.2
+
+HEADER_BYTES = 2**16  # of a tar's extended header, which holds a long name
+HEADER_TYPES = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+ENCRYPTED, UTF8 = 0x1, 0x800  # flags of a zip's member
+ENTRY = b"PK\x01\x02"  # begins each member's entry in a zip's directory
+
+
+class _Member(NamedTuple):
+    """A file of an archive, or a folder, which has no blocks."""
+
+    name: str
+    blocks: Iterator[bytes] | None
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is a zip or a tar, judged by its content."""
     try:
-        is_zip = zipfile.is_zipfile(path)
-        if not is_zip and not tarfile.is_tarfile(path):
-            return None
+        return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
     except READ_ERRORS:
-        return None
-
-    def read(folder: Path, _: Progress) -> Listing:
-        if not is_zip and is_batches_archive(path):
-            return list_batches(path)
-        return arrange(
-            list_zip(path) if is_zip else spool_tar(path, folder / "spool"), path, preparation
-        )
-
-    return Source(mark_state(path.stat()), read, ("label_from", "label_separator", "splits"))
+        return False
 
 
-def list_zip(path: Path, *, may_have_tables: bool = False) -> Scan:
-    """List a zip's images, read in place; ``DataError`` if damaged, unsafe or needing its table."""
-
-    def read_head(member: zipfile.ZipInfo) -> bytes:
-        with archive.open(member) as file:
-            return file.read(HEADER_BYTES)
-
-    with readable(path), open_zip(path) as archive:
-        members = (
-            (
-                name,
-                partial(read_head, member),
-                partial(EncodedImage, name, str(path), member.filename, member.file_size),
-            )
-            for name, member in zip_members(archive, path)
-            if not is_hidden(name)
-        )
-        return _sort_members(path, members, may_have_tables=may_have_tables)
-
-
-def spool_tar(path: Path, spool: Path, *, may_have_tables: bool = False) -> Scan:
-    """Copy the images of a tar into one file for random access; ``DataError`` as for a zip."""
-    with spool.open("wb") as file:
-
-        def copy(name: str, data: bytes) -> EncodedImage:
-            image = EncodedImage(name, str(spool), size_bytes=len(data), offset_bytes=file.tell())
-            file.write(data)
-            return image
-
-        members = (
-            (name, partial(bytes, data), partial(copy, name, data))
-            for name, data in tar_members(path, lambda name: not is_hidden(name))
-            if data is not None
-        )
-        return _sort_members(path, members, may_have_tables=may_have_tables)
-
-
-def _sort_members(
+def open_archive(
     path: Path,
-    members: Iterable[tuple[str, Callable[[], bytes], Callable[[], EncodedImage]]],
-    *,
-    may_have_tables: bool,
-) -> Scan:
-    """Divide an archive's members, with functions that read their start and list them as images."""
-    images: dict[str, EncodedImage] = {}
-    others: dict[str, str] = {}
-    tables: list[str] = []
-    for name, read_head, list_image in members:
-        try:
-            check_image(name, read_head)
-            # if a name occurs twice, as after tar -r, the last one counts
-            images[name] = list_image()
-        except BadImageError as error:
-            others[name] = str(error)
-            if _is_table(name, read_head() if _has_header(name) else None):
-                tables.append(name)
-    if not may_have_tables:
-        _reject_tables(path, images, tables)
-    return Scan(list(images.values()), list(map(Problem, others, others.values())))
+    open_folder: Callable[[Path], Source],
+    options: Sequence[str],
+    check_options: Callable[[Sequence[str]], None],
+) -> Source:
+    """Open an archive; reading unpacks it, and then checks the options that its files use."""
+
+    def read(folder: Path, progress: Progress) -> Listing:
+        unpacked = folder / UNPACKED
+        left_out = unpack(path, unpacked, progress)
+        with _named_as(path, unpacked):
+            source = open_folder(unpacked)
+            check_options(source.options)
+            listing = source.read(folder, progress)
+        return replace(listing, problems=[*listing.problems, *left_out, *source.unused])
+
+    return Source(mark_state(path.stat()), read, options)
 
 
-def _has_header(name: str) -> bool:
-    """Whether a member is named like a table but may be something else, so its header decides."""
-    return name.rpartition("/")[2] in METADATA and not name.endswith(".parquet")
+@contextmanager
+def _named_as(path: Path, unpacked: Path) -> Iterator[None]:
+    """Errors name the archive in place of the folder with its files."""
+    try:
+        yield
+    except DataError as error:
+        message = str(error)
+        advice = ""
+        if f"{unpacked}{os.sep}" in message:
+            advice = " Unpack the archive to use a path inside it."
+        raise DataError(message.replace(str(unpacked), str(path)) + advice) from None
 
 
-def _is_table(name: str, header: bytes | None) -> bool:
-    return name.lower().endswith(SUFFIXES) and (header is None or names_files(header))
+def unpack(path: Path, folder: Path, progress: Progress) -> list[Problem]:
+    """Write the files of an archive into a new folder; returns those that cannot be written."""
+    folder.mkdir()
+    free_bytes = shutil.disk_usage(folder).free
+    files: set[str] = set()
+    problems: dict[str, str] = {}
+    is_zip = zipfile.is_zipfile(path)
+    read = _read_zip if is_zip else _read_tar
+    open_file = _DirectoryReader if is_zip else io.FileIO
+    with open_file(path) as file:
+        show = _after_a_while(file, path.stat().st_size, progress)
+        for member in read(file, path, free_bytes):
+            try:
+                _write(member, folder, files, show)
+            except BadImageError as error:
+                problems[member.name] = str(error)
+    return list(map(Problem, problems, problems.values()))
 
 
-def _reject_tables(path: Path, images: Collection[str], tables: Sequence[str]) -> None:
-    """Reject an archive that, unpacked, would be read by its table instead of its class folders."""
-    for table in tables:
-        *folders, file = table.split("/")
-        if folders and folders[-1].lower() in SPLIT_WORDS:
-            folders.pop()
-        around = "".join(f"{folder}/" for folder in folders)
-        if not images or (file in METADATA and all(name.startswith(around) for name in images)):
+def _after_a_while(file: io.FileIO, size_bytes: int, progress: Progress) -> Callable[[], None]:
+    """A function that shows how far a file is read, a few times a second."""
+    shown = time.monotonic() + QUIET_SECONDS
+
+    def show() -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now > shown:
+            shown = now + SHOWN_SECONDS
+            progress(min(file.tell(), size_bytes), size_bytes)
+
+    return show
+
+
+def _write(member: _Member, folder: Path, files: set[str], show: Callable[[], None]) -> None:
+    """Write a file; if its name occurs twice, as after ``tar -r``, the last one counts."""
+    if member.name.count("/") > MOST_FOLDERS:
+        raise BadImageError(f"in more than {MOST_FOLDERS} folders")
+    target = folder / member.name
+    try:
+        if member.blocks is None:
+            target.mkdir(parents=True, exist_ok=True)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb" if member.name in files else "xb") as file:
+            files.add(member.name)
+            for block in member.blocks:
+                file.write(block)
+                show()
+    except BadImageError:
+        target.unlink()
+        raise
+    except FileExistsError:
+        raise BadImageError("another file has taken its name") from None
+    except ValueError as error:  # NUL, or characters that the disk cannot encode
+        raise BadImageError(str(error)) from None
+    except OSError as error:
+        if error.errno not in UNHELD:
+            raise
+        raise BadImageError((error.strerror or str(error)).lower()) from None
+
+
+class _Checker:
+    """Rejects an archive at the first member that is unsafe or exceeds a limit."""
+
+    def __init__(self, path: Path, free_bytes: int) -> None:
+        self._path = path
+        self._free_bytes = free_bytes
+        self._members = 0
+        self.total_bytes = 0
+
+    def check(self, name: str, size_bytes: int) -> None:
+        self._members += 1
+        self.total_bytes += size_bytes
+        if name.startswith(("/", "\\")):
+            self.reject(name, "has an absolute path")
+        if re.match(r"[A-Za-z]:", name):
+            self.reject(name, "has a drive letter in its path")
+        if ".." in name and ".." in re.split(r"[/\\]", name):
+            self.reject(name, "has '..' in its path")
+        if "\0" in name:  # where zipfile ends the name
+            self.reject(name, "has a NUL in its path")
+        if size_bytes > MEMBER_BYTES:
+            self.reject(name, f"is larger than {MEMBER_BYTES} bytes")
+        if self.total_bytes > TOTAL_BYTES:
+            self.reject(name, f"brings the archive over {TOTAL_BYTES} bytes unpacked")
+        if self._members > MOST_MEMBERS:
+            self.reject(name, f"exceeds the limit of {MOST_MEMBERS} members")
+        if self.total_bytes > self._free_bytes:
             raise DataError(
-                f"{path} contains a table, {table}, but lamina reads tables only from folders."
-                " Unpack the archive and use the path of the table or its folder."
+                f"Unpacking {self._path} needs {self.total_bytes / 1e9:.1f} GB or more, but the"
+                f" disk has {self._free_bytes / 1e9:.1f} GB free. Free some space, or unpack it"
+                " elsewhere and use the folder."
             )
+
+    def reject(self, name: str, fault: str) -> None:
+        raise DataError(
+            f"{self._path} is rejected: its member {name!r} {fault}. "
+            "An archive must contain only regular files in one folder; create it again."
+        )
+
+
+def _read_zip(file: io.FileIO, path: Path, free_bytes: int) -> Iterator[_Member]:
+    """The members of a zip, after all have been checked; a damaged one has a ``BadImageError``."""
+    checker = _Checker(path, free_bytes)
+    with readable(path), zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        for member in members:
+            name = member.orig_filename
+            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                checker.reject(name, "is a link or a device")
+            if member.flag_bits & ENCRYPTED:
+                raise DataError(
+                    f"{path} is encrypted. Unpack it with its password and use the folder."
+                )
+            checker.check(name, member.file_size)
+            if member.file_size > max(RATIO_FLOOR_BYTES, COMPRESSION_RATIO * member.compress_size):
+                checker.reject(name, f"is compressed more than {COMPRESSION_RATIO}:1")
+        for member in members:
+            name = _normalize(_decode_name(member))
+            blocks = None if member.is_dir() else _read_zip_member(archive, member)
+            if not is_hidden(name):
+                yield _Member(name, blocks)
+
+
+def _read_zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
+    try:
+        with archive.open(member) as file:  # which ends at the declared size
+            yield from iter(partial(file.read, READ_BYTES), b"")
+    except Exception as error:  # zipfile and its decompressors raise almost anything
+        raise BadImageError(f"damaged in the archive: {error}"[:120]) from None
+
+
+def _decode_name(member: zipfile.ZipInfo) -> str:
+    """A member's name: zip on Linux writes UTF-8 without its flag, which zipfile reads as cp437."""
+    if member.flag_bits & UTF8:
+        return member.filename
+    with suppress(UnicodeError):
+        return member.filename.encode("cp437").decode()
+    return member.filename
+
+
+@contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip for reading; ``DataError`` if it has too many members."""
+    with _DirectoryReader(path) as file, zipfile.ZipFile(file) as archive:
+        yield archive
+
+
+class _DirectoryReader(io.FileIO):
+    """A zip file that checks its directory before ``zipfile`` makes objects 100 times as large."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        remedy = "Unpack it and use the folder."
+        if size is not None and size > DIRECTORY_BYTES:
+            raise DataError(f"{self.name} is rejected: its directory has {size} bytes. {remedy}")
+        data = super().read(size) or b""
+        if data.count(ENTRY) > MOST_MEMBERS:  # count, because the number it claims may be false
+            raise DataError(
+                f"{self.name} is rejected: it has more than {MOST_MEMBERS} members. {remedy}"
+            )
+        return data
+
+
+class _LimitedInfo(tarfile.TarInfo):
+    """Rejects a tar header before tarfile reads a name or comment of any length into memory."""
+
+    def _proc_member(
+        self, archive: tarfile.TarFile
+    ) -> Any:  # frombuf is not called by all patched versions of Python
+        if self.type in HEADER_TYPES and self.size > HEADER_BYTES:
+            raise ValueError(
+                f"it has a header of {self.size} bytes; at most {HEADER_BYTES} are allowed"
+            )
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
+def _read_tar(file: io.FileIO, path: Path, free_bytes: int) -> Iterator[_Member]:
+    """The members of a tar in order, each checked before it is read."""
+    checker = _Checker(path, free_bytes)
+    archive_bytes = path.stat().st_size
+    end_bytes = 0
+    with readable(path), tarfile.open(fileobj=file, tarinfo=_LimitedInfo) as archive:
+        for member in archive:
+            if not (member.isreg() or member.isdir()) or member.issparse():
+                checker.reject(member.name, "is a link, a device or a sparse file")
+            blocks_used = -(-member.size // tarfile.BLOCKSIZE)
+            end_bytes = member.offset_data + blocks_used * tarfile.BLOCKSIZE
+            checker.check(member.name, member.size)
+            if checker.total_bytes > max(RATIO_FLOOR_BYTES, COMPRESSION_RATIO * archive_bytes):
+                checker.reject(member.name, f"is compressed more than {COMPRESSION_RATIO}:1")
+            name = _normalize(member.name)
+            content = archive.extractfile(member)  # None for a folder
+            blocks = content and _read_tar_member(content, path)
+            if not is_hidden(name):
+                yield _Member(name, blocks)
+        # tarfile does not detect a tar that was truncated between two members.
+        archive.fileobj.seek(end_bytes)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("it ends early")
+
+
+def _read_tar_member(content: IO[bytes], path: Path) -> Iterator[bytes]:
+    with readable(path), content:
+        yield from iter(partial(content.read, READ_BYTES), b"")
+
+
+def _normalize(name: str) -> str:
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))

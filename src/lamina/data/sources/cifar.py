@@ -9,17 +9,16 @@ from __future__ import annotations
 import io
 import math
 import pickle
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from lamina.data.images import Images
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing, Source, list_images, mark_state, readable
-from lamina.data.sources.members import tar_members
 from lamina.data.splits import Split
 from lamina.errors import DataError
 
@@ -49,7 +48,7 @@ REMEDY = "Download or unpack the official archive again."
 
 def open_batches(path: Path, _: Preparation) -> Source | None:
     """Open the folder of an unpacked official archive, or its parent."""
-    for folder in (path, path / "cifar-10-batches-py"):
+    for folder in (path, path / "cifar-10-batches-py", path / "cifar-100-python"):
         for files in (CIFAR10, CIFAR100):
             if (folder / files.meta).is_file() and any(
                 (folder / name).is_file() for name in files.train
@@ -59,59 +58,48 @@ def open_batches(path: Path, _: Preparation) -> Source | None:
     return None
 
 
-def is_batches_archive(path: Path) -> bool:
-    """Whether a tar is an official archive, judged by the names of its first members."""
-    names = (
-        PurePosixPath(name)
-        for name, _ in islice(tar_members(path, lambda _: False), len(CIFAR10.all) + 1)
-    )
-    return any(
-        name.name in (CIFAR10.meta, CIFAR10.train[0], CIFAR100.meta) and len(name.parts) <= 2
-        for name in names
-    )
-
-
 def list_batches(path: Path) -> Listing:
-    """List the official archive or its folder; ``DataError`` if a file is missing or invalid."""
-    wanted = {*CIFAR10.all, *CIFAR100.all}
-    if path.is_dir():
-        with readable(path):
-            contents = {
-                name: (path / name).read_bytes()
-                for name in sorted(wanted)
-                if (path / name).is_file()
-            }
-    else:
-        members = tar_members(path, lambda name: PurePosixPath(name).name in wanted)
-        contents = {PurePosixPath(name).name: data for name, data in members if data is not None}
-    files = CIFAR10 if CIFAR10.meta in contents else CIFAR100
-    if missing := [name for name in files.all if name not in contents]:
+    """List a folder of the official files; ``DataError`` if one is missing or invalid."""
+    files = CIFAR10 if (path / CIFAR10.meta).is_file() else CIFAR100
+    if missing := [name for name in files.all if not (path / name).is_file()]:
         raise DataError(f"{path} does not contain {', '.join(missing)}. {REMEDY}")
-    stored_names = read_pickle(contents[files.meta], files.meta).get(files.target_names)
+    stored_names = _read_file(path / files.meta).get(files.target_names)
     if not isinstance(stored_names, list):
         raise DataError(f"{files.meta} has no list of {files.target_names}. {REMEDY}")
     target_names = tuple(map(_text, stored_names))
-    splits: dict[Split, Images] = {}
     parts: dict[Split, tuple[str, ...]] = {"train": files.train, "test": (files.test,)}
+    splits: dict[Split, Images] = {}
     for split, batches in parts.items():
-        pixels, targets = [], []
-        file_names: list[str] = []
-        for name in batches:
-            batch = read_pickle(contents[name], name)
-            try:
-                rows = batch["data"].pixels()
-                pixels.append(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-                targets.append(np.array(batch[files.targets], dtype=np.int64))
-                given = batch.get("filenames", [f"{name}-{row:05d}" for row in range(len(rows))])
-                file_names.extend(f"{split}/{_text(file)}" for file in given)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise DataError(
-                    f"{name} is not a batch of 32×32 RGB images with {files.targets}: {error!r}."
-                    f" {REMEDY}"
-                ) from error
-        joined = np.concatenate(pixels), np.concatenate(targets)
-        splits[split] = Images(*joined, target_names, tuple(file_names), split)
+        columns = zip(*(_read_batch(path / name, files) for name in batches), strict=True)
+        pixels, targets, names = columns
+        image_names = tuple(f"{split}/{name}" for name in chain.from_iterable(names))
+        splits[split] = Images(
+            np.concatenate(pixels), np.concatenate(targets), target_names, image_names, split
+        )
     return list_images(splits, "the official files")
+
+
+def _read_batch(
+    file: Path, files: _BatchFiles
+) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"], list[str]]:
+    """The pixels, targets and names of the images in a file."""
+    batch = _read_file(file)
+    try:
+        rows = batch["data"].pixels()
+        names = batch.get("filenames", [f"{file.name}-{row:05d}" for row in range(len(rows))])
+        pixels = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        return pixels, np.array(batch[files.targets], dtype=np.int64), list(map(_text, names))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file.name} is not a batch of 32×32 RGB images with {files.targets}: {error!r}."
+            f" {REMEDY}"
+        ) from error
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    with readable(file):
+        data = file.read_bytes()
+    return read_pickle(data, file.name)
 
 
 def read_pickle(data: bytes, name: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lamina.data.preparation import Preparation
+from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
 from lamina.data.sources.listing import (
     Listing,
     Source,
@@ -20,7 +21,6 @@ from lamina.data.sources.listing import (
     readable,
     stack_pixels,
 )
-from lamina.data.sources.members import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
 

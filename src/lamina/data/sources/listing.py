@@ -54,9 +54,6 @@ class Listing:
     kind: KindName | None = None  # if the source determines it
     pixels: Pixels | None = None  # for arrays, whose images have only names
     groups: Sequence[str | None] = ()  # empty if the source has none
-    conversions: Sequence[
-        str
-    ] = ()  # for arrays: sentences on how ambiguous values were interpreted
 
     def keep(
         self, rows: Sequence[int], images: Sequence[EncodedImage], problems: Sequence[Problem]

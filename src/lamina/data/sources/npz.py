@@ -1,10 +1,10 @@
-"""Read arrays of images from NumPy's ``.npz``, as Keras and MedMNIST write them, in blocks."""
+"""Read arrays of images from NumPy's ``.npz``, as Keras and MedMNIST name them, in blocks."""
 
 from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,35 +12,85 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from lamina.data.arrays import describe_range, find_factor
-from lamina.data.labels import most_classes
+from lamina.data.arrays import to_pixels, to_targets
 from lamina.data.preparation import Preparation
+from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO, open_zip
 from lamina.data.sources.listing import (
     BLOCK_BYTES,
     Listing,
     Pixels,
     Source,
-    clean_label,
     mark_state,
-    name_class,
     name_rows,
     readable,
 )
-from lamina.data.sources.members import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO, open_zip
-from lamina.data.splits import SPLIT_WORDS, SPLITS, Split
-from lamina.errors import DataError, name_some
-from lamina.targets import KindName
+from lamina.data.splits import SPLITS, Split
+from lamina.errors import DataError
+from lamina.targets import SINGLE_LABEL, Targets, kind_of
 
-IMAGE_WORDS = ("images", "x", "data", "pixels", "image")
-LABEL_WORDS = ("targets", "labels", "y", "target", "label")
-NAME_KEYS = ("class_names", "target_names", "label_names", "classes")
-LAYOUT = "Expected x_train and y_train, train_images and train_labels, or images and targets."
-GREY_OR_RGB = (1, 3)
-CHANNELS_FIRST = (0, 2, 3, 1)
+NAMES_KEY = "class_names"
+# The names of the arrays of images and of targets, by split.
+LAYOUTS: tuple[Mapping[Split | None, tuple[str, str]], ...] = (
+    {split: (f"x_{split}", f"y_{split}") for split in SPLITS},
+    {split: (f"{split}_images", f"{split}_labels") for split in SPLITS},
+    {None: ("x", "y")},
+    {None: ("images", "labels")},
+)
+EXPECTED = (
+    "Expected x_train and y_train, also with val or test in place of train; train_images and"
+    f" train_labels, also with val or test; x and y; or images and labels; and maybe {NAMES_KEY}."
+    " Save the arrays under these names."
+)
+RESIZED_CHANNELS = (1, 2, 3, 4)
+
+
+def open_npz(path: Path, preparation: Preparation) -> Source | None:
+    """Open a ``.npz`` file; docs/your-images.md lists the arrays that it may contain."""
+    if not path.name.lower().endswith(".npz") or not path.is_file():
+        return None
+    return Source(mark_state(path.stat()), lambda *_: _list_arrays(path, preparation))
+
+
+def _list_arrays(path: Path, preparation: Preparation) -> Listing:
+    with readable(path), open_zip(path) as archive:
+        present = [name.removesuffix(".npy") for name in archive.namelist()]
+        keys = _find_keys(present, path)
+        images = {split: _read_header(archive, key, path) for split, (key, _) in keys.items()}
+        labels = [_read_header(archive, key, path).read() for _, key in keys.values()]
+        names: list[str] | None = None
+        if NAMES_KEY in present:
+            names = _read_header(archive, NAMES_KEY, path).read().tolist()
+    label_keys = [key for _, key in keys.values()]
+    try:
+        targets, target_names = to_targets(
+            _join_labels(labels, label_keys), names, preparation.task
+        )
+    except DataError as error:
+        renamed = "" if label_keys == ["y"] else f", where y is {' and '.join(label_keys)}"
+        raise DataError(f"{path}{renamed}: {error}") from None
+    counts = {split: array.shape[0] for split, array in images.items()}
+    return Listing(
+        images=name_rows(counts),
+        splits=[split for split, count in counts.items() for _ in range(count)],
+        labels=_list_columns(targets, target_names),
+        target_names=target_names if kind_of(targets) is SINGLE_LABEL else None,
+        label_reason=f"array{'s' if len(keys) > 1 else ''} {', '.join(label_keys)}",
+        kind=kind_of(targets).name,
+        pixels=_join_pixels(list(images.values()), labels, preparation, path),
+    )
+
+
+def _find_keys(present: Collection[str], path: Path) -> dict[Split | None, tuple[str, str]]:
+    """The names of the arrays of images and of targets, by split."""
+    for layout in LAYOUTS:
+        keys = {split: pair for split, pair in layout.items() if {*pair} & {*present}}
+        if keys and {*present} - {NAMES_KEY} == {key for pair in keys.values() for key in pair}:
+            return keys
+    raise DataError(f"{path} has the arrays {', '.join(present) or 'none'}. {EXPECTED}")
 
 
 @dataclass(frozen=True)
-class _Member:
+class _Array:
     """One array of the file, described by its header."""
 
     path: Path
@@ -69,100 +119,30 @@ class _Member:
             while data := file.read(max(1, BLOCK_BYTES // row_bytes) * row_bytes):
                 yield np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
 
-
-def open_npz(path: Path, preparation: Preparation) -> Source | None:
-    """Open a ``.npz`` file; docs/your-images.md lists the arrays that it may contain."""
-    if not path.name.lower().endswith(".npz") or not path.is_file():
-        return None
-    return Source(
-        mark_state(path.stat()),
-        lambda *_: _list_arrays(path, preparation.task),
-        ("label_separator",),
-    )
-
-
-def _list_arrays(path: Path, task: KindName | None) -> Listing:
-    with readable(path), open_zip(path) as archive:
-        found = [
-            one.filename.removesuffix(".npy")
-            for one in archive.infolist()
-            if one.filename.endswith(".npy")
-        ]
-        keys = _find_keys(found, path)
-        names_key = _first(found, NAME_KEYS)
-        images = {split: _read_member(archive, key, path) for split, (key, _) in keys.items()}
-        label_arrays = {
-            split: _read_member(archive, key, path).read() for split, (_, key) in keys.items()
-        }
-        stored_names = _read_member(archive, names_key, path).read() if names_key else None
-    names = (
-        None
-        if stored_names is None
-        else tuple(str(clean_label(name)) for name in stored_names.ravel().tolist())
-    )
-    counts = {split: one.shape[0] if one.shape else 0 for split, one in images.items()}
-    labels = _join_labels(label_arrays, counts, names, path)
-    pixels, conversions = _join_pixels(images, path)
-    if task is None:
-        conversions += _describe_labels(
-            list(label_arrays.values()), next(key for _, key in keys.values()), names
-        )
-    return Listing(
-        images=name_rows(counts),
-        splits=[split for split, count in counts.items() for _ in range(count)],
-        labels=labels,
-        target_names=names if len(labels) == 1 else None,
-        label_reason=(
-            f"array{'s' if len(keys) > 1 else ''} {', '.join(key for _, key in keys.values())}"
-        ),
-        pixels=pixels,
-        conversions=conversions,
-    )
+    def check(self) -> tuple[int, ...]:
+        """The height, width and channels of an image; ``DataError`` if they are no pixels."""
+        sample = np.broadcast_to(np.zeros((), self.dtype), self.shape)
+        if self.dtype != np.uint8 and self.dtype.kind in "biuf" and sample.size:
+            # the range of values is in the message
+            ranges = [(block.min(axis=0), block.max(axis=0)) for block in self.blocks()]
+            sample = np.concatenate(ranges)
+        try:
+            return to_pixels(sample, self.key).shape[1:]
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from None
 
 
-def _find_keys(present: Sequence[str], path: Path) -> dict[Split | None, tuple[str, str]]:
-    """The names of the arrays of images and of labels, by split."""
-    keys: dict[Split | None, tuple[str, str]] = {}
-    for split in (*SPLITS, None):
-        if split is None and keys:
-            break
-        words = [word for word, named in SPLIT_WORDS.items() if named == split]
-        image_key, label_key = (
-            _first(
-                present,
-                [key for s in words for word in wanted for key in (f"{word}_{s}", f"{s}_{word}")]
-                or wanted,
-            )
-            for wanted in (IMAGE_WORDS, LABEL_WORDS)
-        )
-        if image_key and label_key:
-            keys[split] = (image_key, label_key)
-        elif image_key:
-            raise DataError(
-                f"{path} has no labels for {image_key} among {', '.join(present)}. {LAYOUT}"
-            )
-    if not keys:
-        raise DataError(f"{path} has the arrays {', '.join(present) or 'none'}. {LAYOUT}")
-    return keys
-
-
-def _first(present: Sequence[str], wanted: Sequence[str]) -> str | None:
-    by_lower = {key.lower(): key for key in present}
-    return next((by_lower[key] for key in wanted if key in by_lower), None)
-
-
-def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> _Member:
+def _read_header(archive: zipfile.ZipFile, key: str, path: Path) -> _Array:
     """Read the header of an array; reject an array that does not match its header."""
     info = archive.getinfo(f"{key}.npy")
     with archive.open(info) as file:
         np.lib.format.read_magic(file)
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
         array_bytes = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "biufUS":
-            what = "Python objects" if dtype.hasobject else f"values of type {dtype}"
+        if dtype.hasobject:
             raise DataError(
-                f"Array {key} of {path} contains {what}; expected numbers or text. Convert it and"
-                " save the file again."
+                f"Array {key} of {path} contains Python objects; expected numbers or strings."
+                f" Convert it, for example with {key}.astype(str), and save the file again."
             )
         if min(shape, default=0) < 0 or file.tell() + array_bytes != info.file_size:
             raise DataError(
@@ -174,161 +154,64 @@ def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> _Member:
             f"Array {key} of {path} is compressed more than {COMPRESSION_RATIO}:1. Save it with"
             " np.savez."
         )
-    return _Member(path, key, shape, dtype, is_fortran)
-
-
-def _join_pixels(images: Mapping[Split | None, _Member], path: Path) -> tuple[Pixels, list[str]]:
-    """The pixels of all splits, and sentences on how they were interpreted."""
-    axes = {split: _order_axes(one.shape, path) for split, one in images.items()}
-    # An array (N, H, W) gets a channel axis at the end, axis 3.
-    shapes = {
-        split: tuple((*one.shape, 1)[axis] for axis in axes[split][1:])
-        for split, one in images.items()
-    }
-    if len(set(shapes.values())) > 1:
-        sizes = ", ".join(
-            f"{split} {' x '.join(map(str, shape))}" for split, shape in shapes.items()
-        )
-        raise DataError(
-            f"The splits of {path} have images of different sizes: {sizes}. Resize them to one"
-            " size."
-        )
-    scales = {one.key: _find_scale(one, path) for one in images.values()}
-    if len(set(scales.values())) > 1:
-        ranges = ", ".join(f"{key} 0 to {255 // scale}" for key, scale in scales.items())
-        raise DataError(
-            f"The splits of {path} have pixels of different ranges: {ranges}. Save all as uint8."
-        )
-    scale = next(iter(scales.values()))
-
-    def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
-        for split, one in images.items():
-            for block in one.blocks():
-                rows = (block[..., None] if block.ndim == 3 else block).transpose(axes[split])
-                if rows.dtype != np.uint8:
-                    rows = np.round(rows * scale).astype(np.uint8)
-                yield rows
-
-    height, width, channels = next(iter(shapes.values()))
-    conversions = [
-        f"{one.key} has {one.dtype} values from 0 to {255 // scale}, converted to pixels from 0 to"
-        " 255."
-        for one in [one for one in images.values() if one.dtype != np.uint8][:1]
-    ]
-    turned = [one for split, one in images.items() if axes[split] == CHANNELS_FIRST]
-    conversions += [
-        f"{one.key} has shape {one.shape}, interpreted as (N, C, H, W)." for one in turned[:1]
-    ]
-    return (
-        Pixels((sum(one.shape[0] for one in images.values()), height, width, channels), blocks),
-        conversions,
-    )
-
-
-def _order_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int, int]:
-    """The axes N, H, W, C of an array of images; without C (gray), the axis to add at the end."""
-    if len(shape) == 3 and 0 not in shape:
-        return 0, 1, 2, 3
-    if len(shape) == 4 and 0 not in shape:
-        is_first, is_last = shape[1] in GREY_OR_RGB, shape[3] in GREY_OR_RGB
-        if is_first and is_last and shape[1:] != (1, 1, 1):
-            raise DataError(
-                f"The images in {path} have shape {shape}, so the channels may be the second or the"
-                " last axis. Save gray images as (N, H, W), others with a larger height and width."
-            )
-        if is_first or is_last:
-            return (0, 1, 2, 3) if is_last else CHANNELS_FIRST
-    raise DataError(
-        f"The images in {path} have shape {shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W)"
-        " with 1 or 3 channels C. Reshape them and save the file again."
-    )
-
-
-def _find_scale(one: _Member, path: Path) -> int:
-    """The factor that scales pixels to 0 to 255; ``DataError`` if it is ambiguous."""
-    if one.dtype.kind not in "buif":
-        raise DataError(
-            f"The images in {path} have dtype {one.dtype}; expected numbers from 0 to 255 or from 0"
-            " to 1. Convert them and save the file again."
-        )
-    if one.dtype == np.uint8:
-        return 1
-    low, high, is_whole = math.inf, -math.inf, True
-    for block in one.blocks():
-        low, high = min(low, float(block.min())), max(high, float(block.max()))
-        low, high = (math.nan, math.nan) if np.isnan(block).any() else (low, high)
-        is_whole = is_whole and (block.dtype.kind != "f" or bool((block == np.round(block)).all()))
-        if not math.isfinite(high - low):
-            break
-    factor = find_factor(low, high, is_whole)
-    if factor is None:
-        raise DataError(f"{one.key} of {path} {describe_range(low, high)}.")
-    return factor if one.dtype.kind in "bf" else 1
-
-
-def _describe_labels(
-    arrays: Sequence[np.ndarray], key: str, names: Sequence[str] | None
-) -> list[str]:
-    """Sentences on labels that are ambiguous, which ``Images.from_arrays`` would reject."""
-    labels = arrays[0][:, 0] if arrays[0].ndim == 2 and arrays[0].shape[1] == 1 else arrays[0]
-    if labels.ndim == 2 and labels.dtype.kind in "iuf" and np.isin(labels, (0, 1)).all():
-        return [f"{key} has {labels.shape[1]} columns of only 0 and 1 as {labels.dtype}."]
-    if labels.ndim != 1 or labels.dtype.kind not in "iuf" or names is not None:
-        return []
-    numbers = np.unique(np.concatenate([array.ravel() for array in arrays]))
-    # with more, they are numbers to predict
-    is_class = len(numbers) <= most_classes(sum(map(len, arrays)))
-    if not is_class or not (numbers == np.round(numbers)).all():
-        return []
-    found = [f"{key} has whole numbers as {labels.dtype}."] if labels.dtype.kind == "f" else []
-    if not np.array_equal(numbers, np.arange(len(numbers))):
-        shown = name_some([f"{number:g}" for number in numbers])
-        found.append(f"{key} has the numbers {shown}, not 0 to {len(numbers) - 1}.")
-    return found
-
-
-def _is_one_hot(labels: Shaped[np.ndarray, "n k"]) -> bool:
-    return labels.dtype.kind in "buif" and bool(
-        np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
-    )
+    return _Array(path, key, shape, dtype, is_fortran)
 
 
 def _join_labels(
-    given: Mapping[Split | None, Shaped[np.ndarray, "_ ..."]],
-    counts: Mapping[Split | None, int],
-    names: Sequence[str] | None,
-    path: Path,
-) -> dict[str, list[object]]:
-    """The labels of all splits by column."""
-    parts = []
-    for split, stored in given.items():
-        # MedMNIST stores labels in an array of one column.
-        labels = stored[:, 0] if stored.ndim == 2 and stored.shape[1] == 1 else stored
-        if not 1 <= labels.ndim <= 2 or len(labels) != counts[split]:
-            raise DataError(
-                f"{path} has {counts[split]} images{f' in {split}' if split else ''}, but labels of"
-                f" shape {stored.shape}; expected one label, or one row of labels, per image. Save"
-                " them again."
-            )
-        parts.append(labels)
-    if len({labels.shape[1:] for labels in parts}) > 1:
+    labels: Sequence[Shaped[np.ndarray, "_ ..."]], keys: Sequence[str]
+) -> Shaped[np.ndarray, "_ ..."]:
+    """The targets of all splits; MedMNIST stores them in an array of one column."""
+    columns = [part[:, 0] if part.shape[1:] == (1,) else part for part in labels]
+    if len({(part.dtype.kind, part.shape[1:]) for part in columns}) > 1:
+        described = [
+            f"{key} {part.dtype} {part.shape}" for key, part in zip(keys, labels, strict=True)
+        ]
         raise DataError(
-            f"The splits of {path} have different numbers of labels per image. Save the same label"
-            " columns in all."
+            f"The splits have targets of different types: {', '.join(described)}. Save the same"
+            " type and columns in all."
         )
-    joined = np.concatenate(parts)
-    if joined.ndim == 2 and _is_one_hot(joined):
-        joined = joined.argmax(axis=1)
-    if joined.ndim == 2:
-        count = joined.shape[1]
-        columns = (
-            names if names and len(names) == count else [f"label_{place}" for place in range(count)]
+    return np.concatenate(columns)
+
+
+def _join_pixels(
+    images: Sequence[_Array],
+    labels: Sequence[Shaped[np.ndarray, "_ ..."]],
+    preparation: Preparation,
+    path: Path,
+) -> Pixels:
+    shapes = {array.key: array.check() for array in images}
+    (height, width, channels), *others = {*shapes.values()}
+    if others:
+        sizes = [f"{key} {' x '.join(map(str, shape))}" for key, shape in shapes.items()]
+        raise DataError(
+            f"The splits of {path} have images of different sizes: {', '.join(sizes)}. Resize them"
+            " to one size."
         )
-        return {
-            name: list(map(clean_label, values))
-            for name, values in zip(columns, joined.T.tolist(), strict=True)
-        }
-    values = joined.tolist()
-    if names is not None and joined.dtype.kind in "uif":
-        values = [name_class(value, names, str(path)) for value in values]
-    return {"label": list(map(clean_label, values))}
+    for array, targets in zip(images, labels, strict=True):
+        if array.shape[0] != len(targets):
+            raise DataError(
+                f"{path}: Expected one target for each image, got {array.shape[0]} images in"
+                f" {array.key} and {len(targets)} targets. Save them again."
+            )
+    count = sum(array.shape[0] for array in images)
+    if not count:
+        raise DataError(f"{path} has no images. Check how you selected them.")
+    if preparation.size_px is not None and channels not in RESIZED_CHANNELS:
+        raise DataError(
+            f"The images in {path} have {channels} channels, and lamina resizes only images with"
+            " up to 4. Leave out --size (in Python, size_px)."
+        )
+
+    def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
+        for array in images:
+            yield from (to_pixels(block, array.key) for block in array.blocks())
+
+    return Pixels((count, height, width, channels), blocks)
+
+
+def _list_columns(targets: Targets, names: Sequence[str]) -> dict[str, list[object]]:
+    """The targets as labels by column; classes by name."""
+    if kind_of(targets) is SINGLE_LABEL:
+        return {"class": [names[place] for place in targets.tolist()]}
+    columns = targets.reshape(len(targets), -1).T.tolist()
+    return dict(zip(names, columns, strict=True))

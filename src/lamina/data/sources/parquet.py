@@ -11,11 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from lamina.data.decoding import EncodedImage
+from lamina.data.decoding import IMAGE_LIMIT_BYTES, EncodedImage
 from lamina.data.images import Problem
+from lamina.data.sources.archive import TOTAL_BYTES
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.listing import Listing, clean_label, name_class, readable
-from lamina.data.sources.members import MEMBER_BYTES, TOTAL_BYTES
 from lamina.errors import DataError
 
 ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
@@ -65,8 +65,10 @@ def spool_table(listing: Listing, folder: Path) -> Listing:
                 offset_bytes = spool.tell()
                 if data is None:
                     problems.append(Problem(image.name, "no image bytes in the table"))
-                elif len(data) > MEMBER_BYTES:
-                    problems.append(Problem(image.name, f"larger than {MEMBER_BYTES // 2**20} MiB"))
+                elif len(data) > IMAGE_LIMIT_BYTES:
+                    problems.append(
+                        Problem(image.name, f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB")
+                    )
                 elif offset_bytes + len(data) > TOTAL_BYTES:
                     raise DataError(
                         f"The images in {file} exceed {TOTAL_BYTES} bytes. Split the table into"

@@ -16,10 +16,10 @@ import polars as pl
 from polars import selectors as cs
 
 from lamina.data.option_files import find_separator
+from lamina.data.sources.archive import COMPRESSION_RATIO, RATIO_FLOOR_BYTES
 from lamina.data.sources.class_folders import is_image_path
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.listing import READ_ERRORS, clean_label, readable
-from lamina.data.sources.members import COMPRESSION_RATIO, RATIO_FLOOR_BYTES
 from lamina.data.sources.parquet import ERRORS, find_kind
 from lamina.errors import DataError
 

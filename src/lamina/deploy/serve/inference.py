@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from lamina.data import Images
+from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.confidence_rule import ConfidenceRule, describe_coverage, fit_coverage, make_rule
 from lamina.deploy.serve.explanation import (
     LOOK_AGAIN_SECONDS,
@@ -30,7 +31,6 @@ from lamina.deploy.serve.explanation import (
 )
 from lamina.deploy.serve.worker import pack_values, read_request
 from lamina.errors import LaminaError, RunError
-from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.runs.loading import load_run
 from lamina.runs.run import Run

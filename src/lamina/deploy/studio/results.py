@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 
 from lamina.data import Dataset
+from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.serve.explanation import (
     SIMILAR_SECONDS,
     TrainingImages,
@@ -23,7 +24,6 @@ from lamina.deploy.serve.explanation import (
 )
 from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.errors import DataError, LaminaError
-from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Predictor, describe, make_prediction
 from lamina.evaluation.words import give_verdict, list_lines
@@ -198,9 +198,7 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
     some = train.take_evenly(min(SEEN_IMAGES, max(TIMED_IMAGES, affordable)))
     (responses,) = measure_responses(model, some.pixels, [layer]).values()
     shown = []
-    for unit in inspect_units(
-        model, layer, responses, some, None, rank_units(responses, some)[:UNITS]
-    ):
+    for unit in inspect_units(responses, some, rank_units(responses, some)[:UNITS]):
         patches = [cut_patch(some, patch) for patch in unit.patches]
         shown.append(
             [

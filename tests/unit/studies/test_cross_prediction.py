@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from lamina.data import Dataset, Images
+from lamina.data import Images
 from lamina.errors import DataError, RecipeError
-from lamina.insight.confident_learning import CrossPrediction, check_labels, inject_label_errors
-from lamina.insight.folds import (
+from lamina.insight.confident_learning import judge_labels
+from lamina.insight.similarity import find_near_duplicates, group_pairs
+from lamina.nets import Flatten, Net, Output
+from lamina.studies.cross_prediction import (
     FOLDS,
-    Plan,
-    choose_plans,
+    CrossPrediction,
+    CrossValidatedNet,
+    choose_nets,
     cross_predict,
     limit_groups,
     multiply,
-    predict_by,
 )
-from lamina.insight.similarity import find_near_duplicates, group_pairs
-from lamina.nets import Flatten, Net, Output
 from lamina.targets import MULTI_LABEL
 from lamina.training.pretrained import PACKAGED, RECIPES, TimmNet, open_timm_net
 from lamina.training.recipe import PRETRAINED_HOME, Recipe, fit_recipe
@@ -29,6 +29,10 @@ from lamina.training.recipe import PRETRAINED_HOME, Recipe, fit_recipe
 NET = Net(Flatten(), Output())
 RECIPE = Recipe(epochs=6, batch_size=8, precision="fp32", lr=3e-3)
 MEMORIZING = dataclasses.replace(RECIPE, epochs=20, batch_size=25, lr=0.02)
+
+
+def define_linear(recipe: Recipe, side_px: int = 6) -> CrossValidatedNet:
+    return CrossValidatedNet("linear", NET, recipe, side_px, "")
 
 
 def draw_squares(count: int, classes: int = 2, seed: int = 0, side_px: int = 6) -> Images:
@@ -46,8 +50,8 @@ def test_labels_without_meaning_are_not_remembered():
     images = Images.from_arrays(
         random.integers(0, 256, (200, 6, 6, 3), dtype=np.uint8), random.integers(0, 2, 200)
     )
-    prediction = cross_predict(images, net=NET, recipe=MEMORIZING)
-    accuracy = (prediction.own.argmax(axis=1) == images.targets).mean()
+    prediction = cross_predict([define_linear(MEMORIZING)], images)
+    accuracy = (prediction.held_out.argmax(axis=1) == images.targets).mean()
     assert 0.38 < accuracy < 0.62  # three standard deviations
 
 
@@ -63,86 +67,26 @@ def test_a_copy_with_another_label_does_not_give_an_image_away():
         pixels = np.repeat(random.integers(0, 256, (50, 6, 6, 3), dtype=np.uint8), 2, axis=0)
         images = Images.from_arrays(pixels, np.repeat(random.integers(0, 2, 50), 2))
         for groups, found in ((None, together), (range(100), apart)):
-            own = cross_predict(images, net=NET, recipe=MEMORIZING, groups=groups).own
+            own = cross_predict([define_linear(MEMORIZING)], images, groups=groups).held_out
             found.append((own.argmax(axis=1) == images.targets).mean())
     assert np.mean(apart) > 0.8
     assert np.mean(together) < 0.62
 
 
-def test_a_wrong_label_is_found_in_every_split_and_planted_flips_are_counted():
+def test_a_wrong_label_is_found_in_every_split():
     train, test = draw_squares(120), draw_squares(20, seed=1)
     train.targets[4], test.targets[7] = 1, 0
-    seen, recipe = list[Images](), dataclasses.replace(RECIPE, epochs=12)
-
-    def predict(images, others):
-        seen.append(images)
-        return cross_predict(
-            images, others, net=NET, recipe=recipe, progress=lambda *step: steps.append(step)
-        )
-
+    recipe = dataclasses.replace(RECIPE, epochs=12)
     steps: list[tuple[int, int]] = []
-    findings = check_labels(Dataset.from_images(train, test=test), predict)
-    assert [
-        (label_issue.row, label_issue.given, label_issue.likely)
-        for label_issue in findings.label_issues["train"]
-    ] == [(4, "1", "0")]
-    assert [label_issue.row for label_issue in findings.label_issues["test"]] == [7]
-    assert (findings.injected, findings.injected_found) == (2, 2)
-    assert findings.injected_recall == 1
-    assert (seen[0].targets != train.targets).sum() == 2
+    prediction = cross_predict(
+        [define_linear(recipe)], train, [test], progress=lambda *step: steps.append(step)
+    )
+    (issue,) = judge_labels(train, prediction.held_out).issues
+    assert (issue.row, issue.given, issue.likely) == (4, "1", "0")
+    (issue,) = judge_labels(test, prediction.others[0]).issues
+    assert issue.row == 7
     assert steps[-1][0] == steps[-1][1]
     assert steps == sorted(steps)
-
-
-def test_planted_flips_are_random():
-    labels = draw_squares(300, classes=3)
-    flipped = inject_label_errors(labels, 0.1, seed=5)
-    changed = flipped.targets != labels.targets
-    assert changed.sum() == 30
-    assert set(
-        zip(labels.targets[changed].tolist(), flipped.targets[changed].tolist(), strict=True)
-    ) == {(one, other) for one in range(3) for other in range(3) if one != other}
-    assert (inject_label_errors(labels, 0.1, seed=6).targets != flipped.targets).any()
-
-
-def test_a_rare_class_gets_few_foreign_images():
-    targets = np.where(np.arange(10_000) < 20, 10, np.arange(10_000) % 10)
-    images = Images.from_arrays(np.zeros((10_000, 1, 1), np.uint8), targets)
-    foreign = []
-    for seed in range(10):
-        flipped = inject_label_errors(images, 0.02, seed).targets
-        assert (flipped != targets).sum() == 200
-        assert np.array_equal(np.bincount(flipped), np.bincount(targets))
-        foreign.append(((flipped == 10) & (targets != 10)).sum())
-    assert 0 < np.mean(foreign) < 1.5  # 2 % of 20 are 0.4
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_where_one_class_has_nearly_all_few_are_exchanged(seed):
-    images = Images.from_arrays(
-        np.zeros((1000, 1, 1), np.uint8), (np.arange(1000) < 30).astype(int)
-    )
-    flipped = inject_label_errors(images, 0.1, seed).targets
-    assert flipped.sum() == 30
-    # of 30 others about three are among those drawn
-    assert 2 <= (flipped != images.targets).sum() <= 20
-    few = inject_label_errors(images, 0.002, seed).targets
-    assert (few != images.targets).sum() == 2
-
-
-def test_of_each_label_as_many_positives_as_negatives_are_flipped():
-    random = np.random.default_rng(0)
-    tags = random.random((1000, 100)) < np.where(np.arange(100) < 50, 0.01, 0.99)
-    images = Images.from_arrays(np.zeros((1000, 1, 1), np.uint8), tags)
-    flipped = inject_label_errors(images, 0.02).targets
-    assert np.array_equal(flipped.sum(axis=0), tags.sum(axis=0))
-    rarer = tags[:, :50].sum() + (~tags[:, 50:]).sum()
-    assert (flipped != tags).sum() == 2 * round(0.02 * rarer)
-    binary = Images.from_arrays(np.zeros((100, 1, 1), np.uint8), np.arange(100) < 10)
-    assert (inject_label_errors(binary, 0.1).targets != binary.targets).sum() == 2
-    for same in (np.zeros(8, int), np.zeros((8, 3), bool)):
-        with pytest.raises(DataError, match="at least two"):
-            inject_label_errors(Images.from_arrays(np.zeros((8, 1, 1), np.uint8), same), 0.1)
 
 
 def draw_icons(count: int) -> Images:
@@ -178,7 +122,7 @@ def test_a_chain_of_near_duplicates_does_not_take_a_class_away_from_its_net():
         chained[row] for row in range(90) if row % 3 != 1
     ]
     assert limit_groups(icons, groups) == (groups, 0)
-    found = cross_predict(icons, net=NET, recipe=RECIPE, groups=chained).own
+    found = cross_predict([define_linear(RECIPE, 28)], icons, groups=chained).held_out
     assert (found.argmax(axis=1) == icons.targets)[icons.targets == 1].mean() > 0.9
 
 
@@ -204,7 +148,7 @@ def test_given_groups_are_in_one_fold():
     images = Images.from_arrays(pixels, labels[patients])
     grouped = dataclasses.replace(images, groups=tuple(f"patient {one}" for one in patients))
     apart, together = (
-        cross_predict(one, net=NET, recipe=MEMORIZING).own for one in (images, grouped)
+        cross_predict([define_linear(MEMORIZING)], one).held_out for one in (images, grouped)
     )
     assert (apart.argmax(axis=1) == images.targets).mean() > 0.95
     assert (together.argmax(axis=1) == images.targets).mean() < 0.75
@@ -231,17 +175,16 @@ def test_features_of_pretrained_weights_serve_too():
     recipe = fit_recipe(RECIPES["default"], 30, 32, images.kind, PRETRAINED_HOME)
     done: list[int] = []
     found = cross_predict(
+        [CrossValidatedNet("any", net, recipe, 32, "")],
         images,
         [others, others],
-        net=net,
-        recipe=recipe,
         progress=lambda count, _: done.append(count),
     )
     assert isinstance(found, CrossPrediction)
-    assert (found.own.argmax(axis=1) == images.targets).mean() > 0.8
-    assert np.allclose(found.own.sum(axis=1), 1, atol=1e-5)
+    assert (found.held_out.argmax(axis=1) == images.targets).mean() > 0.8
+    assert np.allclose(found.held_out.sum(axis=1), 1, atol=1e-5)
     assert np.array_equal(*found.others)
-    assert done[-1] == 52
+    assert done[-1] == 1000
 
 
 def test_features_are_computed_on_the_device_that_is_named():
@@ -251,31 +194,31 @@ def test_features_are_computed_on_the_device_that_is_named():
     )
     with pytest.raises(RecipeError, match="torch does not find one on this machine"):
         on_mps = dataclasses.replace(recipe, device="mps")
-        predict_by([Plan("any", net, on_mps, 6, "")], draw_squares(40))
+        cross_predict([CrossValidatedNet("any", net, on_mps, 6, "")], draw_squares(40))
 
 
-def test_plans_follow_number_and_size_and_are_multiplied():
+def test_nets_follow_number_and_size_and_are_multiplied():
     net = TimmNet("any", "none", "")
-    assert [plan.net_name for plan in choose_plans(draw_squares(40, side_px=32), net)] == [
+    assert [chosen.net_name for chosen in choose_nets(draw_squares(40, side_px=32), net)] == [
         "timm:any"
     ]
     many = draw_squares(1200, side_px=14)
-    assert [plan.net_name for plan in choose_plans(many, net)] == ["timm:any", "cnn-s"]
-    (alone,) = choose_plans(many, None)
+    assert [chosen.net_name for chosen in choose_nets(many, net)] == ["timm:any", "cnn-s"]
+    (alone,) = choose_nets(many, None)
     assert (alone.net_name, alone.side_px) == ("cnn-s", 14)
-    assert [plan.net_name for plan in choose_plans(draw_squares(40), None)] == ["mlp"]
-    (large,) = choose_plans(draw_squares(40, side_px=80), None)
+    assert [chosen.net_name for chosen in choose_nets(draw_squares(40), None)] == ["mlp"]
+    (large,) = choose_nets(draw_squares(40, side_px=80), None)
     assert large.side_px == 64
-    plans = [
-        Plan("linear", NET, dataclasses.replace(RECIPE, seed=seed), side_px, "")
+    nets = [
+        define_linear(dataclasses.replace(RECIPE, seed=seed), side_px)
         for seed, side_px in ((0, 6), (1, 8))
     ]
     images, others = draw_squares(40), draw_squares(5)
     done: list[int] = []
-    both = predict_by(plans, images, [others], progress=lambda count, _: done.append(count))
-    each = [predict_by([plan], images, [others]) for plan in plans]
-    product = (each[0].own * each[1].own) ** 0.75
-    assert np.allclose(both.own, product / product.sum(axis=1, keepdims=True), atol=1e-4)
+    both = cross_predict(nets, images, [others], progress=lambda count, _: done.append(count))
+    each = [cross_predict([net], images, [others]) for net in nets]
+    product = (each[0].held_out * each[1].held_out) ** 0.75
+    assert np.allclose(both.held_out, product / product.sum(axis=1, keepdims=True), atol=1e-4)
     assert both.others[0].shape == (5, 2)
     assert done == sorted(done)
     assert done[-1] == 2000
@@ -288,7 +231,7 @@ def test_labels_are_multiplied_as_yes_and_no():
 
 def test_too_few_images_and_numbers_are_refused():
     with pytest.raises(DataError, match=f"needs at least {2 * FOLDS}"):
-        cross_predict(draw_squares(7), net=NET, recipe=RECIPE)
+        cross_predict([define_linear(RECIPE)], draw_squares(7))
     numbers = Images.from_arrays(np.zeros((20, 2, 2), np.uint8), np.arange(20.0), task="regression")
     with pytest.raises(DataError, match="label checking needs classes or labels"):
-        cross_predict(numbers, net=NET, recipe=RECIPE)
+        cross_predict([define_linear(RECIPE)], numbers)

@@ -6,9 +6,7 @@ import glob
 import itertools
 import math
 import os
-import tarfile
 import threading
-import zipfile
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,7 +20,6 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from lamina.data import Dataset, Images, Problem
 from lamina.data.arrays import CHANNELS, to_array, to_pixels
 from lamina.data.decoding import (
     BadImageError,
@@ -34,11 +31,11 @@ from lamina.data.decoding import (
     read_file,
 )
 from lamina.data.formats import SUFFIXES
-from lamina.data.sources.archive import list_zip, spool_tar
+from lamina.data.images import Dataset, Images, Problem
+from lamina.data.sources.archive import UNPACKED, is_archive, unpack
 from lamina.data.sources.class_folders import check_image, is_hidden, read_head, scan_folder
 from lamina.data.sources.table import is_table, list_table
 from lamina.errors import DataError, describe_type
-from lamina.nets import Shape
 
 ImageLike: TypeAlias = str | Path | EncodedImage | bytes | Image.Image | np.ndarray | Tensor
 """A path, the bytes of an encoded file, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any
@@ -63,32 +60,24 @@ def find_images(
 ) -> tuple[list[Path | EncodedImage], list[Problem]]:
     """The images in files, folders, patterns, archives and tables, in order, and what failed.
 
-    Each image occurs once. The function unpacks tar files and tables that contain images into
+    Each image occurs once. The function unpacks archives and tables that contain images into
     folders that ``stack`` removes.
     """
-    found: dict[str, Path | EncodedImage] = {}
-    problems: list[Problem] = []
     if "" in inputs:
         raise DataError(
             "The path of an image is empty. Pass a file or a folder; . is the current folder."
         )
-    images: Sequence[Path | EncodedImage]
-    for given in map(Path, inputs):
-        # before Python 3.12, Path.is_dir raises for a name that is too long
-        # before Python 3.12, Path.is_dir raises for a name that is too long
-        if os.path.isdir(  # noqa: PTH112
-            given
-        ):
-            images, unread = _search_folder(given)
-        elif not os.path.exists(given) and glob.has_magic(str(given)):  # noqa: PTH110
-            images, unread = _search_pattern(str(given))
-        else:
-            images, unread = _search_file(given, stack)
+    by_path: dict[str, Path | EncodedImage] = {}
+    problems: list[Problem] = []
+    for path in map(Path, inputs):
+        images, unread = _search(path, stack)
         problems += unread
         for image in images:
-            key = image.name if isinstance(image, EncodedImage) else os.path.abspath(image)  # noqa: PTH100
-            found.setdefault(key, image)  # Path.resolve would follow links
-    return list(found.values()), problems
+            key = image.name
+            if not isinstance(image, EncodedImage):
+                key = os.path.abspath(image)  # noqa: PTH100  # Path.resolve would follow links
+            by_path.setdefault(key, image)
+    return list(by_path.values()), problems
 
 
 def decode_ahead(images: Iterable[ImageLike], wanted: InputFormat) -> Generator[Chunk, None, None]:
@@ -132,7 +121,9 @@ def decode_ahead(images: Iterable[ImageLike], wanted: InputFormat) -> Generator[
             pool.shutdown(cancel_futures=True)
 
 
-def list_images(images: ImageLike | Iterable[ImageLike], shape: Shape) -> Iterable[ImageLike]:
+def list_images(
+    images: ImageLike | Iterable[ImageLike], shape: tuple[int, ...]
+) -> Iterable[ImageLike]:
     """The images one by one; ``shape`` decides whether an array is (H, W, C) or gray (N, H, W)."""
     if isinstance(images, str | Path | EncodedImage | bytes | Image.Image):
         return [images]
@@ -174,7 +165,7 @@ def _gather(
     images: Sequence[ImageLike],
     first: int,
     decoded: Iterable[list[UInt8[np.ndarray, "h w c"] | str]],
-    shape: Shape,
+    shape: tuple[int, ...],
 ) -> Chunk:
     channels, height, width = shape
     found = list(itertools.chain.from_iterable(decoded))
@@ -235,32 +226,39 @@ def _decode(image: ImageLike, wanted: InputFormat) -> UInt8[np.ndarray, "h w c"]
     return decode_image(data, (height, width), mode, wanted.resize, wanted.bit_depth)
 
 
-def _search_folder(folder: Path) -> tuple[list[Path], list[Problem]]:
+_Search: TypeAlias = tuple[list[Path | EncodedImage], list[Problem]]
+
+
+def _search(path: Path, stack: ExitStack) -> _Search:
     try:
-        listing = scan_folder(folder)
-    except DataError as error:
-        return [], [Problem(str(folder), str(error))]
-    problems = [
-        Problem(str(folder / problem.path), problem.reason)
-        for problem in (*listing.problems, *listing.unused)
-    ]
-    if not listing.images:
+        # before Python 3.12, Path.is_dir raises for a name that is too long
+        if os.path.isdir(path):  # noqa: PTH112
+            return _search_folder(path)
+        if not os.path.exists(path) and glob.has_magic(str(path)):  # noqa: PTH110
+            return _search_pattern(str(path))
+        return _search_file(path, stack)
+    except (DataError, OSError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror.lower()
+        return [], [Problem(str(path), reason)]
+
+
+def _search_folder(folder: Path) -> _Search:
+    scan = scan_folder(folder)
+    problems = _name_problems(folder, (*scan.problems, *scan.unused))
+    if not scan.images:
         problems.append(Problem(str(folder), "the folder contains no images"))
-    return [folder / image.name for image in listing.images], problems
+    return [folder / image.name for image in scan.images], problems
 
 
-def _search_pattern(pattern: str) -> tuple[list[Path], list[Problem]]:
-    paths: list[Path] = []
+def _search_pattern(pattern: str) -> _Search:
+    paths: list[Path | EncodedImage] = []
     problems: list[Problem] = []
-    # Path.glob takes no whole path
-    for match in map(
-        # Path.glob takes no whole path
-        Path,
-        sorted(glob.glob(pattern, recursive=True)),  # noqa: PTH207
-    ):
+    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207
         if match.is_dir():
-            found, unread = _search_folder(match)
-            paths += found
+            images, unread = _search_folder(match)
+            paths += images
             problems += unread
         elif not is_hidden(match.name):
             try:
@@ -268,42 +266,35 @@ def _search_pattern(pattern: str) -> tuple[list[Path], list[Problem]]:
                 paths.append(match)
             except BadImageError as error:
                 problems.append(Problem(str(match), str(error)))
-    return paths, (
-        problems if paths or problems else [Problem(pattern, "no image matches this pattern")]
-    )
+    if not paths and not problems:
+        problems.append(Problem(pattern, "no image matches this pattern"))
+    return paths, problems
 
 
-def _make_folder(stack: ExitStack) -> Path:
-    return Path(stack.enter_context(TemporaryDirectory(prefix="lamina-")))
-
-
-def _search_file(path: Path, stack: ExitStack) -> tuple[list[Path | EncodedImage], list[Problem]]:
+def _search_file(path: Path, stack: ExitStack) -> _Search:
     """The image in a file, or the images in an archive or a table."""
-    try:
-        path.stat()
-        if path.name.lower().endswith(SUFFIXES) or not os.path.isfile(path):  # noqa: PTH113
-            return [path], []
-        if is_table(path):
-            scan = list_table(path, _make_folder(stack))
-        elif zipfile.is_zipfile(path):
-            scan = list_zip(path, may_have_tables=True)
-        elif tarfile.is_tarfile(path):
-            scan = spool_tar(path, _make_folder(stack) / "spool", may_have_tables=True)
-        else:
-            return [path], []
-    except (DataError, OSError, ValueError) as error:
-        reason = (
-            error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
-        )
-        return [], [Problem(str(path), reason)]
-    problems = [Problem(f"{path}/{problem.path}", problem.reason) for problem in scan.problems]
+    path.stat()
+    is_image = path.name.lower().endswith(SUFFIXES) or not path.is_file()
+    if is_image or not (is_table(path) or is_archive(path)):
+        return [path], []
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="lamina-")))
+    left_out: list[Problem] = []
+    if is_table(path):
+        scan = list_table(path, folder)
+    else:
+        left_out = unpack(path, folder / UNPACKED, lambda *_: None)
+        scan = scan_folder(folder / UNPACKED)
+    problems = _name_problems(path, (*left_out, *scan.problems, *scan.unused))
     if not scan.images:
         problems.append(Problem(str(path), "no images in it"))
-    return [
-        (
-            image._replace(name=f"{path}/{image.name}")
-            if image.member or image.offset_bytes is not None
-            else Path(image.file)
-        )
-        for image in scan.images
-    ], problems
+    images: list[Path | EncodedImage] = []
+    for image in scan.images:
+        if Path(image.file).is_relative_to(folder):
+            images.append(image._replace(name=f"{path}/{image.name}"))
+        else:
+            images.append(Path(image.file))
+    return images, problems
+
+
+def _name_problems(source: Path, problems: Sequence[Problem]) -> list[Problem]:
+    return [Problem(str(source / problem.path), problem.reason) for problem in problems]
