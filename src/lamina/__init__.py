@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lamina.studies.comparison import compare
     from lamina.studies.entry_point import cross_validate, train
     from lamina.studies.tuning import Study, tune
-    from lamina.training.custom import Parts
+    from lamina.training.custom import LowerIsBetter, Parts
     from lamina.training.events import Diagnosis, Epoch, Step
     from lamina.training.group import join_group
     from lamina.training.hooks import activations
@@ -65,7 +65,7 @@ _PACKAGES = {
     "lamina.training.loop": ("Training",),
     "lamina.training.group": ("join_group",),
     "lamina.training.model": ("Model",),
-    "lamina.training.custom": ("Parts",),
+    "lamina.training.custom": ("LowerIsBetter", "Parts"),
     "lamina.training.recipe": ("Recipe",),
     "lamina.training.task": ("Task",),
     "lamina.zoo": ("load_net", "load_recipe"),
@@ -79,6 +79,7 @@ __all__ = [
     "Images",
     "LaminaError",
     "LaminaWarning",
+    "LowerIsBetter",
     "Model",
     "Net",
     "Parts",

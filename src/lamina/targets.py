@@ -11,20 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from lamina.errors import DataError, plural, suggest
+from lamina.metrics import METRICS
 
 KindName = Literal["single-label", "multi-label", "binary", "regression"]
-MetricName = Literal[
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "micro_f1",
-    "f1",
-    "mean_average_precision",
-    "average_precision",
-    "auc",
-    "mean_absolute_error",
-    "r2",
-]
 Targets = (
     Int64[np.ndarray, " n"]
     | Bool[np.ndarray, " n"]
@@ -54,16 +43,9 @@ class Kind:
         return self.name != "regression"
 
     @property
-    def metrics(self) -> tuple[MetricName, ...]:
+    def metrics(self) -> tuple[str, ...]:
         """The metrics that may be the score of a report, the default first."""
-        match self.name:
-            case "multi-label":
-                return "mean_average_precision", "macro_f1", "micro_f1", "auc"
-            case "regression":
-                return "mean_absolute_error", "r2"
-            case "binary":
-                return "accuracy", "balanced_accuracy", "macro_f1", "f1", "average_precision", "auc"
-        return "accuracy", "balanced_accuracy", "macro_f1", "mean_average_precision", "auc"
+        return tuple(name for name, metric in METRICS.items() if self.name in metric.baselines)
 
     def check(self, targets: Targets, target_names: Sequence[str]) -> None:
         """Raise ``DataError`` unless the targets and their names match."""
@@ -157,30 +139,32 @@ class Kind:
 class Score:
     """The main metric of a report."""
 
-    name: str  # one of ``Kind.metrics``, such as ``accuracy``
+    name: str  # one of ``Kind.metrics``, such as ``accuracy``, or a metric of one's own
     # a fraction from 0 to 1; for regression, an error in the unit of the numbers, or R²
     value: float
+    lower_is_better: bool = False  # an argument for metrics of one's own alone
 
-    @property
-    def lower_is_better(self) -> bool:
-        return self.name == "mean_absolute_error"
+    def __post_init__(self) -> None:
+        if self.name in METRICS:
+            vars(self)["lower_is_better"] = METRICS[self.name].lower_is_better
 
     @property
     def is_fraction(self) -> bool:
-        return self.name not in REGRESSION.metrics
+        """Whether values are shown as percentages."""
+        metric = METRICS.get(self.name)
+        return metric is not None and metric.is_fraction
 
     @property
     def bounds(self) -> tuple[float, float]:
         """The smallest and the largest possible value."""
-        return (-math.inf if self.name == "r2" else 0.0), (
-            math.inf if self.lower_is_better else 1.0
-        )
+        metric = METRICS.get(self.name)
+        return (-math.inf, math.inf) if metric is None else metric.bounds
 
     @property
     def title(self) -> str:
         """The metric's name in text."""
-        words = self.name.replace("_", " ")
-        return {"auc": "ROC AUC", "r2": "R²"}.get(self.name, words.replace("f1", "F1"))
+        metric = METRICS.get(self.name)
+        return self.name if metric is None else metric.title
 
     def format(self, value: float, decimals: int = 2) -> str:
         """A value of this metric as text: a percentage, or four digits."""

@@ -235,6 +235,9 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
             f"{dataset.name} has no val or test images with targets, so there is no score; the"
             f" model is in {run.path}"
         )
+    baseline = {}
+    if report is not None and report.baseline is not None:
+        baseline["baseline"] = dataclasses.asdict(report.baseline)
     terminal.emit(
         "result",
         run=str(run.path),
@@ -247,7 +250,7 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
         epochs=planned,
         **_last_on_val(rows)
         | ({} if report is None else report.headline()),  # both have the score on val without test
-        **({} if report is None else {"baseline": dataclasses.asdict(report.baseline)}),
+        **baseline,
         **overlap,
         stopped_by=stopped_by and stopped_by.name,
         train_seconds=sum(times),

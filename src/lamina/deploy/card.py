@@ -9,6 +9,7 @@ from typing import Any
 
 from lamina.deploy.facts import Facts, collect_facts
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
+from lamina.evaluation.words import list_lines
 from lamina.runs.run import Run
 from lamina.targets import MULTI_LABEL, REGRESSION
 from lamina.text import escape
@@ -131,7 +132,7 @@ def _describe_model(run: Run, facts: Facts) -> list[str]:
 def _describe_results(run: Run, report: Report | None, facts: Facts) -> list[str]:
     if report is None:
         return list(facts.verdict)
-    lines = [f"- {_quote(line)}" for line in (*facts.verdict, *report.summary_lines())]
+    lines = [f"- {_quote(line)}" for line in (*facts.verdict, *list_lines(report))]
     heads, rows = report.table()
     table = [heads, ["---", *("---:" for _ in heads[1:])], *(map(_quote, row) for row in rows)]
     where = (

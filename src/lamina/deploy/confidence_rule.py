@@ -13,7 +13,6 @@ from lamina.errors import DataError, RunError
 from lamina.evaluation.calibration import (
     choose_sets,
     describe_fraction,
-    expand_probabilities,
     find_favored,
     fit_intervals,
     fit_sets,
@@ -143,4 +142,5 @@ def describe_coverage(run: Run, task: Task, rule: ConfidenceRule, coverage: floa
 
 
 def find_probabilities(task: Task, outputs: Outputs) -> Float64[np.ndarray, "n k"]:
-    return expand_probabilities(task, torch.from_numpy(outputs.logits).double()).numpy()
+    probabilities = task.probabilities(torch.from_numpy(outputs.logits).double())
+    return task.expand(probabilities).numpy()

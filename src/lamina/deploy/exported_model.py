@@ -18,7 +18,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from lamina.errors import LaminaError, NetError, RunError
-from lamina.evaluation.calibration import expand_probabilities
 from lamina.evaluation.predictor import Predictor, check_bit_depth, check_resize
 from lamina.files import read_bytes
 from lamina.training.model import Model
@@ -42,7 +41,8 @@ class Exported(nn.Module):
         self, images: UInt8[Tensor, "n h w c"]
     ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n k"]]:
         logits = self.model(images)
-        return expand_probabilities(self.model.task, logits), logits
+        task = self.model.task
+        return task.expand(task.probabilities(logits)), logits
 
 
 def describe_model(predictor: Predictor) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lamina.evaluation.advice import find_verdict
+from lamina.evaluation.words import find_verdict
 from lamina.runs.run import Run
 from lamina.text import shorten
 

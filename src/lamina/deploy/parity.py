@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float32, UInt8
 
 from lamina.data import Images
 from lamina.deploy.exported_model import OPSET, open_session
-from lamina.errors import NetError, NotFiniteError
-from lamina.evaluation.calibration import expand_probabilities
+from lamina.errors import NetError
+from lamina.evaluation.outputs import check_finite
 from lamina.targets import REGRESSION
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
@@ -58,13 +58,10 @@ def check_parity(content: bytes, model: Model, images: Images | None) -> ParityC
     # If there are few images, they are repeated until each batch size occurs.
     pixels = np.resize(np.concatenate([some, plain]), (max(count, sum(BATCHES)), *plain.shape[1:]))
     expected = predict_logits(model, pixels)
-    if not np.isfinite(expected).all():
-        raise NotFiniteError(
-            "The model's logits are NaN or infinite: training diverged. Train again with a lower"
-            " lr, or with gradient_clip=1."
-        )
+    check_finite(expected)
     with torch.inference_mode():
-        probabilities = expand_probabilities(model.task, torch.from_numpy(expected)).numpy()
+        outputs = model.task.probabilities(torch.from_numpy(expected))
+        probabilities = model.task.expand(outputs).numpy()
     found, logits = _predict_in_batches(content, pixels)
     if logits.shape != expected.shape or found.shape != probabilities.shape:
         raise NetError(

@@ -17,6 +17,7 @@ from lamina.drawing.style import encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import ClassReport, NumberReport, Report
+from lamina.evaluation.words import list_lines
 from lamina.markup import Markup, chart, join, link, table, wrap
 from lamina.nets import summarize
 from lamina.runs.run import Run
@@ -70,9 +71,7 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
 
 
 def _show_head(facts: Facts, report: Report | None, dataset: Dataset | None) -> list[Markup]:
-    lines = (
-        [wrap("p", line, kind="headline") for line in report.summary_lines()[:1]] if report else []
-    )
+    lines = [wrap("p", line, kind="headline") for line in list_lines(report)[:1]] if report else []
     lines.append(wrap("p", facts.about, kind="faint"))
     if report is None:
         lines.append(wrap("p", *facts.verdict, kind="warning"))
@@ -88,7 +87,7 @@ def _show_results(
     if report is None:
         return Markup("")
     parts = [wrap("p", line, kind="warning") for line in facts.verdict]
-    parts += [wrap("p", line) for line in report.summary_lines()[1:]]
+    parts += [wrap("p", line) for line in list_lines(report)[1:]]
     parts.append(table(*report.table()))
     if outputs is not None and isinstance(report, NumberReport):
         parts.append(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import torch
+from jaxtyping import Bool, Float64, Int64
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
@@ -23,23 +28,21 @@ CURVE_POINTS = 400
 
 def draw_reliability(task: Task, outputs: Outputs) -> Figure:
     """Draw a reliability diagram."""
-    logits, truth = (
-        torch.from_numpy(outputs.logits).double(),
-        torch.from_numpy(np.array(outputs.targets)),
-    )
+    logits = torch.from_numpy(outputs.logits).double()
+    truth = torch.from_numpy(np.array(outputs.targets))
     raw = task.with_temperatures(())
     series = {"calibrated": task, "uncalibrated": raw} if task != raw else {"uncalibrated": raw}
     figure = new_figure(5, 4.6)
     axes = figure.add_subplot()
     axes.plot((0, 1), (0, 1), color=FAINT_INK, linewidth=1, linestyle=":")
-    for number, (name, one) in enumerate(series.items()):
-        confidence, is_correct = judge_predictions(one, logits, truth)
+    for number, (name, judged) in enumerate(series.items()):
+        confidence, is_correct = judge_predictions(judged, logits, truth)
         bins = find_bins(confidence, is_correct)
         error = calibration_error(confidence, is_correct)
         color = COLORS[0] if number == 0 else FAINT_INK
         axes.plot(
-            [one_bin[0] for one_bin in bins],
-            [one_bin[1] for one_bin in bins],
+            [probability for probability, _, _ in bins],
+            [accuracy for _, accuracy, _ in bins],
             marker="o",
             markersize=4,
             linestyle="-" if number == 0 else "--",
@@ -60,11 +63,11 @@ def draw_reliability(task: Task, outputs: Outputs) -> Figure:
 
 
 def _style_fractions(figure: Figure) -> None:
-    for each in figure.axes:
-        each.xaxis.set_major_formatter(percent_formatter())
-        each.yaxis.set_major_formatter(percent_formatter())
-        each.grid(color=GRID)
-        each.spines[["top", "right"]].set_visible(False)
+    for axes in figure.axes:
+        axes.xaxis.set_major_formatter(percent_formatter())
+        axes.yaxis.set_major_formatter(percent_formatter())
+        axes.grid(color=GRID)
+        axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
@@ -75,56 +78,93 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
     """
     truth = outputs.targets.reshape(len(outputs.logits), -1)
     columns = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))[:MOST_SCATTERS]
-    panels = [
-        (column, is_roc)
-        for column in columns
-        for is_roc in (False, True)[: 1 + (task.kind is BINARY)]
-    ]
-    if not panels:
+    if not len(columns):
         return None
+    panels = [(column, _draw_precision) for column in columns]
+    if task.kind is BINARY:
+        panels.append((columns[0], _draw_roc))
     across = min(len(panels), SCATTERS_A_ROW)
-    figure = new_figure(4.0 * across, 4.0 * -(-len(panels) // across))
+    lines = -(-len(panels) // across)
+    figure = new_figure(4.0 * across, 4.0 * lines)
     probabilities = task.probabilities(torch.from_numpy(outputs.logits).double()).numpy()
-    for number, (column, is_roc) in enumerate(panels, start=1):
-        own, is_true, cutoff = probabilities[:, column], truth[:, column], task.cutoffs[column]
-        order = np.argsort(-own, kind="stable")
-        # images with equal probabilities share a threshold
-        ends = np.flatnonzero(np.diff(own[order], append=-1))
-        ends = ends[np.linspace(0, len(ends) - 1, min(len(ends), CURVE_POINTS)).astype(int)]
-        found, predicted, positive = is_true[order].cumsum()[ends], ends + 1, int(is_true.sum())
-        recall = found / positive
-        across_axis = (predicted - found) / (len(own) - positive) if is_roc else recall
-        wholes = np.full(len(found), positive) if is_roc else predicted
-        bands = [
-            wilson_interval(*pair) for pair in zip(found.tolist(), wholes.tolist(), strict=True)
-        ]
-        axes = figure.add_subplot(-(-len(panels) // across), across, number)
-        low, high = [one.low for one in bands], [one.high for one in bands]
-        axes.fill_between(across_axis, low, high, color=COLORS[0], alpha=0.2, linewidth=0)
-        axes.plot(across_axis, found / wholes, color=COLORS[0], clip_on=False)
-        place = int((own[order][ends] > cutoff).sum()) - 1
-        if place >= 0:
-            axes.plot(
-                across_axis[place],
-                (found / wholes)[place],
-                marker="o",
-                color=COLORS[1],
-                linestyle="",
-                clip_on=False,
-                label=f"threshold {100 * cutoff:.3g} %",
-            )
-            axes.legend(frameon=False, fontsize=8, loc="lower right" if is_roc else "lower left")
+    for number, (column, draw) in enumerate(panels, start=1):
+        axes = figure.add_subplot(lines, across, number)
+        counts = _count_thresholds(probabilities[:, column], truth[:, column])
+        draw(axes, counts, task.cutoffs[column])
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        axes.set_title(
-            f"{label(task.target_names[column])} on {outputs.split}",
-            loc="left",
-            color=INK,
-            fontsize=10,
-        )
-        axes.set_xlabel("false positive rate" if is_roc else "recall", color=INK)
-        axes.set_ylabel("recall (true positive rate)" if is_roc else "precision", color=INK)
+        title = f"{label(task.target_names[column])} on {outputs.split}"
+        axes.set_title(title, loc="left", color=INK, fontsize=10)
     _style_fractions(figure)
     return figure
+
+
+@dataclass(frozen=True, eq=False)
+class _Counts:
+    """Images at each threshold, from the highest: predicted ones, and those with the label."""
+
+    thresholds: Float64[np.ndarray, " t"]
+    predicted: Int64[np.ndarray, " t"]
+    correct: Int64[np.ndarray, " t"]
+    positive: int  # of all images
+    images: int
+
+
+def _count_thresholds(
+    probabilities: Float64[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]
+) -> _Counts:
+    order = np.argsort(-probabilities, kind="stable")
+    descending = probabilities[order]
+    # images with equal probabilities share a threshold
+    ends = np.flatnonzero(np.diff(descending, append=-1))
+    ends = ends[np.linspace(0, len(ends) - 1, min(len(ends), CURVE_POINTS)).astype(int)]
+    correct = truth[order].cumsum()[ends]
+    return _Counts(descending[ends], ends + 1, correct, int(truth.sum()), len(truth))
+
+
+def _draw_precision(axes: Axes, counts: _Counts, cutoff: float) -> None:
+    recall = counts.correct / counts.positive
+    _draw_curve(axes, recall, counts, counts.predicted, cutoff, "lower left")
+    axes.set_xlabel("recall", color=INK)
+    axes.set_ylabel("precision", color=INK)
+
+
+def _draw_roc(axes: Axes, counts: _Counts, cutoff: float) -> None:
+    negative = counts.images - counts.positive
+    false_positive_rate = (counts.predicted - counts.correct) / negative
+    wholes = np.full(len(counts.correct), counts.positive)
+    _draw_curve(axes, false_positive_rate, counts, wholes, cutoff, "lower right")
+    axes.set_xlabel("false positive rate", color=INK)
+    axes.set_ylabel("recall (true positive rate)", color=INK)
+
+
+def _draw_curve(
+    axes: Axes,
+    across: Float64[np.ndarray, " t"],
+    counts: _Counts,
+    wholes: Int64[np.ndarray, " t"],
+    cutoff: float,
+    corner: Literal["lower left", "lower right"],
+) -> None:
+    """The fraction of correct images of ``wholes``, its intervals, and the point at ``cutoff``."""
+    pairs = zip(counts.correct.tolist(), wholes.tolist(), strict=True)
+    bands = [wilson_interval(correct, whole) for correct, whole in pairs]
+    low = [band.low for band in bands]
+    high = [band.high for band in bands]
+    fractions = counts.correct / wholes
+    axes.fill_between(across, low, high, color=COLORS[0], alpha=0.2, linewidth=0)
+    axes.plot(across, fractions, color=COLORS[0], clip_on=False)
+    place = int((counts.thresholds > cutoff).sum()) - 1
+    if place >= 0:
+        axes.plot(
+            across[place],
+            fractions[place],
+            marker="o",
+            color=COLORS[1],
+            linestyle="",
+            clip_on=False,
+            label=f"threshold {100 * cutoff:.3g} %",
+        )
+        axes.legend(frameon=False, fontsize=8, loc=corner)
 
 
 def draw_scatter(report: NumberReport, outputs: Outputs) -> Figure:

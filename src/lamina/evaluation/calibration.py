@@ -120,7 +120,7 @@ class Calibration:
         """The task with these temperatures and thresholds."""
         if not self.thresholds:
             return task.with_temperatures(self.temperatures)
-        values = tuple(one.value for one in self.thresholds)
+        values = tuple(threshold.value for threshold in self.thresholds)
         return replace(task.with_temperatures(self.temperatures), thresholds=values)  # type: ignore[call-arg]
 
 
@@ -195,8 +195,8 @@ def choose_thresholds(
     probabilities = task.probabilities(torch.from_numpy(logits).double()).numpy()
     columns = np.asarray(targets).reshape(len(logits), -1)
     return tuple(
-        _choose_threshold(name, own, truth, aim)
-        for name, own, truth in zip(task.target_names, probabilities.T, columns.T, strict=True)
+        _choose_threshold(name, column, truth, aim)
+        for name, column, truth in zip(task.target_names, probabilities.T, columns.T, strict=True)
     )
 
 
@@ -208,21 +208,23 @@ def _choose_threshold(
     groups = np.concatenate([[0], (np.diff(ranked) > -TIE_MARGIN * ranked[:-1]).cumsum()])
     places = groups[places]
     predicted = np.concatenate([[0], np.bincount(places).cumsum()])
-    found = np.concatenate([[0], np.bincount(places, truth).cumsum()]).astype(np.int64)
+    correct = np.concatenate([[0], np.bincount(places, truth).cumsum()]).astype(np.int64)
     positive = int(truth.sum())
     match aim.name:
         case "f1":
-            worth = 2 * found / (predicted + positive + (predicted + positive == 0))
+            worth = 2 * correct / (predicted + positive + (predicted + positive == 0))
         case "recall":
             worth = np.where(
-                found >= aim.value * positive - ROUNDING, found / np.maximum(1, predicted), -np.inf
+                correct >= aim.value * positive - ROUNDING,
+                correct / np.maximum(1, predicted),
+                -np.inf,
             )
         case "precision":
             worth = np.where(
-                (found >= aim.value * predicted - ROUNDING) & (found > 0), found, -np.inf
+                (correct >= aim.value * predicted - ROUNDING) & (correct > 0), correct, -np.inf
             )
         case "miss":
-            worth = -(aim.value * (positive - found) + (predicted - found))
+            worth = -(aim.value * (positive - correct) + (predicted - correct))
     # Of equally good thresholds, that with more images found for recall, and with fewer false
     # alarms otherwise.
     best = (
@@ -234,7 +236,7 @@ def _choose_threshold(
     lowest = -ranked[groups < best][-1] if best else 1.0  # of the images above the threshold
     highest = -ranked[groups == best][0] if best <= groups[-1] else 0.0  # of the others
     value = float((lowest + highest) / 2)
-    return Threshold(name, value, positive, int(predicted[best]), int(found[best]))
+    return Threshold(name, value, positive, int(predicted[best]), int(correct[best]))
 
 
 def describe_fraction(part: int, whole: int) -> str:
@@ -260,28 +262,15 @@ def _fit(slope: Callable[[float], float]) -> float:
     return float(min(HOTTEST, max(COOLEST, math.exp(-(low + high) / 2))))
 
 
-def expand_probabilities(task: Task, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
-    """The probability of each class or label; no and yes for binary; numbers for regression."""
-    probabilities = task.probabilities(logits)
-    return (
-        torch.cat([1 - probabilities, probabilities], dim=1)
-        if task.kind is BINARY
-        else probabilities
-    )
-
-
 def judge_predictions(
     task: Task, logits: Float[Tensor, "n k"], targets: Tensor
 ) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
     """The probabilities of predictions or labels, and whether they are correct or present."""
-    probabilities = task.probabilities(logits)
+    probabilities = task.expand(task.probabilities(logits))
     if task.kind is MULTI_LABEL:
         return probabilities.flatten(), targets.flatten()
-    if task.kind is BINARY:
-        yes, chosen = probabilities[:, 0], task.decide(logits)[:, 0]
-        return torch.where(chosen, yes, 1 - yes), chosen == targets
-    confidence, chosen = probabilities.max(dim=1)
-    return confidence, chosen == targets
+    chosen = task.to_columns(logits).chosen
+    return probabilities[chosen], (chosen & task.to_truth(targets)).any(dim=1)
 
 
 def find_favored(task: Task) -> int:
@@ -316,11 +305,10 @@ def find_bins(
 def measure_rejection(
     confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"], limit: float
 ) -> Rejection:
-    kept = confidence >= limit
-    count = int(kept.sum())
-    return Rejection(
-        limit, count / len(kept), float(is_correct[kept].double().mean()) if count else None
-    )
+    is_sure = confidence >= limit
+    coverage = float(is_sure.double().mean())
+    accuracy = float(is_correct[is_sure].double().mean()) if coverage else None
+    return Rejection(limit, coverage, accuracy)
 
 
 def fit_sets(
@@ -329,9 +317,9 @@ def fit_sets(
     """The lowest probability of a class in a prediction set; ``None`` for too few images."""
     # Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded error levels,
     # 2019.
-    own = np.sort(probabilities[np.arange(len(targets)), targets])[::-1]
-    place = math.ceil((len(own) + 1) * coverage) - 1
-    return float(own[place]) * (1 - TIE_MARGIN) if place < len(own) else None
+    ranked = np.sort(probabilities[np.arange(len(targets)), targets])[::-1]
+    place = math.ceil((len(ranked) + 1) * coverage) - 1
+    return float(ranked[place]) * (1 - TIE_MARGIN) if place < len(ranked) else None
 
 
 def choose_sets(

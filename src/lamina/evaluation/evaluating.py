@@ -6,25 +6,23 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, Shaped
+from jaxtyping import Float32, Int64
 from torch import Tensor
-from torch.nn import functional
 
 from lamina.data import Images
-from lamina.errors import DataError, LaminaWarning, NotFiniteError, check_type, name_some
-from lamina.evaluation.calibration import REJECTION_LIMITS, keep_favored, measure_rejection
-from lamina.evaluation.intervals import (
-    ROUNDING,
-    Interval,
-    influence_interval,
-    matched_interval,
-    wilson_interval,
+from lamina.errors import DataError, LaminaWarning, RecipeError, check_type, name_some
+from lamina.evaluation.calibration import (
+    REJECTION_LIMITS,
+    judge_predictions,
+    keep_favored,
+    measure_rejection,
 )
+from lamina.evaluation.intervals import ROUNDING, Interval, influence_interval, matched_interval
+from lamina.evaluation.outputs import check_finite
 from lamina.evaluation.reports import Baseline, ClassReport, LabelReport, NumberReport, Report
 from lamina.evaluation.scores import (
     ClassScores,
@@ -36,14 +34,23 @@ from lamina.evaluation.scores import (
     count_confusion,
     measure,
 )
-from lamina.targets import MetricName, Score, Targets
-from lamina.training.custom import NO_PARTS, OwnMetric, OwnMetrics, Parts
+from lamina.metrics import METRICS
+from lamina.targets import Score, Targets
+from lamina.training.custom import NO_PARTS, LowerIsBetter, OwnMetric, OwnMetrics, Parts
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
-from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
+from lamina.training.task import (
+    Binary,
+    Columns,
+    Logits,
+    MultiLabel,
+    Regression,
+    SingleLabel,
+    Task,
+    Truth,
+)
 
 TOP5_CLASSES = 10  # fewest classes for a top-5 accuracy
-Columns: TypeAlias = tuple[Float[Tensor, "n c"], Shaped[Tensor, "n c"]]
 
 
 def evaluate(
@@ -66,6 +73,7 @@ def evaluate(
         DataError: there are no images, or their targets differ from the model's.
         NetError: the shape of the images differs from the model's input shape.
         NotFiniteError: a logit is NaN or infinite.
+        RecipeError: the score is a custom metric that failed or returned no finite number.
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
@@ -100,33 +108,31 @@ def score_logits(
     """The report for ``images``, computed in ``seconds``; raises what :func:`evaluate` raises."""
     _check_targets(task, images)
     check_finite(predicted, images)
-    logits, targets = (
-        torch.from_numpy(predicted).double(),
-        torch.from_numpy(np.array(images.targets)),
-    )
-    loss = task.loss(logits, targets).item()
-    custom = _measure(
-        metrics, task.probabilities(logits) if isinstance(task, Regression) else logits, targets
-    )
+    logits = torch.from_numpy(predicted).double()
+    targets = torch.from_numpy(np.array(images.targets))
+    if isinstance(task, MultiLabel) and not targets.any():
+        raise DataError(
+            f"None of the {images.split} images has a label, so the metrics are undefined. "
+            "Evaluate on images of which some have a label."
+        )
+    columns = task.to_columns(logits)
+    truth = task.to_truth(targets)
+    values = _measure_own(task, metrics, logits, targets)
     shared = {
         "split": images.split,
         "images": len(images),
-        "loss": loss,
+        "loss": task.loss(logits, targets).item(),
         "seconds": seconds,
-        "metrics": custom,
+        "metrics": values,
+        **_find_score(task, metrics, values, columns, truth),
     }
     match task:
-        case SingleLabel():
-            return _report_classes(shared, task, logits, targets)
-        case Binary():
-            report = _report_classes(shared, task, logits, targets.long())
-            columns = logits, logits > 0, targets[:, None]
-            values = (_find_value(name, *columns) for name in ("average_precision", "auc"))
-            return replace(report, question=QuestionScores(task.target_names[0], *values))
+        case SingleLabel() | Binary():
+            return _report_classes(shared, task, logits, columns, targets)
         case MultiLabel():
-            return _report_labels(shared, task, logits, targets)
+            return _report_labels(shared, task, logits, columns, truth)
         case Regression():
-            return _report_numbers(shared, task, task.probabilities(logits), targets)
+            return _report_numbers(shared, task, columns, truth)
     raise TypeError(f"there is no report for {task}")
 
 
@@ -138,250 +144,244 @@ def score(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> S
         logits: the model's output (N, K), as of ``predict_logits``.
         targets: the targets of the images, as in ``Images``.
 
+    Returns:
+        The score by the task's metric; by the default metric if that is undefined on these images
+        or a metric of one's own.
+
     Raises:
-        DataError: the metric and the default metric are undefined, as no image has a label.
+        DataError: the default metric is undefined, as no image has a label.
         NotFiniteError: a logit is NaN or infinite.
 
     >>> from lamina.training.task import Binary
     >>> logits = np.array([[-1.0], [2.0]], np.float32)
-    >>> score(Binary(("is it a cat?",), shares=(0.5,)), logits, np.array([True, True]))
-    Score(name='accuracy', value=0.5)
+    >>> print(score(Binary(("is it a cat?",), shares=(0.5,)), logits, np.array([True, True])))
+    accuracy 50.00 %
     """
     check_finite(logits)
-    columns = to_columns(task, torch.from_numpy(logits).double())
-    truth = to_truth(task, torch.from_numpy(np.array(targets)))
-    default = task.kind.metrics[0]
-    for metric in (cast(MetricName, task.metric or default), default):
-        measured = measure(metric, *columns, truth)
+    columns = task.to_columns(torch.from_numpy(logits).double())
+    truth = task.to_truth(torch.from_numpy(np.array(targets)))
+    name, measured = _measure_score(task, columns, truth)
+    return Score(name, measured.value)
+
+
+def _measure_score(task: Task, columns: Columns, truth: Truth) -> tuple[str, Measured]:
+    """The task's metric, or the default metric where that is undefined or unknown."""
+    for name in (task.score_name, task.kind.metrics[0]):
+        measured = measure(name, columns, truth) if name in METRICS else None
         if measured is not None:
-            return Score(metric, measured.value)
-    raise DataError("None of the images has a label, so the metrics are undefined.")
+            return name, measured
+    raise DataError(
+        "None of the images has a label, so the metrics are undefined. Evaluate on images of which"
+        " some have a label."
+    )
 
 
-def _measure(
-    metrics: Mapping[str, OwnMetric], logits: Float[Tensor, "n k"], targets: Tensor
+def _measure_own(
+    task: Task, metrics: Mapping[str, OwnMetric], logits: Logits, targets: Tensor
 ) -> dict[str, float | None]:
-    """The custom metrics; ``None`` for NaN or infinity, and, with a warning, for an exception."""
-    found: dict[str, float | None] = {}
+    """The custom metrics; ``None``, with a warning, for one that fails and is not the score."""
+    if isinstance(task, Regression):
+        logits = task.probabilities(logits)
+    values: dict[str, float | None] = {}
     for name, metric in metrics.items():
-        found[name] = None
+        values[name] = None
+        problem = ""
+        cause = None
         try:
             value = metric(logits.float(), targets.clone())
             if isinstance(value, str):
                 raise TypeError("it returned text, not a number")
             number = float(value)
-        except (
-            Exception
-        ) as error:  # a custom function may raise anything; the report does not need it
-            warnings.warn(
-                f"the metric {name} failed: {type(error).__name__}: {error}",
-                LaminaWarning,
-                stacklevel=2,
-            )
-            continue
-        if math.isfinite(number):
-            found[name] = number
-    return found
+        except Exception as error:  # a custom function may raise anything
+            problem = f"failed: {type(error).__name__}: {error}"
+            cause = error
+        else:
+            if math.isfinite(number):
+                values[name] = number
+            else:
+                problem = f"is {number}, which is not a finite number"
+        if problem and name == task.metric:
+            raise RecipeError(
+                f"Your metric {name}, which is the score, {problem}. It must return a finite number"
+                " for any split; mend it, or choose another score with Recipe(metric=…)."
+            ) from cause
+        if problem:
+            warnings.warn(f"the metric {name} {problem}", LaminaWarning, stacklevel=4)
+    return values
 
 
-def to_columns(task: Task, logits: Float[Tensor, "n k"]) -> Columns:
-    """Scores and predictions by class, label or number (columns), as :func:`measure` expects."""
-    decided = task.decide(logits)
-    if isinstance(task, SingleLabel | Binary):
-        values = (
-            torch.cat([-logits, logits], dim=1)
-            if isinstance(task, Binary)
-            else task.probabilities(logits)
-        )
-        return values, to_truth(task, decided.flatten())
-    return decided if isinstance(task, Regression) else logits, decided
-
-
-def to_truth(task: Task, targets: Tensor) -> Shaped[Tensor, "n c"]:
-    """Targets with a column for each class, label or number."""
-    if isinstance(task, SingleLabel | Binary):
-        return functional.one_hot(
-            targets.long(), len(task.kind.class_names(task.target_names))
-        ).bool()
-    return targets.double() if isinstance(task, Regression) else targets
-
-
-def measure_gain(
-    metric: MetricName, own: Columns, other: Columns, truth: Shaped[Tensor, "n c"]
-) -> tuple[Measured, Baseline] | None:
-    """A metric of predictions, and its gain over others on these images; ``None`` if undefined."""
-    found, plain = (measure(metric, *each, truth) for each in (own, other))
-    if found is None or plain is None:
-        return None
-    sign = -1 if Score(metric, 0.0).lower_is_better else 1
-    gain, influences = (
-        sign * (found.value - plain.value),
-        sign * (found.influences - plain.influences),
-    )
-    interval = influence_interval(gain, influences)
-    if metric == "accuracy":
-        hits, other_hits = ((chosen == truth).all(dim=1) for _, chosen in (own, other))
-        better, worse = int((hits & ~other_hits).sum()), int((other_hits & ~hits).sum())
-        gain, interval = (better - worse) / len(hits), matched_interval(better, worse, len(hits))
-    # only one score varies
-    elif interval and found.interval and plain.influences.abs().max() < ROUNDING:
-        interval = Interval(found.interval.low - plain.value, found.interval.high - plain.value)
-    return found, Baseline(plain.value, gain, interval)
-
-
-def _compare(task: Task, own: Columns, constant: Columns, truth: Tensor) -> dict[str, Any]:
-    """The score with its interval, and its gain over a constant prediction."""
-    default = task.kind.metrics[0]
-    metric = cast(MetricName, task.metric or default)
-    compared, undefined = measure_gain(metric, own, constant, truth), None
-    if compared is None:
-        metric, undefined, compared = default, metric, measure_gain(default, own, constant, truth)
-    assert compared is not None  # noqa: S101
-    found, baseline = compared
-    score = None if metric == default else Score(metric, found.value)
+def _find_score(
+    task: Task,
+    metrics: Mapping[str, OwnMetric],
+    values: Mapping[str, float | None],
+    columns: Columns,
+    truth: Truth,
+) -> dict[str, Any]:
+    """The score with its interval, and its gain over the best constant prediction."""
+    own_value = values.get(task.metric)
+    if own_value is not None:
+        lower_is_better = isinstance(metrics[task.metric], LowerIsBetter)
+        return {"chosen_score": Score(task.metric, own_value, lower_is_better)}
+    name, measured = _measure_score(task, columns, truth)
+    constant = METRICS[name].baselines[task.kind.name]
+    other = task.predict_constant(constant, len(truth))
+    value, gain, interval = measure_gain(name, measured, columns, other, truth)
+    is_default = name == task.kind.metrics[0]
     return {
-        "chosen_score": score,
-        "undefined": undefined,
-        "score_interval": found.interval,
-        "baseline": baseline,
+        "chosen_score": None if is_default else Score(name, measured.value),
+        "undefined": None if name == task.score_name else task.score_name,
+        "score_interval": measured.interval,
+        "baseline": Baseline(constant, value, gain, interval),
     }
 
 
+def measure_gain(
+    metric: str, measured: Measured, columns: Columns, other: Columns, truth: Truth
+) -> tuple[float, float, Interval | None]:
+    """The metric of other predictions, and the gain over them on these images."""
+    plain = measure(metric, other, truth)
+    assert plain is not None  # noqa: S101  whether it is defined depends on the truth alone
+    sign = -1 if METRICS[metric].lower_is_better else 1
+    gain = sign * (measured.value - plain.value)
+    interval = influence_interval(gain, sign * (measured.influences - plain.influences))
+    if metric == "accuracy":
+        hits = (columns.chosen == truth).all(dim=1)
+        other_hits = (other.chosen == truth).all(dim=1)
+        better = int((hits & ~other_hits).sum())
+        worse = int((other_hits & ~hits).sum())
+        gain = (better - worse) / len(hits)
+        interval = matched_interval(better, worse, len(hits))
+    # only one score varies
+    elif interval and measured.interval and plain.influences.abs().max() < ROUNDING:
+        ends = (measured.interval.low, measured.interval.high)
+        low, high = sorted(sign * (end - plain.value) for end in ends)
+        interval = Interval(low, high)
+    return plain.value, gain, interval
+
+
 def _report_classes(
-    shared: dict[str, Any],
+    shared: Mapping[str, Any],
     task: SingleLabel | Binary,
-    logits: Float[Tensor, "n k"],
-    targets: Int64[Tensor, " n"],
+    logits: Logits,
+    columns: Columns,
+    targets: Tensor,
 ) -> ClassReport:
-    names, chosen = task.kind.class_names(task.target_names), task.decide(logits).flatten().long()
-    shares, own = task.shares, to_columns(task, logits)
-    if isinstance(task, Binary):
-        shares = (1 - shares[0], shares[0])
-        # their softmax is the sigmoid
-        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    majority = int(np.argmax(shares))
-    confusion = count_confusion(chosen, targets, len(names))
-    is_correct = chosen == targets
-    temperature = task.temperatures[0] if task.temperatures else None
-    raw, confidence = (
-        (logits / divisor).softmax(dim=1).gather(1, chosen[:, None])[:, 0]
-        for divisor in (1.0, temperature or 1.0)
-    )
+    names = task.kind.class_names(task.target_names)
+    truth = task.to_truth(targets)
+    chosen = columns.chosen.long().argmax(dim=1)
+    confidence, is_correct = judge_predictions(task, logits, targets)
+    uncalibrated = None
+    if task.temperatures:
+        raw = judge_predictions(task.with_temperatures(()), logits, targets)
+        uncalibrated = calibration_error(*raw)
     kept = keep_favored(task, chosen, confidence)
-    correct, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
-    counts = np.stack([correct, predicted, support], axis=1).tolist()
-    classes = tuple(
-        ClassScores(name, *_score(*row)) for name, row in zip(names, counts, strict=True)
-    )
-    truth, usual = (to_truth(task, each) for each in (targets, torch.full_like(targets, majority)))
+    classes = _score_columns(names, columns, truth)
+    confusion = count_confusion(chosen, targets.long(), len(names))
+    question = None
+    if isinstance(task, Binary):
+        precision = _find_value("average_precision", columns, truth, 1)
+        area = _find_value("auc", columns, truth, 1)
+        question = QuestionScores(task.target_names[0], precision, area)
     return ClassReport(
         **shared,
-        **_compare(task, own, (usual.double(), usual), truth),
-        majority=names[majority],
-        accuracy=int(correct.sum()) / len(targets),
-        accuracy_interval=wilson_interval(int(correct.sum()), len(targets)),
+        majority=names[int(np.argmax(task.expand_row(task.shares)))],
+        accuracy=int(is_correct.sum()) / len(targets),
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
         top5_accuracy=_find_top5(logits, targets),
         calibration_error=calibration_error(confidence, is_correct),
-        uncalibrated_error=calibration_error(raw, is_correct) if temperature else None,
+        uncalibrated_error=uncalibrated,
         rejections=tuple(measure_rejection(kept, is_correct, limit) for limit in REJECTION_LIMITS),
         classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),
+        question=question,
     )
 
 
-def _find_top5(logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"]) -> float | None:
+def _find_top5(logits: Logits, targets: Int64[Tensor, " n"]) -> float | None:
     if logits.shape[1] < TOP5_CLASSES:
         return None
     return float((logits.topk(5, dim=1).indices == targets[:, None]).any(dim=1).double().mean())
 
 
 def _report_labels(
-    shared: dict[str, Any],
-    task: MultiLabel,
-    logits: Float[Tensor, "n k"],
-    targets: Bool[Tensor, "n k"],
+    shared: Mapping[str, Any], task: MultiLabel, logits: Logits, columns: Columns, truth: Truth
 ) -> LabelReport:
-    if not targets.any():
-        raise DataError(
-            f"None of the {shared['split']} images has a label, so the metrics are undefined. "
-            "Evaluate on images of which some have a label."
-        )
-    own = _, chosen = to_columns(task, logits)
-    correct, predicted, support = (
-        (chosen & targets).sum(dim=0),
-        chosen.sum(dim=0),
-        targets.sum(dim=0),
-    )
-    counts = torch.stack([correct, predicted, support], dim=1).tolist()
-    columns = [slice(column, column + 1) for column in range(targets.shape[1])]
-    precisions = [
-        _find_value("average_precision", logits[:, one], chosen[:, one], targets[:, one])
-        for one in columns
-    ]
     labels = tuple(
-        LabelScores(name, *_score(*row), precision)
-        for name, precision, row in zip(task.target_names, precisions, counts, strict=True)
+        LabelScores(
+            **vars(scores),
+            average_precision=_find_value("mean_average_precision", columns, truth, place),
+        )
+        for place, scores in enumerate(_score_columns(task.target_names, columns, truth))
     )
-    shares = logits.new_tensor(task.shares).expand_as(logits)
-    usual = shares[0] > 0.5
-    raw, calibrated = (each.flatten() for each in (logits.sigmoid(), task.probabilities(logits)))
+    frequencies = task.predict_constant("frequencies", len(truth))
+    probabilities = task.probabilities(logits).flatten()
+    is_true = truth.flatten()
+    uncalibrated = None
+    if task.temperatures:
+        uncalibrated = calibration_error(logits.sigmoid().flatten(), is_true)
     return LabelReport(
         **shared,
-        **_compare(task, own, (shares, shares > 0.5), targets),
-        baseline_micro_f1=int(2 * support[usual].sum())
-        / int(usual.sum() * len(targets) + support.sum()),
+        baseline_micro_f1=_micro_f1(frequencies, truth),
         mean_average_precision=_mean_of_known([scores.average_precision for scores in labels]),
-        micro_f1=int(2 * correct.sum()) / int(predicted.sum() + support.sum()),
+        micro_f1=_micro_f1(columns, truth),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
-        calibration_error=calibration_error(calibrated, targets.flatten()),
-        uncalibrated_error=calibration_error(raw, targets.flatten()) if task.temperatures else None,
+        calibration_error=calibration_error(probabilities, is_true),
+        uncalibrated_error=uncalibrated,
         labels=labels,
     )
 
 
+def _micro_f1(columns: Columns, truth: Truth) -> float:
+    correct = int((columns.chosen & truth).sum())
+    return 2 * correct / int(columns.chosen.sum() + truth.sum())
+
+
 def _report_numbers(
-    shared: dict[str, Any],
-    task: Regression,
-    predicted: Float[Tensor, "n k"],
-    targets: Float[Tensor, "n k"],
+    shared: Mapping[str, Any], task: Regression, columns: Columns, truth: Truth
 ) -> NumberReport:
-    truth = targets.double()
-    medians = truth.new_tensor(task.medians).expand_as(truth)
-    errors, baseline_errors = ((each - truth).abs() for each in (predicted, medians))
-    compared = _compare(task, (predicted, predicted), (medians, medians), truth)
-    squares = (predicted - truth).square()
+    errors = (columns.scores - truth).abs()
+    medians = task.predict_constant("medians", len(truth)).scores
+    baseline_errors = (medians - truth).abs()
     numbers = tuple(
         NumberScores(
             name=name,
             mean_absolute_error=float(errors[:, place].mean()),
             baseline_error=float(baseline_errors[:, place].mean()),
-            root_mean_squared_error=float(squares[:, place].mean().sqrt()),
-            r2=_find_value("r2", predicted[:, [place]], predicted[:, [place]], truth[:, [place]]),
+            root_mean_squared_error=float(errors[:, place].square().mean().sqrt()),
+            r2=_find_value("r2", columns, truth, place),
         )
         for place, name in enumerate(task.target_names)
     )
-    return NumberReport(
-        **shared, **compared, mean_absolute_error=float(errors.mean()), numbers=numbers
+    return NumberReport(**shared, mean_absolute_error=float(errors.mean()), numbers=numbers)
+
+
+def _score_columns(names: Sequence[str], columns: Columns, truth: Truth) -> tuple[ClassScores, ...]:
+    """Precision, recall, F1 (``None`` where undefined) and number of images of each column."""
+    correct = (columns.chosen & truth).sum(dim=0).tolist()
+    predicted = columns.chosen.sum(dim=0).tolist()
+    support = truth.sum(dim=0).tolist()
+    return tuple(
+        ClassScores(
+            name,
+            precision=_divide(hits, positive),
+            recall=_divide(hits, true),
+            f1=_divide(2 * hits, positive + true),
+            support=true,
+        )
+        for name, hits, positive, true in zip(names, correct, predicted, support, strict=True)
     )
 
 
-def _score(
-    correct: int, predicted: int, support: int
-) -> tuple[float | None, float | None, float | None, int]:
-    """Precision, recall, F1 (``None`` where undefined) and support, from counts of images."""
-    f1 = 2 * correct / (predicted + support) if predicted + support else None
-    return (
-        correct / predicted if predicted else None,
-        correct / support if support else None,
-        f1,
-        support,
-    )
+def _divide(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
-def _find_value(metric: MetricName, values: Tensor, chosen: Tensor, truth: Tensor) -> float | None:
-    found = measure(metric, values, chosen, truth)
-    return None if found is None else found.value
+def _find_value(metric: str, columns: Columns, truth: Truth, place: int) -> float | None:
+    """The metric of one column; ``None`` if it is undefined."""
+    part = slice(place, place + 1)
+    column = Columns(columns.scores[:, part], columns.chosen[:, part])
+    measured = measure(metric, column, truth[:, part])
+    return None if measured is None else measured.value
 
 
 def _mean_of_known(values: Sequence[float | None]) -> float:
@@ -402,18 +402,3 @@ def _check_targets(task: Task, images: Images) -> None:
             f" was trained on {task.kind} targets ({name_some(task.target_names, 9)}). Evaluate on"
             " images with the target names of the training images, in that order."
         )
-
-
-def check_finite(logits: Float32[np.ndarray, "n k"], images: Images | None = None) -> None:
-    """Raise ``NotFiniteError`` if logits are NaN or infinite."""
-    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if not len(broken):
-        return
-    where = f"{len(broken):,} of {len(logits):,} images"
-    if images is not None:
-        first = images.names[broken[0]]
-        where = f"{len(broken):,} of {len(logits):,} {images.split} images, first for {first}"
-    raise NotFiniteError(
-        f"The model's logits are NaN or infinite for {where}: training diverged. Train again with a"
-        " lower lr, or with gradient_clip=1."
-    )

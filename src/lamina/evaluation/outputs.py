@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,15 @@ from torch import from_numpy
 
 from lamina.data.images import Images
 from lamina.data.splits import SPLITS, Split
+from lamina.errors import NotFiniteError
 from lamina.files import blaming, damaged
 from lamina.targets import REGRESSION, Targets, kind_of
 from lamina.training.task import Regression, Task
 
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 REMEDY = "Use lamina resume to write it again."
 
 
@@ -64,6 +70,21 @@ class Outputs:
         return self.logits
 
 
+def check_finite(logits: Float32[np.ndarray, "n k"], images: Images | None = None) -> None:
+    """Raise ``NotFiniteError`` if logits are NaN or infinite."""
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if not len(broken):
+        return
+    where = ""
+    if images is not None:
+        first = images.names[broken[0]]
+        where = f" for {len(broken):,} of {len(logits):,} {images.split} images, first for {first}"
+    raise NotFiniteError(
+        f"The model's logits are NaN or infinite{where}: training diverged. Train again with a"
+        " lower lr, or with gradient_clip=1."
+    )
+
+
 def name_outputs(targets: np.ndarray) -> str:
     """``predictions`` for regression targets, else ``logits``."""
     return "predictions" if kind_of(targets) is REGRESSION else "logits"
@@ -72,13 +93,12 @@ def name_outputs(targets: np.ndarray) -> str:
 def pack_outputs(outputs: Sequence[Outputs]) -> bytes:
     """Logits as an ``.npz`` file: ``test_logits``, or ``test_predictions`` for regression."""
     arrays: dict[str, Any] = {}
-    for one in outputs:
-        arrays |= {
-            f"{one.split}_{name_outputs(one.targets)}": one.logits,
-            f"{one.split}_targets": one.targets,
-            f"{one.split}_names": np.array(one.names, np.str_),
-        }
-        arrays |= {} if one.folds is None else {f"{one.split}_folds": one.folds}
+    for part in outputs:
+        arrays[f"{part.split}_{name_outputs(part.targets)}"] = part.logits
+        arrays[f"{part.split}_targets"] = part.targets
+        arrays[f"{part.split}_names"] = np.array(part.names, np.str_)
+        if part.folds is not None:
+            arrays[f"{part.split}_folds"] = part.folds
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
@@ -89,10 +109,6 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
     if not content.startswith(b"PK"):  # NumPy's message would suggest unpickling it
         raise damaged(what, "it is not an .npz file", REMEDY)
     with blaming(what, REMEDY):
-        members = zipfile.ZipFile(io.BytesIO(content)).infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            # A small file could unpack to more than the memory.
-            raise ValueError("expected arrays that are not compressed")
         arrays = _load_arrays(content)
         outputs = {
             split: _read_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays
@@ -105,31 +121,53 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
 
 
 def _load_arrays(content: bytes) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except ValueError as error:
-        if str(error).startswith("Object arrays"):  # NumPy's message would suggest unpickling it
-            raise ValueError("it contains Python objects") from error
-        raise
+    """The arrays by name, none of which takes more memory than it has bytes in the file."""
+    arrays: dict[str, np.ndarray] = {}
+    left = len(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for member in archive.infolist():
+            left -= member.file_size
+            if member.compress_type != zipfile.ZIP_STORED or left < 0:
+                raise ValueError("expected arrays that are not compressed and do not overlap")
+            name = member.filename.removesuffix(".npy")
+            arrays[name] = _parse_array(archive.read(member), name)
+    return arrays
+
+
+def _parse_array(content: bytes, name: str) -> np.ndarray:
+    """An array in NumPy's format; its header must fit its size before it is allocated."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"{name} has the unknown version {version}")
+    shape, _, dtype = HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError("it contains Python objects")
+    if math.prod(shape) * dtype.itemsize != len(content) - file.tell() or not dtype.itemsize:
+        raise ValueError(f"{name} does not have the size of {dtype} of shape {shape}")
+    file.seek(0)
+    array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
-    targets, names = arrays[f"{split}_targets"], arrays[f"{split}_names"]
-    logits, folds = arrays[f"{split}_{name_outputs(targets)}"], arrays.get(f"{split}_folds")
+    targets = arrays[f"{split}_targets"]
+    names = arrays[f"{split}_names"]
+    logits = arrays[f"{split}_{name_outputs(targets)}"]
+    folds = arrays.get(f"{split}_folds")
     fits = (
         logits.dtype == np.float32
         and logits.ndim == 2
+        and logits.shape[1] > 0
+        and targets.shape in (logits.shape, logits.shape[:1])
         and names.dtype.kind == "U"
-        and names.ndim == 1
+        and names.shape == logits.shape[:1]
+        and (folds is None or (folds.dtype == np.int64 and folds.shape == names.shape))
     )
-    fits = fits and (folds is None or (folds.dtype == np.int64 and folds.shape == (len(names),)))
-    if not fits or not len(logits) == len(targets) == len(names):
-        found = ", ".join(
-            f"{each.dtype} of shape {each.shape}" for each in (logits, targets, names)
-        )
+    if not fits:
+        stored = [f"{array.dtype} of shape {array.shape}" for array in (logits, targets, names)]
         raise ValueError(
             f"expected float32 logits, targets and names of the same number of {split} images, got"
-            f" {found}"
+            f" {', '.join(stored)}"
         )
     return Outputs(split, logits, targets, tuple(names.tolist()), folds)

@@ -6,19 +6,19 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float64
 
-from lamina.errors import DataError
-from lamina.evaluation.evaluating import to_columns, to_truth
+from lamina.errors import DataError, LaminaError
 from lamina.evaluation.intervals import ALPHA, LEVEL, Interval, matched_interval, t_quantile
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.scores import measure
-from lamina.targets import MetricName, Score
-from lamina.training.task import Regression, Task
+from lamina.metrics import METRICS
+from lamina.targets import Score
+from lamina.training.task import Columns, Regression, Task
 
 Verdict: TypeAlias = Literal["better", "worse", "equal", "undecided"]
 LOOKS = {4: 0.01, 8: 0.015, 16: 0.025}
@@ -46,10 +46,10 @@ class Effect:
         if self.discordant is None:
             half_width = self.half_width(level)
             return self.clip(self.difference - half_width, self.difference + half_width)
-        found = matched_interval(*self.discordant, self.images, level)
+        matched = matched_interval(*self.discordant, self.images, level)
         if mcnemar_p_value(*self.discordant) < 1 - level:
-            return found
-        return Interval(min(found.low, 0.0), max(found.high, 0.0))  # agrees with the exact test
+            return matched
+        return Interval(min(matched.low, 0.0), max(matched.high, 0.0))  # agrees with the exact test
 
     def clip(self, low: float, high: float) -> Interval:
         return Interval(max(low, -self.limit), min(high, self.limit))
@@ -102,9 +102,7 @@ class Effect:
         return more[bisect_left(more, True, key=can_detect)]
 
 
-def measure_effect(
-    differences: Float64[np.ndarray, "s n"], metric: MetricName = "accuracy"
-) -> Effect:
+def measure_effect(differences: Float64[np.ndarray, "s n"], metric: str = "accuracy") -> Effect:
     """The effect from the differences of S seeds (rows) on n images (columns).
 
     Seeds and images are crossed random factors. With s_d² the variance of the seeds' means, s_δ² of
@@ -160,18 +158,18 @@ def find_differences(effects: Sequence[Effect], alpha: float = ALPHA) -> list[bo
     With probability 1 - ``alpha``, none of the effects that are zero is claimed (Holm, Scandinavian
     Journal of Statistics 6 (1979), 65-70).
     """
-    found = [False] * len(effects)
-    while not all(found):
-        level = 1 - alpha / found.count(False)
+    claimed = [False] * len(effects)
+    while not all(claimed):
+        level = 1 - alpha / claimed.count(False)
         intervals = [effect.interval(level) for effect in effects]
-        claimed = [
-            one or not each.low <= 0 <= each.high
-            for one, each in zip(found, intervals, strict=True)
+        more = [
+            is_claimed or not interval.low <= 0 <= interval.high
+            for is_claimed, interval in zip(claimed, intervals, strict=True)
         ]
-        if claimed == found:
+        if more == claimed:
             break
-        found = claimed
-    return found
+        claimed = more
+    return claimed
 
 
 def probability_better(differences: Sequence[float]) -> float:
@@ -190,22 +188,28 @@ def score_images(task: Task, outputs: Outputs) -> Float64[np.ndarray, " n"]:
 
     Raises:
         DataError: The metric is undefined, because all images have the same target.
+        LaminaError: The metric is one's own.
     """
-    logits, targets = (
-        torch.from_numpy(outputs.logits).double(),
-        torch.from_numpy(np.array(outputs.targets)),
-    )
-    # The outputs of a regression are numbers already, not logits.
-    columns = (logits, logits) if isinstance(task, Regression) else to_columns(task, logits)
+    logits = torch.from_numpy(outputs.logits).double()
+    columns = task.to_columns(logits)
+    if isinstance(task, Regression):  # the outputs are numbers already
+        columns = Columns(logits, logits)
     metric = find_metric(task)
-    found = measure(metric, *columns, to_truth(task, targets))
-    if found is None:
+    truth = task.to_truth(torch.from_numpy(np.array(outputs.targets)))
+    measured = measure(metric, columns, truth)
+    if measured is None:
         raise DataError(
             f"The {Score(metric, 0.0).title} of the {outputs.split} images is undefined. Add"
             " images."
         )
-    return np.round((found.value + len(logits) * found.influences).numpy(), 12)
+    return np.round((measured.value + len(logits) * measured.influences).numpy(), 12)
 
 
-def find_metric(task: Task) -> MetricName:
-    return cast(MetricName, task.metric or task.kind.metrics[0])
+def find_metric(task: Task) -> str:
+    """The metric to compare models by; ``LaminaError`` for a metric of one's own."""
+    if task.score_name not in METRICS:
+        raise LaminaError(
+            f"The score of these models is {task.score_name}, your own metric, but models are"
+            f" compared by a metric of lamina: {', '.join(task.kind.metrics)}. Train with one."
+        )
+    return task.score_name

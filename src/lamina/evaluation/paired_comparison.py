@@ -122,11 +122,11 @@ class PairedComparison(Event):
         a, b = (Score(self.metric, score) for score in (self.a_score, self.b_score))
         lines = [f"A {self.a}: {self.split} {a}", f"B {self.b}: {self.split} {b}", self.words]
         if self.seeds_interval is not None:
-            better, equal = (
-                sum(one > 0 for one in self.differences),
-                sum(one == 0 for one in self.differences),
-            )
-            pairs = f"{better} of {self.seeds} pairs" + (f", equal in {equal}" if equal else "")
+            better = sum(difference > 0 for difference in self.differences)
+            equal = sum(difference == 0 for difference in self.differences)
+            pairs = f"{better} of {self.seeds} pairs"
+            if equal:
+                pairs += f", equal in {equal}"
             lines.append(
                 f"for new seeds on these images: {self._range(*self.seeds_interval, unit=True)} "
                 f"({self._level}); A is better in {pairs}"

@@ -18,7 +18,8 @@ from lamina.data.decoding import InputFormat
 from lamina.data.image_inputs import Chunk, ImageLike, decode_ahead, list_images
 from lamina.data.preparation import Resize
 from lamina.data.thumbnails import encode_png, make_tile
-from lamina.errors import DataError, NotFiniteError, check_type, escape, plural
+from lamina.errors import DataError, check_type, escape, plural
+from lamina.evaluation.outputs import check_finite
 from lamina.markup import Markup, card, image, note, short_table, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 from lamina.text import format_table, shorten
@@ -191,12 +192,13 @@ class Predictor:
             DataError: ``images`` contains something else, or an array that is not uint8.
             NotFiniteError: a logit is NaN or infinite.
         """
-        found = Predictions()
+        predictions = Predictions()
         for prediction, pixels in self._predict(images):
-            if len(found) < SHOWN_IMAGES:
-                found.tiles.append(None if pixels is None else make_tile(pixels, TILE_PX))
-            found.append(prediction)
-        return found
+            if len(predictions) < SHOWN_IMAGES:
+                tile = None if pixels is None else make_tile(pixels, TILE_PX)
+                predictions.tiles.append(tile)
+            predictions.append(prediction)
+        return predictions
 
     def iter_predict(
         self, images: ImageLike | Iterable[ImageLike]
@@ -255,17 +257,13 @@ class Predictor:
                     if folded
                     else predict_logits(self.model, chunk.pixels)
                 )
-                if not np.isfinite(logits).all():
-                    raise NotFiniteError(
-                        "The model's logits are NaN or infinite: training diverged. Train again"
-                        " with a lower lr, or with gradient_clip=1."
-                    )
+                check_finite(logits)
                 yield chunk, self.task.probabilities(torch.from_numpy(logits)).numpy()
 
 
 def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
     """Decide a prediction from probabilities or numbers, then round these to seven digits."""
-    values = (1 - row[0], row[0]) if task.kind is BINARY else row
+    values = task.expand_row(row)
     names = task.kind.class_names(task.target_names) or task.target_names
     named = {key: float(f"{value:.7g}") for key, value in zip(names, values, strict=True)}
     predicted: Predicted

@@ -23,6 +23,7 @@ from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
+from lamina.evaluation.words import list_lines
 from lamina.nets import Shape
 from lamina.training.task import Task
 
@@ -213,7 +214,7 @@ class Overlap:
             return text
         if self.report is None:
             return f"{text}; without them: no image is left to evaluate"
-        return f"{text}; without them: {self.report.summary_lines()[0]}"
+        return f"{text}; without them: {list_lines(self.report)[0]}"
 
 
 def estimate_seconds(images: int, train_images: int, shape: Shape) -> float:

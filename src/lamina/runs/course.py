@@ -19,6 +19,7 @@ from lamina.data import Dataset, Images
 from lamina.errors import GroupError, LaminaError, LaminaWarning, NotFiniteError, RecipeError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
+from lamina.evaluation.words import describe_undefined
 from lamina.runs.final import evaluate_final, score_split
 from lamina.runs.limit import TimeLimit
 from lamina.runs.processes import by_leader, load_checkpoint
@@ -294,7 +295,7 @@ class Course:
             self._dataset = dataclasses.replace(self._dataset, val=None)
         elif report.undefined and not self._has_warned:
             self._has_warned = True
-            warnings.warn(report.summary_lines()[0], LaminaWarning, stacklevel=3)
+            warnings.warn(describe_undefined(report), LaminaWarning, stacklevel=3)
         return report
 
     def _score(self, images: Images) -> Report:

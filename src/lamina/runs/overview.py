@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lamina.errors import LaminaError, escape
 from lamina.evaluation.reports import Report
+from lamina.evaluation.words import list_lines
 from lamina.kernels.library import find_kernels
 from lamina.markup import card, note, table, wrap
 from lamina.runs.record import RunRecord
@@ -56,7 +57,7 @@ def show_run(run: Run) -> str:
     report, epochs = _read(run)
     row = summarize_run(run, report, epochs) | {"recipe": repr(run.record.recipe)}
     del row["run"]
-    lines = [] if report is None else report.summary_lines()
+    lines = [] if report is None else list_lines(report)
     more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
     metrics = (wrap("p", line) for line in lines)
     return card(describe_run(run), table((), list(row.items()), texts=2), *metrics, more)

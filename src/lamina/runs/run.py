@@ -319,7 +319,7 @@ class Run:
         report = self.report
         epochs = {name: [self.folder.history.epochs()]}
         if report is None:
-            score = Score(task.metric or task.kind.metrics[0], math.nan)
+            score = Score(task.score_name, math.nan)
             return draw_curves(epochs, score, reports={})
         return draw_curves(epochs, report.score, reports={name: [report]})
 

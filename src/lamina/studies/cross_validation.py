@@ -20,6 +20,7 @@ from lamina.errors import RecipeError, RunError, check_type, escape, plural
 from lamina.evaluation.intervals import Interval, t_quantile
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
+from lamina.evaluation.words import list_lines
 from lamina.files import check_name, write_json
 from lamina.runs.course import RunEvent
 from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
@@ -102,7 +103,7 @@ class Folds(Event):
                 f" {escape(str(self.run.path))}"
             ),
         ]
-        return "\n".join([*lines, *([] if report is None else [report.summary_lines()[0]])])
+        return "\n".join([*lines, *([] if report is None else [list_lines(report)[0]])])
 
 
 def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0) -> Interval:

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lamina.errors import RecipeError, check_type
+from lamina.errors import RecipeError, check_type, suggest
+from lamina.metrics import METRICS
 from lamina.training.recipe import Recipe
 
 
@@ -43,8 +44,8 @@ IGNORED = {
     "warmup_fraction": ("schedule", 0.0),
 }
 """Recipe fields that a custom part replaces: the part, and the value of the field when unset."""
-TAKEN_NAMES = ("loss", "accuracy", "mean_average_precision", "mean_absolute_error")
-"""Metrics that lamina writes to the history of a run."""
+TAKEN_NAMES = ("loss", *METRICS)
+"""Metrics that lamina computes."""
 ARGUMENTS = {
     "loss": ("logits, targets", "functional.cross_entropy(logits, targets)"),
     "optimizer": ("parameters, recipe", "torch.optim.SGD(parameters, lr=recipe.lr)"),
@@ -60,6 +61,26 @@ OwnAugment = Callable[[Tensor, Any], tuple[Tensor, Any]]
 OwnSchedule = Callable[[float], float]
 OwnMetric = Callable[[Tensor, Tensor], Any]
 OwnMetrics = Mapping[str, OwnMetric] | Iterable[OwnMetric]
+
+
+@dataclass(frozen=True)
+class LowerIsBetter:
+    """A metric of one's own of which lower values are better, such as an error.
+
+    Args:
+        function: Function of logits and targets that returns a number, as in :class:`Parts`.
+
+    >>> from lamina import Recipe
+    >>> def largest_error(logits, targets):
+    ...     return (logits - targets).abs().max()
+    >>> parts = Parts(metrics={"largest_error": LowerIsBetter(largest_error)})
+    >>> recipe = Recipe(metric="largest_error", patience=3)
+    """
+
+    function: OwnMetric
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Any:
+        return self.function(logits, targets)
 
 
 def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
@@ -106,7 +127,9 @@ class Parts:
         metrics: List of functions, or dictionary of functions by name. Each gets the logits,
             float32 (N, K), and the targets of a whole split, as in ``Images``, on the CPU, and
             returns a number. For regression, predictions in the units of the targets take the place
-            of logits. Computed whenever ``val`` or ``test`` is evaluated.
+            of logits. Computed whenever ``val`` or ``test`` is evaluated. The one that
+            ``Recipe.metric`` names is the score; higher is better unless the function is in
+            :class:`LowerIsBetter`. It must then return a finite number.
 
     Raises:
         RecipeError: A part is not a function with these arguments, or the name of a metric is
@@ -193,8 +216,8 @@ def _check_arguments(name: str, part: Callable[..., Any]) -> None:
 
 def describe_part(part: Callable[..., Any]) -> str:
     """Module and name of a function, such as ``losses.focal``; for an object, of its class."""
-    while isinstance(part, functools.partial):
-        part = part.func
+    while isinstance(part, functools.partial | LowerIsBetter):
+        part = part.func if isinstance(part, functools.partial) else part.function
     named = part if hasattr(part, "__qualname__") else type(part)
     return f"{named.__module__}.{named.__qualname__}".replace("<locals>.", "")
 
@@ -223,8 +246,17 @@ def check_parts_type(parts: Parts) -> None:
 
 
 def check_parts(parts: Parts, recipe: Recipe) -> None:
-    """Raise ``RecipeError`` if the recipe sets a field that a custom part ignores."""
+    """Raise ``RecipeError`` if the recipe sets a field that a custom part ignores.
+
+    Also if its metric is neither lamina's nor one of the parts.
+    """
     check_parts_type(parts)
+    known = (*METRICS, *parts.metrics)
+    if recipe.metric is not None and recipe.metric not in known:
+        raise RecipeError(
+            f"metric is {recipe.metric!r}, which is neither a metric of lamina nor one of your own,"
+            f" parts=Parts(metrics={{name: function}}). {suggest(recipe.metric, known)}"
+        )
     for name, (part, unset) in IGNORED.items():
         if getattr(parts, part) is not None and (value := getattr(recipe, name)) != unset:
             raise RecipeError(

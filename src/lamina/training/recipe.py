@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from lamina.data.preparation import Preparation
 from lamina.errors import RecipeError
 from lamina.markup import card, note, table
-from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, Kind, MetricName
+from lamina.metrics import METRICS
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, Kind
 from lamina.values import (
     Fraction,
     Range,
@@ -202,10 +203,10 @@ class Recipe:
     initial_fraction: Fraction = 0.0
     """fraction of the initial weights in the final ones, which are the mean of initial and trained
     weights (WiSE-FT)"""
-    metric: MetricName | None = None
+    metric: str | None = None
     """metric that is the score: it decides early stopping, the comparison with the baseline and
     what is printed; by default balanced_accuracy with class_weights, otherwise accuracy,
-    mean_average_precision or mean_absolute_error"""
+    mean_average_precision or mean_absolute_error; in Python also the name of a metric in Parts"""
     aim: str | None = None
     """yes-or-no and multi-label models: choose the decision thresholds on val for the highest f1,
     for at least this recall or precision, as in recall=0.95, or for the lowest cost if a miss costs
@@ -242,9 +243,12 @@ class Recipe:
             "Recipe", *([table(("field", "value", ""), rows, texts=3)] if rows else []), note(rest)
         )
 
-    def find_metric(self, kind: Kind) -> MetricName:
-        """The score's metric for this kind of target; ``RecipeError`` if it does not fit."""
-        if self.metric is not None and self.metric not in kind.metrics:
+    def find_metric(self, kind: Kind) -> str:
+        """The score's metric for this kind of target, or one's own.
+
+        Raises ``RecipeError`` for a metric of lamina that does not fit.
+        """
+        if self.metric in METRICS and self.metric not in kind.metrics:
             raise RecipeError(
                 f"metric is {self.metric}, which does not fit {kind} targets; it must be one of "
                 f"{', '.join(kind.metrics)}. Use metric {kind.metrics[0]}."

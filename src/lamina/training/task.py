@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, Num, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, Num, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from lamina import targets
 from lamina.data import Images
 from lamina.errors import RecipeError, RunError
+from lamina.metrics import Constant
 from lamina.targets import Kind
 from lamina.values import fields_to_json, from_json_values
 
@@ -27,6 +28,20 @@ Logits = Float[Tensor, "n k"]
 LogitsArray = Float32[np.ndarray, "n k"]
 Targets = Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]
 Weights = Float[Tensor, "n ..."]
+Truth = Shaped[Tensor, "n c"]
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Predictions of n images, with a column for each class (no and yes too), label or number.
+
+    Attributes:
+        scores: what ranks the images, such as probabilities or logits; for regression, numbers.
+        chosen: whether each class or label is predicted; for regression, the numbers.
+    """
+
+    scores: Float[Tensor, "n c"]
+    chosen: Shaped[Tensor, "n c"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,7 +50,7 @@ class Task(ABC):
 
     # names of the classes, labels or numbers, or the yes-or-no question
     target_names: tuple[str, ...]
-    # the score of reports, one of ``Kind.metrics``; empty for its first
+    # the score of reports, one of ``Kind.metrics`` or one's own; empty for the default
     metric: str = field(default="", kw_only=True)
     kind: ClassVar[Kind]
 
@@ -43,6 +58,11 @@ class Task(ABC):
     def outputs(self) -> int:
         """Number of logits per image."""
         return len(self.target_names)
+
+    @property
+    def score_name(self) -> str:
+        """The name of the metric that is the score."""
+        return self.metric or self.kind.metrics[0]
 
     @property
     def cutoffs(self) -> tuple[float, ...]:
@@ -97,6 +117,26 @@ class Task(ABC):
     @abstractmethod
     def decide(self, logits: Logits) -> Num[Tensor, "n ..."] | Bool[Tensor, "n k"]:
         """Predictions: class indices (N,), whether labels apply (N, K), or numbers (N, K)."""
+
+    def expand(self, probabilities: Logits) -> Float[Tensor, "n c"]:
+        """Probabilities with a column for each class or label: for yes or no, two columns."""
+        return probabilities
+
+    def expand_row(self, row: Sequence[float]) -> Sequence[float]:
+        """The row of :meth:`expand` for the probabilities of one image."""
+        return row
+
+    @abstractmethod
+    def to_columns(self, logits: Logits) -> Columns:
+        """Scores and predictions with a column for each class, label or number."""
+
+    @abstractmethod
+    def to_truth(self, targets: Targets) -> Truth:
+        """Targets with a column for each class, label or number."""
+
+    @abstractmethod
+    def predict_constant(self, constant: Constant, images: int) -> Columns:
+        """A prediction that is the same for all images, from the training targets."""
 
     @abstractmethod
     def correct(self, logits: Logits, targets: Targets) -> Scalar | None:
@@ -169,6 +209,15 @@ class SingleLabel(Task):
 
     def decide(self, logits: Logits) -> Int64[Tensor, " n"]:
         return logits.argmax(dim=1)
+
+    def to_columns(self, logits: Logits) -> Columns:
+        return Columns(self.probabilities(logits), self.to_truth(self.decide(logits)))
+
+    def to_truth(self, targets: Targets) -> Bool[Tensor, "n c"]:
+        return functional.one_hot(targets, self.outputs).bool()
+
+    def predict_constant(self, constant: Constant, images: int) -> Columns:
+        return _predict_class(self.shares, constant, images)
 
     def correct(self, logits: Logits, targets: Targets) -> Scalar:
         return (logits.argmax(dim=1) == targets).sum(dtype=torch.float32)
@@ -244,13 +293,52 @@ class MultiLabel(_SigmoidTask):
 
     kind = targets.MULTI_LABEL
 
+    def to_columns(self, logits: Logits) -> Columns:
+        return Columns(logits, self.decide(logits))
+
+    def to_truth(self, targets: Targets) -> Bool[Tensor, "n c"]:
+        return targets
+
+    def predict_constant(self, constant: Constant, images: int) -> Columns:
+        """The frequency of each label; predicted are all, the more frequent ones, or those of F1.
+
+        For micro F1, the labels above half its highest value are predicted (Lipton et al., 2014).
+        """
+        shares = torch.tensor(self.shares, dtype=torch.float64)
+        chosen = shares > 0.5
+        if constant == "positive":
+            chosen = torch.ones_like(chosen)
+        elif constant == "frequent":
+            descending, order = shares.sort(descending=True, stable=True)
+            sizes = torch.arange(1, len(shares) + 1)
+            best = int((descending.cumsum(0) / (sizes + shares.sum())).argmax())
+            chosen = torch.zeros_like(chosen)
+            chosen[order[: best + 1]] = True
+        return Columns(shares.expand(images, -1), chosen.expand(images, -1))
+
 
 @final
 @dataclass(frozen=True, repr=False)
 class Binary(_SigmoidTask):
-    """A yes-or-no question: one output."""
+    """A yes-or-no question: one output, and two columns, no and yes."""
 
     kind = targets.BINARY
+
+    def expand(self, probabilities: Logits) -> Float[Tensor, "n c"]:
+        return torch.cat([1 - probabilities, probabilities], dim=1)
+
+    def expand_row(self, row: Sequence[float]) -> Sequence[float]:
+        return (1 - row[0], row[0])
+
+    def to_columns(self, logits: Logits) -> Columns:
+        scores = torch.cat([-logits, logits], dim=1)
+        return Columns(scores, self.to_truth(self.decide(logits)[:, 0]))
+
+    def to_truth(self, targets: Targets) -> Bool[Tensor, "n c"]:
+        return functional.one_hot(targets.long(), 2).bool()
+
+    def predict_constant(self, constant: Constant, images: int) -> Columns:
+        return _predict_class(self.expand_row(self.shares), constant, images)
 
 
 @final
@@ -293,8 +381,28 @@ class Regression(Task):
     def decide(self, logits: Logits) -> Logits:
         return self.probabilities(logits)
 
+    def to_columns(self, logits: Logits) -> Columns:
+        numbers = self.probabilities(logits)
+        return Columns(numbers, numbers)
+
+    def to_truth(self, targets: Targets) -> Float[Tensor, "n c"]:
+        return targets.double()
+
+    def predict_constant(self, constant: Constant, images: int) -> Columns:
+        row = self.medians if constant == "medians" else self.means
+        numbers = torch.tensor(row, dtype=torch.float64).expand(images, -1)
+        return Columns(numbers, numbers)
+
     def correct(self, logits: Logits, targets: Targets) -> None:
         """``None``, because accuracy does not apply to regression."""
+
+
+def _predict_class(shares: Sequence[float], constant: Constant, images: int) -> Columns:
+    """The most frequent class, or the last one (yes), for all images."""
+    place = len(shares) - 1 if constant == "positive" else int(np.argmax(shares))
+    chosen = torch.zeros(images, len(shares), dtype=torch.bool)
+    chosen[:, place] = True
+    return Columns(chosen.double(), chosen)
 
 
 def task_of(images: Images) -> Task:

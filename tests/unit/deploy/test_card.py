@@ -16,6 +16,7 @@ from lamina.deploy.card import _quote as quote
 from lamina.deploy.card import build_card, to_yaml
 from lamina.deploy.facts import collect_facts
 from lamina.deploy.report_page import build_report_page
+from lamina.evaluation.words import list_lines
 from lamina.runs.run import Run
 from lamina.text import escape
 from lamina.training.events import Diagnosis
@@ -128,7 +129,7 @@ def test_the_page_and_the_card_give_the_same_facts(report_runs, kind):
     card = re.sub(r"\\(?=[^\w\s])", "", build_card(run))
     page = " ".join(Outline(build_report_page(run, dataset)).texts)
     for fact in map(
-        escape, (facts.about, *run.report.summary_lines(), *facts.diagnoses, *facts.origin.values())
+        escape, (facts.about, *list_lines(run.report), *facts.diagnoses, *facts.origin.values())
     ):
         assert fact.replace("\\", "") in card.replace("\\", "")
         assert fact in page

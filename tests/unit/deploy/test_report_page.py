@@ -19,6 +19,7 @@ from lamina.deploy.report_images import IMAGES_BYTES, MOST_OF_CELL, Evidence, sh
 from lamina.deploy.report_page import build_report_page
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.words import list_lines
 from lamina.runs.start import start_run
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
@@ -92,7 +93,7 @@ def test_each_link_leads_somewhere_and_each_name_is_used_once(pages, kind):
 def test_a_page_says_what_the_report_says(report_runs, pages, kind):
     run, _ = report_runs[kind]
     text = " ".join(Outline(pages[kind]).texts)
-    for line in run.report.summary_lines():
+    for line in list_lines(run.report):
         assert line in text
     for part in (
         "Training",

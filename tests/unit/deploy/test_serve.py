@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lamina.deploy.serve.counters import quote
 from lamina.deploy.serve.explanation import paint_map
-from lamina.deploy.serve.metrics import quote
 from lamina.deploy.serve.security import is_loopback
 from lamina.deploy.serve.server import name_host
 

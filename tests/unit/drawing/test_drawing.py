@@ -25,7 +25,7 @@ from lamina.evaluation.scores import ClassScores, NumberScores
 from lamina.training.task import MultiLabel, SingleLabel
 from support.histories import history
 
-BASELINE = Baseline(0.3, 0.2, Interval(0.1, 0.3))
+BASELINE = Baseline("majority", 0.3, 0.2, Interval(0.1, 0.3))
 
 
 def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
@@ -37,7 +37,6 @@ def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
         baseline=BASELINE,
         majority=names[0],
         accuracy=0.5,
-        accuracy_interval=Interval(0.4, 0.6),
         balanced_accuracy=0.5,
         calibration_error=0.1,
         classes=tuple(

@@ -19,10 +19,9 @@ CLASSES = ClassReport(
     images=1203,
     loss=0.71234,
     seconds=1.5,
-    baseline=Baseline(0.4, 0.5975, Interval(0.55, 0.64)),
+    baseline=Baseline("majority", 0.4, 0.5975, Interval(0.55, 0.64)),
     majority="[red]dog",
     accuracy=0.9975,
-    accuracy_interval=Interval(0.9927, 0.9992),
     score_interval=Interval(0.9927, 0.9992),
     balanced_accuracy=0.49975,
     calibration_error=0.0214,
@@ -41,7 +40,7 @@ LABELS = LabelReport(
     seconds=0.5,
     data_name="zoo",
     data_fingerprint="abc",
-    baseline=Baseline(0.25, 0.5, Interval(0.125, 0.875)),
+    baseline=Baseline("frequencies", 0.25, 0.5, Interval(0.125, 0.875)),
     baseline_micro_f1=0.4,
     mean_average_precision=0.75,
     micro_f1=0.5,
@@ -56,7 +55,7 @@ NUMBERS = NumberReport(
     images=20,
     loss=1.5,
     seconds=0.5,
-    baseline=Baseline(22.5, 16.3, Interval(12.34567, 20.0)),
+    baseline=Baseline("medians", 22.5, 16.3, Interval(12.34567, 20.0)),
     mean_absolute_error=6.2,
     numbers=(
         NumberScores("angle_degrees", 12.345678, 45.0, 20.00001, 0.91),
@@ -141,7 +140,9 @@ def test_a_report_of_a_yes_or_no_names_the_question():
 def verdict(report: Report, gain: float, low: float, high: float) -> list[str]:
     """The first two lines of a report of that gain; they are the same in a notebook."""
     value = report.score.value + gain if report.score.lower_is_better else report.score.value - gain
-    changed = dataclasses.replace(report, baseline=Baseline(value, gain, Interval(low, high)))
+    interval = Interval(low, high)
+    baseline = dataclasses.replace(report.baseline, value=value, gain=gain, gain_interval=interval)
+    changed = dataclasses.replace(report, baseline=baseline)
     lines = str(changed).splitlines()
     assert "".join(f"<p>{html.escape(line)}</p>" for line in lines[:2]) in changed._repr_html_()
     assert lines[2].startswith(f"{report.split} {report.score.name.replace('_', ' ')} ")
@@ -176,7 +177,7 @@ def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_an
     )
     assert (
         verdict(CLASSES, 0.0, -0.002, 0.002)[1]
-        == "99.8 % of the images are [red]dog, so accuracy is misleading; the baseline has a"
+        == "99.8 % of the images are cat, so accuracy is misleading; the baseline has a"
         " balanced accuracy of 50.0 %. To raise the balanced accuracy, train with class_weights;"
         " metric balanced_accuracy compares by it."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import random
 import re
@@ -33,8 +34,10 @@ from lamina import (
 from lamina.data import Dataset, Images
 from lamina.data.sources.drawn import draw_shapes
 from lamina.errors import RecipeError, RunError
+from lamina.evaluation.evaluating import score
+from lamina.evaluation.paired import score_images
 from lamina.nets import Dropout, Flatten, Linear, Net, Output, ReLU
-from lamina.training.custom import Parts, describe_arguments
+from lamina.training.custom import LowerIsBetter, Parts, describe_arguments, describe_part
 from support.groups import run_group
 from support.runs import DATA, RECIPE, digests, finish_run
 
@@ -93,7 +96,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
 @pytest.mark.slow
 def test_the_page_runs_and_its_runs_are_whole(page: dict[str, Any]) -> None:
     runs = {path.name: load_run(path) for path in sorted((page["folder"] / "runs").iterdir())}
-    assert set(runs) == {*EXAMPLES, "metrics", "many", "maxout"}
+    assert set(runs) == {*EXAMPLES, "metrics", "doubt", "many", "maxout"}
     for name, parts in EXAMPLES.items():
         assert runs[name].record.parts == {
             part: f"page.{function}" for part, function in parts.items()
@@ -219,7 +222,9 @@ def test_metrics_are_in_history_and_report_and_an_undefined_one_is_none(tmp_path
         "undefined": lambda logits, targets: float("nan"),
     }
     run = start_run(data, NET, RECIPE, runs_dir=tmp_path, parts=Parts(metrics=metrics))
-    report = run.train(progress=False)
+    not_finite = "^the metric undefined is nan, which is not a finite number$"
+    with pytest.warns(LaminaWarning, match=not_finite):
+        report = run.train(progress=False)
     probabilities = run.predictor().probabilities(DATA.test.pixels)
     best = np.argsort(probabilities, axis=1)[:, -2:]
     assert report.metrics["top_2"] == pytest.approx(
@@ -236,7 +241,9 @@ def test_metrics_are_in_history_and_report_and_an_undefined_one_is_none(tmp_path
         match=r"without their functions: top_2, undefined\. Pass them again, as in load_run",
     ):
         assert load_run(run.path).evaluate(data=data).metrics == {}
-    assert evaluate(run.load_model(), DATA.test, metrics=metrics).metrics == report.metrics
+    with pytest.warns(LaminaWarning, match=not_finite):
+        again = evaluate(run.load_model(), DATA.test, metrics=metrics)
+    assert again.metrics == report.metrics
 
 
 def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> None:
@@ -539,6 +546,111 @@ def test_a_metric_that_fails_is_named_and_the_training_goes_on(tmp_path: Path) -
         ),
     ):
         assert run.train(progress=False).metrics == {"broken": None, "worded": None}
+
+
+def measure_doubt(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The mean probability of other classes than the true one."""
+    return 1 - logits.softmax(1).gather(1, targets[:, None]).mean()
+
+
+def find_top_2(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return (logits.topk(2).indices == targets[:, None]).any(1).float().mean()
+
+
+@pytest.mark.parametrize(
+    ("metric", "lower"), [(find_top_2, False), (LowerIsBetter(measure_doubt), True)]
+)
+def test_a_metric_of_ones_own_is_the_score(metric: Any, lower: bool, tmp_path: Path) -> None:
+    data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test, split="val"))
+    recipe = dataclasses.replace(RECIPE, metric="own", epochs=3)
+    parts = Parts(metrics={"own": metric})
+    run = start_run(data, NET, recipe, runs_dir=tmp_path, parts=parts)
+    epochs = [event for event in run.iter_train(data=data) if isinstance(event, Epoch)]
+    report = run.report
+    assert report is not None
+    assert (report.score.name, report.score.lower_is_better) == ("own", lower)
+    assert report.score.value == report.metrics["own"]
+    assert report.headline() == {"test_accuracy": report.accuracy, "test_own": report.score.value}
+    assert (report.baseline, report.score_interval, report.undefined) == (None, None, None)
+    lines = str(report).splitlines()
+    assert lines[0] == f"test own {report.score.value:.4g} (12 images)"
+    assert lines[1] == "no baseline, because the score is your own metric"
+    rows = run.folder.history.epochs()
+    scores = [event.score for event in epochs]
+    assert [score.name for score in scores if score] == ["own", "own"]
+    assert [row.get("val_own") for row in rows] == [score and score.value for score in scores]
+    stored = load_run(run.path)
+    assert stored.report == report
+    assert stored.record.parts == {"metrics.own": describe_part(metric)}
+    with pytest.raises(LaminaError, match="is own, your own metric, but models are compared by"):
+        score_images(stored.record.task, run.outputs["test"])
+    with pytest.warns(LaminaWarning, match="own metrics cannot be computed"):
+        without = stored.evaluate(data=data)
+    assert (without.score.name, without.undefined) == ("accuracy", "own")
+    reason = "it is your own metric and its function was not passed; the score is the accuracy"
+    assert f"\ntest own is undefined, because {reason}\n" in str(without)
+    logits = run.outputs["test"].logits
+    assert score(stored.record.task, logits, DATA.test.targets).name == "accuracy"
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_patience_follows_a_metric_of_ones_own(lower: bool, tmp_path: Path) -> None:
+    calls = itertools.count()
+
+    def count(logits: torch.Tensor, targets: torch.Tensor) -> int:
+        return next(calls)
+
+    data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test, split="val"), test=None)
+    recipe = dataclasses.replace(RECIPE, metric="count", epochs=8, patience=1)
+    parts = Parts(metrics={"count": LowerIsBetter(count) if lower else count})
+    run = start_run(data, NET, recipe, runs_dir=tmp_path, parts=parts)
+    run.train(progress=False)
+    if lower:
+        assert run.early_end is not None
+        assert run.early_end.startswith("val count has not improved since epoch ")
+        assert len(run.folder.history.epochs()) < 8
+    else:
+        assert run.early_end is None
+        assert len(run.folder.history.epochs()) == 8
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        (float("nan"), "is nan, which is not a finite number"),
+        (ValueError("no such class"), "failed: ValueError: no such class"),
+        ("0.5", "failed: TypeError: it returned text, not a number"),
+    ],
+)
+def test_a_score_of_ones_own_that_fails_is_an_error(
+    result: Any, problem: str, tmp_path: Path
+) -> None:
+    def measure(logits: torch.Tensor, targets: torch.Tensor) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    recipe = dataclasses.replace(RECIPE, metric="own")
+    run = start_run(DATA, NET, recipe, runs_dir=tmp_path, parts=Parts(metrics={"own": measure}))
+    with pytest.raises(RecipeError) as raised:
+        run.train(progress=False)
+    assert str(raised.value) == (
+        f"Your metric own, which is the score, {problem}. It must return a finite number for any"
+        " split; mend it, or choose another score with Recipe(metric=…)."
+    )
+
+
+def test_the_score_must_be_a_known_metric(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, metric="top_3")
+    with pytest.raises(RecipeError) as raised:
+        start_run(DATA, NET, recipe, runs_dir=tmp_path, parts=Parts(metrics={"top_2": find_top_2}))
+    assert str(raised.value) == (
+        "metric is 'top_3', which is neither a metric of lamina nor one of your own,"
+        " parts=Parts(metrics={name: function}). Did you mean top_2?"
+    )
+    for name in ("auc", "loss"):
+        with pytest.raises(RecipeError, match="that lamina does not use"):
+            Parts(metrics={name: find_top_2})
 
 
 def test_an_error_in_a_function_is_the_users_own_and_the_run_resumes(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from lamina import Epoch, Net, Recipe, Report, Step, evaluate, load_data, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, RunError
+from lamina.evaluation.words import list_lines
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.differences import find_changes
 from lamina.runs.resuming import make_training
@@ -132,7 +133,7 @@ def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
         f"<b>Run(&#x27;{tmp_path}/&lt;b&gt;&#x27;: net on pets, epochs 0/2, not finished)</b>"
         in html
     )
-    assert run.report.summary_lines()[0] in run._repr_html_()
+    assert list_lines(run.report)[0] in run._repr_html_()
     assert run.history["epoch"].to_list() == [1, 2]
     assert run.plot()._repr_png_().startswith(b"\x89PNG")
 

@@ -25,6 +25,7 @@ from lamina.cli.options import (
 from lamina.cli.options.data_options import PreparationFields
 from lamina.cli.parsing import Given, Group
 from lamina.errors import RecipeError
+from lamina.metrics import METRICS
 from lamina.training.recipe import Recipe
 
 BY_RECIPE = (
@@ -67,6 +68,7 @@ class RecipeFields(Given):
         **dict.fromkeys(("translate_px", "cutout_px"), arg(metavar="PX")),
         **dict.fromkeys(("lr", "weight_decay", "gradient_clip"), arg(metavar="VALUE")),
         "aim": arg(metavar="AIM"),
+        "metric": arg(metavar=f"{{{','.join(METRICS)}}}"),
         **dict.fromkeys(
             (
                 "momentum",

@@ -22,7 +22,7 @@ from lamina.deploy.serve.bodies import (
     read_images,
     refuse,
 )
-from lamina.deploy.serve.metrics import Metrics
+from lamina.deploy.serve.counters import Metrics
 from lamina.deploy.serve.security import ASSETS, TASKS
 from lamina.deploy.serve.worker import FullError, Worker
 from lamina.errors import suggest

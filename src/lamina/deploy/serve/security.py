@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lamina.deploy.serve.bodies import RETRY_AFTER, AsciiJson, refuse
-from lamina.deploy.serve.metrics import Metrics
+from lamina.deploy.serve.counters import Metrics
 
 TOKEN_VARIABLES = "LAMINA_TOKEN", "LAMINA_METRICS_TOKEN"  # the second one opens only the metrics
 REQUEST_SECONDS = 90.0  # from a request's head to the end of its response

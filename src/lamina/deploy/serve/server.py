@@ -97,7 +97,7 @@ async def running(server: Server, listening: socket.socket) -> AsyncIterator[asy
 
 def _build_server(worker: Worker, settings: Settings, port: int) -> Server:
     from lamina.deploy.serve.app import build_app
-    from lamina.deploy.serve.metrics import Metrics
+    from lamina.deploy.serve.counters import Metrics
     from lamina.deploy.serve.protocol import Server
     from lamina.deploy.serve.security import Guard, find_names
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from lamina.deploy.serve.metrics import Metrics
+from lamina.deploy.serve.counters import Metrics
 from lamina.deploy.serve.protocol import Server
 from lamina.deploy.serve.security import HEADERS, Guard, find_names
 from lamina.deploy.serve.server import name_host, open_socket, running

@@ -24,9 +24,9 @@ from lamina.deploy.serve.explanation import (
 )
 from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.errors import DataError, LaminaError
-from lamina.evaluation.advice import find_verdict
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Predictor, describe, make_prediction
+from lamina.evaluation.words import give_verdict, list_lines
 from lamina.insight.confusions import find_cells, measure_losses
 from lamina.insight.inspected_layers import choose_layers, name_stage
 from lamina.insight.units import inspect_units, measure_responses, rank_units
@@ -112,10 +112,8 @@ def show_report(path: Path) -> dict[str, Any]:
     are_wrong = task.kind is not REGRESSION and len(wrong) > 0
     return {
         "layers": layers,
-        "verdict": (
-            find_verdict(report) or [f"The model is better than the {report.describe_baseline()}."]
-        ),
-        "lines": report.summary_lines(),
+        "verdict": give_verdict(report),
+        "lines": list_lines(report),
         "table": report.table(),
         "report": report.to_json(),
         "confusions": [

@@ -14,6 +14,7 @@ from lamina.deploy.serve.explanation import encode_png
 from lamina.deploy.studio.net_cards import format_layers
 from lamina.deploy.studio.requests import read_fields
 from lamina.errors import LaminaError, plural
+from lamina.evaluation.words import describe_score
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.runs.continuing import (
     CHANGEABLE,
@@ -57,7 +58,7 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
         "name": _name(run.path, runs_dir),
         "net": _name_net(record),
         "data": record.data.name,
-        "score": None if report is None else report.describe_score(),
+        "score": None if report is None else describe_score(report),
         "epochs": len(run.folder.history.epochs()),
         "planned": record.epochs,
         "is_finished": run.is_finished,

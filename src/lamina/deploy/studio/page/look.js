@@ -34,7 +34,7 @@ function showReport(run, { verdict, lines, table, report, confusions, largest })
   return [
     make(
       "p",
-      { className: report.baseline.gain_interval?.low > 0 ? "good verdict" : "verdict" },
+      { className: report.baseline?.gain_interval?.low > 0 ? "good verdict" : "verdict" },
       ...verdict.join(" ").split("\n"),
     ),
     ...lines.map((line, place) =>

@@ -1,0 +1,227 @@
+"""The metrics: how each is called and computed, and the constant prediction to compare it with.
+
+A metric is one entry of :data:`METRICS`; recipes, scores, intervals and baselines read it. The
+functions call methods of tensors alone, so that the names are known without loading torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from jaxtyping import Bool, Float, Float64, Shaped
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The value on some images, its derivatives by the weight of each image, and the number of images
+# that it depends on (its sample size).
+Part: TypeAlias = "tuple[float, Float64[Tensor, ' n'], int]"
+Measure: TypeAlias = "Callable[[Shaped[Tensor, 'n c'], Shaped[Tensor, 'n c']], Part | None]"
+Constant = Literal["majority", "positive", "frequencies", "frequent", "medians", "means"]
+"""A prediction that is the same for all images, from the training targets: the most frequent class;
+yes or every label; the frequency of each label; the labels with the highest micro F1; the medians
+or means of the numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A metric that may be the score.
+
+    Attributes:
+        name: as in ``Recipe.metric``.
+        title: the name in text.
+        measure: function of ``values`` and truth (n, c), of the columns that ``columns`` says, that
+            returns a ``Part``; ``None`` if the metric is undefined.
+        values: ``scores``, such as probabilities, or predictions (``chosen``).
+        columns: ``all`` columns at once; ``each`` column, for the mean of the columns in which the
+            metric is defined; or the ``last`` one (yes).
+        baselines: the kinds of target that the metric fits; for each, the best constant prediction.
+        lower_is_better: whether a lower value is better.
+        bounds: the smallest and the largest possible value.
+    """
+
+    name: str
+    title: str
+    measure: Measure
+    values: Literal["scores", "chosen"]
+    columns: Literal["all", "each", "last"]
+    baselines: Mapping[str, Constant]
+    lower_is_better: bool = False
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether all values are between 0 and 1, and are shown as percentages."""
+        return self.bounds == (0.0, 1.0)
+
+
+def _divide(parts: Shaped[Tensor, " n"], wholes: Shaped[Tensor, " n"], images: int) -> Part:
+    """The ratio of two sums over images."""
+    total = wholes.double().sum()
+    value = float(parts.double().sum() / total)
+    return value, (parts.double() - value * wholes.double()) / total, images
+
+
+def _accuracy(chosen: Tensor, truth: Tensor) -> Part:
+    is_correct = (chosen == truth).all(dim=1)
+    return _divide(is_correct, is_correct.new_ones(len(truth)), len(truth))
+
+
+def _recall(chosen: Tensor, truth: Tensor) -> Part | None:
+    positive = int(truth.sum())
+    if not positive:
+        return None
+    return _divide((chosen & truth).sum(dim=1), truth[:, 0], positive)
+
+
+def _f1(chosen: Tensor, truth: Tensor) -> Part | None:
+    positive = int(truth.sum())
+    if not positive:
+        return None
+    correct = (chosen & truth).sum(dim=1)
+    return _divide(2 * correct, chosen.sum(dim=1) + truth.sum(dim=1), positive)
+
+
+def _average_precision(scores: Tensor, truth: Tensor) -> Part | None:
+    positive = int(truth.sum())
+    if not positive:
+        return None
+    return (*average_precision(scores[:, 0].contiguous(), truth[:, 0].contiguous()), positive)
+
+
+def average_precision(
+    scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]
+) -> tuple[float, Float64[Tensor, " n"]]:
+    """The average precision, and its derivatives by the weight of each image."""
+    descending, order = scores.sort(descending=True)
+    # images with equal scores share a threshold
+    _, thresholds, ties = descending.unique_consecutive(return_inverse=True, return_counts=True)
+    seen = ties.cumsum(0)
+    found = truth[order].double().cumsum(0)[seen - 1]
+    hits = found.diff(prepend=found.new_zeros(1))
+    precision = found / seen
+    value = (precision * hits).sum() / found[-1]
+    # An image counts at its threshold, and in the found and seen images of every lower threshold.
+    as_found = (hits / seen.double()).flip(0).cumsum(0).flip(0)
+    as_seen = (hits * (precision / seen)).flip(0).cumsum(0).flip(0)
+    places = order.clone()
+    places[order] = thresholds
+    influences = truth * (precision - value + as_found)[places] - as_seen[places]
+    return float(value), influences / found[-1]
+
+
+def _roc_auc(scores: Tensor, truth: Tensor) -> Part | None:
+    fewer = int(min(truth.sum(), (~truth).sum()))
+    if not fewer:
+        return None
+    return (*roc_auc(scores[:, 0], truth[:, 0]), fewer)
+
+
+def roc_auc(
+    scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]
+) -> tuple[float, Float64[Tensor, " n"]]:
+    """The fraction of pairs in which the positive image scores higher, and its influences.
+
+    Ties count half. The influences are those of DeLong et al., Biometrics 44 (1988), 837-845.
+    """
+    _, places, ties = scores.unique(return_inverse=True, return_counts=True)
+    positives = truth.double()
+    trues = positives.new_zeros(len(ties)).index_add_(0, places, positives)
+    falses = ties - trues
+    # fraction of the negatives below each score, and of the positives above it
+    lower = (falses.cumsum(0) - falses / 2) / falses.sum()
+    higher = (trues.sum() - trues.cumsum(0) + trues / 2) / trues.sum()
+    value = float((trues * lower).sum() / trues.sum())
+    as_true = (lower[places] - value) / trues.sum()
+    as_false = (higher[places] - value) / falses.sum()
+    return value, as_true.where(truth, as_false)
+
+
+def _mean_absolute_error(numbers: Tensor, truth: Tensor) -> Part:
+    errors = (numbers - truth).abs()[:, 0]
+    return _divide(errors, errors.new_ones(len(truth)), len(truth))
+
+
+def _root_mean_squared_error(numbers: Tensor, truth: Tensor) -> Part:
+    squares = (numbers - truth).square()[:, 0]
+    square, influences, images = _divide(squares, squares.new_ones(len(truth)), len(truth))
+    root = math.sqrt(square)
+    if root:
+        influences = influences / (2 * root)
+    return root, influences, images
+
+
+def _r2(numbers: Tensor, truth: Tensor) -> Part | None:
+    if not (truth != truth[0]).any():
+        return None
+    spread = (truth - truth.mean()).square()[:, 0]
+    rest, influences, images = _divide((numbers - truth).square()[:, 0], spread, len(truth))
+    return 1 - rest, -influences, images
+
+
+_CLASSES: dict[str, Constant] = {"single-label": "majority", "binary": "majority"}
+
+# For each kind of target, the default comes first.
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "accuracy", _accuracy, "chosen", "all", _CLASSES),
+        Metric("balanced_accuracy", "balanced accuracy", _recall, "chosen", "each", _CLASSES),
+        Metric(
+            "mean_average_precision",
+            "mean average precision",
+            _average_precision,
+            "scores",
+            "each",
+            {"multi-label": "frequencies", "single-label": "majority"},
+        ),
+        Metric(
+            "macro_f1", "macro F1", _f1, "chosen", "each", {**_CLASSES, "multi-label": "positive"}
+        ),
+        Metric("micro_f1", "micro F1", _f1, "chosen", "all", {"multi-label": "frequent"}),
+        Metric("f1", "F1", _f1, "chosen", "last", {"binary": "positive"}),
+        Metric(
+            "average_precision",
+            "average precision",
+            _average_precision,
+            "scores",
+            "last",
+            {"binary": "majority"},
+        ),
+        Metric(
+            "auc", "ROC AUC", _roc_auc, "scores", "each", {**_CLASSES, "multi-label": "frequencies"}
+        ),
+        Metric(
+            "mean_absolute_error",
+            "mean absolute error",
+            _mean_absolute_error,
+            "scores",
+            "each",
+            {"regression": "medians"},
+            lower_is_better=True,
+            bounds=(0.0, math.inf),
+        ),
+        Metric(
+            "root_mean_squared_error",
+            "root mean squared error",
+            _root_mean_squared_error,
+            "scores",
+            "each",
+            {"regression": "means"},
+            lower_is_better=True,
+            bounds=(0.0, math.inf),
+        ),
+        Metric(
+            "r2",
+            "R²",
+            _r2,
+            "scores",
+            "each",
+            {"regression": "means"},
+            bounds=(-math.inf, 1.0),
+        ),
+    )
+}
