@@ -82,7 +82,9 @@ def open_archive(
             source = open_folder(unpacked)
             check_options(source.options)
             listing = source.read(folder, progress)
-        return listing.with_problems([*left_out, *source.unused])
+        from lamina.data.sources.frames import leave_out  # which imports polars
+
+        return leave_out(listing, [*left_out, *source.unused])
 
     return Source(mark_state(path.stat()), read, options)
 

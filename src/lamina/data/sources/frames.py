@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from lamina.data.decoding import EncodedImage
 from lamina.data.images import Problem
-from lamina.data.sources.listing import LABEL, show_name
+from lamina.data.sources.listing import LABEL, Arrays, Files, show_name
 from lamina.data.splits import Split
 
 COLUMNS: dict[str, Any] = {
@@ -56,6 +57,13 @@ def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFra
     }
     schema = dict.fromkeys(left_out, pl.String)
     return pl.concat([frame.clear(), pl.DataFrame(left_out, schema=schema), frame], how="diagonal")
+
+
+def leave_out(listing: Files | Arrays, problems: Sequence[Problem]) -> Files | Arrays:
+    """The images of a source with more files that are left out."""
+    if isinstance(listing, Arrays):
+        return replace(listing, problems=[*listing.problems, *problems])
+    return replace(listing, frame=add_problems(listing.frame, problems))
 
 
 def list_values(values: Sequence[object]) -> pl.Series:

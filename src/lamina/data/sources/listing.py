@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,11 +76,6 @@ class Files:
         columns = {name.removeprefix(LABEL): frame[name] for name in names}
         return Labels(columns, self.label_reason, self.target_names, self.kind)
 
-    def with_problems(self, problems: Sequence[Problem]) -> Files:
-        from lamina.data.sources.frames import add_problems
-
-        return replace(self, frame=add_problems(self.frame, problems))
-
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
@@ -93,9 +88,6 @@ class Arrays:
     target_reason: str  # what the targets are, and where they come from
     pixels: Pixels
     problems: Sequence[Problem] = ()
-
-    def with_problems(self, problems: Sequence[Problem]) -> Arrays:
-        return replace(self, problems=[*self.problems, *problems])
 
 
 class TablePart(NamedTuple):
