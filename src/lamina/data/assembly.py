@@ -198,7 +198,8 @@ def _decode(
     draft: Draft, preparation: Preparation, folder: Path, progress: Progress
 ) -> tuple[pl.DataFrame, int | None, int | None]:
     """Store the pixels; returns the frame in their order with ``DECODED``, size and bit depth."""
-    size_px, resize = preparation.size_px, preparation.resize
+    size_px = preparation.size_px
+    resize = preparation.resize
     frame = draft.frame.filter(pl.col("reason").is_null())
     bit_depth = None
     if draft.pixels is not None:

@@ -129,7 +129,8 @@ def _find_twins(
 ) -> Finding:
     """A finding about the keys of ``twins``, images that are identical to the value's image."""
     message = f"{plural(len(twins), 'image is', 'images are')} {what}"
-    images, firsts = facts.sight(list(twins)), facts.sight(list(twins.values()))
+    images = facts.sight(list(twins))
+    firsts = facts.sight(list(twins.values()))
     return Finding(kind, severity, message, len(twins), images, firsts)
 
 
@@ -152,7 +153,8 @@ def find_group_leaks(dataset: Dataset) -> list[Finding]:
     found = []
     for split, earlier in LEAKS:
         if both := of_split.get(split, set()) & of_split.get(earlier, set()):
-            images, which = dataset.splits[split], name_some(sorted(both))
+            images = dataset.splits[split]
+            which = name_some(sorted(both))
             count = sum(group in both for group in images.groups)
             message = (
                 f"{plural(len(both), 'group is', 'groups are')} in both {split} and {earlier}:"

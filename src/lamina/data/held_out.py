@@ -45,11 +45,13 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
         )
     )
     held = np.flatnonzero(parts == fold - 1)
-    kept, left_out = np.flatnonzero(parts != fold - 1), 0
+    kept = np.flatnonzero(parts != fold - 1)
+    left_out = 0
     if fold:
         digests = pool.frame["digest"]
         is_copy = digests[kept].is_in(digests[held].implode()).to_numpy()
-        kept, left_out = kept[~is_copy], int(is_copy.sum())
+        kept = kept[~is_copy]
+        left_out = int(is_copy.sum())
     rule = (
         f"fold {fold} of {folds} held out as test" if fold else "trains on train and val together"
     )
@@ -91,7 +93,8 @@ def advise_folds(dataset: Dataset) -> str:
 
 def _join(dataset: Dataset) -> Images:
     """``train`` and ``val`` as one; names that are in both get the name of their split."""
-    train, val = dataset.train, dataset.val
+    train = dataset.train
+    val = dataset.val
     if val is None:
         return train
     names = (*train.names, *val.names)

@@ -248,7 +248,8 @@ class Images:
 
     def view(self, rows: slice, split: Split) -> Images:
         """Return a slice of the images without copying their arrays, as another split."""
-        sizes, digests = self.original_sizes_px, self.digests
+        sizes = self.original_sizes_px
+        digests = self.digests
         return replace(
             self,
             pixels=self.pixels[rows],

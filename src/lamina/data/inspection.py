@@ -94,7 +94,8 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
         leaks=find_leaks(frame),
         duplicates=group_duplicates(frame["digest"]),
     )
-    mean, square = means.mean(axis=0), squares.mean(axis=0)
+    mean = means.mean(axis=0)
+    square = squares.mean(axis=0)
     spread = _standard_deviation(mean, square)
     return Inspection(
         sizes=_summarize_sizes(facts),
@@ -110,7 +111,8 @@ def _read_pixels(
     splits: Sequence[Images], progress: Progress
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"]]:
     """For each image: mean and mean square of each channel, and whether it is gray."""
-    total, channels = sum(map(len, splits)), splits[0].shape[0]
+    total = sum(map(len, splits))
+    channels = splits[0].shape[0]
     means, squares, gray = (
         np.zeros((total, channels)),
         np.zeros((total, channels)),

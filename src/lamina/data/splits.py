@@ -116,7 +116,8 @@ def deal(
     members: defaultdict[Hashable, list[int]] = defaultdict(list)
     for place, group in enumerate(groups):
         members[group].append(place)
-    totals, parts = Counter(strata), range(len(fractions))
+    totals = Counter(strata)
+    parts = range(len(fractions))
     filled: list[Counter[object]] = [Counter() for _ in parts]
     found = [0] * len(groups)
     # Large groups first, because small ones can make up for the imbalance that they leave.
@@ -141,7 +142,8 @@ def deal(
 
 def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[Split, float, bool]]:
     """The splits to draw, each with its fraction and whether it was requested."""
-    test, val = preparation.test_fraction, preparation.val_fraction
+    test = preparation.test_fraction
+    val = preparation.val_fraction
     for split, requested in (("test", test), ("val", val)):
         if requested and split in own:
             raise DataError(

@@ -235,7 +235,8 @@ def _decode_here(job: _Job) -> Iterator[int]:
     results: list[list[object]] = []
     with Path(job.folder, "pixels.npy").open("r+b") as rows, ImageReader() as reader:
         _, height, width, channels = read_shape(rows)
-        offset_bytes, row_bytes = rows.tell(), height * width * channels
+        offset_bytes = rows.tell()
+        row_bytes = height * width * channels
         size = None if job.resize is None else (height, width)
         for count, (row, image) in enumerate(zip(job.rows, job.images, strict=True)):
             if count % IMAGES_PER_BLOCK == 0:
@@ -276,7 +277,8 @@ def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
         f"import sys; sys.path.insert(0, {package!r}); from lamina.data.workers import work; work()"
     )
     workers: list[subprocess.Popen[bytes]] = []
-    complaints, job_file = folder / "workers.txt", folder / "job.json"
+    complaints = folder / "workers.txt"
+    job_file = folder / "job.json"
     reading, writing = os.pipe()
     try:
         with os.fdopen(reading, "r") as lines:
@@ -355,7 +357,8 @@ def keep_rows(path: Path, kept: Sequence[int]) -> None:
     """Keep these rows of an array file, in this order, one by one, as it may exceed memory."""
     with path.open("rb") as rows:
         _, *row_shape = read_shape(rows)
-        offset_bytes, row_bytes = rows.tell(), math.prod(row_shape)
+        offset_bytes = rows.tell()
+        row_bytes = math.prod(row_shape)
         shape = (len(kept), *row_shape)
         # the disk may not hold two copies
         in_place = all(first < second for first, second in pairwise(kept))

@@ -119,7 +119,8 @@ def downloaded_path(name: str) -> Path:
 
 def download(name: str) -> Path:
     """Download a set if needed, and return its path; ``DataError`` for missing or altered files."""
-    target, published = downloaded_path(name), PUBLISHED[name]
+    target = downloaded_path(name)
+    published = PUBLISHED[name]
     if target.exists():
         return target
     if is_offline():
@@ -127,7 +128,8 @@ def download(name: str) -> Path:
             f"{name} is not downloaded yet, and LAMINA_OFFLINE forbids downloads. Unset"
             f" it.{published.remedy}"
         )
-    host, handled = urlsplit(published.url).hostname, sys.exception()
+    host = urlsplit(published.url).hostname
+    handled = sys.exception()
     try:
         with lock_or_wait(target.parent / f"{name}.lock", name):
             if target.exists():  # downloaded by another process in the meantime

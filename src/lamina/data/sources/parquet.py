@@ -127,7 +127,8 @@ def _read_encoded(
     """The image bytes and the path in each of ``count`` rows, read a few rows at a time."""
     with readable(path, ERRORS):
         scan = pl.scan_parquet(path, glob=False).select(column)
-    offset, rows = 0, FIRST_ROWS
+    offset = 0
+    rows = FIRST_ROWS
     while offset < count:
         with readable(path, ERRORS):
             values = scan.slice(offset, min(rows, count - offset)).collect()[column]

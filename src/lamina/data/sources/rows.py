@@ -115,7 +115,8 @@ def scan_table(
 
 def list_table(path: Path, spool: Path) -> Scan:
     """List a table's images without labels; copies images that it contains into ``spool``."""
-    table, part = _read_table(path, Preparation()), TablePart(path)
+    table = _read_table(path, Preparation())
+    part = TablePart(path)
     columns = Columns(find_image_column(table), (), None)
     frame = _list_rows(table, columns, part)
     if table.kinds[columns.image] == "bytes":
