@@ -68,8 +68,13 @@ def leave_out(listing: Files | Arrays, problems: Sequence[Problem]) -> Files | A
 
 def list_values(values: Sequence[object]) -> pl.Series:
     """A column of text, numbers, booleans or lists of text."""
-    shown = [show_name(value) if isinstance(value, str) else value for value in values]
-    return clean_column(pl.Series(shown, strict=False))
+    return clean_column(pl.Series([_show_value(value) for value in values], strict=False))
+
+
+def _show_value(value: object) -> object:
+    if isinstance(value, str):
+        return show_name(value)
+    return [show_name(item) for item in value] if isinstance(value, list) else value
 
 
 def clean_column(values: pl.Series) -> pl.Series:
