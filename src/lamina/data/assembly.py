@@ -140,13 +140,15 @@ def build_dataset(
 
 
 def _take_targets(arrays: Arrays, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
+    names = arrays.target_names
     kind = kind_of(arrays.targets)
+    reason = f"{kind.describe(names)}, from {arrays.label_reason}"
     if preparation.task not in (None, kind.name):
         raise DataError(
-            f"The task is {preparation.task}, but the targets are {arrays.target_reason}. Leave"
-            " out --task (in Python, task)."
+            f"The task is {preparation.task}, but the targets are {reason}. Leave out --task (in"
+            " Python, task)."
         )
-    return arrays.targets, arrays.target_names, arrays.target_reason
+    return arrays.targets, names, reason
 
 
 def _check_drawn(decoded: pl.DataFrame, frame: pl.DataFrame, problems: Sequence[Problem]) -> None:

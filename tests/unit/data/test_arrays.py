@@ -64,7 +64,7 @@ def test_one_pair_of_arrays_has_no_split(keys: tuple[str, str], tmp_path: Path) 
     assert source.splits == [None, None, None]
     assert source.names == ["00000", "00001", "00002"]
     assert source.target_names == ("0", "1", "2")
-    assert source.target_reason == f"single-label, 3 classes, from array {keys[1]}"
+    assert source.label_reason == f"array {keys[1]}"
 
 
 @pytest.mark.parametrize(
@@ -398,3 +398,13 @@ def test_memory_does_not_grow_with_an_npz(method: int, tmp_path: Path) -> None:
     images, growth_kib = map(int, done.stdout.split())
     assert images == count
     assert growth_kib < 60_000
+
+
+def test_another_task_than_that_of_a_built_in_set_is_refused() -> None:
+    with pytest.raises(DataError) as raised:
+        load_data("shapes", Preparation(task="regression", size_px=4))
+    assert (
+        str(raised.value)
+        == "The task is regression, but the targets are single-label, 10 classes, from the"
+        " built-in set. Leave out --task (in Python, task)."
+    )

@@ -17,7 +17,6 @@ from lamina.data.sources.listing import (
     Arrays,
     Labels,
     Source,
-    describe_targets,
     mark_state,
     name_rows,
     readable,
@@ -29,6 +28,7 @@ from lamina.targets import SINGLE_LABEL, Targets
 
 IDX = re.compile(r"(.*?)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
 UNSIGNED_BYTE = 8
+REASON = "the files of labels"
 
 
 def open_idx(path: Path, preparation: Preparation, classes: Sequence[str] = ()) -> Source | None:
@@ -93,33 +93,32 @@ def _list_arrays(
         raise DataError(
             f"Expected images of one size in all files, got {sizes}. Download them again."
         )
-    targets, names, reason = _read_targets(
-        np.concatenate(list(labels.values())), preparation, classes
-    )
+    joined = np.concatenate(list(labels.values()))
+    targets, names = _read_targets(joined, preparation, classes)
     return Arrays(
         names=name_rows({split: len(pixels) for split, pixels in images.items()}),
         splits=[split for split, pixels in images.items() for _ in pixels],
         targets=targets,
         target_names=names,
-        target_reason=reason,
+        label_reason="the published set" if classes else REASON,
         pixels=stack_pixels([pixels[..., None] for pixels in images.values()]),
     )
 
 
 def _read_targets(
     labels: UInt8[np.ndarray, " n"], preparation: Preparation, classes: Sequence[str]
-) -> tuple[Targets, tuple[str, ...], str]:
+) -> tuple[Targets, tuple[str, ...]]:
     if classes:
         targets = labels.astype(np.int64)
         SINGLE_LABEL.check(targets, classes)
-        return targets, tuple(classes), describe_targets(targets, classes, "the published set")
+        return targets, tuple(classes)
     # polars is slow to import, and cached data do not need it.
     import polars as pl
 
     from lamina.data.labels import read_targets
 
-    column = Labels({"label": pl.Series(labels)}, "the files of labels")
-    return read_targets(column, preparation)
+    targets, names, _ = read_targets(Labels({"label": pl.Series(labels)}, REASON), preparation)
+    return targets, names
 
 
 def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:

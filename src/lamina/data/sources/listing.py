@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 from lamina.data.images import Images, Problem, Progress
 from lamina.data.splits import Split
 from lamina.errors import DataError
-from lamina.targets import KindName, Targets, kind_of
+from lamina.targets import KindName, Targets
 
 if TYPE_CHECKING:  # slow to import, and cached data do not need it
     import polars as pl
@@ -85,7 +85,7 @@ class Arrays:
     splits: Sequence[Split | None]
     targets: Targets
     target_names: tuple[str, ...]
-    target_reason: str  # what the targets are, and where they come from
+    label_reason: str  # where they come from
     pixels: Pixels
     problems: Sequence[Problem] = ()
 
@@ -121,21 +121,14 @@ def list_images(
 ) -> Arrays:
     """The listing of a published set, given its images by split."""
     parts = list(splits.values())
-    names = parts[0].target_names
-    targets = np.concatenate([part.targets for part in parts])
     return Arrays(
         names=[name for part in parts for name in part.names],
         splits=[part.split for part in parts for _ in part.names],
-        targets=targets,
-        target_names=names,
-        target_reason=describe_targets(targets, names, label_reason),
+        targets=np.concatenate([part.targets for part in parts]),
+        target_names=parts[0].target_names,
+        label_reason=label_reason,
         pixels=stack_pixels([part.pixels for part in parts], content),
     )
-
-
-def describe_targets(targets: Targets, names: Sequence[str], label_reason: str) -> str:
-    """A line on the kind of targets and where they come from."""
-    return f"{kind_of(targets).describe(names)}, from {label_reason}"
 
 
 def stack_pixels(

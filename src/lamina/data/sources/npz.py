@@ -20,7 +20,6 @@ from lamina.data.sources.listing import (
     Arrays,
     Pixels,
     Source,
-    describe_targets,
     mark_state,
     name_rows,
     readable,
@@ -69,13 +68,12 @@ def _list_arrays(path: Path, preparation: Preparation) -> Arrays:
         renamed = "" if label_keys == ["y"] else f", where y is {' and '.join(label_keys)}"
         raise DataError(f"{path}{renamed}: {error}") from None
     counts = {split: array.shape[0] for split, array in images.items()}
-    where = f"array{'s' if len(keys) > 1 else ''} {', '.join(label_keys)}"
     return Arrays(
         names=name_rows(counts),
         splits=[split for split, count in counts.items() for _ in range(count)],
         targets=targets,
         target_names=target_names,
-        target_reason=describe_targets(targets, target_names, where),
+        label_reason=f"array{'s' if len(keys) > 1 else ''} {', '.join(label_keys)}",
         pixels=_join_pixels(list(images.values()), labels, preparation, path),
     )
 
