@@ -23,6 +23,7 @@ Targets = (
 
 # fewest images in a stratum of numbers, so that a test split of 20 % takes one
 SMALLEST_STRATUM = 5
+CLASSES_AT_MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -202,3 +203,8 @@ def find_kind(name: str) -> Kind:
     if name not in named:
         raise DataError(f"{name!r} is not a kind of target. {suggest(name, named)}")
     return named[name]
+
+
+def most_classes(count: int) -> int:
+    """The largest number of distinct whole numbers that count as classes, for ``count`` images."""
+    return min(CLASSES_AT_MOST, max(2, count // 2))

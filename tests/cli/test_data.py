@@ -247,7 +247,7 @@ def test_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     printed = run_well("data", tmp_path)
     assert "\\udcff.png" in printed.stdout
     (found,) = events(run_lamina("data", tmp_path, "--json").stdout)
-    assert "a/\udcff.png" in json.dumps(found, ensure_ascii=False)
+    assert r"a/\\udcff.png" in json.dumps(found)
 
 
 def test_columns_may_be_named_for_the_model_of_a_run(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from lamina.data import Preparation
 from lamina.data.sources.idx import open_idx
-from lamina.data.sources.listing import Listing
+from lamina.data.sources.listing import Arrays
 from lamina.data.sources.npz import open_npz
 
 
@@ -17,13 +17,9 @@ from lamina.data.sources.npz import open_npz
 class Read:
     """The listing of a file, all its pixels, and its digest."""
 
-    listing: Listing
+    listing: Arrays
     pixels: np.ndarray
     digest: object
-
-    @property
-    def names(self) -> list[str]:
-        return [image.name for image in self.listing.images]
 
     def __getattr__(self, name: str):
         return getattr(self.listing, name)

@@ -10,23 +10,31 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from lamina.data import Preparation
-from lamina.data.sources import table
-from lamina.data.sources.listing import Listing
+from lamina.data.sources import rows, table
+from lamina.data.sources.parquet import spool_table
 from support.image_sources import ImageSet
+from support.listed import Listed
 
 
-def scan_table(path: Path, preparation: Preparation) -> Listing:
-    return table.scan_table(path, preparation)[0]
+def scan_table(path: Path, preparation: Preparation) -> Listed:
+    scanned = rows.scan_table(path, *table.find_parts(path), preparation)
+    return Listed(scanned.files, scanned.encoded)
+
+
+def spool(listed: Listed, folder: Path) -> Listed:
+    frame = spool_table(listed.files.frame, listed.encoded, folder)
+    return Listed(replace(listed.files, frame=frame))
 
 
 def state_of_table(path: Path, preparation: Preparation) -> str:
-    return table.scan_table(path, preparation)[1]
+    return rows.scan_table(path, *table.find_parts(path), preparation).state
 
 
 def scan_text(
@@ -34,7 +42,7 @@ def scan_text(
     text: str | bytes,
     name: str = "pets.csv",
     preparation: Preparation = Preparation(),
-) -> Listing:
+) -> Listed:
     """Scan a table beside the images 1.png to 9.png."""
     for number in range(1, 10):
         (folder / f"{number}.png").write_bytes(b"image")

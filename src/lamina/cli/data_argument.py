@@ -10,7 +10,7 @@ from functools import partial
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Preparation, find_default_data, load_data, load_to_evaluate
 from lamina.data.description import describe_data, describe_depth, describe_reading
-from lamina.data.load import ClassMatch
+from lamina.data.matching import ClassMatch
 from lamina.errors import LaminaWarning
 
 

@@ -8,7 +8,7 @@ from lamina.cli.models import choose_evaluated_data, load_predictor
 from lamina.cli.options.inspect_options import EmbedOptions
 from lamina.cli.output import check_output, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.data.load import ClassMatch
+from lamina.data.matching import ClassMatch
 from lamina.files import open_atomically
 from lamina.training.prediction import iter_features
 

@@ -16,8 +16,8 @@ from lamina.cli.options.evaluate_options import EvaluateOptions
 from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import Terminal
 from lamina.data import Images
-from lamina.data.duplicates import digest_rows
-from lamina.data.load import ClassMatch, find_prepared
+from lamina.data.load import find_prepared
+from lamina.data.matching import ClassMatch
 from lamina.data.option_files import read_rows
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import evaluate_with_logits
@@ -135,8 +135,8 @@ def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict
             " size"
         )
         return {}
-    trained = set(digest_rows(dataset.train.pixels))
-    count = sum(digest in trained for digest in digest_rows(images.pixels))
+    trained = dataset.train.frame["digest"]
+    count = images.frame["digest"].is_in(trained.implode()).sum()
     if count:
         terminal.remark(
             f"warning: {count:,} of the {len(images):,} images are also among the training images"

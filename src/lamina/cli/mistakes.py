@@ -18,7 +18,7 @@ from lamina.cli.options.data_options import DataOptions
 from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
-from lamina.data.load import ClassMatch
+from lamina.data.matching import ClassMatch
 from lamina.errors import escape, name_some, plural
 from lamina.insight.confident_learning import judge_labels
 from lamina.insight.confusions import Confusion, find_confusions, format_predictions, measure_losses

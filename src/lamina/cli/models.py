@@ -17,7 +17,8 @@ from lamina.data import NAMES, Dataset, Problem
 from lamina.data.decoding import EncodedImage
 from lamina.data.image_inputs import find_images
 from lamina.data.images import OTHER_FILE
-from lamina.data.load import EXAMPLES, ClassMatch, full_source
+from lamina.data.load import EXAMPLES, full_source
+from lamina.data.matching import ClassMatch
 from lamina.errors import DataError, NetError, name_some, plural
 from lamina.evaluation.predictor import Predictor
 from lamina.nets import Net

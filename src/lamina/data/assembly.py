@@ -1,168 +1,227 @@
-"""Build a data set from a source's listing: targets, splits, and all pixels in one file."""
+"""Build a data set from the images of a source, as a frame that each step extends.
+
+The frame begins with the columns of ``Files``. Images that are left out keep their rows, with the
+reason.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
-import numpy as np
+import polars as pl
 
 from lamina.data.cache import map_pixels, split_images
-from lamina.data.corrections import Table, correct
-from lamina.data.duplicates import group_duplicates, list_leaks
+from lamina.data.corrections import Effect, Table, correct
+from lamina.data.decoding import EncodedImage
+from lamina.data.digests import join_digests
+from lamina.data.duplicates import unite_copies
 from lamina.data.groups import check_divisible, find_groups
-from lamina.data.images import Dataset, Problem, Progress
+from lamina.data.images import Dataset, Images, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Listing
-from lamina.data.splits import (
-    OWN_RULE,
-    SPLITS,
-    Split,
-    draw_splits,
-    order_by_split,
-    unite_duplicates,
-)
-from lamina.data.workers import Decoded, decode_images, keep_rows, store_pixels
+from lamina.data.sources.frames import frame_images, list_encoded, list_problems
+from lamina.data.sources.listing import Arrays, Files, Pixels
+from lamina.data.splits import OWN_RULE, SPLITS, draw_splits
+from lamina.data.workers import decode_images, keep_rows, store_pixels
+from lamina.errors import DataError, plural
 from lamina.targets import Targets, kind_of
 
-ENCODING = ("utf-8", "surrogateescape")
-# raises DataError if it rejects some of these classes
-Check: TypeAlias = Callable[[Sequence[str]], list[str]]
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """The images of a source with their targets and splits, before they are decoded.
+
+    The frame adds ``target`` (the row in ``targets``; null for images that are left out),
+    ``own_split`` (the split in the source) and ``is_kept`` (unless corrections exclude the image).
+    """
+
+    frame: pl.DataFrame
+    targets: Targets
+    target_names: tuple[str, ...]
+    target_reason: str
+    split_rule: str
+    corrections: Effect
+    pixels: Pixels | None = None  # of decoded images
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes or labels that images have."""
+        rows = self.frame.filter("is_kept")["target"].to_numpy()
+        counts = kind_of(self.targets).count(self.targets[rows], self.target_names)
+        return [name for name, count in counts.items() if count]
+
+
+def draft_dataset(
+    listing: Files | Arrays, preparation: Preparation, tables: Sequence[Table]
+) -> Draft:
+    """Find targets, groups and splits, and apply tables of corrections."""
+    if isinstance(listing, Files):
+        listing = leave_out_unlabeled(listing, preparation)
+        targets, target_names, reason = read_targets(listing.labels, preparation)
+        frame = listing.frame
+    else:
+        targets, target_names, reason = _take_targets(listing, preparation)
+        images = [EncodedImage(name) for name in listing.names]
+        frame = frame_images(images, listing.splits, {}, listing.problems)
+    is_used = pl.col("reason").is_null()
+    left_out = frame.filter(~is_used)
+    frame = frame.filter(is_used).with_row_index("target")
+    frame = _add_groups(frame, targets, target_names, preparation)
+    frame, rule = _draw_splits(frame, targets, preparation)
+    # Corrections do not change the splits.
+    names = frame["name"].to_list()
+    targets, are_kept, effect = correct(tables, names, targets, target_names)
+    frame = frame.with_columns(is_kept=pl.Series(are_kept))
+    return Draft(
+        frame=pl.concat([left_out.drop("split"), frame], how="diagonal"),
+        targets=targets,
+        target_names=target_names,
+        target_reason=reason,
+        split_rule=rule,
+        corrections=effect,
+        pixels=listing.pixels if isinstance(listing, Arrays) else None,
+    )
 
 
 def build_dataset(
-    listing: Listing,
-    name: str,
-    preparation: Preparation,
-    corrections: list[Table],
-    folder: Path,
-    progress: Progress,
-    check: Check | None = None,
+    draft: Draft, name: str, preparation: Preparation, folder: Path, progress: Progress
 ) -> Dataset:
-    """Decode the images of a listing into ``folder/pixels.npy``, one split after another."""
-    if listing.pixels is None:
-        listing = leave_out_unlabeled(listing, preparation)
-    names = [image.name for image in listing.images]
-    targets, target_names, reason = read_targets(listing, preparation)
-    groups = _find_groups(listing, names, targets, target_names, preparation)
-    drawn, rule = draw_splits(
-        names, kind_of(targets).strata(targets), listing.splits, preparation, groups
-    )
-    # does not change the splits
-    targets, are_kept, effect = correct(corrections, names, targets, target_names)
-    if check is not None:
-        check(
-            [
-                one
-                for one, count in kind_of(targets).count(targets[are_kept], target_names).items()
-                if count
-            ]
-        )
-    order, found, size_px, bit_depth = _store(listing, drawn, preparation, folder, progress)
-    problems = [Problem(names[order[one.row]], one.reason) for one in found if one.reason]
-    kept = [one for one in found if not one.reason]
-    splits = [drawn[order[one.row]] for one in kept]
-    if rule != OWN_RULE:
-        own = [listing.splits[order[one.row]] for one in kept]
-        own_groups = [groups[order[one.row]] for one in kept] if groups else ()
-        splits = unite_duplicates(splits, own, [one.pixel_digest for one in kept], own_groups)
+    """Decode the images of a draft into ``folder/pixels.npy``, one split after another."""
+    left_out = draft.frame.filter(pl.col("reason").is_not_null())
+    decoded, size_px, bit_depth = _decode(draft, preparation, folder, progress)
+    problems = list_problems(left_out) + list_problems(decoded)
+    frame = decoded.filter(pl.col("reason").is_null())
+    if draft.split_rule != OWN_RULE:
+        frame = unite_copies(frame)
     # Excluded images leave last, so that copies of them stay in their split.
-    by_split = [place for place in order_by_split(splits) if are_kept[order[kept[place].row]]]
-    kept, splits = [kept[place] for place in by_split], [splits[place] for place in by_split]
-    rows = [one.row for one in kept]
-    if rows != list(range(len(found))):
+    frame = frame.filter("is_kept").sort("split", maintain_order=True)
+    _check_drawn(decoded, frame, problems)
+    rows = frame["row"].to_list()
+    if rows != list(range(decoded.height)):
         keep_rows(folder / "pixels.npy", rows)
-    places = [order[row] for row in rows]
-    names, targets = [names[place] for place in places], targets[places]
-    groups = tuple(groups[place] for place in places) if groups else ()
-    sizes_px = np.array([(one.height, one.width) for one in kept], np.int32).reshape(-1, 2)
-    sizes, resize = [splits.count(split) for split in SPLITS], preparation.resize
-    train, val, test = split_images(
-        map_pixels(folder / "pixels.npy"),
-        targets,
-        target_names,
-        tuple(names),
-        sizes_px,
-        sizes,
-        groups,
+    targets = draft.targets[frame["target"].to_numpy()]
+    whole = Images(
+        pixels=map_pixels(folder / "pixels.npy"),
+        targets=targets,
+        target_names=draft.target_names,
+        names=tuple(frame["name"].to_list()),
+        split="train",
+        original_sizes_px=frame["height_px", "width_px"].to_numpy(),
+        groups=tuple(frame["group"].drop_nulls().to_list()),
+        digests=join_digests(frame["digest"].to_list()),
     )
+    counts = [frame.filter(split=split).height for split in SPLITS]
+    train, val, test = split_images(whole, counts)
     # without resizing: crop
-    head = f"{size_px} {resize if size_px else 'crop'} {targets.dtype} {target_names}"
+    resize = preparation.resize if size_px else "crop"
+    head = f"{size_px} {resize} {targets.dtype} {draft.target_names}"
     if bit_depth is not None:
         head += f" {bit_depth} bits"
-    digests = [one.pixel_digest for one in kept]
-    whole = (listing.pixels and listing.pixels.content) or ""
-    contents = ["" if whole else one.content for one in kept]
+    content = "" if draft.pixels is None else draft.pixels.content or ""
+    if content:
+        frame = frame.with_columns(content=pl.lit(""))
     return Dataset(
         name=name,
-        fingerprint=_digest(
-            head, zip(splits, names, contents, targets, strict=True), [whole, *groups]
-        ),
+        fingerprint=_digest(head, frame, targets, content),
         train=train,
         val=val,
         test=test,
-        problems=(*listing.problems, *problems),
+        problems=problems,
         size_px=size_px,
-        resize=resize,
+        resize=preparation.resize,
         bit_depth=bit_depth,
-        split_rule=rule,
-        target_reason=reason,
-        leaks=list_leaks(splits, names, digests),
-        conflicts=sum(
-            len(np.unique(targets[[*group]], axis=0)) > 1 for group in group_duplicates(digests)
-        ),
-        corrections=effect,
+        split_rule=draft.split_rule,
+        target_reason=draft.target_reason,
+        corrections=draft.corrections,
     )
 
 
-def _store(
-    listing: Listing,
-    drawn: Sequence[Split],
-    preparation: Preparation,
-    folder: Path,
-    progress: Progress,
-) -> tuple[list[int], list[Decoded], int | None, int | None]:
-    """Store the pixels; returns places, how each was decoded, the size and the bit depth."""
-    size_px, resize = preparation.size_px, preparation.resize
-    if listing.pixels is not None:
-        return (
-            list(range(len(drawn))),
-            store_pixels(listing.pixels, folder, size_px, resize),
-            size_px,
-            None,
+def _take_targets(arrays: Arrays, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
+    names = arrays.target_names
+    kind = kind_of(arrays.targets)
+    reason = f"{kind.describe(names)}, from {arrays.label_reason}"
+    if preparation.task not in (None, kind.name):
+        raise DataError(
+            f"The task is {preparation.task}, but the targets are {reason}. Leave out --task (in"
+            " Python, task)."
         )
-    order = order_by_split(drawn)
-    images = [listing.images[place] for place in order]
-    found, size_px, bit_depth = decode_images(
-        images, folder, size_px, resize, progress, preparation.bit_depth
-    )
-    return order, found, size_px, bit_depth
+    return arrays.targets, names, reason
 
 
-def _find_groups(
-    listing: Listing,
-    names: Sequence[str],
+def _check_drawn(decoded: pl.DataFrame, frame: pl.DataFrame, problems: Sequence[Problem]) -> None:
+    """Raise ``DataError`` if no image is left of a split that lamina drew."""
+    drawn = decoded.filter(pl.col("own_split").is_null() | (pl.col("own_split") == "train"))
+    for split in ("val", "test"):
+        count = drawn.filter(split=split).height
+        if count and frame.filter(split=split).is_empty():
+            first = f"; the first is {problems[0].path} ({problems[0].reason})" if problems else ""
+            raise DataError(
+                f"lamina drew {plural(count, 'image', 'images')} as {split}, and all of them were"
+                f" left out{first}. Repair or add images, or change the split with --{split} or"
+                f" --split-seed (in Python, {split}_fraction or split_seed)."
+            )
+
+
+def _add_groups(
+    frame: pl.DataFrame,
     targets: Targets,
     target_names: Sequence[str],
     preparation: Preparation,
-) -> tuple[str, ...]:
-    rule = preparation.group_from
-    groups = tuple(map(str, listing.groups) if rule is None else find_groups(names, rule))
-    if groups and not {"val", "test"} & {*listing.splits} and preparation.test_fraction != 0:
-        check_divisible(targets, target_names, groups)
-    return groups
+) -> pl.DataFrame:
+    if preparation.group_from is not None:
+        groups = find_groups(frame["name"].to_list(), preparation.group_from)
+        frame = frame.with_columns(group=pl.Series(groups, dtype=pl.String))
+    has_own = frame["split"].is_in(["val", "test"]).any()
+    if frame["group"].null_count() == 0 and not has_own and preparation.test_fraction != 0:
+        check_divisible(targets, target_names, frame["group"].to_list())
+    return frame
 
 
-def _digest(
-    head: str, images: Iterable[tuple[str, str, str, np.ndarray]], tail: Sequence[str]
-) -> str:
+def _draw_splits(
+    frame: pl.DataFrame, targets: Targets, preparation: Preparation
+) -> tuple[pl.DataFrame, str]:
+    """The frame with a split for each image and its split in the source, and the rule."""
+    has_groups = frame["group"].null_count() == 0
+    splits, rule = draw_splits(
+        frame["name"].to_list(),
+        kind_of(targets).strata(targets),
+        frame["split"].to_list(),
+        preparation,
+        frame["group"].to_list() if has_groups else (),
+    )
+    drawn = pl.Series(splits, dtype=pl.Enum(SPLITS))
+    return frame.with_columns(own_split="split", split=drawn), rule
+
+
+def _decode(
+    draft: Draft, preparation: Preparation, folder: Path, progress: Progress
+) -> tuple[pl.DataFrame, int | None, int | None]:
+    """Store the pixels; returns the frame in their order with ``DECODED``, size and bit depth."""
+    size_px = preparation.size_px
+    resize = preparation.resize
+    frame = draft.frame.filter(pl.col("reason").is_null())
+    bit_depth = None
+    if draft.pixels is not None:
+        decoded = store_pixels(draft.pixels, folder, size_px, resize)
+    else:
+        frame = frame.sort("split", maintain_order=True)
+        images = list_encoded(frame)
+        decoded, size_px, bit_depth = decode_images(
+            images, folder, size_px, resize, progress, preparation.bit_depth
+        )
+    return frame.drop("reason").hstack(decoded), size_px, bit_depth
+
+
+def _digest(head: str, frame: pl.DataFrame, targets: Targets, whole: str) -> str:
     """A digest of what training sees, not of the options, so that new options do not change it."""
-    digest = hashlib.blake2b(head.encode(*ENCODING), digest_size=16)
-    for split, name, content, target in images:
-        digest.update(f"\n{split}\0{name}\0{content}\0".encode(*ENCODING))
+    digest = hashlib.blake2b(head.encode(), digest_size=16)
+    rows = frame["split", "name", "content"].rows()
+    for (split, name, content), target in zip(rows, targets, strict=True):
+        digest.update(f"\n{split}\0{name}\0{content}\0".encode())
         digest.update(target.tobytes())
-    digest.update("\n".join(tail).encode(*ENCODING))
+    groups = frame["group"].drop_nulls().to_list()
+    digest.update("\n".join([whole, *groups]).encode())
     return digest.hexdigest()

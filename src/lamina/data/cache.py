@@ -3,6 +3,7 @@
 <cache>/<name>-<key>/pixels.npy    uint8 (N, H, W, C), the splits one after another
                      targets.npy
                      sizes.npy     int32 (N, 2), stored height and width of each image
+                     digests.npy   uint8 (N, 16), a digest of the pixels of each image
                      dataset.json  the other fields of the data set, and the state of its source
                      source.txt    the name or path of the data set
                      digest.json   a digest of these files and of samples of the pixels;
@@ -36,7 +37,6 @@ from filelock import FileLock, Timeout
 from jaxtyping import UInt8
 
 from lamina.data.corrections import Effect
-from lamina.data.duplicates import Leak
 from lamina.data.images import Dataset, Images, Problem
 from lamina.data.splits import SPLITS
 from lamina.errors import DataError, LaminaWarning
@@ -251,27 +251,13 @@ def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
 
 
 def split_images(
-    pixels: UInt8[np.ndarray, "n h w c"],
-    targets: np.ndarray,
-    target_names: tuple[str, ...],
-    names: tuple[str, ...],
-    sizes_px: np.ndarray,
-    counts: Sequence[int],
-    groups: tuple[str, ...] = (),
+    whole: Images, counts: Sequence[int]
 ) -> tuple[Images, Images | None, Images | None]:
-    """Split arrays that hold ``train`` (may be empty), ``val`` and ``test`` one after another."""
+    """Split images that hold ``train`` (may be empty), ``val`` and ``test`` one after another."""
     starts = list(accumulate(counts, initial=0))
     train, val, test = (
-        Images(
-            pixels[rows],
-            targets[rows],
-            target_names,
-            names[rows],
-            split,
-            sizes_px[rows],
-            groups[rows],
-        )
-        for split, rows in zip(SPLITS, map(slice, starts, starts[1:]), strict=True)
+        whole.view(slice(start, start + count), split)
+        for split, start, count in zip(SPLITS, starts, counts, strict=False)
     )
     return train, val if len(val) else None, test if len(test) else None
 
@@ -289,17 +275,19 @@ def _read(folder: Path, state: str) -> Dataset | None:
     stored: dict[str, Any] = json.loads((folder / "dataset.json").read_text("utf-8"))
     if stored.pop("format") != FORMAT or stored.pop("state") != state:
         return None
-    train, val, test = split_images(
-        map_pixels(folder / "pixels.npy"),
-        np.load(folder / "targets.npy", mmap_mode="c"),
-        tuple(stored.pop("target_names")),
-        tuple(stored.pop("names")),
-        np.load(folder / "sizes.npy", mmap_mode="c"),
-        stored.pop("counts"),
-        tuple(stored.pop("groups", ())),
+    whole = Images(
+        pixels=map_pixels(folder / "pixels.npy"),
+        targets=np.load(folder / "targets.npy", mmap_mode="c"),
+        target_names=tuple(stored.pop("target_names")),
+        names=tuple(stored.pop("names")),
+        split="train",
+        original_sizes_px=np.load(folder / "sizes.npy", mmap_mode="c"),
+        groups=tuple(stored.pop("groups")),
+        # not mapped, because the check for leaks reads all of them
+        digests=np.load(folder / "digests.npy"),
     )
+    train, val, test = split_images(whole, stored.pop("counts"))
     stored["problems"] = tuple(Problem(**problem) for problem in stored["problems"])
-    stored["leaks"] = tuple(Leak(**leak) for leak in stored["leaks"])
     stored["corrections"] = Effect(**stored["corrections"])
     with suppress(OSError):  # a cache that cannot be written
         os.utime(folder / "digest.json")
@@ -325,6 +313,7 @@ def _write(folder: Path, dataset: Dataset, state: str) -> None:
     splits = list(dataset.splits.values())
     np.save(folder / "targets.npy", np.concatenate([images.targets for images in splits]))
     np.save(folder / "sizes.npy", np.concatenate([images.original_sizes_px for images in splits]))
+    np.save(folder / "digests.npy", np.concatenate([images.pixel_digests for images in splits]))
     stored = {
         "format": FORMAT,
         "state": state,
@@ -348,7 +337,7 @@ def _write(folder: Path, dataset: Dataset, state: str) -> None:
 def _digest_some(folder: Path) -> str:
     """Digest the small files and samples of the pixels, to detect blocks that are not written."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("dataset.json", "targets.npy", "sizes.npy"):
+    for name in ("dataset.json", "targets.npy", "sizes.npy", "digests.npy"):
         digest.update((folder / name).read_bytes())
     with (folder / "pixels.npy").open("rb") as file:
         size_bytes = file.seek(0, os.SEEK_END)

@@ -58,14 +58,17 @@ def correct(
 
     Raises ``DataError`` for unknown labels, contradictions, and tables of other images.
     """
-    corrected, are_kept = np.array(targets), np.ones(len(names), np.bool_)
+    corrected = np.array(targets)
+    are_kept = np.ones(len(names), np.bool_)
     if not tables:
         return corrected, are_kept, UNCORRECTED
     rows_of: defaultdict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(names):
-        rows_of[name.encode("utf-8", "backslashreplace").decode()].append(row)
-    labels, flat = _list_labels(targets, target_names), corrected.reshape(len(names), -1)  # a view
-    unchanged, not_found = 0, list[str]()
+        rows_of[name].append(row)
+    labels = _list_labels(targets, target_names)
+    flat = corrected.reshape(len(names), -1)  # a view
+    unchanged = 0
+    not_found: list[str] = []
     for file, rows in tables:
         wanted = _find_wanted(file, rows, labels)
         missing = describe_unknown([image for image in wanted if image not in rows_of], rows_of)
@@ -76,11 +79,13 @@ def correct(
             )
         not_found += missing
         for image in wanted.keys() & rows_of.keys():
-            rows_, places = rows_of[image], wanted[image].values()
-            are_kept[rows_] &= None not in places
+            same = rows_of[image]
+            places = wanted[image].values()
+            if None in places:
+                are_kept[same] = False
             for column, value in filter(None, places):
-                unchanged += bool((flat[rows_, column] == value).all())
-                flat[rows_, column] = value
+                unchanged += bool((flat[same, column] == value).all())
+                flat[same, column] = value
     if not are_kept.any():
         raise DataError(
             f"All {len(names):,} images are excluded. Remove {EXCLUDE} from some rows of the table."
@@ -99,7 +104,8 @@ def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
     So a run does not depend on the files, and columns and rows that change nothing make no other
     data set.
     """
-    tables, rule = read_corrections(preparation), preparation.group_from
+    tables = read_corrections(preparation)
+    rule = preparation.group_from
     contained = replace(
         preparation,
         labels_from=tuple(format_rows([("image", "correct"), *rows]) for _, rows in tables),

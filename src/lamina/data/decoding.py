@@ -64,11 +64,10 @@ Values: TypeAlias = Integer[np.ndarray, "h w"] | Integer[np.ndarray, "h w c"]
 
 
 class EncodedImage(NamedTuple):
-    """An encoded image: a file, or its span at an offset; ``member`` is the column of a table."""
+    """An encoded image: a file, or its span at an offset; size 0 if unknown."""
 
     name: str
     file: str = ""
-    member: str = ""
     size_bytes: int = 0
     offset_bytes: int | None = None
 

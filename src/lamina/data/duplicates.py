@@ -1,61 +1,120 @@
-"""Find images with identical pixels, within and across splits."""
+"""Find images with identical pixels, within and across splits: queries on the column ``digest``."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import polars as pl
 from jaxtyping import UInt8
 
-from lamina.data.splits import Split, find_leaks
-from lamina.errors import name_some, plural
+from lamina.data.digests import DIGEST_BYTES
+from lamina.data.splits import LEAKS, Split
 
-LEAKS_NAMED = 3
-
-
-def digest_rows(pixels: UInt8[np.ndarray, "n h w c"]) -> list[str]:
-    """A digest of each image's pixels; identical images of one array have equal digests."""
-    # Makes no copy of contiguous rows, as in a split.
-    rows = np.ascontiguousarray(pixels).reshape(len(pixels), prod(pixels.shape[1:]))
-    return [hashlib.blake2b(row.data, digest_size=16).hexdigest() for row in rows]
+# Uniting copies leaves each split at least its size divided by this, and at most times this.
+MOST_CHANGE = 2
 
 
-def group_duplicates(digests: Sequence[str]) -> list[tuple[int, ...]]:
-    """Groups of two or more indices with equal digests, ordered by their first index."""
-    places: dict[str, list[int]] = {}
-    for place, digest in enumerate(digests):
-        places.setdefault(digest, []).append(place)
-    return [tuple(group) for group in places.values() if len(group) > 1]
+def frame_images(
+    split: Split,
+    names: Sequence[str],
+    groups: Sequence[str],
+    digests: UInt8[np.ndarray, "n 16"],
+) -> pl.DataFrame:
+    """A row for each image of a split; ``group`` is null if images are not grouped."""
+    columns = {
+        "name": pl.Series(names, dtype=pl.String),
+        "group": pl.Series(groups or [None] * len(names), dtype=pl.String),
+        "digest": frame_digests(digests),
+    }
+    return pl.DataFrame(columns).select(pl.lit(split).alias("split"), pl.all())
 
 
-@dataclass(frozen=True)
-class Leak:
-    """An image with identical pixels in an earlier split, which inflates the score."""
-
-    name: str
-    split: Split
-    twin: str
-    twin_split: Split
+def frame_digests(digests: UInt8[np.ndarray, "n 16"]) -> pl.Series:
+    """Digests as a column of bytes."""
+    rows = np.ascontiguousarray(digests).view(f"V{DIGEST_BYTES}").ravel()
+    return pl.Series("digest", rows.tolist(), dtype=pl.Binary)
 
 
-def list_leaks(
-    splits: Sequence[Split], names: Sequence[str], digests: Sequence[str]
-) -> tuple[Leak, ...]:
-    return tuple(
-        Leak(names[place], split, names[twin], earlier)
-        for split, earlier, twins in find_leaks(splits, group_duplicates(digests))
-        for place, twin in twins.items()
-    )
+def find_copies(frame: pl.DataFrame) -> pl.DataFrame:
+    """The images that are identical to others: their ``place``, and that of the ``first``."""
+    digest = pl.col("digest")
+    numbered = frame.with_row_index("place")
+    copies = numbered.filter(digest.is_duplicated() & digest.is_not_null())
+    return copies.with_columns(first=pl.col("place").first().over("digest"))
 
 
-def describe_leaks(leaks: Sequence[Leak]) -> str:
-    named = [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks]
-    count = plural(len(leaks), "image is", "images are")
-    shown = name_some(named, LEAKS_NAMED)
-    return (
-        f"{count} in two splits (identical pixels), which inflates the score: {shown}. "
-        "Keep each image in one split only."
-    )
+def group_duplicates(keys: pl.Series) -> list[tuple[int, ...]]:
+    """Groups of two or more places with equal keys, ordered by their first place."""
+    copies = find_copies(pl.DataFrame({"digest": keys}))
+    groups = copies.group_by("first", maintain_order=True).agg("place")
+    return [tuple(places) for places in groups["place"].to_list()]
+
+
+def find_leaks(frame: pl.DataFrame) -> pl.DataFrame:
+    """The images that an earlier split has too: ``place``, ``split``, ``twin``, ``twin_split``.
+
+    Held-out splits come in the order of ``LEAKS``.
+    """
+    copies = find_copies(frame.select("split", "digest"))
+    leaks = []
+    for split, earlier in LEAKS:
+        twins = copies.filter(pl.col("split") == earlier).unique("digest", keep="first")
+        twins = twins.select("digest", twin="place", twin_split="split")
+        held = copies.filter(pl.col("split") == split)
+        leaks.append(held.join(twins, on="digest", maintain_order="left"))
+    return pl.concat(leaks).select("place", "split", "twin", "twin_split")
+
+
+def unite_copies(frame: pl.DataFrame) -> pl.DataFrame:
+    """Move identical images with their groups to the split of the first, if lamina drew it.
+
+    ``own_split`` is the split in the source, which stays. Copies whose union would make a split
+    much larger or smaller stay where they are, so that they are leaks: a black image in each group
+    must not unite all groups.
+    """
+    source_split = pl.col("own_split")
+    is_movable = source_split.is_null() | (source_split == "train")
+    place = pl.col("place")
+    member = place
+    if frame["group"].null_count() == 0:
+        member = place.filter(is_movable).first().over("group")
+    numbered = frame.with_row_index("place")
+    numbered = numbered.with_columns(member=pl.when(is_movable).then(member))
+    moved = _unite_members(numbered.filter(is_movable))
+    split = pl.col("split").cast(pl.String)
+    split = pl.col("member").replace_strict(moved, default=split, return_dtype=pl.String)
+    return frame.with_columns(numbered.select(split=split.cast(frame["split"].dtype)))
+
+
+def _unite_members(movable: pl.DataFrame) -> Mapping[int, str]:
+    """The split of each member (an image, or a group by its first image) that has copies."""
+    members = movable.group_by("member").agg(pl.len(), pl.col("split").first().cast(pl.String))
+    copies = movable.filter(pl.col("digest").is_duplicated())
+    chains = copies.group_by("digest", maintain_order=True).agg("member")["member"].to_list()
+    linked = {member for chain in chains for member in chain}
+    used = members.filter(pl.col("member").is_in(list(linked)))
+    sizes = dict(used.select("member", "len").rows())
+    splits = dict(used.select("member", "split").rows())
+    drawn = Counter(dict(members.group_by("split").agg(pl.col("len").sum()).rows()))
+    counts = Counter(drawn)
+    firsts = {member: member for member in linked}
+
+    def find_first(member: int) -> int:
+        while firsts[member] != member:
+            firsts[member] = firsts[firsts[member]]
+            member = firsts[member]
+        return member
+
+    for chain in chains:
+        first, *others = sorted({find_first(member) for member in chain})
+        after = Counter(counts)
+        for other in others:
+            after[splits[other]] -= sizes[other]
+            after[splits[first]] += sizes[other]
+        if all(n <= after[split] * MOST_CHANGE <= n * MOST_CHANGE**2 for split, n in drawn.items()):
+            counts = after
+            sizes[first] += sum(sizes[other] for other in others)
+            firsts |= dict.fromkeys(others, first)
+    return {member: splits[find_first(member)] for member in linked}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Bool
 
 from lamina.data.arrays import has_only_0_and_1
 from lamina.data.images import DARK, EMPTY_FOLDER, OTHER_FILE, Dataset, Images, Problem, list_gaps
-from lamina.data.splits import LEAKS, SPLITS, Split, find_leaks
+from lamina.data.splits import LEAKS, SPLITS, Split
 from lamina.errors import name_some, plural
-from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Severity = Literal["error", "warning", "note"]
 
@@ -53,37 +56,31 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """Measurements of the images of all splits in order; duplicates are groups of indices."""
+    """A data set, its frame with the columns ``blank``, ``gray``, ``enlarged`` and ``oblong``.
+
+    ``copies``, ``leaks`` and ``duplicates`` are the identical images that are not blank: blank
+    images of one color are identical too; they are reported once.
+    """
 
     dataset: Dataset
-    duplicates: list[tuple[int, ...]]
-    blank: Bool[np.ndarray, " n"]
-    gray: Bool[np.ndarray, " n"]
-    enlarged: Bool[np.ndarray, " n"]
-    oblong: Bool[np.ndarray, " n"]
+    frame: pl.DataFrame
+    copies: pl.DataFrame
+    leaks: pl.DataFrame
+    duplicates: Sequence[tuple[int, ...]]
 
     @cached_property
-    def _rows(self) -> list[tuple[Images, int]]:
-        return [
-            (images, row) for images in self.dataset.splits.values() for row in range(len(images))
-        ]
-
-    @cached_property
-    def splits(self) -> list[Split]:
-        return [images.split for images, _ in self._rows]
+    def targets(self) -> Targets:
+        return np.concatenate([images.targets for images in self.dataset.splits.values()])
 
     def have_same_target(self, place: int, other: int) -> bool:
-        (images, row), (others, other_row) = self._rows[place], self._rows[other]
-        return bool((images.targets[row] == others.targets[other_row]).all())
+        return bool((self.targets[place] == self.targets[other]).all())
 
-    def sight(self, places: Iterable[int]) -> tuple[Sighting, ...]:
+    def sight(self, places: Sequence[int]) -> tuple[Sighting, ...]:
+        train = self.dataset.train
+        rows = self.frame["split", "name"][list(places)].rows()
         return tuple(
-            Sighting(
-                images.split,
-                images.names[row],
-                images.kind.format(images.targets[row], images.target_names),
-            )
-            for images, row in (self._rows[place] for place in places)
+            Sighting(split, name, train.kind.format(self.targets[place], train.target_names))
+            for place, (split, name) in zip(places, rows, strict=True)
         )
 
 
@@ -91,7 +88,7 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
     """All findings: errors, then warnings, then notes; the most important first within each."""
     blank = "blank (nearly uniform color). Check or remove blank images."
     gray = "gray, while the others have color. Check that being gray does not reveal the target."
-    has_color = not (facts.gray | facts.blank).all()
+    has_color = not (facts.frame["gray"] | facts.frame["blank"]).all()
     train = facts.dataset.train
     found = [
         *_find_leaks(facts),
@@ -101,14 +98,14 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
         *find_gaps(facts.dataset),
         *find_dark(train),
         *_find_unreadable(facts.dataset),
-        *_find_copies(facts),
-        _find_marked(facts, facts.blank, "blank", "warning", blank),
+        *_find_duplicates(facts),
+        _find_marked(facts, "blank", "warning", blank),
         *_find_constant(train),
         *_find_coarse(train),
         _find_tiny(train),
         *_find_imbalance(train),
         *_find_misfits(facts),
-        _find_marked(facts, facts.gray & has_color, "gray", "note", gray),
+        *([_find_marked(facts, "gray", "note", gray)] if has_color else []),
     ]
     present = [finding for finding in found if finding.count]
     return tuple(sorted(present, key=lambda finding: get_args(Severity).index(finding.severity)))
@@ -120,10 +117,9 @@ def imbalance(images: Images) -> float | None:
     return max(counts) / min(counts) if counts else None
 
 
-def _find_marked(
-    facts: Facts, marked: Bool[np.ndarray, " n"], kind: str, severity: Severity, what: str
-) -> Finding:
-    places = np.flatnonzero(marked).tolist()
+def _find_marked(facts: Facts, kind: str, severity: Severity, what: str) -> Finding:
+    """A finding about the images that have a mark in the column of this name."""
+    places = facts.frame[kind].arg_true().to_list()
     message = f"{plural(len(places), 'image is', 'images are')} {what}"
     return Finding(kind, severity, message, len(places), facts.sight(places))
 
@@ -133,14 +129,16 @@ def _find_twins(
 ) -> Finding:
     """A finding about the keys of ``twins``, images that are identical to the value's image."""
     message = f"{plural(len(twins), 'image is', 'images are')} {what}"
-    return Finding(
-        kind, severity, message, len(twins), facts.sight(twins), facts.sight(twins.values())
-    )
+    images = facts.sight(list(twins))
+    firsts = facts.sight(list(twins.values()))
+    return Finding(kind, severity, message, len(twins), images, firsts)
 
 
 def _find_leaks(facts: Facts) -> list[Finding]:
     found = []
-    for split, earlier, twins in find_leaks(facts.splits, facts.duplicates):
+    for split, earlier in LEAKS:
+        pair = facts.leaks.filter(split=split, twin_split=earlier)
+        twins = dict(pair["place", "twin"].rows())
         what = (
             f"in both {split} and {earlier} (identical pixels), which inflates the score on"
             f" {split}. Keep each image in one split only."
@@ -155,7 +153,8 @@ def find_group_leaks(dataset: Dataset) -> list[Finding]:
     found = []
     for split, earlier in LEAKS:
         if both := of_split.get(split, set()) & of_split.get(earlier, set()):
-            images, which = dataset.splits[split], name_some(sorted(both))
+            images = dataset.splits[split]
+            which = name_some(sorted(both))
             count = sum(group in both for group in images.groups)
             message = (
                 f"{plural(len(both), 'group is', 'groups are')} in both {split} and {earlier}:"
@@ -230,14 +229,18 @@ def _find_unreadable(dataset: Dataset) -> list[Finding]:
     return found
 
 
-def _find_copies(facts: Facts) -> list[Finding]:
+def _find_duplicates(facts: Facts) -> list[Finding]:
     found = []
     for split in SPLITS:
-        twins: dict[int, int] = {}
-        for group in facts.duplicates:
-            first, *others = [place for place in group if facts.splits[place] == split] or [-1]
-            # With different targets, they are conflicts.
-            twins |= {place: first for place in others if facts.have_same_target(place, first)}
+        part = facts.copies.filter(split=split)
+        firsts = part.unique("digest", keep="first").select("digest", "place")
+        pairs = part.join(firsts, on="digest", maintain_order="left")["place", "place_right"].rows()
+        # With different targets, they are conflicts.
+        twins = {
+            place: twin
+            for place, twin in pairs
+            if place != twin and facts.have_same_target(place, twin)
+        }
         what = (
             f"pixel-identical to another image in {split}, which then counts more than once. Keep"
             " one of each."
@@ -339,6 +342,6 @@ def _find_misfits(facts: Facts) -> list[Finding]:
         " faster."
     )
     return [
-        _find_marked(facts, facts.oblong, "oblong", "note", long),
-        _find_marked(facts, facts.enlarged, "enlarged", "note", small),
+        _find_marked(facts, "oblong", "note", long),
+        _find_marked(facts, "enlarged", "note", small),
     ]

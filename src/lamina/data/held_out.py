@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from lamina.data.duplicates import digest_rows
 from lamina.data.groups import check_divisible
 from lamina.data.images import Dataset, Images
 from lamina.data.splits import deal
@@ -46,13 +45,13 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
         )
     )
     held = np.flatnonzero(parts == fold - 1)
-    kept, left_out = np.flatnonzero(parts != fold - 1), 0
+    kept = np.flatnonzero(parts != fold - 1)
+    left_out = 0
     if fold:
-        digests = digest_rows(pool.pixels)
-        seen = {digests[row] for row in held.tolist()}
-        others = len(kept)
-        kept = np.array([row for row in kept.tolist() if digests[row] not in seen], np.int64)
-        left_out = others - len(kept)
+        digests = pool.frame["digest"]
+        is_copy = digests[kept].is_in(digests[held].implode()).to_numpy()
+        kept = kept[~is_copy]
+        left_out = int(is_copy.sum())
     rule = (
         f"fold {fold} of {folds} held out as test" if fold else "trains on train and val together"
     )
@@ -62,11 +61,6 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
     digest = hashlib.blake2b(
         f"{dataset.fingerprint} {fold} {kept.tolist()}".encode(), digest_size=16
     )
-    leaks = [
-        replace(leak, twin_split="train")
-        for leak in dataset.leaks
-        if leak.split == "test" and not fold
-    ]
     return replace(
         dataset,
         fingerprint=digest.hexdigest(),
@@ -74,7 +68,6 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
         val=None,
         test=replace(pool.take(held), split="test") if fold else dataset.test,
         split_rule=f"{rule}; {dataset.split_rule}",
-        leaks=tuple(leaks),
         preparation=replace(dataset.preparation, fold=f"{fold}/{folds}"),
     )
 
@@ -100,10 +93,10 @@ def advise_folds(dataset: Dataset) -> str:
 
 def _join(dataset: Dataset) -> Images:
     """``train`` and ``val`` as one; names that are in both get the name of their split."""
-    train, val = dataset.train, dataset.val
+    train = dataset.train
+    val = dataset.val
     if val is None:
         return train
-    one, other = train.original_sizes_px, val.original_sizes_px
     names = (*train.names, *val.names)
     if len(set(names)) < len(names):
         names = tuple(f"{images.split}/{name}" for images in (train, val) for name in images.names)
@@ -112,6 +105,11 @@ def _join(dataset: Dataset) -> Images:
         pixels=np.concatenate([train.pixels, val.pixels]),
         targets=np.concatenate([train.targets, val.targets]),
         names=names,
-        original_sizes_px=None if one is None or other is None else np.concatenate([one, other]),
+        original_sizes_px=_concatenate(train.original_sizes_px, val.original_sizes_px),
         groups=(*train.groups, *val.groups),
+        digests=_concatenate(train.digests, val.digests),
     )
+
+
+def _concatenate(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    return None if first is None or second is None else np.concatenate([first, second])

@@ -34,7 +34,7 @@ from lamina.data.formats import SUFFIXES
 from lamina.data.images import Dataset, Images, Problem
 from lamina.data.sources.archive import UNPACKED, is_archive, unpack
 from lamina.data.sources.class_folders import check_image, is_hidden, read_head, scan_folder
-from lamina.data.sources.table import is_table, list_table
+from lamina.data.sources.table import is_table
 from lamina.errors import DataError, describe_type
 
 ImageLike: TypeAlias = str | Path | EncodedImage | bytes | Image.Image | np.ndarray | Tensor
@@ -280,6 +280,8 @@ def _search_file(path: Path, stack: ExitStack) -> _Search:
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="lamina-")))
     left_out: list[Problem] = []
     if is_table(path):
+        from lamina.data.sources.rows import list_table  # slow to import
+
         scan = list_table(path, folder)
     else:
         left_out = unpack(path, folder / UNPACKED, lambda *_: None)

@@ -7,21 +7,25 @@ import reprlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
 from lamina.data.arrays import has_only_0_and_1, to_array, to_pixels, to_targets
 from lamina.data.corrections import UNCORRECTED, Effect
-from lamina.data.duplicates import Leak, describe_leaks, digest_rows, list_leaks
+from lamina.data.digests import digest_rows, may_have_copies
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.splits import SPLITS, Split
 from lamina.data.thumbnails import encode_png, make_tile
-from lamina.errors import DataError, LaminaWarning, check_type, name_some
+from lamina.errors import DataError, LaminaWarning, check_type, name_some, plural
 from lamina.markup import MOST_ROWS, card, image, join, table
 from lamina.targets import REGRESSION, Kind, KindName, Targets, kind_of
 from lamina.text import escape, shorten
+
+if TYPE_CHECKING:  # slow to import, and cached data need it only if images are identical
+    import polars as pl
 
 Progress = Callable[[int, int], None]
 
@@ -33,6 +37,7 @@ EMPTY_FOLDER = "a folder without images"  # a problem's reason, perhaps of a cla
 OTHER_FILE = (  # a problem's reason, which needs no repair: notes, tables, labels …
     "not an image file"
 )
+LEAKS_NAMED = 3
 HTML_SAMPLES, HTML_PX = 6, 48  # images per class in a notebook, and their side
 
 
@@ -42,6 +47,26 @@ class Problem:
 
     path: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Leak:
+    """An image with identical pixels in an earlier split, which inflates the score."""
+
+    name: str
+    split: Split
+    twin: str
+    twin_split: Split
+
+
+def describe_leaks(leaks: Sequence[Leak]) -> str:
+    named = [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks]
+    count = plural(len(leaks), "image is", "images are")
+    shown = name_some(named, LEAKS_NAMED)
+    return (
+        f"{count} in two splits (identical pixels), which inflates the score: {shown}. "
+        "Keep each image in one split only."
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,6 +86,7 @@ class Images:
         split: ``train``, ``val`` or ``test``.
         original_sizes_px: int32 (N, 2), height and width before resizing; ``None`` if unknown.
         groups: the group of each image, such as its patient; empty if images are not grouped.
+        digests: uint8 (N, 16), a digest of each image's pixels; ``None`` if not computed yet.
 
     Raises:
         DataError: the parts do not match each other.
@@ -77,6 +103,7 @@ class Images:
     split: Split
     original_sizes_px: Int32[np.ndarray, "n 2"] | None = None
     groups: tuple[str, ...] = ()
+    digests: UInt8[np.ndarray, "n 16"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("pixels", "targets"):
@@ -208,14 +235,30 @@ class Images:
             tuple(each[row] for row in rows) if each else () for each in (self.names, self.groups)
         )
         sizes = None if self.original_sizes_px is None else self.original_sizes_px[rows]
-        pixels, targets = self.pixels[rows], self.targets[rows]
+        digests = None if self.digests is None else self.digests[rows]
         return replace(
             self,
-            pixels=pixels,
-            targets=targets,
+            pixels=self.pixels[rows],
+            targets=self.targets[rows],
             names=names,
             original_sizes_px=sizes,
             groups=groups,
+            digests=digests,
+        )
+
+    def view(self, rows: slice, split: Split) -> Images:
+        """Return a slice of the images without copying their arrays, as another split."""
+        sizes = self.original_sizes_px
+        digests = self.digests
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            targets=self.targets[rows],
+            names=self.names[rows],
+            split=split,
+            original_sizes_px=None if sizes is None else sizes[rows],
+            groups=self.groups[rows],
+            digests=None if digests is None else digests[rows],
         )
 
     def take_evenly(self, count: int) -> Images:
@@ -231,6 +274,18 @@ class Images:
     def kind(self) -> Kind:
         """The kind of target, such as ``single-label``."""
         return kind_of(self.targets)
+
+    @cached_property
+    def pixel_digests(self) -> UInt8[np.ndarray, "n 16"]:
+        """A digest of each image's pixels, uint8 (N, 16)."""
+        return digest_rows(self.pixels) if self.digests is None else self.digests
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """A row for each image, with the columns ``split``, ``name``, ``group`` and ``digest``."""
+        from lamina.data.duplicates import frame_images
+
+        return frame_images(self.split, self.names, self.groups, self.pixel_digests)
 
     def target_counts(self) -> dict[str, int]:
         """The number of images by class, by label, or by no and yes; empty for regression."""
@@ -280,9 +335,6 @@ class Dataset:
             are no such images.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
-        leaks: the images that are in two splits.
-        conflicts: the number of groups of identical images with different targets, counted when
-            images are decoded; 0 for arrays in memory.
         corrections: the effect of ``Preparation.labels_from``.
         source: the name or absolute path for ``load_data``; empty for arrays in memory.
         preparation: the options that it was loaded with.
@@ -303,8 +355,6 @@ class Dataset:
     bit_depth: int | None = None
     split_rule: str = "from the source"
     target_reason: str = "from the source"
-    leaks: tuple[Leak, ...] = ()
-    conflicts: int = 0
     corrections: Effect = UNCORRECTED
     source: str = ""
     preparation: Preparation = Preparation()
@@ -374,9 +424,8 @@ class Dataset:
         dataset = cls("arrays", digest.hexdigest(), replace(train, split="train"), val, test)
         for _, _, message in list_gaps(dataset):
             warnings.warn(message, LaminaWarning, stacklevel=2)
-        if len(dataset.splits) > 1 and (leaks := _find_own_leaks(dataset.splits)):
-            warnings.warn(describe_leaks(leaks), LaminaWarning, stacklevel=2)
-            return replace(dataset, leaks=leaks)
+        if dataset.leaks:
+            warnings.warn(describe_leaks(dataset.leaks), LaminaWarning, stacklevel=2)
         return dataset
 
     @property
@@ -384,6 +433,40 @@ class Dataset:
         """The non-empty splits by name, in the order train, val, test."""
         pairs = zip(SPLITS, (self.train, self.val, self.test), strict=True)
         return {split: images for split, images in pairs if images is not None and len(images)}
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """A row for each image of all splits, with the columns of :attr:`Images.frame`."""
+        import polars as pl
+
+        return pl.concat([images.frame for images in self.splits.values()])
+
+    @cached_property
+    def leaks(self) -> tuple[Leak, ...]:
+        """The images that are in two splits."""
+        if len(self.splits) < 2 or not self._may_have_copies():
+            return ()
+        from lamina.data.duplicates import find_leaks
+
+        names = self.frame["name"]
+        return tuple(
+            Leak(names[place], split, names[twin], twin_split)
+            for place, split, twin, twin_split in find_leaks(self.frame).rows()
+        )
+
+    @cached_property
+    def conflicts(self) -> int:
+        """The number of groups of identical images with different targets."""
+        if not self._may_have_copies():
+            return 0
+        from lamina.data.duplicates import group_duplicates
+
+        targets = np.concatenate([images.targets for images in self.splits.values()])
+        groups = group_duplicates(self.frame["digest"])
+        return sum(len(np.unique(targets[list(places)], axis=0)) > 1 for places in groups)
+
+    def _may_have_copies(self) -> bool:
+        return may_have_copies([images.pixel_digests for images in self.splits.values()])
 
     def __repr__(self) -> str:
         counts = (
@@ -394,6 +477,14 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         return _show(f"Dataset({self.name}: {self.train._describe()})", self.splits)
+
+    def count_class(self, name: str) -> int:
+        """The number of images of a class or label in all splits."""
+        return sum(images.target_counts()[name] for images in self.splits.values())
+
+    def list_classes(self) -> list[str]:
+        """The classes or labels that images have."""
+        return [name for name in self.train.target_counts() if self.count_class(name)]
 
     def count_rows(self) -> list[tuple[str, ...]]:
         """The number of images in each split: first in total, then by class or label."""
@@ -416,14 +507,6 @@ def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
             message = f"{split} has no images of {name_some(missing)}, so {effect}. Add some."
             found.append((split, len(missing), message))
     return found
-
-
-def _find_own_leaks(splits: Mapping[Split, Images]) -> tuple[Leak, ...]:
-    digests = [digest for images in splits.values() for digest in digest_rows(images.pixels)]
-    names = [name for images in splits.values() for name in images.names]
-    return list_leaks(
-        [split for split, images in splits.items() for _ in images.names], names, digests
-    )
 
 
 def _count_rows(splits: Mapping[Split, Images]) -> list[tuple[str, ...]]:

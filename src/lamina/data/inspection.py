@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from jaxtyping import Bool, Float, UInt8
 
-from lamina.data.duplicates import digest_rows, group_duplicates
+from lamina.data.duplicates import find_copies, find_leaks, group_duplicates
 from lamina.data.findings import Facts, Finding, Sighting, find_faults
 from lamina.data.images import Dataset, Images, Progress
 from lamina.targets import REGRESSION
@@ -71,54 +72,63 @@ class Inspection:
 def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
     """Examine all images of a data set, in chunks, for problems that harm training or scores."""
     splits = list(dataset.splits.values())
-    means, squares, gray, digests = _read_pixels(splits, progress or (lambda *_: None))
+    means, squares, gray = _read_pixels(splits, progress or (lambda *_: None))
     blank = np.all(_standard_deviation(means, squares) < BLANK_STANDARD_DEVIATION, axis=1)
-    # Blank images of one color are identical too; they are reported once, as blank.
-    groups = [group for group in group_duplicates(digests) if not blank[group[0]]]
     scales = np.concatenate([_find_scales(images) for images in splits])
-    least, most = scales.min(axis=1), scales.max(axis=1)
+    least = scales.min(axis=1)
+    most = scales.max(axis=1)
+    # pad fits the whole image into the square; crop and stretch fill the square.
+    is_enlarged = least > 1 if dataset.resize == "pad" else most > 1
+    frame = dataset.frame.with_columns(
+        blank=pl.Series(blank),
+        gray=pl.Series(gray & ~blank),
+        enlarged=pl.Series(is_enlarged),
+        oblong=pl.Series(most > OBLONG_RATIO * least),
+    )
+    # Blank images have no digest here, because those of one color are identical.
+    frame = frame.with_columns(digest=pl.when(~pl.col("blank")).then("digest"))
     facts = Facts(
         dataset=dataset,
-        duplicates=groups,
-        blank=blank,
-        gray=gray & ~blank,
-        # pad fits the whole image into the square; crop and stretch fill the square.
-        enlarged=(least if dataset.resize == "pad" else most) > 1,
-        oblong=most > OBLONG_RATIO * least,
+        frame=frame,
+        copies=find_copies(frame),
+        leaks=find_leaks(frame),
+        duplicates=group_duplicates(frame["digest"]),
     )
-    mean, square = means.mean(axis=0), squares.mean(axis=0)
+    mean = means.mean(axis=0)
+    square = squares.mean(axis=0)
     spread = _standard_deviation(mean, square)
     return Inspection(
         sizes=_summarize_sizes(facts),
         channels=ChannelSummary(
-            tuple(mean.tolist()), tuple(spread.tolist()), int(facts.gray.sum())
+            tuple(mean.tolist()), tuple(spread.tolist()), int(frame["gray"].sum())
         ),
-        duplicates=tuple(map(facts.sight, groups)),
+        duplicates=tuple(map(facts.sight, facts.duplicates)),
         findings=find_faults(facts),
     )
 
 
 def _read_pixels(
     splits: Sequence[Images], progress: Progress
-) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"], list[str]]:
-    """For each image: mean and mean square of each channel, whether it is gray, and a digest."""
-    total, channels = sum(map(len, splits)), splits[0].shape[0]
+) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"]]:
+    """For each image: mean and mean square of each channel, and whether it is gray."""
+    total = sum(map(len, splits))
+    channels = splits[0].shape[0]
     means, squares, gray = (
         np.zeros((total, channels)),
         np.zeros((total, channels)),
         np.zeros(total, bool),
     )
-    digests: list[str] = []
+    done = 0
     for images in splits:
         step = max(1, CHUNK_VALUES // max(1, images.pixels[:1].size))
         for start in range(0, len(images), step):
             chunk = images.pixels[start : start + step]
-            rows = slice(len(digests), len(digests) + len(chunk))
+            rows = slice(done, done + len(chunk))
             means[rows], squares[rows] = _measure(chunk)
             gray[rows] = _find_gray(chunk, means[rows])
-            digests += digest_rows(chunk)
-            progress(len(digests), total)
-    return means, squares, gray, digests
+            done = rows.stop
+            progress(done, total)
+    return means, squares, gray
 
 
 def _measure(
@@ -186,6 +196,6 @@ def _summarize_sizes(facts: Facts) -> SizeSummary | None:
         largest_px=tuple(sizes.max(axis=0).tolist()),
         common=tuple(map(tuple, np.column_stack((each, counts))[order].tolist())),
         sizes=len(each),
-        enlarged=int(facts.enlarged.sum()),
-        oblong=int(facts.oblong.sum()),
+        enlarged=int(facts.frame["enlarged"].sum()),
+        oblong=int(facts.frame["oblong"].sum()),
     )

@@ -2,93 +2,80 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float32
 
-from lamina.data.images import Problem
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Listing
+from lamina.data.sources.listing import LABEL, Files, Labels
 from lamina.errors import DataError, plural
-from lamina.targets import KindName, Targets, find_kind
+from lamina.targets import KindName, Targets, find_kind, most_classes
 
 YES, NO = frozenset({"yes", "true", "y"}), frozenset({"no", "false", "n"})
-CLASSES_AT_MOST = 1000
 
 # targets, and the names of classes, labels or numbers
 _Read: TypeAlias = tuple[Targets, tuple[str, ...]]
 
 
-def read_targets(
-    listing: Listing, preparation: Preparation
-) -> tuple[Targets, tuple[str, ...], str]:
+def read_targets(labels: Labels, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
     """Return the targets of a source's images, their names, and a line on their kind and origin."""
-    labels = listing.labels
-    task = preparation.task or listing.kind or _find_task(labels, preparation)
+    task = preparation.task or labels.kind or _find_task(labels.columns, preparation)
+    names = tuple(labels.columns)
     match task:
         case "single-label":
-            targets, names = _read_classes(labels, listing.target_names)
+            targets, names = _read_classes(labels)
+        case "multi-label" if len(names) > 1:
+            columns = [_read_truths(name, labels) for name in names]
+            targets = np.stack(columns, axis=1)
         case "multi-label":
-            targets, names = _read_labels(listing, preparation.label_separator)
+            targets, names = _read_labels(labels, preparation.label_separator)
         case "binary":
-            names = tuple(labels)
-            truths = [
-                _read_truth(value, names[0], listing)
-                for value in _single(labels, "The yes/no target")
-            ]
-            targets = np.array(truths, np.bool_)
+            _find_only(labels, "The yes/no target")
+            targets = _read_truths(names[0], labels)
         case "regression":
-            columns = [
-                [_read_number(one, name, listing) for one in values]
-                for name, values in labels.items()
-            ]
-            targets, names = np.array(columns, np.float32).T.copy(), tuple(labels)
-    return targets, names, f"{find_kind(task).describe(names)}, from {listing.label_reason}"
+            targets = np.stack([_read_numbers(name, labels) for name in names], axis=1)
+    return targets, names, f"{find_kind(task).describe(names)}, from {labels.reason}"
 
 
-def leave_out_unlabeled(listing: Listing, preparation: Preparation) -> Listing:
+def leave_out_unlabeled(files: Files, preparation: Preparation) -> Files:
     """Leave out images with an empty cell, unless it means "no label" (lists and joined labels)."""
     is_joined = preparation.label_separator is not None or preparation.task == "multi-label"
-    is_alone = len(listing.labels) == 1
-    groups = enumerate(listing.groups)
-    reasons = {
-        place: f"no value in column {preparation.group_column!r}"
-        for place, group in groups
-        if group in (None, "")
-    }
-    for column, values in listing.labels.items():
-        gaps = [place for place, value in enumerate(values) if value is None or value == ""]
-        if not gaps or (is_joined and is_alone) or any(isinstance(value, list) for value in values):
+    columns = [name for name in files.frame.columns if name.startswith(LABEL)]
+    is_alone = len(columns) == 1
+    frame = files.frame
+    is_used = pl.col("reason").is_null()
+    for name in columns:
+        column = name.removeprefix(LABEL)
+        values = frame[name]
+        gaps = frame.filter(is_used, pl.col(name).is_null())["name"]
+        if gaps.is_empty() or (is_joined and is_alone) or isinstance(values.dtype, pl.List):
             continue
-        if is_alone and _find_separator({value for value in values if isinstance(value, str)}):
+        if is_alone and values.dtype == pl.String and find_separator(values):
             raise DataError(
                 f"{plural(len(gaps), 'image has', 'images have')} no value in column {column!r};"
-                f" the first is {listing.images[gaps[0]].name}. If an empty cell means no label,"
+                f" the first is {gaps[0]}. If an empty cell means no label,"
                 " add --task multi-label (in Python, Preparation(task='multi-label')). Otherwise,"
                 " complete or remove those rows."
             )
-        reasons |= dict.fromkeys(gaps, f"no value in column {column!r}")
-    if len(reasons) == len(listing.images):
+        is_gap = is_used & pl.col(name).is_null()
+        reason = pl.when(is_gap).then(pl.lit(f"no value in column {column!r}"))
+        frame = frame.with_columns(reason=pl.coalesce("reason", reason))
+    if frame["reason"].null_count() == 0:
+        reasons = frame["reason"].filter(frame["reason"].str.starts_with("no value in column"))
         raise DataError(
             f"All {len(reasons):,} images have {reasons[0]}. Choose another column with"
             " --label-column (in Python, label_columns)."
         )
-    kept = [place for place in range(len(listing.images)) if place not in reasons]
-    problems = [
-        Problem(listing.images[place].name, reason) for place, reason in sorted(reasons.items())
-    ]
-    return (
-        listing.keep(kept, [listing.images[place] for place in kept], problems)
-        if reasons
-        else listing
-    )
+    return replace(files, frame=frame)
 
 
-def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation) -> KindName:
-    kinds = {column: _kind_of(values) for column, values in labels.items()}
-    if len(labels) > 1:
+def _find_task(columns: Mapping[str, pl.Series], preparation: Preparation) -> KindName:
+    kinds = {column: _kind_of(values) for column, values in columns.items()}
+    if len(columns) > 1:
         if set(kinds.values()) <= {"truth", "zero or one"}:
             return "multi-label"
         if set(kinds.values()) <= {"zero or one", "whole", "number"}:
@@ -98,155 +85,175 @@ def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation)
         )
         raise DataError(
             "Several label columns must all hold 0 and 1, or numbers; of"
-            f" {', '.join(map(repr, labels))}, {others} hold something else. Choose the column to"
+            f" {', '.join(map(repr, columns))}, {others} hold something else. Choose the column to"
             " learn with --label-column (in Python, label_columns)."
         )
-    ((column, values),) = labels.items()
+    ((column, values),) = columns.items()
     if preparation.label_separator or kinds[column] == "list":
         return "multi-label"
     if kinds[column] in ("truth", "number"):
         return "binary" if kinds[column] == "truth" else "regression"
     if kinds[column] != "text":
-        return "single-label" if len(set(values)) <= most_classes(len(values)) else "regression"
-    texts = {str(value) for value in values}
-    lowered = {text.strip().lower() for text in texts}
+        return "single-label" if values.n_unique() <= most_classes(len(values)) else "regression"
+    lowered = set(_clean(values).unique())
     if lowered <= YES | NO and lowered & YES and lowered & NO:
         return "binary"
-    return "multi-label" if _find_separator(texts) else "single-label"
+    return "multi-label" if find_separator(values) else "single-label"
 
 
-def most_classes(count: int) -> int:
-    """The largest number of distinct whole numbers that count as classes, for ``count`` images."""
-    return min(CLASSES_AT_MOST, max(2, count // 2))
-
-
-def _kind_of(values: Sequence[object]) -> str:
-    kinds = {type(value) for value in values if value is not None}
-    if list in kinds:
+def _kind_of(values: pl.Series) -> str:
+    if isinstance(values.dtype, pl.List):
         return "list"
-    if kinds == {bool}:
+    if values.dtype == pl.Boolean:
         return "truth"
-    if kinds <= {int, float, bool} and kinds:
-        if any(isinstance(value, float) and not value.is_integer() for value in values):
-            return "number"
-        return "zero or one" if set(values) <= {0, 1} else "whole"
-    return "text"
+    if not values.dtype.is_numeric():
+        return "text"
+    if values.dtype.is_float() and (values != values.floor()).any():
+        return "number"
+    return "zero or one" if ((values == 0) | (values == 1)).all() else "whole"
 
 
-def _find_separator(texts: set[str]) -> str | None:
+def find_separator(values: pl.Series) -> str | None:
     """The separator of joined labels: a bar, or a semicolon if labels recur; never a comma."""
-    if any("|" in text for text in texts):
+    texts = values.cast(pl.String).drop_nulls().unique()
+    if texts.str.contains("|", literal=True).any():
         return "|"
-    pieces = {piece.strip() for text in texts for piece in text.split(";")}
-    return ";" if any(";" in text for text in texts) and len(pieces) <= len(texts) else None
+    if not texts.str.contains(";", literal=True).any():
+        return None
+    pieces = texts.str.split(";").explode().str.strip_chars().n_unique()
+    return ";" if pieces <= len(texts) else None
 
 
-def _read_classes(labels: Mapping[str, Sequence[Any]], target_names: Sequence[str] | None) -> _Read:
-    values = _single(labels, "The class")
-    if any(isinstance(value, list) for value in values):
+def choose_separator(values: pl.Series) -> str | None:
+    """The separator of cells that have several labels: also a comma, if there is no other."""
+    texts = values.cast(pl.String)
+    marks = [mark for mark in "|;," if texts.str.contains(mark, literal=True).any()]
+    return find_separator(values) or next(iter(marks), None)
+
+
+def split_column(values: pl.Series, preparation: Preparation) -> pl.Series:
+    """A column of lists of labels, made from one of joined labels."""
+    if isinstance(values.dtype, pl.List):
+        return values
+    return split_labels(values, preparation.label_separator or choose_separator(values))
+
+
+def split_labels(values: pl.Series, separator: str | None) -> pl.Series:
+    """The list of labels in each cell."""
+    texts = values.cast(pl.String)
+    pieces = texts.str.split(separator) if separator else texts.reshape((-1, 1)).arr.to_list()
+    stripped = pieces.list.eval(pl.element().str.strip_chars())
+    return stripped.list.eval(pl.element().filter(pl.element() != ""))
+
+
+def _read_classes(labels: Labels) -> _Read:
+    values = _find_only(labels, "The class")
+    if isinstance(values.dtype, pl.List):
         raise DataError(
             "The label column holds lists, so the task is multi-label. Leave out --task (in Python,"
             " task)."
         )
-    texts = [
-        str(int(one)) if isinstance(one, float) and one.is_integer() else str(one) for one in values
-    ]
-    names = _order_names(values, texts, target_names)
-    number = {name: place for place, name in enumerate(names)}
-    return np.array([number[text] for text in texts], np.int64), names
+    distinct = values.unique()
+    texts = [_name_class(value) for value in distinct.to_list()]
+    names = _order_names(texts, labels.target_names, is_number=distinct.dtype.is_numeric())
+    places = {name: place for place, name in enumerate(names)}
+    numbers = pl.Series([places[text] for text in texts], dtype=pl.Int64)
+    targets = values.replace_strict(distinct, numbers, return_dtype=pl.Int64)
+    return targets.to_numpy(writable=True), names
 
 
-def _read_labels(listing: Listing, separator: str | None) -> _Read:
-    labels = listing.labels
-    if len(labels) > 1:
-        columns = [
-            [_read_truth(value, column, listing) for value in values]
-            for column, values in labels.items()
-        ]
-        return np.array(columns, np.bool_).T.copy(), tuple(labels)
-    (values,) = labels.values()
-    texts = {value for value in values if isinstance(value, str)}
-    # a folder name is one label, whatever characters it contains
-    if separator is None and listing.kind is None:
-        held = [mark for mark in ("|", ";", ",") if any(mark in text for text in texts)]
-        separator = _find_separator(texts) or next(iter(held), None)
-    sets = [_split_labels(value, separator) for value in values]
-    names = _order_names([], sorted(set().union(*sets)), listing.target_names)
+def _name_class(value: object) -> str:
+    is_whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if is_whole else str(value)  # type: ignore[call-overload]
+
+
+def _read_labels(labels: Labels, separator: str | None) -> _Read:
+    (values,) = labels.columns.values()
+    if not isinstance(values.dtype, pl.List):
+        # a folder name is one label, whatever characters it contains
+        if separator is None and labels.kind is None:
+            separator = choose_separator(values)
+        values = split_labels(values, separator)
+    rows = pl.DataFrame({"row": range(len(values)), "label": values}).explode("label").drop_nulls()
+    names = _order_names(rows["label"].unique().to_list(), labels.target_names)
     if not names:
         raise DataError(
             "No image has a label. Choose a column with labels with --label-column (in Python,"
             " label_columns)."
         )
-    return np.array([[name in found for name in names] for found in sets], np.bool_), names
+    places = {name: place for place, name in enumerate(names)}
+    columns = rows["label"].replace_strict(places, return_dtype=pl.Int64)
+    targets = np.zeros((len(values), len(names)), np.bool_)
+    targets[rows["row"].to_numpy(), columns.to_numpy()] = True
+    return targets, names
 
 
-def _single(labels: Mapping[str, Sequence[Any]], what: str) -> Sequence[Any]:
-    if len(labels) > 1:
+def _find_only(labels: Labels, what: str) -> pl.Series:
+    columns = labels.columns
+    if len(columns) > 1:
         raise DataError(
-            f"{what} of an image must be in one column, but there are {len(labels)}:"
-            f" {', '.join(map(repr, labels))}. Choose one with --label-column (in Python,"
+            f"{what} of an image must be in one column, but there are {len(columns)}:"
+            f" {', '.join(map(repr, columns))}. Choose one with --label-column (in Python,"
             " label_columns)."
         )
-    (values,) = labels.values()
+    (values,) = columns.values()
     return values
 
 
 def _order_names(
-    values: Sequence[object], texts: Sequence[str], target_names: Sequence[str] | None
+    texts: Sequence[str], target_names: Sequence[str] | None, *, is_number: bool = False
 ) -> tuple[str, ...]:
     """Order names as the source lists them; otherwise numbers by value and text alphabetically."""
-    found = set(texts)
+    distinct = set(texts)
     if target_names is not None:
-        if unknown := sorted(found - set(target_names)):
+        if unknown := sorted(distinct - set(target_names)):
             raise DataError(
                 f"The label {unknown[0]!r} is not among the classes that the source lists:"
                 f" {list(target_names)}. Correct the label or the list."
             )
         return tuple(target_names)
-    if values and all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in values
-    ):
-        return tuple(sorted(found, key=float))
-    return tuple(sorted(found))
+    return tuple(sorted(distinct, key=float if is_number else None))
 
 
-def _split_labels(value: object, separator: str | None) -> frozenset[str]:
-    if value is None:
-        return frozenset()
-    if isinstance(value, list):
-        return frozenset(str(item) for item in value)
-    pieces = str(value).split(separator) if separator else [str(value)]
-    return frozenset(piece.strip() for piece in pieces if piece.strip())
+def _read_truths(column: str, labels: Labels) -> Bool[np.ndarray, " n"]:
+    values = labels.columns[column]
+    texts = _clean(values)
+    is_yes = texts.is_in([*YES, "1", "1.0"])
+    is_no = texts.is_in([*NO, "0", "0.0"])
+    _check_fit(is_yes | is_no, "yes, no, true, false, 1 or 0", column, labels)
+    return is_yes.to_numpy(writable=True)
 
 
-def _read_truth(value: object, column: str, listing: Listing) -> bool:
-    if isinstance(value, bool) or value in (0, 1):
-        return bool(value)
-    text = str(value).strip().lower()
-    if text in YES | {"1"}:
-        return True
-    if text in NO | {"0"}:
-        return False
-    raise _misfit("yes, no, true, false, 1 or 0", value, column, listing)
+def _read_numbers(column: str, labels: Labels) -> Float32[np.ndarray, " n"]:
+    values = labels.columns[column]
+    if isinstance(values.dtype, pl.List):
+        values = pl.Series([None] * len(values))
+    elif values.dtype == pl.String:
+        values = values.str.strip_chars()
+    numbers = values.cast(pl.Float64, strict=False)
+    _check_fit(numbers.is_finite(), "numbers", column, labels)
+    return numbers.to_numpy().astype(np.float32)
 
 
-def _read_number(value: object, column: str, listing: Listing) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise _misfit("numbers", value, column, listing)
-    return number
+def _clean(values: pl.Series) -> pl.Series:
+    """Text in lower case, without spaces around it; null for lists."""
+    if isinstance(values.dtype, pl.List):
+        return pl.Series([None] * len(values), dtype=pl.String)
+    return values.cast(pl.String).str.strip_chars().str.to_lowercase()
 
 
-def _misfit(expected: str, value: object, column: str, listing: Listing) -> DataError:
-    if listing.kind is None:
-        return DataError(
+def _check_fit(is_fit: pl.Series, expected: str, column: str, labels: Labels) -> None:
+    """Raise ``DataError`` for the first value that does not fit the task."""
+    misfits = labels.columns[column].filter(~is_fit.fill_null(False))
+    if misfits.is_empty():
+        return
+    value = misfits.to_list()[0]
+    if labels.kind is None:
+        raise DataError(
             f"Expected {expected} in column {column!r}, got {value!r}. Correct or remove that row."
         )
     # The source determines the kind unless --task overrides it.
-    return DataError(
-        f"The task needs {expected}, but the targets come from {listing.label_reason}, such as"
+    raise DataError(
+        f"The task needs {expected}, but the targets come from {labels.reason}, such as"
         f" {value!r}. Leave out --task (in Python, task)."
     )

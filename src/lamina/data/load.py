@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from lamina.data.assembly import Check, build_dataset
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.corrections import contain_files
 from lamina.data.decoding import fit_pixels
-from lamina.data.duplicates import describe_leaks
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps, find_group_leaks
 from lamina.data.held_out import hold_out
-from lamina.data.images import EMPTY_FOLDER, OTHER_FILE, Dataset, Images, Problem, Progress
+from lamina.data.images import (
+    EMPTY_FOLDER,
+    OTHER_FILE,
+    Dataset,
+    Images,
+    Problem,
+    Progress,
+    describe_leaks,
+)
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import UNPACKED, is_archive, open_archive
 from lamina.data.sources.cifar import open_batches
@@ -52,7 +57,6 @@ from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 NAMES = (*PUBLISHED, *SHAPES)
 # The first that recognizes a path reads it; the order matters: a folder may contain a table.
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder)
-WHOLE_RULE = "none; all images are test"
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
 OPTIONS = (
     "image_column",
@@ -116,12 +120,12 @@ def load_data(
     check_type(
         preparation, (Preparation,), "preparation", "a Preparation, as in Preparation(size_px=64)"
     )
-    dataset = _read(source, preparation, progress, is_given=True)
+    dataset = read_dataset(source, preparation, progress, is_given=True)
     if not len(dataset.train):
         raise DataError(
             f"{source} has no training images. Add some to train/, or reduce val and test."
         )
-    messages = _describe_problems(dataset.problems)
+    messages = describe_problems(dataset.problems)
     messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
     messages += [
         f"{dataset.name}: {found.message}"
@@ -136,84 +140,6 @@ def load_data(
     for message in messages:
         warnings.warn(message, LaminaWarning, stacklevel=2)
     return dataset
-
-
-@dataclass(frozen=True)
-class ClassMatch:
-    """How other data's classes become a model's classes, and what happens to unknown classes."""
-
-    # with "keep", the data keeps its own classes
-    unknown: Literal["error", "ignore", "keep"] = "error"
-    renamed: Mapping[str, str] = field(default_factory=dict)
-
-    def place(self, name: str, target_names: tuple[str, ...]) -> int:
-        """The place of a class among the model's; -1 if there is none."""
-        renamed = self.renamed.get(name, name)
-        return target_names.index(renamed) if renamed in target_names else -1
-
-
-def load_to_evaluate(
-    source: str | Path,
-    preparation: Preparation,
-    target_names: tuple[str, ...],
-    match: ClassMatch = ClassMatch(),  # immutable
-    *,
-    progress: Progress | None = None,
-) -> Dataset:
-    """Load data for a trained model, with the targets in the model's order.
-
-    Without splits, all images are ``test``.
-    """
-    preparation = replace(
-        preparation,
-        val_fraction=0.0,
-        test_fraction=0.0,
-        group_from=None,
-        group_column=None,
-        fold=None,
-    )
-    is_matched = match.unknown != "keep" and preparation.task in (
-        SINGLE_LABEL.name,
-        MULTI_LABEL.name,
-    )
-    check = partial(_find_unknown, source, target_names, match) if is_matched else None
-    dataset = _read(source, preparation, progress, check=check)
-    for message in _describe_problems(dataset.problems):
-        warnings.warn(message, LaminaWarning, stacklevel=2)
-    if dataset.val is None and dataset.test is None:
-        whole = replace(dataset.train, split="test")
-        dataset = replace(dataset, train=dataset.train.take([]), test=whole, split_rule=WHOLE_RULE)
-    if check is None or dataset.train.kind.name != preparation.task:
-        return dataset
-    if unknown := check(_counted(dataset)):
-        named = [f"{name} ({_count(dataset, name):,})" for name in unknown]
-        what = "images of classes" if dataset.train.kind is SINGLE_LABEL else "labels"
-        message = f"Left out {what} that the model does not know: {name_some(named)}"
-        warnings.warn(message, LaminaWarning, stacklevel=2)
-    return replace(
-        dataset,
-        train=_renumber(dataset.train, target_names, match),
-        val=dataset.val and _renumber(dataset.val, target_names, match),
-        test=dataset.test and _renumber(dataset.test, target_names, match),
-    )
-
-
-def _find_unknown(
-    source: str | Path, target_names: tuple[str, ...], match: ClassMatch, names: Sequence[str]
-) -> list[str]:
-    """The classes of other data that a model lacks; ``DataError`` unless these may be left out."""
-    unknown = [name for name in names if match.place(name, target_names) < 0]
-    if unknown and (match.unknown == "error" or unknown == list(names)):
-        nearest = {name: find_nearest(name, target_names) for name in unknown}
-        named = [
-            f"{name} (did you mean {near}?)" if near else name for name, near in nearest.items()
-        ]
-        raise DataError(
-            f"{source} has labels that are not among the classes of the model"
-            f" ({', '.join(target_names)}): {name_some(named)}. Leave them out with --unknown"
-            " ignore, or give their names with --rename FILE."
-        )
-    return unknown
 
 
 def as_dataset(
@@ -236,14 +162,15 @@ def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = N
     """Resize a data set to squares, from its source if unchanged, otherwise from its pixels."""
     preparation = replace(dataset.preparation, size_px=side_px)
     if dataset.source and _has_same_targets(
-        _read(dataset.source, dataset.preparation, progress), dataset
+        read_dataset(dataset.source, dataset.preparation, progress), dataset
     ):
-        return _read(dataset.source, preparation, progress)
+        return read_dataset(dataset.source, preparation, progress)
     resized = {
         split: replace(
             images,
             pixels=fit_pixels(images.pixels, side_px, dataset.resize),
             original_sizes_px=None,
+            digests=None,
         )
         for split, images in dataset.splits.items()
     }
@@ -254,9 +181,8 @@ def resize_images(images: Images, side_px: int, resize: Resize = "crop") -> Imag
     """Resize images to squares, unless their shorter side already is ``side_px``."""
     if min(images.shape[1:]) == side_px:
         return images
-    return replace(
-        images, pixels=fit_pixels(images.pixels, side_px, resize), original_sizes_px=None
-    )
+    pixels = fit_pixels(images.pixels, side_px, resize)
+    return replace(images, pixels=pixels, original_sizes_px=None, digests=None)
 
 
 def _has_same_targets(one: Dataset, other: Dataset) -> bool:
@@ -286,7 +212,7 @@ def check_learnable(dataset: Dataset) -> None:
             )
         return
     trained = [name for name, count in dataset.train.target_counts().items() if count]
-    if untrained := sorted(set(_counted(dataset)) - set(trained)):
+    if untrained := sorted(set(dataset.list_classes()) - set(trained)):
         raise DataError(
             f"{dataset.name} has no training images of {name_some(untrained)}. Add some, or remove"
             " the class."
@@ -318,7 +244,7 @@ def _find_failure(_target: Path, _is_offline: bool) -> str:
     return ""
 
 
-def _describe_problems(problems: Sequence[Problem]) -> list[str]:
+def describe_problems(problems: Sequence[Problem]) -> list[str]:
     """A message about images that were left out, if any; other files and empty folders get none."""
     left_out = [problem for problem in problems if problem.reason not in (OTHER_FILE, EMPTY_FOLDER)]
     named = [f"{problem.path} ({problem.reason})" for problem in left_out]
@@ -327,14 +253,6 @@ def _describe_problems(problems: Sequence[Problem]) -> list[str]:
         if named
         else []
     )
-
-
-def _count(dataset: Dataset, name: str) -> int:
-    return sum(images.target_counts()[name] for images in dataset.splits.values())
-
-
-def _counted(dataset: Dataset) -> list[str]:
-    return [name for name in dataset.train.target_counts() if _count(dataset, name)]
 
 
 def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Dataset | None:
@@ -355,27 +273,36 @@ def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Da
     return found if found and found.fingerprint == fingerprint else None
 
 
-def _read(
+def read_dataset(
     source: str | Path,
     preparation: Preparation,
     progress: Progress | None,
     *,
     is_given: bool = False,
-    check: Check | None = None,
+    check: Callable[[Sequence[str]], object] | None = None,
 ) -> Dataset:
-    """Load or decode a data set; ``is_given`` if the preparation was given for this source."""
+    """Load or decode a data set.
+
+    ``is_given`` if the preparation was given for this source. ``check`` gets the classes before
+    images are decoded, and raises ``DataError`` if it rejects some of them.
+    """
     # before it is replaced by its content, so that messages name the file
     rule = preparation.group_from
     corrections, preparation = contain_files(preparation)
     name, key, opened, drawn = _open(source, preparation, is_given=is_given)
 
     def build(folder: Path) -> Dataset:
+        # It imports polars, which is slow, and cached data do not need it.
+        from lamina.data.assembly import build_dataset, draft_dataset
+
         show = progress or (lambda *_: None)
-        given = replace(drawn, group_from=rule)
+        reading = replace(drawn, group_from=rule)
         if check is not None:
             check(opened.target_names)
-        listing = opened.read(folder, show)
-        dataset = build_dataset(listing, name, given, corrections, folder, show, check)
+        draft = draft_dataset(opened.read(folder, show), reading, corrections)
+        if check is not None:
+            check(draft.classes)
+        dataset = build_dataset(draft, name, reading, folder, show)
         (folder / "spool").unlink(missing_ok=True)
         shutil.rmtree(folder / UNPACKED, ignore_errors=True)
         return dataset
@@ -488,21 +415,3 @@ def _open_path(
         f"{path} is not a folder and not a readable zip, tar, table (CSV, TSV, Parquet, JSON"
         f" lines), .npz or IDX file. Use one of these, or one of {', '.join(NAMES)}."
     )
-
-
-def _renumber(images: Images, target_names: tuple[str, ...], match: ClassMatch) -> Images:
-    """Reorder targets to the order of ``target_names``; labels that the images lack are absent."""
-    places = [match.place(name, target_names) for name in images.target_names]
-    if images.kind is SINGLE_LABEL:
-        numbers = np.array(places, np.int64)[images.targets]
-        renumbered = replace(images, targets=np.maximum(numbers, 0), target_names=target_names)
-        return (
-            renumbered
-            if (numbers >= 0).all()
-            else renumbered.take(np.flatnonzero(numbers >= 0).tolist())
-        )
-    targets = np.zeros((len(images), len(target_names)), np.bool_)
-    for column, place in enumerate(places):
-        if place >= 0:
-            targets[:, place] |= images.targets[:, column]
-    return replace(images, targets=targets, target_names=target_names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Literal
 
 from lamina.data.preparation import Preparation
@@ -56,32 +56,33 @@ def draw_splits(
     image_groups: Sequence[str] = (),
 ) -> tuple[list[Split], str]:
     """The split of each image, and the rule: digests of names, so that a new image moves few."""
-    own = {split for split in given if split is not None}
-    splits: list[Split] = ["train" if split is None else split for split in given]
-    groups: defaultdict[object, list[int]] = defaultdict(list)
-    for place, (split, stratum) in enumerate(zip(splits, strata, strict=True)):
-        if split == "train":
-            groups[stratum].append(place)
-    for group in groups.values():
-        group.sort(key=lambda place: _digest(preparation.split_seed, names[place]))
-    ordered = [groups[stratum] for stratum in sorted(groups, key=str)]
-    drawn, missing = [], []
-    fractions = _choose_fractions(preparation, own)
+    seed = preparation.split_seed
+    present = {split for split in given if split is not None}
+    splits: list[Split] = [split or "train" for split in given]
+    by_stratum: defaultdict[str, list[int]] = defaultdict(list)
+    for place in sorted(range(len(names)), key=lambda row: _digest(seed, names[row])):
+        if splits[place] == "train":
+            by_stratum[str(strata[place])].append(place)
+    ordered = [by_stratum[stratum] for stratum in sorted(by_stratum)]
+    fractions = _choose_fractions(preparation, present)
     parts: dict[int, int] = {}  # of images with groups: 0 for train, then those of ``fractions``
     if image_groups and fractions:
-        rows, wanted = (
-            [place for group in ordered for place in group],
-            [fraction for _, fraction, _ in fractions],
+        rows = [place for stratum in ordered for place in stratum]
+        wanted = [fraction for _, fraction, _ in fractions]
+        dealt = deal(
+            [strata[row] for row in rows],
+            [image_groups[row] for row in rows],
+            [1 - sum(wanted), *wanted],
+            seed,
         )
-        own_groups, own_strata = ([each[row] for row in rows] for each in (image_groups, strata))
-        dealt = deal(own_strata, own_groups, [1 - sum(wanted), *wanted], preparation.split_seed)
         parts = dict(zip(rows, dealt, strict=True))
+    drawn: list[str] = []
+    missing: list[str] = []
     for number, (split, fraction, is_requested) in enumerate(fractions, start=1):
-        places = (
-            [row for row in parts if parts[row] == number]
-            if parts
-            else _draw(ordered, splits, fraction)
-        )
+        if parts:
+            places = [row for row, part in parts.items() if part == number]
+        else:
+            places = _draw(ordered, splits, fraction)
         least = LEAST_VAL_IMAGES if split == "val" and not is_requested else 1
         if len(places) >= least:
             for place in places:
@@ -102,8 +103,8 @@ def draw_splits(
                 f" than {least}"
             )
     how = "stratified, groups kept together" if image_groups else "stratified"
-    rule = f"{' and '.join(drawn)}, {how}, seed {preparation.split_seed}" if drawn else OWN_RULE
-    if missing and not drawn and not own - {"train"}:
+    rule = f"{' and '.join(drawn)}, {how}, seed {seed}" if drawn else OWN_RULE
+    if missing and not drawn and not present - {"train"}:
         return splits, "; ".join(missing)
     return splits, "; ".join([rule, *missing])
 
@@ -115,7 +116,8 @@ def deal(
     members: defaultdict[Hashable, list[int]] = defaultdict(list)
     for place, group in enumerate(groups):
         members[group].append(place)
-    totals, parts = Counter(strata), range(len(fractions))
+    totals = Counter(strata)
+    parts = range(len(fractions))
     filled: list[Counter[object]] = [Counter() for _ in parts]
     found = [0] * len(groups)
     # Large groups first, because small ones can make up for the imbalance that they leave.
@@ -138,56 +140,10 @@ def deal(
     return found
 
 
-def unite_duplicates(
-    splits: Sequence[Split],
-    given: Sequence[Split | None],
-    digests: Sequence[Hashable],
-    groups: Sequence[Hashable] = (),
-) -> list[Split]:
-    """Move identical images with their groups to the split of the first, if splits were drawn."""
-    parents: dict[Hashable, Hashable] = {}
-
-    def find(key: Hashable) -> Hashable:
-        while (parent := parents.setdefault(key, key)) != key:
-            parents[key] = key = parents[parent]
-        return key
-
-    rows = list(zip(splits, given, digests, groups or digests, strict=True))
-    movable = [own in (None, "train") for _, own, _, _ in rows]
-    for (_, _, digest, group), is_movable in zip(rows, movable, strict=True):
-        if is_movable:
-            parents[find(("pixels", digest))] = find(("group", group))
-    first: dict[Hashable, Split] = {}
-    for (split, _, _, group), is_movable in zip(rows, movable, strict=True):
-        if is_movable:
-            first.setdefault(find(("group", group)), split)
-    return [
-        first[find(("group", group))] if is_movable else split
-        for (split, _, _, group), is_movable in zip(rows, movable, strict=True)
-    ]
-
-
-def order_by_split(splits: Sequence[Split]) -> list[int]:
-    """The indices ordered by split, and in their original order within each."""
-    return sorted(range(len(splits)), key=lambda place: SPLITS.index(splits[place]))
-
-
-def find_leaks(
-    splits: Sequence[Split], duplicates: Sequence[Sequence[int]]
-) -> Iterator[tuple[Split, Split, dict[int, int]]]:
-    """Held-out and earlier splits, with the indices of images in both and of their twins."""
-    for split, earlier in LEAKS:
-        twins: dict[int, int] = {}
-        for group in duplicates:
-            first = next((place for place in group if splits[place] == earlier), None)
-            if first is not None:
-                twins |= {place: first for place in group if splits[place] == split}
-        yield split, earlier, twins
-
-
 def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[Split, float, bool]]:
     """The splits to draw, each with its fraction and whether it was requested."""
-    test, val = preparation.test_fraction, preparation.val_fraction
+    test = preparation.test_fraction
+    val = preparation.val_fraction
     for split, requested in (("test", test), ("val", val)):
         if requested and split in own:
             raise DataError(
@@ -228,6 +184,4 @@ def _draw(groups: Sequence[Sequence[int]], splits: Sequence[Split], fraction: fl
 
 
 def _digest(seed: int, name: str) -> bytes:
-    return hashlib.blake2b(
-        f"{seed}\0{name}".encode("utf-8", "surrogateescape"), digest_size=8
-    ).digest()
+    return hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()

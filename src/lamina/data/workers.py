@@ -14,9 +14,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from lamina.data.cache import read_shape
 from lamina.data.decoding import (
@@ -29,10 +30,10 @@ from lamina.data.decoding import (
     fit_pixels,
     measure_bits,
 )
-from lamina.data.duplicates import digest_rows
+from lamina.data.digests import digest_rows
 from lamina.data.images import Progress
 from lamina.data.preparation import Resize
-from lamina.data.sources.listing import Pixels
+from lamina.data.sources.listing import Pixels, show_name
 from lamina.errors import DataError
 
 MIXED_SIZES_SIDE_PX = 64
@@ -51,15 +52,15 @@ KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Decoded(NamedTuple):
-    """One image's row in ``pixels.npy``, its stored size, and the reason if decoding failed."""
-
-    row: int
-    content: str  # digest of the encoded bytes, or of the pixels before they were resized
-    reason: str = ""
-    height: int = 0
-    width: int = 0
-    pixel_digest: str = ""  # of the row
+DECODED: dict[str, Any] = {
+    "row": pl.Int64,  # in pixels.npy
+    "content": pl.String,  # digest of the encoded bytes, or of the pixels before they were resized
+    "reason": pl.String,  # why decoding failed
+    "height_px": pl.Int32,  # as stored
+    "width_px": pl.Int32,
+    "digest": pl.String,  # of the row's pixels
+}
+"""The columns that decoding adds."""
 
 
 class _SizesDifferError(Exception):
@@ -85,11 +86,11 @@ def decode_images(
     resize: Resize,
     progress: Progress,
     bit_depth: int | None = None,
-) -> tuple[list[Decoded], int | None, int | None]:
+) -> tuple[pl.DataFrame, int | None, int | None]:
     """Decode images to RGB into ``folder/pixels.npy``.
 
-    Returns what became of each image, the size (``None`` if all kept theirs), and the bit depth of
-    the images of more than 8 bits (``None`` if there are none).
+    Returns a row for each image with the columns ``DECODED``, the size (``None`` if all kept
+    theirs), and the bit depth of the images of more than 8 bits (``None`` if there are none).
     """
     depth = _sample_depth(images)
     if depth is not None and bit_depth is not None:
@@ -121,7 +122,7 @@ def decode_images(
 
 def _decode_at(
     size: tuple[int, int], whole: _Job, images: Sequence[EncodedImage], progress: Progress
-) -> list[Decoded]:
+) -> pl.DataFrame:
     folder = Path(whole.folder)
     start_array(folder / "pixels.npy", (len(images), *size, 3))
     jobs = []
@@ -133,29 +134,31 @@ def _decode_at(
     for count in _decode_here(jobs[0]) if len(jobs) == 1 else _decode_in_workers(jobs, folder):
         done += count
         progress(done, len(images))
-    found: list[Decoded] = []
+    results: list[list[object]] = []
     for job in jobs:
-        found += (
-            Decoded(*fields) for fields in json.loads(Path(job.result_file).read_text("utf-8"))
-        )
+        results += json.loads(Path(job.result_file).read_text("utf-8"))
         Path(job.result_file).unlink()
-    found.sort()
-    if all(one.reason for one in found):
-        first = f"{images[0].name} ({found[0].reason})"
+    decoded = _frame_decoded(results)
+    if decoded["reason"].null_count() == 0:
+        first = f"{images[0].name} ({decoded['reason'][0]})"
         raise DataError(
             f"Cannot read any of the {len(images)} images; the first is {first}. Check the files."
         )
-    return found
+    return decoded
 
 
-def store_pixels(
-    pixels: Pixels, folder: Path, size_px: int | None, resize: Resize
-) -> list[Decoded]:
+def _frame_decoded(results: Sequence[Sequence[object]]) -> pl.DataFrame:
+    frame = pl.DataFrame(results, schema=DECODED, orient="row").sort("row")
+    return frame.with_columns(pl.col("digest").str.decode("hex"))
+
+
+def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resize) -> pl.DataFrame:
+    """Store decoded images in ``folder/pixels.npy``; the frame is as of :func:`decode_images`."""
     count, height, width, channels = pixels.shape
     size = (height, width) if size_px is None else (size_px, size_px)
     file = folder / "pixels.npy"
     offset_bytes = start_array(file, (count, *size, channels))
-    found: list[Decoded] = []
+    results: list[list[object]] = []
     with file.open("r+b") as rows:
         rows.seek(offset_bytes)
         for block in pixels.blocks():
@@ -166,8 +169,11 @@ def store_pixels(
             digests = digest_rows(fitted)
             contents = digests if size_px is None else digest_rows(block)
             for content, digest in zip(contents, digests, strict=True):
-                found.append(Decoded(len(found), content, "", height, width, digest))
-    return found
+                row = len(results)
+                results.append(
+                    [row, bytes(content).hex(), None, height, width, bytes(digest).hex()]
+                )
+    return _frame_decoded(results)
 
 
 def count_workers(images: Sequence[EncodedImage]) -> int:
@@ -226,10 +232,11 @@ def _sample_depth(images: Sequence[EncodedImage]) -> int | None:
 
 def _decode_here(job: _Job) -> Iterator[int]:
     """Decode the images of a job into their rows; yield how many since the last yield."""
-    found: list[Decoded] = []
+    results: list[list[object]] = []
     with Path(job.folder, "pixels.npy").open("r+b") as rows, ImageReader() as reader:
         _, height, width, channels = read_shape(rows)
-        offset_bytes, row_bytes = rows.tell(), height * width * channels
+        offset_bytes = rows.tell()
+        row_bytes = height * width * channels
         size = None if job.resize is None else (height, width)
         for count, (row, image) in enumerate(zip(job.rows, job.images, strict=True)):
             if count % IMAGES_PER_BLOCK == 0:
@@ -245,15 +252,15 @@ def _decode_here(job: _Job) -> Iterator[int]:
                 if pixels.shape != (height, width, channels):
                     raise _SizesDifferError
                 written = pixels.tobytes()
-                found.append(Decoded(row, _digest(data), "", *stored_size_px, _digest(written)))
+                results.append([row, _digest(data), None, *stored_size_px, _digest(written)])
             except BadImageError as error:
                 is_deep = isinstance(error, DeepImageError)
                 if is_deep and (job.bit_depth is None or not job.is_depth_given):
                     raise
                 written = bytes(row_bytes)
-                found.append(Decoded(row, _digest(data), str(error)))
+                results.append([row, _digest(data), show_name(str(error)), 0, 0, ""])
             rows.write(written)
-    Path(job.result_file).write_text(json.dumps(found), "utf-8")
+    Path(job.result_file).write_text(json.dumps(results), "utf-8")
     yield (len(job.rows) - 1) % IMAGES_PER_BLOCK + 1
 
 
@@ -270,7 +277,8 @@ def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
         f"import sys; sys.path.insert(0, {package!r}); from lamina.data.workers import work; work()"
     )
     workers: list[subprocess.Popen[bytes]] = []
-    complaints, job_file = folder / "workers.txt", folder / "job.json"
+    complaints = folder / "workers.txt"
+    job_file = folder / "job.json"
     reading, writing = os.pipe()
     try:
         with os.fdopen(reading, "r") as lines:
@@ -349,7 +357,8 @@ def keep_rows(path: Path, kept: Sequence[int]) -> None:
     """Keep these rows of an array file, in this order, one by one, as it may exceed memory."""
     with path.open("rb") as rows:
         _, *row_shape = read_shape(rows)
-        offset_bytes, row_bytes = rows.tell(), math.prod(row_shape)
+        offset_bytes = rows.tell()
+        row_bytes = math.prod(row_shape)
         shape = (len(kept), *row_shape)
         # the disk may not hold two copies
         in_place = all(first < second for first, second in pairwise(kept))

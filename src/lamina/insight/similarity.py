@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
@@ -16,7 +17,8 @@ from torch.nn import functional
 
 from lamina.data import Images
 from lamina.data.arrays import to_pixels
-from lamina.data.duplicates import digest_rows, group_duplicates
+from lamina.data.digests import digest_rows
+from lamina.data.duplicates import frame_digests, group_duplicates
 from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
@@ -174,8 +176,9 @@ def group_copies(
 ) -> list[int]:
     """For each image, the first one linked by near-duplicates, equal pixels or equal ``groups``."""
     linked = list(pairs)
-    for rows in (*group_duplicates(digest_rows(pixels)), *group_duplicates(groups)):
-        linked += [DuplicatePair(rows[0], row, 0.0, False) for row in rows[1:]]
+    for keys in (frame_digests(digest_rows(pixels)), pl.Series(groups, dtype=pl.String)):
+        for first, *others in group_duplicates(keys):
+            linked += [DuplicatePair(first, row, 0.0, False) for row in others]
     return group_pairs(len(pixels), linked)
 
 

@@ -48,9 +48,8 @@ def test_every_layout_gives_the_same_images_and_classes(
     np.testing.assert_array_equal(
         source.pixels, np.concatenate([pixels for pixels, _ in parts.values()])
     )
-    assert source.labels == {
-        "class": [CLASSES[one] for _, targets in parts.values() for one in targets]
-    }
+    targets = np.concatenate([targets for _, targets in parts.values()])
+    np.testing.assert_array_equal(source.targets, targets)
     assert source.splits == [split for split, (pixels, _) in parts.items() for _ in pixels]
     assert source.target_names == CLASSES
     assert (source.names[0], source.names[-1]) == ("train/00000", "test/00005")
@@ -61,7 +60,7 @@ def test_one_pair_of_arrays_has_no_split(keys: tuple[str, str], tmp_path: Path) 
     path = save(tmp_path, **{keys[0]: gray_noise(3), keys[1]: np.array([1, 0, 2])})
     source = read_arrays(path)
     np.testing.assert_array_equal(source.pixels[..., 0], gray_noise(3))
-    assert source.labels == {"class": ["1", "0", "2"]}
+    assert source.targets.tolist() == [1, 0, 2]
     assert source.splits == [None, None, None]
     assert source.names == ["00000", "00001", "00002"]
     assert source.target_names == ("0", "1", "2")
@@ -69,33 +68,26 @@ def test_one_pair_of_arrays_has_no_split(keys: tuple[str, str], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("labels", "kind", "expected"),
+    ("labels", "names", "targets"),
     [
-        (np.array([True, False]), "binary", {"target": [True, False]}),
-        (np.array([[True], [False]]), "binary", {"target": [True, False]}),
-        (np.array(["cat", "dog"]), "single-label", {"class": ["cat", "dog"]}),
-        (np.array([0.5, 1.25]), "regression", {"target": [0.5, 1.25]}),
-        (np.array([[1], [0]], np.uint8), "single-label", {"class": ["1", "0"]}),
-        (
-            np.array([[0.5, 2], [1, 0.25]]),
-            "regression",
-            {"label_0": [0.5, 1.0], "label_1": [2.0, 0.25]},
-        ),
+        (np.array([True, False]), ("target",), [True, False]),
+        (np.array([[True], [False]]), ("target",), [True, False]),
+        (np.array(["cat", "dog"]), ("cat", "dog"), [0, 1]),
+        (np.array([0.5, 1.25]), ("target",), [[0.5], [1.25]]),
+        (np.array([[1], [0]], np.uint8), ("0", "1"), [1, 0]),
+        (np.array([[0.5, 2], [1, 0.25]]), ("label_0", "label_1"), [[0.5, 2], [1, 0.25]]),
         (
             np.array([[True, True], [False, False]]),
-            "multi-label",
-            {"label_0": [True, False], "label_1": [True, False]},
+            ("label_0", "label_1"),
+            [[True, True], [False, False]],
         ),
     ],
 )
-def test_labels_come_as_plain_values_by_column(
-    labels: np.ndarray, kind: str, expected, tmp_path: Path
+def test_labels_become_targets(
+    labels: np.ndarray, names: tuple[str, ...], targets: list, tmp_path: Path
 ) -> None:
     source = read_arrays(save(tmp_path, images=gray_noise(2), labels=labels))
-    assert source.labels == expected
-    assert source.kind == kind
-    for column, values in source.labels.items():
-        assert [type(value) for value in values] == [type(value) for value in expected[column]]
+    assert (source.target_names, source.targets.tolist()) == (names, targets)
 
 
 def test_names_of_several_columns_name_them(tmp_path: Path) -> None:
@@ -103,8 +95,8 @@ def test_names_of_several_columns_name_them(tmp_path: Path) -> None:
     source = read_arrays(
         save(tmp_path, x=gray_noise(2), y=labels, class_names=np.array(["big", "red"]))
     )
-    assert source.labels == {"big": [False, True], "red": [False, True]}
-    assert source.target_names is None
+    assert source.targets.tolist() == [[False, False], [True, True]]
+    assert source.target_names == ("big", "red")
 
 
 @given(
@@ -405,4 +397,14 @@ def test_memory_does_not_grow_with_an_npz(method: int, tmp_path: Path) -> None:
     done = forking.run("warm.npz", "large.npz", code=MEASURE, cwd=tmp_path)
     images, growth_kib = map(int, done.stdout.split())
     assert images == count
-    assert growth_kib < 40_000
+    assert growth_kib < 60_000
+
+
+def test_another_task_than_that_of_a_built_in_set_is_refused() -> None:
+    with pytest.raises(DataError) as raised:
+        load_data("shapes", Preparation(task="regression", size_px=4))
+    assert (
+        str(raised.value)
+        == "The task is regression, but the targets are single-label, 10 classes, from the"
+        " built-in set. Leave out --task (in Python, task)."
+    )

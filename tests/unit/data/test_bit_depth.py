@@ -274,7 +274,7 @@ def test_the_depth_that_a_run_stores_needs_no_second_copy(tmp_path, monkeypatch)
     files = {name: encode_png(values) for name, values in make_images(4095).items()}
     root = write_set(tmp_path / "scans", files)
     chosen = load_data(root, WHOLE)
-    monkeypatch.setattr("lamina.data.load.build_dataset", None)
+    monkeypatch.setattr("lamina.data.assembly.build_dataset", None)
     stored = load_data(root, replace(WHOLE, bit_depth=12))
     assert stored.fingerprint == chosen.fingerprint
     assert stored.preparation.bit_depth == 12

@@ -119,6 +119,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "half the sizes": lambda folder: cut_in_half(folder / "sizes.npy"),
     "fewer sizes": lambda folder: np.save(folder / "sizes.npy", np.zeros((20, 2), np.int32)),
     "sizes of another kind": lambda folder: np.save(folder / "sizes.npy", np.zeros((21, 2))),
+    "no digests": lambda folder: (folder / "digests.npy").unlink(),
+    "half the digests": lambda folder: cut_in_half(folder / "digests.npy"),
     "pixels of another kind": lambda folder: np.save(
         folder / "pixels.npy", np.zeros((21, 8, 8, 3))
     ),
@@ -214,7 +216,7 @@ def test_a_folder_of_an_older_version_is_rebuilt_silently(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["dataset.json", "digest.json", "targets.npy", "sizes.npy", "pixels.npy"]
+    "name", ["dataset.json", "digest.json", "targets.npy", "sizes.npy", "digests.npy", "pixels.npy"]
 )
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -327,8 +327,8 @@ def test_missing_and_empty_files_and_numbers_are_refused(pets, tmp_path):
     with pytest.raises(DataError, match="All 18 images are excluded"):
         names = [name for images in load_data(pets).splits.values() for name in images.names]
         load_corrected(pets, HEAD + "".join(f"{name},,,exclude\n" for name in names))
-    pixels = np.full((20, 4, 4), 9, np.uint8)
-    np.savez(tmp_path / "set.npz", x=pixels, y=np.linspace(0, 1, 20))
+    noise = np.random.default_rng(0).integers(0, 256, (20, 4, 4), np.uint8)
+    np.savez(tmp_path / "set.npz", x=noise, y=np.linspace(0, 1, 20))
     (tmp_path / "table.csv").write_text("image,correct\n00000,1\n")
     with pytest.raises(DataError, match="The targets are numbers, which lamina cannot correct"):
         load_data(tmp_path / "set.npz", Preparation(labels_from=(str(tmp_path / "table.csv"),)))

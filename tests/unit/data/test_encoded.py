@@ -12,11 +12,10 @@ import pytest
 from lamina.data import Problem
 from lamina.data.decoding import BadImageError, ImageReader
 from lamina.data.preparation import Preparation
-from lamina.data.sources.parquet import spool_table
 from lamina.data.workers import decode_images
 from lamina.errors import DataError
 from support import forking
-from support.table_sources import scan_table, write_encoded_parquet, write_shards
+from support.table_sources import scan_table, spool, write_encoded_parquet, write_shards
 
 DEFAULTS = Preparation()
 
@@ -31,7 +30,7 @@ def test_the_scan_knows_rows_and_the_spool_knows_names(image_set, tmp_path: Path
     scanned = scan_table(path, DEFAULTS)
     assert scanned.images[0].name == "pets/0000000"
     assert scanned.labels["label"][:5] == ["cat", "cat", "cat", "cat", "dog"]
-    spooled = spool_table(scanned, tmp_path)
+    spooled = spool(scanned, tmp_path)
     assert [image.name for image in spooled.images[:2]] == [
         "train-cat-0000.png",
         "train-cat-0001.png",
@@ -45,7 +44,7 @@ def test_the_scan_knows_rows_and_the_spool_knows_names(image_set, tmp_path: Path
 @pytest.mark.parametrize("paths", [["a.png", "a.png"], ["a.png", None], ["", "b.png"]])
 def test_ambiguous_names_are_not_used(paths: list[str | None], tmp_path: Path) -> None:
     path = write_images(tmp_path / "a.parquet", [{"bytes": b"x", "path": name} for name in paths])
-    names = [image.name for image in spool_table(scan_table(path, DEFAULTS), tmp_path).images]
+    names = [image.name for image in spool(scan_table(path, DEFAULTS), tmp_path).images]
     assert names == ["a/0000000", "a/0000001"]
 
 
@@ -54,7 +53,7 @@ def test_names_that_recur_in_each_split_get_its_name(tmp_path: Path) -> None:
         write_images(
             tmp_path / f"{split}-00000-of-00001.parquet", [{"bytes": b"x", "path": "1.png"}]
         )
-    listing = spool_table(scan_table(tmp_path, DEFAULTS), tmp_path)
+    listing = spool(scan_table(tmp_path, DEFAULTS), tmp_path)
     assert [image.name for image in listing.images] == ["test/1.png", "train/1.png"]
 
 
@@ -71,7 +70,7 @@ def test_rows_without_bytes_are_problems(tmp_path: Path, monkeypatch) -> None:
         tmp_path / "a.parquet",
         [{"bytes": data, "path": None} for data in (b"", None, b"xyz", b"x" * 9)],
     )
-    listing = spool_table(scan_table(path, DEFAULTS), tmp_path)
+    listing = spool(scan_table(path, DEFAULTS), tmp_path)
     assert listing.labels == {"label": [0, 2]}
     assert listing.problems == [
         Problem("a/0000001", "no image bytes in the table"),
@@ -87,7 +86,7 @@ def test_a_table_whose_images_were_left_outside_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pl.DataFrame(rows, schema=schema).write_parquet(path)
     with pytest.raises(DataError) as raised:
-        spool_table(scan_table(path, DEFAULTS), tmp_path)
+        spool(scan_table(path, DEFAULTS), tmp_path)
     assert (
         str(raised.value)
         == f"Cannot use any of the 1 images in {path}; the first is a/0000000 (no image bytes in"
@@ -99,7 +98,7 @@ def test_more_bytes_than_the_limit_are_rejected(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setattr("lamina.data.sources.parquet.TOTAL_BYTES", 1000)
     path = write_images(tmp_path / "a.parquet", [b"x" * 100] * 30)
     with pytest.raises(DataError) as raised:
-        spool_table(scan_table(path, DEFAULTS), tmp_path)
+        spool(scan_table(path, DEFAULTS), tmp_path)
     assert (
         str(raised.value)
         == f"The images in {path} exceed 1000 bytes. Split the table into smaller sets."
@@ -112,16 +111,14 @@ def test_a_table_that_changed_in_between_is_noticed(tmp_path: Path) -> None:
     listing = scan_table(path, DEFAULTS)
     write_images(path, [b"x"])
     with pytest.raises(DataError) as raised:
-        spool_table(listing, tmp_path)
+        spool(listing, tmp_path)
     assert str(raised.value) == f"{path} changed while lamina was reading it. Try again."
 
 
 def test_a_spool_that_was_cut_off_gives_no_image(image_set, tmp_path: Path) -> None:
-    listing = spool_table(
-        scan_table(write_encoded_parquet(image_set, tmp_path), DEFAULTS), tmp_path
-    )
-    with (tmp_path / "spool").open("r+b") as spool:
-        spool.truncate(100)
+    listing = spool(scan_table(write_encoded_parquet(image_set, tmp_path), DEFAULTS), tmp_path)
+    with (tmp_path / "spool").open("r+b") as file:
+        file.truncate(100)
     with (
         ImageReader() as reader,
         pytest.raises(BadImageError, match="truncated"),
@@ -133,9 +130,9 @@ def test_a_spool_that_was_cut_off_gives_no_image(image_set, tmp_path: Path) -> N
 def test_worker_processes_read_the_spool(many_images, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     path = write_encoded_parquet(many_images, tmp_path / "set")
-    listing = spool_table(scan_table(path, DEFAULTS), tmp_path)
+    listing = spool(scan_table(path, DEFAULTS), tmp_path)
     decoded, _, _ = decode_images(listing.images, tmp_path, None, "crop", lambda *_: None)
-    assert not any(one.reason for one in decoded)
+    assert decoded["reason"].null_count() == len(decoded)
     np.testing.assert_array_equal(
         np.load(tmp_path / "pixels.npy"), np.stack(list(many_images.pixels.values()))
     )
@@ -146,13 +143,16 @@ import resource, sys
 from pathlib import Path
 from lamina.data.sources.parquet import spool_table
 from lamina.data.preparation import Preparation
-from lamina.data.sources.table import scan_table
-listing, _ = scan_table(Path("warm.parquet"), Preparation())
-spool_table(listing, Path("."))
+from lamina.data.sources.rows import scan_table
+from lamina.data.sources.table import find_parts
+def scan(path):
+    return scan_table(path, *find_parts(path), Preparation())
+files, _, column = scan(Path("warm.parquet"))
+spool_table(files.frame, column, Path("."))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-listing, _ = scan_table(Path("large.parquet"), Preparation())
+files, _, column = scan(Path("large.parquet"))
 scanned = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-spool_table(listing, Path("."))
+spool_table(files.frame, column, Path("."))
 print(scanned - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

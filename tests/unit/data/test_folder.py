@@ -18,18 +18,18 @@ from lamina.data.inspection import inspect
 from lamina.data.load import check_learnable
 from lamina.data.preparation import LabelFrom
 from lamina.data.sources.class_folders import Scan, arrange, label_of, scan_folder
-from lamina.data.sources.listing import Listing
 from lamina.errors import DataError, LaminaWarning
+from support.listed import Listed
 
 
 def arrange_paths(
     *paths: str, label_from: LabelFrom | None = None, splits: tuple[str, ...] = ()
-) -> Listing:
+) -> Listed:
     scan = Scan([EncodedImage(path, f"/{path}") for path in paths], [])
-    return arrange(scan, Path("pets"), Preparation(label_from=label_from, splits=splits))
+    return Listed(arrange(scan, Path("pets"), Preparation(label_from=label_from, splits=splits)))
 
 
-def places(listing: Listing) -> list[tuple[str | None, object, str]]:
+def places(listing: Listed) -> list[tuple[str | None, object, str]]:
     names = [image.name for image in listing.images]
     return list(zip(listing.splits, listing.labels["class"], names, strict=True))
 
@@ -347,7 +347,8 @@ def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
             Path((path + b"/" + number + b".png").decode("utf-8", "surrogateescape")).write_bytes(
                 buffer.getvalue()
             )
-    assert load_data(tmp_path).train.target_names == ("caf\udce9", "tea")
+    whole = Preparation(test_fraction=0.0, val_fraction=0.0)
+    assert load_data(tmp_path, whole).train.target_names == ("caf\\udce9", "tea")
 
 
 def test_a_folder_is_one_class_whatever_its_name_holds(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,11 @@ from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 
 from lamina import Dataset, LaminaWarning, Preparation, load_data
+from lamina.data.duplicates import unite_copies
 from lamina.data.findings import find_group_leaks
 from lamina.data.groups import find_groups
 from lamina.data.held_out import hold_out
-from lamina.data.splits import draw_splits, unite_duplicates
+from lamina.data.splits import draw_splits
 from lamina.errors import DataError
 
 SIDE_PX = 8
@@ -116,17 +117,18 @@ def test_rows_without_a_group_are_left_out_and_named(patients):
     ),
     st.integers(0, 9),
 )
-def test_groups_and_identical_images_stay_together_whatever_they_are(rows, seed):
+def test_groups_stay_together_whatever_images_are_identical(rows, seed):
     names = [f"{place}.png" for place in range(len(rows))]
     strata, groups, digests = ([row[part] for row in rows] for part in range(3))
     named = [f"g{group}" for group in groups]
     splits, _ = draw_splits(names, strata, [None] * len(rows), Preparation(split_seed=seed), named)
-    united = unite_duplicates(splits, [None] * len(rows), digests, named)
-    for keys in (named, digests):
-        found = defaultdict(set)
-        for key, split in zip(keys, united, strict=True):
-            found[key].add(split)
-        assert all(len(each) == 1 for each in found.values())
+    columns = {"split": splits, "group": named, "digest": [str(digest) for digest in digests]}
+    frame = polars.DataFrame(columns).with_columns(own_split=polars.lit(None, polars.String))
+    united = unite_copies(frame)
+    assert united["group"].to_list() == named
+    assert (united.group_by("group").agg(polars.col("split").n_unique())["split"] == 1).all()
+    for split, count in Counter(splits).items():
+        assert count / 2 <= (united["split"] == split).sum() <= 2 * count
     if len(set(groups)) > 1:
         assert "train" in splits
 
@@ -271,3 +273,49 @@ def test_groups_in_two_given_splits_are_reported_and_counted(patients):
     (found,) = find_group_leaks(dataset)
     assert (found.kind, found.severity, found.count) == ("group-leak", "error", 10)
     assert "10 of the 10 images of test" in found.message
+
+
+def write_patients(root: Path, patients: int, images: int) -> Path:
+    """A folder for each patient, whose first image is black, in two classes."""
+    random = np.random.default_rng(0)
+    for patient in range(patients):
+        folder = root / ("ill" if patient % 2 else "well") / f"p{patient}"
+        folder.mkdir(parents=True)
+        for number in range(images):
+            pixels = random.integers(0, 256, (4, 4, 3), np.uint8)
+            Image.fromarray(pixels * (number > 0)).save(folder / f"{number}.png")
+    return root
+
+
+def test_a_black_image_of_each_patient_leaves_the_splits_as_they_were_drawn(tmp_path):
+    root = write_patients(tmp_path / "set", patients=40, images=5)
+    with pytest.warns(LaminaWarning, match=r"images are in two splits \(identical pixels\)"):
+        dataset = load_data(root, Preparation(group_from="parent", size_px=4))
+    counts = [len(images) for images in dataset.splits.values()]
+    assert counts == [140, 20, 40]
+    assert all(len(splits) == 1 for splits in splits_of(dataset).values())
+    assert len(dataset.leaks) == 4 + 8 + 8
+
+
+def test_identical_images_alone_keep_their_splits(tmp_path):
+    x = np.full((500, 4, 4), 9, np.uint8)
+    np.savez(tmp_path / "black.npz", x=x, y=np.arange(500) % 2)
+    with pytest.warns(LaminaWarning, match="150 images|250 images"):
+        dataset = load_data(tmp_path / "black.npz")
+    assert [len(images) for images in dataset.splits.values()] == [350, 50, 100]
+    assert dataset.conflicts == 1
+
+
+def test_a_drawn_split_without_images_is_an_error(tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(10):
+        folder = tmp_path / ("a" if number % 2 else "b")
+        folder.mkdir(exist_ok=True)
+        pixels = random.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    held = load_data(tmp_path).test
+    assert held is not None
+    for name in held.names:
+        (tmp_path / name).write_bytes(b"damaged")
+    with pytest.raises(DataError, match="lamina drew 2 images as test, and all of them were left"):
+        load_data(tmp_path)

@@ -31,7 +31,8 @@ def test_idx_files_are_read_from_their_folder_or_by_one_of_them(
         np.testing.assert_array_equal(
             source.pixels[..., 0], np.concatenate([gray_noise(7), gray_noise(3)])
         )
-        assert source.labels == {"label": [*range(7), *range(3)]}
+        labels = [[float(label)] for label in (*range(7), *range(3))]
+        assert source.targets.tolist() == labels  # as many as half of the images: numbers
         assert source.splits == ["train"] * 7 + ["test"] * 3
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Dataset, Images
-from lamina.data.duplicates import Leak
+from lamina.data.images import Leak
 from lamina.errors import DataError, LaminaWarning
 
 PIXELS = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)

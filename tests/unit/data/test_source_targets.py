@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from lamina.data import Preparation, Problem
 from lamina.data.decoding import EncodedImage
 from lamina.data.labels import leave_out_unlabeled, read_targets
-from lamina.data.sources.listing import Listing
+from lamina.data.sources.frames import frame_images
+from lamina.data.sources.listing import Files, Labels
 from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from support.listed import Listed
 
 
 class Reading(NamedTuple):
@@ -24,17 +27,15 @@ class Reading(NamedTuple):
 
 
 def read(labels: dict[str, list], target_names=None, **options) -> Reading:
-    count = len(next(iter(labels.values())))
-    names = [f"{number}.png" for number in range(count)]
-    listing = Listing(
-        [EncodedImage(name) for name in names],
-        [None] * count,
-        labels,
-        target_names=target_names,
-        label_reason="the test",
-    )
+    files = list_labels(labels, target_names)
     preparation = Preparation(**options)
-    return Reading(*read_targets(leave_out_unlabeled(listing, preparation), preparation))
+    return Reading(*read_targets(leave_out_unlabeled(files, preparation).labels, preparation))
+
+
+def list_labels(labels: dict[str, list], target_names=None) -> Files:
+    count = len(next(iter(labels.values())))
+    images = [EncodedImage(f"{number}.png") for number in range(count)]
+    return Files(frame_images(images, [None] * count, labels), "the test", target_names)
 
 
 @pytest.mark.parametrize(
@@ -207,10 +208,10 @@ def test_values_that_cannot_be_used_say_what_to_do(labels, options, message: str
 
 
 def test_an_image_without_a_value_is_left_out_and_named() -> None:
-    images = [EncodedImage(f"{number}.png") for number in range(3)]
-    listing = Listing(images, [None] * 3, {"age": [1.5, None, 2.5], "size": [1, 2, ""]})
-    found = leave_out_unlabeled(listing, Preparation())
-    assert (found.labels, found.images) == ({"age": [1.5], "size": [1]}, images[:1])
+    files = list_labels({"age": [1.5, None, 2.5], "size": [1, 2, None]})
+    found = Listed(leave_out_unlabeled(files, Preparation()))
+    assert found.labels == {"age": [1.5], "size": [1]}
+    assert [image.name for image in found.images] == ["0.png"]
     assert found.problems == [
         Problem("1.png", "no value in column 'age'"),
         Problem("2.png", "no value in column 'size'"),
@@ -223,10 +224,10 @@ def test_an_image_without_a_value_is_left_out_and_named() -> None:
 def test_class_folders_that_do_not_fit_the_task_are_not_called_a_column(
     task, expected: str
 ) -> None:
-    image_set = [EncodedImage("airplane/1.png"), EncodedImage("ship/1.png")]
-    listing = Listing(image_set, [None] * 2, {"class": ["airplane", "ship"]}, kind="single-label")
+    columns = {"class": pl.Series(["airplane", "ship"])}
+    labels = Labels(columns, "the class folders", kind="single-label")
     with pytest.raises(DataError) as raised:
-        read_targets(listing, Preparation(task=task))
+        read_targets(labels, Preparation(task=task))
     assert (
         str(raised.value)
         == f"The task needs {expected}, but the targets come from the class folders, such as"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Preparation
-from lamina.data.splits import Split, draw_splits, unite_duplicates
+from lamina.data.splits import Split, draw_splits
 from lamina.errors import DataError
 from lamina.targets import REGRESSION
 
@@ -191,25 +191,3 @@ def test_no_stratum_is_left_without_training_images(
         return  # too few images for a split
     trained = {stratum for stratum, split in zip(strata, splits, strict=True) if split == "train"}
     assert trained == set(strata)
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["train", "val", "test"]), st.booleans(), st.sampled_from("pqr"))
-    )
-)
-def test_drawn_images_that_are_equal_end_in_one_split_and_the_sources_own_stay(rows) -> None:
-    splits = [split for split, _, _ in rows]
-    given_splits = [split if own else None for split, own, _ in rows]
-    united = unite_duplicates(splits, given_splits, [digest for _, _, digest in rows])
-    drawn_in = {
-        digest: {
-            split
-            for split, own, (_, _, other) in zip(united, given_splits, rows, strict=True)
-            if other == digest and own in (None, "train")
-        }
-        for digest in "pqr"
-    }
-    assert all(len(found) <= 1 for found in drawn_in.values())
-    for split, own in zip(united, given_splits, strict=True):
-        assert own in (None, "train") or split == own

@@ -17,6 +17,7 @@ from lamina.data.preparation import Preparation
 from lamina.data.sources.table import open_table
 from lamina.errors import DataError
 from support.examples import count_examples
+from support.listed import Listed
 from support.table_sources import (
     CLASSES,
     ENCODED_SOURCES,
@@ -45,7 +46,7 @@ def test_every_layout_gives_the_same_images_classes_and_splits(
     (root := tmp_path / "set").mkdir()
     path = TABLE_SOURCES[form](image_set, root)
 
-    listing = open_table(path, DEFAULTS).read(tmp_path, lambda *_: None)
+    listing = Listed(open_table(path, DEFAULTS).read(tmp_path, lambda *_: None))
 
     assert listing.problems == []
     assert listing.label_reason == "column 'label'"
@@ -275,7 +276,8 @@ def test_a_split_column_is_known_by_its_name_and_its_values(tmp_path: Path) -> N
     listing = scan_text(
         tmp_path, "image,label,Subset\n1.png,a,TRAIN\n2.png,b,validation\n3.png,a,test\n4.png,b,\n"
     )
-    assert listing.splits == ["train", "val", "test", None]
+    assert listing.splits == ["train", "val", "test"]
+    assert listing.problems == [Problem("4.png", "no value in column 'Subset'")]
     other = scan_text(tmp_path, "image,label,split\n1.png,a,left\n2.png,b,right\n", "more.csv")
     assert other.splits == [None, None]
 
@@ -330,7 +332,7 @@ def test_rows_without_a_usable_image_are_problems(tmp_path: Path) -> None:
         Problem("C:\\1.png", "an absolute path"),
         Problem("folder.png", "not a regular file"),
         Problem("1.png/2.png", "no such file"),
-        Problem("./1.png", "already named in row 1"),
+        Problem("1.png", "already named in row 1"),
         Problem("loop.png", "too many levels of symbolic links"),
         Problem("x" * 200, "file name too long"),
         Problem("a\0b.png", "no such file"),

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from lamina.data import Problem, load_data
 from lamina.data.preparation import Preparation
-from lamina.data.sources.parquet import spool_table
 from lamina.data.sources.table import open_table
-from lamina.errors import DataError
+from lamina.errors import DataError, LaminaWarning
 from support.table_sources import (
     TABLE_SOURCES,
     encoded_frame,
     features,
     scan_table,
     scan_text,
+    spool,
     write_metadata,
     write_metadata_by_split,
     write_part_files,
@@ -243,20 +244,50 @@ def test_any_damage_to_parquet_is_one_plain_error_or_none(image_set, tmp_path: P
             data[place] = random.integers(256)
         path.write_bytes(data)
         try:
-            spool_table(scan_table(path, DEFAULTS), tmp_path)
+            spool(scan_table(path, DEFAULTS), tmp_path)
         except DataError:
             rejected += 1
     assert 0 < rejected < 150
 
 
-def test_a_folder_without_tables_is_read_without_polars(image_set, tmp_path: Path) -> None:
-    image_set.write_folder(tmp_path / "pets")
-    code = (
-        "import sys; from pathlib import Path; from lamina.data import load, Preparation; "
-        "from lamina.data.sources.table import open_table; "
-        "print(open_table(Path('pets'), Preparation()) is None, 'polars' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "True False\n"
+def test_lamina_is_imported_without_polars() -> None:
+    code = "import sys, lamina; print('polars' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("options", [{"task": "multi-label"}, {"label_separator": "|"}])
+def test_joined_labels_in_several_rows_of_an_image_are_split(options, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(3):
+        pixels = random.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    text = "image,label\n0.png,cat|dog\n0.png,bird\n1.png,cat\n2.png,dog|bird\n"
+    (tmp_path / "pets.csv").write_text(text)
+    preparation = Preparation(test_fraction=0.0, val_fraction=0.0, **options)
+    train = load_data(tmp_path / "pets.csv", preparation).train
+    assert train.target_names == ("bird", "cat", "dog")
+    expected = [[True, True, True], [False, True, False], [True, False, True]]
+    assert train.targets.tolist() == expected
+
+
+def test_rows_without_a_split_are_left_out_and_named(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = ["image,label,split"]
+    for number, split in enumerate(("train", "train", "test", "", "test", "test")):
+        pixels = random.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{'ab'[number % 2]},{split}")
+    (tmp_path / "pets.csv").write_text("\n".join(rows))
+    with pytest.warns(
+        LaminaWarning, match=r"Left out 1 image: 3\.png \(no value in column 'split'"
+    ):
+        data = load_data(tmp_path / "pets.csv")
+    assert data.train.names == ("0.png", "1.png")
+
+
+def test_more_rows_than_bytes_are_rejected(tmp_path: Path) -> None:
+    frame = pl.select(image=pl.repeat(b"", 200_000), label=pl.repeat(1, 200_000))
+    frame.write_parquet(tmp_path / "bomb.parquet")
+    with pytest.raises(DataError, match=r"bomb\.parquet is rejected: it has 200,000 rows in"):
+        scan_table(tmp_path / "bomb.parquet", DEFAULTS)

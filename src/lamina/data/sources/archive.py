@@ -13,7 +13,6 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -21,7 +20,7 @@ from typing import IO, Any, NamedTuple
 from lamina.data.decoding import BadImageError
 from lamina.data.images import Problem, Progress
 from lamina.data.sources.class_folders import is_hidden
-from lamina.data.sources.listing import READ_ERRORS, Listing, Source, mark_state, readable
+from lamina.data.sources.listing import READ_ERRORS, Arrays, Files, Source, mark_state, readable
 from lamina.errors import DataError
 
 UNPACKED = "unpacked"  # the name of the folder with an archive's files
@@ -76,14 +75,16 @@ def open_archive(
 ) -> Source:
     """Open an archive; reading unpacks it, and then checks the options that its files use."""
 
-    def read(folder: Path, progress: Progress) -> Listing:
+    def read(folder: Path, progress: Progress) -> Files | Arrays:
         unpacked = folder / UNPACKED
         left_out = unpack(path, unpacked, progress)
         with _named_as(path, unpacked):
             source = open_folder(unpacked)
             check_options(source.options)
             listing = source.read(folder, progress)
-        return replace(listing, problems=[*listing.problems, *left_out, *source.unused])
+        from lamina.data.sources.frames import leave_out  # which imports polars
+
+        return leave_out(listing, [*left_out, *source.unused])
 
     return Source(mark_state(path.stat()), read, options)
 

@@ -18,7 +18,7 @@ from jaxtyping import Int64, UInt8
 
 from lamina.data.images import Images
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Listing, Source, list_images, mark_state, readable
+from lamina.data.sources.listing import Arrays, Source, list_images, mark_state, readable
 from lamina.data.splits import Split
 from lamina.errors import DataError
 
@@ -58,7 +58,7 @@ def open_batches(path: Path, _: Preparation) -> Source | None:
     return None
 
 
-def list_batches(path: Path) -> Listing:
+def list_batches(path: Path) -> Arrays:
     """List a folder of the official files; ``DataError`` if one is missing or invalid."""
     files = CIFAR10 if (path / CIFAR10.meta).is_file() else CIFAR100
     if missing := [name for name in files.all if not (path / name).is_file()]:

@@ -16,7 +16,7 @@ from lamina.data.formats import HEAD_BYTES, SUFFIXES, SURE_SUFFIXES, explain_unr
 from lamina.data.images import EMPTY_FOLDER, OTHER_FILE, Problem
 from lamina.data.preparation import LabelFrom, Preparation
 from lamina.data.sources.layouts import LAYOUT, find_layout
-from lamina.data.sources.listing import Listing, Source, mark_state
+from lamina.data.sources.listing import Files, Source, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
@@ -59,7 +59,7 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
         return None
     scan = scan_folder(path)
 
-    def read(*_: object) -> Listing:
+    def read(*_: object) -> Files:
         return arrange(scan, path, preparation)
 
     return Source(
@@ -174,7 +174,7 @@ def walk_files(
             yield prefix + entry.name, entry
 
 
-def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) -> Listing:
+def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) -> Files:
     """Assign splits and classes by the paths of the images; skips a single folder around all."""
     hint = _suggest_table([*scan.problems, *scan.unused], source)
     if not scan.images:
@@ -208,9 +208,10 @@ def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) 
     ):
         raise DataError(f"The images in {source} are not in class folders. {LAYOUT}{hint}")
     reason = LABEL_REASONS[label_from]
-    return Listing(
-        kept, splits, {"class": labels}, left_out, label_reason=reason, kind="single-label"
-    )
+    from lamina.data.sources.frames import frame_images
+
+    frame = frame_images(kept, splits, {"class": labels}, left_out)
+    return Files(frame, reason, kind="single-label")
 
 
 def _suggest_table(others: Sequence[Problem], source: Path) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+import polars as pl
 
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import is_image_path
-from lamina.data.splits import Split, find_splits
+from lamina.data.splits import find_splits
 from lamina.errors import DataError, name_some, suggest
 
 ColumnKind = Literal["text", "number", "truth", "list", "bytes", "other"]
@@ -68,12 +70,12 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The columns of a file; ``read`` returns a column, with ``None`` for empty cells and NaN."""
+    """The columns of a file; ``read`` returns a column, with null for empty cells and NaN."""
 
     path: Path
     kinds: Mapping[str, ColumnKind]
     rows: int
-    read: Callable[[str], list[Any]]
+    read: Callable[[str], pl.Series]
     # for columns that hold class numbers
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -130,16 +132,16 @@ def _check_kind(
         )
 
 
-def read_splits(table: Table, column: str) -> list[Split | None]:
+def read_splits(table: Table, column: str) -> pl.Series:
     """Read the split of each row; ``DataError`` if a value is not the name of a split."""
     values = table.read(column)
-    if unknown := _unknown_splits(values):
+    distinct = values.drop_nulls().unique().to_list()
+    if unknown := _unknown_splits(distinct):
         raise DataError(
             f"Column {column!r} of {table.path} contains {name_some(list(map(repr, unknown)))};"
             " expected train, val or test. Rename them, or remove those rows."
         )
-    words = find_splits({value for value in values if value is not None})
-    return [words.get(value) for value in values]
+    return values.replace_strict(find_splits(distinct), return_dtype=pl.String)
 
 
 def find_image_column(table: Table) -> str:
@@ -163,27 +165,23 @@ def find_image_column(table: Table) -> str:
 def _holds_images(table: Table, column: str) -> bool:
     if table.kinds[column] == "bytes":
         return True
-    values = [
-        value.replace("\\", "/")
-        for value in table.read(column)[:VALUES_EXAMINED]
-        if value is not None
-    ]
+    texts = table.read(column).head(VALUES_EXAMINED).drop_nulls()
+    values = texts.str.replace_all("\\", "/", literal=True).to_list()
     return bool(values) and all(is_image_path(value) or URL.match(value) for value in values)
 
 
 def _find_split(table: Table, image: str) -> str | None:
     texts = [column for column, kind in table.kinds.items() if kind == "text" and column != image]
     for column in _well_known(texts, SPLIT_NAMES):
-        values = {value for value in table.read(column) if value is not None}
+        values = table.read(column).drop_nulls().unique().to_list()
         # A column with train and an unknown value is a split column, which read_splits rejects.
         if len(_unknown_splits(values)) < len(values):
             return column
     return None
 
 
-def _unknown_splits(values: Iterable[str | None]) -> list[str]:
-    given = {value for value in values if value is not None}
-    return sorted(given - {value for value, split in find_splits(given).items() if split})
+def _unknown_splits(values: Sequence[str]) -> list[str]:
+    return sorted({*values} - {value for value, split in find_splits(values).items() if split})
 
 
 def _find_labels(table: Table, others: set[str | None]) -> tuple[str, ...]:

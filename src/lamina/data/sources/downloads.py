@@ -7,7 +7,6 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 from lamina.data.cache import cache_folder, lock_or_wait
 from lamina.data.preparation import Preparation
 from lamina.data.sources.idx import open_idx
-from lamina.data.sources.listing import Listing, name_class
+from lamina.data.sources.listing import Arrays, Files
 from lamina.errors import DataError, LaminaWarning
 
 NETWORK_TIMEOUT_SECONDS = 10.0
@@ -120,7 +119,8 @@ def downloaded_path(name: str) -> Path:
 
 def download(name: str) -> Path:
     """Download a set if needed, and return its path; ``DataError`` for missing or altered files."""
-    target, published = downloaded_path(name), PUBLISHED[name]
+    target = downloaded_path(name)
+    published = PUBLISHED[name]
     if target.exists():
         return target
     if is_offline():
@@ -128,7 +128,8 @@ def download(name: str) -> Path:
             f"{name} is not downloaded yet, and LAMINA_OFFLINE forbids downloads. Unset"
             f" it.{published.remedy}"
         )
-    host, handled = urlsplit(published.url).hostname, sys.exception()
+    host = urlsplit(published.url).hostname
+    handled = sys.exception()
     try:
         with lock_or_wait(target.parent / f"{name}.lock", name):
             if target.exists():  # downloaded by another process in the meantime
@@ -167,20 +168,12 @@ def _find_reason(error: BaseException, handled: BaseException | None) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def list_published(name: str) -> Listing:
+def list_published(name: str) -> Files | Arrays:
     """List the images of ``mnist`` or ``fashion-mnist``, downloading the set if needed."""
-    folder, classes = download(name), PUBLISHED[name].classes
-    source = open_idx(folder, Preparation())
+    folder = download(name)
+    source = open_idx(folder, Preparation(), PUBLISHED[name].classes)
     if source is None:
         raise DataError(
             f"{folder} does not contain all files of {name}. Delete it to download the set again."
         )
-    listing = source.read(folder, lambda *_: None)
-    labels = [name_class(number, classes, str(folder)) for number in listing.labels["label"]]
-    return replace(
-        listing,
-        labels={"class": labels},
-        target_names=classes,
-        label_reason="the published set",
-        kind="single-label",
-    )
+    return source.read(folder, lambda *_: None)

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from lamina.data.images import Images, Progress
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Listing, Source, list_images
+from lamina.data.sources.listing import Arrays, Source, list_images
 from lamina.data.splits import Split
 
 ShapesTarget = Literal["shapes", "shapes-attributes", "shapes-pose"]
@@ -75,7 +75,7 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
     """Open a built-in set, which is drawn when it is read."""
     size_px = preparation.size_px or 32
 
-    def read(_: Path, progress: Progress) -> Listing:
+    def read(_: Path, progress: Progress) -> Arrays:
         total = sum(COUNTS.values())
         drawn: dict[Split, Images] = {}
         for split, count in COUNTS.items():

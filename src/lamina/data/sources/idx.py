@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from jaxtyping import UInt8
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
 from lamina.data.sources.listing import (
-    Listing,
+    Arrays,
+    Labels,
     Source,
     mark_state,
     name_rows,
@@ -23,16 +24,21 @@ from lamina.data.sources.listing import (
 )
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
+from lamina.targets import SINGLE_LABEL, Targets
 
 IDX = re.compile(r"(.*?)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
 UNSIGNED_BYTE = 8
+REASON = "the files of labels"
 
 
-def open_idx(path: Path, _: Preparation) -> Source | None:
-    """Open IDX files, recognized by name; ``DataError`` for several sets or a missing file."""
+def open_idx(path: Path, preparation: Preparation, classes: Sequence[str] = ()) -> Source | None:
+    """Open IDX files, recognized by name; ``DataError`` for several sets or a missing file.
+
+    ``classes`` are the names of the labels, if the set is a published one.
+    """
     pairs = _find_pairs(path)
     state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
-    return Source(state, lambda *_: _list_arrays(pairs)) if pairs else None
+    return Source(state, lambda *_: _list_arrays(pairs, preparation, classes)) if pairs else None
 
 
 def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
@@ -68,7 +74,9 @@ def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
     return {}
 
 
-def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
+def _list_arrays(
+    pairs: Mapping[Split, tuple[Path, Path]], preparation: Preparation, classes: Sequence[str]
+) -> Arrays:
     images = {split: _read_idx(file, 3) for split, (file, _) in pairs.items()}
     labels = {split: _read_idx(file, 1) for split, (_, file) in pairs.items()}
     for split, (file, _) in pairs.items():
@@ -77,23 +85,40 @@ def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
                 f"{file} has {len(images[split])} images, but its label file has"
                 f" {len(labels[split])} labels. Download both again."
             )
-    if (
-        len({one.shape[1:] for one in images.values()}) > 1
-        or 0 in next(iter(images.values())).shape
-    ):
+    shapes = {split: pixels.shape for split, pixels in images.items()}
+    if len({shape[1:] for shape in shapes.values()}) > 1 or 0 in next(iter(shapes.values())):
         sizes = ", ".join(
-            f"{split} {' x '.join(map(str, one.shape))}" for split, one in images.items()
+            f"{split} {' x '.join(map(str, shape))}" for split, shape in shapes.items()
         )
         raise DataError(
             f"Expected images of one size in all files, got {sizes}. Download them again."
         )
-    return Listing(
-        images=name_rows({split: len(one) for split, one in images.items()}),
-        splits=[split for split, one in images.items() for _ in one],
-        labels={"label": [label for one in labels.values() for label in one.tolist()]},
-        label_reason="the files of labels",
-        pixels=stack_pixels([one[..., None] for one in images.values()]),
+    joined = np.concatenate(list(labels.values()))
+    targets, names = _read_targets(joined, preparation, classes)
+    return Arrays(
+        names=name_rows({split: len(pixels) for split, pixels in images.items()}),
+        splits=[split for split, pixels in images.items() for _ in pixels],
+        targets=targets,
+        target_names=names,
+        label_reason="the published set" if classes else REASON,
+        pixels=stack_pixels([pixels[..., None] for pixels in images.values()]),
     )
+
+
+def _read_targets(
+    labels: UInt8[np.ndarray, " n"], preparation: Preparation, classes: Sequence[str]
+) -> tuple[Targets, tuple[str, ...]]:
+    if classes:
+        targets = labels.astype(np.int64)
+        SINGLE_LABEL.check(targets, classes)
+        return targets, tuple(classes)
+    # polars is slow to import, and cached data do not need it.
+    import polars as pl
+
+    from lamina.data.labels import read_targets
+
+    targets, names, _ = read_targets(Labels({"label": pl.Series(labels)}, REASON), preparation)
+    return targets, names
 
 
 def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:

@@ -1,4 +1,4 @@
-"""The interface of all sources: a state to compare with the cache, and the images or pixels."""
+"""The interface of all sources: a state to compare with the cache, and files or arrays."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from lamina.data.decoding import EncodedImage
 from lamina.data.images import Images, Problem, Progress
 from lamina.data.splits import Split
 from lamina.errors import DataError
-from lamina.targets import SINGLE_LABEL, KindName, kind_of
+from lamina.targets import KindName, Targets
 
+if TYPE_CHECKING:  # slow to import, and cached data do not need it
+    import polars as pl
+
+LABEL = "label:"  # begins the name of a column of labels
 BLOCK_BYTES = 16 * 2**20
 # What the readers of archives, arrays and tables raise for a damaged file.
 READ_ERRORS: tuple[type[BaseException], ...] = (
@@ -42,33 +45,57 @@ class Pixels:
 
 
 @dataclass(frozen=True, eq=False)
-class Listing:
-    """The images of a source in its order, with their splits and labels."""
+class Labels:
+    """Labels as a source states them: columns of text, numbers, booleans or lists of text."""
 
-    images: Sequence[EncodedImage]
-    splits: Sequence[Split | None]
-    labels: Mapping[str, Sequence[object]]  # by column; None for a missing value
-    problems: Sequence[Problem] = ()
+    columns: Mapping[str, pl.Series]
+    reason: str  # where they come from
     target_names: Sequence[str] | None = None  # in the order of the source
-    label_reason: str = "the class folders"  # where the labels come from
     kind: KindName | None = None  # if the source determines it
-    pixels: Pixels | None = None  # for arrays, whose images have only names
-    groups: Sequence[str | None] = ()  # empty if the source has none
 
-    def keep(
-        self, rows: Sequence[int], images: Sequence[EncodedImage], problems: Sequence[Problem]
-    ) -> Listing:
-        """Keep these rows, with their images, and add the problems of the others."""
-        return replace(
-            self,
-            images=images,
-            splits=[self.splits[row] for row in rows],
-            labels={
-                column: [values[row] for row in rows] for column, values in self.labels.items()
-            },
-            groups=[self.groups[row] for row in rows] if self.groups else (),
-            problems=[*self.problems, *problems],
-        )
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Encoded images: a frame with a row for each, and where their labels come from.
+
+    The columns: ``name`` (path in the source), ``file``, ``offset_bytes`` and ``size_bytes`` (where
+    its bytes are), ``split`` (null: to be drawn), ``group``, ``reason`` (why it is left out; null
+    if it is used), and a column for each label, with the prefix ``LABEL``.
+    """
+
+    frame: pl.DataFrame
+    label_reason: str
+    target_names: Sequence[str] | None = None  # in the order of the source
+    kind: KindName | None = None  # if the source determines it
+
+    @property
+    def labels(self) -> Labels:
+        """The labels of the images that are used."""
+        frame = self.frame.filter(self.frame["reason"].is_null())
+        names = [name for name in frame.columns if name.startswith(LABEL)]
+        columns = {name.removeprefix(LABEL): frame[name] for name in names}
+        return Labels(columns, self.label_reason, self.target_names, self.kind)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Decoded images, one split after another, with their targets."""
+
+    names: Sequence[str]
+    splits: Sequence[Split | None]
+    targets: Targets
+    target_names: tuple[str, ...]
+    label_reason: str  # where they come from
+    pixels: Pixels
+    problems: Sequence[Problem] = ()
+
+
+class TablePart(NamedTuple):
+    """One file of a table, its split by name or folder, and the prefix of its image names."""
+
+    file: Path
+    split: Split | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,33 +103,31 @@ class Source:
     """The state of a source, which changes with its content, and a function to list the source."""
 
     state: object
-    read: Callable[[Path, Progress], Listing]
+    read: Callable[[Path, Progress], Files | Arrays]
     options: Sequence[str] = ()  # the source-specific fields of Preparation that it uses
     unused: Sequence[Problem] = ()  # files that are not used, and so do not change the state
     target_names: Sequence[str] = ()  # if they are known before reading
 
 
+def show_name(name: str) -> str:
+    """A name as messages show it: what is not UTF-8 on disk is written with a backslash."""
+    if name.isascii():
+        return name
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def list_images(
     splits: Mapping[Split, Images], label_reason: str, content: str | None = None
-) -> Listing:
+) -> Arrays:
     """The listing of a published set, given its images by split."""
     parts = list(splits.values())
-    first, kind = parts[0], kind_of(parts[0].targets)
-    if kind is SINGLE_LABEL:
-        labels = {
-            "class": [first.target_names[place] for one in parts for place in one.targets.tolist()]
-        }
-    else:
-        columns = np.concatenate([one.targets for one in parts]).T.tolist()
-        labels = dict(zip(first.target_names, columns, strict=True))
-    return Listing(
-        images=[EncodedImage(name) for one in parts for name in one.names],
-        splits=[one.split for one in parts for _ in one.names],
-        labels=labels,
-        target_names=first.target_names if kind is SINGLE_LABEL else None,
+    return Arrays(
+        names=[name for part in parts for name in part.names],
+        splits=[part.split for part in parts for _ in part.names],
+        targets=np.concatenate([part.targets for part in parts]),
+        target_names=parts[0].target_names,
         label_reason=label_reason,
-        kind=kind.name,
-        pixels=stack_pixels([one.pixels for one in parts], content),
+        pixels=stack_pixels([part.pixels for part in parts], content),
     )
 
 
@@ -120,10 +145,10 @@ def stack_pixels(
     return Pixels((sum(map(len, parts)), height, width, channels), blocks, content)
 
 
-def name_rows(counts: Mapping[Split, int] | Mapping[Split | None, int]) -> list[EncodedImage]:
+def name_rows(counts: Mapping[Split, int] | Mapping[Split | None, int]) -> list[str]:
     """Names for the images of arrays, whose rows have no names."""
     return [
-        EncodedImage(f"{split}/{row:05d}" if split else f"{row:05d}")
+        f"{split}/{row:05d}" if split else f"{row:05d}"
         for split, count in counts.items()
         for row in range(count)
     ]

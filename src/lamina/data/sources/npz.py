@@ -17,7 +17,7 @@ from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO, open_zip
 from lamina.data.sources.listing import (
     BLOCK_BYTES,
-    Listing,
+    Arrays,
     Pixels,
     Source,
     mark_state,
@@ -26,7 +26,6 @@ from lamina.data.sources.listing import (
 )
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
-from lamina.targets import SINGLE_LABEL, Targets, kind_of
 
 NAMES_KEY = "class_names"
 # The names of the arrays of images and of targets, by split.
@@ -51,7 +50,7 @@ def open_npz(path: Path, preparation: Preparation) -> Source | None:
     return Source(mark_state(path.stat()), lambda *_: _list_arrays(path, preparation))
 
 
-def _list_arrays(path: Path, preparation: Preparation) -> Listing:
+def _list_arrays(path: Path, preparation: Preparation) -> Arrays:
     with readable(path), open_zip(path) as archive:
         present = [name.removesuffix(".npy") for name in archive.namelist()]
         keys = _find_keys(present, path)
@@ -69,13 +68,12 @@ def _list_arrays(path: Path, preparation: Preparation) -> Listing:
         renamed = "" if label_keys == ["y"] else f", where y is {' and '.join(label_keys)}"
         raise DataError(f"{path}{renamed}: {error}") from None
     counts = {split: array.shape[0] for split, array in images.items()}
-    return Listing(
-        images=name_rows(counts),
+    return Arrays(
+        names=name_rows(counts),
         splits=[split for split, count in counts.items() for _ in range(count)],
-        labels=_list_columns(targets, target_names),
-        target_names=target_names if kind_of(targets) is SINGLE_LABEL else None,
+        targets=targets,
+        target_names=target_names,
         label_reason=f"array{'s' if len(keys) > 1 else ''} {', '.join(label_keys)}",
-        kind=kind_of(targets).name,
         pixels=_join_pixels(list(images.values()), labels, preparation, path),
     )
 
@@ -207,11 +205,3 @@ def _join_pixels(
             yield from (to_pixels(block, array.key) for block in array.blocks())
 
     return Pixels((count, height, width, channels), blocks)
-
-
-def _list_columns(targets: Targets, names: Sequence[str]) -> dict[str, list[object]]:
-    """The targets as labels by column; classes by name."""
-    if kind_of(targets) is SINGLE_LABEL:
-        return {"class": [names[place] for place in targets.tolist()]}
-    columns = targets.reshape(len(targets), -1).T.tolist()
-    return dict(zip(names, columns, strict=True))

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 
-from lamina.data.decoding import IMAGE_LIMIT_BYTES, EncodedImage
-from lamina.data.images import Problem
+from lamina.data.decoding import IMAGE_LIMIT_BYTES
 from lamina.data.sources.archive import TOTAL_BYTES
 from lamina.data.sources.columns import ColumnKind, Table
-from lamina.data.sources.listing import Listing, clean_label, name_class, readable
+from lamina.data.sources.frames import clean_column
+from lamina.data.sources.listing import name_class, readable
 from lamina.errors import DataError
 
+SPOOLED: dict[str, Any] = {
+    "offset_bytes": pl.Int64,
+    "size_bytes": pl.Int64,
+    "reason": pl.String,
+    "path": pl.String,  # in the table
+}
+ROWS_FLOOR = 100_000
 ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 # Rows are read in batches: the first of FIRST_ROWS, the next of about BATCH_BYTES.
 FIRST_ROWS = 16
@@ -33,13 +40,14 @@ def read_parquet_table(path: Path) -> Table:
         rows = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
     class_names = _class_names(metadata.get("huggingface"))
 
-    def read(column: str) -> list[Any]:
+    check_rows(path, rows)
+
+    def read(column: str) -> pl.Series:
         with readable(path, ERRORS):
             values = pl.read_parquet(path, columns=[column], glob=False)[column]
-            cells = (values.cast(pl.Float64) if values.dtype.is_decimal() else values).to_list()
         if names := class_names.get(column):
-            cells = [_name_classes(value, names, f"Column {column!r} of {path}") for value in cells]
-        return [clean_label(value) for value in cells]
+            values = _name_classes(values, names, f"Column {column!r} of {path}")
+        return clean_column(values)
 
     return Table(
         path,
@@ -50,55 +58,77 @@ def read_parquet_table(path: Path) -> Table:
     )
 
 
-def spool_table(listing: Listing, folder: Path) -> Listing:
-    """Copy a table's encoded images into ``folder/spool``; they keep their names if unique."""
-    kept: list[int] = []
-    images: list[EncodedImage] = []
-    names: list[str | None] = []
-    problems: list[Problem] = []
-    groups = groupby(enumerate(listing.images), key=lambda pair: (pair[1].file, pair[1].member))
-    with (folder / "spool").open("wb") as spool:
-        for (file, column), group in groups:
-            numbered = list(group)
-            encoded = _read_encoded(Path(file), column, len(numbered))
-            for (row, image), (data, name) in zip(numbered, encoded, strict=True):
-                offset_bytes = spool.tell()
-                if data is None:
-                    problems.append(Problem(image.name, "no image bytes in the table"))
-                elif len(data) > IMAGE_LIMIT_BYTES:
-                    problems.append(
-                        Problem(image.name, f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB")
-                    )
-                elif offset_bytes + len(data) > TOTAL_BYTES:
-                    raise DataError(
-                        f"The images in {file} exceed {TOTAL_BYTES} bytes. Split the table into"
-                        " smaller sets."
-                    )
-                else:
-                    spool.write(data)
-                    kept.append(row)
-                    images.append(EncodedImage(image.name, spool.name, "", len(data), offset_bytes))
-                    names.append(name)
-    if not images:
+def check_rows(path: Path, rows: int) -> None:
+    """Raise ``DataError`` for more rows than a file of this size can have, as in a bomb."""
+    if rows > max(ROWS_FLOOR, size_bytes := path.stat().st_size):
         raise DataError(
-            f"Cannot use any of the {len(problems)} images in {listing.images[0].file}; the first"
-            f" is {problems[0].path} ({problems[0].reason}). Write the table again with the bytes"
-            " of the images."
+            f"{path} is rejected: it has {rows:,} rows in {size_bytes:,} bytes, but each image"
+            " takes at least a byte. Create it again from the images."
         )
-    if all(names) and len(set(names)) < len(names):  # often the names restart in each split
-        names = [f"{listing.splits[row]}/{name}" for row, name in zip(kept, names, strict=True)]
-    if all(names) and len(set(names)) == len(names):
-        images = [
-            image._replace(name=name) for image, name in zip(images, names, strict=True) if name
-        ]
-    return listing.keep(kept, images, problems)
 
 
-def _read_encoded(path: Path, column: str, count: int) -> Iterator[tuple[bytes | None, str | None]]:
+def spool_table(frame: pl.DataFrame, column: str, folder: Path) -> pl.DataFrame:
+    """Copy the images in a column of tables into ``folder/spool``; unique names stay."""
+    spooled: list[pl.DataFrame] = []
+    with (folder / "spool").open("wb") as spool:
+        for part in frame.partition_by("file", maintain_order=True):
+            path = Path(os.fsdecode(part["file"][0]))
+            spooled += _spool_images(path, column, part, spool)
+    places = pl.concat(spooled)
+    reasons = pl.coalesce(frame["reason"], places["reason"])
+    frame = frame.with_columns(
+        places["offset_bytes", "size_bytes"],
+        file=pl.lit(os.fsencode(folder / "spool")),
+        reason=reasons,
+    )
+    used = pl.col("reason").is_null()
+    if not frame.select(used.any()).item():
+        name, reason = frame.select("name", "reason").row(0)
+        raise DataError(
+            f"Cannot use any of the {frame.height} images in {path}; the first is {name}"
+            f" ({reason}). Write the table again with the bytes of the images."
+        )
+    frame = frame.with_columns(places["path"])
+    paths = frame.filter(used)["path"]
+    if paths.is_duplicated().any():  # often the names restart in each split
+        frame = frame.with_columns(path=pl.concat_str("split", "path", separator="/"))
+        paths = frame.filter(used)["path"]
+    if paths.null_count() == 0 and (paths != "").all() and not paths.is_duplicated().any():
+        frame = frame.with_columns(name=pl.when(used).then("path").otherwise("name"))
+    return frame.drop("path")
+
+
+def _spool_images(
+    path: Path, column: str, part: pl.DataFrame, spool: BinaryIO
+) -> Iterator[pl.DataFrame]:
+    """Copy the images of a table; yields the ``SPOOLED`` columns of some rows at a time."""
+    for images in _read_encoded(path, column, part.height):
+        places: list[tuple[int | None, int | None, str | None, str | None]] = []
+        for data, name in images:
+            offset_bytes = spool.tell()
+            if data is None:
+                places.append((None, None, "no image bytes in the table", name))
+            elif len(data) > IMAGE_LIMIT_BYTES:
+                places.append((None, None, f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB", name))
+            elif offset_bytes + len(data) > TOTAL_BYTES:
+                raise DataError(
+                    f"The images in {path} exceed {TOTAL_BYTES} bytes. Split the table into"
+                    " smaller sets."
+                )
+            else:
+                spool.write(data)
+                places.append((offset_bytes, len(data), None, name))
+        yield pl.DataFrame(places, schema=SPOOLED, orient="row")
+
+
+def _read_encoded(
+    path: Path, column: str, count: int
+) -> Iterator[list[tuple[bytes | None, str | None]]]:
     """The image bytes and the path in each of ``count`` rows, read a few rows at a time."""
     with readable(path, ERRORS):
         scan = pl.scan_parquet(path, glob=False).select(column)
-    offset, rows = 0, FIRST_ROWS
+    offset = 0
+    rows = FIRST_ROWS
     while offset < count:
         with readable(path, ERRORS):
             values = scan.slice(offset, min(rows, count - offset)).collect()[column]
@@ -115,7 +145,7 @@ def _read_encoded(path: Path, column: str, count: int) -> Iterator[tuple[bytes |
             pairs = list(zip(encoded.to_list(), names, strict=True))
         if not pairs:
             raise DataError(f"{path} changed while lamina was reading it. Try again.")
-        yield from pairs
+        yield pairs
         offset += len(pairs)
         rows = max(1, min(MOST_ROWS, 4 * rows, BATCH_BYTES * len(pairs) // max(1, batch_bytes)))
 
@@ -148,8 +178,15 @@ def find_kind(dtype: Any) -> ColumnKind:  # Any, because beartype cannot check p
     return "bytes" if pl.Binary in (dtype, fields.get("bytes")) else "other"
 
 
-def _name_classes(value: Any, names: tuple[str, ...], where: str) -> Any:
+def _name_classes(values: pl.Series, names: tuple[str, ...], where: str) -> pl.Series:
     """The names of one class or a list of classes; Hugging Face uses -1 for an unknown class."""
-    if isinstance(value, list):
-        return [_name_classes(item, names, where) for item in value if item not in (None, -1)]
-    return None if value in (None, -1) else name_class(value, names, where)
+    is_list = isinstance(values.dtype, pl.List | pl.Array)
+    numbers = values.cast(pl.List(pl.Int64)) if is_list else values.cast(pl.Int64)
+    flat = numbers.explode() if is_list else numbers
+    for number in flat.filter((flat < -1) | (flat >= len(names))).to_list()[:1]:
+        name_class(number, names, where)
+    known = list(range(len(names)))
+    if not is_list:
+        return numbers.replace_strict(known, names, default=None, return_dtype=pl.String)
+    named = pl.element().replace_strict(known, names, default=None, return_dtype=pl.String)
+    return numbers.list.eval(named)

@@ -19,6 +19,7 @@ from lamina.data.option_files import find_separator
 from lamina.data.sources.archive import COMPRESSION_RATIO, RATIO_FLOOR_BYTES
 from lamina.data.sources.class_folders import is_image_path
 from lamina.data.sources.columns import ColumnKind, Table
+from lamina.data.sources.frames import clean_column, list_values
 from lamina.data.sources.listing import READ_ERRORS, clean_label, readable
 from lamina.data.sources.parquet import ERRORS, find_kind
 from lamina.errors import DataError
@@ -65,7 +66,7 @@ def read_text_table(path: Path, *, has_decimal_commas: bool = True) -> Table:
     kinds = {column: find_kind(dtype) for column, dtype in frame.schema.items()}
     kinds |= dict.fromkeys(unclear, "number")
 
-    def read(column: str) -> list[Any]:
+    def read(column: str) -> pl.Series:
         if column in unclear:
             raise DataError(
                 f"Column {column!r} of {path} has numbers such as {unclear[column]!r}, which may"
@@ -74,7 +75,7 @@ def read_text_table(path: Path, *, has_decimal_commas: bool = True) -> Table:
                 " use --task multi-label; if each text is a class, use --task single-label (in"
                 " Python, task)."
             )
-        return [clean_label(value) for value in frame[column].to_list()]
+        return clean_column(frame[column])
 
     return Table(path, kinds, frame.height, read)
 
@@ -125,7 +126,7 @@ def _read_json(text: str, path: Path) -> Table:
         kinds[column] = "other"
         if len(alike := {JSON_KINDS.get(kind, "other") for kind in types}) == 1:
             kinds[column] = alike.pop()
-    return Table(path, kinds, len(rows), columns.__getitem__)
+    return Table(path, kinds, len(rows), lambda column: list_values(columns[column]))
 
 
 def _parse_lines(text: str) -> Iterator[dict[str, Any]]:

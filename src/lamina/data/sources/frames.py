@@ -1,0 +1,103 @@
+"""The frame of a source's images: see ``Files``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from lamina.data.decoding import EncodedImage
+from lamina.data.images import Problem
+from lamina.data.sources.listing import LABEL, Arrays, Files, show_name
+from lamina.data.splits import Split
+
+COLUMNS: dict[str, Any] = {
+    "name": pl.String,
+    "file": pl.Binary,
+    "offset_bytes": pl.Int64,
+    "size_bytes": pl.Int64,
+    "split": pl.String,
+    "group": pl.String,
+    "reason": pl.String,
+}
+
+
+def frame_images(
+    images: Sequence[EncodedImage],
+    splits: Sequence[Split | None],
+    labels: Mapping[str, Sequence[object]],
+    problems: Sequence[Problem] = (),
+) -> pl.DataFrame:
+    """The frame of encoded images with their labels by column; what is left out comes first."""
+    empty = [None] * len(images)
+    columns: dict[str, Sequence[object]] = {
+        "name": [show_name(image.name) for image in images],
+        "file": [os.fsencode(image.file) for image in images],
+        "offset_bytes": [image.offset_bytes for image in images],
+        "size_bytes": [image.size_bytes for image in images],
+        "split": splits,
+        "group": empty,
+        "reason": empty,
+    }
+    frame = pl.DataFrame(columns, schema=COLUMNS)
+    frame = frame.with_columns(
+        list_values(values).alias(LABEL + name) for name, values in labels.items()
+    )
+    return add_problems(frame, problems)
+
+
+def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFrame:
+    """The frame with a row for each of these files, before the others."""
+    left_out = {
+        "name": [show_name(problem.path) for problem in problems],
+        "reason": [show_name(problem.reason) for problem in problems],
+    }
+    schema = dict.fromkeys(left_out, pl.String)
+    return pl.concat([frame.clear(), pl.DataFrame(left_out, schema=schema), frame], how="diagonal")
+
+
+def leave_out(listing: Files | Arrays, problems: Sequence[Problem]) -> Files | Arrays:
+    """The images of a source with more files that are left out."""
+    if isinstance(listing, Arrays):
+        return replace(listing, problems=[*listing.problems, *problems])
+    return replace(listing, frame=add_problems(listing.frame, problems))
+
+
+def list_values(values: Sequence[object]) -> pl.Series:
+    """A column of text, numbers, booleans or lists of text."""
+    return clean_column(pl.Series([_show_value(value) for value in values], strict=False))
+
+
+def _show_value(value: object) -> object:
+    if isinstance(value, str):
+        return show_name(value)
+    return [show_name(item) for item in value] if isinstance(value, list) else value
+
+
+def clean_column(values: pl.Series) -> pl.Series:
+    """A column with null for NaN and empty text, and lists of text without nulls."""
+    if isinstance(values.dtype, pl.List | pl.Array):
+        texts = values.cast(pl.List(pl.String))
+        return texts.list.drop_nulls()
+    if values.dtype.is_decimal():
+        return values.cast(pl.Float64)
+    if values.dtype.is_float():
+        return values.fill_nan(None)
+    if values.dtype in (pl.String, pl.Categorical, pl.Enum):
+        return values.cast(pl.String).replace("", None)
+    return values
+
+
+def list_encoded(frame: pl.DataFrame) -> list[EncodedImage]:
+    """The images of a frame, to be decoded."""
+    columns = frame["name", "file", "size_bytes", "offset_bytes"]
+    return [EncodedImage(name, os.fsdecode(file), *place) for name, file, *place in columns.rows()]
+
+
+def list_problems(frame: pl.DataFrame) -> tuple[Problem, ...]:
+    """The images of a frame that are left out."""
+    left_out = frame.filter(pl.col("reason").is_not_null())
+    return tuple(Problem(name, reason) for name, reason in left_out["name", "reason"].rows())
