@@ -42,7 +42,7 @@ from lamina.data.splits import SPLITS
 from lamina.errors import DataError, LaminaWarning
 from lamina.files import sync_folder
 
-FORMAT = 13
+FORMAT = 14
 WAIT_SECONDS = 2.0
 WARNED_SHARE = 0.1  # of the disk
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14

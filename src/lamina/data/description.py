@@ -56,6 +56,6 @@ def describe_depth(dataset: Dataset) -> list[str]:
     if dataset.bit_depth is None or dataset.preparation.bit_depth is not None:
         return []
     return [
-        f"depth: {dataset.bit_depth} bits, the fewest that hold all values of the images that store"
-        " more than 8 bits"
+        f"depth: {dataset.bit_depth} bits, because the largest value of the images that store more"
+        f" than 8 bits is {dataset.largest_value:,}"
     ]

@@ -282,10 +282,10 @@ class Images:
 
     @cached_property
     def frame(self) -> pl.DataFrame:
-        """A row for each image, with the columns ``split``, ``name``, ``group`` and ``digest``."""
+        """A row for each image: ``split``, ``name``, ``group``, ``digest`` and ``target``."""
         from lamina.data.duplicates import frame_images
 
-        return frame_images(self.split, self.names, self.groups, self.pixel_digests)
+        return frame_images(self)
 
     def target_counts(self) -> dict[str, int]:
         """The number of images by class, by label, or by no and yes; empty for regression."""
@@ -333,6 +333,8 @@ class Dataset:
         resize: as in ``Preparation``.
         bit_depth: the bits of the values in images that store more than 8 bits; ``None`` if there
             are no such images.
+        largest_value: the largest value in images that store more than 8 bits.
+        usual_largest_value: the largest value in 99 % of these images.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         corrections: the effect of ``Preparation.labels_from``.
@@ -353,6 +355,8 @@ class Dataset:
     size_px: int | None = None
     resize: Resize = "crop"
     bit_depth: int | None = None
+    largest_value: int | None = None
+    usual_largest_value: int | None = None
     split_rule: str = "from the source"
     target_reason: str = "from the source"
     corrections: Effect = UNCORRECTED
@@ -459,11 +463,9 @@ class Dataset:
         """The number of groups of identical images with different targets."""
         if not self._may_have_copies():
             return 0
-        from lamina.data.duplicates import group_duplicates
+        from lamina.data.duplicates import find_conflicts
 
-        targets = np.concatenate([images.targets for images in self.splits.values()])
-        groups = group_duplicates(self.frame["digest"])
-        return sum(len(np.unique(targets[list(places)], axis=0)) > 1 for places in groups)
+        return find_conflicts(self.frame).height
 
     def _may_have_copies(self) -> bool:
         return may_have_copies([images.pixel_digests for images in self.splits.values()])

@@ -129,7 +129,7 @@ def load_data(
     messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
     messages += [
         f"{dataset.name}: {found.message}"
-        for found in (*find_gaps(dataset), *find_dark(dataset.train), *find_group_leaks(dataset))
+        for found in (*find_gaps(dataset), *find_dark(dataset), *find_group_leaks(dataset))
     ]
     if not_found := dataset.corrections.not_found:
         named = name_some(not_found, EXAMPLES)

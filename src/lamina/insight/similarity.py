@@ -18,7 +18,7 @@ from torch.nn import functional
 from lamina.data import Images
 from lamina.data.arrays import to_pixels
 from lamina.data.digests import digest_rows
-from lamina.data.duplicates import frame_digests, group_duplicates
+from lamina.data.duplicates import frame_rows, group_duplicates
 from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
@@ -176,7 +176,7 @@ def group_copies(
 ) -> list[int]:
     """For each image, the first one linked by near-duplicates, equal pixels or equal ``groups``."""
     linked = list(pairs)
-    for keys in (frame_digests(digest_rows(pixels)), pl.Series(groups, dtype=pl.String)):
+    for keys in (frame_rows(digest_rows(pixels)), pl.Series(groups, dtype=pl.String)):
         for first, *others in group_duplicates(keys):
             linked += [DuplicatePair(first, row, 0.0, False) for row in others]
     return group_pairs(len(pixels), linked)
