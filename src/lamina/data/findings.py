@@ -26,7 +26,7 @@ Severity = Literal["error", "warning", "note"]
 # class.
 TINY_CLASS_IMAGES, TINY_CLASS_FRACTION = 10, 1 / 20
 COARSE_FRACTION = 1 / 100  # rounding error of float32 as a fraction of the standard deviation
-DIM_FRACTION = 1 / 4  # of the values that the bit depth holds
+DIM_PARTS = 4  # images look dark if their values are below this part of white
 IMBALANCE_RATIO = 10.0  # largest class ÷ smallest class
 # by the reason of a problem: kind and severity of the finding
 LEFT_OUT: dict[str, tuple[str, Severity]] = {
@@ -241,7 +241,7 @@ def find_dark(dataset: Dataset) -> list[Finding]:
     if usual is not None and depth is not None and is_depth_chosen:
         usual_depth = max(8, usual.bit_length())
         white = 2**depth - 1
-        if usual < DIM_FRACTION * white:
+        if usual < white // DIM_PARTS and usual_depth < depth:
             message = (
                 f"99 % of the images that store more than 8 bits have no value above {usual:,}, but"
                 f" the largest value {dataset.largest_value:,} makes {white:,} white, so they are"

@@ -213,8 +213,8 @@ def write_set(root: Path, images: Mapping[str, bytes]) -> Path:
 
 
 def make_images(largest: int, count: int = 12) -> dict[str, np.ndarray]:
-    """Different images, of which only the last has a value above a third of ``largest``."""
-    images = {f"{n}.png": draw(largest // 3, 3, seed=n) for n in range(count - 1)}
+    """Different images, of which only the last has a value above a quarter of ``largest``."""
+    images = {f"{n}.png": draw(largest // 4, 3, seed=n) for n in range(count - 1)}
     return images | {f"{count - 1}.png": draw(largest, 3, seed=count)}
 
 

@@ -450,9 +450,8 @@ def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
 WITHOUT_WARNINGS = """
 import io, struct, warnings
 from PIL import Image
-filters = list(warnings.filters)
 from lamina.data.decoding import decode_image
-assert warnings.filters == filters
+assert not [module for _, _, _, module, _ in warnings.filters if "PIL" in str(module)]
 warnings.simplefilter("ignore")
 file = io.BytesIO()
 exif = b"Exif\\0\\0MM\\0*" + struct.pack(">IHHHII", 8, 1, 271, 2, 500, 9000)
