@@ -104,11 +104,8 @@ def _renumber(images: Images, target_names: tuple[str, ...], match: ClassMatch) 
     if images.kind is SINGLE_LABEL:
         numbers = np.array(places, np.int64)[images.targets]
         renumbered = replace(images, targets=np.maximum(numbers, 0), target_names=target_names)
-        return (
-            renumbered
-            if (numbers >= 0).all()
-            else renumbered.take(np.flatnonzero(numbers >= 0).tolist())
-        )
+        is_known = numbers >= 0
+        return renumbered if is_known.all() else renumbered.take(np.flatnonzero(is_known))
     targets = np.zeros((len(images), len(target_names)), np.bool_)
     for column, place in enumerate(places):
         if place >= 0:

@@ -353,27 +353,25 @@ def start_array(path: Path, shape: tuple[int, ...]) -> int:
     return offset_bytes
 
 
-def keep_rows(path: Path, kept: Sequence[int]) -> None:
+def keep_rows(path: Path, places: Sequence[int]) -> None:
     """Keep these rows of an array file, in this order, one by one, as it may exceed memory."""
     with path.open("rb") as rows:
         _, *row_shape = read_shape(rows)
         offset_bytes = rows.tell()
         row_bytes = math.prod(row_shape)
-        shape = (len(kept), *row_shape)
+        shape = (len(places), *row_shape)
         # the disk may not hold two copies
-        in_place = all(first < second for first, second in pairwise(kept))
-        target = path if in_place else path.with_suffix(".kept")
+        in_place = all(first < second for first, second in pairwise(places))
+        target = path if in_place else path.with_suffix(".sorted")
         if not in_place:
             start_array(target, shape)
         with target.open("r+b") as file:
             # numpy pads headers, so that the number of rows can change in place.
-            _write_header(file, shape)
-            for row, place in enumerate(kept):
-                if not in_place or row != place:
-                    rows.seek(offset_bytes + place * row_bytes)
-                    file.seek(offset_bytes + row * row_bytes)
-                    file.write(rows.read(row_bytes))
-            file.truncate(offset_bytes + len(kept) * row_bytes)
+            file.seek(_write_header(file, shape))
+            for place in places:
+                rows.seek(offset_bytes + place * row_bytes)
+                file.write(rows.read(row_bytes))
+            file.truncate()
     target.replace(path)
 
 
