@@ -118,8 +118,9 @@ def build_dataset(
     )
     counts = [frame.filter(split=split).height for split in SPLITS]
     train, val, test = split_images(whole, counts)
-    largest = pl.col("largest").quantile(USUAL_QUANTILE, "higher").cast(pl.Int64)
-    usual_largest = frame.select(largest).item()
+    value = pl.col("largest")
+    usual = value.quantile(USUAL_QUANTILE, "higher").cast(pl.Int64)
+    largest, usual_largest = frame.select(value.max(), usual.alias("usual")).row(0)
     # without resizing: crop
     resize = preparation.resize if size_px else "crop"
     head = f"{size_px} {resize} {targets.dtype} {draft.target_names}"
@@ -138,7 +139,7 @@ def build_dataset(
         size_px=size_px,
         resize=preparation.resize,
         bit_depth=bit_depth,
-        largest_value=frame["largest"].max(),
+        largest_value=largest,
         usual_largest_value=usual_largest,
         split_rule=draft.split_rule,
         target_reason=draft.target_reason,

@@ -291,12 +291,12 @@ def _find_constant(train: Images) -> list[Finding]:
     if train.kind not in (MULTI_LABEL, REGRESSION) or len(train) < 2:
         return []
     if train.kind is MULTI_LABEL:
-        names = _select(train, train.targets.all(axis=0))
+        names = _select(train, np.all(train.targets, axis=0))
         kind = "label-constant"
         have = f"the label {name_some(names)}"
         remedy = "Add images without it"
     else:
-        names = _select(train, (train.targets == train.targets[0]).all(axis=0))
+        names = _select(train, np.ptp(train.targets, axis=0) == 0)
         kind = "number-constant"
         have = f"the same value of {name_some(names)}"
         remedy = "Check the table"

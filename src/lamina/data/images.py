@@ -512,22 +512,21 @@ def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
 
 
 def _pick(values: tuple[str, ...], rows: slice | Int64[np.ndarray, " m"]) -> tuple[str, ...]:
-    if isinstance(rows, slice) or not values:
-        return values[rows] if values else ()
-    return tuple(values[row] for row in rows)
+    if isinstance(rows, slice):
+        return values[rows]
+    return tuple(values[row] for row in rows) if values else ()
 
 
 def _show(title: str, splits: Mapping[Split, Images]) -> str:
     """The notebook view of images: samples of each class or label, and counts by split."""
     counts = {split: images.target_counts() for split, images in splits.items()}
-    samples: dict[str, list[int]] = {}
-    pixels = None
-    for images in list(splits.values())[:1]:
-        samples = images.choose_samples(HTML_SAMPLES)
-        pixels = images.pixels
+    if not splits:
+        return card(title)
+    first = next(iter(splits.values()))
+    samples = first.choose_samples(HTML_SAMPLES)
     rows = []
     for name, places in list(samples.items())[:MOST_ROWS]:
-        tiles = (make_tile(pixels[place], HTML_PX) for place in places)
+        tiles = [make_tile(pixels, HTML_PX) for pixels in first.pixels[places]]
         shown = join(image(encode_png(tile), name) for tile in tiles)
         cells = [
             f"{of_split[name]:,}" if of_split else "low to high" for of_split in counts.values()

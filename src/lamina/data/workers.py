@@ -107,19 +107,17 @@ def decode_images(
             is_depth_given=bit_depth is not None,
         )
         side_px = size_px or MIXED_SIZES_SIDE_PX
+        size = sizes[0] if keeps_size else (side_px, side_px)
         try:
-            if keeps_size:
-                decoded = _decode_at(sizes[0], job, images, progress)
-                side_px = None
-            else:
-                decoded = _decode_at((side_px, side_px), job, images, progress)
+            decoded = _decode_at(size, job, images, progress)
         except _SizesDifferError:
             keeps_size = False
         except DeepImageError as error:
             depth = count_bits(error.largest)
         else:
-            is_deep = decoded["largest"].count() > 0
-            return decoded, side_px, depth if is_deep else None
+            if decoded["largest"].count() == 0:
+                depth = None
+            return decoded, None if keeps_size else side_px, depth
 
 
 def _decode_at(
@@ -136,9 +134,8 @@ def _decode_at(
         progress(done, len(images))
     results: list[list[object]] = []
     for job in jobs:
-        result_file = Path(job.result_file)
-        results += json.loads(result_file.read_text("utf-8"))
-        result_file.unlink()
+        results += json.loads(Path(job.result_file).read_text("utf-8"))
+        Path(job.result_file).unlink()
     decoded = _frame_decoded(results)
     if decoded["reason"].null_count() == 0:
         first = f"{images[0].name} ({decoded['reason'][0]})"
