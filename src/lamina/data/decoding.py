@@ -53,8 +53,17 @@ BITS_TAG = 258
 PLANES_TAG = 284
 TWO_BYTES = (";16L", ";16B", ";16N")
 GRAY_WITH_ALPHA = "LA;16B"
-# Pillow's names of byte orders: little-endian, big-endian, and that of this machine.
-OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+NOT_NATIVE = "B" if sys.byteorder == "little" else "L"
+COLORS = ("RGB", "RGBX", "RGBA", "CMYK")
+# Pillow's names of pixels of 16 bits per channel, and the name that reads the two bytes in the
+# other order. Gray with alpha is then the upper and the lower byte of gray, and those of alpha.
+OTHER_ORDERS = {
+    GRAY_WITH_ALPHA: "RGBA",
+    **{f"{colors};16L": f"{colors};16B" for colors in COLORS},
+    **{f"{colors};16B": f"{colors};16L" for colors in COLORS},
+    # N: as this machine stores numbers
+    **{f"{colors};16N": f"{colors};16{NOT_NATIVE}" for colors in COLORS},
+}
 Values: TypeAlias = Integer[np.ndarray, "h w"] | Integer[np.ndarray, "h w c"]
 
 
@@ -319,28 +328,18 @@ def _read_values(upright: Image.Image, data: bytes) -> Values:
         return _check_values(np.asarray(upright), 2**16 - 1)
     # Pillow keeps only the upper byte of a color. With the other byte order, it keeps the lower.
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        raw_mode, *planes = sorted(_raw_modes(image))
-        if planes or (isinstance(image, TiffImageFile) and image.tag_v2.get(PLANES_TAG) == 2):
-            raise BadImageError("16 bits per channel, stored one channel after another")
-        other_order = _reverse_bytes(raw_mode)
+        raw_mode = " and ".join(sorted(_raw_modes(image)))
+        has_planes = isinstance(image, TiffImageFile) and image.tag_v2.get(PLANES_TAG) == 2
+        if has_planes or raw_mode not in OTHER_ORDERS:
+            raise BadImageError(f"16 bits per channel in an unsupported layout ({raw_mode})")
         for place, tile in enumerate(image.tile):
-            others = tile.args[1:] if isinstance(tile.args, tuple) else ()
-            image.tile[place] = tile._replace(args=(other_order, *others))
+            options = tile.args[1:] if isinstance(tile.args, tuple) else ()
+            image.tile[place] = tile._replace(args=(OTHER_ORDERS[raw_mode], *options))
         lower, _ = _load_upright(image, None, "crop")
     lower_bytes = np.asarray(lower).astype(np.uint16)
     if raw_mode == GRAY_WITH_ALPHA:
         lower_bytes = lower_bytes[..., [1, 1, 1, 3]]
     return np.asarray(upright).astype(np.uint16) << 8 | lower_bytes
-
-
-def _reverse_bytes(raw_mode: str) -> str:
-    """Pillow's name for pixels whose two bytes are in the other order."""
-    if raw_mode == GRAY_WITH_ALPHA:
-        return "RGBA"  # the upper and the lower byte of gray, then of alpha
-    channels, _, order = raw_mode.partition(";16")
-    if channels not in ("RGB", "RGBX", "RGBA", "CMYK") or order not in OTHER_ORDER:
-        raise BadImageError(f"16 bits per channel in an unsupported layout ({raw_mode})")
-    return f"{channels};16{OTHER_ORDER[order]}"
 
 
 def _scale(values: Values, image: Image.Image, bit_depth: int | None) -> Image.Image:

@@ -15,10 +15,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
-import polars as pl
 
 from lamina.data.cache import read_shape
 from lamina.data.decoding import (
@@ -36,6 +35,9 @@ from lamina.data.preparation import Resize
 from lamina.data.sources.listing import Pixels, show_name
 from lamina.errors import DataError
 
+if TYPE_CHECKING:
+    import polars as pl
+
 MIXED_SIZES_SIDE_PX = 64
 OWN_SIZE_LIMIT_PX = 256  # full camera photographs exceed what nets can use and memory can hold
 SAMPLE_IMAGES = 32
@@ -52,18 +54,6 @@ IMAGES_PER_BLOCK = 50
 # at 224 px.
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": "100000000"}
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-DECODED: dict[str, Any] = {
-    "row": pl.Int64,  # in pixels.npy
-    "content": pl.String,  # digest of the encoded bytes, or of the pixels before they were resized
-    "reason": pl.String,  # why decoding failed
-    "height_px": pl.Int32,  # as stored
-    "width_px": pl.Int32,
-    "digest": pl.String,  # of the row's pixels
-    "largest": pl.Int64,  # value, if the image stores more than 8 bits
-}
-"""The columns that decoding adds."""
 
 
 class _SizesDifferError(Exception):
@@ -92,7 +82,7 @@ def decode_images(
 ) -> tuple[pl.DataFrame, int | None, int | None]:
     """Decode images to RGB into ``folder/pixels.npy``.
 
-    Returns a row for each image with the columns ``DECODED``, the size (``None`` if all kept
+    Returns a row for each image with the columns of ``_frame_decoded``, the size (``None`` if all kept
     theirs), and the bit depth of the images of more than 8 bits (``None`` if there are none).
     """
     sizes, depth = _sample(images)
@@ -146,7 +136,19 @@ def _decode_at(
 
 
 def _frame_decoded(results: Sequence[Sequence[object]]) -> pl.DataFrame:
-    frame = pl.DataFrame(results, schema=DECODED, orient="row").sort("row")
+    """What decoding finds out about each image, in the order of the rows of ``pixels.npy``."""
+    import polars as pl  # slow to import, and workers do not need it
+
+    schema: dict[str, Any] = {
+        "row": pl.Int64,
+        "content": pl.String,  # digest of the encoded bytes, or of the pixels before resizing
+        "reason": pl.String,  # why decoding failed
+        "height_px": pl.Int32,  # as stored
+        "width_px": pl.Int32,
+        "digest": pl.String,  # of the row's pixels
+        "largest": pl.Int64,  # value, if the image stores more than 8 bits
+    }
+    frame = pl.DataFrame(results, schema=schema, orient="row").sort("row")
     return frame.with_columns(pl.col("digest").str.decode("hex"))
 
 

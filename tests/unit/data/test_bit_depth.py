@@ -140,9 +140,7 @@ def test_inks_of_16_bits_and_a_fourth_channel_without_a_meaning():
 )
 def test_layouts_that_pillow_reads_with_8_bits_are_refused(options: Mapping[str, int]):
     data = encode_tiff(draw(4095, 4), **options)
-    with pytest.raises(
-        BadImageError, match=r"^16 bits per channel(, stored one channel| in an unsupported layout)"
-    ):
+    with pytest.raises(BadImageError, match=r"^16 bits per channel in an unsupported layout"):
         decode_image(data, bit_depth=12)
 
 
