@@ -14,7 +14,6 @@ from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
-from lamina.drawing.unit_sheets import cut_patch
 from lamina.insight.inspected_layers import (
     choose_layers,
     find_field,
@@ -25,6 +24,7 @@ from lamina.insight.inspected_layers import (
 from lamina.insight.units import (
     Patch,
     Responses,
+    cut_patch,
     find_patches,
     inspect_units,
     measure_aucs,
