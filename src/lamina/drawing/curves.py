@@ -106,14 +106,14 @@ def _draw_epochs(
         score_axes.yaxis.set_major_formatter(percent_formatter())
 
     keys = _list_nets(colors)
-    lines = {"color": INK}
+    marker = ""
     if all(len(history) < 2 for histories in curves.values() for history in histories):
-        lines = {"color": INK, "marker": "o"}  # points
-    training_key = Line2D([], [], **lines, linestyle="--", label="training images")
+        marker = "o"
+    training_key = Line2D([], [], color=INK, linestyle="--", marker=marker, label="training images")
     training_key.set_markerfacecolor("white")
     keys.append(training_key)
     if has_val:
-        keys.append(Line2D([], [], **lines, label="val images"))
+        keys.append(Line2D([], [], color=INK, marker=marker, label="val images"))
     if splits:
         text = f"{' and '.join(sorted(splits))} images, after the last epoch"
         keys.append(Line2D([], [], color=INK, marker="D", linestyle="", label=text))

@@ -340,6 +340,7 @@ def fit_intervals(
     """Half-width of each prediction interval (Lei et al., 2018); infinite for too few images."""
     residuals = np.sort(np.abs(predicted - targets), axis=0)
     place = math.ceil((len(residuals) + 1) * coverage) - 1
-    if place >= len(residuals):
-        return np.full(residuals.shape[1], np.inf)
-    return residuals[place]
+    half_widths: Float64[np.ndarray, " k"] = np.full(residuals.shape[1], np.inf)
+    if place < len(residuals):
+        half_widths = residuals[place]
+    return half_widths
