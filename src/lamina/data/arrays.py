@@ -50,7 +50,11 @@ def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
         )
     x = to_array(value, name)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf":
-        remedy = f" Pass a single image as {name}[None]." if x.ndim == 2 else ""
+        remedy = (
+            f" Pass a single image as {name}[None]."
+            if x.ndim == 2 and x.dtype.kind in "biuf"
+            else ""
+        )
         raise DataError(f"{expected}, but got {_describe_array(value, x)}.{remedy}")
     if 0 in x.shape[1:]:
         raise DataError(

@@ -207,7 +207,7 @@ def _draw_splits(
 def _decode(
     draft: Draft, preparation: Preparation, folder: Path, progress: Progress
 ) -> tuple[pl.DataFrame, int | None, int | None]:
-    """Store the pixels; returns the frame in their order with the decoded columns, size and bit depth."""
+    """Store the pixels; returns the frame in their order, extended, with size and bit depth."""
     size_px = preparation.size_px
     resize = preparation.resize
     frame = draft.frame.filter(pl.col("reason").is_null())

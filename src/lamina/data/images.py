@@ -217,15 +217,16 @@ class Images:
         >>> images.take([2, 0]).names
         ('00002', '00000')
         """
-        rows = to_array(indices, "indices")
-        is_valid = rows.ndim == 1 and (rows.dtype.kind in "iu" or not rows.size)
-        if not is_valid or rows.min(initial=0) < -len(self) or rows.max(initial=-1) >= len(self):
-            hint = " For a mask, use np.flatnonzero(mask)." if rows.dtype.kind == "b" else ""
+        places = to_array(indices, "indices")
+        is_whole = places.ndim == 1 and (places.dtype.kind in "iu" or not places.size)
+        rows = places.astype(np.int64) if is_whole else None
+        if rows is None or not np.all((-len(self) <= rows) & (rows < len(self))):
+            hint = " For a mask, use np.flatnonzero(mask)." if places.dtype.kind == "b" else ""
             raise DataError(
                 f"indices must be whole numbers (M,) from {-len(self)} to {len(self) - 1}"
-                f" (negative: from the end), got {reprlib.repr(rows.tolist())}.{hint}"
+                f" (negative: from the end), got {reprlib.repr(places.tolist())}.{hint}"
             )
-        return self._select(rows.astype(np.int64))
+        return self._select(rows)
 
     def view(self, rows: slice, split: Split) -> Images:
         """Return a slice of the images without copying their arrays, as another split."""

@@ -82,8 +82,8 @@ def decode_images(
 ) -> tuple[pl.DataFrame, int | None, int | None]:
     """Decode images to RGB into ``folder/pixels.npy``.
 
-    Returns a row for each image with the columns of ``_frame_decoded``, the size (``None`` if all kept
-    theirs), and the bit depth of the images of more than 8 bits (``None`` if there are none).
+    Returns the frame of ``_frame_decoded``, the size (``None`` if all images kept theirs), and the
+    bit depth of the images of more than 8 bits (``None`` if there are none).
     """
     sizes, depth = _sample(images)
     keeps_size = size_px is None and len(sizes) == 1 and max(*sizes[0]) <= OWN_SIZE_LIMIT_PX
@@ -366,11 +366,13 @@ def keep_rows(path: Path, places: Sequence[int]) -> None:
             start_array(target, shape)
         with target.open("r+b") as file:
             # numpy pads headers, so that the number of rows can change in place.
-            file.seek(_write_header(file, shape))
-            for place in places:
-                rows.seek(offset_bytes + place * row_bytes)
-                file.write(rows.read(row_bytes))
-            file.truncate()
+            _write_header(file, shape)
+            for row, place in enumerate(places):
+                if not in_place or row != place:
+                    rows.seek(offset_bytes + place * row_bytes)
+                    file.seek(offset_bytes + row * row_bytes)
+                    file.write(rows.read(row_bytes))
+            file.truncate(offset_bytes + len(places) * row_bytes)
     target.replace(path)
 
 
