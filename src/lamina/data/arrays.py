@@ -214,26 +214,26 @@ def _check_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
 def _number_classes(
     y: np.ndarray, names: tuple[str, ...] | None
 ) -> tuple[Targets, tuple[str, ...]]:
-    present = [int(number) for number in np.unique(y)]
-    if names is None and present != list(range(len(present))):
-        named = (
-            f", or pass names for all numbers from 0 to {max(present)}" if min(present) >= 0 else ""
-        )
+    numbers = np.unique(y).tolist()
+    if names is None and numbers != list(range(len(numbers))):
+        named = ""
+        if numbers[0] >= 0:
+            named = f", or pass names for all numbers from 0 to {numbers[-1]}"
         raise DataError(
-            f"y has the classes {name_some([str(number) for number in present])}, but classes must"
-            " be 0, 1, 2 … without gaps. Renumber them with _, y = np.unique(y,"
-            f" return_inverse=True){named}."
+            f"y has the classes {name_some(list(map(str, numbers)))}, but classes must be 0, 1, 2 …"
+            f" without gaps. Renumber them with _, y = np.unique(y, return_inverse=True){named}."
         )
     targets = y.astype(np.int64)
-    classes = names or tuple(map(str, present))
+    classes = names or tuple(map(str, numbers))
     SINGLE_LABEL.check(targets, classes)
     return targets, classes
 
 
 def _name_classes(y: np.ndarray, names: tuple[str, ...] | None) -> tuple[Targets, tuple[str, ...]]:
-    texts: list[str] = y.tolist()
-    classes = names or tuple(sorted(set(texts)))
-    if unknown := sorted(set(texts) - set(classes)):
+    texts = list(map(str, y.tolist()))
+    distinct = sorted({*texts})
+    classes = names or tuple(distinct)
+    if unknown := [text for text in distinct if text not in classes]:
         raise DataError(
             f"y has {name_some(unknown)}, not listed in names: {', '.join(classes)}. Add them to"
             " names."

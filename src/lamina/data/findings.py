@@ -105,14 +105,11 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
         *find_dark(dataset),
         *_find_left_out(dataset),
         *_find_duplicates(facts),
-        _find_blank(facts),
         *_find_constant(train),
         *_find_coarse(train),
         *_find_tiny(train),
         *_find_imbalance(train),
-        _find_oblong(facts),
-        _find_enlarged(facts),
-        *_find_gray(facts),
+        *_find_marked(facts),
     ]
     present = [finding for finding in findings if finding.count]
     return tuple(sorted(present, key=lambda finding: get_args(Severity).index(finding.severity)))
@@ -161,42 +158,41 @@ def _find_conflicts(facts: Facts) -> Finding:
 def _find_duplicates(facts: Facts) -> list[Finding]:
     findings = []
     for split in facts.dataset.splits:
-        pairs = facts.repeated.filter(split=split)
         what = (
             f"pixel-identical to another image in {split}, which then counts more than once. Keep"
             " one of each."
         )
-        report = _report(facts, "duplicate", "warning", what, pairs["place"], pairs["first"])
-        findings.append(report)
+        pairs = facts.repeated.filter(split=split)
+        findings.append(
+            _report(facts, "duplicate", "warning", what, pairs["place"], pairs["first"])
+        )
     return findings
 
 
-def _find_blank(facts: Facts) -> Finding:
-    what = "blank (nearly uniform color). Check or remove blank images."
-    return _report(facts, "blank", "warning", what, facts.frame["blank"].arg_true())
-
-
-def _find_gray(facts: Facts) -> list[Finding]:
-    if (facts.frame["gray"] | facts.frame["blank"]).all():
-        return []
-    what = "gray, while the others have color. Check that being gray does not reveal the target."
-    return [_report(facts, "gray", "note", what, facts.frame["gray"].arg_true())]
-
-
-def _find_oblong(facts: Facts) -> Finding:
+def _find_marked(facts: Facts) -> list[Finding]:
+    """Images that a column of the frame marks."""
+    frame = facts.frame
     _, height, width = facts.dataset.train.shape
     resize = facts.dataset.resize
-    what = f"so wide or tall that resizing to {height}×{width} by {resize} {OBLONG_EFFECTS[resize]}"
-    return _report(facts, "oblong", "note", what, facts.frame["oblong"].arg_true())
-
-
-def _find_enlarged(facts: Facts) -> Finding:
-    _, height, width = facts.dataset.train.shape
-    what = (
-        f"smaller than {height}×{width}; enlarging adds no detail, and a smaller size trains"
-        " faster."
-    )
-    return _report(facts, "enlarged", "note", what, facts.frame["enlarged"].arg_true())
+    marks: dict[tuple[str, Severity], str] = {
+        ("blank", "warning"): "blank (nearly uniform color). Check or remove blank images.",
+        ("oblong", "note"): (
+            f"so wide or tall that resizing to {height}×{width} by {resize}"
+            f" {OBLONG_EFFECTS[resize]}"
+        ),
+        ("enlarged", "note"): (
+            f"smaller than {height}×{width}; enlarging adds no detail, and a smaller size trains"
+            " faster."
+        ),
+    }
+    if not (frame["gray"] | frame["blank"]).all():
+        marks["gray", "note"] = (
+            "gray, while the others have color. Check that being gray does not reveal the target."
+        )
+    return [
+        _report(facts, kind, severity, what, frame[kind].arg_true())
+        for (kind, severity), what in marks.items()
+    ]
 
 
 def find_group_leaks(dataset: Dataset) -> list[Finding]:

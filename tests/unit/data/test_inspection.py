@@ -271,8 +271,8 @@ def test_the_most_important_finding_comes_first() -> None:
         ("warning", "class-missing"),
         ("warning", "unreadable"),
         ("warning", "duplicate"),
-        ("warning", "blank"),
         ("warning", "class-tiny"),
+        ("warning", "blank"),
         ("note", "imbalance"),
         ("note", "gray"),
     ]
