@@ -79,9 +79,11 @@ class EncodedImage(NamedTuple):
 class BadImageError(Exception):
     """An image that cannot be decoded; the message states the reason in a few words."""
 
+    largest: int | None = None  # its largest value, if that exceeds the bit depth
+
 
 class DeepImageError(BadImageError):
-    """An image whose ``largest`` value exceeds the bit depth."""
+    """An image whose largest value exceeds the bit depth."""
 
     def __init__(self, message: str, largest: int) -> None:
         super().__init__(message)

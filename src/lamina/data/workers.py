@@ -22,7 +22,6 @@ import numpy as np
 from lamina.data.cache import read_shape
 from lamina.data.decoding import (
     BadImageError,
-    DeepImageError,
     EncodedImage,
     ImageReader,
     count_bits,
@@ -66,7 +65,6 @@ class _Job(NamedTuple):
     folder: str
     resize: Resize | None
     bit_depth: int | None
-    is_depth_given: bool
     images: Sequence[EncodedImage] = ()
     rows: Sequence[int] = ()
     result_file: str = ""
@@ -87,27 +85,24 @@ def decode_images(
     """
     sizes, depth = _sample(images)
     keeps_size = size_px is None and len(sizes) == 1 and max(*sizes[0]) <= OWN_SIZE_LIMIT_PX
-    if bit_depth is not None:
-        depth = bit_depth
+    depth = bit_depth or depth
     while True:
-        job = _Job(
-            folder=str(folder),
-            resize=None if keeps_size else resize,
-            bit_depth=depth,
-            is_depth_given=bit_depth is not None,
-        )
         side_px = size_px or MIXED_SIZES_SIDE_PX
         size = sizes[0] if keeps_size else (side_px, side_px)
+        fitting = None if keeps_size else resize
+        job = _Job(folder=str(folder), resize=fitting, bit_depth=depth)
         try:
             decoded = _decode_at(size, job, images, progress)
         except _SizesDifferError:
             keeps_size = False
-        except DeepImageError as error:
-            depth = count_bits(error.largest)
-        else:
-            if decoded["largest"].count() == 0:
-                depth = None
-            return decoded, None if keeps_size else side_px, depth
+            continue
+        values = decoded["largest"].drop_nulls().to_list()
+        needed = None
+        if values:
+            needed = bit_depth or count_bits(max(values))
+        if needed is None or needed == depth:
+            return decoded, None if keeps_size else side_px, needed
+        depth = needed  # images that were not sampled have larger values
 
 
 def _decode_at(
@@ -243,10 +238,7 @@ def _decode_here(job: _Job) -> Iterator[int]:
                 written = pixels.tobytes()
                 digest = _digest(written)
             except BadImageError as error:
-                if isinstance(error, DeepImageError):
-                    largest = error.largest
-                    if not job.is_depth_given:
-                        raise
+                largest = error.largest
                 written = bytes(row_bytes)
                 reason = show_name(str(error))
                 digest = ""
@@ -297,8 +289,6 @@ def _decode_jobs(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
                 event, count = line.split()
                 if event == "sizes":
                     raise _SizesDifferError
-                if event == "deep":
-                    raise DeepImageError("", int(count))
                 yield int(count)
         for worker in workers:
             _check_ended(worker.wait(), complaints)
@@ -331,8 +321,6 @@ def work() -> None:
             sys.stdout.flush()
     except _SizesDifferError:
         sys.stdout.write("sizes 0\n")
-    except DeepImageError as error:
-        sys.stdout.write(f"deep {error.largest}\n")
     except OSError as error:
         sys.exit(error.errno or 1)
 
