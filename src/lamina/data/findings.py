@@ -103,6 +103,7 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
         *_find_only_class(train),
         *find_gaps(dataset),
         *find_dark(dataset),
+        *find_dim(dataset),
         *_find_left_out(dataset),
         *_find_duplicates(facts),
         *_find_constant(train),
@@ -225,27 +226,31 @@ def find_gaps(dataset: Dataset) -> list[Finding]:
 
 
 def find_dark(dataset: Dataset) -> list[Finding]:
-    """Images that look black: their largest value is 1, or a few values chose the bit depth."""
+    """Training images whose largest pixel value is 1."""
     train = dataset.train
-    findings = []
-    if has_only_0_and_1(train.pixels):
-        message = f"train has {DARK} Scale them to 0 to 255."
-        findings.append(Finding("dark", "warning", message, len(train)))
+    if not has_only_0_and_1(train.pixels):
+        return []
+    message = f"train has {DARK} Scale them to 0 to 255."
+    return [Finding("dark", "warning", message, len(train))]
+
+
+def find_dim(dataset: Dataset) -> list[Finding]:
+    """Images of more than 8 bits that use few values of the bit depth that lamina chose."""
     usual = dataset.usual_largest_value
     depth = dataset.bit_depth
-    is_depth_chosen = dataset.preparation.bit_depth is None
-    if usual is not None and depth is not None and is_depth_chosen:
-        usual_depth = max(8, usual.bit_length())
-        white = 2**depth - 1
-        if usual < white // DIM_PARTS and usual_depth < depth:
-            message = (
-                f"99 % of the images that store more than 8 bits have no value above {usual:,}, but"
-                f" the largest value {dataset.largest_value:,} makes {white:,} white, so they are"
-                f" dark. Use --bit-depth {usual_depth} (in Python, bit_depth={usual_depth}), which"
-                " leaves out the images with larger values."
-            )
-            findings.append(Finding("dim", "warning", message, len(train)))
-    return findings
+    if usual is None or depth is None or dataset.preparation.bit_depth is not None:
+        return []
+    usual_depth = max(8, usual.bit_length())
+    white = 2**depth - 1
+    if usual >= white // DIM_PARTS or usual_depth == depth:
+        return []
+    message = (
+        f"99 % of the images that store more than 8 bits have no value above {usual:,}, but the"
+        f" largest value {dataset.largest_value:,} makes {white:,} white, so they are dark. Use"
+        f" --bit-depth {usual_depth} (in Python, bit_depth={usual_depth}), which leaves out the"
+        " images with larger values."
+    )
+    return [Finding("dim", "warning", message, len(dataset.train))]
 
 
 def _find_only_class(train: Images) -> list[Finding]:

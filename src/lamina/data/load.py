@@ -16,7 +16,13 @@ import numpy as np
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.corrections import contain_files
 from lamina.data.decoding import fit_pixels
-from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps, find_group_leaks
+from lamina.data.findings import (
+    SINGLE_CLASS_REMEDY,
+    find_dark,
+    find_dim,
+    find_gaps,
+    find_group_leaks,
+)
 from lamina.data.held_out import hold_out
 from lamina.data.images import (
     EMPTY_FOLDER,
@@ -129,8 +135,8 @@ def load_data(
     messages = describe_problems(dataset.problems)
     if dataset.leaks:
         messages.append(describe_leaks(dataset.leaks))
-    findings = (*find_gaps(dataset), *find_dark(dataset), *find_group_leaks(dataset))
-    messages += [f"{dataset.name}: {finding.message}" for finding in findings]
+    for find in (find_gaps, find_dark, find_dim, find_group_leaks):
+        messages += [f"{dataset.name}: {finding.message}" for finding in find(dataset)]
     if not_found := dataset.corrections.not_found:
         named = name_some(not_found, EXAMPLES)
         messages.append(
