@@ -66,6 +66,12 @@ def leave_out(listing: Files | Arrays, problems: Sequence[Problem]) -> Files | A
     return replace(listing, frame=add_problems(listing.frame, problems))
 
 
+def leave_out_gaps(frame: pl.DataFrame, name: str, column: str) -> pl.DataFrame:
+    """Leave out the images without a value in a column of the frame, from ``column`` of a table."""
+    gap = pl.when(pl.col(name).is_null()).then(pl.lit(f"no value in column {column!r}"))
+    return frame.with_columns(reason=pl.coalesce("reason", gap))
+
+
 def list_values(values: Sequence[object]) -> pl.Series:
     """A column of text, numbers, booleans or lists of text."""
     return clean_column(pl.Series([_show_value(value) for value in values], strict=False))

@@ -20,7 +20,7 @@ from lamina.data.sources.archive import COMPRESSION_RATIO, RATIO_FLOOR_BYTES
 from lamina.data.sources.class_folders import is_image_path
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.frames import clean_column, list_values
-from lamina.data.sources.listing import READ_ERRORS, clean_label, readable
+from lamina.data.sources.listing import READ_ERRORS, readable
 from lamina.data.sources.parquet import ERRORS, find_kind
 from lamina.errors import DataError
 
@@ -113,20 +113,27 @@ def _read_json(text: str, path: Path) -> Table:
     # Without polars, which forces one type on each column: it turns ["a"] into text, and rejects 1
     # next to [].
     rows = list(_parse_lines(text))
-    columns = {
-        column: [clean_label(row.get(column)) for row in rows]
-        for column in dict.fromkeys(column for row in rows for column in row)
-    }
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [_clean(row.get(name)) for row in rows] for name in names}
     kinds: dict[str, ColumnKind] = {}
-    for column, values in columns.items():
+    for name, values in columns.items():
         types = {type(value) for value in values if value is not None}
         if str in types and types <= {str, int, float, bool}:
-            columns[column] = [value if value is None else str(value) for value in values]
+            columns[name] = [value if value is None else str(value) for value in values]
             types = {str}
-        kinds[column] = "other"
-        if len(alike := {JSON_KINDS.get(kind, "other") for kind in types}) == 1:
-            kinds[column] = alike.pop()
-    return Table(path, kinds, len(rows), lambda column: list_values(columns[column]))
+        alike = {JSON_KINDS.get(kind, "other") for kind in types}
+        kinds[name] = alike.pop() if len(alike) == 1 else "other"
+    return Table(path, kinds, len(rows), lambda name: list_values(columns[name]).alias(name))
+
+
+def _clean(value: Any) -> Any:
+    """A value of JSON; ``None`` for empty text and NaN, and texts for the items of a flat list."""
+    if isinstance(value, list):
+        if all(isinstance(item, str | int | None) for item in value):
+            return [str(item) for item in value if item is not None]
+        return tuple(value)
+    is_missing = value == "" or value != value
+    return None if is_missing else value
 
 
 def _parse_lines(text: str) -> Iterator[dict[str, Any]]:
