@@ -56,7 +56,8 @@ def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFra
         "reason": [show_name(problem.reason) for problem in problems],
     }
     schema = dict.fromkeys(left_out, pl.String)
-    return pl.concat([frame.clear(), pl.DataFrame(left_out, schema=schema), frame], how="diagonal")
+    rows = pl.DataFrame(left_out, schema=schema)
+    return pl.concat([pl.DataFrame(schema=COLUMNS), rows, frame], how="diagonal")
 
 
 def leave_out(listing: Files | Arrays, problems: Sequence[Problem]) -> Files | Arrays:

@@ -150,8 +150,6 @@ def _list_images(
     frame = pl.select(
         name=pl.concat_str(pl.lit(show_name(f"{part.prefix}{stem}/")), number),
         file=pl.lit(os.fsencode(part.file)),
-        offset_bytes=pl.lit(None, pl.Int64),
-        size_bytes=pl.lit(0, pl.Int64),
         split=pl.lit(part.split, pl.String),
         group=empty,
         reason=empty,
