@@ -15,7 +15,7 @@ from lamina.data.sources.class_folders import is_image_path
 from lamina.data.splits import find_splits
 from lamina.errors import DataError, name_some, suggest
 
-ColumnKind = Literal["text", "number", "truth", "list", "bytes", "other"]
+ColumnKind = Literal["text", "number", "truth", "list", "bytes", "empty", "other"]
 IMAGE_KINDS: tuple[ColumnKind, ...] = ("text", "bytes")
 LABEL_KINDS: tuple[ColumnKind, ...] = ("text", "number", "truth", "list")
 # In order of preference, and normalized as by _simple.
@@ -127,9 +127,11 @@ def _check_kind(
         raise DataError(
             f"{table.path} has no column {column!r} for {flag}. {suggest(column, table.kinds)}"
         )
-    if (kind := table.kinds[column]) not in kinds:
+    kind = table.kinds[column]
+    if kind not in kinds:
+        content = "empty" if kind == "empty" else f"of type {kind}"
         raise DataError(
-            f"Column {column!r} of {table.path} is of type {kind}; {flag} needs {expected}."
+            f"Column {column!r} of {table.path} is {content}; {flag} needs {expected}."
             f" {table.describe()}"
         )
 

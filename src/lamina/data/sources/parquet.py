@@ -76,12 +76,12 @@ def spool_table(frame: pl.DataFrame, column: str, folder: Path) -> pl.DataFrame:
             f"Cannot use any of the {frame.height} images in {path}; the first is {name}"
             f" ({reason}). Write the table again with the bytes of the images."
         )
-    paths = frame.filter(used)["path"]
-    if paths.is_duplicated().any():  # often the names restart in each split
-        frame = frame.with_columns(path=pl.concat_str("split", "path", separator="/"))
-        paths = frame.filter(used)["path"]
-    if paths.null_count() == 0 and (paths != "").all() and not paths.is_duplicated().any():
-        frame = frame.with_columns(name=pl.when(used).then("path").otherwise("name"))
+    in_split = pl.concat_str("split", "path", separator="/")  # names may restart in each split
+    for path_in_table in (pl.col("path"), in_split):
+        names = frame.filter(used).select(path_in_table).to_series()
+        if not (names.has_nulls() or names.is_duplicated().any()):
+            frame = frame.with_columns(name=pl.when(used).then(path_in_table).otherwise("name"))
+            break
     return pl.concat([others, frame.drop("path")])
 
 
@@ -93,7 +93,7 @@ def _read_images(path: Path, column: str) -> Iterator[pl.DataFrame]:
         dtype = pl.read_parquet_schema(path)[column]
     if isinstance(dtype, pl.Struct):
         if "path" in dict(dtype):
-            name = encoded.struct.field("path")
+            name = encoded.struct.field("path").cast(pl.String).replace("", None)
         encoded = encoded.struct.field("bytes")
     scan = pl.scan_parquet(path, glob=False)
     offset = 0
@@ -134,15 +134,15 @@ def _copy_images(images: pl.DataFrame, path: Path, spool: BinaryIO) -> pl.DataFr
 
 def _class_names(text: str | None) -> dict[str, tuple[str, ...]]:
     """The class names by column, which Hugging Face's ``datasets`` writes into Parquet metadata."""
-    found: dict[str, tuple[str, ...]] = {}
+    class_names: dict[str, tuple[str, ...]] = {}
     with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         for column, feature in json.loads(text or "{}")["info"]["features"].items():
             while isinstance(feature, list) or "feature" in feature:  # a column of lists
                 feature = feature[0] if isinstance(feature, list) else feature["feature"]
             names = [str(name) for name in feature.get("names") or ()]
             if feature.get("_type") == "ClassLabel" and names and len(set(names)) == len(names):
-                found[column] = tuple(names)
-    return found
+                class_names[column] = tuple(names)
+    return class_names
 
 
 def find_kind(dtype: Any) -> ColumnKind:  # Any, because beartype cannot check polars.DataType
@@ -157,7 +157,9 @@ def find_kind(dtype: Any) -> ColumnKind:  # Any, because beartype cannot check p
     ):
         return "list"
     fields = dict(dtype) if isinstance(dtype, pl.Struct) else {}
-    return "bytes" if pl.Binary in (dtype, fields.get("bytes")) else "other"
+    if pl.Binary in (dtype, fields.get("bytes")):
+        return "bytes"
+    return "empty" if dtype == pl.Null else "other"
 
 
 def _name_classes(values: pl.Series, names: tuple[str, ...], path: Path) -> pl.Series:

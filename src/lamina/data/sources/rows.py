@@ -42,7 +42,7 @@ from lamina.errors import DataError, name_some, plural
 
 NAME_LIMIT = 200
 OUTSIDE = "outside the table's folder"
-FOUND: dict[str, Any] = {
+IMAGES: dict[str, Any] = {
     "name": pl.String,
     "file": pl.Binary,
     "size_bytes": pl.Int64,
@@ -207,17 +207,17 @@ def _find_images(
         file = os.fsencode(f"{folder}/{name}")
         return show_name(part.prefix + name), file, state.st_size, None
 
-    found = pl.DataFrame(map(find, paths), schema=FOUND, orient="row")
+    images = pl.DataFrame(map(find, paths), schema=IMAGES, orient="row")
     row = pl.concat_str(pl.lit("row "), pl.int_range(1, pl.len() + 1))
-    found = found.with_columns(name=pl.coalesce("name", row))
-    if found["fault"].null_count() == 0:
-        name, fault = found.select("name", "fault").row(0)
+    images = images.with_columns(name=pl.coalesce("name", row))
+    if images["fault"].null_count() == 0:
+        name, fault = images.select("name", "fault").row(0)
         raise DataError(
             f"Cannot use any of the {frame.height} images that {part.file} names; the first is"
             f" {name} ({fault}). Column {paths.name!r} must contain paths relative to {folder}."
         )
-    reason = pl.coalesce(found["fault"], frame["reason"])
-    return frame.with_columns(found.drop("fault"), reason=reason)
+    reason = pl.coalesce(images["fault"], frame["reason"])
+    return frame.with_columns(images.drop("fault"), reason=reason)
 
 
 def _read_folders(frame: pl.DataFrame) -> pl.DataFrame:

@@ -122,7 +122,7 @@ def _read_json(text: str, path: Path) -> Table:
             columns[name] = [value if value is None else str(value) for value in values]
             types = {str}
         alike = {JSON_KINDS.get(kind, "other") for kind in types}
-        kinds[name] = alike.pop() if len(alike) == 1 else "other"
+        kinds[name] = "other" if len(alike) > 1 else next(iter(alike), "empty")
     return Table(path, kinds, len(rows), lambda name: list_values(columns[name]).alias(name))
 
 
