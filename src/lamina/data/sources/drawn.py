@@ -9,6 +9,7 @@ Figures are polygons, antialiased by the signed distance from the center of each
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -77,19 +78,18 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
 
     def read(_: Path, progress: Progress) -> Arrays:
         total = sum(COUNTS.values())
-        before = 0
-
-        def report(done: int, _: int) -> None:
-            progress(before + done, total)
-
-        splits: dict[Split, Images] = {}
+        drawn: dict[Split, Images] = {}
         for split, count in COUNTS.items():
-            splits[split] = draw_shapes(name, split, count, SEEDS[split], size_px, report)
-            before += count
+            report = partial(
+                lambda before, done, _: progress(before + done, total),
+                sum(map(len, drawn.values())),
+            )
+            drawn[split] = draw_shapes(name, split, count, SEEDS[split], size_px, report)
         # Identified by its parameters, not its pixels, which may differ in the last bit between
         # processors.
-        content = f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}"
-        return list_images(splits, "the built-in set", content)
+        return list_images(
+            drawn, "the built-in set", f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}"
+        )
 
     return Source(DRAWING_VERSION, read, target_names=TARGET_NAMES[name])
 

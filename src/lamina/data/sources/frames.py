@@ -32,21 +32,16 @@ def frame_images(
     problems: Sequence[Problem] = (),
 ) -> pl.DataFrame:
     """The frame of encoded images with their labels by column; what is left out comes first."""
-    empty = [None] * len(images)
     columns: dict[str, Sequence[object]] = {
         "name": [show_name(image.name) for image in images],
         "file": [os.fsencode(image.file) for image in images],
         "offset_bytes": [image.offset_bytes for image in images],
         "size_bytes": [image.size_bytes for image in images],
         "split": splits,
-        "group": empty,
-        "reason": empty,
     }
-    frame = pl.DataFrame(columns, schema=COLUMNS)
-    frame = frame.with_columns(
-        list_values(values).alias(LABEL + name) for name, values in labels.items()
-    )
-    return add_problems(frame, problems)
+    frame = pl.DataFrame(columns, schema_overrides=COLUMNS)
+    values = [list_values(values).alias(LABEL + name) for name, values in labels.items()]
+    return add_problems(frame.with_columns(values), problems)
 
 
 def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFrame:
