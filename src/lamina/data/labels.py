@@ -20,7 +20,6 @@ from lamina.targets import KindName, Targets, find_kind, most_classes
 YES = frozenset({"yes", "true", "y"})
 NO = frozenset({"no", "false", "n"})
 DECIMAL_COMMA = r"\s*[+-]?[0-9]*,[0-9]+\s*"
-
 CHOOSE_COLUMN = "Choose the column to learn with --label-column (in Python, label_columns)."
 
 # targets, and the names of classes, labels or numbers
@@ -58,12 +57,9 @@ def leave_out_unlabeled(files: Files, preparation: Preparation) -> Files:
             continue
         column = name.removeprefix(LABEL)
         gaps = frame.filter(pl.col("reason").is_null(), pl.col(name).is_null())
-        if (
-            is_alone
-            and not gaps.is_empty()
-            and values.dtype == pl.String
-            and find_separator(values)
-        ):
+        if gaps.is_empty():
+            continue
+        if is_alone and values.dtype == pl.String and find_separator(values):
             raise DataError(
                 f"{plural(gaps.height, 'image has', 'images have')} no value in column {column!r};"
                 f" the first is {gaps['name'][0]}. If an empty cell means no label,"
@@ -218,8 +214,7 @@ def _order_names(
 
 
 def _read_truths(column: str, labels: Labels) -> Bool[np.ndarray, " n"]:
-    values = labels.columns[column]
-    texts = _clean(values)
+    texts = _clean(labels.columns[column])
     is_yes = texts.is_in([*YES, "1", "1.0"])
     is_no = texts.is_in([*NO, "0", "0.0"])
     _check_fit(is_yes | is_no, "yes, no, true, false, 1 or 0", column, labels)

@@ -55,7 +55,7 @@ class Scanned(NamedTuple):
 
     files: Files
     state: str
-    encoded: str | None  # null if the table has paths
+    encoded: str | None  # None if the table has paths
 
 
 def open_parts(
@@ -156,11 +156,10 @@ def _list_images(
     )
     if columns.split is not None:
         frame = frame.with_columns(split=read_splits(table, columns.split))
+        frame = leave_out_gaps(frame, "split", columns.split)
     if columns.group is not None:
         frame = frame.with_columns(group=table.read(columns.group).cast(pl.String))
-    for column, name in ((columns.split, "split"), (columns.group, "group")):
-        if column is not None:
-            frame = leave_out_gaps(frame, name, column)
+        frame = leave_out_gaps(frame, "group", columns.group)
     labels = [table.read(column).alias(LABEL + column) for column in columns.labels]
     frame = frame.with_columns(labels)
     if table.kinds[columns.image] == "bytes":
