@@ -150,6 +150,7 @@ def _list_images(
     frame = pl.select(
         name=pl.concat_str(pl.lit(show_name(f"{part.prefix}{stem}/")), number),
         file=pl.lit(os.fsencode(part.file)),
+        offset_bytes=pl.lit(None, pl.Int64),
         split=pl.lit(part.split, pl.String),
         group=empty,
         reason=empty,
@@ -206,7 +207,8 @@ def _find_images(
         file = os.fsencode(f"{folder}/{name}")
         return show_name(part.prefix + name), file, state.st_size, None
 
-    images = pl.DataFrame(map(find, paths), schema=IMAGES, orient="row")
+    columns = list(zip(*map(find, paths), strict=True))  # rows would take more memory
+    images = pl.DataFrame(columns, schema=IMAGES, orient="col")
     row = pl.concat_str(pl.lit("row "), pl.int_range(1, pl.len() + 1))
     images = images.with_columns(name=pl.coalesce("name", row))
     if images["fault"].null_count() == 0:
