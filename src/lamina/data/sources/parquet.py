@@ -174,6 +174,8 @@ def _name_classes(values: pl.Series, names: tuple[str, ...], path: Path) -> pl.S
             f" {len(names)} classes, 0 to {len(names) - 1}. Correct the labels or the names, and"
             " create the file again."
         )
-    number = pl.element() if is_list else pl.col(values.name)
-    name = number.replace_strict(range(len(names)), names, default=None, return_dtype=pl.String)
-    return numbers.list.eval(name) if is_list else numbers.to_frame().select(name).to_series()
+    known = dict(enumerate(names))
+    if not is_list:
+        return numbers.replace_strict(known, default=None, return_dtype=pl.String)
+    named = pl.element().replace_strict(known, default=None, return_dtype=pl.String)
+    return numbers.list.eval(named)

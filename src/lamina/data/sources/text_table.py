@@ -225,7 +225,8 @@ def _find_type(cells: pl.Series, separator: str, *, has_decimal_commas: bool) ->
         return cells
     are_decimal = separator != "," and texts.str.contains(DECIMAL_COMMA).all()
     if not are_decimal or with_comma.str.contains(THOUSANDS).all():
-        return with_comma[0]
+        unclear: str = with_comma[0]
+        return unclear
     return present.str.replace(",", ".", literal=True).cast(pl.Float64)
 
 
