@@ -61,7 +61,8 @@ class Leak:
 
 def describe_leaks(leaks: Sequence[Leak]) -> str:
     named = [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks]
-    count = plural(len(leaks), "image is", "images are")
+    # An image of test that is in train and val has two leaks.
+    count = plural(len({(leak.split, leak.name) for leak in leaks}), "image is", "images are")
     shown = name_some(named, LEAKS_NAMED)
     return (
         f"{count} in two splits (identical pixels), which inflates the score: {shown}. "
