@@ -238,7 +238,7 @@ def _search(path: Path, stack: ExitStack) -> _Search:
             return _search_pattern(str(path))
         return _search_file(path, stack)
     except (DataError, OSError, ValueError) as error:
-        reason = str(error)
+        reason = str(error).removeprefix(f"{path} ")  # the problem names it
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror.lower()
         return [], [Problem(str(path), reason)]

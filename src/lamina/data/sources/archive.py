@@ -17,12 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from lamina.data.cache import format_size
 from lamina.data.decoding import BadImageError
 from lamina.data.images import Problem, Progress
 from lamina.data.sources.class_folders import is_hidden
 from lamina.data.sources.listing import READ_ERRORS, Arrays, Files, Source, mark_state, readable
 from lamina.errors import DataError
 
+UNSAFE = "An archive must contain only regular files in one folder; create it again."
+EXCESSIVE = "If you trust the archive, unpack it and use the folder."
 UNPACKED = "unpacked"  # the name of the folder with an archive's files
 
 # An archive that exceeds one of these limits is rejected.
@@ -184,23 +187,20 @@ class _Checker:
         if "\0" in name:  # where zipfile ends the name
             self.reject(name, "has a NUL in its path")
         if size_bytes > MEMBER_BYTES:
-            self.reject(name, f"is larger than {MEMBER_BYTES} bytes")
+            self.reject(name, f"is larger than {MEMBER_BYTES} bytes", EXCESSIVE)
         if self.total_bytes > TOTAL_BYTES:
-            self.reject(name, f"brings the archive over {TOTAL_BYTES} bytes unpacked")
+            self.reject(name, f"brings the archive over {TOTAL_BYTES} bytes unpacked", EXCESSIVE)
         if self._members > MOST_MEMBERS:
-            self.reject(name, f"exceeds the limit of {MOST_MEMBERS} members")
+            self.reject(name, f"exceeds the limit of {MOST_MEMBERS} members", EXCESSIVE)
         if self.total_bytes > self._free_bytes:
             raise DataError(
-                f"Unpacking {self._path} needs {self.total_bytes / 1e9:.1f} GB or more, but the"
-                f" disk has {self._free_bytes / 1e9:.1f} GB free. Free some space, or unpack it"
+                f"Unpacking {self._path} needs {format_size(self.total_bytes)} or more, but the"
+                f" disk has {format_size(self._free_bytes)} free. Free some space, or unpack it"
                 " elsewhere and use the folder."
             )
 
-    def reject(self, name: str, fault: str) -> None:
-        raise DataError(
-            f"{self._path} is rejected: its member {name!r} {fault}. "
-            "An archive must contain only regular files in one folder; create it again."
-        )
+    def reject(self, name: str, fault: str, remedy: str = UNSAFE) -> None:
+        raise DataError(f"{self._path} is rejected: its member {name!r} {fault}. {remedy}")
 
 
 def _read_zip(file: io.FileIO, path: Path, free_bytes: int) -> Iterator[_Member]:
@@ -218,7 +218,7 @@ def _read_zip(file: io.FileIO, path: Path, free_bytes: int) -> Iterator[_Member]
                 )
             checker.check(name, member.file_size)
             if member.file_size > max(RATIO_FLOOR_BYTES, COMPRESSION_RATIO * member.compress_size):
-                checker.reject(name, f"is compressed more than {COMPRESSION_RATIO}:1")
+                checker.reject(name, f"is compressed more than {COMPRESSION_RATIO}:1", EXCESSIVE)
         for member in members:
             name = _normalize(_decode_name(member))
             blocks = None if member.is_dir() else _read_zip_member(archive, member)
@@ -291,7 +291,8 @@ def _read_tar(file: io.FileIO, path: Path, free_bytes: int) -> Iterator[_Member]
             end_bytes = member.offset_data + blocks_used * tarfile.BLOCKSIZE
             checker.check(member.name, member.size)
             if checker.total_bytes > max(RATIO_FLOOR_BYTES, COMPRESSION_RATIO * archive_bytes):
-                checker.reject(member.name, f"is compressed more than {COMPRESSION_RATIO}:1")
+                fault = f"is compressed more than {COMPRESSION_RATIO}:1"
+                checker.reject(member.name, fault, EXCESSIVE)
             name = _normalize(member.name)
             content = archive.extractfile(member)  # None for a folder
             blocks = content and _read_tar_member(content, path)
