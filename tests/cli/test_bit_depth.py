@@ -52,7 +52,7 @@ def deep_run(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     words = ("--data", scans, "--epochs", "2", "--runs-dir", folder, "--name", "deep")
     done = run_well("train", "Flatten(), Output()", *words)
-    assert "depth: 12 bits, the fewest that hold all values of the images that" in done.stderr
+    assert "depth: 12 bits, because the largest value of the images that" in done.stderr
     return folder / "deep"
 
 

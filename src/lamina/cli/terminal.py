@@ -75,6 +75,8 @@ class Terminal:
         )
         # One line each, without the file and line number that Python prints.
         warnings.simplefilter("always", category=UserWarning)
+        # of damaged EXIF data, which change no pixels
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         warnings.showwarning = lambda message, *_, **__: self.remark(f"warning: {message}")
 
     def remark(self, text: str) -> None:

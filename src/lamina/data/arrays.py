@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
@@ -16,9 +15,6 @@ from lamina.targets import KINDS, SINGLE_LABEL, KindName, Targets, kind_of
 CHANNELS = (1, 3, 4)
 """Lengths of a last axis that holds channels, as in (N, H, W, C); an axis of another length is a
 width."""
-# Floats with fractions are taken as 0 to 1 if their maximum is from the first to 1, as 0 to 255
-# from the second on.
-LEAST_FRACTION, LEAST_BYTE = 0.1, 128
 BLOCK_IMAGES = 256
 MANY_NUMBERS = 20  # up to this many distinct whole floats may be classes
 
@@ -26,19 +22,18 @@ MANY_NUMBERS = 20  # up to this many distinct whole floats may be classes
 def to_array(value: Any, name: str) -> np.ndarray:
     """Convert lists, tensors (any device) and array-likes; ``name`` is the argument in messages."""
     if isinstance(value, np.ma.MaskedArray):
-        leave = f"x[~{name}.mask] and {name}.compressed()" if name == "y" else f"{name}.filled(0)"
-        remedy = f"{'Leave out those images' if name == 'y' else 'Fill the gaps'}, as in {leave}."
-        raise DataError(f"{name} is a masked array, and the mask would be lost. {remedy}")
+        raise DataError(
+            f"{name} is a masked array, and the mask would be lost. Fill the gaps, as in"
+            f" {name}.filled(0), or leave out those images."
+        )
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
     try:
         return np.asarray(value)
     except ValueError:
-        remedy = (
-            "Give one target for each image." if name == "y" else "Resize all images to one size."
-        )
         raise DataError(
-            f"{name} has rows of different shapes; all must have the same shape. {remedy}"
+            f"{name} has rows of different shapes; all images and all targets must have the same"
+            " shape."
         ) from None
     except (TypeError, RuntimeError):
         raise DataError(
@@ -60,7 +55,7 @@ def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
             if x.ndim == 2 and x.dtype.kind in "biuf"
             else ""
         )
-        raise DataError(f"{expected}, but got {_describe_given(value, x)}.{remedy}")
+        raise DataError(f"{expected}, but got {_describe_array(value, x)}.{remedy}")
     if 0 in x.shape[1:]:
         raise DataError(
             f"{name} has images without pixels: its shape is {x.shape}. Check how you cropped or"
@@ -84,27 +79,6 @@ def write_array(value: Any, name: str) -> str:
     return name if isinstance(value, np.ndarray) else f"np.asarray({name})"
 
 
-def find_factor(low: float, high: float, is_whole: bool) -> int | None:
-    """The factor from floats to bytes: 255 for fractions, 1 for 0 to 255, ``None`` if ambiguous."""
-    if not 0 <= low <= high <= 255:
-        return None
-    if is_whole:
-        return 255 if high <= 1 else 1
-    return 255 if LEAST_FRACTION <= high <= 1 else 1 if high >= LEAST_BYTE else None
-
-
-def describe_range(low: float, high: float) -> str:
-    """Describe a range that :func:`find_factor` rejects, as a phrase that follows a name."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "contains NaN or infinity: correct these values"
-    if 0 <= low <= high <= 255:
-        return (
-            f"has fractions up to {high:.6g}, so the range may be 0 to 1 or 0 to 255: scale them to"
-            " one of these"
-        )
-    return f"has values from {low:g} to {high:g}: scale them to 0 to 255"
-
-
 def has_only_0_and_1(pixels: UInt8[np.ndarray, "n h w c"]) -> bool:
     """Whether no value is above 1, so that images look black; stops at the first higher value."""
     blocks = (pixels[start : start + BLOCK_IMAGES] for start in range(0, len(pixels), BLOCK_IMAGES))
@@ -112,19 +86,19 @@ def has_only_0_and_1(pixels: UInt8[np.ndarray, "n h w c"]) -> bool:
 
 
 def _advise_scale(x: np.ndarray, name: str, written: str) -> str:
-    values = x if x.size else np.zeros(1)
-    low = float(values.min())
-    high = float(values.max())
-    factor = find_factor(low, high, is_whole=x.dtype.kind != "f" or bool((x == np.round(x)).all()))
-    if -1 <= low < 0 and high <= 1:
-        conversion = f"-1 to 1 with (({written} + 1) * 127.5)"
-    elif factor is None:
-        return f"{name} {describe_range(low, high)}."
-    elif factor == 1:
-        conversion = f"0 to 255 with {written}"
-    else:
-        conversion = f"0 to 1 with ({written} * 255.0)"
-    return f"Convert values from {conversion}.round().astype(np.uint8)."
+    low = x.min() if x.size else 0
+    high = x.max() if x.size else 0
+    conversions = {
+        (0, 1): f"({written} * 255.0)",
+        (-1, 1): f"(({written} + 1) * 127.5)",
+        (0, 255): written,
+    }
+    for (least, most), conversion in conversions.items():
+        if least <= low <= high <= most:
+            return (
+                f"Convert values from {least} to {most} with {conversion}.round().astype(np.uint8)."
+            )
+    return f"{name} has values from {low:g} to {high:g}: correct them, or scale them to 0 to 255."
 
 
 def to_targets(
@@ -170,37 +144,19 @@ def to_targets(
 
 def _check_one_type(y: np.ndarray, value: Any) -> None:
     """Raise ``DataError`` for mixed types and for numbers stored as objects."""
-    if y.ndim != 1:
+    is_converted = y.dtype.kind == "U" and isinstance(value, list | tuple)  # numbers become text
+    if y.ndim != 1 or not (y.dtype == object or is_converted):
         return
-    values: list[object] = []
-    if y.dtype == object:
-        values = y.tolist()
-    elif y.dtype.kind == "U" and isinstance(value, list | tuple):  # numpy converts numbers to text
-        values = list(value)
-    if missing := sum(target is None for target in values):
+    if missing := sum(target is None for target in value):
         where = plural(missing, "image", "images")
         raise DataError(f"y is None for {where}. Correct these targets, or leave out their images.")
-    examples = {_name_type(target): repr(target) for target in values}
-    if len(examples) > 1:
-        shown = ", ".join(examples[name] for name in sorted(examples))
-        raise DataError(
-            f"y has values of different types, such as {shown}. Convert all of them to one type."
-        )
-    kind = next(iter(examples), "str")
-    if kind in ("int", "float", "bool"):
-        raise DataError(
-            f"y has {kind} values stored as objects. Use {write_array(value, 'y')}.astype({kind})."
-        )
-    if kind != "str":
-        raise DataError(
-            f"y has values of type {kind}. Use whole numbers, strings, booleans or floats."
-        )
-
-
-def _name_type(value: object) -> str:
-    """The type of a target, of Python where numpy's is alike."""
-    plain = value.item() if isinstance(value, np.generic) else value
-    return "str" if isinstance(plain, str) else type(plain).__name__
+    examples = {type(target).__name__: repr(target) for target in value}
+    if all(isinstance(target, str) for target in value):
+        return
+    raise DataError(
+        f"y has values such as {', '.join(examples.values())}, but must be numbers, booleans or"
+        f" strings of one type. Use {write_array(value, 'y')}.astype(int), or another type."
+    )
 
 
 def _check_kind(y: np.ndarray, value: Any, task: KindName | None) -> None:
@@ -218,7 +174,7 @@ def _check_kind(y: np.ndarray, value: Any, task: KindName | None) -> None:
         )
         raise DataError(
             "Expected y as whole numbers or strings (N,) for classes, as booleans (N,) or (N, K),"
-            f" or as floats (N,) or (N, K), got {_describe_given(value, y)}.{remedy * is_table}"
+            f" or as floats (N,) or (N, K), got {_describe_array(value, y)}.{remedy * is_table}"
         )
     if task is not None or y.dtype.kind != "f" or not y.size:
         return
@@ -258,26 +214,26 @@ def _check_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
 def _number_classes(
     y: np.ndarray, names: tuple[str, ...] | None
 ) -> tuple[Targets, tuple[str, ...]]:
-    present = [int(number) for number in np.unique(y)]
-    if names is None and present != list(range(len(present))):
-        named = (
-            f", or pass names for all numbers from 0 to {max(present)}" if min(present) >= 0 else ""
-        )
+    numbers = np.unique(y).tolist()
+    if names is None and numbers != list(range(len(numbers))):
+        named = ""
+        if numbers[0] >= 0:
+            named = f", or pass names for all numbers from 0 to {numbers[-1]}"
         raise DataError(
-            f"y has the classes {name_some([str(number) for number in present])}, but classes must"
-            " be 0, 1, 2 … without gaps. Renumber them with _, y = np.unique(y,"
-            f" return_inverse=True){named}."
+            f"y has the classes {name_some(list(map(str, numbers)))}, but classes must be 0, 1, 2 …"
+            f" without gaps. Renumber them with _, y = np.unique(y, return_inverse=True){named}."
         )
     targets = y.astype(np.int64)
-    classes = names or tuple(map(str, present))
+    classes = names or tuple(map(str, numbers))
     SINGLE_LABEL.check(targets, classes)
     return targets, classes
 
 
 def _name_classes(y: np.ndarray, names: tuple[str, ...] | None) -> tuple[Targets, tuple[str, ...]]:
-    texts: list[str] = y.tolist()
-    classes = names or tuple(sorted(set(texts)))
-    if unknown := sorted(set(texts) - set(classes)):
+    texts = list(map(str, y.tolist()))
+    distinct = sorted({*texts})
+    classes = names or tuple(distinct)
+    if unknown := [text for text in distinct if text not in classes]:
         raise DataError(
             f"y has {name_some(unknown)}, not listed in names: {', '.join(classes)}. Add them to"
             " names."
@@ -286,7 +242,7 @@ def _name_classes(y: np.ndarray, names: tuple[str, ...] | None) -> tuple[Targets
     return np.array([places[text] for text in texts], np.int64), classes
 
 
-def _describe_given(value: Any, array: np.ndarray) -> str:
+def _describe_array(value: Any, array: np.ndarray) -> str:
     if array.dtype == object and not isinstance(value, np.ndarray):
         return describe_type(value)
     kind = "an array of strings" if array.dtype.kind in "SU" else array.dtype

@@ -17,7 +17,7 @@ from lamina.data.cache import map_pixels, split_images
 from lamina.data.corrections import Effect, Table, correct
 from lamina.data.decoding import EncodedImage
 from lamina.data.digests import join_digests
-from lamina.data.duplicates import unite_copies
+from lamina.data.duplicates import unite_copies, was_drawn
 from lamina.data.groups import check_divisible, find_groups
 from lamina.data.images import Dataset, Images, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
@@ -29,13 +29,16 @@ from lamina.data.workers import decode_images, keep_rows, store_pixels
 from lamina.errors import DataError, plural
 from lamina.targets import Targets, kind_of
 
+# of images that store more than 8 bits: a few have single pixels that are much too bright
+USUAL_QUANTILE = 0.99
+
 
 @dataclass(frozen=True, eq=False)
 class Draft:
     """The images of a source with their targets and splits, before they are decoded.
 
     The frame adds ``target`` (the row in ``targets``; null for images that are left out),
-    ``own_split`` (the split in the source) and ``is_kept`` (unless corrections exclude the image).
+    ``source_split`` (as the source states it) and ``is_kept`` (unless corrections exclude it).
     """
 
     frame: pl.DataFrame
@@ -115,6 +118,9 @@ def build_dataset(
     )
     counts = [frame.filter(split=split).height for split in SPLITS]
     train, val, test = split_images(whole, counts)
+    value = pl.col("largest")
+    usual = value.quantile(USUAL_QUANTILE, "higher").cast(pl.Int64)
+    largest, usual_largest = frame.select(value.max(), usual.alias("usual")).row(0)
     # without resizing: crop
     resize = preparation.resize if size_px else "crop"
     head = f"{size_px} {resize} {targets.dtype} {draft.target_names}"
@@ -133,6 +139,8 @@ def build_dataset(
         size_px=size_px,
         resize=preparation.resize,
         bit_depth=bit_depth,
+        largest_value=largest,
+        usual_largest_value=usual_largest,
         split_rule=draft.split_rule,
         target_reason=draft.target_reason,
         corrections=draft.corrections,
@@ -153,7 +161,7 @@ def _take_targets(arrays: Arrays, preparation: Preparation) -> tuple[Targets, tu
 
 def _check_drawn(decoded: pl.DataFrame, frame: pl.DataFrame, problems: Sequence[Problem]) -> None:
     """Raise ``DataError`` if no image is left of a split that lamina drew."""
-    drawn = decoded.filter(pl.col("own_split").is_null() | (pl.col("own_split") == "train"))
+    drawn = decoded.filter(was_drawn())
     for split in ("val", "test"):
         count = drawn.filter(split=split).height
         if count and frame.filter(split=split).is_empty():
@@ -193,13 +201,13 @@ def _draw_splits(
         frame["group"].to_list() if has_groups else (),
     )
     drawn = pl.Series(splits, dtype=pl.Enum(SPLITS))
-    return frame.with_columns(own_split="split", split=drawn), rule
+    return frame.with_columns(source_split="split", split=drawn), rule
 
 
 def _decode(
     draft: Draft, preparation: Preparation, folder: Path, progress: Progress
 ) -> tuple[pl.DataFrame, int | None, int | None]:
-    """Store the pixels; returns the frame in their order with ``DECODED``, size and bit depth."""
+    """Store the pixels; returns the frame in their order, extended, with size and bit depth."""
     size_px = preparation.size_px
     resize = preparation.resize
     frame = draft.frame.filter(pl.col("reason").is_null())

@@ -43,7 +43,7 @@ from lamina.data.splits import SPLITS
 from lamina.errors import DataError, LaminaWarning
 from lamina.files import sync_folder
 
-FORMAT = 13
+FORMAT = 14
 WAIT_SECONDS = 2.0
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WARNED_SHARE = 0.1  # of the disk
@@ -85,15 +85,15 @@ def load_cached(
     Building warns if the cache then exceeds a tenth of the disk; the cache folder is private.
     """
     # Try first without the lock, so that a read-only cache works.
-    if found := find_cached(name, key, state):
-        return found
+    if cached := find_cached(name, key, state):
+        return cached
     folder = _folder_of(name, key)
     root = folder.parent
     try:
         with lock_or_wait(root / "locks" / folder.name, name):
             try:
-                if found := _read(folder, state):
-                    return found
+                if cached := _read(folder, state):
+                    return cached
             except DataError as error:
                 warnings.warn(f"{error} Rebuilding it.", LaminaWarning, stacklevel=2)
             shutil.rmtree(root / f".{folder.name}", ignore_errors=True)
@@ -124,9 +124,6 @@ class CachedCopy:
     last_used: str
     # "unfinished" while a process builds it, after that process was killed, or if a file is missing
     state: str
-
-    def __str__(self) -> str:
-        return f"{self.source} ({format_size(self.size_bytes)}, last used {self.last_used})"
 
     def remove(self) -> bool:
         """Remove the copy; ``False`` if a process is building it or this user may not remove it.
@@ -328,11 +325,8 @@ def _write(folder: Path, dataset: Dataset, state: str) -> None:
         "names": [name for images in splits for name in images.names],
         "groups": [group for images in splits for group in images.groups],
     }
-    stored |= {
-        one.name: getattr(dataset, one.name)
-        for one in fields(Dataset)
-        if one.name not in NOT_STORED
-    }
+    names = [field.name for field in fields(Dataset) if field.name not in NOT_STORED]
+    stored |= {name: getattr(dataset, name) for name in names}
     (folder / "dataset.json").write_text(json.dumps(stored, default=asdict), "utf-8")
     (folder / "digest.json").write_text(json.dumps(_digest_some(folder)), "utf-8")
     for file in folder.iterdir():

@@ -7,7 +7,6 @@ import io
 import stat
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -37,10 +36,6 @@ IMAGE_LIMIT_PIXELS = 2**26  # 8192×8192; cameras of 50 megapixels take 8192×61
 LARGE_PIXELS = 2**23
 LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 
-# Pillow warns of damaged EXIF data, which change no pixels. The filter is for the whole process,
-# because threads would undo each other's ``warnings.catch_warnings``.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
 # The transpose for each EXIF orientation.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,8 +53,17 @@ BITS_TAG = 258
 PLANES_TAG = 284
 TWO_BYTES = (";16L", ";16B", ";16N")
 GRAY_WITH_ALPHA = "LA;16B"
-# Pillow's names of byte orders: little-endian, big-endian, and that of this machine.
-OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+NOT_NATIVE = "B" if sys.byteorder == "little" else "L"
+COLORS = ("RGB", "RGBX", "RGBA", "CMYK")
+# Pillow's names of pixels of 16 bits per channel, and the name that reads the two bytes in the
+# other order. Gray with alpha is then the upper and the lower byte of gray, and those of alpha.
+OTHER_ORDERS = {
+    GRAY_WITH_ALPHA: "RGBA",
+    **{f"{colors};16L": f"{colors};16B" for colors in COLORS},
+    **{f"{colors};16B": f"{colors};16L" for colors in COLORS},
+    # N: as this machine stores numbers
+    **{f"{colors};16N": f"{colors};16{NOT_NATIVE}" for colors in COLORS},
+}
 Values: TypeAlias = Integer[np.ndarray, "h w"] | Integer[np.ndarray, "h w c"]
 
 
@@ -75,13 +79,24 @@ class EncodedImage(NamedTuple):
 class BadImageError(Exception):
     """An image that cannot be decoded; the message states the reason in a few words."""
 
+    largest: int | None = None  # its largest value, if that exceeds the bit depth
+
 
 class DeepImageError(BadImageError):
-    """An image whose values exceed the bit depth; ``bits`` is the lowest depth that holds them."""
+    """An image whose largest value exceeds the bit depth."""
 
-    def __init__(self, bits: int, message: str) -> None:
+    def __init__(self, message: str, largest: int) -> None:
         super().__init__(message)
-        self.bits = bits
+        self.largest = largest
+
+
+class Decoded(NamedTuple):
+    """The pixels of an image, and what is known of its file."""
+
+    pixels: UInt8[np.ndarray, "h w c"]
+    height_px: int  # as stored
+    width_px: int
+    largest: int | None  # the largest value, if it stores more than 8 bits
 
 
 @dataclass(frozen=True)
@@ -100,8 +115,8 @@ def decode_image(
     resize: Resize = "crop",
     bit_depth: int | None = None,
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Decode an image, as :func:`decode_and_measure` does, and return only the pixels."""
-    return decode_and_measure(data, size, mode, resize, bit_depth)[0]
+    """Decode an image, as :func:`decode_and_measure` does, and return its pixels."""
+    return decode_and_measure(data, size, mode, resize, bit_depth).pixels
 
 
 def decode_and_measure(
@@ -110,27 +125,26 @@ def decode_and_measure(
     mode: Literal["L", "RGB"] = "RGB",
     resize: Resize = "crop",
     bit_depth: int | None = None,
-) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
-    """Decode, turn upright and resize an image; return its pixels and stored height and width.
+) -> Decoded:
+    """Decode, turn upright and resize an image.
 
     In an image that stores more than 8 bits, ``2**bit_depth - 1`` becomes white. ``None`` rejects
     such images.
     """
+    largest = None
     with _opening(data) as image:
         is_deep = _is_deep(image)  # before it is loaded, because Pillow then forgets
         upright, stored_size_px = _load_upright(image, size, resize)
         if is_deep:
-            upright = _scale(_read_values(upright, data), upright, bit_depth)
-        return _fit(upright, size, mode, resize), stored_size_px
+            values = _read_values(upright, data)
+            largest = int(_take_colors(values, upright.mode).max())
+            upright = _scale(values, upright, bit_depth)
+        return Decoded(_fit(upright, size, mode, resize), *stored_size_px, largest)
 
 
-def measure_bits(data: bytes) -> int | None:
-    """The lowest bit depth (at least 8) for an image; ``None`` if it stores at most 8 bits."""
-    with _opening(data) as image:
-        if not _is_deep(image):
-            return None
-        upright, _ = _load_upright(image, None, "crop")
-        return _count_bits(_take_colors(_read_values(upright, data), upright.mode))
+def count_bits(largest: int) -> int:
+    """The lowest bit depth that holds a value."""
+    return max(8, largest.bit_length())
 
 
 def convert_image(
@@ -143,7 +157,7 @@ def convert_image(
     """Convert a copy of a Pillow image to pixels, as :func:`decode_image` does."""
     with _named_errors():
         if _is_deep(image) and not image.mode.startswith("I"):
-            return decode_image(_read_again(image), size, mode, resize, bit_depth)
+            raise BadImageError("Pillow keeps 8 of its 16 bits per channel; pass the file instead")
         upright, _ = _load_upright(image.copy(), size, resize)
         if upright.mode.startswith("I"):
             upright = _scale(_read_values(upright, b""), upright, bit_depth)
@@ -174,15 +188,13 @@ class ImageReader(contextlib.ExitStack):
     def read(self, image: EncodedImage) -> bytes:
         if image.offset_bytes is None:
             return read_file(Path(image.file))
-        try:
+        with _named_file_errors():
             file = self._opened.get(image.file)
             if file is None:
                 file = self.enter_context(Path(image.file).open("rb"))  # noqa: SIM115
                 self._opened[image.file] = file
             file.seek(image.offset_bytes)
             data = file.read(image.size_bytes)
-        except OSError as error:
-            raise BadImageError((error.strerror or str(error)).lower()) from None
         if len(data) < image.size_bytes:
             raise BadImageError("truncated")
         return data
@@ -190,7 +202,7 @@ class ImageReader(contextlib.ExitStack):
 
 def read_file(path: Path) -> bytes:
     """Read an image file; raise ``BadImageError`` if that fails or the file is too large."""
-    try:
+    with _named_file_errors():
         state = path.stat()
         # Opening a pipe would block until something writes to it.
         if not stat.S_ISREG(state.st_mode):
@@ -200,6 +212,12 @@ def read_file(path: Path) -> bytes:
         if path.suffix.lower() in RAW_SUFFIXES:
             raise BadImageError(RAW)
         return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _named_file_errors() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise BadImageError((error.strerror or str(error)).lower()) from None
     except ValueError as error:  # a NUL in the path
@@ -232,7 +250,7 @@ def _named_errors() -> Iterator[None]:
     """Turn Pillow's errors, except unknown formats, into ``BadImageError``."""
     try:
         yield
-    except (BadImageError, UnidentifiedImageError):
+    except (BadImageError, UnidentifiedImageError, UserWarning):  # where warnings are errors
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"more than {IMAGE_LIMIT_PIXELS / 1e6:.0f} megapixels") from None
@@ -306,31 +324,19 @@ def _raw_modes(image: Image.Image) -> set[str]:
     return raw_modes
 
 
-def _read_again(image: Image.Image) -> bytes:
-    """The bytes of the file that a Pillow image was opened from."""
-    file = getattr(image, "fp", None)
-    if file is None or file.closed:
-        raise BadImageError("Pillow keeps 8 of its 16 bits per channel; pass the file instead")
-    place = file.tell()
-    file.seek(0)
-    data: bytes = file.read()
-    file.seek(place)
-    return data
-
-
 def _read_values(upright: Image.Image, data: bytes) -> Values:
     """The values of an image that stores more than 8 bits, from 0 to 65535."""
     if upright.mode.startswith("I"):
         return _check_values(np.asarray(upright), 2**16 - 1)
     # Pillow keeps only the upper byte of a color. With the other byte order, it keeps the lower.
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        raw_mode, *planes = sorted(_raw_modes(image))
-        if planes or (isinstance(image, TiffImageFile) and image.tag_v2.get(PLANES_TAG) == 2):
-            raise BadImageError("16 bits per channel, stored one channel after another")
-        other_order = _reverse_bytes(raw_mode)
+        raw_mode = " and ".join(sorted(_raw_modes(image)))
+        has_planes = isinstance(image, TiffImageFile) and image.tag_v2.get(PLANES_TAG) == 2
+        if has_planes or raw_mode not in OTHER_ORDERS:
+            raise BadImageError(f"16 bits per channel in an unsupported layout ({raw_mode})")
         for place, tile in enumerate(image.tile):
-            others = tile.args[1:] if isinstance(tile.args, tuple) else ()
-            image.tile[place] = tile._replace(args=(other_order, *others))
+            options = tile.args[1:] if isinstance(tile.args, tuple) else ()
+            image.tile[place] = tile._replace(args=(OTHER_ORDERS[raw_mode], *options))
         lower, _ = _load_upright(image, None, "crop")
     lower_bytes = np.asarray(lower).astype(np.uint16)
     if raw_mode == GRAY_WITH_ALPHA:
@@ -338,26 +344,16 @@ def _read_values(upright: Image.Image, data: bytes) -> Values:
     return np.asarray(upright).astype(np.uint16) << 8 | lower_bytes
 
 
-def _reverse_bytes(raw_mode: str) -> str:
-    """Pillow's name for pixels whose two bytes are in the other order."""
-    if raw_mode == GRAY_WITH_ALPHA:
-        return "RGBA"  # the upper and the lower byte of gray, then of alpha
-    channels, _, order = raw_mode.partition(";16")
-    if channels not in ("RGB", "RGBX", "RGBA", "CMYK") or order not in OTHER_ORDER:
-        raise BadImageError(f"16 bits per channel in an unsupported layout ({raw_mode})")
-    return f"{channels};16{OTHER_ORDER[order]}"
-
-
 def _scale(values: Values, image: Image.Image, bit_depth: int | None) -> Image.Image:
     """The 8-bit image in which ``2**bit_depth - 1`` is white, from the values of ``image``."""
     colors = _take_colors(values, image.mode)
-    bits = _count_bits(colors)
+    largest = int(colors.max())
     if bit_depth is None:
         message = "more than 8 bits per channel, where 8 are expected; convert it"
-        raise DeepImageError(bits, message)
-    if bits > bit_depth:
-        message = f"values up to {colors.max():,}, but {bit_depth} bits hold {2**bit_depth - 1:,}"
-        raise DeepImageError(bits, message)
+        raise DeepImageError(message, largest)
+    if largest >= 2**bit_depth:
+        message = f"values up to {largest:,}, but {bit_depth} bits hold {2**bit_depth - 1:,}"
+        raise DeepImageError(message, largest)
     scaled = _scale_table(bit_depth)[colors]
     clear = image.info.get("transparency")
     if clear is not None:
@@ -378,14 +374,8 @@ def _scale_table(bit_depth: int) -> UInt8[np.ndarray, " values"]:
     return np.asarray(rounded, np.uint8)
 
 
-def _count_bits(colors: Values) -> int:
-    return max(8, int(colors.max()).bit_length())
-
-
 def _take_colors(values: Values, mode: str) -> Values:
-    if mode == "RGBA":
-        values = values[..., :3]
-    return values
+    return values[..., :3] if mode == "RGBA" else values
 
 
 def _check_values(values: Real[np.ndarray, "h w"], white: int) -> Real[np.ndarray, "h w"]:

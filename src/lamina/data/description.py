@@ -13,28 +13,28 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
     """Describe the contents of a data set and, if lamina drew splits, how; one line each."""
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
     shape = "×".join(map(str, dataset.train.shape))
-    lines = [f"data: {dataset.name}{f' ({reason})' * bool(reason)}: {counts}; {shape}"]
-    lines += [f"splits: {dataset.split_rule}"] if dataset.split_rule != OWN_RULE else []
+    origin = f" ({reason})" if reason else ""
+    lines = [f"data: {dataset.name}{origin}: {counts}; {shape}"]
+    if dataset.split_rule != OWN_RULE:
+        lines.append(f"splits: {dataset.split_rule}")
     groups = [group for images in dataset.splits.values() for group in images.groups]
-    lines += [f"groups: {describe_groups(groups)}"] if groups else []
+    if groups:
+        lines.append(f"groups: {describe_groups(groups)}")
     others = [problem.path for problem in dataset.problems if problem.reason == OTHER_FILE]
-    lines += (
-        [f"not used: {plural(len(others), 'file', 'files')}: {name_some(others, EXAMPLES)}"]
-        if others
-        else []
-    )
+    if others:
+        count = plural(len(others), "file", "files")
+        lines.append(f"not used: {count}: {name_some(others, EXAMPLES)}")
     empty = [problem.path for problem in dataset.problems if problem.reason == EMPTY_FOLDER]
-    lines += [f"folders without images: {name_some(empty, EXAMPLES)}"] if empty else []
+    if empty:
+        lines.append(f"folders without images: {name_some(empty, EXAMPLES)}")
     return lines
 
 
 def describe_reading(dataset: Dataset) -> list[str]:
     """Describe how lamina read the targets and sized the images of your own data; one line each."""
-    lines = (
-        [f"targets: {dataset.target_reason}"]
-        if dataset.source and dataset.source not in NAMES
-        else []
-    )
+    lines = []
+    if dataset.source and dataset.source not in NAMES:
+        lines.append(f"targets: {dataset.target_reason}")
     if dataset.preparation.labels_from:
         lines.append(f"corrections: {dataset.corrections}")
     if dataset.preparation.size_px is None and dataset.size_px is not None:
@@ -56,6 +56,6 @@ def describe_depth(dataset: Dataset) -> list[str]:
     if dataset.bit_depth is None or dataset.preparation.bit_depth is not None:
         return []
     return [
-        f"depth: {dataset.bit_depth} bits, the fewest that hold all values of the images that store"
-        " more than 8 bits"
+        f"depth: {dataset.bit_depth} bits, because the largest value of the images that store more"
+        f" than 8 bits is {dataset.largest_value:,}"
     ]

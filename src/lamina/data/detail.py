@@ -9,6 +9,7 @@ from PIL import Image
 
 from lamina.data.images import Images
 from lamina.data.resizing import resize_image
+from lamina.data.thumbnails import to_pillow
 
 SAMPLED = 50
 # The difference, as a fraction of the contrast (standard deviation), from which on detail counts as
@@ -24,10 +25,7 @@ def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:
     channels, side, _ = images.shape
     if channels not in (1, 3):
         return None
-    sample = [
-        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        for pixels in images.take_evenly(SAMPLED).pixels
-    ]
+    sample = [to_pillow(pixels) for pixels in images.take_evenly(SAMPLED).pixels]
     for smaller in sides_px:
         if smaller >= side:
             return None

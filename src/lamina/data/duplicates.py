@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 
-from lamina.data.digests import DIGEST_BYTES
-from lamina.data.splits import LEAKS, Split
+from lamina.data.images import Images
+from lamina.data.splits import LEAKS
 
 # Uniting copies leaves each split at least its size divided by this, and at most times this.
 MOST_CHANGE = 2
 
 
-def frame_images(
-    split: Split,
-    names: Sequence[str],
-    groups: Sequence[str],
-    digests: UInt8[np.ndarray, "n 16"],
-) -> pl.DataFrame:
+def frame_images(images: Images) -> pl.DataFrame:
     """A row for each image of a split; ``group`` is null if images are not grouped."""
     columns = {
-        "name": pl.Series(names, dtype=pl.String),
-        "group": pl.Series(groups or [None] * len(names), dtype=pl.String),
-        "digest": frame_digests(digests),
+        "name": pl.Series(images.names, dtype=pl.String),
+        "group": pl.Series(images.groups or [None] * len(images), dtype=pl.String),
+        "digest": frame_rows(images.pixel_digests),
+        "target": frame_rows(images.targets + 0),  # so that -0 and 0 are the same bytes
     }
-    return pl.DataFrame(columns).select(pl.lit(split).alias("split"), pl.all())
+    return pl.DataFrame(columns).select(pl.lit(images.split).alias("split"), pl.all())
 
 
-def frame_digests(digests: UInt8[np.ndarray, "n 16"]) -> pl.Series:
-    """Digests as a column of bytes."""
-    rows = np.ascontiguousarray(digests).view(f"V{DIGEST_BYTES}").ravel()
-    return pl.Series("digest", rows.tolist(), dtype=pl.Binary)
+def frame_rows(rows: Shaped[np.ndarray, "n ..."]) -> pl.Series:
+    """The bytes of each row of an array as a column."""
+    row_bytes = rows.dtype.itemsize * math.prod(rows.shape[1:])
+    packed = np.ascontiguousarray(rows).view(f"V{row_bytes}").ravel()
+    return pl.Series(packed.tolist(), dtype=pl.Binary)
 
 
 def find_copies(frame: pl.DataFrame) -> pl.DataFrame:
@@ -52,6 +50,27 @@ def group_duplicates(keys: pl.Series) -> list[tuple[int, ...]]:
     return [tuple(places) for places in groups["place"].to_list()]
 
 
+def find_conflicts(frame: pl.DataFrame) -> pl.DataFrame:
+    """Of each group of identical images with different targets: a ``place``, and the ``first``.
+
+    ``place`` is the first image whose target differs from that of ``first``.
+    """
+    copies = find_copies(frame)
+    differs = pl.col("target") != pl.col("target").first().over("first")
+    return copies.filter(differs).unique("first", keep="first", maintain_order=True)
+
+
+def find_repeated(frame: pl.DataFrame) -> pl.DataFrame:
+    """The images that repeat an earlier one of their split: ``place``, ``split`` and ``first``.
+
+    Images with another target are conflicts instead.
+    """
+    same = ("split", "digest")
+    copies = find_copies(frame).with_columns(first=pl.col("place").first().over(same))
+    has_same_target = pl.col("target") == pl.col("target").first().over(same)
+    return copies.filter(has_same_target, pl.col("place") != pl.col("first"))
+
+
 def find_leaks(frame: pl.DataFrame) -> pl.DataFrame:
     """The images that an earlier split has too: ``place``, ``split``, ``twin``, ``twin_split``.
 
@@ -67,15 +86,19 @@ def find_leaks(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(leaks).select("place", "split", "twin", "twin_split")
 
 
+def was_drawn() -> pl.Expr:
+    """Whether lamina drew the split of an image: the source states none, or ``train``."""
+    return pl.col("source_split").fill_null("train") == "train"
+
+
 def unite_copies(frame: pl.DataFrame) -> pl.DataFrame:
     """Move identical images with their groups to the split of the first, if lamina drew it.
 
-    ``own_split`` is the split in the source, which stays. Copies whose union would make a split
+    ``source_split`` is the split in the source, which stays. Copies whose union would make a split
     much larger or smaller stay where they are, so that they are leaks: a black image in each group
     must not unite all groups.
     """
-    source_split = pl.col("own_split")
-    is_movable = source_split.is_null() | (source_split == "train")
+    is_movable = was_drawn()
     place = pl.col("place")
     member = place
     if frame["group"].null_count() == 0:

@@ -24,9 +24,11 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
     Folds follow from names, targets and groups, not from pixels, so they are the same at every
     image size. Training images that are identical to one of the fold are left out.
     """
-    if (own := dataset.preparation.fold) is not None:
+    present = dataset.preparation.fold
+    if present is not None:
         raise DataError(
-            f"{dataset.name} already has fold {own} held out. Leave out --fold (in Python, fold)."
+            f"{dataset.name} already has fold {present} held out. Leave out --fold (in Python,"
+            " fold)."
         )
     pool = _join(dataset)
     groups = pool.groups or pool.names
@@ -36,37 +38,31 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
             f"train and val have {count:,} {noun}, fewer than {folds} folds. Use fewer folds."
         )
     check_divisible(pool.targets, pool.target_names, groups)
-    parts = np.array(
-        deal(
-            pool.kind.strata(pool.targets),
-            groups,
-            [1 / folds] * folds,
-            dataset.preparation.split_seed,
-        )
-    )
-    held = np.flatnonzero(parts == fold - 1)
-    kept = np.flatnonzero(parts != fold - 1)
-    left_out = 0
+    strata = pool.kind.strata(pool.targets)
+    seed = dataset.preparation.split_seed
+    is_held = np.array(deal(strata, groups, [1 / folds] * folds, seed)) == fold - 1
+    held = np.flatnonzero(is_held)
+    trained = np.flatnonzero(~is_held)
+    rule = "trains on train and val together"
+    train = pool
+    test = dataset.test
     if fold:
         digests = pool.frame["digest"]
-        is_copy = digests[kept].is_in(digests[held].implode()).to_numpy()
-        kept = kept[~is_copy]
-        left_out = int(is_copy.sum())
-    rule = (
-        f"fold {fold} of {folds} held out as test" if fold else "trains on train and val together"
-    )
-    rule += (
-        f", without {plural(left_out, 'copy', 'copies')} of its images in train" if left_out else ""
-    )
-    digest = hashlib.blake2b(
-        f"{dataset.fingerprint} {fold} {kept.tolist()}".encode(), digest_size=16
-    )
+        is_copy = digests[trained].is_in(digests[held].implode()).to_numpy()
+        trained = trained[~is_copy]
+        train = pool.take(trained)
+        test = replace(pool.take(held), split="test")
+        rule = f"fold {fold} of {folds} held out as test"
+        if is_copy.any():
+            copies = plural(int(is_copy.sum()), "copy", "copies")
+            rule += f", without {copies} of its images in train"
+    state = f"{dataset.fingerprint} {fold} {trained.tolist()}"
     return replace(
         dataset,
-        fingerprint=digest.hexdigest(),
-        train=pool.take(kept) if fold else pool,
+        fingerprint=hashlib.blake2b(state.encode(), digest_size=16).hexdigest(),
+        train=train,
         val=None,
-        test=replace(pool.take(held), split="test") if fold else dataset.test,
+        test=test,
         split_rule=f"{rule}; {dataset.split_rule}",
         preparation=replace(dataset.preparation, fold=f"{fold}/{folds}"),
     )

@@ -223,48 +223,31 @@ class Images:
         >>> images.take([2, 0]).names
         ('00002', '00000')
         """
-        given = to_array(indices, "indices")
-        if given.ndim != 1 or (
-            len(given)
-            and (
-                given.dtype.kind not in "iu"
-                or not -len(self) <= given.min() <= given.max() < len(self)
-            )
-        ):
-            hint = " For a mask, use np.flatnonzero(mask)." if given.dtype.kind == "b" else ""
+        places = to_array(indices, "indices")
+        is_whole = places.ndim == 1 and (places.dtype.kind in "iu" or not places.size)
+        rows = places.astype(np.int64) if is_whole else None
+        if rows is None or not np.all((-len(self) <= rows) & (rows < len(self))):
+            hint = " For a mask, use np.flatnonzero(mask)." if places.dtype.kind == "b" else ""
             raise DataError(
                 f"indices must be whole numbers (M,) from {-len(self)} to {len(self) - 1}"
-                f" (negative: from the end), got {reprlib.repr(given.tolist())}.{hint}"
+                f" (negative: from the end), got {reprlib.repr(places.tolist())}.{hint}"
             )
-        rows = given.astype(np.int64)
-        names, groups = (
-            tuple(each[row] for row in rows) if each else () for each in (self.names, self.groups)
-        )
-        sizes = None if self.original_sizes_px is None else self.original_sizes_px[rows]
-        digests = None if self.digests is None else self.digests[rows]
-        return replace(
-            self,
-            pixels=self.pixels[rows],
-            targets=self.targets[rows],
-            names=names,
-            original_sizes_px=sizes,
-            groups=groups,
-            digests=digests,
-        )
+        return self._select(rows)
 
     def view(self, rows: slice, split: Split) -> Images:
         """Return a slice of the images without copying their arrays, as another split."""
+        return replace(self._select(rows), split=split)
+
+    def _select(self, rows: slice | Int64[np.ndarray, " m"]) -> Images:
         sizes = self.original_sizes_px
-        digests = self.digests
         return replace(
             self,
             pixels=self.pixels[rows],
             targets=self.targets[rows],
-            names=self.names[rows],
-            split=split,
+            names=_pick(self.names, rows),
             original_sizes_px=None if sizes is None else sizes[rows],
-            groups=self.groups[rows],
-            digests=None if digests is None else digests[rows],
+            groups=_pick(self.groups, rows),
+            digests=None if self.digests is None else self.digests[rows],
         )
 
     def take_evenly(self, count: int) -> Images:
@@ -288,10 +271,10 @@ class Images:
 
     @cached_property
     def frame(self) -> pl.DataFrame:
-        """A row for each image, with the columns ``split``, ``name``, ``group`` and ``digest``."""
+        """A row for each image: ``split``, ``name``, ``group``, ``digest`` and ``target``."""
         from lamina.data.duplicates import frame_images
 
-        return frame_images(self.split, self.names, self.groups, self.pixel_digests)
+        return frame_images(self)
 
     def target_counts(self) -> dict[str, int]:
         """The number of images by class, by label, or by no and yes; empty for regression."""
@@ -303,20 +286,16 @@ class Images:
         For regression, the images go from the lowest to the highest value of each number.
         """
         if self.kind is REGRESSION:
-            names, members = (
-                self.target_names,
-                [np.argsort(column, kind="stable") for column in self.targets.T],
-            )
+            names = self.target_names
+            members = list(np.argsort(self.targets, axis=0, kind="stable").T)
         else:
             names = self.kind.class_names(self.target_names)
             members = self.kind.members(self.targets, self.target_names)
-        places = [
-            np.linspace(0, len(each) - 1, min(count, len(each)), dtype=np.int64) for each in members
-        ]
-        return {
-            name: each[place].tolist()
-            for name, each, place in zip(names, members, places, strict=True)
-        }
+        samples = {}
+        for name, rows in zip(names, members, strict=True):
+            places = np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=np.int64)
+            samples[name] = rows[places].tolist()
+        return samples
 
     def _repr_html_(self) -> str:
         return _show(repr(self), {self.split: self})
@@ -339,6 +318,8 @@ class Dataset:
         resize: as in ``Preparation``.
         bit_depth: the bits of the values in images that store more than 8 bits; ``None`` if there
             are no such images.
+        largest_value: the largest value in images that store more than 8 bits.
+        usual_largest_value: the largest value in 99 % of these images.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         corrections: the effect of ``Preparation.labels_from``.
@@ -359,6 +340,8 @@ class Dataset:
     size_px: int | None = None
     resize: Resize = "crop"
     bit_depth: int | None = None
+    largest_value: int | None = None
+    usual_largest_value: int | None = None
     split_rule: str = "from the source"
     target_reason: str = "from the source"
     corrections: Effect = UNCORRECTED
@@ -367,16 +350,38 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for split in SPLITS:
-            check_type(
-                getattr(self, split), (Images,), split, "Images", is_optional=split != "train"
+            images = getattr(self, split)
+            check_type(images, (Images,), split, "Images", is_optional=split != "train")
+            if images is not None:
+                self._check_fit(split, images)
+
+    def _check_fit(self, split: Split, images: Images) -> None:
+        """Raise ``DataError`` unless a split fits ``train``."""
+        train = self.train
+        if train.shape != images.shape:
+            what = "image shape"
+            values = (_describe_shape(train), _describe_shape(images))
+            remedy = "Resize the images to one size."
+        elif train.kind is not images.kind:
+            what = "kind of target"
+            values = (str(train.kind), str(images.kind))
+            remedy = "Use one kind of target in all splits."
+        elif train.target_names != images.target_names:
+            what = "target names"
+            pairs = zip(train.target_names, images.target_names, strict=False)
+            differs = [name != other for name, other in pairs]
+            start = differs.index(True) if True in differs else 0
+            values = (
+                name_some(train.target_names[start:]),
+                name_some(images.target_names[start:]),
             )
-        for split, images in self.splits.items():
-            if difference := _find_difference(self.train, images):
-                what, expected, found, remedy = difference
-                raise DataError(
-                    f"All splits of a data set must have the same {what}, but in {self.name}, train"
-                    f" has {expected}, and {split} has {found}. {remedy}"
-                )
+            remedy = "Pass the same names for all splits, as in Images.from_arrays(x, y, names)."
+        else:
+            return
+        raise DataError(
+            f"All splits of a data set must have the same {what}, but in {self.name}, train has"
+            f" {values[0]}, and {split} has {values[1]}. {remedy}"
+        )
 
     @classmethod
     def from_images(
@@ -415,14 +420,8 @@ class Dataset:
         digest = hashlib.blake2b(digest_size=16)
         for split, images in zip(SPLITS, (train, val, test), strict=True):
             if images is not None:
-                shown = (
-                    split,
-                    images.pixels.shape,
-                    images.targets.dtype,
-                    images.targets.shape,
-                    images.target_names,
-                )
-                digest.update(repr(shown).encode())
+                shapes = (images.pixels.shape, images.targets.dtype, images.targets.shape)
+                digest.update(repr((split, *shapes, images.target_names)).encode())
                 digest.update(np.ascontiguousarray(images.pixels).data)
                 digest.update(np.ascontiguousarray(images.targets).data)
         val = val and replace(val, split="val")
@@ -465,11 +464,9 @@ class Dataset:
         """The number of groups of identical images with different targets."""
         if not self._may_have_copies():
             return 0
-        from lamina.data.duplicates import group_duplicates
+        from lamina.data.duplicates import find_conflicts
 
-        targets = np.concatenate([images.targets for images in self.splits.values()])
-        groups = group_duplicates(self.frame["digest"])
-        return sum(len(np.unique(targets[list(places)], axis=0)) > 1 for places in groups)
+        return find_conflicts(self.frame).height
 
     def _may_have_copies(self) -> bool:
         return may_have_copies([images.pixel_digests for images in self.splits.values()])
@@ -494,75 +491,59 @@ class Dataset:
 
     def count_rows(self) -> list[tuple[str, ...]]:
         """The number of images in each split: first in total, then by class or label."""
-        return _count_rows(self.splits)
+        splits = self.splits.values()
+        counts = [images.target_counts() for images in splits]
+        totals = ("images", *(f"{len(images):,}" for images in splits))
+        names = self.train.target_counts()
+        return [totals, *((name, *(f"{count[name]:,}" for count in counts)) for name in names)]
 
 
 def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
     """For each split that lacks classes or labels of ``train``: its name, how many, a message."""
-    found, trained = [], dataset.train.target_counts()
+    gaps: list[tuple[Split, int, str]] = []
+    trained = dataset.train.target_counts()
     for split, images in dataset.splits.items():
         counts = images.target_counts()
-        missing = [
-            name
-            for name, count in counts.items()
-            if not count and (split == "train" or trained[name])
-        ]
-        effect = "no net can learn it" if split == "train" else f"scores on {split} do not cover it"
+        missing = [name for name in counts if not counts[name]]
+        effect = "no net can learn"
+        if split != "train":
+            missing = [name for name in missing if trained[name]]
+            effect = f"scores on {split} do not cover"
         if missing:
-            effect = effect if len(missing) == 1 else f"{effect.removesuffix('it')}them"
-            message = f"{split} has no images of {name_some(missing)}, so {effect}. Add some."
-            found.append((split, len(missing), message))
-    return found
+            them = "it" if len(missing) == 1 else "them"
+            message = (
+                f"{split} has no images of {name_some(missing)}, so {effect} {them}. Add some."
+            )
+            gaps.append((split, len(missing), message))
+    return gaps
 
 
-def _count_rows(splits: Mapping[Split, Images]) -> list[tuple[str, ...]]:
-    each = {split: images.target_counts() for split, images in splits.items()}
-    names = next(iter(each.values()), {})
-    rows = [("images", *(f"{len(images):,}" for images in splits.values()))]
-    return rows + [(name, *(f"{count[name]:,}" for count in each.values())) for name in names]
+def _pick(values: tuple[str, ...], rows: slice | Int64[np.ndarray, " m"]) -> tuple[str, ...]:
+    if isinstance(rows, slice):
+        return values[rows]
+    return tuple(values[row] for row in rows) if values else ()
 
 
 def _show(title: str, splits: Mapping[Split, Images]) -> str:
-    (_, *totals), *counted = _count_rows(splits)
-    counts = {name: count for name, *count in counted}
+    """The notebook view of images: samples of each class or label, and counts by split."""
+    counts = {split: images.target_counts() for split, images in splits.items()}
+    if not splits:
+        return card(title)
+    first = next(iter(splits.values()))
+    samples = first.choose_samples(HTML_SAMPLES)
     rows = []
-    for images in list(splits.values())[:1]:
-        chosen = images.choose_samples(HTML_SAMPLES)
-        for name, places in list(chosen.items())[:MOST_ROWS]:
-            tiles = (make_tile(images.pixels[place], HTML_PX) for place in places)
-            samples = join(image(encode_png(tile), name) for tile in tiles)
-            rows.append(
-                [shorten(name), samples, *counts.get(name, ["low to high" for _ in splits])]
-            )
-        if (more := len(chosen) - MOST_ROWS) > 0:
-            rows.append([f"and {more:,} more", *("" for _ in range(1 + len(splits)))])
+    for name, places in list(samples.items())[:MOST_ROWS]:
+        tiles = [make_tile(pixels, HTML_PX) for pixels in first.pixels[places]]
+        shown = join(image(encode_png(tile), name) for tile in tiles)
+        cells = [
+            f"{of_split[name]:,}" if of_split else "low to high" for of_split in counts.values()
+        ]
+        rows.append([shorten(name), shown, *cells])
+    if (more := len(samples) - MOST_ROWS) > 0:
+        rows.append([f"and {more:,} more", *("" for _ in range(1 + len(splits)))])
+    totals = [f"{len(images):,}" for images in splits.values()]
     return card(title, table(["", "", *splits], [*rows, ["total", "", *totals]], texts=2))
 
 
 def _describe_shape(images: Images) -> str:
     return "×".join(map(str, images.pixels.shape[1:]))
-
-
-def _find_difference(one: Images, other: Images) -> tuple[str, str, str, str] | None:
-    """What two splits should share but do not: its name, the value of each, and what to do."""
-    if one.shape != other.shape:
-        return (
-            "image shape",
-            _describe_shape(one),
-            _describe_shape(other),
-            "Resize the images to one size.",
-        )
-    if one.kind is not other.kind:
-        return (
-            "kind of target",
-            str(one.kind),
-            str(other.kind),
-            "Use one kind of target in all splits.",
-        )
-    if one.target_names != other.target_names:
-        pairs = enumerate(zip(one.target_names, other.target_names, strict=False))
-        first = next((place for place, (name, another) in pairs if name != another), 0)
-        expected, found = (name_some(images.target_names[first:]) for images in (one, other))
-        remedy = "Pass the same names for all splits, as in Images.from_arrays(x, y, names)."
-        return "target names", expected, found, remedy
-    return None

@@ -8,9 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
-from lamina.data.duplicates import find_copies, find_leaks, group_duplicates
+from lamina.data.duplicates import (
+    find_conflicts,
+    find_leaks,
+    find_repeated,
+    group_duplicates,
+)
 from lamina.data.findings import Facts, Finding, Sighting, find_faults
 from lamina.data.images import Dataset, Images, Progress
 from lamina.targets import REGRESSION
@@ -43,8 +48,6 @@ class SizeSummary:
     # height, width, number of images; the most common first
     common: tuple[tuple[int, int, int], ...]
     sizes: int  # number of different sizes
-    enlarged: int
-    oblong: int
 
 
 @dataclass(frozen=True)
@@ -90,19 +93,20 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
     facts = Facts(
         dataset=dataset,
         frame=frame,
-        copies=find_copies(frame),
         leaks=find_leaks(frame),
-        duplicates=group_duplicates(frame["digest"]),
+        conflicts=find_conflicts(frame),
+        repeated=find_repeated(frame),
     )
     mean = means.mean(axis=0)
-    square = squares.mean(axis=0)
-    spread = _standard_deviation(mean, square)
+    spread = _standard_deviation(mean, squares.mean(axis=0))
     return Inspection(
-        sizes=_summarize_sizes(facts),
+        sizes=_summarize_sizes(splits),
         channels=ChannelSummary(
-            tuple(mean.tolist()), tuple(spread.tolist()), int(frame["gray"].sum())
+            mean=tuple(mean.tolist()),
+            standard_deviation=tuple(spread.tolist()),
+            gray=int(frame["gray"].sum()),
         ),
-        duplicates=tuple(map(facts.sight, facts.duplicates)),
+        duplicates=tuple(map(facts.sight, group_duplicates(frame["digest"]))),
         findings=find_faults(facts),
     )
 
@@ -112,22 +116,17 @@ def _read_pixels(
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"]]:
     """For each image: mean and mean square of each channel, and whether it is gray."""
     total = sum(map(len, splits))
-    channels = splits[0].shape[0]
-    means, squares, gray = (
-        np.zeros((total, channels)),
-        np.zeros((total, channels)),
-        np.zeros(total, bool),
-    )
     done = 0
+    chunks = []
     for images in splits:
         step = max(1, CHUNK_VALUES // max(1, images.pixels[:1].size))
         for start in range(0, len(images), step):
-            chunk = images.pixels[start : start + step]
-            rows = slice(done, done + len(chunk))
-            means[rows], squares[rows] = _measure(chunk)
-            gray[rows] = _find_gray(chunk, means[rows])
-            done = rows.stop
+            pixels = images.pixels[start : start + step]
+            means, squares = _measure(pixels)
+            chunks.append((means, squares, _find_gray(pixels, means)))
+            done += len(pixels)
             progress(done, total)
+    means, squares, gray = map(np.concatenate, zip(*chunks, strict=True))
     return means, squares, gray
 
 
@@ -135,15 +134,14 @@ def _measure(
     pixels: UInt8[np.ndarray, "n h w c"],
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"]]:
     count, height, width, channels = pixels.shape
-    # First add rows of pixels in float32, which is fast and precise enough, then their sums in
-    # float64.
     values = pixels.reshape(count, height, width * channels).astype(np.float32)
-    means, squares = (
-        each.sum(axis=1).reshape(count, width, channels).sum(axis=1, dtype=np.float64)
-        / (height * width)
-        for each in (values, np.square(values))
-    )
-    return means, squares
+
+    def average(values: Float32[np.ndarray, "n h w*c"]) -> Float[np.ndarray, "n c"]:
+        # rows of pixels in float32, which is fast and precise enough, then their sums in float64
+        rows = values.sum(axis=1).reshape(count, width, channels)
+        return np.asarray(rows.sum(axis=1, dtype=np.float64) / (height * width))
+
+    return average(values), average(np.square(values))
 
 
 def _standard_deviation(
@@ -167,11 +165,16 @@ def measure_spread(images: Images) -> tuple[NumberSpread, ...]:
     """The distribution of each number of a regression; empty for other kinds of target."""
     if images.kind is not REGRESSION:
         return ()
+    columns = images.targets.astype(np.float64).T
     return tuple(
         NumberSpread(
-            name, float(each.min()), float(each.mean()), float(each.std()), float(each.max())
+            name=name,
+            minimum=float(values.min()),
+            mean=float(values.mean()),
+            standard_deviation=float(values.std()),
+            maximum=float(values.max()),
         )
-        for name, each in zip(images.target_names, images.targets.astype(np.float64).T, strict=True)
+        for name, values in zip(images.target_names, columns, strict=True)
     )
 
 
@@ -182,20 +185,17 @@ def _find_scales(images: Images) -> Float[np.ndarray, "n 2"]:
     return np.asarray(images.shape[1:] / np.maximum(images.original_sizes_px, 1))
 
 
-def _summarize_sizes(facts: Facts) -> SizeSummary | None:
-    known = [images.original_sizes_px for images in facts.dataset.splits.values()]
-    given = [sizes_px for sizes_px in known if sizes_px is not None]
-    if not given:
+def _summarize_sizes(splits: Sequence[Images]) -> SizeSummary | None:
+    known = [images.original_sizes_px for images in splits if images.original_sizes_px is not None]
+    if not known:
         return None
-    sizes = np.concatenate(given)
-    each, counts = np.unique(sizes, axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:COMMON_SIZES]
+    sizes = pl.DataFrame(np.concatenate(known), schema=["height", "width"])
+    counts = sizes.group_by("height", "width").len()
+    counts = counts.sort("len", "height", "width", descending=[True, False, False])
     return SizeSummary(
-        smallest_px=tuple(sizes.min(axis=0).tolist()),
-        median_px=tuple(np.median(sizes, axis=0).tolist()),
-        largest_px=tuple(sizes.max(axis=0).tolist()),
-        common=tuple(map(tuple, np.column_stack((each, counts))[order].tolist())),
-        sizes=len(each),
-        enlarged=int(facts.frame["enlarged"].sum()),
-        oblong=int(facts.frame["oblong"].sum()),
+        smallest_px=sizes.min().row(0),
+        median_px=sizes.median().row(0),
+        largest_px=sizes.max().row(0),
+        common=tuple(counts.head(COMMON_SIZES).rows()),
+        sizes=counts.height,
     )

@@ -9,13 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.corrections import contain_files
 from lamina.data.decoding import fit_pixels
-from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps, find_group_leaks
+from lamina.data.findings import (
+    SINGLE_CLASS_REMEDY,
+    find_dark,
+    find_dim,
+    find_gaps,
+    find_group_leaks,
+)
 from lamina.data.held_out import hold_out
 from lamina.data.images import (
     EMPTY_FOLDER,
@@ -126,11 +133,10 @@ def load_data(
             f"{source} has no training images. Add some to train/, or reduce val and test."
         )
     messages = describe_problems(dataset.problems)
-    messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
-    messages += [
-        f"{dataset.name}: {found.message}"
-        for found in (*find_gaps(dataset), *find_dark(dataset.train), *find_group_leaks(dataset))
-    ]
+    if dataset.leaks:
+        messages.append(describe_leaks(dataset.leaks))
+    for find in (find_gaps, find_dark, find_dim, find_group_leaks):
+        messages += [f"{dataset.name}: {finding.message}" for finding in find(dataset)]
     if not_found := dataset.corrections.not_found:
         named = name_some(not_found, EXAMPLES)
         messages.append(
@@ -161,20 +167,15 @@ def as_dataset(
 def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = None) -> Dataset:
     """Resize a data set to squares, from its source if unchanged, otherwise from its pixels."""
     preparation = replace(dataset.preparation, size_px=side_px)
-    if dataset.source and _has_same_targets(
-        read_dataset(dataset.source, dataset.preparation, progress), dataset
-    ):
-        return read_dataset(dataset.source, preparation, progress)
-    resized = {
-        split: replace(
-            images,
-            pixels=fit_pixels(images.pixels, side_px, dataset.resize),
-            original_sizes_px=None,
-            digests=None,
-        )
-        for split, images in dataset.splits.items()
-    }
-    return replace(dataset, size_px=side_px, preparation=preparation, **resized)  # type: ignore[arg-type]
+    if dataset.source:
+        stored = read_dataset(dataset.source, dataset.preparation, progress)
+        if _has_same_targets(stored, dataset):
+            return read_dataset(dataset.source, preparation, progress)
+    resized: dict[str, Any] = {}
+    for split, images in dataset.splits.items():
+        pixels = fit_pixels(images.pixels, side_px, dataset.resize)
+        resized[split] = replace(images, pixels=pixels, original_sizes_px=None, digests=None)
+    return replace(dataset, size_px=side_px, preparation=preparation, **resized)
 
 
 def resize_images(images: Images, side_px: int, resize: Resize = "crop") -> Images:
@@ -185,12 +186,13 @@ def resize_images(images: Images, side_px: int, resize: Resize = "crop") -> Imag
     return replace(images, pixels=pixels, original_sizes_px=None, digests=None)
 
 
-def _has_same_targets(one: Dataset, other: Dataset) -> bool:
-    return one.splits.keys() == other.splits.keys() and all(
-        images.target_names == other.splits[split].target_names
-        and images.names == other.splits[split].names
-        and np.array_equal(images.targets, other.splits[split].targets)
-        for split, images in one.splits.items()
+def _has_same_targets(dataset: Dataset, other: Dataset) -> bool:
+    pairs = zip(dataset.splits.values(), other.splits.values(), strict=False)
+    return dataset.splits.keys() == other.splits.keys() and all(
+        images.target_names == others.target_names
+        and images.names == others.names
+        and np.array_equal(images.targets, others.targets)
+        for images, others in pairs
     )
 
 
@@ -247,30 +249,27 @@ def _find_failure(_target: Path, _is_offline: bool) -> str:
 def describe_problems(problems: Sequence[Problem]) -> list[str]:
     """A message about images that were left out, if any; other files and empty folders get none."""
     left_out = [problem for problem in problems if problem.reason not in (OTHER_FILE, EMPTY_FOLDER)]
+    if not left_out:
+        return []
     named = [f"{problem.path} ({problem.reason})" for problem in left_out]
-    return (
-        [f"Left out {plural(len(named), 'image', 'images')}: {name_some(named, EXAMPLES)}"]
-        if named
-        else []
-    )
+    return [f"Left out {plural(len(named), 'image', 'images')}: {name_some(named, EXAMPLES)}"]
 
 
 def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Dataset | None:
     """The data set if the cache has it unchanged, otherwise ``None``; no download, no decoding."""
-    is_given = source == "cifar10" and "LAMINA_CIFAR10" in os.environ
-    is_missing = (
-        source in ("cifar10", "cifar100") and not is_given and not downloaded_path(source).exists()
-    )
-    if is_missing or not source:
+    is_published = source in ("cifar10", "cifar100")
+    has_path = source == "cifar10" and "LAMINA_CIFAR10" in os.environ
+    if not source or (is_published and not has_path and not downloaded_path(source).exists()):
         return None
     try:
         name, key, opened, _ = _open(source, contain_files(preparation)[1])
-        found = find_cached(name, key, digest_of(opened.state))
+        dataset = find_cached(name, key, digest_of(opened.state))
     except (LaminaError, OSError):  # it is gone, or this user lacks the permission
         return None
-    held = preparation.folds()
-    found = hold_out(found, *held) if found and held else found
-    return found if found and found.fingerprint == fingerprint else None
+    folds = preparation.folds()
+    if dataset is not None and folds:
+        dataset = hold_out(dataset, *folds)
+    return dataset if dataset is not None and dataset.fingerprint == fingerprint else None
 
 
 def read_dataset(
@@ -311,7 +310,8 @@ def read_dataset(
     problems = (*dataset.problems, *opened.unused)
     whole = replace(preparation, fold=None)
     dataset = replace(dataset, source=full_source(source), preparation=whole, problems=problems)
-    return hold_out(dataset, *held) if (held := preparation.folds()) else dataset
+    folds = preparation.folds()
+    return hold_out(dataset, *folds) if folds else dataset
 
 
 def _open(
@@ -325,10 +325,10 @@ def _open(
 
     path = _find_path(source)
     if path is not None:
-        name = (
-            str(source) if source in NAMES else path.stem if path.is_file() else path.resolve().name
-        )
         where = str(path.resolve())
+        name = path.stem if path.is_file() else path.resolve().name
+        if source in NAMES:
+            name = str(source)
         opened = _open_path(path, preparation, check_options)
     else:
         where = name = str(source)
@@ -337,11 +337,9 @@ def _open(
     check_options(opened.options)
     # Published results use all training images of a named set, so no val is drawn from it by
     # default.
-    drawn = (
-        replace(preparation, val_fraction=preparation.val_fraction or 0.0)
-        if source in NAMES
-        else preparation
-    )
+    drawn = preparation
+    if source in NAMES:
+        drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0)
     values = replace(drawn, fold=None).to_json()  # all folds share one copy in the cache
     bit_depth = values.pop("bit_depth", None)
     key = digest_of(where, name, sorted(values.items()))
@@ -355,11 +353,11 @@ def _open(
 
 def _find_path(source: str | Path) -> Path | None:
     """The path of a data set; ``None`` for a named set that is drawn, or downloaded later."""
-    if source == "cifar10" and (given := os.environ.get("LAMINA_CIFAR10")):
-        path = Path(given).expanduser()
+    if source == "cifar10" and (location := os.environ.get("LAMINA_CIFAR10")):
+        path = Path(location).expanduser()
         if not path.exists():
             raise DataError(
-                f"LAMINA_CIFAR10 is {given}, but no such file or folder exists. Correct or"
+                f"LAMINA_CIFAR10 is {location}, but no such file or folder exists. Correct or"
                 " unset it."
             )
         return path
@@ -388,14 +386,15 @@ def _find_path(source: str | Path) -> Path | None:
 
 def _check_options(name: str, preparation: Preparation, options: Sequence[str]) -> None:
     """Raise ``DataError`` for fields that the source does not use."""
-    given = preparation.to_json()
-    unused = [field for field in OPTIONS if field in given and field not in options]
+    changed = preparation.to_json()
+    unused = [field for field in OPTIONS if field in changed and field not in options]
     if not unused:
         return
-    columns = [field for field in unused if field not in FOLDER_OPTIONS]
-    others = [field for field in unused if field in FOLDER_OPTIONS]
-    users = [f"{name_some(columns)} (for tables only)"] if columns else []
-    users += [f"{name_some(others)} (for folders and archives of images only)"] if others else []
+    users = []
+    for of_folders, what in ((False, "tables only"), (True, "folders and archives of images only")):
+        fields = [field for field in unused if (field in FOLDER_OPTIONS) == of_folders]
+        if fields:
+            users.append(f"{name_some(fields)} (for {what})")
     raise DataError(f"{name} does not use {' or '.join(users)}. Leave out {' and '.join(unused)}.")
 
 

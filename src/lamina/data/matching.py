@@ -28,10 +28,10 @@ class ClassMatch:
     unknown: Literal["error", "ignore", "keep"] = "error"
     renamed: Mapping[str, str] = field(default_factory=dict)
 
-    def place(self, name: str, target_names: tuple[str, ...]) -> int:
-        """The place of a class among the model's; -1 if there is none."""
-        renamed = self.renamed.get(name, name)
-        return target_names.index(renamed) if renamed in target_names else -1
+    def place(self, names: Sequence[str], target_names: tuple[str, ...]) -> list[int]:
+        """The place of each class among the model's; -1 if there is none."""
+        places = {name: place for place, name in enumerate(target_names)}
+        return [places.get(self.renamed.get(name, name), -1) for name in names]
 
 
 def load_to_evaluate(
@@ -84,7 +84,8 @@ def _find_unknown(
     source: str | Path, target_names: tuple[str, ...], match: ClassMatch, names: Sequence[str]
 ) -> list[str]:
     """The classes of other data that a model lacks; ``DataError`` unless these may be left out."""
-    unknown = [name for name in names if match.place(name, target_names) < 0]
+    places = match.place(names, target_names)
+    unknown = [name for name, place in zip(names, places, strict=True) if place < 0]
     if unknown and (match.unknown == "error" or unknown == list(names)):
         nearest = {name: find_nearest(name, target_names) for name in unknown}
         named = [
@@ -100,15 +101,12 @@ def _find_unknown(
 
 def _renumber(images: Images, target_names: tuple[str, ...], match: ClassMatch) -> Images:
     """Reorder targets to the order of ``target_names``; labels that the images lack are absent."""
-    places = [match.place(name, target_names) for name in images.target_names]
+    places = match.place(images.target_names, target_names)
     if images.kind is SINGLE_LABEL:
         numbers = np.array(places, np.int64)[images.targets]
         renumbered = replace(images, targets=np.maximum(numbers, 0), target_names=target_names)
-        return (
-            renumbered
-            if (numbers >= 0).all()
-            else renumbered.take(np.flatnonzero(numbers >= 0).tolist())
-        )
+        is_known = numbers >= 0
+        return renumbered if is_known.all() else renumbered.take(np.flatnonzero(is_known))
     targets = np.zeros((len(images), len(target_names)), np.bool_)
     for column, place in enumerate(places):
         if place >= 0:

@@ -100,8 +100,8 @@ class Preparation:
         """The number of the held-out fold, and of all folds, from ``fold``."""
         if self.fold is None:
             return None
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.fold, re.ASCII)
-        fold, folds = (int(found[1]), int(found[2])) if found else (0, 0)
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.fold, re.ASCII)
+        fold, folds = map(int, match.groups()) if match else (0, 0)
         if folds < 2 or fold > folds:
             raise DataError(
                 f"fold is {self.fold!r}; expected a fold and the number of folds, such as"
@@ -111,15 +111,12 @@ class Preparation:
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their default."""
-        values = {
-            field.name: (getattr(self, field.name), field.default)
-            for field in dataclasses.fields(self)
-        }
-        changed = {name: value for name, (value, default) in values.items() if value != default}
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in changed.items()
-        }
+        changed: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                changed[field.name] = list(value) if isinstance(value, tuple) else value
+        return changed
 
 
 def check_rule(rule: str | None) -> None:

@@ -41,24 +41,26 @@ LEAST_VAL_IMAGES = 10  # a default val needs at least this many images for a mea
 
 def find_splits(names: Iterable[str]) -> dict[str, Split | None]:
     """The splits that words in names stand for, as in ``seg_train``; ``None`` for unlabeled."""
-    words = {
-        name: _WORD.findall(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()) for name in names
-    }
-    meant = {name: {SPLIT_WORDS.get(word) for word in found} for name, found in words.items()}
-    return {name: splits.pop() for name, splits in meant.items() if len(splits) == 1}
+    meant: dict[str, Split | None] = {}
+    for name in names:
+        words = _WORD.findall(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower())
+        splits = {SPLIT_WORDS.get(word) for word in words}
+        if len(splits) == 1:
+            meant[name] = splits.pop()
+    return meant
 
 
 def draw_splits(
     names: Sequence[str],
     strata: Sequence[object],
-    given: Sequence[Split | None],
+    stated: Sequence[Split | None],
     preparation: Preparation,
     image_groups: Sequence[str] = (),
 ) -> tuple[list[Split], str]:
     """The split of each image, and the rule: digests of names, so that a new image moves few."""
     seed = preparation.split_seed
-    present = {split for split in given if split is not None}
-    splits: list[Split] = [split or "train" for split in given]
+    present = {split for split in stated if split is not None}
+    splits: list[Split] = [split or "train" for split in stated]
     by_stratum: defaultdict[str, list[int]] = defaultdict(list)
     for place in sorted(range(len(names)), key=lambda row: _digest(seed, names[row])):
         if splits[place] == "train":
@@ -89,9 +91,9 @@ def draw_splits(
                 splits[place] = split
             drawn.append(f"{100 * fraction:.0f} % drawn as {split}")
         elif is_requested:
-            groups_too = (
-                f" with {plural(len({*image_groups}), 'group', 'groups')}" if image_groups else ""
-            )
+            groups_too = ""
+            if image_groups:
+                groups_too = f" with {plural(len({*image_groups}), 'group', 'groups')}"
             raise DataError(
                 f"{100 * fraction:.0f} % of {len(names):,} images is too few for a {split}"
                 f" split{groups_too}. Add images, or increase --{split} (in Python,"
@@ -119,42 +121,43 @@ def deal(
     totals = Counter(strata)
     parts = range(len(fractions))
     filled: list[Counter[object]] = [Counter() for _ in parts]
-    found = [0] * len(groups)
+    dealt = [0] * len(groups)
     # Large groups first, because small ones can make up for the imbalance that they leave.
-    for group in sorted(
-        members, key=lambda group: (-len(members[group]), _digest(seed, str(group)))
-    ):
-        own = Counter(strata[place] for place in members[group])
-
-        def fullness(part: int, own: Counter[object] = own) -> tuple[float, float]:
+    order = {group: (-len(members[group]), _digest(seed, str(group))) for group in members}
+    for group in sorted(members, key=order.__getitem__):
+        counts = Counter(strata[place] for place in members[group])
+        fullness = []
+        for part in parts:
             shares = (
                 count * filled[part][stratum] / totals[stratum] ** 2
-                for stratum, count in own.items()
+                for stratum, count in counts.items()
             )
-            return sum(shares) / fractions[part], filled[part].total() / fractions[part]
-
-        chosen = min(parts, key=fullness)
-        filled[chosen] += own
+            fraction = fractions[part]
+            fullness.append((sum(shares) / fraction, filled[part].total() / fraction))
+        chosen = fullness.index(min(fullness))
+        filled[chosen] += counts
         for place in members[group]:
-            found[place] = chosen
-    return found
+            dealt[place] = chosen
+    return dealt
 
 
-def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[Split, float, bool]]:
+def _choose_fractions(
+    preparation: Preparation, present: set[Split]
+) -> list[tuple[Split, float, bool]]:
     """The splits to draw, each with its fraction and whether it was requested."""
     test = preparation.test_fraction
     val = preparation.val_fraction
     for split, requested in (("test", test), ("val", val)):
-        if requested and split in own:
+        if requested and split in present:
             raise DataError(
                 f"The source already has a {split} split, so lamina cannot draw one. Leave out"
                 f" --{split} (in Python, {split}_fraction), or merge the splits of the source."
             )
     if test is None:
-        test = 0.0 if own - {"train"} else TEST_FRACTION
+        test = 0.0 if present - {"train"} else TEST_FRACTION
     if val is None:
         # val takes at most a quarter of what a large test split leaves.
-        val = 0.0 if "val" in own else min(VAL_FRACTION, (1 - test) / 4)
+        val = 0.0 if "val" in present else min(VAL_FRACTION, (1 - test) / 4)
     if test + val >= 1:
         raise DataError(
             f"{100 * val:g} % for val and {100 * test:.0f} % for test (the default) leave no"

@@ -11,24 +11,22 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
-import polars as pl
 
 from lamina.data.cache import format_size, read_shape
 from lamina.data.decoding import (
     BadImageError,
-    DeepImageError,
     EncodedImage,
     ImageReader,
+    count_bits,
     decode_and_measure,
-    decode_image,
     fit_pixels,
-    measure_bits,
 )
 from lamina.data.digests import digest_rows
 from lamina.data.images import Progress
@@ -36,9 +34,14 @@ from lamina.data.preparation import Resize
 from lamina.data.sources.listing import Pixels, show_name
 from lamina.errors import DataError
 
+if TYPE_CHECKING:
+    import polars as pl
+
 MIXED_SIZES_SIDE_PX = 64
 OWN_SIZE_LIMIT_PX = 256  # full camera photographs exceed what nets can use and memory can hold
 SAMPLE_IMAGES = 32
+SAMPLED_SIZE = (8, 8)  # a JPEG is then decoded at an eighth of its size
+MOST_BITS = 16
 # A worker takes a third of a second to start, as long as it takes to decode this many small images
 # or bytes.
 IMAGES_PER_WORKER = 1000
@@ -52,17 +55,6 @@ KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-DECODED: dict[str, Any] = {
-    "row": pl.Int64,  # in pixels.npy
-    "content": pl.String,  # digest of the encoded bytes, or of the pixels before they were resized
-    "reason": pl.String,  # why decoding failed
-    "height_px": pl.Int32,  # as stored
-    "width_px": pl.Int32,
-    "digest": pl.String,  # of the row's pixels
-}
-"""The columns that decoding adds."""
-
-
 class _SizesDifferError(Exception):
     """An image differs in size from those before it, and no size was given."""
 
@@ -70,13 +62,12 @@ class _SizesDifferError(Exception):
 class _Job(NamedTuple):
     """One worker's images, their rows in ``folder/pixels.npy``, and the file for its results."""
 
-    images: list[EncodedImage]
-    rows: list[int]
     folder: str
-    result_file: str
     resize: Resize | None
     bit_depth: int | None
-    is_depth_given: bool
+    images: Sequence[EncodedImage] = ()
+    rows: Sequence[int] = ()
+    result_file: str = ""
 
 
 def decode_images(
@@ -89,50 +80,42 @@ def decode_images(
 ) -> tuple[pl.DataFrame, int | None, int | None]:
     """Decode images to RGB into ``folder/pixels.npy``.
 
-    Returns a row for each image with the columns ``DECODED``, the size (``None`` if all kept
-    theirs), and the bit depth of the images of more than 8 bits (``None`` if there are none).
+    Returns the frame of ``_frame_decoded``, the size (``None`` if all images kept theirs), and the
+    bit depth of the images of more than 8 bits (``None`` if there are none).
     """
-    depth = _sample_depth(images)
-    if depth is not None and bit_depth is not None:
-        depth = bit_depth
-    own_size = _find_own_size(images) if size_px is None else None
+    sizes, depth = _sample(images)
+    keeps_size = size_px is None and len(sizes) == 1 and max(*sizes[0]) <= OWN_SIZE_LIMIT_PX
+    depth = bit_depth or depth
     while True:
-        if own_size is None:
-            size_px = size_px or MIXED_SIZES_SIDE_PX
-            size = size_px, size_px
-        else:
-            size = own_size
-        whole = _Job(
-            images=[],
-            rows=[],
-            folder=str(folder),
-            result_file="",
-            resize=None if own_size else resize,
-            bit_depth=depth,
-            is_depth_given=bit_depth is not None,
-        )
+        side_px = size_px or MIXED_SIZES_SIDE_PX
+        size = sizes[0] if keeps_size else (side_px, side_px)
+        fitting = None if keeps_size else resize
+        job = _Job(folder=str(folder), resize=fitting, bit_depth=depth)
         try:
-            decoded = _decode_at(size, whole, images, progress)
-            return decoded, size_px, depth
+            decoded = _decode_at(size, job, images, progress)
         except _SizesDifferError:
-            own_size = None
-        except DeepImageError as error:
-            depth = error.bits if bit_depth is None else bit_depth
+            keeps_size = False
+            continue
+        values = decoded["largest"].drop_nulls().to_list()
+        needed = None
+        if values:
+            needed = bit_depth or count_bits(max(values))
+        if needed is None or needed == depth:
+            return decoded, None if keeps_size else side_px, needed
+        depth = needed  # images that were not sampled have larger values
 
 
 def _decode_at(
-    size: tuple[int, int], whole: _Job, images: Sequence[EncodedImage], progress: Progress
+    size: tuple[int, int], job: _Job, images: Sequence[EncodedImage], progress: Progress
 ) -> pl.DataFrame:
-    folder = Path(whole.folder)
+    folder = Path(job.folder)
     start_array(folder / "pixels.npy", (len(images), *size, 3))
     jobs = []
     for number, rows in enumerate(_share_out(len(images), count_workers(images))):
         part = [images[row] for row in rows]
         result_file = str(folder / f"result-{number}.json")
-        jobs.append(whole._replace(images=part, rows=rows, result_file=result_file))
-    done = 0
-    for count in _decode_here(jobs[0]) if len(jobs) == 1 else _decode_in_workers(jobs, folder):
-        done += count
+        jobs.append(job._replace(images=part, rows=rows, result_file=result_file))
+    for done in accumulate(_decode_jobs(jobs, folder)):
         progress(done, len(images))
     results: list[list[object]] = []
     for job in jobs:
@@ -148,7 +131,19 @@ def _decode_at(
 
 
 def _frame_decoded(results: Sequence[Sequence[object]]) -> pl.DataFrame:
-    frame = pl.DataFrame(results, schema=DECODED, orient="row").sort("row")
+    """What decoding finds out about each image, in the order of the rows of ``pixels.npy``."""
+    import polars as pl  # slow to import, and workers do not need it
+
+    schema: dict[str, Any] = {
+        "row": pl.Int64,
+        "content": pl.String,  # digest of the encoded bytes, or of the pixels before resizing
+        "reason": pl.String,  # why decoding failed
+        "height_px": pl.Int32,  # as stored
+        "width_px": pl.Int32,
+        "digest": pl.String,  # of the row's pixels
+        "largest": pl.Int64,  # value, if the image stores more than 8 bits
+    }
+    frame = pl.DataFrame(results, schema=schema, orient="row").sort("row")
     return frame.with_columns(pl.col("digest").str.decode("hex"))
 
 
@@ -170,9 +165,8 @@ def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resi
             contents = digests if size_px is None else digest_rows(block)
             for content, digest in zip(contents, digests, strict=True):
                 row = len(results)
-                results.append(
-                    [row, bytes(content).hex(), None, height, width, bytes(digest).hex()]
-                )
+                measured = (height, width, bytes(digest).hex(), None)
+                results.append([row, bytes(content).hex(), None, *measured])
     return _frame_decoded(results)
 
 
@@ -186,14 +180,9 @@ def count_workers(images: Sequence[EncodedImage]) -> int:
 
 def _share_out(count: int, workers: int) -> list[list[int]]:
     """Distribute ``count`` images over workers, block by block in turn."""
-    blocks = [
-        range(start, min(start + IMAGES_PER_BLOCK, count))
-        for start in range(0, count, IMAGES_PER_BLOCK)
-    ]
-    shares = [
-        [row for block in blocks[number::workers] for row in block] for number in range(workers)
-    ]
-    return [rows for rows in shares if rows]
+    blocks = np.array_split(np.arange(count), range(IMAGES_PER_BLOCK, count, IMAGES_PER_BLOCK))
+    shares = [blocks[number::workers] for number in range(workers)]
+    return [np.concatenate(share).tolist() for share in shares if share]
 
 
 def _spread(images: Sequence[EncodedImage]) -> Iterator[EncodedImage]:
@@ -202,32 +191,23 @@ def _spread(images: Sequence[EncodedImage]) -> Iterator[EncodedImage]:
     return chain.from_iterable(images[start::step] for start in range(step))
 
 
-def _find_own_size(images: Sequence[EncodedImage]) -> tuple[int, int] | None:
-    """The common size of a few images, unless it is too large; ``None`` if they differ."""
+def _sample(images: Sequence[EncodedImage]) -> tuple[list[tuple[int, int]], int | None]:
+    """The sizes of a few images, and the lowest bit depth for those that store more than 8 bits."""
     sizes: set[tuple[int, int]] = set()
+    depth: int | None = None
     with ImageReader() as reader:
-        for count, image in enumerate(_spread(images), 1):
+        sampled = 0
+        for image in _spread(images):
             with contextlib.suppress(BadImageError):
-                height, width, _ = decode_image(reader.read(image), bit_depth=16).shape
-                sizes.add((height, width))
-            if len(sizes) > 1 or (sizes and count >= SAMPLE_IMAGES):
+                data = reader.read(image)
+                decoded = decode_and_measure(data, SAMPLED_SIZE, bit_depth=MOST_BITS)
+                sizes.add((decoded.height_px, decoded.width_px))
+                if decoded.largest is not None:
+                    depth = max(depth or 0, count_bits(decoded.largest))
+                sampled += 1
+            if sampled == SAMPLE_IMAGES:
                 break
-    if len(sizes) != 1:
-        return None
-    size = sizes.pop()
-    return size if max(size) <= OWN_SIZE_LIMIT_PX else None
-
-
-def _sample_depth(images: Sequence[EncodedImage]) -> int | None:
-    """The lowest bit depth for a few evenly spaced images; ``None`` if all store 8 bits."""
-    depths = []
-    with ImageReader() as reader:
-        for image in islice(_spread(images), SAMPLE_IMAGES):
-            with contextlib.suppress(BadImageError):
-                depth = measure_bits(reader.read(image))
-                if depth is not None:
-                    depths.append(depth)
-    return max(depths, default=None)
+    return list(sizes), depth
 
 
 def _decode_here(job: _Job) -> Iterator[int]:
@@ -244,21 +224,25 @@ def _decode_here(job: _Job) -> Iterator[int]:
                     yield IMAGES_PER_BLOCK
                 rows.seek(offset_bytes + row * row_bytes)
             data = b""
+            reason: str | None = None
+            largest: int | None = None
+            height_px = 0
+            width_px = 0
             try:
                 data = reader.read(image)
-                pixels, stored_size_px = decode_and_measure(
+                pixels, height_px, width_px, largest = decode_and_measure(
                     data, size, resize=job.resize or "crop", bit_depth=job.bit_depth
                 )
                 if pixels.shape != (height, width, channels):
                     raise _SizesDifferError
                 written = pixels.tobytes()
-                results.append([row, _digest(data), None, *stored_size_px, _digest(written)])
+                digest = _digest(written)
             except BadImageError as error:
-                is_deep = isinstance(error, DeepImageError)
-                if is_deep and (job.bit_depth is None or not job.is_depth_given):
-                    raise
+                largest = error.largest
                 written = bytes(row_bytes)
-                results.append([row, _digest(data), show_name(str(error)), 0, 0, ""])
+                reason = show_name(str(error))
+                digest = ""
+            results.append([row, _digest(data), reason, height_px, width_px, digest, largest])
             rows.write(written)
     Path(job.result_file).write_text(json.dumps(results), "utf-8")
     yield (len(job.rows) - 1) % IMAGES_PER_BLOCK + 1
@@ -268,8 +252,14 @@ def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
-    """Decode each job in a process; yield how many images are done, and leave no process behind."""
+def _decode_jobs(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
+    """Decode each job in a process, a single one here; yield how many images are done.
+
+    Leaves no process behind.
+    """
+    if len(jobs) == 1:
+        yield from _decode_here(jobs[0])
+        return
     # Without multiprocessing, so that a user's script needs no ``if __name__ == "__main__"``. The
     # workers share one pipe; their lines are short enough to be written atomically.
     package = str(Path(__file__).resolve().parents[2])
@@ -285,24 +275,20 @@ def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
             with os.fdopen(writing, "w") as output, complaints.open("ab") as errors:
                 for job in jobs:
                     job_file.write_text(json.dumps(job), "utf-8")
-                    with job_file.open("rb") as given:
-                        workers.append(
-                            # lamina's own interpreter and code
-                            subprocess.Popen(  # noqa: S603
-                                [sys.executable, "-P", "-c", code],
-                                stdin=given,
-                                stdout=output,
-                                stderr=errors,
-                                env=KEPT_MEMORY | os.environ,
-                            )
+                    with job_file.open("rb") as opened:
+                        worker = subprocess.Popen(  # noqa: S603, lamina's own interpreter and code
+                            [sys.executable, "-P", "-c", code],
+                            stdin=opened,
+                            stdout=output,
+                            stderr=errors,
+                            env=KEPT_MEMORY | os.environ,
                         )
+                    workers.append(worker)
                     job_file.unlink()  # the worker has it open
             for line in lines:
                 event, count = line.split()
                 if event == "sizes":
                     raise _SizesDifferError
-                if event == "bits":
-                    raise DeepImageError(int(count), "")
                 yield int(count)
         for worker in workers:
             _check_ended(worker.wait(), complaints)
@@ -325,15 +311,16 @@ def _check_ended(status: int, complaints: Path) -> None:
 
 def work() -> None:
     """Run the job on standard input: the main function of a worker process."""
-    images, *others = json.load(sys.stdin)
+    # this process is lamina's own: Pillow warns of damaged EXIF data, which change no pixels
+    warnings.simplefilter("ignore")
+    job = _Job(*json.load(sys.stdin))
+    images = [EncodedImage(*fields) for fields in job.images]
     try:
-        for count in _decode_here(_Job([EncodedImage(*fields) for fields in images], *others)):
+        for count in _decode_here(job._replace(images=images)):
             sys.stdout.write(f"done {count}\n")
             sys.stdout.flush()
     except _SizesDifferError:
         sys.stdout.write("sizes 0\n")
-    except DeepImageError as error:
-        sys.stdout.write(f"bits {error.bits}\n")
     except OSError as error:
         sys.exit(error.errno or 1)
 
@@ -353,27 +340,27 @@ def start_array(path: Path, shape: tuple[int, ...]) -> int:
     return offset_bytes
 
 
-def keep_rows(path: Path, kept: Sequence[int]) -> None:
+def keep_rows(path: Path, places: Sequence[int]) -> None:
     """Keep these rows of an array file, in this order, one by one, as it may exceed memory."""
     with path.open("rb") as rows:
         _, *row_shape = read_shape(rows)
         offset_bytes = rows.tell()
         row_bytes = math.prod(row_shape)
-        shape = (len(kept), *row_shape)
+        shape = (len(places), *row_shape)
         # the disk may not hold two copies
-        in_place = all(first < second for first, second in pairwise(kept))
-        target = path if in_place else path.with_suffix(".kept")
+        in_place = all(first < second for first, second in pairwise(places))
+        target = path if in_place else path.with_suffix(".sorted")
         if not in_place:
             start_array(target, shape)
         with target.open("r+b") as file:
             # numpy pads headers, so that the number of rows can change in place.
             _write_header(file, shape)
-            for row, place in enumerate(kept):
+            for row, place in enumerate(places):
                 if not in_place or row != place:
                     rows.seek(offset_bytes + place * row_bytes)
                     file.seek(offset_bytes + row * row_bytes)
                     file.write(rows.read(row_bytes))
-            file.truncate(offset_bytes + len(kept) * row_bytes)
+            file.truncate(offset_bytes + len(places) * row_bytes)
     target.replace(path)
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from lamina.data import Images
 from lamina.data.arrays import to_pixels
 from lamina.data.digests import digest_rows
-from lamina.data.duplicates import frame_digests, group_duplicates
+from lamina.data.duplicates import frame_rows, group_duplicates
 from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
@@ -182,7 +182,7 @@ def group_copies(
     each patient, stay in their groups.
     """
     linked = list(pairs)
-    copies = group_duplicates(frame_digests(digest_rows(pixels)))
+    copies = group_duplicates(frame_rows(digest_rows(pixels)))
     if groups:
         sizes = Counter(groups)
         counts = [sum(sizes[group] for group in {groups[row] for row in rows}) for rows in copies]

@@ -204,11 +204,13 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
         ),
         (
             {"x": np.full((2, 3, 3), 256), "y": CLASSES_OF_2},
-            f"{CONVERTED}, got int64. x has values from 256 to 256: scale them to 0 to 255.",
+            f"{CONVERTED}, got int64. x has values from 256 to 256: correct"
+            " them, or scale them to 0 to 255.",
         ),
         (
             {"x": np.full((2, 3, 3), np.nan), "y": CLASSES_OF_2},
-            f"{CONVERTED}, got float64. x contains NaN or infinity: correct these values.",
+            f"{CONVERTED}, got float64. x has values from nan to nan: correct"
+            " them, or scale them to 0 to 255.",
         ),
         (
             {

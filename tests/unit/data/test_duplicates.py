@@ -53,7 +53,7 @@ def test_a_view_of_every_second_image_has_their_digests() -> None:
 def unite(splits: list[str], digests: list[str], own=None, groups=None) -> list[str]:
     columns = {
         "split": splits,
-        "own_split": own or [None] * len(splits),
+        "source_split": own or [None] * len(splits),
         "group": groups or [None] * len(splits),
         "digest": digests,
     }
@@ -69,11 +69,11 @@ def unite(splits: list[str], digests: list[str], own=None, groups=None) -> list[
 )
 def test_the_splits_of_the_source_stay_and_drawn_ones_keep_at_least_half(rows) -> None:
     splits = [split for split, _, _ in rows]
-    own_splits = [split if own else None for split, own, _ in rows]
-    united = unite(splits, [digest for _, _, digest in rows], own_splits)
-    for split, own in zip(united, own_splits, strict=True):
+    source_splits = [split if own else None for split, own, _ in rows]
+    united = unite(splits, [digest for _, _, digest in rows], source_splits)
+    for split, own in zip(united, source_splits, strict=True):
         assert own in (None, "train") or split == own
-    drawn = [own in (None, "train") for own in own_splits]
+    drawn = [own in (None, "train") for own in source_splits]
     before, after = (
         Counter(split for split, is_drawn in zip(each, drawn, strict=True) if is_drawn)
         for each in (splits, united)

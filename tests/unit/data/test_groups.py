@@ -123,7 +123,7 @@ def test_groups_stay_together_whatever_images_are_identical(rows, seed):
     named = [f"g{group}" for group in groups]
     splits, _ = draw_splits(names, strata, [None] * len(rows), Preparation(split_seed=seed), named)
     columns = {"split": splits, "group": named, "digest": [str(digest) for digest in digests]}
-    frame = polars.DataFrame(columns).with_columns(own_split=polars.lit(None, polars.String))
+    frame = polars.DataFrame(columns).with_columns(source_split=polars.lit(None, polars.String))
     united = unite_copies(frame)
     assert united["group"].to_list() == named
     assert (united.group_by("group").agg(polars.col("split").n_unique())["split"] == 1).all()

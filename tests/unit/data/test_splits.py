@@ -98,16 +98,16 @@ def test_the_order_of_the_images_decides_nothing() -> None:
 def test_unless_told_otherwise_a_fifth_becomes_test_and_a_tenth_val_where_the_source_has_none(
     own, options, counts, rule
 ) -> None:
-    own_splits = [split for split, count in own.items() for _ in range(count)]
-    given_splits = [*own_splits, *[None] * (150 - len(own_splits))]
+    source_splits = [split for split, count in own.items() for _ in range(count)]
+    given_splits = [*source_splits, *[None] * (150 - len(source_splits))]
     mixed = [given_splits[place * 7 % 150] for place in range(150)]
     drawn = draw(NAMES, CLASSES, mixed, Preparation(**options))
     assert tuple(drawn.splits.count(split) for split in ("train", "val", "test")) == counts
     assert drawn.rule == rule
     assert all(
-        split == own_split
-        for split, own_split in zip(drawn.splits, mixed, strict=True)
-        if own_split
+        split == source_split
+        for split, source_split in zip(drawn.splits, mixed, strict=True)
+        if source_split
     )
 
 
