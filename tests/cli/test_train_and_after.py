@@ -112,7 +112,7 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, image_
     )
     assert (
         printed[1]
-        == "splits: from the source; no val, because 10 % of the images is 6, fewer than 10"
+        == "splits: from the source; no val, because it would have 6 images, fewer than 10"
     )
     assert printed[2] == "targets: single-label, 2 classes, from the class folders"
     assert (

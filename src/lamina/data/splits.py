@@ -100,10 +100,8 @@ def draw_splits(
                 f" {split}_fraction); 0 draws no {split}."
             )
         else:
-            missing.append(
-                f"no {split}, because {100 * fraction:.0f} % of the images is {len(places)}, fewer"
-                f" than {least}"
-            )
+            images = plural(len(places), "image", "images")
+            missing.append(f"no {split}, because it would have {images}, fewer than {least}")
     how = "stratified, groups kept together" if image_groups else "stratified"
     rule = f"{' and '.join(drawn)}, {how}, seed {seed}" if drawn else OWN_RULE
     if missing and not drawn and not present - {"train"}:

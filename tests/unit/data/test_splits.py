@@ -80,7 +80,7 @@ def test_the_order_of_the_images_decides_nothing() -> None:
             {"test": 90},
             {},
             (60, 0, 90),
-            "from the source; no val, because 10 % of the images is 6, fewer than 10",
+            "from the source; no val, because it would have 6 images, fewer than 10",
         ),
         ({"val": 50}, {}, (100, 50, 0), "from the source"),
         ({"val": 50, "test": 50}, {}, (50, 50, 50), "from the source"),
@@ -89,7 +89,7 @@ def test_the_order_of_the_images_decides_nothing() -> None:
             {"test_fraction": 0.8},
             (30, 0, 120),
             (
-                "80 % drawn as test, stratified, seed 0; no val, because 5 % of the images is 7,"
+                "80 % drawn as test, stratified, seed 0; no val, because it would have 7 images,"
                 " fewer than 10"
             ),
         ),
@@ -169,8 +169,8 @@ def test_a_split_that_would_be_empty_is_refused() -> None:
     assert (unasked.splits, unasked.rule) == (
         ["train", "train"],
         (
-            "no test, because 20 % of the images is 0, fewer than 1; no val, because 10 % of the"
-            " images is 0, fewer than 10"
+            "no test, because it would have 0 images, fewer than 1; no val, because it would"
+            " have 0 images, fewer than 10"
         ),
     )
 
