@@ -136,10 +136,7 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
         ),
         (
             {"x": gray_noise(3), "y": CLASSES_OF_2},
-            (
-                "DIR/pets.npz: Expected one target for each image, got 3 images in x and 2 targets."
-                " Save them again."
-            ),
+            ("DIR/pets.npz has 3 images, but 2 labels. Create or download it again."),
         ),
         (
             {"x_test": gray_noise(3), "y_test": np.zeros((3, 2, 2))},
@@ -218,8 +215,8 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
                 "y_test": CLASSES_OF_2,
             },
             (
-                "The splits of DIR/pets.npz have images of different sizes: x_train 4 x 5 x 1,"
-                " x_test 6 x 5 x 1. Resize them to one size."
+                "The splits of DIR/pets.npz have images of different sizes: train 4 x 5 x 1,"
+                " test 6 x 5 x 1. Resize them to one size."
             ),
         ),
         (
@@ -230,9 +227,8 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
                 "y_test": np.array(["a", "b"]),
             },
             (
-                "DIR/pets.npz, where y is y_train and y_test: The splits have targets of different"
-                " types: y_train int64 (2,), y_test <U1 (2,). Save the same type and columns in"
-                " all."
+                "The splits of DIR/pets.npz have labels of different types: train int64 (2,), test"
+                " <U1 (2,). Save the same type and columns in all."
             ),
         ),
         (

@@ -21,11 +21,12 @@ from lamina.data.sources.listing import (
     Pixels,
     Source,
     mark_state,
-    name_rows,
     readable,
 )
+from lamina.data.sources.parts import Part, join_parts
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
+from lamina.targets import Targets
 
 NAMES_KEY = "class_names"
 # The names of the arrays of images and of targets, by split.
@@ -54,28 +55,32 @@ def _list_arrays(path: Path, preparation: Preparation) -> Arrays:
     with readable(path), open_zip(path) as archive:
         present = [name.removesuffix(".npy") for name in archive.namelist()]
         keys = _find_keys(present, path)
-        images = {split: _read_header(archive, key, path) for split, (key, _) in keys.items()}
-        labels = [_read_header(archive, key, path).read() for _, key in keys.values()]
-        names: list[str] | None = None
-        if NAMES_KEY in present:
-            names = _read_header(archive, NAMES_KEY, path).read().tolist()
+        arrays = {key: _read_header(archive, key, path) for key in present}
+    names = arrays[NAMES_KEY].read().tolist() if NAMES_KEY in arrays else None
     label_keys = [key for _, key in keys.values()]
-    try:
-        targets, target_names = to_targets(
-            _join_labels(labels, label_keys), names, preparation.task
+    parts: dict[Split | None, Part] = {}
+    for split, (images_key, labels_key) in keys.items():
+        labels = arrays[labels_key].read()
+        if labels.shape[1:] == (1,):  # as MedMNIST stores them
+            labels = labels[:, 0]
+        parts[split] = Part(arrays[images_key].open_pixels(), labels)
+
+    def read_targets(labels: Shaped[np.ndarray, "n ..."]) -> tuple[Targets, Sequence[str]]:
+        try:
+            return to_targets(labels, names, preparation.task)
+        except DataError as error:
+            renamed = "" if label_keys == ["y"] else f", where y is {' and '.join(label_keys)}"
+            raise DataError(f"{path}{renamed}: {error}") from None
+
+    reason = f"array{'s' if len(keys) > 1 else ''} {', '.join(label_keys)}"
+    joined = join_parts(path, parts, reason, read_targets)
+    channels = joined.pixels.shape[3]
+    if preparation.size_px is not None and channels not in RESIZED_CHANNELS:
+        raise DataError(
+            f"The images in {path} have {channels} channels, and lamina resizes only images with"
+            " up to 4. Leave out --size (in Python, size_px)."
         )
-    except DataError as error:
-        renamed = "" if label_keys == ["y"] else f", where y is {' and '.join(label_keys)}"
-        raise DataError(f"{path}{renamed}: {error}") from None
-    counts = {split: array.shape[0] for split, array in images.items()}
-    return Arrays(
-        names=name_rows(counts),
-        splits=[split for split, count in counts.items() for _ in range(count)],
-        targets=targets,
-        target_names=target_names,
-        label_reason=f"array{'s' if len(keys) > 1 else ''} {', '.join(label_keys)}",
-        pixels=_join_pixels(list(images.values()), labels, preparation, path),
-    )
+    return joined
 
 
 def _find_keys(present: Collection[str], path: Path) -> dict[Split | None, tuple[str, str]]:
@@ -117,17 +122,22 @@ class _Array:
             while data := file.read(max(1, BLOCK_BYTES // row_bytes) * row_bytes):
                 yield np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
 
-    def check(self) -> tuple[int, ...]:
-        """The height, width and channels of an image; ``DataError`` if they are no pixels."""
+    def open_pixels(self) -> Pixels:
+        """The images, to be read in blocks; ``DataError`` if the array has no images."""
         sample = np.broadcast_to(np.zeros((), self.dtype), self.shape)
         if self.dtype != np.uint8 and self.dtype.kind in "biuf" and sample.size:
             # the range of values is in the message
             ranges = [(block.min(axis=0), block.max(axis=0)) for block in self.blocks()]
             sample = np.concatenate(ranges)
         try:
-            return to_pixels(sample, self.key).shape[1:]
+            _, height, width, channels = to_pixels(sample, self.key).shape
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
+
+        def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
+            return (to_pixels(block, self.key) for block in self.blocks())
+
+        return Pixels((self.shape[0], height, width, channels), blocks)
 
 
 def _read_header(archive: zipfile.ZipFile, key: str, path: Path) -> _Array:
@@ -153,55 +163,3 @@ def _read_header(archive: zipfile.ZipFile, key: str, path: Path) -> _Array:
             " np.savez."
         )
     return _Array(path, key, shape, dtype, is_fortran)
-
-
-def _join_labels(
-    labels: Sequence[Shaped[np.ndarray, "_ ..."]], keys: Sequence[str]
-) -> Shaped[np.ndarray, "_ ..."]:
-    """The targets of all splits; MedMNIST stores them in an array of one column."""
-    columns = [part[:, 0] if part.shape[1:] == (1,) else part for part in labels]
-    if len({(part.dtype.kind, part.shape[1:]) for part in columns}) > 1:
-        described = [
-            f"{key} {part.dtype} {part.shape}" for key, part in zip(keys, labels, strict=True)
-        ]
-        raise DataError(
-            f"The splits have targets of different types: {', '.join(described)}. Save the same"
-            " type and columns in all."
-        )
-    return np.concatenate(columns)
-
-
-def _join_pixels(
-    images: Sequence[_Array],
-    labels: Sequence[Shaped[np.ndarray, "_ ..."]],
-    preparation: Preparation,
-    path: Path,
-) -> Pixels:
-    shapes = {array.key: array.check() for array in images}
-    (height, width, channels), *others = {*shapes.values()}
-    if others:
-        sizes = [f"{key} {' x '.join(map(str, shape))}" for key, shape in shapes.items()]
-        raise DataError(
-            f"The splits of {path} have images of different sizes: {', '.join(sizes)}. Resize them"
-            " to one size."
-        )
-    for array, targets in zip(images, labels, strict=True):
-        if array.shape[0] != len(targets):
-            raise DataError(
-                f"{path}: Expected one target for each image, got {array.shape[0]} images in"
-                f" {array.key} and {len(targets)} targets. Save them again."
-            )
-    count = sum(array.shape[0] for array in images)
-    if not count:
-        raise DataError(f"{path} has no images. Check how you selected them.")
-    if preparation.size_px is not None and channels not in RESIZED_CHANNELS:
-        raise DataError(
-            f"The images in {path} have {channels} channels, and lamina resizes only images with"
-            " up to 4. Leave out --size (in Python, size_px)."
-        )
-
-    def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
-        for array in images:
-            yield from (to_pixels(block, array.key) for block in array.blocks())
-
-    return Pixels((count, height, width, channels), blocks)
