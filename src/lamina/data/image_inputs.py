@@ -33,7 +33,7 @@ from lamina.data.decoding import (
 from lamina.data.formats import SUFFIXES
 from lamina.data.images import EMPTY_FOLDER, Dataset, Images, Problem
 from lamina.data.sources.archive import UNPACKED, is_archive, unpack
-from lamina.data.sources.class_folders import check_image, is_hidden, read_head, scan_folder
+from lamina.data.sources.class_folders import check_image, is_hidden, scan_folder
 from lamina.data.sources.table import is_table
 from lamina.errors import DataError, describe_type
 
@@ -97,24 +97,23 @@ def decode_ahead(images: Iterable[ImageLike], wanted: InputFormat) -> Generator[
             return reader.read(image)
 
     decode = partial(_decode_some, wanted=wanted, read=read)
-    following, waiting = iter(images), None
-    chunk, first = list(itertools.islice(following, size)), 0
+    rest = iter(images)
+    first = 0
+    waiting = None
     with ImageReader() as reader:
-        # a thread starts as slowly as it decodes a few images
-        if chunk and len(chunk) < min(size, THREAD_IMAGES + 1):
-            yield _gather(chunk, first, [decode(chunk)], shape)
-            return
         pool = ThreadPoolExecutor(os.cpu_count())  # starts its threads on demand
         try:
-            while chunk:
-                parts = [
-                    chunk[at : at + THREAD_IMAGES] for at in range(0, len(chunk), THREAD_IMAGES)
-                ]
-                decoded = pool.map(decode, parts)
+            while chunk := list(itertools.islice(rest, size)):
+                # a thread starts as slowly as it decodes a few images
+                if len(chunk) < min(size, THREAD_IMAGES + 1):
+                    decoded = iter([decode(chunk)])
+                else:
+                    starts = range(0, len(chunk), THREAD_IMAGES)
+                    decoded = pool.map(decode, [chunk[at : at + THREAD_IMAGES] for at in starts])
                 if waiting is not None:
                     yield _gather(*waiting, shape)
-                waiting, first = (chunk, first, decoded), first + len(chunk)
-                chunk = list(itertools.islice(following, size))
+                waiting = (chunk, first, decoded)
+                first += len(chunk)
             if waiting is not None:
                 yield _gather(*waiting, shape)
         finally:
@@ -276,7 +275,7 @@ def _list_matches(pattern: str) -> _Search:
             problems += unread
         elif not is_hidden(match.name):
             try:
-                check_image(match.name, partial(read_head, str(match)))
+                check_image(str(match))
                 images.append(EncodedImage(str(match), str(match)))
             except BadImageError as error:
                 problems.append(Problem(str(match), str(error)))

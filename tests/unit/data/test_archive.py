@@ -61,12 +61,12 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "zip, link": (
         "a.zip",
         lambda path: write_zip(path, "a/1.png", b"/etc/passwd", stat.S_IFLNK | 0o777),
-        "'a/1.png' is a link or a device",
+        "'a/1.png' is a link, a device or a sparse file",
     ),
     "zip, bomb": (
         "a.zip",
         lambda path: write_zip(path, "a/1.bmp", bytes(2**24)),
-        "'a/1.bmp' is compressed more than 200:1",
+        "'a/1.bmp' brings the archive over a compression of 200:1",
     ),
     "tar, absolute": (
         "a.tar.gz",
@@ -101,7 +101,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "tar, bomb": (
         "a.tar.gz",
         lambda path: write_tar(path, "a/1.bmp", bytes(2**24)),
-        "'a/1.bmp' is compressed more than 200:1",
+        "'a/1.bmp' brings the archive over a compression of 200:1",
     ),
 }
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,16 +63,22 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part.lower() in SYSTEM_FILES for part in path.split("/"))
 
 
-def check_image(name: str, read: Callable[[], bytes]) -> None:
+def check_image(path: str) -> None:
     """Raise ``BadImageError`` unless lamina reads the file, by its name or its first bytes."""
+    name = path.lower()
     # decoding examines the content, and reports what is not an image
-    if name.lower().endswith(SURE_SUFFIXES):
+    if name.endswith(SURE_SUFFIXES):
         return
-    head = read()
+    try:
+        # twice as fast as Path.open
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise BadImageError((error.strerror or str(error)).lower()) from None
     if reason := explain_unread(head, name):
         raise BadImageError(reason)
     if find_format(head) is None:
-        raise BadImageError("not an image" if name.lower().endswith(SUFFIXES) else OTHER_FILE)
+        raise BadImageError("not an image" if name.endswith(SUFFIXES) else OTHER_FILE)
 
 
 def scan_folder(root: Path) -> Scan:
@@ -98,7 +103,7 @@ def scan_folder(root: Path) -> Scan:
                 raise BadImageError("a link to a folder, which lamina does not follow")
             if not is_hidden(entry.name):
                 state = stat_file(entry.path, real_root)
-                check_image(name, partial(read_head, entry.path))
+                check_image(entry.path)
                 digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
                 names.append(name)
                 sizes_bytes.append(state.st_size)
@@ -109,15 +114,6 @@ def scan_folder(root: Path) -> Scan:
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     unused += [Problem(folder, EMPTY_FOLDER) for folder in sorted(empty)]
     return Scan(root, names, sizes_bytes, problems, unused, digest.hexdigest())
-
-
-def read_head(path: str) -> bytes:
-    try:
-        # twice as fast as Path.open
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            return file.read(HEAD_BYTES)
-    except OSError as error:
-        raise BadImageError((error.strerror or str(error)).lower()) from None
 
 
 def stat_file(path: str, real_root: Path) -> os.stat_result:
