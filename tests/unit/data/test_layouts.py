@@ -208,8 +208,14 @@ CASES: dict[str, Case] = {
     ),
     "a figure in a folder beside the folder of classes": Case(
         "data/{cat,dog}/#.png | docs/fig.png",
-        refused="only its folder data contains several folders of images.*"
-        "If only data contains classes, use .*/data/data",
+        refused="only one of its folders contains folders of images.*--splits train=data",
+    ),
+    "the same, with the folder of classes named": Case(
+        "data/{cat,dog}/#.png | docs/fig.png",
+        splits="train 3, test 1",
+        classes="cat dog",
+        left_out=1,
+        options={"splits": ("train=data",)},
     ),
     "the same, with the outermost folders as classes": Case(
         "data/{cat,dog}/#.png | docs/fig.png",

@@ -74,7 +74,7 @@ def find_layout(
     counts = Counter(splits.values())
     twins = [top for top, split in splits.items() if split and counts[split] > 1]
     shared = _find_shared(subfolders) if label_from is None else set()
-    nested = _find_nested(folders, subfolders) if label_from is None else None
+    has_nested = label_from is None and _has_nested(folders, subfolders)
     sharing = [top for top, inside in subfolders.items() if len(inside & shared) > 1]
     without_classes = _find_unlabeled(splits, subfolders, plain, are_splits=are_splits)
     has_splits = (
@@ -101,21 +101,16 @@ def find_layout(
             f"its folders {name_some(sharing, NAMED)} share the subfolders"
             f" {name_some(sorted(shared), NAMED)}",
         ),
-        (
-            nested is not None,
-            f"only its folder {nested} contains several folders of images",
-        ),
+        (has_nested, "only one of its folders contains folders of images"),
         (True, Layout()),
     )
     layout = next(layout for applies, layout in layouts if applies)
     if isinstance(layout, Layout):
         return layout
     pairs = [f"{split}={top}" for top, split in splits.items() if split]
-    if not pairs and without_classes:
+    if not pairs and (without_classes or has_nested):
         pairs = [f"train={top}" for top in others if len(subfolders[top]) > 1]
     advice = _advise_splits(pairs) if is_deep else _advise_flat(others, hint)
-    if nested:
-        advice = f"If only {nested} contains classes, use {source / nested}. {advice}"
     if without_classes:
         advice += f" If the images of {name_some(without_classes, NAMED)} have no classes, move"
         advice += " them to another folder."
@@ -131,16 +126,15 @@ def _find_subfolders(folders: Iterable[str]) -> dict[str, set[str]]:
     return subfolders
 
 
-def _find_nested(folders: Mapping[str, int], subfolders: Mapping[str, set[str]]) -> str | None:
-    """The only folder with folders inside, if it has more images than the folders beside it."""
+def _has_nested(folders: Mapping[str, int], subfolders: Mapping[str, set[str]]) -> bool:
+    """Whether one folder contains class folders, and more images than the folders beside it."""
     deeper = [top for top, inside in subfolders.items() if inside]
     if len(deeper) != 1 or len(subfolders) == 1:
-        return None
+        return False
     (top,) = deeper
-    inside = sum(count for folder, count in folders.items() if folder.startswith(f"{top}/"))
     beside = sum(folders[other] for other in subfolders if other != top)
-    is_around = top not in folders and len(subfolders[top]) > 1
-    return top if is_around and beside < inside else None
+    inside = sum(folders.values()) - folders.get("", 0) - beside
+    return top not in folders and len(subfolders[top]) > 1 and beside < inside
 
 
 def _find_unlabeled(
