@@ -127,37 +127,35 @@ def list_images(
     if isinstance(images, str | Path | EncodedImage | bytes | Image.Image):
         return [images]
     if isinstance(images, np.ndarray | Tensor):
-        array, (channels, height, width) = to_array(images, "images"), shape
-        if array.dtype.kind not in "biuf":
-            paths: list[str | Path] = array.tolist()
-            return paths
-        is_one = array.ndim == 2 or (
-            array.ndim == 3
-            and array.shape[1:] != (height, width)
-            and array.shape[2] in (*CHANNELS, channels)
+        return _divide(to_array(images, "images"), shape)
+    if isinstance(images, Images | Dataset | Mapping) or not isinstance(images, Iterable):
+        raise DataError(
+            f"images must be {IMAGES}, got {describe_type(images)}. Pass a list of images, or the"
+            " pixels of a data set, such as dataset.test.pixels."
         )
-        if (
-            array.ndim == 3
-            and not is_one
-            and array.shape[0] == channels > 1
-            and array.shape[2] not in CHANNELS
-        ):
+    return images
+
+
+def _divide(array: np.ndarray, shape: tuple[int, ...]) -> Iterable[ImageLike]:
+    channels, height, width = shape
+    if array.dtype.kind not in "biuf":
+        paths: list[str | Path] = array.tolist()
+        return paths
+    is_single = array.ndim == 2
+    if array.ndim == 3:
+        has_channels = array.shape[2] in (*CHANNELS, channels)
+        is_single = has_channels and array.shape[1:] != (height, width)
+        may_be_single = array.shape[0] == channels > 1 and array.shape[2] not in CHANNELS
+        if may_be_single and not is_single:
             raise DataError(
                 f"images of shape {array.shape} are ambiguous: one image with channels first, or"
                 f" {channels} gray images. Use np.asarray(images).transpose(1, 2, 0) for one image,"
                 " or images[..., None] for gray images."
             )
-        pixels = to_pixels(array[None] if is_one else array, "images")
-        return pixels if pixels.shape[1:] == (height, width, channels) else list(pixels)
-    if isinstance(images, Images | Dataset | Mapping) or not isinstance(images, Iterable):
-        hint = (
-            " Pass their pixels, such as dataset.test.pixels."
-            if isinstance(images, Images | Dataset)
-            else ""
-        )
-        hint = " Pass a list of its values." if isinstance(images, Mapping) else hint
-        raise DataError(f"images must be {IMAGES}, got {describe_type(images)}.{hint}")
-    return images
+    if is_single:
+        array = array[None]
+    pixels = to_pixels(array, "images")
+    return pixels if pixels.shape[1:] == (height, width, channels) else list(pixels)
 
 
 def _gather(
@@ -167,11 +165,12 @@ def _gather(
     shape: tuple[int, ...],
 ) -> Chunk:
     channels, height, width = shape
-    found = list(itertools.chain.from_iterable(decoded))
-    rows = [one for one in found if not isinstance(one, str)]
+    results = list(itertools.chain.from_iterable(decoded))
+    rows = [result for result in results if not isinstance(result, str)]
     pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
     names = [_name_image(image, place) for place, image in enumerate(images, first)]
-    return Chunk(names, pixels, [one if isinstance(one, str) else None for one in found])
+    reasons = [result if isinstance(result, str) else None for result in results]
+    return Chunk(names, pixels, reasons)
 
 
 def _name_image(image: ImageLike, place: int) -> str:
