@@ -117,8 +117,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("attack", HOSTILE)
 def test_a_hostile_archive_is_rejected_and_nothing_is_written(
-    attack: str, tmp_path: Path, cache: Path
+    attack: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lamina.data.sources.archive.ARRAY_FLOOR_BYTES", 2**20)
     name, write, fault = HOSTILE[attack]
     archive = write(tmp_path / name)
     with pytest.raises(DataError) as raised:

@@ -31,8 +31,8 @@ DIRECTORY_BYTES = 512 * 2**20
 MEMBER_BYTES = 16 * 2**30  # of Parquet files; images have a limit of their own
 TOTAL_BYTES = 200 * 2**30
 COMPRESSION_RATIO = 200  # a zip bomb exceeds this; images do not
-RATIO_FLOOR_BYTES = 2**20  # smaller members may exceed the ratio
-ARRAY_FLOOR_BYTES = 2**28  # so may smaller arrays: sorted labels compress 1000:1
+RATIO_FLOOR_BYTES = 2**20  # smaller tables may exceed the ratio
+ARRAY_FLOOR_BYTES = 2**28  # so may smaller archives and arrays: sorted labels compress 1000:1
 
 MOST_FOLDERS = 100  # around a file; deeper ones exceed Python's recursion limit
 UNHELD = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EISDIR)
@@ -178,7 +178,7 @@ class _Checker:
     def __init__(self, path: Path, free_bytes: int) -> None:
         self._path = path
         self._free_bytes = free_bytes
-        self._ratio_bytes = max(RATIO_FLOOR_BYTES, COMPRESSION_RATIO * path.stat().st_size)
+        self._ratio_bytes = max(ARRAY_FLOOR_BYTES, COMPRESSION_RATIO * path.stat().st_size)
         self._members = 0
         self._total_bytes = 0
 
@@ -251,13 +251,6 @@ def _decode_name(member: zipfile.ZipInfo) -> str:
     with suppress(UnicodeError):
         return member.filename.encode("cp437").decode()
     return member.filename
-
-
-@contextmanager
-def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip for reading; ``DataError`` if it has too many members."""
-    with _DirectoryReader(path) as file, zipfile.ZipFile(file) as archive:
-        yield archive
 
 
 class _DirectoryReader(io.FileIO):

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from lamina.data.arrays import to_pixels, to_targets
+from lamina.data.images import Progress
 from lamina.data.preparation import Preparation
-from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO, open_zip
+from lamina.data.sources.archive import UNPACKED, unpack
 from lamina.data.sources.listing import (
     BLOCK_BYTES,
+    READ_ERRORS,
     Arrays,
     Pixels,
     Source,
     mark_state,
-    readable,
 )
 from lamina.data.sources.parts import Part, join_parts
 from lamina.data.splits import SPLITS, Split
@@ -42,20 +40,36 @@ EXPECTED = (
     " Save the arrays under these names."
 )
 RESIZED_CHANNELS = (1, 2, 3, 4)
+# What numpy raises for damaged files.
+MAP_ERRORS: tuple[type[BaseException], ...] = (
+    *READ_ERRORS,
+    ArithmeticError,
+    AttributeError,
+    TypeError,
+)
 
 
 def open_npz(path: Path, preparation: Preparation) -> Source | None:
     """Open a ``.npz`` file; docs/your-images.md lists the arrays that it may contain."""
     if not path.name.lower().endswith(".npz") or not path.is_file():
         return None
-    return Source(mark_state(path.stat()), lambda *_: _list_arrays(path, preparation))
+
+    def read(folder: Path, progress: Progress) -> Arrays:
+        unpacked = folder / UNPACKED
+        damaged = unpack(path, unpacked, progress)
+        if damaged:
+            raise DataError(
+                f"Cannot read {damaged[0].path} of {path}: {damaged[0].reason}. Create or download"
+                " it again."
+            )
+        arrays = [_Array(path, file) for file in sorted(unpacked.iterdir())]
+        return _list_arrays(path, {array.key: array for array in arrays}, preparation)
+
+    return Source(mark_state(path.stat()), read)
 
 
-def _list_arrays(path: Path, preparation: Preparation) -> Arrays:
-    with readable(path), open_zip(path) as archive:
-        present = [name.removesuffix(".npy") for name in archive.namelist()]
-        keys = _find_keys(present, path)
-        arrays = {key: _read_header(archive, key, path) for key in present}
+def _list_arrays(path: Path, arrays: Mapping[str, _Array], preparation: Preparation) -> Arrays:
+    keys = _find_keys(arrays, path)
     names = arrays[NAMES_KEY].read().tolist() if NAMES_KEY in arrays else None
     label_keys = [key for _, key in keys.values()]
     parts: dict[Split | None, Part] = {}
@@ -94,38 +108,42 @@ def _find_keys(present: Collection[str], path: Path) -> dict[Split | None, tuple
 
 @dataclass(frozen=True)
 class _Array:
-    """One array of the file, described by its header."""
+    """An array of the ``.npz`` file, unpacked into a file."""
 
     path: Path
-    key: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    is_fortran: bool
+    file: Path
+
+    @property
+    def key(self) -> str:
+        return self.file.name.removesuffix(".npy")
 
     def read(self) -> Shaped[np.ndarray, "_ ..."]:
-        blocks = list(self.blocks())
-        return np.concatenate(blocks) if blocks else np.empty(self.shape, self.dtype)
+        """Map the array from its file; ``DataError`` if it does not match its header."""
+        try:
+            array = np.load(self.file, mmap_mode="r", allow_pickle=False)
+            if array.offset + array.nbytes != self.file.stat().st_size:
+                raise ValueError("it does not have the size that its header states")
+        except MAP_ERRORS as error:
+            reason = str(error).rstrip(".")
+            raise DataError(
+                f"Cannot read the array {self.key} of {self.path}: {reason}. Save it again; Python"
+                f" objects as text, with {self.key}.astype(str)."
+            ) from None
+        return np.atleast_1d(array)
 
     def blocks(self) -> Iterator[Shaped[np.ndarray, "_ ..."]]:
-        """The array, some rows at a time; an array in column order is read at once."""
-        row_bytes = max(1, math.prod(self.shape[1:]) * self.dtype.itemsize)
-        with (
-            readable(self.path),
-            open_zip(self.path) as archive,
-            archive.open(f"{self.key}.npy") as file,
-        ):
-            if self.is_fortran or not self.shape:
-                yield np.atleast_1d(np.lib.format.read_array(file, allow_pickle=False))
-                return
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
-            while data := file.read(max(1, BLOCK_BYTES // row_bytes) * row_bytes):
-                yield np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
+        """The array, some rows at a time, mapped anew so that earlier rows leave the memory."""
+        count = len(self.read())
+        row_bytes = max(1, self.read()[:1].nbytes)
+        step = max(1, BLOCK_BYTES // row_bytes)
+        for start in range(0, count, step):
+            yield np.array(self.read()[start : start + step])
 
     def open_pixels(self) -> Pixels:
         """The images, to be read in blocks; ``DataError`` if the array has no images."""
-        sample = np.broadcast_to(np.zeros((), self.dtype), self.shape)
-        if self.dtype != np.uint8 and self.dtype.kind in "biuf" and sample.size:
+        array = self.read()
+        sample = np.broadcast_to(np.zeros((), array.dtype), array.shape)
+        if array.dtype != np.uint8 and array.dtype.kind in "biuf" and array.size:
             # the range of values is in the message
             ranges = [(block.min(axis=0), block.max(axis=0)) for block in self.blocks()]
             sample = np.concatenate(ranges)
@@ -137,29 +155,4 @@ class _Array:
         def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
             return (to_pixels(block, self.key) for block in self.blocks())
 
-        return Pixels((self.shape[0], height, width, channels), blocks)
-
-
-def _read_header(archive: zipfile.ZipFile, key: str, path: Path) -> _Array:
-    """Read the header of an array; reject an array that does not match its header."""
-    info = archive.getinfo(f"{key}.npy")
-    with archive.open(info) as file:
-        np.lib.format.read_magic(file)
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        array_bytes = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject:
-            raise DataError(
-                f"Array {key} of {path} contains Python objects; expected numbers or strings."
-                f" Convert it, for example with {key}.astype(str), and save the file again."
-            )
-        if min(shape, default=0) < 0 or file.tell() + array_bytes != info.file_size:
-            raise DataError(
-                f"Array {key} of {path} should have {array_bytes} bytes according to its header,"
-                f" but has {info.file_size - file.tell()}. Create or download it again."
-            )
-    if info.file_size > max(ARRAY_FLOOR_BYTES, COMPRESSION_RATIO * info.compress_size):
-        raise DataError(
-            f"Array {key} of {path} is compressed more than {COMPRESSION_RATIO}:1. Save it with"
-            " np.savez."
-        )
-    return _Array(path, key, shape, dtype, is_fortran)
+        return Pixels((len(array), height, width, channels), blocks)
