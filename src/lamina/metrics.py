@@ -1,7 +1,7 @@
 """The metrics: how each is called and computed, and the constant prediction to compare it with.
 
-A metric is one entry of :data:`METRICS`; recipes, scores, intervals and baselines read it. The
-functions call methods of tensors alone, so that the names are known without loading torch.
+A metric is one entry of :data:`METRICS`; recipes, scores, intervals and baselines read it. Recipes
+and kinds of target must not load torch, so the functions only call methods of tensors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from jaxtyping import Bool, Float, Float64, Shaped
+from jaxtyping import Float64, Shaped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,9 +65,12 @@ def _divide(parts: Shaped[Tensor, " n"], wholes: Shaped[Tensor, " n"], images: i
     return value, (parts.double() - value * wholes.double()) / total, images
 
 
+def _average(values: Shaped[Tensor, " n"]) -> Part:
+    return _divide(values, values.new_ones(len(values)), len(values))
+
+
 def _accuracy(chosen: Tensor, truth: Tensor) -> Part:
-    is_correct = (chosen == truth).all(dim=1)
-    return _divide(is_correct, is_correct.new_ones(len(truth)), len(truth))
+    return _average((chosen == truth).all(dim=1))
 
 
 def _recall(chosen: Tensor, truth: Tensor) -> Part | None:
@@ -89,65 +92,51 @@ def _average_precision(scores: Tensor, truth: Tensor) -> Part | None:
     positive = int(truth.sum())
     if not positive:
         return None
-    return (*average_precision(scores[:, 0].contiguous(), truth[:, 0].contiguous()), positive)
-
-
-def average_precision(
-    scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]
-) -> tuple[float, Float64[Tensor, " n"]]:
-    """The average precision, and its derivatives by the weight of each image."""
-    descending, order = scores.sort(descending=True)
+    descending, order = scores[:, 0].sort(descending=True)
     # images with equal scores share a threshold
     _, thresholds, ties = descending.unique_consecutive(return_inverse=True, return_counts=True)
     seen = ties.cumsum(0)
-    found = truth[order].double().cumsum(0)[seen - 1]
-    hits = found.diff(prepend=found.new_zeros(1))
-    precision = found / seen
-    value = (precision * hits).sum() / found[-1]
-    # An image counts at its threshold, and in the found and seen images of every lower threshold.
-    as_found = (hits / seen.double()).flip(0).cumsum(0).flip(0)
+    correct = truth[order, 0].double().cumsum(0)[seen - 1]
+    hits = correct.diff(prepend=correct.new_zeros(1))
+    precision = correct / seen
+    value = (precision * hits).sum() / positive
+    # An image counts at its threshold, and in the correct and seen images of every lower threshold.
+    as_correct = (hits / seen.double()).flip(0).cumsum(0).flip(0)
     as_seen = (hits * (precision / seen)).flip(0).cumsum(0).flip(0)
     places = order.clone()
     places[order] = thresholds
-    influences = truth * (precision - value + as_found)[places] - as_seen[places]
-    return float(value), influences / found[-1]
+    influences = truth[:, 0] * (precision - value + as_correct)[places] - as_seen[places]
+    return float(value), influences / positive, positive
 
 
 def _roc_auc(scores: Tensor, truth: Tensor) -> Part | None:
-    fewer = int(min(truth.sum(), (~truth).sum()))
-    if not fewer:
-        return None
-    return (*roc_auc(scores[:, 0], truth[:, 0]), fewer)
+    """The fraction of pairs in which the positive image scores higher; ties count half.
 
-
-def roc_auc(
-    scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]
-) -> tuple[float, Float64[Tensor, " n"]]:
-    """The fraction of pairs in which the positive image scores higher, and its influences.
-
-    Ties count half. The influences are those of DeLong et al., Biometrics 44 (1988), 837-845.
+    The influences are those of DeLong et al., Biometrics 44 (1988), 837-845.
     """
-    _, places, ties = scores.unique(return_inverse=True, return_counts=True)
-    positives = truth.double()
+    positives = truth[:, 0].double()
+    positive = int(truth.sum())
+    negative = len(truth) - positive
+    if not positive or not negative:
+        return None
+    _, places, ties = scores[:, 0].unique(return_inverse=True, return_counts=True)
     trues = positives.new_zeros(len(ties)).index_add_(0, places, positives)
     falses = ties - trues
     # fraction of the negatives below each score, and of the positives above it
-    lower = (falses.cumsum(0) - falses / 2) / falses.sum()
-    higher = (trues.sum() - trues.cumsum(0) + trues / 2) / trues.sum()
-    value = float((trues * lower).sum() / trues.sum())
-    as_true = (lower[places] - value) / trues.sum()
-    as_false = (higher[places] - value) / falses.sum()
-    return value, as_true.where(truth, as_false)
+    lower = (falses.cumsum(0) - falses / 2) / negative
+    higher = (positive - trues.cumsum(0) + trues / 2) / positive
+    value = float((trues * lower).sum() / positive)
+    as_true = (lower[places] - value) / positive
+    as_false = (higher[places] - value) / negative
+    return value, as_true.where(truth[:, 0], as_false), min(positive, negative)
 
 
 def _mean_absolute_error(numbers: Tensor, truth: Tensor) -> Part:
-    errors = (numbers - truth).abs()[:, 0]
-    return _divide(errors, errors.new_ones(len(truth)), len(truth))
+    return _average((numbers - truth).abs()[:, 0])
 
 
 def _root_mean_squared_error(numbers: Tensor, truth: Tensor) -> Part:
-    squares = (numbers - truth).square()[:, 0]
-    square, influences, images = _divide(squares, squares.new_ones(len(truth)), len(truth))
+    square, influences, images = _average((numbers - truth).square()[:, 0])
     root = math.sqrt(square)
     if root:
         influences = influences / (2 * root)

@@ -52,6 +52,10 @@ def test_nothing_given_is_nothing():
                 " default."
             ),
         ),
+        (
+            ["--metric", "acuracy"],
+            "--metric is 'acuracy', which is not a metric of lamina. Did you mean accuracy?",
+        ),
     ],
 )
 def test_an_option_s_value_is_checked_as_it_is_read(words, message):

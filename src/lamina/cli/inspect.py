@@ -123,7 +123,6 @@ def _show_all(inspection: _Inspection) -> None:
     progress = partial(inspection.show_progress, "probing random weights")
     untrained = probe_layers(untrain(model, fitted), fitted, inspection.held_out, layers, progress)
     score = trained[0].score
-    metric = score.name.replace("_", " ")
     terminal.remark("measuring the effect of removing units")
     rows = [("image", "", "", _format(trained[0]), "")]
     names = ["image"]
@@ -147,11 +146,11 @@ def _show_all(inspection: _Inspection) -> None:
                 "file": str(sheet),
             }
         )
-    heads = ("layer", "units", "receptive field", f"probe {metric}", "random weights")
+    heads = ("layer", "units", "receptive field", f"probe {score.title}", "random weights")
     terminal.tabulate(heads, rows, texts=1)
     values = [probe.score.value for probe in trained]
     controls = [probe.score.value for probe in untrained]
-    figure = draw_probes(names, values, controls, metric, is_fraction=score.is_fraction)
+    figure = draw_probes(names, values, controls, score)
     save_sheet(figure, inspection.folder / "probes.png")
     for event in events:
         terminal.emit("layer", **event)
@@ -186,7 +185,7 @@ def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
         change = ""
         loss_change = ""
         if inspected.removal is not None:
-            metric = inspected.removal.before.name.replace("_", " ")
+            metric = inspected.removal.before.title
             change = inspected.removal.describe_score()
             loss_change = inspected.removal.describe_loss()
         rows.append((str(inspected.number + 1), inspected.describe_best(), change, loss_change))
@@ -299,16 +298,14 @@ def _to_json(responses: Responses) -> list[int] | None:
 
 
 def _describe_removal(removal: Removal, images: Images) -> str:
-    metric = removal.before.name.replace("_", " ")
     return (
-        f"without this unit, {metric} changes by {removal.describe_score()} and the loss by"
-        f" {removal.describe_loss()}, on {len(images):,} {images.split} images"
+        f"without this unit, {removal.before.title} changes by {removal.describe_score()} and the"
+        f" loss by {removal.describe_loss()}, on {len(images):,} {images.split} images"
     )
 
 
 def _format(probe: Probe) -> str:
-    score = probe.score
-    return f"{100 * score.value:.1f} %" if score.is_fraction else f"{score.value:.4g}"
+    return probe.score.format(probe.score.value, 1)
 
 
 def _slug(name: str) -> str:

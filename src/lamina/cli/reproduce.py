@@ -11,7 +11,7 @@ from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.runs.differences import find_changes
 from lamina.runs.loading import load_run
-from lamina.runs.resuming import find_dataset, make_training
+from lamina.runs.resuming import find_dataset, list_needed_parts, make_training
 from lamina.runs.run import Run
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Epoch, Step
@@ -55,7 +55,7 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
         )
     digests = _read_digests(run, 1 if options.epochs is None else options.epochs)
     run = add_module(run, options.net, terminal)
-    if any(not name.startswith("metrics.") for name in run.record.parts):
+    if list_needed_parts(run.record.parts, run.record.task.metric):
         raise RunError(
             f"{run.path} was trained with your own functions, which the run does not store, so this"
             " command cannot train it again. In Python, start another run with them and the same"

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,6 +21,7 @@ from lamina.drawing.style import (
     limit_fraction,
     new_figure,
     percent_formatter,
+    styled,
 )
 from lamina.evaluation.reports import Report
 from lamina.targets import Score
@@ -29,6 +29,7 @@ from lamina.targets import Score
 History: TypeAlias = Sequence[Mapping[str, Any]]  # the rows of a run's history, one per epoch
 
 
+@styled
 def draw_curves(
     curves: Mapping[str, Sequence[History]],
     score: Score,
@@ -37,26 +38,18 @@ def draw_curves(
 ) -> Figure:
     """Draw score and loss by epoch: a thin line for each seed, a thick one for the mean.
 
-    A single history also gets the panels of its layers. If it has one epoch, bars replace the
-    curves, and the layers' panels go from the first layer to the last.
+    A single history also gets the panels of its layers. Of a single epoch, lines are points.
     """
-    claimed = claimed or {}
-    reports = reports or {}
     histories = [history for seeds in curves.values() for history in seeds]
     rows = [row for history in histories for row in history]
     has_layers = len(histories) == 1 and any("layers" in row for row in rows)
-    has_bars = len(histories) == 1 and len(rows) == 1
-    heights = [2.2 if has_bars else 5.0]
+    heights = [5.0]
     if has_layers:
         heights += [3.0, 3.0]
     figure = new_figure(11, sum(heights))
     grid = figure.add_gridspec(len(heights), 6, height_ratios=heights)
     panels = [figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])]
-    if has_bars:
-        (net_name,) = curves
-        _draw_bars(figure, panels, rows[0], score, net_name, reports.get(net_name, ())[:1])
-    else:
-        _draw_epochs(figure, panels, curves, score, claimed, reports)
+    _draw_epochs(figure, panels, curves, score, claimed or {}, reports or {})
     if has_layers:
         below = [
             figure.add_subplot(grid[row, column : column + 2])
@@ -67,12 +60,10 @@ def draw_curves(
         panels += below
     last = max((row["epoch"] for row in rows), default=1)
     for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        if not has_bars:
-            axes.set_xlabel("epoch", color=INK)
-            axes.grid(color=GRID)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            axes.set_xlim(0.5, last + 0.5)
+        axes.set_xlabel("epoch")
+        axes.grid(color=GRID)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(0.5, last + 0.5)
     return figure
 
 
@@ -98,14 +89,14 @@ def _draw_epochs(
             _draw_seeds(axes, val, color, "-")
             if axes is score_axes:
                 has_curves |= any([*trained, *val])
+                has_val |= any(val)
         for history, report in zip(histories, reports.get(net_name, ()), strict=False):
             last = max((row["epoch"] for row in history), default=1)
             for axes, value in ((score_axes, report.score.value), (loss_axes, report.loss)):
                 axes.plot(last, value, color=color, marker="D", linestyle="", clip_on=False)
             splits.add(report.split)
-        has_val |= any(f"val_{score.name}" in row for history in histories for row in history)
-    score_axes.set_title(score.name.replace("_", " "), loc="left", color=INK)
-    loss_axes.set_title("loss", loc="left", color=INK)
+    score_axes.set_title(score.title)
+    loss_axes.set_title("loss")
     for net_name, value in claimed.items():
         score_axes.axhline(value, color=colors[net_name], linestyle=":", linewidth=1.5)
     if score.is_fraction:
@@ -115,47 +106,20 @@ def _draw_epochs(
         score_axes.yaxis.set_major_formatter(percent_formatter())
 
     keys = _list_nets(colors)
-    keys.append(Line2D([], [], color=INK, linestyle="--", label="training images"))
+    marker = ""
+    if all(len(history) < 2 for histories in curves.values() for history in histories):
+        marker = "o"
+    training_key = Line2D([], [], color=INK, linestyle="--", marker=marker, label="training images")
+    training_key.set_markerfacecolor("white")
+    keys.append(training_key)
     if has_val:
-        keys.append(Line2D([], [], color=INK, label="val images"))
+        keys.append(Line2D([], [], color=INK, marker=marker, label="val images"))
     if splits:
         text = f"{' and '.join(sorted(splits))} images, after the last epoch"
         keys.append(Line2D([], [], color=INK, marker="D", linestyle="", label=text))
     if claimed:
         keys.append(Line2D([], [], color=INK, linestyle=":", label="claimed"))
-    figure.legend(handles=keys, loc="outside upper left", ncols=min(len(keys), 6), frameon=False)
-
-
-def _draw_bars(
-    figure: Figure,
-    panels: Sequence[Axes],
-    row: Mapping[str, Any],
-    score: Score,
-    net_name: str,
-    final: Sequence[Report],
-) -> None:
-    score_axes, loss_axes = panels
-    for axes, quantity in ((score_axes, score.name), (loss_axes, "loss")):
-        values = {split: row.get(f"{split}_{quantity}") for split in ("train", "val")}
-        for report in final:
-            values[report.split] = report.score.value if axes is score_axes else report.loss
-        bars = {split: value for split, value in values.items() if value is not None}
-        drawn = axes.barh(list(bars), list(bars.values()), height=0.6, color=COLORS[0])
-        texts = [f"{value:.4g}" for value in bars.values()]
-        if axes is score_axes and score.is_fraction:
-            texts = [f"{100 * value:.1f} %" for value in bars.values()]
-        axes.bar_label(drawn, texts, padding=4, color=INK, fontsize=9)
-        axes.invert_yaxis()
-        axes.margins(x=0.15)
-        axes.tick_params(axis="y", length=0)
-        axes.set_title(quantity.replace("_", " "), loc="left", color=INK)
-    if score.is_fraction:
-        score_axes.set_xlim(0, 1.12)
-        score_axes.set_xticks(np.arange(0, 1.01, 0.2))
-        score_axes.spines["bottom"].set_bounds(0, 1)  # beyond is space for the values
-        score_axes.xaxis.set_major_formatter(percent_formatter())
-    keys = _list_nets({net_name: COLORS[0]})
-    figure.legend(handles=keys, loc="outside upper left", frameon=False)
+    figure.legend(handles=keys, loc="outside upper left", ncols=min(len(keys), 6))
 
 
 def _list_nets(colors: Mapping[str, str]) -> list[Line2D]:
@@ -180,4 +144,5 @@ def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], color: str, st
     (line,) = axes.plot(epochs, means, color=color, linestyle=style, linewidth=2.2, clip_on=False)
     if len(epochs) == 1:  # a point, hollow instead of dashed
         line.set_marker("o")
-        line.set_markerfacecolor(color if style == "-" else "white")
+        if style == "--":
+            line.set_markerfacecolor("white")

@@ -6,20 +6,25 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, new_figure
+from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, new_figure, styled
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.targets import Score
 
 LONGEST_TITLE = 40  # characters
 
 
+@styled
 def draw_differences(compared: Sequence[PairedComparison]) -> Figure:
     """Draw each comparison: dots for seeds, and intervals for new images and for these alone."""
     figure = new_figure(9, 1.6 + 0.7 * len(compared))
     axes = figure.add_subplot()
     first = compared[0]
     score = Score(first.metric, 0.0)
-    scale = 100 if score.is_fraction else 1
+    scale = 1
+    unit = "unit of the numbers"
+    if score.is_fraction:
+        scale = 100
+        unit = "percentage points"
     margin = scale * first.margin
     axes.axvspan(-margin, margin, color=GRID, linewidth=0, label="margin")
     axes.axvline(0, color=FAINT_INK, linewidth=1)
@@ -40,11 +45,10 @@ def draw_differences(compared: Sequence[PairedComparison]) -> Figure:
     names = [label(comparison.a, LONGEST_TITLE) for comparison in compared]
     axes.set_yticks(range(len(compared)), names)
     axes.set_ylim(len(compared) - 0.5, -0.6)
-    unit = "percentage points" if score.is_fraction else "unit of the numbers"
-    axes.set_xlabel(f"difference in {score.title}, {unit}; positive is better", color=INK)
-    axes.set_title(f"compared with {label(first.b, LONGEST_TITLE)}", loc="left", color=INK)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_xlabel(f"difference in {score.title}, {unit}; positive is better")
+    axes.set_title(f"compared with {label(first.b, LONGEST_TITLE)}")
+    axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles, loc="outside upper left", ncols=4, frameon=False)
+    figure.legend(handles.values(), handles, loc="outside upper left", ncols=4)
     return figure

@@ -14,11 +14,10 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from lamina.drawing.style import FAINT_INK, GRID, INK, label, percent_formatter
+from lamina.drawing.style import FAINT_INK, label, percent_formatter
 
 # of more layers, only some are named
 MOST_NAMED = 14
-MOST_TICKS = 8
 NARROW = 10.0  # ratio of the ends of a logarithmic axis, up to which its ticks are evenly spaced
 WIDE = 10_000.0  # ratio from which the ticks are powers of ten
 NOTHING = "not measured"
@@ -34,7 +33,7 @@ PANELS = (
 
 
 def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw a history's ``layers`` in six panels and a color bar, by epoch or, for one, by layer."""
+    """Draw a history's ``layers`` by epoch, in six panels with a color bar."""
     # Partly measured epochs lack some layers.
     lists = [row["layers"]["names"] for row in rows if "layers" in row]
     lists.sort(key=len, reverse=True)
@@ -44,20 +43,17 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
     colors = dict(zip(names, shades, strict=True))
     for axes, (column, title, empty) in zip(panels, PANELS, strict=True):
         drawn = read_series(rows, column)
-        if len(rows) == 1:
-            _draw_by_layer(axes, names, drawn, colors)
-        else:
-            for name, series in drawn.items():
-                (line,) = axes.plot(
-                    list(series),
-                    list(series.values()),
-                    color=colors[name],
-                    linewidth=1.3,
-                    markersize=4,
-                    clip_on=False,
-                )
-                if len(series) == 1:
-                    line.set_marker("o")
+        for name, series in drawn.items():
+            (line,) = axes.plot(
+                list(series),
+                list(series.values()),
+                color=colors[name],
+                linewidth=1.3,
+                markersize=4,
+                clip_on=False,
+            )
+            if len(series) == 1:
+                line.set_marker("o")
         if not drawn:
             axes.text(
                 0.5, 0.5, empty, transform=axes.transAxes, ha="center", color=FAINT_INK, fontsize=9
@@ -70,7 +66,7 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
             axes.set_yticks(np.arange(0, 1.01, 0.2))
             axes.spines["left"].set_bounds(0, 1)
             axes.yaxis.set_major_formatter(percent_formatter())
-        axes.set_title(title, loc="left", color=INK, fontsize=10)
+        axes.set_title(title, fontsize=10)
 
     borders = np.arange(len(names) + 1) - 0.5
     scale = ScalarMappable(BoundaryNorm(borders, len(names)), ListedColormap(shades))
@@ -81,31 +77,6 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
     bar.ax.minorticks_off()
     bar.ax.tick_params(length=0, labelsize=8)
     bar.outline.set_visible(False)
-
-
-def _draw_by_layer(
-    axes: Axes,
-    names: Sequence[str],
-    drawn: Mapping[str, Mapping[int, float]],
-    colors: Mapping[str, Any],
-) -> None:
-    """A point for each layer, from the first to the last, for the only epoch."""
-    places = [place for place, name in enumerate(names) if name in drawn]
-    values = [next(iter(drawn[names[place]].values())) for place in places]
-    axes.plot(places, values, color=FAINT_INK, linewidth=1)
-    for place, value in zip(places, values, strict=True):
-        axes.plot(place, value, "o", color=colors[names[place]], markersize=4, clip_on=False)
-    ticks = range(0, len(names), -(-len(names) // MOST_TICKS))
-    axes.grid(color=GRID)
-    axes.set_xlabel("layer, from first to last", color=INK)
-    axes.set_xlim(-0.5, len(names) - 0.5)
-    axes.set_xticks(ticks, [_find_number(names[place], place) for place in ticks])
-
-
-def _find_number(name: str, place: int) -> str:
-    """A layer's number in the net; in a custom module, its position among the drawn layers."""
-    number = name.partition(" ")[0].partition(".")[0]
-    return number if number.isdecimal() else str(place + 1)
 
 
 def _scale_by_logarithm(axes: Axes) -> None:

@@ -11,7 +11,15 @@ from jaxtyping import Bool, Float64, Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
+from lamina.drawing.style import (
+    COLORS,
+    FAINT_INK,
+    GRID,
+    label,
+    new_figure,
+    percent_formatter,
+    styled,
+)
 from lamina.evaluation.calibration import find_bins, judge_predictions
 from lamina.evaluation.intervals import wilson_interval
 from lamina.evaluation.outputs import Outputs
@@ -21,43 +29,44 @@ from lamina.targets import BINARY, MULTI_LABEL
 from lamina.text import format_percent
 from lamina.training.task import Task
 
-MOST_SCATTERS, SCATTERS_A_ROW = 12, 3
+MOST_PANELS = 12
+PANELS_A_ROW = 3
 MOST_POINTS = 2000
 CURVE_POINTS = 400
 
 
+@styled
 def draw_reliability(task: Task, outputs: Outputs) -> Figure:
     """Draw a reliability diagram."""
     logits = torch.from_numpy(outputs.logits).double()
     truth = torch.from_numpy(np.array(outputs.targets))
     raw = task.with_temperatures(())
-    series = {"calibrated": task, "uncalibrated": raw} if task != raw else {"uncalibrated": raw}
+    series = {"uncalibrated": raw}
+    if task != raw:
+        series = {"calibrated": task, "uncalibrated": raw}
     figure = new_figure(5, 4.6)
     axes = figure.add_subplot()
     axes.plot((0, 1), (0, 1), color=FAINT_INK, linewidth=1, linestyle=":")
-    for number, (name, judged) in enumerate(series.items()):
+    colors = [COLORS[0], FAINT_INK]
+    for (name, judged), color, style in zip(series.items(), colors, ("-", "--"), strict=False):
         confidence, is_correct = judge_predictions(judged, logits, truth)
         bins = find_bins(confidence, is_correct)
         error = calibration_error(confidence, is_correct)
-        color = COLORS[0] if number == 0 else FAINT_INK
         axes.plot(
             [probability for probability, _, _ in bins],
             [accuracy for _, accuracy, _ in bins],
             marker="o",
             markersize=4,
-            linestyle="-" if number == 0 else "--",
+            linestyle=style,
             color=color,
             clip_on=False,
             label=f"{name}: calibration error {format_percent(error)}",
         )
-    axes.set_title(f"reliability on {outputs.split}", loc="left", color=INK)
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.set_xlabel("predicted probability", color=INK)
-    axes.set_ylabel(
-        "accuracy" if task.kind is not MULTI_LABEL else "fraction of images with the label",
-        color=INK,
-    )
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_title(f"reliability on {outputs.split}")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="accuracy")
+    if task.kind is MULTI_LABEL:
+        axes.set_ylabel("fraction of images with the label")
+    axes.legend(fontsize=8)
     _style_fractions(figure)
     return figure
 
@@ -67,9 +76,9 @@ def _style_fractions(figure: Figure) -> None:
         axes.xaxis.set_major_formatter(percent_formatter())
         axes.yaxis.set_major_formatter(percent_formatter())
         axes.grid(color=GRID)
-        axes.spines[["top", "right"]].set_visible(False)
 
 
+@styled
 def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
     """Draw precision against recall, and for yes the ROC curve, with the thresholds marked.
 
@@ -77,13 +86,13 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
     axis (Wilson). ``None`` if no label has images with and without it.
     """
     truth = outputs.targets.reshape(len(outputs.logits), -1)
-    columns = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))[:MOST_SCATTERS]
+    columns = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))[:MOST_PANELS]
     if not len(columns):
         return None
     panels = [(column, _draw_precision) for column in columns]
     if task.kind is BINARY:
         panels.append((columns[0], _draw_roc))
-    across = min(len(panels), SCATTERS_A_ROW)
+    across = min(len(panels), PANELS_A_ROW)
     lines = -(-len(panels) // across)
     figure = new_figure(4.0 * across, 4.0 * lines)
     probabilities = task.probabilities(torch.from_numpy(outputs.logits).double()).numpy()
@@ -93,7 +102,7 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
         draw(axes, counts, task.cutoffs[column])
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         title = f"{label(task.target_names[column])} on {outputs.split}"
-        axes.set_title(title, loc="left", color=INK, fontsize=10)
+        axes.set_title(title, fontsize=10)
     _style_fractions(figure)
     return figure
 
@@ -124,8 +133,7 @@ def _count_thresholds(
 def _draw_precision(axes: Axes, counts: _Counts, cutoff: float) -> None:
     recall = counts.correct / counts.positive
     _draw_curve(axes, recall, counts, counts.predicted, cutoff, "lower left")
-    axes.set_xlabel("recall", color=INK)
-    axes.set_ylabel("precision", color=INK)
+    axes.set(xlabel="recall", ylabel="precision")
 
 
 def _draw_roc(axes: Axes, counts: _Counts, cutoff: float) -> None:
@@ -133,8 +141,7 @@ def _draw_roc(axes: Axes, counts: _Counts, cutoff: float) -> None:
     false_positive_rate = (counts.predicted - counts.correct) / negative
     wholes = np.full(len(counts.correct), counts.positive)
     _draw_curve(axes, false_positive_rate, counts, wholes, cutoff, "lower right")
-    axes.set_xlabel("false positive rate", color=INK)
-    axes.set_ylabel("recall (true positive rate)", color=INK)
+    axes.set(xlabel="false positive rate", ylabel="recall (true positive rate)")
 
 
 def _draw_curve(
@@ -164,37 +171,35 @@ def _draw_curve(
             clip_on=False,
             label=f"threshold {100 * cutoff:.3g} %",
         )
-        axes.legend(frameon=False, fontsize=8, loc=corner)
+        axes.legend(fontsize=8, loc=corner)
 
 
+@styled
 def draw_scatter(report: NumberReport, outputs: Outputs) -> Figure:
     """Draw predicted against true values, one panel per number; the diagonal is perfect."""
     count = len(outputs.logits)
     rows = np.linspace(0, count - 1, min(count, MOST_POINTS), dtype=np.int64)
-    numbers, truth = outputs.logits[rows], outputs.targets[rows]
-    shown = report.numbers[:MOST_SCATTERS]
-    columns = min(len(shown), SCATTERS_A_ROW)
-    lines = -(-len(shown) // columns)
-    figure = new_figure(4.6 * columns, 4.8 * lines)
-    squares = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes, scores, predicted, true in zip(squares, shown, numbers.T, truth.T, strict=False):
-        both = np.concatenate([predicted, true])
-        low, high = float(both.min()), float(both.max())
+    shown = report.numbers[:MOST_PANELS]
+    across = min(len(shown), PANELS_A_ROW)
+    lines = -(-len(shown) // across)
+    figure = new_figure(4.6 * across, 4.8 * lines)
+    for column, scores in enumerate(shown):
+        axes = figure.add_subplot(lines, across, column + 1)
+        predicted = outputs.logits[rows, column]
+        true = outputs.targets[rows, column]
+        low = float(min(predicted.min(), true.min()))
+        high = float(max(predicted.max(), true.max()))
         room = 0.04 * (high - low) or 1.0
         limits = (low - room, high + room)
         axes.plot(limits, limits, color=FAINT_INK, linewidth=1)
         # Fainter points hide each other less.
         alpha = float(np.clip(100 / len(true), 0.15, 0.8))
         axes.scatter(true, predicted, s=12, color=COLORS[0], alpha=alpha, linewidths=0)
-        axes.set(xlim=limits, ylim=limits, aspect="equal")
-        r2 = "" if scores.r2 is None else f", R² {scores.r2:.3f}"
-        title = f"{label(scores.name)}\nmean absolute error {scores.mean_absolute_error:.4g}{r2}"
-        axes.set_title(title, loc="left", color=INK, fontsize=11)
-        axes.set_xlabel("true", color=INK)
-        axes.set_ylabel("predicted", color=INK)
+        axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="true", ylabel="predicted")
+        title = f"{label(scores.name)}\nmean absolute error {scores.mean_absolute_error:.4g}"
+        if scores.r2 is not None:
+            title += f", R² {scores.r2:.3f}"
+        axes.set_title(title, fontsize=11)
         axes.grid(color=GRID)
         axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in squares[len(shown) :]:
-        axes.remove()
     return figure

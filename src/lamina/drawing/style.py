@@ -28,6 +28,17 @@ INK = "#222222"
 FAINT_INK = "#8a8a8a"
 GRID = "#e6e6e6"
 DOTS_PER_INCH = 150
+# decorates functions that draw; matplotlib restores the user's style after each call
+styled = matplotlib.rc_context(
+    {
+        "axes.titlelocation": "left",
+        "axes.titlecolor": INK,
+        "axes.labelcolor": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+    }
+)
 
 
 class Chart(Figure):

@@ -22,9 +22,18 @@ from lamina.drawing.sheets import (
     lay_out,
     load_font,
 )
-from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
-from lamina.insight.units import Patch, Unit
-from lamina.nets.window import Pair
+from lamina.drawing.style import (
+    COLORS,
+    FAINT_INK,
+    GRID,
+    INK,
+    label,
+    new_figure,
+    percent_formatter,
+    styled,
+)
+from lamina.insight.units import Patch, Unit, cut_patch
+from lamina.targets import Score
 from lamina.text import shorten
 
 COLUMNS = 6
@@ -33,7 +42,6 @@ ACROSS = 3  # patches of a unit in a row
 PATCH_PX = 64
 FILTER_PX = 96
 LARGE_PATCH_PX = 120
-OUTSIDE = 216  # gray level beyond the border of the image
 BARS = 12  # classes on the sheet of a single unit, at most
 PATCH_GAP_PX = 2
 FRAME_PX = 3
@@ -163,30 +171,9 @@ def _describe(unit: Unit) -> tuple[str, ...]:
     if unit.aucs:
         lines.append(unit.describe_best())
     if unit.removal is not None:
-        metric = unit.removal.before.name.replace("_", " ")
-        lines.append(
-            f"{metric} {unit.removal.describe_score()}, loss {unit.removal.describe_loss()}"
-        )
+        change = f"{unit.removal.before.title} {unit.removal.describe_score()}"
+        lines.append(f"{change}, loss {unit.removal.describe_loss()}")
     return tuple(lines)
-
-
-def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
-    """The pixels of a patch, gray beyond the image; at most the image's height and width."""
-    _, height, width = images.shape
-    top, bottom = _limit_side(patch.rows, height)
-    left, right = _limit_side(patch.columns, width)
-    before = (max(0, -top), max(0, -left))
-    after = (max(0, bottom - height), max(0, right - width))
-    inside = images.pixels[patch.row, max(0, top) : bottom, max(0, left) : right]
-    margins = [*zip(before, after, strict=True), (0, 0)]
-    return np.pad(inside, margins, constant_values=OUTSIDE)
-
-
-def _limit_side(ends: Pair, size: int) -> Pair:
-    """The whole side if a patch is as long as the image."""
-    if ends[1] - ends[0] >= size:
-        return 0, size
-    return ends
 
 
 def _color(weights: Float32[np.ndarray, "c y x"]) -> UInt8[np.ndarray, "y x c"]:
@@ -195,13 +182,12 @@ def _color(weights: Float32[np.ndarray, "c y x"]) -> UInt8[np.ndarray, "y x c"]:
     return np.round(scaled).astype(np.uint8).transpose(1, 2, 0)
 
 
+@styled
 def draw_probes(
     names: Sequence[str],
     trained: Sequence[float],
     untrained: Sequence[float],
-    score_name: str,
-    *,
-    is_fraction: bool,
+    score: Score,
 ) -> Figure:
     """Draw the score of a linear probe on each layer, with trained and with random weights."""
     figure = new_figure(max(5.0, 1.6 + 0.62 * len(names)), 3.8)
@@ -210,12 +196,10 @@ def draw_probes(
     axes.plot(places, trained, "o-", color=COLORS[0], label="trained", clip_on=False)
     axes.plot(places, untrained, "o--", color=FAINT_INK, label="random weights", clip_on=False)
     axes.set_xticks(places, [label(name) for name in names], rotation=40, ha="right", fontsize=8)
-    title = f"{score_name} of a linear probe on each layer"
-    axes.set_title(title, loc="left", color=INK, fontsize=10)
-    if is_fraction:
+    axes.set_title(f"{score.title} of a linear probe on each layer", fontsize=10)
+    if score.is_fraction:
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(percent_formatter())
     axes.grid(axis="y", color=GRID)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower left", ncols=2, fontsize=8)
     return figure

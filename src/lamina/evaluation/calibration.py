@@ -24,7 +24,8 @@ from lamina.values import Range, check_fields
 
 LEAST_IMAGES = 50  # to fit a temperature to
 LEAST_OF_LABEL = 30  # images with a label, and images without, to fit a temperature for that label
-COOLEST, HOTTEST = 0.05, 20.0
+COOLEST = 0.05
+HOTTEST = 20.0
 BISECTIONS = 40
 ROUNDING = 1e-9  # of a number of images
 # fraction by which predict may round a probability differently, in float32 and seven digits
@@ -57,13 +58,15 @@ class Threshold:
 
     def find_lack(self, aim: Aim) -> str:
         """Why the images do not support the aim, or how many would; empty if they do."""
-        images, what = self.positive, f"images with {escape(self.name)}"
+        images = self.positive
+        what = f"images with {escape(self.name)}"
         needed = LEAST_OF_LABEL
         if aim.name in ("recall", "precision"):
             # Fewer images cannot show the aim, even if all of them are correct (Wilson's interval).
             needed = math.ceil(Z**2 * aim.value / (1 - aim.value))
         if aim.name == "precision" and self.positive:
-            images, what = self.predicted, f"images predicted as {escape(self.name)}"
+            images = self.predicted
+            what = f"images predicted as {escape(self.name)}"
         reached = {"recall": self.positive, "precision": self.predicted}.get(aim.name, 0)
         if self.positive and self.found < aim.value * reached - ROUNDING:
             return (
@@ -157,31 +160,28 @@ def fit_temperatures(
             return ()
         wanted = torch.full_like(values, softening / (classes - 1))
         wanted[torch.arange(len(values)), torch.from_numpy(np.array(targets))] = 1 - softening
-        return (
-            _fit(
-                lambda sharpness: float(
-                    ((values * sharpness).softmax(1) - wanted).mul(values).mean()
-                )
-            ),
-        )
+
+        def find_slope(sharpness: float) -> float:
+            errors = (values * sharpness).softmax(1) - wanted
+            return float(errors.mul(values).mean())
+
+        return (_fit(find_slope),)
     truth = torch.from_numpy(np.array(targets)).view(len(values), -1)
     wanted = torch.where(truth, 1 - softening, softening).double()
 
     def fit(columns: Tensor, goals: Tensor) -> float:
-        return _fit(
-            lambda sharpness: float(((columns * sharpness).sigmoid() - goals).mul(columns).mean())
-        )
+        def find_slope(sharpness: float) -> float:
+            errors = (columns * sharpness).sigmoid() - goals
+            return float(errors.mul(columns).mean())
 
-    counts = truth.sum(0)
-    common = fit(values, wanted)
-    return tuple(
-        (
-            fit(values[:, place], wanted[:, place])
-            if LEAST_OF_LABEL <= count <= len(values) - LEAST_OF_LABEL and values.shape[1] > 1
-            else common
-        )
-        for place, count in enumerate(counts.tolist())
-    )
+        return _fit(find_slope)
+
+    temperatures = [fit(values, wanted)] * values.shape[1]
+    if len(temperatures) > 1:
+        for place, count in enumerate(truth.sum(0).tolist()):
+            if LEAST_OF_LABEL <= count <= len(values) - LEAST_OF_LABEL:
+                temperatures[place] = fit(values[:, place], wanted[:, place])
+    return tuple(temperatures)
 
 
 def choose_thresholds(
@@ -227,9 +227,9 @@ def _choose_threshold(
             worth = -(aim.value * (positive - correct) + (predicted - correct))
     # Of equally good thresholds, that with more images found for recall, and with fewer false
     # alarms otherwise.
-    best = (
-        len(worth) - 1 - int(worth[::-1].argmax()) if aim.name == "recall" else int(worth.argmax())
-    )
+    best = int(worth.argmax())
+    if aim.name == "recall":
+        best = len(worth) - 1 - int(worth[::-1].argmax())
     if not positive or worth[best] == -np.inf:
         above = probabilities.astype(np.float32) > 0.5
         return Threshold(name, 0.5, positive, int(above.sum()), int((above & truth).sum()))
@@ -252,7 +252,8 @@ def describe_fraction(part: int, whole: int) -> str:
 
 def _fit(slope: Callable[[float], float]) -> float:
     # The loss is convex in 1 / temperature: bisection finds where its slope is 0.
-    low, high = math.log(1 / HOTTEST), math.log(1 / COOLEST)
+    low = math.log(1 / HOTTEST)
+    high = math.log(1 / COOLEST)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         if slope(math.exp(middle)) < 0:
@@ -319,7 +320,9 @@ def fit_sets(
     # 2019.
     ranked = np.sort(probabilities[np.arange(len(targets)), targets])[::-1]
     place = math.ceil((len(ranked) + 1) * coverage) - 1
-    return float(ranked[place]) * (1 - TIE_MARGIN) if place < len(ranked) else None
+    if place >= len(ranked):
+        return None
+    return float(ranked[place]) * (1 - TIE_MARGIN)
 
 
 def choose_sets(
@@ -337,4 +340,7 @@ def fit_intervals(
     """Half-width of each prediction interval (Lei et al., 2018); infinite for too few images."""
     residuals = np.sort(np.abs(predicted - targets), axis=0)
     place = math.ceil((len(residuals) + 1) * coverage) - 1
-    return residuals[place] if place < len(residuals) else np.full(residuals.shape[1], np.inf)
+    half_widths: Float64[np.ndarray, " k"] = np.full(residuals.shape[1], np.inf)
+    if place < len(residuals):
+        half_widths = residuals[place]
+    return half_widths

@@ -395,7 +395,8 @@ def _check_targets(task: Task, images: Images) -> None:
             f"The {images.split} split has no images; evaluation needs at least one. Use another"
             " split."
         )
-    kind, names = images.kind, tuple(images.target_names)
+    kind = images.kind
+    names = tuple(images.target_names)
     if (task.kind, task.target_names) != (kind, names):
         raise DataError(
             f"The {images.split} images have {kind} targets ({name_some(names, 9)}), but the model"

@@ -17,7 +17,7 @@ from lamina.evaluation.intervals import ALPHA, LEVEL, Interval, matched_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.scores import measure
 from lamina.metrics import METRICS
-from lamina.targets import Score
+from lamina.targets import Kind, Score
 from lamina.training.task import Columns, Regression, Task
 
 Verdict: TypeAlias = Literal["better", "worse", "equal", "undecided"]
@@ -207,9 +207,14 @@ def score_images(task: Task, outputs: Outputs) -> Float64[np.ndarray, " n"]:
 
 def find_metric(task: Task) -> str:
     """The metric to compare models by; ``LaminaError`` for a metric of one's own."""
-    if task.score_name not in METRICS:
-        raise LaminaError(
-            f"The score of these models is {task.score_name}, your own metric, but models are"
-            f" compared by a metric of lamina: {', '.join(task.kind.metrics)}. Train with one."
-        )
+    check_comparable(task.score_name, task.kind)
     return task.score_name
+
+
+def check_comparable(metric: str, kind: Kind) -> None:
+    """Raise ``LaminaError`` for a metric of one's own."""
+    if metric not in METRICS:
+        raise LaminaError(
+            f"The score of these models is {metric}, your own metric, but models are compared by a"
+            f" metric of lamina: {', '.join(kind.metrics)}. Train with one."
+        )

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
-from torch.nn import functional
 
 from lamina.evaluation.intervals import Interval, wilson_interval
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Targets
@@ -31,18 +30,8 @@ def measure_losses(
     task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
 ) -> Float[np.ndarray, " n"]:
     """Each image's loss, without label smoothing; for numbers, mean squared standardized error."""
-    if not len(logits):
-        return np.empty(0)
     predicted = torch.from_numpy(logits).double()
-    prepared = task.prepare(torch.from_numpy(np.array(targets)), predicted.dtype)
-    if task.kind is SINGLE_LABEL:
-        losses = functional.cross_entropy(predicted, prepared, reduction="none")
-    elif task.kind is REGRESSION:
-        losses = functional.mse_loss(predicted, prepared, reduction="none").mean(dim=1)
-    else:
-        losses = functional.binary_cross_entropy_with_logits(
-            predicted, prepared, reduction="none"
-        ).mean(dim=1)
+    losses = task.losses(predicted, torch.from_numpy(np.array(targets)))
     values: Float[np.ndarray, " n"] = losses.numpy()
     return values
 

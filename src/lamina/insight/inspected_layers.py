@@ -81,11 +81,6 @@ def name_stage(model: Model, path: str) -> str:
     return f"{place + 1} {', '.join(kinds)}"
 
 
-def find_field(model: Model, path: str) -> Field | None:
-    """The receptive field of a layer's units; ``None`` is the whole image."""
-    return find_fields(model, [path])[path]
-
-
 def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
     """The receptive fields by path, from layers or gradients; ``None`` for the whole image."""
     fields: dict[str, Field | None] = dict.fromkeys(paths)

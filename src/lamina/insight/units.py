@@ -25,6 +25,7 @@ from lamina.training.randomness import derive_seed, seeded
 
 SHUFFLES = 20  # of the labels, to measure chance
 PATCHES = 9  # of a unit, each from a different image
+OUTSIDE = 216  # gray level of a patch beyond the border of the image
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +162,25 @@ def find_patches(
             rows, columns = responses.field.box(down, across)
         patches.append(Patch(row, rows, columns, float(strengths[row])))
     return tuple(patches)
+
+
+def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
+    """The pixels of a patch, gray beyond the image; at most the image's height and width."""
+    _, height, width = images.shape
+    top, bottom = _limit_side(patch.rows, height)
+    left, right = _limit_side(patch.columns, width)
+    before = (max(0, -top), max(0, -left))
+    after = (max(0, bottom - height), max(0, right - width))
+    inside = images.pixels[patch.row, max(0, top) : bottom, max(0, left) : right]
+    margins = [*zip(before, after, strict=True), (0, 0)]
+    return np.pad(inside, margins, constant_values=OUTSIDE)
+
+
+def _limit_side(ends: Pair, size: int) -> Pair:
+    """The whole side if a patch is as long as the image."""
+    if ends[1] - ends[0] >= size:
+        return 0, size
+    return ends
 
 
 def inspect_units(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,11 +159,13 @@ def _read_initial(run: Run) -> Initial | None:
     return Initial(weights, record.mean, record.std)
 
 
-def check_own_parts(run: Run, call: str | None = None) -> None:
-    """Raise ``RunError`` unless the custom functions are those that the run was started with."""
-    call = call or f"load_run({str(run.path)!r}, {{}}).train()"
-    parts = _without_metrics(run.parts.describe())
-    recorded = _without_metrics(run.record.parts)
+def check_own_parts(run: Run, call: str, score_name: str = "") -> None:
+    """Raise ``RunError`` unless the custom functions are those that the run was started with.
+
+    Of the metrics, only ``score_name`` is needed.
+    """
+    parts = list_needed_parts(run.parts.describe(), score_name)
+    recorded = list_needed_parts(run.record.parts, score_name)
     if not recorded.keys() <= parts.keys():
         raise RunError(
             f"{run.path} was started with your own functions, which the run does not store. Pass"
@@ -181,8 +184,13 @@ def check_own_parts(run: Run, call: str | None = None) -> None:
             )
 
 
-def _without_metrics(described: dict[str, str]) -> dict[str, str]:
-    return {name: place for name, place in described.items() if not name.startswith("metrics.")}
+def list_needed_parts(described: Mapping[str, str], score_name: str) -> dict[str, str]:
+    """The custom functions that training needs: of the metrics, only the score."""
+    return {
+        name: place
+        for name, place in described.items()
+        if name == f"metrics.{score_name}" or not name.startswith("metrics.")
+    }
 
 
 def resume_training(run: Run, dataset: Dataset) -> Training:
@@ -192,7 +200,8 @@ def resume_training(run: Run, dataset: Dataset) -> Training:
     on GPUs).
     """
     folder = run.folder
-    check_own_parts(run)
+    call = f"load_run({str(run.path)!r}, {{}}).train()"
+    check_own_parts(run, call, run.record.task.metric)
     checkpoint = load_checkpoint(folder)
     # Without weights, the training was killed before it saved any, and its history is cut off.
     if checkpoint is None and folder.weights_file.exists() and (epochs := folder.history.epochs()):

@@ -14,9 +14,7 @@ from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
 from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, RunError, check_type
 from lamina.evaluation.intervals import ALPHA
-from lamina.evaluation.paired import (
-    LOOKS,
-)
+from lamina.evaluation.paired import LOOKS, check_comparable
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import check_name, write_json
 from lamina.nets import Net
@@ -201,6 +199,8 @@ def plan_study(
             f"{dataset.name} has no val or test split to compare on. Draw one with --val 0.1."
         )
     metrics = {each: one.recipe.find_metric(one.dataset.train.kind) for each, one in named}
+    for metric in metrics.values():
+        check_comparable(metric, dataset.train.kind)
     if len(set(metrics.values())) > 1:
         scored = ", ".join(f"{each} by {metric}" for each, metric in metrics.items())
         raise RecipeError(

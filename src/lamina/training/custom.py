@@ -54,6 +54,7 @@ ARGUMENTS = {
     "metrics": ("logits, targets", "(logits.argmax(1) == targets).float().mean()"),
 }
 """The arguments of each part and an example of its result."""
+LOWER = "LowerIsBetter("
 
 OwnLoss = Callable[[Tensor, Any], Tensor]
 OwnOptimizer = Callable[[Parameters, Recipe], Optimizer]
@@ -193,7 +194,11 @@ class Parts:
 
     def describe(self) -> dict[str, str]:
         """Each part's module and name, such as ``{"loss": "losses.focal"}``, for a run's record."""
-        return {name: describe_part(part) for name, part in self._functions().items()}
+        described = {name: describe_part(part) for name, part in self._functions().items()}
+        for name, metric in self.metrics.items():
+            if isinstance(metric, LowerIsBetter):
+                described[f"metrics.{name}"] = f"{LOWER}{describe_part(metric)})"
+        return described
 
 
 NO_PARTS = Parts()
@@ -224,10 +229,14 @@ def describe_part(part: Callable[..., Any]) -> str:
 
 def describe_arguments(described: Mapping[str, str]) -> str:
     """The argument of a call, from :meth:`Parts.describe`'s result: ``parts=Parts(loss=focal)``."""
-    names = {
-        name: last if (last := place.rpartition(".")[2]).isidentifier() else "…"
-        for name, place in described.items()
-    }
+    names = {}
+    for name, place in described.items():
+        last = place.removesuffix(")").rpartition(".")[2]
+        if not last.isidentifier():
+            last = "…"
+        if place.startswith(LOWER):
+            last = f"{LOWER}{last})"
+        names[name] = last
     metrics = [
         f'"{name.partition(".")[2]}": {last}'
         for name, last in names.items()

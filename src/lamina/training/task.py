@@ -104,6 +104,10 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def losses(self, logits: Logits, targets: Targets) -> Float[Tensor, " n"]:
+        """The loss of each image, whose mean is :meth:`loss`."""
+
+    @abstractmethod
     def weigh(self, targets: Targets) -> Weights:
         """The class weight of each target, 1 on average."""
 
@@ -200,6 +204,9 @@ class SingleLabel(Task):
         )
         return (losses * weights).mean()
 
+    def losses(self, logits: Logits, targets: Targets) -> Float[Tensor, " n"]:
+        return functional.cross_entropy(logits, targets, reduction="none")
+
     def weigh(self, targets: Targets) -> Weights:
         """Inverse class frequency: 1 for a class with an average number of images."""
         return _inverse_shares(torch.bincount(targets, minlength=self.outputs))[targets]
@@ -248,6 +255,11 @@ class _SigmoidTask(Task):
         smoothed = prepared * (1 - label_smoothing) + label_smoothing / 2
         weights = None if weights is None else weights.view_as(logits)
         return functional.binary_cross_entropy_with_logits(logits, smoothed, weights)
+
+    def losses(self, logits: Logits, targets: Targets) -> Float[Tensor, " n"]:
+        prepared = self.prepare(targets, logits.dtype)
+        losses = functional.binary_cross_entropy_with_logits(logits, prepared, reduction="none")
+        return losses.mean(dim=1)
 
     def weigh(self, targets: Targets) -> Weights:
         """Positives and negatives of each output get equal total weight."""
@@ -367,6 +379,10 @@ class Regression(Task):
         """Mean squared error of the standardized numbers; ignores smoothing and weights."""
         del label_smoothing, weights
         return functional.mse_loss(logits, prepared)
+
+    def losses(self, logits: Logits, targets: Targets) -> Float[Tensor, " n"]:
+        prepared = self.prepare(targets, logits.dtype)
+        return functional.mse_loss(logits, prepared, reduction="none").mean(dim=1)
 
     def weigh(self, targets: Targets) -> Weights:
         del targets

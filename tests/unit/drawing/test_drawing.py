@@ -117,17 +117,14 @@ def test_seeds_of_different_length_and_epochs_without_figures_can_be_drawn(tmp_p
     assert count_pixels(tmp_path / "curves.png", COLORS[0]) > 200
 
 
-def test_the_values_of_one_epoch_are_bars(tmp_path):
+def test_the_values_of_one_epoch_are_points(tmp_path):
     report = report_of([[9, 0], [0, 9]], ["cat", "dog"])
     figure = draw_curves({"mlp": [history(1)]}, ACCURACY, reports={"mlp": [report]})
     row = history(1)[0]
     for axes, column in zip(figure.axes, ("accuracy", "loss"), strict=True):
-        assert [tick.get_text() for tick in axes.get_yticklabels()] == ["train", "val", "test"]
-        assert [bar.get_width() for bar in axes.patches] == [
-            row[f"train_{column}"],
-            row[f"val_{column}"],
-            getattr(report, column),
-        ]
+        values = [row[f"train_{column}"], row[f"val_{column}"], getattr(report, column)]
+        assert [list(line.get_ydata()) for line in axes.lines] == [[value] for value in values]
+        assert [line.get_marker() for line in axes.lines] == ["o", "o", "D"]
     save_figure(figure, tmp_path / "curves.png")
     save_figure(draw_curves({"mlp": [[]]}, ACCURACY), tmp_path / "empty.png")
 
@@ -138,9 +135,7 @@ def test_axes_of_fractions_end_at_100_percent():
     outputs = Outputs("test", np.eye(3, dtype=np.float32), np.arange(3), ("0", "1", "2"))
     (reliability,) = draw_reliability(SingleLabel(("a", "b", "c"), (0.3, 0.3, 0.4)), outputs).axes
     assert [reliability.get_xlim(), reliability.get_ylim()] == [(0, 1)] * 2
-    assert draw_probes(["a", "b"], [0.5, 1.0], [0.1, 0.2], "accuracy", is_fraction=True).axes[
-        0
-    ].get_ylim() == (0, 1)
+    assert draw_probes(["a", "b"], [0.5, 1.0], [0.1, 0.2], ACCURACY).axes[0].get_ylim() == (0, 1)
 
 
 def test_an_image_is_replaced_whole(tmp_path):
@@ -260,11 +255,13 @@ def test_names_are_drawn_with_their_controls_escaped_and_without_a_warning(tmp_p
     assert len(curves.legends[0].get_texts()) == len(HOSTILE) + 2
 
 
-def test_figures_are_not_known_to_pyplot():
+def test_figures_are_not_known_to_pyplot_and_change_no_style():
     import matplotlib.pyplot
 
+    before = dict(matplotlib.rcParams)
     draw_curves({"mlp": [history(3)]}, ACCURACY)
     assert matplotlib.pyplot.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
 
 
 def test_letters_come_from_any_installed_font_that_has_them(

@@ -84,14 +84,11 @@ def test_norms_have_several_ticks_however_near_or_far_they_are(norms):
     assert 3 <= sum(low <= tick <= high for tick in axes.get_yticks()) <= 12
 
 
-def test_of_one_epoch_each_panel_goes_from_layer_to_layer():
+def test_of_one_epoch_each_panel_has_a_point_for_each_layer():
     rows = [row | {"layers": layers_of(NAMES, row["epoch"])} for row in history(1)]
     figure = draw_curves({"mlp": [rows]}, ACCURACY)
     panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
-    assert lines_of(panels["gradient norm"])[0] == ([0, 2], [0.01, 0.03])
-    assert panels["gradient norm"].get_xlabel() == "layer, from first to last"
-    ticks = [text.get_text() for text in panels["gradient norm"].get_xticklabels()]
-    assert ticks == [name.partition(" ")[0] for name in NAMES]  # the numbers that the color bar has
+    assert lines_of(panels["gradient norm"]) == [([1], [0.01]), ([1], [0.03])]
     low, high = panels["dead units"].get_ylim()
     assert low < 0 < 1 < high  # markers at both ends are whole
 

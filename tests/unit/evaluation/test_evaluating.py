@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from lamina import metrics
 from lamina.data import Images
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.intervals import matched_interval, mean_interval, wilson_interval
+from lamina.metrics import METRICS
 from lamina.training.model import Model
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 from support.examples import count_examples
@@ -155,9 +155,10 @@ def test_the_labels_frequencies_are_the_baseline_of_labels():
 def test_influences_are_the_derivatives_of_average_precision_by_the_weight_of_an_image(case):
     scores, truth = case
     truth[0] = True
-    _, influences = metrics.average_precision(
-        torch.from_numpy(scores).double(), torch.from_numpy(truth)
-    )
+    columns = torch.from_numpy(scores).double()[:, None]
+    part = METRICS["average_precision"].measure(columns, torch.from_numpy(truth)[:, None])
+    assert part is not None
+    influences = part[1]
 
     def weighted(weights: np.ndarray) -> float:
         found = [

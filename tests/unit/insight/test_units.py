@@ -14,10 +14,8 @@ from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
-from lamina.drawing.unit_sheets import cut_patch
 from lamina.insight.inspected_layers import (
     choose_layers,
-    find_field,
     find_fields,
     name_stage,
     read_filters,
@@ -25,6 +23,7 @@ from lamina.insight.inspected_layers import (
 from lamina.insight.units import (
     Patch,
     Responses,
+    cut_patch,
     find_patches,
     inspect_units,
     measure_aucs,
@@ -150,15 +149,15 @@ def test_the_field_of_a_module_is_read_from_its_gradients():
     own = build_model(known.body, images, Recipe())
     for place in (0, 1, 3):
         assert (
-            find_field(own, f"body.{place}")
-            == find_field(known, f"body.{place}")
+            find_fields(own, [f"body.{place}"])[f"body.{place}"]
+            == find_fields(known, [f"body.{place}"])[f"body.{place}"]
             == known.net.fields((3, 32, 32))[place]
         )
-    assert find_field(own, "body.5") is None
+    assert find_fields(own, ["body.5"])["body.5"] is None
     attention = build_model(
         create_timm("vit_tiny_patch16_224", img_size=32, num_classes=10), images, Recipe()
     )
-    assert find_field(attention, "body.blocks.0") is None
+    assert find_fields(attention, ["body.blocks.0"])["body.blocks.0"] is None
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -352,7 +351,10 @@ def test_the_field_of_a_layer_that_sees_beyond_the_border_is_not_cut_off():
     known = build_model(net, images, Recipe())
     own = build_model(known.body, images, Recipe())
     for place in (3, 7, 9):
-        assert find_field(own, f"body.{place}") == known.net.fields((3, 32, 32))[place]
+        assert (
+            find_fields(own, [f"body.{place}"])[f"body.{place}"]
+            == known.net.fields((3, 32, 32))[place]
+        )
 
 
 def test_a_patch_at_the_border_is_cut_with_grey_beyond_it(red_squares):

@@ -27,6 +27,7 @@ from lamina import (
     Recipe,
     Step,
     Training,
+    compare,
     evaluate,
     load_run,
     start_run,
@@ -581,9 +582,12 @@ def test_a_metric_of_ones_own_is_the_score(metric: Any, lower: bool, tmp_path: P
     assert [row.get("val_own") for row in rows] == [score and score.value for score in scores]
     stored = load_run(run.path)
     assert stored.report == report
-    assert stored.record.parts == {"metrics.own": describe_part(metric)}
+    described = f"LowerIsBetter({describe_part(metric)})" if lower else describe_part(metric)
+    assert stored.record.parts == {"metrics.own": described}
     with pytest.raises(LaminaError, match="is own, your own metric, but models are compared by"):
         score_images(stored.record.task, run.outputs["test"])
+    with pytest.raises(LaminaError, match="is own, your own metric, but models are compared by"):
+        compare(run, NET, data, b_given={"metric": "own"}, seeds=2, progress=False)
     with pytest.warns(LaminaWarning, match="own metrics cannot be computed"):
         without = stored.evaluate(data=data)
     assert (without.score.name, without.undefined) == ("accuracy", "own")
@@ -612,6 +616,27 @@ def test_patience_follows_a_metric_of_ones_own(lower: bool, tmp_path: Path) -> N
     else:
         assert run.early_end is None
         assert len(run.folder.history.epochs()) == 8
+
+
+def test_a_run_resumes_only_with_its_score_of_ones_own(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, metric="doubt", epochs=3)
+    parts = Parts(metrics={"doubt": LowerIsBetter(measure_doubt), "top_2": find_top_2})
+    run = start_run(DATA, NET, recipe, runs_dir=tmp_path, parts=parts)
+    next(event for event in run.iter_train(data=DATA) if isinstance(event, Epoch))
+    with pytest.raises(RunError) as raised:
+        load_run(run.path).train(data=DATA, progress=False)
+    assert str(raised.value) == (
+        f"{run.path} was started with your own functions, which the run does not store. Pass them"
+        f" again in Python, as in load_run({str(run.path)!r}, parts=Parts(metrics="
+        '{"doubt": LowerIsBetter(measure_doubt), "top_2": find_top_2})).train().'
+    )
+    other = load_run(run.path, parts=Parts(metrics={"doubt": measure_doubt}))
+    with pytest.warns(LaminaWarning, match=r"^metrics.doubt was LowerIsBetter\(.*\) and is now"):
+        assert next(other.iter_train(data=DATA))
+    score_only = Parts(metrics={"doubt": LowerIsBetter(measure_doubt)})
+    with pytest.warns(LaminaWarning, match="own metrics cannot be computed .*: top_2"):
+        report = load_run(run.path, parts=score_only).train(data=DATA, progress=False)
+    assert (report.score.name, report.score.lower_is_better) == ("doubt", True)
 
 
 @pytest.mark.parametrize(

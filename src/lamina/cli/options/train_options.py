@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -24,7 +24,7 @@ from lamina.cli.options import (
 )
 from lamina.cli.options.data_options import PreparationFields
 from lamina.cli.parsing import Given, Group
-from lamina.errors import RecipeError
+from lamina.errors import RecipeError, suggest
 from lamina.metrics import METRICS
 from lamina.training.recipe import Recipe
 
@@ -82,6 +82,17 @@ class RecipeFields(Given):
             arg(metavar="FRACTION"),
         ),
     }
+
+    @classmethod
+    def check(cls, **values: Any) -> Given:
+        """Also refuse metrics of one's own, which are functions in Python."""
+        metric = values.get("metric")
+        if metric is not None and metric not in METRICS:
+            flag = cls(metric=metric).flags_of()
+            raise RecipeError(
+                f"{flag} is {metric!r}, which is not a metric of lamina. {suggest(metric, METRICS)}"
+            )
+        return super().check(**values)
 
 
 @dataclass(frozen=True)

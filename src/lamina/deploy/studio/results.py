@@ -29,7 +29,7 @@ from lamina.evaluation.predictor import Predictor, describe, make_prediction
 from lamina.evaluation.words import give_verdict, list_lines
 from lamina.insight.confusions import find_cells, measure_losses
 from lamina.insight.inspected_layers import choose_layers, name_stage
-from lamina.insight.units import inspect_units, measure_responses, rank_units
+from lamina.insight.units import cut_patch, inspect_units, measure_responses, rank_units
 from lamina.runs.differences import NONE, Difference, compare_records
 from lamina.runs.loading import load_run
 from lamina.runs.record import DataOrigin, resume_command
@@ -186,8 +186,6 @@ def describe_rows(
 
 def show_units(path: Path, layer: str) -> dict[str, Any]:
     """The units of a layer that separate a class best, with the patches that excite them most."""
-    from lamina.drawing.unit_sheets import cut_patch  # loads matplotlib
-
     opened = open_run(path)
     model, train = opened.predictor.model, opened.dataset.train
     if layer not in choose_layers(model):
