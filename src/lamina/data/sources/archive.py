@@ -68,19 +68,15 @@ def is_archive(path: Path) -> bool:
 
 
 def open_archive(
-    path: Path,
-    open_folder: Callable[[Path], Source],
-    options: Sequence[str],
-    check_options: Callable[[Sequence[str]], None],
+    path: Path, open_folder: Callable[[Path], Source], options: Sequence[str]
 ) -> Source:
-    """Open an archive; reading unpacks it, and then checks the options that its files use."""
+    """Open an archive; reading unpacks it, and opens its files with ``open_folder``."""
 
     def read(folder: Path, progress: Progress) -> Files | Arrays:
         unpacked = folder / UNPACKED
         left_out = unpack(path, unpacked, progress)
         with _named_as(path, unpacked):
             source = open_folder(unpacked)
-            check_options(source.options)
             listing = source.read(folder, progress)
         from lamina.data.sources.frames import leave_out  # which imports polars
 

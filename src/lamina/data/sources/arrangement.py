@@ -38,12 +38,18 @@ def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) 
     if not scan.names:
         raise DataError(f"No images in {source}. {LAYOUT}{hint}")
     label_from = preparation.label_from or "folder"
-    frame = _step_in(_list_images(scan))
+    frame = pl.DataFrame(
+        {
+            "name": [show_name(name) for name in scan.names],
+            "file": [os.fsencode(f"{scan.root}/{name}") for name in scan.names],
+            "size_bytes": scan.sizes_bytes,
+        }
+    )
+    frame = _step_in(frame)
     folders = _count_images(frame)
     layout = find_layout(folders, source, preparation.label_from, preparation.splits, hint)
     places = [(folder, *layout.place(folder, label_from)) for folder in folders]
-    columns = ("folder", "split", CLASS, "reason")
-    schema = dict.fromkeys(columns, pl.String)
+    schema = dict.fromkeys(("folder", "split", CLASS, "reason"), pl.String)
     by_folder = pl.DataFrame(places, schema=schema, orient="row")
     frame = frame.join(by_folder, on="folder", how="left", maintain_order="left")
     fault = "not in a class folder"
@@ -51,7 +57,11 @@ def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) 
         fault = "no class in its file name"
         frame = frame.with_columns(_read_class().alias(CLASS))
     without_class = pl.when(pl.col(CLASS).is_null()).then(pl.lit(fault))
-    frame = frame.with_columns(reason=pl.coalesce("reason", without_class))
+    frame = frame.with_columns(
+        reason=pl.coalesce("reason", without_class),
+        offset_bytes=pl.lit(None, pl.Int64),
+        group=pl.lit(None, pl.String),
+    )
     classes = frame.filter(pl.col("reason").is_null())[CLASS].unique()
     if classes.is_empty() and label_from == "filename":
         raise DataError(
@@ -69,17 +79,6 @@ def _suggest_table(others: Sequence[Problem], source: Path) -> str:
     """The table that may have the labels, if the folder contains one."""
     tables = sorted(other.path for other in others if other.path.lower().endswith(TABLES))
     return f" If {tables[0]} has the labels, use {source / tables[0]}." if tables else ""
-
-
-def _list_images(scan: Scan) -> pl.DataFrame:
-    columns = {
-        "name": [show_name(name) for name in scan.names],
-        "file": [os.fsencode(f"{scan.root}/{name}") for name in scan.names],
-        "size_bytes": scan.sizes_bytes,
-    }
-    frame = pl.DataFrame(columns)
-    empty = pl.lit(None, pl.String)
-    return frame.with_columns(offset_bytes=pl.lit(None, pl.Int64), group=empty)
 
 
 def _step_in(frame: pl.DataFrame) -> pl.DataFrame:
