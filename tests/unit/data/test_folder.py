@@ -17,7 +17,8 @@ from lamina.data.inspection import inspect
 from lamina.data.load import check_learnable
 from lamina.data.preparation import LabelFrom
 from lamina.data.sources.arrangement import arrange
-from lamina.data.sources.class_folders import Scan, scan_folder
+from lamina.data.sources.class_folders import scan_folder
+from lamina.data.sources.listing import Scan
 from lamina.errors import DataError, LaminaWarning
 from support.listed import Listed
 

@@ -10,10 +10,9 @@ import polars as pl
 
 from lamina.data.images import Problem
 from lamina.data.preparation import LabelFrom, Preparation
-from lamina.data.sources.class_folders import Scan
 from lamina.data.sources.frames import COLUMNS, add_problems
 from lamina.data.sources.layouts import LAYOUT, find_layout
-from lamina.data.sources.listing import LABEL, Files, show_name
+from lamina.data.sources.listing import LABEL, Files, Scan, show_name
 from lamina.data.splits import SPLIT_WORDS
 from lamina.errors import DataError
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from lamina.data.decoding import BadImageError
 from lamina.data.formats import HEAD_BYTES, SUFFIXES, SURE_SUFFIXES, explain_unread, find_format
 from lamina.data.images import EMPTY_FOLDER, OTHER_FILE, Problem
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Files, Source, mark_state
+from lamina.data.sources.listing import Files, Scan, Source, mark_state
 from lamina.errors import DataError
 
 RESULTS = (
@@ -26,17 +25,6 @@ RESULTS = (
 """Files by which the folders of runs and studies are recognized, also if they were copied without
 hidden files."""
 SYSTEM_FILES = ("__macosx", "thumbs.db", "desktop.ini")
-
-
-class Scan(NamedTuple):
-    """The images of a folder, sorted by name (path in the folder), and what else it contains."""
-
-    root: Path
-    names: list[str]
-    sizes_bytes: list[int]
-    problems: Sequence[Problem] = ()  # images that lamina cannot read
-    unused: Sequence[Problem] = ()  # other files, and folders without files
-    digest: str = ""  # of paths, sizes and times, without what is unused
 
 
 def open_folder(path: Path, preparation: Preparation) -> Source | None:

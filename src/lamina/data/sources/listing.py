@@ -90,6 +90,17 @@ class Arrays:
     problems: Sequence[Problem] = ()
 
 
+class Scan(NamedTuple):
+    """The images of a folder, sorted by name (path in the folder), and what else it contains."""
+
+    root: Path
+    names: list[str]
+    sizes_bytes: list[int]
+    problems: Sequence[Problem] = ()  # images that lamina cannot read
+    unused: Sequence[Problem] = ()  # other files, and folders without files
+    digest: str = ""  # of paths, sizes and times, without what is unused
+
+
 class TablePart(NamedTuple):
     """One file of a table, its split by name or folder, and the prefix of its image names."""
 
