@@ -69,33 +69,32 @@ def correct(
     flat = corrected.reshape(len(names), -1)  # a view
     unchanged = 0
     not_found: list[str] = []
-    for file, rows in tables:
-        wanted = _find_wanted(file, rows, labels)
-        missing = describe_unknown([image for image in wanted if image not in rows_of], rows_of)
-        if len(missing) == len(wanted):
+    for file, entries in tables:
+        places_of = _find_places(file, entries, labels)
+        absent = [image for image in places_of if image not in rows_of]
+        missing = describe_unknown(absent, rows_of)
+        if len(missing) == len(places_of):
             raise DataError(
                 f"{file} names no image of the data set; the first of {len(missing):,} is"
                 f" {missing[0]}. Use names as lamina data prints them, such as {names[0]}."
             )
         not_found += missing
-        for image in wanted.keys() & rows_of.keys():
-            same = rows_of[image]
-            places = wanted[image].values()
-            if None in places:
-                are_kept[same] = False
-            for column, value in filter(None, places):
-                unchanged += bool((flat[same, column] == value).all())
-                flat[same, column] = value
-    if not are_kept.any():
+        for image in places_of.keys() & rows_of.keys():
+            rows = rows_of[image]
+            for place in places_of[image].values():
+                if place is None:
+                    are_kept[rows] = False
+                    continue
+                column, value = place
+                unchanged += bool((flat[rows, column] == value).all())
+                flat[rows, column] = value
+    excluded = int((~are_kept).sum())
+    if excluded == len(names):
         raise DataError(
             f"All {len(names):,} images are excluded. Remove {EXCLUDE} from some rows of the table."
         )
     changed = (corrected != targets).reshape(len(names), -1)[are_kept]
-    return (
-        corrected,
-        are_kept,
-        Effect(int(changed.sum()), int((~are_kept).sum()), unchanged, not_found),
-    )
+    return corrected, are_kept, Effect(int(changed.sum()), excluded, unchanged, not_found)
 
 
 def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
@@ -105,15 +104,11 @@ def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
     data set.
     """
     tables = read_corrections(preparation)
+    contents = [format_rows([("image", "correct"), *entries]) for _, entries in tables]
     rule = preparation.group_from
-    contained = replace(
-        preparation,
-        labels_from=tuple(format_rows([("image", "correct"), *rows]) for _, rows in tables),
-        group_from=(
-            read_text(rule, "group_from") if rule and rule.lower().endswith(".csv") else rule
-        ),
-    )
-    return tables, contained
+    if rule and rule.lower().endswith(".csv"):
+        rule = read_text(rule, "group_from")
+    return tables, replace(preparation, labels_from=tuple(contents), group_from=rule)
 
 
 def format_rows(rows: Sequence[Sequence[str | None]]) -> str:
@@ -132,50 +127,46 @@ def read_corrections(preparation: Preparation) -> list[Table]:
 
 def _read_table(path: str) -> Table:
     file = name_file(path, "labels_from")
-    rows = [
-        (image, label)
-        for image, label in read_pairs(path, "labels_from", "correct", ADVICE)
-        if label
-    ]
-    if not rows:
+    pairs = read_pairs(path, "labels_from", "correct", ADVICE)
+    entries = [(image, label) for image, label in pairs if label]
+    if not entries:
         raise DataError(
             f"{file} has no entry in the column correct, so it changes nothing. {ADVICE}"
         )
-    return file, rows
+    return file, entries
 
 
-def _find_wanted(
-    file: str, rows: Sequence[tuple[str, str]], labels: Mapping[str, Place]
+def _find_places(
+    file: str, entries: Sequence[tuple[str, str]], labels: Mapping[str, Place]
 ) -> dict[str, dict[str, Place | None]]:
     """The labels that a table gives each image, with their places; ``None`` excludes the image."""
-    found: defaultdict[str, dict[str, Place | None]] = defaultdict(dict)
-    for image, label in rows:
-        if label.lower() == EXCLUDE and label in labels:
-            raise DataError(
-                f"{file} has {label} for {image}, which is a class and the word to leave out an"
-                " image. Rename the class."
-            )
+    places_of: defaultdict[str, dict[str, Place | None]] = defaultdict(dict)
+    for image, label in entries:
+        is_known = label in labels
         if label.lower() == EXCLUDE:
-            found[image][EXCLUDE] = None
-        elif label in labels:
-            found[image][label] = labels[label]
+            if is_known:
+                raise DataError(
+                    f"{file} has {label} for {image}, which is a class and the word to leave out an"
+                    " image. Rename the class."
+                )
+            places_of[image][EXCLUDE] = None
+        elif is_known:
+            places_of[image][label] = labels[label]
         else:
-            known = (
-                suggest(label, labels)
-                if labels
-                else "The targets are numbers, which lamina cannot correct."
-            )
+            remedy = "The targets are numbers, which lamina cannot correct."
+            if labels:
+                remedy = suggest(label, labels)
             raise DataError(
-                f"{file} has the label {label!r} for {image}, which is not in the data set. {known}"
-                f" To leave out an image, write {EXCLUDE}."
+                f"{file} has the label {label!r} for {image}, which is not in the data set."
+                f" {remedy} To leave out an image, write {EXCLUDE}."
             )
-    for image, places in found.items():
+    for image, places in places_of.items():
         columns = {place[0] for place in places.values() if place is not None}
         if 1 < len(places) > len(columns):
             raise DataError(
                 f"{file} has {' and '.join(places)} for {image}. Keep one of these rows."
             )
-    return found
+    return places_of
 
 
 def _list_labels(targets: Targets, target_names: Sequence[str]) -> dict[str, Place]:

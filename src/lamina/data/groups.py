@@ -16,38 +16,39 @@ def find_groups(names: Sequence[str], rule: str) -> list[str]:
     if "\n" in rule or rule.lower().endswith(".csv"):
         return _read_groups(names, rule)
     kind, _, detail = rule.partition(":")
-    found: list[str | None] = []
-    for name in names:
-        folder, _, file = name.rpartition("/")
-        if kind == "parent":
-            found.append(folder.rpartition("/")[2] or None)
-        elif kind == "stem":
-            stem = file.rpartition(".")[0] or file
-            found.append(stem.rpartition(detail)[0] or stem)
-        else:
-            match = re.search(detail, name)
-            found.append(match[1] if match else None)
-    if missing := [name for name, group in zip(names, found, strict=True) if not group]:
+    groups = [_find_group(name, kind, detail) for name in names]
+    missing = [name for name, group in zip(names, groups, strict=True) if not group]
+    if missing:
         what = "is in no folder" if kind == "parent" else "does not match"
         others = f", and {len(missing) - 1:,} others" if len(missing) > 1 else ""
         raise DataError(
             f"--group-from {rule} (in Python, group_from): {missing[0]} {what}{others}. Change the"
             " rule."
         )
-    return [group for group in found if group]
+    return groups
+
+
+def _find_group(name: str, kind: str, detail: str) -> str:
+    """The group of an image by its path; empty if it has none."""
+    folder, _, file = name.rpartition("/")
+    if kind == "parent":
+        return folder.rpartition("/")[2]
+    if kind == "stem":
+        stem = file.rpartition(".")[0] or file
+        return stem.rpartition(detail)[0] or stem
+    match = re.search(detail, name)
+    return (match and match[1]) or ""
 
 
 def _read_groups(names: Sequence[str], file: str) -> list[str]:
     """The groups in a CSV file; an image that it does not name is a group of its own."""
-    name, rows = (
-        name_file(file, "group_from"),
-        read_pairs(file, "group_from", "group", "Correct the first line."),
-    )
-    if not (rows and all(map(all, rows))):
+    name = name_file(file, "group_from")
+    rows = read_pairs(file, "group_from", "group", "Correct the first line.")
+    groups = dict(rows)
+    if not groups or "" in (*groups, *groups.values()):
         raise DataError(
             f"{name} must have an image and a group in each row, and at least one row. Complete it."
         )
-    groups = dict(rows)
     if unknown := describe_unknown(sorted(groups.keys() - {*names}), names):
         count = plural(len(unknown), "image that is", "images that are")
         raise DataError(
@@ -69,12 +70,10 @@ def check_divisible(targets: Targets, target_names: Sequence[str], groups: Seque
     kind = kind_of(targets)
     if kind not in (SINGLE_LABEL, BINARY):
         return
-    names, of_class = (
-        kind.class_names(target_names),
-        {*zip(kind.strata(targets), groups, strict=True)},
-    )
-    counts = Counter(stratum for stratum, _ in of_class)
-    for stratum, group in sorted(of_class, key=str):
+    pairs = {*zip(kind.strata(targets), groups, strict=True)}
+    counts = Counter(stratum for stratum, _ in pairs)
+    names = kind.class_names(target_names)
+    for stratum, group in sorted(pairs, key=str):
         if counts[stratum] == 1:
             name = names[int(stratum)]  # type: ignore[call-overload]
             if are_single:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -11,11 +12,15 @@ import polars as pl
 from jaxtyping import Bool, Float32
 
 from lamina.data.preparation import Preparation
+from lamina.data.sources.frames import leave_out_gaps
 from lamina.data.sources.listing import LABEL, Files, Labels
 from lamina.errors import DataError, plural
 from lamina.targets import KindName, Targets, find_kind, most_classes
 
-YES, NO = frozenset({"yes", "true", "y"}), frozenset({"no", "false", "n"})
+YES = frozenset({"yes", "true", "y"})
+NO = frozenset({"no", "false", "n"})
+DECIMAL_COMMA = r"\s*[+-]?[0-9]*,[0-9]+\s*"
+CHOOSE_COLUMN = "Choose the column to learn with --label-column (in Python, label_columns)."
 
 # targets, and the names of classes, labels or numbers
 _Read: TypeAlias = tuple[Targets, tuple[str, ...]]
@@ -43,62 +48,66 @@ def read_targets(labels: Labels, preparation: Preparation) -> tuple[Targets, tup
 
 def leave_out_unlabeled(files: Files, preparation: Preparation) -> Files:
     """Leave out images with an empty cell, unless it means "no label" (lists and joined labels)."""
-    is_joined = preparation.label_separator is not None or preparation.task == "multi-label"
     columns = [name for name in files.frame.columns if name.startswith(LABEL)]
     is_alone = len(columns) == 1
     frame = files.frame
-    is_used = pl.col("reason").is_null()
     for name in columns:
-        column = name.removeprefix(LABEL)
         values = frame[name]
-        gaps = frame.filter(is_used, pl.col(name).is_null())["name"]
-        if gaps.is_empty() or (is_joined and is_alone) or isinstance(values.dtype, pl.List):
+        if isinstance(values.dtype, pl.List) or (is_alone and joins_labels(preparation)):
+            continue
+        column = name.removeprefix(LABEL)
+        gaps = frame.filter(pl.col("reason").is_null(), pl.col(name).is_null())
+        if gaps.is_empty():
             continue
         if is_alone and values.dtype == pl.String and find_separator(values):
             raise DataError(
-                f"{plural(len(gaps), 'image has', 'images have')} no value in column {column!r};"
-                f" the first is {gaps[0]}. If an empty cell means no label,"
+                f"{plural(gaps.height, 'image has', 'images have')} no value in column {column!r};"
+                f" the first is {gaps['name'][0]}. If an empty cell means no label,"
                 " add --task multi-label (in Python, Preparation(task='multi-label')). Otherwise,"
                 " complete or remove those rows."
             )
-        is_gap = is_used & pl.col(name).is_null()
-        reason = pl.when(is_gap).then(pl.lit(f"no value in column {column!r}"))
-        frame = frame.with_columns(reason=pl.coalesce("reason", reason))
+        frame = leave_out_gaps(frame, name, column)
     if frame["reason"].null_count() == 0:
         reasons = frame["reason"].filter(frame["reason"].str.starts_with("no value in column"))
-        raise DataError(
-            f"All {len(reasons):,} images have {reasons[0]}. Choose another column with"
-            " --label-column (in Python, label_columns)."
-        )
+        raise DataError(f"All {len(reasons):,} images have {reasons[0]}. {CHOOSE_COLUMN}")
     return replace(files, frame=frame)
+
+
+def joins_labels(preparation: Preparation) -> bool:
+    """Whether a cell may have several labels, and an image several rows."""
+    return preparation.label_separator is not None or preparation.task == "multi-label"
 
 
 def _find_task(columns: Mapping[str, pl.Series], preparation: Preparation) -> KindName:
     kinds = {column: _kind_of(values) for column, values in columns.items()}
     if len(columns) > 1:
-        if set(kinds.values()) <= {"truth", "zero or one"}:
-            return "multi-label"
-        if set(kinds.values()) <= {"zero or one", "whole", "number"}:
-            return "regression"
-        others = ", ".join(
-            repr(column) for column, kind in kinds.items() if kind in ("text", "list", "truth")
-        )
-        raise DataError(
-            "Several label columns must all hold 0 and 1, or numbers; of"
-            f" {', '.join(map(repr, columns))}, {others} hold something else. Choose the column to"
-            " learn with --label-column (in Python, label_columns)."
-        )
+        return _find_joint_task(kinds)
     ((column, values),) = columns.items()
-    if preparation.label_separator or kinds[column] == "list":
+    kind = kinds[column]
+    if preparation.label_separator or kind == "list":
         return "multi-label"
-    if kinds[column] in ("truth", "number"):
-        return "binary" if kinds[column] == "truth" else "regression"
-    if kinds[column] != "text":
+    if kind == "truth":
+        return "binary"
+    if kind == "number":
+        return "regression"
+    if kind != "text":
         return "single-label" if values.n_unique() <= most_classes(len(values)) else "regression"
-    lowered = set(_clean(values).unique())
-    if lowered <= YES | NO and lowered & YES and lowered & NO:
+    words = set(_clean(values).unique())
+    if words <= YES | NO and words & YES and words & NO:
         return "binary"
     return "multi-label" if find_separator(values) else "single-label"
+
+
+def _find_joint_task(kinds: Mapping[str, str]) -> KindName:
+    if set(kinds.values()) <= {"truth", "zero or one"}:
+        return "multi-label"
+    if set(kinds.values()) <= {"zero or one", "whole", "number"}:
+        return "regression"
+    others = [column for column, kind in kinds.items() if kind in ("text", "list", "truth")]
+    raise DataError(
+        f"Several label columns must all hold 0 and 1, or numbers; of {_quote(kinds)},"
+        f" {_quote(others)} hold something else. {CHOOSE_COLUMN}"
+    )
 
 
 def _kind_of(values: pl.Series) -> str:
@@ -124,26 +133,21 @@ def find_separator(values: pl.Series) -> str | None:
     return ";" if pieces <= len(texts) else None
 
 
-def choose_separator(values: pl.Series) -> str | None:
-    """The separator of cells that have several labels: also a comma, if there is no other."""
-    texts = values.cast(pl.String)
-    marks = [mark for mark in "|;," if texts.str.contains(mark, literal=True).any()]
-    return find_separator(values) or next(iter(marks), None)
-
-
-def split_column(values: pl.Series, preparation: Preparation) -> pl.Series:
-    """A column of lists of labels, made from one of joined labels."""
+def split_labels(values: pl.Series, separator: str | None) -> pl.Series:
+    """The list of labels in each cell, which ``separator`` divides, or the most likely mark."""
     if isinstance(values.dtype, pl.List):
         return values
-    return split_labels(values, preparation.label_separator or choose_separator(values))
-
-
-def split_labels(values: pl.Series, separator: str | None) -> pl.Series:
-    """The list of labels in each cell."""
     texts = values.cast(pl.String)
-    pieces = texts.str.split(separator) if separator else texts.reshape((-1, 1)).arr.to_list()
-    stripped = pieces.list.eval(pl.element().str.strip_chars())
-    return stripped.list.eval(pl.element().filter(pl.element() != ""))
+    marks = [mark for mark in "|;," if texts.str.contains(mark, literal=True).any()]
+    separator = separator or find_separator(values) or next(iter(marks), None)
+    pieces = texts.str.split(separator) if separator else _wrap(texts)
+    label = pl.element().str.strip_chars()
+    return pieces.list.eval(label.filter(label != ""))
+
+
+def _wrap(values: pl.Series) -> pl.Series:
+    """A list of one item for each value."""
+    return values.reshape((-1, 1)).arr.to_list()
 
 
 def _read_classes(labels: Labels) -> _Read:
@@ -169,18 +173,13 @@ def _name_class(value: object) -> str:
 
 def _read_labels(labels: Labels, separator: str | None) -> _Read:
     (values,) = labels.columns.values()
-    if not isinstance(values.dtype, pl.List):
-        # a folder name is one label, whatever characters it contains
-        if separator is None and labels.kind is None:
-            separator = choose_separator(values)
-        values = split_labels(values, separator)
+    # a folder name is one label, whatever characters it contains
+    is_whole = separator is None and labels.kind is not None
+    values = _wrap(values) if is_whole else split_labels(values, separator)
     rows = pl.DataFrame({"row": range(len(values)), "label": values}).explode("label").drop_nulls()
     names = _order_names(rows["label"].unique().to_list(), labels.target_names)
     if not names:
-        raise DataError(
-            "No image has a label. Choose a column with labels with --label-column (in Python,"
-            " label_columns)."
-        )
+        raise DataError(f"No image has a label. {CHOOSE_COLUMN}")
     places = {name: place for place, name in enumerate(names)}
     columns = rows["label"].replace_strict(places, return_dtype=pl.Int64)
     targets = np.zeros((len(values), len(names)), np.bool_)
@@ -193,8 +192,7 @@ def _find_only(labels: Labels, what: str) -> pl.Series:
     if len(columns) > 1:
         raise DataError(
             f"{what} of an image must be in one column, but there are {len(columns)}:"
-            f" {', '.join(map(repr, columns))}. Choose one with --label-column (in Python,"
-            " label_columns)."
+            f" {_quote(columns)}. {CHOOSE_COLUMN}"
         )
     (values,) = columns.values()
     return values
@@ -216,8 +214,7 @@ def _order_names(
 
 
 def _read_truths(column: str, labels: Labels) -> Bool[np.ndarray, " n"]:
-    values = labels.columns[column]
-    texts = _clean(values)
+    texts = _clean(labels.columns[column])
     is_yes = texts.is_in([*YES, "1", "1.0"])
     is_no = texts.is_in([*NO, "0", "0.0"])
     _check_fit(is_yes | is_no, "yes, no, true, false, 1 or 0", column, labels)
@@ -243,17 +240,28 @@ def _clean(values: pl.Series) -> pl.Series:
 
 
 def _check_fit(is_fit: pl.Series, expected: str, column: str, labels: Labels) -> None:
-    """Raise ``DataError`` for the first value that does not fit the task."""
-    misfits = labels.columns[column].filter(~is_fit.fill_null(False))
-    if misfits.is_empty():
+    """Raise ``DataError`` if values do not fit the task."""
+    values = labels.columns[column]
+    misfits = values.filter(~is_fit.fill_null(False)).to_list()
+    if not misfits:
         return
-    value = misfits.to_list()[0]
-    if labels.kind is None:
+    if labels.kind is not None:  # --task overrides the kind that the source determines
         raise DataError(
-            f"Expected {expected} in column {column!r}, got {value!r}. Correct or remove that row."
+            f"The task needs {expected}, but the targets come from {labels.reason}, such as"
+            f" {misfits[0]!r}. Leave out --task (in Python, task)."
         )
-    # The source determines the kind unless --task overrides it.
+    count = plural(len(misfits), "value is", "values are")
+    remedy = "Correct or remove those rows."
+    if len(misfits) == len(values):
+        count = f"all {count}"
+        remedy = f"Leave out --task (in Python, task). {CHOOSE_COLUMN}"
+    if expected == "numbers" and re.fullmatch(DECIMAL_COMMA, str(misfits[0])):
+        remedy = "Write numbers with a decimal point, as in 0.5."
     raise DataError(
-        f"The task needs {expected}, but the targets come from {labels.reason}, such as"
-        f" {value!r}. Leave out --task (in Python, task)."
+        f"Expected {expected} in column {column!r}, but {count} different, such as"
+        f" {misfits[0]!r}. {remedy}"
     )
+
+
+def _quote(columns: Iterable[str]) -> str:
+    return ", ".join(map(repr, columns))

@@ -57,6 +57,14 @@ def test_names_that_recur_in_each_split_get_its_name(tmp_path: Path) -> None:
     assert [image.name for image in listing.images] == ["test/1.png", "train/1.png"]
 
 
+def test_a_file_of_no_split_beside_tables_of_images_is_left_out(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00001", "other"):
+        write_images(tmp_path / f"{name}.parquet", [{"bytes": b"x", "path": "1.png"}])
+    listing = spool(scan_table(tmp_path, DEFAULTS), tmp_path)
+    assert [image.name for image in listing.images] == ["1.png"]
+    assert listing.problems == [Problem("other.parquet", "not named after a split")]
+
+
 def test_the_names_of_two_shards_differ(image_set, tmp_path: Path) -> None:
     listing = scan_table(write_shards(image_set, tmp_path), DEFAULTS)
     assert len({image.name for image in listing.images}) == 21

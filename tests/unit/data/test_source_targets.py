@@ -135,26 +135,41 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
             {"kind": [None, ""]},
             {},
             (
-                "All 2 images have no value in column 'kind'. Choose another column with"
-                " --label-column (in Python, label_columns)."
+                "All 2 images have no value in column 'kind'. Choose the column to learn"
+                " with --label-column (in Python, label_columns)."
             ),
         ),
         (
             {"age": ["old", "young"]},
             {"task": "regression"},
-            "Expected numbers in column 'age', got 'old'. Correct or remove that row.",
+            (
+                "Expected numbers in column 'age', but all 2 values are different, such as 'old'."
+                " Leave out --task (in Python, task). Choose the column to learn with"
+                " --label-column (in Python, label_columns)."
+            ),
+        ),
+        (
+            {"age": ["0,5", "1,5"]},
+            {"task": "regression"},
+            (
+                "Expected numbers in column 'age', but all 2 values are different, such as '0,5'."
+                " Write numbers with a decimal point, as in 0.5."
+            ),
         ),
         (
             {"age": [1.0, float("inf")]},
             {"task": "regression"},
-            "Expected numbers in column 'age', got inf. Correct or remove that row.",
+            (
+                "Expected numbers in column 'age', but 1 value is different, such as inf. Correct"
+                " or remove those rows."
+            ),
         ),
         (
             {"ill": ["yes", "maybe"]},
             {"task": "binary"},
             (
-                "Expected yes, no, true, false, 1 or 0 in column 'ill', got 'maybe'. Correct or"
-                " remove that row."
+                "Expected yes, no, true, false, 1 or 0 in column 'ill', but 1 value is different,"
+                " such as 'maybe'. Correct or remove those rows."
             ),
         ),
         (
@@ -171,7 +186,7 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
             {"task": "single-label"},
             (
                 "The class of an image must be in one column, but there are 2: 'kind', 'age'."
-                " Choose one with --label-column (in Python, label_columns)."
+                " Choose the column to learn with --label-column (in Python, label_columns)."
             ),
         ),
         (
@@ -195,7 +210,7 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
             {"tags": [[], []]},
             {},
             (
-                "No image has a label. Choose a column with labels with --label-column (in Python,"
+                "No image has a label. Choose the column to learn with --label-column (in Python,"
                 " label_columns)."
             ),
         ),

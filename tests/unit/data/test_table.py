@@ -557,6 +557,18 @@ def test_values_that_cannot_be_learned_are_rejected(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("pets.csv", "image,label\n1.png,\n"), ("pets.jsonl", '{"image":"1.png","label":""}\n')],
+)
+def test_an_empty_column_is_called_empty(name: str, text: str, tmp_path: Path) -> None:
+    assert (
+        rejection(tmp_path, text, name)
+        == f"Column 'label' of DIR/{name} is empty; --label-column needs text, numbers, booleans or"
+        " lists of text. Its columns are image (text), label (empty)."
+    )
+
+
 @pytest.mark.parametrize("form", ["csv", "metadata.jsonl by split", "hugging face shards"])
 def test_the_digest_changes_with_the_table_and_its_images(
     form: str, image_set, tmp_path: Path

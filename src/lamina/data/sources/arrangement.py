@@ -10,7 +10,7 @@ import polars as pl
 
 from lamina.data.images import Problem
 from lamina.data.preparation import LabelFrom, Preparation
-from lamina.data.sources.frames import COLUMNS, add_problems
+from lamina.data.sources.frames import add_problems
 from lamina.data.sources.layouts import LAYOUT, find_layout
 from lamina.data.sources.listing import LABEL, Files, Scan, show_name
 from lamina.data.splits import SPLIT_WORDS
@@ -56,11 +56,7 @@ def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) 
         fault = "no class in its file name"
         frame = frame.with_columns(_read_class().alias(CLASS))
     without_class = pl.when(pl.col(CLASS).is_null()).then(pl.lit(fault))
-    frame = frame.with_columns(
-        reason=pl.coalesce("reason", without_class),
-        offset_bytes=pl.lit(None, pl.Int64),
-        group=pl.lit(None, pl.String),
-    )
+    frame = frame.with_columns(reason=pl.coalesce("reason", without_class)).drop("folder")
     classes = frame.filter(pl.col("reason").is_null())[CLASS].unique()
     if classes.is_empty() and label_from == "filename":
         raise DataError(
@@ -70,7 +66,7 @@ def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) 
     are_plain = label_from == "folder" and set(classes.str.to_lowercase()) <= IMAGE_FOLDERS
     if classes.is_empty() or are_plain:
         raise DataError(f"The images in {source} are not in class folders. {LAYOUT}{hint}")
-    frame = add_problems(frame.select(*COLUMNS, CLASS), scan.problems)
+    frame = add_problems(frame, scan.problems)
     return Files(frame, LABEL_REASONS[label_from], kind="single-label")
 
 

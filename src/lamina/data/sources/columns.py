@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,39 +15,42 @@ from lamina.data.sources.class_folders import is_image_path
 from lamina.data.splits import find_splits
 from lamina.errors import DataError, name_some, suggest
 
-ColumnKind = Literal["text", "number", "truth", "list", "bytes", "other"]
+ColumnKind = Literal["text", "number", "truth", "list", "bytes", "empty", "other"]
 IMAGE_KINDS: tuple[ColumnKind, ...] = ("text", "bytes")
 LABEL_KINDS: tuple[ColumnKind, ...] = ("text", "number", "truth", "list")
 # In order of preference, and normalized as by _simple.
 IMAGE_NAMES = (
-    *(
-        "file_name",
-        "image",
-        "img",
-        "picture",
-        "photo",
-        "filename",
-        "file",
-        "path",
-        "image_path",
-        "img_path",
-    ),
-    *("file_path", "filepath", "image_file", "image_name", "img_name", "images"),
+    "file_name",
+    "image",
+    "img",
+    "picture",
+    "photo",
+    "filename",
+    "file",
+    "path",
+    "image_path",
+    "img_path",
+    "file_path",
+    "filepath",
+    "image_file",
+    "image_name",
+    "img_name",
+    "images",
 )
 LABEL_NAMES = (
-    *(
-        "label",
-        "labels",
-        "class",
-        "classes",
-        "category",
-        "categories",
-        "target",
-        "targets",
-        "tag",
-        "tags",
-    ),
-    *("fine_label", "class_name", "label_name"),
+    "label",
+    "labels",
+    "class",
+    "classes",
+    "category",
+    "categories",
+    "target",
+    "targets",
+    "tag",
+    "tags",
+    "fine_label",
+    "class_name",
+    "label_name",
 )
 SPLIT_NAMES = ("split", "subset", "partition")
 ROW_NAMES = (
@@ -80,10 +83,8 @@ class Table:
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def describe(self) -> str:
-        return (
-            "Its columns are"
-            f" {', '.join(f'{column} ({kind})' for column, kind in self.kinds.items())}."
-        )
+        columns = [f"{column} ({kind})" for column, kind in self.kinds.items()]
+        return f"Its columns are {', '.join(columns)}."
 
 
 class Columns(NamedTuple):
@@ -109,10 +110,11 @@ def choose_columns(table: Table, preparation: Preparation) -> Columns:
         _check_kind(
             table, column, "--label-column", LABEL_KINDS, "text, numbers, booleans or lists of text"
         )
-        if column in (image, split):
+        content = {image: "images", split: "splits"}.get(column)
+        if content is not None:
             raise DataError(
-                f"Column {column!r} of {table.path} holds the"
-                f" {'images' if column == image else 'splits'}, so it cannot be a label column."
+                f"Column {column!r} of {table.path} holds the {content}, so it cannot be a label"
+                " column."
                 " Choose another with --label-column (in Python, label_columns)."
             )
     return Columns(image, labels, split, group)
@@ -125,9 +127,11 @@ def _check_kind(
         raise DataError(
             f"{table.path} has no column {column!r} for {flag}. {suggest(column, table.kinds)}"
         )
-    if (kind := table.kinds[column]) not in kinds:
+    kind = table.kinds[column]
+    if kind not in kinds:
+        content = "empty" if kind == "empty" else f"of type {kind}"
         raise DataError(
-            f"Column {column!r} of {table.path} is of type {kind}; {flag} needs {expected}."
+            f"Column {column!r} of {table.path} is {content}; {flag} needs {expected}."
             f" {table.describe()}"
         )
 
@@ -136,28 +140,27 @@ def read_splits(table: Table, column: str) -> pl.Series:
     """Read the split of each row; ``DataError`` if a value is not the name of a split."""
     values = table.read(column)
     distinct = values.drop_nulls().unique().to_list()
-    if unknown := _unknown_splits(distinct):
+    splits = find_splits(distinct)
+    unknown = [repr(value) for value in sorted(distinct) if not splits.get(value)]
+    if unknown:
         raise DataError(
-            f"Column {column!r} of {table.path} contains {name_some(list(map(repr, unknown)))};"
+            f"Column {column!r} of {table.path} contains {name_some(unknown)};"
             " expected train, val or test. Rename them, or remove those rows."
         )
-    return values.replace_strict(find_splits(distinct), return_dtype=pl.String)
+    return values.replace_strict(splits, return_dtype=pl.String)
 
 
 def find_image_column(table: Table) -> str:
     usable = [column for column, kind in table.kinds.items() if kind in IMAGE_KINDS]
-    found = _well_known(usable, IMAGE_NAMES) or [
-        column for column in usable if _holds_images(table, column)
-    ]
-    if len(found) == 1:
-        return found[0]
-    which = (
-        f"several columns that may hold the images: {', '.join(found)}"
-        if found
-        else "no column of images"
-    )
+    candidates = _well_known(usable, IMAGE_NAMES)
+    candidates = candidates or [column for column in usable if _holds_images(table, column)]
+    if len(candidates) == 1:
+        return candidates[0]
+    problem = "no column of images"
+    if candidates:
+        problem = f"several columns that may hold the images: {', '.join(candidates)}"
     raise DataError(
-        f"{table.path} has {which}. Choose the column of image paths or bytes with --image-column"
+        f"{table.path} has {problem}. Choose the column of image paths or bytes with --image-column"
         f" (in Python, image_column). {table.describe()}"
     )
 
@@ -173,15 +176,10 @@ def _holds_images(table: Table, column: str) -> bool:
 def _find_split(table: Table, image: str) -> str | None:
     texts = [column for column, kind in table.kinds.items() if kind == "text" and column != image]
     for column in _well_known(texts, SPLIT_NAMES):
-        values = table.read(column).drop_nulls().unique().to_list()
         # A column with train and an unknown value is a split column, which read_splits rejects.
-        if len(_unknown_splits(values)) < len(values):
+        if any(find_splits(table.read(column).drop_nulls().unique()).values()):
             return column
     return None
-
-
-def _unknown_splits(values: Sequence[str]) -> list[str]:
-    return sorted({*values} - {value for value, split in find_splits(values).items() if split})
 
 
 def _find_labels(table: Table, others: set[str | None]) -> tuple[str, ...]:
@@ -190,20 +188,20 @@ def _find_labels(table: Table, others: set[str | None]) -> tuple[str, ...]:
         for column in table.kinds
         if column not in others and _simple(column) not in ROW_NAMES
     ]
-    found = _well_known(rest, LABEL_NAMES)
-    if not found and all(table.kinds[column] in ("number", "truth") for column in rest):
-        found = rest
-    if not found:
+    labels = _well_known(rest, LABEL_NAMES)
+    if not labels and all(table.kinds[column] in ("number", "truth") for column in rest):
+        labels = rest
+    if not labels:
         raise DataError(
             f"{table.path} has no column named like label or class. Choose the column of targets"
             f" with --label-column (in Python, label_columns). {table.describe()}"
         )
-    return tuple(found)
+    return tuple(labels)
 
 
-def _well_known(columns: Iterable[str], names: tuple[str, ...]) -> list[str]:
+def _well_known(columns: Sequence[str], names: tuple[str, ...]) -> list[str]:
     """A list with the column of the first of these names, ignoring case; empty if there is none."""
-    places = {_simple(column): column for column in reversed(list(columns))}
+    places = {_simple(column): column for column in reversed(columns)}
     return [places[name] for name in names if name in places][:1]
 
 

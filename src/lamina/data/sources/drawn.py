@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
@@ -22,6 +22,7 @@ from lamina.data.sources.listing import Arrays, Source
 from lamina.data.sources.parts import Part, hold_pixels, join_parts
 from lamina.data.splits import Split
 
+Floats: TypeAlias = np.float32 | Float32[np.ndarray, "..."]
 ShapesTarget = Literal["shapes", "shapes-attributes", "shapes-pose"]
 
 SHAPES: tuple[ShapesTarget, ...] = ("shapes", "shapes-attributes", "shapes-pose")
@@ -242,20 +243,14 @@ def place_figures(
     """Each pixel's distance to the edge in px (negative inside), x in radii; the radius in px."""
     # Coordinates of pixel centers relative to an upright figure of radius 1 at the origin.
     pixel = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
-    centre_x, centre_y, sine, cosine, radius = (
-        part.astype(np.float32)[:, None, None]
-        for part in (
-            *figures.centre.T,
-            np.sin(figures.angle),
-            np.cos(figures.angle),
-            figures.radius,
-        )
-    )
-    right, down = (
-        (pixel[None, None, :] - centre_x) / radius,
-        (pixel[None, :, None] - centre_y) / radius,
-    )
-    x, y = cosine * right + sine * down, cosine * down - sine * right
+    sine = np.sin(figures.angle)
+    cosine = np.cos(figures.angle)
+    numbers = np.stack([*figures.centre.T, sine, cosine, figures.radius]).astype(np.float32)
+    centre_x, centre_y, sine, cosine, radius = numbers[..., None, None]
+    right = (pixel - centre_x) / radius
+    down = (pixel[:, None] - centre_y) / radius
+    x = cosine * right + sine * down
+    y = cosine * down - sine * right
     radius_px = (figures.radius * size_px).astype(np.float32)[:, None, None]
     distance_px = np.empty_like(x)
     for number in np.unique(figures.kind):
@@ -276,17 +271,25 @@ def polygon_distance(
     for (start_x, start_y), (end_x, end_y) in zip(
         corners, np.roll(corners, -1, axis=0), strict=True
     ):
-        edge_x, edge_y = np.float32(end_x - start_x), np.float32(end_y - start_y)
-        off_x, off_y = x - np.float32(start_x), y - np.float32(start_y)
-        along = np.clip((off_x * edge_x + off_y * edge_y) / (edge_x**2 + edge_y**2), 0, 1)
-        np.minimum(
-            nearest, (off_x - along * edge_x) ** 2 + (off_y - along * edge_y) ** 2, out=nearest
-        )
+        edge_x = np.float32(end_x - start_x)
+        edge_y = np.float32(end_y - start_y)
+        off_x = x - np.float32(start_x)
+        off_y = y - np.float32(start_y)
+        np.minimum(nearest, _squared_distance(off_x, off_y, edge_x, edge_y), out=nearest)
         crosses = (y >= np.float32(start_y)) != (y >= np.float32(end_y))
         inside ^= crosses & ((off_x * edge_y < off_y * edge_x) == (edge_y > 0))
     distance: Float32[np.ndarray, "*shape"] = np.sqrt(nearest)
     distance[inside] *= -1
     return distance
+
+
+def _squared_distance(
+    off_x: Floats, off_y: Floats, edge_x: Floats, edge_y: Floats, margin: float = 0.0
+) -> Floats:
+    """The squared distance of points from a segment; both are relative to where it starts."""
+    length = edge_x**2 + edge_y**2 + margin  # above 0 for a dot, too
+    along = np.clip((off_x * edge_x + off_y * edge_y) / length, 0, 1)
+    return (off_x - along * edge_x) ** 2 + (off_y - along * edge_y) ** 2
 
 
 def _background(
@@ -300,10 +303,12 @@ def _background(
         return hsv_to_rgb(random.random(count), 0.55 * random.random(count), value)[..., None, None]
 
     pixel = ((np.arange(size_px) + 0.5) / size_px).astype(np.float32)
-    x, y = pixel[None, None, :], pixel[None, :, None]
+    x = pixel
+    y = pixel[:, None]
     turn = (random.random(count) * 2 * np.pi).astype(np.float32)[:, None, None]
     wash = 0.5 + (x - 0.5) * np.cos(turn) + (y - 0.5) * np.sin(turn)
-    near, far = colors(), colors()
+    near = colors()
+    far = colors()
     canvas: Float32[np.ndarray, "n 3 h w"] = near + np.clip(wash, 0, 1)[:, None] * (far - near)
     for longest in CLUTTER_LENGTHS_FRACTION:
         start_x, start_y, turn, length, thickness = random.random((5, count), np.float32)[
@@ -311,9 +316,8 @@ def _background(
         ]
         edge_x = length * longest * np.cos(turn * 2 * np.pi)
         edge_y = length * longest * np.sin(turn * 2 * np.pi)
-        off_x, off_y = x - start_x, y - start_y
-        along = np.clip((off_x * edge_x + off_y * edge_y) / (edge_x**2 + edge_y**2 + 1e-9), 0, 1)
-        distance = np.sqrt((off_x - along * edge_x) ** 2 + (off_y - along * edge_y) ** 2)
+        squared = _squared_distance(x - start_x, y - start_y, edge_x, edge_y, margin=1e-9)
+        distance = np.sqrt(squared)
         half_width = 0.015 + 0.05 * thickness * (1.2 - longest)
         covered = np.clip(0.5 - (distance - half_width) * size_px, 0, 1)
         canvas += covered[:, None] * (colors() - canvas)

@@ -32,21 +32,16 @@ def frame_images(
     problems: Sequence[Problem] = (),
 ) -> pl.DataFrame:
     """The frame of encoded images with their labels by column; what is left out comes first."""
-    empty = [None] * len(images)
     columns: dict[str, Sequence[object]] = {
         "name": [show_name(image.name) for image in images],
         "file": [os.fsencode(image.file) for image in images],
         "offset_bytes": [image.offset_bytes for image in images],
         "size_bytes": [image.size_bytes for image in images],
         "split": splits,
-        "group": empty,
-        "reason": empty,
     }
-    frame = pl.DataFrame(columns, schema=COLUMNS)
-    frame = frame.with_columns(
-        list_values(values).alias(LABEL + name) for name, values in labels.items()
-    )
-    return add_problems(frame, problems)
+    frame = pl.DataFrame(columns, schema_overrides=COLUMNS)
+    values = [list_values(values).alias(LABEL + name) for name, values in labels.items()]
+    return add_problems(frame.with_columns(values), problems)
 
 
 def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFrame:
@@ -56,7 +51,8 @@ def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFra
         "reason": [show_name(problem.reason) for problem in problems],
     }
     schema = dict.fromkeys(left_out, pl.String)
-    return pl.concat([frame.clear(), pl.DataFrame(left_out, schema=schema), frame], how="diagonal")
+    rows = pl.DataFrame(left_out, schema=schema)
+    return pl.concat([pl.DataFrame(schema=COLUMNS), rows, frame], how="diagonal")
 
 
 def leave_out(listing: Files | Arrays, problems: Sequence[Problem]) -> Files | Arrays:
@@ -64,6 +60,12 @@ def leave_out(listing: Files | Arrays, problems: Sequence[Problem]) -> Files | A
     if isinstance(listing, Arrays):
         return replace(listing, problems=[*listing.problems, *problems])
     return replace(listing, frame=add_problems(listing.frame, problems))
+
+
+def leave_out_gaps(frame: pl.DataFrame, name: str, column: str) -> pl.DataFrame:
+    """Leave out the images without a value in a column of the frame, from ``column`` of a table."""
+    gap = pl.when(pl.col(name).is_null()).then(pl.lit(f"no value in column {column!r}"))
+    return frame.with_columns(reason=pl.coalesce("reason", gap))
 
 
 def list_values(values: Sequence[object]) -> pl.Series:

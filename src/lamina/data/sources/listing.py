@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
 import tarfile
 import zipfile
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -127,36 +126,14 @@ def show_name(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def clean_label(value: Any) -> Any:
-    """Convert a value to a label: NaN and empty text to ``None``, lists to lists of text."""
-    if isinstance(value, list):
-        is_flat = all(item is None or isinstance(item, str | int) for item in value)
-        return [str(item) for item in value if item is not None] if is_flat else tuple(value)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return None if value == "" or (isinstance(value, float) and math.isnan(value)) else value
-
-
-def name_class(number: Any, names: Sequence[str], where: str) -> str:
-    """The name of a class by its number; ``DataError`` if there is none."""
-    if number in range(len(names)):
-        return names[int(number)]
-    count = len(names)
-    raise DataError(
-        f"{where} has the label {number!r}, but names only {count} classes, 0 to {count - 1}."
-        " Correct the labels or the names, and create the file again."
-    )
-
-
 @contextmanager
 def readable(path: Path, errors: tuple[type[BaseException], ...] = READ_ERRORS) -> Iterator[None]:
     """Turn all errors of a file reader into one ``DataError``."""
     try:
         yield
     except errors as error:
-        reason = (
-            (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0].rstrip(".")
-        )
+        text = getattr(error, "strerror", None) or str(error)
+        reason = text.strip().partition("\n")[0].rstrip(".")
         raise DataError(f"Cannot read {path}: {reason}. Create or download it again.") from error
 
 

@@ -15,15 +15,9 @@ from lamina.data.decoding import IMAGE_LIMIT_BYTES
 from lamina.data.sources.archive import TOTAL_BYTES
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.frames import clean_column
-from lamina.data.sources.listing import name_class, readable
+from lamina.data.sources.listing import readable
 from lamina.errors import DataError
 
-SPOOLED: dict[str, Any] = {
-    "offset_bytes": pl.Int64,
-    "size_bytes": pl.Int64,
-    "reason": pl.String,
-    "path": pl.String,  # in the table
-}
 ROWS_FLOOR = 100_000
 ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 # Rows are read in batches: the first of FIRST_ROWS, the next of about BATCH_BYTES.
@@ -38,129 +32,117 @@ def read_parquet_table(path: Path) -> Table:
         schema = pl.read_parquet_schema(path)
         metadata = pl.read_parquet_metadata(path)
         rows = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+    size_bytes = path.stat().st_size
+    if rows > max(ROWS_FLOOR, size_bytes):  # as in a bomb
+        raise DataError(
+            f"{path} is rejected: it has {rows:,} rows in {size_bytes:,} bytes, but each image"
+            " takes at least a byte. Create it again from the images."
+        )
     class_names = _class_names(metadata.get("huggingface"))
-
-    check_rows(path, rows)
 
     def read(column: str) -> pl.Series:
         with readable(path, ERRORS):
             values = pl.read_parquet(path, columns=[column], glob=False)[column]
         if names := class_names.get(column):
-            values = _name_classes(values, names, f"Column {column!r} of {path}")
+            values = _name_classes(values, names, path)
         return clean_column(values)
 
-    return Table(
-        path,
-        {column: find_kind(dtype) for column, dtype in schema.items()},
-        rows,
-        read,
-        class_names,
-    )
-
-
-def check_rows(path: Path, rows: int) -> None:
-    """Raise ``DataError`` for more rows than a file of this size can have, as in a bomb."""
-    if rows > max(ROWS_FLOOR, size_bytes := path.stat().st_size):
-        raise DataError(
-            f"{path} is rejected: it has {rows:,} rows in {size_bytes:,} bytes, but each image"
-            " takes at least a byte. Create it again from the images."
-        )
+    kinds = {column: find_kind(dtype) for column, dtype in schema.items()}
+    return Table(path, kinds, rows, read, class_names)
 
 
 def spool_table(frame: pl.DataFrame, column: str, folder: Path) -> pl.DataFrame:
     """Copy the images in a column of tables into ``folder/spool``; unique names stay."""
-    spooled: list[pl.DataFrame] = []
+    in_table = pl.col("file").is_not_null()
+    others = frame.filter(~in_table)
+    frame = frame.filter(in_table)
+    batches: list[pl.DataFrame] = []
     with (folder / "spool").open("wb") as spool:
-        for part in frame.partition_by("file", maintain_order=True):
-            path = Path(os.fsdecode(part["file"][0]))
-            spooled += _spool_images(path, column, part, spool)
-    places = pl.concat(spooled)
-    reasons = pl.coalesce(frame["reason"], places["reason"])
+        for file in frame["file"].unique(maintain_order=True):
+            path = Path(os.fsdecode(file))
+            batches += [_copy_images(batch, path, spool) for batch in _read_images(path, column)]
+    places = pl.concat(batches)
+    if places.height != frame.height:
+        raise DataError(f"{path} changed while lamina was reading it. Try again.")
     frame = frame.with_columns(
-        places["offset_bytes", "size_bytes"],
+        places["offset_bytes", "size_bytes", "path"],
         file=pl.lit(os.fsencode(folder / "spool")),
-        reason=reasons,
+        reason=pl.coalesce(frame["reason"], places["reason"]),
     )
     used = pl.col("reason").is_null()
-    if not frame.select(used.any()).item():
+    if frame.filter(used).is_empty():
         name, reason = frame.select("name", "reason").row(0)
         raise DataError(
             f"Cannot use any of the {frame.height} images in {path}; the first is {name}"
             f" ({reason}). Write the table again with the bytes of the images."
         )
-    frame = frame.with_columns(places["path"])
-    paths = frame.filter(used)["path"]
-    if paths.is_duplicated().any():  # often the names restart in each split
-        frame = frame.with_columns(path=pl.concat_str("split", "path", separator="/"))
-        paths = frame.filter(used)["path"]
-    if paths.null_count() == 0 and (paths != "").all() and not paths.is_duplicated().any():
-        frame = frame.with_columns(name=pl.when(used).then("path").otherwise("name"))
-    return frame.drop("path")
+    in_split = pl.concat_str("split", "path", separator="/")  # names may restart in each split
+    for path_in_table in (pl.col("path"), in_split):
+        names = frame.filter(used).select(path_in_table).to_series()
+        if not (names.has_nulls() or names.is_duplicated().any()):
+            frame = frame.with_columns(name=pl.when(used).then(path_in_table).otherwise("name"))
+            break
+    return pl.concat([others, frame.drop("path")])
 
 
-def _spool_images(
-    path: Path, column: str, part: pl.DataFrame, spool: BinaryIO
-) -> Iterator[pl.DataFrame]:
-    """Copy the images of a table; yields the ``SPOOLED`` columns of some rows at a time."""
-    for images in _read_encoded(path, column, part.height):
-        places: list[tuple[int | None, int | None, str | None, str | None]] = []
-        for data, name in images:
-            offset_bytes = spool.tell()
-            if data is None:
-                places.append((None, None, "no image bytes in the table", name))
-            elif len(data) > IMAGE_LIMIT_BYTES:
-                places.append((None, None, f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB", name))
-            elif offset_bytes + len(data) > TOTAL_BYTES:
-                raise DataError(
-                    f"The images in {path} exceed {TOTAL_BYTES} bytes. Split the table into"
-                    " smaller sets."
-                )
-            else:
-                spool.write(data)
-                places.append((offset_bytes, len(data), None, name))
-        yield pl.DataFrame(places, schema=SPOOLED, orient="row")
-
-
-def _read_encoded(
-    path: Path, column: str, count: int
-) -> Iterator[list[tuple[bytes | None, str | None]]]:
-    """The image bytes and the path in each of ``count`` rows, read a few rows at a time."""
+def _read_images(path: Path, column: str) -> Iterator[pl.DataFrame]:
+    """The image bytes (``data``) and the paths in a table, a few rows at a time."""
+    encoded = pl.col(column)
+    name = pl.lit(None, pl.String)
     with readable(path, ERRORS):
-        scan = pl.scan_parquet(path, glob=False).select(column)
+        dtype = pl.read_parquet_schema(path)[column]
+    if isinstance(dtype, pl.Struct):
+        if "path" in dict(dtype):
+            name = encoded.struct.field("path").cast(pl.String).replace("", None)
+        encoded = encoded.struct.field("bytes")
+    scan = pl.scan_parquet(path, glob=False)
     offset = 0
     rows = FIRST_ROWS
-    while offset < count:
+    while True:
         with readable(path, ERRORS):
-            values = scan.slice(offset, min(rows, count - offset)).collect()[column]
-            fields = (
-                [field.name for field in values.dtype.fields]
-                if isinstance(values.dtype, pl.Struct)
-                else []
-            )
-            names = (
-                values.struct.field("path").to_list() if "path" in fields else [None] * len(values)
-            )
-            encoded = values.struct.field("bytes") if fields else values
-            batch_bytes = int(encoded.bin.size().sum())
-            pairs = list(zip(encoded.to_list(), names, strict=True))
-        if not pairs:
-            raise DataError(f"{path} changed while lamina was reading it. Try again.")
-        yield pairs
-        offset += len(pairs)
-        rows = max(1, min(MOST_ROWS, 4 * rows, BATCH_BYTES * len(pairs) // max(1, batch_bytes)))
+            images = scan.slice(offset, rows).select(data=encoded, path=name).collect()
+        if images.is_empty():
+            return
+        yield images
+        offset += images.height
+        batch_bytes = int(images["data"].bin.size().sum())
+        rows = max(1, min(MOST_ROWS, 4 * rows, BATCH_BYTES * images.height // max(1, batch_bytes)))
+
+
+def _copy_images(images: pl.DataFrame, path: Path, spool: BinaryIO) -> pl.DataFrame:
+    """Append images to the spool; returns their places, or the reason that one is left out."""
+    size_bytes = pl.col("data").bin.size().cast(pl.Int64)
+    reason = (
+        pl.when(size_bytes.is_null())
+        .then(pl.lit("no image bytes in the table"))
+        .when(size_bytes > IMAGE_LIMIT_BYTES)
+        .then(pl.lit(f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB"))
+    )
+    images = images.with_columns(reason=reason)
+    used = pl.col("reason").is_null()
+    images = images.with_columns(size_bytes=pl.when(used).then(size_bytes))
+    end_bytes = spool.tell() + pl.col("size_bytes").cum_sum()
+    images = images.with_columns(offset_bytes=end_bytes - pl.col("size_bytes"))
+    if spool.tell() + images["size_bytes"].sum() > TOTAL_BYTES:
+        raise DataError(
+            f"The images in {path} exceed {TOTAL_BYTES} bytes. Split the table into smaller sets."
+        )
+    for data in images.filter(used)["data"]:
+        spool.write(data)
+    return images.drop("data")
 
 
 def _class_names(text: str | None) -> dict[str, tuple[str, ...]]:
     """The class names by column, which Hugging Face's ``datasets`` writes into Parquet metadata."""
-    found: dict[str, tuple[str, ...]] = {}
+    class_names: dict[str, tuple[str, ...]] = {}
     with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         for column, feature in json.loads(text or "{}")["info"]["features"].items():
             while isinstance(feature, list) or "feature" in feature:  # a column of lists
                 feature = feature[0] if isinstance(feature, list) else feature["feature"]
             names = [str(name) for name in feature.get("names") or ()]
             if feature.get("_type") == "ClassLabel" and names and len(set(names)) == len(names):
-                found[column] = tuple(names)
-    return found
+                class_names[column] = tuple(names)
+    return class_names
 
 
 def find_kind(dtype: Any) -> ColumnKind:  # Any, because beartype cannot check polars.DataType
@@ -175,18 +157,25 @@ def find_kind(dtype: Any) -> ColumnKind:  # Any, because beartype cannot check p
     ):
         return "list"
     fields = dict(dtype) if isinstance(dtype, pl.Struct) else {}
-    return "bytes" if pl.Binary in (dtype, fields.get("bytes")) else "other"
+    if pl.Binary in (dtype, fields.get("bytes")):
+        return "bytes"
+    return "empty" if dtype == pl.Null else "other"
 
 
-def _name_classes(values: pl.Series, names: tuple[str, ...], where: str) -> pl.Series:
+def _name_classes(values: pl.Series, names: tuple[str, ...], path: Path) -> pl.Series:
     """The names of one class or a list of classes; Hugging Face uses -1 for an unknown class."""
     is_list = isinstance(values.dtype, pl.List | pl.Array)
-    numbers = values.cast(pl.List(pl.Int64)) if is_list else values.cast(pl.Int64)
+    numbers = values.cast(pl.List(pl.Int64) if is_list else pl.Int64)
     flat = numbers.explode() if is_list else numbers
-    for number in flat.filter((flat < -1) | (flat >= len(names))).to_list()[:1]:
-        name_class(number, names, where)
-    known = list(range(len(names)))
+    unknown = flat.filter((flat < -1) | (flat >= len(names)))
+    if not unknown.is_empty():
+        raise DataError(
+            f"Column {values.name!r} of {path} has the label {unknown[0]}, but names only"
+            f" {len(names)} classes, 0 to {len(names) - 1}. Correct the labels or the names, and"
+            " create the file again."
+        )
+    known = dict(enumerate(names))
     if not is_list:
-        return numbers.replace_strict(known, names, default=None, return_dtype=pl.String)
-    named = pl.element().replace_strict(known, names, default=None, return_dtype=pl.String)
+        return numbers.replace_strict(known, default=None, return_dtype=pl.String)
+    named = pl.element().replace_strict(known, default=None, return_dtype=pl.String)
     return numbers.list.eval(named)

@@ -17,7 +17,7 @@ import polars as pl
 
 from lamina.data.decoding import BadImageError
 from lamina.data.images import Problem, Progress
-from lamina.data.labels import split_column
+from lamina.data.labels import joins_labels, split_labels
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import is_image_path, stat_file, walk_files
 from lamina.data.sources.columns import (
@@ -28,7 +28,7 @@ from lamina.data.sources.columns import (
     find_image_column,
     read_splits,
 )
-from lamina.data.sources.frames import add_problems, list_problems
+from lamina.data.sources.frames import add_problems, leave_out_gaps, list_problems
 from lamina.data.sources.listing import LABEL, Files, Source, TablePart, mark_state, show_name
 from lamina.data.sources.parquet import read_parquet_table, spool_table
 from lamina.data.sources.text_table import read_text_table
@@ -37,8 +37,7 @@ from lamina.errors import DataError, name_some, plural
 
 NAME_LIMIT = 200
 OUTSIDE = "outside the table's folder"
-PLACES: dict[str, Any] = {
-    "value": pl.String,
+IMAGES: dict[str, Any] = {
     "name": pl.String,
     "file": pl.Binary,
     "size_bytes": pl.Int64,
@@ -51,7 +50,7 @@ class Scanned(NamedTuple):
 
     files: Files
     state: str
-    encoded: str | None  # null if the table has paths
+    encoded: str | None  # None if the table has paths
 
 
 def open_parts(
@@ -87,42 +86,37 @@ def scan_table(
     for part in parts:
         table = _read_table(part.file, preparation)
         columns = choose_columns(table, wanted)
-        # All files use the columns found in the first.
+        # All files use the columns of the first.
         wanted = replace(preparation, image_column=columns.image, label_columns=columns.labels)
         mark = f"{part.prefix}{part.file.name}\0{mark_state(part.file.stat())}\n"
         digest.update(os.fsencode(mark))
         if part.split is not None and preparation.split_column is None:
             columns = columns._replace(split=None)
-        frame = _list_rows(table, columns, part)
-        is_encoded = table.kinds[columns.image] == "bytes"
-        if not is_encoded:
-            frame = _find_images(frame, table, columns, part, digest)
-            frame = _unite_rows(frame, columns.labels, preparation)
-        frames.append(frame)
-        is_alone = len(columns.labels) == 1
-        class_names.add(table.class_names.get(columns.labels[0]) if is_alone else None)
+        frames.append(_list_images(table, columns, part, preparation, digest))
+        first, *others = columns.labels
+        class_names.add(None if others else table.class_names.get(first))
     if len(class_names) > 1:
         raise DataError(
             f"The files of the table {path} name different classes. Download or create it again."
         )
     frame = add_problems(pl.concat(frames, how="vertical_relaxed"), problems)
     digest.update(repr(list_problems(frame)).encode())
-    plural_ending = "s" if len(columns.labels) > 1 else ""
+    plural_ending = "s" if others else ""
     reason = f"column{plural_ending} {', '.join(map(repr, columns.labels))}"
     files = Files(frame, reason, target_names=class_names.pop())
+    is_encoded = table.kinds[columns.image] == "bytes"
     return Scanned(files, digest.hexdigest(), columns.image if is_encoded else None)
 
 
 def list_table(path: Path, spool: Path) -> pl.DataFrame:
     """The images of a table without labels; copies images that it contains into ``spool``."""
-    table = _read_table(path, Preparation())
-    part = TablePart(path)
+    preparation = Preparation()
+    table = _read_table(path, preparation)
     columns = Columns(find_image_column(table), (), None)
-    frame = _list_rows(table, columns, part)
+    frame = _list_images(table, columns, TablePart(path), preparation, hashlib.blake2b())
     if table.kinds[columns.image] == "bytes":
         return spool_table(frame, columns.image, spool)
-    frame = _find_images(frame, table, columns, part, hashlib.blake2b())
-    return _unite_rows(frame, (), Preparation())
+    return frame
 
 
 def _read_table(path: Path, preparation: Preparation) -> Table:
@@ -136,8 +130,14 @@ def _read_table(path: Path, preparation: Preparation) -> Table:
     return table
 
 
-def _list_rows(table: Table, columns: Columns, part: TablePart) -> pl.DataFrame:
-    """A row for each row of a table, with its labels, split and group."""
+def _list_images(
+    table: Table,
+    columns: Columns,
+    part: TablePart,
+    preparation: Preparation,
+    digest: hashlib.blake2b,
+) -> pl.DataFrame:
+    """A row for each row of a table, with its image, labels, split and group."""
     stem = part.file.name.rpartition(".")[0]
     number = pl.int_range(table.rows).cast(pl.String).str.zfill(7)
     empty = pl.lit(None, pl.String)
@@ -145,21 +145,24 @@ def _list_rows(table: Table, columns: Columns, part: TablePart) -> pl.DataFrame:
         name=pl.concat_str(pl.lit(show_name(f"{part.prefix}{stem}/")), number),
         file=pl.lit(os.fsencode(part.file)),
         offset_bytes=pl.lit(None, pl.Int64),
-        size_bytes=pl.lit(0, pl.Int64),
         split=pl.lit(part.split, pl.String),
         group=empty,
         reason=empty,
     )
     if columns.split is not None:
         frame = frame.with_columns(split=read_splits(table, columns.split))
+        frame = leave_out_gaps(frame, "split", columns.split)
     if columns.group is not None:
         frame = frame.with_columns(group=table.read(columns.group).cast(pl.String))
-    for column, name in ((columns.split, "split"), (columns.group, "group")):
-        if column is not None:
-            reason = pl.when(pl.col(name).is_null()).then(pl.lit(f"no value in column {column!r}"))
-            frame = frame.with_columns(reason=pl.coalesce("reason", reason))
+        frame = leave_out_gaps(frame, "group", columns.group)
     labels = [table.read(column).alias(LABEL + column) for column in columns.labels]
-    return frame.with_columns(labels)
+    frame = frame.with_columns(labels)
+    if table.kinds[columns.image] == "bytes":
+        return frame
+    frame = _find_images(frame, table.read(columns.image), part, digest)
+    if columns.split is None and part.split is None:
+        frame = _read_folders(frame)
+    return _unite_rows(frame, columns.labels, preparation)
 
 
 def _find_unnamed(folder: Path, frame: pl.DataFrame) -> list[Problem]:
@@ -173,65 +176,62 @@ def _find_unnamed(folder: Path, frame: pl.DataFrame) -> list[Problem]:
 
 
 def _find_images(
-    frame: pl.DataFrame, table: Table, columns: Columns, part: TablePart, digest: hashlib.blake2b
+    frame: pl.DataFrame, paths: pl.Series, part: TablePart, digest: hashlib.blake2b
 ) -> pl.DataFrame:
     """Find the images that a table's rows name; rows without a usable image are left out."""
-    values = table.read(columns.image)
-    distinct = values.unique(maintain_order=True)
-    if url := next((value for value in distinct.drop_nulls() if URL.match(value)), None):
+    folder = part.file.parent
+    urls = paths.filter(paths.str.contains(f"^{URL.pattern}"))
+    if not urls.is_empty():
         raise DataError(
-            f"Column {columns.image!r} of {part.file} contains URLs, such as {url[:80]!r}, which"
+            f"Column {paths.name!r} of {part.file} contains URLs, such as {urls[0][:80]!r}, which"
             " lamina does not download. Download the images, and put their paths into the table."
         )
-    find = _Finder(part.file.parent)
-    places: list[tuple[str | None, str | None, bytes, int, str | None]] = []
-    for value in distinct.to_list():
-        if value is None:
-            places.append((None, None, b"", 0, "names no image"))
-            continue
+    finder = _Finder(folder)
+
+    @cache
+    def find(path: str | None) -> tuple[str | None, bytes | None, int, str | None]:
+        if path is None:
+            return None, None, 0, "names no image"
         try:
-            name, state = find(value)
+            name, state = finder(path)
         except BadImageError as error:
-            shown = part.prefix + value[:NAME_LIMIT]
-            places.append((value, shown, b"", 0, show_name(str(error))))
-        else:
-            digest.update(os.fsencode(f"{name}\0{mark_state(state)}\n"))
-            file = os.fsencode(f"{part.file.parent}/{name}")
-            shown = show_name(part.prefix + name)
-            places.append((value, shown, file, state.st_size, None))
-    files = pl.DataFrame(places, schema=PLACES, orient="row")
-    rest = frame.drop("name", "file", "size_bytes").with_columns(value=values)
-    joined = rest.join(files, on="value", how="left", nulls_equal=True, maintain_order="left")
+            name = part.prefix + path[:NAME_LIMIT]
+            return show_name(name), None, 0, show_name(str(error))
+        digest.update(os.fsencode(f"{name}\0{mark_state(state)}\n"))
+        file = os.fsencode(f"{folder}/{name}")
+        return show_name(part.prefix + name), file, state.st_size, None
+
+    columns = list(zip(*map(find, paths), strict=True))  # rows would take more memory
+    images = pl.DataFrame(columns, schema=IMAGES, orient="col")
     row = pl.concat_str(pl.lit("row "), pl.int_range(1, pl.len() + 1))
-    joined = joined.with_columns(
-        name=pl.coalesce("name", row), reason=pl.coalesce("fault", "reason")
-    )
-    frame = joined.select(frame.columns)
-    if files["fault"].null_count() == 0:
-        name, fault = frame.select("name", "reason").row(0)
+    images = images.with_columns(name=pl.coalesce("name", row))
+    if images["fault"].null_count() == 0:
+        name, fault = images.select("name", "fault").row(0)
         raise DataError(
-            f"Cannot use any of the {len(values)} images that {part.file} names; the first is"
-            f" {name} ({fault}). Column {columns.image!r} must contain"
-            f" paths relative to {part.file.parent}."
+            f"Cannot use any of the {frame.height} images that {part.file} names; the first is"
+            f" {name} ({fault}). Column {paths.name!r} must contain paths relative to {folder}."
         )
-    if columns.split is not None or part.split is not None:
-        return frame
-    # If all images are in folders named after splits, these are their splits.
-    tops = frame["name"].str.extract("^([^/]+)/").str.to_lowercase()
-    used = tops.filter(frame["reason"].is_null())
-    if used.is_in(list(SPLIT_WORDS)).fill_null(False).all():
-        splits = tops.replace_strict(SPLIT_WORDS, default=None, return_dtype=pl.String)
-        return frame.with_columns(split=splits)
-    return frame
+    reason = pl.coalesce(images["fault"], frame["reason"])
+    return frame.with_columns(images.drop("fault"), reason=reason)
+
+
+def _read_folders(frame: pl.DataFrame) -> pl.DataFrame:
+    """The split of each image, if all are in folders named after splits."""
+    top = pl.col("name").str.extract("^([^/]+)/").str.to_lowercase()
+    split = top.replace_strict(SPLIT_WORDS, default=None, return_dtype=pl.String)
+    in_folders = frame.with_columns(split=split)
+    used = in_folders.filter(pl.col("reason").is_null())
+    return frame if used["split"].has_nulls() else in_folders
 
 
 class _Finder:
     """Finds the image that a table names: by its path, or the only file with this name or stem."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._real_folder = folder, folder.resolve()
+        self._folder = folder
+        self._real_folder = folder.resolve()
         self._is_inside = cache(
-            lambda name: Path(os.path.realpath(f"{folder}/{name}")).is_relative_to(folder.resolve())
+            lambda path: Path(os.path.realpath(path)).is_relative_to(self._real_folder)
         )
 
     def __call__(self, value: str) -> tuple[str, os.stat_result]:
@@ -244,27 +244,27 @@ class _Finder:
         try:
             state = stat_file(f"{self._folder}/{name}", self._real_folder)
         except BadImageError:
-            places = self._files.get(name, [])
+            places = self._files[name]
             if len(places) > 1:
                 raise BadImageError(f"in several places: {name_some(sorted(places), 2)}") from None
             if not places:
                 raise
             (name,) = places
             state = stat_file(f"{self._folder}/{name}", self._real_folder)
-        if not self._is_inside(posixpath.dirname(name)):
+        if not self._is_inside(f"{self._folder}/{posixpath.dirname(name)}"):
             raise BadImageError(OUTSIDE)
         return name, state
 
     @cached_property
     def _files(self) -> dict[str, list[str]]:
         """The paths of the images below the folder, by file name with and without suffix."""
-        found: defaultdict[str, list[str]] = defaultdict(list)
+        paths: defaultdict[str, list[str]] = defaultdict(list)
         for path, _ in walk_files(self._folder):
             if is_image_path(path):
                 file = path.rpartition("/")[2]
                 for key in (file, file.rpartition(".")[0]):
-                    found[key].append(path)
-        return dict(found)
+                    paths[key].append(path)
+        return paths
 
 
 def _unite_rows(
@@ -273,19 +273,18 @@ def _unite_rows(
     """Leave out rows that are repeated; unite an image's labels from several rows."""
     columns = ["split", "group", *(LABEL + column for column in labels)]
     is_used = pl.col("reason").is_null()
-    numbered = frame.with_row_index("row")
-    first = pl.col("row").first().over("name", *columns)
-    firsts = numbered.filter(is_used).select("row", first=first)
-    copies = firsts.filter(pl.col("row") != pl.col("first"))
-    reason = pl.concat_str(pl.lit("already named in row "), pl.col("first") + 1)
-    numbered = numbered.join(copies, on="row", how="left", maintain_order="left")
-    frame = numbered.with_columns(reason=pl.coalesce("reason", reason)).select(frame.columns)
+    row = pl.col("row")
+    first = row.first().over(is_used, "name", *columns)
+    named = pl.concat_str(pl.lit("already named in row "), first + 1)
+    reason = pl.when(is_used & (row != first)).then(named)
+    frame = frame.with_row_index("row").with_columns(reason=pl.coalesce("reason", reason))
+    frame = frame.drop("row")
     repeated = frame.filter(is_used).filter(pl.col("name").is_duplicated())
     if repeated.is_empty():
         return frame
     count = repeated["name"].n_unique()
-    is_joined = preparation.task == "multi-label" or preparation.label_separator is not None
-    if is_joined and len(labels) == 1 and repeated.n_unique(["name", "split", "group"]) == count:
+    differ_in_label = repeated.n_unique(["name", "split", "group"]) == count
+    if joins_labels(preparation) and len(labels) == 1 and differ_in_label:
         return _join_labels(frame, columns[-1], preparation)
     name = repeated["name"][0]
     pairs = zip(*repeated.filter(name=name).select(columns).head(2).rows(), strict=True)
@@ -300,7 +299,7 @@ def _unite_rows(
 
 def _join_labels(frame: pl.DataFrame, label: str, preparation: Preparation) -> pl.DataFrame:
     """One row for each image, with the labels of all its rows."""
-    frame = frame.with_columns(split_column(frame[label], preparation))
+    frame = frame.with_columns(split_labels(frame[label], preparation.label_separator))
     is_used = pl.col("reason").is_null()
     first = pl.exclude("name", label).first()
     together = pl.col(label).explode().drop_nulls()

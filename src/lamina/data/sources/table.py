@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from lamina.data.images import Problem
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import is_hidden, is_image_path, walk_files
 from lamina.data.sources.listing import Source, TablePart
-from lamina.data.splits import SPLIT_WORDS
+from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
 SUFFIXES = (
@@ -48,37 +49,28 @@ def is_table(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def names_files(head: bytes) -> bool:
-    """Whether the first line of a CSV or of JSON lines has the column ``file_name``."""
-    return re.search(rb"\bfile_name\b", head.partition(b"\n")[0]) is not None
-
-
 def find_parts(path: Path) -> tuple[list[TablePart], list[Problem]]:
     """The files of a table, and the files and folders that are not used."""
     if not path.is_dir():
         return [TablePart(path)] if is_table(path) else [], []
-    if own := _find_metadata(path):
-        return [TablePart(own)], []
+    if metadata := _find_metadata(path):
+        return [TablePart(metadata)], []
     entries = sorted(path.iterdir())
-    folders = [one for one in entries if one.is_dir() and not is_hidden(one.name)]
-    found = {
-        folder: _find_metadata(folder) for folder in folders if folder.name.lower() in SPLIT_WORDS
-    }
-    if any(found.values()):
-        return (
-            [
-                TablePart(one, SPLIT_WORDS[folder.name.lower()], f"{folder.name}/")
-                for folder, one in found.items()
-                if one
-            ],
-            [
-                Problem(folder.name, "no table for its images")
-                for folder, one in found.items()
-                if not one
-            ],
-        )
+    folders = [entry for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
+    parts: list[TablePart] = []
+    problems: list[Problem] = []
+    for folder in folders:
+        split = SPLIT_WORDS.get(folder.name.lower())
+        if split is None:
+            continue
+        if metadata := _find_metadata(folder):
+            parts.append(TablePart(metadata, split, f"{folder.name}/"))
+        else:
+            problems.append(Problem(folder.name, "no table for its images"))
+    if parts:
+        return parts, problems
     # a link may lead in a circle
-    is_wrapped = len(folders) == 1 and not found and not folders[0].is_symlink()
+    is_wrapped = len(folders) == 1 and not problems and not folders[0].is_symlink()
     if is_wrapped and not any(is_image_path(entry.name) for entry in entries):
         return find_parts(folders[0])
     return _find_parquet(path)
@@ -86,60 +78,63 @@ def find_parts(path: Path) -> tuple[list[TablePart], list[Problem]]:
 
 def _find_parquet(path: Path) -> tuple[list[TablePart], list[Problem]]:
     """The Parquet files below a folder: those named after splits, or all if it has no images."""
-    names = [name for name, _ in walk_files(path)]
-    files = [PurePosixPath(name) for name in sorted(names) if name.lower().endswith(".parquet")]
+    names = sorted(name for name, _ in walk_files(path))
+    files = [PurePosixPath(name) for name in names if name.lower().endswith(".parquet")]
     files = [file for file in files if not file.name.startswith(".")]
-    shards = {file: match for file in files if (match := SHARD.fullmatch(file.name))}
+    shards = [match for file in files if (match := SHARD.fullmatch(file.name))]
     if not shards and any(map(is_image_path, names)):
         return [], []
-    words = {file: shards[file][1] if file in shards else file.parent.name for file in files}
-    splits = {
-        file: SPLIT_WORDS[word.lower()]
-        for file, word in words.items()
-        if word.lower() in SPLIT_WORDS
-    }
-    chosen = list(splits) or files
-    in_split = {file: file.parent.name.lower() in SPLIT_WORDS for file in chosen}
-    sets = sorted({str(file.parent.parent if in_split[file] else file.parent) for file in chosen})
+    parts: list[TablePart] = []
+    sets: set[str] = set()
+    splits = {file: _find_split(file) for file in files}
+    in_split = [file for file in files if splits[file]]
+    for file in in_split or files:
+        folder = file.parent
+        prefix = ""
+        if folder.name.lower() in SPLIT_WORDS:
+            prefix = f"{folder.name}/"
+            folder = folder.parent
+        sets.add(str(folder))
+        parts.append(TablePart(path / file, splits[file], prefix))
     if len(sets) > 1:
         raise DataError(
-            f"{path} contains several sets of Parquet files: {', '.join(sets)}. "
-            f"Use the folder of one, such as {path / sets[-1]}."
+            f"{path} contains several sets of Parquet files: {', '.join(sorted(sets))}. "
+            f"Use the folder of one, such as {path / max(sets)}."
         )
-    found = {(match[1].lower(), int(match[2])) for match in shards.values() if match[2]}
-    for match in shards.values():
+    _check_complete(shards, path)
+    unused = [file for file in files if in_split and not splits[file]]
+    return parts, [Problem(str(file), "not named after a split") for file in unused]
+
+
+def _find_split(file: PurePosixPath) -> Split | None:
+    """The split of a Parquet file, by its name or its folder."""
+    match = SHARD.fullmatch(file.name)
+    word = match[1] if match else file.parent.name
+    return SPLIT_WORDS.get(word.lower())
+
+
+def _check_complete(shards: Sequence[re.Match[str]], path: Path) -> None:
+    """Raise ``DataError`` if a numbered file is missing."""
+    present = {(match[1].lower(), int(match[2])) for match in shards if match[2]}
+    for match in shards:
         for number in range(int(match[3] or 0)):
-            if (match[1].lower(), number) not in found:
+            if (match[1].lower(), number) not in present:
                 missing = f"{match[1]}-{number:0{len(match[2])}}-of-{match[3]}"
                 raise DataError(
                     f"The Parquet file {missing} is missing in {path}. Download the set again."
                 )
-    return (
-        [
-            TablePart(
-                path / file, splits.get(file), f"{file.parent.name}/" if in_split[file] else ""
-            )
-            for file in chosen
-        ],
-        [
-            Problem(str(file), "not named after a split")
-            for file in files
-            if splits and file not in splits
-        ],
-    )
 
 
 def _find_metadata(folder: Path) -> Path | None:
+    """The table in a folder that has a column ``file_name``."""
     for file in (folder / name for name in METADATA):
         if file.is_file():
             with file.open("rb") as opened:
                 if file.suffix == ".parquet":  # column names are in its footer
                     opened.seek(-min(HEADER_BYTES, file.stat().st_size), os.SEEK_END)
-                head = opened.read(HEADER_BYTES)
-            if (
-                re.search(rb"\bfile_name\b", head)
-                if file.suffix == ".parquet"
-                else names_files(head)
-            ):
+                    head = opened.read()
+                else:
+                    head = opened.readline(HEADER_BYTES)
+            if re.search(rb"\bfile_name\b", head):
                 return file
     return None

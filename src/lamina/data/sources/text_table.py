@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from polars import selectors as cs
 
 from lamina.data.option_files import find_separator
 from lamina.data.sources.archive import COMPRESSION_RATIO, RATIO_FLOOR_BYTES
 from lamina.data.sources.class_folders import is_image_path
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.frames import clean_column, list_values
-from lamina.data.sources.listing import READ_ERRORS, clean_label, readable
+from lamina.data.sources.listing import READ_ERRORS, readable
 from lamina.data.sources.parquet import ERRORS, find_kind
 from lamina.errors import DataError
 
@@ -59,25 +58,28 @@ def read_text_table(path: Path, *, has_decimal_commas: bool = True) -> Table:
         head = data[:HEAD_BYTES].decode(errors="replace")
         separator = "\t" if name.endswith(".tsv") else find_separator(head)
         texts = _read_csv(data, path, separator)
-    frame = texts.select(_find_type(texts[column]) for column in texts.columns)
-    unclear: dict[str, str] = {}
-    if has_decimal_commas:
-        frame, unclear = _read_commas(texts, frame, separator)
-    kinds = {column: find_kind(dtype) for column, dtype in frame.schema.items()}
-    kinds |= dict.fromkeys(unclear, "number")
+    columns = {
+        cells.name: _find_type(cells, separator, has_decimal_commas=has_decimal_commas)
+        for cells in texts
+    }
+    columns |= _find_unclear_points(texts, columns)
+    kinds: dict[str, ColumnKind] = {}
+    for column, values in columns.items():
+        kinds[column] = "number" if isinstance(values, str) else find_kind(values.dtype)
 
     def read(column: str) -> pl.Series:
-        if column in unclear:
+        values = columns[column]
+        if isinstance(values, str):
             raise DataError(
-                f"Column {column!r} of {path} has numbers such as {unclear[column]!r}, which may"
+                f"Column {column!r} of {path} has numbers such as {values!r}, which may"
                 " have decimal marks or thousands separators. Write them with a decimal point and"
                 " without thousands separators, as in 1234.5. If commas separate several labels,"
                 " use --task multi-label; if each text is a class, use --task single-label (in"
                 " Python, task)."
             )
-        return clean_column(frame[column])
+        return clean_column(values)
 
-    return Table(path, kinds, frame.height, read)
+    return Table(path, kinds, texts.height, read)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -113,20 +115,27 @@ def _read_json(text: str, path: Path) -> Table:
     # Without polars, which forces one type on each column: it turns ["a"] into text, and rejects 1
     # next to [].
     rows = list(_parse_lines(text))
-    columns = {
-        column: [clean_label(row.get(column)) for row in rows]
-        for column in dict.fromkeys(column for row in rows for column in row)
-    }
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [_clean(row.get(name)) for row in rows] for name in names}
     kinds: dict[str, ColumnKind] = {}
-    for column, values in columns.items():
+    for name, values in columns.items():
         types = {type(value) for value in values if value is not None}
         if str in types and types <= {str, int, float, bool}:
-            columns[column] = [value if value is None else str(value) for value in values]
+            columns[name] = [value if value is None else str(value) for value in values]
             types = {str}
-        kinds[column] = "other"
-        if len(alike := {JSON_KINDS.get(kind, "other") for kind in types}) == 1:
-            kinds[column] = alike.pop()
-    return Table(path, kinds, len(rows), lambda column: list_values(columns[column]))
+        alike = {JSON_KINDS.get(kind, "other") for kind in types}
+        kinds[name] = "other" if len(alike) > 1 else next(iter(alike), "empty")
+    return Table(path, kinds, len(rows), lambda name: list_values(columns[name]).alias(name))
+
+
+def _clean(value: Any) -> Any:
+    """A value of JSON; ``None`` for empty text and NaN, and texts for the items of a flat list."""
+    if isinstance(value, list):
+        if all(isinstance(item, str | int | None) for item in value):
+            return [str(item) for item in value if item is not None]
+        return tuple(value)
+    is_missing = value == "" or value != value
+    return None if is_missing else value
 
 
 def _parse_lines(text: str) -> Iterator[dict[str, Any]]:
@@ -194,42 +203,46 @@ def _check_header(header: Sequence[str], path: Path) -> None:
         )
 
 
-def _find_type(cells: pl.Series) -> pl.Series:
-    """Convert the cells of a column to booleans or numbers if all are, otherwise to text."""
+def _find_type(cells: pl.Series, separator: str, *, has_decimal_commas: bool) -> pl.Series | str:
+    """Convert the cells of a column to booleans or numbers if all are, otherwise to text.
+
+    Returns the first of numbers with commas that are not clearly decimal.
+    """
     present = cells.replace(MISSING, None)
     texts = present.drop_nulls()
     if texts.is_empty():
         return cells if cells.null_count() < len(cells) else cells.cast(pl.Null)
     if texts.str.to_lowercase().is_in(["true", "false"]).all():
         return present.str.to_lowercase() == "true"
-    if not texts.str.contains(LEADING_ZERO).any():
-        for dtype in (pl.Int128, pl.Float64):
-            numbers = present.cast(dtype, strict=False)
-            if numbers.null_count() == present.null_count():
-                return numbers
-    return cells
+    if texts.str.contains(LEADING_ZERO).any():
+        return cells
+    for dtype in (pl.Int128, pl.Float64):
+        numbers = present.cast(dtype, strict=False)
+        if numbers.null_count() == present.null_count():
+            return numbers
+    with_comma = texts.filter(texts.str.contains(",", literal=True))
+    if not has_decimal_commas or with_comma.is_empty() or not texts.str.contains(NUMBER).all():
+        return cells
+    are_decimal = separator != "," and texts.str.contains(DECIMAL_COMMA).all()
+    if not are_decimal or with_comma.str.contains(THOUSANDS).all():
+        unclear: str = with_comma[0]
+        return unclear
+    return present.str.replace(",", ".", literal=True).cast(pl.Float64)
 
 
-def _read_commas(
-    texts: pl.DataFrame, frame: pl.DataFrame, separator: str
-) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Read decimal commas as numbers; also returns the columns that are unclear, with a value."""
-    numbers: list[pl.Series] = []
+def _find_unclear_points(
+    texts: pl.DataFrame, columns: Mapping[str, pl.Series | str]
+) -> dict[str, str]:
+    """The columns whose points may separate thousands, as others have decimal commas."""
+    decimal = [
+        texts[name]
+        for name, values in columns.items()
+        if isinstance(values, pl.Series) and values.dtype == pl.Float64
+    ]
     unclear: dict[str, str] = {}
-    for cells in texts.select(pl.all().replace(MISSING, None)):
-        column = cells.drop_nulls()
-        with_comma = column.filter(column.str.contains(",", literal=True))
-        is_text = column.str.contains(LEADING_ZERO).any()
-        if with_comma.is_empty() or is_text or not column.str.contains(NUMBER).all():
-            continue
-        are_decimal = column.str.contains(DECIMAL_COMMA).all()
-        if separator == "," or not are_decimal or with_comma.str.contains(THOUSANDS).all():
-            unclear[cells.name] = with_comma[0]
-        else:
-            numbers.append(cells.str.replace(",", ".", literal=True).cast(pl.Float64))
-    if numbers:  # then points are no decimal points
-        for cells in texts.select(cs.by_name(frame.select(cs.float()).columns)):
+    if any(cells.str.contains(",", literal=True).any() for cells in decimal):
+        for cells in decimal:
             with_point = cells.filter(cells.str.contains(".", literal=True))
             if not with_point.is_empty() and with_point.str.contains(THOUSANDS).all():
                 unclear[cells.name] = with_point[0]
-    return frame.with_columns(numbers), unclear
+    return unclear
