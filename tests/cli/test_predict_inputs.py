@@ -138,3 +138,9 @@ def test_an_address_that_cannot_be_is_a_message(accurate_run: Path) -> None:
         2,
         "lamina: --host is 'a..b', which is not a valid address. Use --host 127.0.0.1.",
     )
+
+
+def test_a_problem_names_its_file_once(photos: Path, accurate_run: Path) -> None:
+    Path("empty.csv").write_text("image,label\n")
+    done = run_lamina("predict", accurate_run, "empty.csv", "photos/bright.jpg")
+    assert "lamina: empty.csv: has no rows; expected one for each image." in done.stderr

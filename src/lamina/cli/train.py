@@ -124,7 +124,8 @@ def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
             dataset.conflicts, "group of identical images has", "groups of identical images have"
         )
         what = "different targets, which no net can learn"
-        terminal.remark(f"warning: {count} {what}; lamina data {shlex.quote(source)} lists them")
+        where = f"lamina data {shlex.quote(source)} lists them (as blank if they have one color)"
+        terminal.remark(f"warning: {count} {what}; {where}")
 
 
 def _print_end(

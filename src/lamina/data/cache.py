@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -44,6 +45,7 @@ from lamina.files import sync_folder
 
 FORMAT = 13
 WAIT_SECONDS = 2.0
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WARNED_SHARE = 0.1  # of the disk
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
 # on Linux, for all processors that torch supports; Python defines it from 3.13 on
@@ -98,10 +100,14 @@ def load_cached(
             _build(folder, state, build, source)
             built = _read(folder, state)  # under the lock, before another process may remove it
     except OSError as error:
-        raise DataError(
-            f"Cannot write to the cache {root}: {error.strerror or error}. Free some space there,"
-            " for example with lamina data --cache-clear, or set LAMINA_CACHE to another folder."
-        ) from error
+        remedy = "Set LAMINA_CACHE to a folder that you may write to."
+        if error.errno in FULL:
+            remedy = (
+                "Free some space there, for example with lamina data --cache-clear, or set"
+                " LAMINA_CACHE to another folder."
+            )
+        fault = error.strerror or error
+        raise DataError(f"Cannot write to the cache {root}: {fault}. {remedy}") from error
     assert built is not None  # noqa: S101
     _warn_of_size()
     return built

@@ -228,7 +228,7 @@ def _search(path: Path, stack: ExitStack) -> _Search:
     try:
         images, problems = _list_images(path, stack)
     except (DataError, OSError, ValueError) as error:
-        reason = str(error)
+        reason = str(error).removeprefix(f"{path} ")  # the problem names it
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror.lower()
         return [], [Problem(str(path), reason)]

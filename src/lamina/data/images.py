@@ -60,8 +60,14 @@ class Leak:
 
 
 def describe_leaks(leaks: Sequence[Leak]) -> str:
-    named = [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks]
-    count = plural(len(leaks), "image is", "images are")
+    firsts: dict[tuple[Split, str], Leak] = {}  # an image of test may be in train and val
+    for leak in leaks:
+        firsts.setdefault((leak.split, leak.name), leak)
+    named = [
+        f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}"
+        for leak in firsts.values()
+    ]
+    count = plural(len(named), "image is", "images are")
     shown = name_some(named, LEAKS_NAMED)
     return (
         f"{count} in two splits (identical pixels), which inflates the score: {shown}. "

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import polars as pl
 
-from lamina.data.cache import read_shape
+from lamina.data.cache import format_size, read_shape
 from lamina.data.decoding import (
     BadImageError,
     DeepImageError,
@@ -346,8 +346,8 @@ def start_array(path: Path, shape: tuple[int, ...]) -> int:
         file.truncate(offset_bytes + needed_bytes)
     if needed_bytes > (free_bytes := shutil.disk_usage(path.parent).free):
         raise DataError(
-            f"The decoded images need {needed_bytes / 1e9:.1f} GB, but {path.parent.parent} has"
-            f" {free_bytes / 1e9:.1f} GB free. Use a smaller --size (in Python, size_px), or set"
+            f"The decoded images need {format_size(needed_bytes)}, but {path.parent.parent} has"
+            f" {format_size(free_bytes)} free. Use a smaller --size (in Python, size_px), or set"
             " LAMINA_CACHE to a folder with more space."
         )
     return offset_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ FLATTEST_LEVELS = 8.0
 # images among which the nearest neighbors are searched, to measure isolation
 MOST_REFERENCES = 10_000
 MOST_DISTANCE = 0.32  # of near-duplicates
+MOST_UNITED = 1 / 2  # of all images: in groups that a set of identical images unites
 
 
 class DuplicatePair(NamedTuple):
@@ -174,11 +176,20 @@ def group_pairs(count: int, pairs: Sequence[DuplicatePair]) -> list[int]:
 def group_copies(
     pixels: UInt8[np.ndarray, "n h w c"], pairs: Sequence[DuplicatePair], groups: Sequence[str] = ()
 ) -> list[int]:
-    """For each image, the first one linked by near-duplicates, equal pixels or equal ``groups``."""
+    """For each image, the first one linked by near-duplicates, equal pixels or equal ``groups``.
+
+    Copies that would unite more than half of the images in ``groups``, such as a black image of
+    each patient, stay in their groups.
+    """
     linked = list(pairs)
-    for keys in (frame_digests(digest_rows(pixels)), pl.Series(groups, dtype=pl.String)):
-        for first, *others in group_duplicates(keys):
-            linked += [DuplicatePair(first, row, 0.0, False) for row in others]
+    copies = group_duplicates(frame_digests(digest_rows(pixels)))
+    if groups:
+        sizes = Counter(groups)
+        counts = [sum(sizes[group] for group in {groups[row] for row in rows}) for rows in copies]
+        limit = len(groups) * MOST_UNITED
+        copies = [rows for rows, count in zip(copies, counts, strict=True) if count <= limit]
+    for first, *others in (*copies, *group_duplicates(pl.Series(groups, dtype=pl.String))):
+        linked += [DuplicatePair(first, row, 0.0, False) for row in others]
     return group_pairs(len(pixels), linked)
 
 

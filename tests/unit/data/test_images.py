@@ -370,6 +370,8 @@ def test_images_in_two_splits_are_leaks() -> None:
     assert data.leaks == (Leak("00004", "test", "00002", "train"),)
     with pytest.warns(LaminaWarning, match="4 images are in two splits"):
         assert len(Dataset.from_images(train, test=train).leaks) == 4
+    with pytest.warns(LaminaWarning, match=r"8 images are in two splits .* and 5 more\."):
+        assert len(Dataset.from_images(train, val=train, test=train).leaks) == 12
     assert (
         Dataset.from_images(train, test=Images.from_arrays(PIXELS + 100, [0, 1, 0, 1])).leaks == ()
     )

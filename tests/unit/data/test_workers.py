@@ -348,6 +348,6 @@ def test_images_larger_than_the_disk_are_rejected_before_decoding(tmp_path: Path
         Image.new("RGB", (4, 4)).save(buffer, "PNG")
         (tmp_path / name).write_bytes(buffer.getvalue())
     with pytest.raises(
-        DataError, match=r"The decoded images need 12000\.0 GB, but .* GB free\. Use a smaller"
+        DataError, match=r"The decoded images need 12,000\.0 GB, but .* GB free\. Use a smaller"
     ):
         load_data(tmp_path, Preparation(size_px=1_000_000))

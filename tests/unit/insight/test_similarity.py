@@ -137,6 +137,16 @@ def test_identical_images_are_one_group_even_of_one_color():
     assert groups[34:] == [34] * 12 + [9]
 
 
+def test_a_black_image_of_each_group_does_not_unite_all_groups():
+    pixels, _ = inject(draw_images(30), 2)  # the last two are copies of the first two
+    pixels[2::3] = 0
+    patients = [f"p{row // 3}" for row in range(30)] + ["p8", "p9"]
+    groups = group_copies(pixels, (), patients)
+    assert groups == [row // 3 * 3 for row in range(30)] + [24, 27]
+    pixels[30] = pixels[0]
+    assert group_copies(pixels, (), patients)[24:31] == [0, 0, 0, 27, 27, 27, 0]
+
+
 def test_the_odd_one_out_is_the_most_isolated():
     random = np.random.default_rng(0)
     features = random.normal(size=(50, 8)) * 0.1 + np.eye(8)[0]

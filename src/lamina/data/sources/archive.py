@@ -17,12 +17,15 @@ from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from lamina.data.cache import format_size
 from lamina.data.decoding import BadImageError
 from lamina.data.images import Problem, Progress
 from lamina.data.sources.class_folders import is_hidden
 from lamina.data.sources.listing import READ_ERRORS, Arrays, Files, Source, mark_state, readable
 from lamina.errors import DataError
 
+UNSAFE = "An archive must contain only regular files in one folder; create it again."
+EXCESSIVE = "If you trust the archive, unpack it and use the folder."
 UNPACKED = "unpacked"  # the name of the folder with an archive's files
 
 # An archive that exceeds one of these limits is rejected.
@@ -182,32 +185,35 @@ class _Checker:
         self._members += 1
         self._total_bytes += size_bytes
         faults = (
-            (not is_plain, "is a link, a device or a sparse file"),
-            (name.startswith(("/", "\\")), "has an absolute path"),
-            (re.match(r"[A-Za-z]:", name), "has a drive letter in its path"),
-            (".." in name and ".." in re.split(r"[/\\]", name), "has '..' in its path"),
-            ("\0" in name, "has a NUL in its path"),  # where zipfile ends the name
-            (size_bytes > MEMBER_BYTES, f"is larger than {MEMBER_BYTES} bytes"),
+            (not is_plain, "is a link, a device or a sparse file", UNSAFE),
+            (name.startswith(("/", "\\")), "has an absolute path", UNSAFE),
+            (re.match(r"[A-Za-z]:", name), "has a drive letter in its path", UNSAFE),
+            (".." in name and ".." in re.split(r"[/\\]", name), "has '..' in its path", UNSAFE),
+            ("\0" in name, "has a NUL in its path", UNSAFE),  # where zipfile ends the name
+            (size_bytes > MEMBER_BYTES, f"is larger than {MEMBER_BYTES} bytes", EXCESSIVE),
             (
                 self._total_bytes > TOTAL_BYTES,
                 f"brings the archive over {TOTAL_BYTES} bytes unpacked",
+                EXCESSIVE,
             ),
-            (self._members > MOST_MEMBERS, f"exceeds the limit of {MOST_MEMBERS} members"),
+            (
+                self._members > MOST_MEMBERS,
+                f"exceeds the limit of {MOST_MEMBERS} members",
+                EXCESSIVE,
+            ),
             (
                 self._total_bytes > self._ratio_bytes,
                 f"brings the archive over a compression of {COMPRESSION_RATIO}:1",
+                EXCESSIVE,
             ),
         )
-        for is_present, fault in faults:
+        for is_present, fault, remedy in faults:
             if is_present:
-                raise DataError(
-                    f"{self._path} is rejected: its member {name!r} {fault}. An archive must"
-                    " contain only regular files in one folder; create it again."
-                )
+                raise DataError(f"{self._path} is rejected: its member {name!r} {fault}. {remedy}")
         if self._total_bytes > self._free_bytes:
             raise DataError(
-                f"Unpacking {self._path} needs {self._total_bytes / 1e9:.1f} GB or more, but the"
-                f" disk has {self._free_bytes / 1e9:.1f} GB free. Free some space, or unpack it"
+                f"Unpacking {self._path} needs {format_size(self._total_bytes)} or more, but the"
+                f" disk has {format_size(self._free_bytes)} free. Free some space, or unpack it"
                 " elsewhere and use the folder."
             )
 
