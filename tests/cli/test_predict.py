@@ -60,7 +60,7 @@ def test_what_names_no_image_is_reported_and_the_rest_is_predicted(photos, run):
     assert printed.returncode == 2
     reasons = {event["image"]: event.get("reason") for event in events(printed.stdout)}
     assert reasons == {
-        "empty": "the folder contains no images",
+        "empty": "no images found",
         "none/*.png": "no image matches this pattern",
         "photos/2.png": None,
         "gone.png": "no such file or directory",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -29,8 +30,9 @@ def read_arrays(path: Path) -> Read:
     """Read an npz or IDX file."""
     source = open_npz(path, Preparation()) or open_idx(path, Preparation())
     assert source is not None
-    listing = source.read(path.parent, lambda *_: None)
-    pixels = np.concatenate(list(listing.pixels.blocks()))
+    with TemporaryDirectory() as folder:
+        listing = source.read(Path(folder), lambda *_: None)
+        pixels = np.concatenate(list(listing.pixels.blocks()))
     assert pixels.shape == listing.pixels.shape
     return Read(listing, pixels, source.state)
 

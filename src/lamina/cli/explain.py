@@ -18,7 +18,7 @@ from lamina.cli.options.inspect_options import ExplainOptions
 from lamina.cli.output import make_folder, save_sheet, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Problem
-from lamina.data.decoding import EncodedImage, ImageReader, InputFormat, decode_image, read_file
+from lamina.data.decoding import EncodedImage, ImageReader, InputFormat, decode_image
 from lamina.data.image_inputs import decode_ahead
 from lamina.data.resizing import seen_box
 from lamina.drawing.attribution_sheet import draw_attributions
@@ -53,7 +53,7 @@ def run(options: ExplainOptions, terminal: Terminal) -> int:
 
 def _explain_images(
     options: ExplainOptions,
-    images: Sequence[Path | EncodedImage],
+    images: Sequence[EncodedImage],
     problems: Sequence[Problem],
     terminal: Terminal,
 ) -> int:
@@ -188,12 +188,12 @@ def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
 
 
 def _read_image(
-    given: Path | EncodedImage, wanted: InputFormat
+    encoded: EncodedImage, wanted: InputFormat
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[float, float, float, float]]:
     """The original image, and the box that the model sees: left, top, right, bottom in pixels."""
     channels, height, width = wanted.shape
     with ImageReader() as reader:
-        data = reader.read(given) if isinstance(given, EncodedImage) else read_file(given)
+        data = reader.read(encoded)
     mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
     image = decode_image(data, mode=mode, bit_depth=wanted.bit_depth)
     return image, seen_box((image.shape[1], image.shape[0]), (height, width), wanted.resize)

@@ -141,7 +141,7 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
 
 def choose_images(
     given: tuple[Path, ...], stack: ExitStack, terminal: Terminal
-) -> tuple[list[Path | EncodedImage], list[Problem]]:
+) -> tuple[list[EncodedImage], list[Problem]]:
     """Find the images to predict, and arguments that match none; ``-`` reads paths from stdin."""
     if not given:
         raise DataError("No images given. Add image files, folders or patterns after RUN.")

@@ -31,15 +31,17 @@ from lamina.data.decoding import (
     read_file,
 )
 from lamina.data.formats import SUFFIXES
-from lamina.data.images import Dataset, Images, Problem
+from lamina.data.images import EMPTY_FOLDER, Dataset, Images, Problem
 from lamina.data.sources.archive import UNPACKED, is_archive, unpack
-from lamina.data.sources.class_folders import check_image, is_hidden, read_head, scan_folder
+from lamina.data.sources.class_folders import check_image, is_hidden, scan_folder
 from lamina.data.sources.table import is_table
 from lamina.errors import DataError, describe_type
 
 ImageLike: TypeAlias = str | Path | EncodedImage | bytes | Image.Image | np.ndarray | Tensor
 """A path, the bytes of an encoded file, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any
 size."""
+
+_Search: TypeAlias = tuple[list[EncodedImage], list[Problem]]
 
 IMAGES = "paths, bytes, PIL images or arrays"
 CHUNK_IMAGES = 256
@@ -55,9 +57,7 @@ class Chunk(NamedTuple):
     reasons: list[str | None]
 
 
-def find_images(
-    inputs: Sequence[str | Path], stack: ExitStack
-) -> tuple[list[Path | EncodedImage], list[Problem]]:
+def find_images(inputs: Sequence[str | Path], stack: ExitStack) -> _Search:
     """The images in files, folders, patterns, archives and tables, in order, and what failed.
 
     Each image occurs once. The function unpacks archives and tables that contain images into
@@ -67,17 +67,15 @@ def find_images(
         raise DataError(
             "The path of an image is empty. Pass a file or a folder; . is the current folder."
         )
-    by_path: dict[str, Path | EncodedImage] = {}
+    images: dict[str, EncodedImage] = {}
     problems: list[Problem] = []
     for path in map(Path, inputs):
-        images, unread = _search(path, stack)
+        listed, unread = _search(path, stack)
         problems += unread
-        for image in images:
-            key = image.name
-            if not isinstance(image, EncodedImage):
-                key = os.path.abspath(image)  # noqa: PTH100  # Path.resolve would follow links
-            by_path.setdefault(key, image)
-    return list(by_path.values()), problems
+        for image in listed:
+            # Path.resolve would follow links
+            images.setdefault(os.path.abspath(image.name), image)  # noqa: PTH100
+    return list(images.values()), problems
 
 
 def decode_ahead(images: Iterable[ImageLike], wanted: InputFormat) -> Generator[Chunk, None, None]:
@@ -93,28 +91,29 @@ def decode_ahead(images: Iterable[ImageLike], wanted: InputFormat) -> Generator[
     lock = threading.Lock()
 
     def read(image: EncodedImage) -> bytes:
+        if image.offset_bytes is None:
+            return read_file(Path(image.file))
         with lock:
             return reader.read(image)
 
     decode = partial(_decode_some, wanted=wanted, read=read)
-    following, waiting = iter(images), None
-    chunk, first = list(itertools.islice(following, size)), 0
+    rest = iter(images)
+    first = 0
+    waiting = None
     with ImageReader() as reader:
-        # a thread starts as slowly as it decodes a few images
-        if chunk and len(chunk) < min(size, THREAD_IMAGES + 1):
-            yield _gather(chunk, first, [decode(chunk)], shape)
-            return
         pool = ThreadPoolExecutor(os.cpu_count())  # starts its threads on demand
         try:
-            while chunk:
-                parts = [
-                    chunk[at : at + THREAD_IMAGES] for at in range(0, len(chunk), THREAD_IMAGES)
-                ]
-                decoded = pool.map(decode, parts)
+            while chunk := list(itertools.islice(rest, size)):
+                # a thread starts as slowly as it decodes a few images
+                if len(chunk) < min(size, THREAD_IMAGES + 1):
+                    decoded = iter([decode(chunk)])
+                else:
+                    starts = range(0, len(chunk), THREAD_IMAGES)
+                    decoded = pool.map(decode, [chunk[at : at + THREAD_IMAGES] for at in starts])
                 if waiting is not None:
                     yield _gather(*waiting, shape)
-                waiting, first = (chunk, first, decoded), first + len(chunk)
-                chunk = list(itertools.islice(following, size))
+                waiting = (chunk, first, decoded)
+                first += len(chunk)
             if waiting is not None:
                 yield _gather(*waiting, shape)
         finally:
@@ -128,37 +127,35 @@ def list_images(
     if isinstance(images, str | Path | EncodedImage | bytes | Image.Image):
         return [images]
     if isinstance(images, np.ndarray | Tensor):
-        array, (channels, height, width) = to_array(images, "images"), shape
-        if array.dtype.kind not in "biuf":
-            paths: list[str | Path] = array.tolist()
-            return paths
-        is_one = array.ndim == 2 or (
-            array.ndim == 3
-            and array.shape[1:] != (height, width)
-            and array.shape[2] in (*CHANNELS, channels)
+        return _divide(to_array(images, "images"), shape)
+    if isinstance(images, Images | Dataset | Mapping) or not isinstance(images, Iterable):
+        raise DataError(
+            f"images must be {IMAGES}, got {describe_type(images)}. Pass a list of images, or the"
+            " pixels of a data set, such as dataset.test.pixels."
         )
-        if (
-            array.ndim == 3
-            and not is_one
-            and array.shape[0] == channels > 1
-            and array.shape[2] not in CHANNELS
-        ):
+    return images
+
+
+def _divide(array: np.ndarray, shape: tuple[int, ...]) -> Iterable[ImageLike]:
+    channels, height, width = shape
+    if array.dtype.kind not in "biuf":
+        paths: list[str | Path] = array.tolist()
+        return paths
+    is_single = array.ndim == 2
+    if array.ndim == 3:
+        has_channels = array.shape[2] in (*CHANNELS, channels)
+        is_single = has_channels and array.shape[1:] != (height, width)
+        may_be_single = array.shape[0] == channels > 1 and array.shape[2] not in CHANNELS
+        if may_be_single and not is_single:
             raise DataError(
                 f"images of shape {array.shape} are ambiguous: one image with channels first, or"
                 f" {channels} gray images. Use np.asarray(images).transpose(1, 2, 0) for one image,"
                 " or images[..., None] for gray images."
             )
-        pixels = to_pixels(array[None] if is_one else array, "images")
-        return pixels if pixels.shape[1:] == (height, width, channels) else list(pixels)
-    if isinstance(images, Images | Dataset | Mapping) or not isinstance(images, Iterable):
-        hint = (
-            " Pass their pixels, such as dataset.test.pixels."
-            if isinstance(images, Images | Dataset)
-            else ""
-        )
-        hint = " Pass a list of its values." if isinstance(images, Mapping) else hint
-        raise DataError(f"images must be {IMAGES}, got {describe_type(images)}.{hint}")
-    return images
+    if is_single:
+        array = array[None]
+    pixels = to_pixels(array, "images")
+    return pixels if pixels.shape[1:] == (height, width, channels) else list(pixels)
 
 
 def _gather(
@@ -168,11 +165,12 @@ def _gather(
     shape: tuple[int, ...],
 ) -> Chunk:
     channels, height, width = shape
-    found = list(itertools.chain.from_iterable(decoded))
-    rows = [one for one in found if not isinstance(one, str)]
+    results = list(itertools.chain.from_iterable(decoded))
+    rows = [result for result in results if not isinstance(result, str)]
     pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
     names = [_name_image(image, place) for place, image in enumerate(images, first)]
-    return Chunk(names, pixels, [one if isinstance(one, str) else None for one in found])
+    reasons = [result if isinstance(result, str) else None for result in results]
+    return Chunk(names, pixels, reasons)
 
 
 def _name_image(image: ImageLike, place: int) -> str:
@@ -226,76 +224,77 @@ def _decode(image: ImageLike, wanted: InputFormat) -> UInt8[np.ndarray, "h w c"]
     return decode_image(data, (height, width), mode, wanted.resize, wanted.bit_depth)
 
 
-_Search: TypeAlias = tuple[list[Path | EncodedImage], list[Problem]]
-
-
 def _search(path: Path, stack: ExitStack) -> _Search:
     try:
-        # before Python 3.12, Path.is_dir raises for a name that is too long
-        if os.path.isdir(path):  # noqa: PTH112
-            return _search_folder(path)
-        if not os.path.exists(path) and glob.has_magic(str(path)):  # noqa: PTH110
-            return _search_pattern(str(path))
-        return _search_file(path, stack)
+        images, problems = _list_images(path, stack)
     except (DataError, OSError, ValueError) as error:
         reason = str(error).removeprefix(f"{path} ")  # the problem names it
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror.lower()
         return [], [Problem(str(path), reason)]
+    if not images:
+        problems.append(Problem(str(path), "no images found"))
+    return images, problems
 
 
-def _search_folder(folder: Path) -> _Search:
-    scan = scan_folder(folder)
-    problems = _name_problems(folder, (*scan.problems, *scan.unused))
-    if not scan.images:
-        problems.append(Problem(str(folder), "the folder contains no images"))
-    return [folder / image.name for image in scan.images], problems
-
-
-def _search_pattern(pattern: str) -> _Search:
-    paths: list[Path | EncodedImage] = []
-    problems: list[Problem] = []
-    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207
-        if match.is_dir():
-            images, unread = _search_folder(match)
-            paths += images
-            problems += unread
-        elif not is_hidden(match.name):
-            try:
-                check_image(match.name, partial(read_head, str(match)))
-                paths.append(match)
-            except BadImageError as error:
-                problems.append(Problem(str(match), str(error)))
-    if not paths and not problems:
-        problems.append(Problem(pattern, "no image matches this pattern"))
-    return paths, problems
-
-
-def _search_file(path: Path, stack: ExitStack) -> _Search:
-    """The image in a file, or the images in an archive or a table."""
+def _list_images(path: Path, stack: ExitStack) -> _Search:
+    # before Python 3.12, Path.is_dir raises for a name that is too long
+    if os.path.isdir(path):  # noqa: PTH112
+        return _list_folder(path, path)
+    if not os.path.exists(path) and glob.has_magic(str(path)):  # noqa: PTH110
+        return _list_matches(str(path))
     path.stat()
     is_image = path.name.lower().endswith(SUFFIXES) or not path.is_file()
     if is_image or not (is_table(path) or is_archive(path)):
-        return [path], []
+        return [EncodedImage(str(path), str(path))], []
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="lamina-")))
-    left_out: list[Problem] = []
     if is_table(path):
-        from lamina.data.sources.rows import list_table  # slow to import
+        return _list_table(path, folder)
+    unpacked = folder / UNPACKED
+    left_out = unpack(path, unpacked, lambda *_: None)
+    images, problems = _list_folder(unpacked, path)
+    return images, [*_name_problems(path, left_out), *problems]
 
-        scan = list_table(path, folder)
-    else:
-        left_out = unpack(path, folder / UNPACKED, lambda *_: None)
-        scan = scan_folder(folder / UNPACKED)
-    problems = _name_problems(path, (*left_out, *scan.problems, *scan.unused))
-    if not scan.images:
-        problems.append(Problem(str(path), "no images in it"))
-    images: list[Path | EncodedImage] = []
-    for image in scan.images:
-        if Path(image.file).is_relative_to(folder):
-            images.append(image._replace(name=f"{path}/{image.name}"))
-        else:
-            images.append(Path(image.file))
+
+def _list_folder(folder: Path, source: Path) -> _Search:
+    """The images below a folder, with names in the source that it was unpacked from."""
+    scan = scan_folder(folder)
+    images = [EncodedImage(str(source / name), str(folder / name)) for name in scan.names]
+    problems = [problem for problem in scan.unused if problem.reason != EMPTY_FOLDER]
+    return images, _name_problems(source, [*scan.problems, *problems])
+
+
+def _list_matches(pattern: str) -> _Search:
+    images: list[EncodedImage] = []
+    problems: list[Problem] = []
+    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207
+        if match.is_dir():
+            listed, unread = _list_folder(match, match)
+            images += listed
+            problems += unread
+        elif not is_hidden(match.name):
+            try:
+                check_image(str(match))
+                images.append(EncodedImage(str(match), str(match)))
+            except BadImageError as error:
+                problems.append(Problem(str(match), str(error)))
+    if not images and not problems:
+        raise DataError("no image matches this pattern")
     return images, problems
+
+
+def _list_table(path: Path, spool: Path) -> _Search:
+    # polars is slow to import
+    from lamina.data.sources.frames import list_encoded, list_problems
+    from lamina.data.sources.rows import list_table
+
+    frame = list_table(path, spool)
+    images: list[EncodedImage] = []
+    for image in list_encoded(frame.filter(frame["reason"].is_null())):
+        is_spooled = image.offset_bytes is not None
+        name = path / image.name if is_spooled else Path(image.file)
+        images.append(image._replace(name=str(name)))
+    return images, _name_problems(path, list_problems(frame))
 
 
 def _name_problems(source: Path, problems: Sequence[Problem]) -> list[Problem]:

@@ -407,9 +407,11 @@ def _open_path(
     if is_archive(path):
 
         def open_unpacked(folder: Path) -> Source:
-            return _open_path(folder, preparation, check_options)
+            opened = _open_path(folder, preparation, check_options)
+            check_options(opened.options)
+            return opened
 
-        return open_archive(path, open_unpacked, OPTIONS, check_options)
+        return open_archive(path, open_unpacked, OPTIONS)
     raise DataError(
         f"{path} is not a folder and not a readable zip, tar, table (CSV, TSV, Parquet, JSON"
         f" lines), .npz or IDX file. Use one of these, or one of {', '.join(NAMES)}."

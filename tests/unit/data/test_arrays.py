@@ -128,18 +128,15 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
         ),
         (
             {"x": gray_noise(2), "y": CLASSES_OF_2, "ids": np.arange(2)},
-            f"DIR/pets.npz has the arrays x, y, ids. {LAYOUT}",
+            f"DIR/pets.npz has the arrays ids, x, y. {LAYOUT}",
         ),
         (
             {"x_train": gray_noise(2), "y_train": CLASSES_OF_2, "x_test": gray_noise(2)},
-            f"DIR/pets.npz has the arrays x_train, y_train, x_test. {LAYOUT}",
+            f"DIR/pets.npz has the arrays x_test, x_train, y_train. {LAYOUT}",
         ),
         (
             {"x": gray_noise(3), "y": CLASSES_OF_2},
-            (
-                "DIR/pets.npz: Expected one target for each image, got 3 images in x and 2 targets."
-                " Save them again."
-            ),
+            ("DIR/pets.npz has 3 images, but 2 labels. Create or download it again."),
         ),
         (
             {"x_test": gray_noise(3), "y_test": np.zeros((3, 2, 2))},
@@ -152,8 +149,8 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
         (
             {"x": gray_noise(2), "y": np.array(["a", {}], object)},
             (
-                "Array y of DIR/pets.npz contains Python objects; expected numbers or strings."
-                " Convert it, for example with y.astype(str), and save the file again."
+                "Cannot read the array y of DIR/pets.npz: Array can't be memory-mapped: Python"
+                " objects in dtype. Save it again; Python objects as text, with y.astype(str)."
             ),
         ),
         (
@@ -220,8 +217,8 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
                 "y_test": CLASSES_OF_2,
             },
             (
-                "The splits of DIR/pets.npz have images of different sizes: x_train 4 x 5 x 1,"
-                " x_test 6 x 5 x 1. Resize them to one size."
+                "The splits of DIR/pets.npz have images of different sizes: train 4 x 5 x 1,"
+                " test 6 x 5 x 1. Resize them to one size."
             ),
         ),
         (
@@ -232,9 +229,8 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
                 "y_test": np.array(["a", "b"]),
             },
             (
-                "DIR/pets.npz, where y is y_train and y_test: The splits have targets of different"
-                " types: y_train int64 (2,), y_test <U1 (2,). Save the same type and columns in"
-                " all."
+                "The splits of DIR/pets.npz have labels of different types: train int64 (2,), test"
+                " <U1 (2,). Save the same type and columns in all."
             ),
         ),
         (
@@ -321,8 +317,8 @@ def test_a_header_that_lies_makes_no_room(shape: str, tmp_path: Path) -> None:
     message = rejection(path)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert message.startswith(("Array x of DIR/a.npz should have", "Cannot read DIR/a.npz: "))
-    assert message.endswith("Create or download it again.")
+    assert message.startswith("Cannot read the array x of DIR/a.npz: ")
+    assert message.endswith("with x.astype(str).")
     assert peak_bytes < 2**20
 
 
@@ -334,10 +330,8 @@ def test_a_bomb_is_rejected(tmp_path: Path) -> None:
             for _ in range(300):
                 file.write(bytes(2**20))
         archive.writestr("y.npy", npy_bytes(np.zeros(300, int)))
-    assert (
-        rejection(tmp_path / "a.npz")
-        == "Array x of DIR/a.npz is compressed more than 200:1. Save it with np.savez."
-    )
+    message = rejection(tmp_path / "a.npz")
+    assert "its member 'x.npy' brings the archive over a compression of 200:1" in message
 
 
 @given(

@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 
 from lamina.data import Dataset, Images, Preparation, Problem, load_data
-from lamina.data.decoding import EncodedImage
 from lamina.data.description import describe_data
 from lamina.data.inspection import inspect
 from lamina.data.load import check_learnable
 from lamina.data.preparation import LabelFrom
-from lamina.data.sources.class_folders import Scan, arrange, label_of, scan_folder
+from lamina.data.sources.arrangement import arrange
+from lamina.data.sources.class_folders import scan_folder
+from lamina.data.sources.listing import Scan
 from lamina.errors import DataError, LaminaWarning
 from support.listed import Listed
 
@@ -25,7 +26,7 @@ from support.listed import Listed
 def arrange_paths(
     *paths: str, label_from: LabelFrom | None = None, splits: tuple[str, ...] = ()
 ) -> Listed:
-    scan = Scan([EncodedImage(path, f"/{path}") for path in paths], [])
+    scan = Scan(Path("/"), sorted(paths), [0] * len(paths))
     return Listed(arrange(scan, Path("pets"), Preparation(label_from=label_from, splits=splits)))
 
 
@@ -124,20 +125,9 @@ def test_few_images_beside_several_folders_are_stray(
     ],
 )
 def test_the_name_up_to_the_number_is_the_class(file: str, expected: str | None) -> None:
-    assert label_of(["folder", file], "filename") == expected
-
-
-def test_an_image_in_no_folder_has_a_class_by_its_name_alone() -> None:
-    assert [label_of(["cat1.jpg"], kind) for kind in ("folder", "parent", "filename")] == [
-        None,
-        None,
-        "cat",
-    ]
-    assert [label_of(["a", "b", "c1.jpg"], kind) for kind in ("folder", "parent", "filename")] == [
-        "a",
-        "b",
-        "c",
-    ]
+    listing = arrange_paths(f"folder/{file}", "folder/bird1.jpg", label_from="filename")
+    labels = {name: label for _, label, name in places(listing)}
+    assert labels.get(f"folder/{file}") == expected
 
 
 LAYOUT = (
@@ -155,7 +145,7 @@ LAYOUT = (
             ["train/a/1.png", "test/a/1.png", "more/a/1.png"],
             (
                 f"pets is ambiguous: it contains test, train and also more. {LAYOUT} To name the"
-                " splits, use --splits train=train test=test (in Python, splits); lamina leaves"
+                " splits, use --splits test=test train=train (in Python, splits); lamina leaves"
                 " out the other folders. If the outermost folders are the classes, use"
                 " --label-from folder; if the innermost are, use --label-from parent."
             ),
@@ -187,11 +177,7 @@ def test_other_files_are_ignored(tmp_path: Path) -> None:
     ):
         save_image(tmp_path / name)
     (tmp_path / "a" / "notes.txt").write_text("no image")
-    assert [image.name for image in scan_folder(tmp_path).images] == [
-        "a/1.png",
-        "a/2.PNG",
-        "b/1.JPeG",
-    ]
+    assert scan_folder(tmp_path).names == ["a/1.png", "a/2.PNG", "b/1.JPeG"]
 
 
 def test_folders_without_images_are_named(tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lamina.data import load_data
 from lamina.errors import DataError
 from support.array_files import gray_noise, read_arrays
 from support.table_sources import idx_bytes, write_idx
 
 IMAGES = {"train": (gray_noise(7), np.arange(7)), "t10k": (gray_noise(3), np.arange(3))}
+LABELED = {"train": (gray_noise(7), np.arange(7) % 2), "t10k": (gray_noise(4), np.arange(4) % 2)}
 
 
 @pytest.mark.parametrize("prefix", ["", "emnist-letters-"])
@@ -34,6 +37,20 @@ def test_idx_files_are_read_from_their_folder_or_by_one_of_them(
         labels = [[float(label)] for label in (*range(7), *range(3))]
         assert source.targets.tolist() == labels  # as many as half of the images: numbers
         assert source.splits == ["train"] * 7 + ["test"] * 3
+
+
+@pytest.mark.parametrize("top", ["", "mnist/", "mnist/raw/"])
+def test_idx_files_in_an_archive_are_read_as_their_folder(
+    top: str, tmp_path: Path, cache: Path
+) -> None:
+    folder = write_idx(tmp_path / "raw", LABELED)
+    with zipfile.ZipFile(tmp_path / "mnist.zip", "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, f"{top}{file.name}")
+    data = load_data(tmp_path / "mnist.zip")
+    assert data.train.names == tuple(f"train/{row:05d}" for row in range(7))
+    np.testing.assert_array_equal(data.test.pixels[..., 0], gray_noise(4))
+    assert not list(cache.rglob("*ubyte*"))
 
 
 def test_unpacked_files_are_preferred(tmp_path: Path) -> None:

@@ -201,6 +201,28 @@ CASES: dict[str, Case] = {
         splits="train 5, test 1",
         classes="rose tulip",
     ),
+    "one folder with subfolders of its own among the classes": Case(
+        "{rose/red,rose/white,tulip}/#.png | tulip/{a,b}.png",
+        splits="train 6, test 2",
+        classes="rose tulip",
+    ),
+    "a figure in a folder beside the folder of classes": Case(
+        "data/{cat,dog}/#.png | docs/fig.png",
+        refused="only one of its folders contains folders of images.*--splits train=data",
+    ),
+    "the same, with the folder of classes named": Case(
+        "data/{cat,dog}/#.png | docs/fig.png",
+        splits="train 3, test 1",
+        classes="cat dog",
+        left_out=1,
+        options={"splits": ("train=data",)},
+    ),
+    "the same, with the outermost folders as classes": Case(
+        "data/{cat,dog}/#.png | docs/fig.png",
+        splits="train 4, test 1",
+        classes="data docs",
+        options={"label_from": "folder"},
+    ),
     "a class called train": Case(
         "{train,bus,car}/#.png", splits="train 5, test 1", classes="bus car train"
     ),

@@ -171,7 +171,9 @@ def test_a_few_large_images_are_shared_out_too(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2100, 2100, 3), np.uint8)
     for number in range(4):
         Image.fromarray(noise).save(tmp_path / f"{number}.bmp")  # of 13 MB each
-    given = list(scan_folder(tmp_path).images)
+    scan = scan_folder(tmp_path)
+    sizes = zip(scan.names, scan.sizes_bytes, strict=True)
+    given = [EncodedImage(name, f"{tmp_path}/{name}", size_bytes=size) for name, size in sizes]
     assert count_workers(given) == min(4, os.cpu_count() or 1)
     assert count_workers(given[:1]) == 1
     assert (

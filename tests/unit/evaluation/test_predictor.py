@@ -318,7 +318,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def found(*inputs: str) -> list[str]:
     images, problems = find_images(inputs, ExitStack())
     assert {problem.reason for problem in problems} <= {OTHER_FILE}
-    return [str(image) for image in images]
+    return [image.name for image in images]
 
 
 def test_a_folder_stands_for_its_images_in_the_order_of_their_paths(photos):

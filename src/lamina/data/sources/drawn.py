@@ -8,7 +8,7 @@ Figures are polygons, antialiased by the signed distance from the center of each
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from lamina.data.images import Images, Progress
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Arrays, Source, list_images
+from lamina.data.sources.listing import Arrays, Source
+from lamina.data.sources.parts import Part, hold_pixels, join_parts
 from lamina.data.splits import Split
 
 Floats: TypeAlias = np.float32 | Float32[np.ndarray, "..."]
@@ -78,18 +79,18 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
 
     def read(_: Path, progress: Progress) -> Arrays:
         total = sum(COUNTS.values())
-        drawn: dict[Split, Images] = {}
+        parts: dict[Split | None, Part] = {}
+        done = 0
         for split, count in COUNTS.items():
-            report = partial(
-                lambda before, done, _: progress(before + done, total),
-                sum(map(len, drawn.values())),
-            )
-            drawn[split] = draw_shapes(name, split, count, SEEDS[split], size_px, report)
+            report = partial(lambda before, now, _: progress(before + now, total), done)
+            images = draw_shapes(name, split, count, SEEDS[split], size_px, report)
+            parts[split] = Part(hold_pixels([images.pixels]), images.targets)
+            done += count
+        arrays = join_parts(name, parts, "the built-in set", lambda y: (y, TARGET_NAMES[name]))
         # Identified by its parameters, not its pixels, which may differ in the last bit between
         # processors.
-        return list_images(
-            drawn, "the built-in set", f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}"
-        )
+        content = f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}"
+        return replace(arrays, pixels=replace(arrays.pixels, content=content))
 
     return Source(DRAWING_VERSION, read, target_names=TARGET_NAMES[name])
 

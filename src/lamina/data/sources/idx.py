@@ -13,18 +13,11 @@ from jaxtyping import UInt8
 
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
-from lamina.data.sources.listing import (
-    Arrays,
-    Labels,
-    Source,
-    mark_state,
-    name_rows,
-    readable,
-    stack_pixels,
-)
+from lamina.data.sources.listing import Arrays, Labels, Source, mark_state, readable
+from lamina.data.sources.parts import Part, hold_pixels, join_parts
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
-from lamina.targets import SINGLE_LABEL, Targets
+from lamina.targets import Targets
 
 IDX = re.compile(r"(.*?)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
 UNSIGNED_BYTE = 8
@@ -36,89 +29,69 @@ def open_idx(path: Path, preparation: Preparation, classes: Sequence[str] = ()) 
 
     ``classes`` are the names of the labels, if the set is a published one.
     """
-    pairs = _find_pairs(path)
+    if path.is_dir():
+        pairs = _find_pairs(path) or _find_pairs(path / "raw")
+        inside = list(path.iterdir())
+        # a link may lead in a circle
+        if not pairs and len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink():
+            return open_idx(inside[0], preparation, classes)
+    else:
+        match = IDX.fullmatch(path.name)
+        pairs = _find_pairs(path.parent, match[1]) if match else {}
     state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
     return Source(state, lambda *_: _list_arrays(pairs, preparation, classes)) if pairs else None
 
 
-def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
-    """The files of images and labels by split, in a folder or next to a file; empty if none."""
-    one = None if path.is_dir() else IDX.fullmatch(path.name)
-    if not path.is_dir() and one is None:
-        return {}
-    for folder in (path.parent,) if one else (path, path / "raw"):
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
-        matches = [
-            match
-            for file in files
-            if (match := IDX.fullmatch(file.name)) and (not one or match[1] == one[1])
-        ]
-        if len(prefixes := sorted({match[1] for match in matches})) > 1:
-            sets = ", ".join(f"{prefix}*" for prefix in prefixes)
-            raise DataError(
-                f"{folder} has the files of several sets: {sets}. Use the path of a file in one of"
-                " them."
-            )
-        found: dict[tuple[Split, str], Path] = {}
-        for match in matches:  # an uncompressed file comes before its .gz, and wins
-            found.setdefault(
-                ("train" if match[2] == "train" else "test", match[3]), folder / match.string
-            )
-        for split, kind in found:
-            if kind == "images" and (split, "labels") not in found:
-                raise DataError(
-                    f"The label file of {found[split, kind]} is missing. Download it again."
-                )
-        if images := [split for split in SPLITS if (split, "images") in found]:
-            return {split: (found[split, "images"], found[split, "labels"]) for split in images}
-    return {}
+def _find_pairs(folder: Path, prefix: str | None = None) -> dict[Split, tuple[Path, Path]]:
+    """The files of images and labels by split, whose names begin with ``prefix``."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    matches = [match for file in files if (match := IDX.fullmatch(file.name))]
+    if prefix is not None:
+        matches = [match for match in matches if match[1] == prefix]
+    prefixes = sorted({match[1] for match in matches})
+    if len(prefixes) > 1:
+        sets = ", ".join(f"{prefix}*" for prefix in prefixes)
+        raise DataError(
+            f"{folder} has the files of several sets: {sets}. Use the path of a file in one of"
+            " them."
+        )
+    paths: dict[tuple[str, str], Path] = {}
+    for match in matches:  # an uncompressed file comes before its .gz, and wins
+        split = "train" if match[2] == "train" else "test"
+        paths.setdefault((split, match[3]), folder / match.string)
+    pairs: dict[Split, tuple[Path, Path]] = {}
+    for split in SPLITS:
+        images = paths.get((split, "images"))
+        labels = paths.get((split, "labels"))
+        if images and not labels:
+            raise DataError(f"The label file of {images} is missing. Download it again.")
+        if images and labels:
+            pairs[split] = (images, labels)
+    return pairs
 
 
 def _list_arrays(
     pairs: Mapping[Split, tuple[Path, Path]], preparation: Preparation, classes: Sequence[str]
 ) -> Arrays:
-    images = {split: _read_idx(file, 3) for split, (file, _) in pairs.items()}
-    labels = {split: _read_idx(file, 1) for split, (_, file) in pairs.items()}
-    for split, (file, _) in pairs.items():
-        if len(images[split]) != len(labels[split]):
-            raise DataError(
-                f"{file} has {len(images[split])} images, but its label file has"
-                f" {len(labels[split])} labels. Download both again."
-            )
-    shapes = {split: pixels.shape for split, pixels in images.items()}
-    if len({shape[1:] for shape in shapes.values()}) > 1 or 0 in next(iter(shapes.values())):
-        sizes = ", ".join(
-            f"{split} {' x '.join(map(str, shape))}" for split, shape in shapes.items()
-        )
-        raise DataError(
-            f"Expected images of one size in all files, got {sizes}. Download them again."
-        )
-    joined = np.concatenate(list(labels.values()))
-    targets, names = _read_targets(joined, preparation, classes)
-    return Arrays(
-        names=name_rows({split: len(pixels) for split, pixels in images.items()}),
-        splits=[split for split, pixels in images.items() for _ in pixels],
-        targets=targets,
-        target_names=names,
-        label_reason="the published set" if classes else REASON,
-        pixels=stack_pixels([pixels[..., None] for pixels in images.values()]),
-    )
-
-
-def _read_targets(
-    labels: UInt8[np.ndarray, " n"], preparation: Preparation, classes: Sequence[str]
-) -> tuple[Targets, tuple[str, ...]]:
+    parts: dict[Split | None, Part] = {}
+    for split, (images, labels) in pairs.items():
+        pixels = _read_idx(images, 3)[..., None]
+        parts[split] = Part(hold_pixels([pixels]), _read_idx(labels, 1))
+        folder = images.parent
     if classes:
-        targets = labels.astype(np.int64)
-        SINGLE_LABEL.check(targets, classes)
-        return targets, tuple(classes)
+        return join_parts(
+            folder, parts, "the published set", lambda y: (y.astype(np.int64), classes)
+        )
     # polars is slow to import, and cached data do not need it.
     import polars as pl
 
     from lamina.data.labels import read_targets
 
-    targets, names, _ = read_targets(Labels({"label": pl.Series(labels)}, REASON), preparation)
-    return targets, names
+    def to_targets(labels: UInt8[np.ndarray, " n"]) -> tuple[Targets, Sequence[str]]:
+        columns = Labels({"label": pl.Series(labels)}, REASON)
+        return read_targets(columns, preparation)[:2]
+
+    return join_parts(folder, parts, REASON, to_targets)
 
 
 def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:

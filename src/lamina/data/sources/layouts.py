@@ -30,29 +30,38 @@ class Layout:
     splits: Mapping[str, Split | None] = field(default_factory=dict)
     inner: frozenset[str] = frozenset()
 
-    def place(self, path: str) -> tuple[Split | None, list[str], str]:
-        """The split of an image, its path in the split, and the reason if it is left out."""
-        parts = path.split("/")
-        if not self.splits or len(parts) == 1:
-            return None, parts, ""
-        top, *parts = parts
-        if top not in self.splits:
-            return None, parts, "in a folder that --splits does not name"
-        if top in self.inner and len(parts) > 1:
-            parts = parts[1:]
-        split = self.splits[top]
-        return split, parts, "" if split else "in a folder for images without classes"
+    def place(
+        self, folder: str, label_from: LabelFrom
+    ) -> tuple[Split | None, str | None, str | None]:
+        """The split and class of the images in a folder, and the reason if they are left out."""
+        inside = folder.split("/") if folder else []
+        split = None
+        reason = None
+        if self.splits and inside:
+            top, *inside = inside
+            if top in self.inner:
+                inside = inside[1:]
+            split = self.splits.get(top)
+            if top not in self.splits:
+                reason = "in a folder that --splits does not name"
+            elif split is None:
+                reason = "in a folder for images without classes"
+        place = 0 if label_from == "folder" else -1
+        return split, inside[place] if inside else None, reason
 
 
 def find_layout(
-    paths: Sequence[str],
+    folders: Mapping[str, int],
     source: Path,
     label_from: LabelFrom | None,
     given: Sequence[str],
     hint: str = "",
 ) -> Layout:
-    """The layout of a folder with images at these paths; ``DataError`` if it is ambiguous."""
-    subfolders = _find_subfolders(paths)
+    """The layout of a folder, given the number of images directly in each folder below it.
+
+    ``DataError`` if it is ambiguous.
+    """
+    subfolders = _find_subfolders(folders)
     if given:
         splits = _read_given(given, subfolders, source)
         return Layout(splits, _find_inner(splits, subfolders))
@@ -65,6 +74,7 @@ def find_layout(
     counts = Counter(splits.values())
     twins = [top for top, split in splits.items() if split and counts[split] > 1]
     shared = _find_shared(subfolders) if label_from is None else set()
+    has_nested = label_from is None and _has_nested(folders, subfolders)
     sharing = [top for top, inside in subfolders.items() if len(inside & shared) > 1]
     without_classes = _find_unlabeled(splits, subfolders, plain, are_splits=are_splits)
     has_splits = (
@@ -91,13 +101,14 @@ def find_layout(
             f"its folders {name_some(sharing, NAMED)} share the subfolders"
             f" {name_some(sorted(shared), NAMED)}",
         ),
+        (has_nested, "only one of its folders contains folders of images"),
         (True, Layout()),
     )
     layout = next(layout for applies, layout in layouts if applies)
     if isinstance(layout, Layout):
         return layout
     pairs = [f"{split}={top}" for top, split in splits.items() if split]
-    if not pairs and without_classes:
+    if not pairs and (without_classes or has_nested):
         pairs = [f"train={top}" for top in others if len(subfolders[top]) > 1]
     advice = _advise_splits(pairs) if is_deep else _advise_flat(others, hint)
     if without_classes:
@@ -106,14 +117,24 @@ def find_layout(
     raise DataError(f"{source} is ambiguous: {layout}. {LAYOUT} {advice}")
 
 
-def _find_subfolders(paths: Sequence[str]) -> dict[str, set[str]]:
+def _find_subfolders(folders: Iterable[str]) -> dict[str, set[str]]:
     """The subfolders with images of each top-level folder."""
     subfolders: dict[str, set[str]] = {}
-    for path in paths:
-        top, *rest = path.split("/")
-        if rest:
-            subfolders.setdefault(top, set()).update(rest[:-1][:1])
+    for folder in filter(None, folders):
+        top, *inside = folder.split("/")
+        subfolders.setdefault(top, set()).update(inside[:1])
     return subfolders
+
+
+def _has_nested(folders: Mapping[str, int], subfolders: Mapping[str, set[str]]) -> bool:
+    """Whether one folder contains class folders, and more images than the folders beside it."""
+    deeper = [top for top, inside in subfolders.items() if inside]
+    if len(deeper) != 1 or len(subfolders) == 1:
+        return False
+    (top,) = deeper
+    beside = sum(folders[other] for other in subfolders if other != top)
+    inside = sum(folders.values()) - folders.get("", 0) - beside
+    return top not in folders and len(subfolders[top]) > 1 and beside < inside
 
 
 def _find_unlabeled(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from lamina.data.images import Images, Problem, Progress
+from lamina.data.images import Problem, Progress
 from lamina.data.splits import Split
 from lamina.errors import DataError
 from lamina.targets import KindName, Targets
@@ -89,6 +89,17 @@ class Arrays:
     problems: Sequence[Problem] = ()
 
 
+class Scan(NamedTuple):
+    """The images of a folder, sorted by name (path in the folder), and what else it contains."""
+
+    root: Path
+    names: list[str]
+    sizes_bytes: list[int]
+    problems: Sequence[Problem] = ()  # images that lamina cannot read
+    unused: Sequence[Problem] = ()  # other files, and folders without files
+    digest: str = ""  # of paths, sizes and times, without what is unused
+
+
 class TablePart(NamedTuple):
     """One file of a table, its split by name or folder, and the prefix of its image names."""
 
@@ -113,44 +124,6 @@ def show_name(name: str) -> str:
     if name.isascii():
         return name
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def list_images(
-    splits: Mapping[Split, Images], label_reason: str, content: str | None = None
-) -> Arrays:
-    """The listing of a published set, given its images by split."""
-    parts = list(splits.values())
-    return Arrays(
-        names=[name for part in parts for name in part.names],
-        splits=[part.split for part in parts for _ in part.names],
-        targets=np.concatenate([part.targets for part in parts]),
-        target_names=parts[0].target_names,
-        label_reason=label_reason,
-        pixels=stack_pixels([part.pixels for part in parts], content),
-    )
-
-
-def stack_pixels(
-    parts: Sequence[UInt8[np.ndarray, "_ h w c"]], content: str | None = None
-) -> Pixels:
-    """Arrays in memory, one after another."""
-
-    def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
-        for part in parts:
-            step = max(1, BLOCK_BYTES // max(1, part[:1].nbytes))
-            yield from (part[start : start + step] for start in range(0, len(part), step))
-
-    _, height, width, channels = parts[0].shape
-    return Pixels((sum(map(len, parts)), height, width, channels), blocks, content)
-
-
-def name_rows(counts: Mapping[Split, int] | Mapping[Split | None, int]) -> list[str]:
-    """Names for the images of arrays, whose rows have no names."""
-    return [
-        f"{split}/{row:05d}" if split else f"{row:05d}"
-        for split, count in counts.items()
-        for row in range(count)
-    ]
 
 
 @contextmanager

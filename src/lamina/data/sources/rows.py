@@ -19,7 +19,7 @@ from lamina.data.decoding import BadImageError
 from lamina.data.images import Problem, Progress
 from lamina.data.labels import joins_labels, split_labels
 from lamina.data.preparation import Preparation
-from lamina.data.sources.class_folders import Scan, is_image_path, stat_file, walk_files
+from lamina.data.sources.class_folders import is_image_path, stat_file, walk_files
 from lamina.data.sources.columns import (
     URL,
     Columns,
@@ -28,12 +28,7 @@ from lamina.data.sources.columns import (
     find_image_column,
     read_splits,
 )
-from lamina.data.sources.frames import (
-    add_problems,
-    leave_out_gaps,
-    list_encoded,
-    list_problems,
-)
+from lamina.data.sources.frames import add_problems, leave_out_gaps, list_problems
 from lamina.data.sources.listing import LABEL, Files, Source, TablePart, mark_state, show_name
 from lamina.data.sources.parquet import read_parquet_table, spool_table
 from lamina.data.sources.text_table import read_text_table
@@ -113,16 +108,15 @@ def scan_table(
     return Scanned(files, digest.hexdigest(), columns.image if is_encoded else None)
 
 
-def list_table(path: Path, spool: Path) -> Scan:
-    """List a table's images without labels; copies images that it contains into ``spool``."""
+def list_table(path: Path, spool: Path) -> pl.DataFrame:
+    """The images of a table without labels; copies images that it contains into ``spool``."""
     preparation = Preparation()
     table = _read_table(path, preparation)
     columns = Columns(find_image_column(table), (), None)
     frame = _list_images(table, columns, TablePart(path), preparation, hashlib.blake2b())
     if table.kinds[columns.image] == "bytes":
-        frame = spool_table(frame, columns.image, spool)
-    used = frame.filter(pl.col("reason").is_null())
-    return Scan(list_encoded(used), list(list_problems(frame)))
+        return spool_table(frame, columns.image, spool)
+    return frame
 
 
 def _read_table(path: Path, preparation: Preparation) -> Table:
