@@ -10,22 +10,10 @@ import numpy as np
 import polars as pl
 from jaxtyping import Shaped
 
-from lamina.data.images import Images
 from lamina.data.splits import LEAKS
 
 # Uniting copies leaves each split at least its size divided by this, and at most times this.
 MOST_CHANGE = 2
-
-
-def frame_images(images: Images) -> pl.DataFrame:
-    """A row for each image of a split; ``group`` is null if images are not grouped."""
-    columns = {
-        "name": pl.Series(images.names, dtype=pl.String),
-        "group": pl.Series(images.groups or [None] * len(images), dtype=pl.String),
-        "digest": frame_rows(images.pixel_digests),
-        "target": frame_rows(images.targets + 0),  # so that -0 and 0 are the same bytes
-    }
-    return pl.DataFrame(columns).select(pl.lit(images.split).alias("split"), pl.all())
 
 
 def frame_rows(rows: Shaped[np.ndarray, "n ..."]) -> pl.Series:

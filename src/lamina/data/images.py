@@ -271,10 +271,21 @@ class Images:
 
     @cached_property
     def frame(self) -> pl.DataFrame:
-        """A row for each image: ``split``, ``name``, ``group``, ``digest`` and ``target``."""
-        from lamina.data.duplicates import frame_images
+        """A row for each image: ``split``, ``name``, ``group``, ``digest`` and ``target``.
 
-        return frame_images(self)
+        ``group`` is null if images are not grouped; ``digest`` and ``target`` are bytes.
+        """
+        import polars as pl
+
+        from lamina.data.duplicates import frame_rows
+
+        columns = {
+            "name": pl.Series(self.names, dtype=pl.String),
+            "group": pl.Series(self.groups or [None] * len(self), dtype=pl.String),
+            "digest": frame_rows(self.pixel_digests),
+            "target": frame_rows(self.targets + 0),  # so that -0 and 0 are the same bytes
+        }
+        return pl.DataFrame(columns).select(pl.lit(self.split).alias("split"), pl.all())
 
     def target_counts(self) -> dict[str, int]:
         """The number of images by class, by label, or by no and yes; empty for regression."""
