@@ -35,8 +35,8 @@ from lamina.data.images import (
 )
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import UNPACKED, is_archive, open_archive
-from lamina.data.sources.cifar import open_batches
-from lamina.data.sources.class_folders import open_folder
+from lamina.data.sources.cifar import OFFICIAL_FILES
+from lamina.data.sources.class_folders import FOLDER
 from lamina.data.sources.downloads import (
     PUBLISHED,
     download,
@@ -45,10 +45,10 @@ from lamina.data.sources.downloads import (
     list_published,
 )
 from lamina.data.sources.drawn import SHAPES, open_shapes
-from lamina.data.sources.idx import open_idx
+from lamina.data.sources.idx import IDX_FILES
 from lamina.data.sources.listing import Source
-from lamina.data.sources.npz import open_npz
-from lamina.data.sources.table import open_table
+from lamina.data.sources.npz import NPZ
+from lamina.data.sources.table import TABLE
 from lamina.errors import (
     DataError,
     LaminaError,
@@ -63,7 +63,7 @@ from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 
 NAMES = (*PUBLISHED, *SHAPES)
 # The first that recognizes a path reads it; the order matters: a folder may contain a table.
-PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder)
+SOURCE_KINDS = (OFFICIAL_FILES, NPZ, IDX_FILES, TABLE, FOLDER)
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
 OPTIONS = (
     "image_column",
@@ -401,8 +401,8 @@ def _check_options(name: str, preparation: Preparation, options: Sequence[str]) 
 def _open_path(
     path: Path, preparation: Preparation, check_options: Callable[[Sequence[str]], None]
 ) -> Source:
-    for open_source in PATH_SOURCES:
-        if source := open_source(path, preparation):
+    for kind in SOURCE_KINDS:
+        if source := kind.open(path, preparation):
             return source
     if is_archive(path):
 
@@ -412,7 +412,8 @@ def _open_path(
             return opened
 
         return open_archive(path, open_unpacked, OPTIONS)
+    kinds = ", ".join(kind.description for kind in SOURCE_KINDS)
     raise DataError(
-        f"{path} is not a folder and not a readable zip, tar, table (CSV, TSV, Parquet, JSON"
-        f" lines), .npz or IDX file. Use one of these, or one of {', '.join(NAMES)}."
+        f"{path} is none of the kinds of data that lamina reads: {kinds}, or a zip or tar of one of"
+        f" these. Use one of them, or one of {', '.join(NAMES)}."
     )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lamina.data import Preparation, load_data
-from support.table_sources import ARRAY_SOURCES, TABLE_SOURCES
+from lamina.data.load import SOURCE_KINDS
+from support.table_sources import ARRAY_SOURCES, TABLE_SOURCES, write_idx
 
 IMAGE_SOURCES = {
     "folder": lambda image_set, path: image_set.write_folder(path / "set"),
@@ -22,6 +23,25 @@ IMAGE_SOURCES = {
     "tar.bz2": lambda image_set, path: image_set.write_tar(path / "set.tar.bz2"),
     "tar.xz": lambda image_set, path: image_set.write_tar(path / "set.tar.xz"),
 }
+
+
+def test_each_kind_of_source_recognizes_its_own_form(image_set, batches, tmp_path: Path) -> None:
+    """A new kind of source needs a writer here."""
+    writers = {
+        **TABLE_SOURCES,
+        **ARRAY_SOURCES,
+        "folder": IMAGE_SOURCES["folder"],
+        "official folder": lambda _, path: batches.write_folder(path / "cifar-10-batches-py"),
+        "idx": lambda _, path: write_idx(path, {"train": (np.ones((2, 8, 8)), np.arange(2))}),
+    }
+    recognized = set()
+    for number, write in enumerate(writers.values()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        path = write(image_set, folder)
+        opened = (kind for kind in SOURCE_KINDS if kind.open(path, Preparation()))
+        recognized.add(next(opened).description)
+    assert recognized == {kind.description for kind in SOURCE_KINDS}
 
 
 @pytest.mark.parametrize("form", IMAGE_SOURCES)

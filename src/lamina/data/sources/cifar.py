@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Arrays, Source, mark_state, readable
+from lamina.data.sources.listing import Arrays, Source, SourceKind, mark_state, readable
 from lamina.data.sources.parts import Part, hold_pixels, join_parts
 from lamina.data.splits import Split
 from lamina.errors import DataError
@@ -55,6 +55,9 @@ def open_batches(path: Path, _: Preparation) -> Source | None:
                 state = [(file.name, mark_state(file.stat())) for file in sorted(folder.iterdir())]
                 return Source(state, lambda *_, folder=folder: _list_arrays(folder))
     return None
+
+
+OFFICIAL_FILES = SourceKind("the folder of the official CIFAR files", open_batches)
 
 
 def _list_arrays(folder: Path) -> Arrays:

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
-from lamina.data.sources.listing import Arrays, Labels, Source, mark_state, readable
+from lamina.data.sources.listing import Arrays, Labels, Source, SourceKind, mark_state, readable
 from lamina.data.sources.parts import Part, hold_pixels, join_parts
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
@@ -40,6 +40,9 @@ def open_idx(path: Path, preparation: Preparation, classes: Sequence[str] = ()) 
         pairs = _find_pairs(path.parent, match[1]) if match else {}
     state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
     return Source(state, lambda *_: _list_arrays(pairs, preparation, classes)) if pairs else None
+
+
+IDX_FILES = SourceKind("IDX files (MNIST's)", open_idx)
 
 
 def _find_pairs(folder: Path, prefix: str | None = None) -> dict[Split, tuple[Path, Path]]:

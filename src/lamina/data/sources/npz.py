@@ -19,6 +19,7 @@ from lamina.data.sources.listing import (
     Arrays,
     Pixels,
     Source,
+    SourceKind,
     mark_state,
 )
 from lamina.data.sources.parts import Part, join_parts
@@ -66,6 +67,9 @@ def open_npz(path: Path, preparation: Preparation) -> Source | None:
         return _list_arrays(path, {array.key: array for array in arrays}, preparation)
 
     return Source(mark_state(path.stat()), read)
+
+
+NPZ = SourceKind("a NumPy .npz", open_npz)
 
 
 def _list_arrays(path: Path, arrays: Mapping[str, _Array], preparation: Preparation) -> Arrays:
