@@ -101,9 +101,7 @@ def _advise_scale(x: np.ndarray, name: str, written: str) -> str:
     return f"{name} has values from {low:g} to {high:g}: correct them, or scale them to 0 to 255."
 
 
-def to_targets(
-    value: Any, names: Sequence[str] | None, task: KindName | None
-) -> tuple[Targets, tuple[str, ...]]:
+def to_targets(value: Any, names: Any, task: KindName | None) -> tuple[Targets, tuple[str, ...]]:
     """Return the targets, of kind ``task`` or inferred from their values, and their names."""
     y = to_array(value, "y")
     listed = _check_names(names)
@@ -196,7 +194,7 @@ def _check_kind(y: np.ndarray, value: Any, task: KindName | None) -> None:
         )
 
 
-def _check_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+def _check_names(names: Any) -> tuple[str, ...] | None:
     if names is None:
         return None
     has_order = isinstance(names, Iterable) and not isinstance(names, str | Mapping | Set)

@@ -64,7 +64,7 @@ OTHER_ORDERS = {
     # N: as this machine stores numbers
     **{f"{colors};16N": f"{colors};16{NOT_NATIVE}" for colors in COLORS},
 }
-Values: TypeAlias = Integer[np.ndarray, "h w"] | Integer[np.ndarray, "h w c"]
+Values: TypeAlias = Integer[np.ndarray, "h w ..."]
 
 
 class EncodedImage(NamedTuple):

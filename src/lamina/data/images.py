@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, Integer, UInt8
 
 from lamina.data.arrays import has_only_0_and_1, to_array, to_pixels, to_targets
 from lamina.data.corrections import UNCORRECTED, Effect
@@ -216,7 +216,7 @@ class Images:
         _, height, width, channels = self.pixels.shape
         return channels, height, width
 
-    def take(self, indices: Sequence[int] | Int64[np.ndarray, " m"]) -> Images:
+    def take(self, indices: Sequence[int] | Integer[np.ndarray, " m"]) -> Images:
         """Return the images at ``indices``, whole numbers (M,), in that order, as a copy.
 
         >>> images = Images.from_arrays(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"])

@@ -136,7 +136,7 @@ def _measure(
     count, height, width, channels = pixels.shape
     values = pixels.reshape(count, height, width * channels).astype(np.float32)
 
-    def average(values: Float32[np.ndarray, "n h w*c"]) -> Float[np.ndarray, "n c"]:
+    def average(values: Float32[np.ndarray, "n h wc"]) -> Float[np.ndarray, "n c"]:
         # rows of pixels in float32, which is fast and precise enough, then their sums in float64
         rows = values.sum(axis=1).reshape(count, width, channels)
         return np.asarray(rows.sum(axis=1, dtype=np.float64) / (height * width))

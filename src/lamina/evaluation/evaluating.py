@@ -287,7 +287,7 @@ def _report_classes(
         majority=names[int(np.argmax(task.expand_row(task.shares)))],
         accuracy=int(is_correct.sum()) / len(targets),
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
-        top5_accuracy=_find_top5(logits, targets),
+        top5_accuracy=_find_top5(logits, targets.long()),
         calibration_error=calibration_error(confidence, is_correct),
         uncalibrated_error=uncalibrated,
         rejections=tuple(measure_rejection(kept, is_correct, limit) for limit in REJECTION_LIMITS),

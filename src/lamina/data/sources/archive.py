@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lamina.data.cache import format_size
 from lamina.data.decoding import BadImageError
@@ -294,8 +294,7 @@ def _read_tar(file: io.FileIO, path: Path, free_bytes: int) -> Iterator[_Member]
             blocks_used = -(-member.size // tarfile.BLOCKSIZE)
             end_bytes = member.offset_data + blocks_used * tarfile.BLOCKSIZE
             name = _normalize(member.name)
-            content = archive.extractfile(member)  # None for a folder
-            blocks = content and _read_tar_member(content, path)
+            blocks = None if member.isdir() else _read_tar_member(archive, member, path)
             if not is_hidden(name):
                 yield _Member(name, blocks)
         # tarfile does not detect a tar that was truncated between two members.
@@ -304,9 +303,13 @@ def _read_tar(file: io.FileIO, path: Path, free_bytes: int) -> Iterator[_Member]
             raise tarfile.ReadError("it ends early")
 
 
-def _read_tar_member(content: IO[bytes], path: Path) -> Iterator[bytes]:
-    with readable(path), content:
-        yield from iter(partial(content.read, READ_BYTES), b"")
+def _read_tar_member(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path
+) -> Iterator[bytes]:
+    with readable(path):
+        content = archive.extractfile(member)
+        while content and (block := content.read(READ_BYTES)):
+            yield block
 
 
 def _normalize(name: str) -> str:
