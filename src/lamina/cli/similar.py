@@ -56,9 +56,10 @@ def run(options: SimilarOptions, terminal: Terminal) -> int:
         unread = [(problem.path, problem.reason) for problem in problems]
         chunks = stack.enter_context(closing(decode_ahead(images, predictor.input_format)))
         for chunk in chunks:
-            cosines, rows = find_neighbors(
-                normalize(predict_with_features(model, chunk.pixels)[1]), known, options.top
-            )
+            features = known[:0]
+            if len(chunk.pixels):  # unless no image of the chunk can be read
+                features = normalize(predict_with_features(model, chunk.pixels)[1])
+            cosines, rows = find_neighbors(features, known, options.top)
             found = zip(chunk.pixels, cosines.tolist(), rows.tolist(), strict=True)
             for name, reason in zip(chunk.names, chunk.reasons, strict=True):
                 if reason is not None:
