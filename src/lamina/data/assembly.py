@@ -15,15 +15,14 @@ import polars as pl
 
 from lamina.data.cache import map_pixels, split_images
 from lamina.data.corrections import Effect, Table, correct
-from lamina.data.decoding import EncodedImage
 from lamina.data.digests import join_digests
 from lamina.data.duplicates import unite_copies, was_drawn
 from lamina.data.groups import check_divisible, find_groups
 from lamina.data.images import Dataset, Images, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.preparation import Preparation
-from lamina.data.sources.frames import frame_images, list_encoded, list_problems
-from lamina.data.sources.listing import Arrays, Files, Pixels
+from lamina.data.sources.frames import add_problems, list_encoded, list_problems
+from lamina.data.sources.listing import Arrays, Files, Pixels, show_name
 from lamina.data.splits import OWN_RULE, SPLITS, draw_splits
 from lamina.data.workers import decode_images, keep_rows, store_pixels
 from lamina.errors import DataError, plural
@@ -67,8 +66,9 @@ def draft_dataset(
         frame = listing.frame
     else:
         targets, target_names, reason = _take_targets(listing, preparation)
-        images = [EncodedImage(name) for name in listing.names]
-        frame = frame_images(images, listing.splits, {}, listing.problems)
+        columns = {"name": list(map(show_name, listing.names)), "split": listing.splits}
+        frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+        frame = add_problems(frame, listing.problems)
     is_used = pl.col("reason").is_null()
     left_out = frame.filter(~is_used)
     frame = frame.filter(is_used).with_row_index("target")

@@ -74,6 +74,14 @@ def find_leaks(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(leaks).select("place", "split", "twin", "twin_split")
 
 
+def find_root(parents: dict[int, int], member: int) -> int:
+    """The member that stands for all that are united with this one; shortens the way to it."""
+    while parents[member] != member:
+        parents[member] = parents[parents[member]]
+        member = parents[member]
+    return member
+
+
 def was_drawn() -> pl.Expr:
     """Whether lamina drew the split of an image: the source states none, or ``train``."""
     return pl.col("source_split").fill_null("train") == "train"
@@ -112,14 +120,8 @@ def _unite_members(movable: pl.DataFrame) -> Mapping[int, str]:
     counts = Counter(drawn)
     firsts = {member: member for member in linked}
 
-    def find_first(member: int) -> int:
-        while firsts[member] != member:
-            firsts[member] = firsts[firsts[member]]
-            member = firsts[member]
-        return member
-
     for chain in chains:
-        first, *others = sorted({find_first(member) for member in chain})
+        first, *others = sorted({find_root(firsts, member) for member in chain})
         after = Counter(counts)
         for other in others:
             after[splits[other]] -= sizes[other]
@@ -128,4 +130,4 @@ def _unite_members(movable: pl.DataFrame) -> Mapping[int, str]:
             counts = after
             sizes[first] += sum(sizes[other] for other in others)
             firsts |= dict.fromkeys(others, first)
-    return {member: splits[find_first(member)] for member in linked}
+    return {member: splits[find_root(firsts, member)] for member in linked}

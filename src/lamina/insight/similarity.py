@@ -19,7 +19,7 @@ from torch.nn import functional
 from lamina.data import Images
 from lamina.data.arrays import to_pixels
 from lamina.data.digests import digest_rows
-from lamina.data.duplicates import frame_rows, group_duplicates
+from lamina.data.duplicates import find_root, frame_rows, group_duplicates
 from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
@@ -159,18 +159,11 @@ def _find_candidates(
 
 def group_pairs(count: int, pairs: Sequence[DuplicatePair]) -> list[int]:
     """The group of each of ``count`` images: the first that pairs connect it with, or itself."""
-    parents = list(range(count))
-
-    def find_root(row: int) -> int:
-        while parents[row] != row:
-            parents[row] = parents[parents[row]]
-            row = parents[row]
-        return row
-
+    parents = {row: row for row in range(count)}
     for pair in pairs:
-        roots = find_root(pair.first), find_root(pair.second)
+        roots = find_root(parents, pair.first), find_root(parents, pair.second)
         parents[max(roots)] = min(roots)
-    return [find_root(row) for row in range(count)]
+    return [find_root(parents, row) for row in range(count)]
 
 
 def group_copies(

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.data import Preparation, Problem
-from lamina.data.decoding import EncodedImage
 from lamina.data.labels import leave_out_unlabeled, read_targets
-from lamina.data.sources.frames import frame_images
-from lamina.data.sources.listing import Files, Labels
+from lamina.data.sources.frames import add_problems, list_values
+from lamina.data.sources.listing import LABEL, Files, Labels
 from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from support.listed import Listed
@@ -34,8 +33,10 @@ def read(labels: dict[str, list], target_names=None, **options) -> Reading:
 
 def list_labels(labels: dict[str, list], target_names=None) -> Files:
     count = len(next(iter(labels.values())))
-    images = [EncodedImage(f"{number}.png") for number in range(count)]
-    return Files(frame_images(images, [None] * count, labels), "the test", target_names)
+    columns = {LABEL + name: list_values(values) for name, values in labels.items()}
+    names = [f"{number}.png" for number in range(count)]
+    frame = pl.DataFrame({"name": names, "file": [b""] * count, **columns})
+    return Files(add_problems(frame, ()), "the test", target_names)
 
 
 @pytest.mark.parametrize(

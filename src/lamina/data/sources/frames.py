@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,7 @@ import polars as pl
 
 from lamina.data.decoding import EncodedImage
 from lamina.data.images import Problem
-from lamina.data.sources.listing import LABEL, Arrays, Files, show_name
-from lamina.data.splits import Split
+from lamina.data.sources.listing import Arrays, Files, show_name
 
 COLUMNS: dict[str, Any] = {
     "name": pl.String,
@@ -23,25 +22,6 @@ COLUMNS: dict[str, Any] = {
     "group": pl.String,
     "reason": pl.String,
 }
-
-
-def frame_images(
-    images: Sequence[EncodedImage],
-    splits: Sequence[Split | None],
-    labels: Mapping[str, Sequence[object]],
-    problems: Sequence[Problem] = (),
-) -> pl.DataFrame:
-    """The frame of encoded images with their labels by column; what is left out comes first."""
-    columns: dict[str, Sequence[object]] = {
-        "name": [show_name(image.name) for image in images],
-        "file": [os.fsencode(image.file) for image in images],
-        "offset_bytes": [image.offset_bytes for image in images],
-        "size_bytes": [image.size_bytes for image in images],
-        "split": splits,
-    }
-    frame = pl.DataFrame(columns, schema_overrides=COLUMNS)
-    values = [list_values(values).alias(LABEL + name) for name, values in labels.items()]
-    return add_problems(frame.with_columns(values), problems)
 
 
 def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFrame:
