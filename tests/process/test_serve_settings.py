@@ -192,6 +192,7 @@ def test_a_data_set_that_takes_long_to_list_delays_nobody(tmp_path, monkeypatch)
     assert (answer["status"], answer["problem"][:9]) == (503, "lamina is")
     listed.set()
     served.listing.result()
+    monkeypatch.setattr(inference, "SIMILAR_SECONDS", 600.0)
     (answer,) = inference.respond([served], "similar", 0, [image])
     assert answer["searched"] == len(data.train)
 
