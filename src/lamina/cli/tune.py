@@ -13,8 +13,9 @@ from lamina.cli.session import play
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
 from lamina.errors import RecipeError
+from lamina.studies.experiment_text import parse_experiment
 from lamina.studies.search import Search
-from lamina.studies.study import split_recipe, without_device
+from lamina.studies.study import without_device
 from lamina.studies.tuning import draw_val, find_trials, iter_joined, iter_tuning, plan_tuning
 from lamina.text import hide_password
 
@@ -59,9 +60,11 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
         dataset = draw_val(found)
         if dataset is not found:
             terminal.remark("val: a tenth of the training images, to compare trials (--val)")
+        parsed = parse_experiment(options.net)
         search = Search(
-            *split_recipe(options.net),
-            options.given,
+            parsed.net,
+            parsed.recipe,
+            {**parsed.values, **options.given},
             over,
             net_over,
             dataset,

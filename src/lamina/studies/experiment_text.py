@@ -1,0 +1,212 @@
+"""Experiments as text, ``NET[:RECIPE][,FIELD=VALUE…]``, and from runs, nets and recipes."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lamina import zoo
+from lamina.data import Dataset
+from lamina.errors import RecipeError, RunError, find_nearest, suggest
+from lamina.metrics import METRICS
+from lamina.nets import Net
+from lamina.runs.loading import is_run_or_study, load_run
+from lamina.runs.nets_by_name import TIMM, NetChoice, choice_of_timm
+from lamina.runs.run import Run
+from lamina.runs.start import NetLike, check_recipe
+from lamina.studies.choice_events import Decision
+from lamina.studies.experiments import Experiment
+from lamina.studies.named_net import fit_experiment
+from lamina.studies.seeds import choose_repeatable
+from lamina.training.recipe import Recipe, overlay
+from lamina.values import check_values
+
+OWN_CODE = {"loss", "optimizer", "augment", "schedule"}  # parts of a run that a study cannot repeat
+FIELDS = tuple(item.name for item in dataclasses.fields(Recipe))
+SETTING = re.compile(r"\s*([\w-]+)\s*=\s*(.*?)\s*")
+SourceLike: TypeAlias = NetLike | Path | Run | tuple[NetLike, Recipe | str]
+"""A net or a run, also as text with settings, or a net with its recipe or the recipe's name."""
+
+
+@dataclass(frozen=True)
+class ExperimentText:
+    """``NET[:RECIPE][,FIELD=VALUE…]``, divided: a net or a run, and settings of its recipe."""
+
+    net: str  # a name, layers, a Python file or a run
+    recipe: str | None = None  # name of one of the net's recipes
+    values: Mapping[str, Any] = field(default_factory=dict)  # of the recipe's fields
+
+    def __str__(self) -> str:
+        recipe = "" if self.recipe is None else f":{self.recipe}"
+        return f"{self.net}{recipe}{format_settings(self.values)}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an experiment is made from: a run, or a net with a recipe, and changed settings."""
+
+    title: str
+    origin: Run | NetChoice | str  # text is a net's name, layers or file
+    recipe: Recipe | str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_changed(self) -> bool:
+        return bool(self.values.keys() - {"device"})
+
+
+def parse_experiment(text: str) -> ExperimentText:
+    """Divide ``NET[:RECIPE][,FIELD=VALUE…]``; layers, files and runs have no named recipes.
+
+    Raises:
+        RecipeError: A field does not exist, or its value has the wrong type or range.
+
+    >>> parse_experiment("cnn:best,lr=0.01")
+    ExperimentText(net='cnn', recipe='best', values={'lr': 0.01})
+    >>> parse_experiment("Flatten(), Output(), batch-size=50").values
+    {'batch_size': 50}
+    """
+    net, values = text, dict[str, Any]()
+    while (setting := SETTING.fullmatch(_last_part(net))) is not None:
+        net = net[: -len(_last_part(net)) - 1]
+        name = setting[1].replace("-", "_")
+        if name in values:
+            raise RecipeError(f"{text!r} has two values of {name}. Leave out one of them.")
+        values = {name: _check_value(text, name, setting[2])} | values
+    recipe = None
+    if "(" not in net and ".py" not in net:
+        prefix = TIMM if net.startswith(TIMM) else ""
+        name, _, recipe = net.removeprefix(prefix).partition(":")
+        net = prefix + name
+    return ExperimentText(net.rstrip(), recipe or None, values)
+
+
+def _last_part(text: str) -> str:
+    """The text after the last comma that is not within parentheses; empty if there is none."""
+    depth = 0
+    for place in range(len(text) - 1, -1, -1):
+        depth += (text[place] in ")]") - (text[place] in "([")
+        if text[place] == "," and depth == 0:
+            return text[place + 1 :]
+    return ""
+
+
+def _check_value(text: str, name: str, value: str) -> Any:
+    if name not in FIELDS:
+        raise RecipeError(
+            f"In {text!r}, {name} is not a setting of a recipe. {suggest(name, FIELDS)}"
+        )
+    if name == "metric" and value not in METRICS:
+        raise RecipeError(
+            f"In {text!r}, metric is {value!r}, which is not a metric of lamina."
+            f" {suggest(value, METRICS)}"
+        )
+    return check_values(Recipe, {name: read_value(value)}, RecipeError, f"In {text!r}, ")[name]
+
+
+def read_value(text: str) -> Any:
+    """A number, ``True``, ``False`` or ``None``, or the text itself."""
+    text = text.strip()
+    try:
+        value = ast.literal_eval(text.capitalize() if text.isalpha() else text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if value is None or isinstance(value, int | float) else text
+
+
+def format_settings(values: Mapping[str, Any]) -> str:
+    """Settings as the end of an experiment's text, except the device."""
+    return "".join(f",{name}={value}" for name, value in values.items() if name != "device")
+
+
+def find_source(source: SourceLike, runs_dir: Path) -> Source:
+    """The run or net that is meant; ``LaminaError`` if there is neither."""
+    if isinstance(source, Run):
+        return Source(str(source.path), source)
+    if isinstance(source, tuple):
+        return _find_pair(source)
+    if isinstance(source, str | Path):
+        return _find_text(str(source), runs_dir)
+    return _find_net(source)
+
+
+def _find_net(net: NetLike) -> Source:
+    if isinstance(net, Net) and not net.own_layers:
+        return Source(str(net), str(net))
+    choice = choose_repeatable(net)
+    title = str(choice.net) if isinstance(choice.net, Net) else choice.name
+    return Source(title, choice)
+
+
+def _find_pair(pair: tuple[Any, ...]) -> Source:
+    if len(pair) != 2:
+        raise RecipeError(
+            f"A net with its recipe is a pair, such as (net, Recipe(lr=0.01)), got {len(pair)}"
+            " values."
+        )
+    net, recipe = pair
+    check_recipe(recipe)
+    source = _find_net(net)
+    if isinstance(recipe, Recipe):
+        settings = format_settings(recipe.changes())
+        return replace(source, title=f"{source.title}{settings}", recipe=recipe)
+    return replace(source, title=f"{source.title}:{recipe}", recipe=recipe)
+
+
+def _find_text(text: str, runs_dir: Path) -> Source:
+    is_code = "(" in text or ".py" in text
+    if not is_code and is_run_or_study(text, runs_dir):  # its name may contain a comma
+        run = load_run(text, runs_dir=runs_dir)
+        return Source(str(run.path), run)
+    parsed = parse_experiment(text)
+    unchanged = str(replace(parsed, values={}))
+    if not is_code and is_run_or_study(unchanged, runs_dir):
+        run = load_run(unchanged, runs_dir=runs_dir)
+        settings = format_settings(parsed.values)
+        return Source(f"{run.path}{settings}", run, values=parsed.values)
+    if is_code or parsed.net in zoo.NAMES or parsed.net.startswith(TIMM):
+        return Source(str(parsed), parsed.net, parsed.recipe, parsed.values)
+    runs = [file.parent.name for file in runs_dir.glob("*/run.json")]
+    nearest = find_nearest(parsed.net, [*zoo.NAMES, *runs])
+    advice = "Use a name that lamina runs lists, a net, or layers."
+    if nearest:
+        advice = f"Did you mean {nearest}?"
+    raise RunError(f"There is no run or net {unchanged!r}. {advice}")
+
+
+def make_experiment(
+    source: Source, dataset: Dataset, choose: Callable[[str], NetChoice]
+) -> tuple[Experiment, list[Decision]]:
+    """The experiment of a source on a data set, and how its recipe was fitted to the images."""
+    if isinstance(source.origin, Run):
+        return _repeat_run(source.origin, dataset, source.values), []
+    choice = choose(source.origin) if isinstance(source.origin, str) else source.origin
+    if isinstance(source.recipe, Recipe):
+        return Experiment(choice, overlay(source.recipe, dict(source.values)), dataset), []
+    return fit_experiment(choice, dataset, source.recipe, source.values)
+
+
+def _repeat_run(run: Run, dataset: Dataset, values: Mapping[str, Any]) -> Experiment:
+    record = run.record
+    if (record.data.fingerprint, record.in_shape) != (dataset.fingerprint, dataset.train.shape):
+        raise RunError(
+            f"{run.path} was trained on other images, or at another size. Name its net instead."
+        )
+    has_own_code = not OWN_CODE.isdisjoint(record.parts)
+    is_stored = record.net is not None or record.timm is not None
+    if has_own_code or not is_stored or record.started_from is not None:
+        raise RunError(
+            f"A study cannot repeat {run.path}: its code or first weights are not stored. Name its"
+            " net."
+        )
+    choice = NetChoice(record.net_name, record.net or Net())
+    if record.timm is not None:
+        choice = choice_of_timm(record.timm)
+    epochs = record.epochs or record.recipe.epochs
+    recipe = replace(record.recipe, epochs=epochs, seed=0, device="auto")
+    return Experiment(choice, overlay(recipe, dict(values)), dataset)
