@@ -314,14 +314,11 @@ class Run:
         """
         from lamina.drawing.curves import draw_curves  # loads matplotlib
 
-        name = self.record.net_name
-        task = self.record.task
         report = self.report
-        epochs = {name: [self.folder.history.epochs()]}
-        if report is None:
-            score = Score(task.score_name, math.nan)
-            return draw_curves(epochs, score, reports={})
-        return draw_curves(epochs, report.score, reports={name: [report]})
+        score = Score(self.record.task.score_name, math.nan)
+        if report is not None:
+            score = report.score
+        return draw_curves(self.folder.history.epochs(), score, report)
 
     @property
     def early_end(self) -> str | None:
