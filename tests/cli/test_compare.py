@@ -619,6 +619,12 @@ def test_the_words_of_each_verdict(changed, words):
     assert make_comparison(**changed).words == words
 
 
+def test_a_notebook_shows_the_verdict_and_a_table():
+    shown = make_comparison()._repr_html_()
+    assert "A is worse by 10.0 points" in shown and "<table>" in shown
+    assert "80.00 %" in shown and "for new seeds on these images: −10.0 to −5.0 points" in shown
+
+
 def test_what_cannot_be_compared_is_refused_before_any_training(workplace, image_set, pair):
     words = ("--name", "study", "--device", "cpu")
     assert "Leave out --name and --device, or add --seeds" in run_refused("compare", *pair, *words)

@@ -141,15 +141,13 @@ class PairedComparison(Event):
         return card(self.words, table(*self.table(), texts=2), *notes)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        """The headings and rows of a table of A and B: scores and seconds of training."""
+        """The headings and rows of a table of A and B with their scores."""
         score = Score(self.metric, 0.0)
-        heads = ("", "net or run", f"{self.split} {score.title}", "training seconds")
-        a_seconds, b_seconds = self.train_seconds
         rows = [
-            ("A", self.a, score.format(self.a_score), f"{a_seconds:.1f}"),
-            ("B", self.b, score.format(self.b_score), f"{b_seconds:.1f}"),
+            ("A", self.a, score.format(self.a_score)),
+            ("B", self.b, score.format(self.b_score)),
         ]
-        return heads, rows
+        return ("", "net or run", f"{self.split} {score.title}"), rows
 
     def notes(self) -> list[str]:
         """What new seeds would show, and the times of training, in words."""

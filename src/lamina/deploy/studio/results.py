@@ -35,7 +35,7 @@ from lamina.runs.loading import load_run
 from lamina.runs.record import DataOrigin, resume_command
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
-from lamina.studies.judging import find_outputs, judge_runs
+from lamina.studies.judging import explain_incomparable, find_outputs, judge_runs
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.task import Task
 
@@ -265,29 +265,43 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
     """How runs differ from a run, score and disagree on its test images, or why they cannot."""
     run = load_run(runs_dir / name)
     differences = {other: find_differences(run, load_run(runs_dir / other)) for other in others}
-    runs, problems = dict[str, Opened](), list[str]()
-    for one in (*others, name):
-        if not (runs_dir / one / "report.json").exists():
-            problems.append(f"{one} has not been evaluated yet; only its settings are compared.")
+    problems: list[str] = []
+    base = _open_evaluated(runs_dir / name, problems)
+    opened: dict[str, Opened] = {}
+    for other in others:
+        other_run = _open_evaluated(runs_dir / other, problems)
+        if base is None or other_run is None:
             continue
-        try:
-            runs[one] = open_run(runs_dir / one)
-        except LaminaError as error:
-            problems.append(str(error))
-    judged, disagreements = [], {}
-    try:
-        if name in runs and len(runs) > 1:
-            judged = judge_runs({one: [opened.run] for one, opened in runs.items()})
-            base = runs.pop(name)
-            disagreements = {one: show_disagreements(opened, base) for one, opened in runs.items()}
-    except LaminaError as error:
-        problems.append(str(error))
+        reason = explain_incomparable(other_run.run, base.run)
+        if reason is None:
+            opened[other] = other_run
+        else:
+            problems.append(reason)
+    judged = []
+    disagreements = {}
+    if base is not None and opened:
+        runs = {other: [other_run.run] for other, other_run in opened.items()}
+        judged = judge_runs({**runs, name: [base.run]})
+        disagreements = {
+            other: show_disagreements(other_run, base) for other, other_run in opened.items()
+        }
     return {
         "differences": differences,
         "problems": problems,
-        "judged": [one.to_json() for one in judged],
+        "judged": [comparison.to_json() for comparison in judged],
         "disagreements": disagreements,
     }
+
+
+def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
+    """The run; ``None``, with another problem in the list, if it cannot be compared."""
+    try:
+        if (path / "report.json").exists():
+            return open_run(path)
+        problems.append(f"{path.name} has not been evaluated yet; only its settings are compared.")
+    except LaminaError as error:
+        problems.append(str(error))
+    return None
 
 
 def find_differences(run: Run, other: Run) -> list[dict[str, str]]:
