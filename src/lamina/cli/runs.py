@@ -13,6 +13,7 @@ from lamina.runs.differences import compare_runs
 from lamina.runs.loading import find_runs, load_run
 from lamina.runs.overview import summarize_run
 from lamina.runs.run import Run
+from lamina.studies.judging import explain_incomparable
 from lamina.studies.search import tabulate_trials
 from lamina.studies.study import read_study
 from lamina.studies.trials import list_trials
@@ -103,13 +104,23 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
 
 def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:
     differences = compare_runs(first.folder, second.folder)
-    for difference in differences:
-        terminal.emit("difference", what=difference.what, a=difference.first, b=difference.second)
-    terminal.emit("result", runs=[str(first.path), str(second.path)], differences=len(differences))
-    if differences:
-        rows = [
-            (difference.what, difference.first, difference.second) for difference in differences
-        ]
-        terminal.tabulate(("difference", str(first.path), str(second.path)), rows, texts=3)
-    else:
+    rows = []
+    for item in differences:
+        terminal.emit("difference", what=item.what, a=item.first, b=item.second)
+        words = item.what.replace(".", ": ").replace("_", " ")
+        rows.append((words, item.first, item.second))
+    reason = None
+    if first.report is not None and second.report is not None:
+        reason = explain_incomparable(first, second)
+    terminal.emit(
+        "result",
+        runs=[str(first.path), str(second.path)],
+        differences=len(differences),
+        incomparable=reason,
+    )
+    if not rows:
         terminal.say(f"{first.path} and {second.path} differ only in time and name")
+        return
+    terminal.tabulate(("difference", str(first.path), str(second.path)), rows, texts=3)
+    if reason is not None:
+        terminal.remark(f"warning: the scores of these runs cannot be compared: {reason}")

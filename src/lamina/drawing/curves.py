@@ -39,7 +39,7 @@ def draw_curves(history: History, score: Score, report: Report | None = None) ->
     grid = figure.add_gridspec(len(heights), 6, height_ratios=heights)
     panels = [figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])]
     last = max((row["epoch"] for row in history), default=1)
-    keys = {}
+    keys: dict[str, Line2D] = {}
     for axes, quantity in zip(panels, (score.name, "loss"), strict=True):
         keys |= _draw_epochs(axes, history, quantity)
         if report is not None:

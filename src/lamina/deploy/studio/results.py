@@ -30,7 +30,7 @@ from lamina.evaluation.words import give_verdict, list_lines
 from lamina.insight.confusions import find_cells, measure_losses
 from lamina.insight.inspected_layers import choose_layers, name_stage
 from lamina.insight.units import cut_patch, inspect_units, measure_responses, rank_units
-from lamina.runs.differences import NONE, Difference, compare_records
+from lamina.runs.differences import compare_runs
 from lamina.runs.loading import load_run
 from lamina.runs.record import DataOrigin, resume_command
 from lamina.runs.resuming import find_dataset
@@ -264,7 +264,7 @@ def _read(opened: Opened, image: Given) -> tuple[UInt8[np.ndarray, "1 h w c"], s
 def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
     """How runs differ from a run, score and disagree on its test images, or why they cannot."""
     run = load_run(runs_dir / name)
-    differences = {other: find_differences(run, load_run(runs_dir / other)) for other in others}
+    differences = {other: _list_differences(run, load_run(runs_dir / other)) for other in others}
     problems: list[str] = []
     base = _open_evaluated(runs_dir / name, problems)
     opened: dict[str, Opened] = {}
@@ -293,6 +293,12 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
     }
 
 
+def _list_differences(run: Run, other: Run) -> list[dict[str, str]]:
+    """How settings and courses differ; the page shows the results otherwise."""
+    differences = compare_runs(run.folder, other.folder)
+    return [vars(item) for item in differences if not item.what.startswith(("last ", "report."))]
+
+
 def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
     """The run; ``None``, with another problem in the list, if it cannot be compared."""
     try:
@@ -302,28 +308,6 @@ def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
     except LaminaError as error:
         problems.append(str(error))
     return None
-
-
-def find_differences(run: Run, other: Run) -> list[dict[str, str]]:
-    """The settings that differ between two runs, and how their trainings began and ended."""
-    settings = compare_records(run.record, other.record)
-    found = [one for one in settings if not one.what.startswith(("started_from.", "late_end."))]
-    rows = zip(
-        ("started from", "epochs trained"),
-        _describe_course(run),
-        _describe_course(other),
-        strict=True,
-    )
-    return [vars(one) for one in (*found, *(Difference(*row) for row in rows if row[1] != row[2]))]
-
-
-def _describe_course(run: Run) -> tuple[str, str]:
-    origin, done = run.record.started_from, len(run.folder.history.epochs())
-    start = NONE
-    if origin is not None:
-        after = "" if origin.epoch is None else f" after epoch {origin.epoch:.10g}"
-        start = Path(origin.run).name + after
-    return start, f"{done}{'' if run.record.late_end is None else ' (ended early)'}"
 
 
 def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
