@@ -25,7 +25,7 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.nets import Flatten, Linear, Net, Output
-from lamina.studies.experiments import Experiment
+from lamina.studies.experiment import Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.study import describe_experiments, read_study
 from support.commands import events, run_lamina, run_refused, run_well, start_process
@@ -419,7 +419,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
             "--until-decided sets the number of seeds.",
         ),
         (["compare", A, B, "--margin", "-1"], "margin is -1.0; it must be positive. Use 0.005 for"),
-        (["compare", A, B, "--name", "../first"], "a run name must be one line without / or"),
+        (["compare", A, B, "--name", "../first"], "a run name must be one line without /"),
         (
             ["ablate", B, "--without", "epochs"],
             "All trainings share epochs. Leave it out of --without.",

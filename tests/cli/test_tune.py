@@ -24,10 +24,10 @@ from lamina.files import lock_folder
 from lamina.nets import Conv2d, Flatten, Linear, Net, Output, ReLU
 from lamina.runs.start import as_net_choice
 from lamina.studies import finals
-from lamina.studies.choice_events import Decision
 from lamina.studies.finals import PLANS, count_trainings, plan_finals, rank_finalists
 from lamina.studies.search import Search, Tried, iter_search
 from lamina.studies.space import Span, insert_sizes, parse_range, parse_sizes
+from lamina.studies.study_events import Decision
 from lamina.studies.trials import create_study, open_trials
 from lamina.text import hide_password
 from lamina.training.events import Epoch

@@ -17,7 +17,7 @@ from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.studies.comparison import (
     FIGURE,
     Plan,
-    Study,
+    PlannedStudy,
     are_stored,
     check_pairs,
     iter_comparisons,
@@ -28,6 +28,7 @@ from lamina.studies.comparison import (
 )
 from lamina.studies.experiment_text import Source, find_source
 from lamina.studies.judging import compare_stored
+from lamina.studies.setup import RunSetup
 
 
 def run(options: CompareOptions, terminal: Terminal) -> int:
@@ -95,9 +96,9 @@ def load_study_data(
     return choose_run_data(runs[0], options.data, terminal)
 
 
-def train_study(study: Study, plan: Plan, terminal: Terminal) -> int:
+def train_study(study: PlannedStudy, plan: Plan, terminal: Terminal) -> int:
     """Train the experiments of a study, without lines for epochs. Returns the exit status."""
-    events = iter_comparisons(study, plan, terminal.command)
+    events = iter_comparisons(study, plan, RunSetup(command=terminal.command))
     with terminal.progress() as show_progress:
         _, stopped_by = play(events, terminal, show_progress, is_brief=True)
     if stopped_by is None:

@@ -21,7 +21,7 @@ from lamina.runs.resuming import find_dataset, list_needed_parts, make_training
 from lamina.runs.run import Run
 from lamina.studies.comparison import (
     Plan,
-    Study,
+    PlannedStudy,
     make_experiments,
     plan_study,
     read_comparisons,
@@ -77,7 +77,7 @@ def _reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
     return status
 
 
-def _print_published(study: Study, seeds: int, terminal: Terminal) -> None:
+def _print_published(study: PlannedStudy, seeds: int, terminal: Terminal) -> None:
     """A row for each net: the accuracy in the article, and the score in its runs."""
     rows = []
     dataset = next(iter(study.experiments.values())).dataset

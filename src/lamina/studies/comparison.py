@@ -24,7 +24,7 @@ from lamina.errors import (
 from lamina.evaluation.intervals import ALPHA
 from lamina.evaluation.paired import LOOKS, check_comparable
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.files import check_name, write_json
+from lamina.files import check_name
 from lamina.runs.course import RunEvent
 from lamina.runs.folder import STUDY_FILE
 from lamina.runs.nets_by_name import NetChoice
@@ -33,20 +33,20 @@ from lamina.runs.record import OwnModule
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
 from lamina.runs.start import as_net_choice
-from lamina.studies.choice_events import Decision, is_about_run
+from lamina.studies.experiment import Experiment, check_seconds, format_minutes, time_experiment
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
-from lamina.studies.experiments import Experiment, check_seconds, format_minutes, time_experiment
 from lamina.studies.judging import compare_stored, count_seconds, judge_runs
-from lamina.studies.seeds import iter_run
+from lamina.studies.setup import RunSetup
 from lamina.studies.study import (
     describe_experiments,
-    digest_file,
+    iter_runs,
     locate_run,
     name_study,
     open_study,
     parse_event,
     read_study,
 )
+from lamina.studies.study_events import Decision, is_about_run
 from lamina.training.device import choose_device
 
 FIGURE = "differences.png"
@@ -89,7 +89,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Study:
+class PlannedStudy:
     """Experiments by name, which are compared with the last, and the folder of their runs."""
 
     path: Path
@@ -176,7 +176,9 @@ def compare(
     dataset = find_dataset(runs[0], data) if runs else as_dataset(data)
     named, decisions = make_experiments(sources, dataset, as_net_choice)
     study = plan_study(folder, name, named)
-    events: Iterator[RunEvent] = itertools.chain(decisions, iter_comparisons(study, plan))
+    events: Iterator[RunEvent] = itertools.chain(
+        decisions, iter_comparisons(study, plan, RunSetup())
+    )
     if progress:
         events = show_progress(itertools.filterfalse(is_about_run, events), name=study.path.name)
     for _ in events:
@@ -207,7 +209,9 @@ def make_experiments(
     return named, decisions
 
 
-def plan_study(runs_dir: Path, name: str | None, named: Sequence[tuple[str, Experiment]]) -> Study:
+def plan_study(
+    runs_dir: Path, name: str | None, named: Sequence[tuple[str, Experiment]]
+) -> PlannedStudy:
     """The study of these experiments; ``LaminaError`` if they cannot be compared."""
     check_name(name)
     for first, second in itertools.combinations(named, 2):
@@ -230,7 +234,7 @@ def plan_study(runs_dir: Path, name: str | None, named: Sequence[tuple[str, Expe
             f"The scores differ: {scored}. Set metric to the same value in all recipes."
         )
     name = name or name_study(runs_dir, "study", describe_experiments(experiments))
-    return Study(runs_dir / name, experiments)
+    return PlannedStudy(runs_dir / name, experiments)
 
 
 def _check_different(first: tuple[str, Experiment], second: tuple[str, Experiment]) -> None:
@@ -251,28 +255,28 @@ def _check_different(first: tuple[str, Experiment], second: tuple[str, Experimen
 
 def _are_same(net: NetChoice, other: NetChoice) -> bool:
     """Whether two nets are equal, or made by the same function of equal files."""
-    if net.net == other.net:
-        return True
-    digest = digest_file(net)
-    if digest is None or digest != digest_file(other):
-        return False
-    origins = (net.origin, other.origin)
-    names = {origin.name for origin in origins if isinstance(origin, OwnModule)}
-    return len(names) == 1
+    code = _find_code(net)
+    return net.net == other.net or (code is not None and code == _find_code(other))
+
+
+def _find_code(net: NetChoice) -> tuple[str, str] | None:
+    """The digest of the file that defines a net, and its name there; ``None`` without a file."""
+    if isinstance(net.origin, OwnModule) and net.origin.digest:
+        return net.origin.digest, net.origin.name
+    return None
 
 
 def iter_comparisons(
-    study: Study, plan: Plan, command: Sequence[str] = ()
+    study: PlannedStudy, plan: Plan, setup: RunSetup
 ) -> Generator[RunEvent, None, None]:
     """Train the experiments of a study with shared seeds, and compare each with the last.
 
     Yields the comparisons at each look but the last; :func:`read_comparisons` returns the last.
-    The seconds that a study has used are stored, so a time limit goes on where it stopped.
     """
-    file = study.path / STUDY_FILE
     for experiment in study.experiments.values():
         choose_device(experiment.recipe.device)  # fails before the folder is created
-    with open_study(study.path, describe_experiments(study.experiments)) as state:
+    with open_study(study.path, describe_experiments(study.experiments)) as opened:
+        state = opened.state
         is_known = plan.is_like(state.get("plan")) and state["is_finished"]
         if is_known and state["plan"] == asdict(plan):
             yield Decision("study", str(study.path), "its result")
@@ -297,32 +301,27 @@ def iter_comparisons(
             goal = most
             if plan.is_sequential and not is_known:
                 goal = min(look for look in LOOKS if look >= count)
-            try:
-                yield from _train_seed(study, runs, count - 1, goal, command)
-                state["trained"] = max(count, state.get("trained", 0))
-            finally:
-                took = time.perf_counter() - began
-                state["used_seconds"] = state.get("used_seconds", 0.0) + took
-                state["diverged"] = [name for name in study.experiments if name not in runs]
-                write_json(file, state)
-            slowest = max(slowest, took)
+            yield from _train_seed(study, runs, count - 1, goal, setup)
+            diverged = [name for name in study.experiments if name not in runs]
+            trained = max(count, state.get("trained", 0))
+            opened.save(diverged=diverged, trained=trained)
+            slowest = max(slowest, time.perf_counter() - began)
             is_last = count == most
-            if most is None and plan.seconds is not None and count >= max(2, state["trained"]):
-                is_last = state["used_seconds"] + slowest > plan.seconds
+            if most is None and plan.seconds is not None and count >= max(2, trained):
+                is_last = opened.used_seconds + slowest > plan.seconds
             is_look = plan.is_sequential and not is_known and count in LOOKS
             if not (is_last or is_look):
                 continue
             alpha = LOOKS[count] if plan.is_sequential else ALPHA
             comparisons = judge_runs(runs, plan.margin, alpha)
             is_last = is_last or all(comparison.is_decided for comparison in comparisons)
-            state |= {
-                "plan": asdict(plan),
-                "is_finished": is_last,
-                "looks": sorted({*state.get("looks", []), count}),
-                "seeds": count,
-                "results": [comparison.to_json() for comparison in comparisons],
-            }
-            write_json(file, state)  # before anybody sees the result
+            opened.save(  # before anybody sees the result
+                plan=asdict(plan),
+                is_finished=is_last,
+                looks=sorted({*state.get("looks", []), count}),
+                seeds=count,
+                results=[comparison.to_json() for comparison in comparisons],
+            )
             _draw(comparisons, study.path / FIGURE)
             if is_last:
                 return
@@ -342,7 +341,7 @@ def read_comparisons(path: Path) -> list[PairedComparison]:
     return [parse_event(PairedComparison, result, path / STUDY_FILE) for result in results]
 
 
-def _announce(study: Study, plan: Plan) -> Generator[Decision, None, float]:
+def _announce(study: PlannedStudy, plan: Plan) -> Generator[Decision, None, float]:
     """The plan with its time; returns the estimated time of one seed."""
     seconds = {name: time_experiment(experiment) for name, experiment in study.experiments.items()}
     seed_seconds = sum(seconds.values())
@@ -364,11 +363,11 @@ def _announce(study: Study, plan: Plan) -> Generator[Decision, None, float]:
 
 
 def _train_seed(
-    study: Study,
+    study: PlannedStudy,
     runs: dict[str, list[Run]],
     place: int,
     goal: int | None,
-    command: Sequence[str],
+    setup: RunSetup,
 ) -> Generator[RunEvent, None, None]:
     """Add a run with the next seed to each experiment; drop an experiment if its run diverges."""
     *_, reference = runs
@@ -378,7 +377,7 @@ def _train_seed(
         seed = experiment.recipe.seed + place
         seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
         try:
-            run = yield from iter_run(folder, seeded, command=command, is_begun=folder.exists())
+            (run,) = yield from iter_runs(study.path, [(folder.name, seeded)], setup)
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
                 raise RunError(

@@ -19,10 +19,10 @@ from lamina.runs.loading import is_run_or_study, load_run
 from lamina.runs.nets_by_name import TIMM, NetChoice, choice_of_timm
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, check_recipe
-from lamina.studies.choice_events import Decision
-from lamina.studies.experiments import Experiment
-from lamina.studies.named_net import fit_experiment
+from lamina.studies.candidates import fit_experiment
+from lamina.studies.experiment import Experiment
 from lamina.studies.seeds import choose_repeatable
+from lamina.studies.study_events import Decision
 from lamina.training.recipe import Recipe, overlay
 from lamina.values import check_values
 

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import torch
 
 from lamina.errors import RunError, name_some
-from lamina.studies.choice_events import Decision
 from lamina.studies.space import Range, find_values, to_distribution
+from lamina.studies.study_events import Decision
 from lamina.targets import Score
 from lamina.text import hide_password
 from lamina.training.randomness import derive_seed

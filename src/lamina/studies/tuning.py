@@ -36,8 +36,7 @@ from lamina.runs.overview import describe_recipe
 from lamina.runs.progress import show_progress
 from lamina.runs.start import as_net_choice, making_runs
 from lamina.studies import finals
-from lamina.studies.choice_events import Decision, is_about_run
-from lamina.studies.experiments import check_seconds, format_minutes, time_experiment
+from lamina.studies.experiment import check_seconds, format_minutes, time_experiment
 from lamina.studies.finals import (
     Tuned,
     count_trainings,
@@ -48,6 +47,7 @@ from lamina.studies.finals import (
 )
 from lamina.studies.search import Search, Tried, iter_search
 from lamina.studies.study import name_study, open_study, read_study
+from lamina.studies.study_events import Decision, FinalsDecision, is_about_run
 from lamina.studies.trials import (
     DATABASE,
     Trials,
@@ -227,7 +227,8 @@ def iter_tuning(
     settings = search.to_json()
     limit = min(most or (DEFAULT_TRIALS if seconds is None else math.inf), search.most_trials)
     if (known := read_final(path)) is not None:
-        with open_study(path, settings) as state:
+        with open_study(path, settings) as study:
+            state = study.state
             if seconds is None and limit > (state.get("limit") or known.trials):
                 raise RunError(
                     f"{path} has ended with {known.trials} trials, not {limit}. Choose another"
@@ -247,7 +248,8 @@ def iter_tuning(
     # fails before the folder is created
     database = None if storage is None else connect(storage, path)
     place = None if storage is None else hide_password(storage)
-    with open_study(path, settings) as state:
+    with open_study(path, settings) as study:
+        state = study.state
         if state.setdefault("storage", place) != place:
             known = state["storage"]
             how = f"Use --storage {known}" if known else "Leave out --storage"
@@ -260,12 +262,12 @@ def iter_tuning(
                 " another name."
             )
         leader = state.setdefault("leader", secrets.token_hex(8))
-        write_json(path / STUDY_FILE, state)
+        study.save()
         database = database or connect(None, path)
         yield from wait(lambda: create_study(database, path.name, settings, leader))
         trials = yield from wait(lambda: open_trials(database, path.name, path.parent))
         if "finals" not in (yield from wait(lambda: trials.study.user_attrs)):
-            write_json(path / STUDY_FILE, state | {"limit": None if seconds is not None else limit})
+            study.save(limit=None if seconds is not None else limit)
         elif seconds is None and limit > (
             ended := state.get("limit") or len((yield from wait(trials.read)))
         ):
@@ -318,7 +320,7 @@ def _lead(
     rivals = plural(count, "trial", "trials") + (
         " and the recipe" if search.base is not None else ""
     )
-    yield Decision(finals.FINALS, f"{rivals}, each with {seeds} new seeds", how)
+    yield FinalsDecision("finals", f"{rivals}, each with {seeds} new seeds", how)
     yield from wait(lambda: store_table(trials))
     try:
         yield from wait(lambda: draw_study(trials))
