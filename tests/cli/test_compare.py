@@ -267,6 +267,40 @@ def test_a_finished_study_is_printed_and_not_trained(workplace, image_set):
     assert "warning: a result with 2 seeds is known" in run_lamina(*words, "2s").stderr
 
 
+def test_another_margin_judges_the_same_runs_again(workplace, image_set):
+    words = ("compare", A1, B_LR, "--data", image_set, "--name", "study", "--seeds", "2")
+    run_well(*words)
+    runs = sorted(Path("runs/study").glob("*-seed*"))
+    again = run_well(*words, "--margin", "1", "--json")
+    assert events(again.stdout)[-1]["margin"] == 1
+    assert "trained: " in again.stderr and "plan: " not in again.stderr
+    assert "is known" not in again.stderr
+    assert not [event for event in events(again.stdout) if event["event"] == "epoch"]
+    assert sorted(Path("runs/study").glob("*-seed*")) == runs
+    assert read_study(Path("runs/study"))["plan"]["margin"] == 1
+
+
+def test_a_time_limit_goes_on_where_it_stopped(workplace, image_set):
+    words = ("compare", A1, B_LR, "--data", image_set, "--name", "study")
+    run_well(*words, "--seeds", "2")
+    file = Path("runs/study/study.json")
+    state = json.loads(file.read_text())
+    assert state["used_seconds"] > 0
+    file.write_text(json.dumps(state | {"used_seconds": 3600}))
+    done = run_well(*words, "--time", "1h", "--json")  # in which hundreds of seeds fit
+    assert events(done.stdout)[-1]["seeds"] == 2
+
+
+def test_a_moved_data_set_is_given_for_a_run_that_is_trained_again(pair, image_set, workplace):
+    shutil.copytree(image_set, "moved")
+    words = ("--data", "moved", "--seeds", "2")
+    assert "Leave out --size" in run_refused("compare", "first", B1, *words, "--size", "8")
+    refused = run_refused("compare", "first", f"{B1},device=mps", *words[:2])
+    assert "Leave out --data" not in refused and "mps" in refused
+    done = run_well("compare", "first", B1, *words, "--json")
+    assert events(done.stdout)[-1]["a"] == "runs/first"
+
+
 @pytest.mark.slow
 def test_a_run_that_is_trained_again_keeps_its_net_and_recipe(pair, image_set):
     done = run_well("compare", "first", "second,lr=0.05", "--seeds", "2", "--json")

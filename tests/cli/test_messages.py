@@ -47,6 +47,10 @@ CASES = {
     "reproduce runs/x --device cpu": (
         "--device applies to the article's nets, but RUN is runs/x. Leave out --device or RUN."
     ),
+    "train cnn:best,lr=0.1 --data shapes": (
+        "'cnn:best,lr=0.1' is a net with a recipe or settings. Here they are options of the"
+        " command, or arguments in Python: cnn --recipe best --lr 0.1"
+    ),
     "compare cnn:best,lrr=0.1 cnn": (
         "In 'cnn:best,lrr=0.1', lrr is not a setting of a recipe. Did you mean lr?"
     ),

@@ -18,6 +18,7 @@ SHORTER = {
     "--seeds 4": "--seeds 2",
     "--epochs 3": "--epochs 1",
     'compare mlp "Flatten(), Output()"': 'compare mlp,epochs=1 "Flatten(), Output(),epochs=1"',
+    'Output()" --data shapes --without': 'Output(),epochs=1" --data shapes --without',
 }
 """Parts of commands that are replaced, so that the test is short."""
 ADDED = {
