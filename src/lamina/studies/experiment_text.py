@@ -28,7 +28,8 @@ from lamina.values import check_values
 
 OWN_CODE = {"loss", "optimizer", "augment", "schedule"}  # parts of a run that a study cannot repeat
 FIELDS = tuple(item.name for item in dataclasses.fields(Recipe))
-SETTING = re.compile(r"\s*([\w-]+)\s*=\s*(.*?)\s*")
+# within parentheses, no value is followed by the end of the text
+SETTING = re.compile(r"(.*),\s*([\w-]+)\s*=([^,()]*)", re.DOTALL)
 SourceLike: TypeAlias = NetLike | Path | Run | tuple[NetLike, Recipe | str]
 """A net or a run, also as text with settings, or a net with its recipe or the recipe's name."""
 
@@ -71,29 +72,20 @@ def parse_experiment(text: str) -> ExperimentText:
     >>> parse_experiment("Flatten(), Output(), batch-size=50").values
     {'batch_size': 50}
     """
-    net, values = text, dict[str, Any]()
-    while (setting := SETTING.fullmatch(_last_part(net))) is not None:
-        net = net[: -len(_last_part(net)) - 1]
-        name = setting[1].replace("-", "_")
+    net = text
+    values: dict[str, Any] = {}
+    while (setting := SETTING.fullmatch(net)) is not None:
+        net = setting[1]
+        name = setting[2].replace("-", "_")
         if name in values:
             raise RecipeError(f"{text!r} has two values of {name}. Leave out one of them.")
-        values = {name: _check_value(text, name, setting[2])} | values
-    recipe = None
+        values = {name: _check_value(text, name, setting[3].strip())} | values
+    recipe = ""
     if "(" not in net and ".py" not in net:
         prefix = TIMM if net.startswith(TIMM) else ""
         name, _, recipe = net.removeprefix(prefix).partition(":")
-        net = prefix + name
-    return ExperimentText(net.rstrip(), recipe or None, values)
-
-
-def _last_part(text: str) -> str:
-    """The text after the last comma that is not within parentheses; empty if there is none."""
-    depth = 0
-    for place in range(len(text) - 1, -1, -1):
-        depth += (text[place] in ")]") - (text[place] in "([")
-        if text[place] == "," and depth == 0:
-            return text[place + 1 :]
-    return ""
+        net = f"{prefix}{name}"
+    return ExperimentText(net, recipe or None, values)
 
 
 def _check_value(text: str, name: str, value: str) -> Any:
@@ -111,7 +103,6 @@ def _check_value(text: str, name: str, value: str) -> Any:
 
 def read_value(text: str) -> Any:
     """A number, ``True``, ``False`` or ``None``, or the text itself."""
-    text = text.strip()
     try:
         value = ast.literal_eval(text.capitalize() if text.isalpha() else text)
     except (ValueError, SyntaxError):
