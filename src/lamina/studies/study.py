@@ -167,11 +167,8 @@ def read_study(path: Path) -> dict[str, Any]:
 def parse_event(kind: type[AnyEvent], stored: Mapping[str, Any], file: Path) -> AnyEvent:
     """The event that ``to_json`` wrote to a file; ``RunError`` if it is damaged."""
     try:
-        return from_json_values(
-            kind,
-            {one.name: stored[one.name] for one in fields(kind) if one.name in stored},
-            "result",
-        )
+        names = [field.name for field in fields(kind) if field.name in stored]
+        return from_json_values(kind, {name: stored[name] for name in names}, "result")
     except ValueError as error:
         raise damaged(str(file), error) from error
 
@@ -179,7 +176,7 @@ def parse_event(kind: type[AnyEvent], stored: Mapping[str, Any], file: Path) -> 
 def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = None) -> str:
     """The name of the latest study with the same ``settings`` that lamina named, or a free one."""
     files = list(runs_dir.glob(f"20??-??-??-{what}-*/{STUDY_FILE}")) if settings is not None else []
-    for file in sorted(files, key=lambda one: one.stat().st_mtime_ns, reverse=True):
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
         try:
             if read_study(file.parent).get("settings") == settings:
                 return file.parent.name
@@ -192,25 +189,19 @@ def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = N
 def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any]:
     """A study's settings: its experiments, the last of which is the reference, and their data."""
     dataset = next(iter(experiments.values())).dataset
-    nets = {
-        name: one.net.net if isinstance(one.net.net, Net) else one.net.name
-        for name, one in experiments.items()
-    }
-    described = [
-        {
-            "name": name,
-            "net": str(nets[name]),
-            "recipe": repr(replace(one.recipe, device="auto")),
-            "file": digest_file(one.net),
-        }
-        for name, one in experiments.items()
-    ]
+    described = []
+    for name, experiment in experiments.items():
+        choice = experiment.net
+        net = choice.net if isinstance(choice.net, Net) else choice.name
+        recipe = repr(replace(experiment.recipe, device="auto"))
+        file = digest_file(choice)
+        described.append({"name": name, "net": str(net), "recipe": recipe, "file": file})
     return {"experiments": described, "data": f"{dataset.name} ({dataset.fingerprint})"}
 
 
-def without_device(given: Mapping[str, Any]) -> dict[str, Any]:
+def without_device(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a recipe that a study has on every machine."""
-    return {name: value for name, value in given.items() if name != "device"}
+    return {name: value for name, value in settings.items() if name != "device"}
 
 
 def digest_file(choice: NetChoice) -> str | None:
