@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from torch import nn
@@ -20,7 +18,7 @@ from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.start import NetLike, as_net_choice, check_recipe, shorten_net_name
 from lamina.studies.experiment import Request
 from lamina.studies.setup import RunSetup
-from lamina.studies.study import iter_runs
+from lamina.studies.study import iter_runs, name_free
 from lamina.studies.study_events import Seed, Seeds
 from lamina.studies.train_net import iter_named
 from lamina.training.custom import NO_PARTS, Parts, find_ignored
@@ -96,7 +94,7 @@ def iter_repeats(
         )
     candidate = yield from iter_named(dataset, request, None)
     experiment = candidate.experiment
-    name = setup.name or _choose_name(experiment.net, setup.runs_dir)
+    name = setup.name or name_free(setup.runs_dir, shorten_net_name(experiment.net.name))
     done: list[Seed] = []
     for seed in range(candidate.recipe.seed, candidate.recipe.seed + seeds):
         seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
@@ -138,13 +136,3 @@ def choose_repeatable(net: NetLike) -> NetChoice:
             f" a function that creates it, such as lambda: {name}(…)."
         )
     return as_net_choice(net)
-
-
-def _choose_name(choice: NetChoice, folder: Path) -> str:
-    """A name of the runs, before ``-seed0``, that no runs have."""
-    today = f"{datetime.now(UTC):%Y-%m-%d}-{shorten_net_name(choice.name)}"
-    for number in itertools.count(1):
-        name = f"{today}-{number}"
-        if not (folder / name).exists() and not list(folder.glob(f"{name}-seed*")):
-            break
-    return name
