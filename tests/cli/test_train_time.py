@@ -156,6 +156,7 @@ def test_epochs_that_are_given_have_no_limit(workplace, image_set):
 
 
 SLOWING = """
+import torch
 from torch import nn
 
 class Slowing(nn.Module):

@@ -50,7 +50,7 @@ MOST_HELD_OUT = 1_000  # images to compare a trial with a fitted head on
 
 
 def choose_body(
-    nets: Sequence[TimmNet], dataset: Dataset, deadline: Deadline, given: Mapping[str, Any]
+    nets: Sequence[TimmNet], dataset: Dataset, deadline: Deadline, settings: Mapping[str, Any]
 ) -> tuple[Candidate | None, tuple[Considered, ...]]:
     """The best body and image size that fit into the time limit, if any, and all considered."""
     choices = [choice_of_timm(net) for net in nets]
@@ -59,15 +59,15 @@ def choose_body(
     sides = [side for side in SIDES_PX if side <= most_px]
     if dataset.preparation.size_px is not None:
         sides = [timed_px]
-    timed = fit_candidate(choices[0], "", dataset, given, timed_px).time()
+    timed = fit_candidate(choices[0], "", dataset, settings, timed_px).time()
     work = _count_multiply_adds(timed)
     fitting: list[tuple[tuple[int, int, int], Candidate]] = []
     considered: list[Considered] = []
     for rank, choice in enumerate(choices):
-        factor = _count_multiply_adds(fit_candidate(choice, "", dataset, given, timed_px)) / work
+        factor = _count_multiply_adds(fit_candidate(choice, "", dataset, settings, timed_px)) / work
         for side_px in sides:
-            candidate = fit_candidate(choice, "", dataset, given, side_px)
-            if not given.keys() & ENDS:
+            candidate = fit_candidate(choice, "", dataset, settings, side_px)
+            if not settings.keys() & ENDS:
                 candidate = open_end(candidate)
             pace = timed.pace.scale(factor * (side_px / timed_px) ** 2)
             candidate = replace(candidate, pace=pace)
