@@ -19,8 +19,9 @@ from lamina.cli import main
 from lamina.evaluation.intervals import mean_interval
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
-from lamina.studies.seeds import iter_seeds
-from lamina.studies.study_events import Seed, Seeds, Started
+from lamina.studies.seeds import Seed, Seeds, iter_seeds
+from lamina.studies.study_events import Started
+from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts
 from support.commands import events, run_lamina, run_well
 from support.runs import DATA, NET, RECIPE
@@ -203,8 +204,8 @@ def test_a_module_of_ones_own_is_made_again_for_each_seed(tmp_path):
 
 
 def test_a_run_without_a_score_leaves_no_mean():
-    runs = (Seed(0, Path("a"), "test", "accuracy", 0.5), Seed(1, Path("b"), None, None, None))
-    found = Seeds(runs, None, None)
+    first = Seed(0, Path("a"), "test", Score("accuracy", 0.5))
+    found = Seeds((first, Seed(1, Path("b"), None, None)))
     assert json.loads(json.dumps(found.to_json()))["scores"] == [0.5, None]
     assert str(found).splitlines() == [
         "seed 0: test accuracy 50.00 % (a)",

@@ -32,7 +32,7 @@ from lamina.runs.progress import show_progress
 from lamina.runs.record import OwnModule
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
-from lamina.runs.start import as_net_choice
+from lamina.runs.start import as_net_choice, shorten_net_name
 from lamina.studies.experiment import Experiment, check_seconds, format_minutes, time_experiment
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
 from lamina.studies.judging import compare_stored, count_seconds, judge_runs
@@ -40,7 +40,6 @@ from lamina.studies.setup import RunSetup
 from lamina.studies.study import (
     describe_experiments,
     iter_runs,
-    locate_run,
     name_study,
     open_study,
     parse_event,
@@ -50,6 +49,7 @@ from lamina.studies.study_events import Decision, is_about_run
 from lamina.training.device import choose_device
 
 FIGURE = "differences.png"
+LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ class PlannedStudy:
     experiments: Mapping[str, Experiment]
 
     def locate_run(self, name: str, seed: int) -> Path:
-        return locate_run(self.path, list(self.experiments), name, seed)
+        """The folder of a run, from the place of the seed, 0 for the first."""
+        number = list(self.experiments).index(name) + 1
+        return self.path / f"{number}-{shorten_net_name(name)[:LONGEST_FOLDER]}-seed{seed}"
 
 
 def check_pairs(seeds: int | None) -> None:
