@@ -25,6 +25,7 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.nets import Flatten, Linear, Net, Output
+from lamina.studies.comparison import plan_study
 from lamina.studies.experiment import Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.study import describe_experiments, read_study
@@ -366,6 +367,20 @@ def test_a_net_whose_file_was_edited_is_another_net(tmp_path):
         choice = choose_net(str(file), Terminal())
         described.append(describe_experiments({"mine": Experiment(choice, RECIPE, DATA)}))
     assert described[0] != described[1]
+
+
+def test_copies_of_a_file_are_the_same_net(tmp_path):
+    named = []
+    for name in ("mine.py", "copy.py"):
+        (tmp_path / name).write_text(MODULE.format(3))
+        choice = choose_net(str(tmp_path / name), Terminal())
+        named.append((name, Experiment(choice, RECIPE, DATA)))
+    with pytest.raises(RunError, match="are the same net with the same recipe"):
+        plan_study(tmp_path, None, named)
+    (tmp_path / "copy.py").write_text(MODULE.format(4))
+    choice = choose_net(str(tmp_path / "copy.py"), Terminal())
+    study = plan_study(tmp_path, None, [named[0], ("copy.py", Experiment(choice, RECIPE, DATA))])
+    assert list(study.experiments) == ["mine.py", "copy.py"]
 
 
 @pytest.mark.slow
