@@ -139,9 +139,12 @@ class Candidate:
         """The time after the last epoch: test and val logits, near-duplicates, figures, saving."""
         # Two checkpoints: before the fall and after the last step.
         seconds = ENDING_SECONDS + 2 * self.pace.saving_seconds + self.evaluating_seconds()
-        images, evaluated = len(self.experiment.dataset.train), self.evaluated
-        search = estimate_seconds(evaluated[0], images, self.shape) if evaluated else 0.0
-        return seconds + (SEARCH_RESERVE * search if search <= UNASKED_SECONDS else 0.0)
+        for evaluated in self.evaluated[:1]:
+            images = len(self.experiment.dataset.train)
+            search = estimate_seconds(evaluated, images, self.shape)
+            if search <= UNASKED_SECONDS:
+                seconds += SEARCH_RESERVE * search
+        return seconds
 
     def left_to_train(self, deadline: Deadline) -> float:
         """The time left for epochs, without the final evaluation and the reserve."""
@@ -212,10 +215,14 @@ def check_seconds(seconds: float | None) -> None:
 def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> str:
     """How much time an epoch, or ``LEAST_STEPS`` steps, lack; empty if they fit."""
     recipe = candidate.recipe
-    needed = candidate.total_seconds(replace(recipe, epochs=1))
+    images = len(candidate.experiment.dataset.train)
     what = "One epoch"
-    fraction = LEAST_STEPS * recipe.batch_size / len(candidate.experiment.dataset.train)
-    if candidate.is_open and fraction < 1:  # training may end within its first epoch
+    needed = candidate.total_seconds(replace(recipe, epochs=1))
+    fraction = LEAST_STEPS * recipe.batch_size / images
+    if recipe.head != "random":  # training may end after the fit of the head
+        what = "The fit of the head"
+        needed = candidate.pace.start_seconds + candidate.pace.head_seconds(recipe, images)
+    elif candidate.is_open and fraction < 1:  # training may end within its first epoch
         what = f"A training of {LEAST_STEPS} steps"
         needed *= fraction
     lacking = needed - candidate.left_to_train(deadline)
