@@ -214,6 +214,11 @@ def _check_seeds(options: TrainOptions, processes: int) -> None:
             "--seeds requires a net, because lamina might choose a different net for each seed. Add"
             f" NET, as in lamina train cnn-s --seeds {options.seeds}."
         )
+    if options.on_diagnosis == "stop":
+        raise RecipeError(
+            "--seeds cannot be used with --on-diagnosis stop, because a run that stops has no"
+            " score. Leave out one of them."
+        )
     if options.time is not None:
         raise RecipeError(
             "--seeds cannot be used with --time, because the number of epochs would differ between"

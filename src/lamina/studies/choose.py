@@ -77,8 +77,7 @@ def choose(
         LaminaWarning: See ``load_data`` and ``Run.iter_train``.
 
     Raises:
-        LaminaError: An argument is invalid, not even one epoch fits into the time limit, or any
-            error of ``load_data`` and ``Run.iter_train``.
+        LaminaError: An argument is invalid, or any error of ``load_data`` and ``Run.iter_train``.
 
     >>> events = choose("shapes", seconds=60)  # nothing runs before the first event
     >>> events.close()
@@ -138,7 +137,7 @@ def _iter_pretrained(
     # in its own size, because the pretrained net has another one
     scratch = propose(candidate.experiment.dataset, request.settings)[0]
     candidate = yield from _resize(candidate, setup)
-    candidate = candidate.with_recipe(candidate.spend(deadline))
+    candidate = candidate.spend(deadline)
     considered = mark_chosen(considered, candidate)
     yield ConsideredNets(considered)
     run: Run | None = None
@@ -206,4 +205,4 @@ def spend_time(candidate: Candidate, deadline: Deadline) -> Generator[RunEvent, 
     """The candidate with as many epochs as fit; with a warning if hardly any do."""
     if lack := find_lack_of_time(candidate, deadline):
         yield Decision("warning", lack)
-    return candidate.with_recipe(candidate.spend(deadline))
+    return candidate.spend(deadline)

@@ -29,7 +29,7 @@ from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
 from lamina.runs.nets_by_name import choice_of_timm, find_net
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, as_net_choice
-from lamina.studies.experiment import Candidate, Deadline, Experiment, Request
+from lamina.studies.experiment import Candidate, Deadline, Experiment, Request, find_lack_of_time
 from lamina.studies.setup import RunSetup, remove_run
 from lamina.studies.study import (
     OpenStudy,
@@ -164,9 +164,9 @@ def cross_validate(
     """Train and evaluate a net on each of several folds, and then train it on all images.
 
     The folds are parts of ``train`` and ``val``, stratified; images of a group share a fold. Each
-    is predicted by a model that was trained on the others. Without ``net``, lamina chooses one for
-    each run, from its training images. ``test`` is evaluated once, by the last model. A call with
-    the same ``name`` skips finished runs.
+    is predicted by a model that was trained on the others. Net, image size and recipe are chosen
+    once, with the training images of the first fold. ``test`` is evaluated once, by the last model.
+    A call with the same ``name`` skips finished runs, and continues with the time that is left.
 
     Args:
         data: As for :func:`train`.
@@ -197,8 +197,8 @@ def cross_validate(
     ...     dtype=np.uint8), np.arange(40) % 2
     >>> images = Images.from_arrays(x, y)
     >>> folder = tempfile.mkdtemp()
-    >>> found = cross_validate(images, "mlp", Recipe(epochs=1), runs_dir=folder, progress=False)
-    >>> len(found.scores), found.outputs.logits.shape
+    >>> result = cross_validate(images, "mlp", Recipe(epochs=1), runs_dir=folder, progress=False)
+    >>> len(result.scores), result.outputs.logits.shape
     (5, (40, 2))
     """
     began = time.perf_counter()
@@ -307,6 +307,9 @@ def _iter_one(
             run = load_planned(setup.path, candidate.experiment, setup.parts)
             yield Started(run)
             return run
+        lack = "" if deadline is None else find_lack_of_time(candidate, deadline)
+        if lack:
+            yield Decision("warning", lack)
         run = yield from iter_planned(candidate, deadline, setup)
     study.save(finished=[*finished, name])
     return run

@@ -11,8 +11,8 @@ from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
-from lamina.errors import DataError, NetError, RecipeError, check_type, escape
-from lamina.evaluation.intervals import MeanInterval, mean_interval
+from lamina.errors import DataError, NetError, RecipeError, RunError, check_type, escape
+from lamina.evaluation.intervals import mean_interval
 from lamina.files import check_name
 from lamina.runs.course import RunEvent
 from lamina.runs.nets_by_name import NetChoice
@@ -35,14 +35,14 @@ class Seed(Event):
     Attributes:
         seed: Seed of the recipe.
         run: Folder of the run.
-        split: Split that was evaluated; ``None`` if there was none.
-        score: The score, such as an accuracy from 0 to 1; ``None`` if there is none.
+        split: Split that was evaluated.
+        score: The score, such as an accuracy from 0 to 1.
     """
 
     seed: int
     run: Path
-    split: str | None
-    score: Score | None
+    split: str
+    score: Score
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -50,13 +50,12 @@ class Seed(Event):
             "seed": self.seed,
             "run": str(self.run),
             "split": self.split,
-            "metric": None if self.score is None else self.score.name,
-            "score": None if self.score is None else self.score.value,
+            "metric": self.score.name,
+            "score": self.score.value,
         }
 
     def __str__(self) -> str:
-        score = "no score" if self.score is None else f"{self.split} {self.score}"
-        return f"seed {self.seed}: {score} ({escape(str(self.run))})"
+        return f"seed {self.seed}: {self.split} {self.score} ({escape(str(self.run))})"
 
 
 @dataclass(frozen=True)
@@ -70,60 +69,50 @@ class Seeds(Event):
     runs: tuple[Seed, ...]
 
     @property
-    def scores(self) -> list[float | None]:
+    def scores(self) -> list[float]:
         """The score of each run."""
-        return [None if run.score is None else run.score.value for run in self.runs]
+        return [run.score.value for run in self.runs]
 
     @property
-    def split(self) -> str | None:
+    def split(self) -> str:
         """The split that was evaluated."""
         return self.runs[0].split
 
     @property
-    def mean(self) -> float | None:
-        """The mean score; ``None`` if a run has none, because that of the others is biased."""
-        return None if self._mean is None else self._mean.mean
+    def mean(self) -> float:
+        """The mean score."""
+        return mean_interval(self.scores).mean
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the mean by Student's t; ``None`` for a single run."""
-        mean = self._mean
-        if mean is None or mean.low is None or mean.high is None:
+        mean = mean_interval(self.scores)
+        if mean.low is None or mean.high is None:
             return None
         return mean.low, mean.high
 
-    @property
-    def _mean(self) -> MeanInterval | None:
-        scores = [run.score.value for run in self.runs if run.score is not None]
-        return mean_interval(scores) if len(scores) == len(self.runs) else None
-
     def to_json(self) -> dict[str, Any]:
-        first = self.runs[0].score
         return {
             "event": "seeds",
             "scores": self.scores,
             "mean": self.mean,
             "interval": self.interval and list(self.interval),
-            "metric": None if first is None else first.name,
+            "metric": self.runs[0].score.name,
             "split": self.split,
             "seeds": [run.seed for run in self.runs],
             "runs": [str(run.run) for run in self.runs],
         }
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.runs), self._describe_mean()])
-
-    def _describe_mean(self) -> str:
         score = self.runs[0].score
-        if score is None or self.mean is None:
-            lacking = ", ".join(str(run.seed) for run in self.runs if run.score is None)
-            return f"no mean, because these seeds have no score: {lacking}"
         mean = f"mean {self.split} {replace(score, value=self.mean)}"
         if self.interval is None:
-            return f"{mean} (no interval for a single run)"
-        low = score.format(self.interval[0]).removesuffix(" %")
-        high = score.format(self.interval[1])
-        return f"{mean} (95 % interval of the mean {low} to {high}, {len(self.runs)} runs)"
+            interval = "no interval for a single run"
+        else:
+            low = score.format(self.interval[0]).removesuffix(" %")
+            high = score.format(self.interval[1])
+            interval = f"95 % interval of the mean {low} to {high}, {len(self.runs)} runs"
+        return "\n".join([*map(str, self.runs), f"{mean} ({interval})"])
 
 
 def iter_seeds(
@@ -201,9 +190,8 @@ def iter_repeats(
         (run,) = yield from iter_runs(setup.runs_dir, [(folder, seeded)], setup)
         report = run.report
         if report is None:
-            done.append(Seed(seed, run.path, None, None))
-        else:
-            done.append(Seed(seed, run.path, report.split, report.score))
+            raise RunError(f"{run.path} could not be evaluated, so there is no mean. Add images.")
+        done.append(Seed(seed, run.path, report.split, report.score))
         yield done[-1]
     yield Seeds(tuple(done))
 
