@@ -60,11 +60,11 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
         dataset = draw_val(found)
         if dataset is not found:
             terminal.remark("val: a tenth of the training images, to compare trials (--val)")
-        parsed = parse_experiment(options.net)
+        net, recipe, values = parse_experiment(options.net)
         search = Search(
-            parsed.net,
-            parsed.recipe,
-            {**parsed.values, **options.given},
+            net,
+            recipe,
+            {**values, **options.given},
             over,
             net_over,
             dataset,

@@ -35,42 +35,47 @@ SourceLike: TypeAlias = NetLike | Path | Run | tuple[NetLike, Recipe | str]
 
 
 @dataclass(frozen=True)
-class ExperimentText:
-    """``NET[:RECIPE][,FIELD=VALUE…]``, divided: a net or a run, and settings of its recipe."""
-
-    net: str  # a name, layers, a Python file or a run
-    recipe: str | None = None  # name of one of the net's recipes
-    values: Mapping[str, Any] = field(default_factory=dict)  # of the recipe's fields
-
-    def __str__(self) -> str:
-        recipe = "" if self.recipe is None else f":{self.recipe}"
-        return f"{self.net}{recipe}{format_settings(self.values)}"
-
-
-@dataclass(frozen=True)
 class Source:
-    """What an experiment is made from: a run, or a net with a recipe, and changed settings."""
+    """What an experiment is made from: a run or a net, its recipe, and settings of the recipe."""
 
-    title: str
     origin: Run | NetChoice | str  # text is a net's name, layers or file
     recipe: Recipe | str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """``NET[:RECIPE][,FIELD=VALUE…]``, without the device."""
+        name = str(self.origin)
+        if isinstance(self.origin, Run):
+            name = str(self.origin.path)
+        elif isinstance(self.origin, NetChoice):
+            net = self.origin.net
+            name = str(net) if isinstance(net, Net) else self.origin.name
+        values = self.values
+        if isinstance(self.recipe, Recipe):
+            values = self.recipe.changes()
+        elif self.recipe is not None:
+            name += f":{self.recipe}"
+        settings = [f",{key}={value}" for key, value in values.items() if key != "device"]
+        return f"{name}{''.join(settings)}"
 
     @property
     def is_changed(self) -> bool:
         return bool(self.values.keys() - {"device"})
 
 
-def parse_experiment(text: str) -> ExperimentText:
-    """Divide ``NET[:RECIPE][,FIELD=VALUE…]``; layers, files and runs have no named recipes.
+def parse_experiment(text: str) -> tuple[str, str | None, dict[str, Any]]:
+    """Divide ``NET[:RECIPE][,FIELD=VALUE…]`` into the net, the recipe's name and its settings.
+
+    Layers, files and runs have no named recipes.
 
     Raises:
         RecipeError: A field does not exist, or its value has the wrong type or range.
 
     >>> parse_experiment("cnn:best,lr=0.01")
-    ExperimentText(net='cnn', recipe='best', values={'lr': 0.01})
-    >>> parse_experiment("Flatten(), Output(), batch-size=50").values
-    {'batch_size': 50}
+    ('cnn', 'best', {'lr': 0.01})
+    >>> parse_experiment("Flatten(), Output(), batch-size=50")
+    ('Flatten(), Output()', None, {'batch_size': 50})
     """
     net = text
     values: dict[str, Any] = {}
@@ -80,12 +85,11 @@ def parse_experiment(text: str) -> ExperimentText:
         if name in values:
             raise RecipeError(f"{text!r} has two values of {name}. Leave out one of them.")
         values = {name: _check_value(text, name, setting[3].strip())} | values
-    recipe = ""
-    if "(" not in net and ".py" not in net:
-        prefix = TIMM if net.startswith(TIMM) else ""
-        name, _, recipe = net.removeprefix(prefix).partition(":")
-        net = f"{prefix}{name}"
-    return ExperimentText(net, recipe or None, values)
+    if "(" in net or ".py" in net:
+        return net, None, values
+    prefix = TIMM if net.startswith(TIMM) else ""
+    name, _, recipe = net.removeprefix(prefix).partition(":")
+    return f"{prefix}{name}", recipe or None, values
 
 
 def _check_value(text: str, name: str, value: str) -> Any:
@@ -110,64 +114,48 @@ def read_value(text: str) -> Any:
     return value if value is None or isinstance(value, int | float) else text
 
 
-def format_settings(values: Mapping[str, Any]) -> str:
-    """Settings as the end of an experiment's text, except the device."""
-    return "".join(f",{name}={value}" for name, value in values.items() if name != "device")
-
-
 def find_source(source: SourceLike, runs_dir: Path) -> Source:
     """The run or net that is meant; ``LaminaError`` if there is neither."""
     if isinstance(source, Run):
-        return Source(str(source.path), source)
-    if isinstance(source, tuple):
-        return _find_pair(source)
+        return Source(source)
     if isinstance(source, str | Path):
         return _find_text(str(source), runs_dir)
-    return _find_net(source)
-
-
-def _find_net(net: NetLike) -> Source:
-    if isinstance(net, Net) and not net.own_layers:
-        return Source(str(net), str(net))
-    choice = choose_repeatable(net)
-    title = str(choice.net) if isinstance(choice.net, Net) else choice.name
-    return Source(title, choice)
-
-
-def _find_pair(pair: tuple[Any, ...]) -> Source:
-    if len(pair) != 2:
+    if not isinstance(source, tuple):
+        return Source(_find_net(source))
+    if len(source) != 2:
         raise RecipeError(
-            f"A net with its recipe is a pair, such as (net, Recipe(lr=0.01)), got {len(pair)}"
+            f"A net with its recipe is a pair, such as (net, Recipe(lr=0.01)), got {len(source)}"
             " values."
         )
-    net, recipe = pair
+    net, recipe = source
     check_recipe(recipe)
-    source = _find_net(net)
-    if isinstance(recipe, Recipe):
-        settings = format_settings(recipe.changes())
-        return replace(source, title=f"{source.title}{settings}", recipe=recipe)
-    return replace(source, title=f"{source.title}:{recipe}", recipe=recipe)
+    return Source(_find_net(net), recipe)
+
+
+def _find_net(net: NetLike) -> NetChoice | str:
+    if isinstance(net, Net) and not net.own_layers:
+        return str(net)
+    return choose_repeatable(net)
 
 
 def _find_text(text: str, runs_dir: Path) -> Source:
     is_code = "(" in text or ".py" in text
     if not is_code and is_run_or_study(text, runs_dir):  # its name may contain a comma
-        run = load_run(text, runs_dir=runs_dir)
-        return Source(str(run.path), run)
-    parsed = parse_experiment(text)
-    unchanged = str(replace(parsed, values={}))
-    if not is_code and is_run_or_study(unchanged, runs_dir):
-        run = load_run(unchanged, runs_dir=runs_dir)
-        settings = format_settings(parsed.values)
-        return Source(f"{run.path}{settings}", run, values=parsed.values)
-    if is_code or parsed.net in zoo.NAMES or parsed.net.startswith(TIMM):
-        return Source(str(parsed), parsed.net, parsed.recipe, parsed.values)
+        return Source(load_run(text, runs_dir=runs_dir))
+    net, recipe, values = parse_experiment(text)
+    if is_code:
+        return Source(net, recipe, values)
+    name = ":".join(filter(None, (net, recipe)))
+    if is_run_or_study(name, runs_dir):
+        return Source(load_run(name, runs_dir=runs_dir), values=values)
+    if net in zoo.NAMES or net.startswith(TIMM):
+        return Source(net, recipe, values)
     runs = [file.parent.name for file in runs_dir.glob("*/run.json")]
-    nearest = find_nearest(parsed.net, [*zoo.NAMES, *runs])
+    nearest = find_nearest(net, [*zoo.NAMES, *runs])
     advice = "Use a name that lamina runs lists, a net, or layers."
     if nearest:
         advice = f"Did you mean {nearest}?"
-    raise RunError(f"There is no run or net {unchanged!r}. {advice}")
+    raise RunError(f"There is no run or net {name!r}. {advice}")
 
 
 def make_experiment(

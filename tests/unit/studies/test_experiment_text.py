@@ -8,7 +8,12 @@ from lamina import Recipe, load_recipe, start_run
 from lamina.errors import LaminaError, RecipeError, RunError
 from lamina.nets import Flatten, Net, Output
 from lamina.runs.start import as_net_choice
-from lamina.studies.experiment_text import find_source, make_experiment, parse_experiment
+from lamina.studies.experiment_text import (
+    Source,
+    find_source,
+    make_experiment,
+    parse_experiment,
+)
 from support.runs import DATA, NET, RECIPE
 
 
@@ -34,9 +39,8 @@ from support.runs import DATA, NET, RECIPE
     ],
 )
 def test_text_is_a_net_a_recipe_and_settings(text, parts):
-    parsed = parse_experiment(text)
-    assert (parsed.net, parsed.recipe, parsed.values) == parts
-    assert parse_experiment(str(parsed)) == parsed
+    assert parse_experiment(text) == parts
+    assert parse_experiment(Source(*parts).title) == parts
 
 
 @pytest.mark.parametrize(
