@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 
 # Control characters, line separators, bidirectional marks and lone surrogates.
@@ -70,6 +71,11 @@ class LaminaWarning(UserWarning):
 
     def __str__(self) -> str:
         return escape(super().__str__())
+
+
+def warn(message: str, stacklevel: int = 4) -> None:
+    """Warn the user; ``stacklevel`` counts from the caller of this function."""
+    warnings.warn(message, LaminaWarning, stacklevel=stacklevel + 1)
 
 
 def name_some(names: Sequence[str], most: int = 5) -> str:

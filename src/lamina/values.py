@@ -219,13 +219,15 @@ def _convert(kind: Any, value: Any) -> Any:
         type(value) is type(choice) and value == choice for choice in arguments
     ):
         return value
-    if origin is tuple and isinstance(value, tuple | list):
-        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+    if origin in (tuple, Sequence) and isinstance(value, tuple | list):
+        kinds = arguments
+        if origin is Sequence or arguments[-1] is ...:
+            kinds = arguments[:1] * len(value)
         if len(kinds) == len(value):
             return tuple(
                 _convert_part(kinds[place], item, f"[{place}]") for place, item in enumerate(value)
             )
-    if origin is dict and isinstance(value, Mapping):
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {key: _convert_part(arguments[1], item, f".{key}") for key, item in value.items()}
     if kind is float and type(value) is int and abs(value) < LARGEST_FLOAT:
         return float(value)

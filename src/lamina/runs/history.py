@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from lamina.errors import LaminaWarning, RunError
+from lamina.errors import warn
 from lamina.files import JSON_BYTES, damaged, parse_object, read_bytes
-from lamina.training.events import Epoch
+from lamina.training.events import Diagnosis, Epoch, LayerStatistics
 from lamina.values import Range, from_json_values
 
 if TYPE_CHECKING:
@@ -23,37 +22,10 @@ BAD_LINE = (
     "Restore the file from a copy, or delete that line; weights and checkpoint are in other files."
 )
 Count: TypeAlias = Annotated[int, Range(1)]
-Numbers: TypeAlias = tuple[float | None, ...]
 NOT_NUMBERS = ("event", "reason", "weights", "diagnosis", "layers", "diagnoses")
 """Fields of a row that are no numbers."""
 NOT_COLUMNS = (*NOT_NUMBERS, "score", "metrics")
-
-
-@dataclass(frozen=True)
-class _Layers:
-    names: tuple[str, ...]
-    gradient_norms: Numbers
-    weight_norms: Numbers
-    update_norms: Numbers
-    input_means: Numbers
-    input_standard_deviations: Numbers
-    dead_fractions: Numbers
-
-    def __post_init__(self) -> None:
-        if len({len(column) for column in vars(self).values()}) > 1:
-            raise RunError("its lists must have one value for each name")
-
-
-@dataclass(frozen=True)
-class _Diagnosis:
-    kind: str
-    epoch: int
-    layer: str | None
-    evidence: dict[str, float | None]
-    finding: str
-    advice: str
-    change: dict[str, str]
-    event: str = "diagnosis"
+NO_LAYERS = LayerStatistics(*[()] * 7)
 
 
 @dataclass(frozen=True)
@@ -67,8 +39,8 @@ class _Row:
     reason: str = ""
     weights: str = ""
     diagnosis: str | None = None
-    layers: _Layers = _Layers(*[()] * 7)
-    diagnoses: tuple[_Diagnosis, ...] = ()
+    layers: LayerStatistics = NO_LAYERS
+    diagnoses: tuple[Diagnosis, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,10 +122,9 @@ class History:
             return
         *lines, rest = read_bytes(self.file, JSON_BYTES).split(b"\n")
         if rest and warns:
-            warnings.warn(
+            warn(
                 f"The last line of {self.file} is incomplete, probably after a crash, and is"
                 " ignored. lamina resume repeats that epoch.",
-                LaminaWarning,
                 stacklevel=3,
             )
         for number, line in enumerate(lines, start=1):
@@ -167,12 +138,18 @@ def _open_no_link(path: str, flags: int) -> int:
 
 def _parse_row(line: bytes, what: str) -> dict[str, Any]:
     row = parse_object(line, what, BAD_LINE)
-    numbers = dict(row)
-    texts = {name: numbers.pop(name) for name in (*NOT_NUMBERS, "epoch", "rewind") if name in row}
+    values: dict[str, Any] = {"event": None, "numbers": {}}
+    for name, value in row.items():
+        if name in (*NOT_NUMBERS, "epoch", "rewind"):
+            values[name] = value
+        else:
+            values["numbers"][name] = value
     try:
-        checked = from_json_values(_Row, {"event": None, **texts, "numbers": numbers}, "row")
+        checked = from_json_values(_Row, values, "row")
     except ValueError as error:
         raise damaged(what, str(error).replace(".numbers", ""), BAD_LINE) from error
+    if len({len(column) for column in vars(checked.layers).values()}) > 1:
+        raise damaged(what, "row.layers must have one value for each name in its lists", BAD_LINE)
     number = "rewind" if checked.event == "rewind" else "epoch"
     if number not in row:
         raise damaged(what, f"it lacks {number}", BAD_LINE)

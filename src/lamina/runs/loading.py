@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from lamina.errors import LaminaError, LaminaWarning, RunError, check_type, suggest
+from lamina.errors import LaminaError, RunError, check_type, suggest, warn
 from lamina.nets import Net
 from lamina.runs.folder import STUDY_FILE, WHOLE
 from lamina.runs.run import Run
@@ -130,7 +129,7 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
         )
     runs, damaged_runs = find_runs(folder)
     for damaged in damaged_runs:
-        warnings.warn(f"Skipped a damaged run: {damaged.problem}", LaminaWarning, stacklevel=2)
+        warn(f"Skipped a damaged run: {damaged.problem}", stacklevel=2)
     return runs
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -13,13 +12,13 @@ from torch import nn
 
 from lamina.data import NAMES, Dataset, Images, load_data
 from lamina.data.load import resize_dataset
-from lamina.errors import DataError, LaminaWarning, RunError, check_type, name_some
+from lamina.errors import DataError, RunError, check_type, name_some, warn
 from lamina.files import RESTORE
 from lamina.nets import Net
 from lamina.runs.differences import find_changes
 from lamina.runs.folder import NO_CHECKPOINT
 from lamina.runs.nets_by_name import draw_module
-from lamina.runs.processes import is_alone, load_checkpoint, load_initial
+from lamina.runs.processes import count_processes, load_checkpoint, read_file
 from lamina.runs.record import RunRecord
 from lamina.training.checkpoint import digest_tensors, unpack_tensors
 from lamina.training.custom import describe_arguments
@@ -137,7 +136,7 @@ def make_training(
         precision=record.precision,
         # Events after every step only on a single CPU: a GPU waits for each, and processes
         # communicate at each.
-        steps_per_record=1 if is_alone() and device == "cpu" else 10,
+        steps_per_record=1 if count_processes() == 1 and device == "cpu" else 10,
         parts=run.parts,
         initial=initial,
     )
@@ -152,7 +151,7 @@ def _read_initial(run: Run) -> Initial | None:
     start = record.started_from
     if start is None:
         return None
-    content = load_initial(run.folder)
+    content = read_file(run.folder.initial_file)
     if not content and start.epoch is not None:  # continues a run whose weights were drawn
         return None
     weights, _ = unpack_tensors(content, str(run.folder.initial_file), RESTORE)
@@ -178,13 +177,13 @@ def check_own_parts(run: Run, call: str, score_name: str = "") -> None:
         )
     for name, place in parts.items():
         if place != recorded[name]:
-            _warn(
+            warn(
                 f"{name} was {recorded[name]} and is now {place}; the weights may differ from an"
                 " uninterrupted run"
             )
 
 
-def list_needed_parts(described: Mapping[str, str], score_name: str) -> dict[str, str]:
+def list_needed_parts(described: Mapping[str, str], score_name: str = "") -> dict[str, str]:
     """The custom functions that training needs: of the metrics, only the score."""
     return {
         name: place
@@ -223,7 +222,7 @@ def prepare_folder(run: Run, training: Training) -> None:
     """Set history and weights of a run to the state of its training, and warn about changes."""
     folder = run.folder
     for change in find_changes(run.record):
-        _warn(
+        warn(
             f"{change.what} was {change.first} and is now {change.second}; the last bits of the"
             " weights may differ from an uninterrupted run"
         )
@@ -232,7 +231,7 @@ def prepare_folder(run: Run, training: Training) -> None:
     recorded = {row["epoch"] for row in folder.history.epochs()}
     missing = sorted({*range(1, training.epochs_done + 1)} - recorded)
     if missing:
-        _warn(
+        warn(
             f"{folder.history.file} lacks {len(missing)} of {training.epochs_done} epochs, from"
             f" epoch {missing[0]}. Their metrics are lost, but the checkpoint is intact and the"
             " training resumes."
@@ -249,7 +248,3 @@ def _has_weights(run: Run, training: Training) -> bool:
         return digest_tensors(run.folder.read_weights(weights)) == digest_tensors(weights)
     except RunError:
         return False
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, LaminaWarning, stacklevel=4)

@@ -43,7 +43,7 @@ from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Remark, Resumed
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
-from lamina.training.pretrained import TimmNet, import_timm, native_side_px
+from lamina.training.pretrained import TimmNet, native_side_px
 from lamina.training.task import Task
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Run:
             stack.enter_context(explain_lack_of_memory(training))
             by_leader(lambda: prepare_folder(self, training))
             if rewind_on_nan is None:
-                rewind_on_nan = lead_value(self.record.rewind_on_nan)
+                rewind_on_nan = lead_value(lambda: self.record.rewind_on_nan)
             else:
                 by_leader(lambda: self.folder.change_record(rewind_on_nan=rewind_on_nan))
             if training.steps_done:
@@ -222,7 +222,7 @@ class Run:
             limit: TimeLimit | None = None
             if until is not None:
                 limit = TimeLimit(until, is_open and training.schedule.can_move)
-            saver = Saver(training, self.folder, save_every_seconds, writes=is_leader())
+            saver = Saver(training, self.folder, save_every_seconds)
             stops = Stops(
                 limit, finish, at_diagnosis=on_diagnosis == "stop", at_nan=not rewind_on_nan
             )
@@ -384,8 +384,6 @@ class Run:
         task = self.task
         net = restore_net(self)
         layers: Net | None = None
-        if isinstance(net, TimmNet):
-            import_timm()
         try:
             if isinstance(net, TimmNet):
                 body = net.empty_module(record.in_shape, task.outputs)
@@ -405,8 +403,8 @@ class Run:
             )
         # TypeError for sizes beyond 64 bits
         except (NetError, RuntimeError, TypeError, ValueError) as error:
-            if record.own_module is not None and isinstance(error, NetError):
-                raise  # the error is about the module that was passed
+            if record.net is None and isinstance(error, NetError):
+                raise  # about the module that was passed, or timm is not installed
             raise damaged(str(self.folder.record_file), error) from error
         model.load_state_dict(self.folder.read_weights(model.state_dict()))
         model.eval()

@@ -10,7 +10,6 @@ import secrets
 import shlex
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
@@ -24,13 +23,13 @@ from lamina import zoo
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset, check_learnable
 from lamina.data.splits import OWN_RULE
-from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_type
+from lamina.errors import NetError, RecipeError, RunError, check_type, warn
 from lamina.files import check_name, sync_folder, write_atomically, write_json
 from lamina.nets import Net
 from lamina.runs.continuing import Beginning, StartingPoint, find_start
 from lamina.runs.folder import RunFolder
 from lamina.runs.nets_by_name import NetChoice, choose_by_images, find_net
-from lamina.runs.processes import share_path
+from lamina.runs.processes import lead_value
 from lamina.runs.record import (
     DataOrigin,
     OwnModule,
@@ -164,9 +163,11 @@ def start_run(
         late_end=beginning.late_end,
     )
     parse_record(record_to_json(record), "run.json")  # fails before the folder is created
-    path = share_path(lambda: create_folder(Path(runs_dir), record, name, dataset, beginning.files))
+    path = lead_value(
+        lambda: str(create_folder(Path(runs_dir), record, name, dataset, beginning.files))
+    )
     passed = None if record.own_module is None else _copy(module)
-    return Run(path, dataset, passed, parts, record)
+    return Run(Path(path), dataset, passed, parts, record)
 
 
 def check_recipe(recipe: Recipe | str | None) -> None:
@@ -184,9 +185,7 @@ def as_net_choice(net: NetLike) -> NetChoice:
     if isinstance(net, NetChoice):
         return net
     if isinstance(net, str):
-        return find_net(
-            net, report=lambda message: warnings.warn(message, LaminaWarning, stacklevel=2)
-        )
+        return find_net(net, report=warn)
     if isinstance(net, Net):
         return NetChoice("net", net, origin=OwnModule("", repr(net)))
     if isinstance(net, nn.Module):
