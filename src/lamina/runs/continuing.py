@@ -14,17 +14,18 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from lamina.data import Dataset, Images, Preparation
+from lamina.data import Dataset, Preparation
 from lamina.data.load import as_dataset, full_source, resize_dataset
 from lamina.errors import DataError, RecipeError, RunError, check_type, name_some, warn
 from lamina.files import METADATA, read_bytes
 from lamina.nets import Net
 from lamina.runs.final import ChangedCodeError
-from lamina.runs.folder import find_difference, pack_checkpoint
+from lamina.runs.folder import change_standing, find_difference, pack_checkpoint
 from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import LateEnd, OwnModule, StartedFrom
 from lamina.runs.resuming import (
+    DataLike,
     check_own_parts,
     find_dataset,
     find_source,
@@ -193,7 +194,7 @@ class StartingPoint:
         recorded = vars(self.recipe)
         return [name for name, value in vars(recipe).items() if value != recorded[name]]
 
-    def load(self, data: Dataset | Images | str | Path | None) -> Dataset:
+    def load(self, data: DataLike | None) -> Dataset:
         """The data set, read as that of the run, and by default that of the run."""
         if self.epoch is not None:
             return find_dataset(self.run, data)
@@ -300,8 +301,7 @@ class StartingPoint:
         if changes:
             checkpoint = change_checkpoint(checkpoint, changes, training, parts)
         if late_end is not None:
-            standing = dataclasses.replace(checkpoint.standing, falls=late_end.falls)
-            checkpoint = dataclasses.replace(checkpoint, standing=standing)
+            checkpoint = change_standing(checkpoint, falls=late_end.falls)
         try:
             training.restore(checkpoint)
         except RunError as error:
@@ -495,12 +495,11 @@ def change_checkpoint(
         if schedule.is_falling(steps_done) and not schedule.is_over(steps_done):
             # it would have begun by now, so it begins here
             falls = (Fall(steps_done, schedule.falls[-1].end),)
-    changed = dataclasses.replace(
-        standing,
+    return change_standing(
+        Checkpoint(tensors, standing),
         steps_done=steps_done,
         steps_per_epoch=training.steps_per_epoch,
         rewinds=rewinds,
         optimizer=numbers,
         falls=falls,
     )
-    return Checkpoint(tensors, changed)

@@ -19,6 +19,8 @@ from lamina.errors import GroupError, LaminaError, NotFiniteError, RecipeError, 
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import describe_undefined
 from lamina.runs.final import evaluate_final, score_split
+from lamina.runs.folder import change_standing
+from lamina.runs.history import Row
 from lamina.runs.limit import TimeLimit
 from lamina.runs.processes import by_leader, load_checkpoint
 from lamina.runs.record import LateEnd
@@ -108,7 +110,11 @@ class Course:
             raise
         except GeneratorExit:  # the caller left the loop; a group saves at an interrupt itself
             if not self.saver.is_saved and group.size() == 1:
-                self._save_at_exit()
+                try:
+                    self.saver.save()
+                except NotFiniteError as error:
+                    self._rewind(error)
+                    self.saver.save()
             raise
 
     def _begin(self) -> None:
@@ -122,13 +128,6 @@ class Course:
             self._record_end()
         if not self.run.folder.checkpoint_file.exists():
             self.saver.try_to_save(with_model=False)
-
-    def _save_at_exit(self) -> None:
-        try:
-            self.saver.save()
-        except NotFiniteError as error:
-            self._rewind(error)
-            self.saver.save()
 
     def _follow(self, event: FeatureProgress | HeadFit | Step | Epoch) -> Iterator[RunEvent]:
         # before the first step, so there is nothing to save
@@ -214,7 +213,7 @@ class Course:
         reason = self._lose_patience(rows, report.score, sign)
         return dataclasses.asdict(diagnosis) if diagnosis else None, reason
 
-    def _lose_patience(self, rows: list[dict[str, Any]], score: Score, sign: int) -> str:
+    def _lose_patience(self, rows: list[Row], score: Score, sign: int) -> str:
         patience = self.training.recipe.patience
         if not patience or self.training.is_finished:
             return ""
@@ -236,10 +235,15 @@ class Course:
         is_alone = group.size() == 1
         must_finish = is_alone and finish is not None and finish.is_set()
         if not (is_alone and schedule.can_move):
+            reason = ""
             if must_finish:
-                self._end_early("finished on request")
+                reason = "finished on request"
             elif limit is not None and group.lead_value(lambda: limit.is_over):
-                self._end_early("time limit reached")
+                reason = "time limit reached"
+            if reason:
+                done = training.epochs_done
+                of = "" if schedule.epochs is None else f" of {schedule.epochs}"
+                self._end = EarlyEnd(done, f"{reason} after {done}{of} epochs")
         elif finish is not None and must_finish:
             finish.clear()
             steps = max(1, round(FINISHING_FRACTION * training.steps_done))
@@ -251,12 +255,6 @@ class Course:
                 fall = self._start_fall(event.epoch, fall_steps, "the time limit")
                 if not is_falling:
                     yield fall
-
-    def _end_early(self, reason: str) -> None:
-        done = self.training.epochs_done
-        epochs = self.training.schedule.epochs
-        of = "" if epochs is None else f" of {epochs}"
-        self._end = EarlyEnd(done, f"{reason} after {done}{of} epochs")
 
     def _start_fall(self, epoch: int, steps: int, reason: str) -> Cooldown:
         self.training.schedule.start_fall(self.training.steps_done, steps)
@@ -271,9 +269,7 @@ class Course:
 
     def _save_before_fall(self) -> None:
         """Keep the checkpoint from which more epochs can be trained."""
-        checkpoint = self.training.checkpoint()
-        standing = dataclasses.replace(checkpoint.standing, falls=())
-        checkpoint = dataclasses.replace(checkpoint, standing=standing)
+        checkpoint = change_standing(self.training.checkpoint(), falls=())
         folder = self.run.folder
         self.saver.attempt(lambda: folder.save_checkpoint(checkpoint, folder.before_fall_file))
 
@@ -336,12 +332,11 @@ class Course:
             raise NotFiniteError(
                 f"{error} There is no checkpoint in {path} to return to. Start a new run."
             ) from error
-        standing = dataclasses.replace(checkpoint.standing, rewinds=training.rewinds + 1)
-        training.restore(dataclasses.replace(checkpoint, standing=standing))
+        training.restore(change_standing(checkpoint, rewinds=training.rewinds + 1))
         rewind = Rewind(
-            rewind=standing.rewinds,
+            rewind=training.rewinds,
             to_epochs_done=training.epochs_done,
-            to_steps_done=standing.steps_done,
+            to_steps_done=training.steps_done,
             lr=training.lr,
             reason=str(error),
         )

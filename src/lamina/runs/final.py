@@ -28,7 +28,8 @@ from lamina.training.task import Task
 if TYPE_CHECKING:
     from lamina.runs.run import Run
 
-Predict: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], Float32[np.ndarray, "n k"]]
+Logits: TypeAlias = Float32[np.ndarray, "n k"]
+Predict: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], Logits]
 """From images to their logits."""
 CHECKED_IMAGES = 20
 """Images of each split whose stored outputs show whether one's own code has changed."""
@@ -66,7 +67,7 @@ def evaluate_final(run: Run, dataset: Dataset, predict: Predict) -> Evaluation:
     splits = [images for images in (dataset.test, dataset.val) if images is not None]
     if run.folder.is_trial():
         splits = [images for images in splits if images is dataset.val]
-    logits: dict[str, Float32[np.ndarray, "n k"]] = {}
+    logits: dict[str, Logits] = {}
     seconds: dict[str, float] = {}
     for images in splits:
         began = time.perf_counter()
@@ -99,9 +100,7 @@ def _check_metrics(run: Run) -> None:
         )
 
 
-def _calibrate(
-    run: Run, dataset: Dataset, logits: Mapping[str, Float32[np.ndarray, "n k"]]
-) -> Calibration | None:
+def _calibrate(run: Run, dataset: Dataset, logits: Mapping[str, Logits]) -> Calibration | None:
     """Temperatures and thresholds, chosen on the folds' predictions, else on ``val``.
 
     ``None`` if there are too few images and no aim; warns if there are too few for the aim.
@@ -158,7 +157,7 @@ def check_own_model(run: Run, model: Model) -> None:
     check_own_code(run, logits)
 
 
-def check_own_code(run: Run, predicted: Mapping[str, Float32[np.ndarray, "n k"]]) -> None:
+def check_own_code(run: Run, predicted: Mapping[str, Logits]) -> None:
     """Raise ``ChangedCodeError`` if one's own module computes other logits than are stored.
 
     ``predicted`` are the logits of the first images of each split, or of all.
@@ -186,7 +185,7 @@ def check_own_code(run: Run, predicted: Mapping[str, Float32[np.ndarray, "n k"]]
 def score_split(
     dataset: Dataset,
     images: Images,
-    logits: Float32[np.ndarray, "n k"],
+    logits: Logits,
     task: Task,
     seconds: float,
     metrics: Mapping[str, OwnMetric],

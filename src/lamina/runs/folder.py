@@ -272,6 +272,12 @@ def _read_record(file: Path, _version: tuple[int, int, int] | None) -> RunRecord
     return parse_record(read_object(file), str(file))
 
 
+def change_standing(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
+    """A checkpoint with other values."""
+    standing = dataclasses.replace(checkpoint.standing, **changes)
+    return dataclasses.replace(checkpoint, standing=standing)
+
+
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
     """The bytes of a checkpoint, for files and other processes."""
     return pack_tensors(checkpoint.tensors, fields_to_json(checkpoint.standing))

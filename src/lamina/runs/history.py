@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -22,6 +22,7 @@ BAD_LINE = (
     "Restore the file from a copy, or delete that line; weights and checkpoint are in other files."
 )
 Count: TypeAlias = Annotated[int, Range(1)]
+Row: TypeAlias = dict[str, Any]
 NOT_NUMBERS = ("event", "reason", "weights", "diagnosis", "layers", "diagnoses")
 """Fields of a row that are no numbers."""
 NOT_COLUMNS = (*NOT_NUMBERS, "score", "metrics")
@@ -29,7 +30,7 @@ NO_LAYERS = LayerStatistics(*[()] * 7)
 
 
 @dataclass(frozen=True)
-class _Row:
+class _CheckedRow:
     """What a line may contain; ``numbers`` are all other fields, such as metrics."""
 
     event: Literal["epoch", "rewind", "early_end"]
@@ -49,7 +50,7 @@ class History:
 
     file: Path
 
-    def append(self, row: Mapping[str, Any]) -> None:
+    def append(self, row: Row) -> None:
         """Append an event and flush it to disk; after an ``OSError``, the file is unchanged."""
         line = (json.dumps(row, allow_nan=False) + "\n").encode()
         with open(self.file, "ab", buffering=0, opener=_open_no_link) as history:
@@ -62,17 +63,17 @@ class History:
                 history.truncate(end)
                 raise
 
-    def epochs(self) -> list[dict[str, Any]]:
+    def epochs(self) -> list[Row]:
         """The rows of completed epochs.
 
         Warns about an incomplete last line; raises ``RunError`` if a line is damaged.
         """
         return [row for row in self._rows(warns=True) if row["event"] == "epoch"]
 
-    def diagnoses(self) -> list[dict[str, Any]]:
+    def diagnoses(self) -> list[Row]:
         return [diagnosis for row in self._rows() for diagnosis in row.get("diagnoses", ())]
 
-    def rewinds(self) -> list[dict[str, Any]]:
+    def rewinds(self) -> list[Row]:
         return [row for row in self._rows() if row["event"] == "rewind"]
 
     def early_end(self) -> str | None:
@@ -93,7 +94,7 @@ class History:
         columns = {name: [row.get(name) for row in rows] for name in names}
         return polars.DataFrame(columns, strict=False)
 
-    def read_until(self, epochs: int, rewinds: int) -> list[tuple[dict[str, Any], bytes]]:
+    def read_until(self, epochs: int, rewinds: int) -> list[tuple[Row, bytes]]:
         """The rows before a checkpoint with these epochs and rewinds, and their lines."""
         rows = []
         for row, line in self._lines():
@@ -113,10 +114,10 @@ class History:
                 history.truncate(end)
                 os.fsync(history.fileno())
 
-    def _rows(self, *, warns: bool = False) -> list[dict[str, Any]]:
+    def _rows(self, *, warns: bool = False) -> list[Row]:
         return [row for row, _ in self._lines(warns=warns)]
 
-    def _lines(self, *, warns: bool = False) -> Iterator[tuple[dict[str, Any], bytes]]:
+    def _lines(self, *, warns: bool = False) -> Iterator[tuple[Row, bytes]]:
         """The rows and their lines."""
         if not self.file.exists():
             return
@@ -136,16 +137,16 @@ def _open_no_link(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
-def _parse_row(line: bytes, what: str) -> dict[str, Any]:
+def _parse_row(line: bytes, what: str) -> Row:
     row = parse_object(line, what, BAD_LINE)
-    values: dict[str, Any] = {"event": None, "numbers": {}}
+    values: Row = {"event": None, "numbers": {}}
     for name, value in row.items():
         if name in (*NOT_NUMBERS, "epoch", "rewind"):
             values[name] = value
         else:
             values["numbers"][name] = value
     try:
-        checked = from_json_values(_Row, values, "row")
+        checked = from_json_values(_CheckedRow, values, "row")
     except ValueError as error:
         raise damaged(what, str(error).replace(".numbers", ""), BAD_LINE) from error
     if len({len(column) for column in vars(checked.layers).values()}) > 1:

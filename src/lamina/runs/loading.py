@@ -138,11 +138,13 @@ def find_runs(folder: str | Path) -> tuple[list[Run], list[DamagedRun]]:
     folder = Path(folder)
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    for study in [path for path in paths if (path / STUDY_FILE).exists()]:
-        paths.remove(study)
-        paths += study.iterdir()
-    for path in paths:
+    paths: list[Path] = []
+    for path in folder.glob("*"):
+        if (path / STUDY_FILE).exists():
+            paths += path.iterdir()
+        else:
+            paths.append(path)
+    for path in sorted(paths):
         if path.is_dir() and not path.name.startswith("."):
             try:
                 runs.append(load_run(path))

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import nn
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from lamina.runs.run import Run
 
 
+DataLike: TypeAlias = Dataset | Images | str | Path
+"""A data set, or its name or path."""
+
+
 def find_source(run: Run, moved_to: str | Path | None = None) -> str | Path:
     """A run's data set, by name or path: ``moved_to``, or the recorded one if it still exists."""
     source = run.record.data.source
@@ -49,7 +53,7 @@ def find_source(run: Run, moved_to: str | Path | None = None) -> str | Path:
     return source
 
 
-def find_dataset(run: Run, data: Dataset | Images | str | Path | None = None) -> Dataset:
+def find_dataset(run: Run, data: DataLike | None = None) -> Dataset:
     """The data set of a run, from ``data`` or from its recorded path; it must not have changed."""
     check_type(
         data,
@@ -62,10 +66,9 @@ def find_dataset(run: Run, data: Dataset | Images | str | Path | None = None) ->
         data = run.dataset
     if isinstance(data, Images):
         data = Dataset.from_images(data)
-    if isinstance(data, Dataset):
-        dataset = data
-    else:
-        dataset = load_data(find_source(run, data), recorded.preparation)
+    if not isinstance(data, Dataset):
+        data = load_data(find_source(run, data), recorded.preparation)
+    dataset = data
     if not recorded.source and recorded.preparation.size_px not in (None, dataset.size_px):
         # arrays, resized as for the training
         dataset = resize_dataset(dataset, recorded.preparation.size_px)

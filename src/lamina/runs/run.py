@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from lamina.data import Dataset, Images
+from lamina.data import Dataset
 from lamina.data.description import describe_data, describe_reading
 from lamina.data.image_inputs import ImageLike, find_images, list_images
 from lamina.data.images import OTHER_FILE
@@ -35,7 +35,13 @@ from lamina.runs.overview import describe_recipe, describe_run, describe_start, 
 from lamina.runs.processes import by_leader, check_processes, is_leader, lead_value
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
-from lamina.runs.resuming import find_dataset, prepare_folder, restore_net, resume_training
+from lamina.runs.resuming import (
+    DataLike,
+    find_dataset,
+    prepare_folder,
+    restore_net,
+    resume_training,
+)
 from lamina.runs.saver import Saver
 from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts
@@ -91,7 +97,7 @@ class Run:
     def train(
         self,
         *,
-        data: Dataset | Images | str | Path | None = None,
+        data: DataLike | None = None,
         until: float | None = None,
         save_every_seconds: float = 60.0,
         rewind_on_nan: bool | None = None,
@@ -124,7 +130,7 @@ class Run:
         return self.report
 
     def _introduce(
-        self, events: Iterator[RunEvent], data: Dataset | Images | str | Path | None
+        self, events: Iterator[RunEvent], data: DataLike | None
     ) -> Generator[RunEvent, None, None]:
         """The events, after a remark about data, recipe, net and device."""
         dataset = data if isinstance(data, Dataset) else self.dataset
@@ -143,7 +149,7 @@ class Run:
     def iter_train(
         self,
         *,
-        data: Dataset | Images | str | Path | None = None,
+        data: DataLike | None = None,
         until: float | None = None,
         is_open: bool = False,
         finish: threading.Event | None = None,
@@ -232,7 +238,7 @@ class Run:
                 for event in events:  # noqa: UP028
                     yield event
 
-    def evaluate(self, *, data: Dataset | Images | str | Path | None = None) -> Report | None:
+    def evaluate(self, *, data: DataLike | None = None) -> Report | None:
         """Evaluate the saved model on ``test``, else ``val``, and save report and logits.
 
         :meth:`train` calls this at the end, so you need it only if you stopped training early. See
@@ -359,8 +365,7 @@ class Run:
         Raises:
             LaminaError: See :meth:`load_model`.
         """
-        items: list[ImageLike] = [images] if isinstance(images, str | Path) else []
-        items = items or list(list_images(images, self.record.in_shape))
+        items = list(list_images(images, self.record.in_shape))
         paths = [item for item in items if isinstance(item, str | Path)]
         if len(paths) < len(items):
             return self.predictor().predict(items)

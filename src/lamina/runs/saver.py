@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 from lamina.errors import warn
 from lamina.runs.folder import RunFolder, WriteError
+from lamina.runs.history import Row
 from lamina.runs.processes import is_leader
 from lamina.training.device import is_out_of_memory
 from lamina.training.loop import Training
 from lamina.training.timing import SAVING_FRACTION
 
 
-@dataclass
 class Saver:
     """Writes the files of a run that trains, in the process that leads.
 
@@ -27,30 +25,27 @@ class Saver:
         is_saved: Whether model and checkpoint have the state of the training.
     """
 
-    training: Training
-    folder: RunFolder
-    save_every_seconds: float
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    is_saved: bool = True
-    _rows: list[dict[str, Any]] = field(default_factory=list)  # of the history, to be written
-    _saved_at: float = field(default_factory=lambda: time.perf_counter())
-    _saving_seconds: float = 0.0
-
-    def __post_init__(self) -> None:
+    def __init__(self, training: Training, folder: RunFolder, save_every_seconds: float) -> None:
+        self._training = training
+        self._folder = folder
+        self._save_every_seconds = save_every_seconds
+        self.epochs: list[Row] = []
         if is_leader():
-            self.epochs = self.folder.history.epochs()
+            self.epochs = folder.history.epochs()
+        self.is_saved = True
+        self._rows: list[Row] = []  # of the history, to be written
+        self._saved_at = time.perf_counter()
+        self._saving_seconds = 0.0
 
-    def add_row(self, row: dict[str, Any]) -> None:
+    def add_row(self, row: Row) -> None:
         """Add a row to the history, at the latest with the next checkpoint."""
-        if not is_leader():
-            return
         self._rows.append(row)
         if row["event"] == "epoch":
             self.epochs.append(row)
 
     def is_time_to_save(self) -> bool:
         """Whether the last checkpoint is so old that one within an epoch is due."""
-        return time.perf_counter() - self._saved_at >= self.save_every_seconds
+        return time.perf_counter() - self._saved_at >= self._save_every_seconds
 
     def is_worth_saving(self) -> bool:
         """Whether to save after this epoch: yes, unless saving takes too much of the time."""
@@ -68,41 +63,41 @@ class Saver:
         """Save, or warn that it failed."""
         self.attempt(lambda: self.save(with_model=with_model))
 
-    def go_back(self, row: dict[str, Any]) -> None:
+    def go_back(self, row: Row) -> None:
         """Remove the epochs after the training's checkpoint, add a row, and save."""
         self._rows = [waiting for waiting in self._rows if waiting["event"] == "rewind"]
         self.add_row(row)
         if is_leader():
-            history = self.folder.history
-            with self.folder.writing():
-                history.trim(self.training.epochs_done, self.training.rewinds)
+            history = self._folder.history
+            with self._folder.writing():
+                history.trim(self._training.epochs_done, self._training.rewinds)
             self.epochs = history.epochs()
         self.try_to_save(with_model=False)
 
     def _write(self, *, with_model: bool) -> None:
         began = time.perf_counter()
         rows = list(self._rows)
-        checkpoint = self.training.checkpoint()  # first, because it rejects NaN and infinity
+        checkpoint = self._training.checkpoint()  # first, because it rejects NaN and infinity
         try:
             self.append_rows()
             if with_model:
-                self.folder.save_model(self.training.model)
-            self.folder.save_checkpoint(checkpoint)
+                self._folder.save_model(self._training.model)
+            self._folder.save_checkpoint(checkpoint)
         except (WriteError, RuntimeError, MemoryError):
             # without a checkpoint, the history could not be resumed
-            if not self.folder.checkpoint_file.exists():
+            if not self._folder.checkpoint_file.exists():
                 self._rows = rows
-                with self.folder.writing():
-                    self.folder.history.trim(0, 0)
+                with self._folder.writing():
+                    self._folder.history.trim(0, 0)
             raise
         self._saved_at = time.perf_counter()
         self._saving_seconds = self._saved_at - began
 
     def append_rows(self) -> None:
         """Write the rows that wait."""
-        with self.folder.writing():
+        with self._folder.writing():
             while self._rows:
-                self.folder.history.append(self._rows[0])
+                self._folder.history.append(self._rows[0])
                 del self._rows[0]
 
     def attempt(self, write: Callable[[], None]) -> None:
@@ -122,9 +117,9 @@ class Saver:
                 raise
             self._saved_at = time.perf_counter()
             remains = "nothing is saved"
-            if self.folder.checkpoint_file.exists():
+            if self._folder.checkpoint_file.exists():
                 remains = "the last complete checkpoint is kept"
             warn(
-                f"cannot write to {self.folder.path}: {reason}. Training continues, and {remains}."
+                f"cannot write to {self._folder.path}: {reason}. Training continues, and {remains}."
                 f" Free some {room}."
             )

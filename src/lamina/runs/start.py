@@ -19,8 +19,7 @@ from typing import TypeAlias, TypeVar
 
 from torch import nn
 
-from lamina import zoo
-from lamina.data import Dataset, Images
+from lamina.data import Dataset
 from lamina.data.load import as_dataset, check_learnable
 from lamina.data.splits import OWN_RULE
 from lamina.errors import NetError, RecipeError, RunError, check_type, warn
@@ -39,6 +38,7 @@ from lamina.runs.record import (
     parse_record,
     record_to_json,
 )
+from lamina.runs.resuming import DataLike
 from lamina.runs.run import Run
 from lamina.training.custom import (
     NO_PARTS,
@@ -49,7 +49,7 @@ from lamina.training.custom import (
 )
 from lamina.training.loop import Training
 from lamina.training.pretrained import NONE, PACKAGES, TimmNet
-from lamina.training.recipe import Recipe, fit_recipe
+from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
@@ -59,7 +59,7 @@ UNFINISHED_SECONDS = 3600.0  # much longer than it takes to create a run
 
 
 def start_run(
-    data: Dataset | Images | str | Path | None = None,
+    data: DataLike | None = None,
     net: NetLike | None = None,
     recipe: Recipe | str | None = None,
     *,
@@ -132,16 +132,14 @@ def start_run(
         parts = start.choose_parts(parts)
         dataset = start.load(data)
         choice = start.net_choice(dataset)
+        if recipe is None:
+            (recipe,) = choice.recipes.values()
+            recipe = drop_ignored(recipe, parts)
     check_learnable(dataset)
     choice = choice or find_net(choose_by_images(dataset))
     train = dataset.train
     if not isinstance(recipe, Recipe):
-        is_fixed = start is not None or recipe == zoo.PUBLISHED
-        recipe = zoo.choose_recipe(choice.name, choice.recipes, recipe)
-        if not is_fixed:
-            side_px = min(train.shape[1:])
-            recipe = fit_recipe(recipe, len(train), side_px, train.kind, choice.home)
-        recipe = drop_ignored(recipe, parts)
+        recipe = drop_ignored(choice.fit(recipe, train), parts)
     if recipe.patience and not dataset.val:
         raise RecipeError(
             f"patience is {recipe.patience}, but {dataset.name} has no val split to measure"
@@ -189,8 +187,8 @@ def as_net_choice(net: NetLike) -> NetChoice:
     if isinstance(net, Net):
         return NetChoice("net", net, origin=OwnModule("", repr(net)))
     if isinstance(net, nn.Module):
-        name = type(net).__name__
-        return NetChoice(name, lambda *_: net, origin=OwnModule("", name))
+        module_name = type(net).__name__
+        return NetChoice(module_name, lambda *_: net, origin=OwnModule("", module_name))
     try:
         inspect.signature(net).bind()
     except TypeError as error:
@@ -225,19 +223,22 @@ def describe_record(
     """The content of ``run.json``, from the training that was built."""
     model = training.model
     net = model.net
-    origin: OwnModule | TimmNet | None = choice.origin
-    if isinstance(net, Net) and not net.own_layers:
-        origin = None
-    else:
+    origin = choice.origin
+    if net is not None and net.own_layers:
         net = None
-    timm = origin if isinstance(origin, TimmNet) else None
+    own_module = None
+    timm = None
+    if net is None and isinstance(origin, OwnModule):
+        own_module = origin
+    elif net is None:
+        timm = origin
     preparation = dataset.preparation
     if dataset.bit_depth is not None:  # chosen, and used for predictions, too
         preparation = dataclasses.replace(preparation, bit_depth=dataset.bit_depth)
     return RunRecord(
         net_name=choice.name,
         net=net,
-        own_module=origin if isinstance(origin, OwnModule) else None,
+        own_module=own_module,
         timm=timm,
         recipe=training.recipe,
         task=model.task,
@@ -278,9 +279,8 @@ def create_folder(
     """Create a run's folder with ``run.json``, any drawn ``splits.json``, and files by name."""
     check_name(name)
     if name is None:
-        day = record.created[:10]
-        net_name = shorten_net_name(record.net_name)
-        names: Iterable[str] = (f"{day}-{net_name}-{number}" for number in itertools.count(1))
+        start = f"{record.created[:10]}-{shorten_net_name(record.net_name)}"
+        names: Iterable[str] = (f"{start}-{number}" for number in itertools.count(1))
     else:
         names = [name]
     with making_runs(runs_dir):
