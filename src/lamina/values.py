@@ -133,7 +133,8 @@ def _explain_unknown(
 
 def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None:
     """Convert and check a frozen dataclass's fields, in ``__post_init__``; or raise ``error``."""
-    values = {name: getattr(value, name) for name in _field_types(type(value))}
+    names = [field.name for field in dataclasses.fields(value)]
+    values = {name: getattr(value, name) for name in names}
     for name, item in check_values(type(value), values, error, prefix).items():
         object.__setattr__(value, name, item)
 

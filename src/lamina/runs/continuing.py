@@ -23,7 +23,7 @@ from lamina.runs.final import ChangedCodeError
 from lamina.runs.folder import change_standing, find_difference, pack_checkpoint
 from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
-from lamina.runs.record import LateEnd, OwnModule, StartedFrom
+from lamina.runs.record import LateEnd, OwnModule, RunRecord, StartedFrom
 from lamina.runs.resuming import (
     DataLike,
     check_own_parts,
@@ -46,7 +46,7 @@ from lamina.training.recipe import Home, Recipe, overlay
 from lamina.training.schedule import Fall
 from lamina.training.task import task_of
 
-FIXED = (
+FIXED: tuple[str, ...] = (
     "warmup_fraction",
     "start_size_fraction",
     "normalization",
@@ -64,7 +64,7 @@ Another ``optimizer`` starts with an empty state."""
 MOVING_END = {"epochs", "schedule", "batch_size"}
 BY_OPTIMIZER = {"optimizer", "momentum", "weight_decay"}
 """Fields that your own optimizer may use in any way, so that its state may not fit others."""
-BY_WEIGHTS = ("normalization", "head")
+BY_WEIGHTS: tuple[str, ...] = ("normalization", "head")
 """Fields that stay when a run starts from final weights."""
 INITIAL_FRACTION = 0.5
 LR_FRACTION = 0.1
@@ -101,13 +101,11 @@ class StartingPoint:
     def net_choice(self, dataset: Dataset) -> NetChoice:
         """The run's net, and the recipe to train it with."""
         net = restore_net(self.run)
-        source: Any = net
+        source: Any = lambda *_: net  # noqa: E731
         if isinstance(net, Net):
             source = net.with_outputs(task_of(dataset.train).outputs)
         elif isinstance(net, TimmNet):
             source = net.empty_module
-        else:
-            source = lambda *_: net  # noqa: E731
         return NetChoice(
             self.run.record.net_name,
             source,
@@ -176,9 +174,7 @@ class StartingPoint:
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raise ``RecipeError`` for a changed field that must stay."""
-        fixed = FIXED
-        if self.epoch is None:
-            fixed = BY_WEIGHTS
+        fixed = BY_WEIGHTS if self.epoch is None else FIXED
         for name in self.find_changes(recipe):
             if name not in fixed:
                 continue
@@ -261,10 +257,11 @@ class StartingPoint:
         known = run.record.task.target_names
         common = tuple(name for name in names if name in known)
         head = None if names == known else find_head(fresh)
-        for name, tensor in drawn.items():
-            stored = weights.get(name)
-            is_head = stored is not None and name.rpartition(".")[0] == head
-            if is_head and stored.shape[1:] == tensor.shape[1:]:
+        for name, stored in weights.items():
+            tensor = drawn.get(name)
+            if tensor is None or name.rpartition(".")[0] != head:
+                continue
+            if stored.shape[1:] == tensor.shape[1:]:
                 weights[name] = tensor.clone()
                 for target in common:
                     row = stored[known.index(target)]
@@ -280,35 +277,25 @@ class StartingPoint:
 
     def _continue(self, epoch: float, dataset: Dataset, recipe: Recipe, parts: Parts) -> Beginning:
         run = self.run
-        record = run.record
-        folder = run.folder
         checkpoint = read_checkpoint(run, epoch)
         rewinds = checkpoint.standing.rewinds
         changes = set(self.find_changes(recipe)) - {"device"}
         self._check_changes(changes, recipe, checkpoint.standing, parts)
-        late_end = record.late_end
-        if record.epochs is None or changes & MOVING_END:
-            late_end = None
-        device = record.device
-        if recipe.device != record.recipe.device:
-            device = choose_device(recipe.device)
+        record = self._change_record(recipe, changes)
         training = make_training(
-            dataclasses.replace(run, parts=parts),
-            dataset,
-            dataclasses.replace(record, recipe=recipe, late_end=late_end, device=device),
-            has_checkpoint=True,
+            dataclasses.replace(run, parts=parts), dataset, record, has_checkpoint=True
         )
         if changes:
             checkpoint = change_checkpoint(checkpoint, changes, training, parts)
-        if late_end is not None:
-            checkpoint = change_standing(checkpoint, falls=late_end.falls)
+        if record.late_end is not None:
+            checkpoint = change_standing(checkpoint, falls=record.late_end.falls)
         try:
             training.restore(checkpoint)
         except RunError as error:
             raise RunError(
                 f"The net does not fit {run.path}: {error}. Pass the net that was trained."
             ) from error
-        rows = folder.history.read_until(training.epochs_done, rewinds)
+        rows = run.folder.history.read_until(training.epochs_done, rewinds)
         has_ended = any(row["event"] == "early_end" for row, _ in rows)
         if training.is_finished or (has_ended and not changes):
             raise RecipeError(
@@ -321,14 +308,26 @@ class StartingPoint:
             events.append("rewind")
         lines = [line for row, line in rows if row["event"] in events]
         files = {
-            folder.checkpoint_file.name: pack_checkpoint(checkpoint),
-            folder.history.file.name: b"".join(lines),
+            run.folder.checkpoint_file.name: pack_checkpoint(checkpoint),
+            run.folder.history.file.name: b"".join(lines),
         }
-        if folder.initial_file.exists():
-            files[folder.initial_file.name] = read_bytes(folder.initial_file)
+        initial = run.folder.initial_file
+        if initial.exists():
+            files[initial.name] = read_bytes(initial)
         names = record.task.target_names
         started_from = StartedFrom(str(run.path.resolve()), epoch, names, ())
-        return Beginning(training, started_from, files, late_end, device)
+        return Beginning(training, started_from, files, record.late_end, record.device)
+
+    def _change_record(self, recipe: Recipe, changes: set[str]) -> RunRecord:
+        """The run's record with another recipe."""
+        record = self.run.record
+        late_end = record.late_end
+        if record.epochs is None or changes & MOVING_END:
+            late_end = None
+        device = record.device
+        if recipe.device != record.recipe.device:
+            device = choose_device(recipe.device)
+        return dataclasses.replace(record, recipe=recipe, late_end=late_end, device=device)
 
     def _check_changes(
         self, changes: set[str], recipe: Recipe, standing: Standing, parts: Parts
@@ -341,11 +340,12 @@ class StartingPoint:
                 f" trained with dropout {self.recipe.dropout:g}, which its net now has. Set another"
                 " probability, or leave it as it was."
             )
-        if standing.is_falling and (moving := changes & MOVING_END):
+        if standing.is_falling and changes & MOVING_END:
             raise RecipeError(
-                f"{min(moving)} cannot change after epoch {self.epoch:.10g} of {run.path}, because"
-                " the learning rate has begun to fall for the end of the training. Leave it as it"
-                f" was, or use an earlier checkpoint. {_list_checkpoints(run)}"
+                f"{min(changes & MOVING_END)} cannot change after epoch {self.epoch:.10g} of"
+                f" {run.path}, because the learning rate has begun to fall for the end of the"
+                " training. Leave it as it was, or use an earlier checkpoint."
+                f" {_list_checkpoints(run)}"
             )
         if standing.steps_done % standing.steps_per_epoch and "batch_size" in changes:
             raise RecipeError(
@@ -353,10 +353,10 @@ class StartingPoint:
                 f" {self.epoch:.10g} of {run.path} is within one. Leave it as it was, or use"
                 f" another checkpoint. {_list_checkpoints(run)}"
             )
-        if parts.optimizer is not None and (bound := changes & BY_OPTIMIZER):
+        if parts.optimizer is not None and changes & BY_OPTIMIZER:
             raise RecipeError(
-                f"{min(bound)} cannot change, because {run.path} was trained with your own"
-                " optimizer, whose state may not fit. Leave it as it was."
+                f"{min(changes & BY_OPTIMIZER)} cannot change, because {run.path} was trained with"
+                " your own optimizer, whose state may not fit. Leave it as it was."
             )
 
 

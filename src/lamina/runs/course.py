@@ -138,7 +138,11 @@ class Course:
         if isinstance(event, Epoch):
             yield from self._follow_epoch(event)
         else:
-            self._save_step(event)
+            is_interrupted = self.training.is_interrupted
+            if is_interrupted or group.lead_value(self.saver.is_time_to_save):
+                self._check_same(f"At step {event.step} of epoch {event.epoch}")
+                self.training.check_weights()
+                self.saver.try_to_save(with_model=is_interrupted)
             yield event
         yield from self._look_at_the_clock(event)
         if self._end:
@@ -147,14 +151,6 @@ class Course:
             self._save_before_fall()
         if self.training.is_interrupted and group.size() > 1:
             raise KeyboardInterrupt  # in all processes after the same step
-
-    def _save_step(self, event: Step) -> None:
-        is_interrupted = self.training.is_interrupted
-        if not (is_interrupted or group.lead_value(self.saver.is_time_to_save)):
-            return
-        self._check_same(f"At step {event.step} of epoch {event.epoch}")
-        self.training.check_weights()
-        self.saver.try_to_save(with_model=is_interrupted)
 
     def _follow_epoch(self, event: Epoch) -> Iterator[RunEvent]:
         report = self._evaluate_val(event)

@@ -117,11 +117,14 @@ def start_run(
     check_type(name, (str,), "name", "the name of the run")
     check_recipe(recipe)
     check_parts_type(parts)
-    choice = None if net is None else as_net_choice(net)
-    start = None if start_from is None else find_start(start_from, Path(runs_dir), choice)
-    if start is None:
+    choice: NetChoice | None = None
+    if net is not None:
+        choice = as_net_choice(net)
+    start: StartingPoint | None = None
+    if start_from is None:
         dataset = as_dataset(data)
     else:
+        start = find_start(start_from, Path(runs_dir), choice)
         if isinstance(recipe, str):
             raise RecipeError(
                 f"recipe is {recipe!r}, but start_from uses the recipe of the run. Leave it out, or"
@@ -133,8 +136,7 @@ def start_run(
         dataset = start.load(data)
         choice = start.net_choice(dataset)
         if recipe is None:
-            (recipe,) = choice.recipes.values()
-            recipe = drop_ignored(recipe, parts)
+            recipe = drop_ignored(choice.recipes["run"], parts)
     check_learnable(dataset)
     choice = choice or find_net(choose_by_images(dataset))
     train = dataset.train
@@ -164,7 +166,9 @@ def start_run(
     path = lead_value(
         lambda: str(create_folder(Path(runs_dir), record, name, dataset, beginning.files))
     )
-    passed = None if record.own_module is None else _copy(module)
+    passed: Net | nn.Module | None = None
+    if record.own_module is not None:
+        passed = _copy(module)
     return Run(Path(path), dataset, passed, parts, record)
 
 
@@ -223,15 +227,14 @@ def describe_record(
     """The content of ``run.json``, from the training that was built."""
     model = training.model
     net = model.net
-    origin = choice.origin
     if net is not None and net.own_layers:
         net = None
-    own_module = None
-    timm = None
-    if net is None and isinstance(origin, OwnModule):
-        own_module = origin
-    elif net is None:
-        timm = origin
+    own_module: OwnModule | None = None
+    timm: TimmNet | None = None
+    if net is None and isinstance(choice.origin, OwnModule):
+        own_module = choice.origin
+    elif net is None and choice.origin is not None:
+        timm = choice.origin
     preparation = dataset.preparation
     if dataset.bit_depth is not None:  # chosen, and used for predictions, too
         preparation = dataclasses.replace(preparation, bit_depth=dataset.bit_depth)
