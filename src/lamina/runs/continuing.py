@@ -151,13 +151,17 @@ class StartingPoint:
         record = self.run.record
         recorded = record.data.preparation
         _, height, width = record.in_shape
-        fixed = {"size_px": height, "bit_depth": recorded.bit_depth}
-        for name, value in fixed.items():
+        depth = recorded.bit_depth
+        fixed = (
+            ("size_px", height, f"{height}×{width} px"),
+            ("bit_depth", depth, f"{depth} bits"),
+        )
+        for name, value, described in fixed:
             if value is not None and options.get(name, value) != value:
                 option = f"--{name.removesuffix('_px').replace('_', '-')}"
                 raise DataError(
-                    f"{option} is {options[name]}, but {self.run.path} was trained with {value},"
-                    f" which further training keeps. Leave out {option}."
+                    f"{option} is {options[name]}, but {self.run.path} was trained on images of"
+                    f" {described}, which further training keeps. Leave out {option}."
                 )
         if source is not None and full_source(source) == record.data.source:
             labels_from = (*recorded.labels_from, *options.get("labels_from", ()))
@@ -165,7 +169,7 @@ class StartingPoint:
             return dataclasses.replace(recorded, **changes)
         settings: dict[str, Any] = {
             "resize": recorded.resize,
-            "bit_depth": recorded.bit_depth,
+            "bit_depth": depth,
             "task": record.task.kind.name,
         }
         if height == width:
@@ -380,11 +384,6 @@ def find_start(
     if record.own_module is None:
         raise RunError(
             f"start_from trains the net of {start_from.path}, {record.net_name}. Leave out net."
-        )
-    if not isinstance(net.origin, OwnModule):
-        raise RunError(
-            f"{start_from.path} was trained with your own code, which the run does not store. Pass"
-            " that module as net (on the command line, its file as NET)."
         )
     module = net.make(record.recipe.seed, record.in_shape, record.task.outputs)
     return StartingPoint(dataclasses.replace(start_from, module=module), epoch, net.origin)

@@ -14,12 +14,11 @@ from jaxtyping import Float32, UInt8
 from lamina.data import Dataset, Images
 from lamina.data.load import find_prepared
 from lamina.errors import DataError, RunError, name_some, warn
-from lamina.evaluation.calibration import Calibration, choose_thresholds, fit_temperatures
+from lamina.evaluation.calibration import Calibration, calibrate
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.runs.folder import RunFolder
-from lamina.targets import MULTI_LABEL, kind_of
 from lamina.training.custom import OwnMetric
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
@@ -75,7 +74,9 @@ def evaluate_final(run: Run, dataset: Dataset, predict: Predict) -> Evaluation:
         seconds[images.split] = time.perf_counter() - began
     check_own_code(run, logits)
     calibration = _calibrate(run, dataset, logits)
-    task = record.task if calibration is None else calibration.apply(record.task)
+    task = record.task
+    if calibration is not None:
+        task = calibration.apply(task)
     report: Report | None = None
     outputs: list[Outputs] = []
     for images in splits:
@@ -89,9 +90,8 @@ def evaluate_final(run: Run, dataset: Dataset, predict: Predict) -> Evaluation:
 
 
 def _check_metrics(run: Run) -> None:
-    recorded = [name.partition(".") for name in run.record.parts]
-    names = [name for part, _, name in recorded if part == "metrics"]
-    missing = [name for name in names if name not in run.parts.metrics]
+    names = [name for name in run.record.parts if name.startswith("metrics.")]
+    missing = [name.removeprefix("metrics.") for name in names if name not in run.parts.describe()]
     if missing:
         warn(
             "the run's own metrics cannot be computed without their functions:"
@@ -101,10 +101,7 @@ def _check_metrics(run: Run) -> None:
 
 
 def _calibrate(run: Run, dataset: Dataset, logits: Mapping[str, Logits]) -> Calibration | None:
-    """Temperatures and thresholds, chosen on the folds' predictions, else on ``val``.
-
-    ``None`` if there are too few images and no aim; warns if there are too few for the aim.
-    """
+    """Temperatures and thresholds, chosen on the folds' predictions, else on ``val``."""
     task = run.record.task
     aim = run.record.recipe.find_aim(task.kind)
     held_out = run.folder.load_out_of_fold(task)
@@ -117,19 +114,7 @@ def _calibrate(run: Run, dataset: Dataset, logits: Mapping[str, Logits]) -> Cali
                 " with --val 0.1"
             )
         return None
-    values = held_out.logits
-    targets = held_out.targets
-    has_labels = task.kind is not MULTI_LABEL or targets.any()
-    if kind_of(targets) is not task.kind or not has_labels or not np.isfinite(values).all():
-        return None
-    temperatures = fit_temperatures(task, values, targets)
-    if aim is None:
-        return Calibration(held_out.split, len(values), temperatures) if temperatures else None
-    thresholds = choose_thresholds(task.with_temperatures(temperatures), values, targets, aim)
-    for threshold in thresholds:
-        if lack := threshold.find_lack(aim):
-            warn(f"{lack}. Use more images in val (--val, or --folds), or a lower aim")
-    return Calibration(held_out.split, len(values), temperatures, str(aim), thresholds)
+    return calibrate(task, held_out.split, held_out.logits, held_out.targets, aim)
 
 
 class ChangedCodeError(RunError):

@@ -323,11 +323,12 @@ class Run:
         name = self.record.net_name
         task = self.record.task
         report = self.report
-        epochs = {name: [self.folder.history.epochs()]}
-        if report is None:
-            score = Score(task.score_name, math.nan)
-            return draw_curves(epochs, score, reports={})
-        return draw_curves(epochs, report.score, reports={name: [report]})
+        score = Score(task.score_name, math.nan)
+        reports: dict[str, list[Report]] = {}
+        if report is not None:
+            score = report.score
+            reports[name] = [report]
+        return draw_curves({name: [self.folder.history.epochs()]}, score, reports=reports)
 
     @property
     def early_end(self) -> str | None:

@@ -233,7 +233,7 @@ def describe_record(
     timm: TimmNet | None = None
     if net is None and isinstance(choice.origin, OwnModule):
         own_module = choice.origin
-    elif net is None and choice.origin is not None:
+    elif net is None and isinstance(choice.origin, TimmNet):
         timm = choice.origin
     preparation = dataset.preparation
     if dataset.bit_depth is not None:  # chosen, and used for predictions, too
