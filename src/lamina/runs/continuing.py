@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ class StartingPoint:
     def recipe(self) -> Recipe:
         """The run's recipe, with the number of epochs that the run has."""
         record = self.run.record
-        return dataclasses.replace(record.recipe, epochs=record.epochs or record.recipe.epochs)
+        return replace(record.recipe, epochs=record.epochs or record.recipe.epochs)
 
     def net_choice(self, dataset: Dataset) -> NetChoice:
         """The run's net, and the recipe to train it with."""
@@ -119,7 +118,7 @@ class StartingPoint:
         """The run's; from final weights without new outputs, with a lower rate and an average."""
         if self.epoch is not None:
             return self.recipe
-        recipe = dataclasses.replace(self.recipe, device="auto", initial_fraction=0.0)
+        recipe = replace(self.recipe, device="auto", initial_fraction=0.0)
         if not set(dataset.train.target_names) <= set(self.run.record.task.target_names):
             return recipe
         lr = float(f"{LR_FRACTION * recipe.lr:.2g}")
@@ -132,7 +131,7 @@ class StartingPoint:
         if self.epoch is not None:
             source = f"{self.run.path}@{self.epoch:.10g}"
             call = f"start_run(start_from={source!r}, {{}})"
-            check_own_parts(dataclasses.replace(self.run, parts=parts), call)
+            check_own_parts(replace(self.run, parts=parts), call)
             return parts
         recorded = list_needed_parts(self.run.record.parts)
         if dropped := sorted(recorded.keys() - parts.describe().keys()):
@@ -166,7 +165,7 @@ class StartingPoint:
         if source is not None and full_source(source) == record.data.source:
             labels_from = (*recorded.labels_from, *options.get("labels_from", ()))
             changes = {"fold": None} | dict(options) | {"labels_from": labels_from}
-            return dataclasses.replace(recorded, **changes)
+            return replace(recorded, **changes)
         settings: dict[str, Any] = {
             "resize": recorded.resize,
             "bit_depth": depth,
@@ -246,7 +245,7 @@ class StartingPoint:
     def _check_code(self, dataset: Dataset) -> None:
         """Raise ``ChangedCodeError`` if the code of one's own module has changed since the run."""
         try:
-            dataclasses.replace(self.run, dataset=dataset).load_model()
+            replace(self.run, dataset=dataset).load_model()
         except ChangedCodeError:
             raise
         except RunError:  # there are no weights, or they do not fit, of which the caller says more
@@ -286,9 +285,7 @@ class StartingPoint:
         changes = set(self.find_changes(recipe)) - {"device"}
         self._check_changes(changes, recipe, checkpoint.standing, parts)
         record = self._change_record(recipe, changes)
-        training = make_training(
-            dataclasses.replace(run, parts=parts), dataset, record, has_checkpoint=True
-        )
+        training = make_training(replace(run, parts=parts), dataset, record, has_checkpoint=True)
         if changes:
             checkpoint = change_checkpoint(checkpoint, changes, training, parts)
         if record.late_end is not None:
@@ -331,7 +328,7 @@ class StartingPoint:
         device = record.device
         if recipe.device != record.recipe.device:
             device = choose_device(recipe.device)
-        return dataclasses.replace(record, recipe=recipe, late_end=late_end, device=device)
+        return replace(record, recipe=recipe, late_end=late_end, device=device)
 
     def _check_changes(
         self, changes: set[str], recipe: Recipe, standing: Standing, parts: Parts
@@ -386,7 +383,7 @@ def find_start(
             f"start_from trains the net of {start_from.path}, {record.net_name}. Leave out net."
         )
     module = net.make(record.recipe.seed, record.in_shape, record.task.outputs)
-    return StartingPoint(dataclasses.replace(start_from, module=module), epoch, net.origin)
+    return StartingPoint(replace(start_from, module=module), epoch, net.origin)
 
 
 def split_epoch(text: str | Path, runs_dir: Path) -> tuple[str | Path, float | None]:

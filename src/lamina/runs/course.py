@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -159,7 +158,7 @@ class Course:
         overfitting, reason = group.lead_value(lambda: self._judge(event, report))
         if overfitting:
             diagnoses = (*event.diagnoses, Diagnosis(**overfitting))
-            event = dataclasses.replace(event, diagnoses=diagnoses)
+            event = replace(event, diagnoses=diagnoses)
         self.saver.add_row(event.to_json())
         fall: Cooldown | None = None
         schedule = self.training.schedule
@@ -189,12 +188,12 @@ class Course:
     def _complete(self, event: Epoch, report: Report | None) -> Epoch:
         """The epoch with the digest of its weights, and with its score and metrics on ``val``."""
         weights = digest_tensors(self.training.model.state_dict())
-        event = dataclasses.replace(event, weights=weights)
+        event = replace(event, weights=weights)
         if report is None:
             return event
         custom = {f"{report.split}_{name}": value for name, value in report.metrics.items()}
         metrics = {**report.headline(), f"{report.split}_loss": report.loss, **custom}
-        return dataclasses.replace(event, score=report.score, metrics=metrics)
+        return replace(event, score=report.score, metrics=metrics)
 
     def _judge(self, event: Epoch, report: Report | None) -> tuple[dict[str, Any] | None, str]:
         """A diagnosis of overfitting on ``val``, as plain values, and a reason to end, if any."""
@@ -207,7 +206,7 @@ class Course:
         if "overfitting" not in kinds:
             diagnosis = find_overfitting(rows, report.score.name, sign)
         reason = self._lose_patience(rows, report.score, sign)
-        return dataclasses.asdict(diagnosis) if diagnosis else None, reason
+        return asdict(diagnosis) if diagnosis else None, reason
 
     def _lose_patience(self, rows: list[Row], score: Score, sign: int) -> str:
         patience = self.training.recipe.patience
@@ -285,7 +284,7 @@ class Course:
         report = score_split(self.dataset, val, logits, task, seconds, metrics)
         # it would fail after every epoch, which is no reason to end the training
         if report is None:
-            self.dataset = dataclasses.replace(self.dataset, val=None)
+            self.dataset = replace(self.dataset, val=None)
         elif report.undefined and not self._has_warned:
             self._has_warned = True
             warn(describe_undefined(report), stacklevel=3)

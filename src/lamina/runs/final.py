@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -181,4 +180,4 @@ def score_split(
     except DataError as error:
         warn(f"{images.split} cannot be scored: {error}")
         return None
-    return dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
+    return replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)

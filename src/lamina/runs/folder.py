@@ -8,12 +8,11 @@ renamed. Nothing is pickled or executed.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -130,7 +129,7 @@ class RunFolder:
 
     def change_record(self, **changes: Any) -> None:
         """Replace values of ``run.json``."""
-        self.write_record(dataclasses.replace(self.read_record(), **changes))
+        self.write_record(replace(self.read_record(), **changes))
 
     def read_checkpoint(self, file: Path | None = None) -> Checkpoint | None:
         file = file or self.checkpoint_file
@@ -274,8 +273,8 @@ def _read_record(file: Path, _version: tuple[int, int, int] | None) -> RunRecord
 
 def change_standing(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
     """A checkpoint with other values."""
-    standing = dataclasses.replace(checkpoint.standing, **changes)
-    return dataclasses.replace(checkpoint, standing=standing)
+    standing = replace(checkpoint.standing, **changes)
+    return replace(checkpoint, standing=standing)
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -135,7 +135,7 @@ def make_training(
     training = Training(
         net,
         dataset.train,
-        dataclasses.replace(record.recipe, device=device),
+        replace(record.recipe, device=device),
         precision=record.precision,
         # Events after every step only on a single CPU: a GPU waits for each, and processes
         # communicate at each.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import itertools
 import re
@@ -13,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -155,7 +155,7 @@ def start_run(
         beginning = Beginning(training)
     else:
         beginning = start.begin(_copy(module), dataset, recipe, parts)
-    record = dataclasses.replace(
+    record = replace(
         describe_record(beginning.training, dataset, choice, parts),
         recipe=recipe,
         device=beginning.device or beginning.training.device,
@@ -237,7 +237,7 @@ def describe_record(
         timm = choice.origin
     preparation = dataset.preparation
     if dataset.bit_depth is not None:  # chosen, and used for predictions, too
-        preparation = dataclasses.replace(preparation, bit_depth=dataset.bit_depth)
+        preparation = replace(preparation, bit_depth=dataset.bit_depth)
     return RunRecord(
         net_name=choice.name,
         net=net,
