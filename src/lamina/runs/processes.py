@@ -52,7 +52,9 @@ def check_processes(dataset: Dataset, device: str) -> None:
             " every machine, from a shared disk or copied."
         )
     lacks_gpu = device == "cuda" and torch.cuda.current_device() != group.local_rank()
-    devices = [name.decode() for name in group.gather(b"no GPU" if lacks_gpu else device.encode())]
+    if lacks_gpu:
+        device = "no GPU"
+    devices = [name.decode() for name in group.gather(device.encode())]
     if set(devices) not in ({"cpu"}, {"cuda"}):
         listed = ", ".join(f"rank {rank}: {name}" for rank, name in enumerate(devices))
         raise RecipeError(

@@ -66,10 +66,8 @@ def show_progress(
     console = console or _find_console()
     final: Report | None = None
     label = ""
-    with (
-        _count(name),
-        _show_notebook_bar() if is_notebook else _show_terminal_bar(console) as update,
-    ):
+    bar = _show_notebook_bar() if is_notebook else _show_terminal_bar(console)
+    with _count(name), bar as update:
         for event in events:
             if name and len(_shown) > 1:  # from now on, even if the other runs end first
                 label = f"{name}: "

@@ -132,14 +132,15 @@ def make_training(
     elif isinstance(net, nn.Module):
         net = deepcopy(net)
     device = choose_again(record.device).value
+    # Events after every step only on a single CPU: a GPU waits for each, and processes communicate
+    # at each.
+    is_single_cpu = count_processes() == 1 and device == "cpu"
     training = Training(
         net,
         dataset.train,
         replace(record.recipe, device=device),
         precision=record.precision,
-        # Events after every step only on a single CPU: a GPU waits for each, and processes
-        # communicate at each.
-        steps_per_record=1 if count_processes() == 1 and device == "cpu" else 10,
+        steps_per_record=1 if is_single_cpu else 10,
         parts=run.parts,
         initial=initial,
     )
