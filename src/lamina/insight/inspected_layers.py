@@ -101,6 +101,10 @@ def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
     return fields
 
 
+def describe_field(field: Field | None) -> str:
+    return "the whole image" if field is None else str(field)
+
+
 def _measure_fields(
     model: Model, paths: Sequence[str], scale: int
 ) -> dict[str, Field | Literal["cut off"] | None]:
