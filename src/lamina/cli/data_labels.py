@@ -58,8 +58,8 @@ def _check(options: DataLabelsOptions) -> None:
         raise DataError("--net defines the net of a run, but there is no run. Add --with RUN.")
     if options.run is not None and not options.pretrained:
         raise DataError(
-            "--no-pretrained is for nets that lamina trains, but --with uses the model of a run. Use"
-            " only one of them."
+            "--no-pretrained is for nets that lamina trains, but --with uses the model of a run."
+            " Use only one of them."
         )
     if options.hard is not None:
         check_output(options.hard, (".png",), "--hard")

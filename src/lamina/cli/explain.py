@@ -119,7 +119,9 @@ def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
     return folder / f"{name}.png"
 
 
-def _read_image(encoded: EncodedImage, wanted: InputFormat) -> tuple[UInt8[np.ndarray, "..."], Box]:
+def _read_image(
+    encoded: EncodedImage, wanted: InputFormat
+) -> tuple[UInt8[np.ndarray, "h w c"], Box]:
     """The original image, and the box that the model sees: left, top, right, bottom in pixels."""
     channels, height, width = wanted.shape
     with ImageReader() as reader:

@@ -70,7 +70,7 @@ def build_units_sheet(layer: LayerUnits) -> Image.Image:
 
 def _explain_sheet(layer: LayerUnits) -> str:
     remark = (
-        f"Receptive field: {describe_field(layer.field)}. For each unit: the patches of"
+        f"Receptive field: {describe_field(layer.receptive_field)}. For each unit: the patches of"
         f" {plural(len(layer.images), 'training image', 'training images')} that excite it most;"
         " the class that it separates best on these images, with the area under the ROC curve (by"
         f" chance {layer.chance:.2f})"

@@ -19,7 +19,7 @@ from lamina.data import Images
 from lamina.data.corrections import COLUMNS
 from lamina.data.splits import Split
 from lamina.errors import DataError, plural
-from lamina.markup import card, note, short_table
+from lamina.markup import Table, card, note, short_table
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Kind
 from lamina.text import format_percent, format_table
 
@@ -124,7 +124,7 @@ class LabelIssue:
     """
 
     image: str
-    split: str
+    split: Split
     row: int
     column: int
     given: str
@@ -183,11 +183,11 @@ class LabelIssues:
     judge: str
     images: Mapping[Split, Images] = field(repr=False)
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def table(self) -> Table:
         """The column heads, and a row for each label; the first four columns are text."""
         return COLUMNS[:5], [row[:5] for row in self.corrections()]
 
-    def corrections(self) -> list[tuple[str, ...]]:
+    def corrections(self) -> list[tuple[str, str, str, str, str, str, str]]:
         """The rows of a table to correct, with the columns of ``lamina.data.corrections``."""
         rows = []
         for issue in self.issues:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Int64
 from lamina.errors import escape, name_some, plural
 from lamina.evaluation.intervals import Interval, wilson_interval
 from lamina.evaluation.outputs import Outputs
-from lamina.markup import card, note, short_table
+from lamina.markup import Table, card, note, short_table
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Targets
 from lamina.text import format_percent, format_table
 from lamina.training.task import Task
@@ -83,7 +83,7 @@ class Confusions:
     losses: Float[np.ndarray, " n"] = field(repr=False)
     hardest: tuple[HardImage, ...]
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def table(self) -> Table:
         """The column heads, and a row for each confused pair; the first three columns are text."""
         rows = []
         for pair in self.pairs:
@@ -91,11 +91,11 @@ class Confusions:
             rows.append((pair.target, str(pair.predicted), names, *pair.describe()))
         return PAIR_HEADS, rows
 
-    def class_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def class_table(self) -> Table:
         """The column heads, and a row for each class with incorrect predictions."""
         return CLASS_HEADS, [(each.target, *each.describe()) for each in self.classes]
 
-    def image_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def image_table(self) -> Table:
         """The column heads, and a row for each of the hardest images."""
         rows = [
             (image.name, image.split, image.target, image.predicted, f"{image.loss:.3g}")

@@ -27,7 +27,7 @@ from lamina.insight.attribution import (
     window_side_px,
 )
 from lamina.insight.faithfulness import Explain, Faithfulness, measure_faithfulness
-from lamina.markup import Markup, card, image, note, wrap
+from lamina.markup import Markup, Table, card, image, note, wrap
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 from lamina.training.hooks import find_path
 from lamina.training.model import Model
@@ -75,7 +75,7 @@ class Explanation:
         prediction = self.prediction
         return f"{prediction.name}: {describe(prediction)}; evidence for {self.target}"
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def table(self) -> Table:
         """The column heads, and a row for each method with the measurements of its map."""
         rows = []
         for method, attribution in self.maps.items():

@@ -1,4 +1,4 @@
-"""The nearest images by their features: similar images, and outliers, which are unlike all others."""
+"""The nearest images by their features: similar images, and outliers, unlike all others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lamina.data import Images
 from lamina.data.images import Progress
-from lamina.markup import card, short_table
+from lamina.markup import Table, card, short_table
 from lamina.text import format_table
 from lamina.training.model import Model
 from lamina.training.prediction import predict_with_features
@@ -63,7 +63,7 @@ class SimilarImages:
     neighbors: tuple[Neighbor, ...]
     searched: Images = field(repr=False)
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def table(self) -> Table:
         """The column heads, and a row for each similar image; the first two columns are text."""
         rows = [
             (neighbor.name, neighbor.target, f"{neighbor.similarity:.3f}")
@@ -104,7 +104,7 @@ class Outliers:
 
     images: tuple[Outlier, ...]
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def table(self) -> Table:
         """The column heads, and a row for each image; the first two columns are text."""
         rows = [(image.name, image.split, f"{image.isolation:.3f}") for image in self.images]
         return OUTLIER_HEADS, rows
@@ -160,8 +160,11 @@ def find_outliers(
     """The ``most`` isolated images of all ``splits``, whose features are unlike all others."""
     names = [(name, str(images.split)) for images in splits for name in images.names]
     isolation = measure_isolation(features)
-    order = np.argsort(-isolation, kind="stable")[:most].tolist()
-    return Outliers(tuple(Outlier(*names[row], float(isolation[row])) for row in order))
+    outliers = []
+    for row in np.argsort(-isolation, kind="stable")[:most].tolist():
+        name, split = names[row]
+        outliers.append(Outlier(name, split, float(isolation[row])))
+    return Outliers(tuple(outliers))
 
 
 def measure_isolation(

@@ -19,7 +19,7 @@ from lamina.data.images import Progress
 from lamina.evaluation.evaluating import score
 from lamina.insight.faithfulness import redraw
 from lamina.insight.inspected_layers import describe_field, find_fields, name_stage
-from lamina.markup import card, note, short_table
+from lamina.markup import Table, card, note, short_table
 from lamina.nets.modules import Whitening
 from lamina.nets.window import Field
 from lamina.targets import SINGLE_LABEL, Score
@@ -55,7 +55,7 @@ class LayerProbe:
     layer: str  # module path; empty for the input image
     name: str
     units: int | None  # ``None`` for the image
-    field: Field | None  # receptive field of a unit; ``None`` for the whole image
+    receptive_field: Field | None  # of a unit; ``None`` for the whole image
     score: Score
     control: Score
 
@@ -65,7 +65,7 @@ class LayerProbe:
             "layer": self.layer,
             "name": self.name,
             "units": self.units,
-            "sees_px": None if self.field is None else list(self.field.size_px),
+            "sees_px": None if self.receptive_field is None else list(self.receptive_field.size_px),
             "metric": self.score.name,
             "probe": self.score.value,
             "probe_untrained": self.control.value,
@@ -89,16 +89,16 @@ class Probes:
     scored: int
     split: str
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def table(self) -> Table:
         """The column heads, and a row for the image and for each layer."""
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for probe in self.layers:
             score = probe.score.format(probe.score.value, 1)
             if probe.units is None:
                 rows.append((probe.name, "", "", score, ""))
                 continue
             control = probe.control.format(probe.control.value, 1)
-            field = describe_field(probe.field)
+            field = describe_field(probe.receptive_field)
             rows.append((probe.name, f"{probe.units:,}", field, score, control))
         metric = self.layers[0].score.title
         return ("layer", "units", "receptive field", f"probe {metric}", "random weights"), rows
@@ -115,8 +115,8 @@ class Probes:
     def summary(self) -> str:
         """What a probe is, and the images, as text."""
         return (
-            f"A probe is a linear classifier on a layer's output, fitted to {self.fitted:,} training"
-            f" images and scored on {self.scored:,} of {self.split}."
+            f"A probe is a linear classifier on a layer's output, fitted to {self.fitted:,}"
+            f" training images and scored on {self.scored:,} of {self.split}."
         )
 
     def __str__(self) -> str:

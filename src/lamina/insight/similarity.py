@@ -26,7 +26,7 @@ from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
 from lamina.insight.neighbors import BLOCK, Outliers, find_neighbors, find_outliers
-from lamina.markup import card, note, short_table
+from lamina.markup import Table, card, note, short_table
 from lamina.nets import Shape
 from lamina.text import format_table
 from lamina.training.task import Task
@@ -197,7 +197,7 @@ class NearDuplicates:
                     near.add(row)
         return dict(Counter(self.splits[row] for row in sorted(near)))
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def table(self) -> Table:
         """The column heads, and a row for each pair; the first five columns are text."""
         rows = []
         for first, second, distance, is_mirrored in self.pairs:
@@ -206,7 +206,7 @@ class NearDuplicates:
             rows.append((*images, self.splits[second], mirrored, f"{distance:.3f}"))
         return ("image", "split", "near-duplicate", "split", "mirrored", "distance"), rows
 
-    def group_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def group_table(self) -> Table:
         """The column heads, and a row for each image in a group with others, for a table file."""
         sizes = Counter(self.groups)
         rows = [

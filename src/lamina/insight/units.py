@@ -19,7 +19,7 @@ from lamina.errors import DataError, NetError, plural
 from lamina.evaluation.evaluating import score
 from lamina.evaluation.scores import mean_ranks
 from lamina.insight.inspected_layers import describe_field, find_fields, name_stage, read_filters
-from lamina.markup import card, short_table
+from lamina.markup import Table, card, short_table
 from lamina.nets.window import Field, Pair
 from lamina.targets import MULTI_LABEL, REGRESSION, Score
 from lamina.text import format_table, shorten
@@ -126,7 +126,7 @@ class LayerUnits:
         layer: the module path of the layer.
         name: its number and parts, such as ``3 Conv2d, ReLU``.
         count: the number of all its units: channels, or numbers of a vector.
-        field: the receptive field of a unit; ``None`` for the whole image.
+        receptive_field: that of a unit; ``None`` for the whole image.
         units: the units, those that separate a class best first, with the patches of ``images``
             that excite each most, the area under the ROC curve for each class, and the effect of
             removing the unit.
@@ -139,14 +139,14 @@ class LayerUnits:
     layer: str
     name: str
     count: int
-    field: Field | None
+    receptive_field: Field | None
     units: tuple[Unit, ...]
     chance: float
     images: Images = field(repr=False)
     scored: str = ""
     filters: Float32[np.ndarray, "u c y x"] | None = field(default=None, repr=False)
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def table(self) -> Table:
         """The column heads, and a row for each unit; the first two columns are text."""
         metric = "score"
         rows = []
@@ -166,7 +166,7 @@ class LayerUnits:
             "layer": self.layer,
             "name": self.name,
             "units": self.count,
-            "sees_px": None if self.field is None else list(self.field.size_px),
+            "sees_px": None if self.receptive_field is None else list(self.receptive_field.size_px),
             "chance": self.chance,
             "shown": [self._list(unit) for unit in self.units],
         }
@@ -191,12 +191,12 @@ class LayerUnits:
     def headline(self) -> str:
         """The layer, its number of units and their receptive field, as text."""
         units = plural(self.count, "unit", "units")
-        return f"layer {self.name}: {units}, receptive field {describe_field(self.field)}"
+        return f"layer {self.name}: {units}, receptive field {describe_field(self.receptive_field)}"
 
     def describe_unit(self) -> tuple[str, str]:
         """The first of ``units`` in words: its layer and number, and what removing it changes."""
         unit = self.units[0]
-        text = f"receptive field {describe_field(self.field)}"
+        text = f"receptive field {describe_field(self.receptive_field)}"
         if unit.removal is not None:
             text += (
                 f"; without this unit, {unit.removal.before.title} changes by"
@@ -336,7 +336,7 @@ def _describe_layer(
         layer=path,
         name=name_stage(model, path),
         count=responses.strengths.shape[1],
-        field=responses.field,
+        receptive_field=responses.field,
         units=units,
         chance=measure_chance(responses, images),
         images=images,

@@ -16,7 +16,7 @@ from lamina.data import Dataset, Images, load_data
 from lamina.data.image_inputs import ImageLike, decode_ahead
 from lamina.data.images import Progress
 from lamina.data.load import check_learnable
-from lamina.errors import DataError, LaminaWarning, RunError, plural
+from lamina.errors import DataError, LaminaWarning, RunError
 from lamina.evaluation.predictor import Predictor
 from lamina.insight import confusions, neighbors, similarity
 from lamina.insight.confident_learning import LabelIssues, judge_labels
@@ -288,8 +288,9 @@ def find_near_duplicates(data: DataLike, *, outliers: int = 10) -> NearDuplicate
 
     >>> import lamina
     >>> few = lamina.load_data("shapes").train.take([0, 1, 2, 3, 0])
-    >>> [(pair.first, pair.second, pair.distance) for pair in lamina.find_near_duplicates(few).pairs]
-    [(0, 4, 0.0)]
+    >>> (pair,) = lamina.find_near_duplicates(few).pairs
+    >>> pair.first, pair.second, pair.distance
+    (0, 4, 0.0)
     """
     return similarity.compare_images([*_load(data).splits.values()], outliers)
 
@@ -301,10 +302,8 @@ def choose_checkers(
     check_dealable(dataset.train)
     check_learnable(dataset)
     weights = next(iter(find_all_at_hand()), None) if pretrained else None
-    nets = []
-    for net in choose_nets(dataset.train, weights):
-        nets.append(replace(net, recipe=replace(net.recipe, device=device)))
-    return tuple(nets)
+    nets = choose_nets(dataset.train, weights)
+    return tuple(replace(net, recipe=replace(net.recipe, device=device)) for net in nets)
 
 
 def check_labels(

@@ -202,7 +202,7 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
     return {
         "searched": len(some),
         "units": units.count,
-        "field": describe_field(units.field),
+        "field": describe_field(units.receptive_field),
         "shown": shown,
     }
 
