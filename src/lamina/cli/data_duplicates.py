@@ -25,7 +25,7 @@ def run(options: DataDuplicatesOptions, terminal: Terminal) -> int:
         found = compare_images(splits, options.top, partial(show_progress, "comparing images"))
     terminal.say(found.headline())
     terminal.tabulate(*found.table(), texts=5, top=options.top)
-    terminal.say(*found.summary_lines())
+    terminal.say(*found.remarks())
     if options.groups is not None:
         _save_groups(found, options.groups, terminal)
     elif found.near_train:

@@ -20,7 +20,7 @@ from lamina.data.matching import ClassMatch
 from lamina.errors import DataError, escape, plural
 from lamina.evaluation.outputs import Outputs
 from lamina.insight.confident_learning import PRECISION, LabelIssues, judge_labels
-from lamina.insight.confusions import HARDEST, Confusions, find_confusions
+from lamina.insight.confusions import HARDEST, PAIR_HEADS, Confusions, find_confusions
 from lamina.insight.neighbors import find_outliers
 from lamina.studies.analyses import check_labels, choose_checkers
 from lamina.targets import SINGLE_LABEL
@@ -159,13 +159,12 @@ def _judge_by_run(options: DataLabelsOptions, path: Path, terminal: Terminal) ->
 
 
 def _print_confusions(task: Task, found: Confusions, top: int, terminal: Terminal) -> None:
-    splits = " and ".join(dict.fromkeys(found.splits))
-    images = plural(len(found.names), "image", "images")
-    terminal.say("", f"hard classes and images, among {images} in {splits}:")
+    terminal.say("", f"hard classes and images, among {found.describe_images()}:")
     if found.pairs:
         # with two classes, the pairs contain the same values
         if task.kind is SINGLE_LABEL and task.outputs > 2:
-            terminal.tabulate(*found.class_table(), top=top)
+            classes = [(confusion.target, *confusion.describe()) for confusion in found.classes]
+            terminal.tabulate(("true", "incorrect", *PAIR_HEADS[-3:]), classes, top=top)
             terminal.say("")
         terminal.tabulate(*found.table(), texts=3, top=top)
     elif task.kind.has_classes:

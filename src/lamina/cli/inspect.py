@@ -15,13 +15,7 @@ from lamina.drawing.unit_sheets import build_unit_sheet, build_units_sheet, draw
 from lamina.errors import NetError
 from lamina.insight.inspected_layers import choose_layers
 from lamina.insight.probes import compare_probes
-from lamina.insight.units import (
-    InspectedImages,
-    LayerUnits,
-    choose_images,
-    inspect_layers,
-    inspect_unit,
-)
+from lamina.insight.units import InspectedImages, LayerUnits, choose_images, inspect_layers
 from lamina.training.model import Model
 
 MOST_UNITS = 96  # on the figure of a single layer
@@ -46,7 +40,9 @@ def run(options: InspectOptions, terminal: Terminal) -> int:
     elif options.unit is None:
         _show_layer(model, images, layer, folder, terminal)
     else:
-        units = inspect_unit(model, images.train, layer, options.unit, images.removals)
+        (units,) = inspect_layers(
+            model, images.train, [layer], number=options.unit, scored=images.removals
+        )
         _show_unit(units, folder, terminal)
     return 0
 
@@ -82,7 +78,7 @@ def _show_all(model: Model, images: InspectedImages, folder: Path, terminal: Ter
     for units, probe in zip(inspected, probes.layers[1:], strict=True):
         file = _draw(units, folder, terminal)
         terminal.emit("layer", **probe.to_json(), file=str(file))
-    terminal.say("", probes.summary(), f"figures: {folder} (one per layer; probes.png)")
+    terminal.say("", probes.headline(), f"figures: {folder} (one per layer; probes.png)")
 
 
 def _show_layer(

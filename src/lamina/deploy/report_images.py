@@ -182,7 +182,7 @@ def show_losses(evidence: Evidence) -> Markup:
     hardest = evidence.confusions.hardest
     if evidence.images is None:
         lines = [
-            (image.name, image.target, image.predicted, f"{image.loss:.3g}") for image in hardest
+            (image.image, image.true, image.predicted, f"{image.loss:.3g}") for image in hardest
         ]
         return table(("image", "true", "predicted", "loss"), lines, texts=3)
     sure = _describe_confidence(evidence)
@@ -191,7 +191,7 @@ def show_losses(evidence: Evidence) -> Markup:
         if task.kind is REGRESSION:
             caption = _pair_numbers(evidence, hard.row)
         else:
-            target = shorten(hard.target, LONGEST_NAME)
+            target = shorten(hard.true, LONGEST_NAME)
             predicted = shorten(hard.predicted, LONGEST_NAME)
             caption = f"{target} → {predicted} {sure[hard.row]}".strip()
         figures.append(_show_image(evidence.images, hard.row, caption))

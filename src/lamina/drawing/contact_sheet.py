@@ -70,7 +70,7 @@ def build_hard_sheet(
     hardest = confusions.hardest[:MOST_LOSSES]
     side = _choose_side(-(-len(hardest) // COLUMNS) + len(pairs))
     tiles = [make_tile(pixels[image.row], side) for image in hardest]
-    captions = [(shorten(image.target), f"→ {shorten(image.predicted)}") for image in hardest]
+    captions = [(shorten(image.true), f"→ {shorten(image.predicted)}") for image in hardest]
     first, *more = break_rows(tiles, captions, COLUMNS)
     rows = [replace(first, name="largest losses", remark="target → prediction"), *more]
     for pair in pairs:

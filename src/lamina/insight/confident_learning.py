@@ -8,9 +8,9 @@ first.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -19,12 +19,12 @@ from lamina.data import Images
 from lamina.data.corrections import COLUMNS
 from lamina.data.splits import Split
 from lamina.errors import DataError, plural
-from lamina.markup import Table, card, note, short_table
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Table
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Kind
-from lamina.text import format_percent, format_table
+from lamina.text import format_percent
 
 TOLERANCE = 1e-6  # of thresholds, so that rounding decides nothing
-PRINTED_ISSUES = 20
 PRECISION = (
     "Look at each image before you correct its label. In lamina's benchmark, 8 to 30 % of the"
     " listed labels were incorrect if 5 % of all labels were, and 57 to 74 % if 20 % were."
@@ -137,6 +137,10 @@ class LabelIssue:
         """``(1 + likely_probability - given_probability) / 2``, from 0.5 to 1."""
         return round((1 + self.likely_probability - self.given_probability) / 2, 4)
 
+    def values(self) -> tuple[str, str, str, str, float]:
+        """The first columns of ``lamina.data.corrections``."""
+        return self.image, self.split, self.given, self.likely, self.score
+
     def explain(self, who: str) -> str:
         """The reason, as text; ``who`` predicted the probabilities."""
         return (
@@ -167,7 +171,7 @@ class SplitLabels(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class LabelIssues:
+class LabelIssues(ShownResult):
     """The labels of a data set that are worth checking, and how far to trust this list.
 
     Attributes:
@@ -178,36 +182,35 @@ class LabelIssues:
         images: the images by split.
     """
 
+    texts: ClassVar[int] = 4
     issues: tuple[LabelIssue, ...]
     splits: Mapping[Split, SplitLabels]
     judge: str
     images: Mapping[Split, Images] = field(repr=False)
 
+    def headline(self) -> str:
+        """The number of labels."""
+        return plural(len(self.issues), "label", "labels") + " worth checking"
+
     def table(self) -> Table:
         """The column heads, and a row for each label; the first four columns are text."""
         return COLUMNS[:5], [row[:5] for row in self.corrections()]
 
-    def corrections(self) -> list[tuple[str, str, str, str, str, str, str]]:
+    def remarks(self) -> Sequence[str]:
+        """How many labels of each split, and how far to trust this list."""
+        return (*self.summary_lines(), *self.warnings(), PRECISION)
+
+    def corrections(self) -> Sequence[Sequence[str]]:
         """The rows of a table to correct, with the columns of ``lamina.data.corrections``."""
         rows = []
         for issue in self.issues:
-            reason = issue.explain(self.judge)
-            score = f"{issue.score:.4f}"
-            rows.append((issue.image, issue.split, issue.given, issue.likely, score, reason, ""))
+            *texts, score = issue.values()
+            rows.append((*texts, f"{score:.4f}", issue.explain(self.judge), ""))
         return rows
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: ``label_issues``, and the ``agreement`` by split."""
-        issues = [
-            {
-                "image": issue.image,
-                "split": issue.split,
-                "given": issue.given,
-                "likely": issue.likely,
-                "score": issue.score,
-            }
-            for issue in self.issues
-        ]
+        issues = [dict(zip(COLUMNS, issue.values(), strict=False)) for issue in self.issues]
         agreement = {split: judged.agreement.value for split, judged in self.splits.items()}
         return {"label_issues": issues, "agreement": agreement}
 
@@ -237,22 +240,6 @@ class LabelIssues:
                     " or add images."
                 )
         return lines
-
-    def __str__(self) -> str:
-        heads, rows = self.table()
-        lines = [*self.summary_lines(), *self.warnings()]
-        if rows:
-            lines += [PRECISION, format_table(heads, rows[:PRINTED_ISSUES], 4)]
-        if len(rows) > PRINTED_ISSUES:
-            lines.append(f"and {len(rows) - PRINTED_ISSUES:,} more")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        title = plural(len(self.issues), "label", "labels") + " worth checking"
-        lines = [note(line) for line in (*self.summary_lines(), *self.warnings())]
-        if not self.issues:
-            return card(title, *lines)
-        return card(title, *lines, note(PRECISION), short_table(*self.table(), texts=4))
 
 
 def judge_labels(

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
 
-from lamina.errors import escape, name_some, plural
+from lamina.errors import name_some, plural
 from lamina.evaluation.intervals import Interval, wilson_interval
 from lamina.evaluation.outputs import Outputs
-from lamina.markup import Table, card, note, short_table
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Table
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Targets
-from lamina.text import format_percent, format_table
+from lamina.text import format_percent
 from lamina.training.task import Task
 
 HARDEST = 24  # images with the largest losses
 NAMED_IMAGES = 3  # of a pair of classes in a table
-PRINTED_PAIRS = 20
 PAIR_HEADS = ("true", "predicted", "largest losses", "images", "of", "share", "95 % interval")
-CLASS_HEADS = ("true", "incorrect", "of", "share", "95 % interval")
-IMAGE_HEADS = ("image", "split", "true", "predicted", "loss")
 
 Cells: TypeAlias = Mapping[tuple[int, int], Int64[np.ndarray, " _"]]
 """The rows of the images by true and predicted class, those with the largest loss first."""
@@ -49,18 +47,18 @@ class Confusion:
 
 
 class HardImage(NamedTuple):
-    """An image with a large loss."""
+    """An image with a large loss; ``true`` and ``predicted`` are its target and prediction."""
 
     row: int
-    name: str
+    image: str
     split: str
-    target: str
+    true: str
     predicted: str
     loss: float
 
 
 @dataclass(frozen=True, eq=False)
-class Confusions:
+class Confusions(ShownResult):
     """The mistakes of a model: confused classes, and the images with the largest losses.
 
     Attributes:
@@ -75,6 +73,7 @@ class Confusions:
         hardest: the images with the largest losses.
     """
 
+    texts: ClassVar[int] = 3
     names: tuple[str, ...] = field(repr=False)
     splits: tuple[str, ...] = field(repr=False)
     classes: tuple[Confusion, ...] = field(repr=False)
@@ -82,6 +81,16 @@ class Confusions:
     tables: tuple[tuple[tuple[str, ...], Cells], ...] = field(repr=False)
     losses: Float[np.ndarray, " n"] = field(repr=False)
     hardest: tuple[HardImage, ...]
+
+    def headline(self) -> str:
+        """The number of confused pairs and of images."""
+        pairs = plural(len(self.pairs), "confused pair of classes", "confused pairs of classes")
+        return f"{pairs} among {self.describe_images()}"
+
+    def describe_images(self) -> str:
+        """The number of images and their splits."""
+        splits = " and ".join(dict.fromkeys(self.splits))
+        return f"{plural(len(self.names), 'image', 'images')} in {splits}"
 
     def table(self) -> Table:
         """The column heads, and a row for each confused pair; the first three columns are text."""
@@ -91,30 +100,13 @@ class Confusions:
             rows.append((pair.target, str(pair.predicted), names, *pair.describe()))
         return PAIR_HEADS, rows
 
-    def class_table(self) -> Table:
-        """The column heads, and a row for each class with incorrect predictions."""
-        return CLASS_HEADS, [(each.target, *each.describe()) for each in self.classes]
-
     def image_table(self) -> Table:
-        """The column heads, and a row for each of the hardest images."""
-        rows = [
-            (image.name, image.split, image.target, image.predicted, f"{image.loss:.3g}")
-            for image in self.hardest
-        ]
-        return IMAGE_HEADS, rows
+        """The column heads, and a row for each of the hardest images; all but one are text."""
+        return HardImage._fields[1:], [(*image[1:5], f"{image.loss:.3g}") for image in self.hardest]
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: ``splits``, ``classes``, ``pairs`` with their images, and ``losses``."""
-        losses = [
-            {
-                "image": image.name,
-                "split": image.split,
-                "true": image.target,
-                "predicted": image.predicted,
-                "loss": round(image.loss, 4),
-            }
-            for image in self.hardest
-        ]
+        losses = [image._asdict() for image in self.hardest]
         return {
             "splits": list(dict.fromkeys(self.splits)),
             "classes": [self._list(confusion) for confusion in self.classes],
@@ -126,39 +118,10 @@ class Confusions:
         values: dict[str, Any] = {"true": confusion.target}
         if confusion.predicted is not None:
             values["predicted"] = confusion.predicted
-        return {
-            **values,
-            "images": len(confusion.rows),
-            "of": confusion.images,
-            "interval": [round(confusion.interval.low, 4), round(confusion.interval.high, 4)],
-            "examples": [
-                {"image": self.names[row], "split": self.splits[row]} for row in confusion.rows
-            ],
-        }
-
-    def headline(self) -> str:
-        """The number of confused pairs and images, as text."""
-        splits = " and ".join(dict.fromkeys(self.splits))
-        pairs = plural(len(self.pairs), "confused pair of classes", "confused pairs of classes")
-        return f"{pairs} among {plural(len(self.names), 'image', 'images')} in {splits}"
-
-    def __str__(self) -> str:
-        heads, rows = self.table()
-        texts = 3
-        if not self.tables:
-            heads, rows = self.image_table()
-            texts = 4
-        lines = [escape(self.headline())]
-        if rows:
-            lines.append(format_table(heads, rows[:PRINTED_PAIRS], texts))
-        if len(rows) > PRINTED_PAIRS:
-            lines.append(f"and {len(rows) - PRINTED_PAIRS:,} more")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        parts = [short_table(*self.table(), texts=3)] if self.pairs else []
-        images = short_table(*self.image_table(), texts=4)
-        return card(self.headline(), *parts, note("largest losses:"), images)
+        interval = [round(confusion.interval.low, 4), round(confusion.interval.high, 4)]
+        examples = [{"image": self.names[row], "split": self.splits[row]} for row in confusion.rows]
+        counts = {"images": len(confusion.rows), "of": confusion.images, "interval": interval}
+        return {**values, **counts, "examples": examples}
 
 
 def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDEST) -> Confusions:
@@ -180,7 +143,7 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
     images = []
     for row, predicted in zip(order.tolist(), predictions, strict=True):
         target = task.kind.format(targets[row], task.target_names)
-        loss = float(losses[row])
+        loss = round(float(losses[row]), 4)
         images.append(HardImage(row, names[row], splits[row], target, predicted, loss))
     return Confusions(
         names=names,

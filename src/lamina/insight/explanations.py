@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
 from lamina.data.thumbnails import encode_png, make_tile
-from lamina.errors import DataError, NetError, escape, suggest
+from lamina.errors import DataError, NetError, suggest
 from lamina.evaluation.outputs import check_finite
 from lamina.evaluation.predictor import Prediction, describe, make_prediction
 from lamina.insight.attribution import (
@@ -27,7 +27,8 @@ from lamina.insight.attribution import (
     window_side_px,
 )
 from lamina.insight.faithfulness import Explain, Faithfulness, measure_faithfulness
-from lamina.markup import Markup, Table, card, image, note, wrap
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Markup, Table, card, image, table, wrap
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 from lamina.training.hooks import find_path
 from lamina.training.model import Model
@@ -54,7 +55,7 @@ class AttributionMap:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(ShownResult):
     """Which pixels the prediction for an image depends on.
 
     Attributes:
@@ -64,12 +65,12 @@ class Explanation:
         maps: a map for each method, by its name.
     """
 
+    texts: ClassVar[int] = 2
     prediction: Prediction
     target: str
     pixels: UInt8[np.ndarray, "h w c"] = field(repr=False)
     maps: Mapping[str, AttributionMap]
 
-    @property
     def headline(self) -> str:
         """The prediction and what is explained, as text."""
         prediction = self.prediction
@@ -98,20 +99,14 @@ class Explanation:
             "maps": maps,
         }
 
-    def __str__(self) -> str:
-        _, rows = self.table()
-        lines = [f"  {method}: {measured}" for method, measured in rows]
-        return "\n".join([escape(self.headline), *lines])
-
     def _repr_html_(self) -> str:
         figures = [_show("image", self.pixels)]
         for method, attribution in self.maps.items():
             painted = paint_map(attribution.values).astype(np.float32)
             on_white = 255 - (255 - painted[..., :3]) * painted[..., 3:] / 255
             figures.append(_show(method, on_white.astype(np.uint8)))
-        _, rows = self.table()
-        lines = [note(f"{method}: {measured}") for method, measured in rows]
-        return card(self.headline, wrap("div", *figures, kind="images"), *lines)
+        images = wrap("div", *figures, kind="images")
+        return card(self.headline(), images, table(*self.table(), texts=2))
 
 
 def _show(title: str, pixels: UInt8[np.ndarray, "h w c"]) -> Markup:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch.nn import functional
 
 from lamina.data import Images
 from lamina.data.images import Progress
-from lamina.markup import Table, card, short_table
-from lamina.text import format_table
+from lamina.errors import plural
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Table
 from lamina.training.model import Model
 from lamina.training.prediction import predict_with_features
 
@@ -25,7 +26,6 @@ SHOWN = 6  # of the similar images
 BLOCK = 1000
 # images among which the nearest neighbors are searched, to measure isolation
 MOST_REFERENCES = 10_000
-OUTLIER_HEADS = ("image", "split", "isolation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +41,13 @@ class Neighbor(NamedTuple):
     """An image that is similar to another one."""
 
     row: int
-    name: str
+    image: str
     target: str
     similarity: float
 
 
 @dataclass(frozen=True, eq=False)
-class SimilarImages:
+class SimilarImages(ShownResult):
     """The images that are most similar to an image, by the features of a model.
 
     Attributes:
@@ -58,70 +58,52 @@ class SimilarImages:
         searched: the images that were searched; the rows of ``neighbors`` refer to them.
     """
 
+    texts: ClassVar[int] = 2
     image: str
     pixels: UInt8[np.ndarray, "h w c"] = field(repr=False)
     neighbors: tuple[Neighbor, ...]
     searched: Images = field(repr=False)
 
+    def headline(self) -> str:
+        """The name of the image, and where similar ones were searched."""
+        return f"{self.image}: the most similar {self.searched.split} images"
+
     def table(self) -> Table:
         """The column heads, and a row for each similar image; the first two columns are text."""
-        rows = [
-            (neighbor.name, neighbor.target, f"{neighbor.similarity:.3f}")
-            for neighbor in self.neighbors
-        ]
-        return (f"{self.searched.split} image", "target", "similarity"), rows
+        rows = [(*near[1:3], f"{near.similarity:.3f}") for near in self.neighbors]
+        return Neighbor._fields[1:], rows
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: the ``image``, and the ``similar`` images with target and similarity."""
-        similar = [
-            {
-                "image": neighbor.name,
-                "target": neighbor.target,
-                "similarity": round(neighbor.similarity, 4),
-            }
-            for neighbor in self.neighbors
-        ]
-        return {"image": self.image, "similar": similar}
-
-    def __str__(self) -> str:
-        return f"{self.image}\n{format_table(*self.table(), texts=2)}"
-
-    def _repr_html_(self) -> str:
-        return card(f"similar to {self.image}", short_table(*self.table(), texts=2))
+        return {"image": self.image, "similar": [near._asdict() for near in self.neighbors]}
 
 
 class Outlier(NamedTuple):
     """An image that is unlike all others."""
 
-    name: str
+    image: str
     split: str
     isolation: float
 
 
 @dataclass(frozen=True)
-class Outliers:
+class Outliers(ShownResult):
     """The images that are most unlike all others: 1 minus the mean cosine with the nearest."""
 
+    texts: ClassVar[int] = 2
     images: tuple[Outlier, ...]
+
+    def headline(self) -> str:
+        """The number of images."""
+        return plural(len(self.images), "outlier", "outliers")
 
     def table(self) -> Table:
         """The column heads, and a row for each image; the first two columns are text."""
-        rows = [(image.name, image.split, f"{image.isolation:.3f}") for image in self.images]
-        return OUTLIER_HEADS, rows
+        return Outlier._fields, [(*row[:2], f"{row.isolation:.3f}") for row in self.images]
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: ``outliers``."""
-        outliers = [
-            {"image": image.name, "split": image.split, "isolation": round(image.isolation, 4)}
-            for image in self.images
-        ]
-        return {"outliers": outliers}
-
-    def __str__(self) -> str:
-        return format_table(*self.table(), texts=2)
-
-    def _repr_html_(self) -> str:
-        return card("outliers", short_table(*self.table(), texts=2))
+        return {"outliers": [image._asdict() for image in self.images]}
 
 
 def embed(model: Model, images: Images, progress: Progress | None = None) -> SearchedImages:
@@ -149,7 +131,7 @@ def find_similar(
         for place, cosine in zip(places[number].tolist(), cosines[number].tolist(), strict=True):
             row = int(searched.rows[place])
             target = images.kind.format(images.targets[row], images.target_names)
-            neighbors.append(Neighbor(row, images.names[row], target, cosine))
+            neighbors.append(Neighbor(row, images.names[row], target, round(cosine, 4)))
         found.append(SimilarImages(name, pixels[number], tuple(neighbors), images))
     return tuple(found)
 
@@ -163,7 +145,7 @@ def find_outliers(
     outliers = []
     for row in np.argsort(-isolation, kind="stable")[:most].tolist():
         name, split = names[row]
-        outliers.append(Outlier(name, split, float(isolation[row])))
+        outliers.append(Outlier(name, split, round(float(isolation[row]), 4)))
     return Outliers(tuple(outliers))
 
 

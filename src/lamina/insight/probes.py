@@ -19,11 +19,11 @@ from lamina.data.images import Progress
 from lamina.evaluation.evaluating import score
 from lamina.insight.faithfulness import redraw
 from lamina.insight.inspected_layers import describe_field, find_fields, name_stage
-from lamina.markup import Table, card, note, short_table
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Table
 from lamina.nets.modules import Whitening
 from lamina.nets.window import Field
 from lamina.targets import SINGLE_LABEL, Score
-from lamina.text import format_table
 from lamina.training.hooks import activations, call_order
 from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded
@@ -73,7 +73,7 @@ class LayerProbe:
 
 
 @dataclass(frozen=True)
-class Probes:
+class Probes(ShownResult):
     """How well a linear classifier on each layer's output separates the classes.
 
     Attributes:
@@ -112,18 +112,12 @@ class Probes:
             "split": self.split,
         }
 
-    def summary(self) -> str:
-        """What a probe is, and the images, as text."""
+    def headline(self) -> str:
+        """What a probe is, and the images."""
         return (
             f"A probe is a linear classifier on a layer's output, fitted to {self.fitted:,}"
             f" training images and scored on {self.scored:,} of {self.split}."
         )
-
-    def __str__(self) -> str:
-        return f"{format_table(*self.table())}\n\n{self.summary()}"
-
-    def _repr_html_(self) -> str:
-        return card("Probes", short_table(*self.table()), note(self.summary()))
 
 
 def compare_probes(

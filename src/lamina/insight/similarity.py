@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -26,9 +26,9 @@ from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
 from lamina.insight.neighbors import BLOCK, Outliers, find_neighbors, find_outliers
-from lamina.markup import Table, card, note, short_table
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Table
 from lamina.nets import Shape
-from lamina.text import format_table
 from lamina.training.task import Task
 
 UNASKED_SECONDS = 5.0  # longer searches for near-duplicates run on request only
@@ -44,7 +44,6 @@ MOST_GAIN = 1.33  # how much the contrast of a channel may differ
 MOST_OFFSET_LEVELS = 32.0  # how much the mean of a channel may differ, of 255 levels
 # differences count relative to an image's contrast, or to this in flatter ones
 FLATTEST_LEVELS = 8.0
-PRINTED_PAIRS = 20
 MOST_DISTANCE = 0.32  # of near-duplicates
 MOST_UNITED = 1 / 2  # of all images: in groups that a set of identical images unites
 
@@ -169,7 +168,7 @@ def group_copies(
 
 
 @dataclass(frozen=True, eq=False)
-class NearDuplicates:
+class NearDuplicates(ShownResult):
     """The near-duplicates in a data set, within and across splits, and its outliers.
 
     Attributes:
@@ -181,6 +180,7 @@ class NearDuplicates:
         outliers: the images that are unlike all others.
     """
 
+    texts: ClassVar[int] = 5
     names: tuple[str, ...] = field(repr=False)
     splits: tuple[str, ...] = field(repr=False)
     pairs: tuple[DuplicatePair, ...]
@@ -235,7 +235,7 @@ class NearDuplicates:
         pairs = plural(len(self.pairs), "pair", "pairs")
         return f"{pairs} of near-duplicates, {across:,} of them across splits"
 
-    def summary_lines(self) -> list[str]:
+    def remarks(self) -> Sequence[str]:
         """For each held-out split with near-duplicates in ``train``, what this means."""
         lines = []
         for split, count in self.near_train.items():
@@ -245,20 +245,6 @@ class NearDuplicates:
                 f" inflates the score on {split}; lamina evaluate RUN prints the score without them"
             )
         return lines
-
-    def __str__(self) -> str:
-        heads, rows = self.table()
-        lines = [self.headline()]
-        if rows:
-            lines.append(format_table(heads, rows[:PRINTED_PAIRS], 5))
-        if len(rows) > PRINTED_PAIRS:
-            lines.append(f"and {len(rows) - PRINTED_PAIRS:,} more")
-        return "\n".join([*lines, *self.summary_lines()])
-
-    def _repr_html_(self) -> str:
-        lines = [note(line) for line in self.summary_lines()]
-        table = [short_table(*self.table(), texts=5)] if self.pairs else []
-        return card(self.headline(), *table, *lines)
 
 
 def compare_images(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, zip_longest
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from lamina.errors import DataError, NetError, plural
 from lamina.evaluation.evaluating import score
 from lamina.evaluation.scores import mean_ranks
 from lamina.insight.inspected_layers import describe_field, find_fields, name_stage, read_filters
-from lamina.markup import Table, card, short_table
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Table
 from lamina.nets.window import Field, Pair
 from lamina.targets import MULTI_LABEL, REGRESSION, Score
-from lamina.text import format_table, shorten
+from lamina.text import shorten
 from lamina.training.hooks import activations, find_paths, module_paths, watch
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
 from lamina.training.randomness import derive_seed, seeded
@@ -119,7 +120,7 @@ class Unit:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerUnits:
+class LayerUnits(ShownResult):
     """The units of a layer that separate a class best, and what each responds to.
 
     Attributes:
@@ -136,6 +137,7 @@ class LayerUnits:
         filters: the weights (U, C, Y, X) of all units, if the layer's input is the image.
     """
 
+    texts: ClassVar[int] = 2
     layer: str
     name: str
     count: int
@@ -205,15 +207,6 @@ class LayerUnits:
             )
         return f"layer {self.name}, unit {unit.number + 1} of {self.count:,}", text
 
-    def __str__(self) -> str:
-        lines = [self.headline(), format_table(*self.table(), texts=2)]
-        if self.count > len(self.units):
-            lines.append(f"and {self.count - len(self.units):,} more")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return card(self.headline(), short_table(*self.table(), texts=2))
-
 
 class InspectedImages(NamedTuple):
     """The images to inspect a model with."""
@@ -266,6 +259,7 @@ def inspect_layers(
     layers: Sequence[str],
     most: int = SHOWN_UNITS,
     *,
+    number: int | None = None,
     scored: Images | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerUnits, ...]:
@@ -275,42 +269,42 @@ def inspect_layers(
         model: the model.
         images: the images to search for patches.
         layers: the module paths of the layers.
-        most: the number of units of each layer.
+        most: the number of units of each layer, those that separate a class best.
+        number: a single unit instead, counted from 1.
         scored: the images to measure the effect of removing units on; by default it is not
             measured.
         progress: called with the images and units done, and their number.
 
     Returns:
         The units of each layer.
+
+    Raises:
+        NetError: a layer has no unit ``number``.
     """
-    found = []
+    inspected = []
     for path, responses in measure_responses(model, images.pixels, layers, progress).items():
         numbers = rank_units(responses, images)[:most]
+        if number is not None:
+            numbers = [_check_number(model, path, responses, number)]
         removals: tuple[Removal, ...] = ()
         if scored is not None:
             removed = len(numbers)
             if model.net is None:
                 removed = min(removed, REMOVED_PIXELS // (len(layers) * scored.pixels[..., 0].size))
             removals = _try_removals(model, scored, path, numbers[:removed], progress)
-        units = inspect_units(responses, images, numbers, removals)
-        found.append(_describe_layer(model, images, path, responses, units, scored))
-    return tuple(found)
-
-
-def inspect_unit(
-    model: Model, images: Images, layer: str, number: int, scored: Images | None = None
-) -> LayerUnits:
-    """Inspect one unit of a layer, by its number from 1; raises ``NetError`` if there is none."""
-    (responses,) = measure_responses(model, images.pixels, [layer]).values()
-    count = responses.strengths.shape[1]
-    if not 1 <= number <= count:
-        name = name_stage(model, layer)
-        raise NetError(f"There is no unit {number}; layer {name} has units 1 to {count:,}.")
-    removals: tuple[Removal, ...] = ()
-    if scored is not None:
-        removals = _try_removals(model, scored, layer, [number - 1], None)
-    units = inspect_units(responses, images, [number - 1], removals)
-    return _describe_layer(model, images, layer, responses, units, scored)
+        layer = LayerUnits(
+            layer=path,
+            name=name_stage(model, path),
+            count=responses.strengths.shape[1],
+            receptive_field=responses.field,
+            units=inspect_units(responses, images, numbers, removals),
+            chance=measure_chance(responses, images),
+            images=images,
+            scored="" if scored is None else f"{len(scored):,} {scored.split} images",
+            filters=read_filters(model, path),
+        )
+        inspected.append(layer)
+    return tuple(inspected)
 
 
 def _try_removals(
@@ -324,25 +318,12 @@ def _try_removals(
     return ()
 
 
-def _describe_layer(
-    model: Model,
-    images: Images,
-    path: str,
-    responses: Responses,
-    units: tuple[Unit, ...],
-    scored: Images | None,
-) -> LayerUnits:
-    return LayerUnits(
-        layer=path,
-        name=name_stage(model, path),
-        count=responses.strengths.shape[1],
-        receptive_field=responses.field,
-        units=units,
-        chance=measure_chance(responses, images),
-        images=images,
-        scored="" if scored is None else f"{len(scored):,} {scored.split} images",
-        filters=read_filters(model, path),
-    )
+def _check_number(model: Model, path: str, responses: Responses, number: int) -> int:
+    count = responses.strengths.shape[1]
+    if not 1 <= number <= count:
+        name = name_stage(model, path)
+        raise NetError(f"There is no unit {number}; layer {name} has units 1 to {count:,}.")
+    return number - 1
 
 
 def measure_responses(
