@@ -267,5 +267,5 @@ def test_columns_may_be_named_for_the_model_of_a_run(tmp_path):
     rows = [f"{path.relative_to(other)},{path.parent.name}" for path in other.rglob("*.png")]
     (other / "t.csv").write_text("\n".join(["where,what", *rows]) + "\n")
     columns = ("--image-column", "where", "--label-column", "what")
-    assert run_lamina("data", other / "t.csv", "--with", tmp_path / "r").returncode == 2
-    run_well("data", other / "t.csv", "--with", tmp_path / "r", *columns)
+    assert run_lamina("data", "labels", other / "t.csv", "--with", tmp_path / "r").returncode == 2
+    run_well("data", "labels", other / "t.csv", "--with", tmp_path / "r", *columns)

@@ -16,6 +16,7 @@ from lamina.data import Images
 from lamina.data.thumbnails import to_pillow
 from lamina.drawing.style import encode_png
 from lamina.drawing.unit_sheets import build_units_sheet
+from lamina.errors import plural
 from lamina.evaluation.calibration import judge_predictions
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import ClassReport, Report
@@ -234,7 +235,12 @@ def show_units(model: Model, train: Images) -> Markup:
     _, height, width = train.shape
     some = train.take_evenly(min(SEEN_IMAGES, max(LEAST_SEEN, SEEN_PIXELS // (height * width))))
     layers = choose_layers(model)[:SHOWN_LAYERS]
-    parts = []
+    count = plural(len(some), "training image", "training images")
+    remark = (
+        f"For each unit: the patches of {count} that excite it most, and the class that its"
+        " response separates best, with the area under the ROC curve."
+    )
+    parts = [wrap("p", remark, kind="faint")]
     for units in inspect_layers(model, some, layers, SHOWN_UNITS):
         sheet = encode_png(build_units_sheet(units))
         parts.append(chart(sheet, f"patches that excite units of layer {units.name}", "sheet"))
