@@ -134,9 +134,8 @@ def test_numbers_have_largest_errors_but_no_pairs(tmp_path, workplace):
     ]
     table.write_text("\n".join(["image,size,split", *rows]))
     run_well("train", "mlp", "--data", table, "--epochs", "2", "--name", "sizes", "--device", "cpu")
-    hard, outliers = events(
-        run_lamina("data", "labels", table, "--with", "runs/sizes", "--json").stdout
-    )
+    words = ("data", "labels", table, "--with", "runs/sizes")
+    hard, outliers = events(run_lamina(*words, "--json").stdout)
     assert (hard["classes"], hard["pairs"], outliers["event"]) == ([], [], "outliers")
     assert (hard["losses"][0]["image"], hard["losses"][0]["true"]) == ("bright/17.png", "40")
     told = run_well(*words, "--hard", "hard.png")

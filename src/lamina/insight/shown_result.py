@@ -34,9 +34,7 @@ class ShownResult(ABC):
         heads, rows = self.table()
         lines = [escape(self.headline())]
         if rows:
-            lines.append(format_table(heads, rows[:PRINTED_ROWS], self.texts))
-        if len(rows) > PRINTED_ROWS:
-            lines.append(f"and {len(rows) - PRINTED_ROWS:,} more")
+            lines.append(format_table(heads, rows, self.texts, PRINTED_ROWS))
         return "\n".join([*lines, *map(escape, self.remarks())])
 
     def _repr_html_(self) -> str:
