@@ -73,8 +73,11 @@ def test_of_many_classes_the_largest_and_the_smallest_are_printed(workplace: Pat
     assert shown == [*range(24, 14, -1), *range(9, -1, -1)]
     assert printed[21].startswith("images\t")
     assert printed[22] == (
-        "and 5 more targets: these have the most and the fewest training images (--json lists all)"
+        "and 5 more targets: these have the most and the fewest training images (--top N, --json)"
     )
+    few = run_lamina("data", "many.npz", "--val", "0", "--top", "2").stdout.splitlines()
+    assert [line.split("\t")[0] for line in few[1:6]] == ["24", "23", "1", "0", "images"]
+    assert few[6].startswith("and 21 more targets")
     (event,) = events(run_lamina("data", "many.npz", "--json").stdout)
     assert len(event["counts"]["train"]) == 25
 
@@ -222,7 +225,8 @@ def test_the_sizes_that_images_came_in_are_reported(capsys: pytest.CaptureFixtur
         ),
         (
             ["--contact-sheet", "no/sheet.png"],
-            "Cannot write no/sheet.png: No such file or directory. Use another file or folder.",
+            "--contact-sheet is no/sheet.png, but the folder no does not exist. Create it, or use"
+            " another folder.",
         ),
     ],
 )
