@@ -22,24 +22,24 @@ def run(options: DataDuplicatesOptions, terminal: Terminal) -> int:
     dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
     splits = [*dataset.splits.values()]
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        found = compare_images(splits, options.top, partial(show_progress, "comparing images"))
-    terminal.say(found.headline())
-    terminal.tabulate(*found.table(), texts=5, top=options.top)
-    terminal.say(*found.remarks())
+        duplicates = compare_images(splits, options.top, partial(show_progress, "comparing images"))
+    terminal.say(duplicates.headline())
+    terminal.tabulate(*duplicates.table(), texts=5, top=options.top)
+    terminal.say(*duplicates.remarks())
     if options.groups is not None:
-        _save_groups(found, options.groups, terminal)
-    elif found.near_train:
+        _save_groups(duplicates, options.groups, terminal)
+    elif duplicates.near_train:
         terminal.say(
             "to keep near-duplicates in one split, save them as groups with --groups groups.csv"
         )
     terminal.say("outliers (images unlike all others):")
-    terminal.tabulate(*found.outliers.table(), texts=2)
-    terminal.emit("duplicates", **found.to_json())
+    terminal.tabulate(*duplicates.outliers.table(), texts=2)
+    terminal.emit("duplicates", **duplicates.to_json())
     return 0
 
 
-def _save_groups(found: NearDuplicates, file: Path, terminal: Terminal) -> None:
-    heads, rows = found.group_table()
+def _save_groups(duplicates: NearDuplicates, file: Path, terminal: Terminal) -> None:
+    heads, rows = duplicates.group_table()
     save_table(file, [heads, *rows])
     groups = plural(len({group for _, group in rows}), "group", "groups")
     advice = ""

@@ -42,8 +42,8 @@ def run(options: DataLabelsOptions, terminal: Terminal) -> int:
         " images it was not trained on"
     )
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        found = check_labels(dataset, nets, partial(show_progress, "checking labels"))
-    _print_issues(found, dataset, options, terminal)
+        labels = check_labels(dataset, nets, partial(show_progress, "checking labels"))
+    _print_issues(labels, dataset, options, terminal)
     return 0
 
 
@@ -66,23 +66,23 @@ def _check(options: DataLabelsOptions) -> None:
 
 
 def _print_issues(
-    found: LabelIssues, dataset: Dataset, options: DataLabelsOptions, terminal: Terminal
+    labels: LabelIssues, dataset: Dataset, options: DataLabelsOptions, terminal: Terminal
 ) -> None:
-    terminal.say(*found.summary_lines())
-    for warning in found.warnings():
+    terminal.say(*labels.summary_lines())
+    for warning in labels.warnings():
         terminal.remark(f"warning: {warning}")
-    terminal.tabulate(*found.table(), texts=4, top=options.top)
+    terminal.tabulate(*labels.table(), texts=4, top=options.top)
     for file in options.output:
         if file.suffix.lower() == ".csv":
-            _save_corrections(found, file, options, terminal)
+            _save_corrections(labels, file, options, terminal)
             continue
         from lamina.drawing.contact_sheet import build_label_issues_sheet
 
-        labels = plural(len(found.issues), "label", "labels")
-        sheet = build_label_issues_sheet(found, f"{dataset.name}: {labels} worth checking")
+        count = plural(len(labels.issues), "label", "labels")
+        sheet = build_label_issues_sheet(labels, f"{dataset.name}: {count} worth checking")
         save_sheet(sheet, file)
         terminal.remark(f"images with label issues: {file}")
-    if found.issues:
+    if labels.issues:
         if not options.output:
             terminal.remark(
                 "To draw these images, use --output FILE.png; to correct their labels, --output"
@@ -91,13 +91,13 @@ def _print_issues(
         terminal.remark(
             f"{PRECISION} Do not remove test images, because only easy ones would remain."
         )
-    terminal.emit("labels", **found.to_json())
+    terminal.emit("labels", **labels.to_json())
 
 
 def _save_corrections(
-    found: LabelIssues, file: Path, options: DataLabelsOptions, terminal: Terminal
+    labels: LabelIssues, file: Path, options: DataLabelsOptions, terminal: Terminal
 ) -> None:
-    save_table(file, [COLUMNS, *found.corrections()])
+    save_table(file, [COLUMNS, *labels.corrections()])
     earlier = options.preparation.get("labels_from", ())
     words = [
         "lamina",
@@ -108,7 +108,7 @@ def _save_corrections(
         *map(str, (*earlier, file)),
     ]
     advice = "There are none."
-    if found.issues:
+    if labels.issues:
         advice = f"{ADVICE} Then run {shlex.join(words)}."
     terminal.remark(f"label issues: {file}. {advice}")
 
@@ -130,8 +130,8 @@ def _judge_by_run(options: DataLabelsOptions, path: Path, terminal: Terminal) ->
             features.append(part)
             probabilities[split] = task.probabilities(torch.from_numpy(logits)).numpy()
     if task.kind.has_classes:
-        found = judge_labels(dataset.splits, probabilities)
-        _print_issues(found, dataset, options, terminal)
+        labels = judge_labels(dataset.splits, probabilities)
+        _print_issues(labels, dataset, options, terminal)
         if is_own:
             terminal.say(
                 "train: the model was trained on these images and may have memorized incorrect"
@@ -158,24 +158,26 @@ def _judge_by_run(options: DataLabelsOptions, path: Path, terminal: Terminal) ->
     terminal.emit("outliers", **outliers.to_json())
 
 
-def _print_confusions(task: Task, found: Confusions, top: int, terminal: Terminal) -> None:
-    terminal.say("", f"hard classes and images, among {found.describe_images()}:")
-    if found.pairs:
+def _print_confusions(task: Task, confusions: Confusions, top: int, terminal: Terminal) -> None:
+    terminal.say("", f"hard classes and images, among {confusions.describe_images()}:")
+    if confusions.pairs:
         # with two classes, the pairs contain the same values
         if task.kind is SINGLE_LABEL and task.outputs > 2:
-            classes = [(confusion.target, *confusion.describe()) for confusion in found.classes]
+            classes = [
+                (confusion.target, *confusion.describe()) for confusion in confusions.classes
+            ]
             terminal.tabulate(("true", "incorrect", *PAIR_HEADS[-3:]), classes, top=top)
             terminal.say("")
-        terminal.tabulate(*found.table(), texts=3, top=top)
+        terminal.tabulate(*confusions.table(), texts=3, top=top)
     elif task.kind.has_classes:
         terminal.say("all predictions are correct")
-    heads, rows = found.image_table()
+    heads, rows = confusions.image_table()
     terminal.say("", "largest losses:")
     terminal.tabulate(heads, rows[:top], texts=4)
 
 
 def _draw_hard(
-    found: Confusions, splits: list[Images], file: Path | None, title: str, terminal: Terminal
+    confusions: Confusions, splits: list[Images], file: Path | None, title: str, terminal: Terminal
 ) -> None:
     if file is None:
         terminal.remark("To draw these images, use --hard FILE.png.")
@@ -183,5 +185,5 @@ def _draw_hard(
     from lamina.drawing.contact_sheet import build_hard_sheet
 
     pixels = [np.asarray(image) for images in splits for image in images.pixels]
-    save_sheet(build_hard_sheet(found, pixels, title), file)
+    save_sheet(build_hard_sheet(confusions, pixels, title), file)
     terminal.remark(f"hard images: {file}")

@@ -50,15 +50,15 @@ def build_contact_sheet(images: Images, samples: int) -> Image.Image:
     return lay_out(rows, f"{images.split}: {len(images):,} images, {described}", rest=rest)
 
 
-def build_label_issues_sheet(found: LabelIssues, title: str) -> Image.Image:
+def build_label_issues_sheet(labels: LabelIssues, title: str) -> Image.Image:
     """A sheet of the first label issues: each image with its given and likely label and score."""
     tiles = []
     captions = []
-    for issue in found.issues[:MOST_LABEL_ISSUES]:
-        pixels = found.images[issue.split].pixels[issue.row]
+    for issue in labels.issues[:MOST_LABEL_ISSUES]:
+        pixels = labels.images[issue.split].pixels[issue.row]
         tiles.append(make_tile(pixels, _choose_side(1)))
         captions.append((shorten(issue.given), f"→ {shorten(issue.likely)}", f"{issue.score:.2f}"))
-    rest = _count_rest(len(found.issues) - len(tiles))
+    rest = _count_rest(len(labels.issues) - len(tiles))
     return lay_out(break_rows(tiles, captions, COLUMNS), title, rest=rest)
 
 
@@ -84,10 +84,12 @@ def build_hard_sheet(
     return lay_out(rows, title, rest=rest)
 
 
-def build_similar_sheet(found: Sequence[SimilarImages], title: str, rest: str = "") -> Image.Image:
+def build_similar_sheet(
+    results: Sequence[SimilarImages], title: str, rest: str = ""
+) -> Image.Image:
     """A sheet with a row for each image: it, and the images that are similar to it."""
     rows = []
-    for similar in found:
+    for similar in results:
         tiles = [make_tile(similar.pixels, SIMILAR_PX)]
         captions: list[tuple[str, ...]] = [("", "")]
         for neighbor in similar.neighbors:

@@ -22,7 +22,7 @@ from lamina.training.model import Model
 from lamina.training.prediction import predict_with_features
 
 SHOWN = 6  # of the similar images
-# images whose neighbors are found at once: memory grows with this times the number of images
+# images whose neighbors are similar at once: memory grows with this times the number of images
 BLOCK = 1000
 # images among which the nearest neighbors are searched, to measure isolation
 MOST_REFERENCES = 10_000
@@ -125,15 +125,15 @@ def find_similar(
     images = searched.images
     features = normalize(predict_with_features(model, pixels)[1])
     cosines, places = find_neighbors(features, searched.features, most)
-    found = []
+    similar = []
     for number, name in enumerate(names):
         neighbors = []
         for place, cosine in zip(places[number].tolist(), cosines[number].tolist(), strict=True):
             row = int(searched.rows[place])
             target = images.kind.format(images.targets[row], images.target_names)
             neighbors.append(Neighbor(row, images.names[row], target, round(cosine, 4)))
-        found.append(SimilarImages(name, pixels[number], tuple(neighbors), images))
-    return tuple(found)
+        similar.append(SimilarImages(name, pixels[number], tuple(neighbors), images))
+    return tuple(similar)
 
 
 def find_outliers(

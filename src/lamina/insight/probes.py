@@ -18,7 +18,7 @@ from lamina.data import Images
 from lamina.data.images import Progress
 from lamina.evaluation.evaluating import score
 from lamina.insight.faithfulness import redraw
-from lamina.insight.inspected_layers import describe_field, find_fields, name_stage
+from lamina.insight.inspected_layers import describe_field, find_fields, list_size, name_stage
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.nets.modules import Whitening
@@ -65,7 +65,7 @@ class LayerProbe:
             "layer": self.layer,
             "name": self.name,
             "units": self.units,
-            "sees_px": None if self.receptive_field is None else list(self.receptive_field.size_px),
+            "sees_px": list_size(self.receptive_field),
             "metric": self.score.name,
             "probe": self.score.value,
             "probe_untrained": self.control.value,

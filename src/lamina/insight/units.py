@@ -18,7 +18,13 @@ from lamina.data.images import Progress
 from lamina.errors import DataError, NetError, plural
 from lamina.evaluation.evaluating import score
 from lamina.evaluation.scores import mean_ranks
-from lamina.insight.inspected_layers import describe_field, find_fields, name_stage, read_filters
+from lamina.insight.inspected_layers import (
+    describe_field,
+    find_fields,
+    list_size,
+    name_stage,
+    read_filters,
+)
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.nets.window import Field, Pair
@@ -168,7 +174,7 @@ class LayerUnits(ShownResult):
             "layer": self.layer,
             "name": self.name,
             "units": self.count,
-            "sees_px": None if self.receptive_field is None else list(self.receptive_field.size_px),
+            "sees_px": list_size(self.receptive_field),
             "chance": self.chance,
             "shown": [self._list(unit) for unit in self.units],
         }
