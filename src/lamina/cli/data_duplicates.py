@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -44,5 +45,5 @@ def _save_groups(duplicates: NearDuplicates, file: Path, terminal: Terminal) -> 
     groups = plural(len({group for _, group in rows}), "group", "groups")
     advice = ""
     if rows:
-        advice = f"; train with --group-from {file}"
+        advice = f"; train with --group-from {shlex.quote(str(file))}"
     terminal.say(f"{file}: {len(rows):,} images in {groups}{advice}")

@@ -292,10 +292,9 @@ def find_near_duplicates(data: DataLike, *, outliers: int = 10) -> NearDuplicate
     >>> pair.first, pair.second, pair.distance
     (0, 4, 0.0)
     """
-    splits = [data]
-    if not isinstance(data, Images):
-        splits = [*_load(data).splits.values()]
-    return similarity.compare_images(splits, outliers)
+    if isinstance(data, Images):
+        return similarity.compare_images([data], outliers)
+    return similarity.compare_images([*_load(data).splits.values()], outliers)
 
 
 def choose_checkers(
