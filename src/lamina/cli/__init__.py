@@ -13,7 +13,7 @@ import time
 STARTED = time.perf_counter()  # before anything large is imported
 
 GROUPS = {
-    "data": {"data": "show what a data set contains, and find label issues and duplicates"},
+    "data": {"data": "show what a data set contains; see also data labels, duplicates and cache"},
     "train": {
         "studio": "build, train, look inside and compare in the browser",
         "train": "train a net, evaluate it, and save it as a run",
