@@ -67,14 +67,19 @@ def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int 
     return table
 
 
-def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """Format the table of :func:`build_table` as plain text of any width."""
+def format_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, most: int | None = None
+) -> str:
+    """The table of :func:`build_table`, or its first ``most`` rows, as plain text of any width."""
     from rich.console import Console
 
     console = Console(width=100_000, color_system=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(build_table(heads, rows, texts))
-    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+        console.print(build_table(heads, rows[:most], texts))
+    lines = [line.rstrip() for line in captured.get().rstrip("\n").split("\n")]
+    if most is not None and len(rows) > most:
+        lines.append(f"and {len(rows) - most:,} more")
+    return "\n".join(lines)
 
 
 def make_bar(
