@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lamina.data import Dataset
 from lamina.errors import NotFiniteError, RunError
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import read_object, write_json
@@ -22,7 +23,7 @@ from lamina.studies.experiments import Experiment, format_minutes
 from lamina.studies.judging import judge_runs
 from lamina.studies.search import Search, describe_values, score_on_val
 from lamina.studies.study import parse_event
-from lamina.studies.trials import Trials, find_new, import_optuna, wait
+from lamina.studies.trials import FinalsPlan, Progress, find_run
 from lamina.targets import Score
 from lamina.text import format_table
 from lamina.training.events import Event
@@ -155,6 +156,28 @@ class Tuned(Event):
         return lines
 
 
+@dataclass
+class Countdown:
+    """How many runs of the finals are done, and how long the others take."""
+
+    seeds: int  # of each finalist
+    planned: int
+    done: int = 0
+    trained: int = 0  # in this process
+    seconds: float = 0.0  # of those
+
+    def count(self, seconds: float) -> None:
+        """Count a run that took so long; zero if it was done before."""
+        self.done += 1
+        self.trained += seconds > 0
+        self.seconds += seconds
+
+    def __str__(self) -> str:
+        left = (self.planned - self.done) * self.seconds / max(1, self.trained)
+        time_left = f", {format_minutes(left)} left" if left else ""
+        return f"{self.done} of {self.planned}{time_left}"
+
+
 def name_final(finalist: str, seed: object) -> str:
     """The name of a run of the finals."""
     return f"final-{shorten_net_name(finalist)[:40]}-seed{seed}"
@@ -175,106 +198,124 @@ def count_trainings(finalists: float, seeds: int, has_base: bool = True) -> floa
     return finalists + (finalists + has_base) * seeds
 
 
-def rank_finalists(trials: Trials) -> list[int]:
+def rank_finalists(progress: Progress) -> list[int]:
     """The numbers of the trials that could win, best first; ``RunError`` if there are none."""
-    ranked = [one.number for state in ("COMPLETE", "PRUNED") for one in trials.rank(state)]
+    ranked = [*progress.rank("COMPLETE"), *progress.rank("PRUNED")]
     if not ranked:
-        errors = [
-            one.user_attrs["error"] for one in find_new(trials.read()) if "error" in one.user_attrs
-        ]
-        known = f" The last trial {errors[-1]}" if errors else ""
+        errors = [trial.user_attrs["error"] for trial in progress.counted if _has_error(trial)]
+        last = f" The last trial {errors[-1]}" if errors else ""
         raise RunError(
             "No trial has a score, so there is no result. Search other ranges, or allow more"
-            f" time.{known}"
+            f" time.{last}"
         )
-    return ranked
+    return [trial.number for trial in ranked]
+
+
+def _has_error(trial: Any) -> bool:
+    return "error" in trial.user_attrs
 
 
 def iter_finals(
-    search: Search, trials: Trials, ranked: Sequence[int], count: int, seeds: int
-) -> Generator[RunEvent, None, None]:
+    search: Search, folder: Path, progress: Progress, plan: FinalsPlan
+) -> Generator[RunEvent, None, Tuned]:
     """Train the best trials and the recipe itself with other seeds, and write ``final.json``."""
-    metric, known = trials.settings["metric"], (yield from wait(trials.read))
-    runs: dict[str, list[Run]] = {}
-    found: list[Finalist] = []
-    chosen = yield from _choose_finalists(
-        search, trials, [known[number] for number in ranked], count
-    )
+    metric = progress.metric
+    ranked = [progress.trials[number] for number in plan.ranked]
+    chosen = yield from _choose_finalists(search, folder, ranked, plan.count)
     if search.base is not None:  # first, because it also wins if another is only equal
         name = ":".join(filter(None, (str(search.net), search.recipe)))
         chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
-    began, trained = time.perf_counter(), 0
-    for one, experiment in chosen:
-        runs[one.name] = []
+    runs: dict[str, list[Run]] = {}
+    finalists: list[Finalist] = []
+    countdown = Countdown(plan.seeds, len(chosen) * plan.seeds)
+    for finalist, experiment in chosen:
         try:
-            # the search has another
-            for seed in (experiment.recipe.seed + 1 + place for place in range(seeds)):
-                folder = trials.folder / name_final(one.name, seed)
-                seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
-                trained += not (folder / "report.json").exists()
-                runs[one.name].append((yield from search.iter_run(folder, seeded)))
-                one = replace(one, scores=(*one.scores, score_on_val(runs[one.name][-1])))
-                done, score, every = (
-                    sum(map(len, runs.values())),
-                    Score(metric, one.scores[-1]),
-                    len(chosen) * seeds,
-                )
-                left = (time.perf_counter() - began) / max(1, trained) * (every - done)
-                more = f", {format_minutes(left)} left" if left else ""
-                yield Decision(
-                    "final", f"{one.name}, seed {seed}: val {score}", f"{done} of {every}{more}"
-                )
-            found.append(one)
+            trained = yield from _train_finalist(search, folder, finalist, experiment, countdown)
         except NotFiniteError as error:
-            yield Decision("warning", f"{one.name} diverged, and is left out", str(error))
-    if not found:
+            yield Decision("warning", f"{finalist.name} diverged, and is left out", str(error))
+            continue
+        runs[finalist.name] = trained
+        finalists.append(replace(finalist, scores=tuple(map(score_on_val, trained))))
+    if not finalists:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
-    sign = 1 if Score(metric, 0.0).lower_is_better else -1
-    found.sort(key=lambda one: sign * one.mean)
-    write_json(trials.folder / WINNER_FILE, {"winner": found[0].name})
-    best, base = found[0], next((one for one in found if one.search_score is None), None)
-    rivals = {one.name: runs[one.name] for one in (best, base) if one is not None}
-    tested: list[float] = []
-    compared = None
+    finalists.sort(key=lambda finalist: finalist.mean, reverse=not metric.lower_is_better)
+    best = finalists[0]
+    write_json(folder / WINNER_FILE, {"winner": best.name})
+    tested: tuple[float, ...] = ()
+    comparison = None
     # nothing is chosen any more, so the test images may be read, once
     if search.dataset.test is not None:
-        reports = {
-            name: [run.evaluate(data=search.dataset) for run in each]
-            for name, each in rivals.items()
-        }
-        tested = [one.score.value for one in reports[best.name] if one is not None]
-        compared = judge_runs(rivals)[0] if len(rivals) == 2 else None
+        rivals = [finalist for finalist in finalists if finalist in (best, *_find_base(finalists))]
+        scores = {rival.name: _test(runs[rival.name], search.dataset) for rival in rivals}
+        tested = scores[best.name]
+        if len(rivals) == 2:
+            comparison = judge_runs({rival.name: runs[rival.name] for rival in rivals})[0]
     tuned = Tuned(
-        str(trials.folder),
-        len(find_new(known)),
-        metric,
-        tuple(found),
-        best,
-        compared,
-        tuple(tested),
+        study=str(folder),
+        trials=len(progress.counted),
+        metric=metric.name,
+        finalists=tuple(finalists),
+        winner=best,
+        comparison=comparison,
+        test_scores=tested,
     )
-    write_json(trials.folder / FINAL, tuned.to_json())
+    write_json(folder / FINAL, tuned.to_json())
     yield tuned
+    return tuned
+
+
+def _find_base(finalists: Sequence[Finalist]) -> list[Finalist]:
+    """The recipe without searched values, if it is a finalist."""
+    return [finalist for finalist in finalists if finalist.search_score is None]
+
+
+def _test(runs: Sequence[Run], dataset: Dataset) -> tuple[float, ...]:
+    """The scores of runs on the test images."""
+    reports = [run.evaluate(data=dataset) for run in runs]
+    return tuple(report.score.value for report in reports if report is not None)
 
 
 def _choose_finalists(
-    search: Search, trials: Trials, ranked: Sequence[Any], count: int
+    search: Search, folder: Path, ranked: Sequence[Any], count: int
 ) -> Generator[RunEvent, None, list[tuple[Finalist, Experiment]]]:
     """The best trials, without scores of other seeds; finishes those that were stopped."""
     chosen: list[tuple[Finalist, Experiment]] = []
-    for one in ranked:
+    for trial in ranked:
         if len(chosen) == count:
             break
-        experiment, score = search.make(import_optuna().trial.FixedTrial(one.params)), one.value
-        if one.state.name == "PRUNED":
+        experiment = search.make(trial)
+        score = trial.value
+        if trial.state.name == "PRUNED":
             try:
-                score = score_on_val(
-                    (yield from search.iter_run(trials.folder / f"trial-{one.number}", experiment))
-                )
+                run = yield from search.iter_run(folder / f"trial-{find_run(trial)}", experiment)
+                score = score_on_val(run)
             except NotFiniteError:
                 continue
-        chosen.append((Finalist(f"trial {one.number}", one.params, score, ()), experiment))
+        chosen.append((Finalist(f"trial {find_run(trial)}", trial.params, score, ()), experiment))
     return chosen
+
+
+def _train_finalist(
+    search: Search,
+    folder: Path,
+    finalist: Finalist,
+    experiment: Experiment,
+    countdown: Countdown,
+) -> Generator[RunEvent, None, list[Run]]:
+    """Train a finalist with other seeds than the search."""
+    runs: list[Run] = []
+    for number in range(countdown.seeds):
+        seed = experiment.recipe.seed + 1 + number
+        path = folder / name_final(finalist.name, seed)
+        seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
+        is_done = (path / "report.json").exists()
+        began = time.perf_counter()
+        run = yield from search.iter_run(path, seeded)
+        runs.append(run)
+        countdown.count(0.0 if is_done else time.perf_counter() - began)
+        score = Score(search.metric, score_on_val(run))
+        yield Decision("final", f"{finalist.name}, seed {seed}: val {score}", str(countdown))
+    return runs
 
 
 def read_final(path: Path) -> Tuned | None:
