@@ -14,7 +14,6 @@ import optuna
 import pytest
 import torch
 from matplotlib import pyplot
-from optuna.trial import FixedTrial
 
 from lamina import LaminaError, load_run, tune
 from lamina.data import Dataset
@@ -40,6 +39,11 @@ def data() -> Dataset:
 @pytest.fixture(autouse=True)
 def few_finals(monkeypatch):
     monkeypatch.setattr(finals, "PLANS", ((2, 2),))
+
+
+def drawn_trial(search, values):
+    """A finished trial of Optuna with these values."""
+    return optuna.trial.create_trial(params=values, distributions=search.ranges, value=0.0)
 
 
 def draw(trials, search, count: int) -> list[dict]:
@@ -157,14 +161,14 @@ def test_a_function_is_not_trained_again_with_the_same_values(tmp_path, data):
 def test_given_settings_win_over_what_follows_from_drawn_ones(data, given, over, drawn):
     search = Search(NET, None, given, over, {}, data, as_net_choice)
     search.check()
-    recipe = search.make(FixedTrial(drawn)).recipe
+    recipe = search.make(drawn_trial(search, drawn)).recipe
     for name, value in {**given, **drawn}.items():
         assert getattr(recipe, name) == value
 
 
 def test_a_drawn_optimizer_has_its_usual_learning_rate_unless_one_is_given(data):
     search = Search(NET, None, {}, {"optimizer": "adam,sgd"}, {}, data, as_net_choice)
-    assert search.make(FixedTrial({"optimizer": "sgd"})).recipe.lr == 0.05
+    assert search.make(drawn_trial(search, {"optimizer": "sgd"})).recipe.lr == 0.05
 
 
 @pytest.mark.parametrize(
@@ -295,6 +299,33 @@ def test_the_search_cannot_grow_after_the_finals_have_begun(workplace, image_set
         2,
         True,
     ), more.stderr
+
+
+@pytest.mark.slow
+def test_interrupted_finals_are_continued_as_they_were_planned(workplace, image_set, monkeypatch):
+    call = ("tune", NET, "--data", image_set, "--over", "lr=0.01..0.1", "--epochs", "1")
+    call = (*call, "--trials", "2", "--name", "study", "--json")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finals, "judge_runs", stop)
+        patch.setattr(finals, "write_json", stop)  # before the winner is chosen
+        assert run_lamina(*call).returncode == 130
+    final = next(Path("runs/study").glob("final-trial-*-seed1"))
+    (final / "report.json").unlink()
+    run_well("resume", str(final))
+    assert load_run(final).report.split == "val"  # no final reads test before val has chosen
+    before = {path: path.stat().st_mtime_ns for path in Path("runs/study").glob("*/run.json")}
+    search = load_study(open_storage(None, Path("runs/study")), "study")
+    late = search.ask({"lr": optuna.distributions.FloatDistribution(0.01, 0.1)})
+    search.tell(late, 1.0)  # of a worker that began it just before the finals
+    last = events(run_well(*call).stdout)[-1]
+    assert (last["event"], len(last["finalists"])) == ("study", 3)
+    assert "trial 2" not in [finalist["name"] for finalist in last["finalists"]]
+    after = {path: path.stat().st_mtime_ns for path in Path("runs/study").glob("*/run.json")}
+    assert before.keys() == after.keys()
 
 
 def test_a_net_after_the_ranges_is_explained(workplace, image_set):

@@ -13,9 +13,10 @@ from support.forking import MODULE
 
 NET = "Flatten(), Linear(4), ReLU(), Output()"
 QUICKLY = f"""
-from lamina.studies import finals, trials
+from lamina.studies import finals, storage, trials
 finals.PLANS = ((2, 2),)
 trials.BEAT_SECONDS, trials.SILENT_SECONDS = 1, 4
+storage.LOCK_SECONDS = 4
 {MODULE}
 """
 """lamina with few finals and quick signs of life, for a process."""

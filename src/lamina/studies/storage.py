@@ -25,7 +25,7 @@ OUTAGE_SECONDS = 600.0  # how long a worker waits for its storage
 FIRST_PAUSE_SECONDS = 0.5  # between two attempts to reach the storage; doubles
 LONGEST_PAUSE_SECONDS = 5.0
 OPENING_PAUSE_SECONDS = 2.0  # before the second attempt to open a database
-LOCK_SECONDS = 30  # after which the lock of a killed process on a journal file is broken
+LOCK_SECONDS = 15  # after which the lock of a killed process on a journal file is broken
 
 
 class TrialLostError(Exception):
@@ -64,7 +64,7 @@ def _open_journal(file: Path) -> Any:
 def _open_database(url: str) -> Any:
     optuna = import_optuna()
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import OperationalError, SQLAlchemyError
+    from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
     shown = hide_password(url)
@@ -90,7 +90,7 @@ def _open_database(url: str) -> Any:
     try:
         try:
             return open_it()
-        except OperationalError:  # the server may be restarting
+        except SQLAlchemyError:  # the server restarts, or another worker creates the tables
             time.sleep(OPENING_PAUSE_SECONDS)
             return open_it()
     except ImportError as error:

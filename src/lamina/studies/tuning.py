@@ -249,7 +249,7 @@ def iter_tuning(
     place = None if storage is None else hide_password(storage)
     known = read_final(path)
     if known is not None:
-        state = _enter(path, settings, place)
+        state = _check_folder(path, settings, place)
         _check_limit(path, limits, state.get("trials") or known.trials)
         yield known
         return
@@ -257,11 +257,12 @@ def iter_tuning(
     expected = time_experiment(example)
     if not (path / STUDY_FILE).exists():
         _check_time(limits.seconds, expected)
-    # fails before the folder is created
-    database = None if storage is None else open_storage(storage, path)
-    state = _enter(path, settings, place)
-    database = database or open_storage(None, path)
+    state = _check_folder(path, settings, place)
+    if storage is None:
+        _create_folder(path, state)
+    database = open_storage(storage, path)
     trials = yield from open_trials(database, path, settings, search.ranges)
+    _create_folder(path, state)
     progress = yield from trials.load()
     if progress.finals is None:
         yield from trials.store("limits", asdict(limits))
@@ -291,18 +292,15 @@ def iter_tuning(
         yield from claims.finish(claim, "COMPLETE", 0.0)
 
 
-def _enter(path: Path, settings: Mapping[str, Any], place: str | None) -> dict[str, Any]:
-    """Create a study's folder; returns its state, or ``RunError`` if it is of another search."""
+def _check_folder(path: Path, settings: Mapping[str, Any], place: str | None) -> dict[str, Any]:
+    """The state of a study's folder; ``RunError`` if it is of another search."""
     check_alone("A study")
     is_used = any(path.glob("[!.]*"))
     state = read_study(path)  # after the look, because other workers create the folder as well
     if is_used and not state:
         raise RunError(f"{path} exists, but is not a study. Choose another name.")
     if not state:
-        state = {"settings": settings, "storage": place}
-        with making_runs(path.parent):
-            path.mkdir(parents=True, exist_ok=True)
-            write_json(path / STUDY_FILE, state)
+        return {"settings": settings, "storage": place}
     stored = state["settings"]
     changed = [name for name, value in settings.items() if stored.get(name) != value]
     if changed:
@@ -317,6 +315,13 @@ def _enter(path: Path, settings: Mapping[str, Any], place: str | None) -> dict[s
             f"{path} has its trials in {before or JOURNAL}. {advice}, or choose another name."
         )
     return state
+
+
+def _create_folder(path: Path, state: Mapping[str, Any]) -> None:
+    if not (path / STUDY_FILE).exists():
+        with making_runs(path.parent):
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / STUDY_FILE, state)
 
 
 def _check_time(seconds: float | None, expected: float) -> None:
