@@ -19,8 +19,8 @@ from lamina.cli import main
 from lamina.evaluation.intervals import mean_interval
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
-from lamina.studies.choice_events import Seed, Seeds, Started
 from lamina.studies.seeds import iter_seeds
+from lamina.studies.study_events import Seed, Seeds, Started
 from lamina.training.custom import NO_PARTS, Parts
 from support.commands import events, run_lamina, run_well
 from support.runs import DATA, NET, RECIPE

@@ -22,11 +22,11 @@ from lamina.files import lock_folder
 from lamina.nets import Conv2d, Flatten, Linear, Net, Output, ReLU
 from lamina.runs.start import as_net_choice
 from lamina.studies import finals
-from lamina.studies.choice_events import Decision
 from lamina.studies.finals import PLANS, count_trainings, plan_finals, rank_finalists
 from lamina.studies.search import Search, Tried
 from lamina.studies.space import insert_sizes, parse_range, parse_sizes
 from lamina.studies.storage import TrialLostError
+from lamina.studies.study_events import Decision
 from lamina.studies.worker import iter_search
 from lamina.training.events import Epoch
 from support.commands import events, run_lamina, run_well, start_process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import threading
+from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,103 +20,83 @@ from lamina.cli.start_from import load_data_of, load_start
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
 from lamina.errors import RecipeError, RunError, plural
+from lamina.files import check_name
+from lamina.runs.continuing import StartingPoint
+from lamina.runs.course import RunEvent
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.run import Run
 from lamina.studies.choose import DEFAULT_SECONDS
 from lamina.studies.cross_validation import check_folds, iter_folds
-from lamina.studies.entry_point import iter_run
-from lamina.studies.experiments import Deadline
-from lamina.studies.named_net import fit_experiment, start_by_command
-from lamina.studies.seeds import check_seeds, iter_seeds
+from lamina.studies.experiment import Deadline, Request
+from lamina.studies.seeds import check_seeds, iter_repeats
+from lamina.studies.setup import RunSetup
 from lamina.studies.study import without_device
+from lamina.studies.train_net import iter_training
 from lamina.training.recipe import Recipe, overlay
 
 
 def run(options: TrainOptions, terminal: Terminal) -> int:
     save_every_seconds = read_seconds("--save-every", options.save_every)
     seconds = None if options.time is None else read_seconds("--time", options.time)
+    check_name(options.name)
     with join_group():
         processes = count_processes()
         _check(options, processes)
-        can_finish = options.net is None or seconds is not None or options.progress
-        is_alone = options.folds is None and options.seeds is None and processes == 1
-        finish = threading.Event() if can_finish and is_alone else None
-        start = partial(start_by_command, terminal.command)
-        train = partial(
-            Run.iter_train,
-            save_every_seconds=save_every_seconds,
-            rewind_on_nan=options.on_nan == "rewind",
-            on_diagnosis=options.on_diagnosis,
-            finish=finish,
-        )
-        limit = DEFAULT_SECONDS if seconds is None else seconds
-        choice, origin = None, load_start(options, seconds, terminal)
-        recipe: Recipe | str | None = options.recipe
-        if origin is not None:
-            start = partial(start, start_from=origin)
-            if origin.epoch is not None:
-                recipe = overlay(origin.recipe, options.given)
-        elif options.net is None:
-            _print_limit(options, limit, terminal)
-        else:
-            choice = choose_net(options.net, terminal, options.weights)
-            # before any image is read
-            zoo.choose_recipe(choice.name, choice.recipes, options.recipe)
+        request, origin = _find_request(options, seconds, terminal)
         if origin is None:
             dataset = choose_data(options.data, _prepare(options), terminal)
         else:
             dataset = load_data_of(origin, options, terminal)
-            choice = origin.net_choice(dataset)
+            request = replace(request, net=origin.net_choice(dataset))
         _print_conflicts(dataset, options.data or dataset.name, terminal)
-        is_timed = (seconds is not None or choice is None) and "epochs" not in options.given
-        deadline = Deadline(STARTED, limit) if is_timed else None
+        deadline = None
+        if (seconds is not None or request.net is None) and not request.has_epochs:
+            deadline = Deadline(STARTED, DEFAULT_SECONDS if seconds is None else seconds)
+        can_finish = options.net is None or seconds is not None or options.progress
+        is_alone = options.folds is None and options.seeds is None and processes == 1
+        finish = threading.Event() if can_finish and is_alone else None
         with terminal.progress() as show_progress:
-            train_one = partial(
-                iter_run,
-                choice=choice,
-                recipe=recipe,
-                given=options.given,
-                pretrained=options.pretrained,
-                train=train,
+            setup = RunSetup(
+                options.runs_dir,
+                options.name,
+                tuple(terminal.command),
+                start_from=origin,
+                save_every_seconds=save_every_seconds,
+                rewind_on_nan=options.on_nan == "rewind",
+                on_diagnosis=options.on_diagnosis,
+                finish=finish,
                 progress=partial(show_progress, "preparing images"),
             )
+            events: Generator[RunEvent, None, Any]
             if options.folds is not None:
-                events = iter_folds(
-                    dataset,
-                    options.folds,
-                    train_one,
-                    deadline=deadline,
-                    settings=_find_settings(options),
-                    start=start,
-                    train=train,
-                    name=options.name,
-                    runs_dir=options.runs_dir,
-                )
-            elif options.seeds is not None and choice is not None:
-                experiment, decisions = fit_experiment(
-                    choice, dataset, options.recipe, options.given
-                )
-                for decision in decisions:
-                    terminal.remark(str(decision))
-                events = iter_seeds(
-                    dataset,
-                    choice,
-                    experiment.recipe,
-                    seeds=options.seeds,
-                    name=options.name,
-                    runs_dir=options.runs_dir,
-                    command=terminal.command,
-                    save_every_seconds=save_every_seconds,
-                    rewind_on_nan=options.on_nan == "rewind",
-                    on_diagnosis=options.on_diagnosis,
-                )
+                settings = _find_settings(options)
+                events = iter_folds(dataset, options.folds, request, deadline, setup, settings)
+            elif options.seeds is not None:
+                events = iter_repeats(dataset, request, options.seeds, setup)
             else:
-                events = train_one(
-                    dataset, deadline, partial(start, runs_dir=options.runs_dir), options.name
-                )
+                events = iter_training(dataset, request, deadline, setup)
             runs, stopped_by = play(events, terminal, show_progress, finish=finish)
         if stopped_by is not None and not runs:  # while the training was prepared
             return 128 + stopped_by
         return _print_end(options, runs[-1], stopped_by, terminal)
+
+
+def _find_request(
+    options: TrainOptions, seconds: float | None, terminal: Terminal
+) -> tuple[Request, StartingPoint | None]:
+    """What the options ask for, before any image is read, and the run of ``--start-from``."""
+    origin = load_start(options, seconds, terminal)
+    choice: NetChoice | None = None
+    recipe: Recipe | str | None = options.recipe
+    if origin is not None:
+        if origin.epoch is not None:
+            recipe = overlay(origin.recipe, options.given)
+    elif options.net is None:
+        _print_limit(options, DEFAULT_SECONDS if seconds is None else seconds, terminal)
+    else:
+        choice = choose_net(options.net, terminal, options.weights)
+        zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # fails for another name
+    return Request(choice, recipe, options.given, options.pretrained), origin
 
 
 def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from lamina import zoo
 from lamina.data import Dataset
+from lamina.data.load import check_learnable
 from lamina.nets import Net
 from lamina.runs.nets_by_name import (
     LEAST_SIDE_PX,
@@ -19,16 +20,17 @@ from lamina.runs.nets_by_name import (
     find_sides,
 )
 from lamina.runs.record import Considered
-from lamina.studies.experiments import (
+from lamina.studies.experiment import (
     ENDS,
     Candidate,
     Deadline,
     Experiment,
-    NoTimeError,
-    check_one_epoch,
+    find_lack_of_time,
     open_end,
 )
+from lamina.studies.study_events import Decision
 from lamina.targets import REGRESSION
+from lamina.training.pretrained import TimmNet, native_side_px
 from lamina.training.recipe import Recipe, describe_fit, fit_recipe, overlay
 from lamina.training.timing import Pace
 from lamina.zoo import LADDER, PHOTO_LADDER
@@ -83,14 +85,14 @@ def fit_candidate(
 def choose_from_scratch(
     candidates: Sequence[Candidate], deadline: Deadline, *, are_epochs_given: bool
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The most expensive candidate that fits; ``NoTimeError`` if no epoch of the first does."""
+    """The most expensive candidate that fits, or the first."""
     considered: list[Considered] = []
-    chosen, seconds_per_multiply_add = candidates[0], 0.0
+    chosen = candidates[0]
+    seconds_per_multiply_add = 0.0
     for candidate in candidates:
         multiply_adds = cast(Net, candidate.make()).multiply_adds(candidate.shape)
-        expected = replace(
-            candidate, pace=Pace(multiply_adds * seconds_per_multiply_add, 0.0)
-        ).total_seconds()
+        pace = Pace(multiply_adds * seconds_per_multiply_add, 0.0)
+        expected = replace(candidate, pace=pace).total_seconds()
         if considered and LEAST_SHARE * expected > HOPELESS * chosen.left_to_train(deadline):
             considered.append(to_considered(candidate, "too slow (estimated)", seconds=expected))
             break
@@ -100,31 +102,67 @@ def choose_from_scratch(
             has_time = timed.total_seconds() <= timed.left_to_train(deadline)
         else:
             has_time = timed.fit(deadline).epochs >= LEAST_SHARE * timed.recipe.epochs
-        considered.append(to_considered(timed, "fits" if has_time else "too slow"))
-        is_first = len(considered) == 1
-        if is_first and not are_epochs_given:
-            check_one_epoch(timed, deadline)
-        if has_time or is_first:
+        verdict = "fits" if has_time else "too slow"
+        considered.append(to_considered(timed, verdict))
+        if has_time or len(considered) == 1:
             chosen = timed
         if not has_time:
             break
-    return chosen, tuple(
-        replace(one, verdict=CHOSEN) if is_of(one, chosen) else one for one in considered
-    )
+    return chosen, mark_chosen(considered, chosen)
 
 
 def choose_with_fallback(
     dataset: Dataset, deadline: Deadline, given: Mapping[str, Any]
 ) -> tuple[Candidate, tuple[Considered, ...]]:
     """The largest net and image size that fit into the time limit, or the quickest if none fit."""
+    are_epochs_given = "epochs" in given
     ways = [propose(dataset, given)]
     if dataset.preparation.size_px is None:
-        tried = Considered(ways[0][0].experiment.net.name, ways[0][0].side_px, 0, 0.0, "")
-        ways += [[one] for one in propose_quickest(dataset, given) if not is_of(tried, one)]
-    for candidates in ways[:-1]:
-        with suppress(NoTimeError):
-            return choose_from_scratch(candidates, deadline, are_epochs_given="epochs" in given)
-    return choose_from_scratch(ways[-1], deadline, are_epochs_given="epochs" in given)
+        ways += [[candidate] for candidate in propose_quickest(dataset, given)]
+    for candidates in ways:
+        chosen, considered = choose_from_scratch(
+            candidates, deadline, are_epochs_given=are_epochs_given
+        )
+        if are_epochs_given or not find_lack_of_time(chosen, deadline):
+            break
+    return chosen, considered
+
+
+def mark_chosen(considered: Iterable[Considered], chosen: Candidate) -> tuple[Considered, ...]:
+    """All considered, with the verdict on the chosen one and what it will be trained for."""
+    return tuple(
+        to_considered(chosen, CHOSEN) if is_of(other, chosen) else other for other in considered
+    )
+
+
+def fit_experiment(
+    net: NetChoice, dataset: Dataset, recipe_name: str | None, given: Mapping[str, Any]
+) -> tuple[Experiment, list[Decision]]:
+    """A net with its recipe fitted to the images and overlaid with ``given``, and the decisions."""
+    check_learnable(dataset)
+    original = zoo.choose_recipe(net.name, net.recipes, recipe_name)
+    side_px = min(dataset.train.shape[1:])
+    candidate = fit_candidate(net, recipe_name or "", dataset, given, side_px)
+    experiment = candidate.experiment
+    decisions = []
+    if recipe_name == zoo.PUBLISHED:
+        experiment = replace(experiment, recipe=overlay(original, dict(given)))
+    elif candidate.changes[1]:
+        decisions.append(Decision(*candidate.changes))
+    recipe = experiment.recipe
+    native_px = native_side_px(net.origin if isinstance(net.origin, TimmNet) else None)
+    if native_px is not None and 2 * side_px <= native_px:
+        fact = f"the images are {side_px} px, but the net was pretrained on {native_px} px"
+        larger_px = min(native_px, 4 * side_px)
+        advice = f"a larger size, such as {larger_px} px, is usually slower but more accurate"
+        decisions.append(Decision("size", f"{fact}; {advice}"))
+    if original.flip != recipe.flip and "flip" not in given:
+        reason = "mirroring may change the target numbers; set flip to enable it"
+        decisions.append(Decision("flip", recipe.flip, reason))
+    if original.optimizer != recipe.optimizer and "lr" not in given:
+        reason = f"usual for {recipe.optimizer}; set lr to change it"
+        decisions.append(Decision("lr", f"{recipe.lr:g}", reason))
+    return experiment, decisions
 
 
 def is_of(one: Considered, candidate: Candidate) -> bool:

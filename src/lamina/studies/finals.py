@@ -18,17 +18,17 @@ from lamina.runs.course import RunEvent
 from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
-from lamina.studies.choice_events import Decision
-from lamina.studies.experiments import Experiment, format_minutes
+from lamina.studies.experiment import Experiment, format_minutes
 from lamina.studies.judging import judge_runs
 from lamina.studies.search import Search, describe_values, score_on_val
 from lamina.studies.study import parse_event
+from lamina.studies.study_events import Decision
 from lamina.studies.trials import FinalsPlan, Progress, find_run
 from lamina.targets import Score
 from lamina.text import format_table
 from lamina.training.events import Event
 
-FINAL, FINALS = "final.json", "finals"
+FINAL = "final.json"
 PLANS = ((5, 5), (4, 5), (3, 5), (2, 5), (2, 3))
 """Numbers of finalists and of seeds, from the most thorough."""
 

@@ -18,8 +18,8 @@ from lamina.runs.limit import TimeLimit
 from lamina.runs.nets_by_name import choice_of_timm, find_own_side
 from lamina.runs.record import Considered
 from lamina.studies.candidates import CHOSEN, fit_candidate, is_of, to_considered
-from lamina.studies.choice_events import Trial
-from lamina.studies.experiments import ENDS, Candidate, Deadline, open_end
+from lamina.studies.experiment import ENDS, Candidate, Deadline, open_end
+from lamina.studies.study_events import ScratchTrial
 from lamina.training.events import HeadFit
 from lamina.training.head import deal_folds
 from lamina.training.loop import Training
@@ -116,7 +116,7 @@ def _count_multiply_adds(candidate: Candidate) -> int:
     return count_multiply_adds(build_model(candidate.make(), few, candidate.recipe))
 
 
-def try_from_scratch(candidate: Candidate, fit: HeadFit, seconds: float) -> Trial | None:
+def try_from_scratch(candidate: Candidate, fit: HeadFit, seconds: float) -> ScratchTrial | None:
     """Train a candidate for about ``seconds`` on other images than those that it is compared on.
 
     Returns ``None`` if the training fails, or if there are too few images.
@@ -163,6 +163,6 @@ def try_from_scratch(candidate: Candidate, fit: HeadFit, seconds: float) -> Tria
     )
     error = float(np.std(other - own, ddof=1)) / math.sqrt(len(held))
     name, took = candidate.experiment.net.name, time.perf_counter() - began
-    return Trial(
+    return ScratchTrial(
         name, candidate.side_px, took, len(held), float(own.mean()), float(other.mean()), error
     )

@@ -20,10 +20,9 @@ from lamina.runs.course import RunEvent
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
-from lamina.studies.choice_events import Decision
-from lamina.studies.experiments import Experiment, format_minutes
-from lamina.studies.named_net import fit_experiment
-from lamina.studies.seeds import iter_run
+from lamina.studies.candidates import fit_experiment
+from lamina.studies.experiment import Experiment, format_minutes
+from lamina.studies.setup import RunSetup
 from lamina.studies.space import (
     Range,
     contains,
@@ -34,7 +33,8 @@ from lamina.studies.space import (
     parse_settings,
     parse_sizes,
 )
-from lamina.studies.study import digest_file, without_device
+from lamina.studies.study import digest_file, iter_runs, without_device
+from lamina.studies.study_events import Decision
 from lamina.targets import Score
 from lamina.training.custom import describe_part
 from lamina.training.events import Event
@@ -142,8 +142,9 @@ class Search:
 
     def iter_run(self, folder: Path, experiment: Experiment) -> Generator[RunEvent, None, Run]:
         """Train a run of an experiment, or continue it."""
-        is_begun = (folder / "run.json").exists()
-        return iter_run(folder, experiment, command=self.command, is_begun=is_begun)
+        setup = RunSetup(command=tuple(self.command))
+        (run,) = yield from iter_runs(folder.parent, [(folder.name, experiment)], setup)
+        return run
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, which all of its workers must share."""

@@ -33,8 +33,7 @@ from lamina.runs.overview import describe_recipe
 from lamina.runs.progress import show_progress
 from lamina.runs.start import as_net_choice, making_runs
 from lamina.studies import finals
-from lamina.studies.choice_events import Decision, is_about_run
-from lamina.studies.experiments import check_seconds, format_minutes, time_experiment
+from lamina.studies.experiment import check_seconds, format_minutes, time_experiment
 from lamina.studies.finals import (
     Tuned,
     count_trainings,
@@ -46,6 +45,7 @@ from lamina.studies.finals import (
 from lamina.studies.search import Search
 from lamina.studies.storage import JOURNAL, load_study, open_storage
 from lamina.studies.study import name_study, read_study
+from lamina.studies.study_events import Decision, FinalsDecision, is_about_run
 from lamina.studies.trials import (
     FinalsPlan,
     Limits,
@@ -282,7 +282,7 @@ def iter_tuning(
     claim = yield from _claim_finals(claims)
     if claim is None:
         reason = "if it is lost, run the command again"
-        yield Decision(finals.FINALS, "another process trains them, or has trained them", reason)
+        yield FinalsDecision("finals", "another process trains them, or has trained them", reason)
         known = read_final(path)
         if known is not None:
             yield known
@@ -396,8 +396,8 @@ def _iter_finals(
     rivals = plural(plan.count, "trial", "trials")
     if search.base is not None:
         rivals += " and the recipe"
-    yield Decision(
-        finals.FINALS,
+    yield FinalsDecision(
+        "finals",
         f"{rivals}, each with {plan.seeds} new seeds",
         f"at most {longest} trainings, {format_minutes(longest * expected)}",
     )

@@ -15,11 +15,11 @@ from lamina.files import LockedError
 from lamina.runs.course import RunEvent
 from lamina.runs.loading import load_run
 from lamina.studies import finals
-from lamina.studies.choice_events import Decision
-from lamina.studies.experiments import Experiment
+from lamina.studies.experiment import Experiment
 from lamina.studies.finals import count_trainings
 from lamina.studies.search import Search, Tried, score_on_val, tabulate_trials
 from lamina.studies.storage import LONGEST_PAUSE_SECONDS, TrialLostError, wait_for
+from lamina.studies.study_events import Decision
 from lamina.studies.trials import Progress, Trials, find_run, store_table
 from lamina.targets import Score
 from lamina.training.events import Epoch

@@ -1,3 +1,4 @@
+import re
 import time
 from dataclasses import replace
 
@@ -7,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina import Dataset, Images, Net, Recipe, load_data, zoo
-from lamina.errors import RecipeError
 from lamina.insight.similarity import estimate_seconds
 from lamina.nets import parse_net
 from lamina.runs.nets_by_name import NetChoice, find_sides
@@ -16,7 +16,7 @@ from lamina.studies.candidates import (
     fit_candidate,
     propose,
 )
-from lamina.studies.experiments import Candidate, Deadline, Experiment
+from lamina.studies.experiment import Candidate, Deadline, Experiment, find_lack_of_time
 from lamina.training.timing import Pace
 
 SMALL, LARGE = (
@@ -177,11 +177,21 @@ def test_epochs_that_are_given_are_trained_however_little_time_is_left():
 
 
 def test_too_short_a_time_says_how_much_more_would_do():
-    message = (
-        r"^One epoch of small takes .* Increase --time \(in Python, seconds\) by at least \d+ s\.$"
+    chosen, recipe, considered = choose(0.5, candidate("small", SMALL, Recipe()))
+    assert (chosen.experiment.net.name, recipe.epochs) == ("small", 1)
+    assert [other.verdict for other in considered] == ["chosen"]
+    message = find_lack_of_time(chosen, far(0.5))
+    assert re.search(
+        r"^One epoch of small takes .* Increase --time \(in Python, seconds\) by at least \d+ s\.$",
+        message,
     )
-    with pytest.raises(RecipeError, match=message):
-        choose(0.5, candidate("small", SMALL, Recipe()))
+    assert find_lack_of_time(chosen, far(1000.0)) == ""
+
+
+def test_runs_share_the_time_that_is_left():
+    deadline = Deadline(time.perf_counter() - 20, 100, runs=4)
+    assert deadline.seconds == 25
+    assert 19 < deadline.seconds_left() <= 20
 
 
 def test_settings_that_are_given_are_not_called_fitted():

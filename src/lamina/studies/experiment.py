@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from numbers import Real
+from typing import Any
 
 from torch import nn
 
 from lamina.data import Dataset
-from lamina.data.load import resize_images
+from lamina.data.images import Progress
+from lamina.data.load import resize_dataset, resize_images
 from lamina.errors import NotFiniteError, RecipeError, check_type
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
@@ -45,23 +48,22 @@ ENDS = {"epochs", "schedule", "warmup_fraction"}
 UNTIMED = Pace(0.0, 0.0)
 
 
-class NoTimeError(RecipeError):
-    """There is not enough time for a single epoch."""
-
-
 @dataclass(frozen=True)
 class Deadline:
-    """A deadline, ``seconds`` after ``began`` in ``time.perf_counter()``."""
+    """A time limit, counted from ``began`` in ``time.perf_counter()``, for one or several runs."""
 
     began: float
-    seconds: float
+    all_seconds: float
+    runs: float = 1.0  # that share the time that is left; may be a fraction
 
     @property
-    def at(self) -> float:
-        return self.began + self.seconds
+    def seconds(self) -> float:
+        """The seconds of one run."""
+        return self.all_seconds / self.runs
 
     def seconds_left(self) -> float:
-        return self.at - time.perf_counter()
+        """The seconds that are left for one run."""
+        return (self.began + self.all_seconds - time.perf_counter()) / self.runs
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,21 @@ class Experiment:
     net: NetChoice
     recipe: Recipe
     dataset: Dataset
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a training was asked for; without a net, lamina chooses one."""
+
+    net: NetChoice | None = None
+    recipe: Recipe | str | None = None  # used as it is, or the name of one that lamina fits
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, which stay as given
+    pretrained: bool = True  # whether lamina may choose a pretrained net
+
+    @property
+    def has_epochs(self) -> bool:
+        """Whether the settings decide how long to train, so that there is no time limit."""
+        return "epochs" in self.settings
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,9 @@ class Candidate:
     def shape(self) -> Shape:
         own = self.experiment.dataset.train.shape
         return own if min(own[1:]) == self.side_px else (own[0], self.side_px, self.side_px)
+
+    def with_recipe(self, recipe: Recipe) -> Candidate:
+        return replace(self, experiment=replace(self.experiment, recipe=recipe))
 
     def make(self) -> Net | nn.Module:
         outputs = task_of(self.experiment.dataset.train).outputs
@@ -149,6 +169,14 @@ class Candidate:
             recipe = resizing if 2 <= resizing.epochs <= self.recipe.epochs else recipe
         return recipe
 
+    def resize(self, progress: Progress | None = None) -> Candidate:
+        """The candidate with images of its size."""
+        dataset = self.experiment.dataset
+        if self.side_px == min(dataset.train.shape[1:]):
+            return self
+        dataset = resize_dataset(dataset, self.side_px, progress)
+        return replace(self, experiment=replace(self.experiment, dataset=dataset))
+
     def time(self) -> Candidate:
         """The candidate with its pace, measured in a few steps."""
         images = self.experiment.dataset.train.take_evenly(STEPS * TIMED_BATCH)
@@ -180,7 +208,7 @@ def time_experiment(experiment: Experiment) -> float:
 def open_end(candidate: Candidate) -> Candidate:
     """The candidate with a schedule that can end at any time."""
     recipe = replace(candidate.recipe, schedule="trapezoid", warmup_fraction=0.0)
-    return replace(candidate, experiment=replace(candidate.experiment, recipe=recipe), is_open=True)
+    return replace(candidate.with_recipe(recipe), is_open=True)
 
 
 def check_seconds(seconds: float | None) -> None:
@@ -189,22 +217,25 @@ def check_seconds(seconds: float | None) -> None:
         raise RecipeError(f"seconds is {seconds}; it must be positive and finite. Use seconds=180.")
 
 
-def check_one_epoch(candidate: Candidate, deadline: Deadline) -> None:
+def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> str:
+    """How much time an epoch, or ``LEAST_STEPS`` steps, lack; empty if they fit."""
     recipe = candidate.recipe
-    one = candidate.total_seconds(replace(recipe, epochs=1))
-    what, fraction = (
-        "One epoch",
-        LEAST_STEPS * recipe.batch_size / len(candidate.experiment.dataset.train),
-    )
+    needed = candidate.total_seconds(replace(recipe, epochs=1))
+    what = "One epoch"
+    fraction = LEAST_STEPS * recipe.batch_size / len(candidate.experiment.dataset.train)
     if candidate.is_open and fraction < 1:  # training may end within its first epoch
-        what, one = f"A training of {LEAST_STEPS} steps", fraction * one
-    if (lacking := one - candidate.left_to_train(deadline)) > 0:
-        raise NoTimeError(
-            f"{what} of {candidate.experiment.net.name} takes {one:.1f} s on this machine and the"
-            f" final evaluation {candidate.ending_seconds():.1f} s, but only"
-            f" {max(0.0, deadline.seconds_left()):.1f} s are left. Increase --time (in Python,"
-            f" seconds) by at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s."
-        )
+        what = f"A training of {LEAST_STEPS} steps"
+        needed *= fraction
+    lacking = needed - candidate.left_to_train(deadline)
+    if lacking <= 0:
+        return ""
+    more = math.ceil(1 + deadline.runs * lacking / (1 - SPARE_FRACTION))
+    return (
+        f"{what} of {candidate.experiment.net.name} takes {needed:.1f} s on this machine and the"
+        f" final evaluation {candidate.ending_seconds():.1f} s, but only"
+        f" {max(0.0, deadline.seconds_left()):.1f} s are left. lamina trains fewer steps. Increase"
+        f" --time (in Python, seconds) by at least {more} s."
+    )
 
 
 def format_minutes(seconds: float) -> str:

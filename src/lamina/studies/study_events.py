@@ -12,6 +12,7 @@ from lamina.evaluation.reports import Report
 from lamina.runs.overview import describe_start
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
+from lamina.studies.experiment import Candidate
 from lamina.targets import Score
 from lamina.text import format_table
 from lamina.training.events import Diagnosis, Epoch, Event, Resumed
@@ -31,7 +32,17 @@ class Decision(Event):
 
 
 @dataclass(frozen=True)
-class Comparison(Event):
+class RecipeDecision(Decision):
+    """The recipe of a run."""
+
+
+@dataclass(frozen=True)
+class FinalsDecision(Decision):
+    """The end of a search, and what its finals train."""
+
+
+@dataclass(frozen=True)
+class ConsideredNets(Event):
     """All candidates with their verdicts. Named ``considered`` in JSON."""
 
     candidates: tuple[Considered, ...]
@@ -55,9 +66,14 @@ class Started(Event):
     """The start of a run, before its events.
 
     If a trial shows that another net is better, a second ``Started`` follows.
+
+    Attributes:
+        run: The run.
+        candidate: What is trained, and its pace; ``None`` for a run that was started earlier.
     """
 
     run: Run
+    candidate: Candidate | None = None
 
     def to_json(self) -> dict[str, Any]:
         record = self.run.record
@@ -81,7 +97,7 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
-class Trial(Event):
+class ScratchTrial(Event):
     """A short training from random weights, compared with a fitted head on held-out images.
 
     Attributes:
@@ -199,5 +215,4 @@ class Seeds(Event):
 
 def is_about_run(event: object) -> bool:
     """Whether an event with a line of its own is about a single run, and not about a study."""
-    is_recipe = isinstance(event, Decision) and event.what == "recipe"
-    return is_recipe or isinstance(event, Started | Resumed | Epoch | Diagnosis | Report)
+    return isinstance(event, RecipeDecision | Started | Resumed | Epoch | Diagnosis | Report)
