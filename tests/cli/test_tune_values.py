@@ -278,30 +278,6 @@ def test_one_of_several_studies_in_a_storage_is_listed(tmp_path, data):
 
 
 @pytest.mark.slow
-def test_the_search_cannot_grow_after_the_finals_have_begun(workplace, image_set):
-    call = [
-        "tune",
-        NET,
-        "--data",
-        str(image_set),
-        "--over",
-        "lr=0.01..0.1",
-        "--epochs",
-        "1",
-        "--name",
-        "study",
-        "--json",
-    ]
-    done = run_well(*call, "--trials", "2")
-    assert events(done.stdout)[-1]["trials"] == 2
-    more = run_lamina(*call, "--trials", "3")
-    assert (more.returncode, "has ended with 2 trials, not 3. Use --trials 2" in more.stderr) == (
-        2,
-        True,
-    ), more.stderr
-
-
-@pytest.mark.slow
 def test_interrupted_finals_are_continued_as_they_were_planned(workplace, image_set, monkeypatch):
     call = ("tune", NET, "--data", image_set, "--over", "lr=0.01..0.1", "--epochs", "1")
     call = (*call, "--trials", "2", "--name", "study", "--json")

@@ -230,7 +230,7 @@ def test_a_worker_with_another_search_is_refused(image_set, storage, begin):
     call = ("tune", NET, "--data", image_set, *SEARCH, "--storage", storage, "--runs-dir")
     worker = begin(*call, "a")
     await_epoch(worker)
-    message = "contains the study study, with other"
+    message = "The study study in the storage exists, with other"
     assert f"{message} given and epochs." in run_refused(*call, "b", "--epochs", "9")
     Path("net.py").write_text("from lamina.nets import *\nnet = Net(Flatten(), Output())\n")
     other = ("tune", "net.py", *call[2:])
@@ -260,7 +260,7 @@ def test_hostile_studies_run_nothing(image_set, storage, kind, tmp_path):
         study.set_user_attr("limits", {"trials": "evil.py", "seconds": []})
     before = sorted(Path().rglob("*"))
     call = ("tune", NET, "--data", image_set, *SEARCH, "--storage", storage)
-    assert "contains the study study, with other" in run_refused(*call)
+    assert "The study study in the storage exists, with other" in run_refused(*call)
     for name in ("", "#study", "#../../escaped"):
         shown = run_lamina("runs", "--study", f"{storage}{name}")
         assert shown.returncode in (0, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from lamina.data import Dataset, Images
@@ -46,13 +48,15 @@ def open_search(folder, data, over=None, **more) -> tuple[Search, Trials]:
     settings = {"epochs": 2, **more}
     ranges = over or {"lr": "0.001..0.1:log"}
     search = Search(NET, None, settings, ranges, {}, data, as_net_choice)
-    return search, open_again(search, folder)
+    trials = open_again(search, folder)
+    trials.study.set_user_attr("limits", {"trials": 2, "seconds": None})
+    return search, trials
 
 
 def open_again(search, folder) -> Trials:
     """The trials of a search, as another worker opens them."""
     folder.mkdir(parents=True, exist_ok=True)
     storage = open_storage(None, folder)
-    trials = finish(open_trials(storage, folder, search.to_json(), search.ranges))
-    trials.study.set_user_attr("limits", {"trials": 2, "seconds": None})
-    return trials
+    return finish(
+        open_trials(storage, folder, json.loads(json.dumps(search.to_json())), search.ranges)
+    )

@@ -150,7 +150,6 @@ def waiting(
     contains something else than trials.
     """
 
-    @functools.wraps(method)
     def call(
         owner: Owner, *values: Parameters.args, **named: Parameters.kwargs
     ) -> Generator[Decision, None, Result]:
@@ -170,6 +169,7 @@ def waiting(
         except Exception as error:  # values of any type may be at any place in a storage
             raise _blame(error, "The storage of the study") from error
 
+    call.__doc__ = method.__doc__
     return call
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import threading
@@ -156,8 +155,9 @@ class Trials:
     @waiting
     def load(self) -> Progress:
         """The trials as they are now."""
-        if self.study.user_attrs.get("settings") != self.settings:
-            raise RunError(f"Another search has become {self.folder.name}. Choose another name.")
+        check_settings(
+            f"The study {self.folder.name}", self.study.user_attrs.get("settings"), self.settings
+        )
         return read_progress(self.study)
 
     @waiting
@@ -289,22 +289,25 @@ def open_trials(
             min_resource=least, reduction_factor=REDUCTION
         ),
     )
-    settings = json.loads(json.dumps(settings))
     stored = study.user_attrs.get("settings")
     if stored is None and not study.get_trials(deepcopy=False):
         study.set_user_attr("settings", settings)
-    elif stored != settings:
-        names = [name for name in settings if not _has(stored, name, settings[name])]
-        raise RunError(
-            f"The storage contains the study {folder.name}, with other"
-            f" {' and '.join(names) or 'settings'}. Choose another name, or run the same command,"
-            " with the same data and files, as the other workers."
-        )
+    else:
+        check_settings(f"The study {folder.name} in the storage", stored, settings)
     return Trials(storage, study, settings, folder)
 
 
-def _has(stored: Any, name: str, value: Any) -> bool:
-    return isinstance(stored, Mapping) and name in stored and stored[name] == value
+def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
+    """Raise ``RunError`` if a study, which is called ``what``, is of another search."""
+    if stored == settings:
+        return
+    names = list(settings)
+    if isinstance(stored, Mapping):
+        names = [name for name in settings if stored.get(name) != settings[name]]
+    raise RunError(
+        f"{what} exists, with other {' and '.join(names)}. Choose another name, or run the same"
+        " command with the same data and files as before."
+    )
 
 
 def read_progress(study: Any) -> Progress:

@@ -51,6 +51,7 @@ from lamina.studies.trials import (
     Limits,
     Progress,
     Trials,
+    check_settings,
     list_trials,
     open_trials,
     read_progress,
@@ -247,27 +248,24 @@ def iter_tuning(
     """Search with all other workers of the study; then one of them trains the finals."""
     settings = json.loads(json.dumps(search.to_json()))
     place = None if storage is None else hide_password(storage)
+    state = {"settings": settings, "storage": place}
+    _check_folder(path, state)
     known = read_final(path)
     if known is not None:
-        state = _check_folder(path, settings, place)
-        _check_limit(path, limits, state.get("trials") or known.trials)
+        ended = f"ended with {plural(known.trials, 'trial', 'trials')}"
+        yield Decision("search", ended, "for another search, choose another name")
         yield known
         return
     example, decisions = search.example
     expected = time_experiment(example)
     if not (path / STUDY_FILE).exists():
         _check_time(limits.seconds, expected)
-    state = _check_folder(path, settings, place)
     if storage is None:
         _create_folder(path, state)
     database = open_storage(storage, path)
     trials = yield from open_trials(database, path, settings, search.ranges)
     _create_folder(path, state)
-    progress = yield from trials.load()
-    if progress.finals is None:
-        yield from trials.store("limits", asdict(limits))
-    else:
-        _check_limit(path, limits, progress.limits.trials or len(progress.counted))
+    yield from trials.store("limits", asdict(limits))
     yield from decisions
     yield Decision(
         "settings", describe_recipe(example.recipe), "of the recipe, except for what is searched"
@@ -288,33 +286,25 @@ def iter_tuning(
             yield known
         return
     with claims.holding(claim):
-        yield from _iter_finals(search, trials, expected, state)
+        yield from _iter_finals(search, trials, expected)
         yield from claims.finish(claim, "COMPLETE", 0.0)
 
 
-def _check_folder(path: Path, settings: Mapping[str, Any], place: str | None) -> dict[str, Any]:
-    """The state of a study's folder; ``RunError`` if it is of another search."""
+def _check_folder(path: Path, state: Mapping[str, Any]) -> None:
+    """Raise ``RunError`` if a folder is of another search, or has its trials elsewhere."""
     check_alone("A study")
     is_used = any(path.glob("[!.]*"))
-    state = read_study(path)  # after the look, because other workers create the folder as well
-    if is_used and not state:
+    stored = read_study(path)  # after the look, because other workers create the folder as well
+    if is_used and not stored:
         raise RunError(f"{path} exists, but is not a study. Choose another name.")
-    if not state:
-        return {"settings": settings, "storage": place}
-    stored = state["settings"]
-    changed = [name for name, value in settings.items() if stored.get(name) != value]
-    if changed:
-        raise RunError(
-            f"{path} exists, with other {' and '.join(changed)}. Choose another name, or delete"
-            " that folder."
-        )
-    if state.get("storage") != place:
-        before = state.get("storage")
-        advice = f"Use --storage {before}" if before else "Leave out --storage"
-        raise RunError(
-            f"{path} has its trials in {before or JOURNAL}. {advice}, or choose another name."
-        )
-    return state
+    if stored:
+        check_settings(str(path), stored["settings"], state["settings"])
+        place = stored.get("storage")
+        if place != state["storage"]:
+            advice = f"Use --storage {place}" if place else "Leave out --storage"
+            raise RunError(
+                f"{path} has its trials in {place or JOURNAL}. {advice}, or choose another name."
+            )
 
 
 def _create_folder(path: Path, state: Mapping[str, Any]) -> None:
@@ -331,15 +321,6 @@ def _check_time(seconds: float | None, expected: float) -> None:
             f"The time limit is {seconds:.0f} s, but a training takes about {expected:.1f} s, and"
             f" the shortest search with its finals {needed:.0f} s. Use --time {math.ceil(needed)}s,"
             " fewer epochs, or a smaller net."
-        )
-
-
-def _check_limit(path: Path, limits: Limits, ended: int) -> None:
-    """Raise ``RunError`` if a search that has ended would need more trials."""
-    if limits.trials is not None and limits.trials > ended:
-        raise RunError(
-            f"The search of {path} has ended with {ended} trials, not {limits.trials}. Use"
-            f" --trials {ended}, or choose another name."
         )
 
 
@@ -379,7 +360,7 @@ def _claim_finals(claims: Trials) -> Generator[RunEvent, None, Any]:
 
 
 def _iter_finals(
-    search: Search, trials: Trials, expected: float, state: Mapping[str, Any]
+    search: Search, trials: Trials, expected: float
 ) -> Generator[RunEvent, None, None]:
     """Train the finals as they are planned, or as many as fit into the time left."""
     progress = yield from trials.load()
@@ -401,7 +382,6 @@ def _iter_finals(
         f"{rivals}, each with {plan.seeds} new seeds",
         f"at most {longest} trainings, {format_minutes(longest * expected)}",
     )
-    write_json(trials.folder / STUDY_FILE, {**state, "trials": progress.limits.trials})
     store_table(trials.folder, progress)
     try:
         draw_study(trials.study, progress, trials.folder)
