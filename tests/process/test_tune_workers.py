@@ -199,9 +199,9 @@ def test_the_server_is_down_for_a_while(image_set, postgres, begin):
     out, err = other.communicate()
     assert other.returncode == 0, err
     assert events(out)[-1]["event"] == "study"
-    check_each_trial_once(Study(Path("b/study"), postgres.url), [Path("b")], 4)
-    best = max(Study(Path("b/study"), postgres.url).trials.to_dicts(), key=lambda row: row["epoch"])
-    run_well("reproduce", f"b/study/trial-{best['trial']}")
+    check_each_trial_once(Study(Path("b/study"), postgres.url), [Path("a"), Path("b")], 4)
+    finished = [path for path in Path("b/study").glob("trial-*") if load_run(path).report]
+    run_well("reproduce", finished[0])
 
 
 def test_a_signal_ends_a_worker_while_the_database_is_down(image_set, postgres, begin):
@@ -234,7 +234,7 @@ def test_a_worker_with_another_search_is_refused(image_set, storage, begin):
     assert f"{message} given and epochs." in run_refused(*call, "b", "--epochs", "9")
     Path("net.py").write_text("from lamina.nets import *\nnet = Net(Flatten(), Output())\n")
     other = ("tune", "net.py", *call[2:])
-    assert f"{message} net and file and given and epochs." in run_refused(*other, "b")
+    assert f"{message} net and file." in run_refused(*other, "b")
     assert not Path("b").exists()
     wrong = run_refused(*call[:-2], f"{storage}/nothing", "--runs-dir", "c")
     assert "secret" not in wrong
@@ -271,19 +271,8 @@ def test_hostile_studies_run_nothing(image_set, storage, kind, tmp_path):
     assert not (tmp_path.parent / "escaped").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("run", "../../escaped"),
-        ("run", -1),
-        ("run", 10**9),
-        ("run", ["evil.py"]),
-        ("seen", "now"),
-        ("error", {"net": "evil.py"}),
-        ("import", "evil"),
-    ],
-)
-def test_hostile_trials_run_nothing(image_set, storage, begin, name, value):
+@pytest.mark.parametrize("value", ["../../escaped", ["evil.py"]])
+def test_hostile_trials_run_nothing(image_set, storage, begin, value):
     """A trial whose attributes lamina has not written ends the worker with an error in words."""
     call = ("tune", NET, "--data", image_set, *SEARCH, "--trials", "3", "--storage", storage)
     worker = begin(*call)
@@ -291,7 +280,7 @@ def test_hostile_trials_run_nothing(image_set, storage, begin, name, value):
     worker.kill()
     study = load_study(open_storage(storage, Path()), "study")
     trial = optuna.trial.create_trial(
-        state=optuna.trial.TrialState.WAITING, user_attrs={name: value}
+        state=optuna.trial.TrialState.WAITING, user_attrs={"run": value}
     )
     study.add_trial(trial)
     before = sorted(Path().rglob("*"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from lamina.runs.course import RunEvent
 from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
-from lamina.studies.experiment import Experiment, format_minutes
+from lamina.studies.experiment import Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.search import Search, describe_values, score_on_val
 from lamina.studies.study import parse_event
@@ -86,11 +85,16 @@ class Tuned(Event):
         if self.winner.search_score is None:
             return None
         luck = self.winner.search_score - self.winner.mean
-        return -luck if Score(self.metric, 0.0).lower_is_better else luck
+        return -luck if self._score.lower_is_better else luck
 
     @property
     def test_mean(self) -> float | None:
         return statistics.fmean(self.test_scores) if self.test_scores else None
+
+    @property
+    def _score(self) -> Score:
+        """The score that formats values of the metric."""
+        return Score(self.metric, 0.0)
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {
@@ -105,37 +109,30 @@ class Tuned(Event):
         return "\n".join([format_table(*self.table(), texts=2), *self.summary_lines()])
 
     def _repr_html_(self) -> str:
-        lines = (wrap("p", one) for one in self.summary_lines())
+        lines = (wrap("p", line) for line in self.summary_lines())
         return card(f"Study {self.study}", table(*self.table(), texts=2), *lines)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         """The headings and rows of the table of finalists."""
-        format_score = Score(self.metric, 0.0).format
-        searched = (
-            "" if one.search_score is None else format_score(one.search_score)
-            for one in self.finalists
-        )
-        rows = [
-            (one.name, describe_values(one.values), found, format_score(one.mean))
-            for one, found in zip(self.finalists, searched, strict=True)
-        ]
-        return (
-            "finalist",
-            "values",
-            "val, search",
-            f"val, mean of {len(self.winner.scores)} seeds",
-        ), rows
+        heads = ("finalist", "values", "val, search")
+        rows = []
+        for finalist in self.finalists:
+            searched = ""
+            if finalist.search_score is not None:
+                searched = self._score.format(finalist.search_score)
+            values = describe_values(finalist.values)
+            rows.append((finalist.name, values, searched, self._score.format(finalist.mean)))
+        return (*heads, f"val, mean of {len(self.winner.scores)} seeds"), rows
 
     def summary_lines(self) -> list[str]:
         """The winner, its luck, its ``test`` score and the comparison, in words."""
-        score, winner = Score(self.metric, 0.0), self.winner
+        score = self._score
+        winner = self.winner
         lines = [f"best: {winner.name}: no searched values beat the recipe on val"]
         if self.luck is not None:
-            luck = (
-                f"{abs(100 * self.luck):.2f} points"
-                if score.is_fraction
-                else f"{abs(self.luck):.4g}"
-            )
+            luck = f"{abs(self.luck):.4g}"
+            if score.is_fraction:
+                luck = f"{abs(100 * self.luck):.2f} points"
             how = "worse" if self.luck < 0 else "better"
             lines = [
                 f"best: {winner.name}: {describe_values(winner.values)}",
@@ -154,28 +151,6 @@ class Tuned(Event):
             words = self.comparison.words.replace("A is", "the best is", 1)
             lines.append(f"compared with {self.comparison.b} on {self.comparison.split}: {words}")
         return lines
-
-
-@dataclass
-class Countdown:
-    """How many runs of the finals are done, and how long the others take."""
-
-    seeds: int  # of each finalist
-    planned: int
-    done: int = 0
-    trained: int = 0  # in this process
-    seconds: float = 0.0  # of those
-
-    def count(self, seconds: float) -> None:
-        """Count a run that took so long; zero if it was done before."""
-        self.done += 1
-        self.trained += seconds > 0
-        self.seconds += seconds
-
-    def __str__(self) -> str:
-        left = (self.planned - self.done) * self.seconds / max(1, self.trained)
-        time_left = f", {format_minutes(left)} left" if left else ""
-        return f"{self.done} of {self.planned}{time_left}"
 
 
 def name_final(finalist: str, seed: object) -> str:
@@ -217,7 +192,7 @@ def _has_error(trial: Any) -> bool:
 
 def iter_finals(
     search: Search, folder: Path, progress: Progress, plan: FinalsPlan
-) -> Generator[RunEvent, None, Tuned]:
+) -> Generator[RunEvent, None, None]:
     """Train the best trials and the recipe itself with other seeds, and write ``final.json``."""
     metric = progress.metric
     ranked = [progress.trials[number] for number in plan.ranked]
@@ -227,10 +202,9 @@ def iter_finals(
         chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
     runs: dict[str, list[Run]] = {}
     finalists: list[Finalist] = []
-    countdown = Countdown(plan.seeds, len(chosen) * plan.seeds)
     for finalist, experiment in chosen:
         try:
-            trained = yield from _train_finalist(search, folder, finalist, experiment, countdown)
+            trained = yield from _train_finalist(search, folder, finalist, experiment, plan.seeds)
         except NotFiniteError as error:
             yield Decision("warning", f"{finalist.name} diverged, and is left out", str(error))
             continue
@@ -245,11 +219,11 @@ def iter_finals(
     comparison = None
     # nothing is chosen any more, so the test images may be read, once
     if search.dataset.test is not None:
-        rivals = [finalist for finalist in finalists if finalist in (best, *_find_base(finalists))]
-        scores = {rival.name: _test(runs[rival.name], search.dataset) for rival in rivals}
-        tested = scores[best.name]
-        if len(rivals) == 2:
-            comparison = judge_runs({rival.name: runs[rival.name] for rival in rivals})[0]
+        tested = _test(runs[best.name], search.dataset)
+        bases = [finalist.name for finalist in finalists[1:] if finalist.search_score is None]
+        for base in bases:
+            _test(runs[base], search.dataset)
+            comparison = judge_runs({name: runs[name] for name in (best.name, base)})[0]
     tuned = Tuned(
         study=str(folder),
         trials=len(progress.counted),
@@ -261,16 +235,10 @@ def iter_finals(
     )
     write_json(folder / FINAL, tuned.to_json())
     yield tuned
-    return tuned
-
-
-def _find_base(finalists: Sequence[Finalist]) -> list[Finalist]:
-    """The recipe without searched values, if it is a finalist."""
-    return [finalist for finalist in finalists if finalist.search_score is None]
 
 
 def _test(runs: Sequence[Run], dataset: Dataset) -> tuple[float, ...]:
-    """The scores of runs on the test images."""
+    """Evaluate runs on the test images; returns their scores."""
     reports = [run.evaluate(data=dataset) for run in runs]
     return tuple(report.score.value for report in reports if report is not None)
 
@@ -296,25 +264,19 @@ def _choose_finalists(
 
 
 def _train_finalist(
-    search: Search,
-    folder: Path,
-    finalist: Finalist,
-    experiment: Experiment,
-    countdown: Countdown,
+    search: Search, folder: Path, finalist: Finalist, experiment: Experiment, seeds: int
 ) -> Generator[RunEvent, None, list[Run]]:
     """Train a finalist with other seeds than the search."""
     runs: list[Run] = []
-    for number in range(countdown.seeds):
-        seed = experiment.recipe.seed + 1 + number
-        path = folder / name_final(finalist.name, seed)
+    for number in range(1, seeds + 1):
+        seed = experiment.recipe.seed + number
         seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
-        is_done = (path / "report.json").exists()
-        began = time.perf_counter()
-        run = yield from search.iter_run(path, seeded)
+        run = yield from search.iter_run(folder / name_final(finalist.name, seed), seeded)
         runs.append(run)
-        countdown.count(0.0 if is_done else time.perf_counter() - began)
         score = Score(search.metric, score_on_val(run))
-        yield Decision("final", f"{finalist.name}, seed {seed}: val {score}", str(countdown))
+        yield Decision(
+            "final", f"{finalist.name}, seed {seed}: val {score}", f"{number} of {seeds}"
+        )
     return runs
 
 

@@ -211,11 +211,15 @@ class Tried(Event):
         return {name: value for name, value in super().to_json().items() if name != "table"}
 
     def __str__(self) -> str:
-        score = "" if self.score is None else f"val {self.score}, "
-        text = f"trial {self.trial}: {describe_values(self.values)}: {score}{self.end}"
-        best = "" if self.best is None else f", best {self.best.format(self.best.value)}"
-        left = f", {format_minutes(self.seconds_left)} left" if self.seconds_left else ""
-        return f"{text}; {plural(self.done, 'trial', 'trials')} done{best}{left}"
+        parts = [f"trial {self.trial}: {describe_values(self.values)}: "]
+        if self.score is not None:
+            parts.append(f"val {self.score}, ")
+        parts.append(f"{self.end}; {plural(self.done, 'trial', 'trials')} done")
+        if self.best is not None:
+            parts.append(f", best {self.best.format(self.best.value)}")
+        if self.seconds_left:
+            parts.append(f", {format_minutes(self.seconds_left)} left")
+        return "".join(parts)
 
 
 def score_on_val(run: Run) -> float:
@@ -228,29 +232,30 @@ def score_on_val(run: Run) -> float:
 
 def describe_values(values: Mapping[str, Any]) -> str:
     """``lr 0.0312, batch_size 100``; numbers have three digits."""
-    shown = (
-        f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values()
-    )
-    return ", ".join(f"{name} {value}" for name, value in zip(values, shown, strict=True))
+    parts = []
+    for name, value in values.items():
+        if isinstance(value, float):
+            value = f"{value:.3g}"
+        parts.append(f"{name} {value}")
+    return ", ".join(parts)
 
 
 def tabulate_trials(
     rows: Iterable[Mapping[str, Any]], metric: str
 ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     """The headings and rows of the table of :func:`~lamina.studies.trials.list_trials`."""
-    score, lines = Score(metric, 0.0), []
+    score = Score(metric, 0.0)
+    heads = ("trial", "values", "state", f"val {score.title}", "epoch", "seconds")
+    lines = []
     for row in rows:
-        known = "" if row["score"] is None else score.format(row["score"])
-        took = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
         state = row["error"] or row["state"].replace("pruned", "stopped")
-        lines.append(
-            (
-                str(row["trial"]),
-                describe_values(row["values"]),
-                state,
-                known,
-                str(row["epoch"] or ""),
-                took,
-            )
-        )
-    return ("trial", "values", "state", f"val {score.title}", "epoch", "seconds"), lines
+        value = ""
+        seconds = ""
+        if row["score"] is not None:
+            value = score.format(row["score"])
+        if row["seconds"] is not None:
+            seconds = f"{row['seconds']:.1f}"
+        epoch = str(row["epoch"] or "")
+        values = describe_values(row["values"])
+        lines.append((str(row["trial"]), values, state, value, epoch, seconds))
+    return heads, lines

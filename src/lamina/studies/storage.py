@@ -36,7 +36,10 @@ def open_storage(place: str | None, folder: Path) -> Any:
     """Open a PostgreSQL database or a journal file; by default, a file in the study's folder."""
     import_optuna()
     if place is None:
-        return _open_journal(folder / JOURNAL)
+        file = folder / JOURNAL
+        if file.is_symlink():
+            raise RunError(f"{file} is a link, and lamina would write to its target. Delete it.")
+        return _open_journal(file)
     if "://" in place:
         return _open_database(place)
     return _open_journal(Path(place))

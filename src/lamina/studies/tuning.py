@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ from lamina.studies.finals import (
     read_final,
 )
 from lamina.studies.search import Search
-from lamina.studies.storage import JOURNAL, load_study, open_storage
+from lamina.studies.storage import JOURNAL, TrialLostError, load_study, open_storage
 from lamina.studies.study import name_study, read_study
 from lamina.studies.study_events import Decision, FinalsDecision, is_about_run
 from lamina.studies.trials import (
@@ -287,7 +288,8 @@ def iter_tuning(
         return
     with claims.holding(claim):
         yield from _iter_finals(search, trials, expected)
-        yield from claims.finish(claim, "COMPLETE", 0.0)
+        with suppress(TrialLostError):  # this process was suspended, and another has trained them
+            yield from claims.finish(claim, "COMPLETE", 0.0)
 
 
 def _check_folder(path: Path, state: Mapping[str, Any]) -> None:

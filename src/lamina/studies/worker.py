@@ -83,10 +83,10 @@ def find_seconds_left(progress: Progress, expected: float) -> float:
     limits = progress.limits
     training = progress.measure(expected)
     if limits.seconds is None:
-        seconds = [trial.duration.total_seconds() for trial in progress.rank("COMPLETE")]
-        mean = sum(seconds) / len(seconds) if seconds else training
-        left = max(0, (limits.trials or 0) - progress.ended)
-        return left * mean / (1 + len(progress.select("RUNNING")))
+        remaining = max(0, (limits.trials or 0) - progress.ended)
+        if progress.ended:
+            training = progress.used_seconds / progress.ended
+        return remaining * training
     # a trial that begins later would end in the time of the finals
     reserved = limits.seconds / 2
     if training:

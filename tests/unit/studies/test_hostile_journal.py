@@ -101,3 +101,10 @@ def test_a_file_that_is_no_journal_is_refused_in_words(tmp_path, content):
     (tmp_path / JOURNAL).write_bytes(content)
     with pytest.raises(LaminaError, match=r"damaged|no study"):
         load_study(open_storage(None, tmp_path), None)
+
+
+def test_a_link_in_the_folder_of_a_study_is_refused(tmp_path):
+    (tmp_path / JOURNAL).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LaminaError, match="is a link"):
+        open_storage(None, tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
