@@ -30,11 +30,11 @@ from lamina.runs.run import Run
 from lamina.studies.cross_validation import Folds
 from lamina.studies.finals import Tuned
 from lamina.studies.search import Tried
+from lamina.studies.seeds import Seeds
 from lamina.studies.study_events import (
     Decision,
     FinalsDecision,
     ScratchTrial,
-    Seeds,
     Started,
     is_about_run,
 )

@@ -110,21 +110,16 @@ def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
 
 
 def _print_end(
-    options: TrainOptions,
-    made: Run,
-    stopped_by: signal.Signals | None,
-    terminal: Terminal,
+    options: TrainOptions, run: Run, stopped_by: signal.Signals | None, terminal: Terminal
 ) -> int:
     several = options.seeds is not None or options.folds is not None
     if several and stopped_by is None:
         return 0
-    status = print_result(made, stopped_by, terminal)
+    status = print_result(run, stopped_by, terminal)
     if several:
-        name = (
-            made.path.name.rpartition("-seed")[0]
-            if options.folds is None
-            else made.path.parent.name
-        )
+        name = run.path.parent.name
+        if options.folds is None:
+            name = run.path.name.rpartition("-seed")[0]
         terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
     return status
 
@@ -154,57 +149,24 @@ def _check(options: TrainOptions, processes: int) -> None:
             " --weights and --recipe. To change settings of the recipe, use their options, as in"
             " --epochs 5 --lr 0.01."
         )
-    if processes > 1 and (
-        (options.net is None and options.start_from is None) or options.time is not None
-    ):
-        raise RecipeError(
-            "A group of processes needs a NET and cannot use --time, because the processes would"
-            " measure different times. Use lamina train NET --epochs N."
-        )
     if options.folds is not None:
         check_folds(options.folds)
-        others = {"--seeds": options.seeds, "--patience": options.given.get("patience")}
-        if clashing := [flag for flag, value in others.items() if value]:
-            reason = (
-                "needs a val split, but --folds trains on it"
-                if clashing[0] == "--patience"
-                else "repeats --folds"
-            )
-            raise RecipeError(
-                f"{clashing[0]} cannot be used with --folds, because it {reason}. Leave out one of"
-                " them."
-            )
-        if processes > 1 or options.on_diagnosis == "stop":
-            what = "a group of processes" if processes > 1 else "--on-diagnosis stop"
-            raise RecipeError(f"--folds cannot be used with {what}. Leave out one of them.")
-    if (
-        options.name is not None
-        and options.seeds is None
-        and options.folds is None
-        and processes == 1
-    ):
+        _check_folds(options, processes)
+    elif options.seeds is not None:
+        check_seeds(options.seeds)
+        _check_seeds(options, processes)
+    elif options.name is not None and processes == 1:
         path = options.runs_dir / options.name
         if (path / "run.json").exists():  # before any image is read
             raise RunError(
                 f"The run {path} already exists. Use lamina resume {path}, or another --name."
             )
-    if options.seeds is not None and processes > 1:
+    chooses_net = options.net is None and options.start_from is None
+    if processes > 1 and (chooses_net or options.time is not None):
         raise RecipeError(
-            "--seeds cannot be used with a group of processes. Start a process for each seed, with"
-            " --seed 0 and so on."
+            "A group of processes needs a NET and cannot use --time, because the processes would"
+            " measure different times. Use lamina train NET --epochs N."
         )
-    if options.seeds is not None:
-        check_seeds(options.seeds)
-        if options.net is None:
-            raise RecipeError(
-                "--seeds requires a net, because lamina might choose a different net for each"
-                f" seed. Add NET, as in lamina train cnn-s --seeds {options.seeds}."
-            )
-        if options.time is not None:
-            raise RecipeError(
-                "--seeds cannot be used with --time, because the number of epochs would differ"
-                " between runs. Use --epochs instead of --time."
-            )
     if options.time is not None and "epochs" in options.given:
         raise RecipeError(
             "--time and --epochs both set the number of epochs. Use only one of them."
@@ -214,24 +176,59 @@ def _check(options: TrainOptions, processes: int) -> None:
             f"--no-pretrained applies only if lamina chooses the net, but NET is {options.net}."
             " Leave out one of them."
         )
-    if options.net is None and options.start_from is None:
-        head = options.given.get("head")
-        for name, value in (
-            ("recipe", options.recipe),
-            ("weights", options.weights),
-            ("head", head),
-        ):
-            if value is not None:
-                raise RecipeError(
-                    f"--{name} requires a net. Add NET, as in lamina train cnn-s --{name} {value}."
-                )
+    head = options.given.get("head")
+    of_nets = {"recipe": options.recipe, "weights": options.weights, "head": head}
+    for name, value in of_nets.items():
+        if chooses_net and value is not None:
+            raise RecipeError(
+                f"--{name} requires a net. Add NET, as in lamina train cnn-s --{name} {value}."
+            )
+
+
+def _check_folds(options: TrainOptions, processes: int) -> None:
+    reasons = {
+        "--seeds": (options.seeds, "repeats --folds"),
+        "--patience": (
+            options.given.get("patience"),
+            "needs a val split, but --folds trains on it",
+        ),
+    }
+    for flag, (value, reason) in reasons.items():
+        if value:
+            raise RecipeError(
+                f"{flag} cannot be used with --folds, because it {reason}. Leave out one of them."
+            )
+    if processes > 1 or options.on_diagnosis == "stop":
+        what = "a group of processes" if processes > 1 else "--on-diagnosis stop"
+        raise RecipeError(f"--folds cannot be used with {what}. Leave out one of them.")
+
+
+def _check_seeds(options: TrainOptions, processes: int) -> None:
+    if processes > 1:
+        raise RecipeError(
+            "--seeds cannot be used with a group of processes. Start a process for each seed, with"
+            " --seed 0 and so on."
+        )
+    if options.net is None:
+        raise RecipeError(
+            "--seeds requires a net, because lamina might choose a different net for each seed. Add"
+            f" NET, as in lamina train cnn-s --seeds {options.seeds}."
+        )
+    if options.on_diagnosis == "stop":
+        raise RecipeError(
+            "--seeds cannot be used with --on-diagnosis stop, because a run that stops has no"
+            " score. Leave out one of them."
+        )
+    if options.time is not None:
+        raise RecipeError(
+            "--seeds cannot be used with --time, because the number of epochs would differ between"
+            " runs. Use --epochs instead of --time."
+        )
 
 
 def _print_limit(options: TrainOptions, seconds: float, terminal: Terminal) -> None:
-    limit = (
-        f"{seconds:.0f} s for the whole command"
-        f" ({'the default' if options.time is None else 'as requested'})"
-    )
+    source = "the default" if options.time is None else "as requested"
+    limit = f"{seconds:.0f} s for the whole command ({source})"
     if "epochs" in options.given:
         limit = (
             "no limit, because --epochs is given; lamina chooses a net and an image size that"

@@ -77,8 +77,7 @@ def choose(
         LaminaWarning: See ``load_data`` and ``Run.iter_train``.
 
     Raises:
-        LaminaError: An argument is invalid, not even one epoch fits into the time limit, or any
-            error of ``load_data`` and ``Run.iter_train``.
+        LaminaError: An argument is invalid, or any error of ``load_data`` and ``Run.iter_train``.
 
     >>> events = choose("shapes", seconds=60)  # nothing runs before the first event
     >>> events.close()

@@ -22,14 +22,14 @@ from lamina.evaluation.intervals import Interval, t_quantile
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
-from lamina.files import check_name, damaged
+from lamina.files import check_name
 from lamina.nets import Net
 from lamina.runs.course import RunEvent
 from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
 from lamina.runs.nets_by_name import choice_of_timm, find_net
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, as_net_choice
-from lamina.studies.experiment import Candidate, Deadline, Experiment, Request
+from lamina.studies.experiment import Candidate, Deadline, Experiment, Request, find_lack_of_time
 from lamina.studies.setup import RunSetup, remove_run
 from lamina.studies.study import (
     OpenStudy,
@@ -37,6 +37,7 @@ from lamina.studies.study import (
     load_planned,
     name_study,
     open_study,
+    parse_event,
 )
 from lamina.studies.study_events import Decision, Started
 from lamina.studies.train_net import follow, iter_training, to_deadline, to_request
@@ -45,7 +46,7 @@ from lamina.training.events import Event
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.timing import Pace
-from lamina.values import fields_to_json, from_json_values
+from lamina.values import fields_to_json
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -91,30 +92,41 @@ class Folds(Event):
         }
 
     def __repr__(self) -> str:
-        return (
-            f"Folds({len(self.reports)} folds, {self._describe_mean()}, run={str(self.run.path)!r})"
-        )
+        count = len(self.reports)
+        return f"Folds({count} folds, {self._describe_mean()}, run={str(self.run.path)!r})"
 
     def _describe_mean(self) -> str:
-        score, interval = self.reports[0].score, self.interval
-        low, high = score.format(interval.low), score.format(interval.high)
+        score = self.reports[0].score
+        low = score.format(self.interval.low)
+        high = score.format(self.interval.high)
         return f"mean {replace(score, value=self.mean)} (95 % interval {low} to {high})"
 
     def __str__(self) -> str:
-        count, report = len(self.reports), self.run.report
+        count = len(self.reports)
+        images = len(self.outputs.names)
         lines = [
             self._describe_mean(),
-            (
-                f"The interval is about training on {count - 1} of {count} parts of such images. It"
-                " is approximate: the corrected t test of Nadeau and Bengio (2003), from the"
-                " variance between folds."
-            ),
-            (
-                f"model trained on all {len(self.outputs.names):,} images:"
-                f" {escape(str(self.run.path))}"
-            ),
+            f"The interval is about training on {count - 1} of {count} parts of such images. It is"
+            " approximate: the corrected t test of Nadeau and Bengio (2003), from the variance"
+            " between folds.",
+            f"model trained on all {images:,} images: {escape(str(self.run.path))}",
         ]
-        return "\n".join([*lines, *([] if report is None else [list_lines(report)[0]])])
+        report = self.run.report
+        if report is not None:
+            lines.append(list_lines(report)[0])
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What all runs of a cross-validation share, as it is stored."""
+
+    net: str
+    timm: TimmNet | None
+    size_px: int
+    recipe: Recipe
+    pace: Pace
+    is_open: bool
 
 
 def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0) -> Interval:
@@ -122,10 +134,8 @@ def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0
     # The variance between folds counts 1/k + 1/(k - 1) times, not 1/k times, because the training
     # sets overlap. The second term is the ratio of held-out images to training images.
     count = len(scores)
-    mean, variance = (
-        statistics.fmean(scores),
-        statistics.variance(scores) * (1 / count + 1 / (count - 1)),
-    )
+    mean = statistics.fmean(scores)
+    variance = statistics.variance(scores) * (1 / count + 1 / (count - 1))
     half_width = t_quantile(count - 1) * math.sqrt(variance)
     return Interval(max(least, mean - half_width), min(most, mean + half_width))
 
@@ -154,9 +164,9 @@ def cross_validate(
     """Train and evaluate a net on each of several folds, and then train it on all images.
 
     The folds are parts of ``train`` and ``val``, stratified; images of a group share a fold. Each
-    is predicted by a model that was trained on the others. Without ``net``, lamina chooses one for
-    each run, from its training images. ``test`` is evaluated once, by the last model. A call with
-    the same ``name`` skips finished runs.
+    is predicted by a model that was trained on the others. Net, image size and recipe are chosen
+    once, with the training images of the first fold. ``test`` is evaluated once, by the last model.
+    A call with the same ``name`` skips finished runs, and continues with the time that is left.
 
     Args:
         data: As for :func:`train`.
@@ -187,8 +197,8 @@ def cross_validate(
     ...     dtype=np.uint8), np.arange(40) % 2
     >>> images = Images.from_arrays(x, y)
     >>> folder = tempfile.mkdtemp()
-    >>> found = cross_validate(images, "mlp", Recipe(epochs=1), runs_dir=folder, progress=False)
-    >>> len(found.scores), found.outputs.logits.shape
+    >>> result = cross_validate(images, "mlp", Recipe(epochs=1), runs_dir=folder, progress=False)
+    >>> len(result.scores), result.outputs.logits.shape
     (5, (40, 2))
     """
     began = time.perf_counter()
@@ -234,6 +244,11 @@ def iter_folds(
     path = setup.runs_dir / name
     shared = {"folds": folds, "data": dataset.fingerprint, **settings}
     with open_study(path, shared) as study:
+        if "finished" in study.state and "choice" not in study.state:
+            raise RunError(
+                f"{path} is of an earlier version of lamina, which chose a net for each run. Choose"
+                " another name."
+            )
         if deadline is not None:
             study.opened = deadline.began
             used_seconds = study.state.get("used_seconds", 0.0)
@@ -288,10 +303,13 @@ def _iter_one(
         run = yield from _iter_first(study, dataset, request, deadline, setup)
     else:
         candidate = _restore_choice(study, dataset, request, setup)
-        if name in finished:
+        if name in finished and setup.path.exists():
             run = load_planned(setup.path, candidate.experiment, setup.parts)
             yield Started(run)
             return run
+        lack = "" if deadline is None else find_lack_of_time(candidate, deadline)
+        if lack:
+            yield Decision("warning", lack)
         run = yield from iter_planned(candidate, deadline, setup)
     study.save(finished=[*finished, name])
     return run
@@ -315,47 +333,38 @@ def _iter_first(
 
 
 def _describe_choice(candidate: Candidate) -> dict[str, Any]:
-    """What all runs of a cross-validation share."""
     net = candidate.experiment.net
-    return {
-        "net": net.name,
-        "timm": fields_to_json(net.origin) if isinstance(net.origin, TimmNet) else None,
-        "size_px": candidate.side_px,
-        "recipe": fields_to_json(replace(candidate.recipe, device="auto")),
-        "pace": fields_to_json(candidate.pace),
-        "is_open": candidate.is_open,
-    }
+    timm = net.origin if isinstance(net.origin, TimmNet) else None
+    recipe = replace(candidate.recipe, device="auto")
+    choice = Choice(net.name, timm, candidate.side_px, recipe, candidate.pace, candidate.is_open)
+    return fields_to_json(choice)
 
 
 def _restore_choice(
     study: OpenStudy, dataset: Dataset, request: Request, setup: RunSetup
 ) -> Candidate:
     """The stored choice, for the images of another run."""
-    stored = study.state["choice"]
-    try:
-        recipe = from_json_values(Recipe, stored["recipe"], "recipe")
-        pace = from_json_values(Pace, stored["pace"], "pace")
-        net = request.net
-        if net is None and stored["timm"] is not None:
-            net = choice_of_timm(from_json_values(TimmNet, stored["timm"], "timm"))
-    except (KeyError, ValueError) as error:
-        raise damaged(str(study.path / STUDY_FILE), error) from error
-    net = net or find_net(stored["net"])
+    choice = parse_event(Choice, study.state["choice"], study.path / STUDY_FILE)
+    net = request.net
+    if net is None and choice.timm is not None:
+        net = choice_of_timm(choice.timm)
     device = request.settings.get("device", "auto")
     if isinstance(request.recipe, Recipe):
         device = request.recipe.device
-    experiment = Experiment(net, replace(recipe, device=device), dataset)
-    candidate = Candidate(experiment, stored["size_px"], pace, is_open=stored["is_open"])
+    recipe = replace(choice.recipe, device=device)
+    experiment = Experiment(net or find_net(choice.net), recipe, dataset)
+    candidate = Candidate(experiment, choice.size_px, choice.pace, is_open=choice.is_open)
     return candidate.resize(setup.progress)
 
 
 def _collect(runs: Sequence[Run]) -> Outputs:
     """The logits of all folds, one after another."""
-    each = [run.outputs["test"] for run in runs]
+    held_out = [run.outputs["test"] for run in runs]
+    folds = [np.full(len(fold.names), number) for number, fold in enumerate(held_out, start=1)]
     return Outputs(
         "train",
-        np.concatenate([one.logits for one in each]),
-        np.concatenate([one.targets for one in each]),
-        tuple(name for one in each for name in one.names),
-        np.concatenate([np.full(len(one.names), fold) for fold, one in enumerate(each, start=1)]),
+        np.concatenate([fold.logits for fold in held_out]),
+        np.concatenate([fold.targets for fold in held_out]),
+        tuple(name for fold in held_out for name in fold.names),
+        np.concatenate(folds),
     )

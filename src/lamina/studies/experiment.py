@@ -109,22 +109,21 @@ class Candidate:
 
     @property
     def shape(self) -> Shape:
-        own = self.experiment.dataset.train.shape
-        return own if min(own[1:]) == self.side_px else (own[0], self.side_px, self.side_px)
+        shape = self.experiment.dataset.train.shape
+        return shape if min(shape[1:]) == self.side_px else (shape[0], self.side_px, self.side_px)
 
     def with_recipe(self, recipe: Recipe) -> Candidate:
         return replace(self, experiment=replace(self.experiment, recipe=recipe))
 
     def make(self) -> Net | nn.Module:
         outputs = task_of(self.experiment.dataset.train).outputs
-        made = self.experiment.net.make(self.recipe.seed, self.shape, outputs)
-        return made.with_outputs(outputs) if isinstance(made, Net) else made
+        net = self.experiment.net.make(self.recipe.seed, self.shape, outputs)
+        return net.with_outputs(outputs) if isinstance(net, Net) else net
 
     def total_seconds(self, recipe: Recipe | None = None) -> float:
         dataset = self.experiment.dataset
-        return self.pace.total_seconds(
-            recipe or self.recipe, len(dataset.train), len(dataset.val or ())
-        )
+        evaluated = len(dataset.val or ())
+        return self.pace.total_seconds(recipe or self.recipe, len(dataset.train), evaluated)
 
     @property
     def evaluated(self) -> list[int]:
@@ -150,24 +149,20 @@ class Candidate:
 
     def fit(self, deadline: Deadline, recipe: Recipe | None = None) -> Recipe:
         """The recipe with as many epochs as fit, at least one."""
-        dataset, left = self.experiment.dataset, self.left_to_train(deadline)
-        return self.pace.fit(
-            recipe or self.recipe, len(dataset.train), len(dataset.val or ()), left
-        )
+        dataset = self.experiment.dataset
+        left = self.left_to_train(deadline)
+        evaluated = len(dataset.val or ())
+        return self.pace.fit(recipe or self.recipe, len(dataset.train), evaluated, left)
 
     def spend(self, deadline: Deadline) -> Recipe:
         """The recipe with as many epochs as fit, with progressive resizing if time is short."""
         recipe = self.fit(deadline)
-        if (
-            self.can_resize
-            and recipe.epochs < self.recipe.epochs
-            and not self.recipe.start_size_fraction
-        ):
-            resizing = self.fit(
-                deadline, replace(self.recipe, start_size_fraction=START_SIZE_FRACTION)
-            )
-            recipe = resizing if 2 <= resizing.epochs <= self.recipe.epochs else recipe
-        return recipe
+        is_short = recipe.epochs < self.recipe.epochs
+        if not (self.can_resize and is_short) or self.recipe.start_size_fraction:
+            return recipe
+        resizing = replace(self.recipe, start_size_fraction=START_SIZE_FRACTION)
+        resizing = self.fit(deadline, resizing)
+        return resizing if 2 <= resizing.epochs <= self.recipe.epochs else recipe
 
     def resize(self, progress: Progress | None = None) -> Candidate:
         """The candidate with images of its size."""
@@ -185,15 +180,12 @@ class Candidate:
 
     def time_evaluation(self) -> Candidate:
         """The candidate with the pace of an evaluation at its image size, measured."""
-        few = resize_images(
-            self.experiment.dataset.train.take_evenly(EVALUATED_IMAGES), self.side_px
-        )
-        model = build_model(self.make(), few, self.recipe).to(
-            choose_device(self.recipe.device).value
-        )
-        return replace(
-            self, pace=replace(self.pace, evaluation_seconds=time_evaluation(model, few))
-        )
+        images = self.experiment.dataset.train.take_evenly(EVALUATED_IMAGES)
+        images = resize_images(images, self.side_px)
+        model = build_model(self.make(), images, self.recipe)
+        model = model.to(choose_device(self.recipe.device).value)
+        seconds = time_evaluation(model, images)
+        return replace(self, pace=replace(self.pace, evaluation_seconds=seconds))
 
 
 def time_experiment(experiment: Experiment) -> float:
@@ -240,8 +232,6 @@ def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> str:
 
 def format_minutes(seconds: float) -> str:
     """``about 2.5 min``, or seconds if they are fewer than 60."""
-    return (
-        f"about {seconds:.0f} s"
-        if seconds < 60
-        else f"about {seconds / 60:.{seconds < 600:d}f} min"
-    )
+    if seconds < 60:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.{seconds < 600:d}f} min"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
-from lamina.errors import DataError, NetError, RecipeError, check_type
+from lamina.errors import DataError, NetError, RecipeError, RunError, check_type, escape
 from lamina.evaluation.intervals import mean_interval
 from lamina.files import check_name
 from lamina.runs.course import RunEvent
@@ -20,12 +19,100 @@ from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.start import NetLike, as_net_choice, check_recipe, shorten_net_name
 from lamina.studies.experiment import Request
 from lamina.studies.setup import RunSetup
-from lamina.studies.study import iter_runs
-from lamina.studies.study_events import Seed, Seeds
+from lamina.studies.study import iter_runs, name_free
 from lamina.studies.train_net import iter_named
+from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts, find_ignored
+from lamina.training.events import Event
 from lamina.training.lanes import check_alone
 from lamina.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Seed(Event):
+    """A run with its seed, and its score.
+
+    Attributes:
+        seed: Seed of the recipe.
+        run: Folder of the run.
+        split: Split that was evaluated.
+        score: The score, such as an accuracy from 0 to 1.
+    """
+
+    seed: int
+    run: Path
+    split: str
+    score: Score
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "event": "seed",
+            "seed": self.seed,
+            "run": str(self.run),
+            "split": self.split,
+            "metric": self.score.name,
+            "score": self.score.value,
+        }
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}: {self.split} {self.score} ({escape(str(self.run))})"
+
+
+@dataclass(frozen=True)
+class Seeds(Event):
+    """The scores of several runs with different seeds.
+
+    Attributes:
+        runs: One ``Seed`` per run.
+    """
+
+    runs: tuple[Seed, ...]
+
+    @property
+    def scores(self) -> list[float]:
+        """The score of each run."""
+        return [run.score.value for run in self.runs]
+
+    @property
+    def split(self) -> str:
+        """The split that was evaluated."""
+        return self.runs[0].split
+
+    @property
+    def mean(self) -> float:
+        """The mean score."""
+        return mean_interval(self.scores).mean
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean by Student's t; ``None`` for a single run."""
+        mean = mean_interval(self.scores)
+        if mean.low is None or mean.high is None:
+            return None
+        return mean.low, mean.high
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "event": "seeds",
+            "scores": self.scores,
+            "mean": self.mean,
+            "interval": self.interval and list(self.interval),
+            "metric": self.runs[0].score.name,
+            "split": self.split,
+            "seeds": [run.seed for run in self.runs],
+            "runs": [str(run.run) for run in self.runs],
+        }
+
+    def __str__(self) -> str:
+        score = self.runs[0].score
+        mean = f"mean {self.split} {replace(score, value=self.mean)}"
+        if self.interval is None:
+            interval = "no interval for a single run"
+        else:
+            low = score.format(self.interval[0]).removesuffix(" %")
+            high = score.format(self.interval[1])
+            interval = f"95 % interval of the mean {low} to {high}, {len(self.runs)} runs"
+        return "\n".join([*map(str, self.runs), f"{mean} ({interval})"])
 
 
 def iter_seeds(
@@ -56,8 +143,7 @@ def iter_seeds(
 
     Yields:
         For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a
-        ``Seed`` with its score; last ``Seeds`` with the mean and its 95 % interval, all from
-        :mod:`lamina.studies.study_events`.
+        ``Seed`` with its score; last ``Seeds`` with the mean and its 95 % interval.
 
     Raises:
         LaminaError: An argument is invalid, there are no images to score, or an existing run of
@@ -96,7 +182,7 @@ def iter_repeats(
         )
     candidate = yield from iter_named(dataset, request, None)
     experiment = candidate.experiment
-    name = setup.name or _choose_name(experiment.net, setup.runs_dir)
+    name = setup.name or name_free(setup.runs_dir, shorten_net_name(experiment.net.name))
     done: list[Seed] = []
     for seed in range(candidate.recipe.seed, candidate.recipe.seed + seeds):
         seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
@@ -104,23 +190,10 @@ def iter_repeats(
         (run,) = yield from iter_runs(setup.runs_dir, [(folder, seeded)], setup)
         report = run.report
         if report is None:
-            done.append(Seed(seed, run.path, None, None, None))
-        else:
-            score = report.score
-            done.append(Seed(seed, run.path, report.split, score.name, score.value))
+            raise RunError(f"{run.path} could not be evaluated, so there is no mean. Add images.")
+        done.append(Seed(seed, run.path, report.split, report.score))
         yield done[-1]
-    yield _summarize(done)
-
-
-def _summarize(done: Sequence[Seed]) -> Seeds:
-    scores = [seed.score for seed in done if seed.score is not None]
-    if len(scores) < len(done):
-        return Seeds(tuple(done), None, None)
-    mean = mean_interval(scores)
-    interval = None
-    if mean.low is not None and mean.high is not None:
-        interval = (mean.low, mean.high)
-    return Seeds(tuple(done), mean.mean, interval)
+    yield Seeds(tuple(done))
 
 
 def check_seeds(seeds: int) -> None:
@@ -138,13 +211,3 @@ def choose_repeatable(net: NetLike) -> NetChoice:
             f" a function that creates it, such as lambda: {name}(…)."
         )
     return as_net_choice(net)
-
-
-def _choose_name(choice: NetChoice, folder: Path) -> str:
-    """A name of the runs, before ``-seed0``, that no runs have."""
-    today = f"{datetime.now(UTC):%Y-%m-%d}-{shorten_net_name(choice.name)}"
-    for number in itertools.count(1):
-        name = f"{today}-{number}"
-        if not (folder / name).exists() and not list(folder.glob(f"{name}-seed*")):
-            break
-    return name

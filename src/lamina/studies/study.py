@@ -33,7 +33,6 @@ from lamina.studies.experiment import Candidate, Deadline, Experiment
 from lamina.studies.setup import RunSetup, iter_candidate, train_candidate
 from lamina.studies.study_events import Decision, Started
 from lamina.training.custom import Parts
-from lamina.training.events import Event
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
 from lamina.training.recipe import overlay
@@ -46,7 +45,7 @@ COMPARED = (
 )
 """Prefixes of the values that a run shares with its experiment. Metrics do not affect the
 training."""
-AnyEvent = TypeVar("AnyEvent", bound=Event)
+Stored = TypeVar("Stored")
 OWN_CODE = {"loss", "optimizer", "augment", "schedule"}  # parts of a run that a study cannot repeat
 LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
@@ -169,29 +168,37 @@ def read_study(path: Path) -> dict[str, Any]:
     return state if isinstance(state.get("settings"), dict) else {}
 
 
-def parse_event(kind: type[AnyEvent], stored: Mapping[str, Any], file: Path) -> AnyEvent:
-    """The event that ``to_json`` wrote to a file; ``RunError`` if it is damaged."""
+def parse_event(kind: type[Stored], stored: Mapping[str, Any], file: Path) -> Stored:
+    """A value of this class that was written to a file; ``RunError`` if it is damaged."""
+    names = [field.name for field in fields(kind) if field.name in stored]  # type: ignore[arg-type]
     try:
-        return from_json_values(
-            kind,
-            {one.name: stored[one.name] for one in fields(kind) if one.name in stored},
-            "result",
-        )
+        return from_json_values(kind, {name: stored[name] for name in names}, "result")
     except ValueError as error:
         raise damaged(str(file), error) from error
 
 
 def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = None) -> str:
     """The name of the latest study with the same ``settings`` that lamina named, or a free one."""
-    files = list(runs_dir.glob(f"20??-??-??-{what}-*/{STUDY_FILE}")) if settings is not None else []
-    for file in sorted(files, key=lambda one: one.stat().st_mtime_ns, reverse=True):
+    files = []
+    if settings is not None:
+        files = list(runs_dir.glob(f"20??-??-??-{what}-*/{STUDY_FILE}"))
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
         try:
             if read_study(file.parent).get("settings") == settings:
                 return file.parent.name
         except RunError as error:
             warnings.warn(f"{error} It was skipped.", LaminaWarning, stacklevel=2)
-    names = (f"{datetime.now(UTC):%Y-%m-%d}-{what}-{number}" for number in itertools.count(1))
-    return next(name for name in names if not (runs_dir / name).exists())
+    return name_free(runs_dir, what)
+
+
+def name_free(runs_dir: Path, what: str) -> str:
+    """A name of today that no run or study has, nor a study's runs beside each other."""
+    today = f"{datetime.now(UTC):%Y-%m-%d}-{what}"
+    for number in itertools.count(1):
+        name = f"{today}-{number}"
+        if not (runs_dir / name).exists() and not list(runs_dir.glob(f"{name}-seed*")):
+            break
+    return name
 
 
 def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any]:

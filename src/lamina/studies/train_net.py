@@ -75,8 +75,8 @@ def train(
         LaminaWarning: See ``load_data``, ``start_run`` and ``Run.train``.
 
     Raises:
-        LaminaError: An argument is invalid, not even one epoch fits into the time limit, or any
-            error of ``load_data``, ``start_run`` and ``Run.train``.
+        LaminaError: An argument is invalid, or any error of ``load_data``, ``start_run`` and
+            ``Run.train``.
 
     >>> import tempfile
     >>> from lamina import Recipe
