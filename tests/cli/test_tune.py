@@ -27,7 +27,7 @@ from lamina.studies.search import Search, Tried
 from lamina.studies.space import insert_sizes, parse_range, parse_sizes
 from lamina.studies.storage import TrialLostError
 from lamina.studies.study_events import Decision
-from lamina.studies.worker import iter_search
+from lamina.studies.tuning_worker import iter_search
 from lamina.training.events import Epoch
 from support.commands import events, run_lamina, run_well, start_process
 from support.searches import NET, QUICKLY, finish, noise_with_val, open_again, open_search

@@ -154,7 +154,7 @@ def waiting(
     """
 
     def call(
-        owner: Owner, *values: Parameters.args, **named: Parameters.kwargs
+        owner: Owner, /, *values: Parameters.args, **named: Parameters.kwargs
     ) -> Generator[Decision, None, Result]:
         from optuna.exceptions import UpdateFinishedTrialError
 

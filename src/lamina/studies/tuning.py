@@ -58,7 +58,7 @@ from lamina.studies.trials import (
     read_progress,
     store_table,
 )
-from lamina.studies.worker import LOOK_SECONDS, iter_search
+from lamina.studies.tuning_worker import LOOK_SECONDS, iter_search
 from lamina.text import hide_password
 from lamina.training.lanes import check_alone
 
@@ -185,8 +185,7 @@ def tune(
             f"net is a module, {type(net).__name__}, which would start with the same weights in"
             " each run. Pass layers, or a function that returns a Net."
         )
-    if isinstance(net, Net):
-        net = str(net)
+    net = str(net) if isinstance(net, Net) else net
     dataset = as_dataset(data)
     if not isinstance(data, Dataset | Images):
         dataset = draw_val(dataset)
