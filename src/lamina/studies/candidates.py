@@ -31,7 +31,7 @@ from lamina.studies.experiment import (
 from lamina.studies.study_events import Decision
 from lamina.targets import REGRESSION
 from lamina.training.pretrained import TimmNet, native_side_px
-from lamina.training.recipe import Recipe, describe_fit, fit_recipe, overlay
+from lamina.training.recipe import describe_fit, fit_recipe, overlay
 from lamina.training.timing import Pace
 from lamina.zoo import LADDER, PHOTO_LADDER
 
@@ -94,16 +94,17 @@ def choose_from_scratch(
     for candidate in candidates:
         multiply_adds = cast(Net, candidate.make()).multiply_adds(candidate.shape)
         pace = Pace(multiply_adds * seconds_per_multiply_add, 0.0)
-        expected = replace(candidate, pace=pace).total_seconds()
-        if considered and LEAST_SHARE * expected > HOPELESS * chosen.left_to_train(deadline):
-            considered.append(to_considered(candidate, "too slow (estimated)", seconds=expected))
+        estimated = replace(candidate, pace=pace)
+        most_seconds = HOPELESS * chosen.left_to_train(deadline)
+        if considered and LEAST_SHARE * estimated.total_seconds() > most_seconds:
+            considered.append(to_considered(estimated, "too slow (estimated)"))
             break
         timed = candidate.time()
         seconds_per_multiply_add = timed.pace.train_seconds / multiply_adds
         if are_epochs_given:
             has_time = timed.total_seconds() <= timed.left_to_train(deadline)
         else:
-            has_time = timed.fit(deadline).epochs >= LEAST_SHARE * timed.recipe.epochs
+            has_time = timed.fit(deadline).recipe.epochs >= LEAST_SHARE * timed.recipe.epochs
         verdict = "fits" if has_time else "too slow"
         considered.append(to_considered(timed, verdict))
         if has_time or len(considered) == 1:
@@ -171,17 +172,10 @@ def fit_experiment(
 
 
 def is_of(considered: Considered, candidate: Candidate) -> bool:
-    return (considered.net_name, considered.side_px) == (
-        candidate.experiment.net.name,
-        candidate.side_px,
-    )
+    return (considered.net_name, considered.side_px) == (candidate.net_name, candidate.side_px)
 
 
-def to_considered(
-    candidate: Candidate, verdict: str, recipe: Recipe | None = None, seconds: float = 0.0
-) -> Considered:
-    recipe = recipe or candidate.recipe
-    seconds = seconds or candidate.total_seconds(recipe)
-    return Considered(
-        candidate.experiment.net.name, candidate.side_px, recipe.epochs, round(seconds, 1), verdict
-    )
+def to_considered(candidate: Candidate, verdict: str) -> Considered:
+    seconds = round(candidate.total_seconds(), 1)
+    epochs = candidate.recipe.epochs
+    return Considered(candidate.net_name, candidate.side_px, epochs, seconds, verdict)

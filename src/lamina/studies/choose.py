@@ -84,7 +84,7 @@ def choose(
     """
     check_seconds(seconds)
     check_name(name)
-    deadline = Deadline(time.perf_counter(), DEFAULT_SECONDS if seconds is None else seconds)
+    deadline = Deadline(time.perf_counter(), seconds or DEFAULT_SECONDS)
     check_type(given, (Mapping,), "given", 'a dictionary of recipe settings, such as {"lr": 0.01}')
     settings = dict(given or {})
     Recipe(**settings)
@@ -137,7 +137,7 @@ def _iter_pretrained(
     # in its own size, because the pretrained net has another one
     scratch = propose(candidate.experiment.dataset, request.settings)[0]
     candidate = yield from _resize(candidate, setup)
-    candidate = candidate.with_recipe(candidate.spend(deadline))
+    candidate = candidate.spend(deadline)
     considered = mark_chosen(considered, candidate)
     yield ConsideredNets(considered)
     run: Run | None = None
@@ -205,4 +205,4 @@ def spend_time(candidate: Candidate, deadline: Deadline) -> Generator[RunEvent, 
     """The candidate with as many epochs as fit; with a warning if hardly any do."""
     if lack := find_lack_of_time(candidate, deadline):
         yield Decision("warning", lack)
-    return candidate.with_recipe(candidate.spend(deadline))
+    return candidate.spend(deadline)

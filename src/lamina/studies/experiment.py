@@ -108,6 +108,10 @@ class Candidate:
         return self.experiment.recipe
 
     @property
+    def net_name(self) -> str:
+        return self.experiment.net.name
+
+    @property
     def shape(self) -> Shape:
         shape = self.experiment.dataset.train.shape
         return shape if min(shape[1:]) == self.side_px else (shape[0], self.side_px, self.side_px)
@@ -120,10 +124,13 @@ class Candidate:
         net = self.experiment.net.make(self.recipe.seed, self.shape, outputs)
         return net.with_outputs(outputs) if isinstance(net, Net) else net
 
-    def total_seconds(self, recipe: Recipe | None = None) -> float:
+    def with_epochs(self, epochs: int) -> Candidate:
+        return self.with_recipe(replace(self.recipe, epochs=epochs))
+
+    def total_seconds(self) -> float:
         dataset = self.experiment.dataset
         evaluated = len(dataset.val or ())
-        return self.pace.total_seconds(recipe or self.recipe, len(dataset.train), evaluated)
+        return self.pace.total_seconds(self.recipe, len(dataset.train), evaluated)
 
     @property
     def evaluated(self) -> list[int]:
@@ -139,30 +146,34 @@ class Candidate:
         """The time after the last epoch: test and val logits, near-duplicates, figures, saving."""
         # Two checkpoints: before the fall and after the last step.
         seconds = ENDING_SECONDS + 2 * self.pace.saving_seconds + self.evaluating_seconds()
-        images, evaluated = len(self.experiment.dataset.train), self.evaluated
-        search = estimate_seconds(evaluated[0], images, self.shape) if evaluated else 0.0
-        return seconds + (SEARCH_RESERVE * search if search <= UNASKED_SECONDS else 0.0)
+        for evaluated in self.evaluated[:1]:
+            images = len(self.experiment.dataset.train)
+            search = estimate_seconds(evaluated, images, self.shape)
+            if search <= UNASKED_SECONDS:
+                seconds += SEARCH_RESERVE * search
+        return seconds
 
     def left_to_train(self, deadline: Deadline) -> float:
         """The time left for epochs, without the final evaluation and the reserve."""
         return (1 - SPARE_FRACTION) * deadline.seconds_left() - self.ending_seconds()
 
-    def fit(self, deadline: Deadline, recipe: Recipe | None = None) -> Recipe:
-        """The recipe with as many epochs as fit, at least one."""
+    def fit(self, deadline: Deadline) -> Candidate:
+        """The candidate with as many epochs as fit, at least one."""
         dataset = self.experiment.dataset
         left = self.left_to_train(deadline)
         evaluated = len(dataset.val or ())
-        return self.pace.fit(recipe or self.recipe, len(dataset.train), evaluated, left)
+        return self.with_recipe(self.pace.fit(self.recipe, len(dataset.train), evaluated, left))
 
-    def spend(self, deadline: Deadline) -> Recipe:
-        """The recipe with as many epochs as fit, with progressive resizing if time is short."""
-        recipe = self.fit(deadline)
-        is_short = recipe.epochs < self.recipe.epochs
+    def spend(self, deadline: Deadline) -> Candidate:
+        """The candidate with as many epochs as fit, or progressive resizing if time is short."""
+        fitted = self.fit(deadline)
+        epochs = self.recipe.epochs
+        is_short = fitted.recipe.epochs < epochs
         if not (self.can_resize and is_short) or self.recipe.start_size_fraction:
-            return recipe
-        resizing = replace(self.recipe, start_size_fraction=START_SIZE_FRACTION)
-        resizing = self.fit(deadline, resizing)
-        return resizing if 2 <= resizing.epochs <= self.recipe.epochs else recipe
+            return fitted
+        recipe = replace(self.recipe, start_size_fraction=START_SIZE_FRACTION)
+        resizing = self.with_recipe(recipe).fit(deadline)
+        return resizing if 2 <= resizing.recipe.epochs <= epochs else fitted
 
     def resize(self, progress: Progress | None = None) -> Candidate:
         """The candidate with images of its size."""
@@ -212,10 +223,14 @@ def check_seconds(seconds: float | None) -> None:
 def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> str:
     """How much time an epoch, or ``LEAST_STEPS`` steps, lack; empty if they fit."""
     recipe = candidate.recipe
-    needed = candidate.total_seconds(replace(recipe, epochs=1))
+    images = len(candidate.experiment.dataset.train)
     what = "One epoch"
-    fraction = LEAST_STEPS * recipe.batch_size / len(candidate.experiment.dataset.train)
-    if candidate.is_open and fraction < 1:  # training may end within its first epoch
+    needed = candidate.with_epochs(1).total_seconds()
+    fraction = LEAST_STEPS * recipe.batch_size / images
+    if recipe.head != "random":  # training may end after the fit of the head
+        what = "The fit of the head"
+        needed = candidate.pace.start_seconds + candidate.pace.head_seconds(recipe, images)
+    elif candidate.is_open and fraction < 1:  # training may end within its first epoch
         what = f"A training of {LEAST_STEPS} steps"
         needed *= fraction
     lacking = needed - candidate.left_to_train(deadline)
@@ -223,7 +238,7 @@ def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> str:
         return ""
     more = math.ceil(1 + deadline.runs * lacking / (1 - SPARE_FRACTION))
     return (
-        f"{what} of {candidate.experiment.net.name} takes {needed:.1f} s on this machine and the"
+        f"{what} of {candidate.net_name} takes {needed:.1f} s on this machine and the"
         f" final evaluation {candidate.ending_seconds():.1f} s, but only"
         f" {max(0.0, deadline.seconds_left()):.1f} s are left. lamina trains fewer steps. Increase"
         f" --time (in Python, seconds) by at least {more} s."

@@ -71,19 +71,19 @@ def choose_body(
                 candidate = open_end(candidate)
             pace = timed.pace.scale(factor * (side_px / timed_px) ** 2)
             candidate = replace(candidate, pace=pace)
-            recipe = replace(candidate.recipe, epochs=1)
+            brief = candidate.with_epochs(1)
             tuned_epochs = TUNED_EPOCHS if side_px <= ENOUGH_PX else TUNED_EPOCHS_ABOVE
             if rank == 0 and (side_px <= TIMED_SIDE_PX or side_px == sides[0]):
                 # a head for 96 px is better than all layers of any body for 64 px
                 tuned_epochs = 0.0
             spared = (1 - tuned_epochs) * pace.train_seconds * len(dataset.train)
             left = candidate.left_to_train(deadline) - trial_seconds(deadline)
-            has_time = candidate.total_seconds(recipe) - spared <= left
+            has_time = brief.total_seconds() - spared <= left
             if has_time:
                 fitting.append(((min(side_px, ENOUGH_PX), rank, side_px), candidate))
             if not has_time or side_px == sides[-1]:
                 verdict = "fits" if has_time else "too slow"
-                considered.append(to_considered(candidate, verdict, recipe))
+                considered.append(to_considered(brief, verdict))
                 break
     if not fitting:
         return None, tuple(considered)
@@ -92,7 +92,7 @@ def choose_body(
     if not is_timed and chosen.evaluating_seconds() > LONG_FRACTION * deadline.seconds:
         chosen = chosen.time_evaluation()
     others = [other for other in considered if not is_of(other, chosen)]
-    return chosen, (*others, to_considered(chosen, CHOSEN, replace(chosen.recipe, epochs=1)))
+    return chosen, (*others, to_considered(chosen.with_epochs(1), CHOSEN))
 
 
 def trial_seconds(deadline: Deadline) -> float:
@@ -133,7 +133,7 @@ def try_from_scratch(candidate: Candidate, fit: HeadFit, seconds: float) -> Scra
     losses = measure_losses(task, logits, held_out.targets)
     head_losses = measure_losses(task, fit.logits[held], held_out.targets)
     return ScratchTrial(
-        candidate.experiment.net.name,
+        candidate.net_name,
         candidate.side_px,
         seconds=time.perf_counter() - began,
         images=len(held),

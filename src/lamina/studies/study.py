@@ -147,11 +147,12 @@ def load_planned(path: Path, experiment: Experiment, parts: Parts) -> Run:
     make = partial(choice.make, recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
     training = Training(make(), dataset.train, recipe, parts=parts)
     planned = describe_record(training, dataset, choice, parts)
-    changes = [
-        f"{change.what} is {change.first}, not {change.second}"
-        for change in compare_records(run.record, planned)
-        if change.what.startswith(COMPARED)
-    ]
+    changes = []
+    for change in compare_records(run.record, planned):
+        if change.what == "own_module.digest":
+            changes.append("the file of the net has changed")
+        elif change.what.startswith(COMPARED):
+            changes.append(f"{change.what} is {change.first}, not {change.second}")
     if changes:
         raise RunError(
             f"The run {path} already exists, with other settings: {'; '.join(changes)}. Choose"

@@ -140,16 +140,18 @@ def iter_named(
     if is_open:
         candidate = open_end(candidate)
     candidate = yield from spend_time(candidate.time(), deadline)
-    recipe = candidate.recipe
-    recipe = replace(recipe, epochs=min(recipe.epochs, most_epochs or recipe.epochs))
-    training_seconds = candidate.total_seconds(recipe) - candidate.pace.start_seconds
-    epochs = plural(recipe.epochs, "epoch", "epochs")
+    reason = ""
+    if most_epochs is not None:
+        candidate = candidate.with_epochs(min(candidate.recipe.epochs, most_epochs))
+        reason = f"the recipe has {most_epochs}"
+    count = candidate.recipe.epochs
+    epoch_seconds = (candidate.total_seconds() - candidate.pace.start_seconds) / count
+    epochs = plural(count, "epoch", "epochs")
     if candidate.is_open:
         epochs = f"about {epochs}"
-    length = f"{epochs} of {training_seconds / recipe.epochs:.1f} s each"
-    reason = "" if most_epochs is None else f"the recipe has {most_epochs}"
+    length = f"{epochs} of {epoch_seconds:.1f} s each"
     yield Decision("time", f"{deadline.seconds:.0f} s → {length}", reason)
-    return candidate.with_recipe(recipe)
+    return candidate
 
 
 def check_untimed(seconds: float | None) -> None:
@@ -177,7 +179,7 @@ def to_deadline(began: float, net: object, seconds: float | None) -> Deadline | 
     """The deadline of a training: without a net, there always is one."""
     if seconds is None and net is not None:
         return None
-    return Deadline(began, DEFAULT_SECONDS if seconds is None else seconds)
+    return Deadline(began, seconds or DEFAULT_SECONDS)
 
 
 def follow(
