@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     )
     from lamina.studies.choose import choose
     from lamina.studies.comparison import compare
-    from lamina.studies.entry_point import cross_validate, train
+    from lamina.studies.cross_validation import cross_validate
+    from lamina.studies.train_net import train
     from lamina.studies.tuning import Study, tune
     from lamina.training.custom import LowerIsBetter, Parts
     from lamina.training.events import Diagnosis, Epoch, Step
@@ -75,7 +76,8 @@ _PACKAGES = {
     ),
     "lamina.studies.choose": ("choose",),
     "lamina.studies.comparison": ("compare",),
-    "lamina.studies.entry_point": ("cross_validate", "train"),
+    "lamina.studies.cross_validation": ("cross_validate",),
+    "lamina.studies.train_net": ("train",),
     "lamina.studies.tuning": ("Study", "tune"),
     "lamina.training.hooks": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
