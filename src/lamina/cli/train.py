@@ -27,11 +27,11 @@ from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.run import Run
 from lamina.studies.choose import DEFAULT_SECONDS
 from lamina.studies.cross_validation import check_folds, iter_folds
-from lamina.studies.experiment import Deadline, Request
+from lamina.studies.experiment import Request
 from lamina.studies.seeds import check_seeds, iter_repeats
 from lamina.studies.setup import RunSetup
 from lamina.studies.study import without_device
-from lamina.studies.train_net import iter_training
+from lamina.studies.train_net import iter_training, to_deadline
 from lamina.training.recipe import Recipe, overlay
 
 
@@ -50,8 +50,8 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             request = replace(request, net=origin.net_choice(dataset))
         _print_conflicts(dataset, options.data or dataset.name, terminal)
         deadline = None
-        if (seconds is not None or request.net is None) and not request.has_epochs:
-            deadline = Deadline(STARTED, DEFAULT_SECONDS if seconds is None else seconds)
+        if not request.has_epochs:
+            deadline = to_deadline(STARTED, request.net, seconds)
         can_finish = options.net is None or seconds is not None or options.progress
         is_alone = options.folds is None and options.seeds is None and processes == 1
         finish = threading.Event() if can_finish and is_alone else None
@@ -92,7 +92,7 @@ def _find_request(
         if origin.epoch is not None:
             recipe = overlay(origin.recipe, options.given)
     elif options.net is None:
-        _print_limit(options, DEFAULT_SECONDS if seconds is None else seconds, terminal)
+        _print_limit(options, seconds or DEFAULT_SECONDS, terminal)
     else:
         choice = choose_net(options.net, terminal, options.weights)
         zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # fails for another name

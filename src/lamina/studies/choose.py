@@ -84,7 +84,7 @@ def choose(
     """
     check_seconds(seconds)
     check_name(name)
-    deadline = Deadline(time.perf_counter(), DEFAULT_SECONDS if seconds is None else seconds)
+    deadline = Deadline(time.perf_counter(), seconds or DEFAULT_SECONDS)
     check_type(given, (Mapping,), "given", 'a dictionary of recipe settings, such as {"lr": 0.01}')
     settings = dict(given or {})
     Recipe(**settings)

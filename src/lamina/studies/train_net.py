@@ -179,7 +179,7 @@ def to_deadline(began: float, net: object, seconds: float | None) -> Deadline | 
     """The deadline of a training: without a net, there always is one."""
     if seconds is None and net is not None:
         return None
-    return Deadline(began, DEFAULT_SECONDS if seconds is None else seconds)
+    return Deadline(began, seconds or DEFAULT_SECONDS)
 
 
 def follow(
