@@ -39,10 +39,6 @@ CASES = {
     "summary cnn --input 3x32": (
         "--input is '3x32'; it must be channels, height and width. Use --input 3x32x32."
     ),
-    "reproduce --data shapes-pose": (
-        "The article's nets predict one class per image, but the targets of shapes-pose "
-        "are regression. Use --data cifar10."
-    ),
     "reproduce --epochs 2": "--epochs requires a run. Add RUN, as in lamina reproduce runs/pets.",
     "reproduce --net mine.py": "--net requires a run. Add RUN, as in lamina reproduce runs/pets.",
     "reproduce runs/x --seeds 2": (
@@ -50,6 +46,13 @@ CASES = {
     ),
     "reproduce runs/x --device cpu": (
         "--device applies to the article's nets, but RUN is runs/x. Leave out --device or RUN."
+    ),
+    "train cnn:best,lr=0.1 --data shapes": (
+        "'cnn:best,lr=0.1' is a net with a recipe or settings. Here they are options of the"
+        " command, or arguments in Python: cnn --recipe best --lr 0.1"
+    ),
+    "compare cnn:best,lrr=0.1 cnn": (
+        "In 'cnn:best,lrr=0.1', lrr is not a setting of a recipe. Did you mean lr?"
     ),
     "reproduce --seeds 0": "--seeds is 0; it must be at least 1. Use --seeds 5.",
 }

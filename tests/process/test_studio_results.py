@@ -220,6 +220,15 @@ def test_runs_that_cannot_be_compared_say_why(runs):
     )
 
 
+def test_a_run_with_other_test_images_does_not_hide_the_verdict_on_others(runs):
+    folder = runs["single"].path.parent
+    found = results.compare_with(folder, "single", ["numbers", "linear"])
+    (problem,) = found["problems"]
+    assert "Compare runs with the same test images and metric" in problem
+    assert [judged["a"] for judged in found["judged"]] == ["linear"]
+    assert list(found["disagreements"]) == ["linear"]
+
+
 def test_a_run_without_report_says_how_to_get_it(runs, tmp_path):
     run = begin_run(
         LINEAR, load_data("shapes"), RECIPE, net_name="tiny", name="paused", runs_dir=tmp_path

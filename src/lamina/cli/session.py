@@ -204,8 +204,7 @@ def _save_curves(run: Run, report: Report) -> None:
         {column: value for column, value in row.items() if column != "layers"}
         for row in run.folder.history.epochs()
     ]
-    name = run.record.net_name
-    figure = draw_curves({name: [rows]}, report.score, reports={name: [report]})
+    figure = draw_curves(rows, report.score, report)
     with run.folder.writing():
         save_figure(figure, run.path / "curves.png")
 

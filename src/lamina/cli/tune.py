@@ -12,8 +12,8 @@ from lamina.cli.session import play
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
 from lamina.errors import RecipeError
+from lamina.studies.experiment_text import parse_experiment
 from lamina.studies.search import Search
-from lamina.studies.study import split_recipe
 from lamina.studies.tuning import draw_val, find_limits, find_name, iter_tuning
 
 
@@ -28,9 +28,10 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
     dataset = draw_val(loaded)
     if dataset is not loaded:
         terminal.remark("val: a tenth of the training images, to compare trials (--val)")
-    net, recipe = split_recipe(options.net)
+    net, recipe, values = parse_experiment(options.net)
+    settings = {**values, **options.given}
     choose = partial(choose_net, terminal=terminal)
-    search = Search(net, recipe, options.given, over, net_over, dataset, choose, terminal.command)
+    search = Search(net, recipe, settings, over, net_over, dataset, choose, terminal.command)
     limits = find_limits(search, options.trials, seconds)
     path = options.runs_dir / find_name(search, options.name, options.storage, options.runs_dir)
     events = iter_tuning(path, search, options.storage, limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -83,6 +84,16 @@ def find_net(
         return NetChoice(text, zoo.load_net(text), zoo.load_recipes(text))
     if "(" in text:
         return NetChoice("net", parse_net(text), {"default": Recipe()})
+    name, *settings = re.split("[:,]", text)
+    if name in zoo.NAMES:
+        options = [
+            f"--{setting.replace('=', ' ')}" if "=" in setting else f"--recipe {setting}"
+            for setting in settings
+        ]
+        raise NetError(
+            f"{text!r} is a net with a recipe or settings. Here they are options of the command, or"
+            f" arguments in Python: {name} {' '.join(options)}"
+        )
     raise NetError(
         f"There is no net {text!r} in the zoo. {suggest(text, zoo.NAMES)} Or use layers, such as"
         ' "Flatten(), Linear(200), ReLU(), Output()", or on the command line a .py file.'

@@ -320,15 +320,11 @@ class Run:
         """
         from lamina.drawing.curves import draw_curves  # loads matplotlib
 
-        name = self.record.net_name
-        task = self.record.task
         report = self.report
-        score = Score(task.score_name, math.nan)
-        reports: dict[str, list[Report]] = {}
+        score = Score(self.record.task.score_name, math.nan)
         if report is not None:
             score = report.score
-            reports[name] = [report]
-        return draw_curves({name: [self.folder.history.epochs()]}, score, reports=reports)
+        return draw_curves(self.folder.history.epochs(), score, report)
 
     @property
     def early_end(self) -> str | None:

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -15,27 +15,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lamina import zoo
-from lamina.data import Dataset
-from lamina.errors import LaminaWarning, RunError, find_nearest
+from lamina.errors import LaminaWarning, RunError
 from lamina.files import damaged, lock_folder, read_object, write_json
 from lamina.nets import Net
 from lamina.runs.course import RunEvent
 from lamina.runs.differences import compare_records
 from lamina.runs.folder import STUDY_FILE
-from lamina.runs.loading import load_run, resolve_run
-from lamina.runs.nets_by_name import TIMM, NetChoice, choice_of_timm
+from lamina.runs.loading import load_run
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
-from lamina.runs.start import describe_record, making_runs, shorten_net_name
-from lamina.studies.candidates import fit_experiment
+from lamina.runs.start import describe_record, making_runs
 from lamina.studies.experiment import Candidate, Deadline, Experiment
 from lamina.studies.setup import RunSetup, iter_candidate, train_candidate
-from lamina.studies.study_events import Decision, Started
+from lamina.studies.study_events import Started
 from lamina.training.custom import Parts
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
-from lamina.training.recipe import overlay
 from lamina.training.task import task_of
 from lamina.values import from_json_values
 
@@ -46,8 +42,6 @@ COMPARED = (
 """Prefixes of the values that a run shares with its experiment. Metrics do not affect the
 training."""
 Stored = TypeVar("Stored")
-OWN_CODE = {"loss", "optimizer", "augment", "schedule"}  # parts of a run that a study cannot repeat
-LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
 
 @dataclass
@@ -205,112 +199,21 @@ def name_free(runs_dir: Path, what: str) -> str:
 def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any]:
     """A study's settings: its experiments, the last of which is the reference, and their data."""
     dataset = next(iter(experiments.values())).dataset
-    nets = {
-        name: one.net.net if isinstance(one.net.net, Net) else one.net.name
-        for name, one in experiments.items()
-    }
-    described = [
-        {
-            "name": name,
-            "net": str(nets[name]),
-            "recipe": repr(replace(one.recipe, device="auto")),
-            "file": digest_file(one.net),
-        }
-        for name, one in experiments.items()
-    ]
+    described = []
+    for name, experiment in experiments.items():
+        choice = experiment.net
+        net = choice.net if isinstance(choice.net, Net) else choice.name
+        recipe = repr(replace(experiment.recipe, device="auto"))
+        file = digest_file(choice)
+        described.append({"name": name, "net": str(net), "recipe": recipe, "file": file})
     return {"experiments": described, "data": f"{dataset.name} ({dataset.fingerprint})"}
 
 
-def without_device(given: Mapping[str, Any]) -> dict[str, Any]:
+def without_device(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a recipe that a study has on every machine."""
-    return {name: value for name, value in given.items() if name != "device"}
+    return {name: value for name, value in settings.items() if name != "device"}
 
 
 def digest_file(choice: NetChoice) -> str | None:
     """The digest of the Python file that defines a net; ``None`` if none does."""
     return choice.origin.digest or None if isinstance(choice.origin, OwnModule) else None
-
-
-def locate_run(path: Path, names: Sequence[str], name: str, seed: int) -> Path:
-    """The folder of a run in a study of experiments with these names."""
-    shortened = shorten_net_name(name.replace("--", ""))[:LONGEST_FOLDER]
-    return path / f"{names.index(name) + 1}-{shortened}-seed{seed}"
-
-
-def find_run_or_net(text: str, runs_dir: Path) -> Run | str:
-    """The run at a path or with a name, else the text of a net; ``RunError`` if it is neither."""
-    if "(" in text or ".py" in text:
-        return text
-    path, net = resolve_run(Path(text), runs_dir), split_recipe(text)[0]
-    if (path / "run.json").exists():
-        return load_run(path)
-    if net in zoo.NAMES or net.startswith(TIMM):
-        return text
-    if studies := [one for one in (path, runs_dir / text) if (one / STUDY_FILE).exists()]:
-        raise RunError(
-            f"{studies[0]} is a study. Use one of the runs in it, such as"
-            f" {next(studies[0].glob('*/'))}."
-        )
-    nearest = find_nearest(
-        net, [*zoo.NAMES, *(file.parent.name for file in runs_dir.glob("*/run.json"))]
-    )
-    advice = (
-        f"Did you mean {nearest}?"
-        if nearest
-        else "Use a name that lamina runs lists, a net, or layers."
-    )
-    raise RunError(f"There is no run or net {text!r}. {advice}")
-
-
-def split_recipe(text: str) -> tuple[str, str | None]:
-    """Divide ``NET:RECIPE``; layers and Python files have no named recipes."""
-    if "(" in text or ".py" in text:
-        return text, None
-    start = len(TIMM) if text.startswith(TIMM) else 0
-    net, _, recipe = text[start:].partition(":")
-    return text[:start] + net, recipe or None
-
-
-def find_experiment(
-    source: Run | str | NetChoice,
-    dataset: Dataset,
-    given: Mapping[str, Any],
-    choose: Callable[[str], NetChoice],
-) -> tuple[str, Experiment, list[Decision]]:
-    """The name and experiment of a run, of a net or of ``NET:RECIPE``, overlaid with ``given``."""
-    changes = [
-        f"--{name.replace('_', '-')} {value}" for name, value in without_device(given).items()
-    ]
-    if isinstance(source, str):
-        net, recipe_name = split_recipe(source)
-        experiment, decisions = fit_experiment(choose(net), dataset, recipe_name, given)
-        return " ".join([source, *changes]), experiment, decisions
-    if isinstance(source, NetChoice):
-        experiment, decisions = fit_experiment(source, dataset, None, given)
-        title = str(source.net) if isinstance(source.net, Net) else source.name
-        return " ".join([title, *changes]), experiment, decisions
-    record = source.record
-    if (record.data.fingerprint, record.in_shape) != (dataset.fingerprint, dataset.train.shape):
-        raise RunError(
-            f"{source.path} was trained on other images, or at another size. Name its net instead."
-        )
-    is_stored = (
-        record.net is not None or record.timm is not None
-    ) and not OWN_CODE & record.parts.keys()
-    if not is_stored or record.started_from is not None:
-        raise RunError(
-            f"A study cannot repeat {source.path}: its code or first weights are not stored. Name"
-            " its net."
-        )
-    net_choice = (
-        choice_of_timm(record.timm)
-        if record.timm
-        else NetChoice(record.net_name, record.net or Net())
-    )
-    recipe = replace(record.recipe, epochs=record.epochs or record.recipe.epochs, seed=0)
-    recipe = replace(recipe, device="auto")
-    return (
-        " ".join([str(source.path), *changes]),
-        Experiment(net_choice, overlay(recipe, dict(given)), dataset),
-        [],
-    )

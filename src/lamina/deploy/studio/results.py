@@ -30,12 +30,12 @@ from lamina.evaluation.words import give_verdict, list_lines
 from lamina.insight.confusions import find_confusions, measure_losses
 from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
 from lamina.insight.units import cut_patch, inspect_layers, measure_responses
-from lamina.runs.differences import NONE, Difference, compare_records
+from lamina.runs.differences import compare_runs
 from lamina.runs.loading import load_run
 from lamina.runs.record import DataOrigin, resume_command
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
-from lamina.studies.judging import find_outputs, judge_runs
+from lamina.studies.judging import explain_incomparable, find_outputs, judge_runs
 from lamina.targets import REGRESSION
 from lamina.training.task import Task
 
@@ -257,52 +257,50 @@ def _read(opened: Opened, image: Given) -> tuple[UInt8[np.ndarray, "1 h w c"], s
 def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
     """How runs differ from a run, score and disagree on its test images, or why they cannot."""
     run = load_run(runs_dir / name)
-    differences = {other: find_differences(run, load_run(runs_dir / other)) for other in others}
-    runs, problems = dict[str, Opened](), list[str]()
-    for one in (*others, name):
-        if not (runs_dir / one / "report.json").exists():
-            problems.append(f"{one} has not been evaluated yet; only its settings are compared.")
+    differences = {other: _list_differences(run, load_run(runs_dir / other)) for other in others}
+    problems: list[str] = []
+    base = _open_evaluated(runs_dir / name, problems)
+    opened: dict[str, Opened] = {}
+    for other in others:
+        other_run = _open_evaluated(runs_dir / other, problems)
+        if base is None or other_run is None:
             continue
-        try:
-            runs[one] = open_run(runs_dir / one)
-        except LaminaError as error:
-            problems.append(str(error))
-    judged, disagreements = [], {}
-    try:
-        if name in runs and len(runs) > 1:
-            judged = judge_runs({one: [opened.run] for one, opened in runs.items()})
-            base = runs.pop(name)
-            disagreements = {one: show_disagreements(opened, base) for one, opened in runs.items()}
-    except LaminaError as error:
-        problems.append(str(error))
+        reason = explain_incomparable(other_run.run, base.run)
+        if reason is None:
+            opened[other] = other_run
+        else:
+            problems.append(reason)
+    judged = []
+    disagreements = {}
+    if base is not None and opened:
+        runs = {other: [other_run.run] for other, other_run in opened.items()}
+        judged = judge_runs({**runs, name: [base.run]})
+        disagreements = {
+            other: show_disagreements(other_run, base) for other, other_run in opened.items()
+        }
     return {
         "differences": differences,
         "problems": problems,
-        "judged": [one.to_json() for one in judged],
+        "judged": [comparison.to_json() for comparison in judged],
         "disagreements": disagreements,
     }
 
 
-def find_differences(run: Run, other: Run) -> list[dict[str, str]]:
-    """The settings that differ between two runs, and how their trainings began and ended."""
-    settings = compare_records(run.record, other.record)
-    found = [one for one in settings if not one.what.startswith(("started_from.", "late_end."))]
-    rows = zip(
-        ("started from", "epochs trained"),
-        _describe_course(run),
-        _describe_course(other),
-        strict=True,
-    )
-    return [vars(one) for one in (*found, *(Difference(*row) for row in rows if row[1] != row[2]))]
+def _list_differences(run: Run, other: Run) -> list[dict[str, str]]:
+    """How settings and courses differ; the page shows the results otherwise."""
+    differences = compare_runs(run.folder, other.folder)
+    return [vars(item) for item in differences if not item.what.startswith(("last ", "report."))]
 
 
-def _describe_course(run: Run) -> tuple[str, str]:
-    origin, done = run.record.started_from, len(run.folder.history.epochs())
-    start = NONE
-    if origin is not None:
-        after = "" if origin.epoch is None else f" after epoch {origin.epoch:.10g}"
-        start = Path(origin.run).name + after
-    return start, f"{done}{'' if run.record.late_end is None else ' (ended early)'}"
+def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
+    """The run; ``None``, with another problem in the list, if it cannot be compared."""
+    try:
+        if (path / "report.json").exists():
+            return open_run(path)
+        problems.append(f"{path.name} has not been evaluated yet; only its settings are compared.")
+    except LaminaError as error:
+        problems.append(str(error))
+    return None
 
 
 def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
