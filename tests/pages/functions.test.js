@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import vm from "node:vm";
 
-import { describe, percent, plain } from "../../src/lamina/deploy/serve/page/view.js";
+import { describe, percent, plain } from "../../src/lamina/deploy/web/page/view.js";
 import { listSeries } from "../../src/lamina/deploy/studio/page/curves.js";
 import { count, duration, short } from "../../src/lamina/deploy/studio/page/elements.js";
 import { findJob, isActive, state } from "../../src/lamina/deploy/studio/page/shared.js";

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lamina.deploy.studio.torch_process import TorchProcess
 
 from lamina import Preparation, load_data, load_run
 from lamina.deploy.studio.data_folder import DataFolder
@@ -27,7 +28,6 @@ from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
 from lamina.deploy.studio.jobs import NICENESS, Jobs
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
-from lamina.deploy.studio.torch_process import TorchProcess
 from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
 from lamina.nets.costs import summarize_layers

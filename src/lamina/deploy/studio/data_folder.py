@@ -24,7 +24,6 @@ from lamina.errors import DataError
 from lamina.files import write_atomically
 
 FILES = (*TABLES, ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz")
-MOST_LISTED = 200
 TARGET = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|true|false", re.IGNORECASE)  # in a table
 # file in each set that is made on the page; the studio changes no other folders
 MARK = ".made-by-lamina-studio"
@@ -40,24 +39,21 @@ class DataFolder:
     path: Path
     runs_dir: Path
 
-    def list_sources(self) -> list[dict[str, str | int]]:
+    def list_sources(self) -> list[dict[str, str]]:
         """Name and source of each data set or the folder, the built-in ones, other folders."""
         children = self._list()
         is_own = self._is_own(children)
-        own = [self.path] if is_own else list(filter(_is_data, children))[:MOST_LISTED]
-        others = [] if is_own else [path for path in children if path not in own]
-        others = [path for path in others if path.is_dir() or path.name.lower().endswith(TABLES)]
-        if sum(map(_has_image, others)) > 1:  # some of its folders may be classes
+        own = [path for path in children if _is_data(path)]
+        others = [path for path in children if path not in own and _may_be_data(path)]
+        if is_own:
+            own = [self.path]
+            others = []
+        elif sum(map(_has_image, others)) > 1:  # some of its folders may be classes
             own.append(self.path)
-        found: list[dict[str, str | int]] = [
-            {"name": path.name, "source": str(path)} for path in own
-        ]
+        found = [{"name": path.name, "source": str(path)} for path in own]
         found += [{"name": name, "source": name} for name in NAMES if name not in PUBLISHED]
-        found += [
-            {"name": name, "source": name, "download": _find_download_mb(name)}
-            for name in PUBLISHED
-        ]
-        for path in others[:MOST_LISTED]:
+        found += [{"name": name, "source": name} for name in PUBLISHED]
+        for path in others:
             reason = "no class folders found" if path.is_dir() else "no images with targets found"
             found.append({"name": f"{path.name} ({reason})", "source": str(path)})
         return found
@@ -147,12 +143,27 @@ class DataFolder:
         return [path for path in found if not _holds_runs(path)]
 
 
-def _find_download_mb(name: str) -> int:
+def find_download_mb(source: str) -> int:
     """The size of what has to be downloaded first; 0 if the data set is on this machine."""
-    is_at_hand = downloaded_path(name).exists() or (
-        name == "cifar10" and os.environ.get("LAMINA_CIFAR10")
-    )
-    return 0 if is_at_hand else PUBLISHED[name].size_mb
+    if source not in PUBLISHED or downloaded_path(source).exists():
+        return 0
+    if source == "cifar10" and os.environ.get("LAMINA_CIFAR10"):
+        return 0
+    return PUBLISHED[source].size_mb
+
+
+def check_is_here(source: str) -> None:
+    """``DataError`` if the data set would have to be downloaded: only the user may decide that."""
+    download_mb = find_download_mb(source)
+    if download_mb:
+        raise DataError(
+            f"{source} is not on this machine yet ({download_mb} MB). Choose it under Data, and"
+            " press Download."
+        )
+
+
+def _may_be_data(path: Path) -> bool:
+    return path.is_dir() or path.name.lower().endswith(TABLES)
 
 
 def _is_data(path: Path) -> bool:

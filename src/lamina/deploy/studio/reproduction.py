@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from lamina.deploy.studio.data_folder import check_is_here
 from lamina.errors import LaminaError
 from lamina.nets.layers import LAYERS
 from lamina.runs.continuing import find_checkpoint
@@ -27,6 +28,7 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     run = load_run(path)
     record, python, remarks = run.record, "", []
     try:
+        check_is_here(record.data.source)
         find_dataset(run)  # reads the data again, which may have changed
         python = write_python(record)
     except LaminaError as error:

@@ -22,6 +22,7 @@ from lamina.deploy.serve.explanation import (
     compute_features,
     explain_image,
 )
+from lamina.deploy.studio.data_folder import check_is_here
 from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.outputs import Outputs
@@ -88,6 +89,7 @@ def _open(path: Path, _: tuple[int, ...]) -> Opened:
 def load_dataset(path: Path, _: DataOrigin) -> Dataset:
     """Load a run's data, which must be unchanged; cached until the run has other data."""
     run = load_run(path)
+    check_is_here(run.record.data.source)
     return find_dataset(run)
 
 

@@ -1,10 +1,11 @@
 // Compare: the selected run with the runs that are ticked in the list.
 
-import { ask } from "./api.js";
-import { gallery, settle } from "./closer.js";
+import { askLast } from "./api.js";
+import { gallery } from "./closer.js";
 import { count, make, tabulate } from "./elements.js";
 import { listCompared } from "./runs.js";
 import { state } from "./shared.js";
+import { settle } from "./try-form.js";
 
 export async function show(place, run) {
   const others = listCompared(run);
@@ -26,7 +27,7 @@ export async function show(place, run) {
   await settle(
     results,
     "Comparing the predictions on the test images …",
-    ask("compare", { run: run.name, others }),
+    askLast("compare", { run: run.name, others }),
     (found) => showComparison(run, found),
   );
 }
@@ -34,9 +35,8 @@ export async function show(place, run) {
 // Name, net and score of a run, so that one knows which it is.
 function title(name) {
   const run = state.runs.find((one) => one.name === name);
-  return run
-    ? `${name} (${run.net}${run.score ? `, ${run.score.replace(/ \(.*/u, "")}` : ""})`
-    : name;
+  if (!run) return name;
+  return run.score_text ? `${name} (${run.net}, ${run.score_text})` : `${name} (${run.net})`;
 }
 
 function showComparison(run, { problems, judged, differences, disagreements }) {
@@ -55,10 +55,11 @@ function showComparison(run, { problems, judged, differences, disagreements }) {
 
 function showVerdicts(run, judged) {
   const [{ images, split, metric, level }] = judged;
+  const share = Number((100 * level).toFixed(1));
   const all =
     judged.length < 2
       ? ""
-      : ` These are ${Number((100 * level).toFixed(1))} % intervals, so that all ${judged.length} hold with 95 % confidence.`;
+      : ` These are ${share} % intervals, so that all ${judged.length} hold with 95 % confidence.`;
   return [
     make("h3", {}, `On the same ${count(images)} ${split} images: ${metric.replaceAll("_", " ")}`),
     ...judged.map((one) =>

@@ -47,16 +47,18 @@ function findVal(source) {
 export function use(source) {
   find("source").value = source;
   find("val").placeholder = findVal(source) || "as lamina chooses";
-  const download = state.data.find((one) => one.source === source)?.download;
-  if (!download) return choose(source);
-  chosen.source = source;
+  return choose(source);
+}
+
+// Nothing is downloaded unless the visitor asks for it.
+function offerDownload(source, size) {
+  const text = `${source} is not on this machine yet, ${size} MB.`;
   const get = make(
     "button",
-    { type: "button", on: { click: () => choose(source) } },
-    `Download ${download} MB`,
+    { type: "button", on: { click: () => choose(source, true) } },
+    `Download ${size} MB`,
   );
-  find("data-view").replaceChildren(make("p", {}, `${source} is not on this machine yet.`), get);
-  forget();
+  find("data-view").replaceChildren(make("p", {}, text), get);
 }
 
 // How the data set is loaded, for the studio's commands.
@@ -69,7 +71,7 @@ export function describeSource() {
   };
 }
 
-export async function choose(source) {
+export async function choose(source, mayDownload = false) {
   if (!source) return;
   chosen.source = source;
   forget();
@@ -85,7 +87,9 @@ export async function choose(source) {
   const given = describeSource();
   inspecting = { given };
   try {
-    const { number, is_corrected: isCorrected } = await ask("inspect", given);
+    const found = await ask("inspect", { ...given, may_download: mayDownload });
+    const { number, is_corrected: isCorrected, download_mb: size } = found;
+    if (size) return inspecting.given === given && offerDownload(source, size);
     // other data were chosen meanwhile
     if (inspecting.given !== given) return await ask("stop", { number }).catch(() => null);
     inspecting.number = number;
@@ -138,7 +142,9 @@ function show(preview, findings) {
     .map(([split, size]) => `${count(size)} ${split}`)
     .join(", ");
   const [channels, height, width] = shape;
-  const facts = `${splits}; ${height}×${width} px, ${channels === 1 ? "gray" : "color"}; ${kind}, ${classes} ${kind === "regression" ? "numbers" : "classes"}`;
+  const color = channels === 1 ? "gray" : "color";
+  const outputs = `${classes} ${kind === "regression" ? "numbers" : "classes"}`;
+  const facts = `${splits}; ${height}×${width} px, ${color}; ${kind}, ${outputs}`;
   const sheet = groups.map(({ name, count: size, images: shown }) =>
     make(
       "li",

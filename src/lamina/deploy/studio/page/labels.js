@@ -116,7 +116,8 @@ async function showIssues() {
   if (found !== issues || given.source !== chosen.source) return;
   const are = issues.length === 1 ? "label is" : "labels are";
   show(
-    `${count(issues.length)} ${are} likely incorrect, the most likely first. Look at each image: some labels are correct.`,
+    `${count(issues.length)} ${are} likely incorrect, the most likely first. ` +
+      "Look at each image: some labels are correct.",
     list,
     make("div", { className: "row" }, more, press("Done", finish)),
   );

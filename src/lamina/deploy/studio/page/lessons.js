@@ -126,7 +126,7 @@ function empty() {
 // experiment is about.
 async function count(name) {
   const run = await ask("run", { run: name });
-  if (!run.score?.includes("%")) return;
+  if (!run.is_fraction) return;
   const layers = run.text?.replaceAll("\n", " ").replace(/Output\(.*\)$/u, "Output()");
   const fits = ({ net, fields }) =>
     (net ? run.data === "shapes" && layers === net : run.data !== "shapes") &&
@@ -137,7 +137,7 @@ async function count(name) {
     const isSecond = answer.value !== undefined;
     if (isSecond ? answer.second || !second || !fits({ ...setup, net: second.net }) : !fits(setup))
       continue;
-    const value = Number(run.score.match(/([\d.]+) %/u)[1]) / 100;
+    const value = run.score_value;
     saveAnswer(
       {
         ...answer,

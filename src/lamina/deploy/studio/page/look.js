@@ -1,9 +1,10 @@
 // Look: the report of a run, what it confuses, its largest errors, and what its units respond to.
 
-import { ask } from "./api.js";
-import { gallery, settle } from "./closer.js";
+import { askLast } from "./api.js";
+import { gallery } from "./closer.js";
 import { count, fill, make, tabulate } from "./elements.js";
 import { sheet } from "./inside.js";
+import { settle } from "./try-form.js";
 
 // of a confusion matrix; with more, the most frequent confusions are listed
 const MOST_CLASSES = 25;
@@ -20,7 +21,7 @@ export async function show(place, run) {
     );
     return;
   }
-  await settle(place, "Reading the results …", ask("report", { run: run.name }), (found) => [
+  await settle(place, "Reading the results …", askLast("report", { run: run.name }), (found) => [
     ...(found.missing ? [make("p", { className: "note" }, found.missing)] : showReport(run, found)),
     showUnits(run, found.layers),
   ]);
@@ -51,7 +52,8 @@ function showReport(run, { verdict, lines, table, report, confusions, largest })
     make(
       "p",
       { className: "note" },
-      `${intro} ${largest.are_wrong ? "Only wrong predictions. " : ""}Choose an image to look inside the net.`,
+      `${intro} ${largest.are_wrong ? "Only wrong predictions. " : ""}` +
+        "Choose an image to look inside the net.",
     ),
     ...gallery(run, largest, pair),
   ];
@@ -78,7 +80,7 @@ function showConfusions(run, confusions) {
       await settle(
         place,
         `Reading ${title} …`,
-        ask("cell", { run: run.name, problem, truth, predicted }),
+        askLast("cell", { run: run.name, problem, truth, predicted }),
         (found) => [
           make("h4", {}, label),
           make("p", { className: "note" }, order(found)),
@@ -102,7 +104,8 @@ function showConfusions(run, confusions) {
           choose(0, names, cell),
         );
   const text =
-    "Choose a number to see the images; arrow keys move between numbers. The stronger the color, the larger the part of the true class or of all images.";
+    "Choose a number to see the images; arrow keys move between numbers. " +
+    "The stronger the color, the larger the part of the true class or of all images.";
   return [
     make("h3", {}, "What it confuses"),
     make("p", { className: "note" }, text),
@@ -237,7 +240,7 @@ function showUnits(run, layers) {
     settle(
       place,
       "Searching training images for the patches …",
-      ask("units", { run: run.name, layer: select.value }),
+      askLast("units", { run: run.name, layer: select.value }),
       draw(layers.find(([path]) => path === select.value)[1]),
     );
   return make(

@@ -48,13 +48,17 @@ async function restart() {
   tellProblem(null);
   find("classes").replaceChildren();
   find("use-images").disabled = true;
-  const found = await ask("set", { set: name });
+  const found = await ask("set", { set_name: name });
   if (name !== find("set-name").value) return;
   for (const { name: own, count: size, images } of found.classes) {
     const row = addClass();
     row.querySelector(".name").value = own; // also without images
     for (const image of images)
-      showImage(row, { ...image, source: found.source, count: size }, { set: name, class: own });
+      showImage(
+        row,
+        { ...image, source: found.source, count: size },
+        { set_name: name, class_name: own },
+      );
     showCount(row);
   }
   while (find("classes").children.length < 2) addClass();
@@ -67,7 +71,8 @@ async function useImages() {
   openMaking(false);
   const classes = rows.map((row) => `${row.querySelector(".name").value} (${row.dataset.count})`);
   find("made").textContent =
-    `${find("set-name").value} is chosen, with ${classes.join(", ")}. Next: choose a net, or “Choose for me”; then Train.`;
+    `${find("set-name").value} is chosen, with ${classes.join(", ")}. ` +
+    "Next: choose a net, or “Choose for me”; then Train.";
   find("source").focus();
 }
 
@@ -121,7 +126,10 @@ async function readDropped({ items }) {
 async function save(row, files) {
   const refused = [];
   // they may change meanwhile
-  const names = { set: find("set-name").value, class: row.querySelector(".name").value };
+  const names = {
+    set_name: find("set-name").value,
+    class_name: row.querySelector(".name").value,
+  };
   for (const [place, file] of files.entries()) {
     if (files.length > 1)
       row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
@@ -147,7 +155,7 @@ function showImage(row, saved, names) {
   source = saved.source;
   row.dataset.count = saved.count;
   // it names the folder
-  Object.assign(row.querySelector(".name"), { value: names.class, readOnly: true });
+  Object.assign(row.querySelector(".name"), { value: names.class_name, readOnly: true });
   find("use-images").disabled = false;
   const remove = async () => {
     row.dataset.count = await ask("remove-image", { ...names, file: saved.file });
@@ -164,7 +172,7 @@ function showImage(row, saved, names) {
       {
         type: "button",
         className: "small",
-        ariaLabel: `Remove ${saved.file} of ${names.class}`,
+        ariaLabel: `Remove ${saved.file} of ${names.class_name}`,
         on: { click: () => remove().catch(tellProblem) },
       },
       "×",

@@ -1,6 +1,6 @@
 // Take away: how to repeat the run without the studio, and files to download.
 
-import { ask, download } from "./api.js";
+import { ask, askLast, download } from "./api.js";
 import { attempt, count, make, tell } from "./elements.js";
 import { isActive, listen, state } from "./shared.js";
 
@@ -34,10 +34,11 @@ export async function show(place, run) {
         ]
       : [];
   const files = make("div");
-  const { command, python, remarks } = await ask("repeat", { run: run.name });
+  const { command, python, remarks } = await askLast("repeat", { run: run.name });
   if (!place.isConnected) return; // another run or tab was opened meanwhile
   const same =
-    "This trains a new run with the same weights: bit-identical on the same processor type and torch version.";
+    "This trains a new run with the same weights: " +
+    "bit-identical on the same processor type and torch version.";
   place.replaceChildren(
     ...[
       remarks.length ? null : make("p", { className: "note" }, same),
@@ -120,7 +121,8 @@ function describeParity({
     "p",
     { className: "good" },
     `Parity check passed: on ${count(images)} images (${split}, one black, one white), ` +
-      `the logits of the file differ from the run's by at most ${apart.toExponential(1)} (limit ${limit.toExponential(1)}), ` +
+      "the logits of the file differ from the run's by at most " +
+      `${apart.toExponential(1)} (limit ${limit.toExponential(1)}), ` +
       `and ${count(same)} of ${count(images)} predictions are equal.`,
   );
 }

@@ -142,7 +142,7 @@ function describe(run) {
 
 // As many epochs as a time limit allows at the pace so far.
 function estimateEpochs(run, job) {
-  const limit = readLimit(job),
+  const limit = job?.seconds,
     done = run.rows.length;
   if (!limit || !done || !isActive(job)) return "?";
   return Math.max(done, Math.round((done * limit) / (Date.now() / 1000 - job.began)));
@@ -160,7 +160,7 @@ function scoreOf(row) {
 }
 
 function timeLeft(run, job) {
-  const limit = readLimit(job);
+  const limit = job?.seconds;
   if (limit)
     return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
   const [first, last] = [run.steps[0], run.steps.at(-1)]; // for the first epoch
@@ -177,15 +177,9 @@ function timeLeft(run, job) {
 function countDown() {
   const run = chosen.run,
     job = run && findJob(run.name);
-  if (job?.state !== "running" || !readLimit(job)) return;
+  if (job?.state !== "running" || !job?.seconds) return;
   sayStatus(describe(run));
   find("progress").firstElementChild.value = findPart(run);
-}
-
-// The time limit of a training in seconds, from its command.
-function readLimit(job) {
-  const [, value, unit] = job?.command.match(/ --time=([\d.]+)([smh])/) ?? [];
-  return value ? Number(value) * { s: 1, m: 60, h: 3600 }[unit] : null;
 }
 
 function receive(event) {
@@ -203,7 +197,7 @@ function receive(event) {
   if (event.event === "remark" && !run.rows.length) find("pace").textContent = event.text;
   if (event.event === "progress")
     showProgress(
-      readLimit(findJob(run.name)) ? findPart(run) : event.done / event.total,
+      findJob(run.name)?.seconds ? findPart(run) : event.done / event.total,
       `${event.what} ${count(event.done)} of ${count(event.total)}`,
     );
   const last = run.rows.at(-1);
@@ -254,7 +248,7 @@ function receiveEpoch(event, run) {
 // The part of a training that is done: of its time if that is limited, else of its epochs.
 function findPart(run, epochs) {
   const job = findJob(run.name),
-    limit = readLimit(job);
+    limit = job?.seconds;
   return limit ? (Date.now() / 1000 - job.began) / limit : epochs / (run.planned ?? epochs + 1);
 }
 

@@ -2,10 +2,6 @@
 // never markup.
 
 const SHOWN = 5;
-const LOOKS = [
-  ["explain", "Explain this prediction"],
-  ["similar", "Similar training images"],
-];
 
 // Control characters, line ends, direction marks and surrogates are shown as code points.
 const UNSAFE =
@@ -39,8 +35,8 @@ export function picture(png, alt, className = "") {
   return make("img", { src: `data:image/png;base64,${png}`, alt: plain(alt), className });
 }
 
-// Shows a prediction in the card of its model; calls `look` with a task when its button is pressed.
-export function showPrediction(card, model, prediction, { tasks, coverage }, look) {
+// Shows a prediction in the card of its model, and returns what it predicts.
+export function showPrediction(card, model, prediction, coverage) {
   const text = describe(prediction);
   const heading = make("h2", { id: `${card.id}-title` }, model.model);
   const line = make(
@@ -67,16 +63,7 @@ export function showPrediction(card, model, prediction, { tasks, coverage }, loo
       ),
     );
   }
-  const actions = make("div", { className: "actions" });
-  const places = [];
-  for (const [task, label] of LOOKS.filter(([task]) => tasks.includes(task))) {
-    const place = make("div");
-    const button = make("button", { type: "button" }, label);
-    button.addEventListener("click", () => look(task, button, place));
-    actions.append(button);
-    places.push(place);
-  }
-  card.replaceChildren(...parts, actions, ...places);
+  card.replaceChildren(...parts);
   return text;
 }
 
@@ -165,7 +152,8 @@ function tabulateClasses(predictions, model) {
     );
   const notes = [
     model.calibrated
-      ? `The probabilities are calibrated on ${model.calibrated_on}: about 80 % of predictions with a probability of 80 % are correct.`
+      ? `The probabilities are calibrated on ${model.calibrated_on}: ` +
+        "about 80 % of predictions with a probability of 80 % are correct."
       : "The probabilities are not calibrated.",
   ];
   const predicted = model.kind === "multi-label" ? "each label" : "yes";
@@ -176,64 +164,51 @@ function tabulateClasses(predictions, model) {
   return [...parts, ...notes.map((text) => make("p", { className: "note" }, text))];
 }
 
-// Shows an explanation or similar images, and returns a sentence for the status line.
-export function showCloser(place, task, found) {
-  if (task === "explain") {
-    const { target, faithfulness } = found;
-    const map = make(
+// An explanation or similar images.
+export function showCloser(task, found) {
+  return task === "explain" ? showExplanation(found) : showSimilar(found);
+}
+
+const note = (text) => make("p", { className: "note" }, text);
+
+function showExplanation({ target, faithfulness, image, map }) {
+  return [
+    make("h3", {}, `Evidence for ${target}`),
+    make(
       "div",
       { className: "map" },
-      picture(found.image, "Input of the model"),
-      picture(found.map, `Map of the evidence for ${target}`),
-    );
-    place.replaceChildren(
-      make("h3", {}, `Evidence for ${target}`),
-      map,
-      make(
-        "p",
-        { className: "note" },
-        `Red pixels are evidence for ${target}, blue pixels evidence against it.`,
-      ),
-      ...(faithfulness
-        ? showFaithfulness(target, faithfulness)
-        : [
-            make(
-              "p",
-              { className: "note" },
-              "How faithful the map is was not measured: that would take too long on this machine.",
-            ),
-          ]),
-    );
-    return `Computed the evidence for ${target}.`;
-  }
-  const items = found.images.map((one) =>
-    make(
+      picture(image, "Input of the model"),
+      picture(map, `Map of the evidence for ${target}`),
+    ),
+    note(`Red pixels are evidence for ${target}, blue pixels evidence against it.`),
+    ...(faithfulness
+      ? showFaithfulness(target, faithfulness)
+      : [note("How faithful the map is was not measured: it would take too long here.")]),
+  ];
+}
+
+function showSimilar({ images, searched }) {
+  const items = images.map(({ id, image, target, similarity }) => {
+    const caption = [target, note(`similarity ${similarity.toFixed(2)}`)];
+    return make(
       "li",
       {},
       make(
         "figure",
         {},
-        picture(one.image, `Training image ${one.id}`),
-        make(
-          "figcaption",
-          {},
-          one.target,
-          make("br"),
-          make("span", { className: "note" }, `similarity ${one.similarity.toFixed(2)}`),
-        ),
+        picture(image, `Training image ${id}`),
+        make("figcaption", {}, ...caption),
       ),
-    ),
-  );
-  place.replaceChildren(
+    );
+  });
+  return [
     make("h3", {}, "Similar training images"),
     make("ul", { className: "similar" }, ...items),
-    make(
-      "p",
-      { className: "note" },
-      `The nearest of ${found.searched.toLocaleString("en")} training images, by the input of the model's last layer.`,
+    note(
+      `The nearest of ${searched.toLocaleString("en")} training images, ` +
+        "by the input of the model's last layer.",
     ),
-  );
-  return `Found ${found.images.length} similar training images.`;
+  ];
 }
 
 function showFaithfulness(target, measured) {
@@ -251,15 +226,13 @@ function showFaithfulness(target, measured) {
   const correlations = measured.correlations.map((value) => value.toFixed(2)).join(", ");
   return [
     tabulate(["covered part of the image", what], rows),
-    make(
-      "p",
-      { className: "note" },
-      `Means while the image is covered step by step. If the prediction depends on the marked pixels, the value ${change} more than at random places.`,
+    note(
+      "Means while the image is covered step by step. If the prediction depends on the marked " +
+        `pixels, the value ${change} more than at random places.`,
     ),
-    make(
-      "p",
-      { className: "note" },
-      `Rank correlation with maps of the model with random weights: ${correlations}. Near 1 or -1, the map does not depend on what the model has learned.`,
+    note(
+      `Rank correlation with maps of the model with random weights: ${correlations}. ` +
+        "Near 1 or -1, the map does not depend on what the model has learned.",
     ),
   ];
 }

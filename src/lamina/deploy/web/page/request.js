@@ -1,7 +1,8 @@
-// Requests of a page to the program that served it. The token stays in this module's memory: it is
-// never stored.
+// Requests of a page to the program that served it. The token comes from the address that the
+// program printed, or from the form of the page, and stays in the storage of this tab.
 
-let token = "";
+const KEPT = "lamina-token";
+let token = readToken();
 
 export class RequestError extends Error {
   constructor(status, message) {
@@ -10,9 +11,19 @@ export class RequestError extends Error {
   }
 }
 
+function readToken() {
+  const { hash, pathname } = window.location;
+  if (!hash.startsWith("#token=")) return sessionStorage.getItem(KEPT) ?? "";
+  history.replaceState(null, "", pathname); // neither history nor bookmarks keep it
+  const found = decodeURIComponent(hash.slice("#token=".length));
+  sessionStorage.setItem(KEPT, found);
+  return found;
+}
+
 // Returns whether the token can be sent: a header contains only printable ASCII.
-export function setToken(given) {
-  token = /^[ -~]+$/u.test(given) ? given : "";
+export function setToken(text) {
+  token = /^[ -~]+$/u.test(text) ? text : "";
+  sessionStorage.setItem(KEPT, token);
   return token !== "";
 }
 
@@ -35,12 +46,7 @@ export async function request(path, options = {}) {
 
 // The JSON of the response to some bytes, with values in the address.
 export async function post(path, bytes, values) {
+  const address = `${path}?${new URLSearchParams(values)}`;
   const headers = { "Content-Type": "application/octet-stream" };
-  return (
-    await request(`${path}?${new URLSearchParams(values)}`, {
-      method: "POST",
-      body: bytes,
-      headers,
-    })
-  ).json();
+  return (await request(address, { method: "POST", body: bytes, headers })).json();
 }
