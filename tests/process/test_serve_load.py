@@ -73,14 +73,14 @@ def test_a_flood_of_requests_gets_correct_predictions_or_is_refused(server):
 
     async def flood() -> list[tuple[int, bytes]]:
         return await asyncio.gather(
-            *(post(server.port, image_set[number % 10]) for number in range(500))
+            *(post(server.port, image_set[number % 10]) for number in range(200))
         )
 
     with server.bounded():
         outputs = asyncio.run(flood())
     statuses = [status for status, _ in outputs]
     assert set(statuses) <= {200, 503}
-    assert statuses.count(200) >= 50
+    assert statuses.count(200) >= 100
     for number, (status, body) in enumerate(outputs):
         if status == 200:
             assert json.loads(body)["predicted"] == expected[number % 10]

@@ -442,9 +442,11 @@ def become_python(order: dict[str, Any], files: list[int]) -> None:
     code = command[place + 1]
     name = words[0] if words else "python"
     if command[place] == "-m":
-        if code != "lamina":
+        if code == "lamina":
+            code = MODULE
+        else:
             name = code.rpartition(".")[2]
-        code = MODULE.replace("'lamina'", repr(code))
+            code = f"import importlib; importlib.import_module({code!r}).main()"
     Path("/proc/self/comm").write_text(name)
     paths = [] if "-P" in command[:place] else [""]
     become({**order, "words": words, "code": code, "paths": paths})

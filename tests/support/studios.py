@@ -81,12 +81,19 @@ class Studio(Server):
 
     def find_child(self, word: str) -> int:
         """The process of a job, by the first word of its command line."""
+        for child in self.find_children(word):
+            return child
+        raise LookupError(word)
+
+    def find_children(self, word: str) -> list[int]:
+        """All such processes, in order of their start."""
         number = self.process.pid
+        found = []
         for child in Path(f"/proc/{number}/task/{number}/children").read_text().split():
             with contextlib.suppress(FileNotFoundError):
                 if Path(f"/proc/{child}/comm").read_text().rstrip() == word[:NAME_LENGTH]:
-                    return int(child)
-        raise LookupError(word)
+                    found.append(int(child))
+        return found
 
 
 @contextlib.contextmanager

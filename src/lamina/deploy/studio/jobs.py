@@ -118,8 +118,9 @@ class Jobs:
             self._remove_mark(job.run)
 
     def _remove_mark(self, run: str) -> None:
-        with suppress(OSError):
-            (self.runs_dir / f".{run}").rmdir()
+        if run:
+            with suppress(OSError):
+                (self.runs_dir / f".{run}").rmdir()
 
     def find_active(self, run: str, number: int | None = None) -> Job | None:
         """The job in progress that has a number, or that trains a run."""

@@ -12,7 +12,7 @@ import uvicorn
 from lamina.deploy.web.guard import Guard, bracket
 from lamina.errors import DataError
 
-CONNECTIONS = 200  # open at once; requests of further ones get status 503
+CONNECTIONS = 256  # open at once; requests of further ones get status 503
 IDLE_SECONDS = 10  # between two requests of a connection
 HEAD_BYTES = 65_536  # of a request
 END_SECONDS = 5  # for requests in progress when the server shuts down
