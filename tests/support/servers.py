@@ -215,7 +215,8 @@ def open_page(browser: Browser, url: str) -> Iterator[Page]:
         for text in complaints
         if not text.startswith("Failed to load resource: the server responded")
     ] == []
-    assert [address for address in asked if not address.startswith((url, "blob:", "data:"))] == []
+    allowed = (url.partition("#")[0], "blob:", "data:")
+    assert [address for address in asked if not address.startswith(allowed)] == []
 
 
 @contextlib.contextmanager

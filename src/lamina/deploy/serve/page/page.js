@@ -34,7 +34,7 @@ async function connect() {
   );
   find("predictions").replaceChildren(...models.map(makeCard));
   const status = find("status");
-  find("give-form").replaceChildren(makeForm({ predict, status, limitBytes, area: document.body }));
+  find("give-form").replaceChildren(makeForm({ predict, status, limitBytes, area: document }));
 }
 
 function makeCard(_, place) {

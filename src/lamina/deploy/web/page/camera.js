@@ -1,6 +1,6 @@
 // The webcam, for Try and for new classes.
 
-import { make } from "./elements.js";
+import { make } from "./view.js";
 
 export async function startCamera(video, size) {
   try {
