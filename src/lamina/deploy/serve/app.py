@@ -12,7 +12,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from lamina.deploy.serve.api import describe_api
-from lamina.deploy.serve.serving import Settings
 from lamina.deploy.serve.worker import FullError, Worker
 from lamina.deploy.web.bodies import (
     RETRY_AFTER,
@@ -42,8 +41,9 @@ OPEN_PATHS = frozenset({*ASSETS, "/openapi.json", "/healthz", "/readyz"})
 Answer: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def build_app(worker: Worker, settings: Settings) -> Starlette:
-    tasks = ["predict", "explain", *(["similar"] if settings.has_similar else [])]
+def build_app(
+    worker: Worker, limit_bytes: int, coverage: float | None, *, has_similar: bool
+) -> Starlette:
 
     async def get_health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -54,8 +54,8 @@ def build_app(worker: Worker, settings: Settings) -> Starlette:
         return PlainTextResponse("the worker process is starting\n", 503, RETRY_AFTER)
 
     async def get_models(_: Request) -> Response:
-        limits = {"limit_bytes": settings.limit_bytes, "coverage": settings.coverage}
-        return AsciiJson({"models": worker.models, "tasks": tasks, **limits})
+        limits = {"limit_bytes": limit_bytes, "coverage": coverage}
+        return AsciiJson({"models": worker.models, "tasks": list(answers), **limits})
 
     async def get_api(request: Request) -> Response:
         return AsciiJson(describe_api(request.app.routes))
@@ -63,7 +63,7 @@ def build_app(worker: Worker, settings: Settings) -> Starlette:
     async def predict(request: Request) -> Response:
         """Predict images."""
         model = find_model(worker, request)
-        images, is_list = await read_images(request, settings.limit_bytes, REQUEST_IMAGES)
+        images, is_list = await read_images(request, limit_bytes, REQUEST_IMAGES)
         try:
             responses = await wait_while_connected(request, worker.predict(model, images))
         except FullError:
@@ -77,7 +77,7 @@ def build_app(worker: Worker, settings: Settings) -> Starlette:
     def look_closer(task: str) -> Answer:
         async def answer(request: Request) -> Response:
             model = find_model(worker, request)
-            (image,), _ = await read_images(request, settings.limit_bytes, 1)
+            (image,), _ = await read_images(request, limit_bytes, 1)
             work = worker.look_closer(task, model, image)
             try:
                 return respond(await wait_while_connected(request, work))
@@ -86,8 +86,8 @@ def build_app(worker: Worker, settings: Settings) -> Starlette:
 
         return answer
 
-    answers = {"predict": predict, "explain": look_closer("explain")}
-    if settings.has_similar:
+    answers: dict[str, Answer] = {"predict": predict, "explain": look_closer("explain")}
+    if has_similar:
         answers["similar"] = look_closer("similar")
     routes = [
         Route("/healthz", get_health),
@@ -95,7 +95,7 @@ def build_app(worker: Worker, settings: Settings) -> Starlette:
         Route("/openapi.json", get_api),
         Route("/v1/model", get_models),
     ]
-    routes += [Route(f"/v1/{task}", answers[task], methods=["POST"]) for task in tasks]
+    routes += [Route(f"/v1/{task}", answers[task], methods=["POST"]) for task in answers]
     routes += [Route(path, serve_asset(*asset)) for path, asset in ASSETS.items()]
     return Starlette(routes=routes, exception_handlers={HTTPException: handle_error})
 

@@ -34,7 +34,12 @@ async def serve(worker: Worker, settings: Settings, announce: Callable[[str], No
         with open_socket(settings.host, settings.port) as listening:
             loop = await worker.start()
             port = listening.getsockname()[1]
-            app = build_app(worker, settings)
+            app = build_app(
+                worker,
+                settings.limit_bytes,
+                settings.coverage,
+                has_similar=settings.has_similar,
+            )
             guard = Guard(app, settings.host, port, settings.token, OPEN_PATHS)
             async with running(guard, listening) as task:
                 announce(f"http://{name_host(settings.host)}:{port}/")

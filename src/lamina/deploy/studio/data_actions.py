@@ -121,3 +121,14 @@ class ListImages:
     async def act(self, studio: Studio) -> Any:
         arguments = (studio.data.path, self.set_name)
         return await studio.compute_quickly("dropped_images.list_images", *arguments)
+
+
+ACTIONS = {
+    "inspect": Inspect,
+    "preview": Preview,
+    "images": DrawImages,
+    "correct": Correct,
+    "save-image": SaveImage,
+    "remove-image": RemoveImage,
+    "set": ListImages,
+}

@@ -14,41 +14,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lamina.deploy.studio.data_actions import (
-    Correct,
-    DrawImages,
-    Inspect,
-    ListImages,
-    Preview,
-    RemoveImage,
-    SaveImage,
-)
-from lamina.deploy.studio.run_actions import (
-    MADE_FILES,
-    Compare,
-    DescribeRun,
-    Explain,
-    FindSimilar,
-    ListCheckpoints,
-    ListFiles,
-    ListRuns,
-    Look,
-    MakeFile,
-    Repeat,
-    ShowCell,
-    ShowReport,
-    ShowUnits,
-)
+from lamina.deploy.studio import data_actions, run_actions, training_actions
+from lamina.deploy.studio.run_actions import MADE_FILES
 from lamina.deploy.studio.studio import Studio
-from lamina.deploy.studio.training_actions import (
-    Continue,
-    GetState,
-    Resume,
-    ShowNet,
-    Stop,
-    TimeNet,
-    Train,
-)
 from lamina.deploy.web.bodies import (
     RETRY_AFTER,
     AsciiJson,
@@ -76,33 +44,9 @@ class Action(Protocol):
 
 
 ACTIONS: dict[str, type[Action]] = {
-    "state": GetState,
-    "net": ShowNet,
-    "times": TimeNet,
-    "inspect": Inspect,
-    "preview": Preview,
-    "images": DrawImages,
-    "correct": Correct,
-    "save-image": SaveImage,
-    "remove-image": RemoveImage,
-    "set": ListImages,
-    "train": Train,
-    "resume": Resume,
-    "stop": Stop,
-    "continue": Continue,
-    "runs": ListRuns,
-    "run": DescribeRun,
-    "checkpoints": ListCheckpoints,
-    "report": ShowReport,
-    "cell": ShowCell,
-    "units": ShowUnits,
-    "look": Look,
-    "explain": Explain,
-    "similar": FindSimilar,
-    "compare": Compare,
-    "repeat": Repeat,
-    "make": MakeFile,
-    "files": ListFiles,
+    **data_actions.ACTIONS,
+    **training_actions.ACTIONS,
+    **run_actions.ACTIONS,
 }
 """What the page asks for, by ``POST /api/NAME`` with JSON, or with the bytes of an image and values
 in the query."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lamina.deploy.studio.studio import Studio
 from lamina.errors import RunError
@@ -21,15 +21,10 @@ class ListRuns:
 
 
 @dataclass(frozen=True)
-class OfRun:
-    """An action about a run; a newer request with the same ``replaces`` replaces a waiting one."""
+class DescribeRun:
+    """A run with its history, net, recipe and checkpoints."""
 
     run: str
-    replaces: str = ""
-
-
-class DescribeRun(OfRun):
-    """The run with its history, net, recipe and checkpoints."""
 
     async def act(self, studio: Studio) -> Any:
         studio.find_run(self.run)
@@ -37,20 +32,46 @@ class DescribeRun(OfRun):
         return await studio.compute_quickly("run_views.describe_run", *arguments)
 
 
-class ListCheckpoints(OfRun):
-    """The epochs from which the run can continue."""
+@dataclass(frozen=True)
+class ListCheckpoints:
+    """The epochs from which a run can continue."""
+
+    run: str
 
     async def act(self, studio: Studio) -> Any:
-        path = studio.find_run(self.run)
-        return await studio.compute_quickly("run_views.list_epochs", path)
+        return await studio.compute_quickly("run_views.list_epochs", studio.find_run(self.run))
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """An action that calls ``function`` with the folder of a run, and with more ``arguments``.
+
+    A newer request with the same ``replaces`` takes the place of one that still waits.
+    """
+
+    run: str
+    replaces: str = ""
+    function: ClassVar[str]
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return ()
+
+    async def act(self, studio: Studio) -> Any:
+        arguments = (studio.find_run(self.run), *self.arguments)
+        return await studio.compute(self.function, *arguments, replaces=self.replaces)
 
 
 class ShowReport(OfRun):
     """Report, confusions and largest losses."""
 
-    async def act(self, studio: Studio) -> Any:
-        path = studio.find_run(self.run)
-        return await studio.compute("results.show_report", path, replaces=self.replaces)
+    function = "results.show_report"
+
+
+class Repeat(OfRun):
+    """The command and the Python that train the run again."""
+
+    function = "reproduction.describe_reproduction"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +81,11 @@ class ShowCell(OfRun):
     problem: int
     truth: int
     predicted: int
+    function = "results.show_cell"
 
-    async def act(self, studio: Studio) -> Any:
-        arguments = (studio.find_run(self.run), self.problem, self.truth, self.predicted)
-        return await studio.compute("results.show_cell", *arguments, replaces=self.replaces)
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return self.problem, self.truth, self.predicted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +93,11 @@ class ShowUnits(OfRun):
     """What the units of a layer respond to."""
 
     layer: str
+    function = "results.show_units"
 
-    async def act(self, studio: Studio) -> Any:
-        arguments = (studio.find_run(self.run), self.layer)
-        return await studio.compute("results.show_units", *arguments, replaces=self.replaces)
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return (self.layer,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,32 +109,28 @@ class OfImage(OfRun):
     row: int = 0
 
     @property
-    def sight(self) -> bytes | tuple[str, int]:
-        return (self.split, self.row) if self.image is None else self.image
+    def arguments(self) -> tuple[Any, ...]:
+        return ((self.split, self.row) if self.image is None else self.image,)
+
+
+class Explain(OfImage):
+    """The pixels that the prediction depends on."""
+
+    function = "results.explain"
+
+
+class FindSimilar(OfImage):
+    """The most similar training images."""
+
+    function = "results.find_similar"
 
 
 class Look(OfImage):
     """The prediction, and the outputs of the layers."""
 
     async def act(self, studio: Studio) -> Any:
-        arguments = (studio.find_run(self.run), self.sight)
+        arguments = (studio.find_run(self.run), *self.arguments)
         return await studio.compute_quickly("results.look_at", *arguments, replaces=self.replaces)
-
-
-class Explain(OfImage):
-    """The pixels that the prediction depends on."""
-
-    async def act(self, studio: Studio) -> Any:
-        arguments = (studio.find_run(self.run), self.sight)
-        return await studio.compute("results.explain", *arguments, replaces=self.replaces)
-
-
-class FindSimilar(OfImage):
-    """The most similar training images."""
-
-    async def act(self, studio: Studio) -> Any:
-        arguments = (studio.find_run(self.run), self.sight)
-        return await studio.compute("results.find_similar", *arguments, replaces=self.replaces)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,27 +138,20 @@ class Compare(OfRun):
     """How other runs differ from the run."""
 
     others: tuple[str, ...]
+    function = "results.compare_with"
 
     async def act(self, studio: Studio) -> Any:
         for name in (self.run, *self.others):
             studio.find_run(name)
         arguments = (studio.data.runs_dir, self.run, self.others)
-        return await studio.compute("results.compare_with", *arguments, replaces=self.replaces)
+        return await studio.compute(self.function, *arguments, replaces=self.replaces)
 
 
-class Repeat(OfRun):
-    """The command and the Python that train the run again."""
+@dataclass(frozen=True)
+class MakeFile:
+    """Start the command that writes a file of a run."""
 
-    async def act(self, studio: Studio) -> Any:
-        path = studio.find_run(self.run)
-        function = "reproduction.describe_reproduction"
-        return await studio.compute(function, path, replaces=self.replaces)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MakeFile(OfRun):
-    """Start the command that writes a file of the run."""
-
+    run: str
     file: str
 
     async def act(self, studio: Studio) -> dict[str, Any]:
@@ -151,9 +163,29 @@ class MakeFile(OfRun):
         return studio.jobs.start(words).to_json()
 
 
-class ListFiles(OfRun):
+@dataclass(frozen=True)
+class ListFiles:
     """The sizes in bytes of the files that were made."""
+
+    run: str
 
     async def act(self, studio: Studio) -> dict[str, int]:
         files = [studio.find_run(self.run) / name for name in MADE_FILES]
         return {file.name: file.stat().st_size for file in files if file.exists()}
+
+
+ACTIONS = {
+    "runs": ListRuns,
+    "run": DescribeRun,
+    "checkpoints": ListCheckpoints,
+    "report": ShowReport,
+    "cell": ShowCell,
+    "units": ShowUnits,
+    "look": Look,
+    "explain": Explain,
+    "similar": FindSimilar,
+    "compare": Compare,
+    "repeat": Repeat,
+    "make": MakeFile,
+    "files": ListFiles,
+}

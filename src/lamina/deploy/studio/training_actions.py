@@ -147,3 +147,14 @@ class Continue:
         places = [f"--name={run}", f"--runs-dir={studio.data.runs_dir}"]
         words = ["train", start, *write_options(fields), *places]
         return studio.jobs.start(words, run, is_training=True).to_json()
+
+
+ACTIONS = {
+    "state": GetState,
+    "net": ShowNet,
+    "times": TimeNet,
+    "train": Train,
+    "resume": Resume,
+    "stop": Stop,
+    "continue": Continue,
+}

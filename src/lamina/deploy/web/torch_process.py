@@ -134,8 +134,9 @@ class TorchProcess:
         replaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[key] = replaced
         acquiring = asyncio.ensure_future(self._turn.acquire())
+        either: set[asyncio.Future[Any]] = {acquiring, replaced}
         try:
-            await asyncio.wait({acquiring, replaced}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if replaced.done():
                 replaced.result()
         except BaseException:
