@@ -18,6 +18,11 @@ from lamina.errors import RunError, escape
 
 METADATA = "lamina"  # entry of safetensors files, with their plain values
 RESTORE = "Restore it from a copy, or train again."  # what to do about most damaged files of a run
+NO_NAME = re.compile(
+    r"""|[-.\s].*|.*[.\s]|.*[/\\:*?"<>|~].*|(con|prn|aux|nul|com\d|lpt\d)(\..*)?""",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Names that a folder cannot have on every system, or that a shell reads otherwise."""
 JSON_BYTES = 2**28  # of a file of plain values; lamina writes much smaller ones
 
 
@@ -65,12 +70,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def check_name(name: str | None) -> None:
     """Raise ``RunError`` if a run cannot have this name; for ``None``, lamina chooses one."""
-    if name is not None and (
-        not name or name.startswith(".") or set(name) & {"/", "\\"} or escape(name) != name
-    ):
+    if name is not None and (NO_NAME.fullmatch(name) or escape(name) != name):
         raise RunError(
-            f"name is {name!r}; a run name must be one line without / or \\ and not start with a"
-            " dot. Use first-try."
+            f'name is {name!r}; a run name must be one line without / \\ : * ? " < > | or ~, not'
+            " start with a dot, dash or space, not end with a dot or space, and not be a device"
+            " such as con. Use first-try."
         )
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from lamina.data import Preparation
 from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation.evaluating import evaluate
+from lamina.files import check_name
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.runs.loading import find_runs, list_runs, load_run
 from lamina.runs.record import FORMAT, OwnModule, resume_command
@@ -110,14 +111,26 @@ def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
     assert (run.path / "run.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "a\\b", ".hidden", "a\nb"])
-def test_a_name_that_is_a_path_is_rejected(name, tmp_path, record):
+NO_NAMES = [
+    *("", ".", "..", "../out", "a/b", "a\\b", ".hidden", "a\nb", "C:name", "a*", "~", "a ", " a"),
+    *("a.", "-a", "con", "NUL.txt", "com1"),
+]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_name_that_no_folder_has_everywhere_is_rejected(name, tmp_path, record):
     with refuses(
-        f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot."
+        f'name is {name!r}; a run name must be one line without / \\ : * ? " < > | or ~, not start'
+        " with a dot, dash or space, not end with a dot or space, and not be a device such as con."
         " Use first-try."
     ):
         create_folder(tmp_path / "runs", record, name)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a", "first-try", "année 2", "a.b", "console", "_x", "com"])
+def test_other_names_are_accepted(name):
+    check_name(name)
 
 
 def test_a_folder_that_cannot_be_made_is_rejected(tmp_path, record):
