@@ -225,7 +225,7 @@ def test_the_page_asks_for_the_token_and_keeps_it_in_this_tab_alone(browser, ser
         give(page, image)
         expect(page.get_by_role("region", name="hostile").locator(".predicted")).to_be_visible()
         stored = "[localStorage.length, {...sessionStorage}, document.cookie]"
-        assert page.evaluate(stored) == [0, {"lamina-token": "a secret"}, ""]
+        assert page.evaluate(stored) == [0, {"lamina-token": '"a secret"'}, ""]
         page.reload()
         expect(page.locator("#models")).to_contain_text("Model: hostile")
         other = context.new_page()

@@ -54,14 +54,14 @@ class Served:
         if self.similar is None or (isinstance(self.similar, str) and began > self.look_again):
             if self.listing is None:
                 self.listing = ThreadPoolExecutor(1).submit(find_training_images, self.run)
-            found = self.listing.result(SIMILAR_SECONDS / 2)
-            self.listing, self.look_again = None, time.monotonic() + LOOK_AGAIN_SECONDS
-            until = began + SIMILAR_SECONDS
-            self.similar = (
-                found
-                if isinstance(found, str)
-                else compute_features(self.predictor.model, found, until)
-            )
+            listed = self.listing.result(SIMILAR_SECONDS / 2)
+            self.listing = None
+            self.look_again = time.monotonic() + LOOK_AGAIN_SECONDS
+            if isinstance(listed, str):
+                self.similar = listed
+            else:
+                until = began + SIMILAR_SECONDS
+                self.similar = compute_features(self.predictor.model, listed, until)
         return self.similar
 
     @cached_property
@@ -192,22 +192,18 @@ def open_runs(runs: Mapping[str, str], device: str, coverage: float | None) -> l
         predictor = run.predictor(device=device)
         channels, height, width = predictor.model.in_shape
         predictor.predict(np.zeros((1, height, width, channels), np.uint8))
-        has_sets = coverage is not None and predictor.task.kind is not MULTI_LABEL
-        one = Served(
-            name, run, predictor, make_rule(predictor.task, None, coverage if has_sets else None)
-        )
-        if coverage is not None and has_sets:
-            one.rule = fit_coverage(one.rule, predictor.task, run, coverage)
-            one.remarks = [
-                f"{path}: {line}"
-                for line in describe_coverage(run, predictor.task, one.rule, coverage)
-            ]
+        task = predictor.task
+        model = Served(name, run, predictor, make_rule(task, None, None))
+        if coverage is not None and task.kind is MULTI_LABEL:
+            remark = (
+                "is multi-label; lamina serves it without prediction sets, but others with them"
+            )
+            model.remarks = [f"{path} {remark}"]
         elif coverage is not None:
-            one.remarks = [
-                f"{path} is multi-label; lamina serves it without prediction sets, but others with"
-                " them"
-            ]
-        served.append(one)
+            model.rule = fit_coverage(make_rule(task, None, coverage), task, run, coverage)
+            lines = describe_coverage(run, task, model.rule, coverage)
+            model.remarks = [f"{path}: {line}" for line in lines]
+        served.append(model)
     return served
 
 

@@ -105,11 +105,10 @@ class Worker:
         """An explanation or similar images, in a process of its own; it may be a ``problem``."""
         try:
             call = Call(f"{PACKAGE}.respond", (task, model, [image]))
-            (response,) = await self._closer.call(call)
+            responses: list[dict[str, Any]] = await self._closer.call(call)
         except LostError as error:
             return self._describe_loss(model, str(error))
-        found: dict[str, Any] = response
-        return found
+        return responses[0]
 
     async def close(self) -> None:
         if self._loop is not None:

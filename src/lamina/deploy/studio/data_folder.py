@@ -43,20 +43,20 @@ class DataFolder:
         """Name and source of each data set or the folder, the built-in ones, other folders."""
         children = self._list()
         is_own = self._is_own(children)
-        own = [path for path in children if _is_data(path)]
-        others = [path for path in children if path not in own and _may_be_data(path)]
+        data = [path for path in children if _is_data(path)]
+        others = [path for path in children if path not in data and _may_be_data(path)]
         if is_own:
-            own = [self.path]
+            data = [self.path]
             others = []
         elif sum(map(_has_image, others)) > 1:  # some of its folders may be classes
-            own.append(self.path)
-        found = [{"name": path.name, "source": str(path)} for path in own]
-        found += [{"name": name, "source": name} for name in NAMES if name not in PUBLISHED]
-        found += [{"name": name, "source": name} for name in PUBLISHED]
+            data.append(self.path)
+        sources = [{"name": path.name, "source": str(path)} for path in data]
+        sources += [{"name": name, "source": name} for name in NAMES if name not in PUBLISHED]
+        sources += [{"name": name, "source": name} for name in PUBLISHED]
         for path in others:
             reason = "no class folders found" if path.is_dir() else "no images with targets found"
-            found.append({"name": f"{path.name} ({reason})", "source": str(path)})
-        return found
+            sources.append({"name": f"{path.name} ({reason})", "source": str(path)})
+        return sources
 
     def check(self, source: str) -> str:
         """The source, if the studio may use it; ``DataError`` otherwise."""
@@ -88,23 +88,23 @@ class DataFolder:
                 f"{file} has other columns than image and correct, so the studio did not make it."
                 " To correct labels here, move it to another folder."
             )
-        kept = (
-            dict(read_pairs(str(file), "labels_from", "correct", ADVICE)) if file.exists() else {}
-        )
-        given = (choices or {}).items()
-        kept |= {
-            image.encode("utf-8", "backslashreplace").decode(): label for image, label in given
-        }
-        kept = {image: label for image, label in kept.items() if label and choices is not None}
-        table = format_rows([("image", "correct"), *kept.items()])
+        corrections: dict[str, str] = {}
+        if file.exists():
+            corrections = dict(read_pairs(str(file), "labels_from", "correct", ADVICE))
+        for image, label in (choices or {}).items():
+            corrections[image.encode("utf-8", "backslashreplace").decode()] = label
+        if choices is None:
+            corrections = {}
+        corrections = {image: label for image, label in corrections.items() if label}
+        table = format_rows([("image", "correct"), *corrections.items()])
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, table) if kept else file.unlink(missing_ok=True)
+            write_atomically(file, table) if corrections else file.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(
                 f"Cannot write {file}: {error.strerror or error}. Free some space; try again."
             ) from None
-        return kept
+        return corrections
 
     def check_new(self, name: str) -> Path:
         """The folder for new data sets; ``DataError`` if this name would not be a data set."""
@@ -129,18 +129,15 @@ class DataFolder:
     def _list(self) -> list[Path]:
         """What may be data: neither hidden nor runs nor corrections."""
         try:
-            found = sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
+            paths = sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
         except OSError as error:
             reason = error.strerror or error
             raise DataError(
                 f"Cannot read {self.path}: {reason}. Start lamina studio with another --data."
             ) from error
-        found = [
-            path
-            for path in found
-            if not path.name.endswith(CORRECTIONS) and path != self.runs_dir.resolve()
-        ]
-        return [path for path in found if not _holds_runs(path)]
+        runs_dir = self.runs_dir.resolve()
+        paths = [path for path in paths if path != runs_dir and not _holds_runs(path)]
+        return [path for path in paths if not path.name.endswith(CORRECTIONS)]
 
 
 def find_download_mb(source: str) -> int:
@@ -203,7 +200,9 @@ def _holds_runs(path: Path) -> bool:
 
 
 def _has_splits(path: Path | str) -> bool:
-    return any(find_splits([Path(one).name]) and _has_classes(one) for one in _list_some(path))
+    return any(
+        find_splits([Path(child).name]) and _has_classes(child) for child in _list_some(path)
+    )
 
 
 def _has_classes(path: Path | str) -> bool:
@@ -211,7 +210,7 @@ def _has_classes(path: Path | str) -> bool:
 
 
 def _has_image(path: Path | str) -> bool:
-    return any(one.lower().endswith(SUFFIXES) for one in _list_some(path))
+    return any(child.lower().endswith(SUFFIXES) for child in _list_some(path))
 
 
 def _list_some(path: Path | str, *, only_folders: bool = False) -> list[str]:

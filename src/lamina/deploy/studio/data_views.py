@@ -68,7 +68,7 @@ def preview_data(source: str, size_px: int | None, val: str, corrections: str) -
         "labels": (list(samples) if images.kind in (SINGLE_LABEL, BINARY) else []),
         "corrections": dataset.corrections.corrected + dataset.corrections.excluded,
         "split_rule": dataset.split_rule,
-        "images": {split: len(own) for split, own in dataset.splits.items()},
+        "images": {split: len(images) for split, images in dataset.splits.items()},
         "groups": [
             {
                 "name": name,
@@ -84,12 +84,12 @@ def draw_images(
     source: str, size_px: int | None, val: str, names: Sequence[str]
 ) -> list[str | None]:
     """Uncorrected images by name, as PNG; ``None`` for images that no longer exist."""
-    found: dict[str, str | None] = dict.fromkeys(names)
+    drawn: dict[str, str | None] = dict.fromkeys(names)
     for images in load_source(source, size_px, val, "").splits.values():
         for row, name in enumerate(images.names):
-            if name in found:
-                found[name] = encode_png(images.pixels[row])
-    return [found[name] for name in names]
+            if name in drawn:
+                drawn[name] = encode_png(images.pixels[row])
+    return [drawn[name] for name in names]
 
 
 def time_layers(layers: str, shape: Shape, outputs: int) -> list[float]:
@@ -110,15 +110,15 @@ def time_layers(layers: str, shape: Shape, outputs: int) -> list[float]:
     if not images:
         raise NetError("The net is too large to measure its layers while it is edited.")
     x = torch.randn(images, *shape).contiguous(memory_format=torch.channels_last)
-    found = []
+    durations_ms = []
     for module in net.module(shape):
         times = []
         for _ in range(TURNS + 1):
-            given = x.detach().requires_grad_()
+            inputs = x.detach().requires_grad_()
             began = time.perf_counter()
-            y = module(given)
+            y = module(inputs)
             y.backward(torch.ones_like(y))
             times.append(time.perf_counter() - began)
-        found.append(round(1000 * min(times[1:]) * TIMED_IMAGES / images, 3))
+        durations_ms.append(round(1000 * min(times[1:]) * TIMED_IMAGES / images, 3))
         x = y.detach()
-    return found
+    return durations_ms

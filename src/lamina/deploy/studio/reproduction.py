@@ -106,10 +106,9 @@ def write_python(record: RunRecord) -> str:
     net = f"net = Net(\n{written})\n{recipe}"
     preparation = record.data.preparation
     defaults = {field.name: field.default for field in fields(preparation)}
-    own = [
+    options = [
         f"{name}={value!r}" for name, value in vars(preparation).items() if value != defaults[name]
     ]
-    data = (
-        f"data = lamina.load_data({record.data.source!r}, lamina.Preparation({', '.join(own)}))\n"
-    )
+    prepared = f"lamina.Preparation({', '.join(options)})"
+    data = f"data = lamina.load_data({record.data.source!r}, {prepared})\n"
     return f"{head}\n{data}{net}run = lamina.start_run(data, net, recipe)\n{train}"

@@ -36,13 +36,15 @@ ROW = 8  # tiles side by side
 def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
     """All runs, the newest first, with what each came from."""
     runs, damaged = find_runs(runs_dir)
-    found = []
+    summaries = []
     for run in runs[::-1]:
         try:
-            found.append(_summarize(run, runs_dir))
+            summaries.append(_summarize(run, runs_dir))
         except LaminaError as error:
-            found.append({"name": _name(run.path, runs_dir), "problem": str(error)})
-    return found + [{"name": _name(one.path, runs_dir), "problem": one.problem} for one in damaged]
+            summaries.append({"name": _name(run.path, runs_dir), "problem": str(error)})
+    for lost in damaged:
+        summaries += [{"name": _name(lost.path, runs_dir), "problem": lost.problem}]
+    return summaries
 
 
 def _name(path: Path, runs_dir: Path) -> str:

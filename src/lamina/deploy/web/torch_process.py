@@ -218,8 +218,7 @@ def read_call(file: BinaryIO) -> tuple[str, tuple[Any, ...]] | None:
 
 def find_function(name: str) -> Callable[..., Any]:
     module, _, function = name.rpartition(".")
-    found: Callable[..., Any] = getattr(import_module(module), function)
-    return found
+    return getattr(import_module(module), function)  # type: ignore[no-any-return]
 
 
 def run_call(name: str, arguments: tuple[Any, ...]) -> bytes:

@@ -3,7 +3,8 @@
 import { ask } from "./api.js";
 import { choose, describeSource } from "./data.js";
 import { count, find, make, percent, picture, tell } from "./elements.js";
-import { chosen, isActive, listen, load, save, state } from "./shared.js";
+import { load, save } from "./request.js";
+import { chosen, isActive, listen, state } from "./shared.js";
 
 const SHOWN_ISSUES = 50; // at a time
 let checking = null; // number of the job
@@ -38,7 +39,7 @@ export function startLabels() {
   listen("lost", () => draw().catch(tellProblem));
   // the page may have been closed during a check
   const last = [...state.jobs.values()].findLast(({ checked }) => checked);
-  if (last && last.number !== load("labels").done)
+  if (last && last.number !== load("labels")?.done)
     [given, checking, issues] = [last.checked, last.number, last.label_issues];
 }
 

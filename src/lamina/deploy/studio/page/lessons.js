@@ -7,7 +7,8 @@ import { attempt, find, make, percent, tell } from "./elements.js";
 import { openMaking } from "./making.js";
 import { usePreset, useText } from "./net.js";
 import { setFields } from "./recipe.js";
-import { chosen, listen, load, save, state } from "./shared.js";
+import { load, save } from "./request.js";
+import { chosen, listen, state } from "./shared.js";
 import { STATIONS } from "./stations.js";
 
 const KEPT = "lessons"; // in the storage of this tab

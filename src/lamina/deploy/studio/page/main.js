@@ -9,7 +9,8 @@ import { startMaking } from "./making.js";
 import { startNet } from "./net.js";
 import { setFields, startRecipe } from "./recipe.js";
 import { select, startRuns } from "./runs.js";
-import { announce, chosen, load, save, state } from "./shared.js";
+import { load, save } from "./request.js";
+import { announce, chosen, state } from "./shared.js";
 import { startTabs } from "./tabs.js";
 import { sayStatus, startTraining } from "./training.js";
 
@@ -46,7 +47,7 @@ async function start() {
     startNet,
   ])
     begin();
-  const { values = {}, run, tab, compared } = load("page");
+  const { values = {}, run, tab, compared } = load("page") ?? {};
   restore(values);
   Object.assign(chosen, { tab: tab ?? "look", compared: new Set(compared) });
   startTabs();

@@ -33,20 +33,3 @@ export function findJob(run) {
 export function isActive(job) {
   return Boolean(job) && ["queued", "running"].includes(job.state);
 }
-
-// What outlives a reload of the page, unless the browser refuses to keep it.
-export function load(key) {
-  try {
-    return JSON.parse(sessionStorage.getItem(key)) ?? {};
-  } catch {
-    return {};
-  }
-}
-
-export function save(key, value) {
-  try {
-    sessionStorage.setItem(key, JSON.stringify(value));
-  } catch {
-    // The page works without it.
-  }
-}

@@ -13,18 +13,35 @@ export class RequestError extends Error {
 
 function readToken() {
   const { hash, pathname } = window.location;
-  if (!hash.startsWith("#token=")) return sessionStorage.getItem(KEPT) ?? "";
+  if (!hash.startsWith("#token=")) return load(KEPT) ?? "";
   history.replaceState(null, "", pathname); // neither history nor bookmarks keep it
   const found = decodeURIComponent(hash.slice("#token=".length));
-  sessionStorage.setItem(KEPT, found);
+  save(KEPT, found);
   return found;
 }
 
 // Returns whether the token can be sent: a header contains only printable ASCII.
 export function setToken(text) {
   token = /^[ -~]+$/u.test(text) ? text : "";
-  sessionStorage.setItem(KEPT, token);
+  save(KEPT, token);
   return token !== "";
+}
+
+// What outlives a reload of the page, unless the browser refuses to keep it.
+export function load(key) {
+  try {
+    return JSON.parse(sessionStorage.getItem(key));
+  } catch {
+    return null;
+  }
+}
+
+export function save(key, value) {
+  try {
+    sessionStorage.setItem(key, JSON.stringify(value));
+  } catch {
+    // The page works without it.
+  }
 }
 
 // The response, if it is a success.
