@@ -17,6 +17,7 @@ from lamina.deploy.studio.recipe_fields import (
 )
 from lamina.deploy.studio.studio import Studio
 from lamina.errors import LaminaError, RunError
+from lamina.metrics import METRICS
 from lamina.values import Range
 
 Dimension = Annotated[int, Range(1, 2**31)]
@@ -35,6 +36,7 @@ class GetState:
             "presets": list_presets(),
             "layers": list_layers(),
             "fields": list_fields(),
+            "fractions": [name for name, metric in METRICS.items() if metric.is_fraction],
             "jobs": [job.to_json() for job in jobs.jobs],
             "runs": runs,
             "after": after,

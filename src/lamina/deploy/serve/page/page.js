@@ -29,9 +29,7 @@ async function connect() {
   const lines = models.map(({ model, net, data, score }) =>
     score ? `${model} (${net} on ${data}, ${score})` : `${model} (${net} on ${data})`,
   );
-  find("models").textContent = plain(
-    `${models.length === 1 ? "Model" : "Models"}: ${lines.join("; ")}`,
-  );
+  find("models").textContent = plain(`${models.length === 1 ? "Model" : "Models"}: ${lines.join("; ")}`);
   find("predictions").replaceChildren(...models.map(makeCard));
   const status = find("status");
   find("give-form").replaceChildren(makeForm({ predict, status, limitBytes, area: document }));

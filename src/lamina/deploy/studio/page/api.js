@@ -58,9 +58,7 @@ async function* readEvents(body) {
     text = blocks.pop();
     for (const block of blocks) {
       const lines = Object.fromEntries(
-        block
-          .split("\n")
-          .map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]),
+        block.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]),
       );
       if (lines.data) yield [lines.id, JSON.parse(lines.data)];
     }

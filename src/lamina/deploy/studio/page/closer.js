@@ -1,7 +1,7 @@
 // A closer look at one image: the prediction, the outputs of the layers, and more on request.
 
 import { askLast } from "./api.js";
-import { make, percent, picture, tabulate } from "./elements.js";
+import { make, paragraph, percent, picture, tabulate } from "./elements.js";
 import { drawLayers } from "./inside.js";
 import { offerMore, settle } from "./try-form.js";
 
@@ -9,11 +9,7 @@ import { offerMore, settle } from "./try-form.js";
 // image.
 export function gallery(run, { split, problem, images }, describe) {
   const show = (one) => {
-    const lines = make(
-      "span",
-      {},
-      ...describe(one).map((line) => make("span", {}, line.replaceAll(" %", "\u00a0%"))),
-    );
+    const lines = make("span", {}, ...describe(one).map((line) => make("span", {}, line.replaceAll(" %", "\u00a0%"))));
     const file = make("span", { className: "note" }, one.name.split("/").at(-1));
     if (!one.png) return make("li", { className: "tile" }, lines, file);
     const open = () => openImage(run, split, one.row, one.name);
@@ -53,10 +49,7 @@ export function openImage(run, split, row, name) {
   document.body.append(dialog);
   dialog.showModal();
   const send = (action) => askLast(action, { run: run.name, split, row });
-  settle(place, "Computing the layers …", send("look"), (found) => [
-    ...showInside(found),
-    ...offerMore(send),
-  ]);
+  settle(place, "Computing the layers …", send("look"), (found) => [...showInside(found), ...offerMore(send)]);
 }
 
 export function showInside({ image, predicted, values, target, kind, filters, layers }) {
@@ -71,13 +64,7 @@ export function showInside({ image, predicted, values, target, kind, filters, la
     ];
   });
   return [
-    make(
-      "p",
-      {},
-      "Prediction: ",
-      make("strong", {}, predicted),
-      target === null ? "" : `; target: ${target}`,
-    ),
+    paragraph("Prediction: ", make("strong", {}, predicted), target === null ? "" : `; target: ${target}`),
     make(
       "div",
       { className: "looks" },

@@ -34,8 +34,7 @@ export function look(run) {
       if (chosen.run.name === run.name) showLook(run, found);
     } catch (error) {
       // the weights are saved after the first epochs; the next epoch looks again
-      if (!isTraining && chosen.run.name === run.name)
-        live.lastElementChild.textContent = error.message;
+      if (!isTraining && chosen.run.name === run.name) live.lastElementChild.textContent = error.message;
     }
     const end = performance.now();
     Object.assign(looking, { next: end + Math.max(LOOK_MS, REST * (end - began)), isBusy: false });
@@ -114,9 +113,7 @@ export function drawLayers(filters, layers) {
         : bars(one.values),
     );
   return [
-    ...(filters
-      ? [part("filters of the first layer", sheet(filters, "filters of the first layer"))]
-      : []),
+    ...(filters ? [part("filters of the first layer", sheet(filters, "filters of the first layer"))] : []),
     ...layers.map(layer),
   ];
 }

@@ -2,7 +2,7 @@
 
 import { askLast } from "./api.js";
 import { gallery } from "./closer.js";
-import { count, fill, make, tabulate } from "./elements.js";
+import { count, fill, make, note, tabulate } from "./elements.js";
 import { sheet } from "./inside.js";
 import { settle } from "./try-form.js";
 
@@ -12,17 +12,11 @@ const MOST_PAIRS = 40;
 
 export async function show(place, run) {
   if (!run.rows.length) {
-    place.replaceChildren(
-      make(
-        "p",
-        { className: "note" },
-        `The results of ${run.name} appear here when its training has ended.`,
-      ),
-    );
+    place.replaceChildren(note(`The results of ${run.name} appear here when its training has ended.`));
     return;
   }
   await settle(place, "Reading the results …", askLast("report", { run: run.name }), (found) => [
-    ...(found.missing ? [make("p", { className: "note" }, found.missing)] : showReport(run, found)),
+    ...(found.missing ? [note(found.missing)] : showReport(run, found)),
     showUnits(run, found.layers),
   ]);
 }
@@ -49,12 +43,7 @@ function showReport(run, { verdict, lines, table, report, confusions, largest })
     ),
     ...showConfusions(run, confusions),
     make("h3", {}, isNumber ? "Largest errors" : "Largest losses"),
-    make(
-      "p",
-      { className: "note" },
-      `${intro} ${largest.are_wrong ? "Only wrong predictions. " : ""}` +
-        "Choose an image to look inside the net.",
-    ),
+    note(`${intro} ${largest.are_wrong ? "Only wrong predictions. " : ""}` + "Choose an image to look inside the net."),
     ...gallery(run, largest, pair),
   ];
 }
@@ -81,37 +70,22 @@ function showConfusions(run, confusions) {
         place,
         `Reading ${title} …`,
         askLast("cell", { run: run.name, problem, truth, predicted }),
-        (found) => [
-          make("h4", {}, label),
-          make("p", { className: "note" }, order(found)),
-          ...gallery(run, found, pair),
-        ],
+        (found) => [make("h4", {}, label), note(order(found)), ...gallery(run, found, pair)],
       );
       place.scrollIntoView({ block: "nearest" });
     };
     const className = truth === predicted ? "cell right" : "cell";
-    return make(
-      "button",
-      { type: "button", className, ariaLabel: label, title: label, on: { click: open } },
-      text,
-    );
+    return make("button", { type: "button", className, ariaLabel: label, title: label, on: { click: open } }, text);
   };
   const [names, cells] = confusions[0];
   const table =
     confusions.length > 1
       ? listLabels(confusions, choose)
-      : (names.length <= MOST_CLASSES ? drawMatrix : listPairs)(names, cells, (cell) =>
-          choose(0, names, cell),
-        );
+      : (names.length <= MOST_CLASSES ? drawMatrix : listPairs)(names, cells, (cell) => choose(0, names, cell));
   const text =
     "Choose a number to see the images; arrow keys move between numbers. " +
     "The stronger the color, the larger the part of the true class or of all images.";
-  return [
-    make("h3", {}, "What it confuses"),
-    make("p", { className: "note" }, text),
-    walk(table),
-    place,
-  ];
+  return [make("h3", {}, "What it confuses"), note(text), walk(table), place];
 }
 
 function shade(element, part) {
@@ -121,9 +95,7 @@ function shade(element, part) {
 
 function drawMatrix(names, cells, choose) {
   const found = new Map(cells.map((cell) => [`${cell[0]} ${cell[1]}`, cell]));
-  const sums = names.map((_, row) =>
-    cells.filter(([truth]) => truth === row).reduce((sum, cell) => sum + cell[2], 0),
-  );
+  const sums = names.map((_, row) => cells.filter(([truth]) => truth === row).reduce((sum, cell) => sum + cell[2], 0));
   const rows = names.map((name, row) => [
     name,
     ...names.map((_, column) => {
@@ -213,9 +185,7 @@ function showUnits(run, layers) {
   const draw =
     (name) =>
     ({ shown, units, searched, field }) => [
-      make(
-        "p",
-        { className: "note" },
+      note(
         `${shown.length} of ${count(units)} units of ${name}, and the patches of ` +
           `${count(searched)} training images that excite each most. A unit sees ${field}. ` +
           "Below: the class that its response separates best, with the area under the ROC curve.",
@@ -227,9 +197,7 @@ function showUnits(run, layers) {
           make(
             "li",
             { className: "tile" },
-            patches
-              ? sheet(patches, `patches that excite unit ${number}`)
-              : make("span", {}, "constant response"),
+            patches ? sheet(patches, `patches that excite unit ${number}`) : make("span", {}, "constant response"),
             make("strong", {}, `unit ${number}`),
             make("span", {}, best),
           ),

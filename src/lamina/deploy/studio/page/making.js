@@ -21,12 +21,7 @@ export function startMaking() {
   find("set-name").addEventListener("change", () => restart().catch(tellProblem));
   // Beside a place for images, a drop does nothing; otherwise the browser would leave the page.
   document.addEventListener("dragover", (event) => {
-    if (
-      event.defaultPrevented ||
-      !event.dataTransfer.types.includes("Files") ||
-      event.target.type === "file"
-    )
-      return;
+    if (event.defaultPrevented || !event.dataTransfer.types.includes("Files") || event.target.type === "file") return;
     event.preventDefault();
     event.dataTransfer.dropEffect = "none";
   });
@@ -54,11 +49,7 @@ async function restart() {
     const row = addClass();
     row.querySelector(".name").value = own; // also without images
     for (const image of images)
-      showImage(
-        row,
-        { ...image, source: found.source, count: size },
-        { set_name: name, class_name: own },
-      );
+      showImage(row, { ...image, source: found.source, count: size }, { set_name: name, class_name: own });
     showCount(row);
   }
   while (find("classes").children.length < 2) addClass();
@@ -131,15 +122,11 @@ async function save(row, files) {
     class_name: row.querySelector(".name").value,
   };
   for (const [place, file] of files.entries()) {
-    if (files.length > 1)
-      row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
-    await saveImage(row, file, names).catch((error) =>
-      refused.push(`${file.name}: ${error.message}`),
-    );
+    if (files.length > 1) row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
+    await saveImage(row, file, names).catch((error) => refused.push(`${file.name}: ${error.message}`));
   }
   showCount(row);
-  const more =
-    refused.length > 1 ? ` ${refused.length - 1} more of ${files.length} files were refused.` : "";
+  const more = refused.length > 1 ? ` ${refused.length - 1} more of ${files.length} files were refused.` : "";
   tellProblem(refused.length ? { message: refused[0] + more } : null);
   return !refused.length;
 }
@@ -187,11 +174,7 @@ function showCount(row) {
     shown = row.querySelector("ul").children.length;
   row.querySelector(".note").textContent =
     `${count(size)} ${size === 1 ? "image" : "images"}` +
-    (size > shown
-      ? `, the last ${shown} shown`
-      : size < FEW_IMAGES
-        ? `; add more, at least ${FEW_IMAGES}`
-        : "");
+    (size > shown ? `, the last ${shown} shown` : size < FEW_IMAGES ? `; add more, at least ${FEW_IMAGES}` : "");
 }
 
 // While the button is held, by pointer or key, the images of the webcam are saved.
@@ -208,9 +191,7 @@ function saveWhileHeld(row, button) {
       if (!video.srcObject) await startCamera(video, { width: 640, height: 480 });
       while (isHeld && row.isConnected && video.srcObject) {
         const wait = new Promise((done) => setTimeout(done, BURST_MS));
-        isHeld =
-          (await save(row, [new File([await takeImage(video, "image/png")], "webcam image")])) &&
-          isHeld;
+        isHeld = (await save(row, [new File([await takeImage(video, "image/png")], "webcam image")])) && isHeld;
         await wait;
       }
     } catch (error) {

@@ -40,9 +40,7 @@ export function startNet() {
   );
   listen("start", explainKind);
   listen("start", () =>
-    find("preset").value !== CHOOSE && find("python").value
-      ? useText(find("python").value)
-      : usePreset(),
+    find("preset").value !== CHOOSE && find("python").value ? useText(find("python").value) : usePreset(),
   );
   listen("run", () => measure(asked)); // a training may have ended
 }
@@ -136,14 +134,7 @@ function findId(before, card, { cards: isEdited }) {
 async function measure(own) {
   await new Promise((resolve) => setTimeout(resolve, 2 * WAIT_MS));
   const isBusy = [...state.jobs.values()].some(isActive);
-  if (
-    own !== asked ||
-    own === measured ||
-    chosen.net.problem ||
-    chosen.net.isChosen ||
-    !chosen.preview ||
-    isBusy
-  )
+  if (own !== asked || own === measured || chosen.net.problem || chosen.net.isChosen || !chosen.preview || isBusy)
     return;
   measured = own;
   const given = {
@@ -194,9 +185,7 @@ async function add() {
     all.splice(at === null ? last : Math.min(at + 1, last), 0, added);
   });
   const item = find("layers").children[cards.findIndex(({ id }) => id === added.id)];
-  (
-    item?.querySelector(".arguments > label input, textarea") ?? item?.querySelector("button")
-  )?.focus();
+  (item?.querySelector(".arguments > label input, textarea") ?? item?.querySelector("button"))?.focus();
 }
 
 function move(card, step) {
@@ -248,10 +237,7 @@ function showCard(card, place) {
         button("↑", "Move up", "up", () => move(card, -1)),
         button("↓", "Move down", "down", () => move(card, 1)),
         button("×", "Remove", "remove", () =>
-          change(
-            card,
-            (all, own) => all.splice(own, 1) && `remove-${Math.min(own, all.length - 1)}`,
-          ),
+          change(card, (all, own) => all.splice(own, 1) && `remove-${Math.min(own, all.length - 1)}`),
         ),
       ),
     ),
@@ -259,9 +245,7 @@ function showCard(card, place) {
     showArguments(card, place, label),
     card.problem ? make("p", { className: "problem" }, card.problem) : null,
   );
-  item.addEventListener("dragstart", (event) =>
-    event.dataTransfer.setData("text/x-layer", String(place)),
-  );
+  item.addEventListener("dragstart", (event) => event.dataTransfer.setData("text/x-layer", String(place)));
   item.addEventListener(
     "dragover",
     (event) => event.dataTransfer.types.includes("text/x-layer") && event.preventDefault(),
@@ -279,8 +263,8 @@ function showCard(card, place) {
 // Inputs for the required and changed arguments; the others under "more".
 function showArguments(card, place, label) {
   const edit = async (apply) => {
-    while (find("layers").matches(":active"))
-      await new Promise((resolve) => setTimeout(resolve, 20)); // a button that is pressed must stay
+    // a button that is pressed must stay
+    while (find("layers").matches(":active")) await new Promise((resolve) => setTimeout(resolve, 20));
     change(card, (all, own) => {
       all[own] = { ...all[own], ...apply(all[own]) };
     });

@@ -1,7 +1,15 @@
 // What the parts of the page share: the state that the studio sent, the choices made on the page,
 // and who must know.
 
-export const state = { presets: [], layers: [], fields: [], data: [], runs: [], jobs: new Map() };
+export const state = {
+  presets: [],
+  layers: [],
+  fields: [],
+  fractions: [], // the metrics that are shown as percentages
+  data: [],
+  runs: [],
+  jobs: new Map(),
+};
 
 // The data set, the net, the name of the run that was selected last, the run that is shown (another
 // one until that is read), its tab, and the runs to compare.

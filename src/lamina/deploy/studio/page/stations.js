@@ -1,9 +1,7 @@
 // The stations of the lessons. Results are of six runs (seeds 0 to 2, one and two threads of an AMD
 // EPYC) on `shapes`.
 
-const FILTERS = [16, 32, 64].map(
-  (filters) => `Conv2d(${filters}, 3, stride=2, padding='same'), ReLU()`,
-);
+const FILTERS = [16, 32, 64].map((filters) => `Conv2d(${filters}, 3, stride=2, padding='same'), ReLU()`);
 const PLAIN = `${FILTERS.join(", ")}, Flatten(), Linear(64), ReLU(), Output()`;
 const NORMALIZED = PLAIN.replaceAll("ReLU()", "BatchNorm(), ReLU()");
 const RECIPE = { epochs: "8", batch_size: "100" };
@@ -17,17 +15,9 @@ const RANGES = [
   ["over 55 %", 0.55, 1.01],
 ];
 const CURVES = ["Curves", "curves", "loss and score of train and val, epoch by epoch"];
-const LAYERS = [
-  "Layers",
-  "layers",
-  "shape, parameters (par.), multiply-adds (m-a.) and time of each",
-];
+const LAYERS = ["Layers", "layers", "shape, parameters (par.), multiply-adds (m-a.) and time of each"];
 const RUNS = ["Runs", "runs-panel", "both; tick their boxes and open Compare"];
-const INSIDE = [
-  "Inside the net",
-  "live",
-  "filters and outputs of units; press “Another image” to see others",
-];
+const INSIDE = ["Inside the net", "live", "filters and outputs of units; press “Another image” to see others"];
 
 export const STATIONS = [
   {
@@ -93,8 +83,7 @@ export const STATIONS = [
       "Before Flatten, add three of them, with 16, 32 and 64 filters, each followed by " +
       "ReLU. Replace Linear(128) with Linear(64).",
     setup: { net: PLAIN, fields: { ...RECIPE, lr: "0.003" } },
-    question:
-      "This net has less than a quarter of the MLP’s parameters. What test accuracy will it get?",
+    question: "This net has less than a quarter of the MLP’s parameters. What test accuracy will it get?",
     choices: RANGES,
     answer:
       "Our six runs got 61.7 to 70.4 %. More parameters are not always better: what " +
@@ -122,8 +111,7 @@ export const STATIONS = [
     question: "What test accuracy will the net get with both?",
     choices: RANGES,
     answer:
-      "Our six runs got 66.8 to 75.8 %. Train accuracy was below val, because it is " +
-      "measured with dropout on.",
+      "Our six runs got 66.8 to 75.8 %. Train accuracy was below val, because it is " + "measured with dropout on.",
     second: {
       task: "Now remove the Dropout card and train again.",
       net: NORMALIZED,
@@ -147,12 +135,7 @@ export const STATIONS = [
       "px, under More settings).",
     setup: { net: NORMALIZED, fields: { ...RECIPE, lr: "0.003", translate_px: "2" } },
     question: "Which two classes will the net confuse most often?",
-    choices: [
-      ["arrow and drop"],
-      ["circle and pentagon"],
-      ["cross and star"],
-      ["heart and triangle"],
-    ],
+    choices: [["arrow and drop"], ["circle and pentagon"], ["cross and star"], ["heart and triangle"]],
     answer:
       "In all six of our runs, it was circle and pentagon: at this size, few pixels " +
       "distinguish them. Random translation shows the net each shape in " +

@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { Curves, listSeries } from "./curves.js";
 import { describeSource } from "./data.js";
-import { attempt, count, duration, find, make, percent, redraw, tell } from "./elements.js";
+import { attempt, count, duration, find, make, paragraph, percent, redraw, tell } from "./elements.js";
 import { look } from "./inside.js";
 import { settleNet } from "./net.js";
 import { readFields, setFields } from "./recipe.js";
@@ -131,13 +131,9 @@ function describe(run) {
       : `${at}${scoreOf(run.rows.at(-1))}${timeLeft(run, job)}`;
   if (job?.state === "failed") return `${run.name} ended with a problem after ${at}`;
   if (!run.net)
-    return job
-      ? `${run.name} was stopped before it started`
-      : `${run.name} is no longer in the folder of the runs`;
+    return job ? `${run.name} was stopped before it started` : `${run.name} is no longer in the folder of the runs`;
   if (run.score) return `done: ${run.score}; ${run.name}`;
-  return run.is_finished
-    ? `done: ${run.name} has no score`
-    : `paused at ${at}; Continue resumes exactly there`;
+  return run.is_finished ? `done: ${run.name} has no score` : `paused at ${at}; Continue resumes exactly there`;
 }
 
 // As many epochs as a time limit allows at the pace so far.
@@ -149,28 +145,17 @@ function estimateEpochs(run, job) {
 }
 
 function scoreOf(row) {
-  const name =
-    row &&
-    Object.keys(row).find(
-      (one) => one.startsWith("val_") && one !== "val_loss" && row[one] !== null,
-    );
-  if (!name)
-    return row?.train_accuracy == null ? "" : `, train accuracy ${percent(row.train_accuracy)}`;
+  const name = row && Object.keys(row).find((one) => one.startsWith("val_") && one !== "val_loss" && row[one] !== null);
+  if (!name) return row?.train_accuracy == null ? "" : `, train accuracy ${percent(row.train_accuracy)}`;
   return `, val ${name.slice(4).replaceAll("_", " ")} ${percent(row[name])}`;
 }
 
 function timeLeft(run, job) {
   const limit = job?.seconds;
-  if (limit)
-    return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
+  if (limit) return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
   const [first, last] = [run.steps[0], run.steps.at(-1)]; // for the first epoch
-  const pace =
-    run.pace ??
-    run.rows.at(-1)?.train_seconds ??
-    (last?.seconds - first?.seconds) / (last?.at - first?.at);
-  return pace && run.planned
-    ? `, about ${duration(pace * (run.planned - (run.rows.length || last.at)))} left`
-    : "";
+  const pace = run.pace ?? run.rows.at(-1)?.train_seconds ?? (last?.seconds - first?.seconds) / (last?.at - first?.at);
+  return pace && run.planned ? `, about ${duration(pace * (run.planned - (run.rows.length || last.at)))} left` : "";
 }
 
 // Tells the time left by the clock, because long steps have no events.
@@ -221,10 +206,7 @@ function receiveStep(event, run) {
   const at = event.epoch - 1 + event.step / event.steps;
   run.steps.push({ at, loss: event.loss, seconds: performance.now() / 1000 });
   if (run.steps.length > MOST_STEPS) run.steps = run.steps.filter((_, place) => place % 2);
-  showProgress(
-    findPart(run, at),
-    `epoch ${event.epoch}, step ${count(event.step)} of ${count(event.steps)}`,
-  );
+  showProgress(findPart(run, at), `epoch ${event.epoch}, step ${count(event.step)} of ${count(event.steps)}`);
   if (!run.rows.length) sayStatus(describe(run));
 }
 
@@ -263,9 +245,7 @@ function draw() {
   frame = 0;
   const run = chosen.run,
     places = state.runs.map(({ name }) => name);
-  const shown = [run, ...run.others].sort(
-    (a, b) => places.indexOf(a.name) - places.indexOf(b.name),
-  );
+  const shown = [run, ...run.others].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
   const series = listSeries(shown);
   const label = shown.length > 1 ? `${run.name}: train, single steps` : "train, single steps";
   if (run.steps.length)
@@ -292,18 +272,12 @@ function showDiagnoses() {
       return make(
         "div",
         { className: "diagnosis" },
-        make(
-          "p",
-          {},
+        paragraph(
           make("strong", {}, `Epoch ${one.epoch}: ${one.kind.replaceAll("-", " ")}. `),
           `${one.finding} ${one.advice}`,
         ),
         Object.keys(one.change).length
-          ? make(
-              "button",
-              { type: "button", data: { key: one.kind }, on: { click: apply } },
-              "Apply to the recipe",
-            )
+          ? make("button", { type: "button", data: { key: one.kind }, on: { click: apply } }, "Apply to the recipe")
           : null,
       );
     }),

@@ -2,7 +2,7 @@
 
 import { post } from "./api.js";
 import { showInside } from "./closer.js";
-import { make } from "./elements.js";
+import { make, note } from "./elements.js";
 import { makeForm, offerMore } from "./try-form.js";
 
 export async function show(place, run) {
@@ -18,10 +18,9 @@ export async function show(place, run) {
     }
     return "";
   };
-  const note = "The image goes only to this studio, which does not store it.";
   place.replaceChildren(
     makeForm({ predict, status, limitBytes: 32e6 }),
-    make("p", { className: "note" }, note),
+    note("The image goes only to this studio, which does not store it."),
     status,
     inside,
     more,

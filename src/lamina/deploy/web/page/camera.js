@@ -7,10 +7,9 @@ export async function startCamera(video, size) {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: size });
     await video.play();
   } catch (error) {
-    throw new Error(
-      `The webcam cannot be used: ${error.message}. Allow it in the browser, or choose files.`,
-      { cause: error },
-    );
+    throw new Error(`The webcam cannot be used: ${error.message}. Allow it in the browser, or choose files.`, {
+      cause: error,
+    });
   }
   video.hidden = false;
 }

@@ -55,10 +55,7 @@ export async function request(path, options = {}) {
   }
   if (response.ok) return response;
   const { error, problem } = await response.json().catch(() => ({}));
-  throw new RequestError(
-    response.status,
-    error ?? problem ?? `The server responded with status ${response.status}.`,
-  );
+  throw new RequestError(response.status, error ?? problem ?? `The server responded with status ${response.status}.`);
 }
 
 // The JSON of the response to some bytes, with values in the address.

@@ -2,7 +2,7 @@
 // its prediction. The page of `lamina serve` and the studio show it. No image is stored.
 
 import { startCamera, stopCamera, takeImage } from "./camera.js";
-import { make, plain, showCloser } from "./view.js";
+import { make, paragraph, plain, showCloser } from "./view.js";
 
 const LONGEST_PX = 2048;
 const FRAME_MS = 500;
@@ -47,7 +47,7 @@ export function makeForm({ predict, status, limitBytes, area }) {
   const form = make(
     "div",
     { className: "drop" },
-    make("p", {}, "Drop an image here, paste one, or ", label, file),
+    paragraph("Drop an image here, paste one, or ", label, file),
     camera,
     video,
     preview,
@@ -163,8 +163,7 @@ export function offerMore(send, tasks = Object.keys(LOOKS)) {
   const places = [];
   for (const task of tasks.filter((name) => name in LOOKS)) {
     const place = make("div");
-    const start = () =>
-      settle(place, `${LOOKS[task]} …`, send(task), (found) => showCloser(task, found));
+    const start = () => settle(place, `${LOOKS[task]} …`, send(task), (found) => showCloser(task, found));
     row.append(make("button", { type: "button", on: { click: start } }, LOOKS[task]));
     places.push(place);
   }

@@ -4,14 +4,10 @@
 const SHOWN = 5;
 
 // Control characters, line ends, direction marks and surrogates are shown as code points.
-const UNSAFE =
-  /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
 
 export function plain(text) {
-  return String(text).replace(
-    UNSAFE,
-    (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
+  return String(text).replace(UNSAFE, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 // An element with properties and children; `null` children are left out.
@@ -19,8 +15,7 @@ export function make(name, properties = {}, ...children) {
   const { data = {}, on = {}, attributes = {}, ...own } = properties;
   const element = Object.assign(document.createElement(name), own);
   Object.assign(element.dataset, data);
-  for (const [attribute, value] of Object.entries(attributes))
-    element.setAttribute(attribute, value);
+  for (const [attribute, value] of Object.entries(attributes)) element.setAttribute(attribute, value);
   for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
   element.append(
     ...children
@@ -30,6 +25,10 @@ export function make(name, properties = {}, ...children) {
   );
   return element;
 }
+
+export const note = (...children) => make("p", { className: "note" }, ...children);
+
+export const paragraph = (...children) => make("p", {}, ...children);
 
 export function picture(png, alt, className = "") {
   return make("img", { src: `data:image/png;base64,${png}`, alt: plain(alt), className });
@@ -46,21 +45,14 @@ export function showPrediction(card, model, prediction, coverage) {
     make("strong", {}, text),
   );
   const parts = [heading, line];
-  if ("value" in (prediction.predictions[0] ?? {}))
-    parts.push(tabulateNumbers(prediction.predictions));
+  if ("value" in (prediction.predictions[0] ?? {})) parts.push(tabulateNumbers(prediction.predictions));
   else parts.push(...tabulateClasses(prediction.predictions, model));
-  if (prediction.set) parts.push(make("p", {}, `Prediction set: ${prediction.set.join(", ")}`));
+  if (prediction.set) parts.push(paragraph(`Prediction set: ${prediction.set.join(", ")}`));
   if (model.coverage_interval) {
-    const what = prediction.set
-      ? "true class is in its prediction set"
-      : "true number is in its interval (±)";
+    const what = prediction.set ? "true class is in its prediction set" : "true number is in its interval (±)";
     const [low, high] = model.coverage_interval.map(percent);
     parts.push(
-      make(
-        "p",
-        { className: "note" },
-        `The ${what} for ${low} to ${high} of new images (95 % interval; the aim is ${percent(coverage)}).`,
-      ),
+      note(`The ${what} for ${low} to ${high} of new images (95 % interval; the aim is ${percent(coverage)}).`),
     );
   }
   card.replaceChildren(...parts);
@@ -68,7 +60,7 @@ export function showPrediction(card, model, prediction, coverage) {
 }
 
 export function showProblem(card, model, reason) {
-  card.replaceChildren(make("h2", { id: `${card.id}-title` }, model.model), make("p", {}, reason));
+  card.replaceChildren(make("h2", { id: `${card.id}-title` }, model.model), paragraph(reason));
 }
 
 export function describe(prediction) {
@@ -92,16 +84,11 @@ export function percent(value) {
 // A table whose first column names the rows. The others contain numbers or elements.
 export function tabulate(heads, rows, caption = "") {
   const className = (place) => (place ? "number" : "");
-  const head = (text, place) =>
-    text ? make("th", { scope: "col", className: className(place) }, text) : make("td");
+  const head = (text, place) => (text ? make("th", { scope: "col", className: className(place) }, text) : make("td"));
   const cell = (value, place) =>
     value instanceof Node
       ? make("td", {}, value)
-      : make(
-          place ? "td" : "th",
-          { className: className(place), ...(place ? {} : { scope: "row" }) },
-          value,
-        );
+      : make(place ? "td" : "th", { className: className(place), ...(place ? {} : { scope: "row" }) }, value);
   return make(
     "table",
     {},
@@ -126,12 +113,7 @@ function tabulateClasses(predictions, model) {
     const fill = make("div");
     fill.style.width = `${100 * probability}%`;
     const bar = make("div", { className: "bar", ariaHidden: "true" }, fill);
-    return [
-      name,
-      bar,
-      percent(probability),
-      ...(model.aim ? [threshold === undefined ? "" : percent(threshold)] : []),
-    ];
+    return [name, bar, percent(probability), ...(model.aim ? [threshold === undefined ? "" : percent(threshold)] : [])];
   };
   const heads = [
     model.kind === "multi-label" ? "label" : "class",
@@ -142,14 +124,7 @@ function tabulateClasses(predictions, model) {
   const parts = [tabulate(heads, predictions.slice(0, SHOWN).map(row))];
   const rest = predictions.slice(SHOWN);
   if (rest.length)
-    parts.push(
-      make(
-        "details",
-        {},
-        make("summary", {}, `${rest.length} more`),
-        tabulate(heads, rest.map(row)),
-      ),
-    );
+    parts.push(make("details", {}, make("summary", {}, `${rest.length} more`), tabulate(heads, rest.map(row))));
   const notes = [
     model.calibrated
       ? `The probabilities are calibrated on ${model.calibrated_on}: ` +
@@ -161,15 +136,13 @@ function tabulateClasses(predictions, model) {
     notes.push(
       `The model predicts ${predicted} above its threshold, chosen for ${model.aim} on ${model.thresholds_on}.`,
     );
-  return [...parts, ...notes.map((text) => make("p", { className: "note" }, text))];
+  return [...parts, ...notes.map((text) => note(text))];
 }
 
 // An explanation or similar images.
 export function showCloser(task, found) {
   return task === "explain" ? showExplanation(found) : showSimilar(found);
 }
-
-const note = (text) => make("p", { className: "note" }, text);
 
 function showExplanation({ target, faithfulness, image, map }) {
   return [
@@ -193,20 +166,14 @@ function showSimilar({ images, searched }) {
     return make(
       "li",
       {},
-      make(
-        "figure",
-        {},
-        picture(image, `Training image ${id}`),
-        make("figcaption", {}, ...caption),
-      ),
+      make("figure", {}, picture(image, `Training image ${id}`), make("figcaption", {}, ...caption)),
     );
   });
   return [
     make("h3", {}, "Similar training images"),
     make("ul", { className: "similar" }, ...items),
     note(
-      `The nearest of ${searched.toLocaleString("en")} training images, ` +
-        "by the input of the model's last layer.",
+      `The nearest of ${searched.toLocaleString("en")} training images, ` + "by the input of the model's last layer.",
     ),
   ];
 }
@@ -219,9 +186,7 @@ function showFaithfulness(target, measured) {
     ["the same shapes at random places", measured.by_random_map],
     ["from the center outward", measured.by_center],
   ].map(([name, value]) => [name, show(value)]);
-  const what = measured.is_number
-    ? `${target} (standard deviations from the mean)`
-    : `probability of ${target}`;
+  const what = measured.is_number ? `${target} (standard deviations from the mean)` : `probability of ${target}`;
   const change = measured.is_against ? "rises" : "falls";
   const correlations = measured.correlations.map((value) => value.toFixed(2)).join(", ");
   return [
