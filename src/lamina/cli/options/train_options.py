@@ -12,6 +12,7 @@ from lamina.cli.options import (
     DATA,
     ON_NAN,
     Device,
+    Flag,
     Json,
     MovedData,
     OnDiagnosis,
@@ -233,6 +234,6 @@ class StudioOptions:
     token: Annotated[str | None, arg(metavar="TOKEN")] = None
     """secret that requests must send (default: the environment variable LAMINA_TOKEN, or a random
     one; the address that lamina prints and opens contains it)"""
-    no_token: bool = False
+    no_token: Flag = False
     """let every program and user of this machine use the studio"""
     json: Json = False
