@@ -16,8 +16,8 @@ import pytest
 
 from lamina import load_data, load_run
 from lamina.cli import main
-from lamina.deploy.serve import explanation
 from lamina.deploy.serve.app import OPEN_PATHS, REQUEST_IMAGES
+from lamina.deploy.web import explanation
 from lamina.errors import NetError
 from support.commands import run_lamina
 from support.images import encode

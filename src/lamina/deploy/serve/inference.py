@@ -19,7 +19,7 @@ import torch
 from lamina.data import Images
 from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.confidence_rule import ConfidenceRule, describe_coverage, fit_coverage, make_rule
-from lamina.deploy.serve.explanation import (
+from lamina.deploy.web.explanation import (
     LOOK_AGAIN_SECONDS,
     SIMILAR_SECONDS,
     TrainingImages,

@@ -16,7 +16,7 @@ import torch
 
 from lamina.data import Dataset, Preparation, load_data
 from lamina.deploy.studio.data_folder import check_is_here
-from lamina.deploy.studio.run_views import encode_png
+from lamina.deploy.web.explanation import encode_png
 from lamina.errors import DataError, NetError
 from lamina.nets import Shape, parse_net
 from lamina.nets.costs import summarize_layers

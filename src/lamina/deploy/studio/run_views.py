@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image
 
 from lamina.data import thumbnails
 from lamina.deploy.studio.net_cards import format_layers
 from lamina.deploy.studio.recipe_fields import read_fields
+from lamina.deploy.web.explanation import encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.words import describe_score
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
@@ -144,12 +144,6 @@ def _draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
     limit = max(float(np.abs(units).max()), 1e-12)
     shown = np.rint(255 * np.clip(np.abs(units) / limit, 0, 1)).astype(np.uint8)[..., None]
     return {"maps": draw_tiles(shown), "units": len(output)}
-
-
-def encode_png(pixels: UInt8[np.ndarray, "h w c"]) -> str:
-    """Pixels as a PNG file in base64."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    return base64.b64encode(thumbnails.encode_png(image)).decode()
 
 
 def draw_thumbnail(pixels: UInt8[np.ndarray, "h w c"], side_px: int) -> str:
