@@ -43,13 +43,15 @@ class Inspect(Source):
         download_mb = find_download_mb(self.source)
         if download_mb and not self.may_download:
             return {"download_mb": download_mb}
-        words = ["data", source, *self.list_options(studio)]
+        options = self.list_options(studio)
         # the page must be able to undo corrections
         is_corrected = studio.data.find_corrections(self.source).exists()
         if not self.labels:
-            return studio.jobs.start(words).to_json() | {"is_corrected": is_corrected}
+            job = studio.jobs.start(["data", source, *options])
+            return job.to_json() | {"is_corrected": is_corrected}
         checked = {"source": self.source, "size_px": self.size_px, "val": self.val}
-        job = studio.jobs.start([*words, "--labels"], is_training=True, checked=checked)
+        words = ["data", "labels", source, *options]
+        job = studio.jobs.start(words, is_training=True, checked=checked)
         return job.to_json() | {"is_corrected": is_corrected}
 
 
