@@ -34,7 +34,7 @@ from tyro.constructors import (
 )
 
 from lamina.errors import LaminaError, find_nearest, plural
-from lamina.values import check_values, read_texts
+from lamina.values import Range, check_values, read_texts
 
 Options = TypeVar("Options")
 _HELP_ALL: Any = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
@@ -63,28 +63,28 @@ class Given(dict[str, Any]):
     def check(cls, **values: Any) -> Given:
         """Keep the values that were typed, and check them."""
         defaults = {field.name: field.default for field in dataclasses.fields(cls.kind)}
-        given = cls()
+        typed = cls()
         for name, value in values.items():
-            if value is not None:
-                try:
-                    given |= check_values(cls.kind, {name: value}, cls.error)
-                except LaminaError as error:
-                    flag, default = cls({name: value}).flags_of(), defaults[name]
-                    advice = (
-                        f"Try {flag} {default}."
-                        if default
-                        else f"Leave out {flag} for the default."
-                    )
-                    raise cls.error(f"{error} {advice}") from None
-        return given
+            if value is None:
+                continue
+            try:
+                typed |= check_values(cls.kind, {name: value}, cls.error)
+            except LaminaError as error:
+                flag = cls({name: value}).flags_of()
+                advice = f"Leave out {flag} for the default."
+                if defaults[name]:
+                    advice = f"Try {flag} {defaults[name]}."
+                raise cls.error(f"{error} {advice}") from None
+        return typed
 
     def flags_of(self, names: Collection[str] | None = None) -> str:
         """List the flags that were typed, or those among ``names``."""
-        wanted = [name for name in self if names is None or name in names]
-        own = [
-            getattr(self.flags.get(name), "name", None) or name.replace("_", "-") for name in wanted
-        ]
-        return " and ".join(f"--{flag}" for flag in own)
+        flags = []
+        for name in self:
+            if names is None or name in names:
+                renamed = getattr(self.flags.get(name), "name", None)
+                flags.append(f"--{renamed or name.replace('_', '-')}")
+        return " and ".join(flags)
 
 
 class _Box:
@@ -106,18 +106,60 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
     registry.primitive_rule(_read_number)
     registry.primitive_rule(_read_optional)
     registry.struct_rule(partial(_read_struct, shows_further=shows_all if asks_help else None))
-    with on_parse_error(partial(_refuse, kind, command)):
-        return tyro.cli(
+    words = list(arguments)
+    if asks_help:
+        words = ["--help"]
+    with on_parse_error(partial(_explain, kind, command)):
+        options = tyro.cli(
             kind,
             prog=f"lamina {command}",
             description=description,
-            args=["--help"] if asks_help else list(arguments),
+            args=words,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
             registry=registry,
         )
+    _check_ranges(options)
+    return options
 
 
-def _refuse(kind: Any, command: str, event: ParseErrorEvent) -> NoReturn:
+def _check_ranges(options: Any) -> None:
+    """Raise ``LaminaError`` for a number outside the ``Range`` of its option."""
+    for field, _ in _list_fields(type(options)):
+        value = getattr(options, field.name)
+        for note in getattr(field.type, "__metadata__", ()):
+            if isinstance(note, Range) and value is not None and value not in note:
+                flag = _to_flag(field.name)
+                expected = str(note).removeprefix("of ")
+                example = field.default
+                if example is None:
+                    example = note.low
+                raise LaminaError(
+                    f"{flag} is {value}; it must be {expected}. Use {flag} {example}."
+                )
+
+
+def refuse(options: Any, reason: str, *names: str) -> None:
+    """Raise ``LaminaError`` with a reason if options with these names were given."""
+    flags = []
+    for field, _ in _list_fields(type(options)):
+        value = getattr(options, field.name)
+        if field.name not in names or value == field.default:
+            continue
+        if isinstance(value, Given):
+            flags.append(value.flags_of())
+        elif value is False:
+            flags.append(_to_flag(f"no-{field.name}"))
+        else:
+            flags.append(_to_flag(field.name))
+    if flags:
+        raise LaminaError(f"{reason} Leave out {' and '.join(flags)}.")
+
+
+def _to_flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _explain(kind: Any, command: str, event: ParseErrorEvent) -> NoReturn:
     """Raise a ``LaminaError`` in place of tyro's message about invalid arguments."""
     match event:
         case UnrecognizedArgs(tokens=[token, *_]) if token.startswith("-"):
@@ -156,7 +198,7 @@ def _list_flags(kind: Any) -> list[str]:
             notes = getattr(listed.type, "__metadata__", ())
             names = [getattr(note, "name", None) for note in notes if not isinstance(note, Group)]
             name = next(filter(None, names), listed.name)
-            flags.append(f"--{name.replace('_', '-')}")
+            flags.append(_to_flag(name))
     return flags
 
 
@@ -215,32 +257,39 @@ def _read_struct(
     boxes: dict[str, list[StructFieldSpec]] = {}
     has_further = False
     for field, group in fields:
-        given = type(field.default) if isinstance(field.default, Given) else None
-        every = [field] if given is None else _list_given(given)
-        most = [one for one in every if given is None or one.name in given.shown]
-        shown = every if shows_further else [] if group.is_further else most
-        has_further |= group.is_further or most != every
-        (boxes.setdefault(group.name, []) if group.name else options).extend(shown)
+        listed = [field]
+        shown = [field]
+        if isinstance(field.default, Given):
+            listed = _list_given(type(field.default))
+            shown = [member for member in listed if member.name in field.default.shown]
+        if group.is_further:
+            shown = []
+        has_further |= shown != listed
+        if shows_further:
+            shown = listed
+        box = options
+        if group.name:
+            box = boxes.setdefault(group.name, [])
+        box.extend(shown)
     if has_further:
         options.append(StructFieldSpec("help_all", _HELP_ALL, False, "show all options and exit"))
     texts = {group.name: group.text for _, group in fields if group.text}
     for name, members in boxes.items():
         if members:
-            box = type(name, (_Box,), {"fields": tuple(members)})
-            options.append(StructFieldSpec(name, box, tyro.MISSING_NONPROP, texts.get(name, "")))
-    return StructConstructorSpec(kind, tuple(options))
+            kind = type(name, (_Box,), {"fields": tuple(members)})
+            options.append(StructFieldSpec(name, kind, tyro.MISSING_NONPROP, texts.get(name, "")))
+    return StructConstructorSpec(info.type, tuple(options))
 
 
 def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, Group]]:
     """List a dataclass's fields for tyro, each with its help on one line, and their groups."""
-    types, texts = get_type_hints(kind, include_extras=True), read_texts(kind)
-    found = []
+    types = get_type_hints(kind, include_extras=True)
+    texts = read_texts(kind)
+    fields = []
     for field in dataclasses.fields(kind):
-        default = (
-            field.default
-            if field.default_factory is dataclasses.MISSING
-            else field.default_factory()
-        )
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
         if default is dataclasses.MISSING:
             default = tyro.MISSING_NONPROP
         notes = getattr(types[field.name], "__metadata__", ())
@@ -249,14 +298,15 @@ def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, Group]]:
         if _is_unset(default) or default is True:
             hint = "(default: on)" if default is True else ""
             shown = Annotated[shown, tyro.conf.arg(help_behavior_hint=hint)]
-        found.append((StructFieldSpec(field.name, shown, default, texts.get(field.name)), group))
-    return found
+        fields.append((StructFieldSpec(field.name, shown, default, texts.get(field.name)), group))
+    return fields
 
 
 def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
     """List the fields of ``kind.kind`` for tyro, none of them typed."""
-    types, texts = get_type_hints(kind.kind, include_extras=True), read_texts(kind.kind)
-    found = []
+    types = get_type_hints(kind.kind, include_extras=True)
+    texts = read_texts(kind.kind)
+    fields = []
     for field in dataclasses.fields(kind.kind):
         if field.name in kind.left_out:
             continue
@@ -264,8 +314,8 @@ def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
         hint = "" if default == "" else f"(default: {default})"
         notes = (tyro.conf.arg(help_behavior_hint=hint), kind.flags.get(field.name))
         optional: Any = Annotated[types[field.name] | None, *notes]
-        found.append(StructFieldSpec(field.name, optional, None, texts[field.name]))
-    return found
+        fields.append(StructFieldSpec(field.name, optional, None, texts[field.name]))
+    return fields
 
 
 def _is_unset(default: object) -> bool:

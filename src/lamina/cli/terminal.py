@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -24,12 +25,12 @@ QUIET_SECONDS = 2.0  # delay of the progress bar in commands that usually finish
 
 def read_seconds(flag: str, text: str) -> float:
     """Convert the time of a flag, such as ``60s``, ``5m`` or ``1h``, to seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text, re.ASCII)
-    if found is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text, re.ASCII)
+    if match is None:
         raise RecipeError(
             f"{flag} is {text!r}; it must be a number followed by s, m or h. Use {flag} 5m."
         )
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 class PlainConsole(Console):
@@ -138,7 +139,15 @@ class Terminal:
                 self._out.print(build_table(heads, rows, texts))
 
     @contextmanager
-    def progress(self, quiet_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
+    def progress(
+        self, what: str, quiet_seconds: float = QUIET_SECONDS
+    ) -> Iterator[Callable[[int, int], None]]:
+        """Yield a function that updates a progress bar, called with (done, total)."""
+        with self.progress_bar(quiet_seconds) as show:
+            yield partial(show, what)
+
+    @contextmanager
+    def progress_bar(self, quiet_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
         """Yield a function that updates a progress bar, called with (what, done, total)."""
         bar = make_bar(self._err, is_shown=self._shows_progress, above=lambda: self._pinned)
         task = bar.add_task("", total=None, visible=False)
