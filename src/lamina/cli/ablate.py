@@ -22,7 +22,7 @@ class Options(StudyOptions):
     Example: lamina ablate cnn:best --without BatchNorm Dropout flip --seeds 4
     """
 
-    net: Annotated[Positional[str], arg(metavar="NET")]
+    net: Positional[str]
     """a run, or a net as in lamina train; a recipe follows after a colon, settings after commas, as
     in cnn:best,epochs=5"""
     without: Annotated[tuple[str, ...], arg(metavar="PART...")] = ()

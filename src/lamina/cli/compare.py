@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from lamina.cli.fields import PreparationFields
 from lamina.cli.options import Device, Flag, Json, RunsFolder, TrainingData
-from lamina.cli.parsing import Group, refuse
+from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 
 
@@ -19,17 +18,10 @@ class SharedOptions:
     """Options of all studies."""
 
     data: TrainingData = None
-    name: Annotated[
-        str | None,
-        arg(
-            metavar="NAME",
-            help="name of the study (default: date and number; the same command continues a study)",
-        ),
-    ] = None
+    name: str | None = None
+    """name of the study (default: date and number; the same command continues a study)"""
     runs_dir: RunsFolder = Path("runs")
-    preparation: Annotated[PreparationFields, Group("data")] = field(
-        default_factory=PreparationFields
-    )
+    preparation: PreparationFields = field(default_factory=PreparationFields)
     json: Json = False
 
 
@@ -37,22 +29,12 @@ class SharedOptions:
 class StudyOptions(SharedOptions):
     """Options of the studies that compare experiments."""
 
-    seeds: Annotated[
-        int | None, arg(metavar="N", help="number of seeds: 0, 1, 2 … (default: 4, 8 or 16)")
-    ] = None
-    time: Annotated[
-        str | None, arg(metavar="TIME", help="train as many seeds as fit (30s, 5m, 1h), at least 2")
-    ] = None
-    margin: Annotated[
-        float | None,
-        arg(
-            metavar="VALUE",
-            help=(
-                "largest difference that counts as equal (default: 0.005; regression: 1 % of the"
-                " score)"
-            ),
-        ),
-    ] = None
+    seeds: int | None = None
+    """number of seeds: 0, 1, 2 … (default: 4, 8 or 16)"""
+    time: str | None = None
+    """train as many seeds as fit (30s, 5m, 1h), at least 2"""
+    margin: float | None = None
+    """largest difference that counts as equal (default: 0.005; regression: 1 % of the score)"""
     device: Device = "auto"
 
 
@@ -67,10 +49,10 @@ class Options(StudyOptions):
     Example: lamina compare cnn:best cnn:best,dropout=0.5
     """
 
-    a: Annotated[Positional[str], arg(metavar="A")]
+    a: Positional[str]
     """a run, or a net as in lamina train; a recipe follows after a colon, settings after commas, as
     in cnn:best,lr=0.01"""
-    b: Annotated[Positional[str], arg(metavar="B")]
+    b: Positional[str]
     """the reference, as A"""
     until_decided: Flag = False
     """train 4, 8 or 16 pairs, until A is better, worse or equal, or more seeds cannot help (the

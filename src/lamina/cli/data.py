@@ -6,15 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from tyro.conf import arg
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from lamina.cli.data_argument import choose_data
-from lamina.cli.fields import Loading, PreparationFields
+from lamina.cli.fields import PreparationFields
 from lamina.cli.options import Json, Progress, Source
 from lamina.cli.output import check_output, save_sheet
-from lamina.cli.parsing import Group
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Images, Preparation
 from lamina.data.findings import Finding, Sighting, imbalance
@@ -43,16 +40,18 @@ class Options:
     Example: lamina data photos --contact-sheet photos.png
     """
 
+    further: ClassVar = ("progress",)
+
     data: Source
-    top: Annotated[int, arg(metavar="N"), Range(1), Group("output")] = 10
+    top: Annotated[int, Range(1)] = 10
     """number of targets to print, with the most and with the fewest images; --json prints all"""
-    contact_sheet: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
+    contact_sheet: Path | None = None
     """save a sheet of sample training images of each class to this .png file"""
-    samples: Annotated[int, arg(metavar="N"), Range(1), Group("output")] = 10
+    samples: Annotated[int, Range(1)] = 10
     """images per class, label or number on the contact sheet"""
-    progress: Annotated[Progress, Group("output", is_further=True)] = False
-    json: Annotated[Json, Group("output")] = False
-    preparation: Loading = field(default_factory=PreparationFields)
+    progress: Progress = False
+    json: Json = False
+    preparation: PreparationFields = field(default_factory=PreparationFields)
 
 
 def run(options: Options, terminal: Terminal) -> int:

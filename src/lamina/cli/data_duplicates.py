@@ -5,15 +5,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-from tyro.conf import arg
+from typing import ClassVar
 
 from lamina.cli.data_argument import choose_data
-from lamina.cli.fields import Loading, PreparationFields
+from lamina.cli.fields import PreparationFields
 from lamina.cli.options import Json, Progress, Source, Top
 from lamina.cli.output import check_output, save_table
-from lamina.cli.parsing import Group
 from lamina.cli.terminal import Terminal
 from lamina.data import Preparation
 from lamina.errors import plural
@@ -28,13 +25,15 @@ class Options:
     Example: lamina data duplicates photos --groups groups.csv
     """
 
+    further: ClassVar = ("progress",)
+
     data: Source
-    groups: Annotated[Path | None, arg(metavar="FILE")] = None
+    groups: Path | None = None
     """save groups of near-duplicates to this .csv file, for --group-from"""
-    top: Annotated[Top, Group("output")] = 10
-    progress: Annotated[Progress, Group("output", is_further=True)] = False
-    json: Annotated[Json, Group("output")] = False
-    preparation: Loading = field(default_factory=PreparationFields)
+    top: Top = 10
+    progress: Progress = False
+    json: Json = False
+    preparation: PreparationFields = field(default_factory=PreparationFields)
 
 
 def run(options: Options, terminal: Terminal) -> int:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import arg
 
 from lamina.cli.data_argument import choose_data
-from lamina.cli.fields import Loading, PreparationFields
+from lamina.cli.fields import PreparationFields
 from lamina.cli.options import Device, Json, OwnModule, Progress, Source, Top
 from lamina.cli.output import check_output, save_sheet, save_table
-from lamina.cli.parsing import Group, refuse
+from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Preparation
 from lamina.data.corrections import ADVICE, COLUMNS
@@ -36,6 +36,8 @@ class Options:
     Example: lamina data labels photos --output issues.csv
     """
 
+    further: ClassVar = ("progress",)
+
     data: Source
     run: Annotated[Path | None, arg(name="with", metavar="RUN")] = None
     """use the model of a run, and print hard classes and images, and outliers"""
@@ -43,15 +45,15 @@ class Options:
     """use pretrained weights that are already on this machine"""
     net: OwnModule = None
     device: Device = "auto"
-    top: Annotated[Top, Group("output")] = 10
-    output: Annotated[tuple[Path, ...], arg(metavar="FILE..."), Group("output")] = ()
+    top: Top = 10
+    output: tuple[Path, ...] = ()
     """save the labels as a table to correct (.csv), a sheet of images (.png) or both"""
-    hard: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
+    hard: Path | None = None
     """with --with: save a sheet of the most frequent confusions and of the images with the largest
     losses to this .png file"""
-    progress: Annotated[Progress, Group("output", is_further=True)] = False
-    json: Annotated[Json, Group("output")] = False
-    preparation: Loading = field(default_factory=PreparationFields)
+    progress: Progress = False
+    json: Json = False
+    preparation: PreparationFields = field(default_factory=PreparationFields)
 
 
 def run(options: Options, terminal: Terminal) -> int:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from tyro.conf import arg
 
 from lamina.cli.fields import PreparationFields
 from lamina.cli.options import Device, Json, OwnModule, RunFolder
 from lamina.cli.output import check_output, format_csv, writing
-from lamina.cli.parsing import Group
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Images
 from lamina.errors import DataError
@@ -40,24 +38,22 @@ class Options:
     """
 
     run: RunFolder
-    data: Annotated[str | None, arg(metavar="DATA")] = None
+    data: str | None = None
     """another data set; lamina evaluates all of it, unless it is divided into splits (default: the
     run's data set)"""
     unknown: Literal["error", "ignore"] = "error"
     """what to do with images of classes that the model does not know: stop, or leave them out"""
-    rename: Annotated[Path | None, arg(metavar="FILE")] = None
+    rename: Path | None = None
     """CSV file with two columns, without a header: a class of DATA, and the model's class for it"""
     split: Literal["train", "val", "test"] | None = None
     """split to evaluate on (default: test, or val if there is no test)"""
     near_duplicates: bool | None = None
     """search for near-duplicates of training images (default: only in the run's data set, if it
     takes at most 5 seconds)"""
-    output: Annotated[Path | None, arg(metavar="FILE")] = None
+    output: Path | None = None
     """save a table with a row for each image to this .csv file: target, prediction, probabilities,
     split and fold; for the model of a cross-validation, also the predictions of its folds"""
-    preparation: Annotated[
-        PreparationFields, Group("data", text="How to load other images and targets.")
-    ] = field(default_factory=PreparationFields)
+    preparation: PreparationFields = field(default_factory=PreparationFields)
     net: OwnModule = None
     device: Device = "auto"
     json: Json = False

@@ -39,10 +39,10 @@ class Options:
     method: Literal["occlusion", "gradients", "grad-cam"] | None = None
     """method: occlusion (covering parts of the image), integrated gradients, or Grad-CAM (default:
     all three)"""
-    target: Annotated[str | None, arg(metavar="CLASS")] = None
+    target: str | None = None
     """class, label or number to explain (default: the most likely class or label, or the first
     number)"""
-    layer: Annotated[str | None, arg(metavar="LAYER")] = None
+    layer: str | None = None
     """layer for Grad-CAM, given by its number (from 1) or module path (default: the last one with
     height and width)"""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None

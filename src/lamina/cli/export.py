@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from lamina.cli.options import Json, MovedData, OwnModule, RunFolder
 from lamina.cli.output import check_output, writing
@@ -22,7 +21,7 @@ class Options:
     """
 
     run: RunFolder
-    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    file: Positional[Path]
     """ONNX file to write; lamina writes the result of the check to FILE.json"""
     data: MovedData = None
     net: OwnModule = None

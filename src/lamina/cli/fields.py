@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from tyro.conf import arg
 
-from lamina.cli.parsing import Given, Group
+from lamina.cli.parsing import Given
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError, RecipeError, suggest
 from lamina.metrics import METRICS
@@ -16,27 +16,20 @@ from lamina.training.recipe import Recipe
 class PreparationFields(Given):
     """Flags for the fields of a preparation."""
 
-    kind, error = Preparation, DataError
+    kind = Preparation
+    error = DataError
+    group = "data"
     shown = ("size_px", "task", "label_columns", "val_fraction")
     flags: ClassVar = {
-        "size_px": arg(name="size", metavar="PX"),
-        "bit_depth": arg(metavar="BITS"),
-        "image_column": arg(metavar="NAME"),
-        "label_columns": arg(name="label-column", metavar="NAME..."),
-        "label_separator": arg(metavar="TEXT"),
-        "split_column": arg(metavar="NAME"),
+        "size_px": arg(name="size"),
+        "label_columns": arg(name="label-column"),
         "splits": arg(metavar="SPLIT=FOLDER..."),
-        "val_fraction": arg(name="val", metavar="FRACTION"),
-        "test_fraction": arg(name="test", metavar="FRACTION"),
-        "split_seed": arg(metavar="N"),
-        "group_column": arg(metavar="NAME"),
+        "val_fraction": arg(name="val"),
+        "test_fraction": arg(name="test"),
         "group_from": arg(metavar="RULE"),
         "fold": arg(metavar="K/N"),
         "labels_from": arg(metavar="FILE..."),
     }
-
-
-Loading = Annotated[PreparationFields, Group("data", text="How to load the images and targets.")]
 
 
 BY_RECIPE = (
@@ -62,7 +55,9 @@ BY_RECIPE = (
 class RecipeFields(Given):
     """Flags for the fields of a recipe."""
 
-    kind, error = Recipe, RecipeError
+    kind = Recipe
+    error = RecipeError
+    group = "time and recipe"
     shown: ClassVar[tuple[str, ...]] = (
         "epochs",
         "batch_size",
@@ -74,25 +69,7 @@ class RecipeFields(Given):
         "device",
     )
     defaults: ClassVar = dict.fromkeys(BY_RECIPE, "from the recipe")
-    flags: ClassVar = {
-        **dict.fromkeys(("epochs", "batch_size", "lanes", "patience", "seed"), arg(metavar="N")),
-        **dict.fromkeys(("translate_px", "cutout_px"), arg(metavar="PX")),
-        **dict.fromkeys(("lr", "weight_decay", "gradient_clip"), arg(metavar="VALUE")),
-        "aim": arg(metavar="AIM"),
-        "metric": arg(metavar=f"{{{','.join(METRICS)}}}"),
-        **dict.fromkeys(
-            (
-                "momentum",
-                "warmup_fraction",
-                "label_smoothing",
-                "dropout",
-                "crop_from_fraction",
-                "start_size_fraction",
-                "initial_fraction",
-            ),
-            arg(metavar="FRACTION"),
-        ),
-    }
+    flags: ClassVar = {"metric": arg(metavar=f"{{{','.join(METRICS)}}}")}
 
     @classmethod
     def check(cls, **values: Any) -> Given:

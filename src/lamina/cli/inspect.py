@@ -29,10 +29,10 @@ class Options:
     """
 
     run: RunFolder
-    layer: Annotated[str | None, arg(metavar="LAYER")] = None
+    layer: str | None = None
     """show the units of one layer, given by its number (from 1) or module path (default: all layers
     with weights)"""
-    unit: Annotated[int | None, arg(metavar="N")] = None
+    unit: int | None = None
     """with --layer: show a single unit, given by its number (from 1)"""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """folder for the figures (default: inspection in the run's folder)"""

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from lamina.cli.parsing import Group
 from lamina.values import Range
 
 RunFolder = Annotated[
@@ -32,7 +31,6 @@ TrainingData = Annotated[
         metavar="DATA",
         help=f"{DATA} (default: CIFAR-10, downloaded if necessary; shapes if that fails)",
     ),
-    Group("data", text="How to load the images and targets."),
 ]
 MovedData = Annotated[
     str | None,

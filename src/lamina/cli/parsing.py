@@ -7,8 +7,8 @@ import inspect
 import shutil
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, get_args, get_type_hints
 
@@ -37,16 +37,9 @@ from lamina.errors import LaminaError, find_nearest, plural
 from lamina.values import Range, check_values, read_texts
 
 Options = TypeVar("Options")
+METAVARS: Mapping[Any, str] = {int: "N", float: "VALUE", Path: "FILE", str: "TEXT"}
+UNITS = ("PX", "FRACTION")
 _HELP_ALL: Any = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
-
-
-@dataclass(frozen=True)
-class Group:
-    """A group of options in the help; if ``is_further``, only ``--help-all`` shows it."""
-
-    name: str
-    is_further: bool = False
-    text: str = ""
 
 
 class Given(dict[str, Any]):
@@ -54,6 +47,7 @@ class Given(dict[str, Any]):
 
     kind: ClassVar[type]
     error: ClassVar[type[LaminaError]]
+    group: ClassVar[str]  # its title in the help
     shown: ClassVar[tuple[str, ...]]  # by ``--help``; ``--help-all`` shows all fields
     defaults: ClassVar[Mapping[str, str]] = {}  # where they are not the dataclass's
     flags: ClassVar[Mapping[str, Any]] = {}  # ``tyro.conf.arg`` for some fields
@@ -124,7 +118,7 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
 
 def _check_ranges(options: Any) -> None:
     """Raise ``LaminaError`` for a number outside the ``Range`` of its option."""
-    for field, _ in _list_fields(type(options)):
+    for field in _list_fields(type(options)):
         value = getattr(options, field.name)
         for note in getattr(field.type, "__metadata__", ()):
             if isinstance(note, Range) and value is not None and value not in note:
@@ -141,7 +135,7 @@ def _check_ranges(options: Any) -> None:
 def refuse(options: Any, reason: str, *names: str) -> None:
     """Raise ``LaminaError`` with a reason if options with these names were given."""
     flags = []
-    for field, _ in _list_fields(type(options)):
+    for field in _list_fields(type(options)):
         value = getattr(options, field.name)
         if field.name not in names or value == field.default:
             continue
@@ -190,7 +184,7 @@ def _explain(kind: Any, command: str, event: ParseErrorEvent) -> NoReturn:
 def _list_flags(kind: Any) -> list[str]:
     """The flags of a command's options."""
     flags: list[str] = []
-    for field, _ in _list_fields(kind):
+    for field in _list_fields(kind):
         fields = [field]
         if isinstance(field.default, Given):
             fields = _list_given(type(field.default))
@@ -252,39 +246,44 @@ def _read_struct(
         return None
     fields = _list_fields(kind)
     if shows_further is None:
-        return StructConstructorSpec(kind, tuple(field for field, _ in fields))
+        return StructConstructorSpec(kind, tuple(fields))
     options: list[StructFieldSpec] = []
     boxes: dict[str, list[StructFieldSpec]] = {}
+    further = getattr(kind, "further", ())
+    groups = {name: group for group, names in getattr(kind, "groups", {}).items() for name in names}
     has_further = False
-    for field, group in fields:
+    for field in fields:
+        group = groups.get(field.name)
         listed = [field]
         shown = [field]
         if isinstance(field.default, Given):
+            group = field.default.group
             listed = _list_given(type(field.default))
             shown = [member for member in listed if member.name in field.default.shown]
-        if group.is_further:
+        if field.name in further:
             shown = []
         has_further |= shown != listed
         if shows_further:
             shown = listed
         box = options
-        if group.name:
-            box = boxes.setdefault(group.name, [])
+        if group is not None:
+            box = boxes.setdefault(group, [])
         box.extend(shown)
     if has_further:
         options.append(StructFieldSpec("help_all", _HELP_ALL, False, "show all options and exit"))
-    texts = {group.name: group.text for _, group in fields if group.text}
     for name, members in boxes.items():
         if members:
             kind = type(name, (_Box,), {"fields": tuple(members)})
-            options.append(StructFieldSpec(name, kind, tyro.MISSING_NONPROP, texts.get(name, "")))
+            options.append(StructFieldSpec(name, kind, tyro.MISSING_NONPROP, ""))
     return StructConstructorSpec(info.type, tuple(options))
 
 
-def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, Group]]:
-    """List a dataclass's fields for tyro, each with its help on one line, and their groups."""
+def _list_fields(kind: Any) -> list[StructFieldSpec]:
+    """List a dataclass's fields for tyro, each with its help on one line."""
     types = get_type_hints(kind, include_extras=True)
-    texts = read_texts(kind)
+    texts: dict[str, str] = {}
+    for base in kind.__mro__[-2::-1]:
+        texts |= read_texts(base)
     fields = []
     for field in dataclasses.fields(kind):
         default = field.default
@@ -292,13 +291,13 @@ def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, Group]]:
             default = field.default_factory()
         if default is dataclasses.MISSING:
             default = tyro.MISSING_NONPROP
-        notes = getattr(types[field.name], "__metadata__", ())
-        group = next((note for note in notes if isinstance(note, Group)), Group(""))
-        shown = types[field.name]
-        if _is_unset(default) or default is True:
-            hint = "(default: on)" if default is True else ""
-            shown = Annotated[shown, tyro.conf.arg(help_behavior_hint=hint)]
-        fields.append((StructFieldSpec(field.name, shown, default, texts.get(field.name)), group))
+        hint = None
+        if default is True:
+            hint = "(default: on)"
+        elif _is_unset(default):
+            hint = ""
+        option = _annotate(types[field.name], field, hint)
+        fields.append(StructFieldSpec(field.name, option, default, texts.get(field.name)))
     return fields
 
 
@@ -310,12 +309,32 @@ def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
     for field in dataclasses.fields(kind.kind):
         if field.name in kind.left_out:
             continue
-        default = kind.defaults.get(field.name, "" if _is_unset(field.default) else field.default)
-        hint = "" if default == "" else f"(default: {default})"
-        notes = (tyro.conf.arg(help_behavior_hint=hint), kind.flags.get(field.name))
-        optional: Any = Annotated[types[field.name] | None, *notes]
-        fields.append(StructFieldSpec(field.name, optional, None, texts[field.name]))
+        hint = ""
+        if field.name in kind.defaults:
+            hint = f"(default: {kind.defaults[field.name]})"
+        elif not _is_unset(field.default):
+            hint = f"(default: {field.default})"
+        annotated = Annotated[types[field.name] | None, kind.flags.get(field.name)]
+        option = _annotate(annotated, field, hint)
+        fields.append(StructFieldSpec(field.name, option, None, texts[field.name]))
     return fields
+
+
+def _annotate(kind: Any, field: dataclasses.Field[Any], hint: str | None) -> Any:
+    """The type of an option with its default in the help, and a name for its value."""
+    notes = getattr(kind, "__metadata__", ())
+    metavar = None
+    leaf = kind
+    while get_args(leaf):
+        leaf = get_args(leaf)[0]
+    if leaf in METAVARS and not any(getattr(note, "metavar", None) for note in notes):
+        word = field.name.rpartition("_")[2].upper()
+        metavar = METAVARS[leaf]
+        if leaf is str or word in UNITS:
+            metavar = word
+        if field.default == ():
+            metavar = f"{metavar}..."
+    return Annotated[kind, tyro.conf.arg(help_behavior_hint=hint, metavar=metavar)]
 
 
 def _is_unset(default: object) -> bool:

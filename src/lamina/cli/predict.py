@@ -39,19 +39,19 @@ class Options:
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """path of a run, its name in runs/, or an ONNX file that lamina exported"""
     images: Images
-    top: Annotated[int | None, arg(metavar="N"), Range(1)] = None
+    top: Annotated[int | None, Range(1)] = None
     """number of classes or labels to print per image, most likely first (default: 3 classes, or the
     labels with a probability above 50 %)"""
-    confidence_threshold: Annotated[float | None, arg(metavar="P")] = None
-    """reject predictions with a probability below P, from 0 to 1"""
-    aim: Annotated[str | None, arg(metavar="AIM")] = None
+    confidence_threshold: float | None = None
+    """reject predictions with a probability below this, from 0 to 1"""
+    aim: str | None = None
     """yes-or-no and multi-label models: choose the thresholds on val for f1, recall=0.95,
     precision=0.9 or miss=10, if a miss costs as much as 10 false alarms (default: the run's
     thresholds, which are 0.5 without --aim in lamina train)"""
-    coverage: Annotated[float | None, arg(metavar="FRACTION")] = None
+    coverage: float | None = None
     """print prediction sets that contain the true class for about this fraction of images, such as
     0.9; for numbers, print prediction intervals"""
-    output: Annotated[Path | None, arg(metavar="FILE")] = None
+    output: Path | None = None
     """write all probabilities to a .csv, .tsv or .jsonl file instead of printing them"""
     net: OwnModule = None
     device: Device = "auto"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from lamina.cli.options import Flag, Json, MovedData, OwnModule, RunFolder
 from lamina.cli.output import writing
@@ -31,7 +31,7 @@ class Options:
     """
 
     run: RunFolder
-    file: Annotated[Positional[Path | None], arg(metavar="[OUT]", help_behavior_hint="")] = None
+    file: Positional[Path | None] = None
     """file to write (default: report.html in the run's folder, or README.md with --card)"""
     card: Flag = False
     """write a model card in Markdown with Hugging Face metadata instead; lamina never overwrites an

@@ -32,15 +32,15 @@ class Options:
     Example: lamina reproduce runs/pets --epochs 2
     """
 
-    run: Annotated[Positional[Path | None], arg(metavar="[RUN]", help_behavior_hint="")] = None
+    run: Annotated[Positional[Path | None], arg(metavar="[RUN]")] = None
     """path of a run, or its name in --runs-dir (default: train the article's two nets)"""
-    epochs: Annotated[int | None, arg(metavar="N"), Range(1)] = None
+    epochs: Annotated[int | None, Range(1)] = None
     """with RUN: number of epochs to retrain (default: 1)"""
     net: OwnModule = None
-    data: Annotated[str | None, arg(metavar="DATA")] = None
+    data: str | None = None
     """the data set (default: with RUN, the run's own; without RUN, CIFAR-10, downloaded if
     necessary, or shapes if that fails)"""
-    seeds: Annotated[int | None, arg(metavar="N"), Range(1)] = None
+    seeds: Annotated[int | None, Range(1)] = None
     """without RUN: number of times to train each net, with seeds 0, 1, 2 … (default: 1)"""
     device: Annotated[Device, arg(help="without RUN: device to train on")] = "auto"
     runs_dir: RunsFolder = Path("runs")

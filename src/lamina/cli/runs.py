@@ -29,7 +29,7 @@ class Options:
     diff: Annotated[tuple[Path, Path] | None, arg(metavar="A B")] = None
     """compare two runs, given by path or by name in --runs-dir: recipe, net, data, versions,
     processor, threads, precision and results"""
-    study: Annotated[str | None, arg(metavar="DIR")] = None
+    study: str | None = None
     """list the runs of a study, or the trials of a study of lamina tune. DIR is the study's folder,
     its name in --runs-dir, or its --storage (STORAGE#NAME, if that has several)"""
     runs_dir: RunsFolder = Path("runs")

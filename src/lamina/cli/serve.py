@@ -36,15 +36,15 @@ class Options:
     the model's name in requests (default: the folder's name, or its path if several folders have
     this name)"""
     port: Port = 8000
-    host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
+    host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 listens on all addresses of this machine, and requires a
     token"""
-    token: Annotated[str | None, arg(metavar="TOKEN")] = None
+    token: str | None = None
     """secret that requests must send (default: the environment variable LAMINA_TOKEN, which other
     users cannot see)"""
-    max_mb: Annotated[int, arg(metavar="MB"), Range(1, 256)] = 10
+    max_mb: Annotated[int, Range(1, 256)] = 10
     """largest request in megabytes"""
-    coverage: Annotated[float | None, arg(metavar="FRACTION")] = None
+    coverage: float | None = None
     """add to each prediction a prediction set that contains the true class for about this fraction
     of images, such as 0.9; for numbers, prediction intervals"""
     similar: bool = True

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from tyro.conf import arg
 
 from lamina.cli.options import Device, Images, Json, MovedData, OwnModule, RunFolder
 from lamina.cli.output import check_output, save_sheet, writing
@@ -33,11 +32,11 @@ class Options:
 
     run: RunFolder
     images: Images
-    top: Annotated[int, arg(metavar="N"), Range(1)] = 6
+    top: Annotated[int, Range(1)] = 6
     """number of training images to show for each image"""
-    output: Annotated[Path | None, arg(metavar="FILE")] = None
+    output: Path | None = None
     """save a sheet of the images to this .png file"""
-    features: Annotated[Path | None, arg(metavar="FILE")] = None
+    features: Path | None = None
     """save the features of the images, the inputs of the net's last layer, and their names to this
     .npz file"""
     data: MovedData = None

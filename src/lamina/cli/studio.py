@@ -43,9 +43,9 @@ class Options:
     browser: bool = True
     """open the page in the browser"""
     runs_dir: RunsFolder = Path("runs")
-    host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
+    host: str = "127.0.0.1"
     """address to listen on; other addresses than this machine's own require a token"""
-    token: Annotated[str | None, arg(metavar="TOKEN")] = None
+    token: str | None = None
     """secret that requests must send (default: the environment variable LAMINA_TOKEN, or a random
     one; the address that lamina prints and opens contains it)"""
     no_token: Flag = False

