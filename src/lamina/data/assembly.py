@@ -22,9 +22,9 @@ from lamina.data.images import Dataset, Images, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.frames import add_problems, list_encoded, list_problems
-from lamina.data.sources.listing import Arrays, Files, Pixels, show_name
+from lamina.data.sources.listing import Arrays, Files, show_name
 from lamina.data.splits import OWN_RULE, SPLITS, draw_splits
-from lamina.data.workers import decode_images, keep_rows, store_pixels
+from lamina.data.workers import decode_images, keep_rows, store_arrays
 from lamina.errors import DataError, plural
 from lamina.targets import Targets, kind_of
 
@@ -46,7 +46,7 @@ class Draft:
     target_reason: str
     split_rule: str
     corrections: Effect
-    pixels: Pixels | None = None  # of decoded images
+    arrays: Arrays | None = None  # if the source has decoded images
 
     @property
     def classes(self) -> list[str]:
@@ -85,7 +85,7 @@ def draft_dataset(
         target_reason=reason,
         split_rule=rule,
         corrections=effect,
-        pixels=listing.pixels if isinstance(listing, Arrays) else None,
+        arrays=listing if isinstance(listing, Arrays) else None,
     )
 
 
@@ -126,7 +126,7 @@ def build_dataset(
     head = f"{size_px} {resize} {targets.dtype} {draft.target_names}"
     if bit_depth is not None:
         head += f" {bit_depth} bits"
-    content = "" if draft.pixels is None else draft.pixels.content or ""
+    content = draft.arrays.content if draft.arrays else ""
     if content:
         frame = frame.with_columns(content=pl.lit(""))
     return Dataset(
@@ -212,8 +212,8 @@ def _decode(
     resize = preparation.resize
     frame = draft.frame.filter(pl.col("reason").is_null())
     bit_depth = None
-    if draft.pixels is not None:
-        decoded = store_pixels(draft.pixels, folder, size_px, resize)
+    if draft.arrays is not None:
+        decoded = store_arrays(draft.arrays.pixels, folder, size_px, resize)
     else:
         frame = frame.sort("split", maintain_order=True)
         images = list_encoded(frame)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 
 from lamina.data.cache import format_size, read_shape
 from lamina.data.decoding import (
@@ -28,10 +29,9 @@ from lamina.data.decoding import (
     decode_and_measure,
     fit_pixels,
 )
-from lamina.data.digests import digest_rows
 from lamina.data.images import Progress
 from lamina.data.preparation import Resize
-from lamina.data.sources.listing import Pixels, show_name
+from lamina.data.sources.listing import show_name
 from lamina.errors import DataError
 
 if TYPE_CHECKING:
@@ -147,26 +147,27 @@ def _frame_decoded(results: Sequence[Sequence[object]]) -> pl.DataFrame:
     return frame.with_columns(pl.col("digest").str.decode("hex"))
 
 
-def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resize) -> pl.DataFrame:
+def store_arrays(
+    arrays: Sequence[UInt8[np.ndarray, "_ h w c"]],
+    folder: Path,
+    size_px: int | None,
+    resize: Resize,
+) -> pl.DataFrame:
     """Store decoded images in ``folder/pixels.npy``; the frame is as of :func:`decode_images`."""
-    count, height, width, channels = pixels.shape
+    _, height, width, channels = arrays[0].shape
     size = (height, width) if size_px is None else (size_px, size_px)
     file = folder / "pixels.npy"
-    offset_bytes = start_array(file, (count, *size, channels))
+    offset_bytes = start_array(file, (sum(map(len, arrays)), *size, channels))
     results: list[list[object]] = []
     with file.open("r+b") as rows:
         rows.seek(offset_bytes)
-        for block in pixels.blocks():
-            fitted = np.ascontiguousarray(
-                block if size_px is None else fit_pixels(block, size_px, resize)
-            )
-            rows.write(fitted.data)
-            digests = digest_rows(fitted)
-            contents = digests if size_px is None else digest_rows(block)
-            for content, digest in zip(contents, digests, strict=True):
-                row = len(results)
-                measured = (height, width, bytes(digest).hex(), None)
-                results.append([row, bytes(content).hex(), None, *measured])
+        for image in chain.from_iterable(arrays):
+            content = written = image.tobytes()
+            if size_px is not None:
+                written = fit_pixels(image[None], size_px, resize).tobytes()
+            rows.write(written)
+            digests = (_digest(content), None, height, width, _digest(written), None)
+            results.append([len(results), *digests])
     return _frame_decoded(results)
 
 

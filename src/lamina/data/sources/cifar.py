@@ -17,7 +17,7 @@ from jaxtyping import Int64, UInt8
 
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Arrays, Source, SourceKind, mark_state, readable
-from lamina.data.sources.parts import Part, hold_pixels, join_parts
+from lamina.data.sources.parts import Part, join_parts
 from lamina.data.splits import Split
 from lamina.errors import DataError
 
@@ -93,7 +93,7 @@ def _read_part(split: Split, batches: Sequence[Path], files: _BatchFiles) -> Par
                 f"{file.name} is not a batch of 32×32 RGB images with {files.targets}: {error!r}."
                 f" {REMEDY}"
             ) from error
-    return Part(hold_pixels(pixels), np.concatenate(labels), names)
+    return Part(np.concatenate(pixels), np.concatenate(labels), names)
 
 
 def _read_file(file: Path) -> dict[str, Any]:

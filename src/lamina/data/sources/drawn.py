@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from lamina.data.images import Images, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Arrays, Source
-from lamina.data.sources.parts import Part, hold_pixels, join_parts
+from lamina.data.sources.parts import Part, join_parts
 from lamina.data.splits import Split
 
 Floats: TypeAlias = np.float32 | Float32[np.ndarray, "..."]
@@ -84,13 +84,13 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
         for split, count in COUNTS.items():
             report = partial(lambda before, now, _: progress(before + now, total), done)
             images = draw_shapes(name, split, count, SEEDS[split], size_px, report)
-            parts[split] = Part(hold_pixels([images.pixels]), images.targets)
+            parts[split] = Part(images.pixels, images.targets)
             done += count
         arrays = join_parts(name, parts, "the built-in set", lambda y: (y, TARGET_NAMES[name]))
         # Identified by its parameters, not its pixels, which may differ in the last bit between
         # processors.
         content = f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}"
-        return replace(arrays, pixels=replace(arrays.pixels, content=content))
+        return replace(arrays, content=content)
 
     return Source(DRAWING_VERSION, read, target_names=TARGET_NAMES[name])
 

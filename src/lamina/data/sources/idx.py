@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
 from lamina.data.sources.listing import Arrays, Labels, Source, SourceKind, mark_state, readable
-from lamina.data.sources.parts import Part, hold_pixels, join_parts
+from lamina.data.sources.parts import Part, join_parts
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
 from lamina.targets import Targets
@@ -79,7 +79,7 @@ def _list_arrays(
     parts: dict[Split | None, Part] = {}
     for split, (images, labels) in pairs.items():
         pixels = _read_idx(images, 3)[..., None]
-        parts[split] = Part(hold_pixels([pixels]), _read_idx(labels, 1))
+        parts[split] = Part(pixels, _read_idx(labels, 1))
         folder = images.parent
     if classes:
         return join_parts(

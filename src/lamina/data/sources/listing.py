@@ -27,21 +27,11 @@ if TYPE_CHECKING:  # slow to import, and cached data do not need it
     import polars as pl
 
 LABEL = "label:"  # begins the name of a column of labels
-BLOCK_BYTES = 16 * 2**20
 # What the readers of archives, arrays and tables raise for a damaged file.
 READ_ERRORS: tuple[type[BaseException], ...] = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, csv.Error),
     *(EOFError, OSError, ValueError, RuntimeError),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Pixels:
-    """Decoded images: ``blocks`` iterates from the start, ``content`` is for the fingerprint."""
-
-    shape: tuple[int, int, int, int]
-    blocks: Callable[[], Iterator[UInt8[np.ndarray, "m h w c"]]]
-    content: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +69,19 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Decoded images, one split after another, with their targets."""
+    """Decoded images, one split after another, with their targets.
+
+    ``pixels`` are arrays (m, H, W, C) one after another, perhaps mapped from files. ``content``
+    identifies them in the fingerprint, if their values do not.
+    """
 
     names: Sequence[str]
     splits: Sequence[Split | None]
     targets: Targets
     target_names: tuple[str, ...]
     label_reason: str  # where they come from
-    pixels: Pixels
+    pixels: Sequence[UInt8[np.ndarray, "_ h w c"]]
+    content: str = ""
     problems: Sequence[Problem] = ()
 
 

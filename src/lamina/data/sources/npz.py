@@ -1,8 +1,8 @@
-"""Read arrays of images from NumPy's ``.npz``, as Keras and MedMNIST name them, in blocks."""
+"""Read arrays of images from NumPy's ``.npz``, as Keras and MedMNIST name them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +13,7 @@ from lamina.data.arrays import to_pixels, to_targets
 from lamina.data.images import Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import UNPACKED, unpack
-from lamina.data.sources.listing import (
-    BLOCK_BYTES,
-    READ_ERRORS,
-    Arrays,
-    Pixels,
-    Source,
-    SourceKind,
-    mark_state,
-)
+from lamina.data.sources.listing import READ_ERRORS, Arrays, Source, SourceKind, mark_state
 from lamina.data.sources.parts import Part, join_parts
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
@@ -81,7 +73,7 @@ def _list_arrays(path: Path, arrays: Mapping[str, _Array], preparation: Preparat
         labels = arrays[labels_key].read()
         if labels.shape[1:] == (1,):  # as MedMNIST stores them
             labels = labels[:, 0]
-        parts[split] = Part(arrays[images_key].open_pixels(), labels)
+        parts[split] = Part(arrays[images_key].read_pixels(), labels)
 
     def read_targets(labels: Shaped[np.ndarray, "n ..."]) -> tuple[Targets, Sequence[str]]:
         try:
@@ -92,7 +84,7 @@ def _list_arrays(path: Path, arrays: Mapping[str, _Array], preparation: Preparat
 
     reason = f"array{'s' if len(keys) > 1 else ''} {', '.join(label_keys)}"
     joined = join_parts(path, parts, reason, read_targets)
-    channels = joined.pixels.shape[3]
+    channels = joined.pixels[0].shape[3]
     if preparation.size_px is not None and channels not in RESIZED_CHANNELS:
         raise DataError(
             f"The images in {path} have {channels} channels, and lamina resizes only images with"
@@ -135,28 +127,9 @@ class _Array:
             ) from None
         return np.atleast_1d(array)
 
-    def blocks(self) -> Iterator[Shaped[np.ndarray, "_ ..."]]:
-        """The array, some rows at a time, mapped anew so that earlier rows leave the memory."""
-        count = len(self.read())
-        row_bytes = max(1, self.read()[:1].nbytes)
-        step = max(1, BLOCK_BYTES // row_bytes)
-        for start in range(0, count, step):
-            yield np.array(self.read()[start : start + step])
-
-    def open_pixels(self) -> Pixels:
-        """The images, to be read in blocks; ``DataError`` if the array has no images."""
-        array = self.read()
-        sample = np.broadcast_to(np.zeros((), array.dtype), array.shape)
-        if array.dtype != np.uint8 and array.dtype.kind in "biuf" and array.size:
-            # the range of values is in the message
-            ranges = [(block.min(axis=0), block.max(axis=0)) for block in self.blocks()]
-            sample = np.concatenate(ranges)
+    def read_pixels(self) -> UInt8[np.ndarray, "n h w c"]:
+        """The images, mapped; ``DataError`` if the array has no images."""
         try:
-            _, height, width, channels = to_pixels(sample, self.key).shape
+            return to_pixels(self.read(), self.key)
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
-
-        def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
-            return (to_pixels(block, self.key) for block in self.blocks())
-
-        return Pixels((len(array), height, width, channels), blocks)
