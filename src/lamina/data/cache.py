@@ -45,7 +45,7 @@ from lamina.files import sync_folder
 
 FORMAT = 14
 WAIT_SECONDS = 2.0
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WARNED_SHARE = 0.1  # of the disk
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
 # on Linux, for all processors that torch supports; Python defines it from 3.13 on
@@ -101,7 +101,7 @@ def load_cached(
             built = _read(folder, state)  # under the lock, before another process may remove it
     except OSError as error:
         remedy = "Set LAMINA_CACHE to a folder that you may write to."
-        if error.errno in FULL:
+        if error.errno in FULL_DISK:
             remedy = (
                 "Free some space there, for example with lamina data --cache-clear, or set"
                 " LAMINA_CACHE to another folder."

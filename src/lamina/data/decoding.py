@@ -79,15 +79,9 @@ class EncodedImage(NamedTuple):
 class BadImageError(Exception):
     """An image that cannot be decoded; the message states the reason in a few words."""
 
-    largest: int | None = None  # its largest value, if that exceeds the bit depth
-
-
-class DeepImageError(BadImageError):
-    """An image whose largest value exceeds the bit depth."""
-
-    def __init__(self, message: str, largest: int) -> None:
+    def __init__(self, message: str, largest: int | None = None) -> None:
         super().__init__(message)
-        self.largest = largest
+        self.largest = largest  # its largest value, if that exceeds the bit depth
 
 
 class Decoded(NamedTuple):
@@ -350,10 +344,10 @@ def _scale(values: Values, image: Image.Image, bit_depth: int | None) -> Image.I
     largest = int(colors.max())
     if bit_depth is None:
         message = "more than 8 bits per channel, where 8 are expected; convert it"
-        raise DeepImageError(message, largest)
+        raise BadImageError(message, largest)
     if largest >= 2**bit_depth:
         message = f"values up to {largest:,}, but {bit_depth} bits hold {2**bit_depth - 1:,}"
-        raise DeepImageError(message, largest)
+        raise BadImageError(message, largest)
     scaled = _scale_table(bit_depth)[colors]
     clear = image.info.get("transparency")
     if clear is not None:

@@ -302,6 +302,7 @@ def read_dataset(
         if check is not None:
             check(draft.classes)
         dataset = build_dataset(draft, name, reading, folder, show)
+        del draft  # may map unpacked files, which Windows then cannot remove
         (folder / "spool").unlink(missing_ok=True)
         shutil.rmtree(folder / UNPACKED, ignore_errors=True)
         return dataset
