@@ -35,8 +35,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
-from jaxtyping import UInt8
 
+from lamina.data.arrays import Pixels
 from lamina.data.corrections import Effect
 from lamina.data.images import Dataset, Images, Problem
 from lamina.data.splits import SPLITS
@@ -47,10 +47,12 @@ FORMAT = 14
 WAIT_SECONDS = 2.0
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WARNED_SHARE = 0.1  # of the disk
-BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
+BLOCKS_CHECKED = 64
+BLOCK_BYTES = 1 << 14
 # on Linux, for all processors that torch supports; Python defines it from 3.13 on
 MAP_NORESERVE = 0x4000
-KEY_LETTERS, UNFINISHED = 32, "unfinished"
+KEY_LETTERS = 32
+UNFINISHED = "unfinished"
 # Fields that load_data sets itself, or that are stored as arrays.
 NOT_STORED = (*SPLITS, "source", "preparation")
 ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # of paths
@@ -234,7 +236,7 @@ def read_shape(file: BinaryIO) -> tuple[int, ...]:
     return np.lib.format.read_array_header_1_0(file)[0]
 
 
-def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
+def map_pixels(path: Path) -> Pixels:
     """Map the array in a file copy-on-write, because torch warns about read-only arrays."""
     with path.open("rb") as file:
         shape = read_shape(file)

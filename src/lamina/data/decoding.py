@@ -18,6 +18,7 @@ from jaxtyping import Integer, Real, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from lamina.data.arrays import ImagePixels, Pixels
 from lamina.data.formats import (
     FORMATS,
     HEAD_BYTES,
@@ -87,7 +88,7 @@ class BadImageError(Exception):
 class Decoded(NamedTuple):
     """The pixels of an image, and what is known of its file."""
 
-    pixels: UInt8[np.ndarray, "h w c"]
+    pixels: ImagePixels
     height_px: int  # as stored
     width_px: int
     largest: int | None  # the largest value, if it stores more than 8 bits
@@ -108,7 +109,7 @@ def decode_image(
     mode: Literal["L", "RGB"] = "RGB",
     resize: Resize = "crop",
     bit_depth: int | None = None,
-) -> UInt8[np.ndarray, "h w c"]:
+) -> ImagePixels:
     """Decode an image, as :func:`decode_and_measure` does, and return its pixels."""
     return decode_and_measure(data, size, mode, resize, bit_depth).pixels
 
@@ -147,7 +148,7 @@ def convert_image(
     mode: Literal["L", "RGB"] = "RGB",
     resize: Resize = "crop",
     bit_depth: int | None = None,
-) -> UInt8[np.ndarray, "h w c"]:
+) -> ImagePixels:
     """Convert a copy of a Pillow image to pixels, as :func:`decode_image` does."""
     with _named_errors():
         if _is_deep(image) and not image.mode.startswith("I"):
@@ -159,7 +160,7 @@ def convert_image(
 
 
 def fit_pixels(
-    pixels: UInt8[np.ndarray, "n h w c"], size_px: int, resize: Resize = "crop"
+    pixels: Pixels, size_px: int, resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "n s s c"]:
     """Resize gray or RGB pixels to squares of ``size_px``, as :func:`decode_image` does."""
     size = (size_px, size_px)
@@ -173,20 +174,21 @@ def fit_pixels(
 
 
 class ImageReader(contextlib.ExitStack):
-    """Reads the bytes of images, and keeps files that contain many images open."""
+    """Reads the bytes of images, for many threads; keeps files with many images open."""
 
     def __init__(self) -> None:
         super().__init__()
         self._opened: dict[str, BinaryIO] = {}
+        self._lock = threading.Lock()
 
     def read(self, image: EncodedImage) -> bytes:
         if image.offset_bytes is None:
             return read_file(Path(image.file))
-        with _named_file_errors():
-            file = self._opened.get(image.file)
-            if file is None:
+        with self._lock, _named_file_errors():
+            if image.file not in self._opened:
                 file = self.enter_context(Path(image.file).open("rb"))  # noqa: SIM115
                 self._opened[image.file] = file
+            file = self._opened[image.file]
             file.seek(image.offset_bytes)
             data = file.read(image.size_bytes)
         if len(data) < image.size_bytes:
@@ -255,7 +257,7 @@ def _named_errors() -> Iterator[None]:
 
 def _fit(
     upright: Image.Image, size: tuple[int, int] | None, mode: Literal["L", "RGB"], resize: Resize
-) -> UInt8[np.ndarray, "h w c"]:
+) -> ImagePixels:
     image = _convert(upright, mode)
     if size is not None:
         image = resize_image(image, size, resize)
@@ -374,7 +376,8 @@ def _take_colors(values: Values, mode: str) -> Values:
 
 def _check_values(values: Real[np.ndarray, "h w"], white: int) -> Real[np.ndarray, "h w"]:
     """Check that values are from 0 (black) to ``white``, a range that all images must share."""
-    low, high = values.min(), values.max()
+    low = values.min()
+    high = values.max()
     if not 0 <= low <= high <= white:  # false for NaN, too
         raise BadImageError(
             f"values from {low:g} to {high:g}, expected 0 (black) to {white} (white)"

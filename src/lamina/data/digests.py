@@ -9,10 +9,12 @@ from math import prod
 import numpy as np
 from jaxtyping import UInt8
 
+from lamina.data.arrays import Pixels
+
 DIGEST_BYTES = 16
 
 
-def digest_rows(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n 16"]:
+def digest_rows(pixels: Pixels) -> UInt8[np.ndarray, "n 16"]:
     """A digest of each image's pixels; identical images of one array have equal digests."""
     # Makes no copy of contiguous rows, as in a split.
     rows = np.ascontiguousarray(pixels).reshape(len(pixels), prod(pixels.shape[1:]))

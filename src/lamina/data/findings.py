@@ -24,7 +24,8 @@ Severity = Literal["error", "warning", "note"]
 
 # A class is tiny if it has fewer training images than this, or than this fraction of the median
 # class.
-TINY_CLASS_IMAGES, TINY_CLASS_FRACTION = 10, 1 / 20
+TINY_CLASS_IMAGES = 10
+TINY_CLASS_FRACTION = 1 / 20
 COARSE_FRACTION = 1 / 100  # rounding error of float32 as a fraction of the standard deviation
 DIM_PARTS = 4  # images look dark if their values are below this part of white
 IMBALANCE_RATIO = 10.0  # largest class ÷ smallest class

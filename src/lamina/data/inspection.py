@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32
 
+from lamina.data.arrays import Pixels
 from lamina.data.duplicates import (
     find_conflicts,
     find_leaks,
@@ -131,7 +132,7 @@ def _read_pixels(
 
 
 def _measure(
-    pixels: UInt8[np.ndarray, "n h w c"],
+    pixels: Pixels,
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"]]:
     count, height, width, channels = pixels.shape
     values = pixels.reshape(count, height, width * channels).astype(np.float32)
@@ -150,9 +151,7 @@ def _standard_deviation(
     return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
 
 
-def _find_gray(
-    pixels: UInt8[np.ndarray, "n h w c"], means: Float[np.ndarray, "n c"]
-) -> Bool[np.ndarray, " n"]:
+def _find_gray(pixels: Pixels, means: Float[np.ndarray, "n c"]) -> Bool[np.ndarray, " n"]:
     """Which images have three equal channels; compares only images with equal channel means."""
     gray = np.zeros(len(pixels), bool)
     if pixels.shape[3] == 3:

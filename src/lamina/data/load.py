@@ -31,7 +31,6 @@ from lamina.data.images import (
     Images,
     Problem,
     Progress,
-    describe_leaks,
 )
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import UNPACKED, is_archive, open_archive
@@ -132,9 +131,7 @@ def load_data(
         raise DataError(
             f"{source} has no training images. Add some to train/, or reduce val and test."
         )
-    messages = describe_problems(dataset.problems)
-    if dataset.leaks:
-        messages.append(describe_leaks(dataset.leaks))
+    messages = [*describe_problems(dataset.problems), *dataset.describe_leaks()]
     for find in (find_gaps, find_dark, find_dim, find_group_leaks):
         messages += [f"{dataset.name}: {finding.message}" for finding in find(dataset)]
     if not_found := dataset.corrections.not_found:

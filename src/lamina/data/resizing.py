@@ -37,20 +37,21 @@ def seen_box(
     stored: tuple[int, int], size: tuple[int, int], resize: Resize
 ) -> tuple[float, float, float, float]:
     """The box (left, top, right, bottom) that :func:`resize_image` keeps; larger for ``pad``."""
-    (stored_width, stored_height), (height, width) = stored, size
-    left, top, right, bottom = 0.0, 0.0, float(stored_width), float(stored_height)
+    stored_width, stored_height = stored
+    height, width = size
+    left = 0.0
+    top = 0.0
     if resize == "pad":
         inner_width, inner_height = _inside(stored, size)
-        across, down = stored_width / inner_width, stored_height / inner_height
-        left, top = across * -((width - inner_width) // 2), down * -((height - inner_height) // 2)
-        right, bottom = left + across * width, top + down * height
-    elif resize == "crop" and stored_width * height > stored_height * width:
-        left = (stored_width - stored_height * width / height) / 2
-        right = stored_width - left
-    elif resize == "crop":
-        top = (stored_height - stored_width * height / width) / 2
-        bottom = stored_height - top
-    return left, top, right, bottom
+        across = stored_width / inner_width
+        down = stored_height / inner_height
+        left = across * -((width - inner_width) // 2)
+        top = down * -((height - inner_height) // 2)
+        return left, top, left + across * width, top + down * height
+    if resize == "crop":
+        left = max(0.0, (stored_width - stored_height * width / height) / 2)
+        top = max(0.0, (stored_height - stored_width * height / width) / 2)
+    return left, top, stored_width - left, stored_height - top
 
 
 def enough_pixels(

@@ -14,11 +14,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
+from lamina.data.arrays import ImagePixels
 from lamina.data.cache import FULL_DISK, format_size, read_shape
 from lamina.data.decoding import (
     BadImageError,
@@ -153,7 +154,7 @@ def store_arrays(
     results: list[list[object]] = []
     with file.open("r+b") as rows:
         rows.seek(offset_bytes)
-        for image in chain.from_iterable(arrays):
+        for image in chain.from_iterable(map(_iter_images, arrays)):
             content = written = image.tobytes()
             if size_px is not None:
                 written = fit_pixels(image[None], size_px, resize).tobytes()
@@ -161,6 +162,16 @@ def store_arrays(
             digests = (_digest(content), None, height, width, _digest(written), None)
             results.append([len(results), *digests])
     return _frame_decoded(results)
+
+
+def _iter_images(array: UInt8[np.ndarray, "_ h w c"]) -> Iterator[ImagePixels]:
+    for start in range(0, len(array), IMAGES_PER_BLOCK):
+        block = array
+        if isinstance(array, np.memmap):
+            order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
+            # mapped anew, so that earlier images leave the memory
+            block = np.memmap(array.filename, np.uint8, "r", array.offset, array.shape, order)
+        yield from block[start : start + IMAGES_PER_BLOCK]
 
 
 def count_workers(images: Sequence[EncodedImage]) -> int:

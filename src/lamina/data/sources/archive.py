@@ -40,7 +40,8 @@ ARRAY_FLOOR_BYTES = 2**28  # so may smaller archives and arrays: sorted labels c
 MOST_FOLDERS = 100  # around a file; deeper ones exceed Python's recursion limit
 UNHELD = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EISDIR)
 READ_BYTES = 2**18
-QUIET_SECONDS, SHOWN_SECONDS = 2.0, 0.2
+QUIET_SECONDS = 2.0
+SHOWN_SECONDS = 0.2
 
 HEADER_BYTES = 2**16  # of a tar's extended header, which holds a long name
 HEADER_TYPES = (
@@ -51,7 +52,9 @@ HEADER_TYPES = (
     tarfile.SOLARIS_XHDTYPE,
 )
 
-ENCRYPTED, UTF8 = 0x1, 0x800  # flags of a zip's member
+# flags of a zip's member
+ENCRYPTED = 0x1
+UTF8 = 0x800
 ENTRY = b"PK\x01\x02"  # begins each member's entry in a zip's directory
 
 

@@ -18,8 +18,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from lamina.data.images import Images, Progress
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Arrays, Source
-from lamina.data.sources.parts import Part, join_parts
+from lamina.data.sources.listing import Arrays, Part, Source, join_parts
 from lamina.data.splits import Split
 
 Floats: TypeAlias = np.float32 | Float32[np.ndarray, "..."]
@@ -181,7 +180,7 @@ def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
             turn = np.linspace(-0.72 * np.pi, 0.72 * np.pi, 16)
             outer = 0.95 * np.stack([np.sin(turn), np.cos(turn)], axis=1)
             bend = np.linspace(1, -1, 13)[1:-1]
-            chord, top = outer[-1, 0], outer[-1, 1]
+            chord, top = outer[-1]
             inner = np.stack([-chord * bend, top + 0.95 * (1 - bend**2)], axis=1)
             return np.concatenate([outer, inner[::-1]])
         case "cross":

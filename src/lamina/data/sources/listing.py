@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from lamina.data.images import Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.splits import Split
 from lamina.errors import DataError
-from lamina.targets import KindName, Targets
+from lamina.targets import KindName, Targets, kind_of
 
 if TYPE_CHECKING:  # slow to import, and cached data do not need it
     import polars as pl
@@ -85,6 +85,14 @@ class Arrays:
     problems: Sequence[Problem] = ()
 
 
+class Part(NamedTuple):
+    """The images and labels of a split; without names, the images are numbered."""
+
+    pixels: UInt8[np.ndarray, "_ h w c"]
+    labels: Shaped[np.ndarray, "n ..."]
+    names: Sequence[str] = ()
+
+
 class Scan(NamedTuple):
     """The images of a folder, sorted by name (path in the folder), and what else it contains."""
 
@@ -144,3 +152,48 @@ def readable(path: Path, errors: tuple[type[BaseException], ...] = READ_ERRORS) 
 def mark_state(state: os.stat_result) -> tuple[int, int, int]:
     """The size and times of a file, which change with its content."""
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def join_parts(
+    source: str | Path,
+    parts: Mapping[Split | None, Part],
+    label_reason: str,
+    to_targets: Callable[[Shaped[np.ndarray, "n ..."]], tuple[Targets, Sequence[str]]],
+) -> Arrays:
+    """Join the splits of a source, whose images and labels must be alike.
+
+    ``to_targets`` turns the labels of all splits into targets and their names.
+    """
+    names: list[str] = []
+    splits: list[Split | None] = []
+    for split, part in parts.items():
+        count = len(part.pixels)
+        folder = f"{split}/" if split else ""
+        if count != len(part.labels):
+            where = f" in {split}" if split else ""
+            raise DataError(
+                f"{source} has {count} images, but {len(part.labels)} labels{where}. Create or"
+                " download it again."
+            )
+        names += part.names or [f"{folder}{row:05d}" for row in range(count)]
+        splits += [split] * count
+    if not any(part.pixels.size for part in parts.values()):
+        raise DataError(f"{source} has no images. Check how you selected them.")
+    sizes = {split: part.pixels.shape[1:] for split, part in parts.items()}
+    if len({*sizes.values()}) > 1:
+        shown = ", ".join(f"{split} {' x '.join(map(str, size))}" for split, size in sizes.items())
+        raise DataError(
+            f"The splits of {source} have images of different sizes: {shown}. Resize them to one"
+            " size."
+        )
+    labels = {split: part.labels for split, part in parts.items()}
+    if len({(array.dtype.kind, array.shape[1:]) for array in labels.values()}) > 1:
+        shown = ", ".join(f"{split} {array.dtype} {array.shape}" for split, array in labels.items())
+        raise DataError(
+            f"The splits of {source} have labels of different types: {shown}. Save the same type"
+            " and columns in all."
+        )
+    targets, target_names = to_targets(np.concatenate(list(labels.values())))
+    kind_of(targets).check(targets, target_names)
+    pixels = [part.pixels for part in parts.values()]
+    return Arrays(names, splits, targets, tuple(target_names), label_reason, pixels)

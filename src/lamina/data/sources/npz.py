@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 
-from lamina.data.arrays import to_pixels, to_targets
+from lamina.data.arrays import Pixels, to_pixels, to_targets
 from lamina.data.images import Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import UNPACKED, unpack
-from lamina.data.sources.listing import READ_ERRORS, Arrays, Source, SourceKind, mark_state
-from lamina.data.sources.parts import Part, join_parts
+from lamina.data.sources.listing import (
+    READ_ERRORS,
+    Arrays,
+    Part,
+    Source,
+    SourceKind,
+    join_parts,
+    mark_state,
+)
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
 from lamina.targets import Targets
@@ -127,9 +134,10 @@ class _Array:
             ) from None
         return np.atleast_1d(array)
 
-    def read_pixels(self) -> UInt8[np.ndarray, "n h w c"]:
+    def read_pixels(self) -> Pixels:
         """The images, mapped; ``DataError`` if the array has no images."""
+        array = self.read()
         try:
-            return to_pixels(self.read(), self.key)
+            return array.reshape(to_pixels(array, self.key).shape)
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
