@@ -146,20 +146,18 @@ class CachedCopy:
 
 def list_cached() -> list[CachedCopy]:
     """The decoded copies in the cache, the least recently used first."""
-    used_times = dict[CachedCopy, float]()
+    copies: list[CachedCopy] = []
     for folder in cache_folder().glob(f"*-{'[0-9a-f]' * KEY_LETTERS}/"):
         # Another process may rename a file of the copy meanwhile, finish it (without the dot), or
         # remove it.
         for name in (folder.name, folder.name.removeprefix("."), folder.name):
             with suppress(FileNotFoundError):
-                copy, used = _describe_copy(folder.with_name(name))
-                used_times[copy] = used
+                copies.append(_describe_copy(folder.with_name(name)))
                 break
-    return sorted(used_times, key=used_times.__getitem__)
+    return sorted(copies, key=lambda copy: copy.last_used)
 
 
-def _describe_copy(folder: Path) -> tuple[CachedCopy, float]:
-    """A copy, and when it was used last."""
+def _describe_copy(folder: Path) -> CachedCopy:
     pixels_file = folder / "pixels.npy"
     digest_file = folder / "digest.json"
     source_file = folder / "source.txt"
@@ -169,7 +167,7 @@ def _describe_copy(folder: Path) -> tuple[CachedCopy, float]:
     with suppress(Exception), pixels_file.open("rb") as file:
         shape = read_shape(file)
     used = (digest_file if is_whole else folder).stat().st_mtime
-    copy = CachedCopy(
+    return CachedCopy(
         folder=folder,
         source=source_file.read_text(**ENCODING) if source_file.exists() else folder.name,
         shape=shape,
@@ -177,7 +175,6 @@ def _describe_copy(folder: Path) -> tuple[CachedCopy, float]:
         last_used=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(used)),
         state="" if is_whole else UNFINISHED,
     )
-    return copy, used
 
 
 def _measure(folder: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -34,8 +34,8 @@ from lamina.data.images import (
 )
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import UNPACKED, is_archive, open_archive
-from lamina.data.sources.cifar import OFFICIAL_FILES
-from lamina.data.sources.class_folders import FOLDER
+from lamina.data.sources.cifar import open_batches
+from lamina.data.sources.class_folders import open_folder
 from lamina.data.sources.downloads import (
     PUBLISHED,
     download,
@@ -44,10 +44,10 @@ from lamina.data.sources.downloads import (
     list_published,
 )
 from lamina.data.sources.drawn import SHAPES, open_shapes
-from lamina.data.sources.idx import IDX_FILES
+from lamina.data.sources.idx import open_idx
 from lamina.data.sources.listing import Source
-from lamina.data.sources.npz import NPZ
-from lamina.data.sources.table import TABLE
+from lamina.data.sources.npz import open_npz
+from lamina.data.sources.table import open_table
 from lamina.errors import (
     DataError,
     LaminaError,
@@ -62,7 +62,13 @@ from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 
 NAMES = (*PUBLISHED, *SHAPES)
 # The first that recognizes a path reads it; the order matters: a folder may contain a table.
-SOURCE_KINDS = (OFFICIAL_FILES, NPZ, IDX_FILES, TABLE, FOLDER)
+SOURCE_KINDS: Mapping[str, Callable[[Path, Preparation], Source | None]] = {
+    "the folder of the official CIFAR files": open_batches,
+    "a NumPy .npz": open_npz,
+    "IDX files (MNIST's)": open_idx,
+    "a table (CSV, TSV, Parquet, JSON lines) or a folder of tables": open_table,
+    "a folder of class folders": open_folder,
+}
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
 OPTIONS = (
     "image_column",
@@ -399,8 +405,8 @@ def _check_options(name: str, preparation: Preparation, options: Sequence[str]) 
 def _open_path(
     path: Path, preparation: Preparation, check_options: Callable[[Sequence[str]], None]
 ) -> Source:
-    for kind in SOURCE_KINDS:
-        if source := kind.open(path, preparation):
+    for open_source in SOURCE_KINDS.values():
+        if source := open_source(path, preparation):
             return source
     if is_archive(path):
 
@@ -410,8 +416,7 @@ def _open_path(
             return opened
 
         return open_archive(path, open_unpacked, OPTIONS)
-    kinds = ", ".join(kind.description for kind in SOURCE_KINDS)
     raise DataError(
-        f"{path} is none of the kinds of data that lamina reads: {kinds}, or a zip or tar of one of"
-        f" these. Use one of them, or one of {', '.join(NAMES)}."
+        f"{path} is none of the kinds of data that lamina reads: {', '.join(SOURCE_KINDS)}, or a"
+        f" zip or tar of one of these. Use one of them, or one of {', '.join(NAMES)}."
     )

@@ -22,7 +22,6 @@ from lamina.data.sources.listing import (
     Arrays,
     Part,
     Source,
-    SourceKind,
     join_parts,
     mark_state,
     readable,
@@ -63,9 +62,6 @@ def open_batches(path: Path, _: Preparation) -> Source | None:
                 state = [(file.name, mark_state(file.stat())) for file in sorted(folder.iterdir())]
                 return Source(state, partial(_list_arrays, folder, files))
     return None
-
-
-OFFICIAL_FILES = SourceKind("the folder of the official CIFAR files", open_batches)
 
 
 def _list_arrays(folder: Path, files: _BatchFiles, *_: object) -> Arrays:

@@ -12,7 +12,7 @@ from lamina.data.decoding import BadImageError
 from lamina.data.formats import HEAD_BYTES, SUFFIXES, SURE_SUFFIXES, explain_unread, find_format
 from lamina.data.images import EMPTY_FOLDER, OTHER_FILE, Problem
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Files, Scan, Source, SourceKind, mark_state
+from lamina.data.sources.listing import Files, Scan, Source, mark_state
 from lamina.errors import DataError
 
 RESULTS = (
@@ -40,9 +40,6 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
         return arrange(scan, path, preparation)
 
     return Source(scan.digest, read, ("label_from", "label_separator", "splits"), scan.unused)
-
-
-FOLDER = SourceKind("a folder of class folders", open_folder)
 
 
 def is_image_path(path: str) -> bool:

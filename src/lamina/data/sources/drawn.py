@@ -22,6 +22,10 @@ from lamina.data.sources.listing import Arrays, Part, Source, join_parts
 from lamina.data.splits import Split
 
 Floats: TypeAlias = np.float32 | Float32[np.ndarray, "..."]
+Numbers: TypeAlias = Float[np.ndarray, " n"]
+Corners: TypeAlias = Float[np.ndarray, "corners 2"]
+Plane: TypeAlias = Float32[np.ndarray, "*shape"]
+Canvas: TypeAlias = Float32[np.ndarray, "n 3 h w"]
 ShapesTarget = Literal["shapes", "shapes-attributes", "shapes-pose"]
 
 SHAPES: tuple[ShapesTarget, ...] = ("shapes", "shapes-attributes", "shapes-pose")
@@ -99,10 +103,10 @@ class Figures:
     """The figures to draw, one per image; lengths in fractions of the side, angles in radians."""
 
     kind: Int64[np.ndarray, " n"]
-    angle: Float[np.ndarray, " n"]
-    radius: Float[np.ndarray, " n"]
+    angle: Numbers
+    radius: Numbers
     centre: Float[np.ndarray, "n 2"]
-    hue: Float[np.ndarray, " n"]
+    hue: Numbers
     attributes: Bool[np.ndarray, "n 4"]
 
 
@@ -170,7 +174,7 @@ def choose_figures(random: np.random.Generator, count: int, posed: bool) -> Figu
     return Figures(kind, angle, radius, centre, hue, attributes)
 
 
-def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
+def outline(kind: str) -> Corners:
     """The corners (x, y) of an upright figure in a unit circle, clockwise; y points down."""
     match kind:
         case "arrow":
@@ -236,9 +240,7 @@ def draw_figures(
 
 def place_figures(
     figures: Figures, size_px: int
-) -> tuple[
-    Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n 1 1"]
-]:
+) -> tuple[Plane, Plane, Float32[np.ndarray, "n 1 1"]]:
     """Each pixel's distance to the edge in px (negative inside), x in radii; the radius in px."""
     # Coordinates of pixel centers relative to an upright figure of radius 1 at the origin.
     pixel = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
@@ -259,11 +261,7 @@ def place_figures(
     return distance_px, x, radius_px
 
 
-def polygon_distance(
-    corners: Float[np.ndarray, "corners 2"],
-    x: Float32[np.ndarray, "*shape"],
-    y: Float32[np.ndarray, "*shape"],
-) -> Float32[np.ndarray, "*shape"]:
+def polygon_distance(corners: Corners, x: Plane, y: Plane) -> Plane:
     """The distance from each point to the edge of the polygon, negative inside."""
     nearest = np.full_like(x, np.inf)
     inside = np.zeros(x.shape, np.bool_)
@@ -277,7 +275,7 @@ def polygon_distance(
         np.minimum(nearest, _squared_distance(off_x, off_y, edge_x, edge_y), out=nearest)
         crosses = (y >= np.float32(start_y)) != (y >= np.float32(end_y))
         inside ^= crosses & ((off_x * edge_y < off_y * edge_x) == (edge_y > 0))
-    distance: Float32[np.ndarray, "*shape"] = np.sqrt(nearest)
+    distance: Plane = np.sqrt(nearest)
     distance[inside] *= -1
     return distance
 
@@ -291,9 +289,7 @@ def _squared_distance(
     return (off_x - along * edge_x) ** 2 + (off_y - along * edge_y) ** 2
 
 
-def _background(
-    random: np.random.Generator, light: Bool[np.ndarray, " n"], size_px: int
-) -> Float32[np.ndarray, "n 3 h w"]:
+def _background(random: np.random.Generator, light: Bool[np.ndarray, " n"], size_px: int) -> Canvas:
     """A color gradient with random strokes and dots."""
     count = len(light)
 
@@ -308,7 +304,7 @@ def _background(
     wash = 0.5 + (x - 0.5) * np.cos(turn) + (y - 0.5) * np.sin(turn)
     near = colors()
     far = colors()
-    canvas: Float32[np.ndarray, "n 3 h w"] = near + np.clip(wash, 0, 1)[:, None] * (far - near)
+    canvas: Canvas = near + np.clip(wash, 0, 1)[:, None] * (far - near)
     for longest in CLUTTER_LENGTHS_FRACTION:
         start_x, start_y, turn, length, thickness = random.random((5, count), np.float32)[
             ..., None, None
@@ -324,9 +320,9 @@ def _background(
 
 
 def hsv_to_rgb(
-    hue: Float[np.ndarray, " n"],
-    saturation: Float[np.ndarray, " n"],
-    value: Float[np.ndarray, " n"],
+    hue: Numbers,
+    saturation: Numbers,
+    value: Numbers,
 ) -> Float32[np.ndarray, "n 3"]:
     """Convert hue (turns), saturation, value to RGB; Smith, "Color gamut transform pairs", 1978."""
     pure = np.clip(np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)

@@ -18,7 +18,6 @@ from lamina.data.sources.listing import (
     Labels,
     Part,
     Source,
-    SourceKind,
     join_parts,
     mark_state,
     readable,
@@ -49,9 +48,6 @@ def open_idx(path: Path, preparation: Preparation, classes: Sequence[str] = ()) 
         return None
     state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
     return Source(state, lambda *_: _list_arrays(pairs, preparation, classes))
-
-
-IDX_FILES = SourceKind("IDX files (MNIST's)", open_idx)
 
 
 def _find_pairs(folder: Path, prefix: str | None = None) -> dict[Split, tuple[Path, Path]]:

@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from lamina.data.images import Problem, Progress
-from lamina.data.preparation import Preparation
 from lamina.data.splits import Split
 from lamina.errors import DataError
 from lamina.targets import KindName, Targets, kind_of
@@ -121,14 +120,6 @@ class Source:
     options: Sequence[str] = ()  # the source-specific fields of Preparation that it uses
     unused: Sequence[Problem] = ()  # files that are not used, and so do not change the state
     target_names: Sequence[str] = ()  # if they are known before reading
-
-
-@dataclass(frozen=True)
-class SourceKind:
-    """A kind of source: ``open`` returns ``None`` for the paths of other kinds."""
-
-    description: str  # in messages, such as "a folder of class folders"
-    open: Callable[[Path, Preparation], Source | None]
 
 
 def show_name(name: str) -> str:

@@ -18,7 +18,6 @@ from lamina.data.sources.listing import (
     Arrays,
     Part,
     Source,
-    SourceKind,
     join_parts,
     mark_state,
 )
@@ -66,9 +65,6 @@ def open_npz(path: Path, preparation: Preparation) -> Source | None:
         return _list_arrays(path, {array.key: array for array in arrays}, preparation)
 
     return Source(mark_state(path.stat()), read)
-
-
-NPZ = SourceKind("a NumPy .npz", open_npz)
 
 
 def _list_arrays(path: Path, arrays: Mapping[str, _Array], preparation: Preparation) -> Arrays:

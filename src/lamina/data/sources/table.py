@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from lamina.data.images import Problem
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import is_hidden, is_image_path, walk_files
-from lamina.data.sources.listing import Source, SourceKind, TablePart
+from lamina.data.sources.listing import Source, TablePart
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
@@ -43,9 +43,6 @@ def open_table(path: Path, preparation: Preparation) -> Source | None:
     from lamina.data.sources.rows import open_parts
 
     return open_parts(path, parts, problems, preparation)
-
-
-TABLE = SourceKind("a table (CSV, TSV, Parquet, JSON lines) or a folder of tables", open_table)
 
 
 def is_table(path: Path) -> bool:
