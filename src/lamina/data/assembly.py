@@ -117,7 +117,6 @@ def build_dataset(
         digests=join_digests(frame["digest"].to_list()),
     )
     counts = [frame.filter(split=split).height for split in SPLITS]
-    train, val, test = split_images(whole, counts)
     value = pl.col("largest")
     usual = value.quantile(USUAL_QUANTILE, "higher").cast(pl.Int64)
     largest, usual_largest = frame.select(value.max(), usual.alias("usual")).row(0)
@@ -132,9 +131,7 @@ def build_dataset(
     return Dataset(
         name=name,
         fingerprint=_digest(head, frame, targets, content),
-        train=train,
-        val=val,
-        test=test,
+        **split_images(whole, counts),
         problems=problems,
         size_px=size_px,
         resize=preparation.resize,

@@ -252,16 +252,13 @@ def map_pixels(path: Path) -> Pixels:
         return np.frombuffer(pages, np.uint8, math.prod(shape), file.tell()).reshape(shape)
 
 
-def split_images(
-    whole: Images, counts: Sequence[int]
-) -> tuple[Images, Images | None, Images | None]:
+def split_images(whole: Images, counts: Sequence[int]) -> dict[str, Any]:
     """Split images that hold ``train`` (may be empty), ``val`` and ``test`` one after another."""
-    starts = list(accumulate(counts, initial=0))
-    train, val, test = (
-        whole.view(slice(start, start + count), split)
-        for split, start, count in zip(SPLITS, starts, counts, strict=False)
-    )
-    return train, val if len(val) else None, test if len(test) else None
+    splits: dict[str, Any] = {}
+    for split, start, count in zip(SPLITS, accumulate(counts, initial=0), counts, strict=False):
+        if count or split == "train":
+            splits[split] = whole.view(slice(start, start + count), split)
+    return splits
 
 
 def _read(folder: Path, state: str) -> Dataset | None:
@@ -288,12 +285,12 @@ def _read(folder: Path, state: str) -> Dataset | None:
         # not mapped, because the check for leaks reads all of them
         digests=np.load(folder / "digests.npy"),
     )
-    train, val, test = split_images(whole, stored.pop("counts"))
+    splits = split_images(whole, stored.pop("counts"))
     stored["problems"] = tuple(Problem(**problem) for problem in stored["problems"])
     stored["corrections"] = Effect(**stored["corrections"])
     with suppress(OSError):  # a cache that cannot be written
         os.utime(folder / "digest.json")
-    return Dataset(train=train, val=val, test=test, **stored)
+    return Dataset(**splits, **stored)
 
 
 def _build(folder: Path, state: str, build: Callable[[Path], Dataset], source: str) -> None:

@@ -186,8 +186,8 @@ class ImageReader(contextlib.ExitStack):
             return read_file(Path(image.file))
         with self._lock, _named_file_errors():
             if image.file not in self._opened:
-                file = self.enter_context(Path(image.file).open("rb"))  # noqa: SIM115
-                self._opened[image.file] = file
+                opened = Path(image.file).open("rb")  # noqa: SIM115
+                self._opened[image.file] = self.enter_context(opened)
             file = self._opened[image.file]
             file.seek(image.offset_bytes)
             data = file.read(image.size_bytes)

@@ -93,8 +93,10 @@ def decode_images(
         except _SizesDifferError:
             keeps_size = False
             continue
-        largest = decoded["largest"].max()
-        needed = None if largest is None else bit_depth or count_bits(largest)
+        values = decoded["largest"].drop_nulls().to_list()
+        needed = None
+        if values:
+            needed = bit_depth or count_bits(max(values))
         if needed in (None, depth):
             return decoded, None if keeps_size else side_px, needed
         depth = needed  # images that were not sampled have larger values
@@ -170,7 +172,7 @@ def _iter_images(array: UInt8[np.ndarray, "_ h w c"]) -> Iterator[ImagePixels]:
         if isinstance(array, np.memmap):
             order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
             # mapped anew, so that earlier images leave the memory
-            block = np.memmap(array.filename, np.uint8, "r", array.offset, array.shape, order)
+            block = np.memmap(array.filename or "", np.uint8, "r", array.offset, array.shape, order)
         yield from block[start : start + IMAGES_PER_BLOCK]
 
 

@@ -104,7 +104,8 @@ def _list_arrays(
 def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:
     """Read an array of unsigned bytes: two zeros, type, number of dimensions, sizes, data."""
     is_packed = path.suffix == ".gz"
-    with readable(path), gzip.open(path) if is_packed else path.open("rb") as file:
+    open_file = gzip.open if is_packed else open
+    with readable(path), open_file(path, "rb") as file:
         magic = file.read(4)
         if magic != bytes([0, 0, UNSIGNED_BYTE, dimensions]):
             raise DataError(

@@ -140,15 +140,12 @@ def _list_images(
     """A row for each row of a table, with its image, labels, split and group."""
     stem = part.file.name.rpartition(".")[0]
     number = pl.int_range(table.rows).cast(pl.String).str.zfill(7)
-    empty = pl.lit(None, pl.String)
     frame = pl.select(
         name=pl.concat_str(pl.lit(show_name(f"{part.prefix}{stem}/")), number),
         file=pl.lit(os.fsencode(part.file)),
-        offset_bytes=pl.lit(None, pl.Int64),
         split=pl.lit(part.split, pl.String),
-        group=empty,
-        reason=empty,
     )
+    frame = add_problems(frame, ())
     if columns.split is not None:
         frame = frame.with_columns(split=read_splits(table, columns.split))
         frame = leave_out_gaps(frame, "split", columns.split)

@@ -83,7 +83,8 @@ def read_text_table(path: Path, *, has_decimal_commas: bool = True) -> Table:
 
 
 def _read_bytes(path: Path) -> bytes:
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+    open_file = gzip.open if path.name.lower().endswith(".gz") else open
+    with open_file(path, "rb") as file:
         most_bytes = max(RATIO_FLOOR_BYTES, COMPRESSION_RATIO * path.stat().st_size)
         data = file.read(min(TEXT_LIMIT_BYTES, most_bytes) + 1)
     if most_bytes < len(data):
