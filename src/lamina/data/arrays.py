@@ -53,11 +53,9 @@ def to_pixels(value: Any, name: str) -> Pixels:
         )
     x = to_array(value, name)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf":
-        remedy = (
-            f" Pass a single image as {name}[None]."
-            if x.ndim == 2 and x.dtype.kind in "biuf"
-            else ""
-        )
+        remedy = ""
+        if x.ndim == 2 and x.dtype.kind in "biuf":
+            remedy = f" Pass a single image as {name}[None]."
         raise DataError(f"{expected}, but got {_describe_array(value, x)}.{remedy}")
     if 0 in x.shape[1:]:
         raise DataError(
@@ -127,11 +125,11 @@ def to_targets(value: Any, names: Any, task: KindName | None) -> tuple[Targets, 
             f"names={[listed[-1]]}, got {', '.join(listed)}. For two classes, use "
             f"{write_array(value, 'y')}.astype(int)."
         )
-    if not np.isfinite(y if y.dtype.kind == "f" else 0).all():
-        raise DataError(
-            "y contains NaN or infinity. Correct these targets, or leave out their images."
-        )
     if y.dtype.kind == "f":
+        if not np.isfinite(y).all():
+            raise DataError(
+                "y contains NaN or infinity. Correct these targets, or leave out their images."
+            )
         targets = y.reshape(len(y), len(target_names)).astype(np.float32)
     elif y.dtype.kind in "iu":
         targets, target_names = _number_classes(y, listed)

@@ -299,8 +299,6 @@ def read_dataset(
 
         show = progress or (lambda *_: None)
         reading = replace(drawn, group_from=rule)
-        if check is not None:
-            check(opened.target_names)
         draft = draft_dataset(opened.read(folder, show), reading, corrections)
         if check is not None:
             check(draft.classes)

@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -78,9 +79,8 @@ def open_archive(
         with _named_as(path, unpacked):
             source = open_folder(unpacked)
             listing = source.read(folder, progress)
-        from lamina.data.sources.frames import leave_out  # which imports polars
-
-        return leave_out(listing, [*left_out, *source.unused])
+        problems = (*left_out, *source.unused, *listing.problems)
+        return replace(listing, problems=problems)
 
     return Source(mark_state(path.stat()), read, options)
 

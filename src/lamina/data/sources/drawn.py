@@ -95,7 +95,7 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
         content = f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}"
         return replace(arrays, content=content)
 
-    return Source(DRAWING_VERSION, read, target_names=TARGET_NAMES[name])
+    return Source(DRAWING_VERSION, read)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,8 +52,8 @@ def open_idx(path: Path, preparation: Preparation, classes: Sequence[str] = ()) 
 
 def _find_pairs(folder: Path, prefix: str | None = None) -> dict[Split, tuple[Path, Path]]:
     """The files of images and labels by split, whose names begin with ``prefix``."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    matches = [match for file in files if (match := IDX.fullmatch(file.name))]
+    names = sorted(path.name for path in folder.glob("*"))
+    matches = [match for match in map(IDX.fullmatch, names) if match]
     if prefix is not None:
         matches = [match for match in matches if match[1] == prefix]
     prefixes = sorted({match[1] for match in matches})

@@ -56,6 +56,7 @@ class Files:
     label_reason: str
     target_names: Sequence[str] | None = None  # in the order of the source
     kind: KindName | None = None  # if the source determines it
+    problems: Sequence[Problem] = ()  # more files that are left out
 
     @property
     def labels(self) -> Labels:
@@ -119,7 +120,6 @@ class Source:
     read: Callable[[Path, Progress], Files | Arrays]
     options: Sequence[str] = ()  # the source-specific fields of Preparation that it uses
     unused: Sequence[Problem] = ()  # files that are not used, and so do not change the state
-    target_names: Sequence[str] = ()  # if they are known before reading
 
 
 def show_name(name: str) -> str:

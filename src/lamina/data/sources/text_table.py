@@ -226,8 +226,7 @@ def _find_type(cells: pl.Series, separator: str, *, has_decimal_commas: bool) ->
         return cells
     are_decimal = separator != "," and texts.str.contains(DECIMAL_COMMA).all()
     if not are_decimal or with_comma.str.contains(THOUSANDS).all():
-        unclear: str = with_comma[0]
-        return unclear
+        return str(with_comma[0])
     return present.str.replace(",", ".", literal=True).cast(pl.Float64)
 
 
