@@ -202,7 +202,8 @@ def read_file(path: Path) -> bytes:
         state = path.stat()
         # Opening a pipe would block until something writes to it.
         if not stat.S_ISREG(state.st_mode):
-            raise BadImageError("a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file")
+            is_folder = stat.S_ISDIR(state.st_mode)
+            raise BadImageError("a folder" if is_folder else "not a regular file")
         if state.st_size > IMAGE_LIMIT_BYTES:
             raise BadImageError(f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB")
         if path.suffix.lower() in RAW_SUFFIXES:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Bool
 
 from lamina.data.arrays import has_only_0_and_1
 from lamina.data.images import DARK, EMPTY_FOLDER, OTHER_FILE, Dataset, Images, list_gaps
@@ -292,21 +291,22 @@ def _find_constant(train: Images) -> list[Finding]:
     """Labels that all images have, and numbers with one value."""
     if train.kind not in (MULTI_LABEL, REGRESSION) or len(train) < 2:
         return []
+    names = np.array(train.target_names)
     if train.kind is MULTI_LABEL:
-        names = _select(train, np.all(train.targets, axis=0))
+        constant = names[np.all(train.targets, axis=0)].tolist()
         kind = "label-constant"
-        have = f"the label {name_some(names)}"
+        have = f"the label {name_some(constant)}"
         remedy = "Add images without it"
     else:
-        names = _select(train, np.ptp(train.targets, axis=0) == 0)
+        constant = names[np.ptp(train.targets, axis=0) == 0].tolist()
         kind = "number-constant"
-        have = f"the same value of {name_some(names)}"
+        have = f"the same value of {name_some(constant)}"
         remedy = "Check the table"
     message = (
         f"all images in train have {have}, so there is nothing to learn. {remedy}, or leave the"
         " column out."
     )
-    return [Finding(kind, "warning", message, len(names))]
+    return [Finding(kind, "warning", message, len(constant))]
 
 
 def _find_coarse(train: Images) -> list[Finding]:
@@ -316,19 +316,13 @@ def _find_coarse(train: Images) -> list[Finding]:
     steps = np.spacing(np.abs(train.targets).max(axis=0)).astype(np.float64)
     deviations = train.targets.std(axis=0, dtype=np.float64)
     coarse = (deviations > 0) & (steps > COARSE_FRACTION * deviations)
-    names = _select(train, coarse)
+    names = np.array(train.target_names)[coarse].tolist()
     message = (
         f"the values of {name_some(names)} are so far from 0 that float32 rounds them to multiples"
         f" of {steps[coarse].max(initial=0):.3g}, which hides much of their variation. Subtract a"
         " constant from them in the table."
     )
     return [Finding("number-coarse", "warning", message, len(names))]
-
-
-def _select(train: Images, columns: Bool[np.ndarray, " k"]) -> list[str]:
-    return [
-        name for name, is_selected in zip(train.target_names, columns, strict=True) if is_selected
-    ]
 
 
 def _find_tiny(train: Images) -> list[Finding]:
@@ -350,8 +344,8 @@ def _find_imbalance(train: Images) -> list[Finding]:
     if ratio is None or ratio < IMBALANCE_RATIO:
         return []
     counts = _count_present(train)
-    largest = max(counts, key=lambda name: counts[name])
-    smallest = min(counts, key=lambda name: counts[name])
+    largest = max(counts, key=counts.__getitem__)
+    smallest = min(counts, key=counts.__getitem__)
     message = (
         f"train has {ratio:,.0f} times as many images of {largest} ({counts[largest]:,}) as of"
         f" {smallest} ({counts[smallest]:,}). To weight the classes equally, train with"

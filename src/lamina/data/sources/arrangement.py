@@ -170,43 +170,40 @@ def _find_layout(
     are_splits = is_deep and not others and (has_train or len(plain) == len(splits) > 0)
     counts = Counter(splits.values())
     twins = [top for top, split in splits.items() if split and counts[split] > 1]
+    without_classes = _find_unlabeled(splits, subfolders, plain, are_splits=are_splits)
     shared: set[str] = set()
     has_nested = False
     if label_from is None:
         shared = _find_shared(subfolders)
         has_nested = _has_nested(folders, subfolders)
-    sharing = [top for top, inside in subfolders.items() if len(inside & shared) > 1]
-    without_classes = _find_unlabeled(splits, subfolders, plain, are_splits=are_splits)
     has_splits = (
         (has_train and len(counts) > 1)
         or any(len(subfolders[top]) > 1 for top in plain)
-        or bool(splits and shared)
+        or (splits and shared)
     )
-    beside = f"also {name_some(others, NAMED)}" if others else "no class folders inside them"
-
-    layouts: Sequence[tuple[bool, Layout | str]] = (
-        (
-            are_splits and bool(without_classes) and label_from is None,
-            f"its splits contain {name_some(without_classes, NAMED)}",
-        ),
-        (are_splits and not twins, Layout(splits, _find_inner(splits, subfolders))),
-        (label_from == "folder", Layout()),
-        (are_splits, f"its folders {name_some(twins, NAMED)} seem to be the same split"),
-        (
-            has_splits or bool(without_classes),
-            f"it contains {', '.join(sorted(splits))} and {beside}",
-        ),
-        (
-            bool(shared),
+    if are_splits and without_classes and label_from is None:
+        problem = f"its splits contain {name_some(without_classes, NAMED)}"
+    elif are_splits and not twins:
+        return Layout(splits, _find_inner(splits, subfolders))
+    elif label_from == "folder":
+        return Layout()
+    elif are_splits:
+        problem = f"its folders {name_some(twins, NAMED)} seem to be the same split"
+    elif has_splits or without_classes:
+        beside = "no class folders inside them"
+        if others:
+            beside = f"also {name_some(others, NAMED)}"
+        problem = f"it contains {', '.join(sorted(splits))} and {beside}"
+    elif shared:
+        sharing = [top for top, inside in subfolders.items() if len(inside & shared) > 1]
+        problem = (
             f"its folders {name_some(sharing, NAMED)} share the subfolders"
-            f" {name_some(sorted(shared), NAMED)}",
-        ),
-        (has_nested, "only one of its folders contains folders of images"),
-        (True, Layout()),
-    )
-    layout = next(layout for applies, layout in layouts if applies)
-    if isinstance(layout, Layout):
-        return layout
+            f" {name_some(sorted(shared), NAMED)}"
+        )
+    elif has_nested:
+        problem = "only one of its folders contains folders of images"
+    else:
+        return Layout()
     pairs = [f"{split}={top}" for top, split in splits.items() if split]
     if not pairs and (without_classes or has_nested):
         pairs = [f"train={top}" for top in others if len(subfolders[top]) > 1]
@@ -214,7 +211,7 @@ def _find_layout(
     if without_classes:
         advice += f" If the images of {name_some(without_classes, NAMED)} have no classes, move"
         advice += " them to another folder."
-    raise DataError(f"{source} is ambiguous: {layout}. {LAYOUT} {advice}")
+    raise DataError(f"{source} is ambiguous: {problem}. {LAYOUT} {advice}")
 
 
 def _find_subfolders(folders: Iterable[str]) -> dict[str, set[str]]:
