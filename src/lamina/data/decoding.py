@@ -29,7 +29,7 @@ from lamina.data.formats import (
     is_heif,
 )
 from lamina.data.preparation import Resize
-from lamina.data.resizing import enough_pixels, resize_image
+from lamina.data.resizing import Size, enough_pixels, resize_image
 
 IMAGE_LIMIT_BYTES = 256 * 2**20
 IMAGE_LIMIT_PIXELS = 2**26  # 8192×8192; cameras of 50 megapixels take 8192×6144
@@ -65,6 +65,7 @@ OTHER_ORDERS = {
     # N: as this machine stores numbers
     **{f"{colors};16N": f"{colors};16{NOT_NATIVE}" for colors in COLORS},
 }
+Mode: TypeAlias = Literal["L", "RGB"]
 Values: TypeAlias = Integer[np.ndarray, "h w ..."]
 
 
@@ -105,8 +106,8 @@ class InputFormat:
 
 def decode_image(
     data: bytes,
-    size: tuple[int, int] | None = None,
-    mode: Literal["L", "RGB"] = "RGB",
+    size: Size | None = None,
+    mode: Mode = "RGB",
     resize: Resize = "crop",
     bit_depth: int | None = None,
 ) -> ImagePixels:
@@ -116,8 +117,8 @@ def decode_image(
 
 def decode_and_measure(
     data: bytes,
-    size: tuple[int, int] | None = None,
-    mode: Literal["L", "RGB"] = "RGB",
+    size: Size | None = None,
+    mode: Mode = "RGB",
     resize: Resize = "crop",
     bit_depth: int | None = None,
 ) -> Decoded:
@@ -144,8 +145,8 @@ def count_bits(largest: int) -> int:
 
 def convert_image(
     image: Image.Image,
-    size: tuple[int, int],
-    mode: Literal["L", "RGB"] = "RGB",
+    size: Size,
+    mode: Mode = "RGB",
     resize: Resize = "crop",
     bit_depth: int | None = None,
 ) -> ImagePixels:
@@ -168,7 +169,7 @@ def fit_pixels(
         return pixels
     fitted = np.empty((len(pixels), *size, pixels.shape[3]), np.uint8)
     for place, row in enumerate(pixels):
-        image = Image.fromarray(row[..., 0] if row.shape[2] == 1 else row)
+        image = Image.fromarray(row.squeeze(2) if row.shape[2] == 1 else row)
         fitted[place] = np.asarray(resize_image(image, size, resize)).reshape(fitted.shape[1:])
     return fitted
 
@@ -256,9 +257,7 @@ def _named_errors() -> Iterator[None]:
         raise BadImageError(reason) from None
 
 
-def _fit(
-    upright: Image.Image, size: tuple[int, int] | None, mode: Literal["L", "RGB"], resize: Resize
-) -> ImagePixels:
+def _fit(upright: Image.Image, size: Size | None, mode: Mode, resize: Resize) -> ImagePixels:
     image = _convert(upright, mode)
     if size is not None:
         image = resize_image(image, size, resize)
@@ -267,8 +266,8 @@ def _fit(
 
 
 def _load_upright(
-    image: Image.Image, size: tuple[int, int] | None, resize: Resize
-) -> tuple[Image.Image, tuple[int, int]]:
+    image: Image.Image, size: Size | None, resize: Resize
+) -> tuple[Image.Image, Size]:
     """Load the image upright, no larger than needed; return it with its stored height and width."""
     is_jpeg = image.format in ("JPEG", "MPO")  # some cameras write MPO, a JPEG followed by others
     # the EXIF of a PNG may follow its pixels, and Pillow rotates a TIFF when it loads it
@@ -288,7 +287,7 @@ def _read_orientation(image: Image.Image) -> int:
     return 1
 
 
-def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+def _convert(image: Image.Image, mode: Mode) -> Image.Image:
     if image.mode == "F":
         scaled = np.rint(_check_values(np.asarray(image), 1) * 255)
         return Image.fromarray(scaled.astype(np.uint8)).convert(mode)

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,7 @@ from lamina.data.decoding import (
     EncodedImage,
     ImageReader,
     InputFormat,
+    Mode,
     convert_image,
     decode_image,
     read_file,
@@ -195,7 +196,7 @@ def _decode(image: ImageLike, wanted: InputFormat, reader: ImageReader) -> Image
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if channels not in (1, 3):
         raise BadImageError(f"the model expects {channels} channels, but image files have 1 or 3")
-    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
+    mode: Mode = "L" if channels == 1 else "RGB"
     if isinstance(image, Image.Image):
         return convert_image(image, (height, width), mode, wanted.resize, wanted.bit_depth)
     if isinstance(image, EncodedImage):

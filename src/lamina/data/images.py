@@ -207,14 +207,15 @@ class Images:
         """
         places = to_array(indices, "indices")
         is_whole = places.ndim == 1 and (places.dtype.kind in "iu" or not places.size)
-        rows = places.astype(np.int64) if is_whole else None
-        if rows is None or not np.all((-len(self) <= rows) & (rows < len(self))):
-            hint = " For a mask, use np.flatnonzero(mask)." if places.dtype.kind == "b" else ""
-            raise DataError(
-                f"indices must be whole numbers (M,) from {-len(self)} to {len(self) - 1}"
-                f" (negative: from the end), got {reprlib.repr(places.tolist())}.{hint}"
-            )
-        return self._select(rows)
+        if is_whole and np.all((-len(self) <= places) & (places < len(self))):
+            return self._select(places.astype(np.int64))
+        hint = ""
+        if places.dtype.kind == "b":
+            hint = " For a mask, use np.flatnonzero(mask)."
+        raise DataError(
+            f"indices must be whole numbers (M,) from {-len(self)} to {len(self) - 1}"
+            f" (negative: from the end), got {reprlib.repr(places.tolist())}.{hint}"
+        )
 
     def view(self, rows: slice, split: Split) -> Images:
         """Return a slice of the images without copying their arrays, as another split."""
@@ -364,8 +365,8 @@ class Dataset:
         elif train.target_names != images.target_names:
             what = "target names"
             pairs = zip(train.target_names, images.target_names, strict=False)
-            differs = [name != other for name, other in pairs]
-            start = differs.index(True) if True in differs else 0
+            differing = [place for place, (name, other) in enumerate(pairs) if name != other]
+            start = (*differing, 0)[0]
             values = (
                 name_some(train.target_names[start:]),
                 name_some(images.target_names[start:]),

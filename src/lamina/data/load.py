@@ -163,8 +163,10 @@ def as_dataset(
     )
     if isinstance(data, Images):
         return Dataset.from_images(data)  # which rejects images of another split
+    if isinstance(data, Dataset):
+        return data
     source = find_default_data()[0] if data is None else data
-    return source if isinstance(source, Dataset) else load_data(source, preparation)
+    return load_data(source, preparation)
 
 
 def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = None) -> Dataset:
@@ -269,10 +271,11 @@ def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Da
         dataset = find_cached(name, key, digest_of(opened.state))
     except (LaminaError, OSError):  # it is gone, or this user lacks the permission
         return None
-    folds = preparation.folds()
-    if dataset is not None and folds:
+    if dataset is None:
+        return None
+    if folds := preparation.folds():
         dataset = hold_out(dataset, *folds)
-    return dataset if dataset is not None and dataset.fingerprint == fingerprint else None
+    return dataset if dataset.fingerprint == fingerprint else None
 
 
 def read_dataset(
@@ -334,8 +337,9 @@ def _open(
         opened = _open_path(path, preparation, check_options)
     else:
         where = name = str(source)
-        published = Source(name, lambda *_: list_published(name))
-        opened = open_shapes(name, preparation) if name in SHAPES else published
+        opened = Source(name, lambda *_: list_published(name))
+        if name in SHAPES:
+            opened = open_shapes(name, preparation)
     check_options(opened.options)
     # Published results use all training images of a named set, so no val is drawn from it by
     # default.

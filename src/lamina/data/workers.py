@@ -31,6 +31,7 @@ from lamina.data.decoding import (
 )
 from lamina.data.images import Progress
 from lamina.data.preparation import Resize
+from lamina.data.resizing import Size
 from lamina.data.sources.listing import show_name
 from lamina.errors import DataError
 
@@ -103,7 +104,7 @@ def decode_images(
 
 
 def _decode_at(
-    size: tuple[int, int], job: _Job, images: Sequence[EncodedImage], progress: Progress
+    size: Size, job: _Job, images: Sequence[EncodedImage], progress: Progress
 ) -> pl.DataFrame:
     folder = Path(job.folder)
     start_array(folder / "pixels.npy", (len(images), *size, 3))
@@ -192,9 +193,9 @@ def _share_out(count: int, workers: int) -> list[list[int]]:
     return [share for share in shares if share]
 
 
-def _sample(images: Sequence[EncodedImage]) -> tuple[list[tuple[int, int]], int | None]:
+def _sample(images: Sequence[EncodedImage]) -> tuple[list[Size], int | None]:
     """The sizes of a few images, and the lowest bit depth for those that store more than 8 bits."""
-    sizes: set[tuple[int, int]] = set()
+    sizes: set[Size] = set()
     depth: int | None = None
     step = -(-len(images) // SAMPLE_IMAGES)
     spread = chain.from_iterable(images[start::step] for start in range(step))

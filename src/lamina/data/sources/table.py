@@ -79,8 +79,8 @@ def find_parts(path: Path) -> tuple[list[TablePart], list[Problem]]:
 def _find_parquet(path: Path) -> tuple[list[TablePart], list[Problem]]:
     """The Parquet files below a folder: those named after splits, or all if it has no images."""
     names = sorted(name for name, _ in walk_files(path))
-    files = [PurePosixPath(name) for name in names if name.lower().endswith(".parquet")]
-    files = [file for file in files if not file.name.startswith(".")]
+    visible = [name for name in names if not is_hidden(name)]
+    files = [PurePosixPath(name) for name in visible if name.lower().endswith(".parquet")]
     shards = [match for file in files if (match := SHARD.fullmatch(file.name))]
     if not shards and any(map(is_image_path, names)):
         return [], []
