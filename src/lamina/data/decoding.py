@@ -203,8 +203,9 @@ def read_file(path: Path) -> bytes:
         state = path.stat()
         # Opening a pipe would block until something writes to it.
         if not stat.S_ISREG(state.st_mode):
-            is_folder = stat.S_ISDIR(state.st_mode)
-            raise BadImageError("a folder" if is_folder else "not a regular file")
+            if stat.S_ISDIR(state.st_mode):
+                raise BadImageError("a folder")
+            raise BadImageError("not a regular file")
         if state.st_size > IMAGE_LIMIT_BYTES:
             raise BadImageError(f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB")
         if path.suffix.lower() in RAW_SUFFIXES:
@@ -239,8 +240,10 @@ def _opening(data: bytes) -> Iterator[Image.Image]:
             with LARGE_AT_ONCE if pixels > LARGE_PIXELS else contextlib.nullcontext():
                 yield image
     except UnidentifiedImageError:
-        is_tiff = data.startswith((b"II*\0", b"MM\0*"))
-        raise BadImageError("an unsupported kind of TIFF" if is_tiff else "not an image") from None
+        reason = "not an image"
+        if data.startswith((b"II*\0", b"MM\0*")):
+            reason = "an unsupported kind of TIFF"
+        raise BadImageError(reason) from None
 
 
 @contextlib.contextmanager

@@ -366,6 +366,7 @@ class Dataset:
             what = "target names"
             pairs = zip(train.target_names, images.target_names, strict=False)
             differing = [place for place, (name, other) in enumerate(pairs) if name != other]
+            # if one list only continues the other, all names are shown
             start = (*differing, 0)[0]
             values = (
                 name_some(train.target_names[start:]),

@@ -382,7 +382,10 @@ def _find_path(source: str | Path) -> Path | None:
         hint = "Check the path."
         if isinstance(source, str) and len(path.parts) == 1 and not path.suffix:
             folders = [folder.name for folder in Path().glob("[!.]*/")]
-            hint = suggest(source, [*NAMES, *folders] if find_nearest(source, folders) else NAMES)
+            choices = list(NAMES)
+            if find_nearest(source, folders):
+                choices += folders
+            hint = suggest(source, choices)
         raise DataError(f"No data set, file or folder named {source!s}. {hint}") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

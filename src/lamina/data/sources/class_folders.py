@@ -66,7 +66,9 @@ def check_image(path: str) -> None:
     if reason := explain_unread(head, name):
         raise BadImageError(reason)
     if find_format(head) is None:
-        raise BadImageError("not an image" if name.endswith(SUFFIXES) else OTHER_FILE)
+        if name.endswith(SUFFIXES):
+            raise BadImageError("not an image")
+        raise BadImageError(OTHER_FILE)
 
 
 def scan_folder(root: Path) -> Scan:

@@ -147,8 +147,10 @@ def draw_shapes(
         pixels[start : start + CHUNK] = draw_figures(random, figures, size_px)
         if target == "shapes-pose":
             targets.append(np.stack([figures.angle, 2 * figures.radius], axis=1).astype(np.float32))
+        elif target == "shapes":
+            targets.append(figures.kind)
         else:
-            targets.append(figures.kind if target == "shapes" else figures.attributes)
+            targets.append(figures.attributes)
         if progress is not None:
             progress(min(start + CHUNK, count), count)
     names = tuple(f"{split}/{row:05d}" for row in range(count))

@@ -69,7 +69,9 @@ def open_npz(path: Path, preparation: Preparation) -> Source | None:
 
 def _list_arrays(path: Path, arrays: Mapping[str, _Array], preparation: Preparation) -> Arrays:
     keys = _find_keys(arrays, path)
-    names = arrays[NAMES_KEY].read().tolist() if NAMES_KEY in arrays else None
+    names = None
+    if NAMES_KEY in arrays:
+        names = arrays[NAMES_KEY].read().tolist()
     label_keys = [key for _, key in keys.values()]
     parts: dict[Split | None, Part] = {}
     for split, (images_key, labels_key) in keys.items():
@@ -82,7 +84,9 @@ def _list_arrays(path: Path, arrays: Mapping[str, _Array], preparation: Preparat
         try:
             return to_targets(labels, names, preparation.task)
         except DataError as error:
-            renamed = "" if label_keys == ["y"] else f", where y is {' and '.join(label_keys)}"
+            renamed = ""
+            if label_keys != ["y"]:
+                renamed = f", where y is {' and '.join(label_keys)}"
             raise DataError(f"{path}{renamed}: {error}") from None
 
     reason = f"array{'s' if len(keys) > 1 else ''} {', '.join(label_keys)}"

@@ -68,7 +68,9 @@ def open_parts(
         return replace(files, frame=spool_table(files.frame, encoded, folder))
 
     options = ("image_column", "label_columns", "label_separator", "split_column", "group_column")
-    unused = _find_unnamed(path, files.frame) if path.is_dir() else ()
+    unused: Sequence[Problem] = ()
+    if path.is_dir():
+        unused = _find_unnamed(path, files.frame)
     return Source(state, read, options, unused)
 
 
@@ -104,8 +106,10 @@ def scan_table(
     plural_ending = "s" if others else ""
     reason = f"column{plural_ending} {', '.join(map(repr, columns.labels))}"
     files = Files(frame, reason, target_names=class_names.pop())
-    is_encoded = table.kinds[columns.image] == "bytes"
-    return Scanned(files, digest.hexdigest(), columns.image if is_encoded else None)
+    encoded = None
+    if table.kinds[columns.image] == "bytes":
+        encoded = columns.image
+    return Scanned(files, digest.hexdigest(), encoded)
 
 
 def list_table(path: Path, spool: Path) -> pl.DataFrame:
