@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -146,7 +147,7 @@ class CachedCopy:
 
 def list_cached() -> list[CachedCopy]:
     """The decoded copies in the cache, the least recently used first."""
-    copies: list[CachedCopy] = []
+    copies: list[tuple[float, CachedCopy]] = []
     for folder in cache_folder().glob(f"*-{'[0-9a-f]' * KEY_LETTERS}/"):
         # Another process may rename a file of the copy meanwhile, finish it (without the dot), or
         # remove it.
@@ -154,10 +155,12 @@ def list_cached() -> list[CachedCopy]:
             with suppress(FileNotFoundError):
                 copies.append(_describe_copy(folder.with_name(name)))
                 break
-    return sorted(copies, key=lambda copy: copy.last_used)
+    copies.sort(key=itemgetter(0))
+    return [copy for _, copy in copies]
 
 
-def _describe_copy(folder: Path) -> CachedCopy:
+def _describe_copy(folder: Path) -> tuple[float, CachedCopy]:
+    """A copy, after the time of its last use."""
     pixels_file = folder / "pixels.npy"
     digest_file = folder / "digest.json"
     source_file = folder / "source.txt"
@@ -167,7 +170,7 @@ def _describe_copy(folder: Path) -> CachedCopy:
     with suppress(Exception), pixels_file.open("rb") as file:
         shape = read_shape(file)
     used = (digest_file if is_whole else folder).stat().st_mtime
-    return CachedCopy(
+    copy = CachedCopy(
         folder=folder,
         source=source_file.read_text(**ENCODING) if source_file.exists() else folder.name,
         shape=shape,
@@ -175,6 +178,7 @@ def _describe_copy(folder: Path) -> CachedCopy:
         last_used=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(used)),
         state="" if is_whole else UNFINISHED,
     )
+    return used, copy
 
 
 def _measure(folder: Path) -> int:
