@@ -72,15 +72,11 @@ class Finding:
 class Facts:
     """A data set, and its frame with the columns ``blank``, ``gray``, ``enlarged`` and ``oblong``.
 
-    ``leaks``, ``conflicts`` and ``repeated`` are identical images that are not blank: blank images
-    of one color are identical too, and are reported once.
+    Blank images have no digest in it: those of one color are identical, and are reported once.
     """
 
     dataset: Dataset
     frame: pl.DataFrame
-    leaks: pl.DataFrame
-    conflicts: pl.DataFrame
-    repeated: pl.DataFrame
 
     def sight(self, places: Sequence[int] | pl.Series) -> tuple[Sighting, ...]:
         train = self.dataset.train
@@ -94,18 +90,20 @@ class Facts:
 
 def find_faults(facts: Facts) -> tuple[Finding, ...]:
     """All findings: errors, then warnings, then notes; the most important first within each."""
+    from lamina.data.duplicates import find_conflicts, find_leaks, find_repeated
+
     dataset = facts.dataset
     train = dataset.train
     findings = [
-        *_find_leaks(facts),
+        *_find_leaks(facts, find_leaks(facts.frame)),
         *find_group_leaks(dataset),
-        _find_conflicts(facts),
+        _find_conflicts(facts, find_conflicts(facts.frame)),
         *_find_only_class(train),
         *find_gaps(dataset),
         *find_dark(dataset),
         *find_dim(dataset),
         *_find_left_out(dataset),
-        *_find_duplicates(facts),
+        *_find_duplicates(facts, find_repeated(facts.frame)),
         *_find_constant(train),
         *_find_coarse(train),
         *_find_tiny(train),
@@ -135,10 +133,10 @@ def _report(
     return Finding(kind, severity, message, len(places), facts.sight(places), facts.sight(twins))
 
 
-def _find_leaks(facts: Facts) -> list[Finding]:
+def _find_leaks(facts: Facts, leaks: pl.DataFrame) -> list[Finding]:
     findings = []
     for split, earlier in LEAKS:
-        pairs = facts.leaks.filter(split=split, twin_split=earlier)
+        pairs = leaks.filter(split=split, twin_split=earlier)
         what = (
             f"in both {split} and {earlier} (identical pixels), which inflates the score on"
             f" {split}. Keep each image in one split only."
@@ -147,8 +145,7 @@ def _find_leaks(facts: Facts) -> list[Finding]:
     return findings
 
 
-def _find_conflicts(facts: Facts) -> Finding:
-    pairs = facts.conflicts
+def _find_conflicts(facts: Facts, pairs: pl.DataFrame) -> Finding:
     what = (
         "pixel-identical to an image with a different target, so no net can learn both. "
         "Keep the one with the correct target."
@@ -156,14 +153,14 @@ def _find_conflicts(facts: Facts) -> Finding:
     return _report(facts, "conflict", "error", what, pairs["place"], pairs["first"])
 
 
-def _find_duplicates(facts: Facts) -> list[Finding]:
+def _find_duplicates(facts: Facts, repeated: pl.DataFrame) -> list[Finding]:
     findings = []
     for split in facts.dataset.splits:
         what = (
             f"pixel-identical to another image in {split}, which then counts more than once. Keep"
             " one of each."
         )
-        pairs = facts.repeated.filter(split=split)
+        pairs = repeated.filter(split=split)
         findings.append(
             _report(facts, "duplicate", "warning", what, pairs["place"], pairs["first"])
         )

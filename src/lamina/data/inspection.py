@@ -11,12 +11,7 @@ import polars as pl
 from jaxtyping import Bool, Float, Float32
 
 from lamina.data.arrays import Pixels
-from lamina.data.duplicates import (
-    find_conflicts,
-    find_leaks,
-    find_repeated,
-    group_duplicates,
-)
+from lamina.data.duplicates import group_duplicates
 from lamina.data.findings import Facts, Finding, Sighting, find_faults
 from lamina.data.images import Dataset, Images, Progress
 from lamina.targets import REGRESSION
@@ -93,13 +88,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
     )
     # Blank images have no digest here, because those of one color are identical.
     frame = frame.with_columns(digest=pl.when(~pl.col("blank")).then("digest"))
-    facts = Facts(
-        dataset=dataset,
-        frame=frame,
-        leaks=find_leaks(frame),
-        conflicts=find_conflicts(frame),
-        repeated=find_repeated(frame),
-    )
+    facts = Facts(dataset, frame)
     mean = means.mean(axis=0)
     spread = _standard_deviation(mean, squares.mean(axis=0))
     return Inspection(
