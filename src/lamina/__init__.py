@@ -117,9 +117,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PACKAGE_OF:
         raise AttributeError(f"module 'lamina' has no attribute {name!r}")
-    found = getattr(import_module(_PACKAGE_OF[name]), name)
-    globals()[name] = found
-    return found
+    value = getattr(import_module(_PACKAGE_OF[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

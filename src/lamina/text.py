@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lamina.errors import escape as escape  # defined there because errors need it too
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, JustifyMethod, RenderableType
     from rich.progress import Progress
     from rich.table import Table
 
@@ -60,9 +60,8 @@ def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int 
     # Text is never parsed as markup: a class may be called "[red]" or ":cat:".
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, head in enumerate(heads):
-        table.add_column(
-            Text(escape(head)), justify="left" if place < texts else "right", overflow="fold"
-        )
+        justify: JustifyMethod = "left" if place < texts else "right"
+        table.add_column(Text(escape(head)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text(escape(cell)) for cell in row))
     return table
@@ -93,9 +92,9 @@ def make_bar(
     class Bar(Progress):
         def get_renderables(self) -> Iterable[RenderableType]:
             table = above()
-            return (
-                super().get_renderables() if table is None else [table, *super().get_renderables()]
-            )
+            if table is not None:
+                yield table
+            yield from super().get_renderables()
 
     return Bar(
         TextColumn("{task.description}"),

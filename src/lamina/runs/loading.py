@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from lamina.errors import LaminaError, LaminaWarning, RunError, check_type, suggest
+from lamina.errors import LaminaError, RunError, check_type, suggest, warn
 from lamina.nets import Net
 from lamina.runs.folder import STUDY_FILE, WHOLE
 from lamina.runs.run import Run
@@ -130,7 +129,7 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
         )
     runs, damaged_runs = find_runs(folder)
     for damaged in damaged_runs:
-        warnings.warn(f"Skipped a damaged run: {damaged.problem}", LaminaWarning, stacklevel=2)
+        warn(f"Skipped a damaged run: {damaged.problem}", stacklevel=2)
     return runs
 
 
@@ -139,11 +138,13 @@ def find_runs(folder: str | Path) -> tuple[list[Run], list[DamagedRun]]:
     folder = Path(folder)
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    for study in [path for path in paths if (path / STUDY_FILE).exists()]:
-        paths.remove(study)
-        paths += study.iterdir()
-    for path in paths:
+    paths: list[Path] = []
+    for path in folder.glob("*"):
+        if (path / STUDY_FILE).exists():
+            paths += path.iterdir()
+        else:
+            paths.append(path)
+    for path in sorted(paths):
         if path.is_dir() and not path.name.startswith("."):
             try:
                 runs.append(load_run(path))
