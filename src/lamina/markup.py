@@ -10,6 +10,7 @@ import html
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
+from typing import TypeAlias
 
 from lamina.text import escape, shorten
 
@@ -17,6 +18,7 @@ SHADES = 10  # levels of shading in a table, besides none
 MOST_WIDE = 10  # shaded tables with more columns are printed in a smaller font on paper
 LONGEST_NAME = 40
 MOST_ROWS = 20  # of a table in a notebook
+Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]  # column heads and rows
 
 
 class Markup(str):

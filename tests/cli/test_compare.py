@@ -25,7 +25,7 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.nets import Flatten, Linear, Net, Output
-from lamina.studies.experiments import Experiment
+from lamina.studies.experiment import Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.study import describe_experiments, read_study
 from support.commands import events, run_lamina, run_refused, run_well, start_process

@@ -22,7 +22,6 @@ from lamina.errors import LaminaError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.continuing import list_checkpoints
 from lamina.runs.run import Run
-from lamina.studies.named_net import start_by_command
 from support import forking
 from support.images import encode
 from support.runs import DATA, begin_run, edit_json
@@ -380,7 +379,8 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     data = load_data("shapes", Preparation(val_fraction=0.1))
     more = {"start_from": runs["linear"], "name": "further", "runs_dir": tmp_path}
     command = ("lamina", "train", f"--labels-from={table}")
-    further = start_by_command(command, data, recipe=Recipe(epochs=1), **more)
+    further = start_run(data, recipe=Recipe(epochs=1), **more)
+    further.folder.change_record(command=command)
     described = reproduction.describe_reproduction(further.path)
     assert (
         described["python"] == "" and described["command"] == f"lamina train --labels-from={table}"

@@ -55,7 +55,7 @@ LOADED = (
     "lamina.insight",
     "lamina.runs.differences",
     "lamina.runs.run",
-    "lamina.studies.entry_point",
+    "lamina.studies.train_net",
     "lamina.studies.finals",
     "lamina.studies.seeds",
     "rich.progress",

@@ -13,7 +13,7 @@ import time
 STARTED = time.perf_counter()  # before anything large is imported
 
 GROUPS = {
-    "data": {"data": "show what a data set contains, and find label issues and duplicates"},
+    "data": {"data": "show what a data set contains; see also data labels, duplicates and cache"},
     "train": {
         "studio": "build, train, look inside and compare in the browser",
         "train": "train a net, evaluate it, and save it as a run",
@@ -38,11 +38,11 @@ GROUPS = {
     "inspect": {
         "inspect": "show what the layers and units of a net have learned",
         "explain": "show which pixels a prediction depends on",
-        "similar": "show the training images that are most similar to an image",
-        "embed": "save the features of images",
+        "similar": "show the most similar training images, or save features",
         "summary": "list a net's layers, output shapes, parameters and multiply-adds",
     },
 }
+DATA_COMMANDS = ("labels", "duplicates", "cache")
 COMMANDS = {name: meaning for commands in GROUPS.values() for name, meaning in commands.items()}
 
 
@@ -123,6 +123,8 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
 
     name, *arguments = words
     group = next(group for group, commands in GROUPS.items() if name in commands)
+    if name == "data" and arguments[:1] and arguments[0] in DATA_COMMANDS:
+        name = f"data {arguments.pop(0)}"
     # SIGTERM unwinds the stack as Ctrl-C does, so that no incomplete files remain. The processes of
     # torchrun end at once instead: while they wait for each other, no Python code runs.
     is_alone = (
@@ -138,7 +140,8 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
         # The terminal prints warnings as remarks; this restores Python's own behavior afterwards.
         with warnings.catch_warnings():
             kind = getattr(
-                import_module(f"lamina.cli.options.{group}_options"), f"{name.title()}Options"
+                import_module(f"lamina.cli.options.{group}_options"),
+                f"{name.title().replace(' ', '')}Options",
             )
             options = parse_options(kind, name, arguments)
             has_progress = getattr(options, "progress", False)
@@ -156,7 +159,7 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
             # otherwise Python searches torch's modules for garbage, while they load and later
             gc.disable()
             try:
-                command = import_module(f"lamina.cli.{name}")
+                command = import_module(f"lamina.cli.{name.replace(' ', '_')}")
             finally:
                 if was_enabled:
                     gc.enable()

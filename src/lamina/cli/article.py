@@ -20,7 +20,7 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.runs.loading import load_run
 from lamina.runs.run import Run
 from lamina.studies.comparison import FIGURE, Plan, plan_study, read_comparisons
-from lamina.studies.experiments import Experiment
+from lamina.studies.experiment import Experiment
 from lamina.studies.study import locate_run, name_study, read_study
 from lamina.targets import SINGLE_LABEL, Score
 

@@ -24,7 +24,7 @@ from lamina.studies.comparison import (
     plan_study,
     read_comparisons,
 )
-from lamina.studies.experiments import Experiment
+from lamina.studies.experiment import Experiment
 from lamina.studies.judging import compare_stored
 from lamina.studies.study import find_experiment, find_run_or_net
 

@@ -16,7 +16,7 @@ from lamina.runs.run import Run
 from lamina.studies.search import tabulate_trials
 from lamina.studies.study import read_study
 from lamina.studies.trials import list_trials
-from lamina.studies.tuning import find_trials
+from lamina.studies.tuning import find_progress
 
 
 def run(options: RunsOptions, terminal: Terminal) -> int:
@@ -47,11 +47,11 @@ def _find_study(text: str, runs_dir: Path) -> Path | None:
 
 
 def _list_trials(study: str, runs_dir: Path, terminal: Terminal) -> None:
-    trials = find_trials(study, runs_dir)
-    listed = list_trials(trials)
+    progress = find_progress(study, runs_dir)
+    listed = list_trials(progress.trials)
     for row in listed:
         terminal.emit("trial", **row)
-    terminal.tabulate(*tabulate_trials(listed, trials.settings["metric"]), texts=3)
+    terminal.tabulate(*tabulate_trials(listed, progress.metric.name), texts=3)
 
 
 def _list_runs(folder: Path, terminal: Terminal) -> None:

@@ -14,6 +14,7 @@ from lamina.studies import comparison, tuning
 from lamina.studies.finals import read_final
 from lamina.studies.search import describe_values, tabulate_trials
 from lamina.studies.study import read_study
+from lamina.studies.trials import TABLE
 
 FIGURES = {
     comparison.FIGURE: "difference of each experiment, with its intervals",
@@ -79,11 +80,7 @@ def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
             *(wrap("p", line) for line in (first, second, *others)),
         ]
     parts += [wrap("p", f"{name} diverged.", kind="warning") for name in state.get("diverged", ())]
-    if "joined" in state:
-        parts.append(
-            wrap("p", "Another process leads this study, and has its result.", kind="warning")
-        )
-    elif not state.get("is_finished", False):
+    if not state.get("is_finished", False):
         parts.insert(
             0, wrap("p", "This study has not ended. The same command continues it.", kind="warning")
         )
@@ -91,8 +88,8 @@ def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
 
 
 def _show_trials(path: Path, state: Mapping[str, Any]) -> Markup:
-    """The trials, as the process that leads the study has stored them last."""
-    if not (file := path / tuning.TABLE).exists():
+    """The trials, as a worker with this folder has stored them last."""
+    if not (file := path / TABLE).exists():
         return Markup("")
     rows = read_object(file).get("trials", [])
     return table(*tabulate_trials(rows, state["settings"]["metric"]), texts=3)

@@ -40,6 +40,7 @@ class OwnModule:
     file: str  # empty if it was passed in Python
     # of the function, class or net in the file; in Python, of the class, or the repr of the net
     name: str
+    digest: str = ""  # of the file when the run began
 
     def __str__(self) -> str:
         """The argument or option that passes it again."""

@@ -10,7 +10,7 @@ from lamina import zoo
 from lamina.errors import NetError, RecipeError, find_nearest
 from lamina.nets import Net
 from lamina.nets.layers import LAYERS
-from lamina.studies.experiments import Experiment
+from lamina.studies.experiment import Experiment
 from lamina.training.recipe import Recipe, overlay
 from lamina.training.task import task_of
 

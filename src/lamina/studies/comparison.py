@@ -16,7 +16,7 @@ from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, RunE
 from lamina.evaluation.intervals import ALPHA
 from lamina.evaluation.paired import LOOKS, check_comparable
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.files import check_name, write_json
+from lamina.files import check_name
 from lamina.nets import Net
 from lamina.runs.course import RunEvent
 from lamina.runs.folder import STUDY_FILE
@@ -25,20 +25,22 @@ from lamina.runs.progress import show_progress
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, as_net_choice
-from lamina.studies.choice_events import Decision, is_about_run
-from lamina.studies.experiments import Experiment, check_seconds, format_minutes, time_experiment
+from lamina.studies.experiment import Experiment, check_seconds, format_minutes, time_experiment
 from lamina.studies.judging import compare_stored, count_seconds, judge_runs
-from lamina.studies.seeds import choose_repeatable, iter_run
+from lamina.studies.seeds import choose_repeatable
+from lamina.studies.setup import RunSetup
 from lamina.studies.study import (
     describe_experiments,
     find_experiment,
     find_run_or_net,
+    iter_runs,
     locate_run,
     name_study,
     open_study,
     parse_event,
     read_study,
 )
+from lamina.studies.study_events import Decision, is_about_run
 from lamina.training.device import choose_device
 
 FIGURE = "differences.png"
@@ -227,7 +229,8 @@ def iter_comparisons(
     began, last = time.perf_counter(), max(LOOKS) if plan.is_sequential else plan.seeds
     for experiment in experiments.values():
         choose_device(experiment.recipe.device)  # fails before the folder is created
-    with open_study(path, describe_experiments(experiments)) as state:
+    with open_study(path, describe_experiments(experiments)) as study:
+        state = study.state
         looks, known_plan, diverged = (
             state.get("looks", []),
             state.get("plan", {}),
@@ -260,13 +263,8 @@ def iter_comparisons(
             is_last = is_last or all(one.verdict != "undecided" or one.is_limited for one in judged)
             looks = sorted({*looks, count})
             results = [one.to_json() for one in judged]
-            state |= {
-                "plan": asdict(plan),
-                "is_finished": is_last,
-                "looks": looks,
-                "results": results,
-            }
-            write_json(path / STUDY_FILE, state)  # before anybody sees the result
+            # before anybody sees the result
+            study.save(plan=asdict(plan), is_finished=is_last, looks=looks, results=results)
             _draw(judged, path / FIGURE)
             if is_last:
                 return
@@ -325,7 +323,8 @@ def _train_seed(
         seed = recipe.seed + place
         seeded = replace(experiments[name], recipe=replace(recipe, seed=seed))
         try:
-            run = yield from iter_run(folder, seeded, command=command, is_begun=folder.exists())
+            setup = RunSetup(command=tuple(command))
+            (run,) = yield from iter_runs(path, [(folder.name, seeded)], setup)
             runs[name].append(run)
             done = [one for each in runs.values() for one in each]
             yield _describe_progress(name, run, done, seeds_planned and seeds_planned * len(runs))

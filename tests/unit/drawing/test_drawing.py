@@ -22,6 +22,7 @@ from lamina.evaluation.intervals import Interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Baseline, ClassReport, NumberReport, Score
 from lamina.evaluation.scores import ClassScores, NumberScores
+from lamina.insight.probes import LayerProbe, Probes
 from lamina.training.task import MultiLabel, SingleLabel
 from support.histories import history
 
@@ -135,7 +136,9 @@ def test_axes_of_fractions_end_at_100_percent():
     outputs = Outputs("test", np.eye(3, dtype=np.float32), np.arange(3), ("0", "1", "2"))
     (reliability,) = draw_reliability(SingleLabel(("a", "b", "c"), (0.3, 0.3, 0.4)), outputs).axes
     assert [reliability.get_xlim(), reliability.get_ylim()] == [(0, 1)] * 2
-    assert draw_probes(["a", "b"], [0.5, 1.0], [0.1, 0.2], ACCURACY).axes[0].get_ylim() == (0, 1)
+    probes = [LayerProbe("", name, 3, None, ACCURACY, ACCURACY) for name in ("image", "1 Linear")]
+    figure = draw_probes(Probes(tuple(probes), 100, 50, "val"))
+    assert figure.axes[0].get_ylim() == (0, 1)
 
 
 def test_an_image_is_replaced_whole(tmp_path):

@@ -170,10 +170,8 @@ class TuneOptions(SharedOptions):
             ),
         ),
     ] = None
-    storage: Annotated[str | None, arg(metavar="URL")] = None
-    """database that several machines share, as in postgresql://USER:PASSWORD@HOST/DATABASE
-    (default: a file in the study's folder, for the processes of one machine)"""
-    join: Annotated[str | None, arg(metavar="STUDY")] = None
-    """train trials of this study, which another process leads: its folder, or the URL of its
-    database"""
+    storage: Annotated[str | None, arg(metavar="STORAGE")] = None
+    """where the workers of several machines, which all run the same command, share the trials:
+    postgresql://USER@HOST/DATABASE (password in ~/.pgpass), or a file on a shared disk (default: a
+    file in the study's folder, for the processes of one machine)"""
     given: Annotated[SharedFields, Group("recipe")] = field(default_factory=SharedFields)

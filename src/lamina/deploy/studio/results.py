@@ -27,16 +27,16 @@ from lamina.errors import DataError, LaminaError
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Predictor, describe, make_prediction
 from lamina.evaluation.words import give_verdict, list_lines
-from lamina.insight.confusions import find_cells, measure_losses
-from lamina.insight.inspected_layers import choose_layers, name_stage
-from lamina.insight.units import cut_patch, inspect_units, measure_responses, rank_units
+from lamina.insight.confusions import find_confusions, measure_losses
+from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
+from lamina.insight.units import cut_patch, inspect_layers, measure_responses
 from lamina.runs.differences import NONE, Difference, compare_records
 from lamina.runs.loading import load_run
 from lamina.runs.record import DataOrigin, resume_command
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
 from lamina.studies.judging import find_outputs, judge_runs
-from lamina.targets import REGRESSION, SINGLE_LABEL
+from lamina.targets import REGRESSION
 from lamina.training.task import Task
 
 Given: TypeAlias = bytes | tuple[str, int]
@@ -105,7 +105,8 @@ def show_report(path: Path) -> dict[str, Any]:
             "missing": f"{path.name} is evaluated when its training has ended. {remedy}",
         }
     outputs = find_outputs(opened.run)
-    order = np.argsort(-_measure_losses(task, outputs), kind="stable")
+    confusions = find_confusions(task, [outputs])
+    order = np.argsort(-confusions.losses, kind="stable")
     wrong = order[
         (_decide(task, outputs) != outputs.targets.reshape(len(order), -1)).any(axis=1)[order]
     ]
@@ -118,7 +119,7 @@ def show_report(path: Path) -> dict[str, Any]:
         "report": report.to_json(),
         "confusions": [
             [names, [[*cell, len(rows)] for cell, rows in cells.items()]]
-            for names, cells in find_cells(task, outputs.logits, outputs.targets)
+            for names, cells in confusions.tables
         ],
         "largest": (
             show_tiles(opened, outputs, (wrong if are_wrong else order)[:TILES])
@@ -131,16 +132,12 @@ def show_cell(path: Path, problem: int, truth: int, predicted: int) -> dict[str,
     """The images with a true and a predicted class, the largest loss first."""
     opened = open_run(path)
     outputs = find_outputs(opened.run)
-    problems = find_cells(opened.task, outputs.logits, outputs.targets)
+    problems = find_confusions(opened.task, [outputs]).tables
     if not (0 <= problem < len(problems) and (truth, predicted) in problems[problem][1]):
         raise DataError(
             "There are no such images, because the run was evaluated again. Reload the page."
         )
-    rows = problems[problem][1][truth, predicted]
-    # cells of one label are sorted already: a temperature keeps their order
-    if opened.task.kind is SINGLE_LABEL:
-        rows = rows[np.argsort(-_measure_losses(opened.task, outputs)[rows], kind="stable")]
-    return show_tiles(opened, outputs, rows[:TILES])
+    return show_tiles(opened, outputs, problems[problem][1][truth, predicted][:TILES])
 
 
 def show_tiles(opened: Opened, outputs: Outputs, rows: Int64[np.ndarray, " m"]) -> dict[str, Any]:
@@ -194,22 +191,18 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
     measure_responses(model, train.take_evenly(TIMED_IMAGES).pixels, [layer])
     affordable = round(TIMED_IMAGES * SEEN_SECONDS / (time.perf_counter() - began))
     some = train.take_evenly(min(SEEN_IMAGES, max(TIMED_IMAGES, affordable)))
-    (responses,) = measure_responses(model, some.pixels, [layer]).values()
+    (units,) = inspect_layers(model, some, [layer], UNITS)
     shown = []
-    for unit in inspect_units(responses, some, rank_units(responses, some)[:UNITS]):
-        patches = [cut_patch(some, patch) for patch in unit.patches]
-        shown.append(
-            [
-                unit.number + 1,
-                unit.describe_best(),
-                draw_tiles(np.stack(patches), 3) if patches else None,
-            ]
-        )
-    field = "the whole image" if responses.field is None else str(responses.field)
+    for unit in units.units:
+        tiles = None
+        if unit.patches:
+            patches = [cut_patch(some, patch) for patch in unit.patches]
+            tiles = draw_tiles(np.stack(patches), 3)
+        shown.append([unit.number + 1, unit.describe_best(), tiles])
     return {
         "searched": len(some),
-        "units": responses.strengths.shape[1],
-        "field": field,
+        "units": units.count,
+        "field": describe_field(units.receptive_field),
         "shown": shown,
     }
 
@@ -352,11 +345,7 @@ def find_disagreements(
 
 
 def _measure_losses(task: Task, outputs: Outputs) -> Float[np.ndarray, " n"]:
-    """The losses of the shown, calibrated probabilities."""
-    logits = outputs.raw_logits(task)
-    if temperatures := getattr(task, "temperatures", ()):  # regression has none
-        logits = logits / np.array(temperatures, np.float32)
-    return measure_losses(task, logits, outputs.targets)
+    return measure_losses(task, outputs.raw_logits(task), outputs.targets)
 
 
 def _decide(task: Task, outputs: Outputs) -> Float32[np.ndarray, "n m"]:

@@ -138,8 +138,8 @@ async def time_net(studio: Studio, given: Values) -> Any:
 
 async def inspect_data(studio: Studio, given: Values) -> dict[str, Any]:
     """Start ``lamina data``, whose result is an event."""
-    check = ["--labels"] if given.get("labels") else []
-    words = ["data", studio.data.check(given["source"]), *_load(studio, given), *check]
+    check = ["labels"] if given.get("labels") else []
+    words = ["data", *check, studio.data.check(given["source"]), *_load(studio, given)]
     checked = (
         {name: given[name] for name in ("source", "size_px", "val") if name in given}
         if check

@@ -1,4 +1,4 @@
-// Label issues: labels that are likely incorrect, to keep, change or leave out by clicking.
+// Label issues: labels worth checking, to keep, change or leave out by clicking.
 
 import { ask } from "./api.js";
 import { choose, describeSource } from "./data.js";
@@ -88,13 +88,13 @@ async function receive(event) {
 }
 
 async function showIssues() {
-  if (!issues.length) return show("No label is likely incorrect.");
+  if (!issues.length) return show("No label is worth checking.");
   const found = issues,
     { labels } = chosen.preview,
     seen = new Set(); // other data may be chosen meanwhile
   // a correction is about the whole image
   const own = found.filter(({ image }) => !seen.has(image) && seen.add(image));
-  const list = make("ul", { className: "issues", ariaLabel: "Labels that are likely incorrect" });
+  const list = make("ul", { className: "issues", ariaLabel: "Labels worth checking" });
   const add = async () => {
     const next = own.slice(list.children.length, list.children.length + SHOWN_ISSUES);
     more.disabled = true; // until they are shown
@@ -116,7 +116,9 @@ async function showIssues() {
   if (found !== issues || given.source !== chosen.source) return;
   const are = issues.length === 1 ? "label is" : "labels are";
   show(
-    `${count(issues.length)} ${are} likely incorrect, the most likely first. Look at each image: some labels are correct.`,
+    `${count(issues.length)} ${are} worth checking, the most doubtful first. ` +
+      "Look at each image: many labels are correct. In lamina's benchmark, 8 to 30 % of the " +
+      "listed labels were incorrect if 5 % of all labels were, and 57 to 74 % if 20 % were.",
     list,
     make("div", { className: "row" }, more, press("Done", finish)),
   );
