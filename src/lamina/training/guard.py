@@ -14,11 +14,11 @@ from torch.optim import Optimizer
 from lamina.errors import NotFiniteError
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.checkpoint import name_tensors
+from lamina.training.checks import normalizes
 from lamina.training.custom import NO_PARTS, Parts, describe_part
 from lamina.training.forward import Forward
 from lamina.training.hooks import describe_layer, innermost_paths, watch
 from lamina.training.model import Model
-from lamina.training.normalizing import normalizes
 from lamina.training.recipe import Recipe
 from lamina.training.task import Scalar
 

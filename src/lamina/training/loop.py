@@ -21,6 +21,7 @@ from lamina.training.checkpoint import (
     make_checkpoint,
     restore_checkpoint,
 )
+from lamina.training.checks import check_model
 from lamina.training.custom import NO_PARTS, Parts, check_parts
 from lamina.training.device import choose_device, keep_freed_memory
 from lamina.training.diagnosis import Doctor
@@ -29,8 +30,7 @@ from lamina.training.forward import Forward, choose_loss
 from lamina.training.guard import Guard
 from lamina.training.head import find_linear_head
 from lamina.training.lanes import Sums, Tally, build_sums, deal_lanes
-from lamina.training.model import Initial, MeanWithStart, Model, build_model, check_model
-from lamina.training.normalizing import check_normalization
+from lamina.training.model import Initial, MeanWithStart, Model, build_model
 from lamina.training.optim import build_optimizer, set_lr
 from lamina.training.precision import Precision, choose_precision
 from lamina.training.randomness import derive_seed, seeded
@@ -106,8 +106,7 @@ class Training:
         keep_freed_memory()
         with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
             self._live = build_model(net, images, recipe, initial).to(self.device.value)
-        check_model(self._live, recipe)
-        check_normalization(self._live, recipe, len(images))
+        check_model(self._live, recipe, len(images))
         if recipe.head == "fitted":
             find_linear_head(self._live)
         self.precision = precision or choose_precision(recipe.precision, self._live)

@@ -23,9 +23,8 @@ from lamina.kernels.library import Kernels
 from lamina.nets import Dropout, Net, Shape
 from lamina.nets.modules import Whitening
 from lamina.nets.net import WANTED_OUTPUT
-from lamina.training.augment import Selection, shrunk_size
+from lamina.training.augment import Selection
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import list_size_fractions
 from lamina.training.task import Logits, Pixels, PixelTensor, Regression, Task, task_of
 
 # images that a whitening layer is fitted to: 5,000 small ones, or fewer large ones
@@ -224,39 +223,31 @@ def build_model(
         net = _set_dropout(net, recipe.dropout)
     if isinstance(net, Net):
         net = net.check(images.shape, task.outputs, predicts_numbers=isinstance(task, Regression))
-        return _build(net.module(images.shape), net, task, images, recipe, initial)
-    expected = torch.get_default_dtype()
-    for name, weight in net.named_parameters():
-        if weight.dtype != expected:
-            raise NetError(
-                f"The weights of the module must be {expected}, but {name} is {weight.dtype}. Call"
-                " module.float() first."
-            )
-    _check_state(net)
-    model = _build(net, None, task, images, recipe, initial)
-    _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
-    return model
-
-
-def _build(
-    body: nn.Module,
-    net: Net | None,
-    task: Task,
-    images: Images,
-    recipe: Recipe,
-    initial: Initial | None,
-) -> Model:
+        body: nn.Module = net.module(images.shape)
+    else:
+        body = net
+        _check_state(body)
     if initial is not None:
-        model = Model(
-            body, net=net, task=task, in_shape=images.shape, mean=initial.mean, std=initial.std
-        )
+        mean = initial.mean
+        std = initial.std
+    else:
+        mean, std = own_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
+    model = Model(
+        body,
+        net=net if isinstance(net, Net) else None,
+        task=task,
+        in_shape=images.shape,
+        mean=mean,
+        std=std,
+    )
+    first = next(body.children(), None)
+    if initial is not None:
         model.load_state_dict(initial.weights)
-        return model
-    mean, std = own_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
-    model = Model(body, net=net, task=task, in_shape=images.shape, mean=mean, std=std)
-    if isinstance(first := next(body.children(), None), Whitening):
+    elif isinstance(first, Whitening):
         sample = images.take_evenly(max(2, WHITENING_PIXELS // math.prod(images.shape[1:])))
         first.fit(model.normalize(torch.from_numpy(sample.pixels)))
+    if model.net is None:
+        _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
     return model
 
 
@@ -275,33 +266,8 @@ def own_statistics(
     return tuple(255 * value for value in mean), tuple(255 * value for value in std)
 
 
-def check_model(model: Model, recipe: Recipe) -> None:
-    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train the model."""
-    if not any(weight.requires_grad for weight in model.parameters()):
-        raise NetError(
-            "The net has no trainable weights. Add a layer that has some, such as Output()."
-        )
-    if recipe.label_smoothing and isinstance(model.task, Regression):
-        raise RecipeError(
-            f"label_smoothing is {recipe.label_smoothing:g}, but the targets are numbers, not"
-            " classes. Set it to 0."
-        )
-    channels, *in_size = model.in_shape
-    for fraction in list_size_fractions(recipe)[:-1]:
-        height, width = (shrunk_size(length, fraction) for length in in_size)
-        try:
-            with torch.inference_mode():
-                model(
-                    torch.zeros(2, height, width, channels, dtype=torch.uint8, device=model.device)
-                )
-        except FAILURES as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise RecipeError(
-                f"start_size_fraction is {recipe.start_size_fraction:g}, but the net does not"
-                f" accept images of {height}×{width} px: {reason}. Use a larger fraction, or a net"
-                " with GlobalMaxPool() or GlobalAvgPool() before Output(), which accepts several"
-                " sizes."
-            ) from error
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def check_input(model: Model, images: Any, name: str = "images") -> Pixels:
@@ -384,7 +350,14 @@ def _materialize(body: nn.Module, in_shape: Shape) -> None:
 
 
 def _check_state(module: nn.Module) -> None:
-    """Raise ``NetError`` unless the state of a module consists of named tensors of real numbers."""
+    """Raise ``NetError`` unless a module has float weights, and only real tensors as its state."""
+    expected = torch.get_default_dtype()
+    for name, weight in module.named_parameters():
+        if weight.dtype != expected:
+            raise NetError(
+                f"The weights of the module must be {expected}, but {name} is {weight.dtype}. Call"
+                " module.float() first."
+            )
     for name, value in module.state_dict().items():
         if name.endswith("_extra_state"):
             owner = name.removesuffix("_extra_state").rstrip(".") or "the module"

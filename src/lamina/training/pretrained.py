@@ -22,6 +22,7 @@ from lamina.errors import NetError, find_nearest, name_some, suggest
 from lamina.nets import Net, Shape
 from lamina.nets.modules import DepthwiseConv2d, SameConv2d
 from lamina.training.checkpoint import digest_tensors
+from lamina.training.model import FAILURES, first_line
 from lamina.training.recipe import Recipe
 
 
@@ -275,10 +276,9 @@ def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
         report("weights: downloading" + (f" {size / 1e6:.0f} MB" if size else ""))
         return Path(hub.hf_hub_download(repository, HUB_FILE, etag_timeout=HUB_TIMEOUT_SECONDS))
     except Exception as error:  # error classes differ between versions of the hub's library
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise NetError(
-            f"The weights of {name} cannot be downloaded from {url} ({reason}). Check the network,"
-            f" or use --weights FILE.safetensors, or --weights {NONE} for random"
+            f"The weights of {name} cannot be downloaded from {url} ({first_line(error)}). Check"
+            f" the network, or use --weights FILE.safetensors, or --weights {NONE} for random"
             f" weights{IN_PYTHON}."
         ) from error
 
@@ -360,15 +360,7 @@ def _build(
         body.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
         body.reset_classifier(outputs)  # type: ignore[operator]
         _replace_convolutions(body)
-    except (
-        RuntimeError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        AssertionError,
-    ) as error:
+    except FAILURES as error:
         if tensors is not None:
             expected = timm.create_model(name, num_classes=units).state_dict()
             if misfit := _describe_misfit(tensors, expected):
