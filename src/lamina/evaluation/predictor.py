@@ -19,12 +19,13 @@ from lamina.data.image_inputs import Chunk, ImageLike, decode_ahead, list_images
 from lamina.data.preparation import Resize
 from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, check_type, escape, plural
+from lamina.evaluation.folded_copy import FoldedCopy
 from lamina.evaluation.outputs import check_finite
 from lamina.markup import Markup, card, image, note, short_table, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 from lamina.text import format_table, shorten
 from lamina.training.model import Model, split_pixels
-from lamina.training.prediction import FoldedCopy, compute_logits, predict_logits
+from lamina.training.prediction import compute_logits, predict_logits
 from lamina.training.task import Task
 
 SHOWN_ROWS, SHOWN_IMAGES, TILE_PX = 50, 24, 96

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from lamina.errors import NetError, RecipeError
-from lamina.training.augment import shrunk_size
-from lamina.training.hooks import describe_layer, record_calls
+from lamina.training.augment import shrink_batch
+from lamina.training.hooks import black_images, describe_layer, record_calls
 from lamina.training.model import FAILURES, Model, first_line
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import list_size_fractions
@@ -40,10 +39,9 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
     fractions = list_size_fractions(recipe)
     if not paths:
         fractions.pop()  # the full size, which the model was built for
-    channels, *side_px = model.in_shape
     for fraction in fractions:
-        height, width = (shrunk_size(side, fraction) for side in side_px)
-        pair = torch.zeros(2, height, width, channels, dtype=torch.uint8)
+        pair = shrink_batch(black_images(model, 2), fraction)
+        _, height, width, _ = pair.shape
         try:
             calls = record_calls(model, pair, paths)
         except FAILURES as error:

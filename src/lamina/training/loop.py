@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TypeAlias
 
-import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
 from torch import nn
 
 from lamina.data import Images
@@ -17,8 +16,9 @@ from lamina.training.batches import Batches, DividedBatch, check_images
 from lamina.training.checkpoint import (
     Checkpoint,
     Standing,
-    digest_state,
+    digest_tensors,
     make_checkpoint,
+    name_tensors,
     restore_checkpoint,
 )
 from lamina.training.checks import check_model
@@ -28,14 +28,16 @@ from lamina.training.diagnosis import Doctor
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
 from lamina.training.forward import Forward, choose_loss
 from lamina.training.guard import Guard
-from lamina.training.head import find_linear_head
+from lamina.training.head import find_linear_head, fit_model_head
 from lamina.training.lanes import Sums, Tally, build_sums, deal_lanes
 from lamina.training.model import Initial, MeanWithStart, Model, build_model
 from lamina.training.optim import build_optimizer, set_lr
 from lamina.training.precision import Precision, choose_precision
+from lamina.training.prediction import predict_logits
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import Schedule
+from lamina.training.task import LogitsArray, Pixels
 
 AnyNet: TypeAlias = Net | nn.Module
 
@@ -165,8 +167,11 @@ class Training:
 
     def __iter__(self) -> Iterator[FeatureProgress | HeadFit | Step | Epoch]:
         try:
-            if not (self.steps_done or self._has_initial):  # a head to start from is kept
-                yield from self._forward.fit_head(self._images)
+            is_fitted = self.recipe.head == "fitted" and not self._has_initial
+            if is_fitted and not self.steps_done:
+                yield from fit_model_head(
+                    self._live, self._images, self.recipe, autocasts=self._forward.autocasts
+                )
             if not self.steps_done:
                 self._lanes.share_start()
                 if self._mean:
@@ -242,14 +247,13 @@ class Training:
         """Whether reading values now would not stall a GPU."""
         return self._live.device.type == "cpu" or self._is_recorded(step)
 
-    def predict_logits(
-        self, pixels: UInt8[np.ndarray, "n h w c"], part: range | None = None
-    ) -> Float32[np.ndarray, "n k"]:
+    def predict_logits(self, pixels: Pixels, part: range | None = None) -> LogitsArray:
         """The logits (N, K) of :attr:`model` for images, or for a part of their batches.
 
         In training's number format; see :func:`~lamina.training.prediction.predict_logits`.
         """
-        return self._forward.predict_logits(self.model, pixels, part)
+        autocasts = self._forward.autocasts
+        return predict_logits(self.model, pixels, autocasts=autocasts, part=part)
 
     def check_weights(self) -> None:
         """Raise ``NotFiniteError`` for a weight or optimizer state that is not finite."""
@@ -257,7 +261,7 @@ class Training:
 
     def digest(self) -> str:
         """Digest of all weights and of the optimizer state, to the last bit."""
-        return digest_state(self._models, self._optimizer)
+        return digest_tensors(name_tensors(self._models, self._optimizer))
 
     def checkpoint(self) -> Checkpoint:
         """The state to resume exactly; raises ``NotFiniteError`` if it has NaN or infinity."""
@@ -283,4 +287,5 @@ class Training:
         self.rewinds = standing.rewinds
         self._doctor.state = standing.doctor
         self.schedule.restore(standing.falls, self.steps_done)
-        self._tally = Tally(standing.images, standing.loss, standing.correct, standing.seconds)
+        correct = math.nan if standing.correct is None else standing.correct
+        self._tally = Tally(standing.images, standing.loss, correct, standing.seconds)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -25,7 +25,7 @@ from lamina.nets.modules import Whitening
 from lamina.nets.net import WANTED_OUTPUT
 from lamina.training.augment import Selection
 from lamina.training.recipe import Recipe
-from lamina.training.task import Logits, Pixels, PixelTensor, Regression, Task, task_of
+from lamina.training.task import AnyPixels, Logits, Pixels, PixelTensor, Regression, Task, task_of
 
 # images that a whitening layer is fitted to: 5,000 small ones, or fewer large ones
 WHITENING_PIXELS = 5000 * 32 * 32
@@ -58,6 +58,10 @@ RESHAPING = (
     "Expand",
 )
 """Prefixes of autograd's names for operations that only reshape."""
+
+
+ChannelStatistics: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, in pixel values from 0 to 255."""
 
 
 class Model(nn.Module):
@@ -97,12 +101,9 @@ class Model(nn.Module):
         # One value per pixel is ten times as fast as one per channel.
         scale = (1 / torch.tensor(self.std)).view(-1, 1, 1).expand(1, *in_shape)
         shift = scale * -torch.tensor(self.mean).view(-1, 1, 1)
-        self.register_buffer(
-            "_scale", scale.contiguous(memory_format=self._layout), persistent=False
-        )
-        self.register_buffer(
-            "_shift", shift.contiguous(memory_format=self._layout), persistent=False
-        )
+        for name, plane in (("_scale", scale), ("_shift", shift)):
+            values = plane.contiguous(memory_format=self._layout)
+            self.register_buffer(name, values, persistent=False)
         self.eval()
 
     _scale: Tensor
@@ -125,18 +126,15 @@ class Model(nn.Module):
     def _layout(self) -> torch.memory_format:  # not an attribute, which torch.save could not pickle
         return torch.channels_last if self._convolves else torch.contiguous_format
 
-    def normalize(self, images: PixelTensor | Float[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
+    def normalize(self, images: AnyPixels) -> Float[Tensor, "n c h w"]:
         """Normalize pixels (0 to 255), channels first; sizes may be below ``in_shape``."""
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
-        scale = self._scale
-        shift = self._shift
-        if planes.shape[2:] != scale.shape[2:]:
-            height, width = planes.shape[2:]
-            crops = (whole[..., :height, :width] for whole in (scale, shift))
-            scale, shift = (crop.contiguous(memory_format=self._layout) for crop in crops)
+        height, width = planes.shape[2:]
+        crops = (whole[..., :height, :width] for whole in (self._scale, self._shift))
+        scale, shift = (crop.contiguous(memory_format=self._layout) for crop in crops)
         return planes.to(scale.dtype, copy=True).mul_(scale).add_(shift)
 
-    def forward(self, images: PixelTensor | Float[Tensor, "n h w c"]) -> Logits:
+    def forward(self, images: AnyPixels) -> Logits:
         """The logits (N, K) of stored images, in the weights' dtype, even with bf16 arithmetic.
 
         Raises:
@@ -169,19 +167,16 @@ class Model(nn.Module):
         return logits.to(self._scale.dtype)
 
     def _check_pixels(self, images: object) -> None:
-        expected = "A Model accepts pixels from 0 to 255 as a tensor (N, H, W, C)"
-        channels, height, width = self.in_shape
+        channels = self.in_shape[0]
+        expected = f"A Model accepts pixels from 0 to 255 as a tensor (N, H, W, {channels})"
         if not isinstance(images, Tensor):
             remedy = "Use predict_logits(model, pixels), or torch.from_numpy(pixels)"
             raise NetError(f"{expected}, got {describe_type(images)}. {remedy}.")
-        shape = tuple(images.shape)
-        if len(shape) != 4 or shape[3] != channels:
-            remedy = f"The model was trained on images of shape {(height, width, channels)}"
-            if shape[1:] == (channels, height, width):
-                remedy = "Use images.permute(0, 2, 3, 1)"
-            elif shape == (height, width, channels):
-                remedy = "For one image, use images[None]"
-            raise NetError(f"{expected}, got shape {shape}. {remedy}.")
+        if images.ndim != 4 or images.shape[3] != channels:
+            raise NetError(
+                f"{expected}, got shape {tuple(images.shape)}. Use images[None] for one image, or"
+                " images.permute(0, 2, 3, 1) for channels first."
+            )
         # In training, pixels from a custom augmentation are floats from 0 to 255, with any content.
         if (
             not self.training
@@ -251,19 +246,20 @@ def build_model(
     return model
 
 
-def own_statistics(
-    body: nn.Module, channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation per channel that a timm net expects; ``None`` for other nets."""
+def own_statistics(body: nn.Module, channels: int) -> ChannelStatistics | None:
+    """The statistics that a timm net expects; ``None`` for other nets."""
     config: Mapping[str, Any] | None = getattr(body, "pretrained_cfg", None)
     if config is None:
         return None
-    mean = tuple(config["mean"])
-    std = tuple(config["std"])
-    # Gray images get the mean of the three, because timm sums filter weights over the colors.
-    if len(mean) != channels:
-        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
-    return tuple(255 * value for value in mean), tuple(255 * value for value in std)
+    statistics = []
+    for values in (config["mean"], config["std"]):
+        colors = tuple(255 * value for value in values)
+        # Gray images get the mean of the three, because timm sums filter weights over the colors.
+        if len(colors) != channels:
+            colors = (255 * (sum(values) / len(values)),) * channels
+        statistics.append(colors)
+    mean, std = statistics
+    return mean, std
 
 
 def first_line(error: Exception) -> str:
@@ -274,23 +270,14 @@ def check_input(model: Model, images: Any, name: str = "images") -> Pixels:
     """The images as pixels of the model's shape; raises ``LaminaError`` if they do not fit."""
     check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
     channels, height, width = model.in_shape
-    if (
-        isinstance(images, np.ndarray)
-        and images.dtype == np.uint8
-        and images.shape[1:] == (height, width, channels)
-    ):
-        return images
     pixels = to_pixels(images, name)
     shape = (pixels.shape[3], *pixels.shape[1:3])
-    if shape != (channels, height, width):
-        can_resize = shape[0] == channels and height == width
-        remedy = (
-            f"Load the data with Preparation(size_px={height})"
-            if can_resize
-            else "Use images of this shape"
-        )
+    if shape != model.in_shape:
+        remedy = "Use images of this shape"
         if pixels.shape[:3] == (height, width, channels):
             remedy = f"For one image, use {name}[None]"
+        elif shape[0] == channels and height == width:
+            remedy = f"Load the data with Preparation(size_px={height})"
         raise NetError(
             f"The model was trained on images of {channels}×{height}×{width} (channels, height,"
             f" width), got {'×'.join(map(str, shape))}. {remedy}."
@@ -298,7 +285,7 @@ def check_input(model: Model, images: Any, name: str = "images") -> Pixels:
     return pixels
 
 
-def split_pixels(pixels: Pixels) -> list[UInt8[np.ndarray, "m h w c"]]:
+def split_pixels(pixels: Pixels) -> list[Pixels]:
     """Views of the images in batches whose activations fit into memory."""
     size = max(1, min(500, PREDICTED_PIXELS // math.prod(pixels.shape[1:3])))
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]
@@ -318,9 +305,7 @@ def _set_dropout(net: Net | nn.Module, p: float) -> Net:
         ) from None
 
 
-def _channel_statistics(
-    images: Images, recipe: Recipe
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _channel_statistics(images: Images, recipe: Recipe) -> ChannelStatistics:
     channels, height, width = images.shape
     if recipe.normalization == "unit":
         return (127.5,) * channels, (127.5,) * channels
