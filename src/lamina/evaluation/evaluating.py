@@ -275,7 +275,7 @@ def _report_classes(
     if task.temperatures:
         raw = judge_predictions(task.with_temperatures(()), logits, targets)
         uncalibrated = calibration_error(*raw)
-    kept = keep_favored(task, chosen, confidence)
+    favored = keep_favored(task, chosen, confidence)
     classes = _score_columns(names, columns, truth)
     confusion = count_confusion(chosen, targets.long(), len(names))
     question = None
@@ -291,7 +291,9 @@ def _report_classes(
         top5_accuracy=_find_top5(logits, targets.long()),
         calibration_error=calibration_error(confidence, is_correct),
         uncalibrated_error=uncalibrated,
-        rejections=tuple(measure_rejection(kept, is_correct, limit) for limit in REJECTION_LIMITS),
+        rejections=tuple(
+            measure_rejection(favored, is_correct, limit) for limit in REJECTION_LIMITS
+        ),
         classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),
         question=question,

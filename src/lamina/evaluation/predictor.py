@@ -28,7 +28,9 @@ from lamina.training.model import Model, split_pixels
 from lamina.training.prediction import compute_logits, predict_logits
 from lamina.training.task import Task
 
-SHOWN_ROWS, SHOWN_IMAGES, TILE_PX = 50, 24, 96
+SHOWN_ROWS = 50
+SHOWN_IMAGES = 24
+TILE_PX = 96
 Predicted: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
 
 
@@ -283,7 +285,8 @@ def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
 
 def describe(prediction: Prediction, top: int | None = None) -> str:
     """The prediction and its probability, the ``top`` classes or labels, or the numbers."""
-    predicted, values = prediction.predicted, prediction.values
+    predicted = prediction.predicted
+    values = prediction.values
     if predicted is None:
         return f"could not be read: {prediction.problem}"
     if isinstance(predicted, Mapping):

@@ -21,7 +21,6 @@ from lamina.training.recipe import Recipe
 from lamina.training.task import (
     AnyPixels,
     Indices,
-    PixelTensor,
     Scalar,
     Targets,
     Weights,
@@ -109,9 +108,6 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self._slices)
-
-    def sample(self, count: int) -> PixelTensor:
-        return self._pixels[:count].to(self._device)
 
     def epoch(
         self,

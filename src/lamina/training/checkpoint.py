@@ -5,7 +5,6 @@ They hold no generator states, because randomness depends only on seed and step.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import warnings
@@ -80,6 +79,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 Count: TypeAlias = Annotated[int, Range(0)]
+Number: TypeAlias = bool | int | float | tuple[bool | int | float, ...]
 REBUILT = (str, tuple, torch.dtype, type(None))
 """Values of an optimizer that a new one has again."""
 
@@ -97,7 +97,7 @@ class Standing:
     seconds: float
     doctor: DoctorState = field(default_factory=DoctorState)
     # numbers from :func:`collect_numbers`
-    optimizer: dict[str, dict[str, Any]] = field(default_factory=dict)
+    optimizer: dict[str, dict[str, Number]] = field(default_factory=dict)
     falls: tuple[Fall, ...] = ()  # falls of the learning rate that are planned or begun
 
     @property
@@ -167,26 +167,12 @@ def collect_numbers(
     return numbers
 
 
-def make_checkpoint(
-    models: Mapping[str, nn.Module], optimizer: Optimizer, standing: Standing
-) -> Checkpoint:
-    named = name_tensors(models, optimizer)
-    tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
-    return Checkpoint(
-        tensors, dataclasses.replace(standing, optimizer=collect_numbers(models, optimizer))
-    )
-
-
 def restore_checkpoint(
     checkpoint: Checkpoint, models: Mapping[str, nn.Module], optimizer: Optimizer
 ) -> Standing:
     """Restore a checkpoint; raises ``RunError`` and changes nothing if it does not fit."""
     tensors = checkpoint.tensors
-    numbers: dict[str, dict[str, Any]] = {}
-    for holder, values in checkpoint.standing.optimizer.items():
-        numbers[holder] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
+    numbers = {holder: dict(values) for holder, values in checkpoint.standing.optimizer.items()}
     for place, group in enumerate(optimizer.param_groups):
         stored = numbers.setdefault(str(place), {})
         now = {"weights": len(group["params"]), "initial_lr": group["initial_lr"]}
@@ -205,7 +191,9 @@ def restore_checkpoint(
             shapes = (tuple(tensors[name].shape), tuple(tensor.shape))
             raise _misfit(f"{name} has shape {shapes[0]}, expected {shapes[1]}")
     optimized = dict(_optimized(models, optimizer))
-    memory = {name: numbers.get(name, {}) for name in optimized}
+    memory: dict[str, dict[str, Any]] = {}
+    for name in optimized:
+        memory[name] = {**numbers.get(name, {})}
     for name in tensors.keys() - expected.keys():
         kind, _, rest = name.partition(".")
         key, _, weight_name = rest.partition(".")

@@ -185,14 +185,9 @@ class Parts:
             )
 
     def _functions(self) -> dict[str, Any]:
-        functions = {
-            "loss": self.loss,
-            "optimizer": self.optimizer,
-            "augment": self.augment,
-            "schedule": self.schedule,
-        }
-        metrics = {f"metrics.{name}": metric for name, metric in self.metrics.items()}
-        return {name: part for name, part in functions.items() if part is not None} | metrics
+        functions = {name: part for name, part in vars(self).items() if part is not None}
+        metrics = functions.pop("metrics")
+        return functions | {f"metrics.{name}": metric for name, metric in metrics.items()}
 
     def describe(self) -> dict[str, str]:
         """Each part's module and name, such as ``{"loss": "losses.focal"}``, for a run's record."""

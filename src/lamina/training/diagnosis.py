@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lamina.data import Images
 from lamina.targets import BINARY, SINGLE_LABEL
-from lamina.training.custom import NO_PARTS, Parts
+from lamina.training.custom import Parts
 from lamina.training.events import Diagnosis, Epoch, LayerStatistics
 from lamina.training.hooks import innermost_paths, name_layer, watch
 from lamina.training.model import Model, eval_mode, split_pixels
@@ -375,7 +375,7 @@ class Doctor:
     images: Images
     recipe: Recipe
     steps_per_epoch: int
-    parts: Parts = NO_PARTS
+    parts: Parts
 
     def __post_init__(self) -> None:
         affordable = min(MOST_MEASURED, round(MEASURED_FRACTION * len(self.images)))
@@ -403,14 +403,12 @@ class Doctor:
         }
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         yield
-        gradients = {
-            name: weight.grad for name, weight in weights.items() if weight.grad is not None
-        }
+        gradients: dict[str, Any] = {name: weight.grad for name, weight in weights.items()}
         updates = {name: weight.detach() - before[name] for name, weight in weights.items()}
         self._norms = {}
-        norms = ("gradient_norms", gradients), ("weight_norms", before), ("update_norms", updates)
-        for column, tensors in norms:
-            add_norms(self._norms, column, tensors)
+        add_norms(self._norms, "gradient_norms", gradients)
+        add_norms(self._norms, "weight_norms", before)
+        add_norms(self._norms, "update_norms", updates)
         if is_first:
             self.state = replace(
                 self.state, initial_loss=loss.item(), initial_norm=self._measure_norm()
@@ -499,7 +497,7 @@ def measure_activity(model: Model, images: Images) -> Rows:
     modules = {path: model.get_submodule(path) for path in innermost_paths(model)}
     rows: Rows = {}
     sums: dict[str, Tensor] = {}
-    largest: dict[str, dict[int, Tensor]] = {}  # by call, because a module may be called twice
+    largest: dict[tuple[str, int], Tensor] = {}  # by call, as a module may be called twice
     calls: Counter[str] = Counter()
 
     def note(path: str, entering: Tensor, output: Tensor) -> None:
@@ -515,9 +513,8 @@ def measure_activity(model: Model, images: Images) -> Rows:
             units_axis = output.ndim - 1 if output.ndim == 3 else 1  # the last axis for tokens
             units = output.amax(dim=[axis for axis in range(output.ndim) if axis != units_axis])
             rows.setdefault(path, {})
-            before = largest.setdefault(path, {})
-            number = calls[path]
-            before[number] = torch.maximum(before.get(number, units), units)
+            call = (path, calls[path])
+            largest[call] = torch.maximum(largest.get(call, units), units)
             calls[path] += 1
 
     with eval_mode(model), seeded(0, model.device), watch(model, modules, note):
@@ -528,9 +525,9 @@ def measure_activity(model: Model, images: Images) -> Rows:
         mean, square, _ = (moments / moments[-1]).tolist()
         rows[path]["input_means"] = mean
         rows[path]["input_standard_deviations"] = max(0.0, square - mean**2) ** 0.5
-    for path, units in largest.items():
-        is_dead = torch.cat(list(units.values())) == 0
-        rows[path]["dead_fractions"] = float(is_dead.float().mean())
+    for path in {path for path, _ in largest}:
+        units = torch.cat([part for (caller, _), part in largest.items() if caller == path])
+        rows[path]["dead_fractions"] = float((units == 0).float().mean())
     return rows
 
 

@@ -21,31 +21,31 @@ from lamina.training.model import Model
 from lamina.training.precision import Precision, prepare, rounds_images, uses_autocast
 from lamina.training.randomness import derive_seed, seeded, seeded_everywhere
 from lamina.training.recipe import Recipe
-from lamina.training.task import Logits, Scalar, Task
+from lamina.training.task import Logits, Scalar
 
 BatchLoss = Callable[[Logits, Batch], Scalar]
 MISFITS = (RuntimeError, ValueError, TypeError, IndexError)
 """Errors that torch's losses raise for targets that do not fit."""
 
 
-def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) -> BatchLoss:
+def choose_loss(model: Model, recipe: Recipe, parts: Parts) -> BatchLoss:
     """A function from logits and batch to the mean loss."""
     function = parts.loss
     augment = parts.augment
     if isinstance(function, nn.Module):
         # A copy, because the original may also be a metric, which runs on the CPU.
-        function = copy.deepcopy(function).to(device)
+        function = copy.deepcopy(function).to(model.device)
 
     def compare(logits: Logits, batch: Batch) -> Scalar:
         try:
-            return task.compare(logits, batch.targets, recipe.label_smoothing, batch.weights)
+            return model.task.compare(logits, batch.targets, recipe.label_smoothing, batch.weights)
         except MISFITS as error:
             if augment is None or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise RecipeError(
-                f"augment, {describe_part(augment)}, returned targets that the {task.kind} loss"
-                f" does not accept ({error}). For classes, return class indices (N,) or"
-                " probabilities (N, K); for other targets, also pass your own loss."
+                f"augment, {describe_part(augment)}, returned targets that the"
+                f" {model.task.kind} loss does not accept ({error}). For classes, return class"
+                " indices (N,) or probabilities (N, K); for other targets, also pass your own loss."
             ) from error
 
     if function is None:

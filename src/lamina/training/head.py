@@ -105,9 +105,7 @@ def fit_model_head(
     penalty = choose_penalty(features[few], targets[few], folds, task, of_few)
     held_out = cross_fit(features[few], targets[few], folds, task, penalty, of_few)
     head = fit_head(features, targets, task, penalty, weights)
-    with torch.no_grad():
-        for parameter, value in zip(layer.parameters(), (head.weight, head.bias), strict=True):
-            parameter.copy_(value)
+    layer.load_state_dict(vars(head))
     loss = math.nan
     accuracy = None
     if held_out.heads:

@@ -244,10 +244,6 @@ class Tally:
         return Epoch(epoch, epochs, loss / images, accuracy, seconds, images / seconds, lr)
 
 
-def build_sums(model: Model, lanes: int) -> OneLane | LaneSums:
-    return OneLane() if lanes == 1 else LaneSums(model, lanes)
-
-
 def check_alone(what: str) -> None:
     """Raise ``RecipeError`` in a group of processes, whose clocks and choices would differ."""
     if group.size() > 1:

@@ -16,20 +16,19 @@ from lamina.training.batches import Batches, DividedBatch, check_images
 from lamina.training.checkpoint import (
     Checkpoint,
     Standing,
+    collect_numbers,
     digest_tensors,
-    make_checkpoint,
     name_tensors,
     restore_checkpoint,
 )
-from lamina.training.checks import check_model
 from lamina.training.custom import NO_PARTS, Parts, check_parts
 from lamina.training.device import choose_device, keep_freed_memory
 from lamina.training.diagnosis import Doctor
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
 from lamina.training.forward import Forward, choose_loss
-from lamina.training.guard import Guard
+from lamina.training.guard import Guard, check_model
 from lamina.training.head import find_linear_head, fit_model_head
-from lamina.training.lanes import Sums, Tally, build_sums, deal_lanes
+from lamina.training.lanes import LaneSums, OneLane, Sums, Tally, deal_lanes
 from lamina.training.model import Initial, MeanWithStart, Model, build_model
 from lamina.training.optim import build_optimizer, set_lr
 from lamina.training.precision import Precision, choose_precision
@@ -120,7 +119,7 @@ class Training:
             lanes=deal_lanes(recipe.lanes),
             augment=parts.augment,
         )
-        loss = choose_loss(self._live.task, recipe, parts, self._live.device)
+        loss = choose_loss(self._live, recipe, parts)
         self._forward = Forward(self._live, self._batches, recipe, self.precision, loss)
         self._models = {"live": self._live}
         self._mean: MeanWithStart | None = None
@@ -128,7 +127,7 @@ class Training:
             self._mean = MeanWithStart(self._live, recipe.initial_fraction)
             self._models["initial"] = self._mean.initial
         self.schedule = Schedule(recipe, len(self._batches), parts.schedule)
-        self._lanes = build_sums(self._live, recipe.lanes)
+        self._lanes = OneLane() if recipe.lanes == 1 else LaneSums(self._live, recipe.lanes)
         self._tally = Tally()
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, parts)
         self._doctor = Doctor(self._live, images, recipe, len(self._batches), parts)
@@ -276,9 +275,12 @@ class Training:
             correct=correct,
             seconds=seconds,
             doctor=self._doctor.state,
+            optimizer=collect_numbers(self._models, self._optimizer),
             falls=self.schedule.falls,
         )
-        return make_checkpoint(self._models, self._optimizer, standing)
+        tensors = name_tensors(self._models, self._optimizer)
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        return Checkpoint(copies, standing)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of this recipe and images; ``RunError`` if it does not fit."""

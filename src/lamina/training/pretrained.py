@@ -233,6 +233,8 @@ def find_all_at_hand() -> tuple[TimmNet, ...]:
 
 def find_cached() -> dict[str, Path]:
     """Weight files in the hub's cache, by name of the net. Does not use the network."""
+    if importlib.util.find_spec("timm") is None:
+        return {}
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -298,9 +300,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 def native_side_px(net: TimmNet | Net | nn.Module | None) -> int | None:
     """The image side that a timm net was pretrained on; ``None`` for other nets."""
-    if isinstance(net, TimmNet):
-        return int(import_timm().get_pretrained_cfg(_complete_name(net.name)).input_size[-1])
     config = getattr(net, "pretrained_cfg", None)
+    if isinstance(net, TimmNet):
+        config = import_timm().get_pretrained_cfg(_complete_name(net.name)).to_dict()
     return int(config["input_size"][-1]) if isinstance(config, Mapping) else None
 
 
