@@ -159,7 +159,7 @@ class Task(ABC):
         fields = dict(values)
         try:
             return from_json_values(tasks[fields.pop("kind")], fields, "task")
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise RunError(
                 f"Expected a task such as {{'kind': 'single-label', …}}, got {values!r}."
             ) from error
