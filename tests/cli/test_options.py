@@ -76,7 +76,7 @@ def test_an_option_s_value_is_checked_as_it_is_read(words, message):
         ("train --lr fast", "--lr is 'fast'; it must be a number."),
         (
             "train --task None",
-            "--task is 'None'; it must be one of 'single-label', 'multi-label', 'binary', 'regress",
+            "--task is 'None'; it must be one of single-label, multi-label, binary, regression.",
         ),
         ("runs --diff one", "--diff needs 2 values."),
         ("summary", "lamina summary needs NET: name of a net in lamina's zoo"),

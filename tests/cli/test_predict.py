@@ -91,6 +91,13 @@ def test_names_stay_as_they_are_in_a_table(photos, run):
     ]
 
 
+def test_a_file_that_is_replaced_is_named(photos, run):
+    first = run_well("predict", run, "photos/2.png", "--output", "predictions.csv")
+    second = run_well("predict", run, "photos/2.png", "--output", "predictions.csv")
+    assert "replaced" not in first.stderr
+    assert "predictions.csv: the earlier file was replaced\n" in second.stderr
+
+
 @pytest.mark.parametrize(
     ("output", "message"),
     [

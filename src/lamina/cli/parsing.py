@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
-import io
-import re
 import shutil
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import NoneType
-from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, get_args, get_type_hints
 
 import tyro
+
+# A private module, which tyro's upper bound in pyproject.toml and the tests of messages guard.
+from tyro._errors import (
+    BadValue,
+    InstantiationFailure,
+    InvalidChoice,
+    MissingArgs,
+    ParseErrorEvent,
+    UnrecognizedArgs,
+    on_parse_error,
+)
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
@@ -25,7 +33,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from lamina.errors import LaminaError, plural
+from lamina.errors import LaminaError, find_nearest, plural
 from lamina.values import check_values, read_texts
 
 Options = TypeVar("Options")
@@ -95,46 +103,83 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
     shows_all = "--help-all" in arguments
     asks_help = shows_all or not {"-h", "--help"}.isdisjoint(arguments)
     registry = ConstructorRegistry()
+    registry.primitive_rule(_read_number)
     registry.primitive_rule(_read_optional)
     registry.struct_rule(partial(_read_struct, shows_further=shows_all if asks_help else None))
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(
-                kind,
-                prog=f"lamina {command}",
-                description=description,
-                args=["--help"] if asks_help else list(arguments),
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
-                registry=registry,
-            )
-    except SystemExit as end:
-        if not end.code:  # of --help
-            raise
-        raise LaminaError(_explain(box.getvalue(), command)) from None
-
-
-def _explain(box: str, command: str) -> str:
-    """Turn tyro's boxed error into one message."""
-    text = _join_lines(re.sub(r"[│╭╮╰╯]", "", box.partition("\n")[2]))  # without its title
-    problem, *others = filter(None, (part.strip() for part in re.split("[─-]{8,}", text)))
-    if found := re.match(r"Unrecognized options: ([^\s,]+)", problem):
-        nearest = re.search(r"--[\w-]+", others[0]) if "Perhaps" in others[0] else None
-        what = "Unknown option" if found[1].startswith("-") else "Unexpected argument"
-        problem = f"{what} {found[1]}." + (f" Did you mean {nearest[0]}?" if nearest else "")
-    elif found := re.match(
-        r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*?),?\)", problem
-    ):
-        problem = f"{found[2]} is {found[1]!r}; it must be one of {found[3]}."
-    elif found := re.match(r"Error parsing (\S+): .*?(int\(\)|float).*: ('.*')", problem):
-        problem = (
-            f"{found[1]} is {found[3]}; it must be a {'whole ' * (found[2] == 'int()')}number."
+    with on_parse_error(partial(_refuse, kind, command)):
+        return tyro.cli(
+            kind,
+            prog=f"lamina {command}",
+            description=description,
+            args=["--help"] if asks_help else list(arguments),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
+            registry=registry,
         )
-    elif found := re.match(r"Missing from (lamina \w+): (\S+) (.*) \(required\)", problem):
-        problem = f"{found[1]} needs {found[2]}: {found[3]}."
-    elif found := re.match(r"Missing value for argument '(.*)'\. Expected (\d+)", problem):
-        problem = f"{found[1]} needs {plural(int(found[2]), 'value', 'values')}."
-    return f"{problem} Run lamina {command} --help to see the options."
+
+
+def _refuse(kind: Any, command: str, event: ParseErrorEvent) -> NoReturn:
+    """Raise a ``LaminaError`` in place of tyro's message about invalid arguments."""
+    match event:
+        case UnrecognizedArgs(tokens=[token, *_]) if token.startswith("-"):
+            flag = token.partition("=")[0]
+            nearest = find_nearest(flag, _list_flags(kind))
+            problem = f"Unknown option {flag}."
+            if nearest is not None:
+                problem = f"{problem} Did you mean {nearest}?"
+        case UnrecognizedArgs(tokens=[token, *_]):
+            problem = f"Unexpected argument {token}."
+        case InvalidChoice(argument=argument, value=value, choices=choices):
+            expected = ", ".join(choices)
+            problem = f"{argument.display_name()} is {value!r}; it must be one of {expected}."
+        case MissingArgs(missing_arguments=[missing, *_]):
+            field = missing.arg.field
+            text = field.argconf.help or field.helptext
+            problem = f"lamina {command} needs {missing.arg.lowered.metavar}: {text}."
+        case BadValue(argument=argument) if isinstance(argument.lowered.nargs, int):
+            needed = plural(argument.lowered.nargs, "value", "values")
+            problem = f"{argument.display_name()} needs {needed}."
+        case InstantiationFailure(message=message, argument=argument) if argument is not None:
+            problem = f"{argument.display_name()} {message}."
+        case _:
+            problem = "The arguments cannot be used."
+    raise LaminaError(f"{problem} Run lamina {command} --help to see the options.")
+
+
+def _list_flags(kind: Any) -> list[str]:
+    """The flags of a command's options."""
+    flags: list[str] = []
+    for field, _ in _list_fields(kind):
+        fields = [field]
+        if isinstance(field.default, Given):
+            fields = _list_given(type(field.default))
+        for listed in fields:
+            notes = getattr(listed.type, "__metadata__", ())
+            names = [getattr(note, "name", None) for note in notes if not isinstance(note, Group)]
+            name = next(filter(None, names), listed.name)
+            flags.append(f"--{name.replace('_', '-')}")
+    return flags
+
+
+def _read_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Parse numbers with messages for people."""
+    if info.type not in (int, float):
+        return None
+    kind: Any = info.type
+    what = "a whole number" if kind is int else "a number"
+
+    def parse(texts: list[str]) -> Any:
+        try:
+            return kind(texts[0])
+        except ValueError:
+            raise ValueError(f"is {texts[0]!r}; it must be {what}") from None
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kind.__name__.upper(),
+        instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def _read_optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:

@@ -68,6 +68,7 @@ def _predict(
     )
     total = len(not_found) + len(images)
     failed = 0
+    replaces = options.output is not None and options.output.exists()
     with (
         output as write,
         terminal.progress(QUIET_SECONDS) as show_progress,
@@ -84,6 +85,8 @@ def _predict(
             show_progress("predicting", max(0, done), len(images))
     if options.output is not None:
         terminal.say(f"{options.output}: {total - failed:,} of {total:,} images")
+        if replaces:
+            terminal.remark(f"{options.output}: the earlier file was replaced")
     return 2 if failed else 0
 
 
