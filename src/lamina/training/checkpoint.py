@@ -194,13 +194,15 @@ def restore_checkpoint(
     memory: dict[str, dict[str, Any]] = {}
     for name in optimized:
         memory[name] = {**numbers.get(name, {})}
-    for name in tensors.keys() - expected.keys():
+    for name, tensor in tensors.items():
+        if name in expected:
+            continue
         kind, _, rest = name.partition(".")
         key, _, weight_name = rest.partition(".")
         if kind != "optimizer" or weight_name not in optimized:
             raise _misfit(f"it contains {name}, which the training does not have")
         weight = optimized[weight_name]
-        state = tensors[name].clone()  # the optimizer counts its steps in it
+        state = tensor.clone()  # the optimizer counts its steps in it
         if state.shape == weight.shape:
             # Fused optimizers expect the memory layout of the weight.
             state = torch.empty_like(weight, dtype=state.dtype, requires_grad=False).copy_(state)
