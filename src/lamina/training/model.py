@@ -270,6 +270,12 @@ def check_input(model: Model, images: Any, name: str = "images") -> Pixels:
     """The images as pixels of the model's shape; raises ``LaminaError`` if they do not fit."""
     check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
     channels, height, width = model.in_shape
+    if (
+        isinstance(images, np.ndarray)
+        and images.dtype == np.uint8
+        and images.shape[1:] == (height, width, channels)
+    ):
+        return images  # of any number of channels
     pixels = to_pixels(images, name)
     shape = (pixels.shape[3], *pixels.shape[1:3])
     if shape != model.in_shape:
