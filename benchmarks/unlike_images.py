@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 
 from lamina import Dataset, Images, load_data, load_recipe, start_run
 from lamina.data.decoding import fit_pixels
-from lamina.insight.similarity import find_neighbors, normalize
+from lamina.insight.neighbors import find_neighbors, normalize
 from lamina.training.prediction import predict_with_features
 from lamina.training.pretrained import RECIPES
 

@@ -133,9 +133,9 @@ def make_images(folder: Path, is_trial: bool) -> None:
     run(f"lamina explain runs/shapes {image}")
     save_image(f"runs/shapes/explanations/{image.stem}-explained.png", folder, "explained")
 
-    run("lamina data faulty --with runs/shapes --output label-issues.png --top 5")
+    run("lamina data labels faulty --with runs/shapes --output label-issues.png --top 5")
     save_image("label-issues.png", folder, "label-issues")
-    run("lamina data faulty --duplicates --top 5")
+    run("lamina data duplicates faulty --top 5")
 
 
 def main() -> None:

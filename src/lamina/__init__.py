@@ -25,9 +25,19 @@ if TYPE_CHECKING:
     from lamina.runs.progress import show_progress
     from lamina.runs.run import Run
     from lamina.runs.start import start_run
+    from lamina.studies.analyses import (
+        explain,
+        find_confusions,
+        find_label_issues,
+        find_near_duplicates,
+        find_similar,
+        inspect_units,
+        probe_layers,
+    )
     from lamina.studies.choose import choose
     from lamina.studies.comparison import compare
-    from lamina.studies.entry_point import cross_validate, train
+    from lamina.studies.cross_validation import cross_validate
+    from lamina.studies.train_net import train
     from lamina.studies.tuning import Study, tune
     from lamina.training.custom import LowerIsBetter, Parts
     from lamina.training.events import Diagnosis, Epoch, Step
@@ -55,9 +65,19 @@ _PACKAGES = {
     "lamina.runs.loading": ("list_runs", "load_run"),
     "lamina.runs.run": ("Run",),
     "lamina.runs.start": ("start_run",),
+    "lamina.studies.analyses": (
+        "explain",
+        "find_confusions",
+        "find_label_issues",
+        "find_near_duplicates",
+        "find_similar",
+        "inspect_units",
+        "probe_layers",
+    ),
     "lamina.studies.choose": ("choose",),
     "lamina.studies.comparison": ("compare",),
-    "lamina.studies.entry_point": ("cross_validate", "train"),
+    "lamina.studies.cross_validation": ("cross_validate",),
+    "lamina.studies.train_net": ("train",),
     "lamina.studies.tuning": ("Study", "tune"),
     "lamina.training.hooks": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
@@ -98,6 +118,12 @@ __all__ = [
     "compare",
     "cross_validate",
     "evaluate",
+    "explain",
+    "find_confusions",
+    "find_label_issues",
+    "find_near_duplicates",
+    "find_similar",
+    "inspect_units",
     "join_group",
     "list_runs",
     "load_data",
@@ -106,6 +132,7 @@ __all__ = [
     "load_run",
     "parse_net",
     "predict_logits",
+    "probe_layers",
     "show_progress",
     "start_run",
     "summarize",
@@ -117,9 +144,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PACKAGE_OF:
         raise AttributeError(f"module 'lamina' has no attribute {name!r}")
-    found = getattr(import_module(_PACKAGE_OF[name]), name)
-    globals()[name] = found
-    return found
+    value = getattr(import_module(_PACKAGE_OF[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

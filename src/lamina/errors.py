@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 
 # Control characters, line separators, bidirectional marks and lone surrogates.
@@ -15,7 +16,7 @@ _UNSAFE = re.compile(
 def escape(text: str) -> str:
     """Make text from files and data safe to print: one line, no terminal control characters."""
     return _UNSAFE.sub(
-        lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text
+        lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text
     )
 
 
@@ -72,25 +73,30 @@ class LaminaWarning(UserWarning):
         return escape(super().__str__())
 
 
+def warn(message: str, stacklevel: int = 4) -> None:
+    """Warn the user; ``stacklevel`` counts from the caller of this function."""
+    warnings.warn(message, LaminaWarning, stacklevel=stacklevel + 1)
+
+
 def name_some(names: Sequence[str], most: int = 5) -> str:
     """List the first names and count the rest: ``cat, dog and 1 more``."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
-def plural(count: int, one: str, many: str) -> str:
+def plural(count: int, singular: str, many: str) -> str:
     """Format a count with its noun: ``1 class``, ``1,200 classes``."""
-    return f"{count:,} {one if count == 1 else many}"
+    return f"{count:,} {singular if count == 1 else many}"
 
 
 def find_nearest(name: str, choices: Iterable[str]) -> str | None:
     """Return the choice that ``name`` probably misspells, abbreviates or begins."""
     known = list(choices)
     initials = "".join(word[:1] for word in name.split("_"))
-    meant = [
-        each for each in known if each.startswith(f"{name}_") or ("_" in name and each == initials)
-    ]
-    return next(iter(meant or difflib.get_close_matches(name, known, n=1)), None)
+    for choice in known:
+        if choice.startswith(f"{name}_") or ("_" in name and choice == initials):
+            return choice
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
 
 
 def check_type(

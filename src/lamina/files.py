@@ -28,8 +28,10 @@ JSON_BYTES = 2**28  # of a file of plain values; lamina writes much smaller ones
 
 def write_atomically(path: Path, data: str | bytes) -> None:
     """Write a file so that a reader finds the old or the new content, even after a crash."""
+    if isinstance(data, str):
+        data = data.encode()
     with open_atomically(path) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        file.write(data)
 
 
 @contextmanager
@@ -148,20 +150,16 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        process, remedy = (
-            "another process or thread",
-            "Wait until it finishes, or stop it, and try again.",
-        )
+        process = "another process or thread"
+        remedy = "Wait until it finishes, or stop it, and try again."
         with suppress(OSError, ValueError):
             number = int(owner.read_text())
             process = f"process {number}"
             if number == os.getpid():
-                process, remedy = (
-                    "this process",
-                    (
-                        "Wait for the other thread, or finish or close() the open iterator of"
-                        " run.iter_train()."
-                    ),
+                process = "this process"
+                remedy = (
+                    "Wait for the other thread, or finish or close() the open iterator of"
+                    " run.iter_train()."
                 )
         raise LockedError(f"{folder} is being trained by {process}. {remedy}") from error
     except OSError as error:

@@ -10,6 +10,7 @@ import html
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
+from typing import TypeAlias
 
 from lamina.text import escape, shorten
 
@@ -17,6 +18,7 @@ SHADES = 10  # levels of shading in a table, besides none
 MOST_WIDE = 10  # shaded tables with more columns are printed in a smaller font on paper
 LONGEST_NAME = 40
 MOST_ROWS = 20  # of a table in a notebook
+Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]  # column heads and rows
 
 
 class Markup(str):
@@ -36,7 +38,11 @@ def join(parts: Iterable[str]) -> Markup:
 
 def wrap(tag: str, *parts: str, kind: str = "", name: str = "") -> Markup:
     """An element around ``parts``; ``kind`` is its CSS class, ``name`` its id for links."""
-    attributes = (f' class="{kind}"' if kind else "") + (f' id="{name}"' if name else "")
+    attributes = ""
+    if kind:
+        attributes += f' class="{kind}"'
+    if name:
+        attributes += f' id="{name}"'
     return Markup(f"<{tag}{attributes}>{join(parts)}</{tag}>")
 
 
@@ -50,18 +56,17 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -
     """A scrollable table; the first ``texts`` columns hold text, the others numbers."""
 
     def line(tag: str, cells: Sequence[str]) -> Markup:
-        kinds = ("text" if at < texts else "" for at in range(len(cells)))
-        # For screen readers, an empty heading is not a heading.
-        each = (
-            wrap(tag if cell else "td", cell, kind=kind)
-            for cell, kind in zip(cells, kinds, strict=True)
-        )
-        return wrap("tr", *each)
+        elements: list[Markup] = []
+        for place, cell in enumerate(cells):
+            kind = "text" if place < texts else ""
+            # For screen readers, an empty heading is not a heading.
+            elements.append(wrap(tag if cell else "td", cell, kind=kind))
+        return wrap("tr", *elements)
 
-    body = wrap("tbody", *(line("td", row) for row in rows))
-    return _scroll(
-        wrap("table", *([wrap("thead", line("th", heads))] if heads else []), body), "wide tall"
-    )
+    parts = [wrap("tbody", *(line("td", row) for row in rows))]
+    if heads:
+        parts.insert(0, wrap("thead", line("th", heads)))
+    return _scroll(wrap("table", *parts), "wide tall")
 
 
 def matrix(
@@ -136,6 +141,7 @@ def note(text: str) -> Markup:
 
 
 def short_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Markup:
-    more = len(rows) - MOST_ROWS
-    remark = [note(f"and {more:,} more")] if more > 0 else []
-    return join([table(heads, rows[:MOST_ROWS], texts), *remark])
+    parts = [table(heads, rows[:MOST_ROWS], texts)]
+    if len(rows) > MOST_ROWS:
+        parts.append(note(f"and {len(rows) - MOST_ROWS:,} more"))
+    return join(parts)

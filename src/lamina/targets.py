@@ -113,10 +113,8 @@ class Kind:
         if self.name == "binary":
             return f"binary, {target_names[0]}: yes or no"
         nouns = {"single-label": ("class", "classes"), "multi-label": ("label", "labels")}
-        return (
-            f"{self.name},"
-            f" {plural(len(target_names), *nouns.get(self.name, ('number', 'numbers')))}"
-        )
+        count = plural(len(target_names), *nouns.get(self.name, ("number", "numbers")))
+        return f"{self.name}, {count}"
 
     def list_names(self, target: Any, target_names: Sequence[str]) -> list[str]:
         """The class or labels of one image, or yes or no; for regression, its numbers as text."""
@@ -151,8 +149,7 @@ class Score:
     @property
     def is_fraction(self) -> bool:
         """Whether values are shown as percentages."""
-        metric = METRICS.get(self.name)
-        return metric is not None and metric.is_fraction
+        return self.name in METRICS and METRICS[self.name].is_fraction
 
     @property
     def bounds(self) -> tuple[float, float]:

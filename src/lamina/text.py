@@ -9,23 +9,45 @@ from typing import TYPE_CHECKING
 from lamina.errors import escape as escape  # defined there because errors need it too
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, JustifyMethod, RenderableType
     from rich.progress import Progress
     from rich.table import Table
 
 LONGEST_NAME = 24
+SECRET = re.compile("pass|secret|token", re.IGNORECASE)  # in a key of a URL's query
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may execute
 
 
 def hide_password(text: str) -> str:
-    """A URL without its password.
+    """A URL, also after ``--storage=``, without its passwords; other text as it is.
 
     >>> hide_password("postgresql://me:secret@host/studies")
     'postgresql://me:***@host/studies'
     """
-    return re.sub(
-        r"([?&]password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", text)
-    )
+    if "://" not in text:
+        return text
+    flag, equals, url = "", "", text
+    if text.startswith("-"):
+        flag, equals, url = text.partition("=")
+    return flag + equals + _hide_in_url(url)
+
+
+def _hide_in_url(url: str) -> str:
+    hidden = url.partition("://")[0] + "://***"
+    try:
+        from sqlalchemy.engine import make_url
+
+        parsed = make_url(url)
+    except ImportError:
+        return hidden if "@" in url or SECRET.search(url) else url
+    except Exception:  # it is not the URL of a database, but may contain a password
+        return hidden
+    if "@" in (parsed.host or ""):  # a part of the password
+        return hidden
+    secrets = [key for key in parsed.query if SECRET.search(key)]
+    if parsed.password is None and not secrets:
+        return url
+    return parsed.difference_update_query(secrets).render_as_string(hide_password=True)
 
 
 def format_percent(fraction: float | None) -> str:
@@ -60,22 +82,26 @@ def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int 
     # Text is never parsed as markup: a class may be called "[red]" or ":cat:".
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, head in enumerate(heads):
-        table.add_column(
-            Text(escape(head)), justify="left" if place < texts else "right", overflow="fold"
-        )
+        justify: JustifyMethod = "left" if place < texts else "right"
+        table.add_column(Text(escape(head)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text(escape(cell)) for cell in row))
     return table
 
 
-def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """Format the table of :func:`build_table` as plain text of any width."""
+def format_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, most: int | None = None
+) -> str:
+    """The table of :func:`build_table`, or its first ``most`` rows, as plain text of any width."""
     from rich.console import Console
 
     console = Console(width=100_000, color_system=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(build_table(heads, rows, texts))
-    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+        console.print(build_table(heads, rows[:most], texts))
+    lines = [line.rstrip() for line in captured.get().rstrip("\n").split("\n")]
+    if most is not None and len(rows) > most:
+        lines.append(f"and {len(rows) - most:,} more")
+    return "\n".join(lines)
 
 
 def make_bar(
@@ -93,9 +119,9 @@ def make_bar(
     class Bar(Progress):
         def get_renderables(self) -> Iterable[RenderableType]:
             table = above()
-            return (
-                super().get_renderables() if table is None else [table, *super().get_renderables()]
-            )
+            if table is not None:
+                yield table
+            yield from super().get_renderables()
 
     return Bar(
         TextColumn("{task.description}"),

@@ -58,11 +58,9 @@ class Range:
             return f"above {self.above:,}"
         if self.high < math.inf:
             return f"from {self.low:,} to {self.high:,}"
-        return (
-            f"of at least {self.low:,}"
-            if self.below == math.inf
-            else f"from {self.low:,} to below {self.below:,}"
-        )
+        if self.below < math.inf:
+            return f"from {self.low:,} to below {self.below:,}"
+        return f"of at least {self.low:,}"
 
 
 Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
@@ -73,7 +71,9 @@ class _MismatchError(ValueError):
 
     def __init__(self, problem: str, path: str = "", hint: str = "") -> None:
         super().__init__(path + problem)
-        self.problem, self.path, self.hint = problem, path, hint
+        self.problem = problem
+        self.path = path
+        self.hint = hint
 
     def inside(self, part: str) -> _MismatchError:
         return _MismatchError(self.problem, part + self.path, self.hint)
@@ -118,23 +118,24 @@ def _explain_unknown(
 ) -> str:
     """Name an argument that does not exist and what may be meant; empty if all exist."""
     known = [parameter.name for parameter in parameters]
-    unknown = next((name for name in arguments if name not in known), None)
-    if unknown is None:
-        return ""
-    advice = suggest(unknown, known) if known else "It accepts no arguments."
-    for kind in elsewhere:
-        if unknown in _field_types(kind):
-            advice = f"It is an argument of {kind.__name__}."
-    return f"unknown argument {reprlib.repr(unknown)}. {advice}"
+    for name in arguments:
+        if name in known:
+            continue
+        advice = "It accepts no arguments."
+        if known:
+            advice = suggest(name, known)
+        for kind in elsewhere:
+            if name in _field_types(kind):
+                advice = f"It is an argument of {kind.__name__}."
+        return f"unknown argument {reprlib.repr(name)}. {advice}"
+    return ""
 
 
 def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None:
     """Convert and check a frozen dataclass's fields, in ``__post_init__``; or raise ``error``."""
     names = [field.name for field in dataclasses.fields(value)]
-    checked = check_values(
-        type(value), {name: getattr(value, name) for name in names}, error, prefix
-    )
-    for name, item in checked.items():
+    values = {name: getattr(value, name) for name in names}
+    for name, item in check_values(type(value), values, error, prefix).items():
         object.__setattr__(value, name, item)
 
 
@@ -183,14 +184,14 @@ def to_json_values(value: Any) -> Any:
         return value.to_json()
     if dataclasses.is_dataclass(value):
         return fields_to_json(value)
-    return [to_json_values(item) for item in value] if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [to_json_values(item) for item in value]
+    return value
 
 
 def fields_to_json(value: Any) -> dict[str, Any]:
-    return {
-        field.name: to_json_values(getattr(value, field.name))
-        for field in dataclasses.fields(value)
-    }
+    names = [field.name for field in dataclasses.fields(value)]
+    return {name: to_json_values(getattr(value, name)) for name in names}
 
 
 def from_json_values(kind: type[Value], values: Any, where: str) -> Value:
@@ -210,22 +211,24 @@ def _field_types(kind: Any) -> dict[str, Any]:
 def _convert(kind: Any, value: Any) -> Any:
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin = get_origin(kind)
+    arguments = get_args(kind)
     if origin is Annotated:
         return _convert_annotated(kind, value)
     if origin in (UnionType, Union):
         return _convert_union(kind, value)
-    if origin is Literal and any(
-        type(value) is type(choice) and value == choice for choice in arguments
-    ):
-        return value
-    if origin is tuple and isinstance(value, tuple | list):
-        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+    if origin is Literal:
+        for choice in arguments:
+            if type(value) is type(choice) and value == choice:
+                return value
+    if origin in (tuple, Sequence) and isinstance(value, tuple | list):
+        kinds = arguments
+        if origin is Sequence or arguments[-1] is ...:
+            kinds = arguments[:1] * len(value)
         if len(kinds) == len(value):
-            return tuple(
-                _convert_part(kinds[place], item, f"[{place}]") for place, item in enumerate(value)
-            )
-    if origin is dict and isinstance(value, Mapping):
+            parts = enumerate(zip(kinds, value, strict=True))
+            return tuple(_convert_part(part, item, f"[{place}]") for place, (part, item) in parts)
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {key: _convert_part(arguments[1], item, f".{key}") for key, item in value.items()}
     if kind is float and type(value) is int and abs(value) < LARGEST_FLOAT:
         return float(value)
@@ -254,12 +257,13 @@ def _convert_part(kind: Any, value: Any, part: str) -> Any:
 def _convert_annotated(kind: Any, value: Any) -> Any:
     plain_kind, *notes = get_args(kind)
     try:
-        found = _convert(plain_kind, value)
+        converted = _convert(plain_kind, value)
     except _MismatchError as mismatch:
         raise mismatch if mismatch.path else _expected(kind, value) from None
-    if any(isinstance(note, Range) and found not in note for note in notes):
-        raise _expected(kind, value)
-    return found
+    for note in notes:
+        if isinstance(note, Range) and converted not in note:
+            raise _expected(kind, value)
+    return converted
 
 
 def _convert_union(kind: Any, value: Any) -> Any:
@@ -275,49 +279,50 @@ def _convert_union(kind: Any, value: Any) -> Any:
 
 
 def _convert_fields(kind: Any, values: Any) -> Any:
-    fields, types = dataclasses.fields(kind), _field_types(kind)
+    types = _field_types(kind)
     if not isinstance(values, Mapping):
         raise _expected(kind, values)
     listed = f"; its fields are {', '.join(types)}"
     for name in values:
         if name not in types:
             raise _MismatchError(f" has no field {name!r}{listed}")
-    for field in fields:
-        if (
-            field.name not in values
-            and field.default is field.default_factory is dataclasses.MISSING
-        ):
+    for field in dataclasses.fields(kind):
+        is_needed = field.default is field.default_factory is dataclasses.MISSING
+        if is_needed and field.name not in values:
             raise _MismatchError(f" lacks the field {field.name!r}{listed}")
-    found = {name: _convert_part(types[name], item, f".{name}") for name, item in values.items()}
+    parts = {name: _convert_part(types[name], item, f".{name}") for name, item in values.items()}
     try:
-        return kind(**found)
+        return kind(**parts)
     except LaminaError as error:
         raise _MismatchError(f": {str(error).removesuffix('.')}") from error
 
 
 def _expected(kind: Any, value: Any) -> _MismatchError:
-    texts = _alternatives(kind)
-    expected = ", ".join(texts[:-1]) + " or " + texts[-1] if len(texts) > 1 else texts[0]
-    choices = [text.strip("'") for text in texts if text.startswith("'")]
-    nearest = find_nearest(value, choices) if isinstance(value, str) else None
-    return _MismatchError(
-        f" must be {expected}, got {reprlib.repr(value)}",
-        hint=f" Did you mean {nearest}?" if nearest else "",
-    )
+    *texts, last = _alternatives(kind)
+    expected = last
+    if texts:
+        expected = f"{', '.join(texts)} or {last}"
+    choices = [text.strip("'") for text in (*texts, last) if text.startswith("'")]
+    hint = ""
+    if isinstance(value, str) and (nearest := find_nearest(value, choices)):
+        hint = f" Did you mean {nearest}?"
+    return _MismatchError(f" must be {expected}, got {reprlib.repr(value)}", hint=hint)
 
 
 def _alternatives(kind: Any) -> list[str]:
     """Describe the values that ``kind`` allows, for messages."""
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin = get_origin(kind)
+    arguments = get_args(kind)
     if origin in (UnionType, Union):
-        return [
-            text for option in arguments if option is not NoneType for text in _alternatives(option)
-        ]
+        options = [_alternatives(option) for option in arguments if option is not NoneType]
+        return list(itertools.chain.from_iterable(options))
     if origin is Literal:
         return [repr(choice) for choice in arguments]
     if origin is Annotated:
         plain_kind, note, *_ = arguments
-        return [f"{_alternatives(plain_kind)[0]} {note}" if isinstance(note, Range) else note]
+        if isinstance(note, Range):
+            return [f"{_alternatives(plain_kind)[0]} {note}"]
+        return [note]
     if kind in _NOUNS:
         return [_NOUNS[kind]]
     if origin is tuple:

@@ -37,7 +37,7 @@ def test_likely_label_issues_are_corrected_and_shown_again(page: Page, studio: S
     page.reload()
     page.get_by_role("combobox", name="Data").select_option("swapped")
     page.get_by_role("button", name="Check the labels").click()
-    issues = page.get_by_role("list", name="Labels that are likely incorrect").locator("> li")
+    issues = page.get_by_role("list", name="Labels worth checking").locator("> li")
     expect(issues).to_have_count(1)
     page.get_by_role("button", name="Show more").click()
     expect(issues).to_have_count(2)

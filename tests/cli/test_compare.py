@@ -25,7 +25,8 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.nets import Flatten, Linear, Net, Output
-from lamina.studies.experiments import Experiment
+from lamina.studies.comparison import plan_study
+from lamina.studies.experiment import Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.study import describe_experiments, read_study
 from support.commands import events, run_lamina, run_refused, run_well, start_process
@@ -38,7 +39,7 @@ from torch import nn
 def mine():
     return nn.Sequential(nn.Flatten(), nn.Linear(108, {0}), nn.Linear({0}, 2))
 """
-SHORT = ("--a-epochs", "1", "--b-epochs", "1", "--b-lr", "0.01")
+A1, B1, B_LR = f"{A},epochs=1", f"{B},epochs=1", f"{B},epochs=1,lr=0.01"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def pair(workplace, two_runs):
 
 @pytest.mark.slow
 def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
-    words = ("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "study")
+    words = ("compare", A1, B_LR, "--data", image_set, "--seeds", "2", "--name", "study")
     done = run_well(*words, "--json")
     last = events(done.stdout)[-1]
     runs = {
@@ -83,8 +84,7 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert last["interval"] == pytest.approx([interval.low, interval.high])
     assert last["seeds_interval"] == pytest.approx([max(alone.low, -1), min(alone.high, 1)])
     assert (last["seeds"], last["images"], last["verdict"]) == (2, 20, effect.judge(0.005))
-    assert last["a"] == f"{A} --epochs 1"
-    assert last["b"] == f"{B} --epochs 1 --lr 0.01"
+    assert (last["a"], last["b"]) == (A1, B_LR)
     lines = [line for line in done.stderr.splitlines() if line.startswith("trained: ")]
     first = r"trained: .*, seed 0: test accuracy \d+\.\d+ % \(1 of 4, about \d+ s left\)"
     assert re.fullmatch(first, lines[0])
@@ -113,21 +113,19 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
 def test_the_pairs_of_a_seed_start_from_the_same_weights_and_see_the_same_images(
     workplace, image_set
 ):
-    words = ("--data", image_set, *SHORT[:4], "--b-weight-decay", "1e-30", "--seeds", "2")
-    comparison = events(run_well("compare", B, B, *words, "--json").stdout)[-1]
+    words = (B1, f"{B1},weight_decay=1e-30", "--data", image_set, "--seeds", "2")
+    comparison = events(run_well("compare", *words, "--json").stdout)[-1]
     assert comparison["differences"] == [0, 0]
     # 20 images do not show that two nets differ by less than half a point
     assert comparison["verdict"] == "undecided"
-    shown = run_well("compare", B, B, *words)
-    assert (
-        "undecided: −9.5 to 9.5 points (95 % interval; 2 seeds, 20 images); more seeds will not"
-        " help" in shown.stdout
-    )
+    shown = run_well("compare", *words)
+    assert "undecided: −9.5 to 9.5 points (95 % interval; 2 seeds, 20 images)" in shown.stdout
+    assert "more seeds will not help" not in shown.stdout
 
 
 def test_an_experiment_is_compared_with_itself_with_other_seeds(workplace, image_set):
-    words = ("--data", image_set, *SHORT[:4], "--b-seed", "100", "--seeds", "2", "--name", "s")
-    run_well("compare", A, A, *words)
+    words = ("--data", image_set, "--seeds", "2", "--name", "s")
+    run_well("compare", A1, f"{A1},seed=100", *words)
     seeds = [load_run(path).record.recipe.seed for path in Path("runs/s").glob("*-seed*")]
     assert sorted(seeds) == [0, 1, 100, 101]
 
@@ -137,8 +135,8 @@ def test_the_verdict_is_on_test_images_though_val_comes_first(workplace):
     images = load_data("shapes", Preparation(size_px=8))
     x, y = images.train.pixels[:600], images.train.targets[:600]
     np.savez("few.npz", x_train=x[200:], y_train=y[200:], x_test=x[:200], y_test=y[:200])
-    words = ("--data", "few.npz", "--val", "0.1", "--a-epochs", "3", "--b-epochs", "2")
-    nets = (A, "Flatten(), Linear(2), Output()")
+    words = ("--data", "few.npz", "--val", "0.1")
+    nets = (f"{A},epochs=3", "Flatten(), Linear(2), Output(),epochs=2")
     comparison = events(run_well("compare", *nets, *words, "--seeds", "2", "--json").stdout)[-1]
     assert (comparison["split"], comparison["images"]) == ("test", 200)
     assert set(load_run(next(Path("runs").glob("*/1-*-seed0"))).outputs) == {"val", "test"}
@@ -187,20 +185,20 @@ def interpolate(curve: list[tuple[float, float]], at: float) -> float:
 @pytest.mark.slow
 def test_an_experiment_that_diverges_does_not_end_the_others(workplace, image_set):
     net = "Flatten(), Linear(8), BatchNorm(), ReLU(), Linear(8), ReLU(), Output()"
-    recipe = ("--epochs", "2", "--optimizer", "sgd", "--lr", "1e18", "--gradient-clip", "1e-20")
+    recipe = "epochs=2,optimizer=sgd,lr=1e18,gradient-clip=1e-20"
     without = ("--without", "gradient_clip", "ReLU", "--seeds", "2")
-    done = run_well("ablate", net, "--data", image_set, *recipe, *without)
+    done = run_well("ablate", f"{net},{recipe}", "--data", image_set, *without)
     assert "warning: gradient_clip None instead of 1e-20 diverged with seed 0" in done.stderr
     rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
     assert rows[1] == ["gradient_clip None instead of 1e-20", "–", "diverged"]
     assert rows[2][0] == "without ReLU"
-    words = (*SHORT[:4], "--b-optimizer", "sgd", "--b-lr", "1e30", "--seeds", "2")
-    printed = run_refused("compare", A, B, "--data", image_set, *words)
+    words = (A1, f"{B1},optimizer=sgd,lr=1e30", "--seeds", "2")
+    printed = run_refused("compare", *words, "--data", image_set)
     assert "diverged with seed 0, so there is nothing to compare" in printed.splitlines()[-1]
 
 
 def test_a_killed_study_is_continued_to_the_same_result(workplace, image_set):
-    words = ["compare", A, B, "--data", str(image_set), *SHORT, "--seeds", "3", "--json"]
+    words = ["compare", A1, B_LR, "--data", str(image_set), "--seeds", "3", "--json"]
     straight = run_well(*words, "--name", "straight")
     with start_process(*words, "--name", "cut") as process:
         next(line for line in process.stdout if "-seed1" in line)
@@ -232,8 +230,8 @@ def test_two_runs_are_compared_by_their_stored_logits(pair):
 
 @pytest.mark.slow
 def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
-    recipes = ("--a-epochs", "3", "--b-epochs", "1", "--b-lr", "0")
-    words = ("compare", B, B, "--data", image_set, *recipes, "--name", "study")
+    words = (f"{B},epochs=3", f"{B1},lr=0", "--data", image_set, "--name", "study")
+    words = ("compare", *words)
     run_well(*words, "--until-decided")
     state = json.loads(Path("runs/study/study.json").read_text())
     assert state["looks"] in ([4], [4, 8], [4, 8, 16])
@@ -249,8 +247,8 @@ def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
 
 @pytest.mark.slow
 def test_a_look_is_stored_before_it_is_seen_and_an_early_look_is_noted(workplace, image_set):
-    recipes = (*SHORT[:4], "--b-seed", "50", "--margin", "0.9")
-    words = ("compare", A, A, "--data", image_set, *recipes, "--name", "study")
+    recipes = ("--margin", "0.9", "--name", "study")
+    words = ("compare", A1, f"{A1},seed=50", "--data", image_set, *recipes)
     run_well(*words, "--seeds", "2")
     later = run_well(*words, "--until-decided")
     assert "warning: a result with 2 seeds is known" in later.stderr
@@ -261,7 +259,7 @@ def test_a_look_is_stored_before_it_is_seen_and_an_early_look_is_noted(workplace
 
 @pytest.mark.slow
 def test_a_finished_study_is_printed_and_not_trained(workplace, image_set):
-    words = ("compare", A, B, "--data", image_set, *SHORT, "--name", "study", "--json", "--time")
+    words = ("compare", A1, B_LR, "--data", image_set, "--name", "study", "--json", "--time")
     done, again = run_well(*words, "1s"), run_well(*words, "1s")
     assert events(done.stdout)[-1] == events(again.stdout)[-1]
     assert events(done.stdout)[-1]["seeds"] == 2  # the least
@@ -270,11 +268,45 @@ def test_a_finished_study_is_printed_and_not_trained(workplace, image_set):
     assert "warning: a result with 2 seeds is known" in run_lamina(*words, "2s").stderr
 
 
+def test_another_margin_judges_the_same_runs_again(workplace, image_set):
+    words = ("compare", A1, B_LR, "--data", image_set, "--name", "study", "--seeds", "2")
+    run_well(*words)
+    runs = sorted(Path("runs/study").glob("*-seed*"))
+    again = run_well(*words, "--margin", "1", "--json")
+    assert events(again.stdout)[-1]["margin"] == 1
+    assert "trained: " in again.stderr and "plan: " not in again.stderr
+    assert "is known" not in again.stderr
+    assert not [event for event in events(again.stdout) if event["event"] == "epoch"]
+    assert sorted(Path("runs/study").glob("*-seed*")) == runs
+    assert read_study(Path("runs/study"))["plan"]["margin"] == 1
+
+
+def test_a_time_limit_goes_on_where_it_stopped(workplace, image_set):
+    words = ("compare", A1, B_LR, "--data", image_set, "--name", "study")
+    run_well(*words, "--seeds", "2")
+    file = Path("runs/study/study.json")
+    state = json.loads(file.read_text())
+    assert state["used_seconds"] > 0
+    file.write_text(json.dumps(state | {"used_seconds": 3600}))
+    done = run_well(*words, "--time", "1h", "--json")  # in which hundreds of seeds fit
+    assert events(done.stdout)[-1]["seeds"] == 2
+
+
+def test_a_moved_data_set_is_given_for_a_run_that_is_trained_again(pair, image_set, workplace):
+    shutil.copytree(image_set, "moved")
+    words = ("--data", "moved", "--seeds", "2")
+    assert "Leave out --size" in run_refused("compare", "first", B1, *words, "--size", "8")
+    refused = run_refused("compare", "first", f"{B1},device=mps", *words[:2])
+    assert "Leave out --data" not in refused and "mps" in refused
+    done = run_well("compare", "first", B1, *words, "--json")
+    assert events(done.stdout)[-1]["a"] == "runs/first"
+
+
 @pytest.mark.slow
 def test_a_run_that_is_trained_again_keeps_its_net_and_recipe(pair, image_set):
-    done = run_well("compare", "first", "second", "--seeds", "2", "--b-lr", "0.05", "--json")
+    done = run_well("compare", "first", "second,lr=0.05", "--seeds", "2", "--json")
     comparison = events(done.stdout)[-1]
-    assert (comparison["a"], comparison["b"]) == ("runs/first", "runs/second --lr 0.05")
+    assert (comparison["a"], comparison["b"]) == ("runs/first", "runs/second,lr=0.05")
     repeated = load_run(next(Path("runs").glob("*/1-*-seed0")))
     assert load_run("first").record.net == repeated.record.net
     run_well("train", A, "--data", image_set, "--size", "8", "--epochs", "1", "--name", "small")
@@ -284,7 +316,8 @@ def test_a_run_that_is_trained_again_keeps_its_net_and_recipe(pair, image_set):
     )
     study = next(Path("runs").glob("*/study.json")).parent
     printed = run_refused("compare", study, "first")
-    assert "is a study. Use one of the runs in it, such as runs/" in printed
+    assert f"{study} is a study. Use one of its runs, such as {study}/1-runs-first-" in printed
+    assert f"{study} is a study" in run_refused("evaluate", study.name)
 
 
 def test_a_run_with_the_name_of_a_net_is_the_run(pair):
@@ -296,26 +329,17 @@ def test_a_run_with_the_name_of_a_net_is_the_run(pair):
 def test_a_damaged_study_is_skipped(workplace, image_set):
     Path("runs/2026-01-01-study-1").mkdir(parents=True)
     Path("runs/2026-01-01-study-1/study.json").write_text("{")
-    done = run_well("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2")
+    done = run_well("compare", A1, B_LR, "--data", image_set, "--seeds", "2")
     assert "It was skipped." in done.stderr
 
 
 @pytest.mark.slow
 def test_a_repeated_command_gives_the_result_that_it_asks_for(tmp_path):
-    nets = ("Flatten(), Output()", Net(Flatten(), Linear(4), Output()))
-    given = {"epochs": 1, "batch_size": 10}
+    recipe = Recipe(epochs=1, batch_size=10)
+    nets = ("Flatten(), Output(),epochs=1", (Net(Flatten(), Linear(4), Output()), recipe))
 
     def ask(seeds, **more):
-        return compare(
-            *nets,
-            DATA,
-            a_given=given,
-            b_given=given,
-            seeds=seeds,
-            runs_dir=tmp_path,
-            progress=False,
-            **more,
-        )
+        return compare(*nets, DATA, seeds=seeds, runs_dir=tmp_path, progress=False, **more)
 
     named = ask(2, name="named")
     found = [ask(seeds) for seeds in (3, 2, 2)]
@@ -345,10 +369,24 @@ def test_a_net_whose_file_was_edited_is_another_net(tmp_path):
     assert described[0] != described[1]
 
 
+def test_copies_of_a_file_are_the_same_net(tmp_path):
+    named = []
+    for name in ("mine.py", "copy.py"):
+        (tmp_path / name).write_text(MODULE.format(3))
+        choice = choose_net(str(tmp_path / name), Terminal())
+        named.append((name, Experiment(choice, RECIPE, DATA)))
+    with pytest.raises(RunError, match="are the same net with the same recipe"):
+        plan_study(tmp_path, None, named)
+    (tmp_path / "copy.py").write_text(MODULE.format(4))
+    choice = choose_net(str(tmp_path / "copy.py"), Terminal())
+    study = plan_study(tmp_path, None, [named[0], ("copy.py", Experiment(choice, RECIPE, DATA))])
+    assert list(study.experiments) == ["mine.py", "copy.py"]
+
+
 @pytest.mark.slow
 def test_thresholds_that_no_val_chooses_are_reported_in_a_study(workplace):
-    words = ("--data", "shapes-attributes", "--size", "8", *SHORT[:4], "--a-aim", "f1")
-    done = run_well("compare", A, "Flatten(), Linear(2), Output()", *words, "--seeds", "2")
+    words = ("--data", "shapes-attributes", "--size", "8", "--seeds", "2")
+    done = run_well("compare", f"{A1},aim=f1", "Flatten(), Linear(2), Output(),epochs=1", *words)
     assert "There is no val split to choose thresholds for" in done.stderr
 
 
@@ -356,15 +394,13 @@ def test_a_function_that_makes_a_module_is_compared(tmp_path):
     def linear():
         return nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
 
-    given = {"epochs": 1, "batch_size": 10}
-    ask = partial(
-        compare, data=DATA, a_given=given, b_given=given, seeds=2, runs_dir=tmp_path, progress=False
-    )
-    found = ask(linear, "Flatten(), Output()")
-    assert found.a.startswith("linear ") and len(found.differences) == 2
+    recipe = Recipe(epochs=1, batch_size=10)
+    ask = partial(compare, data=DATA, seeds=2, runs_dir=tmp_path, progress=False)
+    comparison = ask((linear, recipe), "Flatten(), Output(),epochs=1")
+    assert comparison.a == "linear,epochs=1,batch_size=10" and len(comparison.differences) == 2
     with pytest.raises(NetError, match=r"Sequential, which would start with the same weights in"):
         ask(linear(), "mlp")
-    with pytest.raises(NetError, match=r"^A and B are both called linear .* different names"):
+    with pytest.raises(NetError, match=r"^A and B are both called linear\. .* different names"):
         ask(linear, linear)
 
 
@@ -377,9 +413,9 @@ def test_an_invalid_device_leaves_no_folder(workplace, image_set):
 @pytest.mark.slow
 def test_parts_are_removed_one_at_a_time(workplace, image_set):
     net = "Conv2d(2, 3), BatchNorm(), ReLU(), Flatten(), Output()"
-    recipe = ("--epochs", "1", "--flip", "random", "--optimizer", "sgd", "--lr", "0.02")
-    without = ("--momentum", "0.5", "--seeds", "2", "--without", "BatchNorm", "ReLU", "--each")
-    words = ("ablate", net, "--data", image_set, *recipe, *without)
+    recipe = "epochs=1,flip=random,optimizer=sgd,lr=0.02,momentum=0.5"
+    without = ("--seeds", "2", "--without", "BatchNorm", "ReLU", "--each")
+    words = ("ablate", f"{net},{recipe}", "--data", image_set, *without)
     done = run_well(*words, "--json")
     comparisons = [event for event in events(done.stdout) if event["event"] == "comparison"]
     optimizer = (
@@ -409,7 +445,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
         (["compare", "frist", "second"], "There is no run or net 'frist'. Did you mean first?"),
         (
             ["compare", "first", "second", "--data", "shapes"],
-            "A run stores how its images are loaded. Leave out --data.",
+            "Two runs are compared by their stored predictions. Leave out --data,",
         ),
         (
             ["compare", "first", "first"],
@@ -432,7 +468,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
             "--until-decided sets the number of seeds.",
         ),
         (["compare", A, B, "--margin", "-1"], "margin is -1.0; it must be positive. Use 0.005 for"),
-        (["compare", A, B, "--name", "../first"], "a run name must be one line without / or"),
+        (["compare", A, B, "--name", "../first"], "a run name must be one line without /"),
         (
             ["ablate", B, "--without", "epochs"],
             "All trainings share epochs. Leave it out of --without.",
@@ -469,9 +505,9 @@ def test_a_study_that_cannot_be_done_is_one_message(pair, image_set, words, mess
 
 @pytest.mark.slow
 def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refused(pair, image_set):
-    words = ("compare", A, B, "--data", image_set, "--seeds", "2", "--name", "s")
-    run_well(*words, *SHORT)
-    printed = run_refused(*words, *SHORT[:4])
+    words = ("--data", image_set, "--seeds", "2", "--name", "s")
+    run_well("compare", A1, B_LR, *words)
+    printed = run_refused("compare", A1, B1, *words)
     assert "runs/s exists, with other experiments." in printed
     assert printed.rstrip().endswith("Choose another name, or delete that folder.")
 
@@ -480,6 +516,9 @@ def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refuse
         run_well("train", A, "--data", data, *recipe)
     advice = "Compare runs with the same test images and metric."
     assert advice in run_refused("compare", "first", "shapes")
+    shown = run_well("runs", "--diff", "first", "shapes")
+    assert "warning: the scores of these runs cannot be compared: runs/first was" in shown.stderr
+    assert "fingerprint" in shown.stdout
     printed = run_refused("compare", "first", "numbers")
     assert "(single-label, accuracy), but" in printed
     assert f"(regression, mean_absolute_error). {advice}" in printed
@@ -547,6 +586,14 @@ def make_comparison(**changed) -> PairedComparison:
     return PairedComparison(**values | changed)
 
 
+LIMITED = {
+    "verdict": "undecided",
+    "difference": 0.0,
+    "image_half_width": 0.009,
+    "interval": (-0.02, 0.01),
+}
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -571,14 +618,37 @@ def make_comparison(**changed) -> PairedComparison:
         ),
         (
             {
-                "verdict": "undecided",
-                "difference": 0.0,
-                "image_half_width": 0.009,
-                "interval": (-0.02, 0.01),
+                **LIMITED,
+                "differences": (0.0,) * 4,
+                "seeds_interval": (-0.008, 0.006),
             },
             (
-                "undecided: −2.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); more seeds"
+                "undecided: −2.0 to 1.0 points (95 % interval; 4 seeds, 2,000 images); more seeds"
                 " will not help: 2,000 images leave ±0.9 points"
+            ),
+        ),
+        (
+            {
+                **LIMITED,
+                "differences": (0.0,) * 4,
+                "seeds_interval": (-0.008, 0.012),
+                "seeds_to_detect": 165,
+            },
+            (
+                "undecided: −2.0 to 1.0 points (95 % interval; 4 seeds, 2,000 images); about 165"
+                " seeds would detect 0.5 points"
+            ),
+        ),
+        (
+            {
+                **LIMITED,
+                "differences": (0.0,) * 3,
+                "seeds_interval": (-0.008, 0.006),
+                "seeds_to_detect": 165,
+            },
+            (
+                "undecided: −2.0 to 1.0 points (95 % interval; 3 seeds, 2,000 images); about 165"
+                " seeds would detect 0.5 points"
             ),
         ),
         (
@@ -601,9 +671,16 @@ def test_the_words_of_each_verdict(changed, words):
     assert make_comparison(**changed).words == words
 
 
+def test_a_notebook_shows_the_verdict_and_a_table():
+    shown = make_comparison()._repr_html_()
+    assert "A is worse by 10.0 points" in shown and "<table>" in shown
+    assert "80.00 %" in shown and "for new seeds on these images: −10.0 to −5.0 points" in shown
+
+
 def test_what_cannot_be_compared_is_refused_before_any_training(workplace, image_set, pair):
-    assert "Leave out --name and --device." in run_refused("compare", *pair, "--name", "study")
-    words = ("--data", image_set / "train", "--val", "0", "--test", "0", *SHORT, "--seeds", "2")
+    words = ("--name", "study", "--device", "cpu")
+    assert "Leave out --name and --device, or add --seeds" in run_refused("compare", *pair, *words)
+    words = ("--data", image_set / "train", "--val", "0", "--test", "0", "--seeds", "2")
     assert "no val or test split to compare on" in run_refused("compare", A, B, *words)
     assert not list(Path("runs").glob("*/1-*"))
 

@@ -33,8 +33,8 @@ def test_accuracy_on_clean_images_rises_when_listed_labels_are_corrected(workpla
     y[wrong] = (y[wrong] + random.integers(1, 3, 120)) % 3
     np.savez("bands.npz", x_train=x, y_train=y, x_test=clean_x, y_test=clean_y)
 
-    options = ("--labels", "--no-pretrained", "--output", "issues.csv", "issues.png")
-    listed = run_well("data", "bands.npz", *options)
+    options = ("--no-pretrained", "--output", "issues.csv", "issues.png")
+    listed = run_well("data", "labels", "bands.npz", *options)
     advice = "Write the correct label of an image into the column correct, or exclude"
     assert advice in listed.stderr
     with Path("issues.csv").open(encoding="utf-8-sig", newline="") as file:
@@ -95,6 +95,6 @@ def test_a_table_that_may_hold_corrections_is_never_overwritten(workplace):
     Path("issues.csv").write_text("mine")
     assert (
         "issues.csv exists, and may contain your corrections. Choose another file, or delete it."
-        in run_refused("data", "squares", "--labels", "--output", "issues.csv")
+        in run_refused("data", "labels", "squares", "--output", "issues.csv")
     )
     assert Path("issues.csv").read_text() == "mine"

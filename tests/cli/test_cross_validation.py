@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
+from collections.abc import Generator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +16,12 @@ import pytest
 import torch
 
 import lamina
-from lamina import LaminaError, Parts, Recipe, cross_validate, load_run
+from lamina import LaminaError, Parts, Recipe, cross_validate, load_data, load_run
 from lamina.evaluation.outputs import unpack_outputs
-from lamina.studies.cross_validation import fold_interval
+from lamina.studies.cross_validation import fold_interval, iter_folds
+from lamina.studies.experiment import Deadline, Request
+from lamina.studies.setup import RunSetup
+from lamina.studies.study_events import ConsideredNets, Decision
 from support.commands import events, run_from_now, run_lamina, run_refused, run_well, start_process
 from support.images import write_images
 from support.runs import DATA, RECIPE
@@ -141,31 +147,88 @@ def test_other_settings_in_the_same_folder_are_refused(runs, image_set):
             "Cannot write a run to few/bright/0.png",
         ),
         (("--folds", "31"), "have 24 images, fewer than 31 folds"),
-        (("--folds", "9", "--time", "10s"), "The cross-validation has 10 runs to train, but only"),
     ],
 )
 def test_what_folds_cannot_do_is_said_before_anything_is_written(
     workplace, tmp_path, options, message
 ):
-    ends = () if "--time" in options else ("--epochs", "1")
     data = write_images(tmp_path / "few", 15)
-    words = ("--data", data, "--val", "0", "--test", "0.2", *ends, *options)
+    words = ("--data", data, "--val", "0", "--test", "0.2", "--epochs", "1", *options)
     assert message in run_refused("train", NET_TEXT, *words)
     assert not Path("runs").exists()
 
 
 @pytest.mark.slow
-def test_lamina_chooses_for_each_fold_within_the_time(workplace, image_set, monkeypatch):
-    monkeypatch.setattr("lamina.studies.cross_validation.LEAST_SECONDS", 1.0)
+def test_lamina_chooses_once_for_all_folds_within_the_time(workplace, image_set):
     train = ("train", "--data", image_set, "--folds", "2", "--name", "cv")
     done = run_from_now(9, *train, "--no-pretrained")
     assert done.returncode == 0, done.stderr
     assert re.search(r"mean accuracy \S+ % \(95 % interval \S+ % to \S+ %\)", done.stdout)
     assert "training on 1 of 2 parts" in done.stdout
-    assert done.stderr.count("considered") == 3  # net and size are chosen for each run
+    assert done.stderr.count("considered") == 1
     again = run_from_now(9, *train)
     # other initial weights
     assert (again.returncode, "runs/cv exists, with other pretrained." in again.stderr) == (2, True)
+
+
+def test_all_runs_share_one_choice_and_the_time_that_is_left(workplace, image_set):
+    dataset = load_data(image_set)
+    setup = RunSetup(Path("runs"), "cv")
+
+    def begin(seconds: float) -> Generator:
+        deadline = Deadline(time.perf_counter(), seconds)
+        return iter_folds(dataset, 2, Request(pretrained=False), deadline, setup, {"net": None})
+
+    with closing(begin(8.0)) as events:
+        for event in events:
+            if isinstance(event, Decision) and event.what == "fold 1":
+                break
+    stored = json.loads(Path("runs/cv/study.json").read_text())
+    assert stored["finished"] == ["fold-1"]
+    assert stored["used_seconds"] > 1
+    rest = list(begin(8.0))
+    assert not any(isinstance(event, ConsideredNets) for event in rest)
+    after = json.loads(Path("runs/cv/study.json").read_text())
+    assert after["choice"] == stored["choice"]
+    assert 6 < after["used_seconds"] < 12  # not twice the limit
+    records = [load_run(f"runs/cv/{name}").record for name in ("fold-1", "fold-2", "final")]
+    assert len({record.net_name for record in records}) == 1
+    assert len({record.in_shape for record in records}) == 1
+    assert len({record.recipe for record in records}) == 1
+
+
+def test_every_run_is_trained_in_too_little_time(workplace, image_set):
+    words = ("--data", image_set, "--folds", "2", "--time", "0.1s", "--name", "cv", "--json")
+    done = run_well("train", NET_TEXT, *words)
+    assert len(events(done.stdout)[-1]["scores"]) == 2
+    assert "lamina trains fewer steps. Increase --time" in done.stderr
+    assert load_run("runs/cv").report is not None
+
+
+def test_a_failure_before_the_first_run_leaves_no_folder(workplace, image_set):
+    train = ("train", NET_TEXT, "--data", image_set, "--folds", "2", "--epochs", "1")
+    message = run_refused(*train, "--name", "cv", "--head", "fitted")
+    assert "head is 'fitted', which needs pretrained weights" in message
+    assert not Path("runs/cv").exists()
+    run_well(*train, "--name", "cv")
+
+
+OWN_NET = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+"""
+
+
+@pytest.mark.parametrize("several", [("--folds", "2"), ("--seeds", "1")])
+def test_runs_of_an_edited_net_file_are_not_mixed(workplace, image_set, several):
+    Path("mine.py").write_text(OWN_NET)
+    words = ("--data", image_set, "--epochs", "1", "--name", "own", *several)
+    run_well("train", "mine.py", *words)
+    run_well("train", "mine.py", *words)
+    Path("mine.py").write_text(OWN_NET.replace("nn.Flatten()", "nn.Flatten(), nn.Tanh()"))
+    assert "the file of the net has changed" in run_refused("train", "mine.py", *words)
 
 
 def test_in_python_with_numbers(tmp_path):

@@ -73,8 +73,11 @@ def test_of_many_classes_the_largest_and_the_smallest_are_printed(workplace: Pat
     assert shown == [*range(24, 14, -1), *range(9, -1, -1)]
     assert printed[21].startswith("images\t")
     assert printed[22] == (
-        "and 5 more targets: these have the most and the fewest training images (--json lists all)"
+        "and 5 more targets: these have the most and the fewest training images (--top N, --json)"
     )
+    few = run_lamina("data", "many.npz", "--val", "0", "--top", "2").stdout.splitlines()
+    assert [line.split("\t")[0] for line in few[1:6]] == ["24", "23", "1", "0", "images"]
+    assert few[6].startswith("and 21 more targets")
     (event,) = events(run_lamina("data", "many.npz", "--json").stdout)
     assert len(event["counts"]["train"]) == 25
 
@@ -222,7 +225,8 @@ def test_the_sizes_that_images_came_in_are_reported(capsys: pytest.CaptureFixtur
         ),
         (
             ["--contact-sheet", "no/sheet.png"],
-            "Cannot write no/sheet.png: No such file or directory. Use another file or folder.",
+            "--contact-sheet is no/sheet.png, but the folder no does not exist. Create it, or use"
+            " another folder.",
         ),
     ],
 )
@@ -267,5 +271,5 @@ def test_columns_may_be_named_for_the_model_of_a_run(tmp_path):
     rows = [f"{path.relative_to(other)},{path.parent.name}" for path in other.rglob("*.png")]
     (other / "t.csv").write_text("\n".join(["where,what", *rows]) + "\n")
     columns = ("--image-column", "where", "--label-column", "what")
-    assert run_lamina("data", other / "t.csv", "--with", tmp_path / "r").returncode == 2
-    run_well("data", other / "t.csv", "--with", tmp_path / "r", *columns)
+    assert run_lamina("data", "labels", other / "t.csv", "--with", tmp_path / "r").returncode == 2
+    run_well("data", "labels", other / "t.csv", "--with", tmp_path / "r", *columns)

@@ -29,15 +29,15 @@ def write_bursts(folder) -> None:
 @pytest.mark.slow
 def test_bursts_are_offered_as_groups_and_then_kept_together(workplace):
     write_bursts(workplace / "set")
-    done = run_lamina("data", "set", "--duplicates", "--json")
+    done = run_lamina("data", "duplicates", "set", "--json")
     (found,) = [event for event in events(done.stdout) if event["event"] == "duplicates"]
     assert found["near_train"]["test"] == 24  # all of test
-    text = run_lamina("data", "set", "--duplicates", "--groups", "groups.csv").stdout
+    text = run_lamina("data", "duplicates", "set", "--groups", "groups.csv").stdout
     assert "24 of the 24 images of test have near-duplicates in train" in text
     assert "groups.csv: 120 images in 24 groups; train with --group-from groups.csv" in text
     rows = list(csv.DictReader((workplace / "groups.csv").read_text().splitlines()))
     assert len({row["group"] for row in rows}) == 24
-    done = run_lamina("data", "set", "--duplicates", "--group-from", "groups.csv", "--json")
+    done = run_lamina("data", "duplicates", "set", "--group-from", "groups.csv", "--json")
     (found,) = [event for event in events(done.stdout) if event["event"] == "duplicates"]
     assert found["near_train"] == {}
 
@@ -54,12 +54,12 @@ def test_groups_that_were_given_stay_in_the_file_of_near_duplicates(workplace):
         )
     words = (
         "data",
+        "duplicates",
         "set",
         "--val",
         "0",
         "--test",
         "0",
-        "--duplicates",
         "--group-from",
         "given.csv",
     )
@@ -77,23 +77,20 @@ def test_a_file_without_groups_is_not_recommended(workplace):
         file = workplace / "set" / "ab"[place % 2] / f"{place}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file)
-    done = run_lamina("data", "set", "--duplicates", "--groups", "groups.csv")
+    done = run_lamina("data", "duplicates", "set", "--groups", "groups.csv")
     assert "groups.csv: 0 images in 0 groups\n" in done.stdout, done.stderr
 
 
-def test_groups_need_duplicates_and_a_csv_file(workplace):
-    for options in (("--groups", "groups.csv"), ("--duplicates", "--groups", "groups.txt")):
-        done = run_lamina("data", "shapes", *options)
-        assert (done.returncode, "Use --duplicates --groups groups.csv." in done.stderr) == (
-            2,
-            True,
-        )
+def test_groups_are_saved_as_a_csv_file():
+    done = run_lamina("data", "duplicates", "shapes", "--groups", "groups.txt")
+    assert done.returncode == 2
+    assert "it must end in .csv. Use --groups groups.csv." in done.stderr
 
 
 @pytest.mark.slow
 def test_a_run_with_groups_is_evaluated_and_resumed_from_another_folder(workplace, monkeypatch):
     write_bursts(workplace / "set")
-    run_lamina("data", "set", "--duplicates", "--groups", "groups.csv")
+    run_lamina("data", "duplicates", "set", "--groups", "groups.csv")
     train = (
         "train",
         "Flatten(), Output()",

@@ -107,7 +107,7 @@ MESSAGES = {
     ),
     "a unit that is not there": (
         ("--layer", "1", "--unit", "0"),
-        "--unit is 0, but layer 1 Conv2d has units 1 to 4. Use --unit 1.",
+        "There is no unit 0; layer 1 Conv2d has units 1 to 4.",
     ),
     "a folder that is a file": (
         ("--output", "RUNS/one/run.json"),

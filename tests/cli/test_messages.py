@@ -1,5 +1,6 @@
 """What lamina says to a person who asks for something that is not there, word by word."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -39,10 +40,6 @@ CASES = {
     "summary cnn --input 3x32": (
         "--input is '3x32'; it must be channels, height and width. Use --input 3x32x32."
     ),
-    "reproduce --data shapes-pose": (
-        "The article's nets predict one class per image, but the targets of shapes-pose "
-        "are regression. Use --data cifar10."
-    ),
     "reproduce --epochs 2": "--epochs requires a run. Add RUN, as in lamina reproduce runs/pets.",
     "reproduce --net mine.py": "--net requires a run. Add RUN, as in lamina reproduce runs/pets.",
     "reproduce runs/x --seeds 2": (
@@ -50,6 +47,13 @@ CASES = {
     ),
     "reproduce runs/x --device cpu": (
         "--device applies to the article's nets, but RUN is runs/x. Leave out --device or RUN."
+    ),
+    "train cnn:best,lr=0.1 --data shapes": (
+        "'cnn:best,lr=0.1' is a net with a recipe or settings. Here they are options of the"
+        " command, or arguments in Python: cnn --recipe best --lr 0.1"
+    ),
+    "compare cnn:best,lrr=0.1 cnn": (
+        "In 'cnn:best,lrr=0.1', lrr is not a setting of a recipe. Did you mean lr?"
     ),
     "reproduce --seeds 0": "--seeds is 0; it must be at least 1. Use --seeds 5.",
 }
@@ -171,3 +175,14 @@ def test_an_interrupt_in_code_that_was_text_has_the_status_of_any_other(workplac
     environment = {**os.environ, "PYTHONPATH": str(workplace)}
     done = subprocess.run([sys.executable, "-m", "lamina"], env=environment)
     assert done.returncode == 130
+
+
+@pytest.mark.parametrize(
+    "words", [("trian",), ("train", "nothing"), ("train", "--epochs", "x"), ("evaluate", "nothing")]
+)
+def test_with_json_an_error_is_an_event_too(words, capsys):
+    assert main([*words, "--json"]) == 2
+    printed = capsys.readouterr()
+    (event,) = (json.loads(line) for line in printed.out.splitlines())
+    assert printed.err.splitlines()[-1] == f"lamina: {event.pop('error')}"
+    assert event == {"event": "error"}

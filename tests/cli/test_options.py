@@ -8,7 +8,8 @@ from importlib import import_module
 
 import pytest
 
-from lamina.cli import COMMANDS, GROUPS, main
+from lamina.cli import COMMANDS, DATA_COMMANDS, GROUPS, main
+from lamina.cli.options import data_options
 from lamina.cli.options.evaluate_options import EvaluateOptions
 from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.parsing import parse_options
@@ -127,6 +128,21 @@ def show_help(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> st
 
 def list_flags(help_text: str) -> list[str]:
     return re.findall(r"^\W (--?\w[-\w]*)", help_text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", DATA_COMMANDS)
+def test_subcommands_of_data_have_help_with_an_example(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        main(["data", command, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"usage: lamina data {command} " in shown
+    example = re.search(r"^  Example: lamina data (.*)$", shown, re.MULTILINE)[1]
+    name, *words = shlex.split(example)
+    assert name == command
+    kind = getattr(data_options, f"Data{command.title()}Options")
+    assert parse_options(kind, f"data {command}", words)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

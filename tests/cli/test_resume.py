@@ -218,7 +218,7 @@ def test_what_differs_between_two_runs_is_shown(workplace, image_set, capsys):
     assert main(["runs", "--diff", "runs/one", "runs/three"]) == 0
     assert capsys.readouterr().out == "runs/one and runs/three differ only in time and name\n"
     assert main(["runs", "--diff", "runs/one", "runs/two"]) == 0
-    assert "recipe.lr\t0.0004\t0.02\n" in capsys.readouterr().out
+    assert "recipe: lr\t0.0004\t0.02\n" in capsys.readouterr().out
     assert main(["runs", "--diff", "one", "runs/three"]) == 0
     assert capsys.readouterr().out == "runs/one and runs/three differ only in time and name\n"
     Path("runs").rename("old")
@@ -235,6 +235,7 @@ def test_what_differs_between_two_runs_is_shown(workplace, image_set, capsys):
         "event": "result",
         "runs": ["runs/one", "runs/two"],
         "differences": len(differences),
+        "incomparable": None,
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from contextlib import closing
@@ -19,8 +18,8 @@ from lamina.cli import main
 from lamina.evaluation.intervals import mean_interval
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
-from lamina.studies.choice_events import Seed, Seeds, Started
-from lamina.studies.seeds import iter_seeds
+from lamina.studies.seeds import Seeds, iter_seeds
+from lamina.studies.study_events import Started
 from lamina.training.custom import NO_PARTS, Parts
 from support.commands import events, run_lamina, run_well
 from support.runs import DATA, NET, RECIPE
@@ -202,17 +201,6 @@ def test_a_module_of_ones_own_is_made_again_for_each_seed(tmp_path):
         next(iter_seeds(DATA, made[0], RECIPE, seeds=2, runs_dir=tmp_path))
 
 
-def test_a_run_without_a_score_leaves_no_mean():
-    runs = (Seed(0, Path("a"), "test", "accuracy", 0.5), Seed(1, Path("b"), None, None, None))
-    found = Seeds(runs, None, None)
-    assert json.loads(json.dumps(found.to_json()))["scores"] == [0.5, None]
-    assert str(found).splitlines() == [
-        "seed 0: test accuracy 50.00 % (a)",
-        "seed 1: no score (b)",
-        "no mean, because these seeds have no score: 1",
-    ]
-
-
 def test_seeds_need_images_to_be_scored_on(tmp_path):
     with pytest.raises(
         LaminaError, match=r"^pets has no val or test split to score the runs on\. Draw one with"
@@ -232,6 +220,11 @@ def test_seeds_need_images_to_be_scored_on(tmp_path):
             "train mlp --seeds 3 --time 5s",
             "--seeds cannot be used with --time, because the number of epochs "
             "would differ between runs. Use --epochs instead of --time.",
+        ),
+        (
+            "train mlp --seeds 3 --on-diagnosis stop",
+            "--seeds cannot be used with --on-diagnosis stop, because a run that stops has no"
+            " score. Leave out one of them.",
         ),
         ("train mlp --data nowhere --seeds 0", "seeds is 0; it must be at least 1. Use seeds=3."),
     ],

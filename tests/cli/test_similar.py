@@ -1,4 +1,4 @@
-"""lamina similar and lamina embed: nearest training images, and features for other programs."""
+"""lamina similar: nearest training images, and features for other programs."""
 
 from __future__ import annotations
 
@@ -113,77 +113,40 @@ def test_wrong_options_are_errors(words, message, run_on_squares, workplace, ima
     assert message in done.stderr
 
 
-def test_features_are_saved_with_names_splits_and_targets(run_on_squares, workplace, image_set):
-    done = run_well("embed", image_set, run_on_squares, "--output", "features.npz", "--json")
-    data = load_data(image_set)
-    images = sum(map(len, data.splits.values()))
+def test_features_are_saved_with_names(run_on_squares, workplace, image_set):
+    (workplace / "text.png").write_text("no image")
+    words = ("similar", run_on_squares, image_set / "test", "text.png")
+    done = run_lamina(*words, "--features", "features.npz", "--json")
+    test = load_data(image_set).test
     assert events(done.stdout)[-1] == {
-        "event": "embedded",
+        "event": "features",
         "file": "features.npz",
-        "images": images,
+        "images": len(test),
         "features": 7,
     }
     with np.load("features.npz", allow_pickle=False) as arrays:
-        found = dict(arrays)
-    assert {name: (array.dtype.kind, array.shape) for name, array in found.items()} == {
-        "features": ("f", (images, 7)),
-        "names": ("U", (images,)),
-        "splits": ("U", (images,)),
-        "targets": ("i", (images,)),
-        "target_names": ("U", (2,)),
-    }
-    assert found["features"].dtype == np.float32
-    for split, one in data.splits.items():
-        of_split = found["splits"] == split
-        assert found["names"][of_split].tolist() == list(one.names)
-        np.testing.assert_array_equal(found["targets"][of_split], one.targets)
-        np.testing.assert_allclose(
-            found["features"][of_split], compute_features(run_on_squares, one.pixels), atol=1e-4
-        )
-
-
-def test_images_of_other_classes_and_sizes_have_features_too(run_on_squares, workplace):
-    folder = write_images(workplace / "others", 3)
-    (folder / "bright").rename(folder / "owl")
-    done = run_well("embed", "others", run_on_squares, "--output", "features.npz")
-    assert done.stdout == "features.npz: 7 features of 6 images\n"
-    with np.load("features.npz") as arrays:
-        assert arrays["target_names"].tolist() == ["dark", "owl"]
-        assert arrays["targets"].tolist() == [0, 0, 0, 1, 1, 1]
-        assert set(arrays["splits"]) == {"test"}
-
-
-@pytest.mark.slow
-def test_images_with_other_kinds_of_targets_have_features_too(run_on_squares, workplace):
-    run_well("embed", "shapes-pose", run_on_squares, "--output", "features.npz")
-    with np.load("features.npz") as arrays:
-        assert arrays["targets"].dtype == np.float32
-        assert arrays["targets"].shape == (len(arrays["features"]), 2)
+        saved = dict(arrays)
+    names = saved["names"].tolist()
+    assert {Path(name).relative_to(image_set).as_posix() for name in names} == {*test.names}
+    assert saved["features"].dtype == np.float32
+    pixels = np.stack([np.asarray(Image.open(name)) for name in names])
+    expected = compute_features(run_on_squares, pixels)
+    np.testing.assert_allclose(saved["features"], expected, atol=1e-4)
 
 
 def test_all_features_are_saved_however_many(workplace, image_set):
     """Similar images are found by fewer, so that memory is bounded."""
-    words = (
-        "train",
-        "Flatten(), Output()",
-        "--data",
-        image_set,
-        "--size",
-        "40",
-        "--epochs",
-        "1",
-        "--name",
-        "wide",
-    )
-    run_well(*words)
-    run_well("embed", image_set, "wide", "--output", "features.npz")
-    data, record = load_data(image_set, Preparation(size_px=40)), load_run("wide").record
-    expected = (data.train.pixels.astype(float) - record.mean) / record.std
+    net = ("Flatten(), Output()", "--size", "40", "--epochs", "1", "--name", "wide")
+    run_well("train", *net, "--data", image_set)
+    run_well("similar", "wide", image_set / "train", "--features", "features.npz")
+    data = load_data(image_set, Preparation(size_px=40))
+    record = load_run("wide").record
+    pixels = np.concatenate([part.pixels for name, part in data.splits.items() if name != "test"])
+    expected = (pixels.astype(float) - record.mean) / record.std
     with np.load("features.npz") as arrays:
-        own = arrays["features"][arrays["splits"] == "train"]
-    np.testing.assert_allclose(
-        np.sort(own), np.sort(expected.reshape(len(expected), -1)), atol=1e-3
-    )
+        saved = arrays["features"]
+    expected = np.sort(expected.reshape(len(expected), -1).ravel())
+    np.testing.assert_allclose(np.sort(saved.ravel()), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -191,18 +154,14 @@ def test_all_features_are_saved_however_many(workplace, image_set):
     [
         (
             "features.csv",
-            "--output is features.csv; it must end in .npz. Use --output features.npz.",
+            "--features is features.csv; it must end in .npz. Use --features features.npz.",
         ),
         ("none/features.npz", "but the folder none does not exist"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_rejected_first(
-    output, message, run_on_squares, workplace
+    output, message, run_on_squares, workplace, image_set
 ):
-    done = run_lamina("embed", "shapes", run_on_squares, "--output", output)
+    done = run_lamina("similar", run_on_squares, image_set / "test", "--features", output)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
-
-
-def test_the_file_is_necessary(run_on_squares, workplace):
-    assert run_lamina("embed", "shapes", run_on_squares).returncode == 2

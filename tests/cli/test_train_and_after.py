@@ -1,12 +1,14 @@
 """The journey of a person with a folder of images, command after command."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
 import shutil
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -214,32 +216,36 @@ def test_images_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, tm
 
 
 @pytest.mark.slow
-def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, image_set):
-    shown = run_well("reproduce", "--data", image_set, "--seeds", "2", "--json")
-    *_, mlp, cnn, compared, done = events(shown.stdout)
-    assert (compared["a"], compared["b"], compared["seeds"]) == ("mlp", "cnn", 2)
-    assert [(event["net"], len(event["runs"])) for event in (mlp, cnn)] == [("mlp", 2), ("cnn", 2)]
-    for event in (mlp, cnn):
-        first, second = event["test_accuracies"]
-        assert event["test_accuracy"] == pytest.approx((first + second) / 2)
-        assert event["test_accuracy_low"] <= event["test_accuracy"] <= event["test_accuracy_high"]
-        assert event["claimed_accuracy"] is None
-    assert re.fullmatch(r"runs/\d{4}-\d\d-\d\d-study-1/curves.png", done["curves"])
-    with Image.open(done["curves"]) as curves:
-        assert min(curves.size) > 300
-    again = run_lamina("reproduce", "--data", image_set, "--seeds", "2")  # measures again
-    assert "study-2/curves.png" in again.stdout
-    assert again.stdout.count("epoch 1/") == 4
-
-
-@pytest.mark.slow
-def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(workplace, image_set):
-    printed = run_well("reproduce", "--data", image_set)
-    assert "needs several seeds" in printed.stdout
+def test_the_articles_nets_are_compared_beside_their_published_accuracies(workplace, image_set):
+    words = ("reproduce", "--data", image_set, "--seeds", "2")
+    *_, mlp, cnn, compared = events(run_well(*words, "--json").stdout)
+    assert (compared["a"], compared["b"]) == ("mlp:article", "cnn:article")
+    assert compared["seeds"] == 2
+    for net, measured in (("mlp", mlp), ("cnn", cnn)):
+        scores = [load_run(path).report.score.value for path in measured["runs"]]
+        assert (measured["net"], len(scores), measured["published"]) == (net, 2, None)
+        assert measured["measured"] == pytest.approx(sum(scores) / 2)
+        assert measured["low"] <= measured["measured"] <= measured["high"]
+    again = run_well(*words)  # as any study, it is not trained again
+    assert "epoch 1/" not in again.stdout and compared["words"] in again.stdout
     assert (
         f"The article's accuracies are for CIFAR-10, so they are not shown for {image_set.name}.\n"
-        in printed.stdout
+        in again.stdout
     )
+
+
+def test_published_accuracies_are_shown_for_the_data_that_they_were_measured_on(
+    workplace, image_set, monkeypatch
+):
+    for net in ("mlp", "cnn"):
+        module = import_module(f"lamina.zoo.{net}")
+        published = dataclasses.replace(module.PUBLISHED_RESULT, data=str(image_set.resolve()))
+        monkeypatch.setattr(module, "PUBLISHED_RESULT", published)
+    shown = run_lamina("reproduce", "--data", image_set).stdout
+    rows = [line.split("\t") for line in shown.splitlines() if "\t" in line]
+    assert rows[0] == ["net", "published", "measured", "95 % interval"]
+    assert [row[:2] for row in rows[1:]] == [["mlp", "49.96 %"], ["cnn", "75.52 %"]]
+    assert rows[1][3] == "needs several seeds"
 
 
 def test_damaged_runs_are_reported_and_do_not_hide_the_others(workplace, image_set):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from lamina import Preparation, load_data, load_run, zoo
 from lamina.cli.session import play
@@ -207,19 +206,25 @@ def test_many_images_in_little_time_are_shrunk_rather_than_refused(workplace):
     }
     np.savez("many.npz", **arrays)
     load_data("many.npz", Preparation(val_fraction=0))  # into the cache
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for seconds in (3, 4.5, 7):  # a busy machine needs more for one epoch of the smallest net
-            words = ("--data", "many.npz", "--val", "0", "--no-pretrained", "--json")
-            trained = run_from_now(seconds, "train", *words)
-            if trained.returncode == 0:
-                break
-            assert "Increase --time" in trained.stderr
-    finally:
-        torch.set_num_threads(threads)
+    words = ("--data", "many.npz", "--val", "0", "--no-pretrained", "--json")
+    trained = run_from_now(3, "train", *words)
     assert trained.returncode == 0, trained.stderr
     assert events(trained.stdout)[-1]["size_px"] == 16
+
+
+@pytest.mark.parametrize("net", [[], ["mlp"], ["mlp", "--schedule", "cosine"]])
+def test_a_time_limit_always_leaves_a_model(workplace, image_set, net):
+    words = ("--data", image_set, "--name", "brief", "--time", "0.1s")
+    trained = run_well("train", *net, *words)
+    assert "warning: One epoch of mlp takes" in trained.stderr
+    assert "only 0.0 s are left" in trained.stderr
+    assert load_run("runs/brief").report.split == "test"
+
+
+def test_a_wrong_name_is_reported_before_the_data(workplace):
+    for several in ([], ["--folds", "3"], ["--seeds", "2"]):
+        words = ("mlp", "--data", "nowhere", "--name", "../a", *several)
+        assert "name is '../a'" in run_refused("train", *words)
 
 
 NO_EPOCHS = "--time and --epochs both set the number of epochs. Use only one of them."

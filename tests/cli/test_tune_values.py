@@ -6,7 +6,6 @@ import math
 import re
 import warnings
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -15,21 +14,19 @@ import optuna
 import pytest
 import torch
 from matplotlib import pyplot
-from optuna.trial import FixedTrial
 
-from lamina import LaminaError, Preparation, load_data, load_run, tune
+from lamina import LaminaError, load_run, tune
 from lamina.data import Dataset
 from lamina.drawing.trial_figure import draw_importances, draw_trials
 from lamina.errors import RunError
 from lamina.nets import Flatten, Linear, Net, Output
 from lamina.runs.start import as_net_choice
 from lamina.studies import finals
-from lamina.studies.search import Search, Tried
+from lamina.studies.search import Search
 from lamina.studies.space import find_values, parse_settings, parse_sizes
-from lamina.studies.trials import RepeatedError, connect, create_study, open_trials
-from lamina.studies.tuning import iter_joined
+from lamina.studies.storage import load_study, open_storage
 from support.commands import events, run_lamina, run_well
-from support.searches import NET, noise_with_val, open_search
+from support.searches import NET, finish, noise_with_val, open_again, open_search
 
 TUNING = Path(__file__).parents[2] / "docs" / "tuning.md"
 
@@ -44,16 +41,21 @@ def few_finals(monkeypatch):
     monkeypatch.setattr(finals, "PLANS", ((2, 2),))
 
 
+def drawn_trial(search, values):
+    """A finished trial of Optuna with these values."""
+    return optuna.trial.create_trial(params=values, distributions=search.ranges, value=0.0)
+
+
 def draw(trials, search, count: int) -> list[dict]:
     """The values of so many trials, which end with the same score without training."""
-    found = []
+    values = []
     for _ in range(count):
-        trial = trials.take()
-        trials.propose(trial, search.ranges)
+        trial = finish(trials.take(search.ranges))
         search.make(trial)
-        trials.check_new(trial)
-        found.append(dict(trials.tell(trial, 0.5, "COMPLETE")))
-    return found
+        assert finish(trials.find_equal(trial)) is None
+        finish(trials.finish(trial, "COMPLETE", 0.5))
+        values.append(trial.params)
+    return values
 
 
 @pytest.mark.slow
@@ -112,28 +114,21 @@ def test_a_search_without_a_score_can_be_continued(tmp_path, data):
 
 @pytest.mark.slow
 def test_a_search_that_is_opened_again_repeats_no_values(tmp_path, data):
-    search, trials = open_search(tmp_path / "study", data)
-    search = replace(search, over={"batch_size": "4,8,10", "optimizer": "adam,sgd,muon,adamw"})
+    over = {"batch_size": "4,8,10", "optimizer": "adam,sgd,muon,adamw"}
+    search, trials = open_search(tmp_path / "study", data, over)
     before = draw(trials, search, 10)
-    again = replace(search), open_trials(connect(None, trials.folder), "study", tmp_path)
-    after = draw(again[1], again[0], 2)
+    after = draw(open_again(search, trials.folder), search, 2)
     assert len({tuple(value.items()) for value in before + after}) == 12
 
 
-def test_the_progress_is_known_before_a_new_trial_has_ended(tmp_path, data):
-    search, trials = open_search(tmp_path / "study", data)
-    search = replace(search, over={"batch_size": "4,8"})
-    first, second = trials.take(), trials.take()
-    for trial in (first, second):
-        trials.propose(trial, search.ranges)
-        search.make(trial)
-    third = trials.take()
-    trials.propose(third, search.ranges)
-    search.make(third)
-    with pytest.raises(RepeatedError):
-        trials.check_new(third)
-    trials.tell(third, None, "FAIL", "not trained")
-    assert trials.find_progress() == (0, None, 0.0)
+def test_trials_that_repeat_values_do_not_count(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data, {"batch_size": "4,8"})
+    for _ in range(3):
+        trial = finish(trials.take(search.ranges))
+    assert finish(trials.find_equal(trial)) in (0, 1)
+    finish(trials.finish(trial, "FAIL", error="not trained"))
+    progress = finish(trials.load())
+    assert (progress.ended, progress.find_best(), len(progress.counted)) == (0, None, 2)
 
 
 @pytest.mark.slow
@@ -166,14 +161,14 @@ def test_a_function_is_not_trained_again_with_the_same_values(tmp_path, data):
 def test_given_settings_win_over_what_follows_from_drawn_ones(data, given, over, drawn):
     search = Search(NET, None, given, over, {}, data, as_net_choice)
     search.check()
-    recipe = search.make(FixedTrial(drawn)).recipe
+    recipe = search.make(drawn_trial(search, drawn)).recipe
     for name, value in {**given, **drawn}.items():
         assert getattr(recipe, name) == value
 
 
 def test_a_drawn_optimizer_has_its_usual_learning_rate_unless_one_is_given(data):
     search = Search(NET, None, {}, {"optimizer": "adam,sgd"}, {}, data, as_net_choice)
-    assert search.make(FixedTrial({"optimizer": "sgd"})).recipe.lr == 0.05
+    assert search.make(drawn_trial(search, {"optimizer": "sgd"})).recipe.lr == 0.05
 
 
 @pytest.mark.parametrize(
@@ -187,16 +182,13 @@ def test_unknown_names_in_a_range_are_refused(data, over, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_first_values_are_spread_evenly(tmp_path, data, seed):
-    search, trials = open_search(tmp_path / "study", data, seed=seed)
-    search = replace(
-        search,
-        over={
-            "lr": "1e-4..1:log",
-            "batch_size": "50,100",
-            "momentum": "0.1..0.9",
-            "epochs": "1..4",
-        },
-    )
+    over = {
+        "lr": "1e-4..1:log",
+        "batch_size": "50,100",
+        "momentum": "0.1..0.9",
+        "epochs": "1..4",
+    }
+    search, trials = open_search(tmp_path / "study", data, over, seed=seed, epochs=1)
     values = draw(trials, search, 8)
     assert Counter(value["batch_size"] for value in values) == {50: 4, 100: 4}
     assert sorted(math.floor(math.log10(value["lr"])) for value in values) == [
@@ -211,20 +203,18 @@ def test_the_first_values_are_spread_evenly(tmp_path, data, seed):
     ]
     assert Counter(value["epochs"] for value in values) == {1: 2, 2: 2, 3: 2, 4: 2}
     assert sorted(int((value["momentum"] - 0.1) / 0.1) for value in values) == list(range(8))
-    others, again = open_search(tmp_path / "again", data, seed=seed)
-    assert draw(again, replace(others, over=search.over), 8) == values
+    others, again = open_search(tmp_path / "again", data, over, seed=seed)
+    assert draw(again, others, 8) == values
 
 
 @pytest.mark.slow
 def test_all_values_are_tried_once_before_any_is_repeated(tmp_path, data):
-    search, trials = open_search(tmp_path / "study", data)
-    search = replace(
-        search, over={"batch_size": "4,8,10", "optimizer": "adam,sgd,muon", "epochs": "1..3"}
-    )
+    over = {"batch_size": "4,8,10", "optimizer": "adam,sgd,muon", "epochs": "1..3"}
+    search, trials = open_search(tmp_path / "study", data, over)
     assert search.most_trials == 27
     assert len({tuple(trial.items()) for trial in draw(trials, search, 27)}) == 27
-    with pytest.raises(RepeatedError, match="has the same values"):
-        draw(trials, search, 1)
+    trial = finish(trials.take(search.ranges))
+    assert finish(trials.find_equal(trial)) is not None
 
 
 @pytest.mark.slow
@@ -238,7 +228,7 @@ def test_a_finite_search_ends_when_all_values_are_tried(tmp_path, data, capsys):
     assert "settings: epochs 1, batch_size 16, optimizer adam" in printed
     assert "finals: 2 trials and the recipe, each with 2 new seeds (at most 8 trainings" in printed
     assert re.search(
-        r"^final: trial \d, seed 2: val accuracy .* % \(6 of 6\)$", printed, re.MULTILINE
+        r"^final: trial \d, seed 2: val accuracy .* % \(2 of 2\)$", printed, re.MULTILINE
     )
 
 
@@ -247,12 +237,12 @@ def test_values_at_a_point():
         **parse_settings({"lr": "0.01..1:log", "batch_size": "50,100"}),
         **parse_sizes({"n": "1..3"}, "Linear(n)"),
     }
-    assert find_values(ranges, torch.tensor([[0.5, 0.49, 0.99]])) == {
+    assert find_values(ranges, [0.5, 0.49, 0.99]) == {
         "lr": pytest.approx(0.1),
         "batch_size": 50,
         "n": 3,
     }
-    assert find_values(ranges, torch.tensor([[0.0, 0.5, 0.0]])) == {
+    assert find_values(ranges, [0.0, 0.5, 0.0]) == {
         "lr": 0.01,
         "batch_size": 100,
         "n": 1,
@@ -278,79 +268,40 @@ def test_the_example_of_the_documentation_runs(workplace, monkeypatch):
     assert load_run(study.path / "trial-0").record.data.preparation.val_fraction == 0.1
 
 
-@pytest.mark.slow
-def test_a_worker_does_not_mix_two_studies_in_a_folder(tmp_path, image_set):
-    found = load_data(image_set, Preparation(val_fraction=0.2))
-    studies = [
-        open_search(tmp_path / name / "study", found, seed=seed)[1]
-        for seed, name in enumerate("ab")
-    ]
-    joined = replace(studies[0], folder=tmp_path / "c" / "study")
-    assert (
-        sum(isinstance(event, Tried) for event in iter_joined(joined, None, as_net_choice, {}, ()))
-        == 2
-    )
-    list(iter_joined(joined, None, as_net_choice, {}, ()))  # the same study again
-    before = sorted(joined.folder.iterdir())
-    for other in studies[1], replace(studies[1], settings=joined.settings):
-        with pytest.raises(RunError, match=r"contains another study\..*--runs-dir"):
-            list(iter_joined(replace(other, folder=joined.folder), None, as_net_choice, {}, ()))
-    assert sorted(joined.folder.iterdir()) == before
-    with pytest.raises(RunError, match="that another folder leads"):
-        tune(
-            NET,
-            found,
-            given={"epochs": 2, "seed": 0},
-            over={"lr": "0.001..0.1:log"},
-            name="study",
-            trials=2,
-            runs_dir=tmp_path / "c",
-        )
-
-
-def test_one_of_several_studies_in_a_database_is_listed(tmp_path, data):
+def test_one_of_several_studies_in_a_storage_is_listed(tmp_path, data):
     open_search(tmp_path / "study", data)
-    storage = connect(None, tmp_path / "study")
-    create_study(storage, "other", {"metric": "accuracy", "epochs": 1}, "leader")
-    with pytest.raises(RunError, match=r"these studies: other, study\. Choose one by URL#NAME\."):
-        open_trials(storage, None, tmp_path)
+    storage = open_storage(None, tmp_path / "study")
+    optuna.create_study(storage=storage, study_name="other")
+    optuna.create_study(storage=storage, study_name="study/finals")
+    with pytest.raises(RunError, match=r"these studies: other, study\. Choose one by STORAGE#NAME"):
+        load_study(storage, None)
 
 
 @pytest.mark.slow
-def test_the_search_cannot_grow_after_the_finals_have_begun(workplace, image_set):
-    call = [
-        "tune",
-        NET,
-        "--data",
-        str(image_set),
-        "--over",
-        "lr=0.01..0.1",
-        "--epochs",
-        "1",
-        "--name",
-        "study",
-        "--json",
-    ]
-    done = run_well(*call, "--trials", "2")
-    assert events(done.stdout)[-1]["trials"] == 2
-    for name in ("final.json", "winner.json"):  # as if the finals were stopped
-        Path("runs/study", name).unlink()
-    more = run_lamina(*call, "--trials", "3")
-    assert (more.returncode, "has ended with 2 trials, not 3. Use --trials 2." in more.stderr) == (
-        2,
-        True,
-    ), more.stderr
+def test_interrupted_finals_are_continued_as_they_were_planned(workplace, image_set, monkeypatch):
+    call = ("tune", NET, "--data", image_set, "--over", "lr=0.01..0.1", "--epochs", "1")
+    call = (*call, "--trials", "2", "--name", "study", "--json")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finals, "judge_runs", stop)
+        patch.setattr(finals, "write_json", stop)  # before the winner is chosen
+        assert run_lamina(*call).returncode == 130
     final = next(Path("runs/study").glob("final-trial-*-seed1"))
     (final / "report.json").unlink()
     run_well("resume", str(final))
     assert load_run(final).report.split == "val"  # no final reads test before val has chosen
-    trials = open_trials(connect(None, Path("runs/study")), "study", Path("runs"))
-    late = trials.take()  # of a worker that began it just before the finals
-    trials.propose(late, parse_settings({"lr": "0.01..0.1"}))
-    late.suggest_float("lr", 0.01, 0.1)
-    trials.tell(late, 1.0, "COMPLETE")
-    again = run_well(*call, "--trials", "2")
-    assert events(again.stdout)[-1] | {"trials": 2} == events(done.stdout)[-1]
+    before = {path: path.stat().st_mtime_ns for path in Path("runs/study").glob("*/run.json")}
+    search = load_study(open_storage(None, Path("runs/study")), "study")
+    late = search.ask({"lr": optuna.distributions.FloatDistribution(0.01, 0.1)})
+    search.tell(late, 1.0)  # of a worker that began it just before the finals
+    last = events(run_well(*call).stdout)[-1]
+    assert (last["event"], len(last["finalists"])) == ("study", 3)
+    assert "trial 2" not in [finalist["name"] for finalist in last["finalists"]]
+    after = {path: path.stat().st_mtime_ns for path in Path("runs/study").glob("*/run.json")}
+    assert before.keys() == after.keys()
 
 
 def test_a_net_after_the_ranges_is_explained(workplace, image_set):
@@ -368,7 +319,7 @@ def test_python_prints_the_study_and_not_each_run(tmp_path, data, capsys):
         printed
     )
     assert printed.endswith(f"{study}\n")
-    assert f"lamina tune --join '{study.path}' (for other cores)" in printed
+    assert "to resume, or to help with another process, run the command again" in printed
 
 
 @pytest.fixture

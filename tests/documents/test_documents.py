@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lamina.cli import DATA_COMMANDS
 from support.commands import run_lamina
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +60,11 @@ def test_commands_and_their_flags_exist(document: Path) -> None:
         if command.startswith("-"):
             assert command in read_help()
             continue
+        words = [command]
+        if command == "data" and arguments[:1] and arguments[0] in DATA_COMMANDS:
+            words.append(arguments[0])
         flags = [argument for argument in arguments if argument.startswith("--")]
-        missing = [flag for flag in flags if not re.search(rf"{flag}\b", read_help(command))]
+        missing = [flag for flag in flags if not re.search(rf"{flag}\b", read_help(*words))]
         assert missing == [], f"lamina {command} has no {missing}"
 
 

@@ -17,11 +17,11 @@ SHORTER = {
     "--seeds 3": "--seeds 2",
     "--seeds 4": "--seeds 2",
     "--epochs 3": "--epochs 1",
+    'compare mlp "Flatten(), Output()"': 'compare mlp,epochs=1 "Flatten(), Output(),epochs=1"',
+    'Output()" --data shapes --without': 'Output(),epochs=1" --data shapes --without',
 }
 """Parts of commands that are replaced, so that the test is short."""
 ADDED = {
-    "compare": ["--a-epochs", "1", "--b-epochs", "1"],
-    "ablate": ["--epochs", "1"],
     "train": ["--size", "16"],
 }
 """Words that are added to commands, for the same reason."""

@@ -22,7 +22,6 @@ from lamina.errors import LaminaError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.continuing import list_checkpoints
 from lamina.runs.run import Run
-from lamina.studies.named_net import start_by_command
 from support import forking
 from support.images import encode
 from support.runs import DATA, begin_run, edit_json
@@ -221,6 +220,15 @@ def test_runs_that_cannot_be_compared_say_why(runs):
     )
 
 
+def test_a_run_with_other_test_images_does_not_hide_the_verdict_on_others(runs):
+    folder = runs["single"].path.parent
+    found = results.compare_with(folder, "single", ["numbers", "linear"])
+    (problem,) = found["problems"]
+    assert "Compare runs with the same test images and metric" in problem
+    assert [judged["a"] for judged in found["judged"]] == ["linear"]
+    assert list(found["disagreements"]) == ["linear"]
+
+
 def test_a_run_without_report_says_how_to_get_it(runs, tmp_path):
     run = begin_run(
         LINEAR, load_data("shapes"), RECIPE, net_name="tiny", name="paused", runs_dir=tmp_path
@@ -334,9 +342,7 @@ def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(
         assert status == 422 and values["error"].startswith("This file cannot be used")
     assert post("look", encode(Image.new("RGB", (40, 30))))[0] == 200
     assert post("look", bytes(32_000_001))[0] == 413
-    assert "image is '/etc/passwd', which cannot be used" in studio.act(
-        "look", run="single", image="/etc/passwd"
-    )
+    assert "look.image must be" in studio.act("look", run="single", image="/etc/passwd")
     assert "no run" in studio.act("report", run="../single")
     for query in (
         "run=single&file=run.json",
@@ -380,7 +386,8 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     data = load_data("shapes", Preparation(val_fraction=0.1))
     more = {"start_from": runs["linear"], "name": "further", "runs_dir": tmp_path}
     command = ("lamina", "train", f"--labels-from={table}")
-    further = start_by_command(command, data, recipe=Recipe(epochs=1), **more)
+    further = start_run(data, recipe=Recipe(epochs=1), **more)
+    further.folder.change_record(command=command)
     described = reproduction.describe_reproduction(further.path)
     assert (
         described["python"] == "" and described["command"] == f"lamina train --labels-from={table}"

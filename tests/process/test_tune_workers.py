@@ -1,4 +1,4 @@
-"""Several workers of one study, killed at random: on SQLite, and on a PostgreSQL that restarts."""
+"""Workers of one study, killed at random: on a journal file, and on a PostgreSQL that restarts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import signal
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 
 from lamina import Study, load_run
-from support.commands import events, run_refused, run_well, start_process
+from lamina.studies.storage import load_study, open_storage
+from support.commands import events, run_lamina, run_refused, run_well, start_process
 from support.forking import Process
 from support.searches import NET, QUICKLY
 
@@ -113,83 +115,175 @@ def kill_in_training(worker: Process) -> None:
     assert worker.wait() == -signal.SIGKILL
 
 
-def check_each_trial_once(study: Study, trials: int, least: int) -> None:
+def check_each_trial_once(study: Study, folders: Iterable[Path], least: int) -> None:
     """No trial is lost, and none is trained twice."""
     rows = study.trials.to_dicts()
     # workers that begin the last trials at once may begin one each
-    assert least <= len(rows) == trials <= least + 3
+    assert least <= len(rows) <= least + 3
     assert {row["state"] for row in rows} <= {"complete", "pruned"}
     values = Counter((row["lr"], row["batch_size"]) for row in rows)
     assert max(values.values()) == 1
-    for folder in study.path.glob("trial-*"):
-        epochs = [row["epoch"] for row in load_run(folder).folder.history.epochs()]
-        assert epochs == list(range(1, len(epochs) + 1))
+    ended = []
+    for folder in folders:
+        for path in folder.glob("study/trial-*"):
+            epochs = [row["epoch"] for row in load_run(path).folder.history.epochs()]
+            assert epochs == list(range(1, len(epochs) + 1))
+            if load_run(path).report is not None:
+                ended.append(int(path.name.removeprefix("trial-")))
+    complete = [row["trial"] for row in rows if row["state"] == "complete"]
+    assert len(ended) == len(set(ended))
+    assert set(complete) <= set(ended)
 
 
-def test_a_second_process_joins_on_the_same_machine(image_set, begin):
-    leader = begin("tune", NET, "--data", image_set, *SEARCH, "--trials", "3")
-    await_epoch(leader)
-    path = Path("runs/study").resolve()
-    joining = ("tune", "--join", path, "--runs-dir", "unused")
-    assert "Leave out --runs-dir." in run_refused(*joining)
-    other = begin("tune", "--join", path)  # with the short heartbeats of the leader
-    _, messages = other.communicate()
-    assert other.returncode == 0, messages
-    out, err = leader.communicate()
-    assert leader.returncode == 0, err
-    check_each_trial_once(Study(Path("runs/study")), events(out)[-1]["trials"], 3)
+@pytest.fixture(params=["journal", "postgres"])
+def storage(request, workplace) -> str:
+    """Where workers with folders of their own share their trials."""
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres").url
+    return str(workplace / "shared.journal")
 
 
-def test_workers_are_killed_and_the_server_is_down_for_a_while(image_set, postgres, begin):
-    search = (*SEARCH, "--epochs", "18", "--trials", "8", "--storage", postgres.url)
+def test_four_workers_share_a_search_and_one_of_them_is_killed(image_set, storage, begin):
+    call = ("tune", NET, "--data", image_set, *SEARCH, "--trials", "6", "--storage", storage)
+    folders = [Path(f"machine-{number}") for number in range(4)]
+    workers = [begin(*call, "--runs-dir", folder) for folder in folders]
+    kill_in_training(workers[0])
+    printed = []
+    for worker in workers[1:]:
+        out, err = worker.communicate()
+        assert worker.returncode == 0, err
+        assert "secret" not in out + err
+        printed.append(events(out))
+    results = [lines[-1] for lines in printed if lines and lines[-1]["event"] == "study"]
+    assert len(results) == 1  # one of them has trained the finals
+    place = Path(results[0]["study"])
+    check_each_trial_once(Study(place, storage), folders, 6)
+    again = run_well(*call, "--runs-dir", place.parent, "--json")
+    assert events(again.stdout)[-1] == results[0]
+    other = next(folder for folder in folders if folder != place.parent)
+    assert "has trained them" in run_well(*call, "--runs-dir", other).stderr
+    shown = run_well("runs", "--study", f"{storage}#study", "--json")
+    assert len(events(shown.stdout)) == results[0]["trials"]
+    for folder in folders:
+        for file in folder.rglob("*.*"):
+            assert not file.is_file() or b"secret" not in file.read_bytes(), file
+
+
+def test_two_processes_of_one_machine_share_a_folder(image_set, begin):
+    call = ("tune", NET, "--data", image_set, *SEARCH, "--trials", "3")
+    workers = [begin(*call) for _ in range(2)]
+    results = []
+    for worker in workers:
+        out, err = worker.communicate()
+        assert worker.returncode == 0, err
+        results += [event for event in events(out) if event["event"] == "study"]
+    assert results
+    assert all(result == results[0] for result in results)
+    check_each_trial_once(Study(Path("runs/study")), [Path("runs")], 3)
+
+
+def test_the_server_is_down_for_a_while(image_set, postgres, begin):
+    search = (*SEARCH, "--epochs", "18", "--trials", "4", "--storage", postgres.url)
     call = ("tune", NET, "--data", image_set, *search)
-    leader = begin(*call)
-    await_epoch(leader)
-    others = [begin("tune", "--join", postgres.url) for _ in range(2)]
-    for place, other in enumerate(others):
-        kill_in_training(other)
-        others[place] = begin("tune", "--join", postgres.url)
-    await_epoch(others[1])  # it has opened the database, which it does only once
+    first = begin(*call, "--runs-dir", "a")
+    await_epoch(first)
+    other = begin(*call, "--runs-dir", "b")
+    await_epoch(other)
     postgres.drop_connections()
-    await_epoch(others[0])
+    await_epoch(other)
     postgres.stop()
-    leader.kill()
-    await_remark(others[0], "waiting: for the database")
-    assert others[0].poll() is None
+    first.kill()
+    await_remark(other, "waiting: for the storage")
+    assert other.poll() is None
     postgres.start()
-    again = begin(*call)
-    out, err = again.communicate()
-    assert again.returncode == 0, err
-    printed = [other.communicate() for other in others]
-    assert others[0].returncode == 0, printed
-    last = events(out)[-1]
-    assert last["event"] == "study"
-    study = Study(Path("runs/study"), postgres.url)
-    check_each_trial_once(study, last["trials"], 8)
-    complete = study.trials.filter(study.trials["state"] == "complete")
-    best = complete.sort("score").row(-1, named=True)
-    run_well("reproduce", f"runs/study/trial-{best['trial']}")
-    shown = run_well("runs", "--study", f"{postgres.url}#study", "--json")
-    assert [row["trial"] for row in events(shown.stdout)] == list(range(last["trials"]))
-    assert "secret" not in err + shown.stderr
-    for file in Path("runs").rglob("*.*"):
-        assert not file.is_file() or b"secret" not in file.read_bytes(), file
+    out, err = other.communicate()
+    assert other.returncode == 0, err
+    assert events(out)[-1]["event"] == "study"
+    check_each_trial_once(Study(Path("b/study"), postgres.url), [Path("a"), Path("b")], 4)
+    finished = [path for path in Path("b/study").glob("trial-*") if load_run(path).report]
+    run_well("reproduce", finished[0])
 
 
 def test_a_signal_ends_a_worker_while_the_database_is_down(image_set, postgres, begin):
-    leader = begin("tune", NET, "--data", image_set, *SEARCH, "--storage", postgres.url)
-    await_epoch(leader)
+    worker = begin("tune", NET, "--data", image_set, *SEARCH, "--storage", postgres.url)
+    await_epoch(worker)
     postgres.stop()
-    await_remark(leader, "waiting: for the database")
-    leader.send_signal(signal.SIGTERM)
-    leader.communicate()  # long before the ten minutes after which it gives up
-    assert leader.returncode == 128 + signal.SIGTERM
+    await_remark(worker, "waiting: for the storage")
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate()  # long before the ten minutes after which it gives up
+    assert worker.returncode == 128 + signal.SIGTERM
     postgres.start()
 
 
-def test_what_cannot_be_joined_is_refused(workplace, postgres):
-    empty = run_refused("tune", "--join", postgres.url)
-    assert "contains no study" in empty
-    wrong = run_refused("tune", "--join", postgres.url.replace("tunings", "nothing"))
-    assert 'database "nothing" does not exist' in wrong
-    assert "secret" not in empty + wrong
+def test_the_finals_of_a_killed_process_are_continued(image_set, begin):
+    call = ("tune", NET, "--data", image_set, *SEARCH, "--trials", "2")
+    worker = begin(*call)
+    await_remark(worker, "final: ")
+    worker.kill()
+    again = begin(*call)
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert events(out)[-1]["event"] == "study"
+
+
+def test_a_worker_with_another_search_is_refused(image_set, storage, begin):
+    call = ("tune", NET, "--data", image_set, *SEARCH, "--storage", storage, "--runs-dir")
+    worker = begin(*call, "a")
+    await_epoch(worker)
+    message = "The study study in the storage exists, with other"
+    assert f"{message} given and epochs." in run_refused(*call, "b", "--epochs", "9")
+    Path("net.py").write_text("from lamina.nets import *\nnet = Net(Flatten(), Output())\n")
+    other = ("tune", "net.py", *call[2:])
+    assert f"{message} net and file." in run_refused(*other, "b")
+    assert not Path("b").exists()
+    wrong = run_refused(*call[:-2], f"{storage}/nothing", "--runs-dir", "c")
+    assert "secret" not in wrong
+
+
+@pytest.mark.parametrize("kind", ["attributes", "names", "types"])
+def test_hostile_studies_run_nothing(image_set, storage, kind, tmp_path):
+    """Whatever a storage says, nothing is executed, and nothing is written elsewhere."""
+    marker = Path("executed")
+    Path("evil.py").write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n")
+    opened = open_storage(storage, Path())
+    study = optuna.create_study(storage=opened, study_name="study", direction="maximize")
+    settings = {"net": "evil.py", "data": "../../escaped", "metric": "accuracy", "function": "os"}
+    if kind == "attributes":
+        study.set_user_attr("settings", settings)
+    elif kind == "names":
+        for name in ("../../escaped", "/tmp/escaped", "evil.py", "\x1b[2J"):
+            other = optuna.create_study(storage=opened, study_name=name)
+            other.set_user_attr("settings", settings)
+        study.set_user_attr("settings", {**settings, "metric": "../../escaped"})
+    else:
+        study.set_user_attr("settings", ["evil.py", {"net": None}])
+        study.set_user_attr("limits", {"trials": "evil.py", "seconds": []})
+    before = sorted(Path().rglob("*"))
+    call = ("tune", NET, "--data", image_set, *SEARCH, "--storage", storage)
+    assert "The study study in the storage exists, with other" in run_refused(*call)
+    for name in ("", "#study", "#../../escaped"):
+        shown = run_lamina("runs", "--study", f"{storage}{name}")
+        assert shown.returncode in (0, 2)
+        assert "Traceback" not in shown.stderr
+        assert "\x1b" not in shown.stdout + shown.stderr
+    assert not marker.exists()
+    assert sorted(Path().rglob("*")) == before
+    assert not (tmp_path.parent / "escaped").exists()
+
+
+@pytest.mark.parametrize("value", ["../../escaped", ["evil.py"]])
+def test_hostile_trials_run_nothing(image_set, storage, begin, value):
+    """A trial whose attributes lamina has not written ends the worker with an error in words."""
+    call = ("tune", NET, "--data", image_set, *SEARCH, "--trials", "3", "--storage", storage)
+    worker = begin(*call)
+    await_epoch(worker)
+    worker.kill()
+    study = load_study(open_storage(storage, Path()), "study")
+    trial = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.WAITING, user_attrs={"run": value}
+    )
+    study.add_trial(trial)
+    before = sorted(Path().rglob("*"))
+    refused = run_refused(*call)
+    assert "The storage of the study is damaged" in refused
+    assert sorted(Path().rglob("*")) == before

@@ -20,7 +20,8 @@ from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
-from lamina.studies.named_net import start_by_command
+from lamina.studies.experiment import Experiment
+from lamina.studies.setup import RunSetup
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
@@ -85,7 +86,8 @@ def begin_run(
 ) -> Run:
     """A run of a net with a name, and of a module with an origin, as the command line has them."""
     choice = NetChoice(net_name, net if isinstance(net, Net) else lambda *_: net, origin=origin)
-    return start_by_command(command, data, choice, recipe or Recipe(), name=name, runs_dir=runs_dir)
+    experiment = Experiment(choice, recipe or Recipe(), data)
+    return RunSetup(runs_dir, name, command).start(experiment)
 
 
 def start(

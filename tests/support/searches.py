@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from lamina.data import Dataset, Images
 from lamina.runs.start import as_net_choice
 from lamina.studies.search import Search
-from lamina.studies.trials import Trials, connect, create_study, open_trials
+from lamina.studies.storage import open_storage
+from lamina.studies.trials import Trials, open_trials
 from support.forking import MODULE
 
 NET = "Flatten(), Linear(4), ReLU(), Output()"
 QUICKLY = f"""
-from lamina.studies import finals, trials
+from lamina.studies import finals, storage, trials
 finals.PLANS = ((2, 2),)
-trials.HEARTBEAT_SECONDS, trials.GRACE_SECONDS = 1, 3
+trials.BEAT_SECONDS, trials.SILENT_SECONDS = 1, 4
+storage.LOCK_SECONDS = 4
 {MODULE}
 """
-"""lamina with few finals and short heartbeats, for a process."""
+"""lamina with few finals and quick signs of life, for a process."""
 
 
 def noise_with_val(count: int) -> Dataset:
@@ -30,13 +34,29 @@ def noise_with_val(count: int) -> Dataset:
     )
 
 
-def open_search(folder, data, **more) -> tuple[Search, Trials]:
-    """A search of two trials, without leader."""
+def finish(events):
+    """The result of a generator, whose events are dropped."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as ended:
+            return ended.value
+
+
+def open_search(folder, data, over=None, **more) -> tuple[Search, Trials]:
+    """A search of two trials, with the trials in its folder."""
     settings = {"epochs": 2, **more}
-    search = Search(NET, None, settings, {"lr": "0.001..0.1:log"}, {}, data, as_net_choice)
-    folder.mkdir(parents=True, exist_ok=True)
-    storage = connect(None, folder)
-    create_study(storage, folder.name, search.to_json(), str(folder))
-    trials = open_trials(storage, folder.name, folder.parent)
-    trials.study.set_user_attr("limits", {"trials": 2, "until": None})
+    ranges = over or {"lr": "0.001..0.1:log"}
+    search = Search(NET, None, settings, ranges, {}, data, as_net_choice)
+    trials = open_again(search, folder)
+    trials.study.set_user_attr("limits", {"trials": 2, "seconds": None})
     return search, trials
+
+
+def open_again(search, folder) -> Trials:
+    """The trials of a search, as another worker opens them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = open_storage(None, folder)
+    return finish(
+        open_trials(storage, folder, json.loads(json.dumps(search.to_json())), search.ranges)
+    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import gc
 import io
+import json
 import os
 import sys
 import time
@@ -13,7 +15,7 @@ import time
 STARTED = time.perf_counter()  # before anything large is imported
 
 GROUPS = {
-    "data": {"data": "show what a data set contains, and find label issues and duplicates"},
+    "data": {"data": "show what a data set contains; see also data labels, duplicates and cache"},
     "train": {
         "studio": "build, train, look inside and compare in the browser",
         "train": "train a net, evaluate it, and save it as a run",
@@ -38,11 +40,11 @@ GROUPS = {
     "inspect": {
         "inspect": "show what the layers and units of a net have learned",
         "explain": "show which pixels a prediction depends on",
-        "similar": "show the training images that are most similar to an image",
-        "embed": "save the features of images",
+        "similar": "show the most similar training images, or save features",
         "summary": "list a net's layers, output shapes, parameters and multiply-adds",
     },
 }
+DATA_COMMANDS = ("labels", "duplicates", "cache")
 COMMANDS = {name: meaning for commands in GROUPS.values() for name, meaning in commands.items()}
 
 
@@ -65,10 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     from lamina.errors import GroupError, LaminaError, LeaderError, suggest
 
+    as_json = "--json" in given
     if given[0] not in COMMANDS:
-        print(
-            f"lamina: Unknown command {given[0]!r}. {suggest(given[0], COMMANDS)}", file=sys.stderr
-        )
+        reason = f"Unknown command {given[0]!r}. {suggest(given[0], COMMANDS)}"
+        _print_error("lamina", reason, as_json=as_json)
         return 2
     rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
     who = "lamina" if rank == "0" else f"lamina (rank {rank})"  # most errors occur in all processes
@@ -78,13 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
     except LeaderError:
         return 2
     except GroupError as error:
-        print(f"{who}: {error}", file=sys.stderr)
+        _print_error(who, str(error), as_json=as_json)
         return 75  # EX_TEMPFAIL of sysexits.h: torchrun or a scheduler may restart the group
     except LaminaError as error:
-        print(f"{who}: {error}", file=sys.stderr)
+        _print_error(who, str(error), as_json=as_json)
         return 2
     except KeyboardInterrupt:
-        print("lamina: interrupted", file=sys.stderr)
+        _print_error("lamina", "interrupted", as_json=as_json)
         return 130
     except BrokenPipeError:
         # As in `lamina runs | head -1`. Otherwise flushing stdout at exit fails.
@@ -94,9 +96,18 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP):
             raise
         reason = f"{str(error.filename)[:100]}: {str(error.strerror).lower()}"
-        print(f"{who}: Cannot use {reason}. Check the path and its permissions.", file=sys.stderr)
+        message = f"Cannot use {reason}. Check the path and its permissions."
+        _print_error(who, message, as_json=as_json)
         return 2
     return status
+
+
+def _print_error(who: str, message: str, *, as_json: bool) -> None:
+    """Print an error on stderr and, with ``--json``, as an event on stdout, too."""
+    print(f"{who}: {message}", file=sys.stderr)
+    if as_json and who == "lamina":
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps({"event": "error", "error": message}), flush=True)
 
 
 def _print_usage() -> None:
@@ -123,6 +134,8 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
 
     name, *arguments = words
     group = next(group for group, commands in GROUPS.items() if name in commands)
+    if name == "data" and arguments[:1] and arguments[0] in DATA_COMMANDS:
+        name = f"data {arguments.pop(0)}"
     # SIGTERM unwinds the stack as Ctrl-C does, so that no incomplete files remain. The processes of
     # torchrun end at once instead: while they wait for each other, no Python code runs.
     is_alone = (
@@ -138,7 +151,8 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
         # The terminal prints warnings as remarks; this restores Python's own behavior afterwards.
         with warnings.catch_warnings():
             kind = getattr(
-                import_module(f"lamina.cli.options.{group}_options"), f"{name.title()}Options"
+                import_module(f"lamina.cli.options.{group}_options"),
+                f"{name.title().replace(' ', '')}Options",
             )
             options = parse_options(kind, name, arguments)
             has_progress = getattr(options, "progress", False)
@@ -156,7 +170,7 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
             # otherwise Python searches torch's modules for garbage, while they load and later
             gc.disable()
             try:
-                command = import_module(f"lamina.cli.{name}")
+                command = import_module(f"lamina.cli.{name.replace(' ', '_')}")
             finally:
                 if was_enabled:
                     gc.enable()

@@ -166,6 +166,12 @@ def choose_images(
     return images, failed
 
 
+def report_problem(name: str, reason: str, terminal: Terminal) -> None:
+    """Say why an image could not be used."""
+    terminal.emit("problem", image=name, reason=reason)
+    terminal.remark(f"lamina: {name}: {reason}")
+
+
 def choose_layer(model: Model, layer: str) -> str:
     """The module path of a layer, given by its number in the net (from 1) or its module path."""
     number, dot, inside = layer.partition(".")

@@ -8,6 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,11 +48,13 @@ def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
     made = found if isinstance(found, Net) else _call_own(file, found)
     recipes = {"default": Recipe()}
     title = f"{file.stem}-{name}" if name else file.stem  # a file may define several nets
+    from lamina.files import read_bytes
     from lamina.runs.record import OwnModule
 
+    digest = sha256(read_bytes(file)).hexdigest()[:16]
     # Call the file's function again for each run, after setting its seed.
     net = made if isinstance(made, Net) else lambda *_: _call_own(file, found)
-    return NetChoice(title, net, recipes, OwnModule(str(file.resolve()), name))
+    return NetChoice(title, net, recipes, OwnModule(str(file.resolve()), name, digest))
 
 
 def _find_own(path: Path, name: str) -> Any:

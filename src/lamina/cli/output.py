@@ -31,23 +31,22 @@ def writing(file: Path, advice: str = "Use another file or folder.") -> Iterator
         raise DataError(f"Cannot write {file}: {error.strerror or error}. {advice}") from error
 
 
-def check_output(file: Path, suffixes: Iterable[str]) -> None:
-    """Check a file of ``--output`` before the work."""
+def check_output(file: Path, suffixes: Iterable[str], flag: str = "--output") -> None:
+    """Check a file that a flag names before the work."""
     *others, last = suffixes
     first = others[0] if others else last
     if file.is_dir():
         raise DataError(
-            f"--output is {file}, which is a folder. Use --output {file / f'output{first}'}."
+            f"{flag} is {file}, which is a folder. Use {flag} {file / f'output{first}'}."
         )
     if file.suffix.lower() not in suffixes:
         expected = f"{', '.join(others)} or {last}" if others else last
         raise DataError(
-            f"--output is {file}; it must end in {expected}. Use --output"
-            f" {file.with_suffix(first)}."
+            f"{flag} is {file}; it must end in {expected}. Use {flag} {file.with_suffix(first)}."
         )
     if not file.parent.is_dir():
         raise DataError(
-            f"--output is {file}, but the folder {file.parent} does not exist. Create it, or use"
+            f"{flag} is {file}, but the folder {file.parent} does not exist. Create it, or use"
             " another folder."
         )
 

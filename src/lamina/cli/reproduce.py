@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from lamina.cli.article import reproduce_article
+from lamina import zoo
+from lamina.cli.compare import print_comparison, train_study
+from lamina.cli.data_argument import choose_data
 from lamina.cli.models import add_module, choose_run_data
+from lamina.cli.net_argument import choose_net
 from lamina.cli.options.train_options import ReproduceOptions
 from lamina.cli.terminal import Terminal
-from lamina.errors import RunError
+from lamina.data import Preparation
+from lamina.errors import RecipeError, RunError
+from lamina.evaluation.intervals import mean_interval
 from lamina.runs.differences import find_changes
 from lamina.runs.loading import load_run
 from lamina.runs.resuming import find_dataset, list_needed_parts, make_training
 from lamina.runs.run import Run
+from lamina.studies.comparison import (
+    Plan,
+    PlannedStudy,
+    make_experiments,
+    plan_study,
+    read_comparisons,
+)
+from lamina.studies.experiment_text import find_source
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Epoch, Step
+
+ARTICLE = ("mlp:article", "cnn:article")
 
 
 def run(options: ReproduceOptions, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if the weights after an epoch differ."""
     _check_options(options)
-    return (
-        reproduce_article(options, terminal)
-        if options.run is None
-        else _reproduce_run(options.run, options, terminal)
-    )
+    if options.run is None:
+        return _reproduce_article(options, terminal)
+    return _reproduce_run(options.run, options, terminal)
 
 
 def _check_options(options: ReproduceOptions) -> None:
@@ -42,6 +56,61 @@ def _check_options(options: ReproduceOptions) -> None:
         raise RunError(
             f"{unused[0]} applies to the article's nets, but RUN is {options.run}. Leave out"
             f" {unused[0]} or RUN."
+        )
+
+
+def _reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
+    """Compare the article's two nets, and their published accuracies with the measured ones."""
+    seeds = 1 if options.seeds is None else options.seeds
+    if seeds < 1:
+        raise RecipeError(f"--seeds is {seeds}; it must be at least 1. Use --seeds 5.")
+    dataset = choose_data(options.data, Preparation(val_fraction=0.0), terminal)
+    texts = [f"{text},device={options.device}" for text in ARTICLE]
+    sources = [find_source(text, options.runs_dir) for text in texts]
+    named, _ = make_experiments(sources, dataset, partial(choose_net, terminal=terminal))
+    study = plan_study(options.runs_dir, None, named)
+    status = train_study(study, Plan(seeds), terminal)
+    if status == 0:
+        _print_published(study, seeds, terminal)
+        (comparison,) = read_comparisons(study.path)
+        print_comparison(comparison, terminal)
+    return status
+
+
+def _print_published(study: PlannedStudy, seeds: int, terminal: Terminal) -> None:
+    """A row for each net: the accuracy in the article, and the score in its runs."""
+    rows = []
+    dataset = next(iter(study.experiments.values())).dataset
+    for name, experiment in study.experiments.items():
+        net = experiment.net.name
+        runs = [load_run(study.locate_run(name, seed)) for seed in range(seeds)]
+        reports = [run.report for run in runs if run.report is not None]
+        measured = mean_interval([report.score.value for report in reports])
+        published = zoo.load_published(net)
+        accuracy = None
+        if published is not None and published.data == dataset.source:
+            accuracy = published.accuracy
+        terminal.emit(
+            "result",
+            net=net,
+            runs=[str(run.path) for run in runs],
+            data=dataset.name,
+            split=reports[0].split,
+            published=accuracy,
+            measured=measured.mean,
+            low=measured.low,
+            high=measured.high,
+        )
+        score = reports[0].score
+        interval = "needs several seeds"
+        if measured.low is not None and measured.high is not None:
+            interval = f"{score.format(measured.low)} to {score.format(measured.high)}"
+        claim = "–" if accuracy is None else score.format(accuracy)
+        rows.append((net, claim, score.format(measured.mean), interval))
+    terminal.tabulate(("net", "published", "measured", "95 % interval"), rows)
+    if all(claim == "–" for _, claim, *_ in rows):
+        terminal.say(
+            f"The article's accuracies are for CIFAR-10, so they are not shown for {dataset.name}."
         )
 
 

@@ -13,10 +13,11 @@ from lamina.runs.differences import compare_runs
 from lamina.runs.loading import find_runs, load_run
 from lamina.runs.overview import summarize_run
 from lamina.runs.run import Run
+from lamina.studies.judging import explain_incomparable
 from lamina.studies.search import tabulate_trials
 from lamina.studies.study import read_study
 from lamina.studies.trials import list_trials
-from lamina.studies.tuning import find_trials
+from lamina.studies.tuning import find_progress
 
 
 def run(options: RunsOptions, terminal: Terminal) -> int:
@@ -27,9 +28,9 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
         first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)
         _show_differences(first, second, terminal)
         return 0
-    folder = (
-        options.runs_dir if options.study is None else _find_study(options.study, options.runs_dir)
-    )
+    folder: Path | None = options.runs_dir
+    if options.study is not None:
+        folder = _find_study(options.study, options.runs_dir)
     if folder is None:
         _list_trials(str(options.study), options.runs_dir, terminal)
     else:
@@ -47,34 +48,32 @@ def _find_study(text: str, runs_dir: Path) -> Path | None:
 
 
 def _list_trials(study: str, runs_dir: Path, terminal: Terminal) -> None:
-    trials = find_trials(study, runs_dir)
-    listed = list_trials(trials)
+    progress = find_progress(study, runs_dir)
+    listed = list_trials(progress.trials)
     for row in listed:
         terminal.emit("trial", **row)
-    terminal.tabulate(*tabulate_trials(listed, trials.settings["metric"]), texts=3)
+    terminal.tabulate(*tabulate_trials(listed, progress.metric.name), texts=3)
 
 
 def _list_runs(folder: Path, terminal: Terminal) -> None:
     """List the runs in a folder, and in one line those of a study in it."""
     runs, damaged = find_runs(folder)
     rows: list[dict[str, str]] = []
-    problems = [(each.path, each.problem) for each in damaged]
-    sizes = Counter(each.path.parent for each in runs)
-    for each in runs:
-        place = each.path.parent
+    problems = [(run.path, run.problem) for run in damaged]
+    sizes = Counter(run.path.parent for run in runs)
+    for run in runs:
+        study = run.path.parent
         try:
-            row = _show_run(each, terminal)
+            row = _show_run(run, terminal)
         except LaminaError as error:
-            problems.append((each.path, str(error)))
+            problems.append((run.path, str(error)))
             continue
-        if place == folder:
+        if study == folder:
             rows.append(row)
-        elif sizes[place]:
-            text = (
-                f"{plural(sizes.pop(place), 'run', 'runs')} (lamina runs --study"
-                f" {shlex.quote(str(place))})"
-            )
-            rows.append(dict.fromkeys(row, "") | {"run": str(place), "net": text})
+        elif sizes[study]:
+            count = plural(sizes.pop(study), "run", "runs")
+            text = f"{count} (lamina runs --study {shlex.quote(str(study))})"
+            rows.append(dict.fromkeys(row, "") | {"run": str(study), "net": text})
     if rows:
         blank = dict.fromkeys(rows[0], "")
         rows += [blank | {"run": str(path), "score": "damaged"} for path, _ in problems]
@@ -87,7 +86,9 @@ def _list_runs(folder: Path, terminal: Terminal) -> None:
 
 
 def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
-    report, history, record = run.report, run.folder.history.epochs(), run.record
+    report = run.report
+    history = run.folder.history.epochs()
+    record = run.record
     terminal.emit(
         "run",
         run=str(run.path),
@@ -103,13 +104,23 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
 
 def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:
     differences = compare_runs(first.folder, second.folder)
-    for difference in differences:
-        terminal.emit("difference", what=difference.what, a=difference.first, b=difference.second)
-    terminal.emit("result", runs=[str(first.path), str(second.path)], differences=len(differences))
-    if differences:
-        rows = [
-            (difference.what, difference.first, difference.second) for difference in differences
-        ]
-        terminal.tabulate(("difference", str(first.path), str(second.path)), rows, texts=3)
-    else:
+    rows = []
+    for item in differences:
+        terminal.emit("difference", what=item.what, a=item.first, b=item.second)
+        words = item.what.replace(".", ": ").replace("_", " ")
+        rows.append((words, item.first, item.second))
+    reason = None
+    if first.report is not None and second.report is not None:
+        reason = explain_incomparable(first, second)
+    terminal.emit(
+        "result",
+        runs=[str(first.path), str(second.path)],
+        differences=len(differences),
+        incomparable=reason,
+    )
+    if not rows:
         terminal.say(f"{first.path} and {second.path} differ only in time and name")
+        return
+    terminal.tabulate(("difference", str(first.path), str(second.path)), rows, texts=3)
+    if reason is not None:
+        terminal.remark(f"warning: the scores of these runs cannot be compared: {reason}")

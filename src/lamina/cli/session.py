@@ -27,10 +27,17 @@ from lamina.runs.course import RunEvent
 from lamina.runs.loading import load_run
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run
-from lamina.studies.choice_events import Decision, Seeds, Started, Trial, is_about_run
 from lamina.studies.cross_validation import Folds
-from lamina.studies.finals import FINALS, Tuned
+from lamina.studies.finals import Tuned
 from lamina.studies.search import Tried
+from lamina.studies.seeds import Seeds
+from lamina.studies.study_events import (
+    Decision,
+    FinalsDecision,
+    ScratchTrial,
+    Started,
+    is_about_run,
+)
 from lamina.targets import REGRESSION
 from lamina.training import group
 from lamina.training.events import (
@@ -47,7 +54,7 @@ from lamina.training.schedule import can_end_late
 
 IN_TRAINING = (
     Started,
-    Trial,
+    ScratchTrial,
     Resumed,
     FeatureProgress,
     HeadFit,
@@ -129,7 +136,7 @@ def play(
                     _print_event(event, runs[-1] if runs else None, terminal, is_brief=is_brief)
                     if isinstance(event, Tried):
                         terminal.pin(*event.table, texts=3)
-                    elif isinstance(event, Decision) and event.what == FINALS:
+                    elif isinstance(event, FinalsDecision):
                         terminal.pin((), ())
         except (KeyboardInterrupt, SystemExit):
             if not (runs and received):
@@ -197,8 +204,7 @@ def _save_curves(run: Run, report: Report) -> None:
         {column: value for column, value in row.items() if column != "layers"}
         for row in run.folder.history.epochs()
     ]
-    name = run.record.net_name
-    figure = draw_curves({name: [rows]}, report.score, reports={name: [report]})
+    figure = draw_curves(rows, report.score, report)
     with run.folder.writing():
         save_figure(figure, run.path / "curves.png")
 

@@ -11,7 +11,7 @@ from lamina.data import Dataset
 from lamina.errors import DataError, RecipeError
 from lamina.runs.continuing import StartingPoint, find_start
 from lamina.runs.resuming import find_source
-from lamina.studies.entry_point import check_untimed
+from lamina.studies.train_net import check_untimed
 from lamina.training.recipe import overlay
 
 

@@ -103,7 +103,7 @@ def load_cached(
         remedy = "Set LAMINA_CACHE to a folder that you may write to."
         if error.errno in FULL:
             remedy = (
-                "Free some space there, for example with lamina data --cache-clear, or set"
+                "Free some space there, for example with lamina data cache --clear, or set"
                 " LAMINA_CACHE to another folder."
             )
         fault = error.strerror or error
@@ -198,8 +198,8 @@ def _warn_of_size() -> None:
     if held_bytes > disk_bytes * WARNED_SHARE:
         warnings.warn(
             f"The decoded copies in the cache take {format_size(held_bytes)} of a disk of"
-            f" {format_size(disk_bytes)}. List them with lamina data --cache, and remove them with"
-            " lamina data --cache-clear.",
+            f" {format_size(disk_bytes)}. List them with lamina data cache, and remove them with"
+            " lamina data cache --clear.",
             LaminaWarning,
             stacklevel=2,
         )

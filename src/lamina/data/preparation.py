@@ -74,8 +74,8 @@ class Preparation:
     """use one data set of a cross-validation: 2/5 trains on train and val except for the second of
     five folds, and tests on this fold; 0/5 trains on all of train and val, and tests on test"""
     labels_from: Annotated[tuple[str, ...], "a list of files"] = ()
-    """CSV files of corrections, as --labels --output writes them: the column correct contains the
-    correct label, exclude to leave out the image, or nothing to leave it as it is"""
+    """CSV files of corrections, as lamina data labels --output writes them: the column correct
+    contains the correct label, exclude to leave out the image, or nothing to leave it as it is"""
 
     def __post_init__(self) -> None:
         check_fields(self, DataError)

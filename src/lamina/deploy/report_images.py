@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from PIL import Image
 
 from lamina.data import Images
@@ -20,14 +20,9 @@ from lamina.errors import plural
 from lamina.evaluation.calibration import judge_predictions
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import ClassReport, Report
-from lamina.insight.confusions import (
-    find_cells,
-    find_confusions,
-    format_predictions,
-    measure_losses,
-)
-from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
-from lamina.insight.units import inspect_units, measure_chance, measure_responses, rank_units
+from lamina.insight.confusions import Confusions, find_confusions
+from lamina.insight.inspected_layers import choose_layers
+from lamina.insight.units import inspect_layers
 from lamina.markup import LONGEST_NAME, Markup, chart, image, join, link, matrix, table, wrap
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.text import format_percent, shorten
@@ -52,14 +47,15 @@ class Evidence:
     task: Task
     outputs: Outputs
     images: Images | None
-    losses: Float[np.ndarray, " n"]
+    confusions: Confusions
 
     @staticmethod
     def collect(task: Task, outputs: Outputs, images: Images | None) -> Evidence:
         """The evidence, without ``images`` if ``outputs`` belong to other images."""
-        fits = images is not None and images.names == outputs.names
-        losses = measure_losses(task, outputs.raw_logits(task), outputs.targets)
-        return Evidence(task, outputs, images if fits else None, losses)
+        if images is not None and images.names != outputs.names:
+            images = None
+        confusions = find_confusions(task, [outputs], MOST_LOSSES)
+        return Evidence(task, outputs, images, confusions)
 
 
 class _Cell(NamedTuple):
@@ -73,30 +69,34 @@ class _Cell(NamedTuple):
 
 def show_confusions(report: Report, evidence: Evidence) -> Markup:
     """The confusion matrix or the confused pairs, linked to their images; nothing for numbers."""
-    task = evidence.task
-    if task.kind is REGRESSION:
+    if evidence.task.kind is REGRESSION:
         return Markup("")
     if isinstance(report, ClassReport) and len(report.classes) <= MOST_CLASSES:
-        cells = _find_cells(report, evidence)
-        remark, album, shown = _show_cells(list(cells.values()), evidence)
-        links = dict(zip(cells, _link_cells(list(cells.values()), shown), strict=True))
-        names = [scores.name for scores in report.classes]
-        rows = [
-            (
-                name,
-                [
-                    (
-                        links.get((row, column), "0"),
-                        report.confusion[row][column] / max(1, scores.support),
-                    )
-                    for column in range(len(names))
-                ],
-            )
-            for row, (name, scores) in enumerate(zip(names, report.classes, strict=True))
-        ]
-        head = "Rows: true class. Columns: predicted class. Shade: share of the true class."
-        return join([wrap("p", head), remark, matrix(names, rows, "true \\ predicted"), album])
-    _, pairs = find_confusions(task, evidence.outputs.logits, evidence.outputs.targets)
+        return _show_matrix(report, evidence)
+    return _show_pairs(evidence)
+
+
+def _show_matrix(report: ClassReport, evidence: Evidence) -> Markup:
+    ((names, rows_of_cells),) = evidence.confusions.tables
+    cells = [
+        _Cell(names[truth], names[predicted], rows, truth == predicted)
+        for (truth, predicted), rows in rows_of_cells.items()
+    ]
+    remark, album, shown = _show_cells(cells, evidence)
+    links = dict(zip(rows_of_cells, _link_cells(cells, shown), strict=True))
+    lines = []
+    for row, scores in enumerate(report.classes):
+        line = []
+        for column, count in enumerate(report.confusion[row]):
+            line.append((links.get((row, column), "0"), count / max(1, scores.support)))
+        lines.append((scores.name, line))
+    head = "Rows: true class. Columns: predicted class. Shade: share of the true class."
+    classes = [scores.name for scores in report.classes]
+    return join([wrap("p", head), remark, matrix(classes, lines, "true \\ predicted"), album])
+
+
+def _show_pairs(evidence: Evidence) -> Markup:
+    pairs = evidence.confusions.pairs
     if not pairs:
         return wrap("p", "All predictions are correct.")
     listed = [
@@ -104,31 +104,16 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
         for pair in pairs[:MOST_PAIRS]
     ]
     remark, album, shown = _show_cells(listed, evidence)
-    lines = [
-        (
-            pair.target,
-            str(pair.predicted),
-            counted,
-            f"{pair.images:,}",
-            format_percent(len(pair.rows) / pair.images),
-            f"{100 * pair.interval.low:.1f} to {100 * pair.interval.high:.1f} %",
-        )
-        for pair, counted in zip(pairs, _link_cells(listed, shown), strict=False)
-    ]
+    lines = []
+    for pair, counted in zip(pairs, _link_cells(listed, shown), strict=False):
+        _, *counts = pair.describe()
+        lines.append((pair.target, str(pair.predicted), counted, *counts))
     heads = ("true", "predicted", "images", "of", "share", "95 % interval")
-    some = f"; the table lists the {len(listed)} with the highest lower confidence bound"
-    some = some if len(pairs) > len(listed) else ""
+    some = ""
+    if len(pairs) > len(listed):
+        some = f"; the table lists the {len(listed)} with the highest lower confidence bound"
     head = wrap("p", f"Confused pairs: {len(pairs):,}{some}.")
     return join([head, remark, table(heads, lines, texts=2), album])
-
-
-def _find_cells(report: ClassReport, evidence: Evidence) -> dict[tuple[int, int], _Cell]:
-    ((_, cells),) = find_cells(evidence.task, evidence.outputs.logits, evidence.outputs.targets)
-    names = [scores.name for scores in report.classes]
-    return {
-        (row, column): _Cell(names[row], names[column], own, row == column)
-        for (row, column), own in cells.items()
-    }
 
 
 def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[str]:
@@ -194,32 +179,26 @@ def _fill_album(cells: Sequence[_Cell], images: Images, sure: Sequence[str]) -> 
 
 
 def show_losses(evidence: Evidence) -> Markup:
-    outputs, task = evidence.outputs, evidence.task
-    order = np.argsort(-evidence.losses, kind="stable")[:MOST_LOSSES]
-    given = format_predictions(task, outputs.raw_logits(task)[order])
-    true = [task.kind.format(outputs.targets[row], task.target_names) for row in order]
+    task = evidence.task
+    hardest = evidence.confusions.hardest
     if evidence.images is None:
         lines = [
-            (outputs.names[row], truth, predicted, f"{evidence.losses[row]:.3g}")
-            for row, truth, predicted in zip(order.tolist(), true, given, strict=True)
+            (image.image, image.true, image.predicted, f"{image.loss:.3g}") for image in hardest
         ]
         return table(("image", "true", "predicted", "loss"), lines, texts=3)
     sure = _describe_confidence(evidence)
-    captions = [
-        (
-            _pair_numbers(evidence, row)
-            if task.kind is REGRESSION
-            else (
-                f"{shorten(truth, LONGEST_NAME)} → {shorten(predicted, LONGEST_NAME)} {sure[row]}"
-            ).strip()
-        )
-        for row, truth, predicted in zip(order.tolist(), true, given, strict=True)
-    ]
-    figures = [
-        _show_image(evidence.images, row, caption)
-        for row, caption in zip(order.tolist(), captions, strict=True)
-    ]
-    head = "Target → prediction" + (", with its probability." if any(sure) else ".")
+    figures = []
+    for hard in hardest:
+        if task.kind is REGRESSION:
+            caption = _pair_numbers(evidence, hard.row)
+        else:
+            target = shorten(hard.true, LONGEST_NAME)
+            predicted = shorten(hard.predicted, LONGEST_NAME)
+            caption = f"{target} → {predicted} {sure[hard.row]}".strip()
+        figures.append(_show_image(evidence.images, hard.row, caption))
+    head = "Target → prediction."
+    if any(sure):
+        head = "Target → prediction, with its probability."
     if task.kind is REGRESSION:
         head = f"Target → prediction, for {shorten(', '.join(task.target_names), 200)}."
     return join([wrap("p", head, kind="faint"), wrap("div", *figures, kind="images")])
@@ -256,27 +235,13 @@ def show_units(model: Model, train: Images) -> Markup:
     _, height, width = train.shape
     some = train.take_evenly(min(SEEN_IMAGES, max(LEAST_SEEN, SEEN_PIXELS // (height * width))))
     layers = choose_layers(model)[:SHOWN_LAYERS]
-    parts = [
-        wrap(
-            "p",
-            "For each unit: the patches of"
-            f" {plural(len(some), 'training image', 'training images')} that excite it most, and"
-            " the class that its response separates best, with the area under the ROC curve.",
-            kind="faint",
-        )
-    ]
-    for path, responses in measure_responses(model, some.pixels, layers).items():
-        numbers = rank_units(responses, some)[:SHOWN_UNITS]
-        units = inspect_units(responses, some, numbers)
-        name, count = name_stage(model, path), responses.strengths.shape[1]
-        field = "the whole image" if responses.field is None else f"{responses.field}"
-        title = f"layer {name}: {len(units)} of {plural(count, 'unit', 'units')}"
-        remark = (
-            f"receptive field: {field}; the best unit reaches {measure_chance(responses, some):.2f}"
-            " by chance"
-        )
-        sheet = build_units_sheet(some, units, title, remark, read_filters(model, path))
-        parts.append(
-            chart(encode_png(sheet), f"patches that excite units of layer {name}", "sheet")
-        )
+    count = plural(len(some), "training image", "training images")
+    remark = (
+        f"For each unit: the patches of {count} that excite it most, and the class that its"
+        " response separates best, with the area under the ROC curve."
+    )
+    parts = [wrap("p", remark, kind="faint")]
+    for units in inspect_layers(model, some, layers, SHOWN_UNITS):
+        sheet = encode_png(build_units_sheet(units))
+        parts.append(chart(sheet, f"patches that excite units of layer {units.name}", "sheet"))
     return join(parts)

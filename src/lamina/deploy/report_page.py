@@ -130,8 +130,7 @@ def _show_training(run: Run, facts: Facts, report: Report | None) -> Markup:
     if run.early_end:
         parts.append(wrap("p", run.early_end))
     if report is not None:
-        name = run.record.net_name
-        curves = draw_curves({name: [rows]}, report.score, reports={name: [report]})
+        curves = draw_curves(rows, report.score, report)
         parts.append(chart(encode_png(curves), "learning curves, and statistics of each layer"))
     parts.append(wrap("h3", "Diagnoses"))
     lines = [wrap("li", line) for line in facts.diagnoses]

@@ -14,6 +14,7 @@ from lamina.studies import comparison, tuning
 from lamina.studies.finals import read_final
 from lamina.studies.search import describe_values, tabulate_trials
 from lamina.studies.study import read_study
+from lamina.studies.trials import TABLE
 
 FIGURES = {
     comparison.FIGURE: "difference of each experiment, with its intervals",
@@ -67,32 +68,26 @@ def build_study_page(path: Path) -> str:
 
 
 def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
-    if (tuned := read_final(path)) is not None:
-        return join(
-            [table(*tuned.table(), texts=2), *(wrap("p", line) for line in tuned.summary_lines())]
-        )
+    tuned = read_final(path)
+    if tuned is not None:
+        lines = (wrap("p", line) for line in tuned.summary_lines())
+        return join([table(*tuned.table(), texts=2), *lines])
     parts = []
-    for one in comparison.read_comparisons(path):
-        first, second, verdict, *others = str(one).split("\n")
-        parts += [
-            wrap("p", verdict, kind="headline"),
-            *(wrap("p", line) for line in (first, second, *others)),
-        ]
-    parts += [wrap("p", f"{name} diverged.", kind="warning") for name in state.get("diverged", ())]
-    if "joined" in state:
+    if not state.get("is_finished", False):
         parts.append(
-            wrap("p", "Another process leads this study, and has its result.", kind="warning")
+            wrap("p", "This study has not ended. The same command continues it.", kind="warning")
         )
-    elif not state.get("is_finished", False):
-        parts.insert(
-            0, wrap("p", "This study has not ended. The same command continues it.", kind="warning")
-        )
+    for compared in comparison.read_comparisons(path):
+        parts.append(wrap("p", compared.words, kind="headline"))
+        parts.append(table(*compared.table(), texts=2))
+        parts += [wrap("p", note) for note in compared.notes()]
+    parts += [wrap("p", f"{name} diverged.", kind="warning") for name in state.get("diverged", ())]
     return join(parts)
 
 
 def _show_trials(path: Path, state: Mapping[str, Any]) -> Markup:
-    """The trials, as the process that leads the study has stored them last."""
-    if not (file := path / tuning.TABLE).exists():
+    """The trials, as a worker with this folder has stored them last."""
+    if not (file := path / TABLE).exists():
         return Markup("")
     rows = read_object(file).get("trials", [])
     return table(*tabulate_trials(rows, state["settings"]["metric"]), texts=3)
@@ -104,27 +99,20 @@ def _show_runs(path: Path) -> Markup:
         (run.path.name, "" if run.report is None else f"{run.report.split} {run.report.score}")
         for run in runs
     ]
-    rows += [(one.path.name, one.problem) for one in damaged]
+    rows += [(run.path.name, run.problem) for run in damaged]
     return table(("run", "score"), rows, texts=2) if rows else Markup("")
 
 
 def _show_settings(settings: Mapping[str, Any]) -> Markup:
+    parts = []
     experiments = settings.get("experiments", [])
-    columns = ("name", "net", "recipe")
-    parts = [
-        table(
-            ("experiment", *columns[1:]),
-            [[one[name] for name in columns] for one in experiments],
-            texts=3,
-        )
-    ]
-    named = [
-        (name, value)
+    if experiments:
+        rows = [(item["name"], item["net"], item["recipe"]) for item in experiments]
+        parts.append(table(("experiment", "net", "recipe"), rows, texts=3))
+    others = [
+        (name, describe_values(value) if isinstance(value, Mapping) else str(value))
         for name, value in settings.items()
         if name != "experiments" and value not in (None, {})
     ]
-    rows = [
-        (name, describe_values(value) if isinstance(value, Mapping) else str(value))
-        for name, value in named
-    ]
-    return join([*(parts if experiments else []), table(("setting", "value"), rows, texts=2)])
+    parts.append(table(("setting", "value"), others, texts=2))
+    return join(parts)

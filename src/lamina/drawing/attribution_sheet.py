@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -13,41 +14,46 @@ from matplotlib.patches import Rectangle
 
 from lamina.data.thumbnails import to_pillow
 from lamina.drawing.style import COLORS, FAINT_INK, INK, label, new_figure
+from lamina.evaluation.predictor import describe
 from lamina.insight.attribution import measure_strength
-from lamina.insight.faithfulness import Faithfulness
+from lamina.insight.explanations import Explanation
 
 PANEL_INCHES = 2.7
 LONGEST_SIDE_PX = 600  # of an image on the sheet; larger ones are reduced
 LETTERS_A_LINE = 42
 LONGEST_PREDICTION = 90  # letters of a prediction of several labels or numbers
+Box: TypeAlias = tuple[float, float, float, float]
 DRAWN_SIDE_PX = 64  # larger maps are averaged in blocks, because single pixels would be invisible
 
 
-def draw_attributions(
-    pixels: UInt8[np.ndarray, "h w c"],
-    box: tuple[float, float, float, float],
-    maps: Mapping[str, tuple[Float32[np.ndarray, "y x"], Faithfulness]],
-    name: str,
-    predicted: str,
-    target: str,
+def draw_explanation(
+    explanation: Explanation,
+    original: UInt8[np.ndarray, "h w c"] | None = None,
+    box: Box | None = None,
 ) -> Figure:
-    """Draw an image, and each method's map over ``box`` (in image pixels) with its measurements."""
+    """Draw an image, and each method's map with its measurements.
+
+    ``original`` is the image before it was resized, and ``box`` the part that the model sees: left,
+    top, right and bottom in its pixels.
+    """
+    pixels = explanation.pixels if original is None else original
+    maps = explanation.maps
     height, width = pixels.shape[:2]
     image = to_pillow(pixels)
     image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
     pale = 255 - (255 - np.asarray(image.convert("L"), np.float32)) * 0.55
     panel_height = float(np.clip(PANEL_INCHES * height / width, 0.6, 2 * PANEL_INCHES))
     figure = new_figure(PANEL_INCHES * (1 + len(maps)), panel_height + 1.9)
-    original, *panels = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
-    _show(original, np.asarray(image), (width, height), "image")
-    left, top, right, bottom = box
+    first, *panels = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
+    _show(first, np.asarray(image), (width, height), "image")
+    left, top, right, bottom = box or (0, 0, width, height)
     if left > 0 or top > 0:
         size = right - left, bottom - top
         frame = Rectangle((left, top), *size, fill=False, color=COLORS[1], lw=1.5)
-        original.add_patch(frame)
-        _write(original, "frame: the net's input", FAINT_INK)
+        first.add_patch(frame)
+        _write(first, "frame: the net's input", FAINT_INK)
     # Without negative values, no pixel is evidence against the target.
-    if any(values.min() < 0 for values, _ in maps.values()):
+    if any(each.values.min() < 0 for each in maps.values()):
         lowest = -1.0
         colors = "RdBu_r"
         meaning = "red: evidence for, blue: evidence against"
@@ -55,9 +61,9 @@ def draw_attributions(
         lowest = 0.0
         colors = "viridis"
         meaning = "brighter: more evidence"
-    for axes, (method, (values, measured)) in zip(panels, maps.items(), strict=True):
+    for axes, (method, attribution) in zip(panels, maps.items(), strict=True):
         _show(axes, pale, (width, height), method)
-        values = _average_blocks(values)
+        values = _average_blocks(attribution.values)
         strength, most = measure_strength(values)
         interpolation = "nearest"
         if max(height, width) > 2 * max(values.shape):
@@ -72,13 +78,13 @@ def draw_attributions(
             interpolation=interpolation,
         )
         axes.set(xlim=(0, width), ylim=(height, 0))
-        # A no-break space keeps a number and its % on one line.
-        text = str(measured).replace(" %", "\N{NO-BREAK SPACE}%")
-        _write(axes, textwrap.fill(text, LETTERS_A_LINE), INK)
-    title = (
-        f"{label(name)}: {label(predicted, LONGEST_PREDICTION)}\nMaps for {label(target)}"
-        f" ({meaning})"
-    )
+        if attribution.faithfulness is not None:
+            # A no-break space keeps a number and its % on one line.
+            text = str(attribution.faithfulness).replace(" %", "\N{NO-BREAK SPACE}%")
+            _write(axes, textwrap.fill(text, LETTERS_A_LINE), INK)
+    name = PurePath(explanation.prediction.name).name
+    predicted = label(describe(explanation.prediction), LONGEST_PREDICTION)
+    title = f"{label(name)}: {predicted}\nMaps for {label(explanation.target)} ({meaning})"
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=9)
     return figure
 

@@ -1,17 +1,21 @@
-"""Sheets of a data set's images: samples of each class, label issues, and hard images."""
+"""Sheets of images: samples of each class, label issues, hard images, and similar images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePath
 
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from lamina.data import Images
 from lamina.data.thumbnails import make_tile
 from lamina.drawing.sheets import SheetRow, break_rows, lay_out
-from lamina.insight.confident_learning import LabelIssue
-from lamina.insight.confusions import Confusion
+from lamina.insight.confident_learning import LabelIssues
+from lamina.insight.confusions import Confusions
+from lamina.insight.neighbors import SimilarImages
 from lamina.targets import REGRESSION
 from lamina.text import shorten
 
@@ -20,6 +24,8 @@ COLUMNS = 8
 MOST_ROWS = 200
 MOST_LABEL_ISSUES = 80
 MOST_PAIRS = 10
+MOST_LOSSES = 16
+SIMILAR_PX = 96
 
 
 def build_contact_sheet(images: Images, samples: int) -> Image.Image:
@@ -44,40 +50,53 @@ def build_contact_sheet(images: Images, samples: int) -> Image.Image:
     return lay_out(rows, f"{images.split}: {len(images):,} images, {described}", rest=rest)
 
 
-def build_label_issues_sheet(
-    issues: Sequence[tuple[Images, LabelIssue]], title: str
-) -> Image.Image:
+def build_label_issues_sheet(labels: LabelIssues, title: str) -> Image.Image:
     """A sheet of the first label issues: each image with its given and likely label and score."""
     tiles = []
     captions = []
-    for images, issue in issues[:MOST_LABEL_ISSUES]:
-        tiles.append(make_tile(images.pixels[issue.row], _choose_side(1)))
+    for issue in labels.issues[:MOST_LABEL_ISSUES]:
+        pixels = labels.images[issue.split].pixels[issue.row]
+        tiles.append(make_tile(pixels, _choose_side(1)))
         captions.append((shorten(issue.given), f"→ {shorten(issue.likely)}", f"{issue.score:.2f}"))
-    rest = _count_rest(len(issues) - len(tiles))
+    rest = _count_rest(len(labels.issues) - len(tiles))
     return lay_out(break_rows(tiles, captions, COLUMNS), title, rest=rest)
 
 
 def build_hard_sheet(
-    losses: Sequence[tuple[Images, int, str, str]],
-    pairs: Sequence[tuple[Confusion, Sequence[tuple[Images, int]]]],
-    title: str,
+    confusions: Confusions, pixels: Sequence[UInt8[np.ndarray, "h w c"]], title: str
 ) -> Image.Image:
-    """A sheet of the largest losses and of confused pairs of classes; an image is (split, row)."""
-    side = _choose_side(-(-len(losses) // COLUMNS) + min(MOST_PAIRS, len(pairs)))
-    first, *more = break_rows(
-        [make_tile(images.pixels[row], side) for images, row, _, _ in losses],
-        [(shorten(target), f"→ {shorten(predicted)}") for _, _, target, predicted in losses],
-        COLUMNS,
-    )
+    """A sheet of the largest losses and of confused pairs; ``pixels`` are those of all images."""
+    pairs = confusions.pairs[:MOST_PAIRS]
+    hardest = confusions.hardest[:MOST_LOSSES]
+    side = _choose_side(-(-len(hardest) // COLUMNS) + len(pairs))
+    tiles = [make_tile(pixels[image.row], side) for image in hardest]
+    captions = [(shorten(image.true), f"→ {shorten(image.predicted)}") for image in hardest]
+    first, *more = break_rows(tiles, captions, COLUMNS)
     rows = [replace(first, name="largest losses", remark="target → prediction"), *more]
-    for pair, rows_of_images in pairs[:MOST_PAIRS]:
+    for pair in pairs:
         low = 100 * pair.interval.low
         high = 100 * pair.interval.high
-        tiles = [make_tile(images.pixels[row], side) for images, row in rows_of_images[:COLUMNS]]
+        tiles = [make_tile(pixels[row], side) for row in pair.rows[:COLUMNS]]
         name = f"{shorten(pair.target)} → {shorten(str(pair.predicted))}"
         remark = f"{len(pair.rows):,} of {pair.images:,}: {low:.1f} to {high:.1f} %"
         rows.append(SheetRow(tiles, (), name, remark))
-    return lay_out(rows, title, rest=_count_rest(len(pairs) - MOST_PAIRS, " pairs"))
+    rest = _count_rest(len(confusions.pairs) - MOST_PAIRS, " pairs")
+    return lay_out(rows, title, rest=rest)
+
+
+def build_similar_sheet(
+    results: Sequence[SimilarImages], title: str, rest: str = ""
+) -> Image.Image:
+    """A sheet with a row for each image: it, and the images that are similar to it."""
+    rows = []
+    for similar in results:
+        tiles = [make_tile(similar.pixels, SIMILAR_PX)]
+        captions: list[tuple[str, ...]] = [("", "")]
+        for neighbor in similar.neighbors:
+            tiles.append(make_tile(similar.searched.pixels[neighbor.row], SIMILAR_PX))
+            captions.append((shorten(neighbor.target), f"{neighbor.similarity:.2f}"))
+        rows.append(SheetRow(tiles, captions, shorten(PurePath(similar.image).name)))
+    return lay_out(rows, title, rest=rest)
 
 
 def _count_rest(count: int, noun: str = "") -> str:

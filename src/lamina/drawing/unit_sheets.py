@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -32,8 +31,10 @@ from lamina.drawing.style import (
     percent_formatter,
     styled,
 )
-from lamina.insight.units import Patch, Unit, cut_patch
-from lamina.targets import Score
+from lamina.errors import plural
+from lamina.insight.inspected_layers import describe_field
+from lamina.insight.probes import Probes
+from lamina.insight.units import LayerUnits, Patch, Unit, cut_patch
 from lamina.text import shorten
 
 COLUMNS = 6
@@ -49,27 +50,44 @@ BAR_PX = 260
 SAME_FOR_ALL = "constant response"
 
 
-def build_units_sheet(
-    images: Images,
-    units: Sequence[Unit],
-    title: str,
-    remark: str,
-    filters: Float32[np.ndarray, "u c y x"] | None = None,
-) -> Image.Image:
-    """A sheet of units: each with its patches, best class, cost of removal, and filter."""
+def build_units_sheet(layer: LayerUnits) -> Image.Image:
+    """A sheet of a layer's units: each with its patches, best class, cost of removal and filter."""
     columns = COLUMNS
-    tiles = [_draw_patches(images, unit) for unit in units]
-    if filters is not None:
+    tiles = [_draw_patches(layer.images, unit) for unit in layer.units]
+    if layer.filters is not None:
         columns = COLUMNS_WITH_FILTERS
         tiles = [
-            _add_filter(tile, filters[unit.number]) for tile, unit in zip(tiles, units, strict=True)
+            _add_filter(tile, layer.filters[unit.number])
+            for tile, unit in zip(tiles, layer.units, strict=True)
         ]
-    captions = [(f"unit {unit.number + 1}", *_describe(unit)) for unit in units]
-    return lay_out(break_rows(tiles, captions, columns), title, remark)
+    captions = [(f"unit {unit.number + 1}", *_describe(unit)) for unit in layer.units]
+    shown = f"{layer.count} units"
+    if len(layer.units) < layer.count:
+        shown = f"the {len(layer.units)} of {layer.count:,} units that separate a class best"
+    rows = break_rows(tiles, captions, columns)
+    return lay_out(rows, f"layer {layer.name}: {shown}", _explain_sheet(layer))
 
 
-def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Image.Image:
+def _explain_sheet(layer: LayerUnits) -> str:
+    remark = (
+        f"Receptive field: {describe_field(layer.receptive_field)}. For each unit: the patches of"
+        f" {plural(len(layer.images), 'training image', 'training images')} that excite it most;"
+        " the class that it separates best on these images, with the area under the ROC curve (by"
+        f" chance {layer.chance:.2f})"
+    )
+    removed = sum(unit.removal is not None for unit in layer.units)
+    if not removed:
+        return f"{remark}."
+    some = ""
+    if removed < len(layer.units):
+        some = f" (first {removed} units)"
+    return f"{remark}; the effect of removing it{some}, on {layer.scored}."
+
+
+def build_unit_sheet(layer: LayerUnits) -> Image.Image:
     """A sheet of one unit: its patches, their images, and how well it separates each class."""
+    images = layer.images
+    (unit,) = layer.units
     tiles = []
     framed = []
     names = []
@@ -84,6 +102,7 @@ def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Ima
     if any(crop.shape[:2] != images.shape[1:] for crop in crops):
         cut_tiles = [make_tile(crop, LARGE_PATCH_PX) for crop in crops]
         rows = [SheetRow(cut_tiles), SheetRow(framed, names)]
+    title, remark = layer.describe_unit()
     patches = lay_out(rows if unit.patches else [], title, remark)
     bars = _draw_bars(unit)
     size = max(patches.width, bars.width), patches.height + bars.height
@@ -183,19 +202,18 @@ def _color(weights: Float32[np.ndarray, "c y x"]) -> UInt8[np.ndarray, "y x c"]:
 
 
 @styled
-def draw_probes(
-    names: Sequence[str],
-    trained: Sequence[float],
-    untrained: Sequence[float],
-    score: Score,
-) -> Figure:
+def draw_probes(probes: Probes) -> Figure:
     """Draw the score of a linear probe on each layer, with trained and with random weights."""
+    names = [label(probe.name) for probe in probes.layers]
+    trained = [probe.score.value for probe in probes.layers]
+    untrained = [probe.control.value for probe in probes.layers]
+    score = probes.layers[0].score
     figure = new_figure(max(5.0, 1.6 + 0.62 * len(names)), 3.8)
     axes = figure.subplots()
     places = range(len(names))
     axes.plot(places, trained, "o-", color=COLORS[0], label="trained", clip_on=False)
     axes.plot(places, untrained, "o--", color=FAINT_INK, label="random weights", clip_on=False)
-    axes.set_xticks(places, [label(name) for name in names], rotation=40, ha="right", fontsize=8)
+    axes.set_xticks(places, names, rotation=40, ha="right", fontsize=8)
     axes.set_title(f"{score.title} of a linear probe on each layer", fontsize=10)
     if score.is_fraction:
         axes.set_ylim(0, 1)

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from lamina.data.splits import Split
-from lamina.errors import RunError, plural
+from lamina.errors import RunError, plural, warn
 from lamina.evaluation.intervals import Z, wilson_interval
 from lamina.evaluation.scores import CALIBRATION_BINS
-from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets, kind_of
 from lamina.text import escape
 from lamina.training.recipe import Aim
 from lamina.training.task import Task
@@ -198,6 +198,30 @@ def choose_thresholds(
         _choose_threshold(name, column, truth, aim)
         for name, column, truth in zip(task.target_names, probabilities.T, columns.T, strict=True)
     )
+
+
+def calibrate(
+    task: Task,
+    split: Split,
+    logits: Float32[np.ndarray, "n k"],
+    targets: Targets,
+    aim: Aim | None,
+) -> Calibration | None:
+    """Temperatures, and thresholds if there is an aim, chosen on a split.
+
+    ``None`` if there are too few images and no aim; warns if there are too few for the aim.
+    """
+    has_labels = task.kind is not MULTI_LABEL or targets.any()
+    if kind_of(targets) is not task.kind or not has_labels or not np.isfinite(logits).all():
+        return None
+    temperatures = fit_temperatures(task, logits, targets)
+    if aim is None:
+        return Calibration(split, len(logits), temperatures) if temperatures else None
+    thresholds = choose_thresholds(task.with_temperatures(temperatures), logits, targets, aim)
+    for threshold in thresholds:
+        if lack := threshold.find_lack(aim):
+            warn(f"{lack}. Use more images in val (--val, or --folds), or a lower aim")
+    return Calibration(split, len(logits), temperatures, str(aim), thresholds)
 
 
 def _choose_threshold(

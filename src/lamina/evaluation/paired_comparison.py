@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lamina.errors import plural
-from lamina.evaluation.paired import MOST_SEEDS, Verdict
+from lamina.evaluation.paired import LOOKS, MOST_SEEDS, Verdict
+from lamina.markup import card, table, wrap
 from lamina.targets import Score
 from lamina.training.events import Event
 
@@ -53,53 +55,63 @@ class PairedComparison(Event):
 
     @property
     def is_limited(self) -> bool:
-        """Whether the images alone prevent a verdict, with any number of seeds."""
-        return self.image_half_width >= self.target
+        """Whether the images alone prevent a verdict, with any number of seeds.
+
+        More seeds on these images would find a difference within ``seeds_interval``. None of these
+        leads to a verdict if all are within the interval that the images leave, and that interval
+        is wider than the margin. With fewer than four seeds, the interval shows too little.
+        """
+        if self.seeds_interval is None or self.seeds < min(LOOKS):
+            return False
+        largest = max(map(abs, self.seeds_interval))
+        return self.image_half_width >= max(self.margin, largest)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether there is a verdict, or more seeds cannot lead to one."""
+        return self.verdict != "undecided" or self.is_limited
 
     @property
     def words(self) -> str:
         """The verdict in words, with interval, number of seeds and images, and margin."""
-        images, margin = (
-            plural(self.images, "image", "images"),
-            self._format(self.margin, unit=True),
-        )
-        size = f"{'one pair of models' if self.seeds == 1 else f'{self.seeds} seeds'}, {images}"
-        if self.verdict in ("better", "worse"):
-            low, high = (
-                self.interval
-                if self.verdict == "better"
-                else (-self.interval[1], -self.interval[0])
-            )
-            is_small = (
-                f", less than the margin of {margin}," if abs(self.difference) < self.margin else ""
-            )
-            by_holm = "; significant by Holm's method" if low <= 0 else ""
-            difference = f"{self._format(abs(self.difference), unit=True)}{is_small}"
-            text = (
-                f"A is {self.verdict} by {difference} ({self._level} {self._range(low, high)};"
-                f" {size}{by_holm})"
-            )
-        elif self.verdict == "equal":
-            text = f"equal within {margin} ({self._level} {self._range(*self.interval)}; {size})"
-        else:
-            text = (
-                f"undecided: {self._range(*self.interval, unit=True)} ({self._level};"
-                f" {size}){self._advice(images)}"
-            )
+        size = f"{plural(self.seeds, 'seed', 'seeds')}, {self._images}"
+        if self.seeds == 1:
+            size = f"one pair of models, {self._images}"
+        text = self._describe_verdict(size)
         return f"{text}; other seeds may differ" if self.seeds == 1 else text
 
-    def _advice(self, images: str) -> str:
+    def _describe_verdict(self, size: str) -> str:
+        margin = self._format(self.margin, unit=True)
+        low, high = self.interval
+        if self.verdict == "undecided":
+            interval = self._range(low, high, unit=True)
+            return f"undecided: {interval} ({self._level}; {size}){self._advise()}"
+        if self.verdict == "equal":
+            return f"equal within {margin} ({self._level} {self._range(low, high)}; {size})"
+        if self.verdict == "worse":
+            low, high = -high, -low
+        difference = self._format(abs(self.difference), unit=True)
+        if abs(self.difference) < self.margin:
+            difference += f", less than the margin of {margin},"
+        by_holm = "; significant by Holm's method" if low <= 0 else ""
+        interval = f"{self._level} {self._range(low, high)}"
+        return f"A is {self.verdict} by {difference} ({interval}; {size}{by_holm})"
+
+    def _advise(self) -> str:
         """What more seeds would do."""
-        target, left = (
-            self._format(value, unit=True) for value in (self.target, self.image_half_width)
-        )
         if self.seeds == 1:
             return ""
         if self.is_limited:
-            return f"; more seeds will not help: {images} leave ±{left}"
+            left = self._format(self.image_half_width, unit=True)
+            return f"; more seeds will not help: {self._images} leave ±{left}"
+        target = self._format(self.target, unit=True)
         if self.seeds_to_detect is None:
             return f"; perhaps more than {MOST_SEEDS:,} seeds are needed to detect {target}"
         return f"; about {self.seeds_to_detect} seeds would detect {target}"
+
+    @property
+    def _images(self) -> str:
+        return plural(self.images, "image", "images")
 
     @property
     def _level(self) -> str:
@@ -119,32 +131,48 @@ class PairedComparison(Event):
         return super().to_json() | {"event": "comparison", "seeds": self.seeds, "words": self.words}
 
     def __str__(self) -> str:
-        a, b = (Score(self.metric, score) for score in (self.a_score, self.b_score))
-        lines = [f"A {self.a}: {self.split} {a}", f"B {self.b}: {self.split} {b}", self.words]
+        a_score = Score(self.metric, self.a_score)
+        b_score = Score(self.metric, self.b_score)
+        lines = [f"A {self.a}: {self.split} {a_score}", f"B {self.b}: {self.split} {b_score}"]
+        return "\n".join([*lines, self.words, *self.notes()])
+
+    def _repr_html_(self) -> str:
+        notes = (wrap("p", note) for note in self.notes())
+        return card(self.words, table(*self.table(), texts=2), *notes)
+
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The headings and rows of a table of A and B with their scores."""
+        score = Score(self.metric, 0.0)
+        rows = [
+            ("A", self.a, score.format(self.a_score)),
+            ("B", self.b, score.format(self.b_score)),
+        ]
+        return ("", "net or run", f"{self.split} {score.title}"), rows
+
+    def notes(self) -> list[str]:
+        """What new seeds would show, and the times of training, in words."""
+        a_seconds, b_seconds = self.train_seconds
+        lines = [f"training time: A {a_seconds:.1f} s, B {b_seconds:.1f} s"]
         if self.seeds_interval is not None:
             better = sum(difference > 0 for difference in self.differences)
             equal = sum(difference == 0 for difference in self.differences)
             pairs = f"{better} of {self.seeds} pairs"
             if equal:
                 pairs += f", equal in {equal}"
+            interval = self._range(*self.seeds_interval, unit=True)
+            seeds = f"for new seeds on these images: {interval} ({self._level})"
+            lines.insert(0, f"{seeds}; A is better in {pairs}")
+        score = Score(self.metric, 0.0)
+        if self.val_reached is not None:
+            reached, a_took, b_took = self.val_reached
             lines.append(
-                f"for new seeds on these images: {self._range(*self.seeds_interval, unit=True)} "
-                f"({self._level}); A is better in {pairs}"
+                f"time to val {score.title} {score.format(reached)} (all runs reach it):"
+                f" A {a_took:.1f} s, B {b_took:.1f} s"
             )
-        lines.append("training time: A {:.1f} s, B {:.1f} s".format(*self.train_seconds))
-        if self.val_reached is not None and self.val_at_equal_seconds is not None:
-            score, (reached, *took), (seconds, *scores) = (
-                a,
-                self.val_reached,
-                self.val_at_equal_seconds,
-            )
-            title, common = f"val {score.title}", score.format(reached)
+        if self.val_at_equal_seconds is not None:
+            seconds, a_val, b_val = self.val_at_equal_seconds
             lines.append(
-                "time to {} {} (all runs reach it): A {:.1f} s, B {:.1f} s".format(
-                    title, common, *took
-                )
+                f"val {score.title} after {seconds:.1f} s:"
+                f" A {score.format(a_val)}, B {score.format(b_val)}"
             )
-            lines.append(
-                "{} after {:.1f} s: A {}, B {}".format(title, seconds, *map(score.format, scores))
-            )
-        return "\n".join(lines)
+        return lines

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
     from lamina.evaluation.scores import ClassScores
 
+PRINTED_ROWS = 50  # classes, labels or numbers; report.table() and --json have all
 MATRIX_CLASSES = 20  # a notebook shows no confusion matrix for more classes
 MAJORITY_FRACTION = 0.9  # of the images in one class: accuracy is misleading
 SAME_CLASS_FRACTION = 0.95  # of the predictions: the model has hardly started to learn
@@ -22,7 +23,9 @@ SAME_CLASS_FRACTION = 0.95  # of the predictions: the model has hardly started t
 
 def describe(report: Report) -> str:
     """The report as text: verdict, metrics, and a table."""
-    lines = [*find_verdict(report), *list_lines(report), "", format_table(*report.table())]
+    heads, rows = report.table()
+    table = format_table(heads, rows, most=PRINTED_ROWS)
+    lines = [*find_verdict(report), *list_lines(report), "", table]
     remarks = _describe_remarks(report)
     if remarks:
         lines += ["", remarks]

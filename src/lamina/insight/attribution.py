@@ -32,6 +32,8 @@ from lamina.training.task import Task
 # of integrated gradients in commands and servers
 STEPS = 32  # for a map
 CONTROL_STEPS = 12  # for the maps of random weights
+FOR = (178, 24, 43)  # red
+AGAINST = (33, 102, 172)  # blue
 # differentiated at once: a backward pass keeps the outputs of all layers
 GRADIENT_PIXELS = 100 * 32 * 32
 
@@ -251,6 +253,14 @@ def measure_strength(
     # A quantile, because single pixels may be far stronger than all others.
     most = float(np.quantile(magnitudes, 0.99)) or float(magnitudes.max()) or 1.0
     return np.clip(magnitudes / most, 0, 1) ** 0.7, most
+
+
+def paint_map(values: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 4"]:
+    """A map as RGBA pixels: red for the output, blue against it; stronger is more opaque."""
+    painted = np.empty((*values.shape, 4), np.uint8)
+    painted[..., :3] = np.where(values[..., None] >= 0, FOR, AGAINST)
+    painted[..., 3] = np.rint(measure_strength(values)[0] * 230)
+    return painted
 
 
 def choose_target(task: Task, logits: Float[np.ndarray, " k"]) -> int:

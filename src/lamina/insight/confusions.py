@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
 
+from lamina.errors import name_some, plural
 from lamina.evaluation.intervals import Interval, wilson_interval
+from lamina.evaluation.outputs import Outputs
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Table
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Targets
+from lamina.text import format_percent
 from lamina.training.task import Task
+
+HARDEST = 24  # images with the largest losses
+NAMED_IMAGES = 3  # of a pair of classes in a table
+PAIR_HEADS = ("true", "predicted", "largest losses", "images", "of", "share", "95 % interval")
+
+Cells: TypeAlias = Mapping[tuple[int, int], Int64[np.ndarray, " _"]]
+"""The rows of the images by true and predicted class, those with the largest loss first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,57 +37,135 @@ class Confusion:
     images: int  # all images of the class
     interval: Interval  # of the fraction with this prediction (Wilson, 95 %)
 
+    def describe(self) -> tuple[str, str, str, str]:
+        """The images with this prediction, all images, the share and its interval, as text."""
+        count = len(self.rows)
+        share = format_percent(count / self.images)
+        low = 100 * self.interval.low
+        high = 100 * self.interval.high
+        return f"{count:,}", f"{self.images:,}", share, f"{low:.1f} to {high:.1f} %"
+
+
+class HardImage(NamedTuple):
+    """An image with a large loss; ``true`` and ``predicted`` are its target and prediction."""
+
+    row: int
+    image: str
+    split: str
+    true: str
+    predicted: str
+    loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Confusions(ShownResult):
+    """The mistakes of a model: confused classes, and the images with the largest losses.
+
+    Attributes:
+        names: the names of the images; rows refer to them.
+        splits: the split of each image.
+        classes: the classes with incorrect predictions, by descending lower confidence bound.
+        pairs: the confused pairs of classes, in the same order.
+        tables: for all classes, or for each label: the names, and the images by true and predicted
+            class; none for regression.
+        losses: the loss of each image: cross-entropy of the calibrated probabilities, without label
+            smoothing; for numbers, the mean squared standardized error.
+        hardest: the images with the largest losses.
+    """
+
+    texts: ClassVar[int] = 3
+    names: tuple[str, ...] = field(repr=False)
+    splits: tuple[str, ...] = field(repr=False)
+    classes: tuple[Confusion, ...] = field(repr=False)
+    pairs: tuple[Confusion, ...] = field(repr=False)
+    tables: tuple[tuple[tuple[str, ...], Cells], ...] = field(repr=False)
+    losses: Float[np.ndarray, " n"] = field(repr=False)
+    hardest: tuple[HardImage, ...]
+
+    def headline(self) -> str:
+        """The number of confused pairs and of images."""
+        pairs = plural(len(self.pairs), "confused pair of classes", "confused pairs of classes")
+        return f"{pairs} among {self.describe_images()}"
+
+    def describe_images(self) -> str:
+        """The number of images and their splits."""
+        splits = " and ".join(dict.fromkeys(self.splits))
+        return f"{plural(len(self.names), 'image', 'images')} in {splits}"
+
+    def table(self) -> Table:
+        """The column heads, and a row for each confused pair; the first three columns are text."""
+        rows = []
+        for pair in self.pairs:
+            names = name_some([self.names[row] for row in pair.rows], NAMED_IMAGES)
+            rows.append((pair.target, str(pair.predicted), names, *pair.describe()))
+        return PAIR_HEADS, rows
+
+    def image_table(self) -> Table:
+        """The column heads, and a row for each of the hardest images; all but one are text."""
+        return HardImage._fields[1:], [(*image[1:5], f"{image.loss:.3g}") for image in self.hardest]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: ``splits``, ``classes``, ``pairs`` with their images, and ``losses``."""
+        losses = [image._asdict() for image in self.hardest]
+        return {
+            "splits": list(dict.fromkeys(self.splits)),
+            "classes": [self._list(confusion) for confusion in self.classes],
+            "pairs": [self._list(pair) for pair in self.pairs],
+            "losses": losses,
+        }
+
+    def _list(self, confusion: Confusion) -> dict[str, Any]:
+        values: dict[str, Any] = {"true": confusion.target}
+        if confusion.predicted is not None:
+            values["predicted"] = confusion.predicted
+        interval = [round(confusion.interval.low, 4), round(confusion.interval.high, 4)]
+        examples = [{"image": self.names[row], "split": self.splits[row]} for row in confusion.rows]
+        counts = {"images": len(confusion.rows), "of": confusion.images, "interval": interval}
+        return {**values, **counts, "examples": examples}
+
+
+def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDEST) -> Confusions:
+    """Find the mistakes in the logits of one or more splits."""
+    names = tuple(name for part in outputs for name in part.names)
+    splits = tuple(str(part.split) for part in outputs for _ in part.names)
+    logits = np.concatenate([part.raw_logits(task) for part in outputs])
+    targets = np.concatenate([part.targets for part in outputs])
+    losses = measure_losses(task, logits, targets)
+    classes: list[Confusion] = []
+    pairs: list[Confusion] = []
+    tables: list[tuple[tuple[str, ...], Cells]] = []
+    for problem in _split_columns(task, logits, targets):
+        classes += _count_errors(problem)
+        pairs += _count_pairs(problem)
+        tables.append((problem.classes, _find_cells(problem)))
+    order = np.argsort(-losses, kind="stable")[:hardest]
+    predictions = format_predictions(task, logits[order])
+    images = []
+    for row, predicted in zip(order.tolist(), predictions, strict=True):
+        target = task.kind.format(targets[row], task.target_names)
+        loss = round(float(losses[row]), 4)
+        images.append(HardImage(row, names[row], splits[row], target, predicted, loss))
+    return Confusions(
+        names=names,
+        splits=splits,
+        classes=_rank(classes),
+        pairs=_rank(pairs),
+        tables=tuple(tables),
+        losses=losses,
+        hardest=tuple(images),
+    )
+
 
 def measure_losses(
     task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
 ) -> Float[np.ndarray, " n"]:
-    """Each image's loss, without label smoothing; for numbers, mean squared standardized error."""
+    """Each image's loss: of the calibrated probabilities, without label smoothing."""
     predicted = torch.from_numpy(logits).double()
+    if temperatures := getattr(task, "temperatures", ()):  # regression has none
+        predicted = predicted / predicted.new_tensor(temperatures)
     losses = task.losses(predicted, torch.from_numpy(np.array(targets)))
     values: Float[np.ndarray, " n"] = losses.numpy()
     return values
-
-
-def find_confusions(
-    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
-) -> tuple[tuple[Confusion, ...], tuple[Confusion, ...]]:
-    """The classes with errors, and the confused pairs, by descending lower confidence bound."""
-    if task.kind is REGRESSION:
-        return (), ()
-    of_classes = []
-    of_pairs = []
-    for problem in _split_columns(task, logits, targets):
-        order = np.argsort(-problem.losses, kind="stable")
-        errors = order[problem.predicted[order] != problem.truth[order]]
-        truth = problem.truth[errors]
-        sizes = np.bincount(problem.truth, minlength=len(problem.classes)).tolist()
-        for rows in _group(errors, truth):
-            target = problem.truth[rows[0]]
-            of_classes.append(_count(problem.classes[target], None, rows, sizes[target]))
-        keys = truth * len(problem.classes) + problem.predicted[errors]
-        for rows in _group(errors, keys):
-            target = problem.truth[rows[0]]
-            predicted = problem.classes[problem.predicted[rows[0]]]
-            of_pairs.append(_count(problem.classes[target], predicted, rows, sizes[target]))
-    return _rank(of_classes), _rank(of_pairs)
-
-
-def find_cells(
-    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
-) -> list[tuple[tuple[str, ...], dict[tuple[int, int], Int64[np.ndarray, " m"]]]]:
-    """For classes or each label: names, and rows by true and predicted class, by falling loss."""
-    if task.kind is REGRESSION:
-        return []
-    tables = []
-    for problem in _split_columns(task, logits, targets):
-        order = np.argsort(-problem.losses, kind="stable")
-        keys = problem.truth * len(problem.classes) + problem.predicted
-        cells = {
-            divmod(int(keys[rows[0]]), len(problem.classes)): rows
-            for rows in _group(order, keys[order])
-        }
-        tables.append((problem.classes, cells))
-    return tables
 
 
 def format_predictions(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[str, ...]:
@@ -96,6 +186,8 @@ class _Problem(NamedTuple):
 def _split_columns(
     task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
 ) -> Iterator[_Problem]:
+    if task.kind is REGRESSION:
+        return
     if task.kind is SINGLE_LABEL:
         losses = measure_losses(task, logits, targets)
         yield _Problem(task.target_names, logits.argmax(axis=1), targets, losses)
@@ -110,6 +202,28 @@ def _split_columns(
         yield _Problem((f"{prefix}no", f"{prefix}yes"), decided[:, column], truth, losses)
 
 
+def _find_cells(problem: _Problem) -> dict[tuple[int, int], Int64[np.ndarray, " _"]]:
+    order = np.argsort(-problem.losses, kind="stable")
+    keys = problem.truth * len(problem.classes) + problem.predicted
+    groups = _group(order, keys[order])
+    return {divmod(int(keys[rows[0]]), len(problem.classes)): rows for rows in groups}
+
+
+def _count_errors(problem: _Problem) -> list[Confusion]:
+    """The images of each class with any incorrect prediction."""
+    order = np.argsort(-problem.losses, kind="stable")
+    errors = order[problem.predicted[order] != problem.truth[order]]
+    return [_count(problem, rows, None) for rows in _group(errors, problem.truth[errors])]
+
+
+def _count_pairs(problem: _Problem) -> list[Confusion]:
+    pairs = []
+    for (truth, predicted), rows in _find_cells(problem).items():
+        if truth != predicted:
+            pairs.append(_count(problem, rows, problem.classes[predicted]))
+    return pairs
+
+
 def _group(
     rows: Int64[np.ndarray, " m"], keys: Int64[np.ndarray, " m"]
 ) -> list[Int64[np.ndarray, " _"]]:
@@ -120,10 +234,11 @@ def _group(
     return np.split(rows[order], np.flatnonzero(np.diff(keys[order])) + 1)
 
 
-def _count(
-    target: str, predicted: str | None, rows: Int64[np.ndarray, " m"], images: int
-) -> Confusion:
-    return Confusion(target, predicted, rows, images, wilson_interval(len(rows), images))
+def _count(problem: _Problem, rows: Int64[np.ndarray, " m"], predicted: str | None) -> Confusion:
+    truth = problem.truth[rows[0]]
+    images = int((problem.truth == truth).sum())
+    interval = wilson_interval(len(rows), images)
+    return Confusion(problem.classes[truth], predicted, rows, images, interval)
 
 
 def _rank(confusions: list[Confusion]) -> tuple[Confusion, ...]:

@@ -101,6 +101,15 @@ def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
     return fields
 
 
+def describe_field(field: Field | None) -> str:
+    return "the whole image" if field is None else str(field)
+
+
+def list_size(field: Field | None) -> list[int] | None:
+    """The height and width of a receptive field in pixels; ``None`` for the whole image."""
+    return None if field is None else list(field.size_px)
+
+
 def _measure_fields(
     model: Model, paths: Sequence[str], scale: int
 ) -> dict[str, Field | Literal["cut off"] | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,13 @@ from lamina.data import Images
 from lamina.data.images import Progress
 from lamina.evaluation.evaluating import score
 from lamina.insight.faithfulness import redraw
+from lamina.insight.inspected_layers import describe_field, find_fields, list_size, name_stage
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Table
 from lamina.nets.modules import Whitening
+from lamina.nets.window import Field
 from lamina.targets import SINGLE_LABEL, Score
-from lamina.training.hooks import activations
+from lamina.training.hooks import activations, call_order
 from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
@@ -41,6 +46,99 @@ class Probe:
     layer: str  # module path; empty for the input image
     features: int  # number of inputs of the probe
     score: Score
+
+
+@dataclass(frozen=True)
+class LayerProbe:
+    """The probes of a layer, with the trained and with random weights."""
+
+    layer: str  # module path; empty for the input image
+    name: str
+    units: int | None  # ``None`` for the image
+    receptive_field: Field | None  # of a unit; ``None`` for the whole image
+    score: Score
+    control: Score
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; ``sees_px`` is the height and width of the receptive field."""
+        return {
+            "layer": self.layer,
+            "name": self.name,
+            "units": self.units,
+            "sees_px": list_size(self.receptive_field),
+            "metric": self.score.name,
+            "probe": self.score.value,
+            "probe_untrained": self.control.value,
+        }
+
+
+@dataclass(frozen=True)
+class Probes(ShownResult):
+    """How well a linear classifier on each layer's output separates the classes.
+
+    Attributes:
+        layers: the image, then each layer, with the score of its probe with the trained weights,
+            and with random weights as the control.
+        fitted: the number of training images that the probes were fitted to.
+        scored: the number of images that they were scored on.
+        split: the split of these.
+    """
+
+    layers: tuple[LayerProbe, ...]
+    fitted: int
+    scored: int
+    split: str
+
+    def table(self) -> Table:
+        """The column heads, and a row for the image and for each layer."""
+        rows: list[tuple[str, ...]] = []
+        for probe in self.layers:
+            score = probe.score.format(probe.score.value, 1)
+            if probe.units is None:
+                rows.append((probe.name, "", "", score, ""))
+                continue
+            control = probe.control.format(probe.control.value, 1)
+            field = describe_field(probe.receptive_field)
+            rows.append((probe.name, f"{probe.units:,}", field, score, control))
+        metric = self.layers[0].score.title
+        return ("layer", "units", "receptive field", f"probe {metric}", "random weights"), rows
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: the ``layers``, the image without ``units`` first, and the images used."""
+        return {
+            "layers": [probe.to_json() for probe in self.layers],
+            "fitted": self.fitted,
+            "scored": self.scored,
+            "split": self.split,
+        }
+
+    def headline(self) -> str:
+        """What a probe is, and the images."""
+        return (
+            f"A probe is a linear classifier on a layer's output, fitted to {self.fitted:,}"
+            f" training images and scored on {self.scored:,} of {self.split}."
+        )
+
+
+def compare_probes(
+    model: Model,
+    train: Images,
+    held_out: Images,
+    layers: Sequence[str],
+    progress: Progress | None = None,
+) -> Probes:
+    """Probe the input and each layer, with the model's weights and with random ones."""
+    trained = probe_layers(model, train, held_out, layers, progress)
+    controls = probe_layers(untrain(model, train), train, held_out, layers, progress)
+    fields = find_fields(model, layers)
+    shapes = call_order(model, layers)
+    probes = [LayerProbe("", "image", None, None, trained[0].score, controls[0].score)]
+    for path, probe, control in zip(layers, trained[1:], controls[1:], strict=True):
+        shape = shapes[path]
+        units = shape[-1] if len(shape) == 2 else shape[0]  # tokens have units last
+        name = name_stage(model, path)
+        probes.append(LayerProbe(path, name, units, fields[path], probe.score, control.score))
+    return Probes(tuple(probes), len(train), len(held_out), str(held_out.split))
 
 
 def probe_layers(

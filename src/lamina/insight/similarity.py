@@ -1,4 +1,4 @@
-"""Near-duplicates, found by low frequencies and compared at small translations; and outliers."""
+"""Near-duplicates, found by low frequencies and compared at small translations."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,10 +21,13 @@ from lamina.data.arrays import to_pixels
 from lamina.data.digests import digest_rows
 from lamina.data.duplicates import find_root, frame_rows, group_duplicates
 from lamina.data.images import Progress
-from lamina.errors import DataError
+from lamina.errors import DataError, plural
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
+from lamina.insight.neighbors import BLOCK, Outliers, find_neighbors, find_outliers
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Table
 from lamina.nets import Shape
 from lamina.training.task import Task
 
@@ -33,8 +36,6 @@ SIDE_PX = 32  # images are compared at this size at most
 FREQUENCIES = 8  # of a signature in each direction, including the constant
 NEIGHBORS = 8  # candidates for each image, and for its mirror image
 LEAST_LIKENESS = 0.7  # cosine of the signatures of two candidates
-# images whose neighbors are found at once: memory grows with this times the number of images
-BLOCK = 1000
 RESIZED_AT_ONCE = 50  # large images, so that they stay in the processor's cache
 MOST_TRANSLATION_PX = 3  # at the size of comparison
 # in gray at half size; saves the comparison at full size, which takes 60 times as long
@@ -43,8 +44,6 @@ MOST_GAIN = 1.33  # how much the contrast of a channel may differ
 MOST_OFFSET_LEVELS = 32.0  # how much the mean of a channel may differ, of 255 levels
 # differences count relative to an image's contrast, or to this in flatter ones
 FLATTEST_LEVELS = 8.0
-# images among which the nearest neighbors are searched, to measure isolation
-MOST_REFERENCES = 10_000
 MOST_DISTANCE = 0.32  # of near-duplicates
 MOST_UNITED = 1 / 2  # of all images: in groups that a set of identical images unites
 
@@ -82,24 +81,6 @@ def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n
     if not parts:
         return torch.empty(0, FREQUENCIES**2 - 1)
     return torch.cat(parts)
-
-
-def find_neighbors(
-    signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int
-) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
-    """The cosines of each signature with the ``count`` nearest of ``others``, and their rows."""
-    count = min(count, len(others))
-    likeness = torch.empty(len(signatures), count)
-    rows = torch.empty(len(signatures), count, dtype=torch.int64)
-    for start in range(0, len(signatures), BLOCK):
-        block = slice(start, start + BLOCK)
-        likeness[block], rows[block] = (signatures[block] @ others.T).topk(count, dim=1)
-    return likeness, rows
-
-
-def normalize(features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """The features with length 1, whose products are cosines; zeros if they overflow."""
-    return functional.normalize(features.float(), dim=1).nan_to_num(0)
 
 
 def find_near_duplicates(
@@ -186,20 +167,101 @@ def group_copies(
     return group_pairs(len(pixels), linked)
 
 
-def measure_isolation(
-    features: Float[Tensor, "n d"], neighbors: int = 10
-) -> Float[np.ndarray, " n"]:
-    """1 minus the mean cosine with the nearest neighbors (Sun et al., 2022, arXiv 2204.06507)."""
-    unit = normalize(features)
-    references = torch.linspace(
-        0, len(unit) - 1, min(len(unit), MOST_REFERENCES), dtype=torch.float64
-    ).long()
-    count = min(neighbors, len(references) - 1)
-    if count < 1:
-        return np.zeros(len(unit), np.float32)
-    likeness, places = find_neighbors(unit, unit[references], count + 1)
-    likeness[references[places] == torch.arange(len(unit))[:, None]] = -math.inf  # the image itself
-    return (1 - likeness.topk(count, dim=1).values.mean(dim=1)).numpy()
+@dataclass(frozen=True, eq=False)
+class NearDuplicates(ShownResult):
+    """The near-duplicates in a data set, within and across splits, and its outliers.
+
+    Attributes:
+        names: the names of the images; the rows of ``pairs`` refer to them.
+        splits: the split of each image.
+        pairs: the pairs of near-duplicates, smallest distance first.
+        groups: for each image, the row of the first image that near-duplicates, equal pixels or the
+            groups of the data set connect it with.
+        outliers: the images that are unlike all others.
+    """
+
+    texts: ClassVar[int] = 5
+    names: tuple[str, ...] = field(repr=False)
+    splits: tuple[str, ...] = field(repr=False)
+    pairs: tuple[DuplicatePair, ...]
+    groups: tuple[int, ...] = field(repr=False)
+    outliers: Outliers = field(repr=False)
+
+    @property
+    def near_train(self) -> dict[str, int]:
+        """The number of images in each held-out split with near-duplicates in ``train``."""
+        near = set()
+        for pair in self.pairs:
+            for row, other in ((pair.first, pair.second), (pair.second, pair.first)):
+                if self.splits[row] != "train" and self.splits[other] == "train":
+                    near.add(row)
+        return dict(Counter(self.splits[row] for row in sorted(near)))
+
+    def table(self) -> Table:
+        """The column heads, and a row for each pair; the first five columns are text."""
+        rows = []
+        for first, second, distance, is_mirrored in self.pairs:
+            images = (self.names[first], self.splits[first], self.names[second])
+            mirrored = "yes" if is_mirrored else "no"
+            rows.append((*images, self.splits[second], mirrored, f"{distance:.3f}"))
+        return ("image", "split", "near-duplicate", "split", "mirrored", "distance"), rows
+
+    def group_table(self) -> Table:
+        """The column heads, and a row for each image in a group with others, for a table file."""
+        sizes = Counter(self.groups)
+        rows = [
+            (name, self.names[group])
+            for name, group in zip(self.names, self.groups, strict=True)
+            if sizes[group] > 1
+        ]
+        return ("image", "group"), rows
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: ``pairs``, ``outliers`` and ``near_train``."""
+        pairs = [
+            {
+                "first": self.names[pair.first],
+                "second": self.names[pair.second],
+                "distance": pair.distance,
+                "splits": [self.splits[pair.first], self.splits[pair.second]],
+            }
+            for pair in self.pairs
+        ]
+        return {"pairs": pairs, **self.outliers.to_json(), "near_train": self.near_train}
+
+    def headline(self) -> str:
+        """The number of pairs, and of those across splits, as text."""
+        across = sum(self.splits[pair.first] != self.splits[pair.second] for pair in self.pairs)
+        pairs = plural(len(self.pairs), "pair", "pairs")
+        return f"{pairs} of near-duplicates, {across:,} of them across splits"
+
+    def remarks(self) -> Sequence[str]:
+        """For each held-out split with near-duplicates in ``train``, what this means."""
+        lines = []
+        for split, count in self.near_train.items():
+            total = self.splits.count(split)
+            lines.append(
+                f"{count:,} of the {total:,} images of {split} have near-duplicates in train, which"
+                f" inflates the score on {split}; lamina evaluate RUN prints the score without them"
+            )
+        return lines
+
+
+def compare_images(
+    splits: Sequence[Images], outliers: int = 10, progress: Progress | None = None
+) -> NearDuplicates:
+    """Find the near-duplicates among the images of all ``splits``, and the first outliers."""
+    # Split by split, because all images together may not fit into memory.
+    pixels = np.concatenate([shrink(images.pixels) for images in splits])
+    pairs = find_near_duplicates(pixels, progress)
+    known = [group for images in splits for group in images.groups]
+    return NearDuplicates(
+        names=tuple(name for images in splits for name in images.names),
+        splits=tuple(str(images.split) for images in splits for _ in images.names),
+        pairs=pairs,
+        groups=tuple(group_copies(pixels, pairs, known)),
+        outliers=find_outliers(splits, compute_signatures(pixels), outliers),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +272,11 @@ class Overlap:
     images: int
     rows: Int64[np.ndarray, " m"]
     report: Report | None  # ``None`` if the other images cannot be evaluated
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: the number of near-duplicates, and the score without them."""
+        score = None if self.report is None else self.report.score.value
+        return {"near_duplicates": len(self.rows), "score_without": score}
 
     def __str__(self) -> str:
         are = "is a near-duplicate" if len(self.rows) == 1 else "are near-duplicates"

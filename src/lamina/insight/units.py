@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, zip_longest
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor, nn
 
-from lamina.data import Images
+from lamina.data import Dataset, Images
 from lamina.data.images import Progress
+from lamina.errors import DataError, NetError, plural
 from lamina.evaluation.evaluating import score
 from lamina.evaluation.scores import mean_ranks
-from lamina.insight.inspected_layers import find_fields
+from lamina.insight.inspected_layers import (
+    describe_field,
+    find_fields,
+    list_size,
+    name_stage,
+    read_filters,
+)
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Table
 from lamina.nets.window import Field, Pair
-from lamina.targets import REGRESSION, Score
+from lamina.targets import MULTI_LABEL, REGRESSION, Score
 from lamina.text import shorten
 from lamina.training.hooks import activations, find_paths, module_paths, watch
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 
+# Maximum numbers of images, taken evenly, for each measurement.
+SEEN_IMAGES = 10_000  # training images that are searched for patches
+SEEN_PIXELS = 40_000_000
+PROBE_IMAGES = 4000
+SCORED_IMAGES = 2000
+REMOVAL_IMAGES = 500
+# fewer images if they are large, because removals are slow
+REMOVAL_PIXELS = 2_000_000
+LEAST_IMAGES = 50
+# instead of SEEN_PIXELS for torch modules, which run completely for each layer
+MODULE_PIXELS = 5_000_000
+REMOVED_PIXELS = 25_000_000  # for torch modules, while units are removed, in all layers together
+SHOWN_UNITS = 24
 SHUFFLES = 20  # of the labels, to measure chance
 PATCHES = 9  # of a unit, each from a different image
 OUTSIDE = 216  # gray level of a patch beyond the border of the image
@@ -99,6 +123,213 @@ class Unit:
         if auc < 0.5:
             return f"not {shorten(self.best)} {1 - auc:.2f}"
         return f"{shorten(self.best)} {auc:.2f}"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerUnits(ShownResult):
+    """The units of a layer that separate a class best, and what each responds to.
+
+    Attributes:
+        layer: the module path of the layer.
+        name: its number and parts, such as ``3 Conv2d, ReLU``.
+        count: the number of all its units: channels, or numbers of a vector.
+        receptive_field: that of a unit; ``None`` for the whole image.
+        units: the units, those that separate a class best first, with the patches of ``images``
+            that excite each most, the area under the ROC curve for each class, and the effect of
+            removing the unit.
+        chance: the area under the ROC curve that the best unit reaches by chance.
+        images: the images that were searched for patches.
+        scored: the images that the effect of removals was measured on, in words.
+        filters: the weights (U, C, Y, X) of all units, if the layer's input is the image.
+    """
+
+    texts: ClassVar[int] = 2
+    layer: str
+    name: str
+    count: int
+    receptive_field: Field | None
+    units: tuple[Unit, ...]
+    chance: float
+    images: Images = field(repr=False)
+    scored: str = ""
+    filters: Float32[np.ndarray, "u c y x"] | None = field(default=None, repr=False)
+
+    def table(self) -> Table:
+        """The column heads, and a row for each unit; the first two columns are text."""
+        metric = "score"
+        rows = []
+        for unit in self.units:
+            change = ""
+            loss_change = ""
+            if unit.removal is not None:
+                metric = unit.removal.before.title
+                change = unit.removal.describe_score()
+                loss_change = unit.removal.describe_loss()
+            rows.append((str(unit.number + 1), unit.describe_best(), change, loss_change))
+        return ("unit", "separates best (AUC)", f"{metric} without unit", "loss"), rows
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: ``layer``, ``name``, ``units`` (all), ``sees_px`` and what is ``shown``."""
+        return {
+            "layer": self.layer,
+            "name": self.name,
+            "units": self.count,
+            "sees_px": list_size(self.receptive_field),
+            "chance": self.chance,
+            "shown": [self._list(unit) for unit in self.units],
+        }
+
+    def _list(self, unit: Unit) -> dict[str, Any]:
+        patches = []
+        for patch in unit.patches:
+            (left, right), (top, bottom) = patch.columns, patch.rows
+            name = self.images.names[patch.row]
+            patches.append(
+                {"image": name, "box_px": [left, top, right, bottom], "strength": patch.strength}
+            )
+        removal = unit.removal
+        return {
+            "unit": unit.number + 1,
+            "auc": dict(unit.aucs),
+            "patches": patches,
+            "cost": None if removal is None else removal.cost,
+            "loss_rise": None if removal is None else removal.loss_rise,
+        }
+
+    def headline(self) -> str:
+        """The layer, its number of units and their receptive field, as text."""
+        units = plural(self.count, "unit", "units")
+        return f"layer {self.name}: {units}, receptive field {describe_field(self.receptive_field)}"
+
+    def describe_unit(self) -> tuple[str, str]:
+        """The first of ``units`` in words: its layer and number, and what removing it changes."""
+        unit = self.units[0]
+        text = f"receptive field {describe_field(self.receptive_field)}"
+        if unit.removal is not None:
+            text += (
+                f"; without this unit, {unit.removal.before.title} changes by"
+                f" {unit.removal.describe_score()} and the loss by {unit.removal.describe_loss()},"
+                f" on {self.scored}"
+            )
+        return f"layer {self.name}, unit {unit.number + 1} of {self.count:,}", text
+
+
+class InspectedImages(NamedTuple):
+    """The images to inspect a model with."""
+
+    train: Images  # searched for patches; probes are fitted to some of them
+    held_out: Images  # for scores
+
+    @property
+    def removals(self) -> Images:
+        """Fewer held-out images, to measure the effect of removing units."""
+        return _take(self.held_out, REMOVAL_IMAGES, REMOVAL_PIXELS)
+
+    @property
+    def fitted(self) -> Images:
+        """Fewer training images, to fit probes to."""
+        return self.train.take_evenly(PROBE_IMAGES)
+
+
+def choose_images(model: Model, dataset: Dataset) -> InspectedImages:
+    """Images of the ``train`` split, and of ``val`` or ``test`` if they have labels.
+
+    Raises:
+        DataError: the images do not have the model's shape.
+    """
+    if dataset.train.shape != model.in_shape:
+        shapes = ["×".join(map(str, shape)) for shape in (model.in_shape, dataset.train.shape)]
+        raise DataError(
+            f"The model's images have shape {shapes[0]}, but the images of {dataset.name} have"
+            f" {shapes[1]}. Use the data set that the run was trained on."
+        )
+    held_out = dataset.train
+    for images in (dataset.val, dataset.test):
+        if images is not None and (images.kind is not MULTI_LABEL or images.targets.any()):
+            held_out = images
+            break
+    pixels = MODULE_PIXELS if model.net is None else SEEN_PIXELS
+    return InspectedImages(
+        _take(dataset.train, SEEN_IMAGES, pixels), _take(held_out, SCORED_IMAGES, pixels)
+    )
+
+
+def _take(images: Images, most: int, pixels: int) -> Images:
+    _, height, width = images.shape
+    return images.take_evenly(min(most, max(LEAST_IMAGES, pixels // (height * width))))
+
+
+def inspect_layers(
+    model: Model,
+    images: Images,
+    layers: Sequence[str],
+    most: int = SHOWN_UNITS,
+    *,
+    number: int | None = None,
+    scored: Images | None = None,
+    progress: Progress | None = None,
+) -> tuple[LayerUnits, ...]:
+    """Inspect the units of some layers that separate a class best.
+
+    Args:
+        model: the model.
+        images: the images to search for patches.
+        layers: the module paths of the layers.
+        most: the number of units of each layer, those that separate a class best.
+        number: a single unit instead, counted from 1.
+        scored: the images to measure the effect of removing units on; by default it is not
+            measured.
+        progress: called with the images and units done, and their number.
+
+    Returns:
+        The units of each layer.
+
+    Raises:
+        NetError: a layer has no unit ``number``.
+    """
+    inspected = []
+    for path, responses in measure_responses(model, images.pixels, layers, progress).items():
+        numbers = rank_units(responses, images)[:most]
+        if number is not None:
+            numbers = [_check_number(model, path, responses, number)]
+        removals: tuple[Removal, ...] = ()
+        if scored is not None:
+            removed = len(numbers)
+            if model.net is None:
+                removed = min(removed, REMOVED_PIXELS // (len(layers) * scored.pixels[..., 0].size))
+            removals = _try_removals(model, scored, path, numbers[:removed], progress)
+        layer = LayerUnits(
+            layer=path,
+            name=name_stage(model, path),
+            count=responses.strengths.shape[1],
+            receptive_field=responses.field,
+            units=inspect_units(responses, images, numbers, removals),
+            chance=measure_chance(responses, images),
+            images=images,
+            scored="" if scored is None else f"{len(scored):,} {scored.split} images",
+            filters=read_filters(model, path),
+        )
+        inspected.append(layer)
+    return tuple(inspected)
+
+
+def _try_removals(
+    model: Model, scored: Images, path: str, units: Sequence[int], progress: Progress | None
+) -> tuple[Removal, ...]:
+    """The effect of removing units; none if there is no score, because no image has a label."""
+    if not units:
+        return ()
+    with suppress(DataError):
+        return measure_removals(model, scored, path, units, progress)
+    return ()
+
+
+def _check_number(model: Model, path: str, responses: Responses, number: int) -> int:
+    count = responses.strengths.shape[1]
+    if not 1 <= number <= count:
+        name = name_stage(model, path)
+        raise NetError(f"There is no unit {number}; layer {name} has units 1 to {count:,}.")
+    return number - 1
 
 
 def measure_responses(

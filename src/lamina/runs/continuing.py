@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from lamina.data import Dataset, Images, Preparation
+from lamina.data import Dataset, Preparation
 from lamina.data.load import as_dataset, full_source, resize_dataset
-from lamina.errors import (
-    DataError,
-    LaminaWarning,
-    RecipeError,
-    RunError,
-    check_type,
-    name_some,
-)
+from lamina.errors import DataError, RecipeError, RunError, check_type, name_some, warn
 from lamina.files import METADATA, read_bytes
 from lamina.nets import Net
 from lamina.runs.final import ChangedCodeError
-from lamina.runs.folder import pack_checkpoint
+from lamina.runs.folder import change_standing, find_difference, pack_checkpoint
 from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
-from lamina.runs.record import LateEnd, OwnModule, StartedFrom
+from lamina.runs.record import LateEnd, OwnModule, RunRecord, StartedFrom
 from lamina.runs.resuming import (
+    DataLike,
     check_own_parts,
     find_dataset,
     find_source,
+    list_needed_parts,
     make_training,
     restore_net,
 )
 from lamina.runs.run import Run
 from lamina.targets import REGRESSION
-from lamina.training.checkpoint import Checkpoint, pack_tensors
+from lamina.training.checkpoint import Checkpoint, Standing, pack_tensors
 from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.device import Choice, choose_device
 from lamina.training.loop import AnyNet, Training
@@ -53,36 +45,26 @@ from lamina.training.recipe import Home, Recipe, overlay
 from lamina.training.schedule import Fall
 from lamina.training.task import task_of
 
-CHANGEABLE = (
-    "epochs",
-    "batch_size",
-    "optimizer",
-    "lr",
-    "momentum",
-    "weight_decay",
-    "schedule",
-    "label_smoothing",
-    "class_weights",
-    "dropout",
-    "flip",
-    "translate_px",
-    "cutout_px",
-    "crop_from_fraction",
-    "gradient_clip",
-    "patience",
-    "metric",
-    "aim",
-    "device",
+FIXED: tuple[str, ...] = (
+    "warmup_fraction",
+    "start_size_fraction",
+    "normalization",
+    "head",
+    "initial_fraction",
+    "lanes",
+    "precision",
+    "seed",
 )
-"""The fields of the recipe that may change when a run continues from a checkpoint. ``batch_size``
-may change only after a complete epoch; ``epochs``, ``schedule`` and ``batch_size`` only before the
-learning rate falls at the end of the schedule ``trapezoid``. Another ``optimizer`` starts with an
-empty state."""
+"""Fields of the recipe that stay when a run continues from a checkpoint."""
+CHANGEABLE = tuple(name for name in Recipe.__dataclass_fields__ if name not in FIXED)
+"""All other fields. ``batch_size`` may change only after a complete epoch; ``epochs``, ``schedule``
+and ``batch_size`` only before the learning rate falls at the end of the schedule ``trapezoid``.
+Another ``optimizer`` starts with an empty state."""
 MOVING_END = {"epochs", "schedule", "batch_size"}
 BY_OPTIMIZER = {"optimizer", "momentum", "weight_decay"}
 """Fields that your own optimizer may use in any way, so that its state may not fit others."""
-BY_WEIGHTS = ("normalization", "head")
-"""Fields that the final weights of a run depend on."""
+BY_WEIGHTS: tuple[str, ...] = ("normalization", "head")
+"""Fields that stay when a run starts from final weights."""
 INITIAL_FRACTION = 0.5
 LR_FRACTION = 0.1
 """A net that is trained further on new images alone forgets others (docs/your-images.md): less with
@@ -113,30 +95,30 @@ class StartingPoint:
     def recipe(self) -> Recipe:
         """The run's recipe, with the number of epochs that the run has."""
         record = self.run.record
-        return dataclasses.replace(record.recipe, epochs=record.epochs or record.recipe.epochs)
+        return replace(record.recipe, epochs=record.epochs or record.recipe.epochs)
 
     def net_choice(self, dataset: Dataset) -> NetChoice:
         """The run's net, and the recipe to train it with."""
         net = restore_net(self.run)
-        choose = partial(
-            NetChoice,
+        source: Any = lambda *_: net  # noqa: E731
+        if isinstance(net, Net):
+            source = net.with_outputs(task_of(dataset.train).outputs)
+        elif isinstance(net, TimmNet):
+            source = net.empty_module
+        return NetChoice(
             self.run.record.net_name,
+            source,
             recipes={"run": self._choose_recipe(dataset)},
             origin=self.origin,
             # so that the recipe is used as it is
             home=Home(len(dataset.train), min(dataset.train.shape[1:])),
         )
-        if isinstance(net, Net):
-            return choose(net.with_outputs(task_of(dataset.train).outputs))
-        if isinstance(net, TimmNet):
-            return choose(net.empty_module)
-        return choose(lambda *_: net)
 
     def _choose_recipe(self, dataset: Dataset) -> Recipe:
         """The run's; from final weights without new outputs, with a lower rate and an average."""
         if self.epoch is not None:
             return self.recipe
-        recipe = dataclasses.replace(self.recipe, device="auto", initial_fraction=0.0)
+        recipe = replace(self.recipe, device="auto", initial_fraction=0.0)
         if not set(dataset.train.target_names) <= set(self.run.record.task.target_names):
             return recipe
         lr = float(f"{LR_FRACTION * recipe.lr:.2g}")
@@ -144,18 +126,18 @@ class StartingPoint:
 
     def choose_parts(self, parts: Parts) -> Parts:
         """Your own functions, by default those of the run; a checkpoint needs those of the run."""
-        parts = self.run.parts if parts == NO_PARTS else parts
+        if parts == NO_PARTS:
+            parts = self.run.parts
         if self.epoch is not None:
             source = f"{self.run.path}@{self.epoch:.10g}"
             call = f"start_run(start_from={source!r}, {{}})"
-            check_own_parts(dataclasses.replace(self.run, parts=parts), call)
+            check_own_parts(replace(self.run, parts=parts), call)
             return parts
-        recorded = {name for name in self.run.record.parts if not name.startswith("metrics.")}
-        if dropped := sorted(recorded - parts.describe().keys()):
-            warnings.warn(
+        recorded = list_needed_parts(self.run.record.parts)
+        if dropped := sorted(recorded.keys() - parts.describe().keys()):
+            warn(
                 f"{self.run.path} was trained with your own {name_some(dropped)}, and this training"
                 " is not. To use it again, pass parts=Parts(…).",
-                LaminaWarning,
                 stacklevel=3,
             )
         return parts
@@ -168,24 +150,25 @@ class StartingPoint:
         record = self.run.record
         recorded = record.data.preparation
         _, height, width = record.in_shape
-        if options.get("size_px", height) != height:
-            raise DataError(
-                f"--size is {options['size_px']}, but {self.run.path} was trained on images of "
-                f"{height}×{width} px, which further training keeps. Leave out --size."
-            )
-        bit_depth = recorded.bit_depth
-        if bit_depth is not None and options.get("bit_depth", bit_depth) != bit_depth:
-            raise DataError(
-                f"--bit-depth is {options['bit_depth']}, but {self.run.path} was trained on images"
-                f" of {bit_depth} bits, which further training keeps. Leave out --bit-depth."
-            )
+        depth = recorded.bit_depth
+        fixed = (
+            ("size_px", height, f"{height}×{width} px"),
+            ("bit_depth", depth, f"{depth} bits"),
+        )
+        for name, value, described in fixed:
+            if value is not None and options.get(name, value) != value:
+                option = f"--{name.removesuffix('_px').replace('_', '-')}"
+                raise DataError(
+                    f"{option} is {options[name]}, but {self.run.path} was trained on images of"
+                    f" {described}, which further training keeps. Leave out {option}."
+                )
         if source is not None and full_source(source) == record.data.source:
             labels_from = (*recorded.labels_from, *options.get("labels_from", ()))
             changes = {"fold": None} | dict(options) | {"labels_from": labels_from}
-            return dataclasses.replace(recorded, **changes)
+            return replace(recorded, **changes)
         settings: dict[str, Any] = {
             "resize": recorded.resize,
-            "bit_depth": recorded.bit_depth,
+            "bit_depth": depth,
             "task": record.task.kind.name,
         }
         if height == width:
@@ -194,8 +177,9 @@ class StartingPoint:
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raise ``RecipeError`` for a changed field that must stay."""
+        fixed = BY_WEIGHTS if self.epoch is None else FIXED
         for name in self.find_changes(recipe):
-            if name in CHANGEABLE or (self.epoch is None and name not in BY_WEIGHTS):
+            if name not in fixed:
                 continue
             raise RecipeError(
                 f"{name} is {getattr(recipe, name)!r}, but {self.run.path} was trained with"
@@ -209,11 +193,12 @@ class StartingPoint:
         recorded = vars(self.recipe)
         return [name for name, value in vars(recipe).items() if value != recorded[name]]
 
-    def load(self, data: Dataset | Images | str | Path | None) -> Dataset:
+    def load(self, data: DataLike | None) -> Dataset:
         """The data set, read as that of the run, and by default that of the run."""
-        data = self.run.dataset if data is None else data
         if self.epoch is not None:
             return find_dataset(self.run, data)
+        if data is None:
+            data = self.run.dataset
         if data is None:
             data = find_source(self.run)
         source = data if isinstance(data, str | Path) else None
@@ -247,12 +232,10 @@ class StartingPoint:
 
     def begin(self, net: AnyNet, dataset: Dataset, recipe: Recipe, parts: Parts) -> Beginning:
         """Build the training of a new run; raises ``LaminaError`` if something does not fit."""
-        self.check_recipe(recipe)
         if self.run.record.own_module is not None:
             self._check_code(dataset)
         if self.epoch is not None:
-            checkpoint = read_checkpoint(self.run, self.epoch)
-            return self._continue(checkpoint, dataset, recipe, parts)
+            return self._continue(self.epoch, dataset, recipe, parts)
         fresh = Training(net, dataset.train, recipe, parts=parts)
         initial, started_from = self._carry_weights(fresh.model)
         training = Training(net, dataset.train, recipe, parts=parts, initial=initial)
@@ -262,7 +245,7 @@ class StartingPoint:
     def _check_code(self, dataset: Dataset) -> None:
         """Raise ``ChangedCodeError`` if the code of one's own module has changed since the run."""
         try:
-            dataclasses.replace(self.run, dataset=dataset).load_model()
+            replace(self.run, dataset=dataset).load_model()
         except ChangedCodeError:
             raise
         except RunError:  # there are no weights, or they do not fit, of which the caller says more
@@ -273,120 +256,108 @@ class StartingPoint:
         run = self.run
         weights = run.folder.load_weights()
         drawn = fresh.state_dict()
-        if unknown := weights.keys() ^ drawn.keys():
-            name = min(unknown)
-            where = "the net" if name in weights else "the run"
-            raise RunError(
-                f"The net does not fit the weights of {run.path}: {name} is missing in {where}."
-                " Pass the net that was trained."
-            )
         names = fresh.task.target_names
         known = run.record.task.target_names
         common = tuple(name for name in names if name in known)
         head = None if names == known else find_head(fresh)
-        for name, tensor in drawn.items():
-            stored = weights[name]
-            if name.rpartition(".")[0] == head and stored.shape[1:] == tensor.shape[1:]:
+        for name, stored in weights.items():
+            tensor = drawn.get(name)
+            if tensor is None or name.rpartition(".")[0] != head:
+                continue
+            if stored.shape[1:] == tensor.shape[1:]:
                 weights[name] = tensor.clone()
                 for target in common:
                     row = stored[known.index(target)]
                     weights[name][names.index(target)] = row.to(tensor)
-            elif stored.shape != tensor.shape:
-                raise RunError(
-                    f"The net does not fit the weights of {run.path}: {name} has shape"
-                    f" {tuple(tensor.shape)}, there {tuple(stored.shape)}. Use the net that was"
-                    " trained and the same classes, or train a new net."
-                )
+        if differing := find_difference(weights, drawn):
+            raise RunError(
+                f"The net does not fit the weights of {run.path}: {differing}. Use the net that was"
+                " trained and the same classes, or train a new net."
+            )
         new = tuple(name for name in names if name not in known)
         initial = Initial(weights, run.record.mean, run.record.std)
         return initial, StartedFrom(str(run.path.resolve()), None, common, new)
 
-    def _continue(
-        self,
-        checkpoint: Checkpoint,
-        dataset: Dataset,
-        recipe: Recipe,
-        parts: Parts,
-    ) -> Beginning:
+    def _continue(self, epoch: float, dataset: Dataset, recipe: Recipe, parts: Parts) -> Beginning:
         run = self.run
-        folder = run.folder
-        record = run.record
-        changes = [name for name in self.find_changes(recipe) if name != "device"]
+        checkpoint = read_checkpoint(run, epoch)
         rewinds = checkpoint.standing.rewinds
-        is_reset = recipe.dropout is None
-        self._check_changes(changes, checkpoint, parts, is_reset=is_reset)
-        late_end = record.late_end
-        if record.epochs is None or MOVING_END.intersection(changes):
-            late_end = None
-        if recipe.device != record.recipe.device:
-            record = dataclasses.replace(record, device=choose_device(recipe.device))
-        training = make_training(
-            dataclasses.replace(run, parts=parts),
-            dataset,
-            dataclasses.replace(record, recipe=recipe, late_end=late_end),
-            has_checkpoint=True,
-        )
+        changes = set(self.find_changes(recipe)) - {"device"}
+        self._check_changes(changes, recipe, checkpoint.standing, parts)
+        record = self._change_record(recipe, changes)
+        training = make_training(replace(run, parts=parts), dataset, record, has_checkpoint=True)
         if changes:
             checkpoint = change_checkpoint(checkpoint, changes, training, parts)
-        if late_end is not None:
-            standing = dataclasses.replace(checkpoint.standing, falls=late_end.falls)
-            checkpoint = dataclasses.replace(checkpoint, standing=standing)
+        if record.late_end is not None:
+            checkpoint = change_standing(checkpoint, falls=record.late_end.falls)
         try:
             training.restore(checkpoint)
         except RunError as error:
             raise RunError(
                 f"The net does not fit {run.path}: {error}. Pass the net that was trained."
             ) from error
-        rows = folder.history.read_until(training.epochs_done, rewinds)
+        rows = run.folder.history.read_until(training.epochs_done, rewinds)
         has_ended = any(row["event"] == "early_end" for row, _ in rows)
         if training.is_finished or (has_ended and not changes):
             raise RecipeError(
-                f"{run.path} was over after epoch {self.epoch:.10g}, with epochs {recipe.epochs}"
-                f" and patience {recipe.patience}. Use more epochs or another patience, or an"
-                f" earlier checkpoint. There are: {_list_epochs(list_checkpoints(run.path))}."
+                f"{run.path} was over after epoch {epoch:.10g}, with epochs {recipe.epochs} and"
+                f" patience {recipe.patience}. Use more epochs or another patience, or an earlier"
+                f" checkpoint. {_list_checkpoints(run)}"
             )
-        events = ("epoch", "rewind") if training.rewinds else ("epoch",)
+        events = ["epoch"]
+        if training.rewinds:
+            events.append("rewind")
+        lines = [line for row, line in rows if row["event"] in events]
         files = {
-            folder.checkpoint_file.name: pack_checkpoint(checkpoint),
-            folder.history.file.name: b"".join(
-                line for row, line in rows if row["event"] in events
-            ),
+            run.folder.checkpoint_file.name: pack_checkpoint(checkpoint),
+            run.folder.history.file.name: b"".join(lines),
         }
-        if folder.initial_file.exists():
-            files[folder.initial_file.name] = read_bytes(folder.initial_file)
+        initial = run.folder.initial_file
+        if initial.exists():
+            files[initial.name] = read_bytes(initial)
         names = record.task.target_names
-        started_from = StartedFrom(str(run.path.resolve()), self.epoch, names, ())
-        return Beginning(training, started_from, files, late_end, record.device)
+        started_from = StartedFrom(str(run.path.resolve()), epoch, names, ())
+        return Beginning(training, started_from, files, record.late_end, record.device)
+
+    def _change_record(self, recipe: Recipe, changes: set[str]) -> RunRecord:
+        """The run's record with another recipe."""
+        record = self.run.record
+        late_end = record.late_end
+        if record.epochs is None or changes & MOVING_END:
+            late_end = None
+        device = record.device
+        if recipe.device != record.recipe.device:
+            device = choose_device(recipe.device)
+        return replace(record, recipe=recipe, late_end=late_end, device=device)
 
     def _check_changes(
-        self, changes: Iterable[str], checkpoint: Checkpoint, parts: Parts, *, is_reset: bool
+        self, changes: set[str], recipe: Recipe, standing: Standing, parts: Parts
     ) -> None:
         """Raise ``RecipeError`` for changes that this checkpoint or these functions exclude."""
-        standing = checkpoint.standing
         run = self.run
-        others = _list_epochs(list_checkpoints(run.path))
-        if "dropout" in changes and is_reset:
+        if "dropout" in changes and recipe.dropout is None:
             raise RecipeError(
                 f"dropout cannot go back to the probabilities of the layers, because {run.path} was"
                 f" trained with dropout {self.recipe.dropout:g}, which its net now has. Set another"
                 " probability, or leave it as it was."
             )
-        if standing.is_falling and (moving := MOVING_END.intersection(changes)):
+        if standing.is_falling and changes & MOVING_END:
             raise RecipeError(
-                f"{min(moving)} cannot change after epoch {self.epoch:.10g} of {run.path}, because"
-                " the learning rate has begun to fall for the end of the training. Leave it as it"
-                f" was, or use an earlier checkpoint. There are: {others}."
+                f"{min(changes & MOVING_END)} cannot change after epoch {self.epoch:.10g} of"
+                f" {run.path}, because the learning rate has begun to fall for the end of the"
+                " training. Leave it as it was, or use an earlier checkpoint."
+                f" {_list_checkpoints(run)}"
             )
         if standing.steps_done % standing.steps_per_epoch and "batch_size" in changes:
             raise RecipeError(
                 "batch_size can change only after a complete epoch, but the checkpoint after epoch"
                 f" {self.epoch:.10g} of {run.path} is within one. Leave it as it was, or use"
-                f" another checkpoint. There are: {others}."
+                f" another checkpoint. {_list_checkpoints(run)}"
             )
-        if parts.optimizer is not None and (bound := BY_OPTIMIZER.intersection(changes)):
+        if parts.optimizer is not None and changes & BY_OPTIMIZER:
             raise RecipeError(
-                f"{min(bound)} cannot change, because {run.path} was trained with your own"
-                " optimizer, whose state may not fit. Leave it as it was."
+                f"{min(changes & BY_OPTIMIZER)} cannot change, because {run.path} was trained with"
+                " your own optimizer, whose state may not fit. Leave it as it was."
             )
 
 
@@ -411,13 +382,8 @@ def find_start(
         raise RunError(
             f"start_from trains the net of {start_from.path}, {record.net_name}. Leave out net."
         )
-    if not isinstance(net.origin, OwnModule):
-        raise RunError(
-            f"{start_from.path} was trained with your own code, which the run does not store. Pass"
-            " that module as net (on the command line, its file as NET)."
-        )
     module = net.make(record.recipe.seed, record.in_shape, record.task.outputs)
-    return StartingPoint(dataclasses.replace(start_from, module=module), epoch, net.origin)
+    return StartingPoint(replace(start_from, module=module), epoch, net.origin)
 
 
 def split_epoch(text: str | Path, runs_dir: Path) -> tuple[str | Path, float | None]:
@@ -463,6 +429,10 @@ def count_epochs(steps_done: int, steps_per_epoch: int) -> float:
     return round(steps_done / steps_per_epoch, 3)
 
 
+def _list_checkpoints(run: Run) -> str:
+    return f"There are: {_list_epochs(list_checkpoints(run.path))}."
+
+
 def _list_epochs(epochs: Iterable[float]) -> str:
     return ", ".join(f"{epoch:.10g}" for epoch in sorted(epochs))
 
@@ -491,7 +461,7 @@ def read_checkpoint(run: Run, epoch: float) -> Checkpoint:
 
 
 def change_checkpoint(
-    checkpoint: Checkpoint, changes: Iterable[str], training: Training, parts: Parts
+    checkpoint: Checkpoint, changes: set[str], training: Training, parts: Parts
 ) -> Checkpoint:
     """The checkpoint from which ``training``, whose recipe has ``changes``, continues."""
     standing = checkpoint.standing
@@ -499,32 +469,33 @@ def change_checkpoint(
     numbers = dict(standing.optimizer)
     if "optimizer" in changes:
         numbers = {}
-        tensors = {
-            name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")
-        }
-    groups = training.checkpoint().standing.optimizer
-    if parts.optimizer is None:
-        numbers = {name: values for name, values in numbers.items() if not name.isdigit()}
-    for group, values in groups.items():
-        if group.isdigit() and parts.optimizer is None:
+        names = [name for name in tensors if not name.startswith("optimizer.")]
+        tensors = {name: tensors[name] for name in names}
+    for group, values in training.checkpoint().standing.optimizer.items():
+        if not group.isdigit():
+            continue
+        if parts.optimizer is None:
             numbers[group] = values
-        elif group.isdigit():  # other numbers may count steps
+        else:  # other numbers may count steps
             rates = {name: values[name] for name in ("lr", "initial_lr")}
             numbers[group] = numbers.get(group, {}) | rates
     epochs, steps = divmod(standing.steps_done, standing.steps_per_epoch)
     steps_done = epochs * training.steps_per_epoch + steps
-    schedule = training.schedule
-    changed: dict[str, Any] = {
-        "steps_done": steps_done,
-        "steps_per_epoch": training.steps_per_epoch,
-        "optimizer": numbers,
-    }
+    rewinds = standing.rewinds
     if "lr" in changes:
-        changed["rewinds"] = 0
-    if MOVING_END.intersection(changes):
-        changed["falls"] = ()
-        is_falling = schedule.is_falling(steps_done) and not schedule.is_over(steps_done)
-        if is_falling and schedule.steps is not None:
+        rewinds = 0
+    falls = standing.falls
+    if changes & MOVING_END:
+        schedule = training.schedule
+        falls = ()
+        if schedule.is_falling(steps_done) and not schedule.is_over(steps_done):
             # it would have begun by now, so it begins here
-            changed["falls"] = (Fall(steps_done, schedule.steps),)
-    return Checkpoint(tensors, dataclasses.replace(standing, **changed))
+            falls = (Fall(steps_done, schedule.falls[-1].end),)
+    return change_standing(
+        Checkpoint(tensors, standing),
+        steps_done=steps_done,
+        steps_per_epoch=training.steps_per_epoch,
+        rewinds=rewinds,
+        optimizer=numbers,
+        falls=falls,
+    )

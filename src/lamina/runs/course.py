@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from lamina.data import Dataset, Images
-from lamina.errors import GroupError, LaminaError, LaminaWarning, NotFiniteError, RecipeError
-from lamina.evaluation.evaluating import score_logits
+from lamina.data import Dataset
+from lamina.errors import GroupError, LaminaError, NotFiniteError, RecipeError, warn
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import describe_undefined
 from lamina.runs.final import evaluate_final, score_split
+from lamina.runs.folder import change_standing
+from lamina.runs.history import Row
 from lamina.runs.limit import TimeLimit
 from lamina.runs.processes import by_leader, load_checkpoint
 from lamina.runs.record import LateEnd
@@ -71,34 +70,32 @@ class Stops:
     at_nan: bool
 
 
+@dataclass
 class Course:
     """Trains a run to its end, with each event saved before it is yielded."""
 
-    def __init__(
-        self, run: Run, training: Training, saver: Saver, dataset: Dataset, stops: Stops
-    ) -> None:
-        self._run = run
-        self._training = training
-        self._saver = saver
-        self._dataset = dataset
-        self._stops = stops
-        self._end: EarlyEnd | None = None
-        self._has_warned = False
+    run: Run
+    training: Training
+    saver: Saver
+    dataset: Dataset
+    stops: Stops
+    _end: EarlyEnd | None = None
+    _has_warned: bool = False
 
     def iterate(self) -> Generator[RunEvent, None, None]:
         """Yield the events of the training, then the final report."""
         self._begin()
         try:
-            while not (self._training.is_finished or self._end):
+            while not (self.training.is_finished or self._end):
                 try:
-                    for event in self._training:
+                    for event in self.training:
                         yield from self._follow(event)
                         if self._end:
                             break
                 except NotFiniteError as error:
                     yield self._rewind(error)
-            if not self._saver.is_saved:
-                self._saver.save()
+            if not self.saver.is_saved:
+                self.saver.save()
             if self._end:
                 yield self._end
             if not (self._end and self._end.diagnosis):
@@ -106,60 +103,53 @@ class Course:
         except Exception as error:
             if not isinstance(error, LaminaError):  # from a custom function or module
                 error.add_note(
-                    f"The last checkpoint is in {self._run.path}; load_run(…).train() resumes"
+                    f"The last checkpoint is in {self.run.path}; load_run(…).train() resumes"
                     " from it."
                 )
             raise
         except GeneratorExit:  # the caller left the loop; a group saves at an interrupt itself
-            if not self._saver.is_saved and group.size() == 1:
-                self._save_at_exit()
+            if not self.saver.is_saved and group.size() == 1:
+                try:
+                    self.saver.save()
+                except NotFiniteError as error:
+                    self._rewind(error)
+                    self.saver.save()
             raise
 
     def _begin(self) -> None:
-        reason = group.lead_value(self._run.folder.history.early_end)
+        reason = group.lead_value(self.run.folder.history.early_end)
         if reason:
-            self._end = EarlyEnd(self._training.epochs_done, reason)
-        is_open = self._stops.limit is not None and self._stops.limit.is_open
+            self._end = EarlyEnd(self.training.epochs_done, reason)
+        is_open = self.stops.limit is not None and self.stops.limit.is_open
         if is_open:
-            self._training.schedule.leave_open(self._training.steps_done)
-        if is_open or self._run.record.late_end is not None:
+            self.training.schedule.leave_open(self.training.steps_done)
+        if is_open or self.run.record.late_end is not None:
             self._record_end()
-        if not self._run.folder.checkpoint_file.exists():
-            self._saver.try_to_save(with_model=False)
-
-    def _save_at_exit(self) -> None:
-        try:
-            self._saver.save()
-        except NotFiniteError as error:
-            self._rewind(error)
-            self._saver.save()
+        if not self.run.folder.checkpoint_file.exists():
+            self.saver.try_to_save(with_model=False)
 
     def _follow(self, event: FeatureProgress | HeadFit | Step | Epoch) -> Iterator[RunEvent]:
         # before the first step, so there is nothing to save
         if isinstance(event, FeatureProgress | HeadFit):
             yield event
             return
-        self._saver.is_saved = False
+        self.saver.is_saved = False
         if isinstance(event, Epoch):
             yield from self._follow_epoch(event)
         else:
-            self._save_step(event)
+            is_interrupted = self.training.is_interrupted
+            if is_interrupted or group.lead_value(self.saver.is_time_to_save):
+                self._check_same(f"At step {event.step} of epoch {event.epoch}")
+                self.training.check_weights()
+                self.saver.try_to_save(with_model=is_interrupted)
             yield event
         yield from self._look_at_the_clock(event)
         if self._end:
-            self._training.check_weights()  # the last ones are saved, or a rewind follows
-        if self._training.schedule.falls_at(self._training.steps_done):
+            self.training.check_weights()  # the last ones are saved, or a rewind follows
+        if self.training.schedule.falls_at(self.training.steps_done):
             self._save_before_fall()
-        if self._training.is_interrupted and group.size() > 1:
+        if self.training.is_interrupted and group.size() > 1:
             raise KeyboardInterrupt  # in all processes after the same step
-
-    def _save_step(self, event: Step) -> None:
-        is_interrupted = self._training.is_interrupted
-        if not (is_interrupted or group.lead_value(self._saver.is_time_to_save)):
-            return
-        self._check_same(f"At step {event.step} of epoch {event.epoch}")
-        self._training.check_weights()
-        self._saver.try_to_save(with_model=is_interrupted)
 
     def _follow_epoch(self, event: Epoch) -> Iterator[RunEvent]:
         report = self._evaluate_val(event)
@@ -168,26 +158,26 @@ class Course:
         overfitting, reason = group.lead_value(lambda: self._judge(event, report))
         if overfitting:
             diagnoses = (*event.diagnoses, Diagnosis(**overfitting))
-            event = dataclasses.replace(event, diagnoses=diagnoses)
-        self._saver.add_row(event.to_json())
+            event = replace(event, diagnoses=diagnoses)
+        self.saver.add_row(event.to_json())
         fall: Cooldown | None = None
-        schedule = self._training.schedule
+        schedule = self.training.schedule
         if reason and schedule.can_move:
-            if not schedule.is_falling(self._training.steps_done):
-                steps = schedule.count_fall_steps(self._training.steps_done)
+            if not schedule.is_falling(self.training.steps_done):
+                steps = schedule.count_fall_steps(self.training.steps_done)
                 fall = self._start_fall(event.epoch, steps, reason)
         elif reason:
             self._end = EarlyEnd(event.epoch, reason)
-            self._saver.add_row(self._end.to_json())
-        elif event.diagnoses and self._stops.at_diagnosis and not self._training.is_finished:
+            self.saver.add_row(self._end.to_json())
+        elif event.diagnoses and self.stops.at_diagnosis and not self.training.is_finished:
             kind = event.diagnoses[0].kind
             self._end = EarlyEnd(event.epoch, f"diagnosis {kind}", kind)
-        is_last = self._training.is_finished or self._end is not None
-        must_save = event.diagnoses or self._training.is_interrupted or is_last
-        if must_save or self._saver.is_worth_saving():
-            self._saver.try_to_save(with_model=True)
+        is_last = self.training.is_finished or self._end is not None
+        must_save = event.diagnoses or self.training.is_interrupted or is_last
+        if must_save or self.saver.is_worth_saving():
+            self.saver.try_to_save(with_model=True)
         else:
-            self._saver.try_to_append()
+            self.saver.attempt(self.saver.append_rows)
         if report is not None:
             yield report
         yield event
@@ -197,30 +187,30 @@ class Course:
 
     def _complete(self, event: Epoch, report: Report | None) -> Epoch:
         """The epoch with the digest of its weights, and with its score and metrics on ``val``."""
-        weights = digest_tensors(self._training.model.state_dict())
-        event = dataclasses.replace(event, weights=weights)
+        weights = digest_tensors(self.training.model.state_dict())
+        event = replace(event, weights=weights)
         if report is None:
             return event
         custom = {f"{report.split}_{name}": value for name, value in report.metrics.items()}
         metrics = {**report.headline(), f"{report.split}_loss": report.loss, **custom}
-        return dataclasses.replace(event, score=report.score, metrics=metrics)
+        return replace(event, score=report.score, metrics=metrics)
 
     def _judge(self, event: Epoch, report: Report | None) -> tuple[dict[str, Any] | None, str]:
         """A diagnosis of overfitting on ``val``, as plain values, and a reason to end, if any."""
         if report is None:
             return None, ""
-        rows = [*self._saver.epochs, event.to_json()]
+        rows = [*self.saver.epochs, event.to_json()]
         sign = 1 if report.score.lower_is_better else -1
         diagnosis: Diagnosis | None = None
         kinds = {diagnosis["kind"] for row in rows for diagnosis in row.get("diagnoses", ())}
         if "overfitting" not in kinds:
             diagnosis = find_overfitting(rows, report.score.name, sign)
         reason = self._lose_patience(rows, report.score, sign)
-        return dataclasses.asdict(diagnosis) if diagnosis else None, reason
+        return asdict(diagnosis) if diagnosis else None, reason
 
-    def _lose_patience(self, rows: list[dict[str, Any]], score: Score, sign: int) -> str:
-        patience = self._training.recipe.patience
-        if not patience or self._training.is_finished:
+    def _lose_patience(self, rows: list[Row], score: Score, sign: int) -> str:
+        patience = self.training.recipe.patience
+        if not patience or self.training.is_finished:
             return ""
         column = f"val_{score.name}"
         scored = [row for row in rows if row.get(column) is not None]
@@ -231,19 +221,24 @@ class Course:
 
     def _look_at_the_clock(self, event: Step | Epoch) -> Iterator[RunEvent]:
         """Begin the fall of the learning rate when the time limit or the user asks for it."""
-        training = self._training
+        training = self.training
         schedule = training.schedule
-        limit = self._stops.limit
-        finish = self._stops.finish
+        limit = self.stops.limit
+        finish = self.stops.finish
         if training.is_finished or self._end:
             return
         is_alone = group.size() == 1
         must_finish = is_alone and finish is not None and finish.is_set()
         if not (is_alone and schedule.can_move):
+            reason = ""
             if must_finish:
-                self._end_early("finished on request")
+                reason = "finished on request"
             elif limit is not None and group.lead_value(lambda: limit.is_over):
-                self._end_early("time limit reached")
+                reason = "time limit reached"
+            if reason:
+                done = training.epochs_done
+                of = "" if schedule.epochs is None else f" of {schedule.epochs}"
+                self._end = EarlyEnd(done, f"{reason} after {done}{of} epochs")
         elif finish is not None and must_finish:
             finish.clear()
             steps = max(1, round(FINISHING_FRACTION * training.steps_done))
@@ -256,67 +251,56 @@ class Course:
                 if not is_falling:
                     yield fall
 
-    def _end_early(self, reason: str) -> None:
-        done = self._training.epochs_done
-        epochs = self._training.schedule.epochs
-        of = "" if epochs is None else f" of {epochs}"
-        self._end = EarlyEnd(done, f"{reason} after {done}{of} epochs")
-
     def _start_fall(self, epoch: int, steps: int, reason: str) -> Cooldown:
-        self._training.schedule.start_fall(self._training.steps_done, steps)
+        self.training.schedule.start_fall(self.training.steps_done, steps)
         self._record_end()
         return Cooldown(epoch, steps, reason)
 
     def _record_end(self) -> None:
         """Record how the training ends, where that is not as its recipe says."""
-        schedule = self._training.schedule
+        schedule = self.training.schedule
         end = LateEnd(schedule.epochs, schedule.falls)
-        self._saver.attempt(lambda: self._run.folder.change_record(late_end=end))
+        self.saver.attempt(lambda: self.run.folder.change_record(late_end=end))
 
     def _save_before_fall(self) -> None:
         """Keep the checkpoint from which more epochs can be trained."""
-        checkpoint = self._training.checkpoint()
-        standing = dataclasses.replace(checkpoint.standing, falls=())
-        checkpoint = dataclasses.replace(checkpoint, standing=standing)
-        folder = self._run.folder
-        self._saver.attempt(lambda: folder.save_checkpoint(checkpoint, folder.before_fall_file))
+        checkpoint = change_standing(self.training.checkpoint(), falls=())
+        folder = self.run.folder
+        self.saver.attempt(lambda: folder.save_checkpoint(checkpoint, folder.before_fall_file))
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""
-        val = self._dataset.val
+        val = self.dataset.val
         if val is None:
             return None
-        interval = evaluation_interval(self._training.images, len(val))
-        if event.epoch % interval and not self._training.is_finished:
+        interval = evaluation_interval(self.training.images, len(val))
+        if event.epoch % interval and not self.training.is_finished:
             return None
-        report = score_split(self._dataset, val, self._score)
+        began = time.perf_counter()
+        logits = share_out(self.training.predict_logits, val.pixels)
+        seconds = time.perf_counter() - began
+        task = self.training.model.task
+        metrics = self.run.parts.metrics
+        report = score_split(self.dataset, val, logits, task, seconds, metrics)
         # it would fail after every epoch, which is no reason to end the training
         if report is None:
-            self._dataset = dataclasses.replace(self._dataset, val=None)
+            self.dataset = replace(self.dataset, val=None)
         elif report.undefined and not self._has_warned:
             self._has_warned = True
-            warnings.warn(describe_undefined(report), LaminaWarning, stacklevel=3)
+            warn(describe_undefined(report), stacklevel=3)
         return report
 
-    def _score(self, images: Images) -> Report:
-        began = time.perf_counter()
-        logits = share_out(self._training.predict_logits, images.pixels)
-        seconds = time.perf_counter() - began
-        return score_logits(
-            self._training.model.task, logits, images, seconds, self._run.parts.metrics
-        )
-
     def _evaluate(self) -> Iterator[RunEvent]:
-        predict = partial(share_out, partial(predict_logits, self._training.model))
-        evaluation = evaluate_final(self._run, self._dataset, predict)
-        by_leader(lambda: evaluation.save(self._run.folder))
+        predict = partial(share_out, partial(predict_logits, self.training.model))
+        evaluation = evaluate_final(self.run, self.dataset, predict)
+        by_leader(lambda: evaluation.save(self.run.folder))
         if evaluation.report is not None:
             yield evaluation.report
 
     def _check_same(self, when: str) -> None:
         if group.size() == 1:
             return
-        if deviating := group.find_deviating(self._training.digest()):
+        if deviating := group.find_deviating(self.training.digest()):
             raise GroupError(
                 f"{when}, the weights differ between the processes ({deviating}). Memory or a"
                 " processor may be faulty, or the module may keep state outside of buffers. The"
@@ -325,9 +309,9 @@ class Course:
 
     def _rewind(self, error: NotFiniteError) -> Rewind:
         """Return to the last checkpoint at half the learning rate, if allowed and not too often."""
-        training = self._training
-        path = self._run.path
-        if self._stops.at_nan:
+        training = self.training
+        path = self.run.path
+        if self.stops.at_nan:
             raise NotFiniteError(
                 f"{error} The last checkpoint is intact; lamina resume {path} --on-nan rewind (in"
                 " Python, run.train(rewind_on_nan=True)) continues from it with half the learning"
@@ -338,23 +322,22 @@ class Course:
                 f"{error} Training has already returned to a checkpoint {MOST_REWINDS} times, so it"
                 f" stops. The last checkpoint is in {path}."
             ) from error
-        checkpoint = load_checkpoint(self._run.folder)
+        checkpoint = load_checkpoint(self.run.folder)
         if checkpoint is None:
             raise NotFiniteError(
                 f"{error} There is no checkpoint in {path} to return to. Start a new run."
             ) from error
-        standing = dataclasses.replace(checkpoint.standing, rewinds=training.rewinds + 1)
-        training.restore(dataclasses.replace(checkpoint, standing=standing))
+        training.restore(change_standing(checkpoint, rewinds=training.rewinds + 1))
         rewind = Rewind(
-            rewind=standing.rewinds,
+            rewind=training.rewinds,
             to_epochs_done=training.epochs_done,
-            to_steps_done=standing.steps_done,
+            to_steps_done=training.steps_done,
             lr=training.lr,
             reason=str(error),
         )
         self._end = None
-        self._saver.go_back(rewind.to_json())
-        if self._run.record.late_end is not None:
+        self.saver.go_back(rewind.to_json())
+        if self.run.record.late_end is not None:
             self._record_end()
         return rewind
 

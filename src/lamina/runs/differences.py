@@ -6,11 +6,12 @@ import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lamina.nets import Net
 from lamina.runs.folder import RunFolder
-from lamina.runs.record import RunRecord, describe_machine, find_versions
+from lamina.runs.record import RunRecord, StartedFrom, describe_machine, find_versions
 from lamina.text import shorten
 from lamina.training.device import choose_again
 from lamina.values import fields_to_json
@@ -21,6 +22,8 @@ ARITHMETIC = (
 )
 """Software and hardware that may affect the last bits of the weights."""
 NONE = "–"
+EMPTY: tuple[Any, ...] = (None, "", [], (), {})
+LONGEST_TEXT = 100  # characters; values may contain whole files
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,11 @@ class Difference:
 
 def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
     """Compare two runs except names, commands and times; ``RunError`` for a damaged file."""
-    return [
-        *compare_records(first.read_record(), second.read_record()),
-        *_compare(_flatten_results(first), _flatten_results(second)),
+    records = compare_records(first.read_record(), second.read_record())
+    settings = [
+        item for item in records if not item.what.startswith(("started_from.", "late_end."))
     ]
+    return [*settings, *_compare(_flatten_course(first), _flatten_course(second))]
 
 
 def compare_records(first: RunRecord, second: RunRecord) -> list[Difference]:
@@ -68,7 +72,7 @@ def _flatten_record(record: RunRecord) -> dict[str, Any]:
         "device": record.device.value,
         "precision": record.precision.value,
     }
-    for name in ("net", "command", "created"):
+    for name in ("net", "command", "created", "considered"):
         del plain[name]
     del plain["recipe"]["device"]  # what was asked for; ``device`` is what was chosen
     # can be thousands, and differ only if the fingerprint of the data does
@@ -76,16 +80,31 @@ def _flatten_record(record: RunRecord) -> dict[str, Any]:
     return dict(_flatten(plain))
 
 
-def _flatten_results(run: RunFolder) -> dict[str, Any]:
-    results: dict[str, Any] = {}
-    for row in run.history.epochs()[-1:]:
-        results = {f"last epoch.{name}": row[name] for name in row if "second" not in name}
-    results["rewinds"] = len(run.history.rewinds())
+def _flatten_course(run: RunFolder) -> dict[str, Any]:
+    """How a training began and ended, and its results."""
+    record = run.read_record()
+    history = run.history
+    epochs = history.epochs()
+    course = {
+        "started from": _describe_start(record.started_from),
+        "epochs trained": f"{len(epochs)}{'' if record.late_end is None else ' (ended early)'}",
+        "rewinds": len(history.rewinds()),
+    }
+    for row in epochs[-1:]:
+        names = [name for name in row if "second" not in name and not name.startswith("epoch")]
+        course |= {f"last epoch.{name}": row[name] for name in names if name != "layers"}
     report = run.read_report()
     if report is not None:
-        results |= {f"report.{name}": value for name, value in report.headline().items()}
-        results[f"report.{report.split}_loss"] = report.loss
-    return results
+        course |= {f"report.{name}": value for name, value in report.headline().items()}
+        course[f"report.{report.split}_loss"] = report.loss
+    return course
+
+
+def _describe_start(origin: StartedFrom | None) -> str:
+    if origin is None:
+        return ""
+    after = "" if origin.epoch is None else f" after epoch {origin.epoch:.10g}"
+    return f"{Path(origin.run).name}{after}"
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -98,17 +117,35 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
     for name in dict.fromkeys((*first, *second)):
-        values = [first.get(name), second.get(name)]
-        texts = [NONE if value in (None, "") else str(value) for value in values]
-        if texts[0] == texts[1]:
+        value = first.get(name)
+        other = second.get(name)
+        if value == other or (value in EMPTY and other in EMPTY):
             continue
-        if name == "machine.flags":
-            shared = set(texts[0].split()) & set(texts[1].split())
-            rests = [[flag for flag in text.split() if flag not in shared] for text in texts]
-            texts = [" ".join(rest) or NONE for rest in rests]
-        if name.startswith(("data.preparation.", "started_from.")):  # these contain whole files
-            texts = [shorten(text, 100) for text in texts]
-        yield Difference(name, *texts)
+        if name == "machine.flags" and value and other:
+            shared = set(value.split()) & set(other.split())
+            value = " ".join(flag for flag in value.split() if flag not in shared)
+            other = " ".join(flag for flag in other.split() if flag not in shared)
+        text = _describe(value)
+        other_text = _describe(other)
+        if text == other_text:  # they differ in later digits, or after the first characters
+            text = repr(value)
+            other_text = repr(other)
+        yield Difference(name, text, other_text)
+
+
+def _describe(value: Any) -> str:
+    """A value in words; lists and whole files are shortened."""
+    if value in EMPTY:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_describe(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return shorten(", ".join(map(_describe, value)), LONGEST_TEXT)
+    return shorten(str(value), LONGEST_TEXT)
 
 
 def _compare_nets(first: Net | None, second: Net | None) -> Iterator[Difference]:

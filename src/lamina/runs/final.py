@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -15,22 +12,22 @@ from jaxtyping import Float32, UInt8
 
 from lamina.data import Dataset, Images
 from lamina.data.load import find_prepared
-from lamina.errors import DataError, LaminaWarning, RunError, name_some
-from lamina.evaluation.calibration import Calibration, choose_thresholds, fit_temperatures
+from lamina.errors import DataError, RunError, name_some, warn
+from lamina.evaluation.calibration import Calibration, calibrate
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.runs.folder import RunFolder
-from lamina.targets import MULTI_LABEL, kind_of
+from lamina.training.custom import OwnMetric
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
-from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 
 if TYPE_CHECKING:
     from lamina.runs.run import Run
 
-Predict: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], Float32[np.ndarray, "n k"]]
+Logits: TypeAlias = Float32[np.ndarray, "n k"]
+Predict: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], Logits]
 """From images to their logits."""
 CHECKED_IMAGES = 20
 """Images of each split whose stored outputs show whether one's own code has changed."""
@@ -65,64 +62,58 @@ def evaluate_final(run: Run, dataset: Dataset, predict: Predict) -> Evaluation:
     """Evaluate ``test`` and ``val``, whose logits ``predict`` computes, without saving."""
     record = run.record
     _check_metrics(run)
-    test = None if run.folder.is_trial() else dataset.test
-    splits = [images for images in (test, dataset.val) if images is not None]
-    logits: dict[str, Float32[np.ndarray, "n k"]] = {}
+    splits = [images for images in (dataset.test, dataset.val) if images is not None]
+    if run.folder.is_trial():
+        splits = [images for images in splits if images is dataset.val]
+    logits: dict[str, Logits] = {}
     seconds: dict[str, float] = {}
     for images in splits:
         began = time.perf_counter()
         logits[images.split] = predict(images.pixels)
         seconds[images.split] = time.perf_counter() - began
     check_own_code(run, logits)
-    calibration = _calibrate_run(run, dataset, logits)
-    task = record.task if calibration is None else calibration.apply(record.task)
+    calibration = _calibrate(run, dataset, logits)
+    task = record.task
+    if calibration is not None:
+        task = calibration.apply(task)
     report: Report | None = None
     outputs: list[Outputs] = []
     for images in splits:
         split = images.split
         if report is None:
-            score = partial(
-                score_logits,
-                task,
-                logits[split],
-                seconds=seconds[split],
-                metrics=run.parts.metrics,
-            )
-            report = score_split(dataset, images, score)
+            metrics = run.parts.metrics
+            report = score_split(dataset, images, logits[split], task, seconds[split], metrics)
         if report is not None:
             outputs.append(Outputs.collect(record.task, logits[split], images))
     return Evaluation(report, tuple(outputs), calibration)
 
 
 def _check_metrics(run: Run) -> None:
-    recorded = [name.partition(".") for name in run.record.parts]
-    names = [name for part, _, name in recorded if part == "metrics"]
-    missing = [name for name in names if name not in run.parts.metrics]
+    names = [name for name in run.record.parts if name.startswith("metrics.")]
+    missing = [name.removeprefix("metrics.") for name in names if name not in run.parts.describe()]
     if missing:
-        _warn(
+        warn(
             "the run's own metrics cannot be computed without their functions:"
             f" {name_some(missing)}. Pass them again, as in load_run(path,"
             " parts=Parts(metrics=…))"
         )
 
 
-def _calibrate_run(
-    run: Run, dataset: Dataset, logits: Mapping[str, Float32[np.ndarray, "n k"]]
-) -> Calibration | None:
-    """The calibration on the folds' predictions, else on ``val``."""
+def _calibrate(run: Run, dataset: Dataset, logits: Mapping[str, Logits]) -> Calibration | None:
+    """Temperatures and thresholds, chosen on the folds' predictions, else on ``val``."""
     task = run.record.task
+    aim = run.record.recipe.find_aim(task.kind)
     held_out = run.folder.load_out_of_fold(task)
     if held_out is None and dataset.val is not None:
         held_out = Outputs.collect(task, logits["val"], dataset.val)
-    if held_out is not None:
-        return _calibrate(task, held_out, run.record.recipe)
-    aim = run.record.recipe.find_aim(task.kind)
-    if aim is not None and not run.folder.is_of_folds():
-        _warn(
-            f"There is no val split to choose thresholds for {aim} on, so they are 0.5. Train with"
-            " --val 0.1"
-        )
-    return None
+    if held_out is None:
+        if aim is not None and not run.folder.is_of_folds():
+            warn(
+                f"There is no val split to choose thresholds for {aim} on, so they are 0.5. Train"
+                " with --val 0.1"
+            )
+        return None
+    return calibrate(task, held_out.split, held_out.logits, held_out.targets, aim)
 
 
 class ChangedCodeError(RunError):
@@ -150,7 +141,7 @@ def check_own_model(run: Run, model: Model) -> None:
     check_own_code(run, logits)
 
 
-def check_own_code(run: Run, predicted: Mapping[str, Float32[np.ndarray, "n k"]]) -> None:
+def check_own_code(run: Run, predicted: Mapping[str, Logits]) -> None:
     """Raise ``ChangedCodeError`` if one's own module computes other logits than are stored.
 
     ``predicted`` are the logits of the first images of each split, or of all.
@@ -175,38 +166,18 @@ def check_own_code(run: Run, predicted: Mapping[str, Float32[np.ndarray, "n k"]]
             )
 
 
-def _calibrate(task: Task, held_out: Outputs, recipe: Recipe) -> Calibration | None:
-    """Temperatures calibrated on ``held_out``, and thresholds if the recipe has an aim.
-
-    ``None`` if there are too few images and no aim; warns if there are too few images for the aim.
-    """
-    logits = held_out.logits
-    targets = held_out.targets
-    has_labels = task.kind is not MULTI_LABEL or targets.any()
-    if kind_of(targets) is not task.kind or not has_labels or not np.isfinite(logits).all():
-        return None
-    temperatures = fit_temperatures(task, logits, targets)
-    aim = recipe.find_aim(task.kind)
-    if aim is None:
-        return Calibration(held_out.split, len(logits), temperatures) if temperatures else None
-    thresholds = choose_thresholds(task.with_temperatures(temperatures), logits, targets, aim)
-    for threshold in thresholds:
-        if lack := threshold.find_lack(aim):
-            _warn(f"{lack}. Use more images in val (--val, or --folds), or a lower aim")
-    return Calibration(held_out.split, len(logits), temperatures, str(aim), thresholds)
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, LaminaWarning, stacklevel=4)
-
-
 def score_split(
-    dataset: Dataset, images: Images, score: Callable[[Images], Report]
+    dataset: Dataset,
+    images: Images,
+    logits: Logits,
+    task: Task,
+    seconds: float,
+    metrics: Mapping[str, OwnMetric],
 ) -> Report | None:
     """The report on a split; warns and returns ``None`` if it cannot be scored."""
     try:
-        report = score(images)
+        report = score_logits(task, logits, images, seconds, metrics)
     except DataError as error:
-        warnings.warn(f"{images.split} cannot be scored: {error}", LaminaWarning, stacklevel=4)
+        warn(f"{images.split} cannot be scored: {error}")
         return None
-    return dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
+    return replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)

@@ -8,12 +8,11 @@ renamed. Nothing is pickled or executed.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -130,16 +129,7 @@ class RunFolder:
 
     def change_record(self, **changes: Any) -> None:
         """Replace values of ``run.json``."""
-        self.write_record(dataclasses.replace(self.read_record(), **changes))
-
-    def append_row(self, row: Mapping[str, Any]) -> None:
-        with self.writing():
-            self.history.append(row)
-
-    def read_checkpoint_bytes(self) -> bytes | None:
-        """The packed checkpoint, as other processes need it."""
-        file = self.checkpoint_file
-        return read_bytes(file) if file.exists() else None
+        self.write_record(replace(self.read_record(), **changes))
 
     def read_checkpoint(self, file: Path | None = None) -> Checkpoint | None:
         file = file or self.checkpoint_file
@@ -163,16 +153,11 @@ class RunFolder:
     def read_weights(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The trained weights, with the names and shapes of ``expected``."""
         weights = self.load_weights()
-        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-        for name in sorted({*shapes, *wanted}):
-            shape = shapes.get(name, "none")
-            if shape != wanted.get(name, "none"):
-                raise RunError(
-                    f"{self.weights_file} does not fit the net: {name} has shape {shape}, expected"
-                    f" {wanted.get(name, 'none')}. Pass the net that was trained, or restore the"
-                    " file from a copy."
-                )
+        if differing := find_difference(weights, expected):
+            raise RunError(
+                f"{self.weights_file} does not fit the net: {differing}. Pass the net that was"
+                " trained, or restore the file from a copy."
+            )
         return weights
 
     def check_size(self, parameters: int) -> None:
@@ -194,7 +179,8 @@ class RunFolder:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            self._remove_outdated()
+            for name in ("report.json", "calibration.json", "logits.npz"):
+                (self.path / name).unlink(missing_ok=True)
 
     def read_report(self) -> Report | None:
         file = self.path / "report.json"
@@ -268,14 +254,27 @@ class RunFolder:
             else:
                 write_json(file, fields_to_json(calibration))
 
-    def _remove_outdated(self) -> None:
-        for name in ("report.json", "calibration.json", "logits.npz"):
-            (self.path / name).unlink(missing_ok=True)
+
+def find_difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """The first tensor by name whose shape differs; empty if there is none."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    for name in sorted({*shapes, *wanted}):
+        if shapes.get(name) != wanted.get(name):
+            shape = shapes.get(name, "none")
+            return f"{name} has shape {shape}, expected {wanted.get(name, 'none')}"
+    return ""
 
 
 @lru_cache
 def _read_record(file: Path, _version: tuple[int, int, int] | None) -> RunRecord:
     return parse_record(read_object(file), str(file))
+
+
+def change_standing(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
+    """A checkpoint with other values."""
+    standing = replace(checkpoint.standing, **changes)
+    return replace(checkpoint, standing=standing)
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:

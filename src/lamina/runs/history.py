@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from lamina.errors import LaminaWarning, RunError
+from lamina.errors import warn
 from lamina.files import JSON_BYTES, damaged, parse_object, read_bytes
-from lamina.training.events import Epoch
+from lamina.training.events import Diagnosis, Epoch, LayerStatistics
 from lamina.values import Range, from_json_values
 
 if TYPE_CHECKING:
@@ -23,41 +22,15 @@ BAD_LINE = (
     "Restore the file from a copy, or delete that line; weights and checkpoint are in other files."
 )
 Count: TypeAlias = Annotated[int, Range(1)]
-Numbers: TypeAlias = tuple[float | None, ...]
+Row: TypeAlias = dict[str, Any]
 NOT_NUMBERS = ("event", "reason", "weights", "diagnosis", "layers", "diagnoses")
 """Fields of a row that are no numbers."""
 NOT_COLUMNS = (*NOT_NUMBERS, "score", "metrics")
+NO_LAYERS = LayerStatistics(*[()] * 7)
 
 
 @dataclass(frozen=True)
-class _Layers:
-    names: tuple[str, ...]
-    gradient_norms: Numbers
-    weight_norms: Numbers
-    update_norms: Numbers
-    input_means: Numbers
-    input_standard_deviations: Numbers
-    dead_fractions: Numbers
-
-    def __post_init__(self) -> None:
-        if len({len(column) for column in vars(self).values()}) > 1:
-            raise RunError("its lists must have one value for each name")
-
-
-@dataclass(frozen=True)
-class _Diagnosis:
-    kind: str
-    epoch: int
-    layer: str | None
-    evidence: dict[str, float | None]
-    finding: str
-    advice: str
-    change: dict[str, str]
-    event: str = "diagnosis"
-
-
-@dataclass(frozen=True)
-class _Row:
+class _CheckedRow:
     """What a line may contain; ``numbers`` are all other fields, such as metrics."""
 
     event: Literal["epoch", "rewind", "early_end"]
@@ -67,8 +40,8 @@ class _Row:
     reason: str = ""
     weights: str = ""
     diagnosis: str | None = None
-    layers: _Layers = _Layers(*[()] * 7)
-    diagnoses: tuple[_Diagnosis, ...] = ()
+    layers: LayerStatistics = NO_LAYERS
+    diagnoses: tuple[Diagnosis, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +50,7 @@ class History:
 
     file: Path
 
-    def append(self, row: Mapping[str, Any]) -> None:
+    def append(self, row: Row) -> None:
         """Append an event and flush it to disk; after an ``OSError``, the file is unchanged."""
         line = (json.dumps(row, allow_nan=False) + "\n").encode()
         with open(self.file, "ab", buffering=0, opener=_open_no_link) as history:
@@ -90,17 +63,17 @@ class History:
                 history.truncate(end)
                 raise
 
-    def epochs(self) -> list[dict[str, Any]]:
+    def epochs(self) -> list[Row]:
         """The rows of completed epochs.
 
         Warns about an incomplete last line; raises ``RunError`` if a line is damaged.
         """
         return [row for row in self._rows(warns=True) if row["event"] == "epoch"]
 
-    def diagnoses(self) -> list[dict[str, Any]]:
+    def diagnoses(self) -> list[Row]:
         return [diagnosis for row in self._rows() for diagnosis in row.get("diagnoses", ())]
 
-    def rewinds(self) -> list[dict[str, Any]]:
+    def rewinds(self) -> list[Row]:
         return [row for row in self._rows() if row["event"] == "rewind"]
 
     def early_end(self) -> str | None:
@@ -121,7 +94,7 @@ class History:
         columns = {name: [row.get(name) for row in rows] for name in names}
         return polars.DataFrame(columns, strict=False)
 
-    def read_until(self, epochs: int, rewinds: int) -> list[tuple[dict[str, Any], bytes]]:
+    def read_until(self, epochs: int, rewinds: int) -> list[tuple[Row, bytes]]:
         """The rows before a checkpoint with these epochs and rewinds, and their lines."""
         rows = []
         for row, line in self._lines():
@@ -141,19 +114,18 @@ class History:
                 history.truncate(end)
                 os.fsync(history.fileno())
 
-    def _rows(self, *, warns: bool = False) -> list[dict[str, Any]]:
+    def _rows(self, *, warns: bool = False) -> list[Row]:
         return [row for row, _ in self._lines(warns=warns)]
 
-    def _lines(self, *, warns: bool = False) -> Iterator[tuple[dict[str, Any], bytes]]:
+    def _lines(self, *, warns: bool = False) -> Iterator[tuple[Row, bytes]]:
         """The rows and their lines."""
         if not self.file.exists():
             return
         *lines, rest = read_bytes(self.file, JSON_BYTES).split(b"\n")
         if rest and warns:
-            warnings.warn(
+            warn(
                 f"The last line of {self.file} is incomplete, probably after a crash, and is"
                 " ignored. lamina resume repeats that epoch.",
-                LaminaWarning,
                 stacklevel=3,
             )
         for number, line in enumerate(lines, start=1):
@@ -165,14 +137,20 @@ def _open_no_link(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
-def _parse_row(line: bytes, what: str) -> dict[str, Any]:
+def _parse_row(line: bytes, what: str) -> Row:
     row = parse_object(line, what, BAD_LINE)
-    numbers = dict(row)
-    texts = {name: numbers.pop(name) for name in (*NOT_NUMBERS, "epoch", "rewind") if name in row}
+    values: Row = {"event": None, "numbers": {}}
+    for name, value in row.items():
+        if name in (*NOT_NUMBERS, "epoch", "rewind"):
+            values[name] = value
+        else:
+            values["numbers"][name] = value
     try:
-        checked = from_json_values(_Row, {"event": None, **texts, "numbers": numbers}, "row")
+        checked = from_json_values(_CheckedRow, values, "row")
     except ValueError as error:
         raise damaged(what, str(error).replace(".numbers", ""), BAD_LINE) from error
+    if len({len(column) for column in vars(checked.layers).values()}) > 1:
+        raise damaged(what, "row.layers must have one value for each name in its lists", BAD_LINE)
     number = "rewind" if checked.event == "rewind" else "epoch"
     if number not in row:
         raise damaged(what, f"it lacks {number}", BAD_LINE)

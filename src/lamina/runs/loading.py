@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from lamina.errors import LaminaError, LaminaWarning, RunError, check_type, suggest
+from lamina.errors import LaminaError, RunError, check_type, suggest, warn
 from lamina.nets import Net
 from lamina.runs.folder import STUDY_FILE, WHOLE
 from lamina.runs.run import Run
@@ -73,17 +72,9 @@ def load_run(
     return run
 
 
-def resolve_run(path: Path, runs_dir: Path) -> Path:
-    """The path, or the run with this name in ``runs_dir`` if there is none at the path."""
-    if str(path) != path.name or (path / "run.json").exists():
-        return path
-    named = runs_dir / path
-    return named if (named / "run.json").exists() else path
-
-
 def find_run(path: Path, runs_dir: Path) -> Path:
     """Find a run's folder, by path or name in ``runs_dir``; else ``RunError`` with suggestions."""
-    path = resolve_run(path, runs_dir)
+    path = _find_folder(path, runs_dir) or path
     if path.is_file():
         folder = "the folder that lamina train wrote"
         if (path.parent / "run.json").exists():
@@ -97,11 +88,33 @@ def find_run(path: Path, runs_dir: Path) -> Path:
         if known:
             others = suggest(path.name, known)
         raise RunError(f"No run named {path.name} in {where}. {others}")
-    if (path / STUDY_FILE).exists() and (path / WHOLE / "run.json").exists():
-        return path / WHOLE
-    if not (path / "run.json").exists():
-        raise RunError(f"{path} is not a run, because it has no run.json. Use the folder of a run.")
-    return path
+    if (path / "run.json").exists():
+        return path
+    if (path / STUDY_FILE).exists():
+        if (path / WHOLE / "run.json").exists():
+            return path / WHOLE
+        runs = sorted(file.parent for file in path.glob("*/run.json"))
+        if runs:
+            raise RunError(f"{path} is a study. Use one of its runs, such as {runs[0]}.")
+    raise RunError(f"{path} is not a run, because it has no run.json. Use the folder of a run.")
+
+
+def is_run_or_study(name: str, runs_dir: Path) -> bool:
+    """Whether there is a run or a study at this path, or with this name in ``runs_dir``."""
+    try:
+        return _find_folder(Path(name), runs_dir) is not None
+    except OSError:  # the name is too long
+        return False
+
+
+def _find_folder(path: Path, runs_dir: Path) -> Path | None:
+    places = [path]
+    if str(path) == path.name:
+        places.append(runs_dir / path)
+    for place in places:
+        if (place / "run.json").exists() or (place / STUDY_FILE).exists():
+            return place
+    return None
 
 
 def list_runs(folder: str | Path = "runs") -> list[Run]:
@@ -130,7 +143,7 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
         )
     runs, damaged_runs = find_runs(folder)
     for damaged in damaged_runs:
-        warnings.warn(f"Skipped a damaged run: {damaged.problem}", LaminaWarning, stacklevel=2)
+        warn(f"Skipped a damaged run: {damaged.problem}", stacklevel=2)
     return runs
 
 
@@ -139,11 +152,13 @@ def find_runs(folder: str | Path) -> tuple[list[Run], list[DamagedRun]]:
     folder = Path(folder)
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    for study in [path for path in paths if (path / STUDY_FILE).exists()]:
-        paths.remove(study)
-        paths += study.iterdir()
-    for path in paths:
+    paths: list[Path] = []
+    for path in folder.glob("*"):
+        if (path / STUDY_FILE).exists():
+            paths += path.iterdir()
+        else:
+            paths.append(path)
+    for path in sorted(paths):
         if path.is_dir() and not path.name.startswith("."):
             try:
                 runs.append(load_run(path))

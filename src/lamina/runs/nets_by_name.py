@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lamina import zoo
-from lamina.data import Dataset
+from lamina.data import Dataset, Images
 from lamina.data.detail import find_detail_px
 from lamina.errors import NetError, suggest
 from lamina.nets import Net, Shape, parse_net
-from lamina.training.recipe import PRETRAINED_HOME, ZOO_HOME, Home, Recipe
+from lamina.training.recipe import PRETRAINED_HOME, ZOO_HOME, Home, Recipe, fit_recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,6 +44,14 @@ class NetChoice:
     recipes: dict[str, Recipe] = field(default_factory=lambda: {"default": Recipe()}, repr=False)
     origin: OwnModule | TimmNet | None = None  # if the net is not a plain ``Net``
     home: Home = field(default=ZOO_HOME, repr=False)  # the images that the recipes were tuned on
+
+    def fit(self, recipe_name: str | None, images: Images) -> Recipe:
+        """The named or first recipe, fitted to the images, except for the published one."""
+        recipe = zoo.choose_recipe(self.name, self.recipes, recipe_name)
+        if recipe_name == zoo.PUBLISHED:
+            return recipe
+        side_px = min(images.shape[1:])
+        return fit_recipe(recipe, len(images), side_px, images.kind, self.home)
 
     def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
         """The net, or a module for this shape and number of logits, with weights from ``seed``."""
@@ -75,6 +84,16 @@ def find_net(
         return NetChoice(text, zoo.load_net(text), zoo.load_recipes(text))
     if "(" in text:
         return NetChoice("net", parse_net(text), {"default": Recipe()})
+    name, *settings = re.split("[:,]", text)
+    if name in zoo.NAMES:
+        options = [
+            f"--{setting.replace('=', ' ')}" if "=" in setting else f"--recipe {setting}"
+            for setting in settings
+        ]
+        raise NetError(
+            f"{text!r} is a net with a recipe or settings. Here they are options of the command, or"
+            f" arguments in Python: {name} {' '.join(options)}"
+        )
     raise NetError(
         f"There is no net {text!r} in the zoo. {suggest(text, zoo.NAMES)} Or use layers, such as"
         ' "Flatten(), Linear(200), ReLU(), Output()", or on the command line a .py file.'

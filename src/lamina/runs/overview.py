@@ -25,9 +25,7 @@ Rows: TypeAlias = Sequence[Mapping[str, Any]]
 def summarize_run(run: Run, report: Report | None, epochs: Rows | None) -> dict[str, str]:
     """A run's table row, by column; ``epochs`` is ``None`` if its history cannot be read."""
     record = run.record
-    is_finished = False
-    if epochs is not None:
-        is_finished = len(epochs) == record.epochs or run.early_end is not None
+    is_finished = epochs is not None and (len(epochs) == record.epochs or run.early_end is not None)
     score = "not finished"
     if report is not None:
         score = f"{report.split} {report.score}" + ", not finished" * (not is_finished)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from lamina.data import Dataset
-from lamina.errors import DataError, LaminaWarning, RecipeError, plural
+from lamina.errors import DataError, RecipeError, plural, warn
 from lamina.files import read_bytes
 from lamina.runs.folder import RunFolder, unpack_checkpoint
 from lamina.runs.record import describe_machine
@@ -17,11 +16,8 @@ from lamina.training import group
 from lamina.training.checkpoint import Checkpoint
 
 is_leader = group.is_leader
-
-
-def is_alone() -> bool:
-    """Whether one process trains."""
-    return group.size() == 1
+lead_value = group.lead_value
+count_processes = group.size
 
 
 def by_leader(action: Callable[[], object]) -> None:
@@ -34,26 +30,16 @@ def by_leader(action: Callable[[], object]) -> None:
     group.lead(act)
 
 
-def share_path(create: Callable[[], Path]) -> Path:
-    """The path that the leader creates, for all."""
-    return Path(group.lead_value(lambda: str(create())))
+def read_file(file: Path) -> bytes:
+    """The content of a file, which the leader reads for all; empty if there is none."""
+    return group.lead(lambda: read_bytes(file) if file.exists() else b"")
 
 
 def load_checkpoint(folder: RunFolder) -> Checkpoint | None:
     """The last checkpoint, which the leader loads for all; ``None`` if there is none."""
-    content = group.lead(lambda: folder.read_checkpoint_bytes() or b"")
-    return unpack_checkpoint(content, str(folder.checkpoint_file)) if content else None
-
-
-def load_initial(folder: RunFolder) -> bytes:
-    """The weights that a run started from, which the leader loads for all; empty if none."""
-    file = folder.initial_file
-    return group.lead(lambda: read_bytes(file) if file.exists() else b"")
-
-
-def lead_value(value: bool) -> bool:
-    """The leader's value, for all."""
-    return bool(group.lead_value(lambda: value))
+    file = folder.checkpoint_file
+    content = read_file(file)
+    return unpack_checkpoint(content, str(file)) if content else None
 
 
 def check_processes(dataset: Dataset, device: str) -> None:
@@ -66,7 +52,9 @@ def check_processes(dataset: Dataset, device: str) -> None:
             " every machine, from a shared disk or copied."
         )
     lacks_gpu = device == "cuda" and torch.cuda.current_device() != group.local_rank()
-    devices = [name.decode() for name in group.gather(b"no GPU" if lacks_gpu else device.encode())]
+    if lacks_gpu:
+        device = "no GPU"
+    devices = [name.decode() for name in group.gather(device.encode())]
     if set(devices) not in ({"cpu"}, {"cuda"}):
         listed = ", ".join(f"rank {rank}: {name}" for rank, name in enumerate(devices))
         raise RecipeError(
@@ -79,11 +67,9 @@ def check_processes(dataset: Dataset, device: str) -> None:
     arithmetic = f"{threads}, {machine.instructions}, {machine.flags}, torch {torch.__version__}"
     deviating = group.find_deviating(arithmetic)
     if deviating and group.is_leader():
-        warnings.warn(
+        warn(
             f"The processes differ in threads, instruction set or torch version ({deviating}; rank"
             f" 0 has {threads} and {machine.instructions}). The last bits of the weights then"
             " depend on which process has which lanes. Set OMP_NUM_THREADS to the same number"
-            " everywhere.",
-            LaminaWarning,
-            stacklevel=4,
+            " everywhere."
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from rich.console import Console
 from rich.markup import escape as escape_markup
@@ -66,10 +66,8 @@ def show_progress(
     console = console or _find_console()
     final: Report | None = None
     label = ""
-    with (
-        _count(name),
-        _show_notebook_bar() if is_notebook else _show_terminal_bar(console) as update,
-    ):
+    bar = _show_notebook_bar() if is_notebook else _show_terminal_bar(console)
+    with _count(name), bar as update:
         for event in events:
             if name and len(_shown) > 1:  # from now on, even if the other runs end first
                 label = f"{name}: "
@@ -127,27 +125,21 @@ def _show_terminal_bar(console: Console) -> Iterator[Bar]:
 @contextmanager
 def _show_notebook_bar() -> Iterator[Bar]:
     """An HTML bar; rich's widget needs a package and captures other threads' output."""
-    from IPython.display import display, update_display
+    from IPython.display import display
 
-    handle: Any = None
+    handle = display({"text/plain": ""}, raw=True, display_id=True)
     shown_at = -math.inf
 
     def update(text: str, done: int, total: int) -> None:
-        nonlocal handle, shown_at
+        nonlocal shown_at
         now = time.perf_counter()
         if now - shown_at >= NOTEBOOK_SECONDS:
             bar = f'{show(text)} <progress value="{done}" max="{total}"></progress>'
             content = {"text/html": f"{bar} {done}/{total}", "text/plain": f"{text} {done}/{total}"}
-            if handle is None:
-                handle = display(content, raw=True, display_id=True)
-            else:
-                update_display(content, raw=True, display_id=handle.display_id)
+            handle.update(content, raw=True)
             shown_at = now
 
     try:
         yield update
     finally:
-        if handle is not None:
-            update_display(
-                {"text/html": "", "text/plain": ""}, raw=True, display_id=handle.display_id
-            )
+        handle.update({"text/html": "", "text/plain": ""}, raw=True)

@@ -16,8 +16,8 @@ import torch
 
 from lamina import __version__
 from lamina.data import Preparation
-from lamina.errors import LaminaError, RunError, escape, name_some
-from lamina.files import damaged
+from lamina.errors import NetError, RunError, escape, name_some
+from lamina.files import blaming, damaged
 from lamina.kernels.library import find_kernels
 from lamina.nets import Net, Shape, parse_net
 from lamina.training.device import Choice
@@ -40,6 +40,7 @@ class OwnModule:
     file: str  # empty if it was passed in Python
     # of the function, class or net in the file; in Python, of the class, or the repr of the net
     name: str
+    digest: str = ""  # of the file when the run began
 
     def __str__(self) -> str:
         """The argument or option that passes it again."""
@@ -199,19 +200,17 @@ def parse_record(values: dict[str, Any], file: str) -> RunRecord:
             f"{file} has format {written}, but lamina {__version__} reads format {FORMAT}. "
             "Use the version of lamina that wrote it, or train a new run."
         )
-    try:
-        if values.get("net") is not None:
-            values["net"] = parse_net(values["net"])
-    except LaminaError as error:
-        raise damaged(file, f"run.net: {error}") from error
-    try:
+    with blaming(file):
+        try:
+            if values.get("net") is not None:
+                values["net"] = parse_net(values["net"])
+        except NetError as error:
+            raise ValueError(f"run.net: {error}") from error
         record = from_json_values(RunRecord, values, "run")
-    except ValueError as error:
-        raise damaged(file, error) from error
-    if sum(net is not None for net in (record.net, record.own_module, record.timm)) != 1:
-        raise damaged(file, "exactly one of net, own_module and timm must be set")
-    if len(record.in_shape) != 3:
-        raise damaged(file, "in_shape must be channels, height and width")
-    if not len(record.mean) == len(record.std) == record.in_shape[0]:
-        raise damaged(file, "mean and std must have a value for each channel")
-    return record
+        if [record.net, record.own_module, record.timm].count(None) != 2:
+            raise ValueError("exactly one of net, own_module and timm must be set")
+        if len(record.in_shape) != 3:
+            raise ValueError("in_shape must be channels, height and width")
+        if not len(record.mean) == len(record.std) == record.in_shape[0]:
+            raise ValueError("mean and std must have a value for each channel")
+        return record

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import nn
 
 from lamina.data import NAMES, Dataset, Images, load_data
 from lamina.data.load import resize_dataset
-from lamina.errors import DataError, LaminaWarning, RunError, check_type, name_some
+from lamina.errors import DataError, RunError, check_type, name_some, warn
 from lamina.files import RESTORE
 from lamina.nets import Net
 from lamina.runs.differences import find_changes
 from lamina.runs.folder import NO_CHECKPOINT
 from lamina.runs.nets_by_name import draw_module
-from lamina.runs.processes import is_alone, load_checkpoint, load_initial
+from lamina.runs.processes import count_processes, load_checkpoint, read_file
 from lamina.runs.record import RunRecord
 from lamina.training.checkpoint import digest_tensors, unpack_tensors
 from lamina.training.custom import describe_arguments
@@ -30,6 +29,10 @@ from lamina.training.pretrained import TimmNet
 
 if TYPE_CHECKING:
     from lamina.runs.run import Run
+
+
+DataLike: TypeAlias = Dataset | Images | str | Path
+"""A data set, or its name or path."""
 
 
 def find_source(run: Run, moved_to: str | Path | None = None) -> str | Path:
@@ -50,7 +53,7 @@ def find_source(run: Run, moved_to: str | Path | None = None) -> str | Path:
     return source
 
 
-def find_dataset(run: Run, data: Dataset | Images | str | Path | None = None) -> Dataset:
+def find_dataset(run: Run, data: DataLike | None = None) -> Dataset:
     """The data set of a run, from ``data`` or from its recorded path; it must not have changed."""
     check_type(
         data,
@@ -63,10 +66,9 @@ def find_dataset(run: Run, data: Dataset | Images | str | Path | None = None) ->
         data = run.dataset
     if isinstance(data, Images):
         data = Dataset.from_images(data)
-    if isinstance(data, Dataset):
-        dataset = data
-    else:
-        dataset = load_data(find_source(run, data), recorded.preparation)
+    if not isinstance(data, Dataset):
+        data = load_data(find_source(run, data), recorded.preparation)
+    dataset = data
     if not recorded.source and recorded.preparation.size_px not in (None, dataset.size_px):
         # arrays, resized as for the training
         dataset = resize_dataset(dataset, recorded.preparation.size_px)
@@ -130,14 +132,15 @@ def make_training(
     elif isinstance(net, nn.Module):
         net = deepcopy(net)
     device = choose_again(record.device).value
+    # Events after every step only on a single CPU: a GPU waits for each, and processes communicate
+    # at each.
+    is_single_cpu = count_processes() == 1 and device == "cpu"
     training = Training(
         net,
         dataset.train,
-        dataclasses.replace(record.recipe, device=device),
+        replace(record.recipe, device=device),
         precision=record.precision,
-        # Events after every step only on a single CPU: a GPU waits for each, and processes
-        # communicate at each.
-        steps_per_record=1 if is_alone() and device == "cpu" else 10,
+        steps_per_record=1 if is_single_cpu else 10,
         parts=run.parts,
         initial=initial,
     )
@@ -152,7 +155,7 @@ def _read_initial(run: Run) -> Initial | None:
     start = record.started_from
     if start is None:
         return None
-    content = load_initial(run.folder)
+    content = read_file(run.folder.initial_file)
     if not content and start.epoch is not None:  # continues a run whose weights were drawn
         return None
     weights, _ = unpack_tensors(content, str(run.folder.initial_file), RESTORE)
@@ -178,13 +181,13 @@ def check_own_parts(run: Run, call: str, score_name: str = "") -> None:
         )
     for name, place in parts.items():
         if place != recorded[name]:
-            _warn(
+            warn(
                 f"{name} was {recorded[name]} and is now {place}; the weights may differ from an"
                 " uninterrupted run"
             )
 
 
-def list_needed_parts(described: Mapping[str, str], score_name: str) -> dict[str, str]:
+def list_needed_parts(described: Mapping[str, str], score_name: str = "") -> dict[str, str]:
     """The custom functions that training needs: of the metrics, only the score."""
     return {
         name: place
@@ -223,7 +226,7 @@ def prepare_folder(run: Run, training: Training) -> None:
     """Set history and weights of a run to the state of its training, and warn about changes."""
     folder = run.folder
     for change in find_changes(run.record):
-        _warn(
+        warn(
             f"{change.what} was {change.first} and is now {change.second}; the last bits of the"
             " weights may differ from an uninterrupted run"
         )
@@ -232,7 +235,7 @@ def prepare_folder(run: Run, training: Training) -> None:
     recorded = {row["epoch"] for row in folder.history.epochs()}
     missing = sorted({*range(1, training.epochs_done + 1)} - recorded)
     if missing:
-        _warn(
+        warn(
             f"{folder.history.file} lacks {len(missing)} of {training.epochs_done} epochs, from"
             f" epoch {missing[0]}. Their metrics are lost, but the checkpoint is intact and the"
             " training resumes."
@@ -249,7 +252,3 @@ def _has_weights(run: Run, training: Training) -> bool:
         return digest_tensors(run.folder.read_weights(weights)) == digest_tensors(weights)
     except RunError:
         return False
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, LaminaWarning, stacklevel=4)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from lamina.data import Dataset, Images
+from lamina.data import Dataset
 from lamina.data.description import describe_data, describe_reading
 from lamina.data.image_inputs import ImageLike, find_images, list_images
 from lamina.data.images import OTHER_FILE
@@ -35,7 +35,13 @@ from lamina.runs.overview import describe_recipe, describe_run, describe_start, 
 from lamina.runs.processes import by_leader, check_processes, is_leader, lead_value
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
-from lamina.runs.resuming import find_dataset, prepare_folder, restore_net, resume_training
+from lamina.runs.resuming import (
+    DataLike,
+    find_dataset,
+    prepare_folder,
+    restore_net,
+    resume_training,
+)
 from lamina.runs.saver import Saver
 from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts
@@ -43,7 +49,7 @@ from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Remark, Resumed
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
-from lamina.training.pretrained import TimmNet, import_timm, native_side_px
+from lamina.training.pretrained import TimmNet, native_side_px
 from lamina.training.task import Task
 
 if TYPE_CHECKING:
@@ -91,7 +97,7 @@ class Run:
     def train(
         self,
         *,
-        data: Dataset | Images | str | Path | None = None,
+        data: DataLike | None = None,
         until: float | None = None,
         save_every_seconds: float = 60.0,
         rewind_on_nan: bool | None = None,
@@ -124,7 +130,7 @@ class Run:
         return self.report
 
     def _introduce(
-        self, events: Iterator[RunEvent], data: Dataset | Images | str | Path | None
+        self, events: Iterator[RunEvent], data: DataLike | None
     ) -> Generator[RunEvent, None, None]:
         """The events, after a remark about data, recipe, net and device."""
         dataset = data if isinstance(data, Dataset) else self.dataset
@@ -143,7 +149,7 @@ class Run:
     def iter_train(
         self,
         *,
-        data: Dataset | Images | str | Path | None = None,
+        data: DataLike | None = None,
         until: float | None = None,
         is_open: bool = False,
         finish: threading.Event | None = None,
@@ -214,7 +220,7 @@ class Run:
             stack.enter_context(explain_lack_of_memory(training))
             by_leader(lambda: prepare_folder(self, training))
             if rewind_on_nan is None:
-                rewind_on_nan = lead_value(self.record.rewind_on_nan)
+                rewind_on_nan = lead_value(lambda: self.record.rewind_on_nan)
             else:
                 by_leader(lambda: self.folder.change_record(rewind_on_nan=rewind_on_nan))
             if training.steps_done:
@@ -222,7 +228,7 @@ class Run:
             limit: TimeLimit | None = None
             if until is not None:
                 limit = TimeLimit(until, is_open and training.schedule.can_move)
-            saver = Saver(training, self.folder, save_every_seconds, writes=is_leader())
+            saver = Saver(training, self.folder, save_every_seconds)
             stops = Stops(
                 limit, finish, at_diagnosis=on_diagnosis == "stop", at_nan=not rewind_on_nan
             )
@@ -232,7 +238,7 @@ class Run:
                 for event in events:  # noqa: UP028
                     yield event
 
-    def evaluate(self, *, data: Dataset | Images | str | Path | None = None) -> Report | None:
+    def evaluate(self, *, data: DataLike | None = None) -> Report | None:
         """Evaluate the saved model on ``test``, else ``val``, and save report and logits.
 
         :meth:`train` calls this at the end, so you need it only if you stopped training early. See
@@ -314,14 +320,11 @@ class Run:
         """
         from lamina.drawing.curves import draw_curves  # loads matplotlib
 
-        name = self.record.net_name
-        task = self.record.task
         report = self.report
-        epochs = {name: [self.folder.history.epochs()]}
-        if report is None:
-            score = Score(task.score_name, math.nan)
-            return draw_curves(epochs, score, reports={})
-        return draw_curves(epochs, report.score, reports={name: [report]})
+        score = Score(self.record.task.score_name, math.nan)
+        if report is not None:
+            score = report.score
+        return draw_curves(self.folder.history.epochs(), score, report)
 
     @property
     def early_end(self) -> str | None:
@@ -359,8 +362,7 @@ class Run:
         Raises:
             LaminaError: See :meth:`load_model`.
         """
-        items: list[ImageLike] = [images] if isinstance(images, str | Path) else []
-        items = items or list(list_images(images, self.record.in_shape))
+        items = list(list_images(images, self.record.in_shape))
         paths = [item for item in items if isinstance(item, str | Path)]
         if len(paths) < len(items):
             return self.predictor().predict(items)
@@ -384,8 +386,6 @@ class Run:
         task = self.task
         net = restore_net(self)
         layers: Net | None = None
-        if isinstance(net, TimmNet):
-            import_timm()
         try:
             if isinstance(net, TimmNet):
                 body = net.empty_module(record.in_shape, task.outputs)
@@ -405,8 +405,8 @@ class Run:
             )
         # TypeError for sizes beyond 64 bits
         except (NetError, RuntimeError, TypeError, ValueError) as error:
-            if record.own_module is not None and isinstance(error, NetError):
-                raise  # the error is about the module that was passed
+            if record.net is None and isinstance(error, NetError):
+                raise  # about the module that was passed, or timm is not installed
             raise damaged(str(self.folder.record_file), error) from error
         model.load_state_dict(self.folder.read_weights(model.state_dict()))
         model.eval()

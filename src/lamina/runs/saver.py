@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
-from typing import Any
 
-from lamina.errors import LaminaWarning
+from lamina.errors import warn
 from lamina.runs.folder import RunFolder, WriteError
+from lamina.runs.history import Row
+from lamina.runs.processes import is_leader
 from lamina.training.device import is_out_of_memory
 from lamina.training.loop import Training
 from lamina.training.timing import SAVING_FRACTION
 
 
 class Saver:
-    """Writes the files of a run that trains, in one process of a group (``writes``).
+    """Writes the files of a run that trains, in the process that leads.
 
     If the disk is full, training continues with a warning, and the next epoch tries again. A
     checkpoint is never ahead of the history.
@@ -25,23 +25,20 @@ class Saver:
         is_saved: Whether model and checkpoint have the state of the training.
     """
 
-    def __init__(
-        self, training: Training, folder: RunFolder, save_every_seconds: float, *, writes: bool
-    ) -> None:
+    def __init__(self, training: Training, folder: RunFolder, save_every_seconds: float) -> None:
         self._training = training
         self._folder = folder
         self._save_every_seconds = save_every_seconds
-        self._writes = writes
-        self.epochs = folder.history.epochs() if writes else []
-        self._rows: list[dict[str, Any]] = []  # of the history, to be written
+        self.epochs: list[Row] = []
+        if is_leader():
+            self.epochs = folder.history.epochs()
+        self.is_saved = True
+        self._rows: list[Row] = []  # of the history, to be written
         self._saved_at = time.perf_counter()
         self._saving_seconds = 0.0
-        self.is_saved = True
 
-    def add_row(self, row: dict[str, Any]) -> None:
+    def add_row(self, row: Row) -> None:
         """Add a row to the history, at the latest with the next checkpoint."""
-        if not self._writes:
-            return
         self._rows.append(row)
         if row["event"] == "epoch":
             self.epochs.append(row)
@@ -55,38 +52,34 @@ class Saver:
         waited = time.perf_counter() - self._saved_at
         return self.is_time_to_save() or self._saving_seconds < SAVING_FRACTION * waited
 
-    def save(self) -> None:
-        """Save history, model and checkpoint; ``WriteError`` if that fails."""
-        self._save_checkpoint(with_model=True)
-        self.is_saved = True
+    def save(self, *, with_model: bool = True) -> None:
+        """Save history, checkpoint and model; ``WriteError`` if that fails."""
+        if is_leader():
+            self._write(with_model=with_model)
+        if with_model:
+            self.is_saved = True
 
     def try_to_save(self, *, with_model: bool) -> None:
         """Save, or warn that it failed."""
-        self.attempt(self.save if with_model else self._save_checkpoint)
+        self.attempt(lambda: self.save(with_model=with_model))
 
-    def try_to_append(self) -> None:
-        """Write the rows of the history, or warn that it failed."""
-        self.attempt(self._append_rows)
-
-    def go_back(self, row: dict[str, Any]) -> None:
+    def go_back(self, row: Row) -> None:
         """Remove the epochs after the training's checkpoint, add a row, and save."""
         self._rows = [waiting for waiting in self._rows if waiting["event"] == "rewind"]
         self.add_row(row)
-        if self._writes:
+        if is_leader():
             history = self._folder.history
             with self._folder.writing():
                 history.trim(self._training.epochs_done, self._training.rewinds)
             self.epochs = history.epochs()
         self.try_to_save(with_model=False)
 
-    def _save_checkpoint(self, *, with_model: bool = False) -> None:
-        if not self._writes:
-            return
+    def _write(self, *, with_model: bool) -> None:
         began = time.perf_counter()
         rows = list(self._rows)
         checkpoint = self._training.checkpoint()  # first, because it rejects NaN and infinity
         try:
-            self._append_rows()
+            self.append_rows()
             if with_model:
                 self._folder.save_model(self._training.model)
             self._folder.save_checkpoint(checkpoint)
@@ -100,14 +93,16 @@ class Saver:
         self._saved_at = time.perf_counter()
         self._saving_seconds = self._saved_at - began
 
-    def _append_rows(self) -> None:
-        while self._rows:
-            self._folder.append_row(self._rows[0])
-            del self._rows[0]
+    def append_rows(self) -> None:
+        """Write the rows that wait."""
+        with self._folder.writing():
+            while self._rows:
+                self._folder.history.append(self._rows[0])
+                del self._rows[0]
 
     def attempt(self, write: Callable[[], None]) -> None:
         """Write something, or warn that it failed."""
-        if not self._writes:
+        if not is_leader():
             return
         try:
             write()
@@ -124,9 +119,7 @@ class Saver:
             remains = "nothing is saved"
             if self._folder.checkpoint_file.exists():
                 remains = "the last complete checkpoint is kept"
-            warnings.warn(
+            warn(
                 f"cannot write to {self._folder.path}: {reason}. Training continues, and {remains}."
-                f" Free some {room}.",
-                LaminaWarning,
-                stacklevel=4,
+                f" Free some {room}."
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import itertools
 import re
@@ -10,27 +9,26 @@ import secrets
 import shlex
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from torch import nn
 
-from lamina import zoo
-from lamina.data import Dataset, Images
+from lamina.data import Dataset
 from lamina.data.load import as_dataset, check_learnable
 from lamina.data.splits import OWN_RULE
-from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_type
+from lamina.errors import NetError, RecipeError, RunError, check_type, warn
 from lamina.files import check_name, sync_folder, write_atomically, write_json
 from lamina.nets import Net
 from lamina.runs.continuing import Beginning, StartingPoint, find_start
 from lamina.runs.folder import RunFolder
 from lamina.runs.nets_by_name import NetChoice, choose_by_images, find_net
-from lamina.runs.processes import share_path
+from lamina.runs.processes import lead_value
 from lamina.runs.record import (
     DataOrigin,
     OwnModule,
@@ -40,6 +38,7 @@ from lamina.runs.record import (
     parse_record,
     record_to_json,
 )
+from lamina.runs.resuming import DataLike
 from lamina.runs.run import Run
 from lamina.training.custom import (
     NO_PARTS,
@@ -50,7 +49,7 @@ from lamina.training.custom import (
 )
 from lamina.training.loop import Training
 from lamina.training.pretrained import NONE, PACKAGES, TimmNet
-from lamina.training.recipe import Recipe, fit_recipe
+from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
@@ -60,7 +59,7 @@ UNFINISHED_SECONDS = 3600.0  # much longer than it takes to create a run
 
 
 def start_run(
-    data: Dataset | Images | str | Path | None = None,
+    data: DataLike | None = None,
     net: NetLike | None = None,
     recipe: Recipe | str | None = None,
     *,
@@ -118,11 +117,14 @@ def start_run(
     check_type(name, (str,), "name", "the name of the run")
     check_recipe(recipe)
     check_parts_type(parts)
-    choice = None if net is None else as_net_choice(net)
-    start = None if start_from is None else find_start(start_from, Path(runs_dir), choice)
-    if start is None:
+    choice: NetChoice | None = None
+    if net is not None:
+        choice = as_net_choice(net)
+    start: StartingPoint | None = None
+    if start_from is None:
         dataset = as_dataset(data)
     else:
+        start = find_start(start_from, Path(runs_dir), choice)
         if isinstance(recipe, str):
             raise RecipeError(
                 f"recipe is {recipe!r}, but start_from uses the recipe of the run. Leave it out, or"
@@ -133,16 +135,13 @@ def start_run(
         parts = start.choose_parts(parts)
         dataset = start.load(data)
         choice = start.net_choice(dataset)
+        if recipe is None:
+            recipe = drop_ignored(choice.recipes["run"], parts)
     check_learnable(dataset)
     choice = choice or find_net(choose_by_images(dataset))
     train = dataset.train
     if not isinstance(recipe, Recipe):
-        is_fixed = start is not None or recipe == zoo.PUBLISHED
-        recipe = zoo.choose_recipe(choice.name, choice.recipes, recipe)
-        if not is_fixed:
-            side_px = min(train.shape[1:])
-            recipe = fit_recipe(recipe, len(train), side_px, train.kind, choice.home)
-        recipe = drop_ignored(recipe, parts)
+        recipe = drop_ignored(choice.fit(recipe, train), parts)
     if recipe.patience and not dataset.val:
         raise RecipeError(
             f"patience is {recipe.patience}, but {dataset.name} has no val split to measure"
@@ -156,7 +155,7 @@ def start_run(
         beginning = Beginning(training)
     else:
         beginning = start.begin(_copy(module), dataset, recipe, parts)
-    record = dataclasses.replace(
+    record = replace(
         describe_record(beginning.training, dataset, choice, parts),
         recipe=recipe,
         device=beginning.device or beginning.training.device,
@@ -164,9 +163,13 @@ def start_run(
         late_end=beginning.late_end,
     )
     parse_record(record_to_json(record), "run.json")  # fails before the folder is created
-    path = share_path(lambda: create_folder(Path(runs_dir), record, name, dataset, beginning.files))
-    passed = None if record.own_module is None else _copy(module)
-    return Run(path, dataset, passed, parts, record)
+    path = lead_value(
+        lambda: str(create_folder(Path(runs_dir), record, name, dataset, beginning.files))
+    )
+    passed: Net | nn.Module | None = None
+    if record.own_module is not None:
+        passed = _copy(module)
+    return Run(Path(path), dataset, passed, parts, record)
 
 
 def check_recipe(recipe: Recipe | str | None) -> None:
@@ -184,14 +187,12 @@ def as_net_choice(net: NetLike) -> NetChoice:
     if isinstance(net, NetChoice):
         return net
     if isinstance(net, str):
-        return find_net(
-            net, report=lambda message: warnings.warn(message, LaminaWarning, stacklevel=2)
-        )
+        return find_net(net, report=warn)
     if isinstance(net, Net):
         return NetChoice("net", net, origin=OwnModule("", repr(net)))
     if isinstance(net, nn.Module):
-        name = type(net).__name__
-        return NetChoice(name, lambda *_: net, origin=OwnModule("", name))
+        module_name = type(net).__name__
+        return NetChoice(module_name, lambda *_: net, origin=OwnModule("", module_name))
     try:
         inspect.signature(net).bind()
     except TypeError as error:
@@ -226,19 +227,21 @@ def describe_record(
     """The content of ``run.json``, from the training that was built."""
     model = training.model
     net = model.net
-    origin: OwnModule | TimmNet | None = choice.origin
-    if isinstance(net, Net) and not net.own_layers:
-        origin = None
-    else:
+    if net is not None and net.own_layers:
         net = None
-    timm = origin if isinstance(origin, TimmNet) else None
+    own_module: OwnModule | None = None
+    timm: TimmNet | None = None
+    if net is None and isinstance(choice.origin, OwnModule):
+        own_module = choice.origin
+    elif net is None and isinstance(choice.origin, TimmNet):
+        timm = choice.origin
     preparation = dataset.preparation
     if dataset.bit_depth is not None:  # chosen, and used for predictions, too
-        preparation = dataclasses.replace(preparation, bit_depth=dataset.bit_depth)
+        preparation = replace(preparation, bit_depth=dataset.bit_depth)
     return RunRecord(
         net_name=choice.name,
         net=net,
-        own_module=origin if isinstance(origin, OwnModule) else None,
+        own_module=own_module,
         timm=timm,
         recipe=training.recipe,
         task=model.task,
@@ -279,9 +282,8 @@ def create_folder(
     """Create a run's folder with ``run.json``, any drawn ``splits.json``, and files by name."""
     check_name(name)
     if name is None:
-        day = record.created[:10]
-        net_name = shorten_net_name(record.net_name)
-        names: Iterable[str] = (f"{day}-{net_name}-{number}" for number in itertools.count(1))
+        start = f"{record.created[:10]}-{shorten_net_name(record.net_name)}"
+        names: Iterable[str] = (f"{start}-{number}" for number in itertools.count(1))
     else:
         names = [name]
     with making_runs(runs_dir):

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lamina import zoo
 from lamina.errors import NetError, RecipeError, find_nearest
 from lamina.nets import Net
 from lamina.nets.layers import LAYERS
-from lamina.studies.experiments import Experiment
+from lamina.runs.run import Run
+from lamina.studies.experiment import Experiment
+from lamina.studies.experiment_text import Source
 from lamina.training.recipe import Recipe, overlay
 from lamina.training.task import task_of
 
 KEPT = ("epochs", "seed", "lanes", "device", "precision", "patience", "metric")
 """Settings that are no parts: how long, where and how exactly to train, and the score."""
-DEFAULTS = {one.name: one.default for one in dataclasses.fields(Recipe) if one.name not in KEPT}
+DEFAULTS = {
+    field.name: field.default for field in dataclasses.fields(Recipe) if field.name not in KEPT
+}
 COUPLED = ("optimizer", "lr", "momentum")  # an optimizer has its own lr, so they are reset together
 
 
-def find_settings(whole: Experiment, recipe_name: str | None, given: Container[str]) -> list[str]:
-    """Settings that the recipe changes from their defaults before fitting, or are ``given``."""
-    own = zoo.choose_recipe(whole.net.name, whole.net.recipes, recipe_name).changes()
-    found = [
-        one for one in whole.recipe.changes() if one in DEFAULTS and (one in own or one in given)
-    ]
-    return [one for one in found if one not in COUPLED[1:] or "optimizer" not in found]
+def find_settings(whole: Experiment, source: Source) -> list[str]:
+    """Settings that the recipe changes from their defaults before it is fitted to the images."""
+    recipe = whole.recipe  # of a run, or as passed
+    if not isinstance(source.origin, Run) and not isinstance(source.recipe, Recipe):
+        recipe = zoo.choose_recipe(whole.net.name, whole.net.recipes, source.recipe)
+    changed = recipe.changes().keys() | source.values.keys()
+    fields = [name for name in whole.recipe.changes() if name in DEFAULTS and name in changed]
+    if "optimizer" in fields:
+        fields = [name for name in fields if name not in COUPLED[1:]]
+    return fields
 
 
 def remove_parts(
@@ -37,11 +44,14 @@ def remove_parts(
         raise RecipeError(
             f"There is no part to remove from {name}. Use --without BatchNorm or --each."
         )
-    fields = dict.fromkeys(part.replace("-", "_") for part in parts)
-    return [
-        *(_reset(one, whole) if one in DEFAULTS else _remove(one, whole) for one in fields),
-        (name, whole),
-    ]
+    removed = dict.fromkeys(part.replace("-", "_") for part in parts)
+    return [*(_leave_out(part, whole) for part in removed), (name, whole)]
+
+
+def _leave_out(part: str, whole: Experiment) -> tuple[str, Experiment]:
+    if part in DEFAULTS:
+        return _reset(part, whole)
+    return _remove(part, whole)
 
 
 def _reset(field: str, whole: Experiment) -> tuple[str, Experiment]:
@@ -50,17 +60,14 @@ def _reset(field: str, whole: Experiment) -> tuple[str, Experiment]:
         raise RecipeError(
             f"{field} has its default already, {DEFAULTS[field]}. Leave it out of --without."
         )
-    changed = {
-        one: DEFAULTS[one]
-        for one in (COUPLED if field == "optimizer" else (field,))
-        if one in recipe.changes()
-    }
-    name = ", ".join(
-        f"{one} {value} instead of {getattr(recipe, one)}" for one, value in changed.items()
-    )
+    fields = COUPLED if field == "optimizer" else (field,)
+    changed = {name: DEFAULTS[name] for name in fields if name in recipe.changes()}
+    changes = [
+        f"{name} {value} instead of {getattr(recipe, name)}" for name, value in changed.items()
+    ]
     if field == "class_weights":  # they may have chosen the metric
         changed["metric"] = recipe.find_metric(whole.dataset.train.kind)
-    return name, replace(whole, recipe=overlay(recipe, changed))
+    return ", ".join(changes), replace(whole, recipe=overlay(recipe, changed))
 
 
 def _remove(part: str, whole: Experiment) -> tuple[str, Experiment]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from lamina import zoo
 from lamina.data import Dataset
+from lamina.data.load import check_learnable
 from lamina.nets import Net
 from lamina.runs.nets_by_name import (
     LEAST_SIDE_PX,
@@ -19,17 +20,18 @@ from lamina.runs.nets_by_name import (
     find_sides,
 )
 from lamina.runs.record import Considered
-from lamina.studies.experiments import (
+from lamina.studies.experiment import (
     ENDS,
     Candidate,
     Deadline,
     Experiment,
-    NoTimeError,
-    check_one_epoch,
+    find_lack_of_time,
     open_end,
 )
+from lamina.studies.study_events import Decision
 from lamina.targets import REGRESSION
-from lamina.training.recipe import Recipe, describe_fit, fit_recipe, overlay
+from lamina.training.pretrained import TimmNet, native_side_px
+from lamina.training.recipe import describe_fit, fit_recipe, overlay
 from lamina.training.timing import Pace
 from lamina.zoo import LADDER, PHOTO_LADDER
 
@@ -40,102 +42,140 @@ HOPELESS = 2.0  # do not time a candidate whose estimate exceeds this multiple o
 
 
 def propose(
-    dataset: Dataset, given: Mapping[str, Any], sides_px: Sequence[int] | None = None
+    dataset: Dataset, settings: Mapping[str, Any], sides_px: Sequence[int] | None = None
 ) -> list[Candidate]:
     """The candidates, cheapest first, alternating between a larger net and larger images."""
-    asked = dataset.preparation.size_px
-    sides = sides_px or (find_sides(dataset) if asked is None else (asked,))
+    size_px = dataset.preparation.size_px
+    sides = sides_px or (find_sides(dataset) if size_px is None else (size_px,))
     nets = PHOTO_LADDER if sides[0] >= PHOTO_SIDES_PX[0] else LADDER
-    places = [(0, 0)]
-    while places[-1] != (len(nets) - 1, len(sides) - 1):
-        net, side = places[-1]
-        raises_net = net < len(nets) - 1 and (len(places) % 2 or side == len(sides) - 1)
-        places.append((net + 1, side) if raises_net else (net, side + 1))
-    return [_propose_one(nets[net], sides[side], dataset, given) for net, side in places]
+    net = 0
+    side = 0
+    candidates = [_propose_one(nets[0], sides[0], dataset, settings)]
+    while (net, side) != (len(nets) - 1, len(sides) - 1):
+        if net < len(nets) - 1 and (len(candidates) % 2 or side == len(sides) - 1):
+            net += 1
+        else:
+            side += 1
+        candidates.append(_propose_one(nets[net], sides[side], dataset, settings))
+    return candidates
 
 
-def propose_quickest(dataset: Dataset, given: Mapping[str, Any]) -> list[Candidate]:
-    """The candidates to try if not even one epoch of the others fits: tiny images, then an MLP."""
-    return [_propose_one(net, LEAST_SIDE_PX, dataset, given) for net in (LADDER[0], QUICKEST)]
-
-
-def _propose_one(name: str, side_px: int, dataset: Dataset, given: Mapping[str, Any]) -> Candidate:
-    candidate = fit_candidate(find_net(name), "", dataset, given, side_px)
+def _propose_one(
+    name: str, side_px: int, dataset: Dataset, settings: Mapping[str, Any]
+) -> Candidate:
+    candidate = fit_candidate(find_net(name), "", dataset, settings, side_px)
     # Regression targets may depend on the size of objects.
-    is_fixed = dataset.train.kind is REGRESSION or "start_size_fraction" in given
+    is_fixed = dataset.train.kind is REGRESSION or "start_size_fraction" in settings
     can_resize = not is_fixed and name != QUICKEST and side_px >= SIDES_PX[0]
-    candidate = candidate if given.keys() & ENDS else open_end(candidate)
+    if not settings.keys() & ENDS:
+        candidate = open_end(candidate)
     return replace(candidate, can_resize=can_resize)
 
 
 def fit_candidate(
-    net: NetChoice, recipe_name: str, dataset: Dataset, given: Mapping[str, Any], side_px: int
+    net: NetChoice, recipe_name: str, dataset: Dataset, settings: Mapping[str, Any], side_px: int
 ) -> Candidate:
-    """A candidate with the net's named or first recipe, fitted to the images, and ``given``."""
-    own = net.recipes[recipe_name] if recipe_name else next(iter(net.recipes.values()))
+    """A candidate with the net's named or first recipe, fitted to the images, and settings."""
+    original = net.recipes[recipe_name or next(iter(net.recipes))]
     images = len(dataset.train)
-    fitted = fit_recipe(own, images, side_px, dataset.train.kind, net.home)
-    recipe = overlay(fitted, dict(given))
-    changes = describe_fit(own, fitted, images, side_px, net.home, recipe)
+    fitted = fit_recipe(original, images, side_px, dataset.train.kind, net.home)
+    recipe = overlay(fitted, dict(settings))
+    changes = describe_fit(original, fitted, images, side_px, net.home, recipe)
     return Candidate(Experiment(net, recipe, dataset), side_px, changes=changes)
 
 
 def choose_from_scratch(
     candidates: Sequence[Candidate], deadline: Deadline, *, are_epochs_given: bool
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The most expensive candidate that fits; ``NoTimeError`` if no epoch of the first does."""
+    """The most expensive candidate that fits, or the first."""
     considered: list[Considered] = []
-    chosen, seconds_per_multiply_add = candidates[0], 0.0
+    chosen = candidates[0]
+    seconds_per_multiply_add = 0.0
     for candidate in candidates:
         multiply_adds = cast(Net, candidate.make()).multiply_adds(candidate.shape)
-        expected = replace(
-            candidate, pace=Pace(multiply_adds * seconds_per_multiply_add, 0.0)
-        ).total_seconds()
-        if considered and LEAST_SHARE * expected > HOPELESS * chosen.left_to_train(deadline):
-            considered.append(to_considered(candidate, "too slow (estimated)", seconds=expected))
+        pace = Pace(multiply_adds * seconds_per_multiply_add, 0.0)
+        estimated = replace(candidate, pace=pace)
+        most_seconds = HOPELESS * chosen.left_to_train(deadline)
+        if considered and LEAST_SHARE * estimated.total_seconds() > most_seconds:
+            considered.append(to_considered(estimated, "too slow (estimated)"))
             break
         timed = candidate.time()
         seconds_per_multiply_add = timed.pace.train_seconds / multiply_adds
         if are_epochs_given:
             has_time = timed.total_seconds() <= timed.left_to_train(deadline)
         else:
-            has_time = timed.fit(deadline).epochs >= LEAST_SHARE * timed.recipe.epochs
-        considered.append(to_considered(timed, "fits" if has_time else "too slow"))
-        is_first = len(considered) == 1
-        if is_first and not are_epochs_given:
-            check_one_epoch(timed, deadline)
-        if has_time or is_first:
+            has_time = timed.fit(deadline).recipe.epochs >= LEAST_SHARE * timed.recipe.epochs
+        verdict = "fits" if has_time else "too slow"
+        considered.append(to_considered(timed, verdict))
+        if has_time or len(considered) == 1:
             chosen = timed
         if not has_time:
             break
-    return chosen, tuple(
-        replace(one, verdict=CHOSEN) if is_of(one, chosen) else one for one in considered
-    )
+    return chosen, mark_chosen(considered, chosen)
 
 
 def choose_with_fallback(
-    dataset: Dataset, deadline: Deadline, given: Mapping[str, Any]
+    dataset: Dataset, deadline: Deadline, settings: Mapping[str, Any]
 ) -> tuple[Candidate, tuple[Considered, ...]]:
     """The largest net and image size that fit into the time limit, or the quickest if none fit."""
-    ways = [propose(dataset, given)]
+    are_epochs_given = "epochs" in settings
+    ways = [propose(dataset, settings)]
     if dataset.preparation.size_px is None:
-        tried = Considered(ways[0][0].experiment.net.name, ways[0][0].side_px, 0, 0.0, "")
-        ways += [[one] for one in propose_quickest(dataset, given) if not is_of(tried, one)]
-    for candidates in ways[:-1]:
-        with suppress(NoTimeError):
-            return choose_from_scratch(candidates, deadline, are_epochs_given="epochs" in given)
-    return choose_from_scratch(ways[-1], deadline, are_epochs_given="epochs" in given)
+        # tiny images, then an MLP
+        ways += [
+            [_propose_one(name, LEAST_SIDE_PX, dataset, settings)] for name in (LADDER[0], QUICKEST)
+        ]
+    for candidates in ways:
+        chosen, considered = choose_from_scratch(
+            candidates, deadline, are_epochs_given=are_epochs_given
+        )
+        if are_epochs_given or not find_lack_of_time(chosen, deadline):
+            break
+    return chosen, considered
 
 
-def is_of(one: Considered, candidate: Candidate) -> bool:
-    return (one.net_name, one.side_px) == (candidate.experiment.net.name, candidate.side_px)
-
-
-def to_considered(
-    candidate: Candidate, verdict: str, recipe: Recipe | None = None, seconds: float = 0.0
-) -> Considered:
-    recipe = recipe or candidate.recipe
-    seconds = seconds or candidate.total_seconds(recipe)
-    return Considered(
-        candidate.experiment.net.name, candidate.side_px, recipe.epochs, round(seconds, 1), verdict
+def mark_chosen(considered: Iterable[Considered], chosen: Candidate) -> tuple[Considered, ...]:
+    """All considered, with the verdict on the chosen one and what it will be trained for."""
+    return tuple(
+        to_considered(chosen, CHOSEN) if is_of(other, chosen) else other for other in considered
     )
+
+
+def fit_experiment(
+    net: NetChoice, dataset: Dataset, recipe_name: str | None, settings: Mapping[str, Any]
+) -> tuple[Experiment, list[Decision]]:
+    """A net with its recipe fitted to the images and overlaid with settings, and the decisions."""
+    check_learnable(dataset)
+    original = zoo.choose_recipe(net.name, net.recipes, recipe_name)
+    side_px = min(dataset.train.shape[1:])
+    candidate = fit_candidate(net, recipe_name or "", dataset, settings, side_px)
+    experiment = candidate.experiment
+    decisions = []
+    if recipe_name == zoo.PUBLISHED:
+        experiment = replace(experiment, recipe=overlay(original, dict(settings)))
+    elif candidate.changes[1]:
+        decisions.append(Decision(*candidate.changes))
+    recipe = experiment.recipe
+    native_px = native_side_px(net.origin if isinstance(net.origin, TimmNet) else None)
+    if native_px is not None and 2 * side_px <= native_px:
+        fact = f"the images are {side_px} px, but the net was pretrained on {native_px} px"
+        larger_px = min(native_px, 4 * side_px)
+        advice = f"a larger size, such as {larger_px} px, is usually slower but more accurate"
+        decisions.append(Decision("size", f"{fact}; {advice}"))
+    if original.flip != recipe.flip and "flip" not in settings:
+        reason = "mirroring may change the target numbers; set flip to enable it"
+        decisions.append(Decision("flip", recipe.flip, reason))
+    if original.optimizer != recipe.optimizer and "lr" not in settings:
+        reason = f"usual for {recipe.optimizer}; set lr to change it"
+        decisions.append(Decision("lr", f"{recipe.lr:g}", reason))
+    return experiment, decisions
+
+
+def is_of(considered: Considered, candidate: Candidate) -> bool:
+    return (considered.net_name, considered.side_px) == (candidate.net_name, candidate.side_px)
+
+
+def to_considered(candidate: Candidate, verdict: str) -> Considered:
+    seconds = round(candidate.total_seconds(), 1)
+    epochs = candidate.recipe.epochs
+    return Considered(candidate.net_name, candidate.side_px, epochs, seconds, verdict)

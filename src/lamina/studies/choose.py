@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lamina.data import Dataset, Images
-from lamina.data.images import Progress
-from lamina.data.load import as_dataset, check_learnable, resize_dataset
+from lamina.data.load import as_dataset, check_learnable
 from lamina.errors import NetError, RecipeError, check_type
+from lamina.files import check_name
 from lamina.runs.course import RunEvent
 from lamina.runs.nets_by_name import find_own_side
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
-from lamina.runs.start import start_run
-from lamina.studies.candidates import CHOSEN, choose_with_fallback, propose, to_considered
-from lamina.studies.choice_events import Comparison, Decision, Started
-from lamina.studies.experiments import Candidate, Deadline, check_seconds
-from lamina.studies.named_net import IterTrain, StartRun, iter_candidate, remove_run
+from lamina.studies.candidates import CHOSEN, choose_with_fallback, mark_chosen, propose
+from lamina.studies.experiment import (
+    Candidate,
+    Deadline,
+    Request,
+    check_seconds,
+    find_lack_of_time,
+)
 from lamina.studies.pretrained_candidates import choose_body, trial_seconds, try_from_scratch
+from lamina.studies.setup import RunSetup, iter_candidate, remove_run
+from lamina.studies.study_events import ConsideredNets, Decision, ScratchTrial, Started
 from lamina.training.device import choose_device
-from lamina.training.events import FeatureProgress, HeadFit
+from lamina.training.events import HeadFit
 from lamina.training.pretrained import find_all_at_hand
 from lamina.training.recipe import Recipe
 
@@ -65,148 +69,95 @@ def choose(
         runs_dir: Folder of the runs; created if necessary.
 
     Yields:
-        ``Decision``, ``Comparison`` (of the candidates), ``Started`` (with the run), ``Trial`` and
-        the events of :meth:`~lamina.Run.iter_train`; last the ``Report`` on ``test``.
+        ``Decision``, ``ConsideredNets``, ``Started`` (with the run), ``ScratchTrial`` and the
+        events of :meth:`~lamina.Run.iter_train`; last the ``Report`` on ``test``. If the trial of a
+        net from scratch is better, the first run is removed, and a second ``Started`` follows.
 
     Warns:
         LaminaWarning: See ``load_data`` and ``Run.iter_train``.
 
     Raises:
-        LaminaError: An argument is invalid, not even one epoch fits into the time limit, or any
-            error of ``load_data`` and ``Run.iter_train``.
+        LaminaError: An argument is invalid, or any error of ``load_data`` and ``Run.iter_train``.
 
     >>> events = choose("shapes", seconds=60)  # nothing runs before the first event
     >>> events.close()
     """
     check_seconds(seconds)
-    deadline = Deadline(time.perf_counter(), DEFAULT_SECONDS if seconds is None else seconds)
+    check_name(name)
+    deadline = Deadline(time.perf_counter(), seconds or DEFAULT_SECONDS)
     check_type(given, (Mapping,), "given", 'a dictionary of recipe settings, such as {"lr": 0.01}')
-    given = dict(given or {})
-    Recipe(**given)
-    dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir)
-    return iter_chosen(
-        dataset,
-        deadline,
-        given,
-        pretrained=pretrained,
-        start=start,
-        train=Run.iter_train,
-        name=name,
-    )
+    settings = dict(given or {})
+    Recipe(**settings)
+    request = Request(settings=settings, pretrained=pretrained)
+    setup = RunSetup(Path(runs_dir), name)
+    return iter_chosen(as_dataset(data), request, deadline, setup)
 
 
 def iter_chosen(
-    dataset: Dataset,
-    deadline: Deadline,
-    given: Mapping[str, Any],
-    *,
-    pretrained: bool,
-    start: StartRun,
-    train: IterTrain,
-    name: str | None,
-    progress: Progress | None = None,
-) -> Generator[RunEvent, None, None]:
-    """:func:`choose` before a deadline."""
-    choose_device(given.get("device", "auto"))  # a missing device is an error for every net
+    dataset: Dataset, request: Request, deadline: Deadline, setup: RunSetup
+) -> Generator[RunEvent, None, Run]:
+    """:func:`choose` before a deadline; returns the run."""
+    settings = request.settings
+    choose_device(settings.get("device", "auto"))  # a missing device is an error for every net
     check_learnable(dataset)
-    has_limit = "epochs" not in given
-    if not has_limit:
+    if request.has_epochs:
         deadline = replace(deadline, began=time.perf_counter())
-    named = partial(start, name=name)
-    pretrained_net: Candidate | None = None
     considered: tuple[Considered, ...] = ()
-    if pretrained:
-        pretrained_net, considered, remark = _choose_pretrained(dataset, deadline, given)
+    if request.pretrained:
+        candidate, considered, remark = _choose_pretrained(dataset, deadline, settings)
         if remark:
             yield Decision("pretrained", remark)
-    lost: Run | None = None
-    if pretrained_net is not None:
-        lost = yield from _iter_pretrained(
-            pretrained_net,
-            considered,
-            deadline,
-            given,
-            start=named,
-            train=train,
-            progress=progress,
-        )
-        if lost is None:
-            return
-        considered = tuple(
-            replace(one, verdict=WORSE) if one.verdict == CHOSEN else one for one in considered
-        )
-    candidate, others = choose_with_fallback(dataset, deadline, given)
-    candidate, decisions = _prepare(candidate, progress)
-    yield from decisions
-    recipe = candidate.spend(deadline) if has_limit else candidate.recipe
-    considered += tuple(
-        to_considered(candidate, CHOSEN, recipe) if one.verdict == CHOSEN else one for one in others
-    )
-    yield Comparison(considered)
-    if lost is not None:
-        remove_run(lost.path)
-    yield from iter_candidate(
-        candidate,
-        recipe,
-        deadline if has_limit else None,
-        start=named,
-        train=train,
-        considered=considered,
-    )
+        if candidate is not None:
+            run = yield from _iter_pretrained(candidate, considered, deadline, request, setup)
+            if run is not None:
+                return run
+            considered = tuple(
+                replace(other, verdict=WORSE) if other.verdict == CHOSEN else other
+                for other in considered
+            )
+    candidate, others = choose_with_fallback(dataset, deadline, settings)
+    candidate = yield from _resize(candidate, setup)
+    limit = None
+    if not request.has_epochs:
+        limit = deadline
+        candidate = yield from spend_time(candidate, deadline)
+    considered += mark_chosen(others, candidate)
+    yield ConsideredNets(considered)
+    return (yield from iter_candidate(candidate, limit, setup, considered))
 
 
 def _iter_pretrained(
     candidate: Candidate,
-    considered: tuple[Considered, ...],
+    considered: Sequence[Considered],
     deadline: Deadline,
-    given: Mapping[str, Any],
-    *,
-    start: StartRun,
-    train: IterTrain,
-    progress: Progress | None,
+    request: Request,
+    setup: RunSetup,
 ) -> Generator[RunEvent, None, Run | None]:
-    """Train a pretrained net, unless a trial favors a net from scratch; returns a run to remove.
-
-    The events before the trial follow it, so that nothing is printed about a run that is not kept.
-    """
-    # in its own size, because a net from scratch has another one
-    dataset = candidate.experiment.dataset
-    candidate, decisions = _prepare(candidate, progress)
-    held: list[RunEvent] = [*decisions, Comparison(considered)]
+    """Train a pretrained net; if a trial from scratch is better, remove its run."""
+    # in its own size, because the pretrained net has another one
+    scratch = propose(candidate.experiment.dataset, request.settings)[0]
+    candidate = yield from _resize(candidate, setup)
+    candidate = candidate.spend(deadline)
+    considered = mark_chosen(considered, candidate)
+    yield ConsideredNets(considered)
     run: Run | None = None
-    is_kept = False
-    training = iter_candidate(
-        candidate,
-        candidate.spend(deadline),
-        deadline,
-        start=start,
-        train=train,
-        considered=considered,
-    )
-    try:
-        with closing(training):
-            for event in training:
-                if is_kept or isinstance(event, FeatureProgress):
-                    yield event
+    trial: ScratchTrial | None = None
+    with closing(iter_candidate(candidate, deadline, setup, considered)) as events:
+        for event in events:
+            yield event
+            if isinstance(event, Started):
+                run = event.run
+            elif isinstance(event, HeadFit):
+                trial = try_from_scratch(scratch, event, trial_seconds(deadline))
+                if trial is None:
                     continue
-                held.append(event)
-                if isinstance(event, Started):
-                    run = event.run
-                if isinstance(event, HeadFit):
-                    trial = try_from_scratch(
-                        propose(dataset, given)[0], event, trial_seconds(deadline)
-                    )
-                    if trial is not None and trial.is_better:
-                        yield event
-                        yield trial
-                        return run
-                    is_kept = True
-                    yield from (*held, trial) if trial else held
-    except BaseException:
-        if run is not None and not is_kept:
-            remove_run(run.path)
-        raise
-    return None
+                yield trial
+                if trial.is_better:
+                    break
+    if run is not None and trial is not None and trial.is_better:
+        remove_run(run.path)
+        return None
+    return run
 
 
 def _choose_pretrained(
@@ -232,17 +183,26 @@ def _choose_pretrained(
     return candidate, considered, ""
 
 
-def _prepare(candidate: Candidate, progress: Progress | None) -> tuple[Candidate, list[Decision]]:
-    """The candidate with images of its size, and what was decided about them."""
-    decisions = []
-    dataset, side = candidate.experiment.dataset, candidate.side_px
+def _resize(candidate: Candidate, setup: RunSetup) -> Generator[RunEvent, None, Candidate]:
+    """The candidate with images of its size."""
+    dataset = candidate.experiment.dataset
+    side_px = candidate.side_px
     _, height, width = dataset.train.shape
-    if side != min(height, width):
-        own = find_own_side(dataset)
-        change = f"; size {own} keeps that size" if height == width == own else ""
-        reason = f"the images are {own} px" + (", enlarged" if side > own else change)
-        decisions.append(Decision("size", f"{side} px", reason))
-        dataset = resize_dataset(dataset, side, progress)
+    if side_px != min(height, width):
+        own_px = find_own_side(dataset)
+        reason = f"the images are {own_px} px"
+        if side_px > own_px:
+            reason += ", enlarged"
+        elif height == width == own_px:
+            reason += f"; size {own_px} keeps that size"
+        yield Decision("size", f"{side_px} px", reason)
     if candidate.changes[1]:
-        decisions.append(Decision(*candidate.changes))
-    return replace(candidate, experiment=replace(candidate.experiment, dataset=dataset)), decisions
+        yield Decision(*candidate.changes)
+    return candidate.resize(setup.progress)
+
+
+def spend_time(candidate: Candidate, deadline: Deadline) -> Generator[RunEvent, None, Candidate]:
+    """The candidate with as many epochs as fit; with a warning if hardly any do."""
+    if lack := find_lack_of_time(candidate, deadline):
+        yield Decision("warning", lack)
+    return candidate.spend(deadline)

@@ -5,43 +5,51 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
-from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, RunError, check_type
+from lamina.errors import (
+    DataError,
+    NetError,
+    NotFiniteError,
+    RecipeError,
+    RunError,
+    check_type,
+    plural,
+)
 from lamina.evaluation.intervals import ALPHA
 from lamina.evaluation.paired import LOOKS, check_comparable
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.files import check_name, write_json
-from lamina.nets import Net
+from lamina.files import check_name
 from lamina.runs.course import RunEvent
 from lamina.runs.folder import STUDY_FILE
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.progress import show_progress
+from lamina.runs.record import OwnModule
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
-from lamina.runs.start import NetLike, as_net_choice
-from lamina.studies.choice_events import Decision, is_about_run
-from lamina.studies.experiments import Experiment, check_seconds, format_minutes, time_experiment
+from lamina.runs.start import as_net_choice, shorten_net_name
+from lamina.studies.experiment import Experiment, check_seconds, format_minutes, time_experiment
+from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
 from lamina.studies.judging import compare_stored, count_seconds, judge_runs
-from lamina.studies.seeds import choose_repeatable, iter_run
+from lamina.studies.setup import RunSetup
 from lamina.studies.study import (
     describe_experiments,
-    find_experiment,
-    find_run_or_net,
-    locate_run,
+    iter_runs,
     name_study,
     open_study,
     parse_event,
     read_study,
 )
+from lamina.studies.study_events import Decision, is_about_run
 from lamina.training.device import choose_device
 
 FIGURE = "differences.png"
+LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Plan:
     margin: float | None = None  # of the verdicts
 
     def __post_init__(self) -> None:
+        check_type(self.seeds, (int,), "seeds", "a whole number")
         if self.seeds is not None and self.seconds is not None:
             raise RecipeError(
                 "Seeds and a time limit both set the number of trainings. Use only one of --seeds"
@@ -69,10 +78,31 @@ class Plan:
     def is_sequential(self) -> bool:
         return self.seeds is None and self.seconds is None
 
+    @property
+    def most_seeds(self) -> int | None:
+        """The largest number of seeds; ``None`` if a time limit decides."""
+        return max(LOOKS) if self.is_sequential else self.seeds
+
+    def is_like(self, stored: Mapping[str, Any] | None) -> bool:
+        """Whether a stored plan trains the same runs; its margin may differ."""
+        return stored is not None and {**stored, "margin": self.margin} == asdict(self)
+
+
+@dataclass(frozen=True)
+class PlannedStudy:
+    """Experiments by name, which are compared with the last, and the folder of their runs."""
+
+    path: Path
+    experiments: Mapping[str, Experiment]
+
+    def locate_run(self, name: str, seed: int) -> Path:
+        """The folder of a run, from the place of the seed, 0 for the first."""
+        number = list(self.experiments).index(name) + 1
+        return self.path / f"{number}-{shorten_net_name(name)[:LONGEST_FOLDER]}-seed{seed}"
+
 
 def check_pairs(seeds: int | None) -> None:
     """Raise ``RecipeError`` if so many pairs cannot be compared."""
-    check_type(seeds, (int,), "seeds", "a whole number")
     if seeds is not None and seeds < 2:
         raise RecipeError(
             f"seeds is {seeds}; a comparison needs at least 2, because one seed does not show how"
@@ -81,12 +111,10 @@ def check_pairs(seeds: int | None) -> None:
 
 
 def compare(
-    a: NetLike | Path | Run,
-    b: NetLike | Path | Run,
+    a: SourceLike,
+    b: SourceLike,
     data: Dataset | Images | str | Path | None = None,
     *,
-    a_given: Mapping[str, Any] | None = None,
-    b_given: Mapping[str, Any] | None = None,
     seeds: int | None = None,
     seconds: float | None = None,
     margin: float | None = None,
@@ -100,16 +128,17 @@ def compare(
     a folder in ``runs_dir`` with the runs and the figure ``differences.png``.
 
     Args:
-        a: A net by name, with a recipe after a colon if it is not the first (``"cnn:best"``), by
-            layers, as a value, or a function without arguments that makes your own module, called
-            for each seed; or a run or its path, whose net and recipe are trained with other seeds.
+        a: A net or a run as text, with a net's recipe after a colon if it is not the first, and
+            with settings of the recipe: ``"cnn:best,lr=0.01"``, ``"Flatten(), Output(),epochs=5"``,
+            ``"runs/first,lr=0.01"``. Or a net as a value, or a function without arguments that
+            makes your own module, called for each seed; with its recipe or the recipe's name, as a
+            pair ``(net, Recipe(lr=0.01))``. Or a run. The net and recipe of a run are trained with
+            other seeds.
         b: The reference, as ``a``.
         data: As for :func:`~lamina.train`; by default the data of a run, or CIFAR-10.
-        a_given: Settings of A's recipe, such as ``{"lr": 0.01}``.
-        b_given: Settings of B's recipe.
         seeds: Number of pairs, at least 2; by default 4, 8 or 16, until there is a verdict. With
             two runs and no other settings, none is trained: their stored predictions are compared.
-        seconds: Time limit in place of a number of pairs.
+        seconds: Time limit in place of a number of pairs; also of a study that is continued.
         margin: Smallest difference that matters, by default 0.005 (half a point); for regression,
             in the unit of the numbers, by default 1 % of B's error.
         name: Name of the study. By default, an interrupted study of the same experiments is
@@ -129,206 +158,228 @@ def compare(
 
     >>> import tempfile
     >>> from lamina import compare
-    >>> found = compare("Flatten(), Output()", "Flatten(), Linear(4), Output()", "shapes",
-    ...     a_given={"epochs": 1}, b_given={"epochs": 1}, seeds=2,
+    >>> comparison = compare("Flatten(), Output(),epochs=1", "mlp,epochs=1", "shapes", seeds=2,
     ...     runs_dir=tempfile.mkdtemp(), progress=False)
-    >>> found.seeds, found.images
+    >>> comparison.seeds, comparison.images
     (2, 2000)
     """
-    for given in (a_given, b_given):
-        check_type(given, (Mapping,), "a_given or b_given", 'a dictionary, such as {"lr": 0.01}')
     check_type(name, (str,), "name", "text")
+    plan = Plan(seeds, seconds, margin)
     check_pairs(seeds)
-    runs_dir, plan = Path(runs_dir), Plan(seeds, seconds, margin)
-    sources = [_find_source(source, runs_dir) for source in (a, b)]
-    runs = [one for one in sources if isinstance(one, Run)]
-    if len(runs) == 2 and not (seeds or seconds or a_given or b_given):
+    folder = Path(runs_dir)
+    sources = [find_source(source, folder) for source in (a, b)]
+    if are_stored(sources) and plan.is_sequential:
         if data is not None or name is not None:
             raise RunError(
                 "Two runs are compared by their stored predictions. Leave out data and name."
             )
-        return compare_stored(runs, margin)
+        return compare_stored(list_runs(sources), margin)
+    runs = list_runs(sources)
     dataset = find_dataset(runs[0], data) if runs else as_dataset(data)
-    settings = (a_given or {}, b_given or {})
-    found = [
-        find_experiment(one, dataset, each, as_net_choice)
-        for one, each in zip(sources, settings, strict=True)
-    ]
-    if found[0][0] == found[1][0] and any(callable(source) for source in (a, b)):
-        raise NetError(
-            f"A and B are both called {found[0][0]}. Use functions with different names, or change"
-            " the recipe of B, as in b_given={'lr': 0.03}."
-        )
-    path, experiments = plan_study(
-        runs_dir, name, [(title, experiment) for title, experiment, _ in found]
+    named, decisions = make_experiments(sources, dataset, as_net_choice)
+    study = plan_study(folder, name, named)
+    events: Iterator[RunEvent] = itertools.chain(
+        decisions, iter_comparisons(study, plan, RunSetup())
     )
-    decisions = [Decision(title, str(one)) for title, _, made in found for one in made]
-    events = itertools.chain(decisions, iter_comparisons(path, experiments, plan))
-    for _ in (
-        show_progress(itertools.filterfalse(is_about_run, events), name=path.name)
-        if progress
-        else events
-    ):
+    if progress:
+        events = show_progress(itertools.filterfalse(is_about_run, events), name=study.path.name)
+    for _ in events:
         pass
-    return read_comparisons(path)[0]
+    return read_comparisons(study.path)[0]
 
 
-def _find_source(source: NetLike | Path | Run, runs_dir: Path) -> Run | str | NetChoice:
-    if isinstance(source, Run):
-        return source
-    if isinstance(source, str | Path) or (isinstance(source, Net) and not source.own_layers):
-        return find_run_or_net(str(source), runs_dir)
-    return choose_repeatable(source)
+def are_stored(sources: Sequence[Source]) -> bool:
+    """Whether all sources are runs without other settings, whose predictions are known."""
+    return all(isinstance(source.origin, Run) and not source.is_changed for source in sources)
+
+
+def list_runs(sources: Sequence[Source]) -> list[Run]:
+    """The runs among the sources."""
+    return [source.origin for source in sources if isinstance(source.origin, Run)]
+
+
+def make_experiments(
+    sources: Sequence[Source], dataset: Dataset, choose: Callable[[str], NetChoice]
+) -> tuple[list[tuple[str, Experiment]], list[Decision]]:
+    """The experiments by name, and how their recipes were fitted to the images."""
+    named = []
+    decisions = []
+    for source in sources:
+        experiment, fitted = make_experiment(source, dataset, choose)
+        named.append((source.title, experiment))
+        decisions += [Decision(source.title, str(decision)) for decision in fitted]
+    return named, decisions
 
 
 def plan_study(
     runs_dir: Path, name: str | None, named: Sequence[tuple[str, Experiment]]
-) -> tuple[Path, dict[str, Experiment]]:
-    """The folder of a study, and its experiments by name; ``RunError`` if two are the same."""
+) -> PlannedStudy:
+    """The study of these experiments; ``LaminaError`` if they cannot be compared."""
     check_name(name)
-    for (one, first), (other, second) in itertools.combinations(named, 2):
-        if one == other or (first.net.net, first.recipe) == (second.net.net, second.recipe):
-            raise RunError(
-                f"{one} and {other} are the same net with the same recipe. Change the recipe of B,"
-                " as in --b-lr 0.03 (in Python, b_given={'lr': 0.03}). To compare a net with"
-                " itself with other seeds, use --b-seed 1000."
-            )
+    for first, second in itertools.combinations(named, 2):
+        _check_different(first, second)
+    experiments = dict(named)
     dataset = named[0][1].dataset
     if dataset.val is None and dataset.test is None:
         raise DataError(
             f"{dataset.name} has no val or test split to compare on. Draw one with --val 0.1."
         )
-    metrics = {each: one.recipe.find_metric(one.dataset.train.kind) for each, one in named}
+    kind = dataset.train.kind
+    metrics = {
+        title: experiment.recipe.find_metric(kind) for title, experiment in experiments.items()
+    }
     for metric in metrics.values():
-        check_comparable(metric, dataset.train.kind)
+        check_comparable(metric, kind)
     if len(set(metrics.values())) > 1:
-        scored = ", ".join(f"{each} by {metric}" for each, metric in metrics.items())
+        scored = ", ".join(f"{title} by {metric}" for title, metric in metrics.items())
         raise RecipeError(
             f"The scores differ: {scored}. Set metric to the same value in all recipes."
         )
-    experiments = dict(named)
-    return (
-        runs_dir / (name or name_study(runs_dir, "study", describe_experiments(experiments))),
-        experiments,
-    )
+    name = name or name_study(runs_dir, "study", describe_experiments(experiments))
+    return PlannedStudy(runs_dir / name, experiments)
+
+
+def _check_different(first: tuple[str, Experiment], second: tuple[str, Experiment]) -> None:
+    name, experiment = first
+    other_name, other = second
+    if experiment.recipe == other.recipe and _are_same(experiment.net, other.net):
+        raise RunError(
+            f"{name} and {other_name} are the same net with the same recipe. Change the recipe of"
+            f' B, as in "{other_name},lr=0.03". To compare a net with itself with other seeds, use'
+            f' "{other_name},seed=1000".'
+        )
+    if name == other_name:
+        raise NetError(
+            f"A and B are both called {name}. Use functions with different names, or another recipe"
+            " for B, as in (net, Recipe(lr=0.03))."
+        )
+
+
+def _are_same(net: NetChoice, other: NetChoice) -> bool:
+    """Whether two nets are equal, or made by the same function of equal files."""
+    code = _find_code(net)
+    return net.net == other.net or (code is not None and code == _find_code(other))
+
+
+def _find_code(net: NetChoice) -> tuple[str, str] | None:
+    """The digest of the file that defines a net, and its name there; ``None`` without a file."""
+    if isinstance(net.origin, OwnModule) and net.origin.digest:
+        return net.origin.digest, net.origin.name
+    return None
 
 
 def iter_comparisons(
-    path: Path,
-    experiments: Mapping[str, Experiment],
-    plan: Plan,
-    command: Sequence[str] = (),
+    study: PlannedStudy, plan: Plan, setup: RunSetup
 ) -> Generator[RunEvent, None, None]:
-    """Train experiments with shared seeds in the study ``path``, and compare each with the last.
+    """Train the experiments of a study with shared seeds, and compare each with the last.
 
-    The last experiment is the reference. Yields the comparisons at each look but the last;
-    :func:`read_comparisons` returns the last.
+    Yields the comparisons at each look but the last; :func:`read_comparisons` returns the last.
     """
-    began, last = time.perf_counter(), max(LOOKS) if plan.is_sequential else plan.seeds
-    for experiment in experiments.values():
+    for experiment in study.experiments.values():
         choose_device(experiment.recipe.device)  # fails before the folder is created
-    with open_study(path, describe_experiments(experiments)) as state:
-        looks, known_plan, diverged = (
-            state.get("looks", []),
-            state.get("plan", {}),
-            state.get("diverged", []),
-        )
-        if known_plan == asdict(plan) and state["is_finished"]:
-            yield Decision("study", str(path), "its result")
+    with open_study(study.path, describe_experiments(study.experiments)) as opened:
+        state = opened.state
+        is_known = plan.is_like(state.get("plan")) and state["is_finished"]
+        if is_known and state["plan"] == asdict(plan):
+            yield Decision("study", str(study.path), "its result")
             return
-        slowest = yield from _announce(path, experiments, plan)
-        if looks and known_plan | {"margin": None} != asdict(replace(plan, margin=None)):
-            known = f"a result with {', '.join(map(str, looks))} seeds is known"
-            yield Decision("warning", known, "choose the number of seeds beforehand")
-        runs: dict[str, list[Run]] = {name: [] for name in experiments if name not in diverged}
+        most = plan.most_seeds
+        slowest = 0.0
+        if is_known:
+            most = state["seeds"]
+            yield Decision("study", str(study.path), "its runs are judged with another margin")
+        else:
+            slowest = yield from _announce(study, plan)
+            if state.get("looks") and not plan.is_like(state["plan"]):
+                known = ", ".join(map(str, state["looks"]))
+                warning = f"a result with {known} seeds is known"
+                yield Decision("warning", warning, "choose the number of seeds beforehand")
+        diverged = state.get("diverged", [])
+        runs: dict[str, list[Run]] = {
+            name: [] for name in study.experiments if name not in diverged
+        }
         for count in itertools.count(1):
-            seed_began = time.perf_counter()
-            goal = (
-                next((look for look in LOOKS if look >= count), last)
-                if plan.is_sequential
-                else last
-            )
-            yield from _train_seed(path, experiments, runs, count - 1, goal, command)
-            state["diverged"] = [name for name in experiments if name not in runs]
-            slowest = max(slowest, time.perf_counter() - seed_began)
-            is_last = count == last
-            if last is None and plan.seconds is not None and count >= 2:
-                is_last = time.perf_counter() - began + slowest > plan.seconds
-            if not is_last and not (plan.is_sequential and count in LOOKS):
+            began = time.perf_counter()
+            goal = most
+            if plan.is_sequential and not is_known:
+                goal = min(look for look in LOOKS if look >= count)
+            yield from _train_seed(study, runs, count - 1, goal, setup)
+            diverged = [name for name in study.experiments if name not in runs]
+            trained = max(count, state.get("trained", 0))
+            opened.save(diverged=diverged, trained=trained)
+            slowest = max(slowest, time.perf_counter() - began)
+            is_last = count == most
+            if most is None and plan.seconds is not None and count >= max(2, trained):
+                is_last = opened.used_seconds + slowest > plan.seconds
+            is_look = plan.is_sequential and not is_known and count in LOOKS
+            if not (is_last or is_look):
                 continue
-            judged = judge_runs(runs, plan.margin, LOOKS[count] if plan.is_sequential else ALPHA)
-            is_last = is_last or all(one.verdict != "undecided" or one.is_limited for one in judged)
-            looks = sorted({*looks, count})
-            results = [one.to_json() for one in judged]
-            state |= {
-                "plan": asdict(plan),
-                "is_finished": is_last,
-                "looks": looks,
-                "results": results,
-            }
-            write_json(path / STUDY_FILE, state)  # before anybody sees the result
-            _draw(judged, path / FIGURE)
+            alpha = LOOKS[count] if plan.is_sequential else ALPHA
+            comparisons = judge_runs(runs, plan.margin, alpha)
+            is_last = is_last or all(comparison.is_decided for comparison in comparisons)
+            opened.save(  # before anybody sees the result
+                plan=asdict(plan),
+                is_finished=is_last,
+                looks=sorted({*state.get("looks", []), count}),
+                seeds=count,
+                results=[comparison.to_json() for comparison in comparisons],
+            )
+            _draw(comparisons, study.path / FIGURE)
             if is_last:
                 return
-            yield from judged
+            yield from comparisons
 
 
-def _draw(judged: Sequence[PairedComparison], file: Path) -> None:
+def _draw(comparisons: Sequence[PairedComparison], file: Path) -> None:
     from lamina.drawing.difference_figure import draw_differences  # loads matplotlib
     from lamina.drawing.style import save_figure
 
-    save_figure(draw_differences(judged), file)
+    save_figure(draw_differences(comparisons), file)
 
 
 def read_comparisons(path: Path) -> list[PairedComparison]:
     """The results of a study."""
-    return [
-        parse_event(PairedComparison, one, path / STUDY_FILE)
-        for one in read_study(path).get("results", [])
-    ]
+    results = read_study(path).get("results", [])
+    return [parse_event(PairedComparison, result, path / STUDY_FILE) for result in results]
 
 
-def _announce(
-    path: Path, experiments: Mapping[str, Experiment], plan: Plan
-) -> Generator[Decision, None, float]:
+def _announce(study: PlannedStudy, plan: Plan) -> Generator[Decision, None, float]:
     """The plan with its time; returns the estimated time of one seed."""
-    each = {name: time_experiment(one) for name, one in experiments.items()}
-    one_seed, begun = sum(each.values()), len(list(path.glob("*-seed*"))) / len(experiments)
+    seconds = {name: time_experiment(experiment) for name, experiment in study.experiments.items()}
+    seed_seconds = sum(seconds.values())
     if plan.seconds is not None:
         text = f"as many seeds as fit into {plan.seconds:.0f} s, at least 2"
     else:
-        counts = [plan.seeds] if plan.seeds else [min(LOOKS), max(LOOKS)]
-        minutes = " to ".join(f"{one_seed * max(0.0, count - begun) / 60:.1f}" for count in counts)
-        text = (
-            f"{f'{plan.seeds} seeds' if plan.seeds else '4, 8 or 16 seeds, until decided'}: about"
-            f" {minutes} min"
-        )
-    parts = " + ".join(f"{took:.0f} s ({name})" for name, took in each.items())
-    yield Decision(
-        "plan", f"{text}; one seed: {parts}; in {path}", "to resume, run the command again"
-    )
-    return one_seed
+        text = "4, 8 or 16 seeds, until decided"
+        counts = [min(LOOKS), max(LOOKS)]
+        if plan.seeds is not None:
+            text = plural(plan.seeds, "seed", "seeds")
+            counts = [plan.seeds]
+        begun = len(list(study.path.glob("*-seed*"))) / len(seconds)
+        left = [seed_seconds * max(0.0, count - begun) / 60 for count in counts]
+        text += f": about {' to '.join(f'{minutes:.1f}' for minutes in left)} min"
+    parts = " + ".join(f"{took:.0f} s ({name})" for name, took in seconds.items())
+    value = f"{text}; one seed: {parts}; in {study.path}"
+    yield Decision("plan", value, "to resume, run the command again")
+    return seed_seconds
 
 
 def _train_seed(
-    path: Path,
-    experiments: Mapping[str, Experiment],
+    study: PlannedStudy,
     runs: dict[str, list[Run]],
     place: int,
-    seeds_planned: int | None,
-    command: Sequence[str],
+    goal: int | None,
+    setup: RunSetup,
 ) -> Generator[RunEvent, None, None]:
     """Add a run with the next seed to each experiment; drop an experiment if its run diverges."""
     *_, reference = runs
     for name in list(runs):
-        folder, recipe = locate_run(path, list(experiments), name, place), experiments[name].recipe
-        seed = recipe.seed + place
-        seeded = replace(experiments[name], recipe=replace(recipe, seed=seed))
+        experiment = study.experiments[name]
+        folder = study.locate_run(name, place)
+        seed = experiment.recipe.seed + place
+        seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
         try:
-            run = yield from iter_run(folder, seeded, command=command, is_begun=folder.exists())
-            runs[name].append(run)
-            done = [one for each in runs.values() for one in each]
-            yield _describe_progress(name, run, done, seeds_planned and seeds_planned * len(runs))
+            (run,) = yield from iter_runs(study.path, [(folder.name, seeded)], setup)
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
                 raise RunError(
@@ -336,13 +387,22 @@ def _train_seed(
                 ) from error
             yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
             del runs[name]
+            continue
+        runs[name].append(run)
+        trained = list(itertools.chain(*runs.values()))
+        planned = None if goal is None else goal * len(runs)
+        yield _describe_progress(name, run, trained, planned)
 
 
-def _describe_progress(name: str, run: Run, done: Sequence[Run], planned: int | None) -> Decision:
+def _describe_progress(
+    name: str, run: Run, trained: Sequence[Run], planned: int | None
+) -> Decision:
     """The score of a run, and about how long the rest of those planned takes."""
-    progress = f"{len(done)} of {planned}" if planned else f"{len(done)} so far"
-    if planned and len(done) < planned:
-        seconds = statistics.fmean(count_seconds(one) for one in done)
-        progress += f", {format_minutes(seconds * (planned - len(done)))} left"
+    progress = f"{len(trained)} so far"
+    if planned is not None:
+        progress = f"{len(trained)} of {planned}"
+        if len(trained) < planned:
+            seconds = statistics.fmean(count_seconds(run) for run in trained)
+            progress += f", {format_minutes(seconds * (planned - len(trained)))} left"
     score = "" if run.report is None else f": {run.report.split} {run.report.score}"
     return Decision("trained", f"{name}, seed {run.record.recipe.seed}{score}", progress)

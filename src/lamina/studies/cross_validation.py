@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
+from torch import nn
 
-from lamina.data import Dataset
+from lamina.data import Dataset, Images
 from lamina.data.held_out import hold_out
-from lamina.errors import RecipeError, RunError, check_type, escape, plural
+from lamina.data.load import as_dataset
+from lamina.errors import RunError, check_type, escape, plural
 from lamina.evaluation.intervals import Interval, t_quantile
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
-from lamina.files import check_name, write_json
+from lamina.files import check_name
+from lamina.nets import Net
 from lamina.runs.course import RunEvent
 from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
-from lamina.runs.loading import load_run
+from lamina.runs.nets_by_name import choice_of_timm, find_net
 from lamina.runs.run import Run
-from lamina.studies.choice_events import Decision, Started
-from lamina.studies.experiments import Deadline
-from lamina.studies.named_net import IterTrain, StartRun, remove_run
-from lamina.studies.study import name_study, open_study, read_study
+from lamina.runs.start import NetLike, as_net_choice
+from lamina.studies.experiment import Candidate, Deadline, Experiment, Request, find_lack_of_time
+from lamina.studies.setup import RunSetup, remove_run
+from lamina.studies.study import (
+    OpenStudy,
+    iter_planned,
+    load_planned,
+    name_study,
+    open_study,
+    parse_event,
+)
+from lamina.studies.study_events import Decision, Started
+from lamina.studies.train_net import follow, iter_training, to_deadline, to_request
+from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.events import Event
-
-TrainOne: TypeAlias = Callable[[Dataset, Deadline | None, StartRun, str | None], Iterable[RunEvent]]
-"""Start a run with that name on a data set, and train it before the deadline."""
-LEAST_SECONDS = 5.0  # of a run under a time limit
+from lamina.training.pretrained import TimmNet
+from lamina.training.recipe import Recipe
+from lamina.training.timing import Pace
+from lamina.values import fields_to_json
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -80,30 +92,41 @@ class Folds(Event):
         }
 
     def __repr__(self) -> str:
-        return (
-            f"Folds({len(self.reports)} folds, {self._describe_mean()}, run={str(self.run.path)!r})"
-        )
+        count = len(self.reports)
+        return f"Folds({count} folds, {self._describe_mean()}, run={str(self.run.path)!r})"
 
     def _describe_mean(self) -> str:
-        score, interval = self.reports[0].score, self.interval
-        low, high = score.format(interval.low), score.format(interval.high)
+        score = self.reports[0].score
+        low = score.format(self.interval.low)
+        high = score.format(self.interval.high)
         return f"mean {replace(score, value=self.mean)} (95 % interval {low} to {high})"
 
     def __str__(self) -> str:
-        count, report = len(self.reports), self.run.report
+        count = len(self.reports)
+        images = len(self.outputs.names)
         lines = [
             self._describe_mean(),
-            (
-                f"The interval is about training on {count - 1} of {count} parts of such images. It"
-                " is approximate: the corrected t test of Nadeau and Bengio (2003), from the"
-                " variance between folds."
-            ),
-            (
-                f"model trained on all {len(self.outputs.names):,} images:"
-                f" {escape(str(self.run.path))}"
-            ),
+            f"The interval is about training on {count - 1} of {count} parts of such images. It is"
+            " approximate: the corrected t test of Nadeau and Bengio (2003), from the variance"
+            " between folds.",
+            f"model trained on all {images:,} images: {escape(str(self.run.path))}",
         ]
-        return "\n".join([*lines, *([] if report is None else [list_lines(report)[0]])])
+        report = self.run.report
+        if report is not None:
+            lines.append(list_lines(report)[0])
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What all runs of a cross-validation share, as it is stored."""
+
+    net: str
+    timm: TimmNet | None
+    size_px: int
+    recipe: Recipe
+    pace: Pace
+    is_open: bool
 
 
 def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0) -> Interval:
@@ -111,10 +134,8 @@ def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0
     # The variance between folds counts 1/k + 1/(k - 1) times, not 1/k times, because the training
     # sets overlap. The second term is the ratio of held-out images to training images.
     count = len(scores)
-    mean, variance = (
-        statistics.fmean(scores),
-        statistics.variance(scores) * (1 / count + 1 / (count - 1)),
-    )
+    mean = statistics.fmean(scores)
+    variance = statistics.variance(scores) * (1 / count + 1 / (count - 1))
     half_width = t_quantile(count - 1) * math.sqrt(variance)
     return Interval(max(least, mean - half_width), min(most, mean + half_width))
 
@@ -128,102 +149,222 @@ def check_folds(folds: int) -> None:
         )
 
 
+def cross_validate(
+    data: Dataset | Images | str | Path | None = None,
+    net: NetLike | None = None,
+    recipe: Recipe | str | None = None,
+    *,
+    parts: Parts = NO_PARTS,
+    folds: int = 5,
+    seconds: float | None = None,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+    progress: bool = True,
+) -> Folds:
+    """Train and evaluate a net on each of several folds, and then train it on all images.
+
+    The folds are parts of ``train`` and ``val``, stratified; images of a group share a fold. Each
+    is predicted by a model that was trained on the others. Net, image size and recipe are chosen
+    once, with the training images of the first fold. ``test`` is evaluated once, by the last model.
+    A call with the same ``name`` skips finished runs, and continues with the time that is left.
+
+    Args:
+        data: As for :func:`train`.
+        net: As for :func:`train`.
+        recipe: As for :func:`train`.
+        parts: As for :func:`train`.
+        folds: Number of folds.
+        seconds: Time limit for all runs together, by default 300 without ``net``, and none with it.
+        name: Name of the folder of all runs; by default date, number of folds and a number.
+        runs_dir: Folder of that folder; created if necessary.
+        progress: As for :func:`train`.
+
+    Returns:
+        The reports on the folds, their mean score with its interval, all logits, and the run on all
+        images.
+
+    Warns:
+        LaminaWarning: See :func:`train`.
+
+    Raises:
+        LaminaError: There are too few images or groups, the folder has other settings, or any error
+            of :func:`train`.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from lamina import Images, Recipe
+    >>> x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3),
+    ...     dtype=np.uint8), np.arange(40) % 2
+    >>> images = Images.from_arrays(x, y)
+    >>> folder = tempfile.mkdtemp()
+    >>> result = cross_validate(images, "mlp", Recipe(epochs=1), runs_dir=folder, progress=False)
+    >>> len(result.scores), result.outputs.logits.shape
+    (5, (40, 2))
+    """
+    began = time.perf_counter()
+    check_folds(folds)
+    check_name(name)
+    request = to_request(net, recipe, seconds, parts)
+    dataset = as_dataset(data)
+    if isinstance(recipe, Recipe):
+        recipe = repr(replace(recipe, device="auto"))
+    settings = {"net": _describe_net(net), "recipe": recipe, "parts": parts.describe()}
+    deadline = to_deadline(began, net, seconds)
+    setup = RunSetup(Path(runs_dir), name, parts=parts)
+    events = iter_folds(dataset, folds, request, deadline, setup, settings)
+    for event in follow(events, dataset, name, progress):
+        if isinstance(event, Folds):
+            result = event
+    return result
+
+
+def _describe_net(net: NetLike | None) -> str | None:
+    if net is None or isinstance(net, str):
+        return net
+    return repr(net) if isinstance(net, Net | nn.Module) else as_net_choice(net).name
+
+
 def iter_folds(
     dataset: Dataset,
     folds: int,
-    train_one: TrainOne,
-    *,
+    request: Request,
     deadline: Deadline | None,
+    setup: RunSetup,
     settings: Mapping[str, Any],
-    start: Callable[..., Run],
-    train: IterTrain = Run.iter_train,
-    name: str | None,
-    runs_dir: Path,
 ) -> Generator[RunEvent, None, None]:
     """Train and evaluate a run for each fold, then one on all images; skips finished runs.
 
-    The time that is left is divided by the number of runs that are left. ``settings`` describes
-    what the runs share: an existing folder with other settings is an error.
+    Net, image size and recipe are chosen with the images of the first run, and stored for all. The
+    time that is left is shared by the runs that are left. ``settings`` describes what the runs
+    share: an existing folder with other settings is an error.
     """
     check_folds(folds)
-    check_name(name)
-    part = hold_out(dataset, 1, folds)  # fails before the folder is created
-    path = runs_dir / (name_study(runs_dir, f"folds{folds}") if name is None else name)
-    left = folds + 1 - len(read_study(path).get("finished", ()))
-    if deadline is not None and (lacking := left * LEAST_SECONDS - deadline.seconds_left()) > 0:
-        raise RecipeError(
-            f"The cross-validation has {plural(left, 'run', 'runs')} to train, but only"
-            f" {max(0.0, deadline.seconds_left()):.1f} s are left for all of them. Increase --time"
-            f" (in Python, seconds) by at least {math.ceil(lacking)} s."
-        )
-    with open_study(path, {"folds": folds, "data": dataset.fingerprint, **settings}) as state:
+    first = hold_out(dataset, 1, folds)  # fails before the folder is created
+    name = setup.name or name_study(setup.runs_dir, f"folds{folds}")
+    path = setup.runs_dir / name
+    shared = {"folds": folds, "data": dataset.fingerprint, **settings}
+    with open_study(path, shared) as study:
+        if "finished" in study.state and "choice" not in study.state:
+            raise RunError(
+                f"{path} is of an earlier version of lamina, which chose a net for each run. Choose"
+                " another name."
+            )
+        if deadline is not None:
+            study.opened = deadline.began
+            used_seconds = study.state.get("used_seconds", 0.0)
+            deadline = replace(deadline, began=deadline.began - used_seconds)
         yield Decision(
             "folds", f"{folds}, in {path}", "to resume, run the command again with this name"
         )
         runs: list[Run] = []
+        reports: list[Report] = []
         for fold in range(1, folds + 1):
-            part = part if fold == 1 else hold_out(dataset, fold, folds)
-            share = None if deadline is None else deadline.seconds_left() / (folds + 2 - fold)
-            run = yield from _iter_one(
-                path / f"fold-{fold}", part, share, state, train_one, start, train
-            )
-            if run.report is None:
+            part = first if fold == 1 else hold_out(dataset, fold, folds)
+            share = _share(deadline, folds + 1 - fold, folds)
+            fold_setup = setup.at(path / f"fold-{fold}")
+            run = yield from _iter_one(study, part, request, share, fold_setup)
+            report = run.report
+            if report is None:
                 raise RunError(
                     f"{run.path} could not be evaluated on its fold. Use fewer folds, or add"
                     " images."
                 )
             runs.append(run)
-            images = plural(run.report.images, "image", "images")
-            yield Decision(f"fold {fold}", f"{run.report.score} on {images}", str(run.path))
+            reports.append(report)
+            images = plural(report.images, "image", "images")
+            yield Decision(f"fold {fold}", f"{report.score} on {images}", str(run.path))
         outputs = _collect(runs)
         RunFolder(path).save_outputs([outputs])
-        share = None if deadline is None else deadline.seconds_left()
-        run = yield from _iter_one(
-            path / WHOLE, hold_out(dataset, 0, folds), share, state, train_one, start, train
-        )
-        yield Folds(tuple(run.report for run in runs if run.report is not None), outputs, run)
+        whole = hold_out(dataset, 0, folds)
+        run = yield from _iter_one(study, whole, request, deadline, setup.at(path / WHOLE))
+        yield Folds(tuple(reports), outputs, run)
+
+
+def _share(deadline: Deadline | None, folds_left: int, folds: int) -> Deadline | None:
+    """The time of the next fold: it has fewer images than the last run, whose time is kept."""
+    if deadline is None:
+        return None
+    return replace(deadline, runs=folds_left + folds / (folds - 1))
 
 
 def _iter_one(
-    folder: Path,
+    study: OpenStudy,
     dataset: Dataset,
-    seconds: float | None,
-    state: dict[str, Any],
-    train_one: TrainOne,
-    start: StartRun,
-    train: IterTrain,
+    request: Request,
+    deadline: Deadline | None,
+    setup: RunSetup,
 ) -> Generator[RunEvent, None, Run]:
-    """Load a finished run, resume it, or train it again with a time limit or your own code."""
-    run = replace(load_run(folder), dataset=dataset) if folder.exists() else None
-    if run is not None and folder.name in state.get("finished", ()):
-        yield Started(run)
-        return run
-    events: Iterable[RunEvent]
-    has_own_code = run is not None and (run.record.own_module or run.record.parts)
-    if run is not None and seconds is None and not has_own_code:
-        events = itertools.chain([Started(run)], train(run))
+    """Train the next run of a cross-validation, or load it; the first chooses for all."""
+    name = setup.path.name
+    finished = study.state.get("finished", [])
+    if "choice" not in study.state:
+        if setup.path.exists():
+            remove_run(setup.path)
+        run = yield from _iter_first(study, dataset, request, deadline, setup)
     else:
-        if run is not None:
-            remove_run(folder)
-        deadline = None if seconds is None else Deadline(time.perf_counter(), seconds)
-        events = train_one(dataset, deadline, partial(start, runs_dir=folder.parent), folder.name)
-    for event in events:
-        yield event
-        if isinstance(event, Started):
-            run = event.run
-    assert run is not None  # noqa: S101
-    state.setdefault("finished", []).append(folder.name)
-    write_json(folder.parent / STUDY_FILE, state)
+        candidate = _restore_choice(study, dataset, request, setup)
+        if name in finished and setup.path.exists():
+            run = load_planned(setup.path, candidate.experiment, setup.parts)
+            yield Started(run)
+            return run
+        lack = "" if deadline is None else find_lack_of_time(candidate, deadline)
+        if lack:
+            yield Decision("warning", lack)
+        run = yield from iter_planned(candidate, deadline, setup)
+    study.save(finished=[*finished, name])
     return run
+
+
+def _iter_first(
+    study: OpenStudy,
+    dataset: Dataset,
+    request: Request,
+    deadline: Deadline | None,
+    setup: RunSetup,
+) -> Generator[RunEvent, None, Run]:
+    """Train the first run, and store what was chosen for it."""
+    with closing(iter_training(dataset, request, deadline, setup)) as events:
+        for event in events:
+            if isinstance(event, Started) and event.candidate is not None:
+                run = event.run
+                study.save(choice=_describe_choice(event.candidate))
+            yield event
+    return run
+
+
+def _describe_choice(candidate: Candidate) -> dict[str, Any]:
+    net = candidate.experiment.net
+    timm = net.origin if isinstance(net.origin, TimmNet) else None
+    recipe = replace(candidate.recipe, device="auto")
+    choice = Choice(net.name, timm, candidate.side_px, recipe, candidate.pace, candidate.is_open)
+    return fields_to_json(choice)
+
+
+def _restore_choice(
+    study: OpenStudy, dataset: Dataset, request: Request, setup: RunSetup
+) -> Candidate:
+    """The stored choice, for the images of another run."""
+    choice = parse_event(Choice, study.state["choice"], study.path / STUDY_FILE)
+    net = request.net
+    if net is None and choice.timm is not None:
+        net = choice_of_timm(choice.timm)
+    device = request.settings.get("device", "auto")
+    if isinstance(request.recipe, Recipe):
+        device = request.recipe.device
+    recipe = replace(choice.recipe, device=device)
+    experiment = Experiment(net or find_net(choice.net), recipe, dataset)
+    candidate = Candidate(experiment, choice.size_px, choice.pace, is_open=choice.is_open)
+    return candidate.resize(setup.progress)
 
 
 def _collect(runs: Sequence[Run]) -> Outputs:
     """The logits of all folds, one after another."""
-    each = [run.outputs["test"] for run in runs]
+    held_out = [run.outputs["test"] for run in runs]
+    folds = [np.full(len(fold.names), number) for number, fold in enumerate(held_out, start=1)]
     return Outputs(
         "train",
-        np.concatenate([one.logits for one in each]),
-        np.concatenate([one.targets for one in each]),
-        tuple(name for one in each for name in one.names),
-        np.concatenate([np.full(len(one.names), fold) for fold, one in enumerate(each, start=1)]),
+        np.concatenate([fold.logits for fold in held_out]),
+        np.concatenate([fold.targets for fold in held_out]),
+        tuple(name for fold in held_out for name in fold.names),
+        np.concatenate(folds),
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lamina.data import Dataset
 from lamina.errors import NotFiniteError, RunError
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import read_object, write_json
@@ -17,17 +17,17 @@ from lamina.runs.course import RunEvent
 from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
-from lamina.studies.choice_events import Decision
-from lamina.studies.experiments import Experiment, format_minutes
+from lamina.studies.experiment import Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.search import Search, describe_values, score_on_val
 from lamina.studies.study import parse_event
-from lamina.studies.trials import Trials, find_new, import_optuna, wait
+from lamina.studies.study_events import Decision
+from lamina.studies.trials import FinalsPlan, Progress, find_run
 from lamina.targets import Score
 from lamina.text import format_table
 from lamina.training.events import Event
 
-FINAL, FINALS = "final.json", "finals"
+FINAL = "final.json"
 PLANS = ((5, 5), (4, 5), (3, 5), (2, 5), (2, 3))
 """Numbers of finalists and of seeds, from the most thorough."""
 
@@ -85,11 +85,16 @@ class Tuned(Event):
         if self.winner.search_score is None:
             return None
         luck = self.winner.search_score - self.winner.mean
-        return -luck if Score(self.metric, 0.0).lower_is_better else luck
+        return -luck if self._score.lower_is_better else luck
 
     @property
     def test_mean(self) -> float | None:
         return statistics.fmean(self.test_scores) if self.test_scores else None
+
+    @property
+    def _score(self) -> Score:
+        """The score that formats values of the metric."""
+        return Score(self.metric, 0.0)
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {
@@ -104,37 +109,30 @@ class Tuned(Event):
         return "\n".join([format_table(*self.table(), texts=2), *self.summary_lines()])
 
     def _repr_html_(self) -> str:
-        lines = (wrap("p", one) for one in self.summary_lines())
+        lines = (wrap("p", line) for line in self.summary_lines())
         return card(f"Study {self.study}", table(*self.table(), texts=2), *lines)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         """The headings and rows of the table of finalists."""
-        format_score = Score(self.metric, 0.0).format
-        searched = (
-            "" if one.search_score is None else format_score(one.search_score)
-            for one in self.finalists
-        )
-        rows = [
-            (one.name, describe_values(one.values), found, format_score(one.mean))
-            for one, found in zip(self.finalists, searched, strict=True)
-        ]
-        return (
-            "finalist",
-            "values",
-            "val, search",
-            f"val, mean of {len(self.winner.scores)} seeds",
-        ), rows
+        heads = ("finalist", "values", "val, search")
+        rows = []
+        for finalist in self.finalists:
+            searched = ""
+            if finalist.search_score is not None:
+                searched = self._score.format(finalist.search_score)
+            values = describe_values(finalist.values)
+            rows.append((finalist.name, values, searched, self._score.format(finalist.mean)))
+        return (*heads, f"val, mean of {len(self.winner.scores)} seeds"), rows
 
     def summary_lines(self) -> list[str]:
         """The winner, its luck, its ``test`` score and the comparison, in words."""
-        score, winner = Score(self.metric, 0.0), self.winner
+        score = self._score
+        winner = self.winner
         lines = [f"best: {winner.name}: no searched values beat the recipe on val"]
         if self.luck is not None:
-            luck = (
-                f"{abs(100 * self.luck):.2f} points"
-                if score.is_fraction
-                else f"{abs(self.luck):.4g}"
-            )
+            luck = f"{abs(self.luck):.4g}"
+            if score.is_fraction:
+                luck = f"{abs(100 * self.luck):.2f} points"
             how = "worse" if self.luck < 0 else "better"
             lines = [
                 f"best: {winner.name}: {describe_values(winner.values)}",
@@ -175,106 +173,111 @@ def count_trainings(finalists: float, seeds: int, has_base: bool = True) -> floa
     return finalists + (finalists + has_base) * seeds
 
 
-def rank_finalists(trials: Trials) -> list[int]:
+def rank_finalists(progress: Progress) -> list[int]:
     """The numbers of the trials that could win, best first; ``RunError`` if there are none."""
-    ranked = [one.number for state in ("COMPLETE", "PRUNED") for one in trials.rank(state)]
+    ranked = [*progress.rank("COMPLETE"), *progress.rank("PRUNED")]
     if not ranked:
-        errors = [
-            one.user_attrs["error"] for one in find_new(trials.read()) if "error" in one.user_attrs
-        ]
-        known = f" The last trial {errors[-1]}" if errors else ""
+        errors = [trial.user_attrs["error"] for trial in progress.counted if _has_error(trial)]
+        last = f" The last trial {errors[-1]}" if errors else ""
         raise RunError(
             "No trial has a score, so there is no result. Search other ranges, or allow more"
-            f" time.{known}"
+            f" time.{last}"
         )
-    return ranked
+    return [trial.number for trial in ranked]
+
+
+def _has_error(trial: Any) -> bool:
+    return "error" in trial.user_attrs
 
 
 def iter_finals(
-    search: Search, trials: Trials, ranked: Sequence[int], count: int, seeds: int
+    search: Search, folder: Path, progress: Progress, plan: FinalsPlan
 ) -> Generator[RunEvent, None, None]:
     """Train the best trials and the recipe itself with other seeds, and write ``final.json``."""
-    metric, known = trials.settings["metric"], (yield from wait(trials.read))
-    runs: dict[str, list[Run]] = {}
-    found: list[Finalist] = []
-    chosen = yield from _choose_finalists(
-        search, trials, [known[number] for number in ranked], count
-    )
+    metric = progress.metric
+    ranked = [progress.trials[number] for number in plan.ranked]
+    chosen = yield from _choose_finalists(search, folder, ranked, plan.count)
     if search.base is not None:  # first, because it also wins if another is only equal
         name = ":".join(filter(None, (str(search.net), search.recipe)))
         chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
-    began, trained = time.perf_counter(), 0
-    for one, experiment in chosen:
-        runs[one.name] = []
+    runs: dict[str, list[Run]] = {}
+    finalists: list[Finalist] = []
+    for finalist, experiment in chosen:
         try:
-            # the search has another
-            for seed in (experiment.recipe.seed + 1 + place for place in range(seeds)):
-                folder = trials.folder / name_final(one.name, seed)
-                seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
-                trained += not (folder / "report.json").exists()
-                runs[one.name].append((yield from search.iter_run(folder, seeded)))
-                one = replace(one, scores=(*one.scores, score_on_val(runs[one.name][-1])))
-                done, score, every = (
-                    sum(map(len, runs.values())),
-                    Score(metric, one.scores[-1]),
-                    len(chosen) * seeds,
-                )
-                left = (time.perf_counter() - began) / max(1, trained) * (every - done)
-                more = f", {format_minutes(left)} left" if left else ""
-                yield Decision(
-                    "final", f"{one.name}, seed {seed}: val {score}", f"{done} of {every}{more}"
-                )
-            found.append(one)
+            trained = yield from _train_finalist(search, folder, finalist, experiment, plan.seeds)
         except NotFiniteError as error:
-            yield Decision("warning", f"{one.name} diverged, and is left out", str(error))
-    if not found:
+            yield Decision("warning", f"{finalist.name} diverged, and is left out", str(error))
+            continue
+        runs[finalist.name] = trained
+        finalists.append(replace(finalist, scores=tuple(map(score_on_val, trained))))
+    if not finalists:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
-    sign = 1 if Score(metric, 0.0).lower_is_better else -1
-    found.sort(key=lambda one: sign * one.mean)
-    write_json(trials.folder / WINNER_FILE, {"winner": found[0].name})
-    best, base = found[0], next((one for one in found if one.search_score is None), None)
-    rivals = {one.name: runs[one.name] for one in (best, base) if one is not None}
-    tested: list[float] = []
-    compared = None
+    finalists.sort(key=lambda finalist: finalist.mean, reverse=not metric.lower_is_better)
+    best = finalists[0]
+    write_json(folder / WINNER_FILE, {"winner": best.name})
+    tested: tuple[float, ...] = ()
+    comparison = None
     # nothing is chosen any more, so the test images may be read, once
     if search.dataset.test is not None:
-        reports = {
-            name: [run.evaluate(data=search.dataset) for run in each]
-            for name, each in rivals.items()
-        }
-        tested = [one.score.value for one in reports[best.name] if one is not None]
-        compared = judge_runs(rivals)[0] if len(rivals) == 2 else None
+        tested = _test(runs[best.name], search.dataset)
+        bases = [finalist.name for finalist in finalists[1:] if finalist.search_score is None]
+        for base in bases:
+            _test(runs[base], search.dataset)
+            comparison = judge_runs({name: runs[name] for name in (best.name, base)})[0]
     tuned = Tuned(
-        str(trials.folder),
-        len(find_new(known)),
-        metric,
-        tuple(found),
-        best,
-        compared,
-        tuple(tested),
+        study=str(folder),
+        trials=len(progress.counted),
+        metric=metric.name,
+        finalists=tuple(finalists),
+        winner=best,
+        comparison=comparison,
+        test_scores=tested,
     )
-    write_json(trials.folder / FINAL, tuned.to_json())
+    write_json(folder / FINAL, tuned.to_json())
     yield tuned
 
 
+def _test(runs: Sequence[Run], dataset: Dataset) -> tuple[float, ...]:
+    """Evaluate runs on the test images; returns their scores."""
+    reports = [run.evaluate(data=dataset) for run in runs]
+    return tuple(report.score.value for report in reports if report is not None)
+
+
 def _choose_finalists(
-    search: Search, trials: Trials, ranked: Sequence[Any], count: int
+    search: Search, folder: Path, ranked: Sequence[Any], count: int
 ) -> Generator[RunEvent, None, list[tuple[Finalist, Experiment]]]:
     """The best trials, without scores of other seeds; finishes those that were stopped."""
     chosen: list[tuple[Finalist, Experiment]] = []
-    for one in ranked:
+    for trial in ranked:
         if len(chosen) == count:
             break
-        experiment, score = search.make(import_optuna().trial.FixedTrial(one.params)), one.value
-        if one.state.name == "PRUNED":
+        experiment = search.make(trial)
+        score = trial.value
+        if trial.state.name == "PRUNED":
             try:
-                score = score_on_val(
-                    (yield from search.iter_run(trials.folder / f"trial-{one.number}", experiment))
-                )
+                run = yield from search.iter_run(folder / f"trial-{find_run(trial)}", experiment)
+                score = score_on_val(run)
             except NotFiniteError:
                 continue
-        chosen.append((Finalist(f"trial {one.number}", one.params, score, ()), experiment))
+        chosen.append((Finalist(f"trial {find_run(trial)}", trial.params, score, ()), experiment))
     return chosen
+
+
+def _train_finalist(
+    search: Search, folder: Path, finalist: Finalist, experiment: Experiment, seeds: int
+) -> Generator[RunEvent, None, list[Run]]:
+    """Train a finalist with other seeds than the search."""
+    runs: list[Run] = []
+    for number in range(1, seeds + 1):
+        seed = experiment.recipe.seed + number
+        seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
+        run = yield from search.iter_run(folder / name_final(finalist.name, seed), seeded)
+        runs.append(run)
+        score = Score(search.metric, score_on_val(run))
+        yield Decision(
+            "final", f"{finalist.name}, seed {seed}: val {score}", f"{number} of {seeds}"
+        )
+    return runs
 
 
 def read_final(path: Path) -> Tuned | None:

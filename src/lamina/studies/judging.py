@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
 
-from lamina.errors import DataError, RunError
+from lamina.errors import DataError, LaminaError, RunError
 from lamina.evaluation.intervals import ALPHA, mean_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.paired import (
     LOOKS,
+    Effect,
     find_differences,
     find_metric,
     measure_effect,
@@ -28,6 +28,15 @@ from lamina.targets import Score
 
 POINTS, NUMBERS = 0.005, 0.01
 """Default margin: half a percentage point; for regression, a fraction of the reference's score."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A run's score on ``val`` by the seconds of training."""
+
+    times: Float64[np.ndarray, " n"]  # seconds before each evaluation
+    scores: Float64[np.ndarray, " n"]
+    seconds: float  # of the whole training
 
 
 def compare_stored(runs: Sequence[Run], margin: float | None) -> PairedComparison:
@@ -62,106 +71,139 @@ def judge_runs(
     >>> folder, nets = tempfile.mkdtemp(), ("mlp", "Flatten(), Output()")
     >>> runs = [train("shapes", net, Recipe(epochs=1), runs_dir=folder,
     ...     progress=False) for net in nets]
-    >>> (found,) = judge_runs({"mlp": runs[:1], "linear": runs[1:]})
-    >>> found.seeds, found.images, found.metric
+    >>> (comparison,) = judge_runs({"mlp": runs[:1], "linear": runs[1:]})
+    >>> comparison.seeds, comparison.images, comparison.metric
     (1, 2000, 'accuracy')
     """
-    if (
-        len(numbers := {name: len(each) for name, each in runs.items()}) < 2
-        or len(set(numbers.values())) > 1
-    ):
+    numbers = {name: len(seeds) for name, seeds in runs.items()}
+    if len(numbers) < 2 or len(set(numbers.values())) > 1:
         raise RunError(
             f"The numbers of runs are {numbers}. Compare at least two experiments with equal"
             " numbers of runs."
         )
     *names, reference = runs
-    base_run = runs[reference][0]
-    scores = {
-        name: np.stack([_score_run(run, base_run) for run in each]) for name, each in runs.items()
-    }
-    metric, base = find_metric(base_run.record.task), float(scores[reference].mean())
-    score, split = Score(metric, base), find_outputs(base_run).split
-    sign, level = -1 if score.lower_is_better else 1, 1 - alpha / len(names)
+    first = runs[reference][0]
+    for run in itertools.chain(*runs.values()):
+        check_same_images(run, first)
+    scores = {name: _score_runs(seeds) for name, seeds in runs.items()}
+    metric = find_metric(first.record.task)
+    base_score = float(scores[reference].mean())
+    score = Score(metric, base_score)
+    if margin is None:
+        margin = POINTS if score.is_fraction else NUMBERS * abs(base_score)
+    sign = -1 if score.lower_is_better else 1
     tables = [sign * (scores[name] - scores[reference]) for name in names]
     effects = [measure_effect(table, metric) for table in tables]
-    last_look = 1 - max(alpha, *LOOKS.values()) / len(names)  # a later look has a narrower interval
-    limit = margin or (POINTS if score.is_fraction else NUMBERS * abs(base))
-    found = []
+    are_different = find_differences(effects, alpha)
+    level = 1 - alpha / len(names)
+    last_level = 1 - max(alpha, *LOOKS.values()) / len(names)  # its interval is the narrowest
+    comparisons = []
     for name, table, effect, is_different in zip(
-        names, tables, effects, find_differences(effects, alpha), strict=True
+        names, tables, effects, are_different, strict=True
     ):
-        differences, verdict = tuple(table.mean(axis=1).tolist()), effect.judge(limit, 1 - level)
+        verdict = effect.judge(margin, 1 - level)
         if is_different:
             verdict = "better" if effect.difference > 0 else "worse"
-        _, low, high, _ = astuple(mean_interval(differences, level))
-        found.append(
+        differences = tuple(table.mean(axis=1).tolist())
+        interval = effect.interval(level)
+        target = max(margin, abs(effect.difference))
+        times = _compare_times(runs[name], runs[reference], score)
+        comparisons.append(
             PairedComparison(
-                name,
-                reference,
-                metric,
-                split,
-                float(scores[name].mean()),
-                base,
-                effect.difference,
-                level,
-                astuple(effect.interval(level)),
+                a=name,
+                b=reference,
+                metric=metric,
+                split=find_outputs(first).split,
+                a_score=float(scores[name].mean()),
+                b_score=base_score,
+                difference=effect.difference,
+                level=level,
+                interval=(interval.low, interval.high),
+                seeds_interval=_find_seeds_interval(effect, differences, level),
                 differences=differences,
                 images=effect.images,
-                margin=limit,
-                seeds_interval=None if low is None else astuple(effect.clip(low, high)),
                 probability_better=probability_better(differences),
+                margin=margin,
+                seeds_to_detect=effect.seeds_to_detect(target, 1 - level),
+                image_half_width=effect.image_half_width(last_level),
                 verdict=verdict,
-                seeds_to_detect=effect.seeds_to_detect(
-                    max(limit, abs(effect.difference)), 1 - level
-                ),
-                image_half_width=effect.image_half_width(last_look),
-                **_compare_times(runs[name], runs[reference], score),
+                train_seconds=times.train_seconds,
+                val_reached=times.val_reached,
+                val_at_equal_seconds=times.val_at_equal_seconds,
             )
         )
-    return found
+    return comparisons
 
 
-def _compare_times(runs: Sequence[Run], others: Sequence[Run], score: Score) -> dict[str, Any]:
+def _find_seeds_interval(
+    effect: Effect, differences: Sequence[float], level: float
+) -> tuple[float, float] | None:
+    """The interval for new seeds on the same images; ``None`` for one seed."""
+    mean = mean_interval(differences, level)
+    if mean.low is None or mean.high is None:
+        return None
+    interval = effect.clip(mean.low, mean.high)
+    return interval.low, interval.high
+
+
+@dataclass(frozen=True)
+class Times:
+    """Times of training of two experiments, and their scores on ``val`` at these times."""
+
+    train_seconds: tuple[float, float]
+    val_reached: tuple[float, float, float] | None = None
+    val_at_equal_seconds: tuple[float, float, float] | None = None
+
+
+def _compare_times(runs: Sequence[Run], others: Sequence[Run], score: Score) -> Times:
     """The seconds of training and to a common ``val`` score, and ``val`` scores at equal time."""
-    curves = [[_read_curve(run, f"val_{score.name}") for run in each] for each in (runs, others)]
-    found: dict[str, Any] = {
-        "train_seconds": tuple(statistics.fmean(one[2] for one in each) for each in curves)
-    }
-    every = [one for each in curves for one in each]
-    records = [one.record for one in (*runs, *others)]
+    curves = [_read_curve(run, f"val_{score.name}") for run in runs]
+    other_curves = [_read_curve(run, f"val_{score.name}") for run in others]
+    every = [*curves, *other_curves]
+    train_seconds = (
+        statistics.fmean(curve.seconds for curve in curves),
+        statistics.fmean(curve.seconds for curve in other_curves),
+    )
+    records = [run.record for run in (*runs, *others)]
     places = {
-        (one.data.fingerprint, one.data.preparation, one.device.value, one.machine)
-        for one in records
+        (record.data.fingerprint, record.data.preparation, record.device.value, record.machine)
+        for record in records
     }
-    end = min(seconds for _, _, seconds in every)
-    if len(places) > 1 or not all(len(times) and times[0] <= end for times, _, _ in every):
-        return found  # other val images or another machine, or no score by then
+    end = min(curve.seconds for curve in every)
+    have_scores = all(len(curve.times) and curve.times[0] <= end for curve in every)
+    if len(places) > 1 or not have_scores:
+        return Times(train_seconds)  # other val images or another machine, or no score by then
     sign = -1 if score.lower_is_better else 1
-    common = min(float((sign * scores).max()) for _, scores, _ in every)
-    took = [
-        statistics.fmean(times[np.argmax(sign * scores >= common)] for times, scores, _ in each)
-        for each in curves
-    ]
-    at_end = [
-        statistics.fmean(np.interp(end, times, scores) for times, scores, _ in each)
-        for each in curves
-    ]
-    return found | {"val_reached": (sign * common, *took), "val_at_equal_seconds": (end, *at_end)}
+    common = min(float((sign * curve.scores).max()) for curve in every)
+
+    def mean_seconds(curves: Sequence[Curve]) -> float:
+        """The mean time until the score is reached."""
+        firsts = [np.argmax(sign * curve.scores >= common) for curve in curves]
+        return statistics.fmean(
+            curve.times[first] for curve, first in zip(curves, firsts, strict=True)
+        )
+
+    def mean_score(curves: Sequence[Curve]) -> float:
+        """The mean score at the end of the quickest run."""
+        return statistics.fmean(np.interp(end, curve.times, curve.scores) for curve in curves)
+
+    return Times(
+        train_seconds,
+        val_reached=(sign * common, mean_seconds(curves), mean_seconds(other_curves)),
+        val_at_equal_seconds=(end, mean_score(curves), mean_score(other_curves)),
+    )
 
 
-def _read_curve(
-    run: Run, name: str
-) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], float]:
-    """Seconds before each evaluation on ``val``, the scores there, and all seconds of training."""
-    rows = run.folder.history.epochs()
-    ends = [*itertools.accumulate((row["train_seconds"] or 0.0 for row in rows), initial=0.0)]
-    known = [
-        (end, row[name])
-        for end, row in zip(ends[1:], rows, strict=True)
-        if row.get(name) is not None
-    ]
-    times, scores = np.array(known, np.float64).reshape(-1, 2).T
-    return times, scores, ends[-1]
+def _read_curve(run: Run, name: str) -> Curve:
+    seconds = 0.0
+    times = []
+    scores = []
+    for row in run.folder.history.epochs():
+        seconds += row["train_seconds"] or 0.0
+        if row.get(name) is not None:
+            times.append(seconds)
+            scores.append(row[name])
+    return Curve(np.array(times, np.float64), np.array(scores, np.float64), seconds)
 
 
 def count_seconds(run: Run) -> float:
@@ -171,26 +213,45 @@ def count_seconds(run: Run) -> float:
 
 def find_outputs(run: Run) -> Outputs:
     """The stored logits of the images that a run was last evaluated on."""
-    found = run.outputs.get("test", run.outputs.get("val"))
-    if found is None or len(found.names) < 2:
+    outputs = run.outputs.get("test", run.outputs.get("val"))
+    if outputs is None or len(outputs.names) < 2:
         raise RunError(
-            f"{run.path} has stored logits for {0 if found is None else 1} images; a comparison"
+            f"{run.path} has stored logits for {0 if outputs is None else 1} images; a comparison"
             f" needs at least 2. Run lamina resume {run.path} to evaluate it."
         )
-    return found
+    return outputs
 
 
-def _score_run(run: Run, other: Run) -> Float64[np.ndarray, " n"]:
-    """The scores of a run's images, if they are those of another run."""
-    outputs, others = find_outputs(run), find_outputs(other)
-    first, second = (
-        (one.record.task.kind.name, find_metric(one.record.task)) for one in (run, other)
-    )
-    is_same = outputs.names == others.names and np.array_equal(outputs.targets, others.targets)
-    if first != second or not is_same:
+def explain_incomparable(run: Run, other: Run) -> str | None:
+    """Why the scores of two runs cannot be compared; ``None`` if they can."""
+    try:
+        check_same_images(run, other)
+    except LaminaError as error:
+        return str(error)
+    return None
+
+
+def check_same_images(run: Run, other: Run) -> None:
+    """Raise ``LaminaError`` unless both runs were evaluated on the same images by one metric."""
+    outputs = find_outputs(run)
+    others = find_outputs(other)
+    measured = f"{run.record.task.kind.name}, {find_metric(run.record.task)}"
+    other_measured = f"{other.record.task.kind.name}, {find_metric(other.record.task)}"
+    has_same_images = outputs.names == others.names
+    if measured == other_measured and has_same_images:
+        if np.array_equal(outputs.targets, others.targets):
+            return
         raise DataError(
-            f"{run.path} was evaluated on {outputs.split} images of {run.record.data.name}"
-            f" ({', '.join(first)}), but {other.path} on others, of {other.record.data.name}"
-            f" ({', '.join(second)}). Compare runs with the same test images and metric."
+            f"{run.path} and {other.path} were evaluated on the same {outputs.split} images with"
+            " other targets. Compare runs with the same test images and metric."
         )
-    return score_images(run.task, outputs)
+    raise DataError(
+        f"{run.path} was evaluated on {outputs.split} images of {run.record.data.name}"
+        f" ({measured}), but {other.path} on others, of {other.record.data.name}"
+        f" ({other_measured}). Compare runs with the same test images and metric."
+    )
+
+
+def _score_runs(runs: Sequence[Run]) -> Float64[np.ndarray, "s n"]:
+    """The score of each image (column) by each run (row)."""
+    return np.stack([score_images(run.task, find_outputs(run)) for run in runs])

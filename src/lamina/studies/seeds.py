@@ -2,47 +2,117 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Generator, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
-from lamina.errors import DataError, NetError, RecipeError, RunError, check_type
+from lamina.errors import DataError, NetError, RecipeError, RunError, check_type, escape
 from lamina.evaluation.intervals import mean_interval
+from lamina.files import check_name
 from lamina.runs.course import RunEvent
-from lamina.runs.differences import compare_records
-from lamina.runs.loading import load_run
-from lamina.runs.nets_by_name import NetChoice, choose_by_images
-from lamina.runs.overview import describe_recipe
-from lamina.runs.run import Run
-from lamina.runs.start import (
-    NetLike,
-    as_net_choice,
-    check_recipe,
-    describe_record,
-    shorten_net_name,
-)
-from lamina.studies.choice_events import Decision, Seed, Seeds, Started
-from lamina.studies.experiments import Experiment
-from lamina.studies.named_net import IterTrain, fit_experiment, start_by_command
+from lamina.runs.nets_by_name import NetChoice
+from lamina.runs.start import NetLike, as_net_choice, check_recipe, shorten_net_name
+from lamina.studies.experiment import Request
+from lamina.studies.setup import RunSetup
+from lamina.studies.study import iter_runs, name_free
+from lamina.studies.train_net import iter_named
+from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts, find_ignored
+from lamina.training.events import Event
 from lamina.training.lanes import check_alone
-from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
-from lamina.training.task import task_of
 
-COMPARED = (
-    *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
-    *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
-)
-"""Prefixes of the values that runs of one experiment must share. Metrics do not affect the
-training."""
+
+@dataclass(frozen=True)
+class Seed(Event):
+    """A run with its seed, and its score.
+
+    Attributes:
+        seed: Seed of the recipe.
+        run: Folder of the run.
+        split: Split that was evaluated.
+        score: The score, such as an accuracy from 0 to 1.
+    """
+
+    seed: int
+    run: Path
+    split: str
+    score: Score
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "event": "seed",
+            "seed": self.seed,
+            "run": str(self.run),
+            "split": self.split,
+            "metric": self.score.name,
+            "score": self.score.value,
+        }
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}: {self.split} {self.score} ({escape(str(self.run))})"
+
+
+@dataclass(frozen=True)
+class Seeds(Event):
+    """The scores of several runs with different seeds.
+
+    Attributes:
+        runs: One ``Seed`` per run.
+    """
+
+    runs: tuple[Seed, ...]
+
+    @property
+    def scores(self) -> list[float]:
+        """The score of each run."""
+        return [run.score.value for run in self.runs]
+
+    @property
+    def split(self) -> str:
+        """The split that was evaluated."""
+        return self.runs[0].split
+
+    @property
+    def mean(self) -> float:
+        """The mean score."""
+        return mean_interval(self.scores).mean
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean by Student's t; ``None`` for a single run."""
+        mean = mean_interval(self.scores)
+        if mean.low is None or mean.high is None:
+            return None
+        return mean.low, mean.high
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "event": "seeds",
+            "scores": self.scores,
+            "mean": self.mean,
+            "interval": self.interval and list(self.interval),
+            "metric": self.runs[0].score.name,
+            "split": self.split,
+            "seeds": [run.seed for run in self.runs],
+            "runs": [str(run.run) for run in self.runs],
+        }
+
+    def __str__(self) -> str:
+        score = self.runs[0].score
+        mean = f"mean {self.split} {replace(score, value=self.mean)}"
+        if self.interval is None:
+            interval = "no interval for a single run"
+        else:
+            low = score.format(self.interval[0]).removesuffix(" %")
+            high = score.format(self.interval[1])
+            interval = f"95 % interval of the mean {low} to {high}, {len(self.runs)} runs"
+        return "\n".join([*map(str, self.runs), f"{mean} ({interval})"])
 
 
 def iter_seeds(
@@ -54,11 +124,7 @@ def iter_seeds(
     parts: Parts = NO_PARTS,
     name: str | None = None,
     runs_dir: str | Path = "runs",
-    command: Sequence[str] = (),
-    save_every_seconds: float = 60.0,
-    rewind_on_nan: bool | None = None,
-    on_diagnosis: str = "continue",
-) -> Generator[RunEvent, None, None]:
+) -> Iterator[RunEvent]:
     """Train a net with several seeds, in runs named ``NAME-seed0`` and so on, and yield events.
 
     The runs differ only in initial weights, image order, augmentation and dropout, which follow
@@ -74,15 +140,10 @@ def iter_seeds(
         parts: As for :func:`~lamina.start_run`.
         name: Name of the runs, before ``-seed0``; by default date, net and a number.
         runs_dir: Folder of the runs; created if necessary.
-        command: Words of the command line, for the records.
-        save_every_seconds: As for :meth:`~lamina.Run.iter_train`.
-        rewind_on_nan: As for :meth:`~lamina.Run.iter_train`.
-        on_diagnosis: As for :meth:`~lamina.Run.iter_train`.
 
     Yields:
         For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a
-        ``Seed`` with its score; last ``Seeds`` with the mean and its 95 % interval, all from
-        :mod:`lamina.studies.choice_events`.
+        ``Seed`` with its score; last ``Seeds`` with the mean and its 95 % interval.
 
     Raises:
         LaminaError: An argument is invalid, there are no images to score, or an existing run of
@@ -100,81 +161,39 @@ def iter_seeds(
     (2, 'test')
     """
     check_seeds(seeds)
-    check_alone("Training several seeds")
+    check_name(name)
+    check_recipe(recipe)
     choice = None if net is None else choose_repeatable(net)
     dataset = as_dataset(data)
-    choice = choice or as_net_choice(choose_by_images(dataset))
-    folder = Path(runs_dir)
+    request = Request(choice, recipe, find_ignored(parts))
+    setup = RunSetup(Path(runs_dir), name, parts=parts)
+    return iter_repeats(dataset, request, seeds, setup)
+
+
+def iter_repeats(
+    dataset: Dataset, request: Request, seeds: int, setup: RunSetup
+) -> Generator[RunEvent, None, None]:
+    """Train the net of a request with several seeds (:func:`iter_seeds`)."""
+    check_alone("Training several seeds")
     if dataset.val is None and dataset.test is None:
         raise DataError(
             f"{dataset.name} has no val or test split to score the runs on. Draw one with --val 0.1"
             " (in Python, Preparation(val_fraction=0.1))."
         )
-    check_recipe(recipe)
-    if not isinstance(recipe, Recipe):
-        settings = find_ignored(parts)
-        experiment, decisions = fit_experiment(choice, dataset, recipe, settings)
-        recipe = experiment.recipe
-        yield from decisions
-    numbers = range(recipe.seed, recipe.seed + seeds)
-    shared_name = _choose_name(choice, folder) if name is None else name
-    train = partial(
-        Run.iter_train,
-        save_every_seconds=save_every_seconds,
-        rewind_on_nan=rewind_on_nan,
-        on_diagnosis=on_diagnosis,
-    )
+    candidate = yield from iter_named(dataset, request, None)
+    experiment = candidate.experiment
+    name = setup.name or name_free(setup.runs_dir, shorten_net_name(experiment.net.name))
     done: list[Seed] = []
-    for seed in numbers:
-        path = folder / f"{shared_name}-seed{seed}"
-        run = yield from iter_run(
-            path,
-            Experiment(choice, replace(recipe, seed=seed), dataset),
-            train=train,
-            command=command,
-            parts=parts,
-            is_begun=path.exists(),
-        )
-        score = _read_score(run)
-        done.append(Seed(seed, path, *(score or (None, None, None))))
+    for seed in range(candidate.recipe.seed, candidate.recipe.seed + seeds):
+        seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
+        folder = f"{name}-seed{seed}"
+        (run,) = yield from iter_runs(setup.runs_dir, [(folder, seeded)], setup)
+        report = run.report
+        if report is None:
+            raise RunError(f"{run.path} could not be evaluated, so there is no mean. Add images.")
+        done.append(Seed(seed, run.path, report.split, report.score))
         yield done[-1]
-    known = [one.score for one in done if one.score is not None]
-    found = mean_interval(known) if len(known) == len(done) else None
-    interval = (
-        None
-        if found is None or found.low is None or found.high is None
-        else (found.low, found.high)
-    )
-    yield Seeds(tuple(done), None if found is None else found.mean, interval)
-
-
-def iter_run(
-    path: Path,
-    experiment: Experiment,
-    *,
-    train: IterTrain = Run.iter_train,
-    command: Sequence[str] = (),
-    parts: Parts = NO_PARTS,
-    is_begun: bool,
-) -> Generator[RunEvent, None, Run]:
-    """Start an experiment's run in ``path``, or load it if ``is_begun``; then train to its end."""
-    if is_begun:
-        run = _find_run(path, experiment, parts)
-    else:
-        yield Decision("recipe", describe_recipe(experiment.recipe))
-        run = start_by_command(
-            command,
-            experiment.dataset,
-            experiment.net,
-            experiment.recipe,
-            parts=parts,
-            name=path.name,
-            runs_dir=path.parent,
-        )
-    yield Started(run)
-    if _read_score(run) is None:
-        yield from train(run)
-    return run
+    yield Seeds(tuple(done))
 
 
 def check_seeds(seeds: int) -> None:
@@ -192,45 +211,3 @@ def choose_repeatable(net: NetLike) -> NetChoice:
             f" a function that creates it, such as lambda: {name}(…)."
         )
     return as_net_choice(net)
-
-
-def _choose_name(choice: NetChoice, folder: Path) -> str:
-    """A name of the runs, before ``-seed0``, that no runs have."""
-    today = f"{datetime.now(UTC):%Y-%m-%d}-{shorten_net_name(choice.name)}"
-    for number in itertools.count(1):
-        name = f"{today}-{number}"
-        if not (folder / name).exists() and not list(folder.glob(f"{name}-seed*")):
-            break
-    return name
-
-
-def _find_run(path: Path, experiment: Experiment, parts: Parts) -> Run:
-    """Load a run that was started earlier; ``RunError`` if it belongs to another experiment."""
-    run, choice, recipe, dataset = (
-        load_run(path),
-        experiment.net,
-        experiment.recipe,
-        experiment.dataset,
-    )
-    make = partial(choice.make, recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
-    training = Training(make(), dataset.train, recipe, parts=parts)
-    changes = [
-        f"{change.what} is {change.first}, not {change.second}"
-        for change in compare_records(run.record, describe_record(training, dataset, choice, parts))
-        if change.what.startswith(COMPARED)
-    ]
-    if changes:
-        raise RunError(
-            f"The run {path} already exists, with other settings: {'; '.join(changes)}. Choose"
-            " another name, or delete that folder."
-        )
-    return replace(
-        run, dataset=dataset, module=None if run.record.own_module is None else make(), parts=parts
-    )
-
-
-def _read_score(run: Run) -> tuple[str, str, float] | None:
-    """Split, metric and score, from the report of a finished run."""
-    if not run.is_finished or (report := run.report) is None:
-        return None
-    return report.split, report.score.name, report.score.value

@@ -4,58 +4,156 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lamina import zoo
-from lamina.data import Dataset
-from lamina.errors import LaminaWarning, RunError, find_nearest
-from lamina.files import damaged, lock_folder, read_bytes, read_object, write_json
+from lamina.errors import LaminaWarning, RunError
+from lamina.files import damaged, lock_folder, read_object, write_json
 from lamina.nets import Net
+from lamina.runs.course import RunEvent
+from lamina.runs.differences import compare_records
 from lamina.runs.folder import STUDY_FILE
-from lamina.runs.loading import load_run, resolve_run
-from lamina.runs.nets_by_name import TIMM, NetChoice, choice_of_timm
+from lamina.runs.loading import load_run
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
-from lamina.runs.start import making_runs, shorten_net_name
-from lamina.studies.choice_events import Decision
-from lamina.studies.experiments import Experiment
-from lamina.studies.named_net import fit_experiment
-from lamina.training.events import Event
+from lamina.runs.start import describe_record, making_runs
+from lamina.studies.experiment import Candidate, Deadline, Experiment
+from lamina.studies.setup import RunSetup, iter_candidate, train_candidate
+from lamina.studies.study_events import Started
+from lamina.training.custom import Parts
 from lamina.training.lanes import check_alone
-from lamina.training.recipe import overlay
+from lamina.training.loop import Training
+from lamina.training.task import task_of
 from lamina.values import from_json_values
 
-AnyEvent = TypeVar("AnyEvent", bound=Event)
-OWN_CODE = {"loss", "optimizer", "augment", "schedule"}  # parts of a run that a study cannot repeat
-LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
+COMPARED = (
+    *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
+    *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
+)
+"""Prefixes of the values that a run shares with its experiment. Metrics do not affect the
+training."""
+Stored = TypeVar("Stored")
+
+
+@dataclass
+class OpenStudy:
+    """A locked study: what is stored, and the time that its calls have used so far."""
+
+    path: Path
+    state: dict[str, Any]
+    opened: float = field(default_factory=time.perf_counter)
+
+    @property
+    def used_seconds(self) -> float:
+        """The seconds of this call since the study was opened, and of all calls before."""
+        before: float = self.state.get("used_seconds", 0.0)
+        return before + time.perf_counter() - self.opened
+
+    def save(self, **values: Any) -> None:
+        """Store values, and the time used so far."""
+        self.state |= {**values, "used_seconds": self.used_seconds}
+        self.opened = time.perf_counter()
+        write_json(self.path / STUDY_FILE, self.state)
 
 
 @contextmanager
-def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Lock a study, and yield its ``study.json``; ``RunError`` if it has other settings."""
+def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[OpenStudy]:
+    """Lock a study; ``RunError`` if it has other settings. Without runs, it leaves no folder."""
     check_alone("A study")
     if not read_study(path) and any(path.glob("[!.]*")):  # a kill may leave an empty folder
         raise RunError(f"{path} exists, but is not a study. Choose another name.")
     with making_runs(path.parent):
         path.mkdir(parents=True, exist_ok=True)
     with lock_folder(path):
-        if not read_study(path):
+        if _is_unused(path):
             write_json(path / STUDY_FILE, {"settings": settings})
-        state = read_study(path)
-        given, stored = json.loads(json.dumps(settings)), state["settings"]
-        if changed := [key for key in given | stored if given.get(key) != stored.get(key)]:
-            raise RunError(
-                f"{path} exists, with other {' and '.join(changed)}. Choose another name, or delete"
-                " that folder."
-            )
-        yield state
+        study = OpenStudy(path, read_study(path))
+        _check_settings(study, settings)
+        try:
+            yield study
+        finally:
+            with suppress(OSError):  # an error that ends the study is more important
+                study.save()
+            if _is_unused(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_unused(path: Path) -> bool:
+    """Whether a study's folder has no content but its settings."""
+    return {file.name for file in path.glob("[!.]*")} <= {STUDY_FILE}
+
+
+def _check_settings(study: OpenStudy, settings: Mapping[str, Any]) -> None:
+    present = json.loads(json.dumps(settings))
+    stored = study.state["settings"]
+    changed = [key for key in present | stored if present.get(key) != stored.get(key)]
+    if changed:
+        raise RunError(
+            f"{study.path} exists, with other {' and '.join(changed)}. Choose another name, or"
+            " delete that folder."
+        )
+
+
+def iter_runs(
+    folder: Path, plans: Iterable[tuple[str, Experiment]], setup: RunSetup
+) -> Generator[RunEvent, None, list[Run]]:
+    """Train experiments in folders of these names; skip finished runs, resume unfinished ones.
+
+    ``RunError`` if a run belongs to another experiment; ``NotFiniteError`` ends the iteration.
+    """
+    runs = []
+    for name, experiment in plans:
+        candidate = Candidate(experiment, min(experiment.dataset.train.shape[1:]))
+        run = yield from iter_planned(candidate, None, setup.at(folder / name))
+        runs.append(run)
+    return runs
+
+
+def iter_planned(
+    candidate: Candidate, deadline: Deadline | None, setup: RunSetup
+) -> Generator[RunEvent, None, Run]:
+    """Train a run of a study, resume it, or load it if it is finished."""
+    path = setup.path
+    if not (path / "run.json").exists():
+        return (yield from iter_candidate(candidate, deadline, setup))
+    run = load_planned(path, candidate.experiment, setup.parts)
+    yield Started(run)
+    if run.report is None or not run.is_finished:
+        yield from train_candidate(run, candidate, deadline, setup)
+    return run
+
+
+def load_planned(path: Path, experiment: Experiment, parts: Parts) -> Run:
+    """Load a run of a study; ``RunError`` if it belongs to another experiment."""
+    run = load_run(path)
+    choice = experiment.net
+    recipe = experiment.recipe
+    dataset = experiment.dataset
+    make = partial(choice.make, recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
+    training = Training(make(), dataset.train, recipe, parts=parts)
+    planned = describe_record(training, dataset, choice, parts)
+    changes = []
+    for change in compare_records(run.record, planned):
+        if change.what == "own_module.digest":
+            changes.append("the file of the net has changed")
+        elif change.what.startswith(COMPARED):
+            changes.append(f"{change.what} is {change.first}, not {change.second}")
+    if changes:
+        raise RunError(
+            f"The run {path} already exists, with other settings: {'; '.join(changes)}. Choose"
+            " another name, or delete that folder."
+        )
+    module = None if run.record.own_module is None else make()
+    return replace(run, dataset=dataset, module=module, parts=parts)
 
 
 def read_study(path: Path) -> dict[str, Any]:
@@ -65,141 +163,57 @@ def read_study(path: Path) -> dict[str, Any]:
     return state if isinstance(state.get("settings"), dict) else {}
 
 
-def parse_event(kind: type[AnyEvent], stored: Mapping[str, Any], file: Path) -> AnyEvent:
-    """The event that ``to_json`` wrote to a file; ``RunError`` if it is damaged."""
+def parse_event(kind: type[Stored], stored: Mapping[str, Any], file: Path) -> Stored:
+    """A value of this class that was written to a file; ``RunError`` if it is damaged."""
+    names = [field.name for field in fields(kind) if field.name in stored]  # type: ignore[arg-type]
     try:
-        return from_json_values(
-            kind,
-            {one.name: stored[one.name] for one in fields(kind) if one.name in stored},
-            "result",
-        )
+        return from_json_values(kind, {name: stored[name] for name in names}, "result")
     except ValueError as error:
         raise damaged(str(file), error) from error
 
 
 def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = None) -> str:
     """The name of the latest study with the same ``settings`` that lamina named, or a free one."""
-    files = list(runs_dir.glob(f"20??-??-??-{what}-*/{STUDY_FILE}")) if settings is not None else []
-    for file in sorted(files, key=lambda one: one.stat().st_mtime_ns, reverse=True):
+    files = []
+    if settings is not None:
+        files = list(runs_dir.glob(f"20??-??-??-{what}-*/{STUDY_FILE}"))
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
         try:
             if read_study(file.parent).get("settings") == settings:
                 return file.parent.name
         except RunError as error:
             warnings.warn(f"{error} It was skipped.", LaminaWarning, stacklevel=2)
-    names = (f"{datetime.now(UTC):%Y-%m-%d}-{what}-{number}" for number in itertools.count(1))
-    return next(name for name in names if not (runs_dir / name).exists())
+    return name_free(runs_dir, what)
+
+
+def name_free(runs_dir: Path, what: str) -> str:
+    """A name of today that no run or study has, nor a study's runs beside each other."""
+    today = f"{datetime.now(UTC):%Y-%m-%d}-{what}"
+    for number in itertools.count(1):
+        name = f"{today}-{number}"
+        if not (runs_dir / name).exists() and not list(runs_dir.glob(f"{name}-seed*")):
+            break
+    return name
 
 
 def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any]:
     """A study's settings: its experiments, the last of which is the reference, and their data."""
     dataset = next(iter(experiments.values())).dataset
-    nets = {
-        name: one.net.net if isinstance(one.net.net, Net) else one.net.name
-        for name, one in experiments.items()
-    }
-    described = [
-        {
-            "name": name,
-            "net": str(nets[name]),
-            "recipe": repr(replace(one.recipe, device="auto")),
-            "file": digest_file(one.net),
-        }
-        for name, one in experiments.items()
-    ]
+    described = []
+    for name, experiment in experiments.items():
+        choice = experiment.net
+        net = choice.net if isinstance(choice.net, Net) else choice.name
+        recipe = repr(replace(experiment.recipe, device="auto"))
+        file = digest_file(choice)
+        described.append({"name": name, "net": str(net), "recipe": recipe, "file": file})
     return {"experiments": described, "data": f"{dataset.name} ({dataset.fingerprint})"}
 
 
-def without_device(given: Mapping[str, Any]) -> dict[str, Any]:
+def without_device(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a recipe that a study has on every machine."""
-    return {name: value for name, value in given.items() if name != "device"}
+    return {name: value for name, value in settings.items() if name != "device"}
 
 
 def digest_file(choice: NetChoice) -> str | None:
     """The digest of the Python file that defines a net; ``None`` if none does."""
-    file = choice.origin.file if isinstance(choice.origin, OwnModule) else ""
-    return sha256(read_bytes(Path(file))).hexdigest() if file else None
-
-
-def locate_run(path: Path, names: Sequence[str], name: str, seed: int) -> Path:
-    """The folder of a run in a study of experiments with these names."""
-    shortened = shorten_net_name(name.replace("--", ""))[:LONGEST_FOLDER]
-    return path / f"{names.index(name) + 1}-{shortened}-seed{seed}"
-
-
-def find_run_or_net(text: str, runs_dir: Path) -> Run | str:
-    """The run at a path or with a name, else the text of a net; ``RunError`` if it is neither."""
-    if "(" in text or ".py" in text:
-        return text
-    path, net = resolve_run(Path(text), runs_dir), split_recipe(text)[0]
-    if (path / "run.json").exists():
-        return load_run(path)
-    if net in zoo.NAMES or net.startswith(TIMM):
-        return text
-    if studies := [one for one in (path, runs_dir / text) if (one / STUDY_FILE).exists()]:
-        raise RunError(
-            f"{studies[0]} is a study. Use one of the runs in it, such as"
-            f" {next(studies[0].glob('*/'))}."
-        )
-    nearest = find_nearest(
-        net, [*zoo.NAMES, *(file.parent.name for file in runs_dir.glob("*/run.json"))]
-    )
-    advice = (
-        f"Did you mean {nearest}?"
-        if nearest
-        else "Use a name that lamina runs lists, a net, or layers."
-    )
-    raise RunError(f"There is no run or net {text!r}. {advice}")
-
-
-def split_recipe(text: str) -> tuple[str, str | None]:
-    """Divide ``NET:RECIPE``; layers and Python files have no named recipes."""
-    if "(" in text or ".py" in text:
-        return text, None
-    start = len(TIMM) if text.startswith(TIMM) else 0
-    net, _, recipe = text[start:].partition(":")
-    return text[:start] + net, recipe or None
-
-
-def find_experiment(
-    source: Run | str | NetChoice,
-    dataset: Dataset,
-    given: Mapping[str, Any],
-    choose: Callable[[str], NetChoice],
-) -> tuple[str, Experiment, list[Decision]]:
-    """The name and experiment of a run, of a net or of ``NET:RECIPE``, overlaid with ``given``."""
-    changes = [
-        f"--{name.replace('_', '-')} {value}" for name, value in without_device(given).items()
-    ]
-    if isinstance(source, str):
-        net, recipe_name = split_recipe(source)
-        experiment, decisions = fit_experiment(choose(net), dataset, recipe_name, given)
-        return " ".join([source, *changes]), experiment, decisions
-    if isinstance(source, NetChoice):
-        experiment, decisions = fit_experiment(source, dataset, None, given)
-        title = str(source.net) if isinstance(source.net, Net) else source.name
-        return " ".join([title, *changes]), experiment, decisions
-    record = source.record
-    if (record.data.fingerprint, record.in_shape) != (dataset.fingerprint, dataset.train.shape):
-        raise RunError(
-            f"{source.path} was trained on other images, or at another size. Name its net instead."
-        )
-    is_stored = (
-        record.net is not None or record.timm is not None
-    ) and not OWN_CODE & record.parts.keys()
-    if not is_stored or record.started_from is not None:
-        raise RunError(
-            f"A study cannot repeat {source.path}: its code or first weights are not stored. Name"
-            " its net."
-        )
-    net_choice = (
-        choice_of_timm(record.timm)
-        if record.timm
-        else NetChoice(record.net_name, record.net or Net())
-    )
-    recipe = replace(record.recipe, epochs=record.epochs or record.recipe.epochs, seed=0)
-    recipe = replace(recipe, device="auto")
-    return (
-        " ".join([str(source.path), *changes]),
-        Experiment(net_choice, overlay(recipe, dict(given)), dataset),
-        [],
-    )
+    return choice.origin.digest or None if isinstance(choice.origin, OwnModule) else None

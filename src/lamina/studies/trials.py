@@ -1,273 +1,387 @@
-"""A tuning's trials in a database that the workers share: Optuna's storage and pruner."""
+"""The trials of a tuning, which Optuna gives out to the workers of a study."""
 
 from __future__ import annotations
 
-import re
-import secrets
-import sqlite3
+import math
 import statistics
 import threading
 import time
-import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-
-from lamina.errors import RunError, name_some
-from lamina.studies.choice_events import Decision
-from lamina.studies.space import Range, find_values, to_distribution
+from lamina.errors import RunError
+from lamina.files import blaming, write_json
+from lamina.studies.space import Range, import_optuna, make_sampler
+from lamina.studies.storage import CLAIMS, TrialLostError, waiting
 from lamina.targets import Score
-from lamina.text import hide_password
-from lamina.training.randomness import derive_seed
+from lamina.values import from_json_values
 
-Result = TypeVar("Result")
-
-HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60
-"""A trial whose worker has not been heard of for longer than the latter is taken up by another
-worker."""
-OUTAGE_SECONDS = 600.0  # how long a worker waits for its database
-LONGEST_PAUSE_SECONDS = 5.0  # between two attempts to reach the database
-OPENING_PAUSE_SECONDS = 2.0  # before the second attempt to open it
-DATABASE = "study.db"
+TABLE = "trials.json"
+BEAT_SECONDS = 10  # between two signs of life of a worker
+SILENT_SECONDS = 60  # without a sign of life, until a trial is given to another worker
 LEADING = 5  # trials in the table of the best
-FIRST = 10  # trials with evenly spread values, before the sampler proposes any
-MOST_DRAWS = 1000  # of values, until no other trial has them
-MOST_REPEATS = 10  # trials in a row that repeat the values of others, until the search ends
 REDUCTION = 3  # successive halving: a third of the trials goes on
+MOST_FINALISTS = 5
+MOST_SEEDS = 5
+REMEDY = "Use another one with --storage."
 
 
-class TrialLostError(Exception):
-    """Another worker has taken up the trial, because this one was silent for too long."""
+@dataclass(frozen=True)
+class Limits:
+    """When the search of a study ends."""
+
+    trials: int | None  # that count
+    seconds: float | None  # of the search and the finals
 
 
-class RepeatedError(Exception):
-    """Another trial has the same values."""
+@dataclass(frozen=True)
+class FinalsPlan:
+    """What the finals train."""
+
+    ranked: tuple[int, ...]  # numbers of the trials that could win, best first
+    count: int  # of finalists
+    seeds: int
 
 
-def import_optuna() -> Any:
-    """Import Optuna; ``RunError`` if it is not installed."""
-    try:
-        import optuna
-    except ImportError as error:
-        raise RunError("lamina tune needs Optuna. Run pip install 'lamina[tune]'.") from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
+@dataclass(frozen=True)
+class Stored:
+    """What lamina stores with a study."""
+
+    settings: dict[str, Any]  # of the search
+    limits: Limits = Limits(None, None)  # of the worker that started last
+    finals: FinalsPlan | None = None  # once they have begun
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What lamina stores with a trial."""
+
+    run: int  # number of the first trial with its values, which is in the name of its run
+    values: tuple[float, ...] | None  # its score
+    scores: dict[int, float]  # by epoch
+    began: float = 0.0  # in time.time() of its worker
+    seen: float = 0.0  # the worker's last sign of life
+    repeats: int | None = None  # number of an earlier trial with the same values
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The trials of a study at one moment: values of the right types, whoever wrote them."""
+
+    trials: Sequence[Any]  # of Optuna
+    metric: Score  # whatever its value
+    limits: Limits
+    finals: FinalsPlan | None  # once they have begun
+
+    def select(self, *states: str) -> list[Any]:
+        """The trials in these states of Optuna."""
+        return [trial for trial in self.trials if trial.state.name in states]
+
+    @property
+    def counted(self) -> list[Any]:
+        """The trials that count: all but those that were given back or repeat others."""
+        return [
+            trial
+            for trial in self.trials
+            if not is_lost(trial) and "repeats" not in trial.user_attrs
+        ]
+
+    @property
+    def ended(self) -> int:
+        """The number of ended trials that count."""
+        return sum(trial.state.is_finished() for trial in self.counted)
+
+    @property
+    def used_seconds(self) -> float:
+        """The time in which at least one worker was training."""
+        total = 0.0
+        end = -math.inf
+        for began, seen in sorted(map(_find_times, self.trials)):
+            total += max(0.0, seen - max(began, end))
+            end = max(end, seen)
+        return total
+
+    def rank(self, state: str) -> list[Any]:
+        """The trials in a state, best first; stopped ones by epochs, most first."""
+        known = [
+            trial
+            for trial in self.select(state)
+            if trial.value is not None and "error" not in trial.user_attrs
+        ]
+        known.sort(key=lambda trial: trial.value, reverse=not self.metric.lower_is_better)
+        if state == "PRUNED":
+            known.sort(key=lambda trial: trial.last_step, reverse=True)
+        return known
+
+    def find_best(self) -> Score | None:
+        """The best score of a trial that was trained to the end."""
+        ranked = self.rank("COMPLETE")
+        return Score(self.metric.name, ranked[0].value) if ranked else None
+
+    def measure(self, expected: float) -> float:
+        """The median seconds of the trials that were trained to the end."""
+        seconds = [trial.duration.total_seconds() for trial in self.rank("COMPLETE")]
+        return statistics.median(seconds) if seconds else expected
+
+    def list_leading(self) -> list[dict[str, Any]]:
+        """The rows of the best trials so far, and of those that run now."""
+        best = [*self.rank("COMPLETE"), *self.rank("PRUNED")][:LEADING]
+        return [_to_row(trial) for trial in (*best, *self.select("RUNNING"))]
+
+
+@dataclass(frozen=True)
+class Sign:
+    """The last sign of life of a trial, and when this worker has seen it, on its own clock."""
+
+    value: object
+    since: float
+    until: float
 
 
 @dataclass(frozen=True)
 class Trials:
-    """A study's trials in a database. Methods raise Optuna's errors; generators use ``wait``."""
+    """A study's trials in its storage."""
 
-    study: Any  # Optuna's
-    settings: Mapping[str, Any]  # of the search
+    storage: Any  # Optuna's
+    study: Any
+    settings: Mapping[str, Any]  # of this worker's search, which are those of the study
     folder: Path  # of the runs of this worker
-    # stored with the trials that it trains
-    worker: str = field(default_factory=lambda: secrets.token_hex(4))
+    signs: dict[int, Sign] = field(default_factory=dict, repr=False)  # of trials that run
 
-    def read(self, *states: str) -> list[Any]:
-        """All trials, or those in these states of Optuna."""
-        trials = self.study.get_trials(deepcopy=False)
-        return [one for one in trials if not states or one.state.name in states]
-
-    def rank(self, state: str) -> list[Any]:
-        """The trials in a state of Optuna, best first; stopped ones by epochs, most first."""
-        sign, is_stopped = 1 if self.study.direction.name == "MINIMIZE" else -1, state == "PRUNED"
-        known = [
-            one
-            for one in self.read(state)
-            if one.value is not None and "error" not in one.user_attrs
-        ]
-        return sorted(
-            known, key=lambda one: (-one.last_step if is_stopped else 0, sign * one.value)
+    @waiting
+    def load(self) -> Progress:
+        """The trials as they are now."""
+        check_settings(
+            f"The study {self.folder.name}", self.study.user_attrs.get("settings"), self.settings
         )
+        return read_progress(self.study)
 
-    def find_progress(self) -> tuple[int, Score | None, float]:
-        """The number of ended trials, the best score, and about how many seconds are left."""
-        limits, finished = self.study.user_attrs["limits"], self.rank("COMPLETE")
-        took = [
-            one.duration.total_seconds()
-            for one in find_new(self.read("COMPLETE", "PRUNED", "FAIL"))
-        ]
-        if limits["trials"] is None:
-            left = max(0.0, limits["until"] - time.time())
-        else:
-            each = statistics.fmean(took) if took else 0.0
-            left = max(0, limits["trials"] - len(took)) * each / (1 + len(self.read("RUNNING")))
-        return (
-            len(took),
-            Score(self.settings["metric"], finished[0].value) if finished else None,
-            left,
-        )
+    @waiting
+    def store(self, name: str, value: Any) -> None:
+        """Store an attribute of the study."""
+        self.study.set_user_attr(name, value)
 
-    def list_leading(self) -> tuple[dict[str, Any], ...]:
-        """The rows of the best trials so far, and of those that run now."""
-        best = [*self.rank("COMPLETE"), *self.rank("PRUNED")][:LEADING]
-        return tuple(map(_to_row, [*best, *self.read("RUNNING")]))
-
-    def take(self) -> Any:
-        """Take a trial that was given back, or a new one."""
-        # about heartbeats outside of Optuna's own loop
-        with warnings.catch_warnings(action="ignore"):
-            trial = self.study.ask()
-        self._mark(trial._trial_id, self.worker)
+    @waiting
+    def take(self, ranges: Mapping[str, Range]) -> Any:
+        """Take a trial that was given back, or draw a new one."""
+        trial = self.study.ask(dict(ranges))
+        now = time.time()
+        trial.set_user_attr("began", now)
+        trial.set_user_attr("seen", now)
         return trial
 
-    def propose(self, trial: Any, ranges: Mapping[str, Range]) -> None:
-        """Choose values that no other trial has: first evenly spread (Sobol), then by TPE."""
-        from optuna.samplers import PartialFixedSampler, TPESampler
-
-        # Seeded by the number of the trial, so that no two workers draw the same values.
-        seed = derive_seed(self.settings["seed"], f"trial {trial.number}") % 2**32
-        tpe, values = TPESampler(seed=seed, n_startup_trials=FIRST, constant_liar=True), {}
-        if ranges:  # a function draws its values itself
-            points = torch.quasirandom.SobolEngine(
-                len(ranges), scramble=True, seed=self.settings["seed"]
-            )
-            points.fast_forward(trial.number)
-            space = {name: to_distribution(one) for name, one in ranges.items()}
-            # Empty until so many trials have ended.
-            values = tpe.sample_relative(
-                self.study, self.study._storage.get_trial(trial._trial_id), space
-            )
-            values, others = (
-                values or find_values(ranges, points.draw()),
-                [one.params for one in self.read()],
-            )
-            for _ in range(MOST_DRAWS):
-                if values not in others:
-                    break
-                values = find_values(ranges, points.draw())
-        with warnings.catch_warnings(action="ignore"):  # it is experimental
-            self.study.sampler = PartialFixedSampler(values, tpe)
-
-    def check_new(self, trial: Any) -> None:
-        """Raise ``RepeatedError`` if an earlier trial has the same values."""
-        for one in self.read():
-            if one.number < trial.number and one.params == trial.params:
-                trial.set_user_attr("repeats", one.number)
-                raise RepeatedError(f"trial {one.number} has the same values")
+    @waiting
+    def find_equal(self, trial: Any) -> int | None:
+        """The number of an earlier trial with the same values, which is stored with the trial."""
+        for other in self.study.get_trials(deepcopy=False)[: trial.number]:
+            if other.params == trial.params and not is_lost(other):
+                trial.set_user_attr("repeats", other.number)
+                return int(other.number)
+        return None
 
     @contextmanager
     def holding(self, trial: Any) -> Iterator[None]:
-        """Send heartbeats during the block; an error in the block gives the trial back."""
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        is_over, storage = threading.Event(), self.study._storage
-
-        def beat() -> None:
-            while not is_over.wait(HEARTBEAT_SECONDS):
-                with suppress(*_find_outages()):
-                    storage.record_heartbeat(trial._trial_id)
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        """Send signs of life during the block; an error in the block gives the trial back."""
+        is_over = threading.Event()
+        thread = threading.Thread(target=_send_signs, args=(trial, is_over), daemon=True)
         thread.start()
         try:
             yield
         except BaseException:
-            # If that fails, the leader notices that the heartbeats stop.
-            with suppress(*_find_outages(), TrialLostError, UpdateFinishedTrialError):
-                self._check(trial)
-                _offer(storage, trial._trial_id)
+            # if that fails, other workers notice that the signs of life stop
+            with suppress(Exception):
+                _give_back(self.study, trial.number)
             raise
         finally:
             is_over.set()
-            thread.join(timeout=1)  # while the database is down, it may wait for a connection
+            thread.join(timeout=1)  # while the storage is away, it may wait for a connection
 
-    @contextmanager
-    def timing(self, began: float) -> Iterator[None]:
-        """Store the seconds since ``began``, also if a signal ends the block."""
-        try:
-            yield
-        finally:
-            with suppress(*_find_outages()):
-                self.study.set_user_attr("used_seconds", time.time() - began)
-
+    @waiting
     def recover(self) -> None:
-        """Offer the trials of silent workers again; only the leader calls this."""
-        from optuna.exceptions import UpdateFinishedTrialError
+        """Give back the trials of workers that this one has watched to be silent for too long."""
+        now = time.monotonic()
+        watched = dict(self.signs)
+        self.signs.clear()
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state.name != "RUNNING":
+                continue
+            sign = trial.user_attrs.get("seen")
+            before = watched.get(trial.number)
+            since = now
+            # not watched while this worker trained, or while the storage was away
+            if before and before.value == sign and now - before.until < SILENT_SECONDS / 2:
+                since = before.since
+            self.signs[trial.number] = Sign(sign, since, now)
+            if now - since > SILENT_SECONDS:
+                with suppress(TrialLostError):
+                    _give_back(self.study, trial.number)
 
-        storage, study = self.study._storage, self.study._study_id
-        with suppress(UpdateFinishedTrialError):
-            for one in self.read("RUNNING"):
-                # perhaps lost before its first heartbeat: its time begins now
-                if "worker" not in one.user_attrs:
-                    self._mark(one._trial_id, "")
-            if before := storage._get_stale_trial_ids(study):
-                # perhaps the database was down: live workers are heard of by then
-                time.sleep(2 * HEARTBEAT_SECONDS)
-                for row in set(before) & set(storage._get_stale_trial_ids(study)):
-                    # a worker that was only asleep has lost it
-                    storage.set_trial_user_attr(row, "worker", "")
-                    _offer(storage, row)
+    @waiting
+    def report(self, trial: Any, epoch: int, score: float) -> None:
+        """Store the score of an epoch, unless it was reported before."""
+        trial.report(score, epoch)
 
-    def report(self, trial: Any, epoch: int, score: float) -> Any:
-        """Store the score of an epoch; returns the trial with it."""
-        self._check(trial)
-        # a trial that starts again reports its epochs again
-        with warnings.catch_warnings(action="ignore"):
-            trial.report(score, epoch)
-        return self.study._storage.get_trial(trial._trial_id)
+    @waiting
+    def is_worse(self, trial: Any) -> bool:
+        """Whether successive halving stops the trial after the epoch that was reported last."""
+        return bool(trial.should_prune())
 
-    def is_worse(self, trial: Any, epoch: int) -> bool:
-        """Whether successive halving stops the trial after this epoch; can be asked again."""
-        epochs = self.settings["epochs"]
-        return (
-            epochs is not None
-            and 2 * epoch <= epochs
-            and bool(self.study.pruner.prune(self.study, trial))
-        )
-
-    def tell(
-        self, trial: Any, score: float | None, state: str, error: str | None = None
-    ) -> Mapping[str, Any]:
-        """Store the end of a trial; returns its values."""
+    @waiting
+    def finish(
+        self, trial: Any, state: str, score: float | None = None, error: str | None = None
+    ) -> None:
+        """Store the end of a trial; ``TrialLostError`` if another worker has given it back."""
         from optuna.trial import TrialState
 
-        self._check(trial)
-        is_told = self.study._storage.get_trial(
-            trial._trial_id
-        ).state.is_finished()  # before the connection was lost
-        if error is not None and not is_told:
+        stored = self.study.get_trials(deepcopy=False)[trial.number]
+        if stored.state.name == state and not is_lost(stored):
+            return  # the connection was lost after the end had been stored
+        if error is not None:
             trial.set_user_attr("error", error)
+        trial.set_user_attr("seen", time.time())
         try:
-            return dict(
-                self.study.tell(trial, score, TrialState[state], skip_if_finished=True).params
-            )
-        except ValueError as lost:  # the leader has just put the trial back into the queue
+            self.study.tell(trial, score, TrialState[state])
+        except ValueError as lost:  # at this moment
             raise TrialLostError from lost
 
-    def _check(self, trial: Any) -> None:
-        if self.study._storage.get_trial(trial._trial_id).user_attrs.get("worker") != self.worker:
-            raise TrialLostError
+    @waiting
+    def open_claims(self) -> Trials:
+        """The trials that claim the finals: Optuna gives each to one worker."""
+        name = self.folder.name + CLAIMS
+        claims = import_optuna().create_study(
+            storage=self.storage, study_name=name, load_if_exists=True
+        )
+        return Trials(self.storage, claims, {}, self.folder)
 
-    def _mark(self, row: int, worker: str) -> None:
-        self.study._storage.record_heartbeat(row)
-        self.study._storage.set_trial_user_attr(row, "worker", worker)
+    @waiting
+    def find_claim(self) -> Any:
+        """The first trial that runs or has ended well; ``None`` if there is none."""
+        trials = self.study.get_trials(deepcopy=False)
+        names = ("RUNNING", "COMPLETE")
+        return next((trial for trial in trials if trial.state.name in names), None)
+
+    @waiting
+    def withdraw(self, trial: Any) -> None:
+        """End a claim that came second."""
+        _fail(self.study, trial.number)
 
 
-def find_new(trials: Sequence[Any]) -> list[Any]:
-    """The trials that do not repeat the values of others."""
-    return [one for one in trials if "repeats" not in one.user_attrs]
+@waiting
+def open_trials(
+    storage: Any, folder: Path, settings: Mapping[str, Any], ranges: Mapping[str, Range]
+) -> Trials:
+    """Create the study of a search, or open it; ``RunError`` if it is of another search."""
+    optuna = import_optuna()
+    metric = Score(settings["metric"], 0.0)
+    # epochs before trials are compared, then thrice
+    least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))
+    study = optuna.create_study(
+        storage=storage,
+        study_name=folder.name,
+        direction="minimize" if metric.lower_is_better else "maximize",
+        load_if_exists=True,
+        sampler=make_sampler(ranges, settings["seed"]),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=least, reduction_factor=REDUCTION
+        ),
+    )
+    stored = study.user_attrs.get("settings")
+    if stored is None and not study.get_trials(deepcopy=False):
+        study.set_user_attr("settings", settings)
+    else:
+        check_settings(f"The study {folder.name} in the storage", stored, settings)
+    return Trials(storage, study, settings, folder)
 
 
-def list_trials(trials: Trials) -> list[dict[str, Any]]:
-    """The rows of a table of trials, with the last known scores."""
-    return list(map(_to_row, trials.read()))
+def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
+    """Raise ``RunError`` if a study, which is called ``what``, is of another search."""
+    if stored == settings:
+        return
+    names = list(settings)
+    if isinstance(stored, Mapping):
+        names = [name for name in settings if stored.get(name) != settings[name]]
+    raise RunError(
+        f"{what} exists, with other {' and '.join(names)}. Choose another name, or run the same"
+        " command with the same data and files as before."
+    )
+
+
+def read_progress(study: Any) -> Progress:
+    """The trials of a study of Optuna; ``RunError`` if lamina has not written them."""
+    with blaming("The storage of the study", REMEDY):  # values of any type may be at any place
+        stored = from_json_values(Stored, study.user_attrs, "study")
+        trials = study.get_trials(deepcopy=False)
+        for trial in trials:
+            _check_trial(trial)
+        if stored.finals is not None:
+            _check_plan(stored.finals, len(trials))
+        metric = Score(stored.settings["metric"], 0.0)
+    return Progress(trials, metric, stored.limits, stored.finals)
+
+
+def _check_trial(trial: Any) -> None:
+    """Raise ``ValueError`` if a value of a trial is none that lamina stores."""
+    where = f"trial {trial.number}"
+    scores = {"values": trial.values, "scores": trial.intermediate_values}
+    stored = {"run": trial.number} | trial.user_attrs | scores
+    attributes = from_json_values(Attributes, stored, where)
+    if not 0 <= attributes.run <= trial.number:
+        raise ValueError(f"the run of {where} is {attributes.run}")
+    if not all(isinstance(value, str | int | float) for value in trial.params.values()):
+        raise ValueError(f"the values of {where} are {trial.params}")
+    if not all(isinstance(epoch, int) for epoch in trial.intermediate_values):
+        raise ValueError(f"the epochs of {where} are {list(trial.intermediate_values)}")
+    if trial.state.name == "COMPLETE" and (trial.values is None or trial.duration is None):
+        raise ValueError(f"{where} has no score")
+
+
+def _check_plan(plan: FinalsPlan, trials: int) -> None:
+    if not all(0 <= number < trials for number in plan.ranked):
+        raise ValueError(f"the finals are of the trials {plan.ranked}")
+    if not (1 <= plan.count <= MOST_FINALISTS and 1 <= plan.seeds <= MOST_SEEDS):
+        raise ValueError(f"the finals have {plan.count} finalists and {plan.seeds} seeds")
+
+
+def find_run(trial: Any) -> Any:
+    """The number in the name of a trial's run: of the first trial with its values."""
+    return trial.user_attrs.get("run", trial.number)
+
+
+def is_lost(trial: Any) -> bool:
+    """Whether a trial was given back, so that its values are a later trial."""
+    return trial.state.name == "FAIL" and "error" not in trial.user_attrs
+
+
+def store_table(folder: Path, progress: Progress) -> None:
+    """Store the trials as a table, which the report page shows."""
+    with suppress(OSError):  # a full disk
+        write_json(folder / TABLE, {"trials": list_trials(progress.trials)})
+
+
+def list_trials(trials: Sequence[Any]) -> list[dict[str, Any]]:
+    """The rows of a table of trials, with the last known scores, under the numbers of their runs.
+
+    Trials that were given back have their rows where they are continued.
+    """
+    rows = [_to_row(trial) for trial in trials if not is_lost(trial)]
+    return sorted(rows, key=lambda row: row["trial"])
 
 
 def _to_row(trial: Any) -> dict[str, Any]:
-    score = trial.intermediate_values.get(trial.last_step) if trial.value is None else trial.value
     error = trial.user_attrs.get("error")
+    score = trial.value
+    if score is None:
+        score = trial.intermediate_values.get(trial.last_step)
+    if error:  # one that diverged has the worst score, perhaps infinity
+        score = None
     return {
-        "trial": trial.number,
+        "trial": find_run(trial),
         "state": trial.state.name.lower(),
-        # one that diverged has the worst score, perhaps infinity
-        "score": None if error else score,
+        "score": score,
         "epoch": trial.last_step,
         "seconds": None if trial.duration is None else trial.duration.total_seconds(),
         "error": error,
@@ -275,135 +389,42 @@ def _to_row(trial: Any) -> dict[str, Any]:
     }
 
 
-def _offer(storage: Any, row: int) -> None:
+def _find_times(trial: Any) -> tuple[float, float]:
+    """When a trial began, and when its worker was heard of last."""
+    stored = trial.user_attrs
+    return stored.get("began", 0.0), stored.get("seen", 0.0)
+
+
+def _send_signs(trial: Any, is_over: threading.Event) -> None:
+    while not is_over.wait(BEAT_SECONDS):
+        with suppress(Exception):
+            trial.set_user_attr("seen", time.time())
+
+
+def _fail(study: Any, number: int) -> None:
+    """End a trial; ``TrialLostError`` if another worker was quicker."""
+    from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState
 
-    storage.set_trial_state_values(row, state=TrialState.WAITING)
-
-
-def wait(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
-    """Retry a call while the database is down; yields first, so that a signal can end it."""
-    from optuna.exceptions import UpdateFinishedTrialError
-
-    began, pause = time.monotonic(), 0.5
-    while True:
-        try:
-            return call()
-        except UpdateFinishedTrialError as error:
-            raise TrialLostError from error
-        except _find_outages() as error:
-            if time.monotonic() - began > OUTAGE_SECONDS:
-                raise RunError(
-                    f"The database of the study has been unreachable for {OUTAGE_SECONDS / 60:.0f}"
-                    f" minutes ({_explain(error)}). Start it, and run the command again; nothing is"
-                    " lost."
-                ) from error
-            if pause == 0.5:
-                yield Decision(
-                    "waiting",
-                    f"for the database of the study ({_explain(error)})",
-                    "Ctrl-C ends it",
-                )
-        time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-
-def _find_outages() -> tuple[type[Exception], ...]:
-    """The errors of a database that cannot be reached."""
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import InterfaceError, OperationalError
-
-    return OperationalError, InterfaceError, StorageInternalError
-
-
-def _explain(error: BaseException) -> str:
-    return hide_password(str(error.__cause__ or error).strip().split("\n")[0])
-
-
-def connect(url: str | None, folder: Path) -> Any:
-    """Open the database at ``url``, or SQLite in the study's folder; ``RunError`` if that fails."""
-    optuna = import_optuna()
-    from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
-    from sqlalchemy.pool import NullPool
-
-    # A new connection for each transaction, so that none is left open, or found dead after the
-    # server has restarted.
-    options: dict[str, Any] = {"poolclass": NullPool}
-    if url is not None and not url.startswith("postgres"):
-        raise _refuse(url)
-    if url is None:
-        file = folder.resolve() / DATABASE
-        # a URL cannot contain all names of files
-        options["creator"] = lambda: sqlite3.connect(file, timeout=60)
-    else:
-        options["connect_args"] = {"connect_timeout": 10, "tcp_user_timeout": 30_000}  # s, ms
-    place = "sqlite://"
-    if url is not None:
-        place = re.sub("^postgres(ql)?://", "postgresql+psycopg://", url)
-    open_storage = partial(
-        optuna.storages.RDBStorage,
-        place,
-        engine_kwargs=options,
-        heartbeat_interval=HEARTBEAT_SECONDS,
-        grace_period=GRACE_SECONDS,
-    )
     try:
-        with warnings.catch_warnings(action="ignore"):
-            try:
-                return open_storage()
-            except OperationalError:  # the server may be restarting
-                time.sleep(OPENING_PAUSE_SECONDS)
-                return open_storage()
-    except ArgumentError:
-        raise _refuse(url) from None
-    except ImportError as error:
-        raise RunError(f"{error} For PostgreSQL, run pip install 'lamina[tune]'.") from None
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        where = folder / DATABASE if url is None else hide_password(url)
-        raise RunError(f"Cannot open the database {where}: {_explain(error)}.") from None
+        study.tell(number, state=TrialState.FAIL)
+    except (ValueError, UpdateFinishedTrialError) as error:
+        raise TrialLostError from error
 
 
-def _refuse(url: str | None) -> RunError:
-    return RunError(
-        f"storage is {hide_password(str(url))!r}, which is not the URL of a PostgreSQL database."
-        " Use postgresql://USER:PASSWORD@HOST/DATABASE."
-    )
+def _give_back(study: Any, number: int) -> None:
+    """End a trial, and queue its values again, with the scores of its epochs."""
+    from optuna.trial import TrialState, create_trial
 
-
-def create_study(storage: Any, name: str, settings: Mapping[str, Any], leader: str) -> None:
-    """Create a study, unless ``leader`` has created it; ``RunError`` if the name is taken."""
-    optuna = import_optuna()
-    direction = "minimize" if Score(settings["metric"], 0.0).lower_is_better else "maximize"
-    study = optuna.create_study(
-        storage=storage, study_name=name, direction=direction, load_if_exists=True
-    )
-    if study.user_attrs.get("leader", leader) != leader:
-        raise RunError(
-            f"The database already contains the study {name}, which another folder leads. Join it"
-            " with lamina tune --join, or choose another name."
+    trial = study.get_trials(deepcopy=False)[number]
+    _fail(study, number)
+    study.add_trial(
+        create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={"run": find_run(trial)},
+            system_attrs=trial.system_attrs,
+            intermediate_values=trial.intermediate_values,
         )
-    study.set_user_attr("leader", leader)
-    study.set_user_attr("settings", settings)
-
-
-def open_trials(storage: Any, name: str | None, folder: Path) -> Trials:
-    """Open a study in a database; without a name, its only one. ``RunError`` if there is none."""
-    optuna = import_optuna()
-    known = sorted(one.study_name for one in storage.get_all_studies())
-    name = known[0] if name is None and len(known) == 1 else name
-    if name not in known:
-        several = f"these studies: {name_some(known)}. Choose one by URL#NAME."
-        none = "no study. Start one with lamina tune NET --over … --storage URL."
-        raise RunError(f"The database contains {several if known else none}")
-    study = optuna.load_study(study_name=name, storage=storage)
-    if (settings := study.user_attrs.get("settings")) is None:
-        raise RunError(
-            f"The study {name} has no settings. If lamina tune is starting it at this moment, try"
-            " again; otherwise it is of another program."
-        )
-    # epochs before trials are compared, then thrice
-    least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))
-    study.pruner = optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=least, reduction_factor=REDUCTION
     )
-    return Trials(study, settings, folder / study.study_name)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
-import secrets
-import shlex
-import statistics
 import time
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from lamina.data import Dataset, Images, Preparation, load_data
+from lamina.data import Dataset, Images, load_data
 from lamina.data.load import as_dataset
 from lamina.errors import (
     DataError,
@@ -36,8 +34,7 @@ from lamina.runs.overview import describe_recipe
 from lamina.runs.progress import show_progress
 from lamina.runs.start import as_net_choice, making_runs
 from lamina.studies import finals
-from lamina.studies.choice_events import Decision, is_about_run
-from lamina.studies.experiments import check_seconds, format_minutes, time_experiment
+from lamina.studies.experiment import check_seconds, format_minutes, time_experiment
 from lamina.studies.finals import (
     Tuned,
     count_trainings,
@@ -46,24 +43,31 @@ from lamina.studies.finals import (
     rank_finalists,
     read_final,
 )
-from lamina.studies.search import Search, Tried, iter_search
-from lamina.studies.study import name_study, open_study, read_study
+from lamina.studies.search import Search
+from lamina.studies.storage import JOURNAL, TrialLostError, load_study, open_storage
+from lamina.studies.study import name_study, read_study
+from lamina.studies.study_events import Decision, FinalsDecision, is_about_run
 from lamina.studies.trials import (
-    DATABASE,
+    FinalsPlan,
+    Limits,
+    Progress,
     Trials,
-    connect,
-    create_study,
+    check_settings,
     list_trials,
     open_trials,
-    wait,
+    read_progress,
+    store_table,
 )
+from lamina.studies.tuning_worker import LOOK_SECONDS, iter_search
 from lamina.text import hide_password
+from lamina.training.lanes import check_alone
 
 if TYPE_CHECKING:
     import polars
 
 DEFAULT_TRIALS = 30
-FIGURE, IMPORTANCES, TABLE = "trials.png", "importances.png", "trials.json"
+FIGURE = "trials.png"
+IMPORTANCES = "importances.png"
 LEAST_FOR_IMPORTANCES = 20  # finished trials
 
 
@@ -73,7 +77,8 @@ class Study:
 
     Attributes:
         path: Folder of the study.
-        storage: URL of its database; ``None`` for SQLite in the folder.
+        storage: URL of its database, or path of its journal file; ``None`` for the file in the
+            folder.
     """
 
     path: Path | str
@@ -96,12 +101,9 @@ class Study:
         """
         import polars
 
-        folder = Path(self.path).resolve()
-        if self.storage is None:
-            trials = find_trials(str(folder), folder.parent)
-        else:
-            trials = open_trials(connect(self.storage, folder), folder.name, folder.parent)
-        rows = list_trials(trials)
+        folder = Path(self.path)
+        storage = open_storage(self.storage, folder)
+        rows = list_trials(read_progress(load_study(storage, folder.name)).trials)
         for row in rows:
             row |= {
                 f"{key}_value" if key in row else key: value
@@ -149,8 +151,9 @@ def tune(
         given: Other settings of the recipe.
         trials: Number of trials of all workers, at least 2; by default 30.
         seconds: Time limit in place of a number of trials. At least half of it is for the search.
-        storage: URL of a PostgreSQL database that several machines share; by default SQLite in the
-            study's folder.
+        storage: For workers on several machines, each of which makes this call: URL of a PostgreSQL
+            database, or path of a file on a disk that they share. By default, a file in the study's
+            folder, for the processes of one machine.
         name: Name of the study. By default, an interrupted study of the same search is continued.
         runs_dir: Folder of the study.
         progress: Print a line per trial, and show a progress bar.
@@ -174,7 +177,7 @@ def tune(
             'text, such as "0.01..0.1" or "50,100"',
             is_optional=False,
         )
-    check_type(storage, (str,), "storage", "the URL of a database")
+    check_type(storage, (str,), "storage", "the URL of a database or the path of a file")
     check_type(name, (str,), "name", "text")
     check_type(recipe, (str,), "recipe", "the name of a recipe; single settings go into given")
     if isinstance(net, nn.Module):
@@ -183,12 +186,18 @@ def tune(
             " each run. Pass layers, or a function that returns a Net."
         )
     net = str(net) if isinstance(net, Net) else net
-    dataset = as_dataset(data) if isinstance(data, Dataset | Images) else draw_val(as_dataset(data))
+    dataset = as_dataset(data)
+    if not isinstance(data, Dataset | Images):
+        dataset = draw_val(dataset)
     search = Search(net, recipe, given or {}, over or {}, net_over or {}, dataset, as_net_choice)
-    path = plan_tuning(search, Path(runs_dir), name, trials, seconds)
-    events = iter_tuning(path, search, storage, trials, seconds)
-    shown = (event for event in events if not is_about_run(event))
-    for _ in show_progress(shown, name=path.name) if progress else events:
+    limits = find_limits(search, trials, seconds)
+    path = Path(runs_dir) / find_name(search, name, storage, Path(runs_dir))
+    events: Iterable[RunEvent] = iter_tuning(path, search, storage, limits)
+    if progress:
+        events = show_progress(
+            (event for event in events if not is_about_run(event)), name=path.name
+        )
+    for _ in events:
         pass
     return Study(path, storage)
 
@@ -203,11 +212,8 @@ def draw_val(dataset: Dataset) -> Dataset:
         return load_data(dataset.source, replace(dataset.preparation, val_fraction=0.1))
 
 
-def plan_tuning(
-    search: Search, runs_dir: Path, name: str | None, trials: int | None, seconds: float | None
-) -> Path:
-    """Check the arguments of a tuning; returns its folder."""
-    check_name(name)
+def find_limits(search: Search, trials: int | None, seconds: float | None) -> Limits:
+    """Check a search and its limits."""
     check_seconds(seconds)
     check_type(trials, (int,), "trials", "a whole number")
     if trials is not None and seconds is not None:
@@ -215,231 +221,206 @@ def plan_tuning(
     if trials is not None and trials < 2:
         raise RecipeError(f"trials is {trials}; a search needs at least 2. Use 30.")
     search.check()
-    return runs_dir / (
-        name or name_study(runs_dir, "tune", None if callable(search.net) else search.to_json())
-    )
+    if trials is None and seconds is None:
+        trials = DEFAULT_TRIALS
+    most = min(trials or math.inf, search.most_trials)
+    return Limits(None if most == math.inf else int(most), seconds)
+
+
+def find_name(search: Search, name: str | None, storage: str | None, runs_dir: Path) -> str:
+    """The name of a study: the given one, or one that all workers of the search find."""
+    check_name(name)
+    if name is not None:
+        return name
+    if not callable(search.net):
+        return search.name
+    if storage is not None:
+        raise RecipeError(
+            "lamina cannot compare functions, so workers that search a function need the name of"
+            ' their study. Pass name="first-try".'
+        )
+    return name_study(runs_dir, "tune")
 
 
 def iter_tuning(
-    path: Path, search: Search, storage: str | None, most: int | None, seconds: float | None
+    path: Path, search: Search, storage: str | None, limits: Limits
 ) -> Generator[RunEvent, None, None]:
-    """Lead a study: search with all workers, then retrain the best and evaluate it once."""
-    settings = search.to_json()
-    limit = min(most or (DEFAULT_TRIALS if seconds is None else math.inf), search.most_trials)
-    if (known := read_final(path)) is not None:
-        with open_study(path, settings) as state:
-            if seconds is None and limit > (state.get("limit") or known.trials):
-                raise RunError(
-                    f"{path} has ended with {known.trials} trials, not {limit}. Choose another"
-                    " name."
-                )
+    """Search with all other workers of the study; then one of them trains the finals."""
+    settings = json.loads(json.dumps(search.to_json()))
+    place = None if storage is None else hide_password(storage)
+    state = {"settings": settings, "storage": place}
+    _check_folder(path, state)
+    known = read_final(path)
+    if known is not None:
+        ended = f"ended with {plural(known.trials, 'trial', 'trials')}"
+        yield Decision("search", ended, "for another search, choose another name")
         yield known
         return
     example, decisions = search.example
     expected = time_experiment(example)
+    if not (path / STUDY_FILE).exists():
+        _check_time(limits.seconds, expected)
+    if storage is None:
+        _create_folder(path, state)
+    database = open_storage(storage, path)
+    trials = yield from open_trials(database, path, settings, search.ranges)
+    _create_folder(path, state)
+    yield from trials.store("limits", asdict(limits))
+    yield from decisions
+    yield Decision(
+        "settings", describe_recipe(example.recipe), "of the recipe, except for what is searched"
+    )
+    yield Decision(
+        "search",
+        f"{search}; {_describe_limits(search, limits, expected)}; in {path}",
+        "to resume, or to help with another process, run the command again",
+    )
+    yield from iter_search(search, trials, expected)
+    claims = yield from trials.open_claims()
+    claim = yield from _claim_finals(claims)
+    if claim is None:
+        reason = "if it is lost, run the command again"
+        yield FinalsDecision("finals", "another process trains them, or has trained them", reason)
+        known = read_final(path)
+        if known is not None:
+            yield known
+        return
+    with claims.holding(claim):
+        yield from _iter_finals(search, trials, expected)
+        with suppress(TrialLostError):  # this process was suspended, and another has trained them
+            yield from claims.finish(claim, "COMPLETE", 0.0)
+
+
+def _check_folder(path: Path, state: Mapping[str, Any]) -> None:
+    """Raise ``RunError`` if a folder is of another search, or has its trials elsewhere."""
+    check_alone("A study")
+    is_used = any(path.glob("[!.]*"))
+    stored = read_study(path)  # after the look, because other workers create the folder as well
+    if is_used and not stored:
+        raise RunError(f"{path} exists, but is not a study. Choose another name.")
+    if stored:
+        check_settings(str(path), stored["settings"], state["settings"])
+        place = stored.get("storage")
+        if place != state["storage"]:
+            advice = f"Use --storage {place}" if place else "Leave out --storage"
+            raise RunError(
+                f"{path} has its trials in {place or JOURNAL}. {advice}, or choose another name."
+            )
+
+
+def _create_folder(path: Path, state: Mapping[str, Any]) -> None:
+    if not (path / STUDY_FILE).exists():
+        with making_runs(path.parent):
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / STUDY_FILE, state)
+
+
+def _check_time(seconds: float | None, expected: float) -> None:
     needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
-    if seconds is not None and seconds < needed and not (path / STUDY_FILE).exists():
+    if seconds is not None and seconds < needed:
         raise RecipeError(
             f"The time limit is {seconds:.0f} s, but a training takes about {expected:.1f} s, and"
             f" the shortest search with its finals {needed:.0f} s. Use --time {math.ceil(needed)}s,"
             " fewer epochs, or a smaller net."
         )
-    # fails before the folder is created
-    database = None if storage is None else connect(storage, path)
-    place = None if storage is None else hide_password(storage)
-    with open_study(path, settings) as state:
-        if state.setdefault("storage", place) != place:
-            known = state["storage"]
-            how = f"Use --storage {known}" if known else "Leave out --storage"
-            raise RunError(
-                f"{path} has its trials in {known or DATABASE}. {how}, or choose another name."
-            )
-        if "joined" in state:
-            raise RunError(
-                f"{path} has trials of a study that another folder leads. Join it, or choose"
-                " another name."
-            )
-        leader = state.setdefault("leader", secrets.token_hex(8))
-        write_json(path / STUDY_FILE, state)
-        database = database or connect(None, path)
-        yield from wait(lambda: create_study(database, path.name, settings, leader))
-        trials = yield from wait(lambda: open_trials(database, path.name, path.parent))
-        if "finals" not in (yield from wait(lambda: trials.study.user_attrs)):
-            write_json(path / STUDY_FILE, state | {"limit": None if seconds is not None else limit})
-        elif seconds is None and limit > (
-            ended := state.get("limit") or len((yield from wait(trials.read)))
-        ):
-            raise RunError(
-                f"The search of {path} has ended with {ended} trials, not {limit}. Use --trials"
-                f" {ended}."
-            )
-        best, seeds = finals.PLANS[0]
-        longest = limit + count_trainings(min(best, limit), seeds, search.base is not None)
-        every = ", which are all values" if limit == search.most_trials else ""
-        how = (
-            f"{limit} trials{every}, then finals: at most {longest} trainings,"
-            f" {format_minutes(longest * expected)}"
-        )
-        how = how if seconds is None else f"as many trials as fit into {seconds:.0f} s, with finals"
-        yield from decisions
-        yield Decision(
-            "settings",
-            describe_recipe(example.recipe),
-            "of the recipe, except for what is searched",
-        )
-        yield Decision("search", f"{search}; {how}; in {path}", "to resume, run the command again")
-        hint = "with its password; " if place != storage else ""
-        where = f"{hint}{'on other machines, or ' if storage else ''}for other cores"
-        yield Decision("join", f"lamina tune --join {place or shlex.quote(str(path))}", where)
-        yield from _lead(
-            search, trials, None if limit == math.inf else int(limit), seconds, expected
-        )
 
 
-def _lead(
-    search: Search, trials: Trials, most: int | None, seconds: float | None, expected: float
-) -> Generator[RunEvent, None, None]:
-    """Search until the limit, draw the trials, and train the finals."""
-    stored = yield from wait(lambda: trials.study.user_attrs)
-    began = time.time() - stored.get("used_seconds", 0.0)
-    if "finals" in stored:  # they were interrupted
-        ranked, count, seeds = stored["finals"]
-    else:
-        yield from _lead_search(search, trials, most, seconds, expected, began)
-        ranked = yield from wait(lambda: rank_finalists(trials))
-        expected = yield from wait(lambda: _measure(trials, expected))
-        count, seeds = plan_finals(
-            expected, None if seconds is None else began + seconds - time.time()
-        )
-        count = min(count, len(ranked))
-        yield from wait(lambda: trials.study.set_user_attr("finals", [ranked, count, seeds]))
-    longest = count_trainings(count, seeds, search.base is not None)
-    how = f"at most {longest} trainings, {format_minutes(longest * expected)}"
-    rivals = plural(count, "trial", "trials") + (
-        " and the recipe" if search.base is not None else ""
+def _describe_limits(search: Search, limits: Limits, expected: float) -> str:
+    if limits.seconds is not None:
+        return f"as many trials as fit into {limits.seconds:.0f} s, with finals"
+    trials = limits.trials or 0
+    finalists, seeds = finals.PLANS[0]
+    longest = trials + count_trainings(min(finalists, trials), seeds, search.base is not None)
+    of_all = ", which are all values" if trials == search.most_trials else ""
+    return (
+        f"{trials} trials{of_all}, then finals: at most {longest} trainings,"
+        f" {format_minutes(longest * expected)}"
     )
-    yield Decision(finals.FINALS, f"{rivals}, each with {seeds} new seeds", how)
-    yield from wait(lambda: store_table(trials))
+
+
+def _claim_finals(claims: Trials) -> Generator[RunEvent, None, Any]:
+    """Claim the finals; ``None`` if another process trains them, or has done so."""
+    first = yield from claims.find_claim()
+    sign = None if first is None else first.user_attrs.get("seen")
+    while True:
+        yield from claims.recover()
+        other = yield from claims.find_claim()
+        if other is None:
+            claim = yield from claims.take({})
+            before = yield from claims.find_claim()
+            if before.number == claim.number:
+                return claim
+            yield from claims.withdraw(claim)
+            return None
+        is_alive = (
+            first is None or other.number != first.number or other.user_attrs.get("seen") != sign
+        )
+        if is_alive or other.state.name == "COMPLETE":
+            return None
+        time.sleep(LOOK_SECONDS)
+
+
+def _iter_finals(
+    search: Search, trials: Trials, expected: float
+) -> Generator[RunEvent, None, None]:
+    """Train the finals as they are planned, or as many as fit into the time left."""
+    progress = yield from trials.load()
+    expected = progress.measure(expected)
+    plan = progress.finals
+    if plan is None:
+        ranked = rank_finalists(progress)
+        seconds = progress.limits.seconds
+        left = None if seconds is None else seconds - progress.used_seconds
+        count, seeds = plan_finals(expected, left)
+        plan = FinalsPlan(tuple(ranked), min(count, len(ranked)), seeds)
+        yield from trials.store("finals", asdict(plan))
+    longest = count_trainings(plan.count, plan.seeds, search.base is not None)
+    rivals = plural(plan.count, "trial", "trials")
+    if search.base is not None:
+        rivals += " and the recipe"
+    yield FinalsDecision(
+        "finals",
+        f"{rivals}, each with {plan.seeds} new seeds",
+        f"at most {longest} trainings, {format_minutes(longest * expected)}",
+    )
+    store_table(trials.folder, progress)
     try:
-        yield from wait(lambda: draw_study(trials))
+        draw_study(trials.study, progress, trials.folder)
     except Exception as error:  # of Optuna, matplotlib or the disk
         yield Decision("warning", "the figures of the trials could not be drawn", str(error))
-    yield from iter_finals(search, trials, ranked, count, seeds)
+    yield from iter_finals(search, trials.folder, progress, plan)
 
 
-def _lead_search(
-    search: Search,
-    trials: Trials,
-    most: int | None,
-    seconds: float | None,
-    expected: float,
-    began: float,
-) -> Generator[RunEvent, None, None]:
-    """Search until the limits, which all workers read and which follow the trials' times."""
-
-    def limit() -> None:
-        until, each = None, _measure(trials, expected)
-        if seconds is not None:  # a trial that begins later would end in the time of the finals
-            kept = (
-                min(seconds / 2, count_trainings(*finals.PLANS[0]) * each) if each else seconds / 2
-            )
-            until = began + seconds - kept - each
-        trials.study.set_user_attr("limits", {"trials": most, "until": until})
-        trials.study.set_user_attr("used_seconds", time.time() - began)
-        store_table(trials)
-
-    yield from wait(limit)
-    with trials.timing(began):
-        for event in iter_search(search, trials, is_leader=True):
-            yield event
-            if isinstance(event, Tried):
-                yield from wait(limit)
-
-
-def _measure(trials: Trials, expected: float) -> float:
-    """The median seconds of the trials that were trained to the end."""
-    took = [one.duration.total_seconds() for one in trials.rank("COMPLETE")]
-    return statistics.median(took) if took else expected
-
-
-def store_table(trials: Trials) -> None:
-    """Store the trials as a table, which the report page shows."""
-    with suppress(OSError):  # a full disk
-        write_json(trials.folder / TABLE, {"trials": list_trials(trials)})
-
-
-def draw_study(trials: Trials) -> None:
+def draw_study(study: Any, progress: Progress, folder: Path) -> None:
     """Draw the trials and, if enough were trained to the end, how much each value matters."""
     from lamina.drawing.style import save_figure  # loads matplotlib
     from lamina.drawing.trial_figure import draw_importances, draw_trials
 
-    finished = len(trials.rank("COMPLETE"))
-    metric = trials.settings["metric"]
+    finished = len(progress.rank("COMPLETE"))
+    metric = progress.metric.name
     if finished:
-        save_figure(draw_trials(trials.study, metric), trials.folder / FIGURE)
+        save_figure(draw_trials(study, metric), folder / FIGURE)
     if finished >= LEAST_FOR_IMPORTANCES:
-        save_figure(draw_importances(trials.study, metric), trials.folder / IMPORTANCES)
+        save_figure(draw_importances(study, metric), folder / IMPORTANCES)
 
 
-def iter_joined(
-    trials: Trials,
-    data: str | None,
-    choose: Callable[[Any], Any],
-    given: Mapping[str, Any],
-    command: Sequence[str],
-) -> Generator[RunEvent, None, None]:
-    """Train trials of a study that another process leads; ``given`` may name another device."""
-    settings = trials.settings
-    source = data or settings["data"]
-    if settings["net"] is None or not source:
-        raise RunError(
-            "The leader searches a Python function or uses arrays in memory, so other processes"
-            " cannot join. Let it use layers with names of sizes, and a path of images."
-        )
-    dataset = load_data(source, Preparation(**settings["preparation"]))
-    if dataset.fingerprint != settings["fingerprint"]:
-        raise RunError(
-            f"{source} has other images than the study (fingerprint {dataset.fingerprint}, not "
-            f"{settings['fingerprint']}). Pass the same images with --data."
-        )
-    net, recipe, shared, over, net_over = (
-        settings[key] for key in ("net", "recipe", "given", "over", "net_over")
-    )
-    search = Search(net, recipe, shared | given, over, net_over, dataset, choose, command)
-    if search.to_json()["file"] != settings["file"]:
-        raise RunError(f"{net} differs from the file that the leader uses. Copy it from there.")
-    leader = (yield from wait(lambda: trials.study.user_attrs))["leader"]
-    with making_runs(trials.folder.parent):
-        trials.folder.mkdir(parents=True, exist_ok=True)
-    known = read_study(trials.folder)
-    if known and (
-        known["settings"] != settings or leader not in (known.get("leader"), known.get("joined"))
-    ):
-        raise RunError(
-            f"{trials.folder} contains another study. Choose another folder for runs with"
-            " --runs-dir."
-        )
-    if not known:  # study.json also says that the runs are trials, which do not read test
-        write_json(trials.folder / STUDY_FILE, {"settings": settings, "joined": leader})
-    yield Decision("study", f"{trials.study.study_name}: {search}; in {trials.folder}")
-    yield from iter_search(search, trials)
-    yield Decision("ended", "the search", "the process that leads it trains the finals")
-
-
-def find_trials(text: str, runs_dir: Path) -> Trials:
-    """The trials of a study, by the URL of its database (``URL#NAME``), its folder or its name."""
-    if "://" in text:
-        name: str | None = None
-        if "#" in text.rpartition("/")[2]:  # one before that is a part of a password
-            text, _, name = text.rpartition("#")
-        return open_trials(connect(text, runs_dir), name, runs_dir)
+def find_progress(text: str, runs_dir: Path) -> Progress:
+    """The trials of a study: its folder, its name, or ``STORAGE#NAME``."""
     for path in (Path(text), runs_dir / text):
-        if (path / DATABASE).exists():
-            path = path.resolve()
-            return open_trials(connect(None, path), path.name, path.parent)
+        if (path / JOURNAL).exists():
+            return read_progress(load_study(open_storage(None, path), None))
         if (path / STUDY_FILE).exists():
             raise RunError(
-                f"{path} contains no trials. If they are in another database, pass its URL,"
-                " postgresql://…."
+                f"{path} contains no trials. If they are in another storage, pass"
+                f" STORAGE#{path.name}, as in postgresql://…#{path.name}."
             )
-    raise RunError(f"There is no study {text}. Pass its folder, or the URL of its database.")
+    place = text
+    name = None
+    if "#" in text.rpartition("/")[2]:  # one before that is a part of a password
+        place, _, name = text.rpartition("#")
+    if "://" not in place and not Path(place).is_file():
+        raise RunError(
+            f"There is no study {text}. Pass its folder, or STORAGE#NAME, with the URL of its"
+            " database or the path of its file."
+        )
+    return read_progress(load_study(open_storage(place, runs_dir), name))

@@ -100,7 +100,7 @@ class Diagnosis(Event):
     kind: DiagnosisKind
     epoch: int
     layer: str | None
-    evidence: Mapping[str, float]
+    evidence: Mapping[str, float | None]
     finding: str
     advice: str
     change: Mapping[str, str] = field(default_factory=dict)

@@ -49,6 +49,14 @@ class Pace:
     start_seconds: float = 0.0
     saving_seconds: float = SAVING_SECONDS
 
+    def scale(self, work: float) -> Pace:
+        """The pace of a net and an image size that need so many times the work."""
+        return replace(
+            self,
+            train_seconds=work * self.train_seconds,
+            evaluation_seconds=work * self.evaluation_seconds,
+        )
+
     def total_seconds(self, recipe: Recipe, images: int, evaluated: int) -> float:
         """Time of all epochs, with evaluations on ``evaluated`` images."""
         area = 1.0

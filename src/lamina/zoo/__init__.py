@@ -1,13 +1,14 @@
 """Predefined nets, one per module: layers, training recipes and measured results.
 
-Each module defines ``NET`` and ``RECIPES``; the first recipe is the default. To add a net, add a
-module.
+Each module defines ``NET`` and ``RECIPES``; the first recipe is the default. If an accuracy of the
+net was published, ``PUBLISHED_RESULT`` has it. To add a net, add a module.
 """
 
 from __future__ import annotations
 
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 
 from lamina.errors import NetError, RecipeError, check_type, suggest
@@ -27,6 +28,15 @@ LEAST_CONVOLVED_PX = 12
 PUBLISHED = "article"
 """Name of the recipes that reproduce a published result: requested by name, they are not adapted
 and use no ``val``."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published test accuracy of a net with its recipe ``article``."""
+
+    accuracy: float  # from 0 to 1
+    data: str  # name of the data set
+    source: str
 
 
 def load_net(name: str) -> Net:
@@ -55,6 +65,13 @@ def load_recipes(name: str) -> dict[str, Recipe]:
     load_net(name)
     recipes: dict[str, Recipe] = import_module(f"lamina.zoo.{name.replace('-', '_')}").RECIPES
     return recipes
+
+
+def load_published(name: str) -> Published | None:
+    """The published result of a net in the zoo; ``None`` if there is none."""
+    load_net(name)
+    module = import_module(f"lamina.zoo.{name.replace('-', '_')}")
+    return getattr(module, "PUBLISHED_RESULT", None)
 
 
 def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:

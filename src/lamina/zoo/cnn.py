@@ -12,6 +12,7 @@ so the result can differ.
 
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, LeakyReLU, Linear, Net, Output
 from lamina.training.recipe import Recipe
+from lamina.zoo import Published
 
 NET = Net(
     Conv2d(32, kernel_size=3, stride=1, padding=1),
@@ -52,3 +53,7 @@ RECIPES = {
         normalization="channel",
     ),
 }
+
+PUBLISHED_RESULT = Published(
+    accuracy=0.7552, data="cifar10", source="Deep Learning Basics, 22 January 2024"
+)

@@ -43,8 +43,8 @@ def test_more_than_a_tenth_of_the_disk_is_a_warning_and_no_copy_goes(sources, mo
     (message,) = (str(warning.message) for warning in warned)
     assert message.startswith("The decoded copies in the cache take ")
     assert message.endswith(
-        f" of a disk of {10 * held_bytes / 1e6:.3g} MB. List them with lamina data --cache, and"
-        " remove them with lamina data --cache-clear."
+        f" of a disk of {10 * held_bytes / 1e6:.3g} MB. List them with lamina data cache, and"
+        " remove them with lamina data cache --clear."
     )
     assert list_stems() == ["a", "b", "c", "d"]
     with warnings.catch_warnings(action="error"):

@@ -276,7 +276,7 @@ def test_a_workers_full_disk_is_an_error_that_says_so(
     assert (
         str(raised.value)
         == f"Cannot write to the cache {cache}: File too large. Free some space there, for example"
-        " with lamina data --cache-clear, or set LAMINA_CACHE to another folder."
+        " with lamina data cache --clear, or set LAMINA_CACHE to another folder."
     )
     assert sorted(path.name for path in cache.iterdir()) == ["locks"]
 
@@ -309,7 +309,7 @@ def test_a_disk_that_fills_up_during_decoding_is_an_error_that_says_so(
     assert (
         str(raised.value)
         == f"Cannot write to the cache {small_disk}: No space left on device. Free some space"
-        " there, for example with lamina data --cache-clear, or set LAMINA_CACHE to another"
+        " there, for example with lamina data cache --clear, or set LAMINA_CACHE to another"
         " folder."
     )
     assert sorted(path.name for path in small_disk.iterdir()) == ["locks", "other"]

@@ -22,6 +22,7 @@ from lamina.evaluation.intervals import Interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Baseline, ClassReport, NumberReport, Score
 from lamina.evaluation.scores import ClassScores, NumberScores
+from lamina.insight.probes import LayerProbe, Probes
 from lamina.training.task import MultiLabel, SingleLabel
 from support.histories import history
 
@@ -72,70 +73,49 @@ def test_any_names_and_numbers_of_classes_can_be_drawn(names, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["labels.png"]
 
 
-@pytest.mark.slow
-def test_each_net_has_a_color_of_its_own(tmp_path):
-    save_figure(
-        draw_curves({"mlp": [history(5)], "cnn": [history(10)]}, ACCURACY), tmp_path / "curves.png"
-    )
-    mlp, cnn, third = (count_pixels(tmp_path / "curves.png", color) for color in COLORS[:3])
-    assert cnn > mlp > 200
-    assert third == 0
-
-
 def test_val_is_a_line_where_there_is_one_and_the_final_report_a_point_at_the_last_epoch():
     rows = [{key: value for key, value in row.items() if "val" not in key} for row in history(5)]
     report = report_of([[9, 0], [0, 9]], ["cat", "dog"])
-    figure = draw_curves({"mlp": [rows]}, ACCURACY, reports={"mlp": [report]})
+    figure = draw_curves(rows, ACCURACY, report)
     named = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert named == ["mlp", "training images", "test images, after the last epoch"]
+    assert named == ["training images", "test images, after the last epoch"]
     for axes, value in zip(figure.axes, (report.accuracy, report.loss), strict=True):
         assert [
             (line.get_xdata()[0], line.get_ydata()[0])
             for line in axes.lines
             if line.get_marker() == "D"
         ] == [(5, value)]
-    named = [
-        text.get_text()
-        for text in draw_curves({"mlp": [history(5)]}, ACCURACY).legends[0].get_texts()
-    ]
-    assert named == ["mlp", "training images", "val images"]
+    named = [text.get_text() for text in draw_curves(history(5), ACCURACY).legends[0].get_texts()]
+    assert named == ["training images", "val images"]
 
 
-@pytest.mark.slow
-def test_a_claim_adds_a_line_in_its_nets_color(tmp_path):
-    curves = {"mlp": [history(5)], "cnn": [history(5)]}
-    save_figure(draw_curves(curves, ACCURACY), tmp_path / "plain.png")
-    save_figure(draw_curves(curves, ACCURACY, claimed={"cnn": 0.3}), tmp_path / "claimed.png")
-    assert count_pixels(tmp_path / "claimed.png", COLORS[1]) > count_pixels(
-        tmp_path / "plain.png", COLORS[1]
-    )
-
-
-def test_seeds_of_different_length_and_epochs_without_figures_can_be_drawn(tmp_path):
-    seeds = [history(5), history(3), [row | {"train_accuracy": None} for row in history(4)]]
-    save_figure(draw_curves({"mlp": seeds}, ACCURACY), tmp_path / "curves.png")
+def test_epochs_without_figures_can_be_drawn(tmp_path):
+    rows = [*history(3), history(4)[3] | {"train_accuracy": None}]
+    save_figure(draw_curves(rows, ACCURACY), tmp_path / "curves.png")
     assert count_pixels(tmp_path / "curves.png", COLORS[0]) > 200
 
 
 def test_the_values_of_one_epoch_are_points(tmp_path):
     report = report_of([[9, 0], [0, 9]], ["cat", "dog"])
-    figure = draw_curves({"mlp": [history(1)]}, ACCURACY, reports={"mlp": [report]})
+    figure = draw_curves(history(1), ACCURACY, report)
     row = history(1)[0]
     for axes, column in zip(figure.axes, ("accuracy", "loss"), strict=True):
         values = [row[f"train_{column}"], row[f"val_{column}"], getattr(report, column)]
         assert [list(line.get_ydata()) for line in axes.lines] == [[value] for value in values]
         assert [line.get_marker() for line in axes.lines] == ["o", "o", "D"]
     save_figure(figure, tmp_path / "curves.png")
-    save_figure(draw_curves({"mlp": [[]]}, ACCURACY), tmp_path / "empty.png")
+    save_figure(draw_curves([], ACCURACY), tmp_path / "empty.png")
 
 
 def test_axes_of_fractions_end_at_100_percent():
     rows = [row | {"val_accuracy": 1.0} for row in history(3)]
-    assert draw_curves({"mlp": [rows]}, ACCURACY).axes[0].get_ylim()[1] == 1
+    assert draw_curves(rows, ACCURACY).axes[0].get_ylim()[1] == 1
     outputs = Outputs("test", np.eye(3, dtype=np.float32), np.arange(3), ("0", "1", "2"))
     (reliability,) = draw_reliability(SingleLabel(("a", "b", "c"), (0.3, 0.3, 0.4)), outputs).axes
     assert [reliability.get_xlim(), reliability.get_ylim()] == [(0, 1)] * 2
-    assert draw_probes(["a", "b"], [0.5, 1.0], [0.1, 0.2], ACCURACY).axes[0].get_ylim() == (0, 1)
+    probes = [LayerProbe("", name, 3, None, ACCURACY, ACCURACY) for name in ("image", "1 Linear")]
+    figure = draw_probes(Probes(tuple(probes), 100, 50, "val"))
+    assert figure.axes[0].get_ylim() == (0, 1)
 
 
 def test_an_image_is_replaced_whole(tmp_path):
@@ -204,7 +184,7 @@ def test_each_number_has_a_panel_with_predictions_over_targets(tmp_path, count):
 )
 def test_the_labels_of_the_score_axis_are_the_values_at_its_ticks(low, high, score, some):
     rows = [{"epoch": epoch, f"val_{score.name}": value} for epoch, value in ((1, low), (2, high))]
-    axes = draw_curves({"mlp": [rows]}, score).axes[0]
+    axes = draw_curves(rows, score).axes[0]
     axes.figure.draw_without_rendering()
     labels = {
         tick.get_text(): place
@@ -250,16 +230,13 @@ def test_names_are_drawn_with_their_controls_escaped_and_without_a_warning(tmp_p
         r"\udcff",
     ]
     figure.canvas.draw()  # as a notebook does
-    curves = draw_curves({name: [history(3)] for name in HOSTILE}, ACCURACY)
-    save_figure(curves, tmp_path / "curves.png")
-    assert len(curves.legends[0].get_texts()) == len(HOSTILE) + 2
 
 
 def test_figures_are_not_known_to_pyplot_and_change_no_style():
     import matplotlib.pyplot
 
     before = dict(matplotlib.rcParams)
-    draw_curves({"mlp": [history(3)]}, ACCURACY)
+    draw_curves(history(3), ACCURACY)
     assert matplotlib.pyplot.get_fignums() == []
     assert dict(matplotlib.rcParams) == before
 

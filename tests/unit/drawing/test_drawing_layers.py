@@ -39,7 +39,7 @@ def lines_of(axes) -> list[tuple[list[int], list[float]]]:
 def test_each_layer_has_a_line_in_each_panel_that_concerns_it():
     rows = [row | {"layers": layers_of(NAMES, row["epoch"])} for row in history(3)]
     del rows[1]["layers"]  # an epoch that was not looked at
-    figure = draw_curves({"mlp": [rows]}, ACCURACY)
+    figure = draw_curves(rows, ACCURACY)
     panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
     assert lines_of(panels["gradient norm"]) == [([1, 3], [0.01, 0.03]), ([1, 3], [0.03, 0.09])]
     for _, ratios in lines_of(panels["update norm / weight norm"]):
@@ -63,11 +63,11 @@ def test_a_norm_of_0_and_epochs_without_one_of_the_figures_can_be_drawn(tmp_path
     rows = [
         row | {"layers": layers} for row, layers in zip(history(2), (dead, asleep), strict=True)
     ]
-    figure = draw_curves({"mlp": [rows]}, ACCURACY)
+    figure = draw_curves(rows, ACCURACY)
     assert sorted(lines_of(figure.axes[2])) == [([1, 2], [1.0, 0.06]), ([2], [0.02])]
     save_figure(figure, tmp_path / "curves.png")
     rows = [row | {"layers": layers_of(NAMES, 1, **only_looked)} for row in history(1)]
-    save_figure(draw_curves({"mlp": [rows]}, ACCURACY), tmp_path / "one.png")
+    save_figure(draw_curves(rows, ACCURACY), tmp_path / "one.png")
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,14 @@ def test_norms_have_several_ticks_however_near_or_far_they_are(norms):
     rows = [
         row | {"layers": layers_of(NAMES, row["epoch"], gradient_norms=norms)} for row in history(2)
     ]
-    axes = draw_curves({"mlp": [rows]}, ACCURACY).axes[2]
+    axes = draw_curves(rows, ACCURACY).axes[2]
     low, high = axes.get_ylim()
     assert 3 <= sum(low <= tick <= high for tick in axes.get_yticks()) <= 12
 
 
 def test_of_one_epoch_each_panel_has_a_point_for_each_layer():
     rows = [row | {"layers": layers_of(NAMES, row["epoch"])} for row in history(1)]
-    figure = draw_curves({"mlp": [rows]}, ACCURACY)
+    figure = draw_curves(rows, ACCURACY)
     panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
     assert lines_of(panels["gradient norm"]) == [([1], [0.01]), ([1], [0.03])]
     low, high = panels["dead units"].get_ylim()
@@ -97,14 +97,8 @@ def test_of_one_epoch_each_panel_has_a_point_for_each_layer():
 def test_of_many_layers_some_are_named(tmp_path):
     names = [f"{place} {kind}" for place, kind in enumerate(("Conv2d", "ReLU") * 20, start=1)]
     rows = [row | {"layers": layers_of(names, row["epoch"])} for row in history(100)]
-    figure = draw_curves({"mlp": [rows]}, ACCURACY)
+    figure = draw_curves(rows, ACCURACY)
     assert len(figure.axes[2].lines) == 20
     named = [text.get_text() for text in figure.axes[-1].get_yticklabels()]
     assert named == names[::3]
     save_figure(figure, tmp_path / "curves.png")
-
-
-def test_several_histories_are_compared_without_their_layers():
-    rows = [row | {"layers": layers_of(NAMES, row["epoch"])} for row in history(3)]
-    assert len(draw_curves({"mlp": [rows, rows]}, ACCURACY).axes) == 2
-    assert len(draw_curves({"mlp": [rows], "cnn": [rows]}, ACCURACY).axes) == 2

@@ -14,7 +14,7 @@ from lamina.drawing.unit_sheets import (
     build_unit_sheet,
     build_units_sheet,
 )
-from lamina.insight.units import Patch, Unit
+from lamina.insight.units import LayerUnits, Patch, Unit
 from lamina.text import shorten
 
 LONG = ("great crested grebe in its winter dress", "great crested grebe in its summer dress")
@@ -32,14 +32,19 @@ def unit_of(
     return Unit(0, patches, dict.fromkeys(names, 0.9))
 
 
+def layer_of(images: Images, units: list[Unit], filters: np.ndarray | None = None) -> LayerUnits:
+    return LayerUnits("body.0", "1 Conv2d", 4, None, tuple(units), 0.6, images, filters=filters)
+
+
 def find_ink(sheet, color) -> np.ndarray:
     return (np.asarray(sheet) == color).all(axis=2)
 
 
 @pytest.mark.parametrize("names", [("cat", "dog"), LONG])
 def test_captions_below_the_images_have_space(names):
-    sheet = build_unit_sheet(images_of(32, 32, names), unit_of((4, 9), (4, 9), names), "unit", "")
-    line = find_ink(sheet, (200, 40, 40))[24 + 3 * TEXT_PX + 5]
+    sheet = build_unit_sheet(layer_of(images_of(32, 32, names), [unit_of((4, 9), (4, 9), names)]))
+    ink = find_ink(sheet, (200, 40, 40))
+    line = ink[np.flatnonzero(ink.any(axis=1))[0] + 5]
     edges = np.flatnonzero(np.diff(line.astype(int)) == 1)
     assert len(edges) == 9
     widest = max(load_font(round(0.75 * TEXT_PX)).getlength(shorten(name)) for name in names)
@@ -50,7 +55,7 @@ def test_captions_below_the_images_have_space(names):
 
 @pytest.mark.parametrize(("field", "rows"), [((4, 9), 2), ((0, 32), 1), ((-10, 40), 1)])
 def test_a_unit_that_sees_whole_images_has_them_once(field, rows):
-    sheet = build_unit_sheet(images_of(32, 32, ("cat", "dog")), unit_of(field, field), "unit", "")
+    sheet = build_unit_sheet(layer_of(images_of(32, 32, ("cat", "dog")), [unit_of(field, field)]))
     column = find_ink(sheet, (200, 40, 40))[:, 24 + 90]
     starts = np.flatnonzero(np.diff(column.astype(int)) == 1)
     assert len(starts) == rows
@@ -59,7 +64,7 @@ def test_a_unit_that_sees_whole_images_has_them_once(field, rows):
 def test_a_frame_leaves_what_a_unit_sees_visible():
     images = images_of(224, 224, ("cat", "dog"))
     images.pixels[:, 100:108, 100:108] = (0, 0, 255)
-    sheet = build_unit_sheet(images, unit_of((100, 108), (100, 108)), "unit", "")
+    sheet = build_unit_sheet(layer_of(images, [unit_of((100, 108), (100, 108))]))
     frame = find_ink(sheet, (0xD5, 0x5E, 0x00))[:, : 24 + 120]
     top, left = (int(np.flatnonzero(frame.any(axis=axis))[0]) for axis in (1, 0))
     inside = np.asarray(sheet)[top + 4, left + 4].astype(int)
@@ -72,7 +77,7 @@ def test_each_filter_has_its_own_scale_and_an_outline():
     strong[0] = 5.0
     images = images_of(32, 32, ("cat", "dog"))
     units = [Unit(number, (), {}) for number in range(2)]
-    sheet = build_units_sheet(images, units, "layer", "", np.stack([weak, strong]))
+    sheet = build_units_sheet(layer_of(images, units, np.stack([weak, strong])))
     quarter = FILTER_PX // 2 - 2
     assert find_ink(sheet, (0, 0, 0)).sum() >= quarter**2  # its negative weight
     drawn = np.asarray(sheet)
@@ -85,7 +90,7 @@ def test_each_filter_has_its_own_scale_and_an_outline():
 def test_a_dead_unit_has_a_sheet():
     images = images_of(32, 32, ("cat", "dog"))
     dead, alive = (
-        build_unit_sheet(images, Unit(0, patches, {"cat": 0.5}), "unit", "")
+        build_unit_sheet(layer_of(images, [Unit(0, patches, {"cat": 0.5})]))
         for patches in ((), unit_of((0, 4), (0, 4)).patches)
     )
     assert dead.height < alive.height

@@ -304,6 +304,14 @@ def test_in_a_notebook_a_report_of_many_classes_shows_twenty():
     assert "more" not in few
 
 
+def test_of_many_classes_the_first_fifty_are_printed():
+    shown = str(many_classes(500))
+    assert re.findall(r"^class (\d+) ", shown, re.MULTILINE)[:50] == list(map(str, range(50)))
+    assert "\nand 450 more\n" in shown
+    assert len(shown.splitlines()) < 80
+    assert "more\n" not in str(many_classes(50))
+
+
 @pytest.mark.parametrize("report", [LABELS, NUMBERS, YES_NO])
 def test_in_a_notebook_a_report_of_any_kind_shows_its_figures(report):
     shown = report._repr_html_()

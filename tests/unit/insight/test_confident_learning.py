@@ -18,6 +18,7 @@ from lamina.insight.confident_learning import (
     estimate_joint,
     find_disagreements,
     find_label_issues,
+    judge_labels,
     measure_agreement,
     select_by_confident_learning,
 )
@@ -124,8 +125,45 @@ def test_binary_targets_are_two_classes():
     targets[1] = False
     images = Images.from_arrays(np.zeros((12, 2, 2), np.uint8), targets, ("is it wet?",))
     assert find_label_issues(images, probabilities) == (
-        LabelIssue(1, 0, "no", "yes", 1 - 0.8, 0.8),
+        LabelIssue("00001", "train", 1, 0, "no", "yes", 1 - 0.8, 0.8),
     )
+
+
+def test_the_labels_of_all_splits_are_in_one_list():
+    splits = {}
+    probabilities = {}
+    for split, wrong in (("train", [2, 9]), ("test", [5])):
+        truth = np.arange(40) % 2
+        given = truth.copy()
+        given[wrong] = 1 - given[wrong]
+        pixels = np.zeros((40, 2, 2), np.uint8)
+        splits[split] = Images.from_arrays(pixels, given, ("cat", "dog"), split=split)
+        sure = np.where(np.arange(40) == 5, 0.95, 0.9)
+        of_dog = np.where(truth == 1, sure, 1 - sure)
+        probabilities[split] = np.stack([1 - of_dog, of_dog], axis=1)
+    found = judge_labels(splits, probabilities, "two nets")
+    # the likeliest first, whatever its split
+    assert [(issue.split, issue.row) for issue in found.issues] == [
+        ("test", 5),
+        ("train", 2),
+        ("train", 9),
+    ]
+    values = found.to_json()
+    assert values["agreement"] == {
+        "train": pytest.approx(38 / 40),
+        "test": pytest.approx(39 / 40, abs=0.01),
+    }
+    heads, rows = found.table()
+    assert [dict(zip(heads, row, strict=True))["image"] for row in rows] == [
+        issue["image"] for issue in values["label_issues"]
+    ]
+    assert found.summary_lines()[0] == (
+        "train: 2 of 40 labels are worth checking (5.0 %); for 2, another label is more probable"
+    )
+    assert found.corrections()[0][5].startswith("two nets: 95.0 % dog")
+    assert found.warnings() == []
+    assert "Look at each image before you correct its label." in str(found)
+    assert "3 labels worth checking" in found._repr_html_()
 
 
 def agree(probabilities: np.ndarray, targets: np.ndarray):

@@ -10,11 +10,17 @@ import torch
 from torch.nn import functional
 
 from lamina import Recipe, Training, load_data, load_net
-from lamina.insight import similarity
-from lamina.insight.confusions import find_confusions, format_predictions, measure_losses
-from lamina.insight.similarity import measure_isolation
+from lamina.evaluation.outputs import Outputs
+from lamina.insight import neighbors
+from lamina.insight.confusions import (
+    Confusions,
+    find_confusions,
+    format_predictions,
+    measure_losses,
+)
+from lamina.insight.neighbors import measure_isolation
 from lamina.training.prediction import features
-from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
+from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 from support.trainings import finish
 
 RANDOM = np.random.default_rng(0)
@@ -27,6 +33,52 @@ BINARY = Binary(("spam",), shares=(0.4,))
 NUMBERS = Regression(
     ("width", "height"), medians=(0.0, 0.0), means=(1.0, 2.0), standard_deviations=(2.0, 5.0)
 )
+
+
+def find(task: Task, logits: np.ndarray, targets: np.ndarray) -> Confusions:
+    names = tuple(f"{row}.png" for row in range(len(targets)))
+    return find_confusions(task, [Outputs("test", logits, targets, names)])
+
+
+def test_losses_are_of_calibrated_probabilities():
+    calibrated = SINGLE.with_temperatures((2.0,))
+    tensor = torch.from_numpy(LOGITS).double()
+    expected = functional.cross_entropy(tensor / 2, torch.from_numpy(CLASSES), reduction="none")
+    assert np.allclose(measure_losses(calibrated, LOGITS, CLASSES), expected)
+    found = find(calibrated, LOGITS, CLASSES)
+    worst = np.argsort(-expected.numpy())[:24]
+    assert [image.row for image in found.hardest] == worst.tolist()
+    assert found.hardest[0].loss == pytest.approx(float(expected.max()), abs=1e-4)
+
+
+def test_the_images_of_several_splits_are_in_one_list():
+    parts = []
+    for split, rows in (("val", slice(0, 100)), ("test", slice(100, 300))):
+        names = tuple(f"{split}/{row}" for row in range(rows.stop - rows.start))
+        parts.append(Outputs(split, LOGITS[rows], CLASSES[rows], names))
+    found = find_confusions(SINGLE, parts)
+    together = find(SINGLE, LOGITS, CLASSES)
+    assert [pair.rows.tolist() for pair in found.pairs] == [
+        pair.rows.tolist() for pair in together.pairs
+    ]
+    for image in found.hardest:
+        number = image.row if image.split == "val" else image.row - 100
+        assert image.image == f"{image.split}/{number}"
+        assert image.true == SINGLE.target_names[CLASSES[image.row]]
+    values = found.to_json()
+    heads, rows = found.table()
+    assert values["splits"] == ["val", "test"]
+    assert len(values["pairs"]) == len(rows)
+    for pair, row in zip(values["pairs"], rows, strict=True):
+        line = dict(zip(heads, row, strict=True))
+        assert (pair["true"], pair["predicted"]) == (line["true"], line["predicted"])
+        assert f"{pair['images']:,}" == line["images"]
+        assert pair["examples"][0]["image"] in line["largest losses"]
+    assert str(found).startswith("12 confused pairs of classes among 300 images in val and test\n")
+    assert "confused pairs of classes" in found._repr_html_()
+    ((names, cells),) = found.tables
+    assert names == SINGLE.target_names
+    assert sum(map(len, cells.values())) == 300
 
 
 def test_losses_are_those_of_each_image():
@@ -48,22 +100,24 @@ def test_losses_are_those_of_each_image():
 
 
 def test_confusions_are_the_cells_of_the_confusion_matrix_with_the_images_behind_them():
-    classes, pairs = find_confusions(SINGLE, LOGITS, CLASSES)
+    found = find(SINGLE, LOGITS, CLASSES)
+    classes = found.classes
+    pairs = found.pairs
     outputs = LOGITS.argmax(axis=1)
     matrix = sklearn.metrics.confusion_matrix(CLASSES, outputs)
     names = SINGLE.target_names
-    found = np.zeros((4, 4), int)
+    counts = np.zeros((4, 4), int)
     losses = measure_losses(SINGLE, LOGITS, CLASSES)
     for pair in pairs:
         target, predicted = names.index(pair.target), names.index(pair.predicted)
-        found[target, predicted] = len(pair.rows)
+        counts[target, predicted] = len(pair.rows)
         assert (CLASSES[pair.rows] == target).all()
         assert (outputs[pair.rows] == predicted).all()
         assert (np.diff(losses[pair.rows]) <= 0).all()
         assert pair.images == matrix[target].sum()
         wilson = scipy.stats.binomtest(len(pair.rows), pair.images).proportion_ci(method="wilson")
         assert (pair.interval.low, pair.interval.high) == pytest.approx((wilson.low, wilson.high))
-    assert np.array_equal(found, matrix - np.diag(matrix.diagonal()))
+    assert np.array_equal(counts, matrix - np.diag(matrix.diagonal()))
     wrong = {one.target: sorted(one.rows.tolist()) for one in classes}
     assert wrong == {
         name: np.flatnonzero((place == CLASSES) & (outputs != place)).tolist()
@@ -76,9 +130,8 @@ def test_confusions_are_the_cells_of_the_confusion_matrix_with_the_images_behind
 
 def test_a_hundred_of_three_hundred_come_before_one_of_two():
     logits = np.eye(3, dtype=np.float32)[[1] * 100 + [0] * 200 + [2, 1]]
-    _, pairs = find_confusions(
-        SingleLabel(("a", "b", "c"), shares=(0.4, 0.3, 0.3)), logits, np.array([0] * 300 + [1] * 2)
-    )
+    task = SingleLabel(("a", "b", "c"), shares=(0.4, 0.3, 0.3))
+    pairs = find(task, logits, np.array([0] * 300 + [1] * 2)).pairs
     assert [(pair.target, len(pair.rows), pair.images) for pair in pairs] == [
         ("a", 100, 300),
         ("b", 1, 2),
@@ -86,7 +139,7 @@ def test_a_hundred_of_three_hundred_come_before_one_of_two():
 
 
 def test_each_label_is_judged_by_itself_and_numbers_not_at_all():
-    _, pairs = find_confusions(MULTI, LOGITS, LABELS)
+    pairs = find(MULTI, LOGITS, LABELS).pairs
     for place, name in enumerate(MULTI.target_names):
         matrix = sklearn.metrics.confusion_matrix(LABELS[:, place], LOGITS[:, place] > 0)
         missed = next(
@@ -103,11 +156,15 @@ def test_each_label_is_judged_by_itself_and_numbers_not_at_all():
         assert [missed.images, invented.images] == [matrix[1].sum(), matrix[0].sum()]
         assert (np.diff(LOGITS[missed.rows, place]) >= 0).all()  # the most certain mistake first
         assert (np.diff(LOGITS[invented.rows, place]) <= 0).all()
-    classes, pairs = find_confusions(BINARY, LOGITS[:, :1], LABELS[:, 0])
-    assert {(pair.target, pair.predicted) for pair in pairs} == {("no", "yes"), ("yes", "no")}
-    assert {one.target for one in classes} == {"no", "yes"}
-    assert find_confusions(NUMBERS, LOGITS[:, :2], LOGITS[:, :2]) == ((), ())
-    assert find_confusions(SINGLE, np.eye(4, dtype=np.float32), np.arange(4)) == ((), ())
+    found = find(BINARY, LOGITS[:, :1], LABELS[:, 0])
+    pairs = {(pair.target, pair.predicted) for pair in found.pairs}
+    assert pairs == {("no", "yes"), ("yes", "no")}
+    assert {confusion.target for confusion in found.classes} == {"no", "yes"}
+    numbers = find(NUMBERS, LOGITS[:, :2], LOGITS[:, :2])
+    assert (numbers.classes, numbers.pairs, numbers.tables) == ((), (), ())
+    assert numbers.hardest[0].loss == pytest.approx(0, abs=1e-4)
+    right = find(SINGLE, np.eye(4, dtype=np.float32), np.arange(4))
+    assert (right.classes, right.pairs) == ((), ())
 
 
 def test_predictions_are_formatted():
@@ -120,7 +177,7 @@ def test_predictions_are_formatted():
 
 @pytest.mark.parametrize("most_references", [100, 40])
 def test_isolation_is_the_mean_distance_to_the_nearest_others(most_references, monkeypatch):
-    monkeypatch.setattr(similarity, "MOST_REFERENCES", most_references)
+    monkeypatch.setattr(neighbors, "MOST_REFERENCES", most_references)
     given = RANDOM.normal(size=(100, 5)).astype(np.float32)
     known = np.linspace(0, 99, most_references).astype(int)
     unit = given / np.linalg.norm(given, axis=1, keepdims=True)

@@ -15,6 +15,7 @@ from lamina.data import Images
 from lamina.insight.inspected_layers import choose_layers
 from lamina.insight.probes import (
     PENALTIES,
+    compare_probes,
     fit_ridge,
     probe_layers,
     untrain,
@@ -105,3 +106,27 @@ def test_probes_do_not_decide_by_the_thresholds_and_temperatures_of_the_model():
     model.task = replace(model.task, thresholds=(1e-6,), temperatures=(2.0,))
     (probe,) = probe_layers(model, images.take(range(40)), images.take(range(40, 80)), [])
     assert probe.score == Score("accuracy", 1.0)
+
+
+def test_probes_are_compared_with_those_of_random_weights(trained_blocks):
+    shapes = load_data("shapes")
+    train = shapes.train.take_evenly(400)
+    held_out = shapes.test.take_evenly(300)
+    layers = choose_layers(trained_blocks)[-2:]
+    probes = compare_probes(trained_blocks, train, held_out, layers)
+    trained = probe_layers(trained_blocks, train, held_out, layers)
+    controls = probe_layers(untrain(trained_blocks, train), train, held_out, layers)
+    assert [probe.score for probe in probes.layers] == [probe.score for probe in trained]
+    assert [probe.control for probe in probes.layers] == [probe.score for probe in controls]
+    assert (probes.layers[0].score, probes.layers[0].units) == (probes.layers[0].control, None)
+    outputs = activations(trained_blocks, held_out.pixels[:2], layers)
+    assert [probe.units for probe in probes.layers[1:]] == [
+        outputs[layer].shape[1] for layer in layers
+    ]
+    heads, rows = probes.table()
+    assert heads[-2:] == ("probe accuracy", "random weights")
+    assert [row[0] for row in rows] == [probe.name for probe in probes.layers]
+    first = probes.to_json()["layers"][0]
+    assert (first["layer"], first["probe"]) == ("", probes.layers[0].score.value)
+    assert "fitted to 400 training images and scored on 300 of test" in str(probes)
+    assert "random weights" in probes._repr_html_()

@@ -10,17 +10,17 @@ import scipy.fft
 import torch
 from PIL import Image, ImageEnhance
 
-from lamina.data import load_data
-from lamina.insight import similarity
+from lamina.data import Images, load_data
+from lamina.insight import neighbors, similarity
+from lamina.insight.neighbors import find_neighbors, measure_isolation
 from lamina.insight.similarity import (
     DuplicatePair,
+    compare_images,
     compute_signatures,
     find_near_duplicates,
-    find_neighbors,
     find_overlap,
     group_copies,
     group_pairs,
-    measure_isolation,
 )
 from lamina.training.task import task_of
 
@@ -87,6 +87,32 @@ def test_copies_between_two_sets_are_the_same_as_within_both():
     assert all(abs(within[pair.second, pair.first + 60] - pair.distance) < 0.02 for pair in pairs)
 
 
+def test_copies_in_a_data_set_have_names_splits_and_groups():
+    pixels, injected = inject(draw_images(60), 20)
+    targets = np.arange(80) % 2
+    names = [f"{row}.png" for row in range(80)]
+    train = Images(pixels[:60], targets[:60], ("a", "b"), tuple(names[:60]), "train")
+    test = Images(pixels[60:], targets[60:], ("a", "b"), tuple(names[60:]), "test")
+    found = compare_images([train, test], outliers=3)
+    assert {(pair.first, pair.second) for pair in found.pairs} == set(injected)
+    assert found.near_train == {"test": 20}
+    for pair, value in zip(found.pairs, found.to_json()["pairs"], strict=True):
+        assert (value["first"], value["second"]) == (names[pair.first], names[pair.second])
+        assert value["splits"] == ["train", "test"]
+    heads, rows = found.group_table()
+    assert heads == ("image", "group")
+    assert {frozenset(row) for row in rows if row[0] != row[1]} == {
+        frozenset((names[first], names[second])) for first, second in injected
+    }
+    assert len(rows) == 40
+    assert str(found).startswith("20 pairs of near-duplicates, 20 of them across splits\n")
+    assert "20 of the 20 images of test have near-duplicates in train" in found._repr_html_()
+    isolation = measure_isolation(compute_signatures(pixels))
+    assert [outlier.image for outlier in found.outliers.images] == [
+        names[row] for row in np.argsort(-isolation)[:3]
+    ]
+
+
 def test_images_of_one_color_are_no_duplicates():
     flat = np.repeat(np.arange(0, 250, 25, dtype=np.uint8), 32 * 32 * 3).reshape(10, 32, 32, 3)
     assert find_near_duplicates(np.concatenate([flat, flat])) == ()
@@ -112,7 +138,8 @@ def test_signatures_are_the_cosine_transform_and_blocks_change_nothing(monkeypat
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.allclose(signatures.numpy(), expected, atol=1e-4)
     likeness, rows = find_neighbors(signatures, signatures, 4)
-    monkeypatch.setattr(similarity, "BLOCK", 10)
+    for module in (similarity, neighbors):
+        monkeypatch.setattr(module, "BLOCK", 10)
     again = find_neighbors(compute_signatures(pixels), signatures, 4)
     assert torch.allclose(again[0], likeness, atol=1e-5)
     assert torch.equal(again[1], rows)

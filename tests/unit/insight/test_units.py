@@ -14,6 +14,7 @@ from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
+from lamina.errors import NetError
 from lamina.insight.inspected_layers import (
     choose_layers,
     find_fields,
@@ -25,6 +26,7 @@ from lamina.insight.units import (
     Responses,
     cut_patch,
     find_patches,
+    inspect_layers,
     inspect_units,
     measure_aucs,
     measure_chance,
@@ -80,6 +82,29 @@ def test_a_detector_built_by_hand_says_what_it_sees(red_squares):
     assert filters.shape == (1, 3, 4, 4)
     assert (filters[0, 0] > 0).all()
     assert (filters[0, 1:] < 0).all()
+
+
+def test_a_layer_is_a_value_with_table_and_json(red_squares):
+    model, _ = build_detector()
+    (layer,) = inspect_layers(model, red_squares, ["body.1"], scored=red_squares)
+    assert (layer.layer, layer.name, layer.count) == ("body.1", "2 Conv2d, ReLU", 1)
+    heads, rows = layer.table()
+    assert heads == ("unit", "separates best (AUC)", "accuracy without unit", "loss")
+    assert rows[0][:3] == ("1", "red 1.00", "-50.0 points")
+    (shown,) = layer.to_json()["shown"]
+    assert (shown["unit"], shown["cost"]) == (1, 0.5)
+    (unit,) = layer.units
+    for patch, listed in zip(unit.patches, shown["patches"], strict=True):
+        left, top, right, bottom = listed["box_px"]
+        assert (patch.rows, patch.columns) == ((top, bottom), (left, right))
+        assert listed["image"] == red_squares.names[patch.row]
+    assert str(layer).startswith("layer 2 Conv2d, ReLU: 1 unit, receptive field 4×4 px\n")
+    assert "red 1.00" in layer._repr_html_()
+    (alone,) = inspect_layers(model, red_squares, ["body.1"], number=1)
+    assert alone.units[0].removal is None
+    assert alone.units[0].patches == unit.patches
+    with pytest.raises(NetError, match=r"There is no unit 2; layer 2 .* has units 1 to 1\."):
+        inspect_layers(model, red_squares, ["body.1"], number=2)
 
 
 def test_a_unit_that_gives_all_images_the_same_has_no_patches_and_costs_nothing(red_squares):

@@ -45,7 +45,7 @@ def test_recipe_net_and_results_are_reported(tmp_path):
     }
     assert found["net, layer 2"] == ("Linear(4), ReLU()", "Linear(5)")
     assert found["recipe.lr"] == ("0.001", "0.01")
-    assert found["recipe.epochs"] == found["last epoch.epoch"] == ("2", "1")
+    assert found["recipe.epochs"] == found["epochs trained"] == ("2", "1")
     assert found["parameters"] == ("451", "563")
     assert {"last epoch.train_loss", "last epoch.lr", "report.test_loss"} <= found.keys()
     assert not any("second" in what or what in ("command", "created", "name") for what in found)

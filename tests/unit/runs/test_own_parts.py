@@ -587,7 +587,7 @@ def test_a_metric_of_ones_own_is_the_score(metric: Any, lower: bool, tmp_path: P
     with pytest.raises(LaminaError, match="is own, your own metric, but models are compared by"):
         score_images(stored.record.task, run.outputs["test"])
     with pytest.raises(LaminaError, match="is own, your own metric, but models are compared by"):
-        compare(run, NET, data, b_given={"metric": "own"}, seeds=2, progress=False)
+        compare(run, (NET, Recipe(metric="own")), data, seeds=2, progress=False)
     with pytest.warns(LaminaWarning, match="own metrics cannot be computed"):
         without = stored.evaluate(data=data)
     assert (without.score.name, without.undefined) == ("accuracy", "own")

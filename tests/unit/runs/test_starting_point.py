@@ -245,8 +245,8 @@ def test_a_module_of_ones_own_is_a_starting_point(tmp_path, monkeypatch):
     assert wider.record.started_from.new == ("blue",)
     assert lamina.train(more, net=build_own(3), start_from=run, runs_dir=tmp_path, progress=False)
     for module, message in (
-        (build_own(2, width=5), "body.1.weight has shape"),
-        (nn.Sequential(build_own(2)), "is missing in"),
+        (build_own(2, width=5), r"body\.1\.bias has shape"),
+        (nn.Sequential(build_own(2)), r"body\.0\.1\.bias has shape none"),
     ):
         with pytest.raises(RunError, match=f"does not fit the weights of .*{message}"):
             start_run(data, module, start_from=run, runs_dir=tmp_path)

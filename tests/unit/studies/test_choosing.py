@@ -1,3 +1,4 @@
+import re
 import time
 from dataclasses import replace
 
@@ -7,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina import Dataset, Images, Net, Recipe, load_data, zoo
-from lamina.errors import RecipeError
 from lamina.insight.similarity import estimate_seconds
 from lamina.nets import parse_net
 from lamina.runs.nets_by_name import NetChoice, find_sides
@@ -16,7 +16,7 @@ from lamina.studies.candidates import (
     fit_candidate,
     propose,
 )
-from lamina.studies.experiments import Candidate, Deadline, Experiment
+from lamina.studies.experiment import Candidate, Deadline, Experiment, find_lack_of_time
 from lamina.training.timing import Pace
 
 SMALL, LARGE = (
@@ -104,7 +104,7 @@ def far(seconds: float) -> Deadline:
 def choose(seconds: float, *candidates: Candidate, given_epochs: bool = False):
     deadline = far(seconds)
     chosen, considered = choose_from_scratch(candidates, deadline, are_epochs_given=given_epochs)
-    return chosen, chosen.recipe if given_epochs else chosen.spend(deadline), considered
+    return chosen, chosen.recipe if given_epochs else chosen.spend(deadline).recipe, considered
 
 
 def test_the_last_that_has_time_for_its_recipe_is_taken():
@@ -177,11 +177,21 @@ def test_epochs_that_are_given_are_trained_however_little_time_is_left():
 
 
 def test_too_short_a_time_says_how_much_more_would_do():
-    message = (
-        r"^One epoch of small takes .* Increase --time \(in Python, seconds\) by at least \d+ s\.$"
+    chosen, recipe, considered = choose(0.5, candidate("small", SMALL, Recipe()))
+    assert (chosen.experiment.net.name, recipe.epochs) == ("small", 1)
+    assert [other.verdict for other in considered] == ["chosen"]
+    message = find_lack_of_time(chosen, far(0.5))
+    assert re.search(
+        r"^One epoch of small takes .* Increase --time \(in Python, seconds\) by at least \d+ s\.$",
+        message,
     )
-    with pytest.raises(RecipeError, match=message):
-        choose(0.5, candidate("small", SMALL, Recipe()))
+    assert find_lack_of_time(chosen, far(1000.0)) == ""
+
+
+def test_runs_share_the_time_that_is_left():
+    deadline = Deadline(time.perf_counter() - 20, 100, runs=4)
+    assert deadline.seconds == 25
+    assert 19 < deadline.seconds_left() <= 20
 
 
 def test_settings_that_are_given_are_not_called_fitted():
@@ -217,6 +227,6 @@ def test_a_training_that_fits_ends_in_time(seconds, images, test, epochs):
     one = candidate(
         "net", SMALL, Recipe(epochs=epochs), blank(images, 0, test), pace=Pace(1e-4, 1e-4, 0.5)
     )
-    recipe = one.fit(far(seconds))
-    whole = one.total_seconds(recipe) + one.ending_seconds()
-    assert recipe.epochs == 1 or whole <= 0.97 * seconds
+    fitted = one.fit(far(seconds))
+    whole = fitted.total_seconds() + one.ending_seconds()
+    assert fitted.recipe.epochs == 1 or whole <= 0.97 * seconds

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -30,12 +29,18 @@ from lamina.nets import parse_net
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import Considered, OwnModule
 from lamina.runs.run import Run
-from lamina.runs.start import start_run
-from lamina.studies.choice_events import Comparison, Decision, Started, Trial
 from lamina.studies.choose import _iter_pretrained, choose, iter_chosen
-from lamina.studies.entry_point import train
-from lamina.studies.experiments import Candidate, Deadline, Experiment
+from lamina.studies.experiment import Candidate, Deadline, Experiment, Request
 from lamina.studies.pretrained_candidates import SIDES_PX, choose_body, try_from_scratch
+from lamina.studies.setup import RunSetup
+from lamina.studies.study_events import (
+    ConsideredNets,
+    Decision,
+    RecipeDecision,
+    ScratchTrial,
+    Started,
+)
+from lamina.studies.train_net import train
 from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.pretrained import TimmNet, open_timm_net
 from lamina.training.timing import Pace
@@ -75,21 +80,25 @@ SLOW = Pace(train_seconds=10.0, evaluation_seconds=1e-5)
 
 
 def iter_pretrained(
-    runs_dir: Path, *, is_blind: bool, seconds: float = 1000.0, **given: object
+    runs_dir: Path,
+    *,
+    is_blind: bool,
+    fitted: bool = True,
+    seconds: float = 1000.0,
+    **given: object,
 ) -> Generator:
     """The events of a pretrained net, beside which a trial from scratch runs."""
+    recipe = FITTED if fitted else replace(FITTED, head="random")
     net = NetChoice(
-        "own", lambda *_: Features(is_blind=is_blind), {"default": FITTED}, OwnModule("", "own")
+        "own", lambda *_: Features(is_blind=is_blind), {"default": recipe}, OwnModule("", "own")
     )
-    candidate = Candidate(Experiment(net, FITTED, bright()), 16, SLOW)
+    candidate = Candidate(Experiment(net, recipe, bright()), 16, SLOW)
     return _iter_pretrained(
         candidate,
         (Considered("own", 16, 2, 1.0, "chosen"),),
         Deadline(perf_counter(), seconds),
-        given,
-        start=partial(start_run, runs_dir=runs_dir, name="mine"),
-        train=Run.iter_train,
-        progress=None,
+        Request(settings=given),
+        RunSetup(runs_dir, "mine"),
     )
 
 
@@ -105,32 +114,40 @@ def collect(events: Generator) -> tuple[list, Run | None]:
 
 @pytest.mark.slow
 def test_a_pretrained_net_that_a_trial_beats_is_given_up(tmp_path):
-    events, lost = collect(iter_pretrained(tmp_path, is_blind=True, epochs=30))
+    events, run = collect(iter_pretrained(tmp_path, is_blind=True, epochs=30))
     trial = events[-1]
     assert trial.is_better
     assert trial.images == 20  # a third of those that the head was fitted to
     assert trial.loss < 0.5 < trial.head_loss
-    # Nothing is printed about a run that is not kept.
-    assert {type(event) for event in events} == {FeatureProgress, HeadFit, Trial}
-    assert lost.path == tmp_path / "mine"
-
-
-def test_leaving_the_loop_before_the_trial_leaves_no_run(tmp_path):
-    events = iter_pretrained(tmp_path, is_blind=True)
-    assert isinstance(next(events), FeatureProgress)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-    events.close()
+    assert any(isinstance(event, Started) for event in events)
+    assert run is None
     assert not list(tmp_path.iterdir())
+
+
+def test_leaving_the_loop_before_the_trial_leaves_a_run_that_can_be_resumed(tmp_path):
+    events = iter_pretrained(tmp_path, is_blind=False)
+    for event in events:
+        if isinstance(event, FeatureProgress):
+            break
+    events.close()
+    run = load_run(tmp_path / "mine", module=Features(is_blind=False))
+    assert run.train(data=resize_dataset(bright(), 16), progress=False) is not None
 
 
 def test_a_pretrained_net_that_is_better_stays_and_is_evaluated(tmp_path):
     # a net from scratch learns nothing
-    events, lost = collect(iter_pretrained(tmp_path, is_blind=False, epochs=1, lr=1e-9))
-    assert lost is None
-    (trial,) = (event for event in events if isinstance(event, Trial))
+    events, kept = collect(iter_pretrained(tmp_path, is_blind=False, epochs=1, lr=1e-9))
+    assert kept.path == tmp_path / "mine"
+    (trial,) = (event for event in events if isinstance(event, ScratchTrial))
     assert not trial.is_better
     shown = [type(event) for event in events if not isinstance(event, FeatureProgress)]
-    assert shown[: shown.index(Trial)] == [Decision, Comparison, Decision, Started, HeadFit]
+    assert shown[: shown.index(ScratchTrial)] == [
+        Decision,
+        ConsideredNets,
+        RecipeDecision,
+        Started,
+        HeadFit,
+    ]
     assert isinstance(events[-1], Report)
     run = load_run(tmp_path / "mine", module=Features(is_blind=False))
     assert run.report == events[-1]
@@ -139,11 +156,18 @@ def test_a_pretrained_net_that_is_better_stays_and_is_evaluated(tmp_path):
     assert trial.net == "cnn-s"
 
 
+def test_without_a_fitted_head_the_pretrained_net_is_trained_at_once(tmp_path):
+    events, run = collect(iter_pretrained(tmp_path, is_blind=False, fitted=False))
+    shown = [type(event) for event in events]
+    assert shown[:4] == [Decision, ConsideredNets, RecipeDecision, Started]
+    assert ScratchTrial not in shown
+    assert events[-1] == run.report
+
+
 @pytest.mark.parametrize("given", [{"translate_px": 16}, {"dropout": 0.5}], ids=str)
 def test_a_trial_that_cannot_run_leaves_the_pretrained_net(tmp_path, given):
-    events, lost = collect(iter_pretrained(tmp_path, is_blind=True, **given))
-    assert lost is None
-    assert not any(isinstance(event, Trial) for event in events)
+    events, _ = collect(iter_pretrained(tmp_path, is_blind=True, **given))
+    assert not any(isinstance(event, ScratchTrial) for event in events)
     assert isinstance(events[-1], Report)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
@@ -208,7 +232,7 @@ def test_without_images_there_is_no_trial(count):
     ],
 )
 def test_from_scratch_has_to_have_the_lower_loss(loss, head_loss, standard_error, is_better):
-    trial = Trial("cnn-s", 32, 4.2, 166, loss, head_loss, standard_error)
+    trial = ScratchTrial("cnn-s", 32, 4.2, 166, loss, head_loss, standard_error)
     assert trial.is_better == is_better
     assert str(trial).endswith(
         "from scratch is better" if is_better else "the pretrained net stays"
@@ -217,7 +241,7 @@ def test_from_scratch_has_to_have_the_lower_loss(loss, head_loss, standard_error
 
 def test_what_is_printed_of_a_trial():
     assert (
-        str(Trial("cnn-s", 32, 4.2, 1166, 0.5, 0.8, 0.1))
+        str(ScratchTrial("cnn-s", 32, 4.2, 1166, 0.5, 0.8, 0.1))
         == "trial: cnn-s from scratch at 32 px for 4 s: loss 0.500 on 1,166 held-out images, fitted"
         " head 0.800 (standard error of the difference 0.100): from scratch is better"
     )
@@ -284,12 +308,9 @@ def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_tha
 ):
     events = iter_chosen(
         bright(16),
+        Request(settings={"epochs": 1}, pretrained=False),
         Deadline(perf_counter() - 1010, 10.0),
-        {"epochs": 1},
-        pretrained=False,
-        start=partial(start_run, runs_dir=tmp_path),
-        train=Run.iter_train,
-        name=None,
+        RunSetup(tmp_path),
     )
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [1]
 

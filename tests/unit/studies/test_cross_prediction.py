@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from lamina.data import Images
 from lamina.errors import DataError, RecipeError
-from lamina.insight.confident_learning import judge_labels
+from lamina.insight.confident_learning import find_label_issues
 from lamina.insight.similarity import find_near_duplicates, group_pairs
 from lamina.nets import Flatten, Net, Output
 from lamina.studies.cross_prediction import (
@@ -81,9 +81,9 @@ def test_a_wrong_label_is_found_in_every_split():
     prediction = cross_predict(
         [define_linear(recipe)], train, [test], progress=lambda *step: steps.append(step)
     )
-    (issue,) = judge_labels(train, prediction.held_out).issues
+    (issue,) = find_label_issues(train, prediction.held_out)
     assert (issue.row, issue.given, issue.likely) == (4, "1", "0")
-    (issue,) = judge_labels(test, prediction.others[0]).issues
+    (issue,) = find_label_issues(test, prediction.others[0])
     assert issue.row == 7
     assert steps[-1][0] == steps[-1][1]
     assert steps == sorted(steps)

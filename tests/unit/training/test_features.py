@@ -70,7 +70,7 @@ def test_features_of_nets_without_pooling_take_bounded_memory_and_keep_their_cos
     )
     assert (expected - got).abs().max() < 0.08
     assert torch.equal(predict_with_features(model, pixels[5:9])[1], found[5:9])
-    assert torch.allclose(features(model, pixels), exact, atol=1e-6)  # lamina embed saves all
+    assert torch.allclose(features(model, pixels), exact, atol=1e-6)  # saved by lamina similar
 
 
 def test_a_module_without_layers_has_no_features():

@@ -59,7 +59,7 @@ class RunsOptions:
     processor, threads, precision and results"""
     study: Annotated[str | None, arg(metavar="DIR")] = None
     """list the runs of a study, or the trials of a study of lamina tune. DIR is the study's folder,
-    its name in --runs-dir, or the URL of its database (URL#NAME, if it has several)"""
+    its name in --runs-dir, or its --storage (STORAGE#NAME, if that has several)"""
     runs_dir: RunsFolder = Path("runs")
     json: Json = False
 

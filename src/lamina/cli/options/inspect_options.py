@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from lamina.cli.options import DATA, Device, Images, Json, MovedData, OwnModule, RunFolder
-from lamina.cli.options.data_options import PreparationFields
-from lamina.cli.parsing import Group
+from lamina.cli.options import Device, Images, Json, MovedData, OwnModule, RunFolder
 
 
 @dataclass(frozen=True)
@@ -74,30 +72,10 @@ class SimilarOptions:
     """number of training images to show for each image"""
     output: Annotated[Path | None, arg(metavar="FILE")] = None
     """save a sheet of the images to this .png file"""
+    features: Annotated[Path | None, arg(metavar="FILE")] = None
+    """save the features of the images, the inputs of the net's last layer, and their names to this
+    .npz file"""
     data: MovedData = None
-    net: OwnModule = None
-    device: Device = "auto"
-    json: Json = False
-
-
-@dataclass(frozen=True)
-class EmbedOptions:
-    """Save the inputs of a net's last layer for each image as NumPy arrays.
-
-    The file contains features, names, splits and targets.
-
-    DATA needs classes, labels or numbers, as for training; they need not be those of the run.
-
-    Example: lamina embed photos runs/pets --output features.npz
-    """
-
-    data: Annotated[Positional[str], arg(metavar="DATA", help=DATA)]
-    run: RunFolder
-    output: Annotated[Path, arg(metavar="FILE")]
-    """.npz file to write"""
-    preparation: Annotated[
-        PreparationFields, Group("data", text="How to load other images and targets.")
-    ] = field(default_factory=PreparationFields)
     net: OwnModule = None
     device: Device = "auto"
     json: Json = False

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
@@ -13,31 +12,6 @@ from lamina.cli.options import DATA, Device, Flag, Json, RunsFolder
 from lamina.cli.options.data_options import PreparationFields
 from lamina.cli.options.train_options import RecipeFields
 from lamina.cli.parsing import Group
-from lamina.training.recipe import Recipe
-
-
-def _prefix(letter: str) -> dict[str, Any]:
-    plain = {
-        one.name: RecipeFields.flags.get(one.name, arg()) for one in dataclasses.fields(Recipe)
-    }
-    return {
-        name: dataclasses.replace(one, name=f"{letter}-{name}".replace("_", "-"))
-        for name, one in plain.items()
-    }
-
-
-class AFields(RecipeFields):
-    """Flags for the fields of A's recipe."""
-
-    shown: ClassVar = ("epochs", "lr")
-    left_out: ClassVar = ("device",)  # the same for both
-    flags: ClassVar = _prefix("a")
-
-
-class BFields(AFields):
-    """Flags for the fields of B's recipe."""
-
-    flags: ClassVar = _prefix("b")
 
 
 class SharedFields(RecipeFields):
@@ -92,29 +66,28 @@ class StudyOptions(SharedOptions):
             ),
         ),
     ] = None
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(StudyOptions):
     """Compare two runs, or two nets that are trained with shared seeds, and state what was shown.
 
-    Two runs without --seeds, --until-decided, --time and --a-… or --b-… options are not trained:
-    their stored logits are compared. Otherwise, lamina trains pairs that share the seed, the splits
-    and the order of images.
+    Two runs without settings, --seeds, --until-decided and --time are not trained: their stored
+    logits are compared. Otherwise, lamina trains pairs that share the seed, the splits and the
+    order of images.
 
-    Example: lamina compare cnn:best cnn:best --b-dropout 0.5
+    Example: lamina compare cnn:best cnn:best,dropout=0.5
     """
 
     a: Annotated[Positional[str], arg(metavar="A")]
-    """a run, or a net as in lamina train, with a recipe after a colon, such as cnn:best"""
+    """a run, or a net as in lamina train; a recipe follows after a colon, settings after commas, as
+    in cnn:best,lr=0.01"""
     b: Annotated[Positional[str], arg(metavar="B")]
-    """the reference: a run, or a net with a recipe"""
+    """the reference, as A"""
     until_decided: Flag = False
     """train 4, 8 or 16 pairs, until A is better, worse or equal, or more seeds cannot help (the
     default for nets)"""
-    a_given: Annotated[AFields, Group("recipe of A")] = field(default_factory=AFields)
-    b_given: Annotated[BFields, Group("recipe of B")] = field(default_factory=BFields)
-    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +101,14 @@ class AblateOptions(StudyOptions):
     """
 
     net: Annotated[Positional[str], arg(metavar="NET")]
-    """a net as in lamina train, with a recipe after a colon, such as cnn:best"""
+    """a run, or a net as in lamina train; a recipe follows after a colon, settings after commas, as
+    in cnn:best,epochs=5"""
     without: Annotated[tuple[str, ...], arg(metavar="PART...")] = ()
     """classes of layers to remove, such as BatchNorm, and settings of the recipe to reset to their
     defaults, such as flip"""
     each: Flag = False
     """reset each setting of the recipe that differs from its default, except epochs; lr and
     momentum with optimizer"""
-    given: Annotated[SharedFields, Group("recipe")] = field(default_factory=SharedFields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,10 +143,8 @@ class TuneOptions(SharedOptions):
             ),
         ),
     ] = None
-    storage: Annotated[str | None, arg(metavar="URL")] = None
-    """database that several machines share, as in postgresql://USER:PASSWORD@HOST/DATABASE
-    (default: a file in the study's folder, for the processes of one machine)"""
-    join: Annotated[str | None, arg(metavar="STUDY")] = None
-    """train trials of this study, which another process leads: its folder, or the URL of its
-    database"""
+    storage: Annotated[str | None, arg(metavar="STORAGE")] = None
+    """where the workers of several machines, which all run the same command, share the trials:
+    postgresql://USER@HOST/DATABASE (password in ~/.pgpass), or a file on a shared disk (default: a
+    file in the study's folder, for the processes of one machine)"""
     given: Annotated[SharedFields, Group("recipe")] = field(default_factory=SharedFields)

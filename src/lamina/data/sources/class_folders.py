@@ -20,7 +20,7 @@ RESULTS = (
     {"run.json", "history.jsonl"},
     {"study.json", ".lock"},
     {"study.json", "differences.png"},
-    {"study.json", "study.db"},
+    {"study.json", "trials.journal"},
 )
 """Files by which the folders of runs and studies are recognized, also if they were copied without
 hidden files."""

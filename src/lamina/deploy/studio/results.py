@@ -16,27 +16,28 @@ from jaxtyping import Float, Float32, Int64, UInt8
 
 from lamina.data import Dataset
 from lamina.data.image_inputs import decode_ahead
-from lamina.deploy.serve.explanation import (
+from lamina.deploy.studio.data_folder import check_is_here
+from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
+from lamina.deploy.web.explanation import (
     SIMILAR_SECONDS,
     TrainingImages,
     compute_features,
     explain_image,
 )
-from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Predictor, describe, make_prediction
 from lamina.evaluation.words import give_verdict, list_lines
-from lamina.insight.confusions import find_cells, measure_losses
-from lamina.insight.inspected_layers import choose_layers, name_stage
-from lamina.insight.units import cut_patch, inspect_units, measure_responses, rank_units
-from lamina.runs.differences import NONE, Difference, compare_records
+from lamina.insight.confusions import find_confusions, measure_losses
+from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
+from lamina.insight.units import cut_patch, inspect_layers, measure_responses
+from lamina.runs.differences import compare_runs
 from lamina.runs.loading import load_run
 from lamina.runs.record import DataOrigin, resume_command
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
-from lamina.studies.judging import find_outputs, judge_runs
-from lamina.targets import REGRESSION, SINGLE_LABEL
+from lamina.studies.judging import explain_incomparable, find_outputs, judge_runs
+from lamina.targets import REGRESSION
 from lamina.training.task import Task
 
 Given: TypeAlias = bytes | tuple[str, int]
@@ -88,6 +89,7 @@ def _open(path: Path, _: tuple[int, ...]) -> Opened:
 def load_dataset(path: Path, _: DataOrigin) -> Dataset:
     """Load a run's data, which must be unchanged; cached until the run has other data."""
     run = load_run(path)
+    check_is_here(run.record.data.source)
     return find_dataset(run)
 
 
@@ -105,7 +107,8 @@ def show_report(path: Path) -> dict[str, Any]:
             "missing": f"{path.name} is evaluated when its training has ended. {remedy}",
         }
     outputs = find_outputs(opened.run)
-    order = np.argsort(-_measure_losses(task, outputs), kind="stable")
+    confusions = find_confusions(task, [outputs])
+    order = np.argsort(-confusions.losses, kind="stable")
     wrong = order[
         (_decide(task, outputs) != outputs.targets.reshape(len(order), -1)).any(axis=1)[order]
     ]
@@ -118,7 +121,7 @@ def show_report(path: Path) -> dict[str, Any]:
         "report": report.to_json(),
         "confusions": [
             [names, [[*cell, len(rows)] for cell, rows in cells.items()]]
-            for names, cells in find_cells(task, outputs.logits, outputs.targets)
+            for names, cells in confusions.tables
         ],
         "largest": (
             show_tiles(opened, outputs, (wrong if are_wrong else order)[:TILES])
@@ -131,16 +134,12 @@ def show_cell(path: Path, problem: int, truth: int, predicted: int) -> dict[str,
     """The images with a true and a predicted class, the largest loss first."""
     opened = open_run(path)
     outputs = find_outputs(opened.run)
-    problems = find_cells(opened.task, outputs.logits, outputs.targets)
+    problems = find_confusions(opened.task, [outputs]).tables
     if not (0 <= problem < len(problems) and (truth, predicted) in problems[problem][1]):
         raise DataError(
             "There are no such images, because the run was evaluated again. Reload the page."
         )
-    rows = problems[problem][1][truth, predicted]
-    # cells of one label are sorted already: a temperature keeps their order
-    if opened.task.kind is SINGLE_LABEL:
-        rows = rows[np.argsort(-_measure_losses(opened.task, outputs)[rows], kind="stable")]
-    return show_tiles(opened, outputs, rows[:TILES])
+    return show_tiles(opened, outputs, problems[problem][1][truth, predicted][:TILES])
 
 
 def show_tiles(opened: Opened, outputs: Outputs, rows: Int64[np.ndarray, " m"]) -> dict[str, Any]:
@@ -194,22 +193,18 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
     measure_responses(model, train.take_evenly(TIMED_IMAGES).pixels, [layer])
     affordable = round(TIMED_IMAGES * SEEN_SECONDS / (time.perf_counter() - began))
     some = train.take_evenly(min(SEEN_IMAGES, max(TIMED_IMAGES, affordable)))
-    (responses,) = measure_responses(model, some.pixels, [layer]).values()
+    (units,) = inspect_layers(model, some, [layer], UNITS)
     shown = []
-    for unit in inspect_units(responses, some, rank_units(responses, some)[:UNITS]):
-        patches = [cut_patch(some, patch) for patch in unit.patches]
-        shown.append(
-            [
-                unit.number + 1,
-                unit.describe_best(),
-                draw_tiles(np.stack(patches), 3) if patches else None,
-            ]
-        )
-    field = "the whole image" if responses.field is None else str(responses.field)
+    for unit in units.units:
+        tiles = None
+        if unit.patches:
+            patches = [cut_patch(some, patch) for patch in unit.patches]
+            tiles = draw_tiles(np.stack(patches), 3)
+        shown.append([unit.number + 1, unit.describe_best(), tiles])
     return {
         "searched": len(some),
-        "units": responses.strengths.shape[1],
-        "field": field,
+        "units": units.count,
+        "field": describe_field(units.receptive_field),
         "shown": shown,
     }
 
@@ -264,52 +259,50 @@ def _read(opened: Opened, image: Given) -> tuple[UInt8[np.ndarray, "1 h w c"], s
 def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
     """How runs differ from a run, score and disagree on its test images, or why they cannot."""
     run = load_run(runs_dir / name)
-    differences = {other: find_differences(run, load_run(runs_dir / other)) for other in others}
-    runs, problems = dict[str, Opened](), list[str]()
-    for one in (*others, name):
-        if not (runs_dir / one / "report.json").exists():
-            problems.append(f"{one} has not been evaluated yet; only its settings are compared.")
+    differences = {other: _list_differences(run, load_run(runs_dir / other)) for other in others}
+    problems: list[str] = []
+    base = _open_evaluated(runs_dir / name, problems)
+    opened: dict[str, Opened] = {}
+    for other in others:
+        other_run = _open_evaluated(runs_dir / other, problems)
+        if base is None or other_run is None:
             continue
-        try:
-            runs[one] = open_run(runs_dir / one)
-        except LaminaError as error:
-            problems.append(str(error))
-    judged, disagreements = [], {}
-    try:
-        if name in runs and len(runs) > 1:
-            judged = judge_runs({one: [opened.run] for one, opened in runs.items()})
-            base = runs.pop(name)
-            disagreements = {one: show_disagreements(opened, base) for one, opened in runs.items()}
-    except LaminaError as error:
-        problems.append(str(error))
+        reason = explain_incomparable(other_run.run, base.run)
+        if reason is None:
+            opened[other] = other_run
+        else:
+            problems.append(reason)
+    judged = []
+    disagreements = {}
+    if base is not None and opened:
+        runs = {other: [other_run.run] for other, other_run in opened.items()}
+        judged = judge_runs({**runs, name: [base.run]})
+        disagreements = {
+            other: show_disagreements(other_run, base) for other, other_run in opened.items()
+        }
     return {
         "differences": differences,
         "problems": problems,
-        "judged": [one.to_json() for one in judged],
+        "judged": [comparison.to_json() for comparison in judged],
         "disagreements": disagreements,
     }
 
 
-def find_differences(run: Run, other: Run) -> list[dict[str, str]]:
-    """The settings that differ between two runs, and how their trainings began and ended."""
-    settings = compare_records(run.record, other.record)
-    found = [one for one in settings if not one.what.startswith(("started_from.", "late_end."))]
-    rows = zip(
-        ("started from", "epochs trained"),
-        _describe_course(run),
-        _describe_course(other),
-        strict=True,
-    )
-    return [vars(one) for one in (*found, *(Difference(*row) for row in rows if row[1] != row[2]))]
+def _list_differences(run: Run, other: Run) -> list[dict[str, str]]:
+    """How settings and courses differ; the page shows the results otherwise."""
+    differences = compare_runs(run.folder, other.folder)
+    return [vars(item) for item in differences if not item.what.startswith(("last ", "report."))]
 
 
-def _describe_course(run: Run) -> tuple[str, str]:
-    origin, done = run.record.started_from, len(run.folder.history.epochs())
-    start = NONE
-    if origin is not None:
-        after = "" if origin.epoch is None else f" after epoch {origin.epoch:.10g}"
-        start = Path(origin.run).name + after
-    return start, f"{done}{'' if run.record.late_end is None else ' (ended early)'}"
+def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
+    """The run; ``None``, with another problem in the list, if it cannot be compared."""
+    try:
+        if (path / "report.json").exists():
+            return open_run(path)
+        problems.append(f"{path.name} has not been evaluated yet; only its settings are compared.")
+    except LaminaError as error:
+        problems.append(str(error))
+    return None
 
 
 def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
@@ -352,11 +345,7 @@ def find_disagreements(
 
 
 def _measure_losses(task: Task, outputs: Outputs) -> Float[np.ndarray, " n"]:
-    """The losses of the shown, calibrated probabilities."""
-    logits = outputs.raw_logits(task)
-    if temperatures := getattr(task, "temperatures", ()):  # regression has none
-        logits = logits / np.array(temperatures, np.float32)
-    return measure_losses(task, logits, outputs.targets)
+    return measure_losses(task, outputs.raw_logits(task), outputs.targets)
 
 
 def _decide(task: Task, outputs: Outputs) -> Float32[np.ndarray, "n m"]:

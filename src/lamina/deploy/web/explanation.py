@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import base64
 import time
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from lamina.data import Images, thumbnails
 from lamina.data.load import find_prepared
 from lamina.errors import NetError
-from lamina.insight.attribution import (
-    CONTROL_STEPS,
-    STEPS,
-    choose_target,
-    integrated_gradients,
-    measure_strength,
-)
-from lamina.insight.faithfulness import measure_faithfulness
-from lamina.insight.similarity import find_neighbors, normalize
+from lamina.insight.attribution import STEPS, choose_target, integrated_gradients, paint_map
+from lamina.insight.explanations import choose_methods, explain_pixels
+from lamina.insight.neighbors import SearchedImages, find_similar, normalize
 from lamina.runs.run import Run
 from lamina.training.model import Model
 from lamina.training.prediction import fold_model, predict_logits, predict_with_features
@@ -42,7 +35,6 @@ SIMILAR_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 10.0  # between searches for training images that are not in the cache
 IMAGES_AT_ONCE = 50  # reached from one by doubling: a large net may take seconds for one image
 SHOWN = 6
-FOR, AGAINST = (178, 24, 43), (33, 102, 172)  # red and blue
 
 
 def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
@@ -61,26 +53,16 @@ def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[st
             f"A map would take about {seconds:.0f} s on this machine; the limit is"
             f" {MAP_SECONDS:.0f} s. Use lamina explain, which has no limit."
         )
-    began = time.monotonic()
-    maps = integrated_gradients(model, pixels, targets, steps=STEPS)
-    measured = None
-    if 3 * (time.monotonic() - began) < FAITHFULNESS_SECONDS:
-        explain = partial(integrated_gradients, steps=CONTROL_STEPS)
-        (measured,) = measure_faithfulness(model, pixels, targets, maps, explain)
+    methods = choose_methods(model, "gradients")
+    is_measured = 3 * seconds < FAITHFULNESS_SECONDS
+    explanation = explain_pixels(model, pixels, methods, target=target, is_measured=is_measured)
+    attribution = explanation.maps["gradients"]
     return {
-        "target": task.target_names[target],
-        "faithfulness": None if measured is None else asdict(measured),
+        "target": explanation.target,
+        "faithfulness": explanation.to_json()["maps"]["gradients"],
         "image": encode_png(pixels[0]),
-        "map": encode_png(paint_map(maps[0])),
+        "map": encode_png(paint_map(attribution.values)),
     }
-
-
-def paint_map(values: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 4"]:
-    """A map as RGBA pixels: red for the prediction, blue against it; stronger is more opaque."""
-    painted = np.empty((*values.shape, 4), np.uint8)
-    painted[..., :3] = np.where(values[..., None] >= 0, FOR, AGAINST)
-    painted[..., 3] = np.rint(measure_strength(values)[0] * 230)
-    return painted
 
 
 def encode_png(pixels: UInt8[np.ndarray, "h w c"]) -> str:
@@ -99,18 +81,18 @@ class TrainingImages:
 
     def find(self, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
         """The images with the largest cosine similarity of the features."""
-        (cosines,), (places,) = find_neighbors(
-            normalize(predict_with_features(self.model, pixels)[1]), self.features, SHOWN
-        )
-        images, found = self.images, []
-        for similarity, place in zip(cosines.tolist(), places.tolist(), strict=True):
-            row = self.rows[place]
-            target = images.kind.format(images.targets[row], images.target_names)
-            image = encode_png(np.asarray(images.pixels[row]))
-            found.append(
-                {"id": row, "target": target, "similarity": round(similarity, 4), "image": image}
-            )
-        return {"searched": len(self.rows), "images": found}
+        searched = SearchedImages(self.images, np.array(self.rows), self.features)
+        (similar,) = find_similar(self.model, pixels, ["image"], searched, SHOWN)
+        images = [
+            {
+                "id": neighbor.row,
+                "target": neighbor.target,
+                "similarity": round(neighbor.similarity, 4),
+                "image": encode_png(np.asarray(self.images.pixels[neighbor.row])),
+            }
+            for neighbor in similar.neighbors
+        ]
+        return {"searched": len(self.rows), "images": images}
 
 
 def find_training_images(run: Run) -> Images | str:

@@ -1,0 +1,183 @@
+"""The nearest images by their features: similar images, and outliers, unlike all others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from lamina.data import Images
+from lamina.data.images import Progress
+from lamina.errors import plural
+from lamina.insight.shown_result import ShownResult
+from lamina.markup import Table
+from lamina.training.model import Model
+from lamina.training.prediction import predict_with_features
+
+SHOWN = 6  # of the similar images
+# images whose neighbors are similar at once: memory grows with this times the number of images
+BLOCK = 1000
+# images among which the nearest neighbors are searched, to measure isolation
+MOST_REFERENCES = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class SearchedImages:
+    """Rows of ``images`` with their features: the last layer's input, with length 1."""
+
+    images: Images
+    rows: Int64[np.ndarray, " n"] = field(repr=False)
+    features: Float[Tensor, "n d"] = field(repr=False)
+
+
+class Neighbor(NamedTuple):
+    """An image that is similar to another one."""
+
+    row: int
+    image: str
+    target: str
+    similarity: float
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarImages(ShownResult):
+    """The images that are most similar to an image, by the features of a model.
+
+    Attributes:
+        image: the name of the image.
+        pixels: its pixels (H, W, C), uint8, as the model sees them.
+        neighbors: the most similar images, with the cosine similarity of their features: 1 for
+            equal images.
+        searched: the images that were searched; the rows of ``neighbors`` refer to them.
+    """
+
+    texts: ClassVar[int] = 2
+    image: str
+    pixels: UInt8[np.ndarray, "h w c"] = field(repr=False)
+    neighbors: tuple[Neighbor, ...]
+    searched: Images = field(repr=False)
+
+    def headline(self) -> str:
+        """The name of the image, and where similar ones were searched."""
+        return f"{self.image}: the most similar {self.searched.split} images"
+
+    def table(self) -> Table:
+        """The column heads, and a row for each similar image; the first two columns are text."""
+        rows = [(*near[1:3], f"{near.similarity:.3f}") for near in self.neighbors]
+        return Neighbor._fields[1:], rows
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: the ``image``, and the ``similar`` images with target and similarity."""
+        return {"image": self.image, "similar": [near._asdict() for near in self.neighbors]}
+
+
+class Outlier(NamedTuple):
+    """An image that is unlike all others."""
+
+    image: str
+    split: str
+    isolation: float
+
+
+@dataclass(frozen=True)
+class Outliers(ShownResult):
+    """The images that are most unlike all others: 1 minus the mean cosine with the nearest."""
+
+    texts: ClassVar[int] = 2
+    images: tuple[Outlier, ...]
+
+    def headline(self) -> str:
+        """The number of images."""
+        return plural(len(self.images), "outlier", "outliers")
+
+    def table(self) -> Table:
+        """The column heads, and a row for each image; the first two columns are text."""
+        return Outlier._fields, [(*row[:2], f"{row.isolation:.3f}") for row in self.images]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: ``outliers``."""
+        return {"outliers": [image._asdict() for image in self.images]}
+
+
+def embed(model: Model, images: Images, progress: Progress | None = None) -> SearchedImages:
+    """The images with their features, to search them for similar ones."""
+    _, features = predict_with_features(model, images.pixels, progress)
+    return SearchedImages(images, np.arange(len(images)), normalize(features))
+
+
+def find_similar(
+    model: Model,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    names: Sequence[str],
+    searched: SearchedImages,
+    most: int = SHOWN,
+) -> tuple[SimilarImages, ...]:
+    """For each image, the ``most`` similar ones by the cosines of the features."""
+    if not len(pixels):
+        return ()
+    images = searched.images
+    features = normalize(predict_with_features(model, pixels)[1])
+    cosines, places = find_neighbors(features, searched.features, most)
+    similar = []
+    for number, name in enumerate(names):
+        neighbors = []
+        for place, cosine in zip(places[number].tolist(), cosines[number].tolist(), strict=True):
+            row = int(searched.rows[place])
+            target = images.kind.format(images.targets[row], images.target_names)
+            neighbors.append(Neighbor(row, images.names[row], target, round(cosine, 4)))
+        similar.append(SimilarImages(name, pixels[number], tuple(neighbors), images))
+    return tuple(similar)
+
+
+def find_outliers(
+    splits: Sequence[Images], features: Float[Tensor, "n d"], most: int = 10
+) -> Outliers:
+    """The ``most`` isolated images of all ``splits``, whose features are unlike all others."""
+    names = [(name, str(images.split)) for images in splits for name in images.names]
+    isolation = measure_isolation(features)
+    outliers = []
+    for row in np.argsort(-isolation, kind="stable")[:most].tolist():
+        name, split = names[row]
+        outliers.append(Outlier(name, split, round(float(isolation[row]), 4)))
+    return Outliers(tuple(outliers))
+
+
+def measure_isolation(
+    features: Float[Tensor, "n d"], neighbors: int = 10
+) -> Float[np.ndarray, " n"]:
+    """1 minus the mean cosine with the nearest neighbors (Sun et al., 2022, arXiv 2204.06507)."""
+    unit = normalize(features)
+    references = torch.linspace(
+        0, len(unit) - 1, min(len(unit), MOST_REFERENCES), dtype=torch.float64
+    ).long()
+    count = min(neighbors, len(references) - 1)
+    if count < 1:
+        return np.zeros(len(unit), np.float32)
+    likeness, places = find_neighbors(unit, unit[references], count + 1)
+    likeness[references[places] == torch.arange(len(unit))[:, None]] = -math.inf  # the image itself
+    return (1 - likeness.topk(count, dim=1).values.mean(dim=1)).numpy()
+
+
+def find_neighbors(
+    signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int
+) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
+    """The cosines of each signature with the ``count`` nearest of ``others``, and their rows."""
+    count = min(count, len(others))
+    likeness = torch.empty(len(signatures), count)
+    rows = torch.empty(len(signatures), count, dtype=torch.int64)
+    for start in range(0, len(signatures), BLOCK):
+        block = slice(start, start + BLOCK)
+        likeness[block], rows[block] = (signatures[block] @ others.T).topk(count, dim=1)
+    return likeness, rows
+
+
+def normalize(features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """The features with length 1, whose products are cosines; zeros if they overflow."""
+    return functional.normalize(features.float(), dim=1).nan_to_num(0)

@@ -1,0 +1,191 @@
+"""Experiments as text, ``NET[:RECIPE][,FIELD=VALUE…]``, and from runs, nets and recipes."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lamina import zoo
+from lamina.data import Dataset
+from lamina.errors import RecipeError, RunError, find_nearest, suggest
+from lamina.metrics import METRICS
+from lamina.nets import Net
+from lamina.runs.loading import is_run_or_study, load_run
+from lamina.runs.nets_by_name import TIMM, NetChoice, choice_of_timm
+from lamina.runs.run import Run
+from lamina.runs.start import NetLike, check_recipe
+from lamina.studies.candidates import fit_experiment
+from lamina.studies.experiment import Experiment
+from lamina.studies.seeds import choose_repeatable
+from lamina.studies.study_events import Decision
+from lamina.training.recipe import Recipe, overlay
+from lamina.values import check_values
+
+OWN_CODE = {"loss", "optimizer", "augment", "schedule"}  # parts of a run that a study cannot repeat
+FIELDS = tuple(item.name for item in dataclasses.fields(Recipe))
+# within parentheses, no value is followed by the end of the text
+SETTING = re.compile(r"(.*),\s*([\w-]+)\s*=([^,()]*)", re.DOTALL)
+SourceLike: TypeAlias = NetLike | Path | Run | tuple[NetLike, Recipe | str]
+"""A net or a run, also as text with settings, or a net with its recipe or the recipe's name."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an experiment is made from: a run or a net, its recipe, and settings of the recipe."""
+
+    origin: Run | NetChoice | str  # text is a net's name, layers or file
+    recipe: Recipe | str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """``NET[:RECIPE][,FIELD=VALUE…]``, without the device."""
+        name = str(self.origin)
+        if isinstance(self.origin, Run):
+            name = str(self.origin.path)
+        elif isinstance(self.origin, NetChoice):
+            net = self.origin.net
+            name = str(net) if isinstance(net, Net) else self.origin.name
+        values = self.values
+        if isinstance(self.recipe, Recipe):
+            values = self.recipe.changes()
+        elif self.recipe is not None:
+            name += f":{self.recipe}"
+        settings = [f",{key}={value}" for key, value in values.items() if key != "device"]
+        return f"{name}{''.join(settings)}"
+
+    @property
+    def is_changed(self) -> bool:
+        return bool(self.values.keys() - {"device"})
+
+
+def parse_experiment(text: str) -> tuple[str, str | None, dict[str, Any]]:
+    """Divide ``NET[:RECIPE][,FIELD=VALUE…]`` into the net, the recipe's name and its settings.
+
+    Layers, files and runs have no named recipes.
+
+    Raises:
+        RecipeError: A field does not exist, or its value has the wrong type or range.
+
+    >>> parse_experiment("cnn:best,lr=0.01")
+    ('cnn', 'best', {'lr': 0.01})
+    >>> parse_experiment("Flatten(), Output(), batch-size=50")
+    ('Flatten(), Output()', None, {'batch_size': 50})
+    """
+    net = text
+    values: dict[str, Any] = {}
+    while (setting := SETTING.fullmatch(net)) is not None:
+        net = setting[1]
+        name = setting[2].replace("-", "_")
+        if name in values:
+            raise RecipeError(f"{text!r} has two values of {name}. Leave out one of them.")
+        values = {name: _check_value(text, name, setting[3].strip())} | values
+    if "(" in net or ".py" in net:
+        return net, None, values
+    prefix = TIMM if net.startswith(TIMM) else ""
+    name, _, recipe = net.removeprefix(prefix).partition(":")
+    return f"{prefix}{name}", recipe or None, values
+
+
+def _check_value(text: str, name: str, value: str) -> Any:
+    if name not in FIELDS:
+        raise RecipeError(
+            f"In {text!r}, {name} is not a setting of a recipe. {suggest(name, FIELDS)}"
+        )
+    if name == "metric" and value not in METRICS:
+        raise RecipeError(
+            f"In {text!r}, metric is {value!r}, which is not a metric of lamina."
+            f" {suggest(value, METRICS)}"
+        )
+    return check_values(Recipe, {name: read_value(value)}, RecipeError, f"In {text!r}, ")[name]
+
+
+def read_value(text: str) -> Any:
+    """A number, ``True``, ``False`` or ``None``, or the text itself."""
+    try:
+        value = ast.literal_eval(text.capitalize() if text.isalpha() else text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if value is None or isinstance(value, int | float) else text
+
+
+def find_source(source: SourceLike, runs_dir: Path) -> Source:
+    """The run or net that is meant; ``LaminaError`` if there is neither."""
+    if isinstance(source, Run):
+        return Source(source)
+    if isinstance(source, str | Path):
+        return _find_text(str(source), runs_dir)
+    if not isinstance(source, tuple):
+        return Source(_find_net(source))
+    if len(source) != 2:
+        raise RecipeError(
+            f"A net with its recipe is a pair, such as (net, Recipe(lr=0.01)), got {len(source)}"
+            " values."
+        )
+    net, recipe = source
+    check_recipe(recipe)
+    return Source(_find_net(net), recipe)
+
+
+def _find_net(net: NetLike) -> NetChoice | str:
+    if isinstance(net, Net) and not net.own_layers:
+        return str(net)
+    return choose_repeatable(net)
+
+
+def _find_text(text: str, runs_dir: Path) -> Source:
+    is_code = "(" in text or ".py" in text
+    if not is_code and is_run_or_study(text, runs_dir):  # its name may contain a comma
+        return Source(load_run(text, runs_dir=runs_dir))
+    net, recipe, values = parse_experiment(text)
+    if is_code:
+        return Source(net, recipe, values)
+    name = ":".join(filter(None, (net, recipe)))
+    if is_run_or_study(name, runs_dir):
+        return Source(load_run(name, runs_dir=runs_dir), values=values)
+    if net in zoo.NAMES or net.startswith(TIMM):
+        return Source(net, recipe, values)
+    runs = [file.parent.name for file in runs_dir.glob("*/run.json")]
+    nearest = find_nearest(net, [*zoo.NAMES, *runs])
+    advice = "Use a name that lamina runs lists, a net, or layers."
+    if nearest:
+        advice = f"Did you mean {nearest}?"
+    raise RunError(f"There is no run or net {name!r}. {advice}")
+
+
+def make_experiment(
+    source: Source, dataset: Dataset, choose: Callable[[str], NetChoice]
+) -> tuple[Experiment, list[Decision]]:
+    """The experiment of a source on a data set, and how its recipe was fitted to the images."""
+    if isinstance(source.origin, Run):
+        return _repeat_run(source.origin, dataset, source.values), []
+    choice = choose(source.origin) if isinstance(source.origin, str) else source.origin
+    if isinstance(source.recipe, Recipe):
+        return Experiment(choice, overlay(source.recipe, dict(source.values)), dataset), []
+    return fit_experiment(choice, dataset, source.recipe, source.values)
+
+
+def _repeat_run(run: Run, dataset: Dataset, values: Mapping[str, Any]) -> Experiment:
+    record = run.record
+    if (record.data.fingerprint, record.in_shape) != (dataset.fingerprint, dataset.train.shape):
+        raise RunError(
+            f"{run.path} was trained on other images, or at another size. Name its net instead."
+        )
+    has_own_code = not OWN_CODE.isdisjoint(record.parts)
+    is_stored = record.net is not None or record.timm is not None
+    if has_own_code or not is_stored or record.started_from is not None:
+        raise RunError(
+            f"A study cannot repeat {run.path}: its code or first weights are not stored. Name its"
+            " net."
+        )
+    choice = NetChoice(record.net_name, record.net or Net())
+    if record.timm is not None:
+        choice = choice_of_timm(record.timm)
+    epochs = record.epochs or record.recipe.epochs
+    recipe = replace(record.recipe, epochs=epochs, seed=0, device="auto")
+    return Experiment(choice, overlay(recipe, dict(values)), dataset)

@@ -1,0 +1,192 @@
+"""``lamina.train``: train a named net, or one that lamina chooses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+from lamina import zoo
+from lamina.data import Dataset, Images
+from lamina.data.description import describe_data, describe_reading
+from lamina.data.load import as_dataset
+from lamina.errors import RecipeError, plural
+from lamina.files import check_name
+from lamina.runs.continuing import find_start
+from lamina.runs.course import RunEvent
+from lamina.runs.nets_by_name import choose_by_images
+from lamina.runs.progress import show_progress
+from lamina.runs.run import Run
+from lamina.runs.start import NetLike, as_net_choice, check_recipe
+from lamina.studies.candidates import fit_experiment
+from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen, spend_time
+from lamina.studies.experiment import (
+    ENDS,
+    Candidate,
+    Deadline,
+    Experiment,
+    Request,
+    check_seconds,
+    open_end,
+)
+from lamina.studies.setup import RunSetup, iter_candidate
+from lamina.studies.study_events import Decision, Started
+from lamina.training.custom import NO_PARTS, Parts, check_parts_type, find_ignored
+from lamina.training.events import Remark
+from lamina.training.recipe import Recipe
+
+
+def train(
+    data: Dataset | Images | str | Path | None = None,
+    net: NetLike | None = None,
+    recipe: Recipe | str | None = None,
+    *,
+    parts: Parts = NO_PARTS,
+    start_from: Run | str | Path | None = None,
+    seconds: float | None = None,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+    progress: bool = True,
+) -> Run:
+    """Train a net, evaluate it and save it as a run.
+
+    Without ``net``, lamina chooses one for the data.
+
+    Args:
+        data: As for :func:`~lamina.start_run`.
+        net: As for :func:`~lamina.start_run`. By default, lamina chooses net, image size and recipe
+            by measurement (:func:`~lamina.choose`).
+        recipe: As for :func:`~lamina.start_run`. Needs ``net``.
+        parts: As for :func:`~lamina.start_run`.
+        start_from: As for :func:`~lamina.start_run`.
+        seconds: Time until the end of the evaluation, by default 300 without ``net`` and
+            ``start_from``, and no limit with one. Of a ``Recipe``, as many epochs are trained as
+            fit. In measurements, training exceeded the time by up to 2.7 s (limit 20 s).
+        name: As for :func:`~lamina.start_run`.
+        runs_dir: As for :func:`~lamina.start_run`.
+        progress: Print choices and a line per epoch, and show a progress bar.
+
+    Returns:
+        The trained and evaluated run, with ``run.report`` and ``run.predict(paths)``.
+
+    Warns:
+        LaminaWarning: See ``load_data``, ``start_run`` and ``Run.train``.
+
+    Raises:
+        LaminaError: An argument is invalid, or any error of ``load_data``, ``start_run`` and
+            ``Run.train``.
+
+    >>> import tempfile
+    >>> from lamina import Recipe
+    >>> run = train("shapes", "mlp", Recipe(epochs=1), runs_dir=tempfile.mkdtemp(), progress=False)
+    >>> run.report.split
+    'test'
+    """
+    began = time.perf_counter()
+    check_name(name)
+    check_parts_type(parts)
+    setup = RunSetup(Path(runs_dir), name, parts=parts)
+    if start_from is None:
+        request = to_request(net, recipe, seconds, parts)
+        dataset = as_dataset(data)
+    else:
+        choice = None if net is None else as_net_choice(net)
+        origin = find_start(start_from, setup.runs_dir, choice)
+        if origin.epoch is not None:
+            check_untimed(seconds)
+            recipe = recipe or origin.recipe
+        setup = replace(setup, start_from=origin, parts=origin.choose_parts(parts))
+        dataset = origin.load(data)
+        request = to_request(origin.net_choice(dataset), recipe, seconds, setup.parts)
+    deadline = to_deadline(began, net or start_from, seconds)
+    events = iter_training(dataset, request, deadline, setup)
+    runs = [
+        event.run for event in follow(events, dataset, name, progress) if isinstance(event, Started)
+    ]
+    return runs[-1]
+
+
+def iter_training(
+    dataset: Dataset, request: Request, deadline: Deadline | None, setup: RunSetup
+) -> Generator[RunEvent, None, Run]:
+    """Train a run of a named net, or of one that lamina chooses, before the deadline."""
+    if request.net is None:
+        deadline = deadline or Deadline(time.perf_counter(), DEFAULT_SECONDS)
+        return (yield from iter_chosen(dataset, request, deadline, setup))
+    candidate = yield from iter_named(dataset, request, deadline)
+    return (yield from iter_candidate(candidate, deadline, setup))
+
+
+def iter_named(
+    dataset: Dataset, request: Request, deadline: Deadline | None
+) -> Generator[RunEvent, None, Candidate]:
+    """A named net, with its recipe fitted to the images and, before a deadline, to the machine."""
+    net = as_net_choice(request.net or choose_by_images(dataset))
+    recipe = request.recipe
+    most_epochs: int | None = None
+    is_open = recipe != zoo.PUBLISHED and not request.settings.keys() & ENDS
+    if isinstance(recipe, Recipe):
+        experiment = Experiment(net, recipe, dataset)
+        most_epochs = recipe.epochs
+        is_open = False
+    else:
+        experiment, decisions = fit_experiment(net, dataset, recipe, request.settings)
+        yield from decisions
+    candidate = Candidate(experiment, min(dataset.train.shape[1:]))
+    if deadline is None:
+        return candidate
+    if is_open:
+        candidate = open_end(candidate)
+    candidate = yield from spend_time(candidate.time(), deadline)
+    reason = ""
+    if most_epochs is not None:
+        candidate = candidate.with_epochs(min(candidate.recipe.epochs, most_epochs))
+        reason = f"the recipe has {most_epochs}"
+    count = candidate.recipe.epochs
+    epoch_seconds = (candidate.total_seconds() - candidate.pace.start_seconds) / count
+    epochs = plural(count, "epoch", "epochs")
+    if candidate.is_open:
+        epochs = f"about {epochs}"
+    length = f"{epochs} of {epoch_seconds:.1f} s each"
+    yield Decision("time", f"{deadline.seconds:.0f} s → {length}", reason)
+    return candidate
+
+
+def check_untimed(seconds: float | None) -> None:
+    if seconds is not None:
+        raise RecipeError(
+            "A training that continues from a checkpoint has no time limit. Leave out the time, and"
+            " use epochs."
+        )
+
+
+def to_request(
+    net: NetLike | None, recipe: Recipe | str | None, seconds: float | None, parts: Parts
+) -> Request:
+    """The checked arguments of :func:`train`."""
+    check_parts_type(parts)
+    check_seconds(seconds)
+    check_recipe(recipe)
+    if net is None and recipe is not None:
+        raise RecipeError('recipe needs a net. Add one, as in train(data, "cnn-s", "best").')
+    choice = None if net is None else as_net_choice(net)
+    return Request(choice, recipe, find_ignored(parts))
+
+
+def to_deadline(began: float, net: object, seconds: float | None) -> Deadline | None:
+    """The deadline of a training: without a net, there always is one."""
+    if seconds is None and net is not None:
+        return None
+    return Deadline(began, seconds or DEFAULT_SECONDS)
+
+
+def follow(
+    events: Iterable[RunEvent], dataset: Dataset, name: str | None, progress: bool
+) -> Iterable[RunEvent]:
+    """The events, printed if ``progress``, after a description of the data."""
+    if not progress:
+        return events
+    introduction = Remark("\n".join([*describe_data(dataset), *describe_reading(dataset)]))
+    return show_progress(chain([introduction], events), name=name or "")

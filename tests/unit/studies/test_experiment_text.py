@@ -1,0 +1,95 @@
+"""Experiments are read from text, runs and pairs, and settings that do not exist are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from lamina import Recipe, load_recipe, start_run
+from lamina.errors import LaminaError, RecipeError, RunError
+from lamina.nets import Flatten, Net, Output
+from lamina.runs.start import as_net_choice
+from lamina.studies.experiment_text import (
+    Source,
+    find_source,
+    make_experiment,
+    parse_experiment,
+)
+from support.runs import DATA, NET, RECIPE
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("cnn", ("cnn", None, {})),
+        ("cnn:best", ("cnn", "best", {})),
+        ("cnn:best,lr=0.01", ("cnn", "best", {"lr": 0.01})),
+        ("cnn, lr=1, batch-size = 50", ("cnn", None, {"lr": 1.0, "batch_size": 50})),
+        (
+            "timm:resnet18.a1_in1k:default,lr=1e-3",
+            ("timm:resnet18.a1_in1k", "default", {"lr": 0.001}),
+        ),
+        (
+            "Conv2d(2, kernel_size=3), Flatten(), Output(),flip=random",
+            ("Conv2d(2, kernel_size=3), Flatten(), Output()", None, {"flip": "random"}),
+        ),
+        ("nets.py:small,class_weights=true", ("nets.py:small", None, {"class_weights": True})),
+        ("runs/pets,gradient_clip=none", ("runs/pets", None, {"gradient_clip": None})),
+        ("cnn,aim=recall=0.95", ("cnn", None, {"aim": "recall=0.95"})),
+        ("cnn,extra", ("cnn,extra", None, {})),
+    ],
+)
+def test_text_is_a_net_a_recipe_and_settings(text, parts):
+    assert parse_experiment(text) == parts
+    assert parse_experiment(Source(*parts).title) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cnn,lrr=0.1", "In 'cnn,lrr=0.1', lrr is not a setting of a recipe. Did you mean lr?"),
+        ("cnn,lr=fast", "In 'cnn,lr=fast', lr must be a number of at least 0, got 'fast'."),
+        ("cnn,epochs=0.5", "In 'cnn,epochs=0.5', epochs must be a whole number"),
+        ("cnn,flip=rnadom", "Did you mean random?"),
+        (
+            "cnn,metric=acuracy",
+            "'acuracy', which is not a metric of lamina. Did you mean accuracy?",
+        ),
+        ("cnn,lr=1,lr=2", "'cnn,lr=1,lr=2' has two values of lr. Leave out one of them."),
+    ],
+)
+def test_a_setting_that_does_not_exist_or_fit_is_named(text, message):
+    with pytest.raises(RecipeError) as error:
+        parse_experiment(text)
+    assert message in str(error.value)
+
+
+def test_a_run_a_study_and_a_net_are_found_by_name(tmp_path):
+    run = start_run(DATA, NET, RECIPE, name="first,lr=1", runs_dir=tmp_path)
+    assert find_source("first,lr=1", tmp_path).origin.path == run.path
+    path = run.path.rename(tmp_path / "first")
+    changed = find_source("first,lr=0.5", tmp_path)
+    assert (changed.title, changed.values) == (f"{path},lr=0.5", {"lr": 0.5})
+    experiment, _ = make_experiment(changed, DATA, as_net_choice)
+    assert (experiment.net.net, experiment.recipe.lr) == (NET.with_outputs(3), 0.5)
+    (tmp_path / "cv").mkdir()
+    (tmp_path / "cv" / "study.json").write_text("{}")
+    path.rename(tmp_path / "cv" / "fold-1")
+    with pytest.raises(RunError, match=r"cv is a study\. Use one of its runs, such as .*cv/fold-1"):
+        find_source("cv", tmp_path)
+    (tmp_path / "cv" / "fold-1").rename(tmp_path / "cv" / "final")  # as of a cross-validation
+    assert find_source("cv,lr=0.5", tmp_path).title == f"{tmp_path / 'cv' / 'final'},lr=0.5"
+    with pytest.raises(RunError, match=r"There is no run or net 'cnnn'\. Did you mean cnn\?"):
+        find_source("cnnn,lr=0.5", tmp_path)
+
+
+def test_a_net_comes_with_its_recipe_or_its_name(tmp_path):
+    recipe = Recipe(epochs=3, lr=0.5)
+    source = find_source((Net(Flatten(), Output()), recipe), tmp_path)
+    assert source.title == "Net(Flatten(), Output()),epochs=3,lr=0.5"
+    assert make_experiment(source, DATA, as_net_choice)[0].recipe == recipe
+    named, _ = make_experiment(find_source(("cnn", "article"), tmp_path), DATA, as_net_choice)
+    assert named.recipe == load_recipe("cnn", "article")
+    with pytest.raises(LaminaError, match="is a pair, such as"):
+        find_source(("cnn", "article", 1), tmp_path)
+    with pytest.raises(LaminaError, match="recipe must be a Recipe"):
+        find_source(("cnn", 1), tmp_path)
