@@ -152,6 +152,8 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
             is_quiet=is_quiet,
         )
         status: int = command.run(options, terminal)
+        if terminal.problems:
+            return 2
         return status
 
 

@@ -40,7 +40,7 @@ class Options:
     Example: lamina data photos --contact-sheet photos.png
     """
 
-    further: ClassVar = ("progress",)
+    in_help_all: ClassVar = ("progress",)
 
     data: Source
     top: Annotated[int, Range(1)] = 10

@@ -25,7 +25,7 @@ class Options:
     Example: lamina data duplicates photos --groups groups.csv
     """
 
-    further: ClassVar = ("progress",)
+    in_help_all: ClassVar = ("progress",)
 
     data: Source
     groups: Path | None = None

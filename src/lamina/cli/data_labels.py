@@ -36,7 +36,7 @@ class Options:
     Example: lamina data labels photos --output issues.csv
     """
 
-    further: ClassVar = ("progress",)
+    in_help_all: ClassVar = ("progress",)
 
     data: Source
     run: Annotated[Path | None, arg(name="with", metavar="RUN")] = None

@@ -20,7 +20,6 @@ from lamina.files import open_atomically
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-    from lamina.data import Problem
     from lamina.drawing.attribution_sheet import Box
     from lamina.insight.explanations import Explanation
 
@@ -53,7 +52,6 @@ class Options:
 
 
 def run(options: Options, terminal: Terminal) -> int:
-    """Run the command; returns 2 if an image could not be read, after explaining the others."""
     from lamina.cli.models import choose_images
 
     if options.layer is not None and options.method not in (None, "grad-cam"):
@@ -62,14 +60,13 @@ def run(options: Options, terminal: Terminal) -> int:
             " grad-cam."
         )
     with ExitStack() as stack:
-        images, problems = choose_images(options.images, stack, terminal)
-        return _explain_images(options, images, problems, terminal)
+        images, _ = choose_images(options.images, stack, terminal)
+        _explain_images(options, images, terminal)
+    return 0
 
 
-def _explain_images(
-    options: Options, images: list[EncodedImage], problems: list[Problem], terminal: Terminal
-) -> int:
-    from lamina.cli.models import choose_layer, load_predictor, report_problem
+def _explain_images(options: Options, images: list[EncodedImage], terminal: Terminal) -> None:
+    from lamina.cli.models import choose_layer, load_predictor
     from lamina.data.image_inputs import decode_ahead
     from lamina.drawing.attribution_sheet import draw_explanation
     from lamina.insight.explanations import METHODS, choose_methods, explain_pixels, find_output
@@ -88,9 +85,6 @@ def _explain_images(
             "grad-cam: skipped, because no layer of this net has an output with height and width"
         )
     folder = options.output or run.path / "explanations"
-    for problem in problems:
-        report_problem(problem.path, problem.reason, terminal)
-    unread = len(problems)
     used: set[str] = set()
     with terminal.progress("explaining") as show_progress:
         for done, encoded in enumerate(images):
@@ -99,8 +93,7 @@ def _explain_images(
             path = chunk.names[0]
             reason = chunk.reasons[0]
             if reason is not None:
-                report_problem(path, reason, terminal)
-                unread += 1
+                terminal.report_problem(path, reason)
                 continue
             make_folder(folder)  # not earlier: if no image can be read, no empty folder remains
             explanation = explain_pixels(model, chunk.pixels, methods, target=target, name=path)
@@ -109,9 +102,6 @@ def _explain_images(
             save_sheet(draw_explanation(explanation, original, box), file)
             _save_maps(file.with_suffix(".npz"), explanation, box)
             _print(explanation, file, terminal)
-    if unread:
-        return 2
-    return 0
 
 
 def _print(explanation: Explanation, file: Path, terminal: Terminal) -> None:

@@ -145,7 +145,7 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
 def choose_images(
     paths: tuple[Path, ...], stack: ExitStack, terminal: Terminal
 ) -> tuple[list[EncodedImage], list[Problem]]:
-    """Find the images to predict, and arguments that match none; ``-`` reads paths from stdin."""
+    """Find the images to predict, and report arguments that match none; ``-`` reads stdin."""
     if not paths:
         raise DataError("No images given. Add image files, folders or patterns after RUN.")
     named: list[str | Path] = []
@@ -163,17 +163,11 @@ def choose_images(
     if len(images) <= IMAGES_OF_ONE_THREAD:
         torch.set_num_threads(1)
     failed = [problem for problem in problems if problem.reason != OTHER_FILE]
+    for problem in failed:
+        terminal.report_problem(problem.path, problem.reason)
     if failed and not images:  # before the model is loaded
-        for problem in failed:
-            terminal.emit("problem", image=problem.path, reason=problem.reason)
-        raise DataError(name_some([f"{problem.path}: {problem.reason}" for problem in failed]))
+        raise DataError("There is no image to use. Check the paths.")
     return images, failed
-
-
-def report_problem(name: str, reason: str, terminal: Terminal) -> None:
-    """Say why an image could not be used."""
-    terminal.emit("problem", image=name, reason=reason)
-    terminal.remark(f"lamina: {name}: {reason}")
 
 
 def report_overlap(

@@ -51,7 +51,6 @@ class Given(dict[str, Any]):
     shown: ClassVar[tuple[str, ...]]  # by ``--help``; ``--help-all`` shows all fields
     defaults: ClassVar[Mapping[str, str]] = {}  # where they are not the dataclass's
     flags: ClassVar[Mapping[str, Any]] = {}  # ``tyro.conf.arg`` for some fields
-    left_out: ClassVar[Collection[str]] = ()  # fields without a flag
 
     @classmethod
     def check(cls, **values: Any) -> Given:
@@ -190,7 +189,7 @@ def _list_flags(kind: Any) -> list[str]:
             fields = _list_given(type(field.default))
         for listed in fields:
             notes = getattr(listed.type, "__metadata__", ())
-            names = [getattr(note, "name", None) for note in notes if not isinstance(note, Group)]
+            names = [getattr(note, "name", None) for note in notes]
             name = next(filter(None, names), listed.name)
             flags.append(_to_flag(name))
     return flags
@@ -249,8 +248,8 @@ def _read_struct(
         return StructConstructorSpec(kind, tuple(fields))
     options: list[StructFieldSpec] = []
     boxes: dict[str, list[StructFieldSpec]] = {}
-    further = getattr(kind, "further", ())
-    groups = {name: group for group, names in getattr(kind, "groups", {}).items() for name in names}
+    further = getattr(kind, "in_help_all", ())
+    groups = getattr(kind, "in_groups", {})
     has_further = False
     for field in fields:
         group = groups.get(field.name)
@@ -307,8 +306,6 @@ def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
     texts = read_texts(kind.kind)
     fields = []
     for field in dataclasses.fields(kind.kind):
-        if field.name in kind.left_out:
-            continue
         hint = ""
         if field.name in kind.defaults:
             hint = f"(default: {kind.defaults[field.name]})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -59,7 +58,6 @@ class Options:
 
 
 def run(options: Options, terminal: Terminal) -> int:
-    """Run the command; returns 2 if an image could not be read, after predicting the others."""
     from lamina.cli.models import choose_images
     from lamina.evaluation.predictor import Prediction
 
@@ -70,7 +68,6 @@ def run(options: Options, terminal: Terminal) -> int:
     with ExitStack() as stack:
         images, problems = choose_images(options.images, stack, terminal)
         predictor, rule = _load(options, terminal)
-        not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
         predictions = stack.enter_context(closing(predictor.iter_predict(images)))
         show_progress = stack.enter_context(terminal.progress("predicting"))
         replaces = False
@@ -80,23 +77,20 @@ def run(options: Options, terminal: Terminal) -> int:
             replaces = options.output.exists()
             output = _open_file(options.output, predictor.task, rule)
         write = stack.enter_context(output)
-        failed = 0
-        done = -len(not_found)
-        for prediction in itertools.chain(not_found, predictions):
-            done += 1
-            terminal.emit(**_to_event(predictor.task, prediction, rule))
-            if prediction.problem is not None:
-                failed += 1
-                terminal.remark(f"lamina: {prediction.name}: {prediction.problem}")
+        for problem in problems:
+            write(Prediction(problem.path, problem=problem.reason))
+        for done, prediction in enumerate(predictions, start=1):
+            if prediction.problem is None:
+                terminal.emit(**_to_event(predictor.task, prediction, rule))
+            else:
+                terminal.report_problem(prediction.name, prediction.problem)
             write(prediction)
-            show_progress(max(0, done), len(images))
+            show_progress(done, len(images))
     if options.output is not None:
-        total = len(not_found) + len(images)
-        terminal.say(f"{options.output}: {total - failed:,} of {total:,} images")
+        total = len(problems) + len(images)
+        terminal.say(f"{options.output}: {total - terminal.problems:,} of {total:,} images")
         if replaces:
             terminal.remark(f"{options.output}: the earlier file was replaced")
-    if failed:
-        return 2
     return 0
 
 

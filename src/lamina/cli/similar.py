@@ -46,10 +46,9 @@ class Options:
 
 
 def run(options: Options, terminal: Terminal) -> int:
-    """Run the command; returns 2 if an image could not be read, after comparing the others."""
     import torch
 
-    from lamina.cli.models import choose_images, choose_run_data, load_predictor, report_problem
+    from lamina.cli.models import choose_images, choose_run_data, load_predictor
     from lamina.data.image_inputs import decode_ahead
     from lamina.insight.neighbors import embed, find_similar
     from lamina.training.prediction import features
@@ -63,7 +62,7 @@ def run(options: Options, terminal: Terminal) -> int:
     names: list[str] = []
     vectors: list[np.ndarray] = []
     with ExitStack() as stack:
-        images, problems = choose_images(options.images, stack, terminal)
+        images, _ = choose_images(options.images, stack, terminal)
         torch.set_num_threads(threads)  # the training images are more than these
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
         model = predictor.model
@@ -77,9 +76,6 @@ def run(options: Options, terminal: Terminal) -> int:
             )
         with terminal.progress("embedding") as progress:
             searched = embed(model, dataset.train, progress)
-        for problem in problems:
-            report_problem(problem.path, problem.reason, terminal)
-        unread = len(problems)
         add = stack.enter_context(terminal.table(("image", what, "target", "similarity"), texts=3))
         for chunk in stack.enter_context(closing(decode_ahead(images, predictor.input_format))):
             read = []
@@ -87,8 +83,7 @@ def run(options: Options, terminal: Terminal) -> int:
                 if reason is None:
                     read.append(name)
                 else:
-                    report_problem(name, reason, terminal)
-                    unread += 1
+                    terminal.report_problem(name, reason)
             for similar in find_similar(model, chunk.pixels, read, searched, options.top):
                 for row in similar.table()[1]:
                     add((similar.image, *row))
@@ -110,8 +105,6 @@ def run(options: Options, terminal: Terminal) -> int:
         terminal.remark(f"similar images: {options.output}")
     if options.features is not None and vectors:
         _save_features(options.features, np.concatenate(vectors), names, terminal)
-    if unread:
-        return 2
     return 0
 
 

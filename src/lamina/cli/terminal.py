@@ -65,6 +65,7 @@ class Terminal:
         self.emits_progress = emits_progress
         self.command = tuple(map(hide_password, command))
         self.is_quiet = is_quiet
+        self.problems = 0
         self._next_emit = 0.0
         self._pinned: Table | None = None
         self._err = PlainConsole(stderr=True)
@@ -90,6 +91,12 @@ class Terminal:
         if not (self.as_json or self.is_quiet):
             for line in lines:
                 self._out.print(Text(escape(line)))
+
+    def report_problem(self, image: str, reason: str) -> None:
+        """Say why an image could not be used; the command then ends with status 2."""
+        self.problems += 1
+        self.emit("problem", image=image, reason=reason)
+        self.remark(f"lamina: {image}: {reason}")
 
     def emit(self, event: str, **values: Any) -> None:
         """Print a JSON object if ``--json`` was given."""

@@ -50,13 +50,25 @@ class Options:
     Example: lamina train --data photos --time 3m
     """
 
-    groups: ClassVar = {
-        "data": ("data",),
-        "net": ("weights", "start_from", "pretrained"),
-        "time and recipe": ("time", "recipe", "seeds", "folds"),
-        "run": ("name", "runs_dir", "save_every", "on_nan", "on_diagnosis", "progress"),
+    in_groups: ClassVar = {
+        "data": "data",
+        **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
+        **dict.fromkeys(("time", "recipe", "seeds", "folds"), "time and recipe"),
+        **dict.fromkeys(
+            ("name", "runs_dir", "save_every", "on_nan", "on_diagnosis", "progress"), "run"
+        ),
     }
-    further: ClassVar = (*groups["net"], *groups["run"][1:], "seeds")
+    in_help_all: ClassVar = (
+        "weights",
+        "start_from",
+        "pretrained",
+        "seeds",
+        "runs_dir",
+        "save_every",
+        "on_nan",
+        "on_diagnosis",
+        "progress",
+    )
 
     net: Annotated[Positional[str | None], arg(metavar="[NET]")] = None
     """name of a net in lamina's zoo, layers in Python ("Flatten(), Output()"), timm:NAME for a net
@@ -205,15 +217,12 @@ def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> 
     from lamina.training.recipe import overlay
 
     text = options.start_from or ""
-    start = find_start(text, options.runs_dir)
+    net = None
+    if options.net is not None:
+        net = choose_net(options.net, terminal)
+    start = find_start(text, options.runs_dir, net)
     run = start.run
-    has_own_code = run.record.own_module is not None
-    if options.net is not None and not has_own_code:
-        raise RecipeError(
-            f"--start-from trains the net of {run.path}, {run.record.net_name}. Leave out"
-            f" {options.net}."
-        )
-    if options.net is None and has_own_code:
+    if net is None and run.record.own_module is not None:
         raise RecipeError(
             f"{run.path} was trained with your own code, which the run does not store. Add its file"
             f" as NET, as in lamina train mine.py --start-from {text}."
@@ -226,9 +235,7 @@ def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> 
                 f" Leave out {options.preparation.flags_of()}."
             )
     start.check_recipe(overlay(start.recipe, options.given))
-    if options.net is None:
-        return start
-    return find_start(text, options.runs_dir, choose_net(options.net, terminal))
+    return start
 
 
 def _find_request(
