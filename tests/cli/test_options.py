@@ -52,14 +52,14 @@ def test_nothing_given_is_nothing():
         ),
         (
             ["--metric", "acuracy"],
-            "--metric is 'acuracy', which is not a metric of lamina. Did you mean accuracy?",
+            "--metric is 'acuracy'; it must be one of",
         ),
     ],
 )
 def test_an_option_s_value_is_checked_as_it_is_read(words, message):
     with pytest.raises(LaminaError) as raised:
         parse_options(train.Options, "train", words)
-    assert str(raised.value) == message
+    assert str(raised.value).startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_more_images_with_a_new_class(first, tmp_path, image_set):
         ),
         (
             ("mlp",),
-            "start_from trains the net of runs/first, mlp. Leave out net (on the command line, NET).",
+            "trains the net of runs/first, mlp. Leave out net (on the command line, NET).",
         ),
         (
             ("--size", "20"),

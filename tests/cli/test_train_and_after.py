@@ -342,7 +342,7 @@ def test_a_data_set_that_has_changed_since_is_reported(workplace, tmp_path):
         (folder / "more" / name).rmdir()
     (folder / "more").rmdir()
     evaluated = run_well("evaluate", "runs/mine")
-    assert f"warning: {folder} has changed since the run was trained" in evaluated.stderr
+    assert f"warning: {folder.name} is not, or no longer, the data set that" in evaluated.stderr
 
 
 def test_names_that_are_not_utf8_go_through(workplace, tmp_path):

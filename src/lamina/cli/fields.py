@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 from tyro.conf import arg
 
 from lamina.cli.parsing import Given
 from lamina.data.preparation import Preparation
-from lamina.errors import DataError, RecipeError, suggest
+from lamina.errors import DataError, RecipeError
 from lamina.metrics import METRICS
 from lamina.training.recipe import Recipe
 
@@ -69,15 +69,4 @@ class RecipeFields(Given):
         "device",
     )
     defaults: ClassVar = dict.fromkeys(BY_RECIPE, "from the recipe")
-    flags: ClassVar = {"metric": arg(metavar=f"{{{','.join(METRICS)}}}")}
-
-    @classmethod
-    def check(cls, **values: Any) -> Given:
-        """Also refuse metrics of one's own, which are functions in Python."""
-        metric = values.get("metric")
-        if metric is not None and metric not in METRICS:
-            flag = cls(metric=metric).flags_of()
-            raise RecipeError(
-                f"{flag} is {metric!r}, which is not a metric of lamina. {suggest(metric, METRICS)}"
-            )
-        return super().check(**values)
+    types: ClassVar = {"metric": Literal.__getitem__(tuple(METRICS))}  # not one's own functions

@@ -55,8 +55,6 @@ def run(options: Options, terminal: Terminal) -> int:
         layers.append(choose_layer(model, options.layer))
     folder = make_folder(options.output or run.path / "inspection")
     dataset = choose_run_data(run, options.data, terminal)
-    if dataset.fingerprint != run.record.data.fingerprint:
-        terminal.remark("warning: the data set has changed since the run was trained")
     images = choose_images(model, dataset)
     split = images.held_out.split
     if split == "train":

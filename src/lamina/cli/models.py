@@ -77,7 +77,15 @@ def add_module(run: Run, net: str | None, terminal: Terminal) -> Run:
 
 
 def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:
-    return choose_data(str(find_source(run, source)), run.record.data.preparation, terminal)
+    """Load the data of a run, by default from where they were; warns if they have changed."""
+    recorded = run.record.data
+    dataset = choose_data(str(find_source(run, source)), recorded.preparation, terminal)
+    if dataset.fingerprint != recorded.fingerprint:
+        terminal.remark(
+            f"warning: {dataset.name} is not, or no longer, the data set that {run.path} was"
+            " trained on, so every split may contain training images"
+        )
+    return dataset
 
 
 def choose_evaluated_data(
@@ -101,13 +109,7 @@ def choose_evaluated_data(
                 f"{run.path} was trained on this data set and loads it in the same way. Leave out"
                 f" {changes.flags_of()}."
             )
-        dataset = choose_run_data(run, source, terminal)
-        if dataset.fingerprint != recorded.fingerprint:
-            terminal.remark(
-                f"warning: {recorded.source} has changed since the run was trained, so these may"
-                " include training images"
-            )
-        return dataset, True
+        return choose_run_data(run, source, terminal), True
     flags = changes.flags_of(KEPT_FIELDS)
     if flags:
         raise DataError(

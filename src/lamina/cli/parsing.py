@@ -51,6 +51,7 @@ class Given(dict[str, Any]):
     shown: ClassVar[tuple[str, ...]]  # by ``--help``; ``--help-all`` shows all fields
     defaults: ClassVar[Mapping[str, str]] = {}  # where they are not the dataclass's
     flags: ClassVar[Mapping[str, Any]] = {}  # ``tyro.conf.arg`` for some fields
+    types: ClassVar[Mapping[str, Any]] = {}  # where they are not the dataclass's
 
     @classmethod
     def check(cls, **values: Any) -> Given:
@@ -302,7 +303,7 @@ def _list_fields(kind: Any) -> list[StructFieldSpec]:
 
 def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
     """List the fields of ``kind.kind`` for tyro, none of them typed."""
-    types = get_type_hints(kind.kind, include_extras=True)
+    types = get_type_hints(kind.kind, include_extras=True) | kind.types
     texts = read_texts(kind.kind)
     fields = []
     for field in dataclasses.fields(kind.kind):
@@ -311,7 +312,7 @@ def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
             hint = f"(default: {kind.defaults[field.name]})"
         elif not _is_unset(field.default):
             hint = f"(default: {field.default})"
-        annotated = Annotated[types[field.name] | None, kind.flags.get(field.name)]
+        annotated: Any = Annotated[types[field.name] | None, kind.flags.get(field.name)]
         option = _annotate(annotated, field, hint)
         fields.append(StructFieldSpec(field.name, option, None, texts[field.name]))
     return fields

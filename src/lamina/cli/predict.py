@@ -102,7 +102,7 @@ def _load(options: Options, terminal: Terminal) -> tuple[Predictor, ConfidenceRu
     from lamina.training.recipe import Recipe
 
     limit = options.confidence_threshold
-    if _is_exported(options.run):
+    if options.run.suffix.lower() == ".onnx":
         reason = (
             "An exported file has a net for the CPU, and no predictions for val images, which"
             " --coverage and --aim need."
@@ -114,14 +114,6 @@ def _load(options: Options, terminal: Terminal) -> tuple[Predictor, ConfidenceRu
     task = choose_task(run, Recipe(aim=options.aim), terminal)
     predictor.model.task = task
     return predictor, make_confidence_rule(run, task, limit, options.coverage, terminal)
-
-
-def _is_exported(path: Path) -> bool:
-    """Whether lamina export wrote the file, by its extension or the parity check next to it."""
-    parity_file = path.with_name(f"{path.name}.json")
-    return path.suffix.lower() == ".onnx" or (
-        path.is_file() and parity_file.is_file() and b'"sha256"' in parity_file.read_bytes()
-    )
 
 
 @contextmanager

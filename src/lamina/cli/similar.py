@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lamina.insight.neighbors import SimilarImages
 
 DRAWN_IMAGES = 200
+HEADS = ("image", "similar image", "target", "similarity")
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,9 @@ def run(options: Options, terminal: Terminal) -> int:
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
         model = predictor.model
         dataset = choose_run_data(run, options.data, terminal)
-        what = "training image"
-        if dataset.fingerprint != run.record.data.fingerprint:
-            what = f"image of {dataset.name}"
-            terminal.remark(
-                f"warning: {dataset.name} is not, or no longer, the data set that the run was"
-                " trained on"
-            )
         with terminal.progress("embedding") as progress:
             searched = embed(model, dataset.train, progress)
-        add = stack.enter_context(terminal.table(("image", what, "target", "similarity"), texts=3))
+        add = stack.enter_context(terminal.table(HEADS, texts=3))
         for chunk in stack.enter_context(closing(decode_ahead(images, predictor.input_format))):
             read = []
             for name, reason in zip(chunk.names, chunk.reasons, strict=True):
@@ -97,11 +91,11 @@ def run(options: Options, terminal: Terminal) -> int:
     if options.output is not None and drawn:
         from lamina.drawing.contact_sheet import build_similar_sheet  # loads matplotlib
 
-        title = f"the most similar {what.replace('image', 'images', 1)} by the features of"
+        title = f"the most similar images of {dataset.name} by the features of {run.path.name}"
         rest = ""
         if len(names) > len(drawn):
             rest = f"and {len(names) - len(drawn):,} more, not drawn"
-        save_sheet(build_similar_sheet(drawn, f"{title} {run.path.name}", rest), options.output)
+        save_sheet(build_similar_sheet(drawn, title, rest), options.output)
         terminal.remark(f"similar images: {options.output}")
     if options.features is not None and vectors:
         _save_features(options.features, np.concatenate(vectors), names, terminal)
