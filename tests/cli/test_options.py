@@ -17,7 +17,7 @@ from lamina.training.recipe import Recipe, overlay
 
 @pytest.mark.parametrize("words", [["--label-smoothing", "0.1"], ["--label_smoothing=0.1"]])
 def test_what_is_given_is_never_dropped_however_it_is_spelt(words):
-    assert parse_options(train.Options, "train", words).given == {"label_smoothing": 0.1}
+    assert parse_options(train.Options, "train", words).settings == {"label_smoothing": 0.1}
 
 
 def test_given_fields_go_over_the_net_s_recipe_and_the_others_stay():
@@ -33,9 +33,9 @@ def test_given_fields_go_over_the_net_s_recipe_and_the_others_stay():
 
 def test_nothing_given_is_nothing():
     options = parse_options(train.Options, "train", [])
-    assert (options.given, options.preparation) == ({}, {})
+    assert (options.settings, options.preparation) == ({}, {})
     given = parse_options(train.Options, "train", ["--lr", "0.001", "--val", "0.1"])
-    assert given.given == {"lr": 0.001}  # also where it is the default
+    assert given.settings == {"lr": 0.001}  # also where it is the default
     assert given.preparation == {"val_fraction": 0.1}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from lamina.cli.compare import StudyOptions
+from lamina.cli.fields import StudyOptions
 from lamina.cli.options import Flag
 from lamina.cli.terminal import Terminal
 

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from tyro.conf import Positional
 
-from lamina.cli.fields import PreparationFields
-from lamina.cli.options import Device, Flag, Json, RunsFolder, TrainingData
+from lamina.cli.fields import StudyOptions
+from lamina.cli.options import Flag
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
-
-
-@dataclass(frozen=True, kw_only=True)
-class SharedOptions:
-    """Options of all studies."""
-
-    data: TrainingData = None
-    name: str | None = None
-    """name of the study (default: date and number; the same command continues a study)"""
-    runs_dir: RunsFolder = Path("runs")
-    preparation: PreparationFields = field(default_factory=PreparationFields)
-    json: Json = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyOptions(SharedOptions):
-    """Options of the studies that compare experiments."""
-
-    seeds: int | None = None
-    """number of seeds: 0, 1, 2 … (default: 4, 8 or 16)"""
-    time: str | None = None
-    """train as many seeds as fit (30s, 5m, 1h), at least 2"""
-    margin: float | None = None
-    """largest difference that counts as equal (default: 0.005; regression: 1 % of the score)"""
-    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

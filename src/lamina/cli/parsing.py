@@ -303,7 +303,7 @@ def _list_fields(kind: Any) -> list[StructFieldSpec]:
 
 def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
     """List the fields of ``kind.kind`` for tyro, none of them typed."""
-    types = get_type_hints(kind.kind, include_extras=True) | kind.types
+    types = {**get_type_hints(kind.kind, include_extras=True), **kind.types}
     texts = read_texts(kind.kind)
     fields = []
     for field in dataclasses.fields(kind.kind):

@@ -6,8 +6,8 @@ from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Any
 
-from lamina.cli.compare import StudyOptions
 from lamina.cli.data_argument import choose_data
+from lamina.cli.fields import StudyOptions
 from lamina.cli.models import choose_run_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.parsing import refuse

@@ -100,7 +100,7 @@ class Options:
     """cross-validate: train N times, each time without one of N parts of the images, which the
     model then predicts, and once on all; print the mean score with its 95 % confidence interval
     (for small data sets: 5)"""
-    given: RecipeFields = field(default_factory=RecipeFields)
+    settings: RecipeFields = field(default_factory=RecipeFields)
     name: str | None = None
     """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
     --folds makes a folder with the runs fold-1, fold-2 and so on, and final; both resume unfinished
@@ -168,7 +168,7 @@ def _check(options: Options, processes: int) -> None:
     if options.folds is not None:
         reason = "--folds trains a run for each fold to its end, without val."
         refuse(options, reason, "seeds", "on_diagnosis")
-        if "patience" in options.given:
+        if "patience" in options.settings:
             raise RecipeError(f"{reason} Leave out --patience.")
     elif options.seeds is not None:
         reason = "--seeds repeats a training that only the seed changes, to its end."
@@ -193,14 +193,14 @@ def _check(options: Options, processes: int) -> None:
                 "A group of processes needs a NET, because lamina measures the time of nets in a"
                 " single process. Use lamina train NET --epochs N."
             )
-    if options.time is not None and "epochs" in options.given:
+    if options.time is not None and "epochs" in options.settings:
         raise RecipeError(
             "--time and --epochs both set the number of epochs. Use only one of them."
         )
     if options.net is not None:
         refuse(options, f"lamina chooses no net, because NET is {options.net}.", "pretrained")
     if chooses_net:
-        values = {"recipe": options.recipe, "weights": options.weights, **options.given}
+        values = {"recipe": options.recipe, "weights": options.weights, **options.settings}
         for name in ("recipe", "weights", "head"):
             if values.get(name) is not None:
                 raise RecipeError(
@@ -234,7 +234,7 @@ def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> 
                 f"--start-from {text} continues on the data of the run, loaded in the same way."
                 f" Leave out {options.preparation.flags_of()}."
             )
-    start.check_recipe(overlay(start.recipe, options.given))
+    start.check_recipe(overlay(start.recipe, options.settings))
     return start
 
 
@@ -250,24 +250,24 @@ def _find_request(
     if start is not None:
         recipe = None
         if start.epoch is not None:
-            recipe = overlay(start.recipe, options.given)
-        return Request(None, recipe, options.given, options.pretrained)
+            recipe = overlay(start.recipe, options.settings)
+        return Request(None, recipe, options.settings, options.pretrained)
     if options.net is not None:
         choice = choose_net(options.net, terminal, options.weights)
         zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # fails for another name
-        return Request(choice, options.recipe, options.given, options.pretrained)
+        return Request(choice, options.recipe, options.settings, options.pretrained)
     source = "as requested"
     if seconds is None:
         source = "the default"
         seconds = DEFAULT_SECONDS
     limit = f"{seconds:.0f} s for the whole command ({source})"
-    if "epochs" in options.given:
+    if "epochs" in options.settings:
         limit = (
             "no limit, because --epochs is given; lamina chooses a net and an image size that"
             f" would train in about {seconds:.0f} s"
         )
     terminal.remark(f"time: {limit}")
-    return Request(None, options.recipe, options.given, options.pretrained)
+    return Request(None, options.recipe, options.settings, options.pretrained)
 
 
 def _load_data(options: Options, start: StartingPoint | None, terminal: Terminal) -> Dataset:
@@ -309,7 +309,7 @@ def _iter_events(
         "weights": options.weights,
         "pretrained": options.pretrained,
         "recipe": options.recipe,
-        "given": without_device(options.given),
+        "given": without_device(options.settings),
     }
     return iter_folds(dataset, options.folds, request, deadline, setup, settings)
 

@@ -9,8 +9,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from lamina.cli.compare import SharedOptions
-from lamina.cli.fields import RecipeFields
+from lamina.cli.fields import RecipeFields, SharedOptions
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.errors import RecipeError
 
@@ -50,7 +49,7 @@ class Options(SharedOptions):
     """where the workers of several machines, which all run the same command, share the trials:
     postgresql://USER@HOST/DATABASE (password in ~/.pgpass), or a file on a shared disk (default: a
     file in the study's folder, for the processes of one machine)"""
-    given: SharedFields = field(default_factory=SharedFields)
+    settings: SharedFields = field(default_factory=SharedFields)
 
 
 def run(options: Options, terminal: Terminal) -> int:
@@ -74,9 +73,9 @@ def run(options: Options, terminal: Terminal) -> int:
     if dataset is not loaded:
         terminal.remark("val: a tenth of the training images, to compare trials (--val)")
     net, recipe, values = parse_experiment(options.net)
-    settings = {**values, **options.given}
+    values |= options.settings
     choose = partial(choose_net, terminal=terminal)
-    search = Search(net, recipe, settings, over, net_over, dataset, choose, terminal.command)
+    search = Search(net, recipe, values, over, net_over, dataset, choose, terminal.command)
     limits = find_limits(search, options.trials, seconds)
     path = options.runs_dir / find_name(search, options.name, options.storage, options.runs_dir)
     return play_study(iter_tuning(path, search, options.storage, limits), terminal)
