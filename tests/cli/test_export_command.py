@@ -43,7 +43,7 @@ def test_what_cannot_be_exported_or_used_is_said(shapes_run, workplace, image_se
     for words, message in (
         (
             ("export", shapes_run, "net.bin"),
-            "FILE is net.bin; it must end in .onnx. Rename it.",
+            "FILE is net.bin; it must end in .onnx. Use FILE net.onnx.",
         ),
         (
             ("export", shapes_run, "none/net.onnx"),

@@ -103,7 +103,7 @@ def test_a_file_that_is_replaced_is_named(photos, run):
     [
         (
             "predictions.xlsx",
-            "; it must end in .csv, .tsv or .jsonl. Use --output predictions.csv.",
+            "; it must end in .csv or .tsv or .jsonl. Use --output predictions.csv.",
         ),
         (
             "none/predictions.csv",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float32
 
     from lamina.evaluation.outputs import Outputs
-    from lamina.evaluation.predictor import Predictor
     from lamina.runs.run import Run
     from lamina.training.task import Task
 
@@ -60,9 +59,15 @@ class Options:
 
 
 def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.models import choose_evaluated_data, load_predictor
+    from lamina.cli.models import (
+        choose_evaluated_data,
+        choose_run_data,
+        load_predictor,
+        report_overlap,
+    )
     from lamina.data.matching import ClassMatch
     from lamina.evaluation.evaluating import evaluate_with_logits
+    from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 
     if options.output is not None:
         check_output(options.output, (".csv",))
@@ -70,13 +75,9 @@ def run(options: Options, terminal: Terminal) -> int:
     renamed = {}
     if options.rename is not None:
         renamed = read_renamed(options.rename)
+    match = ClassMatch(options.unknown, renamed)
     dataset, is_of_run = choose_evaluated_data(
-        run,
-        options.data,
-        predictor,
-        terminal,
-        options.preparation,
-        ClassMatch(options.unknown, renamed),
+        run, options.data, predictor, terminal, options.preparation, match
     )
     images = _choose_split(dataset, options)
     split = images.split
@@ -87,10 +88,22 @@ def run(options: Options, terminal: Terminal) -> int:
     # leaks of its own data set are known
     if not is_of_run or (run.record.started_from and split != "train"):
         values |= report_training_images(run, images, terminal)
-    train = None
-    if is_of_run:
+    wanted = options.near_duplicates
+    if wanted is None and is_of_run and split != "train":
+        seconds = estimate_seconds(len(images), len(dataset.train), images.shape)
+        wanted = seconds <= UNASKED_SECONDS
+        if not wanted:
+            terminal.remark(
+                "near-duplicates of training images: search skipped, because it may take"
+                f" {seconds:.0f} s. To search, use --near-duplicates."
+            )
+    if wanted:
         train = dataset.train
-    values |= _search_near_duplicates(options, run, predictor, images, logits, train, terminal)
+        if not is_of_run:
+            train = choose_run_data(run, None, terminal).train
+        values |= report_overlap(predictor.task, logits, images, train, terminal)
+        if options.near_duplicates and not values["near_duplicates"]:
+            terminal.say("", f"no {split} image is a near-duplicate of a training image")
     if options.output is not None:
         outputs = _list_outputs(run, predictor.task, images, logits, is_of_run)
         _save_table(options.output, predictor.task, outputs)
@@ -117,38 +130,6 @@ def _choose_split(dataset: Dataset, options: Options) -> Images:
             f" {next(iter(dataset.splits))}."
         )
     return dataset.splits[split]
-
-
-def _search_near_duplicates(
-    options: Options,
-    run: Run,
-    predictor: Predictor,
-    images: Images,
-    logits: Float32[np.ndarray, "n k"],
-    train: Images | None,
-    terminal: Terminal,
-) -> Mapping[str, Any]:
-    """Report near-duplicates of training images, which may be given, as JSON values."""
-    from lamina.cli.models import choose_run_data, report_overlap
-    from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
-
-    wanted = options.near_duplicates
-    if wanted is None and train is not None and images.split != "train":
-        seconds = estimate_seconds(len(images), len(train), images.shape)
-        wanted = seconds <= UNASKED_SECONDS
-        if not wanted:
-            terminal.remark(
-                "near-duplicates of training images: search skipped, because it may take"
-                f" {seconds:.0f} s. To search, use --near-duplicates."
-            )
-    if not wanted:
-        return {}
-    if train is None:
-        train = choose_run_data(run, None, terminal).train
-    values = report_overlap(predictor.task, logits, images, train, terminal)
-    if options.near_duplicates and not values["near_duplicates"]:
-        terminal.say("", f"no {images.split} image is a near-duplicate of a training image")
-    return values
 
 
 def _list_outputs(

@@ -265,7 +265,7 @@ def _print_report(
         f"saved to {run.path}: model, report, curves.png; to draw more, run lamina report"
         f" {run.path}",
     )
-    _describe_calibration(run, dataset, terminal)
+    _describe_calibration(run, terminal)
     advice = advise_folds(dataset)
     if advice:
         terminal.remark(f"advice: {advice}")
@@ -286,7 +286,7 @@ def _save_curves(run: Run, report: Report) -> None:
         save_figure(figure, run.path / "curves.png")
 
 
-def _describe_calibration(run: Run, dataset: Dataset, terminal: Terminal) -> None:
+def _describe_calibration(run: Run, terminal: Terminal) -> None:
     """Print the thresholds, and why the probabilities are not calibrated if they are not."""
     calibration = run.calibration
     if calibration is not None and calibration.thresholds:
@@ -297,16 +297,13 @@ def _describe_calibration(run: Run, dataset: Dataset, terminal: Terminal) -> Non
     task = run.record.task
     if task.kind is REGRESSION or (calibration is not None and calibration.temperatures):
         return
-    out_of_fold = run.folder.load_out_of_fold(task)
-    reason = "there are no predictions for val"
-    if out_of_fold is not None:
-        images = plural(len(out_of_fold.logits), "image", "images")
-        reason = f"there are {images}, fewer than {LEAST_IMAGES}"
-    elif dataset.val is None:
-        reason = "there is no val split. To create one, train with --val 0.1"
-    elif len(dataset.val) < LEAST_IMAGES:
-        images = plural(len(dataset.val), "image", "images")
-        reason = f"val has {images}, fewer than {LEAST_IMAGES}"
+    outputs = run.folder.load_out_of_fold(task)
+    if outputs is None:
+        outputs = run.outputs.get("val")
+    reason = "there are no predictions for val. To create a val split, train with --val 0.1"
+    if outputs is not None:
+        images = plural(len(outputs.logits), "image", "images")
+        reason = f"there are {images} for it, fewer than {LEAST_IMAGES}"
     terminal.remark(f"probabilities: not calibrated, because {reason}")
 
 

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from lamina.runs.course import RunEvent
     from lamina.runs.run import Run
     from lamina.studies.experiment import Request
-    from lamina.studies.setup import RunSetup
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,11 @@ class Options:
 
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli.session import count_processes, join_group, play
+    from lamina.studies.cross_validation import iter_folds
+    from lamina.studies.seeds import iter_repeats
     from lamina.studies.setup import RunSetup
+    from lamina.studies.study import without_device
+    from lamina.studies.train_net import iter_training, to_deadline
 
     save_every_seconds = read_seconds("--save-every", options.save_every)
     seconds = None
@@ -133,6 +136,9 @@ def run(options: Options, terminal: Terminal) -> int:
         if start is not None:
             request = replace(request, net=start.net_choice(dataset))
         _print_conflicts(dataset, options.data or dataset.name, terminal)
+        deadline = None
+        if not request.has_epochs:
+            deadline = to_deadline(STARTED, request.net, seconds)
         is_several = options.folds is not None or options.seeds is not None
         can_finish = options.net is None or seconds is not None or options.progress
         finish = None
@@ -150,7 +156,20 @@ def run(options: Options, terminal: Terminal) -> int:
                 finish=finish,
                 progress=partial(show_progress, "preparing images"),
             )
-            events = _iter_events(options, dataset, request, setup, seconds)
+            events: Generator[RunEvent, None, Any]
+            if options.folds is not None:
+                settings = {
+                    "net": options.net,
+                    "weights": options.weights,
+                    "pretrained": options.pretrained,
+                    "recipe": options.recipe,
+                    "given": without_device(options.settings),
+                }
+                events = iter_folds(dataset, options.folds, request, deadline, setup, settings)
+            elif options.seeds is not None:
+                events = iter_repeats(dataset, request, options.seeds, setup)
+            else:
+                events = iter_training(dataset, request, deadline, setup)
             runs, stopped_by = play(events, terminal, show_progress, finish=finish)
         if stopped_by is not None and not runs:  # while the training was prepared
             return 128 + stopped_by
@@ -286,32 +305,6 @@ def _load_data(options: Options, start: StartingPoint | None, terminal: Terminal
     source = str(find_source(start.run, options.data))
     preparation = start.prepare(options.preparation, source)
     return start.fit(choose_data(source, preparation, terminal))
-
-
-def _iter_events(
-    options: Options, dataset: Dataset, request: Request, setup: RunSetup, seconds: float | None
-) -> Generator[RunEvent, None, Any]:
-    """Train the folds, the seeds or a single run."""
-    from lamina.studies.cross_validation import iter_folds
-    from lamina.studies.seeds import iter_repeats
-    from lamina.studies.study import without_device
-    from lamina.studies.train_net import iter_training, to_deadline
-
-    deadline = None
-    if not request.has_epochs:
-        deadline = to_deadline(STARTED, request.net, seconds)
-    if options.seeds is not None:
-        return iter_repeats(dataset, request, options.seeds, setup)
-    if options.folds is None:
-        return iter_training(dataset, request, deadline, setup)
-    settings = {
-        "net": options.net,
-        "weights": options.weights,
-        "pretrained": options.pretrained,
-        "recipe": options.recipe,
-        "given": without_device(options.settings),
-    }
-    return iter_folds(dataset, options.folds, request, deadline, setup, settings)
 
 
 def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
