@@ -126,7 +126,7 @@ def _call_own(path: Path, make: Callable[[], Any]) -> Any:
         if argument.default is argument.empty and not is_variadic:
             raise NetError(
                 f"{path}: {make.__name__} needs the argument {argument.name}, but lamina calls it"
-                f" without arguments. Write def {make.__name__}(), or give it a default."
+                " without arguments. Give it a default, or leave it out."
             )
     try:
         net = make()

@@ -23,8 +23,8 @@ SEQUENTIAL = "nn.Sequential(nn.Flatten(), nn.LazyLinear(10))"
         ),
         (
             f"def build(images):\n    return {SEQUENTIAL}",
-            "build needs the argument images, but lamina calls it without arguments. Write def"
-            " build(), or give it a default.",
+            "build needs the argument images, but lamina calls it without arguments. Give it"
+            " a default, or leave it out.",
         ),
         (
             f"def first():\n    return {SEQUENTIAL}\nsecond = first",
