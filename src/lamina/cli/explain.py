@@ -11,11 +11,10 @@ import numpy as np
 from tyro.conf import arg
 
 from lamina.cli.options import Device, Images, Json, OwnModule, RunFolder
-from lamina.cli.output import make_folder, save_sheet, writing
+from lamina.cli.output import make_folder, save_arrays, save_sheet
 from lamina.cli.terminal import Terminal
 from lamina.data.decoding import EncodedImage, ImageReader, InputFormat, decode_image
 from lamina.errors import NetError
-from lamina.files import open_atomically
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -147,6 +146,4 @@ def _read_image(
 
 def _save_maps(file: Path, explanation: Explanation, box: Box) -> None:
     arrays = {method: attribution.values for method, attribution in explanation.maps.items()}
-    with writing(file), open_atomically(file) as opened:
-        # mypy matches the names with the arguments of the function
-        np.savez_compressed(opened, box_px=np.array(box), **arrays)  # type: ignore[arg-type]
+    save_arrays(file, {"box_px": np.array(box), **arrays})

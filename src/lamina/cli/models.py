@@ -197,4 +197,4 @@ def choose_layer(model: Model, layer: str) -> str:
     # 4.body.0 is in layer 4, as in the figures
     if number.isdecimal() and (model.net is not None or not dot):
         return find_path(model, f"{find_path(model, int(number))}{dot}{inside}")
-    return find_path(model, layer if layer.startswith("body.") else f"body.{layer}")
+    return find_path(model, f"body.{layer.removeprefix('body.')}")

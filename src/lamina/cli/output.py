@@ -6,16 +6,17 @@ import codecs
 import csv
 import io
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina.errors import DataError
-from lamina.files import write_atomically
+from lamina.files import open_atomically, write_atomically
 from lamina.text import guard
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -82,3 +83,12 @@ def save_sheet(sheet: Figure | Image, file: Path) -> None:
 
     with writing(file):
         save_figure(sheet, file)
+
+
+def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Save arrays by name to a .npz file."""
+    import numpy as np
+
+    with writing(file), open_atomically(file) as opened:
+        # mypy matches the names with the arguments of the function
+        np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]

@@ -94,15 +94,15 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
         textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ")
         for text in paragraphs
     )
-    shows_all = "--help-all" in arguments
-    asks_help = shows_all or not {"-h", "--help"}.isdisjoint(arguments)
+    words = list(arguments)
+    shows_further = None
+    if {"-h", "--help", "--help-all"} & set(words):
+        shows_further = "--help-all" in words
+        words = ["--help"]
     registry = ConstructorRegistry()
     registry.primitive_rule(_read_number)
     registry.primitive_rule(_read_optional)
-    registry.struct_rule(partial(_read_struct, shows_further=shows_all if asks_help else None))
-    words = list(arguments)
-    if asks_help:
-        words = ["--help"]
+    registry.struct_rule(partial(_read_struct, shows_further=shows_further))
     with on_parse_error(partial(_explain, kind, command)):
         options = tyro.cli(
             kind,

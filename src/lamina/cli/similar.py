@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from lamina.cli.options import Device, Images, Json, MovedData, OwnModule, RunFolder
-from lamina.cli.output import check_output, save_sheet, writing
+from lamina.cli.output import check_output, save_arrays, save_sheet
 from lamina.cli.terminal import Terminal
-from lamina.files import open_atomically
 from lamina.values import Range
 
 if TYPE_CHECKING:
@@ -103,8 +102,7 @@ def run(options: Options, terminal: Terminal) -> int:
 
 
 def _save_features(file: Path, vectors: np.ndarray, names: list[str], terminal: Terminal) -> None:
-    with writing(file), open_atomically(file) as opened:
-        np.savez(opened, features=vectors, names=np.array(names, np.str_))
+    save_arrays(file, {"features": vectors, "names": np.array(names, np.str_)})
     images, size = vectors.shape
     terminal.remark(f"features: {file} ({size:,} of {images:,} images)")
     terminal.emit("features", file=str(file), images=images, features=size)

@@ -192,40 +192,31 @@ def _check(options: Options, processes: int) -> None:
     elif options.seeds is not None:
         reason = "--seeds repeats a training that only the seed changes, to its end."
         refuse(options, reason, "time", "on_diagnosis")
-        if options.net is None:
-            raise RecipeError(
-                "--seeds requires a net, because lamina might choose a different net for each"
-                f" seed. Add NET, as in lamina train cnn-s --seeds {options.seeds}."
-            )
     elif options.name is not None and processes == 1:
         path = options.runs_dir / options.name
         if (path / "run.json").exists():  # before any image is read
             raise RunError(
                 f"The run {path} already exists. Use lamina resume {path}, or another --name."
             )
-    chooses_net = options.net is None and options.start_from is None
     if processes > 1:
         reason = "A group of processes trains a single run, for a number of epochs."
         refuse(options, reason, "time", "seeds", "folds")
-        if chooses_net:
-            raise RecipeError(
-                "A group of processes needs a NET, because lamina measures the time of nets in a"
-                " single process. Use lamina train NET --epochs N."
-            )
     if options.time is not None and "epochs" in options.settings:
         raise RecipeError(
             "--time and --epochs both set the number of epochs. Use only one of them."
         )
     if options.net is not None:
         refuse(options, f"lamina chooses no net, because NET is {options.net}.", "pretrained")
-    if chooses_net:
-        values = {"recipe": options.recipe, "weights": options.weights, **options.settings}
-        for name in ("recipe", "weights", "head"):
+    elif options.start_from is None:
+        values = {**vars(options), **options.settings}
+        for name in ("recipe", "weights", "head", "seeds"):
             if values.get(name) is not None:
                 raise RecipeError(
                     f"--{name} requires a net. Add NET, as in lamina train cnn-s --{name}"
                     f" {values[name]}."
                 )
+        if processes > 1:
+            raise RecipeError("A group of processes requires a net. Use lamina train NET.")
 
 
 def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> StartingPoint:
