@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
 from lamina.cli.data_argument import choose_data
@@ -36,9 +35,6 @@ from lamina.training.hooks import find_path
 from lamina.training.model import Model
 from lamina.training.task import Task
 
-IMAGES_OF_ONE_THREAD = 10
-"""Up to this many images, one thread predicts: an image takes about 1 ms, but waiting for a second
-thread whose core another process uses takes about 80 ms."""
 KEPT_FIELDS = (
     "size_px",
     "resize",
@@ -162,8 +158,6 @@ def choose_images(
         terminal.remark(
             f"not used: {plural(len(unused), 'file', 'files')}: {name_some(unused, EXAMPLES)}"
         )
-    if len(images) <= IMAGES_OF_ONE_THREAD:
-        torch.set_num_threads(1)
     failed = [problem for problem in problems if problem.reason != OTHER_FILE]
     for problem in failed:
         terminal.report_problem(problem.path, problem.reason)

@@ -46,8 +46,6 @@ class Options:
 
 
 def run(options: Options, terminal: Terminal) -> int:
-    import torch
-
     from lamina.cli.models import choose_images, choose_run_data, load_predictor
     from lamina.data.image_inputs import decode_ahead
     from lamina.insight.neighbors import embed, find_similar
@@ -57,13 +55,11 @@ def run(options: Options, terminal: Terminal) -> int:
         check_output(options.output, (".png",))
     if options.features is not None:
         check_output(options.features, (".npz",), "--features")
-    threads = torch.get_num_threads()
     drawn: list[SimilarImages] = []
     names: list[str] = []
     vectors: list[np.ndarray] = []
     with ExitStack() as stack:
         images, _ = choose_images(options.images, stack, terminal)
-        torch.set_num_threads(threads)  # the training images are more than these
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
         model = predictor.model
         dataset = choose_run_data(run, options.data, terminal)
@@ -97,12 +93,9 @@ def run(options: Options, terminal: Terminal) -> int:
         save_sheet(build_similar_sheet(drawn, title, rest), options.output)
         terminal.remark(f"similar images: {options.output}")
     if options.features is not None and vectors:
-        _save_features(options.features, np.concatenate(vectors), names, terminal)
+        arrays = {"features": np.concatenate(vectors), "names": np.array(names, np.str_)}
+        save_arrays(options.features, arrays)
+        images_saved, size = arrays["features"].shape
+        terminal.remark(f"features: {options.features} ({size:,} of {images_saved:,} images)")
+        terminal.emit("features", file=str(options.features), images=images_saved, features=size)
     return 0
-
-
-def _save_features(file: Path, vectors: np.ndarray, names: list[str], terminal: Terminal) -> None:
-    save_arrays(file, {"features": vectors, "names": np.array(names, np.str_)})
-    images, size = vectors.shape
-    terminal.remark(f"features: {file} ({size:,} of {images:,} images)")
-    terminal.emit("features", file=str(file), images=images, features=size)
