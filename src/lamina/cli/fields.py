@@ -11,7 +11,6 @@ from tyro.conf import arg
 from lamina.cli.options import Device, Json, RunsFolder, TrainingData
 from lamina.cli.parsing import Given
 from lamina.data.preparation import Preparation
-from lamina.errors import DataError, RecipeError
 from lamina.metrics import METRICS
 from lamina.training.recipe import Recipe
 
@@ -20,7 +19,6 @@ class PreparationFields(Given):
     """Flags for the fields of a preparation."""
 
     kind = Preparation
-    error = DataError
     group = "data"
     shown = ("size_px", "task", "label_columns", "val_fraction")
     flags: ClassVar = {
@@ -59,7 +57,6 @@ class RecipeFields(Given):
     """Flags for the fields of a recipe."""
 
     kind = Recipe
-    error = RecipeError
     group = "time and recipe"
     shown: ClassVar[tuple[str, ...]] = (
         "epochs",

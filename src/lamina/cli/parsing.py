@@ -46,7 +46,6 @@ class Given(dict[str, Any]):
     """The typed values for fields of the dataclass ``kind``; each field has a flag."""
 
     kind: ClassVar[type]
-    error: ClassVar[type[LaminaError]]
     group: ClassVar[str]  # its title in the help
     shown: ClassVar[tuple[str, ...]]  # by ``--help``; ``--help-all`` shows all fields
     defaults: ClassVar[Mapping[str, str]] = {}  # where they are not the dataclass's
@@ -62,13 +61,13 @@ class Given(dict[str, Any]):
             if value is None:
                 continue
             try:
-                typed |= check_values(cls.kind, {name: value}, cls.error)
+                typed |= check_values(cls.kind, {name: value}, LaminaError)
             except LaminaError as error:
                 flag = cls({name: value}).flags_of()
                 advice = f"Leave out {flag} for the default."
                 if defaults[name]:
                     advice = f"Try {flag} {defaults[name]}."
-                raise cls.error(f"{error} {advice}") from None
+                raise LaminaError(f"{error} {advice}") from None
         return typed
 
     def flags_of(self, names: Collection[str] | None = None) -> str:
