@@ -94,7 +94,7 @@ def test_a_damaged_calibration_is_named(shapes_run, workplace, image_set):
         (("--coverage", "1"), "--coverage is 1; it must be between 0 and 1. Use --coverage 0.9."),
         (
             ("--coverage", "0.9", "--top", "2"),
-            "--coverage and --top both choose the classes to print. Use only one of them.",
+            "--coverage chooses the classes to print. Leave out --top.",
         ),
         (
             ("--coverage", "0.9999"),

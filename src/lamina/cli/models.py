@@ -159,10 +159,12 @@ def choose_images(
             f"not used: {plural(len(unused), 'file', 'files')}: {name_some(unused, EXAMPLES)}"
         )
     failed = [problem for problem in problems if problem.reason != OTHER_FILE]
+    if failed and not images:  # before the model is loaded
+        for problem in failed:
+            terminal.emit("problem", image=problem.path, reason=problem.reason)
+        raise DataError(name_some([f"{problem.path}: {problem.reason}" for problem in failed]))
     for problem in failed:
         terminal.report_problem(problem.path, problem.reason)
-    if failed and not images:  # before the model is loaded
-        raise DataError("There is no image to use. Check the paths.")
     return images, failed
 
 

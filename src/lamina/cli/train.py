@@ -30,6 +30,7 @@ from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
 from lamina.errors import DataError, RecipeError, RunError, plural
 from lamina.files import check_name
+from lamina.training.recipe import Recipe, overlay
 from lamina.values import Range
 
 if TYPE_CHECKING:
@@ -224,7 +225,6 @@ def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> 
     from lamina.cli.net_argument import choose_net
     from lamina.runs.continuing import find_start
     from lamina.studies.train_net import check_untimed
-    from lamina.training.recipe import overlay
 
     text = options.start_from or ""
     net = None
@@ -255,29 +255,28 @@ def _find_request(
     from lamina.cli.net_argument import choose_net
     from lamina.studies.choose import DEFAULT_SECONDS
     from lamina.studies.experiment import Request
-    from lamina.training.recipe import overlay
 
+    choice = None
+    recipe: Recipe | str | None = options.recipe
     if start is not None:
-        recipe = None
         if start.epoch is not None:
             recipe = overlay(start.recipe, options.settings)
-        return Request(None, recipe, options.settings, options.pretrained)
-    if options.net is not None:
+    elif options.net is not None:
         choice = choose_net(options.net, terminal, options.weights)
         zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # fails for another name
-        return Request(choice, options.recipe, options.settings, options.pretrained)
-    source = "as requested"
-    if seconds is None:
-        source = "the default"
-        seconds = DEFAULT_SECONDS
-    limit = f"{seconds:.0f} s for the whole command ({source})"
-    if "epochs" in options.settings:
-        limit = (
-            "no limit, because --epochs is given; lamina chooses a net and an image size that"
-            f" would train in about {seconds:.0f} s"
-        )
-    terminal.remark(f"time: {limit}")
-    return Request(None, options.recipe, options.settings, options.pretrained)
+    else:
+        source = "as requested"
+        if seconds is None:
+            source = "the default"
+            seconds = DEFAULT_SECONDS
+        limit = f"{seconds:.0f} s for the whole command ({source})"
+        if "epochs" in options.settings:
+            limit = (
+                "no limit, because --epochs is given; lamina chooses a net and an image size that"
+                f" would train in about {seconds:.0f} s"
+            )
+        terminal.remark(f"time: {limit}")
+    return Request(choice, recipe, options.settings, options.pretrained)
 
 
 def _load_data(options: Options, start: StartingPoint | None, terminal: Terminal) -> Dataset:
