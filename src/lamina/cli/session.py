@@ -93,14 +93,17 @@ def play(
     runs: list[Run] = []
     if run is not None:
         runs.append(run)
+    has_asked = False  # the training clears the event
     is_told = False
 
     def ask_to_finish() -> bool:
-        if finish is None or finish.is_set() or not runs or not isinstance(event, LATE):
+        nonlocal has_asked
+        if finish is None or has_asked or not runs or not isinstance(event, LATE):
             return False
-        if terminal.emits_progress or can_end_late(runs[-1].record.recipe):
+        has_asked = terminal.emits_progress or can_end_late(runs[-1].record.recipe)
+        if has_asked:
             finish.set()
-        return finish.is_set()
+        return has_asked
 
     def is_in_training() -> bool:
         return group.size() > 1 or isinstance(event, IN_TRAINING)
@@ -111,7 +114,7 @@ def play(
                 if isinstance(event, Started):
                     runs.append(event.run)
                     print_group(event.run.record.recipe.lanes, terminal)
-                if finish is not None and finish.is_set() and not is_told:
+                if has_asked and not is_told:
                     is_told = True
                     terminal.remark("lamina: finishing early; Ctrl-C again stops at once")
                 if isinstance(event, Step):
