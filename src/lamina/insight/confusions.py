@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -13,17 +13,20 @@ from jaxtyping import Float, Float32, Int64
 from lamina.errors import name_some, plural
 from lamina.evaluation.intervals import Interval, wilson_interval
 from lamina.evaluation.outputs import Outputs
+from lamina.insight.problems import split_problems
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
-from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Targets
+from lamina.targets import SINGLE_LABEL, Targets
 from lamina.text import format_percent
 from lamina.training.task import Task
 
+Key = TypeVar("Key", int, tuple[int, int])
 HARDEST = 24  # images with the largest losses
 NAMED_IMAGES = 3  # of a pair of classes in a table
 PAIR_HEADS = ("true", "predicted", "largest losses", "images", "of", "share", "95 % interval")
 
-Cells: TypeAlias = Mapping[tuple[int, int], Int64[np.ndarray, " _"]]
+Rows: TypeAlias = Int64[np.ndarray, " m"]
+Cells: TypeAlias = Mapping[tuple[int, int], Rows]
 """The rows of the images by true and predicted class, those with the largest loss first."""
 
 
@@ -33,9 +36,13 @@ class Confusion:
 
     target: str
     predicted: str | None
-    rows: Int64[np.ndarray, " m"]  # the largest loss first
+    rows: Rows  # the largest loss first
     images: int  # all images of the class
-    interval: Interval  # of the fraction with this prediction (Wilson, 95 %)
+
+    @property
+    def interval(self) -> Interval:
+        """Of the fraction with this prediction (Wilson, 95 %)."""
+        return wilson_interval(len(self.rows), self.images)
 
     def describe(self) -> tuple[str, str, str, str]:
         """The images with this prediction, all images, the share and its interval, as text."""
@@ -134,10 +141,24 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
     classes: list[Confusion] = []
     pairs: list[Confusion] = []
     tables: list[tuple[tuple[str, ...], Cells]] = []
-    for problem in _split_columns(task, logits, targets):
-        classes += _count_errors(problem)
-        pairs += _count_pairs(problem)
-        tables.append((problem.classes, _find_cells(problem)))
+    decided = task.decide(torch.from_numpy(logits)).long().numpy().reshape(len(logits), -1)
+    for column, names_of_classes, truth in split_problems(task.kind, task.target_names, targets):
+        predicted = decided[:, column]
+        of_problem = losses
+        if task.kind is not SINGLE_LABEL:
+            values = logits[:, column]
+            of_problem = np.logaddexp(0, np.where(truth, -values, values), dtype=np.float64)
+        order = np.argsort(-of_problem, kind="stable")
+        totals = np.bincount(truth).tolist()
+        errors = _group(order[(predicted != truth)[order]], truth.tolist())
+        for target, rows in errors.items():
+            classes.append(Confusion(names_of_classes[target], None, rows, totals[target]))
+        cells = _group(order, list(zip(truth.tolist(), predicted.tolist(), strict=True)))
+        for (target, other), rows in cells.items():
+            if target != other:
+                names_of_pair = names_of_classes[target], names_of_classes[other]
+                pairs.append(Confusion(*names_of_pair, rows, totals[target]))
+        tables.append((names_of_classes, cells))
     order = np.argsort(-losses, kind="stable")[:hardest]
     predictions = format_predictions(task, logits[order])
     images = []
@@ -174,71 +195,12 @@ def format_predictions(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[
     return tuple(task.kind.format(prediction, task.target_names) for prediction in predictions)
 
 
-class _Problem(NamedTuple):
-    """A classification of the images: all classes, or no and yes of a label."""
-
-    classes: tuple[str, ...]
-    predicted: Int64[np.ndarray, " n"]
-    truth: Int64[np.ndarray, " n"]
-    losses: Float[np.ndarray, " n"]
-
-
-def _split_columns(
-    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
-) -> Iterator[_Problem]:
-    if task.kind is REGRESSION:
-        return
-    if task.kind is SINGLE_LABEL:
-        losses = measure_losses(task, logits, targets)
-        yield _Problem(task.target_names, logits.argmax(axis=1), targets, losses)
-        return
-    all_truth = targets.reshape(logits.shape).astype(np.int64)
-    decided = task.decide(torch.from_numpy(logits)).long().numpy()
-    for column, name in enumerate(task.target_names):
-        prefix = "" if task.kind is BINARY else f"{name}: "
-        values = logits[:, column]
-        truth = all_truth[:, column]
-        losses = np.logaddexp(0, np.where(truth, -values, values), dtype=np.float64)
-        yield _Problem((f"{prefix}no", f"{prefix}yes"), decided[:, column], truth, losses)
-
-
-def _find_cells(problem: _Problem) -> dict[tuple[int, int], Int64[np.ndarray, " _"]]:
-    order = np.argsort(-problem.losses, kind="stable")
-    keys = problem.truth * len(problem.classes) + problem.predicted
-    groups = _group(order, keys[order])
-    return {divmod(int(keys[rows[0]]), len(problem.classes)): rows for rows in groups}
-
-
-def _count_errors(problem: _Problem) -> list[Confusion]:
-    """The images of each class with any incorrect prediction."""
-    order = np.argsort(-problem.losses, kind="stable")
-    errors = order[problem.predicted[order] != problem.truth[order]]
-    return [_count(problem, rows, None) for rows in _group(errors, problem.truth[errors])]
-
-
-def _count_pairs(problem: _Problem) -> list[Confusion]:
-    pairs = []
-    for (truth, predicted), rows in _find_cells(problem).items():
-        if truth != predicted:
-            pairs.append(_count(problem, rows, problem.classes[predicted]))
-    return pairs
-
-
-def _group(
-    rows: Int64[np.ndarray, " m"], keys: Int64[np.ndarray, " m"]
-) -> list[Int64[np.ndarray, " _"]]:
-    """The rows with equal keys, in their order."""
-    if not len(rows):
-        return []
-    order = np.argsort(keys, kind="stable")
-    return np.split(rows[order], np.flatnonzero(np.diff(keys[order])) + 1)
-
-
-def _count(problem: _Problem, rows: Int64[np.ndarray, " m"], predicted: str | None) -> Confusion:
-    truth = problem.truth[rows[0]]
-    images = int((problem.truth == truth).sum())
-    interval = wilson_interval(len(rows), images)
-    return Confusion(problem.classes[truth], predicted, rows, images, interval)
+def _group(rows: Rows, keys: Sequence[Key]) -> dict[Key, Rows]:
+    """The rows with equal keys, in their order, by key."""
+    groups: dict[Key, list[int]] = {}
+    for row in rows.tolist():
+        groups.setdefault(keys[row], []).append(row)
+    return {key: np.array(groups[key]) for key in sorted(groups)}
 
 
 def _rank(confusions: list[Confusion]) -> tuple[Confusion, ...]:
