@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from lamina.targets import SINGLE_LABEL, Targets
 from lamina.text import format_percent
 from lamina.training.task import Task
 
-Key = TypeVar("Key", int, tuple[int, int])
 HARDEST = 24  # images with the largest losses
 NAMED_IMAGES = 3  # of a pair of classes in a table
 PAIR_HEADS = ("true", "predicted", "largest losses", "images", "of", "share", "95 % interval")
@@ -141,9 +140,10 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
     classes: list[Confusion] = []
     pairs: list[Confusion] = []
     tables: list[tuple[tuple[str, ...], Cells]] = []
-    decided = task.decide(torch.from_numpy(logits)).long().numpy().reshape(len(logits), -1)
-    for column, names_of_classes, truth in split_problems(task.kind, task.target_names, targets):
-        predicted = decided[:, column]
+    decided = task.decide(torch.from_numpy(logits))
+    columns = decided.long().numpy().reshape(len(logits), -1)
+    for column, class_names, truth in split_problems(task.kind, task.target_names, targets):
+        predicted = columns[:, column]
         of_problem = losses
         if task.kind is not SINGLE_LABEL:
             values = logits[:, column]
@@ -152,20 +152,19 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
         totals = np.bincount(truth).tolist()
         errors = _group(order[(predicted != truth)[order]], truth.tolist())
         for target, rows in errors.items():
-            classes.append(Confusion(names_of_classes[target], None, rows, totals[target]))
+            classes.append(Confusion(class_names[target], None, rows, totals[target]))
         cells = _group(order, list(zip(truth.tolist(), predicted.tolist(), strict=True)))
         for (target, other), rows in cells.items():
             if target != other:
-                names_of_pair = names_of_classes[target], names_of_classes[other]
-                pairs.append(Confusion(*names_of_pair, rows, totals[target]))
-        tables.append((names_of_classes, cells))
-    order = np.argsort(-losses, kind="stable")[:hardest]
-    predictions = format_predictions(task, logits[order])
+                pair = Confusion(class_names[target], class_names[other], rows, totals[target])
+                pairs.append(pair)
+        tables.append((class_names, cells))
     images = []
-    for row, predicted in zip(order.tolist(), predictions, strict=True):
+    for row in np.argsort(-losses, kind="stable")[:hardest].tolist():
         target = task.kind.format(targets[row], task.target_names)
+        prediction = task.kind.format(decided[row].numpy(), task.target_names)
         loss = round(float(losses[row]), 4)
-        images.append(HardImage(row, names[row], splits[row], target, predicted, loss))
+        images.append(HardImage(row, names[row], splits[row], target, prediction, loss))
     return Confusions(
         names=names,
         splits=splits,
@@ -189,15 +188,9 @@ def measure_losses(
     return values
 
 
-def format_predictions(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[str, ...]:
-    """The predictions as text: the class, the labels above their threshold, or the numbers."""
-    predictions = task.decide(torch.from_numpy(logits)).numpy()
-    return tuple(task.kind.format(prediction, task.target_names) for prediction in predictions)
-
-
-def _group(rows: Rows, keys: Sequence[Key]) -> dict[Key, Rows]:
+def _group(rows: Rows, keys: Sequence[Any]) -> dict[Any, Rows]:
     """The rows with equal keys, in their order, by key."""
-    groups: dict[Key, list[int]] = {}
+    groups: dict[Any, list[int]] = {}
     for row in rows.tolist():
         groups.setdefault(keys[row], []).append(row)
     return {key: np.array(groups[key]) for key in sorted(groups)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, zip_longest
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -56,6 +57,7 @@ OUTSIDE = 216  # gray level of a patch beyond the border of the image
 Areas: TypeAlias = Float64[np.ndarray, "u k"]
 Members: TypeAlias = Float64[np.ndarray, "n k"]
 Output: TypeAlias = Float[Tensor, "n ..."]
+Rest: TypeAlias = Callable[[PixelTensor, Output], Tensor]
 Strengths: TypeAlias = Float32[np.ndarray, "n u"]
 
 
@@ -189,18 +191,20 @@ class LayerUnits(ShownResult):
     def _list(self, unit: Unit) -> dict[str, Any]:
         patches = []
         for patch in unit.patches:
-            (left, right), (top, bottom) = patch.columns, patch.rows
             name = self.images.names[patch.row]
-            patches.append(
-                {"image": name, "box_px": [left, top, right, bottom], "strength": patch.strength}
-            )
-        removal = unit.removal
+            box_px = [end for ends in zip(patch.columns, patch.rows, strict=True) for end in ends]
+            patches.append({"image": name, "box_px": box_px, "strength": patch.strength})
+        cost = None
+        loss_rise = None
+        if unit.removal is not None:
+            cost = unit.removal.cost
+            loss_rise = unit.removal.loss_rise
         return {
             "unit": unit.number + 1,
             "auc": dict(unit.aucs),
             "patches": patches,
-            "cost": None if removal is None else removal.cost,
-            "loss_rise": None if removal is None else removal.loss_rise,
+            "cost": cost,
+            "loss_rise": loss_rise,
         }
 
     def headline(self) -> str:
@@ -386,11 +390,12 @@ def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
     _, height, width = images.shape
     margins = ((height, height), (width, width), (0, 0))
     padded = np.pad(images.pixels[patch.row], margins, constant_values=OUTSIDE)
-    for axis, side in enumerate((height, width)):
-        start, end = (patch.rows, patch.columns)[axis]
-        if end - start >= side:
-            start, end = 0, side
-        padded = padded.take(range(side + start, side + end), axis)
+    for axis, (start, end) in enumerate((patch.rows, patch.columns)):
+        side = images.shape[axis + 1]
+        places = range(side, 2 * side)
+        if end - start < side:
+            places = range(side + start, side + end)
+        padded = padded.take(places, axis)
     return padded
 
 
@@ -478,21 +483,31 @@ def measure_removals(
     outputs = [activations(model, chunk, [path])[path] for chunk in chunks]
     sums = [units_first(output).mean(dim=2).sum(dim=0) for output in outputs]
     means = torch.stack(sums).sum(dim=0) / len(images)
-    before, loss_before = _judge(model, images, _finish(model, path, chunks, outputs))
+    judge = partial(_judge, model, images, _find_rest(model, path), chunks)
+    before, loss_before = judge(outputs)
     removals = []
     for done, unit in enumerate(units, start=1):
-        changed = [_set_unit(output, unit, means[unit]) for output in outputs]
-        after, loss_after = _judge(model, images, _finish(model, path, chunks, changed))
+        after, loss_after = judge([_set_unit(output, unit, means[unit]) for output in outputs])
         removals.append(Removal(before, after, loss_after - loss_before))
         if progress is not None:
             progress(done, len(units))
     return tuple(removals)
 
 
-def _judge(model: Model, images: Images, logits: Float32[np.ndarray, "n k"]) -> tuple[Score, float]:
-    targets = torch.from_numpy(np.array(images.targets))
-    loss = model.task.loss(torch.from_numpy(logits).double(), targets)
-    return score(model.task, logits, images.targets), loss.item()
+@torch.inference_mode()
+def _judge(
+    model: Model,
+    images: Images,
+    rest: Rest,
+    chunks: Sequence[PixelTensor],
+    outputs: Sequence[Output],
+) -> tuple[Score, float]:
+    """The score and the loss that follow from a layer's outputs."""
+    with eval_mode(model), seeded(0, model.device):
+        parts = [rest(chunk, output) for chunk, output in zip(chunks, outputs, strict=True)]
+    logits = torch.cat(parts).float().cpu()
+    loss = model.task.loss(logits.double(), torch.from_numpy(np.array(images.targets)))
+    return score(model.task, logits.numpy(), images.targets), loss.item()
 
 
 def _set_unit(output: Output, unit: int, value: Float[Tensor, ""]) -> Output:
@@ -501,35 +516,25 @@ def _set_unit(output: Output, unit: int, value: Float[Tensor, ""]) -> Output:
     return changed
 
 
-@torch.inference_mode()
-def _finish(
-    model: Model, path: str, chunks: Sequence[PixelTensor], outputs: Sequence[Output]
-) -> Float32[np.ndarray, "n k"]:
-    """The logits that follow from changed outputs of a layer."""
+def _find_rest(model: Model, path: str) -> Rest:
+    """A function that computes the logits from images and the layer's output for them."""
     paths = module_paths(model)
-    with eval_mode(model), seeded(0, model.device):
-        if path in paths and isinstance(model.body, nn.Sequential):
-            rest = model.body[paths.index(path) + 1 :]
-            logits = [rest(output) for output in outputs]
-        else:
-            calls: list[Any] = []
-            pass_black(model, [path], lambda *call: calls.append(call))
-            pairs = zip(chunks, outputs, strict=True)
-            logits = [_replace_output(model, path, len(calls), *pair) for pair in pairs]
-    return torch.cat(logits).float().cpu().numpy()
+    if path in paths and isinstance(model.body, nn.Sequential):
+        layers = model.body[paths.index(path) + 1 :]
+        return lambda _, output: layers(output)
+    calls: list[Any] = []
+    pass_black(model, [path], lambda *call: calls.append(call))
 
+    def run_with(chunk: PixelTensor, output: Output) -> Tensor:
+        countdown = count(1 - len(calls))
 
-def _replace_output(
-    model: Model, path: str, calls: int, chunk: PixelTensor, output: Output
-) -> Float[Tensor, "n k"]:
-    """The logits for ``chunk`` if the last of a module's ``calls`` returns ``output``."""
-    countdown = count(1 - calls)
+        def replace_last(*_: object) -> Tensor | None:
+            if next(countdown) != 0:
+                return None
+            return output.clone()  # later modules may work in place
 
-    def replace_last(*_: object) -> Tensor | None:
-        if next(countdown) != 0:
-            return None
-        return output.clone()  # later modules may work in place
+        with watch(model, [path], replace_last):
+            logits: Tensor = model(chunk.to(model.device))
+        return logits
 
-    with watch(model, [path], replace_last):
-        logits: Tensor = model(chunk.to(model.device))
-    return logits
+    return run_with
