@@ -132,7 +132,7 @@ def _find_same_predictions(
     are_same = np.abs(logits - expected) <= limit
     if task.kind is not REGRESSION:
         are_same = _decide(task, logits) == _decide(task, expected)
-    return are_same.all(axis=1)
+    return np.asarray(are_same.all(axis=1))
 
 
 def _decide(task: Task, logits: Float32[np.ndarray, "n k"]) -> Shaped[np.ndarray, "n m"]:

@@ -39,7 +39,7 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
     outputs = None
     confusions = losses = Markup("")
     if report is not None:
-        outputs = run.outputs.get(report.split)
+        outputs = {str(split): part for split, part in run.outputs.items()}.get(report.split)
     if report is not None and outputs is not None:
         images = None if dataset is None else dataset.splits.get(outputs.split)
         evidence = Evidence.collect(task, outputs, images)

@@ -89,14 +89,14 @@ def occlusion(
         for columns in _cut(width, window[1], stride[1])
     ]
     totals = np.zeros(pixels.shape[:3])
-    with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, color):
+    with torch.inference_mode(), float_inputs(model, pixels) as inputs:
         before = model.body(inputs)
         for row, target in enumerate(targets.tolist()):
             for chunk in _chunks(len(windows), PREDICTED_PIXELS // (height * width)):
                 chosen = windows[chunk]
                 covered = inputs[row].repeat(len(chosen), 1, 1, 1)
                 for copy, place in zip(covered, chosen, strict=True):
-                    copy[:, *place] = color
+                    copy[:, *place] = 0  # the mean color, normalized
                 falls = (before[row, target] - model.body(covered)[:, target]).tolist()
                 for place, fall in zip(chosen, falls, strict=True):
                     totals[row][place] += fall
@@ -158,7 +158,9 @@ def integrated_gradients(
         )
     places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 to 1
     maps = np.empty(pixels.shape[:3], np.float32)
-    with torch.enable_grad(), float_inputs(model, pixels, baseline) as (inputs, empty):
+    with torch.enable_grad(), float_inputs(model, pixels) as inputs:
+        color = (np.array(baseline or model.mean) - model.mean) / model.std
+        empty = inputs.new_tensor(color).view(-1, 1, 1)
         fractions = inputs.new_tensor((1 + places) / 2).view(-1, 1, 1, 1)
         shares = inputs.new_tensor(weights / 2).view(-1, 1, 1, 1)
         for number, target in enumerate(targets.tolist()):
@@ -284,15 +286,10 @@ def window_side_px(height: int, width: int) -> int:
 
 
 @contextmanager
-def float_inputs(
-    model: Model, pixels: Pixels, baseline: Sequence[float] | None
-) -> Iterator[tuple[Float[Tensor, "n c h w"], Float[Tensor, "c 1 1"]]]:
-    """The normalized images and the normalized baseline color, with the model in eval mode."""
+def float_inputs(model: Model, pixels: Pixels) -> Iterator[Float[Tensor, "n c h w"]]:
+    """The normalized images, with the model in eval mode."""
     with eval_mode(model), seeded(0, model.device):
-        inputs = model.normalize(torch.from_numpy(pixels).to(model.device))
-        color = np.array(baseline or model.mean, np.float64)
-        normalized = (color - np.array(model.mean)) / np.array(model.std)
-        yield inputs, inputs.new_tensor(normalized).view(-1, 1, 1)
+        yield model.normalize(torch.from_numpy(pixels).to(model.device))
 
 
 def _chunks(count: int, size: int) -> list[slice]:

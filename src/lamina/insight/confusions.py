@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 
 from lamina.errors import name_some, plural
 from lamina.evaluation.intervals import Interval, wilson_interval
@@ -18,7 +18,7 @@ from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.targets import SINGLE_LABEL, Targets
 from lamina.text import format_percent
-from lamina.training.task import Task
+from lamina.training.task import LogitsArray, Task
 
 HARDEST = 24  # images with the largest losses
 NAMED_IMAGES = 3  # of a pair of classes in a table
@@ -121,13 +121,18 @@ class Confusions(ShownResult):
         }
 
     def _list(self, confusion: Confusion) -> dict[str, Any]:
-        values: dict[str, Any] = {"true": confusion.target}
-        if confusion.predicted is not None:
-            values["predicted"] = confusion.predicted
-        interval = [round(confusion.interval.low, 4), round(confusion.interval.high, 4)]
         examples = [{"image": self.names[row], "split": self.splits[row]} for row in confusion.rows]
-        counts = {"images": len(confusion.rows), "of": confusion.images, "interval": interval}
-        return {**values, **counts, "examples": examples}
+        values = {
+            "true": confusion.target,
+            "predicted": confusion.predicted,
+            "images": len(confusion.rows),
+            "of": confusion.images,
+            "interval": [round(end, 4) for end in astuple(confusion.interval)],
+            "examples": examples,
+        }
+        if confusion.predicted is None:
+            del values["predicted"]
+        return values
 
 
 def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDEST) -> Confusions:
@@ -176,9 +181,7 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
     )
 
 
-def measure_losses(
-    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
-) -> Float[np.ndarray, " n"]:
+def measure_losses(task: Task, logits: LogitsArray, targets: Targets) -> Float[np.ndarray, " n"]:
     """Each image's loss: of the calibrated probabilities, without label smoothing."""
     predicted = torch.from_numpy(logits).double()
     if temperatures := getattr(task, "temperatures", ()):  # regression has none

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,6 +35,7 @@ from lamina.training.hooks import find_path
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
 from lamina.training.task import Pixels, Task
+from lamina.values import to_json_values
 
 METHODS = ("occlusion", "gradients", "grad-cam")
 TILE_PX = 160
@@ -81,18 +82,14 @@ class Explanation(ShownResult):
         """The column heads, and a row for each method with the measurements of its map."""
         rows = []
         for method, attribution in self.maps.items():
-            measured = "not measured"
-            if attribution.faithfulness is not None:
-                measured = str(attribution.faithfulness)
-            rows.append((method, measured))
+            rows.append((method, str(attribution.faithfulness or "not measured")))
         return ("method", "faithfulness"), rows
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: ``image``, ``predicted``, ``target``, and the measurements by method."""
         maps = {}
         for method, attribution in self.maps.items():
-            measured = attribution.faithfulness
-            maps[method] = None if measured is None else asdict(measured)
+            maps[method] = to_json_values(attribution.faithfulness)
         return {
             "image": self.prediction.name,
             "predicted": self.prediction.predicted,

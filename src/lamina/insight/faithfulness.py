@@ -118,7 +118,7 @@ def measure_faithfulness(
     is_number = model.task.kind is REGRESSION
     cells = _divide(pixels.shape[1], pixels.shape[2])
     measured = []
-    with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, color):
+    with torch.inference_mode(), float_inputs(model, pixels) as inputs:
         logits = model.body(inputs)
         for row, target in enumerate(targets.tolist()):
             predicted = logits[row : row + 1]
@@ -126,7 +126,7 @@ def measure_faithfulness(
             # the evidence for what the model predicts is negative in the map
             evidence = -maps[row] if is_against else maps[row]
             masks = _build_masks(evidence, cells)
-            values = _measure_covered(model, inputs[row], color, masks, target)
+            values = _measure_covered(model, inputs[row], masks, target)
             by_map, by_center, *by_random = values.view(-1, LEVELS - 1).mean(dim=1).tolist()
             correlations = [rank_correlation(maps[row], redrawn[row]) for redrawn in redrawn_maps]
             measured.append(
@@ -227,14 +227,13 @@ def _build_masks(evidence: Map, cells: Cells) -> Bool[Tensor, "m h w"]:
 def _measure_covered(
     model: Model,
     image: Float[Tensor, "c h w"],
-    color: Float[Tensor, "c 1 1"],
     masks: Bool[Tensor, "m h w"],
     target: int,
 ) -> Float[Tensor, " m"]:
-    """The explained value while each mask covers the image with ``color``."""
+    """The explained value while each mask covers the image with the mean color."""
     batches = masks.to(image.device).split(max(1, PREDICTED_PIXELS // masks[0].numel()))
     values = []
     for batch in batches:
-        logits = model.body(torch.where(batch[:, None], color, image))
+        logits = model.body(image.masked_fill(batch[:, None], 0))
         values.append(_find_values(model.task, logits, target))
     return torch.cat(values)

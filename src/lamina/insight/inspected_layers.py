@@ -89,10 +89,10 @@ def name_stage(model: Model, path: str) -> str:
 def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
     """The receptive fields by path, from layers or gradients; ``None`` for the whole image."""
     fields: dict[str, Field | None] = dict.fromkeys(paths)
-    known = module_paths(model)
+    known = {}
     if model.net is not None:
-        of_layers = dict(zip(known, model.net.fields(model.in_shape), strict=False))
-        fields |= {path: of_layers[path] for path in paths if path in known}
+        known = dict(zip(module_paths(model), model.net.fields(model.in_shape), strict=False))
+    fields |= {path: known[path] for path in paths if path in known}
     sought = [path for path in paths if path not in known]
     for scale in SCALES:
         if not sought or (scale > 1 and scale * max(model.in_shape[1:]) > MOST_SIDE_PX):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +20,8 @@ from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.training.model import Model
 from lamina.training.prediction import predict_with_features
-from lamina.training.task import Pixels
+from lamina.training.task import Features, Pixels
 
-Features: TypeAlias = Float[Tensor, "n d"]
 SHOWN = 6  # of the similar images
 # images whose neighbors are similar at once: memory grows with this times the number of images
 BLOCK = 1000

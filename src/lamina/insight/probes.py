@@ -151,8 +151,9 @@ def probe_layers(
 
 def _forget_decisions(task: Task) -> Task:
     """The task without the thresholds and temperatures that were chosen for the model's logits."""
-    names = {field.name for field in fields(task)} & {"temperatures", "thresholds"}
-    return replace(task, **dict.fromkeys(names, ()))
+    names = {field.name for field in fields(task)}
+    forgotten: dict[str, Any] = dict.fromkeys(names & {"temperatures", "thresholds"}, ())
+    return replace(task, **forgotten)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,11 +26,11 @@ from lamina.errors import DataError, plural
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
-from lamina.insight.neighbors import BLOCK, Features, Outliers, find_neighbors, find_outliers
+from lamina.insight.neighbors import BLOCK, Outliers, find_neighbors, find_outliers
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.nets import Shape
-from lamina.training.task import Pixels, PixelTensor, Task
+from lamina.training.task import Features, LogitsArray, Pixels, PixelTensor, Task
 
 Planes: TypeAlias = Float[Tensor, "n c h w"]
 Distances: TypeAlias = Float[Tensor, " p"]
@@ -95,7 +95,7 @@ def find_near_duplicates(
         other_pixels = shrink(to_pixels(others, "others"))
         other_signatures = compute_signatures(other_pixels)
     # Mirroring an image negates its odd horizontal frequencies.
-    signs = torch.tensor([(-1.0) ** place for place in range(FREQUENCIES)]).repeat(FREQUENCIES)[1:]
+    signs = (1 - 2 * (torch.arange(FREQUENCIES) % 2)).repeat(FREQUENCIES)[1:]
     pairs: dict[tuple[int, int], DuplicatePair] = {}
     for mirrored in (False, True):
         turned = signatures * signs if mirrored else signatures
@@ -287,7 +287,7 @@ def estimate_seconds(images: int, train_images: int, shape: Shape) -> float:
 
 def find_overlap(
     task: Task,
-    logits: Float32[np.ndarray, "n k"],
+    logits: LogitsArray,
     images: Images,
     train: Images,
     progress: Progress | None = None,

@@ -31,7 +31,7 @@ from lamina.markup import Table
 from lamina.nets.window import Field, Pair
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Score
 from lamina.text import shorten
-from lamina.training.hooks import activations, find_paths, module_paths, pass_black, watch
+from lamina.training.hooks import activations, black_images, find_paths, module_paths, watch
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.task import Pixels, PixelTensor
@@ -194,18 +194,10 @@ class LayerUnits(ShownResult):
             name = self.images.names[patch.row]
             box_px = [end for ends in zip(patch.columns, patch.rows, strict=True) for end in ends]
             patches.append({"image": name, "box_px": box_px, "strength": patch.strength})
-        cost = None
-        loss_rise = None
-        if unit.removal is not None:
-            cost = unit.removal.cost
-            loss_rise = unit.removal.loss_rise
-        return {
-            "unit": unit.number + 1,
-            "auc": dict(unit.aucs),
-            "patches": patches,
-            "cost": cost,
-            "loss_rise": loss_rise,
-        }
+        values = {"unit": unit.number + 1, "auc": dict(unit.aucs), "patches": patches}
+        if unit.removal is None:
+            return {**values, "cost": None, "loss_rise": None}
+        return {**values, "cost": unit.removal.cost, "loss_rise": unit.removal.loss_rise}
 
     def headline(self) -> str:
         """The layer, its number of units and their receptive field, as text."""
@@ -523,7 +515,8 @@ def _find_rest(model: Model, path: str) -> Rest:
         layers = model.body[paths.index(path) + 1 :]
         return lambda _, output: layers(output)
     calls: list[Any] = []
-    pass_black(model, [path], lambda *call: calls.append(call))
+    with torch.no_grad(), eval_mode(model), watch(model, [path], lambda *call: calls.append(call)):
+        model(black_images(model, 1))
 
     def run_with(chunk: PixelTensor, output: Output) -> Tensor:
         countdown = count(1 - len(calls))
