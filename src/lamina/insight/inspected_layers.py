@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from lamina.nets import Net, Shape
 from lamina.nets.window import Field
 from lamina.training.hooks import call_order, module_paths, name_layer, watch
 from lamina.training.model import FAILURES, Model, eval_mode
@@ -26,7 +25,7 @@ MOST_SIDE_PX = 256  # of enlarged noise, which needs a backward pass for each la
 def choose_layers(model: Model) -> tuple[str, ...]:
     """The module paths to inspect: layers with weights, after normalization and activation."""
     if model.net is not None:
-        return tuple(f"body.{place}" for place in _choose_places(model.net, model.in_shape))
+        return tuple(_find_learned(model))
     parts = _list_parts("body", model.body)
     path = "body"
     while len(parts) == 1:
@@ -63,27 +62,29 @@ def _has_weights(module: nn.Module) -> bool:
     return any(weight.ndim > 1 for weight in module.parameters())
 
 
-def _choose_places(net: Net, in_shape: Shape) -> dict[int, int]:
-    """The indices of the layers to inspect, each with the index of its layer with weights."""
-    chosen: dict[int, int] = {}
-    for place, (layer, shape) in enumerate(zip(net, net.shapes(in_shape), strict=False)):
+def _find_learned(model: Model) -> dict[str, str]:
+    """The paths of the layers of a net to inspect, each with that of its layer with weights."""
+    chosen: dict[str, str] = {}
+    if model.net is None:
+        return chosen
+    shapes = model.net.shapes(model.in_shape)
+    for path, layer, shape in zip(module_paths(model), model.net, shapes, strict=False):
         if layer.parameter_count(shape) and not layer.is_normalization:
-            chosen[place] = place
+            chosen[path] = path
         elif chosen and layer.is_activation:
             _, learned = chosen.popitem()
-            chosen[place] = learned
+            chosen[path] = learned
     return chosen
 
 
 def name_stage(model: Model, path: str) -> str:
     """The name of a layer in :func:`choose_layers`: number and parts, as in ``3 Linear, ReLU``."""
-    paths = module_paths(model)
-    if model.net is None or path not in paths:
-        return name_layer(model, path)
-    place = paths.index(path)
-    learned = _choose_places(model.net, model.in_shape).get(place, place)
-    kinds = [type(model.net[index]).__name__ for index in dict.fromkeys((learned, place))]
-    return f"{place + 1} {', '.join(kinds)}"
+    number, _, kind = name_layer(model, path).partition(" ")
+    learned = _find_learned(model).get(path, path)
+    if learned != path:
+        _, _, kind_of_learned = name_layer(model, learned).partition(" ")
+        kind = f"{kind_of_learned}, {kind}"
+    return f"{number} {kind}"
 
 
 def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
@@ -166,14 +167,10 @@ def read_filters(model: Model, path: str) -> Float32[np.ndarray, "u c y x"] | No
         name for name, module in model.named_modules() if list(module.parameters(recurse=False))
     ]
     called = next(iter(call_order(model, with_weights)), "")
-    learned_path = path
-    paths = module_paths(model)
-    if model.net is not None and path in paths:
-        place = paths.index(path)
-        learned_path = paths[_choose_places(model.net, model.in_shape).get(place, place)]
-    inside = [name for name in with_weights if f"{name}.".startswith(f"{learned_path}.")]
-    is_alone = not any(_has_weights(model.get_submodule(name)) for name in inside if name != called)
-    if called not in inside or not is_alone:
+    learned = _find_learned(model).get(path, path)
+    inside = [name for name in with_weights if f"{name}.".startswith(f"{learned}.")]
+    others = [model.get_submodule(name) for name in inside if name != called]
+    if called not in inside or any(map(_has_weights, others)):
         return None
     first = model.get_submodule(called)
     if not isinstance(first, nn.Conv2d | nn.Linear):

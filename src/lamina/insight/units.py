@@ -192,7 +192,7 @@ class LayerUnits(ShownResult):
         patches = []
         for patch in unit.patches:
             name = self.images.names[patch.row]
-            box_px = [end for ends in zip(patch.columns, patch.rows, strict=True) for end in ends]
+            box_px = np.transpose([patch.columns, patch.rows]).ravel().tolist()
             patches.append({"image": name, "box_px": box_px, "strength": patch.strength})
         values = {"unit": unit.number + 1, "auc": dict(unit.aucs), "patches": patches}
         if unit.removal is None:
