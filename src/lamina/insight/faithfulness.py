@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lamina.evaluation.scores import mean_ranks
@@ -31,7 +31,6 @@ Explain: TypeAlias = Callable[[Model, Pixels, Indices], Maps]
 """An attribution function of a model, images and targets; ``functools.partial`` sets its other
 arguments."""
 
-Cells: TypeAlias = Int64[np.ndarray, "h w"]
 CASCADE = (0.0, 0.5, 1.0)
 """Fractions of the layers whose weights are redrawn, from the last layer backward; 0 is the last
 layer only."""
@@ -115,8 +114,6 @@ def measure_faithfulness(
         The measurements for each map.
     """
     redrawn_maps = [explain(redraw(model, fraction), pixels, targets) for fraction in CASCADE]
-    is_number = model.task.kind is REGRESSION
-    cells = _divide(pixels.shape[1], pixels.shape[2])
     measured = []
     with torch.inference_mode(), float_inputs(model, pixels) as inputs:
         logits = model.body(inputs)
@@ -125,7 +122,7 @@ def measure_faithfulness(
             is_against = _is_against(model.task, predicted, target)
             # the evidence for what the model predicts is negative in the map
             evidence = -maps[row] if is_against else maps[row]
-            masks = _build_masks(evidence, cells)
+            masks = _build_masks(evidence)
             values = _measure_covered(model, inputs[row], masks, target)
             by_map, by_center, *by_random = values.view(-1, LEVELS - 1).mean(dim=1).tolist()
             correlations = [rank_correlation(maps[row], redrawn[row]) for redrawn in redrawn_maps]
@@ -137,7 +134,7 @@ def measure_faithfulness(
                     by_random_map=float(np.mean(by_random)),
                     by_center=by_center,
                     is_against=is_against,
-                    is_number=is_number,
+                    is_number=model.task.kind is REGRESSION,
                 )
             )
     return tuple(measured)
@@ -186,15 +183,6 @@ def _is_against(task: Task, logits: Float[Tensor, "1 k"], target: int) -> bool:
     return not predicted[0, target]
 
 
-def _divide(height: int, width: int) -> Cells:
-    """The number of the cell that each pixel is in."""
-    side = max(1.0, min(height, width) / CELLS)
-    rows = (np.arange(height) / side).astype(np.int64)
-    columns = (np.arange(width) / side).astype(np.int64)
-    cells: Cells = rows[:, None] * (columns[-1] + 1) + columns
-    return cells
-
-
 def _move_at_random(values: Map) -> Iterator[Map]:
     """The map at random places, mirrored at random."""
     generator = np.random.default_rng(derive_seed(0, "cover"))
@@ -208,9 +196,13 @@ def _move_at_random(values: Map) -> Iterator[Map]:
         yield np.roll(values, move, (0, 1))[::step_down, ::step_right]
 
 
-def _build_masks(evidence: Map, cells: Cells) -> Bool[Tensor, "m h w"]:
+def _build_masks(evidence: Map) -> Bool[Tensor, "m h w"]:
     """The pixels covered at each level: in the map's order, from the center, and by moved maps."""
-    height, width = cells.shape
+    height, width = evidence.shape
+    side = max(1.0, min(height, width) / CELLS)
+    rows = (np.arange(height) / side).astype(np.int64)
+    columns = (np.arange(width) / side).astype(np.int64)
+    cells = rows[:, None] * (columns[-1] + 1) + columns
     y, x = np.ogrid[:height, :width]
     distances = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2)
     sizes = np.bincount(cells.ravel())

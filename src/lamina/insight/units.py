@@ -379,16 +379,16 @@ def find_patches(
 
 def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
     """The pixels of a patch, gray beyond the image; at most the image's height and width."""
-    _, height, width = images.shape
-    margins = ((height, height), (width, width), (0, 0))
-    padded = np.pad(images.pixels[patch.row], margins, constant_values=OUTSIDE)
+    margins = [(0, 0)] * 3
+    parts = [slice(None)] * 2
     for axis, (start, end) in enumerate((patch.rows, patch.columns)):
         side = images.shape[axis + 1]
-        places = range(side, 2 * side)
         if end - start < side:
-            places = range(side + start, side + end)
-        padded = padded.take(places, axis)
-    return padded
+            before = max(0, -start)
+            margins[axis] = (before, max(0, end - side))
+            parts[axis] = slice(start + before, end + before)
+    padded = np.pad(images.pixels[patch.row], margins, constant_values=OUTSIDE)
+    return padded[tuple(parts)]
 
 
 def inspect_units(
