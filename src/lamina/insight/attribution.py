@@ -11,6 +11,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from math import ceil, prod
 from typing import Any, TypeAlias
 
@@ -83,11 +84,9 @@ def occlusion(
     side = window_side_px(height, width)
     window = window_px or (side, side)
     stride = stride_px or (max(1, window[0] // 2), max(1, window[1] // 2))
-    windows = [
-        (rows, columns)
-        for rows in _cut(height, window[0], stride[0])
-        for columns in _cut(width, window[1], stride[1])
-    ]
+    rows = _cut(height, window[0], stride[0])
+    columns = _cut(width, window[1], stride[1])
+    windows = list(product(rows, columns))
     totals = np.zeros(pixels.shape[:3])
     with torch.inference_mode(), float_inputs(model, pixels) as inputs:
         before = model.body(inputs)

@@ -43,6 +43,10 @@ class Confusion:
         """Of the fraction with this prediction (Wilson, 95 %)."""
         return wilson_interval(len(self.rows), self.images)
 
+    def rank(self) -> tuple[float, str, str]:
+        """What confusions are sorted by: the lower confidence bound first."""
+        return -self.interval.low, self.target, self.predicted or ""
+
     def describe(self) -> tuple[str, str, str, str]:
         """The images with this prediction, all images, the share and its interval, as text."""
         count = len(self.rows)
@@ -173,8 +177,8 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
     return Confusions(
         names=names,
         splits=splits,
-        classes=_rank(classes),
-        pairs=_rank(pairs),
+        classes=tuple(sorted(classes, key=Confusion.rank)),
+        pairs=tuple(sorted(pairs, key=Confusion.rank)),
         tables=tuple(tables),
         losses=losses,
         hardest=tuple(images),
@@ -197,10 +201,3 @@ def _group(rows: Rows, keys: Sequence[Any]) -> dict[Any, Rows]:
     for row in rows.tolist():
         groups.setdefault(keys[row], []).append(row)
     return {key: np.array(groups[key]) for key in sorted(groups)}
-
-
-def _rank(confusions: list[Confusion]) -> tuple[Confusion, ...]:
-    def key(confusion: Confusion) -> tuple[float, str, str]:
-        return -confusion.interval.low, confusion.target, confusion.predicted or ""
-
-    return tuple(sorted(confusions, key=key))

@@ -355,8 +355,8 @@ def measure_responses(
 def units_first(output: Output) -> Float[Tensor, "n u p"]:
     """A layer's output as images × units × positions; tokens (N, T, D) have D units."""
     if output.ndim == 3:
-        return output.transpose(1, 2)
-    return output.flatten(2) if output.ndim > 2 else output[:, :, None]
+        output = output.transpose(1, 2)
+    return output.reshape(*output.shape[:2], -1)
 
 
 def find_patches(
