@@ -682,25 +682,12 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
             folder.check(source)
 
 
-TABLES = {
-    "labels.csv": "image,label\na.png,cat\n",
-    "poses.tsv": "id\tpicture name\tx\ty\n1\ta.png\t0.5\t-1e3\n",
-    "excel.csv": "\ufeffFile Name;Class\na.png;cat\n",
-    "lines.jsonl": '{"path": "a.png", "tags": ["x"]}\n',
-    "damaged.jsonl": "{\n",
-    "packed.csv.gz": "",
-    "predictions.csv": "image,predicted,p(cat),problem\na.png,cat,0.9,\n",
-    "history.jsonl": '{"event": "epoch", "epoch": 1}\n',
-    "prices.csv": "day,price\n1,2\n",
-    "list.csv": "image,split\na.png,train\n",
-    "versions.csv": "image,version\na.png,1.2.3\n",
-    "empty.csv": "",
-}
+TABLES = ("labels.csv", "poses.tsv", "lines.jsonl", "packed.csv.gz", "data.parquet")
 
 
-def test_tables_without_images_and_targets_come_last_and_folders_of_runs_are_left_out(tmp_path):
-    for name, text in TABLES.items():
-        (tmp_path / name).write_text(text, "utf-8")
+def test_tables_come_last_and_folders_of_runs_are_left_out(tmp_path):
+    for name in TABLES:
+        (tmp_path / name).touch()
     for name in (
         "pets/cat/1.png",
         "old/first/run.json",
@@ -715,25 +702,8 @@ def test_tables_without_images_and_targets_come_last_and_folders_of_runs_are_lef
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(noise_png())
     listed = [one["name"] for one in DataFolder(tmp_path, tmp_path / "runs").list_sources()]
-    good = [
-        "damaged.jsonl",
-        "excel.csv",
-        "labels.csv",
-        "lines.jsonl",
-        "packed.csv.gz",
-        "pets",
-        "poses.tsv",
-    ]
-    assert listed[: listed.index("shapes")] == good
-    others = [
-        "empty.csv",
-        "history.jsonl",
-        "list.csv",
-        "predictions.csv",
-        "prices.csv",
-        "versions.csv",
-    ]
-    assert listed[-6:] == [f"{name} (no images with targets found)" for name in others]
+    assert listed[: listed.index("shapes")] == ["pets"]
+    assert listed[-len(TABLES) :] == sorted(TABLES)  # which lamina reads when one is chosen
 
 
 def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_path):
@@ -741,15 +711,27 @@ def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_p
     assert first.reserve("net-1")
     assert not second.reserve("net-1")
     assert second.reserve("net-2")
-    first._remove_mark("net-1")
+    first._reserved.pop("net-1").release()
     assert second.reserve("net-1")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     # the training says why it cannot write there
     assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")
-    assert find_runs(tmp_path / "runs") == ([], [])  # the marks are no runs
-    for name in ("net-1", "net-2", ""):
-        second._remove_mark(name)
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert find_runs(tmp_path / "runs") == ([], [])  # the locks are no runs
+
+
+def test_a_killed_studio_frees_the_names_that_it_has_reserved(tmp_path):
+    with opening(tmp_path) as studio:
+        studio.train("first")
+        wait_for_epochs(studio, "first")
+        assert studio.train("second")["state"] == "queued"
+        assert not Jobs(tmp_path / "runs", EventLog()).reserve("second")
+        training = studio.find_child("train")
+        studio.process.kill()
+        studio.process.wait()
+        os.kill(training, signal.SIGKILL)
+    with opening(tmp_path) as studio:
+        assert studio.train("second")["state"] in ("queued", "running")
+        studio.act("stop", run="second")
 
 
 @pytest.mark.parametrize(

@@ -63,24 +63,16 @@ class Studio:
             names = (f"{beginning}-{number}" for number in itertools.count(1))
             return next(name for name in names if self._reserve(name))
         check_name(wish)
-        if self._reserve(wish):
-            return wish
-        if self._is_taken(wish):
+        if not self._reserve(wish):
             raise RunError(
-                f"There is already a run {wish}. Use another name, or select the run to"
-                " continue it."
+                f"There is already a run {wish}, or a studio will train it. Use another name, or"
+                " select the run to continue it."
             )
-        mark = self.data.runs_dir / f".{wish}"
-        raise RunError(
-            f"{wish} is reserved for a training of another studio. Use another name; if no other"
-            f" studio runs, remove {mark}."
-        )
+        return wish
 
     def _reserve(self, name: str) -> bool:
-        return not self._is_taken(name) and self.jobs.reserve(name)
-
-    def _is_taken(self, name: str) -> bool:
-        return self.jobs.find_active(name) is not None or (self.data.runs_dir / name).exists()
+        is_taken = self.jobs.find_active(name) is not None or (self.data.runs_dir / name).exists()
+        return not is_taken and self.jobs.reserve(name)
 
 
 async def _compute(
