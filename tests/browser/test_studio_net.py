@@ -93,7 +93,8 @@ def test_what_was_typed_last_is_trained_and_only_once(page: Page, studio: Studio
 
 def test_a_run_is_trained_again_with_all_its_settings(page: Page, studio: Studio):
     fields = {"epochs": "1", "optimizer": "sgd", "momentum": "0.8", "batch_size": "300"}
-    values = {"net": "mlp", "source": "shapes", "val": "0.2", "recipe": "article"}
+    fields["recipe"] = "article"
+    values = {"net": "mlp", "source": "shapes", "val": "0.2"}
     studio.act("train", fields=fields, name="first", **values)
     wait_for_score(studio, "first")
     recipe = studio.act("run", run="first")["recipe"]

@@ -27,7 +27,7 @@ from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
 from lamina.deploy.studio.jobs import NICENESS, Jobs
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
-from lamina.deploy.studio.studio import OPENING
+from lamina.deploy.studio.services import OPENING
 from lamina.deploy.web.torch_process import Call, ReplacedError, TorchProcess
 from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
@@ -167,7 +167,7 @@ def test_options_of_the_command_line_cannot_be_smuggled_in(studio):
         "train", net="mlp", source="shapes", fields={"epochs": "1 --json"}
     )
     assert "time limit is '--help'" in studio.act(
-        "train", net="mlp", source="shapes", time="--help"
+        "train", net="mlp", source="shapes", fields={"time": "--help"}
     )
 
 
@@ -190,7 +190,7 @@ def test_values_that_no_training_can_have_start_none(studio):
                     f"{name} must be "
                 )
     assert "must be a number followed by s, m or h" in studio.act(
-        "train", net=SMALL, source="shapes", time="1x"
+        "train", net=SMALL, source="shapes", fields={"time": "1x"}
     )
     assert studio.act("state")["jobs"] == []
 
@@ -222,8 +222,7 @@ def read_files(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize("schedule", ["cosine", "trapezoid"])
 def test_finish_now_ends_with_an_evaluation_in_the_process_that_trains(studio, schedule):
-    fields = {"epochs": str(LASTING), "batch_size": str(BATCH_SIZE), "schedule": schedule}
-    job = studio.train("run", fields=fields)
+    job = studio.train("run", schedule=schedule)
     wait_for_epochs(studio, "run")
     for _ in range(2):  # from two pages
         assert studio.act("stop", run="run", is_finishing=True)["is_finishing"]

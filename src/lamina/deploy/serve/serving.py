@@ -28,7 +28,7 @@ async def serve(worker: Worker, settings: Settings, announce: Callable[[str], No
         # The worker takes seconds to load; meanwhile this process loads the rest.
         await worker.spawn()
         from lamina.deploy.serve.app import OPEN_PATHS, build_app
-        from lamina.deploy.web.guard import Guard
+        from lamina.deploy.web.access import Guard
         from lamina.deploy.web.server import name_host, open_socket, running
 
         with open_socket(settings.host, settings.port) as listening:

@@ -74,6 +74,13 @@ class DataFolder:
         beside = path.parent if source not in NAMES and path != self.path else self.runs_dir
         return beside / f"{path.name}{CORRECTIONS}"
 
+    def list_options(self, source: str, size_px: int | None, val: str) -> list[str]:
+        """The options of a command that load a data set as the page shows it, with corrections."""
+        file = self.find_corrections(source)
+        labels_from = file if file.exists() else None
+        options = {"size": size_px, "val": val, "labels-from": labels_from}
+        return [f"--{name}={value}" for name, value in options.items() if value]
+
     def correct(self, source: str, choices: Mapping[str, str] | None) -> dict[str, str]:
         """Add labels by image to the table of corrections; returns all corrections.
 

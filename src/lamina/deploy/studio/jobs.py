@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from lamina.deploy.studio.event_log import EventLog
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
-from lamina.deploy.web.guard import without_token
+from lamina.deploy.web.access import without_token
 from lamina.errors import RunError
 
 State = Literal["queued", "running", "done", "stopped", "failed"]

@@ -11,8 +11,8 @@ from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.event_log import EventLog
 from lamina.deploy.studio.jobs import Jobs
 from lamina.deploy.studio.routes import build_studio, list_assets
-from lamina.deploy.studio.studio import Studio
-from lamina.deploy.web.guard import Guard
+from lamina.deploy.studio.services import Studio
+from lamina.deploy.web.access import Guard
 from lamina.deploy.web.server import name_host, open_socket, running
 
 

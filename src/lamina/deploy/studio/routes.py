@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import MISSING, field, make_dataclass, replace
+from functools import cache
 from importlib.resources import files
-from typing import Any, Protocol
+from inspect import signature
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,7 +19,7 @@ from starlette.routing import Route
 
 from lamina.deploy.studio import data_actions, run_actions, training_actions
 from lamina.deploy.studio.run_actions import MADE_FILES
-from lamina.deploy.studio.studio import Studio
+from lamina.deploy.studio.services import Studio
 from lamina.deploy.web.bodies import (
     RETRY_AFTER,
     AsciiJson,
@@ -37,19 +40,13 @@ TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 PACKAGES = ("lamina.deploy.web", "lamina.deploy.studio")
 
 
-class Action(Protocol):
-    """What the page asks for: a frozen dataclass of its values."""
-
-    async def act(self, studio: Studio) -> Any: ...
-
-
-ACTIONS: dict[str, type[Action]] = {
+ACTIONS: dict[str, Callable[..., Awaitable[Any]]] = {
     **data_actions.ACTIONS,
     **training_actions.ACTIONS,
     **run_actions.ACTIONS,
 }
 """What the page asks for, by ``POST /api/NAME`` with JSON, or with the bytes of an image and values
-in the query."""
+in the query: functions of the studio and of these values."""
 
 
 def list_assets() -> dict[str, tuple[str, str, str]]:
@@ -112,16 +109,28 @@ async def read_values(request: Request) -> object:
         raise HTTPException(400, "The request is not JSON.") from None
 
 
-def read_action(name: str, values: object) -> Action:
-    """An action with its values; ``RunError`` if they do not have the types of its fields."""
+async def do(studio: Studio, name: str, values: object) -> Any:
+    """The result of an action; ``RunError`` if the values do not have the types of its function."""
     if not isinstance(values, Mapping):
         raise RunError("The request is not an object. Reload the page.")
     if any("\0" in text for text in list_texts(values)):
         raise RunError("The request contains a character of code 0. Leave it out.")
+    action = ACTIONS[name]
     try:
-        return from_json_values(ACTIONS[name], values, name)
+        arguments = vars(from_json_values(describe_values(action), values, name))
     except ValueError as error:
         raise RunError(f"{error}. Change it, or reload the page.") from None
+    return await action(replace(studio, replaces=arguments.pop("replaces")), **arguments)
+
+
+@cache
+def describe_values(action: Callable[..., Any]) -> type:
+    """A dataclass of the values of a request, by the parameters of a function but the first."""
+    fields: list[tuple[str, Any, Any]] = [("replaces", str, field(default=""))]
+    for parameter in list(signature(action, eval_str=True).parameters.values())[1:]:
+        default = MISSING if parameter.default is parameter.empty else parameter.default
+        fields.append((parameter.name, parameter.annotation, field(default=default)))
+    return make_dataclass("Values", fields, kw_only=True)
 
 
 def list_texts(value: object) -> list[str]:
@@ -138,7 +147,7 @@ def list_texts(value: object) -> list[str]:
 
 async def respond(studio: Studio, name: str, values: object) -> Response:
     try:
-        return AsciiJson(await read_action(name, values).act(studio))
+        return AsciiJson(await do(studio, name, values))
     except ReplacedError as error:
         return refuse(409, str(error))
     except BusyError as error:

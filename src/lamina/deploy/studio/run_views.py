@@ -11,7 +11,6 @@ from jaxtyping import Float32, UInt8
 
 from lamina.data import thumbnails
 from lamina.deploy.studio.net_cards import format_layers
-from lamina.deploy.studio.recipe_fields import read_fields
 from lamina.deploy.web.explanation import encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.words import describe_score
@@ -105,11 +104,11 @@ def list_epochs(path: Path) -> list[float]:
     return list(list_checkpoints(path))
 
 
-def check_start(path: Path, epoch: float, given: dict[str, str]) -> None:
+def check_start(path: Path, epoch: float, fields: dict[str, Any]) -> None:
     """Raise ``LaminaError`` if a run cannot continue from an epoch with these fields."""
     find_checkpoint(path, epoch)
     start = StartingPoint(load_run(path), epoch, None)
-    start.check_recipe(overlay(start.recipe, read_fields(given)))
+    start.check_recipe(overlay(start.recipe, fields))
 
 
 def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import uvicorn
 
-from lamina.deploy.web.guard import Guard, bracket
+from lamina.deploy.web.access import Guard, bracket
 from lamina.errors import DataError
 
 CONNECTIONS = 256  # open at once; requests of further ones get status 503

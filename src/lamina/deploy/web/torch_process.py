@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, BinaryIO
 
-from lamina.deploy.web.guard import without_token
+from lamina.deploy.web.access import without_token
 from lamina.errors import LaminaError
 
 START_SECONDS = 120.0

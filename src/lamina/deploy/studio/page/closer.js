@@ -48,7 +48,7 @@ export function openImage(run, split, row, name) {
   );
   document.body.append(dialog);
   dialog.showModal();
-  const send = (action) => askLast(action, { run: run.name, split, row });
+  const send = (action) => askLast(action, { run: run.name, image: [split, row] });
   settle(place, "Computing the layers …", send("look"), (found) => [...showInside(found), ...offerMore(send)]);
 }
 

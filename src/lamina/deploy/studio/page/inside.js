@@ -30,7 +30,7 @@ export function look(run) {
     const began = performance.now();
     Object.assign(looking, { rows: run.rows.length, isBusy: true });
     try {
-      const found = await askLast("look", { run: run.name, row: looking.row }, "live");
+      const found = await askLast("look", { run: run.name, image: ["", looking.row] }, "live");
       if (chosen.run.name === run.name) showLook(run, found);
     } catch (error) {
       // the weights are saved after the first epochs; the next epoch looks again

@@ -45,9 +45,11 @@ async function train() {
     const job = await ask("train", {
       ...describeSource(),
       net: isChosen ? "" : preset || text,
-      fields: readFields(),
-      recipe: preset ? find("recipe-name").value : "",
-      time: find("time").value.trim(),
+      fields: {
+        ...readFields(),
+        recipe: preset ? find("recipe-name").value : "",
+        time: find("time").value.trim(),
+      },
       name: find("run-name").value.trim(),
     });
     find("run-name").value = "";

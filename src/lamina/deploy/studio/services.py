@@ -20,23 +20,24 @@ OPENING = Call(f"{PACKAGE}.data_views.prepare")
 
 @dataclass(frozen=True, eq=False)
 class Studio:
-    """The studio; ``quick`` and ``slow`` compute, so that what is quick waits for nothing slow."""
+    """The studio; ``quick`` and ``slow`` compute, so that what is quick waits for nothing slow.
+
+    A call takes the place of one that still waits, of a request with the same ``replaces``.
+    """
 
     data: DataFolder
     jobs: Jobs
     quick: TorchProcess = field(default_factory=lambda: TorchProcess(OPENING))
     slow: TorchProcess = field(default_factory=lambda: TorchProcess(OPENING))
+    replaces: str = ""
 
-    async def compute_quickly(self, function: str, *arguments: Any, replaces: str = "") -> Any:
+    async def compute_quickly(self, function: str, *arguments: Any) -> Any:
         """The result of a function of this package, such as ``run_views.list_runs``."""
-        return await _compute(self.quick, function, arguments, replaces)
+        return await self._compute(self.quick, function, arguments)
 
-    async def compute(self, function: str, *arguments: Any, replaces: str = "") -> Any:
-        """As :meth:`compute_quickly`, for what may take long.
-
-        A newer call with the same ``replaces`` takes the place of one that still waits.
-        """
-        return await _compute(self.slow, function, arguments, replaces)
+    async def compute(self, function: str, *arguments: Any) -> Any:
+        """As :meth:`compute_quickly`, for what may take long."""
+        return await self._compute(self.slow, function, arguments)
 
     async def close(self) -> None:
         await self.quick.close()
@@ -74,15 +75,15 @@ class Studio:
         is_taken = self.jobs.find_active(name) is not None or (self.data.runs_dir / name).exists()
         return not is_taken and self.jobs.reserve(name)
 
-
-async def _compute(
-    process: TorchProcess, function: str, arguments: tuple[Any, ...], replaces: str
-) -> Any:
-    call = Call(f"{PACKAGE}.{function}", arguments)
-    try:
-        return await process.call(call, replaces or None)
-    except LostError as error:
-        raise LaminaError(
-            f"The process that computes this {error}. It starts again. Try smaller images, or use a"
-            " command without a time limit, such as lamina report RUN or lamina explain RUN IMAGE."
-        ) from None
+    async def _compute(
+        self, process: TorchProcess, function: str, arguments: tuple[Any, ...]
+    ) -> Any:
+        try:
+            call = Call(f"{PACKAGE}.{function}", arguments)
+            return await process.call(call, self.replaces or None)
+        except LostError as error:
+            raise LaminaError(
+                f"The process that computes this {error}. It starts again. Try smaller images, or"
+                " use a command without a time limit, such as lamina report RUN or lamina explain"
+                " RUN IMAGE."
+            ) from None
