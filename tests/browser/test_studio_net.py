@@ -247,3 +247,26 @@ def test_the_page_is_accessible_in_both_sizes_and_schemes(page: Page, width):
         page.get_by_role("button", name=part).click()
     check("lessons and new classes")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_every_tab_works_while_other_hosts_are_blocked(page: Page, studio: Studio):
+    here = (studio.url.partition("#")[0], "blob:", "data:")
+    page.route(lambda url: not url.startswith(here), lambda route: route.abort())
+    studio.copy_runs(train_quickly(), "first", "second")
+    page.reload()
+    page.get_by_role("list", name="Runs").get_by_role("button", name="first").click()
+    page.get_by_label("compare second").check()
+    texts = {
+        "Look": "What it confuses",
+        "Compare": "What differs between",
+        "Try": "Drop an image here",
+        "Take away": "lamina train",
+    }
+    for name, text in texts.items():
+        page.get_by_role("tab", name=name).click()
+        expect(page.locator("#panel")).to_contain_text(text)
+    page.get_by_role("tab", name="Look").click()
+    page.get_by_role("button", name="Show patches").click()
+    expect(page.locator("#panel")).to_contain_text("unit 1")
+    page.get_by_role("button", name="Lessons").click()
+    expect(page.locator("#lessons")).to_contain_text("A linear net")

@@ -17,27 +17,18 @@ from lamina.deploy.web.bodies import (
     RETRY_AFTER,
     AsciiJson,
     handle_error,
+    list_assets,
     read_body,
     read_files,
-    serve_asset,
     wait_while_connected,
 )
 from lamina.deploy.web.torch_process import BusyError
 from lamina.errors import suggest
 
 REQUEST_IMAGES = 64
-# The only files that the server reads: for each path in the URL, its package and type.
-ASSETS = {
-    "/": ("lamina.deploy.serve", "index.html", "text/html"),
-    "/page.css": ("lamina.deploy.serve", "page.css", "text/css"),
-    "/page.js": ("lamina.deploy.serve", "page.js", "text/javascript"),
-    "/camera.js": ("lamina.deploy.web", "camera.js", "text/javascript"),
-    "/request.js": ("lamina.deploy.web", "request.js", "text/javascript"),
-    "/try-form.js": ("lamina.deploy.web", "try-form.js", "text/javascript"),
-    "/view.js": ("lamina.deploy.web", "view.js", "text/javascript"),
-}
+ASSETS = list_assets("lamina.deploy.web", "lamina.deploy.serve")
 # need no token: they reveal nothing about the models
-OPEN_PATHS = frozenset({*ASSETS, "/openapi.json", "/healthz", "/readyz"})
+OPEN_PATHS = frozenset({*(route.path for route in ASSETS), "/openapi.json", "/healthz", "/readyz"})
 Answer: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -96,8 +87,7 @@ def build_app(
         Route("/v1/model", get_models),
     ]
     routes += [Route(f"/v1/{task}", answers[task], methods=["POST"]) for task in answers]
-    routes += [Route(path, serve_asset(*asset)) for path, asset in ASSETS.items()]
-    return Starlette(routes=routes, exception_handlers={HTTPException: handle_error})
+    return Starlette(routes=[*routes, *ASSETS], exception_handlers={HTTPException: handle_error})
 
 
 def find_model(worker: Worker, request: Request) -> int:

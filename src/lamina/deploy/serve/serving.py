@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lamina.deploy.serve.app import OPEN_PATHS, build_app
 from lamina.deploy.serve.worker import Worker
+from lamina.deploy.web.access import Guard
+from lamina.deploy.web.server import name_host, open_socket, running
 from lamina.errors import LaminaError
 
 
@@ -25,12 +28,6 @@ class Settings:
 async def serve(worker: Worker, settings: Settings, announce: Callable[[str], None]) -> None:
     """Serve until the task is cancelled; calls ``announce`` with the URL when ready."""
     try:
-        # The worker takes seconds to load; meanwhile this process loads the rest.
-        await worker.spawn()
-        from lamina.deploy.serve.app import OPEN_PATHS, build_app
-        from lamina.deploy.web.access import Guard
-        from lamina.deploy.web.server import name_host, open_socket, running
-
         with open_socket(settings.host, settings.port) as listening:
             loop = await worker.start()
             port = listening.getsockname()[1]

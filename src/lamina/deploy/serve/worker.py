@@ -37,9 +37,6 @@ class Job:
     response: asyncio.Future[dict[str, Any]]
     is_alone: bool = False
 
-    def can_join(self, other: Job) -> bool:
-        return self.model == other.model and not (self.is_alone or other.is_alone)
-
     def settle(self, response: dict[str, Any]) -> None:
         if not self.response.done():
             self.response.set_result(response)
@@ -54,7 +51,7 @@ def plan_opening(runs: Mapping[str, str], device: str, coverage: float | None) -
 class Worker:
     """The process that predicts, and one for explanations, which starts when they are asked for.
 
-    Call :meth:`spawn`, then :meth:`start`, and always :meth:`close`.
+    Call :meth:`start`, and always :meth:`close`.
     """
 
     opening: Call
@@ -74,13 +71,10 @@ class Worker:
         nicely = Call(self.opening.function, (*self.opening.arguments[:-1], CLOSER_NICENESS))
         self._closer = TorchProcess(nicely, CLOSER_SECONDS, CLOSER_REQUESTS)
 
-    async def spawn(self) -> None:
-        await self._process.spawn()
-
     async def start(self) -> asyncio.Task[None]:
         """Wait for the process; returns the task that feeds it and ends only with an error."""
         try:
-            opened = await self._process.open()
+            opened = await self._process.start()
         except LostError:
             raise ConnectionError("the worker process ended before it was ready") from None
         for line in opened["remarks"]:
@@ -147,8 +141,10 @@ class Worker:
             await self._has_jobs.wait()
             self._drop_cancelled()
         first = self._jobs[0]
-        most = self._batch_images.get(first.model, 1)
-        batch = [job for job in self._jobs if job.can_join(first)][:most] or [first]
+        batch = [first]
+        if not first.is_alone:
+            others = [job for job in self._jobs if job.model == first.model and not job.is_alone]
+            batch = others[: self._batch_images.get(first.model, 1)]
         self._jobs = [job for job in self._jobs if job not in batch]
         return batch
 

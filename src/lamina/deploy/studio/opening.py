@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.event_log import EventLog
 from lamina.deploy.studio.jobs import Jobs
-from lamina.deploy.studio.routes import build_studio, list_assets
+from lamina.deploy.studio.routes import ASSETS, build_studio
 from lamina.deploy.studio.services import Studio
 from lamina.deploy.web.access import Guard
 from lamina.deploy.web.server import name_host, open_socket, running
@@ -34,7 +34,7 @@ async def open_studio(
     """
     studio = Studio(data, Jobs(data.runs_dir, EventLog()))
     app = build_studio(studio)
-    open_paths = frozenset(list_assets())
+    open_paths = frozenset(route.path for route in ASSETS)
     unfinished: list[str] = []
     with open_socket(address.host, address.port) as listening, suppress(asyncio.CancelledError):
         port = listening.getsockname()[1]

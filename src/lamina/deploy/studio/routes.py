@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import MISSING, field, make_dataclass, replace
 from functools import cache
-from importlib.resources import files
 from inspect import signature
 from typing import Any
 
@@ -24,9 +23,9 @@ from lamina.deploy.web.bodies import (
     RETRY_AFTER,
     AsciiJson,
     handle_error,
+    list_assets,
     read_body,
     refuse,
-    serve_asset,
     wait_while_connected,
 )
 from lamina.deploy.web.torch_process import BusyError, ReplacedError
@@ -36,8 +35,7 @@ from lamina.values import from_json_values
 REQUEST_BYTES = 100_000
 IMAGE_BYTES = 32_000_000
 IMAGE_TYPE = "application/octet-stream"
-TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
-PACKAGES = ("lamina.deploy.web", "lamina.deploy.studio")
+ASSETS = list_assets("lamina.deploy.web", "lamina.deploy.studio")
 
 
 ACTIONS: dict[str, Callable[..., Awaitable[Any]]] = {
@@ -47,18 +45,6 @@ ACTIONS: dict[str, Callable[..., Awaitable[Any]]] = {
 }
 """What the page asks for, by ``POST /api/NAME`` with JSON, or with the bytes of an image and values
 in the query: functions of the studio and of these values."""
-
-
-def list_assets() -> dict[str, tuple[str, str, str]]:
-    """The page's files with packages and types: the only files that the server reads."""
-    assets = {}
-    for package in PACKAGES:
-        for file in files(package).joinpath("page").iterdir():
-            ending = file.name.rpartition(".")[2]
-            if ending in TYPES:
-                path = "/" if file.name == "index.html" else f"/{file.name}"
-                assets[path] = (package, file.name, TYPES[ending])
-    return assets
 
 
 def build_studio(studio: Studio) -> Starlette:
@@ -88,8 +74,8 @@ def build_studio(studio: Studio) -> Starlette:
         values = await read_values(request)
         return await wait_while_connected(request, respond(studio, name, values))
 
-    routes = [Route(path, serve_asset(*asset)) for path, asset in list_assets().items()]
-    routes += [
+    routes = [
+        *ASSETS,
         Route("/api/events", stream),
         Route("/api/file", send_file),
         Route("/api/{name}", act, methods=["POST"]),
@@ -103,6 +89,8 @@ async def read_values(request: Request) -> object:
         image = await read_body(request, IMAGE_BYTES)
         return {**request.query_params, "image": image}
     body = await read_body(request, REQUEST_BYTES)
+    if b"\\u0000" in body:
+        raise HTTPException(422, "The request contains a character of code 0. Leave it out.")
     try:
         return json.loads(body or b"{}")
     except (ValueError, RecursionError):
@@ -113,8 +101,6 @@ async def do(studio: Studio, name: str, values: object) -> Any:
     """The result of an action; ``RunError`` if the values do not have the types of its function."""
     if not isinstance(values, Mapping):
         raise RunError("The request is not an object. Reload the page.")
-    if any("\0" in text for text in list_texts(values)):
-        raise RunError("The request contains a character of code 0. Leave it out.")
     action = ACTIONS[name]
     try:
         arguments = vars(from_json_values(describe_values(action), values, name))
@@ -131,18 +117,6 @@ def describe_values(action: Callable[..., Any]) -> type:
         default = MISSING if parameter.default is parameter.empty else parameter.default
         fields.append((parameter.name, parameter.annotation, field(default=default)))
     return make_dataclass("Values", fields, kw_only=True)
-
-
-def list_texts(value: object) -> list[str]:
-    """All texts in a value from JSON."""
-    if isinstance(value, str):
-        return [value]
-    parts: list[object] = []
-    if isinstance(value, Mapping):
-        parts = [*value, *value.values()]
-    elif isinstance(value, list):
-        parts = value
-    return [text for part in parts for text in list_texts(part)]
 
 
 async def respond(studio: Studio, name: str, values: object) -> Response:
