@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from lamina.deploy.studio.data_folder import find_download_mb
-from lamina.deploy.studio.services import Studio
+from lamina.deploy.studio.services import Actions, Studio
 
 
 async def inspect(
@@ -80,7 +80,7 @@ async def list_images(studio: Studio, set_name: str) -> Any:
     return await studio.compute_quickly("dropped_images.list_images", *arguments)
 
 
-ACTIONS = {
+ACTIONS: Actions = {
     "inspect": inspect,
     "preview": preview,
     "images": draw_images,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, make_dataclass, replace
 from functools import cache
 from inspect import signature
@@ -36,13 +36,7 @@ REQUEST_BYTES = 100_000
 IMAGE_BYTES = 32_000_000
 IMAGE_TYPE = "application/octet-stream"
 ASSETS = list_assets("lamina.deploy.web", "lamina.deploy.studio")
-
-
-ACTIONS: dict[str, Callable[..., Awaitable[Any]]] = {
-    **data_actions.ACTIONS,
-    **training_actions.ACTIONS,
-    **run_actions.ACTIONS,
-}
+ACTIONS = data_actions.ACTIONS | training_actions.ACTIONS | run_actions.ACTIONS
 """What the page asks for, by ``POST /api/NAME`` with JSON, or with the bytes of an image and values
 in the query: functions of the studio and of these values."""
 
@@ -103,7 +97,7 @@ async def do(studio: Studio, name: str, values: object) -> Any:
         raise RunError("The request is not an object. Reload the page.")
     action = ACTIONS[name]
     try:
-        arguments = vars(from_json_values(describe_values(action), values, name))
+        arguments = dict(vars(from_json_values(describe_values(action), values, name)))
     except ValueError as error:
         raise RunError(f"{error}. Change it, or reload the page.") from None
     return await action(replace(studio, replaces=arguments.pop("replaces")), **arguments)

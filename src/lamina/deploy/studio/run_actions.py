@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from lamina.deploy.studio.services import Studio
+from lamina.deploy.studio.services import Actions, Studio
 from lamina.errors import RunError
 
 # in a run, made by these commands, and downloaded
@@ -87,7 +87,7 @@ async def list_files(studio: Studio, run: str) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in files if file.exists()}
 
 
-ACTIONS = {
+ACTIONS: Actions = {
     "runs": list_runs,
     "run": describe_run,
     "checkpoints": list_checkpoints,

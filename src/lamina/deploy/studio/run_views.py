@@ -133,8 +133,9 @@ def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str,
 def _color(filters: Float32[np.ndarray, "u c y x"]) -> UInt8[np.ndarray, "u y x c"]:
     """Filters as images: gray is zero, the largest weight of a filter is black or white."""
     limit = np.abs(filters).max(axis=(1, 2, 3), keepdims=True) + 1e-12
-    shown = np.rint(127.5 + 127.5 * filters / limit).astype(np.uint8).transpose(0, 2, 3, 1)
-    return shown if shown.shape[3] in (1, 3) else shown[..., :1]
+    scaled: UInt8[np.ndarray, "u c y x"] = np.rint(127.5 + 127.5 * filters / limit).astype(np.uint8)
+    colors = slice(None) if scaled.shape[1] in (1, 3) else slice(1)
+    return scaled[:, colors].transpose(0, 2, 3, 1)
 
 
 def _draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.jobs import Jobs
@@ -15,6 +16,7 @@ from lamina.errors import LaminaError, RunError, suggest
 from lamina.files import check_name
 
 PACKAGE = "lamina.deploy.studio"
+Actions: TypeAlias = dict[str, Callable[..., Awaitable[Any]]]
 OPENING = Call(f"{PACKAGE}.data_views.prepare")
 
 

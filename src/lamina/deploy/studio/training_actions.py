@@ -14,7 +14,7 @@ from lamina.deploy.studio.recipe_fields import (
     read_seconds,
     write_options,
 )
-from lamina.deploy.studio.services import Studio
+from lamina.deploy.studio.services import Actions, Studio
 from lamina.errors import LaminaError, RunError
 from lamina.metrics import METRICS
 from lamina.values import Range
@@ -136,7 +136,7 @@ def start_training(studio: Studio, words: Sequence[str], run: str, **more: Any) 
     return studio.jobs.start(["train", *words, *places], run, is_training=True, **more).to_json()
 
 
-ACTIONS = {
+ACTIONS: Actions = {
     "state": get_state,
     "net": show_net_cards,
     "times": time_net,

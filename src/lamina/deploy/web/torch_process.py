@@ -66,7 +66,7 @@ class TorchProcess:
     most_waiting: int = WAITING_CALLS
     _process: Process | None = field(default=None, repr=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
-    _waiting: dict[object, asyncio.Future[bool]] = field(default_factory=dict, repr=False)
+    _waiting: dict[object, asyncio.Task[Any]] = field(default_factory=dict, repr=False)
 
     async def call(self, call: Call, replaces: object = None) -> Any:
         """The result of a call, once those before it are done.
@@ -116,7 +116,7 @@ class TorchProcess:
             self._waiting.pop(key).cancel()
         elif len(self._waiting) >= self.most_waiting:
             raise BusyError("Too many requests wait for results. Try again in a minute.")
-        turn = asyncio.ensure_future(self._turn.acquire())
+        turn = asyncio.create_task(self._turn.acquire())
         self._waiting[key] = turn
         try:
             await turn
