@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +114,8 @@ def write_python(record: RunRecord) -> str:
     head = f"import lamina\nfrom lamina.nets import {layers}\n"
     written = "".join(f"    {layer!r},\n" for layer in record.net)
     net = f"net = Net(\n{written})\n{recipe}"
-    preparation = record.data.preparation
-    defaults = {field.name: field.default for field in fields(preparation)}
-    options = [
-        f"{name}={value!r}" for name, value in vars(preparation).items() if value != defaults[name]
-    ]
+    changed = record.data.preparation.to_json()
+    options = [f"{name}={value!r}" for name, value in changed.items()]
     prepared = f"lamina.Preparation({', '.join(options)})"
     data = f"data = lamina.load_data({record.data.source!r}, {prepared})\n"
     return f"{head}\n{data}{net}run = lamina.start_run(data, net, recipe)\n{train}"
