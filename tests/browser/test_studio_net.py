@@ -54,6 +54,13 @@ def test_cards_and_python_are_two_views_of_one_net(page: Page):
     )
 
 
+def test_your_own_layers_start_from_flatten_and_output(page: Page):
+    page.get_by_label("Start from").select_option("your own layers")
+    expect(page.locator("#layers .card")).to_have_count(2)
+    expect(page.locator("#preset option:checked")).to_have_text("your own layers")
+    expect(page.get_by_label("Python")).to_have_value("Flatten(),\nOutput()")
+
+
 def test_what_was_typed_or_clicked_last_in_the_net_is_not_lost(page: Page):
     python = page.get_by_role("textbox", name="Python", exact=True)
     cards = page.get_by_role("list", name="Layers").locator("> li")

@@ -642,6 +642,10 @@ def test_every_layer_can_be_added_and_edited(layer):
         assert repr(parse_net(f"{card['name']}({arguments})")[0]) == card["text"]
 
 
+def test_what_a_layer_does_is_a_sentence_without_its_full_stop():
+    assert not [layer for layer in list_layers() if layer["meaning"].endswith(".")]
+
+
 def test_an_error_is_at_the_card_that_causes_it():
     found = show_net(["Conv2d(8, 3)", "Linear(9)", "Output()"], (3, 32, 32), 10)
     assert [("problem" in card) for card in found["cards"]] == [False, True, False]

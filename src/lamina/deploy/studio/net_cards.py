@@ -21,7 +21,8 @@ def list_layers() -> list[dict[str, str]]:
     for name, layer in LAYERS.items():
         text = inspect.getdoc(layer) or ""
         sentence = text.partition(".\n")[0].partition("\n\n")[0]
-        layers.append({"name": name, "text": layer.example, "meaning": " ".join(sentence.split())})
+        meaning = " ".join(sentence.removesuffix(".").split())
+        layers.append({"name": name, "text": layer.example, "meaning": meaning})
     return layers
 
 

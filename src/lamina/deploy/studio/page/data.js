@@ -119,7 +119,8 @@ function show(preview, findings) {
     .join(", ");
   const [channels, height, width] = shape;
   const color = channels === 1 ? "gray" : "color";
-  const outputs = `${classes} ${kind === "regression" ? "numbers" : "classes"}`;
+  const noun = kind === "regression" ? "number" : "class";
+  const outputs = classes === 1 ? `1 ${noun}` : `${classes} ${noun === "class" ? "classes" : "numbers"}`;
   const facts = `${splits}; ${height}×${width} px, ${color}; ${kind}, ${outputs}`;
   const sheet = groups.map(({ name, count: size, images: shown }) => {
     const tiles = shown.map(({ row, png }) => picture(png, `training image ${row} of ${name}`));

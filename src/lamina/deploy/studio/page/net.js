@@ -53,7 +53,7 @@ function explainKind() {
 export function usePreset(given) {
   if (typeof given === "string") find("preset").value = given;
   const name = find("preset").value;
-  if (!name) return useText(find("python").value);
+  if (!name) return useText("Flatten(), Output()");
   if (name !== CHOOSE) return useText(state.presets.find((one) => one.name === name).text);
   clearTimeout(timer);
   [timer, asked, typed] = [0, asked + 1, typed + 1]; // whatever was typed before

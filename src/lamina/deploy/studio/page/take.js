@@ -22,6 +22,7 @@ listen("event", (event) => {
 });
 
 export async function show(place, run) {
+  if (!run.folder) return place.replaceChildren(note(`${run.name} has no folder yet.`));
   const code = (title, text) =>
     text
       ? [make("h3", {}, `As ${title}`), make("pre", { tabIndex: 0, textContent: text }), copyButton(text, title)]
