@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from lamina.deploy.serve.api import describe_api
-from lamina.deploy.serve.worker import FullError, Worker
+from lamina.deploy.serve.worker import Worker
 from lamina.deploy.web.bodies import (
     RETRY_AFTER,
     AsciiJson,
@@ -20,6 +20,7 @@ from lamina.deploy.web.bodies import (
     list_assets,
     read_body,
     read_files,
+    refuse,
     wait_while_connected,
 )
 from lamina.deploy.web.torch_process import BusyError
@@ -55,10 +56,7 @@ def build_app(
         """Predict images."""
         model = find_model(worker, request)
         images, is_list = await read_images(request, limit_bytes, REQUEST_IMAGES)
-        try:
-            responses = await wait_while_connected(request, worker.predict(model, images))
-        except FullError:
-            raise HTTPException(503, "The queue is full. Try again later.", RETRY_AFTER) from None
+        responses = await wait_while_connected(request, worker.predict(model, images))
         if not is_list:
             return respond(responses[0])
         for response in responses:
@@ -70,10 +68,7 @@ def build_app(
             model = find_model(worker, request)
             (image,), _ = await read_images(request, limit_bytes, 1)
             work = worker.look_closer(task, model, image)
-            try:
-                return respond(await wait_while_connected(request, work))
-            except BusyError as error:
-                raise HTTPException(503, str(error), RETRY_AFTER) from None
+            return respond(await wait_while_connected(request, work))
 
         return answer
 
@@ -87,7 +82,14 @@ def build_app(
         Route("/v1/model", get_models),
     ]
     routes += [Route(f"/v1/{task}", answers[task], methods=["POST"]) for task in answers]
-    return Starlette(routes=[*routes, *ASSETS], exception_handlers={HTTPException: handle_error})
+    return Starlette(routes=[*routes, *ASSETS], exception_handlers=HANDLERS)
+
+
+async def refuse_busy(_: Request, error: Exception) -> Response:
+    return refuse(503, str(error), RETRY_AFTER)
+
+
+HANDLERS = {HTTPException: handle_error, BusyError: refuse_busy}
 
 
 def find_model(worker: Worker, request: Request) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lamina.deploy.web.torch_process import Call, LostError, TorchProcess
+from lamina.deploy.web.torch_process import BusyError, Call, LostError, TorchProcess
 from lamina.errors import LaminaError
 
 QUEUE_IMAGES = 128  # further requests are refused
@@ -22,10 +22,6 @@ CLOSER_REQUESTS = 8  # that wait; further ones are refused
 CLOSER_NICENESS = 10  # predictions come first
 RETRY_SECONDS = 1.0  # between attempts to start the process again
 PACKAGE = "lamina.deploy.serve.inference"
-
-
-class FullError(Exception):
-    """The queue has no space for these images."""
 
 
 @dataclass(eq=False)
@@ -85,10 +81,10 @@ class Worker:
         return self._loop
 
     async def predict(self, model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
-        """The predictions; some may be a ``problem``. ``FullError`` if not all fit the queue."""
+        """The predictions; some may be a ``problem``. ``BusyError`` if not all fit the queue."""
         self._drop_cancelled()
         if len(self._jobs) + len(images) > QUEUE_IMAGES:
-            raise FullError
+            raise BusyError("The queue is full. Try again later.")
         loop = asyncio.get_running_loop()
         jobs = [Job(model, image, loop.create_future()) for image in images]
         self._jobs.extend(jobs)
