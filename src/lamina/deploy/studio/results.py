@@ -180,7 +180,8 @@ def format_numbers(rows: Float32[np.ndarray, "m k"]) -> list[str]:
 def show_units(path: Path, layer: str) -> dict[str, Any]:
     """The units of a layer that separate a class best, with the patches that excite them most."""
     opened = open_run(path)
-    model, train = opened.predictor.model, opened.dataset.train
+    model = opened.predictor.model
+    train = opened.dataset.train
     if layer not in choose_layers(model):
         raise DataError(f"{path.name} has no layer {layer[:100]!r}. Choose one from the list.")
     began = time.perf_counter()

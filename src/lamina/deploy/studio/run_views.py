@@ -88,7 +88,8 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
 def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
     """A run with its history, net, recipe and checkpoints."""
     run = load_run(runs_dir / name)
-    record, start = run.record, StartingPoint(run, None, None)
+    record = run.record
+    start = StartingPoint(run, None, None)
     return _summarize(run, runs_dir) | {
         "source": record.data.source,
         "size_px": record.data.preparation.size_px,
@@ -158,6 +159,7 @@ def draw_tiles(tiles: UInt8[np.ndarray, "u y x c"], most_columns: int = ROW) -> 
     rows = -(-count // columns)
     sheet = np.zeros((rows * (height + 1), columns * (width + 1), channels), np.uint8)
     for place, tile in enumerate(tiles):
-        y, x = place // columns * (height + 1), place % columns * (width + 1)
+        y = place // columns * (height + 1)
+        x = place % columns * (width + 1)
         sheet[y : y + height, x : x + width] = tile
     return {"png": encode_png(sheet), "columns": columns}
