@@ -71,7 +71,7 @@ def choose_token(options: StudioOptions) -> str | None:
     """The token of the options or the environment, or a random one."""
     if not options.no_token:
         return read_token(options.host, options.token) or secrets.token_urlsafe(TOKEN_BYTES)
-    from lamina.deploy.web.guard import is_loopback
+    from lamina.deploy.web.access import is_loopback
 
     if options.token is not None:
         raise DataError("--token and --no-token contradict each other. Leave out one of them.")
