@@ -158,7 +158,7 @@ def measure_memory(studio: tuple[str, int], trainings: int) -> dict[str, Any]:
     found = []
     for _ in range(trainings):
         train(studio, TINY, 1)
-        act(studio, "look", run=act(studio, "runs")[0]["name"], split="", row=0)
+        act(studio, "look", run=act(studio, "runs")[0]["name"])
         found.append(read_memory(studio[1]))
     return {"trainings": trainings, "first_mb": found[0], "last_mb": found[-1]}
 

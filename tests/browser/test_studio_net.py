@@ -54,6 +54,13 @@ def test_cards_and_python_are_two_views_of_one_net(page: Page):
     )
 
 
+def test_your_own_layers_start_from_flatten_and_output(page: Page):
+    page.get_by_label("Start from").select_option("your own layers")
+    expect(page.locator("#layers .card")).to_have_count(2)
+    expect(page.locator("#preset option:checked")).to_have_text("your own layers")
+    expect(page.get_by_label("Python")).to_have_value("Flatten(),\nOutput()")
+
+
 def test_what_was_typed_or_clicked_last_in_the_net_is_not_lost(page: Page):
     python = page.get_by_role("textbox", name="Python", exact=True)
     cards = page.get_by_role("list", name="Layers").locator("> li")
@@ -93,7 +100,8 @@ def test_what_was_typed_last_is_trained_and_only_once(page: Page, studio: Studio
 
 def test_a_run_is_trained_again_with_all_its_settings(page: Page, studio: Studio):
     fields = {"epochs": "1", "optimizer": "sgd", "momentum": "0.8", "batch_size": "300"}
-    values = {"net": "mlp", "source": "shapes", "val": "0.2", "recipe": "article"}
+    fields["recipe"] = "article"
+    values = {"net": "mlp", "source": "shapes", "val": "0.2"}
     studio.act("train", fields=fields, name="first", **values)
     wait_for_score(studio, "first")
     recipe = studio.act("run", run="first")["recipe"]
@@ -246,3 +254,26 @@ def test_the_page_is_accessible_in_both_sizes_and_schemes(page: Page, width):
         page.get_by_role("button", name=part).click()
     check("lessons and new classes")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_every_tab_works_while_other_hosts_are_blocked(page: Page, studio: Studio):
+    here = (studio.url.partition("#")[0], "blob:", "data:")
+    page.route(lambda url: not url.startswith(here), lambda route: route.abort())
+    studio.copy_runs(train_quickly(), "first", "second")
+    page.reload()
+    page.get_by_role("list", name="Runs").get_by_role("button", name="first").click()
+    page.get_by_label("compare second").check()
+    texts = {
+        "Look": "What it confuses",
+        "Compare": "What differs between",
+        "Try": "Drop an image here",
+        "Take away": "lamina train",
+    }
+    for name, text in texts.items():
+        page.get_by_role("tab", name=name).click()
+        expect(page.locator("#panel")).to_contain_text(text)
+    page.get_by_role("tab", name="Look").click()
+    page.get_by_role("button", name="Show patches").click()
+    expect(page.locator("#panel")).to_contain_text("unit 1")
+    page.get_by_role("button", name="Lessons").click()
+    expect(page.locator("#lessons")).to_contain_text("A linear net")

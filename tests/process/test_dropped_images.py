@@ -248,6 +248,8 @@ def test_no_set_is_made_in_a_data_set_or_in_the_runs(tmp_path):
         DataFolder(tmp_path / "pets", tmp_path / "runs").check_new("more")
     with pytest.raises(DataError, match="Use another name"):
         DataFolder(tmp_path, tmp_path / "runs").check_new("runs ")
+    with pytest.raises(DataError, match="shapes is a built-in data set"):
+        DataFolder(tmp_path, tmp_path / "runs").check_new("shapes")
     assert DataFolder(tmp_path, tmp_path / "runs").check_new("more") == tmp_path
 
 

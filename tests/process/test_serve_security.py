@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.deploy.web.guard import HEADERS
+from lamina.deploy.web.access import HEADERS
 from support.servers import noise_png, serving
 
 TOKEN = "a secret of this test"

@@ -27,7 +27,7 @@ from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
 from lamina.deploy.studio.jobs import NICENESS, Jobs
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
-from lamina.deploy.studio.studio import OPENING
+from lamina.deploy.studio.services import OPENING
 from lamina.deploy.web.torch_process import Call, ReplacedError, TorchProcess
 from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
@@ -167,7 +167,7 @@ def test_options_of_the_command_line_cannot_be_smuggled_in(studio):
         "train", net="mlp", source="shapes", fields={"epochs": "1 --json"}
     )
     assert "time limit is '--help'" in studio.act(
-        "train", net="mlp", source="shapes", time="--help"
+        "train", net="mlp", source="shapes", fields={"time": "--help"}
     )
 
 
@@ -190,7 +190,7 @@ def test_values_that_no_training_can_have_start_none(studio):
                     f"{name} must be "
                 )
     assert "must be a number followed by s, m or h" in studio.act(
-        "train", net=SMALL, source="shapes", time="1x"
+        "train", net=SMALL, source="shapes", fields={"time": "1x"}
     )
     assert studio.act("state")["jobs"] == []
 
@@ -222,8 +222,7 @@ def read_files(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize("schedule", ["cosine", "trapezoid"])
 def test_finish_now_ends_with_an_evaluation_in_the_process_that_trains(studio, schedule):
-    fields = {"epochs": str(LASTING), "batch_size": str(BATCH_SIZE), "schedule": schedule}
-    job = studio.train("run", fields=fields)
+    job = studio.train("run", schedule=schedule)
     wait_for_epochs(studio, "run")
     for _ in range(2):  # from two pages
         assert studio.act("stop", run="run", is_finishing=True)["is_finishing"]
@@ -643,6 +642,10 @@ def test_every_layer_can_be_added_and_edited(layer):
         assert repr(parse_net(f"{card['name']}({arguments})")[0]) == card["text"]
 
 
+def test_what_a_layer_does_is_a_sentence_without_its_full_stop():
+    assert not [layer for layer in list_layers() if layer["meaning"].endswith(".")]
+
+
 def test_an_error_is_at_the_card_that_causes_it():
     found = show_net(["Conv2d(8, 3)", "Linear(9)", "Output()"], (3, 32, 32), 10)
     assert [("problem" in card) for card in found["cards"]] == [False, True, False]
@@ -682,25 +685,12 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
             folder.check(source)
 
 
-TABLES = {
-    "labels.csv": "image,label\na.png,cat\n",
-    "poses.tsv": "id\tpicture name\tx\ty\n1\ta.png\t0.5\t-1e3\n",
-    "excel.csv": "\ufeffFile Name;Class\na.png;cat\n",
-    "lines.jsonl": '{"path": "a.png", "tags": ["x"]}\n',
-    "damaged.jsonl": "{\n",
-    "packed.csv.gz": "",
-    "predictions.csv": "image,predicted,p(cat),problem\na.png,cat,0.9,\n",
-    "history.jsonl": '{"event": "epoch", "epoch": 1}\n',
-    "prices.csv": "day,price\n1,2\n",
-    "list.csv": "image,split\na.png,train\n",
-    "versions.csv": "image,version\na.png,1.2.3\n",
-    "empty.csv": "",
-}
+TABLES = ("labels.csv", "poses.tsv", "lines.jsonl", "packed.csv.gz", "data.parquet")
 
 
-def test_tables_without_images_and_targets_come_last_and_folders_of_runs_are_left_out(tmp_path):
-    for name, text in TABLES.items():
-        (tmp_path / name).write_text(text, "utf-8")
+def test_tables_come_last_and_folders_of_runs_are_left_out(tmp_path):
+    for name in TABLES:
+        (tmp_path / name).touch()
     for name in (
         "pets/cat/1.png",
         "old/first/run.json",
@@ -715,25 +705,8 @@ def test_tables_without_images_and_targets_come_last_and_folders_of_runs_are_lef
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(noise_png())
     listed = [one["name"] for one in DataFolder(tmp_path, tmp_path / "runs").list_sources()]
-    good = [
-        "damaged.jsonl",
-        "excel.csv",
-        "labels.csv",
-        "lines.jsonl",
-        "packed.csv.gz",
-        "pets",
-        "poses.tsv",
-    ]
-    assert listed[: listed.index("shapes")] == good
-    others = [
-        "empty.csv",
-        "history.jsonl",
-        "list.csv",
-        "predictions.csv",
-        "prices.csv",
-        "versions.csv",
-    ]
-    assert listed[-6:] == [f"{name} (no images with targets found)" for name in others]
+    assert listed[: listed.index("shapes")] == ["pets"]
+    assert listed[-len(TABLES) :] == sorted(TABLES)  # which lamina reads when one is chosen
 
 
 def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_path):
@@ -741,15 +714,27 @@ def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_p
     assert first.reserve("net-1")
     assert not second.reserve("net-1")
     assert second.reserve("net-2")
-    first._remove_mark("net-1")
+    first._reserved.pop("net-1").release()
     assert second.reserve("net-1")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     # the training says why it cannot write there
     assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")
-    assert find_runs(tmp_path / "runs") == ([], [])  # the marks are no runs
-    for name in ("net-1", "net-2", ""):
-        second._remove_mark(name)
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert find_runs(tmp_path / "runs") == ([], [])  # the locks are no runs
+
+
+def test_a_killed_studio_frees_the_names_that_it_has_reserved(tmp_path):
+    with opening(tmp_path) as studio:
+        studio.train("first")
+        wait_for_epochs(studio, "first")
+        assert studio.train("second")["state"] == "queued"
+        assert not Jobs(tmp_path / "runs", EventLog()).reserve("second")
+        training = studio.find_child("train")
+        studio.process.kill()
+        studio.process.wait()
+        os.kill(training, signal.SIGKILL)
+    with opening(tmp_path) as studio:
+        assert studio.train("second")["state"] in ("queued", "running")
+        studio.act("stop", run="second")
 
 
 @pytest.mark.parametrize(

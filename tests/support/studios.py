@@ -46,11 +46,11 @@ class Studio(Server):
         reply = self.ask(f"/api/{action}", json.dumps(values).encode())
         return reply.values if reply.status == 200 else reply.values["error"]
 
-    def train(self, name: str, epochs: int = LASTING, **more: Any) -> Any:
+    def train(self, name: str, epochs: int = LASTING, **settings: str) -> Any:
         """Train the small net on the shapes."""
-        fields = {"epochs": str(epochs), "batch_size": str(BATCH_SIZE)}
+        fields = {"epochs": str(epochs), "batch_size": str(BATCH_SIZE), **settings}
         values = {"net": SMALL, "source": "shapes", "val": "0.1", "fields": fields, "name": name}
-        return self.act("train", **values | more)
+        return self.act("train", **values)
 
     def list_epochs(self, run: str) -> list[str]:
         """The lines of a run's history."""

@@ -101,7 +101,7 @@ def check_installed(command: str) -> None:
 
 def read_token(host: str, option: str | None) -> str | None:
     """The token that requests must send; ``DataError`` if it is missing or cannot be sent."""
-    from lamina.deploy.web.guard import TOKEN_VARIABLE, is_loopback
+    from lamina.deploy.web.access import TOKEN_VARIABLE, is_loopback
 
     token = option or os.environ.get(TOKEN_VARIABLE) or None
     if token is None and not is_loopback(host):

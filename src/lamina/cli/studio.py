@@ -101,7 +101,7 @@ def choose_token(options: Options) -> str | None:
     """The token of the options or the environment, or a random one."""
     if not options.no_token:
         return read_token(options.host, options.token) or secrets.token_urlsafe(TOKEN_BYTES)
-    from lamina.deploy.web.guard import is_loopback
+    from lamina.deploy.web.access import is_loopback
 
     refuse(options, "--no-token lets everybody in.", "token")
     if not is_loopback(options.host):

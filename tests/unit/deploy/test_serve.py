@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lamina.deploy.web.access import is_loopback
 from lamina.deploy.web.explanation import paint_map
-from lamina.deploy.web.guard import is_loopback
 from lamina.deploy.web.server import name_host
 
 

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from types import NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NotRequired,
-    TypedDict,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-    is_typeddict,
-)
+from types import NoneType
+from typing import Any, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 from starlette.routing import BaseRoute, Route
-
-Digest = Annotated[str, "digest of the model's weights"]
-Png = Annotated[str, "a PNG image in base64"]
-
-ClassProbability = TypedDict(
-    "ClassProbability",
-    {
-        "class": str,
-        "probability": float,
-        "threshold": NotRequired[
-            Annotated[float, "predicted above this probability: labels, and yes"]
-        ],
-    },
-)
 
 
 class Error(TypedDict):
@@ -45,20 +21,41 @@ class Number(TypedDict):
 
     name: str
     value: float
-    half_width: NotRequired[Annotated[float, "of the prediction interval, with --coverage"]]
 
 
-class Prediction(TypedDict):
-    """The prediction for an image."""
+class NumberRow(Number, total=False):
+    """A predicted number; with --coverage, half the width of its prediction interval."""
+
+    half_width: float
+
+
+ClassProbability = TypedDict("ClassProbability", {"class": str, "probability": float})
+
+
+class ClassRow(ClassProbability, total=False):
+    """A class or label, yes or no; labels and yes are predicted above the threshold."""
+
+    threshold: float
+
+
+class Predicted(TypedDict):
+    """A prediction."""
 
     model: str
-    weights: Digest
-    predicted: Annotated[
-        str | list[str] | dict[str, float], "the class, the labels, or the numbers by name"
-    ]
-    predictions: list[ClassProbability | Number]
-    question: NotRequired[Annotated[str, "name of the target, for binary models"]]
-    set: NotRequired[Annotated[list[str], "the prediction set, with --coverage"]]
+    weights: str
+    predicted: str | list[str] | dict[str, float]
+    predictions: list[ClassRow | NumberRow]
+
+
+class Prediction(Predicted, total=False):
+    """The prediction for an image: a class, labels, or numbers by name.
+
+    ``weights`` is a digest of the model's weights, ``question`` the target of a binary model,
+    ``set`` the prediction set (with --coverage).
+    """
+
+    question: str
+    set: list[str]
 
 
 class Problem(TypedDict):
@@ -81,61 +78,64 @@ class Faithfulness(TypedDict):
 
 
 class Explanation(TypedDict):
-    """The pixels that a prediction depends on."""
+    """The pixels that a prediction depends on; images are PNG in base64.
+
+    The faithfulness is null if it would take too long.
+    """
 
     model: str
-    weights: Digest
+    weights: str
     target: str
-    faithfulness: Annotated[Faithfulness | None, "null if it would take too long"]
-    image: Png
-    map: Png
+    faithfulness: Faithfulness | None
+    image: str
+    map: str
 
 
 class TrainingImage(TypedDict):
-    """A training image, and its cosine similarity."""
+    """A training image (PNG in base64), and its cosine similarity."""
 
     id: int
     target: str
     similarity: float
-    image: Png
+    image: str
 
 
 class Similar(TypedDict):
     """The most similar training images."""
 
     model: str
-    weights: Digest
+    weights: str
     searched: int
     images: list[TrainingImage]
 
 
 class Model(TypedDict):
-    """A model of the server."""
+    """A model of the server: single-label, multi-label, binary or regression.
+
+    Images with more than 8 bits per channel are refused if ``bit_depth`` is null.
+    ``coverage_interval`` is a 95 % interval of the fraction of new images that --coverage covers.
+    """
 
     model: str
-    kind: Literal["single-label", "multi-label", "binary", "regression"]
+    kind: str
     classes: list[str]
     targets: list[str]
     net: str
     parameters: int
     data: str
-    weights: Digest
+    weights: str
     score: str | None
     calibrated: bool
     calibrated_on: str | None
     aim: str
-    thresholds_on: Annotated[str | None, "the images that the thresholds were chosen on"]
+    thresholds_on: str | None
     thresholds: dict[str, float]
     channels: int
     height_px: int
     width_px: int
-    resize: Literal["crop", "pad", "stretch"]
-    bit_depth: Annotated[
-        int | None, "of images with more than 8 bits per channel; null: they are refused"
-    ]
-    coverage_interval: Annotated[
-        list[float] | None, "95 % interval of the fraction of new images that --coverage covers"
-    ]
+    resize: str
+    bit_depth: int | None
+    coverage_interval: list[float] | None
 
 
 class Models(TypedDict):
@@ -153,96 +153,69 @@ RESULTS: dict[str, Any] = {
     "/v1/predict": Prediction | list[Prediction | Problem],
     "/v1/explain": Explanation,
     "/v1/similar": Similar,
+    "/healthz": str,
+    "/readyz": str,
 }
 SCHEMAS = (
-    Error, Problem, Prediction, ClassProbability, Number, Explanation, Faithfulness, Similar,
+    Error, Problem, Prediction, ClassRow, NumberRow, Explanation, Faithfulness, Similar,
     TrainingImage, Model, Models,
 )  # fmt: skip
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "properties": {"image": {"type": "array", "items": BINARY}}}
-BODY = {
-    "required": True,
-    "content": {
-        "image/*": {"schema": BINARY},
-        "application/octet-stream": {"schema": BINARY},
-        "multipart/form-data": {"schema": FORM},
-    },
-}
-PARAMETER = {
-    "name": "model",
-    "in": "query",
-    "schema": {"type": "string"},
-    "description": "name of the model; default: the first",
-}
-INFO = {
-    "title": "lamina serve",
-    "version": "1",
-    "description": (
-        "Predictions of image models. If the server has a token, requests need the header"
-        " Authorization: Bearer TOKEN."
-    ),
-}
+BODY = {"content": {"image/*": {"schema": BINARY}, "multipart/form-data": {"schema": FORM}}}
+# name of the model; by default the first
+PARAMETER = {"name": "model", "in": "query", "schema": {"type": "string"}}
+# if the server has a token
+TOKEN = {"type": "http", "scheme": "bearer"}
 
 
 def describe_api(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     """The OpenAPI document of those routes that are no assets of the page."""
-    paths = {}
+    paths: dict[str, Any] = {}
     for route in routes:
-        if isinstance(route, Route) and (route.path in RESULTS or route.path.endswith("z")):
-            method = "post" if "POST" in (route.methods or ()) else "get"
-            paths[route.path] = {method: describe_route(route.path, method)}
+        if isinstance(route, Route) and route.path in RESULTS:
+            responses = {
+                "200": describe_response(RESULTS[route.path]),
+                "default": describe_response(Error),
+            }
+            paths[route.path] = {"get": {"responses": responses}}
+            if "POST" in (route.methods or ()):
+                responses["422"] = describe_response(Problem)
+                request = {"parameters": [PARAMETER], "requestBody": BODY}
+                paths[route.path] = {"post": {**request, "responses": responses}}
     schemas = {kind.__name__: describe_fields(kind) for kind in SCHEMAS}
-    security = {"token": {"type": "http", "scheme": "bearer"}}
-    components = {"schemas": schemas, "securitySchemes": security}
-    document = {"openapi": "3.1.0", "info": INFO, "paths": paths, "components": components}
-    return document | {"security": [{}, {"token": []}]}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "lamina serve", "version": "1"},
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": {"token": TOKEN}},
+        "security": [{}, {"token": []}],
+    }
 
 
-def describe_route(path: str, method: str) -> dict[str, Any]:
-    responses = {"default": describe_response("the request failed", Error)}
-    if path in RESULTS:
-        responses["200"] = describe_response("the result", RESULTS[path])
-    else:
-        content = {"text/plain": {"schema": {"type": "string"}}}
-        responses["200"] = {"description": "a text", "content": content}
-        responses["503"] = {"description": "not ready", "content": content}
-    if method == "get":
-        return {"responses": responses}
-    responses["422"] = describe_response("the image cannot be decoded", Problem)
-    return {"parameters": [PARAMETER], "requestBody": BODY, "responses": responses}
-
-
-def describe_response(text: str, kind: Any) -> dict[str, Any]:
-    content = {"application/json": {"schema": describe_type(kind)}}
-    return {"description": text, "content": content}
+def describe_response(kind: Any) -> dict[str, Any]:
+    media_type = "text/plain" if kind is str else "application/json"
+    return {"description": "see schema", "content": {media_type: {"schema": describe_type(kind)}}}
 
 
 def describe_fields(kind: Any) -> dict[str, Any]:
     """The JSON Schema of an object by the fields of a ``TypedDict``."""
-    fields = get_type_hints(kind, include_extras=True)
-    properties = {name: describe_type(part) for name, part in fields.items()}
-    # Python does not see NotRequired in annotations that are not evaluated, as in this file.
-    required = [name for name, part in fields.items() if get_origin(part) is not NotRequired]
-    return {"type": "object", "properties": properties, "required": required}
+    properties = {name: describe_type(part) for name, part in get_type_hints(kind).items()}
+    required = sorted(kind.__required_keys__)
+    text = inspect.cleandoc(kind.__doc__)
+    return {"type": "object", "description": text, "properties": properties, "required": required}
 
 
 def describe_type(kind: Any) -> dict[str, Any]:
     """The JSON Schema of a type of a field."""
-    origin = get_origin(kind)
-    arguments = get_args(kind)
     if is_typeddict(kind):
         return {"$ref": f"#/components/schemas/{kind.__name__}"}
-    if origin is NotRequired:
-        return describe_type(arguments[0])
-    if origin is Annotated:
-        return describe_type(arguments[0]) | {"description": arguments[1]}
-    if origin is Literal:
-        return {"enum": list(arguments)}
-    if origin is list:
-        return {"type": "array", "items": describe_type(arguments[0])}
-    if origin is dict:
-        return {"type": "object", "additionalProperties": describe_type(arguments[1])}
-    if origin in (Union, UnionType):
-        return {"oneOf": [describe_type(option) for option in arguments]}
-    return {"type": TYPES[kind]}
+    if kind in TYPES:
+        return {"type": TYPES[kind]}
+    options = [describe_type(option) for option in get_args(kind)]
+    if get_origin(kind) is list:
+        return {"type": "array", "items": options[0]}
+    if get_origin(kind) is dict:
+        return {"type": "object", "additionalProperties": options[1]}
+    return {"oneOf": options}

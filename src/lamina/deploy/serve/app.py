@@ -12,32 +12,24 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from lamina.deploy.serve.api import describe_api
-from lamina.deploy.serve.worker import FullError, Worker
+from lamina.deploy.serve.worker import Worker
 from lamina.deploy.web.bodies import (
     RETRY_AFTER,
     AsciiJson,
     handle_error,
+    list_assets,
     read_body,
     read_files,
-    serve_asset,
+    refuse,
     wait_while_connected,
 )
 from lamina.deploy.web.torch_process import BusyError
 from lamina.errors import suggest
 
 REQUEST_IMAGES = 64
-# The only files that the server reads: for each path in the URL, its package and type.
-ASSETS = {
-    "/": ("lamina.deploy.serve", "index.html", "text/html"),
-    "/page.css": ("lamina.deploy.serve", "page.css", "text/css"),
-    "/page.js": ("lamina.deploy.serve", "page.js", "text/javascript"),
-    "/camera.js": ("lamina.deploy.web", "camera.js", "text/javascript"),
-    "/request.js": ("lamina.deploy.web", "request.js", "text/javascript"),
-    "/try-form.js": ("lamina.deploy.web", "try-form.js", "text/javascript"),
-    "/view.js": ("lamina.deploy.web", "view.js", "text/javascript"),
-}
+ASSETS = list_assets("lamina.deploy.web", "lamina.deploy.serve")
 # need no token: they reveal nothing about the models
-OPEN_PATHS = frozenset({*ASSETS, "/openapi.json", "/healthz", "/readyz"})
+OPEN_PATHS = frozenset({*(route.path for route in ASSETS), "/openapi.json", "/healthz", "/readyz"})
 Answer: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -64,10 +56,7 @@ def build_app(
         """Predict images."""
         model = find_model(worker, request)
         images, is_list = await read_images(request, limit_bytes, REQUEST_IMAGES)
-        try:
-            responses = await wait_while_connected(request, worker.predict(model, images))
-        except FullError:
-            raise HTTPException(503, "The queue is full. Try again later.", RETRY_AFTER) from None
+        responses = await wait_while_connected(request, worker.predict(model, images))
         if not is_list:
             return respond(responses[0])
         for response in responses:
@@ -79,10 +68,7 @@ def build_app(
             model = find_model(worker, request)
             (image,), _ = await read_images(request, limit_bytes, 1)
             work = worker.look_closer(task, model, image)
-            try:
-                return respond(await wait_while_connected(request, work))
-            except BusyError as error:
-                raise HTTPException(503, str(error), RETRY_AFTER) from None
+            return respond(await wait_while_connected(request, work))
 
         return answer
 
@@ -96,8 +82,14 @@ def build_app(
         Route("/v1/model", get_models),
     ]
     routes += [Route(f"/v1/{task}", answers[task], methods=["POST"]) for task in answers]
-    routes += [Route(path, serve_asset(*asset)) for path, asset in ASSETS.items()]
-    return Starlette(routes=routes, exception_handlers={HTTPException: handle_error})
+    return Starlette(routes=[*routes, *ASSETS], exception_handlers=HANDLERS)
+
+
+async def refuse_busy(_: Request, error: Exception) -> Response:
+    return refuse(503, str(error), RETRY_AFTER)
+
+
+HANDLERS = {HTTPException: handle_error, BusyError: refuse_busy}
 
 
 def find_model(worker: Worker, request: Request) -> int:

@@ -28,6 +28,7 @@ from lamina.deploy.web.explanation import (
     find_training_images,
 )
 from lamina.errors import LaminaError, RunError
+from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.runs.loading import load_run
 from lamina.runs.run import Run
@@ -72,35 +73,52 @@ class Served:
 
     def describe(self) -> dict[str, Any]:
         """The run's entry in ``GET /v1/model``."""
-        record, task = self.run.record, self.predictor.task
-        report, calibration = self.run.report, self.run.calibration
+        record = self.run.record
+        task = self.predictor.task
         channels, height, width = record.in_shape
+        score = None
+        if self.run.report is not None:
+            score = f"{self.run.report.split} {self.run.report.score}"
+        interval = None
+        if self.rule.covered is not None:
+            interval = [self.rule.covered.low, self.rule.covered.high]
         return {
             "model": self.name,
             "kind": task.kind.name,
-            "classes": list(task.kind.class_names(task.target_names)),
-            "targets": list(task.target_names),
+            "classes": task.kind.class_names(task.target_names),
+            "targets": task.target_names,
             "net": record.net_name,
             "parameters": record.parameters,
             "data": record.data.name,
-            "score": None if report is None else f"{report.split} {report.score}",
+            "score": score,
             "weights": self.weights,
-            "calibrated": bool(calibration and calibration.temperatures),
-            "calibrated_on": (
-                calibration.source if calibration and calibration.temperatures else None
-            ),
-            "aim": calibration.aim if calibration else "",
-            "thresholds_on": calibration.source if calibration and calibration.thresholds else None,
             "thresholds": dict(zip(task.target_names, task.cutoffs, strict=False)),
             "channels": channels,
             "height_px": height,
             "width_px": width,
             "resize": self.predictor.resize,
             "bit_depth": self.predictor.bit_depth,
-            "coverage_interval": (
-                self.rule.covered and [self.rule.covered.low, self.rule.covered.high]
-            ),
+            "coverage_interval": interval,
+            **describe_calibration(self.run.calibration),
         }
+
+
+def describe_calibration(calibration: Calibration | None) -> dict[str, Any]:
+    aim = ""
+    calibrated_on = None
+    thresholds_on = None
+    if calibration is not None:
+        aim = calibration.aim
+        if calibration.temperatures:
+            calibrated_on = calibration.source
+        if calibration.thresholds:
+            thresholds_on = calibration.source
+    return {
+        "calibrated": calibrated_on is not None,
+        "calibrated_on": calibrated_on,
+        "aim": aim,
+        "thresholds_on": thresholds_on,
+    }
 
 
 SERVED: list[Served] = []
@@ -111,28 +129,27 @@ def format_prediction(served: Served, prediction: Prediction) -> dict[str, Any]:
     """A prediction as a response: classes by decreasing probability, numbers in target order."""
     if prediction.problem is not None:
         return {"model": served.name, "problem": prediction.problem, "status": 422}
-    task, rule = served.predictor.task, served.rule
+    task = served.predictor.task
+    values = list(prediction.values.items())
+    rows: list[dict[str, Any]]
     response: dict[str, Any] = {"model": served.name, "predicted": prediction.predicted}
     if task.kind is REGRESSION:
-        widths = [{"half_width": width} for width in rule.half_widths] or [{}] * task.outputs
-        pairs = zip(prediction.values.items(), widths, strict=True)
-        return {
-            **response,
-            "predictions": [
-                {"name": name, "value": value, **width} for (name, value), width in pairs
-            ],
-        }
+        rows = [{"name": name, "value": value} for name, value in values]
+        for row, width in zip(rows, served.rule.half_widths, strict=False):
+            row["half_width"] = width
+        return {**response, "predictions": rows}
+    names: Sequence[str] = task.target_names
     if task.kind is BINARY:
-        response["question"] = task.target_names[0]
-    if rule.threshold is not None:
-        response["set"] = rule.choose(prediction)
-    names = ("yes",) if task.kind is BINARY else task.target_names
-    limits = {  # rounded as the probabilities are
-        name: {"threshold": float(f"{cutoff:.7g}")}
-        for name, cutoff in zip(names, task.cutoffs, strict=False)
-    }
-    ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
-    rows = [{"class": name, "probability": value, **limits.get(name, {})} for name, value in ranked]
+        response["question"] = names[0]
+        names = ("yes",)
+    if served.rule.threshold is not None:
+        response["set"] = served.rule.choose(prediction)
+    cutoffs = dict(zip(names, task.cutoffs, strict=False))
+    ranked = sorted(values, key=lambda pair: -pair[1])
+    rows = [{"class": name, "probability": value} for name, value in ranked]
+    for row in rows:
+        if row["class"] in cutoffs:  # rounded as the probabilities are
+            row["threshold"] = float(f"{cutoffs[row['class']]:.7g}")
     return {**response, "predictions": rows}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lamina.deploy.web.torch_process import Call, LostError, TorchProcess
+from lamina.deploy.web.torch_process import BusyError, Call, LostError, TorchProcess
 from lamina.errors import LaminaError
 
 QUEUE_IMAGES = 128  # further requests are refused
@@ -24,10 +24,6 @@ RETRY_SECONDS = 1.0  # between attempts to start the process again
 PACKAGE = "lamina.deploy.serve.inference"
 
 
-class FullError(Exception):
-    """The queue has no space for these images."""
-
-
 @dataclass(eq=False)
 class Job:
     """An image that waits for its prediction; ``is_alone`` if the process died with its batch."""
@@ -36,9 +32,6 @@ class Job:
     image: bytes
     response: asyncio.Future[dict[str, Any]]
     is_alone: bool = False
-
-    def can_join(self, other: Job) -> bool:
-        return self.model == other.model and not (self.is_alone or other.is_alone)
 
     def settle(self, response: dict[str, Any]) -> None:
         if not self.response.done():
@@ -54,7 +47,7 @@ def plan_opening(runs: Mapping[str, str], device: str, coverage: float | None) -
 class Worker:
     """The process that predicts, and one for explanations, which starts when they are asked for.
 
-    Call :meth:`spawn`, then :meth:`start`, and always :meth:`close`.
+    Call :meth:`start`, and always :meth:`close`.
     """
 
     opening: Call
@@ -74,13 +67,10 @@ class Worker:
         nicely = Call(self.opening.function, (*self.opening.arguments[:-1], CLOSER_NICENESS))
         self._closer = TorchProcess(nicely, CLOSER_SECONDS, CLOSER_REQUESTS)
 
-    async def spawn(self) -> None:
-        await self._process.spawn()
-
     async def start(self) -> asyncio.Task[None]:
         """Wait for the process; returns the task that feeds it and ends only with an error."""
         try:
-            opened = await self._process.open()
+            opened = await self._process.start()
         except LostError:
             raise ConnectionError("the worker process ended before it was ready") from None
         for line in opened["remarks"]:
@@ -91,10 +81,10 @@ class Worker:
         return self._loop
 
     async def predict(self, model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
-        """The predictions; some may be a ``problem``. ``FullError`` if not all fit the queue."""
+        """The predictions; some may be a ``problem``. ``BusyError`` if not all fit the queue."""
         self._drop_cancelled()
         if len(self._jobs) + len(images) > QUEUE_IMAGES:
-            raise FullError
+            raise BusyError("The queue is full. Try again later.")
         loop = asyncio.get_running_loop()
         jobs = [Job(model, image, loop.create_future()) for image in images]
         self._jobs.extend(jobs)
@@ -147,8 +137,10 @@ class Worker:
             await self._has_jobs.wait()
             self._drop_cancelled()
         first = self._jobs[0]
-        most = self._batch_images.get(first.model, 1)
-        batch = [job for job in self._jobs if job.can_join(first)][:most] or [first]
+        batch = [first]
+        if not first.is_alone:
+            others = [job for job in self._jobs if job.model == first.model and not job.is_alone]
+            batch = others[: self._batch_images.get(first.model, 1)]
         self._jobs = [job for job in self._jobs if job not in batch]
         return batch
 

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from lamina.data import NAMES
 from lamina.data.corrections import ADVICE, format_rows
 from lamina.data.formats import SUFFIXES
 from lamina.data.option_files import read_pairs, read_rows
-from lamina.data.sources.class_folders import RESULTS, is_image_path
-from lamina.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, ROW_NAMES, SPLIT_NAMES
+from lamina.data.sources.class_folders import RESULTS
 from lamina.data.sources.downloads import PUBLISHED, downloaded_path
-from lamina.data.sources.table import HEADER_BYTES
-from lamina.data.sources.table import SUFFIXES as TABLES
+from lamina.data.sources.table import is_table
 from lamina.data.splits import find_splits
 from lamina.errors import DataError
 from lamina.files import write_atomically
 
-FILES = (*TABLES, ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz")
-TARGET = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|true|false", re.IGNORECASE)  # in a table
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz")
+EXAMINED = 50  # entries of a folder
 # file in each set that is made on the page; the studio changes no other folders
 MARK = ".made-by-lamina-studio"
-CORRECTIONS = (  # end of the name of a table of corrected labels, beside the data set
-    "-corrections.csv"
-)
+# end of the name of a table of corrected labels, beside the data set
+CORRECTIONS = "-corrections.csv"
+COLUMNS = ("image", "correct")
 
 
 @dataclass(frozen=True)
@@ -40,22 +36,24 @@ class DataFolder:
     runs_dir: Path
 
     def list_sources(self) -> list[dict[str, str]]:
-        """Name and source of each data set or the folder, the built-in ones, other folders."""
+        """Name and source of each data set or the folder, the built-in ones, tables, others."""
         children = self._list()
-        is_own = self._is_own(children)
+        folders = [path for path in children if path.is_dir()]
         data = [path for path in children if _is_data(path)]
-        others = [path for path in children if path not in data and _may_be_data(path)]
-        if is_own:
+        tables = [path for path in children if path.is_file() and is_table(path)]
+        others = [path for path in folders if path not in data]
+        if self._is_data_set(folders):
             data = [self.path]
+            tables = []
             others = []
         elif sum(map(_has_image, others)) > 1:  # some of its folders may be classes
             data.append(self.path)
+        drawn = [name for name in NAMES if name not in PUBLISHED]
         sources = [{"name": path.name, "source": str(path)} for path in data]
-        sources += [{"name": name, "source": name} for name in NAMES if name not in PUBLISHED]
-        sources += [{"name": name, "source": name} for name in PUBLISHED]
+        sources += [{"name": name, "source": name} for name in (*drawn, *PUBLISHED)]
+        sources += [{"name": path.name, "source": str(path)} for path in tables]
         for path in others:
-            reason = "no class folders found" if path.is_dir() else "no images with targets found"
-            sources.append({"name": f"{path.name} ({reason})", "source": str(path)})
+            sources.append({"name": f"{path.name} (no class folders found)", "source": str(path)})
         return sources
 
     def check(self, source: str) -> str:
@@ -76,6 +74,13 @@ class DataFolder:
         beside = path.parent if source not in NAMES and path != self.path else self.runs_dir
         return beside / f"{path.name}{CORRECTIONS}"
 
+    def list_options(self, source: str, size_px: int | None, val: str) -> list[str]:
+        """The options of a command that load a data set as the page shows it, with corrections."""
+        file = self.find_corrections(source)
+        labels_from = file if file.exists() else None
+        options = {"size": size_px, "val": val, "labels-from": labels_from}
+        return [f"--{name}={value}" for name, value in options.items() if value]
+
     def correct(self, source: str, choices: Mapping[str, str] | None) -> dict[str, str]:
         """Add labels by image to the table of corrections; returns all corrections.
 
@@ -83,23 +88,25 @@ class DataFolder:
         table.
         """
         file = self.find_corrections(source)
-        if file.exists() and read_rows(str(file), "labels_from")[:1] != [["image", "correct"]]:
-            raise DataError(
-                f"{file} has other columns than image and correct, so the studio did not make it."
-                " To correct labels here, move it to another folder."
-            )
         corrections: dict[str, str] = {}
         if file.exists():
+            if read_rows(str(file), "labels_from")[:1] != [list(COLUMNS)]:
+                raise DataError(
+                    f"{file} has other columns than image and correct, so the studio did not make"
+                    " it. To correct labels here, move it to another folder."
+                )
             corrections = dict(read_pairs(str(file), "labels_from", "correct", ADVICE))
         for image, label in (choices or {}).items():
             corrections[image.encode("utf-8", "backslashreplace").decode()] = label
         if choices is None:
             corrections = {}
         corrections = {image: label for image, label in corrections.items() if label}
-        table = format_rows([("image", "correct"), *corrections.items()])
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, table) if corrections else file.unlink(missing_ok=True)
+            if corrections:
+                write_atomically(file, format_rows([COLUMNS, *corrections.items()]))
+            else:
+                file.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(
                 f"Cannot write {file}: {error.strerror or error}. Free some space; try again."
@@ -110,34 +117,37 @@ class DataFolder:
         """The folder for new data sets; ``DataError`` if this name would not be a data set."""
         if self.path / name.strip() == self.runs_dir.resolve():
             raise DataError(f"{name} is the folder of the runs. Use another name.")
-        if self._is_own(self._list()):
+        if name.strip() in NAMES:
+            raise DataError(f"{name} is a built-in data set. Use another name.")
+        if self._is_data_set([path for path in self._list() if path.is_dir()]):
             reason = f"{self.path} is itself a data set, so {name} would become one of its classes"
             raise DataError(f"{reason}. Start lamina studio with another --data.")
         return self.path
 
-    def _is_own(self, children: list[Path]) -> bool:
+    def _is_data_set(self, folders: list[Path]) -> bool:
         """Whether the folder is a data set: all its folders are classes, or all are splits."""
-        folders = [path for path in children if path.is_dir()]
-        are_splits = len(find_splits(path.name for path in folders)) == len(folders) and any(
-            map(_has_classes, folders)
-        )
-        are_classes = (len(folders) > 1 and all(map(_has_image, folders))) or (
-            self.path / MARK
-        ).exists()
-        return are_classes or are_splits
+        if (self.path / MARK).exists():
+            return True
+        are_classes = len(folders) > 1 and all(map(_has_image, folders))
+        are_splits = len(find_splits(path.name for path in folders)) == len(folders)
+        return are_classes or (are_splits and any(map(_has_classes, folders)))
 
     def _list(self) -> list[Path]:
         """What may be data: neither hidden nor runs nor corrections."""
         try:
-            paths = sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
+            paths = sorted(self.path.iterdir())
         except OSError as error:
             reason = error.strerror or error
             raise DataError(
                 f"Cannot read {self.path}: {reason}. Start lamina studio with another --data."
             ) from error
         runs_dir = self.runs_dir.resolve()
-        paths = [path for path in paths if path != runs_dir and not _holds_runs(path)]
-        return [path for path in paths if not path.name.endswith(CORRECTIONS)]
+        return [
+            path
+            for path in paths
+            if not (path.name.startswith(".") or path.name.endswith(CORRECTIONS))
+            and not (path == runs_dir or _holds_runs(path))
+        ]
 
 
 def find_download_mb(source: str) -> int:
@@ -159,65 +169,36 @@ def check_is_here(source: str) -> None:
         )
 
 
-def _may_be_data(path: Path) -> bool:
-    return path.is_dir() or path.name.lower().endswith(TABLES)
-
-
 def _is_data(path: Path) -> bool:
-    if path.is_file():
-        return path.name.lower().endswith(FILES) and _may_have_targets(path)
-    return _has_classes(path) or _has_splits(path)
-
-
-def _may_have_targets(file: Path) -> bool:
-    """Whether the first row of a table names an image and has targets; other files are not read."""
-    if not file.name.lower().endswith((".csv", ".tsv", ".jsonl", ".ndjson")):
-        return True
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            head, first = opened.readline(HEADER_BYTES), opened.readline(HEADER_BYTES)
-        separator = next((mark for mark in "\t;," if mark in head), ",")
-        rows = csv.reader([head, first], delimiter=separator)
-        row = json.loads(head) if head.startswith("{") else dict(zip(*rows, strict=False))
-    except (OSError, ValueError, TypeError, RecursionError, csv.Error):
-        return True  # lamina data says what is wrong
-    row = {re.sub(r"[ -]", "_", name.strip().lower()): str(value) for name, value in row.items()}
-    has_image = not row.keys().isdisjoint(IMAGE_NAMES) or any(map(is_image_path, row.values()))
-    known = (*IMAGE_NAMES, *SPLIT_NAMES, *ROW_NAMES)
-    others = [
-        value for name, value in row.items() if name not in known and not is_image_path(value)
-    ]
-    has_targets = bool(others) and all(map(TARGET.fullmatch, others))
-    return has_image and (has_targets or not row.keys().isdisjoint(LABEL_NAMES))
+    """Whether it is an archive, or has folders of images or of classes; tables are not read."""
+    if not path.is_dir():
+        return path.name.lower().endswith(ARCHIVES) and not is_table(path)
+    return _has_classes(path) or any(
+        find_splits([child.name]) and _has_classes(child) for child in _list_some(path)
+    )
 
 
 def _holds_runs(path: Path) -> bool:
     """Whether a folder is a run or study, or contains one."""
-    places = (path, *map(Path, _list_some(path, only_folders=True))) if path.is_dir() else ()
     return any(
-        all((place / name).exists() for name in names) for place in places for names in RESULTS
+        all((place / name).exists() for name in names)
+        for place in (path, *_list_some(path))
+        for names in RESULTS
     )
 
 
-def _has_splits(path: Path | str) -> bool:
-    return any(
-        find_splits([Path(child).name]) and _has_classes(child) for child in _list_some(path)
-    )
-
-
-def _has_classes(path: Path | str) -> bool:
+def _has_classes(path: Path) -> bool:
     return any(map(_has_image, _list_some(path)))
 
 
-def _has_image(path: Path | str) -> bool:
-    return any(child.lower().endswith(SUFFIXES) for child in _list_some(path))
+def _has_image(path: Path) -> bool:
+    return any(child.name.lower().endswith(SUFFIXES) for child in _list_some(path))
 
 
-def _list_some(path: Path | str, *, only_folders: bool = False) -> list[str]:
+def _list_some(path: Path) -> list[Path]:
     """Some entries of a folder; none of a file, or if it cannot be read."""
     try:
         with os.scandir(path) as entries:
-            some = [entry for entry, _ in zip(entries, range(50), strict=False)]
-            return [entry.path for entry in some if not only_folders or entry.is_dir()]
+            return [Path(entry) for entry in islice(entries, EXAMINED)]
     except OSError:
         return []

@@ -23,11 +23,14 @@ from lamina.nets.costs import summarize_layers
 from lamina.targets import BINARY, SINGLE_LABEL
 from lamina.training.task import task_of
 
-SHOWN_CLASSES, SHOWN_IMAGES = 12, 6
-TIMED_IMAGES, TURNS = 64, 3
+SHOWN_CLASSES = 12
+SHOWN_IMAGES = 6
+TIMED_IMAGES = 64
+TURNS = 3
 NICENESS = 5  # the training comes first
 # for all images whose layers are timed: a gigabyte, seconds
-MOST_VALUES, MOST_MULTIPLY_ADDS = (10**8, 64 * 10**8)
+MOST_VALUES = 10**8
+MOST_MULTIPLY_ADDS = 64 * 10**8
 
 
 def prepare() -> None:
@@ -57,26 +60,25 @@ def load_source(source: str, size_px: int | None, val: str, corrections: str) ->
 def preview_data(source: str, size_px: int | None, val: str, corrections: str) -> dict[str, Any]:
     """The shape and the outputs that a net needs, and some training images of each class."""
     dataset = load_source(source, size_px, val, corrections)
-    images = dataset.train
-    samples, counts = images.choose_samples(SHOWN_IMAGES), images.target_counts()
+    train = dataset.train
+    samples = train.choose_samples(SHOWN_IMAGES)
+    counts = train.target_counts()
+    groups = []
+    for name, rows in list(samples.items())[:SHOWN_CLASSES]:
+        images = [{"row": row, "png": encode_png(train.pixels[row])} for row in rows]
+        groups.append({"name": name, "count": counts.get(name, len(train)), "images": images})
     # to choose from in a correction
+    labels = list(samples) if train.kind in (SINGLE_LABEL, BINARY) else []
     return {
-        "shape": list(images.shape),
-        "outputs": task_of(images).outputs,
-        "kind": images.kind.name,
+        "shape": train.shape,
+        "outputs": task_of(train).outputs,
+        "kind": train.kind.name,
         "classes": len(samples),
-        "labels": (list(samples) if images.kind in (SINGLE_LABEL, BINARY) else []),
+        "labels": labels,
         "corrections": dataset.corrections.corrected + dataset.corrections.excluded,
         "split_rule": dataset.split_rule,
         "images": {split: len(images) for split, images in dataset.splits.items()},
-        "groups": [
-            {
-                "name": name,
-                "count": counts.get(name, len(images)),
-                "images": [{"row": row, "png": encode_png(images.pixels[row])} for row in rows],
-            }
-            for name, rows in list(samples.items())[:SHOWN_CLASSES]
-        ],
+        "groups": groups,
     }
 
 

@@ -46,17 +46,18 @@ class EventLog:
 
     async def stream(self, mark: str) -> AsyncIterator[bytes]:
         """The events after a mark as server-sent events; ``lost`` if some were dropped."""
+        after = -1
         name, _, text = mark.partition("-")
-        after = (
-            int(text) if text.isdecimal() and len(text) < MOST_DIGITS and name == self.name else -1
-        )
+        if name == self.name and text.isdecimal() and len(text) < MOST_DIGITS:
+            after = int(text)
         yield b": open\n\n"
         while not self.is_closed:
             if not self.last - len(self._events) <= after <= self.last:
                 after = self.last
                 yield f'id: {self.name}-{after}\ndata: {{"event": "lost"}}\n\n'.encode()
             elif after < self.last:
-                for event in list(islice(reversed(self._events), self.last - after))[::-1]:
+                missed = islice(reversed(self._events), self.last - after)
+                for event in reversed(list(missed)):
                     after += 1
                     yield f"id: {self.name}-{after}\ndata: {event}\n\n".encode()
             else:

@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
+
 from lamina.deploy.studio.event_log import EventLog
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
-from lamina.deploy.web.guard import without_token
+from lamina.deploy.web.access import without_token
 from lamina.errors import RunError
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
@@ -34,7 +36,6 @@ SHOWN = (
     "number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "seconds",
     "chooses_net", "checked", "label_issues",
 )  # fmt: skip
-INVALID = 2  # exit status for invalid input
 MOST_AT_ONCE = 2  # commands that do not train
 END_SECONDS = 60.0  # for a training to save itself when the studio ends
 
@@ -52,7 +53,7 @@ class Job:
     began: float = 0.0  # when it started to run, in seconds since 1970
     is_stopping: bool = False
     is_finishing: bool = False
-    has_mark: bool = False  # which reserves the name of its run
+    lock: FileLock | None = field(default=None, repr=False)  # which reserves the name of its run
     process: Process | None = field(default=None, repr=False)
     seconds: float | None = None  # the time limit of a training
     chooses_net: bool = False
@@ -85,48 +86,45 @@ class Jobs:
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_AT_ONCE))
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _reserved: dict[str, FileLock] = field(default_factory=dict)  # names of runs
 
     def start(
         self, words: Sequence[str], run: str = "", *, is_training: bool = False, **more: Any
     ) -> Job:
         """Queue a command, which starts when no other one trains, or few others run."""
         if self.is_closing:
-            self._remove_mark(run)
             raise RunError("The studio is ending in its terminal. Start lamina studio again.")
-        job = Job(next(self._numbers), tuple(words), run, is_training, has_mark=bool(run), **more)
+        lock = self._reserved.pop(run, None)
+        job = Job(next(self._numbers), tuple(words), run, is_training, lock=lock, **more)
         self.jobs.append(job)
         self._announce(job)
         task = asyncio.create_task(self._wait_and_run(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self._release(job))
+        task.add_done_callback(lambda _: free_name(job))
         return job
 
     def reserve(self, run: str) -> bool:
-        """Reserve a run's name until its training ends; ``False`` if another studio has it."""
-        mark = self.runs_dir / f".{run}"
+        """Reserve a run's name until its training ends; ``False`` if another studio has it.
+
+        The system frees the name if the studio is killed.
+        """
+        lock = FileLock(self.runs_dir / f".{run}.lock", thread_local=False)
         try:
-            mark.mkdir(parents=True)
-        except OSError:  # if there is no mark, the training says why it cannot write there
-            return not mark.exists()
+            self.runs_dir.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        except OSError:  # the training says why it cannot write there
+            return True
+        self._reserved[run] = lock
         return True
-
-    def _release(self, job: Job) -> None:
-        """Free the name that a job has reserved."""
-        if job.has_mark:
-            job.has_mark = False
-            self._remove_mark(job.run)
-
-    def _remove_mark(self, run: str) -> None:
-        if run:
-            with suppress(OSError):
-                (self.runs_dir / f".{run}").rmdir()
 
     def find_active(self, run: str, number: int | None = None) -> Job | None:
         """The job in progress that has a number, or that trains a run."""
         for job in self.jobs:
-            is_meant = job.number == number or (run != "" and job.run == run)
-            if job.is_active and is_meant:
+            is_of_run = run != "" and job.run == run
+            if job.is_active and (is_of_run or job.number == number):
                 return job
         return None
 
@@ -137,10 +135,11 @@ class Jobs:
         """
         if is_finishing and job.is_stopping:  # a second signal would end it before it has saved
             return
-        job.is_finishing, job.is_stopping = is_finishing, True
+        job.is_finishing = is_finishing
+        job.is_stopping = True
         if job.state == "queued":
             job.state = "stopped"
-            self._release(job)
+            free_name(job)
         elif job.process is not None:
             with suppress(ProcessLookupError):
                 job.process.send_signal(signal.SIGINT if is_finishing else signal.SIGTERM)
@@ -157,69 +156,57 @@ class Jobs:
         return [self._describe_end(job) for job in active if job.run]
 
     def _describe_end(self, job: Job) -> str:
-        resume = (
-            "press Continue in the studio, or run lamina resume"
-            f" {shlex.quote(str(self.runs_dir / job.run))}"
-        )
+        path = self.runs_dir / job.run
+        resume = f"press Continue in the studio, or run lamina resume {shlex.quote(str(path))}"
         if job.is_active:
-            return (
-                f"{job.run} is still being saved by its own process; when that has ended, {resume}"
-            )
-        if not (self.runs_dir / job.run / "run.json").exists():
+            return f"{job.run} is still being saved by its own process; when it has ended, {resume}"
+        if not (path / "run.json").exists():
             return f"{job.run} had not begun; to train it, run {shlex.join(['lamina', *job.words])}"
-        return (
-            f"{job.run}: {job.problem}"
-            if job.problem
-            else f"{job.run} is saved; to continue it, {resume}"
-        )
+        if job.problem:
+            return f"{job.run}: {job.problem}"
+        return f"{job.run} is saved; to continue it, {resume}"
 
     async def _wait_and_run(self, job: Job) -> None:
         async with self._turn if job.is_training else self._places:
-            await self._run(job)
-
-    async def _run(self, job: Job) -> None:
-        if job.state != "queued":
-            return
-        try:
-            status, last = await self._execute(job)
-            self._settle(job, status, last)
-        except Exception as error:  # the studio goes on
-            if job.process is not None:
-                with suppress(ProcessLookupError):
-                    job.process.kill()
-            job.state = "failed"
-            job.problem = f"The command could not be run: {error}. Try again."
-        job.process = None
-        self._announce(job)
+            if job.state != "queued":
+                return
+            try:
+                status, last = await self._execute(job)
+                self._settle(job, status, last)
+            except Exception as error:  # the studio goes on
+                if job.process is not None:
+                    with suppress(ProcessLookupError):
+                        job.process.kill()
+                job.state = "failed"
+                job.problem = f"The command could not be run: {error}. Try again."
+            job.process = None
+            self._announce(job)
 
     def _settle(self, job: Job, status: int, last: str) -> None:
         """Note how a command has ended, by its exit status and its last line on stderr."""
-        if status == 0:
-            job.state = "done"
+        is_stopped = job.is_stopping and status in STOPPED
+        if status == 0 or is_stopped:
+            job.state = "stopped" if is_stopped else "done"
             job.problem = ""
-        elif job.is_stopping and status in STOPPED:
-            job.state = "stopped"
-            job.problem = ""
-        elif status == INVALID and job.problem:  # the message of its error
-            job.state = "failed"
-        else:
-            job.state = "failed"
-            job.problem = f"The process ended with status {status}. {last}"
+            return
+        job.state = "failed"
+        if not job.problem:  # the message of its error
             if job.run and (self.runs_dir / job.run / "run.json").exists():
-                saved = "The run is saved up to its last checkpoint; press Continue."
-                job.problem = f"The process ended with status {status}. {saved}"
+                last = "The run is saved up to its last checkpoint; press Continue."
+            job.problem = f"The process ended with status {status}. {last}"
 
     async def _execute(self, job: Job) -> tuple[int, str]:
         """Run the command, pass on its events; returns exit status and last line on stderr."""
         # Corrections that were undone while the command waited no longer apply.
         words = [word for word in job.words if not _names_missing_labels(word)]
+        # -P: import no modules from the current folder
+        command = [sys.executable, "-P", "-m", "lamina", *words, "--json"]
         if job.words[0] in WITH_PROGRESS:
-            words.append("--progress")
+            command.append("--progress")
+        if not job.is_training and os.name != "nt":
+            command = ["nice", "-n", str(NICENESS), *command]
         job.process = process = await asyncio.create_subprocess_exec(
-            *(() if job.is_training or os.name == "nt" else ("nice", "-n", str(NICENESS))),
-            sys.executable,
-            "-P",  # import no modules from the current folder
-            *("-m", "lamina", *words, "--json"),
+            *command,
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
@@ -229,7 +216,8 @@ class Jobs:
         )
         if job.is_stopping:  # while the process was created
             process.terminate()
-        job.state, job.began = "running", time.time()
+        job.state = "running"
+        job.began = time.time()
         self._announce(job)
         _, last = await asyncio.gather(
             self._read_events(job, process), self._read_remarks(job, process)
@@ -243,21 +231,17 @@ class Jobs:
                 event = json.loads(line)
             except ValueError:
                 continue  # a process that was killed leaves half a line
-            if not isinstance(event, dict) or "event" not in event:
-                continue
-            if event["event"] == "epoch" and job.run:
-                await asyncio.to_thread(keep_checkpoint, self.runs_dir / job.run)
-            if event["event"] == "error":
-                job.problem = event["error"]
-                continue
-            if event["event"] == "labels":
-                job.label_issues = event["label_issues"]  # for pages that open later
-                continue
-            for finding in event.get("findings", ()):
-                finding |= {
-                    name: finding.get(name, [])[:SHOWN_IMAGES] for name in ("images", "twins")
-                }
-            event.pop("duplicates", None)
+            match event["event"]:
+                case "error":
+                    job.problem = event["error"]
+                    continue
+                case "labels":
+                    job.label_issues = event["label_issues"]  # for pages that open later
+                    continue
+                case "epoch" if job.run:
+                    await asyncio.to_thread(keep_checkpoint, self.runs_dir / job.run)
+                case "data":
+                    shorten(event)
             self.log.add(event | {"job": job.number, "run": job.run})
 
     async def _read_remarks(self, job: Job, process: Process) -> str:
@@ -272,6 +256,22 @@ class Jobs:
 
     def _announce(self, job: Job) -> None:
         self.log.add(job.to_json())
+
+
+def free_name(job: Job) -> None:
+    """Free the name of a run that a job has reserved."""
+    if job.lock is not None:
+        job.lock.release()
+        Path(job.lock.lock_file).unlink(missing_ok=True)
+        job.lock = None
+
+
+def shorten(event: dict[str, Any]) -> None:
+    """Leave out most images of findings about data; the command lists all."""
+    del event["duplicates"]
+    for finding in event["findings"]:
+        finding["images"] = finding["images"][:SHOWN_IMAGES]
+        del finding["twins"]
 
 
 def _names_missing_labels(word: str) -> bool:

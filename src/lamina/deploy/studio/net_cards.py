@@ -17,18 +17,13 @@ from lamina.nets.window import Field
 
 def list_layers() -> list[dict[str, str]]:
     """The layers to add, each with the first sentence of its documentation and an example."""
-    return [
-        {
-            "name": name,
-            "text": layer.example,
-            "meaning": " ".join(_first_sentence(layer).split()),
-        }
-        for name, layer in LAYERS.items()
-    ]
-
-
-def _first_sentence(layer: Any) -> str:
-    return (inspect.getdoc(layer) or "").partition(".\n")[0].partition("\n\n")[0]
+    layers = []
+    for name, layer in LAYERS.items():
+        text = inspect.getdoc(layer) or ""
+        sentence = text.partition(".\n")[0].partition("\n\n")[0]
+        meaning = " ".join(sentence.removesuffix(".").split())
+        layers.append({"name": name, "text": layer.example, "meaning": meaning})
+    return layers
 
 
 def list_presets() -> list[dict[str, Any]]:
@@ -56,36 +51,28 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
     cards: list[dict[str, Any]] = []
     parsed: list[Layer] = []
     problem: str | None = None
-    at: Shape | None = shape
+    in_shape = shape
     field: Field | None = Field()
     for place, text in enumerate(layers):
         card: dict[str, Any] = {"text": text}
         cards.append(card)
         try:
-            parts = parse_net(text)
-            if len(parts) != 1:
-                raise NetError(
-                    f"expected one layer, got {len(parts)}. Add each layer as a card of its own."
-                )
-            layer = parts[0]
+            layer = _parse_layer(text)
             parsed.append(layer)
-            card |= {
-                "text": repr(layer),
-                "name": type(layer).__name__,
-                "arguments": _list_arguments(layer),
-            }
-            if at is None or problem:
+            card["text"] = repr(layer)
+            card["name"] = type(layer).__name__
+            card["arguments"] = _list_arguments(layer)
+            if in_shape is None or problem:
                 continue
-            (layer,) = parsed[-1:] if outputs is None else Net(layer).with_outputs(outputs)
-            out_shape = layer.out_shape(at)
-            field = layer.receptive_field(field, at)
-            card |= {
-                "shape": list(out_shape),
-                "parameters": layer.parameter_count(at),
-                "multiply_adds": layer.multiply_adds(at),
-                "field": str(field or "whole image"),
-            }
-            at = out_shape
+            if outputs is not None:
+                (layer,) = Net(layer).with_outputs(outputs)
+            out_shape = layer.out_shape(in_shape)
+            field = layer.receptive_field(field, in_shape)
+            card["shape"] = list(out_shape)
+            card["parameters"] = layer.parameter_count(in_shape)
+            card["multiply_adds"] = layer.multiply_adds(in_shape)
+            card["field"] = str(field or "whole image")
+            in_shape = out_shape
         except NetError as error:
             card["problem"] = str(error)
             problem = problem or f"layer {place + 1} of {len(layers)}, {error}"
@@ -95,7 +82,8 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
         try:
             Net(*parsed).check(shape, outputs)
         except NetError as error:
-            problem = cards[-1]["problem"] = str(error)
+            problem = str(error)
+            cards[-1]["problem"] = problem
     return {
         "cards": cards,
         "problem": problem,
@@ -103,6 +91,15 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
         "parameters": sum(card.get("parameters", 0) for card in cards),
         "multiply_adds": sum(card.get("multiply_adds", 0) for card in cards),
     }
+
+
+def _parse_layer(text: str) -> Layer:
+    layers = list(parse_net(text))
+    if len(layers) != 1:
+        raise NetError(
+            f"expected one layer, got {len(layers)}. Add each layer as a card of its own."
+        )
+    return layers[0]
 
 
 def split_text(text: str) -> list[str]:

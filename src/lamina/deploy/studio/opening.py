@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.event_log import EventLog
 from lamina.deploy.studio.jobs import Jobs
-from lamina.deploy.studio.routes import build_studio, list_assets
-from lamina.deploy.studio.studio import Studio
-from lamina.deploy.web.guard import Guard
-from lamina.deploy.web.server import name_host, open_socket, running
+from lamina.deploy.studio.routes import ASSETS, build_studio
+from lamina.deploy.studio.services import Studio
+from lamina.deploy.web.server import open_socket, running
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,12 @@ async def open_studio(
     """
     studio = Studio(data, Jobs(data.runs_dir, EventLog()))
     app = build_studio(studio)
-    open_paths = frozenset(list_assets())
+    access = (address.host, address.token, frozenset(route.path for route in ASSETS))
     unfinished: list[str] = []
     with open_socket(address.host, address.port) as listening, suppress(asyncio.CancelledError):
-        port = listening.getsockname()[1]
-        guard = Guard(app, address.host, port, address.token, open_paths)
-        async with running(guard, listening) as task:
+        async with running(app, listening, *access) as (url, task):
             try:
-                announce(f"http://{name_host(address.host)}:{port}/")
+                announce(url)
                 await asyncio.shield(task)
             finally:
                 unfinished = await studio.jobs.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from lamina.runs.loading import load_run
 from lamina.runs.record import RunRecord
 from lamina.runs.resuming import find_dataset
 
-PLACES = "--name", "--runs-dir"  # of the run; a new run gets its own
+PLACES = ("--name", "--runs-dir")  # of the run; a new run gets its own
+SWITCHES = ("--json", "--progress")
 # options that may name files, besides the data
 FILES = ("--labels-from", "--group-from")
 
@@ -26,58 +26,68 @@ FILES = ("--labels-from", "--group-from")
 def describe_reproduction(path: Path) -> dict[str, Any]:
     """A command and Python that train the run again, or empty, and how the results may differ."""
     run = load_run(path)
-    record, python, remarks = run.record, "", []
+    record = run.record
+    python = ""
+    remarks = []
     try:
         check_is_here(record.data.source)
         find_dataset(run)  # reads the data again, which may have changed
         python = write_python(record)
     except LaminaError as error:
         remarks.append(str(error))
-    option = ""
-    for word in record.command:
-        name, _, value = word.partition("=")
-        file = value if name in FILES else word if option in FILES or word.endswith(".py") else ""
-        option = name if name.startswith("--") else option
-        # any text may come
-        if os.path.isfile(file):  # noqa: PTH113
-            text = f"The command reads {file} again, which may have changed"
-            remarks.append(
-                text + ("; the Python contains what the training read." if python else ".")
-            )
+    for file in list_files(record.command):
+        exact = "; the Python contains what the training read." if python else "."
+        remarks.append(f"The command reads {file} again, which may have changed{exact}")
     if (path.parent / STUDY_FILE).exists():
         remarks.append("The run is part of a study, which the command repeats as a whole.")
+    done = len(run.folder.history.epochs())
     if record.late_end is not None:
-        done = len(run.folder.history.epochs())
-        text = (
+        remark = (
             f"A time limit or Finish now ended the training after epoch {done}. The command may end"
             " at another one."
         )
-        remarks.append(
-            text
-            + f" The Python trains all {record.recipe.epochs} epochs of the recipe." * bool(python)
-        )
+        if python:
+            remark += f" The Python trains all {record.recipe.epochs} epochs of the recipe."
+        remarks.append(remark)
     elif not run.is_finished:
-        done, planned = len(run.folder.history.epochs()), record.epochs
+        planned = record.epochs
         remarks.append(
             f"The run has trained {done} of {planned} epochs. What follows trains all {planned}."
         )
     if record.considered:
-        text = "lamina chose the net by measurement. The command may choose another"
-        remarks.append(text + ("; the Python does not." if python else "."))
+        exact = "; the Python does not." if python else "."
+        remarks.append(
+            f"lamina chose the net by measurement. The command may choose another{exact}"
+        )
     return {"command": write_command(record.command), "python": python, "remarks": remarks}
 
 
+def list_files(words: Sequence[str]) -> list[str]:
+    """The files that a command reads, besides its data."""
+    option = ""
+    files = []
+    for word in words:
+        name, _, value = word.partition("=")
+        file = value if name in FILES else word
+        if name.startswith("--"):
+            option = name
+        is_named = option in FILES or word.endswith(".py")
+        # any text may come
+        if is_named and os.path.isfile(file):  # noqa: PTH113
+            files.append(file)
+    return files
+
+
 def write_command(words: Sequence[str]) -> str:
-    """The command of a run, for a new run."""
-    kept, following = [], iter(words)
-    for word in following:
-        if word in PLACES:
-            next(following, None)
-        elif word not in ("--json", "--progress") and not word.startswith(
-            tuple(f"{place}=" for place in PLACES)
-        ):
-            kept.append(word)
-    return shlex.join(kept)
+    """The command of a run, for a new run, which gets a place of its own."""
+    repeated = []
+    is_place = False
+    for word in words:
+        option = word.partition("=")[0]
+        if not (is_place or option in PLACES or word in SWITCHES):
+            repeated.append(word)
+        is_place = word in PLACES
+    return shlex.join(repeated)
 
 
 def write_python(record: RunRecord) -> str:
@@ -104,11 +114,8 @@ def write_python(record: RunRecord) -> str:
     head = f"import lamina\nfrom lamina.nets import {layers}\n"
     written = "".join(f"    {layer!r},\n" for layer in record.net)
     net = f"net = Net(\n{written})\n{recipe}"
-    preparation = record.data.preparation
-    defaults = {field.name: field.default for field in fields(preparation)}
-    options = [
-        f"{name}={value!r}" for name, value in vars(preparation).items() if value != defaults[name]
-    ]
+    changed = record.data.preparation.to_json()
+    options = [f"{name}={value!r}" for name, value in changed.items()]
     prepared = f"lamina.Preparation({', '.join(options)})"
     data = f"data = lamina.load_data({record.data.source!r}, {prepared})\n"
     return f"{head}\n{data}{net}run = lamina.start_run(data, net, recipe)\n{train}"

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 
 from lamina.data import Dataset
 from lamina.data.image_inputs import decode_ahead
@@ -40,14 +40,17 @@ from lamina.studies.judging import explain_incomparable, find_outputs, judge_run
 from lamina.targets import REGRESSION
 from lamina.training.task import Task
 
-Given: TypeAlias = bytes | tuple[str, int]
-"""An image: the content of a file, or the split and row of one of the run's images (by default, of
+Image: TypeAlias = bytes | tuple[str, int]
+"""The content of a file, or the split and row of one of the run's images (by default, of
 ``val``)."""
-# images with one prediction, or of one disagreement, and their longer side
-TILES, PAIR_TILES, TILE_PX = (30, 12, 96)
+TILES = 30  # images with one prediction
+PAIR_TILES = 12  # images of one disagreement
+TILE_PX = 96  # longer side
 SHOWN_VALUES = 12  # classes or labels of a prediction
-# training images that are searched for patches
-UNITS, SEEN_IMAGES, TIMED_IMAGES, SEEN_SECONDS = (12, 500, 10, 5.0)
+UNITS = 12
+SEEN_IMAGES = 500  # training images that are searched for patches
+SEEN_SECONDS = 5.0
+TIMED_IMAGES = 10
 FILES = "run.json", "model.safetensors", "report.json", "calibration.json", "logits.npz"
 
 
@@ -96,23 +99,24 @@ def load_dataset(path: Path, _: DataOrigin) -> Dataset:
 def show_report(path: Path) -> dict[str, Any]:
     """A run's report with confusions and largest losses, or why it has none; and the layers."""
     opened = open_run(path)
-    model, report, task = opened.predictor.model, opened.run.report, opened.task
-    layers = [[one, name_stage(model, one)] for one in choose_layers(model)]
+    model = opened.predictor.model
+    report = opened.run.report
+    layers = [[layer, name_stage(model, layer)] for layer in choose_layers(model)]
     if report is None:
-        remedy = (
-            f"If it is paused, press Continue, or run {resume_command(path, opened.run.record)}."
+        resume = resume_command(path, opened.run.record)
+        missing = (
+            f"{path.name} is evaluated when its training has ended. If it is paused, press"
+            f" Continue, or run {resume}."
         )
-        return {
-            "layers": layers,
-            "missing": f"{path.name} is evaluated when its training has ended. {remedy}",
-        }
+        return {"layers": layers, "missing": missing}
     outputs = find_outputs(opened.run)
-    confusions = find_confusions(task, [outputs])
-    order = np.argsort(-confusions.losses, kind="stable")
-    wrong = order[
-        (_decide(task, outputs) != outputs.targets.reshape(len(order), -1)).any(axis=1)[order]
-    ]
-    are_wrong = task.kind is not REGRESSION and len(wrong) > 0
+    confusions = find_confusions(opened.task, [outputs])
+    rows = np.argsort(-confusions.losses, kind="stable")
+    is_right = _decide(opened.task, outputs) == outputs.targets.reshape(len(rows), -1)
+    wrong = rows[~is_right.all(axis=1)[rows]]
+    are_wrong = opened.task.kind is not REGRESSION and len(wrong) > 0
+    if are_wrong:
+        rows = wrong
     return {
         "layers": layers,
         "verdict": give_verdict(report),
@@ -120,13 +124,10 @@ def show_report(path: Path) -> dict[str, Any]:
         "table": report.table(),
         "report": report.to_json(),
         "confusions": [
-            [names, [[*cell, len(rows)] for cell, rows in cells.items()]]
+            [names, [[*cell, len(images)] for cell, images in cells.items()]]
             for names, cells in confusions.tables
         ],
-        "largest": (
-            show_tiles(opened, outputs, (wrong if are_wrong else order)[:TILES])
-            | {"are_wrong": are_wrong}
-        ),
+        "largest": {**show_tiles(opened, outputs, rows[:TILES]), "are_wrong": are_wrong},
     }
 
 
@@ -144,49 +145,43 @@ def show_cell(path: Path, problem: int, truth: int, predicted: int) -> dict[str,
 
 def show_tiles(opened: Opened, outputs: Outputs, rows: Int64[np.ndarray, " m"]) -> dict[str, Any]:
     """Evaluated images with target and prediction; ``problem`` says why images are missing."""
-    task, problem, images = opened.task, "", None
+    problem = ""
+    pngs: list[str | None] = [None] * len(rows)
     try:
-        images = opened.dataset.splits[outputs.split]
+        pixels = opened.dataset.splits[outputs.split].pixels
+        pngs = [draw_thumbnail(pixels[row], TILE_PX) for row in rows]
     except LaminaError as error:
         problem = f"The images are not shown. {error}"
-    shown = []
-    for row, (target, predicted) in zip(
-        rows.tolist(), describe_rows(task, outputs, rows), strict=True
-    ):
-        png = None if images is None else draw_thumbnail(images.pixels[row], TILE_PX)
-        shown.append(
-            {
-                "row": row,
-                "name": outputs.names[row],
-                "target": target,
-                "predicted": predicted,
-                "png": png,
-            }
-        )
-    return {"split": outputs.split, "problem": problem, "images": shown}
+    targets, predictions = describe_rows(opened.task, outputs, rows)
+    images = [
+        {"row": row, "name": outputs.names[row], "target": target, "predicted": text, "png": png}
+        for row, target, text, png in zip(rows.tolist(), targets, predictions, pngs, strict=True)
+    ]
+    return {"split": outputs.split, "problem": problem, "images": images}
 
 
 def describe_rows(
     task: Task, outputs: Outputs, rows: Int64[np.ndarray, " m"]
-) -> list[tuple[str, str]]:
+) -> tuple[list[str], list[str]]:
     """The targets of some images, and the predictions with their probabilities."""
+    targets = outputs.targets[rows]
+    logits = outputs.logits[rows]
     if task.kind is REGRESSION:
-        sides = (outputs.targets[rows].tolist(), outputs.logits[rows].tolist())
-        targets, found = (
-            [", ".join(f"{number:.3g}" for number in own) for own in side] for side in sides
-        )
-        return list(zip(targets, found, strict=True))
-    targets = [task.kind.format(outputs.targets[row], task.target_names) for row in rows]
-    values = task.probabilities(torch.from_numpy(outputs.logits[rows])).tolist()
-    return list(
-        zip(targets, (describe(make_prediction(task, "", own)) for own in values), strict=True)
-    )
+        return format_numbers(targets), format_numbers(logits)
+    values = task.probabilities(torch.from_numpy(logits)).tolist()
+    predictions = [describe(make_prediction(task, "", row)) for row in values]
+    return [task.kind.format(target, task.target_names) for target in targets], predictions
+
+
+def format_numbers(rows: Float32[np.ndarray, "m k"]) -> list[str]:
+    return [", ".join(f"{number:.3g}" for number in row) for row in rows.tolist()]
 
 
 def show_units(path: Path, layer: str) -> dict[str, Any]:
     """The units of a layer that separate a class best, with the patches that excite them most."""
     opened = open_run(path)
-    model, train = opened.predictor.model, opened.dataset.train
+    model = opened.predictor.model
+    train = opened.dataset.train
     if layer not in choose_layers(model):
         raise DataError(f"{path.name} has no layer {layer[:100]!r}. Choose one from the list.")
     began = time.perf_counter()
@@ -209,36 +204,36 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
     }
 
 
-def look_at(path: Path, image: Given) -> dict[str, Any]:
+def look_at(path: Path, image: Image) -> dict[str, Any]:
     """The prediction for an image, and the outputs of the layers."""
     opened = open_run(path)
     pixels, target = _read(opened, image)
     (prediction,) = opened.predictor.predict(pixels)
-    values, kind = list(prediction.values.items()), opened.task.kind
-    if kind is not REGRESSION:
+    values = list(prediction.values.items())
+    if opened.task.kind is not REGRESSION:
         values = sorted(values, key=lambda pair: -pair[1])[:SHOWN_VALUES]
-    shown = {
+    return {
         "predicted": describe(prediction),
         "values": values,
         "target": target,
-        "kind": kind.name,
+        "kind": opened.task.kind.name,
+        **draw_inside(opened.predictor.model, pixels),
     }
-    return shown | draw_inside(opened.predictor.model, pixels)
 
 
-def explain(path: Path, image: Given) -> dict[str, Any]:
+def explain(path: Path, image: Image) -> dict[str, Any]:
     """The attribution map of the prediction for an image, and how faithful it is."""
     opened = open_run(path)
     return explain_image(opened.predictor.model, _read(opened, image)[0])
 
 
-def find_similar(path: Path, image: Given) -> dict[str, Any]:
+def find_similar(path: Path, image: Image) -> dict[str, Any]:
     """The training images whose features are most similar to those of an image."""
     opened = open_run(path)
     return opened.training_images.find(_read(opened, image)[0])
 
 
-def _read(opened: Opened, image: Given) -> tuple[UInt8[np.ndarray, "1 h w c"], str | None]:
+def _read(opened: Opened, image: Image) -> tuple[UInt8[np.ndarray, "1 h w c"], str | None]:
     """An image's pixels, decoded as for a prediction, and the target if the run has the image."""
     if isinstance(image, bytes):
         with closing(decode_ahead([image], opened.predictor.input_format)) as chunks:
@@ -249,11 +244,11 @@ def _read(opened: Opened, image: Given) -> tuple[UInt8[np.ndarray, "1 h w c"], s
             )
         return chunk.pixels, None
     splits = {str(split): images for split, images in opened.dataset.splits.items()}
-    images = splits.get(image[0]) or splits.get("val") or splits.get("test") or splits["train"]
-    row = image[1] % len(images)
-    return np.asarray(images.pixels[row : row + 1]), images.kind.format(
-        images.targets[row], images.target_names
-    )
+    split, row = image
+    images = splits.get(split) or splits.get("val") or splits.get("test") or splits["train"]
+    row %= len(images)
+    target = images.kind.format(images.targets[row], images.target_names)
+    return np.asarray(images.pixels[row : row + 1]), target
 
 
 def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
@@ -272,14 +267,13 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
             opened[other] = other_run
         else:
             problems.append(reason)
+    runs = {other: [other_run.run] for other, other_run in opened.items()}
     judged = []
     disagreements = {}
     if base is not None and opened:
-        runs = {other: [other_run.run] for other, other_run in opened.items()}
         judged = judge_runs({**runs, name: [base.run]})
-        disagreements = {
-            other: show_disagreements(other_run, base) for other, other_run in opened.items()
-        }
+        for other, other_run in opened.items():
+            disagreements[other] = show_disagreements(other_run, base)
     return {
         "differences": differences,
         "problems": problems,
@@ -306,15 +300,16 @@ def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
 
 
 def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
-    outputs, others = find_outputs(opened.run), find_outputs(base.run)
-    found = []
+    outputs = find_outputs(opened.run)
+    others = find_outputs(base.run)
+    groups = []
     for better, rows in find_disagreements(opened.task, outputs, base.task, others).items():
         shown = show_tiles(opened, outputs, rows[:PAIR_TILES])
-        of_base = describe_rows(base.task, others, rows[:PAIR_TILES])
-        for image, (_, predicted) in zip(shown["images"], of_base, strict=True):
+        _, predictions = describe_rows(base.task, others, rows[:PAIR_TILES])
+        for image, predicted in zip(shown["images"], predictions, strict=True):
             image["other"] = predicted
-        found.append({"better": better, "count": len(rows), **shown})
-    return found
+        groups.append({"better": better, "count": len(rows), **shown})
+    return groups
 
 
 def find_disagreements(
@@ -325,27 +320,22 @@ def find_disagreements(
     For numbers, the closer prediction counts as correct. The largest difference of the losses comes
     first.
     """
-    both = (task, outputs), (base_task, others)
-    a, b = (_decide(*one) for one in both)
+    a = _decide(task, outputs)
+    b = _decide(base_task, others)
     truth = outputs.targets.reshape(a.shape).astype(np.float32)
-    order = np.argsort(
-        -np.abs(np.subtract(*(_measure_losses(*one) for one in both))), kind="stable"
-    )
     if task.kind is REGRESSION:
-        a_error, b_error = (np.abs(each - truth).mean(axis=1) for each in (a, b))
+        a_error = np.abs(a - truth).mean(axis=1)
+        b_error = np.abs(b - truth).mean(axis=1)
         masks = {"a": a_error < b_error, "b": b_error < a_error}
     else:
-        a_right, b_right = ((each == truth).all(axis=1) for each in (a, b))
-        masks = {
-            "a": a_right & ~b_right,
-            "b": b_right & ~a_right,
-            "": ~a_right & ~b_right & (a != b).any(axis=1),
-        }
+        a_right = (a == truth).all(axis=1)
+        b_right = (b == truth).all(axis=1)
+        differ = (a != b).any(axis=1)
+        masks = {"a": a_right & ~b_right, "b": b_right & ~a_right, "": ~a_right & ~b_right & differ}
+    losses = measure_losses(task, outputs.raw_logits(task), outputs.targets)
+    base_losses = measure_losses(base_task, others.raw_logits(base_task), others.targets)
+    order = np.argsort(-np.abs(losses - base_losses), kind="stable")
     return {better: order[mask[order]] for better, mask in masks.items()}
-
-
-def _measure_losses(task: Task, outputs: Outputs) -> Float[np.ndarray, " n"]:
-    return measure_losses(task, outputs.raw_logits(task), outputs.targets)
 
 
 def _decide(task: Task, outputs: Outputs) -> Float32[np.ndarray, "n m"]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Mapping
-from importlib.resources import files
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, field, make_dataclass, replace
+from functools import cache
+from inspect import signature
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,14 +18,14 @@ from starlette.routing import Route
 
 from lamina.deploy.studio import data_actions, run_actions, training_actions
 from lamina.deploy.studio.run_actions import MADE_FILES
-from lamina.deploy.studio.studio import Studio
+from lamina.deploy.studio.services import Studio
 from lamina.deploy.web.bodies import (
     RETRY_AFTER,
     AsciiJson,
     handle_error,
+    list_assets,
     read_body,
     refuse,
-    serve_asset,
     wait_while_connected,
 )
 from lamina.deploy.web.torch_process import BusyError, ReplacedError
@@ -33,35 +35,10 @@ from lamina.values import from_json_values
 REQUEST_BYTES = 100_000
 IMAGE_BYTES = 32_000_000
 IMAGE_TYPE = "application/octet-stream"
-TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
-PACKAGES = ("lamina.deploy.web", "lamina.deploy.studio")
-
-
-class Action(Protocol):
-    """What the page asks for: a frozen dataclass of its values."""
-
-    async def act(self, studio: Studio) -> Any: ...
-
-
-ACTIONS: dict[str, type[Action]] = {
-    **data_actions.ACTIONS,
-    **training_actions.ACTIONS,
-    **run_actions.ACTIONS,
-}
+ASSETS = list_assets("lamina.deploy.web", "lamina.deploy.studio")
+ACTIONS = data_actions.ACTIONS | training_actions.ACTIONS | run_actions.ACTIONS
 """What the page asks for, by ``POST /api/NAME`` with JSON, or with the bytes of an image and values
-in the query."""
-
-
-def list_assets() -> dict[str, tuple[str, str, str]]:
-    """The page's files with packages and types: the only files that the server reads."""
-    assets = {}
-    for package in PACKAGES:
-        for file in files(package).joinpath("page").iterdir():
-            ending = file.name.rpartition(".")[2]
-            if ending in TYPES:
-                path = "/" if file.name == "index.html" else f"/{file.name}"
-                assets[path] = (package, file.name, TYPES[ending])
-    return assets
+in the query: functions of the studio and of these values."""
 
 
 def build_studio(studio: Studio) -> Starlette:
@@ -91,8 +68,8 @@ def build_studio(studio: Studio) -> Starlette:
         values = await read_values(request)
         return await wait_while_connected(request, respond(studio, name, values))
 
-    routes = [Route(path, serve_asset(*asset)) for path, asset in list_assets().items()]
-    routes += [
+    routes = [
+        *ASSETS,
         Route("/api/events", stream),
         Route("/api/file", send_file),
         Route("/api/{name}", act, methods=["POST"]),
@@ -106,39 +83,39 @@ async def read_values(request: Request) -> object:
         image = await read_body(request, IMAGE_BYTES)
         return {**request.query_params, "image": image}
     body = await read_body(request, REQUEST_BYTES)
+    if b"\\u0000" in body:
+        raise HTTPException(422, "The request contains a character of code 0. Leave it out.")
     try:
         return json.loads(body or b"{}")
     except (ValueError, RecursionError):
         raise HTTPException(400, "The request is not JSON.") from None
 
 
-def read_action(name: str, values: object) -> Action:
-    """An action with its values; ``RunError`` if they do not have the types of its fields."""
+async def do(studio: Studio, name: str, values: object) -> Any:
+    """The result of an action; ``RunError`` if the values do not have the types of its function."""
     if not isinstance(values, Mapping):
         raise RunError("The request is not an object. Reload the page.")
-    if any("\0" in text for text in list_texts(values)):
-        raise RunError("The request contains a character of code 0. Leave it out.")
+    action = ACTIONS[name]
     try:
-        return from_json_values(ACTIONS[name], values, name)
+        arguments = dict(vars(from_json_values(describe_values(action), values, name)))
     except ValueError as error:
         raise RunError(f"{error}. Change it, or reload the page.") from None
+    return await action(replace(studio, replaces=arguments.pop("replaces")), **arguments)
 
 
-def list_texts(value: object) -> list[str]:
-    """All texts in a value from JSON."""
-    if isinstance(value, str):
-        return [value]
-    parts: list[object] = []
-    if isinstance(value, Mapping):
-        parts = [*value, *value.values()]
-    elif isinstance(value, list):
-        parts = value
-    return [text for part in parts for text in list_texts(part)]
+@cache
+def describe_values(action: Callable[..., Any]) -> type:
+    """A dataclass of the values of a request, by the parameters of a function but the first."""
+    fields: list[tuple[str, Any, Any]] = [("replaces", str, field(default=""))]
+    for parameter in list(signature(action, eval_str=True).parameters.values())[1:]:
+        default = MISSING if parameter.default is parameter.empty else parameter.default
+        fields.append((parameter.name, parameter.annotation, field(default=default)))
+    return make_dataclass("Values", fields, kw_only=True)
 
 
 async def respond(studio: Studio, name: str, values: object) -> Response:
     try:
-        return AsciiJson(await read_action(name, values).act(studio))
+        return AsciiJson(await do(studio, name, values))
     except ReplacedError as error:
         return refuse(409, str(error))
     except BusyError as error:

@@ -1,191 +1,104 @@
-"""What the page asks for about runs and their results: a class for each action."""
+"""What the page asks for about runs and their results."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, TypeAlias
 
-from lamina.deploy.studio.studio import Studio
+from lamina.deploy.studio.services import Actions, Studio
 from lamina.errors import RunError
 
 # in a run, made by these commands, and downloaded
 MADE_FILES = {"report.html": "report", "model.onnx": "export"}
+Image: TypeAlias = bytes | tuple[str, int]  # a file, or the split and row of an image of the run
+FIRST = ("", 0)
 
 
-@dataclass(frozen=True)
-class ListRuns:
+async def list_runs(studio: Studio) -> Any:
     """All runs, the newest first."""
-
-    async def act(self, studio: Studio) -> Any:
-        return await studio.compute_quickly("run_views.list_runs", studio.data.runs_dir)
+    return await studio.compute_quickly("run_views.list_runs", studio.data.runs_dir)
 
 
-@dataclass(frozen=True)
-class DescribeRun:
+async def describe_run(studio: Studio, run: str) -> Any:
     """A run with its history, net, recipe and checkpoints."""
-
-    run: str
-
-    async def act(self, studio: Studio) -> Any:
-        studio.find_run(self.run)
-        arguments = (studio.data.runs_dir, self.run)
-        return await studio.compute_quickly("run_views.describe_run", *arguments)
+    studio.find_run(run)
+    return await studio.compute_quickly("run_views.describe_run", studio.data.runs_dir, run)
 
 
-@dataclass(frozen=True)
-class ListCheckpoints:
+async def list_checkpoints(studio: Studio, run: str) -> Any:
     """The epochs from which a run can continue."""
-
-    run: str
-
-    async def act(self, studio: Studio) -> Any:
-        return await studio.compute_quickly("run_views.list_epochs", studio.find_run(self.run))
+    return await studio.compute_quickly("run_views.list_epochs", studio.find_run(run))
 
 
-@dataclass(frozen=True)
-class OfRun:
-    """An action that calls ``function`` with the folder of a run, and with more ``arguments``.
-
-    A newer request with the same ``replaces`` takes the place of one that still waits.
-    """
-
-    run: str
-    replaces: str = ""
-    function: ClassVar[str]
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        return ()
-
-    async def act(self, studio: Studio) -> Any:
-        arguments = (studio.find_run(self.run), *self.arguments)
-        return await studio.compute(self.function, *arguments, replaces=self.replaces)
-
-
-class ShowReport(OfRun):
+async def show_report(studio: Studio, run: str) -> Any:
     """Report, confusions and largest losses."""
+    return await studio.compute("results.show_report", studio.find_run(run))
 
-    function = "results.show_report"
 
-
-class Repeat(OfRun):
+async def repeat(studio: Studio, run: str) -> Any:
     """The command and the Python that train the run again."""
+    return await studio.compute("reproduction.describe_reproduction", studio.find_run(run))
 
-    function = "reproduction.describe_reproduction"
 
-
-@dataclass(frozen=True, kw_only=True)
-class ShowCell(OfRun):
+async def show_cell(studio: Studio, run: str, problem: int, truth: int, predicted: int) -> Any:
     """The images of a cell of a table of confusions."""
-
-    problem: int
-    truth: int
-    predicted: int
-    function = "results.show_cell"
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        return self.problem, self.truth, self.predicted
+    cell = (problem, truth, predicted)
+    return await studio.compute("results.show_cell", studio.find_run(run), *cell)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShowUnits(OfRun):
+async def show_units(studio: Studio, run: str, layer: str) -> Any:
     """What the units of a layer respond to."""
-
-    layer: str
-    function = "results.show_units"
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        return (self.layer,)
+    return await studio.compute("results.show_units", studio.find_run(run), layer)
 
 
-@dataclass(frozen=True, kw_only=True)
-class OfImage(OfRun):
-    """An action about an image: the bytes of a file, or an image of the run's data."""
-
-    image: bytes | None = None
-    split: str = ""
-    row: int = 0
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        return ((self.split, self.row) if self.image is None else self.image,)
+async def look(studio: Studio, run: str, image: Image = FIRST) -> Any:
+    """The prediction for an image, and the outputs of the layers."""
+    return await studio.compute_quickly("results.look_at", studio.find_run(run), image)
 
 
-class Explain(OfImage):
+async def explain(studio: Studio, run: str, image: Image = FIRST) -> Any:
     """The pixels that the prediction depends on."""
+    return await studio.compute("results.explain", studio.find_run(run), image)
 
-    function = "results.explain"
 
-
-class FindSimilar(OfImage):
+async def find_similar(studio: Studio, run: str, image: Image = FIRST) -> Any:
     """The most similar training images."""
-
-    function = "results.find_similar"
-
-
-class Look(OfImage):
-    """The prediction, and the outputs of the layers."""
-
-    async def act(self, studio: Studio) -> Any:
-        arguments = (studio.find_run(self.run), *self.arguments)
-        return await studio.compute_quickly("results.look_at", *arguments, replaces=self.replaces)
+    return await studio.compute("results.find_similar", studio.find_run(run), image)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compare(OfRun):
+async def compare(studio: Studio, run: str, others: tuple[str, ...]) -> Any:
     """How other runs differ from the run."""
-
-    others: tuple[str, ...]
-    function = "results.compare_with"
-
-    async def act(self, studio: Studio) -> Any:
-        for name in (self.run, *self.others):
-            studio.find_run(name)
-        arguments = (studio.data.runs_dir, self.run, self.others)
-        return await studio.compute(self.function, *arguments, replaces=self.replaces)
+    for name in (run, *others):
+        studio.find_run(name)
+    return await studio.compute("results.compare_with", studio.data.runs_dir, run, others)
 
 
-@dataclass(frozen=True)
-class MakeFile:
+async def make_file(studio: Studio, run: str, file: str) -> dict[str, Any]:
     """Start the command that writes a file of a run."""
-
-    run: str
-    file: str
-
-    async def act(self, studio: Studio) -> dict[str, Any]:
-        path = studio.find_run(self.run)
-        if self.file not in MADE_FILES:
-            names = " or ".join(MADE_FILES)
-            raise RunError(f"The studio cannot make {self.file[:100]!r}. Choose {names}.")
-        words = [MADE_FILES[self.file], str(path), str(path / self.file)]
-        return studio.jobs.start(words).to_json()
+    path = studio.find_run(run)
+    if file not in MADE_FILES:
+        names = " or ".join(MADE_FILES)
+        raise RunError(f"The studio cannot make {file[:100]!r}. Choose {names}.")
+    return studio.jobs.start([MADE_FILES[file], str(path), str(path / file)]).to_json()
 
 
-@dataclass(frozen=True)
-class ListFiles:
+async def list_files(studio: Studio, run: str) -> dict[str, int]:
     """The sizes in bytes of the files that were made."""
-
-    run: str
-
-    async def act(self, studio: Studio) -> dict[str, int]:
-        files = [studio.find_run(self.run) / name for name in MADE_FILES]
-        return {file.name: file.stat().st_size for file in files if file.exists()}
+    files = [studio.find_run(run) / name for name in MADE_FILES]
+    return {file.name: file.stat().st_size for file in files if file.exists()}
 
 
-ACTIONS = {
-    "runs": ListRuns,
-    "run": DescribeRun,
-    "checkpoints": ListCheckpoints,
-    "report": ShowReport,
-    "cell": ShowCell,
-    "units": ShowUnits,
-    "look": Look,
-    "explain": Explain,
-    "similar": FindSimilar,
-    "compare": Compare,
-    "repeat": Repeat,
-    "make": MakeFile,
-    "files": ListFiles,
+ACTIONS: Actions = {
+    "runs": list_runs,
+    "run": describe_run,
+    "checkpoints": list_checkpoints,
+    "report": show_report,
+    "cell": show_cell,
+    "units": show_units,
+    "look": look,
+    "explain": explain,
+    "similar": find_similar,
+    "compare": compare,
+    "repeat": repeat,
+    "make": make_file,
+    "files": list_files,
 }

@@ -12,6 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import Message
 
 Result = TypeVar("Result")
@@ -21,6 +22,7 @@ Result = TypeVar("Result")
 READ_LIMIT = 4  # times the limit
 BODY_SECONDS = 15.0
 FORM_FIELDS = 16
+TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}  # of files of a page
 RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -102,12 +104,19 @@ async def wait_while_connected(request: Request, work: Awaitable[Result]) -> Res
         noticing.cancel()
 
 
-def serve_asset(
-    package: str, name: str, media_type: str
-) -> Callable[[Request], Awaitable[Response]]:
-    """A handler that sends a file of a package's page."""
-    content = files(package).joinpath("page", name).read_bytes()
+def list_assets(*packages: str) -> list[Route]:
+    """Routes for the files of the pages of packages: the only files that a server reads."""
+    routes = []
+    for package in packages:
+        for file in files(package).joinpath("page").iterdir():
+            ending = file.name.rpartition(".")[2]
+            if ending in TYPES:
+                path = "/" if file.name == "index.html" else f"/{file.name}"
+                routes.append(Route(path, send_bytes(file.read_bytes(), TYPES[ending])))
+    return routes
 
+
+def send_bytes(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
     async def respond(_: Request) -> Response:
         return Response(content, media_type=media_type)
 

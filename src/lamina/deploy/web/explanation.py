@@ -66,7 +66,10 @@ def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[st
 
 
 def encode_png(pixels: UInt8[np.ndarray, "h w c"]) -> str:
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    return encode_image(thumbnails.to_pillow(pixels))
+
+
+def encode_image(image: Image.Image) -> str:
     return base64.b64encode(thumbnails.encode_png(image)).decode()
 
 
@@ -111,10 +114,12 @@ def compute_features(model: Model, train: Images, until: float) -> TrainingImage
     folded = fold_model(model)
     order = np.random.default_rng(0).permutation(len(train))
     parts: list[Float[Tensor, "n d"]] = []
-    start, size = 0, 1
+    start = 0
+    size = 1
     while start < len(order) and (not parts or time.monotonic() < until):
         _, part = predict_with_features(folded, train.pixels[order[start : start + size]])
         parts.append(normalize(part))
-        start, size = start + size, min(2 * size, IMAGES_AT_ONCE)
-    found = torch.cat(parts)
-    return TrainingImages(folded, train, order[: len(found)].tolist(), found)
+        start += size
+        size = min(2 * size, IMAGES_AT_ONCE)
+    features = torch.cat(parts)
+    return TrainingImages(folded, train, order[: len(features)].tolist(), features)

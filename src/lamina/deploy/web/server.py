@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from lamina.deploy.web.guard import Guard, bracket
+from lamina.deploy.web.access import Guard, bracket
 from lamina.errors import DataError
 
 CONNECTIONS = 256  # open at once; requests of further ones get status 503
@@ -54,9 +55,21 @@ class Server(uvicorn.Server):
         yield
 
 
-def build_server(guard: Guard) -> Server:
+@asynccontextmanager
+async def running(
+    app: ASGIApp,
+    listening: socket.socket,
+    host: str,
+    token: str | None,
+    open_paths: frozenset[str],
+) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
+    """Serve during the block, after the server has started or failed; then finish open requests.
+
+    Yields the URL, and the task of the server. Paths other than ``open_paths`` need the token.
+    """
+    port = listening.getsockname()[1]
     config = uvicorn.Config(
-        guard,
+        Guard(app, host, port, token, open_paths),
         http="h11",
         ws="none",
         interface="asgi3",
@@ -72,18 +85,12 @@ def build_server(guard: Guard) -> Server:
         timeout_graceful_shutdown=60,
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
-    return Server(config)
-
-
-@asynccontextmanager
-async def running(guard: Guard, listening: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
-    """Serve during the block, after the server has started or failed; then finish open requests."""
-    server = build_server(guard)
+    server = Server(config)
     task = asyncio.create_task(server.serve([listening]))
     try:
         while not (server.started or task.done()):
             await asyncio.sleep(0.001)
-        yield task
+        yield f"http://{name_host(host)}:{port}/", task
     finally:
         server.should_exit = True
         with suppress(asyncio.CancelledError):

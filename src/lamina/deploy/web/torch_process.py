@@ -1,7 +1,7 @@
 """A process that computes, so that the servers load no torch: it calls functions by their names.
 
-The server writes calls, pickled, to its standard input, and reads their results as JSON: nothing
-that the process says is executed here, although it decodes images of strangers.
+The server writes calls, pickled, to its standard input, and reads their results as lines of JSON:
+nothing that the process says is executed here, although it decodes images of strangers.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ import json
 import os
 import pickle
 import signal
-import struct
 import sys
 import threading
 import time
 import traceback
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import import_module
-from typing import Any, BinaryIO
+from pkgutil import resolve_name
+from typing import Any
 
-from lamina.deploy.web.guard import without_token
+from lamina.deploy.web.access import without_token
 from lamina.errors import LaminaError
 
 START_SECONDS = 120.0
@@ -34,7 +32,6 @@ UNEXPECTED = "An unexpected error occurred; the terminal of the server shows it.
 NOT_FINITE = (
     "The result contains NaN or infinity. Train the net again with a smaller learning rate."
 )
-LENGTH = struct.Struct(">I")  # of the message that follows
 
 
 class LostError(LaminaError):
@@ -69,11 +66,7 @@ class TorchProcess:
     most_waiting: int = WAITING_CALLS
     _process: Process | None = field(default=None, repr=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
-    _waiting: dict[object, asyncio.Future[None]] = field(default_factory=dict, repr=False)
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None
+    _waiting: dict[object, asyncio.Task[Any]] = field(default_factory=dict, repr=False)
 
     async def call(self, call: Call, replaces: object = None) -> Any:
         """The result of a call, once those before it are done.
@@ -95,11 +88,6 @@ class TorchProcess:
 
     async def start(self) -> Any:
         """Start the process; returns the result of its ``opening``."""
-        await self.spawn()
-        return await self.open()
-
-    async def spawn(self) -> None:
-        """Start the process without waiting for it: :meth:`open` does."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # import no modules from the current folder
@@ -107,12 +95,10 @@ class TorchProcess:
             "lamina.deploy.web.torch_process",
             stdin=PIPE,
             stdout=PIPE,
+            limit=RESULT_BYTES,
             start_new_session=True,  # Ctrl-C reaches only the server, which then ends this process
             env={**without_token(), "MALLOC_ARENA_MAX": "2"},
         )
-
-    async def open(self) -> Any:
-        """The result of ``opening``, after :meth:`spawn`."""
         try:
             return await self._exchange(self.opening, START_SECONDS)
         except LaminaError:
@@ -126,26 +112,22 @@ class TorchProcess:
         await self._kill()
 
     async def _wait_for_turn(self, key: object) -> None:
-        previous = self._waiting.pop(key, None)
-        if previous is not None:
-            previous.set_exception(ReplacedError("A newer request replaced this one."))
+        if key in self._waiting:
+            self._waiting.pop(key).cancel()
         elif len(self._waiting) >= self.most_waiting:
             raise BusyError("Too many requests wait for results. Try again in a minute.")
-        replaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[key] = replaced
-        acquiring = asyncio.ensure_future(self._turn.acquire())
-        either: set[asyncio.Future[Any]] = {acquiring, replaced}
+        turn = asyncio.create_task(self._turn.acquire())
+        self._waiting[key] = turn
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if replaced.done():
-                replaced.result()
-        except BaseException:
-            if acquiring.done() and not acquiring.cancelled():
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
                 self._turn.release()
-            acquiring.cancel()
+            if self._waiting.get(key) is not turn:
+                raise ReplacedError("A newer request replaced this one.") from None
             raise
         finally:
-            if self._waiting.get(key) is replaced:
+            if self._waiting.get(key) is turn:
                 del self._waiting[key]
 
     def _end_turn(self, task: asyncio.Task[Any]) -> None:
@@ -154,14 +136,18 @@ class TorchProcess:
             task.exception()  # its client may have left
 
     async def _exchange(self, call: Call, seconds: float) -> Any:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise LostError("ended")
         try:
             async with asyncio.timeout(seconds):
-                await self._send(call)
-                result = await self._receive()
+                process.stdin.write(pickle.dumps((call.function, call.arguments)))
+                await process.stdin.drain()
+                result = json.loads(await process.stdout.readline())
         except TimeoutError:
             await self._kill()
             raise LostError(f"took longer than {seconds:.0f} seconds") from None
-        except (OSError, EOFError):
+        except (OSError, ValueError):  # no whole line
             await self._kill()
             raise LostError("ended") from None
         except asyncio.CancelledError:  # nobody would read the result
@@ -170,25 +156,6 @@ class TorchProcess:
         if "error" in result:
             raise LaminaError(result["error"])
         return result["value"]
-
-    async def _send(self, call: Call) -> None:
-        if self._process is None or self._process.stdin is None:
-            raise EOFError
-        self._process.stdin.write(pack(pickle.dumps((call.function, call.arguments))))
-        await self._process.stdin.drain()
-
-    async def _receive(self) -> dict[str, Any]:
-        if self._process is None or self._process.stdout is None:
-            raise EOFError
-        (length,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
-        if length > RESULT_BYTES:
-            raise EOFError
-        text = await self._process.stdout.readexactly(length)
-        try:
-            result: dict[str, Any] = json.loads(text)
-        except ValueError:
-            raise EOFError from None
-        return result
 
     async def _kill(self) -> None:
         process = self._process
@@ -202,38 +169,19 @@ class TorchProcess:
         await process.wait()
 
 
-def pack(message: bytes) -> bytes:
-    """A message with its length in front."""
-    return LENGTH.pack(len(message)) + message
-
-
-def read_call(file: BinaryIO) -> tuple[str, tuple[Any, ...]] | None:
-    """The next call; ``None`` if the server has closed the pipe."""
-    length = file.read(LENGTH.size)
-    if len(length) < LENGTH.size:
-        return None
-    function, arguments = pickle.loads(file.read(*LENGTH.unpack(length)))  # noqa: S301
-    return function, arguments
-
-
-def find_function(name: str) -> Callable[..., Any]:
-    module, _, function = name.rpartition(".")
-    return getattr(import_module(module), function)  # type: ignore[no-any-return]
-
-
-def run_call(name: str, arguments: tuple[Any, ...]) -> bytes:
+def run_call(name: str, arguments: tuple[Any, ...]) -> str:
     """The result of a call as JSON, or the message of its error."""
     try:
-        value = find_function(name)(*arguments)
+        result = {"value": resolve_name(name)(*arguments)}
     except LaminaError as error:
-        return json.dumps({"error": str(error)}).encode()
+        result = {"error": str(error)}
     except Exception:  # a bug; the server goes on
         traceback.print_exc()
-        return json.dumps({"error": UNEXPECTED}).encode()
+        result = {"error": UNEXPECTED}
     try:
-        return json.dumps({"value": value}, allow_nan=False).encode()
+        return json.dumps(result, allow_nan=False)
     except ValueError:
-        return json.dumps({"error": NOT_FINITE}).encode()
+        return json.dumps({"error": NOT_FINITE})
 
 
 def end_with(parent: int) -> None:
@@ -244,13 +192,13 @@ def end_with(parent: int) -> None:
 
 
 def main() -> None:
-    results = os.fdopen(os.dup(1), "wb")
+    results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what else is printed must not mix with the results
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    while (call := read_call(sys.stdin.buffer)) is not None:
-        results.write(pack(run_call(*call)))
-        results.flush()
+    with suppress(EOFError):  # the server has closed the pipe
+        while True:
+            print(run_call(*pickle.load(sys.stdin.buffer)), file=results, flush=True)  # noqa: S301
 
 
 if __name__ == "__main__":

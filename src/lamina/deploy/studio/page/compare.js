@@ -2,7 +2,7 @@
 
 import { askLast } from "./api.js";
 import { gallery } from "./closer.js";
-import { count, make, note, paragraph, tabulate } from "./elements.js";
+import { count, details, div, make, note, paragraph, problem, tabulate } from "./elements.js";
 import { listCompared } from "./runs.js";
 import { state } from "./shared.js";
 import { settle } from "./try-form.js";
@@ -13,14 +13,11 @@ export async function show(place, run) {
     place.replaceChildren(note(`Tick other runs in the list to compare them with ${run.name}.`));
     return;
   }
-  const results = make("div");
+  const results = div("");
   place.replaceChildren(note("Their curves are under Training."), results);
-  await settle(
-    results,
-    "Comparing the predictions on the test images …",
-    askLast("compare", { run: run.name, others }),
-    (found) => showComparison(run, found),
-  );
+  const asked = askLast("compare", { run: run.name, others });
+  const text = "Comparing the predictions on the test images …";
+  await settle(results, text, asked, (comparison) => showComparison(run, comparison));
 }
 
 // Name, net and score of a run, so that one knows which it is.
@@ -32,12 +29,12 @@ function title(name) {
 
 function showComparison(run, { problems, judged, differences, disagreements }) {
   return [
-    ...problems.map((problem) => make("p", { className: "problem", role: "alert" }, problem)),
+    ...problems.map(problem),
     ...(judged.length ? showVerdicts(run, judged) : []),
     ...Object.entries(differences).flatMap(([name, rows]) => showDifferences(run, name, rows)),
     ...Object.entries(disagreements).flatMap(([name, groups]) => [
       make("h3", {}, `Where ${name} and ${run.name} disagree`),
-      ...groups.flatMap((group) => showGroup(run, name, groups.length < 3 ? "closer" : "right", group)),
+      ...groups.map((group) => showGroup(run, name, groups.length < 3 ? "closer" : "right", group)),
     ]),
   ];
 }
@@ -61,9 +58,7 @@ function showDifferences(run, name, rows) {
   return [
     make("h3", {}, `What differs between ${title(name)} and ${title(run.name)}`),
     rows.length
-      ? Object.assign(tabulate(["setting", name, run.name], table, `Settings of ${name} that differ`), {
-          className: "scroll texts",
-        })
+      ? div("texts", tabulate(["setting", name, run.name], table, `Settings of ${name} that differ`))
       : note("Nothing: same net, recipe and data."),
   ];
 }
@@ -76,12 +71,6 @@ function showGroup(run, name, verb, { better, count: size, ...shown }) {
   }[better];
   const most = size > shown.images.length ? `, the ${shown.images.length} with the largest difference` : "";
   const describe = (one) => [`target ${one.target}`, `${name}: ${one.predicted}`, `${run.name}: ${one.other}`];
-  return [
-    make(
-      "details",
-      { open: true },
-      make("summary", {}, `${who}: ${count(size)} ${size === 1 ? "image" : "images"}${most}`),
-      ...gallery(run, shown, describe),
-    ),
-  ];
+  const summary = `${who}: ${count(size)} ${size === 1 ? "image" : "images"}${most}`;
+  return Object.assign(details(summary, ...gallery(run, shown, describe)), { open: true });
 }

@@ -2,34 +2,29 @@
 
 /* global uPlot */
 
-import { make, percent, tabulate } from "./elements.js";
+import { details, div, make, percent, tabulate } from "./elements.js";
 import { state } from "./shared.js";
 
 // 3:1 on light and dark
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"];
 const HEIGHT_PX = 190;
+const FONT = "12px system-ui";
 
 export class Curves {
   // `format` turns a value into text.
   constructor(place, title, format) {
     this.title = title;
     this.format = format;
-    this.drawing = make("div", { className: "drawing", role: "img" });
-    this.table = make("details", {}, make("summary", {}, `${title} as a table`));
+    this.drawing = Object.assign(div("drawing"), { role: "img" });
+    this.table = details(`${title} as a table`);
     this.table.addEventListener("toggle", () => this.table.open && this.fillTable());
-    this.figure = make(
-      "figure",
-      { className: "curves", hidden: true },
-      make("figcaption", {}, title),
-      this.drawing,
-      this.table,
-    );
+    const caption = make("figcaption", {}, title);
+    this.figure = make("figure", { className: "curves", hidden: true }, caption, this.drawing, this.table);
     place.append(this.figure);
     this.plot = null;
     this.series = [];
-    new ResizeObserver(() => this.plot?.setSize({ width: this.drawing.clientWidth, height: HEIGHT_PX })).observe(
-      this.drawing,
-    );
+    const fit = () => this.plot?.setSize({ width: this.drawing.clientWidth, height: HEIGHT_PX });
+    new ResizeObserver(fit).observe(this.drawing);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
   }
 
@@ -38,12 +33,8 @@ export class Curves {
     const shown = series.filter(({ points }) => points.length);
     this.figure.hidden = !shown.length;
     if (!shown.length) return;
-    const isSame =
-      this.plot &&
-      shown.length === this.series.length &&
-      shown.every(
-        ({ label, color }, place) => label === this.series[place].label && color === this.series[place].color,
-      );
+    const look = (all) => JSON.stringify(all.map(({ label, color }) => [label, color]));
+    const isSame = this.plot && look(shown) === look(this.series);
     this.series = shown;
     this.drawing.setAttribute("aria-label", this.describe());
     if (isSame) this.plot.setData(align(shown));
@@ -78,43 +69,36 @@ export class Curves {
   rebuild() {
     if (!this.series.length) return;
     this.plot?.destroy();
-    const { color: ink, borderTopColor: line } = getComputedStyle(this.drawing);
-    const axis = {
-      stroke: ink,
-      grid: { stroke: line, width: 0.5 },
-      ticks: { stroke: line, width: 0.5 },
-      font: "12px system-ui",
+    const { color: ink, borderTopColor: stroke } = getComputedStyle(this.drawing);
+    const lines = { stroke, width: 0.5 };
+    const axis = { stroke: ink, grid: lines, ticks: lines, font: FONT };
+    const epoch = (_, value) => (value == null ? "" : String(Number(value.toFixed(2))));
+    const options = {
+      width: this.drawing.clientWidth || 320,
+      height: HEIGHT_PX,
+      scales: { x: { time: false } },
+      cursor: { y: false, drag: { setScale: false } },
+      legend: { live: false },
+      axes: [
+        { ...axis, size: 32, label: "epoch", labelSize: 16, labelFont: FONT },
+        { ...axis, size: 66, values: (_, ticks) => ticks.map(this.format) },
+      ],
+      series: [{ label: "epoch", value: epoch }, ...this.series.map((one) => this.style(one))],
     };
-    this.plot = new uPlot(
-      {
-        width: this.drawing.clientWidth || 320,
-        height: HEIGHT_PX,
-        scales: { x: { time: false } },
-        cursor: { y: false, drag: { setScale: false } },
-        legend: { live: false },
-        axes: [
-          { ...axis, size: 32, label: "epoch", labelSize: 16, labelFont: "12px system-ui" },
-          { ...axis, size: 66, values: (_, ticks) => ticks.map(this.format) },
-        ],
-        series: [
-          {
-            label: "epoch",
-            value: (_, value) => (value == null ? "" : String(Number(value.toFixed(2)))),
-          },
-          ...this.series.map(({ label, color, isDashed, isThin }) => ({
-            label,
-            stroke: isThin ? `${COLORS[color % COLORS.length]}99` : COLORS[color % COLORS.length],
-            width: isThin ? 1 : 2,
-            dash: isDashed ? [6, 4] : undefined,
-            points: { show: !isThin, size: 5 },
-            spanGaps: true,
-            value: (_, value) => (value == null ? "" : this.format(value)),
-          })),
-        ],
-      },
-      align(this.series),
-      this.drawing,
-    );
+    this.plot = new uPlot(options, align(this.series), this.drawing);
+  }
+
+  style({ label, color, isDashed, isThin }) {
+    const stroke = COLORS[color % COLORS.length];
+    return {
+      label,
+      stroke: isThin ? `${stroke}99` : stroke,
+      width: isThin ? 1 : 2,
+      dash: isDashed ? [6, 4] : undefined,
+      points: { show: !isThin, size: 5 },
+      spanGaps: true,
+      value: (_, value) => (value == null ? "" : this.format(value)),
+    };
   }
 }
 
@@ -124,8 +108,8 @@ const colors = new Map();
 // The losses and scores of runs over their epochs, for `show`, the format of the scores, and the
 // colors of the runs.
 export function listSeries(runs) {
-  const loss = [],
-    score = [];
+  const loss = [];
+  const score = [];
   let metric = "";
   const isMany = runs.length > 1;
   for (const name of colors.keys()) if (runs.every((run) => run.name !== name)) colors.delete(name);
@@ -148,12 +132,8 @@ export function listSeries(runs) {
     if (metric) add(score, metric.replaceAll("_", " "), metric, true, 1);
   }
   const isFraction = !metric || state.fractions.includes(metric.slice("val_".length));
-  return {
-    loss,
-    score,
-    colors,
-    format: (value) => (value == null ? "" : isFraction ? percent(value) : value.toPrecision(4)),
-  };
+  const show = (value) => (isFraction ? percent(value) : value.toPrecision(4));
+  return { loss, score, colors, format: (value) => (value == null ? "" : show(value)) };
 }
 
 // The points of all series over all their x values, `null` where a series has none.

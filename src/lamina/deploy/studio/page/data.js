@@ -1,7 +1,7 @@
 // The data set: which one, what is in it, and its problems.
 
 import { ask } from "./api.js";
-import { count, fill, find, make, note, paragraph, picture } from "./elements.js";
+import { button, count, details, div, fill, find, make, note, paragraph, picture, problem } from "./elements.js";
 import { announce, chosen, listen, state } from "./shared.js";
 
 const WORDS = { error: "Error", warning: "Warning", note: "Note" };
@@ -10,12 +10,10 @@ let inspecting = {}; // number of the job, and what it loads
 let timer = 0;
 
 export function startData() {
-  const list = (source) =>
-    fill(
-      find("source"),
-      state.data.map(({ name, source: own }) => [own, name]),
-      source,
-    );
+  const list = (chosenOne) => {
+    const pairs = state.data.map(({ name, source }) => [source, name]);
+    fill(find("source"), pairs, chosenOne);
+  };
   list();
   find("source").addEventListener("change", () => {
     clearTimeout(timer);
@@ -52,7 +50,7 @@ export function use(source) {
 // Nothing is downloaded unless the visitor asks for it.
 function offerDownload(source, size) {
   const text = `${source} is not on this machine yet, ${size} MB.`;
-  const get = make("button", { type: "button", on: { click: () => choose(source, true) } }, `Download ${size} MB`);
+  const get = button(`Download ${size} MB`, () => choose(source, true));
   find("data-view").replaceChildren(paragraph(text), get);
 }
 
@@ -111,7 +109,7 @@ async function receive(event) {
 }
 
 function fail(error) {
-  find("data-view").replaceChildren(make("p", { className: "problem", role: "alert" }, error.message));
+  find("data-view").replaceChildren(problem(error.message));
 }
 
 function show(preview, findings) {
@@ -121,20 +119,14 @@ function show(preview, findings) {
     .join(", ");
   const [channels, height, width] = shape;
   const color = channels === 1 ? "gray" : "color";
-  const outputs = `${classes} ${kind === "regression" ? "numbers" : "classes"}`;
+  const noun = kind === "regression" ? "number" : "class";
+  const outputs = classes === 1 ? `1 ${noun}` : `${classes} ${noun === "class" ? "classes" : "numbers"}`;
   const facts = `${splits}; ${height}×${width} px, ${color}; ${kind}, ${outputs}`;
-  const sheet = groups.map(({ name, count: size, images: shown }) =>
-    make(
-      "li",
-      {},
-      make(
-        "div",
-        { className: "tiles" },
-        ...shown.map(({ row, png }) => picture(png, `training image ${row} of ${name}`)),
-      ),
-      make("span", {}, name, " ", make("span", { className: "note" }, count(size))),
-    ),
-  );
+  const sheet = groups.map(({ name, count: size, images: shown }) => {
+    const tiles = shown.map(({ row, png }) => picture(png, `training image ${row} of ${name}`));
+    const caption = make("span", {}, name, " ", make("span", { className: "note" }, count(size)));
+    return make("li", {}, div("tiles", ...tiles), caption);
+  });
   const more =
     classes > groups.length && groups.length > 1 ? note(`and ${classes - groups.length} more classes`) : null;
   find("data-view").replaceChildren(
@@ -148,27 +140,13 @@ function show(preview, findings) {
 
 function showFindings(findings) {
   if (!findings.length) return make("p", { className: "good" }, "No problems found.");
-  const items = findings.map(({ severity, message, images }) =>
-    make(
-      "li",
-      { className: severity },
-      make("strong", {}, `${WORDS[severity]}: `),
-      message,
-      images.length
-        ? make(
-            "details",
-            {},
-            make("summary", {}, "Which images"),
-            make("ul", {}, ...images.map(({ split, name }) => make("li", {}, split ? `${name} (${split})` : name))),
-          )
-        : null,
-    ),
-  );
-  const worst = findings[0].severity;
-  return make(
-    "details",
-    { open: worst === "error" },
-    make("summary", {}, `${findings.length} ${findings.length === 1 ? "finding" : "findings"} about this data`),
-    make("ul", { className: "findings" }, ...items),
-  );
+  const items = findings.map(({ severity, message, images }) => {
+    const names = images.map(({ split, name }) => make("li", {}, split ? `${name} (${split})` : name));
+    const which = names.length ? details("Which images", make("ul", {}, ...names)) : null;
+    return make("li", { className: severity }, make("strong", {}, `${WORDS[severity]}: `), message, which);
+  });
+  const summary = `${findings.length} ${findings.length === 1 ? "finding" : "findings"} about this data`;
+  const shown = details(summary, make("ul", { className: "findings" }, ...items));
+  shown.open = findings[0].severity === "error";
+  return shown;
 }

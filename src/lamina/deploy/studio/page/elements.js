@@ -1,9 +1,9 @@
 // Elements of the page.
 
 // of the page of lamina serve
-import { make, note, paragraph, percent, picture, plain, tabulate as makeTable } from "./view.js";
+import { make, plain, tabulate as makeTable } from "./view.js";
 
-export { make, note, paragraph, percent, picture };
+export { button, details, div, make, note, paragraph, percent, picture, problem } from "./view.js";
 
 // Replaces the content of a place. Focus, what is being typed and open details stay with the
 // elements of the same key.
@@ -48,11 +48,9 @@ export function fill(select, pairs, chosen = select.value) {
 
 // A table that scrolls sideways.
 export function tabulate(heads, rows, caption = "") {
-  return make(
-    "div",
-    { className: "scroll", tabIndex: 0, role: "region", ariaLabel: caption || heads.join(", ") },
-    makeTable(heads, rows, caption),
-  );
+  const label = caption || heads.join(", ");
+  const properties = { className: "scroll", tabIndex: 0, role: "region", ariaLabel: label };
+  return make("div", properties, makeTable(heads, rows, caption));
 }
 
 export function count(value) {
@@ -61,13 +59,9 @@ export function count(value) {
 
 export function short(value) {
   const size = Math.abs(value);
-  return size >= 1e9
-    ? `${(value / 1e9).toFixed(1)} G`
-    : size >= 1e6
-      ? `${(value / 1e6).toFixed(1)} M`
-      : size >= 1e4
-        ? `${(value / 1e3).toFixed(0)} k`
-        : count(value);
+  if (size >= 1e9) return `${(value / 1e9).toFixed(1)} G`;
+  if (size >= 1e6) return `${(value / 1e6).toFixed(1)} M`;
+  return size >= 1e4 ? `${(value / 1e3).toFixed(0)} k` : count(value);
 }
 
 export function duration(seconds) {

@@ -2,11 +2,11 @@
 // and again.
 
 import { askLast } from "./api.js";
-import { find, make, percent, picture, redraw, tabulate } from "./elements.js";
+import { button, details, div, find, make, note, percent, picture, redraw, tabulate } from "./elements.js";
 import { chosen, findJob, isActive } from "./shared.js";
 
-const LOOK_MS = 2000,
-  REST = 20; // least time between two looks at the weights, also as a multiple of the last look's
+const LOOK_MS = 2000;
+const REST = 20; // least time between two looks at the weights, also as a multiple of the last look's
 const looking = { run: "", isTraining: false, rows: -1, next: 0, row: 0, timer: 0, isBusy: false };
 
 find("live").addEventListener("toggle", () => look(chosen.run));
@@ -15,8 +15,8 @@ document.addEventListener("visibilitychange", () => look(chosen.run));
 // Shows the weights that were saved last, if they are new and the panel is open.
 export function look(run) {
   if (!run) return;
-  const live = find("live"),
-    isTraining = isActive(findJob(run.name));
+  const live = find("live");
+  const isTraining = isActive(findJob(run.name));
   live.hidden = !run.rows.length;
   find("live-title").textContent = `Inside the net${isTraining ? ", now" : ""}`;
   if (looking.run !== run.name) live.lastElementChild.replaceChildren();
@@ -30,7 +30,7 @@ export function look(run) {
     const began = performance.now();
     Object.assign(looking, { rows: run.rows.length, isBusy: true });
     try {
-      const found = await askLast("look", { run: run.name, row: looking.row }, "live");
+      const found = await askLast("look", { run: run.name, image: ["", looking.row] }, "live");
       if (chosen.run.name === run.name) showLook(run, found);
     } catch (error) {
       // the weights are saved after the first epochs; the next epoch looks again
@@ -43,39 +43,21 @@ export function look(run) {
 }
 
 function showLook(run, { image, target, filters, layers }) {
-  const again = make(
-    "button",
-    {
-      type: "button",
-      className: "small",
-      data: { key: "again" },
-      on: {
-        click: () => {
-          Object.assign(looking, { row: looking.row + 1, rows: -1 });
-          look(chosen.run);
-        },
-      },
-    },
-    "Another image",
-  );
+  const next = () => {
+    Object.assign(looking, { row: looking.row + 1, rows: -1 });
+    look(chosen.run);
+  };
+  const again = button("Another image", next, { className: "small", data: { key: "again" } });
+  const shown = part("an image", picture(image, `image of ${target}`, "pixels one"), note(target, " ", again));
   redraw(
     find("live").lastElementChild,
-    make(
-      "div",
-      { className: "looks" },
-      part(
-        "an image",
-        picture(image, `image of ${target}`, "pixels one"),
-        make("span", { className: "note" }, target, " ", again),
-      ),
-      ...drawLayers(filters, layers.slice(0, 5)),
-    ),
+    div("looks", shown, ...drawLayers(filters, layers.slice(0, 5))),
     showLayers(run.rows.findLast((row) => row.layers)?.layers),
   );
 }
 
-function part(title, ...children) {
-  return make("div", { className: "look" }, make("h4", {}, title), ...children);
+export function part(title, ...children) {
+  return div("look", make("h4", {}, title), ...children);
 }
 
 // Pictures side by side, from `draw_tiles`.
@@ -88,34 +70,22 @@ export function sheet(tiles, alt) {
 function bars(values) {
   const limit = Math.max(...values.map(Math.abs), 1e-9);
   const largest = Math.max(...values).toPrecision(2);
-  return make(
-    "div",
-    {
-      className: "bars",
-      role: "img",
-      ariaLabel: `${values.length} units; the largest output is ${largest}`,
-    },
-    ...values.map((value) => {
-      const bar = make("i");
-      bar.style.height = `${Math.round((100 * Math.abs(value)) / limit)}%`;
-      return bar;
-    }),
-  );
+  const label = `${values.length} units; the largest output is ${largest}`;
+  const shown = values.map((value) => {
+    const bar = make("i");
+    bar.style.height = `${Math.round((100 * Math.abs(value)) / limit)}%`;
+    return bar;
+  });
+  return make("div", { className: "bars", role: "img", ariaLabel: label }, ...shown);
 }
 
 // The filters of the first layer and the outputs of units of the layers, from `draw_inside`.
 export function drawLayers(filters, layers) {
-  const layer = (one) =>
-    part(
-      one.name,
-      one.maps
-        ? sheet(one.maps, `outputs of ${one.units} units of ${one.name}, brighter is stronger`)
-        : bars(one.values),
-    );
-  return [
-    ...(filters ? [part("filters of the first layer", sheet(filters, "filters of the first layer"))] : []),
-    ...layers.map(layer),
-  ];
+  const title = "filters of the first layer";
+  const draw = ({ name, maps, units, values }) =>
+    maps ? sheet(maps, `outputs of ${units} units of ${name}, brighter is stronger`) : bars(values);
+  const shown = layers.map((layer) => part(layer.name, draw(layer)));
+  return filters ? [part(title, sheet(filters, title)), ...shown] : shown;
 }
 
 function showLayers(layers) {
@@ -129,14 +99,9 @@ function showLayers(layers) {
       : "",
     layers.dead_fractions[place] == null ? "" : percent(layers.dead_fractions[place]),
   ]);
-  return make(
-    "details",
-    { data: { key: "layers" } },
-    make("summary", {}, "Gradients and dead units of each layer"),
-    tabulate(
-      ["layer", "gradient norm", "update ÷ weights", "dead units"],
-      rows,
-      "Statistics after the last measured epoch",
-    ),
-  );
+  const heads = ["layer", "gradient norm", "update ÷ weights", "dead units"];
+  const table = tabulate(heads, rows, "Statistics after the last measured epoch");
+  const shown = details("Gradients and dead units of each layer", table);
+  shown.dataset.key = "layers";
+  return shown;
 }

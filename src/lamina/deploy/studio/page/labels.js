@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { choose, describeSource } from "./data.js";
-import { count, find, make, paragraph, percent, picture, tell } from "./elements.js";
+import { button, count, div, fill, find, make, paragraph, percent, picture, tell } from "./elements.js";
 import { load, save } from "./request.js";
 import { chosen, isActive, listen, state } from "./shared.js";
 
@@ -13,15 +13,10 @@ let issues = null; // what was found, until all is done
 let choices = {}; // the button that was pressed for each image, and its class
 
 const tellProblem = (error) => tell(find("labels-problem"), error?.message);
-const press = (text, act, more = {}) =>
-  make("button", { type: "button", ...more, on: { click: (event) => act(event).catch(tellProblem) } }, text);
+const press = (text, act, more) => button(text, (event) => act(event).catch(tellProblem), more);
 const bar = make("progress", { ariaLabel: "check of the labels" });
-const working = make(
-  "div",
-  { className: "row" },
-  bar,
-  press("Stop the check", () => ask("stop", { number: checking })),
-);
+const stop = press("Stop the check", () => ask("stop", { number: checking }));
+const working = div("row", bar, stop);
 
 export function startLabels() {
   find("check-labels").addEventListener("click", () => check().catch(tellProblem));
@@ -92,10 +87,8 @@ async function showIssues() {
   const add = async () => {
     const next = own.slice(list.children.length, list.children.length + SHOWN_ISSUES);
     more.disabled = true; // until they are shown
-    const images = await ask("images", {
-      ...given,
-      images: next.map(({ image }) => image),
-    }).finally(() => {
+    const names = next.map(({ image }) => image);
+    const images = await ask("images", { ...given, images: names }).finally(() => {
       more.disabled = false;
     });
     const items = next.map((issue, place) => showIssue(issue, images[place], labels));
@@ -112,51 +105,34 @@ async function showIssues() {
       "Look at each image: many labels are correct. In lamina's benchmark, 8 to 30 % of the " +
       "listed labels were incorrect if 5 % of all labels were, and 57 to 74 % if 20 % were.",
     list,
-    make("div", { className: "row" }, more, press("Done", finish)),
+    div("row", more, press("Done", finish)),
   );
 }
 
 // `labels` are the classes to choose from; a multi-label image has none.
 function showIssue({ image, split, given: label, likely, score }, png, labels) {
   if (!png) return make("li", { className: "note" }, `${image} is no longer in the data set.`);
-  const others = make(
-    "select",
-    { ariaLabel: `Class of ${image}` },
-    ...labels.map((name) =>
-      make("option", { value: name, selected: name === (choices[image]?.other ?? likely) }, name),
-    ),
-  );
+  const others = make("select", { ariaLabel: `Class of ${image}` });
+  const pairs = labels.map((name) => [name, name]);
+  fill(others, pairs, choices[image]?.other ?? likely);
   const apply = async (button, text, choice) => {
     const all = await ask("correct", { source: given.source, choices: { [image]: choice } });
     choices[image] = { text, other: others.value };
     for (const one of button.parentElement.querySelectorAll("button")) one.ariaPressed = String(one === button);
     showCorrections(Object.keys(all).length);
   };
-  const button = (text, read) =>
-    press(text, ({ target }) => apply(target, text, read()), {
-      className: "small",
-      ariaPressed: String(choices[image]?.text === text),
-      ariaLabel: `${text}: ${image}`,
-    });
-  const change = labels.length ? [button("Change to", () => others.value), others] : [];
+  const offer = (text, read) => {
+    const ariaPressed = String(choices[image]?.text === text);
+    const properties = { className: "small", ariaPressed, ariaLabel: `${text}: ${image}` };
+    return press(text, ({ target }) => apply(target, text, read()), properties);
+  };
+  const change = labels.length ? [offer("Change to", () => others.value), others] : [];
+  const keep = offer("Keep", () => "");
+  const leave = offer("Leave out", () => "exclude");
   const details = make("span", { className: "note" }, ` (${percent(score)}; ${image}, ${split})`);
-  return make(
-    "li",
-    {},
-    picture(png, `${image}, labeled ${label}`, "pixels"),
-    make(
-      "div",
-      {},
-      paragraph(`labeled ${label}, likely `, make("strong", {}, likely), details),
-      make(
-        "div",
-        { className: "row" },
-        button("Keep", () => ""),
-        ...change,
-        button("Leave out", () => "exclude"),
-      ),
-    ),
-  );
+  const about = paragraph(`labeled ${label}, likely `, make("strong", {}, likely), details);
+  const shown = picture(png, `${image}, labeled ${label}`, "pixels");
+  return make("li", {}, shown, div("", about, div("row", keep, ...change, leave)));
 }
 
 function showCorrections(size) {

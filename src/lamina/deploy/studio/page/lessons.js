@@ -3,7 +3,7 @@
 
 import { ask } from "./api.js";
 import { use } from "./data.js";
-import { attempt, find, make, paragraph, percent, tell } from "./elements.js";
+import { attempt, button, find, make, paragraph, percent, tell } from "./elements.js";
 import { openMaking } from "./making.js";
 import { usePreset, useText } from "./net.js";
 import { setFields } from "./recipe.js";
@@ -61,20 +61,11 @@ function go(at) {
   find("station-text").replaceChildren(...text.map((one) => paragraph(one)));
   find("station-change").textContent = change + (fields.length ? ` Recipe: ${fields.join(", ")}.` : "");
   find("question").textContent = question;
-  find("choices").replaceChildren(
-    ...choices.map(([one], place) =>
-      make(
-        "label",
-        {},
-        make("input", {
-          type: "radio",
-          name: "choice",
-          on: { change: () => saveAnswer({ choice: place, since: Date.now() }) },
-        }),
-        one,
-      ),
-    ),
-  );
+  const offer = ([text], choice) => {
+    const change = () => saveAnswer({ choice, since: Date.now() });
+    return make("label", {}, make("input", { type: "radio", name: "choice", on: { change } }), text);
+  };
+  find("choices").replaceChildren(...choices.map(offer));
   find("sights").replaceChildren(
     ...see.map(([name, id, sight]) => make("li", {}, make("a", { href: `#${id}` }, name), `: ${sight}`)),
   );
@@ -103,13 +94,8 @@ async function setUp({ net, preset, fields, time = "" }) {
 function empty() {
   const { time, ...fields } = kept.filled;
   const isKept = ([name, value]) => find(`field-${name}`)?.value === value;
-  setFields(
-    Object.fromEntries(
-      Object.entries(fields)
-        .filter(isKept)
-        .map(([name]) => [name, ""]),
-    ),
-  );
+  const names = Object.entries(fields).filter(isKept);
+  setFields(Object.fromEntries(names.map(([name]) => [name, ""])));
   if (find("time").value === time) find("time").value = "";
   keep({ filled: {} });
 }
@@ -130,15 +116,8 @@ async function count(name) {
     if (isSecond && (answer.second || !second)) continue;
     if (!(await fits(isSecond ? { ...setup, net: second.net } : setup))) continue;
     const value = run.score_value;
-    saveAnswer(
-      {
-        ...answer,
-        ...(isSecond
-          ? { second: { run: name, value } }
-          : { run: name, value: choices[0].length === 1 ? await findConfused(name) : value }),
-      },
-      at,
-    );
+    const result = { run: name, value: choices[0].length === 1 && !isSecond ? await findConfused(name) : value };
+    saveAnswer({ ...answer, ...(isSecond ? { second: result } : result) }, at);
     if (at === kept.at) find("lessons").scrollTop = find("question").parentElement.offsetTop;
     return;
   }
@@ -171,22 +150,13 @@ function showAnswer() {
     ...STATIONS.map(({ title }, place) => {
       const value = kept.answers[place]?.value;
       const done = value === undefined ? "" : ` ✓${typeof value === "number" ? ` ${percent(value)}` : ""}`;
-      const label = `Station ${place + 1} of ${STATIONS.length}, ${title}${done}`;
+      const ariaLabel = `Station ${place + 1} of ${STATIONS.length}, ${title}${done}`;
+      const ariaCurrent = place === kept.at ? "step" : "false";
+      const properties = { className: "small", title, ariaLabel, ariaCurrent };
       return make(
         "li",
         {},
-        make(
-          "button",
-          {
-            type: "button",
-            className: "small",
-            title,
-            ariaLabel: label,
-            ariaCurrent: place === kept.at ? "step" : "false",
-            on: { click: () => go(place) },
-          },
-          `${place + 1}${done}`,
-        ),
+        button(`${place + 1}${done}`, () => go(place), properties),
       );
     }),
   );
@@ -217,16 +187,10 @@ function showAnswer() {
   );
   if (!second) return;
   const prepare = () => attempt(find("lessons-problem"), () => setUp({ ...setup, net: second.net }));
-  find("answer").append(
-    paragraph(
-      `${second.task} `,
-      make("button", { type: "button", className: "small", on: { click: prepare } }, "Set this up"),
-    ),
-    ...(other
-      ? [
-          paragraph(make("strong", {}, `This net got ${percent(other.value)}. `), name(other.run)),
-          paragraph(second.answer),
-        ]
-      : []),
-  );
+  const places = [paragraph(`${second.task} `, button("Set this up", prepare, { className: "small" }))];
+  if (other) {
+    const text = make("strong", {}, `This net got ${percent(other.value)}. `);
+    places.push(paragraph(text, name(other.run)), paragraph(second.answer));
+  }
+  find("answer").append(...places);
 }

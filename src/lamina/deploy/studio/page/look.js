@@ -2,7 +2,7 @@
 
 import { askLast } from "./api.js";
 import { gallery } from "./closer.js";
-import { count, fill, make, note, tabulate } from "./elements.js";
+import { button, count, details, div, fill, make, note, tabulate } from "./elements.js";
 import { sheet } from "./inside.js";
 import { settle } from "./try-form.js";
 
@@ -35,12 +35,7 @@ function showReport(run, { verdict, lines, table, report, confusions, largest })
     ...lines.map((line, place) =>
       make("p", { className: place ? "note" : "" }, place ? line : make("strong", {}, line)),
     ),
-    make(
-      "details",
-      {},
-      make("summary", {}, `Each ${table[0][0]}`),
-      tabulate(table[0], table[1], `Each ${table[0][0]}, on ${report.split}`),
-    ),
+    details(`Each ${table[0][0]}`, tabulate(table[0], table[1], `Each ${table[0][0]}, on ${report.split}`)),
     ...showConfusions(run, confusions),
     make("h3", {}, isNumber ? "Largest errors" : "Largest losses"),
     note(`${intro} ${largest.are_wrong ? "Only wrong predictions. " : ""}` + "Choose an image to look inside the net."),
@@ -66,16 +61,13 @@ function showConfusions(run, confusions) {
         ? `The ${found.images.length} images with the largest losses.`
         : "The largest loss first.";
     const open = async () => {
-      await settle(
-        place,
-        `Reading ${title} …`,
-        askLast("cell", { run: run.name, problem, truth, predicted }),
-        (found) => [make("h4", {}, label), note(order(found)), ...gallery(run, found, pair)],
-      );
+      const asked = askLast("cell", { run: run.name, problem, truth, predicted });
+      const draw = (tiles) => [make("h4", {}, label), note(order(tiles)), ...gallery(run, tiles, pair)];
+      await settle(place, `Reading ${title} …`, asked, draw);
       place.scrollIntoView({ block: "nearest" });
     };
     const className = truth === predicted ? "cell right" : "cell";
-    return make("button", { type: "button", className, ariaLabel: label, title: label, on: { click: open } }, text);
+    return button(text, open, { className, ariaLabel: label, title: label });
   };
   const [names, cells] = confusions[0];
   const table =
@@ -158,12 +150,8 @@ function walk(table) {
   const buttons = grid.flat().filter(Boolean);
   for (const [place, button] of buttons.entries()) button.tabIndex = place ? -1 : 0;
   table.addEventListener("keydown", (event) => {
-    const [down, across] = {
-      ArrowDown: [1, 0],
-      ArrowUp: [-1, 0],
-      ArrowRight: [0, 1],
-      ArrowLeft: [0, -1],
-    }[event.key] ?? [0, 0];
+    const steps = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] };
+    const [down, across] = steps[event.key] ?? [0, 0];
     let row = grid.findIndex((one) => one.includes(event.target));
     if (row < 0 || (!down && !across)) return;
     let column = grid[row].indexOf(event.target);
@@ -190,38 +178,19 @@ function showUnits(run, layers) {
           `${count(searched)} training images that excite each most. A unit sees ${field}. ` +
           "Below: the class that its response separates best, with the area under the ROC curve.",
       ),
-      make(
-        "ul",
-        { className: "gallery" },
-        ...shown.map(([number, best, patches]) =>
-          make(
-            "li",
-            { className: "tile" },
-            patches ? sheet(patches, `patches that excite unit ${number}`) : make("span", {}, "constant response"),
-            make("strong", {}, `unit ${number}`),
-            make("span", {}, best),
-          ),
-        ),
-      ),
+      make("ul", { className: "gallery" }, ...shown.map(showUnit)),
     ];
-  const start = () =>
-    settle(
-      place,
-      "Searching training images for the patches …",
-      askLast("units", { run: run.name, layer: select.value }),
-      draw(layers.find(([path]) => path === select.value)[1]),
-    );
-  return make(
-    "div",
-    {},
-    make("h3", {}, "What its units respond to"),
-    make(
-      "div",
-      { className: "row" },
-      make("label", { htmlFor: "unit-layer" }, "Layer"),
-      select,
-      make("button", { type: "button", on: { click: start } }, "Show patches"),
-    ),
-    place,
-  );
+  const start = () => {
+    const [, name] = layers.find(([path]) => path === select.value);
+    const asked = askLast("units", { run: run.name, layer: select.value });
+    settle(place, "Searching training images for the patches …", asked, draw(name));
+  };
+  const label = make("label", { htmlFor: "unit-layer" }, "Layer");
+  const row = div("row", label, select, button("Show patches", start));
+  return div("", make("h3", {}, "What its units respond to"), row, place);
+}
+
+function showUnit([number, best, patches]) {
+  const shown = patches ? sheet(patches, `patches that excite unit ${number}`) : make("span", {}, "constant response");
+  return make("li", { className: "tile" }, shown, make("strong", {}, `unit ${number}`), make("span", {}, best));
 }

@@ -3,7 +3,7 @@
 
 import { ask, post } from "./api.js";
 import { startCamera, stopCamera, takeImage } from "./camera.js";
-import { count, find, make, picture, tell } from "./elements.js";
+import { button, count, find, make, picture, tell } from "./elements.js";
 import { announce, state } from "./shared.js";
 
 const LIMIT_BYTES = 32e6;
@@ -88,11 +88,8 @@ function addClass() {
 
 // The files that were dropped, also those in folders, without hidden ones.
 async function readDropped({ items }) {
-  const read = (entry) =>
-    readInside(entry).catch(() => ({
-      name: entry.name,
-      problem: "cannot be read. Check its permissions.",
-    }));
+  const problem = "cannot be read. Check its permissions.";
+  const read = (entry) => readInside(entry).catch(() => ({ name: entry.name, problem }));
   const readInside = async (entry) => {
     if (entry instanceof File) return entry;
     if (entry.isFile) return new Promise((resolve, reject) => entry.file(resolve, reject));
@@ -117,10 +114,7 @@ async function readDropped({ items }) {
 async function save(row, files) {
   const refused = [];
   // they may change meanwhile
-  const names = {
-    set_name: find("set-name").value,
-    class_name: row.querySelector(".name").value,
-  };
+  const names = { set_name: find("set-name").value, class_name: row.querySelector(".name").value };
   for (const [place, file] of files.entries()) {
     if (files.length > 1) row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
     await saveImage(row, file, names).catch((error) => refused.push(`${file.name}: ${error.message}`));
@@ -150,21 +144,9 @@ function showImage(row, saved, names) {
     item.remove();
     showCount(row);
   };
-  const item = make(
-    "li",
-    {},
-    picture(saved.png, saved.file),
-    make(
-      "button",
-      {
-        type: "button",
-        className: "small",
-        ariaLabel: `Remove ${saved.file} of ${names.class_name}`,
-        on: { click: () => remove().catch(tellProblem) },
-      },
-      "×",
-    ),
-  );
+  const properties = { className: "small", ariaLabel: `Remove ${saved.file} of ${names.class_name}` };
+  const remover = button("×", () => remove().catch(tellProblem), properties);
+  const item = make("li", {}, picture(saved.png, saved.file), remover);
   row.querySelector("ul").prepend(item);
   row.querySelector("ul").children[SHOWN_IMAGES]?.remove();
 }
@@ -178,7 +160,7 @@ function showCount(row) {
 }
 
 // While the button is held, by pointer or key, the images of the webcam are saved.
-function saveWhileHeld(row, button) {
+function saveWhileHeld(row, holder) {
   const video = find("camera");
   let isHeld = false,
     isSaving = false;
@@ -199,9 +181,9 @@ function saveWhileHeld(row, button) {
     }
     isHeld = isSaving = false;
   };
-  for (const begin of ["pointerdown", "keydown"]) button.addEventListener(begin, hold);
+  for (const begin of ["pointerdown", "keydown"]) holder.addEventListener(begin, hold);
   for (const end of ["pointerup", "pointerleave", "keyup", "blur"])
-    button.addEventListener(end, () => {
+    holder.addEventListener(end, () => {
       isHeld = false;
     });
 }

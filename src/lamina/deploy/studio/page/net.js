@@ -1,7 +1,7 @@
 // The net: cards and Python are two views of one value, which the studio parses.
 
 import { ask, askLast } from "./api.js";
-import { fill, find, findKey, make, redraw, short, tell } from "./elements.js";
+import { button, details, div, fill, find, findKey, make, redraw, short, tell } from "./elements.js";
 import { announce, chosen, isActive, listen, state } from "./shared.js";
 
 const CHOOSE = "choose";
@@ -53,7 +53,7 @@ function explainKind() {
 export function usePreset(given) {
   if (typeof given === "string") find("preset").value = given;
   const name = find("preset").value;
-  if (!name) return useText(find("python").value);
+  if (!name) return useText("Flatten(), Output()");
   if (name !== CHOOSE) return useText(state.presets.find((one) => one.name === name).text);
   clearTimeout(timer);
   [timer, asked, typed] = [0, asked + 1, typed + 1]; // whatever was typed before
@@ -198,19 +198,8 @@ function move(card, step) {
 
 function showCard(card, place) {
   const label = `layer ${place + 1}, ${card.name ?? "invalid"}`;
-  const button = (text, name, key, act) =>
-    make(
-      "button",
-      {
-        type: "button",
-        className: "small",
-        ariaLabel: `${name} ${label}`,
-        title: name,
-        data: { key: `${key}-${place}` },
-        on: { click: act },
-      },
-      text,
-    );
+  const tool = (text, title, key, act) =>
+    button(text, act, { className: "small", ariaLabel: `${title} ${label}`, title, data: { key: `${key}-${place}` } });
   const costs = card.shape
     ? [
         card.shape.join("×"),
@@ -219,29 +208,18 @@ function showCard(card, place) {
         card.field ?? "",
       ]
     : [];
+  const remove = (all, own) => all.splice(own, 1) && `remove-${Math.min(own, all.length - 1)}`;
+  const tools = div(
+    "tools",
+    tool("↑", "Move up", "up", () => move(card, -1)),
+    tool("↓", "Move down", "down", () => move(card, 1)),
+    tool("×", "Remove", "remove", () => change(card, remove)),
+  );
   const item = make(
     "li",
-    {
-      className: card.problem ? "card wrong" : "card",
-      draggable: true,
-      data: { place: String(place) },
-    },
-    make(
-      "div",
-      { className: "head" },
-      make("strong", {}, card.name ?? card.text),
-      make("span", { className: "time" }),
-      make(
-        "span",
-        { className: "tools" },
-        button("↑", "Move up", "up", () => move(card, -1)),
-        button("↓", "Move down", "down", () => move(card, 1)),
-        button("×", "Remove", "remove", () =>
-          change(card, (all, own) => all.splice(own, 1) && `remove-${Math.min(own, all.length - 1)}`),
-        ),
-      ),
-    ),
-    make("div", { className: "costs" }, ...costs.map((text) => make("span", {}, text))),
+    { className: card.problem ? "card wrong" : "card", draggable: true, data: { place: String(place) } },
+    div("head", make("strong", {}, card.name ?? card.text), make("span", { className: "time" }), tools),
+    div("costs", ...costs.map((text) => make("span", {}, text))),
     showArguments(card, place, label),
     card.problem ? make("p", { className: "problem" }, card.problem) : null,
   );
@@ -279,50 +257,29 @@ function showArguments(card, place, label) {
       on: { change: (event) => edit(() => ({ text: event.target.value })) },
     });
   }
-  const input = ({ name, value, default: usual }) =>
-    make(
-      "label",
-      {},
-      `${name} `,
-      make("input", {
-        defaultValue: value,
-        placeholder: usual,
-        spellcheck: false,
-        data: { key: `${name}-${place}` },
-        size: Math.max(4, value.length),
-        on: {
-          change: (event) =>
-            edit(
-              (old) =>
-                old.arguments && {
-                  text: `${old.name}(${old.arguments
-                    .map((one) => ({
-                      ...one,
-                      value: one.name === name ? event.target.value.trim() : one.value,
-                    }))
-                    .filter((one) => one.value && one.value !== one.default)
-                    .map((one) => `${one.name}=${one.value}`)
-                    .join(", ")})`,
-                },
-            ),
-        },
-      }),
-    );
-  const [main, more] = [
-    (one) => one.default === "" || one.value !== one.default,
-    (one) => one.default !== "" && one.value === one.default,
-  ].map((belongs) => card.arguments.filter(belongs));
-  return make(
-    "div",
-    { className: "arguments" },
-    ...main.map(input),
-    more.length
-      ? make(
-          "details",
-          { data: { key: `more-${place}` } },
-          make("summary", { ariaLabel: `More arguments of ${label}` }, "more"),
-          ...more.map(input),
-        )
-      : null,
+  const input = ({ name, value, default: usual }) => {
+    const change = ({ target }) => edit((old) => old.arguments && { text: write(old, name, target.value.trim()) });
+    const properties = { defaultValue: value, placeholder: usual, spellcheck: false, on: { change } };
+    Object.assign(properties, { data: { key: `${name}-${place}` }, size: Math.max(4, value.length) });
+    return make("label", {}, `${name} `, make("input", properties));
+  };
+  const isUsual = ({ value, default: usual }) => usual !== "" && value === usual;
+  const parts = div("arguments", ...card.arguments.filter((argument) => !isUsual(argument)).map(input));
+  const rest = card.arguments.filter(isUsual);
+  if (rest.length) {
+    const more = details("more", ...rest.map(input));
+    more.dataset.key = `more-${place}`;
+    more.firstElementChild.ariaLabel = `More arguments of ${label}`;
+    parts.append(more);
+  }
+  return parts;
+}
+
+// A layer as Python, with another value of an argument.
+function write(card, changed, text) {
+  const values = card.arguments.map((argument) =>
+    argument.name === changed ? { ...argument, value: text } : argument,
   );
+  const shown = values.filter(({ value, default: usual }) => value && value !== usual);
+  return `${card.name}(${shown.map(({ name, value }) => `${name}=${value}`).join(", ")})`;
 }

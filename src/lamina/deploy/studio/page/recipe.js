@@ -1,57 +1,34 @@
 // The recipe: a form with the main fields, whose empty fields show what the recipe of the net says.
 
-import { fill, find, make } from "./elements.js";
+import { details, div, fill, find, make } from "./elements.js";
 import { announce, chosen, listen, state } from "./shared.js";
 
 export function startRecipe() {
   const [main, more] = [state.fields.slice(0, 5), state.fields.slice(5).filter(({ is_main: isMain }) => isMain)];
   const limit = "training ends within this time; the learning rate falls at the end";
-  find("recipe").replaceChildren(
-    make(
-      "div",
-      { className: "fields" },
-      make(
-        "label",
-        {},
-        "recipe",
-        make("select", {
-          id: "recipe-name",
-          title: "a recipe that suits the net",
-          on: { change: showDefaults },
-        }),
-      ),
-      make("label", {}, "time limit", make("input", { id: "time", title: limit })),
-      ...main.map((field) => makeField(field)),
-    ),
-    make(
-      "details",
-      {},
-      make("summary", {}, "More settings"),
-      make(
-        "div",
-        { id: "more-fields", className: "fields" },
-        make(
-          "label",
-          {},
-          "name of the run",
-          make("input", {
-            id: "run-name",
-            title: "and of its folder",
-            placeholder: "net and a number",
-          }),
-        ),
-        ...more.map((field) => makeField(field)),
-      ),
-    ),
-    make("p", { id: "explained", className: "note" }),
+  const recipe = make("select", { id: "recipe-name", title: "a recipe that suits the net" });
+  recipe.addEventListener("change", showDefaults);
+  const name = { id: "run-name", title: "and of its folder", placeholder: "net and a number" };
+  const fields = div(
+    "fields",
+    make("label", {}, "recipe", recipe),
+    make("label", {}, "time limit", make("input", { id: "time", title: limit })),
+    ...main.map((field) => makeField(field)),
   );
+  const others = div(
+    "fields",
+    make("label", {}, "name of the run", make("input", name)),
+    ...more.map((field) => makeField(field)),
+  );
+  others.id = "more-fields";
+  const explained = make("p", { id: "explained", className: "note" });
+  find("recipe").replaceChildren(fields, details("More settings", others), explained);
   find("recipe").addEventListener("focusin", ({ target }) => {
     find("explained").textContent = target.title;
   });
-  fill(
-    find("recipe-name"),
-    [...new Set(state.presets.flatMap(({ recipes }) => Object.keys(recipes)))].map((name) => [name, name]),
-  );
+  const names = new Set(state.presets.flatMap(({ recipes }) => Object.keys(recipes)));
+  const pairs = Array.from(names, (text) => [text, text]);
+  fill(recipe, pairs);
   listen("net", showRecipes);
 }
 

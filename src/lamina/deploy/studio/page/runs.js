@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { use } from "./data.js";
-import { attempt, find, fill, make, redraw, tell } from "./elements.js";
+import { attempt, button, div, find, fill, make, redraw, tell } from "./elements.js";
 import { useText } from "./net.js";
 import { makeField, readFields, useRecipe } from "./recipe.js";
 import { announce, chosen, findJob, isActive, listen, state } from "./shared.js";
@@ -111,50 +111,30 @@ function showTree() {
 }
 
 function showRow(run) {
-  if (run.problem) return make("div", { className: "problem" }, `${run.name}: ${run.problem}`);
+  if (run.problem) return div("problem", `${run.name}: ${run.problem}`);
   const job = findJob(run.name);
-  const progress = isActive(job)
-    ? job.state === "queued"
-      ? "waiting"
-      : "running"
-    : run.is_finished
-      ? ""
-      : `unfinished, ${run.epochs}/${run.planned ?? "?"} epochs`;
-  const from = run.parent
-    ? ` from ${run.parent}${run.parent_epoch === null ? "" : ` after epoch ${run.parent_epoch}`}`
-    : "";
+  let progress = run.is_finished ? "" : `unfinished, ${run.epochs}/${run.planned ?? "?"} epochs`;
+  if (isActive(job)) progress = job.state === "queued" ? "waiting" : "running";
+  const epoch = run.parent_epoch === null ? "" : ` after epoch ${run.parent_epoch}`;
+  const from = run.parent ? ` from ${run.parent}${epoch}` : "";
   const note = run.net ? `${run.net} on ${run.data}${from}${run.score && progress ? `; ${progress}` : ""}` : "";
-  return make(
-    "div",
-    { className: "run-row" },
-    make("input", {
-      type: "checkbox",
-      checked: chosen.compared.has(run.name),
-      disabled: !run.net,
-      ariaLabel: `compare ${run.name}`,
-      title: "compare",
-      data: { key: `compare ${run.name}` },
-      on: {
-        change: (event) => {
-          chosen.compared[event.target.checked ? "add" : "delete"](run.name);
-          if (chosen.run) readOthers(chosen.run).then(() => announce("compared"));
-        },
-      },
-    }),
-    make(
-      "button",
-      {
-        type: "button",
-        className: "run",
-        ariaPressed: String(chosen.name === run.name),
-        data: { key: run.name },
-        on: { click: () => chosen.name === run.name || select(run.name) },
-      },
-      make("strong", {}, run.name),
-      make("span", {}, run.score ?? progress),
-      make("span", { className: "note" }, note),
-    ),
-  );
+  const compared = make("input", {
+    type: "checkbox",
+    checked: chosen.compared.has(run.name),
+    disabled: !run.net,
+    ariaLabel: `compare ${run.name}`,
+    title: "compare",
+    data: { key: `compare ${run.name}` },
+  });
+  compared.addEventListener("change", () => {
+    chosen.compared[compared.checked ? "add" : "delete"](run.name);
+    if (chosen.run) readOthers(chosen.run).then(() => announce("compared"));
+  });
+  const isSelected = chosen.name === run.name;
+  const properties = { className: "run", ariaPressed: String(isSelected), data: { key: run.name } };
+  const chooser = button(make("strong", {}, run.name), () => isSelected || select(run.name), properties);
+  chooser.append(make("span", {}, run.score ?? progress), make("span", { className: "note" }, note));
+  return div("run-row", compared, chooser);
 }
 
 // Without a choice by a person, the newest checkpoint is selected; one that is gone is not replaced
@@ -208,15 +188,11 @@ async function edit() {
 }
 
 async function continueRun() {
-  const given = {
-    run: chosen.run.name,
-    epoch: Number(find("checkpoint").value),
-    fields: readFields("continued"),
-  };
+  const epoch = Number(find("checkpoint").value);
   isContinuing = true;
   update();
   try {
-    const { run } = await ask("continue", given);
+    const { run } = await ask("continue", { run: chosen.run.name, epoch, fields: readFields("continued") });
     await select(run);
     find("training-title").focus();
   } finally {

@@ -5,7 +5,7 @@ import * as compare from "./compare.js";
 import * as look from "./look.js";
 import * as take from "./take.js";
 import * as attempt from "./try.js";
-import { find, make, note } from "./elements.js";
+import { div, find, note, problem } from "./elements.js";
 import { chosen, listen } from "./shared.js";
 
 const PARTS = { look, compare, try: attempt, take };
@@ -40,11 +40,11 @@ export async function show(name) {
     panel.replaceChildren(note("Train a net, or select a run, to look inside it."));
     return;
   }
-  const place = make("div");
+  const place = div("");
   panel.replaceChildren(place);
   try {
     await PARTS[name].show(place, chosen.run);
   } catch (error) {
-    place.replaceChildren(make("p", { className: "problem", role: "alert" }, error.message));
+    place.replaceChildren(problem(error.message));
   }
 }

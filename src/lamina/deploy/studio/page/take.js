@@ -1,7 +1,7 @@
 // Take away: how to repeat the run without the studio, and files to download.
 
 import { ask, askLast, download } from "./api.js";
-import { attempt, count, make, note, paragraph, tell } from "./elements.js";
+import { attempt, button, count, div, make, note, paragraph, problem as warn, tell } from "./elements.js";
 import { isActive, listen, state } from "./shared.js";
 
 const FILES = {
@@ -22,11 +22,12 @@ listen("event", (event) => {
 });
 
 export async function show(place, run) {
+  if (!run.folder) return place.replaceChildren(note(`${run.name} has no folder yet.`));
   const code = (title, text) =>
     text
       ? [make("h3", {}, `As ${title}`), make("pre", { tabIndex: 0, textContent: text }), copyButton(text, title)]
       : [];
-  const files = make("div");
+  const files = div("");
   const { command, python, remarks } = await askLast("repeat", { run: run.name });
   if (!place.isConnected) return; // another run or tab was opened meanwhile
   const same =
@@ -57,19 +58,14 @@ function copyButton(text, title) {
       () => "The browser does not allow copying here. Select the text and press Ctrl+C.",
     );
   };
-  return make(
-    "p",
-    { className: "row" },
-    make("button", { type: "button", on: { click: copy } }, `Copy ${title.replace("a ", "the ")}`),
-    told,
-  );
+  return div("row", button(`Copy ${title.replace("a ", "the ")}`, copy), told);
 }
 
 function showFile(run, file, bytes) {
   const [name, text] = FILES[file];
   const one = made.get(`${run.name} ${file}`);
   const isWorking = isActive(state.jobs.get(one?.number));
-  const problem = make("p", { className: "problem", role: "alert", hidden: true });
+  const problem = warn("");
   tell(problem, isWorking ? null : one?.problem);
   const start = () =>
     attempt(problem, async () => {
@@ -79,22 +75,12 @@ function showFile(run, file, bytes) {
       draw();
     });
   const save = () => attempt(problem, () => download(run.name, file));
-  const button = (label, click, disabled = false) => make("button", { type: "button", disabled, on: { click } }, label);
-  return make(
-    "div",
-    { className: "file" },
-    make("h4", {}, name),
-    note(text),
-    make(
-      "p",
-      { className: "row" },
-      button(bytes ? `Make ${file} again` : `Make ${file}`, start, isWorking || !run.rows.length),
-      bytes && !isWorking ? button(`Download ${file} (${(bytes / 1e6).toFixed(1)} MB)`, save) : null,
-      isWorking ? make("progress", { ariaLabel: `making ${file}` }) : null,
-    ),
-    problem,
-    one?.result && !isWorking ? describeParity(one.result) : null,
-  );
+  const disabled = isWorking || !run.rows.length;
+  const row = div("row", button(bytes ? `Make ${file} again` : `Make ${file}`, start, { disabled }));
+  if (isWorking) row.append(make("progress", { ariaLabel: `making ${file}` }));
+  else if (bytes) row.append(button(`Download ${file} (${(bytes / 1e6).toFixed(1)} MB)`, save));
+  const parity = one?.result && !isWorking ? describeParity(one.result) : null;
+  return div("file", make("h4", {}, name), note(text), row, problem, parity);
 }
 
 // What `lamina export` found when it compared the file with the run.

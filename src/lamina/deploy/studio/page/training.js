@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { Curves, listSeries } from "./curves.js";
 import { describeSource } from "./data.js";
-import { attempt, count, duration, find, make, paragraph, percent, redraw, tell } from "./elements.js";
+import { attempt, button, count, div, duration, find, make, paragraph, percent, redraw, tell } from "./elements.js";
 import { look } from "./inside.js";
 import { settleNet } from "./net.js";
 import { readFields, setFields } from "./recipe.js";
@@ -45,9 +45,11 @@ async function train() {
     const job = await ask("train", {
       ...describeSource(),
       net: isChosen ? "" : preset || text,
-      fields: readFields(),
-      recipe: preset ? find("recipe-name").value : "",
-      time: find("time").value.trim(),
+      fields: {
+        ...readFields(),
+        recipe: preset ? find("recipe-name").value : "",
+        time: find("time").value.trim(),
+      },
       name: find("run-name").value.trim(),
     });
     find("run-name").value = "";
@@ -247,14 +249,11 @@ function draw() {
     places = state.runs.map(({ name }) => name);
   const shown = [run, ...run.others].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
   const series = listSeries(shown);
-  const label = shown.length > 1 ? `${run.name}: train, single steps` : "train, single steps";
-  if (run.steps.length)
-    series.loss.unshift({
-      label,
-      color: shown.length > 1 ? series.colors.get(run.name) : 0,
-      isThin: true,
-      points: run.steps.map((step) => [step.at, step.loss]),
-    });
+  const isMany = shown.length > 1;
+  const label = isMany ? `${run.name}: train, single steps` : "train, single steps";
+  const color = isMany ? series.colors.get(run.name) : 0;
+  const points = run.steps.map((step) => [step.at, step.loss]);
+  if (points.length) series.loss.unshift({ label, color, isThin: true, points });
   score.format = series.format;
   loss.show(series.loss.reverse());
   score.show(series.score.reverse());
@@ -262,24 +261,16 @@ function draw() {
 
 function showDiagnoses() {
   const found = chosen.run.rows.flatMap((row) => row.diagnoses ?? []);
-  redraw(
-    find("diagnoses"),
-    ...found.slice(-3).map((one) => {
-      const apply = () => {
-        setFields(one.change);
-        find("train").focus();
-      };
-      return make(
-        "div",
-        { className: "diagnosis" },
-        paragraph(
-          make("strong", {}, `Epoch ${one.epoch}: ${one.kind.replaceAll("-", " ")}. `),
-          `${one.finding} ${one.advice}`,
-        ),
-        Object.keys(one.change).length
-          ? make("button", { type: "button", data: { key: one.kind }, on: { click: apply } }, "Apply to the recipe")
-          : null,
-      );
-    }),
-  );
+  redraw(find("diagnoses"), ...found.slice(-3).map(showDiagnosis));
+}
+
+function showDiagnosis({ epoch, kind, finding, advice, change }) {
+  const apply = () => {
+    setFields(change);
+    find("train").focus();
+  };
+  const title = make("strong", {}, `Epoch ${epoch}: ${kind.replaceAll("-", " ")}. `);
+  const isChange = Object.keys(change).length > 0;
+  const more = isChange ? button("Apply to the recipe", apply, { data: { key: kind } }) : null;
+  return div("diagnosis", paragraph(title, `${finding} ${advice}`), more);
 }

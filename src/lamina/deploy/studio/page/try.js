@@ -2,13 +2,13 @@
 
 import { post } from "./api.js";
 import { showInside } from "./closer.js";
-import { make, note } from "./elements.js";
+import { div, make, note } from "./elements.js";
 import { makeForm, offerMore } from "./try-form.js";
 
 export async function show(place, run) {
   const status = make("p", { className: "note", ariaLive: "polite" });
-  const inside = make("div");
-  const more = make("div");
+  const inside = div("");
+  const more = div("");
   const predict = async (image, isCurrent, isLive) => {
     const send = (action) => post(action, image, { run: run.name });
     const found = await send("look");
@@ -18,11 +18,7 @@ export async function show(place, run) {
     }
     return "";
   };
-  place.replaceChildren(
-    makeForm({ predict, status, limitBytes: 32e6 }),
-    note("The image goes only to this studio, which does not store it."),
-    status,
-    inside,
-    more,
-  );
+  const form = makeForm({ predict, status, limitBytes: 32e6 });
+  const promise = note("The image goes only to this studio, which does not store it.");
+  place.replaceChildren(form, promise, status, inside, more);
 }

@@ -2,7 +2,7 @@
 // its prediction. The page of `lamina serve` and the studio show it. No image is stored.
 
 import { startCamera, stopCamera, takeImage } from "./camera.js";
-import { make, paragraph, plain, showCloser } from "./view.js";
+import { button, div, make, paragraph, plain, problem, showCloser } from "./view.js";
 
 const LONGEST_PX = 2048;
 const FRAME_MS = 500;
@@ -26,32 +26,17 @@ export function makeForm({ predict, status, limitBytes, area }) {
     status.textContent = plain(text);
   };
   const preview = make("img", { className: "preview", alt: "Your image", hidden: true });
-  const video = make("video", {
-    muted: true,
-    playsInline: true,
-    hidden: true,
-    ariaLabel: "Your camera",
-  });
+  const video = make("video", { muted: true, playsInline: true, hidden: true, ariaLabel: "Your camera" });
   const file = make("input", { type: "file", accept: "image/*", id: "file" });
   // Cleared on click, so that choosing the same file again is a change.
   file.addEventListener("click", () => {
     file.value = "";
   });
   file.addEventListener("change", () => file.files.length && take(file.files[0]));
-  const camera = make(
-    "button",
-    { type: "button", on: { click: () => (video.hidden ? start() : take(frame)) } },
-    "Use the camera",
-  );
+  const camera = button("Use the camera", () => (video.hidden ? start() : take(frame)));
   const label = make("label", { htmlFor: "file" }, "choose a file: ");
-  const form = make(
-    "div",
-    { className: "drop" },
-    paragraph("Drop an image here, paste one, or ", label, file),
-    camera,
-    video,
-    preview,
-  );
+  const choice = paragraph("Drop an image here, paste one, or ", label, file);
+  const form = div("drop", choice, camera, video, preview);
   acceptDrops(area ?? form, form, (dropped) => take(dropped));
   current = { form, take };
   return form;
@@ -152,19 +137,19 @@ export async function settle(place, text, promise, draw) {
   try {
     shown = draw(await promise);
   } catch (error) {
-    shown = [make("p", { className: "problem", role: "alert" }, error.message)];
+    shown = [problem(error.message)];
   }
   if (place.pending === promise) place.replaceChildren(...shown);
 }
 
 // Buttons for what takes longer, about the image that `send` sends, and the places of its results.
 export function offerMore(send, tasks = Object.keys(LOOKS)) {
-  const row = make("div", { className: "row actions" });
+  const row = div("row actions");
   const places = [];
   for (const task of tasks.filter((name) => name in LOOKS)) {
     const place = make("div");
     const start = () => settle(place, `${LOOKS[task]} …`, send(task), (found) => showCloser(task, found));
-    row.append(make("button", { type: "button", on: { click: start } }, LOOKS[task]));
+    row.append(button(LOOKS[task], start));
     places.push(place);
   }
   return [row, ...places];

@@ -26,6 +26,15 @@ export function make(name, properties = {}, ...children) {
   return element;
 }
 
+export const button = (text, click, properties = {}) =>
+  make("button", { type: "button", ...properties, on: { click } }, text);
+
+export const div = (className, ...children) => make("div", { className }, ...children);
+
+export const details = (summary, ...children) => make("details", {}, make("summary", {}, summary), ...children);
+
+export const problem = (text) => make("p", { className: "problem", role: "alert" }, text);
+
 export const note = (...children) => make("p", { className: "note" }, ...children);
 
 export const paragraph = (...children) => make("p", {}, ...children);
@@ -38,12 +47,8 @@ export function picture(png, alt, className = "") {
 export function showPrediction(card, model, prediction, coverage) {
   const text = describe(prediction);
   const heading = make("h2", { id: `${card.id}-title` }, model.model);
-  const line = make(
-    "p",
-    { className: "predicted" },
-    ...(prediction.question ? [`${prediction.question}: `] : []),
-    make("strong", {}, text),
-  );
+  const question = prediction.question ? `${prediction.question}: ` : null;
+  const line = make("p", { className: "predicted" }, question, make("strong", {}, text));
   const parts = [heading, line];
   if ("value" in (prediction.predictions[0] ?? {})) parts.push(tabulateNumbers(prediction.predictions));
   else parts.push(...tabulateClasses(prediction.predictions, model));
@@ -99,13 +104,9 @@ export function tabulate(heads, rows, caption = "") {
 }
 
 function tabulateNumbers(predictions) {
-  return tabulate(
-    ["name", "value"],
-    predictions.map(({ name, value, half_width: width }) => [
-      name,
-      format(value) + (width === undefined ? "" : ` ± ${format(width)}`),
-    ]),
-  );
+  const show = (value, width) => (width === undefined ? format(value) : `${format(value)} ± ${format(width)}`);
+  const rows = predictions.map(({ name, value, half_width: width }) => [name, show(value, width)]);
+  return tabulate(["name", "value"], rows);
 }
 
 function tabulateClasses(predictions, model) {
@@ -115,28 +116,21 @@ function tabulateClasses(predictions, model) {
     const bar = make("div", { className: "bar", ariaHidden: "true" }, fill);
     return [name, bar, percent(probability), ...(model.aim ? [threshold === undefined ? "" : percent(threshold)] : [])];
   };
-  const heads = [
-    model.kind === "multi-label" ? "label" : "class",
-    "",
-    "probability",
-    ...(model.aim ? ["threshold"] : []),
-  ];
+  const heads = [model.kind === "multi-label" ? "label" : "class", "", "probability"];
+  if (model.aim) heads.push("threshold");
   const parts = [tabulate(heads, predictions.slice(0, SHOWN).map(row))];
   const rest = predictions.slice(SHOWN);
-  if (rest.length)
-    parts.push(make("details", {}, make("summary", {}, `${rest.length} more`), tabulate(heads, rest.map(row))));
-  const notes = [
+  if (rest.length) parts.push(details(`${rest.length} more`, tabulate(heads, rest.map(row))));
+  const calibrated = "about 80 % of predictions with a probability of 80 % are correct.";
+  parts.push(
     model.calibrated
-      ? `The probabilities are calibrated on ${model.calibrated_on}: ` +
-        "about 80 % of predictions with a probability of 80 % are correct."
-      : "The probabilities are not calibrated.",
-  ];
+      ? note(`The probabilities are calibrated on ${model.calibrated_on}: ${calibrated}`)
+      : note("The probabilities are not calibrated."),
+  );
   const predicted = model.kind === "multi-label" ? "each label" : "yes";
-  if (model.aim)
-    notes.push(
-      `The model predicts ${predicted} above its threshold, chosen for ${model.aim} on ${model.thresholds_on}.`,
-    );
-  return [...parts, ...notes.map((text) => note(text))];
+  const chosen = `chosen for ${model.aim} on ${model.thresholds_on}`;
+  if (model.aim) parts.push(note(`The model predicts ${predicted} above its threshold, ${chosen}.`));
+  return parts;
 }
 
 // An explanation or similar images.
@@ -147,12 +141,7 @@ export function showCloser(task, found) {
 function showExplanation({ target, faithfulness, image, map }) {
   return [
     make("h3", {}, `Evidence for ${target}`),
-    make(
-      "div",
-      { className: "map" },
-      picture(image, "Input of the model"),
-      picture(map, `Map of the evidence for ${target}`),
-    ),
+    div("map", picture(image, "Input of the model"), picture(map, `Map of the evidence for ${target}`)),
     note(`Red pixels are evidence for ${target}, blue pixels evidence against it.`),
     ...(faithfulness
       ? showFaithfulness(target, faithfulness)
@@ -163,11 +152,8 @@ function showExplanation({ target, faithfulness, image, map }) {
 function showSimilar({ images, searched }) {
   const items = images.map(({ id, image, target, similarity }) => {
     const caption = [target, note(`similarity ${similarity.toFixed(2)}`)];
-    return make(
-      "li",
-      {},
-      make("figure", {}, picture(image, `Training image ${id}`), make("figcaption", {}, ...caption)),
-    );
+    const figure = make("figure", {}, picture(image, `Training image ${id}`), make("figcaption", {}, ...caption));
+    return make("li", {}, figure);
   });
   return [
     make("h3", {}, "Similar training images"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.jobs import Jobs
@@ -15,28 +16,30 @@ from lamina.errors import LaminaError, RunError, suggest
 from lamina.files import check_name
 
 PACKAGE = "lamina.deploy.studio"
+Actions: TypeAlias = dict[str, Callable[..., Awaitable[Any]]]
 OPENING = Call(f"{PACKAGE}.data_views.prepare")
 
 
 @dataclass(frozen=True, eq=False)
 class Studio:
-    """The studio; ``quick`` and ``slow`` compute, so that what is quick waits for nothing slow."""
+    """The studio; ``quick`` and ``slow`` compute, so that what is quick waits for nothing slow.
+
+    A call takes the place of one that still waits, of a request with the same ``replaces``.
+    """
 
     data: DataFolder
     jobs: Jobs
     quick: TorchProcess = field(default_factory=lambda: TorchProcess(OPENING))
     slow: TorchProcess = field(default_factory=lambda: TorchProcess(OPENING))
+    replaces: str = ""
 
-    async def compute_quickly(self, function: str, *arguments: Any, replaces: str = "") -> Any:
+    async def compute_quickly(self, function: str, *arguments: Any) -> Any:
         """The result of a function of this package, such as ``run_views.list_runs``."""
-        return await _compute(self.quick, function, arguments, replaces)
+        return await self._compute(self.quick, function, arguments)
 
-    async def compute(self, function: str, *arguments: Any, replaces: str = "") -> Any:
-        """As :meth:`compute_quickly`, for what may take long.
-
-        A newer call with the same ``replaces`` takes the place of one that still waits.
-        """
-        return await _compute(self.slow, function, arguments, replaces)
+    async def compute(self, function: str, *arguments: Any) -> Any:
+        """As :meth:`compute_quickly`, for what may take long."""
+        return await self._compute(self.slow, function, arguments)
 
     async def close(self) -> None:
         await self.quick.close()
@@ -63,34 +66,26 @@ class Studio:
             names = (f"{beginning}-{number}" for number in itertools.count(1))
             return next(name for name in names if self._reserve(name))
         check_name(wish)
-        if self._reserve(wish):
-            return wish
-        if self._is_taken(wish):
+        if not self._reserve(wish):
             raise RunError(
-                f"There is already a run {wish}. Use another name, or select the run to"
-                " continue it."
+                f"There is already a run {wish}, or a studio will train it. Use another name, or"
+                " select the run to continue it."
             )
-        mark = self.data.runs_dir / f".{wish}"
-        raise RunError(
-            f"{wish} is reserved for a training of another studio. Use another name; if no other"
-            f" studio runs, remove {mark}."
-        )
+        return wish
 
     def _reserve(self, name: str) -> bool:
-        return not self._is_taken(name) and self.jobs.reserve(name)
+        is_taken = self.jobs.find_active(name) is not None or (self.data.runs_dir / name).exists()
+        return not is_taken and self.jobs.reserve(name)
 
-    def _is_taken(self, name: str) -> bool:
-        return self.jobs.find_active(name) is not None or (self.data.runs_dir / name).exists()
-
-
-async def _compute(
-    process: TorchProcess, function: str, arguments: tuple[Any, ...], replaces: str
-) -> Any:
-    call = Call(f"{PACKAGE}.{function}", arguments)
-    try:
-        return await process.call(call, replaces or None)
-    except LostError as error:
-        raise LaminaError(
-            f"The process that computes this {error}. It starts again. Try smaller images, or use a"
-            " command without a time limit, such as lamina report RUN or lamina explain RUN IMAGE."
-        ) from None
+    async def _compute(
+        self, process: TorchProcess, function: str, arguments: tuple[Any, ...]
+    ) -> Any:
+        try:
+            call = Call(f"{PACKAGE}.{function}", arguments)
+            return await process.call(call, self.replaces or None)
+        except LostError as error:
+            raise LaminaError(
+                f"The process that computes this {error}. It starts again. Try smaller images, or"
+                " use a command without a time limit, such as lamina report RUN or lamina explain"
+                " RUN IMAGE."
+            ) from None
