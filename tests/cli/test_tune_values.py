@@ -268,15 +268,6 @@ def test_the_example_of_the_documentation_runs(workplace, monkeypatch):
     assert load_run(study.path / "trial-0").record.data.preparation.val_fraction == 0.1
 
 
-def test_one_of_several_studies_in_a_storage_is_listed(tmp_path, data):
-    open_search(tmp_path / "study", data)
-    storage = open_storage(None, tmp_path / "study")
-    optuna.create_study(storage=storage, study_name="other")
-    optuna.create_study(storage=storage, study_name="study/finals")
-    with pytest.raises(RunError, match=r"these studies: other, study\. Choose one by STORAGE#NAME"):
-        load_study(storage, None)
-
-
 @pytest.mark.slow
 def test_interrupted_finals_are_continued_as_they_were_planned(workplace, image_set, monkeypatch):
     call = ("tune", NET, "--data", image_set, "--over", "lr=0.01..0.1", "--epochs", "1")

@@ -29,11 +29,9 @@ from lamina.runs.record import resume_command
 from lamina.runs.run import Run
 from lamina.studies.cross_validation import Folds
 from lamina.studies.finals import Tuned
-from lamina.studies.search import Tried
 from lamina.studies.seeds import Seeds
 from lamina.studies.study_events import (
     Decision,
-    FinalsDecision,
     ScratchTrial,
     Started,
     is_about_run,
@@ -134,10 +132,6 @@ def play(
                     show_progress("features", event.done, event.images)
                 elif not isinstance(event, Report):
                     _print_event(event, runs[-1] if runs else None, terminal, is_brief=is_brief)
-                    if isinstance(event, Tried):
-                        terminal.pin(*event.table, texts=3)
-                    elif isinstance(event, FinalsDecision):
-                        terminal.pin((), ())
         except (KeyboardInterrupt, SystemExit):
             if not (runs and received):
                 raise

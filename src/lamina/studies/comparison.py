@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,7 +34,7 @@ from lamina.runs.run import Run
 from lamina.runs.start import as_net_choice, shorten_net_name
 from lamina.studies.experiment import Experiment, check_seconds, format_minutes, time_experiment
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
-from lamina.studies.judging import compare_stored, count_seconds, judge_runs
+from lamina.studies.judging import compare_stored, judge_runs, mean_seconds
 from lamina.studies.setup import RunSetup
 from lamina.studies.study import (
     describe_experiments,
@@ -402,7 +401,7 @@ def _describe_progress(
     if planned is not None:
         progress = f"{len(trained)} of {planned}"
         if len(trained) < planned:
-            seconds = statistics.fmean(count_seconds(run) for run in trained)
-            progress += f", {format_minutes(seconds * (planned - len(trained)))} left"
+            seconds = mean_seconds(trained) * (planned - len(trained))
+            progress += f", {format_minutes(seconds)} left"
     score = "" if run.report is None else f": {run.report.split} {run.report.score}"
     return Decision("trained", f"{name}, seed {run.record.recipe.seed}{score}", progress)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
@@ -28,15 +27,6 @@ from lamina.targets import Score
 
 POINTS, NUMBERS = 0.005, 0.01
 """Default margin: half a percentage point; for regression, a fraction of the reference's score."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A run's score on ``val`` by the seconds of training."""
-
-    times: Float64[np.ndarray, " n"]  # seconds before each evaluation
-    scores: Float64[np.ndarray, " n"]
-    seconds: float  # of the whole training
 
 
 def compare_stored(runs: Sequence[Run], margin: float | None) -> PairedComparison:
@@ -107,7 +97,6 @@ def judge_runs(
         differences = tuple(table.mean(axis=1).tolist())
         interval = effect.interval(level)
         target = max(margin, abs(effect.difference))
-        times = _compare_times(runs[name], runs[reference], score)
         comparisons.append(
             PairedComparison(
                 a=name,
@@ -127,9 +116,7 @@ def judge_runs(
                 seeds_to_detect=effect.seeds_to_detect(target, 1 - level),
                 image_half_width=effect.image_half_width(last_level),
                 verdict=verdict,
-                train_seconds=times.train_seconds,
-                val_reached=times.val_reached,
-                val_at_equal_seconds=times.val_at_equal_seconds,
+                train_seconds=(mean_seconds(runs[name]), mean_seconds(runs[reference])),
             )
         )
     return comparisons
@@ -146,69 +133,11 @@ def _find_seeds_interval(
     return interval.low, interval.high
 
 
-@dataclass(frozen=True)
-class Times:
-    """Times of training of two experiments, and their scores on ``val`` at these times."""
-
-    train_seconds: tuple[float, float]
-    val_reached: tuple[float, float, float] | None = None
-    val_at_equal_seconds: tuple[float, float, float] | None = None
-
-
-def _compare_times(runs: Sequence[Run], others: Sequence[Run], score: Score) -> Times:
-    """The seconds of training and to a common ``val`` score, and ``val`` scores at equal time."""
-    curves = [_read_curve(run, f"val_{score.name}") for run in runs]
-    other_curves = [_read_curve(run, f"val_{score.name}") for run in others]
-    every = [*curves, *other_curves]
-    train_seconds = (
-        statistics.fmean(curve.seconds for curve in curves),
-        statistics.fmean(curve.seconds for curve in other_curves),
+def mean_seconds(runs: Sequence[Run]) -> float:
+    """The mean seconds of training."""
+    return statistics.fmean(
+        sum(row["train_seconds"] or 0.0 for row in run.folder.history.epochs()) for run in runs
     )
-    records = [run.record for run in (*runs, *others)]
-    places = {
-        (record.data.fingerprint, record.data.preparation, record.device.value, record.machine)
-        for record in records
-    }
-    end = min(curve.seconds for curve in every)
-    have_scores = all(len(curve.times) and curve.times[0] <= end for curve in every)
-    if len(places) > 1 or not have_scores:
-        return Times(train_seconds)  # other val images or another machine, or no score by then
-    sign = -1 if score.lower_is_better else 1
-    common = min(float((sign * curve.scores).max()) for curve in every)
-
-    def mean_seconds(curves: Sequence[Curve]) -> float:
-        """The mean time until the score is reached."""
-        firsts = [np.argmax(sign * curve.scores >= common) for curve in curves]
-        return statistics.fmean(
-            curve.times[first] for curve, first in zip(curves, firsts, strict=True)
-        )
-
-    def mean_score(curves: Sequence[Curve]) -> float:
-        """The mean score at the end of the quickest run."""
-        return statistics.fmean(np.interp(end, curve.times, curve.scores) for curve in curves)
-
-    return Times(
-        train_seconds,
-        val_reached=(sign * common, mean_seconds(curves), mean_seconds(other_curves)),
-        val_at_equal_seconds=(end, mean_score(curves), mean_score(other_curves)),
-    )
-
-
-def _read_curve(run: Run, name: str) -> Curve:
-    seconds = 0.0
-    times = []
-    scores = []
-    for row in run.folder.history.epochs():
-        seconds += row["train_seconds"] or 0.0
-        if row.get(name) is not None:
-            times.append(seconds)
-            scores.append(row[name])
-    return Curve(np.array(times, np.float64), np.array(scores, np.float64), seconds)
-
-
-def count_seconds(run: Run) -> float:
-    """The seconds of training."""
-    return sum(row["train_seconds"] or 0.0 for row in run.folder.history.epochs())
 
 
 def find_outputs(run: Run) -> Outputs:

@@ -21,7 +21,7 @@ from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Experiment, format_minutes
+from lamina.studies.experiment import Experiment
 from lamina.studies.setup import RunSetup
 from lamina.studies.space import (
     Range,
@@ -203,12 +203,6 @@ class Tried(Event):
     run: str  # empty if the values of an earlier trial were not trained again
     done: int  # trials that have ended
     best: Score | None
-    seconds_left: float
-    # of the best trials, and of those that others train
-    table: tuple[Sequence[str], Sequence[Sequence[str]]]
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in super().to_json().items() if name != "table"}
 
     def __str__(self) -> str:
         parts = [f"trial {self.trial}: {describe_values(self.values)}: "]
@@ -217,8 +211,6 @@ class Tried(Event):
         parts.append(f"{self.end}; {plural(self.done, 'trial', 'trials')} done")
         if self.best is not None:
             parts.append(f", best {self.best.format(self.best.value)}")
-        if self.seconds_left:
-            parts.append(f", {format_minutes(self.seconds_left)} left")
         return "".join(parts)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from lamina.errors import LaminaError, RunError, name_some
+from lamina.errors import LaminaError, RunError
 from lamina.files import damaged
 from lamina.studies.space import import_optuna
 from lamina.studies.study_events import Decision
@@ -181,22 +181,13 @@ def _blame(error: Exception, what: str) -> RunError:
     return damaged(what, reason, "Use another one with --storage.")
 
 
-def load_study(storage: Any, name: str | None) -> Any:
-    """Load a study of Optuna; without a name, the only one. ``RunError`` if there is none."""
-    optuna = import_optuna()
+def load_study(storage: Any, name: str) -> Any:
+    """Load a study of Optuna; ``RunError`` if there is none of this name."""
     try:
-        known = sorted(
-            study.study_name
-            for study in storage.get_all_studies()
-            if not study.study_name.endswith(CLAIMS)
-        )
-        if name is None and len(known) == 1:
-            name = known[0]
-        if name in known:
-            return optuna.load_study(study_name=name, storage=storage)
+        return import_optuna().load_study(study_name=name, storage=storage)
+    except KeyError:
+        raise RunError(
+            f"The storage contains no study {name}. Start one with lamina tune NET --over …"
+        ) from None
     except Exception as error:
         raise _blame(error, "The storage") from error
-    content = "no study. Start one with lamina tune NET --over … --storage."
-    if known:
-        content = f"these studies: {name_some(known)}. Choose one by STORAGE#NAME."
-    raise RunError(f"The storage contains {content}")

@@ -36,11 +36,6 @@ class RecipeDecision(Decision):
 
 
 @dataclass(frozen=True)
-class FinalsDecision(Decision):
-    """The end of a search, and what its finals train."""
-
-
-@dataclass(frozen=True)
 class ConsideredNets(Event):
     """All candidates with their verdicts. Named ``considered`` in JSON."""
 

@@ -22,7 +22,6 @@ from lamina.values import from_json_values
 TABLE = "trials.json"
 BEAT_SECONDS = 10  # between two signs of life of a worker
 SILENT_SECONDS = 60  # without a sign of life, until a trial is given to another worker
-LEADING = 5  # trials in the table of the best
 REDUCTION = 3  # successive halving: a third of the trials goes on
 MOST_FINALISTS = 5
 MOST_SEEDS = 5
@@ -126,11 +125,6 @@ class Progress:
         """The median seconds of the trials that were trained to the end."""
         seconds = [trial.duration.total_seconds() for trial in self.rank("COMPLETE")]
         return statistics.median(seconds) if seconds else expected
-
-    def list_leading(self) -> list[dict[str, Any]]:
-        """The rows of the best trials so far, and of those that run now."""
-        best = [*self.rank("COMPLETE"), *self.rank("PRUNED")][:LEADING]
-        return [_to_row(trial) for trial in (*best, *self.select("RUNNING"))]
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from lamina.studies.finals import (
 from lamina.studies.search import Search
 from lamina.studies.storage import JOURNAL, TrialLostError, load_study, open_storage
 from lamina.studies.study import name_study, read_study
-from lamina.studies.study_events import Decision, FinalsDecision, is_about_run
+from lamina.studies.study_events import Decision, is_about_run
 from lamina.studies.trials import (
     FinalsPlan,
     Limits,
@@ -102,8 +102,8 @@ class Study:
         import polars
 
         folder = Path(self.path)
-        storage = open_storage(self.storage, folder)
-        rows = list_trials(read_progress(load_study(storage, folder.name)).trials)
+        study = load_study(open_storage(self.storage, folder), folder.name)
+        rows = list_trials(read_progress(study).trials)
         for row in rows:
             row |= {
                 f"{key}_value" if key in row else key: value
@@ -280,7 +280,7 @@ def iter_tuning(
     claim = yield from _claim_finals(claims)
     if claim is None:
         reason = "if it is lost, run the command again"
-        yield FinalsDecision("finals", "another process trains them, or has trained them", reason)
+        yield Decision("finals", "another process trains them, or has trained them", reason)
         known = read_final(path)
         if known is not None:
             yield known
@@ -378,7 +378,7 @@ def _iter_finals(
     rivals = plural(plan.count, "trial", "trials")
     if search.base is not None:
         rivals += " and the recipe"
-    yield FinalsDecision(
+    yield Decision(
         "finals",
         f"{rivals}, each with {plan.seeds} new seeds",
         f"at most {longest} trainings, {format_minutes(longest * expected)}",
@@ -404,23 +404,9 @@ def draw_study(study: Any, progress: Progress, folder: Path) -> None:
         save_figure(draw_importances(study, metric), folder / IMPORTANCES)
 
 
-def find_progress(text: str, runs_dir: Path) -> Progress:
-    """The trials of a study: its folder, its name, or ``STORAGE#NAME``."""
-    for path in (Path(text), runs_dir / text):
-        if (path / JOURNAL).exists():
-            return read_progress(load_study(open_storage(None, path), None))
-        if (path / STUDY_FILE).exists():
-            raise RunError(
-                f"{path} contains no trials. If they are in another storage, pass"
-                f" STORAGE#{path.name}, as in postgresql://…#{path.name}."
-            )
-    place = text
-    name = None
-    if "#" in text.rpartition("/")[2]:  # one before that is a part of a password
-        place, _, name = text.rpartition("#")
-    if "://" not in place and not Path(place).is_file():
-        raise RunError(
-            f"There is no study {text}. Pass its folder, or STORAGE#NAME, with the URL of its"
-            " database or the path of its file."
-        )
-    return read_progress(load_study(open_storage(place, runs_dir), name))
+def find_progress(path: Path) -> Progress:
+    """The trials of a study, in its folder or in its storage."""
+    place = read_study(path).get("storage")
+    if place is not None:
+        place = place.replace(":***@", "@")  # the password is in ~/.pgpass
+    return read_progress(load_study(open_storage(place, path), path.name))

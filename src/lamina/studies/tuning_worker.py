@@ -17,7 +17,7 @@ from lamina.runs.loading import load_run
 from lamina.studies import finals
 from lamina.studies.experiment import Experiment
 from lamina.studies.finals import count_trainings
-from lamina.studies.search import Search, Tried, score_on_val, tabulate_trials
+from lamina.studies.search import Search, Tried, score_on_val
 from lamina.studies.storage import LONGEST_PAUSE_SECONDS, TrialLostError, wait_for
 from lamina.studies.study_events import Decision
 from lamina.studies.trials import Progress, Trials, find_run, store_table
@@ -73,25 +73,18 @@ def _find_end(progress: Progress, expected: float) -> str | None:
         return f"{MOST_REPEATS} trials in a row had the values of earlier ones"
     if limits.trials is not None and len(progress.counted) >= limits.trials:
         return f"it has {limits.trials} trials"
-    if limits.seconds is not None and find_seconds_left(progress, expected) <= 0:
+    if limits.seconds is not None and _count_seconds_left(limits.seconds, progress, expected) <= 0:
         return "the rest of the time is for the finals"
     return None
 
 
-def find_seconds_left(progress: Progress, expected: float) -> float:
-    """About how many seconds the search still takes."""
-    limits = progress.limits
+def _count_seconds_left(limit: float, progress: Progress, expected: float) -> float:
+    """The seconds in which a trial may begin that ends before the time of the finals."""
     training = progress.measure(expected)
-    if limits.seconds is None:
-        remaining = max(0, (limits.trials or 0) - progress.ended)
-        if progress.ended:
-            training = progress.used_seconds / progress.ended
-        return remaining * training
-    # a trial that begins later would end in the time of the finals
-    reserved = limits.seconds / 2
+    reserved = limit / 2
     if training:
         reserved = min(reserved, count_trainings(*finals.PLANS[0]) * training)
-    return limits.seconds - reserved - training - progress.used_seconds
+    return limit - reserved - training - progress.used_seconds
 
 
 def iter_search(search: Search, trials: Trials, expected: float) -> Generator[RunEvent, None, None]:
@@ -116,10 +109,10 @@ def iter_search(search: Search, trials: Trials, expected: float) -> Generator[Ru
                 time.sleep(LOOK_SECONDS)
             case Train():
                 is_waiting = False
-                yield from _iter_trial(search, trials, expected)
+                yield from _iter_trial(search, trials)
 
 
-def _iter_trial(search: Search, trials: Trials, expected: float) -> Generator[RunEvent, None, None]:
+def _iter_trial(search: Search, trials: Trials) -> Generator[RunEvent, None, None]:
     """Train one trial, or continue one that was given back."""
     try:
         trial = yield from trials.take(search.ranges)
@@ -132,7 +125,6 @@ def _iter_trial(search: Search, trials: Trials, expected: float) -> Generator[Ru
     progress = yield from trials.load()
     store_table(trials.folder, progress)
     folder = _locate(trials, trial)
-    leading = progress.list_leading()
     yield Tried(
         trial=find_run(trial),
         values=trial.params,
@@ -141,8 +133,6 @@ def _iter_trial(search: Search, trials: Trials, expected: float) -> Generator[Ru
         run=str(folder) if folder.exists() else "",
         done=progress.ended,
         best=progress.find_best(),
-        seconds_left=max(0.0, find_seconds_left(progress, expected)),
-        table=tabulate_trials(leading, progress.metric.name),
     )
 
 
