@@ -21,7 +21,7 @@ from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
 from lamina.studies.experiment import Experiment
-from lamina.studies.setup import RunSetup
+from lamina.studies.study import RunSetup
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 

@@ -27,15 +27,12 @@ from lamina.runs.course import RunEvent
 from lamina.runs.loading import load_run
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run
+from lamina.studies.choose import ScratchTrial
 from lamina.studies.cross_validation import Folds
+from lamina.studies.experiment import Decision
 from lamina.studies.finals import Tuned
 from lamina.studies.seeds import Seeds
-from lamina.studies.study_events import (
-    Decision,
-    ScratchTrial,
-    Started,
-    is_about_run,
-)
+from lamina.studies.study import Started, is_about_run
 from lamina.targets import REGRESSION
 from lamina.training import group
 from lamina.training.events import (

@@ -32,7 +32,6 @@ from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
 from lamina.studies.cross_prediction import (
     CrossValidatedNet,
-    check_dealable,
     choose_nets,
     cross_predict,
     limit_groups,
@@ -301,10 +300,9 @@ def choose_checkers(
     dataset: Dataset, *, device: str = "auto", pretrained: bool = True
 ) -> tuple[CrossValidatedNet, ...]:
     """The nets that check the labels of a data set; ``DataError`` if they cannot."""
-    check_dealable(dataset.train)
-    check_learnable(dataset)
     weights = next(iter(find_all_at_hand()), None) if pretrained else None
     nets = choose_nets(dataset.train, weights)
+    check_learnable(dataset)
     return tuple(replace(net, recipe=replace(net.recipe, device=device)) for net in nets)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.held_out import hold_out
@@ -23,23 +22,32 @@ from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
 from lamina.files import check_name
-from lamina.nets import Net
-from lamina.runs.course import RunEvent
 from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
 from lamina.runs.nets_by_name import choice_of_timm, find_net
 from lamina.runs.run import Run
-from lamina.runs.start import NetLike, as_net_choice
-from lamina.studies.experiment import Candidate, Deadline, Experiment, Request, find_lack_of_time
-from lamina.studies.setup import RunSetup, remove_run
+from lamina.runs.start import NetLike
+from lamina.studies.experiment import (
+    Candidate,
+    Deadline,
+    Decision,
+    Events,
+    Experiment,
+    Request,
+    find_lack_of_time,
+)
 from lamina.studies.study import (
     OpenStudy,
+    RunSetup,
+    Started,
+    describe_net,
+    describe_recipe,
     iter_planned,
-    load_planned,
     name_study,
     open_study,
     parse_event,
+    remove_run,
+    without_device,
 )
-from lamina.studies.study_events import Decision, Started
 from lamina.studies.train_net import follow, iter_training, to_deadline, to_request
 from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.events import Event
@@ -206,22 +214,13 @@ def cross_validate(
     check_name(name)
     request = to_request(net, recipe, seconds, parts)
     dataset = as_dataset(data)
-    if isinstance(recipe, Recipe):
-        recipe = repr(replace(recipe, device="auto"))
-    settings = {"net": _describe_net(net), "recipe": recipe, "parts": parts.describe()}
     deadline = to_deadline(began, net, seconds)
     setup = RunSetup(Path(runs_dir), name, parts=parts)
-    events = iter_folds(dataset, folds, request, deadline, setup, settings)
+    events = iter_folds(dataset, folds, request, deadline, setup)
     for event in follow(events, dataset, name, progress):
         if isinstance(event, Folds):
             result = event
     return result
-
-
-def _describe_net(net: NetLike | None) -> str | None:
-    if net is None or isinstance(net, str):
-        return net
-    return repr(net) if isinstance(net, Net | nn.Module) else as_net_choice(net).name
 
 
 def iter_folds(
@@ -230,25 +229,26 @@ def iter_folds(
     request: Request,
     deadline: Deadline | None,
     setup: RunSetup,
-    settings: Mapping[str, Any],
-) -> Generator[RunEvent, None, None]:
+) -> Events[None]:
     """Train and evaluate a run for each fold, then one on all images; skips finished runs.
 
     Net, image size and recipe are chosen with the images of the first run, and stored for all. The
-    time that is left is shared by the runs that are left. ``settings`` describes what the runs
-    share: an existing folder with other settings is an error.
+    time that is left is shared by the runs that are left. ``RunError`` if the folder exists with
+    another request.
     """
-    check_folds(folds)
     first = hold_out(dataset, 1, folds)  # fails before the folder is created
     name = setup.name or name_study(setup.runs_dir, f"folds{folds}")
     path = setup.runs_dir / name
-    shared = {"folds": folds, "data": dataset.fingerprint, **settings}
+    shared = {
+        "folds": folds,
+        "data": dataset.fingerprint,
+        **describe_net(request.net),
+        "recipe": describe_recipe(request.recipe),
+        "given": without_device(request.settings),
+        "pretrained": request.pretrained,
+        "parts": setup.parts.describe(),
+    }
     with open_study(path, shared) as study:
-        if "finished" in study.state and "choice" not in study.state:
-            raise RunError(
-                f"{path} is of an earlier version of lamina, which chose a net for each run. Choose"
-                " another name."
-            )
         if deadline is not None:
             study.opened = deadline.began
             used_seconds = study.state.get("used_seconds", 0.0)
@@ -293,7 +293,7 @@ def _iter_one(
     request: Request,
     deadline: Deadline | None,
     setup: RunSetup,
-) -> Generator[RunEvent, None, Run]:
+) -> Events[Run]:
     """Train the next run of a cross-validation, or load it; the first chooses for all."""
     name = setup.path.name
     finished = study.state.get("finished", [])
@@ -303,15 +303,13 @@ def _iter_one(
         run = yield from _iter_first(study, dataset, request, deadline, setup)
     else:
         candidate = _restore_choice(study, dataset, request, setup)
-        if name in finished and setup.path.exists():
-            run = load_planned(setup.path, candidate.experiment, setup.parts)
-            yield Started(run)
-            return run
-        lack = "" if deadline is None else find_lack_of_time(candidate, deadline)
-        if lack:
-            yield Decision("warning", lack)
-        run = yield from iter_planned(candidate, deadline, setup)
-    study.save(finished=[*finished, name])
+        is_done = name in finished
+        if deadline is not None and not is_done:
+            lack = find_lack_of_time(candidate, deadline)
+            if lack:
+                yield Decision("warning", lack)
+        run = yield from iter_planned(candidate, deadline, setup, is_done=is_done)
+    study.save(finished=sorted({*finished, name}))
     return run
 
 
@@ -321,23 +319,25 @@ def _iter_first(
     request: Request,
     deadline: Deadline | None,
     setup: RunSetup,
-) -> Generator[RunEvent, None, Run]:
+) -> Events[Run]:
     """Train the first run, and store what was chosen for it."""
     with closing(iter_training(dataset, request, deadline, setup)) as events:
         for event in events:
             if isinstance(event, Started) and event.candidate is not None:
                 run = event.run
-                study.save(choice=_describe_choice(event.candidate))
+                candidate = event.candidate
+                origin = candidate.experiment.net.origin
+                choice = Choice(
+                    net=candidate.net_name,
+                    timm=origin if isinstance(origin, TimmNet) else None,
+                    size_px=candidate.side_px,
+                    recipe=replace(candidate.recipe, device="auto"),
+                    pace=candidate.pace,
+                    is_open=candidate.is_open,
+                )
+                study.save(choice=fields_to_json(choice))
             yield event
     return run
-
-
-def _describe_choice(candidate: Candidate) -> dict[str, Any]:
-    net = candidate.experiment.net
-    timm = net.origin if isinstance(net.origin, TimmNet) else None
-    recipe = replace(candidate.recipe, device="auto")
-    choice = Choice(net.name, timm, candidate.side_px, recipe, candidate.pace, candidate.is_open)
-    return fields_to_json(choice)
 
 
 def _restore_choice(

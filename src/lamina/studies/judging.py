@@ -25,7 +25,8 @@ from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.runs.run import Run
 from lamina.targets import Score
 
-POINTS, NUMBERS = 0.005, 0.01
+POINTS = 0.005
+NUMBERS = 0.01
 """Default margin: half a percentage point; for regression, a fraction of the reference's score."""
 
 
@@ -162,23 +163,20 @@ def explain_incomparable(run: Run, other: Run) -> str | None:
 
 def check_same_images(run: Run, other: Run) -> None:
     """Raise ``LaminaError`` unless both runs were evaluated on the same images by one metric."""
-    outputs = find_outputs(run)
-    others = find_outputs(other)
-    measured = f"{run.record.task.kind.name}, {find_metric(run.record.task)}"
-    other_measured = f"{other.record.task.kind.name}, {find_metric(other.record.task)}"
-    has_same_images = outputs.names == others.names
-    if measured == other_measured and has_same_images:
-        if np.array_equal(outputs.targets, others.targets):
-            return
+    seen = []
+    for shown in (run, other):
+        outputs = find_outputs(shown)
+        task = shown.record.task
+        score = f"{task.kind.name}, {find_metric(task)}"
+        what = f"{outputs.split} images of {shown.record.data.name} ({score})"
+        seen.append((outputs, score, f"{shown.path} on {what}"))
+    (outputs, score, where), (others, other_score, elsewhere) = seen
+    are_equal = outputs.names == others.names and np.array_equal(outputs.targets, others.targets)
+    if score != other_score or not are_equal:
         raise DataError(
-            f"{run.path} and {other.path} were evaluated on the same {outputs.split} images with"
-            " other targets. Compare runs with the same test images and metric."
+            f"The evaluated images, their targets or the metrics differ: {where}, but {elsewhere}."
+            " Compare runs with the same test images and metric."
         )
-    raise DataError(
-        f"{run.path} was evaluated on {outputs.split} images of {run.record.data.name}"
-        f" ({measured}), but {other.path} on others, of {other.record.data.name}"
-        f" ({other_measured}). Compare runs with the same test images and metric."
-    )
 
 
 def _score_runs(runs: Sequence[Run]) -> Float64[np.ndarray, "s n"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -16,13 +16,11 @@ from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, plur
 from lamina.evaluation.paired import score_images
 from lamina.files import damaged
 from lamina.nets import Net
-from lamina.runs.course import RunEvent
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Experiment
-from lamina.studies.setup import RunSetup
+from lamina.studies.experiment import Decision, Events, Experiment
 from lamina.studies.space import (
     Range,
     contains,
@@ -33,8 +31,7 @@ from lamina.studies.space import (
     parse_settings,
     parse_sizes,
 )
-from lamina.studies.study import digest_file, iter_runs, without_device
-from lamina.studies.study_events import Decision
+from lamina.studies.study import RunSetup, describe_net, iter_run, without_device
 from lamina.targets import Score
 from lamina.training.custom import describe_part
 from lamina.training.events import Event
@@ -140,24 +137,22 @@ class Search:
         metric = experiment.recipe.find_metric(self.dataset.train.kind)
         return replace(experiment, recipe=overlay(experiment.recipe, {"metric": metric})), decisions
 
-    def iter_run(self, folder: Path, experiment: Experiment) -> Generator[RunEvent, None, Run]:
+    def iter_run(self, folder: Path, experiment: Experiment) -> Events[Run]:
         """Train a run of an experiment, or continue it."""
         setup = RunSetup(command=tuple(self.command))
-        (run,) = yield from iter_runs(folder.parent, [(folder.name, experiment)], setup)
-        return run
+        return (yield from iter_run(experiment, setup.at(folder)))
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, which all of its workers must share."""
         experiment = self.example[0]
         recipe = experiment.recipe
-        digest = digest_file(experiment.net)
         net = None
         if isinstance(self.net, str):
-            net = Path(self.net).name if digest else self.net  # other machines, other folders
+            net = Path(self.net).name if ".py" in self.net else self.net  # in any folder
         return {
             "net": net,
             "function": describe_part(self.net) if callable(self.net) else None,
-            "file": digest,
+            "file": describe_net(experiment.net)["file"],
             "recipe": self.recipe,
             "over": dict(self.over),
             "net_over": dict(self.net_over),

@@ -11,8 +11,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from lamina.errors import LaminaError, RunError
 from lamina.files import damaged
+from lamina.studies.experiment import Decision
 from lamina.studies.space import import_optuna
-from lamina.studies.study_events import Decision
 from lamina.text import SECRET, hide_password
 
 Owner = TypeVar("Owner")

@@ -35,6 +35,11 @@ class Limits:
     trials: int | None  # that count
     seconds: float | None  # of the search and the finals
 
+    def __str__(self) -> str:
+        if self.seconds is not None:
+            return f"as many trials as fit into {self.seconds:.0f} s, with finals"
+        return f"{self.trials} trials, then finals"
+
 
 @dataclass(frozen=True)
 class FinalsPlan:
@@ -97,9 +102,11 @@ class Progress:
     @property
     def used_seconds(self) -> float:
         """The time in which at least one worker was training."""
+        stored = [trial.user_attrs for trial in self.trials]
+        spans = sorted((values.get("began", 0.0), values.get("seen", 0.0)) for values in stored)
         total = 0.0
         end = -math.inf
-        for began, seen in sorted(map(_find_times, self.trials)):
+        for began, seen in spans:
             total += max(0.0, seen - max(began, end))
             end = max(end, seen)
         return total
@@ -146,12 +153,13 @@ class Trials:
     folder: Path  # of the runs of this worker
     signs: dict[int, Sign] = field(default_factory=dict, repr=False)  # of trials that run
 
+    def locate(self, trial: Any) -> Path:
+        """The folder of a trial's run."""
+        return self.folder / f"trial-{find_run(trial)}"
+
     @waiting
     def load(self) -> Progress:
         """The trials as they are now."""
-        check_settings(
-            f"The study {self.folder.name}", self.study.user_attrs.get("settings"), self.settings
-        )
         return read_progress(self.study)
 
     @waiting
@@ -258,11 +266,6 @@ class Trials:
         names = ("RUNNING", "COMPLETE")
         return next((trial for trial in trials if trial.state.name in names), None)
 
-    @waiting
-    def withdraw(self, trial: Any) -> None:
-        """End a claim that came second."""
-        _fail(self.study, trial.number)
-
 
 @waiting
 def open_trials(
@@ -293,15 +296,13 @@ def open_trials(
 
 def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
     """Raise ``RunError`` if a study, which is called ``what``, is of another search."""
-    if stored == settings:
-        return
-    names = list(settings)
-    if isinstance(stored, Mapping):
-        names = [name for name in settings if stored.get(name) != settings[name]]
-    raise RunError(
-        f"{what} exists, with other {' and '.join(names)}. Choose another name, or run the same"
-        " command with the same data and files as before."
-    )
+    known = stored if isinstance(stored, Mapping) else {}
+    changed = [name for name in settings if known.get(name) != settings[name]]
+    if changed:
+        raise RunError(
+            f"{what} exists, with other {' and '.join(changed)}. Choose another name, or run the"
+            " same command with the same data and files as before."
+        )
 
 
 def read_progress(study: Any) -> Progress:
@@ -325,7 +326,7 @@ def _check_trial(trial: Any) -> None:
     attributes = from_json_values(Attributes, stored, where)
     if not 0 <= attributes.run <= trial.number:
         raise ValueError(f"the run of {where} is {attributes.run}")
-    if not all(isinstance(value, str | int | float) for value in trial.params.values()):
+    if not all(isinstance(value, str | int | float | None) for value in trial.params.values()):
         raise ValueError(f"the values of {where} are {trial.params}")
     if not all(isinstance(epoch, int) for epoch in trial.intermediate_values):
         raise ValueError(f"the epochs of {where} are {list(trial.intermediate_values)}")
@@ -361,32 +362,27 @@ def list_trials(trials: Sequence[Any]) -> list[dict[str, Any]]:
 
     Trials that were given back have their rows where they are continued.
     """
-    rows = [_to_row(trial) for trial in trials if not is_lost(trial)]
+    rows = []
+    for trial in trials:
+        if is_lost(trial):
+            continue
+        error = trial.user_attrs.get("error")
+        score = trial.value
+        if score is None:
+            score = trial.intermediate_values.get(trial.last_step)
+        if error:  # one that diverged has the worst score, perhaps infinity
+            score = None
+        row = {
+            "trial": find_run(trial),
+            "state": trial.state.name.lower(),
+            "score": score,
+            "epoch": trial.last_step,
+            "seconds": None if trial.duration is None else trial.duration.total_seconds(),
+            "error": error,
+            "values": trial.params,
+        }
+        rows.append(row)
     return sorted(rows, key=lambda row: row["trial"])
-
-
-def _to_row(trial: Any) -> dict[str, Any]:
-    error = trial.user_attrs.get("error")
-    score = trial.value
-    if score is None:
-        score = trial.intermediate_values.get(trial.last_step)
-    if error:  # one that diverged has the worst score, perhaps infinity
-        score = None
-    return {
-        "trial": find_run(trial),
-        "state": trial.state.name.lower(),
-        "score": score,
-        "epoch": trial.last_step,
-        "seconds": None if trial.duration is None else trial.duration.total_seconds(),
-        "error": error,
-        "values": trial.params,
-    }
-
-
-def _find_times(trial: Any) -> tuple[float, float]:
-    """When a trial began, and when its worker was heard of last."""
-    stored = trial.user_attrs
-    return stored.get("began", 0.0), stored.get("seen", 0.0)
 
 
 def _send_signs(trial: Any, is_over: threading.Event) -> None:
@@ -395,30 +391,22 @@ def _send_signs(trial: Any, is_over: threading.Event) -> None:
             trial.set_user_attr("seen", time.time())
 
 
-def _fail(study: Any, number: int) -> None:
-    """End a trial; ``TrialLostError`` if another worker was quicker."""
+def _give_back(study: Any, number: int) -> None:
+    """End a trial, and queue its values again; ``TrialLostError`` if another worker has done so."""
     from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import TrialState
+    from optuna.trial import TrialState, create_trial
 
+    trial = study.get_trials(deepcopy=False)[number]
     try:
         study.tell(number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError) as error:
         raise TrialLostError from error
-
-
-def _give_back(study: Any, number: int) -> None:
-    """End a trial, and queue its values again, with the scores of its epochs."""
-    from optuna.trial import TrialState, create_trial
-
-    trial = study.get_trials(deepcopy=False)[number]
-    _fail(study, number)
-    study.add_trial(
-        create_trial(
-            state=TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs={"run": find_run(trial)},
-            system_attrs=trial.system_attrs,
-            intermediate_values=trial.intermediate_values,
-        )
+    again = create_trial(
+        state=TrialState.WAITING,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={"run": find_run(trial)},
+        system_attrs=trial.system_attrs,
+        intermediate_values=trial.intermediate_values,
     )
+    study.add_trial(again)

@@ -12,7 +12,7 @@ from lamina.studies.finals import rank_finalists
 from lamina.studies.search import tabulate_trials
 from lamina.studies.storage import JOURNAL, TrialLostError, load_study, open_storage
 from lamina.studies.trials import list_trials, read_progress
-from lamina.studies.tuning_worker import next_action
+from lamina.studies.tuning import next_action
 from support.searches import finish, noise_with_val, open_again, open_search
 
 HOSTILE = ("../../escaped", None, -1, 10**30, 1e400, [], ["net.py"], {"net": "net.py"}, True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.studies.trials import FinalsPlan, Limits, Progress
-from lamina.studies.tuning_worker import Stop, Train, Wait, next_action
+from lamina.studies.tuning import Stop, Train, Wait, next_action
 from lamina.targets import Score
 
 START = datetime(2026, 1, 1)
