@@ -469,7 +469,7 @@ def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refuse
     run_well("compare", A1, B_LR, *words)
     printed = run_refused("compare", A1, B1, *words)
     assert "runs/s exists, with other experiments." in printed
-    assert printed.rstrip().endswith("Choose another name, or delete that folder.")
+    assert "Choose another name, or run the same command with the same data" in printed
 
     for name, data in (("shapes", "shapes"), ("numbers", "shapes-pose")):
         recipe = ("--size", "8", "--epochs", "1", "--batch-size", "2000", "--name", name)

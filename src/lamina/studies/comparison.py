@@ -82,11 +82,6 @@ class Plan:
     def is_sequential(self) -> bool:
         return self.seeds is None and self.seconds is None
 
-    @property
-    def most_seeds(self) -> int | None:
-        """The largest number of seeds; ``None`` if a time limit decides."""
-        return max(LOOKS) if self.is_sequential else self.seeds
-
     def is_like(self, stored: Mapping[str, Any] | None) -> bool:
         """Whether a stored plan trains the same runs; its margin may differ."""
         return stored is not None and {**stored, "margin": self.margin} == asdict(self)
@@ -271,7 +266,7 @@ def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events
         if is_known and state["plan"] == asdict(plan):
             yield Decision("study", str(study.path), "its result")
             return
-        most = plan.most_seeds
+        most = max(LOOKS) if plan.is_sequential else plan.seeds
         slowest = 0.0
         if is_known:
             most = state["seeds"]

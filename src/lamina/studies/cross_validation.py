@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ from lamina.training.timing import Pace
 from lamina.values import fields_to_json
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@dataclass(frozen=True, eq=False)
 class Folds(Event):
     """The result of a cross-validation.
 
@@ -68,8 +68,8 @@ class Folds(Event):
         run: The run on all images of ``train`` and ``val``, evaluated on ``test`` if there is one.
     """
 
-    reports: tuple[Report, ...]
-    outputs: Outputs
+    reports: tuple[Report, ...] = field(repr=False)
+    outputs: Outputs = field(repr=False)
     run: Run
 
     @property
@@ -99,21 +99,14 @@ class Folds(Event):
             "folder": str(self.run.path.parent),
         }
 
-    def __repr__(self) -> str:
-        count = len(self.reports)
-        return f"Folds({count} folds, {self._describe_mean()}, run={str(self.run.path)!r})"
-
-    def _describe_mean(self) -> str:
-        score = self.reports[0].score
-        low = score.format(self.interval.low)
-        high = score.format(self.interval.high)
-        return f"mean {replace(score, value=self.mean)} (95 % interval {low} to {high})"
-
     def __str__(self) -> str:
         count = len(self.reports)
         images = len(self.outputs.names)
+        score = self.reports[0].score
+        low = score.format(self.interval.low)
+        high = score.format(self.interval.high)
         lines = [
-            self._describe_mean(),
+            f"mean {replace(score, value=self.mean)} (95 % interval {low} to {high})",
             f"The interval is about training on {count - 1} of {count} parts of such images. It is"
             " approximate: the corrected t test of Nadeau and Bengio (2003), from the variance"
             " between folds.",
@@ -260,7 +253,10 @@ def iter_folds(
         reports: list[Report] = []
         for fold in range(1, folds + 1):
             part = first if fold == 1 else hold_out(dataset, fold, folds)
-            share = _share(deadline, folds + 1 - fold, folds)
+            share = deadline
+            if deadline is not None:
+                # a fold has fewer images than the last run, whose time is kept
+                share = replace(deadline, runs=folds + 1 - fold + folds / (folds - 1))
             fold_setup = setup.at(path / f"fold-{fold}")
             run = yield from _iter_one(study, part, request, share, fold_setup)
             report = run.report
@@ -280,13 +276,6 @@ def iter_folds(
         yield Folds(tuple(reports), outputs, run)
 
 
-def _share(deadline: Deadline | None, folds_left: int, folds: int) -> Deadline | None:
-    """The time of the next fold: it has fewer images than the last run, whose time is kept."""
-    if deadline is None:
-        return None
-    return replace(deadline, runs=folds_left + folds / (folds - 1))
-
-
 def _iter_one(
     study: OpenStudy,
     dataset: Dataset,
@@ -297,11 +286,7 @@ def _iter_one(
     """Train the next run of a cross-validation, or load it; the first chooses for all."""
     name = setup.path.name
     finished = study.state.get("finished", [])
-    if "choice" not in study.state:
-        if setup.path.exists():
-            remove_run(setup.path)
-        run = yield from _iter_first(study, dataset, request, deadline, setup)
-    else:
+    if "choice" in study.state:
         candidate = _restore_choice(study, dataset, request, setup)
         is_done = name in finished
         if deadline is not None and not is_done:
@@ -309,35 +294,30 @@ def _iter_one(
             if lack:
                 yield Decision("warning", lack)
         run = yield from iter_planned(candidate, deadline, setup, is_done=is_done)
+    else:
+        if setup.path.exists():
+            remove_run(setup.path)
+        with closing(iter_training(dataset, request, deadline, setup)) as events:
+            for event in events:
+                if isinstance(event, Started) and event.candidate is not None:
+                    run = event.run
+                    study.save(choice=_describe_choice(event.candidate))
+                yield event
     study.save(finished=sorted({*finished, name}))
     return run
 
 
-def _iter_first(
-    study: OpenStudy,
-    dataset: Dataset,
-    request: Request,
-    deadline: Deadline | None,
-    setup: RunSetup,
-) -> Events[Run]:
-    """Train the first run, and store what was chosen for it."""
-    with closing(iter_training(dataset, request, deadline, setup)) as events:
-        for event in events:
-            if isinstance(event, Started) and event.candidate is not None:
-                run = event.run
-                candidate = event.candidate
-                origin = candidate.experiment.net.origin
-                choice = Choice(
-                    net=candidate.net_name,
-                    timm=origin if isinstance(origin, TimmNet) else None,
-                    size_px=candidate.side_px,
-                    recipe=replace(candidate.recipe, device="auto"),
-                    pace=candidate.pace,
-                    is_open=candidate.is_open,
-                )
-                study.save(choice=fields_to_json(choice))
-            yield event
-    return run
+def _describe_choice(candidate: Candidate) -> dict[str, Any]:
+    origin = candidate.experiment.net.origin
+    choice = Choice(
+        net=candidate.net_name,
+        timm=origin if isinstance(origin, TimmNet) else None,
+        size_px=candidate.side_px,
+        recipe=replace(candidate.recipe, device="auto"),
+        pace=candidate.pace,
+        is_open=candidate.is_open,
+    )
+    return fields_to_json(choice)
 
 
 def _restore_choice(

@@ -196,13 +196,21 @@ def iter_finals(search: Search, folder: Path, progress: Progress, plan: FinalsPl
     runs: dict[str, list[Run]] = {}
     finalists: list[Finalist] = []
     for finalist, experiment in chosen:
+        trained: list[Run] = []
+        scores: list[float] = []
         try:
-            trained = yield from _train_finalist(search, folder, finalist, experiment, plan.seeds)
+            for number in range(1, plan.seeds + 1):
+                seed = experiment.recipe.seed + number
+                path = folder / name_final(finalist.name, seed)
+                trained.append((yield from search.iter_run(path, experiment.with_seed(seed))))
+                scores.append(score_on_val(trained[-1]))
+                what = f"{finalist.name}, seed {seed}: val {Score(metric.name, scores[-1])}"
+                yield Decision("final", what, f"{number} of {plan.seeds}")
         except NotFiniteError as error:
             yield Decision("warning", f"{finalist.name} diverged, and is left out", str(error))
             continue
         runs[finalist.name] = trained
-        finalists.append(replace(finalist, scores=tuple(map(score_on_val, trained))))
+        finalists.append(replace(finalist, scores=tuple(scores)))
     if not finalists:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
     finalists.sort(key=lambda finalist: finalist.mean, reverse=not metric.lower_is_better)
@@ -254,23 +262,6 @@ def _choose_finalists(
                 continue
         chosen.append((Finalist(f"trial {find_run(trial)}", trial.params, score, ()), experiment))
     return chosen
-
-
-def _train_finalist(
-    search: Search, folder: Path, finalist: Finalist, experiment: Experiment, seeds: int
-) -> Events[list[Run]]:
-    """Train a finalist with other seeds than the search."""
-    runs: list[Run] = []
-    for number in range(1, seeds + 1):
-        seed = experiment.recipe.seed + number
-        path = folder / name_final(finalist.name, seed)
-        run = yield from search.iter_run(path, experiment.with_seed(seed))
-        runs.append(run)
-        score = Score(search.metric, score_on_val(run))
-        yield Decision(
-            "final", f"{finalist.name}, seed {seed}: val {score}", f"{number} of {seeds}"
-        )
-    return runs
 
 
 def read_final(path: Path) -> Tuned | None:

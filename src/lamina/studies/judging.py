@@ -7,14 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float64
 
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.evaluation.intervals import ALPHA, mean_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.paired import (
     LOOKS,
-    Effect,
     find_differences,
     find_metric,
     measure_effect,
@@ -76,7 +74,10 @@ def judge_runs(
     first = runs[reference][0]
     for run in itertools.chain(*runs.values()):
         check_same_images(run, first)
-    scores = {name: _score_runs(seeds) for name, seeds in runs.items()}
+    scores = {
+        name: np.stack([score_images(run.task, find_outputs(run)) for run in seeds])
+        for name, seeds in runs.items()
+    }  # of each image (column) by each run (row)
     metric = find_metric(first.record.task)
     base_score = float(scores[reference].mean())
     score = Score(metric, base_score)
@@ -97,6 +98,11 @@ def judge_runs(
             verdict = "better" if effect.difference > 0 else "worse"
         differences = tuple(table.mean(axis=1).tolist())
         interval = effect.interval(level)
+        seeds_interval = None
+        mean = mean_interval(differences, level)
+        if mean.low is not None and mean.high is not None:
+            for_seeds = effect.clip(mean.low, mean.high)
+            seeds_interval = (for_seeds.low, for_seeds.high)
         target = max(margin, abs(effect.difference))
         comparisons.append(
             PairedComparison(
@@ -109,7 +115,7 @@ def judge_runs(
                 difference=effect.difference,
                 level=level,
                 interval=(interval.low, interval.high),
-                seeds_interval=_find_seeds_interval(effect, differences, level),
+                seeds_interval=seeds_interval,
                 differences=differences,
                 images=effect.images,
                 probability_better=probability_better(differences),
@@ -121,17 +127,6 @@ def judge_runs(
             )
         )
     return comparisons
-
-
-def _find_seeds_interval(
-    effect: Effect, differences: Sequence[float], level: float
-) -> tuple[float, float] | None:
-    """The interval for new seeds on the same images; ``None`` for one seed."""
-    mean = mean_interval(differences, level)
-    if mean.low is None or mean.high is None:
-        return None
-    interval = effect.clip(mean.low, mean.high)
-    return interval.low, interval.high
 
 
 def mean_seconds(runs: Sequence[Run]) -> float:
@@ -177,8 +172,3 @@ def check_same_images(run: Run, other: Run) -> None:
             f"The evaluated images, their targets or the metrics differ: {where}, but {elsewhere}."
             " Compare runs with the same test images and metric."
         )
-
-
-def _score_runs(runs: Sequence[Run]) -> Float64[np.ndarray, "s n"]:
-    """The score of each image (column) by each run (row)."""
-    return np.stack([score_images(run.task, find_outputs(run)) for run in runs])

@@ -236,12 +236,8 @@ def tabulate_trials(
     lines = []
     for row in rows:
         state = row["error"] or row["state"].replace("pruned", "stopped")
-        value = ""
-        seconds = ""
-        if row["score"] is not None:
-            value = score.format(row["score"])
-        if row["seconds"] is not None:
-            seconds = f"{row['seconds']:.1f}"
+        value = "" if row["score"] is None else score.format(row["score"])
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
         epoch = str(row["epoch"] or "")
         values = describe_values(row["values"])
         lines.append((str(row["trial"]), values, state, value, epoch, seconds))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -116,22 +115,17 @@ def explain(error: BaseException, url: str = "") -> str:
     return hide_password(text)
 
 
-def find_outages() -> tuple[type[Exception], ...]:
-    """The errors of a storage that cannot be reached."""
+def wait_for(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
+    """Retry a call while the storage is away; yields first, so that a signal can end it."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import InterfaceError, OperationalError
 
-    return OperationalError, InterfaceError, StorageInternalError, OSError
-
-
-def wait_for(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
-    """Retry a call while the storage is away; yields first, so that a signal can end it."""
     began = time.monotonic()
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
             return call()
-        except find_outages() as error:
+        except (OperationalError, InterfaceError, StorageInternalError, OSError) as error:
             reason = explain(error)
             if time.monotonic() - began > OUTAGE_SECONDS:
                 raise RunError(
@@ -158,13 +152,8 @@ def waiting(
     ) -> Generator[Decision, None, Result]:
         from optuna.exceptions import UpdateFinishedTrialError
 
-        def quietly() -> Result:
-            # about epochs that were reported before
-            with warnings.catch_warnings(action="ignore"):
-                return method(owner, *values, **named)
-
         try:
-            return (yield from wait_for(quietly))
+            return (yield from wait_for(functools.partial(method, owner, *values, **named)))
         except UpdateFinishedTrialError as error:
             raise TrialLostError from error
         except (LaminaError, TrialLostError, GeneratorExit, KeyboardInterrupt, SystemExit):

@@ -269,7 +269,7 @@ def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[OpenStudy]:
         if _is_unused(path):
             write_json(path / STUDY_FILE, {"settings": settings})
         study = OpenStudy(path, read_study(path))
-        _check_settings(study, settings)
+        check_settings(str(path), study.state["settings"], settings)
         try:
             yield study
         finally:
@@ -284,14 +284,15 @@ def _is_unused(path: Path) -> bool:
     return {file.name for file in path.glob("[!.]*")} <= {STUDY_FILE}
 
 
-def _check_settings(study: OpenStudy, settings: Mapping[str, Any]) -> None:
+def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
+    """Raise ``RunError`` if a study, which is called ``what``, has other settings."""
     present = json.loads(json.dumps(settings))
-    stored = study.state["settings"]
-    changed = [key for key in present | stored if present.get(key) != stored.get(key)]
+    known = stored if isinstance(stored, Mapping) else {}
+    changed = [key for key in present if known.get(key) != present[key]]
     if changed:
         raise RunError(
-            f"{study.path} exists, with other {' and '.join(changed)}. Choose another name, or"
-            " delete that folder."
+            f"{what} exists, with other {' and '.join(changed)}. Choose another name, or run the"
+            " same command with the same data and files as before."
         )
 
 

@@ -6,17 +6,19 @@ import math
 import statistics
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lamina.errors import RunError
 from lamina.files import blaming, write_json
 from lamina.studies.space import Range, import_optuna, make_sampler
 from lamina.studies.storage import CLAIMS, TrialLostError, waiting
+from lamina.studies.study import check_settings
 from lamina.targets import Score
+from lamina.values import Range as Between
 from lamina.values import from_json_values
 
 TABLE = "trials.json"
@@ -46,8 +48,8 @@ class FinalsPlan:
     """What the finals train."""
 
     ranked: tuple[int, ...]  # numbers of the trials that could win, best first
-    count: int  # of finalists
-    seeds: int
+    count: Annotated[int, Between(1, MOST_FINALISTS)]
+    seeds: Annotated[int, Between(1, MOST_SEEDS)]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Attributes:
     run: int  # number of the first trial with its values, which is in the name of its run
     values: tuple[float, ...] | None  # its score
     scores: dict[int, float]  # by epoch
+    params: dict[str, str | bool | int | float | None]
     began: float = 0.0  # in time.time() of its worker
     seen: float = 0.0  # the worker's last sign of life
     repeats: int | None = None  # number of an earlier trial with the same values
@@ -225,7 +228,8 @@ class Trials:
     @waiting
     def report(self, trial: Any, epoch: int, score: float) -> None:
         """Store the score of an epoch, unless it was reported before."""
-        trial.report(score, epoch)
+        with warnings.catch_warnings(action="ignore"):
+            trial.report(score, epoch)
 
     @waiting
     def is_worse(self, trial: Any) -> bool:
@@ -294,17 +298,6 @@ def open_trials(
     return Trials(storage, study, settings, folder)
 
 
-def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
-    """Raise ``RunError`` if a study, which is called ``what``, is of another search."""
-    known = stored if isinstance(stored, Mapping) else {}
-    changed = [name for name in settings if known.get(name) != settings[name]]
-    if changed:
-        raise RunError(
-            f"{what} exists, with other {' and '.join(changed)}. Choose another name, or run the"
-            " same command with the same data and files as before."
-        )
-
-
 def read_progress(study: Any) -> Progress:
     """The trials of a study of Optuna; ``RunError`` if lamina has not written them."""
     with blaming("The storage of the study", REMEDY):  # values of any type may be at any place
@@ -312,8 +305,8 @@ def read_progress(study: Any) -> Progress:
         trials = study.get_trials(deepcopy=False)
         for trial in trials:
             _check_trial(trial)
-        if stored.finals is not None:
-            _check_plan(stored.finals, len(trials))
+        if stored.finals and not set(stored.finals.ranked) <= set(range(len(trials))):
+            raise ValueError(f"the finals are of the trials {stored.finals.ranked}")
         metric = Score(stored.settings["metric"], 0.0)
     return Progress(trials, metric, stored.limits, stored.finals)
 
@@ -321,24 +314,17 @@ def read_progress(study: Any) -> Progress:
 def _check_trial(trial: Any) -> None:
     """Raise ``ValueError`` if a value of a trial is none that lamina stores."""
     where = f"trial {trial.number}"
-    scores = {"values": trial.values, "scores": trial.intermediate_values}
-    stored = {"run": trial.number} | trial.user_attrs | scores
+    stored = {"run": trial.number, **trial.user_attrs, "values": trial.values}
+    stored |= {"scores": trial.intermediate_values, "params": trial.params}
     attributes = from_json_values(Attributes, stored, where)
-    if not 0 <= attributes.run <= trial.number:
-        raise ValueError(f"the run of {where} is {attributes.run}")
-    if not all(isinstance(value, str | int | float | None) for value in trial.params.values()):
-        raise ValueError(f"the values of {where} are {trial.params}")
-    if not all(isinstance(epoch, int) for epoch in trial.intermediate_values):
-        raise ValueError(f"the epochs of {where} are {list(trial.intermediate_values)}")
-    if trial.state.name == "COMPLETE" and (trial.values is None or trial.duration is None):
-        raise ValueError(f"{where} has no score")
-
-
-def _check_plan(plan: FinalsPlan, trials: int) -> None:
-    if not all(0 <= number < trials for number in plan.ranked):
-        raise ValueError(f"the finals are of the trials {plan.ranked}")
-    if not (1 <= plan.count <= MOST_FINALISTS and 1 <= plan.seeds <= MOST_SEEDS):
-        raise ValueError(f"the finals have {plan.count} finalists and {plan.seeds} seeds")
+    has_ended = trial.values is not None and trial.duration is not None
+    is_possible = (
+        0 <= attributes.run <= trial.number
+        and all(isinstance(epoch, int) for epoch in trial.intermediate_values)
+        and (has_ended or trial.state.name != "COMPLETE")
+    )
+    if not is_possible:
+        raise ValueError(f"{where} has values that lamina does not store")
 
 
 def find_run(trial: Any) -> Any:

@@ -60,13 +60,12 @@ from lamina.studies.storage import (
     open_storage,
     wait_for,
 )
-from lamina.studies.study import follow_study, name_study, read_study
+from lamina.studies.study import check_settings, follow_study, name_study, read_study
 from lamina.studies.trials import (
     FinalsPlan,
     Limits,
     Progress,
     Trials,
-    check_settings,
     find_run,
     list_trials,
     open_trials,
@@ -254,7 +253,13 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
     example, decisions = search.example
     expected = time_experiment(example)
     if not (path / STUDY_FILE).exists():
-        _check_time(limits.seconds, expected)
+        needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
+        if limits.seconds is not None and limits.seconds < needed:
+            raise RecipeError(
+                f"The time limit is {limits.seconds:.0f} s, but a training takes about"
+                f" {expected:.1f} s, and the shortest search with its finals {needed:.0f} s. Use"
+                f" --time {math.ceil(needed)}s, fewer epochs, or a smaller net."
+            )
     if storage is None:
         _create_folder(path, state)
     trials = yield from open_trials(open_storage(storage, path), path, settings, search.ranges)
@@ -264,7 +269,8 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
     recipe = describe_recipe(example.recipe)
     yield Decision("settings", recipe, "of the recipe, except for what is searched")
     resume = "to resume, or to help with another process, run the command again"
-    yield Decision("search", f"{search}; {limits}; in {path}", resume)
+    length = f"{limits}, {format_minutes(expected)} for each training"
+    yield Decision("search", f"{search}; {length}; in {path}", resume)
     yield from iter_search(search, trials, expected)
     claims = yield from trials.open_claims()
     claim = yield from _claim_finals(claims)
@@ -304,16 +310,6 @@ def _create_folder(path: Path, state: Mapping[str, Any]) -> None:
         with making_runs(path.parent):
             path.mkdir(parents=True, exist_ok=True)
             write_json(path / STUDY_FILE, state)
-
-
-def _check_time(seconds: float | None, expected: float) -> None:
-    needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
-    if seconds is not None and seconds < needed:
-        raise RecipeError(
-            f"The time limit is {seconds:.0f} s, but a training takes about {expected:.1f} s, and"
-            f" the shortest search with its finals {needed:.0f} s. Use --time {math.ceil(needed)}s,"
-            " fewer epochs, or a smaller net."
-        )
 
 
 @dataclass(frozen=True)
