@@ -8,6 +8,7 @@ export default [
     languageOptions: { ecmaVersion: 2024, sourceType: "module" },
     rules: {
       eqeqeq: ["error", "always", { null: "ignore" }],
+      "max-len": ["error", { code: 120 }],
       "no-control-regex": "off",
       "no-var": "error",
       "prefer-const": "error",

@@ -66,7 +66,17 @@ def main(
 
 @contextlib.contextmanager
 def opening(folder: Path) -> Iterator[tuple[str, int]]:
-    words = [sys.executable, "-m", "lamina", "studio", "--no-browser", "--port", "0", "--json"]
+    words = [
+        sys.executable,
+        "-m",
+        "lamina",
+        "studio",
+        "--no-browser",
+        "--no-token",
+        "--port",
+        "0",
+        "--json",
+    ]
     with subprocess.Popen(
         words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

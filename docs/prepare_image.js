@@ -17,11 +17,8 @@ async function prepare(blob, [channels, height, width], resize) {
   const scales = [width / image.width, height / image.height];
   let [across, down] = [width, height];
   if (resize === "crop") [across, down] = stored.map((size) => size * Math.max(...scales));
-  if (resize === "pad")
-    [across, down] = stored.map((size) => Math.max(1, Math.round(size * Math.min(...scales))));
-  const [left, top] = [(width - across) / 2, (height - down) / 2].map(
-    resize === "pad" ? Math.floor : Number,
-  );
+  if (resize === "pad") [across, down] = stored.map((size) => Math.max(1, Math.round(size * Math.min(...scales))));
+  const [left, top] = [(width - across) / 2, (height - down) / 2].map(resize === "pad" ? Math.floor : Number);
   const context = new OffscreenCanvas(width, height).getContext("2d");
   context.imageSmoothingQuality = "high";
   context.fillStyle = "black"; // padding
@@ -40,6 +37,5 @@ async function prepare(blob, [channels, height, width], resize) {
 function decide(kind, names, probabilities, thresholds) {
   if (kind === "single-label") return names[probabilities.indexOf(Math.max(...probabilities))];
   if (kind === "binary") return probabilities[1] > thresholds[0] ? "yes" : "no";
-  if (kind === "multi-label")
-    return names.filter((_, place) => probabilities[place] > thresholds[place]);
+  if (kind === "multi-label") return names.filter((_, place) => probabilities[place] > thresholds[place]);
 }

@@ -1,4 +1,4 @@
-"""When a page's connection ends, the events continue after the last one, without new requests."""
+"""When a page's connection ends, the events continue after the last one; and the token."""
 
 from __future__ import annotations
 
@@ -6,12 +6,51 @@ import re
 
 from playwright.sync_api import Browser, expect
 
-from support.studios import open_studio, opening
+from support.servers import open_page
+from support.studios import open_studio, opening, train_quickly
+
+SHORT_STREAMS = """
+import asyncio
+from lamina.deploy.studio.event_log import EventLog
+
+whole = EventLog.stream
+
+async def stream(log, mark):
+    try:
+        async with asyncio.timeout(0.5):
+            async for text in whole(log, mark):
+                yield text
+    except TimeoutError:
+        return
+
+EventLog.stream = stream
+"""
+
+
+def test_the_address_lets_the_page_in_and_events_and_downloads_have_the_token(
+    tmp_path, browser: Browser
+):
+    with opening(tmp_path, "--own-token") as studio:
+        studio.copy_runs(train_quickly(), "run")
+        (tmp_path / "runs" / "run" / "report.html").write_text("a report")
+        address = studio.announced
+        bearer = {"Authorization": f"Bearer {address.partition('#token=')[2]}"}
+        with open_page(browser, address) as page:
+            page.get_by_role("button", name="run").click()
+            page.get_by_role("tab", name="Take away").click()
+            with page.expect_download() as download:
+                page.get_by_role("button", name="Download report.html").click()
+            assert download.value.path().read_text() == "a report"
+            assert page.url == studio.url
+            body = b'{"net": "Flatten(), Output()", "source": "shapes", "fields": {"epochs": "1"}}'
+            assert studio.ask("/api/train", body, **bearer).status == 200
+            expect(page.get_by_role("list", name="Runs")).to_contain_text("net-1")
+            page.reload()
+            expect(page.get_by_role("list", name="Runs")).to_contain_text("net-1")
 
 
 def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browser: Browser):
-    first = "import lamina.deploy.studio.event_log as log; log.STREAM_SECONDS = 0.5"
-    with opening(tmp_path, first=first) as studio, open_studio(browser, studio) as page:
+    with opening(tmp_path, first=SHORT_STREAMS) as studio, open_studio(browser, studio) as page:
         asked: list[str] = []
         marks: list[str] = []
 

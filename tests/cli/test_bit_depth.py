@@ -14,7 +14,7 @@ from PIL import Image
 from lamina import load_run
 from lamina.deploy.card import build_card
 from lamina.deploy.exported_model import open_onnx
-from lamina.deploy.serve.inference import open_runs, respond
+from lamina.deploy.serve import inference
 from lamina.deploy.studio import results
 from lamina.errors import DataError
 from support.commands import events, run_lamina, run_refused, run_well
@@ -114,13 +114,14 @@ def test_a_run_of_8_bits_takes_only_images_of_8_bits(accurate_run, new_scans):
     assert [one.problem for one in by_run] == [PLAIN, PLAIN]
 
 
-def test_the_server_uses_the_depth_and_refuses_values_above_it(deep_run, new_scans):
-    served = open_runs({"deep": str(deep_run)}, "cpu", None)
+def test_the_server_uses_the_depth_and_refuses_values_above_it(deep_run, new_scans, monkeypatch):
+    served = inference.open_runs({"deep": str(deep_run)}, "cpu", None)
+    monkeypatch.setattr(inference, "SERVED", served)
     assert served[0].describe()["bit_depth"] == 12
     images = [(new_scans / name).read_bytes() for name in ("scan.png", "over.png")]
     expected = load_run(deep_run).predict(new_scans / "scan.png")[0]
     for task in ("predict", "explain", "similar"):
-        good, over = respond(served, task, 0, images)
+        good, over = inference.respond(task, 0, images)
         assert "problem" not in good
         assert (over["problem"], over["status"]) == (ABOVE, 422)
         if task == "predict":

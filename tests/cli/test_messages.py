@@ -1,5 +1,6 @@
 """What lamina says to a person who asks for something that is not there, word by word."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -174,3 +175,14 @@ def test_an_interrupt_in_code_that_was_text_has_the_status_of_any_other(workplac
     environment = {**os.environ, "PYTHONPATH": str(workplace)}
     done = subprocess.run([sys.executable, "-m", "lamina"], env=environment)
     assert done.returncode == 130
+
+
+@pytest.mark.parametrize(
+    "words", [("trian",), ("train", "nothing"), ("train", "--epochs", "x"), ("evaluate", "nothing")]
+)
+def test_with_json_an_error_is_an_event_too(words, capsys):
+    assert main([*words, "--json"]) == 2
+    printed = capsys.readouterr()
+    (event,) = (json.loads(line) for line in printed.out.splitlines())
+    assert printed.err.splitlines()[-1] == f"lamina: {event.pop('error')}"
+    assert event == {"event": "error"}

@@ -140,7 +140,8 @@ def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(
         json.loads(line) for line in Path("runs/wild/history.jsonl").read_text().splitlines()
     ]
     assert [(row["rewind"], row["lr"]) for row in rewinds] == [(1, 5e29), (2, 2.5e29), (3, 1.25e29)]
-    assert [event["rewind"] for event in events(out)] == [1, 2, 3]
+    *others, _ = events(out)  # the last one is the error
+    assert [event["rewind"] for event in others] == [1, 2, 3]
     assert "Returned to step 0 with half the learning rate, 5e+29 (rewind 1 of at most 3)." in err
     assert err.splitlines()[-1].endswith(
         "Training has already returned to a checkpoint 3 times, so it stops. The last checkpoint is"

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import vm from "node:vm";
 
-import { describe, percent, plain } from "../../src/lamina/deploy/serve/page/view.js";
+import { describe, percent, plain } from "../../src/lamina/deploy/web/page/view.js";
 import { listSeries } from "../../src/lamina/deploy/studio/page/curves.js";
 import { count, duration, short } from "../../src/lamina/deploy/studio/page/elements.js";
 import { findJob, isActive, state } from "../../src/lamina/deploy/studio/page/shared.js";
@@ -52,6 +52,8 @@ test("a prediction is its class, its labels or its numbers", () => {
   ];
   assert.equal(describe({ predicted: {}, predictions: numbers }), "10 1.23457, 2 1e-7");
 });
+
+state.fractions = ["accuracy"];
 
 test("a run's series are its losses and the score that it has on val", () => {
   const rows = [
@@ -114,10 +116,7 @@ test("the newest job of a run counts, and only queued and running jobs are activ
 
 test("the documented browser code decides as lamina predict does", () => {
   const context = vm.createContext({});
-  vm.runInContext(
-    readFileSync(new URL("../../docs/prepare_image.js", import.meta.url), "utf-8"),
-    context,
-  );
+  vm.runInContext(readFileSync(new URL("../../docs/prepare_image.js", import.meta.url), "utf-8"), context);
   const { decide } = context;
   assert.equal(decide("single-label", ["cat", "dog"], [0.4, 0.6], []), "dog");
   assert.equal(decide("binary", ["no", "yes"], [0.5, 0.5], [0.5]), "no"); // not above it

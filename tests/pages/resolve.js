@@ -1,10 +1,9 @@
-// The page of the studio shares modules with the page of `lamina serve`.
+// The pages of the studio and of `lamina serve` share modules.
 
-const SHARED = ["./request.js", "./view.js"];
-const SERVE = new URL("../../src/lamina/deploy/serve/page/", import.meta.url);
+const SHARED = ["./camera.js", "./request.js", "./try-form.js", "./view.js"];
+const WEB = new URL("../../src/lamina/deploy/web/page/", import.meta.url);
 
 export function resolve(name, context, next) {
-  const isOfStudio = context.parentURL?.includes("/studio/page/");
-  const url = isOfStudio && SHARED.includes(name) ? new URL(name, SERVE).href : name;
+  const url = SHARED.includes(name) ? new URL(name, WEB).href : name;
   return next(url, context);
 }

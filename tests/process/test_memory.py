@@ -33,7 +33,7 @@ def build(folder, count={count}, side={side}):
     pixels, targets = map_pixels(folder / "pixels.npy"), np.arange(count) % 2
     digests = np.arange(2 * count).view(np.uint8).reshape(count, 16)  # without reading the pixels
     whole = Images(pixels, targets, ("a", "b"), names, "train", sizes, digests=digests)
-    return Dataset("large", "0", *split_images(whole, [train, 0, count - train]))
+    return Dataset("large", "0", **split_images(whole, [train, 0, count - train]))
 
 def read_memory(what):
     return int(Path("/proc/self/status").read_text().split(what + ":")[1].split()[0]) * 1024

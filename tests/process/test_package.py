@@ -31,6 +31,7 @@ FILES = (
     "lamina/notebook.css",
     "lamina/deploy/report.css",
     "lamina/deploy/serve/page/index.html",
+    "lamina/deploy/web/page/request.js",
     "lamina/deploy/studio/page/index.html",
     "lamina/deploy/studio/page/uplot-license.txt",
 )

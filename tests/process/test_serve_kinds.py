@@ -24,7 +24,7 @@ from lamina.training.pretrained import TimmNet
 from support.commands import run_refused
 from support.images import encode
 from support.runs import DATA, NET, RECIPE, begin_run
-from support.servers import API, Server, fits, open_page, serving
+from support.servers import Server, fits, open_page, serving
 
 IMAGE = encode(np.random.default_rng(3).integers(0, 256, (40, 32, 3), np.uint8))
 ROWS = np.arange(12)
@@ -121,7 +121,7 @@ def test_every_kind_gets_the_prediction_of_lamina_predict(server, kinds, tmp_pat
     assert main(["predict", str(kinds[name]), str(tmp_path / "one.png"), "--json"]) == 0
     expected = json.loads(capsys.readouterr().out)
     values = server.ask(f"/v1/predict?model={name}", IMAGE).values
-    document = API
+    document = server.ask("/openapi.json").values
     assert fits(values, document["components"]["schemas"]["Prediction"], document)
     assert values["model"] == name
     assert values.get("question") == expected.get("question")

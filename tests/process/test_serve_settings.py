@@ -27,7 +27,7 @@ from lamina.evaluation.outputs import Outputs
 from lamina.training.loop import Training
 from support.images import encode
 from support.runs import DATA, NET, RECIPE, begin_run
-from support.servers import API, Server, fits, open_page, serving
+from support.servers import Server, fits, open_page, serving
 
 IMAGES = [encode(np.full((6, 6, 3), level, np.uint8)) for level in (0, 90, 180, 255)]
 
@@ -84,9 +84,11 @@ def test_answers_have_prediction_sets_and_use_the_thresholds_of_the_run(
     chosen, parts, tmp_path, capsys
 ):
     (threshold,) = load_run(parts["alarm"]).task.cutoffs
+    document = chosen.ask("/openapi.json").values
+    schema = document["components"]["schemas"]["Prediction"]
     for image in IMAGES:
         answer = chosen.ask("/v1/predict?model=parts", image).values
-        assert fits(answer, API["components"]["schemas"]["Prediction"], API)
+        assert fits(answer, schema, document)
         expected = predict(parts["alarm"], image, tmp_path, capsys, "--coverage", "0.8")
         assert (answer["predicted"], answer["set"]) == (expected["predicted"], expected["set"])
         rows = {row["class"]: row for row in answer["predictions"]}
@@ -94,7 +96,7 @@ def test_answers_have_prediction_sets_and_use_the_thresholds_of_the_run(
         assert "threshold" not in rows["no"]
         assert answer["predicted"] == ("yes" if rows["yes"]["probability"] > threshold else "no")
         numbers = chosen.ask("/v1/predict?model=size", image).values
-        assert fits(numbers, API["components"]["schemas"]["Prediction"], API)
+        assert fits(numbers, schema, document)
         expected = predict(parts["size"], image, tmp_path, capsys, "--coverage", "0.8")
         assert {row["name"]: row["half_width"] for row in numbers["predictions"]} == expected[
             "half_widths"
@@ -146,7 +148,10 @@ def test_the_server_says_what_it_was_told(chosen):
         == size["coverage_interval"]
         == pytest.approx([low, high], abs=0.005)
     )
-    assert all(fits(model, API["components"]["schemas"]["Model"], API) for model in (alarm, size))
+    document = chosen.ask("/openapi.json").values
+    schema = document["components"]["schemas"]["Model"]
+    assert all(fits(model, schema, document) for model in (alarm, size))
+    assert "/v1/similar" not in document["paths"]
     assert chosen.ask("/v1/similar", IMAGES[0]).status == 404
 
 
@@ -179,6 +184,7 @@ def test_a_data_set_that_takes_long_to_list_delays_nobody(tmp_path, monkeypatch)
         pass
     run = load_run(run.path)
     served = inference.Served("pets", run, run.predictor(device="cpu"), ConfidenceRule())
+    monkeypatch.setattr(inference, "SERVED", [served])
     image = (tmp_path / "photos/cat/1.png").read_bytes()
     monkeypatch.setattr(inference, "SIMILAR_SECONDS", 0.2)
     listed, scandir = threading.Event(), os.scandir
@@ -188,12 +194,12 @@ def test_a_data_set_that_takes_long_to_list_delays_nobody(tmp_path, monkeypatch)
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", list_slowly)
-    (answer,) = inference.respond([served], "similar", 0, [image])
+    (answer,) = inference.respond("similar", 0, [image])
     assert (answer["status"], answer["problem"][:9]) == (503, "lamina is")
     listed.set()
     served.listing.result()
     monkeypatch.setattr(inference, "SIMILAR_SECONDS", 600.0)
-    (answer,) = inference.respond([served], "similar", 0, [image])
+    (answer,) = inference.respond("similar", 0, [image])
     assert answer["searched"] == len(data.train)
 
 
@@ -209,15 +215,16 @@ def test_training_images_that_are_loaded_later_are_found_without_a_restart(tmp_p
     run = load_run(run.path)
     monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "empty"))
     served = inference.Served("pets", run, run.predictor(device="cpu"), ConfidenceRule())
+    monkeypatch.setattr(inference, "SERVED", [served])
     file = tmp_path / "photos/cat/1.png"
-    (answer,) = inference.respond([served], "similar", 0, [file.read_bytes()])
+    (answer,) = inference.respond("similar", 0, [file.read_bytes()])
     assert answer["status"] == 404
     assert answer["problem"].endswith("Load them there with lamina similar RUN IMAGE.")
     assert main(["similar", str(run.path), str(file)]) == 0  # as the message says
-    (answer,) = inference.respond([served], "similar", 0, [file.read_bytes()])
+    (answer,) = inference.respond("similar", 0, [file.read_bytes()])
     assert answer["status"] == 404  # not listed again at once
     monkeypatch.setattr(served, "look_again", 0.0)
-    (answer,) = inference.respond([served], "similar", 0, [file.read_bytes()])
+    (answer,) = inference.respond("similar", 0, [file.read_bytes()])
     assert answer["searched"] == len(data.train)
 
 

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import errno
 import hashlib
-import multiprocessing
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
 from lamina.deploy.studio.jobs import NICENESS, Jobs
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
-from lamina.deploy.studio.torch_process import TorchProcess
+from lamina.deploy.studio.studio import OPENING
+from lamina.deploy.web.torch_process import Call, ReplacedError, TorchProcess
 from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
 from lamina.nets.costs import summarize_layers
@@ -72,6 +73,19 @@ def test_only_this_page_and_only_with_the_token_may_use_the_studio(tmp_path):
             assert studio.ask(path, b"{}" if "api" in path else None, **bearer).status == 404
 
 
+def test_a_studio_on_this_machine_alone_asks_for_a_token_that_its_address_contains(tmp_path):
+    tokens = set()
+    for _ in range(2):
+        with opening(tmp_path, "--own-token") as studio:
+            token = studio.announced.partition("#token=")[2]
+            tokens.add(token)
+            assert studio.ask("/api/runs", b"{}").status == 401
+            assert studio.ask("/api/file?run=x&file=report.html").status == 401
+            bearer = {"Authorization": f"Bearer {token}"}
+            assert studio.ask("/api/runs", b"{}", **bearer).values == []
+    assert len(tokens) == 2 and min(map(len, tokens)) >= 32
+
+
 def test_a_browser_that_waits_for_the_page_gets_it(tmp_path):
     browser = tmp_path / "browser.py"
     browser.write_text(
@@ -93,6 +107,10 @@ def test_another_address_requires_a_token(tmp_path, capsys):
 
     assert main(["studio", "--host", "0.0.0.0", "--no-browser"]) == 2
     assert "which other machines can reach, but there is no token" in capsys.readouterr().err
+    assert main(["studio", "--host", "0.0.0.0", "--no-token", "--no-browser"]) == 2
+    assert "which other machines can reach. Leave out --no-token." in capsys.readouterr().err
+    assert main(["studio", "--token", "x", "--no-token", "--no-browser"]) == 2
+    assert "--token and --no-token contradict each other" in capsys.readouterr().err
     assert main(["studio", "--data", str(tmp_path / "none"), "--no-browser"]) == 2
     assert (
         "which is not a folder. Use the folder that contains your data sets"
@@ -102,17 +120,20 @@ def test_another_address_requires_a_token(tmp_path, capsys):
 
 def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert studio.ask("/api/train", b"{").values["error"] == "The request is not JSON."
-    assert studio.act("train") == "The request lacks source. Reload the page."
-    assert studio.act("net", text=SMALL, shape="wide").startswith(
-        "shape is 'wide', which cannot be used. Change it"
+    assert studio.act("train").startswith("train lacks the field 'source'; its fields are ")
+    assert "net.shape must be a list, each item a whole number" in studio.act(
+        "net", text=SMALL, shape="wide"
     )
-    assert ", which cannot be used" in studio.act(
-        "cell", run="x", problem=1.5, truth=True, predicted=0
+    assert "net.shape[0] must be a whole number" in studio.act(
+        "net", text=SMALL, shape=["x", 2, 3], outputs=10
     )
-    assert "choices is {'a': 1}, which cannot be used" in studio.act(
+    assert "cell.truth must be a whole number, got True" in studio.act(
+        "cell", run="x", problem=1, truth=True, predicted=0
+    )
+    assert "choices.a must be text, got 1" in studio.act(
         "correct", source="shapes", choices={"a": 1}
     )
-    assert "epoch is 1" in studio.act("continue", run="x", epoch=10**400)
+    assert "epoch must be a number" in studio.act("continue", run="x", epoch=10**400)
     assert "is not an object" in studio.ask("/api/net", b"[1]").values["error"]
     assert "file name too long" in studio.act("preview", source=str(studio.folder / ("x" * 300)))
     assert "is not in" in studio.act("inspect", source="/etc")
@@ -123,11 +144,11 @@ def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert studio.act("stop", run="nothing") == "nothing has already ended."
     assert "not valid Python" in studio.act("net", text="Linear(")["problem"]
     assert studio.ask("/api/net", b'"' + b"x" * 2_000_000 + b'"').status == 413
-    assert studio.ask("/api/net", b"[" * 200_000).status == 400
-    assert "name is ['x'], which cannot be used" in studio.act(
+    assert studio.ask("/api/net", b"[" * 90_000).status == 400
+    assert "train.name must be text, got ['x']" in studio.act(
         "train", net="mlp", source="shapes", name=["x"]
     )
-    assert "which cannot be used" in studio.act(
+    assert "character of code 0" in studio.act(
         "train", net="mlp", source="shapes", fields={"epochs": "1\0"}
     )
 
@@ -183,7 +204,8 @@ def test_no_name_of_a_run_leads_out_of_the_runs_or_to_another_run(studio):
             "train", net="mlp", source="shapes", name=name
         )
         for action in ("run", "resume", "report", "continue", "repeat"):
-            assert "There is no run" in studio.act(action, run=name, epoch=1), (action, name)
+            more = {"epoch": 1} if action == "continue" else {}
+            assert "There is no run" in studio.act(action, run=name, **more), (action, name)
     assert "There is already a run here" in studio.act(
         "train", net="mlp", source="shapes", name="here"
     )
@@ -294,7 +316,7 @@ def test_a_preview_shows_images_and_classes_that_were_added(studio):
         for _ in range(images):
             image, query = (
                 encode(rng.integers(0, 256, (8, 8, 3), np.uint8)),
-                f"set=pets&class={name}",
+                f"set_name=pets&class_name={name}",
             )
             reply = studio.ask(
                 f"/api/save-image?{query}", image, Content_Type="application/octet-stream"
@@ -337,51 +359,126 @@ def test_the_runs_of_a_study_can_be_opened(studio):
         assert job["run"] == name and studio.act("run", run=name)["parent"] == "study/final"
 
 
-def test_bodies_that_wait_for_the_process_are_counted(studio):
-    assert studio.act("runs") == []
-    os.kill(child := studio.find_child("--multiprocessing-fork"), signal.SIGSTOP)
-    with ThreadPoolExecutor(3) as threads:
+def test_what_waits_for_a_slow_result_is_replaced_by_a_newer_request_and_delays_nothing_quick(
+    studio,
+):
+    studio.copy_runs(train_quickly(), "run")
+    assert "predicted" in studio.act("look", run="run")
+    assert "verdict" in studio.act("report", run="run")
+    _, slow = studio.find_children("torch_process")
+    os.kill(slow, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(8) as threads:
 
-        def save(number: int) -> int:
-            head = {"Content_Type": "application/octet-stream"}
-            try:
-                return studio.ask(
-                    f"/api/save-image?set=pets&class=cat{number}", bytes(31_000_000), **head
-                ).status
-            except ConnectionError:  # the server does not read the rest
-                return 503
+            def ask(action: str, page: str = "page"):
+                values = {"run": "run", "replaces": f"{page} {action}"}
+                return threads.submit(studio.act, action, **values)
 
-        waiting = [threads.submit(save, number) for number in range(3)]
-        refused = next(as_completed(waiting)).result()
-        os.kill(child, signal.SIGCONT)
-        assert refused == 503  # of three with 93 MB; the others are no images
-        assert sorted(one.result() for one in waiting) == [422, 422, 503]
+            report = ask("report")
+            time.sleep(0.3)  # the process has it
+            explained = []
+            for _ in range(4):
+                explained.append(ask("explain"))
+                time.sleep(0.1)
+            other = ask("explain", page="other")
+            replaced = [asked.result(20) for asked in explained[:3]]
+            assert replaced == ["A newer request replaced this one."] * 3
+            assert "predicted" in studio.act("look", run="run")  # needs no slow process
+            os.kill(slow, signal.SIGCONT)
+            assert "verdict" in report.result(60)
+            assert "map" in explained[3].result(60) and "map" in other.result(60)
+    finally:
+        os.kill(slow, signal.SIGCONT)
 
 
-def test_a_process_goes_on_with_a_call_whose_client_has_left(monkeypatch):
+def test_a_process_goes_on_with_a_call_whose_client_has_left():
     async def check() -> None:
-        process = TorchProcess()
+        process = TorchProcess(OPENING)
+        times = Call("lamina.deploy.studio.data_views.time_layers", (SMALL, (3, 32, 32), 10))
         try:
-            times = "data_views.time_layers", SMALL, (3, 32, 32), 10
-            assert len(await process.call(*times)) == 5
-            (child,) = multiprocessing.active_children()
-            os.kill(child.pid, signal.SIGSTOP)
-            left = asyncio.create_task(process.call("run_views.list_runs", Path("none")))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            assert len(await process.call(times)) == 5
+            child = process._process.pid
+            os.kill(child, signal.SIGSTOP)
+            left = asyncio.create_task(process.call(times))
+            await asyncio.sleep(0.1)
             left.cancel()
-            monkeypatch.setattr("lamina.deploy.studio.torch_process.WAIT_SECONDS", 0.01)
-            with pytest.raises(LaminaError, match="The studio is busy with other results"):
-                await process.call(*times)
-            monkeypatch.undo()
-            os.kill(child.pid, signal.SIGCONT)
-            assert len(await process.call(*times)) == 5 and multiprocessing.active_children() == [
-                child
-            ]
+            waiting = asyncio.create_task(process.call(times, "key"))
+            await asyncio.sleep(0.1)
+            newer = asyncio.create_task(process.call(times, "key"))
+            with pytest.raises(ReplacedError):
+                await waiting
+            os.kill(child, signal.SIGCONT)
+            assert len(await newer) == 5 and process._process.pid == child
         finally:
-            process.close()
+            await process.close()
 
     asyncio.run(check())
+
+
+def test_a_process_ends_when_its_parent_is_killed(tmp_path):
+    code = """
+import asyncio, time
+from pathlib import Path
+from lamina.deploy.web.torch_process import Call, TorchProcess
+
+async def main():
+    process = TorchProcess(Call("os.getpid"))
+    Path("child").write_text(str(await process.start()))
+    await process.compute(Call("time.sleep", (600,)), 600)
+
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) as parent:
+        wait_for(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text())
+        child = Path("/proc", (tmp_path / "child").read_text())
+        parent.kill()
+    wait_for(lambda: not child.exists())
+
+
+def test_a_canceled_training_frees_its_name_at_once(studio):
+    studio.train("first")
+    wait_for_epochs(studio, "first")
+    waiting = studio.train("second")
+    assert studio.act("stop", run="second")["state"] == "stopped"
+    again = studio.train("second")
+    assert again["run"] == "second" and again["number"] != waiting["number"]
+    studio.act("stop", run="first")
+    wait_for_epochs(studio, "second")
+    studio.act("stop", run="second")
+    assert wait_for_end(studio, again["number"])["state"] == "stopped"
+
+
+def test_a_job_has_its_time_limit_and_its_error_as_values(studio):
+    job = studio.train("limited", time="90s")
+    assert (job["seconds"], job["chooses_net"]) == (90, False)
+    studio.act("stop", run="limited")
+    (studio.folder / "photos").mkdir()
+    failed = studio.act("inspect", source=str(studio.folder / "photos"))
+    ended = wait_for_end(studio, failed["number"])
+    assert ended["state"] == "failed" and str(studio.folder / "photos") in ended["problem"]
+
+
+def test_few_commands_run_at_once(studio):
+    numbers = [studio.act("inspect", source="shapes")["number"] for _ in range(6)]
+    most = 0
+    while True:
+        states = {job["number"]: job["state"] for job in studio.act("state")["jobs"]}
+        most = max(most, sum(states[number] == "running" for number in numbers))
+        if all(states[number] == "done" for number in numbers):
+            break
+    assert 0 < most <= 2
+
+
+def test_nothing_is_downloaded_without_a_question(tmp_path):
+    cache = tmp_path / "cache"
+    with opening(tmp_path, LAMINA_CACHE=str(cache), LAMINA_CIFAR10="") as studio:
+        assert studio.act("inspect", source="mnist") == {"download_mb": 12}
+        assert studio.act("inspect", source="mnist", size_px=8) == {"download_mb": 12}
+        said = studio.act("preview", source="mnist")
+        assert said.startswith("mnist is not on this machine yet (12 MB).")
+        assert "not on this machine yet" in studio.act("images", source="mnist", images=["1"])
+        assert studio.act("state")["jobs"] == []
+    assert not list(cache.glob("downloads/*"))
 
 
 def test_the_layers_of_large_nets_are_timed_with_fewer_images():
@@ -459,7 +556,7 @@ def test_an_interrupt_with_an_open_page_and_warnings_of_data_leave_the_terminal_
 
 def test_a_process_that_is_killed_is_replaced(studio):
     assert studio.act("runs") == []
-    os.kill(studio.find_child("--multiprocessing-fork"), signal.SIGKILL)
+    os.kill(studio.find_child("torch_process"), signal.SIGKILL)
     wait_for(lambda: studio.act("runs") == [])
 
 
@@ -644,14 +741,14 @@ def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_p
     assert first.reserve("net-1")
     assert not second.reserve("net-1")
     assert second.reserve("net-2")
-    first.release("net-1")
+    first._remove_mark("net-1")
     assert second.reserve("net-1")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     # the training says why it cannot write there
     assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")
     assert find_runs(tmp_path / "runs") == ([], [])  # the marks are no runs
     for name in ("net-1", "net-2", ""):
-        second.release(name)
+        second._remove_mark(name)
     assert list((tmp_path / "runs").iterdir()) == []
 
 

@@ -32,8 +32,7 @@ def read_arrays(path: Path) -> Read:
     assert source is not None
     with TemporaryDirectory() as folder:
         listing = source.read(Path(folder), lambda *_: None)
-        pixels = np.concatenate(list(listing.pixels.blocks()))
-    assert pixels.shape == listing.pixels.shape
+        pixels = np.concatenate(listing.pixels)
     return Read(listing, pixels, source.state)
 
 

@@ -440,10 +440,14 @@ def become_python(order: dict[str, Any], files: list[int]) -> None:
     place = min(command.index(option) for option in ("-c", "-m") if option in command)
     words = command[place + 2 :]
     code = command[place + 1]
+    name = words[0] if words else "python"
     if command[place] == "-m":
-        assert code == "lamina", command
-        code = MODULE
-    Path("/proc/self/comm").write_text(words[0] if words else "python")
+        if code == "lamina":
+            code = MODULE
+        else:
+            name = code.rpartition(".")[2]
+            code = f"import importlib; importlib.import_module({code!r}).main()"
+    Path("/proc/self/comm").write_text(name)
     paths = [] if "-P" in command[:place] else [""]
     become({**order, "words": words, "code": code, "paths": paths})
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -80,19 +81,31 @@ class Studio(Server):
 
     def find_child(self, word: str) -> int:
         """The process of a job, by the first word of its command line."""
+        for child in self.find_children(word):
+            return child
+        raise LookupError(word)
+
+    def find_children(self, word: str) -> list[int]:
+        """All such processes, in order of their start."""
         number = self.process.pid
+        found = []
         for child in Path(f"/proc/{number}/task/{number}/children").read_text().split():
             with contextlib.suppress(FileNotFoundError):
                 if Path(f"/proc/{child}/comm").read_text().rstrip() == word[:NAME_LENGTH]:
-                    return int(child)
-        raise LookupError(word)
+                    found.append(int(child))
+        return found
 
 
 @contextlib.contextmanager
 def opening(folder: Path, *arguments: str, first: str = "", **environment: str) -> Iterator[Studio]:
-    """A studio in ``folder`` that is ready; its process runs the Python ``first``."""
+    """A studio in ``folder`` that is ready; its process runs the Python ``first``.
+
+    It asks for no token, unless the arguments have ``--token`` or ``--own-token``, the default.
+    """
     code = f"import sys\n{first}\nfrom lamina.cli import main\nsys.exit(main(sys.argv[1:]))"
-    words = ("studio", "--port", "0", "--no-browser", "--json", *arguments)
+    access = () if "--token" in arguments or "--own-token" in arguments else ("--no-token",)
+    arguments = tuple(word for word in arguments if word != "--own-token")
+    words = ("studio", "--port", "0", "--no-browser", "--json", *access, *arguments)
     with forking.start(
         *words,
         code=code,
@@ -104,8 +117,7 @@ def opening(folder: Path, *arguments: str, first: str = "", **environment: str) 
         try:
             event = json.loads(process.stdout.readline())
             assert event["event"] == "studio"
-            port = int(event["url"].rstrip("/").rpartition(":")[2])
-            yield Studio(process, "127.0.0.1", port, event["url"], folder)
+            yield Studio(process, "127.0.0.1", urlsplit(event["url"]).port, event["url"], folder)
         finally:
             process.terminate()
             process.wait(timeout=PATIENCE_SECONDS)

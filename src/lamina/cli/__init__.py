@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import gc
 import io
+import json
 import os
 import sys
 import time
@@ -65,10 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     from lamina.errors import GroupError, LaminaError, LeaderError, suggest
 
+    as_json = "--json" in given
     if given[0] not in COMMANDS:
-        print(
-            f"lamina: Unknown command {given[0]!r}. {suggest(given[0], COMMANDS)}", file=sys.stderr
-        )
+        reason = f"Unknown command {given[0]!r}. {suggest(given[0], COMMANDS)}"
+        _print_error("lamina", reason, as_json=as_json)
         return 2
     rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
     who = "lamina" if rank == "0" else f"lamina (rank {rank})"  # most errors occur in all processes
@@ -78,13 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
     except LeaderError:
         return 2
     except GroupError as error:
-        print(f"{who}: {error}", file=sys.stderr)
+        _print_error(who, str(error), as_json=as_json)
         return 75  # EX_TEMPFAIL of sysexits.h: torchrun or a scheduler may restart the group
     except LaminaError as error:
-        print(f"{who}: {error}", file=sys.stderr)
+        _print_error(who, str(error), as_json=as_json)
         return 2
     except KeyboardInterrupt:
-        print("lamina: interrupted", file=sys.stderr)
+        _print_error("lamina", "interrupted", as_json=as_json)
         return 130
     except BrokenPipeError:
         # As in `lamina runs | head -1`. Otherwise flushing stdout at exit fails.
@@ -94,9 +96,18 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP):
             raise
         reason = f"{str(error.filename)[:100]}: {str(error.strerror).lower()}"
-        print(f"{who}: Cannot use {reason}. Check the path and its permissions.", file=sys.stderr)
+        message = f"Cannot use {reason}. Check the path and its permissions."
+        _print_error(who, message, as_json=as_json)
         return 2
     return status
+
+
+def _print_error(who: str, message: str, *, as_json: bool) -> None:
+    """Print an error on stderr and, with ``--json``, as an event on stdout, too."""
+    print(f"{who}: {message}", file=sys.stderr)
+    if as_json and who == "lamina":
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps({"event": "error", "error": message}), flush=True)
 
 
 def _print_usage() -> None:

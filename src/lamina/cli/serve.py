@@ -25,22 +25,23 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
     if not 1 <= options.max_mb <= 256:
         raise DataError(f"--max-mb is {options.max_mb}; it must be from 1 to 256. Use --max-mb 10.")
     check_installed("serve")
-    from lamina.deploy.serve.server import Settings, serve  # not earlier: it needs starlette
-    from lamina.deploy.serve.worker import Worker
+    from lamina.deploy.serve.serving import Settings, serve  # not earlier: it needs starlette
+    from lamina.deploy.serve.worker import Worker, plan_opening
 
-    token, metrics_token = read_tokens(options.host, options.token)
-    worker = Worker(name_runs(options.runs), options.device, options.coverage, terminal.remark)
+    token = read_token(options.host, options.token)
+    runs = name_runs(options.runs)
+    worker = Worker(plan_opening(runs, options.device, options.coverage), terminal.remark)
     settings = Settings(
-        options.host,
-        options.port,
-        token,
-        metrics_token,
-        options.max_mb * 10**6,
+        host=options.host,
+        port=options.port,
+        token=token,
+        limit_bytes=options.max_mb * 10**6,
+        coverage=options.coverage,
         has_similar=options.similar,
     )
 
     def announce(url: str) -> None:
-        terminal.say(f"serving {', '.join(worker.runs)} at {url}; press Ctrl-C to stop")
+        terminal.say(f"serving {', '.join(runs)} at {url}; press Ctrl-C to stop")
         terminal.emit("serving", url=url)
 
     async def serve_until_ended() -> None:
@@ -58,7 +59,7 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
 
 def check_installed(command: str) -> None:
     """Raise ``DataError`` unless the packages of a server are installed."""
-    for name in ("starlette", "uvicorn"):
+    for name in ("starlette", "uvicorn", "python_multipart"):
         if find_spec(name) is None:
             raise DataError(
                 f"lamina {command} requires {name}, which is not installed. Run pip install"
@@ -66,26 +67,23 @@ def check_installed(command: str) -> None:
             )
 
 
-def read_tokens(host: str, given: str | None) -> tuple[str | None, str | None]:
-    """The tokens for requests and for the metrics; ``DataError`` if they cannot be used."""
-    from lamina.deploy.serve.security import TOKEN_VARIABLES, is_loopback
+def read_token(host: str, option: str | None) -> str | None:
+    """The token that requests must send; ``DataError`` if it is missing or cannot be sent."""
+    from lamina.deploy.web.guard import TOKEN_VARIABLE, is_loopback
 
-    token, metrics_token = (os.environ.get(name) or None for name in TOKEN_VARIABLES)
-    token = given or token
-    if token is None and not is_loopback(host):
-        raise DataError(
-            f"--host is {host}, which other machines can reach, but there is no token. "
-            f"Set {TOKEN_VARIABLES[0]} to a secret, or use --token."
-        )
-    for what, secret in (("The token", token), (TOKEN_VARIABLES[1], metrics_token)):
-        if secret is not None and not (
-            secret.isascii() and secret.isprintable() and secret == secret.strip()
-        ):
+    token = option or os.environ.get(TOKEN_VARIABLE) or None
+    if token is None:
+        if not is_loopback(host):
             raise DataError(
-                f"{what} cannot be sent in an HTTP header; it must be printable ASCII without"
-                " spaces at its ends. Choose another."
+                f"--host is {host}, which other machines can reach, but there is no token. "
+                f"Set {TOKEN_VARIABLE} to a secret, or use --token."
             )
-    return token, metrics_token
+    elif not (token.isascii() and token.isprintable() and token == token.strip()):
+        raise DataError(
+            "The token cannot be sent in an HTTP header; it must be printable ASCII without"
+            " spaces at its ends. Choose another."
+        )
+    return token
 
 
 def name_runs(given: Sequence[Path]) -> dict[str, str]:

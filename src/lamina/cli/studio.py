@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import threading
 import webbrowser
+from urllib.parse import quote
 
 from lamina.cli.options.train_options import StudioOptions
-from lamina.cli.serve import check_installed, read_tokens
+from lamina.cli.serve import check_installed, read_token
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
+
+TOKEN_BYTES = 24  # of a random token
 
 
 def run(options: StudioOptions, terminal: Terminal) -> int:
@@ -27,12 +31,13 @@ def run(options: StudioOptions, terminal: Terminal) -> int:
         )
     check_installed("studio")
     from lamina.deploy.studio.data_folder import DataFolder
-    from lamina.deploy.studio.opening import open_studio  # not earlier: it needs starlette
+    from lamina.deploy.studio.opening import Address, open_studio  # not earlier: it needs starlette
 
-    token, _ = read_tokens(options.host, options.token)
+    token = choose_token(options)
     data = DataFolder(options.data.resolve(), options.runs_dir)
 
-    def announce(url: str) -> None:
+    def announce(address: str) -> None:
+        url = address if token is None else f"{address}#token={quote(token)}"
         terminal.say(f"lamina studio: {url}; press Ctrl-C to stop")
         terminal.remark(f"data: {data.path}; runs: {data.runs_dir.resolve()}")
         terminal.emit("studio", url=url)
@@ -54,8 +59,24 @@ def run(options: StudioOptions, terminal: Terminal) -> int:
         if os.name != "nt":
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, end, number)
-        return await open_studio(data, options.host, options.port, token, announce)
+        address = Address(options.host, options.port, token)
+        return await open_studio(data, address, announce)
 
     for end in asyncio.run(open_until_ended()):
         terminal.remark(f"lamina: {end}")
     return 128 + received[0] if received else 0
+
+
+def choose_token(options: StudioOptions) -> str | None:
+    """The token of the options or the environment, or a random one."""
+    if not options.no_token:
+        return read_token(options.host, options.token) or secrets.token_urlsafe(TOKEN_BYTES)
+    from lamina.deploy.web.guard import is_loopback
+
+    if options.token is not None:
+        raise DataError("--token and --no-token contradict each other. Leave out one of them.")
+    if not is_loopback(options.host):
+        raise DataError(
+            f"--host is {options.host}, which other machines can reach. Leave out --no-token."
+        )
+    return None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping, Set
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
 
 from lamina.errors import DataError, describe_type, name_some, plural, suggest
 from lamina.targets import KINDS, SINGLE_LABEL, KindName, Targets, kind_of
+
+Pixels: TypeAlias = UInt8[np.ndarray, "n h w c"]
+ImagePixels: TypeAlias = UInt8[np.ndarray, "h w c"]
 
 CHANNELS = (1, 3, 4)
 """Lengths of a last axis that holds channels, as in (N, H, W, C); an axis of another length is a
@@ -41,7 +44,7 @@ def to_array(value: Any, name: str) -> np.ndarray:
         ) from None
 
 
-def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
+def to_pixels(value: Any, name: str) -> Pixels:
     """Return images as uint8 (N, H, W, C), given uint8 (N, H, W, C) or (N, H, W)."""
     expected = f"{name} must be a uint8 array of shape (N, H, W) or (N, H, W, C)"
     if hasattr(value, "pixels"):
@@ -50,11 +53,9 @@ def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
         )
     x = to_array(value, name)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf":
-        remedy = (
-            f" Pass a single image as {name}[None]."
-            if x.ndim == 2 and x.dtype.kind in "biuf"
-            else ""
-        )
+        remedy = ""
+        if x.ndim == 2 and x.dtype.kind in "biuf":
+            remedy = f" Pass a single image as {name}[None]."
         raise DataError(f"{expected}, but got {_describe_array(value, x)}.{remedy}")
     if 0 in x.shape[1:]:
         raise DataError(
@@ -79,7 +80,7 @@ def write_array(value: Any, name: str) -> str:
     return name if isinstance(value, np.ndarray) else f"np.asarray({name})"
 
 
-def has_only_0_and_1(pixels: UInt8[np.ndarray, "n h w c"]) -> bool:
+def has_only_0_and_1(pixels: Pixels) -> bool:
     """Whether no value is above 1, so that images look black; stops at the first higher value."""
     blocks = (pixels[start : start + BLOCK_IMAGES] for start in range(0, len(pixels), BLOCK_IMAGES))
     return all(block.max(initial=0) <= 1 for block in blocks)
@@ -124,11 +125,11 @@ def to_targets(value: Any, names: Any, task: KindName | None) -> tuple[Targets, 
             f"names={[listed[-1]]}, got {', '.join(listed)}. For two classes, use "
             f"{write_array(value, 'y')}.astype(int)."
         )
-    if not np.isfinite(y if y.dtype.kind == "f" else 0).all():
-        raise DataError(
-            "y contains NaN or infinity. Correct these targets, or leave out their images."
-        )
     if y.dtype.kind == "f":
+        if not np.isfinite(y).all():
+            raise DataError(
+                "y contains NaN or infinity. Correct these targets, or leave out their images."
+            )
         targets = y.reshape(len(y), len(target_names)).astype(np.float32)
     elif y.dtype.kind in "iu":
         targets, target_names = _number_classes(y, listed)

@@ -22,9 +22,9 @@ from lamina.data.images import Dataset, Images, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.frames import add_problems, list_encoded, list_problems
-from lamina.data.sources.listing import Arrays, Files, Pixels, show_name
+from lamina.data.sources.listing import Arrays, Files, show_name
 from lamina.data.splits import OWN_RULE, SPLITS, draw_splits
-from lamina.data.workers import decode_images, keep_rows, store_pixels
+from lamina.data.workers import decode_images, keep_rows, store_arrays
 from lamina.errors import DataError, plural
 from lamina.targets import Targets, kind_of
 
@@ -46,7 +46,7 @@ class Draft:
     target_reason: str
     split_rule: str
     corrections: Effect
-    pixels: Pixels | None = None  # of decoded images
+    arrays: Arrays | None = None  # if the source has decoded images
 
     @property
     def classes(self) -> list[str]:
@@ -61,23 +61,36 @@ def draft_dataset(
 ) -> Draft:
     """Find targets, groups and splits, and apply tables of corrections."""
     if isinstance(listing, Files):
+        arrays = None
         listing = leave_out_unlabeled(listing, preparation)
         targets, target_names, reason = read_targets(listing.labels, preparation)
         frame = listing.frame
     else:
+        arrays = listing
         targets, target_names, reason = _take_targets(listing, preparation)
         columns = {"name": list(map(show_name, listing.names)), "split": listing.splits}
         frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
-        frame = add_problems(frame, listing.problems)
+    frame = add_problems(frame, listing.problems)
     is_used = pl.col("reason").is_null()
     left_out = frame.filter(~is_used)
     frame = frame.filter(is_used).with_row_index("target")
-    frame = _add_groups(frame, targets, target_names, preparation)
-    frame, rule = _draw_splits(frame, targets, preparation)
-    # Corrections do not change the splits.
     names = frame["name"].to_list()
+    stated = frame["split"].to_list()
+    groups = frame["group"].drop_nulls().to_list()
+    if preparation.group_from is not None:
+        groups = find_groups(names, preparation.group_from)
+        frame = frame.with_columns(group=pl.Series(groups, dtype=pl.String))
+    if groups and preparation.test_fraction != 0 and not {"val", "test"} & set(stated):
+        check_divisible(targets, target_names, groups)
+    strata = kind_of(targets).strata(targets)
+    splits, rule = draw_splits(names, strata, stated, preparation, groups)
+    # Corrections do not change the splits.
     targets, are_kept, effect = correct(tables, names, targets, target_names)
-    frame = frame.with_columns(is_kept=pl.Series(are_kept))
+    frame = frame.with_columns(
+        source_split="split",
+        split=pl.Series(splits, dtype=pl.Enum(SPLITS)),
+        is_kept=pl.Series(are_kept),
+    )
     return Draft(
         frame=pl.concat([left_out.drop("split"), frame], how="diagonal"),
         targets=targets,
@@ -85,7 +98,7 @@ def draft_dataset(
         target_reason=reason,
         split_rule=rule,
         corrections=effect,
-        pixels=listing.pixels if isinstance(listing, Arrays) else None,
+        arrays=arrays,
     )
 
 
@@ -117,7 +130,6 @@ def build_dataset(
         digests=join_digests(frame["digest"].to_list()),
     )
     counts = [frame.filter(split=split).height for split in SPLITS]
-    train, val, test = split_images(whole, counts)
     value = pl.col("largest")
     usual = value.quantile(USUAL_QUANTILE, "higher").cast(pl.Int64)
     largest, usual_largest = frame.select(value.max(), usual.alias("usual")).row(0)
@@ -126,15 +138,13 @@ def build_dataset(
     head = f"{size_px} {resize} {targets.dtype} {draft.target_names}"
     if bit_depth is not None:
         head += f" {bit_depth} bits"
-    content = "" if draft.pixels is None else draft.pixels.content or ""
+    content = draft.arrays.content if draft.arrays else ""
     if content:
         frame = frame.with_columns(content=pl.lit(""))
     return Dataset(
         name=name,
         fingerprint=_digest(head, frame, targets, content),
-        train=train,
-        val=val,
-        test=test,
+        **split_images(whole, counts),
         problems=problems,
         size_px=size_px,
         resize=preparation.resize,
@@ -173,37 +183,6 @@ def _check_drawn(decoded: pl.DataFrame, frame: pl.DataFrame, problems: Sequence[
             )
 
 
-def _add_groups(
-    frame: pl.DataFrame,
-    targets: Targets,
-    target_names: Sequence[str],
-    preparation: Preparation,
-) -> pl.DataFrame:
-    if preparation.group_from is not None:
-        groups = find_groups(frame["name"].to_list(), preparation.group_from)
-        frame = frame.with_columns(group=pl.Series(groups, dtype=pl.String))
-    has_own = frame["split"].is_in(["val", "test"]).any()
-    if frame["group"].null_count() == 0 and not has_own and preparation.test_fraction != 0:
-        check_divisible(targets, target_names, frame["group"].to_list())
-    return frame
-
-
-def _draw_splits(
-    frame: pl.DataFrame, targets: Targets, preparation: Preparation
-) -> tuple[pl.DataFrame, str]:
-    """The frame with a split for each image and its split in the source, and the rule."""
-    has_groups = frame["group"].null_count() == 0
-    splits, rule = draw_splits(
-        frame["name"].to_list(),
-        kind_of(targets).strata(targets),
-        frame["split"].to_list(),
-        preparation,
-        frame["group"].to_list() if has_groups else (),
-    )
-    drawn = pl.Series(splits, dtype=pl.Enum(SPLITS))
-    return frame.with_columns(source_split="split", split=drawn), rule
-
-
 def _decode(
     draft: Draft, preparation: Preparation, folder: Path, progress: Progress
 ) -> tuple[pl.DataFrame, int | None, int | None]:
@@ -212,8 +191,8 @@ def _decode(
     resize = preparation.resize
     frame = draft.frame.filter(pl.col("reason").is_null())
     bit_depth = None
-    if draft.pixels is not None:
-        decoded = store_pixels(draft.pixels, folder, size_px, resize)
+    if draft.arrays is not None:
+        decoded = store_arrays(draft.arrays.pixels, folder, size_px, resize)
     else:
         frame = frame.sort("split", maintain_order=True)
         images = list_encoded(frame)

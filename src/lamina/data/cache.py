@@ -29,14 +29,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
-from jaxtyping import UInt8
 
+from lamina.data.arrays import Pixels
 from lamina.data.corrections import Effect
 from lamina.data.images import Dataset, Images, Problem
 from lamina.data.splits import SPLITS
@@ -45,12 +46,14 @@ from lamina.files import sync_folder
 
 FORMAT = 14
 WAIT_SECONDS = 2.0
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WARNED_SHARE = 0.1  # of the disk
-BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
+BLOCKS_CHECKED = 64
+BLOCK_BYTES = 1 << 14
 # on Linux, for all processors that torch supports; Python defines it from 3.13 on
 MAP_NORESERVE = 0x4000
-KEY_LETTERS, UNFINISHED = 32, "unfinished"
+KEY_LETTERS = 32
+UNFINISHED = "unfinished"
 # Fields that load_data sets itself, or that are stored as arrays.
 NOT_STORED = (*SPLITS, "source", "preparation")
 ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # of paths
@@ -101,7 +104,7 @@ def load_cached(
             built = _read(folder, state)  # under the lock, before another process may remove it
     except OSError as error:
         remedy = "Set LAMINA_CACHE to a folder that you may write to."
-        if error.errno in FULL:
+        if error.errno in FULL_DISK:
             remedy = (
                 "Free some space there, for example with lamina data cache --clear, or set"
                 " LAMINA_CACHE to another folder."
@@ -144,20 +147,20 @@ class CachedCopy:
 
 def list_cached() -> list[CachedCopy]:
     """The decoded copies in the cache, the least recently used first."""
-    used_times = dict[CachedCopy, float]()
+    copies: list[tuple[float, CachedCopy]] = []
     for folder in cache_folder().glob(f"*-{'[0-9a-f]' * KEY_LETTERS}/"):
         # Another process may rename a file of the copy meanwhile, finish it (without the dot), or
         # remove it.
         for name in (folder.name, folder.name.removeprefix("."), folder.name):
             with suppress(FileNotFoundError):
-                copy, used = _describe_copy(folder.with_name(name))
-                used_times[copy] = used
+                copies.append(_describe_copy(folder.with_name(name)))
                 break
-    return sorted(used_times, key=used_times.__getitem__)
+    copies.sort(key=itemgetter(0))
+    return [copy for _, copy in copies]
 
 
-def _describe_copy(folder: Path) -> tuple[CachedCopy, float]:
-    """A copy, and when it was used last."""
+def _describe_copy(folder: Path) -> tuple[float, CachedCopy]:
+    """A copy, after the time of its last use."""
     pixels_file = folder / "pixels.npy"
     digest_file = folder / "digest.json"
     source_file = folder / "source.txt"
@@ -175,7 +178,7 @@ def _describe_copy(folder: Path) -> tuple[CachedCopy, float]:
         last_used=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(used)),
         state="" if is_whole else UNFINISHED,
     )
-    return copy, used
+    return used, copy
 
 
 def _measure(folder: Path) -> int:
@@ -234,7 +237,7 @@ def read_shape(file: BinaryIO) -> tuple[int, ...]:
     return np.lib.format.read_array_header_1_0(file)[0]
 
 
-def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
+def map_pixels(path: Path) -> Pixels:
     """Map the array in a file copy-on-write, because torch warns about read-only arrays."""
     with path.open("rb") as file:
         shape = read_shape(file)
@@ -253,16 +256,13 @@ def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
         return np.frombuffer(pages, np.uint8, math.prod(shape), file.tell()).reshape(shape)
 
 
-def split_images(
-    whole: Images, counts: Sequence[int]
-) -> tuple[Images, Images | None, Images | None]:
+def split_images(whole: Images, counts: Sequence[int]) -> dict[str, Any]:
     """Split images that hold ``train`` (may be empty), ``val`` and ``test`` one after another."""
-    starts = list(accumulate(counts, initial=0))
-    train, val, test = (
-        whole.view(slice(start, start + count), split)
-        for split, start, count in zip(SPLITS, starts, counts, strict=False)
-    )
-    return train, val if len(val) else None, test if len(test) else None
+    splits: dict[str, Any] = {}
+    for split, start, count in zip(SPLITS, accumulate(counts, initial=0), counts, strict=False):
+        if count or split == "train":
+            splits[split] = whole.view(slice(start, start + count), split)
+    return splits
 
 
 def _read(folder: Path, state: str) -> Dataset | None:
@@ -289,12 +289,12 @@ def _read(folder: Path, state: str) -> Dataset | None:
         # not mapped, because the check for leaks reads all of them
         digests=np.load(folder / "digests.npy"),
     )
-    train, val, test = split_images(whole, stored.pop("counts"))
+    splits = split_images(whole, stored.pop("counts"))
     stored["problems"] = tuple(Problem(**problem) for problem in stored["problems"])
     stored["corrections"] = Effect(**stored["corrections"])
     with suppress(OSError):  # a cache that cannot be written
         os.utime(folder / "digest.json")
-    return Dataset(train=train, val=val, test=test, **stored)
+    return Dataset(**splits, **stored)
 
 
 def _build(folder: Path, state: str, build: Callable[[Path], Dataset], source: str) -> None:

@@ -18,6 +18,7 @@ from jaxtyping import Integer, Real, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from lamina.data.arrays import ImagePixels, Pixels
 from lamina.data.formats import (
     FORMATS,
     HEAD_BYTES,
@@ -28,7 +29,7 @@ from lamina.data.formats import (
     is_heif,
 )
 from lamina.data.preparation import Resize
-from lamina.data.resizing import enough_pixels, resize_image
+from lamina.data.resizing import Size, enough_pixels, resize_image
 
 IMAGE_LIMIT_BYTES = 256 * 2**20
 IMAGE_LIMIT_PIXELS = 2**26  # 8192×8192; cameras of 50 megapixels take 8192×6144
@@ -64,6 +65,7 @@ OTHER_ORDERS = {
     # N: as this machine stores numbers
     **{f"{colors};16N": f"{colors};16{NOT_NATIVE}" for colors in COLORS},
 }
+Mode: TypeAlias = Literal["L", "RGB"]
 Values: TypeAlias = Integer[np.ndarray, "h w ..."]
 
 
@@ -79,21 +81,15 @@ class EncodedImage(NamedTuple):
 class BadImageError(Exception):
     """An image that cannot be decoded; the message states the reason in a few words."""
 
-    largest: int | None = None  # its largest value, if that exceeds the bit depth
-
-
-class DeepImageError(BadImageError):
-    """An image whose largest value exceeds the bit depth."""
-
-    def __init__(self, message: str, largest: int) -> None:
+    def __init__(self, message: str, largest: int | None = None) -> None:
         super().__init__(message)
-        self.largest = largest
+        self.largest = largest  # its largest value, if that exceeds the bit depth
 
 
 class Decoded(NamedTuple):
     """The pixels of an image, and what is known of its file."""
 
-    pixels: UInt8[np.ndarray, "h w c"]
+    pixels: ImagePixels
     height_px: int  # as stored
     width_px: int
     largest: int | None  # the largest value, if it stores more than 8 bits
@@ -110,19 +106,19 @@ class InputFormat:
 
 def decode_image(
     data: bytes,
-    size: tuple[int, int] | None = None,
-    mode: Literal["L", "RGB"] = "RGB",
+    size: Size | None = None,
+    mode: Mode = "RGB",
     resize: Resize = "crop",
     bit_depth: int | None = None,
-) -> UInt8[np.ndarray, "h w c"]:
+) -> ImagePixels:
     """Decode an image, as :func:`decode_and_measure` does, and return its pixels."""
     return decode_and_measure(data, size, mode, resize, bit_depth).pixels
 
 
 def decode_and_measure(
     data: bytes,
-    size: tuple[int, int] | None = None,
-    mode: Literal["L", "RGB"] = "RGB",
+    size: Size | None = None,
+    mode: Mode = "RGB",
     resize: Resize = "crop",
     bit_depth: int | None = None,
 ) -> Decoded:
@@ -149,11 +145,11 @@ def count_bits(largest: int) -> int:
 
 def convert_image(
     image: Image.Image,
-    size: tuple[int, int],
-    mode: Literal["L", "RGB"] = "RGB",
+    size: Size,
+    mode: Mode = "RGB",
     resize: Resize = "crop",
     bit_depth: int | None = None,
-) -> UInt8[np.ndarray, "h w c"]:
+) -> ImagePixels:
     """Convert a copy of a Pillow image to pixels, as :func:`decode_image` does."""
     with _named_errors():
         if _is_deep(image) and not image.mode.startswith("I"):
@@ -165,7 +161,7 @@ def convert_image(
 
 
 def fit_pixels(
-    pixels: UInt8[np.ndarray, "n h w c"], size_px: int, resize: Resize = "crop"
+    pixels: Pixels, size_px: int, resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "n s s c"]:
     """Resize gray or RGB pixels to squares of ``size_px``, as :func:`decode_image` does."""
     size = (size_px, size_px)
@@ -173,26 +169,27 @@ def fit_pixels(
         return pixels
     fitted = np.empty((len(pixels), *size, pixels.shape[3]), np.uint8)
     for place, row in enumerate(pixels):
-        image = Image.fromarray(row[..., 0] if row.shape[2] == 1 else row)
+        image = Image.fromarray(row.squeeze(2) if row.shape[2] == 1 else row)
         fitted[place] = np.asarray(resize_image(image, size, resize)).reshape(fitted.shape[1:])
     return fitted
 
 
 class ImageReader(contextlib.ExitStack):
-    """Reads the bytes of images, and keeps files that contain many images open."""
+    """Reads the bytes of images, for many threads; keeps files with many images open."""
 
     def __init__(self) -> None:
         super().__init__()
         self._opened: dict[str, BinaryIO] = {}
+        self._lock = threading.Lock()
 
     def read(self, image: EncodedImage) -> bytes:
         if image.offset_bytes is None:
             return read_file(Path(image.file))
-        with _named_file_errors():
-            file = self._opened.get(image.file)
-            if file is None:
-                file = self.enter_context(Path(image.file).open("rb"))  # noqa: SIM115
-                self._opened[image.file] = file
+        with self._lock, _named_file_errors():
+            if image.file not in self._opened:
+                opened = Path(image.file).open("rb")  # noqa: SIM115
+                self._opened[image.file] = self.enter_context(opened)
+            file = self._opened[image.file]
             file.seek(image.offset_bytes)
             data = file.read(image.size_bytes)
         if len(data) < image.size_bytes:
@@ -206,7 +203,9 @@ def read_file(path: Path) -> bytes:
         state = path.stat()
         # Opening a pipe would block until something writes to it.
         if not stat.S_ISREG(state.st_mode):
-            raise BadImageError("a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file")
+            if stat.S_ISDIR(state.st_mode):
+                raise BadImageError("a folder")
+            raise BadImageError("not a regular file")
         if state.st_size > IMAGE_LIMIT_BYTES:
             raise BadImageError(f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB")
         if path.suffix.lower() in RAW_SUFFIXES:
@@ -241,8 +240,10 @@ def _opening(data: bytes) -> Iterator[Image.Image]:
             with LARGE_AT_ONCE if pixels > LARGE_PIXELS else contextlib.nullcontext():
                 yield image
     except UnidentifiedImageError:
-        is_tiff = data.startswith((b"II*\0", b"MM\0*"))
-        raise BadImageError("an unsupported kind of TIFF" if is_tiff else "not an image") from None
+        reason = "not an image"
+        if data.startswith((b"II*\0", b"MM\0*")):
+            reason = "an unsupported kind of TIFF"
+        raise BadImageError(reason) from None
 
 
 @contextlib.contextmanager
@@ -259,9 +260,7 @@ def _named_errors() -> Iterator[None]:
         raise BadImageError(reason) from None
 
 
-def _fit(
-    upright: Image.Image, size: tuple[int, int] | None, mode: Literal["L", "RGB"], resize: Resize
-) -> UInt8[np.ndarray, "h w c"]:
+def _fit(upright: Image.Image, size: Size | None, mode: Mode, resize: Resize) -> ImagePixels:
     image = _convert(upright, mode)
     if size is not None:
         image = resize_image(image, size, resize)
@@ -270,8 +269,8 @@ def _fit(
 
 
 def _load_upright(
-    image: Image.Image, size: tuple[int, int] | None, resize: Resize
-) -> tuple[Image.Image, tuple[int, int]]:
+    image: Image.Image, size: Size | None, resize: Resize
+) -> tuple[Image.Image, Size]:
     """Load the image upright, no larger than needed; return it with its stored height and width."""
     is_jpeg = image.format in ("JPEG", "MPO")  # some cameras write MPO, a JPEG followed by others
     # the EXIF of a PNG may follow its pixels, and Pillow rotates a TIFF when it loads it
@@ -291,7 +290,7 @@ def _read_orientation(image: Image.Image) -> int:
     return 1
 
 
-def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+def _convert(image: Image.Image, mode: Mode) -> Image.Image:
     if image.mode == "F":
         scaled = np.rint(_check_values(np.asarray(image), 1) * 255)
         return Image.fromarray(scaled.astype(np.uint8)).convert(mode)
@@ -350,10 +349,10 @@ def _scale(values: Values, image: Image.Image, bit_depth: int | None) -> Image.I
     largest = int(colors.max())
     if bit_depth is None:
         message = "more than 8 bits per channel, where 8 are expected; convert it"
-        raise DeepImageError(message, largest)
+        raise BadImageError(message, largest)
     if largest >= 2**bit_depth:
         message = f"values up to {largest:,}, but {bit_depth} bits hold {2**bit_depth - 1:,}"
-        raise DeepImageError(message, largest)
+        raise BadImageError(message, largest)
     scaled = _scale_table(bit_depth)[colors]
     clear = image.info.get("transparency")
     if clear is not None:
@@ -380,7 +379,8 @@ def _take_colors(values: Values, mode: str) -> Values:
 
 def _check_values(values: Real[np.ndarray, "h w"], white: int) -> Real[np.ndarray, "h w"]:
     """Check that values are from 0 (black) to ``white``, a range that all images must share."""
-    low, high = values.min(), values.max()
+    low = values.min()
+    high = values.max()
     if not 0 <= low <= high <= white:  # false for NaN, too
         raise BadImageError(
             f"values from {low:g} to {high:g}, expected 0 (black) to {white} (white)"

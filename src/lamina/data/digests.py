@@ -9,10 +9,12 @@ from math import prod
 import numpy as np
 from jaxtyping import UInt8
 
+from lamina.data.arrays import Pixels
+
 DIGEST_BYTES = 16
 
 
-def digest_rows(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n 16"]:
+def digest_rows(pixels: Pixels) -> UInt8[np.ndarray, "n 16"]:
     """A digest of each image's pixels; identical images of one array have equal digests."""
     # Makes no copy of contiguous rows, as in a split.
     rows = np.ascontiguousarray(pixels).reshape(len(pixels), prod(pixels.shape[1:]))
@@ -27,11 +29,6 @@ def join_digests(digests: Iterable[bytes]) -> UInt8[np.ndarray, "n 16"]:
 
 def may_have_copies(parts: Sequence[UInt8[np.ndarray, "_ 16"]]) -> bool:
     """Whether images may be identical: a fast check without a frame."""
-    halves = np.empty(sum(map(len, parts)), np.uint64)
-    start = 0
-    for digests in parts:
-        words = np.ascontiguousarray(digests).view(np.uint64)
-        halves[start : start + len(words)] = words[:, 0]
-        start += len(words)
-    halves.sort()
-    return bool((halves[1:] == halves[:-1]).any())
+    words = [np.ascontiguousarray(digests).view(np.uint64)[:, 0] for digests in parts]
+    halves = np.concatenate([np.empty(0, np.uint64), *words])
+    return len(np.unique(halves)) < len(halves)

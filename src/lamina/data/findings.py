@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Bool
 
 from lamina.data.arrays import has_only_0_and_1
 from lamina.data.images import DARK, EMPTY_FOLDER, OTHER_FILE, Dataset, Images, list_gaps
@@ -24,7 +23,8 @@ Severity = Literal["error", "warning", "note"]
 
 # A class is tiny if it has fewer training images than this, or than this fraction of the median
 # class.
-TINY_CLASS_IMAGES, TINY_CLASS_FRACTION = 10, 1 / 20
+TINY_CLASS_IMAGES = 10
+TINY_CLASS_FRACTION = 1 / 20
 COARSE_FRACTION = 1 / 100  # rounding error of float32 as a fraction of the standard deviation
 DIM_PARTS = 4  # images look dark if their values are below this part of white
 IMBALANCE_RATIO = 10.0  # largest class ÷ smallest class
@@ -72,15 +72,11 @@ class Finding:
 class Facts:
     """A data set, and its frame with the columns ``blank``, ``gray``, ``enlarged`` and ``oblong``.
 
-    ``leaks``, ``conflicts`` and ``repeated`` are identical images that are not blank: blank images
-    of one color are identical too, and are reported once.
+    Blank images have no digest in it: those of one color are identical, and are reported once.
     """
 
     dataset: Dataset
     frame: pl.DataFrame
-    leaks: pl.DataFrame
-    conflicts: pl.DataFrame
-    repeated: pl.DataFrame
 
     def sight(self, places: Sequence[int] | pl.Series) -> tuple[Sighting, ...]:
         train = self.dataset.train
@@ -94,18 +90,20 @@ class Facts:
 
 def find_faults(facts: Facts) -> tuple[Finding, ...]:
     """All findings: errors, then warnings, then notes; the most important first within each."""
+    from lamina.data.duplicates import find_conflicts, find_leaks, find_repeated
+
     dataset = facts.dataset
     train = dataset.train
     findings = [
-        *_find_leaks(facts),
+        *_find_leaks(facts, find_leaks(facts.frame)),
         *find_group_leaks(dataset),
-        _find_conflicts(facts),
+        _find_conflicts(facts, find_conflicts(facts.frame)),
         *_find_only_class(train),
         *find_gaps(dataset),
         *find_dark(dataset),
         *find_dim(dataset),
         *_find_left_out(dataset),
-        *_find_duplicates(facts),
+        *_find_duplicates(facts, find_repeated(facts.frame)),
         *_find_constant(train),
         *_find_coarse(train),
         *_find_tiny(train),
@@ -135,10 +133,10 @@ def _report(
     return Finding(kind, severity, message, len(places), facts.sight(places), facts.sight(twins))
 
 
-def _find_leaks(facts: Facts) -> list[Finding]:
+def _find_leaks(facts: Facts, leaks: pl.DataFrame) -> list[Finding]:
     findings = []
     for split, earlier in LEAKS:
-        pairs = facts.leaks.filter(split=split, twin_split=earlier)
+        pairs = leaks.filter(split=split, twin_split=earlier)
         what = (
             f"in both {split} and {earlier} (identical pixels), which inflates the score on"
             f" {split}. Keep each image in one split only."
@@ -147,8 +145,7 @@ def _find_leaks(facts: Facts) -> list[Finding]:
     return findings
 
 
-def _find_conflicts(facts: Facts) -> Finding:
-    pairs = facts.conflicts
+def _find_conflicts(facts: Facts, pairs: pl.DataFrame) -> Finding:
     what = (
         "pixel-identical to an image with a different target, so no net can learn both. "
         "Keep the one with the correct target."
@@ -156,14 +153,14 @@ def _find_conflicts(facts: Facts) -> Finding:
     return _report(facts, "conflict", "error", what, pairs["place"], pairs["first"])
 
 
-def _find_duplicates(facts: Facts) -> list[Finding]:
+def _find_duplicates(facts: Facts, repeated: pl.DataFrame) -> list[Finding]:
     findings = []
     for split in facts.dataset.splits:
         what = (
             f"pixel-identical to another image in {split}, which then counts more than once. Keep"
             " one of each."
         )
-        pairs = facts.repeated.filter(split=split)
+        pairs = repeated.filter(split=split)
         findings.append(
             _report(facts, "duplicate", "warning", what, pairs["place"], pairs["first"])
         )
@@ -291,21 +288,22 @@ def _find_constant(train: Images) -> list[Finding]:
     """Labels that all images have, and numbers with one value."""
     if train.kind not in (MULTI_LABEL, REGRESSION) or len(train) < 2:
         return []
+    names = np.array(train.target_names)
     if train.kind is MULTI_LABEL:
-        names = _select(train, np.all(train.targets, axis=0))
+        constant = names[np.all(train.targets, axis=0)].tolist()
         kind = "label-constant"
-        have = f"the label {name_some(names)}"
+        have = f"the label {name_some(constant)}"
         remedy = "Add images without it"
     else:
-        names = _select(train, np.ptp(train.targets, axis=0) == 0)
+        constant = names[np.ptp(train.targets, axis=0) == 0].tolist()
         kind = "number-constant"
-        have = f"the same value of {name_some(names)}"
+        have = f"the same value of {name_some(constant)}"
         remedy = "Check the table"
     message = (
         f"all images in train have {have}, so there is nothing to learn. {remedy}, or leave the"
         " column out."
     )
-    return [Finding(kind, "warning", message, len(names))]
+    return [Finding(kind, "warning", message, len(constant))]
 
 
 def _find_coarse(train: Images) -> list[Finding]:
@@ -315,19 +313,13 @@ def _find_coarse(train: Images) -> list[Finding]:
     steps = np.spacing(np.abs(train.targets).max(axis=0)).astype(np.float64)
     deviations = train.targets.std(axis=0, dtype=np.float64)
     coarse = (deviations > 0) & (steps > COARSE_FRACTION * deviations)
-    names = _select(train, coarse)
+    names = np.array(train.target_names)[coarse].tolist()
     message = (
         f"the values of {name_some(names)} are so far from 0 that float32 rounds them to multiples"
         f" of {steps[coarse].max(initial=0):.3g}, which hides much of their variation. Subtract a"
         " constant from them in the table."
     )
     return [Finding("number-coarse", "warning", message, len(names))]
-
-
-def _select(train: Images, columns: Bool[np.ndarray, " k"]) -> list[str]:
-    return [
-        name for name, is_selected in zip(train.target_names, columns, strict=True) if is_selected
-    ]
 
 
 def _find_tiny(train: Images) -> list[Finding]:
@@ -349,8 +341,8 @@ def _find_imbalance(train: Images) -> list[Finding]:
     if ratio is None or ratio < IMBALANCE_RATIO:
         return []
     counts = _count_present(train)
-    largest = max(counts, key=lambda name: counts[name])
-    smallest = min(counts, key=lambda name: counts[name])
+    largest = max(counts, key=counts.__getitem__)
+    smallest = min(counts, key=counts.__getitem__)
     message = (
         f"train has {ratio:,.0f} times as many images of {largest} ({counts[largest]:,}) as of"
         f" {smallest} ({counts[smallest]:,}). To weight the classes equally, train with"

@@ -96,16 +96,15 @@ def _join(dataset: Dataset) -> Images:
     names = (*train.names, *val.names)
     if len(set(names)) < len(names):
         names = tuple(f"{images.split}/{name}" for images in (train, val) for name in images.names)
+    sizes = None
+    if train.original_sizes_px is not None and val.original_sizes_px is not None:
+        sizes = np.concatenate([train.original_sizes_px, val.original_sizes_px])
     return replace(
         train,
         pixels=np.concatenate([train.pixels, val.pixels]),
         targets=np.concatenate([train.targets, val.targets]),
         names=names,
-        original_sizes_px=_concatenate(train.original_sizes_px, val.original_sizes_px),
+        original_sizes_px=sizes,
         groups=(*train.groups, *val.groups),
-        digests=_concatenate(train.digests, val.digests),
+        digests=np.concatenate([train.pixel_digests, val.pixel_digests]),
     )
-
-
-def _concatenate(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
-    return None if first is None or second is None else np.concatenate([first, second])

@@ -6,26 +6,25 @@ import glob
 import itertools
 import math
 import os
-import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from lamina.data.arrays import CHANNELS, to_array, to_pixels
+from lamina.data.arrays import CHANNELS, ImagePixels, Pixels, to_array, to_pixels
 from lamina.data.decoding import (
     BadImageError,
     EncodedImage,
     ImageReader,
     InputFormat,
+    Mode,
     convert_image,
     decode_image,
     read_file,
@@ -53,7 +52,7 @@ class Chunk(NamedTuple):
     """Decoded images: ``reasons`` is ``None`` for a decoded image, else why decoding failed."""
 
     names: list[str]
-    pixels: UInt8[np.ndarray, "n h w c"]
+    pixels: Pixels
     reasons: list[str | None]
 
 
@@ -80,42 +79,26 @@ def find_images(inputs: Sequence[str | Path], stack: ExitStack) -> _Search:
 
 def decode_ahead(images: Iterable[ImageLike], wanted: InputFormat) -> Generator[Chunk, None, None]:
     """The images in chunks, one decoded ahead of the caller; close it if you stop early."""
-    shape = wanted.shape
-    size = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // math.prod(shape)))
-    if isinstance(images, np.ndarray) and images.shape[1:] == (*shape[1:], shape[0]):
-        for first in range(0, len(images), size):
-            pixels = images[first : first + size]
-            names = [_name_image(image, place) for place, image in enumerate(pixels, first)]
-            yield Chunk(names, pixels, [None] * len(pixels))
-        return
-    lock = threading.Lock()
-
-    def read(image: EncodedImage) -> bytes:
-        if image.offset_bytes is None:
-            return read_file(Path(image.file))
-        with lock:
-            return reader.read(image)
-
-    decode = partial(_decode_some, wanted=wanted, read=read)
+    size = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // math.prod(wanted.shape)))
     rest = iter(images)
     first = 0
     waiting = None
     with ImageReader() as reader:
+        decode = partial(_decode_some, wanted=wanted, reader=reader)
         pool = ThreadPoolExecutor(os.cpu_count())  # starts its threads on demand
         try:
             while chunk := list(itertools.islice(rest, size)):
+                starts = range(0, len(chunk), THREAD_IMAGES)
+                parts = [chunk[start : start + THREAD_IMAGES] for start in starts]
                 # a thread starts as slowly as it decodes a few images
-                if len(chunk) < min(size, THREAD_IMAGES + 1):
-                    decoded = iter([decode(chunk)])
-                else:
-                    starts = range(0, len(chunk), THREAD_IMAGES)
-                    decoded = pool.map(decode, [chunk[at : at + THREAD_IMAGES] for at in starts])
+                is_short = len(chunk) < min(size, THREAD_IMAGES + 1)
+                decoded = map(decode, parts) if is_short else pool.map(decode, parts)
                 if waiting is not None:
-                    yield _gather(*waiting, shape)
+                    yield _gather(*waiting, wanted.shape)
                 waiting = (chunk, first, decoded)
                 first += len(chunk)
             if waiting is not None:
-                yield _gather(*waiting, shape)
+                yield _gather(*waiting, wanted.shape)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -161,7 +144,7 @@ def _divide(array: np.ndarray, shape: tuple[int, ...]) -> Iterable[ImageLike]:
 def _gather(
     images: Sequence[ImageLike],
     first: int,
-    decoded: Iterable[list[UInt8[np.ndarray, "h w c"] | str]],
+    decoded: Iterable[list[ImagePixels | str]],
     shape: tuple[int, ...],
 ) -> Chunk:
     channels, height, width = shape
@@ -180,20 +163,18 @@ def _name_image(image: ImageLike, place: int) -> str:
 
 
 def _decode_some(
-    images: Sequence[ImageLike], wanted: InputFormat, read: Callable[[EncodedImage], bytes]
-) -> list[UInt8[np.ndarray, "h w c"] | str]:
-    decoded: list[UInt8[np.ndarray, "h w c"] | str] = []
+    images: Sequence[ImageLike], wanted: InputFormat, reader: ImageReader
+) -> list[ImagePixels | str]:
+    decoded: list[ImagePixels | str] = []
     for image in images:
         try:
-            decoded.append(
-                _decode(read(image) if isinstance(image, EncodedImage) else image, wanted)
-            )
+            decoded.append(_decode(image, wanted, reader))
         except BadImageError as error:
             decoded.append(str(error))
     return decoded
 
 
-def _decode(image: ImageLike, wanted: InputFormat) -> UInt8[np.ndarray, "h w c"]:
+def _decode(image: ImageLike, wanted: InputFormat, reader: ImageReader) -> ImagePixels:
     channels, height, width = wanted.shape
     if isinstance(image, Tensor):
         image = to_array(image, "image")
@@ -215,12 +196,17 @@ def _decode(image: ImageLike, wanted: InputFormat) -> UInt8[np.ndarray, "h w c"]
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if channels not in (1, 3):
         raise BadImageError(f"the model expects {channels} channels, but image files have 1 or 3")
-    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
+    mode: Mode = "L" if channels == 1 else "RGB"
     if isinstance(image, Image.Image):
         return convert_image(image, (height, width), mode, wanted.resize, wanted.bit_depth)
-    if not isinstance(image, str | Path | bytes):
+    if isinstance(image, EncodedImage):
+        data = reader.read(image)
+    elif isinstance(image, bytes):
+        data = image
+    elif isinstance(image, str | Path):
+        data = read_file(Path(image))
+    else:
         raise DataError(f"images must be {IMAGES}, got {describe_type(image)} among them.")
-    data = image if isinstance(image, bytes) else read_file(Path(image))
     return decode_image(data, (height, width), mode, wanted.resize, wanted.bit_depth)
 
 

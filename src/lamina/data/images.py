@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64, Integer, UInt8
 
-from lamina.data.arrays import has_only_0_and_1, to_array, to_pixels, to_targets
+from lamina.data.arrays import Pixels, has_only_0_and_1, to_array, to_pixels, to_targets
 from lamina.data.corrections import UNCORRECTED, Effect
 from lamina.data.digests import digest_rows, may_have_copies
 from lamina.data.preparation import Preparation, Resize
@@ -38,7 +38,8 @@ OTHER_FILE = (  # a problem's reason, which needs no repair: notes, tables, labe
     "not an image file"
 )
 LEAKS_NAMED = 3
-HTML_SAMPLES, HTML_PX = 6, 48  # images per class in a notebook, and their side
+HTML_SAMPLES = 6  # images per class in a notebook
+HTML_PX = 48  # their side
 
 
 @dataclass(frozen=True)
@@ -49,30 +50,13 @@ class Problem:
     reason: str
 
 
-@dataclass(frozen=True)
-class Leak:
+class Leak(NamedTuple):
     """An image with identical pixels in an earlier split, which inflates the score."""
 
     name: str
     split: Split
     twin: str
     twin_split: Split
-
-
-def describe_leaks(leaks: Sequence[Leak]) -> str:
-    firsts: dict[tuple[Split, str], Leak] = {}  # an image of test may be in train and val
-    for leak in leaks:
-        firsts.setdefault((leak.split, leak.name), leak)
-    named = [
-        f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}"
-        for leak in firsts.values()
-    ]
-    count = plural(len(named), "image is", "images are")
-    shown = name_some(named, LEAKS_NAMED)
-    return (
-        f"{count} in two splits (identical pixels), which inflates the score: {shown}. "
-        "Keep each image in one split only."
-    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,7 +86,7 @@ class Images:
     Images(train: 2 images of 32×32×3, single-label, 2 classes)
     """
 
-    pixels: UInt8[np.ndarray, "n h w c"]
+    pixels: Pixels
     targets: Targets
     target_names: tuple[str, ...]
     names: tuple[str, ...]
@@ -112,8 +96,8 @@ class Images:
     digests: UInt8[np.ndarray, "n 16"] | None = None
 
     def __post_init__(self) -> None:
+        what = "an array (Images.from_arrays also accepts lists and tensors)"
         for name in ("pixels", "targets"):
-            what = "an array (Images.from_arrays also accepts lists and tensors)"
             check_type(getattr(self, name), (np.ndarray,), name, what, is_optional=False)
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
             raise DataError(
@@ -171,7 +155,8 @@ class Images:
         """
         if split not in SPLITS:
             raise DataError(f"split must be {', '.join(SPLITS[:2])} or {SPLITS[2]}, got {split!r}.")
-        pixels, (targets, target_names) = to_pixels(x, "x"), to_targets(y, names, task)
+        pixels = to_pixels(x, "x")
+        targets, target_names = to_targets(y, names, task)
         if len(pixels) != len(targets):
             raise DataError(
                 f"Expected one target for each image, got {len(pixels)} images in x and"
@@ -185,9 +170,8 @@ class Images:
             warnings.warn(
                 f"x has {DARK} If they are masks, use 255 * x.", LaminaWarning, stacklevel=2
             )
-        return cls(
-            pixels, targets, target_names, tuple(f"{row:05d}" for row in range(len(pixels))), split
-        )
+        numbers = tuple(f"{row:05d}" for row in range(len(pixels)))
+        return cls(pixels, targets, target_names, numbers, split)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -195,12 +179,10 @@ class Images:
     def __getitem__(self, rows: object) -> Images:
         """Return a slice of the images as a copy, as in ``images[:300]``."""
         if not isinstance(rows, slice):
-            how = (
-                "images.pixels[0] for the pixels of one image, or images.take([0, 5]) for some"
-                " images"
-            )
             raise DataError(
-                f"Images support slices, such as images[:300], got {reprlib.repr(rows)}. Use {how}."
+                f"Images support slices, such as images[:300], got {reprlib.repr(rows)}. Use"
+                " images.pixels[0] for the pixels of one image, or images.take([0, 5]) for some"
+                " images."
             )
         return self.take(range(len(self))[rows])
 
@@ -225,14 +207,15 @@ class Images:
         """
         places = to_array(indices, "indices")
         is_whole = places.ndim == 1 and (places.dtype.kind in "iu" or not places.size)
-        rows = places.astype(np.int64) if is_whole else None
-        if rows is None or not np.all((-len(self) <= rows) & (rows < len(self))):
-            hint = " For a mask, use np.flatnonzero(mask)." if places.dtype.kind == "b" else ""
-            raise DataError(
-                f"indices must be whole numbers (M,) from {-len(self)} to {len(self) - 1}"
-                f" (negative: from the end), got {reprlib.repr(places.tolist())}.{hint}"
-            )
-        return self._select(rows)
+        if is_whole and np.all((-len(self) <= places) & (places < len(self))):
+            return self._select(places.astype(np.int64))
+        hint = ""
+        if places.dtype.kind == "b":
+            hint = " For a mask, use np.flatnonzero(mask)."
+        raise DataError(
+            f"indices must be whole numbers (M,) from {-len(self)} to {len(self) - 1}"
+            f" (negative: from the end), got {reprlib.repr(places.tolist())}.{hint}"
+        )
 
     def view(self, rows: slice, split: Split) -> Images:
         """Return a slice of the images without copying their arrays, as another split."""
@@ -240,14 +223,16 @@ class Images:
 
     def _select(self, rows: slice | Int64[np.ndarray, " m"]) -> Images:
         sizes = self.original_sizes_px
+        digests = self.digests
+        places = np.arange(len(self))[rows].tolist()
         return replace(
             self,
             pixels=self.pixels[rows],
             targets=self.targets[rows],
-            names=_pick(self.names, rows),
+            names=tuple(self.names[place] for place in places),
             original_sizes_px=None if sizes is None else sizes[rows],
-            groups=_pick(self.groups, rows),
-            digests=None if self.digests is None else self.digests[rows],
+            groups=tuple(self.groups[place] for place in places if self.groups),
+            digests=None if digests is None else digests[rows],
         )
 
     def take_evenly(self, count: int) -> Images:
@@ -380,8 +365,9 @@ class Dataset:
         elif train.target_names != images.target_names:
             what = "target names"
             pairs = zip(train.target_names, images.target_names, strict=False)
-            differs = [name != other for name, other in pairs]
-            start = differs.index(True) if True in differs else 0
+            differing = [place for place, (name, other) in enumerate(pairs) if name != other]
+            # if one list only continues the other, all names are shown
+            start = (*differing, 0)[0]
             values = (
                 name_some(train.target_names[start:]),
                 name_some(images.target_names[start:]),
@@ -420,28 +406,27 @@ class Dataset:
         >>> Dataset.from_images(train, test=test)
         Dataset(arrays: 8×8×1, single-label, 2 classes: train 4, test 2)
         """
+        digest = hashlib.blake2b(digest_size=16)
         for split, images in zip(SPLITS, (train, val, test), strict=True):
             check_type(images, (Images,), split, "Images", is_optional=split != "train")
-            if images is not None and images.split not in ("train", split):
+            if images is None:
+                continue
+            if images.split not in ("train", split):
                 raise DataError(
                     f'{split} got images made with split="{images.split}". Pass them by name, as in'
                     f" Dataset.from_images(train, {images.split}=images), or make them for this"
                     f' split, as in Images.from_arrays(x, y, split="{split}").'
                 )
-        digest = hashlib.blake2b(digest_size=16)
-        for split, images in zip(SPLITS, (train, val, test), strict=True):
-            if images is not None:
-                shapes = (images.pixels.shape, images.targets.dtype, images.targets.shape)
-                digest.update(repr((split, *shapes, images.target_names)).encode())
-                digest.update(np.ascontiguousarray(images.pixels).data)
-                digest.update(np.ascontiguousarray(images.targets).data)
+            shapes = (images.pixels.shape, images.targets.dtype, images.targets.shape)
+            digest.update(repr((split, *shapes, images.target_names)).encode())
+            digest.update(np.ascontiguousarray(images.pixels).data)
+            digest.update(np.ascontiguousarray(images.targets).data)
         val = val and replace(val, split="val")
         test = test and replace(test, split="test")
         dataset = cls("arrays", digest.hexdigest(), replace(train, split="train"), val, test)
-        for _, _, message in list_gaps(dataset):
+        gaps = [message for _, _, message in list_gaps(dataset)]
+        for message in [*gaps, *dataset.describe_leaks()]:
             warnings.warn(message, LaminaWarning, stacklevel=2)
-        if dataset.leaks:
-            warnings.warn(describe_leaks(dataset.leaks), LaminaWarning, stacklevel=2)
         return dataset
 
     @property
@@ -470,6 +455,19 @@ class Dataset:
             for place, split, twin, twin_split in find_leaks(self.frame).rows()
         )
 
+    def describe_leaks(self) -> list[str]:
+        """A message about images that are in two splits, which inflates the score, if any."""
+        firsts: dict[tuple[str, str], str] = {}  # an image of test may be in train and val
+        for name, split, twin, twin_split in self.leaks:
+            firsts.setdefault((name, split), f"{name} of {split} is {twin} of {twin_split}")
+        if not firsts:
+            return []
+        return [
+            f"{plural(len(firsts), 'image is', 'images are')} in two splits (identical pixels),"
+            f" which inflates the score: {name_some(list(firsts.values()), LEAKS_NAMED)}. Keep each"
+            " image in one split only."
+        ]
+
     @cached_property
     def conflicts(self) -> int:
         """The number of groups of identical images with different targets."""
@@ -483,11 +481,9 @@ class Dataset:
         return may_have_copies([images.pixel_digests for images in self.splits.values()])
 
     def __repr__(self) -> str:
-        counts = (
-            ", ".join(f"{split} {len(images):,}" for split, images in self.splits.items())
-            or "no images"
-        )
-        return escape(f"Dataset({self.name}: {self.train._describe()}: {counts})")
+        counts = [f"{split} {len(images):,}" for split, images in self.splits.items()]
+        shown = ", ".join(counts) or "no images"
+        return escape(f"Dataset({self.name}: {self.train._describe()}: {shown})")
 
     def _repr_html_(self) -> str:
         return _show(f"Dataset({self.name}: {self.train._describe()})", self.splits)
@@ -529,29 +525,21 @@ def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
     return gaps
 
 
-def _pick(values: tuple[str, ...], rows: slice | Int64[np.ndarray, " m"]) -> tuple[str, ...]:
-    if isinstance(rows, slice):
-        return values[rows]
-    return tuple(values[row] for row in rows) if values else ()
-
-
 def _show(title: str, splits: Mapping[Split, Images]) -> str:
     """The notebook view of images: samples of each class or label, and counts by split."""
-    counts = {split: images.target_counts() for split, images in splits.items()}
     if not splits:
         return card(title)
+    counts = [images.target_counts() for images in splits.values()]
     first = next(iter(splits.values()))
     samples = first.choose_samples(HTML_SAMPLES)
     rows = []
     for name, places in list(samples.items())[:MOST_ROWS]:
         tiles = [make_tile(pixels, HTML_PX) for pixels in first.pixels[places]]
         shown = join(image(encode_png(tile), name) for tile in tiles)
-        cells = [
-            f"{of_split[name]:,}" if of_split else "low to high" for of_split in counts.values()
-        ]
+        cells = [f"{count[name]:,}" if count else "low to high" for count in counts]
         rows.append([shorten(name), shown, *cells])
     if (more := len(samples) - MOST_ROWS) > 0:
-        rows.append([f"and {more:,} more", *("" for _ in range(1 + len(splits)))])
+        rows.append([f"and {more:,} more", *[""] * (1 + len(splits))])
     totals = [f"{len(images):,}" for images in splits.values()]
     return card(title, table(["", "", *splits], [*rows, ["total", "", *totals]], texts=2))
 

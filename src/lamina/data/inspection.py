@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32
 
-from lamina.data.duplicates import (
-    find_conflicts,
-    find_leaks,
-    find_repeated,
-    group_duplicates,
-)
+from lamina.data.arrays import Pixels
+from lamina.data.duplicates import group_duplicates
 from lamina.data.findings import Facts, Finding, Sighting, find_faults
 from lamina.data.images import Dataset, Images, Progress
 from lamina.targets import REGRESSION
+
+ByChannel: TypeAlias = Float[np.ndarray, "*n c"]
 
 CHUNK_VALUES = 2**18  # as floats, they fit into the cache of one core
 # Of 255, in each channel: above a JPEG of one color, below the noise of a camera in the dark.
@@ -90,13 +88,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
     )
     # Blank images have no digest here, because those of one color are identical.
     frame = frame.with_columns(digest=pl.when(~pl.col("blank")).then("digest"))
-    facts = Facts(
-        dataset=dataset,
-        frame=frame,
-        leaks=find_leaks(frame),
-        conflicts=find_conflicts(frame),
-        repeated=find_repeated(frame),
-    )
+    facts = Facts(dataset, frame)
     mean = means.mean(axis=0)
     spread = _standard_deviation(mean, squares.mean(axis=0))
     return Inspection(
@@ -113,7 +105,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
 
 def _read_pixels(
     splits: Sequence[Images], progress: Progress
-) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"]]:
+) -> tuple[ByChannel, ByChannel, Bool[np.ndarray, " n"]]:
     """For each image: mean and mean square of each channel, and whether it is gray."""
     total = sum(map(len, splits))
     done = 0
@@ -131,12 +123,12 @@ def _read_pixels(
 
 
 def _measure(
-    pixels: UInt8[np.ndarray, "n h w c"],
-) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"]]:
+    pixels: Pixels,
+) -> tuple[ByChannel, ByChannel]:
     count, height, width, channels = pixels.shape
     values = pixels.reshape(count, height, width * channels).astype(np.float32)
 
-    def average(values: Float32[np.ndarray, "n h wc"]) -> Float[np.ndarray, "n c"]:
+    def average(values: Float32[np.ndarray, "n h wc"]) -> ByChannel:
         # rows of pixels in float32, which is fast and precise enough, then their sums in float64
         rows = values.sum(axis=1).reshape(count, width, channels)
         return np.asarray(rows.sum(axis=1, dtype=np.float64) / (height * width))
@@ -144,15 +136,11 @@ def _measure(
     return average(values), average(np.square(values))
 
 
-def _standard_deviation(
-    mean: Float[np.ndarray, "*n c"], square: Float[np.ndarray, "*n c"]
-) -> Float[np.ndarray, "*n c"]:
+def _standard_deviation(mean: ByChannel, square: ByChannel) -> ByChannel:
     return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
 
 
-def _find_gray(
-    pixels: UInt8[np.ndarray, "n h w c"], means: Float[np.ndarray, "n c"]
-) -> Bool[np.ndarray, " n"]:
+def _find_gray(pixels: Pixels, means: ByChannel) -> Bool[np.ndarray, " n"]:
     """Which images have three equal channels; compares only images with equal channel means."""
     gray = np.zeros(len(pixels), bool)
     if pixels.shape[3] == 3:

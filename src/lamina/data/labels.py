@@ -99,9 +99,10 @@ def _find_task(columns: Mapping[str, pl.Series], preparation: Preparation) -> Ki
 
 
 def _find_joint_task(kinds: Mapping[str, str]) -> KindName:
-    if set(kinds.values()) <= {"truth", "zero or one"}:
+    distinct = set(kinds.values())
+    if distinct <= {"truth", "zero or one"}:
         return "multi-label"
-    if set(kinds.values()) <= {"zero or one", "whole", "number"}:
+    if distinct <= {"zero or one", "whole", "number"}:
         return "regression"
     others = [column for column, kind in kinds.items() if kind in ("text", "list", "truth")]
     raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -31,12 +31,11 @@ from lamina.data.images import (
     Images,
     Problem,
     Progress,
-    describe_leaks,
 )
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import UNPACKED, is_archive, open_archive
-from lamina.data.sources.cifar import OFFICIAL_FILES
-from lamina.data.sources.class_folders import FOLDER
+from lamina.data.sources.cifar import open_batches
+from lamina.data.sources.class_folders import open_folder
 from lamina.data.sources.downloads import (
     PUBLISHED,
     download,
@@ -45,10 +44,10 @@ from lamina.data.sources.downloads import (
     list_published,
 )
 from lamina.data.sources.drawn import SHAPES, open_shapes
-from lamina.data.sources.idx import IDX_FILES
+from lamina.data.sources.idx import open_idx
 from lamina.data.sources.listing import Source
-from lamina.data.sources.npz import NPZ
-from lamina.data.sources.table import TABLE
+from lamina.data.sources.npz import open_npz
+from lamina.data.sources.table import open_table
 from lamina.errors import (
     DataError,
     LaminaError,
@@ -63,7 +62,13 @@ from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 
 NAMES = (*PUBLISHED, *SHAPES)
 # The first that recognizes a path reads it; the order matters: a folder may contain a table.
-SOURCE_KINDS = (OFFICIAL_FILES, NPZ, IDX_FILES, TABLE, FOLDER)
+SOURCE_KINDS: Mapping[str, Callable[[Path, Preparation], Source | None]] = {
+    "the folder of the official CIFAR files": open_batches,
+    "a NumPy .npz": open_npz,
+    "IDX files (MNIST's)": open_idx,
+    "a table (CSV, TSV, Parquet, JSON lines) or a folder of tables": open_table,
+    "a folder of class folders": open_folder,
+}
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
 OPTIONS = (
     "image_column",
@@ -132,9 +137,7 @@ def load_data(
         raise DataError(
             f"{source} has no training images. Add some to train/, or reduce val and test."
         )
-    messages = describe_problems(dataset.problems)
-    if dataset.leaks:
-        messages.append(describe_leaks(dataset.leaks))
+    messages = [*describe_problems(dataset.problems), *dataset.describe_leaks()]
     for find in (find_gaps, find_dark, find_dim, find_group_leaks):
         messages += [f"{dataset.name}: {finding.message}" for finding in find(dataset)]
     if not_found := dataset.corrections.not_found:
@@ -160,8 +163,10 @@ def as_dataset(
     )
     if isinstance(data, Images):
         return Dataset.from_images(data)  # which rejects images of another split
+    if isinstance(data, Dataset):
+        return data
     source = find_default_data()[0] if data is None else data
-    return source if isinstance(source, Dataset) else load_data(source, preparation)
+    return load_data(source, preparation)
 
 
 def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = None) -> Dataset:
@@ -266,10 +271,11 @@ def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Da
         dataset = find_cached(name, key, digest_of(opened.state))
     except (LaminaError, OSError):  # it is gone, or this user lacks the permission
         return None
-    folds = preparation.folds()
-    if dataset is not None and folds:
+    if dataset is None:
+        return None
+    if folds := preparation.folds():
         dataset = hold_out(dataset, *folds)
-    return dataset if dataset is not None and dataset.fingerprint == fingerprint else None
+    return dataset if dataset.fingerprint == fingerprint else None
 
 
 def read_dataset(
@@ -296,12 +302,11 @@ def read_dataset(
 
         show = progress or (lambda *_: None)
         reading = replace(drawn, group_from=rule)
-        if check is not None:
-            check(opened.target_names)
         draft = draft_dataset(opened.read(folder, show), reading, corrections)
         if check is not None:
             check(draft.classes)
         dataset = build_dataset(draft, name, reading, folder, show)
+        del draft  # may map unpacked files, which Windows then cannot remove
         (folder / "spool").unlink(missing_ok=True)
         shutil.rmtree(folder / UNPACKED, ignore_errors=True)
         return dataset
@@ -332,8 +337,9 @@ def _open(
         opened = _open_path(path, preparation, check_options)
     else:
         where = name = str(source)
-        published = Source(name, lambda *_: list_published(name))
-        opened = open_shapes(name, preparation) if name in SHAPES else published
+        opened = Source(name, lambda *_: list_published(name))
+        if name in SHAPES:
+            opened = open_shapes(name, preparation)
     check_options(opened.options)
     # Published results use all training images of a named set, so no val is drawn from it by
     # default.
@@ -376,7 +382,10 @@ def _find_path(source: str | Path) -> Path | None:
         hint = "Check the path."
         if isinstance(source, str) and len(path.parts) == 1 and not path.suffix:
             folders = [folder.name for folder in Path().glob("[!.]*/")]
-            hint = suggest(source, [*NAMES, *folders] if find_nearest(source, folders) else NAMES)
+            choices = list(NAMES)
+            if find_nearest(source, folders):
+                choices += folders
+            hint = suggest(source, choices)
         raise DataError(f"No data set, file or folder named {source!s}. {hint}") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -401,8 +410,8 @@ def _check_options(name: str, preparation: Preparation, options: Sequence[str]) 
 def _open_path(
     path: Path, preparation: Preparation, check_options: Callable[[Sequence[str]], None]
 ) -> Source:
-    for kind in SOURCE_KINDS:
-        if source := kind.open(path, preparation):
+    for open_source in SOURCE_KINDS.values():
+        if source := open_source(path, preparation):
             return source
     if is_archive(path):
 
@@ -412,8 +421,7 @@ def _open_path(
             return opened
 
         return open_archive(path, open_unpacked, OPTIONS)
-    kinds = ", ".join(kind.description for kind in SOURCE_KINDS)
     raise DataError(
-        f"{path} is none of the kinds of data that lamina reads: {kinds}, or a zip or tar of one of"
-        f" these. Use one of them, or one of {', '.join(NAMES)}."
+        f"{path} is none of the kinds of data that lamina reads: {', '.join(SOURCE_KINDS)}, or a"
+        f" zip or tar of one of these. Use one of them, or one of {', '.join(NAMES)}."
     )

@@ -54,11 +54,9 @@ def load_to_evaluate(
         group_column=None,
         fold=None,
     )
-    is_matched = match.unknown != "keep" and preparation.task in (
-        SINGLE_LABEL.name,
-        MULTI_LABEL.name,
-    )
-    check = partial(_find_unknown, source, target_names, match) if is_matched else None
+    check = None
+    if match.unknown != "keep" and preparation.task in (SINGLE_LABEL.name, MULTI_LABEL.name):
+        check = partial(_find_unknown, source, target_names, match)
     dataset = read_dataset(source, preparation, progress, check=check)
     for message in describe_problems(dataset.problems):
         warnings.warn(message, LaminaWarning, stacklevel=2)

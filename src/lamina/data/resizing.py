@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from PIL import Image
 
 from lamina.data.preparation import Resize
+
+Size: TypeAlias = tuple[int, int]
 
 # Pillow's filters average all source pixels, so there is no aliasing. Lanczos keeps hardly more
 # detail than bicubic and takes 1.5 times as long; bilinear blurs.
@@ -18,7 +22,7 @@ REDUCING_GAP = 3.0
 OVERSAMPLING = 2
 
 
-def resize_image(image: Image.Image, size: tuple[int, int], resize: Resize) -> Image.Image:
+def resize_image(image: Image.Image, size: Size, resize: Resize) -> Image.Image:
     """Resize a gray or RGB image to ``size`` (height, width) in pixels; enlarges small images."""
     height, width = size
     if image.size == (width, height):
@@ -33,35 +37,32 @@ def resize_image(image: Image.Image, size: tuple[int, int], resize: Resize) -> I
     return image.resize((width, height), FILTER, box=box, reducing_gap=REDUCING_GAP)
 
 
-def seen_box(
-    stored: tuple[int, int], size: tuple[int, int], resize: Resize
-) -> tuple[float, float, float, float]:
+def seen_box(stored: Size, size: Size, resize: Resize) -> tuple[float, float, float, float]:
     """The box (left, top, right, bottom) that :func:`resize_image` keeps; larger for ``pad``."""
-    (stored_width, stored_height), (height, width) = stored, size
-    left, top, right, bottom = 0.0, 0.0, float(stored_width), float(stored_height)
+    stored_width, stored_height = stored
+    height, width = size
+    left = 0.0
+    top = 0.0
     if resize == "pad":
         inner_width, inner_height = _inside(stored, size)
-        across, down = stored_width / inner_width, stored_height / inner_height
-        left, top = across * -((width - inner_width) // 2), down * -((height - inner_height) // 2)
-        right, bottom = left + across * width, top + down * height
-    elif resize == "crop" and stored_width * height > stored_height * width:
-        left = (stored_width - stored_height * width / height) / 2
-        right = stored_width - left
-    elif resize == "crop":
-        top = (stored_height - stored_width * height / width) / 2
-        bottom = stored_height - top
-    return left, top, right, bottom
+        across = stored_width / inner_width
+        down = stored_height / inner_height
+        left = across * -((width - inner_width) // 2)
+        top = down * -((height - inner_height) // 2)
+        return left, top, left + across * width, top + down * height
+    if resize == "crop":
+        left = max(0.0, (stored_width - stored_height * width / height) / 2)
+        top = max(0.0, (stored_height - stored_width * height / width) / 2)
+    return left, top, stored_width - left, stored_height - top
 
 
-def enough_pixels(
-    stored: tuple[int, int], size: tuple[int, int], resize: Resize
-) -> tuple[int, int]:
+def enough_pixels(stored: Size, size: Size, resize: Resize) -> Size:
     """The smallest (width, height) to decode for ``size`` from ``stored`` (width, height)."""
     width, height = _inside(stored, size) if resize == "pad" else size[::-1]
     return OVERSAMPLING * width, OVERSAMPLING * height
 
 
-def _inside(stored: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+def _inside(stored: Size, size: Size) -> Size:
     """The largest (width, height) inside ``size`` (height, width), proportioned as ``stored``."""
     width, height = stored
     scale = min(size[1] / width, size[0] / height)

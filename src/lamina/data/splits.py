@@ -81,11 +81,12 @@ def draw_splits(
     drawn: list[str] = []
     missing: list[str] = []
     for number, (split, fraction, is_requested) in enumerate(fractions, start=1):
-        if parts:
-            places = [row for row, part in parts.items() if part == number]
-        else:
+        places = [row for row, part in parts.items() if part == number]
+        if not image_groups:
             places = _draw(ordered, splits, fraction)
-        least = LEAST_VAL_IMAGES if split == "val" and not is_requested else 1
+        least = 1
+        if split == "val" and not is_requested:
+            least = LEAST_VAL_IMAGES
         if len(places) >= least:
             for place in places:
                 splits[place] = split
@@ -103,10 +104,12 @@ def draw_splits(
             images = plural(len(places), "image", "images")
             missing.append(f"no {split}, because it would have {images}, fewer than {least}")
     how = "stratified, groups kept together" if image_groups else "stratified"
-    rule = f"{' and '.join(drawn)}, {how}, seed {seed}" if drawn else OWN_RULE
-    if missing and not drawn and not present - {"train"}:
-        return splits, "; ".join(missing)
-    return splits, "; ".join([rule, *missing])
+    rules = missing
+    if drawn:
+        rules = [f"{' and '.join(drawn)}, {how}, seed {seed}", *missing]
+    elif not missing or present - {"train"}:
+        rules = [OWN_RULE, *missing]
+    return splits, "; ".join(rules)
 
 
 def deal(

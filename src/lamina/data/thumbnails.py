@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 
-import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
+from lamina.data.arrays import ImagePixels
 
-def to_pillow(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
+
+def to_pillow(pixels: ImagePixels) -> Image.Image:
     return Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0])
 
 
-def make_tile(pixels: UInt8[np.ndarray, "h w c"], side: int) -> Image.Image:
+def make_tile(pixels: ImagePixels, side: int) -> Image.Image:
     """Enlarge an image by a whole factor, with sharp pixels, or reduce it, to fit ``side`` px."""
     height, width = pixels.shape[:2]
     longest = max(height, width)

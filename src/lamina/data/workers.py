@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
@@ -13,13 +12,15 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 
-from lamina.data.cache import format_size, read_shape
+from lamina.data.arrays import ImagePixels
+from lamina.data.cache import FULL_DISK, format_size, read_shape
 from lamina.data.decoding import (
     BadImageError,
     EncodedImage,
@@ -28,10 +29,10 @@ from lamina.data.decoding import (
     decode_and_measure,
     fit_pixels,
 )
-from lamina.data.digests import digest_rows
 from lamina.data.images import Progress
 from lamina.data.preparation import Resize
-from lamina.data.sources.listing import Pixels, show_name
+from lamina.data.resizing import Size
+from lamina.data.sources.listing import show_name
 from lamina.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ IMAGES_PER_BLOCK = 50
 # Keeps glibc from returning the memory of each image to the system, which saves a tenth of the time
 # at 224 px.
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": "100000000"}
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _SizesDifferError(Exception):
@@ -60,14 +60,13 @@ class _SizesDifferError(Exception):
 
 
 class _Job(NamedTuple):
-    """One worker's images, their rows in ``folder/pixels.npy``, and the file for its results."""
+    """One worker's images, and their rows in ``folder/pixels.npy``."""
 
     folder: str
     resize: Resize | None
     bit_depth: int | None
     images: Sequence[EncodedImage] = ()
     rows: Sequence[int] = ()
-    result_file: str = ""
 
 
 def decode_images(
@@ -86,11 +85,10 @@ def decode_images(
     sizes, depth = _sample(images)
     keeps_size = size_px is None and len(sizes) == 1 and max(*sizes[0]) <= OWN_SIZE_LIMIT_PX
     depth = bit_depth or depth
+    side_px = size_px or MIXED_SIZES_SIDE_PX
     while True:
-        side_px = size_px or MIXED_SIZES_SIDE_PX
         size = sizes[0] if keeps_size else (side_px, side_px)
-        fitting = None if keeps_size else resize
-        job = _Job(folder=str(folder), resize=fitting, bit_depth=depth)
+        job = _Job(str(folder), None if keeps_size else resize, depth)
         try:
             decoded = _decode_at(size, job, images, progress)
         except _SizesDifferError:
@@ -100,27 +98,25 @@ def decode_images(
         needed = None
         if values:
             needed = bit_depth or count_bits(max(values))
-        if needed is None or needed == depth:
+        if needed in (None, depth):
             return decoded, None if keeps_size else side_px, needed
         depth = needed  # images that were not sampled have larger values
 
 
 def _decode_at(
-    size: tuple[int, int], job: _Job, images: Sequence[EncodedImage], progress: Progress
+    size: Size, job: _Job, images: Sequence[EncodedImage], progress: Progress
 ) -> pl.DataFrame:
     folder = Path(job.folder)
     start_array(folder / "pixels.npy", (len(images), *size, 3))
-    jobs = []
-    for number, rows in enumerate(_share_out(len(images), count_workers(images))):
-        part = [images[row] for row in rows]
-        result_file = str(folder / f"result-{number}.json")
-        jobs.append(job._replace(images=part, rows=rows, result_file=result_file))
-    for done in accumulate(_decode_jobs(jobs, folder)):
-        progress(done, len(images))
+    jobs = [
+        job._replace(images=[images[row] for row in rows], rows=rows)
+        for rows in _share_out(len(images), count_workers(images))
+    ]
     results: list[list[object]] = []
-    for job in jobs:
-        results += json.loads(Path(job.result_file).read_text("utf-8"))
-        Path(job.result_file).unlink()
+    for result in _decode_jobs(jobs, folder):
+        results.append(result)
+        if len(results) % IMAGES_PER_BLOCK == 0 or len(results) == len(images):
+            progress(len(results), len(images))
     decoded = _frame_decoded(results)
     if decoded["reason"].null_count() == 0:
         first = f"{images[0].name} ({decoded['reason'][0]})"
@@ -147,27 +143,38 @@ def _frame_decoded(results: Sequence[Sequence[object]]) -> pl.DataFrame:
     return frame.with_columns(pl.col("digest").str.decode("hex"))
 
 
-def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resize) -> pl.DataFrame:
+def store_arrays(
+    arrays: Sequence[UInt8[np.ndarray, "_ h w c"]],
+    folder: Path,
+    size_px: int | None,
+    resize: Resize,
+) -> pl.DataFrame:
     """Store decoded images in ``folder/pixels.npy``; the frame is as of :func:`decode_images`."""
-    count, height, width, channels = pixels.shape
+    _, height, width, channels = arrays[0].shape
     size = (height, width) if size_px is None else (size_px, size_px)
     file = folder / "pixels.npy"
-    offset_bytes = start_array(file, (count, *size, channels))
+    offset_bytes = start_array(file, (sum(map(len, arrays)), *size, channels))
     results: list[list[object]] = []
     with file.open("r+b") as rows:
         rows.seek(offset_bytes)
-        for block in pixels.blocks():
-            fitted = np.ascontiguousarray(
-                block if size_px is None else fit_pixels(block, size_px, resize)
-            )
-            rows.write(fitted.data)
-            digests = digest_rows(fitted)
-            contents = digests if size_px is None else digest_rows(block)
-            for content, digest in zip(contents, digests, strict=True):
-                row = len(results)
-                measured = (height, width, bytes(digest).hex(), None)
-                results.append([row, bytes(content).hex(), None, *measured])
+        for image in chain.from_iterable(map(_iter_images, arrays)):
+            content = written = image.tobytes()
+            if size_px is not None:
+                written = fit_pixels(image[None], size_px, resize).tobytes()
+            rows.write(written)
+            digests = (_digest(content), None, height, width, _digest(written), None)
+            results.append([len(results), *digests])
     return _frame_decoded(results)
+
+
+def _iter_images(array: UInt8[np.ndarray, "_ h w c"]) -> Iterator[ImagePixels]:
+    for start in range(0, len(array), IMAGES_PER_BLOCK):
+        block = array
+        if isinstance(array, np.memmap):
+            order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
+            # mapped anew, so that earlier images leave the memory
+            block = np.memmap(array.filename or "", np.uint8, "r", array.offset, array.shape, order)
+        yield from block[start : start + IMAGES_PER_BLOCK]
 
 
 def count_workers(images: Sequence[EncodedImage]) -> int:
@@ -179,25 +186,22 @@ def count_workers(images: Sequence[EncodedImage]) -> int:
 
 
 def _share_out(count: int, workers: int) -> list[list[int]]:
-    """Distribute ``count`` images over workers, block by block in turn."""
-    blocks = np.array_split(np.arange(count), range(IMAGES_PER_BLOCK, count, IMAGES_PER_BLOCK))
-    shares = [blocks[number::workers] for number in range(workers)]
-    return [np.concatenate(share).tolist() for share in shares if share]
+    """Distribute the rows of images over workers, block by block in turn."""
+    rows = np.arange(count)
+    turns = rows // IMAGES_PER_BLOCK % workers
+    shares = [rows[turns == number].tolist() for number in range(workers)]
+    return [share for share in shares if share]
 
 
-def _spread(images: Sequence[EncodedImage]) -> Iterator[EncodedImage]:
-    """The images, evenly spaced ones first."""
-    step = -(-len(images) // SAMPLE_IMAGES)
-    return chain.from_iterable(images[start::step] for start in range(step))
-
-
-def _sample(images: Sequence[EncodedImage]) -> tuple[list[tuple[int, int]], int | None]:
+def _sample(images: Sequence[EncodedImage]) -> tuple[list[Size], int | None]:
     """The sizes of a few images, and the lowest bit depth for those that store more than 8 bits."""
-    sizes: set[tuple[int, int]] = set()
+    sizes: set[Size] = set()
     depth: int | None = None
+    step = -(-len(images) // SAMPLE_IMAGES)
+    spread = chain.from_iterable(images[start::step] for start in range(step))
+    sampled = 0
     with ImageReader() as reader:
-        sampled = 0
-        for image in _spread(images):
+        while sampled < SAMPLE_IMAGES and (image := next(spread, None)):
             with contextlib.suppress(BadImageError):
                 data = reader.read(image)
                 decoded = decode_and_measure(data, SAMPLED_SIZE, bit_depth=MOST_BITS)
@@ -205,60 +209,44 @@ def _sample(images: Sequence[EncodedImage]) -> tuple[list[tuple[int, int]], int 
                 if decoded.largest is not None:
                     depth = max(depth or 0, count_bits(decoded.largest))
                 sampled += 1
-            if sampled == SAMPLE_IMAGES:
-                break
     return list(sizes), depth
 
 
-def _decode_here(job: _Job) -> Iterator[int]:
-    """Decode the images of a job into their rows; yield how many since the last yield."""
-    results: list[list[object]] = []
-    with Path(job.folder, "pixels.npy").open("r+b") as rows, ImageReader() as reader:
-        _, height, width, channels = read_shape(rows)
-        offset_bytes = rows.tell()
+def _decode_job(job: _Job) -> Iterator[list[object]]:
+    """Decode the images of a job into their rows; yield what ``_frame_decoded`` has of each."""
+    with Path(job.folder, "pixels.npy").open("r+b") as file, ImageReader() as reader:
+        _, height, width, channels = read_shape(file)
+        offset_bytes = file.tell()
         row_bytes = height * width * channels
         size = None if job.resize is None else (height, width)
-        for count, (row, image) in enumerate(zip(job.rows, job.images, strict=True)):
-            if count % IMAGES_PER_BLOCK == 0:
-                if count:
-                    yield IMAGES_PER_BLOCK
-                rows.seek(offset_bytes + row * row_bytes)
+        for row, image in zip(job.rows, job.images, strict=True):
+            if row % IMAGES_PER_BLOCK == 0:
+                file.seek(offset_bytes + row * row_bytes)
             data = b""
-            reason: str | None = None
-            largest: int | None = None
-            height_px = 0
-            width_px = 0
             try:
                 data = reader.read(image)
-                pixels, height_px, width_px, largest = decode_and_measure(
+                pixels, *stored_size_px, largest = decode_and_measure(
                     data, size, resize=job.resize or "crop", bit_depth=job.bit_depth
                 )
                 if pixels.shape != (height, width, channels):
                     raise _SizesDifferError
                 written = pixels.tobytes()
-                digest = _digest(written)
+                result = [None, *stored_size_px, _digest(written), largest]
             except BadImageError as error:
-                largest = error.largest
                 written = bytes(row_bytes)
-                reason = show_name(str(error))
-                digest = ""
-            results.append([row, _digest(data), reason, height_px, width_px, digest, largest])
-            rows.write(written)
-    Path(job.result_file).write_text(json.dumps(results), "utf-8")
-    yield (len(job.rows) - 1) % IMAGES_PER_BLOCK + 1
+                result = [show_name(str(error)), 0, 0, "", error.largest]
+            file.write(written)
+            yield [row, _digest(data), *result]
 
 
 def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _decode_jobs(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
-    """Decode each job in a process, a single one here; yield how many images are done.
-
-    Leaves no process behind.
-    """
+def _decode_jobs(jobs: Sequence[_Job], folder: Path) -> Iterator[list[object]]:
+    """Decode each job in a process, a single one here; leaves no process behind."""
     if len(jobs) == 1:
-        yield from _decode_here(jobs[0])
+        yield from _decode_job(jobs[0])
         return
     # Without multiprocessing, so that a user's script needs no ``if __name__ == "__main__"``. The
     # workers share one pipe; their lines are short enough to be written atomically.
@@ -286,10 +274,10 @@ def _decode_jobs(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
                     workers.append(worker)
                     job_file.unlink()  # the worker has it open
             for line in lines:
-                event, count = line.split()
-                if event == "sizes":
+                result = json.loads(line)
+                if result is None:
                     raise _SizesDifferError
-                yield int(count)
+                yield result
         for worker in workers:
             _check_ended(worker.wait(), complaints)
     finally:
@@ -303,24 +291,28 @@ def _check_ended(status: int, complaints: Path) -> None:
         raise OSError(status, os.strerror(status))
     if status:
         last = complaints.read_text("utf-8", errors="replace").strip().rpartition("\n")[2]
+        detail = f", {last}" if last else ""
         raise DataError(
-            f"A process that decodes images failed (status {status}{', ' + last if last else ''}),"
-            " and nothing was stored. Try again, and close other programs if memory is short."
+            f"A process that decodes images failed (status {status}{detail}), and nothing was"
+            " stored. Try again, and close other programs if memory is short."
         )
 
 
 def work() -> None:
-    """Run the job on standard input: the main function of a worker process."""
+    """Run the job on standard input: the main function of a worker process.
+
+    Writes a line for each image, or null if its size differs.
+    """
     # this process is lamina's own: Pillow warns of damaged EXIF data, which change no pixels
     warnings.simplefilter("ignore")
     job = _Job(*json.load(sys.stdin))
     images = [EncodedImage(*fields) for fields in job.images]
     try:
-        for count in _decode_here(job._replace(images=images)):
-            sys.stdout.write(f"done {count}\n")
+        for result in _decode_job(job._replace(images=images)):
+            sys.stdout.write(f"{json.dumps(result)}\n")
             sys.stdout.flush()
     except _SizesDifferError:
-        sys.stdout.write("sizes 0\n")
+        sys.stdout.write("null\n")
     except OSError as error:
         sys.exit(error.errno or 1)
 

@@ -21,6 +21,7 @@ from lamina.evaluation.calibration import (
     keep_favored,
     measure_rejection,
 )
+from lamina.evaluation.constant import predict_constant
 from lamina.evaluation.intervals import ROUNDING, Interval, influence_interval, matched_interval
 from lamina.evaluation.outputs import check_finite
 from lamina.evaluation.reports import Baseline, ClassReport, LabelReport, NumberReport, Report
@@ -224,7 +225,7 @@ def _find_score(
         return {"chosen_score": Score(task.metric, own_value, lower_is_better)}
     name, measured = _measure_score(task, columns, truth)
     constant = METRICS[name].baselines[task.kind.name]
-    other = task.predict_constant(constant, len(truth))
+    other = predict_constant(task, constant, len(truth))
     value, gain, interval = measure_gain(name, measured, columns, other, truth)
     is_default = name == task.kind.metrics[0]
     return {
@@ -274,7 +275,7 @@ def _report_classes(
     if task.temperatures:
         raw = judge_predictions(task.with_temperatures(()), logits, targets)
         uncalibrated = calibration_error(*raw)
-    kept = keep_favored(task, chosen, confidence)
+    favored = keep_favored(task, chosen, confidence)
     classes = _score_columns(names, columns, truth)
     confusion = count_confusion(chosen, targets.long(), len(names))
     question = None
@@ -290,7 +291,9 @@ def _report_classes(
         top5_accuracy=_find_top5(logits, targets.long()),
         calibration_error=calibration_error(confidence, is_correct),
         uncalibrated_error=uncalibrated,
-        rejections=tuple(measure_rejection(kept, is_correct, limit) for limit in REJECTION_LIMITS),
+        rejections=tuple(
+            measure_rejection(favored, is_correct, limit) for limit in REJECTION_LIMITS
+        ),
         classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),
         question=question,
@@ -313,7 +316,7 @@ def _report_labels(
         )
         for place, scores in enumerate(_score_columns(task.target_names, columns, truth))
     )
-    frequencies = task.predict_constant("frequencies", len(truth))
+    frequencies = predict_constant(task, "frequencies", len(truth))
     probabilities = task.probabilities(logits).flatten()
     is_true = truth.flatten()
     uncalibrated = None
@@ -340,7 +343,7 @@ def _report_numbers(
     shared: Mapping[str, Any], task: Regression, columns: Columns, truth: Truth
 ) -> NumberReport:
     errors = (columns.scores - truth).abs()
-    medians = task.predict_constant("medians", len(truth)).scores
+    medians = predict_constant(task, "medians", len(truth)).scores
     baseline_errors = (medians - truth).abs()
     numbers = tuple(
         NumberScores(

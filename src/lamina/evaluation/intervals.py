@@ -54,7 +54,8 @@ def matched_interval(better: int, worse: int, total: int, level: float = LEVEL) 
     """The interval of a difference of accuracies, from images that only one model gets correct."""
     # Wald interval with half an image added to each cell (Agresti, Min, Statistics in Medicine 24
     # (2005), 729-740).
-    better_share, worse_share = (better + 0.5) / (total + 2), (worse + 0.5) / (total + 2)
+    better_share = (better + 0.5) / (total + 2)
+    worse_share = (worse + 0.5) / (total + 2)
     difference = better_share - worse_share
     z = statistics.NormalDist().inv_cdf((1 + level) / 2)
     half_width = z * math.sqrt((better_share + worse_share - difference**2) / (total + 2))
@@ -87,7 +88,8 @@ def combine_fractions(fractions: Sequence[tuple[float, Float64[Tensor, " n"], in
     steps = torch.zeros(2, len(fractions[0][1]), dtype=torch.float64)
     squares = torch.zeros(2, dtype=torch.float64)
     for value, influences, count in fractions:
-        variance, binomial = float(influences.square().sum()), value * (1 - value)
+        variance = float(influences.square().sum())
+        binomial = value * (1 - value)
         varies = min(variance, binomial) > ROUNDING
         images = binomial / variance if varies else float(count)
         if count > 1 and not math.isclose(images, count):
@@ -118,7 +120,8 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> MeanInterval
 def t_quantile(degrees_of_freedom: int, level: float = LEVEL) -> float:
     """The t for which Student's T lies between -t and t with probability ``level``."""
     if degrees_of_freedom >= MANY_DEGREES:  # expansion 26.7.5 of Abramowitz and Stegun
-        z, inverse = statistics.NormalDist().inv_cdf((1 + level) / 2), 1 / degrees_of_freedom
+        z = statistics.NormalDist().inv_cdf((1 + level) / 2)
+        inverse = 1 / degrees_of_freedom
         terms = (
             (z**3 + z) / 4,
             (5 * z**5 + 16 * z**3 + 3 * z) / 96,
@@ -127,11 +130,14 @@ def t_quantile(degrees_of_freedom: int, level: float = LEVEL) -> float:
         return z + sum(term * inverse**power for power, term in enumerate(terms, start=1))
     # The probability grows with the angle whose tangent is t/√ν, which is bounded: bisection finds
     # it.
-    low, high = 0.0, math.pi / 2
+    low = 0.0
+    high = math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
-        is_below = _probability_within(middle, degrees_of_freedom) < level
-        low, high = (middle, high) if is_below else (low, middle)
+        if _probability_within(middle, degrees_of_freedom) < level:
+            low = middle
+        else:
+            high = middle
     return math.sqrt(degrees_of_freedom) * math.tan(low)
 
 
@@ -140,7 +146,8 @@ def _probability_within(angle: float, degrees_of_freedom: int) -> float:
     # (1964).
     odd = degrees_of_freedom % 2
     cosine = math.cos(angle)
-    series, term = 0.0, cosine**odd
+    series = 0.0
+    term = cosine**odd
     for exponent in range(odd, degrees_of_freedom - 1, 2):
         series += term
         term *= cosine**2 * (exponent + 1) / (exponent + 2)

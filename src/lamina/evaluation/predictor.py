@@ -19,15 +19,18 @@ from lamina.data.image_inputs import Chunk, ImageLike, decode_ahead, list_images
 from lamina.data.preparation import Resize
 from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, check_type, escape, plural
+from lamina.evaluation.folded_copy import FoldedCopy
 from lamina.evaluation.outputs import check_finite
 from lamina.markup import Markup, card, image, note, short_table, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 from lamina.text import format_table, shorten
 from lamina.training.model import Model, split_pixels
-from lamina.training.prediction import FoldedCopy, compute_logits, predict_logits
+from lamina.training.prediction import compute_logits, predict_logits
 from lamina.training.task import Task
 
-SHOWN_ROWS, SHOWN_IMAGES, TILE_PX = 50, 24, 96
+SHOWN_ROWS = 50
+SHOWN_IMAGES = 24
+TILE_PX = 96
 Predicted: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
 
 
@@ -282,7 +285,8 @@ def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
 
 def describe(prediction: Prediction, top: int | None = None) -> str:
     """The prediction and its probability, the ``top`` classes or labels, or the numbers."""
-    predicted, values = prediction.predicted, prediction.values
+    predicted = prediction.predicted
+    values = prediction.values
     if predicted is None:
         return f"could not be read: {prediction.problem}"
     if isinstance(predicted, Mapping):

@@ -68,7 +68,7 @@ class NormAct(nn.Module):
             and (not self._pools or len(x) * (x.shape[2] // 2) * (x.shape[3] // 2) > 1)
             and all(
                 tensor.dtype == torch.float32 and tensor.is_contiguous()
-                for tensor in _tensors(norm)
+                for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
             )
             and not has_hooks(self.layers)
         )
@@ -96,7 +96,9 @@ def join_layers(layers: Sequence[nn.Module], kernels: Kernels) -> Iterator[tuple
     while place < len(layers):
         start = place + _is_pool(layers[place])
         if start < len(layers) and _is_norm(layers[start]):
-            end = start + 1 + (start + 1 < len(layers) and type(layers[start + 1]) in ACTIVATIONS)
+            end = start + 1
+            if end < len(layers) and type(layers[end]) in ACTIVATIONS:
+                end += 1
             yield place, NormAct(layers[place:end], kernels)
             place = end
         else:
@@ -125,10 +127,6 @@ def _is_norm(layer: nn.Module) -> bool:
         and norm.track_running_stats
         and norm.momentum is not None
     )
-
-
-def _tensors(norm: Any) -> tuple[Tensor, ...]:
-    return norm.weight, norm.bias, norm.running_mean, norm.running_var
 
 
 class _NormAct(torch.autograd.Function):
@@ -191,16 +189,12 @@ class _NormAct(torch.autograd.Function):
         gradient = gradient.to(rows.dtype).contiguous(memory_format=context.layout)
         call = context.call
         shape = context.shape
-        is_whole = places is None or not (shape[2] % 2 or shape[3] % 2)
-        # a pool never reads the last line of an odd number
-        create = torch.empty if is_whole else torch.zeros
         input_gradient = None
         if context.needs_input_grad[0]:
-            input_gradient = create(shape, dtype=rows.dtype)
-            if rows.ndim == 4:
-                input_gradient = create(shape[0], *shape[2:], shape[1], dtype=rows.dtype).permute(
-                    0, 3, 1, 2
-                )
+            input_gradient = torch.empty(shape, dtype=rows.dtype, memory_format=context.layout)
+            # a pool never reads the last line of an odd number
+            if places is not None and (shape[2] % 2 or shape[3] % 2):
+                input_gradient.zero_()
         weight_gradient = torch.empty_like(weight)
         bias_gradient = torch.empty_like(bias)
         call.input = rows.data_ptr()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,7 +16,7 @@ from lamina.kernels.gather import Moves
 from lamina.training.custom import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, seeded_everywhere
 from lamina.training.recipe import Recipe
-from lamina.training.task import PixelTensor
+from lamina.training.task import AnyPixels, Indices, PixelTensor
 
 CROP_RATIO = 4 / 3  # largest change of the aspect ratio in a random resized crop
 # interpolate in 1/128 pixel, so that products with a difference of bytes fit into 16 bits
@@ -66,84 +66,75 @@ class Selection:
     """The images of a batch, before they are gathered, augmented and resized."""
 
     pixels: PixelTensor
-    indices: Int64[Tensor, " b"]
+    indices: Indices
     choices: Choices
     size_fraction: float
     device: torch.device
 
-    def gather(self) -> UInt8[Tensor, "b y x c"]:
+    def gather(self) -> PixelTensor:
         batch = gather_batch(self.pixels, self.indices, self.choices, self.device)
         return shrink_batch(batch, self.size_fraction)
 
 
 def gather_batch(
     pixels: PixelTensor,
-    indices: Int64[Tensor, " b"],
+    indices: Indices,
     choices: Choices,
     device: torch.device | None = None,
-) -> UInt8[Tensor, "b h w c"]:
+) -> PixelTensor:
     """The augmented images at ``indices``, on ``device``; the batch does not affect the result."""
     device = device or pixels.device
     batch = pixels.index_select(0, indices)
     if batch.device != device:
-        batch = (batch.pin_memory() if device.type == "cuda" else batch).to(
-            device, non_blocking=True
-        )
-    if (
-        choices.flips is not None
-        or choices.translations_px is not None
-        or choices.crops is not None
-    ):
+        if device.type == "cuda":
+            batch = batch.pin_memory()
+        batch = batch.to(device, non_blocking=True)
+    moves = {
+        name: choice[indices].to(device)
+        for name, choice in vars(choices).items()
+        if isinstance(choice, Tensor)
+    }
+    holes_px = moves.pop("holes_px", None)
+    if moves:
         count, height, width, channels = batch.shape
         rows = torch.arange(height, device=device).expand(count, height)
         columns = torch.arange(width, device=device).expand(count, width)
-        if choices.translations_px is not None:
-            translations_px = choices.translations_px[indices].to(device)
-            rows = _reflect(rows - translations_px[:, :1], height)
-            columns = _reflect(columns - translations_px[:, 1:], width)
-        if choices.flips is not None:
-            columns = torch.where(
-                choices.flips[indices, None].to(device), width - 1 - columns, columns
-            )
-        if choices.crops is not None:
-            top, left, crop_height, crop_width = choices.crops[indices].to(device).T[..., None]
+        if "translations_px" in moves:
+            down_px, right_px = moves["translations_px"].split(1, dim=1)
+            rows = _reflect(rows - down_px, height)
+            columns = _reflect(columns - right_px, width)
+        if "flips" in moves:
+            columns = torch.where(moves["flips"][:, None], width - 1 - columns, columns)
+        if "crops" in moves:
+            top, left, crop_height, crop_width = moves["crops"].T[..., None]
             # Rows are contiguous, so transposing images in between is faster than gathering single
             # pixels.
-            transposed = _interpolate_rows(
-                batch, height * top + (rows + 0.5) * crop_height - 0.5
-            ).transpose(1, 2)
-            transposed = _interpolate_rows(
-                transposed.contiguous(), width * left + (columns + 0.5) * crop_width - 0.5
-            )
-            batch = transposed.transpose(1, 2).contiguous()
+            batch = _interpolate_rows(batch, height * top + (rows + 0.5) * crop_height - 0.5)
+            batch = batch.transpose(1, 2).contiguous()
+            batch = _interpolate_rows(batch, width * left + (columns + 0.5) * crop_width - 0.5)
+            batch = batch.transpose(1, 2).contiguous()
         else:
             # One index per pixel, because three index tensors take 1.5 times as long.
             places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
-            batch = (
-                batch.flatten(1, 2)
-                .gather(1, places[..., None].expand(-1, -1, channels))
-                .view_as(batch)
-            )
-    if choices.holes_px is not None:
-        _blank(batch, choices.holes_px[indices].to(device), choices.cutout_px)
+            places = places[..., None].expand(-1, -1, channels)
+            batch = batch.flatten(1, 2).gather(1, places).view_as(batch)
+    if holes_px is not None:
+        _blank(batch, holes_px, choices.cutout_px)
     return batch
 
 
-def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Tensor, "b y x c"]:
+def shrink_batch(images: PixelTensor, fraction: float) -> PixelTensor:
     """Resize images to a fraction of their sides, with antialiasing."""
     if fraction == 1:
         return images
     _, height, width, _ = images.shape
     size = shrunk_size(height, fraction), shrunk_size(width, fraction)
     planes = images.permute(0, 3, 1, 2)
-    if images.device.type == "cpu":
-        shrunk = functional.interpolate(planes, size, mode="bilinear", antialias=True)
-    else:  # torch resizes uint8 only on a CPU
-        shrunk = (
-            functional.interpolate(planes.float(), size, mode="bilinear", antialias=True)
-            .round()
-            .to(torch.uint8)
-        )
+    if images.device.type != "cpu":  # where torch does not resize uint8
+        planes = planes.float()
+    shrunk = functional.interpolate(planes, size, mode="bilinear", antialias=True)
+    if shrunk.is_floating_point():
+        shrunk = shrunk.round().to(torch.uint8)
     return shrunk.permute(0, 2, 3, 1)
 
 
@@ -160,9 +151,7 @@ def _place_crops(uniform: Float[Tensor, "n 4"], from_fraction: float) -> Float[T
     return torch.cat((uniform[:, 2:] * (1 - sides), sides), dim=1)
 
 
-def _interpolate_rows(
-    batch: UInt8[Tensor, "b h w c"], positions: Float[Tensor, "b h"]
-) -> UInt8[Tensor, "b h w c"]:
+def _interpolate_rows(batch: PixelTensor, positions: Float[Tensor, "n h"]) -> PixelTensor:
     """Rows at fractional ``positions``, interpolated linearly and clamped to the image."""
     count, height, width, channels = batch.shape
     parts = (positions.clamp(0, height - 1) * 2**_PART_BITS).round().long()
@@ -186,7 +175,7 @@ def _reflect(positions: Int64[Tensor, "b length"], length: int) -> Int64[Tensor,
     return (length - 1) - ((length - 1) - positions.abs()).abs()
 
 
-def _blank(batch: UInt8[Tensor, "b h w c"], holes_px: Int64[Tensor, "b 2"], side_px: int) -> None:
+def _blank(batch: PixelTensor, holes_px: Int64[Tensor, "n 2"], side_px: int) -> None:
     """Fill gray squares in place (cutout: DeVries and Taylor, arXiv 1708.04552)."""
     _, height, width, _ = batch.shape
     top_left = holes_px - side_px // 2
@@ -198,8 +187,8 @@ def _blank(batch: UInt8[Tensor, "b h w c"], holes_px: Int64[Tensor, "b 2"], side
 
 
 def augment_batch(
-    function: OwnAugment, pixels: UInt8[Tensor, "b h w c"], targets: Tensor, seed: int
-) -> tuple[Float[Tensor, "b h w c"], Any]:
+    function: OwnAugment, pixels: PixelTensor, targets: Tensor, seed: int
+) -> tuple[AnyPixels, Any]:
     """Apply a custom augmentation; returns pixels from 0 to 255 as floats, and targets."""
     images = pixels.permute(0, 3, 1, 2).float().div_(255)
     with seeded_everywhere(seed, pixels.device):
@@ -213,11 +202,9 @@ def augment_batch(
         )
     images = changed[0]
     if not isinstance(images, Tensor) or images.shape != shape or not images.is_floating_point():
-        kind = (
-            f"{images.dtype} {tuple(images.shape)}"
-            if isinstance(images, Tensor)
-            else type(images).__name__
-        )
+        kind = type(images).__name__
+        if isinstance(images, Tensor):
+            kind = f"{images.dtype} {tuple(images.shape)}"
         raise RecipeError(
             f"augment must return images as float32 {shape}, like its input, but {name} returned"
             f" {kind}. Keep the shape and return floats from 0 to 1."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64, Num, UInt8
 from torch import Tensor
 
 from lamina.data import Images
@@ -18,7 +18,14 @@ from lamina.training.augment import Selection, augment_batch, draw_choices
 from lamina.training.custom import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, derive_seed
 from lamina.training.recipe import Recipe
-from lamina.training.task import task_of
+from lamina.training.task import (
+    AnyPixels,
+    Indices,
+    Scalar,
+    Targets,
+    Weights,
+    task_of,
+)
 
 LEAST_IN_LANE = 2  # images, because batch norm cannot normalize a single one
 # of the free GPU memory, for images; weights and activations need the rest
@@ -31,20 +38,20 @@ class Batch:
 
     epoch: int
     step: int
-    indices: Int64[Tensor, " b"]  # in the training set
+    indices: Indices  # in the training set
     # floats after a custom augmentation
-    images: Selection | UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]
+    images: Selection | AnyPixels
     targets: Any  # for the loss, from `Task.prepare` or from a custom augmentation
     # as in `Images`; `None` if a custom augmentation changed them
-    labels: Num[Tensor, "b ..."] | Bool[Tensor, "b ..."] | None
+    labels: Targets | None
     # factors for the loss of each target; `None` without class weights
-    weights: Float[Tensor, "b ..."] | None
+    weights: Weights | None
     lane: int = 0  # index of the lane
     # fraction of the step's images; `None` if there is one lane
-    share: Float[Tensor, ""] | None = None
+    share: Scalar | None = None
 
     @property
-    def pixels(self) -> UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]:
+    def pixels(self) -> AnyPixels:
         """The pixels, gathered now if they are not yet."""
         return self.images.gather() if isinstance(self.images, Selection) else self.images
 
@@ -68,9 +75,9 @@ class DividedBatch:
 class Batches:
     """The batches of all epochs; each depends only on the seed, the epoch and the step.
 
-    If the images take at most ``resident_bytes`` in total (by default, a quarter of the free GPU
-    memory), they are copied to the device once; otherwise, each batch is copied through pinned
-    memory. ``lanes`` are those of this process, by default all.
+    If the images take at most a quarter of the free GPU memory, they are copied to the device once;
+    otherwise, each batch is copied through pinned memory. ``lanes`` are those of this process, by
+    default all.
     """
 
     def __init__(
@@ -81,17 +88,15 @@ class Batches:
         *,
         lanes: range | None = None,
         augment: OwnAugment | None = None,
-        resident_bytes: int | None = None,
     ) -> None:
         self._recipe = recipe
         self._device = device
         self._augment = augment
         pixels = torch.from_numpy(images.pixels)
         targets = torch.from_numpy(images.targets)
-        is_resident = pixels.nbytes <= (
-            find_resident_bytes(device) if resident_bytes is None else resident_bytes
-        )
-        self._pixels = pixels.to(device) if is_resident else pixels
+        self._pixels = pixels
+        if pixels.nbytes <= find_resident_bytes(device):
+            self._pixels = pixels.to(device)
         task = task_of(images)
         prepared = task.prepare(targets)
         self._labels = targets.to(device)
@@ -103,9 +108,6 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self._slices)
-
-    def sample(self, count: int) -> UInt8[Tensor, "b h w c"]:
-        return self._pixels[:count].to(self._device)
 
     def epoch(
         self,
@@ -139,9 +141,15 @@ class Batches:
                 images, changed = augment_batch(
                     self._augment, selection.gather(), targets.clone(), seed
                 )
-                if not is_equal(changed, targets):  # this waits for the GPU
+                has_type = isinstance(changed, Tensor) and changed.dtype == targets.dtype
+                if not (has_type and torch.equal(changed, targets)):  # this waits for the GPU
                     labels = None
-                    check_unweighted(self._augment, weights)
+                    if weights is not None:
+                        raise RecipeError(
+                            "class_weights needs the original targets, but"
+                            f" {describe_part(self._augment)} changed them. Remove class_weights"
+                            " from the recipe."
+                        )
                 targets = changed
             share = None
             if recipe.lanes > 1:
@@ -171,40 +179,19 @@ def check_images(images: Images, recipe: Recipe) -> None:
         task_of(images).weigh(torch.from_numpy(images.targets))
 
 
-def is_equal(changed: object, targets: Tensor) -> bool:
-    """Whether a custom augmentation returned the targets unchanged."""
-    return (
-        isinstance(changed, Tensor)
-        and changed.dtype == targets.dtype
-        and torch.equal(changed, targets)
-    )
-
-
-def check_unweighted(augment: OwnAugment, weights: Tensor | None) -> None:
-    if weights is not None:
-        raise RecipeError(
-            f"class_weights needs the original targets, but {describe_part(augment)} changed them."
-            " Remove class_weights from the recipe."
-        )
-
-
 def find_resident_bytes(device: torch.device) -> float:
     """Most bytes of pixels to keep on a device; no limit on CPU and MPS, which need no copy."""
-    return (
-        RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]
-        if device.type == "cuda"
-        else float("inf")
-    )
+    if device.type != "cuda":
+        return math.inf
+    return RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]
 
 
 def divide_lanes(rows: slice, lanes: int) -> list[slice]:
     """Divide a batch into nearly equal lanes, fewer if a lane would have under two rows."""
     count = rows.stop - rows.start
     parts = max(1, min(lanes, count // LEAST_IN_LANE))
-    return [
-        slice(rows.start + part * count // parts, rows.start + (part + 1) * count // parts)
-        for part in range(parts)
-    ]
+    bounds = [rows.start + part * count // parts for part in range(parts + 1)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 def _divide(count: int, batch_size: int) -> list[slice]:

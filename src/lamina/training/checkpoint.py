@@ -5,7 +5,6 @@ They hold no generator states, because randomness depends only on seed and step.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import warnings
@@ -80,7 +79,9 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 Count: TypeAlias = Annotated[int, Range(0)]
-KEPT = int | float | str | None  # plain values of an optimizer, whose numbers are stored
+Number: TypeAlias = bool | int | float | tuple[bool | int | float, ...]
+REBUILT = (str, tuple, torch.dtype, type(None))
+"""Values of an optimizer that a new one has again."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Standing:
     seconds: float
     doctor: DoctorState = field(default_factory=DoctorState)
     # numbers from :func:`collect_numbers`
-    optimizer: dict[str, dict[str, Any]] = field(default_factory=dict)
+    optimizer: dict[str, dict[str, Number]] = field(default_factory=dict)
     falls: tuple[Fall, ...] = ()  # falls of the learning rate that are planned or begun
 
     @property
@@ -115,13 +116,17 @@ class Checkpoint:
     standing: Standing
 
 
-def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
-    """The tensors of models and of an optimizer over the first model, by name."""
-    tensors = {
+def name_weights(models: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    return {
         f"{kind}.{name}": tensor
         for kind, model in models.items()
         for name, tensor in model.state_dict().items()
     }
+
+
+def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
+    """The tensors of models and of an optimizer over the first model, by name."""
+    tensors = name_weights(models)
     for name, weight in _optimized(models, optimizer):
         for key, value in optimizer.state.get(weight, {}).items():
             if isinstance(value, Tensor):
@@ -129,32 +134,28 @@ def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[
     return tensors
 
 
-def digest_state(models: Mapping[str, nn.Module], optimizer: Optimizer) -> str:
-    return digest_tensors(name_tensors(models, optimizer))
-
-
 def collect_numbers(
     models: Mapping[str, nn.Module], optimizer: Optimizer
 ) -> dict[str, dict[str, Any]]:
     """An optimizer's numbers by group index and weight name; warns about lost values."""
-    groups: dict[str, Mapping[str, Any]] = {
-        str(place): group for place, group in enumerate(optimizer.param_groups)
-    }
-    states = {
-        name: optimizer.state.get(weight, {}) for name, weight in _optimized(models, optimizer)
-    }
-    lost = {
-        key
-        for state in states.values()
-        for key, value in state.items()
-        if not isinstance(value, Tensor | KEPT)
-    }
-    for group in groups.values():
-        made_again = (int, float, str, tuple, torch.dtype, type(None))
-        lost |= {key for key, value in group.items() if not isinstance(value, made_again)} - {
-            "params",
-            "lr",
+    holders: dict[str, dict[str, Any]] = {}
+    for place, group in enumerate(optimizer.param_groups):
+        holders[str(place)] = {**group, "weights": len(group["params"])}
+        del holders[str(place)]["params"]
+    for name, weight in _optimized(models, optimizer):
+        state = optimizer.state.get(weight, {})
+        holders[name] = {
+            key: value for key, value in state.items() if not isinstance(value, Tensor)
         }
+    numbers: dict[str, dict[str, Any]] = {}
+    lost: set[str] = set()
+    for holder, values in holders.items():
+        for key, value in values.items():
+            parts = value if isinstance(value, tuple) else (value,)
+            if all(isinstance(part, int | float) for part in parts):
+                numbers.setdefault(holder, {})[key] = value
+            elif key != "lr" and not isinstance(value, REBUILT):
+                lost.add(key)
     if lost:
         warnings.warn(
             f"{type(optimizer).__name__} has {name_some(sorted(lost))} in its state, which a"
@@ -163,29 +164,7 @@ def collect_numbers(
             LaminaWarning,
             stacklevel=1,
         )
-    numbers_by_holder: dict[str, dict[str, Any]] = {}
-    for holder, values in (groups | states).items():
-        numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
-        numbers_by_holder[holder] = numbers | {
-            key: list(value) for key, value in values.items() if _are_numbers(value)
-        }
-    for place, group in groups.items():
-        numbers_by_holder[place]["weights"] = len(group["params"])
-    return {holder: values for holder, values in numbers_by_holder.items() if values}
-
-
-def _are_numbers(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(part, int | float) for part in value)
-
-
-def make_checkpoint(
-    models: Mapping[str, nn.Module], optimizer: Optimizer, standing: Standing
-) -> Checkpoint:
-    named = name_tensors(models, optimizer)
-    tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
-    return Checkpoint(
-        tensors, dataclasses.replace(standing, optimizer=collect_numbers(models, optimizer))
-    )
+    return numbers
 
 
 def restore_checkpoint(
@@ -193,55 +172,55 @@ def restore_checkpoint(
 ) -> Standing:
     """Restore a checkpoint; raises ``RunError`` and changes nothing if it does not fit."""
     tensors = checkpoint.tensors
-    numbers = checkpoint.standing.optimizer
-    states = {kind: model.state_dict() for kind, model in models.items()}
-    expected = {
-        f"{kind}.{name}": tensor for kind, state in states.items() for name, tensor in state.items()
-    }
-    weights = dict(_optimized(models, optimizer))
+    numbers = {holder: dict(values) for holder, values in checkpoint.standing.optimizer.items()}
     for place, group in enumerate(optimizer.param_groups):
-        stored = numbers.get(str(place), {})
-        for key, now in (("weights", len(group["params"])), ("initial_lr", group["initial_lr"])):
-            if stored.get(key, now) != now:
-                what = {"weights": "number of weights", "initial_lr": "learning rate"}[key]
-                raise RunError(
-                    f"the checkpoint does not fit the training: the {what} of optimizer group"
-                    f" {place + 1} was {stored[key]:g} and is {now:g}"
+        stored = numbers.setdefault(str(place), {})
+        now = {"weights": len(group["params"]), "initial_lr": group["initial_lr"]}
+        for key, name in (("weights", "number of weights"), ("initial_lr", "learning rate")):
+            before = stored.get(key, now[key])
+            if before != now[key]:
+                raise _misfit(
+                    f"the {name} of optimizer group {place + 1} was {before:g} and is {now[key]:g}"
                 )
-    memory: dict[str, dict[str, Any]] = {name: dict(numbers.get(name, {})) for name in weights}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        key, _, weight_name = rest.partition(".")
-        if kind == "optimizer" and weight_name in weights:
-            weight = weights[weight_name]
-            state = tensor.clone()  # the optimizer counts its steps in it
-            if tensor.shape == weight.shape:
-                # Fused optimizers expect the memory layout of the weight.
-                state = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False)
-                state.copy_(tensor)
-            memory[weight_name][key] = state
-        elif name not in expected:
-            raise RunError(
-                f"the checkpoint does not fit the training: it contains {name}, which the training"
-                " does not have"
-            )
+        stored.pop("weights", None)
+    expected = name_weights(models)
     for name, tensor in expected.items():
         if name not in tensors:
-            raise RunError(f"the checkpoint does not fit the training: it lacks {name}")
-        _check_shape(name, tensors[name], tensor)
+            raise _misfit(f"it lacks {name}")
+        if tensors[name].shape != tensor.shape:
+            shapes = (tuple(tensors[name].shape), tuple(tensor.shape))
+            raise _misfit(f"{name} has shape {shapes[0]}, expected {shapes[1]}")
+    optimized = dict(_optimized(models, optimizer))
+    memory: dict[str, dict[str, Any]] = {}
+    for name in optimized:
+        memory[name] = {**numbers.get(name, {})}
+    for name, tensor in tensors.items():
+        if name in expected:
+            continue
+        kind, _, rest = name.partition(".")
+        key, _, weight_name = rest.partition(".")
+        if kind != "optimizer" or weight_name not in optimized:
+            raise _misfit(f"it contains {name}, which the training does not have")
+        weight = optimized[weight_name]
+        state = tensor.clone()  # the optimizer counts its steps in it
+        if state.shape == weight.shape:
+            # Fused optimizers expect the memory layout of the weight.
+            state = torch.empty_like(weight, dtype=state.dtype, requires_grad=False).copy_(state)
+        memory[weight_name][key] = state
 
     for kind, model in models.items():
-        model.load_state_dict({name: tensors[f"{kind}.{name}"] for name in states[kind]})
+        names = model.state_dict()
+        model.load_state_dict({name: tensors[f"{kind}.{name}"] for name in names})
     whole: dict[str, Any] = optimizer.state_dict()
-    whole["state"] = {place: memory[name] for place, name in enumerate(weights) if memory[name]}
+    whole["state"] = {place: memory[name] for place, name in enumerate(optimized) if memory[name]}
     optimizer.load_state_dict(whole)
     for place, group in enumerate(optimizer.param_groups):
-        stored = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in numbers.get(str(place), {}).items()
-        }
-        group.update({key: value for key, value in stored.items() if key != "weights"})
+        group.update(numbers[str(place)])
     return checkpoint.standing
+
+
+def _misfit(problem: str) -> RunError:
+    return RunError(f"the checkpoint does not fit the training: {problem}")
 
 
 def _optimized(
@@ -252,12 +231,3 @@ def _optimized(
     for group in optimizer.param_groups:
         for weight in group["params"]:
             yield names[weight], weight
-
-
-def _check_shape(name: str, tensor: Tensor, expected: Tensor) -> None:
-    shape = tuple(tensor.shape)
-    wanted = tuple(expected.shape)
-    if shape != wanted:
-        raise RunError(
-            f"the checkpoint does not fit the training: {name} has shape {shape}, expected {wanted}"
-        )

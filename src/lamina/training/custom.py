@@ -94,14 +94,16 @@ def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
         )
     if isinstance(functions, Mapping):
         return functions
-    named = [(describe_part(metric).rpartition(".")[2], metric) for metric in functions]
-    if len(dict(named)) < len(named):
-        name = next(name for place, (name, _) in enumerate(named) if name in dict(named[:place]))
-        raise RecipeError(
-            f"metrics has two functions named {name}. Use a dictionary, such as"
-            f" metrics={{'{name}_2': …}}."
-        )
-    return dict(named)
+    named: dict[str, OwnMetric] = {}
+    for metric in functions:
+        name = describe_part(metric).rpartition(".")[2]
+        if name in named:
+            raise RecipeError(
+                f"metrics has two functions named {name}. Use a dictionary, such as"
+                f" metrics={{'{name}_2': …}}."
+            )
+        named[name] = metric
+    return named
 
 
 @dataclass(frozen=True, init=False)
@@ -183,14 +185,9 @@ class Parts:
             )
 
     def _functions(self) -> dict[str, Any]:
-        functions = {
-            "loss": self.loss,
-            "optimizer": self.optimizer,
-            "augment": self.augment,
-            "schedule": self.schedule,
-        }
-        metrics = {f"metrics.{name}": metric for name, metric in self.metrics.items()}
-        return {name: part for name, part in functions.items() if part is not None} | metrics
+        functions = {name: part for name, part in vars(self).items() if part is not None}
+        metrics = functions.pop("metrics")
+        return functions | {f"metrics.{name}": metric for name, metric in metrics.items()}
 
     def describe(self) -> dict[str, str]:
         """Each part's module and name, such as ``{"loss": "losses.focal"}``, for a run's record."""
@@ -229,23 +226,22 @@ def describe_part(part: Callable[..., Any]) -> str:
 
 def describe_arguments(described: Mapping[str, str]) -> str:
     """The argument of a call, from :meth:`Parts.describe`'s result: ``parts=Parts(loss=focal)``."""
-    names = {}
+    arguments = []
+    metrics = []
     for name, place in described.items():
-        last = place.removesuffix(")").rpartition(".")[2]
-        if not last.isidentifier():
-            last = "…"
+        function = place.removesuffix(")").rpartition(".")[2]
+        if not function.isidentifier():
+            function = "…"
         if place.startswith(LOWER):
-            last = f"{LOWER}{last})"
-        names[name] = last
-    metrics = [
-        f'"{name.partition(".")[2]}": {last}'
-        for name, last in names.items()
-        if name.startswith("metrics.")
-    ]
-    others = [f"{name}={last}" for name, last in names.items() if not name.startswith("metrics.")]
+            function = f"{LOWER}{function})"
+        part, _, metric = name.partition(".")
+        if metric:
+            metrics.append(f'"{metric}": {function}')
+        else:
+            arguments.append(f"{part}={function}")
     if metrics:
-        others.append(f"metrics={{{', '.join(metrics)}}}")
-    return f"parts=Parts({', '.join(others)})"
+        arguments.append(f"metrics={{{', '.join(metrics)}}}")
+    return f"parts=Parts({', '.join(arguments)})"
 
 
 def check_parts_type(parts: Parts) -> None:

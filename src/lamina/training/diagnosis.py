@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lamina.data import Images
 from lamina.targets import BINARY, SINGLE_LABEL
-from lamina.training.custom import NO_PARTS, Parts
+from lamina.training.custom import Parts
 from lamina.training.events import Diagnosis, Epoch, LayerStatistics
 from lamina.training.hooks import innermost_paths, name_layer, watch
 from lamina.training.model import Model, eval_mode, split_pixels
@@ -24,40 +24,41 @@ from lamina.training.randomness import seeded
 from lamina.training.recipe import Recipe
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
-LIMITS = {
-    # of the first layer's input, or 1 / 0.1; LeCun et al., Efficient BackProp, 1998
-    "input standard deviation": 0.1,
-    # loss of an epoch / loss of the first step or of the baseline; chosen here
-    "worse loss": 1.2,
-    # the same ratio, above which a net has not begun to learn; chosen here
-    "stagnation": 0.9,
-    # norm of all weights / their norm before the first step; chosen here: healthy trainings have up
-    # to 6 (Muon), 100 times their learning rate 20 to 250
-    "growth": 15.0,
-    # loss of an epoch / loss of the first step or of the baseline, above which such a growth shows
-    # that steps are too large; chosen here
-    "slow learning": 0.8,
-    # norm of a layer's gradient; chosen here: healthy trainings have up to 6; AutoTrainer (Zhang et
-    # al., ICSE 2021) has 70
-    "gradient": 20.0,
-    # norm of the first layer's gradient / norm of the last; AutoTrainer, beta_1
-    "gradient ratio": 1e-3,
-    "gradient floor": 1e-4,  # norm of the first layer's gradient; AutoTrainer, beta_2
-    # fraction of a layer's units; chosen here: nets learn while 3/4 of a layer's units are dead
-    "dead units": 0.9,
-    # norm of a layer's change in a step / norm of its weights, for the layer that changes most;
-    # CS231n: 1e-3 is usual, less is too small
-    "small update": 3e-4,
-    # the same ratio, with which a net that can learn from its images has learned; chosen here
-    "usual update": 3e-3,
-    # fraction of the peak learning rate below which steps are small on purpose; chosen here
-    "schedule": 0.5,
-    # loss of an epoch / loss of the baseline, up to which they are equal; chosen here
-    "baseline loss": 1.1,
-    "rise": 1.1,  # loss on val / lowest loss on val; Prechelt, Early Stopping, 1998; chosen here
-    # accuracy in training - accuracy on val, of a net that memorizes; chosen here
-    "accuracy gap": 0.1,
-}
+# Limits of the rules
+INPUT_STANDARD_DEVIATION = 0.1
+"""Of the first layer's input, or 1 / 0.1; LeCun et al., Efficient BackProp, 1998."""
+WORSE_LOSS = 1.2
+"""Loss of an epoch / loss of the first step or of the baseline; chosen here."""
+STAGNATION = 0.9
+"""The same ratio, above which a net has not begun to learn; chosen here."""
+GROWTH = 15.0
+"""Norm of all weights / their norm before the first step; chosen here: healthy trainings have up to
+6 (Muon), 100 times their learning rate 20 to 250."""
+SLOW_LEARNING = 0.8
+"""Loss of an epoch / loss of the first step or of the baseline, above which such a growth shows
+that steps are too large; chosen here."""
+LARGE_GRADIENT = 20.0
+"""Norm of a layer's gradient; chosen here: healthy trainings have up to 6; AutoTrainer (Zhang et
+al., ICSE 2021) has 70."""
+GRADIENT_RATIO = 1e-3
+"""Norm of the first layer's gradient / norm of the last; AutoTrainer, beta_1."""
+SMALL_GRADIENT = 1e-4
+"""Norm of the first layer's gradient; AutoTrainer, beta_2."""
+DEAD_UNITS = 0.9
+"""Fraction of a layer's units; chosen here: nets learn while 3/4 of a layer's units are dead."""
+SMALL_UPDATE = 3e-4
+"""Norm of a layer's change in a step / norm of its weights, for the layer that changes most;
+CS231n: 1e-3 is usual, less is too small."""
+USUAL_UPDATE = 3e-3
+"""The same ratio, with which a net that can learn from its images has learned; chosen here."""
+LEAST_LR_FRACTION = 0.5
+"""Fraction of the peak learning rate below which steps are small on purpose; chosen here."""
+BASELINE_LOSS = 1.1
+"""Loss of an epoch / loss of the baseline, up to which they are equal; chosen here."""
+RISE = 1.1
+"""Loss on val / lowest loss on val; Prechelt, Early Stopping, 1998; chosen here."""
+ACCURACY_GAP = 0.1
+"""Accuracy in training - accuracy on val, of a net that memorizes; chosen here."""
 LEAST_STEPS = 64
 LEAST_CLASS_IMAGES = 400
 RISES = 3
@@ -115,7 +116,7 @@ def diagnose(seen: Observation) -> Diagnosis | None:
 
 def find_odd_inputs(seen: Observation) -> Diagnosis | None:
     deviations = seen.values("input_standard_deviations")
-    limit = LIMITS["input standard deviation"]
+    limit = INPUT_STANDARD_DEVIATION
     layer = next(iter(deviations), "")
     deviation = deviations.get(layer, 1.0)
     if limit <= deviation <= 1 / limit:
@@ -144,8 +145,8 @@ def find_odd_inputs(seen: Observation) -> Diagnosis | None:
 
 
 def find_high_lr(seen: Observation) -> Diagnosis | None:
-    is_worse = seen.loss_ratio > LIMITS["worse loss"]
-    has_grown = seen.growth > LIMITS["growth"] and seen.loss_ratio > LIMITS["slow learning"]
+    is_worse = seen.loss_ratio > WORSE_LOSS
+    has_grown = seen.growth > GROWTH and seen.loss_ratio > SLOW_LEARNING
     if not (is_worse or has_grown):
         return None
     lr = f"{seen.lr / 10:.2g}"
@@ -168,8 +169,8 @@ def find_explosion(seen: Observation) -> Diagnosis | None:
     layer = max(gradients, key=gradients.__getitem__, default="")
     gradient = gradients.get(layer, 0.0)
     # Large gradients do no harm in a net that learns.
-    is_harmful = seen.loss > LIMITS["worse loss"] * seen.baseline_loss
-    if gradient <= LIMITS["gradient"] or not is_harmful:
+    is_harmful = seen.loss > WORSE_LOSS * seen.baseline_loss
+    if gradient <= LARGE_GRADIENT or not is_harmful:
         return None
     return Diagnosis(
         kind="exploding-gradients",
@@ -178,7 +179,7 @@ def find_explosion(seen: Observation) -> Diagnosis | None:
         evidence={"gradient": gradient, "loss": seen.loss},
         finding=(
             f"The gradient of layer {layer} has norm {gradient:.3g}; more than"
-            f" {LIMITS['gradient']:g} is unusual."
+            f" {LARGE_GRADIENT:g} is unusual."
         ),
         advice=(
             "Probable cause: the initial weights are too large, or the net is deep and has no"
@@ -191,7 +192,7 @@ def find_dead(seen: Observation) -> Diagnosis | None:
     fractions = seen.values("dead_fractions")
     layer = max(fractions, key=fractions.__getitem__, default="")
     fraction = fractions.get(layer, 0.0)
-    if fraction < LIMITS["dead units"]:
+    if fraction < DEAD_UNITS:
         return None
     return Diagnosis(
         kind="dying-relu",
@@ -211,13 +212,13 @@ def find_dead(seen: Observation) -> Diagnosis | None:
 
 def find_vanishing(seen: Observation) -> Diagnosis | None:
     gradients = seen.values("gradient_norms")
-    is_stagnant = seen.loss_ratio > LIMITS["stagnation"]
+    is_stagnant = seen.loss_ratio > STAGNATION
     if not gradients or not is_stagnant:
         return None
     layer, gradient = next(iter(gradients.items()))
     last = next(reversed(gradients.values()))
     ratio = gradient / last if last else 1.0
-    if ratio >= LIMITS["gradient ratio"] or gradient >= LIMITS["gradient floor"]:
+    if ratio >= GRADIENT_RATIO or gradient >= SMALL_GRADIENT:
         return None
     return Diagnosis(
         kind="vanishing-gradients",
@@ -237,8 +238,8 @@ def find_vanishing(seen: Observation) -> Diagnosis | None:
 
 def find_low_lr(seen: Observation) -> Diagnosis | None:
     update = seen.largest_update
-    is_small = 0 < update <= LIMITS["small update"] and seen.lr_fraction >= LIMITS["schedule"]
-    is_stagnant = seen.loss_ratio > LIMITS["stagnation"]
+    is_small = 0 < update <= SMALL_UPDATE and seen.lr_fraction >= LEAST_LR_FRACTION
+    is_stagnant = seen.loss_ratio > STAGNATION
     if not is_small or not is_stagnant:
         return None
     lr = f"{seen.lr * 10:.2g}"
@@ -257,11 +258,11 @@ def find_low_lr(seen: Observation) -> Diagnosis | None:
 
 
 def find_shuffled(seen: Observation) -> Diagnosis | None:
-    is_baseline = seen.loss <= LIMITS["baseline loss"] * seen.baseline_loss
+    is_baseline = seen.loss <= BASELINE_LOSS * seen.baseline_loss
     is_long = (
         seen.epoch > 1 and seen.steps >= LEAST_STEPS and seen.class_images >= LEAST_CLASS_IMAGES
     )
-    has_moved = seen.largest_update >= LIMITS["usual update"]
+    has_moved = seen.largest_update >= USUAL_UPDATE
     if seen.has_learned or not (is_long and is_baseline and has_moved):
         return None
     return Diagnosis(
@@ -309,8 +310,8 @@ def find_overfitting(
         return None
     last = known[-1]
     lowest = best["val_loss"]
-    is_high = all(row["val_loss"] > LIMITS["rise"] * lowest for row in known[-RISES:])
-    has_fallen = LIMITS["rise"] * last["train_loss"] < best["train_loss"]
+    is_high = all(row["val_loss"] > RISE * lowest for row in known[-RISES:])
+    has_fallen = RISE * last["train_loss"] < best["train_loss"]
     ranks = [sign * row[f"val_{score_name}"] for row in known]
     is_better = ranks[-1] < ranks[known.index(best)] or ranks[-1] == min(ranks)
     # The loss also rises when a net becomes too confident about a few wrong images, which
@@ -318,7 +319,7 @@ def find_overfitting(
     # loss above the loss on val.
     is_accuracy = score_name == "accuracy" and last.get("train_accuracy") is not None
     gap = last["train_accuracy"] - last["val_accuracy"] if is_accuracy else math.inf
-    memorizes = gap > LIMITS["accuracy gap"] and last["val_loss"] > last["train_loss"]
+    memorizes = gap > ACCURACY_GAP and last["val_loss"] > last["train_loss"]
     if not is_high or not has_fallen or is_better or not memorizes:
         return None
     return Diagnosis(
@@ -366,32 +367,27 @@ class DoctorState:
     is_diagnosed: bool = False
 
 
+@dataclass(eq=False)
 class Doctor:
     """Follows training and diagnoses its first problem."""
 
-    def __init__(
-        self,
-        model: Model,
-        images: Images,
-        recipe: Recipe,
-        steps_per_epoch: int,
-        parts: Parts = NO_PARTS,
-    ) -> None:
-        self._model = model
-        self._recipe = recipe
-        self._images = images
-        self._steps_per_epoch = steps_per_epoch
-        affordable = min(MOST_MEASURED, round(MEASURED_FRACTION * len(images)))
-        self._looked_at = images.take_evenly(max(LEAST_MEASURED, affordable))
+    model: Model
+    images: Images
+    recipe: Recipe
+    steps_per_epoch: int
+    parts: Parts
+
+    def __post_init__(self) -> None:
+        affordable = min(MOST_MEASURED, round(MEASURED_FRACTION * len(self.images)))
+        self._looked_at = self.images.take_evenly(max(LEAST_MEASURED, affordable))
         # Unknown for a custom loss or custom targets; comparisons with NaN are false.
-        is_known = parts.loss is None and parts.augment is None
+        is_known = self.parts.loss is None and self.parts.augment is None
         self._baseline_loss = math.nan
         if is_known:
-            self._baseline_loss = baseline_loss(model.task, images, recipe)
+            self._baseline_loss = baseline_loss(self.model.task, self.images, self.recipe)
         self._norms: Rows = {}
-        self.state = DoctorState(
-            has_learned=not is_known or images.kind not in (SINGLE_LABEL, BINARY)
-        )
+        has_one_class = self.images.kind in (SINGLE_LABEL, BINARY)
+        self.state = DoctorState(has_learned=not (is_known and has_one_class))
 
     @contextmanager
     def watch(self, loss: Float[Tensor, ""], *, is_last: bool) -> Iterator[None]:
@@ -402,19 +398,17 @@ class Doctor:
             return
         weights = {
             name: weight
-            for name, weight in self._model.named_parameters()
+            for name, weight in self.model.named_parameters()
             if weight.ndim >= 2 and weight.grad is not None
         }
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         yield
-        gradients = {
-            name: weight.grad for name, weight in weights.items() if weight.grad is not None
-        }
+        gradients: dict[str, Any] = {name: weight.grad for name, weight in weights.items()}
         updates = {name: weight.detach() - before[name] for name, weight in weights.items()}
         self._norms = {}
-        norms = ("gradient_norms", gradients), ("weight_norms", before), ("update_norms", updates)
-        for column, tensors in norms:
-            add_norms(self._norms, column, tensors)
+        add_norms(self._norms, "gradient_norms", gradients)
+        add_norms(self._norms, "weight_norms", before)
+        add_norms(self._norms, "update_norms", updates)
         if is_first:
             self.state = replace(
                 self.state, initial_loss=loss.item(), initial_norm=self._measure_norm()
@@ -424,42 +418,38 @@ class Doctor:
         """Add layer statistics and a new diagnosis; ``lr`` is the peak learning rate."""
         rows: Rows = {}
         # Many units of a pretrained net are inactive for the images of one task.
-        if self._recipe.head == "random":
-            rows = measure_activity(self._model, self._looked_at)
+        if self.recipe.head == "random":
+            rows = measure_activity(self.model, self._looked_at)
         for path, norms in self._norms.items():
             rows[path] = rows.get(path, {}) | norms
-        layers = build_statistics(self._model, rows)
-        self.state = replace(self.state, has_learned=self.state.has_learned or self._learns(epoch))
-        diagnoses: tuple[Diagnosis, ...] = ()
-        if not self.state.is_diagnosed:
-            seen = self._observe(epoch, lr, layers)
-            diagnosis = diagnose(seen)
-            if diagnosis is not None:
-                diagnoses = (diagnosis,)
-                self.state = replace(self.state, is_diagnosed=True)
-        self._norms = {}
-        return replace(epoch, layers=layers, diagnoses=diagnoses)
-
-    def _observe(self, epoch: Epoch, lr: float, layers: LayerStatistics) -> Observation:
+        layers = build_statistics(self.model, rows)
         state = self.state
         growth = 1.0
         if state.initial_norm and self._norms:
             growth = self._measure_norm() / state.initial_norm
-        return Observation(
+        self._norms = {}
+        seen = Observation(
             epoch=epoch.epoch,
-            steps=epoch.epoch * self._steps_per_epoch,
-            recipe=self._recipe,
+            steps=epoch.epoch * self.steps_per_epoch,
+            recipe=self.recipe,
             lr=lr,
             lr_fraction=epoch.lr / lr if lr else 1.0,
             loss=epoch.train_loss,
             initial_loss=state.initial_loss or 0.0,
             baseline_loss=self._baseline_loss,
             growth=growth,
-            has_learned=state.has_learned,
-            class_images=len(self._images) / max(2, self._model.task.outputs),
+            has_learned=state.has_learned or self._learns(epoch),
+            class_images=len(self.images) / max(2, self.model.task.outputs),
             images=len(self._looked_at),
             layers=layers,
         )
+        self.state = replace(state, has_learned=seen.has_learned)
+        diagnoses: tuple[Diagnosis, ...] = ()
+        diagnosis = diagnose(seen)
+        if diagnosis is not None and not state.is_diagnosed:
+            diagnoses = (diagnosis,)
+            self.state = replace(self.state, is_diagnosed=True)
+        return replace(epoch, layers=layers, diagnoses=diagnoses)
 
     def _learns(self, epoch: Epoch) -> bool:
         """Whether the loss or, in the first epoch, the accuracy is better than the baseline's.
@@ -471,8 +461,8 @@ class Doctor:
             return True
         if epoch.epoch > 1 or epoch.train_accuracy is None:
             return False
-        count = len(self._images)
-        share = max(self._images.target_counts().values(), default=0) / count
+        count = len(self.images)
+        share = max(self.images.target_counts().values(), default=0) / count
         return epoch.train_accuracy > share + CHANCE * math.sqrt(share * (1 - share) / count)
 
     def _measure_norm(self) -> float:
@@ -507,7 +497,7 @@ def measure_activity(model: Model, images: Images) -> Rows:
     modules = {path: model.get_submodule(path) for path in innermost_paths(model)}
     rows: Rows = {}
     sums: dict[str, Tensor] = {}
-    largest: dict[str, dict[int, Tensor]] = {}  # by call, because a module may be called twice
+    largest: dict[tuple[str, int], Tensor] = {}  # by call, as a module may be called twice
     calls: Counter[str] = Counter()
 
     def note(path: str, entering: Tensor, output: Tensor) -> None:
@@ -523,9 +513,8 @@ def measure_activity(model: Model, images: Images) -> Rows:
             units_axis = output.ndim - 1 if output.ndim == 3 else 1  # the last axis for tokens
             units = output.amax(dim=[axis for axis in range(output.ndim) if axis != units_axis])
             rows.setdefault(path, {})
-            before = largest.setdefault(path, {})
-            number = calls[path]
-            before[number] = torch.maximum(before.get(number, units), units)
+            call = (path, calls[path])
+            largest[call] = torch.maximum(largest.get(call, units), units)
             calls[path] += 1
 
     with eval_mode(model), seeded(0, model.device), watch(model, modules, note):
@@ -536,9 +525,9 @@ def measure_activity(model: Model, images: Images) -> Rows:
         mean, square, _ = (moments / moments[-1]).tolist()
         rows[path]["input_means"] = mean
         rows[path]["input_standard_deviations"] = max(0.0, square - mean**2) ** 0.5
-    for path, units in largest.items():
-        is_dead = torch.cat(list(units.values())) == 0
-        rows[path]["dead_fractions"] = float(is_dead.float().mean())
+    for path in {path for path, _ in largest}:
+        units = torch.cat([part for (caller, _), part in largest.items() if caller == path])
+        rows[path]["dead_fractions"] = float((units == 0).float().mean())
     return rows
 
 

@@ -38,14 +38,10 @@ class Event:
         {'event': 'step', 'epoch': 1, 'step': 10, 'steps': 79, 'loss': 2.25}
         """
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
-        return {"event": name, **_plain(self)}
+        return {"event": name, **_plain(dataclasses.asdict(self))}
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
     if isinstance(value, Mapping):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

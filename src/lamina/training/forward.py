@@ -3,53 +3,49 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lamina.data import Images
 from lamina.errors import RecipeError
 from lamina.kernels.library import Kernels, find_kernels
 from lamina.kernels.norm_act import has_hooks
 from lamina.training.augment import Selection
 from lamina.training.batches import Batch, Batches
 from lamina.training.custom import Parts, describe_part
-from lamina.training.events import FeatureProgress, HeadFit
-from lamina.training.head import fit_model_head
 from lamina.training.model import Model
 from lamina.training.precision import Precision, prepare, rounds_images, uses_autocast
-from lamina.training.prediction import predict_logits
 from lamina.training.randomness import derive_seed, seeded, seeded_everywhere
 from lamina.training.recipe import Recipe
-from lamina.training.task import Logits, LogitsArray, Pixels, Scalar, Task
+from lamina.training.task import Logits, Scalar
 
 BatchLoss = Callable[[Logits, Batch], Scalar]
 MISFITS = (RuntimeError, ValueError, TypeError, IndexError)
 """Errors that torch's losses raise for targets that do not fit."""
 
 
-def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) -> BatchLoss:
+def choose_loss(model: Model, recipe: Recipe, parts: Parts) -> BatchLoss:
     """A function from logits and batch to the mean loss."""
     function = parts.loss
     augment = parts.augment
     if isinstance(function, nn.Module):
         # A copy, because the original may also be a metric, which runs on the CPU.
-        function = copy.deepcopy(function).to(device)
+        function = copy.deepcopy(function).to(model.device)
 
     def compare(logits: Logits, batch: Batch) -> Scalar:
         try:
-            return task.compare(logits, batch.targets, recipe.label_smoothing, batch.weights)
+            return model.task.compare(logits, batch.targets, recipe.label_smoothing, batch.weights)
         except MISFITS as error:
             if augment is None or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise RecipeError(
-                f"augment, {describe_part(augment)}, returned targets that the {task.kind} loss"
-                f" does not accept ({error}). For classes, return class indices (N,) or"
-                " probabilities (N, K); for other targets, also pass your own loss."
+                f"augment, {describe_part(augment)}, returned targets that the"
+                f" {model.task.kind} loss does not accept ({error}). For classes, return class"
+                " indices (N,) or probabilities (N, K); for other targets, also pass your own loss."
             ) from error
 
     if function is None:
@@ -83,39 +79,38 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
     return call_function
 
 
+@dataclass(eq=False)
 class Forward:
     """Computes logits and loss of a batch with a twin of ``model`` prepared for ``precision``."""
 
-    def __init__(
-        self,
-        model: Model,
-        batches: Batches,
-        recipe: Recipe,
-        precision: Precision,
-        loss: BatchLoss,
-    ) -> None:
-        self._model = model
-        self._batches = batches
-        self._recipe = recipe
-        self.loss = loss
-        self._device = model.device
-        self._autocasts = uses_autocast(model, precision)
+    model: Model
+    batches: Batches
+    recipe: Recipe
+    precision: Precision
+    loss: BatchLoss
+
+    def __post_init__(self) -> None:
+        self._device = self.model.device
+        self.autocasts = uses_autocast(self.model, self.precision)
         kernels = find_kernels()
         is_on_cpu = self._device.type == "cpu"
         self._kernels = kernels if is_on_cpu and isinstance(kernels, Kernels) else None
-        self._prepared = prepare(model, precision, self._kernels)
-        self._dtype = (
-            torch.bfloat16
-            if rounds_images(self._prepared, autocasts=self._autocasts)
-            else torch.float32
-        )
+        self._prepared = prepare(self.model, self.precision, self._kernels)
+        self._dtype = torch.float32
+        if rounds_images(self._prepared, autocasts=self.autocasts):
+            self._dtype = torch.bfloat16
 
-    def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
+    def __call__(self, batch: Batch) -> Logits:
         normalized = self._gather(batch)
-        with self._arithmetic(batch):
+        step = batch.epoch * len(self.batches) + batch.step
+        purpose = "dropout" if self.recipe.lanes == 1 else f"dropout in lane {batch.lane}"
+        with (
+            seeded(derive_seed(self.recipe.seed, purpose, step), self._device),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=self.autocasts),
+        ):
             if normalized is not None:
                 return self._prepared.compute(normalized)
-            logits: Float[Tensor, "b k"] = self._prepared(batch.pixels)
+            logits: Logits = self._prepared(batch.pixels)
             return logits
 
     def _gather(self, batch: Batch) -> Float[Tensor, "b c h w"] | None:
@@ -127,32 +122,10 @@ class Forward:
             return None
         return self._prepared.gather(batch.images, self._dtype, self._kernels)
 
-    def predict_logits(
-        self, model: Model, pixels: Pixels, part: range | None = None
-    ) -> LogitsArray:
-        """The logits of images in the number format of training, with the model in eval mode."""
-        return predict_logits(model, pixels, autocasts=self._autocasts, part=part)
-
-    def fit_head(self, images: Images) -> Iterator[FeatureProgress | HeadFit]:
-        """Fit the head to the images' features, if the recipe says so."""
-        if self._recipe.head != "fitted":
-            return
-        yield from fit_model_head(self._model, images, self._recipe, autocasts=self._autocasts)
-
     def set_training_mode(self) -> None:
-        self._model.train()
+        self.model.train()
         # pretrained statistics are better than those of small batches
-        if self._recipe.head == "fitted":
-            for module in self._model.modules():
+        if self.recipe.head == "fitted":
+            for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
-
-    @contextmanager
-    def _arithmetic(self, batch: Batch) -> Iterator[None]:
-        step = batch.epoch * len(self._batches) + batch.step
-        purpose = "dropout" if self._recipe.lanes == 1 else f"dropout in lane {batch.lane}"
-        with (
-            seeded(derive_seed(self._recipe.seed, purpose, step), self._device),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocasts),
-        ):
-            yield

@@ -29,6 +29,9 @@ from lamina.training.device import is_out_of_memory
 TIMEOUT = timedelta(minutes=30)
 """How long processes wait for one that decodes images or evaluates; a killed one is noticed at
 once."""
+SUCCESS = b"+"
+FAILURE = b"-"
+"""First byte of the leader's message."""
 _joins = itertools.count()
 _interrupts: list[bool] = []  # a signal handler may append between any two lines
 
@@ -162,32 +165,25 @@ def gather(message: bytes) -> list[bytes]:
     """The messages of all processes, by rank."""
     if size() == 1:
         return [message]
-    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(size())]
-    with _explaining():
-        dist.all_gather(lengths, torch.tensor([len(message)]))
-        longest = max(1, *(int(length) for length in lengths))
-        contents = [torch.empty(longest, dtype=torch.uint8) for _ in range(size())]
-        padded = bytearray(message.ljust(longest, b"\0"))
-        dist.all_gather(contents, torch.frombuffer(padded, dtype=torch.uint8))
-    return [
-        content.numpy().tobytes()[: int(length)]
-        for content, length in zip(contents, lengths, strict=True)
-    ]
+    return [_broadcast(message, source) for source in range(size())]
 
 
 def lead(action: Callable[[], bytes]) -> bytes:
     """The leader's result of ``action``; if it fails, other processes raise ``LeaderError``."""
     if size() == 1:
         return action()
-    result = b""
+    message = b""
     if is_leader():
         try:
-            result = action()
+            message = SUCCESS + action()
         except Exception as error:  # any error, because the others wait
             with suppress(GroupError):  # the error of the action is more specific
-                _broadcast(str(error).encode() or type(error).__name__.encode(), has_failed=True)
+                _broadcast(FAILURE + (str(error) or type(error).__name__).encode())
             raise
-    return _broadcast(result)
+    received = _broadcast(message)
+    if received.startswith(FAILURE):
+        raise LeaderError(received.removeprefix(FAILURE).decode())
+    return received.removeprefix(SUCCESS)
 
 
 def lead_value(action: Callable[[], Any]) -> Any:
@@ -195,19 +191,16 @@ def lead_value(action: Callable[[], Any]) -> Any:
     return json.loads(lead(lambda: json.dumps(action()).encode()))
 
 
-def _broadcast(message: bytes, *, has_failed: bool = False) -> bytes:
-    """The leader's message; raises it as ``LeaderError`` in the other processes if it failed."""
+def _broadcast(message: bytes, source: int = 0) -> bytes:
+    """The message of the process ``source``, by default the leader's."""
     with _explaining():
-        header = torch.tensor([len(message), int(has_failed)])
-        dist.broadcast(header, src=0)
-        content = torch.zeros(int(header[0]), dtype=torch.uint8)
-        if is_leader():
-            content = torch.frombuffer(bytearray(message or b"\0"), dtype=torch.uint8)
-        dist.broadcast(content[: int(header[0])], src=0)
-    received = content.numpy().tobytes()[: int(header[0])]
-    if header[1] and not is_leader():
-        raise LeaderError(received.decode())
-    return received
+        length = torch.tensor([len(message)])
+        dist.broadcast(length, src=source)
+        content = torch.zeros(int(length), dtype=torch.uint8)
+        if message and rank() == source:
+            content = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+        dist.broadcast(content, src=source)
+    return content.numpy().tobytes()
 
 
 def find_deviating(value: str) -> str:

@@ -1,27 +1,38 @@
-"""Detects NaN and infinity before they are saved, and finds the layer where they began."""
+"""Refuses what cannot be trained, and stops at NaN and infinity before they are saved."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import Optimizer
 
-from lamina.errors import NotFiniteError
+from lamina.errors import NetError, NotFiniteError, RecipeError
+from lamina.training.augment import shrink_batch
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.checkpoint import name_tensors
-from lamina.training.custom import NO_PARTS, Parts, describe_part
+from lamina.training.custom import Parts, describe_part
 from lamina.training.forward import Forward
-from lamina.training.hooks import describe_layer, innermost_paths, watch
-from lamina.training.model import Model
-from lamina.training.normalizing import normalizes
+from lamina.training.hooks import (
+    black_images,
+    describe_layer,
+    innermost_paths,
+    record_calls,
+    watch,
+)
+from lamina.training.model import FAILURES, Model, first_line
 from lamina.training.recipe import Recipe
-from lamina.training.task import Scalar
+from lamina.training.schedule import list_size_fractions
+from lamina.training.task import Logits, Regression, Scalar
 
+BATCH_NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)
+NORMALIZATIONS = (*BATCH_NORMALIZATIONS, nn.LayerNorm)
 UNKNOWN = "the gradients"
 HOLDERS = {
     "live": "the model",
@@ -30,70 +41,130 @@ HOLDERS = {
 }
 
 
+def normalizes(model: Model) -> bool:
+    """Whether a model has a normalization layer."""
+    return any(isinstance(module, NORMALIZATIONS) for module in model.modules())
+
+
+def check_model(model: Model, recipe: Recipe, images: int) -> None:
+    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train on so many images."""
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise NetError(
+            "The net has no trainable weights. Add a layer that has some, such as Output()."
+        )
+    if recipe.label_smoothing and isinstance(model.task, Regression):
+        raise RecipeError(
+            f"label_smoothing is {recipe.label_smoothing:g}, but the targets are numbers, not"
+            " classes. Set it to 0."
+        )
+    batch = min(recipe.batch_size, images)
+    paths = _find_normalizing(model, recipe, batch)
+    fractions = list_size_fractions(recipe)
+    if not paths:
+        fractions.pop()  # the full size, which the model was built for
+    for fraction in fractions:
+        pair = shrink_batch(black_images(model, 2), fraction)
+        _, height, width, _ = pair.shape
+        try:
+            calls = record_calls(model, pair, paths)
+        except FAILURES as error:
+            raise RecipeError(
+                f"start_size_fraction is {recipe.start_size_fraction:g}, but the net does not"
+                f" accept images of {height}×{width} px: {first_line(error)}. Use a larger"
+                " fraction, or a net with GlobalMaxPool() or GlobalAvgPool() before Output(),"
+                " which accepts several sizes."
+            ) from error
+        for path, call in calls.items():
+            if _count_values(model.get_submodule(path), call.input, batch) > 1:
+                continue
+            layer = f"{describe_layer(model, path)}, gets a single value per channel"
+            if batch > 1:
+                raise RecipeError(f"In training, {layer}. Remove it, or use larger images.")
+            cause = "batch_size is 1" if recipe.batch_size == 1 else "there is 1 training image"
+            raise RecipeError(f"{cause}, so {layer} to normalize. Use 2 or more.")
+
+
+def _find_normalizing(model: Model, recipe: Recipe, batch: int) -> list[str]:
+    """The modules that may get a single value to normalize in training."""
+    # Two images are enough for all but layers that normalize each image.
+    kinds = BATCH_NORMALIZATIONS if batch == 1 else _InstanceNorm
+    model.train()  # a custom module may keep some layers in eval mode
+    paths = []
+    for path, module in model.named_modules():
+        keeps_statistics = isinstance(module, _BatchNorm) and recipe.head == "fitted"
+        if isinstance(module, kinds) and module.training and not keeps_statistics:
+            paths.append(path)
+    model.eval()
+    return paths
+
+
+def _count_values(module: nn.Module, pair: Tensor, batch: int) -> int:
+    """The values that a module normalizes together, from its input for two images."""
+    pixels = pair.shape[2:].numel()
+    if isinstance(module, _InstanceNorm):
+        return pixels
+    values = batch * pair.shape[0] // 2 * pixels
+    if isinstance(module, nn.GroupNorm):
+        return values * (pair.shape[1] // module.num_groups)
+    return values
+
+
+@dataclass(eq=False)
 class Guard:
     """Stops training before a step or a checkpoint contains NaN or infinity."""
 
-    def __init__(
-        self,
-        models: Mapping[str, Model],
-        optimizer: Optimizer,
-        forward: Forward,
-        recipe: Recipe,
-        parts: Parts = NO_PARTS,
-    ) -> None:
-        self._parts = parts
-        self._models = models
-        self._optimizer = optimizer
-        self._forward = forward
-        self._clip_at = recipe.gradient_clip
-        self._watched = choose_watched(models["live"])
+    models: Mapping[str, Model]
+    optimizer: Optimizer
+    forward: Forward
+    recipe: Recipe
+    parts: Parts
+
+    def __post_init__(self) -> None:
+        self._watched = choose_watched(self.models["live"])
         # A custom module may contain infinities on purpose, for example in a mask.
-        tensors = name_tensors(models, optimizer)
+        tensors = name_tensors(self.models, self.optimizer)
         self._intended = {name: tensors[name].detach().clone() for name in find_not_finite(tensors)}
 
     def clip(self) -> None:
-        if self._clip_at:
-            nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._clip_at)
+        if self.recipe.gradient_clip:
+            weights = self.models["live"].parameters()
+            nn.utils.clip_grad_norm_(weights, self.recipe.gradient_clip)
 
     def check_step(self, loss: Scalar, divided: DividedBatch, lr: float) -> None:
         """Raise ``NotFiniteError`` with the first layer if the loss or a gradient is not finite."""
         if is_finite(loss, self._watched):
             return
-        model = self._models["live"]
+        model = self.models["live"]
         # All lanes, so that each process of a group finds the same place.
-        lanes = (divided.gather(lane) for lane in range(divided.lanes))
-        places = (trace_not_finite(model, self._forward, batch, self._parts) for batch in lanes)
-        not_finite = "NaN" if math.isnan(loss) else "infinity"
-        what = (
-            "A gradient became NaN or infinity"
-            if math.isfinite(loss)
-            else f"The loss became {not_finite}"
-        )
+        for lane in range(divided.lanes):
+            batch = divided.gather(lane)
+            place = trace_not_finite(model, self.forward, batch, self.parts)
+            if place != UNKNOWN:
+                break
+        what = "A gradient became NaN or infinity"
+        if not math.isfinite(loss):
+            what = f"The loss became {'NaN' if math.isnan(loss) else 'infinity'}"
         remedies = ", gradient_clip 1, or BatchNorm() in the net"
         if normalizes(model):
             remedies = " or gradient_clip 1"
         raise NotFiniteError(
             f"{what} at step {divided.step + 1} of epoch {divided.epoch + 1}. The first values that"
-            f" are not finite: {find_first(places)}. Try an lr below"
-            f" {lr:g}{remedies}."
+            f" are not finite: {place}. Try an lr below {lr:g}{remedies}."
         )
 
     def check_weights(self, lr: float) -> None:
         """Raise ``NotFiniteError`` for a weight or optimizer state that is not finite."""
-        tensors = name_tensors(self._models, self._optimizer)
+        tensors = name_tensors(self.models, self.optimizer)
         for place in find_not_finite(tensors):
-            if place not in self._intended or not has_same_infinities(
-                tensors[place], self._intended[place]
-            ):
+            tensor = tensors[place]
+            before = self._intended.get(place, torch.zeros(()))
+            is_same = (tensor == before) | (tensor.isnan() & before.isnan())
+            if not (is_same | tensor.isfinite()).all():
                 holder, _, name = place.partition(".")
                 raise NotFiniteError(
                     f"{name} of {HOLDERS[holder]} contains NaN or infinity, so no checkpoint was"
                     f" saved. Try an lr below {lr:g} or gradient_clip 1."
                 )
-
-
-def find_first(places: Iterable[str]) -> str:
-    return next((place for place in places if place != UNKNOWN), UNKNOWN)
 
 
 def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
@@ -132,12 +203,6 @@ def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
 
 
-def has_same_infinities(tensor: Tensor, before: Tensor) -> bool:
-    """Whether all values of a tensor that are not finite are unchanged."""
-    is_same = (tensor == before) | (tensor.isnan() & before.isnan())
-    return bool((is_same | tensor.isfinite()).all())
-
-
 def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts) -> str:
     """Description of the first NaN or infinity, found by repeating the failed step."""
     if parts.augment is not None and not torch.isfinite(batch.pixels).all():
@@ -163,35 +228,25 @@ def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts)
             if not is_finite_output:
                 return f"the activations of {describe_layer(model, path)}"
         if not torch.isfinite(loss):
-            has_broken_targets = (
-                isinstance(batch.targets, Tensor) and not torch.isfinite(batch.targets).all()
-            )
-            if parts.loss is not None and torch.isfinite(logits).all() and not has_broken_targets:
-                return f"your loss, {describe_part(parts.loss)}, for finite logits"
-            return describe_loss(
-                logits,
-                batch.targets,
-                describe_layer(model, outputs[-1][0]) if outputs else "its layers",
-            )
+            last = describe_layer(model, outputs[-1][0]) if outputs else "its layers"
+            return describe_loss(logits, batch.targets, last, parts)
         model.zero_grad()
         loss.backward()
     for index, (path, _) in reversed(list(enumerate(outputs))):
-        weights = [
-            weight.grad
-            for weight in model.get_submodule(path).parameters()
-            if weight.grad is not None
-        ]
-        if not gradients.get(index, True) or not all(
-            bool(torch.isfinite(grad).all()) for grad in weights
-        ):
+        module = model.get_submodule(path)
+        weights = [weight.grad for weight in module.parameters() if weight.grad is not None]
+        are_finite = [bool(torch.isfinite(gradient).all()) for gradient in weights]
+        if not (gradients.get(index, True) and all(are_finite)):
             return f"the gradients of {describe_layer(model, path)}"
     return UNKNOWN
 
 
-def describe_loss(logits: Float[Tensor, "b k"], targets: Any, last_layer: str) -> str:
+def describe_loss(logits: Logits, targets: Any, last_layer: str, parts: Parts) -> str:
     """Why the loss is not finite although the outputs of all layers are."""
     if isinstance(targets, Tensor) and not torch.isfinite(targets).all():
         return "the targets, which contain NaN or infinity"
     if not torch.isfinite(logits).all():
         return f"the logits, computed after {last_layer}"
+    if parts.loss is not None:
+        return f"your loss, {describe_part(parts.loss)}, for finite logits"
     return f"the loss, for logits up to {logits.detach().abs().max().item():.1e} from {last_layer}"

@@ -16,12 +16,12 @@ from lamina.data import Images
 from lamina.data.splits import deal
 from lamina.errors import NotFiniteError, RecipeError
 from lamina.training.events import FeatureProgress, HeadFit
-from lamina.training.hooks import record_calls
+from lamina.training.hooks import black_images, record_calls
 from lamina.training.model import Model
 from lamina.training.prediction import find_head, iter_features
 from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
-from lamina.training.task import Features, Logits, Targets, Task, Weights
+from lamina.training.task import Features, Indices, Logits, Targets, Task, Weights
 
 PENALTIES = (10_000.0, 3_000.0, 1_000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 """Penalties to choose from; each is multiplied by half the squared weights and added to the sum of
@@ -61,10 +61,7 @@ class CrossFit:
 def find_linear_head(model: Model) -> str:
     """The path of the linear layer that computes the logits; ``RecipeError`` if there is none."""
     path = find_head(model)
-    channels, height, width = model.in_shape
-    calls = record_calls(
-        model, torch.zeros(2, height, width, channels, dtype=torch.uint8), [path, "body"]
-    )
+    calls = record_calls(model, black_images(model, 2), [path, "body"])
     layer = model.get_submodule(path)
     is_head = (
         type(layer) is nn.Linear
@@ -108,9 +105,7 @@ def fit_model_head(
     penalty = choose_penalty(features[few], targets[few], folds, task, of_few)
     held_out = cross_fit(features[few], targets[few], folds, task, penalty, of_few)
     head = fit_head(features, targets, task, penalty, weights)
-    with torch.no_grad():
-        for parameter, value in zip(layer.parameters(), (head.weight, head.bias), strict=True):
-            parameter.copy_(value)
+    layer.load_state_dict(vars(head))
     loss = math.nan
     accuracy = None
     if held_out.heads:
@@ -132,7 +127,7 @@ def fit_model_head(
 
 def deal_folds(
     images: Images, rows: Int64[np.ndarray, " n"], seed: int, folds: int = FOLDS
-) -> Int64[Tensor, " n"]:
+) -> Indices:
     """The fold of each image; each stratum is spread evenly over folds, each group is in one."""
     strata = images.kind.strata(images.targets[rows])
     if images.groups:
@@ -150,7 +145,7 @@ def deal_folds(
 def choose_penalty(
     features: Features,
     targets: Targets,
-    folds: Int64[Tensor, " n"],
+    folds: Indices,
     task: Task,
     weights: Weights | None = None,
 ) -> float:
@@ -179,7 +174,7 @@ def choose_penalty(
 def cross_fit(
     features: Features,
     targets: Targets,
-    folds: Int64[Tensor, " n"],
+    folds: Indices,
     task: Task,
     penalty: float,
     weights: Weights | None = None,

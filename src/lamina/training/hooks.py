@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.errors import NetError, suggest
 from lamina.training.model import Model, check_input, eval_mode
 from lamina.training.randomness import seeded
-from lamina.training.task import PixelTensor
+from lamina.training.task import Indices, Pixels, PixelTensor
 
 Place = TypeVar("Place", int, str)
 NO_TENSOR = (
@@ -33,7 +33,7 @@ class Call(NamedTuple):
 
 def activations(
     model: Model,
-    images: PixelTensor | UInt8[np.ndarray, "n h w c"],
+    images: PixelTensor | Pixels,
     layers: Iterable[Place],
 ) -> dict[Place, Float[Tensor, "n ..."]]:
     """The outputs of layers for a batch of images, with the model in eval mode.
@@ -87,36 +87,22 @@ def innermost_paths(model: Model) -> list[str]:
 def learned_modules(model: Model) -> list[nn.Module]:
     """The modules with parameters in call order, after those that are never called."""
     paths = [
-        path
-        for path, module in model.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
+        path for path, module in model.named_modules() if list(module.parameters(recurse=False))
     ]
     called = call_order(model, paths)
-    order = [*(path for path in paths if path not in called), *called]
-    return [model.get_submodule(path) for path in order]
+    uncalled = [path for path in paths if path not in called]
+    return [model.get_submodule(path) for path in (*uncalled, *called)]
 
 
 def call_order(model: Model, paths: Iterable[str]) -> dict[str, torch.Size]:
     """The modules at ``paths`` by first call, with the shape of their last output."""
-    called: dict[str, torch.Size] = {}
-
-    def note(path: str, _: Tensor, output: Tensor) -> None:
-        called[path] = output.shape[1:]
-
-    with torch.inference_mode():
-        pass_black(model, paths, note)
-    return called
+    calls = record_calls(model, black_images(model, 1), paths)
+    return {path: call.output.shape[1:] for path, call in calls.items()}
 
 
-def pass_black(
-    model: Model, paths: Iterable[str], see: Callable[[str, Tensor, Tensor], Tensor | None]
-) -> Tensor:
-    """The logits (1, K) of a black image, while the modules at ``paths`` are watched."""
-    channels, height, width = model.in_shape
-    black = torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device)
-    with eval_mode(model), seeded(0, model.device), watch(model, paths, see):
-        logits: Tensor = model(black)
-    return logits
+def black_images(model: Model, count: int) -> PixelTensor:
+    channels, *size = model.in_shape
+    return torch.zeros(count, *size, channels, dtype=torch.uint8, device=model.device)
 
 
 def find_paths(model: Model, layers: Iterable[Any]) -> dict[Any, str]:
@@ -152,25 +138,24 @@ def find_path(model: Model, layer: int | str) -> str:
 def describe_layer(model: Model, path: str) -> str:
     """A layer by its number and arguments; a part of a custom module by its name and class."""
     kind = type(model.get_submodule(path)).__name__
-    name = path.partition(".")[2]
+    _, _, name = path.partition(".")
     place, _, inside = name.partition(".")
     if model.net is None or not place.isdecimal():
         return f"{name or 'the module'} ({kind})"
-    layer = f"layer {int(place) + 1} of {len(model.net)}, {model.net.layers[int(place)]}"
+    layer = f"layer {int(place) + 1} of {len(model.net)}, {model.net[int(place)]}"
     return f"{layer} (in it: {kind})" if inside else layer
 
 
 def name_layer(model: Model, path: str) -> str:
     """A short name: number (from 1) and class, or name and class in a custom module."""
     kind = type(model.get_submodule(path)).__name__
-    name = path.partition(".")[2]
+    _, _, name = path.partition(".")
     place, dot, inside = name.partition(".")
     if model.net is None or not place.isdecimal():
         return f"{name or 'the module'} {kind}"
-    return (
-        f"{int(place) + 1}{dot}{inside}"
-        f" {kind if inside else type(model.net.layers[int(place)]).__name__}"
-    )
+    if not inside:
+        kind = type(model.net[int(place)]).__name__
+    return f"{int(place) + 1}{dot}{inside} {kind}"
 
 
 @torch.no_grad()
@@ -187,9 +172,7 @@ def record_calls(model: Model, images: PixelTensor, paths: Iterable[str]) -> dic
     return calls
 
 
-def layer_gradients(
-    model: Model, images: PixelTensor, layer: int | str, outputs: Int64[Tensor, " n"]
-) -> Call:
+def layer_gradients(model: Model, images: PixelTensor, layer: int | str, outputs: Indices) -> Call:
     """The output of a layer, and the gradient of the logits at ``outputs`` with respect to it."""
     path = find_path(model, layer)
     outputs_seen: list[Tensor] = []

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -21,7 +20,7 @@ from lamina.training import group
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.events import Epoch
 from lamina.training.model import Model
-from lamina.training.task import Scalar
+from lamina.training.task import Scalar, Vector
 
 WATCHED_STEPS = 3  # first steps of each epoch, in which lanes are checked for changed buffers
 Span = tuple[int, int]  # lanes start to stop - 1: a node of the tree
@@ -44,37 +43,30 @@ def cover(span: Span, dealt: range) -> list[Span]:
     return [node for half in halve(span) for node in cover(half, dealt)]
 
 
-def add_up(span: Span, nodes: Mapping[Span, Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
+def add_up(span: Span, nodes: Mapping[Span, Vector]) -> Vector:
     if span in nodes:
         return nodes[span]
     left, right = halve(span)
     return add_up(left, nodes) + add_up(right, nodes)
 
 
-def insert(
-    nodes: dict[Span, Float[Tensor, " n"]], lane: int, vector: Float[Tensor, " n"], lanes: int
-) -> None:
+def insert(nodes: dict[Span, Vector], lane: int, vector: Vector, span: Span) -> None:
     """Insert a lane's vector; once both children of a node exist, replace them with their sum."""
-    above = []
-    span = (0, lanes)
-    while span[1] - span[0] > 1:
-        above.append(span)
-        left, right = halve(span)
-        span = left if lane < left[1] else right
-    nodes[span] = vector
-    for node in reversed(above):
-        left, right = halve(node)
-        if not (left in nodes and right in nodes):
-            break
-        nodes[node] = nodes.pop(left) + nodes.pop(right)
+    if span == (lane, lane + 1):
+        nodes[span] = vector
+        return
+    left, right = halve(span)
+    insert(nodes, lane, vector, left if lane < left[1] else right)
+    if left in nodes and right in nodes:
+        nodes[span] = nodes.pop(left) + nodes.pop(right)
 
 
 def sum_lanes(
-    nodes: Mapping[Span, Float[Tensor, " n"]],
+    nodes: Mapping[Span, Vector],
     lanes: int,
     dealt: int,
-    empty: Float[Tensor, " n"],
-) -> Float[Tensor, " n"]:
+    empty: Vector,
+) -> Vector:
     """Sum the first ``lanes`` of ``dealt``; a process without lanes adds ``empty`` (zeros)."""
     whole: Span = (0, lanes)
     processes = group.size()
@@ -94,7 +86,7 @@ class Sums:
     """The sums over the lanes of a step that are not written to the model."""
 
     loss: Scalar  # mean over the images
-    correct: Scalar | None  # `None` or NaN where predictions are not counted
+    correct: Scalar | float  # NaN where predictions are not counted
     interrupts: Scalar | float = 0.0  # number of processes that were interrupted
 
 
@@ -108,7 +100,7 @@ class OneLane:
         """Nothing to prepare."""
 
     def add(self, _: Batch, loss: Scalar, correct: Scalar | None) -> None:
-        self._sums = Sums(loss.detach(), correct)
+        self._sums = Sums(loss.detach(), math.nan if correct is None else correct)
 
     def finish(self) -> Sums:
         return self._sums
@@ -152,32 +144,30 @@ class LaneSums:
         """Add a lane's gradients, statistics and loss, and restore the model's earlier state."""
         self._check_constants()
         share = 1.0 if batch.share is None else batch.share
-        changes = [
-            buffer - before for buffer, before in zip(self._buffers, self._before, strict=True)
-        ]
-        is_used = [weight.grad is not None for weight in self._weights]
-        self._used |= {place for place, used in enumerate(is_used) if used}
-        gradients = [
-            torch.zeros_like(weight) if weight.grad is None else weight.grad
-            for weight in self._weights
-        ]
-        is_interrupted = not self._nodes and group.take_interrupt()
-        sums: dict[str, list[Tensor]] = {
-            "gradients": gradients,
-            "statistics": [share * change for change in changes[: len(self._statistics)]],
-            "counts": changes[len(self._statistics) :],
-            "used": [loss.new_tensor(is_used)],
-            "loss": [share * loss.detach()],
-            "correct": [loss.new_full((), math.nan) if correct is None else correct],
-            "interrupts": [loss.new_tensor(float(is_interrupted))],
-        }
-        tensors = [tensor.reshape(-1) for tensors in sums.values() for tensor in tensors]
-        vector = torch.cat([tensor.to(loss.dtype) for tensor in tensors])
-        insert(self._nodes, batch.lane, vector, self._divided.lanes)
+        gradients = []
+        is_used = []
         for weight in self._weights:
+            is_used.append(weight.grad is not None)
+            gradients.append(torch.zeros_like(weight) if weight.grad is None else weight.grad)
             weight.grad = None
+        self._used |= {place for place, used in enumerate(is_used) if used}
+        changes = []
         for buffer, before in zip(self._buffers, self._before, strict=True):
+            changes.append(buffer - before)
             buffer.copy_(before)
+        statistics = len(self._statistics)
+        is_interrupted = not self._nodes and group.take_interrupt()
+        parts = [
+            *gradients,
+            *(share * change for change in changes[:statistics]),
+            *changes[statistics:],
+            loss.new_tensor(is_used),
+            share * loss.detach(),
+            loss.new_full((), math.nan) if correct is None else correct,
+            loss.new_tensor(float(is_interrupted)),
+        ]
+        vector = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])
+        insert(self._nodes, batch.lane, vector, (0, self._divided.lanes))
 
     def _check_constants(self) -> None:
         for name, expected in self._expected.items():
@@ -191,36 +181,28 @@ class LaneSums:
     @torch.no_grad()
     def finish(self) -> Sums:
         scalar = torch.zeros((), device=self._model.device)
-        shapes: dict[str, list[Tensor]] = {
-            "gradients": [*self._weights],
-            "statistics": self._statistics,
-            "counts": self._counts,
-            "used": [scalar.expand(len(self._weights))],
-            "loss": [scalar],
-            "correct": [scalar],
-            "interrupts": [scalar],
-        }
-        lengths = [tensor.numel() for tensors in shapes.values() for tensor in tensors]
+        is_used = scalar.expand(len(self._weights))
+        parts = [*self._weights, *self._buffers, is_used, scalar, scalar, scalar]  # as in add
+        lengths = [part.numel() for part in parts]
         empty = scalar.new_zeros(sum(lengths))
         total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty)
-        pieces = iter(total.split(lengths))
-        sums = {
-            name: [next(pieces).view(tensor.shape) for tensor in tensors]
-            for name, tensors in shapes.items()
-        }
+        pieces = zip(total.split(lengths), parts, strict=True)
+        *sums, lanes, loss, correct, interrupts = (piece.view(part.shape) for piece, part in pieces)
+        gradients = sums[: len(self._weights)]
+        changes = iter(sums[len(self._weights) :])
         # A weight that no lane used gets no gradient, because an optimizer would decay it for a
         # gradient of zeros. A single process knows these weights without waiting for a GPU.
         if group.size() > 1:
-            self._used = {place for place, lanes in enumerate(sums["used"][0].tolist()) if lanes}
+            self._used = {place for place, count in enumerate(lanes.tolist()) if count}
         for place in self._used:
             # Fused optimizers expect the memory layout of the weight.
             weight = self._weights[place]
-            weight.grad = torch.empty_like(weight).copy_(sums["gradients"][place])
-        for statistic, change in zip(self._statistics, sums["statistics"], strict=True):
-            statistic += change
-        for count, change in zip(self._counts, sums["counts"], strict=True):
-            count += (change > 0).to(count.dtype)
-        return Sums(sums["loss"][0], sums["correct"][0], sums["interrupts"][0])
+            weight.grad = torch.empty_like(weight).copy_(gradients[place])
+        for statistic in self._statistics:
+            statistic += next(changes)
+        for count in self._counts:
+            count += (next(changes) > 0).to(count.dtype)
+        return Sums(loss, correct, interrupts)
 
 
 @dataclass
@@ -229,7 +211,7 @@ class Tally:
 
     images: int = 0
     loss: Tensor | float = 0.0
-    correct: Tensor | float | None = 0.0
+    correct: Tensor | float = 0.0  # NaN where predictions are not counted
     seconds: float = 0.0
     _interrupts: Tensor | float = 0.0
     _clock: float = 0.0
@@ -245,9 +227,7 @@ class Tally:
     def add(self, sums: Sums, images: int) -> None:
         self.images += images
         self.loss = self.loss + sums.loss * images
-        self.correct = (
-            None if sums.correct is None or self.correct is None else self.correct + sums.correct
-        )
+        self.correct = self.correct + sums.correct
         self._interrupts = self._interrupts + sums.interrupts
 
     @property
@@ -255,17 +235,13 @@ class Tally:
         return bool(self._interrupts)
 
     def values(self) -> tuple[int, float, float | None, float]:
-        correct = math.nan if self.correct is None else float(self.correct)
+        correct = float(self.correct)
         return self.images, float(self.loss), None if math.isnan(correct) else correct, self.seconds
 
     def summarize(self, epoch: int, epochs: int | None, lr: float) -> Epoch:
         images, loss, correct, seconds = self.values()
         accuracy = None if correct is None else correct / images
         return Epoch(epoch, epochs, loss / images, accuracy, seconds, images / seconds, lr)
-
-
-def build_sums(model: Model, lanes: int) -> OneLane | LaneSums:
-    return OneLane() if lanes == 1 else LaneSums(model, lanes)
 
 
 def check_alone(what: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TypeAlias
 
-import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
 from torch import nn
 
 from lamina.data import Images
@@ -17,8 +16,9 @@ from lamina.training.batches import Batches, DividedBatch, check_images
 from lamina.training.checkpoint import (
     Checkpoint,
     Standing,
-    digest_state,
-    make_checkpoint,
+    collect_numbers,
+    digest_tensors,
+    name_tensors,
     restore_checkpoint,
 )
 from lamina.training.custom import NO_PARTS, Parts, check_parts
@@ -26,16 +26,17 @@ from lamina.training.device import choose_device, keep_freed_memory
 from lamina.training.diagnosis import Doctor
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
 from lamina.training.forward import Forward, choose_loss
-from lamina.training.guard import Guard
-from lamina.training.head import find_linear_head
-from lamina.training.lanes import Sums, Tally, build_sums, deal_lanes
-from lamina.training.model import Initial, MeanWithStart, Model, build_model, check_model
-from lamina.training.normalizing import check_normalization
+from lamina.training.guard import Guard, check_model
+from lamina.training.head import find_linear_head, fit_model_head
+from lamina.training.lanes import LaneSums, OneLane, Sums, Tally, deal_lanes
+from lamina.training.model import Initial, MeanWithStart, Model, build_model
 from lamina.training.optim import build_optimizer, set_lr
 from lamina.training.precision import Precision, choose_precision
+from lamina.training.prediction import predict_logits
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import Schedule
+from lamina.training.task import LogitsArray, Pixels
 
 AnyNet: TypeAlias = Net | nn.Module
 
@@ -106,8 +107,7 @@ class Training:
         keep_freed_memory()
         with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
             self._live = build_model(net, images, recipe, initial).to(self.device.value)
-        check_model(self._live, recipe)
-        check_normalization(self._live, recipe, len(images))
+        check_model(self._live, recipe, len(images))
         if recipe.head == "fitted":
             find_linear_head(self._live)
         self.precision = precision or choose_precision(recipe.precision, self._live)
@@ -119,7 +119,7 @@ class Training:
             lanes=deal_lanes(recipe.lanes),
             augment=parts.augment,
         )
-        loss = choose_loss(self._live.task, recipe, parts, self._live.device)
+        loss = choose_loss(self._live, recipe, parts)
         self._forward = Forward(self._live, self._batches, recipe, self.precision, loss)
         self._models = {"live": self._live}
         self._mean: MeanWithStart | None = None
@@ -127,7 +127,7 @@ class Training:
             self._mean = MeanWithStart(self._live, recipe.initial_fraction)
             self._models["initial"] = self._mean.initial
         self.schedule = Schedule(recipe, len(self._batches), parts.schedule)
-        self._lanes = build_sums(self._live, recipe.lanes)
+        self._lanes = OneLane() if recipe.lanes == 1 else LaneSums(self._live, recipe.lanes)
         self._tally = Tally()
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, parts)
         self._doctor = Doctor(self._live, images, recipe, len(self._batches), parts)
@@ -166,8 +166,11 @@ class Training:
 
     def __iter__(self) -> Iterator[FeatureProgress | HeadFit | Step | Epoch]:
         try:
-            if not (self.steps_done or self._has_initial):  # a head to start from is kept
-                yield from self._forward.fit_head(self._images)
+            is_fitted = self.recipe.head == "fitted" and not self._has_initial
+            if is_fitted and not self.steps_done:
+                yield from fit_model_head(
+                    self._live, self._images, self.recipe, autocasts=self._forward.autocasts
+                )
             if not self.steps_done:
                 self._lanes.share_start()
                 if self._mean:
@@ -243,14 +246,13 @@ class Training:
         """Whether reading values now would not stall a GPU."""
         return self._live.device.type == "cpu" or self._is_recorded(step)
 
-    def predict_logits(
-        self, pixels: UInt8[np.ndarray, "n h w c"], part: range | None = None
-    ) -> Float32[np.ndarray, "n k"]:
+    def predict_logits(self, pixels: Pixels, part: range | None = None) -> LogitsArray:
         """The logits (N, K) of :attr:`model` for images, or for a part of their batches.
 
         In training's number format; see :func:`~lamina.training.prediction.predict_logits`.
         """
-        return self._forward.predict_logits(self.model, pixels, part)
+        autocasts = self._forward.autocasts
+        return predict_logits(self.model, pixels, autocasts=autocasts, part=part)
 
     def check_weights(self) -> None:
         """Raise ``NotFiniteError`` for a weight or optimizer state that is not finite."""
@@ -258,7 +260,7 @@ class Training:
 
     def digest(self) -> str:
         """Digest of all weights and of the optimizer state, to the last bit."""
-        return digest_state(self._models, self._optimizer)
+        return digest_tensors(name_tensors(self._models, self._optimizer))
 
     def checkpoint(self) -> Checkpoint:
         """The state to resume exactly; raises ``NotFiniteError`` if it has NaN or infinity."""
@@ -273,9 +275,12 @@ class Training:
             correct=correct,
             seconds=seconds,
             doctor=self._doctor.state,
+            optimizer=collect_numbers(self._models, self._optimizer),
             falls=self.schedule.falls,
         )
-        return make_checkpoint(self._models, self._optimizer, standing)
+        tensors = name_tensors(self._models, self._optimizer)
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        return Checkpoint(copies, standing)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of this recipe and images; ``RunError`` if it does not fit."""
@@ -284,4 +289,5 @@ class Training:
         self.rewinds = standing.rewinds
         self._doctor.state = standing.doctor
         self.schedule.restore(standing.falls, self.steps_done)
-        self._tally = Tally(standing.images, standing.loss, standing.correct, standing.seconds)
+        correct = math.nan if standing.correct is None else standing.correct
+        self._tally = Tally(standing.images, standing.loss, correct, standing.seconds)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -23,10 +23,9 @@ from lamina.kernels.library import Kernels
 from lamina.nets import Dropout, Net, Shape
 from lamina.nets.modules import Whitening
 from lamina.nets.net import WANTED_OUTPUT
-from lamina.training.augment import Selection, shrunk_size
+from lamina.training.augment import Selection
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import list_size_fractions
-from lamina.training.task import Logits, Pixels, PixelTensor, Regression, Task, task_of
+from lamina.training.task import AnyPixels, Logits, Pixels, PixelTensor, Regression, Task, task_of
 
 # images that a whitening layer is fitted to: 5,000 small ones, or fewer large ones
 WHITENING_PIXELS = 5000 * 32 * 32
@@ -59,6 +58,10 @@ RESHAPING = (
     "Expand",
 )
 """Prefixes of autograd's names for operations that only reshape."""
+
+
+ChannelStatistics: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, in pixel values from 0 to 255."""
 
 
 class Model(nn.Module):
@@ -98,12 +101,9 @@ class Model(nn.Module):
         # One value per pixel is ten times as fast as one per channel.
         scale = (1 / torch.tensor(self.std)).view(-1, 1, 1).expand(1, *in_shape)
         shift = scale * -torch.tensor(self.mean).view(-1, 1, 1)
-        self.register_buffer(
-            "_scale", scale.contiguous(memory_format=self._layout), persistent=False
-        )
-        self.register_buffer(
-            "_shift", shift.contiguous(memory_format=self._layout), persistent=False
-        )
+        for name, plane in (("_scale", scale), ("_shift", shift)):
+            values = plane.contiguous(memory_format=self._layout)
+            self.register_buffer(name, values, persistent=False)
         self.eval()
 
     _scale: Tensor
@@ -126,18 +126,15 @@ class Model(nn.Module):
     def _layout(self) -> torch.memory_format:  # not an attribute, which torch.save could not pickle
         return torch.channels_last if self._convolves else torch.contiguous_format
 
-    def normalize(self, images: PixelTensor | Float[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
+    def normalize(self, images: AnyPixels) -> Float[Tensor, "n c h w"]:
         """Normalize pixels (0 to 255), channels first; sizes may be below ``in_shape``."""
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
-        scale = self._scale
-        shift = self._shift
-        if planes.shape[2:] != scale.shape[2:]:
-            height, width = planes.shape[2:]
-            crops = (whole[..., :height, :width] for whole in (scale, shift))
-            scale, shift = (crop.contiguous(memory_format=self._layout) for crop in crops)
+        height, width = planes.shape[2:]
+        crops = (whole[..., :height, :width] for whole in (self._scale, self._shift))
+        scale, shift = (crop.contiguous(memory_format=self._layout) for crop in crops)
         return planes.to(scale.dtype, copy=True).mul_(scale).add_(shift)
 
-    def forward(self, images: PixelTensor | Float[Tensor, "n h w c"]) -> Logits:
+    def forward(self, images: AnyPixels) -> Logits:
         """The logits (N, K) of stored images, in the weights' dtype, even with bf16 arithmetic.
 
         Raises:
@@ -170,19 +167,16 @@ class Model(nn.Module):
         return logits.to(self._scale.dtype)
 
     def _check_pixels(self, images: object) -> None:
-        expected = "A Model accepts pixels from 0 to 255 as a tensor (N, H, W, C)"
-        channels, height, width = self.in_shape
+        channels = self.in_shape[0]
+        expected = f"A Model accepts pixels from 0 to 255 as a tensor (N, H, W, {channels})"
         if not isinstance(images, Tensor):
             remedy = "Use predict_logits(model, pixels), or torch.from_numpy(pixels)"
             raise NetError(f"{expected}, got {describe_type(images)}. {remedy}.")
-        shape = tuple(images.shape)
-        if len(shape) != 4 or shape[3] != channels:
-            remedy = f"The model was trained on images of shape {(height, width, channels)}"
-            if shape[1:] == (channels, height, width):
-                remedy = "Use images.permute(0, 2, 3, 1)"
-            elif shape == (height, width, channels):
-                remedy = "For one image, use images[None]"
-            raise NetError(f"{expected}, got shape {shape}. {remedy}.")
+        if images.ndim != 4 or images.shape[3] != channels:
+            raise NetError(
+                f"{expected}, got shape {tuple(images.shape)}. Use images[None] for one image, or"
+                " images.permute(0, 2, 3, 1) for channels first."
+            )
         # In training, pixels from a custom augmentation are floats from 0 to 255, with any content.
         if (
             not self.training
@@ -224,84 +218,52 @@ def build_model(
         net = _set_dropout(net, recipe.dropout)
     if isinstance(net, Net):
         net = net.check(images.shape, task.outputs, predicts_numbers=isinstance(task, Regression))
-        return _build(net.module(images.shape), net, task, images, recipe, initial)
-    expected = torch.get_default_dtype()
-    for name, weight in net.named_parameters():
-        if weight.dtype != expected:
-            raise NetError(
-                f"The weights of the module must be {expected}, but {name} is {weight.dtype}. Call"
-                " module.float() first."
-            )
-    _check_state(net)
-    model = _build(net, None, task, images, recipe, initial)
-    _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
-    return model
-
-
-def _build(
-    body: nn.Module,
-    net: Net | None,
-    task: Task,
-    images: Images,
-    recipe: Recipe,
-    initial: Initial | None,
-) -> Model:
+        body: nn.Module = net.module(images.shape)
+    else:
+        body = net
+        _check_state(body)
     if initial is not None:
-        model = Model(
-            body, net=net, task=task, in_shape=images.shape, mean=initial.mean, std=initial.std
-        )
+        mean = initial.mean
+        std = initial.std
+    else:
+        mean, std = own_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
+    model = Model(
+        body,
+        net=net if isinstance(net, Net) else None,
+        task=task,
+        in_shape=images.shape,
+        mean=mean,
+        std=std,
+    )
+    first = next(body.children(), None)
+    if initial is not None:
         model.load_state_dict(initial.weights)
-        return model
-    mean, std = own_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
-    model = Model(body, net=net, task=task, in_shape=images.shape, mean=mean, std=std)
-    if isinstance(first := next(body.children(), None), Whitening):
+    elif isinstance(first, Whitening):
         sample = images.take_evenly(max(2, WHITENING_PIXELS // math.prod(images.shape[1:])))
         first.fit(model.normalize(torch.from_numpy(sample.pixels)))
+    if model.net is None:
+        _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
     return model
 
 
-def own_statistics(
-    body: nn.Module, channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation per channel that a timm net expects; ``None`` for other nets."""
+def own_statistics(body: nn.Module, channels: int) -> ChannelStatistics | None:
+    """The statistics that a timm net expects; ``None`` for other nets."""
     config: Mapping[str, Any] | None = getattr(body, "pretrained_cfg", None)
     if config is None:
         return None
-    mean = tuple(config["mean"])
-    std = tuple(config["std"])
-    # Gray images get the mean of the three, because timm sums filter weights over the colors.
-    if len(mean) != channels:
-        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
-    return tuple(255 * value for value in mean), tuple(255 * value for value in std)
+    statistics = []
+    for values in (config["mean"], config["std"]):
+        colors = tuple(255 * value for value in values)
+        # Gray images get the mean of the three, because timm sums filter weights over the colors.
+        if len(colors) != channels:
+            colors = (255 * (sum(values) / len(values)),) * channels
+        statistics.append(colors)
+    mean, std = statistics
+    return mean, std
 
 
-def check_model(model: Model, recipe: Recipe) -> None:
-    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train the model."""
-    if not any(weight.requires_grad for weight in model.parameters()):
-        raise NetError(
-            "The net has no trainable weights. Add a layer that has some, such as Output()."
-        )
-    if recipe.label_smoothing and isinstance(model.task, Regression):
-        raise RecipeError(
-            f"label_smoothing is {recipe.label_smoothing:g}, but the targets are numbers, not"
-            " classes. Set it to 0."
-        )
-    channels, *in_size = model.in_shape
-    for fraction in list_size_fractions(recipe)[:-1]:
-        height, width = (shrunk_size(length, fraction) for length in in_size)
-        try:
-            with torch.inference_mode():
-                model(
-                    torch.zeros(2, height, width, channels, dtype=torch.uint8, device=model.device)
-                )
-        except FAILURES as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise RecipeError(
-                f"start_size_fraction is {recipe.start_size_fraction:g}, but the net does not"
-                f" accept images of {height}×{width} px: {reason}. Use a larger fraction, or a net"
-                " with GlobalMaxPool() or GlobalAvgPool() before Output(), which accepts several"
-                " sizes."
-            ) from error
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def check_input(model: Model, images: Any, name: str = "images") -> Pixels:
@@ -313,18 +275,15 @@ def check_input(model: Model, images: Any, name: str = "images") -> Pixels:
         and images.dtype == np.uint8
         and images.shape[1:] == (height, width, channels)
     ):
-        return images
+        return images  # of any number of channels
     pixels = to_pixels(images, name)
     shape = (pixels.shape[3], *pixels.shape[1:3])
-    if shape != (channels, height, width):
-        can_resize = shape[0] == channels and height == width
-        remedy = (
-            f"Load the data with Preparation(size_px={height})"
-            if can_resize
-            else "Use images of this shape"
-        )
+    if shape != model.in_shape:
+        remedy = "Use images of this shape"
         if pixels.shape[:3] == (height, width, channels):
             remedy = f"For one image, use {name}[None]"
+        elif shape[0] == channels and height == width:
+            remedy = f"Load the data with Preparation(size_px={height})"
         raise NetError(
             f"The model was trained on images of {channels}×{height}×{width} (channels, height,"
             f" width), got {'×'.join(map(str, shape))}. {remedy}."
@@ -332,7 +291,7 @@ def check_input(model: Model, images: Any, name: str = "images") -> Pixels:
     return pixels
 
 
-def split_pixels(pixels: Pixels) -> list[UInt8[np.ndarray, "m h w c"]]:
+def split_pixels(pixels: Pixels) -> list[Pixels]:
     """Views of the images in batches whose activations fit into memory."""
     size = max(1, min(500, PREDICTED_PIXELS // math.prod(pixels.shape[1:3])))
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]
@@ -352,9 +311,7 @@ def _set_dropout(net: Net | nn.Module, p: float) -> Net:
         ) from None
 
 
-def _channel_statistics(
-    images: Images, recipe: Recipe
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _channel_statistics(images: Images, recipe: Recipe) -> ChannelStatistics:
     channels, height, width = images.shape
     if recipe.normalization == "unit":
         return (127.5,) * channels, (127.5,) * channels
@@ -384,7 +341,14 @@ def _materialize(body: nn.Module, in_shape: Shape) -> None:
 
 
 def _check_state(module: nn.Module) -> None:
-    """Raise ``NetError`` unless the state of a module consists of named tensors of real numbers."""
+    """Raise ``NetError`` unless a module has float weights, and only real tensors as its state."""
+    expected = torch.get_default_dtype()
+    for name, weight in module.named_parameters():
+        if weight.dtype != expected:
+            raise NetError(
+                f"The weights of the module must be {expected}, but {name} is {weight.dtype}. Call"
+                " module.float() first."
+            )
     for name, value in module.state_dict().items():
         if name.endswith("_extra_state"):
             owner = name.removesuffix("_extra_state").rstrip(".") or "the module"

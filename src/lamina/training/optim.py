@@ -38,23 +38,22 @@ def build_optimizer(
     matrices = [weight for weight in trained if weight.ndim >= 2]
     vectors = [weight for weight in trained if weight.ndim < 2]
     decay = recipe.weight_decay
+    groups = [
+        {"params": matrices, "weight_decay": decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     if kind is Muon:
         # The rows of the head are classes, whose individual scales Adam keeps and Muon would not.
         head = _find_head_weights(model)
         hidden = [weight for weight in matrices if weight not in head]
         rows = [weight for weight in matrices if weight in head]
         groups = [
-            {"params": hidden, "weight_decay": decay, "orthogonal": True},
+            {"params": hidden, "weight_decay": decay},
             {"params": rows, "weight_decay": decay, "orthogonal": False},
-            {"params": vectors, "weight_decay": 0.0, "orthogonal": False},
+            {"params": vectors, "orthogonal": False},
         ]
         options["dtype"] = torch.bfloat16 if precision == "bf16" else torch.float32
-    elif decay:
-        groups = [
-            {"params": matrices, "weight_decay": decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-    else:  # one call of the fused kernel saves a tenth of a step of a small MLP
+    elif not decay:  # one call of the fused kernel saves a tenth of a step of a small MLP
         groups = [{"params": trained, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     return keep_initial_lr(kind(groups, lr=recipe.lr, **options))

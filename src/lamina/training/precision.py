@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Set
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast
+from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lamina.kernels.library import Kernels
 from lamina.kernels.norm_act import join_layers
 from lamina.nets.modules import Bfloat16Linear, ResidualSum, SameConv2d, Whitening
 from lamina.training.device import Choice
-from lamina.training.hooks import record_calls
+from lamina.training.hooks import black_images, record_calls
 from lamina.training.model import Model
 
 # Limits of a net and of a linear layer, below which conversion to bf16 costs what the products
@@ -40,13 +40,14 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], model: Model) -> P
     this = f"this {DEVICES.get(device, device)}"
     if not multiplies_bf16(device):
         return Precision("fp32", f"{this} has no fast bf16 arithmetic")
-    if not _is_linear(model):
-        if count_multiply_adds(model) < LEAST_MULTIPLY_ADDS:
-            return Precision("fp32", "the net is too small to gain from bf16")
-        return Precision("bf16", f"{this} has bf16 arithmetic")
-    layers = _find_linear(model)
-    small = tuple(name for name, layer in layers.items() if layer.weight.numel() < LEAST_WEIGHTS)
-    if len(small) == len(layers):
+    small: tuple[str, ...] = ()
+    if _is_linear(model):
+        weights = {name: layer.weight.numel() for name, layer in _find_linear(model).items()}
+        small = tuple(name for name, count in weights.items() if count < LEAST_WEIGHTS)
+        is_small = len(small) == len(weights)
+    else:
+        is_small = count_multiply_adds(model) < LEAST_MULTIPLY_ADDS
+    if is_small:
         return Precision("fp32", "the net is too small to gain from bf16")
     exceptions = f"; fp32 for small layers: {', '.join(small)}" if small else ""
     return Precision("bf16", f"{this} has bf16 arithmetic{exceptions}", small)
@@ -67,8 +68,10 @@ def prepare(model: Model, precision: Precision, kernels: Kernels | None = None) 
         precision: Number format of products.
         kernels: C functions that compute rows of layers; without them, torch computes each layer.
     """
-    layers = _find_linear(model) if precision.value == "bf16" and _is_linear(model) else {}
-    rounded = {layer for name, layer in layers.items() if name not in precision.float32_layers}
+    rounded: set[nn.Module] = set()
+    if precision.value == "bf16" and _is_linear(model):
+        layers = _find_linear(model)
+        rounded = {layer for name, layer in layers.items() if name not in precision.float32_layers}
     twin = _copy(model, {"body": _prepare(model.body, rounded, kernels)})
     twin.training = True
     return twin
@@ -131,13 +134,10 @@ def count_multiply_adds(model: Model) -> int:
     """Multiply-adds per image; in a custom module, of its convolutions and linear layers."""
     if model.net is not None:
         return model.net.multiply_adds(model.in_shape)
-    channels, height, width = model.in_shape
-    image = torch.zeros(1, height, width, channels, dtype=torch.uint8)
-    paths = [
-        name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
-    calls = record_calls(model, image, paths)
-    return sum(
-        call.output.numel() * cast(Tensor, model.get_submodule(path).weight)[0].numel()
-        for path, call in calls.items()
-    )
+    layers = {
+        path: module.weight
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+    calls = record_calls(model, black_images(model, 1), layers)
+    return sum(call.output.numel() * layers[path][0].numel() for path, call in calls.items())

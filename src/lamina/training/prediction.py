@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from lamina.data.images import Progress
 from lamina.errors import NetError
 from lamina.kernels.norm_act import ACTIVATIONS, BATCH_NORMS, has_hooks
-from lamina.training.hooks import pass_black, watch
+from lamina.training.hooks import black_images, watch
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
+from lamina.training.randomness import seeded
 from lamina.training.task import Features, LogitsArray, Pixels, PixelTensor
 
 MOST_FEATURES = 4096
@@ -76,15 +77,13 @@ def count_batches(pixels: Pixels) -> int:
 
 
 @torch.inference_mode()
-def compute_logits(model: Model, batches: Sequence[UInt8[np.ndarray, "m h w c"]]) -> LogitsArray:
+def compute_logits(model: Model, batches: Sequence[Pixels]) -> LogitsArray:
     """The logits by the model as it is, whose layers must be in eval mode."""
-    logits = [
-        model(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu()
-        for batch in batches
-    ]
-    return np.concatenate(
-        [np.empty((0, model.task.outputs), np.float32), *(part.numpy() for part in logits)]
-    )
+    logits = [np.empty((0, model.task.outputs), np.float32)]
+    for batch in batches:
+        images = torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)
+        logits.append(model(images).float().cpu().numpy())
+    return np.concatenate(logits)
 
 
 def find_head(model: Model) -> str:
@@ -103,12 +102,12 @@ def find_head(model: Model) -> str:
         outputs[path] = output if output.requires_grad else output.detach().requires_grad_()
         return outputs[path].clone()  # because a later layer may work in place
 
-    with torch.enable_grad():
-        logits = pass_black(model, layers, note)
-    gradients: tuple[Tensor | None, ...] = ()
+    with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, layers, note):
+        logits = model(black_images(model, 1))
+    used: list[str] = []
     if outputs and logits.requires_grad:
         gradients = torch.autograd.grad(logits.sum(), list(outputs.values()), allow_unused=True)
-    used = [path for path, grad in zip(outputs, gradients, strict=False) if grad is not None]
+        used = [path for path, grad in zip(outputs, gradients, strict=True) if grad is not None]
     if not used:
         raise NetError(
             "The model has no linear layer or convolution, so it has no head and no features. Use"
@@ -148,7 +147,7 @@ def _collect(
     return np.concatenate(logits), torch.cat(parts) if parts else torch.empty(0, 1)
 
 
-def _hash_features(features: Float[Tensor, "b d"], size: int) -> Float[Tensor, "b h"]:
+def _hash_features(features: Features, size: int) -> Features:
     """Random sums of the features, with random signs (Weinberger et al., Feature hashing, 2009)."""
     generator = torch.Generator().manual_seed(0)
     places = torch.randint(size, features.shape[1:], generator=generator)
@@ -158,7 +157,7 @@ def _hash_features(features: Float[Tensor, "b d"], size: int) -> Float[Tensor, "
 
 def iter_features(
     model: Model, pixels: Pixels, *, autocasts: bool = False
-) -> Iterator[tuple[Float32[np.ndarray, "b k"], Float[Tensor, "b d"]]]:
+) -> Iterator[tuple[LogitsArray, Features]]:
     """Logits and features of one batch after another; ``autocasts`` computes them in bf16."""
     head = find_head(model)
     folded = fold_model(model)
@@ -197,37 +196,6 @@ def fold_model(model: Model) -> Model:
     return folded if is_built or _predicts_the_same(model, folded) else model
 
 
-class FoldedCopy:
-    """The folded copy of a model that is built from a net, folded again when weights change."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._folded = model
-        self._layers = list(model.modules())
-        self._weights = [*model.parameters(), *model.buffers()]
-        # Custom modules may not allow copies, inference tensors have no version.
-        is_built = model.net is not None
-        self._can_fold = is_built and not any(weight.is_inference() for weight in self._weights)
-        self._state: tuple[torch.device, torch.dtype, list[int]] | None = None
-
-    def find(self) -> Model | None:
-        """The copy; ``None`` if the model has hooks or is not built from a net."""
-        if not self._can_fold or has_hooks(self._layers):
-            return None
-        if self._describe_weights() != self._state:
-            self._folded = fold_model(self._model)
-            self._weights = [*self._model.parameters(), *self._model.buffers()]
-            self._state = self._describe_weights()
-        return None if self._folded is self._model else self._folded
-
-    def _describe_weights(self) -> tuple[torch.device, torch.dtype, list[int]]:
-        return (
-            self._weights[0].device,
-            self._weights[0].dtype,
-            [weight._version for weight in self._weights],
-        )
-
-
 def _fold_children(parent: nn.Module) -> None:
     """Fold each batch norm that follows a convolution or linear layer in the order of children."""
     before: nn.Module | None = None
@@ -246,33 +214,28 @@ def _fold_children(parent: nn.Module) -> None:
 
 
 def _fuse(layer: nn.Module, batch_norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter] | None:
-    if (
-        not isinstance(batch_norm, BATCH_NORMS)
-        or batch_norm.running_mean is None
-        or batch_norm.running_var is None
-    ):
+    if not isinstance(batch_norm, BATCH_NORMS) or batch_norm.running_mean is None:
         return None
-    # A batch norm without weights scales by 1 and shifts by 0.
-    scale = (
-        torch.ones_like(batch_norm.running_var) if batch_norm.weight is None else batch_norm.weight
-    )
-    shift = (
-        torch.zeros_like(batch_norm.running_mean) if batch_norm.bias is None else batch_norm.bias
-    )
-    statistics = (batch_norm.running_mean, batch_norm.running_var, batch_norm.eps, scale, shift)
-    if isinstance(layer, nn.Conv2d) and layer.out_channels == batch_norm.num_features:
+    norm: Any = batch_norm
+    scale = norm.weight
+    shift = norm.bias
+    if not norm.affine:
+        scale = torch.ones_like(norm.running_var)
+        shift = torch.zeros_like(norm.running_mean)
+    statistics = (norm.running_mean, norm.running_var, norm.eps, scale, shift)
+    if isinstance(layer, nn.Conv2d) and layer.out_channels == norm.num_features:
         return fuse_conv_bn_weights(layer.weight, layer.bias, *statistics)
-    if isinstance(layer, nn.Linear) and layer.out_features == batch_norm.num_features:
+    if isinstance(layer, nn.Linear) and layer.out_features == norm.num_features:
         return fuse_linear_bn_weights(layer.weight, layer.bias, *statistics)
     return None
 
 
 def _predicts_the_same(model: Model, folded: Model) -> bool:
     """Compare two fixed noise images, so that folding depends only on the weights."""
-    channels, height, width = model.in_shape
+    channels, *size = model.in_shape
     generator = torch.Generator().manual_seed(0)
-    shape = (2, height, width, channels)
-    noise = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(model.device)
+    noise = torch.randint(256, (2, *size, channels), dtype=torch.uint8, generator=generator)
+    noise = noise.to(model.device)
     with eval_mode(model):
         expected = model(noise)
     error: Tensor = (folded(noise) - expected).abs().max() / expected.abs().max()

@@ -22,6 +22,7 @@ from lamina.errors import NetError, find_nearest, name_some, suggest
 from lamina.nets import Net, Shape
 from lamina.nets.modules import DepthwiseConv2d, SameConv2d
 from lamina.training.checkpoint import digest_tensors
+from lamina.training.model import FAILURES, first_line
 from lamina.training.recipe import Recipe
 
 
@@ -154,12 +155,11 @@ class TimmNet:
     def __str__(self) -> str:
         if self.weights == NONE:
             return "random"
-        if self.weights == PACKAGED:
+        where = self.weights
+        if where == PACKAGED:
             where = f"from the package {_find_package(self.name).distribution}"
-        else:
-            where = (
-                f"published by timm for {self.name}" if self.weights == PRETRAINED else self.weights
-            )
+        elif where == PRETRAINED:
+            where = f"published by timm for {self.name}"
         return f"{where} ({self.digest})"
 
     def module(self, shape: Shape, outputs: int) -> nn.Module:
@@ -193,23 +193,22 @@ class TimmNet:
 def open_timm_net(name: str, weights: str | None, report: Callable[[str], None]) -> TimmNet:
     """A timm net, by default with its tag's weights; reports a download before it starts."""
     name = _complete_name(name)
+    if weights is None:
+        packaged = [package.net for package in PACKAGES if package.find() is not None]
+        is_packaged = name in packaged and find_pretrained(name) is None
+        weights = PACKAGED if is_packaged else PRETRAINED
     if weights == NONE:
         return TimmNet(name, NONE, "")
-    if weights is None:
-        is_packaged = any(
-            package.net == name and package.find() is not None for package in PACKAGES
-        )
-        weights = PACKAGED if is_packaged and find_pretrained(name) is None else PRETRAINED
     if weights == PACKAGED:
         package = _find_package(name)
         package.read()  # so that a damaged file is reported before any image is loaded
         return TimmNet(name, PACKAGED, package.digest)
     if weights == PRETRAINED:
-        return _check_weights(
-            name, PRETRAINED, read_weights(find_pretrained(name) or fetch_pretrained(name, report))
-        )
-    file = Path(weights).expanduser().resolve()
-    return _check_weights(name, str(file), read_weights(file))
+        file = find_pretrained(name) or fetch_pretrained(name, report)
+    else:
+        file = Path(weights).expanduser().resolve()
+        weights = str(file)
+    return _check_weights(name, weights, file)
 
 
 def find_all_at_hand() -> tuple[TimmNet, ...]:
@@ -219,20 +218,17 @@ def find_all_at_hand() -> tuple[TimmNet, ...]:
     """
     if importlib.util.find_spec("timm") is None:
         return ()
-    if packaged := tuple(
-        TimmNet(package.net, PACKAGED, package.digest)
-        for package in PACKAGES
-        if package.find() is not None
-    ):
-        return packaged
+    packaged = [package for package in PACKAGES if package.find() is not None]
+    if packaged:
+        return tuple(TimmNet(package.net, PACKAGED, package.digest) for package in packaged)
     least, most = SMALL_BYTES
-    files = {
-        name: file for name, file in find_cached().items() if least <= file.stat().st_size <= most
-    }
-    if not files:
+    files = find_cached()
+    sizes = {name: file.stat().st_size for name, file in files.items()}
+    small = [name for name, size in sizes.items() if least <= size <= most]
+    if not small:
         return ()
-    name = min(files, key=lambda name: files[name].stat().st_size)
-    return (_check_weights(name, PRETRAINED, read_weights(files[name])),)
+    name = min(small, key=sizes.__getitem__)
+    return (_check_weights(name, PRETRAINED, files[name]),)
 
 
 def find_cached() -> dict[str, Path]:
@@ -275,10 +271,9 @@ def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
         report("weights: downloading" + (f" {size / 1e6:.0f} MB" if size else ""))
         return Path(hub.hf_hub_download(repository, HUB_FILE, etag_timeout=HUB_TIMEOUT_SECONDS))
     except Exception as error:  # error classes differ between versions of the hub's library
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise NetError(
-            f"The weights of {name} cannot be downloaded from {url} ({reason}). Check the network,"
-            f" or use --weights FILE.safetensors, or --weights {NONE} for random"
+            f"The weights of {name} cannot be downloaded from {url} ({first_line(error)}). Check"
+            f" the network, or use --weights FILE.safetensors, or --weights {NONE} for random"
             f" weights{IN_PYTHON}."
         ) from error
 
@@ -305,9 +300,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 def native_side_px(net: TimmNet | Net | nn.Module | None) -> int | None:
     """The image side that a timm net was pretrained on; ``None`` for other nets."""
-    if isinstance(net, TimmNet):
-        return int(import_timm().get_pretrained_cfg(_complete_name(net.name)).input_size[-1])
     config = getattr(net, "pretrained_cfg", None)
+    if isinstance(net, TimmNet):
+        config = import_timm().get_pretrained_cfg(_complete_name(net.name)).to_dict()
     return int(config["input_size"][-1]) if isinstance(config, Mapping) else None
 
 
@@ -321,8 +316,9 @@ def _find_package(name: str) -> Package:
     return packages[name]
 
 
-def _check_weights(name: str, weights: str, tensors: Mapping[str, Tensor]) -> TimmNet:
+def _check_weights(name: str, weights: str, file: Path) -> TimmNet:
     """Reject weights that do not fit, before any image is loaded."""
+    tensors = read_weights(file)
     _build(name, import_timm().get_pretrained_cfg(name).input_size, 2, tensors)
     return TimmNet(name, weights, digest_tensors(tensors))
 
@@ -340,12 +336,10 @@ def _build(
     units = outputs
     if tensors is not None:
         # First with the head of the file, if it has one, so that timm checks all weights.
-        classifiers = (
-            config.classifier
-            if isinstance(config.classifier, tuple | list)
-            else (config.classifier,)
-        )
-        head = tensors.get(f"{classifiers[0]}.weight")
+        classifier = config.classifier
+        if not isinstance(classifier, str):
+            classifier = classifier[0]
+        head = tensors.get(f"{classifier}.weight")
         units = 0 if head is None else len(head)
         overlay = {"state_dict": dict(tensors), "num_classes": units, "label_offset": 0}
     try:
@@ -360,15 +354,7 @@ def _build(
         body.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
         body.reset_classifier(outputs)  # type: ignore[operator]
         _replace_convolutions(body)
-    except (
-        RuntimeError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        AssertionError,
-    ) as error:
+    except FAILURES as error:
         if tensors is not None:
             expected = timm.create_model(name, num_classes=units).state_dict()
             if misfit := _describe_misfit(tensors, expected):

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from lamina.data.preparation import Preparation
 from lamina.errors import RecipeError
@@ -85,6 +85,9 @@ OPTIMIZERS = {
 }
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
 def half_cosine(fraction: float) -> float:
     return (1 - math.cos(math.pi * fraction)) / 2
 
@@ -125,14 +128,9 @@ SCHEDULES = {
 up, stays, and falls in a straight line: Hägele et al., arXiv 2405.18392."""
 
 
-if TYPE_CHECKING:
-    OptimizerName: TypeAlias = str
-    ScheduleName: TypeAlias = str
-    DeviceName: TypeAlias = str
-else:
-    OptimizerName = Literal[*OPTIMIZERS]
-    ScheduleName = Literal[*SCHEDULES]
-    DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+OptimizerName: TypeAlias = Literal[*OPTIMIZERS]  # type: ignore[valid-type]
+ScheduleName: TypeAlias = Literal[*SCHEDULES]  # type: ignore[valid-type]
+DeviceName: TypeAlias = Literal[*DEVICES]  # type: ignore[valid-type]
 
 
 @document_fields
@@ -270,8 +268,8 @@ class Recipe:
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as a dictionary."""
-        values = [(field, getattr(self, field.name)) for field in dataclasses.fields(self)]
-        return {field.name: value for field, value in values if value != field.default}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return {name: value for name, value in vars(self).items() if value != defaults[name]}
 
 
 def overlay(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

@@ -16,12 +16,14 @@ from torch.nn import functional
 from lamina import targets
 from lamina.data import Images
 from lamina.errors import RecipeError, RunError
-from lamina.metrics import Constant
 from lamina.targets import Kind
 from lamina.values import fields_to_json, from_json_values
 
 Pixels = UInt8[np.ndarray, "n h w c"]
 PixelTensor = UInt8[Tensor, "n h w c"]
+AnyPixels = PixelTensor | Float[Tensor, "n h w c"]  # from 0 to 255; floats if augmented
+Indices = Int64[Tensor, " n"]
+Vector = Float[Tensor, " n"]
 Features = Float[Tensor, "n d"]
 Scalar = Float[Tensor, ""]
 Logits = Float[Tensor, "n k"]
@@ -104,7 +106,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def losses(self, logits: Logits, targets: Targets) -> Float[Tensor, " n"]:
+    def losses(self, logits: Logits, targets: Targets) -> Vector:
         """The loss of each image, whose mean is :meth:`loss`."""
 
     @abstractmethod
@@ -139,10 +141,6 @@ class Task(ABC):
         """Targets with a column for each class, label or number."""
 
     @abstractmethod
-    def predict_constant(self, constant: Constant, images: int) -> Columns:
-        """A prediction that is the same for all images, from the training targets."""
-
-    @abstractmethod
     def correct(self, logits: Logits, targets: Targets) -> Scalar | None:
         """Number of correct predictions in a batch; ``None`` for regression."""
 
@@ -157,13 +155,11 @@ class Task(ABC):
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Task:
         """The task that :meth:`to_json` wrote; raises ``RunError`` if the values are invalid."""
-        kinds = SingleLabel, MultiLabel, Binary, Regression
+        tasks = {task.kind.name: task for task in (SingleLabel, MultiLabel, Binary, Regression)}
+        fields = dict(values)
         try:
-            task = next(task for task in kinds if task.kind.name == values["kind"])
-            return from_json_values(
-                task, {name: value for name, value in values.items() if name != "kind"}, "task"
-            )
-        except (StopIteration, KeyError, ValueError) as error:
+            return from_json_values(tasks[fields.pop("kind")], fields, "task")
+        except (KeyError, TypeError, ValueError) as error:
             raise RunError(
                 f"Expected a task such as {{'kind': 'single-label', …}}, got {values!r}."
             ) from error
@@ -204,7 +200,7 @@ class SingleLabel(Task):
         )
         return (losses * weights).mean()
 
-    def losses(self, logits: Logits, targets: Targets) -> Float[Tensor, " n"]:
+    def losses(self, logits: Logits, targets: Targets) -> Vector:
         return functional.cross_entropy(logits, targets, reduction="none")
 
     def weigh(self, targets: Targets) -> Weights:
@@ -214,7 +210,7 @@ class SingleLabel(Task):
     def probabilities(self, logits: Logits) -> Logits:
         return _soften(logits, self.temperatures).softmax(dim=1)
 
-    def decide(self, logits: Logits) -> Int64[Tensor, " n"]:
+    def decide(self, logits: Logits) -> Indices:
         return logits.argmax(dim=1)
 
     def to_columns(self, logits: Logits) -> Columns:
@@ -222,9 +218,6 @@ class SingleLabel(Task):
 
     def to_truth(self, targets: Targets) -> Bool[Tensor, "n c"]:
         return functional.one_hot(targets, self.outputs).bool()
-
-    def predict_constant(self, constant: Constant, images: int) -> Columns:
-        return _predict_class(self.shares, constant, images)
 
     def correct(self, logits: Logits, targets: Targets) -> Scalar:
         return (logits.argmax(dim=1) == targets).sum(dtype=torch.float32)
@@ -256,7 +249,7 @@ class _SigmoidTask(Task):
         weights = None if weights is None else weights.view_as(logits)
         return functional.binary_cross_entropy_with_logits(logits, smoothed, weights)
 
-    def losses(self, logits: Logits, targets: Targets) -> Float[Tensor, " n"]:
+    def losses(self, logits: Logits, targets: Targets) -> Vector:
         prepared = self.prepare(targets, logits.dtype)
         losses = functional.binary_cross_entropy_with_logits(logits, prepared, reduction="none")
         return losses.mean(dim=1)
@@ -311,23 +304,6 @@ class MultiLabel(_SigmoidTask):
     def to_truth(self, targets: Targets) -> Bool[Tensor, "n c"]:
         return targets
 
-    def predict_constant(self, constant: Constant, images: int) -> Columns:
-        """The frequency of each label; predicted are all, the more frequent ones, or those of F1.
-
-        For micro F1, the labels above half its highest value are predicted (Lipton et al., 2014).
-        """
-        shares = torch.tensor(self.shares, dtype=torch.float64)
-        chosen = shares > 0.5
-        if constant == "positive":
-            chosen = torch.ones_like(chosen)
-        elif constant == "frequent":
-            descending, order = shares.sort(descending=True, stable=True)
-            sizes = torch.arange(1, len(shares) + 1)
-            best = int((descending.cumsum(0) / (sizes + shares.sum())).argmax())
-            chosen = torch.zeros_like(chosen)
-            chosen[order[: best + 1]] = True
-        return Columns(shares.expand(images, -1), chosen.expand(images, -1))
-
 
 @final
 @dataclass(frozen=True, repr=False)
@@ -348,9 +324,6 @@ class Binary(_SigmoidTask):
 
     def to_truth(self, targets: Targets) -> Bool[Tensor, "n c"]:
         return functional.one_hot(targets.long(), 2).bool()
-
-    def predict_constant(self, constant: Constant, images: int) -> Columns:
-        return _predict_class(self.expand_row(self.shares), constant, images)
 
 
 @final
@@ -380,7 +353,7 @@ class Regression(Task):
         del label_smoothing, weights
         return functional.mse_loss(logits, prepared)
 
-    def losses(self, logits: Logits, targets: Targets) -> Float[Tensor, " n"]:
+    def losses(self, logits: Logits, targets: Targets) -> Vector:
         prepared = self.prepare(targets, logits.dtype)
         return functional.mse_loss(logits, prepared, reduction="none").mean(dim=1)
 
@@ -404,21 +377,8 @@ class Regression(Task):
     def to_truth(self, targets: Targets) -> Float[Tensor, "n c"]:
         return targets.double()
 
-    def predict_constant(self, constant: Constant, images: int) -> Columns:
-        row = self.medians if constant == "medians" else self.means
-        numbers = torch.tensor(row, dtype=torch.float64).expand(images, -1)
-        return Columns(numbers, numbers)
-
     def correct(self, logits: Logits, targets: Targets) -> None:
         """``None``, because accuracy does not apply to regression."""
-
-
-def _predict_class(shares: Sequence[float], constant: Constant, images: int) -> Columns:
-    """The most frequent class, or the last one (yes), for all images."""
-    place = len(shares) - 1 if constant == "positive" else int(np.argmax(shares))
-    chosen = torch.zeros(images, len(shares), dtype=torch.bool)
-    chosen[:, place] = True
-    return Columns(chosen.double(), chosen)
 
 
 def task_of(images: Images) -> Task:
@@ -427,28 +387,23 @@ def task_of(images: Images) -> Task:
     if images.kind is targets.REGRESSION:
         medians = np.median(values.astype(np.float64), axis=0)
         means = values.mean(axis=0, dtype=np.float64)
-        standard_deviations = np.where(
-            (values != values[:1]).any(axis=0), values.std(axis=0, dtype=np.float64), 1.0
-        )
-        return Regression(
-            names,
-            tuple(medians.tolist()),
-            tuple(means.tolist()),
-            tuple(standard_deviations.tolist()),
-        )
+        is_constant = (values == values[:1]).all(axis=0)
+        deviations = np.where(is_constant, 1.0, values.std(axis=0, dtype=np.float64))
+        statistics = (medians, means, deviations)
+        return Regression(names, *(tuple(numbers.tolist()) for numbers in statistics))
     if images.kind is targets.SINGLE_LABEL:
-        return SingleLabel(
-            names, tuple((np.bincount(values, minlength=len(names)) / len(values)).tolist())
-        )
-    sigmoid = MultiLabel if images.kind is targets.MULTI_LABEL else Binary
-    return sigmoid(names, tuple(values.reshape(len(values), -1).mean(axis=0).tolist()))
+        shares = np.bincount(values, minlength=len(names)) / len(values)
+        return SingleLabel(names, tuple(shares.tolist()))
+    shares = values.reshape(len(values), -1).mean(axis=0)
+    task = MultiLabel if images.kind is targets.MULTI_LABEL else Binary
+    return task(names, tuple(shares.tolist()))
 
 
 def _soften(logits: Logits, temperatures: tuple[float, ...]) -> Logits:
     return logits / logits.new_tensor(temperatures) if temperatures else logits
 
 
-def _inverse_shares(counts: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:
+def _inverse_shares(counts: Indices) -> Vector:
     """The mean count of the classes that have images, divided by each count."""
     mean_count = counts.sum(dtype=torch.float64) / (counts > 0).sum()
     return (mean_count / counts).float()

@@ -103,9 +103,15 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe) -> Pace:
     check_alone("Measuring the time of a training")
     batch, lanes = choose_timed_batch(recipe)
     sample = images.take_evenly(STEPS * batch)
-    # As many epochs as steps, in case all images fit into one batch.
-    plain = replace(recipe, start_size_fraction=0.0, head="random", initial_fraction=0.0)
-    trial = replace(plain, epochs=STEPS, batch_size=batch, lanes=lanes)
+    trial = replace(
+        recipe,
+        epochs=STEPS,  # as many as steps, in case all images fit into one batch
+        batch_size=batch,
+        lanes=lanes,
+        start_size_fraction=0.0,
+        head="random",
+        initial_fraction=0.0,
+    )
     began = time.perf_counter()
     training = Training(deepcopy(net), sample, trial, steps_per_record=1)
     ended = []

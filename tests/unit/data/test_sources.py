@@ -39,9 +39,9 @@ def test_each_kind_of_source_recognizes_its_own_form(image_set, batches, tmp_pat
         folder = tmp_path / str(number)
         folder.mkdir()
         path = write(image_set, folder)
-        opened = (kind for kind in SOURCE_KINDS if kind.open(path, Preparation()))
-        recognized.add(next(opened).description)
-    assert recognized == {kind.description for kind in SOURCE_KINDS}
+        opened = (kind for kind, open_ in SOURCE_KINDS.items() if open_(path, Preparation()))
+        recognized.add(next(opened))
+    assert recognized == set(SOURCE_KINDS)
 
 
 @pytest.mark.parametrize("form", IMAGE_SOURCES)

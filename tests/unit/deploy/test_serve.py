@@ -1,14 +1,13 @@
-"""Small functions of the server: hosts, texts of metrics, colors of maps."""
+"""Small functions of the server: hosts, colors of maps."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from lamina.deploy.serve.counters import quote
-from lamina.deploy.serve.explanation import paint_map
-from lamina.deploy.serve.security import is_loopback
-from lamina.deploy.serve.server import name_host
+from lamina.deploy.web.explanation import paint_map
+from lamina.deploy.web.guard import is_loopback
+from lamina.deploy.web.server import name_host
 
 
 @pytest.mark.parametrize(
@@ -21,10 +20,6 @@ def test_loopback_hosts_are_recognized(host: str, expected: bool) -> None:
 
 def test_hosts_are_named_as_in_an_address() -> None:
     assert (name_host("127.0.0.1"), name_host("::1")) == ("127.0.0.1", "[::1]")
-
-
-def test_labels_of_metrics_are_escaped() -> None:
-    assert quote('say "hi"\n') == r"say \"hi\"\n"
 
 
 def test_maps_are_red_for_and_blue_against_the_prediction() -> None:

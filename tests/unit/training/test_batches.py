@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lamina.nets import Flatten, Net, Output
+from lamina.training import batches
 from lamina.training.batches import Batch, Batches, find_resident_bytes
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
@@ -70,18 +71,17 @@ def test_a_batch_holds_the_targets_and_weights_of_its_images():
         assert batch.weights.numpy() == pytest.approx(21 / 3 / counts[targets])
 
 
-def test_pixels_that_stay_on_the_host_give_the_same_batches():
+def test_pixels_that_stay_on_the_host_give_the_same_batches(monkeypatch):
     # The meta device stands for a GPU: it takes copies and computes shapes, and keeps no numbers.
     images = random_images(21)
     here = Batches(images, RECIPE, CPU)
-    away = Batches(images, RECIPE, torch.device("meta"), resident_bytes=images.pixels.nbytes - 1)
+    size = images.pixels.nbytes
+    monkeypatch.setattr(batches, "find_resident_bytes", lambda _: size - 1)
+    away = Batches(images, RECIPE, torch.device("meta"))
     assert away._pixels.device == CPU
-    assert (
-        Batches(
-            images, RECIPE, torch.device("meta"), resident_bytes=images.pixels.nbytes
-        )._pixels.device.type
-        == "meta"
-    )
+    monkeypatch.setattr(batches, "find_resident_bytes", lambda _: size)
+    resident = Batches(images, RECIPE, torch.device("meta"))
+    assert resident._pixels.device.type == "meta"
     for one, other in zip(show(here, 0), show(away, 0), strict=True):
         assert one.pixels.shape == other.pixels.shape
         assert {other.pixels.device.type, other.indices.device.type, other.targets.device.type} == {
@@ -96,12 +96,11 @@ def test_a_cpu_keeps_every_set():
 @pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no CUDA here, or LAMINA_TEST_CUDA is not set"
 )
-def test_pinned_batches_are_those_of_pixels_on_the_gpu():
+def test_pinned_batches_are_those_of_pixels_on_the_gpu(monkeypatch):
     cuda = torch.device("cuda")
-    resident, pinned = (
-        Batches(random_images(21), RECIPE, cuda),
-        Batches(random_images(21), RECIPE, cuda, resident_bytes=0),
-    )
+    resident = Batches(random_images(21), RECIPE, cuda)
+    monkeypatch.setattr(batches, "find_resident_bytes", lambda _: 0)
+    pinned = Batches(random_images(21), RECIPE, cuda)
     assert pinned._pixels.device == CPU
     assert all(are_equal(*pair) for pair in zip(show(resident, 1), show(pinned, 1), strict=True))
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lamina.data import Images
+from lamina.evaluation.folded_copy import FoldedCopy
 from lamina.nets import (
     AvgPool2d,
     BatchNorm,
@@ -30,7 +31,7 @@ from lamina.nets import (
 )
 from lamina.training.loop import Training
 from lamina.training.model import Model, build_model
-from lamina.training.prediction import FOLDED_IMAGES, FoldedCopy, fold_model, predict_logits
+from lamina.training.prediction import FOLDED_IMAGES, fold_model, predict_logits
 from lamina.training.recipe import Recipe
 from support.examples import count_examples
 from support.random_nets import nets

@@ -36,7 +36,7 @@ def test_however_lanes_are_dealt_their_sum_has_the_same_bits(lanes, active, size
     assert torch.equal(add_up(whole, nodes), alone)
     kept: dict = {}
     for lane, vector in enumerate(vectors):
-        insert(kept, lane, vector, active)
+        insert(kept, lane, vector, whole)
         assert len(kept) <= active.bit_length()
     assert torch.equal(sum_lanes(kept, active, lanes, vectors[0]), alone)
     torch.testing.assert_close(alone, vectors.double().sum(0).float())

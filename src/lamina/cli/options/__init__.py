@@ -44,7 +44,8 @@ RunsFolder = Annotated[Path, arg(metavar="FOLDER", help="folder that contains th
 Flag = FlagCreatePairsOff[bool]
 """A switch that is off by default; unlike ``bool``, it has no ``--no-`` form."""
 Json = Annotated[
-    Flag, arg(help="print one JSON object per line on stdout, and everything else on stderr")
+    Flag,
+    arg(help="print one JSON object per line on stdout, errors too, and everything else on stderr"),
 ]
 Progress = Annotated[
     Flag,

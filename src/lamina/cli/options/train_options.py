@@ -12,6 +12,7 @@ from lamina.cli.options import (
     DATA,
     ON_NAN,
     Device,
+    Flag,
     Json,
     MovedData,
     OnDiagnosis,
@@ -215,7 +216,7 @@ class StudioOptions:
     Ctrl-C stops the studio and saves what is in training.
 
     Everything that the page does is a lamina command, and every result an ordinary run. Only
-    programs on this machine can connect, unless you give another --host and a --token.
+    programs on this machine that know the token can connect, unless you give another --host.
 
     Example: lamina studio --data photos
     """
@@ -231,5 +232,8 @@ class StudioOptions:
     host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
     """address to listen on; other addresses than this machine's own require a token"""
     token: Annotated[str | None, arg(metavar="TOKEN")] = None
-    """secret that the page asks for (default: the environment variable LAMINA_TOKEN)"""
+    """secret that requests must send (default: the environment variable LAMINA_TOKEN, or a random
+    one; the address that lamina prints and opens contains it)"""
+    no_token: Flag = False
+    """let every program and user of this machine use the studio"""
     json: Json = False

@@ -77,7 +77,7 @@ class ServeOptions:
     token"""
     token: Annotated[str | None, arg(metavar="TOKEN")] = None
     """secret that requests must send (default: the environment variable LAMINA_TOKEN, which other
-    users cannot see; LAMINA_METRICS_TOKEN opens only the metrics)"""
+    users cannot see)"""
     max_mb: Annotated[int, arg(metavar="MB")] = 10
     """largest request in megabytes"""
     coverage: Annotated[float | None, arg(metavar="FRACTION")] = None

@@ -13,9 +13,10 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from lamina.data.cache import format_size
 from lamina.data.decoding import BadImageError
@@ -40,7 +41,9 @@ ARRAY_FLOOR_BYTES = 2**28  # so may smaller archives and arrays: sorted labels c
 MOST_FOLDERS = 100  # around a file; deeper ones exceed Python's recursion limit
 UNHELD = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EISDIR)
 READ_BYTES = 2**18
-QUIET_SECONDS, SHOWN_SECONDS = 2.0, 0.2
+_Member: TypeAlias = tuple[str, Iterator[bytes] | None]  # a name, and None for a folder
+QUIET_SECONDS = 2.0
+SHOWN_SECONDS = 0.2
 
 HEADER_BYTES = 2**16  # of a tar's extended header, which holds a long name
 HEADER_TYPES = (
@@ -51,15 +54,10 @@ HEADER_TYPES = (
     tarfile.SOLARIS_XHDTYPE,
 )
 
-ENCRYPTED, UTF8 = 0x1, 0x800  # flags of a zip's member
+# flags of a zip's member
+ENCRYPTED = 0x1
+UTF8 = 0x800
 ENTRY = b"PK\x01\x02"  # begins each member's entry in a zip's directory
-
-
-class _Member(NamedTuple):
-    """A file of an archive, or a folder, which has no blocks."""
-
-    name: str
-    blocks: Iterator[bytes] | None
 
 
 def is_archive(path: Path) -> bool:
@@ -81,9 +79,8 @@ def open_archive(
         with _named_as(path, unpacked):
             source = open_folder(unpacked)
             listing = source.read(folder, progress)
-        from lamina.data.sources.frames import leave_out  # which imports polars
-
-        return leave_out(listing, [*left_out, *source.unused])
+        problems = (*left_out, *source.unused, *listing.problems)
+        return replace(listing, problems=problems)
 
     return Source(mark_state(path.stat()), read, options)
 
@@ -113,11 +110,11 @@ def unpack(path: Path, folder: Path, progress: Progress) -> list[Problem]:
     open_file = _DirectoryReader if is_zip else io.FileIO
     with open_file(path) as file:
         show = _after_a_while(file, path.stat().st_size, progress)
-        for member in read(file, path, free_bytes):
+        for name, blocks in read(file, path, free_bytes):
             try:
-                _write(member, folder, files, make_folder, show)
+                _write(name, blocks, folder, files, make_folder, show)
             except BadImageError as error:
-                problems[member.name] = str(error)
+                problems[name] = str(error)
     return list(map(Problem, problems, problems.values()))
 
 
@@ -136,26 +133,27 @@ def _after_a_while(file: io.FileIO, size_bytes: int, progress: Progress) -> Call
 
 
 def _write(
-    member: _Member,
+    name: str,
+    blocks: Iterator[bytes] | None,
     folder: Path,
     files: set[str],
     make_folder: Callable[[str], object],
     show: Callable[[], None],
 ) -> None:
     """Write a file; if its name occurs twice, as after ``tar -r``, the last one counts."""
-    if member.name.count("/") > MOST_FOLDERS:
+    if name.count("/") > MOST_FOLDERS:
         raise BadImageError(f"in more than {MOST_FOLDERS} folders")
-    target = f"{folder}/{member.name}"
-    mode = "wb" if member.name in files else "xb"
+    target = f"{folder}/{name}"
+    mode = "wb" if name in files else "xb"
     try:
-        if member.blocks is None:
+        if blocks is None:
             make_folder(target)
             return
         make_folder(target.rpartition("/")[0])
         # twice as fast as Path.open
         with open(target, mode) as file:  # noqa: PTH123
-            files.add(member.name)
-            for block in member.blocks:
+            files.add(name)
+            for block in blocks:
                 file.write(block)
                 show()
     except BadImageError:
@@ -184,32 +182,28 @@ class _Checker:
     def check(self, name: str, size_bytes: int, *, is_plain: bool) -> None:
         self._members += 1
         self._total_bytes += size_bytes
-        faults = (
-            (not is_plain, "is a link, a device or a sparse file", UNSAFE),
-            (name.startswith(("/", "\\")), "has an absolute path", UNSAFE),
-            (re.match(r"[A-Za-z]:", name), "has a drive letter in its path", UNSAFE),
-            (".." in name and ".." in re.split(r"[/\\]", name), "has '..' in its path", UNSAFE),
-            ("\0" in name, "has a NUL in its path", UNSAFE),  # where zipfile ends the name
-            (size_bytes > MEMBER_BYTES, f"is larger than {MEMBER_BYTES} bytes", EXCESSIVE),
-            (
-                self._total_bytes > TOTAL_BYTES,
-                f"brings the archive over {TOTAL_BYTES} bytes unpacked",
-                EXCESSIVE,
-            ),
-            (
-                self._members > MOST_MEMBERS,
-                f"exceeds the limit of {MOST_MEMBERS} members",
-                EXCESSIVE,
-            ),
-            (
-                self._total_bytes > self._ratio_bytes,
-                f"brings the archive over a compression of {COMPRESSION_RATIO}:1",
-                EXCESSIVE,
-            ),
-        )
-        for is_present, fault, remedy in faults:
-            if is_present:
-                raise DataError(f"{self._path} is rejected: its member {name!r} {fault}. {remedy}")
+        has_dots = ".." in name and ".." in re.split(r"[/\\]", name)
+        unsafe = {
+            "is a link, a device or a sparse file": not is_plain,
+            "has an absolute path": name.startswith(("/", "\\")),
+            "has a drive letter in its path": re.match(r"[A-Za-z]:", name),
+            "has '..' in its path": has_dots,
+            "has a NUL in its path": "\0" in name,  # where zipfile ends the name
+        }
+        excessive = {
+            f"is larger than {MEMBER_BYTES} bytes": size_bytes > MEMBER_BYTES,
+            f"brings the archive over {TOTAL_BYTES} bytes unpacked": self._total_bytes
+            > TOTAL_BYTES,
+            f"exceeds the limit of {MOST_MEMBERS} members": self._members > MOST_MEMBERS,
+            f"brings the archive over a compression of {COMPRESSION_RATIO}:1": self._total_bytes
+            > self._ratio_bytes,
+        }
+        for faults, remedy in ((unsafe, UNSAFE), (excessive, EXCESSIVE)):
+            for fault, is_present in faults.items():
+                if is_present:
+                    raise DataError(
+                        f"{self._path} is rejected: its member {name!r} {fault}. {remedy}"
+                    )
         if self._total_bytes > self._free_bytes:
             raise DataError(
                 f"Unpacking {self._path} needs {format_size(self._total_bytes)} or more, but the"
@@ -235,7 +229,7 @@ def _read_zip(file: io.FileIO, path: Path, free_bytes: int) -> Iterator[_Member]
             name = _normalize(_decode_name(member))
             blocks = None if member.is_dir() else _read_zip_member(archive, member)
             if not is_hidden(name):
-                yield _Member(name, blocks)
+                yield name, blocks
 
 
 def _read_zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
@@ -296,7 +290,7 @@ def _read_tar(file: io.FileIO, path: Path, free_bytes: int) -> Iterator[_Member]
             name = _normalize(member.name)
             blocks = None if member.isdir() else _read_tar_member(archive, member, path)
             if not is_hidden(name):
-                yield _Member(name, blocks)
+                yield name, blocks
         # tarfile does not detect a tar that was truncated between two members.
         archive.fileobj.seek(end_bytes)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:

@@ -9,15 +9,23 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from lamina.data.arrays import Pixels
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Arrays, Source, SourceKind, mark_state, readable
-from lamina.data.sources.parts import Part, hold_pixels, join_parts
+from lamina.data.sources.listing import (
+    Arrays,
+    Part,
+    Source,
+    join_parts,
+    mark_state,
+    readable,
+)
 from lamina.data.splits import Split
 from lamina.errors import DataError
 
@@ -49,19 +57,14 @@ def open_batches(path: Path, _: Preparation) -> Source | None:
     """Open the folder of an unpacked official archive, or its parent."""
     for folder in (path, path / "cifar-10-batches-py", path / "cifar-100-python"):
         for files in (CIFAR10, CIFAR100):
-            if (folder / files.meta).is_file() and any(
-                (folder / name).is_file() for name in files.train
-            ):
+            has_batch = any((folder / name).is_file() for name in files.train)
+            if has_batch and (folder / files.meta).is_file():
                 state = [(file.name, mark_state(file.stat())) for file in sorted(folder.iterdir())]
-                return Source(state, lambda *_, folder=folder: _list_arrays(folder))
+                return Source(state, partial(_list_arrays, folder, files))
     return None
 
 
-OFFICIAL_FILES = SourceKind("the folder of the official CIFAR files", open_batches)
-
-
-def _list_arrays(folder: Path) -> Arrays:
-    files = CIFAR10 if (folder / CIFAR10.meta).is_file() else CIFAR100
+def _list_arrays(folder: Path, files: _BatchFiles, *_: object) -> Arrays:
     if missing := [name for name in files.all if not (folder / name).is_file()]:
         raise DataError(f"{folder} does not contain {', '.join(missing)}. {REMEDY}")
     stored_names = _read_file(folder / files.meta).get(files.target_names)
@@ -76,7 +79,7 @@ def _list_arrays(folder: Path) -> Arrays:
 
 
 def _read_part(split: Split, batches: Sequence[Path], files: _BatchFiles) -> Part:
-    pixels: list[UInt8[np.ndarray, "n h w c"]] = []
+    pixels: list[Pixels] = []
     labels: list[Int64[np.ndarray, " n"]] = []
     names: list[str] = []
     for file in batches:
@@ -93,7 +96,7 @@ def _read_part(split: Split, batches: Sequence[Path], files: _BatchFiles) -> Par
                 f"{file.name} is not a batch of 32×32 RGB images with {files.targets}: {error!r}."
                 f" {REMEDY}"
             ) from error
-    return Part(hold_pixels(pixels), np.concatenate(labels), names)
+    return Part(np.concatenate(pixels), np.concatenate(labels), names)
 
 
 def _read_file(file: Path) -> dict[str, Any]:

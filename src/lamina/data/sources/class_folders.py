@@ -12,7 +12,7 @@ from lamina.data.decoding import BadImageError
 from lamina.data.formats import HEAD_BYTES, SUFFIXES, SURE_SUFFIXES, explain_unread, find_format
 from lamina.data.images import EMPTY_FOLDER, OTHER_FILE, Problem
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Files, Scan, Source, SourceKind, mark_state
+from lamina.data.sources.listing import Files, Scan, Source, mark_state
 from lamina.errors import DataError
 
 RESULTS = (
@@ -42,9 +42,6 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
     return Source(scan.digest, read, ("label_from", "label_separator", "splits"), scan.unused)
 
 
-FOLDER = SourceKind("a folder of class folders", open_folder)
-
-
 def is_image_path(path: str) -> bool:
     """Whether a path, with ``/`` as separator, has the suffix of an image and is not hidden."""
     return path.lower().endswith(SUFFIXES) and not is_hidden(path)
@@ -69,7 +66,9 @@ def check_image(path: str) -> None:
     if reason := explain_unread(head, name):
         raise BadImageError(reason)
     if find_format(head) is None:
-        raise BadImageError("not an image" if name.endswith(SUFFIXES) else OTHER_FILE)
+        if name.endswith(SUFFIXES):
+            raise BadImageError("not an image")
+        raise BadImageError(OTHER_FILE)
 
 
 def scan_folder(root: Path) -> Scan:

@@ -18,11 +18,14 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from lamina.data.images import Images, Progress
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Arrays, Source
-from lamina.data.sources.parts import Part, hold_pixels, join_parts
+from lamina.data.sources.listing import Arrays, Part, Source, join_parts
 from lamina.data.splits import Split
 
 Floats: TypeAlias = np.float32 | Float32[np.ndarray, "..."]
+Numbers: TypeAlias = Float[np.ndarray, " n"]
+Corners: TypeAlias = Float[np.ndarray, "corners 2"]
+Plane: TypeAlias = Float32[np.ndarray, "*shape"]
+Canvas: TypeAlias = Float32[np.ndarray, "n 3 h w"]
 ShapesTarget = Literal["shapes", "shapes-attributes", "shapes-pose"]
 
 SHAPES: tuple[ShapesTarget, ...] = ("shapes", "shapes-attributes", "shapes-pose")
@@ -84,15 +87,15 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
         for split, count in COUNTS.items():
             report = partial(lambda before, now, _: progress(before + now, total), done)
             images = draw_shapes(name, split, count, SEEDS[split], size_px, report)
-            parts[split] = Part(hold_pixels([images.pixels]), images.targets)
+            parts[split] = Part(images.pixels, images.targets)
             done += count
         arrays = join_parts(name, parts, "the built-in set", lambda y: (y, TARGET_NAMES[name]))
         # Identified by its parameters, not its pixels, which may differ in the last bit between
         # processors.
         content = f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}"
-        return replace(arrays, pixels=replace(arrays.pixels, content=content))
+        return replace(arrays, content=content)
 
-    return Source(DRAWING_VERSION, read, target_names=TARGET_NAMES[name])
+    return Source(DRAWING_VERSION, read)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +103,10 @@ class Figures:
     """The figures to draw, one per image; lengths in fractions of the side, angles in radians."""
 
     kind: Int64[np.ndarray, " n"]
-    angle: Float[np.ndarray, " n"]
-    radius: Float[np.ndarray, " n"]
+    angle: Numbers
+    radius: Numbers
     centre: Float[np.ndarray, "n 2"]
-    hue: Float[np.ndarray, " n"]
+    hue: Numbers
     attributes: Bool[np.ndarray, "n 4"]
 
 
@@ -144,8 +147,10 @@ def draw_shapes(
         pixels[start : start + CHUNK] = draw_figures(random, figures, size_px)
         if target == "shapes-pose":
             targets.append(np.stack([figures.angle, 2 * figures.radius], axis=1).astype(np.float32))
+        elif target == "shapes":
+            targets.append(figures.kind)
         else:
-            targets.append(figures.kind if target == "shapes" else figures.attributes)
+            targets.append(figures.attributes)
         if progress is not None:
             progress(min(start + CHUNK, count), count)
     names = tuple(f"{split}/{row:05d}" for row in range(count))
@@ -171,7 +176,7 @@ def choose_figures(random: np.random.Generator, count: int, posed: bool) -> Figu
     return Figures(kind, angle, radius, centre, hue, attributes)
 
 
-def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
+def outline(kind: str) -> Corners:
     """The corners (x, y) of an upright figure in a unit circle, clockwise; y points down."""
     match kind:
         case "arrow":
@@ -181,7 +186,7 @@ def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
             turn = np.linspace(-0.72 * np.pi, 0.72 * np.pi, 16)
             outer = 0.95 * np.stack([np.sin(turn), np.cos(turn)], axis=1)
             bend = np.linspace(1, -1, 13)[1:-1]
-            chord, top = outer[-1, 0], outer[-1, 1]
+            chord, top = outer[-1]
             inner = np.stack([-chord * bend, top + 0.95 * (1 - bend**2)], axis=1)
             return np.concatenate([outer, inner[::-1]])
         case "cross":
@@ -237,9 +242,7 @@ def draw_figures(
 
 def place_figures(
     figures: Figures, size_px: int
-) -> tuple[
-    Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n 1 1"]
-]:
+) -> tuple[Plane, Plane, Float32[np.ndarray, "n 1 1"]]:
     """Each pixel's distance to the edge in px (negative inside), x in radii; the radius in px."""
     # Coordinates of pixel centers relative to an upright figure of radius 1 at the origin.
     pixel = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
@@ -260,11 +263,7 @@ def place_figures(
     return distance_px, x, radius_px
 
 
-def polygon_distance(
-    corners: Float[np.ndarray, "corners 2"],
-    x: Float32[np.ndarray, "*shape"],
-    y: Float32[np.ndarray, "*shape"],
-) -> Float32[np.ndarray, "*shape"]:
+def polygon_distance(corners: Corners, x: Plane, y: Plane) -> Plane:
     """The distance from each point to the edge of the polygon, negative inside."""
     nearest = np.full_like(x, np.inf)
     inside = np.zeros(x.shape, np.bool_)
@@ -278,7 +277,7 @@ def polygon_distance(
         np.minimum(nearest, _squared_distance(off_x, off_y, edge_x, edge_y), out=nearest)
         crosses = (y >= np.float32(start_y)) != (y >= np.float32(end_y))
         inside ^= crosses & ((off_x * edge_y < off_y * edge_x) == (edge_y > 0))
-    distance: Float32[np.ndarray, "*shape"] = np.sqrt(nearest)
+    distance: Plane = np.sqrt(nearest)
     distance[inside] *= -1
     return distance
 
@@ -292,9 +291,7 @@ def _squared_distance(
     return (off_x - along * edge_x) ** 2 + (off_y - along * edge_y) ** 2
 
 
-def _background(
-    random: np.random.Generator, light: Bool[np.ndarray, " n"], size_px: int
-) -> Float32[np.ndarray, "n 3 h w"]:
+def _background(random: np.random.Generator, light: Bool[np.ndarray, " n"], size_px: int) -> Canvas:
     """A color gradient with random strokes and dots."""
     count = len(light)
 
@@ -309,7 +306,7 @@ def _background(
     wash = 0.5 + (x - 0.5) * np.cos(turn) + (y - 0.5) * np.sin(turn)
     near = colors()
     far = colors()
-    canvas: Float32[np.ndarray, "n 3 h w"] = near + np.clip(wash, 0, 1)[:, None] * (far - near)
+    canvas: Canvas = near + np.clip(wash, 0, 1)[:, None] * (far - near)
     for longest in CLUTTER_LENGTHS_FRACTION:
         start_x, start_y, turn, length, thickness = random.random((5, count), np.float32)[
             ..., None, None
@@ -325,9 +322,9 @@ def _background(
 
 
 def hsv_to_rgb(
-    hue: Float[np.ndarray, " n"],
-    saturation: Float[np.ndarray, " n"],
-    value: Float[np.ndarray, " n"],
+    hue: Numbers,
+    saturation: Numbers,
+    value: Numbers,
 ) -> Float32[np.ndarray, "n 3"]:
     """Convert hue (turns), saturation, value to RGB; Smith, "Color gamut transform pairs", 1978."""
     pure = np.clip(np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)

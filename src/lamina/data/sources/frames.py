@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from lamina.data.decoding import EncodedImage
 from lamina.data.images import Problem
-from lamina.data.sources.listing import Arrays, Files, show_name
+from lamina.data.sources.listing import show_name
 
 COLUMNS: dict[str, Any] = {
     "name": pl.String,
@@ -33,13 +32,6 @@ def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFra
     schema = dict.fromkeys(left_out, pl.String)
     rows = pl.DataFrame(left_out, schema=schema)
     return pl.concat([pl.DataFrame(schema=COLUMNS), rows, frame], how="diagonal")
-
-
-def leave_out(listing: Files | Arrays, problems: Sequence[Problem]) -> Files | Arrays:
-    """The images of a source with more files that are left out."""
-    if isinstance(listing, Arrays):
-        return replace(listing, problems=[*listing.problems, *problems])
-    return replace(listing, frame=add_problems(listing.frame, problems))
 
 
 def leave_out_gaps(frame: pl.DataFrame, name: str, column: str) -> pl.DataFrame:

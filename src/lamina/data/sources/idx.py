@@ -13,15 +13,21 @@ from jaxtyping import UInt8
 
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
-from lamina.data.sources.listing import Arrays, Labels, Source, SourceKind, mark_state, readable
-from lamina.data.sources.parts import Part, hold_pixels, join_parts
+from lamina.data.sources.listing import (
+    Arrays,
+    Labels,
+    Part,
+    Source,
+    join_parts,
+    mark_state,
+    readable,
+)
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
 from lamina.targets import Targets
 
 IDX = re.compile(r"(.*?)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
 UNSIGNED_BYTE = 8
-REASON = "the files of labels"
 
 
 def open_idx(path: Path, preparation: Preparation, classes: Sequence[str] = ()) -> Source | None:
@@ -38,17 +44,16 @@ def open_idx(path: Path, preparation: Preparation, classes: Sequence[str] = ()) 
     else:
         match = IDX.fullmatch(path.name)
         pairs = _find_pairs(path.parent, match[1]) if match else {}
+    if not pairs:
+        return None
     state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
-    return Source(state, lambda *_: _list_arrays(pairs, preparation, classes)) if pairs else None
-
-
-IDX_FILES = SourceKind("IDX files (MNIST's)", open_idx)
+    return Source(state, lambda *_: _list_arrays(pairs, preparation, classes))
 
 
 def _find_pairs(folder: Path, prefix: str | None = None) -> dict[Split, tuple[Path, Path]]:
     """The files of images and labels by split, whose names begin with ``prefix``."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    matches = [match for file in files if (match := IDX.fullmatch(file.name))]
+    names = sorted(path.name for path in folder.glob("*"))
+    matches = [match for match in map(IDX.fullmatch, names) if match]
     if prefix is not None:
         matches = [match for match in matches if match[1] == prefix]
     prefixes = sorted({match[1] for match in matches})
@@ -78,29 +83,29 @@ def _list_arrays(
 ) -> Arrays:
     parts: dict[Split | None, Part] = {}
     for split, (images, labels) in pairs.items():
-        pixels = _read_idx(images, 3)[..., None]
-        parts[split] = Part(hold_pixels([pixels]), _read_idx(labels, 1))
+        parts[split] = Part(_read_idx(images, 3)[..., None], _read_idx(labels, 1))
         folder = images.parent
-    if classes:
-        return join_parts(
-            folder, parts, "the published set", lambda y: (y.astype(np.int64), classes)
-        )
-    # polars is slow to import, and cached data do not need it.
-    import polars as pl
-
-    from lamina.data.labels import read_targets
+    reason = "the published set" if classes else "the files of labels"
 
     def to_targets(labels: UInt8[np.ndarray, " n"]) -> tuple[Targets, Sequence[str]]:
-        columns = Labels({"label": pl.Series(labels)}, REASON)
+        if classes:
+            return labels.astype(np.int64), classes
+        # polars is slow to import, and cached data do not need it.
+        import polars as pl
+
+        from lamina.data.labels import read_targets
+
+        columns = Labels({"label": pl.Series(labels)}, reason)
         return read_targets(columns, preparation)[:2]
 
-    return join_parts(folder, parts, REASON, to_targets)
+    return join_parts(folder, parts, reason, to_targets)
 
 
 def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:
     """Read an array of unsigned bytes: two zeros, type, number of dimensions, sizes, data."""
     is_packed = path.suffix == ".gz"
-    with readable(path), gzip.open(path) if is_packed else path.open("rb") as file:
+    open_file = gzip.open if is_packed else open
+    with readable(path), open_file(path, "rb") as file:
         magic = file.read(4)
         if magic != bytes([0, 0, UNSIGNED_BYTE, dimensions]):
             raise DataError(

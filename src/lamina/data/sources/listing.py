@@ -15,33 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from lamina.data.images import Problem, Progress
-from lamina.data.preparation import Preparation
 from lamina.data.splits import Split
 from lamina.errors import DataError
-from lamina.targets import KindName, Targets
+from lamina.targets import KindName, Targets, kind_of
 
 if TYPE_CHECKING:  # slow to import, and cached data do not need it
     import polars as pl
 
 LABEL = "label:"  # begins the name of a column of labels
-BLOCK_BYTES = 16 * 2**20
 # What the readers of archives, arrays and tables raise for a damaged file.
 READ_ERRORS: tuple[type[BaseException], ...] = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, csv.Error),
     *(EOFError, OSError, ValueError, RuntimeError),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Pixels:
-    """Decoded images: ``blocks`` iterates from the start, ``content`` is for the fingerprint."""
-
-    shape: tuple[int, int, int, int]
-    blocks: Callable[[], Iterator[UInt8[np.ndarray, "m h w c"]]]
-    content: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +56,7 @@ class Files:
     label_reason: str
     target_names: Sequence[str] | None = None  # in the order of the source
     kind: KindName | None = None  # if the source determines it
+    problems: Sequence[Problem] = ()  # more files that are left out
 
     @property
     def labels(self) -> Labels:
@@ -79,15 +69,28 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Decoded images, one split after another, with their targets."""
+    """Decoded images, one split after another, with their targets.
+
+    ``pixels`` are arrays (m, H, W, C) one after another, perhaps mapped from files. ``content``
+    identifies them in the fingerprint, if their values do not.
+    """
 
     names: Sequence[str]
     splits: Sequence[Split | None]
     targets: Targets
     target_names: tuple[str, ...]
     label_reason: str  # where they come from
-    pixels: Pixels
+    pixels: Sequence[UInt8[np.ndarray, "_ h w c"]]
+    content: str = ""
     problems: Sequence[Problem] = ()
+
+
+class Part(NamedTuple):
+    """The images and labels of a split; without names, the images are numbered."""
+
+    pixels: UInt8[np.ndarray, "_ h w c"]
+    labels: Shaped[np.ndarray, "n ..."]
+    names: Sequence[str] = ()
 
 
 class Scan(NamedTuple):
@@ -117,15 +120,6 @@ class Source:
     read: Callable[[Path, Progress], Files | Arrays]
     options: Sequence[str] = ()  # the source-specific fields of Preparation that it uses
     unused: Sequence[Problem] = ()  # files that are not used, and so do not change the state
-    target_names: Sequence[str] = ()  # if they are known before reading
-
-
-@dataclass(frozen=True)
-class SourceKind:
-    """A kind of source: ``open`` returns ``None`` for the paths of other kinds."""
-
-    description: str  # in messages, such as "a folder of class folders"
-    open: Callable[[Path, Preparation], Source | None]
 
 
 def show_name(name: str) -> str:
@@ -149,3 +143,48 @@ def readable(path: Path, errors: tuple[type[BaseException], ...] = READ_ERRORS) 
 def mark_state(state: os.stat_result) -> tuple[int, int, int]:
     """The size and times of a file, which change with its content."""
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def join_parts(
+    source: str | Path,
+    parts: Mapping[Split | None, Part],
+    label_reason: str,
+    to_targets: Callable[[Shaped[np.ndarray, "n ..."]], tuple[Targets, Sequence[str]]],
+) -> Arrays:
+    """Join the splits of a source, whose images and labels must be alike.
+
+    ``to_targets`` turns the labels of all splits into targets and their names.
+    """
+    names: list[str] = []
+    splits: list[Split | None] = []
+    for split, part in parts.items():
+        count = len(part.pixels)
+        folder = f"{split}/" if split else ""
+        if count != len(part.labels):
+            where = f" in {split}" if split else ""
+            raise DataError(
+                f"{source} has {count} images, but {len(part.labels)} labels{where}. Create or"
+                " download it again."
+            )
+        names += part.names or [f"{folder}{row:05d}" for row in range(count)]
+        splits += [split] * count
+    if not any(part.pixels.size for part in parts.values()):
+        raise DataError(f"{source} has no images. Check how you selected them.")
+    sizes = {split: part.pixels.shape[1:] for split, part in parts.items()}
+    if len({*sizes.values()}) > 1:
+        shown = ", ".join(f"{split} {' x '.join(map(str, size))}" for split, size in sizes.items())
+        raise DataError(
+            f"The splits of {source} have images of different sizes: {shown}. Resize them to one"
+            " size."
+        )
+    labels = {split: part.labels for split, part in parts.items()}
+    if len({(array.dtype.kind, array.shape[1:]) for array in labels.values()}) > 1:
+        shown = ", ".join(f"{split} {array.dtype} {array.shape}" for split, array in labels.items())
+        raise DataError(
+            f"The splits of {source} have labels of different types: {shown}. Save the same type"
+            " and columns in all."
+        )
+    targets, target_names = to_targets(np.concatenate(list(labels.values())))
+    kind_of(targets).check(targets, target_names)
+    pixels = [part.pixels for part in parts.values()]
+    return Arrays(names, splits, targets, tuple(target_names), label_reason, pixels)

@@ -1,28 +1,26 @@
-"""Read arrays of images from NumPy's ``.npz``, as Keras and MedMNIST name them, in blocks."""
+"""Read arrays of images from NumPy's ``.npz``, as Keras and MedMNIST name them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 
-from lamina.data.arrays import to_pixels, to_targets
+from lamina.data.arrays import Pixels, to_pixels, to_targets
 from lamina.data.images import Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.archive import UNPACKED, unpack
 from lamina.data.sources.listing import (
-    BLOCK_BYTES,
     READ_ERRORS,
     Arrays,
-    Pixels,
+    Part,
     Source,
-    SourceKind,
+    join_parts,
     mark_state,
 )
-from lamina.data.sources.parts import Part, join_parts
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
 from lamina.targets import Targets
@@ -69,30 +67,31 @@ def open_npz(path: Path, preparation: Preparation) -> Source | None:
     return Source(mark_state(path.stat()), read)
 
 
-NPZ = SourceKind("a NumPy .npz", open_npz)
-
-
 def _list_arrays(path: Path, arrays: Mapping[str, _Array], preparation: Preparation) -> Arrays:
     keys = _find_keys(arrays, path)
-    names = arrays[NAMES_KEY].read().tolist() if NAMES_KEY in arrays else None
+    names = None
+    if NAMES_KEY in arrays:
+        names = arrays[NAMES_KEY].read().tolist()
     label_keys = [key for _, key in keys.values()]
     parts: dict[Split | None, Part] = {}
     for split, (images_key, labels_key) in keys.items():
         labels = arrays[labels_key].read()
         if labels.shape[1:] == (1,):  # as MedMNIST stores them
             labels = labels[:, 0]
-        parts[split] = Part(arrays[images_key].open_pixels(), labels)
+        parts[split] = Part(arrays[images_key].read_pixels(), labels)
 
     def read_targets(labels: Shaped[np.ndarray, "n ..."]) -> tuple[Targets, Sequence[str]]:
         try:
             return to_targets(labels, names, preparation.task)
         except DataError as error:
-            renamed = "" if label_keys == ["y"] else f", where y is {' and '.join(label_keys)}"
+            renamed = ""
+            if label_keys != ["y"]:
+                renamed = f", where y is {' and '.join(label_keys)}"
             raise DataError(f"{path}{renamed}: {error}") from None
 
     reason = f"array{'s' if len(keys) > 1 else ''} {', '.join(label_keys)}"
     joined = join_parts(path, parts, reason, read_targets)
-    channels = joined.pixels.shape[3]
+    channels = joined.pixels[0].shape[3]
     if preparation.size_px is not None and channels not in RESIZED_CHANNELS:
         raise DataError(
             f"The images in {path} have {channels} channels, and lamina resizes only images with"
@@ -135,28 +134,10 @@ class _Array:
             ) from None
         return np.atleast_1d(array)
 
-    def blocks(self) -> Iterator[Shaped[np.ndarray, "_ ..."]]:
-        """The array, some rows at a time, mapped anew so that earlier rows leave the memory."""
-        count = len(self.read())
-        row_bytes = max(1, self.read()[:1].nbytes)
-        step = max(1, BLOCK_BYTES // row_bytes)
-        for start in range(0, count, step):
-            yield np.array(self.read()[start : start + step])
-
-    def open_pixels(self) -> Pixels:
-        """The images, to be read in blocks; ``DataError`` if the array has no images."""
+    def read_pixels(self) -> Pixels:
+        """The images, mapped; ``DataError`` if the array has no images."""
         array = self.read()
-        sample = np.broadcast_to(np.zeros((), array.dtype), array.shape)
-        if array.dtype != np.uint8 and array.dtype.kind in "biuf" and array.size:
-            # the range of values is in the message
-            ranges = [(block.min(axis=0), block.max(axis=0)) for block in self.blocks()]
-            sample = np.concatenate(ranges)
         try:
-            _, height, width, channels = to_pixels(sample, self.key).shape
+            return array.reshape(to_pixels(array, self.key).shape)
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
-
-        def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
-            return (to_pixels(block, self.key) for block in self.blocks())
-
-        return Pixels((len(array), height, width, channels), blocks)

@@ -68,7 +68,9 @@ def open_parts(
         return replace(files, frame=spool_table(files.frame, encoded, folder))
 
     options = ("image_column", "label_columns", "label_separator", "split_column", "group_column")
-    unused = _find_unnamed(path, files.frame) if path.is_dir() else ()
+    unused: Sequence[Problem] = ()
+    if path.is_dir():
+        unused = _find_unnamed(path, files.frame)
     return Source(state, read, options, unused)
 
 
@@ -104,8 +106,10 @@ def scan_table(
     plural_ending = "s" if others else ""
     reason = f"column{plural_ending} {', '.join(map(repr, columns.labels))}"
     files = Files(frame, reason, target_names=class_names.pop())
-    is_encoded = table.kinds[columns.image] == "bytes"
-    return Scanned(files, digest.hexdigest(), columns.image if is_encoded else None)
+    encoded = None
+    if table.kinds[columns.image] == "bytes":
+        encoded = columns.image
+    return Scanned(files, digest.hexdigest(), encoded)
 
 
 def list_table(path: Path, spool: Path) -> pl.DataFrame:
@@ -140,15 +144,12 @@ def _list_images(
     """A row for each row of a table, with its image, labels, split and group."""
     stem = part.file.name.rpartition(".")[0]
     number = pl.int_range(table.rows).cast(pl.String).str.zfill(7)
-    empty = pl.lit(None, pl.String)
     frame = pl.select(
         name=pl.concat_str(pl.lit(show_name(f"{part.prefix}{stem}/")), number),
         file=pl.lit(os.fsencode(part.file)),
-        offset_bytes=pl.lit(None, pl.Int64),
         split=pl.lit(part.split, pl.String),
-        group=empty,
-        reason=empty,
     )
+    frame = add_problems(frame, ())
     if columns.split is not None:
         frame = frame.with_columns(split=read_splits(table, columns.split))
         frame = leave_out_gaps(frame, "split", columns.split)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from lamina.data.images import Problem
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import is_hidden, is_image_path, walk_files
-from lamina.data.sources.listing import Source, SourceKind, TablePart
+from lamina.data.sources.listing import Source, TablePart
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
@@ -43,9 +43,6 @@ def open_table(path: Path, preparation: Preparation) -> Source | None:
     from lamina.data.sources.rows import open_parts
 
     return open_parts(path, parts, problems, preparation)
-
-
-TABLE = SourceKind("a table (CSV, TSV, Parquet, JSON lines) or a folder of tables", open_table)
 
 
 def is_table(path: Path) -> bool:
@@ -82,8 +79,8 @@ def find_parts(path: Path) -> tuple[list[TablePart], list[Problem]]:
 def _find_parquet(path: Path) -> tuple[list[TablePart], list[Problem]]:
     """The Parquet files below a folder: those named after splits, or all if it has no images."""
     names = sorted(name for name, _ in walk_files(path))
-    files = [PurePosixPath(name) for name in names if name.lower().endswith(".parquet")]
-    files = [file for file in files if not file.name.startswith(".")]
+    visible = [name for name in names if not is_hidden(name)]
+    files = [PurePosixPath(name) for name in visible if name.lower().endswith(".parquet")]
     shards = [match for file in files if (match := SHARD.fullmatch(file.name))]
     if not shards and any(map(is_image_path, names)):
         return [], []

@@ -83,7 +83,8 @@ def read_text_table(path: Path, *, has_decimal_commas: bool = True) -> Table:
 
 
 def _read_bytes(path: Path) -> bytes:
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+    open_file = gzip.open if path.name.lower().endswith(".gz") else open
+    with open_file(path, "rb") as file:
         most_bytes = max(RATIO_FLOOR_BYTES, COMPRESSION_RATIO * path.stat().st_size)
         data = file.read(min(TEXT_LIMIT_BYTES, most_bytes) + 1)
     if most_bytes < len(data):
@@ -225,8 +226,7 @@ def _find_type(cells: pl.Series, separator: str, *, has_decimal_commas: bool) ->
         return cells
     are_decimal = separator != "," and texts.str.contains(DECIMAL_COMMA).all()
     if not are_decimal or with_comma.str.contains(THOUSANDS).all():
-        unclear: str = with_comma[0]
-        return unclear
+        return str(with_comma[0])
     return present.str.replace(",", ".", literal=True).cast(pl.Float64)
 
 

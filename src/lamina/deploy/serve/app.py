@@ -1,12 +1,9 @@
-"""The routes: the API, health checks and metrics, and the page with its assets."""
+"""The routes of ``lamina serve``: the API, health checks, and the page with its assets."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from importlib.resources import files
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,23 +11,39 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from lamina.deploy.serve.bodies import (
-    REQUEST_IMAGES,
+from lamina.deploy.serve.api import describe_api
+from lamina.deploy.serve.worker import FullError, Worker
+from lamina.deploy.web.bodies import (
     RETRY_AFTER,
     AsciiJson,
-    Held,
-    read_images,
-    refuse,
+    handle_error,
+    read_body,
+    read_files,
+    serve_asset,
+    wait_while_connected,
 )
-from lamina.deploy.serve.counters import Metrics
-from lamina.deploy.serve.security import ASSETS, TASKS
-from lamina.deploy.serve.worker import FullError, Worker
+from lamina.deploy.web.torch_process import BusyError
 from lamina.errors import suggest
 
+REQUEST_IMAGES = 64
+# The only files that the server reads: for each path in the URL, its package and type.
+ASSETS = {
+    "/": ("lamina.deploy.serve", "index.html", "text/html"),
+    "/page.css": ("lamina.deploy.serve", "page.css", "text/css"),
+    "/page.js": ("lamina.deploy.serve", "page.js", "text/javascript"),
+    "/camera.js": ("lamina.deploy.web", "camera.js", "text/javascript"),
+    "/request.js": ("lamina.deploy.web", "request.js", "text/javascript"),
+    "/try-form.js": ("lamina.deploy.web", "try-form.js", "text/javascript"),
+    "/view.js": ("lamina.deploy.web", "view.js", "text/javascript"),
+}
+# need no token: they reveal nothing about the models
+OPEN_PATHS = frozenset({*ASSETS, "/openapi.json", "/healthz", "/readyz"})
+Answer: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 
-def build_app(worker: Worker, metrics: Metrics, limit_bytes: int, has_similar: bool) -> Starlette:
-    held = Held(limit_bytes)
-    tasks = [task for task in TASKS if has_similar or task != "similar"]
+
+def build_app(
+    worker: Worker, limit_bytes: int, coverage: float | None, *, has_similar: bool
+) -> Starlette:
 
     async def get_health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -40,103 +53,80 @@ def build_app(worker: Worker, metrics: Metrics, limit_bytes: int, has_similar: b
             return PlainTextResponse("ready\n")
         return PlainTextResponse("the worker process is starting\n", 503, RETRY_AFTER)
 
-    async def get_metrics(_: Request) -> Response:
-        gauges = {
-            "lamina_queue_images": worker.waiting,
-            "lamina_held_bytes": held.size,
-            "lamina_worker_ready": worker.is_ready,
-            "lamina_worker_restarts_total": worker.restarts,
-        }
-        return PlainTextResponse(metrics.format(gauges), media_type="text/plain; version=0.0.4")
-
     async def get_models(_: Request) -> Response:
-        limits = {"tasks": tasks, "limit_bytes": limit_bytes, "coverage": worker.coverage}
-        return AsciiJson({"models": worker.models, **limits})
+        limits = {"limit_bytes": limit_bytes, "coverage": coverage}
+        return AsciiJson({"models": worker.models, "tasks": list(answers), **limits})
 
-    return Starlette(
-        routes=[
-            *(
-                Route(path, serve_asset("lamina.deploy.serve", *asset))
-                for path, asset in ASSETS.items()
-            ),
-            Route("/healthz", get_health),
-            Route("/readyz", get_readiness),
-            Route("/metrics", get_metrics),
-            Route("/v1/model", get_models),
-            *(
-                Route(f"/v1/{task}", partial(_compute, worker, metrics, held), methods=["POST"])
-                for task in tasks
-            ),
-        ],
-        exception_handlers={HTTPException: handle_error},
-    )
+    async def get_api(request: Request) -> Response:
+        return AsciiJson(describe_api(request.app.routes))
 
-
-async def _compute(worker: Worker, metrics: Metrics, held: Held, request: Request) -> Response:
-    names, task = [model["model"] for model in worker.models], request.url.path.removeprefix("/v1/")
-    name = request.query_params.get("model", names[0])
-    if name not in names:
-        raise HTTPException(
-            404, f"This server has no model {name[:100]!r}. {suggest(name[:100], names)}"
-        )
-    limit = REQUEST_IMAGES if task == "predict" else 1
-    async with held.read_body(request) as body:
-        images, is_list = await read_images(request.headers.get("content-type", ""), body, limit)
-        del body  # the images of a list are copies
+    async def predict(request: Request) -> Response:
+        """Predict images."""
+        model = find_model(worker, request)
+        images, is_list = await read_images(request, limit_bytes, REQUEST_IMAGES)
         try:
-            futures = worker.submit(
-                task, names.index(name), [image for image in images if image is not None]
-            )
+            responses = await wait_while_connected(request, worker.predict(model, images))
         except FullError:
             raise HTTPException(503, "The queue is full. Try again later.", RETRY_AFTER) from None
-        found = iter(await _wait_for(futures, request))
-    bad = {"model": name, "problem": "not base64", "status": 422}
-    responses = [dict(bad) if image is None else next(found) for image in images]
-    metrics.count_images(name, task, len(responses))
-    statuses = [response.pop("status", 200) for response in responses]
-    if is_list:
+        if not is_list:
+            return respond(responses[0])
+        for response in responses:
+            response.pop("status", None)
         return AsciiJson(responses)
-    if statuses[0] in (404, 500, 503):
-        headers = RETRY_AFTER if statuses[0] == 503 else None
-        raise HTTPException(statuses[0], responses[0]["problem"], headers)
-    return AsciiJson(responses[0], statuses[0])
+
+    def look_closer(task: str) -> Answer:
+        async def answer(request: Request) -> Response:
+            model = find_model(worker, request)
+            (image,), _ = await read_images(request, limit_bytes, 1)
+            work = worker.look_closer(task, model, image)
+            try:
+                return respond(await wait_while_connected(request, work))
+            except BusyError as error:
+                raise HTTPException(503, str(error), RETRY_AFTER) from None
+
+        return answer
+
+    answers: dict[str, Answer] = {"predict": predict, "explain": look_closer("explain")}
+    if has_similar:
+        answers["similar"] = look_closer("similar")
+    routes = [
+        Route("/healthz", get_health),
+        Route("/readyz", get_readiness),
+        Route("/openapi.json", get_api),
+        Route("/v1/model", get_models),
+    ]
+    routes += [Route(f"/v1/{task}", answers[task], methods=["POST"]) for task in answers]
+    routes += [Route(path, serve_asset(*asset)) for path, asset in ASSETS.items()]
+    return Starlette(routes=routes, exception_handlers={HTTPException: handle_error})
 
 
-def serve_asset(
-    package: str, name: str, media_type: str
-) -> Callable[[Request], Awaitable[Response]]:
-    """A handler that sends a file of a package's page."""
-    content = files(package).joinpath("page", name).read_bytes()
-
-    async def respond(_: Request) -> Response:
-        return Response(content, media_type=media_type)
-
-    return respond
-
-
-async def _wait_for(
-    futures: Sequence[asyncio.Future[dict[str, Any]]], request: Request
-) -> list[dict[str, Any]]:
-    """The responses; cancels the jobs of a client that disconnects or waits too long."""
-
-    async def notice_leaving() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        for future in futures:
-            future.cancel()
-
-    noticing = asyncio.create_task(notice_leaving())
-    try:
-        return await asyncio.gather(*futures)
-    except asyncio.CancelledError:
-        if noticing.done():
-            raise HTTPException(400, "The client disconnected before the response.") from None
-        raise
-    finally:
-        noticing.cancel()
+def find_model(worker: Worker, request: Request) -> int:
+    """The place of the model that a request names; by default the first."""
+    names = [model["model"] for model in worker.models]
+    name = request.query_params.get("model", names[0])
+    if name not in names:
+        short = name[:100]
+        reason = f"This server has no model {short!r}. {suggest(short, names)}"
+        raise HTTPException(404, reason)
+    return names.index(name)
 
 
-async def handle_error(_: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    return refuse(error.status_code, error.detail, error.headers)
+async def read_images(request: Request, limit_bytes: int, most: int) -> tuple[list[bytes], bool]:
+    """The images in a request, and whether it is a form with several."""
+    body = await read_body(request, limit_bytes)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        reason = "Send an image as the body, or a form of files, as in curl -F image=@cat.jpg."
+        raise HTTPException(415, reason)
+    if kind != "multipart/form-data":
+        return [body], False
+    images = await read_files(request, body, most)
+    return images, len(images) > 1
+
+
+def respond(response: dict[str, Any]) -> Response:
+    status = response.pop("status", 200)
+    if status in (404, 500, 503):
+        headers = RETRY_AFTER if status == 503 else None
+        raise HTTPException(status, response["problem"], headers)
+    return AsciiJson(response, status)

@@ -1,11 +1,9 @@
-"""The worker process of ``lamina serve``: decodes images and predicts, until the pipe closes."""
+"""What the processes of ``lamina serve`` compute: they decode images, predict and explain."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -21,7 +19,7 @@ import torch
 from lamina.data import Images
 from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.confidence_rule import ConfidenceRule, describe_coverage, fit_coverage, make_rule
-from lamina.deploy.serve.explanation import (
+from lamina.deploy.web.explanation import (
     LOOK_AGAIN_SECONDS,
     SIMILAR_SECONDS,
     TrainingImages,
@@ -29,7 +27,6 @@ from lamina.deploy.serve.explanation import (
     explain_image,
     find_training_images,
 )
-from lamina.deploy.serve.worker import pack_values, read_request
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.runs.loading import load_run
@@ -57,14 +54,14 @@ class Served:
         if self.similar is None or (isinstance(self.similar, str) and began > self.look_again):
             if self.listing is None:
                 self.listing = ThreadPoolExecutor(1).submit(find_training_images, self.run)
-            found = self.listing.result(SIMILAR_SECONDS / 2)
-            self.listing, self.look_again = None, time.monotonic() + LOOK_AGAIN_SECONDS
-            until = began + SIMILAR_SECONDS
-            self.similar = (
-                found
-                if isinstance(found, str)
-                else compute_features(self.predictor.model, found, until)
-            )
+            listed = self.listing.result(SIMILAR_SECONDS / 2)
+            self.listing = None
+            self.look_again = time.monotonic() + LOOK_AGAIN_SECONDS
+            if isinstance(listed, str):
+                self.similar = listed
+            else:
+                until = began + SIMILAR_SECONDS
+                self.similar = compute_features(self.predictor.model, listed, until)
         return self.similar
 
     @cached_property
@@ -106,12 +103,16 @@ class Served:
         }
 
 
-def format_prediction(one: Served, prediction: Prediction) -> dict[str, Any]:
+SERVED: list[Served] = []
+"""The runs of this process."""
+
+
+def format_prediction(served: Served, prediction: Prediction) -> dict[str, Any]:
     """A prediction as a response: classes by decreasing probability, numbers in target order."""
     if prediction.problem is not None:
-        return {"model": one.name, "problem": prediction.problem, "status": 422}
-    task, rule = one.predictor.task, one.rule
-    response: dict[str, Any] = {"model": one.name, "predicted": prediction.predicted}
+        return {"model": served.name, "problem": prediction.problem, "status": 422}
+    task, rule = served.predictor.task, served.rule
+    response: dict[str, Any] = {"model": served.name, "predicted": prediction.predicted}
     if task.kind is REGRESSION:
         widths = [{"half_width": width} for width in rule.half_widths] or [{}] * task.outputs
         pairs = zip(prediction.values.items(), widths, strict=True)
@@ -135,48 +136,47 @@ def format_prediction(one: Served, prediction: Prediction) -> dict[str, Any]:
     return {**response, "predictions": rows}
 
 
-def respond(
-    served: Sequence[Served], task: str, model: int, images: Sequence[bytes]
-) -> list[dict[str, Any]]:
+def respond(task: str, model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
     """A response for each image; failures have a ``problem`` and an HTTP ``status``."""
-    one = served[model]
+    served = SERVED[model]
     try:
         if task == "predict":
-            found = one.predictor.iter_predict(images)
-            responses = [format_prediction(one, prediction) for prediction in found]
+            predictions = served.predictor.iter_predict(images)
+            responses = [format_prediction(served, prediction) for prediction in predictions]
         else:
-            responses = [_look_closer(one, task, image) for image in images]
-        return [
-            each if "problem" in each else {**each, "weights": one.weights} for each in responses
-        ]
+            responses = [_look_closer(served, task, image) for image in images]
     except Exception as error:
         if len(images) > 1:
             # The images may come from several clients, and only one of them may be at fault.
-            return [respond(served, task, model, [image])[0] for image in images]
+            return [respond(task, model, [image])[0] for image in images]
         reason = str(error)
         if not isinstance(error, LaminaError):
             traceback.print_exc()
             reason = f"The prediction failed ({type(error).__name__}). See the server's output."
-        return [{"model": one.name, "problem": reason, "status": 500}]
+        return [{"model": served.name, "problem": reason, "status": 500}]
+    for response in responses:
+        if "problem" not in response:
+            response["weights"] = served.weights
+    return responses
 
 
-def _look_closer(one: Served, task: str, image: bytes) -> dict[str, Any]:
-    model = one.predictor.model
-    with closing(decode_ahead([image], one.predictor.input_format)) as chunks:
+def _look_closer(served: Served, task: str, image: bytes) -> dict[str, Any]:
+    model = served.predictor.model
+    with closing(decode_ahead([image], served.predictor.input_format)) as chunks:
         chunk = next(chunks)
     if chunk.reasons[0] is not None:
-        return {"model": one.name, "problem": chunk.reasons[0], "status": 422}
-    one.predictor.predict(chunk.pixels)  # raises an error if the logits are not finite
+        return {"model": served.name, "problem": chunk.reasons[0], "status": 422}
+    served.predictor.predict(chunk.pixels)  # raises an error if the logits are not finite
     if task == "explain":
-        return {"model": one.name, **explain_image(model, chunk.pixels)}
+        return {"model": served.name, **explain_image(model, chunk.pixels)}
     try:
-        similar = one.find_training_images()
+        similar = served.find_training_images()
     except TimeoutError:
         reason = "lamina is still looking for the training images. Try again later."
-        return {"model": one.name, "problem": reason, "status": 503}
+        return {"model": served.name, "problem": reason, "status": 503}
     if isinstance(similar, str):
-        return {"model": one.name, "problem": similar, "status": 404}
-    return {"model": one.name, **similar.find(chunk.pixels)}
+        return {"model": served.name, "problem": similar, "status": 404}
+    return {"model": served.name, **similar.find(chunk.pixels)}
 
 
 def open_runs(runs: Mapping[str, str], device: str, coverage: float | None) -> list[Served]:
@@ -192,44 +192,29 @@ def open_runs(runs: Mapping[str, str], device: str, coverage: float | None) -> l
         predictor = run.predictor(device=device)
         channels, height, width = predictor.model.in_shape
         predictor.predict(np.zeros((1, height, width, channels), np.uint8))
-        has_sets = coverage is not None and predictor.task.kind is not MULTI_LABEL
-        one = Served(
-            name, run, predictor, make_rule(predictor.task, None, coverage if has_sets else None)
-        )
-        if coverage is not None and has_sets:
-            one.rule = fit_coverage(one.rule, predictor.task, run, coverage)
-            one.remarks = [
-                f"{path}: {line}"
-                for line in describe_coverage(run, predictor.task, one.rule, coverage)
-            ]
+        task = predictor.task
+        model = Served(name, run, predictor, make_rule(task, None, None))
+        if coverage is not None and task.kind is MULTI_LABEL:
+            remark = (
+                "is multi-label; lamina serves it without prediction sets, but others with them"
+            )
+            model.remarks = [f"{path} {remark}"]
         elif coverage is not None:
-            one.remarks = [
-                f"{path} is multi-label; lamina serves it without prediction sets, but others with"
-                " them"
-            ]
-        served.append(one)
+            model.rule = fit_coverage(make_rule(task, None, coverage), task, run, coverage)
+            lines = describe_coverage(run, task, model.rule, coverage)
+            model.remarks = [f"{path}: {line}" for line in lines]
+        served.append(model)
     return served
 
 
-def main() -> None:
-    # Other output must not mix with the responses.
-    responses = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    given = json.loads(sys.argv[1])
+def open_models(
+    runs: Mapping[str, str], device: str, coverage: float | None, niceness: int
+) -> dict[str, Any]:
+    """Load the runs of this process; returns their descriptions, and remarks about them."""
+    if hasattr(os, "nice"):
+        os.nice(niceness)
     # The server needs a core too: on two cores, a second thread would only wait.
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-    try:
-        served = open_runs(**given)
-        remarks = [line for one in served for line in one.remarks]
-        first: dict[str, Any] = {"models": [one.describe() for one in served], "remarks": remarks}
-    except LaminaError as error:
-        first = {"error": str(error)}
-    responses.write(pack_values(first))
-    responses.flush()
-    while "models" in first and (request := read_request(sys.stdin.buffer)) is not None:
-        responses.write(pack_values(respond(served, *request)))
-        responses.flush()
-
-
-if __name__ == "__main__":
-    main()
+    SERVED[:] = open_runs(runs, device, coverage)
+    remarks = [line for served in SERVED for line in served.remarks]
+    return {"models": [served.describe() for served in SERVED], "remarks": remarks}

@@ -24,7 +24,6 @@ from lamina.errors import DataError
 from lamina.files import write_atomically
 
 FILES = (*TABLES, ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz")
-MOST_LISTED = 200
 TARGET = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|true|false", re.IGNORECASE)  # in a table
 # file in each set that is made on the page; the studio changes no other folders
 MARK = ".made-by-lamina-studio"
@@ -40,27 +39,24 @@ class DataFolder:
     path: Path
     runs_dir: Path
 
-    def list_sources(self) -> list[dict[str, str | int]]:
+    def list_sources(self) -> list[dict[str, str]]:
         """Name and source of each data set or the folder, the built-in ones, other folders."""
         children = self._list()
         is_own = self._is_own(children)
-        own = [self.path] if is_own else list(filter(_is_data, children))[:MOST_LISTED]
-        others = [] if is_own else [path for path in children if path not in own]
-        others = [path for path in others if path.is_dir() or path.name.lower().endswith(TABLES)]
-        if sum(map(_has_image, others)) > 1:  # some of its folders may be classes
-            own.append(self.path)
-        found: list[dict[str, str | int]] = [
-            {"name": path.name, "source": str(path)} for path in own
-        ]
-        found += [{"name": name, "source": name} for name in NAMES if name not in PUBLISHED]
-        found += [
-            {"name": name, "source": name, "download": _find_download_mb(name)}
-            for name in PUBLISHED
-        ]
-        for path in others[:MOST_LISTED]:
+        data = [path for path in children if _is_data(path)]
+        others = [path for path in children if path not in data and _may_be_data(path)]
+        if is_own:
+            data = [self.path]
+            others = []
+        elif sum(map(_has_image, others)) > 1:  # some of its folders may be classes
+            data.append(self.path)
+        sources = [{"name": path.name, "source": str(path)} for path in data]
+        sources += [{"name": name, "source": name} for name in NAMES if name not in PUBLISHED]
+        sources += [{"name": name, "source": name} for name in PUBLISHED]
+        for path in others:
             reason = "no class folders found" if path.is_dir() else "no images with targets found"
-            found.append({"name": f"{path.name} ({reason})", "source": str(path)})
-        return found
+            sources.append({"name": f"{path.name} ({reason})", "source": str(path)})
+        return sources
 
     def check(self, source: str) -> str:
         """The source, if the studio may use it; ``DataError`` otherwise."""
@@ -92,23 +88,23 @@ class DataFolder:
                 f"{file} has other columns than image and correct, so the studio did not make it."
                 " To correct labels here, move it to another folder."
             )
-        kept = (
-            dict(read_pairs(str(file), "labels_from", "correct", ADVICE)) if file.exists() else {}
-        )
-        given = (choices or {}).items()
-        kept |= {
-            image.encode("utf-8", "backslashreplace").decode(): label for image, label in given
-        }
-        kept = {image: label for image, label in kept.items() if label and choices is not None}
-        table = format_rows([("image", "correct"), *kept.items()])
+        corrections: dict[str, str] = {}
+        if file.exists():
+            corrections = dict(read_pairs(str(file), "labels_from", "correct", ADVICE))
+        for image, label in (choices or {}).items():
+            corrections[image.encode("utf-8", "backslashreplace").decode()] = label
+        if choices is None:
+            corrections = {}
+        corrections = {image: label for image, label in corrections.items() if label}
+        table = format_rows([("image", "correct"), *corrections.items()])
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, table) if kept else file.unlink(missing_ok=True)
+            write_atomically(file, table) if corrections else file.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(
                 f"Cannot write {file}: {error.strerror or error}. Free some space; try again."
             ) from None
-        return kept
+        return corrections
 
     def check_new(self, name: str) -> Path:
         """The folder for new data sets; ``DataError`` if this name would not be a data set."""
@@ -133,26 +129,38 @@ class DataFolder:
     def _list(self) -> list[Path]:
         """What may be data: neither hidden nor runs nor corrections."""
         try:
-            found = sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
+            paths = sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
         except OSError as error:
             reason = error.strerror or error
             raise DataError(
                 f"Cannot read {self.path}: {reason}. Start lamina studio with another --data."
             ) from error
-        found = [
-            path
-            for path in found
-            if not path.name.endswith(CORRECTIONS) and path != self.runs_dir.resolve()
-        ]
-        return [path for path in found if not _holds_runs(path)]
+        runs_dir = self.runs_dir.resolve()
+        paths = [path for path in paths if path != runs_dir and not _holds_runs(path)]
+        return [path for path in paths if not path.name.endswith(CORRECTIONS)]
 
 
-def _find_download_mb(name: str) -> int:
+def find_download_mb(source: str) -> int:
     """The size of what has to be downloaded first; 0 if the data set is on this machine."""
-    is_at_hand = downloaded_path(name).exists() or (
-        name == "cifar10" and os.environ.get("LAMINA_CIFAR10")
-    )
-    return 0 if is_at_hand else PUBLISHED[name].size_mb
+    if source not in PUBLISHED or downloaded_path(source).exists():
+        return 0
+    if source == "cifar10" and os.environ.get("LAMINA_CIFAR10"):
+        return 0
+    return PUBLISHED[source].size_mb
+
+
+def check_is_here(source: str) -> None:
+    """``DataError`` if the data set would have to be downloaded: only the user may decide that."""
+    download_mb = find_download_mb(source)
+    if download_mb:
+        raise DataError(
+            f"{source} is not on this machine yet ({download_mb} MB). Choose it under Data, and"
+            " press Download."
+        )
+
+
+def _may_be_data(path: Path) -> bool:
+    return path.is_dir() or path.name.lower().endswith(TABLES)
 
 
 def _is_data(path: Path) -> bool:
@@ -192,7 +200,9 @@ def _holds_runs(path: Path) -> bool:
 
 
 def _has_splits(path: Path | str) -> bool:
-    return any(find_splits([Path(one).name]) and _has_classes(one) for one in _list_some(path))
+    return any(
+        find_splits([Path(child).name]) and _has_classes(child) for child in _list_some(path)
+    )
 
 
 def _has_classes(path: Path | str) -> bool:
@@ -200,7 +210,7 @@ def _has_classes(path: Path | str) -> bool:
 
 
 def _has_image(path: Path | str) -> bool:
-    return any(one.lower().endswith(SUFFIXES) for one in _list_some(path))
+    return any(child.lower().endswith(SUFFIXES) for child in _list_some(path))
 
 
 def _list_some(path: Path | str, *, only_folders: bool = False) -> list[str]:

@@ -6,13 +6,17 @@ These functions run in the torch process.
 from __future__ import annotations
 
 import math
+import os
 import time
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from lamina.data import Dataset, Preparation, load_data
-from lamina.deploy.serve.explanation import encode_png
+from lamina.deploy.studio.data_folder import check_is_here
+from lamina.deploy.web.explanation import encode_png
 from lamina.errors import DataError, NetError
 from lamina.nets import Shape, parse_net
 from lamina.nets.costs import summarize_layers
@@ -21,16 +25,25 @@ from lamina.training.task import task_of
 
 SHOWN_CLASSES, SHOWN_IMAGES = 12, 6
 TIMED_IMAGES, TURNS = 64, 3
+NICENESS = 5  # the training comes first
 # for all images whose layers are timed: a gigabyte, seconds
 MOST_VALUES, MOST_MULTIPLY_ADDS = (10**8, 64 * 10**8)
 
 
-def load_source(
-    source: str, size_px: int | None, val: str | None, corrections: str | None
-) -> Dataset:
+def prepare() -> None:
+    """Prepare the process: trainings come first, and nothing is downloaded without a question."""
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    os.environ["LAMINA_OFFLINE"] = "1"
+    warnings.simplefilter("ignore")  # the page and the commands show what matters
+    torch.set_num_threads(1)
+
+
+def load_source(source: str, size_px: int | None, val: str, corrections: str) -> Dataset:
     """A data set as ``lamina train`` loads it, with a table of corrections."""
+    check_is_here(source)
     try:
-        fraction = None if val is None else float(val)
+        fraction = float(val) if val else None
     except ValueError:
         raise DataError(
             f"val is {val}; it must be a number of at least 0 and below 1. Use 0.1."
@@ -41,9 +54,7 @@ def load_source(
     )
 
 
-def preview_data(
-    source: str, size_px: int | None, val: str | None, corrections: str | None
-) -> dict[str, Any]:
+def preview_data(source: str, size_px: int | None, val: str, corrections: str) -> dict[str, Any]:
     """The shape and the outputs that a net needs, and some training images of each class."""
     dataset = load_source(source, size_px, val, corrections)
     images = dataset.train
@@ -57,7 +68,7 @@ def preview_data(
         "labels": (list(samples) if images.kind in (SINGLE_LABEL, BINARY) else []),
         "corrections": dataset.corrections.corrected + dataset.corrections.excluded,
         "split_rule": dataset.split_rule,
-        "images": {split: len(own) for split, own in dataset.splits.items()},
+        "images": {split: len(images) for split, images in dataset.splits.items()},
         "groups": [
             {
                 "name": name,
@@ -70,15 +81,15 @@ def preview_data(
 
 
 def draw_images(
-    source: str, size_px: int | None, val: str | None, names: list[object]
+    source: str, size_px: int | None, val: str, names: Sequence[str]
 ) -> list[str | None]:
     """Uncorrected images by name, as PNG; ``None`` for images that no longer exist."""
-    found: dict[str, str | None] = dict.fromkeys(map(str, names))
-    for images in load_source(source, size_px, val, None).splits.values():
+    drawn: dict[str, str | None] = dict.fromkeys(names)
+    for images in load_source(source, size_px, val, "").splits.values():
         for row, name in enumerate(images.names):
-            if name in found:
-                found[name] = encode_png(images.pixels[row])
-    return [found[str(name)] for name in names]
+            if name in drawn:
+                drawn[name] = encode_png(images.pixels[row])
+    return [drawn[name] for name in names]
 
 
 def time_layers(layers: str, shape: Shape, outputs: int) -> list[float]:
@@ -99,15 +110,15 @@ def time_layers(layers: str, shape: Shape, outputs: int) -> list[float]:
     if not images:
         raise NetError("The net is too large to measure its layers while it is edited.")
     x = torch.randn(images, *shape).contiguous(memory_format=torch.channels_last)
-    found = []
+    durations_ms = []
     for module in net.module(shape):
         times = []
         for _ in range(TURNS + 1):
-            given = x.detach().requires_grad_()
+            inputs = x.detach().requires_grad_()
             began = time.perf_counter()
-            y = module(given)
+            y = module(inputs)
             y.backward(torch.ones_like(y))
             times.append(time.perf_counter() - began)
-        found.append(round(1000 * min(times[1:]) * TIMED_IMAGES / images, 3))
+        durations_ms.append(round(1000 * min(times[1:]) * TIMED_IMAGES / images, 3))
         x = y.detach()
-    return found
+    return durations_ms

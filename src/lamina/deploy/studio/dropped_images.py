@@ -34,7 +34,7 @@ WINDOWS = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[/\\:*?"<>|].*|.*\
 
 def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dict[str, Any]:
     """Store an encoded image's pixels as the next PNG of a class; returns what the page shows."""
-    own, place = _find_places(folder, set_name, class_name)
+    collection, place = _find_places(folder, set_name, class_name)
     try:
         image = Image.fromarray(decode_image(data))
     except BadImageError as error:
@@ -43,18 +43,18 @@ def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dic
         size = round(scale * image.width), round(scale * image.height)
         image = image.resize(size, FILTER, reducing_gap=REDUCING_GAP)
     try:
-        own.mkdir(exist_ok=True)
-        (own / MARK).touch()
+        collection.mkdir(exist_ok=True)
+        (collection / MARK).touch()
         place.mkdir(exist_ok=True)
         numbers = _list_numbers(place)
         file = place / f"{max(numbers, default=0) + 1:04}.png"
         write_atomically(file, encode_png(image))
     except OSError as error:
         raise DataError(
-            f"Cannot write to {own}: {error.strerror or error}. Free some space; try again."
+            f"Cannot write to {collection}: {error.strerror or error}. Free some space; try again."
         ) from None
     return {
-        "source": str(own),
+        "source": str(collection),
         "file": file.name,
         "count": len(numbers) + 1,
         "png": draw_thumbnail(np.asarray(image), THUMBNAIL_PX),
@@ -63,20 +63,17 @@ def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dic
 
 def list_images(folder: Path, set_name: str) -> dict[str, Any]:
     """The classes of a set that the studio made, with their last images; none without a set."""
-    own, _ = _find_places(folder, set_name)
-    places = (
-        [path for path in sorted(own.iterdir()) if path.is_dir() and not path.is_symlink()]
-        if own.exists()
-        else []
-    )
+    collection, _ = _find_places(folder, set_name)
     classes = []
-    for place in places:
+    for place in sorted(collection.iterdir()) if collection.exists() else ():
+        if not place.is_dir() or place.is_symlink():
+            continue
         numbers = sorted(_list_numbers(place))
         files = [place / f"{number:04}.png" for number in numbers[-LISTED:]]
         pngs = [draw_thumbnail(decode_image(read_file(file)), THUMBNAIL_PX) for file in files]
         images = [{"file": file.name, "png": png} for file, png in zip(files, pngs, strict=True)]
         classes.append({"name": place.name, "count": len(numbers), "images": images})
-    return {"source": str(own), "classes": classes}
+    return {"source": str(collection), "classes": classes}
 
 
 def remove_image(folder: Path, set_name: str, class_name: str, file: str) -> int:
@@ -94,14 +91,15 @@ def _list_numbers(place: Path) -> list[int]:
 
 def _find_places(folder: Path, set_name: str, class_name: str | None = None) -> tuple[Path, Path]:
     """The folders of a set and of a class in it; ``DataError`` for names that are not allowed."""
-    own = folder / _check_name(set_name, "set")
-    place = own if class_name is None else own / _check_name(class_name, "class")
-    is_own = (own / MARK).is_file() and not (own.is_symlink() or place.is_symlink())
-    if (own.exists() and not is_own) or (place.exists() and not place.is_dir()):
+    collection = folder / _check_name(set_name, "set")
+    place = collection if class_name is None else collection / _check_name(class_name, "class")
+    is_own = (collection / MARK).is_file() and not (collection.is_symlink() or place.is_symlink())
+    if (collection.exists() and not is_own) or (place.exists() and not place.is_dir()):
         raise DataError(
-            f"{own} exists already and was not made here, so it stays as it is. Use another name."
+            f"{collection} exists already and was not made here, so it stays as it is. Use another"
+            " name."
         )
-    return own, place
+    return collection, place
 
 
 def _check_name(name: str, what: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -14,9 +13,7 @@ from typing import Any
 
 MOST_DIGITS = 20  # of the number of an event
 KEPT_EVENTS = 20_000  # two hours of steps; a page that has missed more reads the runs instead
-# A stream ends before the server's limit for requests, and the page asks again for what came after
-# its last event.
-STREAM_SECONDS = 60.0
+QUIET_SECONDS = 30.0  # after which a line tells proxies and the page that the studio is there
 
 
 @dataclass(eq=False)
@@ -49,13 +46,12 @@ class EventLog:
 
     async def stream(self, mark: str) -> AsyncIterator[bytes]:
         """The events after a mark as server-sent events; ``lost`` if some were dropped."""
-        until = time.monotonic() + STREAM_SECONDS
         name, _, text = mark.partition("-")
         after = (
             int(text) if text.isdecimal() and len(text) < MOST_DIGITS and name == self.name else -1
         )
         yield b": open\n\n"
-        while (left := until - time.monotonic()) > 0 and not self.is_closed:
+        while not self.is_closed:
             if not self.last - len(self._events) <= after <= self.last:
                 after = self.last
                 yield f'id: {self.name}-{after}\ndata: {{"event": "lost"}}\n\n'.encode()
@@ -65,7 +61,7 @@ class EventLog:
                     yield f"id: {self.name}-{after}\ndata: {event}\n\n".encode()
             else:
                 try:
-                    async with asyncio.timeout(left):
+                    async with asyncio.timeout(QUIET_SECONDS):
                         await self._changed.wait()
                 except TimeoutError:
-                    return
+                    yield b": quiet\n\n"

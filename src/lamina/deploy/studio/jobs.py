@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lamina.deploy.serve.security import TOKEN_VARIABLES
 from lamina.deploy.studio.event_log import EventLog
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
+from lamina.deploy.web.guard import without_token
 from lamina.errors import RunError
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
@@ -30,6 +30,12 @@ SHOWN_IMAGES = 20  # of a finding about data; the command lists all
 NICENESS = 5  # of all commands but trainings
 # exit status on request
 STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+SHOWN = (
+    "number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "seconds",
+    "chooses_net", "checked", "label_issues",
+)  # fmt: skip
+INVALID = 2  # exit status for invalid input
+MOST_AT_ONCE = 2  # commands that do not train
 END_SECONDS = 60.0  # for a training to save itself when the studio ends
 
 
@@ -46,7 +52,10 @@ class Job:
     began: float = 0.0  # when it started to run, in seconds since 1970
     is_stopping: bool = False
     is_finishing: bool = False
+    has_mark: bool = False  # which reserves the name of its run
     process: Process | None = field(default=None, repr=False)
+    seconds: float | None = None  # the time limit of a training
+    chooses_net: bool = False
     checked: dict[str, Any] | None = None  # the data set whose labels it checks
     label_issues: list[dict[str, Any]] | None = field(default=None, repr=False)
 
@@ -55,21 +64,8 @@ class Job:
         return self.state in ("queued", "running")
 
     def to_json(self) -> dict[str, Any]:
-        command = shlex.join(["lamina", *self.words])
-        chooses_net = self.words[0] == "train" and self.words[1].startswith("--data=")
-        shown = (
-            "number",
-            "run",
-            "state",
-            "problem",
-            "began",
-            "is_stopping",
-            "is_finishing",
-            "checked",
-            "label_issues",
-        )
-        found = {name: getattr(self, name) for name in shown}
-        return {"event": "job", "command": command, "chooses_net": chooses_net} | found
+        values = {name: getattr(self, name) for name in SHOWN}
+        return {"event": "job", "command": shlex.join(["lamina", *self.words]), **values}
 
 
 @dataclass(eq=False)
@@ -87,27 +83,23 @@ class Jobs:
     )
     # one training at a time, in order of arrival
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_AT_ONCE))
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def start(
-        self,
-        words: Sequence[str],
-        run: str = "",
-        *,
-        is_training: bool = False,
-        checked: dict[str, Any] | None = None,
+        self, words: Sequence[str], run: str = "", *, is_training: bool = False, **more: Any
     ) -> Job:
-        """Start a command, or queue it if it trains."""
+        """Queue a command, which starts when no other one trains, or few others run."""
         if self.is_closing:
-            self.release(run)
+            self._remove_mark(run)
             raise RunError("The studio is ending in its terminal. Start lamina studio again.")
-        job = Job(next(self._numbers), tuple(words), run, is_training, checked=checked)
+        job = Job(next(self._numbers), tuple(words), run, is_training, has_mark=bool(run), **more)
         self.jobs.append(job)
         self._announce(job)
-        task = asyncio.create_task(self._train(job) if is_training else self._run(job))
+        task = asyncio.create_task(self._wait_and_run(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self.release(run))
+        task.add_done_callback(lambda _: self._release(job))
         return job
 
     def reserve(self, run: str) -> bool:
@@ -119,18 +111,24 @@ class Jobs:
             return not mark.exists()
         return True
 
-    def release(self, run: str) -> None:
-        """Remove the mark of a name, if there is one."""
+    def _release(self, job: Job) -> None:
+        """Free the name that a job has reserved."""
+        if job.has_mark:
+            job.has_mark = False
+            self._remove_mark(job.run)
+
+    def _remove_mark(self, run: str) -> None:
         if run:
             with suppress(OSError):
                 (self.runs_dir / f".{run}").rmdir()
 
-    def find_active(self, run: object, number: object = None) -> Job | None:
-        """The job in progress that trains a run, or that has a number."""
-        active = (job for job in self.jobs if job.is_active)
-        return next(
-            (job for job in active if job.number == number or (run and job.run == run)), None
-        )
+    def find_active(self, run: str, number: int | None = None) -> Job | None:
+        """The job in progress that has a number, or that trains a run."""
+        for job in self.jobs:
+            is_meant = job.number == number or (run != "" and job.run == run)
+            if job.is_active and is_meant:
+                return job
+        return None
 
     def stop(self, job: Job, *, is_finishing: bool = False) -> None:
         """Ask a command to save and end.
@@ -142,6 +140,7 @@ class Jobs:
         job.is_finishing, job.is_stopping = is_finishing, True
         if job.state == "queued":
             job.state = "stopped"
+            self._release(job)
         elif job.process is not None:
             with suppress(ProcessLookupError):
                 job.process.send_signal(signal.SIGINT if is_finishing else signal.SIGTERM)
@@ -174,8 +173,8 @@ class Jobs:
             else f"{job.run} is saved; to continue it, {resume}"
         )
 
-    async def _train(self, job: Job) -> None:
-        async with self._turn:
+    async def _wait_and_run(self, job: Job) -> None:
+        async with self._turn if job.is_training else self._places:
             await self._run(job)
 
     async def _run(self, job: Job) -> None:
@@ -183,48 +182,50 @@ class Jobs:
             return
         try:
             status, last = await self._execute(job)
+            self._settle(job, status, last)
         except Exception as error:  # the studio goes on
             if job.process is not None:
                 with suppress(ProcessLookupError):
                     job.process.kill()
-            job.state, job.problem = "failed", f"The command could not be run: {error}. Try again."
-        else:
-            if status == 0:
-                job.state, job.problem = "done", ""
-            elif job.is_stopping and status in STOPPED:
-                job.state, job.problem = "stopped", ""
-            else:
-                job.state = "failed"
-                is_saved = job.run and (self.runs_dir / job.run / "run.json").exists()
-                saved = (
-                    "The run is saved up to its last checkpoint; press Continue."
-                    if is_saved
-                    else last
-                )
-                if status != 2 or not job.problem:  # 2: an error, whose message is the last remark
-                    job.problem = f"The process ended with status {status}. {saved}"
+            job.state = "failed"
+            job.problem = f"The command could not be run: {error}. Try again."
         job.process = None
         self._announce(job)
+
+    def _settle(self, job: Job, status: int, last: str) -> None:
+        """Note how a command has ended, by its exit status and its last line on stderr."""
+        if status == 0:
+            job.state = "done"
+            job.problem = ""
+        elif job.is_stopping and status in STOPPED:
+            job.state = "stopped"
+            job.problem = ""
+        elif status == INVALID and job.problem:  # the message of its error
+            job.state = "failed"
+        else:
+            job.state = "failed"
+            job.problem = f"The process ended with status {status}. {last}"
+            if job.run and (self.runs_dir / job.run / "run.json").exists():
+                saved = "The run is saved up to its last checkpoint; press Continue."
+                job.problem = f"The process ended with status {status}. {saved}"
 
     async def _execute(self, job: Job) -> tuple[int, str]:
         """Run the command, pass on its events; returns exit status and last line on stderr."""
         # Corrections that were undone while the command waited no longer apply.
-        words = [
-            one
-            for one in job.words
-            if not one.startswith(LABELS) or Path(one.removeprefix(LABELS)).is_file()
-        ]
+        words = [word for word in job.words if not _names_missing_labels(word)]
+        if job.words[0] in WITH_PROGRESS:
+            words.append("--progress")
         job.process = process = await asyncio.create_subprocess_exec(
             *(() if job.is_training or os.name == "nt" else ("nice", "-n", str(NICENESS))),
             sys.executable,
             "-P",  # import no modules from the current folder
-            *("-m", "lamina", *words, "--json", *["--progress"] * (job.words[0] in WITH_PROGRESS)),
+            *("-m", "lamina", *words, "--json"),
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
             limit=LINE_BYTES,
             start_new_session=True,  # Ctrl-C reaches only the studio, which then stops its commands
-            env={name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES},
+            env=without_token(),
         )
         if job.is_stopping:  # while the process was created
             process.terminate()
@@ -246,6 +247,9 @@ class Jobs:
                 continue
             if event["event"] == "epoch" and job.run:
                 await asyncio.to_thread(keep_checkpoint, self.runs_dir / job.run)
+            if event["event"] == "error":
+                job.problem = event["error"]
+                continue
             if event["event"] == "labels":
                 job.label_issues = event["label_issues"]  # for pages that open later
                 continue
@@ -262,11 +266,14 @@ class Jobs:
         assert process.stderr is not None  # noqa: S101
         async for line in process.stderr:
             text = line.decode(errors="replace").rstrip()
-            if text.startswith("lamina: ") and not text.startswith("lamina: finishing early"):
-                job.problem = text.removeprefix("lamina: ")
             if text:
                 self.log.add({"event": "remark", "text": text, "job": job.number, "run": job.run})
         return text
 
     def _announce(self, job: Job) -> None:
         self.log.add(job.to_json())
+
+
+def _names_missing_labels(word: str) -> bool:
+    """Whether an option names a table of labels that does not exist."""
+    return word.startswith(LABELS) and not Path(word.removeprefix(LABELS)).is_file()

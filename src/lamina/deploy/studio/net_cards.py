@@ -38,8 +38,8 @@ def list_presets() -> list[dict[str, Any]]:
             "name": name,
             "text": format_layers(zoo.load_net(name)),
             "recipes": {
-                recipe: {field: str(value) for field, value in own.changes().items()}
-                for recipe, own in zoo.load_recipes(name).items()
+                recipe: {field: str(value) for field, value in changed.changes().items()}
+                for recipe, changed in zoo.load_recipes(name).items()
             },
         }
         for name in zoo.NAMES
@@ -62,12 +62,12 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
         card: dict[str, Any] = {"text": text}
         cards.append(card)
         try:
-            found = parse_net(text)
-            if len(found) != 1:
+            parts = parse_net(text)
+            if len(parts) != 1:
                 raise NetError(
-                    f"expected one layer, got {len(found)}. Add each layer as a card of its own."
+                    f"expected one layer, got {len(parts)}. Add each layer as a card of its own."
                 )
-            layer = found[0]
+            layer = parts[0]
             parsed.append(layer)
             card |= {
                 "text": repr(layer),
@@ -114,8 +114,8 @@ def _list_arguments(layer: Layer) -> list[dict[str, str]] | None:
     """The arguments and defaults as Python; ``None`` for a layer that contains others."""
     if isinstance(layer, Residual):
         return None
-    found = []
+    arguments = []
     for name, parameter in inspect.signature(type(layer)).parameters.items():
         default = "" if parameter.default is parameter.empty else repr(parameter.default)
-        found.append({"name": name, "value": repr(getattr(layer, name)), "default": default})
-    return found
+        arguments.append({"name": name, "value": repr(getattr(layer, name)), "default": default})
+    return arguments

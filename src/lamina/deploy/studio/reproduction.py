@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from lamina.deploy.studio.data_folder import check_is_here
 from lamina.errors import LaminaError
 from lamina.nets.layers import LAYERS
 from lamina.runs.continuing import find_checkpoint
@@ -27,6 +28,7 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     run = load_run(path)
     record, python, remarks = run.record, "", []
     try:
+        check_is_here(record.data.source)
         find_dataset(run)  # reads the data again, which may have changed
         python = write_python(record)
     except LaminaError as error:
@@ -104,10 +106,9 @@ def write_python(record: RunRecord) -> str:
     net = f"net = Net(\n{written})\n{recipe}"
     preparation = record.data.preparation
     defaults = {field.name: field.default for field in fields(preparation)}
-    own = [
+    options = [
         f"{name}={value!r}" for name, value in vars(preparation).items() if value != defaults[name]
     ]
-    data = (
-        f"data = lamina.load_data({record.data.source!r}, lamina.Preparation({', '.join(own)}))\n"
-    )
+    prepared = f"lamina.Preparation({', '.join(options)})"
+    data = f"data = lamina.load_data({record.data.source!r}, {prepared})\n"
     return f"{head}\n{data}{net}run = lamina.start_run(data, net, recipe)\n{train}"

@@ -16,13 +16,14 @@ from jaxtyping import Float, Float32, Int64, UInt8
 
 from lamina.data import Dataset
 from lamina.data.image_inputs import decode_ahead
-from lamina.deploy.serve.explanation import (
+from lamina.deploy.studio.data_folder import check_is_here
+from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
+from lamina.deploy.web.explanation import (
     SIMILAR_SECONDS,
     TrainingImages,
     compute_features,
     explain_image,
 )
-from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Predictor, describe, make_prediction
@@ -88,6 +89,7 @@ def _open(path: Path, _: tuple[int, ...]) -> Opened:
 def load_dataset(path: Path, _: DataOrigin) -> Dataset:
     """Load a run's data, which must be unchanged; cached until the run has other data."""
     run = load_run(path)
+    check_is_here(run.record.data.source)
     return find_dataset(run)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from lamina.data import thumbnails
-from lamina.deploy.serve.explanation import encode_png
 from lamina.deploy.studio.net_cards import format_layers
-from lamina.deploy.studio.requests import read_fields
+from lamina.deploy.studio.recipe_fields import read_fields
+from lamina.deploy.web.explanation import encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.words import describe_score
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
@@ -36,13 +36,15 @@ ROW = 8  # tiles side by side
 def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
     """All runs, the newest first, with what each came from."""
     runs, damaged = find_runs(runs_dir)
-    found = []
+    summaries = []
     for run in runs[::-1]:
         try:
-            found.append(_summarize(run, runs_dir))
+            summaries.append(_summarize(run, runs_dir))
         except LaminaError as error:
-            found.append({"name": _name(run.path, runs_dir), "problem": str(error)})
-    return found + [{"name": _name(one.path, runs_dir), "problem": one.problem} for one in damaged]
+            summaries.append({"name": _name(run.path, runs_dir), "problem": str(error)})
+    for lost in damaged:
+        summaries += [{"name": _name(lost.path, runs_dir), "problem": lost.problem}]
+    return summaries
 
 
 def _name(path: Path, runs_dir: Path) -> str:
@@ -54,11 +56,15 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
     record, report = run.record, run.report
     origin, here = record.started_from, runs_dir.resolve()
     is_here = origin is not None and Path(origin.run).is_relative_to(here)
+    score = None if report is None else report.score
     return {
         "name": _name(run.path, runs_dir),
         "net": _name_net(record),
         "data": record.data.name,
         "score": None if report is None else describe_score(report),
+        "score_value": None if score is None else score.value,
+        "score_text": None if score is None else score.format(score.value, 1),
+        "is_fraction": score is not None and score.is_fraction,
         "epochs": len(run.folder.history.epochs()),
         "planned": record.epochs,
         "is_finished": run.is_finished,

@@ -1,12 +1,20 @@
 // What the page asks of the studio, and the stream of events.
 
-import { post as postBytes, request } from "./request.js"; // of the page of lamina serve
+import { post as postBytes, request } from "./request.js";
 
 export { setToken } from "./request.js";
+
+const PAGE = Math.random().toString(36).slice(2);
 
 // The response of an action, such as `ask("train", {...})`.
 export async function ask(name, values = {}) {
   return (await request(`api/${name}`, { method: "POST", body: JSON.stringify(values) })).json();
+}
+
+// As `ask`, for results that take a while: those of an older request of this kind that still waits
+// are no longer wanted.
+export function askLast(name, values, kind = name) {
+  return ask(name, { ...values, replaces: `${PAGE} ${kind}` });
 }
 
 // As `ask`, with bytes, such as an image.
@@ -20,9 +28,8 @@ export async function download(run, file) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-// Calls `receive` with each event after the mark `after`, for as long as the page is open. The
-// studio ends the stream from time to time, and the next one continues after the last event, so
-// that none is lost.
+// Calls `receive` with each event after the mark `after`, for as long as the page is open. After a
+// lost connection, the next one continues after the last event, so that none is lost.
 export async function follow(after, receive, tellConnected) {
   let last = after;
   for (;;) {
@@ -51,9 +58,7 @@ async function* readEvents(body) {
     text = blocks.pop();
     for (const block of blocks) {
       const lines = Object.fromEntries(
-        block
-          .split("\n")
-          .map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]),
+        block.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]),
       );
       if (lines.data) yield [lines.id, JSON.parse(lines.data)];
     }

@@ -1,35 +1,15 @@
 // A closer look at one image: the prediction, the outputs of the layers, and more on request.
 
-import { ask } from "./api.js";
-import { make, percent, picture, tabulate } from "./elements.js";
+import { askLast } from "./api.js";
+import { make, paragraph, percent, picture, tabulate } from "./elements.js";
 import { drawLayers } from "./inside.js";
-import { showCloser } from "./view.js";
-
-// Shows that something is being computed, and then it, or the problem; the last call for a place
-// counts.
-export async function settle(place, text, promise, draw) {
-  const told = make("p", { className: "note", ariaLive: "polite" }); // only this line is read aloud
-  place.pending = promise;
-  place.replaceChildren(told, make("progress", { ariaLabel: text }));
-  told.textContent = text;
-  let shown;
-  try {
-    shown = draw(await promise);
-  } catch (error) {
-    shown = [make("p", { className: "problem", role: "alert" }, error.message)];
-  }
-  if (place.pending === promise) place.replaceChildren(...shown);
-}
+import { offerMore, settle } from "./try-form.js";
 
 // Thumbnails from `show_tiles`, which open the closer look; `describe` gives the lines below an
 // image.
 export function gallery(run, { split, problem, images }, describe) {
   const show = (one) => {
-    const lines = make(
-      "span",
-      {},
-      ...describe(one).map((line) => make("span", {}, line.replaceAll(" %", "\u00a0%"))),
-    );
+    const lines = make("span", {}, ...describe(one).map((line) => make("span", {}, line.replaceAll(" %", "\u00a0%"))));
     const file = make("span", { className: "note" }, one.name.split("/").at(-1));
     if (!one.png) return make("li", { className: "tile" }, lines, file);
     const open = () => openImage(run, split, one.row, one.name);
@@ -68,35 +48,8 @@ export function openImage(run, split, row, name) {
   );
   document.body.append(dialog);
   dialog.showModal();
-  const send = (action) => ask(action, { run: run.name, split, row });
-  settle(place, "Computing the layers …", send("look"), (found) => [
-    ...showInside(found),
-    ...offerMore(send),
-  ]);
-}
-
-// Buttons for what takes longer, about the image that `send` sends, and the places of its results.
-export function offerMore(send) {
-  const offers = [
-    ["What the prediction depends on", "explain"],
-    ["Similar images", "similar"],
-  ].map(([text, action]) => {
-    const place = make("div"),
-      drawn = make("div");
-    const draw = (found) => showCloser(drawn, action, found) && [drawn];
-    return [
-      make(
-        "button",
-        { type: "button", on: { click: () => settle(place, `${text} …`, send(action), draw) } },
-        text,
-      ),
-      place,
-    ];
-  });
-  return [
-    make("div", { className: "row" }, ...offers.map(([button]) => button)),
-    ...offers.map(([, place]) => place),
-  ];
+  const send = (action) => askLast(action, { run: run.name, split, row });
+  settle(place, "Computing the layers …", send("look"), (found) => [...showInside(found), ...offerMore(send)]);
 }
 
 export function showInside({ image, predicted, values, target, kind, filters, layers }) {
@@ -111,13 +64,7 @@ export function showInside({ image, predicted, values, target, kind, filters, la
     ];
   });
   return [
-    make(
-      "p",
-      {},
-      "Prediction: ",
-      make("strong", {}, predicted),
-      target === null ? "" : `; target: ${target}`,
-    ),
+    paragraph("Prediction: ", make("strong", {}, predicted), target === null ? "" : `; target: ${target}`),
     make(
       "div",
       { className: "looks" },

@@ -3,6 +3,7 @@
 /* global uPlot */
 
 import { make, percent, tabulate } from "./elements.js";
+import { state } from "./shared.js";
 
 // 3:1 on light and dark
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"];
@@ -26,9 +27,9 @@ export class Curves {
     place.append(this.figure);
     this.plot = null;
     this.series = [];
-    new ResizeObserver(() =>
-      this.plot?.setSize({ width: this.drawing.clientWidth, height: HEIGHT_PX }),
-    ).observe(this.drawing);
+    new ResizeObserver(() => this.plot?.setSize({ width: this.drawing.clientWidth, height: HEIGHT_PX })).observe(
+      this.drawing,
+    );
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
   }
 
@@ -41,8 +42,7 @@ export class Curves {
       this.plot &&
       shown.length === this.series.length &&
       shown.every(
-        ({ label, color }, place) =>
-          label === this.series[place].label && color === this.series[place].color,
+        ({ label, color }, place) => label === this.series[place].label && color === this.series[place].color,
       );
     this.series = shown;
     this.drawing.setAttribute("aria-label", this.describe());
@@ -53,8 +53,7 @@ export class Curves {
 
   describe() {
     const ends = this.series.map(
-      ({ label, points }) =>
-        `${label} from ${this.format(points[0][1])} to ${this.format(points.at(-1)[1])}`,
+      ({ label, points }) => `${label} from ${this.format(points[0][1])} to ${this.format(points.at(-1)[1])}`,
     );
     return `${this.title}: ${ends.join("; ")}`;
   }
@@ -119,7 +118,6 @@ export class Curves {
   }
 }
 
-const NUMBERS = /absolute_error|r2$/u; // metrics that are no fractions
 // of runs, by name; each keeps its color for as long as its curves are shown
 const colors = new Map();
 
@@ -146,25 +144,21 @@ export function listSeries(runs) {
     add(loss, "train", "train_loss", false);
     add(loss, "val", "val_loss", true, 1);
     add(score, "train accuracy", "train_accuracy", false);
-    metric ||=
-      Object.keys(rows.at(-1) ?? {}).find((key) => key.startsWith("val_") && key !== "val_loss") ??
-      "";
+    metric ||= Object.keys(rows.at(-1) ?? {}).find((key) => key.startsWith("val_") && key !== "val_loss") ?? "";
     if (metric) add(score, metric.replaceAll("_", " "), metric, true, 1);
   }
+  const isFraction = !metric || state.fractions.includes(metric.slice("val_".length));
   return {
     loss,
     score,
     colors,
-    format: (value) =>
-      value == null ? "" : NUMBERS.test(metric) ? value.toPrecision(4) : percent(value),
+    format: (value) => (value == null ? "" : isFraction ? percent(value) : value.toPrecision(4)),
   };
 }
 
 // The points of all series over all their x values, `null` where a series has none.
 function align(series) {
-  const x = [...new Set(series.flatMap(({ points }) => points.map(([at]) => at)))].sort(
-    (a, b) => a - b,
-  );
+  const x = [...new Set(series.flatMap(({ points }) => points.map(([at]) => at)))].sort((a, b) => a - b);
   return [
     x,
     ...series.map(({ points }) => {

@@ -1,7 +1,7 @@
 // The data set: which one, what is in it, and its problems.
 
 import { ask } from "./api.js";
-import { count, fill, find, make, picture } from "./elements.js";
+import { count, fill, find, make, note, paragraph, picture } from "./elements.js";
 import { announce, chosen, listen, state } from "./shared.js";
 
 const WORDS = { error: "Error", warning: "Warning", note: "Note" };
@@ -22,8 +22,7 @@ export function startData() {
     forget();
     timer = setTimeout(() => use(find("source").value), WAIT_MS);
   });
-  for (const id of ["size", "val"])
-    find(id).addEventListener("change", () => use(find("source").value));
+  for (const id of ["size", "val"]) find(id).addEventListener("change", () => use(find("source").value));
   listen("event", receive);
   listen("sources", (source) => {
     list(source);
@@ -47,16 +46,14 @@ function findVal(source) {
 export function use(source) {
   find("source").value = source;
   find("val").placeholder = findVal(source) || "as lamina chooses";
-  const download = state.data.find((one) => one.source === source)?.download;
-  if (!download) return choose(source);
-  chosen.source = source;
-  const get = make(
-    "button",
-    { type: "button", on: { click: () => choose(source) } },
-    `Download ${download} MB`,
-  );
-  find("data-view").replaceChildren(make("p", {}, `${source} is not on this machine yet.`), get);
-  forget();
+  return choose(source);
+}
+
+// Nothing is downloaded unless the visitor asks for it.
+function offerDownload(source, size) {
+  const text = `${source} is not on this machine yet, ${size} MB.`;
+  const get = make("button", { type: "button", on: { click: () => choose(source, true) } }, `Download ${size} MB`);
+  find("data-view").replaceChildren(paragraph(text), get);
 }
 
 // How the data set is loaded, for the studio's commands.
@@ -69,23 +66,19 @@ export function describeSource() {
   };
 }
 
-export async function choose(source) {
+export async function choose(source, mayDownload = false) {
   if (!source) return;
   chosen.source = source;
   forget();
-  find("data-view").replaceChildren(
-    make(
-      "p",
-      { className: "note" },
-      `Reading ${find("source").selectedOptions[0]?.text ?? source} …`,
-    ),
-  );
+  find("data-view").replaceChildren(note(`Reading ${find("source").selectedOptions[0]?.text ?? source} …`));
   // it may have ended
   if (inspecting.number) ask("stop", { number: inspecting.number }).catch(() => null);
   const given = describeSource();
   inspecting = { given };
   try {
-    const { number, is_corrected: isCorrected } = await ask("inspect", given);
+    const found = await ask("inspect", { ...given, may_download: mayDownload });
+    const { number, is_corrected: isCorrected, download_mb: size } = found;
+    if (size) return inspecting.given === given && offerDownload(source, size);
     // other data were chosen meanwhile
     if (inspecting.given !== given) return await ask("stop", { number }).catch(() => null);
     inspecting.number = number;
@@ -96,19 +89,10 @@ export async function choose(source) {
 }
 
 async function receive(event) {
-  if (
-    !inspecting.number ||
-    !inspecting.given ||
-    ![event.job, event.number].includes(inspecting.number)
-  )
-    return;
+  if (!inspecting.number || !inspecting.given || ![event.job, event.number].includes(inspecting.number)) return;
   if (event.event === "progress") {
     find("data-view").replaceChildren(
-      make(
-        "p",
-        { className: "note" },
-        `${event.what} ${count(event.done)} of ${count(event.total)}`,
-      ),
+      note(`${event.what} ${count(event.done)} of ${count(event.total)}`),
       make("progress", { max: event.total, value: event.done, ariaLabel: event.what }),
     );
   }
@@ -127,9 +111,7 @@ async function receive(event) {
 }
 
 function fail(error) {
-  find("data-view").replaceChildren(
-    make("p", { className: "problem", role: "alert" }, error.message),
-  );
+  find("data-view").replaceChildren(make("p", { className: "problem", role: "alert" }, error.message));
 }
 
 function show(preview, findings) {
@@ -138,7 +120,9 @@ function show(preview, findings) {
     .map(([split, size]) => `${count(size)} ${split}`)
     .join(", ");
   const [channels, height, width] = shape;
-  const facts = `${splits}; ${height}×${width} px, ${channels === 1 ? "gray" : "color"}; ${kind}, ${classes} ${kind === "regression" ? "numbers" : "classes"}`;
+  const color = channels === 1 ? "gray" : "color";
+  const outputs = `${classes} ${kind === "regression" ? "numbers" : "classes"}`;
+  const facts = `${splits}; ${height}×${width} px, ${color}; ${kind}, ${outputs}`;
   const sheet = groups.map(({ name, count: size, images: shown }) =>
     make(
       "li",
@@ -152,12 +136,10 @@ function show(preview, findings) {
     ),
   );
   const more =
-    classes > groups.length && groups.length > 1
-      ? make("p", { className: "note" }, `and ${classes - groups.length} more classes`)
-      : null;
+    classes > groups.length && groups.length > 1 ? note(`and ${classes - groups.length} more classes`) : null;
   find("data-view").replaceChildren(
-    make("p", {}, facts),
-    make("p", { className: "note" }, `Splits: ${preview.split_rule}`),
+    paragraph(facts),
+    note(`Splits: ${preview.split_rule}`),
     make("ul", { className: "sheet", ariaLabel: "Samples of each class" }, ...sheet),
     more ?? "",
     showFindings(findings),
@@ -177,13 +159,7 @@ function showFindings(findings) {
             "details",
             {},
             make("summary", {}, "Which images"),
-            make(
-              "ul",
-              {},
-              ...images.map(({ split, name }) =>
-                make("li", {}, split ? `${name} (${split})` : name),
-              ),
-            ),
+            make("ul", {}, ...images.map(({ split, name }) => make("li", {}, split ? `${name} (${split})` : name))),
           )
         : null,
     ),
@@ -192,11 +168,7 @@ function showFindings(findings) {
   return make(
     "details",
     { open: worst === "error" },
-    make(
-      "summary",
-      {},
-      `${findings.length} ${findings.length === 1 ? "finding" : "findings"} about this data`,
-    ),
+    make("summary", {}, `${findings.length} ${findings.length === 1 ? "finding" : "findings"} about this data`),
     make("ul", { className: "findings" }, ...items),
   );
 }

@@ -1,9 +1,9 @@
 // Elements of the page.
 
 // of the page of lamina serve
-import { make, percent, picture, plain, tabulate as makeTable } from "./view.js";
+import { make, note, paragraph, percent, picture, plain, tabulate as makeTable } from "./view.js";
 
-export { make, percent, picture };
+export { make, note, paragraph, percent, picture };
 
 // Replaces the content of a place. Focus, what is being typed and open details stay with the
 // elements of the same key.
@@ -14,8 +14,7 @@ export function redraw(place, ...children) {
   for (const key of open) findKey(place, key)?.setAttribute("open", "");
   const after = before?.dataset.key && findKey(place, before.dataset.key);
   if (!after) return;
-  if (before.matches("[type=text], textarea") && before.value !== before.defaultValue)
-    after.value = before.value;
+  if (before.matches("[type=text], textarea") && before.value !== before.defaultValue) after.value = before.value;
   after.focus();
 }
 

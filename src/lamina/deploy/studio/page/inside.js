@@ -1,7 +1,7 @@
 // Inside the net: filters, outputs of units, and statistics of the layers; while it trains, again
 // and again.
 
-import { ask } from "./api.js";
+import { askLast } from "./api.js";
 import { find, make, percent, picture, redraw, tabulate } from "./elements.js";
 import { chosen, findJob, isActive } from "./shared.js";
 
@@ -30,12 +30,11 @@ export function look(run) {
     const began = performance.now();
     Object.assign(looking, { rows: run.rows.length, isBusy: true });
     try {
-      const found = await ask("look", { run: run.name, split: "", row: looking.row });
+      const found = await askLast("look", { run: run.name, row: looking.row }, "live");
       if (chosen.run.name === run.name) showLook(run, found);
     } catch (error) {
       // the weights are saved after the first epochs; the next epoch looks again
-      if (!isTraining && chosen.run.name === run.name)
-        live.lastElementChild.textContent = error.message;
+      if (!isTraining && chosen.run.name === run.name) live.lastElementChild.textContent = error.message;
     }
     const end = performance.now();
     Object.assign(looking, { next: end + Math.max(LOOK_MS, REST * (end - began)), isBusy: false });
@@ -88,12 +87,13 @@ export function sheet(tiles, alt) {
 
 function bars(values) {
   const limit = Math.max(...values.map(Math.abs), 1e-9);
+  const largest = Math.max(...values).toPrecision(2);
   return make(
     "div",
     {
       className: "bars",
       role: "img",
-      ariaLabel: `${values.length} units; the largest output is ${Math.max(...values).toPrecision(2)}`,
+      ariaLabel: `${values.length} units; the largest output is ${largest}`,
     },
     ...values.map((value) => {
       const bar = make("i");
@@ -113,9 +113,7 @@ export function drawLayers(filters, layers) {
         : bars(one.values),
     );
   return [
-    ...(filters
-      ? [part("filters of the first layer", sheet(filters, "filters of the first layer"))]
-      : []),
+    ...(filters ? [part("filters of the first layer", sheet(filters, "filters of the first layer"))] : []),
     ...layers.map(layer),
   ];
 }

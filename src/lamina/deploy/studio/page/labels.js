@@ -2,8 +2,9 @@
 
 import { ask } from "./api.js";
 import { choose, describeSource } from "./data.js";
-import { count, find, make, percent, picture, tell } from "./elements.js";
-import { chosen, isActive, listen, load, save, state } from "./shared.js";
+import { count, find, make, paragraph, percent, picture, tell } from "./elements.js";
+import { load, save } from "./request.js";
+import { chosen, isActive, listen, state } from "./shared.js";
 
 const SHOWN_ISSUES = 50; // at a time
 let checking = null; // number of the job
@@ -13,11 +14,7 @@ let choices = {}; // the button that was pressed for each image, and its class
 
 const tellProblem = (error) => tell(find("labels-problem"), error?.message);
 const press = (text, act, more = {}) =>
-  make(
-    "button",
-    { type: "button", ...more, on: { click: (event) => act(event).catch(tellProblem) } },
-    text,
-  );
+  make("button", { type: "button", ...more, on: { click: (event) => act(event).catch(tellProblem) } }, text);
 const bar = make("progress", { ariaLabel: "check of the labels" });
 const working = make(
   "div",
@@ -38,7 +35,7 @@ export function startLabels() {
   listen("lost", () => draw().catch(tellProblem));
   // the page may have been closed during a check
   const last = [...state.jobs.values()].findLast(({ checked }) => checked);
-  if (last && last.number !== load("labels").done)
+  if (last && last.number !== load("labels")?.done)
     [given, checking, issues] = [last.checked, last.number, last.label_issues];
 }
 
@@ -54,8 +51,7 @@ async function check() {
 // Shows the check, or what it found, below the data set that it is about.
 async function draw() {
   const job = state.jobs.get(checking);
-  find("check-labels").disabled =
-    isActive(job) || !chosen.preview || chosen.preview.kind === "regression";
+  find("check-labels").disabled = isActive(job) || !chosen.preview || chosen.preview.kind === "regression";
   const isOther = given?.source !== chosen.source;
   if (isActive(job)) {
     show(
@@ -72,14 +68,12 @@ async function draw() {
 function show(text, ...more) {
   const place = find("label-issues");
   if (place.firstElementChild.textContent !== text) place.firstElementChild.textContent = text;
-  if (place.lastElementChild !== more.at(-1))
-    place.replaceChildren(place.firstElementChild, ...more);
+  if (place.lastElementChild !== more.at(-1)) place.replaceChildren(place.firstElementChild, ...more);
 }
 
 async function receive(event) {
   if (!checking || ![event.job, event.number].includes(checking)) return;
-  if (event.event === "progress")
-    Object.assign(bar, { max: event.total, value: event.done, title: event.what });
+  if (event.event === "progress") Object.assign(bar, { max: event.total, value: event.done, title: event.what });
   if (event.event !== "job") return;
   state.jobs.set(event.number, event);
   issues = event.label_issues;
@@ -109,9 +103,7 @@ async function showIssues() {
     more.hidden = list.children.length === own.length;
     return items[0];
   };
-  const more = press("Show more", () =>
-    add().then((first) => first.querySelector("button")?.focus()),
-  );
+  const more = press("Show more", () => add().then((first) => first.querySelector("button")?.focus()));
   await add();
   if (found !== issues || given.source !== chosen.source) return;
   const are = issues.length === 1 ? "label is" : "labels are";
@@ -137,8 +129,7 @@ function showIssue({ image, split, given: label, likely, score }, png, labels) {
   const apply = async (button, text, choice) => {
     const all = await ask("correct", { source: given.source, choices: { [image]: choice } });
     choices[image] = { text, other: others.value };
-    for (const one of button.parentElement.querySelectorAll("button"))
-      one.ariaPressed = String(one === button);
+    for (const one of button.parentElement.querySelectorAll("button")) one.ariaPressed = String(one === button);
     showCorrections(Object.keys(all).length);
   };
   const button = (text, read) =>
@@ -156,7 +147,7 @@ function showIssue({ image, split, given: label, likely, score }, png, labels) {
     make(
       "div",
       {},
-      make("p", {}, `labeled ${label}, likely `, make("strong", {}, likely), details),
+      paragraph(`labeled ${label}, likely `, make("strong", {}, likely), details),
       make(
         "div",
         { className: "row" },

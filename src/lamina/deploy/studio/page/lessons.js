@@ -3,11 +3,12 @@
 
 import { ask } from "./api.js";
 import { use } from "./data.js";
-import { attempt, find, make, percent, tell } from "./elements.js";
+import { attempt, find, make, paragraph, percent, tell } from "./elements.js";
 import { openMaking } from "./making.js";
 import { usePreset, useText } from "./net.js";
 import { setFields } from "./recipe.js";
-import { chosen, listen, load, save, state } from "./shared.js";
+import { load, save } from "./request.js";
+import { chosen, listen, state } from "./shared.js";
 import { STATIONS } from "./stations.js";
 
 const KEPT = "lessons"; // in the storage of this tab
@@ -20,9 +21,7 @@ export function startLessons() {
     attempt(find("lessons-problem"), () => setUp(STATIONS[kept.at].setup)),
   );
   find("back").addEventListener("click", () => go(kept.at - 1));
-  find("next").addEventListener("click", () =>
-    kept.at + 1 < STATIONS.length ? go(kept.at + 1) : open(false),
-  );
+  find("next").addEventListener("click", () => (kept.at + 1 < STATIONS.length ? go(kept.at + 1) : open(false)));
   find("preset").addEventListener("change", empty);
   listen("event", countJob);
   // that ended while the page was closed, or without the studio
@@ -57,13 +56,10 @@ function open(isOpen) {
 function go(at) {
   keep({ at });
   const { title, text, change, setup, question, choices, see } = STATIONS[at];
-  const fields = Object.entries(setup.fields).map(
-    ([name, value]) => `${name.replaceAll("_", " ")} ${value}`,
-  );
+  const fields = Object.entries(setup.fields).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
   find("station-title").textContent = title;
-  find("station-text").replaceChildren(...text.map((one) => make("p", {}, one)));
-  find("station-change").textContent =
-    change + (fields.length ? ` Recipe: ${fields.join(", ")}.` : "");
+  find("station-text").replaceChildren(...text.map((one) => paragraph(one)));
+  find("station-change").textContent = change + (fields.length ? ` Recipe: ${fields.join(", ")}.` : "");
   find("question").textContent = question;
   find("choices").replaceChildren(
     ...choices.map(([one], place) =>
@@ -80,9 +76,7 @@ function go(at) {
     ),
   );
   find("sights").replaceChildren(
-    ...see.map(([name, id, sight]) =>
-      make("li", {}, make("a", { href: `#${id}` }, name), `: ${sight}`),
-    ),
+    ...see.map(([name, id, sight]) => make("li", {}, make("a", { href: `#${id}` }, name), `: ${sight}`)),
   );
   find("back").disabled = !at;
   find("next").textContent = at + 1 < STATIONS.length ? "Next" : "Close";
@@ -96,10 +90,8 @@ function go(at) {
 // All other fields of the recipe become empty.
 async function setUp({ net, preset, fields, time = "" }) {
   setFields({ ...Object.fromEntries(state.fields.map(({ name }) => [name, ""])), ...fields });
-  const isLoaded =
-    chosen.source === "shapes" && chosen.preview && !find("size").value && !find("val").value;
-  for (const [id, value] of Object.entries({ size: "", val: "", "run-name": "", time }))
-    find(id).value = value;
+  const isLoaded = chosen.source === "shapes" && chosen.preview && !find("size").value && !find("val").value;
+  for (const [id, value] of Object.entries({ size: "", val: "", "run-name": "", time })) find(id).value = value;
   keep({ filled: { ...fields, time } });
   if (preset) openMaking(true);
   else if (!isLoaded) await use("shapes");
@@ -126,18 +118,18 @@ function empty() {
 // experiment is about.
 async function count(name) {
   const run = await ask("run", { run: name });
-  if (!run.score?.includes("%")) return;
-  const layers = run.text?.replaceAll("\n", " ").replace(/Output\(.*\)$/u, "Output()");
-  const fits = ({ net, fields }) =>
-    (net ? run.data === "shapes" && layers === net : run.data !== "shapes") &&
+  if (!run.is_fraction) return;
+  const layers = await listLayers(run.text);
+  const fits = async ({ net, fields }) =>
+    (net ? run.data === "shapes" && layers === (await listLayers(net)) : run.data !== "shapes") &&
     Object.entries(fields).every(([field, value]) => Number(run.recipe[field]) === Number(value));
   for (const [at, { setup, second, choices }] of STATIONS.entries()) {
     const answer = kept.answers[at];
     if (!answer || Date.parse(run.created) < answer.since) continue;
     const isSecond = answer.value !== undefined;
-    if (isSecond ? answer.second || !second || !fits({ ...setup, net: second.net }) : !fits(setup))
-      continue;
-    const value = Number(run.score.match(/([\d.]+) %/u)[1]) / 100;
+    if (isSecond && (answer.second || !second)) continue;
+    if (!(await fits(isSecond ? { ...setup, net: second.net } : setup))) continue;
+    const value = run.score_value;
     saveAnswer(
       {
         ...answer,
@@ -150,6 +142,16 @@ async function count(name) {
     if (at === kept.at) find("lessons").scrollTop = find("question").parentElement.offsetTop;
     return;
   }
+}
+
+// The layers as lamina writes them, without the output, which knows the number of classes.
+async function listLayers(text) {
+  if (!text) return "";
+  const { cards } = await ask("net", { text });
+  return cards
+    .slice(0, -1)
+    .map((card) => card.text)
+    .join();
 }
 
 // The two classes with the most confusions of both.
@@ -168,8 +170,7 @@ function showAnswer() {
   find("stations").replaceChildren(
     ...STATIONS.map(({ title }, place) => {
       const value = kept.answers[place]?.value;
-      const done =
-        value === undefined ? "" : ` ✓${typeof value === "number" ? ` ${percent(value)}` : ""}`;
+      const done = value === undefined ? "" : ` ✓${typeof value === "number" ? ` ${percent(value)}` : ""}`;
       const label = `Station ${place + 1} of ${STATIONS.length}, ${title}${done}`;
       return make(
         "li",
@@ -204,41 +205,27 @@ function showAnswer() {
             make("a", { href: "#train" }, "Train"),
             " (after a pause: Continue). Other data, nets or settings do not count here.",
           ];
-    return find("answer").replaceChildren(make("p", {}, ...next));
+    return find("answer").replaceChildren(paragraph(...next));
   }
-  const isTrue = ([text, from, to]) =>
-    to === undefined ? text === value : from <= value && value < to;
-  const result =
-    typeof value === "number"
-      ? `Your net got ${percent(value)}`
-      : `Your net confused ${value} most often`;
-  const verdict = isTrue(choices[choice])
-    ? "as you predicted"
-    : `you predicted ${choices[choice][0]}`;
+  const isTrue = ([text, from, to]) => (to === undefined ? text === value : from <= value && value < to);
+  const result = typeof value === "number" ? `Your net got ${percent(value)}` : `Your net confused ${value} most often`;
+  const verdict = isTrue(choices[choice]) ? "as you predicted" : `you predicted ${choices[choice][0]}`;
   const name = (own) => make("span", { className: "note" }, `(${own})`);
   find("answer").replaceChildren(
-    make("p", {}, make("strong", {}, `${result}; ${verdict}. `), name(run)),
-    make("p", {}, answer),
+    paragraph(make("strong", {}, `${result}; ${verdict}. `), name(run)),
+    paragraph(answer),
   );
   if (!second) return;
-  const prepare = () =>
-    attempt(find("lessons-problem"), () => setUp({ ...setup, net: second.net }));
+  const prepare = () => attempt(find("lessons-problem"), () => setUp({ ...setup, net: second.net }));
   find("answer").append(
-    make(
-      "p",
-      {},
+    paragraph(
       `${second.task} `,
       make("button", { type: "button", className: "small", on: { click: prepare } }, "Set this up"),
     ),
     ...(other
       ? [
-          make(
-            "p",
-            {},
-            make("strong", {}, `This net got ${percent(other.value)}. `),
-            name(other.run),
-          ),
-          make("p", {}, second.answer),
+          paragraph(make("strong", {}, `This net got ${percent(other.value)}. `), name(other.run)),
+          paragraph(second.answer),
         ]
       : []),
   );

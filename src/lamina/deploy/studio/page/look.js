@@ -1,9 +1,10 @@
 // Look: the report of a run, what it confuses, its largest errors, and what its units respond to.
 
-import { ask } from "./api.js";
-import { gallery, settle } from "./closer.js";
-import { count, fill, make, tabulate } from "./elements.js";
+import { askLast } from "./api.js";
+import { gallery } from "./closer.js";
+import { count, fill, make, note, tabulate } from "./elements.js";
 import { sheet } from "./inside.js";
+import { settle } from "./try-form.js";
 
 // of a confusion matrix; with more, the most frequent confusions are listed
 const MOST_CLASSES = 25;
@@ -11,17 +12,11 @@ const MOST_PAIRS = 40;
 
 export async function show(place, run) {
   if (!run.rows.length) {
-    place.replaceChildren(
-      make(
-        "p",
-        { className: "note" },
-        `The results of ${run.name} appear here when its training has ended.`,
-      ),
-    );
+    place.replaceChildren(note(`The results of ${run.name} appear here when its training has ended.`));
     return;
   }
-  await settle(place, "Reading the results …", ask("report", { run: run.name }), (found) => [
-    ...(found.missing ? [make("p", { className: "note" }, found.missing)] : showReport(run, found)),
+  await settle(place, "Reading the results …", askLast("report", { run: run.name }), (found) => [
+    ...(found.missing ? [note(found.missing)] : showReport(run, found)),
     showUnits(run, found.layers),
   ]);
 }
@@ -48,11 +43,7 @@ function showReport(run, { verdict, lines, table, report, confusions, largest })
     ),
     ...showConfusions(run, confusions),
     make("h3", {}, isNumber ? "Largest errors" : "Largest losses"),
-    make(
-      "p",
-      { className: "note" },
-      `${intro} ${largest.are_wrong ? "Only wrong predictions. " : ""}Choose an image to look inside the net.`,
-    ),
+    note(`${intro} ${largest.are_wrong ? "Only wrong predictions. " : ""}` + "Choose an image to look inside the net."),
     ...gallery(run, largest, pair),
   ];
 }
@@ -78,37 +69,23 @@ function showConfusions(run, confusions) {
       await settle(
         place,
         `Reading ${title} …`,
-        ask("cell", { run: run.name, problem, truth, predicted }),
-        (found) => [
-          make("h4", {}, label),
-          make("p", { className: "note" }, order(found)),
-          ...gallery(run, found, pair),
-        ],
+        askLast("cell", { run: run.name, problem, truth, predicted }),
+        (found) => [make("h4", {}, label), note(order(found)), ...gallery(run, found, pair)],
       );
       place.scrollIntoView({ block: "nearest" });
     };
     const className = truth === predicted ? "cell right" : "cell";
-    return make(
-      "button",
-      { type: "button", className, ariaLabel: label, title: label, on: { click: open } },
-      text,
-    );
+    return make("button", { type: "button", className, ariaLabel: label, title: label, on: { click: open } }, text);
   };
   const [names, cells] = confusions[0];
   const table =
     confusions.length > 1
       ? listLabels(confusions, choose)
-      : (names.length <= MOST_CLASSES ? drawMatrix : listPairs)(names, cells, (cell) =>
-          choose(0, names, cell),
-        );
+      : (names.length <= MOST_CLASSES ? drawMatrix : listPairs)(names, cells, (cell) => choose(0, names, cell));
   const text =
-    "Choose a number to see the images; arrow keys move between numbers. The stronger the color, the larger the part of the true class or of all images.";
-  return [
-    make("h3", {}, "What it confuses"),
-    make("p", { className: "note" }, text),
-    walk(table),
-    place,
-  ];
+    "Choose a number to see the images; arrow keys move between numbers. " +
+    "The stronger the color, the larger the part of the true class or of all images.";
+  return [make("h3", {}, "What it confuses"), note(text), walk(table), place];
 }
 
 function shade(element, part) {
@@ -118,9 +95,7 @@ function shade(element, part) {
 
 function drawMatrix(names, cells, choose) {
   const found = new Map(cells.map((cell) => [`${cell[0]} ${cell[1]}`, cell]));
-  const sums = names.map((_, row) =>
-    cells.filter(([truth]) => truth === row).reduce((sum, cell) => sum + cell[2], 0),
-  );
+  const sums = names.map((_, row) => cells.filter(([truth]) => truth === row).reduce((sum, cell) => sum + cell[2], 0));
   const rows = names.map((name, row) => [
     name,
     ...names.map((_, column) => {
@@ -210,9 +185,7 @@ function showUnits(run, layers) {
   const draw =
     (name) =>
     ({ shown, units, searched, field }) => [
-      make(
-        "p",
-        { className: "note" },
+      note(
         `${shown.length} of ${count(units)} units of ${name}, and the patches of ` +
           `${count(searched)} training images that excite each most. A unit sees ${field}. ` +
           "Below: the class that its response separates best, with the area under the ROC curve.",
@@ -224,9 +197,7 @@ function showUnits(run, layers) {
           make(
             "li",
             { className: "tile" },
-            patches
-              ? sheet(patches, `patches that excite unit ${number}`)
-              : make("span", {}, "constant response"),
+            patches ? sheet(patches, `patches that excite unit ${number}`) : make("span", {}, "constant response"),
             make("strong", {}, `unit ${number}`),
             make("span", {}, best),
           ),
@@ -237,7 +208,7 @@ function showUnits(run, layers) {
     settle(
       place,
       "Searching training images for the patches …",
-      ask("units", { run: run.name, layer: select.value }),
+      askLast("units", { run: run.name, layer: select.value }),
       draw(layers.find(([path]) => path === select.value)[1]),
     );
   return make(

@@ -9,7 +9,8 @@ import { startMaking } from "./making.js";
 import { startNet } from "./net.js";
 import { setFields, startRecipe } from "./recipe.js";
 import { select, startRuns } from "./runs.js";
-import { announce, chosen, load, save, state } from "./shared.js";
+import { load, save } from "./request.js";
+import { announce, chosen, state } from "./shared.js";
 import { startTabs } from "./tabs.js";
 import { sayStatus, startTraining } from "./training.js";
 
@@ -23,11 +24,7 @@ async function start() {
     const isRefused = error.status === 401;
     find("access").hidden = !isRefused;
     sayStatus(
-      !isRefused
-        ? error.message
-        : find("token").value
-          ? "This token is wrong."
-          : "This studio asks for a token.",
+      !isRefused ? error.message : find("token").value ? "This token is wrong." : "This studio asks for a token.",
       true,
     );
     if (!isRefused) setTimeout(start, 2000);
@@ -36,45 +33,26 @@ async function start() {
   find("access").hidden = true;
   know(given);
   sayStatus("Choose data and a net, and press Train. New here? Open the lessons.", true);
-  for (const begin of [
-    startRecipe,
-    startTraining,
-    startRuns,
-    startMaking,
-    startLabels,
-    startData,
-    startNet,
-  ])
-    begin();
-  const { values = {}, run, tab, compared } = load("page");
+  for (const begin of [startRecipe, startTraining, startRuns, startMaking, startLabels, startData, startNet]) begin();
+  const { values = {}, run, tab, compared } = load("page") ?? {};
   restore(values);
   Object.assign(chosen, { tab: tab ?? "look", compared: new Set(compared) });
   startTabs();
   announce("start");
   startLessons();
   const trained = given.jobs.filter((job) => job.run);
-  const isKnown = [...given.runs, ...trained.map((job) => ({ name: job.run }))].some(
-    ({ name }) => name === run,
-  );
-  const first = isKnown
-    ? run
-    : (trained.find((job) => job.state === "running") ?? trained.at(-1))?.run;
+  const isKnown = [...given.runs, ...trained.map((job) => ({ name: job.run }))].some(({ name }) => name === run);
+  const first = isKnown ? run : (trained.find((job) => job.state === "running") ?? trained.at(-1))?.run;
   addEventListener("pagehide", () =>
     save("page", {
       run: chosen.name,
       tab: chosen.tab,
       compared: [...chosen.compared],
-      values: Object.fromEntries(
-        [...document.querySelectorAll(KEPT)].map(({ id, value }) => [id, value]),
-      ),
+      values: Object.fromEntries([...document.querySelectorAll(KEPT)].map(({ id, value }) => [id, value])),
     }),
   );
   if (first) await select(first);
-  follow(
-    given.after,
-    (event) => (event.event === "lost" ? recover() : announce("event", event)),
-    tellConnected,
-  );
+  follow(given.after, (event) => (event.event === "lost" ? recover() : announce("event", event)), tellConnected);
 }
 
 function know(given) {
@@ -92,8 +70,7 @@ function recover() {
 function restore(values) {
   for (const [id, value] of Object.entries(values)) {
     const input = find(id);
-    const isGone =
-      input instanceof HTMLSelectElement && ![...input.options].some((one) => one.value === value);
+    const isGone = input instanceof HTMLSelectElement && ![...input.options].some((one) => one.value === value);
     if (id.startsWith("field-")) setFields({ [id.slice(6)]: value });
     else if (input && !isGone) input.value = value;
   }

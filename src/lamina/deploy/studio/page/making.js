@@ -21,12 +21,7 @@ export function startMaking() {
   find("set-name").addEventListener("change", () => restart().catch(tellProblem));
   // Beside a place for images, a drop does nothing; otherwise the browser would leave the page.
   document.addEventListener("dragover", (event) => {
-    if (
-      event.defaultPrevented ||
-      !event.dataTransfer.types.includes("Files") ||
-      event.target.type === "file"
-    )
-      return;
+    if (event.defaultPrevented || !event.dataTransfer.types.includes("Files") || event.target.type === "file") return;
     event.preventDefault();
     event.dataTransfer.dropEffect = "none";
   });
@@ -48,13 +43,13 @@ async function restart() {
   tellProblem(null);
   find("classes").replaceChildren();
   find("use-images").disabled = true;
-  const found = await ask("set", { set: name });
+  const found = await ask("set", { set_name: name });
   if (name !== find("set-name").value) return;
   for (const { name: own, count: size, images } of found.classes) {
     const row = addClass();
     row.querySelector(".name").value = own; // also without images
     for (const image of images)
-      showImage(row, { ...image, source: found.source, count: size }, { set: name, class: own });
+      showImage(row, { ...image, source: found.source, count: size }, { set_name: name, class_name: own });
     showCount(row);
   }
   while (find("classes").children.length < 2) addClass();
@@ -67,7 +62,8 @@ async function useImages() {
   openMaking(false);
   const classes = rows.map((row) => `${row.querySelector(".name").value} (${row.dataset.count})`);
   find("made").textContent =
-    `${find("set-name").value} is chosen, with ${classes.join(", ")}. Next: choose a net, or “Choose for me”; then Train.`;
+    `${find("set-name").value} is chosen, with ${classes.join(", ")}. ` +
+    "Next: choose a net, or “Choose for me”; then Train.";
   find("source").focus();
 }
 
@@ -121,17 +117,16 @@ async function readDropped({ items }) {
 async function save(row, files) {
   const refused = [];
   // they may change meanwhile
-  const names = { set: find("set-name").value, class: row.querySelector(".name").value };
+  const names = {
+    set_name: find("set-name").value,
+    class_name: row.querySelector(".name").value,
+  };
   for (const [place, file] of files.entries()) {
-    if (files.length > 1)
-      row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
-    await saveImage(row, file, names).catch((error) =>
-      refused.push(`${file.name}: ${error.message}`),
-    );
+    if (files.length > 1) row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
+    await saveImage(row, file, names).catch((error) => refused.push(`${file.name}: ${error.message}`));
   }
   showCount(row);
-  const more =
-    refused.length > 1 ? ` ${refused.length - 1} more of ${files.length} files were refused.` : "";
+  const more = refused.length > 1 ? ` ${refused.length - 1} more of ${files.length} files were refused.` : "";
   tellProblem(refused.length ? { message: refused[0] + more } : null);
   return !refused.length;
 }
@@ -147,7 +142,7 @@ function showImage(row, saved, names) {
   source = saved.source;
   row.dataset.count = saved.count;
   // it names the folder
-  Object.assign(row.querySelector(".name"), { value: names.class, readOnly: true });
+  Object.assign(row.querySelector(".name"), { value: names.class_name, readOnly: true });
   find("use-images").disabled = false;
   const remove = async () => {
     row.dataset.count = await ask("remove-image", { ...names, file: saved.file });
@@ -164,7 +159,7 @@ function showImage(row, saved, names) {
       {
         type: "button",
         className: "small",
-        ariaLabel: `Remove ${saved.file} of ${names.class}`,
+        ariaLabel: `Remove ${saved.file} of ${names.class_name}`,
         on: { click: () => remove().catch(tellProblem) },
       },
       "×",
@@ -179,11 +174,7 @@ function showCount(row) {
     shown = row.querySelector("ul").children.length;
   row.querySelector(".note").textContent =
     `${count(size)} ${size === 1 ? "image" : "images"}` +
-    (size > shown
-      ? `, the last ${shown} shown`
-      : size < FEW_IMAGES
-        ? `; add more, at least ${FEW_IMAGES}`
-        : "");
+    (size > shown ? `, the last ${shown} shown` : size < FEW_IMAGES ? `; add more, at least ${FEW_IMAGES}` : "");
 }
 
 // While the button is held, by pointer or key, the images of the webcam are saved.
@@ -200,9 +191,7 @@ function saveWhileHeld(row, button) {
       if (!video.srcObject) await startCamera(video, { width: 640, height: 480 });
       while (isHeld && row.isConnected && video.srcObject) {
         const wait = new Promise((done) => setTimeout(done, BURST_MS));
-        isHeld =
-          (await save(row, [new File([await takeImage(video, "image/png")], "webcam image")])) &&
-          isHeld;
+        isHeld = (await save(row, [new File([await takeImage(video, "image/png")], "webcam image")])) && isHeld;
         await wait;
       }
     } catch (error) {

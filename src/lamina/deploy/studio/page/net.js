@@ -1,12 +1,13 @@
 // The net: cards and Python are two views of one value, which the studio parses.
 
-import { ask } from "./api.js";
+import { ask, askLast } from "./api.js";
 import { fill, find, findKey, make, redraw, short, tell } from "./elements.js";
 import { announce, chosen, isActive, listen, state } from "./shared.js";
 
 const CHOOSE = "choose";
 const WAIT_MS = 250; // after the last key
 let cards = [];
+let lastId = 0; // of the cards
 let at = null; // place of the card that had the focus last
 let asked = 0; // number of the last request, whose response counts
 let measured = 0; // number of the request whose layers were timed
@@ -39,9 +40,7 @@ export function startNet() {
   );
   listen("start", explainKind);
   listen("start", () =>
-    find("preset").value !== CHOOSE && find("python").value
-      ? useText(find("python").value)
-      : usePreset(),
+    find("preset").value !== CHOOSE && find("python").value ? useText(find("python").value) : usePreset(),
   );
   listen("run", () => measure(asked)); // a training may have ended
 }
@@ -59,7 +58,7 @@ export function usePreset(given) {
   clearTimeout(timer);
   [timer, asked, typed] = [0, asked + 1, typed + 1]; // whatever was typed before
   showEditor(false);
-  chosen.net = { ...chosen.net, preset: "", isChosen: true, problem: null };
+  chosen.net = { text: "", preset: "", isChosen: true, problem: null };
   announce("net", chosen.net);
 }
 
@@ -95,7 +94,7 @@ function read(given, isTyped = false) {
 }
 
 // Asks for the cards of a net and shows them; while somebody types, the text stays as it is.
-async function show(given, isTyped, edited = null) {
+async function show(given, isTyped, edited = cards) {
   const own = ++asked;
   const { shape = null, outputs = null } = chosen.preview ?? {};
   let found;
@@ -108,15 +107,13 @@ async function show(given, isTyped, edited = null) {
   tell(find("net-problem"), found.problem);
   find("python").setAttribute("aria-invalid", String(Boolean(found.problem)));
   if (found.cards !== null) {
-    for (const [place, card] of (edited ?? cards).entries())
-      if (edited || card.text === found.cards[place]?.text)
-        (card.before ?? card).next = found.cards[place];
-    cards = found.cards;
+    cards = found.cards.map((card, place) => ({ ...card, id: findId(edited[place], card, given) }));
     if (!isTyped) find("python").value = found.text;
     redraw(find("layers"), ...cards.map(showCard));
     find("net-total").textContent =
       chosen.preview && !found.problem
-        ? `${cards.length} layers, ${short(found.parameters)} parameters, ${short(found.multiply_adds)} multiply-adds per image.`
+        ? `${cards.length} layers, ${short(found.parameters)} parameters, ` +
+          `${short(found.multiply_adds)} multiply-adds per image.`
         : "";
   }
   const text = found.text ?? find("python").value;
@@ -127,18 +124,17 @@ async function show(given, isTyped, edited = null) {
   measure(own);
 }
 
+// Cards that were edited keep their ids; of a new text, those whose layers are at their place.
+function findId(before, card, { cards: isEdited }) {
+  const isSame = before?.id && (isEdited || before.text === card.text);
+  return isSame ? before.id : ++lastId;
+}
+
 // Times the layers when nobody edits them, and nothing else computes.
 async function measure(own) {
   await new Promise((resolve) => setTimeout(resolve, 2 * WAIT_MS));
   const isBusy = [...state.jobs.values()].some(isActive);
-  if (
-    own !== asked ||
-    own === measured ||
-    chosen.net.problem ||
-    chosen.net.isChosen ||
-    !chosen.preview ||
-    isBusy
-  )
+  if (own !== asked || own === measured || chosen.net.problem || chosen.net.isChosen || !chosen.preview || isBusy)
     return;
   measured = own;
   const given = {
@@ -147,7 +143,7 @@ async function measure(own) {
     outputs: chosen.preview.outputs,
   };
   timing = timing
-    .then(() => own === asked && ask("times", given))
+    .then(() => own === asked && askLast("times", given))
     .catch((error) => {
       if (own === asked) find("net-total").append(` The cards show no times: ${error.message}`);
     });
@@ -169,9 +165,8 @@ function change(card, edit) {
   reading = before
     .then(async () => {
       if (own !== typed) return; // another text or preset was chosen meanwhile
-      while (card?.next) card = card.next; // of the last response
-      const all = [...cards],
-        place = all.indexOf(card);
+      const all = [...cards];
+      const place = all.findIndex(({ id }) => id === card?.id); // in the last response
       if (card && place < 0) return; // it was removed
       const key = edit(all, place);
       await show({ cards: all.map(({ text }) => text) }, false, all);
@@ -183,16 +178,14 @@ function change(card, edit) {
 
 // Adds a layer after the card that had the focus last, or before the output.
 async function add() {
-  const { text } = state.layers.find(({ name }) => name === find("kind").value),
-    added = { text };
+  const { text } = state.layers.find(({ name }) => name === find("kind").value);
+  const added = { text, id: ++lastId };
   await change(null, (all) => {
     const last = all.at(-1)?.name === "Output" ? all.length - 1 : all.length;
     all.splice(at === null ? last : Math.min(at + 1, last), 0, added);
   });
-  const item = find("layers").children[cards.indexOf(added.next)];
-  (
-    item?.querySelector(".arguments > label input, textarea") ?? item?.querySelector("button")
-  )?.focus();
+  const item = find("layers").children[cards.findIndex(({ id }) => id === added.id)];
+  (item?.querySelector(".arguments > label input, textarea") ?? item?.querySelector("button"))?.focus();
 }
 
 function move(card, step) {
@@ -244,10 +237,7 @@ function showCard(card, place) {
         button("↑", "Move up", "up", () => move(card, -1)),
         button("↓", "Move down", "down", () => move(card, 1)),
         button("×", "Remove", "remove", () =>
-          change(
-            card,
-            (all, own) => all.splice(own, 1) && `remove-${Math.min(own, all.length - 1)}`,
-          ),
+          change(card, (all, own) => all.splice(own, 1) && `remove-${Math.min(own, all.length - 1)}`),
         ),
       ),
     ),
@@ -255,9 +245,7 @@ function showCard(card, place) {
     showArguments(card, place, label),
     card.problem ? make("p", { className: "problem" }, card.problem) : null,
   );
-  item.addEventListener("dragstart", (event) =>
-    event.dataTransfer.setData("text/x-layer", String(place)),
-  );
+  item.addEventListener("dragstart", (event) => event.dataTransfer.setData("text/x-layer", String(place)));
   item.addEventListener(
     "dragover",
     (event) => event.dataTransfer.types.includes("text/x-layer") && event.preventDefault(),
@@ -275,10 +263,10 @@ function showCard(card, place) {
 // Inputs for the required and changed arguments; the others under "more".
 function showArguments(card, place, label) {
   const edit = async (apply) => {
-    while (find("layers").matches(":active"))
-      await new Promise((resolve) => setTimeout(resolve, 20)); // a button that is pressed must stay
+    // a button that is pressed must stay
+    while (find("layers").matches(":active")) await new Promise((resolve) => setTimeout(resolve, 20));
     change(card, (all, own) => {
-      all[own] = { ...(apply(all[own]) ?? all[own]), before: all[own] };
+      all[own] = { ...all[own], ...apply(all[own]) };
     });
   };
   if (!card.arguments) {

@@ -4,10 +4,7 @@ import { fill, find, make } from "./elements.js";
 import { announce, chosen, listen, state } from "./shared.js";
 
 export function startRecipe() {
-  const [main, more] = [
-    state.fields.slice(0, 5),
-    state.fields.slice(5).filter(({ is_main: isMain }) => isMain),
-  ];
+  const [main, more] = [state.fields.slice(0, 5), state.fields.slice(5).filter(({ is_main: isMain }) => isMain)];
   const limit = "training ends within this time; the learning rate falls at the end";
   find("recipe").replaceChildren(
     make(
@@ -53,10 +50,7 @@ export function startRecipe() {
   });
   fill(
     find("recipe-name"),
-    [...new Set(state.presets.flatMap(({ recipes }) => Object.keys(recipes)))].map((name) => [
-      name,
-      name,
-    ]),
+    [...new Set(state.presets.flatMap(({ recipes }) => Object.keys(recipes)))].map((name) => [name, name]),
   );
   listen("net", showRecipes);
 }
@@ -84,19 +78,14 @@ function listRecipes() {
 function showRecipes() {
   fill(
     find("recipe-name"),
-    Object.keys(listRecipes()).map((name) => [
-      name,
-      name || (chosen.net.isChosen ? "chosen by lamina" : "default"),
-    ]),
+    Object.keys(listRecipes()).map((name) => [name, name || (chosen.net.isChosen ? "chosen by lamina" : "default")]),
   );
   showDefaults();
 }
 
 // What applies to a field that is empty; lamina fits some of these values to the number of images.
 function findDefault({ name, default: usual }) {
-  return chosen.net.isChosen
-    ? "chosen"
-    : (listRecipes()[find("recipe-name").value]?.[name] ?? usual);
+  return chosen.net.isChosen ? "chosen" : (listRecipes()[find("recipe-name").value]?.[name] ?? usual);
 }
 
 function showDefaults() {
@@ -132,10 +121,7 @@ export function setFields(given) {
 // Fills the form with the recipe of a run. The main fields are all filled, because lamina fits
 // empty ones to the data.
 export function useRecipe(recipe) {
-  const read = (field) =>
-    field.is_main || recipe[field.name] !== findDefault(field) ? recipe[field.name] : "";
+  const read = (field) => (field.is_main || recipe[field.name] !== findDefault(field) ? recipe[field.name] : "");
   const values = state.fields.map((field) => [field.name, read(field)]);
-  setFields(
-    Object.fromEntries(values.map(([name, value]) => [name, value === "None" ? "" : value])),
-  );
+  setFields(Object.fromEntries(values.map(([name, value]) => [name, value === "None" ? "" : value])));
 }

@@ -15,9 +15,7 @@ let filled = ""; // the run whose settings can be changed
 const tellProblem = (error) => tell(find("runs-problem"), error.message);
 
 export function startRuns() {
-  find("continue-from").addEventListener("click", () =>
-    attempt(find("continue-problem"), continueRun),
-  );
+  find("continue-from").addEventListener("click", () => attempt(find("continue-problem"), continueRun));
   find("edit").addEventListener("click", () => edit().catch(tellProblem));
   find("checkpoint").addEventListener("change", () => {
     picked = find("checkpoint").value;
@@ -32,17 +30,13 @@ export function startRuns() {
 
 // The runs that are ticked, besides this one.
 export function listCompared({ name: own }) {
-  return [...chosen.compared].filter(
-    (name) => name !== own && state.runs.some((run) => run.name === name),
-  );
+  return [...chosen.compared].filter((name) => name !== own && state.runs.some((run) => run.name === name));
 }
 
 // Reads the runs whose curves are shown with those of a run: its parent, and the ticked ones.
 async function readOthers(run) {
   const names = new Set([run.parent ?? [], ...listCompared(run)].flat());
-  run.others = (
-    await Promise.all([...names].map((name) => ask("run", { run: name }).catch(() => [])))
-  ).flat();
+  run.others = (await Promise.all([...names].map((name) => ask("run", { run: name }).catch(() => [])))).flat();
 }
 
 async function refresh() {
@@ -51,8 +45,7 @@ async function refresh() {
 }
 
 async function refreshCheckpoints(run) {
-  if (performance.now() - refreshed < REFRESH_MS || document.activeElement === find("checkpoint"))
-    return;
+  if (performance.now() - refreshed < REFRESH_MS || document.activeElement === find("checkpoint")) return;
   refreshed = performance.now();
   const checkpoints = await ask("checkpoints", { run: run.name }).catch(() => null);
   if (!checkpoints || chosen.run.name !== run.name) return;
@@ -104,28 +97,16 @@ function showTree() {
       (isActive(job) || job.state === "failed") &&
       state.runs.every(({ name }) => name !== job.run),
   );
-  const runs = [
-    ...others.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })),
-    ...state.runs,
-  ];
-  const byParent = Map.groupBy(runs, (run) =>
-    runs.some(({ name }) => name === run.parent) ? run.parent : null,
-  );
+  const runs = [...others.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })), ...state.runs];
+  const byParent = Map.groupBy(runs, (run) => (runs.some(({ name }) => name === run.parent) ? run.parent : null));
   const listFrom = (parent) =>
     (byParent.get(parent) ?? []).map((run) =>
-      make(
-        "li",
-        {},
-        showRow(run),
-        byParent.has(run.name) ? make("ul", {}, ...listFrom(run.name)) : null,
-      ),
+      make("li", {}, showRow(run), byParent.has(run.name) ? make("ul", {}, ...listFrom(run.name)) : null),
     );
   const rows = listFrom(null);
   redraw(
     find("runs"),
-    ...(rows.length
-      ? rows
-      : [make("li", { className: "note" }, "There are no runs yet. Press Train.")]),
+    ...(rows.length ? rows : [make("li", { className: "note" }, "There are no runs yet. Press Train.")]),
   );
 }
 
@@ -142,9 +123,7 @@ function showRow(run) {
   const from = run.parent
     ? ` from ${run.parent}${run.parent_epoch === null ? "" : ` after epoch ${run.parent_epoch}`}`
     : "";
-  const note = run.net
-    ? `${run.net} on ${run.data}${from}${run.score && progress ? `; ${progress}` : ""}`
-    : "";
+  const note = run.net ? `${run.net} on ${run.data}${from}${run.score && progress ? `; ${progress}` : ""}` : "";
   return make(
     "div",
     { className: "run-row" },
@@ -181,18 +160,10 @@ function showRow(run) {
 // Without a choice by a person, the newest checkpoint is selected; one that is gone is not replaced
 // by another.
 function showCheckpoints(run) {
-  const found = run.checkpoints.map((epoch) => [
-    String(epoch),
-    `epoch ${Number(epoch.toFixed(2))}`,
-  ]);
+  const found = run.checkpoints.map((epoch) => [String(epoch), `epoch ${Number(epoch.toFixed(2))}`]);
   const isGone = picked && found.every(([value]) => value !== picked);
-  fill(
-    find("checkpoint"),
-    isGone ? [["", "choose again"], ...found] : found,
-    isGone ? "" : picked || found[0]?.[0],
-  );
-  if (isGone)
-    tell(find("continue-problem"), "The chosen epoch is no longer saved. Choose another one.");
+  fill(find("checkpoint"), isGone ? [["", "choose again"], ...found] : found, isGone ? "" : picked || found[0]?.[0]);
+  if (isGone) tell(find("continue-problem"), "The chosen epoch is no longer saved. Choose another one.");
   update();
 }
 
@@ -201,9 +172,7 @@ function showSettings({ name, changeable = [], recipe }) {
   if (filled === name) return;
   filled = recipe ? name : "";
   const fields = state.fields.filter((field) => changeable.includes(field.name));
-  find("continued-fields").replaceChildren(
-    ...fields.map((field) => makeField(field, "continued", recipe[field.name])),
-  );
+  find("continued-fields").replaceChildren(...fields.map((field) => makeField(field, "continued", recipe[field.name])));
 }
 
 // Nothing is done to the run that is shown while another one, already selected, is being read.

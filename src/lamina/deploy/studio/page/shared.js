@@ -1,7 +1,15 @@
 // What the parts of the page share: the state that the studio sent, the choices made on the page,
 // and who must know.
 
-export const state = { presets: [], layers: [], fields: [], data: [], runs: [], jobs: new Map() };
+export const state = {
+  presets: [],
+  layers: [],
+  fields: [],
+  fractions: [], // the metrics that are shown as percentages
+  data: [],
+  runs: [],
+  jobs: new Map(),
+};
 
 // The data set, the net, the name of the run that was selected last, the run that is shown (another
 // one until that is read), its tab, and the runs to compare.
@@ -32,21 +40,4 @@ export function findJob(run) {
 
 export function isActive(job) {
   return Boolean(job) && ["queued", "running"].includes(job.state);
-}
-
-// What outlives a reload of the page, unless the browser refuses to keep it.
-export function load(key) {
-  try {
-    return JSON.parse(sessionStorage.getItem(key)) ?? {};
-  } catch {
-    return {};
-  }
-}
-
-export function save(key, value) {
-  try {
-    sessionStorage.setItem(key, JSON.stringify(value));
-  } catch {
-    // The page works without it.
-  }
 }

@@ -5,7 +5,7 @@ import * as compare from "./compare.js";
 import * as look from "./look.js";
 import * as take from "./take.js";
 import * as attempt from "./try.js";
-import { find, make } from "./elements.js";
+import { find, make, note } from "./elements.js";
 import { chosen, listen } from "./shared.js";
 
 const PARTS = { look, compare, try: attempt, take };
@@ -21,10 +21,7 @@ export function startTabs() {
       tabs[(place + step + tabs.length) % tabs.length].focus();
     });
   }
-  document.addEventListener(
-    "click",
-    ({ target }) => target.matches('a[href^="#tab-"]') && show(target.hash.slice(5)),
-  );
+  document.addEventListener("click", ({ target }) => target.matches('a[href^="#tab-"]') && show(target.hash.slice(5)));
   listen("run", () => show(chosen.tab));
   listen("compared", () => chosen.tab === "compare" && show(chosen.tab));
   show(chosen.tab);
@@ -40,9 +37,7 @@ export async function show(name) {
   const panel = find("panel");
   panel.setAttribute("aria-labelledby", `tab-${name}`);
   if (!chosen.run) {
-    panel.replaceChildren(
-      make("p", { className: "note" }, "Train a net, or select a run, to look inside it."),
-    );
+    panel.replaceChildren(note("Train a net, or select a run, to look inside it."));
     return;
   }
   const place = make("div");

@@ -1,15 +1,12 @@
 // Take away: how to repeat the run without the studio, and files to download.
 
-import { ask, download } from "./api.js";
-import { attempt, count, make, tell } from "./elements.js";
+import { ask, askLast, download } from "./api.js";
+import { attempt, count, make, note, paragraph, tell } from "./elements.js";
 import { isActive, listen, state } from "./shared.js";
 
 const FILES = {
   "report.html": ["Report", "A page with all results, curves and images, in one file."],
-  "model.onnx": [
-    "ONNX model",
-    "For other programs, with its preprocessing, compared numerically with the run.",
-  ],
+  "model.onnx": ["ONNX model", "For other programs, with its preprocessing, compared numerically with the run."],
 };
 const made = new Map(); // for each run and file, its job and what it printed
 let draw = () => {};
@@ -27,32 +24,27 @@ listen("event", (event) => {
 export async function show(place, run) {
   const code = (title, text) =>
     text
-      ? [
-          make("h3", {}, `As ${title}`),
-          make("pre", { tabIndex: 0, textContent: text }),
-          copyButton(text, title),
-        ]
+      ? [make("h3", {}, `As ${title}`), make("pre", { tabIndex: 0, textContent: text }), copyButton(text, title)]
       : [];
   const files = make("div");
-  const { command, python, remarks } = await ask("repeat", { run: run.name });
+  const { command, python, remarks } = await askLast("repeat", { run: run.name });
   if (!place.isConnected) return; // another run or tab was opened meanwhile
   const same =
-    "This trains a new run with the same weights: bit-identical on the same processor type and torch version.";
+    "This trains a new run with the same weights: " + "bit-identical on the same processor type and torch version.";
   place.replaceChildren(
     ...[
-      remarks.length ? null : make("p", { className: "note" }, same),
+      remarks.length ? null : note(same),
       ...remarks.map((remark) => make("p", { className: "diagnosis" }, remark)),
       ...code("a command", command),
       ...code("Python", python),
       make("h3", {}, "Files"),
-      make("p", {}, "Folder of the run: ", make("code", {}, run.folder ?? "")),
+      paragraph("Folder of the run: ", make("code", {}, run.folder ?? "")),
       files,
     ].filter(Boolean),
   );
   draw = async () => {
     const known = files.isConnected && (await ask("files", { run: run.name }).catch(() => null));
-    if (known)
-      files.replaceChildren(...Object.keys(FILES).map((file) => showFile(run, file, known[file])));
+    if (known) files.replaceChildren(...Object.keys(FILES).map((file) => showFile(run, file, known[file])));
   };
   await draw();
 }
@@ -87,20 +79,17 @@ function showFile(run, file, bytes) {
       draw();
     });
   const save = () => attempt(problem, () => download(run.name, file));
-  const button = (label, click, disabled = false) =>
-    make("button", { type: "button", disabled, on: { click } }, label);
+  const button = (label, click, disabled = false) => make("button", { type: "button", disabled, on: { click } }, label);
   return make(
     "div",
     { className: "file" },
     make("h4", {}, name),
-    make("p", { className: "note" }, text),
+    note(text),
     make(
       "p",
       { className: "row" },
       button(bytes ? `Make ${file} again` : `Make ${file}`, start, isWorking || !run.rows.length),
-      bytes && !isWorking
-        ? button(`Download ${file} (${(bytes / 1e6).toFixed(1)} MB)`, save)
-        : null,
+      bytes && !isWorking ? button(`Download ${file} (${(bytes / 1e6).toFixed(1)} MB)`, save) : null,
       isWorking ? make("progress", { ariaLabel: `making ${file}` }) : null,
     ),
     problem,
@@ -109,18 +98,13 @@ function showFile(run, file, bytes) {
 }
 
 // What `lamina export` found when it compared the file with the run.
-function describeParity({
-  images,
-  split,
-  largest_difference: apart,
-  limit,
-  same_predictions: same,
-}) {
+function describeParity({ images, split, largest_difference: apart, limit, same_predictions: same }) {
   return make(
     "p",
     { className: "good" },
     `Parity check passed: on ${count(images)} images (${split}, one black, one white), ` +
-      `the logits of the file differ from the run's by at most ${apart.toExponential(1)} (limit ${limit.toExponential(1)}), ` +
+      "the logits of the file differ from the run's by at most " +
+      `${apart.toExponential(1)} (limit ${limit.toExponential(1)}), ` +
       `and ${count(same)} of ${count(images)} predictions are equal.`,
   );
 }

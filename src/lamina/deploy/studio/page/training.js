@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { Curves, listSeries } from "./curves.js";
 import { describeSource } from "./data.js";
-import { attempt, count, duration, find, make, percent, redraw, tell } from "./elements.js";
+import { attempt, count, duration, find, make, paragraph, percent, redraw, tell } from "./elements.js";
 import { look } from "./inside.js";
 import { settleNet } from "./net.js";
 import { readFields, setFields } from "./recipe.js";
@@ -131,61 +131,40 @@ function describe(run) {
       : `${at}${scoreOf(run.rows.at(-1))}${timeLeft(run, job)}`;
   if (job?.state === "failed") return `${run.name} ended with a problem after ${at}`;
   if (!run.net)
-    return job
-      ? `${run.name} was stopped before it started`
-      : `${run.name} is no longer in the folder of the runs`;
+    return job ? `${run.name} was stopped before it started` : `${run.name} is no longer in the folder of the runs`;
   if (run.score) return `done: ${run.score}; ${run.name}`;
-  return run.is_finished
-    ? `done: ${run.name} has no score`
-    : `paused at ${at}; Continue resumes exactly there`;
+  return run.is_finished ? `done: ${run.name} has no score` : `paused at ${at}; Continue resumes exactly there`;
 }
 
 // As many epochs as a time limit allows at the pace so far.
 function estimateEpochs(run, job) {
-  const limit = readLimit(job),
+  const limit = job?.seconds,
     done = run.rows.length;
   if (!limit || !done || !isActive(job)) return "?";
   return Math.max(done, Math.round((done * limit) / (Date.now() / 1000 - job.began)));
 }
 
 function scoreOf(row) {
-  const name =
-    row &&
-    Object.keys(row).find(
-      (one) => one.startsWith("val_") && one !== "val_loss" && row[one] !== null,
-    );
-  if (!name)
-    return row?.train_accuracy == null ? "" : `, train accuracy ${percent(row.train_accuracy)}`;
+  const name = row && Object.keys(row).find((one) => one.startsWith("val_") && one !== "val_loss" && row[one] !== null);
+  if (!name) return row?.train_accuracy == null ? "" : `, train accuracy ${percent(row.train_accuracy)}`;
   return `, val ${name.slice(4).replaceAll("_", " ")} ${percent(row[name])}`;
 }
 
 function timeLeft(run, job) {
-  const limit = readLimit(job);
-  if (limit)
-    return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
+  const limit = job?.seconds;
+  if (limit) return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
   const [first, last] = [run.steps[0], run.steps.at(-1)]; // for the first epoch
-  const pace =
-    run.pace ??
-    run.rows.at(-1)?.train_seconds ??
-    (last?.seconds - first?.seconds) / (last?.at - first?.at);
-  return pace && run.planned
-    ? `, about ${duration(pace * (run.planned - (run.rows.length || last.at)))} left`
-    : "";
+  const pace = run.pace ?? run.rows.at(-1)?.train_seconds ?? (last?.seconds - first?.seconds) / (last?.at - first?.at);
+  return pace && run.planned ? `, about ${duration(pace * (run.planned - (run.rows.length || last.at)))} left` : "";
 }
 
 // Tells the time left by the clock, because long steps have no events.
 function countDown() {
   const run = chosen.run,
     job = run && findJob(run.name);
-  if (job?.state !== "running" || !readLimit(job)) return;
+  if (job?.state !== "running" || !job?.seconds) return;
   sayStatus(describe(run));
   find("progress").firstElementChild.value = findPart(run);
-}
-
-// The time limit of a training in seconds, from its command.
-function readLimit(job) {
-  const [, value, unit] = job?.command.match(/ --time=([\d.]+)([smh])/) ?? [];
-  return value ? Number(value) * { s: 1, m: 60, h: 3600 }[unit] : null;
 }
 
 function receive(event) {
@@ -203,7 +182,7 @@ function receive(event) {
   if (event.event === "remark" && !run.rows.length) find("pace").textContent = event.text;
   if (event.event === "progress")
     showProgress(
-      readLimit(findJob(run.name)) ? findPart(run) : event.done / event.total,
+      findJob(run.name)?.seconds ? findPart(run) : event.done / event.total,
       `${event.what} ${count(event.done)} of ${count(event.total)}`,
     );
   const last = run.rows.at(-1);
@@ -227,10 +206,7 @@ function receiveStep(event, run) {
   const at = event.epoch - 1 + event.step / event.steps;
   run.steps.push({ at, loss: event.loss, seconds: performance.now() / 1000 });
   if (run.steps.length > MOST_STEPS) run.steps = run.steps.filter((_, place) => place % 2);
-  showProgress(
-    findPart(run, at),
-    `epoch ${event.epoch}, step ${count(event.step)} of ${count(event.steps)}`,
-  );
+  showProgress(findPart(run, at), `epoch ${event.epoch}, step ${count(event.step)} of ${count(event.steps)}`);
   if (!run.rows.length) sayStatus(describe(run));
 }
 
@@ -254,7 +230,7 @@ function receiveEpoch(event, run) {
 // The part of a training that is done: of its time if that is limited, else of its epochs.
 function findPart(run, epochs) {
   const job = findJob(run.name),
-    limit = readLimit(job);
+    limit = job?.seconds;
   return limit ? (Date.now() / 1000 - job.began) / limit : epochs / (run.planned ?? epochs + 1);
 }
 
@@ -269,9 +245,7 @@ function draw() {
   frame = 0;
   const run = chosen.run,
     places = state.runs.map(({ name }) => name);
-  const shown = [run, ...run.others].sort(
-    (a, b) => places.indexOf(a.name) - places.indexOf(b.name),
-  );
+  const shown = [run, ...run.others].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
   const series = listSeries(shown);
   const label = shown.length > 1 ? `${run.name}: train, single steps` : "train, single steps";
   if (run.steps.length)
@@ -298,18 +272,12 @@ function showDiagnoses() {
       return make(
         "div",
         { className: "diagnosis" },
-        make(
-          "p",
-          {},
+        paragraph(
           make("strong", {}, `Epoch ${one.epoch}: ${one.kind.replaceAll("-", " ")}. `),
           `${one.finding} ${one.advice}`,
         ),
         Object.keys(one.change).length
-          ? make(
-              "button",
-              { type: "button", data: { key: one.kind }, on: { click: apply } },
-              "Apply to the recipe",
-            )
+          ? make("button", { type: "button", data: { key: one.kind }, on: { click: apply } }, "Apply to the recipe")
           : null,
       );
     }),

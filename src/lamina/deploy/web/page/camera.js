@@ -1,16 +1,15 @@
 // The webcam, for Try and for new classes.
 
-import { make } from "./elements.js";
+import { make } from "./view.js";
 
 export async function startCamera(video, size) {
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: size });
     await video.play();
   } catch (error) {
-    throw new Error(
-      `The webcam cannot be used: ${error.message}. Allow it in the browser, or choose files.`,
-      { cause: error },
-    );
+    throw new Error(`The webcam cannot be used: ${error.message}. Allow it in the browser, or choose files.`, {
+      cause: error,
+    });
   }
   video.hidden = false;
 }

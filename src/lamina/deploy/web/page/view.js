@@ -2,20 +2,12 @@
 // never markup.
 
 const SHOWN = 5;
-const LOOKS = [
-  ["explain", "Explain this prediction"],
-  ["similar", "Similar training images"],
-];
 
 // Control characters, line ends, direction marks and surrogates are shown as code points.
-const UNSAFE =
-  /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
 
 export function plain(text) {
-  return String(text).replace(
-    UNSAFE,
-    (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
+  return String(text).replace(UNSAFE, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 // An element with properties and children; `null` children are left out.
@@ -23,8 +15,7 @@ export function make(name, properties = {}, ...children) {
   const { data = {}, on = {}, attributes = {}, ...own } = properties;
   const element = Object.assign(document.createElement(name), own);
   Object.assign(element.dataset, data);
-  for (const [attribute, value] of Object.entries(attributes))
-    element.setAttribute(attribute, value);
+  for (const [attribute, value] of Object.entries(attributes)) element.setAttribute(attribute, value);
   for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
   element.append(
     ...children
@@ -35,12 +26,16 @@ export function make(name, properties = {}, ...children) {
   return element;
 }
 
+export const note = (...children) => make("p", { className: "note" }, ...children);
+
+export const paragraph = (...children) => make("p", {}, ...children);
+
 export function picture(png, alt, className = "") {
   return make("img", { src: `data:image/png;base64,${png}`, alt: plain(alt), className });
 }
 
-// Shows a prediction in the card of its model; calls `look` with a task when its button is pressed.
-export function showPrediction(card, model, prediction, { tasks, coverage }, look) {
+// Shows a prediction in the card of its model, and returns what it predicts.
+export function showPrediction(card, model, prediction, coverage) {
   const text = describe(prediction);
   const heading = make("h2", { id: `${card.id}-title` }, model.model);
   const line = make(
@@ -50,38 +45,22 @@ export function showPrediction(card, model, prediction, { tasks, coverage }, loo
     make("strong", {}, text),
   );
   const parts = [heading, line];
-  if ("value" in (prediction.predictions[0] ?? {}))
-    parts.push(tabulateNumbers(prediction.predictions));
+  if ("value" in (prediction.predictions[0] ?? {})) parts.push(tabulateNumbers(prediction.predictions));
   else parts.push(...tabulateClasses(prediction.predictions, model));
-  if (prediction.set) parts.push(make("p", {}, `Prediction set: ${prediction.set.join(", ")}`));
+  if (prediction.set) parts.push(paragraph(`Prediction set: ${prediction.set.join(", ")}`));
   if (model.coverage_interval) {
-    const what = prediction.set
-      ? "true class is in its prediction set"
-      : "true number is in its interval (±)";
+    const what = prediction.set ? "true class is in its prediction set" : "true number is in its interval (±)";
     const [low, high] = model.coverage_interval.map(percent);
     parts.push(
-      make(
-        "p",
-        { className: "note" },
-        `The ${what} for ${low} to ${high} of new images (95 % interval; the aim is ${percent(coverage)}).`,
-      ),
+      note(`The ${what} for ${low} to ${high} of new images (95 % interval; the aim is ${percent(coverage)}).`),
     );
   }
-  const actions = make("div", { className: "actions" });
-  const places = [];
-  for (const [task, label] of LOOKS.filter(([task]) => tasks.includes(task))) {
-    const place = make("div");
-    const button = make("button", { type: "button" }, label);
-    button.addEventListener("click", () => look(task, button, place));
-    actions.append(button);
-    places.push(place);
-  }
-  card.replaceChildren(...parts, actions, ...places);
+  card.replaceChildren(...parts);
   return text;
 }
 
 export function showProblem(card, model, reason) {
-  card.replaceChildren(make("h2", { id: `${card.id}-title` }, model.model), make("p", {}, reason));
+  card.replaceChildren(make("h2", { id: `${card.id}-title` }, model.model), paragraph(reason));
 }
 
 export function describe(prediction) {
@@ -105,16 +84,11 @@ export function percent(value) {
 // A table whose first column names the rows. The others contain numbers or elements.
 export function tabulate(heads, rows, caption = "") {
   const className = (place) => (place ? "number" : "");
-  const head = (text, place) =>
-    text ? make("th", { scope: "col", className: className(place) }, text) : make("td");
+  const head = (text, place) => (text ? make("th", { scope: "col", className: className(place) }, text) : make("td"));
   const cell = (value, place) =>
     value instanceof Node
       ? make("td", {}, value)
-      : make(
-          place ? "td" : "th",
-          { className: className(place), ...(place ? {} : { scope: "row" }) },
-          value,
-        );
+      : make(place ? "td" : "th", { className: className(place), ...(place ? {} : { scope: "row" }) }, value);
   return make(
     "table",
     {},
@@ -139,12 +113,7 @@ function tabulateClasses(predictions, model) {
     const fill = make("div");
     fill.style.width = `${100 * probability}%`;
     const bar = make("div", { className: "bar", ariaHidden: "true" }, fill);
-    return [
-      name,
-      bar,
-      percent(probability),
-      ...(model.aim ? [threshold === undefined ? "" : percent(threshold)] : []),
-    ];
+    return [name, bar, percent(probability), ...(model.aim ? [threshold === undefined ? "" : percent(threshold)] : [])];
   };
   const heads = [
     model.kind === "multi-label" ? "label" : "class",
@@ -155,17 +124,11 @@ function tabulateClasses(predictions, model) {
   const parts = [tabulate(heads, predictions.slice(0, SHOWN).map(row))];
   const rest = predictions.slice(SHOWN);
   if (rest.length)
-    parts.push(
-      make(
-        "details",
-        {},
-        make("summary", {}, `${rest.length} more`),
-        tabulate(heads, rest.map(row)),
-      ),
-    );
+    parts.push(make("details", {}, make("summary", {}, `${rest.length} more`), tabulate(heads, rest.map(row))));
   const notes = [
     model.calibrated
-      ? `The probabilities are calibrated on ${model.calibrated_on}: about 80 % of predictions with a probability of 80 % are correct.`
+      ? `The probabilities are calibrated on ${model.calibrated_on}: ` +
+        "about 80 % of predictions with a probability of 80 % are correct."
       : "The probabilities are not calibrated.",
   ];
   const predicted = model.kind === "multi-label" ? "each label" : "yes";
@@ -173,67 +136,46 @@ function tabulateClasses(predictions, model) {
     notes.push(
       `The model predicts ${predicted} above its threshold, chosen for ${model.aim} on ${model.thresholds_on}.`,
     );
-  return [...parts, ...notes.map((text) => make("p", { className: "note" }, text))];
+  return [...parts, ...notes.map((text) => note(text))];
 }
 
-// Shows an explanation or similar images, and returns a sentence for the status line.
-export function showCloser(place, task, found) {
-  if (task === "explain") {
-    const { target, faithfulness } = found;
-    const map = make(
+// An explanation or similar images.
+export function showCloser(task, found) {
+  return task === "explain" ? showExplanation(found) : showSimilar(found);
+}
+
+function showExplanation({ target, faithfulness, image, map }) {
+  return [
+    make("h3", {}, `Evidence for ${target}`),
+    make(
       "div",
       { className: "map" },
-      picture(found.image, "Input of the model"),
-      picture(found.map, `Map of the evidence for ${target}`),
-    );
-    place.replaceChildren(
-      make("h3", {}, `Evidence for ${target}`),
-      map,
-      make(
-        "p",
-        { className: "note" },
-        `Red pixels are evidence for ${target}, blue pixels evidence against it.`,
-      ),
-      ...(faithfulness
-        ? showFaithfulness(target, faithfulness)
-        : [
-            make(
-              "p",
-              { className: "note" },
-              "How faithful the map is was not measured: that would take too long on this machine.",
-            ),
-          ]),
-    );
-    return `Computed the evidence for ${target}.`;
-  }
-  const items = found.images.map((one) =>
-    make(
+      picture(image, "Input of the model"),
+      picture(map, `Map of the evidence for ${target}`),
+    ),
+    note(`Red pixels are evidence for ${target}, blue pixels evidence against it.`),
+    ...(faithfulness
+      ? showFaithfulness(target, faithfulness)
+      : [note("How faithful the map is was not measured: it would take too long here.")]),
+  ];
+}
+
+function showSimilar({ images, searched }) {
+  const items = images.map(({ id, image, target, similarity }) => {
+    const caption = [target, note(`similarity ${similarity.toFixed(2)}`)];
+    return make(
       "li",
       {},
-      make(
-        "figure",
-        {},
-        picture(one.image, `Training image ${one.id}`),
-        make(
-          "figcaption",
-          {},
-          one.target,
-          make("br"),
-          make("span", { className: "note" }, `similarity ${one.similarity.toFixed(2)}`),
-        ),
-      ),
-    ),
-  );
-  place.replaceChildren(
+      make("figure", {}, picture(image, `Training image ${id}`), make("figcaption", {}, ...caption)),
+    );
+  });
+  return [
     make("h3", {}, "Similar training images"),
     make("ul", { className: "similar" }, ...items),
-    make(
-      "p",
-      { className: "note" },
-      `The nearest of ${found.searched.toLocaleString("en")} training images, by the input of the model's last layer.`,
+    note(
+      `The nearest of ${searched.toLocaleString("en")} training images, ` + "by the input of the model's last layer.",
     ),
-  );
-  return `Found ${found.images.length} similar training images.`;
+  ];
 }
 
 function showFaithfulness(target, measured) {
@@ -244,22 +186,18 @@ function showFaithfulness(target, measured) {
     ["the same shapes at random places", measured.by_random_map],
     ["from the center outward", measured.by_center],
   ].map(([name, value]) => [name, show(value)]);
-  const what = measured.is_number
-    ? `${target} (standard deviations from the mean)`
-    : `probability of ${target}`;
+  const what = measured.is_number ? `${target} (standard deviations from the mean)` : `probability of ${target}`;
   const change = measured.is_against ? "rises" : "falls";
   const correlations = measured.correlations.map((value) => value.toFixed(2)).join(", ");
   return [
     tabulate(["covered part of the image", what], rows),
-    make(
-      "p",
-      { className: "note" },
-      `Means while the image is covered step by step. If the prediction depends on the marked pixels, the value ${change} more than at random places.`,
+    note(
+      "Means while the image is covered step by step. If the prediction depends on the marked " +
+        `pixels, the value ${change} more than at random places.`,
     ),
-    make(
-      "p",
-      { className: "note" },
-      `Rank correlation with maps of the model with random weights: ${correlations}. Near 1 or -1, the map does not depend on what the model has learned.`,
+    note(
+      `Rank correlation with maps of the model with random weights: ${correlations}. ` +
+        "Near 1 or -1, the map does not depend on what the model has learned.",
     ),
   ];
 }

@@ -1,0 +1,41 @@
+"""Predictions that are the same for all images, from the training targets."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lamina.metrics import Constant
+from lamina.training.task import Columns, MultiLabel, Regression, Task
+
+
+def predict_constant(task: Task, constant: Constant, images: int) -> Columns:
+    """The prediction ``constant`` for a number of images.
+
+    For labels, the scores are their frequencies; predicted are all labels, those of more than half
+    of the images, or, for ``frequent``, those with the highest micro F1: the labels above half its
+    value (Lipton et al., 2014).
+    """
+    if isinstance(task, Regression):
+        row = task.medians if constant == "medians" else task.means
+        numbers = torch.tensor(row, dtype=torch.float64)
+        return _repeat(Columns(numbers, numbers), images)
+    fractions = task.expand_row(task.shares)  # type: ignore[attr-defined]
+    shares = torch.tensor(fractions, dtype=torch.float64)
+    chosen = torch.zeros(len(shares), dtype=torch.bool)
+    if isinstance(task, MultiLabel):
+        if constant == "frequent":
+            descending, order = shares.sort(descending=True, stable=True)
+            sizes = torch.arange(1, len(shares) + 1)
+            best = int((descending.cumsum(0) / (sizes + shares.sum())).argmax())
+            chosen[order[: best + 1]] = True
+        else:
+            chosen = (shares > 0.5) | (constant == "positive")
+        return _repeat(Columns(shares, chosen), images)
+    place = len(fractions) - 1 if constant == "positive" else int(np.argmax(fractions))
+    chosen[place] = True
+    return _repeat(Columns(chosen.double(), chosen), images)
+
+
+def _repeat(row: Columns, images: int) -> Columns:
+    return Columns(row.scores.expand(images, -1), row.chosen.expand(images, -1))
