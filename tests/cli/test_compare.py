@@ -477,7 +477,8 @@ def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refuse
     advice = "Compare runs with the same test images and metric."
     assert advice in run_refused("compare", "first", "shapes")
     shown = run_well("runs", "--diff", "first", "shapes")
-    assert "warning: the scores of these runs cannot be compared: runs/first was" in shown.stderr
+    assert "the scores of these runs cannot be compared: The evaluated images, " in shown.stderr
+    assert "the metrics differ: runs/first on test images" in shown.stderr
     assert "fingerprint" in shown.stdout
     printed = run_refused("compare", "first", "numbers")
     assert "(single-label, accuracy), but" in printed

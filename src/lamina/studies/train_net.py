@@ -121,13 +121,16 @@ def iter_named(dataset: Dataset, request: Request, deadline: Deadline | None) ->
     """A named net, with its recipe fitted to the images and, before a deadline, to the machine."""
     net = as_net_choice(request.net or choose_by_images(dataset))
     recipe = request.recipe
-    experiment, decisions = fit_experiment(net, dataset, recipe, request.settings)
+    settings = request.settings
+    if isinstance(recipe, Recipe):
+        settings = {}  # it has all
+    experiment, decisions = fit_experiment(net, dataset, recipe, settings)
     yield from decisions
     candidate = Candidate.of(experiment)
     if deadline is None:
         return candidate
     if not isinstance(recipe, Recipe) and recipe != zoo.PUBLISHED:
-        candidate = open_end(candidate, request.settings)
+        candidate = open_end(candidate, settings)
     candidate = yield from spend_time(candidate.time(), deadline)
     reason = ""
     if isinstance(recipe, Recipe):
