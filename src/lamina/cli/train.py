@@ -49,7 +49,7 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             request = replace(request, net=origin.net_choice(dataset))
         _print_conflicts(dataset, options.data or dataset.name, terminal)
         deadline = None
-        if not request.has_epochs:
+        if "epochs" not in request.settings:
             deadline = to_deadline(STARTED, request.net, seconds)
         can_finish = options.net is None or seconds is not None or options.progress
         is_alone = options.folds is None and options.seeds is None and processes == 1

@@ -198,7 +198,8 @@ def iter_chosen(
     settings = request.settings
     choose_device(settings.get("device", "auto"))  # a missing device is an error for every net
     check_learnable(dataset)
-    if request.has_epochs:
+    has_epochs = "epochs" in settings
+    if has_epochs:
         deadline = replace(deadline, began=time.perf_counter())
     considered: tuple[Considered, ...] = ()
     if request.pretrained:
@@ -216,7 +217,7 @@ def iter_chosen(
     candidate, others = choose_with_fallback(dataset, deadline, settings)
     candidate = yield from _resize(candidate, setup)
     limit = None
-    if not request.has_epochs:
+    if not has_epochs:
         limit = deadline
         candidate = yield from spend_time(candidate, deadline)
     considered += mark_chosen(others, candidate)

@@ -162,7 +162,6 @@ def compare(
     >>> comparison.seeds, comparison.images
     (2, 2000)
     """
-    check_type(name, (str,), "name", "text")
     plan = Plan(seeds, seconds, margin)
     check_pairs(seeds)
     folder = Path(runs_dir)

@@ -143,25 +143,22 @@ def _find_too_large(images: Images, groups: Sequence[Hashable]) -> list[int]:
     rows_of_groups: dict[Hashable, list[int]] = {}
     for row, group in enumerate(groups):
         rows_of_groups.setdefault(group, []).append(row)
-    totals = _count_targets(images, slice(None))
+    # a column for each class, or with and without each label
+    if images.kind is SINGLE_LABEL:
+        columns = images.targets[:, None] == np.arange(len(images.target_names))
+    else:
+        labels = images.targets.reshape(len(images), -1)
+        columns = np.concatenate([labels, ~labels], axis=1)
+    totals = columns.sum(axis=0)
     too_large = []
     for rows in rows_of_groups.values():
         if len(rows) == 1:
             continue
-        counts = _count_targets(images, rows)
+        counts = columns[rows].sum(axis=0)
         takes_a_class = ((counts > 1) & (counts > MOST_OF_A_CLASS * totals)).any()
         if takes_a_class or len(rows) > MOST_OF_ALL * len(groups):
             too_large += rows
     return too_large
-
-
-def _count_targets(images: Images, rows: Sequence[int] | slice) -> Int64[np.ndarray, " k"]:
-    """The number of images of each class, or with and without each label."""
-    targets = images.targets[rows]
-    if images.kind is SINGLE_LABEL:
-        return np.bincount(targets, minlength=len(images.target_names))
-    of_yes = targets.reshape(len(targets), -1).sum(axis=0)
-    return np.concatenate([of_yes, len(targets) - of_yes])
 
 
 def cross_predict(

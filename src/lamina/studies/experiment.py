@@ -106,11 +106,6 @@ class Request:
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, which stay as given
     pretrained: bool = True  # whether lamina may choose a pretrained net
 
-    @property
-    def has_epochs(self) -> bool:
-        """Whether the settings decide how long to train, so that there is no time limit."""
-        return "epochs" in self.settings
-
 
 @dataclass(frozen=True)
 class Candidate:

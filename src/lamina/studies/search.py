@@ -68,11 +68,6 @@ class Search:
             )
         self._check_names(self.fixed, "given and searched")
         self._check_names(self.net_over, "a setting and a size")
-        if self.net_over and not isinstance(self.net, str):
-            raise RecipeError(
-                "net_over names sizes in layers, but net is a function. Draw the sizes in the"
-                " function."
-            )
         experiment = self.example[0]
         images = self.dataset.train
         for name in self.over:
@@ -105,8 +100,7 @@ class Search:
     @cached_property
     def ranges(self) -> dict[str, Range]:
         """The ranges of settings and sizes, without those that a function draws from."""
-        sizes = {} if callable(self.net) else parse_sizes(self.net_over, self.net)
-        return {**sizes, **parse_settings(self.over)}
+        return {**parse_sizes(self.net_over, str(self.net)), **parse_settings(self.over)}
 
     @property
     def most_trials(self) -> float:

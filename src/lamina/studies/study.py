@@ -131,34 +131,6 @@ class RunSetup:
         """This setup for a run in ``folder``."""
         return replace(self, runs_dir=folder.parent, name=folder.name)
 
-    def start(self, experiment: Experiment) -> Run:
-        """Create the folder of a new run."""
-        run = start_run(
-            experiment.dataset,
-            experiment.net,
-            experiment.recipe,
-            parts=self.parts,
-            start_from=self.start_from,
-            name=self.name,
-            runs_dir=self.runs_dir,
-        )
-        if self.command:
-            by_leader(lambda: run.folder.change_record(command=self.command))
-        return run
-
-    def iter_train(
-        self, run: Run, *, until: float | None = None, is_open: bool = False
-    ) -> Events[None]:
-        """Train a run to its end, or until the time limit."""
-        return run.iter_train(
-            until=until,
-            is_open=is_open,
-            finish=self.finish,
-            save_every_seconds=self.save_every_seconds,
-            rewind_on_nan=self.rewind_on_nan,
-            on_diagnosis=self.on_diagnosis,
-        )
-
 
 def iter_candidate(
     candidate: Candidate,
@@ -168,7 +140,18 @@ def iter_candidate(
 ) -> Events[Run]:
     """Start a run of a candidate, and train it before the deadline; returns the run."""
     yield RecipeDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
-    run = setup.start(candidate.experiment)
+    experiment = candidate.experiment
+    run = start_run(
+        experiment.dataset,
+        experiment.net,
+        experiment.recipe,
+        parts=setup.parts,
+        start_from=setup.start_from,
+        name=setup.name,
+        runs_dir=setup.runs_dir,
+    )
+    if setup.command:
+        by_leader(lambda: run.folder.change_record(command=setup.command))
     if considered:
         run.folder.change_record(considered=tuple(considered))
     yield Started(run, candidate)
@@ -184,7 +167,14 @@ def train_candidate(
     if deadline is not None:
         seconds = deadline.seconds_left() - candidate.ending_seconds()
         until = time.perf_counter() + max(LEAST_TRAINING_SECONDS, seconds)
-    yield from setup.iter_train(run, until=until, is_open=candidate.is_open)
+    yield from run.iter_train(
+        until=until,
+        is_open=candidate.is_open,
+        finish=setup.finish,
+        save_every_seconds=setup.save_every_seconds,
+        rewind_on_nan=setup.rewind_on_nan,
+        on_diagnosis=setup.on_diagnosis,
+    )
 
 
 def remove_run(path: Path) -> None:

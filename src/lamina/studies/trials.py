@@ -138,15 +138,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Sign:
-    """The last sign of life of a trial, and when this worker has seen it, on its own clock."""
-
-    value: object
-    since: float
-    until: float
-
-
-@dataclass(frozen=True)
 class Trials:
     """A study's trials in its storage."""
 
@@ -154,7 +145,9 @@ class Trials:
     study: Any
     settings: Mapping[str, Any]  # of this worker's search, which are those of the study
     folder: Path  # of the runs of this worker
-    signs: dict[int, Sign] = field(default_factory=dict, repr=False)  # of trials that run
+    # of trials that run: the last sign of life, since when this worker has seen it on its own
+    # clock, and until when
+    signs: dict[int, tuple[object, float, float]] = field(default_factory=dict, repr=False)
 
     def locate(self, trial: Any) -> Path:
         """The folder of a trial's run."""
@@ -215,12 +208,11 @@ class Trials:
             if trial.state.name != "RUNNING":
                 continue
             sign = trial.user_attrs.get("seen")
-            before = watched.get(trial.number)
-            since = now
+            known, since, until = watched.get(trial.number, (None, now, now))
             # not watched while this worker trained, or while the storage was away
-            if before and before.value == sign and now - before.until < SILENT_SECONDS / 2:
-                since = before.since
-            self.signs[trial.number] = Sign(sign, since, now)
+            if known != sign or now - until >= SILENT_SECONDS / 2:
+                since = now
+            self.signs[trial.number] = (sign, since, now)
             if now - since > SILENT_SECONDS:
                 with suppress(TrialLostError):
                     _give_back(self.study, trial.number)

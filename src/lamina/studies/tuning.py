@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import warnings
@@ -181,7 +180,6 @@ def tune(
     check_type(over, (Mapping,), "over", 'a dictionary, such as {"lr": "1e-4..1e-1:log"}')
     check_type(net_over, (Mapping,), "net_over", 'a dictionary, such as {"width": "32..256"}')
     check_type(storage, (str,), "storage", "the URL of a database or the path of a file")
-    check_type(name, (str,), "name", "text")
     check_repeatable(net)
     recipe = None
     settings: dict[str, Any] = {}
@@ -240,7 +238,7 @@ def find_name(search: Search, name: str | None, storage: str | None, runs_dir: P
 
 def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits) -> Events[None]:
     """Search with all other workers of the study; then one of them trains the finals."""
-    settings = json.loads(json.dumps(search.to_json()))
+    settings = search.to_json()
     place = None if storage is None else hide_password(storage)
     state = {"settings": settings, "storage": place}
     _check_folder(path, state)
