@@ -193,8 +193,8 @@ def test_two_processes_of_one_machine_share_a_folder(image_set, begin):
 
 
 def test_the_server_is_down_for_a_while(image_set, postgres, begin):
-    search = (*SEARCH, "--epochs", "18", "--trials", "4", "--storage", postgres.url)
-    call = ("tune", f"{NET},epochs=8", "--data", image_set, *search)
+    search = (*SEARCH, "--trials", "4", "--storage", postgres.url)
+    call = ("tune", f"{NET},epochs=18", "--data", image_set, *search)
     first = begin(*call, "--runs-dir", "a")
     await_epoch(first)
     other = begin(*call, "--runs-dir", "b")
