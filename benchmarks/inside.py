@@ -53,10 +53,10 @@ def main(
     rows = []
     print(f"{data}, {net} after {epochs} epochs; {nets} nets with random weights")
     print("layer                probe  random weights")
-    print(f"{'image':<20} {trained[0].score.value:.3f}")
+    print(f"{'image':<20} {trained[0].value:.3f}")
     for place, layer in enumerate(layers, start=1):
-        score = trained[place].score.value
-        random_scores = [probes[place].score.value for probes in random]
+        score = trained[place].value
+        random_scores = [scores[place].value for scores in random]
         print(
             f"{name_stage(model, layer):<20} {score:.3f}  {min(random_scores):.3f} to"
             f" {max(random_scores):.3f}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lamina.deploy.facts import Facts, collect_facts
+from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.evaluation.words import list_lines
 from lamina.runs.run import Run
@@ -28,39 +29,27 @@ NAMED_CLASSES = 50
 
 def build_card(run: Run) -> str:
     """The model card as Markdown; metadata: https://huggingface.co/docs/hub/model-cards."""
-    facts, report = collect_facts(run), run.report
-    metadata = (
-        f"{key}: {to_yaml(value)}"
-        for key, value in _collect_metadata(run, report, facts.name).items()
-    )
+    facts = collect_facts(run)
+    report = run.report
+    metadata = _collect_metadata(run, report, facts.name)
+    lines = ["---", *(f"{key}: {to_yaml(value)}" for key, value in metadata.items()), "---", ""]
+    lines += [f"# {_quote(facts.name)}", "", *_describe_model(run, facts)]
     sections = {
         "Results": _describe_results(run, report, facts),
         "Limitations": _describe_limits(run, report, facts),
         "Usage": _describe_use(run),
         "Training": [f"- {name}: {_quote(value)}" for name, value in facts.origin.items()],
     }
-    lines = [
-        "---",
-        *metadata,
-        "---",
-        "",
-        f"# {_quote(facts.name)}",
-        "",
-        *_describe_model(run, facts),
-    ]
-    for title, section in sections.items():
-        lines += ["", f"## {title}", "", *section]
+    for heading, section in sections.items():
+        lines += ["", f"## {heading}", "", *section]
     return "\n".join(lines) + "\n"
 
 
 def to_yaml(value: Any) -> str:
     """A value as JSON that YAML 1.1 parses to the same value."""
     if isinstance(value, Mapping):
-        return (
-            "{"
-            + ", ".join(f"{to_yaml(key)}: {to_yaml(inner)}" for key, inner in value.items())
-            + "}"
-        )
+        pairs = [f"{to_yaml(key)}: {to_yaml(inner)}" for key, inner in value.items()]
+        return f"{{{', '.join(pairs)}}}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(map(to_yaml, value)) + "]"
     if isinstance(value, float):
@@ -68,7 +57,7 @@ def to_yaml(value: Any) -> str:
         return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))
     if isinstance(value, str):
         shown = json.dumps(escape(value), ensure_ascii=False)
-        return re.sub("[\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", shown)
+        return re.sub("[\ufeff\ufffe\uffff]", lambda match: f"\\u{ord(match[0]):04x}", shown)
     return json.dumps(value)
 
 
@@ -76,57 +65,59 @@ def _collect_metadata(run: Run, report: Report | None, name: str) -> dict[str, A
     record = run.record
     task = "other" if record.task.kind is REGRESSION else "image-classification"
     known = DATA_SETS.get(record.data.source)
-    found: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "license": "unknown",
         "library_name": "lamina",
         "pipeline_tag": task,
         "tags": ["lamina", record.task.kind.name],
     }
     if known is not None:
-        found["datasets"] = [known]
+        metadata["datasets"] = [known]
     if record.timm is not None and record.timm.weights == PRETRAINED:
-        found["base_model"] = f"timm/{record.timm.name}"  # where timm publishes its weights
+        metadata["base_model"] = f"timm/{record.timm.name}"  # where timm publishes its weights
     if report is None:
-        return found
+        return metadata
     metrics = [
-        {"type": kind, "name": name, "value": float(f"{value:.4g}")}
-        for kind, name, value in _collect_metrics(report)
+        {"type": kind, "name": title, "value": float(f"{value:.4g}")}
+        for kind, title, value in _collect_metrics(report)
     ]
-    found["metrics"] = [metric["type"] for metric in metrics if metric["type"] in METRICS]
+    metadata["metrics"] = [metric["type"] for metric in metrics if metric["type"] in METRICS]
     data = {"name": record.data.name, "type": known or "other", "split": report.split}
     results = [{"task": {"type": task}, "dataset": data, "metrics": metrics}]
-    found["model-index"] = [{"name": name, "results": results}]
-    return found
+    metadata["model-index"] = [{"name": name, "results": results}]
+    return metadata
 
 
 def _collect_metrics(report: Report) -> list[tuple[str, str, float]]:
-    own = report.chosen_score
-    found = [] if own is None else [(own.name, own.title, own.value)]
+    metrics = []
+    chosen = report.chosen_score
+    if chosen is not None:
+        metrics.append((chosen.name, chosen.title, chosen.value))
     match report:
         case ClassReport():
-            found += [
+            metrics += [
                 ("accuracy", "accuracy", report.accuracy),
                 ("balanced_accuracy", "balanced accuracy", report.balanced_accuracy),
                 ("expected_calibration_error", "calibration error", report.calibration_error),
             ]
         case LabelReport():
-            found += [
+            metrics += [
                 ("mean_average_precision", "mean average precision", report.mean_average_precision),
                 ("f1", "micro F1", report.micro_f1),
             ]
         case NumberReport():
-            found.append(("mae", "mean absolute error", report.mean_absolute_error))
-    return list(dict.fromkeys(found))
+            metrics.append(("mae", "mean absolute error", report.mean_absolute_error))
+    return list(dict.fromkeys(metrics))
 
 
 def _describe_model(run: Run, facts: Facts) -> list[str]:
-    kind, names = run.record.task.kind, run.record.task.target_names
-    quoted = [_quote(name) for name in names[:NAMED_CLASSES]]
+    kind = run.record.task.kind
+    names = run.record.task.target_names
+    quoted = ", ".join(_quote(name) for name in names[:NAMED_CLASSES])
     more = f" and {len(names) - NAMED_CLASSES:,} more" if len(names) > NAMED_CLASSES else ""
-    noun = {REGRESSION: "Numbers", MULTI_LABEL: "Labels"}.get(
-        kind, "Target" if len(names) == 1 else "Classes"
-    )
-    return [_quote(facts.about), "", f"{noun}: {', '.join(quoted)}{more}."]
+    classes = "Target" if len(names) == 1 else "Classes"
+    noun = {REGRESSION: "Numbers", MULTI_LABEL: "Labels"}.get(kind, classes)
+    return [_quote(facts.about), "", f"{noun}: {quoted}{more}."]
 
 
 def _describe_results(run: Run, report: Report | None, facts: Facts) -> list[str]:
@@ -135,60 +126,60 @@ def _describe_results(run: Run, report: Report | None, facts: Facts) -> list[str
     lines = [f"- {_quote(line)}" for line in (*facts.verdict, *list_lines(report))]
     heads, rows = report.table()
     table = [heads, ["---", *("---:" for _ in heads[1:])], *(map(_quote, row) for row in rows)]
+    use = "not used for training."
+    if report.split == "val":
+        use = "not used for training, but may have been used to choose the model."
     where = (
         f"Measured on the {report.images:,} {report.split} images of"
-        f" {_quote(run.record.data.name)}, which were "
+        f" {_quote(run.record.data.name)}, which were {use}"
     )
-    where += "not used for training"
-    where += ", but may have been used to choose the model." if report.split == "val" else "."
     return [where, "", *lines, "", *(f"| {' | '.join(row)} |" for row in table)]
 
 
 def _describe_limits(run: Run, report: Report | None, facts: Facts) -> list[str]:
-    limits = []
-    if run.record.task.kind is REGRESSION:
-        limits.append(
-            "The model predicts numbers for any image, even one unlike the training images."
-        )
-    else:
-        noun = "labels" if run.record.task.kind is MULTI_LABEL else "classes"
-        limits.append(
-            f"The model predicts these {noun} for any image, even one unlike the training images."
-        )
+    kind = run.record.task.kind
+    noun = {REGRESSION: "numbers", MULTI_LABEL: "these labels"}.get(kind, "these classes")
+    limits = [f"The model predicts {noun} for any image, even one unlike the training images."]
     if isinstance(report, ClassReport):
-        weak = sorted(
-            (one.recall, one.name, one.support) for one in report.classes if one.recall is not None
-        )
-        recall, name, support = weak[0]
+        recalls = [
+            (scores.recall, scores.name, scores.support)
+            for scores in report.classes
+            if scores.recall is not None
+        ]
+        recall, name, support = min(recalls)
         if recall < 1:
             limits.append(
                 f"Lowest recall: {_quote(name)}, {100 * recall:.1f} % of {support:,} images."
             )
-        if absent := ", ".join(_quote(one.name) for one in report.classes if not one.support):
-            limits.append(f"The evaluation had no images of {absent}.")
-    if run.record.task.kind is not REGRESSION:
-        calibration = run.calibration
-        limits.append(
-            "The probabilities are not calibrated: a probability of 80 % does not mean that 80 % of"
-            " such predictions are correct."
-            if calibration is None or not calibration.temperatures
-            else (
-                f"The probabilities are calibrated on {calibration.source}; the calibration "
-                "holds for similar images only."
-            )
-        )
-        if calibration is not None and calibration.thresholds:
-            chosen = "; ".join(map(str, calibration.thresholds))
-            limits.append(
-                f"Thresholds chosen on {calibration.source} for {calibration.aim}:"
-                f" {_quote(chosen)}."
-            )
+        absent = [_quote(scores.name) for scores in report.classes if not scores.support]
+        if absent:
+            limits.append(f"The evaluation had no images of {', '.join(absent)}.")
+    if kind is not REGRESSION:
+        limits += _describe_calibration(run.calibration)
     limits += [f"Diagnosis during training: {_quote(diagnosis)}" for diagnosis in facts.diagnoses]
     limits.append(
         "Intended use, risks and biases have not been assessed. The owner of the model should add"
         " them here."
     )
     return [f"- {limit}" for limit in limits]
+
+
+def _describe_calibration(calibration: Calibration | None) -> list[str]:
+    lines = [
+        "The probabilities are not calibrated: a probability of 80 % does not mean that 80 % of"
+        " such predictions are correct."
+    ]
+    if calibration is None:
+        return lines
+    if calibration.temperatures:
+        lines = [
+            f"The probabilities are calibrated on {calibration.source}; the calibration holds for"
+            " similar images only."
+        ]
+    if calibration.thresholds:
+        chosen = _quote("; ".join(map(str, calibration.thresholds)))
+        lines.append(f"Thresholds chosen on {calibration.source} for {calibration.aim}: {chosen}.")
+    return lines
 
 
 def _describe_use(run: Run) -> list[str]:
@@ -198,10 +189,8 @@ def _describe_use(run: Run) -> list[str]:
             'load_run("PATH", module=module)  # this folder, and a new instance of its custom'
             " module"
         )
-    return [
-        *("```python", "from lamina import load_run", "", f"run = {load}"),
-        *('print(run.predict("photos/*.jpg"))', "```"),
-    ]
+    lines = ["from lamina import load_run", "", f"run = {load}"]
+    return ["```python", *lines, 'print(run.predict("photos/*.jpg"))', "```"]
 
 
 def _quote(text: str) -> str:

@@ -40,12 +40,10 @@ class ConfidenceRule:
     covered: Interval | None = None
 
     def rejects(self, prediction: Prediction) -> bool:
-        own = (
-            prediction.values.get(prediction.predicted, 1.0)
-            if isinstance(prediction.predicted, str)
-            else 1.0
-        )
-        return self.limit is not None and own < self.limit and prediction.predicted != self.favored
+        predicted = prediction.predicted
+        if self.limit is None or not isinstance(predicted, str) or predicted == self.favored:
+            return False
+        return prediction.values.get(predicted, 1.0) < self.limit
 
     def choose(self, prediction: Prediction) -> list[str]:
         """The classes of the prediction set, most likely first, with the predicted one."""
@@ -89,19 +87,17 @@ def fit_coverage(rule: ConfidenceRule, task: Task, run: Run, coverage: float) ->
     count = len(val.logits)
     # The coverage of new images is distributed as Beta(place, count + 1 - place) (Vovk, 2012, arXiv
     # 1209.2673).
-    rule = replace(
-        rule, covered=wilson_interval(min(count, math.ceil((count + 1) * coverage)), count)
-    )
+    place = min(count, math.ceil((count + 1) * coverage))
+    rule = replace(rule, covered=wilson_interval(place, count))
     if task.kind is REGRESSION:
-        half_widths = fit_intervals(
-            val.logits.astype(np.float64), np.asarray(val.targets, np.float64), coverage
-        )
+        logits = val.logits.astype(np.float64)
+        targets = np.asarray(val.targets, np.float64)
+        half_widths = fit_intervals(logits, targets, coverage)
         if np.isfinite(half_widths).all():
             return replace(rule, half_widths=tuple(half_widths.tolist()))
     else:
-        threshold = fit_sets(
-            find_probabilities(task, val), np.asarray(val.targets, np.int64), coverage
-        )
+        classes = np.asarray(val.targets, np.int64)
+        threshold = fit_sets(find_probabilities(task, val), classes, coverage)
         if threshold is not None:
             return replace(rule, threshold=threshold)
     raise DataError(
@@ -112,10 +108,13 @@ def fit_coverage(rule: ConfidenceRule, task: Task, run: Run, coverage: float) ->
 
 def describe_coverage(run: Run, task: Task, rule: ConfidenceRule, coverage: float) -> list[str]:
     """Describe the fit of the coverage and its test value; warns first if ``val`` is small."""
-    count, test, lines = len(run.outputs["val"].logits), run.outputs.get("test"), []
+    count = len(run.outputs["val"].logits)
+    test = run.outputs.get("test")
+    lines = []
     low, high = (100 * end for end in vars(rule.covered).values())
     # at most 1.5 times as many uncovered
-    if count < (needed := math.ceil(4 * Z**2 * coverage / (1 - coverage))):
+    needed = math.ceil(4 * Z**2 * coverage / (1 - coverage))
+    if count < needed:
         lines.append(
             f"warning: --coverage is {100 * coverage:g} %, but val has only {count:,} images, so as"
             f" few as {low:.0f} % of new images may be covered. For a reliable coverage, val needs"

@@ -7,9 +7,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 
-from lamina.markup import join, list_shades, show
+from lamina.markup import Markup, join, link, list_shades, show, wrap
+
+
+def document_of(
+    title: str, header: Iterable[str], sections: Mapping[str, tuple[str, Markup]], kind: str = ""
+) -> str:
+    """A document of sections by id, each with its title; empty ones are left out."""
+    links = []
+    parts = []
+    for name, (heading, body) in sections.items():
+        if body:
+            links.append(link(heading, name))
+            parts.append(wrap("section", wrap("h2", heading), body, name=name))
+    return document(
+        title, wrap("header", *header), wrap("nav", *links), wrap("main", *parts, kind=kind)
+    )
 
 
 def document(title: str, *parts: str) -> str:

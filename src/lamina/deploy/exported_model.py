@@ -168,12 +168,10 @@ def open_onnx(file: Path) -> Predictor:
         bit_depth = json.loads(metadata["bit_depth"])
         check_resize(resize)
         check_bit_depth(bit_depth)
-        (images,), (logits,) = (
-            session.get_inputs(),
-            [one for one in session.get_outputs() if one.name == "logits"],
-        )
-        expected = [height, width, channels], [task.outputs]
-        if (images.shape[1:], logits.shape[1:]) != expected:
+        (images,) = session.get_inputs()
+        (logits,) = (output for output in session.get_outputs() if output.name == "logits")
+        shapes = [*images.shape[1:], *logits.shape[1:]]
+        if shapes != [height, width, channels, task.outputs]:
             raise ValueError("the metadata differ from the file")
     except (KeyError, ValueError, TypeError, IndexError, LaminaError) as error:
         raise RunError(

@@ -28,33 +28,45 @@ class Facts:
 
 def collect_facts(run: Run) -> Facts:
     """Collect the facts of a run; ``RunError`` if a file of the run is damaged."""
-    record, report, history = run.record, run.report, run.folder.history
+    record = run.record
+    report = run.report
+    history = run.folder.history
     channels, height, width = record.in_shape
-    given = record.data.preparation.to_json().items()
-    preparation = ", ".join(f"{name}={shorten(repr(value), 80)}" for name, value in given)
-    custom = ", ".join(map(": ".join, record.parts.items()))
-    done, planned = len(history.epochs()), record.epochs
-    of = "epochs" if planned is None else f"of {planned:,} epochs"
-    ended = "" if done == planned else f" Training ended after {done:,} {of}"
-    if ended:
-        ended += f": {run.early_end}." if run.early_end else "."
+    color = "gray" if channels == 1 else "color"
+    preparation = ", ".join(
+        f"{name}={shorten(repr(value), 80)}"
+        for name, value in record.data.preparation.to_json().items()
+    )
+    done = f"{len(history.epochs()):,}"
+    of = "epochs"
+    trained = done
+    if record.epochs is not None:
+        of = f"of {record.epochs:,} epochs"
+        trained = f"{done} of {record.epochs:,}"
+    ended = ""
+    if len(history.epochs()) != record.epochs:
+        reason = f": {run.early_end}" if run.early_end else ""
+        ended = f" Training ended after {done} {of}{reason}."
+    custom = {}
+    if record.parts:
+        custom["custom functions"] = ", ".join(map(": ".join, record.parts.items()))
     return Facts(
         name=run.path.resolve().name,
         about=(
             f"{record.net_name} ({record.parameters:,} parameters) for"
-            f" {'gray' if channels == 1 else 'color'} images of {height}×{width} px:"
+            f" {color} images of {height}×{width} px:"
             f" {record.task.kind.describe(record.task.target_names)}. Trained on {record.data.name}"
             f" with lamina {record.versions.get('lamina', '')} on {record.created[:10]}.{ended}"
         ),
         verdict=[NOT_EVALUATED] if report is None else find_verdict(report),
         diagnoses=[
-            f"{one['kind']} (epoch {one['epoch']}): {one['finding']} {one['advice']}"
-            for one in history.diagnoses()
+            f"{row['kind']} (epoch {row['epoch']}): {row['finding']} {row['advice']}"
+            for row in history.diagnoses()
         ],
         origin={
             "recipe": repr(record.recipe),
-            **({"custom functions": custom} if custom else {}),
-            "epochs trained": f"{done:,}" if planned is None else f"{done:,} of {planned:,}",
+            **custom,
+            "epochs trained": trained,
             "seed": str(record.recipe.seed),
             "data": record.data.name,
             "data fingerprint": record.data.fingerprint,

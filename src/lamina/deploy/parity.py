@@ -8,7 +8,7 @@ from itertools import cycle
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from lamina.data import Images
 from lamina.deploy.exported_model import OPSET, open_session
@@ -62,19 +62,16 @@ def check_parity(content: bytes, model: Model, images: Images | None) -> ParityC
     with torch.inference_mode():
         outputs = model.task.probabilities(torch.from_numpy(expected))
         probabilities = model.task.expand(outputs).numpy()
-    found, logits = _predict_in_batches(content, pixels)
-    if logits.shape != expected.shape or found.shape != probabilities.shape:
+    exported, logits = _predict_in_batches(content, pixels)
+    if logits.shape != expected.shape or exported.shape != probabilities.shape:
         raise NetError(
             f"The exported file returns logits of shape {logits.shape} for {len(pixels)} images;"
             f" expected {expected.shape}. The file was not written."
         )
-    limit, scale = (
-        TOLERANCE * max(1.0, float(np.abs(one).max())) for one in (expected, probabilities)
-    )
-    difference, apart = (
-        float(np.abs(one - other).max())
-        for one, other in ((logits, expected), (found, probabilities))
-    )
+    limit = _measure_limit(expected)
+    scale = _measure_limit(probabilities)
+    difference = float(np.abs(logits - expected).max())
+    apart = float(np.abs(exported - probabilities).max())
     same = _find_same_predictions(logits, expected, model.task, limit)
     if not (difference <= limit and apart <= scale):
         raise NetError(
@@ -97,9 +94,14 @@ def check_parity(content: bytes, model: Model, images: Images | None) -> ParityC
     )
 
 
+def _measure_limit(values: Float32[np.ndarray, "n m"]) -> float:
+    return TOLERANCE * max(1.0, float(np.abs(values).max()))
+
+
 def _draw_noise(model: Model) -> UInt8[np.ndarray, "n h w c"]:
     """Noise of several brightnesses and contrasts."""
-    (channels, height, width), random = model.in_shape, np.random.default_rng(0)
+    channels, height, width = model.in_shape
+    random = np.random.default_rng(0)
     means, deviations = random.uniform(0, 255, (2, IMAGES // 4, 1, 1, channels))
     noise = random.normal(means, deviations / 2, (IMAGES // 4, height, width, channels))
     return noise.clip(0, 255).astype(np.uint8)
@@ -109,22 +111,29 @@ def _predict_in_batches(
     content: bytes, pixels: UInt8[np.ndarray, "n h w c"]
 ) -> tuple[Float32[np.ndarray, "n m"], Float32[np.ndarray, "n k"]]:
     session = open_session(content, "the exported file")
-    found, place, sizes = [], 0, cycle(BATCHES)
+    outputs = []
+    sizes = cycle(BATCHES)
+    place = 0
     while place < len(pixels):
         size = next(sizes)
         batch = np.ascontiguousarray(pixels[place : place + size])
-        found.append(session.run(None, {"images": batch}))
+        outputs.append(session.run(None, {"images": batch}))
         place += size
-    probabilities, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    probabilities, logits = map(np.concatenate, zip(*outputs, strict=True))
     return probabilities, logits
 
 
 def _find_same_predictions(
-    got: Float32[np.ndarray, "n k"], expected: Float32[np.ndarray, "n k"], task: Task, limit: float
+    logits: Float32[np.ndarray, "n k"],
+    expected: Float32[np.ndarray, "n k"],
+    task: Task,
+    limit: float,
 ) -> Bool[np.ndarray, " n"]:
-    if task.kind is REGRESSION:
-        return np.asarray((np.abs(got - expected) <= limit).all(axis=1))
-    one, other = (
-        task.decide(torch.from_numpy(logits)).view(len(logits), -1) for logits in (got, expected)
-    )
-    return np.asarray((one == other).all(dim=1))
+    are_same = np.abs(logits - expected) <= limit
+    if task.kind is not REGRESSION:
+        are_same = _decide(task, logits) == _decide(task, expected)
+    return np.asarray(are_same.all(axis=1))
+
+
+def _decide(task: Task, logits: Float32[np.ndarray, "n k"]) -> Shaped[np.ndarray, "n m"]:
+    return task.decide(torch.from_numpy(logits)).view(len(logits), -1).numpy()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 
 from lamina.data import Dataset
 from lamina.data.inspection import inspect, measure_spread
-from lamina.data.splits import Split
-from lamina.deploy.document import document
+from lamina.deploy.document import document_of
 from lamina.deploy.facts import Facts, collect_facts
 from lamina.deploy.report_images import Evidence, show_confusions, show_losses, show_units
 from lamina.drawing.curves import draw_curves
@@ -18,7 +16,7 @@ from lamina.errors import LaminaError, plural
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import ClassReport, NumberReport, Report
 from lamina.evaluation.words import list_lines
-from lamina.markup import Markup, chart, join, link, table, wrap
+from lamina.markup import Markup, chart, join, table, wrap
 from lamina.nets import summarize
 from lamina.runs.run import Run
 from lamina.targets import REGRESSION
@@ -35,43 +33,37 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
     """The report page as HTML; without data and model, it has no images and no units."""
     if dataset is not None and dataset.fingerprint != run.record.data.fingerprint:
         dataset = None
-    facts, report, outputs, task = collect_facts(run), run.report, run.outputs, run.task
-    own = next(
-        (one for one in outputs.values() if report is not None and one.split == report.split), None
-    )
-    images = None if dataset is None or own is None else dataset.splits.get(own.split)
+    facts = collect_facts(run)
+    report = run.report
+    task = run.task
+    outputs = None
     confusions = losses = Markup("")
-    if report is not None and own is not None:
-        evidence = Evidence.collect(task, own, images)
-        confusions, losses = show_confusions(report, evidence), show_losses(evidence)
+    if report is not None:
+        outputs = {str(split): part for split, part in run.outputs.items()}.get(report.split)
+    if report is not None and outputs is not None:
+        images = None if dataset is None else dataset.splits.get(outputs.split)
+        evidence = Evidence.collect(task, outputs, images)
+        confusions = show_confusions(report, evidence)
+        losses = show_losses(evidence)
     sections = {
-        "results": ("Results", _show_results(facts, report, task, own)),
+        "results": ("Results", _show_results(facts, report, task, outputs)),
         "confusions": ("Confusions", confusions),
         "losses": ("Largest losses", losses),
         "training": ("Training", _show_training(run, facts, report)),
         "units": ("Units of the first layers", _show_units(model, dataset)),
-        "data": ("Data", _show_data(run, dataset, outputs)),
+        "data": ("Data", _show_data(run, dataset)),
         "model": ("Model", _show_model(run)),
         "reproduce": ("Reproducing this run", _show_reproduction(run, facts)),
     }
-    shown = {name: section for name, section in sections.items() if section[1]}
-    return document(
-        f"{facts.name}: lamina report",
-        wrap("header", wrap("h1", facts.name), *_show_head(facts, report, dataset)),
-        wrap("nav", *(link(title, target) for target, (title, _) in shown.items())),
-        wrap(
-            "main",
-            *(
-                wrap("section", wrap("h2", title), body, name=target)
-                for target, (title, body) in shown.items()
-            ),
-            kind="smooth" if min(run.record.in_shape[1:]) > 48 else "",
-        ),
-    )
+    kind = "smooth" if min(run.record.in_shape[1:]) > 48 else ""
+    header = [wrap("h1", facts.name), *_show_head(facts, report, dataset)]
+    return document_of(f"{facts.name}: lamina report", header, sections, kind)
 
 
 def _show_head(facts: Facts, report: Report | None, dataset: Dataset | None) -> list[Markup]:
-    lines = [wrap("p", line, kind="headline") for line in list_lines(report)[:1]] if report else []
+    lines = []
+    if report is not None:
+        lines.append(wrap("p", list_lines(report)[0], kind="headline"))
     lines.append(wrap("p", facts.about, kind="faint"))
     if report is None:
         lines.append(wrap("p", *facts.verdict, kind="warning"))
@@ -90,33 +82,27 @@ def _show_results(
     parts += [wrap("p", line) for line in list_lines(report)[1:]]
     parts.append(table(*report.table()))
     if outputs is not None and isinstance(report, NumberReport):
-        parts.append(
-            chart(encode_png(draw_scatter(report, outputs)), "predicted against true values")
-        )
+        scatter = encode_png(draw_scatter(report, outputs))
+        parts.append(chart(scatter, "predicted against true values"))
     elif outputs is not None:
-        if task.cutoffs and (curves := draw_thresholds(task, outputs)) is not None:
-            parts += [
-                wrap("h3", "Thresholds"),
-                chart(encode_png(curves), "precision and recall by threshold"),
-            ]
+        curves = draw_thresholds(task, outputs) if task.cutoffs else None
+        if curves is not None:
+            parts.append(wrap("h3", "Thresholds"))
+            parts.append(chart(encode_png(curves), "precision and recall by threshold"))
+        reliability = encode_png(draw_reliability(task, outputs))
         parts.append(wrap("h3", "Calibration"))
-        parts.append(
-            chart(
-                encode_png(draw_reliability(task, outputs)), "reliability diagram", "chart narrow"
-            )
-        )
+        parts.append(chart(reliability, "reliability diagram", "chart narrow"))
     if isinstance(report, ClassReport) and report.rejections:
+        remark = "Results if predictions with a lower probability are rejected."
+        heads = ("confidence threshold", "predictions kept", "accuracy of these")
+        lines = []
+        for rejection in report.rejections:
+            coverage = format_percent(rejection.coverage)
+            accuracy = format_percent(rejection.accuracy)
+            lines.append((f"{100 * rejection.limit:g} %", coverage, accuracy))
         parts.append(wrap("h3", "Confidence threshold"))
-        parts.append(
-            wrap("p", "Results if predictions with a lower probability are rejected.", kind="faint")
-        )
-        lines = [
-            (f"{100 * one.limit:g} %", format_percent(one.coverage), format_percent(one.accuracy))
-            for one in report.rejections
-        ]
-        parts.append(
-            table(("confidence threshold", "predictions kept", "accuracy of these"), lines, texts=0)
-        )
+        parts.append(wrap("p", remark, kind="faint"))
+        parts.append(table(heads, lines, texts=0))
     return join(parts)
 
 
@@ -149,23 +135,21 @@ def _show_units(model: Model | None, dataset: Dataset | None) -> Markup:
         return wrap("p", f"Not available: {error}")
 
 
-def _show_data(run: Run, dataset: Dataset | None, outputs: Mapping[Split, Outputs]) -> Markup:
+def _show_data(run: Run, dataset: Dataset | None) -> Markup:
     record = run.record
-    kind, names = record.task.kind, record.task.target_names
+    task = record.task
     channels, height, width = record.in_shape
-    parts = [
-        wrap(
-            "p", f"{record.data.name}: {height}×{width}×{channels} images, {kind.describe(names)}."
-        )
-    ]
+    described = task.kind.describe(task.target_names)
+    size = f"{height}×{width}×{channels}"
+    parts = [wrap("p", f"{record.data.name}: {size} images, {described}.")]
     if dataset is None:
-        known = [f"{len(one.targets):,} {split}" for split, one in outputs.items()]
+        known = [f"{len(part.targets):,} {split}" for split, part in run.outputs.items()]
         if known:
             parts.append(wrap("p", f"The model was evaluated on {' and '.join(known)} images."))
         return join(parts)
     parts.append(wrap("p", f"Splits: {dataset.split_rule}."))
     parts.append(table(("", *dataset.splits), dataset.count_rows()))
-    if kind is REGRESSION:
+    if task.kind is REGRESSION:
         parts.append(_show_numbers(dataset))
     return join([*parts, wrap("h3", "Findings"), _show_findings(dataset)])
 
@@ -181,14 +165,17 @@ def _show_numbers(dataset: Dataset) -> Markup:
 def _show_findings(dataset: Dataset) -> Markup:
     if sum(images.pixels.nbytes for images in dataset.splits.values()) > INSPECTED_BYTES:
         return wrap("p", "The data set is too large to check here. Use lamina data DATA.")
-    found = inspect(dataset).findings
-    if not found:
+    findings = inspect(dataset).findings
+    if not findings:
         return wrap("p", "The checks of lamina data found no problems.")
     items = []
-    for finding in found:
-        some = ", ".join(sighting.name for sighting in finding.images[:MOST_NAMED])
-        more = f" ({some}{' …' if len(finding.images) > MOST_NAMED else ''})" if some else ""
-        items.append(wrap("li", f"{finding.severity}: {finding.message}{more}"))
+    for finding in findings:
+        text = f"{finding.severity}: {finding.message}"
+        names = [sighting.name for sighting in finding.images]
+        if names:
+            more = " …" if len(names) > MOST_NAMED else ""
+            text += f" ({', '.join(names[:MOST_NAMED])}{more})"
+        items.append(wrap("li", text))
     return wrap("ul", *items)
 
 
@@ -203,16 +190,13 @@ def _show_model(run: Run) -> Markup:
 
 
 def _show_reproduction(run: Run, facts: Facts) -> Markup:
-    command = shlex.join(run.record.command)
+    command = wrap("p", "The run was trained from Python.")
+    if run.record.command:
+        command = wrap("pre", shlex.join(run.record.command))
     advice = (
         "On the CPU, the weights are bit-identical if data, versions, processor"
         " type and number of threads are those above. To retrain the first epochs and compare, use"
         " lamina reproduce RUN."
     )
-    return join(
-        [
-            wrap("pre", command) if command else wrap("p", "The run was trained from Python."),
-            table((), facts.origin.items(), texts=2),
-            wrap("p", advice, kind="faint"),
-        ]
-    )
+    origin = table((), facts.origin.items(), texts=2)
+    return join([command, origin, wrap("p", advice, kind="faint")])

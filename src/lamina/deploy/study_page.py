@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lamina.deploy.document import document
+from lamina.deploy.document import document_of
 from lamina.files import read_bytes, read_object
-from lamina.markup import Markup, chart, join, link, table, wrap
+from lamina.markup import Markup, chart, join, table, wrap
 from lamina.runs.loading import find_runs
 from lamina.studies import comparison, tuning
 from lamina.studies.finals import read_final
@@ -37,34 +37,21 @@ def build_study_page(path: Path) -> str:
     """The report page of a comparison, an ablation or a tuning, as self-contained HTML."""
     state = read_study(path)
     trials = _show_trials(path, state)
-    pictures = (
-        chart(read_bytes(path / file), what)
-        for file, what in FIGURES.items()
-        if (path / file).exists()
-    )
+    pictures = []
+    for file, description in FIGURES.items():
+        if (path / file).exists():
+            pictures.append(chart(read_bytes(path / file), description))
     sections = {
         "result": ("Result", _show_result(path, state)),
         "figures": ("Figures", join(pictures)),
         "runs": ("Trials", trials) if trials else ("Runs", _show_runs(path)),
         "settings": ("Settings", _show_settings(state["settings"])),
     }
-    shown = {name: section for name, section in sections.items() if section[1]}
-    return document(
-        f"{path.name}: lamina study",
-        wrap(
-            "header",
-            wrap("h1", path.name),
-            wrap("p", f"A study by lamina, in {path}.", kind="faint"),
-        ),
-        wrap("nav", *(link(title, target) for target, (title, _) in shown.items())),
-        wrap(
-            "main",
-            *(
-                wrap("section", wrap("h2", title), body, name=at)
-                for at, (title, body) in shown.items()
-            ),
-        ),
+    header = (
+        wrap("h1", path.name),
+        wrap("p", f"A study by lamina, in {path}.", kind="faint"),
     )
+    return document_of(f"{path.name}: lamina study", header, sections)
 
 
 def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
@@ -87,7 +74,8 @@ def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
 
 def _show_trials(path: Path, state: Mapping[str, Any]) -> Markup:
     """The trials, as a worker with this folder has stored them last."""
-    if not (file := path / TABLE).exists():
+    file = path / TABLE
+    if not file.exists():
         return Markup("")
     rows = read_object(file).get("trials", [])
     return table(*tabulate_trials(rows, state["settings"]["metric"]), texts=3)
@@ -95,10 +83,10 @@ def _show_trials(path: Path, state: Mapping[str, Any]) -> Markup:
 
 def _show_runs(path: Path) -> Markup:
     runs, damaged = find_runs(path)
-    rows = [
-        (run.path.name, "" if run.report is None else f"{run.report.split} {run.report.score}")
-        for run in runs
-    ]
+    rows = []
+    for run in runs:
+        score = "" if run.report is None else f"{run.report.split} {run.report.score}"
+        rows.append((run.path.name, score))
     rows += [(run.path.name, run.problem) for run in damaged]
     return table(("run", "score"), rows, texts=2) if rows else Markup("")
 
@@ -109,10 +97,11 @@ def _show_settings(settings: Mapping[str, Any]) -> Markup:
     if experiments:
         rows = [(item["name"], item["net"], item["recipe"]) for item in experiments]
         parts.append(table(("experiment", "net", "recipe"), rows, texts=3))
-    others = [
-        (name, describe_values(value) if isinstance(value, Mapping) else str(value))
-        for name, value in settings.items()
-        if name != "experiments" and value not in (None, {})
-    ]
+    others = []
+    for name, value in settings.items():
+        if name == "experiments" or value in (None, {}):
+            continue
+        text = describe_values(value) if isinstance(value, Mapping) else str(value)
+        others.append((name, text))
     parts.append(table(("setting", "value"), others, texts=2))
     return join(parts)

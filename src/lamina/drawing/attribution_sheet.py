@@ -53,7 +53,7 @@ def draw_explanation(
         first.add_patch(frame)
         _write(first, "frame: the net's input", FAINT_INK)
     # Without negative values, no pixel is evidence against the target.
-    if any(each.values.min() < 0 for each in maps.values()):
+    if any(attribution.values.min() < 0 for attribution in maps.values()):
         lowest = -1.0
         colors = "RdBu_r"
         meaning = "red: evidence for, blue: evidence against"

@@ -65,10 +65,11 @@ def build_units_sheet(layer: LayerUnits) -> Image.Image:
     if len(layer.units) < layer.count:
         shown = f"the {len(layer.units)} of {layer.count:,} units that separate a class best"
     rows = break_rows(tiles, captions, columns)
-    return lay_out(rows, f"layer {layer.name}: {shown}", _explain_sheet(layer))
+    return lay_out(rows, f"layer {layer.name}: {shown}", explain_sheet(layer))
 
 
-def _explain_sheet(layer: LayerUnits) -> str:
+def explain_sheet(layer: LayerUnits) -> str:
+    """What the sheet of a layer shows of each unit."""
     remark = (
         f"Receptive field: {describe_field(layer.receptive_field)}. For each unit: the patches of"
         f" {plural(len(layer.images), 'training image', 'training images')} that excite it most;"

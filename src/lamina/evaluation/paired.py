@@ -121,7 +121,9 @@ def measure_effect(differences: Float64[np.ndarray, "s n"], metric: str = "accur
             of models, McNemar's exact test decides.
     """
     seeds, images = differences.shape
-    mean, by_seed, by_image = differences.mean(), differences.mean(axis=1), differences.mean(axis=0)
+    mean = differences.mean()
+    by_seed = differences.mean(axis=1)
+    by_image = differences.mean(axis=0)
     is_fraction = Score(metric, 0.0).is_fraction
     limit, added = (1.0, images / (images + 2) ** 2) if is_fraction else (math.inf, 0.0)
     seed_variance = interaction = 0.0
@@ -142,7 +144,8 @@ def mcnemar_p_value(better: int, worse: int) -> float:
 
     McNemar, Psychometrika 12 (1947), 153-157.
     """
-    total, counts = better + worse, torch.arange(min(better, worse) + 1, dtype=torch.float64)
+    total = better + worse
+    counts = torch.arange(min(better, worse) + 1, dtype=torch.float64)
     logs = (
         math.lgamma(total + 1)
         - torch.lgamma(counts + 1)

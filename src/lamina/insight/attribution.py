@@ -11,8 +11,9 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from math import ceil, prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,7 +28,11 @@ from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 from lamina.training.hooks import call_order, layer_gradients, module_paths
 from lamina.training.model import PREDICTED_PIXELS, Model, check_input, eval_mode
 from lamina.training.randomness import seeded
-from lamina.training.task import Task
+from lamina.training.task import Pixels, Task
+
+Indices: TypeAlias = Int64[np.ndarray, " n"]
+Map: TypeAlias = Float32[np.ndarray, "h w"]
+Maps: TypeAlias = Float32[np.ndarray, "n h w"]
 
 # of integrated gradients in commands and servers
 STEPS = 32  # for a map
@@ -40,12 +45,12 @@ GRADIENT_PIXELS = 100 * 32 * 32
 
 def occlusion(
     model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
-    targets: Int64[np.ndarray, " n"],
+    pixels: Pixels,
+    targets: Indices,
     *,
     window_px: Pair | None = None,
     stride_px: Pair | None = None,
-) -> Float32[np.ndarray, "n h w"]:
+) -> Maps:
     """Occlusion: cover the image with a window, and measure how much the logit falls.
 
     The window has the mean color. A pixel's value is the mean over all windows that cover it.
@@ -79,29 +84,25 @@ def occlusion(
     side = window_side_px(height, width)
     window = window_px or (side, side)
     stride = stride_px or (max(1, window[0] // 2), max(1, window[1] // 2))
-    windows = [
-        (rows, columns)
-        for rows in _cut(height, window[0], stride[0])
-        for columns in _cut(width, window[1], stride[1])
-    ]
+    rows = _cut(height, window[0], stride[0])
+    columns = _cut(width, window[1], stride[1])
+    windows = list(product(rows, columns))
     totals = np.zeros(pixels.shape[:3])
-    with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, color):
-        outputs = torch.from_numpy(targets).to(model.device)
-        before = pick(model.body(inputs), outputs)
-        for row, image in enumerate(inputs):
+    with torch.inference_mode(), float_inputs(model, pixels) as inputs:
+        before = model.body(inputs)
+        for row, target in enumerate(targets.tolist()):
             for chunk in _chunks(len(windows), PREDICTED_PIXELS // (height * width)):
                 chosen = windows[chunk]
-                covered = image.expand(len(chosen), *image.shape).clone()
-                for copy, window_slices in zip(covered, chosen, strict=True):
-                    copy[:, *window_slices] = color
-                after = pick(model.body(covered), outputs[row].expand(len(chosen)))
-                falls = (before[row] - after).tolist()
-                for window_slices, fall in zip(chosen, falls, strict=True):
-                    totals[row][window_slices] += fall
+                covered = inputs[row].repeat(len(chosen), 1, 1, 1)
+                for copy, place in zip(covered, chosen, strict=True):
+                    copy[:, *place] = 0  # the mean color, normalized
+                falls = (before[row, target] - model.body(covered)[:, target]).tolist()
+                for place, fall in zip(chosen, falls, strict=True):
+                    totals[row][place] += fall
     counts = np.zeros((height, width))
-    for window_slices in windows:
-        counts[window_slices] += 1
-    maps = np.divide(totals, counts, out=np.zeros_like(totals), where=counts > 0)
+    for place in windows:
+        counts[place] += 1
+    maps = totals / np.maximum(counts, 1)
     return maps.astype(np.float32)
 
 
@@ -113,12 +114,12 @@ def _cut(size: int, length: int, step: int) -> list[slice]:
 
 def integrated_gradients(
     model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
-    targets: Int64[np.ndarray, " n"],
+    pixels: Pixels,
+    targets: Indices,
     *,
     steps: int = 50,
     baseline: Sequence[float] | None = None,
-) -> Float32[np.ndarray, "n h w"]:
+) -> Maps:
     """Integrated gradients: the difference from a baseline image, times the mean gradient.
 
     The mean is over the path between the two images. With enough ``steps``, a map sums to the
@@ -156,7 +157,9 @@ def integrated_gradients(
         )
     places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 to 1
     maps = np.empty(pixels.shape[:3], np.float32)
-    with torch.enable_grad(), float_inputs(model, pixels, baseline) as (inputs, empty):
+    with torch.enable_grad(), float_inputs(model, pixels) as inputs:
+        color = (np.array(baseline or model.mean) - model.mean) / model.std
+        empty = inputs.new_tensor(color).view(-1, 1, 1)
         fractions = inputs.new_tensor((1 + places) / 2).view(-1, 1, 1, 1)
         shares = inputs.new_tensor(weights / 2).view(-1, 1, 1, 1)
         for number, target in enumerate(targets.tolist()):
@@ -174,10 +177,10 @@ def integrated_gradients(
 
 def grad_cam(
     model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
-    targets: Int64[np.ndarray, " n"],
+    pixels: Pixels,
+    targets: Indices,
     layer: int | str | None = None,
-) -> Float32[np.ndarray, "n h w"]:
+) -> Maps:
     """Grad-CAM: the channels of a layer's output, weighted by the logit's mean gradient.
 
     Unlike the paper, this keeps negative values: they are evidence against the output.
@@ -230,9 +233,7 @@ def grad_cam(
     return maps
 
 
-def _check(
-    model: Model, pixels: Any, targets: Any
-) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]]:
+def _check(model: Model, pixels: Any, targets: Any) -> tuple[Pixels, Indices]:
     pixels = check_input(model, pixels, "pixels")
     indices = to_array(targets, "targets")
     outputs = model.task.outputs
@@ -245,9 +246,7 @@ def _check(
     return pixels, indices.astype(np.int64)
 
 
-def measure_strength(
-    values: Float32[np.ndarray, "h w"],
-) -> tuple[Float32[np.ndarray, "h w"], float]:
+def measure_strength(values: Map) -> tuple[Map, float]:
     """The opacity of each pixel of a map, from 0 to 1, and the lowest magnitude with opacity 1."""
     magnitudes = np.abs(values)
     # A quantile, because single pixels may be far stronger than all others.
@@ -255,7 +254,7 @@ def measure_strength(
     return np.clip(magnitudes / most, 0, 1) ** 0.7, most
 
 
-def paint_map(values: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 4"]:
+def paint_map(values: Map) -> UInt8[np.ndarray, "h w 4"]:
     """A map as RGBA pixels: red for the output, blue against it; stronger is more opaque."""
     painted = np.empty((*values.shape, 4), np.uint8)
     painted[..., :3] = np.where(values[..., None] >= 0, FOR, AGAINST)
@@ -285,20 +284,11 @@ def window_side_px(height: int, width: int) -> int:
     return max(1, round(min(height, width) / 8))
 
 
-def pick(logits: Float[Tensor, "n k"], outputs: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-    return logits.gather(1, outputs[:, None])[:, 0]
-
-
 @contextmanager
-def float_inputs(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], baseline: Sequence[float] | None
-) -> Iterator[tuple[Float[Tensor, "n c h w"], Float[Tensor, "c 1 1"]]]:
-    """The normalized images and the normalized baseline color, with the model in eval mode."""
+def float_inputs(model: Model, pixels: Pixels) -> Iterator[Float[Tensor, "n c h w"]]:
+    """The normalized images, with the model in eval mode."""
     with eval_mode(model), seeded(0, model.device):
-        inputs = model.normalize(torch.from_numpy(pixels).to(model.device))
-        color = np.array(baseline or model.mean, np.float64)
-        normalized = (color - np.array(model.mean)) / np.array(model.std)
-        yield inputs, inputs.new_tensor(normalized).view(-1, 1, 1)
+        yield model.normalize(torch.from_numpy(pixels).to(model.device))
 
 
 def _chunks(count: int, size: int) -> list[slice]:

@@ -10,20 +10,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64
 
 from lamina.data import Images
 from lamina.data.corrections import COLUMNS
 from lamina.data.splits import Split
 from lamina.errors import DataError, plural
+from lamina.insight.problems import Indices, Problem, Values, split_problems
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
-from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Kind
+from lamina.targets import REGRESSION, SINGLE_LABEL, Kind
 from lamina.text import format_percent
 
+Joint: TypeAlias = Int64[np.ndarray, "k k"]  # images by label and true class
+Rows: TypeAlias = Int64[np.ndarray, " m"]
 TOLERANCE = 1e-6  # of thresholds, so that rounding decides nothing
 PRECISION = (
     "Look at each image before you correct its label. In lamina's benchmark, 8 to 30 % of the"
@@ -31,9 +34,7 @@ PRECISION = (
 )
 
 
-def count_confident(
-    probabilities: Float[np.ndarray, "n k"], labels: Int64[np.ndarray, " n"]
-) -> Int64[np.ndarray, "k k"]:
+def count_confident(probabilities: Values, labels: Indices) -> Joint:
     """Count the images by label (row) and confident class (column): equations 1 and 2."""
     classes = probabilities.shape[1]
     counts = np.bincount(labels, minlength=classes)
@@ -50,9 +51,7 @@ def count_confident(
     return joint
 
 
-def estimate_joint(
-    probabilities: Float[np.ndarray, "n k"], labels: Int64[np.ndarray, " n"]
-) -> Int64[np.ndarray, "k k"]:
+def estimate_joint(probabilities: Values, labels: Indices) -> Joint:
     """Estimate the number of images by label (row) and true class (column): equation 3."""
     joint = count_confident(probabilities, labels)
     counts = np.bincount(labels, minlength=len(joint))
@@ -65,10 +64,10 @@ def estimate_joint(
 
 
 def select_by_confident_learning(
-    probabilities: Float[np.ndarray, "n k"],
-    labels: Int64[np.ndarray, " n"],
-    joint: Int64[np.ndarray, "k k"] | None = None,
-) -> Int64[np.ndarray, " m"]:
+    probabilities: Values,
+    labels: Indices,
+    joint: Joint | None = None,
+) -> Rows:
     """The rows with label issues by "prune by noise rate" (section 3.2, method 4), likeliest first.
 
     For each pair of a label and another class, this selects the number of images that ``joint`` has
@@ -89,18 +88,12 @@ def select_by_confident_learning(
     return _rank(probabilities, labels, are_selected)
 
 
-def find_disagreements(
-    probabilities: Float[np.ndarray, "n k"], labels: Int64[np.ndarray, " n"]
-) -> Int64[np.ndarray, " m"]:
+def find_disagreements(probabilities: Values, labels: Indices) -> Rows:
     """All rows whose likeliest class is not the label: a baseline for confident learning."""
     return _rank(probabilities, labels, np.ones(len(labels), bool))
 
 
-def _rank(
-    probabilities: Float[np.ndarray, "n k"],
-    labels: Int64[np.ndarray, " n"],
-    candidates: Bool[np.ndarray, " n"],
-) -> Int64[np.ndarray, " m"]:
+def _rank(probabilities: Values, labels: Indices, candidates: Bool[np.ndarray, " n"]) -> Rows:
     """The candidates with a likelier class than their label, by descending difference."""
     of_labels = probabilities[np.arange(len(labels)), labels]
     margins = probabilities.max(axis=1) - of_labels
@@ -244,7 +237,7 @@ class LabelIssues(ShownResult):
 
 def judge_labels(
     images: Mapping[Split, Images],
-    probabilities: Mapping[Split, Float[np.ndarray, "_ k"]],
+    probabilities: Mapping[Split, Values],
     judge: str = "the model",
 ) -> LabelIssues:
     """Find the labels to check, by split, from probabilities that ``judge`` predicted."""
@@ -252,54 +245,46 @@ def judge_labels(
     splits: dict[Split, SplitLabels] = {}
     for split, part in images.items():
         issues += find_label_issues(part, probabilities[split])
-        disagreements = count_disagreements(part, probabilities[split])
         agreement = measure_agreement(part, probabilities[split])
+        disagreements = 0
+        for problem, of_classes in _judge_problems(part, probabilities[split]):
+            disagreements += len(find_disagreements(of_classes, problem.truth))
         splits[split] = SplitLabels(part.targets.size, disagreements, agreement)
     issues.sort(key=lambda issue: -issue.score)
     return LabelIssues(tuple(issues), splits, judge, images)
 
 
-def find_label_issues(
-    images: Images, probabilities: Float[np.ndarray, "n k"]
-) -> tuple[LabelIssue, ...]:
+def find_label_issues(images: Images, probabilities: Values) -> tuple[LabelIssue, ...]:
     """The label issues of ``images``, likeliest first; multi-label targets are two classes each."""
     check_kind(images.kind)
     issues = []
-    for column, problem in enumerate(_split_columns(images, probabilities)):
-        likely_classes = problem.probabilities.argmax(axis=1)
-        for row in select_by_confident_learning(problem.probabilities, problem.labels).tolist():
-            label = problem.labels[row]
-            likely = likely_classes[row]
+    for problem, of_classes in _judge_problems(images, probabilities):
+        for row in select_by_confident_learning(of_classes, problem.truth).tolist():
+            label = problem.truth[row]
+            likely = of_classes[row].argmax()
             issue = LabelIssue(
                 image=images.names[row],
                 split=images.split,
                 row=row,
-                column=column,
+                column=problem.column,
                 given=problem.classes[label],
                 likely=problem.classes[likely],
-                given_probability=float(problem.probabilities[row, label]),
-                likely_probability=float(problem.probabilities[row, likely]),
+                given_probability=float(of_classes[row, label]),
+                likely_probability=float(of_classes[row, likely]),
             )
             issues.append(issue)
     return tuple(sorted(issues, key=lambda issue: -issue.score))
 
 
-def count_disagreements(images: Images, probabilities: Float[np.ndarray, "n k"]) -> int:
-    problems = _split_columns(images, probabilities)
-    return sum(
-        len(find_disagreements(problem.probabilities, problem.labels)) for problem in problems
-    )
-
-
-def measure_agreement(images: Images, probabilities: Float[np.ndarray, "n k"]) -> Agreement:
+def measure_agreement(images: Images, probabilities: Values) -> Agreement:
     """The agreement on ``images``, leaving out classes without images."""
     shares: list[float] = []
     guessed = 1.0
-    for problem in _split_columns(images, probabilities):
+    for problem, of_classes in _judge_problems(images, probabilities):
         classes = len(problem.classes)
-        counts = np.bincount(problem.labels, minlength=classes)
-        are_equal = problem.probabilities.argmax(axis=1) == problem.labels
-        agreeing = np.bincount(problem.labels[are_equal], minlength=classes)
+        counts = np.bincount(problem.truth, minlength=classes)
+        are_equal = of_classes.argmax(axis=1) == problem.truth
+        agreeing = np.bincount(problem.truth[are_equal], minlength=classes)
         shares += (agreeing[counts > 0] / counts[counts > 0]).tolist()
         guessed = 1 / classes
     if not shares:
@@ -315,23 +300,11 @@ def check_kind(kind: Kind) -> None:
         )
 
 
-class _Problem(NamedTuple):
-    """A classification of the images: all classes, or no and yes of a label."""
-
-    classes: tuple[str, ...]
-    probabilities: Float[np.ndarray, "n c"]
-    labels: Int64[np.ndarray, " n"]
-
-
-def _split_columns(images: Images, probabilities: Float[np.ndarray, "n k"]) -> Iterator[_Problem]:
-    if images.kind is SINGLE_LABEL:
-        yield _Problem(images.target_names, probabilities, images.targets)
-        return
-    targets = images.targets.astype(np.int64)
-    if images.kind is BINARY:
-        targets = targets[:, None]
-    for column, name in enumerate(images.target_names):
-        prefix = "" if images.kind is BINARY else f"{name}: "
-        of_yes = probabilities[:, column]
-        columns = np.stack([1 - of_yes, of_yes], axis=1)
-        yield _Problem((f"{prefix}no", f"{prefix}yes"), columns, targets[:, column])
+def _judge_problems(images: Images, probabilities: Values) -> Iterator[tuple[Problem, Values]]:
+    """Each problem with the probabilities of its classes."""
+    for problem in split_problems(images.kind, images.target_names, images.targets):
+        of_classes = probabilities
+        if images.kind is not SINGLE_LABEL:
+            of_yes = probabilities[:, problem.column]
+            of_classes = np.stack([1 - of_yes, of_yes], axis=1)
+        yield problem, of_classes

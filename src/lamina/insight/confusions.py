@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 
 from lamina.errors import name_some, plural
 from lamina.evaluation.intervals import Interval, wilson_interval
 from lamina.evaluation.outputs import Outputs
+from lamina.insight.problems import split_problems
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
-from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL, Targets
+from lamina.targets import SINGLE_LABEL, Targets
 from lamina.text import format_percent
-from lamina.training.task import Task
+from lamina.training.task import LogitsArray, Task
 
 HARDEST = 24  # images with the largest losses
 NAMED_IMAGES = 3  # of a pair of classes in a table
 PAIR_HEADS = ("true", "predicted", "largest losses", "images", "of", "share", "95 % interval")
 
-Cells: TypeAlias = Mapping[tuple[int, int], Int64[np.ndarray, " _"]]
+Rows: TypeAlias = Int64[np.ndarray, " m"]
+Cells: TypeAlias = Mapping[tuple[int, int], Rows]
 """The rows of the images by true and predicted class, those with the largest loss first."""
 
 
@@ -33,9 +35,17 @@ class Confusion:
 
     target: str
     predicted: str | None
-    rows: Int64[np.ndarray, " m"]  # the largest loss first
+    rows: Rows  # the largest loss first
     images: int  # all images of the class
-    interval: Interval  # of the fraction with this prediction (Wilson, 95 %)
+
+    @property
+    def interval(self) -> Interval:
+        """Of the fraction with this prediction (Wilson, 95 %)."""
+        return wilson_interval(len(self.rows), self.images)
+
+    def rank(self) -> tuple[float, str, str]:
+        """What confusions are sorted by: the lower confidence bound first."""
+        return -self.interval.low, self.target, self.predicted or ""
 
     def describe(self) -> tuple[str, str, str, str]:
         """The images with this prediction, all images, the share and its interval, as text."""
@@ -115,13 +125,18 @@ class Confusions(ShownResult):
         }
 
     def _list(self, confusion: Confusion) -> dict[str, Any]:
-        values: dict[str, Any] = {"true": confusion.target}
-        if confusion.predicted is not None:
-            values["predicted"] = confusion.predicted
-        interval = [round(confusion.interval.low, 4), round(confusion.interval.high, 4)]
         examples = [{"image": self.names[row], "split": self.splits[row]} for row in confusion.rows]
-        counts = {"images": len(confusion.rows), "of": confusion.images, "interval": interval}
-        return {**values, **counts, "examples": examples}
+        values = {
+            "true": confusion.target,
+            "predicted": confusion.predicted,
+            "images": len(confusion.rows),
+            "of": confusion.images,
+            "interval": [round(end, 4) for end in astuple(confusion.interval)],
+            "examples": examples,
+        }
+        if confusion.predicted is None:
+            del values["predicted"]
+        return values
 
 
 def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDEST) -> Confusions:
@@ -134,31 +149,43 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
     classes: list[Confusion] = []
     pairs: list[Confusion] = []
     tables: list[tuple[tuple[str, ...], Cells]] = []
-    for problem in _split_columns(task, logits, targets):
-        classes += _count_errors(problem)
-        pairs += _count_pairs(problem)
-        tables.append((problem.classes, _find_cells(problem)))
-    order = np.argsort(-losses, kind="stable")[:hardest]
-    predictions = format_predictions(task, logits[order])
+    decided = task.decide(torch.from_numpy(logits))
+    columns = decided.long().numpy().reshape(len(logits), -1)
+    for column, class_names, truth in split_problems(task.kind, task.target_names, targets):
+        predicted = columns[:, column]
+        of_problem = losses
+        if task.kind is not SINGLE_LABEL:
+            values = logits[:, column]
+            of_problem = np.logaddexp(0, np.where(truth, -values, values), dtype=np.float64)
+        order = np.argsort(-of_problem, kind="stable")
+        totals = np.bincount(truth).tolist()
+        errors = _group(order[(predicted != truth)[order]], truth.tolist())
+        for target, rows in errors.items():
+            classes.append(Confusion(class_names[target], None, rows, totals[target]))
+        cells = _group(order, list(zip(truth.tolist(), predicted.tolist(), strict=True)))
+        for (target, other), rows in cells.items():
+            if target != other:
+                pair = Confusion(class_names[target], class_names[other], rows, totals[target])
+                pairs.append(pair)
+        tables.append((class_names, cells))
     images = []
-    for row, predicted in zip(order.tolist(), predictions, strict=True):
+    for row in np.argsort(-losses, kind="stable")[:hardest].tolist():
         target = task.kind.format(targets[row], task.target_names)
+        prediction = task.kind.format(decided[row].numpy(), task.target_names)
         loss = round(float(losses[row]), 4)
-        images.append(HardImage(row, names[row], splits[row], target, predicted, loss))
+        images.append(HardImage(row, names[row], splits[row], target, prediction, loss))
     return Confusions(
         names=names,
         splits=splits,
-        classes=_rank(classes),
-        pairs=_rank(pairs),
+        classes=tuple(sorted(classes, key=Confusion.rank)),
+        pairs=tuple(sorted(pairs, key=Confusion.rank)),
         tables=tuple(tables),
         losses=losses,
         hardest=tuple(images),
     )
 
 
-def measure_losses(
-    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
-) -> Float[np.ndarray, " n"]:
+def measure_losses(task: Task, logits: LogitsArray, targets: Targets) -> Float[np.ndarray, " n"]:
     """Each image's loss: of the calibrated probabilities, without label smoothing."""
     predicted = torch.from_numpy(logits).double()
     if temperatures := getattr(task, "temperatures", ()):  # regression has none
@@ -168,81 +195,9 @@ def measure_losses(
     return values
 
 
-def format_predictions(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[str, ...]:
-    """The predictions as text: the class, the labels above their threshold, or the numbers."""
-    predictions = task.decide(torch.from_numpy(logits)).numpy()
-    return tuple(task.kind.format(prediction, task.target_names) for prediction in predictions)
-
-
-class _Problem(NamedTuple):
-    """A classification of the images: all classes, or no and yes of a label."""
-
-    classes: tuple[str, ...]
-    predicted: Int64[np.ndarray, " n"]
-    truth: Int64[np.ndarray, " n"]
-    losses: Float[np.ndarray, " n"]
-
-
-def _split_columns(
-    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
-) -> Iterator[_Problem]:
-    if task.kind is REGRESSION:
-        return
-    if task.kind is SINGLE_LABEL:
-        losses = measure_losses(task, logits, targets)
-        yield _Problem(task.target_names, logits.argmax(axis=1), targets, losses)
-        return
-    all_truth = targets.reshape(logits.shape).astype(np.int64)
-    decided = task.decide(torch.from_numpy(logits)).long().numpy()
-    for column, name in enumerate(task.target_names):
-        prefix = "" if task.kind is BINARY else f"{name}: "
-        values = logits[:, column]
-        truth = all_truth[:, column]
-        losses = np.logaddexp(0, np.where(truth, -values, values), dtype=np.float64)
-        yield _Problem((f"{prefix}no", f"{prefix}yes"), decided[:, column], truth, losses)
-
-
-def _find_cells(problem: _Problem) -> dict[tuple[int, int], Int64[np.ndarray, " _"]]:
-    order = np.argsort(-problem.losses, kind="stable")
-    keys = problem.truth * len(problem.classes) + problem.predicted
-    groups = _group(order, keys[order])
-    return {divmod(int(keys[rows[0]]), len(problem.classes)): rows for rows in groups}
-
-
-def _count_errors(problem: _Problem) -> list[Confusion]:
-    """The images of each class with any incorrect prediction."""
-    order = np.argsort(-problem.losses, kind="stable")
-    errors = order[problem.predicted[order] != problem.truth[order]]
-    return [_count(problem, rows, None) for rows in _group(errors, problem.truth[errors])]
-
-
-def _count_pairs(problem: _Problem) -> list[Confusion]:
-    pairs = []
-    for (truth, predicted), rows in _find_cells(problem).items():
-        if truth != predicted:
-            pairs.append(_count(problem, rows, problem.classes[predicted]))
-    return pairs
-
-
-def _group(
-    rows: Int64[np.ndarray, " m"], keys: Int64[np.ndarray, " m"]
-) -> list[Int64[np.ndarray, " _"]]:
-    """The rows with equal keys, in their order."""
-    if not len(rows):
-        return []
-    order = np.argsort(keys, kind="stable")
-    return np.split(rows[order], np.flatnonzero(np.diff(keys[order])) + 1)
-
-
-def _count(problem: _Problem, rows: Int64[np.ndarray, " m"], predicted: str | None) -> Confusion:
-    truth = problem.truth[rows[0]]
-    images = int((problem.truth == truth).sum())
-    interval = wilson_interval(len(rows), images)
-    return Confusion(problem.classes[truth], predicted, rows, images, interval)
-
-
-def _rank(confusions: list[Confusion]) -> tuple[Confusion, ...]:
-    def key(confusion: Confusion) -> tuple[float, str, str]:
-        return -confusion.interval.low, confusion.target, confusion.predicted or ""
-
-    return tuple(sorted(confusions, key=key))
+def _group(rows: Rows, keys: Sequence[Any]) -> dict[Any, Rows]:
+    """The rows with equal keys, in their order, by key."""
+    groups: dict[Any, list[int]] = {}
+    for row in rows.tolist():
+        groups.setdefault(keys[row], []).append(row)
+    return {key: np.array(groups[key]) for key in sorted(groups)}

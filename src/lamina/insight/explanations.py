@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, NetError, suggest
@@ -18,6 +18,7 @@ from lamina.evaluation.predictor import Prediction, describe, make_prediction
 from lamina.insight.attribution import (
     CONTROL_STEPS,
     STEPS,
+    Map,
     choose_target,
     find_spatial_layer,
     grad_cam,
@@ -33,7 +34,8 @@ from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 from lamina.training.hooks import find_path
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
-from lamina.training.task import Task
+from lamina.training.task import Pixels, Task
+from lamina.values import to_json_values
 
 METHODS = ("occlusion", "gradients", "grad-cam")
 TILE_PX = 160
@@ -50,7 +52,7 @@ class Method(NamedTuple):
 class AttributionMap:
     """A map (H, W) of the evidence for an output, in units of the logit, and its faithfulness."""
 
-    values: Float32[np.ndarray, "h w"] = field(repr=False)
+    values: Map = field(repr=False)
     faithfulness: Faithfulness | None
 
 
@@ -80,18 +82,14 @@ class Explanation(ShownResult):
         """The column heads, and a row for each method with the measurements of its map."""
         rows = []
         for method, attribution in self.maps.items():
-            measured = "not measured"
-            if attribution.faithfulness is not None:
-                measured = str(attribution.faithfulness)
-            rows.append((method, measured))
+            rows.append((method, str(attribution.faithfulness or "not measured")))
         return ("method", "faithfulness"), rows
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: ``image``, ``predicted``, ``target``, and the measurements by method."""
         maps = {}
         for method, attribution in self.maps.items():
-            measured = attribution.faithfulness
-            maps[method] = None if measured is None else asdict(measured)
+            maps[method] = to_json_values(attribution.faithfulness)
         return {
             "image": self.prediction.name,
             "predicted": self.prediction.predicted,
@@ -128,8 +126,8 @@ def choose_methods(
     Raises:
         NetError: there is no such method or layer, or the layer is not suitable.
     """
-    if method not in (None, *METHODS):
-        raise NetError(f"There is no method {method!r}. {suggest(str(method), METHODS)}")
+    if method is not None and method not in METHODS:
+        raise NetError(f"There is no method {method!r}. {suggest(method, METHODS)}")
     channels, height, width = model.in_shape
     side_px = window_side_px(height, width)
     coarse_occlusion = partial(occlusion, stride_px=(side_px, side_px))
@@ -141,10 +139,10 @@ def choose_methods(
         ),
     }
     if method in methods:
-        return {str(method): methods[str(method)]}
+        return {method: methods[method]}
     place = find_spatial_layer(model) if layer is None else find_path(model, layer)
+    cam = partial(grad_cam, layer=place)
     if place is not None or method is not None:
-        cam = partial(grad_cam, layer=place)
         # rejects an unsuitable layer before any image is explained
         cam(model, np.zeros((1, height, width, channels), np.uint8), np.zeros(1, np.int64))
         methods["grad-cam"] = Method(cam, cam)
@@ -161,7 +159,7 @@ def find_output(task: Task, target: str) -> int:
 
 def explain_pixels(
     model: Model,
-    pixels: UInt8[np.ndarray, "1 h w c"],
+    pixels: Pixels,
     methods: Mapping[str, Method],
     *,
     target: int | None = None,

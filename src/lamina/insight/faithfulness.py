@@ -10,27 +10,24 @@ than one covered area.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lamina.evaluation.scores import mean_ranks
-from lamina.insight.attribution import float_inputs
-from lamina.nets.window import Pair
+from lamina.insight.attribution import Indices, Map, Maps, float_inputs
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.hooks import learned_modules
 from lamina.training.model import PREDICTED_PIXELS, Model
 from lamina.training.randomness import derive_seed, seeded
-from lamina.training.task import Task
+from lamina.training.task import Pixels, Task
 
-Explain: TypeAlias = Callable[
-    [Model, UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]], Float32[np.ndarray, "n h w"]
-]
+Explain: TypeAlias = Callable[[Model, Pixels, Indices], Maps]
 """An attribution function of a model, images and targets; ``functools.partial`` sets its other
 arguments."""
 
@@ -99,9 +96,9 @@ class Faithfulness:
 
 def measure_faithfulness(
     model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
-    targets: Int64[np.ndarray, " n"],
-    maps: Float32[np.ndarray, "n h w"],
+    pixels: Pixels,
+    targets: Indices,
+    maps: Maps,
     explain: Explain,
 ) -> tuple[Faithfulness, ...]:
     """Measure how faithful attribution maps are.
@@ -117,21 +114,17 @@ def measure_faithfulness(
         The measurements for each map.
     """
     redrawn_maps = [explain(redraw(model, fraction), pixels, targets) for fraction in CASCADE]
-    is_number = model.task.kind is REGRESSION
-    cells = _divide(pixels.shape[1], pixels.shape[2])
-    places = _draw_places(*cells.shape)
     measured = []
-    with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, color):
+    with torch.inference_mode(), float_inputs(model, pixels) as inputs:
         logits = model.body(inputs)
         for row, target in enumerate(targets.tolist()):
             predicted = logits[row : row + 1]
             is_against = _is_against(model.task, predicted, target)
             # the evidence for what the model predicts is negative in the map
             evidence = -maps[row] if is_against else maps[row]
-            ranks = _order_cells(evidence, cells, places)
-            masks = _build_masks(ranks, cells)
-            values = _measure_covered(model, inputs[row], color, masks, target)
-            by_map, by_center, *by_random = values.view(len(ranks), -1).mean(dim=1).tolist()
+            masks = _build_masks(evidence)
+            values = _measure_covered(model, inputs[row], masks, target)
+            by_map, by_center, *by_random = values.view(-1, LEVELS - 1).mean(dim=1).tolist()
             correlations = [rank_correlation(maps[row], redrawn[row]) for redrawn in redrawn_maps]
             measured.append(
                 Faithfulness(
@@ -141,7 +134,7 @@ def measure_faithfulness(
                     by_random_map=float(np.mean(by_random)),
                     by_center=by_center,
                     is_against=is_against,
-                    is_number=is_number,
+                    is_number=model.task.kind is REGRESSION,
                 )
             )
     return tuple(measured)
@@ -190,75 +183,49 @@ def _is_against(task: Task, logits: Float[Tensor, "1 k"], target: int) -> bool:
     return not predicted[0, target]
 
 
-def _divide(height: int, width: int) -> Int64[np.ndarray, "h w"]:
-    """The number of the cell that each pixel is in."""
-    side = max(1.0, min(height, width) / CELLS)
-    rows = (np.arange(height) / side).astype(np.int64)
-    columns = (np.arange(width) / side).astype(np.int64)
-    cells: Int64[np.ndarray, "h w"] = rows[:, None] * (columns[-1] + 1) + columns
-    return cells
-
-
-class _Place(NamedTuple):
-    """A random place: how far a map is moved (pixels), and its steps: 1, or -1 if mirrored."""
-
-    move: Pair
-    steps: Pair
-
-    def move_map(self, values: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-        return np.roll(values, self.move, (0, 1))[:: self.steps[0], :: self.steps[1]]
-
-
-def _draw_places(height: int, width: int) -> list[_Place]:
+def _move_at_random(values: Map) -> Iterator[Map]:
+    """The map at random places, mirrored at random."""
     generator = np.random.default_rng(derive_seed(0, "cover"))
     # A lattice spreads the places evenly.
     start = generator.random(2)
-    numbers = np.arange(RANDOM_ORDERS)
-    points = np.stack([numbers / RANDOM_ORDERS, numbers * GOLDEN_FRACTION], axis=1)
-    moves = ((start + points) % 1 * (height, width)).astype(np.int64).tolist()
     steps = 1 - 2 * generator.integers(0, 2, (RANDOM_ORDERS, 2))
-    return [
-        _Place((down, right), (step_down, step_right))
-        for (down, right), (step_down, step_right) in zip(moves, steps.tolist(), strict=True)
-    ]
+    for number, (step_down, step_right) in enumerate(steps.tolist()):
+        offset = np.array([number / RANDOM_ORDERS, number * GOLDEN_FRACTION])
+        place = (start + offset) % 1
+        move = (place * values.shape).astype(np.int64).tolist()
+        yield np.roll(values, move, (0, 1))[::step_down, ::step_right]
 
 
-def _order_cells(
-    evidence: Float32[np.ndarray, "h w"], cells: Int64[np.ndarray, "h w"], places: list[_Place]
-) -> Int64[np.ndarray, "o c"]:
-    """The rank of each cell by the map, by its distance from the center, and by moved maps."""
-    height, width = cells.shape
+def _build_masks(evidence: Map) -> Bool[Tensor, "m h w"]:
+    """The pixels covered at each level: in the map's order, from the center, and by moved maps."""
+    height, width = evidence.shape
+    side = max(1.0, min(height, width) / CELLS)
+    rows = (np.arange(height) / side).astype(np.int64)
+    columns = (np.arange(width) / side).astype(np.int64)
+    cells = rows[:, None] * (columns[-1] + 1) + columns
     y, x = np.ogrid[:height, :width]
     distances = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2)
     sizes = np.bincount(cells.ravel())
     ranks = []
-    for values in (-evidence, distances, *(place.move_map(-evidence) for place in places)):
+    for values in (-evidence, distances, *_move_at_random(-evidence)):
         means = np.bincount(cells.ravel(), values.ravel()) / sizes
         ranks.append(np.argsort(np.argsort(means, kind="stable")))
-    return np.stack(ranks)
+    levels = torch.arange(1, LEVELS) * len(sizes) / LEVELS
+    are_covered = torch.from_numpy(np.stack(ranks))[:, None, :] < levels[:, None]
+    masks: Bool[Tensor, "m h w"] = are_covered[:, :, torch.from_numpy(cells)].flatten(0, 1)
+    return masks
 
 
 def _measure_covered(
     model: Model,
     image: Float[Tensor, "c h w"],
-    color: Float[Tensor, "c 1 1"],
     masks: Bool[Tensor, "m h w"],
     target: int,
 ) -> Float[Tensor, " m"]:
-    """The explained value while each mask covers the image with ``color``."""
+    """The explained value while each mask covers the image with the mean color."""
     batches = masks.to(image.device).split(max(1, PREDICTED_PIXELS // masks[0].numel()))
     values = []
     for batch in batches:
-        logits = model.body(torch.where(batch[:, None], color, image))
+        logits = model.body(image.masked_fill(batch[:, None], 0))
         values.append(_find_values(model.task, logits, target))
     return torch.cat(values)
-
-
-def _build_masks(
-    ranks: Int64[np.ndarray, "o c"], cells: Int64[np.ndarray, "h w"]
-) -> Bool[Tensor, "m h w"]:
-    """For each order of the cells, the pixels that are covered at each level."""
-    levels = torch.arange(1, LEVELS) * ranks.shape[1] / LEVELS
-    are_covered = torch.from_numpy(ranks)[:, None, :] < levels[:, None]
-    masks: Bool[Tensor, "m h w"] = are_covered[:, :, torch.from_numpy(cells)].flatten(0, 1)
-    return masks

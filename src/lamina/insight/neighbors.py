@@ -20,6 +20,7 @@ from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.training.model import Model
 from lamina.training.prediction import predict_with_features
+from lamina.training.task import Features, Pixels
 
 SHOWN = 6  # of the similar images
 # images whose neighbors are similar at once: memory grows with this times the number of images
@@ -34,7 +35,7 @@ class SearchedImages:
 
     images: Images
     rows: Int64[np.ndarray, " n"] = field(repr=False)
-    features: Float[Tensor, "n d"] = field(repr=False)
+    features: Features = field(repr=False)
 
 
 class Neighbor(NamedTuple):
@@ -114,7 +115,7 @@ def embed(model: Model, images: Images, progress: Progress | None = None) -> Sea
 
 def find_similar(
     model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
+    pixels: Pixels,
     names: Sequence[str],
     searched: SearchedImages,
     most: int = SHOWN,
@@ -136,9 +137,7 @@ def find_similar(
     return tuple(similar)
 
 
-def find_outliers(
-    splits: Sequence[Images], features: Float[Tensor, "n d"], most: int = 10
-) -> Outliers:
+def find_outliers(splits: Sequence[Images], features: Features, most: int = 10) -> Outliers:
     """The ``most`` isolated images of all ``splits``, whose features are unlike all others."""
     names = [(name, str(images.split)) for images in splits for name in images.names]
     isolation = measure_isolation(features)
@@ -149,9 +148,7 @@ def find_outliers(
     return Outliers(tuple(outliers))
 
 
-def measure_isolation(
-    features: Float[Tensor, "n d"], neighbors: int = 10
-) -> Float[np.ndarray, " n"]:
+def measure_isolation(features: Features, neighbors: int = 10) -> Float[np.ndarray, " n"]:
     """1 minus the mean cosine with the nearest neighbors (Sun et al., 2022, arXiv 2204.06507)."""
     unit = normalize(features)
     references = torch.linspace(
@@ -166,7 +163,7 @@ def measure_isolation(
 
 
 def find_neighbors(
-    signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int
+    signatures: Features, others: Features, count: int
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
     """The cosines of each signature with the ``count`` nearest of ``others``, and their rows."""
     count = min(count, len(others))
@@ -178,6 +175,6 @@ def find_neighbors(
     return likeness, rows
 
 
-def normalize(features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+def normalize(features: Features) -> Features:
     """The features with length 1, whose products are cosines; zeros if they overflow."""
     return functional.normalize(features.float(), dim=1).nan_to_num(0)

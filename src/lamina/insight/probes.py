@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -20,14 +20,15 @@ from lamina.evaluation.evaluating import score
 from lamina.insight.faithfulness import redraw
 from lamina.insight.inspected_layers import describe_field, find_fields, list_size, name_stage
 from lamina.insight.shown_result import ShownResult
+from lamina.insight.units import memberships
 from lamina.markup import Table
 from lamina.nets.modules import Whitening
 from lamina.nets.window import Field
-from lamina.targets import SINGLE_LABEL, Score
+from lamina.targets import Score
 from lamina.training.hooks import activations, call_order
 from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded
-from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
+from lamina.training.task import Pixels, Regression, Task
 
 # for the batch-norm statistics of nets with random weights
 STATISTICS_IMAGES = 500
@@ -35,17 +36,9 @@ STATISTICS_BATCH = 100
 MOST_FEATURES = 1024
 """Largest input of a probe. Larger layers are average-pooled; larger vectors are projected at
 random."""
+Values: TypeAlias = Float64[np.ndarray, "n k"]
 PENALTIES = tuple(10.0**power for power in range(-1, 7))
 """L2 penalties; a probe uses the one with the smallest leave-one-out error."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The held-out score of a linear probe on a layer (Alain and Bengio, arXiv 1610.01644)."""
-
-    layer: str  # module path; empty for the input image
-    features: int  # number of inputs of the probe
-    score: Score
 
 
 @dataclass(frozen=True)
@@ -103,15 +96,6 @@ class Probes(ShownResult):
         metric = self.layers[0].score.title
         return ("layer", "units", "receptive field", f"probe {metric}", "random weights"), rows
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values: the ``layers``, the image without ``units`` first, and the images used."""
-        return {
-            "layers": [probe.to_json() for probe in self.layers],
-            "fitted": self.fitted,
-            "scored": self.scored,
-            "split": self.split,
-        }
-
     def headline(self) -> str:
         """What a probe is, and the images."""
         return (
@@ -130,14 +114,14 @@ def compare_probes(
     """Probe the input and each layer, with the model's weights and with random ones."""
     trained = probe_layers(model, train, held_out, layers, progress)
     controls = probe_layers(untrain(model, train), train, held_out, layers, progress)
-    fields = find_fields(model, layers)
+    receptive_fields = find_fields(model, layers)
     shapes = call_order(model, layers)
-    probes = [LayerProbe("", "image", None, None, trained[0].score, controls[0].score)]
+    probes = [LayerProbe("", "image", None, None, trained[0], controls[0])]
     for path, probe, control in zip(layers, trained[1:], controls[1:], strict=True):
         shape = shapes[path]
         units = shape[-1] if len(shape) == 2 else shape[0]  # tokens have units last
         name = name_stage(model, path)
-        probes.append(LayerProbe(path, name, units, fields[path], probe.score, control.score))
+        probes.append(LayerProbe(path, name, units, receptive_fields[path], probe, control))
     return Probes(tuple(probes), len(train), len(held_out), str(held_out.split))
 
 
@@ -147,31 +131,29 @@ def probe_layers(
     held_out: Images,
     layers: Sequence[str],
     progress: Progress | None = None,
-) -> tuple[Probe, ...]:
-    """Fit a linear probe on ``train`` for the input and each layer; score it on ``held_out``."""
+) -> tuple[Score, ...]:
+    """Fit a linear probe on ``train`` for the input and each layer; score it on ``held_out``.
+
+    Source: Alain and Bengio, arXiv 1610.01644.
+    """
     task = _forget_decisions(model.task)
     targets = probe_targets(model, train)
     train_outputs = reduce_outputs(model, train.pixels, layers, progress)
     held_out_outputs = reduce_outputs(model, held_out.pixels, layers, progress)
-    probes = []
-    for done, layer in enumerate(("", *layers), start=1):
-        inputs = train_outputs[layer]
+    scores = []
+    for layer, inputs in train_outputs.items():
         predicted, _ = fit_ridge(inputs, targets, held_out_outputs[layer])
-        probe_score = score(task, predicted.astype(np.float32), held_out.targets)
-        probes.append(Probe(layer, inputs.shape[1], probe_score))
+        scores.append(score(task, predicted.astype(np.float32), held_out.targets))
         if progress is not None:
-            progress(done, len(layers) + 1)
-    return tuple(probes)
+            progress(len(scores), len(train_outputs))
+    return tuple(scores)
 
 
 def _forget_decisions(task: Task) -> Task:
     """The task without the thresholds and temperatures that were chosen for the model's logits."""
-    match task:
-        case SingleLabel():
-            return replace(task, temperatures=())
-        case MultiLabel() | Binary():
-            return replace(task, temperatures=(), thresholds=())
-    return task
+    names = {field.name for field in fields(task)}
+    forgotten: dict[str, Any] = dict.fromkeys(names & {"temperatures", "thresholds"}, ())
+    return replace(task, **forgotten)
 
 
 @torch.no_grad()
@@ -185,44 +167,41 @@ def untrain(model: Model, images: Images, seed: int = 0) -> Model:
         if isinstance(copied, _BatchNorm) and copied.track_running_stats:
             batch_norms.append(copied)
     if batch_norms:
-        _recalibrate(untrained, batch_norms, images.take_evenly(STATISTICS_IMAGES))
+        _recalibrate(untrained, batch_norms, images.take_evenly(STATISTICS_IMAGES).pixels)
     return untrained.eval()
 
 
-def _recalibrate(model: Model, batch_norms: Sequence[_BatchNorm], images: Images) -> None:
-    """Measure the statistics of batch norms on ``images``, if there are several."""
+def _recalibrate(model: Model, batch_norms: Sequence[_BatchNorm], pixels: Pixels) -> None:
+    """Measure the statistics of batch norms on images, if there are several."""
     momenta = [batch_norm.momentum for batch_norm in batch_norms]
     for batch_norm in batch_norms:
         batch_norm.reset_running_stats()
         batch_norm.momentum = None  # the mean over all batches
         batch_norm.train()
-    pixels = torch.from_numpy(np.ascontiguousarray(images.pixels))
     with seeded(0, model.device):
-        for batch in pixels.split(STATISTICS_BATCH):
+        for batch in torch.from_numpy(np.ascontiguousarray(pixels)).split(STATISTICS_BATCH):
             if len(batch) > 1:
                 model(batch.to(model.device))
     for batch_norm, momentum in zip(batch_norms, momenta, strict=True):
         batch_norm.momentum = momentum
 
 
-def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
+def probe_targets(model: Model, images: Images) -> Values:
     """A probe's targets: 1 for a class or label of the image, else -1; standardized numbers."""
-    targets = np.asarray(images.targets, np.float64)
     task = model.task
     if isinstance(task, Regression):
-        standardized: Float64[np.ndarray, "n k"] = (targets - task.means) / task.standard_deviations
+        targets = np.asarray(images.targets, np.float64)
+        standardized: Values = (targets - task.means) / task.standard_deviations
         return standardized
-    if task.kind is SINGLE_LABEL:
-        targets = targets[:, None] == np.arange(task.outputs)
-    return np.where(targets.reshape(len(targets), -1) > 0, 1.0, -1.0)
+    return 2 * memberships(images) - 1
 
 
 def reduce_outputs(
     model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
+    pixels: Pixels,
     layers: Sequence[str],
     progress: Progress | None = None,
-) -> dict[str, Float64[np.ndarray, "n d"]]:
+) -> dict[str, Values]:
     """Reduce each layer's output to at most 1,024 numbers per image; key ``""`` is the input."""
     parts: dict[str, list[Tensor]] = {layer: [] for layer in ("", *layers)}
     batches = split_pixels(pixels)
@@ -239,11 +218,9 @@ def reduce_outputs(
 def _reduce(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
     output = output.float()
     if output.ndim == 4 and output[0].numel() > MOST_FEATURES:
-        height, width = output.shape[2:]
         scale = math.sqrt(MOST_FEATURES / output[0].numel())
-        output = functional.adaptive_avg_pool2d(
-            output, (max(1, int(height * scale)), max(1, int(width * scale)))
-        )
+        height, width = (max(1, int(side * scale)) for side in output.shape[2:])
+        output = functional.adaptive_avg_pool2d(output, (height, width))
     elif output.ndim == 3:
         output = output.mean(dim=1)
     flat = output.flatten(1)
@@ -254,11 +231,11 @@ def _reduce(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
 
 
 def fit_ridge(
-    features: Float64[np.ndarray, "n d"],
-    targets: Float64[np.ndarray, "n k"],
-    others: Float64[np.ndarray, "m d"],
+    features: Values,
+    targets: Values,
+    others: Values,
     penalties: Sequence[float] = PENALTIES,
-) -> tuple[Float64[np.ndarray, "m k"], float]:
+) -> tuple[Values, float]:
     """Ridge regression: predictions for ``others``, penalty with the least leave-one-out error."""
     # Both follow from one eigendecomposition (Hastie et al., The elements of statistical learning,
     # equation 7.64).

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lamina.errors import escape
 from lamina.markup import Table, card, note, short_table
 from lamina.text import format_table
+from lamina.values import fields_to_json
 
 PRINTED_ROWS = 20
 
@@ -29,6 +30,10 @@ class ShownResult(ABC):
     def remarks(self) -> Sequence[str]:
         """Sentences below the table."""
         return ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return fields_to_json(self)
 
     def __str__(self) -> str:
         heads, rows = self.table()

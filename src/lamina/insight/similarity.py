@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,8 +30,10 @@ from lamina.insight.neighbors import BLOCK, Outliers, find_neighbors, find_outli
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.nets import Shape
-from lamina.training.task import Task
+from lamina.training.task import Features, LogitsArray, Pixels, PixelTensor, Task
 
+Planes: TypeAlias = Float[Tensor, "n c h w"]
+Distances: TypeAlias = Float[Tensor, " p"]
 UNASKED_SECONDS = 5.0  # longer searches for near-duplicates run on request only
 SIDE_PX = 32  # images are compared at this size at most
 FREQUENCIES = 8  # of a signature in each direction, including the constant
@@ -57,36 +60,30 @@ class DuplicatePair(NamedTuple):
     mirrored: bool
 
 
-def shrink(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n s t c"]:
+def shrink(pixels: Pixels) -> Pixels:
     height, width = pixels.shape[1:3]
     if max(height, width) <= SIDE_PX:
         return pixels
     size = min(height, SIDE_PX), min(width, SIDE_PX)
-    resized = np.empty((len(pixels), *size, pixels.shape[3]), np.uint8)
-    for start in range(0, len(pixels), RESIZED_AT_ONCE):
+    parts = []
+    for start in range(0, max(1, len(pixels)), RESIZED_AT_ONCE):
         part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + RESIZED_AT_ONCE]))
         means = functional.adaptive_avg_pool2d(part.permute(0, 3, 1, 2).float(), size)
-        resized[start : start + RESIZED_AT_ONCE] = means.round().byte().permute(0, 2, 3, 1).numpy()
-    return resized
+        parts.append(means.round().byte().permute(0, 2, 3, 1))
+    return torch.cat(parts).numpy()
 
 
-def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n d"]:
+def compute_signatures(pixels: Pixels) -> Features:
     """Low frequencies of each image's brightness, as unit vectors; zeros for a single color."""
-    resized = shrink(pixels)
-    blocks = (
-        np.ascontiguousarray(resized[start : start + BLOCK])
-        for start in range(0, len(resized), BLOCK)
-    )
-    parts = [_transform(_center(torch.from_numpy(block)).mean(dim=1)) for block in blocks]
-    if not parts:
-        return torch.empty(0, FREQUENCIES**2 - 1)
+    resized = torch.from_numpy(np.ascontiguousarray(shrink(pixels)))
+    parts = [_transform(_center(block).mean(dim=1)) for block in resized.split(BLOCK)]
     return torch.cat(parts)
 
 
 def find_near_duplicates(
-    pixels: UInt8[np.ndarray, "n h w c"],
+    pixels: Pixels,
     progress: Progress | None = None,
-    others: UInt8[np.ndarray, "m h w c"] | None = None,
+    others: Pixels | None = None,
 ) -> tuple[DuplicatePair, ...]:
     """The near-duplicates in ``pixels``, or between it and ``others``, smallest distance first."""
     # once, as an image may be compared with sixteen others
@@ -98,23 +95,19 @@ def find_near_duplicates(
         other_pixels = shrink(to_pixels(others, "others"))
         other_signatures = compute_signatures(other_pixels)
     # Mirroring an image negates its odd horizontal frequencies.
-    signs = torch.tensor([(-1.0) ** place for place in range(FREQUENCIES)]).repeat(FREQUENCIES)[1:]
+    signs = (1 - 2 * (torch.arange(FREQUENCIES) % 2)).repeat(FREQUENCIES)[1:]
     pairs: dict[tuple[int, int], DuplicatePair] = {}
     for mirrored in (False, True):
         turned = signatures * signs if mirrored else signatures
         candidates = _find_candidates(turned, other_signatures, among_themselves=others is None)
         for start in range(0, len(candidates), BLOCK):
             block = candidates[start : start + BLOCK]
-            firsts = block[:, 0].numpy()
-            seconds = block[:, 1].numpy()
+            firsts, seconds = block.numpy().T
             distances = _measure(pixels[firsts], other_pixels[seconds], mirrored).tolist()
-            for first, second, distance in zip(
-                firsts.tolist(), seconds.tolist(), distances, strict=True
-            ):
-                if distance > MOST_DISTANCE:
-                    continue
+            for (first, second), distance in zip(block.tolist(), distances, strict=True):
                 known = pairs.get((first, second))
-                if known is None or distance < known.distance:
+                is_nearer = known is None or distance < known.distance
+                if is_nearer and distance <= MOST_DISTANCE:
                     pairs[first, second] = DuplicatePair(first, second, distance, mirrored)
             if progress is not None:
                 progress(mirrored * len(candidates) + start + len(block), 2 * len(candidates))
@@ -123,19 +116,17 @@ def find_near_duplicates(
 
 
 def _find_candidates(
-    signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], *, among_themselves: bool
+    signatures: Features, others: Features, *, among_themselves: bool
 ) -> Int64[Tensor, "p 2"]:
     """The pairs of rows with similar signatures; among themselves, each pair once."""
-    if not among_themselves:
-        likeness, rows = find_neighbors(signatures, others, NEIGHBORS)
-        first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
-        return torch.stack([first, rows[first, place]], dim=1)
-    # An image is its own nearest.
-    likeness, rows = find_neighbors(signatures, others, NEIGHBORS + 1)
+    count = NEIGHBORS + among_themselves  # an image is its own nearest
+    likeness, rows = find_neighbors(signatures, others, count)
     first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
-    pairs = torch.stack([first, rows[first, place]], dim=1).sort(dim=1).values
-    unique: Int64[Tensor, "p 2"] = torch.unique(pairs, dim=0)
-    return unique[unique[:, 0] < unique[:, 1]]
+    pairs = torch.stack([first, rows[first, place]], dim=1)
+    if among_themselves:
+        pairs = torch.unique(pairs.sort(dim=1).values, dim=0)
+        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    return pairs
 
 
 def group_pairs(count: int, pairs: Sequence[DuplicatePair]) -> list[int]:
@@ -148,7 +139,7 @@ def group_pairs(count: int, pairs: Sequence[DuplicatePair]) -> list[int]:
 
 
 def group_copies(
-    pixels: UInt8[np.ndarray, "n h w c"], pairs: Sequence[DuplicatePair], groups: Sequence[str] = ()
+    pixels: Pixels, pairs: Sequence[DuplicatePair], groups: Sequence[str] = ()
 ) -> list[int]:
     """For each image, the first one linked by near-duplicates, equal pixels or equal ``groups``.
 
@@ -296,7 +287,7 @@ def estimate_seconds(images: int, train_images: int, shape: Shape) -> float:
 
 def find_overlap(
     task: Task,
-    logits: Float32[np.ndarray, "n k"],
+    logits: LogitsArray,
     images: Images,
     train: Images,
     progress: Progress | None = None,
@@ -312,11 +303,11 @@ def find_overlap(
     return Overlap(images.split, len(images), rows, report)
 
 
-def _center(pixels: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
+def _center(pixels: PixelTensor) -> Planes:
     return (pixels.permute(0, 3, 1, 2).float() - 128).contiguous()
 
 
-def _transform(brightness: Float[Tensor, "n h w"]) -> Float[Tensor, "n d"]:
+def _transform(brightness: Float[Tensor, "n h w"]) -> Features:
     height, width = brightness.shape[1:]
     spectrum = (_cosines(height) @ brightness @ _cosines(width).T).flatten(1)[:, 1:]
     length = spectrum.norm(dim=1, keepdim=True)
@@ -330,9 +321,7 @@ def _cosines(length: int) -> Float[Tensor, "f length"]:
     return torch.cos(math.pi / length * frequencies * places) * math.sqrt(2 / length)
 
 
-def _measure(
-    pixels: UInt8[np.ndarray, "p h w c"], others: UInt8[np.ndarray, "p h w c"], mirrored: bool
-) -> Float[Tensor, " p"]:
+def _measure(pixels: Pixels, others: Pixels, mirrored: bool) -> Distances:
     """The distance of each pair at the best translation; infinite if it is clearly large."""
     first = _center(torch.from_numpy(np.ascontiguousarray(pixels)))
     second = _center(torch.from_numpy(np.ascontiguousarray(others)))
@@ -345,34 +334,32 @@ def _measure(
     return distances
 
 
-def _halve(planes: Float[Tensor, "p c h w"]) -> Float[Tensor, "p 1 s t"]:
+def _halve(planes: Planes) -> Planes:
     height, width = planes.shape[2:]
     size = math.ceil(height / 2), math.ceil(width / 2)
     return functional.adaptive_avg_pool2d(planes.mean(dim=1, keepdim=True), size)
 
 
-def _compare(
-    first: Float[Tensor, "p c h w"], second: Float[Tensor, "p c h w"], translate_px: int
-) -> Float[Tensor, " p"]:
+def _compare(first: Planes, second: Planes, translate_px: int) -> Distances:
     """The smallest difference of each pair, over all translations."""
     best = torch.full((len(first),), math.inf)
     translate_px = min(translate_px, min(first.shape[2:]) // 8)
-    for down in range(-translate_px, translate_px + 1):
-        for right in range(-translate_px, translate_px + 1):
-            common = _overlap(first, down, right)
-            second_common = _overlap(second, -down, -right)
-            best = torch.minimum(best, _differ(common, second_common))
+    moves = range(-translate_px, translate_px + 1)
+    for down, right in itertools.product(moves, moves):
+        distances = _differ(_crop(first, down, right), _crop(second, -down, -right))
+        best = torch.minimum(best, distances)
     return best
 
 
-def _overlap(planes: Float[Tensor, "p c h w"], down: int, right: int) -> Float[Tensor, "p c m"]:
+def _crop(planes: Planes, down: int, right: int) -> Float[Tensor, "p c m"]:
+    """What remains of planes that are moved beyond their border."""
     height, width = planes.shape[2:]
     rows = slice(max(0, down), height + min(0, down))
     columns = slice(max(0, right), width + min(0, right))
     return planes[:, :, rows, columns].flatten(2)
 
 
-def _differ(first: Float[Tensor, "p c m"], second: Float[Tensor, "p c m"]) -> Float[Tensor, " p"]:
+def _differ(first: Float[Tensor, "p c m"], second: Float[Tensor, "p c m"]) -> Distances:
     """The relative difference left after fitting each channel's gain and offset within limits."""
     mean = first.mean(dim=2)
     second_mean = second.mean(dim=2)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, zip_longest
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -28,11 +29,12 @@ from lamina.insight.inspected_layers import (
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table
 from lamina.nets.window import Field, Pair
-from lamina.targets import MULTI_LABEL, REGRESSION, Score
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Score
 from lamina.text import shorten
-from lamina.training.hooks import activations, find_paths, module_paths, watch
+from lamina.training.hooks import activations, black_images, find_paths, module_paths, watch
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
 from lamina.training.randomness import derive_seed, seeded
+from lamina.training.task import Pixels, PixelTensor
 
 # Maximum numbers of images, taken evenly, for each measurement.
 SEEN_IMAGES = 10_000  # training images that are searched for patches
@@ -52,11 +54,18 @@ PATCHES = 9  # of a unit, each from a different image
 OUTSIDE = 216  # gray level of a patch beyond the border of the image
 
 
+Areas: TypeAlias = Float64[np.ndarray, "u k"]
+Members: TypeAlias = Float64[np.ndarray, "n k"]
+Output: TypeAlias = Float[Tensor, "n ..."]
+Rest: TypeAlias = Callable[[PixelTensor, Output], Tensor]
+Strengths: TypeAlias = Float32[np.ndarray, "n u"]
+
+
 @dataclass(frozen=True, eq=False)
 class Responses:
     """The maximum output of each unit of a layer for each image, and its position."""
 
-    strengths: Float32[np.ndarray, "n u"] = field(repr=False)
+    strengths: Strengths = field(repr=False)
     # row * width + column in the layer's output
     places: Int64[np.ndarray, "n u"] = field(repr=False)
     size: Pair  # height and width of the output; (1, 1) for a vector
@@ -182,19 +191,13 @@ class LayerUnits(ShownResult):
     def _list(self, unit: Unit) -> dict[str, Any]:
         patches = []
         for patch in unit.patches:
-            (left, right), (top, bottom) = patch.columns, patch.rows
             name = self.images.names[patch.row]
-            patches.append(
-                {"image": name, "box_px": [left, top, right, bottom], "strength": patch.strength}
-            )
-        removal = unit.removal
-        return {
-            "unit": unit.number + 1,
-            "auc": dict(unit.aucs),
-            "patches": patches,
-            "cost": None if removal is None else removal.cost,
-            "loss_rise": None if removal is None else removal.loss_rise,
-        }
+            box_px = np.transpose([patch.columns, patch.rows]).ravel().tolist()
+            patches.append({"image": name, "box_px": box_px, "strength": patch.strength})
+        values = {"unit": unit.number + 1, "auc": dict(unit.aucs), "patches": patches}
+        if unit.removal is None:
+            return {**values, "cost": None, "loss_rise": None}
+        return {**values, "cost": unit.removal.cost, "loss_rise": unit.removal.loss_rise}
 
     def headline(self) -> str:
         """The layer, its number of units and their receptive field, as text."""
@@ -289,19 +292,24 @@ def inspect_layers(
     """
     inspected = []
     for path, responses in measure_responses(model, images.pixels, layers, progress).items():
+        count = responses.strengths.shape[1]
+        name = name_stage(model, path)
         numbers = rank_units(responses, images)[:most]
         if number is not None:
-            numbers = [_check_number(model, path, responses, number)]
+            if not 1 <= number <= count:
+                raise NetError(f"There is no unit {number}; layer {name} has units 1 to {count:,}.")
+            numbers = [number - 1]
         removals: tuple[Removal, ...] = ()
         if scored is not None:
             removed = len(numbers)
             if model.net is None:
                 removed = min(removed, REMOVED_PIXELS // (len(layers) * scored.pixels[..., 0].size))
-            removals = _try_removals(model, scored, path, numbers[:removed], progress)
+            with suppress(DataError):  # no image has a label
+                removals = measure_removals(model, scored, path, numbers[:removed], progress)
         layer = LayerUnits(
             layer=path,
-            name=name_stage(model, path),
-            count=responses.strengths.shape[1],
+            name=name,
+            count=count,
             receptive_field=responses.field,
             units=inspect_units(responses, images, numbers, removals),
             chance=measure_chance(responses, images),
@@ -313,68 +321,42 @@ def inspect_layers(
     return tuple(inspected)
 
 
-def _try_removals(
-    model: Model, scored: Images, path: str, units: Sequence[int], progress: Progress | None
-) -> tuple[Removal, ...]:
-    """The effect of removing units; none if there is no score, because no image has a label."""
-    if not units:
-        return ()
-    with suppress(DataError):
-        return measure_removals(model, scored, path, units, progress)
-    return ()
-
-
-def _check_number(model: Model, path: str, responses: Responses, number: int) -> int:
-    count = responses.strengths.shape[1]
-    if not 1 <= number <= count:
-        name = name_stage(model, path)
-        raise NetError(f"There is no unit {number}; layer {name} has units 1 to {count:,}.")
-    return number - 1
-
-
 def measure_responses(
     model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"],
+    pixels: Pixels,
     layers: Iterable[int | str],
     progress: Progress | None = None,
 ) -> dict[str, Responses]:
     """The responses of the units of some layers, by module path."""
     pixels = check_input(model, pixels, "pixels")
     paths = list(find_paths(model, layers).values())
-    strengths: dict[str, list[Tensor]] = {path: [] for path in paths}
-    places: dict[str, list[Tensor]] = {path: [] for path in paths}
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {path: [] for path in paths}
     sizes: dict[str, Pair] = {}
     done = 0
     for batch in split_pixels(pixels):
         for path, output in activations(model, np.ascontiguousarray(batch), paths).items():
-            greatest, greatest_places = units_first(output.float()).max(dim=2)
+            strengths, places = units_first(output.float()).max(dim=2)
             sizes[path] = (1, 1)
             if output.ndim == 4:
                 sizes[path] = (output.shape[2], output.shape[3])
             else:
-                greatest_places = torch.zeros_like(greatest_places)
-            strengths[path].append(greatest.cpu())
-            places[path].append(greatest_places.cpu())
+                places = torch.zeros_like(places)
+            parts[path].append((strengths.cpu(), places.cpu()))
         done += len(batch)
         if progress is not None:
             progress(done, len(pixels))
-    fields = find_fields(model, paths)
-    return {
-        path: Responses(
-            torch.cat(strengths[path]).numpy(),
-            torch.cat(places[path]).numpy(),
-            sizes[path],
-            fields[path],
-        )
-        for path in paths
-    }
+    responses = {}
+    for path, receptive_field in find_fields(model, paths).items():
+        strengths, places = map(torch.cat, zip(*parts[path], strict=True))
+        responses[path] = Responses(strengths.numpy(), places.numpy(), sizes[path], receptive_field)
+    return responses
 
 
-def units_first(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n u p"]:
+def units_first(output: Output) -> Float[Tensor, "n u p"]:
     """A layer's output as images × units × positions; tokens (N, T, D) have D units."""
     if output.ndim == 3:
-        return output.transpose(1, 2)
-    return output.flatten(2) if output.ndim > 2 else output[:, :, None]
+        output = output.transpose(1, 2)
+    return output.reshape(*output.shape[:2], -1)
 
 
 def find_patches(
@@ -397,21 +379,16 @@ def find_patches(
 
 def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
     """The pixels of a patch, gray beyond the image; at most the image's height and width."""
-    _, height, width = images.shape
-    top, bottom = _limit_side(patch.rows, height)
-    left, right = _limit_side(patch.columns, width)
-    before = (max(0, -top), max(0, -left))
-    after = (max(0, bottom - height), max(0, right - width))
-    inside = images.pixels[patch.row, max(0, top) : bottom, max(0, left) : right]
-    margins = [*zip(before, after, strict=True), (0, 0)]
-    return np.pad(inside, margins, constant_values=OUTSIDE)
-
-
-def _limit_side(ends: Pair, size: int) -> Pair:
-    """The whole side if a patch is as long as the image."""
-    if ends[1] - ends[0] >= size:
-        return 0, size
-    return ends
+    margins = [(0, 0)] * 3
+    parts = [slice(None)] * 2
+    for axis, (start, end) in enumerate((patch.rows, patch.columns)):
+        side = images.shape[axis + 1]
+        if end - start < side:
+            before = max(0, -start)
+            margins[axis] = (before, max(0, end - side))
+            parts[axis] = slice(start + before, end + before)
+    padded = np.pad(images.pixels[patch.row], margins, constant_values=OUTSIDE)
+    return padded[tuple(parts)]
 
 
 def inspect_units(
@@ -441,32 +418,27 @@ def rank_units(responses: Responses, images: Images) -> list[int]:
     return order
 
 
-def measure_aucs(
-    strengths: Float32[np.ndarray, "n u"], images: Images
-) -> Float64[np.ndarray, "u k"]:
+def measure_aucs(strengths: Strengths, images: Images) -> Areas:
     """The ROC AUC of each unit for each class, or numbers above the median; NaN if undefined."""
     return _area(_rank(strengths), memberships(images))
 
 
-def _rank(strengths: Float32[np.ndarray, "n u"]) -> Float64[np.ndarray, "u n"]:
+def _rank(strengths: Strengths) -> Float64[np.ndarray, "u n"]:
     return np.stack([mean_ranks(column) for column in strengths.T])
 
 
-def _area(
-    ranks: Float64[np.ndarray, "u n"], truth: Float64[np.ndarray, "n k"]
-) -> Float64[np.ndarray, "u k"]:
+def _area(ranks: Float64[np.ndarray, "u n"], truth: Members) -> Areas:
     inside = truth.sum(axis=0)
     pairs = inside * (len(truth) - inside)
     above = ranks @ truth - inside * (inside + 1) / 2
-    aucs: Float64[np.ndarray, "u k"] = np.divide(
-        above, pairs, out=np.full(above.shape, np.nan), where=pairs > 0
-    )
+    aucs: Areas = above / np.where(pairs > 0, pairs, np.nan)
     return aucs
 
 
 def measure_chance(responses: Responses, images: Images) -> float:
     """The AUC of a layer's best unit by chance: the 95 % quantile of 20 shuffles of the labels."""
-    ranks, truth = _rank(responses.strengths), memberships(images)
+    ranks = _rank(responses.strengths)
+    truth = memberships(images)
     generator = np.random.default_rng(derive_seed(0, "chance"))
     reached = [
         np.nan_to_num(np.abs(_area(ranks, generator.permutation(truth)) - 0.5)).max()
@@ -479,19 +451,17 @@ def name_memberships(images: Images) -> tuple[str, ...]:
     """The names of the columns of :func:`measure_aucs`."""
     if images.kind is REGRESSION:
         return tuple(f"high {name}" for name in images.target_names)
-    names = images.kind.class_names(images.target_names)
-    return names[1:] if len(names) == 2 and len(images.target_names) == 1 else names
+    return ("yes",) if images.kind is BINARY else images.target_names
 
 
-def memberships(images: Images) -> Float64[np.ndarray, "n k"]:
+def memberships(images: Images) -> Members:
     """1 for each class or label that an image has, or each number above its median, else 0."""
+    targets = images.targets
     if images.kind is REGRESSION:
-        return np.where(images.targets > np.median(images.targets, axis=0), 1.0, 0.0)
-    members = images.kind.members(images.targets, images.target_names)
-    truth = np.zeros((len(images), len(members)))
-    for column, rows in enumerate(members):
-        truth[rows, column] = 1
-    return truth[:, -len(name_memberships(images)) :]
+        targets = targets > np.median(targets, axis=0)
+    elif images.kind is SINGLE_LABEL:
+        targets = targets[:, None] == np.arange(len(images.target_names))
+    return np.where(targets.reshape(len(images), -1), 1.0, 0.0)
 
 
 def measure_removals(
@@ -505,75 +475,59 @@ def measure_removals(
     outputs = [activations(model, chunk, [path])[path] for chunk in chunks]
     sums = [units_first(output).mean(dim=2).sum(dim=0) for output in outputs]
     means = torch.stack(sums).sum(dim=0) / len(images)
-    before, loss_before = _judge(model, images, _finish(model, path, chunks, outputs))
+    judge = partial(_judge, model, images, _find_rest(model, path), chunks)
+    before, loss_before = judge(outputs)
     removals = []
     for done, unit in enumerate(units, start=1):
-        changed = [_set_unit(output, unit, means[unit]) for output in outputs]
-        after, loss_after = _judge(model, images, _finish(model, path, chunks, changed))
+        after, loss_after = judge([_set_unit(output, unit, means[unit]) for output in outputs])
         removals.append(Removal(before, after, loss_after - loss_before))
         if progress is not None:
             progress(done, len(units))
     return tuple(removals)
 
 
-def _judge(model: Model, images: Images, logits: Float32[np.ndarray, "n k"]) -> tuple[Score, float]:
-    targets = torch.from_numpy(np.array(images.targets))
-    loss = model.task.loss(torch.from_numpy(logits).double(), targets)
-    return score(model.task, logits, images.targets), loss.item()
+@torch.inference_mode()
+def _judge(
+    model: Model,
+    images: Images,
+    rest: Rest,
+    chunks: Sequence[PixelTensor],
+    outputs: Sequence[Output],
+) -> tuple[Score, float]:
+    """The score and the loss that follow from a layer's outputs."""
+    with eval_mode(model), seeded(0, model.device):
+        parts = [rest(chunk, output) for chunk, output in zip(chunks, outputs, strict=True)]
+    logits = torch.cat(parts).float().cpu()
+    loss = model.task.loss(logits.double(), torch.from_numpy(np.array(images.targets)))
+    return score(model.task, logits.numpy(), images.targets), loss.item()
 
 
-def _set_unit(
-    output: Float[Tensor, "n ..."], unit: int, value: Float[Tensor, ""]
-) -> Float[Tensor, "n ..."]:
+def _set_unit(output: Output, unit: int, value: Float[Tensor, ""]) -> Output:
     changed = output.clone()
     changed[(..., unit) if output.ndim == 3 else (slice(None), unit)] = value
     return changed
 
 
-def _count_calls(model: Model, path: str, images: UInt8[Tensor, "n h w c"]) -> int:
-    calls = []
-    with watch(model, [path], lambda *call: calls.append(call)):
-        model(images.to(model.device))
-    return len(calls)
-
-
-@torch.inference_mode()
-def _finish(
-    model: Model,
-    path: str,
-    chunks: Sequence[UInt8[Tensor, "_ h w c"]],
-    outputs: Sequence[Float[Tensor, "_ ..."]],
-) -> Float32[np.ndarray, "_ k"]:
-    """The logits that follow from changed outputs of a layer."""
+def _find_rest(model: Model, path: str) -> Rest:
+    """A function that computes the logits from images and the layer's output for them."""
     paths = module_paths(model)
-    with eval_mode(model), seeded(0, model.device):
-        if path in paths and isinstance(model.body, nn.Sequential):
-            rest = model.body[paths.index(path) + 1 :]
-            logits = [rest(output) for output in outputs]
-        else:
-            calls = _count_calls(model, path, chunks[0][:1])
-            logits = [
-                _replace_output(model, path, calls, chunk, output)
-                for chunk, output in zip(chunks, outputs, strict=True)
-            ]
-    return torch.cat(logits).float().cpu().numpy()
+    if path in paths and isinstance(model.body, nn.Sequential):
+        layers = model.body[paths.index(path) + 1 :]
+        return lambda _, output: layers(output)
+    calls: list[Any] = []
+    with torch.no_grad(), eval_mode(model), watch(model, [path], lambda *call: calls.append(call)):
+        model(black_images(model, 1))
 
+    def run_with(chunk: PixelTensor, output: Output) -> Tensor:
+        countdown = count(1 - len(calls))
 
-def _replace_output(
-    model: Model,
-    path: str,
-    calls: int,
-    chunk: UInt8[Tensor, "n h w c"],
-    output: Float[Tensor, "n ..."],
-) -> Float[Tensor, "n k"]:
-    """The logits for ``chunk`` if the last of a module's ``calls`` returns ``output``."""
-    countdown = count(1 - calls)
+        def replace_last(*_: object) -> Tensor | None:
+            if next(countdown) != 0:
+                return None
+            return output.clone()  # later modules may work in place
 
-    def replace_last(*_: object) -> Tensor | None:
-        if next(countdown) != 0:
-            return None
-        return output.clone()  # later modules may work in place
+        with watch(model, [path], replace_last):
+            logits: Tensor = model(chunk.to(model.device))
+        return logits
 
-    with watch(model, [path], replace_last):
-        logits: Tensor = model(chunk.to(model.device))
-    return logits
+    return run_with

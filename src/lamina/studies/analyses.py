@@ -123,6 +123,7 @@ def inspect_units(
     >>> len(lamina.inspect_units(run, layer=3, most=4).units)
     4
     """
+    _check_most(most)
     opened = _open(run)
     model = opened.predictor(device=device).model
     path = find_path(model, layer)
@@ -191,9 +192,8 @@ def find_similar(
     >>> nearest.row, round(nearest.similarity, 3)
     (5, 1.0)
     """
+    _check_most(most)
     opened = _open(run)
-    if not isinstance(most, int) or most < 1:
-        raise DataError(f"most is {most!r:.60}; it must be an integer of at least 1. Use most=6.")
     predictor = opened.predictor(device=device)
     name, pixels = _decode(predictor, image)
     searched = neighbors.embed(predictor.model, find_dataset(opened, data).train)
@@ -327,6 +327,11 @@ def check_labels(
     predicted = cross_predict(nets, train, others, groups=groups, progress=progress)
     probabilities = zip(dataset.splits, (predicted.held_out, *predicted.others), strict=True)
     return judge_labels(dataset.splits, dict(probabilities), OTHER_NETS)
+
+
+def _check_most(most: int) -> None:
+    if not isinstance(most, int) or most < 1:
+        raise DataError(f"most is {most!r:.60}; it must be an integer of at least 1. Use most=6.")
 
 
 def _open(run: RunLike) -> Run:

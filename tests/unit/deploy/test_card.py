@@ -144,7 +144,7 @@ def test_the_page_and_the_card_say_what_went_wrong_in_training(report_runs, tmp_
     found = Diagnosis(
         "dying-relu", last["epoch"], "1 (ReLU)", {"dead": 0.9}, "Units are dead.", "Lower the lr."
     )
-    rows.append(last | {"diagnoses": [found.to_json()]})
+    rows.append(last | {"diagnoses": [dataclasses.asdict(found)]})
     history.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     said = f"dying-relu (epoch {found.epoch}): Units are dead. Lower the lr."
     assert f"Diagnosis during training: {said}" in build_card(copied)

@@ -15,7 +15,6 @@ from lamina.insight import neighbors
 from lamina.insight.confusions import (
     Confusions,
     find_confusions,
-    format_predictions,
     measure_losses,
 )
 from lamina.insight.neighbors import measure_isolation
@@ -169,10 +168,14 @@ def test_each_label_is_judged_by_itself_and_numbers_not_at_all():
 
 def test_predictions_are_formatted():
     logits = np.array([[2, -1, 0.5, -3]], np.float32)
-    assert format_predictions(SINGLE, logits) == ("ant",)
-    assert format_predictions(MULTI, logits) == ("red, big",)
-    assert format_predictions(BINARY, logits[:, 1:2]) == ("no",)
-    assert format_predictions(NUMBERS, logits[:, :2]) == ("5, -3",)
+    numbers = np.array([[5, -3]], np.float32)
+    for task, columns, targets, text in (
+        (SINGLE, logits, np.array([1]), "ant"),
+        (MULTI, logits, logits > 0, "red, big"),
+        (BINARY, logits[:, 1:2], np.array([True]), "no"),
+        (NUMBERS, numbers, numbers, "5, -3"),
+    ):
+        assert find(task, columns, targets).hardest[0].predicted == text
 
 
 @pytest.mark.parametrize("most_references", [100, 40])

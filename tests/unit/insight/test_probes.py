@@ -67,7 +67,7 @@ def test_a_trained_net_knows_more_the_deeper_the_layer_and_a_random_one_does_not
     train, test = shapes.train.take_evenly(1500), shapes.test.take_evenly(500)
     layers = choose_layers(trained_blocks)[2::2]
     own, random, other = (
-        [probe.score.value for probe in probe_layers(model, train, test, layers)]
+        [score.value for score in probe_layers(model, train, test, layers)]
         for model in (
             trained_blocks,
             untrain(trained_blocks, train, 0),
@@ -104,8 +104,8 @@ def test_probes_do_not_decide_by_the_thresholds_and_temperatures_of_the_model():
     images = Images.from_arrays(pixels.astype(np.uint8), targets)
     model = build_model(Net(Flatten(), Output()), images, Recipe())
     model.task = replace(model.task, thresholds=(1e-6,), temperatures=(2.0,))
-    (probe,) = probe_layers(model, images.take(range(40)), images.take(range(40, 80)), [])
-    assert probe.score == Score("accuracy", 1.0)
+    (score,) = probe_layers(model, images.take(range(40)), images.take(range(40, 80)), [])
+    assert score == Score("accuracy", 1.0)
 
 
 def test_probes_are_compared_with_those_of_random_weights(trained_blocks):
@@ -116,8 +116,8 @@ def test_probes_are_compared_with_those_of_random_weights(trained_blocks):
     probes = compare_probes(trained_blocks, train, held_out, layers)
     trained = probe_layers(trained_blocks, train, held_out, layers)
     controls = probe_layers(untrain(trained_blocks, train), train, held_out, layers)
-    assert [probe.score for probe in probes.layers] == [probe.score for probe in trained]
-    assert [probe.control for probe in probes.layers] == [probe.score for probe in controls]
+    assert tuple(probe.score for probe in probes.layers) == trained
+    assert tuple(probe.control for probe in probes.layers) == controls
     assert (probes.layers[0].score, probes.layers[0].units) == (probes.layers[0].control, None)
     outputs = activations(trained_blocks, held_out.pixels[:2], layers)
     assert [probe.units for probe in probes.layers[1:]] == [

@@ -387,6 +387,8 @@ def test_a_patch_at_the_border_is_cut_with_grey_beyond_it(red_squares):
     images = Images(pixels, np.array([0]), ("a",), ("0",), "train")
     cut = cut_patch(images, Patch(0, (-1, 2), (3, 6), 1.0))
     assert cut[..., 0].tolist() == [[216, 216, 216], [3, 4, 216], [8, 9, 216]]
+    beyond = cut_patch(images, Patch(0, (-8, -6), (1, 3), 1.0))
+    assert beyond[..., 0].tolist() == [[216, 216], [216, 216]]
     assert (
         cut_patch(images, Patch(0, (-2, 5), (1, 3), 1.0))[..., 0].tolist()
         == pixels[0, :, 1:3, 0].tolist()

@@ -92,6 +92,8 @@ def test_similar_images_are_scikit_learns(run):
     assert similar.to_json()["similar"][0]["target"] in ("top", "bottom")
     with pytest.raises(DataError, match="most is 0; it must be an integer of at least 1"):
         lamina.find_similar(run, image, most=0)
+    with pytest.raises(DataError, match="most is -1; it must be an integer of at least 1"):
+        lamina.inspect_units(run, 2, most=-1)
 
 
 def test_confusions_are_those_of_the_test_images(run):
