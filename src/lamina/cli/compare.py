@@ -28,7 +28,7 @@ from lamina.studies.comparison import (
 )
 from lamina.studies.experiment_text import Source, find_source
 from lamina.studies.judging import compare_stored
-from lamina.studies.setup import RunSetup
+from lamina.studies.study import RunSetup
 
 
 def run(options: CompareOptions, terminal: Terminal) -> int:

@@ -28,27 +28,29 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
         first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)
         _show_differences(first, second, terminal)
         return 0
-    folder: Path | None = options.runs_dir
-    if options.study is not None:
-        folder = _find_study(options.study, options.runs_dir)
-    if folder is None:
-        _list_trials(str(options.study), options.runs_dir, terminal)
+    if options.study is None:
+        _list_runs(options.runs_dir, terminal)
     else:
-        _list_runs(folder, terminal)
+        _list_study(options.study, options.runs_dir, terminal)
     return 0
 
 
-def _find_study(text: str, runs_dir: Path) -> Path | None:
-    """A study's folder whose runs are listed; ``None`` for a tuning, whose trials are listed."""
+def _list_study(text: str, runs_dir: Path, terminal: Terminal) -> None:
+    """List the trials of a tuning, or the runs of another study."""
     for path in (Path(text), runs_dir / text):
         settings = read_study(path).get("settings")
-        if settings is not None and "over" not in settings:
-            return path
-    return None
+        if settings is None:
+            continue
+        if "over" in settings:
+            _list_trials(path, terminal)
+        else:
+            _list_runs(path, terminal)
+        return
+    raise RunError(f"There is no study {text}. Pass its folder, or its name in --runs-dir.")
 
 
-def _list_trials(study: str, runs_dir: Path, terminal: Terminal) -> None:
-    progress = find_progress(study, runs_dir)
+def _list_trials(study: Path, terminal: Terminal) -> None:
+    progress = find_progress(study)
     listed = list_trials(progress.trials)
     for row in listed:
         terminal.emit("trial", **row)

@@ -27,17 +27,12 @@ from lamina.runs.course import RunEvent
 from lamina.runs.loading import load_run
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run
+from lamina.studies.choose import ScratchTrial
 from lamina.studies.cross_validation import Folds
+from lamina.studies.experiment import Decision
 from lamina.studies.finals import Tuned
-from lamina.studies.search import Tried
 from lamina.studies.seeds import Seeds
-from lamina.studies.study_events import (
-    Decision,
-    FinalsDecision,
-    ScratchTrial,
-    Started,
-    is_about_run,
-)
+from lamina.studies.study import Started, is_about_run
 from lamina.targets import REGRESSION
 from lamina.training import group
 from lamina.training.events import (
@@ -134,10 +129,6 @@ def play(
                     show_progress("features", event.done, event.images)
                 elif not isinstance(event, Report):
                     _print_event(event, runs[-1] if runs else None, terminal, is_brief=is_brief)
-                    if isinstance(event, Tried):
-                        terminal.pin(*event.table, texts=3)
-                    elif isinstance(event, FinalsDecision):
-                        terminal.pin((), ())
         except (KeyboardInterrupt, SystemExit):
             if not (runs and received):
                 raise

@@ -29,8 +29,7 @@ from lamina.studies.choose import DEFAULT_SECONDS
 from lamina.studies.cross_validation import check_folds, iter_folds
 from lamina.studies.experiment import Request
 from lamina.studies.seeds import check_seeds, iter_repeats
-from lamina.studies.setup import RunSetup
-from lamina.studies.study import without_device
+from lamina.studies.study import RunSetup
 from lamina.studies.train_net import iter_training, to_deadline
 from lamina.training.recipe import Recipe, overlay
 
@@ -50,7 +49,7 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             request = replace(request, net=origin.net_choice(dataset))
         _print_conflicts(dataset, options.data or dataset.name, terminal)
         deadline = None
-        if not request.has_epochs:
+        if "epochs" not in request.settings:
             deadline = to_deadline(STARTED, request.net, seconds)
         can_finish = options.net is None or seconds is not None or options.progress
         is_alone = options.folds is None and options.seeds is None and processes == 1
@@ -69,8 +68,7 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             )
             events: Generator[RunEvent, None, Any]
             if options.folds is not None:
-                settings = _find_settings(options)
-                events = iter_folds(dataset, options.folds, request, deadline, setup, settings)
+                events = iter_folds(dataset, options.folds, request, deadline, setup)
             elif options.seeds is not None:
                 events = iter_repeats(dataset, request, options.seeds, setup)
             else:
@@ -122,14 +120,6 @@ def _print_end(
             name = run.path.name.rpartition("-seed")[0]
         terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
     return status
-
-
-def _find_settings(options: TrainOptions) -> dict[str, Any]:
-    """The settings that a cross-validation is resumed with."""
-    shared = ("net", "weights", "pretrained", "recipe")
-    return {name: getattr(options, name) for name in shared} | {
-        "given": without_device(options.given)
-    }
 
 
 def _prepare(options: TrainOptions) -> Preparation:

@@ -28,8 +28,7 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
     dataset = draw_val(loaded)
     if dataset is not loaded:
         terminal.remark("val: a tenth of the training images, to compare trials (--val)")
-    net, recipe, values = parse_experiment(options.net)
-    settings = {**values, **options.given}
+    net, recipe, settings = parse_experiment(options.net)
     choose = partial(choose_net, terminal=terminal)
     search = Search(net, recipe, settings, over, net_over, dataset, choose, terminal.command)
     limits = find_limits(search, options.trials, seconds)

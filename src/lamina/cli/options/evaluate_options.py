@@ -59,7 +59,7 @@ class RunsOptions:
     processor, threads, precision and results"""
     study: Annotated[str | None, arg(metavar="DIR")] = None
     """list the runs of a study, or the trials of a study of lamina tune. DIR is the study's folder,
-    its name in --runs-dir, or its --storage (STORAGE#NAME, if that has several)"""
+    or its name in --runs-dir"""
     runs_dir: RunsFolder = Path("runs")
     json: Json = False
 

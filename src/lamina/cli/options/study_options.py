@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from lamina.cli.options import DATA, Device, Flag, Json, RunsFolder
 from lamina.cli.options.data_options import PreparationFields
-from lamina.cli.options.train_options import RecipeFields
 from lamina.cli.parsing import Group
-
-
-class SharedFields(RecipeFields):
-    """Flags for the fields of the recipe of the whole net."""
-
-    shown: ClassVar = ("epochs", "batch_size", "lr", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +116,8 @@ class TuneOptions(SharedOptions):
     """
 
     net: Annotated[Positional[str | None], arg(metavar="NET")] = None
-    """a net as in lamina train, with a recipe after a colon, such as cnn-s:quick; layers may
-    contain names of sizes"""
+    """a net as in lamina train; a recipe follows after a colon, settings after commas, as in
+    cnn-s:quick,epochs=5; layers may contain names of sizes"""
     over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
     """settings of the recipe to search"""
     net_over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
@@ -147,4 +140,3 @@ class TuneOptions(SharedOptions):
     """where the workers of several machines, which all run the same command, share the trials:
     postgresql://USER@HOST/DATABASE (password in ~/.pgpass), or a file on a shared disk (default: a
     file in the study's folder, for the processes of one machine)"""
-    given: Annotated[SharedFields, Group("recipe")] = field(default_factory=SharedFields)
