@@ -76,9 +76,8 @@ def main(
     )
     dataset = Dataset.from_images(parts[0], val=parts[1], test=loaded.test)
     study = tune(
-        "cnn-s",
+        "cnn-s:quick",
         dataset,
-        recipe="quick",
         over=OVER,
         seconds=60 * minutes,
         runs_dir=folder,

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from lamina.errors import RunError, escape
+from lamina.errors import RunError, check_type, escape
 
 METADATA = "lamina"  # entry of safetensors files, with their plain values
 RESTORE = "Restore it from a copy, or train again."  # what to do about most damaged files of a run
@@ -72,6 +72,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def check_name(name: str | None) -> None:
     """Raise ``RunError`` if a run cannot have this name; for ``None``, lamina chooses one."""
+    check_type(name, (str,), "name", "text")
     if name is not None and (NO_NAME.fullmatch(name) or escape(name) != name):
         raise RunError(
             f'name is {name!r}; a run name must be one line without / \\ : * ? " < > | or ~, not'

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lamina.errors import escape as escape  # defined there because errors need it too
 
 if TYPE_CHECKING:
-    from rich.console import Console, JustifyMethod, RenderableType
+    from rich.console import Console, JustifyMethod
     from rich.progress import Progress
     from rich.table import Table
 
@@ -104,10 +104,8 @@ def format_table(
     return "\n".join(lines)
 
 
-def make_bar(
-    console: Console, *, is_shown: bool, above: Callable[[], Table | None] = lambda: None
-) -> Progress:
-    """A progress bar below the table that ``above`` returns."""
+def make_bar(console: Console, *, is_shown: bool) -> Progress:
+    """A progress bar, which disappears at the end."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -116,14 +114,7 @@ def make_bar(
         TimeRemainingColumn,
     )
 
-    class Bar(Progress):
-        def get_renderables(self) -> Iterable[RenderableType]:
-            table = above()
-            if table is not None:
-                yield table
-            yield from super().get_renderables()
-
-    return Bar(
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

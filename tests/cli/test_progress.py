@@ -7,7 +7,6 @@ import re
 from rich.console import Console
 
 from lamina import Recipe, Training, evaluate, show_progress, start_run
-from lamina.text import build_table, make_bar
 from support.runs import DATA, NET
 
 HIDE_CURSOR = "\x1b[?25l"  # as a bar does first
@@ -35,20 +34,6 @@ def test_in_a_terminal_there_is_a_bar():
     printed = io.StringIO()
     list(show_progress(events_of_a_run(), Console(file=printed, width=200, force_terminal=True)))
     assert "━" in printed.getvalue()
-
-
-def test_a_table_stays_above_the_bar():
-    console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    tables = [None, build_table(("trial", "values"), [("7", "lr 0.01")], texts=2)]
-    with make_bar(console, is_shown=True, above=lambda: tables[-1]) as bar:
-        bar.add_task("epoch 3", total=9)
-        bar.refresh()
-        shown = console.file.getvalue()
-        assert shown.index("trial") < shown.index("lr 0.01") < shown.rindex("epoch 3")
-        tables.append(None)
-        console.file.truncate(0)
-        bar.refresh()
-        assert "lr 0.01" not in console.file.getvalue()
 
 
 def test_of_two_trainings_in_one_terminal_the_first_has_the_bar_and_both_print_lines():

@@ -19,7 +19,7 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.studies.seeds import Seeds, iter_seeds
-from lamina.studies.study_events import Started
+from lamina.studies.study import Started
 from lamina.training.custom import NO_PARTS, Parts
 from support.commands import events, run_lamina, run_well
 from support.runs import DATA, NET, RECIPE

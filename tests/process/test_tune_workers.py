@@ -21,7 +21,7 @@ from support.commands import events, run_lamina, run_refused, run_well, start_pr
 from support.forking import Process
 from support.searches import NET, QUICKLY
 
-SEARCH = ("--over", "lr=1e-4..1e-1:log", "batch_size=2,4", "--epochs", "8", "--name", "study")
+SEARCH = ("--over", "lr=1e-4..1e-1:log", "batch_size=2,4", "--name", "study")
 POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None)
 
 
@@ -144,7 +144,17 @@ def storage(request, workplace) -> str:
 
 
 def test_four_workers_share_a_search_and_one_of_them_is_killed(image_set, storage, begin):
-    call = ("tune", NET, "--data", image_set, *SEARCH, "--trials", "6", "--storage", storage)
+    call = (
+        "tune",
+        f"{NET},epochs=8",
+        "--data",
+        image_set,
+        *SEARCH,
+        "--trials",
+        "6",
+        "--storage",
+        storage,
+    )
     folders = [Path(f"machine-{number}") for number in range(4)]
     workers = [begin(*call, "--runs-dir", folder) for folder in folders]
     kill_in_training(workers[0])
@@ -162,7 +172,7 @@ def test_four_workers_share_a_search_and_one_of_them_is_killed(image_set, storag
     assert events(again.stdout)[-1] == results[0]
     other = next(folder for folder in folders if folder != place.parent)
     assert "has trained them" in run_well(*call, "--runs-dir", other).stderr
-    shown = run_well("runs", "--study", f"{storage}#study", "--json")
+    shown = run_well("runs", "--study", other / "study", "--json")
     assert len(events(shown.stdout)) == results[0]["trials"]
     for folder in folders:
         for file in folder.rglob("*.*"):
@@ -170,7 +180,7 @@ def test_four_workers_share_a_search_and_one_of_them_is_killed(image_set, storag
 
 
 def test_two_processes_of_one_machine_share_a_folder(image_set, begin):
-    call = ("tune", NET, "--data", image_set, *SEARCH, "--trials", "3")
+    call = ("tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, "--trials", "3")
     workers = [begin(*call) for _ in range(2)]
     results = []
     for worker in workers:
@@ -183,8 +193,8 @@ def test_two_processes_of_one_machine_share_a_folder(image_set, begin):
 
 
 def test_the_server_is_down_for_a_while(image_set, postgres, begin):
-    search = (*SEARCH, "--epochs", "18", "--trials", "4", "--storage", postgres.url)
-    call = ("tune", NET, "--data", image_set, *search)
+    search = (*SEARCH, "--trials", "4", "--storage", postgres.url)
+    call = ("tune", f"{NET},epochs=18", "--data", image_set, *search)
     first = begin(*call, "--runs-dir", "a")
     await_epoch(first)
     other = begin(*call, "--runs-dir", "b")
@@ -205,7 +215,9 @@ def test_the_server_is_down_for_a_while(image_set, postgres, begin):
 
 
 def test_a_signal_ends_a_worker_while_the_database_is_down(image_set, postgres, begin):
-    worker = begin("tune", NET, "--data", image_set, *SEARCH, "--storage", postgres.url)
+    worker = begin(
+        "tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, "--storage", postgres.url
+    )
     await_epoch(worker)
     postgres.stop()
     await_remark(worker, "waiting: for the storage")
@@ -216,7 +228,7 @@ def test_a_signal_ends_a_worker_while_the_database_is_down(image_set, postgres, 
 
 
 def test_the_finals_of_a_killed_process_are_continued(image_set, begin):
-    call = ("tune", NET, "--data", image_set, *SEARCH, "--trials", "2")
+    call = ("tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, "--trials", "2")
     worker = begin(*call)
     await_remark(worker, "final: ")
     worker.kill()
@@ -227,13 +239,23 @@ def test_the_finals_of_a_killed_process_are_continued(image_set, begin):
 
 
 def test_a_worker_with_another_search_is_refused(image_set, storage, begin):
-    call = ("tune", NET, "--data", image_set, *SEARCH, "--storage", storage, "--runs-dir")
+    call = (
+        "tune",
+        f"{NET},epochs=8",
+        "--data",
+        image_set,
+        *SEARCH,
+        "--storage",
+        storage,
+        "--runs-dir",
+    )
     worker = begin(*call, "a")
     await_epoch(worker)
     message = "The study study in the storage exists, with other"
-    assert f"{message} given and epochs." in run_refused(*call, "b", "--epochs", "9")
+    longer = ("tune", f"{NET},epochs=9", *call[2:])
+    assert f"{message} given and epochs." in run_refused(*longer, "b")
     Path("net.py").write_text("from lamina.nets import *\nnet = Net(Flatten(), Output())\n")
-    other = ("tune", "net.py", *call[2:])
+    other = ("tune", "net.py,epochs=8", *call[2:])
     assert f"{message} net and file." in run_refused(*other, "b")
     assert not Path("b").exists()
     wrong = run_refused(*call[:-2], f"{storage}/nothing", "--runs-dir", "c")
@@ -258,11 +280,16 @@ def test_hostile_studies_run_nothing(image_set, storage, kind, tmp_path):
     else:
         study.set_user_attr("settings", ["evil.py", {"net": None}])
         study.set_user_attr("limits", {"trials": "evil.py", "seconds": []})
+    for name in ("study", "escaped"):
+        folder = Path("listed", name)
+        folder.mkdir(parents=True)
+        state = {"settings": {"over": {}}, "storage": storage}
+        (folder / "study.json").write_text(json.dumps(state))
     before = sorted(Path().rglob("*"))
-    call = ("tune", NET, "--data", image_set, *SEARCH, "--storage", storage)
+    call = ("tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, "--storage", storage)
     assert "The study study in the storage exists, with other" in run_refused(*call)
-    for name in ("", "#study", "#../../escaped"):
-        shown = run_lamina("runs", "--study", f"{storage}{name}")
+    for name in ("study", "escaped"):
+        shown = run_lamina("runs", "--study", Path("listed", name))
         assert shown.returncode in (0, 2)
         assert "Traceback" not in shown.stderr
         assert "\x1b" not in shown.stdout + shown.stderr
@@ -274,7 +301,17 @@ def test_hostile_studies_run_nothing(image_set, storage, kind, tmp_path):
 @pytest.mark.parametrize("value", ["../../escaped", ["evil.py"]])
 def test_hostile_trials_run_nothing(image_set, storage, begin, value):
     """A trial whose attributes lamina has not written ends the worker with an error in words."""
-    call = ("tune", NET, "--data", image_set, *SEARCH, "--trials", "3", "--storage", storage)
+    call = (
+        "tune",
+        f"{NET},epochs=8",
+        "--data",
+        image_set,
+        *SEARCH,
+        "--trials",
+        "3",
+        "--storage",
+        storage,
+    )
     worker = begin(*call)
     await_epoch(worker)
     worker.kill()

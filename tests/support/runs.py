@@ -20,8 +20,7 @@ from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
-from lamina.studies.experiment import Experiment
-from lamina.studies.setup import RunSetup
+from lamina.runs.start import start_run
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
@@ -86,8 +85,10 @@ def begin_run(
 ) -> Run:
     """A run of a net with a name, and of a module with an origin, as the command line has them."""
     choice = NetChoice(net_name, net if isinstance(net, Net) else lambda *_: net, origin=origin)
-    experiment = Experiment(choice, recipe or Recipe(), data)
-    return RunSetup(runs_dir, name, command).start(experiment)
+    run = start_run(data, choice, recipe or Recipe(), name=name, runs_dir=runs_dir)
+    if command:
+        run.folder.change_record(command=command)
+    return run
 
 
 def start(

@@ -13,7 +13,7 @@ from tyro.conf import arg
 from lamina.cli.options import Json, RunsFolder
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
-from lamina.errors import LaminaError, plural
+from lamina.errors import LaminaError, RunError, plural
 
 if TYPE_CHECKING:
     from lamina.runs.run import Run
@@ -31,7 +31,7 @@ class Options:
     processor, threads, precision and results"""
     study: str | None = None
     """list the runs of a study, or the trials of a study of lamina tune. DIR is the study's folder,
-    its name in --runs-dir, or its --storage (STORAGE#NAME, if that has several)"""
+    or its name in --runs-dir"""
     runs_dir: RunsFolder = Path("runs")
     json: Json = False
 
@@ -57,14 +57,18 @@ def _show_study(name: str, runs_dir: Path, terminal: Terminal) -> None:
 
     for path in (Path(name), runs_dir / name):
         settings = read_study(path).get("settings")
-        if settings is not None and "over" not in settings:
+        if settings is None:
+            continue
+        if "over" not in settings:
             _list_runs(path, terminal)
             return
-    progress = find_progress(name, runs_dir)
-    trials = list_trials(progress.trials)
-    for trial in trials:
-        terminal.emit("trial", **trial)
-    terminal.tabulate(*tabulate_trials(trials, progress.metric.name), texts=3)
+        progress = find_progress(path)
+        trials = list_trials(progress.trials)
+        for trial in trials:
+            terminal.emit("trial", **trial)
+        terminal.tabulate(*tabulate_trials(trials, progress.metric.name), texts=3)
+        return
+    raise RunError(f"There is no study {name}. Pass its folder, or its name in --runs-dir.")
 
 
 def _list_runs(folder: Path, terminal: Terminal) -> None:

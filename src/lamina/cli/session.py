@@ -27,17 +27,12 @@ from lamina.runs.course import RunEvent
 from lamina.runs.loading import load_run
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run
+from lamina.studies.choose import ScratchTrial
 from lamina.studies.cross_validation import Folds
+from lamina.studies.experiment import Decision
 from lamina.studies.finals import Tuned
-from lamina.studies.search import Tried
 from lamina.studies.seeds import Seeds
-from lamina.studies.study_events import (
-    Decision,
-    FinalsDecision,
-    ScratchTrial,
-    Started,
-    is_about_run,
-)
+from lamina.studies.study import Started, is_about_run
 from lamina.targets import REGRESSION
 from lamina.training import group
 from lamina.training.events import (
@@ -161,10 +156,6 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
         if run is not None and not isinstance(event, Seeds | Tuned):
             values.setdefault("run", str(run.path))
         terminal.emit(**values)
-    if isinstance(event, Tried):
-        terminal.pin(*event.table, texts=3)
-    elif isinstance(event, FinalsDecision):
-        terminal.pin((), ())
     if is_brief and is_about_run(event):
         return
     text = str(event)

@@ -26,7 +26,7 @@ from lamina.studies.comparison import (
 )
 from lamina.studies.experiment import Experiment
 from lamina.studies.experiment_text import Source, find_source
-from lamina.studies.setup import RunSetup
+from lamina.studies.study import RunSetup
 
 
 def read_plan(options: StudyOptions) -> Plan:

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from lamina.errors import RecipeError
@@ -67,7 +66,6 @@ class Terminal:
         self.is_quiet = is_quiet
         self.problems = 0
         self._next_emit = 0.0
-        self._pinned: Table | None = None
         self._err = PlainConsole(stderr=True)
         # On one screen, a shared console keeps text and progress bar apart.
         share_screen = sys.stdout.isatty() and self._err.is_terminal
@@ -156,7 +154,7 @@ class Terminal:
     @contextmanager
     def progress_bar(self, quiet_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
         """Yield a function that updates a progress bar, called with (what, done, total)."""
-        bar = make_bar(self._err, is_shown=self._shows_progress, above=lambda: self._pinned)
+        bar = make_bar(self._err, is_shown=self._shows_progress)
         task = bar.add_task("", total=None, visible=False)
         shown_from = time.perf_counter() + quiet_seconds
 
@@ -167,7 +165,3 @@ class Terminal:
 
         with bar:
             yield show
-
-    def pin(self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:
-        """Keep a table above the progress bar, in place of the one before; none without rows."""
-        self._pinned = build_table(heads, rows, texts) if rows else None

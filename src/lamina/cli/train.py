@@ -118,8 +118,7 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli.session import count_processes, join_group, play
     from lamina.studies.cross_validation import iter_folds
     from lamina.studies.seeds import iter_repeats
-    from lamina.studies.setup import RunSetup
-    from lamina.studies.study import without_device
+    from lamina.studies.study import RunSetup
     from lamina.studies.train_net import iter_training, to_deadline
 
     save_every_seconds = read_seconds("--save-every", options.save_every)
@@ -138,7 +137,7 @@ def run(options: Options, terminal: Terminal) -> int:
             request = replace(request, net=start.net_choice(dataset))
         _print_conflicts(dataset, options.data or dataset.name, terminal)
         deadline = None
-        if not request.has_epochs:
+        if "epochs" not in request.settings:
             deadline = to_deadline(STARTED, request.net, seconds)
         is_several = options.folds is not None or options.seeds is not None
         can_finish = options.net is None or seconds is not None or options.progress
@@ -159,14 +158,7 @@ def run(options: Options, terminal: Terminal) -> int:
             )
             events: Generator[RunEvent, None, Any]
             if options.folds is not None:
-                settings = {
-                    "net": options.net,
-                    "weights": options.weights,
-                    "pretrained": options.pretrained,
-                    "recipe": options.recipe,
-                    "given": without_device(options.settings),
-                }
-                events = iter_folds(dataset, options.folds, request, deadline, setup, settings)
+                events = iter_folds(dataset, options.folds, request, deadline, setup)
             elif options.seeds is not None:
                 events = iter_repeats(dataset, request, options.seeds, setup)
             else:

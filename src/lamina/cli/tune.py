@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from lamina.cli.fields import RecipeFields, SharedOptions
+from lamina.cli.fields import SharedOptions
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.errors import RecipeError
-
-
-class SharedFields(RecipeFields):
-    """Flags for the fields of the recipe of the whole net."""
-
-    group = "recipe"
-    shown: ClassVar = ("epochs", "batch_size", "lr", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +26,8 @@ class Options(SharedOptions):
     """
 
     net: Positional[str | None] = None
-    """a net as in lamina train, with a recipe after a colon, such as cnn-s:quick; layers may
-    contain names of sizes"""
+    """a net as in lamina train; a recipe follows after a colon, settings after commas, as in
+    cnn-s:quick,epochs=5; layers may contain names of sizes"""
     over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
     """settings of the recipe to search"""
     net_over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
@@ -49,7 +42,6 @@ class Options(SharedOptions):
     """where the workers of several machines, which all run the same command, share the trials:
     postgresql://USER@HOST/DATABASE (password in ~/.pgpass), or a file on a shared disk (default: a
     file in the study's folder, for the processes of one machine)"""
-    settings: SharedFields = field(default_factory=SharedFields)
 
 
 def run(options: Options, terminal: Terminal) -> int:
@@ -73,7 +65,6 @@ def run(options: Options, terminal: Terminal) -> int:
     if dataset is not loaded:
         terminal.remark("val: a tenth of the training images, to compare trials (--val)")
     net, recipe, values = parse_experiment(options.net)
-    values |= options.settings
     choose = partial(choose_net, terminal=terminal)
     search = Search(net, recipe, values, over, net_over, dataset, choose, terminal.command)
     limits = find_limits(search, options.trials, seconds)

@@ -124,7 +124,8 @@ class Calibration:
         if not self.thresholds:
             return task.with_temperatures(self.temperatures)
         values = tuple(threshold.value for threshold in self.thresholds)
-        return replace(task.with_temperatures(self.temperatures), thresholds=values)  # type: ignore[call-arg]
+        task = task.with_temperatures(self.temperatures)
+        return replace(task, thresholds=values)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)

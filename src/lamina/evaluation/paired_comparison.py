@@ -38,10 +38,6 @@ class PairedComparison(Event):
     image_half_width: float
     verdict: Verdict  # on A
     train_seconds: tuple[float, float]  # means for A and B
-    # score on val that all runs reach; mean seconds of A and B
-    val_reached: tuple[float, float, float] | None = None
-    # seconds; mean scores on val of A and B
-    val_at_equal_seconds: tuple[float, float, float] | None = None
 
     @property
     def seeds(self) -> int:
@@ -162,17 +158,4 @@ class PairedComparison(Event):
             interval = self._range(*self.seeds_interval, unit=True)
             seeds = f"for new seeds on these images: {interval} ({self._level})"
             lines.insert(0, f"{seeds}; A is better in {pairs}")
-        score = Score(self.metric, 0.0)
-        if self.val_reached is not None:
-            reached, a_took, b_took = self.val_reached
-            lines.append(
-                f"time to val {score.title} {score.format(reached)} (all runs reach it):"
-                f" A {a_took:.1f} s, B {b_took:.1f} s"
-            )
-        if self.val_at_equal_seconds is not None:
-            seconds, a_val, b_val = self.val_at_equal_seconds
-            lines.append(
-                f"val {score.title} after {seconds:.1f} s:"
-                f" A {score.format(a_val)}, B {score.format(b_val)}"
-            )
         return lines

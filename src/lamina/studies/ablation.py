@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lamina import zoo
-from lamina.errors import NetError, RecipeError, find_nearest
+from lamina.errors import NetError, RecipeError, suggest
 from lamina.nets import Net
 from lamina.nets.layers import LAYERS
 from lamina.runs.run import Run
@@ -31,9 +31,8 @@ def find_settings(whole: Experiment, source: Source) -> list[str]:
         recipe = zoo.choose_recipe(whole.net.name, whole.net.recipes, source.recipe)
     changed = recipe.changes().keys() | source.values.keys()
     fields = [name for name in whole.recipe.changes() if name in DEFAULTS and name in changed]
-    if "optimizer" in fields:
-        fields = [name for name in fields if name not in COUPLED[1:]]
-    return fields
+    coupled = COUPLED[1:] if "optimizer" in fields else ()
+    return [name for name in fields if name not in coupled]
 
 
 def remove_parts(
@@ -45,13 +44,10 @@ def remove_parts(
             f"There is no part to remove from {name}. Use --without BatchNorm or --each."
         )
     removed = dict.fromkeys(part.replace("-", "_") for part in parts)
-    return [*(_leave_out(part, whole) for part in removed), (name, whole)]
-
-
-def _leave_out(part: str, whole: Experiment) -> tuple[str, Experiment]:
-    if part in DEFAULTS:
-        return _reset(part, whole)
-    return _remove(part, whole)
+    without = [
+        _reset(part, whole) if part in DEFAULTS else _remove(part, whole) for part in removed
+    ]
+    return [*without, (name, whole)]
 
 
 def _reset(field: str, whole: Experiment) -> tuple[str, Experiment]:
@@ -71,16 +67,14 @@ def _reset(field: str, whole: Experiment) -> tuple[str, Experiment]:
 
 
 def _remove(part: str, whole: Experiment) -> tuple[str, Experiment]:
-    net, train = whole.net.net, whole.dataset.train
+    net = whole.net.net
+    train = whole.dataset.train
     if part in KEPT:
         raise RecipeError(f"All trainings share {part}. Leave it out of --without.")
     if part not in LAYERS:
-        nearest = (
-            find_nearest(part, [*LAYERS, *DEFAULTS])
-            or "a layer such as BatchNorm, or a setting such as flip"
-        )
         raise NetError(
-            f"{part!r} is neither a layer nor a setting of the recipe. Did you mean {nearest}?"
+            f"{part!r} is neither a layer nor a setting of the recipe."
+            f" {suggest(part, [*LAYERS, *DEFAULTS])}"
         )
     if not isinstance(net, Net):
         raise NetError(

@@ -12,10 +12,10 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from lamina.data import Dataset, Images, load_data
+from lamina.data import Dataset, Images
 from lamina.data.image_inputs import ImageLike, decode_ahead
 from lamina.data.images import Progress
-from lamina.data.load import check_learnable
+from lamina.data.load import as_dataset, check_learnable
 from lamina.errors import DataError, LaminaWarning, RunError
 from lamina.evaluation.predictor import Predictor
 from lamina.insight import confusions, neighbors, similarity
@@ -32,7 +32,6 @@ from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
 from lamina.studies.cross_prediction import (
     CrossValidatedNet,
-    check_dealable,
     choose_nets,
     cross_predict,
     limit_groups,
@@ -269,7 +268,7 @@ def find_label_issues(
             logits = torch.from_numpy(predict_logits(model, part.pixels))
             probabilities[split] = model.task.probabilities(logits).numpy()
         return judge_labels(images, probabilities)
-    dataset = _load(source)
+    dataset = as_dataset(source)
     return check_labels(dataset, choose_checkers(dataset, device=device, pretrained=pretrained))
 
 
@@ -294,17 +293,16 @@ def find_near_duplicates(data: DataLike, *, outliers: int = 10) -> NearDuplicate
     """
     if isinstance(data, Images):
         return similarity.compare_images([data], outliers)
-    return similarity.compare_images([*_load(data).splits.values()], outliers)
+    return similarity.compare_images([*as_dataset(data).splits.values()], outliers)
 
 
 def choose_checkers(
     dataset: Dataset, *, device: str = "auto", pretrained: bool = True
 ) -> tuple[CrossValidatedNet, ...]:
     """The nets that check the labels of a data set; ``DataError`` if they cannot."""
-    check_dealable(dataset.train)
-    check_learnable(dataset)
     weights = next(iter(find_all_at_hand()), None) if pretrained else None
     nets = choose_nets(dataset.train, weights)
+    check_learnable(dataset)
     return tuple(replace(net, recipe=replace(net.recipe, device=device)) for net in nets)
 
 
@@ -318,15 +316,11 @@ def check_labels(
         pairs = similarity.find_near_duplicates(train.pixels, progress)
     groups, divided = limit_groups(train, group_copies(train.pixels, pairs, train.groups))
     if divided:
-        same = "near-duplicates of each other"
-        together = "identical images"
-        if train.groups:
-            same = "near-duplicates of each other or of one group"
-            together = "groups and identical images"
         warnings.warn(
-            f"{divided:,} training images are {same}, too many to be in one fold. lamina keeps only"
-            f" {together} in one fold, and divides these if there are too many. A net may have been"
-            " trained on a copy of an image whose label it checks.",
+            f"{divided:,} training images are near-duplicates of each other, too many to be in one"
+            " fold. lamina keeps only identical images, and those of a group, in one fold, and"
+            " divides these if there are too many. A net may have been trained on a copy of an"
+            " image whose label it checks.",
             LaminaWarning,
             stacklevel=2,
         )
@@ -342,12 +336,6 @@ def _check_most(most: int) -> None:
 
 def _open(run: RunLike) -> Run:
     return run if isinstance(run, Run) else load_run(run)
-
-
-def _load(data: DataLike) -> Dataset:
-    if isinstance(data, Images):
-        return Dataset.from_images(data)
-    return data if isinstance(data, Dataset) else load_data(data)
 
 
 def _decode(predictor: Predictor, image: ImageLike) -> tuple[str, np.ndarray]:

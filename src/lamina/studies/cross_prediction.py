@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
+from torch import Tensor
 
 from lamina.data import Images
 from lamina.data.images import Progress
@@ -50,7 +51,6 @@ INDEPENDENCE = 0.75
 """Exponent of the factors when probabilities are multiplied: below 1, because all nets learned the
 given labels."""
 LEAST_PROBABILITY = 1e-6  # keeps a single net from deciding
-PROGRESS_PARTS = 1000
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,17 @@ class CrossPrediction:
     others: tuple[Float32[np.ndarray, "_ k"], ...] = field(default=(), repr=False)
 
 
-def check_dealable(images: Images) -> None:
-    """Raise ``DataError`` if targets are numbers, or images are too few for four folds."""
+def choose_nets(images: Images, pretrained: TimmNet | None) -> tuple[CrossValidatedNet, ...]:
+    """The nets for ``images``, by their number and size; ``pretrained`` if it is available.
+
+    ``DataError`` if targets are numbers, or images are too few for four folds.
+    """
     check_kind(images.kind)
     if len(images) < 2 * FOLDS:
         raise DataError(
             f"The train split has {plural(len(images), 'image', 'images')}; label checking needs at"
             f" least {2 * FOLDS}. Add images, or check the labels yourself."
         )
-
-
-def choose_nets(images: Images, pretrained: TimmNet | None) -> tuple[CrossValidatedNet, ...]:
-    """The nets for ``images``, by their number and size; ``pretrained`` if it is available."""
     if pretrained is None or len(images) > FEATURES_IMAGES or images.shape[0] not in (1, 3):
         return (_train_small(images, RECIPE),)
     if len(images) <= FEATURES_ALONE_IMAGES:
@@ -144,25 +143,22 @@ def _find_too_large(images: Images, groups: Sequence[Hashable]) -> list[int]:
     rows_of_groups: dict[Hashable, list[int]] = {}
     for row, group in enumerate(groups):
         rows_of_groups.setdefault(group, []).append(row)
-    totals = _count_targets(images, slice(None))
+    # a column for each class, or with and without each label
+    if images.kind is SINGLE_LABEL:
+        columns = images.targets[:, None] == np.arange(len(images.target_names))
+    else:
+        labels = images.targets.reshape(len(images), -1)
+        columns = np.concatenate([labels, ~labels], axis=1)
+    totals = columns.sum(axis=0)
     too_large = []
     for rows in rows_of_groups.values():
         if len(rows) == 1:
             continue
-        counts = _count_targets(images, rows)
+        counts = columns[rows].sum(axis=0)
         takes_a_class = ((counts > 1) & (counts > MOST_OF_A_CLASS * totals)).any()
         if takes_a_class or len(rows) > MOST_OF_ALL * len(groups):
             too_large += rows
     return too_large
-
-
-def _count_targets(images: Images, rows: Sequence[int] | slice) -> Int64[np.ndarray, " k"]:
-    """The number of images of each class, or with and without each label."""
-    targets = images.targets[rows]
-    if images.kind is SINGLE_LABEL:
-        return np.bincount(targets, minlength=len(images.target_names))
-    of_yes = targets.reshape(len(targets), -1).sum(axis=0)
-    return np.concatenate([of_yes, len(targets) - of_yes])
 
 
 def cross_predict(
@@ -178,25 +174,13 @@ def cross_predict(
     The images of a group share a fold. Of several nets, this returns the product of their
     probabilities, which is better than their mean.
     """
-    check_dealable(images)
-    predictions = []
-    for place, net in enumerate(nets):
-        report = None
-        if progress is not None:
-            report = partial(_report_part, progress, place, len(nets))
-        predictions.append(_cross_predict_by(net, images, others, groups, report))
-    if len(predictions) == 1:
-        return predictions[0]
-    held_out = multiply([prediction.held_out for prediction in predictions], images.kind)
-    of_others = zip(*(prediction.others for prediction in predictions), strict=True)
-    return CrossPrediction(
-        held_out, tuple(multiply(probabilities, images.kind) for probabilities in of_others)
-    )
-
-
-def _report_part(progress: Progress, place: int, nets: int, done: int, total: int) -> None:
-    done_parts = done * PROGRESS_PARTS // max(1, total)
-    progress(place * PROGRESS_PARTS + done_parts, nets * PROGRESS_PARTS)
+    predictions = [_cross_predict_by(net, images, others, groups, progress) for net in nets]
+    held_out, *means = predictions[0]
+    if len(nets) > 1:
+        held_out, *means = [
+            multiply(parts, images.kind) for parts in zip(*predictions, strict=True)
+        ]
+    return CrossPrediction(held_out, tuple(means))
 
 
 def multiply(
@@ -217,7 +201,8 @@ def _cross_predict_by(
     others: Sequence[Images],
     groups: Sequence[Hashable] | None,
     progress: Progress | None,
-) -> CrossPrediction:
+) -> list[Float32[np.ndarray, "_ k"]]:
+    """The probabilities of the images by the nets of other folds, and means for ``others``."""
     splits = [resize_images(split, net.side_px) for split in (images, *others)]
     if groups is None:
         groups = group_copies(splits[0].pixels, (), images.groups)
@@ -225,67 +210,57 @@ def _cross_predict_by(
     strata = images.kind.strata(images.targets)
     seed = derive_seed(net.recipe.seed, "folds")
     folds = np.array(deal(strata, limited, [1 / FOLDS] * FOLDS, seed))
-    if isinstance(net.net, TimmNet):
-        return _predict_by_heads(net.net, net.recipe, splits, folds, progress)
-    return _predict_by_training(net.net, net.recipe, splits, folds, progress)
+    fit = _fit_heads if isinstance(net.net, TimmNet) else _train_nets
+    task = task_of(images)
+    shapes = [(len(split), task.outputs) for split in splits]
+    held_out, *sums = [np.zeros(shape, np.float32) for shape in shapes]
+    for fold, logits in enumerate(fit(net, splits, folds, progress)):
+        of_fold, *of_others = [task.probabilities(part).numpy() for part in logits]
+        held_out[folds == fold] = of_fold
+        for total, probabilities in zip(sums, of_others, strict=True):
+            total += probabilities
+    return [held_out, *(total / FOLDS for total in sums)]
 
 
-def _predict_by_training(
-    net: Net,
-    recipe: Recipe,
+def _train_nets(
+    net: CrossValidatedNet,
     splits: Sequence[Images],
     folds: Int64[np.ndarray, " n"],
     progress: Progress | None,
-) -> CrossPrediction:
-    """Train ``net`` without each fold of the first split."""
+) -> Iterator[list[Tensor]]:
+    """Train the net without each fold; yields logits of the fold and of the other splits."""
     images, *others = splits
     outputs = task_of(images).outputs
-    held_out = np.empty((len(images), outputs), np.float32)
-    sums = [np.zeros((len(split), outputs), np.float32) for split in others]
     for fold in range(FOLDS):
-        seed = derive_seed(recipe.seed, "fold", fold)
         rest = images.take(np.flatnonzero(folds != fold))
-        seeded = dataclasses.replace(recipe, seed=seed)
-        training = Training(net.with_outputs(outputs), rest, seeded)
+        recipe = dataclasses.replace(net.recipe, seed=derive_seed(net.recipe.seed, "fold", fold))
+        training = Training(cast(Net, net.net).with_outputs(outputs), rest, recipe)
         steps = recipe.epochs * training.steps_per_epoch
         for _ in training:
             if progress is not None:
                 progress(fold * steps + training.steps_done, FOLDS * steps)
-        rows = np.flatnonzero(folds == fold)
-        held_out[rows] = _predict_probabilities(training, images.pixels[rows])
-        for place, split in enumerate(others):
-            sums[place] += _predict_probabilities(training, split.pixels)
-    return CrossPrediction(held_out, tuple(total / FOLDS for total in sums))
+        predicted = [images.pixels[folds == fold], *(split.pixels for split in others)]
+        yield [torch.from_numpy(training.predict_logits(pixels)) for pixels in predicted]
 
 
-def _predict_by_heads(
-    net: TimmNet,
-    recipe: Recipe,
+def _fit_heads(
+    net: CrossValidatedNet,
     splits: Sequence[Images],
     folds: Int64[np.ndarray, " n"],
     progress: Progress | None,
-) -> CrossPrediction:
-    """Fit a head to the features of ``net`` without each fold of the first split."""
+) -> Iterator[list[Tensor]]:
+    """Fit a head to the features of the net without each fold; yields as :func:`_train_nets`."""
     images = splits[0]
     task = task_of(images)
-    device = choose_device(recipe.device).value
-    module = net.module(images.shape, task.outputs)
-    model = build_model(module, images, recipe).to(device)
+    device = choose_device(net.recipe.device).value
+    module = cast(TimmNet, net.net).module(images.shape, task.outputs)
+    model = build_model(module, images, net.recipe).to(device)
     find_linear_head(model)  # rejects a net without one
     pixels = np.concatenate([split.pixels for split in splits])
-    parts = features(model, pixels, progress).split([len(split) for split in splits])
+    fitted, *others = features(model, pixels, progress).split([len(split) for split in splits])
     targets = torch.from_numpy(np.array(images.targets))
     places = torch.from_numpy(folds)
     few = torch.linspace(0, len(images) - 1, min(len(images), CHOOSING_IMAGES)).long()
-    penalty = choose_penalty(parts[0][few], targets[few], places[few], task)
-    fit = cross_fit(parts[0], targets, places, task, penalty)
-    of_others = []
-    for part in parts[1:]:
-        of_heads = [task.probabilities(head.logits(part)) for head in fit.heads]
-        of_others.append(torch.stack(of_heads).mean(dim=0).numpy())
-    return CrossPrediction(task.probabilities(fit.logits).numpy(), tuple(of_others))
-
-
-def _predict_probabilities(training: Training, pixels: np.ndarray) -> Float32[np.ndarray, "n k"]:
-    logits = torch.from_numpy(training.predict_logits(pixels))
-    return training.model.task.probabilities(logits).numpy()
+    penalty = choose_penalty(fitted[few], targets[few], places[few], task)
+    for fold, head in enumerate(cross_fit(fitted, targets, places, task, penalty).heads):
+        yield [head.logits(part) for part in (fitted[places == fold], *others)]

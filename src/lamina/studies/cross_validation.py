@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.held_out import hold_out
@@ -23,23 +22,32 @@ from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
 from lamina.files import check_name
-from lamina.nets import Net
-from lamina.runs.course import RunEvent
 from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
 from lamina.runs.nets_by_name import choice_of_timm, find_net
 from lamina.runs.run import Run
-from lamina.runs.start import NetLike, as_net_choice
-from lamina.studies.experiment import Candidate, Deadline, Experiment, Request, find_lack_of_time
-from lamina.studies.setup import RunSetup, remove_run
+from lamina.runs.start import NetLike
+from lamina.studies.experiment import (
+    Candidate,
+    Deadline,
+    Decision,
+    Events,
+    Experiment,
+    Request,
+    find_lack_of_time,
+)
 from lamina.studies.study import (
     OpenStudy,
+    RunSetup,
+    Started,
+    describe_net,
+    describe_recipe,
     iter_planned,
-    load_planned,
     name_study,
     open_study,
     parse_event,
+    remove_run,
+    without_device,
 )
-from lamina.studies.study_events import Decision, Started
 from lamina.studies.train_net import follow, iter_training, to_deadline, to_request
 from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.events import Event
@@ -49,7 +57,7 @@ from lamina.training.timing import Pace
 from lamina.values import fields_to_json
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@dataclass(frozen=True, eq=False)
 class Folds(Event):
     """The result of a cross-validation.
 
@@ -60,8 +68,8 @@ class Folds(Event):
         run: The run on all images of ``train`` and ``val``, evaluated on ``test`` if there is one.
     """
 
-    reports: tuple[Report, ...]
-    outputs: Outputs
+    reports: tuple[Report, ...] = field(repr=False)
+    outputs: Outputs = field(repr=False)
     run: Run
 
     @property
@@ -91,21 +99,14 @@ class Folds(Event):
             "folder": str(self.run.path.parent),
         }
 
-    def __repr__(self) -> str:
-        count = len(self.reports)
-        return f"Folds({count} folds, {self._describe_mean()}, run={str(self.run.path)!r})"
-
-    def _describe_mean(self) -> str:
-        score = self.reports[0].score
-        low = score.format(self.interval.low)
-        high = score.format(self.interval.high)
-        return f"mean {replace(score, value=self.mean)} (95 % interval {low} to {high})"
-
     def __str__(self) -> str:
         count = len(self.reports)
         images = len(self.outputs.names)
+        score = self.reports[0].score
+        low = score.format(self.interval.low)
+        high = score.format(self.interval.high)
         lines = [
-            self._describe_mean(),
+            f"mean {replace(score, value=self.mean)} (95 % interval {low} to {high})",
             f"The interval is about training on {count - 1} of {count} parts of such images. It is"
             " approximate: the corrected t test of Nadeau and Bengio (2003), from the variance"
             " between folds.",
@@ -206,22 +207,13 @@ def cross_validate(
     check_name(name)
     request = to_request(net, recipe, seconds, parts)
     dataset = as_dataset(data)
-    if isinstance(recipe, Recipe):
-        recipe = repr(replace(recipe, device="auto"))
-    settings = {"net": _describe_net(net), "recipe": recipe, "parts": parts.describe()}
     deadline = to_deadline(began, net, seconds)
     setup = RunSetup(Path(runs_dir), name, parts=parts)
-    events = iter_folds(dataset, folds, request, deadline, setup, settings)
+    events = iter_folds(dataset, folds, request, deadline, setup)
     for event in follow(events, dataset, name, progress):
         if isinstance(event, Folds):
             result = event
     return result
-
-
-def _describe_net(net: NetLike | None) -> str | None:
-    if net is None or isinstance(net, str):
-        return net
-    return repr(net) if isinstance(net, Net | nn.Module) else as_net_choice(net).name
 
 
 def iter_folds(
@@ -230,25 +222,26 @@ def iter_folds(
     request: Request,
     deadline: Deadline | None,
     setup: RunSetup,
-    settings: Mapping[str, Any],
-) -> Generator[RunEvent, None, None]:
+) -> Events[None]:
     """Train and evaluate a run for each fold, then one on all images; skips finished runs.
 
     Net, image size and recipe are chosen with the images of the first run, and stored for all. The
-    time that is left is shared by the runs that are left. ``settings`` describes what the runs
-    share: an existing folder with other settings is an error.
+    time that is left is shared by the runs that are left. ``RunError`` if the folder exists with
+    another request.
     """
-    check_folds(folds)
     first = hold_out(dataset, 1, folds)  # fails before the folder is created
     name = setup.name or name_study(setup.runs_dir, f"folds{folds}")
     path = setup.runs_dir / name
-    shared = {"folds": folds, "data": dataset.fingerprint, **settings}
+    shared = {
+        "folds": folds,
+        "data": dataset.fingerprint,
+        **describe_net(request.net),
+        "recipe": describe_recipe(request.recipe),
+        "given": without_device(request.settings),
+        "pretrained": request.pretrained,
+        "parts": setup.parts.describe(),
+    }
     with open_study(path, shared) as study:
-        if "finished" in study.state and "choice" not in study.state:
-            raise RunError(
-                f"{path} is of an earlier version of lamina, which chose a net for each run. Choose"
-                " another name."
-            )
         if deadline is not None:
             study.opened = deadline.began
             used_seconds = study.state.get("used_seconds", 0.0)
@@ -260,7 +253,10 @@ def iter_folds(
         reports: list[Report] = []
         for fold in range(1, folds + 1):
             part = first if fold == 1 else hold_out(dataset, fold, folds)
-            share = _share(deadline, folds + 1 - fold, folds)
+            share = deadline
+            if deadline is not None:
+                # a fold has fewer images than the last run, whose time is kept
+                share = replace(deadline, runs=folds + 1 - fold + folds / (folds - 1))
             fold_setup = setup.at(path / f"fold-{fold}")
             run = yield from _iter_one(study, part, request, share, fold_setup)
             report = run.report
@@ -280,63 +276,47 @@ def iter_folds(
         yield Folds(tuple(reports), outputs, run)
 
 
-def _share(deadline: Deadline | None, folds_left: int, folds: int) -> Deadline | None:
-    """The time of the next fold: it has fewer images than the last run, whose time is kept."""
-    if deadline is None:
-        return None
-    return replace(deadline, runs=folds_left + folds / (folds - 1))
-
-
 def _iter_one(
     study: OpenStudy,
     dataset: Dataset,
     request: Request,
     deadline: Deadline | None,
     setup: RunSetup,
-) -> Generator[RunEvent, None, Run]:
+) -> Events[Run]:
     """Train the next run of a cross-validation, or load it; the first chooses for all."""
     name = setup.path.name
     finished = study.state.get("finished", [])
-    if "choice" not in study.state:
+    if "choice" in study.state:
+        candidate = _restore_choice(study, dataset, request, setup)
+        is_done = name in finished
+        if deadline is not None and not is_done:
+            lack = find_lack_of_time(candidate, deadline)
+            if lack:
+                yield Decision("warning", lack)
+        run = yield from iter_planned(candidate, deadline, setup, is_done=is_done)
+    else:
         if setup.path.exists():
             remove_run(setup.path)
-        run = yield from _iter_first(study, dataset, request, deadline, setup)
-    else:
-        candidate = _restore_choice(study, dataset, request, setup)
-        if name in finished and setup.path.exists():
-            run = load_planned(setup.path, candidate.experiment, setup.parts)
-            yield Started(run)
-            return run
-        lack = "" if deadline is None else find_lack_of_time(candidate, deadline)
-        if lack:
-            yield Decision("warning", lack)
-        run = yield from iter_planned(candidate, deadline, setup)
-    study.save(finished=[*finished, name])
-    return run
-
-
-def _iter_first(
-    study: OpenStudy,
-    dataset: Dataset,
-    request: Request,
-    deadline: Deadline | None,
-    setup: RunSetup,
-) -> Generator[RunEvent, None, Run]:
-    """Train the first run, and store what was chosen for it."""
-    with closing(iter_training(dataset, request, deadline, setup)) as events:
-        for event in events:
-            if isinstance(event, Started) and event.candidate is not None:
-                run = event.run
-                study.save(choice=_describe_choice(event.candidate))
-            yield event
+        with closing(iter_training(dataset, request, deadline, setup)) as events:
+            for event in events:
+                if isinstance(event, Started) and event.candidate is not None:
+                    run = event.run
+                    study.save(choice=_describe_choice(event.candidate))
+                yield event
+    study.save(finished=sorted({*finished, name}))
     return run
 
 
 def _describe_choice(candidate: Candidate) -> dict[str, Any]:
-    net = candidate.experiment.net
-    timm = net.origin if isinstance(net.origin, TimmNet) else None
-    recipe = replace(candidate.recipe, device="auto")
-    choice = Choice(net.name, timm, candidate.side_px, recipe, candidate.pace, candidate.is_open)
+    origin = candidate.experiment.net.origin
+    choice = Choice(
+        net=candidate.net_name,
+        timm=origin if isinstance(origin, TimmNet) else None,
+        size_px=candidate.side_px,
+        recipe=replace(candidate.recipe, device="auto"),
+        pace=candidate.pace,
+        is_open=candidate.is_open,
+    )
     return fields_to_json(choice)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from torch import nn
 
@@ -17,8 +17,10 @@ from lamina.data.load import resize_dataset, resize_images
 from lamina.errors import NotFiniteError, RecipeError, check_type
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
+from lamina.runs.course import RunEvent
 from lamina.runs.nets_by_name import NetChoice
 from lamina.training.device import choose_device
+from lamina.training.events import Event
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
@@ -46,6 +48,9 @@ LEAST_STEPS = 100
 ENDS = {"epochs", "schedule", "warmup_fraction"}
 """Recipe fields that decide when a training ends; if one is given, lamina does not."""
 UNTIMED = Pace(0.0, 0.0)
+Result = TypeVar("Result")
+Events: TypeAlias = Generator[RunEvent, None, Result]
+"""Events of one or several runs, and what the generator returns."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,29 @@ class Deadline:
 
 
 @dataclass(frozen=True)
+class Decision(Event):
+    """A choice and its reason, such as time, image size, recipe or pretrained weights."""
+
+    what: str
+    value: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.what}: {self.value}"
+        return f"{text} ({self.reason})" if self.reason else text
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A net, a recipe and a data set."""
 
     net: NetChoice
     recipe: Recipe
     dataset: Dataset
+
+    def with_seed(self, seed: int) -> Experiment:
+        """The experiment with another seed."""
+        return replace(self, recipe=replace(self.recipe, seed=seed))
 
 
 @dataclass(frozen=True)
@@ -83,11 +105,6 @@ class Request:
     recipe: Recipe | str | None = None  # used as it is, or the name of one that lamina fits
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, which stay as given
     pretrained: bool = True  # whether lamina may choose a pretrained net
-
-    @property
-    def has_epochs(self) -> bool:
-        """Whether the settings decide how long to train, so that there is no time limit."""
-        return "epochs" in self.settings
 
 
 @dataclass(frozen=True)
@@ -102,6 +119,11 @@ class Candidate:
     can_resize: bool = False  # whether progressive resizing is allowed if time is short
     # whether to train until the time limit, whatever the number of epochs in the recipe
     is_open: bool = False
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Candidate:
+        """A candidate with the images as they are."""
+        return cls(experiment, min(experiment.dataset.train.shape[1:]))
 
     @property
     def recipe(self) -> Recipe:
@@ -202,14 +224,16 @@ class Candidate:
 def time_experiment(experiment: Experiment) -> float:
     """Estimate the seconds of a whole run from a few steps; 0 if they diverge."""
     try:
-        timed = Candidate(experiment, min(experiment.dataset.train.shape[1:])).time()
+        timed = Candidate.of(experiment).time()
     except NotFiniteError:
         return 0.0
     return timed.total_seconds() + timed.ending_seconds()
 
 
-def open_end(candidate: Candidate) -> Candidate:
-    """The candidate with a schedule that can end at any time."""
+def open_end(candidate: Candidate, settings: Mapping[str, Any]) -> Candidate:
+    """The candidate with a schedule that can end at any time, unless settings decide the end."""
+    if settings.keys() & ENDS:
+        return candidate
     recipe = replace(candidate.recipe, schedule="trapezoid", warmup_fraction=0.0)
     return replace(candidate.with_recipe(recipe), is_open=True)
 

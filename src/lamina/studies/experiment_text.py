@@ -18,11 +18,10 @@ from lamina.nets import Net
 from lamina.runs.loading import is_run_or_study, load_run
 from lamina.runs.nets_by_name import TIMM, NetChoice, choice_of_timm
 from lamina.runs.run import Run
-from lamina.runs.start import NetLike, check_recipe
+from lamina.runs.start import NetLike, as_net_choice, check_recipe
 from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Experiment
-from lamina.studies.seeds import choose_repeatable
-from lamina.studies.study_events import Decision
+from lamina.studies.experiment import Decision, Experiment
+from lamina.studies.seeds import check_repeatable
 from lamina.training.recipe import Recipe, overlay
 from lamina.values import check_values
 
@@ -120,22 +119,20 @@ def find_source(source: SourceLike, runs_dir: Path) -> Source:
         return Source(source)
     if isinstance(source, str | Path):
         return _find_text(str(source), runs_dir)
-    if not isinstance(source, tuple):
-        return Source(_find_net(source))
-    if len(source) != 2:
-        raise RecipeError(
-            f"A net with its recipe is a pair, such as (net, Recipe(lr=0.01)), got {len(source)}"
-            " values."
-        )
-    net, recipe = source
-    check_recipe(recipe)
-    return Source(_find_net(net), recipe)
-
-
-def _find_net(net: NetLike) -> NetChoice | str:
+    net: Any = source
+    recipe = None
+    if isinstance(source, tuple):
+        if len(source) != 2:
+            raise RecipeError(
+                "A net with its recipe is a pair, such as (net, Recipe(lr=0.01)), got"
+                f" {len(source)} values."
+            )
+        net, recipe = source
+        check_recipe(recipe)
     if isinstance(net, Net) and not net.own_layers:
-        return str(net)
-    return choose_repeatable(net)
+        return Source(str(net), recipe)
+    check_repeatable(net)
+    return Source(as_net_choice(net), recipe)
 
 
 def _find_text(text: str, runs_dir: Path) -> Source:
@@ -165,8 +162,6 @@ def make_experiment(
     if isinstance(source.origin, Run):
         return _repeat_run(source.origin, dataset, source.values), []
     choice = choose(source.origin) if isinstance(source.origin, str) else source.origin
-    if isinstance(source.recipe, Recipe):
-        return Experiment(choice, overlay(source.recipe, dict(source.values)), dataset), []
     return fit_experiment(choice, dataset, source.recipe, source.values)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,13 @@ from lamina.errors import NotFiniteError, RunError
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import read_object, write_json
 from lamina.markup import card, table, wrap
-from lamina.runs.course import RunEvent
 from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
-from lamina.studies.experiment import Experiment
+from lamina.studies.experiment import Decision, Events, Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.search import Search, describe_values, score_on_val
 from lamina.studies.study import parse_event
-from lamina.studies.study_events import Decision
 from lamina.studies.trials import FinalsPlan, Progress, find_run
 from lamina.targets import Score
 from lamina.text import format_table
@@ -177,8 +175,9 @@ def rank_finalists(progress: Progress) -> list[int]:
     """The numbers of the trials that could win, best first; ``RunError`` if there are none."""
     ranked = [*progress.rank("COMPLETE"), *progress.rank("PRUNED")]
     if not ranked:
-        errors = [trial.user_attrs["error"] for trial in progress.counted if _has_error(trial)]
-        last = f" The last trial {errors[-1]}" if errors else ""
+        stored = [trial.user_attrs for trial in progress.counted]
+        errors = [f" The last trial {values['error']}" for values in stored if "error" in values]
+        last = "".join(errors[-1:])
         raise RunError(
             "No trial has a score, so there is no result. Search other ranges, or allow more"
             f" time.{last}"
@@ -186,13 +185,7 @@ def rank_finalists(progress: Progress) -> list[int]:
     return [trial.number for trial in ranked]
 
 
-def _has_error(trial: Any) -> bool:
-    return "error" in trial.user_attrs
-
-
-def iter_finals(
-    search: Search, folder: Path, progress: Progress, plan: FinalsPlan
-) -> Generator[RunEvent, None, None]:
+def iter_finals(search: Search, folder: Path, progress: Progress, plan: FinalsPlan) -> Events[None]:
     """Train the best trials and the recipe itself with other seeds, and write ``final.json``."""
     metric = progress.metric
     ranked = [progress.trials[number] for number in plan.ranked]
@@ -203,13 +196,21 @@ def iter_finals(
     runs: dict[str, list[Run]] = {}
     finalists: list[Finalist] = []
     for finalist, experiment in chosen:
+        trained: list[Run] = []
+        scores: list[float] = []
         try:
-            trained = yield from _train_finalist(search, folder, finalist, experiment, plan.seeds)
+            for number in range(1, plan.seeds + 1):
+                seed = experiment.recipe.seed + number
+                path = folder / name_final(finalist.name, seed)
+                trained.append((yield from search.iter_run(path, experiment.with_seed(seed))))
+                scores.append(score_on_val(trained[-1]))
+                what = f"{finalist.name}, seed {seed}: val {Score(metric.name, scores[-1])}"
+                yield Decision("final", what, f"{number} of {plan.seeds}")
         except NotFiniteError as error:
             yield Decision("warning", f"{finalist.name} diverged, and is left out", str(error))
             continue
         runs[finalist.name] = trained
-        finalists.append(replace(finalist, scores=tuple(map(score_on_val, trained))))
+        finalists.append(replace(finalist, scores=tuple(scores)))
     if not finalists:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
     finalists.sort(key=lambda finalist: finalist.mean, reverse=not metric.lower_is_better)
@@ -245,7 +246,7 @@ def _test(runs: Sequence[Run], dataset: Dataset) -> tuple[float, ...]:
 
 def _choose_finalists(
     search: Search, folder: Path, ranked: Sequence[Any], count: int
-) -> Generator[RunEvent, None, list[tuple[Finalist, Experiment]]]:
+) -> Events[list[tuple[Finalist, Experiment]]]:
     """The best trials, without scores of other seeds; finishes those that were stopped."""
     chosen: list[tuple[Finalist, Experiment]] = []
     for trial in ranked:
@@ -261,23 +262,6 @@ def _choose_finalists(
                 continue
         chosen.append((Finalist(f"trial {find_run(trial)}", trial.params, score, ()), experiment))
     return chosen
-
-
-def _train_finalist(
-    search: Search, folder: Path, finalist: Finalist, experiment: Experiment, seeds: int
-) -> Generator[RunEvent, None, list[Run]]:
-    """Train a finalist with other seeds than the search."""
-    runs: list[Run] = []
-    for number in range(1, seeds + 1):
-        seed = experiment.recipe.seed + number
-        seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
-        run = yield from search.iter_run(folder / name_final(finalist.name, seed), seeded)
-        runs.append(run)
-        score = Score(search.metric, score_on_val(run))
-        yield Decision(
-            "final", f"{finalist.name}, seed {seed}: val {score}", f"{number} of {seeds}"
-        )
-    return runs
 
 
 def read_final(path: Path) -> Tuned | None:

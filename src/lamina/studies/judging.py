@@ -5,17 +5,14 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
 
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.evaluation.intervals import ALPHA, mean_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.paired import (
     LOOKS,
-    Effect,
     find_differences,
     find_metric,
     measure_effect,
@@ -26,17 +23,9 @@ from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.runs.run import Run
 from lamina.targets import Score
 
-POINTS, NUMBERS = 0.005, 0.01
+POINTS = 0.005
+NUMBERS = 0.01
 """Default margin: half a percentage point; for regression, a fraction of the reference's score."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A run's score on ``val`` by the seconds of training."""
-
-    times: Float64[np.ndarray, " n"]  # seconds before each evaluation
-    scores: Float64[np.ndarray, " n"]
-    seconds: float  # of the whole training
 
 
 def compare_stored(runs: Sequence[Run], margin: float | None) -> PairedComparison:
@@ -85,7 +74,10 @@ def judge_runs(
     first = runs[reference][0]
     for run in itertools.chain(*runs.values()):
         check_same_images(run, first)
-    scores = {name: _score_runs(seeds) for name, seeds in runs.items()}
+    scores = {
+        name: np.stack([score_images(run.task, find_outputs(run)) for run in seeds])
+        for name, seeds in runs.items()
+    }  # of each image (column) by each run (row)
     metric = find_metric(first.record.task)
     base_score = float(scores[reference].mean())
     score = Score(metric, base_score)
@@ -106,8 +98,12 @@ def judge_runs(
             verdict = "better" if effect.difference > 0 else "worse"
         differences = tuple(table.mean(axis=1).tolist())
         interval = effect.interval(level)
+        seeds_interval = None
+        mean = mean_interval(differences, level)
+        if mean.low is not None and mean.high is not None:
+            for_seeds = effect.clip(mean.low, mean.high)
+            seeds_interval = (for_seeds.low, for_seeds.high)
         target = max(margin, abs(effect.difference))
-        times = _compare_times(runs[name], runs[reference], score)
         comparisons.append(
             PairedComparison(
                 a=name,
@@ -119,7 +115,7 @@ def judge_runs(
                 difference=effect.difference,
                 level=level,
                 interval=(interval.low, interval.high),
-                seeds_interval=_find_seeds_interval(effect, differences, level),
+                seeds_interval=seeds_interval,
                 differences=differences,
                 images=effect.images,
                 probability_better=probability_better(differences),
@@ -127,88 +123,17 @@ def judge_runs(
                 seeds_to_detect=effect.seeds_to_detect(target, 1 - level),
                 image_half_width=effect.image_half_width(last_level),
                 verdict=verdict,
-                train_seconds=times.train_seconds,
-                val_reached=times.val_reached,
-                val_at_equal_seconds=times.val_at_equal_seconds,
+                train_seconds=(mean_seconds(runs[name]), mean_seconds(runs[reference])),
             )
         )
     return comparisons
 
 
-def _find_seeds_interval(
-    effect: Effect, differences: Sequence[float], level: float
-) -> tuple[float, float] | None:
-    """The interval for new seeds on the same images; ``None`` for one seed."""
-    mean = mean_interval(differences, level)
-    if mean.low is None or mean.high is None:
-        return None
-    interval = effect.clip(mean.low, mean.high)
-    return interval.low, interval.high
-
-
-@dataclass(frozen=True)
-class Times:
-    """Times of training of two experiments, and their scores on ``val`` at these times."""
-
-    train_seconds: tuple[float, float]
-    val_reached: tuple[float, float, float] | None = None
-    val_at_equal_seconds: tuple[float, float, float] | None = None
-
-
-def _compare_times(runs: Sequence[Run], others: Sequence[Run], score: Score) -> Times:
-    """The seconds of training and to a common ``val`` score, and ``val`` scores at equal time."""
-    curves = [_read_curve(run, f"val_{score.name}") for run in runs]
-    other_curves = [_read_curve(run, f"val_{score.name}") for run in others]
-    every = [*curves, *other_curves]
-    train_seconds = (
-        statistics.fmean(curve.seconds for curve in curves),
-        statistics.fmean(curve.seconds for curve in other_curves),
+def mean_seconds(runs: Sequence[Run]) -> float:
+    """The mean seconds of training."""
+    return statistics.fmean(
+        sum(row["train_seconds"] or 0.0 for row in run.folder.history.epochs()) for run in runs
     )
-    records = [run.record for run in (*runs, *others)]
-    places = {
-        (record.data.fingerprint, record.data.preparation, record.device.value, record.machine)
-        for record in records
-    }
-    end = min(curve.seconds for curve in every)
-    have_scores = all(len(curve.times) and curve.times[0] <= end for curve in every)
-    if len(places) > 1 or not have_scores:
-        return Times(train_seconds)  # other val images or another machine, or no score by then
-    sign = -1 if score.lower_is_better else 1
-    common = min(float((sign * curve.scores).max()) for curve in every)
-
-    def mean_seconds(curves: Sequence[Curve]) -> float:
-        """The mean time until the score is reached."""
-        firsts = [np.argmax(sign * curve.scores >= common) for curve in curves]
-        return statistics.fmean(
-            curve.times[first] for curve, first in zip(curves, firsts, strict=True)
-        )
-
-    def mean_score(curves: Sequence[Curve]) -> float:
-        """The mean score at the end of the quickest run."""
-        return statistics.fmean(np.interp(end, curve.times, curve.scores) for curve in curves)
-
-    return Times(
-        train_seconds,
-        val_reached=(sign * common, mean_seconds(curves), mean_seconds(other_curves)),
-        val_at_equal_seconds=(end, mean_score(curves), mean_score(other_curves)),
-    )
-
-
-def _read_curve(run: Run, name: str) -> Curve:
-    seconds = 0.0
-    times = []
-    scores = []
-    for row in run.folder.history.epochs():
-        seconds += row["train_seconds"] or 0.0
-        if row.get(name) is not None:
-            times.append(seconds)
-            scores.append(row[name])
-    return Curve(np.array(times, np.float64), np.array(scores, np.float64), seconds)
-
-
-def count_seconds(run: Run) -> float:
-    """The seconds of training."""
-    return sum(row["train_seconds"] or 0.0 for row in run.folder.history.epochs())
 
 
 def find_outputs(run: Run) -> Outputs:
@@ -233,25 +158,17 @@ def explain_incomparable(run: Run, other: Run) -> str | None:
 
 def check_same_images(run: Run, other: Run) -> None:
     """Raise ``LaminaError`` unless both runs were evaluated on the same images by one metric."""
-    outputs = find_outputs(run)
-    others = find_outputs(other)
-    measured = f"{run.record.task.kind.name}, {find_metric(run.record.task)}"
-    other_measured = f"{other.record.task.kind.name}, {find_metric(other.record.task)}"
-    has_same_images = outputs.names == others.names
-    if measured == other_measured and has_same_images:
-        if np.array_equal(outputs.targets, others.targets):
-            return
+    seen = []
+    for shown in (run, other):
+        outputs = find_outputs(shown)
+        task = shown.record.task
+        score = f"{task.kind.name}, {find_metric(task)}"
+        what = f"{outputs.split} images of {shown.record.data.name} ({score})"
+        seen.append((outputs, score, f"{shown.path} on {what}"))
+    (outputs, score, where), (others, other_score, elsewhere) = seen
+    are_equal = outputs.names == others.names and np.array_equal(outputs.targets, others.targets)
+    if score != other_score or not are_equal:
         raise DataError(
-            f"{run.path} and {other.path} were evaluated on the same {outputs.split} images with"
-            " other targets. Compare runs with the same test images and metric."
+            f"The evaluated images, their targets or the metrics differ: {where}, but {elsewhere}."
+            " Compare runs with the same test images and metric."
         )
-    raise DataError(
-        f"{run.path} was evaluated on {outputs.split} images of {run.record.data.name}"
-        f" ({measured}), but {other.path} on others, of {other.record.data.name}"
-        f" ({other_measured}). Compare runs with the same test images and metric."
-    )
-
-
-def _score_runs(runs: Sequence[Run]) -> Float64[np.ndarray, "s n"]:
-    """The score of each image (column) by each run (row)."""
-    return np.stack([score_images(run.task, find_outputs(run)) for run in runs])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -16,13 +16,11 @@ from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, plur
 from lamina.evaluation.paired import score_images
 from lamina.files import damaged
 from lamina.nets import Net
-from lamina.runs.course import RunEvent
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Experiment, format_minutes
-from lamina.studies.setup import RunSetup
+from lamina.studies.experiment import Decision, Events, Experiment
 from lamina.studies.space import (
     Range,
     contains,
@@ -33,8 +31,7 @@ from lamina.studies.space import (
     parse_settings,
     parse_sizes,
 )
-from lamina.studies.study import digest_file, iter_runs, without_device
-from lamina.studies.study_events import Decision
+from lamina.studies.study import RunSetup, describe_net, iter_run, without_device
 from lamina.targets import Score
 from lamina.training.custom import describe_part
 from lamina.training.events import Event
@@ -71,11 +68,6 @@ class Search:
             )
         self._check_names(self.fixed, "given and searched")
         self._check_names(self.net_over, "a setting and a size")
-        if self.net_over and not isinstance(self.net, str):
-            raise RecipeError(
-                "net_over names sizes in layers, but net is a function. Draw the sizes in the"
-                " function."
-            )
         experiment = self.example[0]
         images = self.dataset.train
         for name in self.over:
@@ -108,8 +100,7 @@ class Search:
     @cached_property
     def ranges(self) -> dict[str, Range]:
         """The ranges of settings and sizes, without those that a function draws from."""
-        sizes = {} if callable(self.net) else parse_sizes(self.net_over, self.net)
-        return {**sizes, **parse_settings(self.over)}
+        return {**parse_sizes(self.net_over, str(self.net)), **parse_settings(self.over)}
 
     @property
     def most_trials(self) -> float:
@@ -140,24 +131,22 @@ class Search:
         metric = experiment.recipe.find_metric(self.dataset.train.kind)
         return replace(experiment, recipe=overlay(experiment.recipe, {"metric": metric})), decisions
 
-    def iter_run(self, folder: Path, experiment: Experiment) -> Generator[RunEvent, None, Run]:
+    def iter_run(self, folder: Path, experiment: Experiment) -> Events[Run]:
         """Train a run of an experiment, or continue it."""
         setup = RunSetup(command=tuple(self.command))
-        (run,) = yield from iter_runs(folder.parent, [(folder.name, experiment)], setup)
-        return run
+        return (yield from iter_run(experiment, setup.at(folder)))
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, which all of its workers must share."""
         experiment = self.example[0]
         recipe = experiment.recipe
-        digest = digest_file(experiment.net)
         net = None
         if isinstance(self.net, str):
-            net = Path(self.net).name if digest else self.net  # other machines, other folders
+            net = Path(self.net).name if ".py" in self.net else self.net  # in any folder
         return {
             "net": net,
             "function": describe_part(self.net) if callable(self.net) else None,
-            "file": digest,
+            "file": describe_net(experiment.net)["file"],
             "recipe": self.recipe,
             "over": dict(self.over),
             "net_over": dict(self.net_over),
@@ -203,12 +192,6 @@ class Tried(Event):
     run: str  # empty if the values of an earlier trial were not trained again
     done: int  # trials that have ended
     best: Score | None
-    seconds_left: float
-    # of the best trials, and of those that others train
-    table: tuple[Sequence[str], Sequence[Sequence[str]]]
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in super().to_json().items() if name != "table"}
 
     def __str__(self) -> str:
         parts = [f"trial {self.trial}: {describe_values(self.values)}: "]
@@ -217,8 +200,6 @@ class Tried(Event):
         parts.append(f"{self.end}; {plural(self.done, 'trial', 'trials')} done")
         if self.best is not None:
             parts.append(f", best {self.best.format(self.best.value)}")
-        if self.seconds_left:
-            parts.append(f", {format_minutes(self.seconds_left)} left")
         return "".join(parts)
 
 
@@ -249,12 +230,8 @@ def tabulate_trials(
     lines = []
     for row in rows:
         state = row["error"] or row["state"].replace("pruned", "stopped")
-        value = ""
-        seconds = ""
-        if row["score"] is not None:
-            value = score.format(row["score"])
-        if row["seconds"] is not None:
-            seconds = f"{row['seconds']:.1f}"
+        value = "" if row["score"] is None else score.format(row["score"])
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
         epoch = str(row["epoch"] or "")
         values = describe_values(row["values"])
         lines.append((str(row["trial"]), values, state, value, epoch, seconds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,9 @@ from lamina.errors import DataError, NetError, RecipeError, RunError, check_type
 from lamina.evaluation.intervals import mean_interval
 from lamina.files import check_name
 from lamina.runs.course import RunEvent
-from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.start import NetLike, as_net_choice, check_recipe, shorten_net_name
-from lamina.studies.experiment import Request
-from lamina.studies.setup import RunSetup
-from lamina.studies.study import iter_runs, name_free
+from lamina.studies.experiment import Events, Request
+from lamina.studies.study import RunSetup, iter_run, name_free
 from lamina.studies.train_net import iter_named
 from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts, find_ignored
@@ -163,16 +161,15 @@ def iter_seeds(
     check_seeds(seeds)
     check_name(name)
     check_recipe(recipe)
-    choice = None if net is None else choose_repeatable(net)
+    check_repeatable(net)
+    choice = None if net is None else as_net_choice(net)
     dataset = as_dataset(data)
     request = Request(choice, recipe, find_ignored(parts))
     setup = RunSetup(Path(runs_dir), name, parts=parts)
     return iter_repeats(dataset, request, seeds, setup)
 
 
-def iter_repeats(
-    dataset: Dataset, request: Request, seeds: int, setup: RunSetup
-) -> Generator[RunEvent, None, None]:
+def iter_repeats(dataset: Dataset, request: Request, seeds: int, setup: RunSetup) -> Events[None]:
     """Train the net of a request with several seeds (:func:`iter_seeds`)."""
     check_alone("Training several seeds")
     if dataset.val is None and dataset.test is None:
@@ -185,9 +182,8 @@ def iter_repeats(
     name = setup.name or name_free(setup.runs_dir, shorten_net_name(experiment.net.name))
     done: list[Seed] = []
     for seed in range(candidate.recipe.seed, candidate.recipe.seed + seeds):
-        seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
-        folder = f"{name}-seed{seed}"
-        (run,) = yield from iter_runs(setup.runs_dir, [(folder, seeded)], setup)
+        folder = setup.runs_dir / f"{name}-seed{seed}"
+        run = yield from iter_run(experiment.with_seed(seed), setup.at(folder))
         report = run.report
         if report is None:
             raise RunError(f"{run.path} could not be evaluated, so there is no mean. Add images.")
@@ -202,12 +198,11 @@ def check_seeds(seeds: int) -> None:
         raise RecipeError(f"seeds is {seeds}; it must be at least 1. Use seeds=3.")
 
 
-def choose_repeatable(net: NetLike) -> NetChoice:
-    """Find a net for several runs, each of which needs new weights."""
+def check_repeatable(net: object) -> None:
+    """Raise ``NetError`` for a module: each of several runs needs new weights."""
     if isinstance(net, nn.Module):
         name = type(net).__name__
         raise NetError(
             f"net is a module, {name}, which would start with the same weights in each run. Pass"
             f" a function that creates it, such as lambda: {name}(…)."
         )
-    return as_net_choice(net)

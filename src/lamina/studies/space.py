@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import math
 import re
@@ -11,7 +10,8 @@ from typing import Any, TypeAlias
 
 from torch.quasirandom import SobolEngine
 
-from lamina.errors import NetError, RecipeError, RunError, suggest
+from lamina.errors import NetError, RecipeError, RunError, check_type, suggest
+from lamina.studies.experiment_text import read_value
 from lamina.training.randomness import derive_seed
 from lamina.training.recipe import Recipe
 
@@ -39,58 +39,37 @@ def import_optuna() -> Any:
 
 def parse_range(name: str, text: str, *, is_whole: bool | None = None) -> Range:
     """Parse ``1e-4..1e-1:log``, ``32..256`` or ``50,100,200``; by default, whole ends give ints."""
+    expected = 'text, such as "0.01..0.1" or "50,100"'
+    check_type(text, (str,), f"the range of {name}", expected, is_optional=False)
     distributions = import_optuna().distributions
-    expected = (
-        f"Use a range, as in {name}=LOW..HIGH or {name}=LOW..HIGH:log, or values, as in"
-        f" {name}=A,B,C."
-    )
     match = re.fullmatch(r"(.+)\.\.([^:]+)(:log)?", text)
+    problem = ""
     if match is None:
-        if ".." in text or ":" in text:
-            raise RecipeError(
-                f"The range of {name} is {text!r}, which is neither a range nor a list. {expected}"
-            )
-        values = tuple(dict.fromkeys(map(_read_value, text.split(","))))
-        if len(values) < 2:
-            raise RecipeError(f"{name} has only one value to try, {text!r}. {expected}")
-        return distributions.CategoricalDistribution(values)
-    low = _read_value(match[1])
-    high = _read_value(match[2])
-    if not (_is_number(low) and _is_number(high)):
+        values = tuple(dict.fromkeys(read_value(part.strip()) for part in text.split(",")))
+        if ".." not in text and ":" not in text and len(values) > 1:
+            return distributions.CategoricalDistribution(values)
+        problem = "it must be a range or a list of different values"
+    else:
+        low = read_value(match[1].strip())
+        high = read_value(match[2].strip())
+        is_log = match[3] is not None
+        are_whole = isinstance(low, int) and isinstance(high, int)
+        if not (_is_number(low) and _is_number(high)):
+            problem = "its ends must be numbers"
+        elif is_whole and not are_whole:
+            problem = f"{name} takes whole numbers"
+        elif low >= high:
+            problem = "it must rise"
+        elif is_log and low <= 0:
+            problem = "a logarithmic range must begin above 0"
+    if problem:
         raise RecipeError(
-            f"The range of {name} is {text!r}, whose ends are not both numbers. {expected}"
+            f"The range of {name} is {text!r}; {problem}. Use a range, as in {name}=LOW..HIGH or"
+            f" {name}=LOW..HIGH:log, or values, as in {name}=A,B,C."
         )
-    are_whole = isinstance(low, int) and isinstance(high, int)
-    if is_whole and not are_whole:
-        raise RecipeError(
-            f"The range of {name} is {text!r}, but {name} takes whole numbers. {expected}"
-        )
-    if not low < high:
-        raise RecipeError(
-            f"The range of {name} is {text!r}; it must rise. Use {name}={high}..{low}."
-        )
-    is_log = match[3] is not None
-    if is_log and low <= 0:
-        raise RecipeError(
-            f"The range of {name} is {text!r}; a logarithmic range must begin above 0. {expected}"
-        )
-    if is_whole is None:
-        is_whole = are_whole
-    if is_whole:
+    if is_whole or (is_whole is None and are_whole):
         return distributions.IntDistribution(low, high, log=is_log)
     return distributions.FloatDistribution(low, high, log=is_log)
-
-
-def _read_value(text: str) -> Any:
-    """A number, ``True`` or ``False``, or the text itself."""
-    text = text.strip()
-    try:
-        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
-    except (ValueError, SyntaxError):
-        return text
-    if isinstance(value, int | float):
-        return value
-    return text
 
 
 def _is_number(value: Any) -> bool:
@@ -112,16 +91,12 @@ def parse_settings(texts: Mapping[str, str]) -> dict[str, Range]:
 
 def parse_sizes(texts: Mapping[str, str], net: str) -> dict[str, Range]:
     """The range of each name that stands for a number in the layers ``net``."""
-    if texts and "(" not in net:
-        raise NetError(
-            f"The net {net} has no sizes to search. Write its layers, with a name in place of each"
-            " size, as in "
-            f'lamina tune "Flatten(), Linear(width), ReLU(), Output()" --net-over width=32..256.'
-        )
     for name in texts:
-        if not re.search(rf"\b{re.escape(name)}\b(?!\s*[(=])", net):
+        if "(" not in net or not _find_size(name).search(net):
             raise NetError(
-                f"{name} does not stand for a number in the layers {net}. Write it in place of one."
+                f"{name} does not stand for a number in the net {net}. Write layers with the name"
+                ' in place of a size, as in lamina tune "Flatten(), Linear(width), ReLU(),'
+                ' Output()" --net-over width=32..256.'
             )
     return {name: parse_range(name, text) for name, text in texts.items()}
 
@@ -129,57 +104,48 @@ def parse_sizes(texts: Mapping[str, str], net: str) -> dict[str, Range]:
 def insert_sizes(net: str, sizes: Mapping[str, Any]) -> str:
     """The layers with numbers in place of names."""
     for name, size in sizes.items():
-        net = re.sub(rf"\b{re.escape(name)}\b(?!\s*[(=])", str(size), net)
+        net = _find_size(name).sub(str(size), net)
     return net
 
 
-def count_values(span: Range) -> float:
-    """The number of values in a range."""
-    distributions = import_optuna().distributions
-    if isinstance(span, distributions.CategoricalDistribution):
-        return len(span.choices)
-    if isinstance(span, distributions.IntDistribution):
-        return float(span.high - span.low + 1)
-    return math.inf
+def _find_size(name: str) -> re.Pattern[str]:
+    return re.compile(rf"\b{re.escape(name)}\b(?!\s*[(=])")
 
 
 def list_ends(span: Range) -> Sequence[Any]:
     """The ends of a range, or the values to choose from."""
-    if isinstance(span, import_optuna().distributions.CategoricalDistribution):
-        return tuple(span.choices)
-    return span.low, span.high
+    return getattr(span, "choices", None) or (span.low, span.high)
+
+
+def count_values(span: Range) -> float:
+    """The number of values in a range."""
+    if hasattr(span, "choices"):
+        return len(span.choices)
+    return span.high - span.low + 1 if isinstance(span.low, int) else math.inf
 
 
 def contains(span: Range, value: Any) -> bool:
     """Whether a value, which may come from anywhere, is in a range."""
-    distributions = import_optuna().distributions
-    if isinstance(span, distributions.CategoricalDistribution):
+    if hasattr(span, "choices"):
         return value in span.choices
-    if isinstance(span, distributions.IntDistribution) and not isinstance(value, int):
-        return False
-    return _is_number(value) and span.low <= value <= span.high
+    has_type = isinstance(value, int) or isinstance(span.low, float)
+    return has_type and _is_number(value) and span.low <= value <= span.high
 
 
 def find_values(ranges: Mapping[str, Range], point: Sequence[float]) -> dict[str, Any]:
     """The values at a point in the unit cube, in which all listed values have equal shares."""
-    return {
-        name: _find_value(span, fraction)
-        for (name, span), fraction in zip(ranges.items(), point, strict=True)
-    }
-
-
-def _find_value(span: Range, fraction: float) -> Any:
-    distributions = import_optuna().distributions
-    if isinstance(span, distributions.CategoricalDistribution):
-        return span.choices[int(fraction * len(span.choices))]
-    is_whole = isinstance(span, distributions.IntDistribution)
-    end = span.high + is_whole
-    value = span.low + fraction * (end - span.low)
-    if span.log:
-        value = span.low * (end / span.low) ** fraction
-    if is_whole:
-        return int(value)
-    return min(value, span.high)
+    values: dict[str, Any] = {}
+    for (name, span), fraction in zip(ranges.items(), point, strict=True):
+        if hasattr(span, "choices"):
+            values[name] = span.choices[int(fraction * len(span.choices))]
+            continue
+        is_whole = isinstance(span.low, int)
+        end = span.high + is_whole
+        value = span.low + fraction * (end - span.low)
+        if span.log:
+            value = span.low * (end / span.low) ** fraction
+        values[name] = int(value) if is_whole else min(value, span.high)
+    return values
 
 
 def make_sampler(ranges: Mapping[str, Range], seed: int) -> Any:
@@ -213,10 +179,8 @@ def make_sampler(ranges: Mapping[str, Range], seed: int) -> Any:
                 values = find_values(ranges, points.draw()[0].tolist())
             return values
 
-        def sample_independent(
-            self, study: Any, trial: Any, param_name: str, param_distribution: Any
-        ) -> Any:
+        def sample_independent(self, study: Any, trial: Any, param_name: str, span: Range) -> Any:
             tpe = make_tpe(f"trial {trial.number} {param_name}")
-            return tpe.sample_independent(study, trial, param_name, param_distribution)
+            return tpe.sample_independent(study, trial, param_name, span)
 
     return Sampler()

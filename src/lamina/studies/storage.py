@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from lamina.errors import LaminaError, RunError, name_some
+from lamina.errors import LaminaError, RunError
 from lamina.files import damaged
+from lamina.studies.experiment import Decision
 from lamina.studies.space import import_optuna
-from lamina.studies.study_events import Decision
 from lamina.text import SECRET, hide_password
 
 Owner = TypeVar("Owner")
@@ -116,22 +115,17 @@ def explain(error: BaseException, url: str = "") -> str:
     return hide_password(text)
 
 
-def find_outages() -> tuple[type[Exception], ...]:
-    """The errors of a storage that cannot be reached."""
+def wait_for(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
+    """Retry a call while the storage is away; yields first, so that a signal can end it."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import InterfaceError, OperationalError
 
-    return OperationalError, InterfaceError, StorageInternalError, OSError
-
-
-def wait_for(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
-    """Retry a call while the storage is away; yields first, so that a signal can end it."""
     began = time.monotonic()
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
             return call()
-        except find_outages() as error:
+        except (OperationalError, InterfaceError, StorageInternalError, OSError) as error:
             reason = explain(error)
             if time.monotonic() - began > OUTAGE_SECONDS:
                 raise RunError(
@@ -158,13 +152,8 @@ def waiting(
     ) -> Generator[Decision, None, Result]:
         from optuna.exceptions import UpdateFinishedTrialError
 
-        def quietly() -> Result:
-            # about epochs that were reported before
-            with warnings.catch_warnings(action="ignore"):
-                return method(owner, *values, **named)
-
         try:
-            return (yield from wait_for(quietly))
+            return (yield from wait_for(functools.partial(method, owner, *values, **named)))
         except UpdateFinishedTrialError as error:
             raise TrialLostError from error
         except (LaminaError, TrialLostError, GeneratorExit, KeyboardInterrupt, SystemExit):
@@ -181,22 +170,13 @@ def _blame(error: Exception, what: str) -> RunError:
     return damaged(what, reason, "Use another one with --storage.")
 
 
-def load_study(storage: Any, name: str | None) -> Any:
-    """Load a study of Optuna; without a name, the only one. ``RunError`` if there is none."""
-    optuna = import_optuna()
+def load_study(storage: Any, name: str) -> Any:
+    """Load a study of Optuna; ``RunError`` if there is none of this name."""
     try:
-        known = sorted(
-            study.study_name
-            for study in storage.get_all_studies()
-            if not study.study_name.endswith(CLAIMS)
-        )
-        if name is None and len(known) == 1:
-            name = known[0]
-        if name in known:
-            return optuna.load_study(study_name=name, storage=storage)
+        return import_optuna().load_study(study_name=name, storage=storage)
+    except KeyError:
+        raise RunError(
+            f"The storage contains no study {name}. Start one with lamina tune NET --over …"
+        ) from None
     except Exception as error:
         raise _blame(error, "The storage") from error
-    content = "no study. Start one with lamina tune NET --over … --storage."
-    if known:
-        content = f"these studies: {name_some(known)}. Choose one by STORAGE#NAME."
-    raise RunError(f"The storage contains {content}")

@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import itertools
 import json
+import secrets
 import shutil
+import threading
 import time
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lamina.errors import LaminaWarning, RunError
+from lamina.data.images import Progress
+from lamina.errors import LaminaWarning, RunError, escape
+from lamina.evaluation.reports import Report
 from lamina.files import damaged, lock_folder, read_object, write_json
 from lamina.nets import Net
+from lamina.runs.continuing import StartingPoint
 from lamina.runs.course import RunEvent
 from lamina.runs.differences import compare_records
 from lamina.runs.folder import STUDY_FILE
 from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
-from lamina.runs.record import OwnModule
+from lamina.runs.overview import describe_recipe as recipe_in_words
+from lamina.runs.overview import describe_start
+from lamina.runs.processes import by_leader
+from lamina.runs.progress import show_progress
+from lamina.runs.record import Considered
 from lamina.runs.run import Run
-from lamina.runs.start import describe_record, making_runs
-from lamina.studies.experiment import Candidate, Deadline, Experiment
-from lamina.studies.setup import RunSetup, iter_candidate, train_candidate
-from lamina.studies.study_events import Started
-from lamina.training.custom import Parts
+from lamina.runs.start import describe_record, making_runs, start_run
+from lamina.studies.experiment import Candidate, Deadline, Decision, Events, Experiment
+from lamina.training.custom import NO_PARTS, Parts
+from lamina.training.events import Diagnosis, Epoch, Event, Resumed
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
-from lamina.training.task import task_of
+from lamina.training.pretrained import native_side_px
+from lamina.training.recipe import Recipe
 from lamina.values import from_json_values
 
+LEAST_TRAINING_SECONDS = 1.0  # a training has this time also if its limit is over
 COMPARED = (
     *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
     *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
@@ -42,6 +51,179 @@ COMPARED = (
 """Prefixes of the values that a run shares with its experiment. Metrics do not affect the
 training."""
 Stored = TypeVar("Stored")
+
+
+@dataclass(frozen=True)
+class RecipeDecision(Decision):
+    """The recipe of a run."""
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """The start of a run, before its events.
+
+    If a trial shows that another net is better, a second ``Started`` follows.
+
+    Attributes:
+        run: The run.
+        candidate: What is trained, and its pace; ``None`` for a run that was started earlier.
+    """
+
+    run: Run
+    candidate: Candidate | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        record = self.run.record
+        return {
+            "event": "started",
+            "run": str(self.run.path),
+            "net": record.net_name,
+            "parameters": record.parameters,
+            "device": record.device.value,
+            "precision": record.precision.value,
+        }
+
+    def __str__(self) -> str:
+        lines = describe_start(self.run.record, has_own_statistics=self.native_side_px is not None)
+        return "\n".join([*lines, f"run: {escape(str(self.run.path))}"])
+
+    @property
+    def native_side_px(self) -> int | None:
+        """The image size that a timm net was pretrained on; ``None`` for other nets."""
+        return native_side_px(self.run.record.timm or self.run.module)
+
+
+def is_about_run(event: object) -> bool:
+    """Whether an event with a line of its own is about a single run, and not about a study."""
+    return isinstance(event, RecipeDecision | Started | Resumed | Epoch | Diagnosis | Report)
+
+
+def follow_study(events: Iterable[RunEvent], path: Path, progress: bool) -> None:
+    """Play the events of a study; with ``progress``, print those that are not about a run."""
+    if progress:
+        about_study = (event for event in events if not is_about_run(event))
+        events = show_progress(about_study, name=path.name)
+    for _ in events:
+        pass
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """Where runs are stored, and how they are trained; see ``start_run`` and ``Run.iter_train``."""
+
+    runs_dir: Path = Path("runs")
+    name: str | None = None
+    command: tuple[str, ...] = ()  # words of the command line, for the records
+    parts: Parts = NO_PARTS
+    start_from: StartingPoint | None = None
+    save_every_seconds: float = 60.0
+    rewind_on_nan: bool | None = None
+    on_diagnosis: str = "continue"
+    finish: threading.Event | None = None
+    progress: Progress | None = None  # of images that are resized
+
+    @property
+    def path(self) -> Path:
+        """The folder of a run with a name."""
+        return self.runs_dir / (self.name or "")
+
+    def at(self, folder: Path) -> RunSetup:
+        """This setup for a run in ``folder``."""
+        return replace(self, runs_dir=folder.parent, name=folder.name)
+
+
+def iter_candidate(
+    candidate: Candidate,
+    deadline: Deadline | None,
+    setup: RunSetup,
+    considered: Sequence[Considered] = (),
+) -> Events[Run]:
+    """Start a run of a candidate, and train it before the deadline; returns the run."""
+    yield RecipeDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
+    experiment = candidate.experiment
+    run = start_run(
+        experiment.dataset,
+        experiment.net,
+        experiment.recipe,
+        parts=setup.parts,
+        start_from=setup.start_from,
+        name=setup.name,
+        runs_dir=setup.runs_dir,
+    )
+    if setup.command:
+        by_leader(lambda: run.folder.change_record(command=setup.command))
+    if considered:
+        run.folder.change_record(considered=tuple(considered))
+    yield Started(run, candidate)
+    yield from train_candidate(run, candidate, deadline, setup)
+    return run
+
+
+def train_candidate(
+    run: Run, candidate: Candidate, deadline: Deadline | None, setup: RunSetup
+) -> Events[None]:
+    """Train a candidate's run to its end, or so that its evaluation ends before the deadline."""
+    until = None
+    if deadline is not None:
+        seconds = deadline.seconds_left() - candidate.ending_seconds()
+        until = time.perf_counter() + max(LEAST_TRAINING_SECONDS, seconds)
+    yield from run.iter_train(
+        until=until,
+        is_open=candidate.is_open,
+        finish=setup.finish,
+        save_every_seconds=setup.save_every_seconds,
+        rewind_on_nan=setup.rewind_on_nan,
+        on_diagnosis=setup.on_diagnosis,
+    )
+
+
+def remove_run(path: Path) -> None:
+    """Remove a run's folder, hidden first, so that a partial folder is never listed."""
+    hidden = path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}"))
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def iter_run(experiment: Experiment, setup: RunSetup) -> Events[Run]:
+    """Train an experiment in a study, as :func:`iter_planned` does, without a time limit."""
+    return (yield from iter_planned(Candidate.of(experiment), None, setup))
+
+
+def iter_planned(
+    candidate: Candidate, deadline: Deadline | None, setup: RunSetup, *, is_done: bool = False
+) -> Events[Run]:
+    """Train a run of a study; resume it if it exists, unless it is done.
+
+    ``RunError`` if the run belongs to another experiment.
+    """
+    path = setup.path
+    if not (path / "run.json").exists():
+        return (yield from iter_candidate(candidate, deadline, setup))
+    run = _load_planned(candidate, setup)
+    yield Started(run)
+    if not is_done and (run.report is None or not run.is_finished):
+        yield from train_candidate(run, candidate, deadline, setup)
+    return run
+
+
+def _load_planned(candidate: Candidate, setup: RunSetup) -> Run:
+    run = load_run(setup.path)
+    parts = setup.parts
+    dataset = candidate.experiment.dataset
+    training = Training(candidate.make(), dataset.train, candidate.recipe, parts=parts)
+    planned = describe_record(training, dataset, candidate.experiment.net, parts)
+    changes = []
+    for change in compare_records(run.record, planned):
+        if change.what == "own_module.digest":
+            changes.append("the file of the net has changed")
+        elif change.what.startswith(COMPARED):
+            changes.append(f"{change.what} is {change.first}, not {change.second}")
+    if changes:
+        raise RunError(
+            f"The run {run.path} already exists, with other settings: {'; '.join(changes)}. Choose"
+            " another name, or delete that folder."
+        )
+    module = None if run.record.own_module is None else candidate.make()
+    return replace(run, dataset=dataset, module=module, parts=parts)
 
 
 @dataclass
@@ -77,7 +259,7 @@ def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[OpenStudy]:
         if _is_unused(path):
             write_json(path / STUDY_FILE, {"settings": settings})
         study = OpenStudy(path, read_study(path))
-        _check_settings(study, settings)
+        check_settings(str(path), study.state["settings"], settings)
         try:
             yield study
         finally:
@@ -92,68 +274,16 @@ def _is_unused(path: Path) -> bool:
     return {file.name for file in path.glob("[!.]*")} <= {STUDY_FILE}
 
 
-def _check_settings(study: OpenStudy, settings: Mapping[str, Any]) -> None:
+def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
+    """Raise ``RunError`` if a study, which is called ``what``, has other settings."""
     present = json.loads(json.dumps(settings))
-    stored = study.state["settings"]
-    changed = [key for key in present | stored if present.get(key) != stored.get(key)]
+    known = stored if isinstance(stored, Mapping) else {}
+    changed = [key for key in present if known.get(key) != present[key]]
     if changed:
         raise RunError(
-            f"{study.path} exists, with other {' and '.join(changed)}. Choose another name, or"
-            " delete that folder."
+            f"{what} exists, with other {' and '.join(changed)}. Choose another name, or run the"
+            " same command with the same data and files as before."
         )
-
-
-def iter_runs(
-    folder: Path, plans: Iterable[tuple[str, Experiment]], setup: RunSetup
-) -> Generator[RunEvent, None, list[Run]]:
-    """Train experiments in folders of these names; skip finished runs, resume unfinished ones.
-
-    ``RunError`` if a run belongs to another experiment; ``NotFiniteError`` ends the iteration.
-    """
-    runs = []
-    for name, experiment in plans:
-        candidate = Candidate(experiment, min(experiment.dataset.train.shape[1:]))
-        run = yield from iter_planned(candidate, None, setup.at(folder / name))
-        runs.append(run)
-    return runs
-
-
-def iter_planned(
-    candidate: Candidate, deadline: Deadline | None, setup: RunSetup
-) -> Generator[RunEvent, None, Run]:
-    """Train a run of a study, resume it, or load it if it is finished."""
-    path = setup.path
-    if not (path / "run.json").exists():
-        return (yield from iter_candidate(candidate, deadline, setup))
-    run = load_planned(path, candidate.experiment, setup.parts)
-    yield Started(run)
-    if run.report is None or not run.is_finished:
-        yield from train_candidate(run, candidate, deadline, setup)
-    return run
-
-
-def load_planned(path: Path, experiment: Experiment, parts: Parts) -> Run:
-    """Load a run of a study; ``RunError`` if it belongs to another experiment."""
-    run = load_run(path)
-    choice = experiment.net
-    recipe = experiment.recipe
-    dataset = experiment.dataset
-    make = partial(choice.make, recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
-    training = Training(make(), dataset.train, recipe, parts=parts)
-    planned = describe_record(training, dataset, choice, parts)
-    changes = []
-    for change in compare_records(run.record, planned):
-        if change.what == "own_module.digest":
-            changes.append("the file of the net has changed")
-        elif change.what.startswith(COMPARED):
-            changes.append(f"{change.what} is {change.first}, not {change.second}")
-    if changes:
-        raise RunError(
-            f"The run {path} already exists, with other settings: {'; '.join(changes)}. Choose"
-            " another name, or delete that folder."
-        )
-    module = None if run.record.own_module is None else make()
-    return replace(run, dataset=dataset, module=module, parts=parts)
 
 
 def read_study(path: Path) -> dict[str, Any]:
@@ -189,31 +319,38 @@ def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = N
 def name_free(runs_dir: Path, what: str) -> str:
     """A name of today that no run or study has, nor a study's runs beside each other."""
     today = f"{datetime.now(UTC):%Y-%m-%d}-{what}"
-    for number in itertools.count(1):
-        name = f"{today}-{number}"
-        if not (runs_dir / name).exists() and not list(runs_dir.glob(f"{name}-seed*")):
-            break
-    return name
+    names = (f"{today}-{number}" for number in itertools.count(1))
+    return next(
+        name
+        for name in names
+        if not (runs_dir / name).exists() and not list(runs_dir.glob(f"{name}-seed*"))
+    )
 
 
 def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any]:
     """A study's settings: its experiments, the last of which is the reference, and their data."""
     dataset = next(iter(experiments.values())).dataset
-    described = []
-    for name, experiment in experiments.items():
-        choice = experiment.net
-        net = choice.net if isinstance(choice.net, Net) else choice.name
-        recipe = repr(replace(experiment.recipe, device="auto"))
-        file = digest_file(choice)
-        described.append({"name": name, "net": str(net), "recipe": recipe, "file": file})
+    described = [
+        {"name": name, **describe_net(experiment.net), "recipe": describe_recipe(experiment.recipe)}
+        for name, experiment in experiments.items()
+    ]
     return {"experiments": described, "data": f"{dataset.name} ({dataset.fingerprint})"}
+
+
+def describe_net(net: NetChoice | None) -> dict[str, str | None]:
+    """A net, and the digest of its file or weights, as settings of a study."""
+    if net is None:
+        return {"net": None, "file": None}
+    text = str(net.net) if isinstance(net.net, Net) else net.name
+    digest = getattr(net.origin, "digest", None)
+    return {"net": text, "file": digest or None}
+
+
+def describe_recipe(recipe: Recipe | str | None) -> str | None:
+    """A recipe, which may be trained on any device, as a setting of a study."""
+    return repr(replace(recipe, device="auto")) if isinstance(recipe, Recipe) else recipe
 
 
 def without_device(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a recipe that a study has on every machine."""
     return {name: value for name, value in settings.items() if name != "device"}
-
-
-def digest_file(choice: NetChoice) -> str | None:
-    """The digest of the Python file that defines a net; ``None`` if none does."""
-    return choice.origin.digest or None if isinstance(choice.origin, OwnModule) else None

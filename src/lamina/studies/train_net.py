@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -23,16 +23,15 @@ from lamina.runs.start import NetLike, as_net_choice, check_recipe
 from lamina.studies.candidates import fit_experiment
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen, spend_time
 from lamina.studies.experiment import (
-    ENDS,
     Candidate,
     Deadline,
-    Experiment,
+    Decision,
+    Events,
     Request,
     check_seconds,
     open_end,
 )
-from lamina.studies.setup import RunSetup, iter_candidate
-from lamina.studies.study_events import Decision, Started
+from lamina.studies.study import RunSetup, Started, iter_candidate
 from lamina.training.custom import NO_PARTS, Parts, check_parts_type, find_ignored
 from lamina.training.events import Remark
 from lamina.training.recipe import Recipe
@@ -86,7 +85,6 @@ def train(
     """
     began = time.perf_counter()
     check_name(name)
-    check_parts_type(parts)
     setup = RunSetup(Path(runs_dir), name, parts=parts)
     if start_from is None:
         request = to_request(net, recipe, seconds, parts)
@@ -110,7 +108,7 @@ def train(
 
 def iter_training(
     dataset: Dataset, request: Request, deadline: Deadline | None, setup: RunSetup
-) -> Generator[RunEvent, None, Run]:
+) -> Events[Run]:
     """Train a run of a named net, or of one that lamina chooses, before the deadline."""
     if request.net is None:
         deadline = deadline or Deadline(time.perf_counter(), DEFAULT_SECONDS)
@@ -119,31 +117,25 @@ def iter_training(
     return (yield from iter_candidate(candidate, deadline, setup))
 
 
-def iter_named(
-    dataset: Dataset, request: Request, deadline: Deadline | None
-) -> Generator[RunEvent, None, Candidate]:
+def iter_named(dataset: Dataset, request: Request, deadline: Deadline | None) -> Events[Candidate]:
     """A named net, with its recipe fitted to the images and, before a deadline, to the machine."""
     net = as_net_choice(request.net or choose_by_images(dataset))
     recipe = request.recipe
-    most_epochs: int | None = None
-    is_open = recipe != zoo.PUBLISHED and not request.settings.keys() & ENDS
+    settings = request.settings
     if isinstance(recipe, Recipe):
-        experiment = Experiment(net, recipe, dataset)
-        most_epochs = recipe.epochs
-        is_open = False
-    else:
-        experiment, decisions = fit_experiment(net, dataset, recipe, request.settings)
-        yield from decisions
-    candidate = Candidate(experiment, min(dataset.train.shape[1:]))
+        settings = {}  # it has all
+    experiment, decisions = fit_experiment(net, dataset, recipe, settings)
+    yield from decisions
+    candidate = Candidate.of(experiment)
     if deadline is None:
         return candidate
-    if is_open:
-        candidate = open_end(candidate)
+    if not isinstance(recipe, Recipe) and recipe != zoo.PUBLISHED:
+        candidate = open_end(candidate, settings)
     candidate = yield from spend_time(candidate.time(), deadline)
     reason = ""
-    if most_epochs is not None:
-        candidate = candidate.with_epochs(min(candidate.recipe.epochs, most_epochs))
-        reason = f"the recipe has {most_epochs}"
+    if isinstance(recipe, Recipe):
+        candidate = candidate.with_epochs(min(candidate.recipe.epochs, recipe.epochs))
+        reason = f"the recipe has {recipe.epochs}"
     count = candidate.recipe.epochs
     epoch_seconds = (candidate.total_seconds() - candidate.pace.start_seconds) / count
     epochs = plural(count, "epoch", "epochs")

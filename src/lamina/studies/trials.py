@@ -6,23 +6,24 @@ import math
 import statistics
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lamina.errors import RunError
 from lamina.files import blaming, write_json
 from lamina.studies.space import Range, import_optuna, make_sampler
 from lamina.studies.storage import CLAIMS, TrialLostError, waiting
+from lamina.studies.study import check_settings
 from lamina.targets import Score
+from lamina.values import Range as Between
 from lamina.values import from_json_values
 
 TABLE = "trials.json"
 BEAT_SECONDS = 10  # between two signs of life of a worker
 SILENT_SECONDS = 60  # without a sign of life, until a trial is given to another worker
-LEADING = 5  # trials in the table of the best
 REDUCTION = 3  # successive halving: a third of the trials goes on
 MOST_FINALISTS = 5
 MOST_SEEDS = 5
@@ -36,14 +37,19 @@ class Limits:
     trials: int | None  # that count
     seconds: float | None  # of the search and the finals
 
+    def __str__(self) -> str:
+        if self.seconds is not None:
+            return f"as many trials as fit into {self.seconds:.0f} s, with finals"
+        return f"{self.trials} trials, then finals"
+
 
 @dataclass(frozen=True)
 class FinalsPlan:
     """What the finals train."""
 
     ranked: tuple[int, ...]  # numbers of the trials that could win, best first
-    count: int  # of finalists
-    seeds: int
+    count: Annotated[int, Between(1, MOST_FINALISTS)]
+    seeds: Annotated[int, Between(1, MOST_SEEDS)]
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Attributes:
     run: int  # number of the first trial with its values, which is in the name of its run
     values: tuple[float, ...] | None  # its score
     scores: dict[int, float]  # by epoch
+    params: dict[str, str | bool | int | float | None]
     began: float = 0.0  # in time.time() of its worker
     seen: float = 0.0  # the worker's last sign of life
     repeats: int | None = None  # number of an earlier trial with the same values
@@ -98,9 +105,11 @@ class Progress:
     @property
     def used_seconds(self) -> float:
         """The time in which at least one worker was training."""
+        stored = [trial.user_attrs for trial in self.trials]
+        spans = sorted((values.get("began", 0.0), values.get("seen", 0.0)) for values in stored)
         total = 0.0
         end = -math.inf
-        for began, seen in sorted(map(_find_times, self.trials)):
+        for began, seen in spans:
             total += max(0.0, seen - max(began, end))
             end = max(end, seen)
         return total
@@ -127,20 +136,6 @@ class Progress:
         seconds = [trial.duration.total_seconds() for trial in self.rank("COMPLETE")]
         return statistics.median(seconds) if seconds else expected
 
-    def list_leading(self) -> list[dict[str, Any]]:
-        """The rows of the best trials so far, and of those that run now."""
-        best = [*self.rank("COMPLETE"), *self.rank("PRUNED")][:LEADING]
-        return [_to_row(trial) for trial in (*best, *self.select("RUNNING"))]
-
-
-@dataclass(frozen=True)
-class Sign:
-    """The last sign of life of a trial, and when this worker has seen it, on its own clock."""
-
-    value: object
-    since: float
-    until: float
-
 
 @dataclass(frozen=True)
 class Trials:
@@ -150,14 +145,17 @@ class Trials:
     study: Any
     settings: Mapping[str, Any]  # of this worker's search, which are those of the study
     folder: Path  # of the runs of this worker
-    signs: dict[int, Sign] = field(default_factory=dict, repr=False)  # of trials that run
+    # of trials that run: the last sign of life, since when this worker has seen it on its own
+    # clock, and until when
+    signs: dict[int, tuple[object, float, float]] = field(default_factory=dict, repr=False)
+
+    def locate(self, trial: Any) -> Path:
+        """The folder of a trial's run."""
+        return self.folder / f"trial-{find_run(trial)}"
 
     @waiting
     def load(self) -> Progress:
         """The trials as they are now."""
-        check_settings(
-            f"The study {self.folder.name}", self.study.user_attrs.get("settings"), self.settings
-        )
         return read_progress(self.study)
 
     @waiting
@@ -210,12 +208,11 @@ class Trials:
             if trial.state.name != "RUNNING":
                 continue
             sign = trial.user_attrs.get("seen")
-            before = watched.get(trial.number)
-            since = now
+            known, since, until = watched.get(trial.number, (None, now, now))
             # not watched while this worker trained, or while the storage was away
-            if before and before.value == sign and now - before.until < SILENT_SECONDS / 2:
-                since = before.since
-            self.signs[trial.number] = Sign(sign, since, now)
+            if known != sign or now - until >= SILENT_SECONDS / 2:
+                since = now
+            self.signs[trial.number] = (sign, since, now)
             if now - since > SILENT_SECONDS:
                 with suppress(TrialLostError):
                     _give_back(self.study, trial.number)
@@ -223,7 +220,8 @@ class Trials:
     @waiting
     def report(self, trial: Any, epoch: int, score: float) -> None:
         """Store the score of an epoch, unless it was reported before."""
-        trial.report(score, epoch)
+        with warnings.catch_warnings(action="ignore"):
+            trial.report(score, epoch)
 
     @waiting
     def is_worse(self, trial: Any) -> bool:
@@ -264,11 +262,6 @@ class Trials:
         names = ("RUNNING", "COMPLETE")
         return next((trial for trial in trials if trial.state.name in names), None)
 
-    @waiting
-    def withdraw(self, trial: Any) -> None:
-        """End a claim that came second."""
-        _fail(self.study, trial.number)
-
 
 @waiting
 def open_trials(
@@ -297,19 +290,6 @@ def open_trials(
     return Trials(storage, study, settings, folder)
 
 
-def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
-    """Raise ``RunError`` if a study, which is called ``what``, is of another search."""
-    if stored == settings:
-        return
-    names = list(settings)
-    if isinstance(stored, Mapping):
-        names = [name for name in settings if stored.get(name) != settings[name]]
-    raise RunError(
-        f"{what} exists, with other {' and '.join(names)}. Choose another name, or run the same"
-        " command with the same data and files as before."
-    )
-
-
 def read_progress(study: Any) -> Progress:
     """The trials of a study of Optuna; ``RunError`` if lamina has not written them."""
     with blaming("The storage of the study", REMEDY):  # values of any type may be at any place
@@ -317,8 +297,8 @@ def read_progress(study: Any) -> Progress:
         trials = study.get_trials(deepcopy=False)
         for trial in trials:
             _check_trial(trial)
-        if stored.finals is not None:
-            _check_plan(stored.finals, len(trials))
+        if stored.finals and not set(stored.finals.ranked) <= set(range(len(trials))):
+            raise ValueError(f"the finals are of the trials {stored.finals.ranked}")
         metric = Score(stored.settings["metric"], 0.0)
     return Progress(trials, metric, stored.limits, stored.finals)
 
@@ -326,24 +306,17 @@ def read_progress(study: Any) -> Progress:
 def _check_trial(trial: Any) -> None:
     """Raise ``ValueError`` if a value of a trial is none that lamina stores."""
     where = f"trial {trial.number}"
-    scores = {"values": trial.values, "scores": trial.intermediate_values}
-    stored = {"run": trial.number} | trial.user_attrs | scores
+    stored = {"run": trial.number, **trial.user_attrs, "values": trial.values}
+    stored |= {"scores": trial.intermediate_values, "params": trial.params}
     attributes = from_json_values(Attributes, stored, where)
-    if not 0 <= attributes.run <= trial.number:
-        raise ValueError(f"the run of {where} is {attributes.run}")
-    if not all(isinstance(value, str | int | float) for value in trial.params.values()):
-        raise ValueError(f"the values of {where} are {trial.params}")
-    if not all(isinstance(epoch, int) for epoch in trial.intermediate_values):
-        raise ValueError(f"the epochs of {where} are {list(trial.intermediate_values)}")
-    if trial.state.name == "COMPLETE" and (trial.values is None or trial.duration is None):
-        raise ValueError(f"{where} has no score")
-
-
-def _check_plan(plan: FinalsPlan, trials: int) -> None:
-    if not all(0 <= number < trials for number in plan.ranked):
-        raise ValueError(f"the finals are of the trials {plan.ranked}")
-    if not (1 <= plan.count <= MOST_FINALISTS and 1 <= plan.seeds <= MOST_SEEDS):
-        raise ValueError(f"the finals have {plan.count} finalists and {plan.seeds} seeds")
+    has_ended = trial.values is not None and trial.duration is not None
+    is_possible = (
+        0 <= attributes.run <= trial.number
+        and all(isinstance(epoch, int) for epoch in trial.intermediate_values)
+        and (has_ended or trial.state.name != "COMPLETE")
+    )
+    if not is_possible:
+        raise ValueError(f"{where} has values that lamina does not store")
 
 
 def find_run(trial: Any) -> Any:
@@ -367,32 +340,27 @@ def list_trials(trials: Sequence[Any]) -> list[dict[str, Any]]:
 
     Trials that were given back have their rows where they are continued.
     """
-    rows = [_to_row(trial) for trial in trials if not is_lost(trial)]
+    rows = []
+    for trial in trials:
+        if is_lost(trial):
+            continue
+        error = trial.user_attrs.get("error")
+        score = trial.value
+        if score is None:
+            score = trial.intermediate_values.get(trial.last_step)
+        if error:  # one that diverged has the worst score, perhaps infinity
+            score = None
+        row = {
+            "trial": find_run(trial),
+            "state": trial.state.name.lower(),
+            "score": score,
+            "epoch": trial.last_step,
+            "seconds": None if trial.duration is None else trial.duration.total_seconds(),
+            "error": error,
+            "values": trial.params,
+        }
+        rows.append(row)
     return sorted(rows, key=lambda row: row["trial"])
-
-
-def _to_row(trial: Any) -> dict[str, Any]:
-    error = trial.user_attrs.get("error")
-    score = trial.value
-    if score is None:
-        score = trial.intermediate_values.get(trial.last_step)
-    if error:  # one that diverged has the worst score, perhaps infinity
-        score = None
-    return {
-        "trial": find_run(trial),
-        "state": trial.state.name.lower(),
-        "score": score,
-        "epoch": trial.last_step,
-        "seconds": None if trial.duration is None else trial.duration.total_seconds(),
-        "error": error,
-        "values": trial.params,
-    }
-
-
-def _find_times(trial: Any) -> tuple[float, float]:
-    """When a trial began, and when its worker was heard of last."""
-    stored = trial.user_attrs
-    return stored.get("began", 0.0), stored.get("seen", 0.0)
 
 
 def _send_signs(trial: Any, is_over: threading.Event) -> None:
@@ -401,30 +369,22 @@ def _send_signs(trial: Any, is_over: threading.Event) -> None:
             trial.set_user_attr("seen", time.time())
 
 
-def _fail(study: Any, number: int) -> None:
-    """End a trial; ``TrialLostError`` if another worker was quicker."""
+def _give_back(study: Any, number: int) -> None:
+    """End a trial, and queue its values again; ``TrialLostError`` if another worker has done so."""
     from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import TrialState
+    from optuna.trial import TrialState, create_trial
 
+    trial = study.get_trials(deepcopy=False)[number]
     try:
         study.tell(number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError) as error:
         raise TrialLostError from error
-
-
-def _give_back(study: Any, number: int) -> None:
-    """End a trial, and queue its values again, with the scores of its epochs."""
-    from optuna.trial import TrialState, create_trial
-
-    trial = study.get_trials(deepcopy=False)[number]
-    _fail(study, number)
-    study.add_trial(
-        create_trial(
-            state=TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs={"run": find_run(trial)},
-            system_attrs=trial.system_attrs,
-            intermediate_values=trial.intermediate_values,
-        )
+    again = create_trial(
+        state=TrialState.WAITING,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={"run": find_run(trial)},
+        system_attrs=trial.system_attrs,
+        intermediate_values=trial.intermediate_values,
     )
+    study.add_trial(again)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lamina.data import Dataset, Images, load_data
 from lamina.data.load import as_dataset
@@ -20,21 +18,29 @@ from lamina.errors import (
     DataError,
     LaminaWarning,
     NetError,
+    NotFiniteError,
     RecipeError,
     RunError,
     check_type,
     plural,
 )
-from lamina.files import check_name, write_json
+from lamina.files import LockedError, check_name, write_json
 from lamina.markup import card
 from lamina.nets import Net
-from lamina.runs.course import RunEvent
 from lamina.runs.folder import STUDY_FILE
+from lamina.runs.loading import load_run
 from lamina.runs.overview import describe_recipe
-from lamina.runs.progress import show_progress
 from lamina.runs.start import as_net_choice, making_runs
 from lamina.studies import finals
-from lamina.studies.experiment import check_seconds, format_minutes, time_experiment
+from lamina.studies.experiment import (
+    Decision,
+    Events,
+    Experiment,
+    check_seconds,
+    format_minutes,
+    time_experiment,
+)
+from lamina.studies.experiment_text import parse_experiment
 from lamina.studies.finals import (
     Tuned,
     count_trainings,
@@ -43,23 +49,31 @@ from lamina.studies.finals import (
     rank_finalists,
     read_final,
 )
-from lamina.studies.search import Search
-from lamina.studies.storage import JOURNAL, TrialLostError, load_study, open_storage
-from lamina.studies.study import name_study, read_study
-from lamina.studies.study_events import Decision, FinalsDecision, is_about_run
+from lamina.studies.search import Search, Tried, score_on_val
+from lamina.studies.seeds import check_repeatable
+from lamina.studies.storage import (
+    JOURNAL,
+    LONGEST_PAUSE_SECONDS,
+    TrialLostError,
+    load_study,
+    open_storage,
+    wait_for,
+)
+from lamina.studies.study import check_settings, follow_study, name_study, read_study
 from lamina.studies.trials import (
     FinalsPlan,
     Limits,
     Progress,
     Trials,
-    check_settings,
+    find_run,
     list_trials,
     open_trials,
     read_progress,
     store_table,
 )
-from lamina.studies.tuning_worker import LOOK_SECONDS, iter_search
+from lamina.targets import Score
 from lamina.text import hide_password
+from lamina.training.events import Epoch
 from lamina.training.lanes import check_alone
 
 if TYPE_CHECKING:
@@ -69,6 +83,9 @@ DEFAULT_TRIALS = 30
 FIGURE = "trials.png"
 IMPORTANCES = "importances.png"
 LEAST_FOR_IMPORTANCES = 20  # finished trials
+FINISHED = "finished"
+MOST_REPEATS = 10  # trials in a row that repeat the values of others, until the search ends
+LOOK_SECONDS = 1.0  # between two looks at the trials of other workers
 
 
 @dataclass(frozen=True)
@@ -101,9 +118,7 @@ class Study:
         """
         import polars
 
-        folder = Path(self.path)
-        storage = open_storage(self.storage, folder)
-        rows = list_trials(read_progress(load_study(storage, folder.name)).trials)
+        rows = list_trials(find_progress(Path(self.path), self.storage).trials)
         for row in rows:
             row |= {
                 f"{key}_value" if key in row else key: value
@@ -112,23 +127,19 @@ class Study:
         return polars.DataFrame(rows, infer_schema_length=None)
 
     def __str__(self) -> str:
-        return f"{self.path}: no result yet" if self.result is None else str(self.result)
+        return str(self.result or f"{self.path}: no result yet")
 
     def _repr_html_(self) -> str:
-        return (
-            card(f"{self.path}: no result yet")
-            if self.result is None
-            else self.result._repr_html_()
-        )
+        result = self.result
+        return card(str(self)) if result is None else result._repr_html_()
 
 
 def tune(
-    net: str | Callable[[Any], Net],
+    net: str | Net | Callable[[Any], Net],
     data: Dataset | Images | str | Path | None = None,
     *,
     over: Mapping[str, str] | None = None,
     net_over: Mapping[str, str] | None = None,
-    recipe: str | None = None,
     given: Mapping[str, Any] | None = None,
     trials: int | None = None,
     seconds: float | None = None,
@@ -140,15 +151,14 @@ def tune(
     """Search the settings of a recipe, or the sizes of a net, that score best on ``val``.
 
     Args:
-        net: A net by name or layers, which may contain names of sizes; or a function from a trial
-            of Optuna to a net.
+        net: A net as text, with a recipe and its settings, as in ``"cnn:quick,epochs=5"``; layers
+            may contain names of sizes. Or layers; or a function from a trial of Optuna to a net.
         data: As for :func:`~lamina.train`, with a ``val`` split; of a name or a path, lamina takes
             a tenth of ``train`` as ``val`` if there is none.
         over: Ranges of settings of the recipe, such as ``{"lr": "1e-4..1e-1:log", "batch_size":
             "50,100,200"}``.
         net_over: Ranges of the sizes in ``net``, such as ``{"width": "32..256"}``.
-        recipe: Name of the net's recipe; by default its first.
-        given: Other settings of the recipe.
+        given: Settings of the recipe, also of a function's.
         trials: Number of trials of all workers, at least 2; by default 30.
         seconds: Time limit in place of a number of trials. At least half of it is for the search.
         storage: For workers on several machines, each of which makes this call: URL of a PostgreSQL
@@ -169,47 +179,31 @@ def tune(
     """
     check_type(over, (Mapping,), "over", 'a dictionary, such as {"lr": "1e-4..1e-1:log"}')
     check_type(net_over, (Mapping,), "net_over", 'a dictionary, such as {"width": "32..256"}')
-    for setting, text in {**(over or {}), **(net_over or {})}.items():
-        check_type(
-            text,
-            (str,),
-            f"the range of {setting}",
-            'text, such as "0.01..0.1" or "50,100"',
-            is_optional=False,
-        )
     check_type(storage, (str,), "storage", "the URL of a database or the path of a file")
-    check_type(name, (str,), "name", "text")
-    check_type(recipe, (str,), "recipe", "the name of a recipe; single settings go into given")
-    if isinstance(net, nn.Module):
-        raise NetError(
-            f"net is a module, {type(net).__name__}, which would start with the same weights in"
-            " each run. Pass layers, or a function that returns a Net."
-        )
-    net = str(net) if isinstance(net, Net) else net
+    check_repeatable(net)
+    recipe = None
+    settings: dict[str, Any] = {}
+    if isinstance(net, str | Net):
+        net, recipe, settings = parse_experiment(str(net))
+    settings |= given or {}
     dataset = as_dataset(data)
     if not isinstance(data, Dataset | Images):
         dataset = draw_val(dataset)
-    search = Search(net, recipe, given or {}, over or {}, net_over or {}, dataset, as_net_choice)
+    search = Search(net, recipe, settings, over or {}, net_over or {}, dataset, as_net_choice)
     limits = find_limits(search, trials, seconds)
     path = Path(runs_dir) / find_name(search, name, storage, Path(runs_dir))
-    events: Iterable[RunEvent] = iter_tuning(path, search, storage, limits)
-    if progress:
-        events = show_progress(
-            (event for event in events if not is_about_run(event)), name=path.name
-        )
-    for _ in events:
-        pass
+    follow_study(iter_tuning(path, search, storage, limits), path, progress)
     return Study(path, storage)
 
 
 def draw_val(dataset: Dataset) -> Dataset:
     """The loaded data set, if necessary with a tenth of ``train`` as ``val``."""
-    if dataset.val is not None or dataset.preparation.val_fraction is not None:
+    preparation = dataset.preparation
+    is_asked = preparation.val_fraction is not None or preparation.fold is not None
+    if dataset.val is not None or is_asked:
         return dataset
-    if dataset.preparation.fold is not None:
-        raise DataError("A fold has no val split to compare trials on. Leave out fold.")
     with warnings.catch_warnings(action="ignore", category=LaminaWarning):  # they were printed
-        return load_data(dataset.source, replace(dataset.preparation, val_fraction=0.1))
+        return load_data(dataset.source, replace(preparation, val_fraction=0.1))
 
 
 def find_limits(search: Search, trials: int | None, seconds: float | None) -> Limits:
@@ -242,11 +236,9 @@ def find_name(search: Search, name: str | None, storage: str | None, runs_dir: P
     return name_study(runs_dir, "tune")
 
 
-def iter_tuning(
-    path: Path, search: Search, storage: str | None, limits: Limits
-) -> Generator[RunEvent, None, None]:
+def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits) -> Events[None]:
     """Search with all other workers of the study; then one of them trains the finals."""
-    settings = json.loads(json.dumps(search.to_json()))
+    settings = search.to_json()
     place = None if storage is None else hide_password(storage)
     state = {"settings": settings, "storage": place}
     _check_folder(path, state)
@@ -259,28 +251,30 @@ def iter_tuning(
     example, decisions = search.example
     expected = time_experiment(example)
     if not (path / STUDY_FILE).exists():
-        _check_time(limits.seconds, expected)
+        needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
+        if limits.seconds is not None and limits.seconds < needed:
+            raise RecipeError(
+                f"The time limit is {limits.seconds:.0f} s, but a training takes about"
+                f" {expected:.1f} s, and the shortest search with its finals {needed:.0f} s. Use"
+                f" --time {math.ceil(needed)}s, fewer epochs, or a smaller net."
+            )
     if storage is None:
         _create_folder(path, state)
-    database = open_storage(storage, path)
-    trials = yield from open_trials(database, path, settings, search.ranges)
+    trials = yield from open_trials(open_storage(storage, path), path, settings, search.ranges)
     _create_folder(path, state)
     yield from trials.store("limits", asdict(limits))
     yield from decisions
-    yield Decision(
-        "settings", describe_recipe(example.recipe), "of the recipe, except for what is searched"
-    )
-    yield Decision(
-        "search",
-        f"{search}; {_describe_limits(search, limits, expected)}; in {path}",
-        "to resume, or to help with another process, run the command again",
-    )
+    recipe = describe_recipe(example.recipe)
+    yield Decision("settings", recipe, "of the recipe, except for what is searched")
+    resume = "to resume, or to help with another process, run the command again"
+    length = f"{limits}, {format_minutes(expected)} for each training"
+    yield Decision("search", f"{search}; {length}; in {path}", resume)
     yield from iter_search(search, trials, expected)
     claims = yield from trials.open_claims()
     claim = yield from _claim_finals(claims)
     if claim is None:
         reason = "if it is lost, run the command again"
-        yield FinalsDecision("finals", "another process trains them, or has trained them", reason)
+        yield Decision("finals", "another process trains them, or has trained them", reason)
         known = read_final(path)
         if known is not None:
             yield known
@@ -296,16 +290,17 @@ def _check_folder(path: Path, state: Mapping[str, Any]) -> None:
     check_alone("A study")
     is_used = any(path.glob("[!.]*"))
     stored = read_study(path)  # after the look, because other workers create the folder as well
-    if is_used and not stored:
-        raise RunError(f"{path} exists, but is not a study. Choose another name.")
-    if stored:
-        check_settings(str(path), stored["settings"], state["settings"])
-        place = stored.get("storage")
-        if place != state["storage"]:
-            advice = f"Use --storage {place}" if place else "Leave out --storage"
-            raise RunError(
-                f"{path} has its trials in {place or JOURNAL}. {advice}, or choose another name."
-            )
+    if not stored:
+        if is_used:
+            raise RunError(f"{path} exists, but is not a study. Choose another name.")
+        return
+    check_settings(str(path), stored["settings"], state["settings"])
+    place = stored.get("storage")
+    if place != state["storage"]:
+        advice = f"Use --storage {place}" if place else "Leave out --storage"
+        raise RunError(
+            f"{path} has its trials in {place or JOURNAL}. {advice}, or choose another name."
+        )
 
 
 def _create_folder(path: Path, state: Mapping[str, Any]) -> None:
@@ -315,54 +310,173 @@ def _create_folder(path: Path, state: Mapping[str, Any]) -> None:
             write_json(path / STUDY_FILE, state)
 
 
-def _check_time(seconds: float | None, expected: float) -> None:
-    needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
-    if seconds is not None and seconds < needed:
-        raise RecipeError(
-            f"The time limit is {seconds:.0f} s, but a training takes about {expected:.1f} s, and"
-            f" the shortest search with its finals {needed:.0f} s. Use --time {math.ceil(needed)}s,"
-            " fewer epochs, or a smaller net."
-        )
+@dataclass(frozen=True)
+class Train:
+    """Take a trial and train it."""
 
 
-def _describe_limits(search: Search, limits: Limits, expected: float) -> str:
+@dataclass(frozen=True)
+class Wait:
+    """Wait for trials that others train: if one is lost, train it."""
+
+    running: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The search has ended."""
+
+    reason: str
+
+
+Action: TypeAlias = Train | Wait | Stop
+
+
+def next_action(progress: Progress, expected: float) -> Action:
+    """What a worker does next, if a training is expected to take so many seconds."""
+    if progress.finals is not None:
+        return Stop("its finals have begun")
+    end = _find_end(progress, expected)
+    if end is None or progress.select("WAITING"):  # trials that were given back
+        return Train()
+    running = len(progress.select("RUNNING"))
+    return Wait(running) if running else Stop(end)
+
+
+def _find_end(progress: Progress, expected: float) -> str | None:
+    """Why no trial begins any more; ``None`` if another one does."""
+    limits = progress.limits
+    last = progress.trials[-MOST_REPEATS:]
+    if len(last) == MOST_REPEATS and all("repeats" in trial.user_attrs for trial in last):
+        return f"{MOST_REPEATS} trials in a row had the values of earlier ones"
+    if limits.trials is not None and len(progress.counted) >= limits.trials:
+        return f"it has {limits.trials} trials"
     if limits.seconds is not None:
-        return f"as many trials as fit into {limits.seconds:.0f} s, with finals"
-    trials = limits.trials or 0
-    finalists, seeds = finals.PLANS[0]
-    longest = trials + count_trainings(min(finalists, trials), seeds, search.base is not None)
-    of_all = ", which are all values" if trials == search.most_trials else ""
-    return (
-        f"{trials} trials{of_all}, then finals: at most {longest} trainings,"
-        f" {format_minutes(longest * expected)}"
-    )
+        # a trial that begins later would end in the time of the finals
+        training = progress.measure(expected)
+        reserved = limits.seconds / 2
+        if training:
+            reserved = min(reserved, count_trainings(*finals.PLANS[0]) * training)
+        if reserved + training + progress.used_seconds >= limits.seconds:
+            return "the rest of the time is for the finals"
+    return None
 
 
-def _claim_finals(claims: Trials) -> Generator[RunEvent, None, Any]:
+def iter_search(search: Search, trials: Trials, expected: float) -> Events[None]:
+    """Train trials until the search ends; waits for the trials of other workers."""
+    is_waiting = False
+    while True:
+        yield from trials.recover()
+        progress = yield from trials.load()
+        match next_action(progress, expected):
+            case Stop(reason):
+                yield Decision("search", "ended", reason)
+                return
+            case Wait(running):
+                if not is_waiting:
+                    others = plural(running, "trial", "trials")
+                    reason = "if one was lost, for a minute; Ctrl-C stops it"
+                    yield Decision("waiting", f"for {others} of other processes", reason)
+                is_waiting = True
+                time.sleep(LOOK_SECONDS)
+            case Train():
+                is_waiting = False
+                yield from _iter_trial(search, trials)
+
+
+def _iter_trial(search: Search, trials: Trials) -> Events[None]:
+    """Train one trial, or continue one that was given back."""
+    try:
+        trial = yield from trials.take(search.ranges)
+        with trials.holding(trial):
+            end, score = yield from _train(search, trials, trial)
+    except TrialLostError:
+        reason = "this one was silent for too long"
+        yield Decision("warning", "another process continues this trial", reason)
+        return
+    progress = yield from trials.load()
+    store_table(trials.folder, progress)
+    folder = trials.locate(trial)
+    run = str(folder) if folder.exists() else ""
+    best = progress.find_best()
+    yield Tried(find_run(trial), trial.params, score, end, run, progress.ended, best)
+
+
+def _train(search: Search, trials: Trials, trial: Any) -> Events[tuple[str, Score | None]]:
+    """Train a trial and store how it ended; returns that and its score."""
+    metric = trials.settings["metric"]
+    try:
+        experiment = yield from wait_for(partial(search.make, trial))
+        earlier = yield from trials.find_equal(trial)
+        if earlier is not None:
+            end = f"not trained: trial {earlier} has the same values"
+            yield from trials.finish(trial, "FAIL", error=end)
+            return end, None
+        end = yield from _iter_until_stopped(search, trials, trial, experiment)
+        if end != FINISHED:
+            yield from trials.finish(trial, "PRUNED")
+            return end, None
+        score = score_on_val(load_run(trials.locate(trial)))
+        yield from trials.finish(trial, "COMPLETE", score)
+        return end, Score(metric, score)
+    except NotFiniteError as error:  # the worst score, so that the sampler avoids these values
+        end = f"diverged: {error}"
+        worst = Score(metric, 0.0)
+        yield from trials.finish(trial, "COMPLETE", worst.bounds[worst.lower_is_better], end)
+    except (NetError, RecipeError, DataError) as error:  # they do not fit each other
+        end = f"failed: {error}"
+        yield from trials.finish(trial, "FAIL", error=end)
+    return end, None
+
+
+def _iter_until_stopped(
+    search: Search, trials: Trials, trial: Any, experiment: Experiment
+) -> Events[str]:
+    """The events of a trial until successive halving stops it; returns how it ended."""
+    epochs = trials.settings["epochs"] or 0
+    is_waiting = False
+    while True:
+        try:
+            with closing(search.iter_run(trials.locate(trial), experiment)) as events:
+                for event in events:
+                    yield event
+                    if not isinstance(event, Epoch) or event.score is None:
+                        continue
+                    if event.score.name != trials.settings["metric"]:
+                        continue
+                    yield from trials.report(trial, event.epoch, event.score.value)
+                    if 2 * event.epoch <= epochs and (yield from trials.is_worse(trial)):
+                        return f"stopped after epoch {event.epoch}, not among the best third"
+            return FINISHED
+        except LockedError as error:
+            if not is_waiting:
+                what = "for the process that was silent, but has not ended"
+                yield Decision("waiting", what, str(error))
+            is_waiting = True
+            time.sleep(LONGEST_PAUSE_SECONDS)
+
+
+def _claim_finals(claims: Trials) -> Events[Any]:
     """Claim the finals; ``None`` if another process trains them, or has done so."""
-    first = yield from claims.find_claim()
-    sign = None if first is None else first.user_attrs.get("seen")
+    signs = set()  # of life; a second one is of a living process
     while True:
         yield from claims.recover()
         other = yield from claims.find_claim()
         if other is None:
-            claim = yield from claims.take({})
-            before = yield from claims.find_claim()
-            if before.number == claim.number:
-                return claim
-            yield from claims.withdraw(claim)
-            return None
-        is_alive = (
-            first is None or other.number != first.number or other.user_attrs.get("seen") != sign
-        )
-        if is_alive or other.state.name == "COMPLETE":
+            break
+        signs.add((other.number, other.user_attrs.get("seen")))
+        if other.state.name == "COMPLETE" or len(signs) > 1:
             return None
         time.sleep(LOOK_SECONDS)
+    claim = yield from claims.take({})
+    first = yield from claims.find_claim()
+    if first.number == claim.number:
+        return claim
+    yield from claims.finish(claim, "FAIL", error="another process was first")
+    return None
 
 
-def _iter_finals(
-    search: Search, trials: Trials, expected: float
-) -> Generator[RunEvent, None, None]:
+def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[None]:
     """Train the finals as they are planned, or as many as fit into the time left."""
     progress = yield from trials.load()
     expected = progress.measure(expected)
@@ -378,11 +492,8 @@ def _iter_finals(
     rivals = plural(plan.count, "trial", "trials")
     if search.base is not None:
         rivals += " and the recipe"
-    yield FinalsDecision(
-        "finals",
-        f"{rivals}, each with {plan.seeds} new seeds",
-        f"at most {longest} trainings, {format_minutes(longest * expected)}",
-    )
+    length = f"at most {longest} trainings, {format_minutes(longest * expected)}"
+    yield Decision("finals", f"{rivals}, each with {plan.seeds} new seeds", length)
     store_table(trials.folder, progress)
     try:
         draw_study(trials.study, progress, trials.folder)
@@ -404,23 +515,10 @@ def draw_study(study: Any, progress: Progress, folder: Path) -> None:
         save_figure(draw_importances(study, metric), folder / IMPORTANCES)
 
 
-def find_progress(text: str, runs_dir: Path) -> Progress:
-    """The trials of a study: its folder, its name, or ``STORAGE#NAME``."""
-    for path in (Path(text), runs_dir / text):
-        if (path / JOURNAL).exists():
-            return read_progress(load_study(open_storage(None, path), None))
-        if (path / STUDY_FILE).exists():
-            raise RunError(
-                f"{path} contains no trials. If they are in another storage, pass"
-                f" STORAGE#{path.name}, as in postgresql://…#{path.name}."
-            )
-    place = text
-    name = None
-    if "#" in text.rpartition("/")[2]:  # one before that is a part of a password
-        place, _, name = text.rpartition("#")
-    if "://" not in place and not Path(place).is_file():
-        raise RunError(
-            f"There is no study {text}. Pass its folder, or STORAGE#NAME, with the URL of its"
-            " database or the path of its file."
-        )
-    return read_progress(load_study(open_storage(place, runs_dir), name))
+def find_progress(path: Path, storage: str | None = None) -> Progress:
+    """The trials of a study, in its folder or in its storage."""
+    if storage is None:
+        storage = read_study(path).get("storage")
+    if storage is not None:
+        storage = storage.replace(":***@", "@")  # the password is in ~/.pgpass
+    return read_progress(load_study(open_storage(storage, path), path.name))

@@ -29,17 +29,18 @@ from lamina.nets import parse_net
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import Considered, OwnModule
 from lamina.runs.run import Run
-from lamina.studies.choose import _iter_pretrained, choose, iter_chosen
-from lamina.studies.experiment import Candidate, Deadline, Experiment, Request
-from lamina.studies.pretrained_candidates import SIDES_PX, choose_body, try_from_scratch
-from lamina.studies.setup import RunSetup
-from lamina.studies.study_events import (
+from lamina.studies.choose import (
+    SIDES_PX,
     ConsideredNets,
-    Decision,
-    RecipeDecision,
     ScratchTrial,
-    Started,
+    _iter_pretrained,
+    choose,
+    choose_body,
+    iter_chosen,
+    try_from_scratch,
 )
+from lamina.studies.experiment import Candidate, Deadline, Decision, Experiment, Request
+from lamina.studies.study import RecipeDecision, RunSetup, Started
 from lamina.studies.train_net import train
 from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.pretrained import TimmNet, open_timm_net

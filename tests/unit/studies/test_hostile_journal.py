@@ -12,7 +12,7 @@ from lamina.studies.finals import rank_finalists
 from lamina.studies.search import tabulate_trials
 from lamina.studies.storage import JOURNAL, TrialLostError, load_study, open_storage
 from lamina.studies.trials import list_trials, read_progress
-from lamina.studies.tuning_worker import find_seconds_left, next_action
+from lamina.studies.tuning import next_action
 from support.searches import finish, noise_with_val, open_again, open_search
 
 HOSTILE = ("../../escaped", None, -1, 10**30, 1e400, [], ["net.py"], {"net": "net.py"}, True)
@@ -53,14 +53,12 @@ def put(value, path, other):
 
 def use(search, folder: Path) -> None:
     """All that workers and lists read; as far as it is possible."""
-    progress = read_progress(load_study(open_storage(None, folder), None))
+    progress = read_progress(load_study(open_storage(None, folder), folder.name))
     tabulate_trials(list_trials(progress.trials), progress.metric.name)
     trials = open_again(search, folder)
     finish(trials.recover())
     progress = finish(trials.load())
     next_action(progress, 1.0)
-    find_seconds_left(progress, 1.0)
-    progress.list_leading()
     for number in rank_finalists(progress):
         search.make(progress.trials[number])
     with trials.holding(finish(trials.take(search.ranges))):
@@ -100,7 +98,7 @@ def test_hostile_values_are_refused_in_words(search_and_lines, tmp_path, monkeyp
 def test_a_file_that_is_no_journal_is_refused_in_words(tmp_path, content):
     (tmp_path / JOURNAL).write_bytes(content)
     with pytest.raises(LaminaError, match=r"damaged|no study"):
-        load_study(open_storage(None, tmp_path), None)
+        load_study(open_storage(None, tmp_path), "study")
 
 
 def test_a_link_in_the_folder_of_a_study_is_refused(tmp_path):
