@@ -405,7 +405,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
         (["compare", "frist", "second"], "There is no run or net 'frist'. Did you mean first?"),
         (
             ["compare", "first", "second", "--data", "shapes"],
-            "Two runs are compared by their stored predictions. Leave out --data,",
+            "to train them again, add --seeds. Leave out --data.",
         ),
         (
             ["compare", "first", "first"],
@@ -640,7 +640,7 @@ def test_a_notebook_shows_the_verdict_and_a_table():
 
 def test_what_cannot_be_compared_is_refused_before_any_training(workplace, image_set, pair):
     words = ("--name", "study", "--device", "cpu")
-    assert "Leave out --name and --device, or add --seeds" in run_refused("compare", *pair, *words)
+    assert "Leave out --name and --device." in run_refused("compare", *pair, *words)
     words = ("--data", image_set / "train", "--val", "0", "--test", "0", "--seeds", "2")
     assert "no val or test split to compare on" in run_refused("compare", A, B, *words)
     assert not list(Path("runs").glob("*/1-*"))

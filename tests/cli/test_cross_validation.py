@@ -133,11 +133,11 @@ def test_other_settings_in_the_same_folder_are_refused(runs, image_set):
     ("options", "message"),
     [
         (("--folds", "1"), "must be at least 2"),
-        (("--folds", "3", "--seeds", "2"), "--seeds cannot be used with --folds"),
-        (("--folds", "3", "--patience", "2"), "--patience cannot be used with --folds"),
+        (("--folds", "3", "--seeds", "2"), "without val. Leave out --seeds."),
+        (("--folds", "3", "--patience", "2"), "without val. Leave out --patience."),
         (
             ("--folds", "3", "--on-diagnosis", "stop"),
-            "--folds cannot be used with --on-diagnosis stop",
+            "without val. Leave out --on-diagnosis.",
         ),
         (("--folds", "3", "--fold", "1/3"), "already has fold 1/3 held out"),
         (("--folds", "3", "--name", "../cv"), "must be one line without /"),

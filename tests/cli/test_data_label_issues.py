@@ -234,9 +234,15 @@ def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("labels", "--with", "runs/none", "--no-pretrained"), "Use only one of them."),
-        (("labels", "--hard", "found.png"), "the model of a run. Add --with RUN."),
-        (("labels", "--net", "mine.py"), "but there is no run. Add --with RUN."),
+        (("labels", "--with", "runs/none", "--no-pretrained"), "Leave out --no-pretrained."),
+        (
+            ("labels", "--hard", "found.png"),
+            "Without --with RUN, lamina trains nets. Leave out --hard.",
+        ),
+        (
+            ("labels", "--net", "mine.py"),
+            "Without --with RUN, lamina trains nets. Leave out --net.",
+        ),
         (
             ("labels", "--output", "found.jpg"),
             "it must end in .csv or .png. Use --output found.csv.",

@@ -76,7 +76,7 @@ def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path)
     other = write_images(tmp_path / "other", 9, seed=5)
     (other / "dark").rename(other / "dim")
     status, report, printed = evaluate_on(other)
-    assert (status, report) == (2, None)
+    assert (status, report["event"]) == (2, "error")
     assert (
         printed.splitlines()[-1]
         == f"lamina: {other} has labels that are not among the classes of the model (bright, dark):"
@@ -162,12 +162,8 @@ def test_the_place_that_a_runs_own_data_has_moved_to_is_told_from_other_data(tmp
     moved = own.rename(tmp_path / "moved")
     other = write_images(tmp_path / "other", 15, seed=6)
     for folder, images in ((moved, 4), (other, 30)):
-        _, report, printed = evaluate_on(folder, run=run)
+        _, report, _ = evaluate_on(folder, run=run)
         assert report["images"] == images
-        assert (
-            f"data: {own} no longer exists; checking whether {folder} is the same data set\n"
-            in printed
-        )
 
 
 def test_labels_are_found_by_their_names(tmp_path, evaluate_on):

@@ -86,9 +86,9 @@ def test_json_has_an_object_for_each_method_and_problem(run_on_squares, workplac
             "event",
             "image",
             "predicted",
+            "target",
             "method",
             "file",
-            "target",
             "correlations",
             "before",
             "by_map",
@@ -191,7 +191,7 @@ def test_maps_of_images_of_another_size_have_its_coordinates(run_on_squares, wor
         ),
         (
             ("--output", "file/in"),
-            "Cannot create the folder file/in: Not a directory. Use another --output.",
+            "Cannot write file/in: Not a directory. Use another --output.",
         ),
     ],
 )

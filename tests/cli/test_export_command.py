@@ -43,7 +43,7 @@ def test_what_cannot_be_exported_or_used_is_said(shapes_run, workplace, image_se
     for words, message in (
         (
             ("export", shapes_run, "net.bin"),
-            "FILE is net.bin; it must end in .onnx. Rename it.",
+            "FILE is net.bin; it must end in .onnx. Use FILE net.onnx.",
         ),
         (
             ("export", shapes_run, "none/net.onnx"),
@@ -55,8 +55,8 @@ def test_what_cannot_be_exported_or_used_is_said(shapes_run, workplace, image_se
         (
             ("predict", "net.onnx", image, "--coverage", "0.9"),
             (
-                "--coverage needs predictions for val images, which an exported file does not"
-                " contain. Use the run instead."
+                "An exported file has a net for the CPU, and no predictions for val images, which"
+                " --coverage and --aim need. Leave out --coverage."
             ),
         ),
         (
@@ -84,7 +84,7 @@ def test_the_parity_check_of_an_earlier_file_stays_where_no_file_can_be_written(
     Path("net.onnx.json").write_text("earlier")
     done = run_lamina("export", shapes_run, "net.onnx")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("lamina: Cannot write net.onnx: ")
+    assert done.stderr.splitlines()[-1].startswith("lamina: FILE is net.onnx, which is a folder.")
     assert Path("net.onnx.json").read_text() == "earlier"
 
 

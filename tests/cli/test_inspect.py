@@ -111,7 +111,7 @@ MESSAGES = {
     ),
     "a folder that is a file": (
         ("--output", "RUNS/one/run.json"),
-        "Cannot create the folder RUNS/one/run.json: File exists. Use another --output.",
+        "Cannot write RUNS/one/run.json: File exists. Use another --output.",
     ),
 }
 

@@ -36,18 +36,14 @@ CASES = {
     ),
     "predict runs/none": "No images given. Add image files, folders or patterns after RUN.",
     "serve": "No runs given. Add their paths, as in lamina serve runs/pets.",
-    "serve none --port 70000": "--port is 70000; it must be from 0 to 65535. Use --port 8000.",
+    "serve none --port 70000": "--port is 70000; it must be from 0 to 65,535. Use --port 8000.",
     "summary cnn --input 3x32": (
         "--input is '3x32'; it must be channels, height and width. Use --input 3x32x32."
     ),
-    "reproduce --epochs 2": "--epochs requires a run. Add RUN, as in lamina reproduce runs/pets.",
-    "reproduce --net mine.py": "--net requires a run. Add RUN, as in lamina reproduce runs/pets.",
-    "reproduce runs/x --seeds 2": (
-        "--seeds applies to the article's nets, but RUN is runs/x. Leave out --seeds or RUN."
-    ),
-    "reproduce runs/x --device cpu": (
-        "--device applies to the article's nets, but RUN is runs/x. Leave out --device or RUN."
-    ),
+    "reproduce --epochs 2": "Without RUN, lamina trains the article's nets. Leave out --epochs.",
+    "reproduce --net mine.py": "Without RUN, lamina trains the article's nets. Leave out --net.",
+    "reproduce runs/x --seeds 2": ("RUN is runs/x, not the article's nets. Leave out --seeds."),
+    "reproduce runs/x --device cpu": ("RUN is runs/x, not the article's nets. Leave out --device."),
     "train cnn:best,lr=0.1 --data shapes": (
         "'cnn:best,lr=0.1' is a net with a recipe or settings. Here they are options of the"
         " command, or arguments in Python: cnn --recipe best --lr 0.1"
@@ -55,7 +51,7 @@ CASES = {
     "compare cnn:best,lrr=0.1 cnn": (
         "In 'cnn:best,lrr=0.1', lrr is not a setting of a recipe. Did you mean lr?"
     ),
-    "reproduce --seeds 0": "--seeds is 0; it must be at least 1. Use --seeds 5.",
+    "reproduce --seeds 0": "--seeds is 0; it must be at least 1. Use --seeds 1.",
 }
 
 

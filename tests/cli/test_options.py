@@ -8,10 +8,7 @@ from importlib import import_module
 
 import pytest
 
-from lamina.cli import COMMANDS, DATA_COMMANDS, GROUPS, main
-from lamina.cli.options import data_options
-from lamina.cli.options.evaluate_options import EvaluateOptions
-from lamina.cli.options.train_options import TrainOptions
+from lamina.cli import COMMANDS, DATA_COMMANDS, evaluate, main, train
 from lamina.cli.parsing import parse_options
 from lamina.data import Preparation
 from lamina.errors import LaminaError
@@ -20,7 +17,7 @@ from lamina.training.recipe import Recipe, overlay
 
 @pytest.mark.parametrize("words", [["--label-smoothing", "0.1"], ["--label_smoothing=0.1"]])
 def test_what_is_given_is_never_dropped_however_it_is_spelt(words):
-    assert parse_options(TrainOptions, "train", words).given == {"label_smoothing": 0.1}
+    assert parse_options(train.Options, "train", words).settings == {"label_smoothing": 0.1}
 
 
 def test_given_fields_go_over_the_net_s_recipe_and_the_others_stay():
@@ -35,10 +32,10 @@ def test_given_fields_go_over_the_net_s_recipe_and_the_others_stay():
 
 
 def test_nothing_given_is_nothing():
-    options = parse_options(TrainOptions, "train", [])
-    assert (options.given, options.preparation) == ({}, {})
-    given = parse_options(TrainOptions, "train", ["--lr", "0.001", "--val", "0.1"])
-    assert given.given == {"lr": 0.001}  # also where it is the default
+    options = parse_options(train.Options, "train", [])
+    assert (options.settings, options.preparation) == ({}, {})
+    given = parse_options(train.Options, "train", ["--lr", "0.001", "--val", "0.1"])
+    assert given.settings == {"lr": 0.001}  # also where it is the default
     assert given.preparation == {"val_fraction": 0.1}
 
 
@@ -55,14 +52,14 @@ def test_nothing_given_is_nothing():
         ),
         (
             ["--metric", "acuracy"],
-            "--metric is 'acuracy', which is not a metric of lamina. Did you mean accuracy?",
+            "--metric is 'acuracy'; it must be one of",
         ),
     ],
 )
 def test_an_option_s_value_is_checked_as_it_is_read(words, message):
     with pytest.raises(LaminaError) as raised:
-        parse_options(TrainOptions, "train", words)
-    assert str(raised.value) == message
+        parse_options(train.Options, "train", words)
+    assert str(raised.value).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +100,7 @@ def test_every_field_of_a_recipe_and_a_preparation_has_a_flag(capsys):
     )
     words += "--label-separator ; --split-column d --val 0.1 --test 0.2 --split-seed 3"
     assert Preparation(
-        **parse_options(TrainOptions, "train", words.split()).preparation
+        **parse_options(train.Options, "train", words.split()).preparation
     ) == Preparation(
         size_px=8,
         resize="pad",
@@ -141,8 +138,8 @@ def test_subcommands_of_data_have_help_with_an_example(command, monkeypatch, cap
     example = re.search(r"^  Example: lamina data (.*)$", shown, re.MULTILINE)[1]
     name, *words = shlex.split(example)
     assert name == command
-    kind = getattr(data_options, f"Data{command.title()}Options")
-    assert parse_options(kind, f"data {command}", words)
+    module = import_module(f"lamina.cli.data_{command}")
+    assert parse_options(module.Options, f"data {command}", words)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -159,20 +156,17 @@ def test_help_shows_what_most_people_need_with_an_example_and_help_all_the_rest(
     monkeypatch.setenv("COLUMNS", "200")
     shown = show_help(command, "--help", capsys)
     name, *words = shlex.split(re.search(r"^  Example: lamina (.*)$", shown, re.MULTILINE)[1])
-    group = next(group for group, commands in GROUPS.items() if command in commands)
-    module = import_module(f"lamina.cli.options.{group}_options")
+    module = import_module(f"lamina.cli.{command}")
     assert name == command
-    assert parse_options(getattr(module, f"{command.title()}Options"), command, words)
+    assert parse_options(module.Options, command, words)
 
 
 def test_a_switch_turns_something_off_too():
-    assert parse_options(EvaluateOptions, "evaluate", ["run"]).near_duplicates is None
+    assert parse_options(evaluate.Options, "evaluate", ["run"]).near_duplicates is None
     words = ["run", "--near-duplicates"]
-    assert (
-        parse_options(EvaluateOptions, "evaluate", [*words, "--no-near-duplicates"]).near_duplicates
-        is False
-    )
-    assert parse_options(EvaluateOptions, "evaluate", words).near_duplicates is True
+    negated = parse_options(evaluate.Options, "evaluate", [*words, "--no-near-duplicates"])
+    assert negated.near_duplicates is False
+    assert parse_options(evaluate.Options, "evaluate", words).near_duplicates is True
 
 
 def test_help_fits_the_width(monkeypatch, capsys):

@@ -103,7 +103,7 @@ def test_a_file_that_is_replaced_is_named(photos, run):
     [
         (
             "predictions.xlsx",
-            "; it must end in .csv, .tsv or .jsonl. Use --output predictions.csv.",
+            "; it must end in .csv or .tsv or .jsonl. Use --output predictions.csv.",
         ),
         (
             "none/predictions.csv",
@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_written_is_rejected_before_anything_is_predicted(
 
 def test_top_takes_one_or_more(photos, run, capsys):
     assert main(["predict", str(run), "photos", "--top", "0"]) == 2
-    assert capsys.readouterr().err == "lamina: --top is 0; it must be at least 1. Use --top 3.\n"
+    assert capsys.readouterr().err == "lamina: --top is 0; it must be at least 1. Use --top 1.\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -168,7 +168,8 @@ def test_reproduce_compares_the_weights_and_leaves_the_run_alone(workplace, imag
     assert main(["reproduce", "runs/run", "--epochs", "4"]) == 2
     assert (
         capsys.readouterr().err.splitlines()[-1]
-        == "lamina: --epochs is 4, but runs/run has only 3 complete epochs. Use fewer --epochs."
+        == "lamina: --epochs is 4, but only 3 epochs of runs/run can be reproduced: it has only 3"
+        " complete epochs. Use fewer --epochs, or train again."
     )
 
 
@@ -198,8 +199,8 @@ def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(
     assert main(["reproduce", "runs/run", "--epochs", "3"]) == 2
     assert (
         capsys.readouterr().err.splitlines()[-1]
-        == "lamina: runs/run/history.jsonl lacks the digest of the weights after one of epochs 1 to"
-        " 3. Use fewer --epochs, or train again."
+        == "lamina: --epochs is 3, but only 0 epochs of runs/run can be reproduced: history.jsonl"
+        " lacks the digest of the weights after epoch 1. Use fewer --epochs, or train again."
     )
     assert main(["resume", "runs/run"]) == 0
     assert (

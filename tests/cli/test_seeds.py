@@ -213,20 +213,21 @@ def test_seeds_need_images_to_be_scored_on(tmp_path):
     [
         (
             "train --seeds 3",
-            "--seeds requires a net, because lamina might choose a different net for each seed. "
-            "Add NET, as in lamina train cnn-s --seeds 3.",
+            "--seeds requires a net. Add NET, as in lamina train cnn-s --seeds 3.",
         ),
         (
             "train mlp --seeds 3 --time 5s",
-            "--seeds cannot be used with --time, because the number of epochs "
-            "would differ between runs. Use --epochs instead of --time.",
+            "--seeds repeats a training that only the seed changes, to its end. Leave out --time.",
         ),
         (
             "train mlp --seeds 3 --on-diagnosis stop",
-            "--seeds cannot be used with --on-diagnosis stop, because a run that stops has no"
-            " score. Leave out one of them.",
+            "--seeds repeats a training that only the seed changes, to its end. Leave out"
+            " --on-diagnosis.",
         ),
-        ("train mlp --data nowhere --seeds 0", "seeds is 0; it must be at least 1. Use seeds=3."),
+        (
+            "train mlp --data nowhere --seeds 0",
+            "--seeds is 0; it must be at least 1. Use --seeds 1.",
+        ),
     ],
 )
 def test_what_does_not_go_with_seeds(workplace, capsys, command, message):

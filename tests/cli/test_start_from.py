@@ -45,9 +45,12 @@ def test_more_images_with_a_new_class(first, tmp_path, image_set):
     [
         (
             ("--seeds", "2"),
-            "--start-from uses the net, weights and recipe of one run. Leave out --seeds",
+            "--epochs 5 --lr 0.01. Leave out --seeds.",
         ),
-        (("mlp",), "--start-from trains the net of runs/first, mlp. Leave out mlp."),
+        (
+            ("mlp",),
+            "trains the net of runs/first, mlp. Leave out net (on the command line, NET).",
+        ),
         (
             ("--size", "20"),
             (
@@ -68,7 +71,7 @@ def test_more_images_with_a_new_class(first, tmp_path, image_set):
         ),
         (
             ("--no-pretrained",),
-            "--start-from uses the weights of a run, but --no-pretrained asks for none.",
+            "Leave out --no-pretrained.",
         ),
     ],
 )

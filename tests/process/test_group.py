@@ -183,8 +183,8 @@ def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(ca
             "too few lanes",
             "lamina: lanes is 1, but 3 processes train together and each needs at least one lane.",
         ),
-        ("a time", "lamina: A group of processes needs a NET and cannot use --time"),
-        ("seeds", "lamina: --seeds cannot be used with a group of processes."),
+        ("a time", "for a number of epochs. Leave out --time."),
+        ("seeds", "for a number of epochs. Leave out --seeds."),
     ],
 )
 def test_what_several_processes_cannot_do_is_said_once(results, case, message):

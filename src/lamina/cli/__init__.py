@@ -1,4 +1,9 @@
-"""The command line. ``cli/options`` defines the options; each command's module loads last."""
+"""The command line: one module for each command, with its options, its call and its output.
+
+Help and messages about options must be fast, so the module of a command imports torch, and what
+needs it, only inside its functions. ``models``, ``session`` and ``confidence``, which commands
+share, import it at the top.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any
+
+from lamina.errors import GroupError, LaminaError, LeaderError, suggest
 
 STARTED = time.perf_counter()  # before anything large is imported
 
@@ -46,6 +55,9 @@ GROUPS = {
 }
 DATA_COMMANDS = ("labels", "duplicates", "cache")
 COMMANDS = {name: meaning for commands in GROUPS.values() for name, meaning in commands.items()}
+COLLECT_AFTER = 100_000
+"""Objects until Python searches for garbage: at its 700, it searches torch's modules while they
+load."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,38 +68,27 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     # Otherwise Python spends 0.6 s at exit on collecting garbage among the imported modules.
     atexit.register(gc.freeze)
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given or given[0] in ("-h", "--help"):
-        _print_usage()
-        return 0
-    if given[0] == "--version":
-        from lamina import __version__
-
-        print(f"lamina {__version__}")
-        return 0
-    from lamina.errors import GroupError, LaminaError, LeaderError, suggest
-
-    as_json = "--json" in given
-    if given[0] not in COMMANDS:
-        reason = f"Unknown command {given[0]!r}. {suggest(given[0], COMMANDS)}"
-        _print_error("lamina", reason, as_json=as_json)
-        return 2
-    rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
-    who = "lamina" if rank == "0" else f"lamina (rank {rank})"  # most errors occur in all processes
+    words = sys.argv[1:] if arguments is None else arguments
+    rank = "0"
+    who = "lamina"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        who = f"lamina (rank {rank})"  # most errors occur in all processes
     try:
-        status = _run(given, is_quiet=rank != "0")
+        status = _run(words, is_quiet=rank != "0")
         sys.stdout.flush()
+        return status
     except LeaderError:
         return 2
-    except GroupError as error:
-        _print_error(who, str(error), as_json=as_json)
-        return 75  # EX_TEMPFAIL of sysexits.h: torchrun or a scheduler may restart the group
     except LaminaError as error:
-        _print_error(who, str(error), as_json=as_json)
-        return 2
+        message = str(error)
+        status = 2
+        if isinstance(error, GroupError):
+            status = 75  # EX_TEMPFAIL of sysexits.h: torchrun or a scheduler may restart the group
     except KeyboardInterrupt:
-        _print_error("lamina", "interrupted", as_json=as_json)
-        return 130
+        message = "interrupted"
+        status = 130
     except BrokenPipeError:
         # As in `lamina runs | head -1`. Otherwise flushing stdout at exit fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -97,17 +98,12 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         reason = f"{str(error.filename)[:100]}: {str(error.strerror).lower()}"
         message = f"Cannot use {reason}. Check the path and its permissions."
-        _print_error(who, message, as_json=as_json)
-        return 2
-    return status
-
-
-def _print_error(who: str, message: str, *, as_json: bool) -> None:
-    """Print an error on stderr and, with ``--json``, as an event on stdout, too."""
+        status = 2
     print(f"{who}: {message}", file=sys.stderr)
-    if as_json and who == "lamina":
+    if "--json" in words and rank == "0":
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps({"event": "error", "error": message}), flush=True)
+    return status
 
 
 def _print_usage() -> None:
@@ -123,59 +119,65 @@ def _print_usage() -> None:
 
 
 def _run(words: list[str], *, is_quiet: bool) -> int:
-    import signal
-    import threading
-    import warnings
+    if not words or words[0] in ("-h", "--help"):
+        _print_usage()
+        return 0
+    if words[0] == "--version":
+        from lamina import __version__
+
+        print(f"lamina {__version__}")
+        return 0
+    name, *arguments = words
+    if name not in COMMANDS:
+        raise LaminaError(f"Unknown command {name!r}. {suggest(name, COMMANDS)}")
+    if name == "data" and arguments[:1] and arguments[0] in DATA_COMMANDS:
+        name = f"data {arguments.pop(0)}"
     from importlib import import_module
 
     from lamina.cli.parsing import parse_options
     from lamina.cli.terminal import Terminal
-    from lamina.errors import LaminaError
 
-    name, *arguments = words
-    group = next(group for group, commands in GROUPS.items() if name in commands)
-    if name == "data" and arguments[:1] and arguments[0] in DATA_COMMANDS:
-        name = f"data {arguments.pop(0)}"
+    with _prepare_process():
+        command: Any = import_module(f"lamina.cli.{name.replace(' ', '_')}")
+        options = parse_options(command.Options, name, arguments)
+        has_progress = getattr(options, "progress", False)
+        if has_progress and not options.json:
+            raise LaminaError(
+                "--progress adds events to --json. Add --json, or leave out --progress."
+            )
+        terminal = Terminal(
+            as_json=options.json,
+            emits_progress=has_progress,
+            command=("lamina", *words),
+            is_quiet=is_quiet,
+        )
+        status: int = command.run(options, terminal)
+        if terminal.problems:
+            return 2
+        return status
+
+
+@contextlib.contextmanager
+def _prepare_process() -> Iterator[None]:
+    """Set how Python warns, collects garbage and ends, and restore it afterwards."""
+    import signal
+    import threading
+    import warnings
+
     # SIGTERM unwinds the stack as Ctrl-C does, so that no incomplete files remain. The processes of
     # torchrun end at once instead: while they wait for each other, no Python code runs.
     is_alone = (
         "TORCHELASTIC_RUN_ID" not in os.environ
         and threading.current_thread() is threading.main_thread()
     )
-    before = (
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-        if is_alone
-        else None
-    )
+    if is_alone:
+        handler = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    thresholds = gc.get_threshold()
+    gc.set_threshold(COLLECT_AFTER)
     try:
-        # The terminal prints warnings as remarks; this restores Python's own behavior afterwards.
-        with warnings.catch_warnings():
-            kind = getattr(
-                import_module(f"lamina.cli.options.{group}_options"),
-                f"{name.title().replace(' ', '')}Options",
-            )
-            options = parse_options(kind, name, arguments)
-            has_progress = getattr(options, "progress", False)
-            if has_progress and not options.json:
-                raise LaminaError(
-                    "--progress adds events to --json. Add --json, or leave out --progress."
-                )
-            terminal = Terminal(
-                as_json=options.json,
-                emits_progress=has_progress,
-                command=("lamina", *words),
-                is_quiet=is_quiet,
-            )
-            was_enabled = gc.isenabled()
-            # otherwise Python searches torch's modules for garbage, while they load and later
-            gc.disable()
-            try:
-                command = import_module(f"lamina.cli.{name.replace(' ', '_')}")
-            finally:
-                if was_enabled:
-                    gc.enable()
-            status: int = command.run(options, terminal)
-            return status
+        with warnings.catch_warnings():  # the terminal prints warnings as remarks
+            yield
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        gc.set_threshold(*thresholds)
+        if is_alone:
+            signal.signal(signal.SIGTERM, handler)

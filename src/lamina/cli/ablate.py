@@ -2,47 +2,65 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
+from typing import Annotated
 
-from lamina.cli.compare import find_sources, load_study_data, read_plan, train_study
-from lamina.cli.net_argument import choose_net
-from lamina.cli.options.study_options import AblateOptions
+from tyro.conf import Positional, arg
+
+from lamina.cli.fields import StudyOptions
+from lamina.cli.options import Flag
 from lamina.cli.terminal import Terminal
-from lamina.studies.ablation import find_settings, remove_parts
-from lamina.studies.comparison import FIGURE, plan_study, read_comparisons
-from lamina.studies.experiment_text import make_experiment
-from lamina.targets import Score
 
 
-def run(options: AblateOptions, terminal: Terminal) -> int:
-    """Run the command."""
-    plan = read_plan(options)
-    (source,) = find_sources([options.net], options)
-    dataset = load_study_data([source], options, terminal)
-    whole, decisions = make_experiment(source, dataset, partial(choose_net, terminal=terminal))
-    for decision in decisions:
-        terminal.remark(str(decision))
+@dataclass(frozen=True, kw_only=True)
+class Options(StudyOptions):
+    """Measure how each part of a net or recipe changes the score.
+
+    lamina removes one part at a time, and compares with the whole. All trainings of a seed share
+    the splits and the order of images. Verdicts are adjusted for the number of parts.
+
+    Example: lamina ablate cnn:best --without BatchNorm Dropout flip --seeds 4
+    """
+
+    net: Positional[str]
+    """a run, or a net as in lamina train; a recipe follows after a colon, settings after commas, as
+    in cnn:best,epochs=5"""
+    without: Annotated[tuple[str, ...], arg(metavar="PART...")] = ()
+    """classes of layers to remove, such as BatchNorm, and settings of the recipe to reset to their
+    defaults, such as flip"""
+    each: Flag = False
+    """reset each setting of the recipe that differs from its default, except epochs; lr and
+    momentum with optimizer"""
+
+
+def run(options: Options, terminal: Terminal) -> int:
+    from lamina.cli import study
+    from lamina.studies.ablation import find_settings, remove_parts
+    from lamina.studies.comparison import FIGURE, plan_study, read_comparisons
+    from lamina.targets import Score
+
+    plan = study.read_plan(options)
+    sources = study.find_sources([options.net], options)
+    dataset = study.load_study_data(sources, options, terminal)
+    ((_, whole),) = study.plan_experiments(sources, dataset, terminal)
     without = list(options.without)
     if options.each:
-        without += find_settings(whole, source)
-    named = remove_parts(source.title, whole, without)
-    study = plan_study(options.runs_dir, options.name, named)
-    status = train_study(study, plan, terminal)
+        without += find_settings(whole, sources[0])
+    title = sources[0].title
+    experiments = remove_parts(title, whole, without)
+    planned = plan_study(options.runs_dir, options.name, experiments)
+    status = study.train_study(planned, plan, terminal)
     if status:
         return status
-    comparisons = read_comparisons(study.path)
-    first = comparisons[0]
-    compared = {comparison.a for comparison in comparisons}
-    rows = [
-        (name, "–", "diverged")
-        for name in study.experiments
-        if name not in compared and name != source.title
-    ]
+    comparisons = read_comparisons(planned.path)
+    compared = {title, *(comparison.a for comparison in comparisons)}
+    rows = [(name, "–", "diverged") for name in planned.experiments if name not in compared]
     for comparison in comparisons:
         score = Score(comparison.metric, comparison.a_score)
         rows.append((comparison.a, str(score), comparison.words))
         terminal.emit(**comparison.to_json())
+    first = comparisons[0]
     terminal.say(f"{first.b}: {first.split} {Score(first.metric, first.b_score)}")
     terminal.tabulate(("A", "score", "compared with the whole"), rows, texts=3)
-    terminal.say(f"figure: {study.path / FIGURE}")
+    terminal.say(f"figure: {planned.path / FIGURE}")
     return 0

@@ -1,4 +1,4 @@
-"""lamina predict --confidence-threshold and --coverage: rejection, prediction sets, intervals."""
+"""lamina predict --aim, --confidence-threshold and --coverage: thresholds, sets and intervals."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ from lamina.training.task import Task
 
 def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
     """The task of a run, with the thresholds for the aim of the ``recipe``, if it has one."""
-    if (aim := recipe.find_aim(run.task.kind)) is None:
+    aim = recipe.find_aim(run.task.kind)
+    if aim is None:
         return run.task
     held_out = run.folder.load_out_of_fold(run.record.task)
+    source = "out-of-fold predictions"
     if held_out is None:
         held_out = find_val(run, "--aim")
+        source = "val"
     thresholds = choose_thresholds(run.task, held_out.logits, held_out.targets, aim)
-    source = "val" if held_out.split == "val" else "out-of-fold predictions"
-    for one in thresholds:
-        terminal.remark(f"threshold for {aim} on {source}: {one}")
-        if lack := one.find_lack(aim):
+    for threshold in thresholds:
+        terminal.remark(f"threshold for {aim} on {source}: {threshold}")
+        lack = threshold.find_lack(aim)
+        if lack:
             terminal.remark(f"warning: {lack}")
-    values = tuple(one.value for one in thresholds)
+    values = tuple(threshold.value for threshold in thresholds)
     return replace(run.task, thresholds=values)  # type: ignore[call-arg]
 
 
@@ -56,11 +59,10 @@ def make_confidence_rule(
     if limit is not None:
         _report_rejections(run, task, limit, terminal)
         if rule.favored:
-            why = (
-                f"because the threshold of {100 * task.cutoffs[0]:.2f} % for yes was chosen to"
-                " predict it"
+            terminal.remark(
+                f"{rule.favored} is never rejected, because the threshold of"
+                f" {100 * task.cutoffs[0]:.2f} % for yes was chosen to predict it"
             )
-            terminal.remark(f"{rule.favored} is never rejected, {why}")
     if coverage is None:
         return rule
     rule = fit_coverage(rule, task, run, coverage)
@@ -70,17 +72,15 @@ def make_confidence_rule(
 
 
 def _report_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:
-    outputs = run.outputs
-    split = "test" if "test" in outputs else "val"
-    if split not in outputs:
+    outputs = run.outputs.get("test") or run.outputs.get("val")
+    if outputs is None:
         return
-    one = outputs[split]
-    logits, targets = torch.from_numpy(one.logits).double(), torch.from_numpy(one.targets)
-    confidence, is_correct = judge_predictions(task, logits, targets)
-    kept = keep_favored(task, task.decide(logits).flatten().long(), confidence) >= limit
-    accuracy = describe_fraction(int(is_correct[kept].sum()), int(kept.sum()))
+    logits = torch.from_numpy(outputs.logits).double()
+    confidence, is_correct = judge_predictions(task, logits, torch.from_numpy(outputs.targets))
+    is_kept = keep_favored(task, task.decide(logits).flatten().long(), confidence) >= limit
+    accuracy = describe_fraction(int(is_correct[is_kept].sum()), int(is_kept.sum()))
     terminal.remark(
-        f"confidence threshold: {100 * limit:g} %; on {len(is_correct):,} {split} images,"
-        f" {100 * kept.double().mean():.1f} % are kept, with an accuracy of {accuracy}; without the"
-        f" threshold: {describe_fraction(int(is_correct.sum()), len(is_correct))}"
+        f"confidence threshold: {100 * limit:g} %; on {len(is_correct):,} {outputs.split} images,"
+        f" {100 * is_kept.double().mean():.1f} % are kept, with an accuracy of {accuracy}; without"
+        f" the threshold: {describe_fraction(int(is_correct.sum()), len(is_correct))}"
     )

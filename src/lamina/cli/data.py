@@ -4,39 +4,71 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from lamina.cli.data_argument import choose_data
-from lamina.cli.options.data_options import DataOptions
+from lamina.cli.fields import PreparationFields
+from lamina.cli.options import Json, Progress, Source
 from lamina.cli.output import check_output, save_sheet
-from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Images, Preparation
 from lamina.data.findings import Finding, Sighting, imbalance
 from lamina.data.held_out import advise_folds
-from lamina.data.inspection import Inspection, SizeSummary, inspect, measure_spread
 from lamina.data.load import EXAMPLES
-from lamina.errors import DataError, plural
+from lamina.errors import plural
 from lamina.targets import REGRESSION
-from lamina.values import fields_to_json
+from lamina.values import Range, fields_to_json
+
+if TYPE_CHECKING:
+    from lamina.data.inspection import Inspection, SizeSummary
 
 
-def run(options: DataOptions, terminal: Terminal) -> int:
-    for flag, count in (("--samples", options.samples), ("--top", options.top)):
-        if count < 1:
-            raise DataError(f"{flag} is {count}; it must be at least 1. Use {flag} 10.")
+@dataclass(frozen=True)
+class Options:
+    """Show what a data set contains and report its problems. Nothing is changed.
+
+    Prints splits, classes, image sizes and channels, then problems, worst first: the same image in
+    two splits or with two labels, unreadable files, duplicates, blank images, missing or tiny
+    classes. The exit status is 0 even if there are problems.
+
+    Further commands: lamina data labels finds labels worth checking, lamina data duplicates finds
+    near-duplicates, and lamina data cache lists decoded copies. A folder with such a name is given
+    as ./labels.
+
+    Example: lamina data photos --contact-sheet photos.png
+    """
+
+    in_help_all: ClassVar = ("progress",)
+
+    data: Source
+    top: Annotated[int, Range(1)] = 10
+    """number of targets to print, with the most and with the fewest images; --json prints all"""
+    contact_sheet: Path | None = None
+    """save a sheet of sample training images of each class to this .png file"""
+    samples: Annotated[int, Range(1)] = 10
+    """images per class, label or number on the contact sheet"""
+    progress: Progress = False
+    json: Json = False
+    preparation: PreparationFields = field(default_factory=PreparationFields)
+
+
+def run(options: Options, terminal: Terminal) -> int:
+    from lamina.data.inspection import inspect
+
     sheet = options.contact_sheet
     if sheet is not None:
         check_output(sheet, (".png",), "--contact-sheet")
     dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
-    with terminal.progress(QUIET_SECONDS) as show_progress:
-        inspection = inspect(dataset, partial(show_progress, "inspecting images"))
+    with terminal.progress("inspecting images") as progress:
+        inspection = inspect(dataset, progress)
     _print_summary(dataset, inspection, options.top, terminal)
-    if advice := advise_folds(dataset):
+    advice = advise_folds(dataset)
+    if advice:
         terminal.remark(f"advice: {advice}")
     values = _to_json(dataset, inspection)
-    file = None if sheet is None else str(sheet)
-    terminal.emit("data", **values, contact_sheet=file)
+    terminal.emit("data", **values, contact_sheet=sheet and str(sheet))
     if sheet is None:
         terminal.remark("To draw samples of each class, use --contact-sheet FILE.png.")
         return 0
@@ -56,7 +88,8 @@ def _print_summary(dataset: Dataset, inspection: Inspection, top: int, terminal:
         _print_numbers(dataset, terminal)
     else:
         _print_targets(dataset.train, ("target", *splits), [*targets, images], top, terminal)
-    if (ratio := imbalance(dataset.train)) is not None:
+    ratio = imbalance(dataset.train)
+    if ratio is not None:
         terminal.say(f"imbalance: {ratio:.3g} (size of the largest training class / smallest)")
     if inspection.sizes is not None:
         print_sizes(inspection.sizes, terminal)
@@ -80,6 +113,8 @@ def _print_summary(dataset: Dataset, inspection: Inspection, top: int, terminal:
 
 
 def _print_numbers(dataset: Dataset, terminal: Terminal) -> None:
+    from lamina.data.inspection import measure_spread
+
     spreads = [measure_spread(images) for images in dataset.splits.values()]
     rows = []
     for numbers in zip(*spreads, strict=True):
@@ -99,7 +134,8 @@ def _print_targets(
         ranked = sorted(shown, key=lambda row: -counts[row])
         shown = ranked[:top] + ranked[-top:]
     terminal.tabulate(heads, [*(targets[row] for row in shown), total])
-    if more := len(targets) - len(shown):
+    more = len(targets) - len(shown)
+    if more:
         terminal.say(
             f"and {more:,} more targets: these have the most and the fewest training images"
             " (--top N, --json)"
@@ -144,9 +180,19 @@ def _name(sighting: Sighting, finding: Finding) -> str:
 
 
 def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
+    from lamina.data.inspection import measure_spread
+
     def list_images(sightings: Sequence[Sighting]) -> list[dict[str, Any]]:
         return [sighting._asdict() for sighting in sightings]
 
+    sizes = None
+    if inspection.sizes is not None:
+        sizes = fields_to_json(inspection.sizes)
+    findings = []
+    for finding in inspection.findings:
+        images = list_images(finding.images)
+        twins = list_images(finding.twins)
+        findings.append(fields_to_json(finding) | {"images": images, "twins": twins})
     return {
         "data": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -160,19 +206,12 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
             for split, images in dataset.splits.items()
         },
         "imbalance_ratio": imbalance(dataset.train),
-        "sizes": None if inspection.sizes is None else fields_to_json(inspection.sizes),
+        "sizes": sizes,
         "channels": fields_to_json(inspection.channels),
         "split_rule": dataset.split_rule,
         "problems": [
             {"image": problem.path, "reason": problem.reason} for problem in dataset.problems
         ],
         "duplicates": [list_images(group) for group in inspection.duplicates],
-        "findings": [
-            fields_to_json(finding)
-            | {
-                "images": list_images(finding.images),
-                "twins": list_images(finding.twins),
-            }
-            for finding in inspection.findings
-        ],
+        "findings": findings,
     }

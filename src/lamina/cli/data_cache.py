@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from lamina.cli.options.data_options import DataCacheOptions
+from tyro.conf import Positional, arg
+
+from lamina.cli.options import DATA, Flag, Json
 from lamina.cli.terminal import Terminal
 from lamina.data.cache import cache_folder, format_size, list_cached
 from lamina.data.load import full_source
@@ -15,7 +18,22 @@ HEADS = ("data set", "state", "last used", "images", "height×width", "size")
 FAILED = "in use or protected"
 
 
-def run(options: DataCacheOptions, terminal: Terminal) -> int:
+@dataclass(frozen=True)
+class Options:
+    """List the decoded copies of data sets, with size and last use.
+
+    Example: lamina data cache
+    """
+
+    data: Annotated[
+        Positional[str | None], arg(metavar="DATA", help=DATA, help_behavior_hint="")
+    ] = None
+    clear: Flag = False
+    """remove the copies of DATA, or of all data sets"""
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
     """Run the command; returns 2 if a copy cannot be removed."""
     all_copies = list_cached()
     copies = all_copies
@@ -28,15 +46,17 @@ def run(options: DataCacheOptions, terminal: Terminal) -> int:
                 hint = suggest(options.data, sorted({copy.source for copy in all_copies}))
             raise DataError(f"The cache has no decoded copy of {options.data}. {hint}")
     total_bytes = sum(copy.size_bytes for copy in all_copies)
+    status = 0
     rows: list[tuple[str, ...]] = []
     values: list[dict[str, Any]] = []
     for copy in copies[::-1]:
         state = copy.state
-        if options.clear:
+        if options.clear and copy.remove():
+            state = "removed"
+            total_bytes -= copy.size_bytes
+        elif options.clear:
             state = FAILED
-            if copy.remove():
-                state = "removed"
-                total_bytes -= copy.size_bytes
+            status = 2
         images, height, width, *_ = (*copy.shape, 0, 0, 0)
         size = format_size(copy.size_bytes)
         rows.append((copy.source, state, copy.last_used, f"{images:,}", f"{height}×{width}", size))
@@ -44,4 +64,4 @@ def run(options: DataCacheOptions, terminal: Terminal) -> int:
     terminal.tabulate(HEADS, rows, texts=3)
     terminal.say(f"all copies: {format_size(total_bytes)} in {cache_folder()}")
     terminal.emit("cache", folder=str(cache_folder()), bytes=total_bytes, copies=values)
-    return 2 if any(value["state"] == FAILED for value in values) else 0
+    return status

@@ -3,37 +3,77 @@
 from __future__ import annotations
 
 import shlex
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import numpy as np
-import torch
+from tyro.conf import arg
 
 from lamina.cli.data_argument import choose_data
-from lamina.cli.models import choose_evaluated_data, load_predictor
-from lamina.cli.options.data_options import DataLabelsOptions
-from lamina.cli.output import check_issues_file, check_output, save_sheet, save_table
-from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.data import Dataset, Images, Preparation
+from lamina.cli.fields import PreparationFields
+from lamina.cli.options import Device, Json, OwnModule, Progress, Source, Top
+from lamina.cli.output import check_output, save_sheet, save_table
+from lamina.cli.parsing import refuse
+from lamina.cli.terminal import Terminal
+from lamina.data import Dataset, Preparation
 from lamina.data.corrections import ADVICE, COLUMNS
-from lamina.data.matching import ClassMatch
 from lamina.errors import DataError, escape, plural
-from lamina.evaluation.outputs import Outputs
-from lamina.insight.confident_learning import PRECISION, LabelIssues, judge_labels
-from lamina.insight.confusions import HARDEST, PAIR_HEADS, Confusions, find_confusions
-from lamina.insight.neighbors import find_outliers
-from lamina.studies.analyses import check_labels, choose_checkers
-from lamina.targets import SINGLE_LABEL
-from lamina.training.device import choose_device
-from lamina.training.prediction import predict_with_features
-from lamina.training.task import Task
+
+if TYPE_CHECKING:
+    from lamina.insight.confident_learning import LabelIssues
+    from lamina.insight.confusions import Confusions
+    from lamina.training.task import Task
 
 
-def run(options: DataLabelsOptions, terminal: Terminal) -> int:
-    _check(options)
+@dataclass(frozen=True)
+class Options:
+    """Find labels that are worth checking. Nothing is changed.
+
+    Trains nets by cross-validation, so that no net has seen a label that it judges. With --with,
+    the model of a run judges the labels, and lamina prints hard classes, hard images and outliers,
+    too.
+
+    Example: lamina data labels photos --output issues.csv
+    """
+
+    in_help_all: ClassVar = ("progress",)
+
+    data: Source
+    run: Annotated[Path | None, arg(name="with", metavar="RUN")] = None
+    """use the model of a run, and print hard classes and images, and outliers"""
+    pretrained: bool = True
+    """use pretrained weights that are already on this machine"""
+    net: OwnModule = None
+    device: Device = "auto"
+    top: Top = 10
+    output: tuple[Path, ...] = ()
+    """save the labels as a table to correct (.csv), a sheet of images (.png) or both"""
+    hard: Path | None = None
+    """with --with: save a sheet of the most frequent confusions and of the images with the largest
+    losses to this .png file"""
+    progress: Progress = False
+    json: Json = False
+    preparation: PreparationFields = field(default_factory=PreparationFields)
+
+
+def run(options: Options, terminal: Terminal) -> int:
+    from lamina.studies.analyses import check_labels, choose_checkers
+    from lamina.training.device import choose_device
+
+    for file in options.output:
+        check_output(file, (".csv", ".png"))
+        if file.suffix.lower() == ".csv" and file.exists():
+            raise DataError(
+                f"{file} exists, and may contain your corrections. Choose another file, or delete"
+                " it."
+            )
+    if options.hard is not None:
+        check_output(options.hard, (".png",), "--hard")
     if options.run is not None:
+        refuse(options, "--with uses the model of a run.", "pretrained")
         _judge_by_run(options, options.run, terminal)
         return 0
+    refuse(options, "Without --with RUN, lamina trains nets.", "hard", "net")
     dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
     nets = choose_checkers(dataset, device=options.device, pretrained=options.pretrained)
     terminal.remark(f"device: {choose_device(options.device)}")
@@ -41,33 +81,17 @@ def run(options: DataLabelsOptions, terminal: Terminal) -> int:
         f"nets: {' and '.join(map(str, nets))}; four-fold cross-validation: each net predicts"
         " images it was not trained on"
     )
-    with terminal.progress(QUIET_SECONDS) as show_progress:
-        labels = check_labels(dataset, nets, partial(show_progress, "checking labels"))
+    with terminal.progress("checking labels") as progress:
+        labels = check_labels(dataset, nets, progress)
     _print_issues(labels, dataset, options, terminal)
     return 0
 
 
-def _check(options: DataLabelsOptions) -> None:
-    if options.top < 1:
-        raise DataError(f"--top is {options.top}; it must be at least 1. Use --top 10.")
-    for output in options.output:
-        check_issues_file(output)
-    if options.run is None and options.hard is not None:
-        raise DataError("--hard draws images that are hard for the model of a run. Add --with RUN.")
-    if options.run is None and options.net is not None:
-        raise DataError("--net defines the net of a run, but there is no run. Add --with RUN.")
-    if options.run is not None and not options.pretrained:
-        raise DataError(
-            "--no-pretrained is for nets that lamina trains, but --with uses the model of a run."
-            " Use only one of them."
-        )
-    if options.hard is not None:
-        check_output(options.hard, (".png",), "--hard")
-
-
 def _print_issues(
-    labels: LabelIssues, dataset: Dataset, options: DataLabelsOptions, terminal: Terminal
+    labels: LabelIssues, dataset: Dataset, options: Options, terminal: Terminal
 ) -> None:
+    from lamina.insight.confident_learning import PRECISION
+
     terminal.say(*labels.summary_lines())
     for warning in labels.warnings():
         terminal.remark(f"warning: {warning}")
@@ -95,61 +119,68 @@ def _print_issues(
 
 
 def _save_corrections(
-    labels: LabelIssues, file: Path, options: DataLabelsOptions, terminal: Terminal
+    labels: LabelIssues, file: Path, options: Options, terminal: Terminal
 ) -> None:
     save_table(file, [COLUMNS, *labels.corrections()])
-    earlier = options.preparation.get("labels_from", ())
-    words = [
-        "lamina",
-        "train",
-        "--data",
-        options.data,
-        "--labels-from",
-        *map(str, (*earlier, file)),
-    ]
+    files = (*options.preparation.get("labels_from", ()), file)
+    command = ["lamina", "train", "--data", options.data, "--labels-from", *map(str, files)]
     advice = "There are none."
     if labels.issues:
-        advice = f"{ADVICE} Then run {shlex.join(words)}."
+        advice = f"{ADVICE} Then run {shlex.join(command)}."
     terminal.remark(f"label issues: {file}. {advice}")
 
 
-def _judge_by_run(options: DataLabelsOptions, path: Path, terminal: Terminal) -> None:
+def _judge_by_run(options: Options, path: Path, terminal: Terminal) -> None:
+    import torch
+
+    from lamina.cli.models import choose_evaluated_data, load_predictor
+    from lamina.data.matching import ClassMatch
+    from lamina.evaluation.outputs import Outputs
+    from lamina.insight.confident_learning import judge_labels
+    from lamina.insight.confusions import HARDEST, find_confusions
+    from lamina.insight.neighbors import find_outliers
+    from lamina.training.prediction import predict_with_features
+
     run, predictor = load_predictor(path, options.net, options.device, terminal)
     task = predictor.task
-    dataset, is_own = choose_evaluated_data(
+    dataset, is_of_run = choose_evaluated_data(
         run, options.data, predictor, terminal, options.preparation, ClassMatch()
     )
     outputs = []
     features = []
     probabilities = {}
-    with terminal.progress(QUIET_SECONDS) as show_progress:
-        for split, images in dataset.splits.items():
-            progress = partial(show_progress, f"predicting {split}")
+    for split, images in dataset.splits.items():
+        with terminal.progress(f"predicting {split}") as progress:
             logits, part = predict_with_features(predictor.model, images.pixels, progress)
-            outputs.append(Outputs.collect(task, logits, images))
-            features.append(part)
-            probabilities[split] = task.probabilities(torch.from_numpy(logits)).numpy()
+        outputs.append(Outputs.collect(task, logits, images))
+        features.append(part)
+        probabilities[split] = task.probabilities(torch.from_numpy(logits)).numpy()
     if task.kind.has_classes:
-        labels = judge_labels(dataset.splits, probabilities)
-        _print_issues(labels, dataset, options, terminal)
-        if is_own:
+        _print_issues(judge_labels(dataset.splits, probabilities), dataset, options, terminal)
+        if is_of_run:
             terminal.say(
                 "train: the model was trained on these images and may have memorized incorrect"
                 " labels; without --with, lamina trains nets on other images"
             )
     held_out = outputs
-    if is_own and len(outputs) > 1:
+    if is_of_run and len(outputs) > 1:
         held_out = [part for part in outputs if part.split != "train"]
-    elif is_own:
+    elif is_of_run:
         terminal.remark(
             "warning: the data set has no val or test split; hard images come from train, which the"
             " model was trained on"
         )
     confusions = find_confusions(task, held_out, max(options.top, HARDEST))
-    images_of_splits = [dataset.splits[part.split] for part in held_out]
-    title = escape(f"{dataset.name}: hard for {path}")
     _print_confusions(task, confusions, options.top, terminal)
-    _draw_hard(confusions, images_of_splits, options.hard, title, terminal)
+    if options.hard is None:
+        terminal.remark("To draw these images, use --hard FILE.png.")
+    else:
+        from lamina.drawing.contact_sheet import build_hard_sheet
+
+        pixels = [image for part in held_out for image in dataset.splits[part.split].pixels]
+        title = escape(f"{dataset.name}: hard for {path}")
+        save_sheet(build_hard_sheet(confusions, pixels, title), options.hard)
+        terminal.remark(f"hard images: {options.hard}")
     values = confusions.to_json()
     terminal.emit("hard", **values | {"losses": values["losses"][: options.top]})
     outliers = find_outliers([*dataset.splits.values()], torch.cat(features), options.top)
@@ -159,6 +190,9 @@ def _judge_by_run(options: DataLabelsOptions, path: Path, terminal: Terminal) ->
 
 
 def _print_confusions(task: Task, confusions: Confusions, top: int, terminal: Terminal) -> None:
+    from lamina.insight.confusions import PAIR_HEADS
+    from lamina.targets import SINGLE_LABEL
+
     terminal.say("", f"hard classes and images, among {confusions.describe_images()}:")
     if confusions.pairs:
         # with two classes, the pairs contain the same values
@@ -174,16 +208,3 @@ def _print_confusions(task: Task, confusions: Confusions, top: int, terminal: Te
     heads, rows = confusions.image_table()
     terminal.say("", "largest losses:")
     terminal.tabulate(heads, rows[:top], texts=4)
-
-
-def _draw_hard(
-    confusions: Confusions, splits: list[Images], file: Path | None, title: str, terminal: Terminal
-) -> None:
-    if file is None:
-        terminal.remark("To draw these images, use --hard FILE.png.")
-        return
-    from lamina.drawing.contact_sheet import build_hard_sheet
-
-    pixels = [np.asarray(image) for images in splits for image in images.pixels]
-    save_sheet(build_hard_sheet(confusions, pixels, title), file)
-    terminal.remark(f"hard images: {file}")

@@ -2,133 +2,208 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
-from lamina.cli.models import choose_evaluated_data, choose_run_data, load_predictor
-from lamina.cli.near_duplicates import report_overlap
-from lamina.cli.options.evaluate_options import EvaluateOptions
+from lamina.cli.fields import PreparationFields
+from lamina.cli.options import Device, Json, OwnModule, RunFolder
 from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import Terminal
-from lamina.data import Images
-from lamina.data.load import find_prepared
-from lamina.data.matching import ClassMatch
-from lamina.data.option_files import read_rows
+from lamina.data import Dataset, Images
 from lamina.errors import DataError
-from lamina.evaluation.evaluating import evaluate_with_logits
-from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.predictor import make_prediction
 from lamina.files import open_atomically
-from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
-from lamina.runs.run import Run
-from lamina.targets import REGRESSION
 from lamina.text import guard
-from lamina.training.task import Task
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+    from lamina.evaluation.outputs import Outputs
+    from lamina.runs.run import Run
+    from lamina.training.task import Task
 
 
-def run(options: EvaluateOptions, terminal: Terminal) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Evaluate a run's model on its test images, or on another data set.
+
+    If some of these images are near-duplicates of training images, lamina also prints the score
+    without them.
+
+    Example: lamina evaluate runs/pets --data new-photos
+    """
+
+    run: RunFolder
+    data: str | None = None
+    """another data set; lamina evaluates all of it, unless it is divided into splits (default: the
+    run's data set)"""
+    unknown: Literal["error", "ignore"] = "error"
+    """what to do with images of classes that the model does not know: stop, or leave them out"""
+    rename: Path | None = None
+    """CSV file with two columns, without a header: a class of DATA, and the model's class for it"""
+    split: Literal["train", "val", "test"] | None = None
+    """split to evaluate on (default: test, or val if there is no test)"""
+    near_duplicates: bool | None = None
+    """search for near-duplicates of training images (default: only in the run's data set, if it
+    takes at most 5 seconds)"""
+    output: Path | None = None
+    """save a table with a row for each image to this .csv file: target, prediction, probabilities,
+    split and fold; for the model of a cross-validation, also the predictions of its folds"""
+    preparation: PreparationFields = field(default_factory=PreparationFields)
+    net: OwnModule = None
+    device: Device = "auto"
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
+    from lamina.cli.models import (
+        choose_evaluated_data,
+        choose_run_data,
+        load_predictor,
+        report_overlap,
+    )
+    from lamina.data.matching import ClassMatch
+    from lamina.evaluation.evaluating import evaluate_with_logits
+    from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
+
     if options.output is not None:
         check_output(options.output, (".csv",))
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-    match = ClassMatch(
-        options.unknown, {} if options.rename is None else read_renamed(options.rename)
-    )
-    data, is_own = choose_evaluated_data(
+    renamed = {}
+    if options.rename is not None:
+        renamed = read_renamed(options.rename)
+    match = ClassMatch(options.unknown, renamed)
+    dataset, is_of_run = choose_evaluated_data(
         run, options.data, predictor, terminal, options.preparation, match
     )
-    split = options.split or ("test" if data.test is not None else "val")
+    images = _choose_split(dataset, options)
+    split = images.split
+    report, logits = evaluate_with_logits(predictor.model, images)
+    report = replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
+    terminal.say(*str(report).split("\n"))
+    values: dict[str, Any] = {}
+    # leaks of its own data set are known
+    if not is_of_run or (run.record.started_from and split != "train"):
+        values |= report_training_images(run, images, terminal)
+    wanted = options.near_duplicates
+    if wanted is None and is_of_run and split != "train":
+        seconds = estimate_seconds(len(images), len(dataset.train), images.shape)
+        wanted = seconds <= UNASKED_SECONDS
+        if not wanted:
+            terminal.remark(
+                "near-duplicates of training images: search skipped, because it may take"
+                f" {seconds:.0f} s. To search, use --near-duplicates."
+            )
+    if wanted:
+        train = dataset.train
+        if not is_of_run:
+            train = choose_run_data(run, None, terminal).train
+        values |= report_overlap(predictor.task, logits, images, train, terminal)
+        if options.near_duplicates and not values["near_duplicates"]:
+            terminal.say("", f"no {split} image is a near-duplicate of a training image")
+    if options.output is not None:
+        outputs = _list_outputs(run, predictor.task, images, logits, is_of_run)
+        _save_table(options.output, predictor.task, outputs)
+        count = sum(len(part.names) for part in outputs)
+        terminal.say("", f"{options.output}: {count:,} images")
+    terminal.emit("report", run=str(run.path), **report.to_json(), **values)
+    return 0
+
+
+def _choose_split(dataset: Dataset, options: Options) -> Images:
+    split = options.split
+    if split is None:
+        split = "val"
+        if dataset.test is not None:
+            split = "test"
     if options.near_duplicates and split == "train":
         raise DataError(
             "--near-duplicates compares images with the training images, but --split is train. Use"
             " --split test."
         )
-    if split not in data.splits:
+    if split not in dataset.splits:
         raise DataError(
-            f"{data.name} has no {split} split; it has {', '.join(data.splits)}. Use --split"
-            f" {next(iter(data.splits))}."
+            f"{dataset.name} has no {split} split; it has {', '.join(dataset.splits)}. Use --split"
+            f" {next(iter(dataset.splits))}."
         )
-    images = data.splits[split]
-    model = predictor.model
-    report, logits = evaluate_with_logits(model, images)
-    report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
-    terminal.say(*str(report).split("\n"))
-    found: dict[str, Any] = {}
-    # leaks of its own data set are known
-    if not is_own or (run.record.started_from and split != "train"):
-        found = report_training_images(run, images, terminal)
-    seconds = estimate_seconds(len(images), len(data.train), images.shape)
-    is_unasked = options.near_duplicates is None and is_own and split != "train"
-    if options.near_duplicates or (is_unasked and seconds <= UNASKED_SECONDS):
-        train = data.train if is_own else choose_run_data(run, None, terminal).train
-        found |= report_overlap(predictor.task, logits, images, train, terminal)
-        if options.near_duplicates and not found["near_duplicates"]:
-            terminal.say("", f"no {split} image is a near-duplicate of a training image")
-    elif is_unasked:
-        terminal.remark(
-            f"near-duplicates of training images: search skipped, because it may take {seconds:.0f}"
-            " s. To search, use --near-duplicates."
-        )
-    if options.output is not None:
-        fold = run.record.data.preparation.folds() if is_own else None
-        folds = np.full(len(images), fold[0]) if fold and fold[0] and split == "test" else None
-        outputs = [Outputs(split, logits, images.targets, images.names, folds)]
-        if is_own and split != "train" and (others := run.folder.load_out_of_fold(run.record.task)):
-            outputs.append(dataclasses.replace(others, logits=others.raw_logits(model.task)))
-        _save_table(options.output, model.task, outputs)
-        terminal.say("", f"{options.output}: {sum(len(one.names) for one in outputs):,} images")
-    terminal.emit("report", run=str(run.path), **report.to_json(), **found)
-    return 0
+    return dataset.splits[split]
+
+
+def _list_outputs(
+    run: Run, task: Task, images: Images, logits: Float32[np.ndarray, "n k"], is_of_run: bool
+) -> list[Outputs]:
+    """The outputs for the images, and for the folds of a cross-validation."""
+    from lamina.evaluation.outputs import Outputs
+
+    folds = None
+    fold = run.record.data.preparation.folds()
+    if is_of_run and fold and fold[0] and images.split == "test":
+        folds = np.full(len(images), fold[0])
+    outputs = [Outputs(images.split, logits, images.targets, images.names, folds)]
+    if is_of_run and images.split != "train":
+        out_of_fold = run.folder.load_out_of_fold(run.record.task)
+        if out_of_fold is not None:
+            outputs.append(replace(out_of_fold, logits=out_of_fold.raw_logits(task)))
+    return outputs
 
 
 def _save_table(file: Path, task: Task, outputs: Sequence[Outputs]) -> None:
     """Write a row for each image; for regression, the target and the prediction of each number."""
-    kind, names = task.kind, task.kind.class_names(task.target_names)
-    heads = ["target", "predicted", *(f"p({name})" for name in names)]
-    if kind is REGRESSION:
-        heads = [
-            f"{what}({name})" for what in ("target", "predicted") for name in task.target_names
-        ]
+    import torch
+
+    from lamina.evaluation.predictor import make_prediction, name_columns
+
+    columns = name_columns(task)
+    targets = ["target"]
+    if task.kind.name == "regression":
+        targets = [f"target({name})" for name in columns]
+        columns = [f"predicted({name})" for name in columns]
+    heads = map(guard, ("image", *targets, *columns, "split", "fold"))
     with (
         writing(file, "The file is unchanged; use another --output."),
         open_atomically(file) as opened,
     ):
-        opened.write(format_csv([map(guard, ("image", *heads, "split", "fold"))]))
-        for one in outputs:
-            rows = task.probabilities(torch.from_numpy(one.logits)).tolist()
-            folds = [""] * len(rows) if one.folds is None else map(str, one.folds)
-            for name, target, row, fold in zip(one.names, one.targets, rows, folds, strict=True):
-                prediction = make_prediction(task, name, row)
-                values = [f"{value:.7g}" for value in prediction.values.values()]
-                if kind is REGRESSION:
+        opened.write(format_csv([heads]))
+        for part in outputs:
+            rows = task.probabilities(torch.from_numpy(part.logits)).tolist()
+            for place, row in enumerate(rows):
+                name = part.names[place]
+                target = part.targets[place]
+                fold = ""
+                if part.folds is not None:
+                    fold = str(part.folds[place])
+                if task.kind.name == "regression":
                     cells = [f"{number:.7g}" for number in target.tolist()]
                 else:
-                    given = kind.list_names(target, task.target_names)
-                    predicted = prediction.predicted
-                    found = (predicted,) if isinstance(predicted, str) else predicted or ()
-                    cells = [guard(";".join(given)), guard(";".join(found))]
-                opened.write(format_csv([[guard(name), *cells, *values, one.split, fold]]))
+                    cells = [guard(";".join(task.kind.list_names(target, task.target_names)))]
+                cells += make_prediction(task, name, row).cells()
+                opened.write(format_csv([[guard(name), *cells, part.split, fold]]))
 
 
 def read_renamed(file: Path) -> dict[str, str]:
     """The model's class for each class of the data in a CSV file."""
-    rows = read_rows(str(file), "rename")
-    if wrong := next((row for row in rows if len(row) != 2), None):
-        raise DataError(
-            f"{file} has the line {','.join(wrong)!r}; expected a class of the data and one of the"
-            " model, as in doggo,dog."
-        )
-    return {name.strip(): renamed.strip() for name, renamed in rows}
+    from lamina.data.option_files import read_rows
+
+    renamed = {}
+    for row in read_rows(str(file), "rename"):
+        if len(row) != 2:
+            raise DataError(
+                f"{file} has the line {','.join(row)!r}; expected a class of the data and one of"
+                " the model, as in doggo,dog."
+            )
+        renamed[row[0].strip()] = row[1].strip()
+    return renamed
 
 
 def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict[str, Any]:
     """Report how many images are among the run's training images; as JSON values."""
-    origin = run.record.data
-    dataset = find_prepared(origin.source, origin.preparation, origin.fingerprint)
+    from lamina.data.load import find_prepared
+
+    recorded = run.record.data
+    dataset = find_prepared(recorded.source, recorded.preparation, recorded.fingerprint)
     if dataset is None or dataset.train.shape != images.shape:
         terminal.remark(
             "training images: not compared, because they are not in this machine's cache at this"

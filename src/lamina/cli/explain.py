@@ -3,53 +3,73 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from tyro.conf import arg
 
-from lamina.cli.models import choose_images, choose_layer, load_predictor, report_problem
-from lamina.cli.options.inspect_options import ExplainOptions
-from lamina.cli.output import make_folder, save_sheet, writing
-from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.data import Problem
+from lamina.cli.options import Device, Images, Json, OwnModule, RunFolder
+from lamina.cli.output import make_folder, save_arrays, save_sheet
+from lamina.cli.terminal import Terminal
 from lamina.data.decoding import EncodedImage, ImageReader, InputFormat, decode_image
-from lamina.data.image_inputs import decode_ahead
-from lamina.data.resizing import seen_box
-from lamina.drawing.attribution_sheet import Box, draw_explanation
 from lamina.errors import NetError
-from lamina.evaluation.predictor import describe
-from lamina.files import open_atomically
-from lamina.insight.explanations import (
-    METHODS,
-    Explanation,
-    choose_methods,
-    explain_pixels,
-    find_output,
-)
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+    from lamina.drawing.attribution_sheet import Box
+    from lamina.insight.explanations import Explanation
 
 STEM_BYTES = 200  # file systems allow names of 255 bytes, and writing atomically adds to them
 
 
-def run(options: ExplainOptions, terminal: Terminal) -> int:
-    """Run the command; returns 2 if an image could not be read, after explaining the others."""
-    with ExitStack() as stack:
-        images, problems = choose_images(options.images, stack, terminal)
-        return _explain_images(options, images, problems, terminal)
+@dataclass(frozen=True)
+class Options:
+    """Show which pixels a prediction depends on, as a map, and measure how faithful the map is.
+
+    Example: lamina explain runs/pets cat.jpg
+    """
+
+    run: RunFolder
+    images: Images
+    method: Literal["occlusion", "gradients", "grad-cam"] | None = None
+    """method: occlusion (covering parts of the image), integrated gradients, or Grad-CAM (default:
+    all three)"""
+    target: str | None = None
+    """class, label or number to explain (default: the most likely class or label, or the first
+    number)"""
+    layer: str | None = None
+    """layer for Grad-CAM, given by its number (from 1) or module path (default: the last one with
+    height and width)"""
+    output: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """folder for the figures (.png) and maps (.npz) (default: explanations in the run's folder)"""
+    net: OwnModule = None
+    device: Device = "auto"
+    json: Json = False
 
 
-def _explain_images(
-    options: ExplainOptions,
-    images: list[EncodedImage],
-    problems: list[Problem],
-    terminal: Terminal,
-) -> int:
+def run(options: Options, terminal: Terminal) -> int:
+    from lamina.cli.models import choose_images
+
     if options.layer is not None and options.method not in (None, "grad-cam"):
         raise NetError(
             f"--layer is {options.layer!r}, but {options.method} does not use a layer. Use --method"
             " grad-cam."
         )
+    with ExitStack() as stack:
+        images, _ = choose_images(options.images, stack, terminal)
+        _explain_images(options, images, terminal)
+    return 0
+
+
+def _explain_images(options: Options, images: list[EncodedImage], terminal: Terminal) -> None:
+    from lamina.cli.models import choose_layer, load_predictor
+    from lamina.data.image_inputs import decode_ahead
+    from lamina.drawing.attribution_sheet import draw_explanation
+    from lamina.insight.explanations import METHODS, choose_methods, explain_pixels, find_output
+
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model = predictor.model
     target = None
@@ -64,19 +84,15 @@ def _explain_images(
             "grad-cam: skipped, because no layer of this net has an output with height and width"
         )
     folder = options.output or run.path / "explanations"
-    for problem in problems:
-        report_problem(problem.path, problem.reason, terminal)
-    unread = len(problems)
     used: set[str] = set()
-    with terminal.progress(QUIET_SECONDS) as show_progress:
+    with terminal.progress("explaining") as show_progress:
         for done, encoded in enumerate(images):
-            show_progress("explaining", done, len(images))
+            show_progress(done, len(images))
             (chunk,) = decode_ahead([encoded], predictor.input_format)
             path = chunk.names[0]
             reason = chunk.reasons[0]
             if reason is not None:
-                report_problem(path, reason, terminal)
-                unread += 1
+                terminal.report_problem(path, reason)
                 continue
             make_folder(folder)  # not earlier: if no image can be read, no empty folder remains
             explanation = explain_pixels(model, chunk.pixels, methods, target=target, name=path)
@@ -85,26 +101,20 @@ def _explain_images(
             save_sheet(draw_explanation(explanation, original, box), file)
             _save_maps(file.with_suffix(".npz"), explanation, box)
             _print(explanation, file, terminal)
-    return 2 if unread else 0
 
 
 def _print(explanation: Explanation, file: Path, terminal: Terminal) -> None:
+    from lamina.evaluation.predictor import describe
+
     values = explanation.to_json()
+    maps = values.pop("maps")
     predicted = describe(explanation.prediction)
     terminal.say(
         f"{values['image']}: {predicted}; {file} shows the evidence for {explanation.target}"
     )
     for method, attribution in explanation.maps.items():
         terminal.say(f"  {method}: {attribution.faithfulness}")
-        terminal.emit(
-            "explanation",
-            image=values["image"],
-            predicted=values["predicted"],
-            method=method,
-            file=str(file),
-            target=values["target"],
-            **values["maps"][method],
-        )
+        terminal.emit("explanation", **values, method=method, file=str(file), **maps[method])
 
 
 def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
@@ -123,16 +133,17 @@ def _read_image(
     encoded: EncodedImage, wanted: InputFormat
 ) -> tuple[UInt8[np.ndarray, "h w c"], Box]:
     """The original image, and the box that the model sees: left, top, right, bottom in pixels."""
+    from lamina.data.resizing import seen_box
+
     channels, height, width = wanted.shape
+    mode: Literal["L", "RGB"] = "RGB"
+    if channels == 1:
+        mode = "L"
     with ImageReader() as reader:
-        data = reader.read(encoded)
-    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
-    image = decode_image(data, mode=mode, bit_depth=wanted.bit_depth)
+        image = decode_image(reader.read(encoded), mode=mode, bit_depth=wanted.bit_depth)
     return image, seen_box((image.shape[1], image.shape[0]), (height, width), wanted.resize)
 
 
 def _save_maps(file: Path, explanation: Explanation, box: Box) -> None:
     arrays = {method: attribution.values for method, attribution in explanation.maps.items()}
-    with writing(file), open_atomically(file) as opened:
-        # mypy matches the names with the arguments of the function
-        np.savez_compressed(opened, box_px=np.array(box), **arrays)  # type: ignore[arg-type]
+    save_arrays(file, {"box_px": np.array(box), **arrays})

@@ -3,51 +3,59 @@
 from __future__ import annotations
 
 import re
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from lamina.cli.models import choose_layer, choose_run_data, load_predictor
-from lamina.cli.options.inspect_options import InspectOptions
+from tyro.conf import arg
+
+from lamina.cli.options import Device, Json, MovedData, OwnModule, RunFolder
 from lamina.cli.output import make_folder, save_sheet
-from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.data import Dataset
-from lamina.drawing.unit_sheets import build_unit_sheet, build_units_sheet, draw_probes
+from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
-from lamina.insight.inspected_layers import choose_layers
-from lamina.insight.probes import compare_probes
-from lamina.insight.units import InspectedImages, LayerUnits, choose_images, inspect_layers
-from lamina.training.model import Model
+
+if TYPE_CHECKING:
+    from lamina.insight.units import InspectedImages, LayerUnits
+    from lamina.training.model import Model
 
 MOST_UNITS = 96  # on the figure of a single layer
 
 
-def run(options: InspectOptions, terminal: Terminal) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Show which images excite a net's units, and how well each layer separates the classes.
+
+    Example: lamina inspect runs/pets --layer 3
+    """
+
+    run: RunFolder
+    layer: str | None = None
+    """show the units of one layer, given by its number (from 1) or module path (default: all layers
+    with weights)"""
+    unit: int | None = None
+    """with --layer: show a single unit, given by its number (from 1)"""
+    output: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """folder for the figures (default: inspection in the run's folder)"""
+    data: MovedData = None
+    net: OwnModule = None
+    device: Device = "auto"
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
+    from lamina.cli.models import choose_layer, choose_run_data, load_predictor
+    from lamina.insight.units import choose_images, inspect_layers
+
     if options.unit is not None and options.layer is None:
         raise NetError(f"--unit is {options.unit}, but no layer is given. Add --layer LAYER.")
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model = predictor.model
-    layer = None
+    layers = []
     if options.layer is not None:
-        layer = choose_layer(model, options.layer)
+        layers.append(choose_layer(model, options.layer))
     folder = make_folder(options.output or run.path / "inspection")
     dataset = choose_run_data(run, options.data, terminal)
-    if dataset.fingerprint != run.record.data.fingerprint:
-        terminal.remark("warning: the data set has changed since the run was trained")
     images = choose_images(model, dataset)
-    _introduce(images, dataset, terminal)
-    if layer is None:
-        _show_all(model, images, folder, terminal)
-    elif options.unit is None:
-        _show_layer(model, images, layer, folder, terminal)
-    else:
-        (units,) = inspect_layers(
-            model, images.train, [layer], number=options.unit, scored=images.removals
-        )
-        _show_unit(units, folder, terminal)
-    return 0
-
-
-def _introduce(images: InspectedImages, dataset: Dataset, terminal: Terminal) -> None:
     split = images.held_out.split
     if split == "train":
         terminal.remark(
@@ -58,20 +66,39 @@ def _introduce(images: InspectedImages, dataset: Dataset, terminal: Terminal) ->
         f"images: {len(images.train):,} of {len(dataset.train):,} in train for patches,"
         f" {len(images.held_out):,} of {len(dataset.splits[split]):,} in {split} for scores"
     )
-
-
-def _show_all(model: Model, images: InspectedImages, folder: Path, terminal: Terminal) -> None:
-    layers = choose_layers(model)
-    terminal.remark(f"fitting probes to {len(layers)} layers, with trained and with random weights")
-    with terminal.progress(QUIET_SECONDS) as show_progress:
-        progress = partial(show_progress, "probing layers")
-        probes = compare_probes(model, images.fitted, images.held_out, layers, progress)
-        inspected = inspect_layers(
+    if not layers:
+        _show_all(model, images, folder, terminal)
+        return 0
+    with terminal.progress("inspecting units") as progress:
+        (units,) = inspect_layers(
             model,
             images.train,
             layers,
+            MOST_UNITS,
+            number=options.unit,
             scored=images.removals,
-            progress=partial(show_progress, "inspecting units"),
+            progress=progress,
+        )
+    if options.unit is None:
+        _show_layer(units, folder, terminal)
+    else:
+        _show_unit(units, folder, terminal)
+    return 0
+
+
+def _show_all(model: Model, images: InspectedImages, folder: Path, terminal: Terminal) -> None:
+    from lamina.drawing.unit_sheets import draw_probes
+    from lamina.insight.inspected_layers import choose_layers
+    from lamina.insight.probes import compare_probes
+    from lamina.insight.units import inspect_layers
+
+    layers = choose_layers(model)
+    terminal.remark(f"fitting probes to {len(layers)} layers, with trained and with random weights")
+    with terminal.progress("probing layers") as progress:
+        probes = compare_probes(model, images.fitted, images.held_out, layers, progress)
+    with terminal.progress("inspecting units") as progress:
+        inspected = inspect_layers(
+            model, images.train, layers, scored=images.removals, progress=progress
         )
     save_sheet(draw_probes(probes), folder / "probes.png")
     terminal.tabulate(*probes.table(), texts=1)
@@ -81,24 +108,19 @@ def _show_all(model: Model, images: InspectedImages, folder: Path, terminal: Ter
     terminal.say("", probes.headline(), f"figures: {folder} (one per layer; probes.png)")
 
 
-def _show_layer(
-    model: Model, images: InspectedImages, path: str, folder: Path, terminal: Terminal
-) -> None:
-    with terminal.progress(QUIET_SECONDS) as show_progress:
-        progress = partial(show_progress, "inspecting units")
-        scored = images.removals
-        (units,) = inspect_layers(
-            model, images.train, [path], MOST_UNITS, scored=scored, progress=progress
-        )
+def _show_layer(units: LayerUnits, folder: Path, terminal: Terminal) -> None:
     file = _draw(units, folder, terminal)
     terminal.say(units.headline())
     terminal.tabulate(*units.table(), texts=2)
-    if rest := units.count - len(units.units):
+    rest = units.count - len(units.units)
+    if rest:
         terminal.say(f"and {rest:,} more, which separate the classes less (--unit N)")
     terminal.say(f"figure: {file}")
 
 
 def _show_unit(units: LayerUnits, folder: Path, terminal: Terminal) -> None:
+    from lamina.drawing.unit_sheets import build_unit_sheet
+
     (unit,) = units.units
     file = folder / f"layer-{_slug(units.name)}-unit-{unit.number + 1}.png"
     save_sheet(build_unit_sheet(units), file)
@@ -111,6 +133,8 @@ def _show_unit(units: LayerUnits, folder: Path, terminal: Terminal) -> None:
 
 
 def _draw(units: LayerUnits, folder: Path, terminal: Terminal) -> Path:
+    from lamina.drawing.unit_sheets import build_units_sheet
+
     file = folder / f"layer-{_slug(units.name)}.png"
     save_sheet(build_units_sheet(units), file)
     _emit(units, file, terminal)

@@ -6,16 +6,17 @@ import codecs
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina.errors import DataError
-from lamina.files import write_atomically
+from lamina.files import open_atomically, write_atomically
 from lamina.text import guard
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -31,18 +32,17 @@ def writing(file: Path, advice: str = "Use another file or folder.") -> Iterator
         raise DataError(f"Cannot write {file}: {error.strerror or error}. {advice}") from error
 
 
-def check_output(file: Path, suffixes: Iterable[str], flag: str = "--output") -> None:
+def check_output(file: Path, suffixes: Collection[str], flag: str = "--output") -> None:
     """Check a file that a flag names before the work."""
-    *others, last = suffixes
-    first = others[0] if others else last
+    first = next(iter(suffixes))
     if file.is_dir():
         raise DataError(
             f"{flag} is {file}, which is a folder. Use {flag} {file / f'output{first}'}."
         )
     if file.suffix.lower() not in suffixes:
-        expected = f"{', '.join(others)} or {last}" if others else last
         raise DataError(
-            f"{flag} is {file}; it must end in {expected}. Use {flag} {file.with_suffix(first)}."
+            f"{flag} is {file}; it must end in {' or '.join(suffixes)}. Use {flag}"
+            f" {file.with_suffix(first)}."
         )
     if not file.parent.is_dir():
         raise DataError(
@@ -71,24 +71,11 @@ def save_table(file: Path, rows: Iterable[Iterable[str]]) -> None:
 
 def make_folder(folder: Path) -> Path:
     """Create the folder of ``--output`` if necessary, and check that it is writable."""
-    try:
+    with writing(folder, "Use another --output."):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"Cannot create the folder {folder}: {error.strerror}. Use another --output."
-        ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DataError(f"Cannot write in the folder {folder}. Use another --output.")
     return folder
-
-
-def check_issues_file(file: Path) -> None:
-    """Check a file of ``--output`` before hours of work; an existing table may hold corrections."""
-    check_output(file, (".csv", ".png"))
-    if file.suffix.lower() == ".csv" and file.exists():
-        raise DataError(
-            f"{file} exists, and may contain your corrections. Choose another file, or delete it."
-        )
 
 
 def save_sheet(sheet: Figure | Image, file: Path) -> None:
@@ -96,3 +83,12 @@ def save_sheet(sheet: Figure | Image, file: Path) -> None:
 
     with writing(file):
         save_figure(sheet, file)
+
+
+def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Save arrays by name to a .npz file."""
+    import numpy as np
+
+    with writing(file), open_atomically(file) as opened:
+        # mypy matches the names with the arguments of the function
+        np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]

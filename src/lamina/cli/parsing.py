@@ -7,8 +7,8 @@ import inspect
 import shutil
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, get_args, get_type_hints
 
@@ -34,57 +34,50 @@ from tyro.constructors import (
 )
 
 from lamina.errors import LaminaError, find_nearest, plural
-from lamina.values import check_values, read_texts
+from lamina.values import Range, check_values, read_texts
 
 Options = TypeVar("Options")
+METAVARS: Mapping[Any, str] = {int: "N", float: "VALUE", Path: "FILE", str: "TEXT"}
+UNITS = ("PX", "FRACTION")
 _HELP_ALL: Any = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
-
-
-@dataclass(frozen=True)
-class Group:
-    """A group of options in the help; if ``is_further``, only ``--help-all`` shows it."""
-
-    name: str
-    is_further: bool = False
-    text: str = ""
 
 
 class Given(dict[str, Any]):
     """The typed values for fields of the dataclass ``kind``; each field has a flag."""
 
     kind: ClassVar[type]
-    error: ClassVar[type[LaminaError]]
+    group: ClassVar[str]  # its title in the help
     shown: ClassVar[tuple[str, ...]]  # by ``--help``; ``--help-all`` shows all fields
     defaults: ClassVar[Mapping[str, str]] = {}  # where they are not the dataclass's
     flags: ClassVar[Mapping[str, Any]] = {}  # ``tyro.conf.arg`` for some fields
-    left_out: ClassVar[Collection[str]] = ()  # fields without a flag
+    types: ClassVar[Mapping[str, Any]] = {}  # where they are not the dataclass's
 
     @classmethod
     def check(cls, **values: Any) -> Given:
         """Keep the values that were typed, and check them."""
         defaults = {field.name: field.default for field in dataclasses.fields(cls.kind)}
-        given = cls()
+        typed = cls()
         for name, value in values.items():
-            if value is not None:
-                try:
-                    given |= check_values(cls.kind, {name: value}, cls.error)
-                except LaminaError as error:
-                    flag, default = cls({name: value}).flags_of(), defaults[name]
-                    advice = (
-                        f"Try {flag} {default}."
-                        if default
-                        else f"Leave out {flag} for the default."
-                    )
-                    raise cls.error(f"{error} {advice}") from None
-        return given
+            if value is None:
+                continue
+            try:
+                typed |= check_values(cls.kind, {name: value}, LaminaError)
+            except LaminaError as error:
+                flag = cls({name: value}).flags_of()
+                advice = f"Leave out {flag} for the default."
+                if defaults[name]:
+                    advice = f"Try {flag} {defaults[name]}."
+                raise LaminaError(f"{error} {advice}") from None
+        return typed
 
     def flags_of(self, names: Collection[str] | None = None) -> str:
         """List the flags that were typed, or those among ``names``."""
-        wanted = [name for name in self if names is None or name in names]
-        own = [
-            getattr(self.flags.get(name), "name", None) or name.replace("_", "-") for name in wanted
-        ]
-        return " and ".join(f"--{flag}" for flag in own)
+        flags = []
+        for name in self:
+            if names is None or name in names:
+                renamed = getattr(self.flags.get(name), "name", None)
+                flags.append(f"--{renamed or name.replace('_', '-')}")
+        return " and ".join(flags)
 
 
 class _Box:
@@ -100,24 +93,66 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
         textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ")
         for text in paragraphs
     )
-    shows_all = "--help-all" in arguments
-    asks_help = shows_all or not {"-h", "--help"}.isdisjoint(arguments)
+    words = list(arguments)
+    shows_further = None
+    if {"-h", "--help", "--help-all"} & set(words):
+        shows_further = "--help-all" in words
+        words = ["--help"]
     registry = ConstructorRegistry()
     registry.primitive_rule(_read_number)
     registry.primitive_rule(_read_optional)
-    registry.struct_rule(partial(_read_struct, shows_further=shows_all if asks_help else None))
-    with on_parse_error(partial(_refuse, kind, command)):
-        return tyro.cli(
+    registry.struct_rule(partial(_read_struct, shows_further=shows_further))
+    with on_parse_error(partial(_explain, kind, command)):
+        options = tyro.cli(
             kind,
             prog=f"lamina {command}",
             description=description,
-            args=["--help"] if asks_help else list(arguments),
+            args=words,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
             registry=registry,
         )
+    _check_ranges(options)
+    return options
 
 
-def _refuse(kind: Any, command: str, event: ParseErrorEvent) -> NoReturn:
+def _check_ranges(options: Any) -> None:
+    """Raise ``LaminaError`` for a number outside the ``Range`` of its option."""
+    for field in _list_fields(type(options)):
+        value = getattr(options, field.name)
+        for note in getattr(field.type, "__metadata__", ()):
+            if isinstance(note, Range) and value is not None and value not in note:
+                flag = _to_flag(field.name)
+                expected = str(note).removeprefix("of ")
+                example = field.default
+                if example is None:
+                    example = note.low
+                raise LaminaError(
+                    f"{flag} is {value}; it must be {expected}. Use {flag} {example}."
+                )
+
+
+def refuse(options: Any, reason: str, *names: str) -> None:
+    """Raise ``LaminaError`` with a reason if options with these names were given."""
+    flags = []
+    for field in _list_fields(type(options)):
+        value = getattr(options, field.name)
+        if field.name not in names or value == field.default:
+            continue
+        if isinstance(value, Given):
+            flags.append(value.flags_of())
+        elif value is False:
+            flags.append(_to_flag(f"no-{field.name}"))
+        else:
+            flags.append(_to_flag(field.name))
+    if flags:
+        raise LaminaError(f"{reason} Leave out {' and '.join(flags)}.")
+
+
+def _to_flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _explain(kind: Any, command: str, event: ParseErrorEvent) -> NoReturn:
     """Raise a ``LaminaError`` in place of tyro's message about invalid arguments."""
     match event:
         case UnrecognizedArgs(tokens=[token, *_]) if token.startswith("-"):
@@ -148,15 +183,15 @@ def _refuse(kind: Any, command: str, event: ParseErrorEvent) -> NoReturn:
 def _list_flags(kind: Any) -> list[str]:
     """The flags of a command's options."""
     flags: list[str] = []
-    for field, _ in _list_fields(kind):
+    for field in _list_fields(kind):
         fields = [field]
         if isinstance(field.default, Given):
             fields = _list_given(type(field.default))
         for listed in fields:
             notes = getattr(listed.type, "__metadata__", ())
-            names = [getattr(note, "name", None) for note in notes if not isinstance(note, Group)]
+            names = [getattr(note, "name", None) for note in notes]
             name = next(filter(None, names), listed.name)
-            flags.append(f"--{name.replace('_', '-')}")
+            flags.append(_to_flag(name))
     return flags
 
 
@@ -210,62 +245,93 @@ def _read_struct(
         return None
     fields = _list_fields(kind)
     if shows_further is None:
-        return StructConstructorSpec(kind, tuple(field for field, _ in fields))
+        return StructConstructorSpec(kind, tuple(fields))
     options: list[StructFieldSpec] = []
     boxes: dict[str, list[StructFieldSpec]] = {}
+    further = getattr(kind, "in_help_all", ())
+    groups = getattr(kind, "in_groups", {})
     has_further = False
-    for field, group in fields:
-        given = type(field.default) if isinstance(field.default, Given) else None
-        every = [field] if given is None else _list_given(given)
-        most = [one for one in every if given is None or one.name in given.shown]
-        shown = every if shows_further else [] if group.is_further else most
-        has_further |= group.is_further or most != every
-        (boxes.setdefault(group.name, []) if group.name else options).extend(shown)
+    for field in fields:
+        group = groups.get(field.name)
+        listed = [field]
+        shown = [field]
+        if isinstance(field.default, Given):
+            group = field.default.group
+            listed = _list_given(type(field.default))
+            shown = [member for member in listed if member.name in field.default.shown]
+        if field.name in further:
+            shown = []
+        has_further |= shown != listed
+        if shows_further:
+            shown = listed
+        box = options
+        if group is not None:
+            box = boxes.setdefault(group, [])
+        box.extend(shown)
     if has_further:
         options.append(StructFieldSpec("help_all", _HELP_ALL, False, "show all options and exit"))
-    texts = {group.name: group.text for _, group in fields if group.text}
     for name, members in boxes.items():
         if members:
-            box = type(name, (_Box,), {"fields": tuple(members)})
-            options.append(StructFieldSpec(name, box, tyro.MISSING_NONPROP, texts.get(name, "")))
-    return StructConstructorSpec(kind, tuple(options))
+            kind = type(name, (_Box,), {"fields": tuple(members)})
+            options.append(StructFieldSpec(name, kind, tyro.MISSING_NONPROP, ""))
+    return StructConstructorSpec(info.type, tuple(options))
 
 
-def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, Group]]:
-    """List a dataclass's fields for tyro, each with its help on one line, and their groups."""
-    types, texts = get_type_hints(kind, include_extras=True), read_texts(kind)
-    found = []
+def _list_fields(kind: Any) -> list[StructFieldSpec]:
+    """List a dataclass's fields for tyro, each with its help on one line."""
+    types = get_type_hints(kind, include_extras=True)
+    texts: dict[str, str] = {}
+    for base in kind.__mro__[-2::-1]:
+        texts |= read_texts(base)
+    fields = []
     for field in dataclasses.fields(kind):
-        default = (
-            field.default
-            if field.default_factory is dataclasses.MISSING
-            else field.default_factory()
-        )
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
         if default is dataclasses.MISSING:
             default = tyro.MISSING_NONPROP
-        notes = getattr(types[field.name], "__metadata__", ())
-        group = next((note for note in notes if isinstance(note, Group)), Group(""))
-        shown = types[field.name]
-        if _is_unset(default) or default is True:
-            hint = "(default: on)" if default is True else ""
-            shown = Annotated[shown, tyro.conf.arg(help_behavior_hint=hint)]
-        found.append((StructFieldSpec(field.name, shown, default, texts.get(field.name)), group))
-    return found
+        hint = None
+        if default is True:
+            hint = "(default: on)"
+        elif _is_unset(default):
+            hint = ""
+        option = _annotate(types[field.name], field, hint)
+        fields.append(StructFieldSpec(field.name, option, default, texts.get(field.name)))
+    return fields
 
 
 def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
     """List the fields of ``kind.kind`` for tyro, none of them typed."""
-    types, texts = get_type_hints(kind.kind, include_extras=True), read_texts(kind.kind)
-    found = []
+    types = {**get_type_hints(kind.kind, include_extras=True), **kind.types}
+    texts = read_texts(kind.kind)
+    fields = []
     for field in dataclasses.fields(kind.kind):
-        if field.name in kind.left_out:
-            continue
-        default = kind.defaults.get(field.name, "" if _is_unset(field.default) else field.default)
-        hint = "" if default == "" else f"(default: {default})"
-        notes = (tyro.conf.arg(help_behavior_hint=hint), kind.flags.get(field.name))
-        optional: Any = Annotated[types[field.name] | None, *notes]
-        found.append(StructFieldSpec(field.name, optional, None, texts[field.name]))
-    return found
+        hint = ""
+        if field.name in kind.defaults:
+            hint = f"(default: {kind.defaults[field.name]})"
+        elif not _is_unset(field.default):
+            hint = f"(default: {field.default})"
+        annotated: Any = Annotated[types[field.name] | None, kind.flags.get(field.name)]
+        option = _annotate(annotated, field, hint)
+        fields.append(StructFieldSpec(field.name, option, None, texts[field.name]))
+    return fields
+
+
+def _annotate(kind: Any, field: dataclasses.Field[Any], hint: str | None) -> Any:
+    """The type of an option with its default in the help, and a name for its value."""
+    notes = getattr(kind, "__metadata__", ())
+    metavar = None
+    leaf = kind
+    while get_args(leaf):
+        leaf = get_args(leaf)[0]
+    if leaf in METAVARS and not any(getattr(note, "metavar", None) for note in notes):
+        word = field.name.rpartition("_")[2].upper()
+        metavar = METAVARS[leaf]
+        if leaf is str or word in UNITS:
+            metavar = word
+        if field.default == ():
+            metavar = f"{metavar}..."
+    return Annotated[kind, tyro.conf.arg(help_behavior_hint=hint, metavar=metavar)]
 
 
 def _is_unset(default: object) -> bool:

@@ -2,117 +2,125 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from lamina.cli.confidence import choose_task, make_confidence_rule
-from lamina.cli.models import choose_images, load_predictor
-from lamina.cli.options.use_options import PredictOptions
+from tyro.conf import Positional, arg
+
+from lamina.cli.options import Device, Images, Json, OwnModule
 from lamina.cli.output import check_output, format_csv, writing
-from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.data import Problem
-from lamina.data.image_inputs import ImageLike
-from lamina.deploy.confidence_rule import ConfidenceRule, make_rule
-from lamina.deploy.exported_model import open_onnx
-from lamina.errors import DataError
-from lamina.evaluation.predictor import Prediction, Predictor, describe
+from lamina.cli.parsing import refuse
+from lamina.cli.terminal import Terminal
 from lamina.files import open_atomically
-from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.text import guard
-from lamina.training.recipe import Recipe
-from lamina.training.task import Task
+from lamina.values import Range
+
+if TYPE_CHECKING:
+    from lamina.deploy.confidence_rule import ConfidenceRule
+    from lamina.evaluation.predictor import Prediction, Predictor
+    from lamina.training.task import Task
 
 SHOWN_CLASSES = 3
+IMAGES_OF_ONE_THREAD = 10
+"""Up to this many images, one thread predicts: an image takes about 1 ms, but waiting for a second
+thread whose core another process uses takes about 80 ms."""
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 
-def run(options: PredictOptions, terminal: Terminal) -> int:
-    """Run the command; returns 2 if an image could not be read, after predicting the others."""
-    if options.top is not None and options.top < 1:
-        raise DataError(f"--top is {options.top}; it must be at least 1. Use --top 3.")
-    if options.top is not None and options.coverage is not None:
-        raise DataError(
-            "--coverage and --top both choose the classes to print. Use only one of them."
-        )
+@dataclass(frozen=True)
+class Options:
+    """Predict a class, labels or numbers for each image.
+
+    Example: lamina predict runs/pets 'new/*.jpg' --output predictions.csv
+    """
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """path of a run, its name in runs/, or an ONNX file that lamina exported"""
+    images: Images
+    top: Annotated[int | None, Range(1)] = None
+    """number of classes or labels to print per image, most likely first (default: 3 classes, or the
+    labels with a probability above 50 %)"""
+    confidence_threshold: float | None = None
+    """reject predictions with a probability below this, from 0 to 1"""
+    aim: str | None = None
+    """yes-or-no and multi-label models: choose the thresholds on val for f1, recall=0.95,
+    precision=0.9 or miss=10, if a miss costs as much as 10 false alarms (default: the run's
+    thresholds, which are 0.5 without --aim in lamina train)"""
+    coverage: float | None = None
+    """print prediction sets that contain the true class for about this fraction of images, such as
+    0.9; for numbers, print prediction intervals"""
+    output: Path | None = None
+    """write all probabilities to a .csv, .tsv or .jsonl file instead of printing them"""
+    net: OwnModule = None
+    device: Device = "auto"
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
+    import torch
+
+    from lamina.cli.models import choose_images
+    from lamina.evaluation.predictor import Prediction
+
+    if options.coverage is not None:
+        refuse(options, "--coverage chooses the classes to print.", "top")
     if options.output is not None:
         check_output(options.output, DELIMITERS)
     with ExitStack() as stack:
-        return _predict(options, *choose_images(options.images, stack, terminal), terminal)
-
-
-def _predict(
-    options: PredictOptions,
-    images: Sequence[ImageLike],
-    problems: Sequence[Problem],
-    terminal: Terminal,
-) -> int:
-    if _is_exported(options.run):
-        predictor = _load_file(options)
-        rule = make_rule(predictor.task, options.confidence_threshold, None)
-    else:
-        run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-        predictor.model.task = choose_task(run, Recipe(aim=options.aim), terminal)
-        rule = make_confidence_rule(
-            run, predictor.task, options.confidence_threshold, options.coverage, terminal
-        )
-    task = predictor.task
-    not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
-    output = (
-        _open_file(options.output, task, rule)
-        if options.output
-        else _open_table(terminal, task, options.top, rule)
-    )
-    total = len(not_found) + len(images)
-    failed = 0
-    replaces = options.output is not None and options.output.exists()
-    with (
-        output as write,
-        terminal.progress(QUIET_SECONDS) as show_progress,
-        closing(predictor.iter_predict(images)) as predictions,
-    ):
-        for done, prediction in enumerate(
-            itertools.chain(not_found, predictions), start=1 - len(not_found)
-        ):
-            terminal.emit(**_to_event(task, prediction, rule))
-            if prediction.problem is not None:
-                failed += 1
-                terminal.remark(f"lamina: {prediction.name}: {prediction.problem}")
+        images, problems = choose_images(options.images, stack, terminal)
+        if len(images) <= IMAGES_OF_ONE_THREAD:
+            torch.set_num_threads(1)
+        predictor, rule = _load(options, terminal)
+        predictions = stack.enter_context(closing(predictor.iter_predict(images)))
+        show_progress = stack.enter_context(terminal.progress("predicting"))
+        replaces = False
+        if options.output is None:
+            output = _open_table(terminal, predictor.task, options.top, rule)
+        else:
+            replaces = options.output.exists()
+            output = _open_file(options.output, predictor.task, rule)
+        write = stack.enter_context(output)
+        for problem in problems:
+            write(Prediction(problem.path, problem=problem.reason))
+        for done, prediction in enumerate(predictions, start=1):
+            if prediction.problem is None:
+                terminal.emit(**_to_event(predictor.task, prediction, rule))
+            else:
+                terminal.report_problem(prediction.name, prediction.problem)
             write(prediction)
-            show_progress("predicting", max(0, done), len(images))
+            show_progress(done, len(images))
     if options.output is not None:
-        terminal.say(f"{options.output}: {total - failed:,} of {total:,} images")
+        total = len(problems) + len(images)
+        terminal.say(f"{options.output}: {total - terminal.problems:,} of {total:,} images")
         if replaces:
             terminal.remark(f"{options.output}: the earlier file was replaced")
-    return 2 if failed else 0
+    return 0
 
 
-def _is_exported(path: Path) -> bool:
-    """Whether lamina export wrote the file, by its extension or the parity check next to it."""
-    parity_file = path.with_name(f"{path.name}.json")
-    return path.suffix.lower() == ".onnx" or (
-        path.is_file() and parity_file.is_file() and b'"sha256"' in parity_file.read_bytes()
-    )
+def _load(options: Options, terminal: Terminal) -> tuple[Predictor, ConfidenceRule]:
+    from lamina.cli.confidence import choose_task, make_confidence_rule
+    from lamina.cli.models import load_predictor
+    from lamina.deploy.confidence_rule import make_rule
+    from lamina.deploy.exported_model import open_onnx
+    from lamina.training.recipe import Recipe
 
-
-def _load_file(options: PredictOptions) -> Predictor:
-    for flag in ("coverage", "aim"):
-        if getattr(options, flag) is not None:
-            raise DataError(
-                f"--{flag} needs predictions for val images, which an exported file does not"
-                " contain. Use the run instead."
-            )
-    if options.net is not None:
-        raise DataError("An exported file contains its net. Leave out --net.")
-    if options.device not in ("auto", "cpu"):
-        raise DataError(
-            f"--device is {options.device}, but lamina runs exported files on the CPU. Leave out"
-            " --device."
+    limit = options.confidence_threshold
+    if options.run.suffix.lower() == ".onnx":
+        reason = (
+            "An exported file has a net for the CPU, and no predictions for val images, which"
+            " --coverage and --aim need."
         )
-    return open_onnx(options.run)
+        refuse(options, reason, "coverage", "aim", "net", "device")
+        predictor = open_onnx(options.run)
+        return predictor, make_rule(predictor.task, limit, None)
+    run, predictor = load_predictor(options.run, options.net, options.device, terminal)
+    task = choose_task(run, Recipe(aim=options.aim), terminal)
+    predictor.model.task = task
+    return predictor, make_confidence_rule(run, task, limit, options.coverage, terminal)
 
 
 @contextmanager
@@ -120,32 +128,37 @@ def _open_table(
     terminal: Terminal, task: Task, top: int | None, rule: ConfidenceRule
 ) -> Iterator[Callable[[Prediction], None]]:
     """Print the ``top`` most likely classes or labels; yields a function that adds a prediction."""
+    from lamina.evaluation.predictor import describe
+    from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
+
     kind = task.kind
+    shown = top
     if kind is SINGLE_LABEL:
-        top = top or SHOWN_CLASSES
+        shown = top or SHOWN_CLASSES
     elif kind is BINARY:
-        top = None
-    heads = task.target_names if kind in (BINARY, REGRESSION) else ("predicted",)
-    with terminal.table(("image", *heads), texts=1 if kind is REGRESSION else 2) as add:
+        shown = None
+    heads: Sequence[str] = ("predicted",)
+    if kind in (BINARY, REGRESSION):
+        heads = task.target_names
+    texts = 2
+    if kind is REGRESSION:
+        texts = 1
+    with terminal.table(("image", *heads), texts) as add:
 
         def write(prediction: Prediction) -> None:
-            if prediction.problem is None:
-                if kind is REGRESSION:
-                    half_widths = [f" ± {half_width:.3g}" for half_width in rule.half_widths] or [
-                        ""
-                    ] * len(heads)
-                    numbers = zip(prediction.values.values(), half_widths, strict=True)
-                    add(
-                        [
-                            prediction.name,
-                            *(f"{value:.6g}{half_width}" for value, half_width in numbers),
-                        ]
-                    )
-                elif rule.rejects(prediction):
-                    add([prediction.name, f"rejected ({describe(prediction, 1)})"])
-                else:
-                    count = len(rule.choose(prediction)) if rule.threshold is not None else top
-                    add([prediction.name, describe(prediction, count)])
+            if prediction.problem is not None:
+                return
+            if kind is REGRESSION:
+                cells = [f"{value:.6g}" for value in prediction.values.values()]
+                for place, half_width in enumerate(rule.half_widths):
+                    cells[place] += f" ± {half_width:.3g}"
+            elif rule.rejects(prediction):
+                cells = [f"rejected ({describe(prediction, 1)})"]
+            elif rule.threshold is not None:
+                cells = [describe(prediction, len(rule.choose(prediction)))]
+            else:
+                cells = [describe(prediction, shown)]
+            add([prediction.name, *cells])
 
         yield write
 
@@ -156,6 +169,7 @@ def _open_file(
 ) -> Iterator[Callable[[Prediction], None]]:
     """Write a table or JSON lines atomically; yields a function that adds a prediction."""
     delimiter = DELIMITERS[file.suffix.lower()]
+    columns = _name_columns(task, rule)
     with (
         writing(file, "The file is unchanged; use another --output."),
         open_atomically(file) as opened,
@@ -163,27 +177,22 @@ def _open_file(
 
         def write(prediction: Prediction) -> None:
             if delimiter:
-                opened.write(format_csv([_csv_columns(task, prediction, rule)], delimiter))
+                cells = _list_cells(prediction, rule, len(columns))
+                opened.write(format_csv([cells], delimiter))
             else:
                 opened.write(f"{json.dumps(_to_event(task, prediction, rule))}\n".encode())
 
         if delimiter:
-            opened.write(format_csv([map(guard, _csv_head(task, rule))], delimiter))
+            opened.write(format_csv([map(guard, columns)], delimiter))
         yield write
 
 
 def _to_event(task: Task, prediction: Prediction, rule: ConfidenceRule) -> dict[str, Any]:
     if prediction.problem is not None:
         return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
-    event: dict[str, Any] = {
-        "event": "prediction",
-        "image": prediction.name,
-        "predicted": prediction.predicted,
-    }
-    if task.kind is BINARY:
+    event: dict[str, Any] = {"event": "prediction", **prediction.to_json()}
+    if task.kind.name == "binary":
         event["question"] = task.target_names[0]
-    if task.kind is not REGRESSION:
-        event["probabilities"] = prediction.values
     if rule.limit is not None:
         event["rejected"] = rule.rejects(prediction)
     if rule.threshold is not None:
@@ -193,28 +202,28 @@ def _to_event(task: Task, prediction: Prediction, rule: ConfidenceRule) -> dict[
     return event
 
 
-def _csv_head(task: Task, rule: ConfidenceRule) -> list[str]:
-    more = ["rejected"] * (rule.limit is not None) + ["set"] * (rule.threshold is not None)
-    if task.kind is REGRESSION:
-        half_widths = [f"±({name})" for name in task.target_names] if rule.half_widths else []
-        return ["image", *task.target_names, *half_widths, "problem"]
-    # p(…) keeps a class called "image" or "problem" apart from these columns.
-    probabilities = [f"p({name})" for name in task.kind.class_names(task.target_names)]
-    return ["image", "predicted", *probabilities, *more, "problem"]
+def _name_columns(task: Task, rule: ConfidenceRule) -> list[str]:
+    from lamina.evaluation.predictor import name_columns
+
+    columns = ["image", *name_columns(task)]
+    if rule.half_widths:
+        columns += [f"±({name})" for name in task.target_names]
+    if rule.limit is not None:
+        columns.append("rejected")
+    if rule.threshold is not None:
+        columns.append("set")
+    return [*columns, "problem"]
 
 
-def _csv_columns(task: Task, prediction: Prediction, rule: ConfidenceRule) -> list[str]:
-    name = guard(prediction.name)
-    if prediction.problem is not None:
-        return [name, *[""] * (len(_csv_head(task, rule)) - 2), guard(prediction.problem)]
-    values = [f"{value:.7g}" for value in prediction.values.values()]
-    if task.kind is REGRESSION:
-        return [name, *values, *(f"{half_width:.7g}" for half_width in rule.half_widths), ""]
-    predicted = (
-        (prediction.predicted,)
-        if isinstance(prediction.predicted, str)
-        else prediction.predicted or ()
-    )
-    rejected = ["yes" if rule.rejects(prediction) else "no"] if rule.limit is not None else []
-    chosen = [guard(";".join(rule.choose(prediction)))] if rule.threshold is not None else []
-    return [name, guard(";".join(predicted)), *values, *rejected, *chosen, ""]
+def _list_cells(prediction: Prediction, rule: ConfidenceRule, count: int) -> list[str]:
+    """The cells of a row with this number of columns."""
+    cells = [guard(prediction.name)]
+    if prediction.problem is None:
+        cells += prediction.cells()
+        cells += [f"{half_width:.7g}" for half_width in rule.half_widths]
+        if rule.limit is not None:
+            cells.append("yes" if rule.rejects(prediction) else "no")
+        if rule.threshold is not None:
+            cells.append(guard(";".join(rule.choose(prediction))))
+    empty = [""] * (count - len(cells) - 1)
+    return [*cells, *empty, guard(prediction.problem or "")]

@@ -2,119 +2,132 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from lamina import zoo
-from lamina.cli.compare import print_comparison, train_study
-from lamina.cli.data_argument import choose_data
-from lamina.cli.models import add_module, choose_run_data
-from lamina.cli.net_argument import choose_net
-from lamina.cli.options.train_options import ReproduceOptions
+from tyro.conf import Positional, arg
+
+from lamina.cli.options import Device, Json, OwnModule, RunsFolder
+from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
-from lamina.data import Preparation
-from lamina.errors import RecipeError, RunError
-from lamina.evaluation.intervals import mean_interval
-from lamina.runs.differences import find_changes
-from lamina.runs.loading import load_run
-from lamina.runs.resuming import find_dataset, list_needed_parts, make_training
-from lamina.runs.run import Run
-from lamina.studies.comparison import (
-    Plan,
-    PlannedStudy,
-    make_experiments,
-    plan_study,
-    read_comparisons,
-)
-from lamina.studies.experiment_text import find_source
-from lamina.training.checkpoint import digest_tensors
-from lamina.training.events import Epoch, Step
+from lamina.errors import RunError
+from lamina.values import Range
+
+if TYPE_CHECKING:
+    from lamina.runs.run import Run
+    from lamina.studies.comparison import PlannedStudy
 
 ARTICLE = ("mlp:article", "cnn:article")
 
 
-def run(options: ReproduceOptions, terminal: Terminal) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Retrain the first epochs of a run, and compare the weights bit by bit.
+
+    lamina does not change the run. The exit status is 0 if all weights are equal, and 2 if not.
+    Without RUN, lamina trains the two nets of the article and prints the published accuracies next
+    to the measured ones.
+
+    Example: lamina reproduce runs/pets --epochs 2
+    """
+
+    run: Annotated[Positional[Path | None], arg(metavar="[RUN]")] = None
+    """path of a run, or its name in --runs-dir (default: train the article's two nets)"""
+    epochs: Annotated[int | None, Range(1)] = None
+    """with RUN: number of epochs to retrain (default: 1)"""
+    net: OwnModule = None
+    data: str | None = None
+    """the data set (default: with RUN, the run's own; without RUN, CIFAR-10, downloaded if
+    necessary, or shapes if that fails)"""
+    seeds: Annotated[int | None, Range(1)] = None
+    """without RUN: number of times to train each net, with seeds 0, 1, 2 … (default: 1)"""
+    device: Annotated[Device, arg(help="without RUN: device to train on")] = "auto"
+    runs_dir: RunsFolder = Path("runs")
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if the weights after an epoch differ."""
-    _check_options(options)
     if options.run is None:
+        refuse(options, "Without RUN, lamina trains the article's nets.", "epochs", "net")
         return _reproduce_article(options, terminal)
+    refuse(options, f"RUN is {options.run}, not the article's nets.", "seeds", "device")
     return _reproduce_run(options.run, options, terminal)
 
 
-def _check_options(options: ReproduceOptions) -> None:
-    """Reject options that need RUN without it, and the reverse."""
-    with_run = {"--epochs": options.epochs is not None, "--net": options.net is not None}
-    without_run = {"--seeds": options.seeds is not None, "--device": options.device != "auto"}
-    unused = [
-        flag
-        for flag, is_given in (with_run if options.run is None else without_run).items()
-        if is_given
-    ]
-    if unused and options.run is None:
-        raise RunError(f"{unused[0]} requires a run. Add RUN, as in lamina reproduce runs/pets.")
-    if unused:
-        raise RunError(
-            f"{unused[0]} applies to the article's nets, but RUN is {options.run}. Leave out"
-            f" {unused[0]} or RUN."
-        )
-
-
-def _reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
+def _reproduce_article(options: Options, terminal: Terminal) -> int:
     """Compare the article's two nets, and their published accuracies with the measured ones."""
-    seeds = 1 if options.seeds is None else options.seeds
-    if seeds < 1:
-        raise RecipeError(f"--seeds is {seeds}; it must be at least 1. Use --seeds 5.")
+    from lamina.cli import study
+    from lamina.cli.data_argument import choose_data
+    from lamina.data import Preparation
+    from lamina.studies.comparison import Plan, plan_study, read_comparisons
+    from lamina.studies.experiment_text import find_source
+
+    seeds = options.seeds or 1
     dataset = choose_data(options.data, Preparation(val_fraction=0.0), terminal)
     texts = [f"{text},device={options.device}" for text in ARTICLE]
     sources = [find_source(text, options.runs_dir) for text in texts]
-    named, _ = make_experiments(sources, dataset, partial(choose_net, terminal=terminal))
-    study = plan_study(options.runs_dir, None, named)
-    status = train_study(study, Plan(seeds), terminal)
+    experiments = study.plan_experiments(sources, dataset, terminal)
+    planned = plan_study(options.runs_dir, None, experiments)
+    status = study.train_study(planned, Plan(seeds), terminal)
     if status == 0:
-        _print_published(study, seeds, terminal)
-        (comparison,) = read_comparisons(study.path)
-        print_comparison(comparison, terminal)
+        _print_published(planned, seeds, terminal)
+        (comparison,) = read_comparisons(planned.path)
+        study.print_comparison(comparison, terminal)
     return status
 
 
 def _print_published(study: PlannedStudy, seeds: int, terminal: Terminal) -> None:
     """A row for each net: the accuracy in the article, and the score in its runs."""
+    from lamina import zoo
+    from lamina.evaluation.intervals import mean_interval
+    from lamina.runs.loading import load_run
+
     rows = []
-    dataset = next(iter(study.experiments.values())).dataset
     for name, experiment in study.experiments.items():
         net = experiment.net.name
+        data = experiment.dataset
         runs = [load_run(study.locate_run(name, seed)) for seed in range(seeds)]
         reports = [run.report for run in runs if run.report is not None]
         measured = mean_interval([report.score.value for report in reports])
+        score = reports[0].score
         published = zoo.load_published(net)
         accuracy = None
-        if published is not None and published.data == dataset.source:
+        claim = "–"
+        if published is not None and published.data == data.source:
             accuracy = published.accuracy
+            claim = score.format(accuracy)
+        interval = "needs several seeds"
+        if measured.low is not None and measured.high is not None:
+            interval = f"{score.format(measured.low)} to {score.format(measured.high)}"
+        rows.append((net, claim, score.format(measured.mean), interval))
         terminal.emit(
             "result",
             net=net,
             runs=[str(run.path) for run in runs],
-            data=dataset.name,
+            data=data.name,
             split=reports[0].split,
             published=accuracy,
             measured=measured.mean,
             low=measured.low,
             high=measured.high,
         )
-        score = reports[0].score
-        interval = "needs several seeds"
-        if measured.low is not None and measured.high is not None:
-            interval = f"{score.format(measured.low)} to {score.format(measured.high)}"
-        claim = "–" if accuracy is None else score.format(accuracy)
-        rows.append((net, claim, score.format(measured.mean), interval))
     terminal.tabulate(("net", "published", "measured", "95 % interval"), rows)
-    if all(claim == "–" for _, claim, *_ in rows):
+    if rows[0][1] == "–":
         terminal.say(
-            f"The article's accuracies are for CIFAR-10, so they are not shown for {dataset.name}."
+            f"The article's accuracies are for CIFAR-10, so they are not shown for {data.name}."
         )
 
 
-def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) -> int:
+def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
+    from lamina.cli.models import add_module, choose_run_data
+    from lamina.runs.differences import find_changes
+    from lamina.runs.loading import load_run
+    from lamina.runs.resuming import find_dataset, list_needed_parts, make_training
+    from lamina.training.checkpoint import digest_tensors
+    from lamina.training.events import Epoch, Step
+
     run = load_run(path, runs_dir=options.runs_dir)
     origin = run.record.started_from
     if origin is not None and origin.epoch is not None:
@@ -122,7 +135,7 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
             f"{run.path} continues from {origin.run} after epoch {origin.epoch:g}, so its first"
             f" epochs are those of that run. Reproduce them with lamina reproduce {origin.run}"
         )
-    digests = _read_digests(run, 1 if options.epochs is None else options.epochs)
+    digests = _read_digests(run, options.epochs or 1)
     run = add_module(run, options.net, terminal)
     if list_needed_parts(run.record.parts, run.record.task.metric):
         raise RunError(
@@ -134,13 +147,14 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
     training = make_training(run, dataset, run.record)
     rows = []
     is_same = True
-    with terminal.progress() as show_progress:
+    with terminal.progress_bar() as show_progress:
         for event in training:
             if isinstance(event, Step):
                 show_progress(f"epoch {event.epoch}", event.step, event.steps)
             if not isinstance(event, Epoch):
                 continue
-            recorded, again = digests[event.epoch - 1], digest_tensors(training.model.state_dict())
+            recorded = digests[event.epoch - 1]
+            again = digest_tensors(training.model.state_dict())
             is_same = again == recorded
             rows.append((str(event.epoch), recorded, again, "yes" if is_same else "no"))
             terminal.emit(
@@ -154,56 +168,43 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
             if event.epoch == len(digests) or not is_same:
                 break
     terminal.tabulate(("epoch", "recorded weights", "retrained weights", "equal"), rows, texts=4)
-    changes = find_changes(run.record)
-    terminal.emit(
-        "result",
-        run=str(run.path),
-        same=is_same,
-        epochs=len(rows),
-        changes=[
-            {"what": change.what, "recorded": change.first, "now": change.second}
-            for change in changes
-        ],
-    )
-    for change in changes:
-        terminal.remark(f"{change.what}: {change.first} during training, {change.second} now")
-    if is_same:
-        epochs = "epoch 1" if len(rows) == 1 else f"epochs 1 to {len(rows)}"
-        terminal.say(f"{run.path}: the weights after {epochs} are bit-identical")
-        return 0
+    changes = []
     reason = (
-        "The differences listed above may be the cause."
-        if changes
-        else (
-            "Software, processor and threads are unchanged. Check whether the run's history or the"
-            " data changed."
-        )
+        "Software, processor and threads are unchanged. Check whether the run's history or the"
+        " data changed."
     )
-    terminal.remark(f"lamina: {run.path}: the weights after epoch {len(rows)} differ. {reason}")
-    return 2
+    for change in find_changes(run.record):
+        changes.append({"what": change.what, "recorded": change.first, "now": change.second})
+        terminal.remark(f"{change.what}: {change.first} during training, {change.second} now")
+        reason = "The differences listed above may be the cause."
+    terminal.emit("result", run=str(run.path), same=is_same, epochs=len(rows), changes=changes)
+    if not is_same:
+        terminal.remark(f"lamina: {run.path}: the weights after epoch {len(rows)} differ. {reason}")
+        return 2
+    epochs = "epoch 1"
+    if len(rows) > 1:
+        epochs = f"epochs 1 to {len(rows)}"
+    terminal.say(f"{run.path}: the weights after {epochs} are bit-identical")
+    return 0
 
 
 def _read_digests(run: Run, epochs: int) -> list[str]:
-    recorded = {row["epoch"]: row.get("weights") for row in run.folder.history.epochs()}
-    rewinds = run.folder.history.rewinds()
-    done = max(recorded, default=0)
-    if epochs < 1:
-        raise RunError(f"--epochs is {epochs}; it must be at least 1. Use --epochs 1.")
-    if epochs > done:
-        raise RunError(
-            f"--epochs is {epochs}, but {run.path} has only {done} complete epochs. Use fewer"
-            " --epochs."
-        )
-    if rewinds and epochs > (last := rewinds[0].get("to_epochs_done") or 0):
-        raise RunError(
-            f"--epochs is {epochs}, but {run.path} returned to epoch {last} and continued with a"
-            " lower learning rate. "
-            + (f"Use --epochs {last} or less." if last else "None of its epochs can be reproduced.")
-        )
-    digests = [str(digest) for epoch in range(1, epochs + 1) if (digest := recorded.get(epoch))]
-    if len(digests) < epochs:
-        raise RunError(
-            f"{run.path / 'history.jsonl'} lacks the digest of the weights after one of epochs 1 to"
-            f" {epochs}. Use fewer --epochs, or train again."
-        )
-    return digests
+    """The digests of the weights after the first epochs, before the training returned to one."""
+    history = run.folder.history
+    recorded = {row["epoch"]: row.get("weights") for row in history.epochs()}
+    end = f"it has only {len(recorded)} complete epochs"
+    most = epochs
+    for rewind in history.rewinds()[:1]:
+        most = rewind.get("to_epochs_done") or 0
+        end = f"it returned to epoch {most} and continued with a lower learning rate"
+    digests: list[str] = []
+    while len(digests) < min(epochs, most) and recorded.get(len(digests) + 1):
+        digests.append(str(recorded[len(digests) + 1]))
+    if len(digests) == epochs:
+        return digests
+    if len(digests) < min(most, len(recorded)):
+        end = f"history.jsonl lacks the digest of the weights after epoch {len(digests) + 1}"
+    raise RunError(
+        f"--epochs is {epochs}, but only {len(digests)} epochs of {run.path} can be reproduced:"
+        f" {end}. Use fewer --epochs, or train again."
+    )

@@ -3,39 +3,78 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
-from lamina.cli.models import add_module, choose_run_data
-from lamina.cli.options.train_options import ResumeOptions
-from lamina.cli.session import count_processes, join_group, play, print_group, print_result
+from tyro.conf import arg
+
+from lamina.cli.options import (
+    ON_NAN,
+    Json,
+    MovedData,
+    OnDiagnosis,
+    OwnModule,
+    Progress,
+    RunFolder,
+    SaveEvery,
+)
 from lamina.cli.terminal import Terminal, read_seconds
-from lamina.runs.loading import load_run
-from lamina.runs.overview import describe_arithmetic
-from lamina.training.device import choose_again
 
 
-def run(options: ResumeOptions, terminal: Terminal) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Resume an interrupted run from its last checkpoint.
+
+    The final weights are bit-identical to those of an uninterrupted run on the same CPU type and
+    torch version.
+
+    Example: lamina resume runs/pets
+    """
+
+    run: RunFolder
+    save_every: SaveEvery = "60s"
+    on_nan: Annotated[
+        Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN} (default: the previous setting)")
+    ] = None
+    on_diagnosis: OnDiagnosis = "continue"
+    data: MovedData = None
+    net: OwnModule = None
+    progress: Progress = False
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
+    from lamina.cli.models import add_module, choose_run_data
+    from lamina.cli.session import count_processes, join_group, play, print_group, print_result
+    from lamina.runs.loading import load_run
+    from lamina.runs.overview import describe_arithmetic
+    from lamina.training.device import choose_again
+
     save_every_seconds = read_seconds("--save-every", options.save_every)
+    rewinds = None
+    if options.on_nan is not None:
+        rewinds = options.on_nan == "rewind"
     with join_group():
         run = load_run(options.run)
-        print_group(run.record.recipe.lanes, terminal)
-        run = replace(
-            add_module(run, options.net, terminal),
-            dataset=choose_run_data(run, options.data, terminal),
-        )
-        terminal.remark(describe_arithmetic(choose_again(run.record.device), run.record.precision))
-        if run.record.late_end is not None and run.record.epochs is None:
+        record = run.record
+        print_group(record.recipe.lanes, terminal)
+        run = add_module(run, options.net, terminal)
+        run = replace(run, dataset=choose_run_data(run, options.data, terminal))
+        terminal.remark(describe_arithmetic(choose_again(record.device), record.precision))
+        if record.late_end is not None and record.epochs is None:
             terminal.remark(
                 "time: lamina resume has no time limit; it trains up to"
-                f" {run.record.recipe.epochs:,} epochs"
+                f" {record.recipe.epochs:,} epochs"
             )
-        finish = threading.Event() if options.progress and count_processes() == 1 else None
+        finish = None
+        if options.progress and count_processes() == 1:
+            finish = threading.Event()
         events = run.iter_train(
             save_every_seconds=save_every_seconds,
-            rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind",
+            rewind_on_nan=rewinds,
             on_diagnosis=options.on_diagnosis,
             finish=finish,
         )
-        with terminal.progress() as show_progress:
+        with terminal.progress_bar() as show_progress:
             (*_, run), stopped_by = play(events, terminal, show_progress, run=run, finish=finish)
         return print_result(run, stopped_by, terminal)

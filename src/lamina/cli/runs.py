@@ -4,61 +4,77 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from lamina.cli.options.evaluate_options import RunsOptions
+from tyro.conf import arg
+
+from lamina.cli.options import Json, RunsFolder
+from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 from lamina.errors import LaminaError, RunError, plural
-from lamina.runs.differences import compare_runs
-from lamina.runs.loading import find_runs, load_run
-from lamina.runs.overview import summarize_run
-from lamina.runs.run import Run
-from lamina.studies.judging import explain_incomparable
-from lamina.studies.search import tabulate_trials
-from lamina.studies.study import read_study
-from lamina.studies.trials import list_trials
-from lamina.studies.tuning import find_progress
+
+if TYPE_CHECKING:
+    from lamina.runs.run import Run
 
 
-def run(options: RunsOptions, terminal: Terminal) -> int:
+@dataclass(frozen=True)
+class Options:
+    """List the runs in a folder, oldest first, or those of a study, or compare two runs.
+
+    Example: lamina runs --diff pets pets-2
+    """
+
+    diff: Annotated[tuple[Path, Path] | None, arg(metavar="A B")] = None
+    """compare two runs, given by path or by name in --runs-dir: recipe, net, data, versions,
+    processor, threads, precision and results"""
+    study: str | None = None
+    """list the runs of a study, or the trials of a study of lamina tune. DIR is the study's folder,
+    or its name in --runs-dir"""
+    runs_dir: RunsFolder = Path("runs")
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
     """Run the command; damaged runs are listed with the reason."""
-    if options.diff is not None and options.study is not None:
-        raise RunError("--diff and --study list different things. Leave out one of them.")
     if options.diff is not None:
-        first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)
-        _show_differences(first, second, terminal)
-        return 0
-    if options.study is None:
+        refuse(options, "--diff compares two runs.", "study")
+        _show_differences(options.diff, options.runs_dir, terminal)
+    elif options.study is None:
         _list_runs(options.runs_dir, terminal)
     else:
-        _list_study(options.study, options.runs_dir, terminal)
+        _show_study(options.study, options.runs_dir, terminal)
     return 0
 
 
-def _list_study(text: str, runs_dir: Path, terminal: Terminal) -> None:
-    """List the trials of a tuning, or the runs of another study."""
-    for path in (Path(text), runs_dir / text):
+def _show_study(name: str, runs_dir: Path, terminal: Terminal) -> None:
+    """List the runs of a study, or the trials of a tuning."""
+    from lamina.studies.search import tabulate_trials
+    from lamina.studies.study import read_study
+    from lamina.studies.trials import list_trials
+    from lamina.studies.tuning import find_progress
+
+    for path in (Path(name), runs_dir / name):
         settings = read_study(path).get("settings")
         if settings is None:
             continue
-        if "over" in settings:
-            _list_trials(path, terminal)
-        else:
+        if "over" not in settings:
             _list_runs(path, terminal)
+            return
+        progress = find_progress(path)
+        trials = list_trials(progress.trials)
+        for trial in trials:
+            terminal.emit("trial", **trial)
+        terminal.tabulate(*tabulate_trials(trials, progress.metric.name), texts=3)
         return
-    raise RunError(f"There is no study {text}. Pass its folder, or its name in --runs-dir.")
-
-
-def _list_trials(study: Path, terminal: Terminal) -> None:
-    progress = find_progress(study)
-    listed = list_trials(progress.trials)
-    for row in listed:
-        terminal.emit("trial", **row)
-    terminal.tabulate(*tabulate_trials(listed, progress.metric.name), texts=3)
+    raise RunError(f"There is no study {name}. Pass its folder, or its name in --runs-dir.")
 
 
 def _list_runs(folder: Path, terminal: Terminal) -> None:
     """List the runs in a folder, and in one line those of a study in it."""
+    from lamina.runs.loading import find_runs
+
     runs, damaged = find_runs(folder)
     rows: list[dict[str, str]] = []
     problems = [(run.path, run.problem) for run in damaged]
@@ -88,9 +104,14 @@ def _list_runs(folder: Path, terminal: Terminal) -> None:
 
 
 def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
+    from lamina.runs.overview import summarize_run
+
+    record = run.record
     report = run.report
     history = run.folder.history.epochs()
-    record = run.record
+    scores = {}
+    if report is not None:
+        scores = report.headline()
     terminal.emit(
         "run",
         run=str(run.path),
@@ -99,30 +120,31 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
         parameters=record.parameters,
         epochs=len(history),
         train_seconds=sum(row.get("train_seconds") or 0.0 for row in history),
-        **({} if report is None else report.headline()),
+        **scores,
     )
     return summarize_run(run, report, history)
 
 
-def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:
+def _show_differences(paths: tuple[Path, Path], runs_dir: Path, terminal: Terminal) -> None:
+    from lamina.runs.differences import compare_runs
+    from lamina.runs.loading import load_run
+    from lamina.studies.judging import explain_incomparable
+
+    first, second = (load_run(path, runs_dir=runs_dir) for path in paths)
     differences = compare_runs(first.folder, second.folder)
     rows = []
-    for item in differences:
-        terminal.emit("difference", what=item.what, a=item.first, b=item.second)
-        words = item.what.replace(".", ": ").replace("_", " ")
-        rows.append((words, item.first, item.second))
+    for difference in differences:
+        terminal.emit("difference", what=difference.what, a=difference.first, b=difference.second)
+        words = difference.what.replace(".", ": ").replace("_", " ")
+        rows.append((words, difference.first, difference.second))
     reason = None
     if first.report is not None and second.report is not None:
         reason = explain_incomparable(first, second)
-    terminal.emit(
-        "result",
-        runs=[str(first.path), str(second.path)],
-        differences=len(differences),
-        incomparable=reason,
-    )
+    names = (str(first.path), str(second.path))
+    terminal.emit("result", runs=names, differences=len(rows), incomparable=reason)
     if not rows:
         terminal.say(f"{first.path} and {second.path} differ only in time and name")
         return
-    terminal.tabulate(("difference", str(first.path), str(second.path)), rows, texts=3)
+    terminal.tabulate(("difference", *names), rows, texts=3)
     if reason is not None:
         terminal.remark(f"warning: the scores of these runs cannot be compared: {reason}")

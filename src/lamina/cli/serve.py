@@ -7,23 +7,55 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
-from lamina.cli.options.use_options import ServeOptions
+from tyro.conf import Positional, arg
+
+from lamina.cli.options import Device, Json, Port
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError, escape
+from lamina.values import Range
 
 
-def run(options: ServeOptions, terminal: Terminal) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Serve models over HTTP, with a web page to try them. Ctrl-C stops the server.
+
+    Only programs on this machine can connect, unless you give another --host and a --token.
+
+    Example: lamina serve runs/pets --port 8080
+    """
+
+    runs: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="[NAME=]RUN...", help_behavior_hint="")
+    ]
+    """paths of runs, or their names in runs/; requests that name no model use the first. NAME is
+    the model's name in requests (default: the folder's name, or its path if several folders have
+    this name)"""
+    port: Port = 8000
+    host: str = "127.0.0.1"
+    """address to listen on; 0.0.0.0 listens on all addresses of this machine, and requires a
+    token"""
+    token: str | None = None
+    """secret that requests must send (default: the environment variable LAMINA_TOKEN, which other
+    users cannot see)"""
+    max_mb: Annotated[int, Range(1, 256)] = 10
+    """largest request in megabytes"""
+    coverage: float | None = None
+    """add to each prediction a prediction set that contains the true class for about this fraction
+    of images, such as 0.9; for numbers, prediction intervals"""
+    similar: bool = True
+    """show similar training images with their labels, if this machine has them"""
+    device: Device = "auto"
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
     if not options.runs:
         raise DataError("No runs given. Add their paths, as in lamina serve runs/pets.")
-    if not 0 <= options.port < 2**16:
-        raise DataError(
-            f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8000."
-        )
-    if not 1 <= options.max_mb <= 256:
-        raise DataError(f"--max-mb is {options.max_mb}; it must be from 1 to 256. Use --max-mb 10.")
     check_installed("serve")
     from lamina.deploy.serve.serving import Settings, serve  # not earlier: it needs starlette
     from lamina.deploy.serve.worker import Worker, plan_opening
@@ -72,13 +104,14 @@ def read_token(host: str, option: str | None) -> str | None:
     from lamina.deploy.web.access import TOKEN_VARIABLE, is_loopback
 
     token = option or os.environ.get(TOKEN_VARIABLE) or None
-    if token is None:
-        if not is_loopback(host):
-            raise DataError(
-                f"--host is {host}, which other machines can reach, but there is no token. "
-                f"Set {TOKEN_VARIABLE} to a secret, or use --token."
-            )
-    elif not (token.isascii() and token.isprintable() and token == token.strip()):
+    if token is None and not is_loopback(host):
+        raise DataError(
+            f"--host is {host}, which other machines can reach, but there is no token. "
+            f"Set {TOKEN_VARIABLE} to a secret, or use --token."
+        )
+    if token is not None and not (
+        token.isascii() and token.isprintable() and token == token.strip()
+    ):
         raise DataError(
             "The token cannot be sent in an HTTP header; it must be printable ASCII without"
             " spaces at its ends. Choose another."
@@ -86,14 +119,16 @@ def read_token(host: str, option: str | None) -> str | None:
     return token
 
 
-def name_runs(given: Sequence[Path]) -> dict[str, str]:
+def name_runs(arguments: Sequence[Path]) -> dict[str, str]:
     """Map names for requests to folders: NAME, else the folder's name, or its path if ambiguous."""
-    pairs = [_split_name(path) for path in dict.fromkeys(given)]
-    folders = [escape(path.resolve().name) for _, path in pairs]
-    counts = Counter(folder for (name, _), folder in zip(pairs, folders, strict=True) if not name)
+    pairs = [_split_name(path) for path in dict.fromkeys(arguments)]
+    folders = Counter(escape(path.resolve().name) for name, path in pairs if not name)
     runs: dict[str, str] = {}
-    for (name, path), folder in zip(pairs, folders, strict=True):
-        name = name or (folder if counts[folder] == 1 else escape(str(path)))
+    for name, path in pairs:
+        folder = escape(path.resolve().name)
+        if not name and folders[folder] == 1:
+            name = folder
+        name = name or escape(str(path))
         if name in runs:
             raise DataError(
                 f"{runs[name]} and {path} have the same name, {name}; names must differ. Use"
@@ -107,12 +142,10 @@ def _split_name(path: Path) -> tuple[str, Path]:
     """Split NAME=RUN; the name is empty for a plain RUN, which may contain =, too."""
     name, _, run = str(path).partition("=")
     # Path.exists raises for names that are too long.
-    exists = any(
-        os.path.exists(one)  # noqa: PTH110
-        for one in (path, Path("runs", path))
-    )
-    if run and not name and not exists:
+    if os.path.exists(path) or os.path.exists(Path("runs", path)):  # noqa: PTH110
+        return "", path
+    if run and not name:
         raise DataError(f"NAME is missing before = in {path}. Use a name, as in pets={run}.")
-    if exists or not (name and run) or name != Path(name).name:
+    if not run or name != Path(name).name:
         return "", path
     return escape(name), Path(run)

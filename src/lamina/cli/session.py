@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lamina.cli import STARTED
-from lamina.cli.near_duplicates import report_overlap
+from lamina.cli.models import report_overlap
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset
 from lamina.data.held_out import advise_folds
@@ -47,25 +47,13 @@ from lamina.training.events import (
 )
 from lamina.training.schedule import can_end_late
 
-IN_TRAINING = (
-    Started,
-    ScratchTrial,
-    Resumed,
-    FeatureProgress,
-    HeadFit,
-    Step,
-    Report,
-    Epoch,
-    Diagnosis,
-    Rewind,
-    Cooldown,
-)
-"""After these events, a signal lets the current step finish; after others, it stops the command
-immediately."""
-
-
 LATE = (Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
 """After these events, a training can end early; a report comes before its epoch is saved."""
+IN_TRAINING = (*LATE, Started, ScratchTrial, Resumed, FeatureProgress, HeadFit)
+"""After these events, a signal lets the current step finish; after others, it stops the command
+immediately."""
+ON_STDERR = (Decision, Started, Resumed, PairedComparison)
+"""These events are no results, or are printed at the end."""
 
 join_group = group.join_group
 count_processes = group.size
@@ -97,18 +85,20 @@ def play(
     printed about a single run.
     """
     event: RunEvent | None = None
-    runs = [] if run is None else [run]
-    has_asked = is_told = False
+    runs: list[Run] = []
+    if run is not None:
+        runs.append(run)
+    has_asked = False  # the training clears the event
+    is_told = False
 
     def ask_to_finish() -> bool:
         nonlocal has_asked
-        is_late = isinstance(event, LATE) and bool(runs)
-        can_finish = is_late and (terminal.emits_progress or can_end_late(runs[-1].record.recipe))
-        if finish is None or has_asked or not can_finish:
+        if finish is None or has_asked or not runs or not isinstance(event, LATE):
             return False
-        has_asked = True
-        finish.set()
-        return True
+        has_asked = terminal.emits_progress or can_end_late(runs[-1].record.recipe)
+        if has_asked:
+            finish.set()
+        return has_asked
 
     def is_in_training() -> bool:
         return group.size() > 1 or isinstance(event, IN_TRAINING)
@@ -128,11 +118,12 @@ def play(
                 elif isinstance(event, FeatureProgress):
                     show_progress("features", event.done, event.images)
                 elif not isinstance(event, Report):
-                    _print_event(event, runs[-1] if runs else None, terminal, is_brief=is_brief)
+                    current = runs[-1] if runs else None
+                    _print_event(event, current, terminal, is_brief=is_brief)
         except (KeyboardInterrupt, SystemExit):
             if not (runs and received):
                 raise
-    return runs, received[0] if received else None
+    return runs, next(iter(received), None)
 
 
 def _until_stopped(
@@ -159,31 +150,120 @@ def _until_stopped(
 
 
 def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: bool) -> None:
-    text = str(event)
-    if not isinstance(event, Decision | Started | Resumed | PairedComparison):  # only on stderr
+    if not isinstance(event, ON_STDERR):
         values = event.to_json()
         values.pop("diagnoses", None)  # each is a separate event
-        terminal.emit(
-            **({} if run is None or isinstance(event, Seeds | Tuned) else {"run": str(run.path)})
-            | values
-        )
+        if run is not None and not isinstance(event, Seeds | Tuned):
+            values.setdefault("run", str(run.path))
+        terminal.emit(**values)
     if is_brief and is_about_run(event):
         return
-    if isinstance(event, Epoch | Seeds | Folds | Tuned):
-        terminal.say(*text.split("\n"))
-        return
+    text = str(event)
     if isinstance(event, Rewind):
         text = f"warning: {text}"
-    if isinstance(event, Resumed) and run is not None:
-        has_ended = (
-            event.epochs_done < (event.epochs or 0) and not terminal.is_quiet and run.early_end
-        )
-        text = (
-            f"{run.path}:"
-            f" {'the training stopped early; evaluating the final model' if has_ended else text}"
-        )
+    elif isinstance(event, Resumed) and run is not None:
+        if run.early_end and event.epochs_done < (event.epochs or 0):
+            text = "the training stopped early; evaluating the final model"
+        text = f"{run.path}: {text}"
     for line in text.split("\n"):
-        terminal.remark(line)
+        if isinstance(event, Epoch | Seeds | Folds | Tuned):
+            terminal.say(line)
+        else:
+            terminal.remark(line)
+
+
+def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal) -> int:
+    """Print the result of training, and return the exit status."""
+    status = 0
+    if stopped_by is not None:
+        status = 128 + stopped_by
+    dataset = run.dataset
+    if terminal.is_quiet or dataset is None:
+        return status
+    run = load_run(run.path)
+    values = _describe_training(run, dataset)
+    if stopped_by is None:
+        values |= _print_report(run, dataset, values["train_seconds"], terminal)
+    terminal.emit(
+        "result",
+        **values,
+        stopped_by=stopped_by and stopped_by.name,
+        seconds=time.perf_counter() - STARTED,
+    )
+    if stopped_by is not None:
+        what = "evaluate" if run.is_finished else "continue"
+        command = resume_command(run.path, run.record)
+        terminal.remark(f"lamina: stopped by {stopped_by.name}; to {what}, run {command}")
+    return status
+
+
+def _describe_training(run: Run, dataset: Dataset) -> dict[str, Any]:
+    """What was trained, and the last score on val, as JSON values."""
+    record = run.record
+    rows = run.folder.history.epochs()
+    times = [row["train_seconds"] for row in rows if row.get("train_seconds")]
+    images_per_second = 0.0
+    if times:
+        images_per_second = len(dataset.train) * len(times) / sum(times)
+    values = {
+        "run": str(run.path),
+        "net": record.net_name,
+        "data": dataset.name,
+        "size_px": min(record.in_shape[1:]),
+        "parameters": record.parameters,
+        "kind": record.task.kind.name,
+        "epochs_done": len(rows),
+        "epochs": record.epochs,
+        "train_seconds": sum(times),
+        "images_per_second": images_per_second,
+    }
+    for row in rows[::-1]:
+        scores = {name: row[name] for name in row if name.startswith("val_") and name != "val_loss"}
+        if scores:
+            return values | scores
+    return values
+
+
+def _print_report(
+    run: Run, dataset: Dataset, train_seconds: float, terminal: Terminal
+) -> dict[str, Any]:
+    """Print the score of a run, and draw its curves; returns JSON values."""
+    record = run.record
+    report = run.report
+    if not run.is_finished:
+        trained = f"{len(run.folder.history.epochs()):,}"
+        if record.epochs is not None:
+            trained = f"{trained} of {record.epochs:,}"
+        command = resume_command(run.path, record)
+        terminal.remark(f"epochs: trained {trained}; to train the rest, run {command}")
+    if report is None:
+        if run.is_finished:
+            terminal.say(
+                f"{dataset.name} has no val or test images with targets, so there is no score; the"
+                f" model is in {run.path}"
+            )
+        return {}
+    terminal.say("", *str(report).split("\n"))
+    _save_curves(run, report)
+    values: dict[str, Any] = {**report.headline()}
+    if report.baseline is not None:
+        values["baseline"] = dataclasses.asdict(report.baseline)
+    (images,) = (images for images in dataset.splits.values() if images.split == report.split)
+    outputs = run.outputs.get(images.split)
+    seconds = estimate_seconds(len(images), len(dataset.train), images.shape)
+    if outputs is not None and seconds <= min(UNASKED_SECONDS, train_seconds / 5):
+        logits = outputs.raw_logits(record.task)
+        values |= report_overlap(record.task, logits, images, dataset.train, terminal)
+    terminal.say(
+        "",
+        f"saved to {run.path}: model, report, curves.png; to draw more, run lamina report"
+        f" {run.path}",
+    )
+    _describe_calibration(run, terminal)
+    advice = advise_folds(dataset)
+    if advice:
+        terminal.remark(f"advice: {advice}")
+    return values
 
 
 def _save_curves(run: Run, report: Report) -> None:
@@ -200,117 +280,25 @@ def _save_curves(run: Run, report: Report) -> None:
         save_figure(figure, run.path / "curves.png")
 
 
-def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal) -> int:
-    """Print the result of training, and return the exit status."""
-    status, dataset = 0 if stopped_by is None else 128 + stopped_by, run.dataset
-    if terminal.is_quiet or dataset is None:
-        return status
-    run = load_run(run.path)
-    record, rows = run.record, run.folder.history.epochs()
-    report = run.report if stopped_by is None else None
-    times = [row["train_seconds"] for row in rows if row.get("train_seconds")]
-    overlap: Mapping[str, Any] = {}
-    done, planned = len(rows), record.epochs
-    if stopped_by is None and not run.is_finished:
-        remedy = f"to train the rest, run {resume_command(run.path, record)}"
-        of = "" if planned is None else f" of {planned:,}"
-        terminal.remark(f"epochs: trained {done:,}{of}; {remedy}")
-    if report is not None:
-        terminal.say("", *str(report).split("\n"))
-        _save_curves(run, report)
-        overlap = _look_for_overlap(run, dataset, report, sum(times) / 5, terminal)
-        terminal.say("")
-        terminal.say(
-            f"saved to {run.path}: model, report, curves.png; to draw more, run lamina report"
-            f" {run.path}"
-        )
-        _explain_no_calibration(run, dataset, terminal)
-        if advice := advise_folds(dataset):
-            terminal.remark(f"advice: {advice}")
-    elif stopped_by is None and run.is_finished:
-        terminal.say(
-            f"{dataset.name} has no val or test images with targets, so there is no score; the"
-            f" model is in {run.path}"
-        )
-    baseline = {}
-    if report is not None and report.baseline is not None:
-        baseline["baseline"] = dataclasses.asdict(report.baseline)
-    terminal.emit(
-        "result",
-        run=str(run.path),
-        net=record.net_name,
-        data=dataset.name,
-        size_px=min(record.in_shape[1:]),
-        parameters=record.parameters,
-        kind=record.task.kind.name,
-        epochs_done=done,
-        epochs=planned,
-        **_last_on_val(rows)
-        | ({} if report is None else report.headline()),  # both have the score on val without test
-        **baseline,
-        **overlap,
-        stopped_by=stopped_by and stopped_by.name,
-        train_seconds=sum(times),
-        images_per_second=len(dataset.train) * len(times) / sum(times) if times else 0.0,
-        seconds=time.perf_counter() - STARTED,
-    )
-    if stopped_by is not None:
-        what = "evaluate" if run.is_finished else "continue"
-        terminal.remark(
-            f"lamina: stopped by {stopped_by.name}; to {what}, run"
-            f" {resume_command(run.path, record)}"
-        )
-    return status
-
-
-def _last_on_val(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The score of the last epoch that was evaluated on val."""
-    scores = (
-        {name: row[name] for name in row if name.startswith("val_") and name != "val_loss"}
-        for row in rows[::-1]
-    )
-    return next(filter(None, scores), {})
-
-
-def _explain_no_calibration(run: Run, dataset: Dataset, terminal: Terminal) -> None:
-    """If the probabilities are not calibrated, print why."""
-    val = dataset.val
+def _describe_calibration(run: Run, terminal: Terminal) -> None:
+    """Print the thresholds, and why the probabilities are not calibrated if they are not."""
     calibration = run.calibration
     if calibration is not None and calibration.thresholds:
         terminal.say(
             f"thresholds chosen on {calibration.source} for {calibration.aim}:",
             *map(str, calibration.thresholds),
         )
-    if run.record.task.kind is REGRESSION or (calibration is not None and calibration.temperatures):
+    task = run.record.task
+    if task.kind is REGRESSION or (calibration is not None and calibration.temperatures):
         return
-    reason = "there are no predictions for val"
-    if (held_out := run.folder.load_out_of_fold(run.record.task)) is not None:
-        reason = (
-            f"there are {plural(len(held_out.logits), 'image', 'images')}, fewer than"
-            f" {LEAST_IMAGES}"
-        )
-    elif val is None:
-        reason = "there is no val split. To create one, train with --val 0.1"
-    elif len(val) < LEAST_IMAGES:
-        reason = f"val has {plural(len(val), 'image', 'images')}, fewer than {LEAST_IMAGES}"
+    outputs = run.folder.load_out_of_fold(task)
+    if outputs is None:
+        outputs = run.outputs.get("val")
+    reason = "there are no predictions for val. To create a val split, train with --val 0.1"
+    if outputs is not None:
+        images = plural(len(outputs.logits), "image", "images")
+        reason = f"there are {images} for it, fewer than {LEAST_IMAGES}"
     terminal.remark(f"probabilities: not calibrated, because {reason}")
-
-
-def _look_for_overlap(
-    run: Run, dataset: Dataset, report: Report, most_seconds: float, terminal: Terminal
-) -> Mapping[str, Any]:
-    """Search for near-duplicates of training images, if this is quick compared with training."""
-    train, images = (
-        dataset.train,
-        next(one for split, one in dataset.splits.items() if split == report.split),
-    )
-    outputs = run.outputs.get(images.split)
-    seconds = estimate_seconds(len(images), len(train), images.shape)
-    if outputs is None or seconds > min(UNASKED_SECONDS, most_seconds):
-        return {}
-    return report_overlap(
-        run.record.task, outputs.raw_logits(run.record.task), images, train, terminal
-    )
 
 
 @contextmanager

@@ -3,60 +3,76 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
-from jaxtyping import Float32
 
-from lamina.cli.models import choose_images, choose_run_data, load_predictor, report_problem
-from lamina.cli.options.inspect_options import SimilarOptions
-from lamina.cli.output import check_output, save_sheet, writing
-from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.data.image_inputs import decode_ahead
-from lamina.errors import DataError
-from lamina.files import open_atomically
-from lamina.insight.neighbors import SimilarImages, embed, find_similar
-from lamina.training.prediction import features
+from lamina.cli.options import Device, Images, Json, MovedData, OwnModule, RunFolder
+from lamina.cli.output import check_output, save_arrays, save_sheet
+from lamina.cli.terminal import Terminal
+from lamina.values import Range
+
+if TYPE_CHECKING:
+    from lamina.insight.neighbors import SimilarImages
 
 DRAWN_IMAGES = 200
+HEADS = ("image", "similar image", "target", "similarity")
 
 
-def run(options: SimilarOptions, terminal: Terminal) -> int:
-    """Run the command; returns 2 if an image could not be read, after comparing the others."""
-    _check(options)
-    threads = torch.get_num_threads()
+@dataclass(frozen=True)
+class Options:
+    """Show the training images that are most similar to an image.
+
+    The similarity is the cosine of the inputs of the net's last layer.
+
+    Example: lamina similar runs/pets cat.jpg --output similar.png
+    """
+
+    run: RunFolder
+    images: Images
+    top: Annotated[int, Range(1)] = 6
+    """number of training images to show for each image"""
+    output: Path | None = None
+    """save a sheet of the images to this .png file"""
+    features: Path | None = None
+    """save the features of the images, the inputs of the net's last layer, and their names to this
+    .npz file"""
+    data: MovedData = None
+    net: OwnModule = None
+    device: Device = "auto"
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
+    from lamina.cli.models import choose_images, choose_run_data, load_predictor
+    from lamina.data.image_inputs import decode_ahead
+    from lamina.insight.neighbors import embed, find_similar
+    from lamina.training.prediction import features
+
+    if options.output is not None:
+        check_output(options.output, (".png",))
+    if options.features is not None:
+        check_output(options.features, (".npz",), "--features")
     drawn: list[SimilarImages] = []
     names: list[str] = []
-    saved: list[Float32[np.ndarray, "_ d"]] = []
-    unread = 0
+    vectors: list[np.ndarray] = []
     with ExitStack() as stack:
-        images, problems = choose_images(options.images, stack, terminal)
-        torch.set_num_threads(threads)  # the training images are more than these
+        images, _ = choose_images(options.images, stack, terminal)
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
         model = predictor.model
         dataset = choose_run_data(run, options.data, terminal)
-        what = "training image"
-        if dataset.fingerprint != run.record.data.fingerprint:
-            what = f"image of {dataset.name}"
-            terminal.remark(
-                f"warning: {dataset.name} is not, or no longer, the data set that the run was"
-                " trained on"
-            )
-        with terminal.progress(QUIET_SECONDS) as show_progress:
-            searched = embed(model, dataset.train, partial(show_progress, "embedding"))
-        add = stack.enter_context(terminal.table(("image", what, "target", "similarity"), texts=3))
+        with terminal.progress("embedding") as progress:
+            searched = embed(model, dataset.train, progress)
+        add = stack.enter_context(terminal.table(HEADS, texts=3))
         for chunk in stack.enter_context(closing(decode_ahead(images, predictor.input_format))):
+            read = []
             for name, reason in zip(chunk.names, chunk.reasons, strict=True):
-                if reason is not None:
-                    report_problem(name, reason, terminal)
-                    unread += 1
-            read = [
-                name
-                for name, reason in zip(chunk.names, chunk.reasons, strict=True)
-                if reason is None
-            ]
+                if reason is None:
+                    read.append(name)
+                else:
+                    terminal.report_problem(name, reason)
             for similar in find_similar(model, chunk.pixels, read, searched, options.top):
                 for row in similar.table()[1]:
                     add((similar.image, *row))
@@ -66,46 +82,20 @@ def run(options: SimilarOptions, terminal: Terminal) -> int:
             names += read
             if options.features is not None and read:
                 # all features: those to search by may be sums of several
-                saved.append(features(model, chunk.pixels).numpy())
-    for problem in problems:
-        report_problem(problem.path, problem.reason, terminal)
+                vectors.append(features(model, chunk.pixels).numpy())
     if options.output is not None and drawn:
-        _save_drawn(
-            drawn,
-            len(names) - len(drawn),
-            f"{what} by the features of {run.path.name}",
-            options.output,
-        )
+        from lamina.drawing.contact_sheet import build_similar_sheet  # loads matplotlib
+
+        title = f"the most similar images of {dataset.name} by the features of {run.path.name}"
+        rest = ""
+        if len(names) > len(drawn):
+            rest = f"and {len(names) - len(drawn):,} more, not drawn"
+        save_sheet(build_similar_sheet(drawn, title, rest), options.output)
         terminal.remark(f"similar images: {options.output}")
-    if options.features is not None and saved:
-        _save_features(options.features, np.concatenate(saved), names, terminal)
-    return 2 if unread or problems else 0
-
-
-def _check(options: SimilarOptions) -> None:
-    if options.top < 1:
-        raise DataError(f"--top is {options.top}; it must be at least 1. Use --top 6.")
-    if options.output is not None:
-        check_output(options.output, (".png",))
-    if options.features is not None:
-        check_output(options.features, (".npz",), "--features")
-
-
-def _save_drawn(drawn: list[SimilarImages], more: int, what: str, file: Path) -> None:
-    from lamina.drawing.contact_sheet import build_similar_sheet  # loads matplotlib
-
-    rest = ""
-    if more:
-        rest = f"and {more:,} more, not drawn"
-    title = f"the most similar {what.replace('image', 'images', 1)}"
-    save_sheet(build_similar_sheet(drawn, title, rest), file)
-
-
-def _save_features(
-    file: Path, arrays: Float32[np.ndarray, "n d"], names: list[str], terminal: Terminal
-) -> None:
-    with writing(file), open_atomically(file) as opened:
-        np.savez(opened, features=arrays, names=np.array(names, np.str_))
-    images, size = arrays.shape
-    terminal.remark(f"features: {file} ({size:,} of {images:,} images)")
-    terminal.emit("features", file=str(file), images=images, features=size)
+    if options.features is not None and vectors:
+        arrays = {"features": np.concatenate(vectors), "names": np.array(names, np.str_)}
+        save_arrays(options.features, arrays)
+        images_saved, size = arrays["features"].shape
+        terminal.remark(f"features: {options.features} ({size:,} of {images_saved:,} images)")
+        terminal.emit("features", file=str(options.features), images=images_saved, features=size)
+    return 0

@@ -8,9 +8,15 @@ import secrets
 import signal
 import threading
 import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 from urllib.parse import quote
 
-from lamina.cli.options.train_options import StudioOptions
+from tyro.conf import arg
+
+from lamina.cli.options import Flag, Json, Port, RunsFolder
+from lamina.cli.parsing import refuse
 from lamina.cli.serve import check_installed, read_token
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
@@ -18,12 +24,36 @@ from lamina.errors import DataError
 TOKEN_BYTES = 24  # of a random token
 
 
-def run(options: StudioOptions, terminal: Terminal) -> int:
-    """Run the command."""
-    if not 0 <= options.port < 2**16:
-        raise DataError(
-            f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8100."
-        )
+@dataclass(frozen=True)
+class Options:
+    """Build, train, look inside and compare in the browser.
+
+    Ctrl-C stops the studio and saves what is in training.
+
+    Everything that the page does is a lamina command, and every result an ordinary run. Only
+    programs on this machine that know the token can connect, unless you give another --host.
+
+    Example: lamina studio --data photos
+    """
+
+    data: Annotated[Path, arg(metavar="FOLDER")] = Path()
+    """folder whose data sets the page may use, besides the built-in ones; new classes are saved
+    there"""
+    port: Port = 8100
+    browser: bool = True
+    """open the page in the browser"""
+    runs_dir: RunsFolder = Path("runs")
+    host: str = "127.0.0.1"
+    """address to listen on; other addresses than this machine's own require a token"""
+    token: str | None = None
+    """secret that requests must send (default: the environment variable LAMINA_TOKEN, or a random
+    one; the address that lamina prints and opens contains it)"""
+    no_token: Flag = False
+    """let every program and user of this machine use the studio"""
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
     if not options.data.is_dir():
         raise DataError(
             f"--data is {options.data}, which is not a folder. Use the folder that contains your"
@@ -67,14 +97,13 @@ def run(options: StudioOptions, terminal: Terminal) -> int:
     return 128 + received[0] if received else 0
 
 
-def choose_token(options: StudioOptions) -> str | None:
+def choose_token(options: Options) -> str | None:
     """The token of the options or the environment, or a random one."""
     if not options.no_token:
         return read_token(options.host, options.token) or secrets.token_urlsafe(TOKEN_BYTES)
     from lamina.deploy.web.access import is_loopback
 
-    if options.token is not None:
-        raise DataError("--token and --no-token contradict each other. Leave out one of them.")
+    refuse(options, "--no-token lets everybody in.", "token")
     if not is_loopback(options.host):
         raise DataError(
             f"--host is {options.host}, which other machines can reach. Leave out --no-token."

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import asdict, dataclass
 
-from lamina.cli.net_argument import choose_net
-from lamina.cli.options.inspect_options import SummaryOptions
+from tyro.conf import Positional
+
+from lamina.cli.options import Json
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
-from lamina.nets import Net, Output, Shape, summarize
-from lamina.runs.nets_by_name import TIMM
 
 
-def run(options: SummaryOptions, terminal: Terminal) -> int:
-    net = None if options.net.startswith(TIMM) else choose_net(options.net, terminal).net
+@dataclass(frozen=True)
+class Options:
+    """List a net's layers and totals: output shape, parameters, multiply-adds, receptive field.
+
+    Example: lamina summary cnn --input 3x64x64
+    """
+
+    net: Positional[str]
+    """name of a net in lamina's zoo, layers in Python ("Flatten(), Output()"), or file.py[:NAME]"""
+    input: str = "3x32x32"
+    """shape of an image: channels, height and width"""
+    outputs: int | None = None
+    """number of outputs (default: as defined by the net, otherwise 10)"""
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
+    from lamina.cli.net_argument import choose_net
+    from lamina.nets import Net, Output, summarize
+    from lamina.runs.nets_by_name import TIMM
+
+    shape = options.input.split("x")
+    if len(shape) != 3 or not all(length.isdecimal() and int(length) > 0 for length in shape):
+        raise NetError(
+            f"--input is {options.input!r}; it must be channels, height and width. Use --input"
+            " 3x32x32."
+        )
+    net = None
+    if not options.net.startswith(TIMM):
+        net = choose_net(options.net, terminal).net
     if not isinstance(net, Net):
         raise NetError(
             f"NET is {options.net}, which is a torch module; lamina summary needs a lamina.Net. Use"
             " layers or the name of a net."
         )
-    own = net[-1].units if len(net) and isinstance(net[-1], Output) else None
-    outputs = own or 10 if options.outputs is None else options.outputs
-    summary = summarize(net, _read_shape(options.input), outputs)
+    outputs = options.outputs
+    if outputs is None:
+        outputs = 10
+        if len(net) and isinstance(net[-1], Output):
+            outputs = net[-1].units or outputs
+    summary = summarize(net, tuple(map(int, shape)), outputs)
     terminal.tabulate(*summary.table())
-    terminal.emit("summary", **dataclasses.asdict(summary))
+    terminal.emit("summary", **asdict(summary))
     return 0
-
-
-def _read_shape(text: str) -> Shape:
-    lengths = text.split("x")
-    if len(lengths) != 3 or not all(length.isdecimal() and int(length) > 0 for length in lengths):
-        raise NetError(
-            f"--input is {text!r}; it must be channels, height and width. Use --input 3x32x32."
-        )
-    return tuple(int(length) for length in lengths)

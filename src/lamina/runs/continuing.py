@@ -380,7 +380,8 @@ def find_start(
         return StartingPoint(start_from, epoch, record.timm or record.own_module)
     if record.own_module is None:
         raise RunError(
-            f"start_from trains the net of {start_from.path}, {record.net_name}. Leave out net."
+            f"start_from trains the net of {start_from.path}, {record.net_name}. Leave out net"
+            " (on the command line, NET)."
         )
     module = net.make(record.recipe.seed, record.in_shape, record.task.outputs)
     return StartingPoint(replace(start_from, module=module), epoch, net.origin)

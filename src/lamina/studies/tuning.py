@@ -492,7 +492,10 @@ def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[None
     rivals = plural(plan.count, "trial", "trials")
     if search.base is not None:
         rivals += " and the recipe"
-    length = f"at most {longest} trainings, {format_minutes(longest * expected)}"
+    length = (
+        f"{longest - plan.count} trainings, after at most {plan.count} stopped trials are trained"
+        f" to their end: at most {format_minutes(longest * expected)}"
+    )
     yield Decision("finals", f"{rivals}, each with {plan.seeds} new seeds", length)
     store_table(trials.folder, progress)
     try:

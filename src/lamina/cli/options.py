@@ -1,4 +1,4 @@
-"""Options that several commands share. The modules here load quickly, for a fast ``--help``."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from lamina.values import Range
 
 RunFolder = Annotated[
     Positional[Path], arg(metavar="RUN", help="path of a run, or its name in runs/")
@@ -22,6 +24,14 @@ Images = Annotated[
     ),
 ]
 DATA = "a folder, archive, table or array file, or the name of a built-in data set"
+Source = Annotated[Positional[str], arg(metavar="DATA", help=DATA)]
+TrainingData = Annotated[
+    str | None,
+    arg(
+        metavar="DATA",
+        help=f"{DATA} (default: CIFAR-10, downloaded if necessary; shapes if that fails)",
+    ),
+]
 MovedData = Annotated[
     str | None,
     arg(
@@ -43,6 +53,11 @@ Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], arg(help="device to co
 RunsFolder = Annotated[Path, arg(metavar="FOLDER", help="folder that contains the runs")]
 Flag = FlagCreatePairsOff[bool]
 """A switch that is off by default; unlike ``bool``, it has no ``--no-`` form."""
+Top = Annotated[
+    int,
+    arg(metavar="N", help="number of rows to print from each list; --json prints all"),
+    Range(1),
+]
 Json = Annotated[
     Flag,
     arg(help="print one JSON object per line on stdout, errors too, and everything else on stderr"),
@@ -79,4 +94,9 @@ OnDiagnosis = Annotated[
             " suggestion, then continue or stop"
         )
     ),
+]
+Port = Annotated[
+    int,
+    arg(metavar="N", help="port to listen on; 0 chooses a free one"),
+    Range(0, 2**16 - 1),
 ]

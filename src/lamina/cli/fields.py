@@ -1,0 +1,97 @@
+"""Options of several commands: the fields of preparations and recipes, and those of studies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from tyro.conf import arg
+
+from lamina.cli.options import Device, Json, RunsFolder, TrainingData
+from lamina.cli.parsing import Given
+from lamina.data.preparation import Preparation
+from lamina.metrics import METRICS
+from lamina.training.recipe import Recipe
+
+
+class PreparationFields(Given):
+    """Flags for the fields of a preparation."""
+
+    kind = Preparation
+    group = "data"
+    shown = ("size_px", "task", "label_columns", "val_fraction")
+    flags: ClassVar = {
+        "size_px": arg(name="size"),
+        "label_columns": arg(name="label-column"),
+        "splits": arg(metavar="SPLIT=FOLDER..."),
+        "val_fraction": arg(name="val"),
+        "test_fraction": arg(name="test"),
+        "group_from": arg(metavar="RULE"),
+        "fold": arg(metavar="K/N"),
+        "labels_from": arg(metavar="FILE..."),
+    }
+
+
+BY_RECIPE = (
+    "epochs",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "warmup_fraction",
+    "label_smoothing",
+    "flip",
+    "translate_px",
+    "cutout_px",
+    "start_size_fraction",
+    "normalization",
+    "head",
+    "initial_fraction",
+)
+
+
+class RecipeFields(Given):
+    """Flags for the fields of a recipe."""
+
+    kind = Recipe
+    group = "time and recipe"
+    shown: ClassVar[tuple[str, ...]] = (
+        "epochs",
+        "batch_size",
+        "lr",
+        "optimizer",
+        "flip",
+        "patience",
+        "seed",
+        "device",
+    )
+    defaults: ClassVar = dict.fromkeys(BY_RECIPE, "from the recipe")
+    types: ClassVar = {"metric": Literal.__getitem__(tuple(METRICS))}  # not one's own functions
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedOptions:
+    """Options of all studies."""
+
+    data: TrainingData = None
+    name: str | None = None
+    """name of the study (default: date and number; the same command continues a study)"""
+    runs_dir: RunsFolder = Path("runs")
+    preparation: PreparationFields = field(default_factory=PreparationFields)
+    json: Json = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(SharedOptions):
+    """Options of the studies that compare experiments."""
+
+    seeds: int | None = None
+    """number of seeds: 0, 1, 2 … (default: 4, 8 or 16)"""
+    time: str | None = None
+    """train as many seeds as fit (30s, 5m, 1h), at least 2"""
+    margin: float | None = None
+    """largest difference that counts as equal (default: 0.005; regression: 1 % of the score)"""
+    device: Device = "auto"
