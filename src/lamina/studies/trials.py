@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from lamina.files import blaming, write_json
+from lamina.files import blaming, damaged, write_json
 from lamina.studies.space import Range, import_optuna, make_sampler
 from lamina.studies.storage import CLAIMS, TrialLostError, waiting
 from lamina.studies.study import check_settings
@@ -167,6 +167,7 @@ class Trials:
     def take(self, ranges: Mapping[str, Range]) -> Any:
         """Take a trial that was given back, or draw a new one."""
         trial = self.study.ask(dict(ranges))
+        find_run(trial)  # another process may have stored it since the trials were loaded
         now = time.time()
         trial.set_user_attr("began", now)
         trial.set_user_attr("seen", now)
@@ -319,9 +320,12 @@ def _check_trial(trial: Any) -> None:
         raise ValueError(f"{where} has values that lamina does not store")
 
 
-def find_run(trial: Any) -> Any:
+def find_run(trial: Any) -> int:
     """The number in the name of a trial's run: of the first trial with its values."""
-    return trial.user_attrs.get("run", trial.number)
+    run = trial.user_attrs.get("run", trial.number)
+    if type(run) is not int or not 0 <= run <= trial.number:
+        raise damaged(f"Trial {trial.number}", f"its run is {run!r}", REMEDY)
+    return run
 
 
 def is_lost(trial: Any) -> bool:
