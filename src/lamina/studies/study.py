@@ -305,13 +305,13 @@ def read_study(path: Path) -> dict[str, Any]:
     return state if isinstance(state.get("settings"), dict) else {}
 
 
-def parse_event(kind: type[Stored], stored: Mapping[str, Any], file: Path) -> Stored:
-    """A value of this class that was written to a file; ``RunError`` if it is damaged."""
+def parse_event(kind: type[Stored], stored: Mapping[str, Any], place: Path | str) -> Stored:
+    """A value of this class that was stored at a place; ``RunError`` if it is damaged."""
     names = [field.name for field in fields(kind) if field.name in stored]  # type: ignore[arg-type]
     try:
         return from_json_values(kind, {name: stored[name] for name in names}, "result")
     except ValueError as error:
-        raise damaged(str(file), error) from error
+        raise damaged(str(place), error) from error
 
 
 def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = None) -> str:

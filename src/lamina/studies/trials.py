@@ -9,11 +9,11 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from lamina.files import blaming, damaged, write_json
+from lamina.files import blaming, damaged, read_object, write_json
 from lamina.studies.space import Range, import_optuna, make_sampler
 from lamina.studies.storage import CLAIMS, TrialLostError, waiting
 from lamina.studies.study import check_settings
@@ -59,6 +59,7 @@ class Stored:
     settings: dict[str, Any]  # of the search
     limits: Limits = Limits(None, None)  # of the worker that started last
     finals: FinalsPlan | None = None  # once they have begun
+    result: dict[str, Any] | None = None  # of the finals
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,26 @@ class Attributes:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A trial in a table."""
+
+    trial: int
+    state: str
+    score: float | None
+    epoch: int | None
+    seconds: float | None
+    error: str | None
+    values: dict[str, str | bool | int | float | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table of a study."""
+
+    trials: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
 class Progress:
     """The trials of a study at one moment: values of the right types, whoever wrote them."""
 
@@ -83,6 +104,7 @@ class Progress:
     metric: Score  # whatever its value
     limits: Limits
     finals: FinalsPlan | None  # once they have begun
+    result: Mapping[str, Any] | None = None  # of the finals, as they have stored it
 
     def select(self, *states: str) -> list[Any]:
         """The trials in these states of Optuna."""
@@ -301,7 +323,7 @@ def read_progress(study: Any) -> Progress:
         if stored.finals and not set(stored.finals.ranked) <= set(range(len(trials))):
             raise ValueError(f"the finals are of the trials {stored.finals.ranked}")
         metric = Score(stored.settings["metric"], 0.0)
-    return Progress(trials, metric, stored.limits, stored.finals)
+    return Progress(trials, metric, stored.limits, stored.finals, stored.result)
 
 
 def _check_trial(trial: Any) -> None:
@@ -337,6 +359,16 @@ def store_table(folder: Path, progress: Progress) -> None:
     """Store the trials as a table, which the report page shows."""
     with suppress(OSError):  # a full disk
         write_json(folder / TABLE, {"trials": list_trials(progress.trials)})
+
+
+def read_table(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the table, as a worker with this folder has stored them last."""
+    file = folder / TABLE
+    if not file.exists():
+        return []
+    with blaming(str(file)):
+        table = from_json_values(Table, read_object(file), "table")
+    return [asdict(row) for row in table.trials]
 
 
 def list_trials(trials: Sequence[Any]) -> list[dict[str, Any]]:

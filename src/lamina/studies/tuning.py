@@ -48,6 +48,7 @@ from lamina.studies.finals import (
     plan_finals,
     rank_finalists,
     read_final,
+    write_final,
 )
 from lamina.studies.search import Search, Tried, score_on_val
 from lamina.studies.seeds import check_repeatable
@@ -59,7 +60,7 @@ from lamina.studies.storage import (
     open_storage,
     wait_for,
 )
-from lamina.studies.study import check_settings, follow_study, name_study, read_study
+from lamina.studies.study import check_settings, follow_study, name_study, parse_event, read_study
 from lamina.studies.trials import (
     FinalsPlan,
     Limits,
@@ -69,6 +70,7 @@ from lamina.studies.trials import (
     list_trials,
     open_trials,
     read_progress,
+    read_table,
     store_table,
 )
 from lamina.targets import Score
@@ -118,7 +120,7 @@ class Study:
         """
         import polars
 
-        rows = list_trials(find_progress(Path(self.path), self.storage).trials)
+        rows = list_stored(Path(self.path), self.storage)
         for row in rows:
             row |= {
                 f"{key}_value" if key in row else key: value
@@ -273,16 +275,29 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
     claims = yield from trials.open_claims()
     claim = yield from _claim_finals(claims)
     if claim is None:
-        reason = "if it is lost, run the command again"
-        yield Decision("finals", "another process trains them, or has trained them", reason)
-        known = read_final(path)
-        if known is not None:
-            yield known
+        yield from _report_finals(trials)
         return
     with claims.holding(claim):
-        yield from _iter_finals(search, trials, expected)
+        tuned = yield from _iter_finals(search, trials, expected)
+        # first for all workers: one with the file does not look into the storage any more
+        yield from trials.store("result", tuned.to_json())
+        write_final(path, tuned)
+        yield tuned
         with suppress(TrialLostError):  # this process was suspended, and another has trained them
             yield from claims.finish(claim, "COMPLETE", 0.0)
+
+
+def _report_finals(trials: Trials) -> Events[None]:
+    """The result of finals that another process trains; if there is none yet, who has them."""
+    progress = yield from trials.load()
+    store_table(trials.folder, progress)
+    reason = "if it is lost, run the command again"
+    yield Decision("finals", "another process trains them, or has trained them", reason)
+    if progress.result is None:
+        return
+    tuned = parse_event(Tuned, progress.result, "The storage of the study")
+    write_final(trials.folder, tuned)
+    yield tuned
 
 
 def _check_folder(path: Path, state: Mapping[str, Any]) -> None:
@@ -476,7 +491,7 @@ def _claim_finals(claims: Trials) -> Events[Any]:
     return None
 
 
-def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[None]:
+def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[Tuned]:
     """Train the finals as they are planned, or as many as fit into the time left."""
     progress = yield from trials.load()
     expected = progress.measure(expected)
@@ -502,7 +517,7 @@ def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[None
         draw_study(trials.study, progress, trials.folder)
     except Exception as error:  # of Optuna, matplotlib or the disk
         yield Decision("warning", "the figures of the trials could not be drawn", str(error))
-    yield from iter_finals(search, trials.folder, progress, plan)
+    return (yield from iter_finals(search, trials.folder, progress, plan))
 
 
 def draw_study(study: Any, progress: Progress, folder: Path) -> None:
@@ -518,10 +533,12 @@ def draw_study(study: Any, progress: Progress, folder: Path) -> None:
         save_figure(draw_importances(study, metric), folder / IMPORTANCES)
 
 
-def find_progress(path: Path, storage: str | None = None) -> Progress:
-    """The trials of a study, in its folder or in its storage."""
-    if storage is None:
-        storage = read_study(path).get("storage")
-    if storage is not None:
-        storage = storage.replace(":***@", "@")  # the password is in ~/.pgpass
-    return read_progress(load_study(open_storage(storage, path), path.name))
+def list_stored(path: Path, storage: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a study's trials: from its storage or, if that is elsewhere, from its folder.
+
+    lamina opens no storage that only a folder names.
+    """
+    if storage is None and not (path / JOURNAL).exists():
+        return read_table(path)
+    study = load_study(open_storage(storage, path), path.name)
+    return list_trials(read_progress(study).trials)

@@ -9,6 +9,7 @@ import pytest
 
 from lamina.errors import RunError
 from lamina.studies.study import open_study
+from lamina.studies.tuning import list_stored
 
 SETTINGS = {"folds": 2}
 
@@ -41,3 +42,18 @@ def test_another_study_without_runs_stays(tmp_path):
     with pytest.raises(RunError, match="other folds"), open_study(tmp_path, SETTINGS):
         pass
     assert json.loads((tmp_path / "study.json").read_text()) == stored
+
+
+def test_the_trials_of_a_folder_are_listed_without_the_storage_that_it_names(tmp_path):
+    journal = tmp_path / "elsewhere.journal"
+    state = {"settings": {"over": {}, "metric": "accuracy"}, "storage": str(journal)}
+    (tmp_path / "study.json").write_text(json.dumps(state))
+    assert list_stored(tmp_path) == []
+    row = {"trial": 0, "state": "complete", "score": 0.5, "epoch": 1, "seconds": 1.0}
+    row |= {"error": None, "values": {"lr": 0.1}}
+    (tmp_path / "trials.json").write_text(json.dumps({"trials": [row]}))
+    assert list_stored(tmp_path) == [row]
+    assert not journal.exists()
+    (tmp_path / "trials.json").write_text(json.dumps({"trials": [row | {"trial": "../0"}]}))
+    with pytest.raises(RunError, match=r"trials\.json is damaged"):
+        list_stored(tmp_path)
