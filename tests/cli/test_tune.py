@@ -7,7 +7,7 @@ import re
 import signal
 import time
 import warnings
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -270,6 +270,52 @@ def test_only_values_that_cannot_be_trained_count_as_failed(tmp_path, data):
     assert all(event.end.startswith("failed: ") for event in tried)
     with pytest.raises(RunError, match=r"No trial has a score, .*failed: "):
         rank_finalists(finish(trials.load()))
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory"), FileNotFoundError(2, "no file")])
+def test_an_error_of_a_function_fails_its_trial(tmp_path, data, error):
+    def net(trial):
+        trial.suggest_int("width", 1, 1000)
+        raise error
+
+    search, trials = open_search(tmp_path / "study", data)
+    search = replace(search, net=net)
+    tried = [event for event in iter_search(search, trials, 0.0) if isinstance(event, Tried)]
+    assert [event.end for event in tried] == [f"failed: {type(error).__name__}: {error}"] * 2
+    assert states(trials) == ["FAIL", "FAIL"]
+
+
+def test_a_trial_that_kills_two_workers_fails(tmp_path, data, impatient):
+    search, trials = open_search(tmp_path / "study", data)
+    other = open_again(search, trials.folder)
+    for _ in range(2):
+        with suppress(KeyboardInterrupt), trials.holding(finish(trials.take(search.ranges))):
+            raise KeyboardInterrupt  # does not count
+        finish(trials.take(search.ranges))
+        watch(other)
+    progress = finish(other.load())
+    assert states(other) == ["FAIL"] * 5
+    assert [trial.number for trial in progress.counted] == [4]
+    assert progress.trials[4].user_attrs["error"].startswith("failed: 2 workers were lost")
+
+
+def test_a_trial_that_was_given_back_is_compared_once(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data, epochs=9)
+
+    def begin(score):
+        trial = finish(trials.take(search.ranges))
+        finish(trials.report(trial, 1, score))
+        return trial, finish(trials.is_worse(trial))
+
+    best, _ = begin(0.9)
+    for _ in range(5):
+        with suppress(KeyboardInterrupt), trials.holding(best):
+            raise KeyboardInterrupt
+        best = finish(trials.take(search.ranges))
+    for score in (0.8, 0.7, 0.6, 0.5):
+        begin(score)
+    _, is_stopped = begin(0.85)  # the second of six
+    assert not is_stopped
 
 
 def test_an_undefined_metric_fails_the_trial_with_its_reason(tmp_path, data):

@@ -115,17 +115,23 @@ def explain(error: BaseException, url: str = "") -> str:
     return hide_password(text)
 
 
-def wait_for(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
-    """Retry a call while the storage is away; yields first, so that a signal can end it."""
+def list_outages() -> tuple[type[Exception], ...]:
+    """What a database raises while it is away; a journal raises ``OSError``."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import InterfaceError, OperationalError
 
+    return (OperationalError, InterfaceError, StorageInternalError)
+
+
+def wait_for(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
+    """Retry a call while the storage is away; yields first, so that a signal can end it."""
+    outages = (*list_outages(), OSError)
     began = time.monotonic()
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
             return call()
-        except (OperationalError, InterfaceError, StorageInternalError, OSError) as error:
+        except outages as error:
             reason = explain(error)
             if time.monotonic() - began > OUTAGE_SECONDS:
                 raise RunError(

@@ -24,6 +24,7 @@ from lamina.values import from_json_values
 TABLE = "trials.json"
 BEAT_SECONDS = 10  # between two signs of life of a worker
 SILENT_SECONDS = 60  # without a sign of life, until a trial is given to another worker
+MOST_LOST = 2  # workers that are lost with a trial, until it fails
 REDUCTION = 3  # successive halving: a third of the trials goes on
 MOST_FINALISTS = 5
 MOST_SEEDS = 5
@@ -72,6 +73,7 @@ class Attributes:
     params: dict[str, str | bool | int | float | None]
     began: float = 0.0  # in time.time() of its worker
     seen: float = 0.0  # the worker's last sign of life
+    lost: int = 0  # number of workers that were silent while they trained it
     repeats: int | None = None  # number of an earlier trial with the same values
     error: str | None = None
 
@@ -160,6 +162,20 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class WithoutLost:
+    """A study of Optuna without the trials that were given back, whose scores others have."""
+
+    study: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.study, name)
+
+    def get_trials(self, deepcopy: bool = True) -> list[Any]:
+        trials = self.study.get_trials(deepcopy=deepcopy)
+        return [trial for trial in trials if not is_lost(trial)]
+
+
+@dataclass(frozen=True)
 class Trials:
     """A study's trials in its storage."""
 
@@ -238,7 +254,7 @@ class Trials:
             self.signs[trial.number] = (sign, since, now)
             if now - since > SILENT_SECONDS:
                 with suppress(TrialLostError):
-                    _give_back(self.study, trial.number)
+                    _give_back(self.study, trial.number, is_silent=True)
 
     @waiting
     def report(self, trial: Any, epoch: int, score: float) -> None:
@@ -249,7 +265,8 @@ class Trials:
     @waiting
     def is_worse(self, trial: Any) -> bool:
         """Whether successive halving stops the trial after the epoch that was reported last."""
-        return bool(trial.should_prune())
+        stored = self.study.get_trials(deepcopy=False)[trial.number]
+        return bool(self.study.pruner.prune(WithoutLost(self.study), stored))
 
     @waiting
     def finish(
@@ -405,8 +422,11 @@ def _send_signs(trial: Any, is_over: threading.Event) -> None:
             trial.set_user_attr("seen", time.time())
 
 
-def _give_back(study: Any, number: int) -> None:
-    """End a trial, and queue its values again; ``TrialLostError`` if another worker has done so."""
+def _give_back(study: Any, number: int, *, is_silent: bool = False) -> None:
+    """End a trial, and queue its values again; ``TrialLostError`` if another worker has done so.
+
+    A trial whose workers were silent too often fails: it may be what kills them.
+    """
     from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState, create_trial
 
@@ -415,11 +435,17 @@ def _give_back(study: Any, number: int) -> None:
         study.tell(number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError) as error:
         raise TrialLostError from error
+    lost = trial.user_attrs.get("lost", 0) + is_silent
+    attributes = {"run": find_run(trial), "lost": lost}
+    state = TrialState.WAITING
+    if lost == MOST_LOST:
+        state = TrialState.FAIL
+        attributes["error"] = f"failed: {lost} workers were lost while they trained it"
     again = create_trial(
-        state=TrialState.WAITING,
+        state=state,
         params=trial.params,
         distributions=trial.distributions,
-        user_attrs={"run": find_run(trial)},
+        user_attrs=attributes,
         system_attrs=trial.system_attrs,
         intermediate_values=trial.intermediate_values,
     )

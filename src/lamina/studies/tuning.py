@@ -8,16 +8,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lamina.data import Dataset, Images, load_data
 from lamina.data.load import as_dataset
 from lamina.errors import (
-    DataError,
+    LaminaError,
     LaminaWarning,
-    NetError,
     NotFiniteError,
     RecipeError,
     RunError,
@@ -56,9 +54,9 @@ from lamina.studies.storage import (
     JOURNAL,
     LONGEST_PAUSE_SECONDS,
     TrialLostError,
+    list_outages,
     load_study,
     open_storage,
-    wait_for,
 )
 from lamina.studies.study import check_settings, follow_study, name_study, parse_event, read_study
 from lamina.studies.trials import (
@@ -421,7 +419,7 @@ def _train(search: Search, trials: Trials, trial: Any) -> Events[tuple[str, Scor
     """Train a trial and store how it ended; returns that and its score."""
     metric = trials.settings["metric"]
     try:
-        experiment = yield from wait_for(partial(search.make, trial))
+        experiment = search.make(trial)
         earlier = yield from trials.find_equal(trial)
         if earlier is not None:
             end = f"not trained: trial {earlier} has the same values"
@@ -438,8 +436,12 @@ def _train(search: Search, trials: Trials, trial: Any) -> Events[tuple[str, Scor
         end = f"diverged: {error}"
         worst = Score(metric, 0.0)
         yield from trials.finish(trial, "COMPLETE", worst.bounds[worst.lower_is_better], end)
-    except (NetError, RecipeError, DataError) as error:  # they do not fit each other
-        end = f"failed: {error}"
+    except (TrialLostError, RunError, *list_outages()):  # not of these values
+        raise
+    except Exception as error:  # of the values, or of the user's function
+        end = f"failed: {type(error).__name__}: {error}"
+        if isinstance(error, LaminaError):
+            end = f"failed: {error}"
         yield from trials.finish(trial, "FAIL", error=end)
     return end, None
 
