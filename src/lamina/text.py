@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LONGEST_NAME = 24
-SECRET = re.compile("pass|secret|token", re.IGNORECASE)  # in a key of a URL's query
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may execute
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import threading
 import time
 import warnings
 from contextlib import closing, suppress
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -26,8 +28,9 @@ from lamina.studies.experiment import Decision
 from lamina.studies.finals import PLANS, count_trainings, plan_finals, rank_finalists
 from lamina.studies.search import Search, Tried
 from lamina.studies.space import insert_sizes, parse_range, parse_sizes
-from lamina.studies.storage import TrialLostError
-from lamina.studies.tuning import iter_search
+from lamina.studies.storage import TrialLostError, open_storage
+from lamina.studies.trials import Limits
+from lamina.studies.tuning import iter_search, iter_tuning
 from lamina.training.events import Epoch
 from support.commands import events, run_lamina, run_well, start_process
 from support.searches import NET, QUICKLY, finish, noise_with_val, open_again, open_search
@@ -507,3 +510,25 @@ def test_the_finals_fit_into_the_time_left():
         larger = [value for value in PLANS if count_trainings(*value) > count_trainings(*plan)]
         assert all(count_trainings(*value) * 10 > seconds for value in larger)
         assert count_trainings(*plan) * 10 <= seconds or plan == (2, 3)
+
+
+def test_a_worker_keeps_the_limit_of_the_study(tmp_path, data, few_finals):
+    folder = tmp_path / "study"
+    search, _ = open_search(tmp_path / "another", data)
+    for limits, expected in ((Limits(3, None), 3), (None, 3), (Limits(4, None), 4)):
+        with closing(iter_tuning(folder, search, None, limits)) as worker:
+            next(event for event in worker if isinstance(event, Decision))
+        assert finish(open_again(search, folder).load()).limits == Limits(expected, None)
+
+
+def test_a_worker_waits_for_the_settings_of_a_study_that_another_creates(tmp_path, data):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    study = optuna.create_study(storage=open_storage(None, folder), study_name="study")
+    settings = {"over": {"lr": "1..2"}}
+    timer = threading.Timer(0.5, study.set_user_attr, ["settings", settings])
+    timer.start()
+    with pytest.raises(RunError, match="The study study in the storage exists, with other"):
+        open_search(folder, data)
+    timer.join()
+    assert study.user_attrs["settings"] == settings

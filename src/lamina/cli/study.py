@@ -43,8 +43,8 @@ def find_sources(texts: Sequence[str], options: StudyOptions) -> list[Source]:
     sources = [find_source(text, options.runs_dir) for text in texts]
     if options.device == "auto":
         return sources
-    device = {"device": options.device}
-    return [replace(source, values=device | source.values) for source in sources]
+    device: dict[str, Any] = {"device": options.device}
+    return [replace(source, values={**device, **source.values}) for source in sources]
 
 
 def load_study_data(

@@ -232,7 +232,7 @@ def iter_folds(
     first = hold_out(dataset, 1, folds)  # fails before the folder is created
     name = setup.name or name_study(setup.runs_dir, f"folds{folds}")
     path = setup.runs_dir / name
-    shared = {
+    shared: dict[str, Any] = {
         "folds": folds,
         "data": dataset.fingerprint,
         **describe_net(request.net),

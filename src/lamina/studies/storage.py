@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -12,12 +13,13 @@ from lamina.errors import LaminaError, RunError
 from lamina.files import damaged
 from lamina.studies.experiment import Decision
 from lamina.studies.space import import_optuna
-from lamina.text import SECRET, hide_password
+from lamina.text import hide_password
 
 Owner = TypeVar("Owner")
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
 
+SECRET = re.compile("pass|secret|token", re.IGNORECASE)  # in a key of a URL's query
 JOURNAL = "trials.journal"
 CLAIMS = "/finals"  # after a study's name: the study whose trials claim its finals
 OUTAGE_SECONDS = 600.0  # how long a worker waits for its storage
@@ -125,7 +127,7 @@ def list_outages() -> tuple[type[Exception], ...]:
 
 def wait_for(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
     """Retry a call while the storage is away; yields first, so that a signal can end it."""
-    outages = (*list_outages(), OSError)
+    outages: tuple[type[Exception], ...] = (*list_outages(), OSError)
     began = time.monotonic()
     pause = FIRST_PAUSE_SECONDS
     while True:

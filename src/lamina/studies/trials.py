@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import threading
@@ -22,6 +23,7 @@ from lamina.values import Range as Between
 from lamina.values import from_json_values
 
 TABLE = "trials.json"
+CREATING_SECONDS = 4.0  # for the worker that creates a study, to store its settings
 BEAT_SECONDS = 10  # between two signs of life of a worker
 SILENT_SECONDS = 60  # without a sign of life, until a trial is given to another worker
 MOST_LOST = 2  # workers that are lost with a trial, until it fails
@@ -312,22 +314,37 @@ def open_trials(
     metric = Score(settings["metric"], 0.0)
     # epochs before trials are compared, then thrice
     least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))
-    study = optuna.create_study(
+    open_it = functools.partial(
+        optuna.create_study,
         storage=storage,
         study_name=folder.name,
         direction="minimize" if metric.lower_is_better else "maximize",
-        load_if_exists=True,
         sampler=make_sampler(ranges, settings["seed"]),
         pruner=optuna.pruners.SuccessiveHalvingPruner(
             min_resource=least, reduction_factor=REDUCTION
         ),
     )
-    stored = study.user_attrs.get("settings")
-    if stored is None and not study.get_trials(deepcopy=False):
+    try:
+        study = open_it()
+        study.set_user_attr("settings", settings)
+    except optuna.exceptions.DuplicatedStudyError:
+        study = open_it(load_if_exists=True)
+    stored = _await_settings(study)
+    if stored is None and not study.get_trials(deepcopy=False):  # the first worker was killed
         study.set_user_attr("settings", settings)
     else:
         check_settings(f"The study {folder.name} in the storage", stored, settings)
     return Trials(storage, study, settings, folder)
+
+
+def _await_settings(study: Any) -> Any:
+    """The settings of a study, which the worker that has just created it may not have stored."""
+    until = time.monotonic() + CREATING_SECONDS
+    while (stored := study.user_attrs.get("settings")) is None:
+        if study.get_trials(deepcopy=False) or time.monotonic() > until:
+            break
+        time.sleep(CREATING_SECONDS / 20)
+    return stored
 
 
 def read_progress(study: Any) -> Progress:

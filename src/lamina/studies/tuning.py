@@ -206,8 +206,8 @@ def draw_val(dataset: Dataset) -> Dataset:
         return load_data(dataset.source, replace(preparation, val_fraction=0.1))
 
 
-def find_limits(search: Search, trials: int | None, seconds: float | None) -> Limits:
-    """Check a search and its limits."""
+def find_limits(search: Search, trials: int | None, seconds: float | None) -> Limits | None:
+    """Check a search and its limits; ``None`` for those of the study, or the default."""
     check_seconds(seconds)
     check_type(trials, (int,), "trials", "a whole number")
     if trials is not None and seconds is not None:
@@ -216,9 +216,25 @@ def find_limits(search: Search, trials: int | None, seconds: float | None) -> Li
         raise RecipeError(f"trials is {trials}; a search needs at least 2. Use 30.")
     search.check()
     if trials is None and seconds is None:
-        trials = DEFAULT_TRIALS
+        return None
+    return _limit(search, trials, seconds)
+
+
+def _limit(search: Search, trials: int | None, seconds: float | None) -> Limits:
+    """The limits of a search, which has no more trials than different values."""
     most = min(trials or math.inf, search.most_trials)
     return Limits(None if most == math.inf else int(most), seconds)
+
+
+def _agree_on_limits(search: Search, limits: Limits | None, trials: Trials) -> Events[Limits]:
+    """Store the limits that are given; otherwise, those of the study, or the default."""
+    if limits is None:
+        progress = yield from trials.load()
+        if progress.limits != Limits(None, None):
+            return progress.limits
+        limits = _limit(search, DEFAULT_TRIALS, None)
+    yield from trials.store("limits", asdict(limits))
+    return limits
 
 
 def find_name(search: Search, name: str | None, storage: str | None, runs_dir: Path) -> str:
@@ -236,7 +252,9 @@ def find_name(search: Search, name: str | None, storage: str | None, runs_dir: P
     return name_study(runs_dir, "tune")
 
 
-def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits) -> Events[None]:
+def iter_tuning(
+    path: Path, search: Search, storage: str | None, limits: Limits | None
+) -> Events[None]:
     """Search with all other workers of the study; then one of them trains the finals."""
     settings = search.to_json()
     place = None if storage is None else hide_password(storage)
@@ -252,7 +270,7 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
     expected = time_experiment(example)
     if not (path / STUDY_FILE).exists():
         needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
-        if limits.seconds is not None and limits.seconds < needed:
+        if limits is not None and limits.seconds is not None and limits.seconds < needed:
             raise RecipeError(
                 f"The time limit is {limits.seconds:.0f} s, but a training takes about"
                 f" {expected:.1f} s, and the shortest search with its finals {needed:.0f} s. Use"
@@ -262,7 +280,7 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
         _create_folder(path, state)
     trials = yield from open_trials(open_storage(storage, path), path, settings, search.ranges)
     _create_folder(path, state)
-    yield from trials.store("limits", asdict(limits))
+    limits = yield from _agree_on_limits(search, limits, trials)
     yield from decisions
     recipe = describe_recipe(example.recipe)
     yield Decision("settings", recipe, "of the recipe, except for what is searched")
@@ -418,6 +436,7 @@ def _iter_trial(search: Search, trials: Trials) -> Events[None]:
 def _train(search: Search, trials: Trials, trial: Any) -> Events[tuple[str, Score | None]]:
     """Train a trial and store how it ended; returns that and its score."""
     metric = trials.settings["metric"]
+    not_of_values: tuple[type[Exception], ...] = (TrialLostError, RunError, *list_outages())
     try:
         experiment = search.make(trial)
         earlier = yield from trials.find_equal(trial)
@@ -436,7 +455,7 @@ def _train(search: Search, trials: Trials, trial: Any) -> Events[tuple[str, Scor
         end = f"diverged: {error}"
         worst = Score(metric, 0.0)
         yield from trials.finish(trial, "COMPLETE", worst.bounds[worst.lower_is_better], end)
-    except (TrialLostError, RunError, *list_outages()):  # not of these values
+    except not_of_values:
         raise
     except Exception as error:  # of the values, or of the user's function
         end = f"failed: {type(error).__name__}: {error}"
