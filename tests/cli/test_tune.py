@@ -124,7 +124,13 @@ def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(
     assert [{"event": "trial"} | row for row in rows] == listed
     assert all(f"{row['values']['lr']:.3g}" in page.partition("<h2>Trials</h2>")[2] for row in rows)
     again = run_lamina(*words(image_set, "--trials", "2"))
-    assert (again.returncode, events(again.stdout)) == (0, [last]), again.stderr
+    assert (again.returncode, events(again.stdout)[-1]) == (0, last), again.stderr
+    assert events(again.stdout)[0] == {
+        "event": "decision",
+        "what": "search",
+        "value": "ended with 2 trials",
+        "reason": "for another search, choose another name",
+    }
     frame = Study("runs/study").trials
     assert frame.columns[:5] == ["trial", "state", "score", "epoch", "seconds"]
     more = run_lamina(*words(image_set, "--trials", "3"))
