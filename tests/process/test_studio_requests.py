@@ -476,8 +476,28 @@ def test_nothing_is_downloaded_without_a_question(tmp_path):
         said = studio.act("preview", source="mnist")
         assert said.startswith("mnist is not on this machine yet (12 MB).")
         assert "not on this machine yet" in studio.act("images", source="mnist", images=["1"])
+        assert "not on this machine yet" in studio.act("train", source="mnist", net="mlp")
         assert studio.act("state")["jobs"] == []
     assert not list(cache.glob("downloads/*"))
+
+
+def test_commands_are_offline_unless_the_visitor_asked_for_a_download(tmp_path, monkeypatch):
+    monkeypatch.delenv("LAMINA_OFFLINE", raising=False)
+    programs = []
+
+    async def execute(*command, env, **_):
+        programs.append(env.get("LAMINA_OFFLINE"))
+        raise OSError("not started")
+
+    async def run_jobs():
+        jobs = Jobs(tmp_path, EventLog())
+        for may_download in (False, True):
+            jobs.start(["data", "mnist"], may_download=may_download)
+        await asyncio.wait(jobs._tasks)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", execute)
+    asyncio.run(run_jobs())
+    assert programs == ["1", None]
 
 
 def test_the_layers_of_large_nets_are_timed_with_fewer_images():

@@ -26,9 +26,11 @@ async def inspect(
     if labels:
         checked = {"source": source, "size_px": size_px, "val": val}
         words = ["data", "labels", path, *options]
-        job = studio.jobs.start(words, is_training=True, checked=checked)
+        job = studio.jobs.start(
+            words, is_training=True, checked=checked, may_download=may_download
+        )
     else:
-        job = studio.jobs.start(["data", path, *options])
+        job = studio.jobs.start(["data", path, *options], may_download=may_download)
     # the page must be able to undo corrections
     return job.to_json() | {"is_corrected": studio.data.find_corrections(source).exists()}
 

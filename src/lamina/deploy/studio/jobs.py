@@ -57,6 +57,7 @@ class Job:
     process: Process | None = field(default=None, repr=False)
     seconds: float | None = None  # the time limit of a training
     chooses_net: bool = False
+    may_download: bool = False  # the visitor has asked for it
     checked: dict[str, Any] | None = None  # the data set whose labels it checks
     label_issues: list[dict[str, Any]] | None = field(default=None, repr=False)
 
@@ -205,6 +206,9 @@ class Jobs:
             command.append("--progress")
         if not job.is_training and os.name != "nt":
             command = ["nice", "-n", str(NICENESS), *command]
+        environment = without_token()
+        if not job.may_download:
+            environment["LAMINA_OFFLINE"] = "1"
         job.process = process = await asyncio.create_subprocess_exec(
             *command,
             stdin=DEVNULL,
@@ -212,7 +216,7 @@ class Jobs:
             stderr=PIPE,
             limit=LINE_BYTES,
             start_new_session=True,  # Ctrl-C reaches only the studio, which then stops its commands
-            env=without_token(),
+            env=environment,
         )
         if job.is_stopping:  # while the process was created
             process.terminate()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, TypeAlias
 
 from lamina import zoo
+from lamina.deploy.studio.data_folder import check_is_here
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
 from lamina.deploy.studio.recipe_fields import (
     list_fields,
@@ -82,6 +83,7 @@ async def train(
     time = settings.pop("time", "")
     recipe = settings.pop("recipe", "")
     words = [f"--data={studio.data.check(source)}"]
+    check_is_here(source)
     words += studio.data.list_options(source, size_px, val)
     beginning = net or "chosen"
     if net and net not in zoo.NAMES:
