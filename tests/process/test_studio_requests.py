@@ -86,15 +86,22 @@ def test_a_studio_on_this_machine_alone_asks_for_a_token_that_its_address_contai
     assert len(tokens) == 2 and min(map(len, tokens)) >= 32
 
 
-def test_a_browser_that_waits_for_the_page_gets_it(tmp_path):
+def test_a_browser_that_waits_for_the_page_gets_it_and_no_argument_has_the_token(tmp_path):
     browser = tmp_path / "browser.py"
     browser.write_text(
-        "import pathlib, sys, urllib.request\n"
-        "body = urllib.request.urlopen(sys.argv[1]).read()\n"
-        "pathlib.Path(__file__).with_name('seen').write_bytes(body)\n"
+        "import pathlib, re, sys, urllib.request\n"
+        "page = urllib.request.urlopen(sys.argv[1]).read().decode()\n"
+        "url = re.search('url=([^\"]+)', page)[1]\n"
+        "assert '#token=' in url and '#token=' not in sys.argv[1]\n"
+        "body = urllib.request.urlopen(url).read()\n"
+        "pathlib.Path(__file__).with_name('seen').write_text(sys.argv[1])\n"
     )
-    with opening(tmp_path, "--browser", BROWSER=f"{sys.executable} {browser} %s"):
+    browsing = {"BROWSER": f"{sys.executable} {browser} %s"}
+    with opening(tmp_path, "--browser", "--own-token", **browsing):
         wait_for((tmp_path / "seen").exists)
+        file = Path((tmp_path / "seen").read_text().removeprefix("file://"))
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert not file.parent.exists()
 
 
 def test_the_process_that_serves_the_page_does_not_load_torch():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import os
 import secrets
 import signal
+import tempfile
 import threading
 import webbrowser
 from dataclasses import dataclass
@@ -73,7 +75,8 @@ def run(options: Options, terminal: Terminal) -> int:
         terminal.emit("studio", url=url)
         if options.browser:
             # A browser of the terminal waits for the page, which the studio must be able to send.
-            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+            opened = write_redirect(url, Path(private))
+            threading.Thread(target=webbrowser.open, args=(opened,), daemon=True).start()
 
     received: list[int] = []
 
@@ -92,9 +95,18 @@ def run(options: Options, terminal: Terminal) -> int:
         address = Address(options.host, options.port, token)
         return await open_studio(data, address, announce)
 
-    for end in asyncio.run(open_until_ended()):
+    with tempfile.TemporaryDirectory(prefix="lamina-") as private:  # which only this user can read
+        ends = asyncio.run(open_until_ended())
+    for end in ends:
         terminal.remark(f"lamina: {end}")
     return 128 + received[0] if received else 0
+
+
+def write_redirect(url: str, folder: Path) -> str:
+    """The address of a file that leads to ``url``: other users can list a browser's arguments."""
+    file = folder / "studio.html"
+    file.write_text(f'<meta http-equiv="refresh" content="0; url={html.escape(url)}">\n', "utf-8")
+    return file.as_uri()
 
 
 def choose_token(options: Options) -> str | None:
