@@ -170,13 +170,23 @@ def test_slow_bodies_and_idle_connections_are_cut_off_while_others_are_served(ha
     host = f"Host: 127.0.0.1:{hasty.port}\r\n".encode()
     slow = b"POST /v1/predict HTTP/1.1\r\n" + host + b"Content-Length: 100\r\n\r\nabc"
     idle = b"GET /healthz HTTP/1.1\r\n" + host + b"\r\n"
-    with hasty.connect() as sending, hasty.connect() as resting:
+    with (
+        hasty.connect() as silent,
+        hasty.connect() as sending,
+        hasty.connect() as resting,
+        hasty.connect() as begun,
+    ):
         sending.sendall(slow)
         resting.sendall(idle)
+        begun.sendall(idle)
+        assert hasty.ask("/healthz").status == 200
+        begun.sendall(b"G")  # and nothing more of a second request
         predicted = [hasty.ask("/v1/predict", noise_png(seed)).status for seed in range(20)]
         assert predicted == [200] * 20
         assert read_all(sending).startswith(b"HTTP/1.1 408 ")
         assert read_all(resting).endswith(b"ok\n")
+        assert read_all(begun).endswith(b"ok\n")
+        assert read_all(silent) == b""
 
 
 def test_requests_of_more_connections_than_the_limit_are_refused(hasty):
