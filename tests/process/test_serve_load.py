@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import resource
+import shutil
 import signal
 import time
 import zlib
@@ -219,6 +220,27 @@ def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
             assert predicted.values["predicted"] == choice
     assert hasty.find_worker() != worker
     assert hasty.ask("/readyz").status == 200
+
+
+def test_a_worker_that_was_killed_while_it_rested_is_replaced_and_no_image_blamed(hasty):
+    worker = hasty.find_worker()
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: worker not in hasty.find_workers())
+    wait_for(lambda: hasty.ask("/readyz").status == 200)
+    assert hasty.ask("/v1/predict", noise_png()).status == 200
+    worker = hasty.find_worker()
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: worker not in hasty.find_workers())
+    assert hasty.ask("/v1/predict", noise_png()).status == 200
+
+
+def test_a_run_that_has_moved_is_an_error_in_json_and_predictions_go_on(served_runs, tmp_path):
+    run = shutil.copytree(served_runs["shapes"], tmp_path / "run")
+    with serving(run) as server:
+        run.rename(tmp_path / "moved")
+        reply = server.ask("/v1/explain", noise_png())
+        assert reply.status == 500 and "run" in reply.values["error"]
+        assert server.ask("/v1/predict", noise_png()).status == 200
 
 
 def test_an_image_whose_worker_was_killed_may_be_sent_again(hasty):
