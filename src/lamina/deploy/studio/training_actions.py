@@ -14,6 +14,7 @@ from lamina.deploy.studio.recipe_fields import (
     read_fields,
     read_seconds,
     write_options,
+    write_preparation,
 )
 from lamina.deploy.studio.services import Actions, Studio
 from lamina.errors import LaminaError, RunError
@@ -84,7 +85,7 @@ async def train(
     recipe = settings.pop("recipe", "")
     words = [f"--data={studio.data.check(source)}"]
     check_is_here(source)
-    words += studio.data.list_options(source, size_px, val)
+    words += write_preparation(size_px, val)
     beginning = net or "chosen"
     if net and net not in zoo.NAMES:
         beginning = "net"
@@ -100,7 +101,9 @@ async def train(
     read_fields(settings)
     words += write_options(settings)
     run = studio.choose_name(name, beginning)
-    return start_training(studio, words, run, seconds=seconds, chooses_net=not net)
+    corrected = studio.data.find_corrected(source)
+    more = {"seconds": seconds, "chooses_net": not net, "labels_from": corrected}
+    return start_training(studio, words, run, **more)
 
 
 async def resume(studio: Studio, run: str) -> dict[str, Any]:
