@@ -109,11 +109,12 @@ def test_the_process_that_serves_the_page_does_not_load_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_another_address_requires_a_token(tmp_path, capsys):
+def test_another_address_requires_a_token_which_the_studio_makes(tmp_path, capsys):
     from lamina.cli import main
 
-    assert main(["studio", "--host", "0.0.0.0", "--no-browser"]) == 2
-    assert "which other machines can reach, but there is no token" in capsys.readouterr().err
+    with opening(tmp_path, "--own-token", "--host", "0.0.0.0") as studio:
+        assert len(studio.announced.partition("#token=")[2]) >= 32
+        assert studio.ask("/api/runs", b"{}").status == 401
     assert main(["studio", "--host", "0.0.0.0", "--no-token", "--no-browser"]) == 2
     assert "which other machines can reach. Leave out --no-token." in capsys.readouterr().err
     assert main(["studio", "--token", "x", "--no-token", "--no-browser"]) == 2
@@ -128,12 +129,23 @@ def test_another_address_requires_a_token(tmp_path, capsys):
 def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert studio.ask("/api/train", b"{").values["error"] == "The request is not JSON."
     assert studio.act("train").startswith("train lacks the field 'source'; its fields are ")
-    assert "net.shape must be a list, each item a whole number" in studio.act(
+    assert "net.shape must be " in studio.act(
         "net", text=SMALL, shape="wide"
     )
     assert "net.shape[0] must be a whole number" in studio.act(
         "net", text=SMALL, shape=["x", 2, 3], outputs=10
     )
+    assert "times.shape must be " in studio.act("times", text=SMALL, shape=[3], outputs=10)
+    for action in ("preview", "inspect", "train"):
+        refused = studio.act(action, source="shapes", size_px=99999)
+        assert f"{action}.size_px must be " in refused
+        refused = studio.ask(f"/api/{action}", b'{"source": "/\\ud800"}')
+        assert refused.status == 422
+        assert "a character that cannot be used" in refused.values["error"]
+    assert "There is no " in studio.act(
+        "correct", source=str(studio.folder / "no/such/set"), choices={"a": "b"}
+    )
+    assert not (studio.folder / "no").exists()
     assert "cell.truth must be a whole number, got True" in studio.act(
         "cell", run="x", problem=1, truth=True, predicted=0
     )

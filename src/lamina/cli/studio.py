@@ -46,7 +46,7 @@ class Options:
     """open the page in the browser"""
     runs_dir: RunsFolder = Path("runs")
     host: str = "127.0.0.1"
-    """address to listen on; other addresses than this machine's own require a token"""
+    """address to listen on; 0.0.0.0 listens on all addresses of this machine"""
     token: str | None = None
     """secret that requests must send (default: the environment variable LAMINA_TOKEN, or a random
     one; the address that lamina prints and opens contains it)"""
@@ -112,7 +112,7 @@ def write_redirect(url: str, folder: Path) -> str:
 def choose_token(options: Options) -> str | None:
     """The token of the options or the environment, or a random one."""
     if not options.no_token:
-        return read_token(options.host, options.token) or secrets.token_urlsafe(TOKEN_BYTES)
+        return read_token(options.token) or secrets.token_urlsafe(TOKEN_BYTES)
     from lamina.deploy.web.access import is_loopback
 
     refuse(options, "--no-token lets everybody in.", "token")

@@ -7,13 +7,13 @@ from typing import Any
 
 from lamina.deploy.studio.data_folder import find_download_mb
 from lamina.deploy.studio.recipe_fields import write_preparation
-from lamina.deploy.studio.services import Actions, Studio
+from lamina.deploy.studio.services import Actions, Side, Studio
 
 
 async def inspect(
     studio: Studio,
     source: str,
-    size_px: int | None = None,
+    size_px: Side | None = None,
     val: str = "",
     labels: bool = False,
     may_download: bool = False,
@@ -36,7 +36,7 @@ async def inspect(
     return job.to_json() | {"is_corrected": corrected is not None}
 
 
-async def preview(studio: Studio, source: str, size_px: int | None = None, val: str = "") -> Any:
+async def preview(studio: Studio, source: str, size_px: Side | None = None, val: str = "") -> Any:
     """The shape of a data set, and some of its images, with corrected labels."""
     path = await asyncio.to_thread(studio.data.check, source)
     corrected = studio.data.find_corrected(source)
@@ -49,7 +49,7 @@ async def draw_images(
     studio: Studio,
     source: str,
     images: tuple[str, ...],
-    size_px: int | None = None,
+    size_px: Side | None = None,
     val: str = "",
 ) -> Any:
     """Images by their names, with the labels of the data set."""

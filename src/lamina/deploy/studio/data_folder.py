@@ -87,6 +87,8 @@ class DataFolder:
         table.
         """
         file = self.find_corrections(source)
+        if source not in NAMES and not Path(source).exists():
+            raise DataError(f"There is no {source}. Choose a data set from the list.")
         corrections: dict[str, str] = {}
         if file.exists():
             if read_rows(str(file), "labels_from")[:1] != [list(COLUMNS)]:
@@ -101,7 +103,8 @@ class DataFolder:
             corrections = {}
         corrections = {image: label for image, label in corrections.items() if label}
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            if source in NAMES:
+                self.runs_dir.mkdir(parents=True, exist_ok=True)
             if corrections:
                 write_atomically(file, format_rows([COLUMNS, *corrections.items()]))
             else:

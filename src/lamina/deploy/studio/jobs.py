@@ -182,7 +182,9 @@ class Jobs:
         if job.is_active:
             return f"{job.run} is still being saved by its own process; when it has ended, {resume}"
         if not (path / "run.json").exists():
-            return f"{job.run} had not begun; to train it, run {shlex.join(['lamina', *job.command])}"
+            return (
+                f"{job.run} had not begun; to train it, run {shlex.join(['lamina', *job.command])}"
+            )
         if job.problem:
             return f"{job.run}: {job.problem}"
         return f"{job.run} is saved; to continue it, {resume}"

@@ -16,12 +16,13 @@ from lamina.deploy.studio.recipe_fields import (
     write_options,
     write_preparation,
 )
-from lamina.deploy.studio.services import Actions, Studio
+from lamina.deploy.studio.services import Actions, Side, Studio
 from lamina.errors import LaminaError, RunError
 from lamina.metrics import METRICS
 from lamina.values import Range
 
 Dimension: TypeAlias = Annotated[int, Range(1, 2**31)]
+Shape: TypeAlias = tuple[Dimension, Dimension, Dimension]
 Epoch: TypeAlias = Annotated[float, Range(0)]
 Texts: TypeAlias = dict[str, str] | None  # fields of a recipe
 
@@ -47,7 +48,7 @@ async def show_net_cards(
     _: Studio,
     text: str | None = None,
     cards: tuple[str, ...] = (),
-    shape: tuple[Dimension, ...] | None = None,
+    shape: Shape | None = None,
     outputs: Dimension | None = None,
 ) -> dict[str, Any]:
     """The cards of a net, from its Python or from edited cards."""
@@ -59,7 +60,7 @@ async def show_net_cards(
 
 
 async def time_net(
-    studio: Studio, text: str, shape: tuple[Dimension, ...], outputs: Dimension
+    studio: Studio, text: str, shape: Shape, outputs: Dimension
 ) -> Any:
     """How long each layer takes."""
     if any(job.is_active and job.is_training for job in studio.jobs.jobs):
@@ -70,7 +71,7 @@ async def time_net(
 async def train(
     studio: Studio,
     source: str,
-    size_px: int | None = None,
+    size_px: Side | None = None,
     val: str = "",
     net: str = "",
     fields: Texts = None,
