@@ -129,9 +129,7 @@ def test_another_address_requires_a_token_which_the_studio_makes(tmp_path, capsy
 def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert studio.ask("/api/train", b"{").values["error"] == "The request is not JSON."
     assert studio.act("train").startswith("train lacks the field 'source'; its fields are ")
-    assert "net.shape must be " in studio.act(
-        "net", text=SMALL, shape="wide"
-    )
+    assert "net.shape must be " in studio.act("net", text=SMALL, shape="wide")
     assert "net.shape[0] must be a whole number" in studio.act(
         "net", text=SMALL, shape=["x", 2, 3], outputs=10
     )

@@ -25,7 +25,7 @@ async def inspect(
         return {"download_mb": download_mb}
     corrected = studio.data.find_corrected(source)
     words = [path, *write_preparation(size_px, val)]
-    more = {"labels_from": corrected, "may_download": may_download}
+    more: dict[str, Any] = {"labels_from": corrected, "may_download": may_download}
     if labels:
         checked = {"source": source, "size_px": size_px, "val": val}
         words = ["data", "labels", *words]

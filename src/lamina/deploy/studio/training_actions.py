@@ -59,9 +59,7 @@ async def show_net_cards(
     return await asyncio.to_thread(show_net, layers, shape, outputs)
 
 
-async def time_net(
-    studio: Studio, text: str, shape: Shape, outputs: Dimension
-) -> Any:
+async def time_net(studio: Studio, text: str, shape: Shape, outputs: Dimension) -> Any:
     """How long each layer takes."""
     if any(job.is_active and job.is_training for job in studio.jobs.jobs):
         raise RunError("The layers are not timed while a net trains.")
