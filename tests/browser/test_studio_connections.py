@@ -6,6 +6,7 @@ import re
 
 from playwright.sync_api import Browser, expect
 
+from lamina.cli.studio import write_redirect
 from support.servers import open_page
 from support.studios import open_studio, opening, train_quickly
 
@@ -47,6 +48,20 @@ def test_the_address_lets_the_page_in_and_events_and_downloads_have_the_token(
             expect(page.get_by_role("list", name="Runs")).to_contain_text("net-1")
             page.reload()
             expect(page.get_by_role("list", name="Runs")).to_contain_text("net-1")
+
+
+def test_the_file_that_the_browser_opens_leads_to_the_page_and_a_broken_token_is_asked_for(
+    tmp_path, browser: Browser
+):
+    with opening(tmp_path, "--own-token") as studio:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(write_redirect(studio.announced, tmp_path))
+        page.wait_for_url(studio.url)
+        expect(page.locator("#source option").first).to_be_attached()
+        context.close()
+        with open_page(browser, f"{studio.url}#token=%") as page:
+            expect(page.get_by_label("Token of this studio")).to_be_visible()
 
 
 def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browser: Browser):

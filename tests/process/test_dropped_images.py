@@ -236,7 +236,8 @@ def test_a_set_is_a_data_set_that_the_studio_lists(tmp_path):
         for width in range(20):
             save_image(tmp_path, "pets", name, encode(noise(5, 4 + width + 20 * (name == "dog"))))
     folder = DataFolder(tmp_path, tmp_path / "runs")
-    assert {"name": "pets", "source": str(tmp_path / "pets")} in folder.list_sources()
+    made = {"name": "pets", "source": str(tmp_path / "pets"), "is_built_in": False}
+    assert made in folder.list_sources()
     data = load_data(tmp_path / "pets")
     assert data.train.target_names == ("cat", "dog")
     assert sum(map(len, data.splits.values())) == 40

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import resource
+import shutil
 import signal
 import time
 import zlib
@@ -170,13 +171,23 @@ def test_slow_bodies_and_idle_connections_are_cut_off_while_others_are_served(ha
     host = f"Host: 127.0.0.1:{hasty.port}\r\n".encode()
     slow = b"POST /v1/predict HTTP/1.1\r\n" + host + b"Content-Length: 100\r\n\r\nabc"
     idle = b"GET /healthz HTTP/1.1\r\n" + host + b"\r\n"
-    with hasty.connect() as sending, hasty.connect() as resting:
+    with (
+        hasty.connect() as silent,
+        hasty.connect() as sending,
+        hasty.connect() as resting,
+        hasty.connect() as begun,
+    ):
         sending.sendall(slow)
         resting.sendall(idle)
+        begun.sendall(idle)
+        assert hasty.ask("/healthz").status == 200
+        begun.sendall(b"G")  # and nothing more of a second request
         predicted = [hasty.ask("/v1/predict", noise_png(seed)).status for seed in range(20)]
         assert predicted == [200] * 20
         assert read_all(sending).startswith(b"HTTP/1.1 408 ")
         assert read_all(resting).endswith(b"ok\n")
+        assert read_all(begun).endswith(b"ok\n")
+        assert read_all(silent) == b""
 
 
 def test_requests_of_more_connections_than_the_limit_are_refused(hasty):
@@ -209,6 +220,27 @@ def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
             assert predicted.values["predicted"] == choice
     assert hasty.find_worker() != worker
     assert hasty.ask("/readyz").status == 200
+
+
+def test_a_worker_that_was_killed_while_it_rested_is_replaced_and_no_image_blamed(hasty):
+    worker = hasty.find_worker()
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: worker not in hasty.find_workers())
+    wait_for(lambda: hasty.ask("/readyz").status == 200)
+    assert hasty.ask("/v1/predict", noise_png()).status == 200
+    worker = hasty.find_worker()
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: worker not in hasty.find_workers())
+    assert hasty.ask("/v1/predict", noise_png()).status == 200
+
+
+def test_a_run_that_has_moved_is_an_error_in_json_and_predictions_go_on(served_runs, tmp_path):
+    run = shutil.copytree(served_runs["shapes"], tmp_path / "run")
+    with serving(run) as server:
+        run.rename(tmp_path / "moved")
+        reply = server.ask("/v1/explain", noise_png())
+        assert reply.status == 500 and "run" in reply.values["error"]
+        assert server.ask("/v1/predict", noise_png()).status == 200
 
 
 def test_an_image_whose_worker_was_killed_may_be_sent_again(hasty):

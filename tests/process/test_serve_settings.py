@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -173,36 +171,6 @@ def test_the_page_shows_thresholds_and_intervals_and_no_button_without_a_task(ch
         expect(page.get_by_role("button", name="Explain this prediction")).to_have_count(2)
 
 
-def test_a_data_set_that_takes_long_to_list_delays_nobody(tmp_path, monkeypatch):
-    for place in range(8):
-        folder = tmp_path / "photos" / ("cat" if place % 2 else "dog")
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (30 * place, 0, 0)).save(folder / f"{place}.png")
-    data = load_data(tmp_path / "photos")
-    run = start_run(data, NET, Recipe(epochs=1, batch_size=2), runs_dir=tmp_path)
-    for _ in run.iter_train(data=data):
-        pass
-    run = load_run(run.path)
-    served = inference.Served("pets", run, run.predictor(device="cpu"), ConfidenceRule())
-    monkeypatch.setattr(inference, "SERVED", [served])
-    image = (tmp_path / "photos/cat/1.png").read_bytes()
-    monkeypatch.setattr(inference, "SIMILAR_SECONDS", 0.2)
-    listed, scandir = threading.Event(), os.scandir
-
-    def list_slowly(path):
-        listed.wait()
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", list_slowly)
-    (answer,) = inference.respond("similar", 0, [image])
-    assert (answer["status"], answer["problem"][:9]) == (503, "lamina is")
-    listed.set()
-    served.listing.result()
-    monkeypatch.setattr(inference, "SIMILAR_SECONDS", 600.0)
-    (answer,) = inference.respond("similar", 0, [image])
-    assert answer["searched"] == len(data.train)
-
-
 def test_training_images_that_are_loaded_later_are_found_without_a_restart(tmp_path, monkeypatch):
     for place in range(20):
         folder = tmp_path / "photos" / ("cat" if place % 2 else "dog")
@@ -221,9 +189,6 @@ def test_training_images_that_are_loaded_later_are_found_without_a_restart(tmp_p
     assert answer["status"] == 404
     assert answer["problem"].endswith("Load them there with lamina similar RUN IMAGE.")
     assert main(["similar", str(run.path), str(file)]) == 0  # as the message says
-    (answer,) = inference.respond("similar", 0, [file.read_bytes()])
-    assert answer["status"] == 404  # not listed again at once
-    monkeypatch.setattr(served, "look_again", 0.0)
     (answer,) = inference.respond("similar", 0, [file.read_bytes()])
     assert answer["searched"] == len(data.train)
 

@@ -86,15 +86,22 @@ def test_a_studio_on_this_machine_alone_asks_for_a_token_that_its_address_contai
     assert len(tokens) == 2 and min(map(len, tokens)) >= 32
 
 
-def test_a_browser_that_waits_for_the_page_gets_it(tmp_path):
+def test_a_browser_that_waits_for_the_page_gets_it_and_no_argument_has_the_token(tmp_path):
     browser = tmp_path / "browser.py"
     browser.write_text(
-        "import pathlib, sys, urllib.request\n"
-        "body = urllib.request.urlopen(sys.argv[1]).read()\n"
-        "pathlib.Path(__file__).with_name('seen').write_bytes(body)\n"
+        "import pathlib, re, sys, urllib.request\n"
+        "page = urllib.request.urlopen(sys.argv[1]).read().decode()\n"
+        "url = re.search('url=([^\"]+)', page)[1]\n"
+        "assert '#token=' in url and '#token=' not in sys.argv[1]\n"
+        "body = urllib.request.urlopen(url).read()\n"
+        "pathlib.Path(__file__).with_name('seen').write_text(sys.argv[1])\n"
     )
-    with opening(tmp_path, "--browser", BROWSER=f"{sys.executable} {browser} %s"):
+    browsing = {"BROWSER": f"{sys.executable} {browser} %s"}
+    with opening(tmp_path, "--browser", "--own-token", **browsing):
         wait_for((tmp_path / "seen").exists)
+        file = Path((tmp_path / "seen").read_text().removeprefix("file://"))
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert not file.parent.exists()
 
 
 def test_the_process_that_serves_the_page_does_not_load_torch():
@@ -102,11 +109,12 @@ def test_the_process_that_serves_the_page_does_not_load_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_another_address_requires_a_token(tmp_path, capsys):
+def test_another_address_requires_a_token_which_the_studio_makes(tmp_path, capsys):
     from lamina.cli import main
 
-    assert main(["studio", "--host", "0.0.0.0", "--no-browser"]) == 2
-    assert "which other machines can reach, but there is no token" in capsys.readouterr().err
+    with opening(tmp_path, "--own-token", "--host", "0.0.0.0") as studio:
+        assert len(studio.announced.partition("#token=")[2]) >= 32
+        assert studio.ask("/api/runs", b"{}").status == 401
     assert main(["studio", "--host", "0.0.0.0", "--no-token", "--no-browser"]) == 2
     assert "which other machines can reach. Leave out --no-token." in capsys.readouterr().err
     assert main(["studio", "--token", "x", "--no-token", "--no-browser"]) == 2
@@ -121,12 +129,21 @@ def test_another_address_requires_a_token(tmp_path, capsys):
 def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert studio.ask("/api/train", b"{").values["error"] == "The request is not JSON."
     assert studio.act("train").startswith("train lacks the field 'source'; its fields are ")
-    assert "net.shape must be a list, each item a whole number" in studio.act(
-        "net", text=SMALL, shape="wide"
-    )
+    assert "net.shape must be " in studio.act("net", text=SMALL, shape="wide")
     assert "net.shape[0] must be a whole number" in studio.act(
         "net", text=SMALL, shape=["x", 2, 3], outputs=10
     )
+    assert "times.shape must be " in studio.act("times", text=SMALL, shape=[3], outputs=10)
+    for action in ("preview", "inspect", "train"):
+        refused = studio.act(action, source="shapes", size_px=99999)
+        assert f"{action}.size_px must be " in refused
+        refused = studio.ask(f"/api/{action}", b'{"source": "/\\ud800"}')
+        assert refused.status == 422
+        assert "a character that cannot be used" in refused.values["error"]
+    assert "There is no " in studio.act(
+        "correct", source=str(studio.folder / "no/such/set"), choices={"a": "b"}
+    )
+    assert not (studio.folder / "no").exists()
     assert "cell.truth must be a whole number, got True" in studio.act(
         "cell", run="x", problem=1, truth=True, predicted=0
     )
@@ -468,6 +485,67 @@ def test_few_commands_run_at_once(studio):
     assert 0 < most <= 2
 
 
+def run_stubs(jobs, starts, monkeypatch):
+    """Run jobs whose processes are only noted; returns the words and environment of each."""
+    seen = []
+
+    async def execute(*command, env, **_):
+        words = command[command.index("lamina") + 1 :]
+        seen.append((words, env))
+        raise OSError("not started")
+
+    async def run_jobs():
+        for words, more in starts:
+            jobs.start(words, **more)
+            await asyncio.wait(jobs._tasks)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", execute)
+    asyncio.run(run_jobs())
+    return seen
+
+
+def test_a_data_set_is_read_while_files_of_runs_are_made(tmp_path, monkeypatch):
+    reading = asyncio.Event()
+
+    async def execute(*command, **_):
+        if "data" in command:
+            reading.set()
+        await reading.wait()  # a report ends only once the data are read
+        raise OSError("not started")
+
+    async def run_jobs():
+        jobs = Jobs(tmp_path, EventLog())
+        for _ in range(3):
+            jobs.start(["report", "x"], makes_file=True)
+        jobs.start(["data", "shapes"])
+        await asyncio.wait_for(asyncio.wait(jobs._tasks), 10)
+        assert all(job.state == "failed" for job in jobs.jobs)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", execute)
+    asyncio.run(run_jobs())
+
+
+def test_corrections_that_were_undone_while_a_command_waited_do_not_apply(tmp_path, monkeypatch):
+    table = tmp_path / "corrections.csv"
+    table.touch()
+    jobs = Jobs(tmp_path, EventLog())
+    starts = [(["data", "x"], {"labels_from": file}) for file in (table, tmp_path / "gone", None)]
+    seen = [words for words, _ in run_stubs(jobs, starts, monkeypatch)]
+    assert seen[0] == ("data", "x", f"--labels-from={table}", "--json", "--progress")
+    assert seen[1] == seen[2] == ("data", "x", "--json", "--progress")
+
+
+def test_old_jobs_and_the_issues_of_earlier_checks_are_forgotten(tmp_path, monkeypatch):
+    jobs = Jobs(tmp_path, EventLog())
+    monkeypatch.setattr("lamina.deploy.studio.jobs.KEPT_JOBS", 3)
+    checks = [(["data", "labels", "x"], {"checked": {"source": "x"}})] * 8
+    run_stubs(jobs, checks[:2], monkeypatch)
+    jobs.jobs[0].label_issues = []
+    run_stubs(jobs, checks[2:], monkeypatch)
+    assert len(jobs.jobs) == 4
+    assert all(job.label_issues is None for job in jobs.jobs)
+
+
 def test_nothing_is_downloaded_without_a_question(tmp_path):
     cache = tmp_path / "cache"
     with opening(tmp_path, LAMINA_CACHE=str(cache), LAMINA_CIFAR10="") as studio:
@@ -476,8 +554,17 @@ def test_nothing_is_downloaded_without_a_question(tmp_path):
         said = studio.act("preview", source="mnist")
         assert said.startswith("mnist is not on this machine yet (12 MB).")
         assert "not on this machine yet" in studio.act("images", source="mnist", images=["1"])
+        assert "not on this machine yet" in studio.act("train", source="mnist", net="mlp")
         assert studio.act("state")["jobs"] == []
     assert not list(cache.glob("downloads/*"))
+
+
+def test_commands_are_offline_unless_the_visitor_asked_for_a_download(tmp_path, monkeypatch):
+    monkeypatch.delenv("LAMINA_OFFLINE", raising=False)
+    jobs = Jobs(tmp_path, EventLog())
+    starts = [(["data", "mnist"], {"may_download": answer}) for answer in (False, True)]
+    seen = run_stubs(jobs, starts, monkeypatch)
+    assert [environment.get("LAMINA_OFFLINE") for _, environment in seen] == ["1", None]
 
 
 def test_the_layers_of_large_nets_are_timed_with_fewer_images():
@@ -712,6 +799,9 @@ def test_tables_come_last_and_folders_of_runs_are_left_out(tmp_path):
 def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_path):
     first, second = Jobs(tmp_path / "runs", EventLog()), Jobs(tmp_path / "runs", EventLog())
     assert first.reserve("net-1")
+    names = tmp_path / "runs" / ".names"
+    assert names.stat().st_mode & 0o777 == 0o700
+    assert list((tmp_path / "runs").iterdir()) == [names]
     assert not second.reserve("net-1")
     assert second.reserve("net-2")
     first._reserved.pop("net-1").release()

@@ -380,6 +380,15 @@ def test_a_command_is_repeated_without_the_place_of_the_run():
     assert reproduction.write_command(words) == "lamina train mlp --epochs=2 '--data=a b'"
 
 
+def test_a_command_that_lamina_does_not_know_is_withheld(runs, tmp_path):
+    shutil.copytree(runs["single"].path, tmp_path / "run")
+    for command in (["sh", "-c", "x"], ["lamina", "studio"], ["lamina", "train", "a\x1b[2Jb"]):
+        edit_json(tmp_path / "run" / "run.json", command=command)
+        described = reproduction.describe_reproduction(tmp_path / "run")
+        assert described["command"] == ""
+        assert described["remarks"][-1].endswith("so it is withheld.")
+
+
 def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("image,correct\ntrain/0.png,star\n")

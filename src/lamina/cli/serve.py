@@ -59,8 +59,14 @@ def run(options: Options, terminal: Terminal) -> int:
     check_installed("serve")
     from lamina.deploy.serve.serving import Settings, serve  # not earlier: it needs starlette
     from lamina.deploy.serve.worker import Worker, plan_opening
+    from lamina.deploy.web.access import TOKEN_VARIABLE, is_loopback
 
-    token = read_token(options.host, options.token)
+    token = read_token(options.token)
+    if token is None and not is_loopback(options.host):
+        raise DataError(
+            f"--host is {options.host}, which other machines can reach, but there is no token. "
+            f"Set {TOKEN_VARIABLE} to a secret, or use --token."
+        )
     runs = name_runs(options.runs)
     worker = Worker(plan_opening(runs, options.device, options.coverage), terminal.remark)
     settings = Settings(
@@ -99,16 +105,11 @@ def check_installed(command: str) -> None:
             )
 
 
-def read_token(host: str, option: str | None) -> str | None:
-    """The token that requests must send; ``DataError`` if it is missing or cannot be sent."""
-    from lamina.deploy.web.access import TOKEN_VARIABLE, is_loopback
+def read_token(option: str | None) -> str | None:
+    """The token that requests must send, if there is one; ``DataError`` if it cannot be sent."""
+    from lamina.deploy.web.access import TOKEN_VARIABLE
 
     token = option or os.environ.get(TOKEN_VARIABLE) or None
-    if token is None and not is_loopback(host):
-        raise DataError(
-            f"--host is {host}, which other machines can reach, but there is no token. "
-            f"Set {TOKEN_VARIABLE} to a secret, or use --token."
-        )
     if token is not None and not (
         token.isascii() and token.isprintable() and token == token.strip()
     ):

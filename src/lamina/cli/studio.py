@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import os
 import secrets
 import signal
+import tempfile
 import threading
 import webbrowser
 from dataclasses import dataclass
@@ -44,7 +46,7 @@ class Options:
     """open the page in the browser"""
     runs_dir: RunsFolder = Path("runs")
     host: str = "127.0.0.1"
-    """address to listen on; other addresses than this machine's own require a token"""
+    """address to listen on; 0.0.0.0 listens on all addresses of this machine"""
     token: str | None = None
     """secret that requests must send (default: the environment variable LAMINA_TOKEN, or a random
     one; the address that lamina prints and opens contains it)"""
@@ -73,7 +75,8 @@ def run(options: Options, terminal: Terminal) -> int:
         terminal.emit("studio", url=url)
         if options.browser:
             # A browser of the terminal waits for the page, which the studio must be able to send.
-            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+            opened = write_redirect(url, Path(private))
+            threading.Thread(target=webbrowser.open, args=(opened,), daemon=True).start()
 
     received: list[int] = []
 
@@ -92,15 +95,24 @@ def run(options: Options, terminal: Terminal) -> int:
         address = Address(options.host, options.port, token)
         return await open_studio(data, address, announce)
 
-    for end in asyncio.run(open_until_ended()):
+    with tempfile.TemporaryDirectory(prefix="lamina-") as private:  # which only this user can read
+        ends = asyncio.run(open_until_ended())
+    for end in ends:
         terminal.remark(f"lamina: {end}")
     return 128 + received[0] if received else 0
+
+
+def write_redirect(url: str, folder: Path) -> str:
+    """The address of a file that leads to ``url``: other users can list a browser's arguments."""
+    file = folder / "studio.html"
+    file.write_text(f'<meta http-equiv="refresh" content="0; url={html.escape(url)}">\n', "utf-8")
+    return file.as_uri()
 
 
 def choose_token(options: Options) -> str | None:
     """The token of the options or the environment, or a random one."""
     if not options.no_token:
-        return read_token(options.host, options.token) or secrets.token_urlsafe(TOKEN_BYTES)
+        return read_token(options.token) or secrets.token_urlsafe(TOKEN_BYTES)
     from lamina.deploy.web.access import is_loopback
 
     refuse(options, "--no-token lets everybody in.", "token")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
 
 from lamina.metrics import Constant
 from lamina.training.task import Columns, MultiLabel, Regression, Task
@@ -19,7 +21,7 @@ def predict_constant(task: Task, constant: Constant, images: int) -> Columns:
     if isinstance(task, Regression):
         row = task.medians if constant == "medians" else task.means
         numbers = torch.tensor(row, dtype=torch.float64)
-        return _repeat(Columns(numbers, numbers), images)
+        return _repeat(numbers, numbers, images)
     fractions = task.expand_row(task.shares)  # type: ignore[attr-defined]
     shares = torch.tensor(fractions, dtype=torch.float64)
     chosen = torch.zeros(len(shares), dtype=torch.bool)
@@ -31,11 +33,11 @@ def predict_constant(task: Task, constant: Constant, images: int) -> Columns:
             chosen[order[: best + 1]] = True
         else:
             chosen = (shares > 0.5) | (constant == "positive")
-        return _repeat(Columns(shares, chosen), images)
+        return _repeat(shares, chosen, images)
     place = len(fractions) - 1 if constant == "positive" else int(np.argmax(fractions))
     chosen[place] = True
-    return _repeat(Columns(chosen.double(), chosen), images)
+    return _repeat(chosen.double(), chosen, images)
 
 
-def _repeat(row: Columns, images: int) -> Columns:
-    return Columns(row.scores.expand(images, -1), row.chosen.expand(images, -1))
+def _repeat(scores: Float[Tensor, " c"], chosen: Shaped[Tensor, " c"], images: int) -> Columns:
+    return Columns(scores.expand(images, -1), chosen.expand(images, -1))

@@ -195,7 +195,7 @@ def measure_losses(task: Task, logits: LogitsArray, targets: Targets) -> Float[n
     return values
 
 
-def _group(rows: Rows, keys: Sequence[Any]) -> dict[Any, Rows]:
+def _group(rows: Rows, keys: Sequence[Any]) -> dict[Any, Int64[np.ndarray, " _"]]:
     """The rows with equal keys, in their order, by key."""
     groups: dict[Any, list[int]] = {}
     for row in rows.tolist():

@@ -163,7 +163,7 @@ def measure_isolation(features: Features, neighbors: int = 10) -> Float[np.ndarr
 
 
 def find_neighbors(
-    signatures: Features, others: Features, count: int
+    signatures: Features, others: Float[Tensor, "m d"], count: int
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
     """The cosines of each signature with the ``count`` nearest of ``others``, and their rows."""
     count = min(count, len(others))

@@ -231,11 +231,11 @@ def _reduce(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
 
 
 def fit_ridge(
-    features: Values,
-    targets: Values,
-    others: Values,
+    features: Float64[np.ndarray, "n d"],
+    targets: Float64[np.ndarray, "n k"],
+    others: Float64[np.ndarray, "m d"],
     penalties: Sequence[float] = PENALTIES,
-) -> tuple[Values, float]:
+) -> tuple[Float64[np.ndarray, "m k"], float]:
     """Ridge regression: predictions for ``others``, penalty with the least leave-one-out error."""
     # Both follow from one eigendecomposition (Hastie et al., The elements of statistical learning,
     # equation 7.64).

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -60,7 +60,7 @@ class DuplicatePair(NamedTuple):
     mirrored: bool
 
 
-def shrink(pixels: Pixels) -> Pixels:
+def shrink(pixels: Pixels) -> UInt8[np.ndarray, "n s t c"]:
     height, width = pixels.shape[1:3]
     if max(height, width) <= SIDE_PX:
         return pixels
@@ -83,7 +83,7 @@ def compute_signatures(pixels: Pixels) -> Features:
 def find_near_duplicates(
     pixels: Pixels,
     progress: Progress | None = None,
-    others: Pixels | None = None,
+    others: UInt8[np.ndarray, "m h w c"] | None = None,
 ) -> tuple[DuplicatePair, ...]:
     """The near-duplicates in ``pixels``, or between it and ``others``, smallest distance first."""
     # once, as an image may be compared with sixteen others
@@ -116,7 +116,7 @@ def find_near_duplicates(
 
 
 def _find_candidates(
-    signatures: Features, others: Features, *, among_themselves: bool
+    signatures: Features, others: Float[Tensor, "m d"], *, among_themselves: bool
 ) -> Int64[Tensor, "p 2"]:
     """The pairs of rows with similar signatures; among themselves, each pair once."""
     count = NEIGHBORS + among_themselves  # an image is its own nearest
@@ -334,7 +334,7 @@ def _measure(pixels: Pixels, others: Pixels, mirrored: bool) -> Distances:
     return distances
 
 
-def _halve(planes: Planes) -> Planes:
+def _halve(planes: Planes) -> Float[Tensor, "n 1 s t"]:
     height, width = planes.shape[2:]
     size = math.ceil(height / 2), math.ceil(width / 2)
     return functional.adaptive_avg_pool2d(planes.mean(dim=1, keepdim=True), size)

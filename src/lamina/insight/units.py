@@ -491,8 +491,8 @@ def _judge(
     model: Model,
     images: Images,
     rest: Rest,
-    chunks: Sequence[PixelTensor],
-    outputs: Sequence[Output],
+    chunks: Sequence[UInt8[Tensor, "_ h w c"]],
+    outputs: Sequence[Float[Tensor, "_ ..."]],
 ) -> tuple[Score, float]:
     """The score and the loss that follow from a layer's outputs."""
     with eval_mode(model), seeded(0, model.device):

@@ -172,7 +172,7 @@ def start_run(
     return Run(Path(path), dataset, passed, parts, record)
 
 
-def check_recipe(recipe: Recipe | str | None) -> None:
+def check_recipe(recipe: object) -> None:
     expected = "a Recipe, such as Recipe(epochs=5), or the name of one of the net's recipes"
     check_type(recipe, (Recipe, str), "recipe", expected)
 

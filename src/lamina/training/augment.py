@@ -16,7 +16,7 @@ from lamina.kernels.gather import Moves
 from lamina.training.custom import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, seeded_everywhere
 from lamina.training.recipe import Recipe
-from lamina.training.task import AnyPixels, Indices, PixelTensor
+from lamina.training.task import AnyPixels, BatchTensor, Indices, PixelTensor
 
 CROP_RATIO = 4 / 3  # largest change of the aspect ratio in a random resized crop
 # interpolate in 1/128 pixel, so that products with a difference of bytes fit into 16 bits
@@ -71,7 +71,7 @@ class Selection:
     size_fraction: float
     device: torch.device
 
-    def gather(self) -> PixelTensor:
+    def gather(self) -> BatchTensor:
         batch = gather_batch(self.pixels, self.indices, self.choices, self.device)
         return shrink_batch(batch, self.size_fraction)
 
@@ -81,7 +81,7 @@ def gather_batch(
     indices: Indices,
     choices: Choices,
     device: torch.device | None = None,
-) -> PixelTensor:
+) -> BatchTensor:
     """The augmented images at ``indices``, on ``device``; the batch does not affect the result."""
     device = device or pixels.device
     batch = pixels.index_select(0, indices)
@@ -123,7 +123,7 @@ def gather_batch(
     return batch
 
 
-def shrink_batch(images: PixelTensor, fraction: float) -> PixelTensor:
+def shrink_batch(images: PixelTensor, fraction: float) -> BatchTensor:
     """Resize images to a fraction of their sides, with antialiasing."""
     if fraction == 1:
         return images

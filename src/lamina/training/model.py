@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -291,7 +291,7 @@ def check_input(model: Model, images: Any, name: str = "images") -> Pixels:
     return pixels
 
 
-def split_pixels(pixels: Pixels) -> list[Pixels]:
+def split_pixels(pixels: Pixels) -> list[UInt8[np.ndarray, "m h w c"]]:
     """Views of the images in batches whose activations fit into memory."""
     size = max(1, min(500, PREDICTED_PIXELS // math.prod(pixels.shape[1:3])))
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]

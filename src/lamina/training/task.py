@@ -21,6 +21,7 @@ from lamina.values import fields_to_json, from_json_values
 
 Pixels = UInt8[np.ndarray, "n h w c"]
 PixelTensor = UInt8[Tensor, "n h w c"]
+BatchTensor = UInt8[Tensor, "b y x c"]  # some of these images, perhaps of another size
 AnyPixels = PixelTensor | Float[Tensor, "n h w c"]  # from 0 to 255; floats if augmented
 Indices = Int64[Tensor, " _"]
 Vector = Float[Tensor, " n"]

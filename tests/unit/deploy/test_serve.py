@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
+
 import numpy as np
 import pytest
+from starlette.requests import Request
 
 from lamina.deploy.web.access import is_loopback
+from lamina.deploy.web.bodies import read_files
 from lamina.deploy.web.explanation import paint_map
 from lamina.deploy.web.server import name_host
+from support.servers import FORM, pack_form
 
 
 @pytest.mark.parametrize(
@@ -25,3 +31,14 @@ def test_hosts_are_named_as_in_an_address() -> None:
 def test_maps_are_red_for_and_blue_against_the_prediction() -> None:
     painted = paint_map(np.array([[1.0, 0.0, -1.0]], np.float32))
     assert painted[0].tolist() == [[178, 24, 43, 230], [178, 24, 43, 0], [33, 102, 172, 230]]
+
+
+def test_large_files_of_a_form_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a file on the disk")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    headers = [(b"content-type", FORM.encode())]
+    request = Request({"type": "http", "method": "POST", "headers": headers})
+    image = bytes(3_000_000)
+    assert asyncio.run(read_files(request, pack_form([image]), 2)) == [image]

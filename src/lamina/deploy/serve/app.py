@@ -24,7 +24,7 @@ from lamina.deploy.web.bodies import (
     wait_while_connected,
 )
 from lamina.deploy.web.torch_process import BusyError
-from lamina.errors import suggest
+from lamina.errors import LaminaError, suggest
 
 REQUEST_IMAGES = 64
 ASSETS = list_assets("lamina.deploy.web", "lamina.deploy.serve")
@@ -89,7 +89,11 @@ async def refuse_busy(_: Request, error: Exception) -> Response:
     return refuse(503, str(error), RETRY_AFTER)
 
 
-HANDLERS = {HTTPException: handle_error, BusyError: refuse_busy}
+async def refuse_failed(_: Request, error: Exception) -> Response:
+    return refuse(500, str(error))
+
+
+HANDLERS = {HTTPException: handle_error, BusyError: refuse_busy, LaminaError: refuse_failed}
 
 
 def find_model(worker: Worker, request: Request) -> int:

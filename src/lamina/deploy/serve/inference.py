@@ -7,7 +7,6 @@ import os
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lamina.data import Images
 from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.confidence_rule import ConfidenceRule, describe_coverage, fit_coverage, make_rule
 from lamina.deploy.web.explanation import (
-    LOOK_AGAIN_SECONDS,
     SIMILAR_SECONDS,
     TrainingImages,
     compute_features,
@@ -44,24 +41,14 @@ class Served:
     predictor: Predictor
     rule: ConfidenceRule  # prediction sets or intervals
     remarks: Sequence[str] = ()  # about them
-    # why they are not available, until a time of ``time.monotonic``
-    similar: TrainingImages | str | None = None
-    look_again: float = 0.0
-    listing: Future[Images | str] | None = None  # in progress
+    similar: TrainingImages | None = None  # once they were needed
 
-    def find_training_images(self) -> TrainingImages | str:
-        """The training images with features, or why not; ``TimeoutError`` if listing is slow."""
-        began = time.monotonic()
-        if self.similar is None or (isinstance(self.similar, str) and began > self.look_again):
-            if self.listing is None:
-                self.listing = ThreadPoolExecutor(1).submit(find_training_images, self.run)
-            listed = self.listing.result(SIMILAR_SECONDS / 2)
-            self.listing = None
-            self.look_again = time.monotonic() + LOOK_AGAIN_SECONDS
-            if isinstance(listed, str):
-                self.similar = listed
-            else:
-                until = began + SIMILAR_SECONDS
+    def find_training_images(self) -> TrainingImages | None:
+        """The training images with features, if the cache has them."""
+        if self.similar is None:
+            listed = find_training_images(self.run)
+            if listed is not None:
+                until = time.monotonic() + SIMILAR_SECONDS
                 self.similar = compute_features(self.predictor.model, listed, until)
         return self.similar
 
@@ -121,6 +108,10 @@ def describe_calibration(calibration: Calibration | None) -> dict[str, Any]:
     }
 
 
+NO_IMAGES = (
+    "The training images are not in the server's cache, or have changed. Load them there with"
+    " lamina similar RUN IMAGE."
+)
 SERVED: list[Served] = []
 """The runs of this process."""
 
@@ -186,13 +177,9 @@ def _look_closer(served: Served, task: str, image: bytes) -> dict[str, Any]:
     served.predictor.predict(chunk.pixels)  # raises an error if the logits are not finite
     if task == "explain":
         return {"model": served.name, **explain_image(model, chunk.pixels)}
-    try:
-        similar = served.find_training_images()
-    except TimeoutError:
-        reason = "lamina is still looking for the training images. Try again later."
-        return {"model": served.name, "problem": reason, "status": 503}
-    if isinstance(similar, str):
-        return {"model": served.name, "problem": similar, "status": 404}
+    similar = served.find_training_images()
+    if similar is None:
+        return {"model": served.name, "problem": NO_IMAGES, "status": 404}
     return {"model": served.name, **similar.find(chunk.pixels)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +56,6 @@ class Worker:
     remark: Callable[[str], None]
     # the descriptions of the runs, in their order
     models: list[dict[str, Any]] = field(default_factory=list)
-    is_ready: bool = False
     _jobs: list[Job] = field(default_factory=list, repr=False)
     _has_jobs: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     # Batch size by model; one image until its duration is known.
@@ -67,6 +67,10 @@ class Worker:
         nicely = Call(self.opening.function, (*self.opening.arguments[:-1], CLOSER_NICENESS))
         self._closer = TorchProcess(nicely, CLOSER_SECONDS, CLOSER_REQUESTS)
 
+    @property
+    def is_ready(self) -> bool:
+        return self._process.is_ready
+
     async def start(self) -> asyncio.Task[None]:
         """Wait for the process; returns the task that feeds it and ends only with an error."""
         try:
@@ -76,7 +80,6 @@ class Worker:
         for line in opened["remarks"]:
             self.remark(line)
         self.models = opened["models"]
-        self.is_ready = True
         self._loop = asyncio.create_task(self._work())
         return self._loop
 
@@ -114,14 +117,20 @@ class Worker:
             batch = await self._take()
             model = batch[0].model
             call = Call(f"{PACKAGE}.respond", ("predict", model, [job.image for job in batch]))
+            await self._restart()
             began = time.monotonic()
             try:
                 responses = await self._process.compute(call, PREDICT_SECONDS)
             except LostError as error:
-                self.remark(f"the worker process {error}; restarting it")
+                self.remark(f"the worker process {error}")
                 self._batch_images.pop(model, None)
                 self._return(batch, str(error))
                 await self._restart()
+                continue
+            except LaminaError as error:
+                name = self.models[model]["model"]
+                for job in batch:
+                    job.settle({"model": name, "problem": str(error), "status": 500})
                 continue
             seconds_per_image = (time.monotonic() - began) / len(batch)
             most = int(PREDICT_SECONDS / 4 / seconds_per_image)
@@ -133,8 +142,10 @@ class Worker:
         """The next batch: images of one model."""
         self._drop_cancelled()
         while not self._jobs:
+            await self._restart()  # it may have been killed
             self._has_jobs.clear()
-            await self._has_jobs.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._has_jobs.wait(), RETRY_SECONDS)
             self._drop_cancelled()
         first = self._jobs[0]
         batch = [first]
@@ -161,11 +172,12 @@ class Worker:
         return {"model": self.models[model]["model"], "problem": reason, "status": 503}
 
     async def _restart(self) -> None:
-        self.is_ready = False
+        """Start the process again if it was lost."""
+        if not self.is_ready:
+            self.remark("restarting the worker process")
         while not self.is_ready:
             try:
                 await self._process.start()
-                self.is_ready = True
             except (LaminaError, OSError, RuntimeError) as error:
                 # RuntimeError: asyncio cannot start the thread that waits for the process.
                 self.remark(f"the worker process could not be started: {error}")

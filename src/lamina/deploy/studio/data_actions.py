@@ -6,13 +6,14 @@ import asyncio
 from typing import Any
 
 from lamina.deploy.studio.data_folder import find_download_mb
-from lamina.deploy.studio.services import Actions, Studio
+from lamina.deploy.studio.recipe_fields import write_preparation
+from lamina.deploy.studio.services import Actions, Side, Studio
 
 
 async def inspect(
     studio: Studio,
     source: str,
-    size_px: int | None = None,
+    size_px: Side | None = None,
     val: str = "",
     labels: bool = False,
     may_download: bool = False,
@@ -22,22 +23,24 @@ async def inspect(
     download_mb = find_download_mb(source)
     if download_mb and not may_download:
         return {"download_mb": download_mb}
-    options = studio.data.list_options(source, size_px, val)
+    corrected = studio.data.find_corrected(source)
+    words = [path, *write_preparation(size_px, val)]
+    more: dict[str, Any] = {"labels_from": corrected, "may_download": may_download}
     if labels:
         checked = {"source": source, "size_px": size_px, "val": val}
-        words = ["data", "labels", path, *options]
-        job = studio.jobs.start(words, is_training=True, checked=checked)
+        words = ["data", "labels", *words]
+        job = studio.jobs.start(words, is_training=True, checked=checked, **more)
     else:
-        job = studio.jobs.start(["data", path, *options])
+        job = studio.jobs.start(["data", *words], **more)
     # the page must be able to undo corrections
-    return job.to_json() | {"is_corrected": studio.data.find_corrections(source).exists()}
+    return job.to_json() | {"is_corrected": corrected is not None}
 
 
-async def preview(studio: Studio, source: str, size_px: int | None = None, val: str = "") -> Any:
+async def preview(studio: Studio, source: str, size_px: Side | None = None, val: str = "") -> Any:
     """The shape of a data set, and some of its images, with corrected labels."""
     path = await asyncio.to_thread(studio.data.check, source)
-    file = studio.data.find_corrections(source)
-    corrections = str(file) if file.exists() else ""
+    corrected = studio.data.find_corrected(source)
+    corrections = "" if corrected is None else str(corrected)
     arguments = (path, size_px, val, corrections)
     return await studio.compute_quickly("data_views.preview_data", *arguments)
 
@@ -46,7 +49,7 @@ async def draw_images(
     studio: Studio,
     source: str,
     images: tuple[str, ...],
-    size_px: int | None = None,
+    size_px: Side | None = None,
     val: str = "",
 ) -> Any:
     """Images by their names, with the labels of the data set."""

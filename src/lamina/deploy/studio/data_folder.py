@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from lamina.data import NAMES
 from lamina.data.corrections import ADVICE, format_rows
@@ -35,7 +36,7 @@ class DataFolder:
     path: Path
     runs_dir: Path
 
-    def list_sources(self) -> list[dict[str, str]]:
+    def list_sources(self) -> list[dict[str, Any]]:
         """Name and source of each data set or the folder, the built-in ones, tables, others."""
         children = self._list()
         folders = [path for path in children if path.is_dir()]
@@ -49,12 +50,12 @@ class DataFolder:
         elif sum(map(_has_image, others)) > 1:  # some of its folders may be classes
             data.append(self.path)
         drawn = [name for name in NAMES if name not in PUBLISHED]
-        sources = [{"name": path.name, "source": str(path)} for path in data]
-        sources += [{"name": name, "source": name} for name in (*drawn, *PUBLISHED)]
-        sources += [{"name": path.name, "source": str(path)} for path in tables]
-        for path in others:
-            sources.append({"name": f"{path.name} (no class folders found)", "source": str(path)})
-        return sources
+        sources = [(path.name, str(path), False) for path in data]
+        sources += [(name, name, True) for name in (*drawn, *PUBLISHED)]
+        sources += [(path.name, str(path), False) for path in tables]
+        sources += [(f"{path.name} (no class folders found)", str(path), False) for path in others]
+        keys = ("name", "source", "is_built_in")
+        return [dict(zip(keys, values, strict=True)) for values in sources]
 
     def check(self, source: str) -> str:
         """The source, if the studio may use it; ``DataError`` otherwise."""
@@ -74,12 +75,10 @@ class DataFolder:
         beside = path.parent if source not in NAMES and path != self.path else self.runs_dir
         return beside / f"{path.name}{CORRECTIONS}"
 
-    def list_options(self, source: str, size_px: int | None, val: str) -> list[str]:
-        """The options of a command that load a data set as the page shows it, with corrections."""
+    def find_corrected(self, source: str) -> Path | None:
+        """That table, if labels are corrected."""
         file = self.find_corrections(source)
-        labels_from = file if file.exists() else None
-        options = {"size": size_px, "val": val, "labels-from": labels_from}
-        return [f"--{name}={value}" for name, value in options.items() if value]
+        return file if file.exists() else None
 
     def correct(self, source: str, choices: Mapping[str, str] | None) -> dict[str, str]:
         """Add labels by image to the table of corrections; returns all corrections.
@@ -88,6 +87,8 @@ class DataFolder:
         table.
         """
         file = self.find_corrections(source)
+        if source not in NAMES and not Path(source).exists():
+            raise DataError(f"There is no {source}. Choose a data set from the list.")
         corrections: dict[str, str] = {}
         if file.exists():
             if read_rows(str(file), "labels_from")[:1] != [list(COLUMNS)]:
@@ -102,7 +103,8 @@ class DataFolder:
             corrections = {}
         corrections = {image: label for image, label in corrections.items() if label}
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            if source in NAMES:
+                self.runs_dir.mkdir(parents=True, exist_ok=True)
             if corrections:
                 write_atomically(file, format_rows([COLUMNS, *corrections.items()]))
             else:

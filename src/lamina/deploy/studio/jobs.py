@@ -1,4 +1,7 @@
-"""Jobs: lamina commands as processes. Trainings wait for each other; others start at once."""
+"""Jobs: lamina commands as processes, which wait for a place.
+
+One trains or checks labels at a time, one makes a file of a run, and two read data.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,6 @@ from lamina.deploy.web.access import without_token
 from lamina.errors import RunError
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
-LABELS = "--labels-from="
-WITH_PROGRESS = ("train", "resume", "data")
 LINE_BYTES = 2**30  # at most; lamina data lists all duplicates in one line
 SHOWN_IMAGES = 20  # of a finding about data; the command lists all
 NICENESS = 5  # of all commands but trainings
@@ -36,7 +37,9 @@ SHOWN = (
     "number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "seconds",
     "chooses_net", "checked", "label_issues",
 )  # fmt: skip
-MOST_AT_ONCE = 2  # commands that do not train
+MOST_READING = 2  # commands at once
+KEPT_JOBS = 100  # that have ended
+NAMES = ".names"  # folder of the locks of reserved names, among the runs
 END_SECONDS = 60.0  # for a training to save itself when the studio ends
 
 
@@ -48,6 +51,8 @@ class Job:
     words: tuple[str, ...]
     run: str = ""  # name of the run that it trains
     is_training: bool = False
+    makes_file: bool = False
+    labels_from: Path | None = None  # corrected labels, unless they are undone while it waits
     state: State = "queued"
     problem: str = ""
     began: float = 0.0  # when it started to run, in seconds since 1970
@@ -57,6 +62,7 @@ class Job:
     process: Process | None = field(default=None, repr=False)
     seconds: float | None = None  # the time limit of a training
     chooses_net: bool = False
+    may_download: bool = False  # the visitor has asked for it
     checked: dict[str, Any] | None = None  # the data set whose labels it checks
     label_issues: list[dict[str, Any]] | None = field(default=None, repr=False)
 
@@ -64,9 +70,16 @@ class Job:
     def is_active(self) -> bool:
         return self.state in ("queued", "running")
 
+    @property
+    def command(self) -> list[str]:
+        """All words of the command but ``lamina``."""
+        if self.labels_from is None:
+            return list(self.words)
+        return [*self.words, f"--labels-from={self.labels_from}"]
+
     def to_json(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in SHOWN}
-        return {"event": "job", "command": shlex.join(["lamina", *self.words]), **values}
+        return {"event": "job", "command": shlex.join(["lamina", *self.command]), **values}
 
 
 @dataclass(eq=False)
@@ -84,19 +97,25 @@ class Jobs:
     )
     # one training at a time, in order of arrival
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_AT_ONCE))
+    _making: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_READING))
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _reserved: dict[str, FileLock] = field(default_factory=dict)  # names of runs
 
     def start(
         self, words: Sequence[str], run: str = "", *, is_training: bool = False, **more: Any
     ) -> Job:
-        """Queue a command, which starts when no other one trains, or few others run."""
+        """Queue a command, which starts when it has a place."""
         if self.is_closing:
             raise RunError("The studio is ending in its terminal. Start lamina studio again.")
         lock = self._reserved.pop(run, None)
         job = Job(next(self._numbers), tuple(words), run, is_training, lock=lock, **more)
-        self.jobs.append(job)
+        if job.checked is not None:
+            for other in self.jobs:
+                other.label_issues = None  # pages that open show the last check
+        ended = [other for other in self.jobs if not other.is_active]
+        dropped = ended[:-KEPT_JOBS]
+        self.jobs = [*(other for other in self.jobs if other not in dropped), job]
         self._announce(job)
         task = asyncio.create_task(self._wait_and_run(job))
         self._tasks.add(task)
@@ -107,11 +126,13 @@ class Jobs:
     def reserve(self, run: str) -> bool:
         """Reserve a run's name until its training ends; ``False`` if another studio has it.
 
-        The system frees the name if the studio is killed.
+        The system frees the name if the studio is killed; the file of the lock stays.
         """
-        lock = FileLock(self.runs_dir / f".{run}.lock", thread_local=False)
+        names = self.runs_dir / NAMES
+        lock = FileLock(names / f"{run}.lock", thread_local=False)
         try:
             self.runs_dir.mkdir(parents=True, exist_ok=True)
+            names.mkdir(mode=0o700, exist_ok=True)
             lock.acquire(blocking=False)
         except Timeout:
             return False
@@ -161,13 +182,20 @@ class Jobs:
         if job.is_active:
             return f"{job.run} is still being saved by its own process; when it has ended, {resume}"
         if not (path / "run.json").exists():
-            return f"{job.run} had not begun; to train it, run {shlex.join(['lamina', *job.words])}"
+            return (
+                f"{job.run} had not begun; to train it, run {shlex.join(['lamina', *job.command])}"
+            )
         if job.problem:
             return f"{job.run}: {job.problem}"
         return f"{job.run} is saved; to continue it, {resume}"
 
     async def _wait_and_run(self, job: Job) -> None:
-        async with self._turn if job.is_training else self._places:
+        place: asyncio.Lock | asyncio.Semaphore = self._reading
+        if job.is_training:
+            place = self._turn
+        elif job.makes_file:
+            place = self._making
+        async with place:
             if job.state != "queued":
                 return
             try:
@@ -197,14 +225,17 @@ class Jobs:
 
     async def _execute(self, job: Job) -> tuple[int, str]:
         """Run the command, pass on its events; returns exit status and last line on stderr."""
-        # Corrections that were undone while the command waited no longer apply.
-        words = [word for word in job.words if not _names_missing_labels(word)]
+        if job.labels_from is not None and not job.labels_from.is_file():
+            job.labels_from = None
         # -P: import no modules from the current folder
-        command = [sys.executable, "-P", "-m", "lamina", *words, "--json"]
-        if job.words[0] in WITH_PROGRESS:
+        command = [sys.executable, "-P", "-m", "lamina", *job.command, "--json"]
+        if not job.makes_file:
             command.append("--progress")
         if not job.is_training and os.name != "nt":
             command = ["nice", "-n", str(NICENESS), *command]
+        environment = without_token()
+        if not job.may_download:
+            environment["LAMINA_OFFLINE"] = "1"
         job.process = process = await asyncio.create_subprocess_exec(
             *command,
             stdin=DEVNULL,
@@ -212,7 +243,7 @@ class Jobs:
             stderr=PIPE,
             limit=LINE_BYTES,
             start_new_session=True,  # Ctrl-C reaches only the studio, which then stops its commands
-            env=without_token(),
+            env=environment,
         )
         if job.is_stopping:  # while the process was created
             process.terminate()
@@ -262,7 +293,6 @@ def free_name(job: Job) -> None:
     """Free the name of a run that a job has reserved."""
     if job.lock is not None:
         job.lock.release()
-        Path(job.lock.lock_file).unlink(missing_ok=True)
         job.lock = None
 
 
@@ -272,8 +302,3 @@ def shorten(event: dict[str, Any]) -> None:
     for finding in event["findings"]:
         finding["images"] = finding["images"][:SHOWN_IMAGES]
         del finding["twins"]
-
-
-def _names_missing_labels(word: str) -> bool:
-    """Whether an option names a table of labels that does not exist."""
-    return word.startswith(LABELS) and not Path(word.removeprefix(LABELS)).is_file()

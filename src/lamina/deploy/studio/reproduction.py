@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.deploy.studio.data_folder import check_is_here
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, escape
 from lamina.nets.layers import LAYERS
 from lamina.runs.continuing import find_checkpoint
 from lamina.runs.folder import STUDY_FILE
@@ -19,6 +19,7 @@ from lamina.runs.resuming import find_dataset
 
 PLACES = ("--name", "--runs-dir")  # of the run; a new run gets its own
 SWITCHES = ("--json", "--progress")
+TRAINING = ("train", "compare", "ablate", "tune")  # commands that train runs
 # options that may name files, besides the data
 FILES = ("--labels-from", "--group-from")
 
@@ -35,7 +36,16 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
         python = write_python(record)
     except LaminaError as error:
         remarks.append(str(error))
-    for file in list_files(record.command):
+    command = write_command(record.command)
+    files: list[str] = []
+    if command:
+        files = list_files(record.command)
+    elif record.command:
+        remarks.append(
+            "The run names a command that is none of lamina's trainings, or has control characters,"
+            " so it is withheld."
+        )
+    for file in files:
         exact = "; the Python contains what the training read." if python else "."
         remarks.append(f"The command reads {file} again, which may have changed{exact}")
     if (path.parent / STUDY_FILE).exists():
@@ -59,7 +69,7 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
         remarks.append(
             f"lamina chose the net by measurement. The command may choose another{exact}"
         )
-    return {"command": write_command(record.command), "python": python, "remarks": remarks}
+    return {"command": command, "python": python, "remarks": remarks}
 
 
 def list_files(words: Sequence[str]) -> list[str]:
@@ -78,8 +88,14 @@ def list_files(words: Sequence[str]) -> list[str]:
     return files
 
 
-def write_command(words: Sequence[str]) -> str:
-    """The command of a run, for a new run, which gets a place of its own."""
+def write_command(words: tuple[str, ...]) -> str:
+    """The command of a run, for a new run, which gets a place of its own.
+
+    Empty unless it trains with lamina, and can be shown as it is: others may have made the run.
+    """
+    is_training = any(words[:2] == ("lamina", name) for name in TRAINING)
+    if not is_training or any(word != escape(word) for word in words):
+        return ""
     repeated = []
     is_place = False
     for word in words:

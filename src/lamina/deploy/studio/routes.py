@@ -122,6 +122,8 @@ async def respond(studio: Studio, name: str, values: object) -> Response:
         return refuse(503, str(error), RETRY_AFTER)
     except LaminaError as error:
         return refuse(422, str(error))
+    except UnicodeEncodeError:
+        return refuse(422, "The request contains a character that cannot be used. Leave it out.")
     except OSError as error:
         reason = f"{str(error.filename)[:100]}: {str(error.strerror or error).lower()}"
         return refuse(422, f"Cannot use {reason}. Check the path and its permissions.")

@@ -78,7 +78,8 @@ async def make_file(studio: Studio, run: str, file: str) -> dict[str, Any]:
     if file not in MADE_FILES:
         names = " or ".join(MADE_FILES)
         raise RunError(f"The studio cannot make {file[:100]!r}. Choose {names}.")
-    return studio.jobs.start([MADE_FILES[file], str(path), str(path / file)]).to_json()
+    words = [MADE_FILES[file], str(path), str(path / file)]
+    return studio.jobs.start(words, makes_file=True).to_json()
 
 
 async def list_files(studio: Studio, run: str) -> dict[str, int]:

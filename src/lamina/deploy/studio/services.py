@@ -7,15 +7,17 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.jobs import Jobs
 from lamina.deploy.web.torch_process import Call, LostError, TorchProcess
 from lamina.errors import LaminaError, RunError, suggest
 from lamina.files import check_name
+from lamina.values import Range
 
 PACKAGE = "lamina.deploy.studio"
+Side: TypeAlias = Annotated[int, Range(1, 4096)]  # of images in pixels
 Actions: TypeAlias = dict[str, Callable[..., Awaitable[Any]]]
 OPENING = Call(f"{PACKAGE}.data_views.prepare")
 

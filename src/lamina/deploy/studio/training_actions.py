@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from typing import Annotated, Any, TypeAlias
 
 from lamina import zoo
+from lamina.deploy.studio.data_folder import check_is_here
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
 from lamina.deploy.studio.recipe_fields import (
     list_fields,
     read_fields,
     read_seconds,
     write_options,
+    write_preparation,
 )
-from lamina.deploy.studio.services import Actions, Studio
+from lamina.deploy.studio.services import Actions, Side, Studio
 from lamina.errors import LaminaError, RunError
 from lamina.metrics import METRICS
 from lamina.values import Range
 
 Dimension: TypeAlias = Annotated[int, Range(1, 2**31)]
+Shape: TypeAlias = tuple[Dimension, Dimension, Dimension]
 Epoch: TypeAlias = Annotated[float, Range(0)]
 Texts: TypeAlias = dict[str, str] | None  # fields of a recipe
 
@@ -45,7 +48,7 @@ async def show_net_cards(
     _: Studio,
     text: str | None = None,
     cards: tuple[str, ...] = (),
-    shape: tuple[Dimension, ...] | None = None,
+    shape: Shape | None = None,
     outputs: Dimension | None = None,
 ) -> dict[str, Any]:
     """The cards of a net, from its Python or from edited cards."""
@@ -56,9 +59,7 @@ async def show_net_cards(
     return await asyncio.to_thread(show_net, layers, shape, outputs)
 
 
-async def time_net(
-    studio: Studio, text: str, shape: tuple[Dimension, ...], outputs: Dimension
-) -> Any:
+async def time_net(studio: Studio, text: str, shape: Shape, outputs: Dimension) -> Any:
     """How long each layer takes."""
     if any(job.is_active and job.is_training for job in studio.jobs.jobs):
         raise RunError("The layers are not timed while a net trains.")
@@ -68,7 +69,7 @@ async def time_net(
 async def train(
     studio: Studio,
     source: str,
-    size_px: int | None = None,
+    size_px: Side | None = None,
     val: str = "",
     net: str = "",
     fields: Texts = None,
@@ -82,7 +83,8 @@ async def train(
     time = settings.pop("time", "")
     recipe = settings.pop("recipe", "")
     words = [f"--data={studio.data.check(source)}"]
-    words += studio.data.list_options(source, size_px, val)
+    check_is_here(source)
+    words += write_preparation(size_px, val)
     beginning = net or "chosen"
     if net and net not in zoo.NAMES:
         beginning = "net"
@@ -98,7 +100,9 @@ async def train(
     read_fields(settings)
     words += write_options(settings)
     run = studio.choose_name(name, beginning)
-    return start_training(studio, words, run, seconds=seconds, chooses_net=not net)
+    corrected = studio.data.find_corrected(source)
+    more = {"seconds": seconds, "chooses_net": not net, "labels_from": corrected}
+    return start_training(studio, words, run, **more)
 
 
 async def resume(studio: Studio, run: str) -> dict[str, Any]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from importlib.resources import files
 from typing import Any, TypeVar
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Message
 
 Result = TypeVar("Result")
 
@@ -45,7 +45,7 @@ async def handle_error(_: Request, error: Exception) -> Response:
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
     """The body of a request; an ``HTTPException`` if it is too large or arrives too slowly."""
-    body = bytearray()  # grows in place: joining chunks would need the memory twice
+    body = bytearray()
     size = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -71,13 +71,18 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 async def read_files(request: Request, body: bytes, most: int) -> list[bytes]:
     """The files in the body of a form, as ``curl -F image=@cat.jpg`` sends them."""
 
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
 
-    form_request = Request(request.scope, receive)
-    async with form_request.form(max_files=most, max_fields=FORM_FIELDS) as form:
-        uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        contents = [await upload.read() for upload in uploads]
+    parser = MultiPartParser(request.headers, stream(), max_files=most, max_fields=FORM_FIELDS)
+    parser.spool_max_size = len(body) + 1  # nothing is written to the disk
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, error.message) from None
+    uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    contents = [await upload.read() for upload in uploads]
+    await form.close()
     if not contents:
         raise HTTPException(400, "The form has no file. Send one, as in curl -F image=@cat.jpg.")
     return contents

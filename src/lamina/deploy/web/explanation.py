@@ -27,12 +27,9 @@ MAP_SECONDS = 40.0  # time limit of a map, estimated from one step; slower nets 
 # Time limit of measuring its faithfulness, which takes two to three times as long as the map. The
 # worker's limit covers both.
 FAITHFULNESS_SECONDS = 30.0
-# Time limit of the first request for similar images, while other requests wait. Half of it is for
-# finding the training images in the cache, which continues in a thread. The rest is for their
-# features; if it is too short, a random part is searched: with one thread of an EPYC and `cnn-s`,
-# about 10,000 images of 32 px.
+# For the features of the training images; if it is too short, a random part is searched: with one
+# thread of an EPYC and `cnn-s`, about 10,000 images of 32 px.
 SIMILAR_SECONDS = 5.0
-LOOK_AGAIN_SECONDS = 10.0  # between searches for training images that are not in the cache
 IMAGES_AT_ONCE = 50  # reached from one by doubling: a large net may take seconds for one image
 SHOWN = 6
 
@@ -98,15 +95,11 @@ class TrainingImages:
         return {"searched": len(self.rows), "images": images}
 
 
-def find_training_images(run: Run) -> Images | str:
-    """The training images of a run, or why they are not available; decodes nothing."""
+def find_training_images(run: Run) -> Images | None:
+    """The training images of a run, if the cache has them unchanged; decodes nothing."""
     origin = run.record.data
-    if (dataset := find_prepared(origin.source, origin.preparation, origin.fingerprint)) is None:
-        return (
-            "The training images are not in the server's cache, or have changed. Load them there"
-            " with lamina similar RUN IMAGE."
-        )
-    return dataset.train
+    dataset = find_prepared(origin.source, origin.preparation, origin.fingerprint)
+    return None if dataset is None else dataset.train
 
 
 def compute_features(model: Model, train: Images, until: float) -> TrainingImages:

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from lamina.deploy.web.access import Guard, bracket
 from lamina.errors import DataError
 
 CONNECTIONS = 256  # open at once; requests of further ones get status 503
-IDLE_SECONDS = 10  # between two requests of a connection
+IDLE_SECONDS = 10  # for the head of a connection's first or next request
 HEAD_BYTES = 65_536  # of a request
 END_SECONDS = 5  # for requests in progress when the server shuts down
 
@@ -55,6 +56,24 @@ class Server(uvicorn.Server):
         yield
 
 
+class Protocol(H11Protocol):
+    """A connection that is closed if the head of its first or next request does not arrive."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(IDLE_SECONDS, self.close_after, None)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)  # it no longer waits for the next request, of which this is
+        if self.cycle is not None and self.cycle.response_complete:
+            self.loop.call_later(IDLE_SECONDS, self.close_after, self.cycle)
+
+    def close_after(self, last: RequestResponseCycle | None) -> None:
+        """Close the connection if no request came after the last one."""
+        if self.cycle is last:
+            self.transport.close()
+
+
 @asynccontextmanager
 async def running(
     app: ASGIApp,
@@ -70,7 +89,7 @@ async def running(
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         Guard(app, host, port, token, open_paths),
-        http="h11",
+        http=Protocol,
         ws="none",
         interface="asgi3",
         lifespan="off",

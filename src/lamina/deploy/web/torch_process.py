@@ -65,6 +65,7 @@ class TorchProcess:
     call_seconds: float = CALL_SECONDS
     most_waiting: int = WAITING_CALLS
     _process: Process | None = field(default=None, repr=False)
+    _is_open: bool = field(default=False, repr=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     _waiting: dict[object, asyncio.Task[Any]] = field(default_factory=dict, repr=False)
 
@@ -82,12 +83,19 @@ class TorchProcess:
 
     async def compute(self, call: Call, seconds: float) -> Any:
         """The result of a call while nobody else calls; see :meth:`call`."""
-        if self._process is None:
+        if not self.is_ready:
             await self.start()
         return await self._exchange(call, seconds)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has started and lives: it may have been killed while it computed nothing."""
+        process = self._process
+        return self._is_open and process is not None and process.returncode is None
+
     async def start(self) -> Any:
         """Start the process; returns the result of its ``opening``."""
+        await self._kill()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # import no modules from the current folder
@@ -100,10 +108,12 @@ class TorchProcess:
             env={**without_token(), "MALLOC_ARENA_MAX": "2"},
         )
         try:
-            return await self._exchange(self.opening, START_SECONDS)
+            opened = await self._exchange(self.opening, START_SECONDS)
         except LaminaError:
             await self._kill()
             raise
+        self._is_open = True
+        return opened
 
     async def close(self) -> None:
         """End the process, and the calls that wait for it."""
@@ -160,6 +170,7 @@ class TorchProcess:
     async def _kill(self) -> None:
         process = self._process
         self._process = None
+        self._is_open = False
         if process is None:
             return
         with suppress(ProcessLookupError):

@@ -38,7 +38,7 @@ function forget() {
 
 // Published sets have no val split, which the curves need; for others, lamina draws one.
 function findVal(source) {
-  return source.includes("/") || source.includes("\\") ? "" : "0.1";
+  return state.data.some((known) => known.source === source && known.is_built_in) ? "0.1" : "";
 }
 
 export function use(source) {

@@ -15,9 +15,13 @@ function readToken() {
   const { hash, pathname } = window.location;
   if (!hash.startsWith("#token=")) return load(KEPT) ?? "";
   history.replaceState(null, "", pathname); // neither history nor bookmarks keep it
-  const found = decodeURIComponent(hash.slice("#token=".length));
-  save(KEPT, found);
-  return found;
+  try {
+    const found = decodeURIComponent(hash.slice("#token=".length));
+    save(KEPT, found);
+    return found;
+  } catch {
+    return ""; // the page asks for it
+  }
 }
 
 // Returns whether the token can be sent: a header contains only printable ASCII.
