@@ -125,9 +125,11 @@ def list_outages() -> tuple[type[Exception], ...]:
     return (OperationalError, InterfaceError, StorageInternalError)
 
 
-def wait_for(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
+def wait_for(
+    call: Callable[[], Result], *others: type[Exception]
+) -> Generator[Decision, None, Result]:
     """Retry a call while the storage is away; yields first, so that a signal can end it."""
-    outages: tuple[type[Exception], ...] = (*list_outages(), OSError)
+    outages: tuple[type[Exception], ...] = (*list_outages(), *others)
     began = time.monotonic()
     pause = FIRST_PAUSE_SECONDS
     while True:
@@ -161,7 +163,9 @@ def waiting(
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
-            return (yield from wait_for(functools.partial(method, owner, *values, **named)))
+            return (
+                yield from wait_for(functools.partial(method, owner, *values, **named), OSError)
+            )
         except UpdateFinishedTrialError as error:
             raise TrialLostError from error
         except (LaminaError, TrialLostError, GeneratorExit, KeyboardInterrupt, SystemExit):

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -57,6 +58,7 @@ from lamina.studies.storage import (
     list_outages,
     load_study,
     open_storage,
+    wait_for,
 )
 from lamina.studies.study import check_settings, follow_study, name_study, parse_event, read_study
 from lamina.studies.trials import (
@@ -438,7 +440,8 @@ def _train(search: Search, trials: Trials, trial: Any) -> Events[tuple[str, Scor
     metric = trials.settings["metric"]
     not_of_values: tuple[type[Exception], ...] = (TrialLostError, RunError, *list_outages())
     try:
-        experiment = search.make(trial)
+        # the user's function may raise OSError, but draws from the storage
+        experiment = yield from wait_for(partial(search.make, trial))
         earlier = yield from trials.find_equal(trial)
         if earlier is not None:
             end = f"not trained: trial {earlier} has the same values"
