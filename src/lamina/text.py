@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LONGEST_NAME = 24
-SECRET = re.compile("pass|secret|token", re.IGNORECASE)  # in a key of a URL's query
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may execute
 
 
 def hide_password(text: str) -> str:
-    """A URL, also after ``--storage=``, without its passwords; other text as it is.
+    """A URL, also after ``--storage=``, without its passwords and its query; other text as it is.
 
     >>> hide_password("postgresql://me:secret@host/studies")
     'postgresql://me:***@host/studies'
@@ -39,15 +38,14 @@ def _hide_in_url(url: str) -> str:
 
         parsed = make_url(url)
     except ImportError:
-        return hidden if "@" in url or SECRET.search(url) else url
+        return hidden if "@" in url else url.partition("?")[0]
     except Exception:  # it is not the URL of a database, but may contain a password
         return hidden
     if "@" in (parsed.host or ""):  # a part of the password
         return hidden
-    secrets = [key for key in parsed.query if SECRET.search(key)]
-    if parsed.password is None and not secrets:
-        return url
-    return parsed.difference_update_query(secrets).render_as_string(hide_password=True)
+    if parsed.password is None:
+        return url.partition("?")[0]
+    return parsed.set(query={}).render_as_string(hide_password=True)
 
 
 def format_percent(fraction: float | None) -> str:

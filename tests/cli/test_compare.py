@@ -234,11 +234,23 @@ def test_another_margin_judges_the_same_runs_again(workplace, image_set):
     runs = sorted(Path("runs/study").glob("*-seed*"))
     again = run_well(*words, "--margin", "1", "--json")
     assert events(again.stdout)[-1]["margin"] == 1
-    assert "trained: " in again.stderr and "plan: " not in again.stderr
-    assert "is known" not in again.stderr
+    assert "trained: " not in again.stderr and "plan: " not in again.stderr
+    assert "2 seeds is known (choose the margin beforehand)" in again.stderr
     assert not [event for event in events(again.stdout) if event["event"] == "epoch"]
     assert sorted(Path("runs/study").glob("*-seed*")) == runs
     assert read_study(Path("runs/study"))["plan"]["margin"] == 1
+
+
+def test_with_a_smaller_margin_an_undecided_study_goes_on(tmp_path):
+    looks = []
+    for margin in (5.0, 0.1):
+        settings = {"margin": margin, "name": "study", "runs_dir": tmp_path, "progress": False}
+        compared = compare(A1, f"{A1},seed=50", DATA, **settings)
+        looks.append(compared.seeds)
+    assert looks[0] == 4
+    assert looks[1] > 4
+    state = read_study(tmp_path / "study")
+    assert (state["is_finished"], state["seeds"]) == (True, looks[1])
 
 
 def test_a_time_limit_goes_on_where_it_stopped(workplace, image_set):

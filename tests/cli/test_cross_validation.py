@@ -18,10 +18,11 @@ import torch
 import lamina
 from lamina import LaminaError, Parts, Recipe, cross_validate, load_data, load_run
 from lamina.evaluation.outputs import unpack_outputs
+from lamina.runs.start import as_net_choice
 from lamina.studies.choose import ConsideredNets
-from lamina.studies.cross_validation import fold_interval, iter_folds
+from lamina.studies.cross_validation import Folds, fold_interval, iter_folds
 from lamina.studies.experiment import Deadline, Decision, Request
-from lamina.studies.study import RunSetup
+from lamina.studies.study import RunSetup, Started
 from support.commands import events, run_from_now, run_lamina, run_refused, run_well, start_process
 from support.images import write_images
 from support.runs import DATA, RECIPE
@@ -168,7 +169,7 @@ def test_lamina_chooses_once_for_all_folds_within_the_time(workplace, image_set)
     assert done.stderr.count("considered") == 1
     again = run_from_now(9, *train)
     # other initial weights
-    assert (again.returncode, "runs/cv exists, with other pretrained." in again.stderr) == (2, True)
+    assert (again.returncode, "runs/cv exists, with other pretrained" in again.stderr) == (2, True)
 
 
 def test_all_runs_share_one_choice_and_the_time_that_is_left(workplace, image_set):
@@ -195,6 +196,36 @@ def test_all_runs_share_one_choice_and_the_time_that_is_left(workplace, image_se
     assert len({record.net_name for record in records}) == 1
     assert len({record.in_shape for record in records}) == 1
     assert len({record.recipe for record in records}) == 1
+
+
+@pytest.mark.slow
+def test_all_folds_are_trained_for_the_same_time_also_after_an_interruption(workplace, image_set):
+    dataset = load_data(image_set)
+    setup = RunSetup(Path("runs"), "cv")
+    request = Request(as_net_choice(NET_TEXT))
+
+    def begin(seconds: float) -> Generator:
+        return iter_folds(dataset, 2, request, Deadline(time.perf_counter(), seconds), setup)
+
+    with closing(begin(14.0)) as events:
+        next(event for event in events if isinstance(event, Started))
+    state = json.loads(Path("runs/cv/study.json").read_text())
+    assert "choice" not in state  # its training had not begun
+    began = None
+    with closing(begin(14.0)) as events:
+        for event in events:
+            if isinstance(event, Started) and event.run.path.name == "fold-2":
+                began = time.perf_counter()
+            if began is not None and time.perf_counter() - began > 2.5:
+                break
+    with pytest.raises(LaminaError, match=r"exists, with other time\."):
+        next(begin(60.0))
+    rest = list(begin(14.0))
+    assert isinstance(rest[-1], Folds)
+    epochs = []
+    for fold in (1, 2):
+        epochs.append(len(load_run(f"runs/cv/fold-{fold}").folder.history.epochs()))
+    assert epochs[1] == pytest.approx(epochs[0], rel=0.4)
 
 
 def test_every_run_is_trained_in_too_little_time(workplace, image_set):

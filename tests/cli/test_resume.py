@@ -36,7 +36,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, im
         run = Path("runs") / number.name
         words = ("--data", image_set, "--name", number.name, *FLAGS, "--json")
         with start_process("train", NET, *words) as process:
-            process.stdout.readline()
+            next(line for line in process.stdout if '"event": "epoch"' in line)
             process.send_signal(number)
             rest, printed = process.communicate()
         assert process.returncode == status, printed
@@ -59,7 +59,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, im
 def test_a_reader_that_goes_away_ends_the_training_and_is_no_full_disk(workplace, image_set):
     words = ("--data", image_set, "--name", "run", *FLAGS, "--json")
     with start_process("train", NET, *words) as process:
-        process.stdout.readline()
+        next(line for line in process.stdout if '"event": "epoch"' in line)
         process.stdout.close()
         printed = process.stderr.read()
     assert process.returncode == 141, printed

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 import signal
+import threading
 import time
 import warnings
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -26,8 +28,9 @@ from lamina.studies.experiment import Decision
 from lamina.studies.finals import PLANS, count_trainings, plan_finals, rank_finalists
 from lamina.studies.search import Search, Tried
 from lamina.studies.space import insert_sizes, parse_range, parse_sizes
-from lamina.studies.storage import TrialLostError
-from lamina.studies.tuning import iter_search
+from lamina.studies.storage import TrialLostError, open_storage
+from lamina.studies.trials import Limits
+from lamina.studies.tuning import iter_search, iter_tuning
 from lamina.training.events import Epoch
 from support.commands import events, run_lamina, run_well, start_process
 from support.searches import NET, QUICKLY, finish, noise_with_val, open_again, open_search
@@ -121,7 +124,13 @@ def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(
     assert [{"event": "trial"} | row for row in rows] == listed
     assert all(f"{row['values']['lr']:.3g}" in page.partition("<h2>Trials</h2>")[2] for row in rows)
     again = run_lamina(*words(image_set, "--trials", "2"))
-    assert (again.returncode, events(again.stdout)) == (0, [last]), again.stderr
+    assert (again.returncode, events(again.stdout)[-1]) == (0, last), again.stderr
+    assert events(again.stdout)[0] == {
+        "event": "decision",
+        "what": "search",
+        "value": "ended with 2 trials",
+        "reason": "for another search, choose another name",
+    }
     frame = Study("runs/study").trials
     assert frame.columns[:5] == ["trial", "state", "score", "epoch", "seconds"]
     more = run_lamina(*words(image_set, "--trials", "3"))
@@ -270,6 +279,52 @@ def test_only_values_that_cannot_be_trained_count_as_failed(tmp_path, data):
     assert all(event.end.startswith("failed: ") for event in tried)
     with pytest.raises(RunError, match=r"No trial has a score, .*failed: "):
         rank_finalists(finish(trials.load()))
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory"), FileNotFoundError(2, "no file")])
+def test_an_error_of_a_function_fails_its_trial(tmp_path, data, error):
+    def net(trial):
+        trial.suggest_int("width", 1, 1000)
+        raise error
+
+    search, trials = open_search(tmp_path / "study", data)
+    search = replace(search, net=net)
+    tried = [event for event in iter_search(search, trials, 0.0) if isinstance(event, Tried)]
+    assert [event.end for event in tried] == [f"failed: {type(error).__name__}: {error}"] * 2
+    assert states(trials) == ["FAIL", "FAIL"]
+
+
+def test_a_trial_that_kills_two_workers_fails(tmp_path, data, impatient):
+    search, trials = open_search(tmp_path / "study", data)
+    other = open_again(search, trials.folder)
+    for _ in range(2):
+        with suppress(KeyboardInterrupt), trials.holding(finish(trials.take(search.ranges))):
+            raise KeyboardInterrupt  # does not count
+        finish(trials.take(search.ranges))
+        watch(other)
+    progress = finish(other.load())
+    assert states(other) == ["FAIL"] * 5
+    assert [trial.number for trial in progress.counted] == [4]
+    assert progress.trials[4].user_attrs["error"].startswith("failed: 2 workers were lost")
+
+
+def test_a_trial_that_was_given_back_is_compared_once(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data, epochs=9)
+
+    def begin(score):
+        trial = finish(trials.take(search.ranges))
+        finish(trials.report(trial, 1, score))
+        return trial, finish(trials.is_worse(trial))
+
+    best, _ = begin(0.9)
+    for _ in range(5):
+        with suppress(KeyboardInterrupt), trials.holding(best):
+            raise KeyboardInterrupt
+        best = finish(trials.take(search.ranges))
+    for score in (0.8, 0.7, 0.6, 0.5):
+        begin(score)
+    _, is_stopped = begin(0.85)  # the second of six
+    assert not is_stopped
 
 
 def test_an_undefined_metric_fails_the_trial_with_its_reason(tmp_path, data):
@@ -461,3 +516,25 @@ def test_the_finals_fit_into_the_time_left():
         larger = [value for value in PLANS if count_trainings(*value) > count_trainings(*plan)]
         assert all(count_trainings(*value) * 10 > seconds for value in larger)
         assert count_trainings(*plan) * 10 <= seconds or plan == (2, 3)
+
+
+def test_a_worker_keeps_the_limit_of_the_study(tmp_path, data, few_finals):
+    folder = tmp_path / "study"
+    search, _ = open_search(tmp_path / "another", data)
+    for limits, expected in ((Limits(3, None), 3), (None, 3), (Limits(4, None), 4)):
+        with closing(iter_tuning(folder, search, None, limits)) as worker:
+            next(event for event in worker if isinstance(event, Decision))
+        assert finish(open_again(search, folder).load()).limits == Limits(expected, None)
+
+
+def test_a_worker_waits_for_the_settings_of_a_study_that_another_creates(tmp_path, data):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    study = optuna.create_study(storage=open_storage(None, folder), study_name="study")
+    settings = {"over": {"lr": "1..2"}}
+    timer = threading.Timer(0.5, study.set_user_attr, ["settings", settings])
+    timer.start()
+    with pytest.raises(RunError, match="The study study in the storage exists, with other"):
+        open_search(folder, data)
+    timer.join()
+    assert study.user_attrs["settings"] == settings

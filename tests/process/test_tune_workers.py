@@ -165,13 +165,16 @@ def test_four_workers_share_a_search_and_one_of_them_is_killed(image_set, storag
         assert "secret" not in out + err
         printed.append(events(out))
     results = [lines[-1] for lines in printed if lines and lines[-1]["event"] == "study"]
-    assert len(results) == 1  # one of them has trained the finals
+    assert results  # one of them has trained the finals
+    assert all(result == results[0] for result in results)
     place = Path(results[0]["study"])
     check_each_trial_once(Study(place, storage), folders, 6)
     again = run_well(*call, "--runs-dir", place.parent, "--json")
     assert events(again.stdout)[-1] == results[0]
     other = next(folder for folder in folders if folder != place.parent)
-    assert "has trained them" in run_well(*call, "--runs-dir", other).stderr
+    told = run_well(*call, "--runs-dir", other, "--json")
+    assert "has trained them" in told.stderr
+    assert events(told.stdout)[-1] == results[0]
     shown = run_well("runs", "--study", other / "study", "--json")
     assert len(events(shown.stdout)) == results[0]["trials"]
     for folder in folders:

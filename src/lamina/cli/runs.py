@@ -50,10 +50,11 @@ def run(options: Options, terminal: Terminal) -> int:
 
 def _show_study(name: str, runs_dir: Path, terminal: Terminal) -> None:
     """List the runs of a study, or the trials of a tuning."""
+    from lamina.files import blaming
+    from lamina.runs.folder import STUDY_FILE
     from lamina.studies.search import tabulate_trials
     from lamina.studies.study import read_study
-    from lamina.studies.trials import list_trials
-    from lamina.studies.tuning import find_progress
+    from lamina.studies.tuning import list_stored
 
     for path in (Path(name), runs_dir / name):
         settings = read_study(path).get("settings")
@@ -62,11 +63,14 @@ def _show_study(name: str, runs_dir: Path, terminal: Terminal) -> None:
         if "over" not in settings:
             _list_runs(path, terminal)
             return
-        progress = find_progress(path)
-        trials = list_trials(progress.trials)
+        trials = list_stored(path)
+        if not trials:
+            terminal.remark(f"{path} lists no trials yet.")
         for trial in trials:
             terminal.emit("trial", **trial)
-        terminal.tabulate(*tabulate_trials(trials, progress.metric.name), texts=3)
+        with blaming(str(path / STUDY_FILE)):
+            heads, rows = tabulate_trials(trials, settings["metric"])
+        terminal.tabulate(heads, rows, texts=3)
         return
     raise RunError(f"There is no study {name}. Pass its folder, or its name in --runs-dir.")
 

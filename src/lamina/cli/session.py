@@ -29,7 +29,6 @@ from lamina.runs.record import resume_command
 from lamina.runs.run import Run
 from lamina.studies.choose import ScratchTrial
 from lamina.studies.cross_validation import Folds
-from lamina.studies.experiment import Decision
 from lamina.studies.finals import Tuned
 from lamina.studies.seeds import Seeds
 from lamina.studies.study import Started, is_about_run
@@ -52,7 +51,7 @@ LATE = (Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
 IN_TRAINING = (*LATE, Started, ScratchTrial, Resumed, FeatureProgress, HeadFit)
 """After these events, a signal lets the current step finish; after others, it stops the command
 immediately."""
-ON_STDERR = (Decision, Started, Resumed, PairedComparison)
+NOT_EMITTED = (Started, Resumed, PairedComparison)
 """These events are no results, or are printed at the end."""
 
 join_group = group.join_group
@@ -150,7 +149,7 @@ def _until_stopped(
 
 
 def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: bool) -> None:
-    if not isinstance(event, ON_STDERR):
+    if not isinstance(event, NOT_EMITTED):
         values = event.to_json()
         values.pop("diagnoses", None)  # each is a separate event
         if run is not None and not isinstance(event, Seeds | Tuned):

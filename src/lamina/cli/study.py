@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -39,10 +40,11 @@ def read_plan(options: StudyOptions) -> Plan:
 
 def find_sources(texts: Sequence[str], options: StudyOptions) -> list[Source]:
     """The runs or nets that are named, trained on the device of the command."""
-    device = ""
-    if options.device != "auto":
-        device = f",device={options.device}"
-    return [find_source(f"{text}{device}", options.runs_dir) for text in texts]
+    sources = [find_source(text, options.runs_dir) for text in texts]
+    if options.device == "auto":
+        return sources
+    device: dict[str, Any] = {"device": options.device}
+    return [replace(source, values={**device, **source.values}) for source in sources]
 
 
 def load_study_data(

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lamina.deploy.document import document_of
-from lamina.files import read_bytes, read_object
+from lamina.files import read_bytes
 from lamina.markup import Markup, chart, join, table, wrap
 from lamina.runs.loading import find_runs
 from lamina.studies import comparison, tuning
 from lamina.studies.finals import read_final
 from lamina.studies.search import describe_values, tabulate_trials
 from lamina.studies.study import read_study
-from lamina.studies.trials import TABLE
+from lamina.studies.trials import read_table
 
 FIGURES = {
     comparison.FIGURE: "difference of each experiment, with its intervals",
@@ -74,10 +74,9 @@ def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
 
 def _show_trials(path: Path, state: Mapping[str, Any]) -> Markup:
     """The trials, as a worker with this folder has stored them last."""
-    file = path / TABLE
-    if not file.exists():
+    rows = read_table(path)
+    if not rows:
         return Markup("")
-    rows = read_object(file).get("trials", [])
     return table(*tabulate_trials(rows, state["settings"]["metric"]), texts=3)
 
 

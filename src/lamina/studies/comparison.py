@@ -52,6 +52,7 @@ from lamina.studies.study import (
 from lamina.training.device import choose_device
 from lamina.training.recipe import Recipe
 
+REPORT = "report.json"  # of a run that was trained and evaluated
 FIGURE = "differences.png"
 LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
@@ -265,18 +266,21 @@ def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events
         if is_known and state["plan"] == asdict(plan):
             yield Decision("study", str(study.path), "its result")
             return
+        if state.get("looks"):
+            known = ", ".join(map(str, state["looks"]))
+            warning = f"a result with {known} seeds is known"
+            advice = "choose the number of seeds beforehand"
+            if plan.is_like(state["plan"]):
+                advice = "choose the margin beforehand"
+            if state["plan"] != asdict(plan):
+                yield Decision("warning", warning, advice)
         most = max(LOOKS) if plan.is_sequential else plan.seeds
         slowest = 0.0
-        if is_known:
+        if is_known and not plan.is_sequential:
             most = state["seeds"]
             yield Decision("study", str(study.path), "its runs are judged with another margin")
         else:
             slowest = yield from _announce(study, plan)
-            if state.get("looks") and not plan.is_like(state["plan"]):
-                known = ", ".join(map(str, state["looks"]))
-                warning = f"a result with {known} seeds is known"
-                yield Decision("warning", warning, "choose the number of seeds beforehand")
-        is_sequential = plan.is_sequential and not is_known
         diverged = state.get("diverged", [])
         runs: dict[str, list[Run]] = {
             name: [] for name in study.experiments if name not in diverged
@@ -284,7 +288,7 @@ def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events
         for count in itertools.count(1):
             began = time.perf_counter()
             goal = most
-            if is_sequential:
+            if plan.is_sequential:
                 goal = min(look for look in LOOKS if look >= count)
             yield from _train_seed(study, runs, goal, setup)
             diverged = [name for name in study.experiments if name not in runs]
@@ -294,7 +298,7 @@ def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events
             is_last = count == most
             if most is None and plan.seconds is not None and count >= max(2, trained):
                 is_last = opened.used_seconds + slowest > plan.seconds
-            if not is_last and not (is_sequential and count in LOOKS):
+            if not is_last and not (plan.is_sequential and count in LOOKS):
                 continue
             alpha = LOOKS[count] if plan.is_sequential else ALPHA
             comparisons = judge_runs(runs, plan.margin, alpha)
@@ -348,6 +352,7 @@ def _train_seed(
         experiment = study.experiments[name]
         seed = experiment.recipe.seed + place
         folder = study.locate_run(name, place)
+        is_stored = (folder / REPORT).exists()
         try:
             run = yield from iter_run(experiment.with_seed(seed), setup.at(folder))
         except NotFiniteError as error:
@@ -359,6 +364,8 @@ def _train_seed(
             del runs[name]
             continue
         runs[name].append(run)
+        if is_stored:
+            continue
         trained = list(itertools.chain(*runs.values()))
         progress = f"{len(trained)} so far"
         if goal is not None:

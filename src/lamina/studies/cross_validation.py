@@ -33,7 +33,6 @@ from lamina.studies.experiment import (
     Events,
     Experiment,
     Request,
-    find_lack_of_time,
 )
 from lamina.studies.study import (
     OpenStudy,
@@ -50,7 +49,7 @@ from lamina.studies.study import (
 )
 from lamina.studies.train_net import follow, iter_training, to_deadline, to_request
 from lamina.training.custom import NO_PARTS, Parts
-from lamina.training.events import Event
+from lamina.training.events import Epoch, Event, Step
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.timing import Pace
@@ -128,6 +127,7 @@ class Choice:
     recipe: Recipe
     pace: Pace
     is_open: bool
+    seconds: float | None = None  # of the training on a fold
 
 
 def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0) -> Interval:
@@ -167,7 +167,7 @@ def cross_validate(
     The folds are parts of ``train`` and ``val``, stratified; images of a group share a fold. Each
     is predicted by a model that was trained on the others. Net, image size and recipe are chosen
     once, with the training images of the first fold. ``test`` is evaluated once, by the last model.
-    A call with the same ``name`` skips finished runs, and continues with the time that is left.
+    Each has the same time. A call with the same ``name`` and time limit skips finished runs.
 
     Args:
         data: As for :func:`train`.
@@ -225,14 +225,14 @@ def iter_folds(
 ) -> Events[None]:
     """Train and evaluate a run for each fold, then one on all images; skips finished runs.
 
-    Net, image size and recipe are chosen with the images of the first run, and stored for all. The
-    time that is left is shared by the runs that are left. ``RunError`` if the folder exists with
-    another request.
+    Net, image size, recipe and time are chosen with the images of the first run, and stored for
+    all; the last run has the rest of the time. ``RunError`` if the folder exists with another
+    request or time limit.
     """
     first = hold_out(dataset, 1, folds)  # fails before the folder is created
     name = setup.name or name_study(setup.runs_dir, f"folds{folds}")
     path = setup.runs_dir / name
-    shared = {
+    shared: dict[str, Any] = {
         "folds": folds,
         "data": dataset.fingerprint,
         **describe_net(request.net),
@@ -240,12 +240,17 @@ def iter_folds(
         "given": without_device(request.settings),
         "pretrained": request.pretrained,
         "parts": setup.parts.describe(),
+        "time": None,
     }
+    if deadline is not None:
+        shared["time"] = deadline.all_seconds
+        # a fold has fewer images than the last run, whose time is kept
+        deadline = replace(deadline, runs=folds + folds / (folds - 1))
     with open_study(path, shared) as study:
-        if deadline is not None:
-            study.opened = deadline.began
-            used_seconds = study.state.get("used_seconds", 0.0)
-            deadline = replace(deadline, began=deadline.began - used_seconds)
+        if "choice" not in study.state:  # nothing of an earlier call is kept
+            study.state["used_seconds"] = 0.0
+            if deadline is not None:
+                study.opened = deadline.began
         yield Decision(
             "folds", f"{folds}, in {path}", "to resume, run the command again with this name"
         )
@@ -253,12 +258,8 @@ def iter_folds(
         reports: list[Report] = []
         for fold in range(1, folds + 1):
             part = first if fold == 1 else hold_out(dataset, fold, folds)
-            share = deadline
-            if deadline is not None:
-                # a fold has fewer images than the last run, whose time is kept
-                share = replace(deadline, runs=folds + 1 - fold + folds / (folds - 1))
             fold_setup = setup.at(path / f"fold-{fold}")
-            run = yield from _iter_one(study, part, request, share, fold_setup)
+            run = yield from _iter_one(study, part, request, deadline, fold_setup)
             report = run.report
             if report is None:
                 raise RunError(
@@ -287,27 +288,54 @@ def _iter_one(
     name = setup.path.name
     finished = study.state.get("finished", [])
     if "choice" in study.state:
-        candidate = _restore_choice(study, dataset, request, setup)
-        is_done = name in finished
-        if deadline is not None and not is_done:
-            lack = find_lack_of_time(candidate, deadline)
-            if lack:
-                yield Decision("warning", lack)
-        run = yield from iter_planned(candidate, deadline, setup, is_done=is_done)
-    else:
-        if setup.path.exists():
-            remove_run(setup.path)
-        with closing(iter_training(dataset, request, deadline, setup)) as events:
-            for event in events:
-                if isinstance(event, Started) and event.candidate is not None:
-                    run = event.run
-                    study.save(choice=_describe_choice(event.candidate))
-                yield event
-    study.save(finished=sorted({*finished, name}))
+        run = yield from _iter_planned(study, dataset, request, deadline, setup)
+        study.save(finished=sorted({*finished, name}))
+        return run
+    if setup.path.exists():
+        remove_run(setup.path)
+    choice: dict[str, Any] = {}
+    with closing(iter_training(dataset, request, deadline, setup)) as events:
+        for event in events:
+            if isinstance(event, Started) and event.candidate is not None:
+                run = event.run
+                seconds = None if deadline is None else deadline.seconds_left()
+                choice = _describe_choice(event.candidate, seconds)
+            # before the first step, a trial may choose another net
+            if isinstance(event, Step | Epoch) and "choice" not in study.state:
+                study.save(choice=choice, began={name: study.used_seconds})
+            yield event
+    study.save(choice=choice, finished=[name])
     return run
 
 
-def _describe_choice(candidate: Candidate) -> dict[str, Any]:
+def _iter_planned(
+    study: OpenStudy,
+    dataset: Dataset,
+    request: Request,
+    deadline: Deadline | None,
+    setup: RunSetup,
+) -> Events[Run]:
+    """Train a run by the stored choice in the time of a fold, the last in all that is left."""
+    name = setup.path.name
+    choice = parse_event(Choice, study.state["choice"], study.path / STUDY_FILE)
+    candidate = _restore_choice(choice, dataset, request, setup)
+    if name in study.state.get("finished", []):
+        return (yield from iter_planned(candidate, None, setup, is_done=True))
+    began = study.state.get("began", {})
+    if name not in began:
+        began |= {name: study.used_seconds}
+        study.save(began=began)
+    share = None
+    if deadline is not None and choice.seconds is not None:
+        seconds = choice.seconds
+        if name == WHOLE:
+            seconds = max(seconds, deadline.all_seconds - began[name])
+        trained_seconds = study.used_seconds - began[name]  # before an interruption
+        share = Deadline(time.perf_counter() - trained_seconds, seconds)
+    return (yield from iter_planned(candidate, share, setup))
+
+
+def _describe_choice(candidate: Candidate, seconds: float | None) -> dict[str, Any]:
     origin = candidate.experiment.net.origin
     choice = Choice(
         net=candidate.net_name,
@@ -316,15 +344,15 @@ def _describe_choice(candidate: Candidate) -> dict[str, Any]:
         recipe=replace(candidate.recipe, device="auto"),
         pace=candidate.pace,
         is_open=candidate.is_open,
+        seconds=seconds,
     )
     return fields_to_json(choice)
 
 
 def _restore_choice(
-    study: OpenStudy, dataset: Dataset, request: Request, setup: RunSetup
+    choice: Choice, dataset: Dataset, request: Request, setup: RunSetup
 ) -> Candidate:
     """The stored choice, for the images of another run."""
-    choice = parse_event(Choice, study.state["choice"], study.path / STUDY_FILE)
     net = request.net
     if net is None and choice.timm is not None:
         net = choice_of_timm(choice.timm)

@@ -117,8 +117,10 @@ def find_source(source: SourceLike, runs_dir: Path) -> Source:
     """The run or net that is meant; ``LaminaError`` if there is neither."""
     if isinstance(source, Run):
         return Source(source)
-    if isinstance(source, str | Path):
-        return _find_text(str(source), runs_dir)
+    if isinstance(source, Path):
+        return _find_path(source, runs_dir)
+    if isinstance(source, str):
+        return _find_text(source, runs_dir)
     net: Any = source
     recipe = None
     if isinstance(source, tuple):
@@ -135,16 +137,24 @@ def find_source(source: SourceLike, runs_dir: Path) -> Source:
     return Source(as_net_choice(net), recipe)
 
 
+def _find_path(path: Path, runs_dir: Path) -> Source:
+    """The run in a folder, or the net in a file; never layers."""
+    if is_run_or_study(str(path), runs_dir):
+        return Source(load_run(path, runs_dir=runs_dir))
+    if ".py" in path.name:
+        return Source(str(path))
+    raise RunError(f"There is no run in {path}. Pass the folder of a run, or a file of a net.")
+
+
 def _find_text(text: str, runs_dir: Path) -> Source:
-    is_code = "(" in text or ".py" in text
-    if not is_code and is_run_or_study(text, runs_dir):  # its name may contain a comma
+    if is_run_or_study(text, runs_dir):  # its name may contain a comma
         return Source(load_run(text, runs_dir=runs_dir))
     net, recipe, values = parse_experiment(text)
-    if is_code:
-        return Source(net, recipe, values)
     name = ":".join(filter(None, (net, recipe)))
     if is_run_or_study(name, runs_dir):
         return Source(load_run(name, runs_dir=runs_dir), values=values)
+    if "(" in net or ".py" in net:
+        return Source(net, recipe, values)
     if net in zoo.NAMES or net.startswith(TIMM):
         return Source(net, recipe, values)
     runs = [file.parent.name for file in runs_dir.glob("*/run.json")]

@@ -185,8 +185,10 @@ def rank_finalists(progress: Progress) -> list[int]:
     return [trial.number for trial in ranked]
 
 
-def iter_finals(search: Search, folder: Path, progress: Progress, plan: FinalsPlan) -> Events[None]:
-    """Train the best trials and the recipe itself with other seeds, and write ``final.json``."""
+def iter_finals(
+    search: Search, folder: Path, progress: Progress, plan: FinalsPlan
+) -> Events[Tuned]:
+    """Train the best trials and the recipe itself with other seeds; returns the result."""
     metric = progress.metric
     ranked = [progress.trials[number] for number in plan.ranked]
     chosen = yield from _choose_finalists(search, folder, ranked, plan.count)
@@ -225,7 +227,7 @@ def iter_finals(search: Search, folder: Path, progress: Progress, plan: FinalsPl
         for base in bases:
             _test(runs[base], search.dataset)
             comparison = judge_runs({name: runs[name] for name in (best.name, base)})[0]
-    tuned = Tuned(
+    return Tuned(
         study=str(folder),
         trials=len(progress.counted),
         metric=metric.name,
@@ -234,8 +236,6 @@ def iter_finals(search: Search, folder: Path, progress: Progress, plan: FinalsPl
         comparison=comparison,
         test_scores=tested,
     )
-    write_json(folder / FINAL, tuned.to_json())
-    yield tuned
 
 
 def _test(runs: Sequence[Run], dataset: Dataset) -> tuple[float, ...]:
@@ -268,3 +268,8 @@ def read_final(path: Path) -> Tuned | None:
     """The result of a tuning that has ended."""
     file = path / FINAL
     return parse_event(Tuned, read_object(file), file) if file.exists() else None
+
+
+def write_final(path: Path, tuned: Tuned) -> None:
+    """Store the result in the folder of a worker."""
+    write_json(path / FINAL, tuned.to_json())

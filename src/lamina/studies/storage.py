@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -12,12 +13,13 @@ from lamina.errors import LaminaError, RunError
 from lamina.files import damaged
 from lamina.studies.experiment import Decision
 from lamina.studies.space import import_optuna
-from lamina.text import SECRET, hide_password
+from lamina.text import hide_password
 
 Owner = TypeVar("Owner")
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
 
+SECRET = re.compile("pass|secret|token", re.IGNORECASE)  # in a key of a URL's query
 JOURNAL = "trials.journal"
 CLAIMS = "/finals"  # after a study's name: the study whose trials claim its finals
 OUTAGE_SECONDS = 600.0  # how long a worker waits for its storage
@@ -115,17 +117,25 @@ def explain(error: BaseException, url: str = "") -> str:
     return hide_password(text)
 
 
-def wait_for(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
-    """Retry a call while the storage is away; yields first, so that a signal can end it."""
+def list_outages() -> tuple[type[Exception], ...]:
+    """What a database raises while it is away; a journal raises ``OSError``."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import InterfaceError, OperationalError
 
+    return (OperationalError, InterfaceError, StorageInternalError)
+
+
+def wait_for(
+    call: Callable[[], Result], *others: type[Exception]
+) -> Generator[Decision, None, Result]:
+    """Retry a call while the storage is away; yields first, so that a signal can end it."""
+    outages: tuple[type[Exception], ...] = (*list_outages(), *others)
     began = time.monotonic()
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
             return call()
-        except (OperationalError, InterfaceError, StorageInternalError, OSError) as error:
+        except outages as error:
             reason = explain(error)
             if time.monotonic() - began > OUTAGE_SECONDS:
                 raise RunError(
@@ -153,7 +163,9 @@ def waiting(
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
-            return (yield from wait_for(functools.partial(method, owner, *values, **named)))
+            return (
+                yield from wait_for(functools.partial(method, owner, *values, **named), OSError)
+            )
         except UpdateFinishedTrialError as error:
             raise TrialLostError from error
         except (LaminaError, TrialLostError, GeneratorExit, KeyboardInterrupt, SystemExit):

@@ -50,6 +50,7 @@ COMPARED = (
 )
 """Prefixes of the values that a run shares with its experiment. Metrics do not affect the
 training."""
+LOCK_FILES = (".lock", ".owner")  # of ``lock_folder``
 Stored = TypeVar("Stored")
 
 
@@ -251,27 +252,38 @@ class OpenStudy:
 def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[OpenStudy]:
     """Lock a study; ``RunError`` if it has other settings. Without runs, it leaves no folder."""
     check_alone("A study")
-    if not read_study(path) and any(path.glob("[!.]*")):  # a kill may leave an empty folder
+    if not read_study(path) and _has_content(path):
         raise RunError(f"{path} exists, but is not a study. Choose another name.")
     with making_runs(path.parent):
         path.mkdir(parents=True, exist_ok=True)
     with lock_folder(path):
-        if _is_unused(path):
+        is_new = not (path / STUDY_FILE).exists()
+        if is_new:
             write_json(path / STUDY_FILE, {"settings": settings})
         study = OpenStudy(path, read_study(path))
-        check_settings(str(path), study.state["settings"], settings)
+        check_settings(str(path), study.state.get("settings"), settings)
         try:
             yield study
         finally:
             with suppress(OSError):  # an error that ends the study is more important
                 study.save()
-            if _is_unused(path):
-                shutil.rmtree(path, ignore_errors=True)
+            if is_new:
+                _remove_unused(path)
 
 
-def _is_unused(path: Path) -> bool:
-    """Whether a study's folder has no content but its settings."""
-    return {file.name for file in path.glob("[!.]*")} <= {STUDY_FILE}
+def _has_content(path: Path) -> bool:
+    """Whether a folder has files; a kill may leave those of a lock."""
+    return path.is_dir() and any(file.name not in LOCK_FILES for file in path.iterdir())
+
+
+def _remove_unused(path: Path) -> None:
+    """Remove the folder of a locked study that has no content but its settings."""
+    written = (STUDY_FILE, *LOCK_FILES)
+    if all(file.name in written for file in path.iterdir()):
+        with suppress(OSError):
+            for name in written:
+                (path / name).unlink(missing_ok=True)
+            path.rmdir()
 
 
 def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
@@ -293,13 +305,13 @@ def read_study(path: Path) -> dict[str, Any]:
     return state if isinstance(state.get("settings"), dict) else {}
 
 
-def parse_event(kind: type[Stored], stored: Mapping[str, Any], file: Path) -> Stored:
-    """A value of this class that was written to a file; ``RunError`` if it is damaged."""
+def parse_event(kind: type[Stored], stored: Mapping[str, Any], place: Path | str) -> Stored:
+    """A value of this class that was stored at a place; ``RunError`` if it is damaged."""
     names = [field.name for field in fields(kind) if field.name in stored]  # type: ignore[arg-type]
     try:
         return from_json_values(kind, {name: stored[name] for name in names}, "result")
     except ValueError as error:
-        raise damaged(str(file), error) from error
+        raise damaged(str(place), error) from error
 
 
 def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = None) -> str:

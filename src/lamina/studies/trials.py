@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import threading
@@ -9,11 +10,11 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from lamina.files import blaming, write_json
+from lamina.files import blaming, damaged, read_object, write_json
 from lamina.studies.space import Range, import_optuna, make_sampler
 from lamina.studies.storage import CLAIMS, TrialLostError, waiting
 from lamina.studies.study import check_settings
@@ -22,8 +23,10 @@ from lamina.values import Range as Between
 from lamina.values import from_json_values
 
 TABLE = "trials.json"
+CREATING_SECONDS = 4.0  # for the worker that creates a study, to store its settings
 BEAT_SECONDS = 10  # between two signs of life of a worker
 SILENT_SECONDS = 60  # without a sign of life, until a trial is given to another worker
+MOST_LOST = 2  # workers that are lost with a trial, until it fails
 REDUCTION = 3  # successive halving: a third of the trials goes on
 MOST_FINALISTS = 5
 MOST_SEEDS = 5
@@ -59,6 +62,7 @@ class Stored:
     settings: dict[str, Any]  # of the search
     limits: Limits = Limits(None, None)  # of the worker that started last
     finals: FinalsPlan | None = None  # once they have begun
+    result: dict[str, Any] | None = None  # of the finals
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,29 @@ class Attributes:
     params: dict[str, str | bool | int | float | None]
     began: float = 0.0  # in time.time() of its worker
     seen: float = 0.0  # the worker's last sign of life
+    lost: int = 0  # number of workers that were silent while they trained it
     repeats: int | None = None  # number of an earlier trial with the same values
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial in a table."""
+
+    trial: int
+    state: str
+    score: float | None
+    epoch: int | None
+    seconds: float | None
+    error: str | None
+    values: dict[str, str | bool | int | float | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table of a study."""
+
+    trials: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -83,6 +108,7 @@ class Progress:
     metric: Score  # whatever its value
     limits: Limits
     finals: FinalsPlan | None  # once they have begun
+    result: Mapping[str, Any] | None = None  # of the finals, as they have stored it
 
     def select(self, *states: str) -> list[Any]:
         """The trials in these states of Optuna."""
@@ -138,6 +164,20 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class WithoutLost:
+    """A study of Optuna without the trials that were given back, whose scores others have."""
+
+    study: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.study, name)
+
+    def get_trials(self, deepcopy: bool = True) -> list[Any]:
+        trials = self.study.get_trials(deepcopy=deepcopy)
+        return [trial for trial in trials if not is_lost(trial)]
+
+
+@dataclass(frozen=True)
 class Trials:
     """A study's trials in its storage."""
 
@@ -167,6 +207,7 @@ class Trials:
     def take(self, ranges: Mapping[str, Range]) -> Any:
         """Take a trial that was given back, or draw a new one."""
         trial = self.study.ask(dict(ranges))
+        find_run(trial)  # another process may have stored it since the trials were loaded
         now = time.time()
         trial.set_user_attr("began", now)
         trial.set_user_attr("seen", now)
@@ -215,7 +256,7 @@ class Trials:
             self.signs[trial.number] = (sign, since, now)
             if now - since > SILENT_SECONDS:
                 with suppress(TrialLostError):
-                    _give_back(self.study, trial.number)
+                    _give_back(self.study, trial.number, is_silent=True)
 
     @waiting
     def report(self, trial: Any, epoch: int, score: float) -> None:
@@ -226,7 +267,8 @@ class Trials:
     @waiting
     def is_worse(self, trial: Any) -> bool:
         """Whether successive halving stops the trial after the epoch that was reported last."""
-        return bool(trial.should_prune())
+        stored = self.study.get_trials(deepcopy=False)[trial.number]
+        return bool(self.study.pruner.prune(WithoutLost(self.study), stored))
 
     @waiting
     def finish(
@@ -272,22 +314,37 @@ def open_trials(
     metric = Score(settings["metric"], 0.0)
     # epochs before trials are compared, then thrice
     least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))
-    study = optuna.create_study(
+    open_it = functools.partial(
+        optuna.create_study,
         storage=storage,
         study_name=folder.name,
         direction="minimize" if metric.lower_is_better else "maximize",
-        load_if_exists=True,
         sampler=make_sampler(ranges, settings["seed"]),
         pruner=optuna.pruners.SuccessiveHalvingPruner(
             min_resource=least, reduction_factor=REDUCTION
         ),
     )
-    stored = study.user_attrs.get("settings")
-    if stored is None and not study.get_trials(deepcopy=False):
+    try:
+        study = open_it()
+        study.set_user_attr("settings", settings)
+    except optuna.exceptions.DuplicatedStudyError:
+        study = open_it(load_if_exists=True)
+    stored = _await_settings(study)
+    if stored is None and not study.get_trials(deepcopy=False):  # the first worker was killed
         study.set_user_attr("settings", settings)
     else:
         check_settings(f"The study {folder.name} in the storage", stored, settings)
     return Trials(storage, study, settings, folder)
+
+
+def _await_settings(study: Any) -> Any:
+    """The settings of a study, which the worker that has just created it may not have stored."""
+    until = time.monotonic() + CREATING_SECONDS
+    while (stored := study.user_attrs.get("settings")) is None:
+        if study.get_trials(deepcopy=False) or time.monotonic() > until:
+            break
+        time.sleep(CREATING_SECONDS / 20)
+    return stored
 
 
 def read_progress(study: Any) -> Progress:
@@ -300,7 +357,7 @@ def read_progress(study: Any) -> Progress:
         if stored.finals and not set(stored.finals.ranked) <= set(range(len(trials))):
             raise ValueError(f"the finals are of the trials {stored.finals.ranked}")
         metric = Score(stored.settings["metric"], 0.0)
-    return Progress(trials, metric, stored.limits, stored.finals)
+    return Progress(trials, metric, stored.limits, stored.finals, stored.result)
 
 
 def _check_trial(trial: Any) -> None:
@@ -319,9 +376,12 @@ def _check_trial(trial: Any) -> None:
         raise ValueError(f"{where} has values that lamina does not store")
 
 
-def find_run(trial: Any) -> Any:
+def find_run(trial: Any) -> int:
     """The number in the name of a trial's run: of the first trial with its values."""
-    return trial.user_attrs.get("run", trial.number)
+    run = trial.user_attrs.get("run", trial.number)
+    if type(run) is not int or not 0 <= run <= trial.number:
+        raise damaged(f"Trial {trial.number}", f"its run is {run!r}", REMEDY)
+    return run
 
 
 def is_lost(trial: Any) -> bool:
@@ -333,6 +393,16 @@ def store_table(folder: Path, progress: Progress) -> None:
     """Store the trials as a table, which the report page shows."""
     with suppress(OSError):  # a full disk
         write_json(folder / TABLE, {"trials": list_trials(progress.trials)})
+
+
+def read_table(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the table, as a worker with this folder has stored them last."""
+    file = folder / TABLE
+    if not file.exists():
+        return []
+    with blaming(str(file)):
+        table = from_json_values(Table, read_object(file), "table")
+    return [asdict(row) for row in table.trials]
 
 
 def list_trials(trials: Sequence[Any]) -> list[dict[str, Any]]:
@@ -369,8 +439,11 @@ def _send_signs(trial: Any, is_over: threading.Event) -> None:
             trial.set_user_attr("seen", time.time())
 
 
-def _give_back(study: Any, number: int) -> None:
-    """End a trial, and queue its values again; ``TrialLostError`` if another worker has done so."""
+def _give_back(study: Any, number: int, *, is_silent: bool = False) -> None:
+    """End a trial, and queue its values again; ``TrialLostError`` if another worker has done so.
+
+    A trial whose workers were silent too often fails: it may be what kills them.
+    """
     from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState, create_trial
 
@@ -379,11 +452,17 @@ def _give_back(study: Any, number: int) -> None:
         study.tell(number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError) as error:
         raise TrialLostError from error
+    lost = trial.user_attrs.get("lost", 0) + is_silent
+    attributes = {"run": find_run(trial), "lost": lost}
+    state = TrialState.WAITING
+    if lost == MOST_LOST:
+        state = TrialState.FAIL
+        attributes["error"] = f"failed: {lost} workers were lost while they trained it"
     again = create_trial(
-        state=TrialState.WAITING,
+        state=state,
         params=trial.params,
         distributions=trial.distributions,
-        user_attrs={"run": find_run(trial)},
+        user_attrs=attributes,
         system_attrs=trial.system_attrs,
         intermediate_values=trial.intermediate_values,
     )

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from lamina.data import Dataset, Images, load_data
 from lamina.data.load import as_dataset
 from lamina.errors import (
-    DataError,
+    LaminaError,
     LaminaWarning,
-    NetError,
     NotFiniteError,
     RecipeError,
     RunError,
@@ -48,6 +47,7 @@ from lamina.studies.finals import (
     plan_finals,
     rank_finalists,
     read_final,
+    write_final,
 )
 from lamina.studies.search import Search, Tried, score_on_val
 from lamina.studies.seeds import check_repeatable
@@ -55,11 +55,12 @@ from lamina.studies.storage import (
     JOURNAL,
     LONGEST_PAUSE_SECONDS,
     TrialLostError,
+    list_outages,
     load_study,
     open_storage,
     wait_for,
 )
-from lamina.studies.study import check_settings, follow_study, name_study, read_study
+from lamina.studies.study import check_settings, follow_study, name_study, parse_event, read_study
 from lamina.studies.trials import (
     FinalsPlan,
     Limits,
@@ -69,6 +70,7 @@ from lamina.studies.trials import (
     list_trials,
     open_trials,
     read_progress,
+    read_table,
     store_table,
 )
 from lamina.targets import Score
@@ -118,7 +120,7 @@ class Study:
         """
         import polars
 
-        rows = list_trials(find_progress(Path(self.path), self.storage).trials)
+        rows = list_stored(Path(self.path), self.storage)
         for row in rows:
             row |= {
                 f"{key}_value" if key in row else key: value
@@ -206,8 +208,8 @@ def draw_val(dataset: Dataset) -> Dataset:
         return load_data(dataset.source, replace(preparation, val_fraction=0.1))
 
 
-def find_limits(search: Search, trials: int | None, seconds: float | None) -> Limits:
-    """Check a search and its limits."""
+def find_limits(search: Search, trials: int | None, seconds: float | None) -> Limits | None:
+    """Check a search and its limits; ``None`` for those of the study, or the default."""
     check_seconds(seconds)
     check_type(trials, (int,), "trials", "a whole number")
     if trials is not None and seconds is not None:
@@ -216,9 +218,25 @@ def find_limits(search: Search, trials: int | None, seconds: float | None) -> Li
         raise RecipeError(f"trials is {trials}; a search needs at least 2. Use 30.")
     search.check()
     if trials is None and seconds is None:
-        trials = DEFAULT_TRIALS
+        return None
+    return _limit(search, trials, seconds)
+
+
+def _limit(search: Search, trials: int | None, seconds: float | None) -> Limits:
+    """The limits of a search, which has no more trials than different values."""
     most = min(trials or math.inf, search.most_trials)
     return Limits(None if most == math.inf else int(most), seconds)
+
+
+def _agree_on_limits(search: Search, limits: Limits | None, trials: Trials) -> Events[Limits]:
+    """Store the limits that are given; otherwise, those of the study, or the default."""
+    if limits is None:
+        progress = yield from trials.load()
+        if progress.limits != Limits(None, None):
+            return progress.limits
+        limits = _limit(search, DEFAULT_TRIALS, None)
+    yield from trials.store("limits", asdict(limits))
+    return limits
 
 
 def find_name(search: Search, name: str | None, storage: str | None, runs_dir: Path) -> str:
@@ -236,7 +254,9 @@ def find_name(search: Search, name: str | None, storage: str | None, runs_dir: P
     return name_study(runs_dir, "tune")
 
 
-def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits) -> Events[None]:
+def iter_tuning(
+    path: Path, search: Search, storage: str | None, limits: Limits | None
+) -> Events[None]:
     """Search with all other workers of the study; then one of them trains the finals."""
     settings = search.to_json()
     place = None if storage is None else hide_password(storage)
@@ -252,7 +272,7 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
     expected = time_experiment(example)
     if not (path / STUDY_FILE).exists():
         needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
-        if limits.seconds is not None and limits.seconds < needed:
+        if limits is not None and limits.seconds is not None and limits.seconds < needed:
             raise RecipeError(
                 f"The time limit is {limits.seconds:.0f} s, but a training takes about"
                 f" {expected:.1f} s, and the shortest search with its finals {needed:.0f} s. Use"
@@ -262,7 +282,7 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
         _create_folder(path, state)
     trials = yield from open_trials(open_storage(storage, path), path, settings, search.ranges)
     _create_folder(path, state)
-    yield from trials.store("limits", asdict(limits))
+    limits = yield from _agree_on_limits(search, limits, trials)
     yield from decisions
     recipe = describe_recipe(example.recipe)
     yield Decision("settings", recipe, "of the recipe, except for what is searched")
@@ -273,16 +293,29 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
     claims = yield from trials.open_claims()
     claim = yield from _claim_finals(claims)
     if claim is None:
-        reason = "if it is lost, run the command again"
-        yield Decision("finals", "another process trains them, or has trained them", reason)
-        known = read_final(path)
-        if known is not None:
-            yield known
+        yield from _report_finals(trials)
         return
     with claims.holding(claim):
-        yield from _iter_finals(search, trials, expected)
+        tuned = yield from _iter_finals(search, trials, expected)
+        # first for all workers: one with the file does not look into the storage any more
+        yield from trials.store("result", tuned.to_json())
+        write_final(path, tuned)
+        yield tuned
         with suppress(TrialLostError):  # this process was suspended, and another has trained them
             yield from claims.finish(claim, "COMPLETE", 0.0)
+
+
+def _report_finals(trials: Trials) -> Events[None]:
+    """The result of finals that another process trains; if there is none yet, who has them."""
+    progress = yield from trials.load()
+    store_table(trials.folder, progress)
+    reason = "if it is lost, run the command again"
+    yield Decision("finals", "another process trains them, or has trained them", reason)
+    if progress.result is None:
+        return
+    tuned = parse_event(Tuned, progress.result, "The storage of the study")
+    write_final(trials.folder, tuned)
+    yield tuned
 
 
 def _check_folder(path: Path, state: Mapping[str, Any]) -> None:
@@ -405,7 +438,9 @@ def _iter_trial(search: Search, trials: Trials) -> Events[None]:
 def _train(search: Search, trials: Trials, trial: Any) -> Events[tuple[str, Score | None]]:
     """Train a trial and store how it ended; returns that and its score."""
     metric = trials.settings["metric"]
+    not_of_values: tuple[type[Exception], ...] = (TrialLostError, RunError, *list_outages())
     try:
+        # the user's function may raise OSError, but draws from the storage
         experiment = yield from wait_for(partial(search.make, trial))
         earlier = yield from trials.find_equal(trial)
         if earlier is not None:
@@ -423,8 +458,12 @@ def _train(search: Search, trials: Trials, trial: Any) -> Events[tuple[str, Scor
         end = f"diverged: {error}"
         worst = Score(metric, 0.0)
         yield from trials.finish(trial, "COMPLETE", worst.bounds[worst.lower_is_better], end)
-    except (NetError, RecipeError, DataError) as error:  # they do not fit each other
-        end = f"failed: {error}"
+    except not_of_values:
+        raise
+    except Exception as error:  # of the values, or of the user's function
+        end = f"failed: {type(error).__name__}: {error}"
+        if isinstance(error, LaminaError):
+            end = f"failed: {error}"
         yield from trials.finish(trial, "FAIL", error=end)
     return end, None
 
@@ -476,7 +515,7 @@ def _claim_finals(claims: Trials) -> Events[Any]:
     return None
 
 
-def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[None]:
+def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[Tuned]:
     """Train the finals as they are planned, or as many as fit into the time left."""
     progress = yield from trials.load()
     expected = progress.measure(expected)
@@ -502,7 +541,7 @@ def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[None
         draw_study(trials.study, progress, trials.folder)
     except Exception as error:  # of Optuna, matplotlib or the disk
         yield Decision("warning", "the figures of the trials could not be drawn", str(error))
-    yield from iter_finals(search, trials.folder, progress, plan)
+    return (yield from iter_finals(search, trials.folder, progress, plan))
 
 
 def draw_study(study: Any, progress: Progress, folder: Path) -> None:
@@ -518,10 +557,12 @@ def draw_study(study: Any, progress: Progress, folder: Path) -> None:
         save_figure(draw_importances(study, metric), folder / IMPORTANCES)
 
 
-def find_progress(path: Path, storage: str | None = None) -> Progress:
-    """The trials of a study, in its folder or in its storage."""
-    if storage is None:
-        storage = read_study(path).get("storage")
-    if storage is not None:
-        storage = storage.replace(":***@", "@")  # the password is in ~/.pgpass
-    return read_progress(load_study(open_storage(storage, path), path.name))
+def list_stored(path: Path, storage: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a study's trials: from its storage or, if that is elsewhere, from its folder.
+
+    lamina opens no storage that only a folder names.
+    """
+    if storage is None and not (path / JOURNAL).exists():
+        return read_table(path)
+    study = load_study(open_storage(storage, path), path.name)
+    return list_trials(read_progress(study).trials)

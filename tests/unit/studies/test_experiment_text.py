@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lamina import Recipe, load_recipe, start_run
+from lamina.cli.fields import StudyOptions
+from lamina.cli.study import find_sources
 from lamina.errors import LaminaError, RecipeError, RunError
 from lamina.nets import Flatten, Net, Output
 from lamina.runs.start import as_net_choice
@@ -93,3 +95,21 @@ def test_a_net_comes_with_its_recipe_or_its_name(tmp_path):
         find_source(("cnn", "article", 1), tmp_path)
     with pytest.raises(LaminaError, match="recipe must be a Recipe"):
         find_source(("cnn", 1), tmp_path)
+
+
+def test_a_folder_with_parentheses_is_a_run(tmp_path):
+    folder = tmp_path / "Dropbox (Personal)" / "net.py"
+    run = start_run(DATA, NET, RECIPE, name="first", runs_dir=folder)
+    for source in (run.path, str(run.path), "first"):
+        assert find_source(source, folder).origin.path == run.path
+    assert find_source(f"{run.path},lr=0.5", folder).values == {"lr": 0.5}
+    with pytest.raises(RunError, match="There is no run in"):
+        find_source(folder / "second", folder)
+
+
+def test_the_device_of_a_command_is_no_part_of_a_name(tmp_path):
+    run = start_run(DATA, NET, RECIPE, name="first,lr=1", runs_dir=tmp_path)
+    options = StudyOptions(runs_dir=tmp_path, device="cpu")
+    (source, net) = find_sources(["first,lr=1", "cnn,device=cuda"], options)
+    assert (source.origin.path, source.values) == (run.path, {"device": "cpu"})
+    assert (net.origin, net.values) == ("cnn", {"device": "cuda"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import optuna
 import pytest
 
 from lamina.errors import LaminaError
@@ -106,3 +107,15 @@ def test_a_link_in_the_folder_of_a_study_is_refused(tmp_path):
     with pytest.raises(LaminaError, match="is a link"):
         open_storage(None, tmp_path)
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("run", ["../../victim", 1, -1, True, 0.0])
+def test_the_run_of_a_trial_is_no_path(tmp_path, run):
+    search, trials = open_search(tmp_path / "study", noise_with_val(20), {"lr": "0.1,0.2"})
+    waiting = {"lr": 0.1}, dict(search.ranges), {"run": run}
+    names = ("params", "distributions", "user_attrs")
+    values = dict(zip(names, waiting, strict=True))
+    state = optuna.trial.TrialState.WAITING
+    trials.study.add_trial(optuna.trial.create_trial(state=state, **values))
+    with pytest.raises(LaminaError, match="its run is"):
+        finish(trials.take(search.ranges))
