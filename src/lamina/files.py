@@ -70,10 +70,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
-def check_name(name: str | None) -> None:
+def check_name(name: object) -> None:
     """Raise ``RunError`` if a run cannot have this name; for ``None``, lamina chooses one."""
     check_type(name, (str,), "name", "text")
-    if name is not None and (NO_NAME.fullmatch(name) or escape(name) != name):
+    text = "first-try" if name is None else str(name)
+    if NO_NAME.fullmatch(text) or escape(text) != text:
         raise RunError(
             f'name is {name!r}; a run name must be one line without / \\ : * ? " < > | or ~, not'
             " start with a dot, dash or space, not end with a dot or space, and not be a device"

@@ -34,22 +34,22 @@ class Options(StudyOptions):
 
 
 def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli import study
+    from lamina.cli import study_session
     from lamina.studies.ablation import find_settings, remove_parts
     from lamina.studies.comparison import FIGURE, plan_study, read_comparisons
     from lamina.targets import Score
 
-    plan = study.read_plan(options)
-    sources = study.find_sources([options.net], options)
-    dataset = study.load_study_data(sources, options, terminal)
-    ((_, whole),) = study.plan_experiments(sources, dataset, terminal)
+    plan = study_session.read_plan(options)
+    sources = study_session.find_sources([options.net], options)
+    dataset = study_session.load_study_data(sources, options, terminal)
+    ((_, whole),) = study_session.plan_experiments(sources, dataset, terminal)
     without = list(options.without)
     if options.each:
         without += find_settings(whole, sources[0])
     title = sources[0].title
     experiments = remove_parts(title, whole, without)
     planned = plan_study(options.runs_dir, options.name, experiments)
-    status = study.train_study(planned, plan, terminal)
+    status = study_session.train_study(planned, plan, terminal)
     if status:
         return status
     comparisons = read_comparisons(planned.path)

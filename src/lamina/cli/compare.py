@@ -34,7 +34,7 @@ class Options(StudyOptions):
 
 
 def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli import study
+    from lamina.cli import study_session
     from lamina.studies.comparison import (
         FIGURE,
         are_stored,
@@ -46,21 +46,21 @@ def run(options: Options, terminal: Terminal) -> int:
 
     if options.until_decided:
         refuse(options, "--until-decided sets the number of seeds.", "seeds", "time")
-    plan = study.read_plan(options)
-    sources = study.find_sources([options.a, options.b], options)
+    plan = study_session.read_plan(options)
+    sources = study_session.find_sources([options.a, options.b], options)
     if are_stored(sources) and plan.is_sequential and not options.until_decided:
         reason = (
             "Two runs are compared by their stored predictions; to train them again, add --seeds."
         )
         refuse(options, reason, "data", "name", "device", "preparation")
-        study.print_comparison(compare_stored(list_runs(sources), plan.margin), terminal)
+        study_session.print_comparison(compare_stored(list_runs(sources), plan.margin), terminal)
         return 0
-    dataset = study.load_study_data(sources, options, terminal)
-    experiments = study.plan_experiments(sources, dataset, terminal)
+    dataset = study_session.load_study_data(sources, options, terminal)
+    experiments = study_session.plan_experiments(sources, dataset, terminal)
     planned = plan_study(options.runs_dir, options.name, experiments)
-    status = study.train_study(planned, plan, terminal)
+    status = study_session.train_study(planned, plan, terminal)
     if status == 0:
         (comparison,) = read_comparisons(planned.path)
-        study.print_comparison(comparison, terminal)
+        study_session.print_comparison(comparison, terminal)
         terminal.say(f"figure: {planned.path / FIGURE}")
     return status

@@ -58,7 +58,7 @@ def run(options: Options, terminal: Terminal) -> int:
 
 def _reproduce_article(options: Options, terminal: Terminal) -> int:
     """Compare the article's two nets, and their published accuracies with the measured ones."""
-    from lamina.cli import study
+    from lamina.cli import study_session
     from lamina.cli.data_argument import choose_data
     from lamina.data import Preparation
     from lamina.studies.comparison import Plan, plan_study, read_comparisons
@@ -68,13 +68,13 @@ def _reproduce_article(options: Options, terminal: Terminal) -> int:
     dataset = choose_data(options.data, Preparation(val_fraction=0.0), terminal)
     texts = [f"{text},device={options.device}" for text in ARTICLE]
     sources = [find_source(text, options.runs_dir) for text in texts]
-    experiments = study.plan_experiments(sources, dataset, terminal)
+    experiments = study_session.plan_experiments(sources, dataset, terminal)
     planned = plan_study(options.runs_dir, None, experiments)
-    status = study.train_study(planned, Plan(seeds), terminal)
+    status = study_session.train_study(planned, Plan(seeds), terminal)
     if status == 0:
         _print_published(planned, seeds, terminal)
         (comparison,) = read_comparisons(planned.path)
-        study.print_comparison(comparison, terminal)
+        study_session.print_comparison(comparison, terminal)
     return status
 
 

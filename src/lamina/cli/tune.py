@@ -47,7 +47,7 @@ class Options(SharedOptions):
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli.data_argument import choose_data
     from lamina.cli.net_argument import choose_net
-    from lamina.cli.study import play_study
+    from lamina.cli.study_session import play_study
     from lamina.data import Preparation
     from lamina.studies.experiment_text import parse_experiment
     from lamina.studies.search import Search

@@ -25,7 +25,7 @@ NAMED_IMAGES = 3  # of a pair of classes in a table
 PAIR_HEADS = ("true", "predicted", "largest losses", "images", "of", "share", "95 % interval")
 
 Rows: TypeAlias = Int64[np.ndarray, " m"]
-Cells: TypeAlias = Mapping[tuple[int, int], Rows]
+Cells: TypeAlias = Mapping[tuple[int, int], Int64[np.ndarray, " _"]]
 """The rows of the images by true and predicted class, those with the largest loss first."""
 
 

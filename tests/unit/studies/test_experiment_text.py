@@ -6,7 +6,7 @@ import pytest
 
 from lamina import Recipe, load_recipe, start_run
 from lamina.cli.fields import StudyOptions
-from lamina.cli.study import find_sources
+from lamina.cli.study_session import find_sources
 from lamina.errors import LaminaError, RecipeError, RunError
 from lamina.nets import Flatten, Net, Output
 from lamina.runs.start import as_net_choice
