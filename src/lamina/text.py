@@ -48,6 +48,14 @@ def _hide_in_url(url: str) -> str:
     return parsed.set(query={}).render_as_string(hide_password=True)
 
 
+def parse_seconds(text: str) -> float | None:
+    """The seconds of a time such as ``60s``, ``5m`` or ``1h``; ``None`` for other text."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text, re.ASCII)
+    if match is None:
+        return None
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
 def format_percent(fraction: float | None) -> str:
     """Format a fraction as a percentage with one decimal; ``None`` as a dash."""
     return "–" if fraction is None else f"{100 * fraction:.1f} %"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 import warnings
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lamina.errors import RecipeError
-from lamina.text import build_table, escape, hide_password, make_bar
+from lamina.text import build_table, escape, hide_password, make_bar, parse_seconds
 
 EMIT_SECONDS = 0.5  # least time between two events of progress, of which there would be thousands
 QUIET_SECONDS = 2.0  # delay of the progress bar in commands that usually finish sooner
@@ -24,12 +23,12 @@ QUIET_SECONDS = 2.0  # delay of the progress bar in commands that usually finish
 
 def read_seconds(flag: str, text: str) -> float:
     """Convert the time of a flag, such as ``60s``, ``5m`` or ``1h``, to seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text, re.ASCII)
-    if match is None:
+    seconds = parse_seconds(text)
+    if seconds is None:
         raise RecipeError(
             f"{flag} is {text!r}; it must be a number followed by s, m or h. Use {flag} 5m."
         )
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    return seconds
 
 
 class PlainConsole(Console):

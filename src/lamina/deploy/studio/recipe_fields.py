@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import re
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lamina.errors import RecipeError, RunError, suggest
+from lamina.text import parse_seconds
 from lamina.training.recipe import Recipe
 from lamina.values import check_values, read_texts
 
@@ -16,7 +16,6 @@ MAIN_FIELDS = (
     "dropout", "flip", "translate_px", "cutout_px", "gradient_clip", "class_weights", "patience",
     "seed",
 )  # fmt: skip
-UNITS = {"s": 1, "m": 60, "h": 3600}
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 
@@ -39,11 +38,12 @@ def read_fields(texts: dict[str, str]) -> dict[str, Any]:
 
 def read_seconds(text: str) -> float:
     """The seconds of a time limit such as ``5m``, as the command line takes it."""
-    if not re.fullmatch(r"\d+(\.\d+)?[smh]", text, re.ASCII):
+    seconds = parse_seconds(text)
+    if seconds is None:
         raise RecipeError(
             f"The time limit is {text[:100]!r}; it must be a number followed by s, m or h. Use 5m."
         )
-    return float(text[:-1]) * UNITS[text[-1]]
+    return seconds
 
 
 def write_options(texts: dict[str, str]) -> list[str]:

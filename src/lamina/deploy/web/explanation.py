@@ -72,27 +72,24 @@ def encode_image(image: Image.Image) -> str:
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """Training images with their features, the last layer's input, normalized to length 1."""
+    """A model, and training images with its features."""
 
     model: Model
-    images: Images
-    rows: list[int]
-    features: Float[Tensor, "n d"]
+    searched: SearchedImages
 
     def find(self, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
         """The images with the largest cosine similarity of the features."""
-        searched = SearchedImages(self.images, np.array(self.rows), self.features)
-        (similar,) = find_similar(self.model, pixels, ["image"], searched, SHOWN)
+        (similar,) = find_similar(self.model, pixels, ["image"], self.searched, SHOWN)
         images = [
             {
                 "id": neighbor.row,
                 "target": neighbor.target,
                 "similarity": round(neighbor.similarity, 4),
-                "image": encode_png(np.asarray(self.images.pixels[neighbor.row])),
+                "image": encode_png(np.asarray(self.searched.images.pixels[neighbor.row])),
             }
             for neighbor in similar.neighbors
         ]
-        return {"searched": len(self.rows), "images": images}
+        return {"searched": len(self.searched.rows), "images": images}
 
 
 def find_training_images(run: Run) -> Images | None:
@@ -115,4 +112,5 @@ def compute_features(model: Model, train: Images, until: float) -> TrainingImage
         start += size
         size = min(2 * size, IMAGES_AT_ONCE)
     features = torch.cat(parts)
-    return TrainingImages(folded, train, order[: len(features)].tolist(), features)
+    searched = SearchedImages(train, order[: len(features)], features)
+    return TrainingImages(folded, searched)
