@@ -55,13 +55,23 @@ GROUPS = {
 }
 DATA_COMMANDS = ("labels", "duplicates", "cache")
 COMMANDS = {name: meaning for commands in GROUPS.values() for name, meaning in commands.items()}
+EXIT_STATUSES = {
+    "0": "done",
+    "1": "a bug in lamina",
+    "2": (
+        "invalid input; predict: some images are unreadable; reproduce: the weights differ"
+    ),
+    "75": "one of several processes was lost; a scheduler may start all of them again",
+    "130, 143": "interrupted (SIGINT, SIGTERM); training saves the run first",
+    "141": "broken pipe: the program that read the output has ended",
+}
 COLLECT_AFTER = 100_000
 """Objects until Python searches for garbage: at its 700, it searches torch's modules while they
 load."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit status, as README.md lists them."""
+    """Run a command and return its exit status, one of ``EXIT_STATUSES``."""
     for stream in (sys.stdout, sys.stderr):
         # An unprintable character must not end training.
         if isinstance(stream, io.TextIOWrapper):

@@ -142,6 +142,7 @@ class Epoch(Event):
     weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
+        """As for every event, but with each metric as a field, and without ``score``."""
         values = super().to_json()
         del values["score"]
         metrics = values.pop("metrics")
@@ -247,6 +248,7 @@ class HeadFit(Event):
     logits: Float32[np.ndarray, "n k"] = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
+        """As for every event, but without ``rows`` and ``logits``."""
         values = super().to_json()
         del values["rows"], values["logits"]
         return values

@@ -1,0 +1,112 @@
+"""Chapters of ``docs/learn``: each is a script that becomes a page and a notebook.
+
+sphinx-gallery runs a chapter again when its text has changed. ``forget_results`` lets it also run
+all chapters again when the code of lamina has changed; comments and docstrings do not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+RESULTS = "chapters"
+"""Folder of the generated pages, in ``docs``."""
+
+
+def settings(docs: Path) -> dict[str, Any]:
+    return {
+        "examples_dirs": "learn",
+        "gallery_dirs": RESULTS,
+        "filename_pattern": r"/\d\d_",
+        "ignore_pattern": r"__init__\.py",
+        "within_subsection_order": "FileNameSortKey",
+        "download_all_examples": False,
+        "remove_config_comments": True,
+        "capture_repr": ("_repr_html_",),
+        "show_memory": False,
+        "show_signature": False,
+        "min_reported_time": 10**6,
+        "write_computation_times": False,
+        "abort_on_example_error": True,
+        "image_srcset": ["2x"],
+        "image_scrapers": ("tools.chapters.draw_described",),
+        "reset_modules": ("tools.chapters.prepare",),
+        "first_notebook_cell": first_cell(),
+        "backreferences_dir": None,
+    }
+
+
+def first_cell() -> str:
+    """The first cell of a notebook: it installs lamina, if the build knows from where."""
+    address = os.environ.get("READTHEDOCS_GIT_CLONE_URL", "")
+    source = os.environ.get("LAMINA_INSTALL") or (f"git+{address}" if address else "")
+    if not source:
+        return "# This notebook needs lamina. In a clone of its repository, run: pip install ."
+    return (
+        "from importlib.util import find_spec\n\n"
+        "if find_spec('lamina') is None:\n"
+        f"    %pip install --quiet '{source}'"
+    )
+
+
+def prepare(_: dict[str, Any], __: str) -> None:
+    """Set what could differ between chapters: figures, threads, and the use of a GPU."""
+    import matplotlib.pyplot as plt
+    import torch
+
+    plt.rcdefaults()
+    plt.rcParams |= {
+        "figure.dpi": 100,
+        "figure.constrained_layout.use": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.size": 10,
+    }
+    torch.manual_seed(0)
+
+
+def draw_described(block: Any, *rest: Any, **options: Any) -> str:
+    """The figures of a block, with the text of its comment ``# Figure: …`` for screen readers."""
+    from sphinx_gallery.scrapers import matplotlib_scraper
+
+    page: str = matplotlib_scraper(block, *rest, **options)
+    comment = re.search(r"^# Figure: (.*(?:\n# .*)*)", block.content, re.MULTILINE)
+    if not page.strip():
+        return page
+    if comment is None:
+        raise ValueError(f"The figure of line {block.lineno} needs a comment '# Figure: …'.")
+    text = " ".join(comment[1].replace("\n# ", " ").split())
+    return re.sub(r":alt: .*", lambda _: f":alt: {text}", page)
+
+
+def digest_code(package: Path) -> str:
+    """A digest of a package's code, without comments and docstrings."""
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            match node:
+                case ast.Expr(value=ast.Constant(value=str())):
+                    node.value.value = ""
+        digest.update(f"{file.relative_to(package)} {ast.dump(tree)}".encode())
+    return digest.hexdigest()
+
+
+def forget_results(app: Any) -> None:
+    """Remove the digests of the chapters if the code of lamina has changed since they ran."""
+    folder = Path(app.srcdir) / RESULTS
+    record = folder / "code.sha256"
+    digest = digest_code(Path(app.srcdir).parent / "src" / "lamina")
+    if record.exists() and record.read_text(encoding="utf-8") != digest:
+        for file in folder.glob("*.md5"):
+            file.unlink()
+    folder.mkdir(exist_ok=True)
+    record.write_text(digest, encoding="utf-8")
+
+
+def setup(app: Any) -> None:
+    app.connect("builder-inited", forget_results, priority=100)
