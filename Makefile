@@ -3,6 +3,7 @@
 # make test:     lint, types and all tests
 # make ci:       make test with types checked at run time, all examples and all kills; lowest versions
 # make coverage: the tests, and what they reach
+# make docs:     the documentation site in build/docs, with its chapters trained and its links checked
 # make kernels:  compile the C functions again, after a change of src/lamina/kernels/*.c, .h or .inc
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,7 +17,7 @@ IS_NEW_NODE := process.exit(+(process.versions.node.split('.')[0] < 20))
 NO_NPM := not tested here: the pages' JavaScript (needs npm and Node.js 20 or newer)
 LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo quick test ci lowest coverage lint pages kernels install clean
+.PHONY: demo quick test ci lowest coverage docs lint pages kernels install clean
 
 demo: .venv/installed
 	$(BIN)/lamina reproduce $(DEMO)
@@ -35,6 +36,10 @@ coverage: .venv/installed-test kernels
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest $(WORKERS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+docs: .venv/installed-docs
+	OMP_NUM_THREADS=$(CORES) $(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+	$(BIN)/python docs/tools/check_site.py build/docs
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
@@ -83,6 +88,11 @@ install: .venv/installed-test
 	$(BIN)/pip install --quiet --editable ".[test]"
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	touch $@
+
 clean:
 	rm -rf .venv .venv-lowest build dist node_modules src/lamina/kernels/*.so .coverage* \
+	    docs/api docs/chapters docs/repository docs/learn/runs \
 	    .mypy_cache .ruff_cache .pytest_cache .hypothesis

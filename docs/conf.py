@@ -38,8 +38,8 @@ myst_links_external_new_tab = False
 default_role = "code"
 
 # Reference
-autosummary_generate = True
-autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": False}
+autosummary_generate = ["api/python.rst"]  # which reference.py writes
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True

@@ -10,10 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tools.source_links import write_if_changed
-
 from lamina.cli import COMMANDS, DATA_COMMANDS, EXIT_STATUSES, GROUPS
 from lamina.cli.parsing import describe_options
+from tools.source_links import write_if_changed
 
 SHOWN_NOWHERE = ("help", "help-all")
 GROUP_TITLES = {

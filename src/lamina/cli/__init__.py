@@ -58,9 +58,7 @@ COMMANDS = {name: meaning for commands in GROUPS.values() for name, meaning in c
 EXIT_STATUSES = {
     "0": "done",
     "1": "a bug in lamina",
-    "2": (
-        "invalid input; predict: some images are unreadable; reproduce: the weights differ"
-    ),
+    "2": ("invalid input; predict: some images are unreadable; reproduce: the weights differ"),
     "75": "one of several processes was lost; a scheduler may start all of them again",
     "130, 143": "interrupted (SIGINT, SIGTERM); training saves the run first",
     "141": "broken pipe: the program that read the output has ended",

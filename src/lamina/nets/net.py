@@ -178,7 +178,7 @@ Put Flatten() or GlobalAvgPool() before it.
         )
 
     def module(self, in_shape: Shape) -> nn.Sequential:
-        """Build a torch module with new weights, from float (N, *in_shape) to (N, *out_shape)."""
+        """Build a torch module with new weights for float inputs ``(N, *in_shape)``."""
         self.shapes(in_shape)
         return build_modules(self.layers, in_shape)
 

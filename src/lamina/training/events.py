@@ -235,7 +235,8 @@ class HeadFit(Event):
             without one.
         accuracy: Fraction of correct predictions for them; ``None`` for regression.
         seconds: Time of features and fits.
-        rows, logits: Indices of these images, and their logits (N, K); not in the JSON.
+        rows: Indices of these images.
+        logits: Their logits, fp32 (N, K).
     """
 
     images: int

@@ -1,0 +1,27 @@
+"""Markdown of texts and tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from tools.schemas import Schema, name_type
+
+
+def table_of(schema: Schema) -> Iterator[str]:
+    yield "| field | type | meaning |"
+    yield "|---|---|---|"
+    for name, part in schema["properties"].items():
+        optional = "" if name in schema.get("required", ()) else " (optional)"
+        text = code_spans(part.get("description", ""))
+        yield row([f"`{name}`", f"{name_type(part)}{optional}", text])
+
+
+def row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
+
+def code_spans(text: str) -> str:
+    """A docstring's text as Markdown."""
+    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
+    return text.replace("``", "`").replace("*", "\\*")
