@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from tools import chapters, reference, source_links  # noqa: E402
+from tools import chapters, pages, reference, source_links  # noqa: E402
 
 import lamina  # noqa: E402
 
@@ -88,3 +88,4 @@ def setup(app):
     chapters.setup(app)
     reference.setup(app)
     source_links.setup(app)
+    pages.setup(app)

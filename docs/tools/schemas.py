@@ -167,6 +167,8 @@ def name_type(schema: Schema) -> str:
     """A schema in a few words, for tables."""
     if "$ref" in schema:
         return schema["$ref"].rpartition("/")[2]
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if "anyOf" in schema:

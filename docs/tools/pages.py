@@ -1,0 +1,34 @@
+"""Changes of the written pages that Sphinx and the theme have no setting for.
+
+They make the pages usable for screen readers: the parameters of a signature are no definitions
+without terms, and the buttons that open a part of the sidebar have names.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+PARAMETERS = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
+TOGGLE = '<summary><span class="toctree-toggle" role="presentation">'
+NAMED_TOGGLE = '<summary aria-label="Show the pages of this part">' + TOGGLE.removeprefix("<summary>")
+
+
+def setup(app: Any) -> None:
+    app.connect("build-finished", change_pages)
+
+
+def change_pages(app: Any, exception: Exception | None) -> None:
+    if exception is not None or app.builder.name != "html":
+        return
+    for file in Path(app.outdir).rglob("*.html"):
+        text = file.read_text(encoding="utf-8")
+        changed = PARAMETERS.sub(replace_list, text).replace(TOGGLE, NAMED_TOGGLE)
+        if changed != text:
+            file.write_text(changed, encoding="utf-8")
+
+
+def replace_list(match: re.Match[str]) -> str:
+    lines = match[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
