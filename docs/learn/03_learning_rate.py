@@ -79,7 +79,7 @@ assert abs(weight.grad[0, 0] - (changed_loss - loss) / change) < 0.01
 # **optimizer** changes the weights. The simplest one, stochastic gradient descent (SGD),
 # subtracts the gradient times the **learning rate**, `lr`:
 
-print("weights after backward():", "unchanged" if torch.equal(weight, before) else "changed")
+print("weights changed by backward():", not torch.equal(weight, before))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 optimizer.step()
 step = (weight - before)[0, 0].item()

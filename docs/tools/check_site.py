@@ -22,6 +22,7 @@ LOADED = {
 }
 NOT_LOADED = ("canonical", "author", "help", "index", "search", "next", "prev")
 """``rel`` of links that a browser does not load by itself."""
+OTHER_HOST = re.compile(r"url\(['\"]?((?:\w+:)?//[^)'\"]*)")
 
 
 class Page(HTMLParser):
@@ -68,7 +69,7 @@ def check(site: Path) -> Iterator[str]:
             elif target in pages and unquote(parts.fragment) not in pages[target].anchors:
                 yield f"{where}: {link} has no such anchor"
     for style in site.rglob("*.css"):
-        for link in re.findall(r"url\(['\"]?(\w+:)?//", style.read_text(encoding="utf-8")):
+        for link in OTHER_HOST.findall(style.read_text(encoding="utf-8")):
             yield f"{style.relative_to(site)}: loads {link}"
 
 

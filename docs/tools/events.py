@@ -34,7 +34,8 @@ def list_events() -> Iterator[str]:
     yield ""
     yield "A training is an iterator of events. In Python, `Run.iter_train` and `Training` yield"
     yield "them. With `--json`, commands print each event as one JSON object in a line on stdout;"
-    yield 'the field `event` has its name. An error is an event, too: `{"event": "error", "error": "…"}`.'
+    yield "the field `event` has its name. An error is an event, too:"
+    yield '`{"event": "error", "error": "…"}`.'
     yield ""
     yield "NaN and infinity become `null`."
     yield ""

@@ -50,6 +50,25 @@ GROUPS = {
         "find_near_duplicates",
         "find_similar",
     ),
+    "Attribution methods": (
+        "lamina.insight.attribution.occlusion",
+        "lamina.insight.attribution.integrated_gradients",
+        "lamina.insight.attribution.grad_cam",
+        "lamina.insight.faithfulness.measure_faithfulness",
+    ),
+    "Results": (
+        "lamina.evaluation.reports.ClassReport",
+        "lamina.evaluation.reports.LabelReport",
+        "lamina.evaluation.reports.NumberReport",
+        "lamina.evaluation.paired_comparison.PairedComparison",
+        "lamina.insight.units.LayerUnits",
+        "lamina.insight.probes.Probes",
+        "lamina.insight.explanations.Explanation",
+        "lamina.insight.confusions.Confusions",
+        "lamina.insight.confident_learning.LabelIssues",
+        "lamina.insight.similarity.NearDuplicates",
+        "lamina.insight.neighbors.SimilarImages",
+    ),
     "Errors": ("LaminaError", "LaminaWarning"),
 }
 

@@ -12,7 +12,9 @@ from typing import Any
 
 PARAMETERS = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
 TOGGLE = '<summary><span class="toctree-toggle" role="presentation">'
-NAMED_TOGGLE = '<summary aria-label="Show the pages of this part">' + TOGGLE.removeprefix("<summary>")
+NAMED_TOGGLE = '<summary aria-label="Show the pages of this part">' + TOGGLE.removeprefix(
+    "<summary>"
+)
 
 
 def setup(app: Any) -> None:

@@ -35,8 +35,8 @@ def list_names() -> Iterator[str]:
     if missing:
         raise ValueError(f"tools/names.py lacks {', '.join(sorted(missing))}.")
     yield from title("Python")
-    yield "``import lamina`` gives every name below; a longer path, such as ``lamina.nets``, is the"
-    yield "package to import from. Layers have a :doc:`table of their own <layers>`."
+    yield "Import a name without a path from ``lamina``, any other name from the package before it."
+    yield "The :doc:`table of layers <layers>` compares them."
     yield ""
     for group, names in GROUPS.items():
         yield from title(group, "-")

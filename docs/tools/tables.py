@@ -27,7 +27,6 @@ def list_layers() -> Iterator[str]:
     yield ""
     yield "The examples get an image of 32 channels and 8×8 pixels, or a vector of 1,024 numbers."
     yield ""
-    yield ":::{div} wide"
     for kind in KINDS:
         yield ""
         yield f"## {kind.__name__.rpartition('.')[2].capitalize()}"
@@ -36,8 +35,6 @@ def list_layers() -> Iterator[str]:
         yield "|---|---|---|---|---|---|"
         for name in kind.__all__:
             yield row(describe_layer(name))
-    yield ""
-    yield ":::"
     yield ""
     yield "[Your own layers](../extend.md) are dataclasses of the same form."
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
 import shutil
@@ -114,8 +113,8 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
     return options
 
 
-def describe_options(kind: type[Any], command: str) -> argparse.ArgumentParser:
-    """The parser of a command with all its options in their groups, for the reference."""
+def describe_options(kind: type[Any], command: str) -> Any:
+    """The argparse parser of a command, with all its options in their groups."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return tyro.extras.get_parser(

@@ -255,8 +255,8 @@ def summarize(net: Net, images: Any, outputs: int | None = None) -> Summary:
 
     Args:
         net: the net.
-        images: ``Images`` or a ``Dataset`` to use the net on, or the shape of one image, (C, H, W).
-        outputs: the number of outputs; required with a shape, otherwise found from the targets.
+        images: ``Images`` or a ``Dataset``, or the shape of one image, (C, H, W).
+        outputs: the number of outputs; required if ``images`` is a shape.
 
     Returns:
         A :class:`~lamina.nets.Summary`; ``print`` it for the table.

@@ -62,7 +62,7 @@ class Training:
         steps_per_epoch: Number of steps in an epoch.
         steps_done: Number of steps so far.
         schedule: Learning rate, image size and end, which can be decided late with ``trapezoid``.
-        rewinds: Number of returns to a checkpoint, each of which halved the learning rate.
+        rewinds: Number of returns to a checkpoint; each halved the learning rate.
         is_interrupted: Whether a process of the group was interrupted before the last event.
 
     Raises:
@@ -149,7 +149,7 @@ class Training:
 
     @property
     def model(self) -> Model:
-        """The model to evaluate, in eval mode between steps; the mean if the recipe says so."""
+        """The model in eval mode; with ``initial_fraction``, its mean with the initial weights."""
         return self._mean.model if self._mean else self._live
 
     @property
@@ -252,7 +252,7 @@ class Training:
     def predict_logits(self, pixels: Pixels, part: range | None = None) -> LogitsArray:
         """The logits (N, K) of :attr:`model` for images, or for a part of their batches.
 
-        In training's number format; see :func:`~lamina.training.prediction.predict_logits`.
+        Uses the number format of the training. See :func:`~lamina.predict_logits`.
         """
         autocasts = self._forward.autocasts
         return predict_logits(self.model, pixels, autocasts=autocasts, part=part)
