@@ -38,7 +38,7 @@ coverage: .venv/installed-test kernels
 	$(BIN)/coverage report
 
 docs: .venv/installed-docs
-	OMP_NUM_THREADS=$(CORES) $(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 	$(BIN)/python docs/tools/check_site.py build/docs
 
 lint: .venv/installed-test

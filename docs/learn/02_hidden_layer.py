@@ -2,11 +2,13 @@
 2. A hidden layer and its activation
 ====================================
 
-**Question:** What does a layer between pixels and output add, and what does ReLU do there?
+**Question:** What does a layer between pixels and output add, and what does ReLU
+do there?
 
-A linear net compares an image with one template for each class. A **hidden layer** computes new
-numbers from the pixels, and the output uses these. But two linear layers, one after the other, are
-not better than one. This chapter shows why, and what changes it.
+A linear net compares an image with one template for each class. A **hidden
+layer** computes new numbers from the pixels, and the output uses these. But two
+linear layers, one after the other, are not better than one. This chapter shows
+why, and what changes it.
 """
 
 import matplotlib.pyplot as plt
@@ -23,8 +25,9 @@ recipe = Recipe(epochs=8, batch_size=100, lr=0.001)
 # More weights
 # ------------
 #
-# `Linear(128)` has 128 units. Each has a weight for every one of the 3,072 numbers. A net
-# of such layers, with activations between them, is a **multilayer perceptron** (MLP).
+# `Linear(128)` has 128 units. Each has a weight for every one of the 3,072
+# numbers. A net of such layers, with activations between them, is a **multilayer
+# perceptron** (MLP).
 
 linear = Net(Flatten(), Output())
 two_linear = Net(Flatten(), Linear(128), Output())
@@ -33,8 +36,8 @@ for net in (linear, two_linear, mlp):
     print(f"{summarize(net, data).parameters:>8,} parameters: {net}")
 
 # %%
-# **Predict:** The linear net got about 13 % of the test images right. Both other nets have
-# 13 times as many parameters. What will they get?
+# **Predict:** The linear net got about 13 % of the test images right. Both other
+# nets have 13 times as many parameters. What will they get?
 
 runs = {
     "linear": lamina.train(data, linear, recipe, progress=False),
@@ -50,8 +53,9 @@ assert accuracies["two linear layers"] < 0.2
 assert accuracies["with ReLU"] > 0.2
 # sphinx_gallery_end_ignore
 # %%
-# Without ReLU, the second layer adds nothing but cost. A weighted sum of weighted sums is
-# itself a weighted sum. One layer can replace both: multiply their weights.
+# Without ReLU, the second layer adds nothing but cost. A weighted sum of weighted
+# sums is itself a weighted sum. One layer can replace both: multiply their
+# weights.
 
 model = runs["two linear layers"].load_model().eval()
 first, second = model.body[1], model.body[2]
@@ -70,23 +74,25 @@ assert difference < 1e-3
 # What an activation does
 # -----------------------
 #
-# An **activation** is a function that is applied to each number between two layers.
-# **ReLU** replaces negative numbers by 0. It has a bend, so that a sum of such units can
-# have many bends.
+# An **activation** is a function that is applied to each number between two
+# layers. **ReLU** replaces negative numbers by 0. It has a bend, so that a sum of
+# such units can have many bends.
 #
-# To see this, fit small nets to a curve: one input, 16 hidden units, one output. The points
-# are those of a sine.
+# To see this, fit small nets to a sine wave: one input, 16 hidden units, one
+# output.
 
 
 def fit(activation, steps=2000):
     torch.manual_seed(0)
     hidden = torch.nn.Linear(1, 16)
     output = torch.nn.Linear(16, 1)
-    optimizer = torch.optim.Adam([*hidden.parameters(), *output.parameters()], lr=0.01)
+    optimizer = torch.optim.Adam(
+        [*hidden.parameters(), *output.parameters()], lr=0.01
+    )
     x = torch.linspace(-3, 3, 100)[:, None]
     for _ in range(steps):
         y = output(activation(hidden(x)))
-        loss = (y - torch.sin(2 * x)).square().mean()
+        loss = (y - torch.sin(2 * x + 1)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -101,12 +107,13 @@ shown = {
 }
 fits = {name: fit(activation) for name, activation in shown.items()}
 
-# Figure: A sine wave and four fits to it. Without an activation, the fit is a straight
-# line. With squares, it is a parabola. With ReLU, it is a line with several bends near the
-# wave. With tanh, it is smooth and hardly differs from the wave.
+# Figure: A sine wave and four fits to it. Without an activation, the fit is a
+# straight line. With squares, it is a parabola. With ReLU, it is a line with
+# several bends near the wave. With tanh, it is smooth and hardly differs from the
+# wave.
 figure, axes = plt.subplots(1, 4, figsize=(10, 2.6), sharey=True)
 for axis, (name, (x, y, loss)) in zip(axes, fits.items(), strict=True):
-    axis.plot(x, torch.sin(2 * x), color="gray", linestyle=":")
+    axis.plot(x, torch.sin(2 * x + 1), color="gray", linestyle=":")
     axis.plot(x, y)
     axis.set(title=f"{name}\nmean squared error {loss:.3f}", ylim=(-1.6, 1.6))
 
@@ -119,68 +126,79 @@ assert fits["ReLU"][2] < 0.1 and fits["tanh"][2] < 0.1
 # ---------------------
 #
 # *"Neural networks with non-linear activation functions are universal function
-# approximators."* The square is not linear, but the fourth net stays a parabola: a sum of
-# polynomials of degree 2 has degree 2, for any number of units. A net with one hidden layer
-# and a continuous activation approximates every continuous function on a bounded, closed
-# set if and only if the activation is not a polynomial (Leshno, Lin, Pinkus and Schocken
-# 1993). The theorem says that suitable weights exist, not that training finds them.
+# approximators."* The square is not linear, but the fourth net stays a parabola:
+# a sum of polynomials of degree 2 has degree 2, for any number of units. A net
+# with one hidden layer and a continuous activation approximates every continuous
+# function on a bounded, closed set if and only if the activation is not a
+# polynomial (Leshno, Lin, Pinkus and Schocken 1993). The theorem says that
+# suitable weights exist, not that training finds them.
 #
-# *"ReLU units can sometimes die if they always output 0."* True. A unit that outputs 0 for
-# all images has the gradient 0, so that no step changes its weights. It happens when a step
-# was too large. Train three hidden layers with two learning rates, and count the **dead
-# units** in the second:
+# *"ReLU units can sometimes die if they always output 0."* True. A unit that
+# outputs 0 for all images has the gradient 0, so that no step changes its
+# weights. It happens when a step was too large. Train three hidden layers with
+# two learning rates, and count the **dead units** in the second:
 
 dead_units = {}
 for lr in (0.001, 0.01):
     deep = Net(Flatten(), *[Linear(128), ReLU()] * 3, Output())
-    run = lamina.train(data, deep, Recipe(epochs=3, batch_size=100, lr=lr), progress=False)
+    run = lamina.train(
+        data, deep, Recipe(epochs=3, batch_size=100, lr=lr), progress=False
+    )
     outputs = activations(run.load_model(), data.train.pixels[:2000], [5])[5]
     dead_units[lr] = int((outputs <= 0).all(dim=0).sum())
-    print(f"lr {lr}: {dead_units[lr]} of 128 units are dead; test {run.report.score}")
+    print(f"lr {lr}: {dead_units[lr]} dead units of 128; test {run.report.score}")
 
 # sphinx_gallery_start_ignore
 assert dead_units[0.001] < 64 < dead_units[0.01]
 # sphinx_gallery_end_ignore
 # %%
-# *"LeakyReLU activations fix this issue by always ensuring the gradient is nonzero."* Only
-# in part. LeakyReLU multiplies negative numbers by 0.01 instead of replacing them by 0. Its
-# units can recover, but the steps are still too large. Compare three learning rates:
+# *"LeakyReLU activations fix this issue by always ensuring the gradient is
+# nonzero."* Only in part. LeakyReLU multiplies negative numbers by 0.01 instead
+# of replacing them by 0. Its units can recover, but the steps are still too
+# large. Compare three learning rates:
 
 for lr in (0.001, 0.01, 0.03):
     scores = []
     for activation in (ReLU(), LeakyReLU()):
         deep = Net(Flatten(), *[Linear(128), activation] * 3, Output())
-        run = lamina.train(data, deep, Recipe(epochs=3, batch_size=100, lr=lr), progress=False)
+        run = lamina.train(
+            data, deep, Recipe(epochs=3, batch_size=100, lr=lr), progress=False
+        )
         scores.append(f"{activation!r} {run.report.score.value:.1%}")
     print(f"lr {lr}: {', '.join(scores)}")
 
 # %%
-# At the lowest rate, few units die and LeakyReLU does not help. At the highest, both nets
-# guess. The learning rate is the cause to fix.
+# At the lowest rate, few units die and LeakyReLU does not help. At the highest,
+# both nets guess. The learning rate is the cause to fix.
 #
 # Which activation is best?
 # -------------------------
 #
-# **Predict:** Sigmoid and tanh are smooth, ReLU has a bend. Which net learns most in 8
-# epochs?
+# **Predict:** Sigmoid and tanh are smooth, ReLU has a bend. Which net learns most
+# in 8 epochs?
 
 for activation in (ReLU(), Tanh(), Sigmoid()):
-    run = lamina.train(data, mlp.replace(ReLU, activation), recipe, progress=False)
+    run = lamina.train(
+        data, mlp.replace(ReLU, activation), recipe, progress=False
+    )
+    train_accuracy = run.history["train_accuracy"][-1]
     print(
-        f"{activation!r:<10} train {run.history['train_accuracy'][-1]:.1%}  test {run.report.score}"
+        f"{activation!r:<10} train {train_accuracy:.1%}  test {run.report.score}"
     )
 
 # %%
-# These are single runs with one seed each. The interval behind each score covers only the
-# choice of test images; other seeds would give other weights. :doc:`/comparing` shows how
-# to compare nets.
+# These are single runs with one seed each. The interval behind each score covers
+# only the choice of test images; other seeds would give other weights.
+# :doc:`Comparing nets </comparing>` shows how to find out.
 #
 # Try
 # ---
 #
-# 1. Replace `Linear(128)` by `Linear(1024)`. Does test accuracy follow train accuracy?
+# 1. Replace `Linear(128)` by `Linear(1024)`. Does test accuracy follow train
+#    accuracy?
 # 2. Fit the sine with 4, 8 and 64 ReLU units. How many bends does the fit have?
-# 3. Add `BatchNorm()` before each ReLU of the net with three hidden layers. How many units
-#    are dead at a learning rate of 0.01?
+# 3. Add `BatchNorm()` before each ReLU of the net with three hidden layers. How
+#    many units are dead at a learning rate of 0.01?
 #
-# :doc:`/chapters/03_learning_rate` shows how weights are found.
+# Chapter 3, :doc:`loss, gradient and learning rate </chapters/03_learning_rate>`,
+# shows how a net finds its weights.

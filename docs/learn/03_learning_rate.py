@@ -4,9 +4,9 @@
 
 **Question:** How does a net find its weights, and how large should each step be?
 
-A net begins with random weights. Training changes them step by step, so that the loss falls. This
-chapter computes a step by hand, draws the loss around the path of a training, and tries learning
-rates from far too low to far too high.
+A net begins with random weights. Training changes them step by step, so that the
+loss falls. This chapter computes a step by hand, draws the loss around the path
+of a training, and tries learning rates from far too low to far too high.
 """
 
 import matplotlib.pyplot as plt
@@ -24,20 +24,21 @@ net = Net(Flatten(), Linear(32), ReLU(), Output())
 # Loss
 # ----
 #
-# The softmax turns logits into probabilities. The **cross-entropy** of an image is the
-# negative logarithm of the probability that the net gives to the true class: 0 if it is
-# certain and right, and large if it is certain and wrong.
+# The softmax turns logits into probabilities. The **cross-entropy** of an image
+# is the negative logarithm of the probability that the net gives to the true
+# class: 0 if it is certain and right, and large if it is certain and wrong.
 
 for probability in (0.99, 0.5, 0.1, 0.01):
     loss = -torch.tensor(probability).log()
     print(f"probability of the true class {probability:<5} loss {loss:.2f}")
 
 # %%
-# A new net knows nothing, so each of the ten classes has a probability of about 0.1, and
-# the loss is about ln 10 = 2.30.
+# A new net knows nothing, so each of the ten classes has a probability of about
+# 0.1, and the loss is about ln 10 = 2.30.
 #
-# *"The loss function returns a single number for each observation"*, the article says.
-# PyTorch's loss returns the mean over the batch, unless you ask for `reduction="none"`:
+# *"The loss function returns a single number for each observation"*, the article
+# says. PyTorch's loss returns the mean over the batch, unless you ask for
+# `reduction="none"`:
 
 torch.manual_seed(0)
 model = build_model(net, data.train, Recipe())
@@ -46,7 +47,7 @@ targets = torch.from_numpy(data.train.targets[:1000])
 logits = model(pixels)
 losses = functional.cross_entropy(logits, targets, reduction="none")
 loss = functional.cross_entropy(logits, targets)
-print(f"{len(losses)} losses with the mean {losses.mean():.4f}; the loss is {loss:.4f}")
+print(f"mean of {len(losses)} losses: {losses.mean():.4f}; the loss: {loss:.4f}")
 
 # sphinx_gallery_start_ignore
 assert abs(losses.mean() - loss) < 1e-4
@@ -56,9 +57,10 @@ assert abs(loss - 2.3026) < 0.6
 # Gradient
 # --------
 #
-# The **gradient** says how much the loss changes with each weight. `loss.backward()`
-# computes it for all weights at once. Check one of them: change the weight a little, and
-# divide the change of the loss by the change of the weight.
+# The **gradient** says how much the loss changes with each weight.
+# `loss.backward()` computes it for all weights at once. Check one of them: change
+# the weight a little, and divide the change of the loss by the change of the
+# weight.
 
 weight = model.body[3].weight
 before = weight.detach().clone()
@@ -68,16 +70,18 @@ with torch.no_grad():
     weight[0, 0] += change
     changed_loss = functional.cross_entropy(model(pixels), targets)
     weight[0, 0] -= change
-print(f"gradient {weight.grad[0, 0]:.5f}, measured {(changed_loss - loss) / change:.5f}")
+measured = (changed_loss - loss) / change
+print(f"gradient {weight.grad[0, 0]:.5f}, measured {measured:.5f}")
 
 # sphinx_gallery_start_ignore
 assert abs(weight.grad[0, 0] - (changed_loss - loss) / change) < 0.01
 # sphinx_gallery_end_ignore
 # %%
-# *"The error is propagated backward through the network, adjusting each set of weights."*
-# These are two steps. **Backpropagation** computes gradients and changes no weight. The
-# **optimizer** changes the weights. The simplest one, stochastic gradient descent (SGD),
-# subtracts the gradient times the **learning rate**, `lr`:
+# *"The error is propagated backward through the network, adjusting each set of
+# weights."* These are two steps. **Backpropagation** computes gradients and
+# changes no weight. The **optimizer** changes the weights. The simplest one,
+# stochastic gradient descent (SGD), subtracts the gradient times the **learning
+# rate**, `lr`:
 
 print("weights changed by backward():", not torch.equal(weight, before))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -89,9 +93,10 @@ print(f"step {step:.6f} = -0.1 · {weight.grad[0, 0]:.6f}")
 assert abs(step + 0.1 * weight.grad[0, 0]) < 1e-6
 # sphinx_gallery_end_ignore
 # %%
-# *"Optimizer.step takes a step in the opposite direction of the gradient."* True for SGD,
-# but the article uses Adam. Adam divides each gradient by its recent size. Its first step
-# has about the size `lr` for every weight, whether its gradient is large or small:
+# *"Optimizer.step takes a step in the opposite direction of the gradient."* True
+# for SGD, but the article uses Adam. Adam divides each gradient by its recent
+# size. Its first step has about the size `lr` for every weight, whether its
+# gradient is large or small:
 
 torch.manual_seed(0)
 model = build_model(net, data.train, Recipe())
@@ -113,10 +118,10 @@ assert steps[moved].min() > 0.0009
 # The loss surface
 # ----------------
 #
-# The loss is a function of all weights: 98,666 in this net. Nobody can draw that, but a
-# slice can be drawn. Train the net three times from the same start with SGD, and keep the
-# weights after each step. This is the loop of the article, with a batch of 100 images in
-# each step:
+# The loss is a function of all weights: 98,666 in this net. Nobody can draw that,
+# but a slice can be drawn. Train the net three times from the same start with
+# SGD, and keep the weights after each step. This is the loop of the article, with
+# a batch of 100 images in each step:
 
 
 def train(lr, steps=400):
@@ -134,16 +139,18 @@ def train(lr, steps=400):
         )
         loss.backward()
         optimizer.step()
-        path.append(torch.nn.utils.parameters_to_vector(model.parameters()).detach())
+        path.append(
+            torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+        )
     return torch.stack(path)
 
 
 paths = {lr: train(lr) for lr in (0.01, 0.1, 0.3)}
 
 # %%
-# The plane through the start and two of the ends contains these three points. The first
-# direction leads from the start to one end. The second one is at right angles to it.
-# Compute the loss of 1,000 training images on a grid of the plane:
+# The plane through the start and two of the ends contains these three points. The
+# first direction leads from the start to one end. The second one is at right
+# angles to it. Compute the loss of 1,000 training images on a grid of the plane:
 
 start = paths[0.1][0]
 first = paths[0.1][-1] - start
@@ -158,48 +165,63 @@ places = {
 everything = torch.cat(list(places.values()))
 low, high = everything.min(dim=0).values, everything.max(dim=0).values
 margin = 0.25 * (high - low)
-x = torch.linspace(*(low - margin)[[0]].tolist(), *(high + margin)[[0]].tolist(), 30)
-y = torch.linspace(*(low - margin)[[1]].tolist(), *(high + margin)[[1]].tolist(), 30)
+x = torch.linspace(
+    *(low - margin)[[0]].tolist(), *(high + margin)[[0]].tolist(), 30
+)
+y = torch.linspace(
+    *(low - margin)[[1]].tolist(), *(high + margin)[[1]].tolist(), 30
+)
 surface = torch.empty(len(y), len(x))
 with torch.no_grad():
     for row, up in enumerate(y):
         for column, right in enumerate(x):
             weights = start + right * first + up * second
             torch.nn.utils.vector_to_parameters(weights, model.parameters())
-            surface[row, column] = functional.cross_entropy(model(pixels), targets)
+            surface[row, column] = functional.cross_entropy(
+                model(pixels), targets
+            )
 
-# Figure: Contours of the loss in a plane of weights, with three paths from the same start.
-# The path with the learning rate 0.01 is short. The path with 0.1 leads straight to a
-# region of low loss. The path with 0.3 jumps from side to side and ends in a region of
-# higher loss.
+# Figure: Contours of the loss in a plane of weights, with three paths from the
+# same start. The path with the learning rate 0.01 is short. The path with 0.1
+# leads straight to a region of low loss. The path with 0.3 jumps from side to
+# side and ends in a region of higher loss.
 figure, axis = plt.subplots(figsize=(6.5, 4.5))
 filled = axis.contourf(x, y, surface.clamp(max=4), levels=30, cmap="viridis")
 figure.colorbar(filled, label="loss of 1,000 training images")
 colors = ("white", "orange", "red")
 for (lr, place), color in zip(places.items(), colors, strict=True):
-    axis.plot(*place.T, color=color, linewidth=1, marker=".", markersize=2, label=f"lr {lr}")
+    axis.plot(
+        *place.T,
+        color=color,
+        linewidth=1,
+        marker=".",
+        markersize=2,
+        label=f"lr {lr}",
+    )
 axis.plot(0, 0, "wo", label="start")
 axis.set(xlabel="first direction", ylabel="second direction")
 axis.legend(facecolor="gray", labelcolor="white")
 
 # %%
-# The darker the color, the lower the loss. With 0.01, 400 steps are too few to arrive
-# anywhere. With 0.1, the path descends steadily. With 0.3, the steps are so large that the
-# path jumps from side to side, and its end is higher than the end of the path with 0.1.
+# The darker the color, the lower the loss. With 0.01, 400 steps are too few to
+# arrive anywhere. With 0.1, the path descends steadily. With 0.3, the steps are
+# so large that the path jumps from side to side, and its end is higher than the
+# end of the path with 0.1.
 #
-# Such a slice simplifies: between their ends, the paths run outside of the plane, and are
-# drawn where they are nearest to it.
+# Such a slice simplifies: between their ends, the paths run outside of the plane,
+# and are drawn where they are nearest to it.
 #
-# The ends differ, although data and start are the same. *"A large learning rate may not
-# find the global minimum of the loss function"*, says the article. No learning rate
-# guarantees it, large or small: the loss of a net with hidden layers has many valleys.
+# The ends differ, although data and start are the same. *"A large learning rate
+# may not find the global minimum of the loss function"*, says the article. No
+# learning rate guarantees it, large or small: the loss of a net with hidden
+# layers has many valleys.
 #
 # How large a step?
 # -----------------
 #
-# **Predict:** Adam trains the net for 5 epochs with eight learning rates, from 0.00001 to
-# 0.1. Sketch the final loss against the learning rate. Where is it lowest, and what happens
-# at the ends?
+# **Predict:** Adam trains the net for 5 epochs with eight learning rates, from
+# 0.00001 to 0.1. Sketch the final loss against the learning rate. Where is it
+# lowest, and what happens at the ends?
 
 rates = (0.00001, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 losses = []
@@ -207,10 +229,12 @@ for lr in rates:
     training = Training(net, data.train, Recipe(epochs=5, batch_size=100, lr=lr))
     epochs = [event for event in training if isinstance(event, Epoch)]
     losses.append(epochs[-1].train_loss)
-    print(f"lr {lr:<7} loss of epoch 1: {epochs[0].train_loss:.3f}, of epoch 5: {losses[-1]:.3f}")
+    first_loss = epochs[0].train_loss
+    print(f"lr {lr:<7} epoch 1: loss {first_loss:.3f}, epoch 5: {losses[-1]:.3f}")
 
-# Figure: The loss of epoch 5 against the learning rate. It falls from 2.3 at 0.00001 to its
-# lowest value near 0.001, and rises steeply above 0.01, far beyond the loss of guessing.
+# Figure: The loss of epoch 5 against the learning rate. It falls from 2.3 at
+# 0.00001 to its lowest value near 0.001, and rises steeply above 0.01, far beyond
+# the loss of guessing.
 figure, axis = plt.subplots(figsize=(5.5, 3))
 axis.loglog(rates, losses, marker="o")
 axis.axhline(2.3026, color="gray", linestyle=":", label="guessing")
@@ -228,24 +252,26 @@ assert losses[-1] > min(losses) + 0.05
 # %%
 # - **Too low:** the loss falls, but so slowly that 5 epochs are not enough.
 # - **Right:** the loss falls fastest over the five epochs.
-# - **Too high:** the steps overshoot. In epoch 1, the loss rises above the loss of
-#   guessing, and five epochs are not enough to repair that. Still larger steps end in NaN;
-#   lamina then stops and names the layer.
+# - **Too high:** the steps overshoot. In epoch 1, the loss rises above the loss
+#   of guessing, and five epochs are not enough to repair that. Still larger steps
+#   end in NaN; lamina then stops and names the layer.
 #
-# The best rate depends on net, optimizer, batch size and length of the training. That is
-# why it is the first setting to tune. `lamina tune NET --over lr=1e-4..1e-1:log` does it;
-# see :doc:`/tuning`.
+# The best rate depends on net, optimizer, batch size and length of the training.
+# That is why it is the first setting to tune. `lamina tune NET --over
+# lr=1e-4..1e-1:log` does it; see :doc:`Tuning </tuning>`.
 #
-# lamina's recipes lower the rate towards the end of a training (`schedule="cosine"`): large
-# steps first, to get far, and small ones at the end, to settle.
+# lamina's recipes lower the rate towards the end of a training
+# (`schedule="cosine"`): large steps first, to get far, and small ones at the end,
+# to settle.
 #
 # Try
 # ---
 #
-# 1. Train with `Recipe(epochs=5, lr=0.003, schedule="cosine")`. Is the loss lower than
-#    without the schedule?
+# 1. Train with `Recipe(epochs=5, lr=0.003, schedule="cosine")`. Is the loss lower
+#    than without the schedule?
 # 2. Halve the batch size. Does the best learning rate change?
-# 3. Leave out `optimizer.zero_grad()` in `train`. PyTorch then adds each gradient to the
-#    ones before. Draw the paths again.
+# 3. Leave out `optimizer.zero_grad()` in `train`. PyTorch then adds each gradient
+#    to the ones before. Draw the paths again.
 #
-# :doc:`/chapters/04_convolutions` changes the net instead of the training.
+# Chapter 4, :doc:`convolutions </chapters/04_convolutions>`, changes the net
+# instead of the training.

@@ -2,12 +2,13 @@
 4. Convolutions
 ===============
 
-**Question:** Why does a net with a quarter of the parameters recognize more than twice as many
-shapes?
+**Question:** Why does a net with a quarter of the parameters recognize more than
+twice as many shapes?
 
-To an MLP, neighboring pixels are as unrelated as distant ones. A **convolution** looks at small
-windows of the image, and uses the same weights in each of them. This chapter computes one by hand,
-trains a net of convolutions, shows its filters, and takes away what it relies on.
+To an MLP, neighboring pixels are as unrelated as distant ones. A **convolution**
+looks at small windows of the image, and uses the same weights in each of them.
+This chapter computes one by hand, trains a net of convolutions, shows its
+filters, and takes away what it relies on.
 """
 
 import matplotlib.pyplot as plt
@@ -35,9 +36,9 @@ data = load_data("shapes", Preparation(val_fraction=0.1))
 # A filter
 # --------
 #
-# A **filter** (or kernel) is a small window of weights. It moves over the image. In each
-# place, it multiplies the pixels by its weights and adds up the products. This one
-# subtracts the pixels on the left from the pixels on the right:
+# A **filter** (or kernel) is a small window of weights. It moves over the image.
+# In each place, it multiplies the pixels by its weights and adds up the products.
+# This one subtracts the pixels on the left from the pixels on the right:
 
 row = list(data.test.targets).index(data.test.target_names.index("square"))
 gray = torch.from_numpy(data.test.pixels[row]).float().mean(dim=2) / 255
@@ -46,12 +47,14 @@ output = functional.conv2d(gray[None, None], edges[None, None])[0, 0]
 by_hand = (gray[10:13, 5:8] * edges).sum()
 print(f"output at row 10, column 5: {output[10, 5]:.4f}, by hand {by_hand:.4f}")
 
-# Figure: Left, a square in gray. Right, the output of the filter: its left and right edges
-# stand out, one positive, one negative; horizontal edges do not.
+# Figure: Left, a square in gray. Right, the output of the filter: its left and
+# right edges stand out, one positive, one negative; horizontal edges do not.
 figure, axes = plt.subplots(1, 2, figsize=(6, 2.8))
 axes[0].imshow(gray, cmap="gray")
 axes[0].set(title="image", xticks=[], yticks=[])
-drawn = axes[1].imshow(output, cmap="RdBu", vmin=-output.abs().max(), vmax=output.abs().max())
+drawn = axes[1].imshow(
+    output, cmap="RdBu", vmin=-output.abs().max(), vmax=output.abs().max()
+)
 axes[1].set(title="output of the filter", xticks=[], yticks=[])
 figure.colorbar(drawn)
 
@@ -59,19 +62,28 @@ figure.colorbar(drawn)
 assert torch.allclose(output[10, 5], by_hand, atol=1e-5)
 # sphinx_gallery_end_ignore
 # %%
-# *"The output is more positive when the portion of the image closely matches the filter"*,
-# says the article. It also grows with contrast. Half the contrast gives half the output,
-# although the shape matches as well:
+# *"The output is more positive when the portion of the image closely matches the
+# filter"*, says the article. It also grows with contrast. Half the contrast gives
+# half the output, although the shape matches as well:
 
-half = functional.conv2d(0.5 + 0.5 * (gray - 0.5)[None, None], edges[None, None])[0, 0]
-print(f"largest output {output.max():.3f}, with half the contrast {half.max():.3f}")
+half = functional.conv2d(0.5 + 0.5 * (gray - 0.5)[None, None], edges[None, None])[
+    0, 0
+]
+print(
+    f"largest output {output.max():.3f}, with half the contrast {half.max():.3f}"
+)
 
 # %%
-# Move the image by 4 pixels, and the output moves by 4 pixels. What a filter finds in one
-# place, it finds everywhere, without learning it again:
+# Move the image by 4 pixels, and the output moves by 4 pixels. What a filter
+# finds in one place, it finds everywhere, without learning it again:
 
-moved = functional.conv2d(gray.roll(4, dims=1)[None, None], edges[None, None])[0, 0]
-print("the output moves along:", torch.allclose(moved[:, 8:], output[:, 4:-4], atol=1e-5))
+moved = functional.conv2d(gray.roll(4, dims=1)[None, None], edges[None, None])[
+    0, 0
+]
+print(
+    "the output moves along:",
+    torch.allclose(moved[:, 8:], output[:, 4:-4], atol=1e-5),
+)
 
 # sphinx_gallery_start_ignore
 assert torch.allclose(half.max(), output.max() / 2, atol=1e-4)
@@ -81,21 +93,24 @@ assert torch.allclose(moved[:, 8:], output[:, 4:-4], atol=1e-5)
 # Stride and padding
 # ------------------
 #
-# The **stride** is the number of pixels by which the filter moves. **Padding** adds zeros
-# around the image, so that the filter fits at the border.
+# The **stride** is the number of pixels by which the filter moves. **Padding**
+# adds zeros around the image, so that the filter fits at the border.
 #
-# **Predict:** What are height and width of the output, for an image of 32×32 pixels and a
-# filter of 3×3?
+# **Predict:** What are height and width of the output, for an image of 32×32
+# pixels and a filter of 3×3?
 
 for stride in (1, 2):
     for padding in ("valid", "same", 1):
         layer = Conv2d(16, 3, stride=stride, padding=padding)
-        channels, height, width = layer.out_shape((3, 32, 32))
-        print(f"stride {stride}, padding {padding!r:<7} output {channels}×{height}×{width}")
+        _, height, width = layer.out_shape((3, 32, 32))
+        print(
+            f"stride {stride}, padding {padding!r:<7} → {height}×{width} pixels"
+        )
 
 # %%
-# `"valid"` adds no padding. With `"same"`, the output has the size of the input divided by
-# the stride. lamina accepts this for every stride; PyTorch's own layer refuses it:
+# `"valid"` adds no padding. With `"same"`, the output has the size of the input
+# divided by the stride. lamina accepts this for every stride; PyTorch's own layer
+# refuses it:
 
 try:
     torch.nn.Conv2d(3, 16, 3, stride=2, padding="same")
@@ -103,17 +118,18 @@ except ValueError as error:
     print("PyTorch:", error)
 
 # %%
-# With stride 2, `padding=1` gives the same size as `"same"`, but not the same numbers. It
-# pads all sides, so that the filter is centered on rows 0, 2, 4 and so on. `"same"` pads
-# only below and on the right, as Keras does, so that the filter is centered on rows 1, 3, 5
-# and so on. The article's text describes Keras, and its code uses PyTorch.
+# With stride 2, `padding=1` gives the same size as `"same"`, but not the same
+# numbers. It pads all sides, so that the filter is centered on rows 0, 2, 4 and
+# so on. `"same"` pads only below and on the right, as Keras does, so that the
+# filter is centered on rows 1, 3, 5 and so on. The article's text describes
+# Keras, and its code uses PyTorch.
 #
 # A net of convolutions
 # ---------------------
 #
-# An image has three channels, so each filter of the first layer has 3 · 3 · 3 weights. Its
-# output has one channel for each filter. In a stack, each layer sees more of the image: its
-# **receptive field** grows.
+# An image has three channels, so each filter of the first layer has 3 · 3 · 3
+# weights. Its output has one channel for each filter. In a stack, each layer sees
+# more of the image: its **receptive field** grows.
 
 filters = [
     layer
@@ -125,53 +141,61 @@ mlp = Net(Flatten(), Linear(128), ReLU(), Output())
 print(summarize(cnn, data))
 
 # %%
-# **Predict:** This net has less than a quarter of the parameters of the MLP of chapter 2,
-# which got about 25 % of the test images right. What will it get?
+# **Predict:** This net has less than a quarter of the parameters of the MLP of
+# chapter 2, which got about 25 % of the test images right. What will it get?
 
 recipe = Recipe(epochs=8, batch_size=100, lr=0.003)
 cnn_run = lamina.train(data, cnn, recipe, progress=False)
-mlp_run = lamina.train(data, mlp, Recipe(epochs=8, batch_size=100, lr=0.001), progress=False)
-print(f"CNN  {summarize(cnn, data).parameters:>7,} parameters  test {cnn_run.report.score}")
-print(f"MLP  {summarize(mlp, data).parameters:>7,} parameters  test {mlp_run.report.score}")
+mlp_run = lamina.train(
+    data, mlp, Recipe(epochs=8, batch_size=100, lr=0.001), progress=False
+)
+for net, run in ((cnn, cnn_run), (mlp, mlp_run)):
+    parameters = summarize(net, data).parameters
+    print(f"{parameters:>7,} parameters, test {run.report.score}")
 
 # sphinx_gallery_start_ignore
 assert cnn_run.report.score.value > 1.8 * mlp_run.report.score.value
 assert 4 * summarize(cnn, data).parameters < summarize(mlp, data).parameters
 # sphinx_gallery_end_ignore
 # %%
-# More parameters are not always better: what matters is that the layers suit images. The
-# filters are few, but each computes at many places, so that the CNN needs more
-# multiply-adds than the MLP.
+# More parameters are not always better: what matters is that the layers suit
+# images. The filters are few, but each computes at many places, so that the CNN
+# needs more multiply-adds than the MLP.
 #
-# *"Notice that the number of parameters is actually fewer in our new model"*, the article
-# says of its CNN. In the code of the article, it is not. The CNN has almost twice as many,
-# because of the `Linear` layer that follows its convolutions:
+# *"Notice that the number of parameters is actually fewer in our new model"*, the
+# article says of its CNN. In the code of the article, it is not. The CNN has
+# almost twice as many, because of the `Linear` layer that follows its
+# convolutions:
 
 for name in ("mlp", "cnn"):
     costs = summarize(load_net(name), (3, 32, 32), 10)
-    print(f"{name}: {costs.parameters:>7,} parameters, {costs.multiply_adds:>10,} multiply-adds")
+    print(f"{name}: {costs.parameters:,} parameters")
+    print(f"     {costs.multiply_adds:,} multiply-adds for an image")
 
 # sphinx_gallery_start_ignore
-article = [summarize(load_net(name), (3, 32, 32), 10).parameters for name in ("mlp", "cnn")]
+article = [
+    summarize(load_net(name), (3, 32, 32), 10).parameters
+    for name in ("mlp", "cnn")
+]
 assert article[0] < article[1]
 # sphinx_gallery_end_ignore
 # %%
 # What the filters have learned
 # -----------------------------
 #
-# Nobody told the net what an edge is. Its filters are random at first, and change because
-# that lowers the loss. These are the 16 filters of the first layer, each with its output
-# for one image:
+# Nobody told the net what an edge is. Its filters are random at first, and change
+# because that lowers the loss. These are the 16 filters of the first layer, each
+# with its output for one image:
 
 model = cnn_run.load_model()
 weights = model.body[0].weight.detach()
 weights = 0.5 + 0.5 * weights / weights.abs().amax(dim=(1, 2, 3), keepdim=True)
 outputs = activations(model, data.test.pixels[row : row + 1], [2])[2][0]
 
-# Figure: 16 filters of 3×3 colored pixels, and below each its output for an image of a
-# square. Some filters differ from left to right or from top to bottom, and their outputs
-# show edges; some have one color, and their outputs show the area of the square or the
-# background.
+# Figure: 16 filters of 3×3 colored pixels, and below each its output for an image
+# of a square. Some filters differ from left to right or from top to bottom, and
+# their outputs show edges; some have one color, and their outputs show the area
+# of the square or the background.
 figure, axes = plt.subplots(4, 8, figsize=(8, 4.2))
 for number in range(16):
     top = 2 * (number // 8)
@@ -181,21 +205,23 @@ for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
 
 # %%
-# `lamina inspect RUN` shows more: the images and patches that each unit responds to most.
-# See :doc:`/looking-inside`.
+# `lamina inspect RUN` shows more: the images and patches that each unit responds
+# to most. See :doc:`Looking inside a net </looking-inside>`.
 #
 # What the net relies on
 # ----------------------
 #
-# A convolution assumes that neighboring pixels belong together. Take that away: exchange
-# the pixels of all images, in the same way for each image. No information is lost; the
-# pixels only change places.
+# A convolution assumes that neighboring pixels belong together. Take that away:
+# exchange the pixels of all images, in the same way for each image. No
+# information is lost; the pixels only change places.
 
 order = np.random.default_rng(0).permutation(32 * 32)
 
 
 def scramble(images):
-    pixels = images.pixels.reshape(len(images), -1, 3)[:, order].reshape(images.pixels.shape)
+    pixels = images.pixels.reshape(len(images), -1, 3)[:, order].reshape(
+        images.pixels.shape
+    )
     return Images.from_arrays(pixels, images.targets, images.target_names)
 
 
@@ -203,8 +229,8 @@ scrambled = Dataset.from_images(
     scramble(data.train), val=scramble(data.val), test=scramble(data.test)
 )
 
-# Figure: Five images of shapes, and below them the same images with their pixels scrambled,
-# which look like noise.
+# Figure: Five images of shapes, and below them the same images with their pixels
+# scrambled, which look like noise.
 figure, axes = plt.subplots(2, 5, figsize=(7, 3))
 for column in range(5):
     axes[0, column].imshow(data.test.pixels[column])
@@ -213,8 +239,8 @@ for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
 
 # %%
-# **Predict:** You could not learn to read such images. Which net gets worse, and by how
-# much?
+# **Predict:** You could not learn to read such images. Which net gets worse, and
+# by how much?
 
 scrambled_cnn = lamina.train(scrambled, cnn, recipe, progress=False)
 scrambled_mlp = lamina.train(
@@ -228,21 +254,24 @@ assert abs(scrambled_mlp.report.score.value - mlp_run.report.score.value) < 0.07
 assert scrambled_cnn.report.score.value < 0.6 * cnn_run.report.score.value
 # sphinx_gallery_end_ignore
 # %%
-# To the MLP, both data sets are equally hard: the order of its 3,072 inputs means nothing
-# to it, and the small difference comes from its random initial weights. The CNN loses its
-# advantage. It was not better because it is deeper, but because its assumption is true for
-# images.
+# To the MLP, both data sets are equally hard: the order of its 3,072 inputs means
+# nothing to it, and the small difference comes from its random initial weights.
+# The CNN loses its advantage. It was not better because it is deeper, but because
+# its assumption is true for images.
 #
 # Try
 # ---
 #
-# 1. Replace the strides by `MaxPool2d(2)` after each ReLU. What happens to accuracy and to
-#    multiply-adds?
-# 2. Train the CNN on `train` and evaluate it on test images that are turned upside down.
-#    Has it learned shapes, or shapes in their usual position?
-# 3. Draw the filters before training: `lamina.training.model.build_model(cnn, data.train,
-#    recipe)` is the net with its first random weights. Which filters have changed most?
+# 1. Replace the strides by `MaxPool2d(2)` after each ReLU. What happens to
+#    accuracy and to multiply-adds?
+# 2. Train the CNN on `train` and evaluate it on test images that are turned
+#    upside down. Has it learned shapes, or shapes in their usual position?
+# 3. Draw the filters before training: `lamina.training.model.build_model(cnn,
+#    data.train, recipe)` is the net with its first random weights. Which filters
+#    have changed most?
 #
-# The next chapters are about batch norm and dropout, about what a net has learned, about
-# your own images, and about numbers that you can rely on. Until they are written, read
-# :doc:`/looking-inside`, :doc:`/your-images` and :doc:`/comparing`.
+# The next chapters are about batch norm and dropout, about what a net has
+# learned, about your own images, and about numbers that you can rely on. Until
+# they are written, read :doc:`Looking inside a net </looking-inside>`,
+# :doc:`Training on your own images </your-images>` and :doc:`Comparing nets and
+# recipes </comparing>`.

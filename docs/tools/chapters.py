@@ -108,5 +108,15 @@ def forget_results(app: Any) -> None:
     record.write_text(digest, encoding="utf-8")
 
 
+def tidy_notebooks(app: Any) -> None:
+    """Replace what only Sphinx understands in the texts of notebooks: links to other pages."""
+    for file in (Path(app.srcdir) / RESULTS).glob("*.ipynb"):
+        text = file.read_text(encoding="utf-8")
+        tidy = re.sub(r":doc:`([^`<]+?)\s*<[^`>]+>`", r"\1", text)
+        if tidy != text:
+            file.write_text(tidy, encoding="utf-8")
+
+
 def setup(app: Any) -> None:
     app.connect("builder-inited", forget_results, priority=100)
+    app.connect("builder-inited", tidy_notebooks, priority=900)  # after sphinx-gallery

@@ -25,7 +25,7 @@ CHAPTERS = sorted(DOCS.glob("learn/*.py"))
 def test_a_chapter_asks_lets_predict_and_ends_with_three_things_to_try(chapter: Path) -> None:
     text = chapter.read_text(encoding="utf-8")
     introduction = ast.get_docstring(ast.parse(text)) or ""
-    number, name = chapter.stem.split("_", 1)
+    number = chapter.stem.partition("_")[0]
 
     assert introduction.startswith(f"{int(number)}. ")
     assert "\n**Question:** " in introduction
