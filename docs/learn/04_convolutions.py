@@ -17,17 +17,7 @@ import torch
 from torch.nn import functional
 
 import lamina
-from lamina import (
-    Dataset,
-    Images,
-    Net,
-    Preparation,
-    Recipe,
-    activations,
-    load_data,
-    load_net,
-    summarize,
-)
+from lamina import Net, Preparation, Recipe, activations, load_data, summarize
 from lamina.nets import Conv2d, Flatten, Linear, Output, ReLU
 
 data = load_data("shapes", Preparation(val_fraction=0.1))
@@ -42,8 +32,14 @@ data = load_data("shapes", Preparation(val_fraction=0.1))
 
 row = list(data.test.targets).index(data.test.target_names.index("square"))
 gray = torch.from_numpy(data.test.pixels[row]).float().mean(dim=2) / 255
-edges = torch.tensor([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]])
-output = functional.conv2d(gray[None, None], edges[None, None])[0, 0]
+edges = torch.tensor([[-1.0, 0.0, 1.0]] * 3)
+
+
+def convolve(image):
+    return functional.conv2d(image[None, None], edges[None, None])[0, 0]
+
+
+output = convolve(gray)
 by_hand = (gray[10:13, 5:8] * edges).sum()
 print(f"output at row 10, column 5: {output[10, 5]:.4f}, by hand {by_hand:.4f}")
 
@@ -52,9 +48,8 @@ print(f"output at row 10, column 5: {output[10, 5]:.4f}, by hand {by_hand:.4f}")
 figure, axes = plt.subplots(1, 2, figsize=(6, 2.8))
 axes[0].imshow(gray, cmap="gray")
 axes[0].set(title="image", xticks=[], yticks=[])
-drawn = axes[1].imshow(
-    output, cmap="RdBu", vmin=-output.abs().max(), vmax=output.abs().max()
-)
+most = output.abs().max()
+drawn = axes[1].imshow(output, cmap="RdBu", vmin=-most, vmax=most)
 axes[1].set(title="output of the filter", xticks=[], yticks=[])
 figure.colorbar(drawn)
 
@@ -66,28 +61,20 @@ assert torch.allclose(output[10, 5], by_hand, atol=1e-5)
 # filter"*, says the article. It also grows with contrast. Half the contrast gives
 # half the output, although the shape matches as well:
 
-half = functional.conv2d(0.5 + 0.5 * (gray - 0.5)[None, None], edges[None, None])[
-    0, 0
-]
-print(
-    f"largest output {output.max():.3f}, with half the contrast {half.max():.3f}"
-)
+half = convolve(0.5 + 0.5 * (gray - 0.5))
+print(f"largest output {output.max():.3f}, with half contrast {half.max():.3f}")
 
 # %%
 # Move the image by 4 pixels, and the output moves by 4 pixels. What a filter
 # finds in one place, it finds everywhere, without learning it again:
 
-moved = functional.conv2d(gray.roll(4, dims=1)[None, None], edges[None, None])[
-    0, 0
-]
-print(
-    "the output moves along:",
-    torch.allclose(moved[:, 8:], output[:, 4:-4], atol=1e-5),
-)
+moved = convolve(gray.roll(4, dims=1))
+same = torch.allclose(moved[:, 8:], output[:, 4:-4], atol=1e-5)
+print("the output moves along:", same)
 
 # sphinx_gallery_start_ignore
 assert torch.allclose(half.max(), output.max() / 2, atol=1e-4)
-assert torch.allclose(moved[:, 8:], output[:, 4:-4], atol=1e-5)
+assert same
 # sphinx_gallery_end_ignore
 # %%
 # Stride and padding
@@ -138,7 +125,7 @@ filters = [
 ]
 cnn = Net(*filters, Flatten(), Linear(64), ReLU(), Output())
 mlp = Net(Flatten(), Linear(128), ReLU(), Output())
-print(summarize(cnn, data))
+summarize(cnn, data)
 
 # %%
 # **Predict:** This net has less than a quarter of the parameters of the MLP of
@@ -168,13 +155,13 @@ assert 4 * summarize(cnn, data).parameters < summarize(mlp, data).parameters
 # convolutions:
 
 for name in ("mlp", "cnn"):
-    costs = summarize(load_net(name), (3, 32, 32), 10)
+    costs = summarize(lamina.load_net(name), (3, 32, 32), 10)
     print(f"{name}: {costs.parameters:,} parameters")
     print(f"     {costs.multiply_adds:,} multiply-adds for an image")
 
 # sphinx_gallery_start_ignore
 article = [
-    summarize(load_net(name), (3, 32, 32), 10).parameters
+    summarize(lamina.load_net(name), (3, 32, 32), 10).parameters
     for name in ("mlp", "cnn")
 ]
 assert article[0] < article[1]
@@ -222,10 +209,10 @@ def scramble(images):
     pixels = images.pixels.reshape(len(images), -1, 3)[:, order].reshape(
         images.pixels.shape
     )
-    return Images.from_arrays(pixels, images.targets, images.target_names)
+    return lamina.Images.from_arrays(pixels, images.targets, images.target_names)
 
 
-scrambled = Dataset.from_images(
+scrambled = lamina.Dataset.from_images(
     scramble(data.train), val=scramble(data.val), test=scramble(data.test)
 )
 

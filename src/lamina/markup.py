@@ -18,6 +18,7 @@ SHADES = 10  # levels of shading in a table, besides none
 MOST_WIDE = 10  # shaded tables with more columns are printed in a smaller font on paper
 LONGEST_NAME = 40
 MOST_ROWS = 20  # of a table in a notebook
+LETTER_PX = 6.8  # mean width of a letter below a box
 Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]  # column heads and rows
 
 
@@ -111,6 +112,28 @@ def image(encoded: bytes, description: str, kind: str = "") -> Markup:
 def chart(encoded: bytes, description: str, kind: str = "chart") -> Markup:
     """A ``chart`` (page width), a ``chart narrow``, or a ``sheet`` (original size, scrolls)."""
     return _scroll(image(encoded, description, kind))
+
+
+def boxes(sizes: Sequence[tuple[float, float, str]], description: str) -> Markup:
+    """A drawing of boxes in a row, each with its width and height in px and a text below."""
+    tallest = max(height for _, height, _ in sizes)
+    parts: list[str] = []
+    left = 0.0
+    for width, height, text in sizes:
+        place = max(width, LETTER_PX * len(text))  # of the box and its text
+        middle = left + place / 2
+        parts.append(
+            f'<rect x="{middle - width / 2:.1f}" y="{(tallest - height) / 2:.1f}"'
+            f' width="{width:.1f}" height="{height:.1f}" rx="1"/>'
+            f'<text x="{middle:.1f}" y="{tallest + 14:.1f}">{show(text)}</text>'
+        )
+        left += place + 10
+    return _scroll(
+        Markup(
+            f'<svg class="boxes" role="img" aria-label="{show(description)}"'
+            f' width="{left:.0f}" height="{tallest + 20:.0f}">{"".join(parts)}</svg>'
+        )
+    )
 
 
 def list_shades() -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lamina import Images, Predictor, Recipe, Training, evaluate
+from lamina import Images, Predictor, Recipe, Training, evaluate, load_net
 from lamina.evaluation.outputs import Outputs
-from lamina.nets import Flatten, Net, Output
+from lamina.nets import Conv2d, Flatten, Net, Output
 from lamina.runs.nets_by_name import find_net
 
 MANY = 300
@@ -47,6 +47,23 @@ def test_values_of_many_classes_have_a_short_repr(training):
     shown = prediction._repr_html_()
     assert shown.count(f">{prediction.predicted}<") == 1
     assert "and 280 more" in shown
+
+
+def test_a_net_is_shown_with_its_costs_and_its_flow():
+    shown = load_net("cnn")._repr_html_()
+    assert "Net of 18 layers" in shown
+    assert "591,914" in shown  # parameters for 3×32×32 and ten classes
+    assert (
+        'aria-label="Output shapes: 32×32×32, 32×16×16, 64×16×16, 64×8×8, 4096, 128, 10"' in shown
+    )
+    assert shown.count("<rect ") == 7
+    assert "<script" not in shown
+
+
+def test_a_net_that_does_not_fit_small_images_is_shown_by_its_layers():
+    shown = Net(Conv2d(8, 64), Flatten(), Output())._repr_html_()
+    assert "Conv2d(8, 64)" in shown
+    assert "parameters" not in shown
 
 
 def test_predictions_are_shown_with_their_images(training, tmp_path):
