@@ -1,7 +1,8 @@
 """Changes of the written pages that Sphinx and the theme have no setting for.
 
-They make the pages usable for screen readers: the parameters of a signature are no definitions
-without terms, and the buttons that open a part of the sidebar have names.
+Screen readers need two of them: the parameters of a signature must not be a list of definitions
+without terms, and the buttons that open a part of the sidebar need names. The third one gives the
+list of a class's attributes the name that it has in docstrings.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def change_pages(app: Any, exception: Exception | None) -> None:
         return
     for file in Path(app.outdir).rglob("*.html"):
         text = file.read_text(encoding="utf-8")
-        changed = PARAMETERS.sub(replace_list, text).replace(TOGGLE, NAMED_TOGGLE)
+        changed = PARAMETERS.sub(replace_list, text)
+        changed = changed.replace(TOGGLE, NAMED_TOGGLE).replace(">Variables<", ">Attributes<")
         if changed != text:
             file.write_text(changed, encoding="utf-8")
 
