@@ -10,6 +10,7 @@ import ast
 import hashlib
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def first_cell() -> str:
 
 
 def prepare(_: dict[str, Any], __: str) -> None:
-    """Set what could differ between chapters: figures, threads, and the use of a GPU."""
+    """Set what could differ between chapters and machines: figures, seeds and warnings."""
     import matplotlib.pyplot as plt
     import torch
 
@@ -67,6 +68,12 @@ def prepare(_: dict[str, Any], __: str) -> None:
         "font.size": 10,
     }
     torch.manual_seed(0)
+    warnings.formatwarning = format_warning
+
+
+def format_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> str:
+    """A warning as a page shows it: without the path of the chapter, which differs by machine."""
+    return f"{category.__name__}: {message}\n"
 
 
 def draw_described(block: Any, *rest: Any, **options: Any) -> str:
