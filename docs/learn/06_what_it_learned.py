@@ -1,0 +1,276 @@
+"""
+6. What a net has learned
+=========================
+
+**Question:** What has a trained net learned, and why does it predict what it
+predicts?
+
+A test accuracy does not show what a net looks for. This chapter looks at the
+mistakes of a net, at its units and layers, and at maps of the pixels that a
+prediction depends on. Each of these can mislead, so each has a control.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import lamina
+from lamina import Dataset, Images, Net, Preparation, Recipe, load_data
+from lamina.insight.units import cut_patch
+from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Output, ReLU
+
+data = load_data("shapes", Preparation(val_fraction=0.1))
+filters = [
+    layer
+    for channels in (16, 32, 64)
+    for layer in (
+        Conv2d(channels, 3, stride=2, padding="same"),
+        BatchNorm(),
+        ReLU(),
+    )
+]
+net = Net(*filters, Flatten(), Linear(64), BatchNorm(), ReLU(), Output())
+recipe = Recipe(epochs=8, batch_size=100, lr=0.003, translate_px=2)
+run = lamina.train(data, net, recipe, progress=False)
+print(run.report.score)
+
+# sphinx_gallery_start_ignore
+assert run.report.score.value > 0.6
+# sphinx_gallery_end_ignore
+# %%
+# `translate_px=2` moves each training image at random by up to 2 pixels, so that
+# the net sees each shape in more places.
+#
+# Which mistakes?
+# ---------------
+#
+# **Predict:** The ten classes are arrow, circle, crescent, cross, drop, heart,
+# pentagon, square, star and triangle. Which two does the net confuse most often?
+
+confusions = lamina.find_confusions(run)
+for pair in confusions.pairs[:3]:
+    print(
+        f"{len(pair.rows)} of {pair.images} images of {pair.target}"
+        f" are predicted as {pair.predicted}"
+    )
+
+# %%
+# These are the images of the first pair with the largest losses:
+
+# Figure: Six small images of the class that the net confuses most often. Each
+# resembles the class that the net predicted.
+pair = confusions.pairs[0]
+figure, axes = plt.subplots(1, 6, figsize=(8, 1.7))
+for axis, row in zip(axes, pair.rows, strict=False):
+    axis.imshow(data.test.pixels[row])
+    axis.set(xticks=[], yticks=[])
+figure.suptitle(f"{pair.target}, predicted as {pair.predicted}")
+
+# %%
+# What units respond to
+# ---------------------
+#
+# *"Gradually, each unit becomes skilled at identifying a particular feature"*,
+# says the article. A **unit** of a convolution is one of its channels. Search
+# the training images for the patches that excite a unit of the third convolution
+# most:
+
+units = lamina.inspect_units(run, layer=7, most=4)
+print(units.headline())
+for unit in units.units:
+    print(
+        f"unit {unit.number + 1} separates {unit.describe_best()};"
+        f" without it, accuracy changes by {unit.removal.describe_score()}"
+    )
+
+# %%
+# The number is the area under the ROC curve: 0.5 for a unit that does not
+# separate the class from the others, 1 for a unit that separates it perfectly.
+
+# Figure: Four rows of six patches. The patches of each row show similar parts of
+# shapes, such as corners, tips or edges in one direction, in several colors.
+figure, axes = plt.subplots(4, 6, figsize=(6, 4.2))
+for line, unit in zip(axes, units.units, strict=True):
+    line[0].set_ylabel(f"unit {unit.number + 1}")
+    for axis, patch in zip(line, unit.patches, strict=False):
+        axis.imshow(cut_patch(units.images, patch))
+for axis in axes.flat:
+    axis.set(xticks=[], yticks=[])
+
+# %%
+# The patches of a unit are alike, so units do detect features. But *a particular
+# feature* promises too much. Even the units that separate a class best are far
+# from 1, and you see only the patches that excite a unit most; weaker responses
+# look different. And no unit is indispensable. If one always outputs its mean,
+# accuracy changes by a few points at most, because many units share the work.
+#
+# What layers encode
+# ------------------
+#
+# A **probe** is a linear classifier that is trained on the output of one layer.
+# Its accuracy shows how much about the classes can be read off this output. The
+# control is the same net with random weights.
+#
+# **Predict:** A random net has not learned anything. How accurate are its probes?
+
+probes = lamina.probe_layers(run)
+for probe in probes.layers:
+    print(
+        f"{probe.name:<16} {probe.score.value:6.1%}"
+        f"   random weights {probe.control.value:6.1%}"
+    )
+
+# Figure: Accuracy of the probe on each layer. It rises from layer to layer for
+# the trained net; for random weights, it stays far lower.
+figure, axis = plt.subplots(figsize=(6, 3))
+names = [probe.name for probe in probes.layers]
+axis.plot(
+    names, [100 * p.score.value for p in probes.layers], "o-", label="trained"
+)
+axis.plot(
+    names,
+    [100 * p.control.value for p in probes.layers],
+    "s--",
+    label="random weights",
+)
+axis.set(ylabel="accuracy of the probe in %", ylim=(0, 100))
+axis.tick_params(axis="x", rotation=20)
+axis.legend()
+
+# sphinx_gallery_start_ignore
+trained = [probe.score.value for probe in probes.layers]
+controls = [probe.control.value for probe in probes.layers]
+assert trained[-1] > 2 * trained[0]
+assert max(controls) > trained[0] and trained[-1] > 1.5 * max(controls)
+# sphinx_gallery_end_ignore
+# %%
+# *"Their ability to learn features from the input data, without human
+# guidance"*: the difference between the two curves is what was learned. The
+# probe on the first layer hardly shows it, because random filters are almost as
+# good there. Without the control, you would count all of its gain over the
+# pixels as learned. *Without guidance* is not quite true, either: people labeled
+# the images, and chose layers that suit images.
+#
+# Why this prediction?
+# --------------------
+#
+# An **attribution map** shows which pixels speak for a class, and which against
+# it. `lamina.explain` makes one by each of three methods:
+#
+# - **occlusion** covers a part of the image, and measures how the logit falls;
+# - **gradients** (integrated gradients) adds up gradients on the way from a gray
+#   image to this one;
+# - **grad-cam** weighs the channels of the last convolution by their gradients.
+
+outputs = run.outputs["test"]
+right = np.flatnonzero(outputs.logits.argmax(axis=1) == data.test.targets)
+explanation = lamina.explain(run, data.test.pixels[right[0]])
+
+# %%
+# Red pixels speak for the class, blue pixels against it:
+
+
+# Figure: An image of a shape, and three maps of it. Occlusion and gradients mark
+# places on the shape and at its outline; Grad-CAM marks a few large squares.
+def draw_maps(explanation):
+    _, axes = plt.subplots(1, 1 + len(explanation.maps), figsize=(8, 2.4))
+    axes[0].imshow(explanation.pixels)
+    axes[0].set_title(f"predicted: {explanation.prediction.predicted}")
+    for axis, (method, one) in zip(
+        axes[1:], explanation.maps.items(), strict=True
+    ):
+        most = abs(one.values).max()
+        axis.imshow(one.values, cmap="RdBu_r", vmin=-most, vmax=most)
+        axis.set_title(method)
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+
+
+draw_maps(explanation)
+
+# %%
+# The three maps differ, although they explain the same prediction. A map can look
+# plausible and still be wrong. So check them: cover the image in the order of the
+# map, and see whether the probability falls further than if the map is moved to a
+# random place.
+
+for method, one in explanation.maps.items():
+    checked = one.faithfulness
+    print(
+        f"{method:<10} probability {checked.before:.2f},"
+        f" covered in the map's order {checked.by_map:.2f},"
+        f" at random places {checked.by_random_map:.2f}"
+    )
+
+# %%
+# One image shows little. These are 20 images:
+
+better = {method: [] for method in explanation.maps}
+for row in right[:20]:
+    for method, one in lamina.explain(run, data.test.pixels[row]).maps.items():
+        checked = one.faithfulness
+        better[method].append(checked.by_random_map - checked.by_map)
+for method, gains in better.items():
+    print(
+        f"{method:<10} better than random places for"
+        f" {sum(gain > 0 for gain in gains)} of 20 images,"
+        f" by {np.mean(gains):.2f} on average"
+    )
+
+# %%
+# Do not believe a map that is not better than random places, however plausible it
+# looks. `lamina explain` and the page of `lamina serve` print these measurements
+# with every map.
+#
+# The wrong reason
+# ----------------
+#
+# Maps are most useful for finding what you did not expect. Put a small mark into
+# a corner of each image, with a brightness for each class. Such marks occur in
+# real data: a ruler in photographs of tumors, a watermark, a date.
+
+
+def add_mark(images):
+    pixels = images.pixels.copy()
+    for row, target in enumerate(images.targets):
+        pixels[row, 28:31, 28:31] = 25 * target
+    return Images.from_arrays(pixels, images.targets, images.target_names)
+
+
+marked = Dataset.from_images(
+    add_mark(data.train), val=add_mark(data.val), test=add_mark(data.test)
+)
+marked_run = lamina.train(marked, net, Recipe(epochs=3, lr=0.003), progress=False)
+print(f"marked test images: {marked_run.report.score}")
+
+# %%
+# **Predict:** What does this net get on the same test images without the mark?
+
+plain_score = lamina.evaluate(marked_run.load_model(), data.test).score
+print(f"without the mark: {plain_score}")
+
+# sphinx_gallery_start_ignore
+assert marked_run.report.score.value > 0.8
+assert plain_score.value < 0.4
+# sphinx_gallery_end_ignore
+# %%
+# The test accuracy was excellent, and said nothing about shapes. The test images
+# had the mark, too. A map shows what happened:
+
+# Figure: An image with a small gray square in its lower right corner, and three
+# maps of it. All three mark the corner.
+draw_maps(lamina.explain(marked_run, marked.test.pixels[right[0]]))
+
+# %%
+# Try
+# ---
+#
+# 1. Inspect the units of layer 1, 4 and 11. From which layer on do units separate
+#    a class?
+# 2. Remove the mark from half of the training images. Does the net learn shapes?
+# 3. Explain a wrong prediction for both classes, with `target=`. What did the net
+#    see?
+#
+# Lesson 5 of the :doc:`studio </studio>`, *What it learned*, shows filters and
+# outputs of units during training. :doc:`Looking inside a net </looking-inside>`
+# continues this chapter on the command line. Chapter 7, :doc:`your own images
+# </chapters/07_your_images>`, goes from a folder to a served model.
