@@ -177,5 +177,6 @@ assert (
 #    Find a data set that is like this, such as `mnist`, and train the same net on
 #    it.
 #
-# Chapter 2, :doc:`a hidden layer and its activation </chapters/02_hidden_layer>`,
-# puts a layer between pixels and output.
+# Lesson 1 of the :doc:`studio </studio>`, *A linear net*, trains this net in the
+# browser. Chapter 2, :doc:`a hidden layer and its activation
+# </chapters/02_hidden_layer>`, puts a layer between pixels and output.

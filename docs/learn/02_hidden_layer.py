@@ -200,5 +200,6 @@ for activation in (ReLU(), Tanh(), Sigmoid()):
 # 3. Add `BatchNorm()` before each ReLU of the net with three hidden layers. How
 #    many units are dead at a learning rate of 0.01?
 #
-# Chapter 3, :doc:`loss, gradient and learning rate </chapters/03_learning_rate>`,
-# shows how a net finds its weights.
+# Lesson 2 of the :doc:`studio </studio>`, *A hidden layer*, builds these nets
+# from cards. Chapter 3, :doc:`loss, gradient and learning rate
+# </chapters/03_learning_rate>`, shows how a net finds its weights.

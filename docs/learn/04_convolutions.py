@@ -257,8 +257,7 @@ assert scrambled_cnn.report.score.value < 0.6 * cnn_run.report.score.value
 #    data.train, recipe)` is the net with its first random weights. Which filters
 #    have changed most?
 #
-# The next chapters are about batch norm and dropout, about what a net has
-# learned, about your own images, and about numbers that you can rely on. Until
-# they are written, read :doc:`Looking inside a net </looking-inside>`,
-# :doc:`Training on your own images </your-images>` and :doc:`Comparing nets and
-# recipes </comparing>`.
+# Lesson 3 of the :doc:`studio </studio>`, *Convolutions*, shows the outputs of
+# the filters during training. Chapter 5, :doc:`batch norm and dropout
+# </chapters/05_batch_norm_and_dropout>`, adds two layers that most nets for
+# images contain.
