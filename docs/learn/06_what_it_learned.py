@@ -98,7 +98,7 @@ for axis in axes.flat:
 
 # %%
 # The patches of a unit are alike, so units do detect features. But *a particular
-# feature* promises too much. Even the units that separate a class best are far
+# feature* claims too much. Even the units that separate a class best are far
 # from 1, and you see only the patches that excite a unit most; weaker responses
 # look different. And no unit is indispensable. If one always outputs its mean,
 # accuracy changes by a few points at most, because many units share the work.

@@ -104,8 +104,8 @@ for split, images in data.splits.items():
     print(f"{split:<6} {images.target_counts()}")
 
 # %%
-# lamina leaves out the file that is not an image. Near-duplicates are worse if
-# one is in `train` and the other in `test`: the net has then seen the answer.
+# lamina leaves out the file that is not an image. Near-duplicates are worse: if
+# one is in `train` and another in `test`, the net has seen the answer.
 
 duplicates = lamina.find_near_duplicates(data)
 print(duplicates)
@@ -156,9 +156,9 @@ print(f"dark backgrounds: {run.report.score}")
 print(f"light backgrounds: {other_report.score}")
 
 # %%
-# All training images had dark backgrounds, so nothing taught the net what a light
-# one means. A test score is about images like the training images. Collect images
-# from all the places where the model will be used.
+# All training images had dark backgrounds, so the net has never seen a shape on
+# a light one. A test score is about images like the training images. Collect
+# images from all the places where the model will be used.
 #
 # Predict
 # -------

@@ -45,10 +45,10 @@ print(f"standard deviation {100 * scores.std(ddof=1):.1f} points")
 assert scores.max() - scores.min() > 0.005
 # sphinx_gallery_end_ignore
 # %%
-# With one run each, two nets that are equally good differ by this much. Whoever
-# reports the best seed reports luck. So a comparison needs several seeds, and a
-# verdict that knows how much seeds vary. Check the method itself: compare the net
-# with itself, with other seeds.
+# With one run each, two nets that are equally good differ by this much. If you
+# report the best seed, you report luck. So a comparison needs several seeds, and
+# a verdict that takes their variance into account. Check the method itself:
+# compare the net with itself, with other seeds.
 
 verdict = lamina.compare(
     (mlp, recipe),
@@ -263,8 +263,8 @@ print(f"after {report.calibration_error:.1%}")
 assert report.calibration_error < 0.5 * report.uncalibrated_error
 # sphinx_gallery_end_ignore
 # %%
-# The temperature fits images like those of `val`. It makes no net honest about
-# images of another kind, such as the light backgrounds of chapter 7.
+# The temperature fits images like those of `val`. It need not fit images of
+# another kind, such as the light backgrounds of chapter 7.
 #
 # Before you report a number
 # --------------------------
