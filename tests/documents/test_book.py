@@ -44,6 +44,12 @@ def test_every_figure_of_a_chapter_has_a_text(chapter: Path) -> None:
     assert [block for block in drawing if len(re.findall(r"^# Figure: ", block, re.M)) != 1] == []
 
 
+def test_warnings_of_chapters_name_no_path() -> None:
+    show = runpy.run_path(str(DOCS / "tools" / "chapters.py"))["format_warning"]
+
+    assert show(UserWarning("few images"), UserWarning, "/a/b.py", 3) == "UserWarning: few images\n"
+
+
 def test_the_reference_lists_every_public_name() -> None:
     groups = runpy.run_path(str(DOCS / "tools" / "names.py"))["GROUPS"]
     listed = [name for names in groups.values() for name in names]
