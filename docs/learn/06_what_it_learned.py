@@ -56,8 +56,7 @@ for pair in confusions.pairs[:3]:
 # %%
 # These are the images of the first pair with the largest losses:
 
-# Figure: Six small images of the class that the net confuses most often. Each
-# resembles the class that the net predicted.
+# Figure: Six small images of the class that the net confuses most often.
 pair = confusions.pairs[0]
 figure, axes = plt.subplots(1, 6, figsize=(8, 1.7))
 for axis, row in zip(axes, pair.rows, strict=False):
@@ -85,9 +84,11 @@ for unit in units.units:
 # %%
 # The number is the area under the ROC curve: 0.5 for a unit that does not
 # separate the class from the others, 1 for a unit that separates it perfectly.
+# `not star` means that the unit responds to all classes but stars.
 
 # Figure: Four rows of six patches. The patches of each row show similar parts of
-# shapes, such as corners, tips or edges in one direction, in several colors.
+# shapes, such as a curve in one direction, in several colors, on light and dark
+# backgrounds.
 figure, axes = plt.subplots(4, 6, figsize=(6, 4.2))
 for line, unit in zip(axes, units.units, strict=True):
     line[0].set_ylabel(f"unit {unit.number + 1}")
@@ -97,11 +98,12 @@ for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
 
 # %%
-# The patches of a unit are alike, so units do detect features. But *a particular
-# feature* claims too much. Even the units that separate a class best are far
-# from 1, and you see only the patches that excite a unit most; weaker responses
-# look different. And no unit is indispensable. If one always outputs its mean,
-# accuracy changes by a few points at most, because many units share the work.
+# The patches of a unit are alike, whatever the colors, so units do detect
+# features. But *a particular feature* claims too much. Even the units that
+# separate a class best are far from 1, and you see only the patches that excite
+# a unit most; weaker responses look different. And no unit is indispensable. If
+# one always outputs its mean, accuracy changes by a few points at most, because
+# many units share the work.
 #
 # What layers encode
 # ------------------
@@ -120,7 +122,8 @@ for probe in probes.layers:
     )
 
 # Figure: Accuracy of the probe on each layer. It rises from layer to layer for
-# the trained net; for random weights, it stays far lower.
+# the trained net. For random weights, it stays near 20 percent and falls toward
+# the output.
 figure, axis = plt.subplots(figsize=(6, 3))
 names = [probe.name for probe in probes.layers]
 axis.plot(
@@ -170,7 +173,8 @@ explanation = lamina.explain(run, data.test.pixels[right[0]])
 
 
 # Figure: An image of a shape, and three maps of it. Occlusion and gradients mark
-# places on the shape and at its outline; Grad-CAM marks a few large squares.
+# places on the shape and at its outline; Grad-CAM marks large areas, most of
+# them beside the shape.
 def draw_maps(explanation):
     _, axes = plt.subplots(1, 1 + len(explanation.maps), figsize=(8, 2.4))
     axes[0].imshow(explanation.pixels)
