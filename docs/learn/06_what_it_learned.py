@@ -261,10 +261,20 @@ assert plain_score.value < 0.4
 # had the mark, too. A map shows what happened:
 
 # Figure: An image with a small gray square in its lower right corner, and three
-# maps of it. All three mark the corner.
-draw_maps(lamina.explain(marked_run, marked.test.pixels[right[0]]))
+# maps of it. Occlusion and gradients mark the corner and nothing else. Grad-CAM
+# does not mark it.
+marked_explanation = lamina.explain(marked_run, marked.test.pixels[right[0]])
+draw_maps(marked_explanation)
 
+# sphinx_gallery_start_ignore
+for method in ("occlusion", "gradients"):
+    values = marked_explanation.maps[method].values
+    assert min(np.unravel_index(values.argmax(), values.shape)) >= 24
+# sphinx_gallery_end_ignore
 # %%
+# Occlusion and gradients mark the corner and nothing else. Grad-CAM misses it: a
+# single method is not enough, and neither is a single image.
+#
 # Try
 # ---
 #
