@@ -102,8 +102,8 @@ assert sum(is_missed) <= 12
 # sphinx_gallery_end_ignore
 # %%
 # On average, about 5 of 100 such intervals miss. Every report of lamina has this
-# interval. The article reports 49.96 % for its
-# MLP and 75.52 % for its CNN, on 10,000 images:
+# interval. The article reports 49.96 % for its MLP and 75.52 % for its CNN, on
+# 10,000 images:
 
 for name, correct in (("MLP", 4996), ("CNN", 7552)):
     interval = wilson_interval(correct, 10_000)
@@ -235,7 +235,7 @@ assert abs(calibrated - is_right.mean()) < 0.08
 # stays the same, so that no prediction changes.
 
 # Figure: Accuracy by probability of the prediction. Before, the points are far
-# below the diagonal: predictions with a probability near 1 are seldom right. With
+# below the diagonal: most predictions with a probability near 1 are wrong. With
 # the temperature, the points are near the diagonal.
 figure, axis = plt.subplots(figsize=(4.2, 3.6))
 for label, divisor, marker in (
