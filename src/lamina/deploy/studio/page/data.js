@@ -1,152 +1,184 @@
-// The data set: which one, what is in it, and its problems.
+// Step 1: which images, what is in them, and their problems.
 
 import { ask } from "./api.js";
-import { button, count, details, div, fill, find, make, note, paragraph, picture, problem } from "./elements.js";
-import { announce, chosen, listen, state } from "./shared.js";
+import { Classes } from "./classes.js";
+import { Labels } from "./labels.js";
+import { refreshNet, useOwnData } from "./net.js";
+import { Details, Note, Picture, Problem, Progress, count, plural } from "./parts.js";
+import { html } from "./preact.js";
+import { refreshPlan } from "./recipe.js";
+import { change, changePart, state } from "./store.js";
 
 const WORDS = { error: "Error", warning: "Warning", note: "Note" };
 const WAIT_MS = 300; // after the last change, because arrow keys pass other data sets
-let inspecting = {}; // number of the job, and what it loads
 let timer = 0;
+let asked = {}; // what is being read; the response to another request is not wanted
 
-export function startData() {
-  const list = (chosenOne) => {
-    const pairs = state.data.map(({ name, source }) => [source, name]);
-    fill(find("source"), pairs, chosenOne);
+export function findSource(source = state.source) {
+  return state.sources.find((known) => known.source === source);
+}
+
+// How the data set is loaded, for the studio's commands. Published sets have no val split, which
+// the curves need; for others, lamina draws one.
+export function describeSource() {
+  const size = state.sizePx.trim(); // if it is no number, lamina says so
+  return {
+    source: state.source,
+    size_px: Number(size) || size || null,
+    val: state.val.trim() || (findSource()?.is_built_in ? "0.1" : ""),
   };
-  list();
-  find("source").addEventListener("change", () => {
-    clearTimeout(timer);
-    forget();
-    timer = setTimeout(() => use(find("source").value), WAIT_MS);
-  });
-  for (const id of ["size", "val"]) find(id).addEventListener("change", () => use(find("source").value));
-  listen("event", receive);
-  listen("sources", (source) => {
-    list(source);
-    use(source);
-  });
-  listen("start", () => use(find("source").value));
-  listen("lost", () => chosen.preview || use(chosen.source));
+}
+
+export function useSource(source, mayDownload = false) {
+  const isOther = source !== state.source;
+  change({ source });
+  if (isOther && !findSource()?.is_built_in) useOwnData();
+  return read(mayDownload);
 }
 
 // Until the data set is read, nothing can be trained on it.
 function forget() {
-  inspecting.given = null;
-  announce("preview", (chosen.preview = null));
+  asked = {};
+  change({ preview: null, findings: [], plan: null });
 }
 
-// Published sets have no val split, which the curves need; for others, lamina draws one.
-function findVal(source) {
-  return state.data.some((known) => known.source === source && known.is_built_in) ? "0.1" : "";
-}
-
-export function use(source) {
-  find("source").value = source;
-  find("val").placeholder = findVal(source) || "as lamina chooses";
-  return choose(source);
-}
-
-// Nothing is downloaded unless the visitor asks for it.
-function offerDownload(source, size) {
-  const text = `${source} is not on this machine yet, ${size} MB.`;
-  const get = button(`Download ${size} MB`, () => choose(source, true));
-  find("data-view").replaceChildren(paragraph(text), get);
-}
-
-// How the data set is loaded, for the studio's commands.
-export function describeSource() {
-  const size = find("size").value.trim(); // if it is no number, lamina says so
-  return {
-    source: chosen.source,
-    size_px: Number(size) || size || null,
-    val: find("val").value.trim() || findVal(chosen.source),
-  };
-}
-
-export async function choose(source, mayDownload = false) {
-  if (!source) return;
-  chosen.source = source;
+async function read(mayDownload) {
+  clearTimeout(timer);
+  const before = state.reading?.number;
   forget();
-  find("data-view").replaceChildren(note(`Reading ${find("source").selectedOptions[0]?.text ?? source} …`));
+  change({ reading: { what: `Reading ${findSource()?.name ?? state.source}` } });
   // it may have ended
-  if (inspecting.number) ask("stop", { number: inspecting.number }).catch(() => null);
-  const given = describeSource();
-  inspecting = { given };
+  if (before) ask("stop", { number: before }).catch(() => null);
+  const values = describeSource();
+  asked = values;
   try {
-    const found = await ask("inspect", { ...given, may_download: mayDownload });
-    const { number, is_corrected: isCorrected, download_mb: size } = found;
-    if (size) return inspecting.given === given && offerDownload(source, size);
+    const job = await ask("inspect", { ...values, may_download: mayDownload });
     // other data were chosen meanwhile
-    if (inspecting.given !== given) return await ask("stop", { number }).catch(() => null);
-    inspecting.number = number;
-    find("undo").hidden = !isCorrected; // also if the corrections are why it cannot be read
+    if (asked !== values) return await ask("stop", { number: job.number }).catch(() => null);
+    // also if the corrections are why it cannot be read
+    changePart("labels", { isCorrected: job.is_corrected });
+    change({ reading: { ...state.reading, number: job.number, downloadMb: job.download_mb } });
   } catch (error) {
-    if (inspecting.given === given) fail(error);
+    if (asked === values) change({ reading: { problem: error.message } });
   }
 }
 
-async function receive(event) {
-  if (!inspecting.number || !inspecting.given || ![event.job, event.number].includes(inspecting.number)) return;
-  if (event.event === "progress") {
-    find("data-view").replaceChildren(
-      note(`${event.what} ${count(event.done)} of ${count(event.total)}`),
-      make("progress", { max: event.total, value: event.done, ariaLabel: event.what }),
-    );
-  }
-  if (event.event === "job" && event.state === "failed") fail({ message: event.problem });
-  if (event.event !== "data") return;
-  const { given } = inspecting;
+export function receiveData(event) {
+  if (event.event === "recovered" && !state.preview) return useSource(state.source);
+  const { reading } = state;
+  if (!reading?.number || ![event.job, event.number].includes(reading.number)) return;
+  if (event.event === "progress") change({ reading: { ...reading, ...event } });
+  if (event.event === "job" && event.state === "failed") change({ reading: { problem: event.problem } });
+  if (event.event === "data") showPreview(event.findings);
+}
+
+async function showPreview(findings) {
+  const values = asked;
   try {
-    const preview = await ask("preview", given);
-    if (given !== inspecting.given) return; // other data were chosen meanwhile
-    chosen.preview = preview;
-    show(preview, event.findings);
-    announce("preview", preview);
+    const preview = await ask("preview", values);
+    if (asked !== values) return; // other data were chosen meanwhile
+    change({ preview, findings, reading: null });
+    refreshNet();
+    refreshPlan();
   } catch (error) {
-    if (inspecting.given === given) fail(error);
+    if (asked === values) change({ reading: { problem: error.message } });
   }
 }
 
-function fail(error) {
-  find("data-view").replaceChildren(problem(error.message));
+export function summarizeData() {
+  const name = findSource()?.name ?? "";
+  if (!state.preview) return name;
+  const images = Object.values(state.preview.images).reduce((sum, size) => sum + size, 0);
+  return `${name}, ${plural(images, "image")}`;
 }
 
-function show(preview, findings) {
-  const { images, shape, kind, classes, groups } = preview;
-  const splits = Object.entries(images)
-    .map(([split, size]) => `${count(size)} ${split}`)
-    .join(", ");
+export function DataStep() {
+  const choose = ({ target }) => {
+    forget();
+    change({ source: target.value });
+    clearTimeout(timer);
+    timer = setTimeout(() => useSource(target.value), WAIT_MS);
+  };
+  return html`
+    <div class="row">
+      <label for="source">Data</label>
+      <select id="source" value=${state.source} onChange=${choose}>
+        ${state.sources.map(({ name, source }) => html`<option value=${source}>${name}</option>`)}
+      </select>
+    </div>
+    <${Classes} />
+    <div id="data-view">${state.preview ? html`<${Preview} />` : html`<${Reading} />`}</div>
+    <${Labels} />
+    <${Loading} />
+  `;
+}
+
+function Reading() {
+  const { what, done, total, downloadMb, problem } = state.reading ?? {};
+  if (problem) return html`<${Problem} text=${problem} />`;
+  if (downloadMb) {
+    return html`<p>${state.source} is not on this machine yet, ${downloadMb} MB.</p>
+      <button type="button" onClick=${() => useSource(state.source, true)}>Download ${downloadMb} MB</button>`;
+  }
+  const text = total ? `${what} ${count(done)} of ${count(total)}` : `${what} …`;
+  return html`<${Note}>${text}</${Note}><${Progress} label=${what} value=${total && done / total} />`;
+}
+
+function Preview() {
+  const { images, shape, kind, classes, groups, split_rule: rule } = state.preview;
+  const splits = Object.entries(images).map(([split, size]) => `${count(size)} ${split}`);
   const [channels, height, width] = shape;
+  const outputs = kind === "regression" ? plural(classes, "number") : plural(classes, "class", "classes");
   const color = channels === 1 ? "gray" : "color";
-  const noun = kind === "regression" ? "number" : "class";
-  const outputs = classes === 1 ? `1 ${noun}` : `${classes} ${noun === "class" ? "classes" : "numbers"}`;
-  const facts = `${splits}; ${height}×${width} px, ${color}; ${kind}, ${outputs}`;
-  const sheet = groups.map(({ name, count: size, images: shown }) => {
-    const tiles = shown.map(({ row, png }) => picture(png, `training image ${row} of ${name}`));
-    const caption = make("span", {}, name, " ", make("span", { className: "note" }, count(size)));
-    return make("li", {}, div("tiles", ...tiles), caption);
-  });
-  const more =
-    classes > groups.length && groups.length > 1 ? note(`and ${classes - groups.length} more classes`) : null;
-  find("data-view").replaceChildren(
-    paragraph(facts),
-    note(`Splits: ${preview.split_rule}`),
-    make("ul", { className: "sheet", ariaLabel: "Samples of each class" }, ...sheet),
-    more ?? "",
-    showFindings(findings),
-  );
+  const more = classes - groups.length;
+  return html`
+    <p>${splits.join(", ")}; ${height}×${width} px, ${color}; ${kind}, ${outputs}</p>
+    <${Note}>Splits: ${rule}</${Note}>
+    <ul class="sheet" aria-label="Samples of each class">
+      ${groups.map((group) => html`<${Group} ...${group} />`)}
+    </ul>
+    ${more > 0 && groups.length > 1 && html`<${Note}>and ${more} more classes</${Note}>`}
+    <${Findings} />
+  `;
 }
 
-function showFindings(findings) {
-  if (!findings.length) return make("p", { className: "good" }, "No problems found.");
-  const items = findings.map(({ severity, message, images }) => {
-    const names = images.map(({ split, name }) => make("li", {}, split ? `${name} (${split})` : name));
-    const which = names.length ? details("Which images", make("ul", {}, ...names)) : null;
-    return make("li", { className: severity }, make("strong", {}, `${WORDS[severity]}: `), message, which);
-  });
-  const summary = `${findings.length} ${findings.length === 1 ? "finding" : "findings"} about this data`;
-  const shown = details(summary, make("ul", { className: "findings" }, ...items));
-  shown.open = findings[0].severity === "error";
-  return shown;
+function Group({ name, count: size, images }) {
+  return html`<li>
+    <div class="tiles">
+      ${images.map(({ row, png }) => html`<${Picture} png=${png} alt=${`training image ${row} of ${name}`} />`)}
+    </div>
+    <span>${name} <span class="note">${count(size)}</span></span>
+  </li>`;
+}
+
+function Findings() {
+  const { findings } = state;
+  if (!findings.length) return html`<p class="good">No problems found.</p>`;
+  const show = ({ severity, message, images }) => html`<li class=${severity}>
+    <strong>${WORDS[severity]}: </strong>${message}
+    ${images.length > 0 &&
+    html`<${Details} summary="Which images">
+      <ul>
+        ${images.map(({ split, name }) => html`<li>${split ? `${name} (${split})` : name}</li>`)}
+      </ul>
+    </${Details}>`}
+  </li>`;
+  return html`<${Details} summary=${`${plural(findings.length, "finding")} about this data`} open=${findings[0].severity === "error"}>
+    <ul class="findings">${findings.map(show)}</ul>
+  </${Details}>`;
+}
+
+function Loading() {
+  const edit = (name) => ({ target }) => {
+    change({ [name]: target.value });
+    read(false);
+  };
+  return html`<${Details} summary="How to load it">
+    <div class="fields">
+      <label>Image size in px <input id="size" inputmode="numeric" placeholder="as lamina chooses"
+        value=${state.sizePx} onChange=${edit("sizePx")} /></label>
+      <label>Fraction of train held out for val <input id="val" inputmode="decimal"
+        placeholder=${describeSource().val || "as lamina chooses"} value=${state.val} onChange=${edit("val")} /></label>
+    </div>
+  </${Details}>`;
 }

@@ -1,104 +1,27 @@
-// The recipe: a form with the main fields, whose empty fields show what the recipe of the net says.
+// The recipe: fields whose placeholders are what the studio plans for this net and these data.
 
-import { details, div, fill, find, make } from "./elements.js";
-import { announce, chosen, listen, state } from "./shared.js";
+import { html } from "./preact.js";
+import { change, state } from "./store.js";
 
-export function startRecipe() {
-  const [main, more] = [state.fields.slice(0, 5), state.fields.slice(5).filter(({ is_main: isMain }) => isMain)];
-  const limit = "training ends within this time; the learning rate falls at the end";
-  const recipe = make("select", { id: "recipe-name", title: "a recipe that suits the net" });
-  recipe.addEventListener("change", showDefaults);
-  const name = { id: "run-name", title: "and of its folder", placeholder: "net and a number" };
-  const fields = div(
-    "fields",
-    make("label", {}, "recipe", recipe),
-    make("label", {}, "time limit", make("input", { id: "time", title: limit })),
-    ...main.map((field) => makeField(field)),
-  );
-  const others = div(
-    "fields",
-    make("label", {}, "name of the run", make("input", name)),
-    ...more.map((field) => makeField(field)),
-  );
-  others.id = "more-fields";
-  const explained = make("p", { id: "explained", className: "note" });
-  find("recipe").replaceChildren(fields, details("More settings", others), explained);
-  find("recipe").addEventListener("focusin", ({ target }) => {
-    find("explained").textContent = target.title;
-  });
-  const names = new Set(state.presets.flatMap(({ recipes }) => Object.keys(recipes)));
-  const pairs = Array.from(names, (text) => [text, text]);
-  fill(recipe, pairs);
-  listen("net", showRecipes);
+// The fields that were filled in, by name.
+export function readFields() {
+  const filled = Object.entries(state.values).map(([name, value]) => [name, value.trim()]);
+  return Object.fromEntries(filled.filter(([, value]) => value));
 }
 
-// A field of the form; `usual` is the value that applies while it is empty.
-export function makeField({ name, text, choices }, form = "field", usual = "") {
-  const title = name.replaceAll("_", " ");
-  const own = { id: `${form}-${name}`, title: text };
-  if (form !== "field") own.ariaLabel = `${title} from the saved epoch`;
-  const options = ["", ...choices].map((value) => make("option", { value }, value || usual));
-  return make(
-    "label",
-    {},
-    title,
-    choices.length
-      ? make("select", own, ...options)
-      : make("input", { ...own, placeholder: usual, spellcheck: false, autocomplete: "off" }),
-  );
+export function setFields(values) {
+  change({ values: { ...state.values, ...values } });
 }
 
-function listRecipes() {
-  return state.presets.find(({ name }) => name === chosen.net.preset)?.recipes ?? { "": {} };
-}
+// Asks what Train would do with the data, the net and the fields.
+export function refreshPlan() {}
 
-function showRecipes() {
-  fill(
-    find("recipe-name"),
-    Object.keys(listRecipes()).map((name) => [name, name || (chosen.net.isChosen ? "chosen by lamina" : "default")]),
-  );
-  showDefaults();
-}
-
-// What applies to a field that is empty; lamina fits some of these values to the number of images.
-function findDefault({ name, default: usual }) {
-  return chosen.net.isChosen ? "chosen" : (listRecipes()[find("recipe-name").value]?.[name] ?? usual);
-}
-
-function showDefaults() {
-  for (const field of state.fields) {
-    const input = find(`field-${field.name}`),
-      value = findDefault(field);
-    if (input instanceof HTMLSelectElement) input.options[0].textContent = `${value} (recipe)`;
-    else if (input) input.placeholder = value;
-  }
-  find("time").placeholder = chosen.net.isChosen ? "5m" : "none, or 60s, 5m";
-  announce("recipe");
-}
-
-// The fields of the recipe that were given, by name.
-export function readFields(form = "field") {
-  const found = state.fields.map(({ name }) => [name, find(`${form}-${name}`)?.value.trim()]);
-  return Object.fromEntries(found.filter(([, value]) => value));
-}
-
-// Fills fields of the form, which gets those that it does not have.
-export function setFields(given) {
-  for (const [name, value] of Object.entries(given)) {
-    const field = state.fields.find((one) => one.name === name);
-    if (field && value && !find(`field-${name}`)) find("more-fields").append(makeField(field));
-    const input = find(`field-${name}`);
-    if (!input) continue;
-    input.value = value;
-    if (value) input.closest("details")?.setAttribute("open", "");
-  }
-  showDefaults();
-}
-
-// Fills the form with the recipe of a run. The main fields are all filled, because lamina fits
-// empty ones to the data.
-export function useRecipe(recipe) {
-  const read = (field) => (field.is_main || recipe[field.name] !== findDefault(field) ? recipe[field.name] : "");
-  const values = state.fields.map((field) => [field.name, read(field)]);
-  setFields(Object.fromEntries(values.map(([name, value]) => [name, value === "None" ? "" : value])));
+export function RecipeForm() {
+  return html`<div id="recipe" class="fields">
+    <label>Time limit <input id="time" value=${state.time} onInput=${({ target }) => change({ time: target.value })} /></label>
+    ${state.fields.slice(0, 3).map(
+      ({ name }) =>
+        html`<label>${name} <input id=${`field-${name}`} value=${state.values[name] ?? ""} onInput=${({ target }) => setFields({ [name]: target.value })} /></label>`,
+    )}
+  </div>`;
 }

@@ -1,24 +1,7 @@
-// Try: the net on an image of your own.
+// An image of one's own.
 
-import { post } from "./api.js";
-import { showInside } from "./closer.js";
-import { div, make, note } from "./elements.js";
-import { makeForm, offerMore } from "./try-form.js";
+import { html } from "./preact.js";
 
-export async function show(place, run) {
-  const status = make("p", { className: "note", ariaLive: "polite" });
-  const inside = div("");
-  const more = div("");
-  const predict = async (image, isCurrent, isLive) => {
-    const send = (action) => post(action, image, { run: run.name });
-    const found = await send("look");
-    if (isCurrent()) {
-      inside.replaceChildren(...showInside(found));
-      more.replaceChildren(...(isLive ? [] : offerMore(send)));
-    }
-    return "";
-  };
-  const form = makeForm({ predict, status, limitBytes: 32e6 });
-  const promise = note("The image goes only to this studio, which does not store it.");
-  place.replaceChildren(form, promise, status, inside, more);
+export function Try() {
+  return html`<p class="note">Try</p>`;
 }

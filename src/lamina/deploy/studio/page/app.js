@@ -1,0 +1,124 @@
+// The layout: first three steps, and nothing else; with a run, the steps are one column of
+// sections, one of which is open, beside the results.
+
+import { setToken } from "./api.js";
+import { DataStep, summarizeData } from "./data.js";
+import { Lessons, openLessons } from "./lessons.js";
+import { NetStep, summarizeNet } from "./net.js";
+import { Note, Problem } from "./parts.js";
+import { html } from "./preact.js";
+import { Queue, RunHead, RunTraining, Status } from "./progress.js";
+import { RunsPanel } from "./runs.js";
+import { Compare } from "./compare.js";
+import { Look } from "./look.js";
+import { Take } from "./take.js";
+import { Try } from "./try.js";
+import { change, changePart, findSelected, state } from "./store.js";
+import { start } from "./main.js";
+import { TrainingStep, summarizeTraining } from "./training.js";
+
+const LOST = "The studio cannot be reached; trying again. Is it still running?";
+const TABS = [
+  ["training", "Training", RunTraining],
+  ["look", "Results", Look],
+  ["compare", "Compare", Compare],
+  ["try", "Try it", Try],
+  ["take", "Take away", Take],
+];
+
+export function App() {
+  const hasRuns = state.runs.length > 0 || state.selected !== null;
+  const { isLost, needsToken } = state.connection;
+  return html`
+    <a class="skip" href="#training">Skip to the training</a>
+    <header>
+      <h1>lamina <span>studio</span></h1>
+      <${Status} />
+      ${isLost && html`<${Problem} id="lost" text=${needsToken ? "This studio asks for a token." : LOST} />`}
+      <button
+        id="lessons-button"
+        type="button"
+        aria-expanded=${state.lessons.isOpen}
+        aria-controls="lessons"
+        onClick=${() => openLessons(!state.lessons.isOpen)}
+      >
+        Lessons
+      </button>
+    </header>
+    <div id="workbench" class=${hasRuns ? "with-runs" : "first"}>
+      ${state.lessons.isOpen && html`<${Lessons} />`}
+      <main>
+        ${needsToken && html`<${Access} />`}
+        <div id="steps">
+          <${Step} name="data" number="1" title="Images" summary=${summarizeData()}><${DataStep} /></${Step}>
+          <${Step} name="net" number="2" title="Net" summary=${summarizeNet()}><${NetStep} /></${Step}>
+          <${Step} name="training" number="3" title="Train" summary=${summarizeTraining()}><${TrainingStep} /></${Step}>
+          ${hasRuns && html`<${Step} name="runs" number="4" title="Runs" summary=""><${RunsPanel} /></${Step}>`}
+        </div>
+        ${hasRuns && html`<${Results} />`}
+      </main>
+    </div>
+  `;
+}
+
+// A section that can be closed. What it contains is drawn also while it is closed, because it keeps
+// what was typed.
+function Step({ name, number, title, summary, children }) {
+  const isOpen = state.step === name;
+  return html`<section id=${name} class=${isOpen ? "step open" : "step"}>
+    <h2 id=${`${name}-title`} tabindex="-1">
+      <button type="button" aria-expanded=${isOpen} onClick=${() => change({ step: isOpen ? "" : name })}>
+        <span class="number">${number}</span> ${title} <span class="note">${summary}</span>
+      </button>
+    </h2>
+    <div class="body">${children}</div>
+  </section>`;
+}
+
+function Results() {
+  const run = findSelected();
+  const [, , Panel] = TABS.find(([name]) => name === state.tab);
+  return html`<section id="results">
+    <${Queue} />
+    <${RunHead} />
+    <${Tabs} />
+    <div id="panel" role="tabpanel" aria-labelledby=${`tab-${state.tab}`} tabindex="0">
+      ${run ? html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />` : html`<${Note}>Select a run, or train one.</${Note}>`}
+    </div>
+  </section>`;
+}
+
+function Tabs() {
+  const move = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const tabs = [...event.currentTarget.children];
+    // Enter opens it, because some take long
+    if (step) tabs[(tabs.indexOf(event.target) + step + tabs.length) % tabs.length].focus();
+  };
+  const show = ([name, title]) => html`<button
+    type="button"
+    role="tab"
+    id=${`tab-${name}`}
+    aria-controls="panel"
+    aria-selected=${name === state.tab}
+    tabindex=${name === state.tab ? 0 : -1}
+    onClick=${() => change({ tab: name })}
+  >
+    ${title}
+  </button>`;
+  return html`<div role="tablist" aria-label="The selected run" onKeyDown=${move}>${TABS.map(show)}</div>`;
+}
+
+function Access() {
+  const connect = (event) => {
+    event.preventDefault();
+    setToken(event.target.elements.token.value);
+    changePart("connection", { message: "This token is wrong." });
+    if (!state.fields.length) start();
+  };
+  return html`<form id="access" onSubmit=${connect}>
+    <label for="token">Token of this studio</label>
+    <input id="token" type="password" autocomplete="off" required />
+    <button>Connect</button>
+  </form>`;
+}

@@ -1,0 +1,92 @@
+// The state of the page: one value, which actions change and components draw. Data flows one way:
+// a click or an event calls an action, the action calls `change`, and the page is drawn again.
+
+export const state = {
+  // From the studio (`api/state`), completed by events.
+  presets: [],
+  layers: [],
+  fields: [],
+  fractions: [], // the metrics that are shown as percentages
+  sources: [],
+  runs: [],
+  jobs: new Map(), // by number
+
+  // The page itself.
+  connection: { isLost: false, needsToken: false, message: "Loading …" },
+  step: "data", // the step that is open where only one has space: data, net, training or runs
+  tab: "training", // of the selected run: training, look, compare, try or take
+
+  // Step 1, Images.
+  source: "",
+  sizePx: "", // as typed; empty: as lamina chooses
+  val: "",
+  reading: null, // of the data set: {number, what, done, total, downloadMb, problem}
+  preview: null, // of the data set, once it is read
+  findings: [],
+  isMaking: false, // classes of one's own
+  sets: {}, // the state of classes.js
+  labels: {}, // the state of labels.js
+
+  // Step 2, Net. Without layers that can be read, `cards` are the last that could.
+  net: { text: "", preset: "", isChosen: false, problem: null, cards: [], parameters: 0, multiplyAdds: 0 },
+  isTyping: false, // the text of the net must stay as it is typed
+  times: null, // seconds of each layer
+  forward: null, // what the untrained net makes of an example image
+
+  // Step 3, Training: texts as typed; an empty field means the recipe's value.
+  values: {}, // of fields of the recipe, by name
+  recipeName: "",
+  time: "",
+  runName: "",
+  plan: null, // what Train would do: {fields, reason, epochs, …}
+  isStarting: false,
+  trainingProblem: null,
+
+  // The selected run. `run` is the one that is drawn: another one until that is read.
+  selected: null, // a name
+  run: null,
+  compared: new Set(), // names
+  runsProblem: null,
+
+  lessons: { at: 0, isOpen: false, answers: {}, problem: null },
+};
+
+let draw = () => null;
+let frame = 0;
+
+// Calls `view` now, and after each change, at most once for a frame of the screen.
+export function mount(view) {
+  draw = view;
+  draw();
+}
+
+export function change(fields) {
+  Object.assign(state, fields);
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    draw();
+  });
+}
+
+// Changes fields of a part, such as `changePart("net", { text })`.
+export function changePart(part, fields) {
+  change({ [part]: { ...state[part], ...fields } });
+}
+
+// The newest job that trains a run; it may have ended.
+export function findJob(run) {
+  return [...state.jobs.values()].filter((job) => job.run === run).at(-1);
+}
+
+export function isActive(job) {
+  return Boolean(job) && ["queued", "running"].includes(job.state);
+}
+
+// The selected run, unless it is still being read.
+export function findSelected() {
+  return state.run?.name === state.selected ? state.run : null;
+}
+
+export function isBusy() {
+  return [...state.jobs.values()].some(isActive);
+}
