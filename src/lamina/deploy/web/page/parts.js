@@ -24,7 +24,10 @@ export function Note({ id, children }) {
 }
 
 export function Details({ summary, open, children, ...more }) {
-  return html`<details open=${open} ...${more}><summary>${summary}</summary>${children}</details>`;
+  return html`<details open=${open} ...${more}>
+    <summary>${summary}</summary>
+    ${children}
+  </details>`;
 }
 
 export function Picture({ png, alt, kind = "", columns }) {
@@ -50,8 +53,20 @@ export function Units({ name, maps, units, values }) {
 export function Layers({ filters, layers }) {
   const title = "filters of the first layer";
   return html`
-    ${filters && html`<div class="look"><h4>${title}</h4><${Tiles} ...${filters} alt=${title} /></div>`}
-    ${layers.map((layer) => html`<div class="look"><h4>${layer.name}</h4><${Units} ...${layer} /></div>`)}
+    ${
+      filters &&
+      html`<div class="look">
+        <h4>${title}</h4>
+        <${Tiles} ...${filters} alt=${title} />
+      </div>`
+    }
+    ${layers.map(
+      (layer) =>
+        html`<div class="look">
+          <h4>${layer.name}</h4>
+          <${Units} ...${layer} />
+        </div>`,
+    )}
   `;
 }
 
@@ -95,16 +110,23 @@ export function Progress({ label, value }) {
   return html`<progress aria-label=${label} max="1" value=${value ?? undefined}></progress>`;
 }
 
-// A table whose first column names the rows. The others contain numbers or elements.
-export function Table({ heads, rows, caption, kind = "" }) {
+// A table whose first column names the rows; the others contain numbers or elements. Without a
+// label, it never scrolls.
+export function Table({ heads, rows, caption, label = caption || heads.join(", "), kind = "" }) {
   const className = (place) => (place ? "number" : "");
-  const label = caption || heads.join(", ");
-  return html`<div class=${`scroll ${kind}`} tabindex="0" role="region" aria-label=${plain(label)}>
+  const head = (text, place) => (text ? html`<th scope="col" class=${className(place)}>${text}</th>` : html`<td></td>`);
+  const region = label ? { tabindex: "0", role: "region", "aria-label": plain(label) } : {};
+  return html`<div class=${`scroll ${kind}`} ...${region}>
     <table>
-      ${caption && html`<caption class="note">${caption}</caption>`}
+      ${
+        caption &&
+        html`<caption class="note">
+          ${caption}
+        </caption>`
+      }
       <thead>
         <tr>
-          ${heads.map((text, place) => (text ? html`<th scope="col" class=${className(place)}>${text}</th>` : html`<td></td>`))}
+          ${heads.map(head)}
         </tr>
       </thead>
       <tbody>
