@@ -47,6 +47,8 @@ export const state = {
   run: null,
   compared: new Set(), // names
   runsProblem: null,
+  making: {}, // by run and file to take away, the number of the job that makes it
+  exports: {}, // by that number, how the file compares with the run
 
   lessons: { at: 0, isOpen: false, answers: {}, problem: null },
 };
