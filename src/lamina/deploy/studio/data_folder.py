@@ -80,6 +80,10 @@ class DataFolder:
         file = self.find_corrections(source)
         return file if file.exists() else None
 
+    def describe(self, source: str, size_px: int | None, val: str) -> tuple[Any, ...]:
+        """The arguments with which ``load_source`` loads a data set, with corrected labels."""
+        return self.check(source), size_px, val, str(self.find_corrected(source) or "")
+
     def correct(self, source: str, choices: Mapping[str, str] | None) -> dict[str, str]:
         """Add labels by image to the table of corrections; returns all corrections.
 

@@ -123,7 +123,7 @@ def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str,
     drawn = []
     for layer in layers[:-1]:
         output = outputs[layer][0].float().numpy()
-        drawn.append({"name": name_stage(model, layer), **_draw_units(output)})
+        drawn.append({"name": name_stage(model, layer), **draw_units(output)})
     return {
         "image": encode_png(pixels[0]),
         "filters": None if filters is None else draw_tiles(_color(filters[:FILTERS])),
@@ -139,7 +139,7 @@ def _color(filters: Float32[np.ndarray, "u c y x"]) -> UInt8[np.ndarray, "u y x 
     return scaled[:, colors].transpose(0, 2, 3, 1)
 
 
-def _draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
+def draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
     """The outputs of the first units: an image for each map, or a bar for each number."""
     if output.ndim == 1:
         return {"values": [round(value, 4) for value in output[: 4 * UNITS].tolist()]}
