@@ -247,7 +247,7 @@ def test_finish_now_ends_with_an_evaluation_in_the_process_that_trains(studio, s
     assert wait_for_end(studio, job["number"])["state"] == "done"
     run = studio.act("run", run="run")
     assert run["score"].startswith("test accuracy") and run["epochs"] < LASTING
-    assert (run["is_finished"], len(run["rows"])) == (schedule == "trapezoid", run["epochs"])
+    assert (run["is_finished"], len(run["rows"])) == (True, run["epochs"])
     again = studio.act("resume", run="run")  # trains the rest, or evaluates
     if schedule == "cosine":
         wait_for_epochs(studio, "run", run["epochs"] + 1)
@@ -998,3 +998,85 @@ def test_an_untrained_net_draws_what_changes_the_image(studio):
     )
     huge = "Flatten(), Linear(1000000), Output()"
     assert "too large to be tried" in studio.act("forward", source="shapes", text=huge)
+
+
+def test_a_run_is_renamed_with_what_came_from_it(studio):
+    studio.copy_runs(train_quickly(), "first")
+    studio.copy_runs(train_quickly(), "first-2")
+    (epoch, *_) = studio.act("checkpoints", run="first")
+    job = studio.act("continue", run="first", epoch=epoch, fields={"epochs": "3"})
+    assert "is in use" in studio.act("rename-run", run="first", name="a first try")
+    assert wait_for_end(studio, job["number"])["state"] == "done"
+    assert studio.act("rename-run", run="first", name="a first try") == {"run": "a first try"}
+    runs = {run["name"]: run for run in studio.act("runs")}
+    child = runs[job["run"]]
+    assert set(runs) == {"a first try", "first-2", job["run"]}
+    assert (child["parent"], child["parent_epoch"]) == ("a first try", epoch)
+    said = studio.act("repeat", run=job["run"])
+    moved = f"{studio.folder}/runs/a first try@{epoch:g}"
+    assert moved in said["command"] and moved in said["python"]
+    assert studio.act("report", run="a first try")["verdict"]
+    for name in ("", "../a", ".a", "a/b", "first-2", "con"):
+        assert isinstance(studio.act("rename-run", run="a first try", name=name), str), name
+    assert studio.act("rename-run", run="first-2", name="first") == {"run": "first"}
+    assert studio.act("train", source="shapes", net=SMALL, name="first-2")["run"] == "first-2"
+
+
+def test_a_deleted_run_can_be_restored_until_the_studio_ends(tmp_path):
+    with opening(tmp_path) as studio:
+        studio.copy_runs(train_quickly(), "first", "second")
+        before = read_files(studio.folder / "runs")
+        deleted = studio.act("delete-run", run="first")
+        assert [run["name"] for run in studio.act("runs")] == ["second"]
+        assert "There is no run" in studio.act("run", run="first")
+        studio.copy_runs(train_quickly(), "first")
+        assert "another run first" in studio.act("restore-run", **deleted)
+        shutil.rmtree(tmp_path / "runs" / "first")
+        assert studio.act("restore-run", **deleted) == {"run": "first"}
+        after = read_files(studio.folder / "runs")
+        assert {file: after[file] for file in before} == before
+        assert "no longer be restored" in studio.act("restore-run", **deleted)
+        assert "Reload the page" in studio.act("restore-run", deleted="../second")
+        studio.act("delete-run", run="second")
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["first"]
+
+
+def test_runs_of_studies_links_and_runs_in_training_stay(studio):
+    studio.copy_runs(train_quickly(), "here", "study/fold-1")
+    (studio.folder / "runs" / "study" / "study.json").write_text("{}")
+    outside = shutil.copytree(train_quickly(), studio.folder / "outside")
+    (studio.folder / "runs" / "link").symlink_to(outside)
+    studio.train("busy")
+    wait_for_epochs(studio, "busy")
+    reasons = {"study/fold-1": "part of a study", "link": "is a link", "busy": "is in use"}
+    for run, reason in reasons.items():
+        assert reason in studio.act("delete-run", run=run)
+        assert reason in studio.act("rename-run", run=run, name="new")
+    elsewhere = studio.folder / "elsewhere"
+    elsewhere.mkdir()
+    (studio.folder / "runs" / ".deleted").symlink_to(elsewhere)
+    assert "is a link" in studio.act("delete-run", run="here")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_note_stays_with_its_run(studio):
+    studio.copy_runs(train_quickly(), "first")
+    assert studio.act("runs")[0]["note"] == ""
+    assert studio.act("note-run", run="first", note=" the best\nso far ") == {}
+    studio.act("rename-run", run="first", name="best")
+    assert studio.act("run", run="best")["note"] == "the best\nso far"
+    assert "it may have 4,000" in studio.act("note-run", run="best", note="x" * 4001)
+    assert studio.act("note-run", run="best", note="") == {}
+    assert studio.act("runs")[0]["note"] == ""
+    (studio.folder / "runs" / "best" / "note.txt").symlink_to("/etc/passwd")
+    assert studio.act("runs")[0]["note"] == ""
+
+
+def test_a_run_says_whether_it_is_better_than_guessing(studio):
+    studio.copy_runs(train_quickly(), "first")
+    (run,) = studio.act("runs")
+    report = load_run(studio.folder / "runs" / "first").report
+    assert run["is_better"] == (report.baseline.gain_interval.low > 0)
+    assert run["epochs"] == run["planned"] == 2 and run["seconds"] > 0
+    (studio.folder / "runs" / "first" / "report.json").unlink()
+    assert studio.act("runs")[0]["is_better"] is None
