@@ -12,7 +12,9 @@ const NAMES = { regression: "number", "multi-label": "label" };
 export function Gallery({ run, split, problem, images, describe }) {
   const [opened, open] = useState(null);
   const show = (image) => {
-    const lines = describe(image).map((line) => html`<span>${line.replaceAll(" %", "\u00a0%")}</span>`);
+    const lines = html`<span>
+      ${describe(image).map((line) => html`<span>${line.replaceAll(" %", "\u00a0%")}</span>`)}
+    </span>`;
     const file = html`<span class="note">${image.name.split("/").at(-1)}</span>`;
     if (!image.png) return html`<li class="tile">${lines}${file}</li>`;
     return html`<li>
