@@ -109,9 +109,9 @@ function Disagreements({ run, name, groups }) {
   ];
   return html`
     <h3>Where ${name} and ${run.name} disagree</h3>
-    ${groups.map(({ better, count: size, ...shown }) => {
+    ${groups.map(({ better, count: size, ...shown }, place) => {
       const most = size > shown.images.length ? `, the ${shown.images.length} with the largest difference` : "";
-      return html`<${Details} summary=${`${titles[better]}: ${plural(size, "image")}${most}`} open>
+      return html`<${Details} summary=${`${titles[better]}: ${plural(size, "image")}${most}`} open=${!place}>
         <${Gallery} run=${run} ...${shown} describe=${lines} />
       </${Details}>`;
     })}
