@@ -1,7 +1,7 @@
 // What the pages are drawn with: components that know nothing of the studio or the server, and the
 // texts of numbers. Names from models and data sets become text, never markup.
 
-import { html, options } from "./preact.js";
+import { html, options, useRef } from "./preact.js";
 
 // Control characters, line ends, direction marks and surrogates are shown as code points.
 const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
@@ -34,6 +34,14 @@ export function Picture({ png, alt, kind = "" }) {
 // A progress bar; without a value, it only shows that something is computed.
 export function Progress({ label, value }) {
   return html`<progress aria-label=${label} max="1" value=${value ?? undefined}></progress>`;
+}
+
+// The value of `compute`, computed again only when one of `inputs` is another one.
+export function useKept(compute, inputs) {
+  const kept = useRef({ inputs: [] });
+  const isSame = kept.current.inputs.length && inputs.every((input, place) => input === kept.current.inputs[place]);
+  if (!isSame) kept.current = { inputs, value: compute() };
+  return kept.current.value;
 }
 
 // A table whose first column names the rows. The others contain numbers or elements.
