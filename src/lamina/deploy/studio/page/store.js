@@ -47,7 +47,11 @@ export const state = {
   selected: null, // a name
   run: null,
   compared: new Set(), // names
+  progress: new Map(), // of trainings: the last event, by number of the job
+  base: null, // the run whose settings were put into the steps; Train lists what differs from it
+  deleted: [], // runs that can be restored: {name, deleted}
   runsProblem: null,
+  runProblem: null, // of the selected run
 
   lessons: { at: 0, isOpen: false, answers: {}, problem: null },
 };

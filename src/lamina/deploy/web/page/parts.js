@@ -110,6 +110,14 @@ export function Progress({ label, value }) {
   return html`<progress aria-label=${label} max="1" value=${value ?? undefined}></progress>`;
 }
 
+// The value of `compute`, computed again only when one of `inputs` is another one.
+export function useKept(compute, inputs) {
+  const kept = useRef({ inputs: [] });
+  const isSame = kept.current.inputs.length && inputs.every((input, place) => input === kept.current.inputs[place]);
+  if (!isSame) kept.current = { inputs, value: compute() };
+  return kept.current.value;
+}
+
 // A table whose first column names the rows; the others contain numbers or elements. Without a
 // label, it never scrolls.
 export function Table({ heads, rows, caption, label = caption || heads.join(", "), kind = "" }) {
