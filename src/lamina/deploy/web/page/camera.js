@@ -12,7 +12,7 @@ export async function startCamera(video, size) {
   } catch (error) {
     throw new Error(`The webcam cannot be used: ${error.message}. ${REMEDY}`, { cause: error });
   }
-  video.hidden = false;
+  return Object.assign(video, { hidden: false });
 }
 
 export function stopCamera(video) {
