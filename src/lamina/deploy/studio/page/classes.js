@@ -89,9 +89,9 @@ function renameCard(key, typed) {
   const name = typed.trim();
   return doLater(key, async (card, names) => {
     if (name === card.name) return;
-    if (!name) throw new Error(`A class needs a name. This one is still ${card.name}.`);
+    if (!name) throw new Error(`A class needs a name. This one is still “${card.name}”.`);
     if (state.sets.cards.some((other) => other !== card && isSame(other.name, name)))
-      throw new Error(`There is another class ${name}. This one is still ${card.name}.`);
+      throw new Error(`There is another class “${name}”. This one is still “${card.name}”.`);
     if (card.count) await ask("rename-class", { ...names, new_name: name });
     changeCard(key, { name, problem: null });
   });
@@ -190,10 +190,12 @@ export function Classes() {
   const missing = 2 - countClasses();
   const what = missing > 1 ? "Add images to two classes: the net learns to tell them apart." : "Add a second class.";
   return html`<div id="making" hidden=${!state.isMaking}>
-    <label>Name of the set
+    <div class="row">
+      <label for="set-name">Name of the set</label>
       <input id="set-name" autocomplete="off" value=${text} aria-invalid=${Boolean(setProblem)}
-        onInput=${({ target }) => changeSets({ text: target.value })} onChange=${() => openSet(text.trim())} />
-    </label>
+        onInput=${({ target }) => changeSets({ text: target.value })}
+        onChange=${({ target }) => openSet(target.value.trim())} />
+    </div>
     <${Problem} text=${setProblem} />
     <p class="note" role="status">${note || "The name of a set that you made before opens it."}</p>
     <div id="classes">${cards.map((card) => html`<${Card} key=${card.key} card=${card} />`)}</div>
@@ -213,10 +215,10 @@ function Card({ card }) {
   const [text, setText] = useState(name);
   const [isAsking, setAsking] = useState(false);
   const hasCamera = state.sets.camera === key;
-  const rename = () => renameCard(key, text).then(() => setText(findCard(key)?.name));
+  const rename = (typed) => renameCard(key, typed).then(() => setText(findCard(key)?.name));
   const drop = (event) => {
     event.preventDefault();
-    rename(); // as it was typed before
+    rename(text); // as it was typed before
     readDropped(event.dataTransfer).then((files) => saveFiles(key, files));
   };
   const choose = ({ target }) => saveFiles(key, [...target.files]).then(() => (target.value = ""));
@@ -229,7 +231,7 @@ function Card({ card }) {
   return html`<fieldset aria-label=${plain(name)} onDragOver=${(event) => event.preventDefault()} onDrop=${drop}>
     <div class="row">
       <input id=${`class-${key}`} aria-label="Name of the class" autocomplete="off" value=${text}
-        onInput=${({ target }) => setText(target.value)} onChange=${rename} />
+        onInput=${({ target }) => setText(target.value)} onChange=${({ target }) => rename(target.value)} />
       <button type="button" class="small" onClick=${() => (count ? setAsking(true) : deleteCard(key))}>
         Delete class
       </button>

@@ -165,7 +165,7 @@ function Choice({ check, issue: { image, split, given, likely, score } }) {
     <p>labeled ${given}, likely <strong>${likely}</strong></p>
     <p class="note">${percent(score)}; ${image}, ${split}</p>
     <div class="row">
-      ${offer("Keep", "")} ${labels.length > 0 && [offer("Change to", other), select]} ${offer("Leave out", "exclude")}
+      ${offer("Keep", "")} ${offer("Leave out", "exclude")} ${labels.length > 0 && [offer("Change to", other), select]}
     </div>
   </div>`;
 }
