@@ -30,8 +30,16 @@ export function Curves({ run }) {
     <${Chart} title="Loss" series=${loss} format=${formatLoss} ...${look} />
     <${Chart} title="Score" series=${score} format=${format} ...${look} />
     <div class="row note">
-      <label>Smooth <input type="range" min="0" max="0.95" step="0.05" value=${smoothing}
-        onInput=${({ target }) => setSmoothing(Number(target.value))} /></label>
+      <label
+        >Smooth
+        <input
+          type="range"
+          min="0"
+          max="0.95"
+          step="0.05"
+          value=${smoothing}
+          onInput=${({ target }) => setSmoothing(Number(target.value))}
+      /></label>
       <button type="button" class="small" onClick=${zoomIn}>Zoom in on the end</button>
       <button type="button" class="small" disabled=${!zoom} onClick=${() => setZoom(null)}>Show all epochs</button>
       <span>or drag over a chart; a double click shows all.</span>
@@ -68,7 +76,9 @@ function Chart({ title, series, format, smoothing, zoom, setZoom }) {
     current.sizes ??= new ResizeObserver(fit);
     current.sizes.observe(place.current);
   }, [series, smoothing, zoom, isDark]);
-  const ends = series.map(({ label, points }) => `${label} from ${format(points[0][1])} to ${format(points.at(-1)[1])}`);
+  const ends = series.map(
+    ({ label, points }) => `${label} from ${format(points[0][1])} to ${format(points.at(-1)[1])}`,
+  );
   return html`<figure hidden=${!series.length}>
     <figcaption>${title}</figcaption>
     <div class="drawing" role="img" aria-label=${plain(`${title}: ${ends.join("; ")}`)} ref=${place}></div>

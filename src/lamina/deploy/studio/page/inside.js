@@ -66,7 +66,10 @@ export function Inside({ run }) {
 
 // A titled part of a net's inside.
 export function Part({ title, children }) {
-  return html`<div class="look"><h4>${title}</h4>${children}</div>`;
+  return html`<div class="look">
+    <h4>${title}</h4>
+    ${children}
+  </div>`;
 }
 
 // Pictures side by side, drawn by the studio as one.

@@ -23,6 +23,10 @@ export function Note({ id, children }) {
   return html`<p id=${id} class="note">${children}</p>`;
 }
 
+export function Button({ small, children, ...more }) {
+  return html`<button type="button" class=${small ? "small" : ""} ...${more}>${children}</button>`;
+}
+
 export function Details({ summary, open, children, ...more }) {
   return html`<details open=${open} ...${more}><summary>${summary}</summary>${children}</details>`;
 }
