@@ -22,11 +22,11 @@ import pytest
 
 from lamina import Preparation, load_data, load_run
 from lamina.deploy.studio.data_folder import DataFolder
-from lamina.deploy.studio.data_views import time_layers
 from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
 from lamina.deploy.studio.jobs import NICENESS, Jobs
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
+from lamina.deploy.studio.net_views import time_layers
 from lamina.deploy.studio.services import OPENING
 from lamina.deploy.web.torch_process import Call, ReplacedError, TorchProcess
 from lamina.errors import DataError, LaminaError
@@ -44,6 +44,7 @@ from support.studios import (
     wait_for_end,
     wait_for_epochs,
     wait_for_score,
+    write_classes,
 )
 
 PAGE = files("lamina.deploy.studio").joinpath("page")
@@ -246,7 +247,7 @@ def test_finish_now_ends_with_an_evaluation_in_the_process_that_trains(studio, s
     assert wait_for_end(studio, job["number"])["state"] == "done"
     run = studio.act("run", run="run")
     assert run["score"].startswith("test accuracy") and run["epochs"] < LASTING
-    assert (run["is_finished"], len(run["rows"])) == (schedule == "trapezoid", run["epochs"])
+    assert (run["is_finished"], len(run["rows"])) == (True, run["epochs"])
     again = studio.act("resume", run="run")  # trains the rest, or evaluates
     if schedule == "cosine":
         wait_for_epochs(studio, "run", run["epochs"] + 1)
@@ -574,7 +575,7 @@ def test_the_layers_of_large_nets_are_timed_with_fewer_images():
         "Conv2d(64, 3, padding='same'), ReLU(), Flatten(), Output()", (64, 128, 128), 2
     )
     assert len(small) == 2 and len(large) == 4 and large[0] > 100 * max(small)
-    with pytest.raises(LaminaError, match="too large to measure"):
+    with pytest.raises(LaminaError, match="too large to be tried"):
         time_layers("Conv2d(512, 5, padding='same'), Flatten(), Output()", (512, 64, 64), 2)
 
 
@@ -928,3 +929,154 @@ def test_the_charting_library_is_the_one_that_is_named():
     lines = PAGE.joinpath("uplot-license.txt").read_text().splitlines()
     for digest, name, _ in (line.split(maxsplit=2) for line in lines[1:3]):
         assert hashlib.sha256(PAGE.joinpath(name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"source": "photos", "net": "mlp"},
+        {"source": "shapes", "net": "mlp", "val": "0.1", "fields": {"epochs": "1", "lr": "0.01"}},
+        {"source": "shapes", "net": "mlp", "fields": {"recipe": "article", "epochs": "1"}},
+        {"source": "shapes", "net": "mlp", "val": "0.1", "fields": {"time": "5s"}},
+    ],
+    ids=["photos", "shapes", "article", "time"],
+)
+def test_what_the_page_promises_is_what_the_run_has(studio, values):
+    write_classes(studio.folder / "photos", 40)
+    if values["source"] == "photos":
+        values = values | {"source": str(studio.folder / "photos")}
+    plan = studio.act("plan", **values)
+    data = {name: value for name, value in values.items() if name in ("source", "val")}
+    assert plan["problem"] is None
+    assert plan["images"] == studio.act("preview", **data)["images"]
+    job = studio.act("train", **values)
+    assert wait_for_end(studio, job["number"])["state"] == "done"
+    run = load_run(studio.folder / "runs" / job["run"])
+    data = load_data(run.record.data.source, run.record.data.preparation)
+    assert {split: len(images) for split, images in data.splits.items()} == plan["images"]
+    recipe = {name: str(value) for name, value in vars(run.record.recipe).items()}
+    if "time" in values.get("fields", {}):
+        assert plan["fields"].pop("epochs") == "as many as fit"
+        del recipe["epochs"]
+    assert recipe == plan["fields"]
+
+
+def test_one_s_own_photos_are_trained_as_by_the_command_line(studio):
+    write_classes(studio.folder / "photos", 40)
+    photos = str(studio.folder / "photos")
+    job = studio.act("train", source=photos, fields={"time": "5m"})
+    assert job["command"].startswith(f"lamina train --data={photos} --time=5m --name=chosen-1")
+    studio.act("stop", number=job["number"])
+    plan = studio.act("plan", source=photos, fields={"time": "5m"})
+    assert (plan["fields"], plan["problem"]) == ({}, None)
+    assert plan["images"] == studio.act("preview", source=photos)["images"]
+
+
+def test_a_plan_says_what_no_training_can_have(studio):
+    def find_problem(**values) -> str:
+        return studio.act("plan", **{"source": "shapes", "net": SMALL} | values)["problem"]
+
+    assert "lr must be a number" in find_problem(fields={"lr": "fast"})
+    assert find_problem(fields={"lr": "1"}) is None
+    assert "no val split" in find_problem(fields={"patience": "2"})
+    assert "Empty one of them" in find_problem(fields={"time": "5m", "epochs": "2"})
+    assert "has 10 outputs, not 3" in find_problem(net="Flatten(), Output(3)")
+    write_classes(studio.folder / "photos", 40)
+    shutil.rmtree(studio.folder / "photos" / "round")
+    assert "only one class" in find_problem(source=str(studio.folder / "photos"), net="")
+
+
+def test_an_untrained_net_draws_what_changes_the_image(studio):
+    text = "Conv2d(4, 3), BatchNorm(), ReLU(), Dropout(0.5), Flatten(), Output()"
+    forward = studio.act("forward", source="shapes", text=text, row=3)
+    kinds = [layer and sorted(layer) for layer in forward["layers"]]
+    maps = ["maps", "units"]
+    assert kinds == [maps, None, maps, None, None, ["values"]]
+    assert forward["image"] and forward["target"] == "triangle"
+    assert "must end with the 10 outputs" in studio.act(
+        "forward", source="shapes", text="Flatten()"
+    )
+    huge = "Flatten(), Linear(1000000), Output()"
+    assert "too large to be tried" in studio.act("forward", source="shapes", text=huge)
+
+
+def test_a_run_is_renamed_with_what_came_from_it(studio):
+    studio.copy_runs(train_quickly(), "first")
+    studio.copy_runs(train_quickly(), "first-2")
+    (epoch, *_) = studio.act("checkpoints", run="first")
+    job = studio.act("continue", run="first", epoch=epoch, fields={"epochs": "3"})
+    assert "is in use" in studio.act("rename-run", run="first", name="a first try")
+    assert wait_for_end(studio, job["number"])["state"] == "done"
+    assert studio.act("rename-run", run="first", name="a first try") == {"run": "a first try"}
+    runs = {run["name"]: run for run in studio.act("runs")}
+    child = runs[job["run"]]
+    assert set(runs) == {"a first try", "first-2", job["run"]}
+    assert (child["parent"], child["parent_epoch"]) == ("a first try", epoch)
+    said = studio.act("repeat", run=job["run"])
+    moved = f"{studio.folder}/runs/a first try@{epoch:g}"
+    assert moved in said["command"] and moved in said["python"]
+    assert studio.act("report", run="a first try")["verdict"]
+    for name in ("", "../a", ".a", "a/b", "first-2", "con"):
+        assert isinstance(studio.act("rename-run", run="a first try", name=name), str), name
+    assert studio.act("rename-run", run="first-2", name="first") == {"run": "first"}
+    assert studio.act("train", source="shapes", net=SMALL, name="first-2")["run"] == "first-2"
+
+
+def test_a_deleted_run_can_be_restored_until_the_studio_ends(tmp_path):
+    with opening(tmp_path) as studio:
+        studio.copy_runs(train_quickly(), "first", "second")
+        before = read_files(studio.folder / "runs")
+        deleted = studio.act("delete-run", run="first")
+        assert [run["name"] for run in studio.act("runs")] == ["second"]
+        assert "There is no run" in studio.act("run", run="first")
+        studio.copy_runs(train_quickly(), "first")
+        assert "another run first" in studio.act("restore-run", **deleted)
+        shutil.rmtree(tmp_path / "runs" / "first")
+        assert studio.act("restore-run", **deleted) == {"run": "first"}
+        after = read_files(studio.folder / "runs")
+        assert {file: after[file] for file in before} == before
+        assert "no longer be restored" in studio.act("restore-run", **deleted)
+        assert "Reload the page" in studio.act("restore-run", deleted="../second")
+        studio.act("delete-run", run="second")
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["first"]
+
+
+def test_runs_of_studies_links_and_runs_in_training_stay(studio):
+    studio.copy_runs(train_quickly(), "here", "study/fold-1")
+    (studio.folder / "runs" / "study" / "study.json").write_text("{}")
+    outside = shutil.copytree(train_quickly(), studio.folder / "outside")
+    (studio.folder / "runs" / "link").symlink_to(outside)
+    studio.train("busy")
+    wait_for_epochs(studio, "busy")
+    reasons = {"study/fold-1": "part of a study", "link": "is a link", "busy": "is in use"}
+    for run, reason in reasons.items():
+        assert reason in studio.act("delete-run", run=run)
+        assert reason in studio.act("rename-run", run=run, name="new")
+    elsewhere = studio.folder / "elsewhere"
+    elsewhere.mkdir()
+    (studio.folder / "runs" / ".deleted").symlink_to(elsewhere)
+    assert "is a link" in studio.act("delete-run", run="here")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_note_stays_with_its_run(studio):
+    studio.copy_runs(train_quickly(), "first")
+    assert studio.act("runs")[0]["note"] == ""
+    assert studio.act("note-run", run="first", note=" the best\nso far ") == {}
+    studio.act("rename-run", run="first", name="best")
+    assert studio.act("run", run="best")["note"] == "the best\nso far"
+    assert "it may have 4,000" in studio.act("note-run", run="best", note="x" * 4001)
+    assert studio.act("note-run", run="best", note="") == {}
+    assert studio.act("runs")[0]["note"] == ""
+    (studio.folder / "runs" / "best" / "note.txt").symlink_to("/etc/passwd")
+    assert studio.act("runs")[0]["note"] == ""
+
+
+def test_a_run_says_whether_it_is_better_than_guessing(studio):
+    studio.copy_runs(train_quickly(), "first")
+    (run,) = studio.act("runs")
+    report = load_run(studio.folder / "runs" / "first").report
+    assert run["is_better"] == (report.baseline.gain_interval.low > 0)
+    assert run["epochs"] == run["planned"] == 2 and run["seconds"] > 0
+    (studio.folder / "runs" / "first" / "report.json").unlink()
+    assert studio.act("runs")[0]["is_better"] is None

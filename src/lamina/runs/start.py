@@ -142,12 +142,7 @@ def start_run(
     train = dataset.train
     if not isinstance(recipe, Recipe):
         recipe = drop_ignored(choice.fit(recipe, train), parts)
-    if recipe.patience and not dataset.val:
-        raise RecipeError(
-            f"patience is {recipe.patience}, but {dataset.name} has no val split to measure"
-            " improvement on. Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)),"
-            " or leave out patience."
-        )
+    check_val(recipe, dataset)
     module = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     if start is None:
         _check_pretrained(recipe, choice, module)
@@ -175,6 +170,16 @@ def start_run(
 def check_recipe(recipe: object) -> None:
     expected = "a Recipe, such as Recipe(epochs=5), or the name of one of the net's recipes"
     check_type(recipe, (Recipe, str), "recipe", expected)
+
+
+def check_val(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise ``RecipeError`` if the recipe needs a val split, and there is none."""
+    if recipe.patience and not dataset.val:
+        raise RecipeError(
+            f"patience is {recipe.patience}, but {dataset.name} has no val split to measure"
+            " improvement on. Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)),"
+            " or leave out patience."
+        )
 
 
 def as_net_choice(net: NetLike) -> NetChoice:

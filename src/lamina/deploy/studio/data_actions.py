@@ -38,11 +38,8 @@ async def inspect(
 
 async def preview(studio: Studio, source: str, size_px: Side | None = None, val: str = "") -> Any:
     """The shape of a data set, and some of its images, with corrected labels."""
-    path = await asyncio.to_thread(studio.data.check, source)
-    corrected = studio.data.find_corrected(source)
-    corrections = "" if corrected is None else str(corrected)
-    arguments = (path, size_px, val, corrections)
-    return await studio.compute_quickly("data_views.preview_data", *arguments)
+    data = await asyncio.to_thread(studio.data.describe, source, size_px, val)
+    return await studio.compute_quickly("data_views.preview_data", *data)
 
 
 async def draw_images(

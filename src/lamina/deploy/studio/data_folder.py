@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -27,6 +28,8 @@ MARK = ".made-by-lamina-studio"
 # end of the name of a table of corrected labels, beside the data set
 CORRECTIONS = "-corrections.csv"
 COLUMNS = ("image", "correct")
+# among the runs: those that were deleted, until the studio ends
+DELETED = ".deleted"
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,10 @@ class DataFolder:
         file = self.find_corrections(source)
         return file if file.exists() else None
 
+    def describe(self, source: str, size_px: int | None, val: str) -> tuple[Any, ...]:
+        """The arguments with which ``load_source`` loads a data set, with corrected labels."""
+        return self.check(source), size_px, val, str(self.find_corrected(source) or "")
+
     def correct(self, source: str, choices: Mapping[str, str] | None) -> dict[str, str]:
         """Add labels by image to the table of corrections; returns all corrections.
 
@@ -114,6 +121,10 @@ class DataFolder:
                 f"Cannot write {file}: {error.strerror or error}. Free some space; try again."
             ) from None
         return corrections
+
+    def remove_deleted(self) -> None:
+        """Remove the runs that were deleted on the page."""
+        shutil.rmtree(self.runs_dir / DELETED, ignore_errors=True)
 
     def check_new(self, name: str) -> Path:
         """The folder for new data sets; ``DataError`` if this name would not be a data set."""

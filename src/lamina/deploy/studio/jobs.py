@@ -141,6 +141,17 @@ class Jobs:
         self._reserved[run] = lock
         return True
 
+    def rename(self, run: str, name: str) -> None:
+        """Tell all pages that a run has another name now, or the same if only its note changed."""
+        for job in self.jobs:
+            if job.run == run:
+                job.run = name
+        self.log.add({"event": "runs", "run": run, "name": name})
+
+    def free(self, run: str) -> None:
+        """Free the name of a run that was reserved."""
+        self._reserved.pop(run).release()
+
     def find_active(self, run: str, number: int | None = None) -> Job | None:
         """The job in progress that has a number, or that trains a run."""
         for job in self.jobs:

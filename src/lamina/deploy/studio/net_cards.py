@@ -102,6 +102,13 @@ def _parse_layer(text: str) -> Layer:
     return layers[0]
 
 
+def read_net(text: str) -> str:
+    """A name in the zoo, or layers: no option, and no file that lamina would execute."""
+    if not text or text in zoo.NAMES:
+        return text
+    return ", ".join(split_text(text))
+
+
 def split_text(text: str) -> list[str]:
     """The layers in Python text, each as text; ``NetError`` if it is not a list of layers."""
     return [repr(layer) for layer in parse_net(text)]

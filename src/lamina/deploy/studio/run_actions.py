@@ -88,8 +88,50 @@ async def list_files(studio: Studio, run: str) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in files if file.exists()}
 
 
+async def rename_run(studio: Studio, run: str, name: str) -> dict[str, str]:
+    """Give a run another name."""
+    path = studio.find_movable(run)
+    if not name:
+        raise RunError("The new name is empty. Type one.")
+    studio.choose_name(name, "")
+    try:
+        await studio.compute_quickly("lamina.runs.moving.rename_run", path, name)
+    finally:
+        studio.jobs.free(name)
+    studio.jobs.rename(run, name)
+    return {"run": name}
+
+
+async def delete_run(studio: Studio, run: str) -> dict[str, str]:
+    """Delete a run, which can be restored until the studio ends."""
+    path = studio.find_movable(run)
+    token = await studio.compute_quickly("lamina.runs.moving.delete_run", path)
+    studio.jobs.rename(run, "")
+    return {"deleted": token}
+
+
+async def restore_run(studio: Studio, deleted: str) -> dict[str, str]:
+    """Restore a run that was deleted."""
+    arguments = (studio.data.runs_dir, deleted)
+    run = await studio.compute_quickly("lamina.runs.moving.restore_run", *arguments)
+    studio.jobs.rename(run, run)
+    return {"run": run}
+
+
+async def write_note(studio: Studio, run: str, note: str) -> dict[str, str]:
+    """Replace the note about a run."""
+    path = studio.find_run(run)
+    await studio.compute_quickly("lamina.runs.moving.write_note", path, note)
+    studio.jobs.rename(run, run)
+    return {}
+
+
 ACTIONS: Actions = {
     "runs": list_runs,
+    "rename-run": rename_run,
+    "delete-run": delete_run,
+    "restore-run": restore_run,
+    "note-run": write_note,
     "run": describe_run,
     "checkpoints": list_checkpoints,
     "report": show_report,

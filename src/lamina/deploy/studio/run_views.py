@@ -21,6 +21,7 @@ from lamina.runs.continuing import (
     list_checkpoints,
 )
 from lamina.runs.loading import find_runs, load_run
+from lamina.runs.moving import read_note
 from lamina.runs.run import Run
 from lamina.training.hooks import activations
 from lamina.training.model import Model
@@ -53,20 +54,20 @@ def _name(path: Path, runs_dir: Path) -> str:
 
 def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
     record = run.record
-    parent: dict[str, Any] = {"parent": None, "parent_epoch": None}
-    if record.started_from is not None:
-        parent["parent_epoch"] = record.started_from.epoch
-        path = Path(record.started_from.run)
-        if path.is_relative_to(runs_dir.resolve()):
-            parent["parent"] = _name(path, runs_dir.resolve())
-    result: dict[str, Any] = {"score": None, "score_text": None, "is_fraction": False}
-    if run.report is not None:
-        score = run.report.score
+    history = run.folder.history.epochs()
+    parent = None
+    start = record.started_from
+    if start is not None and Path(start.run).is_relative_to(runs_dir.resolve()):
+        parent = _name(Path(start.run), runs_dir.resolve())
+    result: dict[str, Any] = dict.fromkeys(("score", "score_value", "score_text", "is_better"))
+    report = run.report
+    if report is not None:
+        score = report.score
         result = {
-            "score": describe_score(run.report),
+            "score": describe_score(report),
             "score_value": score.value,
             "score_text": score.format(score.value, 1),
-            "is_fraction": score.is_fraction,
+            "is_better": report.baseline is not None and report.baseline.is_beaten,
         }
     net = record.net_name
     if record.net is not None and net == "net":
@@ -76,12 +77,17 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
         "name": _name(run.path, runs_dir),
         "net": net,
         "data": record.data.name,
-        "epochs": len(run.folder.history.epochs()),
+        "epochs": len(history),
         "planned": record.epochs,
-        "is_finished": run.is_finished,
+        "seconds": sum(row.get("train_seconds") or 0.0 for row in history),
+        # also if the visitor ended it early, by Finish now
+        "is_finished": run.is_finished or report is not None,
         "created": record.created,
+        "note": read_note(run.path),
+        "is_fraction": report is not None and report.score.is_fraction,
+        "parent": parent,
+        "parent_epoch": start and start.epoch,
         **result,
-        **parent,
     }
 
 
@@ -123,7 +129,7 @@ def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str,
     drawn = []
     for layer in layers[:-1]:
         output = outputs[layer][0].float().numpy()
-        drawn.append({"name": name_stage(model, layer), **_draw_units(output)})
+        drawn.append({"name": name_stage(model, layer), **draw_units(output)})
     return {
         "image": encode_png(pixels[0]),
         "filters": None if filters is None else draw_tiles(_color(filters[:FILTERS])),
@@ -139,7 +145,7 @@ def _color(filters: Float32[np.ndarray, "u c y x"]) -> UInt8[np.ndarray, "u y x 
     return scaled[:, colors].transpose(0, 2, 3, 1)
 
 
-def _draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
+def draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
     """The outputs of the first units: an image for each map, or a bar for each number."""
     if output.ndim == 1:
         return {"values": [round(value, 4) for value in output[: 4 * UNITS].tolist()]}

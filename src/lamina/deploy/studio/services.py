@@ -61,6 +61,17 @@ class Studio:
         remedy = suggest(name[:100], known) if known else "Train one."
         raise RunError(f"There is no run {name[:100]!r} in {runs_dir}. {remedy}")
 
+    def find_movable(self, name: str) -> Path:
+        """The folder of a run that may be renamed or deleted now; ``RunError`` otherwise."""
+        path = self.find_run(name)
+        if "/" in name:
+            raise RunError(f"{name} is part of a study, which finds its runs by their names.")
+        for job in self.jobs.jobs:
+            is_used = job.run == name or any(str(path) in word for word in job.words)
+            if job.is_active and is_used:
+                raise RunError(f"{name} is in use. Pause its training, or wait until it has ended.")
+        return path
+
     def choose_name(self, wish: str, beginning: str) -> str:
         """Reserve a name for a new run: ``wish``, or ``beginning`` and the first free number."""
         # unlike names of lamina train, it begins with no date, so that neither takes the other's
@@ -82,9 +93,10 @@ class Studio:
     async def _compute(
         self, process: TorchProcess, function: str, arguments: tuple[Any, ...]
     ) -> Any:
+        if not function.startswith("lamina."):
+            function = f"{PACKAGE}.{function}"
         try:
-            call = Call(f"{PACKAGE}.{function}", arguments)
-            return await process.call(call, self.replaces or None)
+            return await process.call(Call(function, arguments), self.replaces or None)
         except LostError as error:
             raise LaminaError(
                 f"The process that computes this {error}. It starts again. Try smaller images, or"

@@ -81,7 +81,7 @@ function Chart({ title, series, format, smoothing, zoom, setZoom }) {
   );
   return html`<figure hidden=${!series.length}>
     <figcaption>${title}</figcaption>
-    <div class="drawing" role="img" aria-label=${plain(`${title}: ${ends.join("; ")}`)} ref=${place}></div>
+    <div class="chart" role="img" aria-label=${plain(`${title}: ${ends.join("; ")}`)} ref=${place}></div>
     <${Details} summary=${`${title} as a table`} onToggle=${({ target }) => setOpen(target.open)}>
       ${isOpen && html`<${Rows} title=${title} series=${series} format=${format} />`}
     </${Details}>
