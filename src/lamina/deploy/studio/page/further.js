@@ -45,7 +45,7 @@ export function Further({ run }) {
   const problem = isGone ? "The chosen epoch is no longer saved. Choose another one." : status.problem;
   return html`<div id="further">
     <${Button} id="edit" disabled=${!run.text} onClick=${() => copySettings(run)}>Edit its net and recipe</${Button}>
-    <${Note}>${run.text ? "Puts them into steps 1 to 3, to train a changed copy." : "Its net has layers of others."}</${Note}>
+    <${Note}>${run.text ? "Fills steps 1 to 3, to train a changed copy." : "Its net is not made of these layers."}</${Note}>
     <${Details} summary="Continue from a saved epoch" onToggle=${({ target }) => setOpen(target.open)}>
       <${Note}>Trains from there as a new run, with the net and the images of ${run.name}.</${Note}>
       <div class="row">
@@ -89,10 +89,9 @@ async function copySettings(run) {
   const isKnown = Boolean(findSource(source));
   const problem = isKnown ? null : `The images of ${name}, ${data}, are not in the list. Choose others under Images.`;
   change({ trainingProblem: problem, step: "net" });
-  if (isKnown) {
-    change({ sizePx: String(size ?? ""), val: String(val ?? "") });
-    useSource(source);
-  }
+  const before = JSON.stringify(describeSource());
+  if (isKnown) change({ sizePx: String(size ?? ""), val: String(val ?? "") });
+  if (isKnown && JSON.stringify({ ...describeSource(), source }) !== before) useSource(source);
   await useText(run.text);
   await settleNet();
   await useRecipe(run.recipe);
@@ -106,6 +105,7 @@ export function Changes() {
   if (!base) return null;
   const planned = state.plan?.fields ?? {};
   const { size_px: size, val } = describeSource();
+  const word = (value) => (["", "None"].includes(String(value ?? "")) ? "none" : String(value));
   const known = state.fields.filter(({ name }) => name in planned && name in base.recipe);
   const differences = [
     ["Images", base.data, findSource()?.name],
@@ -114,10 +114,7 @@ export function Changes() {
     ["Net", base.net, net.isChosen ? "chosen by lamina" : net.text === base.text ? base.net : "changed"],
     ["Time limit", null, time.trim()],
     ...known.map(({ name, label }) => [label, base.recipe[name], planned[name]]),
-  ].map(([what, ...pair]) => [
-    what,
-    ...pair.map((value) => (["", "None"].includes(String(value ?? "")) ? "none" : String(value))),
-  ]);
+  ].map(([what, before, after]) => [what, word(before), word(after)]);
   return html`<div id="changes">
     <${Differences} name=${base.name} differences=${differences.filter(([, before, after]) => before !== after)} />
     <${Button} small onClick=${() => change({ base: null })}>Hide this list</${Button}>

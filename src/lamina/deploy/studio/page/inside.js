@@ -48,7 +48,8 @@ export function Inside({ run }) {
   const { image, target, filters, layers, problem } = seen;
   const statistics = run.rows.findLast((epoch) => epoch.layers)?.layers;
   const title = html`<h3 id="live-title">Inside the net${isTraining ? ", now" : ""}</h3>`;
-  return html`<${Details} id="live" open=${isOpen} onToggle=${({ target: panel }) => setOpen(panel.open)} summary=${title}>
+  const toggle = (event) => setOpen(event.target.open);
+  return html`<${Details} id="live" open=${isOpen} onToggle=${toggle} summary=${title}>
     <${Problem} text=${problem} />
     <div class="looks">
       ${image && html`<${Example} image=${image} target=${target} next=${() => setRow(row + 1)} />`}

@@ -11,6 +11,7 @@ import { act, applyChange } from "./training.js";
 
 const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
 const MOST_DIAGNOSES = 3;
+const FINISHING = { is_finishing: true };
 
 // The line in the header.
 export function Status() {

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { Button, Note, Problem, plain, useKept } from "./parts.js";
-import { html, useState } from "./preact.js";
+import { html, useEffect, useRef, useState } from "./preact.js";
 import { hasEnded } from "./progress.js";
 import { change, findJob, isActive, state } from "./store.js";
 
@@ -119,24 +119,22 @@ export function RunsPanel() {
 }
 
 function Finder({ order, setOrder, words, setWords }) {
-  return html`<div class="row">
-    <select aria-label="Order" value=${order} onChange=${({ target }) => setOrder(target.value)}>
+  const select = { value: order, onChange: ({ target }) => setOrder(target.value), "aria-label": "Order" };
+  const search = { type: "search", value: words, onInput: ({ target }) => setWords(target.value), placeholder: "find" };
+  return html`<div class="row finder">
+    <select ...${select}>
       <option value="newest">newest first</option>
       <option value="best">best first</option>
     </select>
-    <input
-      type="search"
-      aria-label="Find runs"
-      placeholder="find"
-      value=${words}
-      onInput=${({ target }) => setWords(target.value)}
-    />
+    <input ...${search} aria-label="Find runs" />
   </div>`;
 }
 
 function Deleted({ name, deleted }) {
+  const place = useRef();
+  useEffect(() => place.current.lastElementChild.focus(), []); // the button that deleted it is gone
   const label = plain(`Undo: restore ${name}`);
-  return html`<li class="row">
+  return html`<li class="row" ref=${place}>
     ${name} deleted. <${Button} small aria-label=${label} onClick=${() => restore(deleted)}>Undo</${Button}>
   </li>`;
 }
@@ -159,7 +157,7 @@ function drawList(order, words) {
   const byParent = Map.groupBy(runs, ({ parent }) => (names.has(parent) ? parent : null));
   const draw = (parent) =>
     byParent.get(parent)?.map((run) => html`<${Branch} key=${run.name} run=${run} draw=${draw} />`);
-  return html`<ul id="runs" aria-label="Runs">
+  return html`<ul id="run-list" aria-label="Runs">
     ${draw(null)}
   </ul>`;
 }
@@ -188,11 +186,10 @@ function Row({ run }) {
   if (problem) return html`<p class="problem">${name}: ${problem}</p>`;
   const isSelected = state.selected === name;
   const from = parent ? ` from ${parent}${epoch === null ? "" : ` after epoch ${epoch}`}` : "";
-  const label = plain(`compare ${name}`);
-  const tick = ({ target }) => compare(name, target.checked);
+  const tick = { checked: state.compared.has(name), onChange: ({ target }) => compare(name, target.checked) };
   const select = () => isSelected || selectRun(name);
   return html`<div class="run-row">
-      <input type="checkbox" checked=${state.compared.has(name)} disabled=${!net} aria-label=${label} onChange=${tick} />
+      <input type="checkbox" disabled=${!net} aria-label=${plain(`compare ${name}`)} ...${tick} />
       <${Button} class="run" aria-pressed=${isSelected} onClick=${select}>
         <strong>${name}</strong> <span>${summarizeRun(run)}</span>
         ${net && html`<span class="note">${net} on ${data}${from}</span>`}

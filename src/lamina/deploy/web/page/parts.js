@@ -74,6 +74,14 @@ export function Layers({ filters, layers }) {
   `;
 }
 
+// The value of `compute`, computed again only when one of `inputs` is another one.
+export function useKept(compute, inputs) {
+  const { current: kept } = useRef({});
+  const isSame = kept.inputs?.every((input, place) => input === inputs[place]);
+  if (!isSame) Object.assign(kept, { inputs, value: compute() });
+  return kept.value;
+}
+
 // A request whose result is drawn by `Outcome`, and how to begin it; of several, the last counts.
 export function useRequest() {
   const [request, setRequest] = useState({});
