@@ -31,7 +31,7 @@ const TABS = [
 wide.addEventListener("change", () => change({}));
 
 function hasRuns() {
-  return state.runs.length > 0 || state.selected !== null;
+  return state.runs.length + state.deleted.length > 0 || state.selected !== null;
 }
 
 export function App() {
@@ -93,7 +93,7 @@ function Results() {
     <${RunHead} />
     <${Tabs} />
     <div id="panel" role="tabpanel" aria-labelledby=${`tab-${state.tab}`} tabindex="0">
-      ${run ? html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />` : html`<${Note}>Select a run, or train one.</${Note}>`}
+      ${run ? html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />` : html`<${Note}>${state.selected ? "" : "Select a run, or train one."}</${Note}>`}
     </div>
   </section>`;
 }

@@ -2,7 +2,7 @@
 // and again.
 
 import { askLast } from "./api.js";
-import { Details, Note, Picture, Problem, Table, percent, plain } from "./parts.js";
+import { Button, Details, Layers, Note, Picture, Problem, Table, percent } from "./parts.js";
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { findJob, isActive } from "./store.js";
 
@@ -45,56 +45,27 @@ export function Inside({ run }) {
     return () => clearTimeout(timer);
   }, [key, isOpen, document.hidden, looking.isBusy]);
   if (!run.rows.length) return null;
-  const layers = run.rows.findLast((epoch) => epoch.layers)?.layers;
-  return html`<${Details} id="live" open=${isOpen} onToggle=${({ target }) => setOpen(target.open)}
-    summary=${html`<h3 id="live-title">Inside the net${isTraining ? ", now" : ""}</h3>`}>
-    <${Problem} text=${seen.problem} />
-    ${
-      seen.image &&
-      html`<div class="looks">
-        <${Part} title="an image">
-          <${Picture} png=${seen.image} alt=${`image of ${seen.target}`} kind="pixels single" />
-          <${Note}>${seen.target}</${Note}>
-          <button type="button" class="small" onClick=${() => setRow(row + 1)}>Another image</button>
-        </${Part}>
-        <${Layers} filters=${seen.filters} layers=${seen.layers.slice(0, MOST_LAYERS)} />
-      </div>`
-    }
-    ${layers && html`<${Statistics} ...${layers} />`}
+  const { image, target, filters, layers, problem } = seen;
+  const statistics = run.rows.findLast((epoch) => epoch.layers)?.layers;
+  const title = html`<h3 id="live-title">Inside the net${isTraining ? ", now" : ""}</h3>`;
+  const toggle = (event) => setOpen(event.target.open);
+  return html`<${Details} id="live" open=${isOpen} onToggle=${toggle} summary=${title}>
+    <${Problem} text=${problem} />
+    <div class="looks">
+      ${image && html`<${Example} image=${image} target=${target} next=${() => setRow(row + 1)} />`}
+      ${image && html`<${Layers} filters=${filters} layers=${layers.slice(0, MOST_LAYERS)} />`}
+    </div>
+    ${statistics && html`<${Statistics} ...${statistics} />`}
   </${Details}>`;
 }
 
-// A titled part of a net's inside.
-export function Part({ title, children }) {
-  return html`<div class="look"><h4>${title}</h4>${children}</div>`;
-}
-
-// Pictures side by side, drawn by the studio as one.
-export function Sheet({ png, columns, alt }) {
-  const style = { "--columns": columns };
-  return html`<img class="pixels" src=${`data:image/png;base64,${png}`} alt=${plain(alt)} style=${style} />`;
-}
-
-export function Bars({ values }) {
-  const limit = Math.max(...values.map(Math.abs), 1e-9);
-  const label = `${values.length} units; the largest output is ${Math.max(...values).toPrecision(2)}`;
-  const show = (value) => html`<i style=${{ height: `${Math.round((100 * Math.abs(value)) / limit)}%` }}></i>`;
-  return html`<div class="bars" role="img" aria-label=${label}>${values.map(show)}</div>`;
-}
-
-// The filters of the first layer, and the outputs of units of the layers.
-export function Layers({ filters, layers }) {
-  const title = "filters of the first layer";
-  const show = ({ name, maps, units, values }) =>
-    html`<${Part} key=${name} title=${name}>
-      ${
-        maps
-          ? html`<${Sheet} ...${maps} alt=${`outputs of ${units} units of ${name}, brighter is stronger`} />`
-          : html`<${Bars} values=${values} />`
-      }
-    </${Part}>`;
-  return html`${filters && html`<${Part} title=${title}><${Sheet} ...${filters} alt=${title} /></${Part}>`}
-  ${layers.map(show)}`;
+function Example({ image, target, next }) {
+  return html`<div class="look">
+    <h4>an image</h4>
+    <${Picture} png=${image} alt=${`image of ${target}`} kind="pixels single" />
+    <${Note}>${target}</${Note}>
+    <${Button} small onClick=${next}>Another image</${Button}>
+  </div>`;
 }
 
 function Statistics({ names, gradient_norms: gradients, update_norms: updates, weight_norms: weights, ...more }) {

@@ -1,15 +1,17 @@
 // What is training and what waits, and how the selected run trains: status, progress, curves.
 
 import { Curves } from "./curves.js";
+import { Further } from "./further.js";
 import { Inside } from "./inside.js";
-import { Note, Problem, Progress, count, duration, percent, plain, plural } from "./parts.js";
+import { Button, Note, Problem, Progress, count, duration, percent, plain, plural } from "./parts.js";
 import { html, useEffect, useRef, useState } from "./preact.js";
-import { Further, selectRun } from "./runs.js";
+import { selectRun } from "./runs.js";
 import { change, findJob, findSelected, isActive, isBusy, state } from "./store.js";
 import { act, applyChange } from "./training.js";
 
 const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
 const MOST_DIAGNOSES = 3;
+const FINISHING = { is_finishing: true };
 
 // The line in the header.
 export function Status() {
@@ -106,111 +108,108 @@ export function Queue() {
 
 // A training in the queue; the selected one has its buttons below.
 function Training({ job }) {
-  const isSelected = job.run === state.selected;
-  const stop = job.state === "queued" ? "Cancel" : "Pause";
+  const { run, state: phase, is_stopping: isStopping } = job;
+  const isSelected = run === state.selected;
   const { text, part } = findProgress(job);
+  const stop = phase === "queued" ? "Cancel" : "Pause";
+  const more = { disabled: isStopping, "aria-label": plain(`${stop} ${run}`), onClick: () => act("stop", run) };
+  const select = () => isSelected || selectRun(run);
   return html`<li>
-    <button type="button" aria-pressed=${isSelected} onClick=${() => isSelected || selectRun(job.run)}>${job.run}</button>
+    <${Button} aria-pressed=${isSelected} onClick=${select}>${run}</${Button}>
     <span class="note">${text}</span>
-    <${Progress} label=${plain(`Progress of ${job.run}`)} value=${part} />
-    <button type="button" class="small" style=${{ visibility: isSelected ? "hidden" : "visible" }}
-      disabled=${job.is_stopping} aria-label=${plain(`${stop} ${job.run}`)} onClick=${() => act("stop", job.run)}>
-      ${stop}
-    </button>
+    <${Progress} label=${plain(`Progress of ${run}`)} value=${part} />
+    ${!isSelected && html`<${Button} small ...${more}>${stop}</${Button}>`}
   </li>`;
 }
 
 // What a training does, and the part that is done: of its time if that is limited, else of its
 // epochs.
 function findProgress(job) {
-  if (job.state === "queued") return { text: "waiting", part: 0 };
   const event = state.progress.get(job.number);
   const run = state.run?.name === job.run ? state.run : state.runs.find(({ name }) => name === job.run);
   const time = job.seconds && (Date.now() / 1000 - job.began) / job.seconds;
-  if (event?.event === "progress")
-    return { text: `${event.what} ${count(event.done)} of ${count(event.total)}`, part: time ?? event.done / event.total };
-  const epoch = event ? event.epoch : (run?.rows?.length ?? run?.epochs ?? 0);
+  if (job.state === "queued") return { text: "waiting", part: 0 };
+  if (event?.event === "progress") {
+    const { what, done, total } = event;
+    return { text: `${what} ${count(done)} of ${count(total)}`, part: time ?? done / total };
+  }
   const planned = job.seconds ? null : run?.planned;
-  const done = event?.event === "step" ? epoch - 1 + event.step / event.steps : epoch;
-  const text = job.is_stopping ? "ending …" : epoch ? `epoch ${epoch}${planned ? ` of ${planned}` : ""}` : "preparing";
-  return { text, part: time ?? (planned ? done / planned : null) };
+  const epoch = event?.epoch ?? run?.rows?.length ?? run?.epochs ?? 0;
+  const trained = event?.event === "step" ? epoch - 1 + event.step / event.steps : epoch;
+  const text = epoch ? `epoch ${epoch}${planned ? ` of ${planned}` : ""}` : "preparing";
+  return { text: job.is_stopping ? "ending …" : text, part: time ?? (planned ? trained / planned : null) };
 }
 
 // Name and result of the selected run, and the buttons that make sense now.
 export function RunHead() {
-  if (!state.selected) return null;
+  const { selected: name, runProblem } = state;
+  if (!name) return null;
   const run = findSelected();
-  const name = state.selected;
   const job = findJob(name);
   const isTraining = isActive(job);
+  // before the first step, it would only pause
   const hasStepped = ["step", "epoch"].includes(state.progress.get(job?.number)?.event);
+  const finish = {
+    disabled: job?.is_stopping || !hasStepped,
+    onClick: () => act("stop", name, { is_finishing: true }),
+  };
+  const pause = { disabled: job?.is_stopping && !job.is_finishing, onClick: () => act("stop", name) };
   const canContinue = run?.net && !isTraining && !hasEnded(run);
-  const show = (text, action, isDisabled, more) =>
-    html`<button type="button" disabled=${isDisabled} class=${text === "Continue" ? "primary" : ""}
-      onClick=${() => act(action, name, more)}>${text}</button>`;
   return html`<div id="run">
     <div class="row">
       <h2 id="run-title" tabindex="-1">${name}</h2>
-      ${isTraining && show(job.state === "queued" ? "Cancel" : "Pause", "stop", job.is_stopping && !job.is_finishing)}
-      ${/* before the first step, it would only pause */ ""}
-      ${isTraining && job.state === "running" && show("Finish now", "stop", job.is_stopping || !hasStepped, { is_finishing: true })}
-      ${canContinue && show("Continue", "resume", false)}
+      ${isTraining && html`<${Button} ...${pause}>${job.state === "queued" ? "Cancel" : "Pause"}</${Button}>`}
+      ${isTraining && job.state === "running" && html`<${Button} ...${finish}>Finish now</${Button}>`}
+      ${canContinue && html`<${Button} class="primary" onClick=${() => act("resume", name)}>Continue</${Button}>`}
     </div>
-    ${run && html`<${Result} run=${run} isTraining=${isTraining} />`}
-    <${Problem} id="run-problem" text=${state.runProblem || (job?.state === "failed" && job.problem)} />
+    ${run?.net && !isTraining && html`<${Result} run=${run} />`}
+    <${Problem} id="run-problem" text=${runProblem || (job?.state === "failed" && job.problem)} />
   </div>`;
 }
 
 // A tick is earned: only a gain over guessing that is no chance has it.
-function Result({ run, isTraining }) {
-  if (!run.score) {
-    const trained = `${plural(run.rows.length, "epoch")} trained${run.planned ? ` of ${run.planned}` : ""}`;
-    return run.net && !isTraining && html`<${Note}>${hasEnded(run) ? `${trained}, without a score` : trained}</${Note}>`;
+function Result({ run }) {
+  const { score, rows, planned, is_better: isBetter } = run;
+  if (!score) {
+    const epochs = `${planned ? `${rows.length} of ${plural(planned, "epoch")}` : plural(rows.length, "epoch")} trained`;
+    return html`<${Note}>${epochs}${hasEnded(run) ? ", no score" : ""}</${Note}>`;
   }
-  const [score, ...interval] = run.score.split(/ (?=\()/u);
+  const [value, interval = ""] = score.split(/ (?=\()/u);
+  const verdict = { true: "better than guessing", false: "hardly better than guessing" }[isBetter] ?? "";
   const open = (tab) => (event) => {
     event.preventDefault();
     change({ tab });
     document.getElementById(`tab-${tab}`).focus();
   };
-  return html`<p id="score" class=${run.is_better ? "good" : ""}>
-      <strong>${run.is_better ? "✓ " : ""}${score}</strong> ${compareToGuessing(run)}
-      <span class="note"> ${interval.join(" ")}</span>
+  const [look, attempt] = [open("look"), open("try")];
+  return html`<p id="score" class=${isBetter ? "good" : ""}>
+      <strong>${isBetter ? "✓ " : ""}${value}${verdict && `, ${verdict}`}</strong> <span class="note">${interval}</span>
     </p>
-    ${
-      !isTraining &&
-      html`<${Note} id="after">Next: <a href="#panel" onClick=${open("look")}>see what it confuses</a>, or
-        <a href="#panel" onClick=${open("try")}>try it on your own image</a>.</${Note}>`
-    }`;
-}
-
-function compareToGuessing({ is_better: isBetter, baseline_text: baseline }) {
-  if (isBetter === null || isBetter === undefined) return "";
-  const guessing = baseline ? `guessing (${baseline})` : "guessing";
-  return isBetter ? `– better than ${guessing}` : `– hardly better than ${guessing}`;
+    <p id="after" class="note">
+      Next: <a href="#tab-look" onClick=${look}>see what it confuses</a>, or${" "}
+      <a href="#tab-try" onClick=${attempt}>try it on your own image</a>.
+    </p>`;
 }
 
 export function RunTraining({ run }) {
-  const found = run.rows.flatMap((row) => row.diagnoses ?? []).slice(-MOST_DIAGNOSES);
-  const last = run.rows.at(-1);
+  const { rows, remark } = run;
+  const diagnoses = rows.flatMap((row) => row.diagnoses ?? []).slice(-MOST_DIAGNOSES);
   return html`<div id="course">
     <${Curves} run=${run} />
     <div>
-      <div id="diagnoses">${found.map((diagnosis) => html`<${Diagnosis} key=${diagnosis.kind} ...${diagnosis} />`)}</div>
-      ${!last && run.remark && html`<${Note} id="remark">${run.remark}</${Note}>`}
+      <div id="diagnoses">${diagnoses.map((diagnosis) => html`<${Diagnosis} ...${diagnosis} />`)}</div>
+      ${!rows.length && remark && html`<${Note} id="remark">${remark}</${Note}>`}
       <${Inside} run=${run} />
-      ${last && html`<${Note}>${count(last.images_per_second)} images/s</${Note}>`}
+      ${rows.length > 0 && html`<${Note}>${count(rows.at(-1).images_per_second)} images/s</${Note}>`}
     </div>
     <${Further} run=${run} />
   </div>`;
 }
 
 function Diagnosis({ epoch, kind, finding, advice, change: values }) {
+  const apply = () => applyChange(values);
   return html`<div class="diagnosis">
     <p><strong>Epoch ${epoch}: ${kind.replaceAll("-", " ")}.</strong> ${finding} ${advice}</p>
-    ${
-      Object.keys(values).length > 0 &&
-      html`<button type="button" onClick=${() => applyChange(values)}>Apply to the settings</button>`
-    }
+    ${Object.keys(values).length > 0 && html`<${Button} onClick=${apply}>Apply to the settings</${Button}>`}
   </div>`;
 }

@@ -1,15 +1,12 @@
-// The runs: a tree of what came from what, the selected one, and how to train on from it.
+// The runs: a tree of what came from what, and the selected one.
 
 import { ask } from "./api.js";
-import { findSource, useSource } from "./data.js";
-import { settleNet, useText } from "./net.js";
-import { Details, Note, Problem, plain, plural, useKept } from "./parts.js";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
+import { Button, Note, Problem, plain, useKept } from "./parts.js";
+import { html, useEffect, useRef, useState } from "./preact.js";
 import { hasEnded } from "./progress.js";
-import { Field, useRecipe } from "./recipe.js";
 import { change, findJob, isActive, state } from "./store.js";
 
-const REFRESH_MS = 5000; // least time between two looks at the checkpoints of a training
+const REFRESH_MS = 5000; // until a run that could not be read is read again
 const MANY_RUNS = 3; // can be sorted and filtered
 let turn = 0; // of the last request for the selected run, whose response counts
 const tellProblem = (error) => change({ runsProblem: error.message });
@@ -72,104 +69,116 @@ async function compare(name, isCompared) {
   if (run?.name === state.run?.name && compared === state.compared) change({ run: { ...state.run, others } });
 }
 
-// Changes the list of runs; a problem is told there.
-async function edit(action, values, follow) {
+// Changes the list of runs. All pages receive an event about it.
+function edit(action, values, follow = () => null) {
   change({ runsProblem: null });
-  try {
-    await follow(await ask(action, values));
-    await refreshRuns();
-  } catch (error) {
-    tellProblem(error);
-  }
-}
-
-function rename(run, name) {
-  return edit("rename-run", { run, name }, ({ run: renamed }) => {
-    const compared = new Set([...state.compared].map((known) => (known === run ? renamed : known)));
-    const base = state.base?.name === run ? { ...state.base, name: renamed } : state.base;
-    change({ compared, base });
-    if (state.selected === run) return selectRun(renamed);
-  });
+  return ask(action, values).then(follow).catch(tellProblem);
 }
 
 function remove(name) {
-  return edit("delete-run", { run: name }, async ({ deleted }) => {
-    change({ deleted: [...state.deleted, { name, deleted }], base: state.base?.name === name ? null : state.base });
-    await refreshRuns();
-    if (state.selected !== name) return;
-    const next = state.runs.find(({ problem }) => !problem)?.name;
-    if (next) return selectRun(next);
-    change({ selected: null, run: null });
-  });
+  return edit("delete-run", { run: name }, ({ deleted }) => change({ deleted: [...state.deleted, { name, deleted }] }));
 }
 
-function restore({ name, deleted }) {
-  const forget = () => change({ deleted: state.deleted.filter((known) => known.deleted !== deleted) });
-  return edit("restore-run", { deleted }, async ({ run }) => {
-    forget();
-    await selectRun(run ?? name);
-  });
+function restore(deleted) {
+  const forget = () => change({ deleted: state.deleted.filter((run) => run.deleted !== deleted) });
+  return edit("restore-run", { deleted }, forget);
+}
+
+// A run was renamed, deleted (its name is empty then), restored or noted something about.
+export async function receiveRuns({ run, name }) {
+  const follow = (known) => (known === run ? name : known);
+  const base = state.base && { ...state.base, name: follow(state.base.name) };
+  const jobs = [...state.jobs].map(([number, job]) => [number, { ...job, run: follow(job.run) }]);
+  const compared = [...state.compared].map(follow).filter(Boolean);
+  change({ compared: new Set(compared), base: base?.name ? base : null, jobs: new Map(jobs) });
+  await refreshRuns();
+  if (state.selected === null && name) return selectRun(name);
+  if (state.selected !== run) return;
+  const next = name || state.runs.find(({ problem }) => !problem)?.name;
+  if (next) await selectRun(next);
+  else change({ selected: null, run: null });
 }
 
 export function RunsPanel() {
   const [order, setOrder] = useState("newest");
   const [words, setWords] = useState("");
-  const { runs, jobs, selected, compared } = state;
-  useEffect(() => {
-    addEventListener("focus", refreshRuns); // another page may have renamed one
-    return () => removeEventListener("focus", refreshRuns);
-  }, []);
+  const { runs, jobs, selected, compared, deleted, runsProblem } = state;
   // not drawn again with each step of a training
   const list = useKept(() => drawList(order, words), [order, words, runs, jobs, selected, compared]);
+  const hint =
+    runs.length > 1
+      ? "Tick runs to draw their curves together, and to compare them."
+      : "Every training is a run: a folder that stays, with its net, its settings and its result.";
   return html`
-    ${runs.length < 2 && html`<${Note}>Every training is a run: a folder that stays, with its net, recipe and result.</${Note}>`}
-    ${runs.length > 1 && html`<${Note}>Tick runs to draw their curves together, and to compare them.</${Note}>`}
-    ${
-      runs.length > MANY_RUNS &&
-      html`<div class="row">
-      <label>Order <select value=${order} onChange=${({ target }) => setOrder(target.value)}>
-        <option value="newest">newest first</option>
-        <option value="best">best first</option>
-      </select></label>
-      <label>Find <input type="search" size="12" value=${words} onInput=${({ target }) => setWords(target.value)} /></label>
-    </div>`
-    }
-    ${state.deleted.map(
-      (run) =>
-        html`<p key=${run.deleted} class="row" role="status"><span>${run.name} deleted.</span>
-          <button type="button" class="small" aria-label=${plain(`Undo: restore ${run.name}`)} onClick=${() => restore(run)}>Undo</button></p>`,
-    )}
-    <${Problem} id="runs-problem" text=${state.runsProblem} />
+    <${Note}>${hint}</${Note}>
+    ${runs.length > MANY_RUNS && html`<${Finder} ...${{ order, setOrder, words, setWords }} />`}
+    <ul aria-live="polite">${deleted.map((run) => html`<${Deleted} key=${run.deleted} ...${run} />`)}</ul>
+    <${Problem} id="runs-problem" text=${runsProblem} />
     ${list}
   `;
+}
+
+function Finder({ order, setOrder, words, setWords }) {
+  const select = { value: order, onChange: ({ target }) => setOrder(target.value), "aria-label": "Order" };
+  const search = { type: "search", value: words, onInput: ({ target }) => setWords(target.value), placeholder: "find" };
+  return html`<div class="row finder">
+    <select ...${select}>
+      <option value="newest">newest first</option>
+      <option value="best">best first</option>
+    </select>
+    <input ...${search} aria-label="Find runs" />
+  </div>`;
+}
+
+function Deleted({ name, deleted }) {
+  const place = useRef();
+  useEffect(() => place.current.lastElementChild.focus(), []); // the button that deleted it is gone
+  const label = plain(`Undo: restore ${name}`);
+  return html`<li class="row" ref=${place}>
+    ${name} deleted. <${Button} small aria-label=${label} onClick=${() => restore(deleted)}>Undo</${Button}>
+  </li>`;
 }
 
 // Runs that wait or failed have no folder yet.
 function listRuns() {
   const isShown = (job) => job.run && findJob(job.run) === job && (isActive(job) || job.state === "failed");
-  const others = [...state.jobs.values()].filter((job) => isShown(job) && state.runs.every(({ name }) => name !== job.run));
+  const jobs = [...state.jobs.values()].filter(isShown);
+  const others = jobs.filter((job) => state.runs.every(({ name }) => name !== job.run));
   return [...others.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })), ...state.runs];
 }
 
 function drawList(order, words) {
-  const has = ({ name, net, data, note }) => `${name} ${net} ${data} ${note}`.toLowerCase().includes(words.toLowerCase().trim());
+  const text = words.toLowerCase().trim();
+  const has = ({ name, net, data, note }) => `${name} ${net} ${data} ${note}`.toLowerCase().includes(text);
   const runs = listRuns().filter(has);
   if (!runs.length) return html`<${Note}>${words ? "No run has these words." : "There are no runs yet."}</${Note}>`;
-  const names = new Set(runs.map(({ name }) => name));
-  const isTree = order === "newest";
-  if (!isTree) runs.sort((a, b) => rate(b) - rate(a));
-  const byParent = Map.groupBy(runs, ({ parent }) => (isTree && names.has(parent) ? parent : null));
-  const draw = (run) => html`<li key=${run.name}>
-    <${Row} run=${run} />
-    ${byParent.has(run.name) && html`<ul>${byParent.get(run.name).map(draw)}</ul>`}
+  if (order === "best") runs.sort((a, b) => rate(b) - rate(a));
+  const names = new Set(order === "best" ? [] : runs.map(({ name }) => name));
+  const byParent = Map.groupBy(runs, ({ parent }) => (names.has(parent) ? parent : null));
+  const draw = (parent) =>
+    byParent.get(parent)?.map((run) => html`<${Branch} key=${run.name} run=${run} draw=${draw} />`);
+  return html`<ul id="run-list" aria-label="Runs">
+    ${draw(null)}
+  </ul>`;
+}
+
+// A run, and those that came from it.
+function Branch({ run, draw }) {
+  const children = draw(run.name);
+  return html`<li>
+    <${Row} run=${run} />${
+      children &&
+      html`<ul>
+        ${children}
+      </ul>`
+    }
   </li>`;
-  return html`<ul id="runs" aria-label="Runs">${(byParent.get(null) ?? []).map(draw)}</ul>`;
 }
 
 // Of errors, the smaller one is better.
-function rate({ score_value: value, is_fraction: isFraction }) {
-  if (value === undefined || value === null) return -Infinity;
-  return isFraction ? value : -Math.abs(value);
+function rate({ score_value: value = null, is_fraction: isFraction }) {
+  if (value === null) return -Infinity;
+  return isFraction ? value : -value;
 }
 
 function Row({ run }) {
@@ -177,164 +186,39 @@ function Row({ run }) {
   if (problem) return html`<p class="problem">${name}: ${problem}</p>`;
   const isSelected = state.selected === name;
   const from = parent ? ` from ${parent}${epoch === null ? "" : ` after epoch ${epoch}`}` : "";
+  const tick = { checked: state.compared.has(name), onChange: ({ target }) => compare(name, target.checked) };
+  const select = () => isSelected || selectRun(name);
   return html`<div class="run-row">
-      <input type="checkbox" checked=${state.compared.has(name)} disabled=${!net} title="compare"
-        aria-label=${plain(`compare ${name}`)} onChange=${({ target }) => compare(name, target.checked)} />
-      <button type="button" class="run" aria-pressed=${isSelected} onClick=${() => isSelected || selectRun(name)}>
+      <input type="checkbox" disabled=${!net} aria-label=${plain(`compare ${name}`)} ...${tick} />
+      <${Button} class="run" aria-pressed=${isSelected} onClick=${select}>
         <strong>${name}</strong> <span>${summarizeRun(run)}</span>
         ${net && html`<span class="note">${net} on ${data}${from}</span>`}
         ${note && html`<span class="note">“${note}”</span>`}
-      </button>
+      </${Button}>
     </div>
     ${isSelected && net && html`<${Tools} run=${run} />`}`;
 }
 
 function summarizeRun(run) {
-  const job = findJob(run.name);
+  const { name, net, score, score_text: text, is_better: isBetter, epochs, planned } = run;
+  const job = findJob(name);
   if (isActive(job)) return job.state === "queued" ? "waiting" : "running";
-  if (!run.net) return "";
-  if (run.score) return `${run.is_better ? "✓ " : ""}${run.score_text ?? run.score}`;
-  return hasEnded(run) ? "no score" : `paused after ${plural(run.epochs, "epoch")}${run.planned ? ` of ${run.planned}` : ""}`;
+  if (!net) return "";
+  if (score) return `${isBetter ? "✓ " : ""}${text}`;
+  return hasEnded(run) ? "no score" : `paused, ${epochs}${planned ? ` of ${planned}` : ""} epochs`;
 }
 
-// Rename, note and delete, for the selected run.
+// Name, note and deletion of the selected run.
 function Tools({ run: { name, note } }) {
-  const [editing, setEditing] = useState(null); // {action, text}
-  const place = useRef();
-  useLayoutEffect(() => place.current?.querySelector("input")?.select(), [editing?.action]);
-  const close = () => {
-    place.current.querySelector("button").focus();
-    setEditing(null);
+  const rename = async ({ target }) => {
+    const text = target.value.trim();
+    if (text && text !== name) await edit("rename-run", { run: name, name: text });
+    if (state.runsProblem || !text) target.value = name;
   };
-  const save = (event) => {
-    event.preventDefault();
-    const text = editing.text.trim();
-    close();
-    if (editing.action === "note") edit("note-run", { run: name, note: text }, () => null);
-    else if (text && text !== name) rename(name, text);
-  };
-  const begin = (action, text) => () => setEditing({ action, text });
-  return html`<div class="row tools" ref=${place} onKeyDown=${({ key }) => key === "Escape" && editing && close()}>
-    <button type="button" class="small" onClick=${begin("name", name)}>Rename</button>
-    <button type="button" class="small" onClick=${begin("note", note ?? "")}>${note ? "Edit the note" : "Add a note"}</button>
-    <button type="button" class="small" onClick=${() => remove(name)}>Delete</button>
-    ${
-      editing &&
-      html`<form class="row" onSubmit=${save}>
-      <input aria-label=${editing.action === "note" ? "Note" : "New name"} value=${editing.text} autocomplete="off"
-        onInput=${({ target }) => setEditing({ ...editing, text: target.value })} />
-      <button class="small">Save</button>
-      <button type="button" class="small" onClick=${close}>Cancel</button>
-    </form>`
-    }
-  </div>`;
-}
-
-// How to go on from the selected run; what is typed here is for this run alone.
-export function Further({ run }) {
-  const [isOpen, setOpen] = useState(false);
-  const [epochs, setEpochs] = useState(run.checkpoints);
-  const [picked, setPicked] = useState(""); // by a person; else the newest one is selected
-  const [values, setValues] = useState({});
-  const [status, setStatus] = useState({}); // {isAsked, problem}
-  const { current: seen } = useRef({ at: -Infinity });
-  const choices = epochs.map(String);
-  const isGone = picked && !choices.includes(picked);
-  const epoch = isGone ? "" : picked || choices[0];
-  const isBusyHere = document.activeElement?.id === "checkpoint"; // its choices must stay
-  useEffect(() => setEpochs(run.checkpoints), [run.checkpoints]);
-  useEffect(() => {
-    if (!isOpen || isBusyHere || performance.now() - seen.at < REFRESH_MS) return;
-    seen.at = performance.now();
-    ask("checkpoints", { run: run.name }).then(setEpochs, () => null);
-  }, [isOpen, run.rows.length]);
-  if (!run.net) return null;
-  const fields = state.fields.filter(({ name }) => run.changeable?.includes(name));
-  const filled = fields.filter(({ name }) => values[name]?.trim() && values[name].trim() !== run.recipe[name]);
-  const differences = filled.map((field) => [field.label ?? field.name, run.recipe[field.name], values[field.name].trim()]);
-  const start = async () => {
-    setStatus({ isAsked: true });
-    try {
-      const sent = Object.fromEntries(filled.map(({ name }) => [name, values[name].trim()]));
-      const job = await ask("continue", { run: run.name, epoch: Number(epoch), fields: sent });
-      await selectRun(job.run);
-      document.getElementById("run-title")?.focus();
-    } catch (error) {
-      setStatus({ problem: error.message });
-    }
-  };
-  const title = epoch ? `Continue from epoch ${Number(Number(epoch).toFixed(2))}` : "Continue from epoch";
-  return html`<div id="further">
-    <div class="row">
-      <button id="edit" type="button" disabled=${!run.text} onClick=${() => copySettings(run)}>Edit its net and recipe</button>
-      <span class="note">${run.text ? "and train a changed copy" : "Its net does not consist of lamina's layers."}</span>
-    </div>
-    <${Details} summary="Continue from a saved epoch" onToggle=${({ target }) => setOpen(target.open)}>
-      <${Note}>Trains from there as a new run, with the net and the data of ${run.name}.</${Note}>
-      <div class="row">
-        <label for="checkpoint">From</label>
-        <select id="checkpoint" value=${epoch} disabled=${!choices.length} onChange=${({ target }) => setPicked(target.value)}>
-          ${isGone && html`<option value="">choose again</option>`}
-          ${choices.map((value) => html`<option key=${value} value=${value}>epoch ${Number(Number(value).toFixed(2))}</option>`)}
-        </select>
-        <button id="continue-from" type="button" disabled=${status.isAsked || !epoch} onClick=${start}>${title}</button>
-      </div>
-      <${Differences} title=${`What will differ from ${run.name}`} differences=${differences} />
-      <${Problem} id="continue-problem"
-        text=${isGone ? "The chosen epoch is no longer saved. Choose another one." : status.problem} />
-      <${Details} summary="Change its settings">
-        <div class="fields">
-          ${fields.map(
-            (field) =>
-              html`<${Field} key=${field.name} field=${field} id=${`continued-${field.name}`} value=${values[field.name] ?? ""}
-                placeholder=${run.recipe[field.name]} onInput=${(value) => setValues({ ...values, [field.name]: value })} />`,
-          )}
-        </div>
-      </${Details}>
-    </${Details}>
-  </div>`;
-}
-
-function Differences({ title, differences }) {
-  if (!differences.length) return html`<${Note}>${title}: nothing.</${Note}>`;
-  const show = ([what, before, after]) => html`<li>${what}: ${before} → <strong>${after}</strong></li>`;
-  return html`<${Note}>${title}:</${Note}><ul class="differences">${differences.map(show)}</ul>`;
-}
-
-// Puts a run's data, net and recipe into the steps.
-async function copySettings(run) {
-  const { name, text, recipe, source, size_px: size, val } = run;
-  const isKnown = Boolean(findSource(source));
-  change({ time: "", trainingProblem: null, step: "net" });
-  if (isKnown) {
-    change({ sizePx: String(size ?? ""), val: String(val ?? "") });
-    useSource(source);
-  } else change({ trainingProblem: `The images of ${name}, ${source}, are not in the list. Choose others under Images.` });
-  await useText(text);
-  await settleNet();
-  await useRecipe(recipe);
-  change({ base: { ...run, text: state.net.text } });
-  document.getElementById("net-title")?.focus();
-}
-
-// What Train would change against the run whose settings were put into the steps.
-export function Changes() {
-  const { base, net, plan } = state;
-  if (!base) return null;
-  const word = (field, value) => (value === "None" ? "none" : value);
-  const planned = plan?.fields ?? {};
-  const differences = [
-    ["Images", base.source, state.source],
-    ["Image size", String(base.size_px ?? "as lamina chooses"), state.sizePx.trim() || "as lamina chooses"],
-    ["Held out for val", String(base.val ?? 0), state.val.trim() || String(base.val ?? 0)],
-    ["Net", base.net, net.isChosen ? "chosen by lamina" : net.text === base.text ? base.net : "another one"],
-    ["Time limit", "none", state.time.trim() || "none"],
-    ...state.fields
-      .filter(({ name }) => name in planned && name in base.recipe)
-      .map(({ name, label }) => [label ?? name, word(name, base.recipe[name]), word(name, planned[name])]),
-  ].filter(([, before, after]) => before !== after);
-  return html`<div id="changes">
-    <${Differences} title=${`What will differ from ${base.name}`} differences=${differences} />
-    <button type="button" class="small" onClick=${() => change({ base: null })}>Hide this list</button>
+  const write = ({ target }) => edit("note-run", { run: name, note: target.value.trim() });
+  return html`<div class="tools">
+    <label>Name <input defaultValue=${name} autocomplete="off" onChange=${rename} /></label>
+    <label>Note <input defaultValue=${note} autocomplete="off" onChange=${write} /></label>
+    <${Button} small onClick=${() => remove(name)}>Delete</${Button}>
   </div>`;
 }

@@ -2,11 +2,12 @@
 
 import { ask } from "./api.js";
 import { describeSource } from "./data.js";
+import { Changes } from "./further.js";
 import { settleNet } from "./net.js";
 import { Note, Problem, plural } from "./parts.js";
 import { html } from "./preact.js";
 import { RecipeForm, readFields, setFields } from "./recipe.js";
-import { Changes, refreshRuns, reloadRun, selectRun } from "./runs.js";
+import { receiveRuns, refreshRuns, reloadRun, selectRun } from "./runs.js";
 import { change, findSelected, isActive, state } from "./store.js";
 
 const MOST_STEPS = 800; // whose losses are drawn
@@ -20,11 +21,7 @@ export function summarizeTraining() {
 
 export function TrainingStep() {
   const { isStarting, trainingProblem, net, preview } = state;
-  const reason = net.problem
-    ? "Correct the error in the net to train."
-    : preview
-      ? null
-      : "Load a data set to train.";
+  const reason = net.problem ? "Correct the error in the net to train." : preview ? null : "Load a data set to train.";
   return html`
     <${RecipeForm} />
     <${Changes} />
@@ -78,6 +75,7 @@ export function applyChange(values) {
 
 export function receiveTraining(event) {
   const run = state.run;
+  if (event.event === "runs") receiveRuns(event);
   if (event.event === "job" && event.run) receiveJob(event);
   if (["progress", "step", "epoch"].includes(event.event) && event.run)
     change({ progress: new Map(state.progress).set(event.job, event) });

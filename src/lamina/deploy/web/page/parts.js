@@ -23,6 +23,10 @@ export function Note({ id, children }) {
   return html`<p id=${id} class="note">${children}</p>`;
 }
 
+export function Button({ small, children, ...more }) {
+  return html`<button type="button" class=${small ? "small" : ""} ...${more}>${children}</button>`;
+}
+
 export function Details({ summary, open, children, ...more }) {
   return html`<details open=${open} ...${more}>
     <summary>${summary}</summary>
@@ -70,6 +74,14 @@ export function Layers({ filters, layers }) {
   `;
 }
 
+// The value of `compute`, computed again only when one of `inputs` is another one.
+export function useKept(compute, inputs) {
+  const { current: kept } = useRef({});
+  const isSame = kept.inputs?.every((input, place) => input === inputs[place]);
+  if (!isSame) Object.assign(kept, { inputs, value: compute() });
+  return kept.value;
+}
+
 // A request whose result is drawn by `Outcome`, and how to begin it; of several, the last counts.
 export function useRequest() {
   const [request, setRequest] = useState({});
@@ -108,14 +120,6 @@ export function Outcome({ request: { what, isPending, problem, result }, draw })
 // A progress bar; without a value, it only shows that something is computed.
 export function Progress({ label, value }) {
   return html`<progress aria-label=${label} max="1" value=${value ?? undefined}></progress>`;
-}
-
-// The value of `compute`, computed again only when one of `inputs` is another one.
-export function useKept(compute, inputs) {
-  const kept = useRef({ inputs: [] });
-  const isSame = kept.current.inputs.length && inputs.every((input, place) => input === kept.current.inputs[place]);
-  if (!isSame) kept.current = { inputs, value: compute() };
-  return kept.current.value;
 }
 
 // A table whose first column names the rows; the others contain numbers or elements. Without a
