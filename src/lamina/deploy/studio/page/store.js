@@ -52,6 +52,8 @@ export const state = {
   deleted: [], // runs that can be restored: {name, deleted}
   runsProblem: null,
   runProblem: null, // of the selected run
+  making: {}, // by run and file to take away, the number of the job that makes it
+  exports: {}, // by that number, how the file compares with the run
 
   lessons: { at: 0, isOpen: false, answers: {}, problem: null },
 };
