@@ -49,7 +49,8 @@ export const state = {
   compared: new Set(), // names
   runsProblem: null,
 
-  lessons: { at: 0, isOpen: false, answers: {}, problem: null },
+  // `told`: what was set up, in words; `filled`: fields of the form that a lesson filled in, by name.
+  lessons: { at: 0, isOpen: false, answers: {}, told: "", filled: null, problem: null },
 };
 
 let draw = () => null;
