@@ -119,7 +119,7 @@ def test_the_keyboard_is_enough(page, image):
             page.evaluate("document.activeElement.textContent || document.activeElement.id")
         )
     assert seen == [
-        "Use the camera",
+        "Start the webcam",
         "5 more",
         "Explain this prediction",
         "Similar training images",

@@ -17,17 +17,23 @@ import { change, changePart, findSelected, state } from "./store.js";
 import { start } from "./main.js";
 import { TrainingStep, summarizeTraining } from "./training.js";
 
+const wide = matchMedia("(min-width: 900px)"); // as in page.css
 const LOST = "The studio cannot be reached; trying again. Is it still running?";
 const TABS = [
   ["training", "Training", RunTraining],
   ["look", "Results", Look],
   ["compare", "Compare", Compare],
   ["try", "Try it", Try],
-  ["take", "Take away", Take],
+  ["take", "Export", Take],
 ];
 
+wide.addEventListener("change", () => change({}));
+
+function hasRuns() {
+  return state.runs.length > 0 || state.selected !== null;
+}
+
 export function App() {
-  const hasRuns = state.runs.length > 0 || state.selected !== null;
   const { isLost, needsToken } = state.connection;
   return html`
     <a class="skip" href="#training">Skip to the training</a>
@@ -45,7 +51,7 @@ export function App() {
         Lessons
       </button>
     </header>
-    <div id="workbench" class=${hasRuns ? "with-runs" : "first"}>
+    <div id="workbench" class=${hasRuns() ? "with-runs" : "first"}>
       ${state.lessons.isOpen && html`<${Lessons} />`}
       <main>
         ${needsToken && html`<${Access} />`}
@@ -53,23 +59,24 @@ export function App() {
           <${Step} name="data" number="1" title="Images" summary=${summarizeData()}><${DataStep} /></${Step}>
           <${Step} name="net" number="2" title="Net" summary=${summarizeNet()}><${NetStep} /></${Step}>
           <${Step} name="training" number="3" title="Train" summary=${summarizeTraining()}><${TrainingStep} /></${Step}>
-          ${hasRuns && html`<${Step} name="runs" number="4" title="Runs" summary=""><${RunsPanel} /></${Step}>`}
+          ${hasRuns() && html`<${Step} name="runs" number="4" title="Runs" summary=""><${RunsPanel} /></${Step}>`}
         </div>
-        ${hasRuns && html`<${Results} />`}
+        ${hasRuns() && html`<${Results} />`}
       </main>
     </div>
   `;
 }
 
-// A section that can be closed. What it contains is drawn also while it is closed, because it keeps
-// what was typed.
+// A section of which one is open at a time; before the first run, a wide page shows all. What a
+// closed one contains is drawn, too, because it keeps what was typed.
 function Step({ name, number, title, summary, children }) {
   const isOpen = state.step === name;
-  return html`<section id=${name} class=${isOpen ? "step open" : "step"}>
+  const areAllOpen = !hasRuns() && wide.matches;
+  const heading = html`<span class="number">${number}</span> ${title} <span class="note">${summary}</span>`;
+  const toggle = () => change({ step: isOpen ? "" : name });
+  return html`<section id=${name} class=${isOpen ? "step open" : "step"} aria-labelledby=${`${name}-title`}>
     <h2 id=${`${name}-title`} tabindex="-1">
-      <button type="button" aria-expanded=${isOpen} onClick=${() => change({ step: isOpen ? "" : name })}>
-        <span class="number">${number}</span> ${title} <span class="note">${summary}</span>
-      </button>
+      ${areAllOpen ? heading : html`<button type="button" aria-expanded=${isOpen} onClick=${toggle}>${heading}</button>`}
     </h2>
     <div class="body">${children}</div>
   </section>`;
@@ -78,7 +85,7 @@ function Step({ name, number, title, summary, children }) {
 function Results() {
   const run = findSelected();
   const [, , Panel] = TABS.find(([name]) => name === state.tab);
-  return html`<section id="results">
+  return html`<section id="results" aria-label="Results">
     <${Queue} />
     <${RunHead} />
     <${Tabs} />
@@ -95,17 +102,18 @@ function Tabs() {
     // Enter opens it, because some take long
     if (step) tabs[(tabs.indexOf(event.target) + step + tabs.length) % tabs.length].focus();
   };
-  const show = ([name, title]) => html`<button
-    type="button"
-    role="tab"
-    id=${`tab-${name}`}
-    aria-controls="panel"
-    aria-selected=${name === state.tab}
-    tabindex=${name === state.tab ? 0 : -1}
-    onClick=${() => change({ tab: name })}
-  >
-    ${title}
-  </button>`;
+  const show = ([name, title]) =>
+    html`<button
+      type="button"
+      role="tab"
+      id=${`tab-${name}`}
+      aria-controls="panel"
+      aria-selected=${name === state.tab}
+      tabindex=${name === state.tab ? 0 : -1}
+      onClick=${() => change({ tab: name })}
+    >
+      ${title}
+    </button>`;
   return html`<div role="tablist" aria-label="The selected run" onKeyDown=${move}>${TABS.map(show)}</div>`;
 }
 

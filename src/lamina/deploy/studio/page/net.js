@@ -1,54 +1,80 @@
 // Step 2: the net. Cards and Python are two views of one value, which the studio parses.
 
-import { ask } from "./api.js";
-import { Note, Problem, short } from "./parts.js";
-import { html } from "./preact.js";
-import { refreshPlan } from "./recipe.js";
-import { change, changePart, state } from "./store.js";
+import { ask, askLast } from "./api.js";
+import { AddLayer, Cards } from "./cards.js";
+import { describeSource } from "./data.js";
+import { Flow } from "./flow.js";
+import { Details, Note, Problem, duration, plural, short } from "./parts.js";
+import { html, useEffect } from "./preact.js";
+import { refreshPlan, useRecipeOf } from "./recipe.js";
+import { change, changePart, isBusy, state } from "./store.js";
 
 export const CHOOSE = "choose";
+export const CHOOSING_TIME = "5m";
 const FIRST = "cnn";
 const OWN = "Flatten(), Output()";
 const WAIT_MS = 250; // after the last key
+const TIMED_IMAGES = 64; // to which the times of layers apply
+const KINDS = { cnn: "convolutions", mlp: "no convolutions", photo: "for photos", resnet18: "deep, slow" };
+const SIZES = { s: "small", m: "medium", l: "large" };
 let timer = 0;
 let asked = 0; // number of the last request, whose response counts
+let typed = 0; // number of the last text or preset
+let lastId = 0; // of the cards
+let drawn = 0; // number of the last request for drawings
 let reading = Promise.resolve(); // until what was typed and clicked so far is shown
 
 export function startNet(kept) {
   if (kept?.isChosen) usePreset(CHOOSE);
-  else if (kept?.text) useText(kept.text);
+  else if (kept?.typed ?? kept?.text) useText(kept.typed ?? kept.text);
   else usePreset(FIRST);
 }
 
 // For images of one's own, lamina chooses the net and the recipe, as `lamina train --data` does.
 export function useOwnData() {
-  change({ time: "5m" });
+  change({ time: CHOOSING_TIME });
   usePreset(CHOOSE);
 }
 
 export function usePreset(name) {
-  if (name !== CHOOSE) return useText(state.presets.find((preset) => preset.name === name)?.text ?? OWN);
+  const preset = state.presets.find((known) => known.name === name);
+  if (name !== CHOOSE) return useText(preset?.text ?? OWN, preset?.name);
   clearTimeout(timer);
-  [timer, asked] = [0, asked + 1]; // whatever was typed before
-  changePart("net", { text: "", preset: "", isChosen: true, problem: null });
+  [timer, asked, typed] = [0, asked + 1, typed + 1]; // whatever was typed before
+  changePart("net", { text: "", typed: null, preset: "", isChosen: true, problem: null });
+  change({ time: state.time || CHOOSING_TIME });
   refreshPlan();
   return reading;
 }
 
-export function useText(text) {
-  changePart("net", { text, isChosen: false });
+export function useText(text, preset = "") {
+  // a limit that only choosing needs
+  if (state.net.isChosen && state.time === CHOOSING_TIME) change({ time: "" });
+  changePart("net", { text, typed: null, preset, isChosen: false });
+  typed += 1;
   return read({ text });
 }
 
 // Reads the net again, for other data.
 export function refreshNet() {
-  if (!state.net.isChosen) read({ text: state.net.text });
+  if (!state.net.isChosen) read({ text: state.net.typed ?? state.net.text });
+}
+
+function type({ target }) {
+  clearTimeout(timer);
+  asked += 1; // a response on its way must not replace what is typed
+  timer = setTimeout(readTyped, WAIT_MS);
+  changePart("net", { typed: target.value });
+}
+
+function readTyped() {
+  typed += 1;
+  return read({ text: state.net.typed });
 }
 
 // Waits until `state.net` is what was typed or clicked last.
 export function settleNet() {
-  if (timer) read({ text: state.net.text });
-  return reading;
+  return timer ? readTyped() : reading;
 }
 
 function read(values) {
@@ -58,39 +84,118 @@ function read(values) {
   return reading;
 }
 
-// Asks for the cards of a net, given as text or as edited cards.
-async function parse(values) {
+// Edits the cards, once what was typed and clicked before is shown: `apply` changes the list of
+// cards, in which it gets the place of one of them.
+export function edit(id, apply) {
+  const before = settleNet();
+  const turn = typed;
+  const run = async () => {
+    if (turn !== typed) return; // another text or preset was chosen meanwhile
+    const cards = [...state.net.cards];
+    const place = cards.findIndex((card) => card.id === id);
+    if (id && place < 0) return; // it was removed
+    apply(cards, place);
+    await parse({ cards: cards.map(({ text }) => text) }, cards);
+  };
+  // the next edit still works
+  reading = before.then(run).catch((error) => changePart("net", { problem: error.message }));
+  return reading;
+}
+
+export function makeId() {
+  return ++lastId;
+}
+
+// Asks for the cards of a net, given as text or as edited cards. A text that is typed stays as it is.
+async function parse(values, edited = state.net.cards) {
   const turn = ++asked;
   const { shape = null, outputs = null } = state.preview ?? {};
-  const found = await ask("net", { ...values, shape, outputs }).catch((error) => ({
+  const net = await ask("net", { ...values, shape, outputs }).catch(({ message }) => ({
     cards: null,
-    problem: error.message,
+    problem: message,
   }));
   if (turn !== asked) return;
-  const text = found.text ?? values.text;
-  const preset = state.presets.find((known) => known.text === text);
-  const known = found.cards
-    ? { cards: found.cards, parameters: found.parameters, multiplyAdds: found.multiply_adds }
-    : {};
-  changePart("net", { text, preset: preset?.name ?? "", isChosen: false, problem: found.problem, ...known });
+  const text = net.text ?? values.text ?? state.net.text;
+  const preset = state.presets.find((known) => known.text === text)?.name ?? "";
+  const more = net.cards && {
+    cards: net.cards.map((card, place) => identify(card, edited[place], values)),
+    parameters: net.parameters,
+    multiplyAdds: net.multiply_adds,
+  };
+  const isTyped = values.text !== undefined;
+  changePart("net", { text, preset, problem: net.problem, ...more, ...(isTyped ? {} : { typed: null }) });
+  useRecipeOf(preset);
   refreshPlan();
+}
+
+// Cards that were edited keep their ids, and what was typed into them even if it is wrong; of a new
+// text, those keep theirs whose layers are at their place.
+function identify(card, before, { cards: isEdited }) {
+  const isSame = before && (isEdited || before.text === card.text);
+  const typedInto = isSame && !card.name ? { name: before.name, arguments: before.arguments } : {};
+  return { ...typedInto, ...card, id: isSame ? before.id : makeId() };
+}
+
+// For which net and data times and drawings are.
+function findKey() {
+  const { net, preview } = state;
+  const isReadable = preview && !net.isChosen && !net.problem && net.text;
+  return isReadable ? JSON.stringify([net.text, preview.shape, preview.outputs, describeSource()]) : "";
+}
+
+// Draws what the untrained net makes of an image, and times the layers when nothing else computes.
+async function measure(key) {
+  if (!key) return;
+  if (state.forward?.key !== key) await drawExample(state.forward?.row ?? 0);
+  if (key !== findKey() || state.times?.key === key || isBusy()) return;
+  const { text } = state.net;
+  const { shape, outputs } = state.preview;
+  const ms = await askLast("times", { text, shape, outputs }).catch(() => null);
+  if (ms) change({ times: { key, ms } });
+}
+
+async function drawExample(row) {
+  const turn = ++drawn;
+  const key = findKey();
+  const ids = state.net.cards.map(({ id }) => id);
+  const values = { ...describeSource(), text: state.net.text, row: row % state.preview.images.train };
+  const example = await ask("forward", values).catch(() => null);
+  if (!example || turn !== drawn) return;
+  const drawings = Object.fromEntries(example.layers.map((layer, place) => [ids[place], layer]));
+  change({ forward: { key, row, image: example.image, target: example.target, drawings } });
 }
 
 export function summarizeNet() {
   const { isChosen, preset, cards, parameters } = state.net;
   if (isChosen) return "chosen by lamina";
-  return `${preset || `${cards.length} layers`}, ${short(parameters)} parameters`;
+  return `${preset || plural(cards.length, "layer")}, ${short(parameters)} parameters`;
+}
+
+// What the net costs. Cores share a layer's work, but not without losses.
+function describeCosts(key) {
+  const { cards, parameters, multiplyAdds } = state.net;
+  const costs = `${plural(cards.length, "layer")}, ${short(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
+  if (state.times?.key !== key) return `${costs}.`;
+  const imageMs = state.times.ms.reduce((sum, ms) => sum + ms, 0) / TIMED_IMAGES;
+  const seconds = (imageMs * state.preview.images.train) / 1000 / navigator.hardwareConcurrency ** 0.7;
+  return `${costs}. About ${duration(Math.max(1, seconds))} per epoch on this machine.`;
+}
+
+export function describePreset(name) {
+  const [kind, size] = name.split("-");
+  return [name, [SIZES[size], KINDS[kind]].filter(Boolean).join(", ")].filter(Boolean).join(": ");
 }
 
 export function NetStep() {
-  const { text, preset, isChosen, problem, cards } = state.net;
-  const type = ({ target }) => {
-    changePart("net", { text: target.value });
-    clearTimeout(timer);
-    asked += 1; // a response on its way must not replace what is typed
-    timer = setTimeout(() => read({ text: target.value }), WAIT_MS);
-  };
-  const options = [[CHOOSE, "Choose for me"], ...state.presets.map(({ name }) => [name, name]), ["", "your own layers"]];
+  const { text, typed: typedText, preset, isChosen, problem, cards } = state.net;
+  const key = findKey();
+  useEffect(() => {
+    const waiting = setTimeout(() => measure(key), 2 * WAIT_MS);
+    return () => clearTimeout(waiting);
+  }, [key, isBusy()]);
+  const presets = state.presets.map(({ name }) => [name, describePreset(name)]);
+  const options = [[CHOOSE, "Choose for me"], ...presets, ["", "your own layers"]];
+  const another = () => drawExample(Math.floor(Math.random() * state.preview.images.train));
   return html`
     <div class="row">
       <label for="preset">Start from</label>
@@ -98,12 +203,27 @@ export function NetStep() {
         ${options.map(([value, title]) => html`<option value=${value}>${title}</option>`)}
       </select>
     </div>
-    ${isChosen && html`<${Note}>lamina chooses the net, the image size and the recipe by measurement, for your data and time limit.</${Note}>`}
-    <div hidden=${isChosen}>
-      <ol id="layers" aria-label="Layers">${cards.map((card) => html`<li class="card">${card.text}</li>`)}</ol>
-      <${Problem} id="net-problem" text=${problem} />
-      <label for="python">Python</label>
-      <textarea id="python" rows="7" spellcheck="false" value=${text} onInput=${type}></textarea>
-    </div>
+    ${
+      isChosen
+        ? html`<${Note} id="net-chosen">lamina tries several nets on your images, and trains the best one within the time
+            limit. Image size and recipe are chosen, too.</${Note}>`
+        : html`
+            <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
+            <div class="row">
+              <p id="net-total" class="note">${key ? describeCosts(key) : ""}</p>
+              <button type="button" class="small" disabled=${!state.forward || !key} onClick=${another}>
+                Another image
+              </button>
+            </div>
+            <${Cards} cards=${cards} />
+            <${AddLayer} cards=${cards} />
+            <${Problem} id="net-problem" text=${problem} />
+            <${Details} summary="As Python">
+              <label for="python" class="note">The same layers as text, for your own program. Changes show on the cards.</label>
+              <textarea id="python" aria-label="Python" rows="7" spellcheck="false" aria-invalid=${Boolean(problem)}
+                value=${typedText ?? text} onInput=${type}></textarea>
+            </${Details}>
+          `
+    }
   `;
 }

@@ -1,27 +1,181 @@
 // The recipe: fields whose placeholders are what the studio plans for this net and these data.
 
-import { html } from "./preact.js";
+import { ask } from "./api.js";
+import { describeSource } from "./data.js";
+import { CHOOSING_TIME } from "./net.js";
+import { Details, Problem } from "./parts.js";
+import { html, useState } from "./preact.js";
 import { change, state } from "./store.js";
 
-// The fields that were filled in, by name.
+const FIRST = ["epochs", "lr", "batch_size"]; // beside the time limit
+const WAIT_MS = 250; // after the last key
+const WORDS = { True: "yes", False: "no", None: "none" };
+const TIME = { label: "Time limit", help: "Training ends within it, such as 60s, 5m or 1h.", choices: [] };
+const NAME = {
+  label: "Name of the run",
+  help: "And of its folder; empty: the net and a number.",
+  choices: [],
+};
+const RECIPE = {
+  label: "Recipe",
+  help: "Settings that suit this net; article: as published, best: for the best score.",
+};
+let timer = 0;
+let asked = 0; // number of the last request for a plan, whose response counts
+
+// The fields that were filled in, by name; lamina's choice has none.
 export function readFields() {
+  if (state.net.isChosen) return {};
   const filled = Object.entries(state.values).map(([name, value]) => [name, value.trim()]);
   return Object.fromEntries(filled.filter(([, value]) => value));
 }
 
 export function setFields(values) {
   change({ values: { ...state.values, ...values } });
+  refreshPlan();
 }
 
 // Asks what Train would do with the data, the net and the fields.
-export function refreshPlan() {}
+export function refreshPlan() {
+  clearTimeout(timer);
+  asked += 1;
+  timer = setTimeout(plan, WAIT_MS);
+}
+
+async function plan() {
+  const turn = ++asked;
+  if (!state.preview) return null;
+  const { text, preset, isChosen } = state.net;
+  const fields = { ...readFields(), recipe: state.recipeName, time: state.time.trim() };
+  const answer = await ask("plan", { ...describeSource(), net: isChosen ? "" : preset || text, fields }).catch(
+    () => null,
+  );
+  // an error keeps what the form showed
+  const fieldsBefore = state.plan?.fields;
+  if (turn === asked) change({ plan: answer?.problem ? { ...answer, fields: fieldsBefore } : answer });
+  return answer;
+}
+
+// Fills the form with the recipe of a run: with all fields in which it differs from the plan for the
+// net and the data, so that nothing that is not shown makes a difference.
+export async function useRecipe(recipe) {
+  change({ values: {}, recipeName: "", time: "" });
+  clearTimeout(timer);
+  const planned = (await plan())?.fields ?? {};
+  const differing = Object.entries(recipe).filter(([name, value]) => value !== planned[name] && value !== "None");
+  setFields(Object.fromEntries(differing));
+}
+
+// The names of the recipes of a preset, its default first.
+function listRecipes(preset) {
+  return Object.keys(state.presets.find(({ name }) => name === preset)?.recipes ?? {});
+}
+
+// A recipe of another net does not stay.
+export function useRecipeOf(preset) {
+  if (!listRecipes(preset).includes(state.recipeName)) change({ recipeName: "" });
+}
+
+// A field with its label and help, which screen readers speak and `Helped` shows. `placeholder` is
+// the value that applies while it is empty.
+export function Field({ field, value, placeholder = "", onInput, id }) {
+  const { label, help, choices, titles = {} } = field;
+  const word = (text) => titles[text] ?? WORDS[text] ?? text;
+  const common = { id, value, "aria-describedby": `${id}-help` };
+  const input = ({ target }) => onInput(target.value);
+  const options = ["", ...choices].map(
+    (choice) => html`<option value=${choice}>${word(choice || placeholder)}</option>`,
+  );
+  return html`<div class="field">
+    <label for=${id}>${label}</label>
+    ${
+      choices.length
+        ? html`<select ...${common} onChange=${input}>
+            ${options}
+          </select>`
+        : html`<input
+            ...${common}
+            placeholder=${word(placeholder)}
+            spellcheck="false"
+            autocomplete="off"
+            onInput=${input}
+          />`
+    }
+    <span id=${`${id}-help`} hidden>${help}</span>
+  </div>`;
+}
+
+// Fields, and below them a line with the help of the one that has the focus.
+export function Helped({ id, note = "", children }) {
+  const [help, setHelp] = useState("");
+  const show = ({ target }) => {
+    const place = document.getElementById(target.getAttribute("aria-describedby") ?? "");
+    if (place) setHelp(place.textContent);
+  };
+  return html`<div id=${id} class="helped" onFocusIn=${show} onFocusOut=${() => setHelp("")}>
+    ${children}
+    <p class="note help" aria-hidden=${help !== ""}>${help || note}</p>
+  </div>`;
+}
 
 export function RecipeForm() {
-  return html`<div id="recipe" class="fields">
-    <label>Time limit <input id="time" value=${state.time} onInput=${({ target }) => change({ time: target.value })} /></label>
-    ${state.fields.slice(0, 3).map(
-      ({ name }) =>
-        html`<label>${name} <input id=${`field-${name}`} value=${state.values[name] ?? ""} onInput=${({ target }) => setFields({ [name]: target.value })} /></label>`,
-    )}
-  </div>`;
+  const { values, plan: planned, net, time, recipeName, runName } = state;
+  const rest = state.fields.filter(({ name, is_main: isMain }) => !FIRST.includes(name) && (isMain || values[name]));
+  const [first, ...recipes] = listRecipes(net.preset);
+  const usualTime = net.isChosen ? CHOOSING_TIME : "";
+  const isFilled = Object.keys(readFields()).length > 0 || recipeName || time !== usualTime;
+  const show = (name) => {
+    const field = state.fields.find((known) => known.name === name);
+    const type = (text) => setFields({ [name]: text });
+    const [value, placeholder] = [values[name] ?? "", planned?.fields?.[name] ?? ""];
+    if (!field) return null; // until the studio responds
+    return html`<${Field}
+      key=${name}
+      id=${`field-${name}`}
+      field=${field}
+      value=${value}
+      placeholder=${placeholder}
+      onInput=${type}
+    />`;
+  };
+  const edit = (name) => (text) => {
+    change({ [name]: text });
+    refreshPlan();
+  };
+  const reset = () => {
+    change({ values: {}, recipeName: "", time: usualTime });
+    refreshPlan();
+    document.getElementById("time").focus();
+  };
+  const isOpen = !net.isChosen && (recipeName !== "" || rest.some(({ name }) => values[name]));
+  return html`<${Helped} id="recipe" note=${describePlan()}>
+    <div class="fields">
+      <${Field} id="time" field=${TIME} value=${time} placeholder=${usualTime || "none"} onInput=${edit("time")} />
+      ${!net.isChosen && FIRST.map(show)}
+    </div>
+    <${Details} summary="More settings" open=${isOpen}>
+      <div class="fields">
+        <${Field} id="run-name" field=${NAME} value=${runName} onInput=${(text) => change({ runName: text })} />
+        ${
+          recipes.length > 0 &&
+          html`<${Field}
+            id="recipe-name"
+            field=${{ ...RECIPE, choices: recipes }}
+            value=${recipeName}
+            placeholder=${first}
+            onInput=${edit("recipeName")}
+          />`
+        }
+        ${!net.isChosen && rest.map(({ name }) => show(name))}
+      </div>
+    </${Details}>
+    <${Problem} id="plan-problem" text=${planned?.problem} />
+    ${isFilled && html`<button type="button" id="reset" onClick=${reset}>Back to lamina’s settings</button>`}
+  </${Helped}>`;
+}
+
+function describePlan() {
+  if (state.net.isChosen) return "lamina chooses all other settings.";
+  const reason = state.plan?.reason;
+  return reason ? `Gray settings are lamina’s, ${reason}.` : "";
 }

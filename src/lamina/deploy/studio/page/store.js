@@ -28,17 +28,18 @@ export const state = {
   labels: {}, // the state of labels.js
 
   // Step 2, Net. Without layers that can be read, `cards` are the last that could.
-  net: { text: "", preset: "", isChosen: false, problem: null, cards: [], parameters: 0, multiplyAdds: 0 },
-  isTyping: false, // the text of the net must stay as it is typed
-  times: null, // seconds of each layer
-  forward: null, // what the untrained net makes of an example image
+  // `typed`: the text as it is being typed, if it is.
+  net: { text: "", typed: null, preset: "", isChosen: false, problem: null, cards: [], parameters: 0, multiplyAdds: 0 },
+  openCard: null, // its id
+  times: null, // milliseconds of each layer: {key, ms}, where `key` is for which net and data
+  forward: null, // what the untrained net makes of an example image: {key, row, image, target, drawings}
 
   // Step 3, Training: texts as typed; an empty field means the recipe's value.
   values: {}, // of fields of the recipe, by name
   recipeName: "",
   time: "",
   runName: "",
-  plan: null, // what Train would do: {fields, reason, epochs, …}
+  plan: null, // what Train would do: {fields, reason, images, problem}
   isStarting: false,
   trainingProblem: null,
 

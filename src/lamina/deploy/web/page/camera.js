@@ -1,7 +1,5 @@
 // The webcam, for Try and for new classes.
 
-import { make } from "./view.js";
-
 export async function startCamera(video, size) {
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: size });
@@ -20,7 +18,10 @@ export function stopCamera(video) {
 }
 
 export function takeImage(video, type) {
-  const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
+  const canvas = Object.assign(document.createElement("canvas"), {
+    width: video.videoWidth,
+    height: video.videoHeight,
+  });
   canvas.getContext("2d").drawImage(video, 0, 0);
   return new Promise((done) => canvas.toBlob(done, type, 0.9));
 }

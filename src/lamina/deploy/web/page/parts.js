@@ -1,7 +1,7 @@
 // What the pages are drawn with: components that know nothing of the studio or the server, and the
 // texts of numbers. Names from models and data sets become text, never markup.
 
-import { html, options } from "./preact.js";
+import { html, options, useEffect, useRef, useState } from "./preact.js";
 
 // Control characters, line ends, direction marks and surrogates are shown as code points.
 const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
@@ -24,11 +24,85 @@ export function Note({ id, children }) {
 }
 
 export function Details({ summary, open, children, ...more }) {
-  return html`<details open=${open} ...${more}><summary>${summary}</summary>${children}</details>`;
+  return html`<details open=${open} ...${more}>
+    <summary>${summary}</summary>
+    ${children}
+  </details>`;
 }
 
-export function Picture({ png, alt, kind = "" }) {
-  return html`<img class=${kind} src=${`data:image/png;base64,${png}`} alt=${plain(alt)} />`;
+export function Picture({ png, alt, kind = "", columns }) {
+  const style = columns ? { "--columns": columns } : undefined;
+  return html`<img class=${kind} src=${`data:image/png;base64,${png}`} alt=${plain(alt)} style=${style} />`;
+}
+
+// Images side by side in one image, from `draw_tiles`.
+export function Tiles({ png, columns, alt }) {
+  return html`<${Picture} png=${png} columns=${columns} alt=${alt} kind="pixels" />`;
+}
+
+// The outputs of units of a layer, from `draw_inside`: a map of each unit, or a bar.
+export function Units({ name, maps, units, values }) {
+  if (maps) return html`<${Tiles} ...${maps} alt=${`outputs of ${units} units of ${name}, brighter is stronger`} />`;
+  const limit = Math.max(...values.map(Math.abs), 1e-9);
+  const label = `${values.length} units; the largest output is ${Math.max(...values).toPrecision(2)}`;
+  return html`<div class="bars" role="img" aria-label=${label}>
+    ${values.map((value) => html`<i style=${{ height: `${Math.round((100 * Math.abs(value)) / limit)}%` }}></i>`)}
+  </div>`;
+}
+
+export function Layers({ filters, layers }) {
+  const title = "filters of the first layer";
+  return html`
+    ${
+      filters &&
+      html`<div class="look">
+        <h4>${title}</h4>
+        <${Tiles} ...${filters} alt=${title} />
+      </div>`
+    }
+    ${layers.map(
+      (layer) =>
+        html`<div class="look">
+          <h4>${layer.name}</h4>
+          <${Units} ...${layer} />
+        </div>`,
+    )}
+  `;
+}
+
+// A request whose result is drawn by `Outcome`, and how to begin it; of several, the last counts.
+export function useRequest() {
+  const [request, setRequest] = useState({});
+  const newest = useRef(null);
+  useEffect(() => () => (newest.current = null), []);
+  const start = async (what, promise) => {
+    newest.current = promise;
+    const tell = (outcome) => newest.current === promise && setRequest({ what, ...outcome });
+    tell({ isPending: true });
+    await promise.then(
+      (result) => tell({ result }),
+      ({ message }) => tell({ problem: message }),
+    );
+  };
+  return [request, start];
+}
+
+// A request that begins when its part is drawn, and again when one of `inputs` changes.
+export function useLoaded(what, ask, inputs) {
+  const [request, start] = useRequest();
+  useEffect(() => void start(what, ask()), inputs);
+  return request;
+}
+
+// What has come of a request: nothing, progress, a problem, or what `draw` makes of the result. Only
+// the line about the progress is read aloud.
+export function Outcome({ request: { what, isPending, problem, result }, draw }) {
+  return html`
+    <p class="note" aria-live="polite">${isPending ? `${what} …` : ""}</p>
+    ${isPending && html`<${Progress} label=${what} />`}
+    <${Problem} text=${problem} />
+    ${result && draw(result)}
+  `;
 }
 
 // A progress bar; without a value, it only shows that something is computed.
@@ -36,16 +110,23 @@ export function Progress({ label, value }) {
   return html`<progress aria-label=${label} max="1" value=${value ?? undefined}></progress>`;
 }
 
-// A table whose first column names the rows. The others contain numbers or elements.
-export function Table({ heads, rows, caption, kind = "" }) {
+// A table whose first column names the rows; the others contain numbers or elements. Without a
+// label, it never scrolls.
+export function Table({ heads, rows, caption, label = caption || heads.join(", "), kind = "" }) {
   const className = (place) => (place ? "number" : "");
-  const label = caption || heads.join(", ");
-  return html`<div class=${`scroll ${kind}`} tabindex="0" role="region" aria-label=${plain(label)}>
+  const head = (text, place) => (text ? html`<th scope="col" class=${className(place)}>${text}</th>` : html`<td></td>`);
+  const region = label ? { tabindex: "0", role: "region", "aria-label": plain(label) } : {};
+  return html`<div class=${`scroll ${kind}`} ...${region}>
     <table>
-      ${caption && html`<caption class="note">${caption}</caption>`}
+      ${
+        caption &&
+        html`<caption class="note">
+          ${caption}
+        </caption>`
+      }
       <thead>
         <tr>
-          ${heads.map((text, place) => (text ? html`<th scope="col" class=${className(place)}>${text}</th>` : html`<td></td>`))}
+          ${heads.map(head)}
         </tr>
       </thead>
       <tbody>

@@ -1,0 +1,270 @@
+// The cards of the net: one for each layer, which opens to change it. Every edit passes `edit`.
+
+import { edit, makeId } from "./net.js";
+import { Details, Note, Picture, Problem, count, plain, plural, short } from "./parts.js";
+import { html, useLayoutEffect, useState } from "./preact.js";
+import { Field, Helped } from "./recipe.js";
+import { change, state } from "./store.js";
+
+const DRAGGED = "text/x-layer";
+// Label and help of each argument of a layer.
+const ARGUMENTS = {
+  out_channels: ["Filters", "Each looks for one pattern, and makes one channel of the output."],
+  kernel_size: ["Size in px", "Side of the filter or window: 3 means 3×3."],
+  stride: ["Step", "Pixels from one place to the next; 2 halves height and width."],
+  padding: ["Padding", "Pixels added at the border; same: as many as keep the size; valid: none."],
+  dilation: ["Dilation", "Distance of the pixels that a filter looks at."],
+  groups: ["Groups", "Parts into which the channels are split, each with its own filters."],
+  bias: ["Bias", "Whether a learned number is added to each output."],
+  out_features: ["Units", "Each computes one number, a weighted sum of all inputs."],
+  units: ["Units", "Leave it empty: one for each class."],
+  negative_slope: ["Slope below 0", "Negative numbers are multiplied by it."],
+  p: ["Fraction dropped", "Of the numbers, at random in each step; 0.5 is half."],
+  momentum: ["Momentum", "Weight of the newest batch in the running averages."],
+  eps: ["Epsilon", "Added to the variance, so that nothing is divided by 0."],
+};
+// What a layer does, in a few words; the value of an argument is `of.NAME`.
+const MEANINGS = {
+  Conv2d: (of) => `${of.out_channels} filters of ${square(of.kernel_size)}${step(of.stride)}`,
+  Whiten: (of) => `fixed filters of ${square(of.kernel_size)}${step(of.stride)}`,
+  Linear: (of) => `${of.out_features} units, each sees all numbers`,
+  Output: () => (state.preview?.kind === "regression" ? "one unit for each number" : "one unit for each class"),
+  Flatten: () => "a list of all numbers",
+  BatchNorm: () => "rescales each channel",
+  Dropout: (of) => `drops ${Number((100 * of.p).toFixed(1))} % at random`,
+  MaxPool2d: (of) => `largest of each ${square(of.kernel_size)}`,
+  AvgPool2d: (of) => `mean of each ${square(of.kernel_size)}`,
+  GlobalMaxPool: () => "largest of each channel",
+  GlobalAvgPool: () => "mean of each channel",
+  ReLU: () => "negatives become 0",
+  LeakyReLU: (of) => `negatives × ${of.negative_slope}`,
+  GELU: () => "a smooth ReLU",
+  SiLU: () => "a smooth ReLU",
+  Sigmoid: () => "numbers become 0 to 1",
+  Tanh: () => "numbers become -1 to 1",
+  Softmax: () => "numbers become probabilities",
+  Residual: () => "adds its input to its output",
+};
+let focused = []; // ids of elements, the first of which gets the focus when it is drawn
+
+const square = (size) => (/^\d+$/.test(size) ? `${size}×${size}` : size.replace(/^\((\d+), (\d+)\)$/, "$1×$2"));
+const step = (stride) => (stride === "1" ? "" : `, step ${stride}`);
+
+function describe(card) {
+  const values = Object.fromEntries((card.arguments ?? []).map(({ name, value }) => [name, value]));
+  return card.name in MEANINGS ? MEANINGS[card.name](values) : "";
+}
+
+// The words of the studio about a kind of layer.
+function explain(kind) {
+  const meaning = state.layers.find(({ name }) => name === kind)?.meaning ?? "";
+  return meaning && `${meaning.replace(/``out_\w+``/, "its").replaceAll("``", "")}.`;
+}
+
+// Height, width and channels of an image, or the length of a vector.
+export function describeShape([channels, ...sides]) {
+  return [...sides, channels].map(count).join("×");
+}
+
+function focus(...ids) {
+  focused = ids;
+  change({});
+}
+
+// Adds a layer after the open card, or before the output.
+async function add(kind) {
+  const { text } = state.layers.find(({ name }) => name === kind);
+  const card = { text, id: makeId() };
+  await edit(null, (cards) => cards.splice(findPlace(cards), 0, card));
+  change({ openCard: card.id });
+  focus(`argument-0-${card.id}`, `card-${card.id}`);
+}
+
+function findPlace(cards) {
+  const last = cards.at(-1)?.name === "Output" ? cards.length - 1 : cards.length;
+  const place = cards.findIndex(({ id }) => id === state.openCard);
+  return place < 0 ? last : Math.min(place + 1, last);
+}
+
+async function move(card, steps, next) {
+  await edit(card.id, (cards, from) => {
+    const to = Math.max(0, Math.min(from + steps, cards.length - 1));
+    cards.splice(to, 0, ...cards.splice(from, 1));
+  });
+  focus(next);
+}
+
+async function remove(card) {
+  let next;
+  await edit(card.id, (cards, place) => {
+    cards.splice(place, 1);
+    next = cards[Math.min(place, cards.length - 1)];
+  });
+  focus(`card-${next?.id}`, "add");
+}
+
+// Changes an argument: words such as same need no quotes.
+function setArgument(card, changed, typed) {
+  const text = typed.trim();
+  const value = /^[a-z_]\w*$/i.test(text) && !/^(True|False|None)$/.test(text) ? `'${text}'` : text;
+  return edit(card.id, (cards, place) => {
+    const values = cards[place].arguments.map((known) => (known.name === changed ? { ...known, value } : known));
+    const shown = values.filter((known) => known.value && known.value !== known.default);
+    const texts = shown.map((known) => `${known.name}=${known.value}`);
+    cards[place] = { ...cards[place], arguments: values, text: `${cards[place].name}(${texts.join(", ")})` };
+  });
+}
+
+function setText(card, text) {
+  return edit(card.id, (cards, place) => cards.splice(place, 1, { ...cards[place], text }));
+}
+
+export function Cards({ cards }) {
+  useLayoutEffect(() => {
+    focused
+      .map((id) => document.getElementById(id))
+      .find(Boolean)
+      ?.focus();
+    focused = [];
+  });
+  return html`<ol id="layers" aria-label="Layers">
+    ${cards.map((card, place) => html`<${Card} key=${card.id} card=${card} place=${place} />`)}
+  </ol>`;
+}
+
+function Card({ card, place }) {
+  const { id, name, text, shape, problem } = card;
+  const isOpen = state.openCard === id;
+  const drop = (event) => {
+    const from = state.net.cards.findIndex((known) => String(known.id) === event.dataTransfer.getData(DRAGGED));
+    if (from < 0) return;
+    event.preventDefault();
+    if (from !== place) move(state.net.cards[from], place - from, `card-${state.net.cards[from].id}`);
+  };
+  return html`<li
+    class=${problem ? "card wrong" : "card"}
+    onDragOver=${(event) => event.dataTransfer.types.includes(DRAGGED) && event.preventDefault()}
+    onDrop=${drop}
+  >
+    <div class="head" draggable="true" onDragStart=${(event) => event.dataTransfer.setData(DRAGGED, String(id))}>
+      <button
+        type="button"
+        id=${`card-${id}`}
+        aria-expanded=${isOpen}
+        onClick=${() => change({ openCard: isOpen ? null : id })}
+        onKeyDown=${({ key }) => key === "Delete" && remove(card)}
+      >
+        <span class="place">${place + 1}</span>
+        <span class="what"
+          ><strong>${name ?? text}</strong> <span class="note">${problem ? "" : describe(card)}</span></span
+        >
+        <span class="size">${shape ? describeShape(shape) : ""}</span>
+        <span class="drawing"><${Drawing} drawing=${state.forward?.drawings[id]} /></span>
+      </button>
+    </div>
+    <${Problem} text=${problem} />
+    ${isOpen && html`<${OpenCard} card=${card} label=${plain(`layer ${place + 1}, ${name ?? "invalid"}`)} />`}
+  </li>`;
+}
+
+// Its arguments, first those that must be given or matter most; then what it costs.
+function OpenCard({ card, label }) {
+  const { id, text, name } = card;
+  const tool = (key, title, act) =>
+    html`<button type="button" class="small" id=${`${key}-${id}`} aria-label=${`${title} ${label}`} onClick=${act}>
+      ${title}
+    </button>`;
+  const show = (argument, place) =>
+    html`<${Argument} key=${argument.name} card=${card} place=${place} ...${argument} />`;
+  const type = ({ target }) => setText(card, target.value);
+  const isMain = (argument) => !argument.default || ["stride", "padding", "p"].includes(argument.name);
+  const size = card.arguments?.filter(isMain).length; // these come first
+  return html`<div class="body">
+    ${
+      card.arguments
+        ? html`<${Helped} note=${size ? "" : "Nothing must be set."}>
+            <div class="fields">${card.arguments.slice(0, size).map(show)}</div>
+            ${
+              card.arguments.length > size &&
+              html`<${Details} summary="More settings of this layer">
+                <div class="fields">${card.arguments.slice(size).map((argument, place) => show(argument, size + place))}</div>
+              </${Details}>`
+            }
+          </${Helped}>`
+        : html`<textarea
+            id=${`argument-0-${id}`}
+            rows="3"
+            spellcheck="false"
+            aria-label=${`Python of ${label}`}
+            value=${text}
+            onChange=${type}
+          ></textarea>`
+    }
+    <div class="row">
+      ${tool("up", "Move up", () => move(card, -1, `up-${id}`))}
+      ${tool("down", "Move down", () => move(card, 1, `down-${id}`))}
+      ${tool("remove", "Remove", () => remove(card))}
+    </div>
+    <${Note}>${name && explain(name)} ${card.shape && describeCosts(card)}</${Note}>
+  </div>`;
+}
+
+// A field that shows what is typed until it loses the focus.
+function Argument({ card, place, name, value, default: usual }) {
+  const [typed, setTyped] = useState(null);
+  const [label, help] = ARGUMENTS[name] ?? [name.replaceAll("_", " "), ""];
+  const choices = /^(True|False)$/.test(usual) ? ["True", "False"] : [];
+  const isEmpty = value === usual && (choices.length || usual === "None");
+  const type = (text) => {
+    setTyped(text);
+    setArgument(card, name, text);
+  };
+  return html`<div onFocusOut=${() => setTyped(null)}>
+    <${Field}
+      id=${`argument-${place}-${card.id}`}
+      field=${{ label, help, choices }}
+      placeholder=${usual}
+      value=${typed ?? (isEmpty ? "" : value.replace(/^'(.*)'$/, "$1"))}
+      onInput=${type}
+    />
+  </div>`;
+}
+
+function describeCosts({ id, shape, parameters, multiply_adds: multiplyAdds, field }) {
+  const [size, ...sides] = shape;
+  const output = sides.length ? `${sides.join("×")} px with ${plural(size, "channel")}` : plural(size, "number");
+  const ms = state.times?.ms[state.net.cards.findIndex((card) => card.id === id)];
+  const time = ms === undefined ? "" : ` Time: ${ms.toFixed(ms < 1 ? 2 : 1)} ms for 64 images.`;
+  return `Output: ${output}. ${short(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image.
+    Receptive field: ${field}.${time}`;
+}
+
+// What the untrained net makes of the example image.
+function Drawing({ drawing }) {
+  if (drawing?.maps) return html`<${Picture} png=${drawing.maps.png} alt="" />`;
+  if (!drawing?.values) return null;
+  const limit = Math.max(...drawing.values.map(Math.abs), 1e-9);
+  const bars = drawing.values.slice(0, 24);
+  return html`<span class="bars">
+    ${bars.map((value) => html`<i style=${`height: ${Math.round((100 * Math.abs(value)) / limit)}%`}></i>`)}
+  </span>`;
+}
+
+export function AddLayer({ cards }) {
+  const [kind, setKind] = useState("Conv2d");
+  const before = cards[findPlace(cards) - 1];
+  const names = state.layers.map(({ name }) => name).sort();
+  return html`
+    <div class="row">
+      <label for="kind" class="note">New layer</label>
+      <select id="kind" value=${kind} aria-describedby="kind-note" onChange=${({ target }) => setKind(target.value)}>
+        ${names.map((name) => html`<option value=${name}>${name}</option>`)}
+      </select>
+      <button id="add" type="button" onClick=${() => add(kind)}>Add layer</button>
+    </div>
+    <${Note} id="kind-note">
+      ${explain(kind)}
+      ${before ? ` It comes after layer ${findPlace(cards)}, ${before.name ?? before.text}.` : " It comes first."}
+    </${Note}>
+  `;
+}
