@@ -106,14 +106,15 @@ export function useLoaded(what, ask, inputs) {
   return request;
 }
 
-// What has come of a request: nothing, progress, a problem, or what `draw` makes of the result. Only
-// the line about the progress is read aloud.
+// What has come of a request: nothing, progress, a problem, or what `draw` makes, once, of the
+// result. Only the line about the progress is read aloud.
 export function Outcome({ request: { what, isPending, problem, result }, draw }) {
+  const drawn = useKept(() => result && draw(result), [result]);
   return html`
     <p class="note" aria-live="polite">${isPending ? `${what} …` : ""}</p>
     ${isPending && html`<${Progress} label=${what} />`}
     <${Problem} text=${problem} />
-    ${result && draw(result)}
+    ${drawn}
   `;
 }
 
