@@ -2,6 +2,7 @@
 // sections, one of which is open, beside the results.
 
 import { setToken } from "./api.js";
+import { NextStep } from "./classes.js";
 import { DataStep, summarizeData } from "./data.js";
 import { Lessons, openLessons } from "./lessons.js";
 import { NetStep, summarizeNet } from "./net.js";
@@ -58,7 +59,9 @@ export function App() {
         <div id="steps">
           <${Step} name="data" number="1" title="Images" summary=${summarizeData()}><${DataStep} /></${Step}>
           <${Step} name="net" number="2" title="Net" summary=${summarizeNet()}><${NetStep} /></${Step}>
-          <${Step} name="training" number="3" title="Train" summary=${summarizeTraining()}><${TrainingStep} /></${Step}>
+          <${Step} name="training" number="3" title="Train" summary=${summarizeTraining()}>
+            <${NextStep} /><${TrainingStep} />
+          </${Step}>
           ${hasRuns() && html`<${Step} name="runs" number="4" title="Runs" summary=""><${RunsPanel} /></${Step}>`}
         </div>
         ${hasRuns() && html`<${Results} />`}
