@@ -739,6 +739,9 @@ def test_an_error_is_at_the_card_that_causes_it():
     assert [("problem" in card) for card in found["cards"]] == [False, True, False]
     assert found["problem"].startswith("layer 2 of 3, Linear(9): expected a vector")
     assert show_net(["Flatten()"], (3, 8, 8), 10)["cards"][-1]["problem"]
+    after = show_net(["Flatten()", "Output()", "ReLU()", "Linear(10)"], (3, 8, 8), 10)
+    assert [("problem" in card) for card in after["cards"]] == [False, False, True, False]
+    assert "ReLU(): Output() must be the last layer" in after["problem"]
     assert (
         show_net([], (3, 8, 8), 10)["problem"]
         == "The net has no layers. Add one, such as Output()."

@@ -19,8 +19,9 @@ from lamina.data import Images
 from lamina.deploy.studio import reproduction, results, run_views
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.errors import LaminaError
-from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.nets import Flatten, Linear, Net, Output, ReLU, parse_net
 from lamina.runs.continuing import list_checkpoints
+from lamina.runs.record import Considered
 from lamina.runs.run import Run
 from support import forking
 from support.images import encode
@@ -189,7 +190,10 @@ def test_a_comparison_has_verdict_differences_and_both_predictions(runs):
     ]
     assert (judged["a_score"], judged["b_score"]) == pytest.approx(scores)
     assert "2,000 images" in judged["words"]
-    assert found["differences"]["linear"][0]["what"] == "net, layer 2"
+    assert found["differences"]["linear"] == [
+        {"what": "Layer 2", "first": "Linear(20), ReLU()", "second": "–"},
+        {"what": "Parameters", "first": "61,670", "second": "30,730"},
+    ]
     groups = found["disagreements"]["linear"]
     assert [group["better"] for group in groups] == ["a", "b", ""]
     assert all(one["png"] and one["other"] for group in groups for one in group["images"])
@@ -207,9 +211,33 @@ def test_a_comparison_says_in_words_how_trainings_began_and_ended(runs, tmp_path
     edit_json(tmp_path / "linear" / "run.json", late_end=late_end)
     found = results.compare_with(tmp_path, "longer", ["linear"])["differences"]["linear"]
     texts = {one["what"]: (one["first"], one["second"]) for one in found}
-    assert texts["started from"] == ("linear after epoch 1", "–")
-    assert texts["epochs trained"] == ("2", "1 (ended early)")
-    assert not [what for what in texts if what.startswith(("started_from", "late_end"))]
+    assert texts == {
+        "Epochs": ("2", "1"),
+        "Started from": ("linear after epoch 1", "–"),
+        "Epochs trained": ("2", "1 (ended early)"),
+    }
+
+
+def test_settings_are_compared_in_words_and_never_as_structures(runs, tmp_path):
+    for name in ("single", "linear"):
+        shutil.copytree(runs[name].path, tmp_path / name)
+    record = load_run(tmp_path / "linear").record
+    recipe = dataclasses.replace(record.recipe, lr=0.003, class_weights=True)
+    net = parse_net("Flatten(), " + "Linear(8), GELU(), Dropout(0.25), " * 4 + "Output(10)")
+    data = dataclasses.replace(record.data, fingerprint="0" * 64)
+    considered = (Considered("tf_efficientnet_lite0", 96, 2, 31.0, "too slow"),)
+    changed = {"recipe": recipe, "net": net, "data": data, "considered": considered}
+    load_run(tmp_path / "linear").folder.change_record(**changed)
+    (*_, other) = results.compare_with(tmp_path, "single", ["linear"])["differences"].values()
+    texts = {item["what"]: (item["first"], item["second"]) for item in other}
+    assert texts["Layer 2"] == ("Linear(20), ReLU()", "12 layers")
+    assert texts["Learning rate"] == ("0.001", "0.003")
+    assert texts["Class weights"] == ("no", "yes")
+    assert texts["Version of the images"] == (record.data.fingerprint[:6], "000000")
+    assert not [text for pair in texts.values() for text in pair if "{" in text or len(text) > 100]
+    assert run_views.describe_run(tmp_path, "linear")["considered"] == [
+        {"name": "tf_efficientnet_lite0", "side_px": 96, "verdict": "too slow: give it more time"}
+    ]
 
 
 def test_runs_that_cannot_be_compared_say_why(runs):

@@ -74,9 +74,23 @@ async def remove_image(studio: Studio, set_name: str, class_name: str, file: str
     return await studio.compute_quickly("dropped_images.remove_image", *arguments)
 
 
+async def rename_class(studio: Studio, set_name: str, class_name: str, new_name: str) -> Any:
+    """Rename a class of such a set."""
+    arguments = (studio.data.path, set_name, class_name, new_name)
+    await studio.compute_quickly("dropped_images.rename_class", *arguments)
+    return {}
+
+
+async def delete_class(studio: Studio, set_name: str, class_name: str) -> Any:
+    """Delete a class of such a set, with its images."""
+    arguments = (studio.data.path, set_name, class_name)
+    await studio.compute_quickly("dropped_images.delete_class", *arguments)
+    return {}
+
+
 async def list_images(studio: Studio, set_name: str) -> Any:
-    """The classes and images of such a set."""
-    arguments = (studio.data.path, set_name)
+    """The classes and images of such a set; ``DataError`` if it cannot have this name."""
+    arguments = (await asyncio.to_thread(studio.data.check_new, set_name), set_name)
     return await studio.compute_quickly("dropped_images.list_images", *arguments)
 
 
@@ -87,5 +101,7 @@ ACTIONS: Actions = {
     "correct": correct,
     "save-image": save_image,
     "remove-image": remove_image,
+    "rename-class": rename_class,
+    "delete-class": delete_class,
     "set": list_images,
 }

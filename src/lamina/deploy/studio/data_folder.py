@@ -130,7 +130,7 @@ class DataFolder:
         """The folder for new data sets; ``DataError`` if this name would not be a data set."""
         if self.path / name.strip() == self.runs_dir.resolve():
             raise DataError(f"{name} is the folder of the runs. Use another name.")
-        if name.strip() in NAMES:
+        if name.strip().casefold() in NAMES:
             raise DataError(f"{name} is a built-in data set. Use another name.")
         if self._is_data_set([path for path in self._list() if path.is_dir()]):
             reason = f"{self.path} is itself a data set, so {name} would become one of its classes"

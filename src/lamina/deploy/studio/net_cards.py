@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,7 +84,8 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
             Net(*parsed).check(shape, outputs)
         except NetError as error:
             problem = str(error)
-            cards[-1]["problem"] = problem
+            numbers = re.findall(r"^layer (\d+) of", problem) or [len(cards)]
+            cards[int(numbers[0]) - 1]["problem"] = problem
     return {
         "cards": cards,
         "problem": problem,

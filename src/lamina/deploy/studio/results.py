@@ -17,6 +17,7 @@ from jaxtyping import Float32, Int64, UInt8
 from lamina.data import Dataset
 from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.studio.data_folder import check_is_here
+from lamina.deploy.studio.recipe_fields import MAIN_FIELDS, MORE_FIELDS
 from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.deploy.web.explanation import (
     SIMILAR_SECONDS,
@@ -24,13 +25,14 @@ from lamina.deploy.web.explanation import (
     compute_features,
     explain_image,
 )
-from lamina.errors import DataError, LaminaError
+from lamina.errors import DataError, LaminaError, plural
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Predictor, describe, make_prediction
 from lamina.evaluation.words import give_verdict, list_lines
 from lamina.insight.confusions import find_confusions, measure_losses
 from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
 from lamina.insight.units import cut_patch, inspect_layers, measure_responses
+from lamina.nets import parse_net
 from lamina.runs.differences import compare_runs
 from lamina.runs.loading import load_run
 from lamina.runs.record import DataOrigin, resume_command
@@ -51,6 +53,26 @@ UNITS = 12
 SEEN_IMAGES = 500  # training images that are searched for patches
 SEEN_SECONDS = 5.0
 TIMED_IMAGES = 10
+LONGEST_TEXT = 60  # of layers that differ
+DATA = {"data.name", "data.preparation.size_px", "data.preparation.val_fraction"}
+DIFFERENCES = {  # what is compared, in words
+    "net_name": "Net",
+    "parameters": "Parameters",
+    "data.name": "Images",
+    "data.fingerprint": "Version of the images",
+    "data.preparation.size_px": "Image size (px)",
+    "data.preparation.val_fraction": "Fraction for val",
+    "task.target_names": "Classes",
+    **{f"recipe.{name}": words[0] for name, words in (MAIN_FIELDS | MORE_FIELDS).items()},
+    "device": "Processor type",
+    "precision": "Precision",
+    "started from": "Started from",
+    "epochs trained": "Epochs trained",
+    "versions.lamina": "Version of lamina",
+    "versions.torch": "Version of torch",
+    "machine.processor": "Processor",
+    "machine.threads": "Threads",
+}
 FILES = "run.json", "model.safetensors", "report.json", "calibration.json", "logits.npz"
 
 
@@ -283,9 +305,29 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
 
 
 def _list_differences(run: Run, other: Run) -> list[dict[str, str]]:
-    """How settings and courses differ; the page shows the results otherwise."""
-    differences = compare_runs(run.folder, other.folder)
-    return [vars(item) for item in differences if not item.what.startswith(("last ", "report."))]
+    """How settings and courses differ, in words; the page shows the results otherwise."""
+    differences = {item.what: item for item in compare_runs(run.folder, other.folder)}
+    if differences.keys() & DATA:  # which change the fingerprint, too
+        differences.pop("data.fingerprint", None)
+    listed = []
+    for what, item in differences.items():
+        name = DIFFERENCES.get(what)
+        if what.startswith("net, "):
+            name = what.removeprefix("net, ").capitalize()
+        if name is not None:
+            values = {"first": _shorten(what, item.first), "second": _shorten(what, item.second)}
+            listed.append({"what": name, **values})
+    return listed
+
+
+def _shorten(what: str, text: str) -> str:
+    if what == "data.fingerprint":
+        return text[:6]
+    if what == "parameters":
+        return f"{int(text):,}"
+    if what.startswith("net, ") and len(text) > LONGEST_TEXT:
+        return plural(len(parse_net(text)), "layer", "layers")
+    return text
 
 
 def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:

@@ -30,6 +30,11 @@ from lamina.training.recipe import overlay
 FILTERS = 16  # shown
 UNITS = 16
 ROW = 8  # tiles side by side
+VERDICTS = {  # on nets that lamina considered, in words
+    "fits": "fits into the time, as does a better one",
+    "too slow": "too slow: give it more time",
+    "too slow (estimated)": "too slow: give it more time",
+}
 
 
 def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
@@ -107,6 +112,14 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "changeable": CHANGEABLE,
         "checkpoints": list(list_checkpoints(run.path)),
         "folder": str(run.path.resolve()),
+        "considered": [
+            {
+                "name": net.net_name,
+                "side_px": net.side_px,
+                "verdict": VERDICTS.get(net.verdict, net.verdict),
+            }
+            for net in record.considered
+        ],
     }
 
 
