@@ -221,6 +221,6 @@ def page(browser: Browser, studio: Studio) -> Iterator[Page]:
 
     with open_studio(browser, studio) as opened:
         opened.get_by_role("combobox", name="Data").select_option("shapes")
-        expect(opened.locator("#data-view")).to_contain_text("7,200 train, 800 val, 2,000 test")
+        expect(opened.locator("#data-view")).to_contain_text("7,200 to learn from, 800 to check")
         expect(opened.get_by_role("button", name="Train", exact=True)).to_be_enabled()
         yield opened

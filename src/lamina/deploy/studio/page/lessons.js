@@ -45,14 +45,14 @@ async function setUp({ net, preset, fields, time = "" }) {
   await (net ? useText(net) : usePreset(preset));
   const { cards, isChosen } = state.net;
   const layers = isChosen ? "chosen by lamina" : cards.map((card) => card.name).join(", ");
-  const texts = [isOwn ? [] : "Images: shapes", `Net: ${layers}`, time ? `Time limit: ${time}` : []].flat();
-  const told = [...texts, ...listFields(fields), "all others: empty"].join("; ");
+  const texts = [isOwn ? [] : "Images: shapes", `Net: ${layers}`, time ? `Time limit ${time}` : []].flat();
+  const told = [...texts, ...listFields(fields), "all other settings empty"].join("; ");
   keep({ told, filled: net || time ? { ...fields, time } : null });
 }
 
 function listFields(fields) {
   const findLabel = (name) => state.fields.find((field) => field.name === name)?.label ?? name;
-  return Object.entries(fields).map(([name, value]) => `${findLabel(name)}: ${value}`);
+  return Object.entries(fields).map(([name, value]) => `${findLabel(name)} ${value}`);
 }
 
 // Forgets what was predicted and trained; the settings are those from which the lesson starts.
@@ -163,7 +163,7 @@ export function Lessons() {
     <h2 id="station-title" tabindex="-1">${at + 1}. ${title}</h2>
     ${text.map((paragraph) => html`<p>${paragraph}</p>`)}
     <h3>What to change</h3>
-    <p>${[task, listFields(setup.fields).join(", ")].filter(Boolean).join(" Settings: ")}</p>
+    <p>${task} ${setup.net && `Under Train, set ${listFields(setup.fields).join(", ")}.`}</p>
     <${SetUp} id="set-up" setup=${setup} />
     <p id="told" class="note" role="status">${told && `Now set: ${told}.`}</p>
     <${Problem} id="lessons-problem" text=${problem} />
@@ -215,11 +215,9 @@ function SetUp({ id, setup }) {
 
 function Answer({ station: { choices, answer: text, setup, second }, choice, run, value, second: other }) {
   if (choice === undefined) return html`<p>Choose one. When your run has ended, its result appears here.</p>`;
-  if (!run)
-    return html`<p>
-      Your prediction is kept. Now press <${Link} step="training" id="train" name="Train" />. Only a run with the
-      images, the net and the settings of this lesson counts.
-    </p>`;
+  const what = ". Only a run with the images, net and settings of this lesson counts.";
+  const train = html`<${Link} step="training" id="train" name="Train" />`;
+  if (!run) return html`<p>Your prediction is kept. Now press ${train}${what}</p>`;
   const result = typeof value === "number" ? `Your net got ${percent(value)}` : `Your net confused ${value} most often`;
   const verdict = isIn(value, choices[choice]) ? "as you predicted" : `you predicted ${choices[choice][0]}`;
   return html`<p><strong>${result}; ${verdict}.</strong> <span class="note">(${run})</span></p>
