@@ -16,7 +16,7 @@ const RANGES = [
 const CURVES = ["Training", { tab: "training" }, "how loss and accuracy change with each epoch"];
 const LAYERS = ["Net", { step: "net" }, "open a card for its parameters, multiply-adds and time"];
 const RUNS = ["Runs", { step: "runs" }, "tick the boxes of both runs; Compare shows what differs"];
-const INSIDE = ["Inside the net", { tab: "training", id: "inside" }, "filters, and what they find in an image"];
+const INSIDE = ["Inside the net", { tab: "training", id: "live" }, "filters, and what they find in an image"];
 
 // `setup`: the net and the settings on `shapes`; without a net, on images of one's own. `second`: an
 // experiment after the answer.
