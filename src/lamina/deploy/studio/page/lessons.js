@@ -150,7 +150,7 @@ export function Lessons() {
     <ol id="stations" aria-label="All lessons">
       ${STATIONS.map((_, place) => html`<${Station} place=${place} go=${go} />`)}
     </ol>
-    <h2 id="station-title" tabindex="-1">${at + 1}. ${title}</h2>
+    <h2 id="station-title" tabindex="-1">${title}</h2>
     ${text.map((paragraph) => html`<p>${paragraph}</p>`)}
     <h3>What to change</h3>
     <p>${task} ${setup.net && `Under Train, set ${listFields(setup.fields).join(", ")}.`}</p>
@@ -202,7 +202,8 @@ function Answer({ station: { choices, answer: text, setup, second }, choice, run
   const verdict = isRight ? "as you predicted" : `you predicted ${prediction}`;
   return html`<p><strong>${result}; ${verdict}.</strong> <span class="note">(${run})</span></p>
     <p>${text}</p>
-    ${second && html`<p>${second.task}</p><${SetUp} name="Set up the second net" setup=${{ ...setup, net: second.net }} />`}
+    ${second && html`<p>${second.task}</p>`}
+    ${second && html`<${SetUp} name="Set up the second net" setup=${{ ...setup, net: second.net }} />`}
     ${
       other &&
       html`<p><strong>This net got ${percent(other.value)}.</strong> <span class="note">(${other.run})</span></p>
