@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -49,7 +50,7 @@ from support.studios import (
     write_classes,
 )
 
-PAGE = files("lamina.deploy.studio").joinpath("page")
+DEPLOY = files("lamina.deploy")
 
 
 def test_only_this_page_and_only_with_the_token_may_use_the_studio(tmp_path):
@@ -70,6 +71,7 @@ def test_only_this_page_and_only_with_the_token_may_use_the_studio(tmp_path):
             "/../jobs.py",
             "/%2e%2e/jobs.py",
             "/uplot-license.txt",
+            "/preact-license.txt",
             "/api/nothing",
             "/page.css/x",
         ):
@@ -932,10 +934,15 @@ def refuse_link(*_: object) -> None:
     raise OSError(errno.EPERM, "a file system without links")
 
 
-def test_the_charting_library_is_the_one_that_is_named():
-    lines = PAGE.joinpath("uplot-license.txt").read_text().splitlines()
-    for digest, name, _ in (line.split(maxsplit=2) for line in lines[1:3]):
-        assert hashlib.sha256(PAGE.joinpath(name).read_bytes()).hexdigest() == digest
+@pytest.mark.parametrize(
+    ("folder", "file"), [("studio", "uplot-license.txt"), ("web", "preact-license.txt")]
+)
+def test_the_libraries_of_the_pages_are_those_that_are_named(folder, file):
+    page = DEPLOY / folder / "page"
+    named = re.findall(r"^([0-9a-f]{64})  (\S+)", page.joinpath(file).read_text(), re.MULTILINE)
+    assert named
+    for digest, name in named:
+        assert hashlib.sha256(page.joinpath(name).read_bytes()).hexdigest() == digest
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 // sections, one of which is open, beside the results.
 
 import { setToken } from "./api.js";
+import { NextStep } from "./classes.js";
 import { DataStep, summarizeData } from "./data.js";
 import { Lessons, openLessons } from "./lessons.js";
 import { NetStep, summarizeNet } from "./net.js";
@@ -30,11 +31,13 @@ const TABS = [
 wide.addEventListener("change", () => change({}));
 
 function hasRuns() {
-  return state.runs.length > 0 || state.selected !== null;
+  return state.runs.length + state.deleted.length > 0 || state.selected !== null;
 }
 
 export function App() {
   const { isLost, needsToken } = state.connection;
+  const isLoaded = state.fields.length > 0;
+  const toggleLessons = () => openLessons(!state.lessons.isOpen);
   return html`
     <a class="skip" href="#training">Skip to the training</a>
     <header>
@@ -44,27 +47,33 @@ export function App() {
       <button
         id="lessons-button"
         type="button"
+        disabled=${!isLoaded}
         aria-expanded=${state.lessons.isOpen}
         aria-controls="lessons"
-        onClick=${() => openLessons(!state.lessons.isOpen)}
+        onClick=${toggleLessons}
       >
         Lessons
       </button>
     </header>
     <div id="workbench" class=${hasRuns() ? "with-runs" : "first"}>
-      ${state.lessons.isOpen && html`<${Lessons} />`}
+      ${isLoaded && state.lessons.isOpen && html`<${Lessons} />`}
       <main>
-        ${needsToken && html`<${Access} />`}
-        <div id="steps">
-          <${Step} name="data" number="1" title="Images" summary=${summarizeData()}><${DataStep} /></${Step}>
-          <${Step} name="net" number="2" title="Net" summary=${summarizeNet()}><${NetStep} /></${Step}>
-          <${Step} name="training" number="3" title="Train" summary=${summarizeTraining()}><${TrainingStep} /></${Step}>
-          ${hasRuns() && html`<${Step} name="runs" number="4" title="Runs" summary=""><${RunsPanel} /></${Step}>`}
-        </div>
-        ${hasRuns() && html`<${Results} />`}
+        ${needsToken && html`<${Access} />`} ${isLoaded && html`<${Steps} />`}
+        ${isLoaded && hasRuns() && html`<${Results} />`}
       </main>
     </div>
   `;
+}
+
+function Steps() {
+  return html`<div id="steps">
+    <${Step} name="data" number="1" title="Images" summary=${summarizeData()}><${DataStep} /></${Step}>
+    <${Step} name="net" number="2" title="Net" summary=${summarizeNet()}><${NetStep} /></${Step}>
+    <${Step} name="training" number="3" title="Train" summary=${summarizeTraining()}>
+      <${NextStep} /><${TrainingStep} />
+    </${Step}>
+    ${hasRuns() && html`<${Step} name="runs" number="4" title="Runs" summary=""><${RunsPanel} /></${Step}>`}
+  </div>`;
 }
 
 // A section of which one is open at a time; before the first run, a wide page shows all. What a
@@ -90,7 +99,7 @@ function Results() {
     <${RunHead} />
     <${Tabs} />
     <div id="panel" role="tabpanel" aria-labelledby=${`tab-${state.tab}`} tabindex="0">
-      ${run ? html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />` : html`<${Note}>Select a run, or train one.</${Note}>`}
+      ${run ? html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />` : html`<${Note}>${state.selected ? "" : "Select a run, or train one."}</${Note}>`}
     </div>
   </section>`;
 }

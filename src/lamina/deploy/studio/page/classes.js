@@ -1,8 +1,326 @@
-// Classes of one's own: images from files, folders or the webcam.
+// Classes of one's own: images from files, folders or the webcam, which the studio saves as a folder
+// of class folders.
 
-import { html } from "./preact.js";
+import { ask, post } from "./api.js";
+import { startCamera, stopCamera, takeImage } from "./camera.js";
+import { useSource } from "./data.js";
+import { Note, Picture, Problem, plain, plural } from "./parts.js";
+import { html, useEffect, useRef, useState } from "./preact.js";
+import { change, changePart, isActive, state } from "./store.js";
+
+const FIRST_SET = "my-images";
+const LIMIT_BYTES = 32e6;
+const FEW_IMAGES = 20; // of a class
+const SHOWN_IMAGES = 60; // of a class, as the studio sends
+const BURST_MS = 200; // from image to image
+const CAMERA = { width: 640, height: 480 };
+let keys = 0; // of cards
+let turn = 0; // of the last request for a set, which counts
+let work = Promise.resolve(); // images are saved and classes renamed one after the other
+
+const normalize = (name) => name.trim().normalize("NFC").toLowerCase();
+const isSame = (first, second) => normalize(first) === normalize(second);
+const findCard = (key) => state.sets.cards.find((card) => card.key === key);
+const changeSets = (fields) => changePart("sets", fields);
+const countClasses = () => state.sets.cards?.filter(({ count }) => count).length ?? 0;
+// once it is drawn
+const focusLater = (id) => requestAnimationFrame(() => document.getElementById(id)?.focus());
+
+// Beside a place for images, a drop does nothing; otherwise the browser would leave the page.
+for (const kind of ["dragover", "drop"])
+  document.addEventListener(kind, (event) => {
+    if (event.defaultPrevented || !event.dataTransfer.types.includes("Files") || event.target.type === "file") return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = "none";
+  });
+
+export function openClasses(isOpen) {
+  change({ isMaking: isOpen });
+  changeSets({ camera: null });
+  if (!isOpen) return;
+  focusLater("set-name");
+  if (!state.sets.cards) openSet(FIRST_SET);
+}
+
+// Shows the classes and images of a set that was made before, and room for at least two classes.
+async function openSet(name) {
+  const mine = ++turn;
+  const before = countClasses() > 0 && `${name} is a new set. ${state.sets.name} keeps its images: its name opens it.`;
+  const fresh = { name, text: name, cards: [], camera: null, problem: null, setProblem: null, told: "" };
+  try {
+    await work; // of the set before
+    if (state.sources.some((known) => known.is_built_in && isSame(known.name, name)))
+      throw new Error(`${name} is a built-in data set. Use another name.`);
+    const { source, classes } = await ask("set", { set_name: name });
+    if (mine !== turn) return;
+    const cards = classes.map((saved) => ({ ...makeCard(saved.name), ...saved, images: saved.images.reverse() }));
+    changeSets({ ...fresh, source, cards, note: !cards.length && before });
+    while (state.sets.cards.length < 2) addCard();
+  } catch (error) {
+    if (mine === turn) changeSets({ ...fresh, setProblem: error.message, note: "" });
+  }
+}
+
+const makeCard = (name) => ({ key: ++keys, name, count: 0, images: [], note: "", problem: null });
+
+function addCard() {
+  const { cards } = state.sets;
+  let number = cards.length + 1;
+  while (cards.some(({ name }) => isSame(name, `Class ${number}`))) number += 1;
+  changeSets({ cards: [...cards, makeCard(`Class ${number}`)] });
+  return keys;
+}
+
+function changeCard(key, fields) {
+  changeSets({ cards: state.sets.cards.map((card) => (card.key === key ? { ...card, ...fields } : card)) });
+}
+
+// Does `act` after what was asked before, for a class that still exists. Its error is shown there.
+function doLater(key, act) {
+  work = work.then(async () => {
+    const card = findCard(key);
+    const names = { set_name: state.sets.name, class_name: card?.name };
+    if (card) await act(card, names).catch((error) => changeCard(key, { problem: error.message }));
+  });
+  return work;
+}
+
+function renameCard(key, typed) {
+  const name = typed.trim();
+  return doLater(key, async (card, names) => {
+    if (name === card.name) return;
+    if (!name) throw new Error(`A class needs a name. This one is still “${card.name}”.`);
+    if (state.sets.cards.some((other) => other !== card && isSame(other.name, name)))
+      throw new Error(`There is another class “${name}”. This one is still “${card.name}”.`);
+    if (card.count) await ask("rename-class", { ...names, new_name: name });
+    changeCard(key, { name, problem: null });
+  });
+}
+
+function deleteCard(key) {
+  focusLater("add-class");
+  return doLater(key, async (card, names) => {
+    if (card.count) await ask("delete-class", names);
+    const { cards, camera } = state.sets;
+    changeSets({ cards: cards.filter((other) => other.key !== key), camera: camera === key ? null : camera });
+  });
+}
+
+function removeImage(key, file) {
+  return doLater(key, async (card, names) => {
+    const count = await ask("remove-image", { ...names, file });
+    changeCard(key, { count, images: card.images.filter((image) => image.file !== file), problem: null });
+  });
+}
+
+// Saves files one after the other, and returns whether all were; a file that is refused does not
+// stop the others.
+async function saveFiles(key, files) {
+  const refused = [];
+  const save = (file, place) => async (card, names) => {
+    if (files.length > 1) changeCard(key, { note: `Saving ${place + 1} of ${files.length} …` });
+    await saveImage(key, file, names).catch((error) => refused.push(`${file.name}: ${error.message}`));
+  };
+  await Promise.all(files.map((file, place) => doLater(key, save(file, place))));
+  const more = refused.length > 1 ? ` ${refused.length - 1} more of ${files.length} files were refused.` : "";
+  changeCard(key, { note: "", problem: refused.length ? refused[0] + more : null });
+  return !refused.length;
+}
+
+async function saveImage(key, file, names) {
+  if (file.problem) throw new Error(file.problem);
+  if (file.size > LIMIT_BYTES) throw new Error("larger than 32 MB. Use a smaller image.");
+  const saved = await post("save-image", await file.arrayBuffer(), names);
+  changeCard(key, { count: saved.count, images: [saved, ...findCard(key).images].slice(0, SHOWN_IMAGES) });
+}
+
+// The files that were dropped, also those in folders, without hidden ones.
+async function readDropped({ items }) {
+  const problem = "cannot be read. Check its permissions.";
+  const read = (entry) => readInside(entry).catch(() => ({ name: entry.name, problem }));
+  const readInside = async (entry) => {
+    if (entry instanceof File) return entry;
+    if (entry.isFile) return new Promise((resolve, reject) => entry.file(resolve, reject));
+    const reader = entry.createReader();
+    const inside = [];
+    for (;;) {
+      // at most 100 at once
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!some.length) return Promise.all(inside.map(read));
+      inside.push(...some.filter(({ name }) => !name.startsWith(".")));
+    }
+  };
+  // an image of another page has no entry
+  const files = [...items].filter(({ kind }) => kind === "file");
+  // before the event ends
+  const entries = files.map((item) => item.webkitGetAsEntry() ?? item.getAsFile());
+  return (await Promise.all(entries.map(read))).flat(Infinity);
+}
+
+async function useImages() {
+  try {
+    await work;
+    change({ sources: (await ask("state")).data });
+  } catch (error) {
+    return changeSets({ problem: error.message });
+  }
+  const { source, name, cards } = state.sets;
+  const classes = cards.filter(({ count }) => count).map((card) => `${card.name} (${card.count})`);
+  openClasses(false);
+  changeSets({ made: source, told: `${name} is chosen: ${classes.join(", ")}.`, problem: null });
+  change({ step: "training" });
+  focusLater("training-title");
+  return useSource(source);
+}
+
+// Once a training has started, nothing comes next here.
+export function receiveClasses(event) {
+  if (event.run && isActive(event) && state.sets.told) changeSets({ told: "" });
+}
+
+// What comes after one's own classes, above the recipe.
+export function NextStep() {
+  const { made, told } = state.sets;
+  const net = state.net.isChosen ? "lamina chooses the net. " : "";
+  return html`<p id="made" role="status">${told && made === state.source && `${told} ${net}Next: press Train.`}</p>`;
+}
 
 export function Classes() {
-  return html`<p class="note">Classes</p>`;
+  const { text = "", cards = [], problem, setProblem, note } = state.sets;
+  const missing = 2 - countClasses();
+  const what = missing > 1 ? "Add images to two classes: the net learns to tell them apart." : "Add a second class.";
+  return html`<div id="making" hidden=${!state.isMaking}>
+    <div class="row">
+      <label for="set-name">Name of the set</label>
+      <input id="set-name" autocomplete="off" value=${text} aria-invalid=${Boolean(setProblem)}
+        onInput=${({ target }) => changeSets({ text: target.value })}
+        onChange=${({ target }) => openSet(target.value.trim())} />
+    </div>
+    <${Problem} text=${setProblem} />
+    <p class="note" role="status">${note || "The name of a set that you made before opens it."}</p>
+    <div id="classes">${cards.map((card) => html`<${Card} key=${card.key} card=${card} />`)}</div>
+    <${Problem} text=${problem} />
+    <div class="row" hidden=${!cards.length}>
+      <button id="add-class" type="button" onClick=${() => focusLater(`class-${addCard()}`)}>Add a class</button>
+      <button id="use-images" type="button" class="primary" disabled=${missing > 0} onClick=${useImages}>
+        Use these images
+      </button>
+    </div>
+    ${cards.length > 0 && missing > 0 && html`<${Note}>${what}</${Note}>`}
+  </div>`;
 }
-export function receiveClasses() {}
+
+function Card({ card }) {
+  const { key, name, count, images, note, problem } = card;
+  const [text, setText] = useState(name);
+  const [isAsking, setAsking] = useState(false);
+  const hasCamera = state.sets.camera === key;
+  const rename = (typed) => renameCard(key, typed).then(() => setText(findCard(key)?.name));
+  const drop = (event) => {
+    event.preventDefault();
+    rename(text); // as it was typed before
+    readDropped(event.dataTransfer).then((files) => saveFiles(key, files));
+  };
+  const choose = ({ target }) => saveFiles(key, [...target.files]).then(() => (target.value = ""));
+  const keep = () => {
+    setAsking(false);
+    focusLater(`class-${key}`);
+  };
+  const few = count ? "; add more, at least" : "; best are at least";
+  const shown = count > images.length ? `, the last ${images.length} shown` : "";
+  return html`<fieldset aria-label=${plain(name)} onDragOver=${(event) => event.preventDefault()} onDrop=${drop}>
+    <div class="row">
+      <input id=${`class-${key}`} aria-label="Name of the class" autocomplete="off" value=${text}
+        onInput=${({ target }) => setText(target.value)} onChange=${({ target }) => rename(target.value)} />
+      <button type="button" class="small" onClick=${() => (count ? setAsking(true) : deleteCard(key))}>
+        Delete class
+      </button>
+    </div>
+    ${isAsking && html`<${Question} card=${card} keep=${keep} />`}
+    <div class="row">
+      <input type="file" aria-label=${plain(`Images of ${name}`)} accept="image/*" multiple onChange=${choose} />
+      <button type="button" aria-expanded=${hasCamera} onClick=${() => changeSets({ camera: hasCamera ? null : key })}>
+        Webcam
+      </button>
+      <span class="note">or drop images or a folder here</span>
+    </div>
+    ${hasCamera && html`<${Webcam} card=${card} />`}
+    <${Problem} text=${problem} />
+    <p class="note" aria-live=${hasCamera ? "off" : "polite"}>
+      ${note || plural(count, "image") + (count < FEW_IMAGES ? `${few} ${FEW_IMAGES}` : shown)}
+    </p>
+    <ul class="thumbnails" aria-label=${plain(`Images of ${name}`)}>
+      ${images.map((image) => html`<${Thumbnail} key=${image.file} card=${card} image=${image} />`)}
+    </ul>
+  </fieldset>`;
+}
+
+function Question({ card: { key, name, count }, keep }) {
+  const first = useRef();
+  useEffect(() => first.current.focus(), []);
+  return html`<div class="row question" role="group" aria-label=${plain(`Delete ${name}`)}>
+    <span>Delete ${name} and its ${plural(count, "image")}?</span>
+    <button type="button" onClick=${() => deleteCard(key)}>Delete</button>
+    <button type="button" ref=${first} onClick=${keep}>Keep</button>
+  </div>`;
+}
+
+function Thumbnail({ card: { key, name }, image: { file, png } }) {
+  const remove = ({ currentTarget: { parentElement: item } }) => {
+    const next = (item.nextElementSibling ?? item.previousElementSibling)?.querySelector("button");
+    (next ?? document.getElementById(`class-${key}`)).focus();
+    removeImage(key, file);
+  };
+  return html`<li>
+    <${Picture} png=${png} alt=${file} />
+    <button type="button" class="small" aria-label=${plain(`Remove ${file} of ${name}`)} onClick=${remove}>×</button>
+  </li>`;
+}
+
+// What the camera sees, to aim with; images are saved while the button is held, by pointer or key.
+function Webcam({ card: { key } }) {
+  const video = useRef();
+  const holder = useRef();
+  const hold = useRef({ isHeld: false, isSaving: false }).current;
+  const [isReady, setReady] = useState(false);
+  const [isHeld, setHeld] = useState(false);
+  const close = () => changeSets({ camera: null });
+  useEffect(() => {
+    const element = video.current;
+    startCamera(element, CAMERA)
+      .then(() => setReady(true))
+      .catch((error) => {
+        changeCard(key, { problem: error.message });
+        close();
+      });
+    return () => stopCamera(element);
+  }, []);
+  useEffect(() => {
+    if (isReady) holder.current.focus();
+  }, [isReady]);
+  const end = () => setHeld((hold.isHeld = false));
+  const begin = async (event) => {
+    if (hold.isHeld || ![undefined, " ", "Enter"].includes(event.key)) return;
+    setHeld((hold.isHeld = true));
+    if (hold.isSaving) return; // the loop goes on
+    hold.isSaving = true;
+    while (hold.isHeld && video.current?.srcObject) {
+      const pause = new Promise((resolve) => setTimeout(resolve, BURST_MS));
+      const file = new File([await takeImage(video.current, "image/png")], "webcam image");
+      if (!(await saveFiles(key, [file]))) end();
+      await pause;
+    }
+    hold.isSaving = false;
+  };
+  const listeners = { onPointerDown: begin, onKeyDown: begin, onContextMenu: (event) => event.preventDefault() };
+  for (const name of ["PointerUp", "PointerLeave", "PointerCancel", "KeyUp", "Blur"]) listeners[`on${name}`] = end;
+  return html`<div class="webcam">
+    <video ref=${video} aria-label="Webcam" muted playsinline></video>
+    <div class="row">
+      <button type="button" class="hold" disabled=${!isReady} ref=${holder} ...${listeners}>
+        ${isHeld ? "Recording …" : "Hold to record"}
+      </button>
+      <button type="button" onClick=${close}>Close</button>
+    </div>
+  </div>`;
+}

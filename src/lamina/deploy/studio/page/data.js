@@ -1,7 +1,7 @@
 // Step 1: which images, what is in them, and their problems.
 
 import { ask } from "./api.js";
-import { Classes } from "./classes.js";
+import { Classes, openClasses } from "./classes.js";
 import { Labels } from "./labels.js";
 import { refreshNet, useOwnData } from "./net.js";
 import { Details, Note, Picture, Problem, Progress, count, plural } from "./parts.js";
@@ -10,9 +10,16 @@ import { refreshPlan } from "./recipe.js";
 import { change, changePart, state } from "./store.js";
 
 const WORDS = { error: "Error", warning: "Warning", note: "Note" };
+const PURPOSES = { train: "to learn from", val: "to check during training (val)", test: "to test" };
+const KINDS = {
+  "multi-label": "Each image may have several labels.",
+  binary: "Each image is a yes or a no.",
+  regression: "Each image has numbers to predict.",
+};
 const WAIT_MS = 300; // after the last change, because arrow keys pass other data sets
 let timer = 0;
 let asked = {}; // what is being read; the response to another request is not wanted
+let used = null; // the source that was read last; arrow keys may pass others
 
 export function findSource(source = state.source) {
   return state.sources.find((known) => known.source === source);
@@ -30,7 +37,8 @@ export function describeSource() {
 }
 
 export function useSource(source, mayDownload = false) {
-  const isOther = source !== state.source;
+  const isOther = source !== (used ?? state.source);
+  used = source;
   change({ source });
   if (isOther && !findSource()?.is_built_in) useOwnData();
   return read(mayDownload);
@@ -56,7 +64,7 @@ async function read(mayDownload) {
     // other data were chosen meanwhile
     if (asked !== values) return await ask("stop", { number: job.number }).catch(() => null);
     // also if the corrections are why it cannot be read
-    changePart("labels", { isCorrected: job.is_corrected });
+    changePart("labels", { isCorrected: job.is_corrected, size: undefined });
     change({ reading: { ...state.reading, number: job.number, downloadMb: job.download_mb } });
   } catch (error) {
     if (asked === values) change({ reading: { problem: error.message } });
@@ -66,7 +74,7 @@ async function read(mayDownload) {
 export function receiveData(event) {
   if (event.event === "recovered" && !state.preview) return useSource(state.source);
   const { reading } = state;
-  if (!reading?.number || ![event.job, event.number].includes(reading.number)) return;
+  if (!asked.source || !reading?.number || ![event.job, event.number].includes(reading.number)) return;
   if (event.event === "progress") change({ reading: { ...reading, ...event } });
   if (event.event === "job" && event.state === "failed") change({ reading: { problem: event.problem } });
   if (event.event === "data") showPreview(event.findings);
@@ -87,57 +95,79 @@ async function showPreview(findings) {
 
 export function summarizeData() {
   const name = findSource()?.name ?? "";
-  if (!state.preview) return name;
-  const images = Object.values(state.preview.images).reduce((sum, size) => sum + size, 0);
-  return `${name}, ${plural(images, "image")}`;
+  return state.preview ? `${name}, ${plural(countImages(), "image")}` : name;
+}
+
+function countImages() {
+  return Object.values(state.preview.images).reduce((sum, size) => sum + size, 0);
+}
+
+// Why nothing can be trained on these data; null if it can.
+export function findDataProblem() {
+  const { preview } = state;
+  if (!preview) return "Load a data set to train.";
+  return preview.kind === "single-label" && preview.classes < 2 ? "Add a second class to train." : null;
 }
 
 export function DataStep() {
   const choose = ({ target }) => {
     forget();
-    change({ source: target.value });
+    const name = findSource(target.value)?.name;
+    change({ source: target.value, reading: { what: `Reading ${name}`, number: state.reading?.number } });
     clearTimeout(timer);
     timer = setTimeout(() => useSource(target.value), WAIT_MS);
   };
+  const list = (isBuiltIn) =>
+    state.sources
+      .filter((source) => source.is_built_in === isBuiltIn)
+      .map(({ name, source }) => html`<option value=${source}>${name}</option>`);
+  const [yours, others] = [list(false), list(true)];
   return html`
     <div class="row">
-      <label for="source">Data</label>
+      <label for="source">Data set</label>
       <select id="source" value=${state.source} onChange=${choose}>
-        ${state.sources.map(({ name, source }) => html`<option value=${source}>${name}</option>`)}
+        ${yours.length > 0 && html`<optgroup label="Your images">${yours}</optgroup>`}
+        <optgroup label="Built in">${others}</optgroup>
       </select>
+      <button id="make" type="button" aria-expanded=${state.isMaking} aria-controls="making"
+        onClick=${() => openClasses(!state.isMaking)}>Make your own classes</button>
     </div>
     <${Classes} />
-    <div id="data-view">${state.preview ? html`<${Preview} />` : html`<${Reading} />`}</div>
-    <${Labels} />
-    <${Loading} />
+    <div hidden=${state.isMaking}>
+      <div id="data-view">${state.preview ? html`<${Preview} />` : html`<${Reading} />`}</div>
+      <${Labels} />
+      <${Loading} />
+    </div>
   `;
 }
 
 function Reading() {
   const { what, done, total, downloadMb, problem } = state.reading ?? {};
-  if (problem) return html`<${Problem} text=${problem} />`;
+  if (problem) return html`<${Problem} text=${withoutOptions(problem)} />`;
   if (downloadMb) {
-    return html`<p>${state.source} is not on this machine yet, ${downloadMb} MB.</p>
+    return html`<p>${state.source} is not on this machine yet. It has ${downloadMb} MB.</p>
       <button type="button" onClick=${() => useSource(state.source, true)}>Download ${downloadMb} MB</button>`;
   }
-  const text = total ? `${what} ${count(done)} of ${count(total)}` : `${what} …`;
-  return html`<${Note}>${text}</${Note}><${Progress} label=${what} value=${total && done / total} />`;
+  const label = what ?? "Reading";
+  const text = total ? `${label}: ${count(done)} of ${count(total)}` : `${label} …`;
+  return html`<${Note}>${text}</${Note}><${Progress} label=${label} value=${total && done / total} />`;
 }
 
 function Preview() {
-  const { images, shape, kind, classes, groups, split_rule: rule } = state.preview;
-  const splits = Object.entries(images).map(([split, size]) => `${count(size)} ${split}`);
+  const { images, shape, kind, classes, groups } = state.preview;
   const [channels, height, width] = shape;
   const outputs = kind === "regression" ? plural(classes, "number") : plural(classes, "class", "classes");
+  const splits = Object.entries(PURPOSES).map(([split, purpose]) => `${count(images[split] ?? 0)} ${purpose}`);
   const color = channels === 1 ? "gray" : "color";
   const more = classes - groups.length;
   return html`
-    <p>${splits.join(", ")}; ${height}×${width} px, ${color}; ${kind}, ${outputs}</p>
-    <${Note}>Splits: ${rule}</${Note}>
+    <p><strong>${plural(countImages(), "image")}, ${outputs}</strong>, ${width}×${height} px, ${color}</p>
+    <p id="splits">${splits.join(", ")}</p>
+    ${KINDS[kind] && html`<${Note}>${KINDS[kind]}</${Note}>`}
     <ul class="sheet" aria-label="Samples of each class">
       ${groups.map((group) => html`<${Group} ...${group} />`)}
     </ul>
-    ${more > 0 && groups.length > 1 && html`<${Note}>and ${more} more classes</${Note}>`}
+    ${more > 0 && groups.length > 1 && html`<${Note}>and ${plural(more, "more class", "more classes")}</${Note}>`}
     <${Findings} />
   `;
 }
@@ -155,30 +185,42 @@ function Findings() {
   const { findings } = state;
   if (!findings.length) return html`<p class="good">No problems found.</p>`;
   const show = ({ severity, message, images }) => html`<li class=${severity}>
-    <strong>${WORDS[severity]}: </strong>${message}
-    ${images.length > 0 &&
-    html`<${Details} summary="Which images">
+    <strong>${WORDS[severity]}: </strong>${withoutOptions(message)}
+    ${
+      images.length > 0 &&
+      html`<${Details} summary="Which images">
       <ul>
         ${images.map(({ split, name }) => html`<li>${split ? `${name} (${split})` : name}</li>`)}
       </ul>
-    </${Details}>`}
+    </${Details}>`
+    }
   </li>`;
-  return html`<${Details} summary=${`${plural(findings.length, "finding")} about this data`} open=${findings[0].severity === "error"}>
+  const isError = findings[0].severity === "error";
+  const summary = `${plural(findings.length, "finding")} about these images`;
+  return html`<${Details} key=${state.source} summary=${summary} open=${isError}>
     <ul class="findings">${findings.map(show)}</ul>
   </${Details}>`;
 }
 
+// What lamina says about data, without the sentences about options of its commands.
+function withoutOptions(text) {
+  const sentences = text.split(/(?<=[.;]) /u).filter((sentence) => !/(^| )--\w/u.test(sentence));
+  return sentences.join(" ").replace(/;$/u, ".") || text;
+}
+
 function Loading() {
-  const edit = (name) => ({ target }) => {
-    change({ [name]: target.value });
-    read(false);
-  };
+  const edit = (id, name, label, help, placeholder) => html`<label>
+    ${label}
+    <input id=${id} inputmode="decimal" placeholder=${placeholder} aria-describedby=${`${id}-help`}
+      value=${state[name]} onInput=${({ target }) => change({ [name]: target.value })} onChange=${() => read(false)} />
+    <span id=${`${id}-help`} class="note">${help}</span>
+  </label>`;
+  const val = describeSource().val || "as lamina chooses";
   return html`<${Details} summary="How to load it">
-    <div class="fields">
-      <label>Image size in px <input id="size" inputmode="numeric" placeholder="as lamina chooses"
-        value=${state.sizePx} onChange=${edit("sizePx")} /></label>
-      <label>Fraction of train held out for val <input id="val" inputmode="decimal"
-        placeholder=${describeSource().val || "as lamina chooses"} value=${state.val} onChange=${edit("val")} /></label>
+    <div class="fields loading">
+      ${edit("size", "sizePx", "Image size in px", "Smaller images train faster.", "as lamina chooses")}
+      ${edit("val", "val", "Part held out (val)", "0.1: a tenth, to check the training.", val)}
     </div>
+    ${state.preview && html`<${Note}>Splits: ${state.preview.split_rule}</${Note}>`}
   </${Details}>`;
 }

@@ -1,8 +1,189 @@
-// Labels worth checking, to keep, change or leave out.
+// Labels worth checking: to keep, to change or to leave out. The check is a job, whose last one
+// counts, also after a reload.
 
-import { html } from "./preact.js";
+import { ask } from "./api.js";
+import { describeSource, useSource } from "./data.js";
+import { Picture, Problem, Progress, percent, plain, plural } from "./parts.js";
+import { html, useEffect, useRef } from "./preact.js";
+import { load, save } from "./request.js";
+import { change, changePart, isActive, state } from "./store.js";
+
+const SHOWN_ISSUES = 50; // at a time
+const ADVICE = "The most doubtful come first. Look at each image: many of these labels are correct.";
+const GONE = " is no longer in the data set.";
+
+const changeLabels = (fields) => changePart("labels", fields);
+const open = (issue) => changeLabels({ opened: issue?.image });
+
+// The last check, unless the visitor is done with it.
+function findCheck() {
+  const done = state.labels.done ?? load("labels")?.done;
+  return [...state.jobs.values()].findLast(({ checked, number }) => checked && number !== done);
+}
+
+// What a button does; its error is shown.
+const attempt = (act) => async () => {
+  changeLabels({ problem: null });
+  await act().catch((error) => changeLabels({ problem: error.message }));
+};
+
+async function start() {
+  const job = await ask("inspect", { ...describeSource(), labels: true });
+  change({ jobs: new Map(state.jobs).set(job.number, job) });
+  changeLabels({ choices: {}, others: {}, images: new Map(), shown: SHOWN_ISSUES, progress: null });
+}
+
+export function receiveLabels(event) {
+  const number = findCheck()?.number;
+  if (!number || ![event.job, event.number].includes(number)) return;
+  if (event.event === "progress") changeLabels({ progress: event });
+  if (event.event === "job" && event.problem) changeLabels({ problem: event.problem });
+}
+
+// Reads the images of the first issues; the set may have changed since.
+async function readImages({ checked }, issues, shown) {
+  const names = issues.slice(0, shown).map(({ image }) => image);
+  const pngs = await ask("images", { ...checked, images: names });
+  changeLabels({ shown, images: new Map(names.map((name, place) => [name, pngs[place]])) });
+}
+
+// Chooses what happens to an image; the same choice again takes it back.
+async function choose({ checked }, image, text, label) {
+  const isBack = state.labels.choices?.[image]?.text === text;
+  const corrections = await ask("correct", { source: checked.source, choices: { [image]: isBack ? "" : label } });
+  const choices = { ...state.labels.choices, [image]: isBack ? null : { text, label } };
+  changeLabels({ choices, size: Object.keys(corrections).length });
+}
+
+async function undo() {
+  await ask("correct", { source: state.source, choices: null });
+  changeLabels({ choices: {} });
+  await leave();
+}
+
+async function finish({ number }) {
+  save("labels", { done: number });
+  changeLabels({ done: number });
+  await leave();
+}
+
+function leave() {
+  document.getElementById("source").focus();
+  return useSource(state.source);
+}
 
 export function Labels() {
-  return html`<p class="note">Labels</p>`;
+  const { problem, isCorrected, progress, size = state.preview?.corrections ?? 0 } = state.labels;
+  const check = findCheck();
+  const isChecking = isActive(check);
+  const isHere = check?.checked.source === state.source;
+  const issues = isHere && !isChecking && state.preview && check.label_issues;
+  const what =
+    check?.state === "queued" ? "waits for the training before it" : "trains several nets on parts of the images";
+  let text = issues && !issues.length ? "No label is worth checking." : "";
+  if (isChecking) text = `${isHere ? "" : `${check.checked.source}: `}The check of the labels ${what}.`;
+  return html`<div class="row" hidden=${!state.preview || state.preview.kind === "regression"}>
+      <button id="check-labels" type="button" disabled=${isChecking} aria-describedby="check-help"
+        onClick=${attempt(start)}>Check the labels</button>
+      <span id="check-help" class="note">Are some images in the wrong class? Takes as long as a training.</span>
+    </div>
+    <div class="row">
+      <span id="corrections" class="note">
+        ${size > 0 && `${plural(size, "correction applies", "corrections apply")} to all trainings`}
+      </span>
+      ${
+        (isCorrected || size > 0) &&
+        html`<button id="undo" type="button" class="small" onClick=${attempt(undo)}>Undo all corrections</button>`
+      }
+    </div>
+    <${Problem} text=${problem} />
+    <div id="label-issues">
+      <p class="note" role="status">${text}</p>
+      ${
+        isChecking &&
+        html`<div class="row">
+        <${Progress} label="check of the labels" value=${progress?.total && progress.done / progress.total} />
+        <button type="button" onClick=${attempt(() => ask("stop", { number: check.number }))}>Stop the check</button>
+      </div>`
+      }
+      ${issues?.length > 0 && html`<${Issues} check=${check} />`}
+    </div>`;
 }
-export function receiveLabels() {}
+
+function Issues({ check }) {
+  const { shown = SHOWN_ISSUES, images = new Map(), opened } = state.labels;
+  const seen = new Set(); // a correction is about the whole image
+  const issues = check.label_issues.filter(({ image }) => !seen.has(image) && seen.add(image));
+  const list = useRef();
+  useEffect(() => {
+    attempt(() => readImages(check, issues, shown))();
+  }, [check.number, state.preview]);
+  const showMore = async () => {
+    await readImages(check, issues, shown + SHOWN_ISSUES);
+    requestAnimationFrame(() => list.current.children[shown].querySelector("button")?.focus());
+  };
+  const drawn = issues.filter(({ image }) => images.has(image));
+  const place = drawn.findIndex(({ image }) => image === opened);
+  return html`<h3>${plural(issues.length, "label")} worth checking</h3>
+    <p class="note">${ADVICE}</p>
+    <ul ref=${list} class="issues" aria-label="Labels worth checking">
+      ${drawn.map((issue) => html`<${Issue} key=${issue.image} check=${check} issue=${issue} />`)}
+    </ul>
+    <div class="row">
+      <button type="button" hidden=${shown >= issues.length} onClick=${attempt(showMore)}>Show more</button>
+      <button type="button" onClick=${attempt(() => finish(check))}>Done</button>
+    </div>
+    ${place >= 0 && html`<${Large} check=${check} issues=${drawn} place=${place} />`}`;
+}
+
+function Issue({ check, issue }) {
+  const { image } = issue;
+  const png = state.labels.images.get(image);
+  if (!png) return html`<li class="note">${image}${GONE}</li>`;
+  return html`<li>
+    <button type="button" class="enlarge" aria-label=${plain(`Enlarge ${image}`)} onClick=${() => open(issue)}>
+      <${Picture} png=${png} alt="" />
+    </button>
+    <${Choice} check=${check} issue=${issue} />
+  </li>`;
+}
+
+// A multi-label image has no classes to choose from.
+function Choice({ check, issue: { image, split, given, likely, score } }) {
+  const { choices = {}, others = {} } = state.labels;
+  const { labels } = state.preview;
+  const other = others[image] ?? likely;
+  const offer = (text, label) => html`<button type="button" class="small" aria-label=${plain(`${text}: ${image}`)}
+    aria-pressed=${choices[image]?.text === text} onClick=${attempt(() => choose(check, image, text, label))}>
+    ${text}
+  </button>`;
+  const select = html`<select aria-label=${plain(`Class of ${image}`)} value=${other}
+    onChange=${({ target }) => changeLabels({ others: { ...others, [image]: target.value } })}>
+    ${labels.map((label) => html`<option value=${label}>${label}</option>`)}
+  </select>`;
+  return html`<div>
+    <p>labeled ${given}, likely <strong>${likely}</strong></p>
+    <p class="note">${percent(score)}; ${image}, ${split}</p>
+    <div class="row">
+      ${offer("Keep", "")} ${offer("Leave out", "exclude")} ${labels.length > 0 && [offer("Change to", other), select]}
+    </div>
+  </div>`;
+}
+
+// One image, as large as there is space.
+function Large({ check, issues, place }) {
+  const dialog = useRef();
+  useEffect(() => dialog.current.showModal(), []);
+  const issue = issues[place];
+  const png = state.labels.images.get(issue.image);
+  const move = (step, text) => html`<button type="button" disabled=${!issues[place + step]}
+    onClick=${() => open(issues[place + step])}>${text}</button>`;
+  return html`<dialog ref=${dialog} class="large" aria-label="Label worth checking" onClose=${() => open(null)}>
+    <div class="row">
+      ${move(-1, "Previous")} ${move(1, "Next")}
+      <button type="button" onClick=${() => dialog.current.close()}>Close</button>
+    </div>
+    ${png ? html`<${Picture} png=${png} alt=${`labeled ${issue.given}`} />` : html`<p>${issue.image}${GONE}</p>`}
+    <${Choice} check=${check} issue=${issue} />
+  </dialog>`;
+}

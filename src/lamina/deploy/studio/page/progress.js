@@ -1,34 +1,215 @@
 // What is training and what waits, and how the selected run trains: status, progress, curves.
 
 import { Curves } from "./curves.js";
+import { Further } from "./further.js";
 import { Inside } from "./inside.js";
-import { html } from "./preact.js";
-import { findJob, findSelected, isActive, state } from "./store.js";
-import { act } from "./training.js";
+import { Button, Note, Problem, Progress, count, duration, percent, plain, plural } from "./parts.js";
+import { html, useEffect, useRef, useState } from "./preact.js";
+import { selectRun } from "./runs.js";
+import { change, findJob, findSelected, isActive, isBusy, state } from "./store.js";
+import { act, applyChange } from "./training.js";
 
-// The line in the header, which screen readers speak.
+const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
+const MOST_DIAGNOSES = 3;
+const FINISHING = { is_finishing: true };
+
+// The line in the header.
 export function Status() {
-  const text = state.connection.message || "Choose images and a net, and press Train. New here? Open the lessons.";
-  return html`<p id="status" role="status">${text}</p>`;
+  const text = state.connection.message || describeSelected();
+  const spoken = useSpoken(text);
+  useEffect(() => {
+    // the time left counts down also during long steps, which have no events
+    const timer = setInterval(() => isBusy() && change({}), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  return html`<p id="status" role="status" aria-live="off">${text}</p>
+    <p id="spoken" aria-live="polite">${spoken}</p>`;
+}
+
+// The text that a screen reader speaks: what is new at once; of texts that only count on, the last
+// every few seconds.
+function useSpoken(text) {
+  const [spoken, speak] = useState("");
+  const { current: said } = useRef({ at: 0, kind: "" });
+  useEffect(() => {
+    const kind = `${state.selected} ${text.replace(/[\d.,]+/gu, "")}`;
+    const wait = kind === said.kind ? said.at + SAY_MS - performance.now() : 0;
+    const say = () => {
+      Object.assign(said, { at: performance.now(), kind });
+      speak(text);
+    };
+    const timer = setTimeout(say, wait);
+    return () => clearTimeout(timer);
+  }, [text]);
+  return spoken;
+}
+
+function describeSelected() {
+  const run = findSelected();
+  if (run) return describe(run, findJob(run.name));
+  return state.selected ? "" : "Choose images and a net, and press Train. New here? Open the lessons.";
+}
+
+function describe(run, job) {
+  const { name, rows } = run;
+  if (job?.state === "queued") return `${name} waits for the training before it`;
+  const at = describeEpoch(run, job);
+  if (isActive(job) && job.is_stopping) return `${at}, ${job.is_finishing ? "finishing" : "pausing …"}`;
+  if (isActive(job) && !hasBegun(run))
+    return `${at}, ${job.chooses_net ? "choosing the net" : "preparing"}${describeTimeLeft(run, job)}`;
+  if (isActive(job) && run.planned && rows.length >= run.planned) return `${at}, evaluating`;
+  if (isActive(job)) return `${at}${describeScore(rows.at(-1))}${describeTimeLeft(run, job)}`;
+  if (job?.state === "failed") return `${name} ended with a problem after ${at}`;
+  if (!run.net) return `${name} ${job ? "was stopped before it started" : "is no longer among the runs"}`;
+  if (run.score) return `done: ${run.score}; ${name}`;
+  return hasEnded(run) ? `done: ${name} has no score` : `paused at ${at}; Continue resumes exactly there`;
+}
+
+// Trained epochs, or the one in training. Within a time limit, nobody knows how many there will be.
+function describeEpoch(run, job) {
+  const trained = run.rows.length;
+  const epoch = isActive(job) && hasBegun(run) ? Math.min(trained + 1, run.planned || Infinity) : trained;
+  return `epoch ${epoch}${run.planned && !(isActive(job) && job.seconds) ? `/${run.planned}` : ""}`;
+}
+
+function hasBegun({ rows, steps }) {
+  return rows.length + steps.length > 0;
+}
+
+// Whether nothing of a training is left to do, also after Finish now.
+export function hasEnded(run) {
+  return run.is_finished || run.score !== null;
+}
+
+function describeScore(row) {
+  const name = row && Object.keys(row).find((key) => key.startsWith("val_") && key !== "val_loss" && row[key] !== null);
+  if (!name) return row?.train_accuracy == null ? "" : `, train accuracy ${percent(row.train_accuracy)}`;
+  const metric = name.slice("val_".length);
+  const value = state.fractions.includes(metric) ? percent(row[name]) : row[name].toPrecision(4);
+  return `, val ${metric.replaceAll("_", " ")} ${value}`;
+}
+
+function describeTimeLeft(run, job) {
+  const limit = job.seconds;
+  if (limit) return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
+  const [first, last] = [run.steps[0], run.steps.at(-1)]; // for the first epoch
+  const pace = run.pace ?? run.rows.at(-1)?.train_seconds ?? (last?.seconds - first?.seconds) / (last?.at - first?.at);
+  return pace && run.planned ? `, about ${duration(pace * (run.planned - (run.rows.length || last.at)))} left` : "";
 }
 
 // The running training and those that wait.
 export function Queue() {
   const active = [...state.jobs.values()].filter((job) => job.run && isActive(job));
+  if (!active.length) return null;
   return html`<ul id="queue" aria-label="Trainings">
-    ${active.map((job) => html`<li>${job.run}: ${job.state}</li>`)}
+    ${active.map((job) => html`<${Training} key=${job.number} job=${job} />`)}
   </ul>`;
 }
 
-// Name and result of the selected run, and its buttons.
+// A training in the queue; the selected one has its buttons below.
+function Training({ job }) {
+  const { run, state: phase, is_stopping: isStopping } = job;
+  const isSelected = run === state.selected;
+  const { text, part } = findProgress(job);
+  const stop = phase === "queued" ? "Cancel" : "Pause";
+  const more = { disabled: isStopping, "aria-label": plain(`${stop} ${run}`), onClick: () => act("stop", run) };
+  const select = () => isSelected || selectRun(run);
+  return html`<li>
+    <${Button} aria-pressed=${isSelected} onClick=${select}>${run}</${Button}>
+    <span class="note">${text}</span>
+    <${Progress} label=${plain(`Progress of ${run}`)} value=${part} />
+    ${!isSelected && html`<${Button} small ...${more}>${stop}</${Button}>`}
+  </li>`;
+}
+
+// What a training does, and the part that is done: of its time if that is limited, else of its
+// epochs.
+function findProgress(job) {
+  const event = state.progress.get(job.number);
+  const run = state.run?.name === job.run ? state.run : state.runs.find(({ name }) => name === job.run);
+  const time = job.seconds && (Date.now() / 1000 - job.began) / job.seconds;
+  if (job.state === "queued") return { text: "waiting", part: 0 };
+  if (event?.event === "progress") {
+    const { what, done, total } = event;
+    return { text: `${what} ${count(done)} of ${count(total)}`, part: time ?? done / total };
+  }
+  const planned = job.seconds ? null : run?.planned;
+  const epoch = event?.epoch ?? run?.rows?.length ?? run?.epochs ?? 0;
+  const trained = event?.event === "step" ? epoch - 1 + event.step / event.steps : epoch;
+  const text = epoch ? `epoch ${epoch}${planned ? ` of ${planned}` : ""}` : "preparing";
+  return { text: job.is_stopping ? "ending …" : text, part: time ?? (planned ? trained / planned : null) };
+}
+
+// Name and result of the selected run, and the buttons that make sense now.
 export function RunHead() {
+  const { selected: name, runProblem } = state;
+  if (!name) return null;
   const run = findSelected();
-  if (!run) return null;
-  const job = findJob(run.name);
-  return html`<h2>${run.name} <span class="note">${run.score ?? ""}</span></h2>
-    <button type="button" disabled=${!isActive(job)} onClick=${() => act("stop", run.name)}>Pause</button>`;
+  const job = findJob(name);
+  const isTraining = isActive(job);
+  // before the first step, it would only pause
+  const hasStepped = ["step", "epoch"].includes(state.progress.get(job?.number)?.event);
+  const finish = {
+    disabled: job?.is_stopping || !hasStepped,
+    onClick: () => act("stop", name, { is_finishing: true }),
+  };
+  const pause = { disabled: job?.is_stopping && !job.is_finishing, onClick: () => act("stop", name) };
+  const canContinue = run?.net && !isTraining && !hasEnded(run);
+  return html`<div id="run">
+    <div class="row">
+      <h2 id="run-title" tabindex="-1">${name}</h2>
+      ${isTraining && html`<${Button} ...${pause}>${job.state === "queued" ? "Cancel" : "Pause"}</${Button}>`}
+      ${isTraining && job.state === "running" && html`<${Button} ...${finish}>Finish now</${Button}>`}
+      ${canContinue && html`<${Button} class="primary" onClick=${() => act("resume", name)}>Continue</${Button}>`}
+    </div>
+    ${run?.net && !isTraining && html`<${Result} run=${run} />`}
+    <${Problem} id="run-problem" text=${runProblem || (job?.state === "failed" && job.problem)} />
+  </div>`;
+}
+
+// A tick is earned: only a gain over guessing that is no chance has it.
+function Result({ run }) {
+  const { score, rows, planned, is_better: isBetter } = run;
+  if (!score) {
+    const epochs = `${planned ? `${rows.length} of ${plural(planned, "epoch")}` : plural(rows.length, "epoch")} trained`;
+    return html`<${Note}>${epochs}${hasEnded(run) ? ", no score" : ""}</${Note}>`;
+  }
+  const [value, interval = ""] = score.split(/ (?=\()/u);
+  const verdict = { true: "better than guessing", false: "hardly better than guessing" }[isBetter] ?? "";
+  const open = (tab) => (event) => {
+    event.preventDefault();
+    change({ tab });
+    document.getElementById(`tab-${tab}`).focus();
+  };
+  const [look, attempt] = [open("look"), open("try")];
+  return html`<p id="score" class=${isBetter ? "good" : ""}>
+      <strong>${isBetter ? "✓ " : ""}${value}${verdict && `, ${verdict}`}</strong> <span class="note">${interval}</span>
+    </p>
+    <p id="after" class="note">
+      Next: <a href="#tab-look" onClick=${look}>see what it confuses</a>, or${" "}
+      <a href="#tab-try" onClick=${attempt}>try it on your own image</a>.
+    </p>`;
 }
 
 export function RunTraining({ run }) {
-  return html`<${Curves} run=${run} /><${Inside} run=${run} />`;
+  const { rows, remark } = run;
+  const diagnoses = rows.flatMap((row) => row.diagnoses ?? []).slice(-MOST_DIAGNOSES);
+  return html`<div id="course">
+    <${Curves} run=${run} />
+    <div>
+      <div id="diagnoses">${diagnoses.map((diagnosis) => html`<${Diagnosis} ...${diagnosis} />`)}</div>
+      ${!rows.length && remark && html`<${Note} id="remark">${remark}</${Note}>`}
+      <${Inside} run=${run} />
+      ${rows.length > 0 && html`<${Note}>${count(rows.at(-1).images_per_second)} images/s</${Note}>`}
+    </div>
+    <${Further} run=${run} />
+  </div>`;
+}
+
+function Diagnosis({ epoch, kind, finding, advice, change: values }) {
+  const apply = () => applyChange(values);
+  return html`<div class="diagnosis">
+    <p><strong>Epoch ${epoch}: ${kind.replaceAll("-", " ")}.</strong> ${finding} ${advice}</p>
+    ${Object.keys(values).length > 0 && html`<${Button} onClick=${apply}>Apply to the settings</${Button}>`}
+  </div>`;
 }

@@ -1,18 +1,23 @@
-// The runs: a list with what came from what, and the selected one.
+// The runs: a tree of what came from what, and the selected one.
 
 import { ask } from "./api.js";
-import { html } from "./preact.js";
+import { Button, Note, Problem, plain, useKept } from "./parts.js";
+import { html, useEffect, useRef, useState } from "./preact.js";
+import { hasEnded } from "./progress.js";
 import { change, findJob, isActive, state } from "./store.js";
 
-const RETRY_MS = 5000;
+const REFRESH_MS = 5000; // until a run that could not be read is read again
+const MANY_RUNS = 3; // can be sorted and filtered
+let turn = 0; // of the last request for the selected run, whose response counts
+const tellProblem = (error) => change({ runsProblem: error.message });
 
 export async function refreshRuns() {
-  const runs = await ask("runs").catch((error) => change({ runsProblem: error.message }));
+  const runs = await ask("runs").catch(tellProblem);
   if (runs) change({ runs });
 }
 
 export async function selectRun(name) {
-  change({ selected: name, runsProblem: null });
+  change({ selected: name, runProblem: null });
   await reloadRun(name);
 }
 
@@ -23,24 +28,25 @@ export function recoverRuns() {
 
 // Reads a run, unless another one was selected meanwhile; a run that has just started may have no
 // folder yet.
-export async function reloadRun(name) {
+export async function reloadRun(name, isRetry = false) {
+  const asked = ++turn;
   await refreshRuns();
   const isHere = state.runs.some((known) => known.name === name);
   let run = { name, rows: [], planned: null, is_finished: false, score: null, checkpoints: [] };
   try {
     if (isHere) run = await ask("run", { run: name });
   } catch (error) {
-    setTimeout(() => name === state.selected && reloadRun(name), RETRY_MS);
-    if (name === state.selected) change({ runsProblem: error.message });
+    setTimeout(() => name === state.selected && asked === turn && reloadRun(name, true), REFRESH_MS);
+    if (name === state.selected) change({ runProblem: error.message });
     return;
   }
   const others = await readOthers(run);
-  if (name !== state.selected) return;
+  if (name !== state.selected || asked !== turn) return;
   const before = state.run?.name === name ? state.run : {};
   const isAhead = isActive(findJob(name)) && before.rows?.length > run.rows.length;
   const rows = isAhead ? before.rows : run.rows;
-  const { steps = [], pace, seen, at, job } = before;
-  change({ run: { ...run, others, rows, steps, pace, seen, at, job } });
+  const { steps = [], pace, seen } = before;
+  change({ run: { ...run, others, rows, steps, pace, seen }, ...(isRetry ? { runProblem: null } : {}) });
 }
 
 // The runs whose curves are shown with those of a run: its parent, and the ticked ones.
@@ -54,11 +60,165 @@ export function listCompared({ name: base }) {
   return [...state.compared].filter((name) => name !== base && state.runs.some((run) => run.name === name));
 }
 
+async function compare(name, isCompared) {
+  const compared = new Set(state.compared);
+  compared[isCompared ? "add" : "delete"](name);
+  change({ compared });
+  const { run } = state;
+  const others = run && (await readOthers(run));
+  if (run?.name === state.run?.name && compared === state.compared) change({ run: { ...state.run, others } });
+}
+
+// Changes the list of runs. All pages receive an event about it.
+function edit(action, values, follow = () => null) {
+  change({ runsProblem: null });
+  return ask(action, values).then(follow).catch(tellProblem);
+}
+
+function remove(name) {
+  return edit("delete-run", { run: name }, ({ deleted }) => change({ deleted: [...state.deleted, { name, deleted }] }));
+}
+
+function restore(deleted) {
+  const forget = () => change({ deleted: state.deleted.filter((run) => run.deleted !== deleted) });
+  return edit("restore-run", { deleted }, forget);
+}
+
+// A run was renamed, deleted (its name is empty then), restored or noted something about.
+export async function receiveRuns({ run, name }) {
+  const follow = (known) => (known === run ? name : known);
+  const base = state.base && { ...state.base, name: follow(state.base.name) };
+  const jobs = [...state.jobs].map(([number, job]) => [number, { ...job, run: follow(job.run) }]);
+  const compared = [...state.compared].map(follow).filter(Boolean);
+  change({ compared: new Set(compared), base: base?.name ? base : null, jobs: new Map(jobs) });
+  await refreshRuns();
+  if (state.selected === null && name) return selectRun(name);
+  if (state.selected !== run) return;
+  const next = name || state.runs.find(({ problem }) => !problem)?.name;
+  if (next) await selectRun(next);
+  else change({ selected: null, run: null });
+}
+
 export function RunsPanel() {
-  return html`<ul id="runs" aria-label="Runs">
-    ${state.runs.map(
-      ({ name, score }) =>
-        html`<li><button type="button" aria-pressed=${name === state.selected} onClick=${() => selectRun(name)}>${name} ${score}</button></li>`,
-    )}
+  const [order, setOrder] = useState("newest");
+  const [words, setWords] = useState("");
+  const { runs, jobs, selected, compared, deleted, runsProblem } = state;
+  // not drawn again with each step of a training
+  const list = useKept(() => drawList(order, words), [order, words, runs, jobs, selected, compared]);
+  const hint =
+    runs.length > 1
+      ? "Tick runs to draw their curves together, and to compare them."
+      : "Every training is a run: a folder that stays, with its net, its settings and its result.";
+  return html`
+    <${Note}>${hint}</${Note}>
+    ${runs.length > MANY_RUNS && html`<${Finder} ...${{ order, setOrder, words, setWords }} />`}
+    <ul aria-live="polite">${deleted.map((run) => html`<${Deleted} key=${run.deleted} ...${run} />`)}</ul>
+    <${Problem} id="runs-problem" text=${runsProblem} />
+    ${list}
+  `;
+}
+
+function Finder({ order, setOrder, words, setWords }) {
+  const select = { value: order, onChange: ({ target }) => setOrder(target.value), "aria-label": "Order" };
+  const search = { type: "search", value: words, onInput: ({ target }) => setWords(target.value), placeholder: "find" };
+  return html`<div class="row finder">
+    <select ...${select}>
+      <option value="newest">newest first</option>
+      <option value="best">best first</option>
+    </select>
+    <input ...${search} aria-label="Find runs" />
+  </div>`;
+}
+
+function Deleted({ name, deleted }) {
+  const place = useRef();
+  useEffect(() => place.current.lastElementChild.focus(), []); // the button that deleted it is gone
+  const label = plain(`Undo: restore ${name}`);
+  return html`<li class="row" ref=${place}>
+    ${name} deleted. <${Button} small aria-label=${label} onClick=${() => restore(deleted)}>Undo</${Button}>
+  </li>`;
+}
+
+// Runs that wait or failed have no folder yet.
+function listRuns() {
+  const isShown = (job) => job.run && findJob(job.run) === job && (isActive(job) || job.state === "failed");
+  const jobs = [...state.jobs.values()].filter(isShown);
+  const others = jobs.filter((job) => state.runs.every(({ name }) => name !== job.run));
+  return [...others.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })), ...state.runs];
+}
+
+function drawList(order, words) {
+  const text = words.toLowerCase().trim();
+  const has = ({ name, net, data, note }) => `${name} ${net} ${data} ${note}`.toLowerCase().includes(text);
+  const runs = listRuns().filter(has);
+  if (!runs.length) return html`<${Note}>${words ? "No run has these words." : "There are no runs yet."}</${Note}>`;
+  if (order === "best") runs.sort((a, b) => rate(b) - rate(a));
+  const names = new Set(order === "best" ? [] : runs.map(({ name }) => name));
+  const byParent = Map.groupBy(runs, ({ parent }) => (names.has(parent) ? parent : null));
+  const draw = (parent) =>
+    byParent.get(parent)?.map((run) => html`<${Branch} key=${run.name} run=${run} draw=${draw} />`);
+  return html`<ul id="run-list" aria-label="Runs">
+    ${draw(null)}
   </ul>`;
+}
+
+// A run, and those that came from it.
+function Branch({ run, draw }) {
+  const children = draw(run.name);
+  return html`<li>
+    <${Row} run=${run} />${
+      children &&
+      html`<ul>
+        ${children}
+      </ul>`
+    }
+  </li>`;
+}
+
+// Of errors, the smaller one is better.
+function rate({ score_value: value = null, is_fraction: isFraction }) {
+  if (value === null) return -Infinity;
+  return isFraction ? value : -value;
+}
+
+function Row({ run }) {
+  const { name, net, data, parent, parent_epoch: epoch, note, problem } = run;
+  if (problem) return html`<p class="problem">${name}: ${problem}</p>`;
+  const isSelected = state.selected === name;
+  const from = parent ? ` from ${parent}${epoch === null ? "" : ` after epoch ${epoch}`}` : "";
+  const tick = { checked: state.compared.has(name), onChange: ({ target }) => compare(name, target.checked) };
+  const select = () => isSelected || selectRun(name);
+  return html`<div class="run-row">
+      <input type="checkbox" disabled=${!net} aria-label=${plain(`compare ${name}`)} ...${tick} />
+      <${Button} class="run" aria-pressed=${isSelected} onClick=${select}>
+        <strong>${name}</strong> <span>${summarizeRun(run)}</span>
+        ${net && html`<span class="note">${net} on ${data}${from}</span>`}
+        ${note && html`<span class="note">“${note}”</span>`}
+      </${Button}>
+    </div>
+    ${isSelected && net && html`<${Tools} run=${run} />`}`;
+}
+
+function summarizeRun(run) {
+  const { name, net, score, score_text: text, is_better: isBetter, epochs, planned } = run;
+  const job = findJob(name);
+  if (isActive(job)) return job.state === "queued" ? "waiting" : "running";
+  if (!net) return "";
+  if (score) return `${isBetter ? "✓ " : ""}${text}`;
+  return hasEnded(run) ? "no score" : `paused, ${epochs}${planned ? ` of ${planned}` : ""} epochs`;
+}
+
+// Name, note and deletion of the selected run.
+function Tools({ run: { name, note } }) {
+  const rename = async ({ target }) => {
+    const text = target.value.trim();
+    if (text && text !== name) await edit("rename-run", { run: name, name: text });
+    if (state.runsProblem || !text) target.value = name;
+  };
+  const write = ({ target }) => edit("note-run", { run: name, note: target.value.trim() });
+  return html`<div class="tools">
+    <label>Name <input defaultValue=${name} autocomplete="off" onChange=${rename} /></label>
+    <label>Note <input defaultValue=${note} autocomplete="off" onChange=${write} /></label>
+    <${Button} small onClick=${() => remove(name)}>Delete</${Button}>
+  </div>`;
 }

@@ -23,6 +23,10 @@ export function Note({ id, children }) {
   return html`<p id=${id} class="note">${children}</p>`;
 }
 
+export function Button({ small, children, ...more }) {
+  return html`<button type="button" class=${small ? "small" : ""} ...${more}>${children}</button>`;
+}
+
 export function Details({ summary, open, children, ...more }) {
   return html`<details open=${open} ...${more}>
     <summary>${summary}</summary>
@@ -68,6 +72,14 @@ export function Layers({ filters, layers }) {
         </div>`,
     )}
   `;
+}
+
+// The value of `compute`, computed again only when one of `inputs` is another one.
+export function useKept(compute, inputs) {
+  const { current: kept } = useRef({});
+  const isSame = kept.inputs?.every((input, place) => input === inputs[place]);
+  if (!isSame) Object.assign(kept, { inputs, value: compute() });
+  return kept.value;
 }
 
 // A request whose result is drawn by `Outcome`, and how to begin it; of several, the last counts.

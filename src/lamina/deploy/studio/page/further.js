@@ -1,0 +1,122 @@
+// How to train on from a run: from a saved epoch, or a changed copy; and what would differ.
+
+import { ask } from "./api.js";
+import { describeSource, findSource, useSource } from "./data.js";
+import { settleNet, useText } from "./net.js";
+import { Button, Details, Note, Problem } from "./parts.js";
+import { html, useEffect, useRef, useState } from "./preact.js";
+import { Field, useRecipe } from "./recipe.js";
+import { selectRun } from "./runs.js";
+import { change, state } from "./store.js";
+
+const REFRESH_MS = 5000; // least time between two looks at the checkpoints of a training
+
+// What is typed here is for this run alone.
+export function Further({ run }) {
+  const [values, setValues] = useState({});
+  const [status, setStatus] = useState({}); // {isAsked, problem}
+  const [isOpen, setOpen] = useState(false);
+  const [picked, setPicked] = useState(""); // by a person; else the newest one is selected
+  const choices = useCheckpoints(run, isOpen);
+  if (!run.net) return null;
+  const isGone = picked && !choices.includes(picked);
+  const epoch = isGone ? "" : picked || choices[0];
+  const fields = state.fields.filter(({ name }) => run.changeable.includes(name));
+  const filled = fields.filter(({ name }) => values[name]?.trim() && values[name].trim() !== run.recipe[name]);
+  const start = async () => {
+    setStatus({ isAsked: true });
+    try {
+      const changed = Object.fromEntries(filled.map(({ name }) => [name, values[name].trim()]));
+      const job = await ask("continue", { run: run.name, epoch: Number(epoch), fields: changed });
+      await selectRun(job.run);
+      document.getElementById("run-title")?.focus();
+    } catch (error) {
+      setStatus({ problem: error.message });
+    }
+  };
+  const name = (value) => `epoch ${Number(Number(value).toFixed(2))}`;
+  const show = (field) => {
+    const type = (text) => setValues({ ...values, [field.name]: text });
+    const [id, value, usual] = [`continued-${field.name}`, values[field.name] ?? "", run.recipe[field.name]];
+    return html`<${Field} key=${id} id=${id} field=${field} value=${value} placeholder=${usual} onInput=${type} />`;
+  };
+  const differences = filled.map(({ name: key, label }) => [label, run.recipe[key], values[key].trim()]);
+  const title = `Continue from ${epoch ? name(epoch) : "epoch"}`;
+  const problem = isGone ? "The chosen epoch is no longer saved. Choose another one." : status.problem;
+  return html`<div id="further">
+    <${Button} id="edit" disabled=${!run.text} onClick=${() => copySettings(run)}>Edit its net and recipe</${Button}>
+    <${Note}>${run.text ? "Fills steps 1 to 3, to train a changed copy." : "Its net is not made of these layers."}</${Note}>
+    <${Details} summary="Continue from a saved epoch" onToggle=${({ target }) => setOpen(target.open)}>
+      <${Note}>Trains from there as a new run, with the net and the images of ${run.name}.</${Note}>
+      <div class="row">
+        <label for="checkpoint">From</label>
+        <select id="checkpoint" value=${epoch} onChange=${({ target }) => setPicked(target.value)}>
+          ${isGone && html`<option value="">choose again</option>`}
+          ${choices.map((value) => html`<option key=${value} value=${value}>${name(value)}</option>`)}
+        </select>
+        <${Button} id="continue-from" disabled=${status.isAsked || !epoch} onClick=${start}>${title}</${Button}>
+      </div>
+      <${Differences} name=${run.name} differences=${differences} />
+      <${Problem} id="continue-problem" text=${problem} />
+      <${Details} summary="Change its settings"><div class="fields">${fields.map(show)}</div></${Details}>
+    </${Details}>
+  </div>`;
+}
+
+// The saved epochs as texts, read again now and then while they are shown and the run trains.
+function useCheckpoints({ name, checkpoints, rows }, isOpen) {
+  const [epochs, setEpochs] = useState(checkpoints);
+  const { current: seen } = useRef({ at: 0 });
+  useEffect(() => setEpochs(checkpoints), [checkpoints]);
+  useEffect(() => {
+    const isChoosing = document.activeElement?.id === "checkpoint"; // what is offered must stay
+    if (!isOpen || isChoosing || performance.now() < seen.at + REFRESH_MS) return;
+    seen.at = performance.now();
+    ask("checkpoints", { run: name }).then(setEpochs, () => null);
+  }, [isOpen, rows.length]);
+  return epochs.map(String);
+}
+
+function Differences({ name, differences }) {
+  const show = ([what, before, after]) => html`<li>${what}: ${before} → <strong>${after}</strong></li>`;
+  return html`<${Note}>What will differ from ${name}: ${!differences.length && "nothing."}</${Note}>
+    <ul class="differences">${differences.map(show)}</ul>`;
+}
+
+// Puts a run's data, net and recipe into the steps.
+async function copySettings(run) {
+  const { name, source, data, size_px: size, val } = run;
+  const isKnown = Boolean(findSource(source));
+  const problem = isKnown ? null : `The images of ${name}, ${data}, are not in the list. Choose others under Images.`;
+  change({ trainingProblem: problem, step: "net" });
+  const before = JSON.stringify(describeSource());
+  if (isKnown) change({ sizePx: String(size ?? ""), val: String(val ?? "") });
+  if (isKnown && JSON.stringify({ ...describeSource(), source }) !== before) useSource(source);
+  await useText(run.text);
+  await settleNet();
+  await useRecipe(run.recipe);
+  change({ base: { ...run, text: state.net.text } });
+  document.getElementById("net-title")?.focus();
+}
+
+// What Train would change against the run whose settings were put into the steps.
+export function Changes() {
+  const { base, net, time } = state;
+  if (!base) return null;
+  const planned = state.plan?.fields ?? {};
+  const { size_px: size, val } = describeSource();
+  const word = (value) => (["", "None"].includes(String(value ?? "")) ? "none" : String(value));
+  const known = state.fields.filter(({ name }) => name in planned && name in base.recipe);
+  const differences = [
+    ["Images", base.data, findSource()?.name],
+    ["Image size", base.size_px, size],
+    ["Part held out for val", base.val, val],
+    ["Net", base.net, net.isChosen ? "chosen by lamina" : net.text === base.text ? base.net : "changed"],
+    ["Time limit", null, time.trim()],
+    ...known.map(({ name, label }) => [label, base.recipe[name], planned[name]]),
+  ].map(([what, before, after]) => [what, word(before), word(after)]);
+  return html`<div id="changes">
+    <${Differences} name=${base.name} differences=${differences.filter(([, before, after]) => before !== after)} />
+    <${Button} small onClick=${() => change({ base: null })}>Hide this list</${Button}>
+  </div>`;
+}
