@@ -87,14 +87,11 @@ export function useRequest() {
   const [request, setRequest] = useState({});
   const newest = useRef(null);
   useEffect(() => () => (newest.current = null), []);
-  const start = async (what, promise) => {
+  const start = (what, promise) => {
     newest.current = promise;
     const tell = (outcome) => newest.current === promise && setRequest({ what, ...outcome });
     tell({ isPending: true });
-    await promise.then(
-      (result) => tell({ result }),
-      ({ message }) => tell({ problem: message }),
-    );
+    promise.then((result) => tell({ result })).catch(({ message }) => tell({ problem: message }));
   };
   return [request, start];
 }
