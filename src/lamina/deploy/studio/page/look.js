@@ -177,7 +177,6 @@ function Considered({ nets }) {
   const rows = nets.map(({ name, side_px: side, verdict }) => [name, `${side} px`, verdict]);
   const isSlow = nets.some(({ verdict }) => verdict.includes("slow"));
   return html`<${Details} summary="How lamina chose this net" open=${isSlow}>
-    ${isSlow && html`<${Note}>With a longer time limit, lamina can use what was too slow.</${Note}>`}
     <${Table} heads=${["net", "image size", "measured"]} rows=${rows} label="Considered nets" kind="texts" />
   </${Details}>`;
 }
