@@ -49,8 +49,6 @@ async function openSet(name) {
   const fresh = { name, text: name, cards: [], camera: null, problem: null, setProblem: null, told: "" };
   try {
     await work; // of the set before
-    if (state.sources.some((known) => known.is_built_in && isSame(known.name, name)))
-      throw new Error(`${name} is a built-in data set. Use another name.`);
     const { source, classes } = await ask("set", { set_name: name });
     if (mine !== turn) return;
     const cards = classes.map((saved) => ({ ...makeCard(saved.name), ...saved, images: saved.images.reverse() }));
@@ -106,10 +104,10 @@ function deleteCard(key) {
   });
 }
 
-function removeImage(key, file) {
+function removeImage({ key, images }, file) {
+  changeCard(key, { images: images.filter((image) => image.file !== file) });
   return doLater(key, async (card, names) => {
-    const count = await ask("remove-image", { ...names, file });
-    changeCard(key, { count, images: card.images.filter((image) => image.file !== file), problem: null });
+    changeCard(key, { count: await ask("remove-image", { ...names, file }), problem: null });
   });
 }
 
@@ -268,15 +266,17 @@ function Question({ card: { key, name, count }, keep }) {
   </div>`;
 }
 
-function Thumbnail({ card: { key, name }, image: { file, png } }) {
+function Thumbnail({ card, image: { file, png } }) {
   const remove = ({ currentTarget: { parentElement: item } }) => {
     const next = (item.nextElementSibling ?? item.previousElementSibling)?.querySelector("button");
-    (next ?? document.getElementById(`class-${key}`)).focus();
-    removeImage(key, file);
+    (next ?? document.getElementById(`class-${card.key}`)).focus();
+    removeImage(card, file);
   };
   return html`<li>
     <${Picture} png=${png} alt=${file} />
-    <button type="button" class="small" aria-label=${plain(`Remove ${file} of ${name}`)} onClick=${remove}>×</button>
+    <button type="button" class="small" aria-label=${plain(`Remove ${file} of ${card.name}`)} onClick=${remove}>
+      ×
+    </button>
   </li>`;
 }
 
