@@ -189,10 +189,11 @@ def test_classes_made_from_files_train_a_net_that_is_tried_and_taken_away(
     page.get_by_role("combobox", name="Start from").select_option("mlp")
     train_in_page(page, epochs=3, name="mine")
     expect(page.get_by_role("status")).to_have_text(DONE)
-    page.get_by_role("tab", name="Try").click()
+    expect(page.get_by_role("button", name="Start the webcam")).to_be_visible()  # tried at once
+    expect(page.locator("#made")).to_be_empty()
     page.locator("#panel input[type=file]").first.set_input_files(draw("round", 99))
     expect(page.locator("#panel")).to_contain_text(re.compile(r"(round|square)[^%]*\d+\.\d %"))
-    page.get_by_role("tab", name="Take away").click()
+    page.get_by_role("tab", name="Export").click()
     expect(page.locator("#panel")).to_contain_text("lamina train")
     page.get_by_role("button", name="Make report.html").click()
     wait_for((studio.folder / "runs" / "mine" / "report.html").exists)
