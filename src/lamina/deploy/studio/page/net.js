@@ -4,7 +4,7 @@ import { ask, askLast } from "./api.js";
 import { AddLayer, Cards } from "./cards.js";
 import { describeSource } from "./data.js";
 import { Flow } from "./flow.js";
-import { Details, Note, Problem, duration, plural, short } from "./parts.js";
+import { Button, Details, Note, Problem, duration, plural, short } from "./parts.js";
 import { html, useEffect } from "./preact.js";
 import { refreshPlan, useRecipeOf } from "./recipe.js";
 import { change, changePart, isBusy, state } from "./store.js";
@@ -185,7 +185,7 @@ function describeCosts(key) {
   return `${costs}. About ${duration(Math.max(1, seconds))} per epoch on this machine.`;
 }
 
-export function describePreset(name) {
+function describePreset(name) {
   const [kind, size] = name.split("-");
   return [name, [SIZES[size], KINDS[kind]].filter(Boolean).join(", ")].filter(Boolean).join(": ");
 }
@@ -200,6 +200,7 @@ export function NetStep() {
   const presets = state.presets.map(({ name }) => [name, describePreset(name)]);
   const options = [[CHOOSE, "Choose for me"], ...presets, ["", "your own layers"]];
   const another = () => drawExample(Math.floor(Math.random() * state.preview.images.train));
+  const python = { rows: 7, spellcheck: false, "aria-label": "Python", "aria-invalid": Boolean(problem) };
   return html`
     <div class="row">
       <label for="preset">Start from</label>
@@ -212,19 +213,14 @@ export function NetStep() {
         ? html`<${Note} id="net-chosen">${CHOSEN}</${Note}>`
         : html`
             <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
-            <div class="row">
-              <p id="net-total" class="note">${key ? describeCosts(key) : ""}</p>
-              <button type="button" class="small" disabled=${!state.forward || !key} onClick=${another}>
-                Another image
-              </button>
-            </div>
+            <${Note} id="net-total">${key && describeCosts(key)}</${Note}>
+            <${Button} small disabled=${!state.forward || !key} onClick=${another}>Another image</${Button}>
             <${Cards} cards=${cards} />
             <${AddLayer} cards=${cards} />
             <${Problem} id="net-problem" text=${problem} />
             <${Details} summary="As Python">
-              <label for="python" class="note">The same layers as text, for your own program. Changes show on the cards.</label>
-              <textarea id="python" aria-label="Python" rows="7" spellcheck="false" aria-invalid=${Boolean(problem)}
-                value=${typedText ?? text} onInput=${type}></textarea>
+              <label for="python" class="note">The same layers as text. What you change here changes the cards.</label>
+              <textarea id="python" ...${python} value=${typedText ?? text} onInput=${type}></textarea>
             </${Details}>
           `
     }
