@@ -35,8 +35,7 @@ export function startNet(kept) {
 
 // For images of one's own, lamina chooses the net and the recipe, as `lamina train --data` does.
 export function useOwnData() {
-  change({ time: CHOOSING_TIME });
-  usePreset(CHOOSE);
+  usePreset(CHOOSE); // a time limit that is filled in, as a lesson does, stays
 }
 
 export function usePreset(name) {
