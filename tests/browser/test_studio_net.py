@@ -8,7 +8,15 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-from support.studios import DONE, SMALL, Studio, train_in_page, use_net, wait_for_score
+from support.studios import (
+    DONE,
+    SMALL,
+    Studio,
+    train_in_page,
+    train_quickly,
+    use_net,
+    wait_for_score,
+)
 
 
 @pytest.fixture
@@ -165,7 +173,7 @@ def test_lamina_chooses_all_but_the_time_limit(page: Page, cards: Locator, studi
 def test_empty_fields_show_what_train_uses_and_help_is_in_view(page: Page, studio: Studio):
     page.get_by_label("Start from").select_option("mlp")
     help_line = page.locator("#recipe .help")
-    expect(help_line).to_contain_text("Gray settings are lamina’s, fitted to 7,200 images")
+    expect(help_line).to_contain_text("lamina’s, fitted to 7,200 images")
     page.get_by_label("Learning rate").focus()
     expect(help_line).to_contain_text("How much each step changes the net")
     page.get_by_label("Epochs", exact=True).fill("1")
@@ -194,6 +202,38 @@ def test_what_was_typed_last_is_trained_and_only_once(page: Page, studio: Studio
     (run,) = studio.act("runs")
     text = studio.act("run", run=run["name"])["text"]
     assert text.replace("\n", " ").startswith(SMALL.partition("Output")[0])
+
+
+def test_a_run_is_trained_again_with_all_its_settings(page: Page, studio: Studio):
+    fields = {"epochs": "1", "optimizer": "sgd", "momentum": "0.8", "batch_size": "300"}
+    studio.act("train", fields=fields, name="first", net="mlp", source="shapes", val="0.2")
+    wait_for_score(studio, "first")
+    recipe = studio.act("run", run="first")["recipe"]
+    page.reload()
+    page.get_by_role("button", name="3 Train").click()
+    page.get_by_label("Learning rate").fill("0.5")  # for another run
+    page.get_by_label("Time limit").fill("1m")
+    page.get_by_role("button", name="Edit its net and recipe").click()
+    expect(page.locator("#field-momentum")).to_have_value("0.8")  # which the form has only now
+    page.get_by_role("button", name="3 Train").click()
+    expect(page.get_by_label("Learning rate")).to_have_value("")
+    expect(page.get_by_label("Time limit")).to_have_value("")
+    page.get_by_role("button", name="Train", exact=True).click()
+    again = studio.act("run", run=wait_for_score(studio, "mlp-1")["name"])
+    assert again["recipe"] == recipe
+    assert again["val"] == 0.2
+
+
+def test_nothing_is_asked_of_other_hosts(page: Page, studio: Studio):
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    studio.copy_runs(train_quickly(), "first")
+    page.reload()
+    for tab in page.get_by_role("tab").all():
+        tab.click()
+        expect(page.get_by_role("tabpanel")).not_to_be_empty()
+    here = (studio.url.partition("#")[0], "blob:", "data:")
+    assert [url for url in asked if not url.startswith(here)] == []
 
 
 def test_a_problem_is_one_sentence_where_it_arose_and_the_page_goes_on(page: Page, studio: Studio):

@@ -1,6 +1,6 @@
 // The cards of the net: one for each layer, which opens to change it. Every edit passes `edit`.
 
-import { edit, makeId } from "./net.js";
+import { edit, findTimes, makeId } from "./net.js";
 import { Button, Details, Note, Problem, Units, count, plain, plural, short } from "./parts.js";
 import { html, useLayoutEffect, useState } from "./preact.js";
 import { Field, Helped } from "./recipe.js";
@@ -145,7 +145,8 @@ function Card({ card, place }) {
   const drawing = state.forward?.drawings[id];
   return html`<li class=${problem ? "card wrong" : "card"} onDragOver=${allow} onDrop=${drop}>
     <div class="head" draggable="true" onDragStart=${drag}>
-      <button type="button" id=${`card-${id}`} aria-expanded=${isOpen} onClick=${toggle} onKeyDown=${press}>
+      <button type="button" id=${`card-${id}`} aria-expanded=${isOpen} aria-keyshortcuts="Delete"
+        onClick=${toggle} onKeyDown=${press}>
         <span class="place">${place + 1}</span>
         <span class="what"><strong>${name}</strong> <span class="note">${!problem && describe(card)}</span></span>
         <span class="size">${shape && describeShape(shape)}</span>
@@ -209,7 +210,7 @@ function Argument({ card, name, value, default: usual }) {
 function describeCosts({ id, shape, parameters, multiply_adds: multiplyAdds, field }) {
   const [size, ...sides] = shape;
   const output = sides.length ? `${sides.join("×")} px with ${plural(size, "channel")}` : plural(size, "number");
-  const ms = state.times?.ms[state.net.cards.findIndex((card) => card.id === id)];
+  const ms = findTimes()[state.net.cards.findIndex((card) => card.id === id)];
   const time = ms === undefined ? "" : ` Time: ${ms.toFixed(ms < 1 ? 2 : 1)} ms for 64 images.`;
   const costs = `${count(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
   return `Output: ${output}. ${costs}. Receptive field: ${field}.${time}`;

@@ -2,7 +2,7 @@
 // changes the shape, as large as its output, on a logarithmic scale.
 
 import { count, plain } from "./parts.js";
-import { html } from "./preact.js";
+import { html, useRef } from "./preact.js";
 import { state } from "./store.js";
 
 const MARKS = /ReLU|GELU|SiLU|Sigmoid|Tanh|Softmax|BatchNorm|Dropout/; // lines behind their block
@@ -35,7 +35,9 @@ function measure([channels, ...sides]) {
 }
 
 export function Flow({ cards, shape, image }) {
-  if (!shape || !cards.length) return null;
+  const kept = useRef(shape); // while other data are read, nothing jumps
+  kept.current = shape ?? kept.current;
+  if (!kept.current || !cards.length) return null;
   let x = 0;
   const place = ({ layers, repeats }) => {
     const [{ name = "?", shape: output = [] }, ...marks] = layers;
@@ -50,7 +52,7 @@ export function Flow({ cards, shape, image }) {
     const text = box.size ? `${names} → ${box.size}${box.depth}` : names;
     return { ...box, title, marks, middle, left: middle - drawn / 2, isOpen, text };
   };
-  const blocks = [{ layers: [{ name: "Image", id: 0, shape }], repeats: [] }, ...group(cards)].map(place);
+  const blocks = [{ layers: [{ name: "Image", id: 0, shape: kept.current }], repeats: [] }, ...group(cards)].map(place);
   const name = plain(`The net as a flow: ${blocks.map(({ text }) => text).join("; ")}`);
   const way = `M${blocks[0].middle} ${HEIGHT / 2 + 6}H${blocks.at(-1).middle}`;
   const bottom = HEIGHT + 44; // with three lines of text

@@ -138,11 +138,21 @@ function identify(card, before, { cards: isEdited }) {
   return { ...typedInto, ...card, id: isSame ? before.id : makeId() };
 }
 
-// For which net and data times and drawings are.
+// What the cards say, as text; times and drawings are of these layers, whatever is being typed.
+function writeCards() {
+  return state.net.cards.map(({ text }) => text).join(",\n");
+}
+
+// For which layers and data times and drawings are; "" if there can be none.
 function findKey() {
   const { net, preview } = state;
-  const isReadable = preview && !net.isChosen && !net.problem && net.text;
-  return isReadable ? JSON.stringify([net.text, preview.shape, preview.outputs, describeSource()]) : "";
+  const hasCosts = preview && !net.isChosen && !net.problem && net.cards.length > 0;
+  return hasCosts ? JSON.stringify([writeCards(), preview.shape, preview.outputs, describeSource()]) : "";
+}
+
+// Milliseconds of each layer, if they are known for what is shown.
+export function findTimes() {
+  return state.times && state.times.key === findKey() ? state.times.ms : [];
 }
 
 // Draws what the untrained net makes of an image, and times the layers when nothing else computes.
@@ -150,9 +160,8 @@ async function measure(key) {
   if (!key) return;
   if (state.forward?.key !== key) await drawExample(state.forward?.row ?? 0);
   if (key !== findKey() || state.times?.key === key || isBusy()) return;
-  const { text } = state.net;
   const { shape, outputs } = state.preview;
-  const ms = await askLast("times", { text, shape, outputs }).catch(() => null);
+  const ms = await askLast("times", { text: writeCards(), shape, outputs }).catch(() => null);
   if (ms) change({ times: { key, ms } });
 }
 
@@ -160,7 +169,7 @@ async function drawExample(row) {
   const turn = ++drawn;
   const key = findKey();
   const ids = state.net.cards.map(({ id }) => id);
-  const values = { ...describeSource(), text: state.net.text, row: row % state.preview.images.train };
+  const values = { ...describeSource(), text: writeCards(), row: row % state.preview.images.train };
   const example = await ask("forward", values).catch(() => null);
   if (!example || turn !== drawn) return;
   const drawings = Object.fromEntries(example.layers.map((layer, place) => [ids[place], layer]));
@@ -174,12 +183,13 @@ export function summarizeNet() {
 }
 
 // What the net costs. Cores share a layer's work, but not without losses.
-function describeCosts(key) {
+function describeCosts() {
   const { cards, parameters, multiplyAdds } = state.net;
   const numbers = `${short(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
   const costs = `${plural(cards.length, "layer")}, ${numbers}`;
-  if (state.times?.key !== key) return `${costs}.`;
-  const imageMs = state.times.ms.reduce((sum, ms) => sum + ms, 0) / TIMED_IMAGES;
+  const times = findTimes();
+  if (!times.length) return `${costs}.`;
+  const imageMs = times.reduce((sum, ms) => sum + ms, 0) / TIMED_IMAGES;
   const seconds = (imageMs * state.preview.images.train) / 1000 / navigator.hardwareConcurrency ** 0.7;
   return `${costs}. About ${duration(Math.max(1, seconds))} per epoch on this machine.`;
 }
@@ -212,7 +222,7 @@ export function NetStep() {
         ? html`<${Note} id="net-chosen">${CHOSEN}</${Note}>`
         : html`
             <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
-            <${Note} id="net-total">${key && describeCosts(key)}</${Note}>
+            <${Note} id="net-total">${key && describeCosts()}</${Note}>
             <${Button} small disabled=${!state.forward || !key} onClick=${another}>Another image</${Button}>
             <${Cards} cards=${cards} />
             <${AddLayer} cards=${cards} />

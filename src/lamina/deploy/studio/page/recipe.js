@@ -157,5 +157,5 @@ export function RecipeForm() {
 
 function describePlan() {
   if (state.net.isChosen) return "lamina chooses all other settings.";
-  return state.plan?.reason ? `Gray settings are lamina’s, ${state.plan.reason}.` : "";
+  return state.plan?.reason ? `Settings that you do not change are lamina’s, ${state.plan.reason}.` : "";
 }
