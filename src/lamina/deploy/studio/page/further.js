@@ -88,7 +88,7 @@ async function copySettings(run) {
   const { name, source, data, size_px: size, val } = run;
   const isKnown = Boolean(findSource(source));
   const problem = isKnown ? null : `The images of ${name}, ${data}, are not in the list. Choose others under Images.`;
-  change({ trainingProblem: problem, step: "net" });
+  change({ runProblem: problem, step: isKnown ? "net" : "data" });
   const before = JSON.stringify(describeSource());
   if (isKnown) change({ sizePx: String(size ?? ""), val: String(val ?? "") });
   if (isKnown && JSON.stringify({ ...describeSource(), source }) !== before) useSource(source);
@@ -96,7 +96,7 @@ async function copySettings(run) {
   await settleNet();
   await useRecipe(run.recipe);
   change({ base: { ...run, text: state.net.text } });
-  document.getElementById("net-title")?.focus();
+  document.getElementById(isKnown ? "net-title" : "data-title").focus();
 }
 
 // What Train would change against the run whose settings were put into the steps.

@@ -56,7 +56,7 @@ function describe(run, job) {
   const at = describeEpoch(run, job);
   if (isActive(job) && job.is_stopping) return `${at}, ${job.is_finishing ? "finishing" : "pausing …"}`;
   if (isActive(job) && !hasBegun(run))
-    return `${at}, ${job.chooses_net ? "choosing the net" : "preparing"}${describeTimeLeft(run, job)}`;
+    return `${name}: ${job.chooses_net ? "choosing the net" : "preparing"}${describeTimeLeft(run, job)}`;
   if (isActive(job) && run.planned && rows.length >= run.planned) return `${at}, evaluating`;
   if (isActive(job)) return `${at}${describeScore(rows.at(-1))}${describeTimeLeft(run, job)}`;
   if (job?.state === "failed") return `${name} ended with a problem after ${at}`;
