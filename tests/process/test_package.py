@@ -34,6 +34,7 @@ FILES = (
     "lamina/deploy/web/page/request.js",
     "lamina/deploy/studio/page/index.html",
     "lamina/deploy/studio/page/uplot-license.txt",
+    "lamina/deploy/web/page/preact-license.txt",
 )
 
 

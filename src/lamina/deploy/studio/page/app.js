@@ -36,6 +36,8 @@ function hasRuns() {
 
 export function App() {
   const { isLost, needsToken } = state.connection;
+  const isLoaded = state.fields.length > 0;
+  const toggleLessons = () => openLessons(!state.lessons.isOpen);
   return html`
     <a class="skip" href="#training">Skip to the training</a>
     <header>
@@ -45,29 +47,33 @@ export function App() {
       <button
         id="lessons-button"
         type="button"
+        disabled=${!isLoaded}
         aria-expanded=${state.lessons.isOpen}
         aria-controls="lessons"
-        onClick=${() => openLessons(!state.lessons.isOpen)}
+        onClick=${toggleLessons}
       >
         Lessons
       </button>
     </header>
     <div id="workbench" class=${hasRuns() ? "with-runs" : "first"}>
-      ${state.lessons.isOpen && html`<${Lessons} />`}
+      ${isLoaded && state.lessons.isOpen && html`<${Lessons} />`}
       <main>
-        ${needsToken && html`<${Access} />`}
-        <div id="steps">
-          <${Step} name="data" number="1" title="Images" summary=${summarizeData()}><${DataStep} /></${Step}>
-          <${Step} name="net" number="2" title="Net" summary=${summarizeNet()}><${NetStep} /></${Step}>
-          <${Step} name="training" number="3" title="Train" summary=${summarizeTraining()}>
-            <${NextStep} /><${TrainingStep} />
-          </${Step}>
-          ${hasRuns() && html`<${Step} name="runs" number="4" title="Runs" summary=""><${RunsPanel} /></${Step}>`}
-        </div>
-        ${hasRuns() && html`<${Results} />`}
+        ${needsToken && html`<${Access} />`} ${isLoaded && html`<${Steps} />`}
+        ${isLoaded && hasRuns() && html`<${Results} />`}
       </main>
     </div>
   `;
+}
+
+function Steps() {
+  return html`<div id="steps">
+    <${Step} name="data" number="1" title="Images" summary=${summarizeData()}><${DataStep} /></${Step}>
+    <${Step} name="net" number="2" title="Net" summary=${summarizeNet()}><${NetStep} /></${Step}>
+    <${Step} name="training" number="3" title="Train" summary=${summarizeTraining()}>
+      <${NextStep} /><${TrainingStep} />
+    </${Step}>
+    ${hasRuns() && html`<${Step} name="runs" number="4" title="Runs" summary=""><${RunsPanel} /></${Step}>`}
+  </div>`;
 }
 
 // A section of which one is open at a time; before the first run, a wide page shows all. What a
@@ -77,9 +83,10 @@ function Step({ name, number, title, summary, children }) {
   const areAllOpen = !hasRuns() && wide.matches;
   const heading = html`<span class="number">${number}</span> ${title} <span class="note">${summary}</span>`;
   const toggle = () => change({ step: isOpen ? "" : name });
+  const opener = html`<button type="button" aria-expanded=${isOpen} onClick=${toggle}>${heading}</button>`;
   return html`<section id=${name} class=${isOpen ? "step open" : "step"} aria-labelledby=${`${name}-title`}>
     <h2 id=${`${name}-title`} tabindex="-1">
-      ${areAllOpen ? heading : html`<button type="button" aria-expanded=${isOpen} onClick=${toggle}>${heading}</button>`}
+      ${areAllOpen ? heading : opener}
     </h2>
     <div class="body">${children}</div>
   </section>`;
@@ -88,12 +95,16 @@ function Step({ name, number, title, summary, children }) {
 function Results() {
   const run = findSelected();
   const [, , Panel] = TABS.find(([name]) => name === state.tab);
+  const hint = state.selected ? "" : "Select a run, or train one.";
+  const panel = run
+    ? html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />`
+    : html`<${Note}>${hint}</${Note}>`;
   return html`<section id="results" aria-label="Results">
     <${Queue} />
     <${RunHead} />
     <${Tabs} />
     <div id="panel" role="tabpanel" aria-labelledby=${`tab-${state.tab}`} tabindex="0">
-      ${run ? html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />` : html`<${Note}>${state.selected ? "" : "Select a run, or train one."}</${Note}>`}
+      ${panel}
     </div>
   </section>`;
 }

@@ -1,7 +1,119 @@
-// How runs differ.
+// Compare: the selected run with the runs that are ticked in the list.
 
+import { askLast } from "./api.js";
+import { Gallery } from "./closer.js";
+import { Details, Note, Outcome, Problem, Table, count, plural, useLoaded } from "./parts.js";
 import { html } from "./preact.js";
+import { listCompared, reloadRun } from "./runs.js";
+import { change, state } from "./store.js";
 
-export function Compare() {
-  return html`<p class="note">Compare</p>`;
+export function Compare({ run }) {
+  const others = listCompared(run);
+  return html`
+    <${Choice} run=${run} others=${others} />
+    ${others.length > 0 && html`<${Comparison} key=${others.join("\n")} run=${run} others=${others} />`}
+  `;
+}
+
+// Runs can be ticked in the list, too, which may be out of view.
+function Choice({ run, others }) {
+  const names = state.runs.filter(({ net, name }) => net && name !== run.name && !others.includes(name));
+  const add = ({ target }) => {
+    change({ compared: new Set([...state.compared, target.value]) });
+    reloadRun(run.name); // for their curves
+  };
+  if (!names.length)
+    return others.length ? null : html`<${Note}>Train another run to compare it with this one.</${Note}>`;
+  return html`<div class="row">
+    <label for="compare-with">Compare ${run.name} with</label>
+    <select id="compare-with" value="" onChange=${add}>
+      <option value="">${others.length ? "another run" : "a run"}</option>
+      ${names.map(({ name }) => html`<option value=${name}>${describe(name)}</option>`)}
+    </select>
+  </div>`;
+}
+
+function Comparison({ run, others }) {
+  const ask = () => askLast("compare", { run: run.name, others });
+  const inputs = [run.score, ...others.map((name) => findRun(name)?.score)];
+  const request = useLoaded("Comparing the predictions on the test images", ask, [inputs.join("\n")]);
+  const draw = ({ problems, judged, differences, disagreements }) => html`
+    ${problems.map((text) => html`<${Problem} text=${text} />`)}
+    ${judged.length > 0 && html`<${Verdicts} run=${run} judged=${judged} />`}
+    ${Object.entries(differences).map(([name, rows]) => html`<${Differences} ...${{ run, name, rows }} />`)}
+    ${Object.entries(disagreements).map(([name, groups]) => html`<${Disagreements} ...${{ run, name, groups }} />`)}
+    <${Note}>Their curves are under Training.</${Note}>
+  `;
+  return html`<${Outcome} request=${request} draw=${draw} />`;
+}
+
+function findRun(name) {
+  return state.runs.find((run) => run.name === name);
+}
+
+// Name, net and score of a run, so that one knows which it is.
+function describe(name) {
+  const run = findRun(name);
+  if (!run) return name;
+  return run.score_text ? `${name} (${run.net}, ${run.score_text})` : `${name} (${run.net})`;
+}
+
+// The words of a comparison of A with B, with their names.
+function say(a, b, verdict, words) {
+  if (verdict === "equal") return `${a} and ${b} are ${words}`;
+  if (verdict === "undecided")
+    return `It is not clear which of ${a} and ${b} is better: ${words.replace("undecided: ", "")}`;
+  return words.replace(`A is ${verdict}`, () => `${a} is ${verdict} than ${b}`);
+}
+
+function Verdicts({ run, judged }) {
+  const [{ images, split, metric, level }] = judged;
+  const share = Number((100 * level).toFixed(1));
+  const all = ` These are ${share} % intervals, so that all ${judged.length} hold with 95 % confidence.`;
+  return html`
+    <h3>On the same ${count(images)} ${split} images: ${metric.replaceAll("_", " ")}</h3>
+    ${judged.map(({ a, verdict, words }) => html`<p><strong>${say(a, run.name, verdict, words)}</strong>.</p>`)}
+    <${Note}>With 95 % confidence, the interval contains the difference on many more images.
+      ${judged.length > 1 && all}</${Note}>
+  `;
+}
+
+function Differences({ run, name, rows }) {
+  const table = rows.map(({ what, first, second }) => [what, second, first]);
+  return html`
+    <h3>How ${describe(name)} differs from ${describe(run.name)}</h3>
+    ${
+      rows.length
+        ? html`<${Table}
+            heads=${["setting", name, run.name]}
+            rows=${table}
+            label=${`Settings of ${name}`}
+            kind="texts"
+          />`
+        : html`<${Note}>Nothing: same net, recipe and data.</${Note}>`
+    }
+  `;
+}
+
+function Disagreements({ run, name, groups }) {
+  const verb = groups.length < 3 ? "closer" : "right"; // for numbers, both are never wrong
+  const titles = {
+    a: `Only ${name} is ${verb}`,
+    b: `Only ${run.name} is ${verb}`,
+    "": "Both are wrong, with different predictions",
+  };
+  const lines = ({ target, predicted, other }) => [
+    `target ${target}`,
+    `${name}: ${predicted}`,
+    `${run.name}: ${other}`,
+  ];
+  return html`
+    <h3>Where ${name} and ${run.name} disagree</h3>
+    ${groups.map(({ better, count: size, ...shown }, place) => {
+      const most = size > shown.images.length ? `, the ${shown.images.length} with the largest difference` : "";
+      return html`<${Details} summary=${`${titles[better]}: ${plural(size, "image")}${most}`} open=${!place}>
+        <${Gallery} run=${run} ...${shown} describe=${lines} />
+      </${Details}>`;
+    })}
+  `;
 }

@@ -1,11 +1,228 @@
-// The lessons.
+// The lessons: in each, the visitor predicts a result, trains, and compares.
 
-import { html } from "./preact.js";
+import { ask } from "./api.js";
+import { openClasses } from "./classes.js";
+import { findSource, useSource } from "./data.js";
+import { CHOOSE, usePreset, useText } from "./net.js";
+import { Problem, percent } from "./parts.js";
+import { html, useEffect, useLayoutEffect, useRef } from "./preact.js";
+import { load, save } from "./request.js";
+import { STATIONS } from "./stations.js";
+import { change, changePart, state } from "./store.js";
 
-export function Lessons() {
-  return html`<p class="note">Lessons</p>`;
+const KEPT = "lessons"; // in the storage of this tab
+const START = { preset: "cnn", fields: {} }; // before the first lesson
+const FREE = ["seed", "device", "precision"]; // settings that may differ from a lesson's
+let counting = Promise.resolve(); // one run after the other
+
+Object.assign(state.lessons, load(KEPT));
+
+function keep(fields) {
+  changePart("lessons", { problem: null, ...fields });
+  save(KEPT, state.lessons);
 }
 
-export function openLessons() {}
+const attempt = (work) => work.catch((error) => changePart("lessons", { problem: error.message }));
+const keepAnswer = (at, answer) => keep({ answers: { ...state.lessons.answers, [at]: answer } });
 
-export function receiveLessons() {}
+export function openLessons(isOpen) {
+  keep({ isOpen });
+  if (!isOpen) document.getElementById("lessons-button").focus();
+}
+
+// Fills in what a lesson is about; all other settings become empty.
+async function setUp({ net, preset, fields, time = "" }) {
+  const isOwn = preset === CHOOSE;
+  const isRead = state.source === "shapes" && state.preview && !state.sizePx && !state.val;
+  keep({ filled: null, told: "" });
+  change({ sizePx: "", val: "", values: fields, time, recipeName: "", runName: "", isMaking: false });
+  change({ step: isOwn ? "data" : "training" });
+  if (isOwn) openClasses(true);
+  else if (!isRead) useSource("shapes");
+  await (net ? useText(net) : usePreset(preset));
+  const layers = state.net.cards.map((card) => card.name).join(", ");
+  const texts = isOwn ? [`Net chosen by lamina; Time limit ${time}`] : ["Images shapes", `Net ${layers}`];
+  const told = `Now set: ${[...texts, ...listFields(fields)].join("; ")}; all other settings are empty.`;
+  keep({ told, filled: net || time ? { fields, time } : null });
+}
+
+function listFields(fields) {
+  const findLabel = (name) => state.fields.find((field) => field.name === name)?.label ?? name;
+  return Object.entries(fields).map(([name, value]) => `${findLabel(name)} ${value}`);
+}
+
+// Forgets what was predicted and trained; the settings are those from which the lesson starts.
+function reset(at) {
+  keepAnswer(at, undefined);
+  return setUp(STATIONS[at - 1]?.setup ?? START);
+}
+
+// Another preset gets its own recipe: what a lesson filled in becomes empty, unless it was changed.
+function forget({ fields, time }) {
+  const values = Object.entries(state.values).filter(([name, value]) => value !== fields[name]);
+  change({ values: Object.fromEntries(values), time: state.time === time ? "" : state.time });
+  keep({ filled: null, told: "" });
+}
+
+export function receiveLessons({ event, run, state: end }) {
+  if (event === "recovered" || (event === "job" && run && end === "done")) countRuns();
+}
+
+// Also those that ended while the page was closed.
+function countRuns() {
+  counting = counting.then(() => attempt(count()));
+}
+
+async function count() {
+  const since = Math.min(...Object.values(state.lessons.answers).map((answer) => answer?.since ?? Infinity));
+  const runs = since < Infinity ? await ask("runs") : [];
+  for (const { name } of runs.filter((run) => run.is_fraction && Date.parse(run.created) >= since).reverse())
+    await countRun(await ask("run", { run: name }));
+}
+
+// A run counts if it began after the prediction, and trained what a lesson or its second experiment
+// is about.
+async function countRun({ name: run, score_value: score, created, ...more }) {
+  for (const [at, { setup, second, choices }] of STATIONS.entries()) {
+    const answer = state.lessons.answers[at];
+    const isSecond = answer?.value !== undefined;
+    if (!(Date.parse(created) >= answer?.since) || (isSecond && (answer.second || !second))) continue;
+    if (!(await isAbout(more, isSecond ? { ...setup, net: second.net } : setup))) continue;
+    if (isSecond) return keepAnswer(at, { ...answer, second: { run, value: score } });
+    return keepAnswer(at, { ...answer, run, value: choices[0].length > 1 ? score : await findConfused(run) });
+  }
+}
+
+// Compares values: the texts Dropout(0.5) and Dropout() mean the same.
+async function isAbout({ source, size_px: sizePx, val, recipe, text }, { net, fields }) {
+  if (!net) return !findSource(source)?.is_built_in;
+  const isEqual = (text, value) => text === value || Number(text) === Number(value);
+  const isAsSetUp = ({ name, default: usual }) => FREE.includes(name) || isEqual(recipe[name], fields[name] ?? usual);
+  if (source !== "shapes" || sizePx !== null || val !== 0.1 || !state.fields.every(isAsSetUp)) return false;
+  return (await readLayers(text)) === (await readLayers(net));
+}
+
+// Without the output, which knows the number of classes in a run.
+async function readLayers(text) {
+  const { cards } = await ask("net", { text: text ?? "" });
+  return JSON.stringify(cards?.slice(0, -1).map((card) => [card.name, card.arguments]));
+}
+
+// The two classes with the most confusions of both.
+async function findConfused(run) {
+  const [[names, cells]] = (await ask("report", { run })).confusions;
+  const sums = {};
+  for (const [truth, predicted, images] of cells.filter((cell) => cell[0] !== cell[1])) {
+    const pair = [names[truth], names[predicted]].sort().join(" and ");
+    sums[pair] = (sums[pair] ?? 0) + images;
+  }
+  return Object.keys(sums).sort((a, b) => sums[b] - sums[a])[0];
+}
+
+export function Lessons() {
+  const { at, answers, problem, told, filled } = state.lessons;
+  const { title, text, change: task, setup, question, choices, see } = STATIONS[at];
+  const answer = answers[at];
+  const panel = useRef();
+  const before = useRef();
+  const isKnown = state.fields.length > 0;
+  const isOther = filled && (state.net.preset || (state.net.isChosen && !filled.time));
+  useEffect(() => void (isKnown && countRuns()), [isKnown]);
+  useEffect(() => void (isOther && forget(filled)));
+  // A lesson is read from its beginning; a result is scrolled into view where the panel scrolls.
+  useLayoutEffect(() => {
+    const isNew = before.current !== at;
+    before.current = at;
+    panel.current.scrollTop = isNew ? 0 : panel.current.querySelector("fieldset").offsetTop;
+    if (!isNew) return;
+    panel.current.querySelector("h2").focus({ preventScroll: true });
+    window.scrollTo({ top: 0 });
+  }, [at, answer?.run, answer?.second]);
+  const go = (to) => (to < STATIONS.length ? keep({ at: to, told: "" }) : openLessons(false));
+  const show = ([name], place) => {
+    const [isChosen, isDone] = [answer?.choice === place, answer?.run !== undefined];
+    const predict = () => keepAnswer(at, { since: Date.now(), ...answer, choice: place });
+    return html`<label>
+      <input type="radio" name="choice" checked=${isChosen} disabled=${isDone} onChange=${predict} /> ${name}
+    </label>`;
+  };
+  return html`<aside id="lessons" aria-label="Lessons" ref=${panel}>
+    <ol id="stations" aria-label="All lessons">
+      ${STATIONS.map((_, place) => html`<${Station} place=${place} go=${go} />`)}
+    </ol>
+    <h2 id="station-title" tabindex="-1">${title}</h2>
+    ${text.map((paragraph) => html`<p>${paragraph}</p>`)}
+    <h3>What to change</h3>
+    <p>${task} ${setup.net && `Under Train, set ${listFields(setup.fields).join(", ")}.`}</p>
+    <${SetUp} setup=${setup} />
+    <p id="told" class="note" role="status">${told}</p>
+    <${Problem} id="lessons-problem" text=${problem} />
+    <h3>Predict, then train</h3>
+    <fieldset>
+      <legend>${question}</legend>
+      ${choices.map(show)}
+    </fieldset>
+    <div id="answer" aria-live="polite"><${Answer} ...${answer} station=${STATIONS[at]} /></div>
+    <h3 hidden=${!state.selected}>What to see</h3>
+    <ul hidden=${!state.selected}>${see.map(Sight)}</ul>
+    <div class="row">
+      <button type="button" disabled=${!at} onClick=${() => go(at - 1)}>Back</button>
+      <button type="button" class="primary" onClick=${() => go(at + 1)}>${STATIONS[at + 1] ? "Next" : "Close"}</button>
+      <button type="button" onClick=${() => attempt(reset(at))}>Reset this lesson</button>
+    </div>
+  </aside>`;
+}
+
+// The number of a lesson, with the result, to compare it with others.
+function Station({ place, go }) {
+  const value = state.lessons.answers[place]?.value;
+  const done = value === undefined ? "" : ` ✓${typeof value === "number" ? ` ${percent(value)}` : ""}`;
+  const { title } = STATIONS[place];
+  const label = `Lesson ${place + 1} of ${STATIONS.length}, ${title}${done}`;
+  const more = { title, "aria-label": label, "aria-current": place === state.lessons.at ? "step" : "false" };
+  return html`<li>
+    <button type="button" class="small" ...${more} onClick=${() => go(place)}>${place + 1}${done}</button>
+  </li>`;
+}
+
+function SetUp({ setup, name = "Set this up" }) {
+  return html`<button type="button" onClick=${() => attempt(setUp(setup))}>${name}</button>`;
+}
+
+function Answer({ station: { choices, answer: text, setup, second }, choice, run, value, second: other }) {
+  if (choice === undefined) return html`<p>Choose one. When your run has ended, its result appears here.</p>`;
+  if (!run) {
+    const train = html`<${Link} step="training" id="train" name="Train" />`;
+    const rest = ". Only a run with the images, net and settings of this lesson counts.";
+    return html`<p>Your prediction is kept. Now press ${train}${rest}</p>`;
+  }
+  const [prediction, from, to] = choices[choice];
+  const isRight = to === undefined ? value === prediction : from <= value && value < to;
+  const result = typeof value === "number" ? `Your net got ${percent(value)}` : `Your net confused ${value} most often`;
+  const verdict = isRight ? "as you predicted" : `you predicted ${prediction}`;
+  return html`<p><strong>${result}; ${verdict}.</strong> <span class="note">(${run})</span></p>
+    <p>${text}</p>
+    ${second && html`<p>${second.task}</p>`}
+    ${second && html`<${SetUp} name="Set up the second net" setup=${{ ...setup, net: second.net }} />`}
+    ${
+      other &&
+      html`<p><strong>This net got ${percent(other.value)}.</strong> <span class="note">(${other.run})</span></p>
+        <p>${second.answer}</p>`
+    }`;
+}
+
+const Sight = ([name, place, text]) => html`<li><${Link} ...${place} name=${name} />: ${text}</li>`;
+
+// Opens a step or a tab, and goes there once it is drawn.
+function Link({ step, tab, id = tab ? "panel" : `${step}-title`, name }) {
+  const open = (event) => {
+    event.preventDefault();
+    change(tab ? { tab } : { step });
+    requestAnimationFrame(() => {
+      const place = document.getElementById(id);
+      place?.focus({ preventScroll: true });
+      place?.scrollIntoView();
+    });
+  };
+  return html`<a href=${`#${id}`} onClick=${open}>${name}</a>`;
+}

@@ -12,9 +12,10 @@ import { html, render } from "./preact.js";
 import { load, save } from "./request.js";
 import { recoverRuns, selectRun } from "./runs.js";
 import { change, changePart, mount, state } from "./store.js";
+import { receiveTake } from "./take.js";
 import { receiveTraining } from "./training.js";
 
-const RECEIVERS = [receiveData, receiveClasses, receiveLabels, receiveTraining, receiveLessons];
+const RECEIVERS = [receiveData, receiveClasses, receiveLabels, receiveTraining, receiveTake, receiveLessons];
 const RETRY_MS = 2000;
 // what outlives a reload, in the storage of this tab
 const KEPT = ["step", "tab", "source", "sizePx", "val", "values", "recipeName", "time", "runName", "selected"];

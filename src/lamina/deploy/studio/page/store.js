@@ -52,8 +52,11 @@ export const state = {
   deleted: [], // runs that can be restored: {name, deleted}
   runsProblem: null,
   runProblem: null, // of the selected run
+  making: {}, // by run and file to take away, the number of the job that makes it
+  exports: {}, // by that number, how the file compares with the run
 
-  lessons: { at: 0, isOpen: false, answers: {}, problem: null },
+  // `told`: what was set up, in words; `filled`: fields of the form that a lesson filled in, by name.
+  lessons: { at: 0, isOpen: false, answers: {}, told: "", filled: null, problem: null },
 };
 
 let draw = () => null;

@@ -1,7 +1,110 @@
-// What to take away.
+// Take away: what one can do with a trained net outside of the studio.
 
-import { html } from "./preact.js";
+import { ask, askLast, download } from "./api.js";
+import { Details, Note, Outcome, Problem, Progress, count, useLoaded } from "./parts.js";
+import { html, useEffect, useState } from "./preact.js";
+import { change, findJob, isActive, state } from "./store.js";
 
-export function Take() {
-  return html`<p class="note">Take</p>`;
+const FILES = [
+  ["report.html", "Show the results", "A page with all results, curves and images, in one file."],
+  ["model.onnx", "Use the net in other programs", "A model file (ONNX) that needs neither lamina nor PyTorch."],
+];
+const SAME = "Both train a new run with the same weights: bit-identical on the same processor type and torch version.";
+
+// What `lamina export` printed when it compared the file with the run.
+export function receiveTake(event) {
+  if (event.event === "export") change({ exports: { ...state.exports, [event.job]: event } });
+}
+
+export function Take({ run }) {
+  if (!run.folder || isActive(findJob(run.name)))
+    return html`<${Note}>When the training of ${run.name} has ended, you can take the net away here.</${Note}>`;
+  const load = `run = lamina.load_run(${JSON.stringify(run.folder)})`;
+  const predict = `import lamina\n\n${load}\nprint(run.predict("photo.jpg"))`;
+  return html`
+    ${FILES.map(([file, title, text]) => html`<${MadeFile} ...${{ run, file, title, text }} />`)}
+    <h3>Use the net in Python</h3>
+    <${Code} text=${predict} title="these lines" />
+    <${Note}>The net and its results are in the folder ${run.folder}.</${Note}>
+    <h3>Train it again without the studio</h3>
+    <${Repeat} run=${run} />
+  `;
+}
+
+function Repeat({ run }) {
+  const request = useLoaded("Reading the data", () => askLast("repeat", { run: run.name }), [
+    run.score,
+    run.is_finished,
+  ]);
+  const draw = ({ command, python, remarks }) => html`
+    ${!remarks.length && html`<${Note}>${SAME}</${Note}>`}
+    ${remarks.map((remark) => html`<p class="diagnosis">${remark}</p>`)}
+    ${command && html`<${Details} summary="As a command"><${Code} text=${command} title="the command" /></${Details}>`}
+    ${python && html`<${Details} summary="As Python"><${Code} text=${python} title="the Python" /></${Details}>`}
+  `;
+  return html`<${Outcome} request=${request} draw=${draw} />`;
+}
+
+function Code({ text, title }) {
+  const [told, tell] = useState("");
+  const copy = () =>
+    navigator.clipboard.writeText(text).then(
+      () => tell("Copied."),
+      () => tell("The browser does not allow copying here. Select the text and press Ctrl+C."),
+    );
+  return html`<pre tabindex="0">${text.split("\n").map((line) => html`<code>${line}</code>`)}</pre>
+    <div class="row">
+      <button type="button" onClick=${copy}>Copy ${title}</button><span class="note" aria-live="polite">${told}</span>
+    </div>`;
+}
+
+// A job that makes a file goes on while another tab is open.
+function MadeFile({ run, file, title, text }) {
+  const [bytes, setBytes] = useState(0);
+  const [problem, tell] = useState(null);
+  const key = `${run.name} ${file}`;
+  const job = state.jobs.get(state.making[key]);
+  const parity = state.exports[job?.number];
+  const isWorking = isActive(job);
+  useEffect(
+    () =>
+      void ask("files", { run: run.name }).then(
+        (sizes) => setBytes(sizes[file]),
+        () => null,
+      ),
+    [isWorking],
+  );
+  const attempt = (act) => {
+    tell(null);
+    act().catch((error) => tell(error.message));
+  };
+  const make = async () => {
+    const started = await ask("make", { run: run.name, file });
+    const jobs = new Map([[started.number, started], ...state.jobs]); // it may have ended
+    change({ jobs, making: { ...state.making, [key]: started.number } });
+  };
+  const size = `${(bytes / 1e6).toFixed(1)} MB`;
+  return html`<h3>${title}</h3>
+    <${Note}>${text}</${Note}>
+    <div class="row">
+      ${
+        bytes > 0 &&
+        html`<button type="button" class="primary" onClick=${() => attempt(() => download(run.name, file))}>
+          Download ${file} (${size})
+        </button>`
+      }
+      <button type="button" disabled=${isWorking || !run.rows.length} onClick=${() => attempt(make)}>
+        Make ${file}${bytes > 0 && " again"}
+      </button>
+      ${isWorking && html`<${Progress} label=${`making ${file}`} />`}
+    </div>
+    <${Problem} text=${problem ?? (isWorking ? null : job?.problem)} />
+    ${parity && html`<p class="good">${describeParity(parity)}</p>`}`;
+}
+
+function describeParity({ images, split, largest_difference: apart, limit, same_predictions: same }) {
+  const where = `on ${count(images)} images (${split}, one black, one white)`;
+  const logits = `the logits of the file differ from the run's by at most ${apart.toExponential(1)}`;
+  const equal = `${count(same)} of ${count(images)} predictions are equal`;
+  return `Parity check passed: ${where}, ${logits} (limit ${limit.toExponential(1)}), and ${equal}.`;
 }

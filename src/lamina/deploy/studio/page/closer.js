@@ -1,0 +1,78 @@
+// A closer look at one image: the prediction, the outputs of the layers, and more on request.
+
+import { askLast } from "./api.js";
+import { Explanations } from "./explanations.js";
+import { Layers, Outcome, Picture, Problem, Table, percent, useLoaded } from "./parts.js";
+import { html, useLayoutEffect, useRef, useState } from "./preact.js";
+
+const FIRST = 12; // images, until more are wanted
+const NAMES = { regression: "number", "multi-label": "label" };
+
+// Thumbnails from `show_tiles`, which open the closer look; `describe` gives the lines below an
+// image.
+export function Gallery({ run, split, problem, images, describe }) {
+  const [opened, open] = useState(null);
+  const [limit, setLimit] = useState(FIRST);
+  const show = (image) => {
+    const lines = html`<span>
+      ${describe(image).map((line) => html`<span>${line.replaceAll(" %", "\u00a0%")}</span>`)}
+    </span>`;
+    const file = html`<span class="note">${image.name.split("/").at(-1)}</span>`;
+    if (!image.png) return html`<li class="tile">${lines}${file}</li>`;
+    return html`<li>
+      <button type="button" class="tile" onClick=${() => open(image)}>
+        <${Picture} png=${image.png} alt="" kind="pixels" />${lines}${file}
+      </button>
+    </li>`;
+  };
+  return html`
+    <${Problem} text=${problem} />
+    <ul class="gallery">
+      ${images.slice(0, limit).map(show)}
+    </ul>
+    ${
+      images.length > limit &&
+      html`<button type="button" class="small" onClick=${() => setLimit(Infinity)}>
+        Show all ${images.length} images
+      </button>`
+    }
+    ${opened && html`<${Closer} run=${run} split=${split} image=${opened} close=${() => open(null)} />`}
+  `;
+}
+
+function Closer({ run, split, image: { row, name }, close }) {
+  const dialog = useRef(null);
+  useLayoutEffect(() => dialog.current.showModal(), []);
+  const send = (action) => askLast(action, { run: run.name, image: [split, row] });
+  const look = useLoaded("Computing the layers", () => send("look"), []);
+  return html`<dialog ref=${dialog} aria-labelledby="closer-title" onClose=${close}>
+    <div class="row">
+      <h3 id="closer-title">${name} (${split})</h3>
+      <button type="button" onClick=${() => dialog.current.close()}>Close</button>
+    </div>
+    <${Outcome} request=${look} draw=${(result) => html`<${Inside} ...${result} /><${Explanations} send=${send} />`} />
+  </dialog>`;
+}
+
+// The prediction for an image, and what the layers make of it.
+export function Inside({ image, predicted, values, target, kind, filters, layers }) {
+  const isNumber = kind === "regression";
+  const show = (value) =>
+    isNumber
+      ? Number(value.toPrecision(5)).toString()
+      : html`<div class="share"><i style=${{ width: `${100 * value}%` }}></i><span>${percent(value)}</span></div>`;
+  const rows = values.map(([name, value]) => [name, show(value)]);
+  return html`
+    <p>Prediction: <strong>${predicted}</strong>${target !== null && `; target: ${target}`}</p>
+    <div class="looks">
+      <div class="look">
+        <h4>input of the net</h4>
+        <${Picture} png=${image} alt="the image as the net receives it" kind="pixels large" />
+      </div>
+      <div class="look">
+        <${Table} heads=${[NAMES[kind] ?? "class", isNumber ? "predicted" : "probability"]} rows=${rows} label="" />
+      </div>
+      <${Layers} filters=${filters} layers=${layers} />
+    </div>
+  `;
+}
