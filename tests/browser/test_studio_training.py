@@ -33,8 +33,9 @@ PAUSED = re.compile(r"paused at epoch \d+/\d+")
 def open_step(page: Page, name: str) -> Locator:
     """A step of the page, open."""
     step = page.get_by_role("region", name=name)
-    heading = step.get_by_role("button", expanded=False).first
-    if heading.is_visible():
+    heading = step.locator("h2 button")
+    expect(heading).to_be_visible()
+    if heading.get_attribute("aria-expanded") == "false":
         heading.click()
     return step
 
@@ -178,7 +179,7 @@ def test_curves_stay_zoomed_while_epochs_arrive(page: Page, studio: Studio):
     page.mouse.up()
     whole = page.get_by_role("button", name="Show all epochs")
     expect(whole).to_be_enabled()
-    page.get_by_label("Smooth").fill("0.6")
+    page.get_by_role("slider", name="Smooth").fill("0.6")
     table = page.locator("#curves details").first
     table.locator("summary").click()
     rows = table.locator("tbody tr")
@@ -187,7 +188,7 @@ def test_curves_stay_zoomed_while_epochs_arrive(page: Page, studio: Studio):
     page.get_by_role("button", name="Pause", exact=True).click()
     expect(page.locator("#status")).to_have_text(PAUSED)
     zoomed = page.evaluate(drawn)
-    page.get_by_label("Smooth").fill("0")
+    page.get_by_role("slider", name="Smooth").fill("0")
     rough = wait_for(lambda: page.evaluate(drawn) != zoomed and page.evaluate(drawn))
     chart.dblclick()
     expect(whole).to_be_disabled()

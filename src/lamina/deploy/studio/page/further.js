@@ -16,6 +16,7 @@ export function Further({ run }) {
   const [values, setValues] = useState({});
   const [status, setStatus] = useState({}); // {isAsked, problem}
   const [isOpen, setOpen] = useState(false);
+  const [isChanging, setChanging] = useState(false);
   const [picked, setPicked] = useState(""); // by a person; else the newest one is selected
   const choices = useCheckpoints(run, isOpen);
   if (!run.net) return null;
@@ -58,7 +59,9 @@ export function Further({ run }) {
       </div>
       <${Differences} name=${run.name} differences=${differences} />
       <${Problem} id="continue-problem" text=${problem} />
-      <${Details} summary="Change its settings"><div class="fields">${fields.map(show)}</div></${Details}>
+      <${Details} summary="Change its settings" onToggle=${({ target }) => setChanging(target.open)}>
+        <div class="fields">${isChanging && fields.map(show)}</div>
+      </${Details}>
     </${Details}>
   </div>`;
 }
