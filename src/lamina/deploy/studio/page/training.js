@@ -79,6 +79,8 @@ export function receiveTraining(event) {
   if (event.event === "job" && event.run) receiveJob(event);
   if (["progress", "step", "epoch"].includes(event.event) && event.run)
     change({ progress: new Map(state.progress).set(event.job, { ...state.progress.get(event.job), ...event }) });
+  // another page may have started it; it has a folder now
+  if (event.event === "epoch" && state.runs.every(({ name }) => name !== event.run)) refreshRuns();
   if (!run || event.run !== run.name) return;
   if (event.event === "remark") change({ run: { ...run, remark: event.text } });
   if (event.event === "diagnosis") receiveDiagnosis(event, run);
