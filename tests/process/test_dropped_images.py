@@ -279,7 +279,7 @@ def test_a_set_is_a_data_set_that_the_studio_lists(tmp_path):
 
 def test_no_set_is_made_in_a_data_set_or_in_the_runs(tmp_path):
     save_image(tmp_path, "pets", "cat", PNG)
-    with pytest.raises(DataError, match="Start lamina studio with another --data"):
+    with pytest.raises(DataError, match="Start the studio with another folder"):
         DataFolder(tmp_path / "pets", tmp_path / "runs").check_new("more")
     with pytest.raises(DataError, match="Use another name"):
         DataFolder(tmp_path, tmp_path / "runs").check_new("runs ")

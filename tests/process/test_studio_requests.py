@@ -28,6 +28,8 @@ from lamina.deploy.studio.jobs import NICENESS, Jobs
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
 from lamina.deploy.studio.net_views import time_layers
+from lamina.deploy.studio.page_words import reword
+from lamina.deploy.studio.recipe_fields import list_fields
 from lamina.deploy.studio.services import OPENING
 from lamina.deploy.web.torch_process import Call, ReplacedError, TorchProcess
 from lamina.errors import DataError, LaminaError
@@ -200,6 +202,7 @@ def test_values_that_no_training_can_have_start_none(studio):
         "optimizer": ("adm",),
         "seed": ("(" * 9000,),
     }
+    labels = {field["name"]: field["label"] for field in list_fields()}
     for name, texts in refused.items():
         for text in texts:
             for action, more in (
@@ -207,7 +210,7 @@ def test_values_that_no_training_can_have_start_none(studio):
                 ("continue", {"run": "run", "epoch": 1}),
             ):
                 assert studio.act(action, fields={name: text}, **more).startswith(
-                    f"{name} must be "
+                    f"{labels[name]} must be "
                 )
     assert "must be a number followed by s, m or h" in studio.act(
         "train", net=SMALL, source="shapes", fields={"time": "1x"}
@@ -320,7 +323,7 @@ def test_a_run_in_training_is_continued_from_where_the_page_says(studio):
     )
     assert not job["chooses_net"]
     assert "has no checkpoint after epoch 0.5" in studio.act("continue", run="long", epoch=0.5)
-    assert "seed is 8, but" in studio.act(
+    assert "Seed is 8, but" in studio.act(
         "continue", run="long", epoch=chosen, fields={"seed": "8"}
     )
     studio.act("stop", run="long")
@@ -413,7 +416,7 @@ def test_what_waits_for_a_slow_result_is_replaced_by_a_newer_request_and_delays_
 def test_a_process_goes_on_with_a_call_whose_client_has_left():
     async def check() -> None:
         process = TorchProcess(OPENING)
-        times = Call("lamina.deploy.studio.data_views.time_layers", (SMALL, (3, 32, 32), 10))
+        times = Call("lamina.deploy.studio.net_views.time_layers", (SMALL, (3, 32, 32), 10))
         try:
             assert len(await process.call(times)) == 5
             child = process._process.pid
@@ -468,7 +471,8 @@ def test_a_canceled_training_frees_its_name_at_once(studio):
 
 
 def test_a_job_has_its_time_limit_and_its_error_as_values(studio):
-    job = studio.train("limited", time="90s")
+    values = {"net": SMALL, "source": "shapes", "fields": {"time": "90s"}, "name": "limited"}
+    job = studio.act("train", **values)
     assert (job["seconds"], job["chooses_net"]) == (90, False)
     studio.act("stop", run="limited")
     (studio.folder / "photos").mkdir()
@@ -844,7 +848,7 @@ def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(
     folder = DataFolder(photos, photos / "runs")
     listed = [one["name"] for one in folder.list_sources()]
     assert listed[: listed.index("shapes")] == ["photos"] and "found" not in listed[-1]
-    with pytest.raises(DataError, match="Start lamina studio with another --data"):
+    with pytest.raises(DataError, match="Start the studio with another folder"):
         folder.check_new("more")  # would be a class
     for name in ("run.json", ".lock"):
         (photos / "runs" / "x" / name).touch()
@@ -986,9 +990,11 @@ def test_a_plan_says_what_no_training_can_have(studio):
     def find_problem(**values) -> str:
         return studio.act("plan", **{"source": "shapes", "net": SMALL} | values)["problem"]
 
-    assert "lr must be a number" in find_problem(fields={"lr": "fast"})
+    assert "Learning rate must be a number" in find_problem(fields={"lr": "fast"})
     assert find_problem(fields={"lr": "1"}) is None
-    assert "no val split" in find_problem(fields={"patience": "2"})
+    problem = find_problem(fields={"patience": "2"})
+    assert problem.startswith("Patience is 2, but shapes has no val split")
+    assert problem.endswith("Draw one with Fraction for val 0.1, or leave out patience.")
     assert "Empty one of them" in find_problem(fields={"time": "5m", "epochs": "2"})
     assert "has 10 outputs, not 3" in find_problem(net="Flatten(), Output(3)")
     write_classes(studio.folder / "photos", 40)
@@ -1090,3 +1096,30 @@ def test_a_run_says_whether_it_is_better_than_guessing(studio):
     assert run["epochs"] == run["planned"] == 2 and run["seconds"] > 0
     (studio.folder / "runs" / "first" / "report.json").unlink()
     assert studio.act("runs")[0]["is_better"] is None
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            "8 images keep less than half. Use --resize pad (in Python, resize='pad').",
+            "8 images keep less than half.",
+        ),
+        (
+            "test has only 10 images; lamina train --folds 5 evaluates on all images of train",
+            "test has only 10 images.",
+        ),
+        (
+            "Weight them with --class-weights (in Python, Recipe(class_weights=True)).",
+            "Weight them with Class weights.",
+        ),
+        ("runs/a has no report. Run lamina resume runs/a to evaluate it.",) * 2,
+        ("batch_size is 0; it must be positive. Use --lr 0.1.",) * 2,
+    ],
+)
+def test_messages_speak_of_the_page(message, words):
+    spoken = {
+        "runs/a has no": "runs/a has no report. press Continue to evaluate it.",
+        "batch_size is": "Batch size is 0; it must be positive. Use Learning rate 0.1.",
+    }
+    assert reword(message) == spoken.get(message[:13], words)

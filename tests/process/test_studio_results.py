@@ -21,8 +21,9 @@ from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.errors import LaminaError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU, parse_net
 from lamina.runs.continuing import list_checkpoints
-from lamina.runs.record import Considered
+from lamina.runs.record import Considered, LateEnd
 from lamina.runs.run import Run
+from lamina.training.schedule import Fall
 from support import forking
 from support.images import encode
 from support.runs import DATA, begin_run, edit_json
@@ -265,7 +266,7 @@ def test_a_run_without_report_says_how_to_get_it(runs, tmp_path):
     next(event for event in events if type(event).__name__ == "Epoch")
     events.close()
     found = results.show_report(run.path)
-    assert "If it is paused, press Continue, or run lamina resume" in found["missing"]
+    assert "Continue resumes it" in found["missing"]
     assert found["layers"] == [["body.1", "2 Output"]]
     for name in ("single", "linear"):
         (tmp_path / name).symlink_to(runs[name].path)
@@ -445,6 +446,17 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     )
     gone = reproduction.describe_reproduction(runs["binary"].path)
     assert gone["python"] == "" and "which no longer exists" in gone["remarks"][0]
+
+
+def test_the_epochs_that_are_repeated_are_those_that_were_trained(runs, tmp_path):
+    shutil.copytree(runs["linear"].path, tmp_path / "timed")
+    run = load_run(tmp_path / "timed")
+    recipe = dataclasses.replace(run.record.recipe, epochs=2, schedule="trapezoid")
+    run.folder.change_record(recipe=recipe, late_end=LateEnd(9, (Fall(80, 90),)))
+    described = reproduction.describe_reproduction(run.path)
+    assert "epochs=9" in described["python"]
+    (remark,) = described["remarks"]
+    assert remark.endswith("The command may end at another one. The Python trains 9 epochs.")
 
 
 def test_a_long_net_and_data_that_changed_since_the_last_look_can_be_repeated(tmp_path):

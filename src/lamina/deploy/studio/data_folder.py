@@ -68,7 +68,7 @@ class DataFolder:
         if not (Path(source).is_absolute() and path.is_relative_to(self.path)):
             raise DataError(
                 f"{source[:100]} is not in {self.path}, the folder that the studio may read. Choose"
-                " a data set from the list, or start lamina studio with --data FOLDER."
+                " a data set from the list, or start the studio with another folder."
             )
         return str(path)
 
@@ -134,7 +134,7 @@ class DataFolder:
             raise DataError(f"{name} is a built-in data set. Use another name.")
         if self._is_data_set([path for path in self._list() if path.is_dir()]):
             reason = f"{self.path} is itself a data set, so {name} would become one of its classes"
-            raise DataError(f"{reason}. Start lamina studio with another --data.")
+            raise DataError(f"{reason}. Start the studio with another folder.")
         return self.path
 
     def _is_data_set(self, folders: list[Path]) -> bool:
@@ -152,7 +152,7 @@ class DataFolder:
         except OSError as error:
             reason = error.strerror or error
             raise DataError(
-                f"Cannot read {self.path}: {reason}. Start lamina studio with another --data."
+                f"Cannot read {self.path}: {reason}. Start the studio with another folder."
             ) from error
         runs_dir = self.runs_dir.resolve()
         return [

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from lamina.deploy.studio.event_log import EventLog
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
+from lamina.deploy.studio.page_words import reword, reword_values
 from lamina.deploy.web.access import without_token
 from lamina.errors import RunError
 
@@ -107,7 +108,7 @@ class Jobs:
     ) -> Job:
         """Queue a command, which starts when it has a place."""
         if self.is_closing:
-            raise RunError("The studio is ending in its terminal. Start lamina studio again.")
+            raise RunError("The studio is ending. Start it again.")
         lock = self._reserved.pop(run, None)
         job = Job(next(self._numbers), tuple(words), run, is_training, lock=lock, **more)
         if job.checked is not None:
@@ -270,7 +271,7 @@ class Jobs:
         assert process.stdout is not None  # noqa: S101
         async for line in process.stdout:
             try:
-                event = json.loads(line)
+                event = json.loads(line, object_hook=reword_values)
             except ValueError:
                 continue  # a process that was killed leaves half a line
             match event["event"]:
@@ -291,7 +292,7 @@ class Jobs:
         text = ""
         assert process.stderr is not None  # noqa: S101
         async for line in process.stderr:
-            text = line.decode(errors="replace").rstrip()
+            text = reword(line.decode(errors="replace").rstrip())
             if text:
                 self.log.add({"event": "remark", "text": text, "job": job.number, "run": job.run})
         return text

@@ -35,7 +35,7 @@ from lamina.insight.units import cut_patch, inspect_layers, measure_responses
 from lamina.nets import parse_net
 from lamina.runs.differences import compare_runs
 from lamina.runs.loading import load_run
-from lamina.runs.record import DataOrigin, resume_command
+from lamina.runs.record import DataOrigin
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
 from lamina.studies.judging import explain_incomparable, find_outputs, judge_runs
@@ -125,11 +125,7 @@ def show_report(path: Path) -> dict[str, Any]:
     report = opened.run.report
     layers = [[layer, name_stage(model, layer)] for layer in choose_layers(model)]
     if report is None:
-        resume = resume_command(path, opened.run.record)
-        missing = (
-            f"{path.name} is evaluated when its training has ended. If it is paused, press"
-            f" Continue, or run {resume}."
-        )
+        missing = f"{path.name} is evaluated when its training has ended; Continue resumes it."
         return {"layers": layers, "missing": missing}
     outputs = find_outputs(opened.run)
     confusions = find_confusions(opened.task, [outputs])

@@ -100,6 +100,5 @@ class Studio:
         except LostError as error:
             raise LaminaError(
                 f"The process that computes this {error}. It starts again. Try smaller images, or"
-                " use a command without a time limit, such as lamina report RUN or lamina explain"
-                " RUN IMAGE."
+                " make the report under Take away, which takes as long as it needs."
             ) from None
