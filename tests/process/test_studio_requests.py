@@ -27,7 +27,6 @@ from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
 from lamina.deploy.studio.jobs import NICENESS, Jobs
 from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
-from lamina.deploy.studio.net_views import time_layers
 from lamina.deploy.studio.page_words import reword
 from lamina.deploy.studio.recipe_fields import list_fields
 from lamina.deploy.studio.services import OPENING
@@ -36,6 +35,7 @@ from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
 from lamina.nets.costs import summarize_layers
 from lamina.runs.loading import find_runs
+from lamina.training.layer_times import time_layers
 from support.commands import run_well
 from support.servers import encode, noise_png, wait_for
 from support.studios import (
@@ -416,7 +416,7 @@ def test_what_waits_for_a_slow_result_is_replaced_by_a_newer_request_and_delays_
 def test_a_process_goes_on_with_a_call_whose_client_has_left():
     async def check() -> None:
         process = TorchProcess(OPENING)
-        times = Call("lamina.deploy.studio.net_views.time_layers", (SMALL, (3, 32, 32), 10))
+        times = Call("lamina.training.layer_times.time_layers", (SMALL, (3, 32, 32), 10))
         try:
             assert len(await process.call(times)) == 5
             child = process._process.pid

@@ -36,7 +36,7 @@ async def show_report(studio: Studio, run: str) -> Any:
 
 async def repeat(studio: Studio, run: str) -> Any:
     """The command and the Python that train the run again."""
-    return await studio.compute("reproduction.describe_reproduction", studio.find_run(run))
+    return await studio.compute("lamina.runs.repeating.describe_reproduction", studio.find_run(run))
 
 
 async def show_cell(studio: Studio, run: str, problem: int, truth: int, predicted: int) -> Any:
