@@ -17,12 +17,12 @@ from lamina import Parts, Preparation, Recipe, load_data, load_run, start_run, t
 from lamina.cli import main
 from lamina.data import Images
 from lamina.deploy.studio import results, run_views
-from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.errors import LaminaError
 from lamina.insight.disagreements import find_differing
 from lamina.nets import Flatten, Linear, Net, Output, ReLU, parse_net
 from lamina.runs import repeating
 from lamina.runs.continuing import list_checkpoints
+from lamina.runs.kept_checkpoints import keep_checkpoint
 from lamina.runs.record import Considered, LateEnd
 from lamina.runs.run import Run
 from lamina.training.schedule import Fall

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-import numpy as np
-import torch
-
 from lamina import zoo
 from lamina.data.load import check_learnable
 from lamina.deploy.studio.data_views import count_images, load_source
@@ -19,21 +16,15 @@ from lamina.deploy.studio.recipe_fields import read_fields, read_form
 from lamina.deploy.studio.run_views import draw_units
 from lamina.deploy.web.explanation import encode_png
 from lamina.errors import LaminaError
+from lamina.insight.untrained import run_untrained
 from lamina.nets import parse_net
 from lamina.runs.nets_by_name import find_net
 from lamina.studies.experiment import Request
 from lamina.studies.train_net import check_trainable, plan_named
-from lamina.training.hooks import module_paths, record_calls
-from lamina.training.layer_times import count_affordable
-from lamina.training.model import build_model
-from lamina.training.randomness import derive_seed, seeded
-from lamina.training.recipe import Recipe
-from lamina.training.task import task_of
 
 Source: TypeAlias = tuple[str, int | None, str, str]
 """The arguments of :func:`load_source`."""
 OPEN_EPOCHS = "as many as fit"
-SAME = 1e-3  # relative difference of inputs and outputs that look the same
 
 
 def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, Any]:
@@ -64,23 +55,12 @@ def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, A
 
 
 def show_untrained(source: Source, net: str, row: int) -> dict[str, Any]:
-    """What each layer of the net makes of a training image before the first step.
-
-    ``None`` for a layer whose output looks like its input.
-    """
+    """What each layer of the net makes of a training image before the first step."""
     train = load_source(*source).train
     row %= len(train)
-    layers = parse_net(read_net(net)).with_outputs(task_of(train).outputs)
-    count_affordable(layers, train.shape, 1)
-    with seeded(derive_seed(0, "weights"), torch.device("cpu")):
-        model = build_model(layers, train, Recipe())
-    pixels = np.ascontiguousarray(train.pixels[row : row + 1])
-    calls = record_calls(model, torch.from_numpy(pixels), module_paths(model))
-    drawn: list[dict[str, Any] | None] = []
-    for path in module_paths(model):
-        before, after = (values.flatten() for values in calls[path])
-        is_same = len(before) == len(after) and torch.allclose(before, after, rtol=SAME)
-        output = calls[path].output[0].float().numpy()
-        drawn.append(None if is_same else draw_units(output))
-    target = train.kind.format(train.targets[row], train.target_names)
-    return {"image": encode_png(pixels[0]), "target": target, "layers": drawn}
+    outputs = run_untrained(parse_net(read_net(net)), train, row)
+    return {
+        "image": encode_png(train.pixels[row]),
+        "target": train.kind.format(train.targets[row], train.target_names),
+        "layers": [None if output is None else draw_units(output) for output in outputs],
+    }

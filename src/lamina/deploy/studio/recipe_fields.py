@@ -67,8 +67,8 @@ def write_options(texts: dict[str, str]) -> list[str]:
 
 def write_preparation(size_px: int | None, val: str) -> list[str]:
     """The options of a command that load a data set as the page shows it."""
-    options = {"size": size_px, "val": val}
-    return [f"--{name}={value}" for name, value in options.items() if value]
+    options = {"size": str(size_px or ""), "val": val}
+    return write_options({name: value for name, value in options.items() if value})
 
 
 def list_fields() -> list[dict[str, Any]]:
