@@ -73,6 +73,7 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
             "score": describe_score(report),
             "score_value": score.value,
             "score_text": score.format(score.value, 1),
+            "baseline_text": report.baseline and score.format(report.baseline.value, 1),
             "is_better": report.baseline is not None and report.baseline.is_beaten,
         }
     net = record.net_name

@@ -83,9 +83,10 @@ function Step({ name, number, title, summary, children }) {
   const areAllOpen = !hasRuns() && wide.matches;
   const heading = html`<span class="number">${number}</span> ${title} <span class="note">${summary}</span>`;
   const toggle = () => change({ step: isOpen ? "" : name });
+  const opener = html`<button type="button" aria-expanded=${isOpen} onClick=${toggle}>${heading}</button>`;
   return html`<section id=${name} class=${isOpen ? "step open" : "step"} aria-labelledby=${`${name}-title`}>
     <h2 id=${`${name}-title`} tabindex="-1">
-      ${areAllOpen ? heading : html`<button type="button" aria-expanded=${isOpen} onClick=${toggle}>${heading}</button>`}
+      ${areAllOpen ? heading : opener}
     </h2>
     <div class="body">${children}</div>
   </section>`;
@@ -94,12 +95,16 @@ function Step({ name, number, title, summary, children }) {
 function Results() {
   const run = findSelected();
   const [, , Panel] = TABS.find(([name]) => name === state.tab);
+  const hint = state.selected ? "" : "Select a run, or train one.";
+  const panel = run
+    ? html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />`
+    : html`<${Note}>${hint}</${Note}>`;
   return html`<section id="results" aria-label="Results">
     <${Queue} />
     <${RunHead} />
     <${Tabs} />
     <div id="panel" role="tabpanel" aria-labelledby=${`tab-${state.tab}`} tabindex="0">
-      ${run ? html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />` : html`<${Note}>${state.selected ? "" : "Select a run, or train one."}</${Note}>`}
+      ${panel}
     </div>
   </section>`;
 }

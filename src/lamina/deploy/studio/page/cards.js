@@ -235,8 +235,8 @@ function describeCosts({ id, shape, parameters, multiply_adds: multiplyAdds, fie
   const output = sides.length ? `${sides.join("×")} px with ${plural(size, "channel")}` : plural(size, "number");
   const ms = state.times?.ms[state.net.cards.findIndex((card) => card.id === id)];
   const time = ms === undefined ? "" : ` Time: ${ms.toFixed(ms < 1 ? 2 : 1)} ms for 64 images.`;
-  return `Output: ${output}. ${short(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image.
-    Receptive field: ${field}.${time}`;
+  const costs = `${count(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
+  return `Output: ${output}. ${costs}. Receptive field: ${field}.${time}`;
 }
 
 // What the untrained net makes of the example image.

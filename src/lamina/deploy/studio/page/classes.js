@@ -216,12 +216,15 @@ function Card({ card }) {
   const [isAsking, setAsking] = useState(false);
   const hasCamera = state.sets.camera === key;
   const rename = (typed) => renameCard(key, typed).then(() => setText(findCard(key)?.name));
+  const save = (files) => {
+    rename(text); // as it was typed before
+    return saveFiles(key, files);
+  };
   const drop = (event) => {
     event.preventDefault();
-    rename(text); // as it was typed before
-    readDropped(event.dataTransfer).then((files) => saveFiles(key, files));
+    readDropped(event.dataTransfer).then(save);
   };
-  const choose = ({ target }) => saveFiles(key, [...target.files]).then(() => (target.value = ""));
+  const choose = ({ target }) => save([...target.files]).then(() => (target.value = ""));
   const keep = () => {
     setAsking(false);
     focusLater(`class-${key}`);

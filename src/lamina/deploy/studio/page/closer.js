@@ -5,14 +5,18 @@ import { Explanations } from "./explanations.js";
 import { Layers, Outcome, Picture, Problem, Table, percent, useLoaded } from "./parts.js";
 import { html, useLayoutEffect, useRef, useState } from "./preact.js";
 
+const FIRST = 12; // images, until more are wanted
 const NAMES = { regression: "number", "multi-label": "label" };
 
 // Thumbnails from `show_tiles`, which open the closer look; `describe` gives the lines below an
 // image.
 export function Gallery({ run, split, problem, images, describe }) {
   const [opened, open] = useState(null);
+  const [limit, setLimit] = useState(FIRST);
   const show = (image) => {
-    const lines = describe(image).map((line) => html`<span>${line.replaceAll(" %", "\u00a0%")}</span>`);
+    const lines = html`<span>
+      ${describe(image).map((line) => html`<span>${line.replaceAll(" %", "\u00a0%")}</span>`)}
+    </span>`;
     const file = html`<span class="note">${image.name.split("/").at(-1)}</span>`;
     if (!image.png) return html`<li class="tile">${lines}${file}</li>`;
     return html`<li>
@@ -24,8 +28,14 @@ export function Gallery({ run, split, problem, images, describe }) {
   return html`
     <${Problem} text=${problem} />
     <ul class="gallery">
-      ${images.map(show)}
+      ${images.slice(0, limit).map(show)}
     </ul>
+    ${
+      images.length > limit &&
+      html`<button type="button" class="small" onClick=${() => setLimit(Infinity)}>
+        Show all ${images.length} images
+      </button>`
+    }
     ${opened && html`<${Closer} run=${run} split=${split} image=${opened} close=${() => open(null)} />`}
   `;
 }

@@ -58,15 +58,21 @@ function describe(name) {
   return run.score_text ? `${name} (${run.net}, ${run.score_text})` : `${name} (${run.net})`;
 }
 
+// The words of a comparison of A with B, with their names.
+function say(a, b, verdict, words) {
+  if (verdict === "equal") return `${a} and ${b} are ${words}`;
+  if (verdict === "undecided")
+    return `It is not clear which of ${a} and ${b} is better: ${words.replace("undecided: ", "")}`;
+  return words.replace(`A is ${verdict}`, () => `${a} is ${verdict} than ${b}`);
+}
+
 function Verdicts({ run, judged }) {
   const [{ images, split, metric, level }] = judged;
   const share = Number((100 * level).toFixed(1));
   const all = ` These are ${share} % intervals, so that all ${judged.length} hold with 95 % confidence.`;
   return html`
     <h3>On the same ${count(images)} ${split} images: ${metric.replaceAll("_", " ")}</h3>
-    ${judged.map(
-      ({ a, words }) => html`<p>A = ${describe(a)}; B = ${describe(run.name)}. <strong>${words}</strong>.</p>`,
-    )}
+    ${judged.map(({ a, verdict, words }) => html`<p><strong>${say(a, run.name, verdict, words)}</strong>.</p>`)}
     <${Note}>With 95 % confidence, the interval contains the difference on many more images.
       ${judged.length > 1 && all}</${Note}>
   `;
@@ -75,7 +81,7 @@ function Verdicts({ run, judged }) {
 function Differences({ run, name, rows }) {
   const table = rows.map(({ what, first, second }) => [what, second, first]);
   return html`
-    <h3>What differs between ${describe(name)} and ${describe(run.name)}</h3>
+    <h3>How ${describe(name)} differs from ${describe(run.name)}</h3>
     ${
       rows.length
         ? html`<${Table}
@@ -103,9 +109,9 @@ function Disagreements({ run, name, groups }) {
   ];
   return html`
     <h3>Where ${name} and ${run.name} disagree</h3>
-    ${groups.map(({ better, count: size, ...shown }) => {
+    ${groups.map(({ better, count: size, ...shown }, place) => {
       const most = size > shown.images.length ? `, the ${shown.images.length} with the largest difference` : "";
-      return html`<${Details} summary=${`${titles[better]}: ${plural(size, "image")}${most}`} open>
+      return html`<${Details} summary=${`${titles[better]}: ${plural(size, "image")}${most}`} open=${!place}>
         <${Gallery} run=${run} ...${shown} describe=${lines} />
       </${Details}>`;
     })}

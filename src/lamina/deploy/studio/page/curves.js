@@ -11,6 +11,7 @@ const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"
 const HEIGHT_PX = 190;
 const FONT = "12px system-ui";
 const MOST_ROWS = 100; // of a table
+const LONG = 24; // for the name of a run in a legend
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 // of runs, by name; each keeps its color for as long as its curves are shown
 const colors = new Map();
@@ -112,7 +113,7 @@ function choose(place, series, view) {
 
 function style({ label, color, isDashed, isThin }) {
   const stroke = COLORS[color % COLORS.length] + (isThin ? "99" : "");
-  const [width, points] = [isThin ? 1 : 2, { show: !isThin, size: 5 }];
+  const [width, points] = [isThin ? 1 : 2, { show: !isThin, size: 5, fill: stroke }];
   return { label: plain(label), stroke, width, dash: isDashed ? [6, 4] : undefined, points, spanGaps: true };
 }
 
@@ -128,9 +129,10 @@ function listSeries(run) {
   for (const { name, rows = [], steps = [] } of runs) {
     const free = COLORS.findIndex((_, color) => ![...colors.values()].includes(color));
     if (!colors.has(name)) colors.set(name, free < 0 ? colors.size % COLORS.length : free);
+    const title = name.length > LONG ? `${name.slice(0, LONG / 2)}…${name.slice(-LONG / 2)}` : name;
     const add = (list, what, points, more = {}) => {
       const color = isMany ? colors.get(name) : Number(more.isDashed ?? false);
-      const label = `${isMany ? `${name}: ` : ""}${what}${more.isDashed ? " (dashed)" : ""}`;
+      const label = `${isMany ? `${title}: ` : ""}${what}${more.isDashed ? " (dashed)" : ""}`;
       if (points.length) list.push({ label, color, points, ...more });
     };
     const read = (key) => rows.filter((row) => row[key] != null).map((row) => [row.epoch, row[key]]);

@@ -157,7 +157,7 @@ function Preview() {
   const { images, shape, kind, classes, groups } = state.preview;
   const [channels, height, width] = shape;
   const outputs = kind === "regression" ? plural(classes, "number") : plural(classes, "class", "classes");
-  const splits = Object.entries(PURPOSES).map(([split, purpose]) => `${count(images[split] ?? 0)} ${purpose}`);
+  const splits = Object.entries(PURPOSES).map(([split, purpose]) => `${images[split] ? count(images[split]) : "none"} ${purpose}`);
   const color = channels === 1 ? "gray" : "color";
   const more = classes - groups.length;
   return html`

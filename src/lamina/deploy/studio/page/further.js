@@ -45,7 +45,7 @@ export function Further({ run }) {
   const problem = isGone ? "The chosen epoch is no longer saved. Choose another one." : status.problem;
   return html`<div id="further">
     <${Button} id="edit" disabled=${!run.text} onClick=${() => copySettings(run)}>Edit its net and recipe</${Button}>
-    <${Note}>${run.text ? "Fills steps 1 to 3, to train a changed copy." : "Its net is not made of these layers."}</${Note}>
+    <${Note}>${run.text ? "Fills steps 1 to 3, for a changed copy." : "Its net is not made of these layers."}</${Note}>
     <${Details} summary="Continue from a saved epoch" onToggle=${({ target }) => setOpen(target.open)}>
       <${Note}>Trains from there as a new run, with the net and the images of ${run.name}.</${Note}>
       <div class="row">

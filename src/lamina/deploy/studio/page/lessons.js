@@ -6,7 +6,6 @@ import { findSource, useSource } from "./data.js";
 import { CHOOSE, usePreset, useText } from "./net.js";
 import { Problem, percent } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useRef } from "./preact.js";
-import { setFields } from "./recipe.js";
 import { load, save } from "./request.js";
 import { STATIONS } from "./stations.js";
 import { change, changePart, state } from "./store.js";
@@ -25,7 +24,6 @@ function keep(fields) {
 
 const attempt = (work) => work.catch((error) => changePart("lessons", { problem: error.message }));
 const keepAnswer = (at, answer) => keep({ answers: { ...state.lessons.answers, [at]: answer } });
-const isIn = (value, [text, from, to]) => (to === undefined ? text === value : from <= value && value < to);
 
 export function openLessons(isOpen) {
   keep({ isOpen });
@@ -35,24 +33,22 @@ export function openLessons(isOpen) {
 // Fills in what a lesson is about; all other settings become empty.
 async function setUp({ net, preset, fields, time = "" }) {
   const isOwn = preset === CHOOSE;
-  keep({ filled: null, told: "" });
   const isRead = state.source === "shapes" && state.preview && !state.sizePx && !state.val;
-  const empty = { sizePx: "", val: "", values: {}, recipeName: "", runName: "" };
-  change({ ...empty, time, isMaking: false, step: isOwn ? "data" : "training" });
+  keep({ filled: null, told: "" });
+  change({ sizePx: "", val: "", values: fields, time, recipeName: "", runName: "", isMaking: false });
+  change({ step: isOwn ? "data" : "training" });
   if (isOwn) openClasses(true);
   else if (!isRead) useSource("shapes");
-  setFields(fields);
   await (net ? useText(net) : usePreset(preset));
-  const { cards, isChosen } = state.net;
-  const layers = isChosen ? "chosen by lamina" : cards.map((card) => card.name).join(", ");
-  const texts = [isOwn ? [] : "Images: shapes", `Net: ${layers}`, time ? `Time limit: ${time}` : []].flat();
-  const told = [...texts, ...listFields(fields), "all others: empty"].join("; ");
-  keep({ told, filled: net || time ? { ...fields, time } : null });
+  const layers = state.net.cards.map((card) => card.name).join(", ");
+  const texts = isOwn ? [`Net chosen by lamina; Time limit ${time}`] : ["Images shapes", `Net ${layers}`];
+  const told = `Now set: ${[...texts, ...listFields(fields)].join("; ")}; all other settings are empty.`;
+  keep({ told, filled: net || time ? { fields, time } : null });
 }
 
 function listFields(fields) {
   const findLabel = (name) => state.fields.find((field) => field.name === name)?.label ?? name;
-  return Object.entries(fields).map(([name, value]) => `${findLabel(name)}: ${value}`);
+  return Object.entries(fields).map(([name, value]) => `${findLabel(name)} ${value}`);
 }
 
 // Forgets what was predicted and trained; the settings are those from which the lesson starts.
@@ -61,13 +57,10 @@ function reset(at) {
   return setUp(STATIONS[at - 1]?.setup ?? START);
 }
 
-// Another preset gets its own recipe: the fields that a lesson filled in become empty, unless they
-// were changed.
-function forget() {
-  const { time, ...fields } = state.lessons.filled;
-  const names = Object.keys(fields).filter((name) => state.values[name] === fields[name]);
-  setFields(Object.fromEntries(names.map((name) => [name, ""])));
-  if (state.time === time) change({ time: "" });
+// Another preset gets its own recipe: what a lesson filled in becomes empty, unless it was changed.
+function forget({ fields, time }) {
+  const values = Object.entries(state.values).filter(([name, value]) => value !== fields[name]);
+  change({ values: Object.fromEntries(values), time: state.time === time ? "" : state.time });
   keep({ filled: null, told: "" });
 }
 
@@ -133,8 +126,9 @@ export function Lessons() {
   const panel = useRef();
   const before = useRef();
   const isKnown = state.fields.length > 0;
+  const isOther = filled && (state.net.preset || (state.net.isChosen && !filled.time));
   useEffect(() => void (isKnown && countRuns()), [isKnown]);
-  useEffect(() => void (filled && (state.net.preset || (state.net.isChosen && !filled.time)) && forget()));
+  useEffect(() => void (isOther && forget(filled)));
   // A lesson is read from its beginning; a result is scrolled into view where the panel scrolls.
   useLayoutEffect(() => {
     const isNew = before.current !== at;
@@ -145,46 +139,35 @@ export function Lessons() {
     window.scrollTo({ top: 0 });
   }, [at, answer?.run, answer?.second]);
   const go = (to) => (to < STATIONS.length ? keep({ at: to, told: "" }) : openLessons(false));
-  const Choice = ([name], place) =>
-    html`<label>
-      <input
-        type="radio"
-        name="choice"
-        checked=${answer?.choice === place}
-        disabled=${answer?.run !== undefined}
-        onChange=${() => keepAnswer(at, { choice: place, since: Date.now() })}
-      />
-      ${name}
+  const show = ([name], place) => {
+    const [isChosen, isDone] = [answer?.choice === place, answer?.run !== undefined];
+    const predict = () => keepAnswer(at, { since: Date.now(), ...answer, choice: place });
+    return html`<label>
+      <input type="radio" name="choice" checked=${isChosen} disabled=${isDone} onChange=${predict} /> ${name}
     </label>`;
+  };
   return html`<aside id="lessons" aria-label="Lessons" ref=${panel}>
     <ol id="stations" aria-label="All lessons">
       ${STATIONS.map((_, place) => html`<${Station} place=${place} go=${go} />`)}
     </ol>
-    <h2 id="station-title" tabindex="-1">${at + 1}. ${title}</h2>
+    <h2 id="station-title" tabindex="-1">${title}</h2>
     ${text.map((paragraph) => html`<p>${paragraph}</p>`)}
     <h3>What to change</h3>
-    <p>${[task, listFields(setup.fields).join(", ")].filter(Boolean).join(" Settings: ")}</p>
-    <${SetUp} id="set-up" setup=${setup} />
-    <p id="told" class="note" role="status">${told && `Now set: ${told}.`}</p>
+    <p>${task} ${setup.net && `Under Train, set ${listFields(setup.fields).join(", ")}.`}</p>
+    <${SetUp} setup=${setup} />
+    <p id="told" class="note" role="status">${told}</p>
     <${Problem} id="lessons-problem" text=${problem} />
     <h3>Predict, then train</h3>
     <fieldset>
       <legend>${question}</legend>
-      ${choices.map(Choice)}
+      ${choices.map(show)}
     </fieldset>
     <div id="answer" aria-live="polite"><${Answer} ...${answer} station=${STATIONS[at]} /></div>
-    ${
-      state.selected &&
-      html`<h3>What to see</h3>
-        <ul>
-          ${see.map(Sight)}
-        </ul>`
-    }
+    <h3 hidden=${!state.selected}>What to see</h3>
+    <ul hidden=${!state.selected}>${see.map(Sight)}</ul>
     <div class="row">
       <button type="button" disabled=${!at} onClick=${() => go(at - 1)}>Back</button>
-      <button type="button" class="primary" onClick=${() => go(at + 1)}>
-        ${at + 1 < STATIONS.length ? "Next" : "Close"}
-      </button>
+      <button type="button" class="primary" onClick=${() => go(at + 1)}>${STATIONS[at + 1] ? "Next" : "Close"}</button>
       <button type="button" onClick=${() => attempt(reset(at))}>Reset this lesson</button>
     </div>
   </aside>`;
@@ -194,37 +177,33 @@ export function Lessons() {
 function Station({ place, go }) {
   const value = state.lessons.answers[place]?.value;
   const done = value === undefined ? "" : ` ✓${typeof value === "number" ? ` ${percent(value)}` : ""}`;
-  const label = `Lesson ${place + 1} of ${STATIONS.length}, ${STATIONS[place].title}${done}`;
+  const { title } = STATIONS[place];
+  const label = `Lesson ${place + 1} of ${STATIONS.length}, ${title}${done}`;
+  const more = { title, "aria-label": label, "aria-current": place === state.lessons.at ? "step" : "false" };
   return html`<li>
-    <button
-      type="button"
-      class="small"
-      aria-label=${label}
-      title=${STATIONS[place].title}
-      aria-current=${place === state.lessons.at ? "step" : "false"}
-      onClick=${() => go(place)}
-    >
-      ${place + 1}${done}
-    </button>
+    <button type="button" class="small" ...${more} onClick=${() => go(place)}>${place + 1}${done}</button>
   </li>`;
 }
 
-function SetUp({ id, setup }) {
-  return html`<button id=${id} type="button" onClick=${() => attempt(setUp(setup))}>Set this up</button>`;
+function SetUp({ setup, name = "Set this up" }) {
+  return html`<button type="button" onClick=${() => attempt(setUp(setup))}>${name}</button>`;
 }
 
 function Answer({ station: { choices, answer: text, setup, second }, choice, run, value, second: other }) {
   if (choice === undefined) return html`<p>Choose one. When your run has ended, its result appears here.</p>`;
-  if (!run)
-    return html`<p>
-      Your prediction is kept. Now press <${Link} step="training" id="train" name="Train" />. Only a run with the
-      images, the net and the settings of this lesson counts.
-    </p>`;
+  if (!run) {
+    const train = html`<${Link} step="training" id="train" name="Train" />`;
+    const rest = ". Only a run with the images, net and settings of this lesson counts.";
+    return html`<p>Your prediction is kept. Now press ${train}${rest}</p>`;
+  }
+  const [prediction, from, to] = choices[choice];
+  const isRight = to === undefined ? value === prediction : from <= value && value < to;
   const result = typeof value === "number" ? `Your net got ${percent(value)}` : `Your net confused ${value} most often`;
-  const verdict = isIn(value, choices[choice]) ? "as you predicted" : `you predicted ${choices[choice][0]}`;
+  const verdict = isRight ? "as you predicted" : `you predicted ${prediction}`;
   return html`<p><strong>${result}; ${verdict}.</strong> <span class="note">(${run})</span></p>
     <p>${text}</p>
-    ${second && html`<p>${second.task} <${SetUp} id="set-up-second" setup=${{ ...setup, net: second.net }} /></p>`}
+    ${second && html`<p>${second.task}</p>`}
+    ${second && html`<${SetUp} name="Set up the second net" setup=${{ ...setup, net: second.net }} />`}
     ${
       other &&
       html`<p><strong>This net got ${percent(other.value)}.</strong> <span class="note">(${other.run})</span></p>

@@ -46,7 +46,12 @@ function Report({ run, verdict, lines, table, report, confusions, largest }) {
     <p class=${isGood ? "good verdict" : "verdict"}>${verdict.join(" ")}${more}</p>
     ${lines.map((line, place) => (place ? html`<${Note}>${line}</${Note}>` : html`<p><strong>${line}</strong></p>`))}
     <div class=${confusions.length ? "beside" : ""}>
-      ${confusions.length > 0 && html`<${Confusions} confusions=${confusions} cell=${cell} choose=${setCell} />`}
+      <div>
+        ${confusions.length > 0 && html`<${Confusions} confusions=${confusions} cell=${cell} choose=${setCell} />`}
+        <${Details} summary=${`Each ${heads[0]}`}>
+          <${Table} heads=${heads} rows=${rows} caption=${`Each ${heads[0]}, on ${split}`} />
+        </${Details}>
+      </div>
       <div class="behind">
         ${
           cell
@@ -55,9 +60,6 @@ function Report({ run, verdict, lines, table, report, confusions, largest }) {
         }
       </div>
     </div>
-    <${Details} summary=${`Each ${heads[0]}`}>
-      <${Table} heads=${heads} rows=${rows} caption=${`Each ${heads[0]}, on ${split}`} />
-    </${Details}>
   `;
 }
 
@@ -67,10 +69,11 @@ function describePair({ target, predicted }) {
 
 function Largest({ run, kind, names, largest }) {
   const isNumber = kind === "regression";
+  const title = largest.are_wrong ? "Its worst mistakes" : "Its least certain predictions";
   const what = isNumber ? `Target → prediction, for ${names.join(", ")}.` : "Target → prediction with its probability.";
   return html`
-    <h3>${isNumber ? "Largest errors" : "Largest losses"}</h3>
-    <${Note}>${what} ${largest.are_wrong && "Only wrong predictions. "}Choose an image to look inside the net.</${Note}>
+    <h3>${isNumber ? "Largest errors" : title}</h3>
+    <${Note}>${what} Choose an image to look inside the net.</${Note}>
     <${Gallery} run=${run} ...${largest} describe=${describePair} />
   `;
 }
@@ -84,12 +87,12 @@ function Cell({ run, cell, close }) {
   useLayoutEffect(() => heading.current.scrollIntoView({ block: "nearest" }), []);
   const draw = (tiles) => {
     const shown = tiles.images.length;
-    const order = shown < size ? `The ${shown} images with the largest losses.` : "The largest loss first.";
+    const order = shown < size ? `The ${shown} with the largest loss, the worst first.` : "The largest loss first.";
     return html`<${Note}>${order}</${Note}><${Gallery} run=${run} ...${tiles} describe=${describePair} />`;
   };
   return html`
     <h3 ref=${heading}>${label}</h3>
-    <button type="button" class="small" onClick=${close}>Back to the largest losses</button>
+    <button type="button" class="small" onClick=${close}>Back to the worst of all</button>
     <${Outcome} request=${request} draw=${draw} />
   `;
 }
@@ -179,8 +182,10 @@ function Pairs({ confusions: [[names, cells]], offer }) {
 function Considered({ nets }) {
   if (!nets.length) return null;
   const rows = nets.map(({ name, side_px: side, verdict }) => [name, `${side} px`, verdict]);
-  return html`<${Details} summary="How lamina chose this net" open=${nets.some(({ verdict }) => /slow/u.test(verdict))}>
-    <${Table} heads=${["net", "image size", "measured"]} rows=${rows} label="Nets that lamina considered" kind="texts" />
+  const isSlow = nets.some(({ verdict }) => verdict.includes("slow"));
+  return html`<${Details} summary="How lamina chose this net" open=${isSlow}>
+    ${isSlow && html`<${Note}>With a longer time limit, lamina can use what was too slow.</${Note}>`}
+    <${Table} heads=${["net", "image size", "measured"]} rows=${rows} label="Considered nets" kind="texts" />
   </${Details}>`;
 }
 

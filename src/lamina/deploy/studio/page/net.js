@@ -11,6 +11,9 @@ import { change, changePart, isBusy, state } from "./store.js";
 
 export const CHOOSE = "choose";
 export const CHOOSING_TIME = "5m";
+const CHOSEN =
+  "lamina tries several nets on your images and trains the best within the time limit. " +
+  "It chooses the image size and all settings, too.";
 const FIRST = "cnn";
 const OWN = "Flatten(), Output()";
 const WAIT_MS = 250; // after the last key
@@ -32,8 +35,7 @@ export function startNet(kept) {
 
 // For images of one's own, lamina chooses the net and the recipe, as `lamina train --data` does.
 export function useOwnData() {
-  change({ time: CHOOSING_TIME });
-  usePreset(CHOOSE);
+  usePreset(CHOOSE); // a time limit that is filled in, as a lesson does, stays
 }
 
 export function usePreset(name) {
@@ -174,7 +176,8 @@ export function summarizeNet() {
 // What the net costs. Cores share a layer's work, but not without losses.
 function describeCosts(key) {
   const { cards, parameters, multiplyAdds } = state.net;
-  const costs = `${plural(cards.length, "layer")}, ${short(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
+  const numbers = `${short(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
+  const costs = `${plural(cards.length, "layer")}, ${numbers}`;
   if (state.times?.key !== key) return `${costs}.`;
   const imageMs = state.times.ms.reduce((sum, ms) => sum + ms, 0) / TIMED_IMAGES;
   const seconds = (imageMs * state.preview.images.train) / 1000 / navigator.hardwareConcurrency ** 0.7;
@@ -205,8 +208,7 @@ export function NetStep() {
     </div>
     ${
       isChosen
-        ? html`<${Note} id="net-chosen">lamina tries several nets on your images, and trains the best one within the time
-            limit. Image size and recipe are chosen, too.</${Note}>`
+        ? html`<${Note} id="net-chosen">${CHOSEN}</${Note}>`
         : html`
             <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
             <div class="row">

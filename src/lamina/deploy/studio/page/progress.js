@@ -133,7 +133,7 @@ function findProgress(job) {
     const { what, done, total } = event;
     return { text: `${what} ${count(done)} of ${count(total)}`, part: time ?? done / total };
   }
-  const planned = job.seconds ? null : run?.planned;
+  const planned = job.seconds ? null : (event?.epochs ?? run?.planned);
   const epoch = event?.epoch ?? run?.rows?.length ?? run?.epochs ?? 0;
   const trained = event?.event === "step" ? epoch - 1 + event.step / event.steps : epoch;
   const text = epoch ? `epoch ${epoch}${planned ? ` of ${planned}` : ""}` : "preparing";
@@ -149,10 +149,7 @@ export function RunHead() {
   const isTraining = isActive(job);
   // before the first step, it would only pause
   const hasStepped = ["step", "epoch"].includes(state.progress.get(job?.number)?.event);
-  const finish = {
-    disabled: job?.is_stopping || !hasStepped,
-    onClick: () => act("stop", name, { is_finishing: true }),
-  };
+  const finish = { disabled: job?.is_stopping || !hasStepped, onClick: () => act("stop", name, FINISHING) };
   const pause = { disabled: job?.is_stopping && !job.is_finishing, onClick: () => act("stop", name) };
   const canContinue = run?.net && !isTraining && !hasEnded(run);
   return html`<div id="run">
@@ -169,13 +166,13 @@ export function RunHead() {
 
 // A tick is earned: only a gain over guessing that is no chance has it.
 function Result({ run }) {
-  const { score, rows, planned, is_better: isBetter } = run;
+  const { score, rows, planned, is_better: isBetter, baseline_text: baseline } = run;
   if (!score) {
-    const epochs = `${planned ? `${rows.length} of ${plural(planned, "epoch")}` : plural(rows.length, "epoch")} trained`;
+    const epochs = `${planned ? `${rows.length} of ` : ""}${plural(planned ?? rows.length, "epoch")} trained`;
     return html`<${Note}>${epochs}${hasEnded(run) ? ", no score" : ""}</${Note}>`;
   }
   const [value, interval = ""] = score.split(/ (?=\()/u);
-  const verdict = { true: "better than guessing", false: "hardly better than guessing" }[isBetter] ?? "";
+  const verdict = isBetter === false ? `, hardly better than guessing (${baseline})` : `; guessing gets ${baseline}`;
   const open = (tab) => (event) => {
     event.preventDefault();
     change({ tab });
@@ -183,7 +180,7 @@ function Result({ run }) {
   };
   const [look, attempt] = [open("look"), open("try")];
   return html`<p id="score" class=${isBetter ? "good" : ""}>
-      <strong>${isBetter ? "✓ " : ""}${value}${verdict && `, ${verdict}`}</strong> <span class="note">${interval}</span>
+      <strong>${isBetter ? "✓ " : ""}${value}${baseline && verdict}</strong> <span class="note">${interval}</span>
     </p>
     <p id="after" class="note">
       Next: <a href="#tab-look" onClick=${look}>see what it confuses</a>, or${" "}

@@ -16,7 +16,7 @@ const RANGES = [
 const CURVES = ["Training", { tab: "training" }, "how loss and accuracy change with each epoch"];
 const LAYERS = ["Net", { step: "net" }, "open a card for its parameters, multiply-adds and time"];
 const RUNS = ["Runs", { step: "runs" }, "tick the boxes of both runs; Compare shows what differs"];
-const INSIDE = ["Inside the net", { tab: "training", id: "inside" }, "filters, and what they find in an image"];
+const INSIDE = ["Inside the net", { tab: "training", id: "live" }, "filters, and what they find in an image"];
 
 // `setup`: the net and the settings on `shapes`; without a net, on images of one's own. `second`: an
 // experiment after the answer.
@@ -24,14 +24,14 @@ export const STATIONS = [
   {
     title: "A linear net",
     text: [
-      "An image of 32×32 pixels in three colors is 3,072 numbers. Flatten makes a list of them. Output has one unit " +
-        "for each of the ten classes. A unit multiplies each number by a weight and adds up the products. The class " +
-        "with the largest sum is the prediction.",
+      "An image of 32×32 pixels in three colors is 3,072 numbers. Flatten makes a list of them. Output has one " +
+        "unit for each of the ten classes. A unit multiplies each number by a weight and adds up the products. The " +
+        "class with the largest sum is the prediction.",
       "The weights are random at first. The loss measures how improbable the net finds the true classes. Each " +
         "training step takes a batch of images and changes the weights a little, so that the loss falls. One pass " +
         "over all training images is an epoch.",
-      "The net learns from 7,200 images. After each epoch, it is checked on 800 others, called val. The 2,000 test " +
-        "images are used once, at the end.",
+      "The net learns from 7,200 images. After each epoch, it is checked on 800 others, called val. The 2,000 " +
+        "test images are used once, at the end.",
       "With one weight per number, a unit compares each image with a single template. But the shapes have random " +
         "positions, sizes, angles and colors.",
     ],
@@ -40,17 +40,17 @@ export const STATIONS = [
     question: "Guessing gets 10 % of the test images right. What will this net get?",
     choices: RANGES,
     answer:
-      "Our runs got 12.4 to 13.9 %. A template fits only shapes in one place. Train accuracy kept rising and reached " +
-      "23 to 24 %, but val hardly did: the net memorizes training images and does not generalize.",
+      "Our runs got 12.4 to 13.9 %. A template fits only shapes in one place. Train accuracy kept rising and " +
+      "reached 23 to 24 %, but val hardly did: the net memorizes training images and does not generalize.",
     see: [CURVES, LAYERS],
   },
   {
     title: "A hidden layer",
     text: [
-      "A hidden layer computes new numbers from the pixels, and Output uses these. Linear(128) has 128 units. Each " +
-        "has a weight for every one of the 3,072 numbers. Such a net is a multilayer perceptron (MLP).",
-      "ReLU comes after it and replaces negative numbers by 0. Without it, one layer could replace both: a weighted " +
-        "sum of weighted sums is itself a weighted sum.",
+      "A hidden layer computes new numbers from the pixels, and Output uses these. Linear(128) has 128 units. " +
+        "Each has a weight for every one of the 3,072 numbers. Such a net is a multilayer perceptron (MLP).",
+      "ReLU comes after it and replaces negative numbers by 0. Without it, one layer could replace both: a " +
+        "weighted sum of weighted sums is itself a weighted sum.",
     ],
     change: "Between Flatten and Output, add Linear with 128 units, and ReLU.",
     setup: { net: "Flatten(), Linear(128), ReLU(), Output()", fields: { ...RECIPE, lr: "0.001" } },
@@ -67,15 +67,15 @@ export const STATIONS = [
   {
     title: "Convolutions",
     text: [
-      "To an MLP, neighboring pixels are as unrelated as distant ones. A convolution uses filters of 3×3 pixels: each " +
-        "moves over the image, and its output is large where the image resembles the filter. So a net that learns a " +
-        "corner in one place finds it everywhere.",
-      "Conv2d with 16 filters and stride 2 moves them by 2 pixels, so the output has half the height and width. In a " +
-        "stack, each layer sees more of the image: the receptive field of the three grows from 3×3 to 15×15 pixels.",
+      "To an MLP, neighboring pixels are as unrelated as distant ones. A convolution uses filters of 3×3 pixels: " +
+        "each moves over the image, and its output is large where the image resembles the filter. So a net that " +
+        "learns a corner in one place finds it everywhere.",
+      "With step 2, the filters move by 2 pixels, so the output has half the height and width. In a stack, each " +
+        "layer sees more of the image: the receptive field of the three grows from 3×3 to 15×15 pixels.",
     ],
     change:
-      "Before Flatten, add three Conv2d with 16, 32 and 64 filters, kernel_size 3, stride 2 and padding same, each " +
-      "followed by ReLU. Let Linear have 64 units.",
+      "Before Flatten, add three Conv2d with 16, 32 and 64 filters, size 3, step 2 and padding same, each followed " +
+      "by ReLU. Let Linear have 64 units.",
     setup: { net: PLAIN, fields: { ...RECIPE, lr: "0.003" } },
     question: "This net has less than a quarter of the MLP’s parameters. What test accuracy will it get?",
     choices: RANGES,
@@ -88,11 +88,11 @@ export const STATIONS = [
   {
     title: "Batch norm and dropout",
     text: [
-      "BatchNorm subtracts each channel’s mean over the batch and divides by its standard deviation, then scales and " +
-        "shifts by learned numbers. This allows larger learning rates. For predictions, it uses running averages from " +
-        "training.",
-      "Dropout sets a random half of its inputs to 0 in each step and doubles the rest, so that no unit can rely on a " +
-        "single other unit. Predictions do not use it.",
+      "BatchNorm subtracts each channel’s mean over the batch and divides by its standard deviation, then scales " +
+        "and shifts by learned numbers. This allows larger learning rates. For predictions, it uses running " +
+        "averages from training.",
+      "Dropout sets a random half of its inputs to 0 in each step and doubles the rest, so that no unit can rely " +
+        "on a single other unit. Predictions do not use it.",
     ],
     change:
       "Add BatchNorm before each ReLU, and Dropout before Output. With this learning rate, the net of lesson 3 got " +
@@ -116,8 +116,8 @@ export const STATIONS = [
   {
     title: "What it learned",
     text: [
-      "A single percentage hides what a net gets wrong. A confusion matrix counts, for each class, what its images " +
-        "were taken for.",
+      "A single percentage hides what a net gets wrong. A confusion matrix counts, for each class, what its " +
+        "images were taken for.",
       "Nobody told the net what an edge is. Its filters are random at first, and change because that lowers the " +
         "loss. Watch them during training.",
     ],
@@ -126,17 +126,17 @@ export const STATIONS = [
     question: "Which two classes will the net confuse most often?",
     choices: [["arrow and drop"], ["circle and pentagon"], ["cross and star"], ["heart and triangle"]],
     answer:
-      "In all of our runs, it was circle and pentagon: at this size, few pixels distinguish them. Random shifts show " +
-      "the net each shape in more places. Test accuracy was 78.1 to 86.7 %.",
+      "In all of our runs, it was circle and pentagon: at this size, few pixels distinguish them. Random shifts " +
+      "show the net each shape in more places. Test accuracy was 78.1 to 86.7 %.",
     see: [INSIDE, ["Results", { tab: "look" }, "the confusions, and the images behind them"]],
   },
   {
     title: "Your own images",
     text: [
-      "Now train on classes of your own, such as two cups. Name each class and add images: from files, or with the " +
-        "webcam. Take at least 20 per class, with different distances, angles and backgrounds.",
-      "A net learns whatever separates the classes. If one cup always stands on the left, it may learn the place. And " +
-        "a few test images say little: with 10 of 10 correct, the 95 % interval still begins at 72 %.",
+      "Now train on classes of your own, such as two cups. Name each class and add images: from files, or with " +
+        "the webcam. Take at least 20 per class, with different distances, angles and backgrounds.",
+      "A net learns whatever separates the classes. If one cup always stands on the left, it may learn the place. " +
+        "And a few test images say little: with 10 of 10 correct, the 95 % interval still begins at 72 %.",
     ],
     change:
       "Press “Set this up”, so that lamina chooses the net and the settings within 30 s. Make two or three classes, " +

@@ -78,7 +78,7 @@ export function receiveTraining(event) {
   if (event.event === "runs") receiveRuns(event);
   if (event.event === "job" && event.run) receiveJob(event);
   if (["progress", "step", "epoch"].includes(event.event) && event.run)
-    change({ progress: new Map(state.progress).set(event.job, event) });
+    change({ progress: new Map(state.progress).set(event.job, { ...state.progress.get(event.job), ...event }) });
   if (!run || event.run !== run.name) return;
   if (event.event === "remark") change({ run: { ...run, remark: event.text } });
   if (event.event === "diagnosis") receiveDiagnosis(event, run);
