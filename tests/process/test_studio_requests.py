@@ -994,7 +994,7 @@ def test_a_plan_says_what_no_training_can_have(studio):
     assert find_problem(fields={"lr": "1"}) is None
     problem = find_problem(fields={"patience": "2"})
     assert problem.startswith("Patience is 2, but shapes has no val split")
-    assert problem.endswith("Draw one with Fraction for val 0.1, or leave out patience.")
+    assert problem.endswith("Draw one with Part held out (val) 0.1, or leave out patience.")
     assert "Empty one of them" in find_problem(fields={"time": "5m", "epochs": "2"})
     assert "has 10 outputs, not 3" in find_problem(net="Flatten(), Output(3)")
     write_classes(studio.folder / "photos", 40)

@@ -30,7 +30,7 @@ SETTINGS = {  # in words
     "parameters": "Parameters",
     "data.name": "Images",
     "data.preparation.size_px": "Image size (px)",
-    "data.preparation.val_fraction": "Fraction for val",
+    "data.preparation.val_fraction": "Part held out (val)",
     "data.fingerprint": "Version of the images",
     "task.target_names": "Classes",
     "device": "Processor type",

@@ -10,7 +10,7 @@ from lamina.deploy.studio import recipe_fields
 LABELS = recipe_fields.LABELS | {
     "size": "Image size",
     "size_px": "Image size",
-    "val": "Fraction for val",
+    "val": "Part held out (val)",
     "time": "Time limit",
 }
 # with Python in it, which may have parentheses

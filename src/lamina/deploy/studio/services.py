@@ -107,7 +107,7 @@ class Studio:
         except LostError as error:
             raise LaminaError(
                 f"The process that computes this {error}. It starts again. Try smaller images, or"
-                " make the report under Take away, which takes as long as it needs."
+                " make the report under Export, which takes as long as it needs."
             ) from None
 
 
