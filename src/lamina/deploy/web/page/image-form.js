@@ -63,10 +63,11 @@ export function ImageForm({ predict, say, limitBytes, area, isCameraFirst = fals
   async function start() {
     const element = video.current;
     setStarting(true);
-    const problem = await startCamera(element, { width: FRAME_PX }).catch((error) => error.message);
+    const started = startCamera(element, { width: FRAME_PX });
+    const problem = await started.then(() => "").catch((error) => error.message);
     if (form.newest === Infinity) return stopCamera(element); // the form was closed meanwhile
     setStarting(false);
-    form.say(problem ?? "");
+    form.say(problem);
     if (problem) return;
     setUrl("");
     setLive(true);
