@@ -1119,7 +1119,7 @@ def test_a_run_says_whether_it_is_better_than_guessing(studio):
 )
 def test_messages_speak_of_the_page(message, words):
     spoken = {
-        "runs/a has no": "runs/a has no report. press Continue to evaluate it.",
+        "runs/a has no": "runs/a has no report. Press Continue to evaluate it.",
         "batch_size is": "Batch size is 0; it must be positive. Use Learning rate 0.1.",
     }
     assert reword(message) == spoken.get(message[:13], words)

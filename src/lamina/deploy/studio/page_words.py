@@ -15,7 +15,7 @@ LABELS = recipe_fields.LABELS | {
 }
 # with Python in it, which may have parentheses
 ASIDE = re.compile(r" \([^()]*(?:in Python|on the command line)[^()]*(?:\([^()]*\)[^()]*)*\)")
-RESUME = re.compile(r"\b(?:run|use|resume it with) lamina resume [^ ]*\w", re.IGNORECASE)
+RESUME = re.compile(r"\b(?:[Rr]un|[Uu]se|[Rr]esume it with) lamina resume [^ ]*\w")
 NAMES = "|".join(name for name in LABELS if "_" in name or name == "lr")
 FIELD = re.compile(rf"--(?:no-)?([a-z-]+)|^(\w+)(?= is | must )|(?<![.\w'])({NAMES})\b")
 SENTENCES = re.compile(r"(?<=[.;]) (?=\w)")
@@ -26,7 +26,7 @@ SPOKEN = {"problem", "error", "message", "text", "finding", "advice", "reason"}
 
 def reword(text: str) -> str:
     """The message without commands, options and Python, or with the fields in place of them."""
-    text = RESUME.sub("press Continue", ASIDE.sub("", text))
+    text = RESUME.sub(_press_continue, ASIDE.sub("", text))
     text = FIELD.sub(_name_field, text)
     sentences = SENTENCES.split(text)
     remedies = [sentence for sentence in sentences[1:] if not FOREIGN.search(sentence)]
@@ -35,6 +35,10 @@ def reword(text: str) -> str:
     if kept[-1] != sentences[-1]:
         joined = joined.rstrip(";.") + "."
     return joined
+
+
+def _press_continue(match: re.Match[str]) -> str:
+    return ("press Continue", "Press Continue")[match[0][0].isupper()]
 
 
 def _name_field(match: re.Match[str]) -> str:
