@@ -264,6 +264,7 @@ def test_a_webcam_is_aimed_before_its_images_are_saved_while_a_button_is_held(
         expect(hold).to_be_focused()
         expect(classes.first.locator("video")).to_have_js_property("videoWidth", 640)
         expect(classes.first).to_contain_text("0 images")  # only a preview
+        assert Axe().run(page).response["violations"] == []
         hold.hover()
         page.mouse.down()
         expect(classes.first.locator("li").nth(2)).to_be_attached()
