@@ -39,7 +39,7 @@ export function openClasses(isOpen) {
   changeSets({ camera: null });
   if (!isOpen) return;
   focusLater("set-name");
-  if (!state.sets.cards) openSet(FIRST_SET);
+  if (!state.sets.cards?.length) openSet(state.sets.name ?? FIRST_SET);
 }
 
 // Shows the classes and images of a set that was made before, and room for at least two classes.
