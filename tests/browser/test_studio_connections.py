@@ -37,8 +37,9 @@ def test_the_address_lets_the_page_in_and_events_and_downloads_have_the_token(
         address = studio.announced
         bearer = {"Authorization": f"Bearer {address.partition('#token=')[2]}"}
         with open_page(browser, address) as page:
-            page.get_by_role("button", name="run").click()
-            page.get_by_role("tab", name="Take away").click()
+            page.get_by_role("button", name="Runs").click()
+            page.get_by_role("button", name="run", exact=False).and_(page.locator(".run")).click()
+            page.get_by_role("tab", name="Export").click()
             with page.expect_download() as download:
                 page.get_by_role("button", name="Download report.html").click()
             assert download.value.path().read_text() == "a report"

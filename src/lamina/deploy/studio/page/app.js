@@ -14,7 +14,7 @@ import { Compare } from "./compare.js";
 import { Look } from "./look.js";
 import { Take } from "./take.js";
 import { Try } from "./try.js";
-import { change, changePart, findSelected, state } from "./store.js";
+import { change, changePart, findSelected, listTrainings, state } from "./store.js";
 import { start } from "./main.js";
 import { TrainingStep, summarizeTraining } from "./training.js";
 
@@ -31,7 +31,7 @@ const TABS = [
 wide.addEventListener("change", () => change({}));
 
 function hasRuns() {
-  return state.runs.length + state.deleted.length > 0 || state.selected !== null;
+  return state.runs.length + state.deleted.length > 0 || state.selected !== null || listTrainings().length > 0;
 }
 
 export function App() {

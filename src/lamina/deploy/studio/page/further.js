@@ -16,6 +16,7 @@ export function Further({ run }) {
   const [values, setValues] = useState({});
   const [status, setStatus] = useState({}); // {isAsked, problem}
   const [isOpen, setOpen] = useState(false);
+  const [isChanging, setChanging] = useState(false);
   const [picked, setPicked] = useState(""); // by a person; else the newest one is selected
   const choices = useCheckpoints(run, isOpen);
   if (!run.net) return null;
@@ -58,7 +59,9 @@ export function Further({ run }) {
       </div>
       <${Differences} name=${run.name} differences=${differences} />
       <${Problem} id="continue-problem" text=${problem} />
-      <${Details} summary="Change its settings"><div class="fields">${fields.map(show)}</div></${Details}>
+      <${Details} summary="Change its settings" onToggle=${({ target }) => setChanging(target.open)}>
+        <div class="fields">${isChanging && fields.map(show)}</div>
+      </${Details}>
     </${Details}>
   </div>`;
 }
@@ -88,7 +91,7 @@ async function copySettings(run) {
   const { name, source, data, size_px: size, val } = run;
   const isKnown = Boolean(findSource(source));
   const problem = isKnown ? null : `The images of ${name}, ${data}, are not in the list. Choose others under Images.`;
-  change({ trainingProblem: problem, step: "net" });
+  change({ runProblem: problem, step: isKnown ? "net" : "data" });
   const before = JSON.stringify(describeSource());
   if (isKnown) change({ sizePx: String(size ?? ""), val: String(val ?? "") });
   if (isKnown && JSON.stringify({ ...describeSource(), source }) !== before) useSource(source);
@@ -96,7 +99,7 @@ async function copySettings(run) {
   await settleNet();
   await useRecipe(run.recipe);
   change({ base: { ...run, text: state.net.text } });
-  document.getElementById("net-title")?.focus();
+  document.getElementById(isKnown ? "net-title" : "data-title").focus();
 }
 
 // What Train would change against the run whose settings were put into the steps.

@@ -6,7 +6,7 @@ import { Inside } from "./inside.js";
 import { Button, Note, Problem, Progress, count, duration, percent, plain, plural } from "./parts.js";
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { selectRun } from "./runs.js";
-import { change, findJob, findSelected, isActive, isBusy, state } from "./store.js";
+import { change, findJob, findSelected, isActive, listTrainings, state } from "./store.js";
 import { act, applyChange } from "./training.js";
 
 const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
@@ -19,7 +19,7 @@ export function Status() {
   const spoken = useSpoken(text);
   useEffect(() => {
     // the time left counts down also during long steps, which have no events
-    const timer = setInterval(() => isBusy() && change({}), 1000);
+    const timer = setInterval(() => listTrainings().length > 0 && change({}), 1000);
     return () => clearInterval(timer);
   }, []);
   return html`<p id="status" role="status" aria-live="off">${text}</p>
@@ -56,7 +56,7 @@ function describe(run, job) {
   const at = describeEpoch(run, job);
   if (isActive(job) && job.is_stopping) return `${at}, ${job.is_finishing ? "finishing" : "pausing …"}`;
   if (isActive(job) && !hasBegun(run))
-    return `${at}, ${job.chooses_net ? "choosing the net" : "preparing"}${describeTimeLeft(run, job)}`;
+    return `${name}: ${job.chooses_net ? "choosing the net" : "preparing"}${describeTimeLeft(run, job)}`;
   if (isActive(job) && run.planned && rows.length >= run.planned) return `${at}, evaluating`;
   if (isActive(job)) return `${at}${describeScore(rows.at(-1))}${describeTimeLeft(run, job)}`;
   if (job?.state === "failed") return `${name} ended with a problem after ${at}`;
@@ -97,12 +97,11 @@ function describeTimeLeft(run, job) {
   return pace && run.planned ? `, about ${duration(pace * (run.planned - (run.rows.length || last.at)))} left` : "";
 }
 
-// The running training and those that wait.
 export function Queue() {
-  const active = [...state.jobs.values()].filter((job) => job.run && isActive(job));
-  if (!active.length) return null;
+  const trainings = listTrainings();
+  if (!trainings.length) return null;
   return html`<ul id="queue" aria-label="Trainings">
-    ${active.map((job) => html`<${Training} key=${job.number} job=${job} />`)}
+    ${trainings.map((job) => html`<${Training} key=${job.number} job=${job} />`)}
   </ul>`;
 }
 

@@ -95,6 +95,11 @@ export function findSelected() {
   return state.run?.name === state.selected ? state.run : null;
 }
 
+// The running training and those that wait.
+export function listTrainings() {
+  return [...state.jobs.values()].filter((job) => job.run && isActive(job));
+}
+
 export function isBusy() {
   return [...state.jobs.values()].some(isActive);
 }

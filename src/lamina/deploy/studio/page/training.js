@@ -1,7 +1,7 @@
 // Step 3: starts a training, and completes the selected run by the events of its job.
 
 import { ask } from "./api.js";
-import { describeSource } from "./data.js";
+import { describeSource, findDataProblem } from "./data.js";
 import { Changes } from "./further.js";
 import { settleNet } from "./net.js";
 import { Note, Problem, plural } from "./parts.js";
@@ -20,8 +20,8 @@ export function summarizeTraining() {
 }
 
 export function TrainingStep() {
-  const { isStarting, trainingProblem, net, preview } = state;
-  const reason = net.problem ? "Correct the error in the net to train." : preview ? null : "Load a data set to train.";
+  const { isStarting, trainingProblem, net } = state;
+  const reason = net.problem ? "Correct the error in the net to train." : findDataProblem();
   return html`
     <${RecipeForm} />
     <${Changes} />
@@ -79,6 +79,8 @@ export function receiveTraining(event) {
   if (event.event === "job" && event.run) receiveJob(event);
   if (["progress", "step", "epoch"].includes(event.event) && event.run)
     change({ progress: new Map(state.progress).set(event.job, { ...state.progress.get(event.job), ...event }) });
+  // another page may have started it; it has a folder now
+  if (event.event === "epoch" && state.runs.every(({ name }) => name !== event.run)) refreshRuns();
   if (!run || event.run !== run.name) return;
   if (event.event === "remark") change({ run: { ...run, remark: event.text } });
   if (event.event === "diagnosis") receiveDiagnosis(event, run);
