@@ -218,7 +218,7 @@ def test_a_run_is_trained_again_with_all_its_settings(page: Page, studio: Studio
     expect(page.locator("#field-lr")).to_have_value("0.05")
     expect(page.get_by_label("Time limit")).to_have_value("")
     page.get_by_role("button", name="Train", exact=True).click()
-    again = studio.act("run", run=wait_for_score(studio, "mlp-1")["name"])
+    again = studio.act("run", run=wait_for_score(studio, "net-1")["name"])
     assert again["recipe"] == recipe
     assert again["val"] == 0.2
 

@@ -30,7 +30,7 @@ const MEANINGS = {
   Linear: (of) => `${of.out_features} units, each sees all numbers`,
   Output: () => (state.preview?.kind === "regression" ? "one unit for each number" : "one unit for each class"),
   Flatten: () => "a list of all numbers",
-  BatchNorm: () => "rescales each channel",
+  BatchNorm: () => "rescales channels",
   Dropout: (of) => `drops ${Number((100 * of.p).toFixed(1))} % at random`,
   MaxPool2d: (of) => `largest of each ${square(of.kernel_size)}`,
   AvgPool2d: (of) => `mean of each ${square(of.kernel_size)}`,

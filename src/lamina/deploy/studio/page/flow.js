@@ -6,7 +6,7 @@ import { html, useRef } from "./preact.js";
 import { state } from "./store.js";
 
 const MARKS = /ReLU|GELU|SiLU|Sigmoid|Tanh|Softmax|BatchNorm|Dropout/; // lines behind their block
-const [HEIGHT, LETTER, GAP] = [84, 6, 4]; // of blocks, of a letter, and between blocks
+const [HEIGHT, LETTER, GAP] = [84, 5.5, 3]; // of blocks, of a letter, and between blocks
 
 // Blocks of a layer and the marks after it; equal ones that follow each other are one, repeated.
 function group(cards) {
