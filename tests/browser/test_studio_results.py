@@ -140,6 +140,19 @@ def test_results_of_every_kind_are_shown_without_the_images(
     assert Axe().run(page).response["violations"] == []
 
 
+def test_the_results_say_which_nets_were_too_slow(page: Page):
+    def add(route: Route) -> None:
+        response = route.fetch()
+        net = {"name": "timm:large", "side_px": 160, "verdict": "too slow: give it more time"}
+        route.fulfill(response=response, json=response.json() | {"considered": [net]})
+
+    page.route("**/api/run", add)
+    panel = show(page, "one", "look")
+    row = panel.get_by_role("row", name="timm:large")
+    expect(row).to_contain_text("160 px")
+    expect(row).to_contain_text("too slow: give it more time")
+
+
 def test_a_run_without_results_says_when_they_appear(page: Page, studio: Studio):
     studio.train("long")
     wait_for_epochs(studio, "long")

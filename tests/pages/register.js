@@ -3,3 +3,5 @@
 import { register } from "node:module";
 
 register("./resolve.js", import.meta.url);
+
+globalThis.matchMedia = () => ({ matches: false, addEventListener() {} });

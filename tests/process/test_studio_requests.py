@@ -25,9 +25,7 @@ from lamina import Preparation, load_data, load_run
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
 from lamina.deploy.studio.jobs import NICENESS, Jobs
-from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
-from lamina.deploy.studio.net_views import time_layers
 from lamina.deploy.studio.page_words import reword
 from lamina.deploy.studio.recipe_fields import list_fields
 from lamina.deploy.studio.services import OPENING
@@ -35,7 +33,9 @@ from lamina.deploy.web.torch_process import Call, ReplacedError, TorchProcess
 from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
 from lamina.nets.costs import summarize_layers
+from lamina.runs.kept_checkpoints import keep_checkpoint
 from lamina.runs.loading import find_runs
+from lamina.training.layer_times import time_layers
 from support.commands import run_well
 from support.servers import encode, noise_png, wait_for
 from support.studios import (
@@ -416,7 +416,7 @@ def test_what_waits_for_a_slow_result_is_replaced_by_a_newer_request_and_delays_
 def test_a_process_goes_on_with_a_call_whose_client_has_left():
     async def check() -> None:
         process = TorchProcess(OPENING)
-        times = Call("lamina.deploy.studio.net_views.time_layers", (SMALL, (3, 32, 32), 10))
+        times = Call("lamina.training.layer_times.time_layers", (SMALL, (3, 32, 32), 10))
         try:
             assert len(await process.call(times)) == 5
             child = process._process.pid
@@ -898,7 +898,7 @@ def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
     for choices in ({"2.png": "cat"}, None):
         with pytest.raises(
             DataError,
-            match="has other columns than image and correct, so the studio did not make it",
+            match="has other columns than image and correct, so it was not made here",
         ):
             folder.correct(source, choices)
     assert file.read_text() == table
@@ -907,7 +907,7 @@ def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
 
 
 def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr("lamina.deploy.studio.kept_checkpoints.KEPT_BYTES", 450)
+    monkeypatch.setattr("lamina.runs.kept_checkpoints.KEPT_BYTES", 450)
     for epoch in range(6):
         beside = tmp_path / "new"
         beside.write_bytes(bytes([epoch]) * 100)
@@ -918,7 +918,7 @@ def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path,
     kept = sorted((tmp_path / "checkpoints").iterdir(), key=lambda file: int(file.stem))
     assert [file.read_bytes()[0] for file in kept] == [0, 2, 4, 5]
     keep_checkpoint(tmp_path / "none")  # a run without checkpoint
-    monkeypatch.setattr("lamina.deploy.studio.kept_checkpoints.KEPT_FILES", 3)
+    monkeypatch.setattr("lamina.runs.kept_checkpoints.KEPT_FILES", 3)
     ((tmp_path / "checkpoints") / "notes.txt").touch()
     keep_checkpoint(tmp_path)
     (tmp_path / "state.safetensors").rename(tmp_path / "new")
@@ -994,7 +994,7 @@ def test_a_plan_says_what_no_training_can_have(studio):
     assert find_problem(fields={"lr": "1"}) is None
     problem = find_problem(fields={"patience": "2"})
     assert problem.startswith("Patience is 2, but shapes has no val split")
-    assert problem.endswith("Draw one with Fraction for val 0.1, or leave out patience.")
+    assert problem.endswith("Draw one with Part held out (val) 0.1, or leave out patience.")
     assert "Empty one of them" in find_problem(fields={"time": "5m", "epochs": "2"})
     assert "has 10 outputs, not 3" in find_problem(net="Flatten(), Output(3)")
     write_classes(studio.folder / "photos", 40)

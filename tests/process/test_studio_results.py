@@ -16,11 +16,13 @@ from PIL import Image
 from lamina import Parts, Preparation, Recipe, load_data, load_run, start_run, train
 from lamina.cli import main
 from lamina.data import Images
-from lamina.deploy.studio import reproduction, results, run_views
-from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
+from lamina.deploy.studio import results, run_views
 from lamina.errors import LaminaError
+from lamina.insight.disagreements import find_differing
 from lamina.nets import Flatten, Linear, Net, Output, ReLU, parse_net
+from lamina.runs import repeating
 from lamina.runs.continuing import list_checkpoints
+from lamina.runs.kept_checkpoints import keep_checkpoint
 from lamina.runs.record import Considered, LateEnd
 from lamina.runs.run import Run
 from lamina.training.schedule import Fall
@@ -153,7 +155,7 @@ def test_disagreements_of_classes_are_those_of_numpy(runs):
     outputs = [run.outputs["test"] for run in pair]
     truth = outputs[0].targets
     a, b = (one.logits.argmax(axis=1) for one in outputs)
-    found = results.find_disagreements(pair[0].task, outputs[0], pair[1].task, outputs[1])
+    found = find_differing(pair[0].task, outputs[0], pair[1].task, outputs[1])
     assert set(found["a"]) == set(np.flatnonzero((a == truth) & (b != truth)))
     assert set(found["b"]) == set(np.flatnonzero((a != truth) & (b == truth)))
     assert set(found[""]) == set(np.flatnonzero((a != truth) & (b != truth) & (a != b)))
@@ -167,7 +169,7 @@ def test_disagreements_of_labels_need_all_labels_right(runs):
     truth = outputs[0].targets
     a, b = (one.logits > 0 for one in outputs)
     a_right, b_right = (a == truth).all(axis=1), (b == truth).all(axis=1)
-    found = results.find_disagreements(pair[0].task, outputs[0], pair[1].task, outputs[1])
+    found = find_differing(pair[0].task, outputs[0], pair[1].task, outputs[1])
     assert set(found["a"]) == set(np.flatnonzero(a_right & ~b_right))
     assert set(found[""]) == set(np.flatnonzero(~a_right & ~b_right & (a != b).any(axis=1)))
 
@@ -176,7 +178,7 @@ def test_disagreements_of_numbers_go_by_the_error(runs):
     pair = [runs[name] for name in ("numbers", "numbers-linear")]
     outputs = [run.outputs["test"] for run in pair]
     a, b = (np.abs(one.logits - one.targets).mean(axis=1) for one in outputs)
-    found = results.find_disagreements(pair[0].task, outputs[0], pair[1].task, outputs[1])
+    found = find_differing(pair[0].task, outputs[0], pair[1].task, outputs[1])
     assert set(found) == {"a", "b"}
     # A prediction goes through standardized numbers and back, which may round.
     assert len(set(found["a"]) ^ set(np.flatnonzero(a < b))) <= 2
@@ -406,14 +408,14 @@ def test_a_command_is_repeated_without_the_place_of_the_run():
         "--data=a b",
         "--json",
     )
-    assert reproduction.write_command(words) == "lamina train mlp --epochs=2 '--data=a b'"
+    assert repeating.write_command(words) == "lamina train mlp --epochs=2 '--data=a b'"
 
 
 def test_a_command_that_lamina_does_not_know_is_withheld(runs, tmp_path):
     shutil.copytree(runs["single"].path, tmp_path / "run")
     for command in (["sh", "-c", "x"], ["lamina", "studio"], ["lamina", "train", "a\x1b[2Jb"]):
         edit_json(tmp_path / "run" / "run.json", command=command)
-        described = reproduction.describe_reproduction(tmp_path / "run")
+        described = repeating.describe_reproduction(tmp_path / "run")
         assert described["command"] == ""
         assert described["remarks"][-1].endswith("so it is withheld.")
 
@@ -426,7 +428,7 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     command = ("lamina", "train", f"--labels-from={table}")
     further = start_run(data, recipe=Recipe(epochs=1), **more)
     further.folder.change_record(command=command)
-    described = reproduction.describe_reproduction(further.path)
+    described = repeating.describe_reproduction(further.path)
     assert (
         described["python"] == "" and described["command"] == f"lamina train --labels-from={table}"
     )
@@ -442,9 +444,9 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     )
     assert (
         "The training used your own functions"
-        in reproduction.describe_reproduction(own.path)["remarks"][0]
+        in repeating.describe_reproduction(own.path)["remarks"][0]
     )
-    gone = reproduction.describe_reproduction(runs["binary"].path)
+    gone = repeating.describe_reproduction(runs["binary"].path)
     assert gone["python"] == "" and "which no longer exists" in gone["remarks"][0]
 
 
@@ -453,7 +455,7 @@ def test_the_epochs_that_are_repeated_are_those_that_were_trained(runs, tmp_path
     run = load_run(tmp_path / "timed")
     recipe = dataclasses.replace(run.record.recipe, epochs=2, schedule="trapezoid")
     run.folder.change_record(recipe=recipe, late_end=LateEnd(9, (Fall(80, 90),)))
-    described = reproduction.describe_reproduction(run.path)
+    described = repeating.describe_reproduction(run.path)
     assert "epochs=9" in described["python"]
     (remark,) = described["remarks"]
     assert remark.endswith("The command may end at another one. The Python trains 9 epochs.")
@@ -477,10 +479,10 @@ def test_a_long_net_and_data_that_changed_since_the_last_look_can_be_repeated(tm
         "1",
     ]
     assert main([*words, "--name", "run", "--runs-dir", str(tmp_path)]) == 0
-    found = reproduction.describe_reproduction(tmp_path / "run")
+    found = repeating.describe_reproduction(tmp_path / "run")
     assert (found["remarks"], "Dropout" in found["python"]) == ([], True)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "pets" / "b" / "3.png")
-    changed = reproduction.describe_reproduction(tmp_path / "run")
+    changed = repeating.describe_reproduction(tmp_path / "run")
     assert (changed["python"], len(changed["remarks"])) == ("", 1)
 
 
@@ -505,7 +507,7 @@ def test_python_repeats_a_run_and_its_continuation_to_the_same_weights(tmp_path)
     continued = start_run(recipe=changed, **start)
     continued.train(progress=False)
     for one in (run, continued):
-        described = reproduction.describe_reproduction(one.path)
+        described = repeating.describe_reproduction(one.path)
         assert described["command"] == "" and described["remarks"] == []
         folder = tmp_path / f"again-{one.path.name}"
         folder.mkdir()
@@ -518,5 +520,5 @@ def test_python_repeats_a_run_and_its_continuation_to_the_same_weights(tmp_path)
         )
     for file in list_checkpoints(run.path).values():
         file.unlink()
-    described = reproduction.describe_reproduction(continued.path)
+    described = repeating.describe_reproduction(continued.path)
     assert described["python"] == "" and "no checkpoint after epoch 1" in described["remarks"][0]

@@ -155,8 +155,8 @@ def train_quickly(epochs: int = 2, lr: float = 0.001) -> Path:
 
 def train_in_page(page: Page, epochs: int = LASTING, name: str = "") -> None:
     """Fill in the recipe, and press Train."""
-    page.get_by_label("Epochs", exact=True).fill(str(epochs))
-    page.get_by_label("Batch size", exact=True).fill(str(BATCH_SIZE))
+    page.locator("#field-epochs").fill(str(epochs))
+    page.locator("#field-batch_size").fill(str(BATCH_SIZE))
     if name:
         page.locator("#recipe details summary").click()
         page.get_by_label("Name of the run").fill(name)

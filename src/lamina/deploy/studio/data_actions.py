@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from lamina.deploy.studio.data_folder import find_download_mb
+from lamina.data.sources.downloads import find_download_mb
 from lamina.deploy.studio.recipe_fields import write_preparation
-from lamina.deploy.studio.services import Actions, Side, Studio
+from lamina.deploy.studio.services import Action, Actions, Side, Studio, answer
 
 
 async def inspect(
@@ -68,30 +68,16 @@ async def save_image(studio: Studio, set_name: str, class_name: str, image: byte
     return await studio.compute_quickly("dropped_images.save_image", *arguments)
 
 
-async def remove_image(studio: Studio, set_name: str, class_name: str, file: str) -> Any:
-    """Remove an image from such a set."""
-    arguments = (studio.data.path, set_name, class_name, file)
-    return await studio.compute_quickly("dropped_images.remove_image", *arguments)
-
-
-async def rename_class(studio: Studio, set_name: str, class_name: str, new_name: str) -> Any:
-    """Rename a class of such a set."""
-    arguments = (studio.data.path, set_name, class_name, new_name)
-    await studio.compute_quickly("dropped_images.rename_class", *arguments)
-    return {}
-
-
-async def delete_class(studio: Studio, set_name: str, class_name: str) -> Any:
-    """Delete a class of such a set, with its images."""
-    arguments = (studio.data.path, set_name, class_name)
-    await studio.compute_quickly("dropped_images.delete_class", *arguments)
-    return {}
-
-
 async def list_images(studio: Studio, set_name: str) -> Any:
     """The classes and images of such a set; ``DataError`` if it cannot have this name."""
     arguments = (await asyncio.to_thread(studio.data.check_new, set_name), set_name)
     return await studio.compute_quickly("dropped_images.list_images", *arguments)
+
+
+def on_set(function: str, **kinds: type) -> Action:
+    """An action about a set that was made in the studio."""
+    values = {"set_name": str, **kinds}
+    return answer(function, lambda studio, _: studio.data.path, values, is_quick=True)
 
 
 ACTIONS: Actions = {
@@ -100,8 +86,8 @@ ACTIONS: Actions = {
     "images": draw_images,
     "correct": correct,
     "save-image": save_image,
-    "remove-image": remove_image,
-    "rename-class": rename_class,
-    "delete-class": delete_class,
+    "remove-image": on_set("dropped_images.remove_image", class_name=str, file=str),
+    "rename-class": on_set("dropped_images.rename_class", class_name=str, new_name=str),
+    "delete-class": on_set("dropped_images.delete_class", class_name=str),
     "set": list_images,
 }

@@ -23,14 +23,12 @@ from lamina.data.thumbnails import encode_png
 from lamina.deploy.studio.data_folder import MARK
 from lamina.deploy.studio.run_views import draw_thumbnail
 from lamina.errors import DataError, escape
-from lamina.files import write_atomically
+from lamina.files import NO_NAME, write_atomically
 
 SHORTER_PX = 512  # at most, of a stored image
 THUMBNAIL_PX = 56
 NAME_LETTERS = 60
 LISTED = 60  # images of a class
-# no names there
-WINDOWS = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[/\\:*?"<>|].*|.*\.', re.IGNORECASE)
 
 
 def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dict[str, Any]:
@@ -147,7 +145,7 @@ def _check_name(name: str, what: str) -> str:
     """The name, in the form in which equal letters have equal codes."""
     name = unicodedata.normalize("NFC", name.strip())
     is_reserved = (
-        is_hidden(name) or find_splits([name]) or WINDOWS.fullmatch(name) or escape(name) != name
+        is_hidden(name) or find_splits([name]) or NO_NAME.fullmatch(name) or escape(name) != name
     )
     if is_reserved or not 0 < len(name) <= NAME_LETTERS:
         rule = (

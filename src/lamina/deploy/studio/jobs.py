@@ -23,10 +23,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from lamina.deploy.studio.event_log import EventLog
-from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.deploy.studio.page_words import reword, reword_values
 from lamina.deploy.web.access import without_token
 from lamina.errors import RunError
+from lamina.runs.kept_checkpoints import keep_checkpoint
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 LINE_BYTES = 2**30  # at most; lamina data lists all duplicates in one line

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from lamina.deploy.studio.recipe_fields import MAIN_FIELDS, MORE_FIELDS
+from lamina.deploy.studio import recipe_fields
 
-LABELS = {name: words[0] for name, words in (MAIN_FIELDS | MORE_FIELDS).items()} | {
+LABELS = recipe_fields.LABELS | {
     "size": "Image size",
     "size_px": "Image size",
-    "val": "Fraction for val",
+    "val": "Part held out (val)",
     "time": "Time limit",
 }
 # with Python in it, which may have parentheses

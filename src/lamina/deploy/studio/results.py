@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int64, UInt8
 from lamina.data import Dataset
 from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.studio.data_folder import check_is_here
-from lamina.deploy.studio.recipe_fields import MAIN_FIELDS, MORE_FIELDS
+from lamina.deploy.studio.recipe_fields import LABELS
 from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.deploy.web.explanation import (
     SIMILAR_SECONDS,
@@ -25,15 +25,16 @@ from lamina.deploy.web.explanation import (
     compute_features,
     explain_image,
 )
-from lamina.errors import DataError, LaminaError, plural
+from lamina.errors import DataError, LaminaError
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Predictor, describe, make_prediction
 from lamina.evaluation.words import give_verdict, list_lines
-from lamina.insight.confusions import find_confusions, measure_losses
+from lamina.insight.confusions import find_confusions
+from lamina.insight.disagreements import decide_rows, find_differing
 from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
 from lamina.insight.units import cut_patch, inspect_layers, measure_responses
-from lamina.nets import parse_net
-from lamina.runs.differences import compare_runs
+from lamina.runs.differences import describe_settings
+from lamina.runs.folder import RunFolder
 from lamina.runs.loading import load_run
 from lamina.runs.record import DataOrigin
 from lamina.runs.resuming import find_dataset
@@ -53,26 +54,6 @@ UNITS = 12
 SEEN_IMAGES = 500  # training images that are searched for patches
 SEEN_SECONDS = 5.0
 TIMED_IMAGES = 10
-LONGEST_TEXT = 60  # of layers that differ
-DATA = {"data.name", "data.preparation.size_px", "data.preparation.val_fraction"}
-DIFFERENCES = {  # what is compared, in words
-    "net_name": "Net",
-    "parameters": "Parameters",
-    "data.name": "Images",
-    "data.fingerprint": "Version of the images",
-    "data.preparation.size_px": "Image size (px)",
-    "data.preparation.val_fraction": "Fraction for val",
-    "task.target_names": "Classes",
-    **{f"recipe.{name}": words[0] for name, words in (MAIN_FIELDS | MORE_FIELDS).items()},
-    "device": "Processor type",
-    "precision": "Precision",
-    "started from": "Started from",
-    "epochs trained": "Epochs trained",
-    "versions.lamina": "Version of lamina",
-    "versions.torch": "Version of torch",
-    "machine.processor": "Processor",
-    "machine.threads": "Threads",
-}
 FILES = "run.json", "model.safetensors", "report.json", "calibration.json", "logits.npz"
 
 
@@ -130,7 +111,7 @@ def show_report(path: Path) -> dict[str, Any]:
     outputs = find_outputs(opened.run)
     confusions = find_confusions(opened.task, [outputs])
     rows = np.argsort(-confusions.losses, kind="stable")
-    is_right = _decide(opened.task, outputs) == outputs.targets.reshape(len(rows), -1)
+    is_right = decide_rows(opened.task, outputs) == outputs.targets.reshape(len(rows), -1)
     wrong = rows[~is_right.all(axis=1)[rows]]
     are_wrong = opened.task.kind is not REGRESSION and len(wrong) > 0
     if are_wrong:
@@ -271,8 +252,11 @@ def _read(opened: Opened, image: Image) -> tuple[UInt8[np.ndarray, "1 h w c"], s
 
 def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
     """How runs differ from a run, score and disagree on its test images, or why they cannot."""
-    run = load_run(runs_dir / name)
-    differences = {other: _list_differences(run, load_run(runs_dir / other)) for other in others}
+    folder = RunFolder(runs_dir / name)
+    differences = {
+        other: list(map(vars, describe_settings(folder, RunFolder(runs_dir / other), LABELS)))
+        for other in others
+    }
     problems: list[str] = []
     base = _open_evaluated(runs_dir / name, problems)
     opened: dict[str, Opened] = {}
@@ -300,32 +284,6 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
     }
 
 
-def _list_differences(run: Run, other: Run) -> list[dict[str, str]]:
-    """How settings and courses differ, in words; the page shows the results otherwise."""
-    differences = {item.what: item for item in compare_runs(run.folder, other.folder)}
-    if differences.keys() & DATA:  # which change the fingerprint, too
-        differences.pop("data.fingerprint", None)
-    listed = []
-    for what, item in differences.items():
-        name = DIFFERENCES.get(what)
-        if what.startswith("net, "):
-            name = what.removeprefix("net, ").capitalize()
-        if name is not None:
-            values = {"first": _shorten(what, item.first), "second": _shorten(what, item.second)}
-            listed.append({"what": name, **values})
-    return listed
-
-
-def _shorten(what: str, text: str) -> str:
-    if what == "data.fingerprint":
-        return text[:6]
-    if what == "parameters":
-        return f"{int(text):,}"
-    if what.startswith("net, ") and len(text) > LONGEST_TEXT:
-        return plural(len(parse_net(text)), "layer", "layers")
-    return text
-
-
 def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
     """The run; ``None``, with another problem in the list, if it cannot be compared."""
     try:
@@ -341,41 +299,10 @@ def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
     outputs = find_outputs(opened.run)
     others = find_outputs(base.run)
     groups = []
-    for better, rows in find_disagreements(opened.task, outputs, base.task, others).items():
+    for better, rows in find_differing(opened.task, outputs, base.task, others).items():
         shown = show_tiles(opened, outputs, rows[:PAIR_TILES])
         _, predictions = describe_rows(base.task, others, rows[:PAIR_TILES])
         for image, predicted in zip(shown["images"], predictions, strict=True):
             image["other"] = predicted
         groups.append({"better": better, "count": len(rows), **shown})
     return groups
-
-
-def find_disagreements(
-    task: Task, outputs: Outputs, base_task: Task, others: Outputs
-) -> dict[str, Int64[np.ndarray, " _"]]:
-    """Images that only ``a`` or only ``b`` predicts correctly, or both wrongly but differently.
-
-    For numbers, the closer prediction counts as correct. The largest difference of the losses comes
-    first.
-    """
-    a = _decide(task, outputs)
-    b = _decide(base_task, others)
-    truth = outputs.targets.reshape(a.shape).astype(np.float32)
-    if task.kind is REGRESSION:
-        a_error = np.abs(a - truth).mean(axis=1)
-        b_error = np.abs(b - truth).mean(axis=1)
-        masks = {"a": a_error < b_error, "b": b_error < a_error}
-    else:
-        a_right = (a == truth).all(axis=1)
-        b_right = (b == truth).all(axis=1)
-        differ = (a != b).any(axis=1)
-        masks = {"a": a_right & ~b_right, "b": b_right & ~a_right, "": ~a_right & ~b_right & differ}
-    losses = measure_losses(task, outputs.raw_logits(task), outputs.targets)
-    base_losses = measure_losses(base_task, others.raw_logits(base_task), others.targets)
-    order = np.argsort(-np.abs(losses - base_losses), kind="stable")
-    return {better: order[mask[order]] for better, mask in masks.items()}
-
-
-def _decide(task: Task, outputs: Outputs) -> Float32[np.ndarray, "n m"]:
-    decided = task.decide(torch.from_numpy(outputs.raw_logits(task)))
-    return decided.float().reshape(len(decided), -1).numpy()

@@ -14,6 +14,7 @@ from lamina.deploy.web.explanation import encode_image, encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.words import describe_score
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
+from lamina.insight.shown_units import color_filters, join_tiles, shade_outputs
 from lamina.runs.continuing import (
     CHANGEABLE,
     StartingPoint,
@@ -146,26 +147,16 @@ def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str,
         drawn.append({"name": name_stage(model, layer), **draw_units(output)})
     return {
         "image": encode_png(pixels[0]),
-        "filters": None if filters is None else draw_tiles(_color(filters[:FILTERS])),
+        "filters": None if filters is None else draw_tiles(color_filters(filters[:FILTERS])),
         "layers": drawn,
     }
-
-
-def _color(filters: Float32[np.ndarray, "u c y x"]) -> UInt8[np.ndarray, "u y x c"]:
-    """Filters as images: gray is zero, the largest weight of a filter is black or white."""
-    limit = np.abs(filters).max(axis=(1, 2, 3), keepdims=True) + 1e-12
-    scaled: UInt8[np.ndarray, "u c y x"] = np.rint(127.5 + 127.5 * filters / limit).astype(np.uint8)
-    colors = slice(None) if scaled.shape[1] in (1, 3) else slice(1)
-    return scaled[:, colors].transpose(0, 2, 3, 1)
 
 
 def draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
     """The outputs of the first units: an image for each map, or a bar for each number."""
     if output.ndim == 1:
         return {"values": [round(value, 4) for value in output[: 4 * UNITS].tolist()]}
-    units = np.abs(output[:UNITS])
-    shown = np.rint(255 * units / max(float(units.max()), 1e-12)).astype(np.uint8)
-    return {"maps": draw_tiles(shown[..., None]), "units": len(output)}
+    return {"maps": draw_tiles(shade_outputs(output[:UNITS])), "units": len(output)}
 
 
 def draw_thumbnail(pixels: UInt8[np.ndarray, "h w c"], side_px: int) -> str:
@@ -174,12 +165,5 @@ def draw_thumbnail(pixels: UInt8[np.ndarray, "h w c"], side_px: int) -> str:
 
 def draw_tiles(tiles: UInt8[np.ndarray, "u y x c"], most_columns: int = ROW) -> dict[str, Any]:
     """Images of one size side by side, in rows, as one PNG."""
-    count, height, width, channels = tiles.shape
-    columns = min(most_columns, count)
-    rows = -(-count // columns)
-    sheet = np.zeros((rows * (height + 1), columns * (width + 1), channels), np.uint8)
-    for place, tile in enumerate(tiles):
-        y = place // columns * (height + 1)
-        x = place % columns * (width + 1)
-        sheet[y : y + height, x : x + width] = tile
-    return {"png": encode_png(sheet), "columns": columns}
+    columns = min(most_columns, len(tiles))
+    return {"png": encode_png(join_tiles(tiles, columns)), "columns": columns}

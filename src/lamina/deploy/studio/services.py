@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -18,7 +19,10 @@ from lamina.values import Range
 
 PACKAGE = "lamina.deploy.studio"
 Side: TypeAlias = Annotated[int, Range(1, 4096)]  # of images in pixels
-Actions: TypeAlias = dict[str, Callable[..., Awaitable[Any]]]
+Action: TypeAlias = Callable[..., Awaitable[Any]]
+Actions: TypeAlias = dict[str, Action]
+Image: TypeAlias = bytes | tuple[str, int]  # a file, or the split and row of an image of a run
+DEFAULTS = {"image": ("", 0)}
 OPENING = Call(f"{PACKAGE}.data_views.prepare")
 
 
@@ -52,11 +56,14 @@ class Studio:
         """The folder of a run by its name, such as ``first`` or ``study/fold-1``."""
         runs_dir = self.data.runs_dir
         parts = name.split("/")
+        job = self.jobs.find_active(name)
         are_names = all(part and not part.startswith(".") for part in parts)
         is_below = len(parts) < 3 and are_names and "\\" not in name
         # Path.is_file raises for names that are too long
         if is_below and os.path.isfile(runs_dir / name / "run.json"):  # noqa: PTH113
             return runs_dir / name
+        if job is not None:
+            raise RunError(f"{name} is being prepared. Its results appear after its first epoch.")
         known = sorted(file.parent.name for file in runs_dir.glob("*/run.json"))
         remedy = suggest(name[:100], known) if known else "Train one."
         raise RunError(f"There is no run {name[:100]!r} in {runs_dir}. {remedy}")
@@ -100,5 +107,32 @@ class Studio:
         except LostError as error:
             raise LaminaError(
                 f"The process that computes this {error}. It starts again. Try smaller images, or"
-                " make the report under Take away, which takes as long as it needs."
+                " make the report under Export, which takes as long as it needs."
             ) from None
+
+
+def answer(
+    function: str, find: Callable[..., Path], kinds: dict[str, Any], *, is_quick: bool
+) -> Action:
+    """An action whose result is that of a function of a folder and of values of these kinds."""
+
+    async def act(studio: Studio, **values: Any) -> Any:
+        folder = find(studio, values)
+        compute = studio.compute_quickly if is_quick else studio.compute
+        return await compute(function, folder, *values.values())
+
+    parameters = [Parameter("studio", Parameter.POSITIONAL_ONLY)]
+    for name, kind in kinds.items():
+        default = DEFAULTS.get(name, Parameter.empty)
+        parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=default))
+    vars(act)["__signature__"] = Signature(parameters)
+    return act
+
+
+def on_run(function: str, *, is_quick: bool = False, **kinds: Any) -> Action:
+    """Such an action about a run."""
+
+    def find(studio: Studio, values: dict[str, Any]) -> Path:
+        return studio.find_run(values.pop("run"))
+
+    return answer(function, find, {"run": str, **kinds}, is_quick=is_quick)

@@ -64,7 +64,7 @@ async def time_net(studio: Studio, text: str, shape: Shape, outputs: Dimension) 
     """How long each layer takes."""
     if any(job.is_active and job.is_training for job in studio.jobs.jobs):
         raise RunError("The layers are not timed while a net trains.")
-    return await studio.compute("net_views.time_layers", text, shape, outputs)
+    return await studio.compute("lamina.training.layer_times.time_layers", text, shape, outputs)
 
 
 async def plan(

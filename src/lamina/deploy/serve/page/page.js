@@ -2,7 +2,7 @@
 
 import { Explanations } from "./explanations.js";
 import { ImageForm } from "./image-form.js";
-import { html, render, useState } from "./preact.js";
+import { html, render } from "./preact.js";
 import { Prediction, describe } from "./predictions.js";
 import { RequestError, post, request, setToken } from "./request.js";
 
@@ -41,10 +41,7 @@ function App() {
       <section id="give" aria-labelledby="give-title">
         <h2 id="give-title">Your image</h2>
         <p>It goes to this server only, and is not stored.</p>
-        ${
-          server &&
-          html`<${ImageForm} predict=${predict} say=${say} limitBytes=${server.limit_bytes} area=${document} />`
-        }
+        ${server && html`<${ImageForm} ...${{ predict, say, limitBytes: server.limit_bytes, area: document }} />`}
       </section>
       <p id="status" role="status" aria-live="polite">${status}</p>
       <div id="predictions">
@@ -63,22 +60,14 @@ function describeModels(models) {
 }
 
 function Access() {
-  const [token, setText] = useState("");
   const submit = (event) => {
     event.preventDefault();
-    if (setToken(token)) connect();
+    if (setToken(event.target.elements.token.value)) connect();
     else change({ status: "The token is invalid: tokens consist of printable ASCII characters." });
   };
   return html`<form id="access" onSubmit=${submit}>
     <label for="token">Server token</label>
-    <input
-      id="token"
-      type="password"
-      autocomplete="off"
-      required
-      value=${token}
-      onInput=${({ target }) => setText(target.value)}
-    />
+    <input id="token" type="password" autocomplete="off" required />
     <button>Connect</button>
   </form>`;
 }

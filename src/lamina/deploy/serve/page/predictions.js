@@ -49,20 +49,12 @@ function Classes({ predictions, model }) {
     return [name, bar, percent(probability), ...(aim ? [limit] : [])];
   };
   const heads = [isMulti ? "label" : "class", "", "probability", ...(aim ? ["threshold"] : [])];
+  const tabulate = (some) => html`<${Table} heads=${heads} rows=${some.map(row)} label="" />`;
   const rest = predictions.slice(SHOWN);
   return html`
-    <${Table} heads=${heads} rows=${predictions.slice(0, SHOWN).map(row)} label="" />
-    ${
-      rest.length > 0 &&
-      html`<${Details} summary=${`${rest.length} more`}>
-        <${Table} heads=${heads} rows=${rest.map(row)} label="" />
-      </${Details}>`
-    }
-    <${Note}>${
-      calibrated
-        ? `The probabilities are calibrated on ${calibration}: ${CALIBRATED}`
-        : "The probabilities are not calibrated."
-    }</${Note}>
+    ${tabulate(predictions.slice(0, SHOWN))}
+    ${rest.length > 0 && html`<${Details} summary=${`${rest.length} more`}>${tabulate(rest)}</${Details}>`}
+    <${Note}>The probabilities are${calibrated ? ` calibrated on ${calibration}: ${CALIBRATED}` : " not calibrated."}</>
     ${
       aim &&
       html`<${Note}>The model predicts ${isMulti ? "each label" : "yes"} above its threshold, chosen for ${aim} on

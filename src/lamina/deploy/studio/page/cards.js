@@ -1,7 +1,7 @@
 // The cards of the net: one for each layer, which opens to change it. Every edit passes `edit`.
 
-import { edit, makeId } from "./net.js";
-import { Details, Note, Picture, Problem, count, plain, plural, short } from "./parts.js";
+import { edit, findTimes, makeId } from "./net.js";
+import { Button, Details, Note, Problem, Units, count, plain, plural, short } from "./parts.js";
 import { html, useLayoutEffect, useState } from "./preact.js";
 import { Field, Helped } from "./recipe.js";
 import { change, state } from "./store.js";
@@ -62,7 +62,7 @@ function explain(kind) {
 }
 
 // Height, width and channels of an image, or the length of a vector.
-export function describeShape([channels, ...sides]) {
+function describeShape([channels, ...sides]) {
   return [...sides, channels].map(count).join("×");
 }
 
@@ -121,10 +121,8 @@ function setText(card, text) {
 
 export function Cards({ cards }) {
   useLayoutEffect(() => {
-    focused
-      .map((id) => document.getElementById(id))
-      .find(Boolean)
-      ?.focus();
+    const places = focused.map((id) => document.getElementById(id));
+    places.find(Boolean)?.focus();
     focused = [];
   });
   return html`<ol id="layers" aria-label="Layers">
@@ -133,72 +131,55 @@ export function Cards({ cards }) {
 }
 
 function Card({ card, place }) {
-  const { id, name, text, shape, problem } = card;
+  const { id, name = card.text, shape, problem } = card;
   const isOpen = state.openCard === id;
+  const drag = ({ dataTransfer }) => dataTransfer.setData(DRAGGED, String(place));
+  const allow = (event) => event.dataTransfer.types.includes(DRAGGED) && event.preventDefault();
   const drop = (event) => {
-    const from = state.net.cards.findIndex((known) => String(known.id) === event.dataTransfer.getData(DRAGGED));
-    if (from < 0) return;
+    const moved = state.net.cards[event.dataTransfer.getData(DRAGGED) || place];
     event.preventDefault();
-    if (from !== place) move(state.net.cards[from], place - from, `card-${state.net.cards[from].id}`);
+    if (moved && moved.id !== id) move(moved, place - state.net.cards.indexOf(moved), `card-${moved.id}`);
   };
-  return html`<li
-    class=${problem ? "card wrong" : "card"}
-    onDragOver=${(event) => event.dataTransfer.types.includes(DRAGGED) && event.preventDefault()}
-    onDrop=${drop}
-  >
-    <div class="head" draggable="true" onDragStart=${(event) => event.dataTransfer.setData(DRAGGED, String(id))}>
-      <button
-        type="button"
-        id=${`card-${id}`}
-        aria-expanded=${isOpen}
-        onClick=${() => change({ openCard: isOpen ? null : id })}
-        onKeyDown=${({ key }) => key === "Delete" && remove(card)}
-      >
+  const toggle = () => change({ openCard: isOpen ? null : id });
+  const press = ({ key }) => key === "Delete" && remove(card);
+  const drawing = state.forward?.drawings[id];
+  return html`<li class=${problem ? "card wrong" : "card"} onDragOver=${allow} onDrop=${drop}>
+    <div class="head" draggable="true" onDragStart=${drag}>
+      <button type="button" id=${`card-${id}`} aria-expanded=${isOpen} aria-keyshortcuts="Delete"
+        onClick=${toggle} onKeyDown=${press}>
         <span class="place">${place + 1}</span>
-        <span class="what"
-          ><strong>${name ?? text}</strong> <span class="note">${problem ? "" : describe(card)}</span></span
-        >
-        <span class="size">${shape ? describeShape(shape) : ""}</span>
-        <span class="drawing"><${Drawing} drawing=${state.forward?.drawings[id]} /></span>
+        <span class="what"><strong>${name}</strong> <span class="note">${!problem && describe(card)}</span></span>
+        <span class="size">${shape && describeShape(shape)}</span>
+        <span class="drawing" aria-hidden="true">${drawing && html`<${Units} ...${drawing} />`}</span>
       </button>
     </div>
     <${Problem} text=${problem} />
-    ${isOpen && html`<${OpenCard} card=${card} label=${plain(`layer ${place + 1}, ${name ?? "invalid"}`)} />`}
+    ${isOpen && html`<${OpenCard} card=${card} label=${plain(`layer ${place + 1}, ${name}`)} />`}
   </li>`;
 }
 
 // Its arguments, first those that must be given or matter most; then what it costs.
 function OpenCard({ card, label }) {
-  const { id, text, name } = card;
+  const { id, text, name, arguments: all } = card;
   const tool = (key, title, act) =>
-    html`<button type="button" class="small" id=${`${key}-${id}`} aria-label=${`${title} ${label}`} onClick=${act}>
-      ${title}
-    </button>`;
-  const show = (argument, place) =>
-    html`<${Argument} key=${argument.name} card=${card} place=${place} ...${argument} />`;
+    html`<${Button} small id=${`${key}-${id}`} aria-label=${`${title} ${label}`} onClick=${act}>${title}</${Button}>`;
+  const show = (argument) => html`<${Argument} key=${argument.name} card=${card} ...${argument} />`;
   const type = ({ target }) => setText(card, target.value);
-  const isMain = (argument) => !argument.default || ["stride", "padding", "p"].includes(argument.name);
-  const size = card.arguments?.filter(isMain).length; // these come first
+  const size = all?.filter((known) => !known.default || ["stride", "padding", "p"].includes(known.name)).length;
+  const python = { rows: 3, spellcheck: false, "aria-label": `Python of ${label}`, value: text, onChange: type };
   return html`<div class="body">
     ${
-      card.arguments
+      all
         ? html`<${Helped} note=${size ? "" : "Nothing must be set."}>
-            <div class="fields">${card.arguments.slice(0, size).map(show)}</div>
+            <div class="fields">${all.slice(0, size).map(show)}</div>
             ${
-              card.arguments.length > size &&
+              all.length > size &&
               html`<${Details} summary="More settings of this layer">
-                <div class="fields">${card.arguments.slice(size).map((argument, place) => show(argument, size + place))}</div>
+                <div class="fields">${all.slice(size).map(show)}</div>
               </${Details}>`
             }
           </${Helped}>`
-        : html`<textarea
-            id=${`argument-0-${id}`}
-            rows="3"
-            spellcheck="false"
-            aria-label=${`Python of ${label}`}
-            value=${text}
-            onChange=${type}
-          ></textarea>`
+        : html`<textarea id=${`argument-0-${id}`} ...${python}></textarea>`
     }
     <div class="row">
       ${tool("up", "Move up", () => move(card, -1, `up-${id}`))}
@@ -210,61 +191,47 @@ function OpenCard({ card, label }) {
 }
 
 // A field that shows what is typed until it loses the focus.
-function Argument({ card, place, name, value, default: usual }) {
+function Argument({ card, name, value, default: usual }) {
   const [typed, setTyped] = useState(null);
   const [label, help] = ARGUMENTS[name] ?? [name.replaceAll("_", " "), ""];
   const choices = /^(True|False)$/.test(usual) ? ["True", "False"] : [];
+  const place = card.arguments.findIndex((known) => known.name === name);
   const isEmpty = value === usual && (choices.length || usual === "None");
   const type = (text) => {
     setTyped(text);
     setArgument(card, name, text);
   };
   return html`<div onFocusOut=${() => setTyped(null)}>
-    <${Field}
-      id=${`argument-${place}-${card.id}`}
-      field=${{ label, help, choices }}
-      placeholder=${usual}
-      value=${typed ?? (isEmpty ? "" : value.replace(/^'(.*)'$/, "$1"))}
-      onInput=${type}
-    />
+    <${Field} id=${`argument-${place}-${card.id}`} field=${{ label, help, choices }} placeholder=${usual}
+      value=${typed ?? (isEmpty ? "" : value.replace(/^'(.*)'$/, "$1"))} onInput=${type} />
   </div>`;
 }
 
 function describeCosts({ id, shape, parameters, multiply_adds: multiplyAdds, field }) {
   const [size, ...sides] = shape;
   const output = sides.length ? `${sides.join("×")} px with ${plural(size, "channel")}` : plural(size, "number");
-  const ms = state.times?.ms[state.net.cards.findIndex((card) => card.id === id)];
+  const ms = findTimes()[state.net.cards.findIndex((card) => card.id === id)];
   const time = ms === undefined ? "" : ` Time: ${ms.toFixed(ms < 1 ? 2 : 1)} ms for 64 images.`;
   const costs = `${count(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
   return `Output: ${output}. ${costs}. Receptive field: ${field}.${time}`;
 }
 
-// What the untrained net makes of the example image.
-function Drawing({ drawing }) {
-  if (drawing?.maps) return html`<${Picture} png=${drawing.maps.png} alt="" />`;
-  if (!drawing?.values) return null;
-  const limit = Math.max(...drawing.values.map(Math.abs), 1e-9);
-  const bars = drawing.values.slice(0, 24);
-  return html`<span class="bars">
-    ${bars.map((value) => html`<i style=${`height: ${Math.round((100 * Math.abs(value)) / limit)}%`}></i>`)}
-  </span>`;
-}
-
 export function AddLayer({ cards }) {
   const [kind, setKind] = useState("Conv2d");
-  const before = cards[findPlace(cards) - 1];
+  const place = findPlace(cards);
+  const before = cards[place - 1];
   const names = state.layers.map(({ name }) => name).sort();
+  const pick = ({ target }) => setKind(target.value);
   return html`
     <div class="row">
       <label for="kind" class="note">New layer</label>
-      <select id="kind" value=${kind} aria-describedby="kind-note" onChange=${({ target }) => setKind(target.value)}>
+      <select id="kind" value=${kind} aria-describedby="kind-note" onChange=${pick}>
         ${names.map((name) => html`<option value=${name}>${name}</option>`)}
       </select>
-      <button id="add" type="button" onClick=${() => add(kind)}>Add layer</button>
+      <${Button} id="add" onClick=${() => add(kind)}>Add layer</${Button}>
     </div>
     <${Note} id="kind-note">
-      ${explain(kind)}
-      ${before ? ` It comes after layer ${findPlace(cards)}, ${before.name ?? before.text}.` : " It comes first."}
+      ${explain(kind)} ${before ? `It comes after layer ${place}, ${before.name ?? before.text}.` : "It comes first."}
     </${Note}>
   `;
 }

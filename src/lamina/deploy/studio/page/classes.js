@@ -23,8 +23,8 @@ const isSame = (first, second) => normalize(first) === normalize(second);
 const findCard = (key) => state.sets.cards.find((card) => card.key === key);
 const changeSets = (fields) => changePart("sets", fields);
 const countClasses = () => state.sets.cards?.filter(({ count }) => count).length ?? 0;
-// once it is drawn
-const focusLater = (id) => requestAnimationFrame(() => document.getElementById(id)?.focus());
+const focus = (element) => element?.focus(); // as a ref: once it is drawn
+const focusLater = (id) => requestAnimationFrame(() => focus(document.getElementById(id)));
 
 // Beside a place for images, a drop does nothing; otherwise the browser would leave the page.
 for (const kind of ["dragover", "drop"])
@@ -49,8 +49,6 @@ async function openSet(name) {
   const fresh = { name, text: name, cards: [], camera: null, problem: null, setProblem: null, told: "" };
   try {
     await work; // of the set before
-    if (state.sources.some((known) => known.is_built_in && isSame(known.name, name)))
-      throw new Error(`${name} is a built-in data set. Use another name.`);
     const { source, classes } = await ask("set", { set_name: name });
     if (mine !== turn) return;
     const cards = classes.map((saved) => ({ ...makeCard(saved.name), ...saved, images: saved.images.reverse() }));
@@ -106,10 +104,10 @@ function deleteCard(key) {
   });
 }
 
-function removeImage(key, file) {
+function removeImage({ key, images }, file) {
+  changeCard(key, { images: images.filter((image) => image.file !== file) });
   return doLater(key, async (card, names) => {
-    const count = await ask("remove-image", { ...names, file });
-    changeCard(key, { count, images: card.images.filter((image) => image.file !== file), problem: null });
+    changeCard(key, { count: await ask("remove-image", { ...names, file }), problem: null });
   });
 }
 
@@ -181,8 +179,8 @@ export function receiveClasses(event) {
 // What comes after one's own classes, above the recipe.
 export function NextStep() {
   const { made, told } = state.sets;
-  const net = state.net.isChosen ? "lamina chooses the net. " : "";
-  return html`<p id="made" role="status">${told && made === state.source && `${told} ${net}Next: press Train.`}</p>`;
+  const next = state.net.isChosen ? "lamina chooses the net. Next: press Train." : "Next: press Train.";
+  return html`<p id="made" aria-live="polite">${told && made === state.source && `${told} ${next}`}</p>`;
 }
 
 export function Classes() {
@@ -197,7 +195,7 @@ export function Classes() {
         onChange=${({ target }) => openSet(target.value.trim())} />
     </div>
     <${Problem} text=${setProblem} />
-    <p class="note" role="status">${note || "The name of a set that you made before opens it."}</p>
+    <p class="note" aria-live="polite">${note || "The name of a set that you made before opens it."}</p>
     <div id="classes">${cards.map((card) => html`<${Card} key=${card.key} card=${card} />`)}</div>
     <${Problem} text=${problem} />
     <div class="row" hidden=${!cards.length}>
@@ -229,6 +227,11 @@ function Card({ card }) {
     setAsking(false);
     focusLater(`class-${key}`);
   };
+  const question = html`<div class="row question" role="group" aria-label=${plain(`Delete ${name}`)}>
+    <span>Delete ${name} and its ${plural(count, "image")}?</span>
+    <button type="button" onClick=${() => deleteCard(key)}>Delete</button>
+    <button type="button" ref=${focus} onClick=${keep}>Keep</button>
+  </div>`;
   const few = count ? "; add more, at least" : "; best are at least";
   const shown = count > images.length ? `, the last ${images.length} shown` : "";
   return html`<fieldset aria-label=${plain(name)} onDragOver=${(event) => event.preventDefault()} onDrop=${drop}>
@@ -239,7 +242,7 @@ function Card({ card }) {
         Delete class
       </button>
     </div>
-    ${isAsking && html`<${Question} card=${card} keep=${keep} />`}
+    ${isAsking && question}
     <div class="row">
       <input type="file" aria-label=${plain(`Images of ${name}`)} accept="image/*" multiple onChange=${choose} />
       <button type="button" aria-expanded=${hasCamera} onClick=${() => changeSets({ camera: hasCamera ? null : key })}>
@@ -258,32 +261,23 @@ function Card({ card }) {
   </fieldset>`;
 }
 
-function Question({ card: { key, name, count }, keep }) {
-  const first = useRef();
-  useEffect(() => first.current.focus(), []);
-  return html`<div class="row question" role="group" aria-label=${plain(`Delete ${name}`)}>
-    <span>Delete ${name} and its ${plural(count, "image")}?</span>
-    <button type="button" onClick=${() => deleteCard(key)}>Delete</button>
-    <button type="button" ref=${first} onClick=${keep}>Keep</button>
-  </div>`;
-}
-
-function Thumbnail({ card: { key, name }, image: { file, png } }) {
+function Thumbnail({ card, image: { file, png } }) {
   const remove = ({ currentTarget: { parentElement: item } }) => {
     const next = (item.nextElementSibling ?? item.previousElementSibling)?.querySelector("button");
-    (next ?? document.getElementById(`class-${key}`)).focus();
-    removeImage(key, file);
+    (next ?? document.getElementById(`class-${card.key}`)).focus();
+    removeImage(card, file);
   };
   return html`<li>
     <${Picture} png=${png} alt=${file} />
-    <button type="button" class="small" aria-label=${plain(`Remove ${file} of ${name}`)} onClick=${remove}>×</button>
+    <button type="button" class="small" aria-label=${plain(`Remove ${file} of ${card.name}`)} onClick=${remove}>
+      ×
+    </button>
   </li>`;
 }
 
 // What the camera sees, to aim with; images are saved while the button is held, by pointer or key.
 function Webcam({ card: { key } }) {
   const video = useRef();
-  const holder = useRef();
   const hold = useRef({ isHeld: false, isSaving: false }).current;
   const [isReady, setReady] = useState(false);
   const [isHeld, setHeld] = useState(false);
@@ -298,9 +292,6 @@ function Webcam({ card: { key } }) {
       });
     return () => stopCamera(element);
   }, []);
-  useEffect(() => {
-    if (isReady) holder.current.focus();
-  }, [isReady]);
   const end = () => setHeld((hold.isHeld = false));
   const begin = async (event) => {
     if (hold.isHeld || ![undefined, " ", "Enter"].includes(event.key)) return;
@@ -320,7 +311,7 @@ function Webcam({ card: { key } }) {
   return html`<div class="webcam">
     <video ref=${video} aria-label="Webcam" muted playsinline></video>
     <div class="row">
-      <button type="button" class="hold" disabled=${!isReady} ref=${holder} ...${listeners}>
+      <button type="button" class="hold" disabled=${!isReady} ref=${isReady ? focus : null} ...${listeners}>
         ${isHeld ? "Recording …" : "Hold to record"}
       </button>
       <button type="button" onClick=${close}>Close</button>

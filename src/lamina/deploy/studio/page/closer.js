@@ -2,7 +2,7 @@
 
 import { askLast } from "./api.js";
 import { Explanations } from "./explanations.js";
-import { Layers, Outcome, Picture, Problem, Table, percent, useLoaded } from "./parts.js";
+import { Button, Layers, Outcome, Picture, Problem, Table, percent, useLoaded } from "./parts.js";
 import { html, useLayoutEffect, useRef, useState } from "./preact.js";
 
 const FIRST = 12; // images, until more are wanted
@@ -30,12 +30,7 @@ export function Gallery({ run, split, problem, images, describe }) {
     <ul class="gallery">
       ${images.slice(0, limit).map(show)}
     </ul>
-    ${
-      images.length > limit &&
-      html`<button type="button" class="small" onClick=${() => setLimit(Infinity)}>
-        Show all ${images.length} images
-      </button>`
-    }
+    ${images.length > limit && html`<${Button} small onClick=${() => setLimit(Infinity)}>Show all ${images.length}</>`}
     ${opened && html`<${Closer} run=${run} split=${split} image=${opened} close=${() => open(null)} />`}
   `;
 }
@@ -48,7 +43,7 @@ function Closer({ run, split, image: { row, name }, close }) {
   return html`<dialog ref=${dialog} aria-labelledby="closer-title" onClose=${close}>
     <div class="row">
       <h3 id="closer-title">${name} (${split})</h3>
-      <button type="button" onClick=${() => dialog.current.close()}>Close</button>
+      <${Button} onClick=${() => dialog.current.close()}>Close</${Button}>
     </div>
     <${Outcome} request=${look} draw=${(result) => html`<${Inside} ...${result} /><${Explanations} send=${send} />`} />
   </dialog>`;

@@ -80,16 +80,12 @@ function Verdicts({ run, judged }) {
 
 function Differences({ run, name, rows }) {
   const table = rows.map(({ what, first, second }) => [what, second, first]);
+  const heads = ["setting", name, run.name];
   return html`
     <h3>How ${describe(name)} differs from ${describe(run.name)}</h3>
     ${
       rows.length
-        ? html`<${Table}
-            heads=${["setting", name, run.name]}
-            rows=${table}
-            label=${`Settings of ${name}`}
-            kind="texts"
-          />`
+        ? html`<${Table} heads=${heads} rows=${table} label=${`Settings of ${name}`} kind="texts" />`
         : html`<${Note}>Nothing: same net, recipe and data.</${Note}>`
     }
   `;

@@ -119,7 +119,7 @@ function style({ label, color, isDashed, isThin }) {
 
 // The losses and scores of a run, of the one that it came from and of those that it is compared
 // with, in the order of the list; the format of the scores, and the last epoch.
-function listSeries(run) {
+export function listSeries(run) {
   const places = state.runs.map(({ name }) => name);
   const runs = [run, ...(run.others ?? [])].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
   const isMany = runs.length > 1;

@@ -117,17 +117,14 @@ export function DataStep() {
     clearTimeout(timer);
     timer = setTimeout(() => useSource(target.value), WAIT_MS);
   };
-  const list = (isBuiltIn) =>
-    state.sources
-      .filter((source) => source.is_built_in === isBuiltIn)
-      .map(({ name, source }) => html`<option value=${source}>${name}</option>`);
-  const [yours, others] = [list(false), list(true)];
+  const list = ({ name, source }) => html`<option value=${source}>${name}</option>`;
+  const yours = state.sources.filter((known) => !known.is_built_in);
   return html`
     <div class="row">
       <label for="source">Data set</label>
       <select id="source" value=${state.source} onChange=${choose}>
-        ${yours.length > 0 && html`<optgroup label="Your images">${yours}</optgroup>`}
-        <optgroup label="Built in">${others}</optgroup>
+        ${yours.length > 0 && html`<optgroup label="Your images">${yours.map(list)}</optgroup>`}
+        <optgroup label="Built in">${state.sources.filter((known) => known.is_built_in).map(list)}</optgroup>
       </select>
       <button id="make" type="button" aria-expanded=${state.isMaking} aria-controls="making"
         onClick=${() => openClasses(!state.isMaking)}>Make your own classes</button>
@@ -157,16 +154,15 @@ function Preview() {
   const { images, shape, kind, classes, groups } = state.preview;
   const [channels, height, width] = shape;
   const outputs = kind === "regression" ? plural(classes, "number") : plural(classes, "class", "classes");
-  const splits = Object.entries(PURPOSES).map(([split, purpose]) => `${images[split] ? count(images[split]) : "none"} ${purpose}`);
+  const size = (split) => (images[split] ? count(images[split]) : "none");
+  const splits = Object.keys(PURPOSES).map((split) => `${size(split)} ${PURPOSES[split]}`);
   const color = channels === 1 ? "gray" : "color";
   const more = classes - groups.length;
   return html`
     <p><strong>${plural(countImages(), "image")}, ${outputs}</strong>, ${width}×${height} px, ${color}</p>
     <p id="splits">${splits.join(", ")}</p>
     ${KINDS[kind] && html`<${Note}>${KINDS[kind]}</${Note}>`}
-    <ul class="sheet" aria-label="Samples of each class">
-      ${groups.map((group) => html`<${Group} ...${group} />`)}
-    </ul>
+    <ul class="sheet" aria-label="Samples of each class">${groups.map(Group)}</ul>
     ${more > 0 && groups.length > 1 && html`<${Note}>and ${plural(more, "more class", "more classes")}</${Note}>`}
     <${Findings} />
   `;
@@ -184,16 +180,10 @@ function Group({ name, count: size, images }) {
 function Findings() {
   const { findings } = state;
   if (!findings.length) return html`<p class="good">No problems found.</p>`;
+  const list = ({ split, name }) => html`<li>${split ? `${name} (${split})` : name}</li>`;
   const show = ({ severity, message, images }) => html`<li class=${severity}>
     <strong>${WORDS[severity]}: </strong>${withoutOptions(message)}
-    ${
-      images.length > 0 &&
-      html`<${Details} summary="Which images">
-      <ul>
-        ${images.map(({ split, name }) => html`<li>${split ? `${name} (${split})` : name}</li>`)}
-      </ul>
-    </${Details}>`
-    }
+    ${images.length > 0 && html`<${Details} summary="Which images"><ul>${images.map(list)}</ul></${Details}>`}
   </li>`;
   const isError = findings[0].severity === "error";
   const summary = `${plural(findings.length, "finding")} about these images`;

@@ -4,16 +4,15 @@
 import { ask } from "./api.js";
 import { describeSource, useSource } from "./data.js";
 import { Picture, Problem, Progress, percent, plain, plural } from "./parts.js";
-import { html, useEffect, useRef } from "./preact.js";
+import { html, useEffect, useRef, useState } from "./preact.js";
 import { load, save } from "./request.js";
 import { change, changePart, isActive, state } from "./store.js";
 
 const SHOWN_ISSUES = 50; // at a time
 const ADVICE = "The most doubtful come first. Look at each image: many of these labels are correct.";
-const GONE = " is no longer in the data set.";
 
 const changeLabels = (fields) => changePart("labels", fields);
-const open = (issue) => changeLabels({ opened: issue?.image });
+const show = (dialog) => dialog?.showModal(); // the same function always, so that it is called once
 
 // The last check, unless the visitor is done with it.
 function findCheck() {
@@ -78,10 +77,10 @@ export function Labels() {
   const isChecking = isActive(check);
   const isHere = check?.checked.source === state.source;
   const issues = isHere && !isChecking && state.preview && check.label_issues;
-  const what =
-    check?.state === "queued" ? "waits for the training before it" : "trains several nets on parts of the images";
+  const what = check?.state === "queued" ? "waits for the training before it" : "trains several nets";
   let text = issues && !issues.length ? "No label is worth checking." : "";
   if (isChecking) text = `${isHere ? "" : `${check.checked.source}: `}The check of the labels ${what}.`;
+  const stop = attempt(() => ask("stop", { number: check.number }));
   return html`<div class="row" hidden=${!state.preview || state.preview.kind === "regression"}>
       <button id="check-labels" type="button" disabled=${isChecking} aria-describedby="check-help"
         onClick=${attempt(start)}>Check the labels</button>
@@ -91,27 +90,23 @@ export function Labels() {
       <span id="corrections" class="note">
         ${size > 0 && `${plural(size, "correction applies", "corrections apply")} to all trainings`}
       </span>
-      ${
-        (isCorrected || size > 0) &&
-        html`<button id="undo" type="button" class="small" onClick=${attempt(undo)}>Undo all corrections</button>`
-      }
+      <button id="undo" type="button" class="small" hidden=${!isCorrected && !size} onClick=${attempt(undo)}>
+        Undo all corrections
+      </button>
     </div>
     <${Problem} text=${problem} />
     <div id="label-issues">
-      <p class="note" role="status">${text}</p>
-      ${
-        isChecking &&
-        html`<div class="row">
+      <p class="note" aria-live="polite">${text}</p>
+      <div class="row" hidden=${!isChecking}>
         <${Progress} label="check of the labels" value=${progress?.total && progress.done / progress.total} />
-        <button type="button" onClick=${attempt(() => ask("stop", { number: check.number }))}>Stop the check</button>
-      </div>`
-      }
+        <button type="button" onClick=${stop}>Stop the check</button>
+      </div>
       ${issues?.length > 0 && html`<${Issues} check=${check} />`}
     </div>`;
 }
 
 function Issues({ check }) {
-  const { shown = SHOWN_ISSUES, images = new Map(), opened } = state.labels;
+  const { shown = SHOWN_ISSUES, images = new Map() } = state.labels;
   const seen = new Set(); // a correction is about the whole image
   const issues = check.label_issues.filter(({ image }) => !seen.has(image) && seen.add(image));
   const list = useRef();
@@ -123,28 +118,35 @@ function Issues({ check }) {
     requestAnimationFrame(() => list.current.children[shown].querySelector("button")?.focus());
   };
   const drawn = issues.filter(({ image }) => images.has(image));
-  const place = drawn.findIndex(({ image }) => image === opened);
+  const draw = (issue) =>
+    html`<${Issue} key=${issue.image} check=${check} issue=${issue} png=${images.get(issue.image)} />`;
   return html`<h3>${plural(issues.length, "label")} worth checking</h3>
     <p class="note">${ADVICE}</p>
     <ul ref=${list} class="issues" aria-label="Labels worth checking">
-      ${drawn.map((issue) => html`<${Issue} key=${issue.image} check=${check} issue=${issue} />`)}
+      ${drawn.map(draw)}
     </ul>
     <div class="row">
       <button type="button" hidden=${shown >= issues.length} onClick=${attempt(showMore)}>Show more</button>
       <button type="button" onClick=${attempt(() => finish(check))}>Done</button>
-    </div>
-    ${place >= 0 && html`<${Large} check=${check} issues=${drawn} place=${place} />`}`;
+    </div>`;
 }
 
-function Issue({ check, issue }) {
-  const { image } = issue;
-  const png = state.labels.images.get(image);
-  if (!png) return html`<li class="note">${image}${GONE}</li>`;
+function Issue({ check, issue, png }) {
+  const [isLarge, setLarge] = useState(false);
+  const { image, given } = issue;
+  if (!png) return html`<li class="note">${image} is no longer in the data set.</li>`;
+  const close = () => setLarge(false);
+  const large = html`<dialog ref=${show} class="large" aria-label="Label worth checking" onClose=${close}>
+    <form method="dialog"><button>Close</button></form>
+    <${Picture} png=${png} alt=${`labeled ${given}`} />
+    <${Choice} check=${check} issue=${issue} />
+  </dialog>`;
   return html`<li>
-    <button type="button" class="enlarge" aria-label=${plain(`Enlarge ${image}`)} onClick=${() => open(issue)}>
+    <button type="button" class="enlarge" aria-label=${plain(`Enlarge ${image}`)} onClick=${() => setLarge(true)}>
       <${Picture} png=${png} alt="" />
     </button>
     <${Choice} check=${check} issue=${issue} />
+    ${isLarge && large}
   </li>`;
 }
 
@@ -168,22 +170,4 @@ function Choice({ check, issue: { image, split, given, likely, score } }) {
       ${offer("Keep", "")} ${offer("Leave out", "exclude")} ${labels.length > 0 && [offer("Change to", other), select]}
     </div>
   </div>`;
-}
-
-// One image, as large as there is space.
-function Large({ check, issues, place }) {
-  const dialog = useRef();
-  useEffect(() => dialog.current.showModal(), []);
-  const issue = issues[place];
-  const png = state.labels.images.get(issue.image);
-  const move = (step, text) => html`<button type="button" disabled=${!issues[place + step]}
-    onClick=${() => open(issues[place + step])}>${text}</button>`;
-  return html`<dialog ref=${dialog} class="large" aria-label="Label worth checking" onClose=${() => open(null)}>
-    <div class="row">
-      ${move(-1, "Previous")} ${move(1, "Next")}
-      <button type="button" onClick=${() => dialog.current.close()}>Close</button>
-    </div>
-    ${png ? html`<${Picture} png=${png} alt=${`labeled ${issue.given}`} />` : html`<p>${issue.image}${GONE}</p>`}
-    <${Choice} check=${check} issue=${issue} />
-  </dialog>`;
 }

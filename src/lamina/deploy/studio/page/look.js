@@ -2,7 +2,7 @@
 
 import { askLast } from "./api.js";
 import { Gallery } from "./closer.js";
-import { Details, Note, Outcome, Table, Tiles, count, plain, plural, useLoaded, useRequest } from "./parts.js";
+import { Button, Details, Note, Outcome, Table, Tiles, count, plain, plural, useLoaded, useRequest } from "./parts.js";
 import { html, useLayoutEffect, useRef, useState } from "./preact.js";
 import { findJob, isActive } from "./store.js";
 
@@ -11,12 +11,6 @@ const MOST_CLASSES = 25;
 const MOST_PAIRS = 40;
 const HARDLY = 0.1; // a gain that is less than this part of what can be gained
 const STEPS = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] };
-const PROBLEM_CELLS = [
-  [1, 1],
-  [0, 0],
-  [0, 1],
-  [1, 0],
-];
 
 export function Look({ run }) {
   const isTraining = isActive(findJob(run.name));
@@ -92,7 +86,7 @@ function Cell({ run, cell, close }) {
   };
   return html`
     <h3 ref=${heading}>${label}</h3>
-    <button type="button" class="small" onClick=${close}>Back to the worst of all</button>
+    <${Button} small onClick=${close}>Back to the worst of all</${Button}>
     <${Outcome} request=${request} draw=${draw} />
   `;
 }
@@ -158,11 +152,10 @@ function Matrix({ confusions: [[names, cells]], offer }) {
 function Labels({ confusions, offer }) {
   const rows = confusions.map(([names, cells], problem) => {
     const sum = cells.reduce((total, cell) => total + cell[2], 0);
-    const show = ([truth, predicted]) => {
-      const cell = cells.find((counted) => counted[0] === truth && counted[1] === predicted);
-      return cell ? offer(problem, names, cell, cell[2] / sum) : "0";
-    };
-    return [names[1].replace(/: yes$/u, ""), ...PROBLEM_CELLS.map(show)];
+    const known = new Map(cells.map((cell) => [`${cell[0]} ${cell[1]}`, cell]));
+    const show = (cell) => (cell ? offer(problem, names, cell, cell[2] / sum) : "0");
+    const four = ["1 1", "0 0", "0 1", "1 0"].map((key) => show(known.get(key)));
+    return [names[1].replace(/: yes$/u, ""), ...four];
   });
   const heads = ["label", "found", "absent, not predicted", "predicted, but absent", "missed"];
   return html`<${Table} heads=${heads} rows=${rows} caption="Images by label" kind="matrix" />`;
@@ -184,7 +177,6 @@ function Considered({ nets }) {
   const rows = nets.map(({ name, side_px: side, verdict }) => [name, `${side} px`, verdict]);
   const isSlow = nets.some(({ verdict }) => verdict.includes("slow"));
   return html`<${Details} summary="How lamina chose this net" open=${isSlow}>
-    ${isSlow && html`<${Note}>With a longer time limit, lamina can use what was too slow.</${Note}>`}
     <${Table} heads=${["net", "image size", "measured"]} rows=${rows} label="Considered nets" kind="texts" />
   </${Details}>`;
 }
@@ -200,7 +192,7 @@ function Responses({ run, layers }) {
       <select id="unit-layer" value=${layer} onChange=${({ target }) => setLayer(target.value)}>
         ${layers.map(([path, title]) => html`<option value=${path}>${title}</option>`)}
       </select>
-      <button type="button" onClick=${show}>Show patches</button>
+      <${Button} onClick=${show}>Show patches</${Button}>
     </div>
     <${Outcome} request=${request} draw=${(result) => html`<${Patches} ...${result} />`} />
   `;

@@ -4,7 +4,7 @@ import { ask, askLast } from "./api.js";
 import { AddLayer, Cards } from "./cards.js";
 import { describeSource } from "./data.js";
 import { Flow } from "./flow.js";
-import { Details, Note, Problem, duration, plural, short } from "./parts.js";
+import { Button, Details, Note, Problem, duration, plural, short } from "./parts.js";
 import { html, useEffect } from "./preact.js";
 import { refreshPlan, useRecipeOf } from "./recipe.js";
 import { change, changePart, isBusy, state } from "./store.js";
@@ -138,11 +138,21 @@ function identify(card, before, { cards: isEdited }) {
   return { ...typedInto, ...card, id: isSame ? before.id : makeId() };
 }
 
-// For which net and data times and drawings are.
+// What the cards say, as text; times and drawings are of these layers, whatever is being typed.
+function writeCards() {
+  return state.net.cards.map(({ text }) => text).join(",\n");
+}
+
+// For which layers and data times and drawings are; "" if there can be none.
 function findKey() {
   const { net, preview } = state;
-  const isReadable = preview && !net.isChosen && !net.problem && net.text;
-  return isReadable ? JSON.stringify([net.text, preview.shape, preview.outputs, describeSource()]) : "";
+  const hasCosts = preview && !net.isChosen && !net.problem && net.cards.length > 0;
+  return hasCosts ? JSON.stringify([writeCards(), preview.shape, preview.outputs, describeSource()]) : "";
+}
+
+// Milliseconds of each layer, if they are known for what is shown.
+export function findTimes() {
+  return state.times && state.times.key === findKey() ? state.times.ms : [];
 }
 
 // Draws what the untrained net makes of an image, and times the layers when nothing else computes.
@@ -150,9 +160,8 @@ async function measure(key) {
   if (!key) return;
   if (state.forward?.key !== key) await drawExample(state.forward?.row ?? 0);
   if (key !== findKey() || state.times?.key === key || isBusy()) return;
-  const { text } = state.net;
   const { shape, outputs } = state.preview;
-  const ms = await askLast("times", { text, shape, outputs }).catch(() => null);
+  const ms = await askLast("times", { text: writeCards(), shape, outputs }).catch(() => null);
   if (ms) change({ times: { key, ms } });
 }
 
@@ -160,7 +169,7 @@ async function drawExample(row) {
   const turn = ++drawn;
   const key = findKey();
   const ids = state.net.cards.map(({ id }) => id);
-  const values = { ...describeSource(), text: state.net.text, row: row % state.preview.images.train };
+  const values = { ...describeSource(), text: writeCards(), row: row % state.preview.images.train };
   const example = await ask("forward", values).catch(() => null);
   if (!example || turn !== drawn) return;
   const drawings = Object.fromEntries(example.layers.map((layer, place) => [ids[place], layer]));
@@ -174,17 +183,18 @@ export function summarizeNet() {
 }
 
 // What the net costs. Cores share a layer's work, but not without losses.
-function describeCosts(key) {
+function describeCosts() {
   const { cards, parameters, multiplyAdds } = state.net;
   const numbers = `${short(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
   const costs = `${plural(cards.length, "layer")}, ${numbers}`;
-  if (state.times?.key !== key) return `${costs}.`;
-  const imageMs = state.times.ms.reduce((sum, ms) => sum + ms, 0) / TIMED_IMAGES;
+  const times = findTimes();
+  if (!times.length) return `${costs}.`;
+  const imageMs = times.reduce((sum, ms) => sum + ms, 0) / TIMED_IMAGES;
   const seconds = (imageMs * state.preview.images.train) / 1000 / navigator.hardwareConcurrency ** 0.7;
   return `${costs}. About ${duration(Math.max(1, seconds))} per epoch on this machine.`;
 }
 
-export function describePreset(name) {
+function describePreset(name) {
   const [kind, size] = name.split("-");
   return [name, [SIZES[size], KINDS[kind]].filter(Boolean).join(", ")].filter(Boolean).join(": ");
 }
@@ -199,6 +209,7 @@ export function NetStep() {
   const presets = state.presets.map(({ name }) => [name, describePreset(name)]);
   const options = [[CHOOSE, "Choose for me"], ...presets, ["", "your own layers"]];
   const another = () => drawExample(Math.floor(Math.random() * state.preview.images.train));
+  const python = { rows: 7, spellcheck: false, "aria-label": "Python", "aria-invalid": Boolean(problem) };
   return html`
     <div class="row">
       <label for="preset">Start from</label>
@@ -211,19 +222,14 @@ export function NetStep() {
         ? html`<${Note} id="net-chosen">${CHOSEN}</${Note}>`
         : html`
             <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
-            <div class="row">
-              <p id="net-total" class="note">${key ? describeCosts(key) : ""}</p>
-              <button type="button" class="small" disabled=${!state.forward || !key} onClick=${another}>
-                Another image
-              </button>
-            </div>
+            <${Note} id="net-total">${key && describeCosts()}</${Note}>
+            <${Button} small disabled=${!state.forward || !key} onClick=${another}>Another image</${Button}>
             <${Cards} cards=${cards} />
             <${AddLayer} cards=${cards} />
             <${Problem} id="net-problem" text=${problem} />
             <${Details} summary="As Python">
-              <label for="python" class="note">The same layers as text, for your own program. Changes show on the cards.</label>
-              <textarea id="python" aria-label="Python" rows="7" spellcheck="false" aria-invalid=${Boolean(problem)}
-                value=${typedText ?? text} onInput=${type}></textarea>
+              <label for="python" class="note">The same layers as text. What you change here changes the cards.</label>
+              <textarea id="python" ...${python} value=${typedText ?? text} onInput=${type}></textarea>
             </${Details}>
           `
     }

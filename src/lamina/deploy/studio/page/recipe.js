@@ -3,11 +3,11 @@
 import { ask } from "./api.js";
 import { describeSource } from "./data.js";
 import { CHOOSING_TIME } from "./net.js";
-import { Details, Problem } from "./parts.js";
+import { Button, Details, Problem } from "./parts.js";
 import { html, useState } from "./preact.js";
 import { change, state } from "./store.js";
 
-const FIRST = ["epochs", "lr", "batch_size"]; // beside the time limit
+const MAIN = 3; // fields beside the time limit
 const WAIT_MS = 250; // after the last key
 const WORDS = { True: "yes", False: "no", None: "none" };
 const TIME = { label: "Time limit", help: "Training ends within it, such as 60s, 5m or 1h.", choices: [] };
@@ -59,9 +59,11 @@ async function plan() {
 // Fills the form with the recipe of a run: with all fields in which it differs from the plan for the
 // net and the data, so that nothing that is not shown makes a difference.
 export async function useRecipe(recipe) {
-  change({ values: {}, recipeName: "", time: "" });
-  clearTimeout(timer);
+  const values = {};
+  change({ values, recipeName: "", time: "" });
+  while (!state.preview && !state.reading?.problem) await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
   const planned = (await plan())?.fields ?? {};
+  if (state.values !== values) return; // edited meanwhile
   const differing = Object.entries(recipe).filter(([name, value]) => value !== planned[name] && value !== "None");
   setFields(Object.fromEntries(differing));
 }
@@ -79,27 +81,18 @@ export function useRecipeOf(preset) {
 // A field with its label and help, which screen readers speak and `Helped` shows. `placeholder` is
 // the value that applies while it is empty.
 export function Field({ field, value, placeholder = "", onInput, id }) {
-  const { label, help, choices, titles = {} } = field;
-  const word = (text) => titles[text] ?? WORDS[text] ?? text;
+  const { label, help, choices = [] } = field;
+  const word = (text) => WORDS[text] ?? text;
   const common = { id, value, "aria-describedby": `${id}-help` };
   const input = ({ target }) => onInput(target.value);
-  const options = ["", ...choices].map(
-    (choice) => html`<option value=${choice}>${word(choice || placeholder)}</option>`,
-  );
+  const show = (choice) => html`<option value=${choice}>${word(choice || placeholder)}</option>`;
+  const more = { placeholder: word(placeholder), spellcheck: false, autocomplete: "off", onInput: input };
   return html`<div class="field">
     <label for=${id}>${label}</label>
     ${
       choices.length
-        ? html`<select ...${common} onChange=${input}>
-            ${options}
-          </select>`
-        : html`<input
-            ...${common}
-            placeholder=${word(placeholder)}
-            spellcheck="false"
-            autocomplete="off"
-            onInput=${input}
-          />`
+        ? html`<select ...${common} onChange=${input}>${["", ...choices].map(show)}</select>`
+        : html`<input ...${common} ...${more} />`
     }
     <span id=${`${id}-help`} hidden>${help}</span>
   </div>`;
@@ -120,62 +113,49 @@ export function Helped({ id, note = "", children }) {
 
 export function RecipeForm() {
   const { values, plan: planned, net, time, recipeName, runName } = state;
-  const rest = state.fields.filter(({ name, is_main: isMain }) => !FIRST.includes(name) && (isMain || values[name]));
   const [first, ...recipes] = listRecipes(net.preset);
   const usualTime = net.isChosen ? CHOOSING_TIME : "";
+  const fields = net.isChosen ? [] : state.fields.filter(({ name, is_main: isMain }) => isMain || values[name]);
+  const rest = fields.slice(MAIN);
   const isFilled = Object.keys(readFields()).length > 0 || recipeName || time !== usualTime;
-  const show = (name) => {
-    const field = state.fields.find((known) => known.name === name);
-    const type = (text) => setFields({ [name]: text });
-    const [value, placeholder] = [values[name] ?? "", planned?.fields?.[name] ?? ""];
-    if (!field) return null; // until the studio responds
-    return html`<${Field}
-      key=${name}
-      id=${`field-${name}`}
-      field=${field}
-      value=${value}
-      placeholder=${placeholder}
-      onInput=${type}
-    />`;
-  };
   const edit = (name) => (text) => {
     change({ [name]: text });
     refreshPlan();
   };
   const reset = () => {
-    change({ values: {}, recipeName: "", time: usualTime });
-    refreshPlan();
+    setFields(Object.fromEntries(Object.keys(values).map((name) => [name, ""])));
+    change({ recipeName: "", time: usualTime });
     document.getElementById("time").focus();
   };
-  const isOpen = !net.isChosen && (recipeName !== "" || rest.some(({ name }) => values[name]));
+  const show = (field) => {
+    const { name } = field;
+    const [value, usual] = [values[name] ?? "", planned?.fields?.[name] ?? ""];
+    const type = (text) => setFields({ [name]: text });
+    return html`<${Field} key=${name} id=${`field-${name}`} field=${field} value=${value} placeholder=${usual}
+      onInput=${type} />`;
+  };
   return html`<${Helped} id="recipe" note=${describePlan()}>
     <div class="fields">
       <${Field} id="time" field=${TIME} value=${time} placeholder=${usualTime || "none"} onInput=${edit("time")} />
-      ${!net.isChosen && FIRST.map(show)}
+      ${fields.slice(0, MAIN).map(show)}
     </div>
-    <${Details} summary="More settings" open=${isOpen}>
+    <${Details} summary="More settings" open=${recipeName !== "" || rest.some(({ name }) => values[name])}>
       <div class="fields">
         <${Field} id="run-name" field=${NAME} value=${runName} onInput=${(text) => change({ runName: text })} />
         ${
           recipes.length > 0 &&
-          html`<${Field}
-            id="recipe-name"
-            field=${{ ...RECIPE, choices: recipes }}
-            value=${recipeName}
-            placeholder=${first}
-            onInput=${edit("recipeName")}
-          />`
+          html`<${Field} id="recipe-name" field=${{ ...RECIPE, choices: recipes }} value=${recipeName}
+            placeholder=${first} onInput=${edit("recipeName")} />`
         }
-        ${!net.isChosen && rest.map(({ name }) => show(name))}
+        ${rest.map(show)}
       </div>
     </${Details}>
     <${Problem} id="plan-problem" text=${planned?.problem} />
-    ${isFilled && html`<button type="button" id="reset" onClick=${reset}>Back to lamina’s settings</button>`}
+    ${isFilled && html`<${Button} id="reset" onClick=${reset}>Back to lamina’s settings</${Button}>`}
   </${Helped}>`;
 }
 
 function describePlan() {
   if (state.net.isChosen) return "lamina chooses all other settings.";
-  const reason = state.plan?.reason;
-  return reason ? `Gray settings are lamina’s, ${reason}.` : "";
+  return state.plan?.reason ? `Settings that you do not change are lamina’s, ${state.plan.reason}.` : "";
 }

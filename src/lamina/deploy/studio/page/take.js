@@ -48,10 +48,10 @@ function Repeat({ run }) {
 function Code({ text, title }) {
   const [told, tell] = useState("");
   const copy = () =>
-    navigator.clipboard.writeText(text).then(
-      () => tell("Copied."),
-      () => tell("The browser does not allow copying here. Select the text and press Ctrl+C."),
-    );
+    navigator.clipboard
+      .writeText(text)
+      .then(() => tell("Copied."))
+      .catch(() => tell("The browser does not allow copying here. Select the text and press Ctrl+C."));
   return html`<pre tabindex="0">${text.split("\n").map((line) => html`<code>${line}</code>`)}</pre>
     <div class="row">
       <button type="button" onClick=${copy}>Copy ${title}</button><span class="note" aria-live="polite">${told}</span>

@@ -1,7 +1,7 @@
 // Step 3: starts a training, and completes the selected run by the events of its job.
 
 import { ask } from "./api.js";
-import { describeSource } from "./data.js";
+import { describeSource, findDataProblem } from "./data.js";
 import { Changes } from "./further.js";
 import { settleNet } from "./net.js";
 import { Note, Problem, plural } from "./parts.js";
@@ -20,8 +20,8 @@ export function summarizeTraining() {
 }
 
 export function TrainingStep() {
-  const { isStarting, trainingProblem, net, preview } = state;
-  const reason = net.problem ? "Correct the error in the net to train." : preview ? null : "Load a data set to train.";
+  const { isStarting, trainingProblem, net } = state;
+  const reason = net.problem ? "Correct the error in the net to train." : findDataProblem();
   return html`
     <${RecipeForm} />
     <${Changes} />

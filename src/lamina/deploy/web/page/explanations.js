@@ -1,6 +1,6 @@
 // What takes longer about one prediction: its evidence in the image, and similar training images.
 
-import { Note, Outcome, Picture, Table, percent, useRequest } from "./parts.js";
+import { Button, Note, Outcome, Picture, Table, percent, useRequest } from "./parts.js";
 import { html } from "./preact.js";
 
 const LOOKS = {
@@ -17,7 +17,7 @@ export function Explanations({ send, tasks = Object.keys(LOOKS) }) {
   const offer = (task) => {
     const [title] = LOOKS[task];
     const [, start] = requests[task];
-    return html`<button type="button" onClick=${() => start(title, send(task))}>${title}</button>`;
+    return html`<${Button} onClick=${() => start(title, send(task))}>${title}</${Button}>`;
   };
   const show = (task) => {
     const [, Result] = LOOKS[task];
@@ -70,7 +70,7 @@ function Similar({ images, searched }) {
           html`<li>
             <figure>
               <${Picture} png=${image} alt=${`Training image ${id}`} />
-              <figcaption>${target}<span class="note"> similarity ${similarity.toFixed(2)}</span></figcaption>
+              <figcaption>${target}<${Note}>similarity ${similarity.toFixed(2)}</${Note}></figcaption>
             </figure>
           </li>`,
       )}

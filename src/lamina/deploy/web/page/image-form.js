@@ -2,6 +2,7 @@
 // serve` and the studio show it. No image is stored.
 
 import { startCamera, stopCamera, takeImage } from "./camera.js";
+import { Button } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
 
 const LONGEST_PX = 2048;
@@ -62,13 +63,10 @@ export function ImageForm({ predict, say, limitBytes, area, isCameraFirst = fals
   async function start() {
     const element = video.current;
     setStarting(true);
-    const problem = await startCamera(element, { width: FRAME_PX }).then(
-      () => "",
-      (error) => error.message,
-    );
+    const problem = await startCamera(element, { width: FRAME_PX }).catch((error) => error.message);
     if (form.newest === Infinity) return stopCamera(element); // the form was closed meanwhile
     setStarting(false);
-    form.say(problem);
+    form.say(problem ?? "");
     if (problem) return;
     setUrl("");
     setLive(true);
@@ -76,32 +74,22 @@ export function ImageForm({ predict, say, limitBytes, area, isCameraFirst = fals
     while (turn === form.newest) {
       const pause = new Promise((resolve) => setTimeout(resolve, FRAME_MS));
       const frame = document.hidden ? null : await takeImage(element, "image/jpeg");
-      if (frame && turn === form.newest) {
-        form.frame = frame;
-        await show(frame, turn, true);
-      }
+      form.frame = frame ?? form.frame;
+      if (frame && turn === form.newest) await show(frame, turn, true);
       await pause;
     }
   }
 
-  const camera = html`<button
-    type="button"
-    class=${isCameraFirst ? "primary" : ""}
-    disabled=${isStarting}
-    onClick=${() => (isLive ? take(form.frame) : start())}
-  >
+  const switchCamera = () => (isLive ? take(form.frame) : start());
+  const camera = html`<${Button} class=${isCameraFirst ? "primary" : ""} disabled=${isStarting} onClick=${switchCamera}>
     ${isLive ? "Stop the webcam" : "Start the webcam"}
-  </button>`;
+  </${Button}>`;
   // cleared on click, so that choosing the same file again is a change
+  const clear = ({ target }) => (target.value = "");
+  const choose = ({ target }) => target.files.length && take(target.files[0]);
   const file = html`<p>
     Drop an image here, paste one, or <label for="file">choose a file: </label>
-    <input
-      type="file"
-      id="file"
-      accept="image/*"
-      onClick=${({ target }) => (target.value = "")}
-      onChange=${({ target }) => target.files.length && take(target.files[0])}
-    />
+    <input type="file" id="file" accept="image/*" onClick=${clear} onChange=${choose} />
   </p>`;
   return html`<div ref=${place} class=${isDragging ? "drop dragging" : "drop"}>
     ${isCameraFirst ? [camera, file] : [file, camera]}

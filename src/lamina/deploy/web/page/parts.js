@@ -87,14 +87,11 @@ export function useRequest() {
   const [request, setRequest] = useState({});
   const newest = useRef(null);
   useEffect(() => () => (newest.current = null), []);
-  const start = async (what, promise) => {
+  const start = (what, promise) => {
     newest.current = promise;
     const tell = (outcome) => newest.current === promise && setRequest({ what, ...outcome });
     tell({ isPending: true });
-    await promise.then(
-      (result) => tell({ result }),
-      ({ message }) => tell({ problem: message }),
-    );
+    promise.then((result) => tell({ result })).catch(({ message }) => tell({ problem: message }));
   };
   return [request, start];
 }
@@ -106,14 +103,15 @@ export function useLoaded(what, ask, inputs) {
   return request;
 }
 
-// What has come of a request: nothing, progress, a problem, or what `draw` makes of the result. Only
-// the line about the progress is read aloud.
+// What has come of a request: nothing, progress, a problem, or what `draw` makes, once, of the
+// result. Only the line about the progress is read aloud.
 export function Outcome({ request: { what, isPending, problem, result }, draw }) {
+  const drawn = useKept(() => result && draw(result), [result]);
   return html`
     <p class="note" aria-live="polite">${isPending ? `${what} …` : ""}</p>
     ${isPending && html`<${Progress} label=${what} />`}
     <${Problem} text=${problem} />
-    ${result && draw(result)}
+    ${drawn}
   `;
 }
 

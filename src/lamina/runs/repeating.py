@@ -1,4 +1,4 @@
-"""The command and the Python that repeat a run without the studio."""
+"""The command and the Python that repeat a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lamina.deploy.studio.data_folder import check_is_here
 from lamina.errors import LaminaError, escape, plural
 from lamina.nets.layers import LAYERS
 from lamina.runs.continuing import find_checkpoint
@@ -33,7 +32,6 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     python = ""
     remarks = []
     try:
-        check_is_here(record.data.source)
         find_dataset(run)  # reads the data again, which may have changed
         python = write_python(record, record.epochs or max(1, done))
     except LaminaError as error:
