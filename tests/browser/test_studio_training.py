@@ -163,7 +163,7 @@ def test_a_training_that_fails_before_it_has_a_folder_is_listed_with_its_problem
     runs = open_runs(page)
     runs.get_by_role("button", name="long").click()
     page.get_by_role("button", name="Pause", exact=True).click()
-    expect(runs).to_contain_text("wrong: device is 'mps'")
+    expect(runs).to_contain_text("wrong: Device is 'mps'")
 
 
 def test_curves_stay_zoomed_while_epochs_arrive(page: Page, studio: Studio):
