@@ -10,11 +10,13 @@ import { selectRun } from "./runs.js";
 import { change, state } from "./store.js";
 
 const REFRESH_MS = 5000; // least time between two looks at the checkpoints of a training
+const GONE = "The chosen epoch is no longer saved. Choose another one.";
 
 // What is typed here is for this run alone.
 export function Further({ run }) {
   const [values, setValues] = useState({});
-  const [status, setStatus] = useState({}); // {isAsked, problem}
+  const [problem, setProblem] = useState(null);
+  const isAsked = useRef(false); // to continue
   const [isOpen, setOpen] = useState(false);
   const [isChanging, setChanging] = useState(false);
   const [picked, setPicked] = useState(""); // by a person; else the newest one is selected
@@ -25,15 +27,18 @@ export function Further({ run }) {
   const fields = state.fields.filter(({ name }) => run.changeable.includes(name));
   const filled = fields.filter(({ name }) => values[name]?.trim() && values[name].trim() !== run.recipe[name]);
   const start = async () => {
-    setStatus({ isAsked: true });
+    if (isAsked.current) return;
+    isAsked.current = true;
+    setProblem(null);
     try {
       const changed = Object.fromEntries(filled.map(({ name }) => [name, values[name].trim()]));
       const job = await ask("continue", { run: run.name, epoch: Number(epoch), fields: changed });
       await selectRun(job.run);
       document.getElementById("run-title")?.focus();
     } catch (error) {
-      setStatus({ problem: error.message });
+      setProblem(error.message);
     }
+    isAsked.current = false;
   };
   const name = (value) => `epoch ${Number(Number(value).toFixed(2))}`;
   const show = (field) => {
@@ -43,7 +48,6 @@ export function Further({ run }) {
   };
   const differences = filled.map(({ name: key, label }) => [label, run.recipe[key], values[key].trim()]);
   const title = `Continue from ${epoch ? name(epoch) : "epoch"}`;
-  const problem = isGone ? "The chosen epoch is no longer saved. Choose another one." : status.problem;
   return html`<div id="further">
     <${Button} id="edit" disabled=${!run.text} onClick=${() => copySettings(run)}>Edit its net and recipe</${Button}>
     <${Note}>${run.text ? "Fills steps 1 to 3, for a changed copy." : "Its net is not made of these layers."}</${Note}>
@@ -55,10 +59,10 @@ export function Further({ run }) {
           ${isGone && html`<option value="">choose again</option>`}
           ${choices.map((value) => html`<option key=${value} value=${value}>${name(value)}</option>`)}
         </select>
-        <${Button} id="continue-from" disabled=${status.isAsked || !epoch} onClick=${start}>${title}</${Button}>
+        <${Button} id="continue-from" disabled=${!epoch} onClick=${start}>${title}</${Button}>
       </div>
       <${Differences} name=${run.name} differences=${differences} />
-      <${Problem} id="continue-problem" text=${problem} />
+      <${Problem} id="continue-problem" text=${isGone ? GONE : problem} />
       <${Details} summary="Change its settings" onToggle=${({ target }) => setChanging(target.open)}>
         <div class="fields">${isChanging && fields.map(show)}</div>
       </${Details}>
