@@ -59,6 +59,7 @@ def test_every_lesson_is_played_as_written_to_its_tick(page: Page, studio: Studi
         expect(panel.get_by_role("status")).to_contain_text("Now set: ")
         panel.get_by_label(prediction).check()
         if is_own:
+            expect(page.get_by_label("Time limit")).to_have_value("30s")
             make_classes(page)
             expect(page.get_by_label("Time limit")).to_have_value("30s")
         train.click()
