@@ -46,7 +46,7 @@ def test_cards_and_python_are_two_views_of_one_net(page: Page, cards: Locator, p
     page.get_by_role("button", name="Move down layer 2, Dropout").press("Enter")
     expect(python).to_have_value("Flatten(),\nLinear(50),\nDropout(),\nReLU(),\nOutput()")
     cards.nth(1).get_by_role("button").press("Enter")
-    cards.nth(1).get_by_label("Units").fill("20")
+    cards.nth(1).get_by_role("textbox", name="Units").fill("20")
     expect(python).to_have_value(re.compile(r"Linear\(20\)"))
     expect(cards.nth(1)).to_contain_text("61,460 parameters")
     cards.first.get_by_role("button").first.press("Delete")
@@ -119,7 +119,7 @@ def test_what_was_typed_or_clicked_last_in_the_net_is_not_lost(
     )
     expect(cards.nth(2).get_by_label("Filters")).to_be_focused()
     cards.nth(1).get_by_role("button").click()
-    cards.nth(1).get_by_label("Units").fill("20")
+    cards.nth(1).get_by_role("textbox", name="Units").fill("20")
     page.get_by_role("button", name="Move down layer 2, Linear").click()
     expect(python).to_have_value(
         "Flatten(),\nConv2d(32, 3, padding='same'),\nLinear(20),\nOutput()"
