@@ -2,7 +2,7 @@
 
 import { edit, findTimes, makeId } from "./net.js";
 import { Button, Details, Note, Problem, Units, count, plain, plural, short } from "./parts.js";
-import { html, useLayoutEffect, useState } from "./preact.js";
+import { html, useState } from "./preact.js";
 import { Field, Helped } from "./recipe.js";
 import { change, state } from "./store.js";
 
@@ -45,7 +45,6 @@ const MEANINGS = {
   Softmax: () => "numbers become probabilities",
   Residual: () => "adds its input to its output",
 };
-let focused = []; // ids of elements, the first of which gets the focus when it is drawn
 
 const square = (size) => (/^\d+$/.test(size) ? `${size}×${size}` : size.replace(/^\((\d+), (\d+)\)$/, "$1×$2"));
 const step = (stride) => (stride === "1" ? "" : `, step ${stride}`);
@@ -61,9 +60,14 @@ function explain(kind) {
   return meaning && `${meaning.replace(/``out_\w+``/, "its").replaceAll("``", "")}.`;
 }
 
+// Focuses the first of these elements that there is, once the page is drawn.
 function focus(...ids) {
-  focused = ids;
-  change({});
+  requestAnimationFrame(() =>
+    ids
+      .map((id) => document.getElementById(id))
+      .find(Boolean)
+      ?.focus(),
+  );
 }
 
 // Adds a layer after the open card, or before the output.
@@ -82,10 +86,7 @@ function findPlace(cards) {
 }
 
 async function move(card, steps, next) {
-  await edit(card.id, (cards, from) => {
-    const to = Math.max(0, Math.min(from + steps, cards.length - 1));
-    cards.splice(to, 0, ...cards.splice(from, 1));
-  });
+  await edit(card.id, (cards, from) => cards.splice(Math.max(0, from + steps), 0, ...cards.splice(from, 1)));
   focus(next);
 }
 
@@ -93,7 +94,7 @@ async function remove(card) {
   let next;
   await edit(card.id, (cards, place) => {
     cards.splice(place, 1);
-    next = cards[Math.min(place, cards.length - 1)];
+    next = cards[place] ?? cards.at(-1);
   });
   focus(`card-${next?.id}`, "add");
 }
@@ -111,11 +112,6 @@ function setArgument(card, changed, typed) {
 }
 
 export function Cards({ cards }) {
-  useLayoutEffect(() => {
-    const targets = focused.map((id) => document.getElementById(id));
-    targets.find(Boolean)?.focus();
-    focused = [];
-  });
   return html`<ol id="layers" aria-label="Layers">
     ${cards.map((card, place) => html`<${Card} key=${card.id} card=${card} place=${place} />`)}
   </ol>`;
@@ -157,13 +153,10 @@ function OpenCard({ card, place }) {
   const tool = (key, title, act) =>
     html`<${Button} small id=${`${key}-${id}`} aria-label=${`${title} ${label}`} onClick=${act}>${title}</${Button}>`;
   const setText = ({ target }) => edit(id, (cards, at) => (cards[at] = { ...cards[at], text: target.value }));
+  const python = html`<textarea id=${`argument-0-${id}`} rows="3" spellcheck=${false}
+    aria-label=${`Python of ${label}`} value=${text} onChange=${setText}></textarea>`;
   return html`<div class="body">
-    ${
-      card.arguments
-        ? html`<${Arguments} card=${card} />`
-        : html`<textarea id=${`argument-0-${id}`} rows="3" spellcheck=${false} aria-label=${`Python of ${label}`}
-            value=${text} onChange=${setText}></textarea>`
-    }
+    ${card.arguments ? html`<${Arguments} card=${card} />` : python}
     <div class="row">
       ${tool("up", "Move up", () => move(card, -1, `up-${id}`))}
       ${tool("down", "Move down", () => move(card, 1, `down-${id}`))}
@@ -181,14 +174,12 @@ function Arguments({ card }) {
     (argument, place) => html`<${Argument} key=${argument.name} card=${card}
     id=${`argument-${place}-${card.id}`} ...${argument} />`,
   );
+  const more = html`<${Details} summary="More settings of this layer">
+    <div class="fields">${fields.slice(mainCount)}</div>
+  </${Details}>`;
   return html`<${Helped} note=${mainCount ? "" : "Nothing must be set."}>
     <div class="fields">${fields.slice(0, mainCount)}</div>
-    ${
-      fields.length > mainCount &&
-      html`<${Details} summary="More settings of this layer">
-      <div class="fields">${fields.slice(mainCount)}</div>
-    </${Details}>`
-    }
+    ${fields.length > mainCount && more}
   </${Helped}>`;
 }
 

@@ -4,7 +4,7 @@
 
 import { Button, Details, Note, Table, percent, plain, useKept } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
-import { state } from "./store.js";
+import { change, state } from "./store.js";
 
 // 3:1 on light and dark
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"];
@@ -15,6 +15,8 @@ const LONG = 24; // for the name of a run in a legend
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 // of runs, by name; each keeps its color for as long as its curves are shown
 const colors = new Map();
+
+DARK.addEventListener("change", () => change({}));
 
 export function Curves({ run }) {
   const [smoothing, setSmoothing] = useState(0);
@@ -42,19 +44,13 @@ export function Curves({ run }) {
 function Chart({ title, series, format, smoothing, zoom, setZoom }) {
   const place = useRef();
   const { current: view } = useRef({}); // the plot, which outlives drawings of the page
-  const [isDark, setDark] = useState(DARK.matches);
   const [isOpen, setOpen] = useState(false); // the table
   Object.assign(view, { zoom, setZoom, format });
   useEffect(() => {
-    const recolor = () => setDark(DARK.matches);
     const fit = () => view.plot?.setSize({ width: place.current.clientWidth, height: HEIGHT_PX });
     const sizes = new ResizeObserver(fit);
     sizes.observe(place.current);
-    DARK.addEventListener("change", recolor);
-    return () => {
-      DARK.removeEventListener("change", recolor);
-      sizes.disconnect();
-    };
+    return () => sizes.disconnect();
   }, []);
   useLayoutEffect(() => {
     if (!series.length) return;
@@ -63,11 +59,11 @@ function Chart({ title, series, format, smoothing, zoom, setZoom }) {
       view.plot.destroy();
       view.plot = null;
     };
-  }, [isDark, JSON.stringify(series.map(({ label, color }) => [label, color]))]);
+  }, [DARK.matches, JSON.stringify(series.map(({ label, color }) => [label, color]))]);
   useLayoutEffect(() => {
     const shown = smoothing ? series.map((curve) => ({ ...curve, points: smoothen(curve, smoothing) })) : series;
     view.plot?.setData(align(shown));
-  }, [series, smoothing, zoom, isDark]);
+  }, [series, smoothing, zoom, DARK.matches]);
   const tell = ({ label, points }) => `${label} from ${format(points[0][1])} to ${format(points.at(-1)[1])}`;
   const label = plain(`${title}: ${series.map(tell).join("; ")}`);
   return html`<figure hidden=${!series.length}>

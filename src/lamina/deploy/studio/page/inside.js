@@ -4,16 +4,17 @@
 import { askLast } from "./api.js";
 import { Button, Details, Layers, Note, Picture, Problem, Table, percent } from "./parts.js";
 import { html, useEffect, useState } from "./preact.js";
-import { findJob, isActive } from "./store.js";
+import { change, findJob, isActive } from "./store.js";
 
 const LOOK_MS = 2000;
 const REST = 20; // least time between two looks at the weights, also as a multiple of the last look's
 const MOST_LAYERS = 5;
 
+document.addEventListener("visibilitychange", () => change({}));
+
 // Shows the weights that were saved last, if they are new and the panel is open and visible.
 export function Inside({ run }) {
   const [isOpen, setOpen] = useState(true);
-  const [isHidden, setHidden] = useState(document.hidden);
   const [row, setRow] = useState(0);
   const [last, setLast] = useState({ key: "", next: 0, isBusy: false }); // the last look
   const [{ image, target, filters, layers, problem }, setSeen] = useState({});
@@ -30,17 +31,12 @@ export function Inside({ run }) {
     setLast({ key, next: end + Math.max(LOOK_MS, REST * (end - began)), isBusy: false });
   };
   useEffect(() => {
-    const check = () => setHidden(document.hidden);
-    document.addEventListener("visibilitychange", check);
-    return () => document.removeEventListener("visibilitychange", check);
-  }, []);
-  useEffect(() => {
-    if (!isOpen || isHidden || last.isBusy || last.key === key || !run.rows.length) return;
+    if (!isOpen || document.hidden || last.isBusy || last.key === key || !run.rows.length) return;
     // only the next epochs wait
     const isNext = isTraining && last.key.startsWith(`${row} true`);
     const timer = setTimeout(look, isNext ? last.next - performance.now() : 0);
     return () => clearTimeout(timer);
-  }, [key, isOpen, isHidden, last.isBusy]);
+  }, [key, isOpen, document.hidden, last.isBusy]);
   if (!run.rows.length) return null;
   const statistics = run.rows.findLast((epoch) => epoch.layers)?.layers;
   const title = html`<h3 id="live-title">Inside the net${isTraining ? ", now" : ""}</h3>`;

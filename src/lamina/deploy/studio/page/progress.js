@@ -12,14 +12,12 @@ import { act, applyChange } from "./training.js";
 const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
 const MOST_DIAGNOSES = 3;
 
+// The time left counts down also during long steps, which have no events.
+setInterval(() => listTrainings().length > 0 && change({}), 1000);
+
 // The line in the header.
 export function Status() {
   const text = state.connection.message || describeSelected();
-  useEffect(() => {
-    // the time left counts down also during long steps, which have no events
-    const timer = setInterval(() => listTrainings().length > 0 && change({}), 1000);
-    return () => clearInterval(timer);
-  }, []);
   return html`<p id="status" role="status" aria-live="off">${text}</p>
     <p id="spoken" aria-live="polite">${useSpoken(text)}</p>`;
 }
@@ -98,21 +96,20 @@ export function Queue() {
 
 // A training in the queue; the selected one has its buttons below.
 function Training({ job }) {
-  const { run, state: phase, is_stopping: isStopping } = job;
+  const { run, is_stopping: isStopping } = job;
   const isSelected = run === state.selected;
   const { text, part } = findProgress(job);
-  const stop = phase === "queued" ? "Cancel" : "Pause";
+  const stop = nameStop(job);
+  const more = { disabled: isStopping, "aria-label": plain(`${stop} ${run}`), onClick: () => act("stop", run) };
   return html`<li>
     <${Button} aria-pressed=${isSelected} onClick=${() => isSelected || selectRun(run)}>${run}</${Button}>
     <span class="note">${text}</span>
     <${Progress} label=${plain(`Progress of ${run}`)} value=${part} />
-    ${
-      !isSelected &&
-      html`<${Button} small disabled=${isStopping} aria-label=${plain(`${stop} ${run}`)}
-      onClick=${() => act("stop", run)}>${stop}</${Button}>`
-    }
+    ${!isSelected && html`<${Button} small ...${more}>${stop}</${Button}>`}
   </li>`;
 }
+
+const nameStop = ({ state: phase }) => (phase === "queued" ? "Cancel" : "Pause");
 
 // What a training does, and the part that is done: of its time if that is limited, else of its
 // epochs.
@@ -142,14 +139,13 @@ export function RunHead() {
   const isPausing = isTraining && job.is_stopping && !job.is_finishing;
   // before the first step, it would only pause
   const canFinish = ["step", "epoch"].includes(state.progress.get(job?.number)?.event) && !job?.is_stopping;
+  const stop = () => act("stop", name);
   const finish = () => act("stop", name, { is_finishing: true });
   const canContinue = run?.net && !isTraining && !hasEnded(run);
   return html`<div id="run">
     <div class="row">
       <h2 id="run-title" tabindex="-1">${name}</h2>
-      ${isTraining && html`<${Button} disabled=${isPausing} onClick=${() => act("stop", name)}>
-        ${job.state === "queued" ? "Cancel" : "Pause"}
-      </${Button}>`}
+      ${isTraining && html`<${Button} disabled=${isPausing} onClick=${stop}>${nameStop(job)}</${Button}>`}
       ${job?.state === "running" && html`<${Button} disabled=${!canFinish} onClick=${finish}>Finish now</${Button}>`}
       ${canContinue && html`<${Button} class="primary" onClick=${() => act("resume", name)}>Continue</${Button}>`}
     </div>

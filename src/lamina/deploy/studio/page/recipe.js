@@ -23,6 +23,13 @@ export function readFields() {
   return Object.fromEntries(filled.filter(([, value]) => value));
 }
 
+// What the steps say: the images, the net and the fields.
+export function readSteps() {
+  const { text, preset, isChosen } = state.net;
+  const fields = { ...readFields(), recipe: preset && state.recipeName, time: state.time.trim() };
+  return { ...describeSource(), net: isChosen ? "" : preset || text, fields };
+}
+
 export function setFields(values) {
   fill({ values: { ...state.values, ...values } });
 }
@@ -43,10 +50,7 @@ export function refreshPlan() {
 async function plan() {
   const turn = ++asked;
   if (!state.preview) return null;
-  const { text, preset, isChosen } = state.net;
-  const fields = { ...readFields(), recipe: state.recipeName, time: state.time.trim() };
-  const values = { ...describeSource(), net: isChosen ? "" : preset || text, fields };
-  const planned = await ask("plan", values).catch(() => null);
+  const planned = await ask("plan", readSteps()).catch(() => null);
   // an error keeps what the form showed
   if (turn === asked) change({ plan: planned?.problem ? { ...planned, fields: state.plan?.fields } : planned });
   return planned;
@@ -79,16 +83,14 @@ export function useRecipeOf(preset) {
 export function Field({ field: { label, help, choices = [] }, value, placeholder = "", onInput, id }) {
   const word = (text) => WORDS[text] ?? text;
   const common = { id, value, "aria-describedby": `${id}-help` };
-  const input = ({ target }) => onInput(target.value);
+  const type = ({ target }) => onInput(target.value);
   const show = (choice) => html`<option value=${choice}>${word(choice || placeholder)}</option>`;
+  const select = html`<select ...${common} onChange=${type}>${["", ...choices].map(show)}</select>`;
+  const input = html`<input ...${common} placeholder=${word(placeholder)} spellcheck=${false} autocomplete="off"
+    onInput=${type} />`;
   return html`<div class="field">
     <label for=${id}>${label}</label>
-    ${
-      choices.length
-        ? html`<select ...${common} onChange=${input}>${["", ...choices].map(show)}</select>`
-        : html`<input ...${common} placeholder=${word(placeholder)} spellcheck=${false} autocomplete="off"
-            onInput=${input} />`
-    }
+    ${choices.length ? select : input}
     <span id=${`${id}-help`} hidden>${help}</span>
   </div>`;
 }

@@ -1,12 +1,12 @@
 // Step 3: starts a training, and completes the selected run by the events of its job.
 
 import { ask } from "./api.js";
-import { describeSource, findDataProblem } from "./data.js";
+import { findDataProblem } from "./data.js";
 import { Changes } from "./further.js";
 import { settleNet } from "./net.js";
 import { Note, Problem, plural } from "./parts.js";
 import { html } from "./preact.js";
-import { RecipeForm, readFields, setFields } from "./recipe.js";
+import { RecipeForm, readFields, readSteps, setFields } from "./recipe.js";
 import { receiveRuns, refreshRuns, reloadRun, selectRun } from "./runs.js";
 import { change, findSelected, isActive, state } from "./store.js";
 
@@ -38,14 +38,8 @@ export async function train() {
   change({ isStarting: true, trainingProblem: null });
   try {
     await settleNet();
-    const { text, preset, isChosen, problem } = state.net;
-    if (problem) return;
-    const job = await ask("train", {
-      ...describeSource(),
-      net: isChosen ? "" : preset || text,
-      fields: { ...readFields(), recipe: preset ? state.recipeName : "", time: state.time.trim() },
-      name: state.runName.trim(),
-    });
+    if (state.net.problem) return;
+    const job = await ask("train", { ...readSteps(), name: state.runName.trim() });
     change({ runName: "", base: null, tab: "training", step: NARROW.matches ? "" : "training" });
     await selectRun(job.run);
     // the button is no longer in view
