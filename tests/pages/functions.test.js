@@ -77,7 +77,11 @@ test("a run's series are its losses and the score that it has on val", () => {
     ["val (dashed)", 1, 2.5],
     ["train", 1, 2, 2, 1],
   ]);
-  assert.deepEqual(score.map(read), [["train accuracy", 1, 0.1, 2, 0.3]]);
+  // also if the last epoch has none
+  assert.deepEqual(score.map(read), [
+    ["val accuracy (dashed)", 1, 0.2],
+    ["train accuracy", 1, 0.1, 2, 0.3],
+  ]);
   assert.equal(format(0.25), "25.0 %");
   assert.equal(format(null), "");
   assert.equal(end, 2);

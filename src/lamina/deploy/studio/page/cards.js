@@ -2,7 +2,7 @@
 
 import { edit, findTimes, makeId } from "./net.js";
 import { Button, Details, Note, Problem, Units, count, plain, plural, short } from "./parts.js";
-import { html, useLayoutEffect, useState } from "./preact.js";
+import { html, useState } from "./preact.js";
 import { Field, Helped } from "./recipe.js";
 import { change, state } from "./store.js";
 
@@ -45,39 +45,38 @@ const MEANINGS = {
   Softmax: () => "numbers become probabilities",
   Residual: () => "adds its input to its output",
 };
-let focused = []; // ids of elements, the first of which gets the focus when it is drawn
 
 const square = (size) => (/^\d+$/.test(size) ? `${size}×${size}` : size.replace(/^\((\d+), (\d+)\)$/, "$1×$2"));
 const step = (stride) => (stride === "1" ? "" : `, step ${stride}`);
 
 function describe(card) {
   const values = Object.fromEntries((card.arguments ?? []).map(({ name, value }) => [name, value]));
-  return card.name in MEANINGS ? MEANINGS[card.name](values) : "";
+  return MEANINGS[card.name]?.(values);
 }
 
 // The words of the studio about a kind of layer.
 function explain(kind) {
-  const meaning = state.layers.find(({ name }) => name === kind)?.meaning ?? "";
+  const meaning = state.layers.find(({ name }) => name === kind)?.meaning;
   return meaning && `${meaning.replace(/``out_\w+``/, "its").replaceAll("``", "")}.`;
 }
 
-// Height, width and channels of an image, or the length of a vector.
-function describeShape([channels, ...sides]) {
-  return [...sides, channels].map(count).join("×");
-}
-
+// Focuses the first of these elements that there is, once the page is drawn.
 function focus(...ids) {
-  focused = ids;
-  change({});
+  requestAnimationFrame(() =>
+    ids
+      .map((id) => document.getElementById(id))
+      .find(Boolean)
+      ?.focus(),
+  );
 }
 
 // Adds a layer after the open card, or before the output.
 async function add(kind) {
   const { text } = state.layers.find(({ name }) => name === kind);
-  const card = { text, id: makeId() };
-  await edit(null, (cards) => cards.splice(findPlace(cards), 0, card));
-  change({ openCard: card.id });
-  focus(`argument-0-${card.id}`, `card-${card.id}`);
+  const id = makeId();
+  await edit(null, (cards) => cards.splice(findPlace(cards), 0, { text, id }));
+  change({ openCard: id });
+  focus(`argument-0-${id}`, `card-${id}`);
 }
 
 function findPlace(cards) {
@@ -87,10 +86,7 @@ function findPlace(cards) {
 }
 
 async function move(card, steps, next) {
-  await edit(card.id, (cards, from) => {
-    const to = Math.max(0, Math.min(from + steps, cards.length - 1));
-    cards.splice(to, 0, ...cards.splice(from, 1));
-  });
+  await edit(card.id, (cards, from) => cards.splice(Math.max(0, from + steps), 0, ...cards.splice(from, 1)));
   focus(next);
 }
 
@@ -98,7 +94,7 @@ async function remove(card) {
   let next;
   await edit(card.id, (cards, place) => {
     cards.splice(place, 1);
-    next = cards[Math.min(place, cards.length - 1)];
+    next = cards[place] ?? cards.at(-1);
   });
   focus(`card-${next?.id}`, "add");
 }
@@ -111,27 +107,19 @@ function setArgument(card, changed, typed) {
     const values = cards[place].arguments.map((known) => (known.name === changed ? { ...known, value } : known));
     const shown = values.filter((known) => known.value && known.value !== known.default);
     const texts = shown.map((known) => `${known.name}=${known.value}`);
-    cards[place] = { ...cards[place], arguments: values, text: `${cards[place].name}(${texts.join(", ")})` };
+    cards[place] = { ...cards[place], arguments: values, text: `${card.name}(${texts.join(", ")})` };
   });
-}
-
-function setText(card, text) {
-  return edit(card.id, (cards, place) => cards.splice(place, 1, { ...cards[place], text }));
 }
 
 export function Cards({ cards }) {
-  useLayoutEffect(() => {
-    const places = focused.map((id) => document.getElementById(id));
-    places.find(Boolean)?.focus();
-    focused = [];
-  });
   return html`<ol id="layers" aria-label="Layers">
     ${cards.map((card, place) => html`<${Card} key=${card.id} card=${card} place=${place} />`)}
   </ol>`;
 }
 
 function Card({ card, place }) {
-  const { id, name = card.text, shape, problem } = card;
+  const { id, name = card.text, shape = [], problem } = card;
+  const [channels, ...sides] = shape; // or the length of a vector
   const isOpen = state.openCard === id;
   const drag = ({ dataTransfer }) => dataTransfer.setData(DRAGGED, String(place));
   const allow = (event) => event.dataTransfer.types.includes(DRAGGED) && event.preventDefault();
@@ -149,68 +137,71 @@ function Card({ card, place }) {
         onClick=${toggle} onKeyDown=${press}>
         <span class="place">${place + 1}</span>
         <span class="what"><strong>${name}</strong> <span class="note">${!problem && describe(card)}</span></span>
-        <span class="size">${shape && describeShape(shape)}</span>
+        <span class="size">${shape.length > 0 && [...sides, channels].map(count).join("×")}</span>
         <span class="drawing" aria-hidden="true">${drawing && html`<${Units} ...${drawing} />`}</span>
       </button>
     </div>
     <${Problem} text=${problem} />
-    ${isOpen && html`<${OpenCard} card=${card} label=${plain(`layer ${place + 1}, ${name}`)} />`}
+    ${isOpen && html`<${OpenCard} card=${card} place=${place} />`}
   </li>`;
 }
 
-// Its arguments, first those that must be given or matter most; then what it costs.
-function OpenCard({ card, label }) {
-  const { id, text, name, arguments: all } = card;
+// What can be changed of a layer, and what it costs.
+function OpenCard({ card, place }) {
+  const { id, text, name } = card;
+  const label = plain(`layer ${place + 1}, ${name ?? text}`);
   const tool = (key, title, act) =>
     html`<${Button} small id=${`${key}-${id}`} aria-label=${`${title} ${label}`} onClick=${act}>${title}</${Button}>`;
-  const show = (argument) => html`<${Argument} key=${argument.name} card=${card} ...${argument} />`;
-  const type = ({ target }) => setText(card, target.value);
-  const size = all?.filter((known) => !known.default || ["stride", "padding", "p"].includes(known.name)).length;
-  const python = { rows: 3, spellcheck: false, "aria-label": `Python of ${label}`, value: text, onChange: type };
+  const setText = ({ target }) => edit(id, (cards, at) => (cards[at] = { ...cards[at], text: target.value }));
+  const python = html`<textarea id=${`argument-0-${id}`} rows="3" spellcheck=${false}
+    aria-label=${`Python of ${label}`} value=${text} onChange=${setText}></textarea>`;
   return html`<div class="body">
-    ${
-      all
-        ? html`<${Helped} note=${size ? "" : "Nothing must be set."}>
-            <div class="fields">${all.slice(0, size).map(show)}</div>
-            ${
-              all.length > size &&
-              html`<${Details} summary="More settings of this layer">
-                <div class="fields">${all.slice(size).map(show)}</div>
-              </${Details}>`
-            }
-          </${Helped}>`
-        : html`<textarea id=${`argument-0-${id}`} ...${python}></textarea>`
-    }
+    ${card.arguments ? html`<${Arguments} card=${card} />` : python}
     <div class="row">
       ${tool("up", "Move up", () => move(card, -1, `up-${id}`))}
       ${tool("down", "Move down", () => move(card, 1, `down-${id}`))}
       ${tool("remove", "Remove", () => remove(card))}
     </div>
-    <${Note}>${name && explain(name)} ${card.shape && describeCosts(card)}</${Note}>
+    <${Note}>${explain(name)} ${card.shape && describeCosts(card, findTimes()[place])}</${Note}>
   </div>`;
 }
 
+// First those that must be given or matter most.
+function Arguments({ card }) {
+  const isMain = (argument) => !argument.default || ["stride", "padding", "p"].includes(argument.name);
+  const mainCount = card.arguments.filter(isMain).length;
+  const fields = card.arguments.map(
+    (argument, place) => html`<${Argument} key=${argument.name} card=${card}
+    id=${`argument-${place}-${card.id}`} ...${argument} />`,
+  );
+  const more = html`<${Details} summary="More settings of this layer">
+    <div class="fields">${fields.slice(mainCount)}</div>
+  </${Details}>`;
+  return html`<${Helped} note=${mainCount ? "" : "Nothing must be set."}>
+    <div class="fields">${fields.slice(0, mainCount)}</div>
+    ${fields.length > mainCount && more}
+  </${Helped}>`;
+}
+
 // A field that shows what is typed until it loses the focus.
-function Argument({ card, name, value, default: usual }) {
+function Argument({ card, id, name, value, default: usual }) {
   const [typed, setTyped] = useState(null);
   const [label, help] = ARGUMENTS[name] ?? [name.replaceAll("_", " "), ""];
   const choices = /^(True|False)$/.test(usual) ? ["True", "False"] : [];
-  const place = card.arguments.findIndex((known) => known.name === name);
   const isEmpty = value === usual && (choices.length || usual === "None");
   const type = (text) => {
     setTyped(text);
     setArgument(card, name, text);
   };
   return html`<div onFocusOut=${() => setTyped(null)}>
-    <${Field} id=${`argument-${place}-${card.id}`} field=${{ label, help, choices }} placeholder=${usual}
+    <${Field} id=${id} field=${{ label, help, choices }} placeholder=${usual}
       value=${typed ?? (isEmpty ? "" : value.replace(/^'(.*)'$/, "$1"))} onInput=${type} />
   </div>`;
 }
 
-function describeCosts({ id, shape, parameters, multiply_adds: multiplyAdds, field }) {
+function describeCosts({ shape, parameters, multiply_adds: multiplyAdds, field }, ms) {
   const [size, ...sides] = shape;
   const output = sides.length ? `${sides.join("×")} px with ${plural(size, "channel")}` : plural(size, "number");
-  const ms = findTimes()[state.net.cards.findIndex((card) => card.id === id)];
   const time = ms === undefined ? "" : ` Time: ${ms.toFixed(ms < 1 ? 2 : 1)} ms for 64 images.`;
   const costs = `${count(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
   return `Output: ${output}. ${costs}. Receptive field: ${field}.${time}`;
@@ -220,18 +211,16 @@ export function AddLayer({ cards }) {
   const [kind, setKind] = useState("Conv2d");
   const place = findPlace(cards);
   const before = cards[place - 1];
+  const where = before ? `It comes after layer ${place}, ${before.name ?? before.text}.` : "It comes first.";
   const names = state.layers.map(({ name }) => name).sort();
-  const pick = ({ target }) => setKind(target.value);
   return html`
     <div class="row">
       <label for="kind" class="note">New layer</label>
-      <select id="kind" value=${kind} aria-describedby="kind-note" onChange=${pick}>
+      <select id="kind" value=${kind} aria-describedby="kind-note" onChange=${({ target }) => setKind(target.value)}>
         ${names.map((name) => html`<option value=${name}>${name}</option>`)}
       </select>
       <${Button} id="add" onClick=${() => add(kind)}>Add layer</${Button}>
     </div>
-    <${Note} id="kind-note">
-      ${explain(kind)} ${before ? `It comes after layer ${place}, ${before.name ?? before.text}.` : "It comes first."}
-    </${Note}>
+    <${Note} id="kind-note">${explain(kind)} ${where}</${Note}>
   `;
 }

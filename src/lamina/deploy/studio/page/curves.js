@@ -4,7 +4,7 @@
 
 import { Button, Details, Note, Table, percent, plain, useKept } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
-import { state } from "./store.js";
+import { change, state } from "./store.js";
 
 // 3:1 on light and dark
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"];
@@ -16,22 +16,24 @@ const DARK = matchMedia("(prefers-color-scheme: dark)");
 // of runs, by name; each keeps its color for as long as its curves are shown
 const colors = new Map();
 
+DARK.addEventListener("change", () => change({}));
+
 export function Curves({ run }) {
   const [smoothing, setSmoothing] = useState(0);
   const [zoom, setZoom] = useState(null); // [first epoch, last epoch] of both charts
   const { loss, score, format, end } = useKept(() => listSeries(run), [run.rows, run.steps, run.others, state.runs]);
   if (!end) return html`<${Note}>The curves begin with the first step.</${Note}>`;
   const [from, to] = zoom ?? [0, end];
-  const zoomIn = () => setZoom([(from + to) / 2, to]);
   const smooth = ({ target }) => setSmoothing(Number(target.value));
-  const slider = { type: "range", min: 0, max: 0.95, step: 0.05, value: smoothing, onInput: smooth };
   const look = { smoothing, zoom, setZoom };
   return html`<div id="curves">
     <${Chart} title="Loss" series=${loss} format=${(value) => value?.toPrecision(3) ?? ""} ...${look} />
     <${Chart} title="Score" series=${score} format=${format} ...${look} />
     <div class="row note">
-      <label>Smooth <input ...${slider} /></label>
-      <${Button} small onClick=${zoomIn}>Zoom in on the end</${Button}>
+      <label>
+        Smooth <input type="range" min="0" max="0.95" step="0.05" value=${smoothing} onInput=${smooth} />
+      </label>
+      <${Button} small onClick=${() => setZoom([(from + to) / 2, to])}>Zoom in on the end</${Button}>
       <${Button} small disabled=${!zoom} onClick=${() => setZoom(null)}>Show all epochs</${Button}>
       <span>or drag over a chart; a double click shows all.</span>
     </div>
@@ -42,30 +44,26 @@ export function Curves({ run }) {
 function Chart({ title, series, format, smoothing, zoom, setZoom }) {
   const place = useRef();
   const { current: view } = useRef({}); // the plot, which outlives drawings of the page
-  const [isDark, setDark] = useState(DARK.matches);
   const [isOpen, setOpen] = useState(false); // the table
   Object.assign(view, { zoom, setZoom, format });
   useEffect(() => {
-    const recolor = () => setDark(DARK.matches);
-    const fit = () => view.plot?.setSize({ width: place.current?.clientWidth ?? 0, height: HEIGHT_PX });
+    const fit = () => view.plot?.setSize({ width: place.current.clientWidth, height: HEIGHT_PX });
     const sizes = new ResizeObserver(fit);
     sizes.observe(place.current);
-    DARK.addEventListener("change", recolor);
-    return () => {
-      DARK.removeEventListener("change", recolor);
-      sizes.disconnect();
-      view.plot?.destroy();
-    };
+    return () => sizes.disconnect();
   }, []);
   useLayoutEffect(() => {
     if (!series.length) return;
+    view.plot = new uPlot(choose(place.current, series, view), [], place.current);
+    return () => {
+      view.plot.destroy();
+      view.plot = null;
+    };
+  }, [DARK.matches, JSON.stringify(series.map(({ label, color }) => [label, color]))]);
+  useLayoutEffect(() => {
     const shown = smoothing ? series.map((curve) => ({ ...curve, points: smoothen(curve, smoothing) })) : series;
-    const kind = JSON.stringify([isDark, series.map(({ label, color }) => [label, color])]);
-    if (view.kind === kind) return view.plot.setData(align(shown));
-    view.plot?.destroy();
-    view.plot = new uPlot(choose(place.current, series, view), align(shown), place.current);
-    view.kind = kind;
-  }, [series, smoothing, zoom, isDark]);
+    view.plot?.setData(align(shown));
+  }, [series, smoothing, zoom, DARK.matches]);
   const tell = ({ label, points }) => `${label} from ${format(points[0][1])} to ${format(points.at(-1)[1])}`;
   const label = plain(`${title}: ${series.map(tell).join("; ")}`);
   return html`<figure hidden=${!series.length}>
@@ -117,45 +115,52 @@ function style({ label, color, isDashed, isThin }) {
   return { label: plain(label), stroke, width, dash: isDashed ? [6, 4] : undefined, points, spanGaps: true };
 }
 
+// The name of the score on val in a row of an epoch, such as val_accuracy; "" without val.
+export function findMetric(row = {}) {
+  const isMetric = (key) => key.startsWith("val_") && key !== "val_loss" && row[key] !== null;
+  return Object.keys(row).find(isMetric) ?? "";
+}
+
+export function formatScore(metric, value) {
+  if (value == null) return "";
+  const isFraction = !metric || state.fractions.includes(metric.slice("val_".length));
+  return isFraction ? percent(value) : value.toPrecision(4);
+}
+
 // The losses and scores of a run, of the one that it came from and of those that it is compared
 // with, in the order of the list; the format of the scores, and the last epoch.
 export function listSeries(run) {
   const places = state.runs.map(({ name }) => name);
   const runs = [run, ...(run.others ?? [])].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
-  const isMany = runs.length > 1;
-  const [loss, score] = [[], []];
-  let metric = "";
   for (const name of colors.keys()) if (runs.every((shown) => shown.name !== name)) colors.delete(name);
+  const metric = runs.map(({ rows = [] }) => findMetric(rows.findLast(findMetric))).find(Boolean) ?? "";
+  const [loss, score] = [[], []];
   for (const { name, rows = [], steps = [] } of runs) {
     const free = COLORS.findIndex((_, color) => ![...colors.values()].includes(color));
     if (!colors.has(name)) colors.set(name, free < 0 ? colors.size % COLORS.length : free);
     const title = name.length > LONG ? `${name.slice(0, LONG / 2)}…${name.slice(-LONG / 2)}` : name;
-    const add = (list, what, points, more = {}) => {
-      const color = isMany ? colors.get(name) : Number(more.isDashed ?? false);
-      const label = `${isMany ? `${title}: ` : ""}${what}${more.isDashed ? " (dashed)" : ""}`;
-      if (points.length) list.push({ label, color, points, ...more });
+    const add = (list, what, points, { isDashed = false, isThin = false } = {}) => {
+      const label = `${runs.length > 1 ? `${title}: ` : ""}${what}${isDashed ? " (dashed)" : ""}`;
+      const color = runs.length > 1 ? colors.get(name) : Number(isDashed);
+      if (points.length) list.push({ label, color, points, isDashed, isThin });
     };
     const read = (key) => rows.filter((row) => row[key] != null).map((row) => [row.epoch, row[key]]);
-    metric ||= Object.keys(rows.at(-1) ?? {}).find((key) => key.startsWith("val_") && key !== "val_loss") ?? "";
-    const points = steps.map(({ at, loss: value }) => [at, value]);
-    add(loss, "train, single steps", points, { isThin: true });
+    const stepLosses = steps.map((step) => [step.at, step.loss]);
+    add(loss, "train, single steps", stepLosses, { isThin: true });
     add(loss, "val", read("val_loss"), { isDashed: true });
     add(loss, "train", read("train_loss"));
     add(score, metric.replaceAll("_", " "), read(metric), { isDashed: true });
     add(score, "train accuracy", read("train_accuracy"));
   }
-  const isFraction = !metric || state.fractions.includes(metric.slice("val_".length));
-  const format = (value) => (value == null ? "" : isFraction ? percent(value) : value.toPrecision(4));
   const end = Math.max(0, ...[...loss, ...score].map(({ points }) => points.at(-1)[0]));
-  return { loss, score, format, end };
+  return { loss, score, format: (value) => formatScore(metric, value), end };
 }
 
 // A running mean of the values; the first ones count as much as the later ones.
 function smoothen({ points }, weight) {
   let [sum, size] = [0, 0];
   return points.map(([at, value]) => {
-    sum = weight * sum + value;
-    size = weight * size + 1;
+    [sum, size] = [weight * sum + value, weight * size + 1];
     return [at, sum / size];
   });
 }
@@ -163,11 +168,6 @@ function smoothen({ points }, weight) {
 // The points of all series over all their x values, `null` where a series has none.
 function align(series) {
   const x = [...new Set(series.flatMap(({ points }) => points.map(([at]) => at)))].sort((a, b) => a - b);
-  return [
-    x,
-    ...series.map(({ points }) => {
-      const known = new Map(points);
-      return x.map((at) => known.get(at) ?? null);
-    }),
-  ];
+  const values = series.map(({ points }) => new Map(points));
+  return [x, ...values.map((known) => x.map((at) => known.get(at) ?? null))];
 }

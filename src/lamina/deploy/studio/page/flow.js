@@ -8,19 +8,20 @@ import { state } from "./store.js";
 const MARKS = /ReLU|GELU|SiLU|Sigmoid|Tanh|Softmax|BatchNorm|Dropout/; // lines behind their block
 const [HEIGHT, LETTER, GAP] = [84, 5.5, 3]; // of blocks, of a letter, and between blocks
 
-// Blocks of a layer and the marks after it; equal ones that follow each other are one, repeated.
+// Blocks of a layer and the marks after it; in lists of equal ones that follow each other.
 function group(cards) {
   const blocks = [];
   for (const card of cards) {
-    if (MARKS.test(card.name) && blocks.length) blocks.at(-1).layers.push(card);
-    else blocks.push({ layers: [card], repeats: [] });
+    if (MARKS.test(card.name) && blocks.length) blocks.at(-1).push(card);
+    else blocks.push([card]);
   }
-  const describe = ({ layers }) => JSON.stringify(layers.map(({ name, shape }) => [name, shape]));
-  return blocks.reduce((merged, block) => {
-    const isRepeated = merged.length && describe(merged.at(-1)) === describe(block);
-    if (isRepeated) merged.at(-1).repeats.push(block);
-    return isRepeated ? merged : [...merged, block];
-  }, []);
+  const describe = (block) => JSON.stringify(block.map(({ name, shape }) => [name, shape]));
+  const groups = [];
+  for (const block of blocks) {
+    if (groups.length && describe(groups.at(-1)[0]) === describe(block)) groups.at(-1).push(block);
+    else groups.push([block]);
+  }
+  return groups;
 }
 
 // Sheets of an image, one behind the other, or a bar for a vector, with their labels.
@@ -39,20 +40,20 @@ export function Flow({ cards, shape, image }) {
   kept.current = shape ?? kept.current;
   if (!kept.current || !cards.length) return null;
   let x = 0;
-  const place = ({ layers, repeats }) => {
-    const [{ name = "?", shape: output = [] }, ...marks] = layers;
+  const place = (equal) => {
+    const [{ name = "?", shape: output = [] }, ...marks] = equal[0];
     const box = measure(output);
-    const title = repeats.length ? `${name} ×${repeats.length + 1}` : name;
+    const title = equal.length > 1 ? `${name} ×${equal.length}` : name;
     const drawn = box.width + 2 * (box.sheets - 1) + 4 * marks.length;
     const column = Math.max(drawn, LETTER * Math.max(title.length, box.size.length));
+    const middle = x + column / 2;
     x += column + GAP;
-    const middle = x - GAP - column / 2;
-    const isOpen = [layers, ...repeats.map((block) => block.layers)].flat().some(({ id }) => id === state.openCard);
+    const isOpen = equal.flat().some(({ id }) => id === state.openCard);
     const names = [title, ...marks.map((mark) => mark.name)].join(", ");
     const text = box.size ? `${names} → ${box.size}${box.depth}` : names;
     return { ...box, title, marks, middle, left: middle - drawn / 2, isOpen, text };
   };
-  const blocks = [{ layers: [{ name: "Image", id: 0, shape: kept.current }], repeats: [] }, ...group(cards)].map(place);
+  const blocks = [[[{ name: "Image", shape: kept.current }]], ...group(cards)].map(place);
   const name = plain(`The net as a flow: ${blocks.map(({ text }) => text).join("; ")}`);
   const way = `M${blocks[0].middle} ${HEIGHT / 2 + 6}H${blocks.at(-1).middle}`;
   const bottom = HEIGHT + 44; // with three lines of text

@@ -3,53 +3,44 @@
 
 import { askLast } from "./api.js";
 import { Button, Details, Layers, Note, Picture, Problem, Table, percent } from "./parts.js";
-import { html, useEffect, useRef, useState } from "./preact.js";
-import { findJob, isActive } from "./store.js";
+import { html, useEffect, useState } from "./preact.js";
+import { change, findJob, isActive } from "./store.js";
 
 const LOOK_MS = 2000;
 const REST = 20; // least time between two looks at the weights, also as a multiple of the last look's
 const MOST_LAYERS = 5;
 
+document.addEventListener("visibilitychange", () => change({}));
+
 // Shows the weights that were saved last, if they are new and the panel is open and visible.
 export function Inside({ run }) {
   const [isOpen, setOpen] = useState(true);
   const [row, setRow] = useState(0);
-  const [seen, setSeen] = useState({}); // {image, …} or {problem}
-  const [, wake] = useState(0);
-  const { current: looking } = useRef({ key: "", next: 0, isBusy: false });
+  const [last, setLast] = useState({ key: "", next: 0, isBusy: false }); // the last look
+  const [{ image, target, filters, layers, problem }, setSeen] = useState({});
   const isTraining = isActive(findJob(run.name));
   const key = `${row} ${isTraining} ${run.rows.length}`;
   const look = async () => {
     const began = performance.now();
-    Object.assign(looking, { key, isBusy: true });
-    try {
-      setSeen(await askLast("look", { run: run.name, image: ["", row] }, "live"));
-    } catch (error) {
-      // the weights are saved after the first epochs; the next epoch looks again
-      if (!isTraining) setSeen({ problem: error.message });
-    }
+    setLast({ key, next: 0, isBusy: true });
+    const tell = (error) => ({ problem: error.message });
+    const seen = await askLast("look", { run: run.name, image: ["", row] }, "live").catch(tell);
+    // the weights are saved after the first epochs; the next epoch looks again
+    if (!seen.problem || !isTraining) setSeen(seen);
     const end = performance.now();
-    Object.assign(looking, { next: end + Math.max(LOOK_MS, REST * (end - began)), isBusy: false });
-    wake(end);
+    setLast({ key, next: end + Math.max(LOOK_MS, REST * (end - began)), isBusy: false });
   };
   useEffect(() => {
-    const check = () => wake(performance.now());
-    document.addEventListener("visibilitychange", check);
-    return () => document.removeEventListener("visibilitychange", check);
-  }, []);
-  useEffect(() => {
-    if (!isOpen || document.hidden || looking.isBusy || looking.key === key || !run.rows.length) return;
+    if (!isOpen || document.hidden || last.isBusy || last.key === key || !run.rows.length) return;
     // only the next epochs wait
-    const isNext = isTraining && looking.key.startsWith(`${row} true`);
-    const timer = setTimeout(look, isNext ? looking.next - performance.now() : 0);
+    const isNext = isTraining && last.key.startsWith(`${row} true`);
+    const timer = setTimeout(look, isNext ? last.next - performance.now() : 0);
     return () => clearTimeout(timer);
-  }, [key, isOpen, document.hidden, looking.isBusy]);
+  }, [key, isOpen, document.hidden, last.isBusy]);
   if (!run.rows.length) return null;
-  const { image, target, filters, layers, problem } = seen;
   const statistics = run.rows.findLast((epoch) => epoch.layers)?.layers;
   const title = html`<h3 id="live-title">Inside the net${isTraining ? ", now" : ""}</h3>`;
-  const toggle = (event) => setOpen(event.target.open);
-  return html`<${Details} id="live" open=${isOpen} onToggle=${toggle} summary=${title}>
+  return html`<${Details} id="live" open=${isOpen} onToggle=${({ target: { open } }) => setOpen(open)} summary=${title}>
     <${Problem} text=${problem} />
     <div class="looks">
       ${image && html`<${Example} image=${image} target=${target} next=${() => setRow(row + 1)} />`}

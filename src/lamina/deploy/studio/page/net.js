@@ -24,13 +24,12 @@ let timer = 0;
 let asked = 0; // number of the last request, whose response counts
 let typed = 0; // number of the last text or preset
 let lastId = 0; // of the cards
-let drawn = 0; // number of the last request for drawings
 let reading = Promise.resolve(); // until what was typed and clicked so far is shown
 
 export function startNet(kept) {
-  if (kept?.isChosen) usePreset(CHOOSE);
-  else if (kept?.typed ?? kept?.text) useText(kept.typed ?? kept.text);
-  else usePreset(FIRST);
+  const text = kept?.typed ?? kept?.text;
+  if (text) useText(text);
+  else usePreset(kept?.isChosen ? CHOOSE : FIRST);
 }
 
 // For images of one's own, lamina chooses the net and the recipe, as `lamina train --data` does.
@@ -53,36 +52,30 @@ export function useText(text, preset = "") {
   // a limit that only choosing needs
   if (state.net.isChosen && state.time === CHOOSING_TIME) change({ time: "" });
   changePart("net", { text, typed: null, preset, isChosen: false });
-  typed += 1;
-  return read({ text });
+  return read(text);
 }
 
-// Reads the net again, for other data.
+// Reads the net again, for other data, once the last edit is shown.
 export function refreshNet() {
-  if (!state.net.isChosen) read({ text: state.net.typed ?? state.net.text });
+  reading = reading.then(() => state.net.isChosen || parse(state.net.typed ?? state.net.text));
 }
 
 function type({ target }) {
   clearTimeout(timer);
   asked += 1; // a response on its way must not replace what is typed
-  timer = setTimeout(readTyped, WAIT_MS);
+  timer = setTimeout(settleNet, WAIT_MS);
   changePart("net", { typed: target.value });
-}
-
-function readTyped() {
-  typed += 1;
-  return read({ text: state.net.typed });
 }
 
 // Waits until `state.net` is what was typed or clicked last.
 export function settleNet() {
-  return timer ? readTyped() : reading;
+  return timer ? read(state.net.typed) : reading;
 }
 
-function read(values) {
+function read(text) {
   clearTimeout(timer);
-  timer = 0;
-  reading = Promise.all([reading, parse(values)]);
+  [timer, typed] = [0, typed + 1];
+  reading = Promise.all([reading, parse(text)]);
   return reading;
 }
 
@@ -97,7 +90,7 @@ export function edit(id, apply) {
     const place = cards.findIndex((card) => card.id === id);
     if (id && place < 0) return; // it was removed
     apply(cards, place);
-    await parse({ cards: cards.map(({ text }) => text) }, cards);
+    await parse(null, cards);
   };
   // the next edit still works
   reading = before.then(run).catch((error) => changePart("net", { problem: error.message }));
@@ -108,34 +101,30 @@ export function makeId() {
   return ++lastId;
 }
 
-// Asks for the cards of a net, given as text or as edited cards. A text that is typed stays as it is.
-async function parse(values, edited = state.net.cards) {
+// Asks for the cards of a text, which stays as it is typed, or of cards that were edited.
+async function parse(typedText, edited) {
   const turn = ++asked;
   const { shape = null, outputs = null } = state.preview ?? {};
-  const net = await ask("net", { ...values, shape, outputs }).catch(({ message }) => ({
-    cards: null,
-    problem: message,
-  }));
+  const layers = edited ? { cards: edited.map((card) => card.text) } : { text: typedText };
+  const net = await ask("net", { ...layers, shape, outputs }).catch(({ message }) => ({ problem: message }));
   if (turn !== asked) return;
-  const text = net.text ?? values.text ?? state.net.text;
+  const { text = typedText ?? state.net.text, problem, cards, parameters, multiply_adds: multiplyAdds } = net;
   const preset = state.presets.find((known) => known.text === text)?.name ?? "";
-  const more = net.cards && {
-    cards: net.cards.map((card, place) => identify(card, edited[place], values)),
-    parameters: net.parameters,
-    multiplyAdds: net.multiply_adds,
-  };
-  const isTyped = values.text !== undefined;
-  changePart("net", { text, preset, problem: net.problem, ...more, ...(isTyped ? {} : { typed: null }) });
+  changePart("net", { text, preset, problem, typed: edited ? null : state.net.typed });
+  if (cards) changePart("net", { cards: identify(cards, edited), parameters, multiplyAdds });
   useRecipeOf(preset);
   refreshPlan();
 }
 
 // Cards that were edited keep their ids, and what was typed into them even if it is wrong; of a new
 // text, those keep theirs whose layers are at their place.
-function identify(card, before, { cards: isEdited }) {
-  const isSame = before && (isEdited || before.text === card.text);
-  const typedInto = isSame && !card.name ? { name: before.name, arguments: before.arguments } : {};
-  return { ...typedInto, ...card, id: isSame ? before.id : makeId() };
+function identify(cards, edited) {
+  return cards.map((card, place) => {
+    const before = (edited ?? state.net.cards)[place];
+    const isSame = before && (edited || before.text === card.text);
+    const typedInto = isSame && !card.name ? { name: before.name, arguments: before.arguments } : {};
+    return { ...typedInto, ...card, id: isSame ? before.id : makeId() };
+  });
 }
 
 // What the cards say, as text; times and drawings are of these layers, whatever is being typed.
@@ -166,14 +155,13 @@ async function measure(key) {
 }
 
 async function drawExample(row) {
-  const turn = ++drawn;
   const key = findKey();
   const ids = state.net.cards.map(({ id }) => id);
   const values = { ...describeSource(), text: writeCards(), row: row % state.preview.images.train };
-  const example = await ask("forward", values).catch(() => null);
-  if (!example || turn !== drawn) return;
+  const example = await askLast("forward", values).catch(() => null);
+  if (!example || key !== findKey()) return;
   const drawings = Object.fromEntries(example.layers.map((layer, place) => [ids[place], layer]));
-  change({ forward: { key, row, image: example.image, target: example.target, drawings } });
+  change({ forward: { key, row, image: example.image, drawings } });
 }
 
 export function summarizeNet() {
@@ -185,8 +173,8 @@ export function summarizeNet() {
 // What the net costs. Cores share a layer's work, but not without losses.
 function describeCosts() {
   const { cards, parameters, multiplyAdds } = state.net;
-  const numbers = `${short(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
-  const costs = `${plural(cards.length, "layer")}, ${numbers}`;
+  const size = `${plural(cards.length, "layer")}, ${short(parameters)} parameters`;
+  const costs = `${size}, ${short(multiplyAdds)} multiply-adds per image`;
   const times = findTimes();
   if (!times.length) return `${costs}.`;
   const imageMs = times.reduce((sum, ms) => sum + ms, 0) / TIMED_IMAGES;
@@ -196,20 +184,14 @@ function describeCosts() {
 
 function describePreset(name) {
   const [kind, size] = name.split("-");
-  return [name, [SIZES[size], KINDS[kind]].filter(Boolean).join(", ")].filter(Boolean).join(": ");
+  const words = [SIZES[size], KINDS[kind]].filter(Boolean).join(", ");
+  return words ? `${name}: ${words}` : name;
 }
 
 export function NetStep() {
-  const { text, typed: typedText, preset, isChosen, problem, cards } = state.net;
-  const key = findKey();
-  useEffect(() => {
-    const waiting = setTimeout(() => measure(key), 2 * WAIT_MS);
-    return () => clearTimeout(waiting);
-  }, [key, isBusy()]);
+  const { preset, isChosen } = state.net;
   const presets = state.presets.map(({ name }) => [name, describePreset(name)]);
   const options = [[CHOOSE, "Choose for me"], ...presets, ["", "your own layers"]];
-  const another = () => drawExample(Math.floor(Math.random() * state.preview.images.train));
-  const python = { rows: 7, spellcheck: false, "aria-label": "Python", "aria-invalid": Boolean(problem) };
   return html`
     <div class="row">
       <label for="preset">Start from</label>
@@ -217,21 +199,29 @@ export function NetStep() {
         ${options.map(([value, title]) => html`<option value=${value}>${title}</option>`)}
       </select>
     </div>
-    ${
-      isChosen
-        ? html`<${Note} id="net-chosen">${CHOSEN}</${Note}>`
-        : html`
-            <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
-            <${Note} id="net-total">${key && describeCosts()}</${Note}>
-            <${Button} small disabled=${!state.forward || !key} onClick=${another}>Another image</${Button}>
-            <${Cards} cards=${cards} />
-            <${AddLayer} cards=${cards} />
-            <${Problem} id="net-problem" text=${problem} />
-            <${Details} summary="As Python">
-              <label for="python" class="note">The same layers as text. What you change here changes the cards.</label>
-              <textarea id="python" ...${python} value=${typedText ?? text} onInput=${type}></textarea>
-            </${Details}>
-          `
-    }
+    ${isChosen ? html`<${Note} id="net-chosen">${CHOSEN}</${Note}>` : html`<${Layers} />`}
+  `;
+}
+
+function Layers() {
+  const { text, typed: typedText, problem, cards } = state.net;
+  const key = findKey();
+  useEffect(() => {
+    const waiting = setTimeout(() => measure(key), 2 * WAIT_MS);
+    return () => clearTimeout(waiting);
+  }, [key, isBusy()]);
+  const showAnother = () => drawExample(Math.floor(Math.random() * state.preview.images.train));
+  return html`
+    <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
+    <${Note} id="net-total">${key && describeCosts()}</${Note}>
+    <${Button} small disabled=${!state.forward || !key} onClick=${showAnother}>Another image</${Button}>
+    <${Cards} cards=${cards} />
+    <${AddLayer} cards=${cards} />
+    <${Problem} id="net-problem" text=${problem} />
+    <${Details} summary="As Python">
+      <label for="python" class="note">The same layers as text. What you change here changes the cards.</label>
+      <textarea id="python" rows="7" spellcheck=${false} aria-label="Python" aria-invalid=${Boolean(problem)}
+        value=${typedText ?? text} onInput=${type}></textarea>
+    </${Details}>
   `;
 }

@@ -1,64 +1,55 @@
 // What is training and what waits, and how the selected run trains: status, progress, curves.
 
-import { Curves } from "./curves.js";
+import { Curves, findMetric, formatScore } from "./curves.js";
 import { Further } from "./further.js";
 import { Inside } from "./inside.js";
 import { Button, Note, Problem, Progress, count, duration, percent, plain, plural } from "./parts.js";
-import { html, useEffect, useRef, useState } from "./preact.js";
+import { html, useEffect, useState } from "./preact.js";
 import { selectRun } from "./runs.js";
 import { change, findJob, findSelected, isActive, listTrainings, state } from "./store.js";
 import { act, applyChange } from "./training.js";
 
 const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
 const MOST_DIAGNOSES = 3;
-const FINISHING = { is_finishing: true };
+
+// The time left counts down also during long steps, which have no events.
+setInterval(() => listTrainings().length > 0 && change({}), 1000);
 
 // The line in the header.
 export function Status() {
   const text = state.connection.message || describeSelected();
-  const spoken = useSpoken(text);
-  useEffect(() => {
-    // the time left counts down also during long steps, which have no events
-    const timer = setInterval(() => listTrainings().length > 0 && change({}), 1000);
-    return () => clearInterval(timer);
-  }, []);
   return html`<p id="status" role="status" aria-live="off">${text}</p>
-    <p id="spoken" aria-live="polite">${spoken}</p>`;
+    <p id="spoken" aria-live="polite">${useSpoken(text)}</p>`;
 }
 
 // The text that a screen reader speaks: what is new at once; of texts that only count on, the last
 // every few seconds.
 function useSpoken(text) {
-  const [spoken, speak] = useState("");
-  const { current: said } = useRef({ at: 0, kind: "" });
+  const [spoken, speak] = useState({ text: "", kind: "", at: 0 });
   useEffect(() => {
     const kind = `${state.selected} ${text.replace(/[\d.,]+/gu, "")}`;
-    const wait = kind === said.kind ? said.at + SAY_MS - performance.now() : 0;
-    const say = () => {
-      Object.assign(said, { at: performance.now(), kind });
-      speak(text);
-    };
-    const timer = setTimeout(say, wait);
+    const wait = kind === spoken.kind ? spoken.at + SAY_MS - performance.now() : 0;
+    const timer = setTimeout(() => speak({ text, kind, at: performance.now() }), wait);
     return () => clearTimeout(timer);
   }, [text]);
-  return spoken;
+  return spoken.text;
 }
 
 function describeSelected() {
+  if (!state.selected) return "Choose images and a net, and press Train. New here? Open the lessons.";
   const run = findSelected();
-  if (run) return describe(run, findJob(run.name));
-  return state.selected ? "" : "Choose images and a net, and press Train. New here? Open the lessons.";
-}
-
-function describe(run, job) {
+  if (!run) return "";
   const { name, rows } = run;
+  const job = findJob(name);
   if (job?.state === "queued") return `${name} waits for the training before it`;
   const at = describeEpoch(run, job);
-  if (isActive(job) && job.is_stopping) return `${at}, ${job.is_finishing ? "finishing" : "pausing …"}`;
-  if (isActive(job) && !hasBegun(run))
-    return `${name}: ${job.chooses_net ? "choosing the net" : "preparing"}${describeTimeLeft(run, job)}`;
-  if (isActive(job) && run.planned && rows.length >= run.planned) return `${at}, evaluating`;
-  if (isActive(job)) return `${at}${describeScore(rows.at(-1))}${describeTimeLeft(run, job)}`;
+  if (isActive(job)) {
+    if (job.is_stopping) return `${at}, ${job.is_finishing ? "finishing" : "pausing …"}`;
+    const left = describeTimeLeft(run, job);
+    if (!hasBegun(run)) return `${name}: ${job.chooses_net ? "choosing the net" : "preparing"}${left}`;
+    if (run.planned && rows.length >= run.planned) return `${at}, evaluating`;
+    return `${at}${describeScore(rows.at(-1))}${left}`;
+  }
   if (job?.state === "failed") return `${name} ended with a problem after ${at}`;
   if (!run.net) return `${name} ${job ? "was stopped before it started" : "is no longer among the runs"}`;
   if (run.score) return `done: ${run.score}; ${name}`;
@@ -82,11 +73,9 @@ export function hasEnded(run) {
 }
 
 function describeScore(row) {
-  const name = row && Object.keys(row).find((key) => key.startsWith("val_") && key !== "val_loss" && row[key] !== null);
-  if (!name) return row?.train_accuracy == null ? "" : `, train accuracy ${percent(row.train_accuracy)}`;
-  const metric = name.slice("val_".length);
-  const value = state.fractions.includes(metric) ? percent(row[name]) : row[name].toPrecision(4);
-  return `, val ${metric.replaceAll("_", " ")} ${value}`;
+  const name = findMetric(row);
+  if (name) return `, ${name.replaceAll("_", " ")} ${formatScore(name, row[name])}`;
+  return row?.train_accuracy == null ? "" : `, train accuracy ${percent(row.train_accuracy)}`;
 }
 
 function describeTimeLeft(run, job) {
@@ -107,31 +96,32 @@ export function Queue() {
 
 // A training in the queue; the selected one has its buttons below.
 function Training({ job }) {
-  const { run, state: phase, is_stopping: isStopping } = job;
+  const { run, is_stopping: isStopping } = job;
   const isSelected = run === state.selected;
   const { text, part } = findProgress(job);
-  const stop = phase === "queued" ? "Cancel" : "Pause";
+  const stop = nameStop(job);
   const more = { disabled: isStopping, "aria-label": plain(`${stop} ${run}`), onClick: () => act("stop", run) };
-  const select = () => isSelected || selectRun(run);
   return html`<li>
-    <${Button} aria-pressed=${isSelected} onClick=${select}>${run}</${Button}>
+    <${Button} aria-pressed=${isSelected} onClick=${() => isSelected || selectRun(run)}>${run}</${Button}>
     <span class="note">${text}</span>
     <${Progress} label=${plain(`Progress of ${run}`)} value=${part} />
     ${!isSelected && html`<${Button} small ...${more}>${stop}</${Button}>`}
   </li>`;
 }
 
+const nameStop = ({ state: phase }) => (phase === "queued" ? "Cancel" : "Pause");
+
 // What a training does, and the part that is done: of its time if that is limited, else of its
 // epochs.
 function findProgress(job) {
-  const event = state.progress.get(job.number);
-  const run = state.run?.name === job.run ? state.run : state.runs.find(({ name }) => name === job.run);
-  const time = job.seconds && (Date.now() / 1000 - job.began) / job.seconds;
   if (job.state === "queued") return { text: "waiting", part: 0 };
+  const event = state.progress.get(job.number);
+  const time = job.seconds && (Date.now() / 1000 - job.began) / job.seconds;
   if (event?.event === "progress") {
     const { what, done, total } = event;
     return { text: `${what} ${count(done)} of ${count(total)}`, part: time ?? done / total };
   }
+  const run = state.run?.name === job.run ? state.run : state.runs.find(({ name }) => name === job.run);
   const planned = job.seconds ? null : (event?.epochs ?? run?.planned);
   const epoch = event?.epoch ?? run?.rows?.length ?? run?.epochs ?? 0;
   const trained = event?.event === "step" ? epoch - 1 + event.step / event.steps : epoch;
@@ -146,16 +136,17 @@ export function RunHead() {
   const run = findSelected();
   const job = findJob(name);
   const isTraining = isActive(job);
+  const isPausing = isTraining && job.is_stopping && !job.is_finishing;
   // before the first step, it would only pause
-  const hasStepped = ["step", "epoch"].includes(state.progress.get(job?.number)?.event);
-  const finish = { disabled: job?.is_stopping || !hasStepped, onClick: () => act("stop", name, FINISHING) };
-  const pause = { disabled: job?.is_stopping && !job.is_finishing, onClick: () => act("stop", name) };
+  const canFinish = ["step", "epoch"].includes(state.progress.get(job?.number)?.event) && !job?.is_stopping;
+  const stop = () => act("stop", name);
+  const finish = () => act("stop", name, { is_finishing: true });
   const canContinue = run?.net && !isTraining && !hasEnded(run);
   return html`<div id="run">
     <div class="row">
       <h2 id="run-title" tabindex="-1">${name}</h2>
-      ${isTraining && html`<${Button} ...${pause}>${job.state === "queued" ? "Cancel" : "Pause"}</${Button}>`}
-      ${isTraining && job.state === "running" && html`<${Button} ...${finish}>Finish now</${Button}>`}
+      ${isTraining && html`<${Button} disabled=${isPausing} onClick=${stop}>${nameStop(job)}</${Button}>`}
+      ${job?.state === "running" && html`<${Button} disabled=${!canFinish} onClick=${finish}>Finish now</${Button}>`}
       ${canContinue && html`<${Button} class="primary" onClick=${() => act("resume", name)}>Continue</${Button}>`}
     </div>
     ${run?.net && !isTraining && html`<${Result} run=${run} />`}
@@ -168,22 +159,23 @@ function Result({ run }) {
   const { score, rows, planned, is_better: isBetter, baseline_text: baseline } = run;
   if (!score) {
     const epochs = `${planned ? `${rows.length} of ` : ""}${plural(planned ?? rows.length, "epoch")} trained`;
-    return html`<${Note}>${epochs}${hasEnded(run) ? ", no score" : ""}</${Note}>`;
+    return html`<${Note}>${epochs}${hasEnded(run) && ", no score"}</${Note}>`;
   }
-  const [value, interval = ""] = score.split(/ (?=\()/u);
+  const [value, interval] = score.split(/ (?=\()/u);
   const verdict = isBetter === false ? `, hardly better than guessing (${baseline})` : `; guessing gets ${baseline}`;
-  const open = (tab) => (event) => {
-    event.preventDefault();
-    change({ tab });
-    document.getElementById(`tab-${tab}`).focus();
+  const link = (tab, text) => {
+    const open = (event) => {
+      event.preventDefault();
+      change({ tab });
+      document.getElementById(`tab-${tab}`).focus();
+    };
+    return html`<a href=${`#tab-${tab}`} onClick=${open}>${text}</a>`;
   };
-  const [look, attempt] = [open("look"), open("try")];
   return html`<p id="score" class=${isBetter ? "good" : ""}>
-      <strong>${isBetter ? "✓ " : ""}${value}${baseline && verdict}</strong> <span class="note">${interval}</span>
+      <strong>${isBetter && "✓ "}${value}${baseline && verdict}</strong> <span class="note">${interval}</span>
     </p>
-    <p id="after" class="note">
-      Next: <a href="#tab-look" onClick=${look}>see what it confuses</a>, or${" "}
-      <a href="#tab-try" onClick=${attempt}>try it on your own image</a>.
+    <p class="note">
+      Next: ${link("look", "see what it confuses")}, or ${link("try", "try it on your own image")}.
     </p>`;
 }
 
@@ -203,9 +195,9 @@ export function RunTraining({ run }) {
 }
 
 function Diagnosis({ epoch, kind, finding, advice, change: values }) {
-  const apply = () => applyChange(values);
+  const hasChange = Object.keys(values).length > 0;
   return html`<div class="diagnosis">
     <p><strong>Epoch ${epoch}: ${kind.replaceAll("-", " ")}.</strong> ${finding} ${advice}</p>
-    ${Object.keys(values).length > 0 && html`<${Button} onClick=${apply}>Apply to the settings</${Button}>`}
+    ${hasChange && html`<${Button} onClick=${() => applyChange(values)}>Apply to the settings</${Button}>`}
   </div>`;
 }

@@ -10,16 +10,9 @@ import { change, state } from "./store.js";
 const MAIN = 3; // fields beside the time limit
 const WAIT_MS = 250; // after the last key
 const WORDS = { True: "yes", False: "no", None: "none" };
-const TIME = { label: "Time limit", help: "Training ends within it, such as 60s, 5m or 1h.", choices: [] };
-const NAME = {
-  label: "Name of the run",
-  help: "And of its folder; empty: the net and a number.",
-  choices: [],
-};
-const RECIPE = {
-  label: "Recipe",
-  help: "Settings that suit this net; article: as published, best: for the best score.",
-};
+const TIME = { label: "Time limit", help: "Training ends within it, such as 60s, 5m or 1h." };
+const NAME = { label: "Name of the run", help: "And of its folder; empty: the net and a number." };
+const RECIPE_HELP = "Settings that suit this net; article: as published, best: for the best score.";
 let timer = 0;
 let asked = 0; // number of the last request for a plan, whose response counts
 
@@ -30,8 +23,20 @@ export function readFields() {
   return Object.fromEntries(filled.filter(([, value]) => value));
 }
 
+// What the steps say: the images, the net and the fields.
+export function readSteps() {
+  const { text, preset, isChosen } = state.net;
+  const fields = { ...readFields(), recipe: preset && state.recipeName, time: state.time.trim() };
+  return { ...describeSource(), net: isChosen ? "" : preset || text, fields };
+}
+
 export function setFields(values) {
-  change({ values: { ...state.values, ...values } });
+  fill({ values: { ...state.values, ...values } });
+}
+
+// Changes what was filled in: values, time, recipeName.
+function fill(texts) {
+  change(texts);
   refreshPlan();
 }
 
@@ -45,15 +50,10 @@ export function refreshPlan() {
 async function plan() {
   const turn = ++asked;
   if (!state.preview) return null;
-  const { text, preset, isChosen } = state.net;
-  const fields = { ...readFields(), recipe: state.recipeName, time: state.time.trim() };
-  const answer = await ask("plan", { ...describeSource(), net: isChosen ? "" : preset || text, fields }).catch(
-    () => null,
-  );
+  const planned = await ask("plan", readSteps()).catch(() => null);
   // an error keeps what the form showed
-  const fieldsBefore = state.plan?.fields;
-  if (turn === asked) change({ plan: answer?.problem ? { ...answer, fields: fieldsBefore } : answer });
-  return answer;
+  if (turn === asked) change({ plan: planned?.problem ? { ...planned, fields: state.plan?.fields } : planned });
+  return planned;
 }
 
 // Fills the form with the recipe of a run: with all fields in which it differs from the plan for the
@@ -80,20 +80,17 @@ export function useRecipeOf(preset) {
 
 // A field with its label and help, which screen readers speak and `Helped` shows. `placeholder` is
 // the value that applies while it is empty.
-export function Field({ field, value, placeholder = "", onInput, id }) {
-  const { label, help, choices = [] } = field;
+export function Field({ field: { label, help, choices = [] }, value, placeholder = "", onInput, id }) {
   const word = (text) => WORDS[text] ?? text;
   const common = { id, value, "aria-describedby": `${id}-help` };
-  const input = ({ target }) => onInput(target.value);
+  const type = ({ target }) => onInput(target.value);
   const show = (choice) => html`<option value=${choice}>${word(choice || placeholder)}</option>`;
-  const more = { placeholder: word(placeholder), spellcheck: false, autocomplete: "off", onInput: input };
+  const select = html`<select ...${common} onChange=${type}>${["", ...choices].map(show)}</select>`;
+  const input = html`<input ...${common} placeholder=${word(placeholder)} spellcheck=${false} autocomplete="off"
+    onInput=${type} />`;
   return html`<div class="field">
     <label for=${id}>${label}</label>
-    ${
-      choices.length
-        ? html`<select ...${common} onChange=${input}>${["", ...choices].map(show)}</select>`
-        : html`<input ...${common} ...${more} />`
-    }
+    ${choices.length ? select : input}
     <span id=${`${id}-help`} hidden>${help}</span>
   </div>`;
 }
@@ -102,10 +99,10 @@ export function Field({ field, value, placeholder = "", onInput, id }) {
 export function Helped({ id, note = "", children }) {
   const [help, setHelp] = useState("");
   const show = ({ target }) => {
-    const place = document.getElementById(target.getAttribute("aria-describedby") ?? "");
-    if (place) setHelp(place.textContent);
+    const description = document.getElementById(target.getAttribute("aria-describedby") ?? "");
+    if (description) setHelp(description.textContent);
   };
-  return html`<div id=${id} class="helped" onFocusIn=${show} onFocusOut=${() => setHelp("")}>
+  return html`<div id=${id} onFocusIn=${show} onFocusOut=${() => setHelp("")}>
     ${children}
     <p class="note help" aria-hidden=${help !== ""}>${help || note}</p>
   </div>`;
@@ -113,39 +110,33 @@ export function Helped({ id, note = "", children }) {
 
 export function RecipeForm() {
   const { values, plan: planned, net, time, recipeName, runName } = state;
-  const [first, ...recipes] = listRecipes(net.preset);
+  const recipes = listRecipes(net.preset);
   const usualTime = net.isChosen ? CHOOSING_TIME : "";
   const fields = net.isChosen ? [] : state.fields.filter(({ name, is_main: isMain }) => isMain || values[name]);
   const rest = fields.slice(MAIN);
   const isFilled = Object.keys(readFields()).length > 0 || recipeName || time !== usualTime;
-  const edit = (name) => (text) => {
-    change({ [name]: text });
-    refreshPlan();
-  };
   const reset = () => {
-    setFields(Object.fromEntries(Object.keys(values).map((name) => [name, ""])));
-    change({ recipeName: "", time: usualTime });
+    fill({ values: {}, recipeName: "", time: usualTime });
     document.getElementById("time").focus();
   };
   const show = (field) => {
     const { name } = field;
-    const [value, usual] = [values[name] ?? "", planned?.fields?.[name] ?? ""];
-    const type = (text) => setFields({ [name]: text });
-    return html`<${Field} key=${name} id=${`field-${name}`} field=${field} value=${value} placeholder=${usual}
-      onInput=${type} />`;
+    return html`<${Field} key=${name} id=${`field-${name}`} field=${field} value=${values[name] ?? ""}
+      placeholder=${planned?.fields?.[name]} onInput=${(text) => setFields({ [name]: text })} />`;
   };
   return html`<${Helped} id="recipe" note=${describePlan()}>
     <div class="fields">
-      <${Field} id="time" field=${TIME} value=${time} placeholder=${usualTime || "none"} onInput=${edit("time")} />
+      <${Field} id="time" field=${TIME} value=${time} placeholder=${usualTime || "none"}
+        onInput=${(text) => fill({ time: text })} />
       ${fields.slice(0, MAIN).map(show)}
     </div>
     <${Details} summary="More settings" open=${recipeName !== "" || rest.some(({ name }) => values[name])}>
       <div class="fields">
         <${Field} id="run-name" field=${NAME} value=${runName} onInput=${(text) => change({ runName: text })} />
         ${
-          recipes.length > 0 &&
-          html`<${Field} id="recipe-name" field=${{ ...RECIPE, choices: recipes }} value=${recipeName}
-            placeholder=${first} onInput=${edit("recipeName")} />`
+          recipes.length > 1 &&
+          html`<${Field} id="recipe-name" field=${{ label: "Recipe", help: RECIPE_HELP, choices: recipes.slice(1) }}
+            value=${recipeName} placeholder=${recipes[0]} onInput=${(text) => fill({ recipeName: text })} />`
         }
         ${rest.map(show)}
       </div>

@@ -32,7 +32,7 @@ export const state = {
   net: { text: "", typed: null, preset: "", isChosen: false, problem: null, cards: [], parameters: 0, multiplyAdds: 0 },
   openCard: null, // its id
   times: null, // milliseconds of each layer: {key, ms}, where `key` is for which net and data
-  forward: null, // what the untrained net makes of an example image: {key, row, image, target, drawings}
+  forward: null, // what the untrained net makes of an example image: {key, row, image, drawings}
 
   // Step 3, Training: texts as typed; an empty field means the recipe's value.
   values: {}, // of fields of the recipe, by name
