@@ -104,9 +104,8 @@ export function RunsPanel() {
   const { runs, jobs, selected, compared, deleted, runsProblem } = state;
   // not drawn again with each step of a training
   const list = useKept(() => drawList(order, words), [order, words, runs, jobs, selected, compared]);
-  const hint = runs.length > 1 ? MANY : FEW;
   return html`
-    <${Note}>${hint}</${Note}>
+    <${Note}>${runs.length > 1 ? MANY : FEW}</${Note}>
     <div class="row finder" hidden=${runs.length <= MANY_RUNS}>
       <select aria-label="Order" value=${order} onChange=${({ target }) => setOrder(target.value)}>
         <option value="newest">newest first</option>
@@ -124,9 +123,9 @@ export function RunsPanel() {
 function Deleted({ name, deleted }) {
   const place = useRef();
   useEffect(() => place.current.lastElementChild.focus(), []); // the button that deleted it is gone
-  const label = plain(`Undo: restore ${name}`);
   return html`<li class="row" ref=${place}>
-    ${name} deleted. <${Button} small aria-label=${label} onClick=${() => restore(deleted)}>Undo</${Button}>
+    ${name} deleted.
+    <${Button} small aria-label=${plain(`Undo: restore ${name}`)} onClick=${() => restore(deleted)}>Undo</${Button}>
   </li>`;
 }
 
@@ -140,7 +139,7 @@ function listRuns() {
 
 function drawList(order, words) {
   const text = words.toLowerCase().trim();
-  const has = ({ name, net, data, note }) => `${name} ${net} ${data} ${note}`.toLowerCase().includes(text);
+  const has = ({ name, net, data, note }) => [name, net, data, note].join(" ").toLowerCase().includes(text);
   const runs = listRuns().filter(has);
   if (!runs.length) return html`<${Note}>${words ? "No run has these words." : "There are no runs yet."}</${Note}>`;
   if (order === "best") runs.sort((a, b) => rate(b) - rate(a));
