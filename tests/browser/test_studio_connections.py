@@ -62,7 +62,14 @@ def test_the_file_that_the_browser_opens_leads_to_the_page_and_a_broken_token_is
         expect(page.locator("#source option").first).to_be_attached()
         context.close()
         with open_page(browser, f"{studio.url}#token=%") as page:
-            expect(page.get_by_label("Token of this studio")).to_be_visible()
+            token = page.get_by_label("Token of this studio")
+            token.fill("wrong")
+            token.press("Enter")
+            expect(page.get_by_role("status")).to_have_text("This token is wrong.")
+            token.fill(studio.announced.partition("#token=")[2])
+            token.press("Enter")
+            expect(page.locator("#source option").first).to_be_attached()
+            expect(token).to_have_count(0)
 
 
 def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browser: Browser):

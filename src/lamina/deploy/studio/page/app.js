@@ -112,11 +112,11 @@ function Tabs() {
 }
 
 function Access() {
-  const connect = (event) => {
+  const connect = async (event) => {
     event.preventDefault();
     setToken(event.target.elements.token.value);
-    changePart("connection", { message: "This token is wrong." });
-    if (!state.fields.length) start();
+    if (!state.fields.length) await start();
+    if (state.connection.needsToken) changePart("connection", { message: "This token is wrong." });
   };
   return html`<form id="access" onSubmit=${connect}>
     <label for="token">Token of this studio</label>
