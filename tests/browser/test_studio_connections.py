@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from lamina.cli.studio import write_redirect
 from support.servers import open_page
@@ -62,7 +62,14 @@ def test_the_file_that_the_browser_opens_leads_to_the_page_and_a_broken_token_is
         expect(page.locator("#source option").first).to_be_attached()
         context.close()
         with open_page(browser, f"{studio.url}#token=%") as page:
-            expect(page.get_by_label("Token of this studio")).to_be_visible()
+            token = page.get_by_label("Token of this studio")
+            token.fill("wrong")
+            token.press("Enter")
+            expect(page.get_by_role("status")).to_have_text("This token is wrong.")
+            token.fill(studio.announced.partition("#token=")[2])
+            token.press("Enter")
+            expect(page.locator("#source option").first).to_be_attached()
+            expect(token).to_have_count(0)
 
 
 def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browser: Browser):
@@ -89,3 +96,46 @@ def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browse
         assert numbers == sorted(numbers) and numbers[-1] > numbers[0]
         last = studio.ask_stream("", 1)  # the names of the marks are those of this studio
         assert {mark.partition("-")[0] for mark in streams} == {last[0][0].partition("-")[0]}
+
+
+def test_a_page_whose_token_is_no_longer_valid_goes_on_with_a_new_one(tmp_path, browser: Browser):
+    with (
+        opening(tmp_path, "--own-token", first=SHORT_STREAMS) as studio,
+        open_page(browser, studio.announced) as page,
+    ):
+        expect(page.locator("#source option").first).to_be_attached()
+        page.route("**/api/events", lambda route: route.fulfill(status=401, json={}))
+        token = page.get_by_label("Token of this studio")
+        token.fill("an old one")
+        token.press("Enter")
+        expect(page.get_by_role("status")).to_have_text("This token is wrong.")
+        page.unroute("**/api/events")
+        token.fill(studio.announced.partition("#token=")[2])
+        token.press("Enter")
+        expect(token).to_have_count(0)
+        expect(page.get_by_role("status")).to_contain_text("press Train")
+
+
+def test_a_selected_run_that_is_read_slowly_is_shown_although_another_training_ends(
+    tmp_path, browser: Browser
+):
+    with opening(tmp_path) as studio, open_studio(browser, studio) as page:
+        studio.copy_runs(train_quickly(), "earlier")
+        studio.train("trained", epochs=20)
+        runs = page.locator("#run-list")
+        page.get_by_role("button", name="4 Runs").click()
+        runs.get_by_role("button", name="trained").click()
+        expect(page.locator("#further")).to_be_visible()
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            if route.request.post_data_json == {"run": "earlier"}:
+                held.append(route)
+            else:
+                route.continue_()
+
+        page.route("**/api/run", hold)
+        runs.get_by_role("button", name="earlier").click()
+        expect(runs).to_contain_text(re.compile(r"trained (✓ )?\d+\.\d %"))
+        held[0].continue_()
+        expect(page.locator("#further")).to_be_visible()

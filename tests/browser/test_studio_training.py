@@ -294,6 +294,10 @@ def test_a_run_that_continues_with_the_same_settings_ends_as_its_parent(page: Pa
     checkpoint.select_option(label=earlier.first.inner_text())
     page.get_by_text("Change its settings").click()
     expect(page.locator("#continued-epochs")).to_have_attribute("placeholder", "12")
+    page.locator("#continued-epochs").focus()
+    expect(page.locator("#continued")).to_contain_text(
+        "How often the net sees each training image."
+    )
     expect(page.locator("#continued-seed")).to_have_count(0)
     page.get_by_role("button", name="Continue from epoch").click()
     expect(open_runs(page).locator("ul")).to_contain_text("from parent after epoch")

@@ -1,25 +1,26 @@
 // The layout: first three steps, and nothing else; with a run, the steps are one column of
 // sections, one of which is open, beside the results.
 
-import { setToken } from "./api.js";
 import { NextStep } from "./classes.js";
+import { Compare } from "./compare.js";
 import { DataStep, summarizeData } from "./data.js";
 import { Lessons, openLessons } from "./lessons.js";
+import { Look } from "./look.js";
+import { start } from "./main.js";
 import { NetStep, summarizeNet } from "./net.js";
-import { Note, Problem } from "./parts.js";
+import { Button, Note, Problem } from "./parts.js";
 import { html } from "./preact.js";
 import { Queue, RunHead, RunTraining, Status } from "./progress.js";
+import { setToken } from "./request.js";
 import { RunsPanel } from "./runs.js";
-import { Compare } from "./compare.js";
-import { Look } from "./look.js";
-import { Take } from "./take.js";
-import { Try } from "./try.js";
 import { change, changePart, findSelected, listTrainings, state } from "./store.js";
-import { start } from "./main.js";
+import { Take } from "./take.js";
 import { TrainingStep, summarizeTraining } from "./training.js";
+import { Try } from "./try.js";
 
 const wide = matchMedia("(min-width: 900px)"); // as in page.css
 const LOST = "The studio cannot be reached; trying again. Is it still running?";
+export const NEEDS_TOKEN = "This studio asks for a token.";
 const TABS = [
   ["training", "Training", RunTraining],
   ["look", "Results", Look],
@@ -36,29 +37,22 @@ function hasRuns() {
 
 export function App() {
   const { isLost, needsToken } = state.connection;
+  const { isOpen } = state.lessons;
   const isLoaded = state.fields.length > 0;
-  const toggleLessons = () => openLessons(!state.lessons.isOpen);
   return html`
     <a class="skip" href="#training">Skip to the training</a>
     <header>
       <h1>lamina <span>studio</span></h1>
       <${Status} />
-      ${isLost && html`<${Problem} id="lost" text=${needsToken ? "This studio asks for a token." : LOST} />`}
-      <button
-        id="lessons-button"
-        type="button"
-        disabled=${!isLoaded}
-        aria-expanded=${state.lessons.isOpen}
-        aria-controls="lessons"
-        onClick=${toggleLessons}
-      >
-        Lessons
-      </button>
+      ${isLost && html`<${Problem} id="lost" text=${needsToken ? NEEDS_TOKEN : LOST} />`}
+      <${Button} id="lessons-button" disabled=${!isLoaded} aria-expanded=${isOpen} aria-controls="lessons"
+        onClick=${() => openLessons(!isOpen)}>Lessons</${Button}>
     </header>
     <div id="workbench" class=${hasRuns() ? "with-runs" : "first"}>
-      ${isLoaded && state.lessons.isOpen && html`<${Lessons} />`}
+      ${isLoaded && isOpen && html`<${Lessons} />`}
       <main>
-        ${needsToken && html`<${Access} />`} ${isLoaded && html`<${Steps} />`}
+        ${needsToken && html`<${Access} />`}
+        ${isLoaded && html`<${Steps} />`}
         ${isLoaded && hasRuns() && html`<${Results} />`}
       </main>
     </div>
@@ -83,11 +77,9 @@ function Step({ name, number, title, summary, children }) {
   const areAllOpen = !hasRuns() && wide.matches;
   const heading = html`<span class="number">${number}</span> ${title} <span class="note">${summary}</span>`;
   const toggle = () => change({ step: isOpen ? "" : name });
-  const opener = html`<button type="button" aria-expanded=${isOpen} onClick=${toggle}>${heading}</button>`;
+  const opener = html`<${Button} aria-expanded=${isOpen} onClick=${toggle}>${heading}</${Button}>`;
   return html`<section id=${name} class=${isOpen ? "step open" : "step"} aria-labelledby=${`${name}-title`}>
-    <h2 id=${`${name}-title`} tabindex="-1">
-      ${areAllOpen ? heading : opener}
-    </h2>
+    <h2 id=${`${name}-title`} tabindex="-1">${areAllOpen ? heading : opener}</h2>
     <div class="body">${children}</div>
   </section>`;
 }
@@ -95,16 +87,13 @@ function Step({ name, number, title, summary, children }) {
 function Results() {
   const run = findSelected();
   const [, , Panel] = TABS.find(([name]) => name === state.tab);
-  const hint = state.selected ? "" : "Select a run, or train one.";
-  const panel = run
-    ? html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />`
-    : html`<${Note}>${hint}</${Note}>`;
   return html`<section id="results" aria-label="Results">
     <${Queue} />
     <${RunHead} />
     <${Tabs} />
     <div id="panel" role="tabpanel" aria-labelledby=${`tab-${state.tab}`} tabindex="0">
-      ${panel}
+      ${run && html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />`}
+      ${!state.selected && html`<${Note}>Select a run, or train one.</${Note}>`}
     </div>
   </section>`;
 }
@@ -117,26 +106,17 @@ function Tabs() {
     if (step) tabs[(tabs.indexOf(event.target) + step + tabs.length) % tabs.length].focus();
   };
   const show = ([name, title]) =>
-    html`<button
-      type="button"
-      role="tab"
-      id=${`tab-${name}`}
-      aria-controls="panel"
-      aria-selected=${name === state.tab}
-      tabindex=${name === state.tab ? 0 : -1}
-      onClick=${() => change({ tab: name })}
-    >
-      ${title}
-    </button>`;
+    html`<${Button} role="tab" id=${`tab-${name}`} aria-controls="panel" aria-selected=${name === state.tab}
+      tabindex=${name === state.tab ? 0 : -1} onClick=${() => change({ tab: name })}>${title}</${Button}>`;
   return html`<div role="tablist" aria-label="The selected run" onKeyDown=${move}>${TABS.map(show)}</div>`;
 }
 
 function Access() {
-  const connect = (event) => {
+  const connect = async (event) => {
     event.preventDefault();
     setToken(event.target.elements.token.value);
-    changePart("connection", { message: "This token is wrong." });
-    if (!state.fields.length) start();
+    if (!state.fields.length) await start();
+    if (state.connection.needsToken) changePart("connection", { message: "This token is wrong." });
   };
   return html`<form id="access" onSubmit=${connect}>
     <label for="token">Token of this studio</label>

@@ -4,17 +4,16 @@
 import { ask, post } from "./api.js";
 import { startCamera, stopCamera, takeImage } from "./camera.js";
 import { useSource } from "./data.js";
-import { Note, Picture, Problem, plain, plural } from "./parts.js";
-import { html, useEffect, useRef, useState } from "./preact.js";
+import { Button, Note, Picture, Problem, plain, plural } from "./parts.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
 import { change, changePart, isActive, state } from "./store.js";
 
-const FIRST_SET = "my-images";
 const LIMIT_BYTES = 32e6;
 const FEW_IMAGES = 20; // of a class
 const SHOWN_IMAGES = 60; // of a class, as the studio sends
 const BURST_MS = 200; // from image to image
 const CAMERA = { width: 640, height: 480 };
-let keys = 0; // of cards
+let lastKey = 0; // of the cards
 let turn = 0; // of the last request for a set, which counts
 let work = Promise.resolve(); // images are saved and classes renamed one after the other
 
@@ -22,51 +21,55 @@ const normalize = (name) => name.trim().normalize("NFC").toLowerCase();
 const isSame = (first, second) => normalize(first) === normalize(second);
 const findCard = (key) => state.sets.cards.find((card) => card.key === key);
 const changeSets = (fields) => changePart("sets", fields);
-const countClasses = () => state.sets.cards?.filter(({ count }) => count).length ?? 0;
+const listFilled = () => state.sets.cards.filter(({ count }) => count);
 const focus = (element) => element?.focus(); // as a ref: once it is drawn
 const focusLater = (id) => requestAnimationFrame(() => focus(document.getElementById(id)));
 
 // Beside a place for images, a drop does nothing; otherwise the browser would leave the page.
-for (const kind of ["dragover", "drop"])
-  document.addEventListener(kind, (event) => {
-    if (event.defaultPrevented || !event.dataTransfer.types.includes("Files") || event.target.type === "file") return;
-    event.preventDefault();
-    event.dataTransfer.dropEffect = "none";
-  });
+function refuseDrop(event) {
+  if (event.defaultPrevented || !event.dataTransfer.types.includes("Files") || event.target.type === "file") return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = "none";
+}
+
+document.addEventListener("dragover", refuseDrop);
+document.addEventListener("drop", refuseDrop);
 
 export function openClasses(isOpen) {
   change({ isMaking: isOpen });
   changeSets({ camera: null });
   if (!isOpen) return;
   focusLater("set-name");
-  if (!state.sets.cards?.length) openSet(state.sets.name ?? FIRST_SET);
+  if (!state.sets.cards.length) openSet(state.sets.name);
 }
 
 // Shows the classes and images of a set that was made before, and room for at least two classes.
 async function openSet(name) {
   const mine = ++turn;
-  const before = countClasses() > 0 && `${name} is a new set. ${state.sets.name} keeps its images: its name opens it.`;
-  const fresh = { name, text: name, cards: [], camera: null, problem: null, setProblem: null, told: "" };
+  const fresh = { name, cards: [], camera: null, problem: null, note: "", told: "" };
+  changeSets({ text: name });
   try {
     await work; // of the set before
     const { source, classes } = await ask("set", { set_name: name });
     if (mine !== turn) return;
     const cards = classes.map((saved) => ({ ...makeCard(saved.name), ...saved, images: saved.images.reverse() }));
-    changeSets({ ...fresh, source, cards, note: !cards.length && before });
+    const isNew = !cards.length && listFilled().length > 0;
+    const note = isNew ? `${name} is a new set. ${state.sets.name} keeps its images: its name opens it.` : "";
+    changeSets({ ...fresh, source, cards, note });
     while (state.sets.cards.length < 2) addCard();
   } catch (error) {
-    if (mine === turn) changeSets({ ...fresh, setProblem: error.message, note: "" });
+    if (mine === turn) changeSets({ ...fresh, problem: error.message });
   }
 }
 
-const makeCard = (name) => ({ key: ++keys, name, count: 0, images: [], note: "", problem: null });
+const makeCard = (name) => ({ key: ++lastKey, name, count: 0, images: [] });
 
 function addCard() {
   const { cards } = state.sets;
   let number = cards.length + 1;
   while (cards.some(({ name }) => isSame(name, `Class ${number}`))) number += 1;
   changeSets({ cards: [...cards, makeCard(`Class ${number}`)] });
-  return keys;
+  return lastKey;
 }
 
 function changeCard(key, fields) {
@@ -83,9 +86,10 @@ function doLater(key, act) {
   return work;
 }
 
-function renameCard(key, typed) {
-  const name = typed.trim();
-  return doLater(key, async (card, names) => {
+// Gives a class the name that was typed; if that is wrong, the input shows the one that it has.
+async function renameCard(key, input) {
+  const name = input.value.trim();
+  await doLater(key, async (card, names) => {
     if (name === card.name) return;
     if (!name) throw new Error(`A class needs a name. This one is still “${card.name}”.`);
     if (state.sets.cards.some((other) => other !== card && isSame(other.name, name)))
@@ -93,6 +97,7 @@ function renameCard(key, typed) {
     if (card.count) await ask("rename-class", { ...names, new_name: name });
     changeCard(key, { name, problem: null });
   });
+  input.value = findCard(key)?.name ?? "";
 }
 
 function deleteCard(key) {
@@ -134,25 +139,27 @@ async function saveImage(key, file, names) {
 
 // The files that were dropped, also those in folders, without hidden ones.
 async function readDropped({ items }) {
-  const problem = "cannot be read. Check its permissions.";
-  const read = (entry) => readInside(entry).catch(() => ({ name: entry.name, problem }));
-  const readInside = async (entry) => {
-    if (entry instanceof File) return entry;
-    if (entry.isFile) return new Promise((resolve, reject) => entry.file(resolve, reject));
-    const reader = entry.createReader();
-    const inside = [];
-    for (;;) {
-      // at most 100 at once
-      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-      if (!some.length) return Promise.all(inside.map(read));
-      inside.push(...some.filter(({ name }) => !name.startsWith(".")));
-    }
-  };
-  // an image of another page has no entry
   const files = [...items].filter(({ kind }) => kind === "file");
-  // before the event ends
+  // an image of another page has no entry
   const entries = files.map((item) => item.webkitGetAsEntry() ?? item.getAsFile());
-  return (await Promise.all(entries.map(read))).flat(Infinity);
+  return (await Promise.all(entries.map(readEntry))).flat(Infinity);
+}
+
+function readEntry(entry) {
+  const refuse = () => ({ name: entry.name, problem: "cannot be read. Check its permissions." });
+  if (entry instanceof File) return entry;
+  if (entry.isFile) return new Promise((resolve, reject) => entry.file(resolve, reject)).catch(refuse);
+  return readFolder(entry.createReader()).catch(refuse);
+}
+
+async function readFolder(reader) {
+  const entries = [];
+  for (;;) {
+    // at most 100 at once
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!some.length) return Promise.all(entries.map(readEntry));
+    entries.push(...some.filter(({ name }) => !name.startsWith(".")));
+  }
 }
 
 async function useImages() {
@@ -162,8 +169,8 @@ async function useImages() {
   } catch (error) {
     return changeSets({ problem: error.message });
   }
-  const { source, name, cards } = state.sets;
-  const classes = cards.filter(({ count }) => count).map((card) => `${card.name} (${card.count})`);
+  const { source, name } = state.sets;
+  const classes = listFilled().map(({ name: label, count }) => `${label} (${count})`);
   openClasses(false);
   changeSets({ made: source, told: `${name} is chosen: ${classes.join(", ")}.`, problem: null });
   change({ step: "training" });
@@ -184,25 +191,24 @@ export function NextStep() {
 }
 
 export function Classes() {
-  const { text = "", cards = [], problem, setProblem, note } = state.sets;
-  const missing = 2 - countClasses();
+  const { text, cards, problem, note } = state.sets;
+  const missing = 2 - listFilled().length;
   const what = missing > 1 ? "Add images to two classes: the net learns to tell them apart." : "Add a second class.";
   return html`<div id="making" hidden=${!state.isMaking}>
     <div class="row">
       <label for="set-name">Name of the set</label>
-      <input id="set-name" autocomplete="off" value=${text} aria-invalid=${Boolean(setProblem)}
+      <input id="set-name" autocomplete="off" value=${text} aria-invalid=${!cards.length && Boolean(problem)}
         onInput=${({ target }) => changeSets({ text: target.value })}
         onChange=${({ target }) => openSet(target.value.trim())} />
     </div>
-    <${Problem} text=${setProblem} />
     <p class="note" aria-live="polite">${note || "The name of a set that you made before opens it."}</p>
     <div id="classes">${cards.map((card) => html`<${Card} key=${card.key} card=${card} />`)}</div>
     <${Problem} text=${problem} />
     <div class="row" hidden=${!cards.length}>
-      <button id="add-class" type="button" onClick=${() => focusLater(`class-${addCard()}`)}>Add a class</button>
-      <button id="use-images" type="button" class="primary" disabled=${missing > 0} onClick=${useImages}>
+      <${Button} id="add-class" onClick=${() => focusLater(`class-${addCard()}`)}>Add a class</${Button}>
+      <${Button} id="use-images" class="primary" disabled=${missing > 0} onClick=${useImages}>
         Use these images
-      </button>
+      </${Button}>
     </div>
     ${cards.length > 0 && missing > 0 && html`<${Note}>${what}</${Note}>`}
   </div>`;
@@ -210,12 +216,12 @@ export function Classes() {
 
 function Card({ card }) {
   const { key, name, count, images, note, problem } = card;
-  const [text, setText] = useState(name);
+  const input = useRef();
   const [isAsking, setAsking] = useState(false);
   const hasCamera = state.sets.camera === key;
-  const rename = (typed) => renameCard(key, typed).then(() => setText(findCard(key)?.name));
+  const rename = () => renameCard(key, input.current);
   const save = (files) => {
-    rename(text); // as it was typed before
+    rename(); // a drop does not end the typing
     return saveFiles(key, files);
   };
   const drop = (event) => {
@@ -227,27 +233,20 @@ function Card({ card }) {
     setAsking(false);
     focusLater(`class-${key}`);
   };
-  const question = html`<div class="row question" role="group" aria-label=${plain(`Delete ${name}`)}>
-    <span>Delete ${name} and its ${plural(count, "image")}?</span>
-    <button type="button" onClick=${() => deleteCard(key)}>Delete</button>
-    <button type="button" ref=${focus} onClick=${keep}>Keep</button>
-  </div>`;
   const few = count ? "; add more, at least" : "; best are at least";
   const shown = count > images.length ? `, the last ${images.length} shown` : "";
   return html`<fieldset aria-label=${plain(name)} onDragOver=${(event) => event.preventDefault()} onDrop=${drop}>
     <div class="row">
-      <input id=${`class-${key}`} aria-label="Name of the class" autocomplete="off" value=${text}
-        onInput=${({ target }) => setText(target.value)} onChange=${({ target }) => rename(target.value)} />
-      <button type="button" class="small" onClick=${() => (count ? setAsking(true) : deleteCard(key))}>
-        Delete class
-      </button>
+      <input id=${`class-${key}`} ref=${input} aria-label="Name of the class" autocomplete="off"
+        defaultValue=${name} onChange=${rename} />
+      <${Button} small onClick=${() => (count ? setAsking(true) : deleteCard(key))}>Delete class</${Button}>
     </div>
-    ${isAsking && question}
+    ${isAsking && html`<${Question} card=${card} keep=${keep} />`}
     <div class="row">
       <input type="file" aria-label=${plain(`Images of ${name}`)} accept="image/*" multiple onChange=${choose} />
-      <button type="button" aria-expanded=${hasCamera} onClick=${() => changeSets({ camera: hasCamera ? null : key })}>
+      <${Button} aria-expanded=${hasCamera} onClick=${() => changeSets({ camera: hasCamera ? null : key })}>
         Webcam
-      </button>
+      </${Button}>
       <span class="note">or drop images or a folder here</span>
     </div>
     ${hasCamera && html`<${Webcam} card=${card} />`}
@@ -261,6 +260,14 @@ function Card({ card }) {
   </fieldset>`;
 }
 
+function Question({ card: { key, name, count }, keep }) {
+  return html`<div class="row question" role="group" aria-label=${plain(`Delete ${name}`)}>
+    <span>Delete ${name} and its ${plural(count, "image")}?</span>
+    <${Button} onClick=${() => deleteCard(key)}>Delete</${Button}>
+    <button type="button" ref=${focus} onClick=${keep}>Keep</button>
+  </div>`;
+}
+
 function Thumbnail({ card, image: { file, png } }) {
   const remove = ({ currentTarget: { parentElement: item } }) => {
     const next = (item.nextElementSibling ?? item.previousElementSibling)?.querySelector("button");
@@ -269,16 +276,13 @@ function Thumbnail({ card, image: { file, png } }) {
   };
   return html`<li>
     <${Picture} png=${png} alt=${file} />
-    <button type="button" class="small" aria-label=${plain(`Remove ${file} of ${card.name}`)} onClick=${remove}>
-      ×
-    </button>
+    <${Button} small aria-label=${plain(`Remove ${file} of ${card.name}`)} onClick=${remove}>×</${Button}>
   </li>`;
 }
 
 // What the camera sees, to aim with; images are saved while the button is held, by pointer or key.
 function Webcam({ card: { key } }) {
   const video = useRef();
-  const hold = useRef({ isHeld: false, isSaving: false }).current;
   const [isReady, setReady] = useState(false);
   const [isHeld, setHeld] = useState(false);
   const close = () => changeSets({ camera: null });
@@ -292,29 +296,30 @@ function Webcam({ card: { key } }) {
       });
     return () => stopCamera(element);
   }, []);
-  const end = () => setHeld((hold.isHeld = false));
-  const begin = async (event) => {
-    if (hold.isHeld || ![undefined, " ", "Enter"].includes(event.key)) return;
-    setHeld((hold.isHeld = true));
-    if (hold.isSaving) return; // the loop goes on
-    hold.isSaving = true;
-    while (hold.isHeld && video.current?.srcObject) {
-      const pause = new Promise((resolve) => setTimeout(resolve, BURST_MS));
-      const file = new File([await takeImage(video.current, "image/png")], "webcam image");
-      if (!(await saveFiles(key, [file]))) end();
-      await pause;
-    }
-    hold.isSaving = false;
-  };
-  const listeners = { onPointerDown: begin, onKeyDown: begin, onContextMenu: (event) => event.preventDefault() };
-  for (const name of ["PointerUp", "PointerLeave", "PointerCancel", "KeyUp", "Blur"]) listeners[`on${name}`] = end;
+  useLayoutEffect(() => {
+    let isOver = !isHeld;
+    const record = async () => {
+      while (!isOver) {
+        const pause = new Promise((resolve) => setTimeout(resolve, BURST_MS));
+        const file = new File([await takeImage(video.current, "image/png")], "webcam image");
+        if (!(await saveFiles(key, [file]))) setHeld(false);
+        await pause;
+      }
+    };
+    record();
+    return () => (isOver = true);
+  }, [isHeld]);
+  const hold = ({ key: name }) => [undefined, " ", "Enter"].includes(name) && setHeld(true);
+  const release = () => setHeld(false);
   return html`<div class="webcam">
     <video ref=${video} aria-label="Webcam" muted playsinline></video>
     <div class="row">
-      <button type="button" class="hold" disabled=${!isReady} ref=${isReady ? focus : null} ...${listeners}>
+      <button type="button" class="hold" disabled=${!isReady} ref=${isReady ? focus : null}
+        onPointerDown=${hold} onPointerUp=${release} onPointerLeave=${release} onPointerCancel=${release}
+        onKeyDown=${hold} onKeyUp=${release} onBlur=${release} onContextMenu=${(event) => event.preventDefault()}>
         ${isHeld ? "Recording …" : "Hold to record"}
       </button>
-      <button type="button" onClick=${close}>Close</button>
+      <${Button} onClick=${close}>Close</${Button}>
     </div>
   </div>`;
 }

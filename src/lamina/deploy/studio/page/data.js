@@ -4,10 +4,10 @@ import { ask } from "./api.js";
 import { Classes, openClasses } from "./classes.js";
 import { Labels } from "./labels.js";
 import { refreshNet, useOwnData } from "./net.js";
-import { Details, Note, Picture, Problem, Progress, count, plural } from "./parts.js";
+import { Button, Details, Note, Picture, Problem, Progress, count, plural } from "./parts.js";
 import { html } from "./preact.js";
 import { refreshPlan } from "./recipe.js";
-import { change, changePart, state } from "./store.js";
+import { change, changePart, isActive, state } from "./store.js";
 
 const WORDS = { error: "Error", warning: "Warning", note: "Note" };
 const PURPOSES = { train: "to learn from", val: "to check during training (val)", test: "to test" };
@@ -18,8 +18,9 @@ const KINDS = {
 };
 const WAIT_MS = 300; // after the last change, because arrow keys pass other data sets
 let timer = 0;
-let asked = {}; // what is being read; the response to another request is not wanted
-let used = null; // the source that was read last; arrow keys may pass others
+let asked = null; // how it is loaded; the response to another request is not wanted
+let reader = null; // the number of the job that reads it
+let lastSource = null; // that was read; arrow keys may pass others
 
 export function findSource(source = state.source) {
   return state.sources.find((known) => known.source === source);
@@ -36,36 +37,33 @@ export function describeSource() {
   };
 }
 
-export function useSource(source, mayDownload = false) {
-  const isOther = source !== (used ?? state.source);
-  used = source;
-  change({ source });
-  if (isOther && !findSource()?.is_built_in) useOwnData();
-  return read(mayDownload);
-}
-
 // Until the data set is read, nothing can be trained on it.
-function forget() {
-  asked = {};
-  change({ preview: null, findings: [], plan: null });
+function choose(source) {
+  clearTimeout(timer);
+  asked = null;
+  if (reader) stop(reader);
+  reader = null;
+  change({ source, preview: null, plan: null, reading: { what: `Reading ${findSource(source)?.name ?? source}` } });
 }
 
-async function read(mayDownload) {
-  clearTimeout(timer);
-  const before = state.reading?.number;
-  forget();
-  change({ reading: { what: `Reading ${findSource()?.name ?? state.source}` } });
-  // it may have ended
-  if (before) ask("stop", { number: before }).catch(() => null);
+function stop(number) {
+  return ask("stop", { number }).catch(() => null); // it may have ended
+}
+
+export async function useSource(source, mayDownload = false) {
+  const isOther = source !== (lastSource ?? state.source);
+  lastSource = source;
+  choose(source);
+  if (isOther && !findSource()?.is_built_in) useOwnData();
   const values = describeSource();
   asked = values;
   try {
     const job = await ask("inspect", { ...values, may_download: mayDownload });
-    // other data were chosen meanwhile
-    if (asked !== values) return await ask("stop", { number: job.number }).catch(() => null);
+    if (asked !== values) return stop(job.number); // other data were chosen meanwhile
+    reader = job.number;
+    changePart("reading", { downloadMb: job.download_mb });
     // also if the corrections are why it cannot be read
     changePart("labels", { isCorrected: job.is_corrected, size: undefined });
-    change({ reading: { ...state.reading, number: job.number, downloadMb: job.download_mb } });
   } catch (error) {
     if (asked === values) change({ reading: { problem: error.message } });
   }
@@ -73,11 +71,11 @@ async function read(mayDownload) {
 
 export function receiveData(event) {
   if (event.event === "recovered" && !state.preview) return useSource(state.source);
-  const { reading } = state;
-  if (!asked.source || !reading?.number || ![event.job, event.number].includes(reading.number)) return;
-  if (event.event === "progress") change({ reading: { ...reading, ...event } });
-  if (event.event === "job" && event.state === "failed") change({ reading: { problem: event.problem } });
+  if (!reader || ![event.job, event.number].includes(reader)) return;
+  if (event.event === "progress") changePart("reading", event);
   if (event.event === "data") showPreview(event.findings);
+  if (event.event === "job" && event.state === "failed") change({ reading: { problem: event.problem } });
+  if (event.event === "job" && !isActive(event)) reader = null;
 }
 
 async function showPreview(findings) {
@@ -85,7 +83,7 @@ async function showPreview(findings) {
   try {
     const preview = await ask("preview", values);
     if (asked !== values) return; // other data were chosen meanwhile
-    change({ preview, findings, reading: null });
+    change({ preview: { ...preview, findings }, reading: {} });
     refreshNet();
     refreshPlan();
   } catch (error) {
@@ -110,48 +108,45 @@ export function findDataProblem() {
 }
 
 export function DataStep() {
-  const choose = ({ target }) => {
-    forget();
-    const name = findSource(target.value)?.name;
-    change({ source: target.value, reading: { what: `Reading ${name}`, number: state.reading?.number } });
-    clearTimeout(timer);
-    timer = setTimeout(() => useSource(target.value), WAIT_MS);
+  const { source: shown, sources, isMaking, preview, reading } = state;
+  const pass = ({ target: { value } }) => {
+    choose(value);
+    timer = setTimeout(() => useSource(value), WAIT_MS);
   };
-  const list = ({ name, source }) => html`<option value=${source}>${name}</option>`;
-  const yours = state.sources.filter((known) => !known.is_built_in);
+  const list = (isBuiltIn) =>
+    sources
+      .filter((known) => known.is_built_in === isBuiltIn)
+      .map(({ name, source }) => html`<option value=${source}>${name}</option>`);
   return html`
     <div class="row">
       <label for="source">Data set</label>
-      <select id="source" value=${state.source} onChange=${choose}>
-        ${yours.length > 0 && html`<optgroup label="Your images">${yours.map(list)}</optgroup>`}
-        <optgroup label="Built in">${state.sources.filter((known) => known.is_built_in).map(list)}</optgroup>
+      <select id="source" value=${shown} onChange=${pass}>
+        ${list(false).length > 0 && html`<optgroup label="Your images">${list(false)}</optgroup>`}
+        <optgroup label="Built in">${list(true)}</optgroup>
       </select>
-      <button id="make" type="button" aria-expanded=${state.isMaking} aria-controls="making"
-        onClick=${() => openClasses(!state.isMaking)}>Make your own classes</button>
+      <button id="make" type="button" aria-expanded=${isMaking} aria-controls="making"
+        onClick=${() => openClasses(!isMaking)}>Make your own classes</button>
     </div>
     <${Classes} />
-    <div hidden=${state.isMaking}>
-      <div id="data-view">${state.preview ? html`<${Preview} />` : html`<${Reading} />`}</div>
+    <div hidden=${isMaking}>
+      <div id="data-view">${preview ? Preview(preview) : Reading(reading)}</div>
       <${Labels} />
       <${Loading} />
     </div>
   `;
 }
 
-function Reading() {
-  const { what, done, total, downloadMb, problem } = state.reading ?? {};
+function Reading({ what = "Reading", done, total, downloadMb, problem }) {
   if (problem) return html`<${Problem} text=${withoutOptions(problem)} />`;
   if (downloadMb) {
     return html`<p>${state.source} is not on this machine yet. It has ${downloadMb} MB.</p>
-      <button type="button" onClick=${() => useSource(state.source, true)}>Download ${downloadMb} MB</button>`;
+      <${Button} onClick=${() => useSource(state.source, true)}>Download ${downloadMb} MB</${Button}>`;
   }
-  const label = what ?? "Reading";
-  const text = total ? `${label}: ${count(done)} of ${count(total)}` : `${label} …`;
-  return html`<${Note}>${text}</${Note}><${Progress} label=${label} value=${total && done / total} />`;
+  const text = total ? `${what}: ${count(done)} of ${count(total)}` : `${what} …`;
+  return html`<${Note}>${text}</${Note}><${Progress} label=${what} value=${total && done / total} />`;
 }
 
-function Preview() {
-  const { images, shape, kind, classes, groups } = state.preview;
+function Preview({ images, shape, kind, classes, groups, findings }) {
   const [channels, height, width] = shape;
   const outputs = kind === "regression" ? plural(classes, "number") : plural(classes, "class", "classes");
   const size = (split) => (images[split] ? count(images[split]) : "none");
@@ -164,30 +159,26 @@ function Preview() {
     ${KINDS[kind] && html`<${Note}>${KINDS[kind]}</${Note}>`}
     <ul class="sheet" aria-label="Samples of each class">${groups.map(Group)}</ul>
     ${more > 0 && groups.length > 1 && html`<${Note}>and ${plural(more, "more class", "more classes")}</${Note}>`}
-    <${Findings} />
+    ${findings.length ? html`<${Findings} findings=${findings} />` : html`<p class="good">No problems found.</p>`}
   `;
 }
 
 function Group({ name, count: size, images }) {
+  const draw = ({ row, png }) => html`<${Picture} png=${png} alt=${`training image ${row} of ${name}`} />`;
   return html`<li>
-    <div class="tiles">
-      ${images.map(({ row, png }) => html`<${Picture} png=${png} alt=${`training image ${row} of ${name}`} />`)}
-    </div>
+    <div class="tiles">${images.map(draw)}</div>
     <span>${name} <span class="note">${count(size)}</span></span>
   </li>`;
 }
 
-function Findings() {
-  const { findings } = state;
-  if (!findings.length) return html`<p class="good">No problems found.</p>`;
+function Findings({ findings }) {
   const list = ({ split, name }) => html`<li>${split ? `${name} (${split})` : name}</li>`;
   const show = ({ severity, message, images }) => html`<li class=${severity}>
     <strong>${WORDS[severity]}: </strong>${withoutOptions(message)}
     ${images.length > 0 && html`<${Details} summary="Which images"><ul>${images.map(list)}</ul></${Details}>`}
   </li>`;
-  const isError = findings[0].severity === "error";
   const summary = `${plural(findings.length, "finding")} about these images`;
-  return html`<${Details} key=${state.source} summary=${summary} open=${isError}>
+  return html`<${Details} summary=${summary} open=${findings[0].severity === "error"}>
     <ul class="findings">${findings.map(show)}</ul>
   </${Details}>`;
 }
@@ -199,17 +190,19 @@ function withoutOptions(text) {
 }
 
 function Loading() {
-  const edit = (id, name, label, help, placeholder) => html`<label>
+  const reload = () => useSource(state.source);
+  const show = (id, name, label, help, usual) => html`<label>
     ${label}
-    <input id=${id} inputmode="decimal" placeholder=${placeholder} aria-describedby=${`${id}-help`}
-      value=${state[name]} onInput=${({ target }) => change({ [name]: target.value })} onChange=${() => read(false)} />
+    <input id=${id} inputmode="decimal" placeholder=${usual} aria-describedby=${`${id}-help`} value=${state[name]}
+      onInput=${({ target }) => change({ [name]: target.value })} onChange=${reload} />
     <span id=${`${id}-help`} class="note">${help}</span>
   </label>`;
-  const val = describeSource().val || "as lamina chooses";
+  const usual = "as lamina chooses";
+  const usualVal = describeSource().val || usual;
   return html`<${Details} summary="How to load it">
     <div class="fields loading">
-      ${edit("size", "sizePx", "Image size in px", "Smaller images train faster.", "as lamina chooses")}
-      ${edit("val", "val", "Part held out (val)", "0.1: a tenth, to check the training.", val)}
+      ${show("size", "sizePx", "Image size in px", "Smaller images train faster.", usual)}
+      ${show("val", "val", "Part held out (val)", "0.1: a tenth, to check the training.", usualVal)}
     </div>
     ${state.preview && html`<${Note}>Splits: ${state.preview.split_rule}</${Note}>`}
   </${Details}>`;

@@ -5,7 +5,7 @@ import { describeSource, findSource, useSource } from "./data.js";
 import { settleNet, useText } from "./net.js";
 import { Button, Details, Note, Problem } from "./parts.js";
 import { html, useEffect, useRef, useState } from "./preact.js";
-import { Field, useRecipe } from "./recipe.js";
+import { Field, Helped, useRecipe } from "./recipe.js";
 import { selectRun } from "./runs.js";
 import { change, state } from "./store.js";
 
@@ -16,23 +16,24 @@ const GONE = "The chosen epoch is no longer saved. Choose another one.";
 export function Further({ run }) {
   const [values, setValues] = useState({});
   const [problem, setProblem] = useState(null);
-  const isAsked = useRef(false); // to continue
   const [isOpen, setOpen] = useState(false);
-  const [isChanging, setChanging] = useState(false);
   const [picked, setPicked] = useState(""); // by a person; else the newest one is selected
+  const isAsked = useRef(false); // to continue
   const choices = useCheckpoints(run, isOpen);
   if (!run.net) return null;
   const isGone = picked && !choices.includes(picked);
   const epoch = isGone ? "" : picked || choices[0];
   const fields = state.fields.filter(({ name }) => run.changeable.includes(name));
-  const filled = fields.filter(({ name }) => values[name]?.trim() && values[name].trim() !== run.recipe[name]);
+  const changed = fields
+    .map(({ name, label }) => ({ name, label, before: run.recipe[name], after: values[name]?.trim() }))
+    .filter(({ before, after }) => after && after !== before);
   const start = async () => {
     if (isAsked.current) return;
     isAsked.current = true;
     setProblem(null);
     try {
-      const changed = Object.fromEntries(filled.map(({ name }) => [name, values[name].trim()]));
-      const job = await ask("continue", { run: run.name, epoch: Number(epoch), fields: changed });
+      const texts = Object.fromEntries(changed.map(({ name, after }) => [name, after]));
+      const job = await ask("continue", { run: run.name, epoch: Number(epoch), fields: texts });
       await selectRun(job.run);
       document.getElementById("run-title")?.focus();
     } catch (error) {
@@ -40,14 +41,13 @@ export function Further({ run }) {
     }
     isAsked.current = false;
   };
-  const name = (value) => `epoch ${Number(Number(value).toFixed(2))}`;
+  const title = (value) => `epoch ${value ? Number(Number(value).toFixed(2)) : ""}`;
   const show = (field) => {
-    const type = (text) => setValues({ ...values, [field.name]: text });
-    const [id, value, usual] = [`continued-${field.name}`, values[field.name] ?? "", run.recipe[field.name]];
-    return html`<${Field} key=${id} id=${id} field=${field} value=${value} placeholder=${usual} onInput=${type} />`;
+    const { name } = field;
+    const type = (text) => setValues({ ...values, [name]: text });
+    return html`<${Field} key=${name} id=${`continued-${name}`} field=${field} value=${values[name] ?? ""}
+      placeholder=${run.recipe[name]} onInput=${type} />`;
   };
-  const differences = filled.map(({ name: key, label }) => [label, run.recipe[key], values[key].trim()]);
-  const title = `Continue from ${epoch ? name(epoch) : "epoch"}`;
   return html`<div id="further">
     <${Button} id="edit" disabled=${!run.text} onClick=${() => copySettings(run)}>Edit its net and recipe</${Button}>
     <${Note}>${run.text ? "Fills steps 1 to 3, for a changed copy." : "Its net is not made of these layers."}</${Note}>
@@ -57,14 +57,14 @@ export function Further({ run }) {
         <label for="checkpoint">From</label>
         <select id="checkpoint" value=${epoch} onChange=${({ target }) => setPicked(target.value)}>
           ${isGone && html`<option value="">choose again</option>`}
-          ${choices.map((value) => html`<option key=${value} value=${value}>${name(value)}</option>`)}
+          ${choices.map((value) => html`<option key=${value} value=${value}>${title(value)}</option>`)}
         </select>
-        <${Button} id="continue-from" disabled=${!epoch} onClick=${start}>${title}</${Button}>
+        <${Button} id="continue-from" disabled=${!epoch} onClick=${start}>Continue from ${title(epoch)}</${Button}>
       </div>
-      <${Differences} name=${run.name} differences=${differences} />
+      <${Differences} name=${run.name} differences=${changed} />
       <${Problem} id="continue-problem" text=${isGone ? GONE : problem} />
-      <${Details} summary="Change its settings" onToggle=${({ target }) => setChanging(target.open)}>
-        <div class="fields">${isChanging && fields.map(show)}</div>
+      <${Details} summary="Change its settings">
+        ${isOpen && html`<${Helped} id="continued"><div class="fields">${fields.map(show)}</div></${Helped}>`}
       </${Details}>
     </${Details}>
   </div>`;
@@ -73,19 +73,19 @@ export function Further({ run }) {
 // The saved epochs as texts, read again now and then while they are shown and the run trains.
 function useCheckpoints({ name, checkpoints, rows }, isOpen) {
   const [epochs, setEpochs] = useState(checkpoints);
-  const { current: seen } = useRef({ at: 0 });
+  const nextMs = useRef(0);
   useEffect(() => setEpochs(checkpoints), [checkpoints]);
   useEffect(() => {
     const isChoosing = document.activeElement?.id === "checkpoint"; // what is offered must stay
-    if (!isOpen || isChoosing || performance.now() < seen.at + REFRESH_MS) return;
-    seen.at = performance.now();
+    if (!isOpen || isChoosing || performance.now() < nextMs.current) return;
+    nextMs.current = performance.now() + REFRESH_MS;
     ask("checkpoints", { run: name }).then(setEpochs, () => null);
   }, [isOpen, rows.length]);
   return epochs.map(String);
 }
 
 function Differences({ name, differences }) {
-  const show = ([what, before, after]) => html`<li>${what}: ${before} → <strong>${after}</strong></li>`;
+  const show = ({ label, before, after }) => html`<li>${label}: ${before} → <strong>${after}</strong></li>`;
   return html`<${Note}>What will differ from ${name}: ${!differences.length && "nothing."}</${Note}>
     <ul class="differences">${differences.map(show)}</ul>`;
 }
@@ -112,8 +112,8 @@ export function Changes() {
   if (!base) return null;
   const planned = state.plan?.fields ?? {};
   const { size_px: size, val } = describeSource();
-  const word = (value) => (["", "None"].includes(String(value ?? "")) ? "none" : String(value));
   const known = state.fields.filter(({ name }) => name in planned && name in base.recipe);
+  const word = (value) => (["", "None"].includes(String(value ?? "")) ? "none" : String(value));
   const differences = [
     ["Images", base.data, findSource()?.name],
     ["Image size", base.size_px, size],
@@ -121,9 +121,11 @@ export function Changes() {
     ["Net", base.net, net.isChosen ? "chosen by lamina" : net.text === base.text ? base.net : "changed"],
     ["Time limit", null, time.trim()],
     ...known.map(({ name, label }) => [label, base.recipe[name], planned[name]]),
-  ].map(([what, before, after]) => [what, word(before), word(after)]);
+  ]
+    .map(([label, before, after]) => ({ label, before: word(before), after: word(after) }))
+    .filter(({ before, after }) => before !== after);
   return html`<div id="changes">
-    <${Differences} name=${base.name} differences=${differences.filter(([, before, after]) => before !== after)} />
+    <${Differences} name=${base.name} differences=${differences} />
     <${Button} small onClick=${() => change({ base: null })}>Hide this list</${Button}>
   </div>`;
 }

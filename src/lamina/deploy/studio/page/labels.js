@@ -3,7 +3,7 @@
 
 import { ask } from "./api.js";
 import { describeSource, useSource } from "./data.js";
-import { Picture, Problem, Progress, percent, plain, plural } from "./parts.js";
+import { Button, Picture, Problem, Progress, percent, plain, plural } from "./parts.js";
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { load, save } from "./request.js";
 import { change, changePart, isActive, state } from "./store.js";
@@ -29,7 +29,7 @@ const attempt = (act) => async () => {
 async function start() {
   const job = await ask("inspect", { ...describeSource(), labels: true });
   change({ jobs: new Map(state.jobs).set(job.number, job) });
-  changeLabels({ choices: {}, others: {}, images: new Map(), shown: SHOWN_ISSUES, progress: null });
+  changeLabels({ choices: {}, progress: null });
 }
 
 export function receiveLabels(event) {
@@ -39,18 +39,11 @@ export function receiveLabels(event) {
   if (event.event === "job" && event.problem) changeLabels({ problem: event.problem });
 }
 
-// Reads the images of the first issues; the set may have changed since.
-async function readImages({ checked }, issues, shown) {
-  const names = issues.slice(0, shown).map(({ image }) => image);
-  const pngs = await ask("images", { ...checked, images: names });
-  changeLabels({ shown, images: new Map(names.map((name, place) => [name, pngs[place]])) });
-}
-
 // Chooses what happens to an image; the same choice again takes it back.
 async function choose({ checked }, image, text, label) {
-  const isBack = state.labels.choices?.[image]?.text === text;
+  const isBack = state.labels.choices[image] === text;
   const corrections = await ask("correct", { source: checked.source, choices: { [image]: isBack ? "" : label } });
-  const choices = { ...state.labels.choices, [image]: isBack ? null : { text, label } };
+  const choices = { ...state.labels.choices, [image]: isBack ? null : text };
   changeLabels({ choices, size: Object.keys(corrections).length });
 }
 
@@ -82,85 +75,87 @@ export function Labels() {
   if (isChecking) text = `${isHere ? "" : `${check.checked.source}: `}The check of the labels ${what}.`;
   const stop = attempt(() => ask("stop", { number: check.number }));
   return html`<div class="row" hidden=${!state.preview || state.preview.kind === "regression"}>
-      <button id="check-labels" type="button" disabled=${isChecking} aria-describedby="check-help"
-        onClick=${attempt(start)}>Check the labels</button>
+      <${Button} id="check-labels" disabled=${isChecking} aria-describedby="check-help" onClick=${attempt(start)}>
+        Check the labels
+      </${Button}>
       <span id="check-help" class="note">Are some images in the wrong class? Takes as long as a training.</span>
     </div>
     <div class="row">
       <span id="corrections" class="note">
         ${size > 0 && `${plural(size, "correction applies", "corrections apply")} to all trainings`}
       </span>
-      <button id="undo" type="button" class="small" hidden=${!isCorrected && !size} onClick=${attempt(undo)}>
+      <${Button} small id="undo" hidden=${!isCorrected && !size} onClick=${attempt(undo)}>
         Undo all corrections
-      </button>
+      </${Button}>
     </div>
     <${Problem} text=${problem} />
     <div id="label-issues">
       <p class="note" aria-live="polite">${text}</p>
       <div class="row" hidden=${!isChecking}>
         <${Progress} label="check of the labels" value=${progress?.total && progress.done / progress.total} />
-        <button type="button" onClick=${stop}>Stop the check</button>
+        <${Button} onClick=${stop}>Stop the check</${Button}>
       </div>
-      ${issues?.length > 0 && html`<${Issues} check=${check} />`}
+      ${issues?.length > 0 && html`<${Issues} key=${check.number} check=${check} />`}
     </div>`;
 }
 
 function Issues({ check }) {
-  const { shown = SHOWN_ISSUES, images = new Map() } = state.labels;
+  const [images, setImages] = useState(new Map()); // PNGs of the first issues
   const seen = new Set(); // a correction is about the whole image
   const issues = check.label_issues.filter(({ image }) => !seen.has(image) && seen.add(image));
   const list = useRef();
-  useEffect(() => {
-    attempt(() => readImages(check, issues, shown))();
-  }, [check.number, state.preview]);
-  const showMore = async () => {
-    await readImages(check, issues, shown + SHOWN_ISSUES);
-    requestAnimationFrame(() => list.current.children[shown].querySelector("button")?.focus());
+  const readImages = async (size) => {
+    const names = issues.slice(0, size).map(({ image }) => image);
+    const pngs = await ask("images", { ...check.checked, images: names });
+    setImages(new Map(names.map((name, place) => [name, pngs[place]])));
   };
-  const drawn = issues.filter(({ image }) => images.has(image));
+  useEffect(() => void attempt(() => readImages(SHOWN_ISSUES))(), []);
+  const showMore = async () => {
+    await readImages(images.size + SHOWN_ISSUES);
+    requestAnimationFrame(() => list.current.children[images.size].querySelector("button")?.focus());
+  };
   const draw = (issue) =>
     html`<${Issue} key=${issue.image} check=${check} issue=${issue} png=${images.get(issue.image)} />`;
   return html`<h3>${plural(issues.length, "label")} worth checking</h3>
     <p class="note">${ADVICE}</p>
     <ul ref=${list} class="issues" aria-label="Labels worth checking">
-      ${drawn.map(draw)}
+      ${issues.slice(0, images.size).map(draw)}
     </ul>
     <div class="row">
-      <button type="button" hidden=${shown >= issues.length} onClick=${attempt(showMore)}>Show more</button>
-      <button type="button" onClick=${attempt(() => finish(check))}>Done</button>
+      <${Button} hidden=${images.size >= issues.length} onClick=${attempt(showMore)}>Show more</${Button}>
+      <${Button} onClick=${attempt(() => finish(check))}>Done</${Button}>
     </div>`;
 }
 
 function Issue({ check, issue, png }) {
   const [isLarge, setLarge] = useState(false);
+  const [other, setOther] = useState(issue.likely); // to change the label to
   const { image, given } = issue;
   if (!png) return html`<li class="note">${image} is no longer in the data set.</li>`;
+  const draw = () => html`<${Choice} ...${{ check, issue, other, setOther }} />`;
   const close = () => setLarge(false);
   const large = html`<dialog ref=${show} class="large" aria-label="Label worth checking" onClose=${close}>
     <form method="dialog"><button>Close</button></form>
     <${Picture} png=${png} alt=${`labeled ${given}`} />
-    <${Choice} check=${check} issue=${issue} />
+    ${draw()}
   </dialog>`;
   return html`<li>
-    <button type="button" class="enlarge" aria-label=${plain(`Enlarge ${image}`)} onClick=${() => setLarge(true)}>
+    <${Button} class="enlarge" aria-label=${plain(`Enlarge ${image}`)} onClick=${() => setLarge(true)}>
       <${Picture} png=${png} alt="" />
-    </button>
-    <${Choice} check=${check} issue=${issue} />
+    </${Button}>
+    ${draw()}
     ${isLarge && large}
   </li>`;
 }
 
 // A multi-label image has no classes to choose from.
-function Choice({ check, issue: { image, split, given, likely, score } }) {
-  const { choices = {}, others = {} } = state.labels;
+function Choice({ check, issue: { image, split, given, likely, score }, other, setOther }) {
   const { labels } = state.preview;
-  const other = others[image] ?? likely;
-  const offer = (text, label) => html`<button type="button" class="small" aria-label=${plain(`${text}: ${image}`)}
-    aria-pressed=${choices[image]?.text === text} onClick=${attempt(() => choose(check, image, text, label))}>
-    ${text}
-  </button>`;
+  const chosen = state.labels.choices[image];
+  const offer = (text, label) => html`<${Button} small aria-label=${plain(`${text}: ${image}`)}
+    aria-pressed=${text === chosen} onClick=${attempt(() => choose(check, image, text, label))}>${text}</${Button}>`;
   const select = html`<select aria-label=${plain(`Class of ${image}`)} value=${other}
-    onChange=${({ target }) => changeLabels({ others: { ...others, [image]: target.value } })}>
+    onChange=${({ target }) => setOther(target.value)}>
     ${labels.map((label) => html`<option value=${label}>${label}</option>`)}
   </select>`;
   return html`<div>

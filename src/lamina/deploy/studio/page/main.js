@@ -2,50 +2,49 @@
 // reload.
 
 import { ask, follow } from "./api.js";
-import { App } from "./app.js";
+import { App, NEEDS_TOKEN } from "./app.js";
 import { receiveClasses } from "./classes.js";
-import { receiveData, useSource } from "./data.js";
+import { findSource, receiveData, useSource } from "./data.js";
 import { receiveLabels } from "./labels.js";
 import { receiveLessons } from "./lessons.js";
 import { startNet } from "./net.js";
 import { html, render } from "./preact.js";
 import { load, save } from "./request.js";
-import { recoverRuns, selectRun } from "./runs.js";
-import { change, changePart, mount, state } from "./store.js";
+import { reloadRun, selectRun } from "./runs.js";
+import { change, mount, state } from "./store.js";
 import { receiveTake } from "./take.js";
 import { receiveTraining } from "./training.js";
 
 const RECEIVERS = [receiveData, receiveClasses, receiveLabels, receiveTraining, receiveTake, receiveLessons];
 const RETRY_MS = 2000;
-// what outlives a reload, in the storage of this tab
-const KEPT = ["step", "tab", "source", "sizePx", "val", "values", "recipeName", "time", "runName", "selected"];
+// fields of the state that outlive a reload, in the storage of this tab
+const STORED = ["step", "tab", "source", "sizePx", "val", "values", "recipeName", "time", "runName", "selected"];
 
 export async function start() {
-  let first;
+  let mark;
   try {
-    first = await ask("state");
+    mark = await readState();
   } catch (error) {
     const needsToken = error.status === 401;
-    changePart("connection", { needsToken, message: needsToken ? "This studio asks for a token." : error.message });
+    change({ connection: { needsToken, message: needsToken ? NEEDS_TOKEN : error.message } });
     if (!needsToken) setTimeout(start, RETRY_MS);
     return;
   }
-  changePart("connection", { needsToken: false, message: "" });
-  learn(first);
-  const kept = load("page") ?? {};
-  const fields = Object.fromEntries(KEPT.filter((name) => name in kept).map((name) => [name, kept[name]]));
-  change({ ...fields, compared: new Set(kept.compared) });
-  const isKnown = state.sources.some(({ source }) => source === state.source);
-  startNet(kept.net);
-  useSource(isKnown ? state.source : state.sources[0].source);
+  const { net, compared, ...stored } = load("page") ?? {};
+  change({ ...stored, compared: new Set(compared), connection: { message: "" } });
+  startNet(net);
+  useSource((findSource() ?? state.sources[0]).source);
   const run = findFirst();
   if (run) selectRun(run);
-  addEventListener("pagehide", keep);
-  follow(first.after, receive, tellConnected);
+  addEventListener("pagehide", store);
+  follow(mark, receive, tellConnected);
 }
 
-function learn({ data: sources, jobs, presets, layers, fields, fractions, runs }) {
+// Returns the mark of the last event before this state.
+async function readState() {
+  const { data: sources, jobs, presets, layers, fields, fractions, runs, after } = await ask("state");
   change({ sources, presets, layers, fields, fractions, runs, jobs: new Map(jobs.map((job) => [job.number, job])) });
+  return after;
 }
 
 // The run that was selected, one in training, or the newest.
@@ -56,9 +55,9 @@ function findFirst() {
   return (trained.find((job) => job.state === "running") ?? trained.at(-1))?.run;
 }
 
-function keep() {
+function store() {
   const { net, compared } = state;
-  const fields = Object.fromEntries(KEPT.map((name) => [name, state[name]]));
+  const fields = Object.fromEntries(STORED.map((name) => [name, state[name]]));
   save("page", { ...fields, net, compared: [...compared] });
 }
 
@@ -68,20 +67,21 @@ function receive(event) {
   for (const react of RECEIVERS) react(event);
 }
 
-// Reads the state of a studio that was started again, or after a long time without it.
+// After a restart of the studio, or a long time without it.
 async function recover() {
   try {
-    learn(await ask("state"));
+    await readState();
   } catch {
     setTimeout(recover, RETRY_MS);
     return;
   }
   receive({ event: "recovered" });
-  recoverRuns();
+  if (state.selected) reloadRun(state.selected);
 }
 
 function tellConnected(isConnected, status) {
-  changePart("connection", { isLost: !isConnected, needsToken: status === 401 });
+  const message = isConnected ? "" : state.connection.message;
+  change({ connection: { isLost: !isConnected, needsToken: status === 401, message } });
 }
 
 mount(() => render(html`<${App} />`, document.body));

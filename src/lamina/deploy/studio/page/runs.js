@@ -4,10 +4,12 @@ import { ask } from "./api.js";
 import { Button, Note, Problem, plain, useKept } from "./parts.js";
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { hasEnded } from "./progress.js";
-import { change, findJob, isActive, state } from "./store.js";
+import { change, findJob, findSelected, isActive, state } from "./store.js";
 
 const REFRESH_MS = 5000; // until a run that could not be read is read again
-const MANY_RUNS = 3; // can be sorted and filtered
+const MANY_RUNS = 3; // more can be sorted and filtered
+const FEW = "Every training is a run: a folder that stays, with its net, its settings and its result.";
+const MANY = "Tick runs to draw their curves together, and to compare them.";
 let turn = 0; // of the last request for the selected run, whose response counts
 const tellProblem = (error) => change({ runsProblem: error.message });
 
@@ -21,32 +23,27 @@ export async function selectRun(name) {
   await reloadRun(name);
 }
 
-// After a lost connection.
-export function recoverRuns() {
-  if (state.selected) reloadRun(state.selected);
-}
-
-// Reads a run, unless another one was selected meanwhile; a run that has just started may have no
-// folder yet.
+// Reads a run, if it is selected and stays so; one that has just started may have no folder yet.
 export async function reloadRun(name, isRetry = false) {
+  if (name !== state.selected) return refreshRuns();
   const asked = ++turn;
+  const isWanted = () => name === state.selected && asked === turn;
   await refreshRuns();
-  const isHere = state.runs.some((known) => known.name === name);
   let run = { name, rows: [], planned: null, is_finished: false, score: null, checkpoints: [] };
   try {
-    if (isHere) run = await ask("run", { run: name });
+    if (state.runs.some((known) => known.name === name)) run = await ask("run", { run: name });
   } catch (error) {
-    setTimeout(() => name === state.selected && asked === turn && reloadRun(name, true), REFRESH_MS);
-    if (name === state.selected) change({ runProblem: error.message });
+    if (isWanted()) change({ runProblem: error.message });
+    setTimeout(() => isWanted() && reloadRun(name, true), REFRESH_MS);
     return;
   }
   const others = await readOthers(run);
-  if (name !== state.selected || asked !== turn) return;
-  const before = state.run?.name === name ? state.run : {};
-  const isAhead = isActive(findJob(name)) && before.rows?.length > run.rows.length;
-  const rows = isAhead ? before.rows : run.rows;
-  const { steps = [], pace, seen } = before;
-  change({ run: { ...run, others, rows, steps, pace, seen }, ...(isRetry ? { runProblem: null } : {}) });
+  if (!isWanted()) return;
+  const { rows: rowsBefore = [], steps = [], pace, seen } = findSelected() ?? {};
+  const isAhead = isActive(findJob(name)) && rowsBefore.length > run.rows.length;
+  const rows = isAhead ? rowsBefore : run.rows;
+  if (isRetry) change({ runProblem: null });
+  change({ run: { ...run, others, rows, steps, pace, seen } });
 }
 
 // The runs whose curves are shown with those of a run: its parent, and the ticked ones.
@@ -65,23 +62,25 @@ async function compare(name, isCompared) {
   compared[isCompared ? "add" : "delete"](name);
   change({ compared });
   const { run } = state;
-  const others = run && (await readOthers(run));
-  if (run?.name === state.run?.name && compared === state.compared) change({ run: { ...state.run, others } });
+  if (!run) return;
+  const others = await readOthers(run);
+  if (run.name === state.run?.name && compared === state.compared) change({ run: { ...state.run, others } });
 }
 
 // Changes the list of runs. All pages receive an event about it.
-function edit(action, values, follow = () => null) {
+function edit(action, values) {
   change({ runsProblem: null });
-  return ask(action, values).then(follow).catch(tellProblem);
+  return ask(action, values).catch(tellProblem);
 }
 
-function remove(name) {
-  return edit("delete-run", { run: name }, ({ deleted }) => change({ deleted: [...state.deleted, { name, deleted }] }));
+async function remove(name) {
+  const response = await edit("delete-run", { run: name });
+  if (response) change({ deleted: [...state.deleted, { name, deleted: response.deleted }] });
 }
 
-function restore(deleted) {
-  const forget = () => change({ deleted: state.deleted.filter((run) => run.deleted !== deleted) });
-  return edit("restore-run", { deleted }, forget);
+async function restore(deleted) {
+  await edit("restore-run", { deleted });
+  if (!state.runsProblem) change({ deleted: state.deleted.filter((run) => run.deleted !== deleted) });
 }
 
 // A run was renamed, deleted (its name is empty then), restored or noted something about.
@@ -105,74 +104,52 @@ export function RunsPanel() {
   const { runs, jobs, selected, compared, deleted, runsProblem } = state;
   // not drawn again with each step of a training
   const list = useKept(() => drawList(order, words), [order, words, runs, jobs, selected, compared]);
-  const hint =
-    runs.length > 1
-      ? "Tick runs to draw their curves together, and to compare them."
-      : "Every training is a run: a folder that stays, with its net, its settings and its result.";
   return html`
-    <${Note}>${hint}</${Note}>
-    ${runs.length > MANY_RUNS && html`<${Finder} ...${{ order, setOrder, words, setWords }} />`}
+    <${Note}>${runs.length > 1 ? MANY : FEW}</${Note}>
+    <div class="row finder" hidden=${runs.length <= MANY_RUNS}>
+      <select aria-label="Order" value=${order} onChange=${({ target }) => setOrder(target.value)}>
+        <option value="newest">newest first</option>
+        <option value="best">best first</option>
+      </select>
+      <input type="search" placeholder="find" aria-label="Find runs" value=${words}
+        onInput=${({ target }) => setWords(target.value)} />
+    </div>
     <ul aria-live="polite">${deleted.map((run) => html`<${Deleted} key=${run.deleted} ...${run} />`)}</ul>
     <${Problem} id="runs-problem" text=${runsProblem} />
     ${list}
   `;
 }
 
-function Finder({ order, setOrder, words, setWords }) {
-  const select = { value: order, onChange: ({ target }) => setOrder(target.value), "aria-label": "Order" };
-  const search = { type: "search", value: words, onInput: ({ target }) => setWords(target.value), placeholder: "find" };
-  return html`<div class="row finder">
-    <select ...${select}>
-      <option value="newest">newest first</option>
-      <option value="best">best first</option>
-    </select>
-    <input ...${search} aria-label="Find runs" />
-  </div>`;
-}
-
 function Deleted({ name, deleted }) {
   const place = useRef();
   useEffect(() => place.current.lastElementChild.focus(), []); // the button that deleted it is gone
-  const label = plain(`Undo: restore ${name}`);
   return html`<li class="row" ref=${place}>
-    ${name} deleted. <${Button} small aria-label=${label} onClick=${() => restore(deleted)}>Undo</${Button}>
+    ${name} deleted.
+    <${Button} small aria-label=${plain(`Undo: restore ${name}`)} onClick=${() => restore(deleted)}>Undo</${Button}>
   </li>`;
 }
 
-// Runs that wait or failed have no folder yet.
+// The runs, and before them those without a folder, which wait or failed.
 function listRuns() {
+  const hasFolder = ({ run }) => state.runs.some(({ name }) => name === run);
   const isShown = (job) => job.run && findJob(job.run) === job && (isActive(job) || job.state === "failed");
-  const jobs = [...state.jobs.values()].filter(isShown);
-  const others = jobs.filter((job) => state.runs.every(({ name }) => name !== job.run));
-  return [...others.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })), ...state.runs];
+  const jobs = [...state.jobs.values()].filter((job) => isShown(job) && !hasFolder(job));
+  return [...jobs.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })), ...state.runs];
 }
 
 function drawList(order, words) {
   const text = words.toLowerCase().trim();
-  const has = ({ name, net, data, note }) => `${name} ${net} ${data} ${note}`.toLowerCase().includes(text);
+  const has = ({ name, net, data, note }) => [name, net, data, note].join(" ").toLowerCase().includes(text);
   const runs = listRuns().filter(has);
   if (!runs.length) return html`<${Note}>${words ? "No run has these words." : "There are no runs yet."}</${Note}>`;
   if (order === "best") runs.sort((a, b) => rate(b) - rate(a));
   const names = new Set(order === "best" ? [] : runs.map(({ name }) => name));
   const byParent = Map.groupBy(runs, ({ parent }) => (names.has(parent) ? parent : null));
-  const draw = (parent) =>
-    byParent.get(parent)?.map((run) => html`<${Branch} key=${run.name} run=${run} draw=${draw} />`);
-  return html`<ul id="run-list" aria-label="Runs">
-    ${draw(null)}
-  </ul>`;
-}
-
-// A run, and those that came from it.
-function Branch({ run, draw }) {
-  const children = draw(run.name);
-  return html`<li>
-    <${Row} run=${run} />${
-      children &&
-      html`<ul>
-        ${children}
-      </ul>`
-    }
-  </li>`;
+  const draw = (run) => {
+    const children = byParent.get(run.name)?.map(draw);
+    return html`<li key=${run.name}><${Row} run=${run} />${children && html`<ul>${children}</ul>`}</li>`;
+  };
+  return html`<ul id="run-list" aria-label="Runs">${byParent.get(null).map(draw)}</ul>`;
 }
 
 // Of errors, the smaller one is better.
@@ -186,11 +163,10 @@ function Row({ run }) {
   if (problem) return html`<p class="problem">${name}: ${problem}</p>`;
   const isSelected = state.selected === name;
   const from = parent ? ` from ${parent}${epoch === null ? "" : ` after epoch ${epoch}`}` : "";
-  const tick = { checked: state.compared.has(name), onChange: ({ target }) => compare(name, target.checked) };
-  const select = () => isSelected || selectRun(name);
   return html`<div class="run-row">
-      <input type="checkbox" disabled=${!net} aria-label=${plain(`compare ${name}`)} ...${tick} />
-      <${Button} class="run" aria-pressed=${isSelected} onClick=${select}>
+      <input type="checkbox" disabled=${!net} aria-label=${plain(`compare ${name}`)}
+        checked=${state.compared.has(name)} onChange=${({ target }) => compare(name, target.checked)} />
+      <${Button} class="run" aria-pressed=${isSelected} onClick=${() => isSelected || selectRun(name)}>
         <strong>${name}</strong> <span>${summarizeRun(run)}</span>
         ${net && html`<span class="note">${net} on ${data}${from}</span>`}
         ${note && html`<span class="note">“${note}”</span>`}

@@ -12,7 +12,7 @@ export const state = {
   jobs: new Map(), // by number
 
   // The page itself.
-  connection: { isLost: false, needsToken: false, message: "Loading …" },
+  connection: { message: "Loading …" }, // and isLost, needsToken
   step: "data", // the step that is open where only one has space: data, net, training or runs
   tab: "training", // of the selected run: training, look, compare, try or take
 
@@ -20,12 +20,11 @@ export const state = {
   source: "",
   sizePx: "", // as typed; empty: as lamina chooses
   val: "",
-  reading: null, // of the data set: {number, what, done, total, downloadMb, problem}
-  preview: null, // of the data set, once it is read
-  findings: [],
+  reading: {}, // of the data set, until then: {what, done, total, downloadMb, problem}
+  preview: null, // of the data set and its problems, once it is read
   isMaking: false, // classes of one's own
-  sets: {}, // the state of classes.js
-  labels: {}, // the state of labels.js
+  sets: { name: "my-images", text: "", cards: [] }, // of classes.js; `text`: the name as typed
+  labels: { choices: {} }, // the state of labels.js
 
   // Step 2, Net. Without layers that can be read, `cards` are the last that could.
   // `typed`: the text as it is being typed, if it is.
@@ -87,7 +86,7 @@ export function findJob(run) {
 }
 
 export function isActive(job) {
-  return Boolean(job) && ["queued", "running"].includes(job.state);
+  return ["queued", "running"].includes(job?.state);
 }
 
 // The selected run, unless it is still being read.
