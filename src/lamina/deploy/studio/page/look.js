@@ -111,14 +111,11 @@ function Confusions({ confusions, chosen, choose }) {
     const label = `${plural(size, "image")}: ${names[truth]}, ${what}`;
     const key = `${problem} ${truth} ${predicted}`;
     first ||= key;
-    const states = {
-      "aria-label": plain(label),
-      "aria-pressed": chosen?.key === key,
-      tabindex: first === key ? 0 : -1,
-    };
-    return html`<button type="button" class=${isRight ? "cell right" : "cell"} ...${states}
-      style=${{ "--part": `${Math.round(45 * part)}%` }} onFocus=${() => setAt(key)}
-      onClick=${() => choose({ key, problem, truth, predicted, size, label })}>${count(size)}</button>`;
+    return html`<${Button} class=${isRight ? "cell right" : "cell"} style=${{ "--part": `${Math.round(45 * part)}%` }}
+      aria-label=${plain(label)} aria-pressed=${chosen?.key === key} tabindex=${first === key ? 0 : -1}
+      onFocus=${() => setAt(key)} onClick=${() => choose({ key, problem, truth, predicted, size, label })}>
+      ${count(size)}
+    </${Button}>`;
   };
   const list = confusions.length > 1 ? listLabels : confusions[0][0].length > MOST_CLASSES ? listPairs : listMatrix;
   return html`<div onKeyDown=${walk}>

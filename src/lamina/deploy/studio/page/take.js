@@ -10,7 +10,6 @@ const FILES = [
   ["model.onnx", "Use the net in other programs", "A model file (ONNX) that needs neither lamina nor PyTorch."],
 ];
 const SAME = "Both train a new run with the same weights: bit-identical on the same processor type and torch version.";
-const NO_COPY = "The browser does not allow copying here. Select the text and press Ctrl+C.";
 
 // What `lamina export` printed when it compared the file with the run.
 export function receiveTake(event) {
@@ -45,13 +44,14 @@ function Repeat({ run: { name, score, is_finished: isFinished } }) {
 
 function Code({ text, title }) {
   const [told, tell] = useState("");
-  const copy = async () =>
-    tell(
-      await navigator.clipboard.writeText(text).then(
-        () => "Copied.",
-        () => NO_COPY,
-      ),
-    );
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text); // on an http page of another machine, there is none
+      tell("Copied.");
+    } catch {
+      tell("The browser does not allow copying here. Select the text and press Ctrl+C.");
+    }
+  };
   return html`
     <pre tabindex="0">${text.split("\n").map((line) => html`<code>${line}</code>`)}</pre>
     <div class="row">
@@ -68,11 +68,10 @@ function MadeFile({ run, file, title, text }) {
   const job = state.jobs.get(state.making[key]);
   const parity = state.exports[job?.number];
   const isWorking = isActive(job);
-  const measure = () =>
-    ask("files", { run: run.name })
-      .then((sizes) => setBytes(sizes[file]))
-      .catch(() => null);
-  useEffect(() => void measure(), [isWorking]);
+  useEffect(() => {
+    const request = ask("files", { run: run.name });
+    request.then((sizes) => setBytes(sizes[file])).catch(() => null);
+  }, [isWorking]);
   const attempt = (act) => {
     tell(null);
     act().catch((error) => tell(error.message));
