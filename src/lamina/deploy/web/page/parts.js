@@ -24,7 +24,7 @@ export function Note({ id, children }) {
 }
 
 export function Button({ small, children, ...more }) {
-  return html`<button type="button" class=${small ? "small" : ""} ...${more}>${children}</button>`;
+  return html`<button type="button" class=${small && "small"} ...${more}>${children}</button>`;
 }
 
 export function Details({ summary, children, ...more }) {
