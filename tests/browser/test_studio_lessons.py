@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from support.studios import Studio, draw, train_quickly, wait_for_score
 
@@ -140,12 +140,28 @@ def test_what_a_lesson_filled_in_does_not_stay_for_another_preset(page: Page):
     expect(page.get_by_label("Time limit")).to_have_value("")
 
 
+def test_what_is_set_up_is_told_at_once_and_in_its_lesson_alone(page: Page):
+    panel = open_lessons(page)
+    held: list[Route] = []
+    page.route("**/api/net", lambda route: held.append(route), times=1)
+    with page.expect_request("**/api/net"):
+        panel.get_by_role("button", name="Set this up").click()
+    told = panel.get_by_role("status")
+    expect(told).to_contain_text("Now set: Images shapes; Net Flatten, Output; ")
+    panel.get_by_role("button", name="Next").click()
+    expect(told).to_be_empty()
+    held[0].continue_()
+    expect(page.locator("#layers .card")).to_have_count(2)
+    expect(told).to_be_empty()
+
+
 def test_lessons_on_a_phone_lead_to_the_steps_and_results(page: Page, studio: Studio):
     page.set_viewport_size({"width": 390, "height": 800})
     studio.copy_runs(train_quickly(), "first")
     page.reload()
+    page.get_by_role("button", name="Runs").click()
+    page.get_by_role("list", name="Runs").get_by_role("button", name="first").click()
     panel = open_lessons(page)
-    page.get_by_role("list", name="Runs").get_by_role("button", name="first")
     panel.get_by_role("link", name="Net").click()
     expect(page.get_by_role("list", name="Layers")).to_be_in_viewport()
     panel.get_by_role("link", name="Training").click()

@@ -217,6 +217,10 @@ def test_files_are_made_and_downloaded(page: Page, studio: Studio):
     expect(panel).to_contain_text("lamina.load_run(")
     panel.get_by_text("As a command").click()
     expect(panel).to_contain_text("lamina train")
+    # as on an http page of another machine
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    panel.get_by_role("button", name="Copy the command").click()
+    expect(panel).to_contain_text("The browser does not allow copying here.")
     panel.get_by_role("button", name="Make model.onnx").click()
     page.get_by_role("tab", name="Results").click()  # it goes on
     page.locator("#tab-take").click()

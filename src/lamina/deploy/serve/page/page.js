@@ -7,7 +7,7 @@ import { Prediction, describe } from "./predictions.js";
 import { RequestError, post, request, setToken } from "./request.js";
 
 // What the server serves and its limits, how the connection stands, and what each model predicts.
-const state = { server: null, problem: "", needsToken: false, status: "", shown: new Map() };
+const state = { server: null, needsToken: false, status: "", shown: new Map() };
 
 function change(fields) {
   Object.assign(state, fields);
@@ -21,15 +21,15 @@ async function connect() {
     change({ server, needsToken: false, status: isAnother ? "Connected." : "" });
   } catch (error) {
     if (!(error instanceof RequestError)) throw error;
-    if (error.status !== 401) return change({ status: error.message, problem: error.message });
+    if (error.status !== 401) return change({ status: error.message });
     change({ needsToken: true, status: isAnother ? "The token is missing or invalid." : "" });
     document.getElementById("token").focus();
   }
 }
 
 function App() {
-  const { server, needsToken, status, problem } = state;
-  const wait = needsToken ? "This server needs a token." : problem ? "" : "Loading the models …";
+  const { server, needsToken, status } = state;
+  const wait = needsToken ? "This server needs a token." : status ? "" : "Loading the models …";
   const say = (text) => change({ status: text });
   return html`
     <header>
@@ -48,9 +48,7 @@ function App() {
         ${server?.models.map((model, place) => html`<${Card} model=${model} place=${place} />`)}
       </div>
     </main>
-    <footer>
-      <p><a href="openapi.json">API of this server (OpenAPI)</a></p>
-    </footer>
+    <footer><p><a href="openapi.json">API of this server (OpenAPI)</a></p></footer>
   `;
 }
 
@@ -75,8 +73,9 @@ function Access() {
 function Card({ model, place }) {
   const { image, prediction, problem, tasks, send } = state.shown.get(model.model) ?? {};
   if (!image) return null;
-  return html`<section class="model" id=${`model-${place}`} aria-labelledby=${`model-${place}-title`}>
-    <h2 id=${`model-${place}-title`}>${model.model}</h2>
+  const id = `model-${place}`;
+  return html`<section class="model" id=${id} aria-labelledby=${`${id}-title`}>
+    <h2 id=${`${id}-title`}>${model.model}</h2>
     ${problem && html`<p>${problem}</p>`}
     ${prediction && html`<${Prediction} ...${{ model, prediction, coverage: state.server.coverage }} />`}
     ${prediction && tasks.length > 0 && html`<${Explanations} key=${image} send=${send} tasks=${tasks} />`}

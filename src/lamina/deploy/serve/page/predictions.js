@@ -22,15 +22,12 @@ export function Prediction({ model, prediction, coverage }) {
   const isNumber = "value" in (predictions[0] ?? {});
   const what = set ? "true class is in its prediction set" : "true number is in its interval (±)";
   const [low, high] = (model.coverage_interval ?? []).map(percent);
+  const measured = `The ${what} for ${low} to ${high} of new images (95 % interval; the aim is ${percent(coverage)}).`;
   return html`
     <p class="predicted">${question && `${question}: `}<strong>${describe(prediction)}</strong></p>
     ${isNumber ? html`<${Numbers} predictions=${predictions} />` : html`<${Classes} ...${{ predictions, model }} />`}
     ${set && html`<p>Prediction set: ${set.join(", ")}</p>`}
-    ${
-      low &&
-      html`<${Note}>The ${what} for ${low} to ${high} of new images (95 % interval; the aim is
-        ${` ${percent(coverage)}`}).</${Note}>`
-    }
+    ${low && html`<${Note}>${measured}</${Note}>`}
   `;
 }
 
@@ -43,6 +40,7 @@ function Numbers({ predictions }) {
 function Classes({ predictions, model }) {
   const { kind, aim, calibrated, calibrated_on: calibration, thresholds_on: images } = model;
   const isMulti = kind === "multi-label";
+  const what = isMulti ? "each label" : "yes";
   const row = ({ class: name, probability, threshold }) => {
     const bar = html`<div class="bar" aria-hidden="true"><div style=${{ width: `${100 * probability}%` }}></div></div>`;
     const limit = threshold === undefined ? "" : percent(threshold);
@@ -55,10 +53,6 @@ function Classes({ predictions, model }) {
     ${tabulate(predictions.slice(0, SHOWN))}
     ${rest.length > 0 && html`<${Details} summary=${`${rest.length} more`}>${tabulate(rest)}</${Details}>`}
     <${Note}>The probabilities are${calibrated ? ` calibrated on ${calibration}: ${CALIBRATED}` : " not calibrated."}</>
-    ${
-      aim &&
-      html`<${Note}>The model predicts ${isMulti ? "each label" : "yes"} above its threshold, chosen for ${aim} on
-        ${` ${images}`}.</${Note}>`
-    }
+    ${aim && html`<${Note}>The model predicts ${what} above its threshold, chosen for ${aim} on ${images}.</${Note}>`}
   `;
 }

@@ -8,55 +8,48 @@ import { html, useLayoutEffect, useRef, useState } from "./preact.js";
 const FIRST = 12; // images, until more are wanted
 const NAMES = { regression: "number", "multi-label": "label" };
 
-// Thumbnails from `show_tiles`, which open the closer look; `describe` gives the lines below an
-// image.
+// Thumbnails from `show_tiles`, which open the closer look; `describe` gives the lines below an image.
 export function Gallery({ run, split, problem, images, describe }) {
   const [opened, open] = useState(null);
   const [limit, setLimit] = useState(FIRST);
   const show = (image) => {
-    const lines = html`<span>
-      ${describe(image).map((line) => html`<span>${line.replaceAll(" %", "\u00a0%")}</span>`)}
-    </span>`;
-    const file = html`<span class="note">${image.name.split("/").at(-1)}</span>`;
-    if (!image.png) return html`<li class="tile">${lines}${file}</li>`;
-    return html`<li>
-      <button type="button" class="tile" onClick=${() => open(image)}>
-        <${Picture} png=${image.png} alt="" kind="pixels" />${lines}${file}
-      </button>
-    </li>`;
+    const lines = describe(image).map((line) => html`<span>${line.replaceAll(" %", "\u00a0%")}</span>`);
+    const text = html`<span>${lines}</span><span class="note">${image.name.split("/").at(-1)}</span>`;
+    if (!image.png) return html`<li class="tile">${text}</li>`;
+    return html`<li><button type="button" class="tile" onClick=${() => open(image)}>
+      <${Picture} png=${image.png} alt="" kind="pixels" />${text}
+    </button></li>`;
   };
   return html`
     <${Problem} text=${problem} />
-    <ul class="gallery">
-      ${images.slice(0, limit).map(show)}
-    </ul>
+    <ul class="gallery">${images.slice(0, limit).map(show)}</ul>
     ${images.length > limit && html`<${Button} small onClick=${() => setLimit(Infinity)}>Show all ${images.length}</>`}
     ${opened && html`<${Closer} run=${run} split=${split} image=${opened} close=${() => open(null)} />`}
   `;
 }
 
 function Closer({ run, split, image: { row, name }, close }) {
-  const dialog = useRef(null);
+  const dialog = useRef();
   useLayoutEffect(() => dialog.current.showModal(), []);
   const send = (action) => askLast(action, { run: run.name, image: [split, row] });
   const look = useLoaded("Computing the layers", () => send("look"), []);
+  const draw = (result) => html`<${Inside} ...${result} /><${Explanations} send=${send} />`;
   return html`<dialog ref=${dialog} aria-labelledby="closer-title" onClose=${close}>
     <div class="row">
       <h3 id="closer-title">${name} (${split})</h3>
       <${Button} onClick=${() => dialog.current.close()}>Close</${Button}>
     </div>
-    <${Outcome} request=${look} draw=${(result) => html`<${Inside} ...${result} /><${Explanations} send=${send} />`} />
+    <${Outcome} request=${look} draw=${draw} />
   </dialog>`;
 }
 
 // The prediction for an image, and what the layers make of it.
 export function Inside({ image, predicted, values, target, kind, filters, layers }) {
   const isNumber = kind === "regression";
-  const show = (value) =>
-    isNumber
-      ? Number(value.toPrecision(5)).toString()
-      : html`<div class="share"><i style=${{ width: `${100 * value}%` }}></i><span>${percent(value)}</span></div>`;
-  const rows = values.map(([name, value]) => [name, show(value)]);
+  const heads = [NAMES[kind] ?? "class", isNumber ? "predicted" : "probability"];
+  const share = (value) =>
+    html`<div class="share"><i style=${{ width: `${100 * value}%` }}></i><span>${percent(value)}</span></div>`;
+  const rows = values.map(([name, value]) => [name, isNumber ? String(Number(value.toPrecision(5))) : share(value)]);
   return html`
     <p>Prediction: <strong>${predicted}</strong>${target !== null && `; target: ${target}`}</p>
     <div class="looks">
@@ -64,9 +57,7 @@ export function Inside({ image, predicted, values, target, kind, filters, layers
         <h4>input of the net</h4>
         <${Picture} png=${image} alt="the image as the net receives it" kind="pixels large" />
       </div>
-      <div class="look">
-        <${Table} heads=${[NAMES[kind] ?? "class", isNumber ? "predicted" : "probability"]} rows=${rows} label="" />
-      </div>
+      <div class="look"><${Table} heads=${heads} rows=${rows} label="" /></div>
       <${Layers} filters=${filters} layers=${layers} />
     </div>
   `;

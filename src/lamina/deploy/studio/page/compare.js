@@ -35,8 +35,8 @@ function Choice({ run, others }) {
 
 function Comparison({ run, others }) {
   const ask = () => askLast("compare", { run: run.name, others });
-  const inputs = [run.score, ...others.map((name) => findRun(name)?.score)];
-  const request = useLoaded("Comparing the predictions on the test images", ask, [inputs.join("\n")]);
+  const scores = others.map((name) => findRun(name)?.score);
+  const request = useLoaded("Comparing the predictions on the test images", ask, [run.score, scores.join(" ")]);
   const draw = ({ problems, judged, differences, disagreements }) => html`
     ${problems.map((text) => html`<${Problem} text=${text} />`)}
     ${judged.length > 0 && html`<${Verdicts} run=${run} judged=${judged} />`}
@@ -47,15 +47,12 @@ function Comparison({ run, others }) {
   return html`<${Outcome} request=${request} draw=${draw} />`;
 }
 
-function findRun(name) {
-  return state.runs.find((run) => run.name === name);
-}
+const findRun = (name) => state.runs.find((run) => run.name === name);
 
 // Name, net and score of a run, so that one knows which it is.
 function describe(name) {
   const run = findRun(name);
-  if (!run) return name;
-  return run.score_text ? `${name} (${run.net}, ${run.score_text})` : `${name} (${run.net})`;
+  return run ? `${name} (${[run.net, run.score_text].filter(Boolean).join(", ")})` : name;
 }
 
 // The words of a comparison of A with B, with their names.
@@ -69,25 +66,25 @@ function say(a, b, verdict, words) {
 function Verdicts({ run, judged }) {
   const [{ images, split, metric, level }] = judged;
   const share = Number((100 * level).toFixed(1));
-  const all = ` These are ${share} % intervals, so that all ${judged.length} hold with 95 % confidence.`;
+  const all = `These are ${share} % intervals, so that all ${judged.length} hold with 95 % confidence.`;
   return html`
     <h3>On the same ${count(images)} ${split} images: ${metric.replaceAll("_", " ")}</h3>
     ${judged.map(({ a, verdict, words }) => html`<p><strong>${say(a, run.name, verdict, words)}</strong>.</p>`)}
-    <${Note}>With 95 % confidence, the interval contains the difference on many more images.
-      ${judged.length > 1 && all}</${Note}>
+    <${Note}>With 95 % confidence, the interval contains the difference on many more images.</${Note}>
+    ${judged.length > 1 && html`<${Note}>${all}</${Note}>`}
   `;
 }
 
 function Differences({ run, name, rows }) {
-  const table = rows.map(({ what, first, second }) => [what, second, first]);
-  const heads = ["setting", name, run.name];
+  const table = {
+    heads: ["setting", name, run.name],
+    rows: rows.map(({ what, first, second }) => [what, second, first]),
+    label: `Settings of ${name}`,
+    kind: "texts",
+  };
   return html`
     <h3>How ${describe(name)} differs from ${describe(run.name)}</h3>
-    ${
-      rows.length
-        ? html`<${Table} heads=${heads} rows=${table} label=${`Settings of ${name}`} kind="texts" />`
-        : html`<${Note}>Nothing: same net, recipe and data.</${Note}>`
-    }
+    ${rows.length ? html`<${Table} ...${table} />` : html`<${Note}>Nothing: same net, recipe and data.</${Note}>`}
   `;
 }
 
@@ -103,13 +100,11 @@ function Disagreements({ run, name, groups }) {
     `${name}: ${predicted}`,
     `${run.name}: ${other}`,
   ];
-  return html`
-    <h3>Where ${name} and ${run.name} disagree</h3>
-    ${groups.map(({ better, count: size, ...shown }, place) => {
-      const most = size > shown.images.length ? `, the ${shown.images.length} with the largest difference` : "";
-      return html`<${Details} summary=${`${titles[better]}: ${plural(size, "image")}${most}`} open=${!place}>
-        <${Gallery} run=${run} ...${shown} describe=${lines} />
-      </${Details}>`;
-    })}
-  `;
+  const show = ({ better, count: size, ...shown }, place) => {
+    const most = size > shown.images.length ? `, the ${shown.images.length} with the largest difference` : "";
+    return html`<${Details} summary=${`${titles[better]}: ${plural(size, "image")}${most}`} open=${!place}>
+      <${Gallery} run=${run} ...${shown} describe=${lines} />
+    </${Details}>`;
+  };
+  return html`<h3>Where ${name} and ${run.name} disagree</h3>${groups.map(show)}`;
 }

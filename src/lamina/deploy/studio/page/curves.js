@@ -2,8 +2,8 @@
 
 /* global uPlot */
 
-import { Button, Details, Note, Table, percent, plain, useKept } from "./parts.js";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
+import { Button, Details, Note, Table, percent, plain } from "./parts.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
 import { change, state } from "./store.js";
 
 // 3:1 on light and dark
@@ -21,7 +21,7 @@ DARK.addEventListener("change", () => change({}));
 export function Curves({ run }) {
   const [smoothing, setSmoothing] = useState(0);
   const [zoom, setZoom] = useState(null); // [first epoch, last epoch] of both charts
-  const { loss, score, format, end } = useKept(() => listSeries(run), [run.rows, run.steps, run.others, state.runs]);
+  const { loss, score, format, end } = useMemo(() => listSeries(run), [run.rows, run.steps, run.others, state.runs]);
   if (!end) return html`<${Note}>The curves begin with the first step.</${Note}>`;
   const [from, to] = zoom ?? [0, end];
   const smooth = ({ target }) => setSmoothing(Number(target.value));

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { openClasses } from "./classes.js";
 import { findSource, useSource } from "./data.js";
 import { CHOOSE, usePreset, useText } from "./net.js";
-import { Problem, percent } from "./parts.js";
+import { Button, Problem, percent } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useRef } from "./preact.js";
 import { load, save } from "./request.js";
 import { STATIONS } from "./stations.js";
@@ -22,7 +22,6 @@ function keep(fields) {
   save(KEPT, state.lessons);
 }
 
-const attempt = (work) => work.catch((error) => changePart("lessons", { problem: error.message }));
 const keepAnswer = (at, answer) => keep({ answers: { ...state.lessons.answers, [at]: answer } });
 
 export function openLessons(isOpen) {
@@ -31,16 +30,16 @@ export function openLessons(isOpen) {
 }
 
 // Fills in what a lesson is about; all other settings become empty.
-async function setUp({ net, preset, fields, time = "" }) {
+function setUp({ net, preset, fields, time = "" }) {
   const isOwn = preset === CHOOSE;
   const isRead = state.source === "shapes" && state.preview && !state.sizePx && !state.val;
-  keep({ filled: null, told: "" });
-  change({ sizePx: "", val: "", values: fields, time, recipeName: "", runName: "", isMaking: false });
-  change({ step: isOwn ? "data" : "training" });
+  const empty = { sizePx: "", val: "", recipeName: "", runName: "", isMaking: false };
+  change({ ...empty, values: fields, time, step: isOwn ? "data" : "training" });
   if (isOwn) openClasses(true);
   else if (!isRead) useSource("shapes");
-  await (net ? useText(net) : usePreset(preset));
-  const layers = state.net.cards.map((card) => card.name).join(", ");
+  if (net) useText(net);
+  else usePreset(preset);
+  const layers = net?.replace(/\([^)]*\)/gu, "") ?? preset;
   const texts = isOwn ? [`Net chosen by lamina; Time limit ${time}`] : ["Images shapes", `Net ${layers}`];
   const told = `Now set: ${[...texts, ...listFields(fields)].join("; ")}; all other settings are empty.`;
   keep({ told, filled: net || time ? { fields, time } : null });
@@ -54,7 +53,7 @@ function listFields(fields) {
 // Forgets what was predicted and trained; the settings are those from which the lesson starts.
 function reset(at) {
   keepAnswer(at, undefined);
-  return setUp(STATIONS[at - 1]?.setup ?? START);
+  setUp(STATIONS[at - 1]?.setup ?? START);
 }
 
 // Another preset gets its own recipe: what a lesson filled in becomes empty, unless it was changed.
@@ -70,7 +69,7 @@ export function receiveLessons({ event, run, state: end }) {
 
 // Also those that ended while the page was closed.
 function countRuns() {
-  counting = counting.then(() => attempt(count()));
+  counting = counting.then(count).catch((error) => changePart("lessons", { problem: error.message }));
 }
 
 async function count() {
@@ -125,9 +124,8 @@ export function Lessons() {
   const answer = answers[at];
   const panel = useRef();
   const before = useRef();
-  const isKnown = state.fields.length > 0;
   const isOther = filled && (state.net.preset || (state.net.isChosen && !filled.time));
-  useEffect(() => void (isKnown && countRuns()), [isKnown]);
+  useEffect(countRuns, []);
   useEffect(() => void (isOther && forget(filled)));
   // A lesson is read from its beginning; a result is scrolled into view where the panel scrolls.
   useLayoutEffect(() => {
@@ -139,36 +137,33 @@ export function Lessons() {
     window.scrollTo({ top: 0 });
   }, [at, answer?.run, answer?.second]);
   const go = (to) => (to < STATIONS.length ? keep({ at: to, told: "" }) : openLessons(false));
-  const show = ([name], place) => {
-    const [isChosen, isDone] = [answer?.choice === place, answer?.run !== undefined];
-    const predict = () => keepAnswer(at, { since: Date.now(), ...answer, choice: place });
-    return html`<label>
-      <input type="radio" name="choice" checked=${isChosen} disabled=${isDone} onChange=${predict} /> ${name}
-    </label>`;
-  };
+  const predict = (choice) => keepAnswer(at, { since: Date.now(), ...answer, choice });
+  const show = ([name], place) => html`<label>
+    <input type="radio" name="choice" checked=${answer?.choice === place} disabled=${answer?.run !== undefined}
+      onChange=${() => predict(place)} /> ${name}
+  </label>`;
   return html`<aside id="lessons" aria-label="Lessons" ref=${panel}>
     <ol id="stations" aria-label="All lessons">
       ${STATIONS.map((_, place) => html`<${Station} place=${place} go=${go} />`)}
     </ol>
     <h2 id="station-title" tabindex="-1">${title}</h2>
-    ${text.map((paragraph) => html`<p>${paragraph}</p>`)}
+    ${text}
     <h3>What to change</h3>
     <p>${task} ${setup.net && `Under Train, set ${listFields(setup.fields).join(", ")}.`}</p>
-    <${SetUp} setup=${setup} />
+    <${Button} onClick=${() => setUp(setup)}>Set this up</${Button}>
     <p id="told" class="note" role="status">${told}</p>
     <${Problem} id="lessons-problem" text=${problem} />
     <h3>Predict, then train</h3>
-    <fieldset>
-      <legend>${question}</legend>
-      ${choices.map(show)}
-    </fieldset>
+    <fieldset><legend>${question}</legend>${choices.map(show)}</fieldset>
     <div id="answer" aria-live="polite"><${Answer} ...${answer} station=${STATIONS[at]} /></div>
     <h3 hidden=${!state.selected}>What to see</h3>
-    <ul hidden=${!state.selected}>${see.map(Sight)}</ul>
+    <ul hidden=${!state.selected}>
+      ${see.map(([name, place, sight]) => html`<li><${Link} ...${place} name=${name} />: ${sight}</li>`)}
+    </ul>
     <div class="row">
-      <button type="button" disabled=${!at} onClick=${() => go(at - 1)}>Back</button>
-      <button type="button" class="primary" onClick=${() => go(at + 1)}>${STATIONS[at + 1] ? "Next" : "Close"}</button>
-      <button type="button" onClick=${() => attempt(reset(at))}>Reset this lesson</button>
+      <${Button} disabled=${!at} onClick=${() => go(at - 1)}>Back</${Button}>
+      <${Button} class="primary" onClick=${() => go(at + 1)}>${STATIONS[at + 1] ? "Next" : "Close"}</${Button}>
+      <${Button} onClick=${() => reset(at)}>Reset this lesson</${Button}>
     </div>
   </aside>`;
 }
@@ -180,13 +175,7 @@ function Station({ place, go }) {
   const { title } = STATIONS[place];
   const label = `Lesson ${place + 1} of ${STATIONS.length}, ${title}${done}`;
   const more = { title, "aria-label": label, "aria-current": place === state.lessons.at ? "step" : "false" };
-  return html`<li>
-    <button type="button" class="small" ...${more} onClick=${() => go(place)}>${place + 1}${done}</button>
-  </li>`;
-}
-
-function SetUp({ setup, name = "Set this up" }) {
-  return html`<button type="button" onClick=${() => attempt(setUp(setup))}>${name}</button>`;
+  return html`<li><${Button} small ...${more} onClick=${() => go(place)}>${place + 1}${done}</${Button}></li>`;
 }
 
 function Answer({ station: { choices, answer: text, setup, second }, choice, run, value, second: other }) {
@@ -200,18 +189,18 @@ function Answer({ station: { choices, answer: text, setup, second }, choice, run
   const isRight = to === undefined ? value === prediction : from <= value && value < to;
   const result = typeof value === "number" ? `Your net got ${percent(value)}` : `Your net confused ${value} most often`;
   const verdict = isRight ? "as you predicted" : `you predicted ${prediction}`;
-  return html`<p><strong>${result}; ${verdict}.</strong> <span class="note">(${run})</span></p>
+  const setUpSecond = () => setUp({ ...setup, net: second.net });
+  return html`
+    <p><strong>${result}; ${verdict}.</strong> <span class="note">(${run})</span></p>
     <p>${text}</p>
-    ${second && html`<p>${second.task}</p>`}
-    ${second && html`<${SetUp} name="Set up the second net" setup=${{ ...setup, net: second.net }} />`}
+    ${second && html`<p>${second.task}</p><${Button} onClick=${setUpSecond}>Set up the second net</${Button}>`}
     ${
       other &&
       html`<p><strong>This net got ${percent(other.value)}.</strong> <span class="note">(${other.run})</span></p>
-        <p>${second.answer}</p>`
-    }`;
+      <p>${second.answer}</p>`
+    }
+  `;
 }
-
-const Sight = ([name, place, text]) => html`<li><${Link} ...${place} name=${name} />: ${text}</li>`;
 
 // Opens a step or a tab, and goes there once it is drawn.
 function Link({ step, tab, id = tab ? "panel" : `${step}-title`, name }) {

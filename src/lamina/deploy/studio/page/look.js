@@ -2,7 +2,19 @@
 
 import { askLast } from "./api.js";
 import { Gallery } from "./closer.js";
-import { Button, Details, Note, Outcome, Table, Tiles, count, plain, plural, useLoaded, useRequest } from "./parts.js";
+import {
+  Button,
+  Details,
+  Note,
+  Outcome,
+  Picture,
+  Table,
+  count,
+  plain,
+  plural,
+  useLoaded,
+  useRequest,
+} from "./parts.js";
 import { html, useLayoutEffect, useRef, useState } from "./preact.js";
 import { findJob, isActive } from "./store.js";
 
@@ -23,43 +35,40 @@ function Results({ run }) {
   const request = useLoaded("Reading the results", () => askLast("report", { run: run.name }), []);
   const draw = ({ missing, layers, ...result }) => html`
     ${missing ? html`<${Note}>${missing}</${Note}>` : html`<${Report} run=${run} ...${result} />`}
-    <${Considered} nets=${run.considered ?? []} />
+    ${run.considered?.length > 0 && html`<${Considered} nets=${run.considered} />`}
     <${Responses} run=${run} layers=${layers} />
   `;
   return html`<${Outcome} request=${request} draw=${draw} />`;
 }
 
-function Report({ run, verdict, lines, table, report, confusions, largest }) {
+function Report({ run, verdict, lines: [first, ...lines], table: [heads, rows], report, confusions, largest }) {
   const [cell, setCell] = useState(null);
-  const [heads, rows] = table;
   const { baseline, kind, split } = report;
   const isHardly = baseline && baseline.gain < HARDLY * (kind === "regression" ? baseline.value : 1 - baseline.value);
   const isGood = run.is_better && !isHardly;
   const more = run.is_better && isHardly ? " But only a little: train longer, or use more images." : "";
+  const each = `Each ${heads[0]}`;
+  const names = rows.map(([name]) => name);
   return html`
     <p class=${isGood ? "good verdict" : "verdict"}>${verdict.join(" ")}${more}</p>
-    ${lines.map((line, place) => (place ? html`<${Note}>${line}</${Note}>` : html`<p><strong>${line}</strong></p>`))}
+    <p><strong>${first}</strong></p>
+    ${lines.map((line) => html`<${Note}>${line}</${Note}>`)}
     <div class=${confusions.length ? "beside" : ""}>
       <div>
-        ${confusions.length > 0 && html`<${Confusions} confusions=${confusions} cell=${cell} choose=${setCell} />`}
-        <${Details} summary=${`Each ${heads[0]}`}>
-          <${Table} heads=${heads} rows=${rows} caption=${`Each ${heads[0]}, on ${split}`} />
+        ${confusions.length > 0 && html`<${Confusions} confusions=${confusions} chosen=${cell} choose=${setCell} />`}
+        <${Details} summary=${each}>
+          <${Table} heads=${heads} rows=${rows} caption=${`${each}, on ${split}`} />
         </${Details}>
       </div>
       <div class="behind">
-        ${
-          cell
-            ? html`<${Cell} key=${cell.key} run=${run} cell=${cell} close=${() => setCell(null)} />`
-            : html`<${Largest} run=${run} kind=${kind} names=${rows.map(([name]) => name)} largest=${largest} />`
-        }
+        ${cell && html`<${Cell} key=${cell.key} run=${run} cell=${cell} close=${() => setCell(null)} />`}
+        ${!cell && html`<${Largest} run=${run} kind=${kind} names=${names} largest=${largest} />`}
       </div>
     </div>
   `;
 }
 
-function describePair({ target, predicted }) {
-  return [`${target} →`, predicted];
-}
+const describePair = ({ target, predicted }) => [`${target} →`, predicted];
 
 function Largest({ run, kind, names, largest }) {
   const isNumber = kind === "regression";
@@ -73,9 +82,8 @@ function Largest({ run, kind, names, largest }) {
 }
 
 // The images behind a number of a table of confusions.
-function Cell({ run, cell, close }) {
-  const { problem, truth, predicted, size, label } = cell;
-  const heading = useRef(null);
+function Cell({ run, cell: { problem, truth, predicted, size, label }, close }) {
+  const heading = useRef();
   const ask = () => askLast("cell", { run: run.name, problem, truth, predicted });
   const request = useLoaded("Reading the images", ask, []);
   useLayoutEffect(() => heading.current.scrollIntoView({ block: "nearest" }), []);
@@ -91,89 +99,79 @@ function Cell({ run, cell, close }) {
   `;
 }
 
-function Confusions({ confusions, cell: chosen, choose }) {
-  const [at, setAt] = useState("");
-  let first = at; // the button with the place in the order of Tab
-  const offer = (problem, names, [truth, predicted, size], part) => {
-    const [name, guess] = [names[truth], names[predicted]];
-    const title = truth === predicted ? `${name}, predicted correctly` : `${name}, predicted as ${guess}`;
-    const label = `${plural(size, "image")}: ${title}`;
+// Tables of `confusions`, which are, for each problem, the names of its classes and the cells of its
+// confusion matrix: [true class, predicted class, images].
+function Confusions({ confusions, chosen, choose }) {
+  const [at, setAt] = useState(""); // the key of the button that the Tab key reaches
+  let first = at;
+  const offer = (problem, [truth, predicted, size], part) => {
+    const [names] = confusions[problem];
+    const isRight = truth === predicted;
+    const what = isRight ? "predicted correctly" : `predicted as ${names[predicted]}`;
+    const label = `${plural(size, "image")}: ${names[truth]}, ${what}`;
     const key = `${problem} ${truth} ${predicted}`;
     first ||= key;
-    return html`<button
-      type="button"
-      class=${truth === predicted ? "cell right" : "cell"}
-      style=${{ "--part": `${Math.round(45 * part)}%` }}
-      aria-label=${plain(label)}
-      aria-pressed=${chosen?.key === key}
-      tabindex=${first === key ? 0 : -1}
-      data-key=${key}
-      onClick=${() => choose({ key, problem, truth, predicted, size, label })}
-    >
+    return html`<${Button} class=${isRight ? "cell right" : "cell"} style=${{ "--part": `${Math.round(45 * part)}%` }}
+      aria-label=${plain(label)} aria-pressed=${chosen?.key === key} tabindex=${first === key ? 0 : -1}
+      onFocus=${() => setAt(key)} onClick=${() => choose({ key, problem, truth, predicted, size, label })}>
       ${count(size)}
-    </button>`;
+    </${Button}>`;
   };
-  // Arrow keys move between the buttons, which have one place in the order of Tab.
-  const walk = (event) => {
-    const [down, across] = STEPS[event.key] ?? [0, 0];
-    const cell = event.target.closest("td");
-    if (!cell || !(down || across)) return;
-    const rows = [...event.currentTarget.querySelectorAll("tbody tr")];
-    let row = rows.indexOf(cell.parentElement);
-    let column = cell.cellIndex;
-    do [row, column] = [row + down, column + across];
-    while (rows[row]?.cells[column] && !rows[row].cells[column].querySelector("button"));
-    const button = rows[row]?.cells[column]?.querySelector("button");
-    if (!button) return;
-    event.preventDefault();
-    setAt(button.dataset.key);
-    button.focus();
-  };
-  const [[names]] = confusions;
-  const List = confusions.length > 1 ? Labels : names.length <= MOST_CLASSES ? Matrix : Pairs;
+  const list = confusions.length > 1 ? listLabels : confusions[0][0].length > MOST_CLASSES ? listPairs : listMatrix;
   return html`<div onKeyDown=${walk}>
     <h3>What it confuses</h3>
     <${Note}>Choose a number to see its images; arrow keys move between numbers. The stronger the color, the larger the
       part of the true class or of all images.</${Note}>
-    ${List({ confusions, offer })}
+    <${Table} ...${list(confusions, offer)} />
   </div>`;
 }
 
-function Matrix({ confusions: [[names, cells]], offer }) {
-  const known = new Map(cells.map((cell) => [`${cell[0]} ${cell[1]}`, cell]));
-  const sums = names.map((_, row) => cells.filter(([truth]) => truth === row).reduce((sum, cell) => sum + cell[2], 0));
-  const show = (cell, row) => (cell ? offer(0, names, cell, cell[2] / sums[row]) : "·");
-  const rows = names.map((name, row) => [name, ...names.map((_, column) => show(known.get(`${row} ${column}`), row))]);
+// Arrow keys move between the buttons of a table.
+function walk(event) {
+  const [down, across] = STEPS[event.key] ?? [0, 0];
+  let cell = event.target.closest("td");
+  if (!cell || !(down || across)) return;
+  const { rows } = cell.closest("table");
+  do cell = rows[cell.parentElement.rowIndex + down]?.cells[cell.cellIndex + across];
+  while (cell && !cell.querySelector("button"));
+  if (!cell) return;
+  event.preventDefault();
+  cell.querySelector("button").focus();
+}
+
+const sum = (cells) => cells.reduce((total, [, , size]) => total + size, 0);
+const findCell = (cells, row, column) => cells.find(([truth, predicted]) => truth === row && predicted === column);
+
+function listMatrix([[names, cells]], offer) {
+  const rows = names.map((name, row) => {
+    const total = sum(cells.filter(([truth]) => truth === row));
+    const inRow = names.map((_, column) => findCell(cells, row, column));
+    return [name, ...inRow.map((cell) => (cell ? offer(0, cell, cell[2] / total) : "·"))];
+  });
   const heads = ["true ↓ predicted →", ...names.map((name) => html`<span>${name}</span>`)];
-  return html`<${Table} heads=${heads} rows=${rows} caption="Images by class" kind="matrix" />`;
+  return { heads, rows, caption: "Images by class", kind: "matrix" };
 }
 
 // For labels: the four counts of each label.
-function Labels({ confusions, offer }) {
+function listLabels(confusions, offer) {
   const rows = confusions.map(([names, cells], problem) => {
-    const sum = cells.reduce((total, cell) => total + cell[2], 0);
-    const known = new Map(cells.map((cell) => [`${cell[0]} ${cell[1]}`, cell]));
-    const show = (cell) => (cell ? offer(problem, names, cell, cell[2] / sum) : "0");
-    const four = ["1 1", "0 0", "0 1", "1 0"].map((key) => show(known.get(key)));
-    return [names[1].replace(/: yes$/u, ""), ...four];
+    const total = sum(cells);
+    const four = [findCell(cells, 1, 1), findCell(cells, 0, 0), findCell(cells, 0, 1), findCell(cells, 1, 0)];
+    const numbers = four.map((cell) => (cell ? offer(problem, cell, cell[2] / total) : "0"));
+    return [names[1].replace(/: yes$/u, ""), ...numbers];
   });
   const heads = ["label", "found", "absent, not predicted", "predicted, but absent", "missed"];
-  return html`<${Table} heads=${heads} rows=${rows} caption="Images by label" kind="matrix" />`;
+  return { heads, rows, caption: "Images by label", kind: "matrix" };
 }
 
-function Pairs({ confusions: [[names, cells]], offer }) {
+function listPairs([[names, cells]], offer) {
   const wrong = cells.filter(([truth, predicted]) => truth !== predicted).sort((a, b) => b[2] - a[2]);
-  const rows = wrong.slice(0, MOST_PAIRS).map((cell) => [names[cell[0]], names[cell[1]], offer(0, names, cell, 0)]);
-  return html`<${Table}
-    heads=${["true", "predicted", "images"]}
-    rows=${rows}
-    caption="The most frequent confusions"
-  />`;
+  const rows = wrong.slice(0, MOST_PAIRS).map((cell) => [names[cell[0]], names[cell[1]], offer(0, cell, 0)]);
+  return { heads: ["true", "predicted", "images"], rows, caption: "The most frequent confusions" };
 }
 
 // The nets that lamina considered for the run, and why it chose one.
 function Considered({ nets }) {
-  if (!nets.length) return null;
   const rows = nets.map(({ name, side_px: side, verdict }) => [name, `${side} px`, verdict]);
   const isSlow = nets.some(({ verdict }) => verdict.includes("slow"));
   return html`<${Details} summary="How lamina chose this net" open=${isSlow}>
@@ -194,24 +192,20 @@ function Responses({ run, layers }) {
       </select>
       <${Button} onClick=${show}>Show patches</${Button}>
     </div>
-    <${Outcome} request=${request} draw=${(result) => html`<${Patches} ...${result} />`} />
+    <${Outcome} request=${request} draw=${Patches} />
   `;
 }
 
 function Patches({ shown, units, searched, field }) {
+  const show = ([number, best, patches]) => html`<li class="tile">
+    ${patches && html`<${Picture} ...${patches} alt=${`patches that excite unit ${number}`} kind="pixels" />`}
+    ${!patches && html`<span>constant response</span>`}
+    <strong>unit ${number}</strong><span>${best}</span>
+  </li>`;
   return html`
     <${Note}>${shown.length} of ${count(units)} units, and the patches of ${count(searched)} training images that excite
       each most. A unit sees ${field}. Below: the class that its response separates best, with the area under the ROC
       curve.</${Note}>
-    <ul class="gallery">
-      ${shown.map(
-        ([number, best, patches]) =>
-          html`<li class="tile">
-            ${patches && html`<${Tiles} ...${patches} alt=${`patches that excite unit ${number}`} />`}
-            ${!patches && html`<span>constant response</span>`}
-            <strong>unit ${number}</strong><span>${best}</span>
-          </li>`,
-      )}
-    </ul>
+    <ul class="gallery">${shown.map(show)}</ul>
   `;
 }

@@ -1,8 +1,8 @@
 // The runs: a tree of what came from what, and the selected one.
 
 import { ask } from "./api.js";
-import { Button, Note, Problem, plain, useKept } from "./parts.js";
-import { html, useEffect, useRef, useState } from "./preact.js";
+import { Button, Note, Problem, plain } from "./parts.js";
+import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { hasEnded } from "./progress.js";
 import { change, findJob, findSelected, isActive, state } from "./store.js";
 
@@ -103,7 +103,7 @@ export function RunsPanel() {
   const [words, setWords] = useState("");
   const { runs, jobs, selected, compared, deleted, runsProblem } = state;
   // not drawn again with each step of a training
-  const list = useKept(() => drawList(order, words), [order, words, runs, jobs, selected, compared]);
+  const list = useMemo(() => drawList(order, words), [order, words, runs, jobs, selected, compared]);
   return html`
     <${Note}>${runs.length > 1 ? MANY : FEW}</${Note}>
     <div class="row finder" hidden=${runs.length <= MANY_RUNS}>

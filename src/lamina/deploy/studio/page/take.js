@@ -1,9 +1,9 @@
 // Take away: what one can do with a trained net outside of the studio.
 
 import { ask, askLast, download } from "./api.js";
-import { Details, Note, Outcome, Problem, Progress, count, useLoaded } from "./parts.js";
+import { Button, Details, Note, Outcome, Problem, Progress, count, useLoaded } from "./parts.js";
 import { html, useEffect, useState } from "./preact.js";
-import { change, findJob, isActive, state } from "./store.js";
+import { change, changePart, findJob, isActive, state } from "./store.js";
 
 const FILES = [
   ["report.html", "Show the results", "A page with all results, curves and images, in one file."],
@@ -13,7 +13,7 @@ const SAME = "Both train a new run with the same weights: bit-identical on the s
 
 // What `lamina export` printed when it compared the file with the run.
 export function receiveTake(event) {
-  if (event.event === "export") change({ exports: { ...state.exports, [event.job]: event } });
+  if (event.event === "export") changePart("exports", { [event.job]: event });
 }
 
 export function Take({ run }) {
@@ -31,11 +31,8 @@ export function Take({ run }) {
   `;
 }
 
-function Repeat({ run }) {
-  const request = useLoaded("Reading the data", () => askLast("repeat", { run: run.name }), [
-    run.score,
-    run.is_finished,
-  ]);
+function Repeat({ run: { name, score, is_finished: isFinished } }) {
+  const request = useLoaded("Reading the data", () => askLast("repeat", { run: name }), [score, isFinished]);
   const draw = ({ command, python, remarks }) => html`
     ${!remarks.length && html`<${Note}>${SAME}</${Note}>`}
     ${remarks.map((remark) => html`<p class="diagnosis">${remark}</p>`)}
@@ -47,15 +44,20 @@ function Repeat({ run }) {
 
 function Code({ text, title }) {
   const [told, tell] = useState("");
-  const copy = () =>
-    navigator.clipboard
-      .writeText(text)
-      .then(() => tell("Copied."))
-      .catch(() => tell("The browser does not allow copying here. Select the text and press Ctrl+C."));
-  return html`<pre tabindex="0">${text.split("\n").map((line) => html`<code>${line}</code>`)}</pre>
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text); // on an http page of another machine, there is none
+      tell("Copied.");
+    } catch {
+      tell("The browser does not allow copying here. Select the text and press Ctrl+C.");
+    }
+  };
+  return html`
+    <pre tabindex="0">${text.split("\n").map((line) => html`<code>${line}</code>`)}</pre>
     <div class="row">
-      <button type="button" onClick=${copy}>Copy ${title}</button><span class="note" aria-live="polite">${told}</span>
-    </div>`;
+      <${Button} onClick=${copy}>Copy ${title}</${Button}><span class="note" aria-live="polite">${told}</span>
+    </div>
+  `;
 }
 
 // A job that makes a file goes on while another tab is open.
@@ -66,40 +68,34 @@ function MadeFile({ run, file, title, text }) {
   const job = state.jobs.get(state.making[key]);
   const parity = state.exports[job?.number];
   const isWorking = isActive(job);
-  useEffect(
-    () =>
-      void ask("files", { run: run.name }).then(
-        (sizes) => setBytes(sizes[file]),
-        () => null,
-      ),
-    [isWorking],
-  );
+  useEffect(() => {
+    const request = ask("files", { run: run.name });
+    request.then((sizes) => setBytes(sizes[file])).catch(() => null);
+  }, [isWorking]);
   const attempt = (act) => {
     tell(null);
     act().catch((error) => tell(error.message));
   };
   const make = async () => {
     const started = await ask("make", { run: run.name, file });
-    const jobs = new Map([[started.number, started], ...state.jobs]); // it may have ended
-    change({ jobs, making: { ...state.making, [key]: started.number } });
+    change({ jobs: new Map([[started.number, started], ...state.jobs]) }); // it may have ended
+    changePart("making", { [key]: started.number });
   };
-  const size = `${(bytes / 1e6).toFixed(1)} MB`;
-  return html`<h3>${title}</h3>
+  const save = () => download(run.name, file);
+  const offer = `Download ${file} (${(bytes / 1e6).toFixed(1)} MB)`;
+  return html`
+    <h3>${title}</h3>
     <${Note}>${text}</${Note}>
     <div class="row">
-      ${
-        bytes > 0 &&
-        html`<button type="button" class="primary" onClick=${() => attempt(() => download(run.name, file))}>
-          Download ${file} (${size})
-        </button>`
-      }
-      <button type="button" disabled=${isWorking || !run.rows.length} onClick=${() => attempt(make)}>
+      ${bytes > 0 && html`<${Button} class="primary" onClick=${() => attempt(save)}>${offer}</${Button}>`}
+      <${Button} disabled=${isWorking || !run.rows.length} onClick=${() => attempt(make)}>
         Make ${file}${bytes > 0 && " again"}
-      </button>
+      </${Button}>
       ${isWorking && html`<${Progress} label=${`making ${file}`} />`}
     </div>
     <${Problem} text=${problem ?? (isWorking ? null : job?.problem)} />
-    ${parity && html`<p class="good">${describeParity(parity)}</p>`}`;
+    ${parity && html`<p class="good">${describeParity(parity)}</p>`}
+  `;
 }
 
 function describeParity({ images, split, largest_difference: apart, limit, same_predictions: same }) {

@@ -12,12 +12,11 @@ export async function startCamera(video, size) {
   } catch (error) {
     throw new Error(`The webcam cannot be used: ${error.message}. ${REMEDY}`, { cause: error });
   }
-  return Object.assign(video, { hidden: false });
 }
 
 export function stopCamera(video) {
   for (const track of video.srcObject?.getTracks() ?? []) track.stop();
-  Object.assign(video, { srcObject: null, hidden: true });
+  video.srcObject = null;
 }
 
 export function takeImage(video, type) {

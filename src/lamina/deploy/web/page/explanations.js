@@ -1,33 +1,26 @@
 // What takes longer about one prediction: its evidence in the image, and similar training images.
 
-import { Button, Note, Outcome, Picture, Table, percent, useRequest } from "./parts.js";
+import { Button, Note, Outcome, Picture, Table, count, percent, useRequest } from "./parts.js";
 import { html } from "./preact.js";
 
-const LOOKS = {
-  explain: ["Explain this prediction", Explanation],
-  similar: ["Similar training images", Similar],
-};
-
 // Buttons for `tasks` about the image that `send` sends, and their results.
-export function Explanations({ send, tasks = Object.keys(LOOKS) }) {
-  const explained = useRequest();
-  const similar = useRequest();
-  const requests = { explain: explained, similar };
-  const offered = tasks.filter((task) => task in LOOKS);
-  const offer = (task) => {
-    const [title] = LOOKS[task];
-    const [, start] = requests[task];
-    return html`<${Button} onClick=${() => start(title, send(task))}>${title}</${Button}>`;
-  };
-  const show = (task) => {
-    const [, Result] = LOOKS[task];
-    return html`<${Outcome} request=${requests[task][0]} draw=${(result) => html`<${Result} ...${result} />`} />`;
-  };
-  return html`<div class="row actions">${offered.map(offer)}</div>
-    ${offered.map(show)}`;
+export function Explanations({ send, tasks = ["explain", "similar"] }) {
+  const [explanation, explain] = useRequest();
+  const [similar, search] = useRequest();
+  const offer = (task, title, start) =>
+    tasks.includes(task) && html`<${Button} onClick=${() => start(title, send(task))}>${title}</${Button}>`;
+  return html`
+    <div class="row actions">
+      ${offer("explain", "Explain this prediction", explain)}
+      ${offer("similar", "Similar training images", search)}
+    </div>
+    <${Outcome} request=${explanation} draw=${Explanation} />
+    <${Outcome} request=${similar} draw=${Similar} />
+  `;
 }
 
 function Explanation({ target, faithfulness, image, map }) {
+  const unknown = "How faithful the map is was not measured: it would take too long here.";
   return html`
     <h3>Evidence for ${target}</h3>
     <div class="map">
@@ -35,11 +28,8 @@ function Explanation({ target, faithfulness, image, map }) {
       <${Picture} png=${map} alt=${`Map of the evidence for ${target}`} />
     </div>
     <${Note}>Red pixels are evidence for ${target}, blue pixels evidence against it.</${Note}>
-    ${
-      faithfulness
-        ? html`<${Faithfulness} target=${target} ...${faithfulness} />`
-        : html`<${Note}>How faithful the map is was not measured: it would take too long here.</${Note}>`
-    }
+    ${faithfulness && html`<${Faithfulness} target=${target} ...${faithfulness} />`}
+    ${!faithfulness && html`<${Note}>${unknown}</${Note}>`}
   `;
 }
 
@@ -51,31 +41,25 @@ function Faithfulness({ target, is_number: isNumber, is_against: isAgainst, corr
     ["from the center outward", means.by_center],
   ].map(([name, value]) => [name, isNumber ? value.toFixed(2) : percent(value)]);
   const what = isNumber ? `${target} (standard deviations from the mean)` : `probability of ${target}`;
+  const expected = `the value ${isAgainst ? "rises" : "falls"} more than at random places`;
+  const numbers = correlations.map((value) => value.toFixed(2)).join(", ");
   return html`
     <${Table} heads=${["covered part of the image", what]} rows=${rows} label="" />
-    <${Note}>Means while the image is covered step by step. If the prediction depends on the marked pixels, the value
-      ${isAgainst ? " rises" : " falls"} more than at random places.</${Note}>
-    <${Note}>Rank correlation with maps of the model with random weights:
-      ${correlations.map((value) => ` ${value.toFixed(2)}`).join(",")}. Near 1 or -1, the map does not depend on what
-      the model has learned.</${Note}>
+    <${Note}>Means while the image is covered step by step. If the prediction depends on the marked
+      pixels, ${expected}.</${Note}>
+    <${Note}>Rank correlation with maps of the model with random weights: ${numbers}. Near 1 or -1, the map does not
+      depend on what the model has learned.</${Note}>
   `;
 }
 
 function Similar({ images, searched }) {
+  const show = ({ id, image, target, similarity }) => html`<li><figure>
+    <${Picture} png=${image} alt=${`Training image ${id}`} />
+    <figcaption>${target}<${Note}>similarity ${similarity.toFixed(2)}</${Note}></figcaption>
+  </figure></li>`;
   return html`
     <h3>Similar training images</h3>
-    <ul class="similar">
-      ${images.map(
-        ({ id, image, target, similarity }) =>
-          html`<li>
-            <figure>
-              <${Picture} png=${image} alt=${`Training image ${id}`} />
-              <figcaption>${target}<${Note}>similarity ${similarity.toFixed(2)}</${Note}></figcaption>
-            </figure>
-          </li>`,
-      )}
-    </ul>
-    <${Note}>The nearest of ${searched.toLocaleString("en")} training images, by the input of the model's last
-      layer.</${Note}>
+    <ul class="similar">${images.map(show)}</ul>
+    <${Note}>The nearest of ${count(searched)} training images, by the input of the model's last layer.</${Note}>
   `;
 }

@@ -10,26 +10,27 @@ const FRAME_MS = 500;
 const FRAME_PX = 320;
 const NOT_AN_IMAGE = "This is not an image file. Choose an image.";
 const UNREADABLE = "The file cannot be read. Choose an image.";
+const TOO_LARGE = "The image is too large, and this browser cannot reduce it.";
 
 // `predict(image, isCurrent, isLive)` shows the results, and returns a sentence for `say`; results
 // of an older image are not to be shown. Larger files than `limitBytes` are reduced. Images may be
-// dropped on `area`.
+// dropped on `area`. All of them stay those of the first drawing.
 export function ImageForm({ predict, say, limitBytes, area, isCameraFirst = false }) {
-  const place = useRef(null);
-  const video = useRef(null);
-  const form = useRef({ newest: 0 }).current; // the number of the newest image
+  const place = useRef();
+  const video = useRef();
+  const newest = useRef(0); // number of the newest image
+  const frame = useRef(); // the last of the webcam
   const [url, setUrl] = useState("");
   const [isLive, setLive] = useState(false);
   const [isStarting, setStarting] = useState(false);
   const [isDragging, setDragging] = useState(false);
-  Object.assign(form, { predict, say, take }); // those of the last drawing
 
   useLayoutEffect(() => {
     const element = video.current;
-    const stop = listen(area ?? place.current, form, setDragging);
+    const stop = listen(area ?? place.current, take, setDragging);
     return () => {
       stop();
-      form.newest = Infinity;
+      newest.current += 1;
       stopCamera(element);
     };
   }, []);
@@ -38,26 +39,25 @@ export function ImageForm({ predict, say, limitBytes, area, isCameraFirst = fals
   async function take(file) {
     stopCamera(video.current);
     setLive(false);
-    const turn = ++form.newest;
-    if (!file) return form.say(NOT_AN_IMAGE);
-    let image = file;
+    const turn = ++newest.current;
+    if (!file) return say(NOT_AN_IMAGE);
     try {
-      await image.slice(0, 1).arrayBuffer();
+      await file.slice(0, 1).arrayBuffer();
     } catch {
-      return turn === form.newest && form.say(UNREADABLE); // a folder, or a deleted file
+      return turn === newest.current && say(UNREADABLE); // a folder, or a deleted file
     }
-    if (image.size > limitBytes) image = await reduce(image); // smaller ones are sent unchanged
-    if (turn !== form.newest) return;
-    if (!image) return form.say("The image is too large, and this browser cannot reduce it.");
+    const image = file.size > limitBytes ? await reduce(file) : file; // smaller ones are sent unchanged
+    if (turn !== newest.current) return;
+    if (!image) return say(TOO_LARGE);
     setUrl(URL.createObjectURL(image));
-    form.say("Computing …");
+    say("Computing …");
     await show(image, turn, false);
   }
 
   async function show(image, turn, isFrame) {
-    const isCurrent = () => turn === form.newest;
-    const text = await form.predict(image, isCurrent, isFrame).catch((error) => error.message);
-    if (isCurrent()) form.say(text);
+    const isCurrent = () => turn === newest.current;
+    const text = await predict(image, isCurrent, isFrame).catch((error) => error.message);
+    if (isCurrent()) say(text);
   }
 
   async function start() {
@@ -65,29 +65,28 @@ export function ImageForm({ predict, say, limitBytes, area, isCameraFirst = fals
     setStarting(true);
     const started = startCamera(element, { width: FRAME_PX });
     const problem = await started.then(() => "").catch((error) => error.message);
-    if (form.newest === Infinity) return stopCamera(element); // the form was closed meanwhile
+    if (!element.isConnected) return; // the form was closed meanwhile
     setStarting(false);
-    form.say(problem);
+    say(problem);
     if (problem) return;
     setUrl("");
     setLive(true);
-    const turn = ++form.newest;
-    while (turn === form.newest) {
+    const turn = ++newest.current;
+    while (turn === newest.current) {
       const pause = new Promise((resolve) => setTimeout(resolve, FRAME_MS));
-      const frame = document.hidden ? null : await takeImage(element, "image/jpeg");
-      form.frame = frame ?? form.frame;
-      if (frame && turn === form.newest) await show(frame, turn, true);
+      frame.current = await takeImage(element, "image/jpeg");
+      if (!document.hidden && turn === newest.current) await show(frame.current, turn, true);
       await pause;
     }
   }
 
-  const switchCamera = () => (isLive ? take(form.frame) : start());
-  const camera = html`<${Button} class=${isCameraFirst ? "primary" : ""} disabled=${isStarting} onClick=${switchCamera}>
-    ${isLive ? "Stop the webcam" : "Start the webcam"}
-  </${Button}>`;
   // cleared on click, so that choosing the same file again is a change
   const clear = ({ target }) => (target.value = "");
   const choose = ({ target }) => target.files.length && take(target.files[0]);
+  const switchCamera = () => (isLive ? take(frame.current) : start());
+  const camera = html`<${Button} class=${isCameraFirst ? "primary" : ""} disabled=${isStarting} onClick=${switchCamera}>
+    ${isLive ? "Stop the webcam" : "Start the webcam"}
+  </${Button}>`;
   const file = html`<p>
     Drop an image here, paste one, or <label for="file">choose a file: </label>
     <input type="file" id="file" accept="image/*" onClick=${clear} onChange=${choose} />
@@ -99,27 +98,20 @@ export function ImageForm({ predict, say, limitBytes, area, isCameraFirst = fals
   </div>`;
 }
 
-// Without this, the browser would open a dropped image in place of the page.
-function listen(area, form, setDragging) {
-  const listeners = {
-    dragover(event) {
-      event.preventDefault();
-      setDragging(true);
-    },
-    dragleave: ({ relatedTarget }) => relatedTarget || setDragging(false),
-    drop(event) {
-      event.preventDefault();
-      setDragging(false);
-      form.take(event.dataTransfer.files[0]);
-    },
+// Calls `take` with what is dropped on the area or pasted, and returns how to end that.
+function listen(area, take, setDragging) {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const drag = (isDragging) => (event) => {
+    event.preventDefault(); // the browser would open a dropped image in place of the page
+    setDragging(isDragging);
   };
-  const paste = ({ clipboardData: { files } }) => files.length && form.take(files[0]);
-  for (const [name, react] of Object.entries(listeners)) area.addEventListener(name, react);
-  document.addEventListener("paste", paste);
-  return () => {
-    for (const [name, react] of Object.entries(listeners)) area.removeEventListener(name, react);
-    document.removeEventListener("paste", paste);
-  };
+  area.addEventListener("dragover", drag(true), { signal });
+  area.addEventListener("dragleave", ({ relatedTarget }) => relatedTarget || setDragging(false), { signal });
+  area.addEventListener("drop", drag(false), { signal });
+  area.addEventListener("drop", ({ dataTransfer }) => take(dataTransfer.files[0]), { signal });
+  document.addEventListener("paste", ({ clipboardData: { files } }) => files.length && take(files[0]), { signal });
+  return () => controller.abort();
 }
 
 // A photo of a good camera is larger than a server accepts, and far larger than any model's input.

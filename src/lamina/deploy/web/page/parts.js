@@ -1,7 +1,7 @@
 // What the pages are drawn with: components that know nothing of the studio or the server, and the
 // texts of numbers. Names from models and data sets become text, never markup.
 
-import { html, options, useEffect, useRef, useState } from "./preact.js";
+import { html, options, useEffect, useMemo, useRef, useState } from "./preact.js";
 
 // Control characters, line ends, direction marks and surrogates are shown as code points.
 const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
@@ -24,69 +24,41 @@ export function Note({ id, children }) {
 }
 
 export function Button({ small, children, ...more }) {
-  return html`<button type="button" class=${small ? "small" : ""} ...${more}>${children}</button>`;
+  return html`<button type="button" class=${small && "small"} ...${more}>${children}</button>`;
 }
 
-export function Details({ summary, open, children, ...more }) {
-  return html`<details open=${open} ...${more}>
-    <summary>${summary}</summary>
-    ${children}
-  </details>`;
+export function Details({ summary, children, ...more }) {
+  return html`<details ...${more}><summary>${summary}</summary>${children}</details>`;
 }
 
+// An image, or images side by side in one from `draw_tiles`, in so many columns.
 export function Picture({ png, alt, kind = "", columns }) {
-  const style = columns ? { "--columns": columns } : undefined;
+  const style = columns && { "--columns": columns };
   return html`<img class=${kind} src=${`data:image/png;base64,${png}`} alt=${plain(alt)} style=${style} />`;
-}
-
-// Images side by side in one image, from `draw_tiles`.
-export function Tiles({ png, columns, alt }) {
-  return html`<${Picture} png=${png} columns=${columns} alt=${alt} kind="pixels" />`;
 }
 
 // The outputs of units of a layer, from `draw_inside`: a map of each unit, or a bar.
 export function Units({ name, maps, units, values }) {
-  if (maps) return html`<${Tiles} ...${maps} alt=${`outputs of ${units} units of ${name}, brighter is stronger`} />`;
+  const title = `outputs of ${units} units of ${name}, brighter is stronger`;
+  if (maps) return html`<${Picture} ...${maps} alt=${title} kind="pixels" />`;
   const limit = Math.max(...values.map(Math.abs), 1e-9);
   const label = `${values.length} units; the largest output is ${Math.max(...values).toPrecision(2)}`;
-  return html`<div class="bars" role="img" aria-label=${label}>
-    ${values.map((value) => html`<i style=${{ height: `${Math.round((100 * Math.abs(value)) / limit)}%` }}></i>`)}
-  </div>`;
+  const bar = (value) => html`<i style=${{ height: `${Math.round((100 * Math.abs(value)) / limit)}%` }}></i>`;
+  return html`<div class="bars" role="img" aria-label=${label}>${values.map(bar)}</div>`;
 }
 
 export function Layers({ filters, layers }) {
   const title = "filters of the first layer";
   return html`
-    ${
-      filters &&
-      html`<div class="look">
-        <h4>${title}</h4>
-        <${Tiles} ...${filters} alt=${title} />
-      </div>`
-    }
-    ${layers.map(
-      (layer) =>
-        html`<div class="look">
-          <h4>${layer.name}</h4>
-          <${Units} ...${layer} />
-        </div>`,
-    )}
+    ${filters && html`<div class="look"><h4>${title}</h4><${Picture} ...${filters} alt=${title} kind="pixels" /></div>`}
+    ${layers.map((layer) => html`<div class="look"><h4>${layer.name}</h4><${Units} ...${layer} /></div>`)}
   `;
-}
-
-// The value of `compute`, computed again only when one of `inputs` is another one.
-export function useKept(compute, inputs) {
-  const { current: kept } = useRef({});
-  const isSame = kept.inputs?.every((input, place) => input === inputs[place]);
-  if (!isSame) Object.assign(kept, { inputs, value: compute() });
-  return kept.value;
 }
 
 // A request whose result is drawn by `Outcome`, and how to begin it; of several, the last counts.
 export function useRequest() {
   const [request, setRequest] = useState({});
-  const newest = useRef(null);
-  useEffect(() => () => (newest.current = null), []);
+  const newest = useRef();
   const start = (what, promise) => {
     newest.current = promise;
     const tell = (outcome) => newest.current === promise && setRequest({ what, ...outcome });
@@ -99,14 +71,14 @@ export function useRequest() {
 // A request that begins when its part is drawn, and again when one of `inputs` changes.
 export function useLoaded(what, ask, inputs) {
   const [request, start] = useRequest();
-  useEffect(() => void start(what, ask()), inputs);
+  useEffect(() => start(what, ask()), inputs);
   return request;
 }
 
-// What has come of a request: nothing, progress, a problem, or what `draw` makes, once, of the
-// result. Only the line about the progress is read aloud.
+// What has come of a request: nothing, progress, a problem, or what the component `draw` makes,
+// once, of the result. Only the line about the progress is read aloud.
 export function Outcome({ request: { what, isPending, problem, result }, draw }) {
-  const drawn = useKept(() => result && draw(result), [result]);
+  const drawn = useMemo(() => result && html`<${draw} ...${result} />`, [result]);
   return html`
     <p class="note" aria-live="polite">${isPending ? `${what} …` : ""}</p>
     ${isPending && html`<${Progress} label=${what} />`}
@@ -123,31 +95,16 @@ export function Progress({ label, value }) {
 // A table whose first column names the rows; the others contain numbers or elements. Without a
 // label, it never scrolls.
 export function Table({ heads, rows, caption, label = caption || heads.join(", "), kind = "" }) {
-  const className = (place) => (place ? "number" : "");
-  const head = (text, place) => (text ? html`<th scope="col" class=${className(place)}>${text}</th>` : html`<td></td>`);
   const region = label ? { tabindex: "0", role: "region", "aria-label": plain(label) } : {};
+  const head = (text, place) =>
+    text ? html`<th scope="col" class=${place ? "number" : ""}>${text}</th>` : html`<td></td>`;
+  const cell = (value) => html`<td class="number">${value}</td>`;
+  const row = ([name, ...values]) => html`<tr><th scope="row">${name}</th>${values.map(cell)}</tr>`;
   return html`<div class=${`scroll ${kind}`} ...${region}>
     <table>
-      ${
-        caption &&
-        html`<caption class="note">
-          ${caption}
-        </caption>`
-      }
-      <thead>
-        <tr>
-          ${heads.map(head)}
-        </tr>
-      </thead>
-      <tbody>
-        ${rows.map(
-          ([name, ...values]) =>
-            html`<tr>
-              <th scope="row">${name}</th>
-              ${values.map((value) => html`<td class="number">${value}</td>`)}
-            </tr>`,
-        )}
-      </tbody>
+      ${caption && html`<caption class="note">${caption}</caption>`}
+      <thead><tr>${heads.map(head)}</tr></thead>
+      <tbody>${rows.map(row)}</tbody>
     </table>
   </div>`;
 }
