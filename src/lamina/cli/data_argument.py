@@ -14,6 +14,8 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
         source, reason = find_default_data()
     with terminal.progress("preparing images", quiet_seconds=0) as progress:
         dataset = load_data(source, preparation, progress=progress)
-    for line in [*describe_data(dataset, reason), *describe_reading(dataset)]:
+    for line in describe_data(dataset, reason):
         terminal.remark(line)
+    for line, change in describe_reading(dataset):
+        terminal.remark(line, change)
     return dataset
