@@ -153,6 +153,8 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
     if not isinstance(event, NOT_EMITTED):
         values = event.to_json()
         values.pop("diagnoses", None)  # each is a separate event
+        if not values.get("remedy"):
+            values.pop("remedy", None)
         if run is not None and not isinstance(event, Seeds | Tuned):
             values.setdefault("run", str(run.path))
         terminal.emit(**values)
