@@ -30,11 +30,13 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
     return lines
 
 
-def describe_reading(dataset: Dataset) -> list[tuple[str, str]]:
-    """Describe how lamina read the targets and sized the images of your own data.
+def describe_reading(dataset: Dataset) -> list[str]:
+    """Describe how lamina read the targets and sized the images of your own data; one line each."""
+    return [f"{line} {change}".rstrip() for line, change in explain_reading(dataset)]
 
-    Each line has the option and the argument that change it, or an empty text.
-    """
+
+def explain_reading(dataset: Dataset) -> list[tuple[str, str]]:
+    """These lines, each with the option and the argument that change it, or an empty text."""
     lines = []
     if dataset.source and dataset.source not in NAMES:
         lines.append((f"targets: {dataset.target_reason}", ""))
@@ -53,12 +55,6 @@ def describe_reading(dataset: Dataset) -> list[tuple[str, str]]:
         unused = f"depth: {given_depth} bits are not used, because all images store 8 bits"
         lines.append((unused, ""))
     return lines
-
-
-def introduce(dataset: Dataset) -> list[str]:
-    """All these lines."""
-    reading = [f"{line} {change}".rstrip() for line, change in describe_reading(dataset)]
-    return [*describe_data(dataset), *reading]
 
 
 def describe_depth(dataset: Dataset) -> list[str]:

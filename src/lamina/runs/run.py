@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from lamina.data import Dataset
-from lamina.data.description import introduce
+from lamina.data.description import describe_data, describe_reading
 from lamina.data.image_inputs import ImageLike, find_images, list_images
 from lamina.data.images import OTHER_FILE
 from lamina.data.splits import Split
@@ -137,7 +137,7 @@ class Run:
         record = self.record
         lines = [f"data: {record.data.name}"]
         if dataset is not None:
-            lines = introduce(dataset)
+            lines = [*describe_data(dataset), *describe_reading(dataset)]
         lines.append(f"recipe: {describe_recipe(record.recipe)}")
         is_pretrained = native_side_px(record.timm or self.module) is not None
         lines += describe_start(record, has_own_statistics=is_pretrained)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lamina import zoo
 from lamina.data import Dataset, Images
-from lamina.data.description import introduce
+from lamina.data.description import describe_data, describe_reading
 from lamina.data.load import as_dataset
 from lamina.errors import RecipeError, plural
 from lamina.files import check_name
@@ -208,5 +208,5 @@ def follow(
     """The events, printed if ``progress``, after a description of the data."""
     if not progress:
         return events
-    introduction = Remark("\n".join(introduce(dataset)))
+    introduction = Remark("\n".join([*describe_data(dataset), *describe_reading(dataset)]))
     return show_progress(chain([introduction], events), name=name or "")
