@@ -130,7 +130,7 @@ def parse_object(text: bytes, what: str, remedy: str = RESTORE) -> dict[str, Any
 
 
 def damaged(what: str, why: object, remedy: str = RESTORE) -> RunError:
-    return RunError(f"{what} is damaged: {str(why).rstrip('.')}. {remedy}")
+    return RunError(f"{what} is damaged: {str(why).rstrip('.')}.", remedy)
 
 
 class LockedError(RunError):

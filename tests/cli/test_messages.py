@@ -180,5 +180,6 @@ def test_with_json_an_error_is_an_event_too(words, capsys):
     assert main([*words, "--json"]) == 2
     printed = capsys.readouterr()
     (event,) = (json.loads(line) for line in printed.out.splitlines())
-    assert printed.err.splitlines()[-1] == f"lamina: {event.pop('error')}"
-    assert event == {"event": "error"}
+    assert printed.err.splitlines()[-1] == f"lamina: {event['error']}"
+    assert event["event"] == "error"
+    assert event["error"] == f"{event['problem']} {event['remedy']}".rstrip()

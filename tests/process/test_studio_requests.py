@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lamina import Preparation, load_data, load_run
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
 from lamina.deploy.studio.jobs import NICENESS, Jobs
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
-from lamina.deploy.studio.page_words import reword
 from lamina.deploy.studio.recipe_fields import list_fields
 from lamina.deploy.studio.services import OPENING
 from lamina.deploy.web.torch_process import Call, ReplacedError, TorchProcess
@@ -992,14 +992,16 @@ def test_a_plan_says_what_no_training_can_have(studio):
 
     assert "Learning rate must be a number" in find_problem(fields={"lr": "fast"})
     assert find_problem(fields={"lr": "1"}) is None
-    problem = find_problem(fields={"patience": "2"})
-    assert problem.startswith("Patience is 2, but shapes has no val split")
-    assert problem.endswith("Draw one with Part held out (val) 0.1, or leave out patience.")
+    problem = "Patience is 2, but shapes has no val split to measure improvement on."
+    assert find_problem(fields={"patience": "2"}) == problem
+    problem = "90 % for val and 20 % for test (the default) leave no training images."
+    photos = str(studio.folder / "photos")
+    write_classes(studio.folder / "photos", 40)
+    assert find_problem(source=photos, net="", val="0.9") == problem
     assert "Empty one of them" in find_problem(fields={"time": "5m", "epochs": "2"})
     assert "has 10 outputs, not 3" in find_problem(net="Flatten(), Output(3)")
-    write_classes(studio.folder / "photos", 40)
     shutil.rmtree(studio.folder / "photos" / "round")
-    assert "only one class" in find_problem(source=str(studio.folder / "photos"), net="")
+    assert "only one class" in find_problem(source=photos, net="")
 
 
 def test_an_untrained_net_draws_what_changes_the_image(studio):
@@ -1098,28 +1100,24 @@ def test_a_run_says_whether_it_is_better_than_guessing(studio):
     assert studio.act("runs")[0]["is_better"] is None
 
 
-@pytest.mark.parametrize(
-    ("message", "words"),
-    [
-        (
-            "8 images keep less than half. Use --resize pad (in Python, resize='pad').",
-            "8 images keep less than half.",
-        ),
-        (
-            "test has only 10 images; lamina train --folds 5 evaluates on all images of train",
-            "test has only 10 images.",
-        ),
-        (
-            "Weight them with --class-weights (in Python, Recipe(class_weights=True)).",
-            "Weight them with Class weights.",
-        ),
-        ("runs/a has no report. Run lamina resume runs/a to evaluate it.",) * 2,
-        ("batch_size is 0; it must be positive. Use --lr 0.1.",) * 2,
-    ],
-)
-def test_messages_speak_of_the_page(message, words):
-    spoken = {
-        "runs/a has no": "runs/a has no report. Press Continue to evaluate it.",
-        "batch_size is": "Batch size is 0; it must be positive. Use Learning rate 0.1.",
-    }
-    assert reword(message) == spoken.get(message[:13], words)
+def test_messages_of_commands_name_no_options(studio):
+    photos = studio.folder / "photos"
+    write_classes(photos, 40)
+    write_classes(photos, 4, other="rare")
+    Image.new("RGB", (96, 24)).save(photos / "round" / "wide.png")
+    inspected = studio.act("inspect", source=str(photos))
+    assert wait_for_end(studio, inspected["number"])["state"] == "done"
+    fields = {"epochs": "1", "lr": "1e30", "optimizer": "sgd"}
+    failed = studio.act("train", net=SMALL, source=str(photos), fields=fields)
+    problem = wait_for_end(studio, failed["number"])["problem"]
+    assert problem.endswith("Train again with a lower learning rate.") and "lr" not in problem
+    after, events = "", [{"state": ""}]
+    while events[-1].get("state") != "failed":
+        ((after, event),) = studio.ask_stream(after, 1)
+        events.append(event)
+    told = [event["text"] for event in events[1:] if event["event"] == "remark"]
+    (data,) = (event for event in events[1:] if event["event"] == "data")
+    told += [finding["message"] for finding in data["findings"]]
+    assert any("size: resized to" in text for text in told)
+    assert any("keep less than half" in text or "so wide or tall" in text for text in told)
+    assert not [text for text in (*told, problem) if "--" in text or "in Python" in text]

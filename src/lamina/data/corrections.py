@@ -78,7 +78,8 @@ def correct(
         if len(missing) == len(places_of):
             raise DataError(
                 f"{file} names no image of the data set; the first of {len(missing):,} is"
-                f" {missing[0]}. Use names as lamina data prints them, such as {names[0]}."
+                f" {missing[0]}.",
+                remedy=f"Use names as lamina data prints them, such as {names[0]}.",
             )
         not_found += missing
         for image in places_of.keys() & rows_of.keys():

@@ -177,8 +177,10 @@ def check_val(recipe: Recipe, dataset: Dataset) -> None:
     if recipe.patience and not dataset.val:
         raise RecipeError(
             f"patience is {recipe.patience}, but {dataset.name} has no val split to measure"
-            " improvement on. Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)),"
-            " or leave out patience."
+            " improvement on.",
+            remedy="Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave"
+            " out patience.",
+            field="patience",
         )
 
 
@@ -329,8 +331,8 @@ def making_runs(runs_dir: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"Cannot write a run to {runs_dir}: {error.strerror}. Choose another folder with"
-            " --runs-dir (in Python, runs_dir)."
+            f"Cannot write a run to {runs_dir}: {error.strerror}.",
+            remedy="Choose another folder with --runs-dir (in Python, runs_dir).",
         ) from error
 
 
@@ -347,6 +349,7 @@ def _rename_folder(folder: Path, names: Iterable[str]) -> Path:
             if not path.exists():
                 raise
     raise RunError(
-        f"The run {path} already exists. Resume it with lamina resume {shlex.quote(str(path))} (in"
-        f" Python, load_run({str(path)!r}).train()), choose another name, or delete that folder."
+        f"The run {path} already exists.",
+        remedy=f"Resume it with lamina resume {shlex.quote(str(path))} (in Python,"
+        f" load_run({str(path)!r}).train()), choose another name, or delete that folder.",
     )

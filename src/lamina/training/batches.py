@@ -173,7 +173,8 @@ def check_images(images: Images, recipe: Recipe) -> None:
     if recipe.translate_px >= (side := min(images.shape[1:])):
         raise RecipeError(
             f"translate_px is {recipe.translate_px}; it must be less than the image side, {side}"
-            f" px. Use translate_px={side // 8}."
+            f" px. Use translate_px={side // 8}.",
+            field="translate_px",
         )
     if recipe.class_weights:
         task_of(images).weigh(torch.from_numpy(images.targets))

@@ -301,13 +301,15 @@ def _set_dropout(net: Net | nn.Module, p: float) -> Net:
     if not isinstance(net, Net):
         raise RecipeError(
             f"dropout is {p:g}, but lamina does not change the layers of your own module. Set"
-            " dropout in the module."
+            " dropout in the module.",
+            field="dropout",
         )
     try:
         return net.replace(Dropout, Dropout(p))
     except NetError:
         raise RecipeError(
-            f"dropout is {p:g}, but the net has no Dropout layer. Add one, or leave out dropout."
+            f"dropout is {p:g}, but the net has no Dropout layer. Add one, or leave out dropout.",
+            field="dropout",
         ) from None
 
 
@@ -328,7 +330,8 @@ def _channel_statistics(images: Images, recipe: Recipe) -> ChannelStatistics:
     if not variance.all():
         raise RecipeError(
             "normalization is 'channel', but one channel has the same value in every pixel of every"
-            " image. Use normalization 'unit'."
+            " image. Use normalization 'unit'.",
+            field="normalization",
         )
     return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
 

@@ -180,12 +180,12 @@ def test_too_short_a_time_says_how_much_more_would_do():
     chosen, recipe, considered = choose(0.5, candidate("small", SMALL, Recipe()))
     assert (chosen.experiment.net.name, recipe.epochs) == ("small", 1)
     assert [other.verdict for other in considered] == ["chosen"]
-    message = find_lack_of_time(chosen, far(0.5))
+    message = " ".join(find_lack_of_time(chosen, far(0.5)))
     assert re.search(
         r"^One epoch of small takes .* Increase --time \(in Python, seconds\) by at least \d+ s\.$",
         message,
     )
-    assert find_lack_of_time(chosen, far(1000.0)) == ""
+    assert find_lack_of_time(chosen, far(1000.0)) == ("", "")
 
 
 def test_runs_share_the_time_that_is_left():

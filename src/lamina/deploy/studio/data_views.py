@@ -40,7 +40,7 @@ def load_source(source: str, size_px: int | None, val: str, corrections: str) ->
         fraction = float(val) if val else None
     except ValueError:
         raise DataError(
-            f"val is {val}; it must be a number of at least 0 and below 1. Use 0.1."
+            f"Part held out is {val}; it must be a number of at least 0 and below 1. Use 0.1."
         ) from None
     tables = (corrections,) if corrections else ()
     return load_data(

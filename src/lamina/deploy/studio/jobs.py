@@ -23,7 +23,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from lamina.deploy.studio.event_log import EventLog
-from lamina.deploy.studio.page_words import reword, reword_values
+from lamina.deploy.studio.recipe_fields import name_field
 from lamina.deploy.web.access import without_token
 from lamina.errors import RunError
 from lamina.runs.kept_checkpoints import keep_checkpoint
@@ -38,6 +38,10 @@ SHOWN = (
     "number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "seconds",
     "chooses_net", "checked", "label_issues",
 )  # fmt: skip
+REMEDIES = {  # by the kind of the error of a command
+    "NotFiniteError": "Train again with a lower learning rate.",
+    "WriteError": "Free disk space, then press Continue.",
+}
 MOST_READING = 2  # commands at once
 KEPT_JOBS = 100  # that have ended
 NAMES = ".names"  # folder of the locks of reserved names, among the runs
@@ -262,21 +266,19 @@ class Jobs:
         job.state = "running"
         job.began = time.time()
         self._announce(job)
-        _, last = await asyncio.gather(
-            self._read_events(job, process), self._read_remarks(job, process)
-        )
+        _, last = await asyncio.gather(self._read_events(job, process), read_last_line(process))
         return await process.wait(), last
 
     async def _read_events(self, job: Job, process: Process) -> None:
         assert process.stdout is not None  # noqa: S101
         async for line in process.stdout:
             try:
-                event = json.loads(line, object_hook=reword_values)
+                event = json.loads(line)
             except ValueError:
                 continue  # a process that was killed leaves half a line
             match event["event"]:
                 case "error":
-                    job.problem = event["error"]
+                    job.problem = describe_problem(event)
                     continue
                 case "labels":
                     job.label_issues = event["label_issues"]  # for pages that open later
@@ -287,18 +289,23 @@ class Jobs:
                     shorten(event)
             self.log.add(event | {"job": job.number, "run": job.run})
 
-    async def _read_remarks(self, job: Job, process: Process) -> str:
-        """Pass on the lines on stderr; returns the last one, the reason if the process crashed."""
-        text = ""
-        assert process.stderr is not None  # noqa: S101
-        async for line in process.stderr:
-            text = reword(line.decode(errors="replace").rstrip())
-            if text:
-                self.log.add({"event": "remark", "text": text, "job": job.number, "run": job.run})
-        return text
-
     def _announce(self, job: Job) -> None:
         self.log.add(job.to_json())
+
+
+async def read_last_line(process: Process) -> str:
+    """The last line on stderr, which is the reason if the process crashed."""
+    text = ""
+    assert process.stderr is not None  # noqa: S101
+    async for line in process.stderr:
+        text = line.decode(errors="replace").rstrip()
+    return text
+
+
+def describe_problem(event: dict[str, Any]) -> str:
+    """The problem of a command that failed, with what to do on the page."""
+    problem = name_field(event["problem"], event["field"])
+    return f"{problem} {REMEDIES.get(event['kind'], '')}".rstrip()
 
 
 def free_name(job: Job) -> None:
@@ -313,4 +320,5 @@ def shorten(event: dict[str, Any]) -> None:
     del event["duplicates"]
     for finding in event["findings"]:
         finding["images"] = finding["images"][:SHOWN_IMAGES]
+        finding["message"] = finding["problem"]
         del finding["twins"]

@@ -11,8 +11,7 @@ from lamina import zoo
 from lamina.data.load import check_learnable
 from lamina.deploy.studio.data_views import count_images, load_source
 from lamina.deploy.studio.net_cards import read_net
-from lamina.deploy.studio.page_words import reword
-from lamina.deploy.studio.recipe_fields import read_fields, read_form
+from lamina.deploy.studio.recipe_fields import name_field, read_fields, read_form
 from lamina.deploy.studio.run_views import draw_units
 from lamina.deploy.web.explanation import encode_png
 from lamina.errors import LaminaError
@@ -50,7 +49,7 @@ def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, A
         fits = [made.what for made in decisions if made.what.startswith("fitted")]
         plan["reason"] = "".join(fits)
     except LaminaError as error:
-        plan["problem"] = reword(str(error))
+        plan["problem"] = name_field(error.problem, error.field)
     return plan
 
 

@@ -19,6 +19,11 @@ LABELS: dict[str, str] = {field["name"]: field["label"] for field in WORDS}
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 
+def name_field(problem: str, field: str) -> str:
+    """The problem of a field, with its label in place of the name that it begins with."""
+    return LABELS.get(field, field) + problem.removeprefix(field)
+
+
 def read_fields(texts: dict[str, str]) -> dict[str, Any]:
     """The fields of a recipe from texts such as ``0.01`` or ``adam``, if a training can have them.
 

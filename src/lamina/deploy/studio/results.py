@@ -150,7 +150,7 @@ def show_tiles(opened: Opened, outputs: Outputs, rows: Int64[np.ndarray, " m"]) 
         pixels = opened.dataset.splits[outputs.split].pixels
         pngs = [draw_thumbnail(pixels[row], TILE_PX) for row in rows]
     except LaminaError as error:
-        problem = f"The images are not shown. {error}"
+        problem = f"The images are not shown. {error.problem}"
     targets, predictions = describe_rows(opened.task, outputs, rows)
     images = [
         {"row": row, "name": outputs.names[row], "target": target, "predicted": text, "png": png}
@@ -291,7 +291,7 @@ def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
             return open_run(path)
         problems.append(f"{path.name} has not been evaluated yet; only its settings are compared.")
     except LaminaError as error:
-        problems.append(str(error))
+        problems.append(error.problem)
     return None
 
 

@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from lamina.deploy.studio import data_actions, run_actions, training_actions
-from lamina.deploy.studio.page_words import reword
+from lamina.deploy.studio.recipe_fields import name_field
 from lamina.deploy.studio.run_actions import MADE_FILES
 from lamina.deploy.studio.services import Studio
 from lamina.deploy.web.bodies import (
@@ -122,7 +122,7 @@ async def respond(studio: Studio, name: str, values: object) -> Response:
     except BusyError as error:
         return refuse(503, str(error), RETRY_AFTER)
     except LaminaError as error:
-        return refuse(422, reword(str(error)))
+        return refuse(422, name_field(error.problem, error.field))
     except UnicodeEncodeError:
         return refuse(422, "The request contains a character that cannot be used. Leave it out.")
     except OSError as error:

@@ -47,7 +47,7 @@ def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
         try:
             summaries.append(_summarize(run, runs_dir))
         except LaminaError as error:
-            problems.append((run.path, str(error)))
+            problems.append((run.path, error.problem))
     return summaries + [
         {"name": _name(path, runs_dir), "problem": problem} for path, problem in problems
     ]
