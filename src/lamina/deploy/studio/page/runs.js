@@ -116,7 +116,8 @@ export function RunsPanel() {
   const { runs, jobs, selected, compared, deleted, runsProblem, step } = state;
   // not drawn again with each step of a training
   const list = useMemo(() => drawList(order, words), [order, words, runs, jobs, selected, compared]);
-  useLayoutEffect(showSelected, [selected, step, runs.length]);
+  const show = () => document.querySelector("#run-list .tools")?.scrollIntoView({ block: "nearest" });
+  useLayoutEffect(show, [selected, step]);
   return html`
     <${Note}>${runs.length > 1 ? MANY : FEW}</${Note}>
     <div class="row finder" hidden=${runs.length <= MANY_RUNS}>
@@ -140,15 +141,6 @@ function Deleted({ name, deleted }) {
     ${name} deleted.
     <${Button} small aria-label=${plain(`Undo: restore ${name}`)} onClick=${() => restore(deleted)}>Undo</${Button}>
   </li>`;
-}
-
-// Scrolls the list, but not the page, to the selected run.
-function showSelected() {
-  const tools = document.querySelector("#run-list .tools");
-  if (!tools) return;
-  const list = tools.closest("#run-list");
-  const [shown, row, below] = [list, tools.previousElementSibling, tools].map((part) => part.getBoundingClientRect());
-  list.scrollTop += Math.max(0, below.bottom - shown.bottom) + Math.min(0, row.top - shown.top);
 }
 
 // The runs, and before them those without a folder, which wait or failed.
