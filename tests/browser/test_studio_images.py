@@ -93,7 +93,7 @@ def test_names_of_classes_are_beside_their_images_in_all_rows(page: Page, studio
     write_classes(studio.folder / "photos", count=40, other="squares_with_a_very_long_name")
     page.reload()
     page.get_by_role("combobox", name="Data").select_option("photos")
-    expect(page.locator("#train-note")).to_have_text("Load a data set to train.")
+    expect(page.locator("#train-note")).to_have_text("Reading photos …")
     expect(page.locator("#data-view")).to_contain_text("2 classes")
     expect(page.locator("#train-note")).to_be_hidden()
     places = "all => all.map(one => [...one.children].map(part => part.getBoundingClientRect().x))"

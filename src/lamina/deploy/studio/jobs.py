@@ -319,6 +319,7 @@ def shorten(event: dict[str, Any]) -> None:
     """Leave out most images of findings about data; the command lists all."""
     del event["duplicates"]
     for finding in event["findings"]:
+        finding["size"] = len(finding["images"])
         finding["images"] = finding["images"][:SHOWN_IMAGES]
         finding["message"] = finding["problem"]
         del finding["twins"]

@@ -102,8 +102,10 @@ function countImages() {
 
 // Why nothing can be trained on these data; null if it can.
 export function findDataProblem() {
-  const { preview } = state;
-  if (!preview) return "Load a data set to train.";
+  const { preview, reading } = state;
+  if (reading.problem) return "Correct the problem under Images.";
+  if (reading.downloadMb) return "Download the data set, under Images.";
+  if (!preview) return `${reading.what} …`;
   return preview.kind === "single-label" && preview.classes < 2 ? "Add a second class to train." : null;
 }
 
@@ -157,6 +159,7 @@ function Preview({ images, shape, kind, classes, groups, findings }) {
     <p><strong>${plural(countImages(), "image")}, ${outputs}</strong>, ${width}×${height} px, ${color}</p>
     <p id="splits">${splits.join(", ")}</p>
     ${KINDS[kind] && html`<${Note}>${KINDS[kind]}</${Note}>`}
+    <${Note}>How many of each class to learn from:</${Note}>
     <ul class="sheet" aria-label="Samples of each class">${groups.map(Group)}</ul>
     ${more > 0 && groups.length > 1 && html`<${Note}>and ${plural(more, "more class", "more classes")}</${Note}>`}
     ${findings.length ? html`<${Findings} findings=${findings} />` : html`<p class="good">No problems found.</p>`}
@@ -173,9 +176,14 @@ function Group({ name, count: size, images }) {
 
 function Findings({ findings }) {
   const list = ({ split, name }) => html`<li>${split ? `${name} (${split})` : name}</li>`;
-  const show = ({ severity, message, images }) => html`<li class=${severity}>
+  const show = ({ severity, message, images, size }) => html`<li class=${severity}>
     <strong>${WORDS[severity]}: </strong>${withoutOptions(message)}
-    ${images.length > 0 && html`<${Details} summary="Which images"><ul>${images.map(list)}</ul></${Details}>`}
+    ${
+      images.length > 0 &&
+      html`<${Details} summary="Which images"><ul>
+      ${images.map(list)} ${size > images.length && html`<li>and ${count(size - images.length)} more</li>`}
+    </ul></${Details}>`
+    }
   </li>`;
   const summary = `${plural(findings.length, "finding")} about these images`;
   return html`<${Details} summary=${summary} open=${findings[0].severity === "error"}>
