@@ -58,7 +58,7 @@ def test_a_run_that_was_paused_and_killed_ends_as_an_undisturbed_one(page: Page,
     expect(status).to_have_text(EPOCH)
     os.kill(studio.find_child("resume"), signal.SIGKILL)
     expect(page.locator("#run-problem")).to_contain_text(
-        "The process ended with status -9. The run is saved"
+        "It was stopped from outside; perhaps memory ran out. The run is saved"
     )
     page.get_by_role("button", name="Continue", exact=True).click()
     expect(status).to_have_text(DONE)

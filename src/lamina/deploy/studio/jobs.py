@@ -235,9 +235,12 @@ class Jobs:
             return
         job.state = "failed"
         if not job.problem:  # the message of its error
+            problem = f"The process ended with status {status}."
+            if status == -signal.SIGKILL:
+                problem = "It was stopped from outside; perhaps memory ran out."
             if job.run and (self.runs_dir / job.run / "run.json").exists():
                 last = "The run is saved up to its last checkpoint; press Continue."
-            job.problem = f"The process ended with status {status}. {last}"
+            job.problem = f"{problem} {last}"
 
     async def _execute(self, job: Job) -> tuple[int, str]:
         """Run the command, pass on its events; returns exit status and last line on stderr."""

@@ -13,7 +13,7 @@ import { html } from "./preact.js";
 import { Queue, RunHead, RunTraining, Status } from "./progress.js";
 import { setToken } from "./request.js";
 import { RunsPanel } from "./runs.js";
-import { change, changePart, findSelected, listTrainings, state } from "./store.js";
+import { change, changePart, findJob, findSelected, isActive, listTrainings, state } from "./store.js";
 import { Take } from "./take.js";
 import { TrainingStep, summarizeTraining } from "./training.js";
 import { Try } from "./try.js";
@@ -87,6 +87,8 @@ function Step({ name, number, title, summary, children }) {
 function Results() {
   const run = findSelected();
   const [, , Panel] = TABS.find(([name]) => name === state.tab);
+  const isEmpty = run && !run.net && !isActive(findJob(run.name)); // it was cancelled, or failed
+  if (isEmpty) return html`<section id="results" aria-label="Results"><${Queue} /><${RunHead} /></section>`;
   return html`<section id="results" aria-label="Results">
     <${Queue} />
     <${RunHead} />

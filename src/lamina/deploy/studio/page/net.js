@@ -11,7 +11,7 @@ import { change, changePart, isBusy, state } from "./store.js";
 
 export const CHOOSE = "choose";
 export const CHOOSING_TIME = "5m";
-const CHOSEN =
+export const CHOSEN =
   "lamina tries several nets on your images and trains the best within the time limit. " +
   "It chooses the image size and all settings, too.";
 const FIRST = "cnn";
@@ -165,8 +165,9 @@ async function drawExample(row) {
 }
 
 export function summarizeNet() {
-  const { isChosen, preset, cards, parameters } = state.net;
+  const { isChosen, preset, cards, parameters, problem } = state.net;
   if (isChosen) return "chosen by lamina";
+  if (problem) return "not valid yet";
   return `${preset || plural(cards.length, "layer")}, ${short(parameters)} parameters`;
 }
 
@@ -210,6 +211,7 @@ function Layers() {
     const waiting = setTimeout(() => measure(key), 2 * WAIT_MS);
     return () => clearTimeout(waiting);
   }, [key, isBusy()]);
+  const isShown = cards.some((card) => card.problem && problem?.includes(card.problem)); // on its card
   const showAnother = () => drawExample(Math.floor(Math.random() * state.preview.images.train));
   return html`
     <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
@@ -217,7 +219,7 @@ function Layers() {
     <${Button} small disabled=${!state.forward || !key} onClick=${showAnother}>Another image</${Button}>
     <${Cards} cards=${cards} />
     <${AddLayer} cards=${cards} />
-    <${Problem} id="net-problem" text=${problem} />
+    <${Problem} id="net-problem" text=${isShown ? null : problem} />
     <${Details} summary="As Python">
       <label for="python" class="note">The same layers as text. What you change here changes the cards.</label>
       <textarea id="python" rows="7" spellcheck=${false} aria-label="Python" aria-invalid=${Boolean(problem)}

@@ -36,7 +36,7 @@ export function setFields(values) {
 
 // Changes what was filled in: values, time, recipeName.
 function fill(texts) {
-  change(texts);
+  change({ ...texts, trainingProblem: null });
   refreshPlan();
 }
 
@@ -80,9 +80,9 @@ export function useRecipeOf(preset) {
 
 // A field with its label and help, which screen readers speak and `Helped` shows. `placeholder` is
 // the value that applies while it is empty.
-export function Field({ field: { label, help, choices = [] }, value, placeholder = "", onInput, id }) {
+export function Field({ field: { label, help, choices = [] }, value, placeholder = "", isWrong, onInput, id }) {
   const word = (text) => WORDS[text] ?? text;
-  const common = { id, value, "aria-describedby": `${id}-help` };
+  const common = { id, value, "aria-describedby": `${id}-help`, "aria-invalid": isWrong ? "true" : null };
   const type = ({ target }) => onInput(target.value);
   const show = (choice) => html`<option value=${choice}>${word(choice || placeholder)}</option>`;
   const select = html`<select ...${common} onChange=${type}>${["", ...choices].map(show)}</select>`;
@@ -110,6 +110,7 @@ export function Helped({ id, note = "", children }) {
 
 export function RecipeForm() {
   const { values, plan: planned, net, time, recipeName, runName } = state;
+  const [isOpen, setOpen] = useState(false); // stays so if its last value is removed
   const recipes = listRecipes(net.preset);
   const usualTime = net.isChosen ? CHOOSING_TIME : "";
   const fields = net.isChosen ? [] : state.fields.filter(({ name, is_main: isMain }) => isMain || values[name]);
@@ -122,15 +123,17 @@ export function RecipeForm() {
   const show = (field) => {
     const { name } = field;
     return html`<${Field} key=${name} id=${`field-${name}`} field=${field} value=${values[name] ?? ""}
-      placeholder=${planned?.fields?.[name]} onInput=${(text) => setFields({ [name]: text })} />`;
+      placeholder=${planned?.fields?.[name]} isWrong=${planned?.field === name}
+      onInput=${(text) => setFields({ [name]: text })} />`;
   };
   return html`<${Helped} id="recipe" note=${describePlan()}>
     <div class="fields">
       <${Field} id="time" field=${TIME} value=${time} placeholder=${usualTime || "none"}
-        onInput=${(text) => fill({ time: text })} />
+        isWrong=${planned?.field === "time"} onInput=${(text) => fill({ time: text })} />
       ${fields.slice(0, MAIN).map(show)}
     </div>
-    <${Details} summary="More settings" open=${recipeName !== "" || rest.some(({ name }) => values[name])}>
+    <${Details} summary="More settings" onToggle=${({ target }) => setOpen(target.open)}
+      open=${isOpen || recipeName !== "" || rest.some(({ name }) => values[name])}>
       <div class="fields">
         <${Field} id="run-name" field=${NAME} value=${runName} onInput=${(text) => change({ runName: text })} />
         ${
