@@ -189,10 +189,9 @@ function Result({ run }) {
 }
 
 // If choosing the net left little time to train it.
-function adviseTime({ name, created, rows }) {
-  const { chooses_net: isChosen, seconds: limit, began } = findJob(name) ?? {};
-  const choosing = Date.parse(created) / 1000 - began;
-  if (!isChosen || !(choosing > limit / 2)) return "";
+function adviseTime({ name, rows }) {
+  const { choosing_seconds: choosing, seconds: limit } = findJob(name) ?? {};
+  if (!(choosing > limit / 2)) return "";
   return `Choosing the net used ${duration(choosing)} of ${duration(limit)}, so it trained for only
     ${plural(rows.length, "epoch")}: set the time limit to ${Math.ceil(limit / 20)}m and train again.`;
 }
