@@ -24,7 +24,7 @@ def shade_outputs(maps: Float32[np.ndarray, "u y x"]) -> UInt8[np.ndarray, "u y 
 
 
 def join_tiles(tiles: UInt8[np.ndarray, "u y x c"], columns: int) -> UInt8[np.ndarray, "h w c"]:
-    """Images of one size in rows, with a gray line after each, between dark and bright ones."""
+    """Images of one size in rows, with gray lines between them."""
     count, height, width, channels = tiles.shape
     rows = -(-count // columns)
     shape = (rows * (height + 1), columns * (width + 1), channels)
@@ -33,4 +33,4 @@ def join_tiles(tiles: UInt8[np.ndarray, "u y x c"], columns: int) -> UInt8[np.nd
         y = place // columns * (height + 1)
         x = place % columns * (width + 1)
         sheet[y : y + height, x : x + width] = tile
-    return sheet
+    return sheet[:-1, :-1]

@@ -135,8 +135,7 @@ export function formatScore(metric, value) {
   return isFraction(metric) ? percent(value) : value.toPrecision(4);
 }
 
-// The losses and scores of a run, of the one that it came from and of those that it is compared
-// with, in the order of the list; the format of the scores, and the last epoch.
+// The losses and scores of a run and its `others`, in the order of the list, and how to draw them.
 export function listSeries(run) {
   const places = state.runs.map(({ name }) => name);
   const runs = [run, ...(run.others ?? [])].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));

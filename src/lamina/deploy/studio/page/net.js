@@ -32,10 +32,8 @@ export function startNet(kept) {
   else usePreset(kept?.isChosen ? CHOOSE : FIRST);
 }
 
-// For images of one's own, lamina chooses the net and the recipe, as `lamina train --data` does.
-export function useOwnData() {
-  usePreset(CHOOSE); // a time limit that is filled in, as a lesson does, stays
-}
+// For images of one's own, as `lamina train --data` does. A time limit that is filled in stays.
+export const useOwnData = () => usePreset(CHOOSE);
 
 export function usePreset(name) {
   const preset = state.presets.find((known) => known.name === name);
@@ -79,8 +77,7 @@ function read(text) {
   return reading;
 }
 
-// Edits the cards, once what was typed and clicked before is shown: `apply` changes the list of
-// cards, in which it gets the place of one of them.
+// Edits the list of cards by `apply`, once what was typed and clicked before is shown.
 export function edit(id, apply) {
   const before = settleNet();
   const turn = typed;
@@ -116,8 +113,7 @@ async function parse(typedText, edited) {
   refreshPlan();
 }
 
-// Cards that were edited keep their ids, and what was typed into them even if it is wrong; of a new
-// text, those keep theirs whose layers are at their place.
+// Edited cards keep their ids and what was typed, even if wrong; others if their text is the same.
 function identify(cards, edited) {
   return cards.map((card, place) => {
     const before = (edited ?? state.net.cards)[place];

@@ -23,8 +23,7 @@ export function Status() {
     <p id="spoken" aria-live="polite">${useSpoken(text)}</p>`;
 }
 
-// The text that a screen reader speaks: what is new at once; of texts that only count on, the last
-// every few seconds.
+// The text that a screen reader speaks: what is new at once; what only counts on, now and then.
 function useSpoken(text) {
   const [spoken, speak] = useState({ text: "", kind: "", at: 0 });
   useEffect(() => {
@@ -119,8 +118,7 @@ function Training({ job }) {
 const hasFolder = (run) => state.runs.some(({ name }) => name === run); // else, nothing can be continued
 const nameStop = (job) => (job.state === "running" && hasFolder(job.run) ? "Pause" : "Cancel");
 
-// What a training does, and the part that is done: of its time if that is limited, else of its
-// epochs.
+// What a training does, and the part that is done: of its time limit, or else of its epochs.
 function findProgress(job) {
   if (job.state === "queued") return { text: "waiting", part: 0 };
   const event = state.progress.get(job.number);
@@ -172,14 +170,7 @@ function Result({ run }) {
   }
   const [value, interval] = score.split(/ (?=\()/u);
   const verdict = isBetter === false ? `, hardly better than guessing (${baseline})` : `; guessing gets ${baseline}`;
-  const link = (tab, text) => {
-    const open = (event) => {
-      event.preventDefault();
-      change({ tab });
-      document.getElementById(`tab-${tab}`).focus();
-    };
-    return html`<a href=${`#tab-${tab}`} onClick=${open}>${text}</a>`;
-  };
+  const link = (tab, text) => html`<a href="#panel" onClick=${() => change({ tab })}>${text}</a>`;
   return html`<p id="score" class=${isBetter ? "good" : ""}>
       <strong>${isBetter && "✓ "}${value}${baseline && verdict}</strong> <span class="note">${interval}</span>
     </p>
@@ -188,12 +179,13 @@ function Result({ run }) {
     </p>`;
 }
 
-// If choosing the net left little time to train it.
-function adviseTime({ name, rows }) {
-  const { choosing_seconds: choosing, seconds: limit } = findJob(name) ?? {};
-  if (!(choosing > limit / 2)) return "";
-  return `Choosing the net used ${duration(choosing)} of ${duration(limit)}, so it trained for only
-    ${plural(rows.length, "epoch")}: set the time limit to ${Math.ceil(limit / 20)}m and train again.`;
+// About a net that lamina chose: if it is bad, or if choosing it left little time to train it.
+function adviseTime({ name, is_better: isBetter }) {
+  const { chooses_net: isChosen, choosing_seconds: choosing, seconds: limit } = findJob(name) ?? {};
+  const isShort = choosing > limit / 2;
+  if (!isChosen || !limit || (isBetter && !isShort)) return "";
+  const used = isShort ? `Choosing the net used ${duration(choosing)} of ${duration(limit)}. ` : "";
+  return `${used}Set the time limit to ${Math.ceil(limit / 20)}m and train again.`;
 }
 
 export function RunTraining({ run }) {
@@ -201,14 +193,12 @@ export function RunTraining({ run }) {
   const isChoosing = findJob(run.name)?.chooses_net; // its remarks are for experts
   const isPast = ({ evidence }) => rows.at(-1).val_loss <= evidence.lowest_val_loss; // it recovered
   const diagnoses = rows.flatMap((row) => row.diagnoses ?? []).filter((diagnosis) => !isPast(diagnosis));
-  const speed = count(rows.at(-1)?.images_per_second ?? 0);
   return html`<div id="course">
     <${Curves} run=${run} />
     <div>
       <div id="diagnoses">${diagnoses.slice(-MOST_DIAGNOSES).map(Diagnosis)}</div>
       ${!rows.length && html`<${Note} id="remark">${isChoosing ? CHOSEN : remark}</${Note}>`}
       <${Inside} run=${run} />
-      ${rows.length > 0 && html`<${Note}>It trained on ${speed} images per second.</${Note}>`}
     </div>
     <${Further} run=${run} />
   </div>`;

@@ -56,8 +56,7 @@ async function plan() {
   return planned;
 }
 
-// Fills the form with the recipe of a run: with all fields in which it differs from the plan for the
-// net and the data, so that nothing that is not shown makes a difference.
+// Fills the form with all fields in which the recipe of a run differs from the plan.
 export async function useRecipe(recipe) {
   const values = {};
   change({ values, recipeName: "", time: "" });
@@ -78,8 +77,7 @@ export function useRecipeOf(preset) {
   if (!listRecipes(preset).includes(state.recipeName)) change({ recipeName: "" });
 }
 
-// A field with its label and help, which screen readers speak and `Helped` shows. `placeholder` is
-// the value that applies while it is empty.
+// A field with its label and help; `placeholder` is the value that applies while it is empty.
 export function Field({ field: { label, help, choices = [] }, value, placeholder = "", isWrong, onInput, id }) {
   const word = (text) => WORDS[text] ?? text;
   const common = { id, value, "aria-describedby": `${id}-help`, "aria-invalid": isWrong ? "true" : null };
@@ -120,12 +118,10 @@ export function RecipeForm() {
     fill({ values: {}, recipeName: "", time: usualTime });
     document.getElementById("time").focus();
   };
-  const show = (field) => {
-    const { name } = field;
-    return html`<${Field} key=${name} id=${`field-${name}`} field=${field} value=${values[name] ?? ""}
+  const show = ({ name, ...field }) =>
+    html`<${Field} key=${name} id=${`field-${name}`} field=${field} value=${values[name] ?? ""}
       placeholder=${planned?.fields?.[name]} isWrong=${planned?.field === name}
       onInput=${(text) => setFields({ [name]: text })} />`;
-  };
   return html`<${Helped} id="recipe" note=${describePlan()}>
     <div class="fields">
       <${Field} id="time" field=${TIME} value=${time} placeholder=${usualTime || "none"}

@@ -63,8 +63,7 @@ export function applyChange(values) {
   const names = Object.keys(values);
   setFields(Object.fromEntries(names.map((name) => [name, String(values[name])])));
   change({ step: "training" });
-  // once it is drawn
-  requestAnimationFrame(() => document.getElementById(`field-${names[0]}`)?.focus());
+  requestAnimationFrame(() => document.getElementById(`field-${names[0]}`)?.focus()); // once it is drawn
 }
 
 export function receiveTraining(event) {
