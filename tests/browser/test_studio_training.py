@@ -32,7 +32,7 @@ NOTE_PAUSES = """() => {
     window.pauses = [];
     const note = () => {
         const [status, run] = document.querySelectorAll('#status, #run');
-        if (/paused|Continue/.test(status.textContent + run.textContent)) pauses.push(status);
+        if (/paused|Continue/.test(status.textContent + run.textContent)) pauses.push(status.textContent);
     };
     const observer = new MutationObserver(note);
     observer.observe(document.body, {characterData: true, childList: true, subtree: true});
@@ -67,7 +67,7 @@ def test_a_run_that_was_paused_and_killed_ends_as_an_undisturbed_one(page: Page,
     expect(status).to_have_text(EPOCH)
     os.kill(studio.find_child("resume"), signal.SIGKILL)
     expect(page.locator("#run-problem")).to_contain_text(
-        "It was stopped from outside; perhaps memory ran out. The run is saved"
+        "The process was stopped from outside; perhaps memory ran out. The run is saved"
     )
     page.get_by_role("button", name="Continue", exact=True).click()
     expect(status).to_have_text(DONE)

@@ -125,7 +125,7 @@ export function RecipeForm() {
   return html`<${Helped} id="recipe" note=${describePlan()}>
     <div class="fields">
       <${Field} id="time" field=${TIME} value=${time} placeholder=${usualTime || "none"}
-        isWrong=${planned?.field === "time"} onInput=${(text) => fill({ time: text })} />
+        isWrong=${time && planned?.problem?.includes(time)} onInput=${(text) => fill({ time: text })} />
       ${fields.slice(0, MAIN).map(show)}
     </div>
     <${Details} summary="More settings" onToggle=${({ target }) => setOpen(target.open)}
