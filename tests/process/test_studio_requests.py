@@ -294,7 +294,7 @@ def test_a_training_that_is_killed_while_it_finishes_has_failed(studio):
     ended = wait_for_end(studio, job["number"])
     assert (ended["state"], studio.act("run", run="killed")["score"]) == ("failed", None)
     assert ended["problem"].startswith(
-        "The process ended with status -9. The run is saved up to its last checkpoint"
+        "The process was stopped from outside; perhaps memory ran out. The run is saved"
     )
 
 

@@ -38,6 +38,7 @@ SHOWN = (
     "number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "seconds",
     "chooses_net", "checked", "label_issues",
 )  # fmt: skip
+CAUSES = {-signal.SIGKILL: "was stopped from outside; perhaps memory ran out"}
 REMEDIES = {  # by the kind of the error of a command
     "NotFiniteError": "Train again with a lower learning rate.",
     "WriteError": "Free disk space, then press Continue.",
@@ -237,7 +238,8 @@ class Jobs:
         if not job.problem:  # the message of its error
             if job.run and (self.runs_dir / job.run / "run.json").exists():
                 last = "The run is saved up to its last checkpoint; press Continue."
-            job.problem = f"The process ended with status {status}. {last}"
+            cause = CAUSES.get(status, f"ended with status {status}")
+            job.problem = f"The process {cause}. {last}"
 
     async def _execute(self, job: Job) -> tuple[int, str]:
         """Run the command, pass on its events; returns exit status and last line on stderr."""

@@ -49,7 +49,7 @@ def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, A
         fits = [made.what for made in decisions if made.what.startswith("fitted")]
         plan["reason"] = "".join(fits)
     except LaminaError as error:
-        plan["problem"] = name_field(error.problem, error.field)
+        plan |= {"problem": name_field(error.problem, error.field), "field": error.field}
     return plan
 
 
