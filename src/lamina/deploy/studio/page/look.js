@@ -21,7 +21,6 @@ import { findJob, isActive } from "./store.js";
 // of a confusion matrix; with more, the most frequent confusions are listed
 const MOST_CLASSES = 25;
 const MOST_PAIRS = 40;
-const HARDLY = 0.1; // a gain that is less than this part of what can be gained
 const STEPS = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] };
 
 export function Look({ run }) {
@@ -44,20 +43,19 @@ function Results({ run }) {
 function Report({ run, verdict, lines: [first, ...lines], table: [heads, rows], report, confusions, largest }) {
   const [cell, setCell] = useState(null);
   const { baseline, kind, split } = report;
-  const isHardly = baseline && baseline.gain < HARDLY * (kind === "regression" ? baseline.value : 1 - baseline.value);
-  const isGood = run.is_better && !isHardly;
-  const more = run.is_better && isHardly ? " But only a little: train longer, or use more images." : "";
-  const each = `Each ${heads[0]}`;
+  const isLittle = baseline?.gain_interval?.low > 0 && !run.is_better;
+  const text = verdict.join(" ").replaceAll("the baseline", "guessing"); // as in the line above
+  const more = isLittle ? " But only a little: train longer, or use more images." : "";
   const names = rows.map(([name]) => name);
   return html`
-    <p class=${isGood ? "good verdict" : "verdict"}>${verdict.join(" ")}${more}</p>
+    <p class=${run.is_better ? "good verdict" : "verdict"}>${text}${more}</p>
     <p><strong>${first}</strong></p>
-    ${lines.map((line) => html`<${Note}>${line}</${Note}>`)}
     <div class=${confusions.length ? "beside" : ""}>
       <div>
         ${confusions.length > 0 && html`<${Confusions} confusions=${confusions} chosen=${cell} choose=${setCell} />`}
-        <${Details} summary=${each}>
-          <${Table} heads=${heads} rows=${rows} caption=${`${each}, on ${split}`} />
+        <${Details} summary="More numbers">
+          ${lines.map((line) => html`<${Note}>${line}</${Note}>`)}
+          <${Table} heads=${heads} rows=${rows} caption=${`Each ${heads[0]}, on ${split}`} />
         </${Details}>
       </div>
       <div class="behind">
@@ -73,10 +71,10 @@ const describePair = ({ target, predicted }) => [`${target} →`, predicted];
 function Largest({ run, kind, names, largest }) {
   const isNumber = kind === "regression";
   const title = largest.are_wrong ? "Its worst mistakes" : "Its least certain predictions";
-  const what = isNumber ? `Target → prediction, for ${names.join(", ")}.` : "Target → prediction with its probability.";
+  const what = isNumber ? `for ${names.join(", ")}` : "with its probability";
   return html`
     <h3>${isNumber ? "Largest errors" : title}</h3>
-    <${Note}>${what} Choose an image to look inside the net.</${Note}>
+    <${Note}>Target → prediction ${what}, the largest loss first. Choose an image to look inside the net.</${Note}>
     <${Gallery} run=${run} ...${largest} describe=${describePair} />
   `;
 }
@@ -173,7 +171,7 @@ function listPairs([[names, cells]], offer) {
 // The nets that lamina considered for the run, and why it chose one.
 function Considered({ nets }) {
   const rows = nets.map(({ name, side_px: side, verdict }) => [name, `${side} px`, verdict]);
-  const isSlow = nets.some(({ verdict }) => verdict.includes("slow"));
+  const isSlow = nets.some(({ verdict }) => verdict.includes("not finish"));
   return html`<${Details} summary="How lamina chose this net" open=${isSlow}>
     <${Table} heads=${["net", "image size", "measured"]} rows=${rows} label="Considered nets" kind="texts" />
   </${Details}>`;

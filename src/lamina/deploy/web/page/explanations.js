@@ -21,13 +21,16 @@ export function Explanations({ send, tasks = ["explain", "similar"] }) {
 
 function Explanation({ target, faithfulness, image, map }) {
   const unknown = "How faithful the map is was not measured: it would take too long here.";
+  const { is_against: isAgainst, by_map: byMap, by_random_map: byRandomMap } = faithfulness ?? {};
+  const isUseless = isAgainst ? byMap <= byRandomMap : byMap >= byRandomMap;
+  const useless = "Covering random places changes the prediction at least as much as covering the marked ones.";
   return html`
-    <h3>Evidence for ${target}</h3>
+    <h3>${isUseless ? "This map does not explain the prediction" : `Evidence for ${target}`}</h3>
     <div class="map">
       <${Picture} png=${image} alt="Input of the model" />
       <${Picture} png=${map} alt=${`Map of the evidence for ${target}`} />
     </div>
-    <${Note}>Red pixels are evidence for ${target}, blue pixels evidence against it.</${Note}>
+    <${Note}>${isUseless ? useless : `Red pixels are evidence for ${target}, blue pixels evidence against it.`}</${Note}>
     ${faithfulness && html`<${Faithfulness} target=${target} ...${faithfulness} />`}
     ${!faithfulness && html`<${Note}>${unknown}</${Note}>`}
   `;
