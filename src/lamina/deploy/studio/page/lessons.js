@@ -15,7 +15,7 @@ const START = { preset: "cnn", fields: {} }; // before the first lesson
 const FREE = ["seed", "device", "precision"]; // settings that may differ from a lesson's
 const PRETRAINED =
   "lamina chose a net that had already learned from over a million photos, and trained it further on your images. " +
-  "Without that, so few images would rarely be enough.";
+  "Without that, so few images would rarely be enough. ";
 let counting = Promise.resolve(); // one run after the other
 
 Object.assign(state.lessons, load(KEPT));
@@ -44,7 +44,7 @@ function setUp({ net, preset, fields, time = "" }) {
   else usePreset(preset);
   const layers = net?.replace(/\([^)]*\)/gu, "") ?? preset;
   const texts = isOwn ? [`Net chosen by lamina; Time limit ${time}`] : ["Images shapes", `Net ${layers}`];
-  const told = `Now set: ${[...texts, ...listFields(fields)].join("; ")}; all other settings have their default values.`;
+  const told = `Now set: ${[...texts, ...listFields(fields)].join("; ")}; all other settings as usual.`;
   keep({ told, filled: net || time ? { fields, time } : null });
 }
 
@@ -146,8 +146,8 @@ export function Lessons() {
     window.scrollTo({ top: 0 });
   }, [at, answer?.created, answer?.second]);
   const go = (to) => (to < STATIONS.length ? keep({ at: to, told: "" }) : openLessons(false));
-  const names = [answer, answer?.second].map((result) => result && findName(result)).filter(Boolean);
-  const fill = (sight) => (names.length > 1 ? sight.replace("both runs", () => names.join(" and ")) : sight);
+  const names = [answer, answer?.second].map((result) => result && findName(result));
+  const fill = (sight) => (names.every(Boolean) ? sight.replace("both runs", () => names.join(" and ")) : sight);
   const predict = (choice) => keepAnswer(at, { since: Date.now(), ...answer, choice });
   const show = ([name], place) => html`<label>
     <input type="radio" name="choice" checked=${answer?.choice === place} disabled=${answer?.created !== undefined}
@@ -203,22 +203,15 @@ function Answer({ station: { choices, answer: text, setup, second }, choice, val
   const verdict = isRight ? "as you predicted" : `you predicted ${prediction}`;
   const setUpSecond = () => setUp({ ...setup, net: second.net });
   return html`
-    <p><strong>${result}; ${verdict}.</strong> <${Run} ...${more} /></p>
-    ${more.images && html`<p>${more.images}.</p>`}
-    ${more.isPretrained && html`<p>${PRETRAINED}</p>`}
-    <p>${text}</p>
+    <p><strong>${result}; ${verdict}.</strong> <span class="note">(${findName(more) ?? "deleted"})</span></p>
+    <p>${more.images && `${more.images}. `}${more.isPretrained && PRETRAINED}${text}</p>
     ${second && html`<p>${second.task}</p><${Button} onClick=${setUpSecond}>Set up the second net</${Button}>`}
     ${
       other &&
-      html`<p><strong>This net got ${percent(other.value)}.</strong> <${Run} ...${other} /></p>
+      html`<p><strong>This net got ${percent(other.value)}.</strong> <span class="note">(${findName(other) ?? "deleted"})</span></p>
       <p>${second.answer}</p>`
     }
   `;
-}
-
-function Run(result) {
-  const name = findName(result);
-  return name && html`<span class="note">(${name})</span>`;
 }
 
 // Opens a step or a tab, and goes there once it is drawn.

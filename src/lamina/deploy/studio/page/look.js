@@ -40,7 +40,7 @@ function Results({ run }) {
   return html`<${Outcome} request=${request} draw=${draw} />`;
 }
 
-function Report({ run, verdict, lines: [first, ...lines], table: [heads, rows], report, confusions, largest }) {
+function Report({ run, verdict, lines, table: [heads, rows], report, confusions, largest }) {
   const [cell, setCell] = useState(null);
   const { baseline, kind, split } = report;
   const isLittle = baseline?.gain_interval?.low > 0 && !run.is_better;
@@ -49,12 +49,11 @@ function Report({ run, verdict, lines: [first, ...lines], table: [heads, rows], 
   const names = rows.map(([name]) => name);
   return html`
     <p class=${run.is_better ? "good verdict" : "verdict"}>${text}${more}</p>
-    <p><strong>${first}</strong></p>
     <div class=${confusions.length ? "beside" : ""}>
       <div>
         ${confusions.length > 0 && html`<${Confusions} confusions=${confusions} chosen=${cell} choose=${setCell} />`}
         <${Details} summary="More numbers">
-          ${lines.map((line) => html`<${Note}>${line}</${Note}>`)}
+          ${lines.map((line) => html`<${Note}>${line.replace(/ -(?=\d)/gu, " −")}</${Note}>`)}
           <${Table} heads=${heads} rows=${rows} caption=${`Each ${heads[0]}, on ${split}`} />
         </${Details}>
       </div>
@@ -85,11 +84,10 @@ function Cell({ run, cell: { problem, truth, predicted, size, label }, close }) 
   const ask = () => askLast("cell", { run: run.name, problem, truth, predicted });
   const request = useLoaded("Reading the images", ask, []);
   useLayoutEffect(() => heading.current.scrollIntoView({ block: "nearest" }), []);
-  const draw = (tiles) => {
-    const shown = tiles.images.length;
-    const order = shown < size ? `The ${shown} with the largest loss, the worst first.` : "The largest loss first.";
-    return html`<${Note}>${order}</${Note}><${Gallery} run=${run} ...${tiles} describe=${describePair} />`;
-  };
+  const draw = (tiles) => html`
+    <${Note}>The largest loss first${tiles.images.length < size && `; ${tiles.images.length} are shown`}.</${Note}>
+    <${Gallery} run=${run} ...${tiles} describe=${describePair} />
+  `;
   return html`
     <h3 ref=${heading}>${label}</h3>
     <${Button} small onClick=${close}>Back to the worst of all</${Button}>
