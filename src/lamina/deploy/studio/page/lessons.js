@@ -202,15 +202,13 @@ function Answer({ station: { choices, answer: text, setup, second }, choice, val
   const result = typeof value === "number" ? `Your net got ${percent(value)}` : `Your net confused ${value} most often`;
   const verdict = isRight ? "as you predicted" : `you predicted ${prediction}`;
   const setUpSecond = () => setUp({ ...setup, net: second.net });
+  const tell = (text, from) =>
+    html`<p><strong>${text}.</strong> <span class="note">(${findName(from) ?? "deleted"})</span></p>`;
   return html`
-    <p><strong>${result}; ${verdict}.</strong> <span class="note">(${findName(more) ?? "deleted"})</span></p>
+    ${tell(`${result}; ${verdict}`, more)}
     <p>${more.images && `${more.images}. `}${more.isPretrained && PRETRAINED}${text}</p>
     ${second && html`<p>${second.task}</p><${Button} onClick=${setUpSecond}>Set up the second net</${Button}>`}
-    ${
-      other &&
-      html`<p><strong>This net got ${percent(other.value)}.</strong> <span class="note">(${findName(other) ?? "deleted"})</span></p>
-      <p>${second.answer}</p>`
-    }
+    ${other && [tell(`This net got ${percent(other.value)}`, other), html`<p>${second.answer}</p>`]}
   `;
 }
 

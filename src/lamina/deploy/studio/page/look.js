@@ -2,19 +2,7 @@
 
 import { askLast } from "./api.js";
 import { Gallery } from "./closer.js";
-import {
-  Button,
-  Details,
-  Note,
-  Outcome,
-  Picture,
-  Table,
-  count,
-  plain,
-  plural,
-  useLoaded,
-  useRequest,
-} from "./parts.js";
+import { Button, Details, Note, Outcome, Picture, Table, count, plural, useLoaded, useRequest } from "./parts.js";
 import { html, useLayoutEffect, useRef, useState } from "./preact.js";
 import { findJob, isActive } from "./store.js";
 
@@ -43,10 +31,9 @@ function Results({ run }) {
 function Report({ run, verdict, lines, table: [heads, rows], report, confusions, largest }) {
   const [cell, setCell] = useState(null);
   const { baseline, kind, split } = report;
-  const isLittle = baseline?.gain_interval?.low > 0 && !run.is_better;
-  const text = verdict.join(" ").replaceAll("the baseline", "guessing"); // as in the line above
+  const isLittle = !run.is_better && baseline?.gain_interval?.low > 0;
   const more = isLittle ? " But only a little: train longer, or use more images." : "";
-  const names = rows.map(([name]) => name);
+  const text = verdict.join(" ").replaceAll("the baseline", "guessing"); // as in the line above
   return html`
     <p class=${run.is_better ? "good verdict" : "verdict"}>${text}${more}</p>
     <div class=${confusions.length ? "beside" : ""}>
@@ -59,7 +46,7 @@ function Report({ run, verdict, lines, table: [heads, rows], report, confusions,
       </div>
       <div class="behind">
         ${cell && html`<${Cell} key=${cell.key} run=${run} cell=${cell} close=${() => setCell(null)} />`}
-        ${!cell && html`<${Largest} run=${run} kind=${kind} names=${names} largest=${largest} />`}
+        ${!cell && html`<${Largest} run=${run} kind=${kind} names=${rows.map(([name]) => name)} largest=${largest} />`}
       </div>
     </div>
   `;
@@ -108,7 +95,7 @@ function Confusions({ confusions, chosen, choose }) {
     const key = `${problem} ${truth} ${predicted}`;
     first ||= key;
     return html`<${Button} class=${isRight ? "cell right" : "cell"} style=${{ "--part": `${Math.round(45 * part)}%` }}
-      aria-label=${plain(label)} aria-pressed=${chosen?.key === key} tabindex=${first === key ? 0 : -1}
+      aria-label=${label} aria-pressed=${chosen?.key === key} tabindex=${first === key ? 0 : -1}
       onFocus=${() => setAt(key)} onClick=${() => choose({ key, problem, truth, predicted, size, label })}>
       ${count(size)}
     </${Button}>`;
