@@ -268,7 +268,10 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
         if reason is None:
             opened[other] = other_run
         else:
-            problems.append(reason)
+            problems.append(
+                f"{other} was tested on other images than {name}, or by another metric, so their"
+                " scores cannot be compared."
+            )
     runs = {other: [other_run.run] for other, other_run in opened.items()}
     judged = []
     disagreements = {}

@@ -12,6 +12,7 @@ from lamina.data import thumbnails
 from lamina.deploy.studio.net_cards import format_layers
 from lamina.deploy.web.explanation import encode_image, encode_png
 from lamina.errors import LaminaError, plural
+from lamina.evaluation.reports import Report
 from lamina.evaluation.words import describe_score
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.insight.shown_units import color_filters, join_tiles, shade_outputs
@@ -24,6 +25,7 @@ from lamina.runs.continuing import (
 from lamina.runs.loading import find_runs, load_run
 from lamina.runs.moving import read_note
 from lamina.runs.run import Run
+from lamina.targets import REGRESSION
 from lamina.training.hooks import activations
 from lamina.training.model import Model
 from lamina.training.recipe import overlay
@@ -33,9 +35,10 @@ UNITS = 16
 ROW = 8  # tiles side by side
 VERDICTS = {  # on nets that lamina considered, in words
     "fits": "fits into the time, as does a better one",
-    "too slow": "too slow: give it more time",
-    "too slow (estimated)": "too slow: give it more time",
+    "too slow": "would not finish within the time limit",
+    "too slow (estimated)": "would not finish within the time limit",
 }
+HARDLY = 0.1  # a gain that is less than this part of what can be gained
 
 
 def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
@@ -74,7 +77,7 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
             "score_value": score.value,
             "score_text": score.format(score.value, 1),
             "baseline_text": report.baseline and score.format(report.baseline.value, 1),
-            "is_better": report.baseline is not None and report.baseline.is_beaten,
+            "is_better": _is_better(report),
         }
     net = record.net_name
     if record.net is not None and net == "net":
@@ -96,6 +99,15 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
         "parent_epoch": start and start.epoch,
         **result,
     }
+
+
+def _is_better(report: Report) -> bool:
+    """Whether the gain over the baseline is measurable, and not tiny."""
+    baseline = report.baseline
+    if baseline is None or not baseline.is_beaten:
+        return False
+    most = baseline.value if report.kind is REGRESSION else 1 - baseline.value
+    return baseline.gain >= HARDLY * most
 
 
 def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
