@@ -23,9 +23,11 @@ from lamina.runs.continuing import (
 )
 from lamina.runs.loading import find_runs, load_run
 from lamina.runs.moving import read_note
+from lamina.runs.nets_by_name import describe_net
 from lamina.runs.run import Run
 from lamina.training.hooks import activations
 from lamina.training.model import Model
+from lamina.training.pretrained import NONE
 from lamina.training.recipe import overlay
 
 FILTERS = 16  # shown
@@ -76,7 +78,9 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
             "baseline_text": report.baseline and score.format(report.baseline.value, 1),
             "is_better": report.baseline is not None and report.baseline.is_beaten,
         }
-    net = record.net_name
+    net = describe_net(record.net_name)
+    if record.timm is not None and record.timm.weights != NONE:
+        net += " (pretrained)"
     if record.net is not None and net == "net":
         layers = plural(len(record.net), "layer", "layers")
         net = f"own net of {layers} and {record.parameters:,} parameters"
@@ -115,7 +119,7 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "folder": str(run.path.resolve()),
         "considered": [
             {
-                "name": net.net_name,
+                "name": describe_net(net.net_name),
                 "side_px": net.side_px,
                 "verdict": VERDICTS.get(net.verdict, net.verdict),
             }
