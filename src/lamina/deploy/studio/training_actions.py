@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from lamina import zoo
@@ -26,6 +28,7 @@ Dimension: TypeAlias = Annotated[int, Range(1, 2**31)]
 Shape: TypeAlias = tuple[Dimension, Dimension, Dimension]
 Epoch: TypeAlias = Annotated[float, Range(0)]
 Texts: TypeAlias = dict[str, str] | None  # fields of a recipe
+SHOWN_LETTERS = 60  # of a data set or a run, in the name of a new run
 
 
 async def get_state(studio: Studio) -> dict[str, Any]:
@@ -108,14 +111,13 @@ async def train(
     """
     path = studio.data.check(source)
     check_is_here(source)
+    problem = (await plan(studio, source, size_px, val, net, fields))["problem"]
+    if problem:  # now, rather than when its turn comes
+        raise RunError(problem)
     texts, time, recipe = read_form(fields or {})
-    read_fields(texts)
-    seconds = None
-    if time:
-        seconds = read_seconds(time)
-    beginning = net or "chosen"
-    if net and net not in zoo.NAMES:
-        beginning = "net"
+    beginning = net if net in zoo.NAMES else "net"
+    if not net:
+        beginning = re.sub(r"[^\w-]+", "-", Path(path).stem).strip("-")[:SHOWN_LETTERS] or "net"
     net = read_net(net)
     words = [f"--data={path}", *write_preparation(size_px, val)]
     if net:
@@ -126,7 +128,7 @@ async def train(
     words += write_options(texts)
     run = studio.choose_name(name, beginning)
     corrected = studio.data.find_corrected(source)
-    more = {"seconds": seconds, "chooses_net": not net, "labels_from": corrected}
+    more = {"seconds": read_seconds(time), "chooses_net": not net, "labels_from": corrected}
     return start_training(studio, words, run, **more)
 
 
@@ -156,7 +158,8 @@ async def continue_run(
     values = read_fields(fields or {})
     await studio.compute_quickly("run_views.check_start", path, epoch, values)
     words = [f"--start-from={path.resolve()}@{epoch:.10g}", *write_options(fields or {})]
-    return start_training(studio, words, studio.choose_name("", f"{path.name}-from-{epoch:g}"))
+    run = studio.choose_name("", f"{path.name[:SHOWN_LETTERS]}-from-{epoch:g}")
+    return start_training(studio, words, run)
 
 
 def start_training(studio: Studio, words: Sequence[str], run: str, **more: Any) -> dict[str, Any]:
