@@ -150,12 +150,8 @@ def _check_name(name: str, what: str) -> str:
         is_hidden(name) or find_splits([name]) or NO_NAME.fullmatch(name) or escape(name) != name
     )
     if is_reserved or not 0 < len(name) <= NAME_LETTERS:
-        rule = (
-            f"1 to {NAME_LETTERS} letters, digits, spaces, - or _, and not be reserved, such as"
-            " train or con"
-        )
         raise DataError(
-            f"The name of a {what} is {name[:NAME_LETTERS]!r}; it must have {rule}. Use another"
-            " name."
+            f"{name[:NAME_LETTERS]!r} cannot be the name of a {what}. Use 1 to {NAME_LETTERS}"
+            " letters, digits, spaces, - or _, but no reserved word, such as train or con."
         )
     return name

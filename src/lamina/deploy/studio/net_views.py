@@ -47,7 +47,7 @@ def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, A
         plan["fields"] = {name: str(value) for name, value in vars(candidate.recipe).items()}
         if time_limit:
             plan["fields"]["epochs"] = OPEN_EPOCHS
-        fits = [made.what for made in decisions if made.what.startswith("fitted")]
+        fits = (made.what for made in decisions if made.what.startswith("fitted"))
         plan["reason"] = "".join(fits)
     except LaminaError as error:
         plan["problem"] = name_field(error.problem, error.field)

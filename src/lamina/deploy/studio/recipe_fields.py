@@ -86,11 +86,8 @@ def list_fields() -> list[dict[str, Any]]:
     types = get_type_hints(Recipe)
     fields = []
     for words in WORDS:
-        name = words["name"]
-        choices = [False, True]
-        if types[name] is not bool:
-            is_choice = get_origin(types[name]) is Literal
-            choices = list(get_args(types[name]) * is_choice)
-        chosen = {"default": str(DEFAULTS[name]), "choices": list(map(str, choices))}
-        fields.append(words | chosen)
+        kind = types[words["name"]]
+        choices = (False, True) if kind is bool else get_args(kind) * (get_origin(kind) is Literal)
+        default = str(DEFAULTS[words["name"]])
+        fields.append(words | {"default": default, "choices": list(map(str, choices))})
     return fields

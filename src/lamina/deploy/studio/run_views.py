@@ -118,12 +118,9 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "checkpoints": list(list_checkpoints(run.path)),
         "folder": str(run.path.resolve()),
         "considered": [
-            {
-                "name": describe_net(net.net_name),
-                "side_px": net.side_px,
-                "verdict": VERDICTS.get(net.verdict, net.verdict),
-            }
+            {"name": describe_net(net.net_name), "side_px": net.side_px, "verdict": verdict}
             for net in record.considered
+            for verdict in [VERDICTS.get(net.verdict, net.verdict)]
         ],
     }
 

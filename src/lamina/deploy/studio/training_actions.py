@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from lamina import zoo
-from lamina.deploy.studio.data_folder import check_is_here
 from lamina.deploy.studio.net_cards import list_layers, list_presets, read_net, show_net, split_text
 from lamina.deploy.studio.recipe_fields import (
     list_fields,
@@ -110,7 +109,6 @@ async def train(
     ``fields`` may have a time limit, ``time``, and the name of a ``recipe`` too.
     """
     path = studio.data.check(source)
-    check_is_here(source)
     problem = (await plan(studio, source, size_px, val, net, fields))["problem"]
     if problem:  # now, rather than when its turn comes
         raise RunError(problem)
