@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -109,9 +110,11 @@ async def train(
     ``fields`` may have a time limit, ``time``, and the name of a ``recipe`` too.
     """
     path = studio.data.check(source)
-    problem = (await plan(studio, source, size_px, val, net, fields))["problem"]
-    if problem:  # now, rather than when its turn comes
-        raise RunError(problem)
+    planned: dict[str, Any] = {"problem": None}
+    with suppress(LaminaError):  # if it takes too long, the training itself says what is wrong
+        planned = await plan(studio, source, size_px, val, net, fields)
+    if planned["problem"]:
+        raise RunError(planned["problem"])
     texts, time, recipe = read_form(fields or {})
     beginning = net if net in zoo.NAMES else "net"
     if not net:
