@@ -132,7 +132,7 @@ def test_lamina_chooses_for_images_of_ones_own_unless_they_are_only_passed(
     expect(view).not_to_contain_text("--label-from")
     expect(page.locator("#train-note")).to_have_text("Add a second class to train.")
     source.select_option("photos")
-    expect(view).to_contain_text("40 images, 2 classes, 48×48 px, color")
+    expect(view).to_contain_text("2 classes, 48×48 px, color; lamina chooses the size for training")
 
 
 def drag(page: Page, place: Locator, path: Path) -> None:

@@ -13,7 +13,7 @@ import { html } from "./preact.js";
 import { Queue, RunHead, RunTraining, Status } from "./progress.js";
 import { setToken } from "./request.js";
 import { RunsPanel, summarizeRuns } from "./runs.js";
-import { NARROW, change, changePart, findSelected, listTrainings, state } from "./store.js";
+import { NARROW, change, changePart, findJob, findSelected, isActive, listTrainings, state } from "./store.js";
 import { Take } from "./take.js";
 import { TrainingStep, summarizeTraining } from "./training.js";
 import { Try } from "./try.js";
@@ -92,6 +92,8 @@ function Results() {
   const run = findSelected();
   const note = state.selected ? `Reading ${state.selected} …` : "Select a run, or train one.";
   const [, , Panel] = TABS.find(([name]) => name === state.tab);
+  const isEmpty = run && !run.net && !isActive(findJob(run.name)); // it was cancelled, or failed
+  if (isEmpty) return html`<section id="results" aria-label="Results"><${Queue} /><${RunHead} /></section>`;
   return html`<section id="results" aria-label="Results">
     <${Queue} />
     <${RunHead} />

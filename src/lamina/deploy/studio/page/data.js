@@ -73,17 +73,17 @@ export function receiveData(event) {
   if (event.event === "recovered" && !state.preview) return useSource(state.source);
   if (!reader || ![event.job, event.number].includes(reader)) return;
   if (event.event === "progress") changePart("reading", event);
-  if (event.event === "data") showPreview(event.findings);
+  if (event.event === "data") showPreview(event);
   if (event.event === "job" && event.state === "failed") change({ reading: { problem: event.problem } });
   if (event.event === "job" && !isActive(event)) reader = null;
 }
 
-async function showPreview(findings) {
+async function showPreview({ findings, sizes }) {
   const values = asked;
   try {
     const preview = await ask("preview", values);
     if (asked !== values) return; // other data were chosen meanwhile
-    change({ preview: { ...preview, findings }, reading: {} });
+    change({ preview: { ...preview, findings, sizes }, reading: {} });
     refreshNet();
     refreshPlan();
   } catch (error) {
@@ -148,15 +148,19 @@ function Reading({ what = "Reading", done, total, downloadMb, problem }) {
   return html`<${Note}>${text}</${Note}><${Progress} label=${what} value=${total && done / total} />`;
 }
 
-function Preview({ images, shape, kind, classes, groups, findings }) {
+function Preview({ images, shape, kind, classes, groups, findings, sizes }) {
   const [channels, height, width] = shape;
   const outputs = kind === "regression" ? plural(classes, "number") : plural(classes, "class", "classes");
   const size = (split) => (images[split] ? count(images[split]) : "none");
   const splits = Object.keys(PURPOSES).map((split) => `${size(split)} ${PURPOSES[split]}`);
   const color = channels === 1 ? "gray" : "color";
+  const ends = sizes ? [sizes.smallest_px, sizes.largest_px] : [[height, width]];
+  const originals = [...new Set(ends.map(([y, x]) => `${x}×${y}`))].join(" to ");
+  let use = originals === `${width}×${height}` ? "" : `; ${width}×${height} px for training`;
+  if (state.net.isChosen && !state.sizePx) use = "; lamina chooses the size for training";
   const more = classes - groups.length;
   return html`
-    <p><strong>${plural(countImages(), "image")}, ${outputs}</strong>, ${width}×${height} px, ${color}</p>
+    <p><strong>${plural(countImages(), "image")}, ${outputs}</strong>, ${originals} px, ${color}${use}</p>
     <p id="splits">${splits.join(", ")}</p>
     ${KINDS[kind] && html`<${Note}>${KINDS[kind]}</${Note}>`}
     <${Note}>How many of each class to learn from:</${Note}>
