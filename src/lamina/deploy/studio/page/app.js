@@ -65,9 +65,12 @@ function Steps() {
     <${Step} name="training" number="3" title="Train" summary=${summarizeTraining()}>
       <${NextStep} /><${TrainingStep} />
     </${Step}>
-    ${hasRuns() && html`<${Step} name="runs" number="4" title="Runs" summary=${summarizeRuns()}>
+    ${
+      hasRuns() &&
+      html`<${Step} name="runs" number="4" title="Runs" summary=${summarizeRuns()}>
       <${RunsPanel} />
-    </${Step}>`}
+    </${Step}>`
+    }
   </div>`;
 }
 

@@ -1,5 +1,4 @@
-// Classes of one's own: images from files, folders or the webcam, which the studio saves as a folder
-// of class folders.
+// Classes of one's own: images from files, folders or the webcam, which the studio saves as a folder of class folders.
 
 import { ask, post } from "./api.js";
 import { startCamera, stopCamera, takeImage } from "./camera.js";
@@ -118,8 +117,7 @@ function removeImage({ key, images }, file) {
   });
 }
 
-// Saves files one after the other, and returns whether all were; a file that is refused does not
-// stop the others.
+// Saves files one after the other, and returns whether all were; a file that is refused does not stop the others.
 async function saveFiles(key, files) {
   const refused = [];
   const save = (file, place) => async (card, names) => {
