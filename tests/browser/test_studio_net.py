@@ -171,7 +171,7 @@ def test_lamina_chooses_all_but_the_time_limit(page: Page, cards: Locator, studi
     page.get_by_label("Start from").select_option("Choose for me")
     time.fill("1m")
     page.get_by_role("button", name="Train", exact=True).click()
-    expect(page.get_by_role("list", name="Trainings")).to_contain_text("chosen-1")
+    expect(page.get_by_role("list", name="Trainings")).to_contain_text("shapes-1")
     (job,) = (job for job in studio.act("state")["jobs"] if job["run"])
     assert (job["seconds"], job["chooses_net"]) == (60, True)
 

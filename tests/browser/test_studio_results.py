@@ -239,7 +239,7 @@ def test_what_can_be_taken_away_waits_for_a_net_that_lamina_chooses(page: Page, 
     panel = show(page, "one", "take")
     expect(panel).to_contain_text("lamina.load_run(")
     source = str(studio.folder / "photos")
-    job = studio.act("train", net="", source=source, fields={"time": "5s"}, name="mine")
+    job = studio.act("train", net="", source=source, fields={"time": "10s"}, name="mine")
     page.evaluate(
         """() => { window.alerts = [];
         new MutationObserver(() => alerts.push(...[...document.querySelectorAll(

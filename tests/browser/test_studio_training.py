@@ -230,8 +230,13 @@ def test_runs_are_noted_renamed_found_deleted_and_restored(
     runs.get_by_label("Note").fill("too slow")
     runs.get_by_label("Name").fill("lame/")  # which leaves the note
     runs.get_by_label("Name").press("Enter")
-    expect(page.locator("#runs-problem")).to_be_visible()
-    expect(runs.get_by_label("Name")).to_have_value("two")
+    problem = runs.get_by_role("alert")
+    expect(problem).to_contain_text("A name contains none of")
+    runs.get_by_label("Name").fill("lame.")
+    expect(problem).to_be_hidden()
+    runs.get_by_label("Name").press("Enter")
+    expect(problem).to_contain_text("end with a dot")
+    runs.get_by_role("checkbox", name="compare two").check()
     page.get_by_label("Find runs").fill("slow")
     expect(names).to_have_text("two")
     with open_studio(browser, studio) as other:
@@ -243,10 +248,13 @@ def test_runs_are_noted_renamed_found_deleted_and_restored(
         page.get_by_role("button", name="Delete").click()
         undo = page.get_by_role("button", name="Undo: restore lame")
         expect(undo).to_be_focused()
-        expect(page.locator("#run-title")).not_to_have_text("lame")
+        expect(page.locator("#run-title")).to_have_text("one")  # the one below it
         expect(open_runs(other)).not_to_contain_text("lame")
         undo.press("Enter")
         expect(runs).to_contain_text("too slow")
+        expect(page.locator("#run-title")).to_have_text("lame")
+        expect(page.locator("#run-title")).to_be_focused()
+        expect(runs.get_by_role("checkbox", name="compare lame")).to_be_checked()
         expect(open_runs(other)).to_contain_text("lame")
     expect(undo).to_be_hidden()
 
@@ -363,6 +371,9 @@ def test_a_run_has_one_color_in_all_charts_for_as_long_as_its_curves_are_shown(
     runs = open_runs(page)
     runs.get_by_role("button", name="two").click()
     runs.get_by_role("checkbox", name="compare one").check()
+    expect(page.locator("#curves .u-legend")).to_have_count(2)
+    expect(page.locator("#curves .u-legend", has_text=":")).to_have_count(0)  # not ticked itself
+    runs.get_by_role("checkbox", name="compare two").check()
 
     def list_colors(names: int) -> set[tuple[str, str]]:
         series = page.locator("#curves .u-legend .u-series", has_text=":")

@@ -33,7 +33,8 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     remarks = []
     try:
         find_dataset(run)  # reads the data again, which may have changed
-        python = write_python(record, record.epochs or max(1, done))
+        if record.net is not None:
+            python = write_python(record, record.epochs or max(1, done))
     except LaminaError as error:
         remarks.append(str(error))
     command = write_command(record.command)

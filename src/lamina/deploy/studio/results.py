@@ -205,6 +205,9 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
 
 def look_at(path: Path, image: Image) -> dict[str, Any]:
     """The prediction for an image, and the outputs of the layers."""
+    is_of_page = not isinstance(image, bytes) and not image[0]
+    if is_of_page and not (path / "model.safetensors").exists():
+        return {"problem": f"{path.name} has no saved weights yet."}  # no error while it trains
     opened = open_run(path)
     pixels, target = _read(opened, image)
     (prediction,) = opened.predictor.predict(pixels)
@@ -268,7 +271,10 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
         if reason is None:
             opened[other] = other_run
         else:
-            problems.append(reason)
+            problems.append(
+                f"{other} was tested on other images than {name}, or by another metric, so their"
+                " scores cannot be compared."
+            )
     runs = {other: [other_run.run] for other, other_run in opened.items()}
     judged = []
     disagreements = {}

@@ -12,6 +12,7 @@ from lamina.data import thumbnails
 from lamina.deploy.studio.net_cards import format_layers
 from lamina.deploy.web.explanation import encode_image, encode_png
 from lamina.errors import LaminaError, plural
+from lamina.evaluation.reports import Report
 from lamina.evaluation.words import describe_score
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.insight.shown_units import color_filters, join_tiles, shade_outputs
@@ -23,9 +24,12 @@ from lamina.runs.continuing import (
 )
 from lamina.runs.loading import find_runs, load_run
 from lamina.runs.moving import read_note
+from lamina.runs.nets_by_name import describe_net
 from lamina.runs.run import Run
+from lamina.targets import REGRESSION
 from lamina.training.hooks import activations
 from lamina.training.model import Model
+from lamina.training.pretrained import NONE
 from lamina.training.recipe import overlay
 
 FILTERS = 16  # shown
@@ -33,9 +37,10 @@ UNITS = 16
 ROW = 8  # tiles side by side
 VERDICTS = {  # on nets that lamina considered, in words
     "fits": "fits into the time, as does a better one",
-    "too slow": "too slow: give it more time",
-    "too slow (estimated)": "too slow: give it more time",
+    "too slow": "would not finish within the time limit",
+    "too slow (estimated)": "would not finish within the time limit",
 }
+HARDLY = 0.1  # a gain that is less than this part of what can be gained
 
 
 def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
@@ -74,9 +79,11 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
             "score_value": score.value,
             "score_text": score.format(score.value, 1),
             "baseline_text": report.baseline and score.format(report.baseline.value, 1),
-            "is_better": report.baseline is not None and report.baseline.is_beaten,
+            "is_better": _is_better(report),
         }
-    net = record.net_name
+    net = describe_net(record.net_name)
+    if record.timm is not None and record.timm.weights != NONE:
+        net += " (pretrained)"
     if record.net is not None and net == "net":
         layers = plural(len(record.net), "layer", "layers")
         net = f"own net of {layers} and {record.parameters:,} parameters"
@@ -98,6 +105,15 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
     }
 
 
+def _is_better(report: Report) -> bool:
+    """Whether the gain over the baseline is measurable, and not tiny."""
+    baseline = report.baseline
+    if baseline is None or not baseline.is_beaten:
+        return False
+    most = baseline.value if report.kind is REGRESSION else 1 - baseline.value
+    return baseline.gain >= HARDLY * most
+
+
 def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
     """A run with its history, net, recipe and checkpoints."""
     run = load_run(runs_dir / name)
@@ -114,12 +130,9 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "checkpoints": list(list_checkpoints(run.path)),
         "folder": str(run.path.resolve()),
         "considered": [
-            {
-                "name": net.net_name,
-                "side_px": net.side_px,
-                "verdict": VERDICTS.get(net.verdict, net.verdict),
-            }
+            {"name": describe_net(net.net_name), "side_px": net.side_px, "verdict": verdict}
             for net in record.considered
+            for verdict in [VERDICTS.get(net.verdict, net.verdict)]
         ],
     }
 

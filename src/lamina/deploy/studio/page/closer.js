@@ -2,10 +2,11 @@
 
 import { askLast } from "./api.js";
 import { Explanations } from "./explanations.js";
-import { Button, Layers, Outcome, Picture, Problem, Table, percent, useLoaded } from "./parts.js";
+import { Button, Details, Layers, Outcome, Picture, Problem, Table, percent, useLoaded } from "./parts.js";
 import { html, useLayoutEffect, useRef, useState } from "./preact.js";
 
 const FIRST = 12; // images, until more are wanted
+const FEW = 8; // layers that are shown at once
 const NAMES = { regression: "number", "multi-label": "label" };
 
 // Thumbnails from `show_tiles`, which open the closer look; `describe` gives the lines below an image.
@@ -14,7 +15,8 @@ export function Gallery({ run, split, problem, images, describe }) {
   const [limit, setLimit] = useState(FIRST);
   const show = (image) => {
     const lines = describe(image).map((line) => html`<span>${line.replaceAll(" %", "\u00a0%")}</span>`);
-    const text = html`<span>${lines}</span><span class="note">${image.name.split("/").at(-1)}</span>`;
+    const file = image.name.split("/").at(-1).replace(/^\d+$/u, ""); // a mere number is no file
+    const text = html`<span>${lines}</span><span class="note">${file}</span>`;
     if (!image.png) return html`<li class="tile">${text}</li>`;
     return html`<li><button type="button" class="tile" onClick=${() => open(image)}>
       <${Picture} png=${image.png} alt="" kind="pixels" />${text}
@@ -58,7 +60,9 @@ export function Inside({ image, predicted, values, target, kind, filters, layers
         <${Picture} png=${image} alt="the image as the net receives it" kind="pixels large" />
       </div>
       <div class="look"><${Table} heads=${heads} rows=${rows} label="" /></div>
-      <${Layers} filters=${filters} layers=${layers} />
     </div>
+    <${Details} summary="What its layers compute" open=${layers.length <= FEW}>
+      <div class="looks"><${Layers} filters=${filters} layers=${layers} /></div>
+    </${Details}>
   `;
 }

@@ -1,17 +1,20 @@
-// Compare: the selected run with the runs that are ticked in the list.
+// Compare: the runs that are ticked in the list; the selected one, too, unless two others are.
 
 import { askLast } from "./api.js";
 import { Gallery } from "./closer.js";
-import { Details, Note, Outcome, Problem, Table, count, plural, useLoaded } from "./parts.js";
+import { Details, Note, Outcome, Table, count, plural, useLoaded } from "./parts.js";
 import { html } from "./preact.js";
-import { listCompared, reloadRun } from "./runs.js";
+import { reloadRun } from "./runs.js";
 import { change, state } from "./store.js";
 
-export function Compare({ run }) {
-  const others = listCompared(run);
+export function Compare({ run: selected }) {
+  const ticked = [...state.compared].filter(findRun);
+  const isAmong = ticked.length < 2 || ticked.includes(selected.name);
+  const run = isAmong ? selected : findRun(ticked[0]);
+  const others = ticked.filter((name) => name !== run.name);
   return html`
     <${Choice} run=${run} others=${others} />
-    ${others.length > 0 && html`<${Comparison} key=${others.join("\n")} run=${run} others=${others} />`}
+    ${others.length > 0 && html`<${Comparison} key=${[run.name, ...others].join("\n")} run=${run} others=${others} />`}
   `;
 }
 
@@ -19,15 +22,14 @@ export function Compare({ run }) {
 function Choice({ run, others }) {
   const names = state.runs.filter(({ net, name }) => net && name !== run.name && !others.includes(name));
   const add = ({ target }) => {
-    change({ compared: new Set([...state.compared, target.value]) });
-    reloadRun(run.name); // for their curves
+    change({ compared: new Set([...state.compared, run.name, target.value]) });
+    reloadRun(state.selected); // for their curves
   };
-  if (!names.length)
-    return others.length ? null : html`<${Note}>Train another run to compare it with this one.</${Note}>`;
+  if (!names.length && !others.length) return html`<${Note}>Train another run to compare it with this one.</${Note}>`;
   return html`<div class="row">
-    <label for="compare-with">Compare ${run.name} with</label>
-    <select id="compare-with" value="" onChange=${add}>
-      <option value="">${others.length ? "another run" : "a run"}</option>
+    <label for="compare-with">Compare ${run.name} with ${others.join(" and ")}</label>
+    <select id="compare-with" value="" onChange=${add} hidden=${!names.length}>
+      <option value="">${others.length ? "and with another run" : "a run"}</option>
       ${names.map(({ name }) => html`<option value=${name}>${describe(name)}</option>`)}
     </select>
   </div>`;
@@ -38,11 +40,10 @@ function Comparison({ run, others }) {
   const scores = others.map((name) => findRun(name)?.score);
   const request = useLoaded("Comparing the predictions on the test images", ask, [run.score, scores.join(" ")]);
   const draw = ({ problems, judged, differences, disagreements }) => html`
-    ${problems.map((text) => html`<${Problem} text=${text} />`)}
+    ${problems.map((text) => html`<p class="diagnosis">${text}</p>`)}
     ${judged.length > 0 && html`<${Verdicts} run=${run} judged=${judged} />`}
     ${Object.entries(differences).map(([name, rows]) => html`<${Differences} ...${{ run, name, rows }} />`)}
     ${Object.entries(disagreements).map(([name, groups]) => html`<${Disagreements} ...${{ run, name, groups }} />`)}
-    <${Note}>Their curves are under Training.</${Note}>
   `;
   return html`<${Outcome} request=${request} draw=${draw} />`;
 }
@@ -70,7 +71,7 @@ function Verdicts({ run, judged }) {
   return html`
     <h3>On the same ${count(images)} ${split} images: ${metric.replaceAll("_", " ")}</h3>
     ${judged.map(({ a, verdict, words }) => html`<p><strong>${say(a, run.name, verdict, words)}</strong>.</p>`)}
-    <${Note}>With 95 % confidence, the interval contains the difference on many more images.</${Note}>
+    <${Note}>On many more images, the difference would very probably lie in this interval.</${Note}>
     ${judged.length > 1 && html`<${Note}>${all}</${Note}>`}
   `;
 }

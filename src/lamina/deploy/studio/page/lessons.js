@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { openClasses } from "./classes.js";
 import { findSource, useSource } from "./data.js";
 import { CHOOSE, usePreset, useText } from "./net.js";
-import { Button, Problem, percent } from "./parts.js";
+import { Button, Problem, percent, plural } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useRef } from "./preact.js";
 import { load, save } from "./request.js";
 import { STATIONS } from "./stations.js";
@@ -13,6 +13,9 @@ import { change, changePart, state } from "./store.js";
 const KEPT = "lessons"; // in the storage of this tab
 const START = { preset: "cnn", fields: {} }; // before the first lesson
 const FREE = ["seed", "device", "precision"]; // settings that may differ from a lesson's
+const PRETRAINED =
+  "lamina chose a net that had already learned from over a million photos, and trained it further on your images. " +
+  "Without that, so few images would rarely be enough. ";
 let counting = Promise.resolve(); // one run after the other
 
 Object.assign(state.lessons, load(KEPT));
@@ -41,7 +44,7 @@ function setUp({ net, preset, fields, time = "" }) {
   else usePreset(preset);
   const layers = net?.replace(/\([^)]*\)/gu, "") ?? preset;
   const texts = isOwn ? [`Net chosen by lamina; Time limit ${time}`] : ["Images shapes", `Net ${layers}`];
-  const told = `Now set: ${[...texts, ...listFields(fields)].join("; ")}; all other settings are empty.`;
+  const told = `Now set: ${[...texts, ...listFields(fields)].join("; ")}; all other settings as usual.`;
   keep({ told, filled: net || time ? { fields, time } : null });
 }
 
@@ -81,14 +84,15 @@ async function count() {
 
 // A run counts if it began after the prediction, and trained what a lesson or its second experiment
 // is about.
-async function countRun({ name: run, score_value: score, created, ...more }) {
+async function countRun({ name, score_value: score, created, ...more }) {
   for (const [at, { setup, second, choices }] of STATIONS.entries()) {
     const answer = state.lessons.answers[at];
     const isSecond = answer?.value !== undefined;
     if (!(Date.parse(created) >= answer?.since) || (isSecond && (answer.second || !second))) continue;
     if (!(await isAbout(more, isSecond ? { ...setup, net: second.net } : setup))) continue;
-    if (isSecond) return keepAnswer(at, { ...answer, second: { run, value: score } });
-    return keepAnswer(at, { ...answer, run, value: choices[0].length > 1 ? score : await findConfused(run) });
+    if (isSecond) return keepAnswer(at, { ...answer, second: { created, value: score } });
+    const result = choices[0].length > 1 ? { value: score } : await findConfused(name);
+    return keepAnswer(at, { ...answer, created, isPretrained: more.text === null, ...result });
   }
 }
 
@@ -107,7 +111,7 @@ async function readLayers(text) {
   return JSON.stringify(cards?.slice(0, -1).map((card) => [card.name, card.arguments]));
 }
 
-// The two classes with the most confusions of both.
+// The two classes with the most confusions of both, and the numbers.
 async function findConfused(run) {
   const [[names, cells]] = (await ask("report", { run })).confusions;
   const sums = {};
@@ -115,8 +119,13 @@ async function findConfused(run) {
     const pair = [names[truth], names[predicted]].sort().join(" and ");
     sums[pair] = (sums[pair] ?? 0) + images;
   }
-  return Object.keys(sums).sort((a, b) => sums[b] - sums[a])[0];
+  const [[value, most] = ["none", 0], next] = Object.entries(sums).sort((a, b) => b[1] - a[1]);
+  const images = `${plural(most, "image")}, counted in both directions`;
+  return { value, images: next ? `${images}; ${next.join(" ")}` : images };
 }
+
+// The present name of a run that counted, unless it was deleted.
+const findName = ({ created }) => state.runs.find((run) => run.created === created)?.name;
 
 export function Lessons() {
   const { at, answers, problem, told, filled } = state.lessons;
@@ -135,11 +144,13 @@ export function Lessons() {
     if (!isNew) return;
     panel.current.querySelector("h2").focus({ preventScroll: true });
     window.scrollTo({ top: 0 });
-  }, [at, answer?.run, answer?.second]);
+  }, [at, answer?.created, answer?.second]);
   const go = (to) => (to < STATIONS.length ? keep({ at: to, told: "" }) : openLessons(false));
+  const names = [answer, answer?.second].map((result) => result && findName(result));
+  const fill = (sight) => (names.every(Boolean) ? sight.replace("both runs", () => names.join(" and ")) : sight);
   const predict = (choice) => keepAnswer(at, { since: Date.now(), ...answer, choice });
   const show = ([name], place) => html`<label>
-    <input type="radio" name="choice" checked=${answer?.choice === place} disabled=${answer?.run !== undefined}
+    <input type="radio" name="choice" checked=${answer?.choice === place} disabled=${answer?.created !== undefined}
       onChange=${() => predict(place)} /> ${name}
   </label>`;
   return html`<aside id="lessons" aria-label="Lessons" ref=${panel}>
@@ -158,7 +169,7 @@ export function Lessons() {
     <div id="answer" aria-live="polite"><${Answer} ...${answer} station=${STATIONS[at]} /></div>
     <h3 hidden=${!state.selected}>What to see</h3>
     <ul hidden=${!state.selected}>
-      ${see.map(([name, place, sight]) => html`<li><${Link} ...${place} name=${name} />: ${sight}</li>`)}
+      ${see.map(([name, place, sight]) => html`<li><${Link} ...${place} name=${name} />: ${fill(sight)}</li>`)}
     </ul>
     <div class="row">
       <${Button} disabled=${!at} onClick=${() => go(at - 1)}>Back</${Button}>
@@ -178,27 +189,26 @@ function Station({ place, go }) {
   return html`<li><${Button} small ...${more} onClick=${() => go(place)}>${place + 1}${done}</${Button}></li>`;
 }
 
-function Answer({ station: { choices, answer: text, setup, second }, choice, run, value, second: other }) {
+function Answer({ station: { choices, answer: text, setup, second }, choice, value, second: other, ...more }) {
   if (choice === undefined) return html`<p>Choose one. When your run has ended, its result appears here.</p>`;
-  if (!run) {
+  if (value === undefined) {
     const train = html`<${Link} step="training" id="train" name="Train" />`;
     const rest = ". Only a run with the images, net and settings of this lesson counts.";
-    return html`<p>Your prediction is kept. Now press ${train}${rest}</p>`;
+    if (setup.net) return html`<p>Your prediction is kept. Now press ${train}${rest}</p>`;
+    return html`<p>Your prediction is kept. Add images, press “Use these images”, then ${train}.</p>`;
   }
   const [prediction, from, to] = choices[choice];
   const isRight = to === undefined ? value === prediction : from <= value && value < to;
   const result = typeof value === "number" ? `Your net got ${percent(value)}` : `Your net confused ${value} most often`;
   const verdict = isRight ? "as you predicted" : `you predicted ${prediction}`;
   const setUpSecond = () => setUp({ ...setup, net: second.net });
+  const tell = (text, from) =>
+    html`<p><strong>${text}.</strong> <span class="note">(${findName(from) ?? "deleted"})</span></p>`;
   return html`
-    <p><strong>${result}; ${verdict}.</strong> <span class="note">(${run})</span></p>
-    <p>${text}</p>
+    ${tell(`${result}; ${verdict}`, more)}
+    <p>${more.images && `${more.images}. `}${more.isPretrained && PRETRAINED}${text}</p>
     ${second && html`<p>${second.task}</p><${Button} onClick=${setUpSecond}>Set up the second net</${Button}>`}
-    ${
-      other &&
-      html`<p><strong>This net got ${percent(other.value)}.</strong> <span class="note">(${other.run})</span></p>
-      <p>${second.answer}</p>`
-    }
+    ${other && [tell(`This net got ${percent(other.value)}`, other), html`<p>${second.answer}</p>`]}
   `;
 }
 

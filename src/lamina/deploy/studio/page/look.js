@@ -2,26 +2,13 @@
 
 import { askLast } from "./api.js";
 import { Gallery } from "./closer.js";
-import {
-  Button,
-  Details,
-  Note,
-  Outcome,
-  Picture,
-  Table,
-  count,
-  plain,
-  plural,
-  useLoaded,
-  useRequest,
-} from "./parts.js";
+import { Button, Details, Note, Outcome, Picture, Table, count, plural, useLoaded, useRequest } from "./parts.js";
 import { html, useLayoutEffect, useRef, useState } from "./preact.js";
 import { findJob, isActive } from "./store.js";
 
 // of a confusion matrix; with more, the most frequent confusions are listed
 const MOST_CLASSES = 25;
 const MOST_PAIRS = 40;
-const HARDLY = 0.1; // a gain that is less than this part of what can be gained
 const STEPS = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] };
 
 export function Look({ run }) {
@@ -41,28 +28,25 @@ function Results({ run }) {
   return html`<${Outcome} request=${request} draw=${draw} />`;
 }
 
-function Report({ run, verdict, lines: [first, ...lines], table: [heads, rows], report, confusions, largest }) {
+function Report({ run, verdict, lines, table: [heads, rows], report, confusions, largest }) {
   const [cell, setCell] = useState(null);
   const { baseline, kind, split } = report;
-  const isHardly = baseline && baseline.gain < HARDLY * (kind === "regression" ? baseline.value : 1 - baseline.value);
-  const isGood = run.is_better && !isHardly;
-  const more = run.is_better && isHardly ? " But only a little: train longer, or use more images." : "";
-  const each = `Each ${heads[0]}`;
-  const names = rows.map(([name]) => name);
+  const isLittle = !run.is_better && baseline?.gain_interval?.low > 0;
+  const more = isLittle ? " But only a little: train longer, or use more images." : "";
+  const text = verdict.join(" ").replaceAll("the baseline", "guessing"); // as in the line above
   return html`
-    <p class=${isGood ? "good verdict" : "verdict"}>${verdict.join(" ")}${more}</p>
-    <p><strong>${first}</strong></p>
-    ${lines.map((line) => html`<${Note}>${line}</${Note}>`)}
+    <p class=${run.is_better ? "good verdict" : "verdict"}>${text}${more}</p>
     <div class=${confusions.length ? "beside" : ""}>
       <div>
         ${confusions.length > 0 && html`<${Confusions} confusions=${confusions} chosen=${cell} choose=${setCell} />`}
-        <${Details} summary=${each}>
-          <${Table} heads=${heads} rows=${rows} caption=${`${each}, on ${split}`} />
+        <${Details} summary="More numbers">
+          ${lines.map((line) => html`<${Note}>${line.replace(/ -(?=\d)/gu, " −")}</${Note}>`)}
+          <${Table} heads=${heads} rows=${rows} caption=${`Each ${heads[0]}, on ${split}`} />
         </${Details}>
       </div>
       <div class="behind">
         ${cell && html`<${Cell} key=${cell.key} run=${run} cell=${cell} close=${() => setCell(null)} />`}
-        ${!cell && html`<${Largest} run=${run} kind=${kind} names=${names} largest=${largest} />`}
+        ${!cell && html`<${Largest} run=${run} kind=${kind} names=${rows.map(([name]) => name)} largest=${largest} />`}
       </div>
     </div>
   `;
@@ -73,10 +57,10 @@ const describePair = ({ target, predicted }) => [`${target} →`, predicted];
 function Largest({ run, kind, names, largest }) {
   const isNumber = kind === "regression";
   const title = largest.are_wrong ? "Its worst mistakes" : "Its least certain predictions";
-  const what = isNumber ? `Target → prediction, for ${names.join(", ")}.` : "Target → prediction with its probability.";
+  const what = isNumber ? `for ${names.join(", ")}` : "with its probability";
   return html`
     <h3>${isNumber ? "Largest errors" : title}</h3>
-    <${Note}>${what} Choose an image to look inside the net.</${Note}>
+    <${Note}>Target → prediction ${what}, the largest loss first. Choose an image to look inside the net.</${Note}>
     <${Gallery} run=${run} ...${largest} describe=${describePair} />
   `;
 }
@@ -87,11 +71,10 @@ function Cell({ run, cell: { problem, truth, predicted, size, label }, close }) 
   const ask = () => askLast("cell", { run: run.name, problem, truth, predicted });
   const request = useLoaded("Reading the images", ask, []);
   useLayoutEffect(() => heading.current.scrollIntoView({ block: "nearest" }), []);
-  const draw = (tiles) => {
-    const shown = tiles.images.length;
-    const order = shown < size ? `The ${shown} with the largest loss, the worst first.` : "The largest loss first.";
-    return html`<${Note}>${order}</${Note}><${Gallery} run=${run} ...${tiles} describe=${describePair} />`;
-  };
+  const draw = (tiles) => html`
+    <${Note}>The largest loss first${tiles.images.length < size && `; ${tiles.images.length} are shown`}.</${Note}>
+    <${Gallery} run=${run} ...${tiles} describe=${describePair} />
+  `;
   return html`
     <h3 ref=${heading}>${label}</h3>
     <${Button} small onClick=${close}>Back to the worst of all</${Button}>
@@ -112,7 +95,7 @@ function Confusions({ confusions, chosen, choose }) {
     const key = `${problem} ${truth} ${predicted}`;
     first ||= key;
     return html`<${Button} class=${isRight ? "cell right" : "cell"} style=${{ "--part": `${Math.round(45 * part)}%` }}
-      aria-label=${plain(label)} aria-pressed=${chosen?.key === key} tabindex=${first === key ? 0 : -1}
+      aria-label=${label} aria-pressed=${chosen?.key === key} tabindex=${first === key ? 0 : -1}
       onFocus=${() => setAt(key)} onClick=${() => choose({ key, problem, truth, predicted, size, label })}>
       ${count(size)}
     </${Button}>`;
@@ -173,7 +156,7 @@ function listPairs([[names, cells]], offer) {
 // The nets that lamina considered for the run, and why it chose one.
 function Considered({ nets }) {
   const rows = nets.map(({ name, side_px: side, verdict }) => [name, `${side} px`, verdict]);
-  const isSlow = nets.some(({ verdict }) => verdict.includes("slow"));
+  const isSlow = nets.some(({ verdict }) => verdict.includes("not finish"));
   return html`<${Details} summary="How lamina chose this net" open=${isSlow}>
     <${Table} heads=${["net", "image size", "measured"]} rows=${rows} label="Considered nets" kind="texts" />
   </${Details}>`;

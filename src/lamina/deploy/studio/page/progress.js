@@ -36,7 +36,7 @@ function useSpoken(text) {
 }
 
 function describeSelected() {
-  if (!state.selected) return "Choose images and a net, and press Train. New here? Open the lessons.";
+  if (!state.selected) return "Choose images and a net, and press Train.";
   const run = findSelected();
   if (!run) return "";
   const { name, rows } = run;

@@ -26,8 +26,7 @@ export function Take({ run }) {
     <h3>Use the net in Python</h3>
     <${Code} text=${predict} title="these lines" />
     <${Note}>The net and its results are in the folder ${run.folder}.</${Note}>
-    <h3>Train it again without the studio</h3>
-    <${Repeat} run=${run} />
+    <${Details} summary="Train it again without the studio"><${Repeat} run=${run} /></${Details}>
   `;
 }
 
@@ -36,8 +35,8 @@ function Repeat({ run: { name, score, is_finished: isFinished } }) {
   const draw = ({ command, python, remarks }) => html`
     ${!remarks.length && html`<${Note}>${SAME}</${Note}>`}
     ${remarks.map((remark) => html`<p class="diagnosis">${remark}</p>`)}
-    ${command && html`<${Details} summary="As a command"><${Code} text=${command} title="the command" /></${Details}>`}
-    ${python && html`<${Details} summary="As Python"><${Code} text=${python} title="the Python" /></${Details}>`}
+    ${command && html`<${Code} text=${command} title="the command" />`}
+    ${python && html`<${Code} text=${python} title="the Python" />`}
   `;
   return html`<${Outcome} request=${request} draw=${draw} />`;
 }
@@ -94,13 +93,16 @@ function MadeFile({ run, file, title, text }) {
       ${isWorking && html`<${Progress} label=${`making ${file}`} />`}
     </div>
     <${Problem} text=${problem ?? (isWorking ? null : job?.problem)} />
-    ${parity && html`<p class="good">${describeParity(parity)}</p>`}
+    ${parity && html`<${Parity} ...${parity} />`}
   `;
 }
 
-function describeParity({ images, split, largest_difference: apart, limit, same_predictions: same }) {
-  const where = `on ${count(images)} images (${split}, one black, one white)`;
-  const logits = `the logits of the file differ from the run's by at most ${apart.toExponential(1)}`;
-  const equal = `${count(same)} of ${count(images)} predictions are equal`;
-  return `Parity check passed: ${where}, ${logits} (limit ${limit.toExponential(1)}), and ${equal}.`;
+function Parity({ images, split, largest_difference: apart, limit, same_predictions: same }) {
+  const logits = `the outputs (logits) differ by at most ${apart.toExponential(1)} (limit ${limit.toExponential(1)})`;
+  return html`
+    <p class="good">✓ Checked: same predictions on ${count(same)} of ${count(images)} images.</p>
+    <${Details} summary="More numbers">
+      <${Note}>On images of ${split}, a black and a white one, ${logits}.</${Note}>
+    </${Details}>
+  `;
 }

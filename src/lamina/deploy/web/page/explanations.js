@@ -20,16 +20,20 @@ export function Explanations({ send, tasks = ["explain", "similar"] }) {
 }
 
 function Explanation({ target, faithfulness, image, map }) {
-  const unknown = "How faithful the map is was not measured: it would take too long here.";
+  const { is_against: isAgainst, by_map: byMap, by_random_map: byRandomMap } = faithfulness ?? {};
+  const isUseless = isAgainst ? byMap <= byRandomMap : byMap >= byRandomMap;
+  const legend = isUseless
+    ? "Covering random places changes the prediction at least as much as covering the marked pixels."
+    : `Red pixels are evidence for ${target}, blue pixels evidence against it.`;
   return html`
-    <h3>Evidence for ${target}</h3>
+    <h3>${isUseless ? "This map does not explain the prediction" : `Evidence for ${target}`}</h3>
     <div class="map">
       <${Picture} png=${image} alt="Input of the model" />
       <${Picture} png=${map} alt=${`Map of the evidence for ${target}`} />
     </div>
-    <${Note}>Red pixels are evidence for ${target}, blue pixels evidence against it.</${Note}>
+    <${Note}>${legend}</${Note}>
     ${faithfulness && html`<${Faithfulness} target=${target} ...${faithfulness} />`}
-    ${!faithfulness && html`<${Note}>${unknown}</${Note}>`}
+    ${!faithfulness && html`<${Note}>How faithful the map is was not measured: it would take too long here.</${Note}>`}
   `;
 }
 
@@ -41,13 +45,12 @@ function Faithfulness({ target, is_number: isNumber, is_against: isAgainst, corr
     ["from the center outward", means.by_center],
   ].map(([name, value]) => [name, isNumber ? value.toFixed(2) : percent(value)]);
   const what = isNumber ? `${target} (standard deviations from the mean)` : `probability of ${target}`;
-  const expected = `the value ${isAgainst ? "rises" : "falls"} more than at random places`;
-  const numbers = correlations.map((value) => value.toFixed(2)).join(", ");
+  const numbers = correlations.map((value) => value.toFixed(2).replace("-", "−")).join(", ");
   return html`
     <${Table} heads=${["covered part of the image", what]} rows=${rows} label="" />
-    <${Note}>Means while the image is covered step by step. If the prediction depends on the marked
-      pixels, ${expected}.</${Note}>
-    <${Note}>Rank correlation with maps of the model with random weights: ${numbers}. Near 1 or -1, the map does not
+    <${Note}>Means while the image is covered step by step. If the prediction depends on the marked pixels, the value
+      ${isAgainst ? "rises" : "falls"} more than at random places.</${Note}>
+    <${Note}>Rank correlation with maps of the model with random weights: ${numbers}. Near 1 or −1, the map does not
       depend on what the model has learned.</${Note}>
   `;
 }

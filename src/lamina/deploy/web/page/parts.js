@@ -10,9 +10,10 @@ export function plain(text) {
   return String(text).replace(UNSAFE, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-// Every text that is drawn passes here.
+// Every text and label that is drawn passes here.
 options.vnode = (node) => {
   if (node.type === null) node.props = plain(node.props);
+  else if (node.props["aria-label"]) node.props["aria-label"] = plain(node.props["aria-label"]);
 };
 
 export function Problem({ id, text }) {
@@ -95,7 +96,7 @@ export function Progress({ label, value }) {
 // A table whose first column names the rows; the others contain numbers or elements. Without a
 // label, it never scrolls.
 export function Table({ heads, rows, caption, label = caption || heads.join(", "), kind = "" }) {
-  const region = label ? { tabindex: "0", role: "region", "aria-label": plain(label) } : {};
+  const region = label ? { tabindex: "0", role: "region", "aria-label": label } : {};
   const head = (text, place) =>
     text ? html`<th scope="col" class=${place ? "number" : ""}>${text}</th>` : html`<td></td>`;
   const cell = (value) => html`<td class="number">${value}</td>`;
