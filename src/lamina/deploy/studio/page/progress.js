@@ -184,7 +184,7 @@ function adviseTime({ name, is_better: isBetter }) {
   const { chooses_net: isChosen, choosing_seconds: choosing, seconds: limit } = findJob(name) ?? {};
   const isShort = choosing > limit / 2;
   if (!isChosen || !limit || (isBetter && !isShort)) return "";
-  const used = isShort ? `Choosing the net used ${duration(choosing)} of ${duration(limit)}. ` : "";
+  const used = isShort ? `Choosing the net used ${duration(Math.min(choosing, limit))} of ${duration(limit)}. ` : "";
   return `${used}Set the time limit to ${Math.ceil(limit / 20)}m and train again.`;
 }
 
