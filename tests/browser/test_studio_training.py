@@ -32,7 +32,8 @@ NOTE_PAUSES = """() => {
     window.pauses = [];
     const note = () => {
         const [status, run] = document.querySelectorAll('#status, #run');
-        if (/paused|Continue/.test(status.textContent + run.textContent)) pauses.push(status.textContent);
+        const text = status.textContent + run.textContent;
+        if (/paused|Continue/.test(text)) pauses.push(text);
     };
     const observer = new MutationObserver(note);
     observer.observe(document.body, {characterData: true, childList: true, subtree: true});

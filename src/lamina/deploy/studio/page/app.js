@@ -92,7 +92,7 @@ function Results() {
   const run = findSelected();
   const note = state.selected ? `Reading ${state.selected} …` : "Select a run, or train one.";
   const [, , Panel] = TABS.find(([name]) => name === state.tab);
-  const isEmpty = run && !run.net && !isActive(findJob(run.name)); // it was cancelled, or failed
+  const isEmpty = run && !run.net && !run.isEnding && !isActive(findJob(run.name)); // it was cancelled, or failed
   if (isEmpty) return html`<section id="results" aria-label="Results"><${Queue} /><${RunHead} /></section>`;
   return html`<section id="results" aria-label="Results">
     <${Queue} />

@@ -7,8 +7,7 @@ import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./p
 import { load, save } from "./request.js";
 import { change, findJob, isActive, state } from "./store.js";
 
-// 3:1 on light and dark
-const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"];
+const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"]; // 3:1 on light and dark
 const HEIGHT_PX = 190;
 const PADDED = { pad: 0.1, soft: 0, mode: 3 }; // an end of the y axis, as uPlot has it
 const FONT = "12px system-ui";

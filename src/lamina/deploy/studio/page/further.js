@@ -49,8 +49,8 @@ export function Further({ run }) {
       placeholder=${run.recipe[name]} onInput=${type} />`;
   };
   return html`<div id="further">
-    <${Button} id="edit" disabled=${!run.text} onClick=${() => copySettings(run)}>Edit its net and recipe</${Button}>
-    <${Note}>${run.text ? "Fills steps 1 to 3, for a changed copy." : "Its net is not made of these layers."}</${Note}>
+    <${Button} id="edit" hidden=${!run.text} onClick=${() => copySettings(run)}>Edit its net and recipe</${Button}>
+    <${Note}>${run.text && "Fills steps 1 to 3, for a changed copy."}</${Note}>
     <${Details} summary="Continue from a saved epoch" onToggle=${({ target }) => setOpen(target.open)}>
       <${Note}>Trains from there as a new run, with the net and the images of ${run.name}.</${Note}>
       <div class="row">

@@ -31,8 +31,7 @@ export function Inside({ run }) {
   };
   useEffect(() => {
     if (!isOpen || document.hidden || last.isBusy || last.key === key || !run.rows.length) return;
-    // only the next epochs wait
-    const isNext = isTraining && last.key.startsWith(`${row} true`);
+    const isNext = isTraining && last.key.startsWith(`${row} true`); // only the next epochs wait
     const timer = setTimeout(look, isNext ? last.next - performance.now() : 0);
     return () => clearTimeout(timer);
   }, [key, isOpen, document.hidden, last.isBusy]);

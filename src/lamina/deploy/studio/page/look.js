@@ -33,7 +33,8 @@ function Report({ run, verdict, lines, table: [heads, rows], report, confusions,
   const { baseline, kind, split } = report;
   const isLittle = !run.is_better && baseline?.gain_interval?.low > 0;
   const more = isLittle ? " But only a little: train longer, or use more images." : "";
-  const text = verdict.join(" ").replaceAll("the baseline", "guessing"); // as in the line above
+  const advised = run.considered.length ? verdict.slice(0, 1) : verdict; // the run's head says to give it more time
+  const text = advised.join(" ").replaceAll("the baseline", "guessing"); // as in the line above
   return html`
     <p class=${run.is_better ? "good verdict" : "verdict"}>${text}${more}</p>
     <div class=${confusions.length ? "beside" : ""}>

@@ -47,8 +47,7 @@ export function usePreset(name) {
 }
 
 export function useText(text, preset = "") {
-  // a limit that only choosing needs
-  if (state.net.isChosen && state.time === CHOOSING_TIME) change({ time: "" });
+  if (state.net.isChosen && state.time === CHOOSING_TIME) change({ time: "" }); // which only choosing needs
   changePart("net", { text, typed: null, preset, isChosen: false });
   return read(text);
 }

@@ -184,20 +184,19 @@ function adviseTime({ name, is_better: isBetter }) {
   const { chooses_net: isChosen, choosing_seconds: choosing, seconds: limit } = findJob(name) ?? {};
   const isShort = choosing > limit / 2;
   if (!isChosen || !limit || (isBetter && !isShort)) return "";
-  const used = isShort ? `Choosing the net used ${duration(choosing)} of ${duration(limit)}. ` : "";
+  const used = isShort ? `Choosing the net used ${duration(Math.min(choosing, limit))} of ${duration(limit)}. ` : "";
   return `${used}Set the time limit to ${Math.ceil(limit / 20)}m and train again.`;
 }
 
 export function RunTraining({ run }) {
   const { rows, remark } = run;
-  const isChoosing = findJob(run.name)?.chooses_net; // its remarks are for experts
   const isPast = ({ evidence }) => rows.at(-1).val_loss <= evidence.lowest_val_loss; // it recovered
   const diagnoses = rows.flatMap((row) => row.diagnoses ?? []).filter((diagnosis) => !isPast(diagnosis));
   return html`<div id="course">
     <${Curves} run=${run} />
     <div>
       <div id="diagnoses">${diagnoses.slice(-MOST_DIAGNOSES).map(Diagnosis)}</div>
-      ${!rows.length && html`<${Note} id="remark">${isChoosing ? CHOSEN : remark}</${Note}>`}
+      ${!rows.length && html`<${Note} id="remark">${findJob(run.name)?.chooses_net ? CHOSEN : remark}</${Note}>`}
       <${Inside} run=${run} />
     </div>
     <${Further} run=${run} />

@@ -201,7 +201,9 @@ function summarizeRun(run) {
   if (isActive(job)) return job.state === "queued" ? "waiting" : "running";
   if (!net) return "";
   if (score) return `${isBetter ? "✓ " : ""}${text}`;
-  return hasEnded(run) ? "no score" : `paused, ${epochs}${planned ? ` of ${planned}` : ""} epochs`;
+  if (hasEnded(run)) return "no score";
+  const word = { failed: "stopped", done: "testing" }[job?.state] ?? "paused";
+  return `${word}, ${planned ? `${epochs} of ` : ""}${plural(planned ?? epochs, "epoch")}`;
 }
 
 // Name, note and deletion of the selected run.

@@ -8,10 +8,9 @@ import { Note, Problem, plural } from "./parts.js";
 import { html } from "./preact.js";
 import { RecipeForm, readFields, readSteps, setFields } from "./recipe.js";
 import { receiveRuns, refreshRuns, reloadRun, selectRun } from "./runs.js";
-import { change, changePart, findSelected, isActive, state } from "./store.js";
+import { NARROW, change, changePart, findSelected, isActive, state } from "./store.js";
 
 const MOST_STEPS = 800; // whose losses are drawn
-const NARROW = matchMedia("(max-width: 899px)"); // as in page.css
 
 export function summarizeTraining() {
   if (state.plan?.problem) return "not valid yet";
@@ -43,8 +42,7 @@ export async function train() {
     const job = await ask("train", { ...readSteps(), name: state.runName.trim() });
     change({ runName: "", base: null, tab: "training", step: NARROW.matches ? "" : "training" });
     await selectRun(job.run);
-    // the button is no longer in view
-    if (NARROW.matches) document.getElementById("run-title")?.focus();
+    if (NARROW.matches) document.getElementById("run-title")?.focus(); // the button is no longer in view
   } catch (error) {
     change({ trainingProblem: error.message });
   } finally {
