@@ -23,6 +23,8 @@ NO_NAME = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """Names that a folder cannot have on every system, or that a shell reads otherwise."""
+NAME_LETTERS = 100  # of a run
+NAME_BYTES = 240  # most systems allow 255; names of temporary files are longer
 JSON_BYTES = 2**28  # of a file of plain values; lamina writes much smaller ones
 
 
@@ -79,6 +81,11 @@ def check_name(name: object) -> None:
             f'name is {name!r}; a run name must be one line without / \\ : * ? " < > | or ~, not'
             " start with a dot, dash or space, not end with a dot or space, and not be a device"
             " such as con. Use first-try."
+        )
+    if len(text) > NAME_LETTERS or len(text.encode()) > NAME_BYTES:
+        raise RunError(
+            f"The name has {len(text)} characters; a run name may have at most {NAME_LETTERS}"
+            f" ({NAME_BYTES} bytes). Use first-try."
         )
 
 

@@ -93,7 +93,7 @@ def test_names_of_classes_are_beside_their_images_in_all_rows(page: Page, studio
     write_classes(studio.folder / "photos", count=40, other="squares_with_a_very_long_name")
     page.reload()
     page.get_by_role("combobox", name="Data").select_option("photos")
-    expect(page.locator("#train-note")).to_have_text("Load a data set to train.")
+    expect(page.locator("#train-note")).to_have_text("Reading photos …")
     expect(page.locator("#data-view")).to_contain_text("2 classes")
     expect(page.locator("#train-note")).to_be_hidden()
     places = "all => all.map(one => [...one.children].map(part => part.getBoundingClientRect().x))"
@@ -132,7 +132,7 @@ def test_lamina_chooses_for_images_of_ones_own_unless_they_are_only_passed(
     expect(view).not_to_contain_text("--label-from")
     expect(page.locator("#train-note")).to_have_text("Add a second class to train.")
     source.select_option("photos")
-    expect(view).to_contain_text("40 images, 2 classes, 48×48 px, color")
+    expect(view).to_contain_text("2 classes, 48×48 px, color; lamina chooses the size for training")
 
 
 def drag(page: Page, place: Locator, path: Path) -> None:

@@ -99,13 +99,13 @@ def test_the_number_that_was_chosen_last_counts(page: Page):
         numbers.nth(0).click()
     numbers.nth(1).click()
     title = numbers.nth(1).get_attribute("aria-label") or ""
-    files = panel.locator(".behind .gallery .note")
-    expect(files.first).to_be_visible()
-    before = files.all_inner_texts()
+    tiles = panel.locator(".behind .gallery button")
+    expect(tiles.first).to_be_visible()
+    before = tiles.all_inner_texts()
     with page.expect_response("**/api/cell"):
         held[0].continue_()
     expect(panel.get_by_role("heading", name=title, exact=True)).to_be_visible()
-    assert files.all_inner_texts() == before
+    assert tiles.all_inner_texts() == before
 
 
 def test_a_green_tick_is_earned(page: Page, studio: Studio):
@@ -256,7 +256,7 @@ def test_what_can_be_taken_away_waits_for_a_net_that_lamina_chooses(page: Page, 
     panel = show(page, "one", "take")
     expect(panel).to_contain_text("lamina.load_run(")
     source = str(studio.folder / "photos")
-    job = studio.act("train", net="", source=source, fields={"time": "5s"}, name="mine")
+    job = studio.act("train", net="", source=source, fields={"time": "10s"}, name="mine")
     page.evaluate(
         """() => { window.alerts = [];
         new MutationObserver(() => alerts.push(...[...document.querySelectorAll(

@@ -28,6 +28,15 @@ from support.studios import (
 )
 
 PAUSED = re.compile(r"paused at epoch \d+/\d+")
+NOTE_PAUSES = """() => {
+    window.pauses = [];
+    const note = () => {
+        const [status, run] = document.querySelectorAll('#status, #run');
+        if (/paused|Continue/.test(status.textContent + run.textContent)) pauses.push(status.textContent);
+    };
+    const observer = new MutationObserver(note);
+    observer.observe(document.body, {characterData: true, childList: true, subtree: true});
+}"""
 
 
 def open_step(page: Page, name: str) -> Locator:
@@ -58,7 +67,7 @@ def test_a_run_that_was_paused_and_killed_ends_as_an_undisturbed_one(page: Page,
     expect(status).to_have_text(EPOCH)
     os.kill(studio.find_child("resume"), signal.SIGKILL)
     expect(page.locator("#run-problem")).to_contain_text(
-        "The process ended with status -9. The run is saved"
+        "The process was stopped from outside; perhaps memory ran out. The run is saved"
     )
     page.get_by_role("button", name="Continue", exact=True).click()
     expect(status).to_have_text(DONE)
@@ -81,8 +90,12 @@ def test_finish_now_evaluates_whatever_the_schedule_is_and_all_say_that_it_is_do
     page.get_by_role("button", name="Pause", exact=True).click()
     expect(status).to_have_text(PAUSED)
     page.get_by_role("button", name="Continue", exact=True).click()
-    page.get_by_role("button", name="Finish now").click()  # as soon as the page allows it
+    finish = page.get_by_role("button", name="Finish now")
+    expect(finish).to_be_enabled()
+    page.evaluate(NOTE_PAUSES)
+    finish.click()
     expect(status).to_have_text(DONE)
+    assert page.evaluate("pauses") == []  # while it is tested and read
     expect(page.locator("#score")).to_contain_text("guessing")
     runs = open_runs(page)
     expect(runs.get_by_role("button", name=re.compile(r"net-1 (✓ )?\d+\.\d %"))).to_be_visible()
@@ -107,7 +120,9 @@ def test_a_training_with_a_time_limit_counts_its_epochs_and_promises_none(page: 
     assert not [text for text in texts if "/" in text]
 
 
-def test_the_time_left_counts_down_while_nothing_else_happens(page: Page, studio: Studio):
+def test_the_time_left_counts_down_until_a_run_without_an_epoch_is_cancelled(
+    page: Page, studio: Studio
+):
     page.get_by_label("Start from").select_option("Choose for me")
     page.get_by_label("Time limit").fill("9m")
     page.get_by_role("button", name="Train", exact=True).click()
@@ -119,7 +134,10 @@ def test_the_time_left_counts_down_while_nothing_else_happens(page: Page, studio
     expect(status).to_have_text(re.compile(r"choosing the net, \d+ s of 9 min left"))
     for _ in range(2):
         expect(status).not_to_have_text(status.inner_text())
-    os.kill(child, signal.SIGKILL)
+    page.locator("#run").get_by_role("button", name="Cancel").click()
+    os.kill(child, signal.SIGCONT)
+    expect(status).to_contain_text("was cancelled; nothing was saved")
+    expect(page.get_by_role("tab")).to_have_count(0)
 
 
 def find_child(studio: Studio, word: str) -> int | None:
@@ -211,8 +229,13 @@ def test_runs_are_noted_renamed_found_deleted_and_restored(
     runs.get_by_label("Note").fill("too slow")
     runs.get_by_label("Name").fill("lame/")  # which leaves the note
     runs.get_by_label("Name").press("Enter")
-    expect(page.locator("#runs-problem")).to_be_visible()
-    expect(runs.get_by_label("Name")).to_have_value("two")
+    problem = runs.get_by_role("alert")
+    expect(problem).to_contain_text("A name contains none of")
+    runs.get_by_label("Name").fill("lame.")
+    expect(problem).to_be_hidden()
+    runs.get_by_label("Name").press("Enter")
+    expect(problem).to_contain_text("end with a dot")
+    runs.get_by_role("checkbox", name="compare two").check()
     page.get_by_label("Find runs").fill("slow")
     expect(names).to_have_text("two")
     with open_studio(browser, studio) as other:
@@ -224,10 +247,13 @@ def test_runs_are_noted_renamed_found_deleted_and_restored(
         page.get_by_role("button", name="Delete").click()
         undo = page.get_by_role("button", name="Undo: restore lame")
         expect(undo).to_be_focused()
-        expect(page.locator("#run-title")).not_to_have_text("lame")
+        expect(page.locator("#run-title")).to_have_text("one")  # the one below it
         expect(open_runs(other)).not_to_contain_text("lame")
         undo.press("Enter")
         expect(runs).to_contain_text("too slow")
+        expect(page.locator("#run-title")).to_have_text("lame")
+        expect(page.locator("#run-title")).to_be_focused()
+        expect(runs.get_by_role("checkbox", name="compare lame")).to_be_checked()
         expect(open_runs(other)).to_contain_text("lame")
     expect(undo).to_be_hidden()
 
@@ -260,7 +286,7 @@ def test_two_pages_show_the_same_training_and_a_second_one_waits(
         runs = open_runs(other)
         runs.get_by_role("button", name="two waiting").click()
         other.get_by_role("button", name="Cancel", exact=True).click()
-        expect(other.locator("#status")).to_have_text("two was stopped before it started")
+        expect(other.locator("#status")).to_have_text("two was cancelled; nothing was saved")
         expect(open_runs(page)).not_to_contain_text("two")
         expect(trainings).to_contain_text(re.compile(r"oneepoch \d+ of"))  # it is not lost
         runs.get_by_role("button", name="one running").click()
@@ -344,6 +370,9 @@ def test_a_run_has_one_color_in_all_charts_for_as_long_as_its_curves_are_shown(
     runs = open_runs(page)
     runs.get_by_role("button", name="two").click()
     runs.get_by_role("checkbox", name="compare one").check()
+    expect(page.locator("#curves .u-legend")).to_have_count(2)
+    expect(page.locator("#curves .u-legend", has_text=":")).to_have_count(0)  # not ticked itself
+    runs.get_by_role("checkbox", name="compare two").check()
 
     def list_colors(names: int) -> set[tuple[str, str]]:
         series = page.locator("#curves .u-legend .u-series", has_text=":")
@@ -360,6 +389,8 @@ def test_a_run_has_one_color_in_all_charts_for_as_long_as_its_curves_are_shown(
     assert len(before) == 2
     assert len(after) == len({color for _, color in after}) == 3
     assert before < after
+    page.reload()
+    assert list_colors(3) == after
 
 
 def test_the_page_shows_and_changes_only_the_selected_run(page: Page, studio: Studio):

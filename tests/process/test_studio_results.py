@@ -211,13 +211,13 @@ def test_a_comparison_says_in_words_how_trainings_began_and_ended(runs, tmp_path
     start = {"start_from": f"{run.path}@{epoch}", "name": "longer", "runs_dir": tmp_path}
     start_run(recipe=longer, **start).train(progress=False)
     late_end = {"epochs": 1, "falls": [{"start": 2, "end": 3}]}  # as of a time limit
-    edit_json(tmp_path / "linear" / "run.json", late_end=late_end)
+    command = ["lamina", "train", "--time=20s"]
+    edit_json(tmp_path / "linear" / "run.json", late_end=late_end, command=command)
     found = results.compare_with(tmp_path, "longer", ["linear"])["differences"]["linear"]
     texts = {one["what"]: (one["first"], one["second"]) for one in found}
     assert texts == {
-        "Epochs": ("2", "1"),
         "Started from": ("linear after epoch 1", "–"),
-        "Epochs trained": ("2", "1 (ended early)"),
+        "Epochs trained": ("2", "1 (as many as fitted in 20s)"),
     }
 
 
@@ -228,7 +228,7 @@ def test_settings_are_compared_in_words_and_never_as_structures(runs, tmp_path):
     recipe = dataclasses.replace(record.recipe, lr=0.003, class_weights=True)
     net = parse_net("Flatten(), " + "Linear(8), GELU(), Dropout(0.25), " * 4 + "Output(10)")
     data = dataclasses.replace(record.data, fingerprint="0" * 64)
-    considered = (Considered("tf_efficientnet_lite0", 96, 2, 31.0, "too slow"),)
+    considered = (Considered("timm:tf_efficientnet_lite0.in1k", 96, 2, 31.0, "too slow"),)
     changed = {"recipe": recipe, "net": net, "data": data, "considered": considered}
     load_run(tmp_path / "linear").folder.change_record(**changed)
     (*_, other) = results.compare_with(tmp_path, "single", ["linear"])["differences"].values()
@@ -238,13 +238,9 @@ def test_settings_are_compared_in_words_and_never_as_structures(runs, tmp_path):
     assert texts["Class weights"] == ("no", "yes")
     assert texts["Version of the images"] == (record.data.fingerprint[:6], "000000")
     assert not [text for pair in texts.values() for text in pair if "{" in text or len(text) > 100]
-    assert run_views.describe_run(tmp_path, "linear")["considered"] == [
-        {
-            "name": "tf_efficientnet_lite0",
-            "side_px": 96,
-            "verdict": "would not finish within the time limit",
-        }
-    ]
+    (net,) = run_views.describe_run(tmp_path, "linear")["considered"]
+    assert (net["name"], net["side_px"]) == ("EfficientNet Lite0", 96)
+    assert net["verdict"] == "would not finish within the time limit"
 
 
 def test_runs_that_cannot_be_compared_say_why(runs):
@@ -284,6 +280,8 @@ def test_a_run_without_report_says_how_to_get_it(runs, tmp_path):
     assert [one["a"] for one in compared["judged"]] == ["linear"] and compared["differences"][
         "paused"
     ]
+    (run.path / "model.safetensors").unlink(missing_ok=True)  # as in the first epochs
+    assert results.look_at(run.path, ("", 0)) == {"problem": "paused has no saved weights yet."}
 
 
 @pytest.mark.parametrize("damaged", ["single", "linear"])

@@ -24,12 +24,13 @@ def shade_outputs(maps: Float32[np.ndarray, "u y x"]) -> UInt8[np.ndarray, "u y 
 
 
 def join_tiles(tiles: UInt8[np.ndarray, "u y x c"], columns: int) -> UInt8[np.ndarray, "h w c"]:
-    """Images of one size in rows, with a black line after each."""
+    """Images of one size in rows, with gray lines between them."""
     count, height, width, channels = tiles.shape
     rows = -(-count // columns)
-    sheet = np.zeros((rows * (height + 1), columns * (width + 1), channels), np.uint8)
+    shape = (rows * (height + 1), columns * (width + 1), channels)
+    sheet = np.full(shape, 128, np.uint8)
     for place, tile in enumerate(tiles):
         y = place // columns * (height + 1)
         x = place % columns * (width + 1)
         sheet[y : y + height, x : x + width] = tile
-    return sheet
+    return sheet[:-1, :-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from lamina.errors import plural
 from lamina.nets import Net, parse_net
 from lamina.runs.folder import RunFolder
+from lamina.runs.nets_by_name import describe_net
 from lamina.runs.record import RunRecord, StartedFrom, describe_machine, find_versions
 from lamina.text import shorten
 from lamina.training.device import choose_again
@@ -29,7 +31,7 @@ SETTINGS = {  # in words
     "net_name": "Net",
     "parameters": "Parameters",
     "data.name": "Images",
-    "data.preparation.size_px": "Image size (px)",
+    "in_shape": "Image size (px)",
     "data.preparation.val_fraction": "Part held out (val)",
     "data.fingerprint": "Version of the images",
     "task.target_names": "Classes",
@@ -73,6 +75,8 @@ def describe_settings(
     differences = {item.what: item for item in compare_runs(first, second)}
     if differences.keys() & CHANGING_DATA:
         differences.pop("data.fingerprint", None)
+    if "epochs trained" in differences:
+        differences.pop("recipe.epochs", None)
     listed = []
     for what, item in differences.items():
         if what in words or what.startswith("net, "):
@@ -85,6 +89,11 @@ def describe_settings(
 def _shorten(what: str, text: str) -> str:
     if what == "data.fingerprint":
         return text[:6]
+    if what == "net_name":
+        return describe_net(text)
+    if what == "in_shape":
+        channels, height, width = text.split(", ")
+        return f"{width}×{height}{', gray' if channels == '1' else ''}"
     if what == "parameters":
         return f"{int(text):,}"
     if what.startswith("net, ") and len(text) > SHORT_TEXT:
@@ -133,9 +142,13 @@ def _flatten_course(run: RunFolder) -> dict[str, Any]:
     record = run.read_record()
     history = run.history
     epochs = history.epochs()
+    trained = str(len(epochs))
+    if record.late_end is not None:
+        limit = re.search(r"--time[= ](\S+)", " ".join(record.command))
+        trained += f" (as many as fitted in {limit[1]})" if limit else " (ended early)"
     course = {
         "started from": _describe_start(record.started_from),
-        "epochs trained": f"{len(epochs)}{'' if record.late_end is None else ' (ended early)'}",
+        "epochs trained": trained,
         "rewinds": len(history.rewinds()),
     }
     for row in epochs[-1:]:

@@ -145,7 +145,7 @@ def start_run(
     check_val(recipe, dataset)
     module = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     if start is None:
-        _check_pretrained(recipe, choice, module)
+        check_pretrained(recipe, choice, module)
         training = Training(_copy(module), train, recipe, parts=parts)
         beginning = Beginning(training)
     else:
@@ -211,7 +211,7 @@ def as_net_choice(net: NetLike) -> NetChoice:
     return NetChoice(name, lambda *_: net(), origin=OwnModule("", name))
 
 
-def _check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) -> None:
+def check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) -> None:
     """Raise ``RecipeError`` if the recipe uses the initial weights, but these are random."""
     origin = choice.origin
     is_random = isinstance(net, Net) or (isinstance(origin, TimmNet) and origin.weights == NONE)

@@ -20,7 +20,7 @@ from lamina.runs.course import RunEvent
 from lamina.runs.nets_by_name import choose_by_images
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
-from lamina.runs.start import NetLike, as_net_choice, check_recipe, check_val
+from lamina.runs.start import NetLike, as_net_choice, check_pretrained, check_recipe, check_val
 from lamina.studies.candidates import fit_experiment
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen, spend_time
 from lamina.studies.experiment import (
@@ -37,6 +37,7 @@ from lamina.targets import REGRESSION
 from lamina.training.batches import check_images
 from lamina.training.custom import NO_PARTS, Parts, check_parts_type, find_ignored
 from lamina.training.events import Remark
+from lamina.training.model import set_dropout
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 
@@ -168,6 +169,9 @@ def check_trainable(candidate: Candidate) -> None:
     if isinstance(net, Net):
         outputs = task_of(train).outputs
         net.check(train.shape, outputs, predicts_numbers=train.kind is REGRESSION)
+        check_pretrained(recipe, candidate.experiment.net, net)
+        if recipe.dropout is not None:
+            set_dropout(net, recipe.dropout)
     check_images(train, recipe)
     recipe.find_metric(train.kind)
     recipe.find_aim(train.kind)

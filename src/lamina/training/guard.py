@@ -29,7 +29,7 @@ from lamina.training.hooks import (
 from lamina.training.model import FAILURES, Model, first_line
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import list_size_fractions
-from lamina.training.task import Logits, Regression, Scalar
+from lamina.training.task import Logits, Scalar
 
 BATCH_NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)
 NORMALIZATIONS = (*BATCH_NORMALIZATIONS, nn.LayerNorm)
@@ -51,12 +51,6 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
     if not any(weight.requires_grad for weight in model.parameters()):
         raise NetError(
             "The net has no trainable weights. Add a layer that has some, such as Output()."
-        )
-    if recipe.label_smoothing and isinstance(model.task, Regression):
-        raise RecipeError(
-            f"label_smoothing is {recipe.label_smoothing:g}, but the targets are numbers, not"
-            " classes. Set it to 0.",
-            field="label_smoothing",
         )
     batch = min(recipe.batch_size, images)
     paths = _find_normalizing(model, recipe, batch)

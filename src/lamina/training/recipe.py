@@ -86,6 +86,7 @@ OPTIMIZERS = {
 }
 
 
+MOST_EPOCHS = 100_000
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -147,7 +148,7 @@ class Recipe:
     Recipe(epochs=5, optimizer='sgd', lr=0.1)
     """
 
-    epochs: Annotated[int, Range(1)] = 10
+    epochs: Annotated[int, Range(1, MOST_EPOCHS)] = 10
     """number of passes over the training images"""
     batch_size: Annotated[int, Range(1)] = 100
     """number of images per step"""

@@ -32,23 +32,21 @@ class DataFolder:
     runs_dir: Path
 
     def list_sources(self) -> list[dict[str, Any]]:
-        """Name and source of each data set or the folder, the built-in ones, tables, others."""
+        """Name and source of each data set or the folder, the built-in ones, tables."""
         children = self._list()
         folders = [path for path in children if path.is_dir()]
         data = [path for path in children if is_data(path)]
         tables = [path for path in children if path.is_file() and is_table(path)]
-        others = [path for path in folders if path not in data]
         if self._is_data_set(folders):
             data = [self.path]
             tables = []
-            others = []
-        elif sum(map(has_image, others)) > 1:  # some of its folders may be classes
+        elif sum(has_image(path) for path in folders if path not in data) > 1:
+            # some of its folders may be classes
             data.append(self.path)
         drawn = [name for name in NAMES if name not in PUBLISHED]
         sources = [(path.name, str(path), False) for path in data]
         sources += [(name, name, True) for name in (*drawn, *PUBLISHED)]
         sources += [(path.name, str(path), False) for path in tables]
-        sources += [(f"{path.name} (no class folders found)", str(path), False) for path in others]
         keys = ("name", "source", "is_built_in")
         return [dict(zip(keys, values, strict=True)) for values in sources]
 

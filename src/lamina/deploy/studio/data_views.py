@@ -17,6 +17,7 @@ from lamina.deploy.studio.data_folder import check_is_here
 from lamina.deploy.web.explanation import encode_png
 from lamina.errors import DataError
 from lamina.targets import BINARY, SINGLE_LABEL
+from lamina.text import order_naturally
 from lamina.training.task import task_of
 
 SHOWN_CLASSES = 12
@@ -55,11 +56,14 @@ def preview_data(source: str, size_px: int | None, val: str, corrections: str) -
     samples = train.choose_samples(SHOWN_IMAGES)
     counts = train.target_counts()
     groups = []
-    for name, rows in list(samples.items())[:SHOWN_CLASSES]:
-        images = [{"row": row, "png": encode_png(train.pixels[row])} for row in rows]
+    names = list(samples)
+    if names == sorted(names):  # folders, which lamina sorts by letters
+        names.sort(key=order_naturally)
+    for name in names[:SHOWN_CLASSES]:
+        images = [{"row": row, "png": encode_png(train.pixels[row])} for row in samples[name]]
         groups.append({"name": name, "count": counts.get(name, len(train)), "images": images})
     # to choose from in a correction
-    labels = list(samples) if train.kind in (SINGLE_LABEL, BINARY) else []
+    labels = names if train.kind in (SINGLE_LABEL, BINARY) else []
     return {
         "shape": train.shape,
         "outputs": task_of(train).outputs,

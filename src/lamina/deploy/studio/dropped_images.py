@@ -24,6 +24,7 @@ from lamina.deploy.studio.data_folder import MARK
 from lamina.deploy.studio.run_views import draw_thumbnail
 from lamina.errors import DataError, escape
 from lamina.files import NO_NAME, write_atomically
+from lamina.text import order_naturally
 
 SHORTER_PX = 512  # at most, of a stored image
 THUMBNAIL_PX = 56
@@ -67,7 +68,8 @@ def list_images(folder: Path, set_name: str) -> dict[str, Any]:
     collection, _ = _find_places(folder, set_name)
     _check_twins(collection)
     classes = []
-    for place in sorted(collection.iterdir()) if collection.exists() else ():
+    places = collection.iterdir() if collection.exists() else ()
+    for place in sorted(places, key=lambda place: order_naturally(place.name)):
         if not place.is_dir() or place.is_symlink():
             continue
         numbers = sorted(_list_numbers(place))
@@ -148,12 +150,8 @@ def _check_name(name: str, what: str) -> str:
         is_hidden(name) or find_splits([name]) or NO_NAME.fullmatch(name) or escape(name) != name
     )
     if is_reserved or not 0 < len(name) <= NAME_LETTERS:
-        rule = (
-            f"1 to {NAME_LETTERS} letters, digits, spaces, - or _, and not be reserved, such as"
-            " train or con"
-        )
         raise DataError(
-            f"The name of a {what} is {name[:NAME_LETTERS]!r}; it must have {rule}. Use another"
-            " name."
+            f"{name[:NAME_LETTERS]!r} cannot be the name of a {what}. Use 1 to {NAME_LETTERS}"
+            " letters, digits, spaces, - or _, but no reserved word, such as train or con."
         )
     return name

@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -36,8 +37,9 @@ NICENESS = 5  # of all commands but trainings
 STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 SHOWN = (
     "number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "seconds",
-    "chooses_net", "checked", "label_issues",
+    "chooses_net", "choosing_seconds", "checked", "label_issues",
 )  # fmt: skip
+CAUSES = {-signal.SIGKILL: "was stopped from outside; perhaps memory ran out"}
 REMEDIES = {  # by the kind of the error of a command
     "NotFiniteError": "Train again with a lower learning rate.",
     "WriteError": "Free disk space, then press Continue.",
@@ -67,6 +69,7 @@ class Job:
     process: Process | None = field(default=None, repr=False)
     seconds: float | None = None  # the time limit of a training
     chooses_net: bool = False
+    choosing_seconds: float | None = None  # until the first step, if it chooses the net
     may_download: bool = False  # the visitor has asked for it
     checked: dict[str, Any] | None = None  # the data set whose labels it checks
     label_issues: list[dict[str, Any]] | None = field(default=None, repr=False)
@@ -145,6 +148,14 @@ class Jobs:
             return True
         self._reserved[run] = lock
         return True
+
+    def find_number(self, beginning: str) -> int:
+        """The number after those of all runs with this beginning, also of deleted ones."""
+        numbered = re.compile(re.escape(beginning) + r"-(\d{1,9})(\.lock)?")
+        places = (self.runs_dir, self.runs_dir / NAMES)
+        names = [file.name for place in places if place.is_dir() for file in place.iterdir()]
+        matches = filter(None, map(numbered.fullmatch, names))
+        return 1 + max((int(match[1]) for match in matches), default=0)
 
     def rename(self, run: str, name: str) -> None:
         """Tell all pages that a run has another name now, or the same if only its note changed."""
@@ -237,7 +248,8 @@ class Jobs:
         if not job.problem:  # the message of its error
             if job.run and (self.runs_dir / job.run / "run.json").exists():
                 last = "The run is saved up to its last checkpoint; press Continue."
-            job.problem = f"The process ended with status {status}. {last}"
+            cause = CAUSES.get(status, f"ended with status {status}")
+            job.problem = f"The process {cause}. {last}"
 
     async def _execute(self, job: Job) -> tuple[int, str]:
         """Run the command, pass on its events; returns exit status and last line on stderr."""
@@ -276,6 +288,8 @@ class Jobs:
                 event = json.loads(line)
             except ValueError:
                 continue  # a process that was killed leaves half a line
+            if job.chooses_net and not job.choosing_seconds and event["event"] == "step":
+                job.choosing_seconds = time.time() - job.began
             match event["event"]:
                 case "error":
                     job.problem = describe_problem(event)
@@ -319,6 +333,9 @@ def shorten(event: dict[str, Any]) -> None:
     """Leave out most images of findings about data; the command lists all."""
     del event["duplicates"]
     for finding in event["findings"]:
+        finding["size"] = len(finding["images"])
         finding["images"] = finding["images"][:SHOWN_IMAGES]
         finding["message"] = finding["problem"]
-        del finding["twins"]
+        for image, twin in zip(finding["images"], finding.pop("twins"), strict=False):
+            pair = [f"{name} ({split})" for split, name, _ in (image.values(), twin.values())]
+            image.update(name=" = ".join(pair), split=None)

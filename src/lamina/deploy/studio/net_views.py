@@ -11,7 +11,7 @@ from lamina import zoo
 from lamina.data.load import check_learnable
 from lamina.deploy.studio.data_views import count_images, load_source
 from lamina.deploy.studio.net_cards import read_net
-from lamina.deploy.studio.recipe_fields import name_field, read_fields, read_form
+from lamina.deploy.studio.recipe_fields import name_field, read_fields, read_form, read_seconds
 from lamina.deploy.studio.run_views import draw_units
 from lamina.deploy.web.explanation import encode_png
 from lamina.errors import LaminaError
@@ -31,6 +31,7 @@ def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, A
     plan: dict[str, Any] = {"fields": {}, "reason": "", "images": {}, "problem": None}
     try:
         texts, time_limit, recipe = read_form(form)
+        read_seconds(time_limit)
         settings = read_fields(texts)
         net = read_net(net)
         if recipe == zoo.PUBLISHED and not source[2]:
@@ -46,10 +47,10 @@ def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, A
         plan["fields"] = {name: str(value) for name, value in vars(candidate.recipe).items()}
         if time_limit:
             plan["fields"]["epochs"] = OPEN_EPOCHS
-        fits = [made.what for made in decisions if made.what.startswith("fitted")]
+        fits = (made.what for made in decisions if made.what.startswith("fitted"))
         plan["reason"] = "".join(fits)
     except LaminaError as error:
-        plan["problem"] = name_field(error.problem, error.field)
+        plan |= {"problem": name_field(error.problem, error.field), "field": error.field}
     return plan
 
 

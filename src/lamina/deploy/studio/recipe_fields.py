@@ -16,6 +16,7 @@ from lamina.values import check_values
 WORDS = json.loads(files(__package__).joinpath("recipe_fields.json").read_text(encoding="utf-8"))
 """The fields in order, each with name, label and help for a beginner, and whether it is shown."""
 LABELS: dict[str, str] = {field["name"]: field["label"] for field in WORDS}
+LEAST_SECONDS = 10.0  # of a time limit
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 
@@ -51,13 +52,17 @@ def read_form(texts: dict[str, str]) -> tuple[dict[str, str], str, str]:
     return fields, time, recipe
 
 
-def read_seconds(text: str) -> float:
-    """The seconds of a time limit such as ``5m``, as the command line takes it."""
+def read_seconds(text: str) -> float | None:
+    """The seconds of a time limit such as ``5m``; ``None`` without one."""
+    if not text:
+        return None
     seconds = parse_seconds(text)
     if seconds is None:
         raise RecipeError(
             f"The time limit is {text[:100]!r}; it must be a number followed by s, m or h. Use 5m."
         )
+    if seconds < LEAST_SECONDS:
+        raise RecipeError(f"{text} is too short to train and test. Use at least 20s.")
     return seconds
 
 
@@ -81,11 +86,8 @@ def list_fields() -> list[dict[str, Any]]:
     types = get_type_hints(Recipe)
     fields = []
     for words in WORDS:
-        name = words["name"]
-        choices = [False, True]
-        if types[name] is not bool:
-            is_choice = get_origin(types[name]) is Literal
-            choices = list(get_args(types[name]) * is_choice)
-        chosen = {"default": str(DEFAULTS[name]), "choices": list(map(str, choices))}
-        fields.append(words | chosen)
+        kind = types[words["name"]]
+        choices = (False, True) if kind is bool else get_args(kind) * (get_origin(kind) is Literal)
+        default = str(DEFAULTS[words["name"]])
+        fields.append(words | {"default": default, "choices": list(map(str, choices))})
     return fields

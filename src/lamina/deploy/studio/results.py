@@ -205,6 +205,9 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
 
 def look_at(path: Path, image: Image) -> dict[str, Any]:
     """The prediction for an image, and the outputs of the layers."""
+    is_of_page = not isinstance(image, bytes) and not image[0]
+    if is_of_page and not (path / "model.safetensors").exists():
+        return {"problem": f"{path.name} has no saved weights yet."}  # no error while it trains
     opened = open_run(path)
     pixels, target = _read(opened, image)
     (prediction,) = opened.predictor.predict(pixels)

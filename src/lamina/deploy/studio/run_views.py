@@ -24,10 +24,12 @@ from lamina.runs.continuing import (
 )
 from lamina.runs.loading import find_runs, load_run
 from lamina.runs.moving import read_note
+from lamina.runs.nets_by_name import describe_net
 from lamina.runs.run import Run
 from lamina.targets import REGRESSION
 from lamina.training.hooks import activations
 from lamina.training.model import Model
+from lamina.training.pretrained import NONE
 from lamina.training.recipe import overlay
 
 FILTERS = 16  # shown
@@ -79,7 +81,9 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
             "baseline_text": report.baseline and score.format(report.baseline.value, 1),
             "is_better": _is_better(report),
         }
-    net = record.net_name
+    net = describe_net(record.net_name)
+    if record.timm is not None and record.timm.weights != NONE:
+        net += " (pretrained)"
     if record.net is not None and net == "net":
         layers = plural(len(record.net), "layer", "layers")
         net = f"own net of {layers} and {record.parameters:,} parameters"
@@ -126,12 +130,9 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "checkpoints": list(list_checkpoints(run.path)),
         "folder": str(run.path.resolve()),
         "considered": [
-            {
-                "name": net.net_name,
-                "side_px": net.side_px,
-                "verdict": VERDICTS.get(net.verdict, net.verdict),
-            }
+            {"name": describe_net(net.net_name), "side_px": net.side_px, "verdict": verdict}
             for net in record.considered
+            for verdict in [VERDICTS.get(net.verdict, net.verdict)]
         ],
     }
 

@@ -80,10 +80,11 @@ class Studio:
         return path
 
     def choose_name(self, wish: str, beginning: str) -> str:
-        """Reserve a name for a new run: ``wish``, or ``beginning`` and the first free number."""
+        """Reserve a name for a new run: ``wish``, or ``beginning`` and a number that is new."""
         # unlike names of lamina train, it begins with no date, so that neither takes the other's
         if not wish:
-            names = (f"{beginning}-{number}" for number in itertools.count(1))
+            numbers = itertools.count(self.jobs.find_number(beginning))
+            names = (f"{beginning}-{number}" for number in numbers)
             return next(name for name in names if self._reserve(name))
         check_name(wish)
         if not self._reserve(wish):

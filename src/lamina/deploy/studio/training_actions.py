@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from lamina import zoo
-from lamina.deploy.studio.data_folder import check_is_here
 from lamina.deploy.studio.net_cards import list_layers, list_presets, read_net, show_net, split_text
 from lamina.deploy.studio.recipe_fields import (
     list_fields,
@@ -26,6 +28,7 @@ Dimension: TypeAlias = Annotated[int, Range(1, 2**31)]
 Shape: TypeAlias = tuple[Dimension, Dimension, Dimension]
 Epoch: TypeAlias = Annotated[float, Range(0)]
 Texts: TypeAlias = dict[str, str] | None  # fields of a recipe
+SHOWN_LETTERS = 60  # of a data set or a run, in the name of a new run
 
 
 async def get_state(studio: Studio) -> dict[str, Any]:
@@ -107,15 +110,15 @@ async def train(
     ``fields`` may have a time limit, ``time``, and the name of a ``recipe`` too.
     """
     path = studio.data.check(source)
-    check_is_here(source)
+    planned: dict[str, Any] = {"problem": None}
+    with suppress(LaminaError):  # if it takes too long, the training itself says what is wrong
+        planned = await plan(studio, source, size_px, val, net, fields)
+    if planned["problem"]:
+        raise RunError(planned["problem"])
     texts, time, recipe = read_form(fields or {})
-    read_fields(texts)
-    seconds = None
-    if time:
-        seconds = read_seconds(time)
-    beginning = net or "chosen"
-    if net and net not in zoo.NAMES:
-        beginning = "net"
+    beginning = net if net in zoo.NAMES else "net"
+    if not net:
+        beginning = re.sub(r"[^\w-]+", "-", Path(path).stem).strip("-")[:SHOWN_LETTERS] or "net"
     net = read_net(net)
     words = [f"--data={path}", *write_preparation(size_px, val)]
     if net:
@@ -126,7 +129,7 @@ async def train(
     words += write_options(texts)
     run = studio.choose_name(name, beginning)
     corrected = studio.data.find_corrected(source)
-    more = {"seconds": seconds, "chooses_net": not net, "labels_from": corrected}
+    more = {"seconds": read_seconds(time), "chooses_net": not net, "labels_from": corrected}
     return start_training(studio, words, run, **more)
 
 
@@ -156,7 +159,8 @@ async def continue_run(
     values = read_fields(fields or {})
     await studio.compute_quickly("run_views.check_start", path, epoch, values)
     words = [f"--start-from={path.resolve()}@{epoch:.10g}", *write_options(fields or {})]
-    return start_training(studio, words, studio.choose_name("", f"{path.name}-from-{epoch:g}"))
+    run = studio.choose_name("", f"{path.name[:SHOWN_LETTERS]}-from-{epoch:g}")
+    return start_training(studio, words, run)
 
 
 def start_training(studio: Studio, words: Sequence[str], run: str, **more: Any) -> dict[str, Any]:

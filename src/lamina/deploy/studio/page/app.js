@@ -1,7 +1,7 @@
 // The layout: first three steps, and nothing else; with a run, the steps are one column of
 // sections, one of which is open, beside the results.
 
-import { NextStep } from "./classes.js";
+import { NextStep, RECORDED } from "./classes.js";
 import { Compare } from "./compare.js";
 import { DataStep, summarizeData } from "./data.js";
 import { Lessons, openLessons } from "./lessons.js";
@@ -12,13 +12,12 @@ import { Button, Note, Problem } from "./parts.js";
 import { html } from "./preact.js";
 import { Queue, RunHead, RunTraining, Status } from "./progress.js";
 import { setToken } from "./request.js";
-import { RunsPanel } from "./runs.js";
-import { change, changePart, findSelected, listTrainings, state } from "./store.js";
+import { RunsPanel, summarizeRuns } from "./runs.js";
+import { NARROW, change, changePart, findJob, findSelected, isActive, listTrainings, state } from "./store.js";
 import { Take } from "./take.js";
 import { TrainingStep, summarizeTraining } from "./training.js";
 import { Try } from "./try.js";
 
-const wide = matchMedia("(min-width: 900px)"); // as in page.css
 const LOST = "The studio cannot be reached; trying again. Is it still running?";
 export const NEEDS_TOKEN = "This studio asks for a token.";
 const TABS = [
@@ -29,7 +28,7 @@ const TABS = [
   ["take", "Export", Take],
 ];
 
-wide.addEventListener("change", () => change({}));
+NARROW.addEventListener("change", () => change({}));
 
 function hasRuns() {
   return state.runs.length + state.deleted.length > 0 || state.selected !== null || listTrainings().length > 0;
@@ -46,7 +45,7 @@ export function App() {
       <${Status} />
       ${isLost && html`<${Problem} id="lost" text=${needsToken ? NEEDS_TOKEN : LOST} />`}
       <${Button} id="lessons-button" disabled=${!isLoaded} aria-expanded=${isOpen} aria-controls="lessons"
-        onClick=${() => openLessons(!isOpen)}>Lessons</${Button}>
+        onClick=${() => openLessons(!isOpen)}>${hasRuns() ? "Lessons" : "New here? Open the lessons"}</${Button}>
     </header>
     <div id="workbench" class=${hasRuns() ? "with-runs" : "first"}>
       ${isLoaded && isOpen && html`<${Lessons} />`}
@@ -66,7 +65,9 @@ function Steps() {
     <${Step} name="training" number="3" title="Train" summary=${summarizeTraining()}>
       <${NextStep} /><${TrainingStep} />
     </${Step}>
-    ${hasRuns() && html`<${Step} name="runs" number="4" title="Runs" summary=""><${RunsPanel} /></${Step}>`}
+    ${hasRuns() && html`<${Step} name="runs" number="4" title="Runs" summary=${summarizeRuns()}>
+      <${RunsPanel} />
+    </${Step}>`}
   </div>`;
 }
 
@@ -74,7 +75,7 @@ function Steps() {
 // closed one contains is drawn, too, because it keeps what was typed.
 function Step({ name, number, title, summary, children }) {
   const isOpen = state.step === name;
-  const areAllOpen = !hasRuns() && wide.matches;
+  const areAllOpen = !hasRuns() && !NARROW.matches;
   const heading = html`<span class="number">${number}</span> ${title} <span class="note">${summary}</span>`;
   const toggle = () => change({ step: isOpen ? "" : name });
   const opener = html`<${Button} aria-expanded=${isOpen} onClick=${toggle}>${heading}</${Button}>`;
@@ -86,14 +87,18 @@ function Step({ name, number, title, summary, children }) {
 
 function Results() {
   const run = findSelected();
+  const note = state.selected ? `Reading ${state.selected} …` : "Select a run, or train one.";
   const [, , Panel] = TABS.find(([name]) => name === state.tab);
+  const isEmpty = run && !run.net && !isActive(findJob(run.name)); // it was cancelled, or failed
+  if (isEmpty) return html`<section id="results" aria-label="Results"><${Queue} /><${RunHead} /></section>`;
   return html`<section id="results" aria-label="Results">
     <${Queue} />
     <${RunHead} />
     <${Tabs} />
     <div id="panel" role="tabpanel" aria-labelledby=${`tab-${state.tab}`} tabindex="0">
       ${run && html`<${Panel} key=${`${state.tab} ${run.name}`} run=${run} />`}
-      ${!state.selected && html`<${Note}>Select a run, or train one.</${Note}>`}
+      ${run?.score && run.source === state.sets.recorded && html`<${Note}>${RECORDED}</${Note}>`}
+      ${!run && html`<${Note}>${note}</${Note}>`}
     </div>
   </section>`;
 }

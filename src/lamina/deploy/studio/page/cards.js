@@ -62,12 +62,8 @@ function explain(kind) {
 
 // Focuses the first of these elements that there is, once the page is drawn.
 function focus(...ids) {
-  requestAnimationFrame(() =>
-    ids
-      .map((id) => document.getElementById(id))
-      .find(Boolean)
-      ?.focus(),
-  );
+  const find = (id) => document.getElementById(id);
+  requestAnimationFrame(() => find(ids.find(find))?.focus());
 }
 
 // Adds a layer after the open card, or before the output.
@@ -118,7 +114,9 @@ export function Cards({ cards }) {
 }
 
 function Card({ card, place }) {
-  const { id, name = card.text, shape = [], problem } = card;
+  const { id, name = card.text, shape = [] } = card;
+  const empty = card.arguments?.find((argument) => !argument.value && !argument.default);
+  const problem = empty ? `${ARGUMENTS[empty.name][0]} must be a whole number, such as 32.` : card.problem;
   const [channels, ...sides] = shape; // or the length of a vector
   const isOpen = state.openCard === id;
   const drag = ({ dataTransfer }) => dataTransfer.setData(DRAGGED, String(place));
@@ -188,14 +186,14 @@ function Argument({ card, id, name, value, default: usual }) {
   const [typed, setTyped] = useState(null);
   const [label, help] = ARGUMENTS[name] ?? [name.replaceAll("_", " "), ""];
   const choices = /^(True|False)$/.test(usual) ? ["True", "False"] : [];
-  const isEmpty = value === usual && (choices.length || usual === "None");
+  const isUnset = value === usual && (choices.length || usual === "None");
   const type = (text) => {
     setTyped(text);
     setArgument(card, name, text);
   };
   return html`<div onFocusOut=${() => setTyped(null)}>
     <${Field} id=${id} field=${{ label, help, choices }} placeholder=${usual}
-      value=${typed ?? (isEmpty ? "" : value.replace(/^'(.*)'$/, "$1"))} onInput=${type} />
+      value=${typed ?? (isUnset ? "" : value.replace(/^'(.*)'$/, "$1"))} isWrong=${!value && !usual} onInput=${type} />
   </div>`;
 }
 

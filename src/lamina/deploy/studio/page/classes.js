@@ -11,6 +11,8 @@ import { change, changePart, isActive, state } from "./store.js";
 const LIMIT_BYTES = 32e6;
 const FEW_IMAGES = 20; // of a class
 const SHOWN_IMAGES = 60; // of a class, as the studio sends
+export const RECORDED =
+  "Images recorded in one go are almost alike, so the score can be too good. To test, record again another time.";
 const BURST_MS = 200; // from image to image
 const CAMERA = { width: 640, height: 480 };
 let lastKey = 0; // of the cards
@@ -23,7 +25,7 @@ const findCard = (key) => state.sets.cards.find((card) => card.key === key);
 const changeSets = (fields) => changePart("sets", fields);
 const listFilled = () => state.sets.cards.filter(({ count }) => count);
 const focus = (element) => element?.focus(); // as a ref: once it is drawn
-const focusLater = (id) => requestAnimationFrame(() => focus(document.getElementById(id)));
+export const focusLater = (id) => requestAnimationFrame(() => focus(document.getElementById(id)));
 
 // Beside a place for images, a drop does nothing; otherwise the browser would leave the page.
 function refuseDrop(event) {
@@ -186,8 +188,9 @@ export function receiveClasses(event) {
 // What comes after one's own classes, above the recipe.
 export function NextStep() {
   const { made, told } = state.sets;
-  const next = state.net.isChosen ? "lamina chooses the net. Next: press Train." : "Next: press Train.";
-  return html`<p id="made" aria-live="polite">${told && made === state.source && `${told} ${next}`}</p>`;
+  const next = `${state.net.isChosen ? "lamina chooses the net. " : ""}Next: press Train.`;
+  const text = told && made === state.source && `${told} ${state.preview ? next : ""}`;
+  return html`<p id="made" aria-live="polite">${text}</p>`;
 }
 
 export function Classes() {
@@ -303,6 +306,7 @@ function Webcam({ card: { key } }) {
         const pause = new Promise((resolve) => setTimeout(resolve, BURST_MS));
         const file = new File([await takeImage(video.current, "image/png")], "webcam image");
         if (!(await saveFiles(key, [file]))) setHeld(false);
+        changeSets({ recorded: state.sets.source });
         await pause;
       }
     };
@@ -321,5 +325,6 @@ function Webcam({ card: { key } }) {
       </button>
       <${Button} onClick=${close}>Close</${Button}>
     </div>
+    <${Note}>${RECORDED}</${Note}>
   </div>`;
 }

@@ -4,31 +4,34 @@
 
 import { Button, Details, Note, Table, percent, plain } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
-import { change, state } from "./store.js";
+import { load, save } from "./request.js";
+import { change, findJob, isActive, state } from "./store.js";
 
 // 3:1 on light and dark
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"];
 const HEIGHT_PX = 190;
+const PADDED = { pad: 0.1, soft: 0, mode: 3 }; // an end of the y axis, as uPlot has it
 const FONT = "12px system-ui";
 const MOST_ROWS = 100; // of a table
 const LONG = 24; // for the name of a run in a legend
 const DARK = matchMedia("(prefers-color-scheme: dark)");
-// of runs, by name; each keeps its color for as long as its curves are shown
-const colors = new Map();
+const colors = new Map(load("colors") ?? []); // of runs, by name
 
 DARK.addEventListener("change", () => change({}));
 
 export function Curves({ run }) {
   const [smoothing, setSmoothing] = useState(0);
   const [zoom, setZoom] = useState(null); // [first epoch, last epoch] of both charts
-  const { loss, score, format, end } = useMemo(() => listSeries(run), [run.rows, run.steps, run.others, state.runs]);
+  const { loss, score, most, format, end } = useMemo(() => listSeries(run), [run, state.runs]);
+  if (run.rows.length === 1 && !run.others?.length && !isActive(findJob(run.name)))
+    return html`<${Note}>Trained for 1 epoch. Curves need more.</${Note}>`;
   if (!end) return html`<${Note}>The curves begin with the first step.</${Note}>`;
   const [from, to] = zoom ?? [0, end];
   const smooth = ({ target }) => setSmoothing(Number(target.value));
   const look = { smoothing, zoom, setZoom };
   return html`<div id="curves">
     <${Chart} title="Loss" series=${loss} format=${(value) => value?.toPrecision(3) ?? ""} ...${look} />
-    <${Chart} title="Score" series=${score} format=${format} ...${look} />
+    <${Chart} title="Score" series=${score} format=${format} most=${most} ...${look} />
     <div class="row note">
       <label>
         Smooth <input type="range" min="0" max="0.95" step="0.05" value=${smoothing} onInput=${smooth} />
@@ -41,7 +44,7 @@ export function Curves({ run }) {
 }
 
 // Series are {label, points: [[x, y], …], color (a number), isDashed, isThin}.
-function Chart({ title, series, format, smoothing, zoom, setZoom }) {
+function Chart({ title, series, format, most = Infinity, smoothing, zoom, setZoom }) {
   const place = useRef();
   const { current: view } = useRef({}); // the plot, which outlives drawings of the page
   const [isOpen, setOpen] = useState(false); // the table
@@ -54,7 +57,7 @@ function Chart({ title, series, format, smoothing, zoom, setZoom }) {
   }, []);
   useLayoutEffect(() => {
     if (!series.length) return;
-    view.plot = new uPlot(choose(place.current, series, view), [], place.current);
+    view.plot = new uPlot(choose(place.current, series, view, most), [], place.current);
     return () => {
       view.plot.destroy();
       view.plot = null;
@@ -83,10 +86,11 @@ function Rows({ title, series, format }) {
   return html`<${Table} heads=${["epoch", ...series.map(({ label }) => label)]} rows=${rows} caption=${title} />`;
 }
 
-// The options of a plot; `view` has what may change.
-function choose(place, series, view) {
+// The options of a plot; `view` has what may change, and `most` is the upper limit of a score.
+function choose(place, series, view, most) {
   const { color: ink, borderTopColor: stroke } = getComputedStyle(place);
   const lines = { stroke, width: 0.5 };
+  const showWhole = (epoch) => (Number.isInteger(epoch) ? epoch : "");
   const axis = { stroke: ink, grid: lines, ticks: lines, font: FONT };
   const select = (plot) => {
     const { left, width } = plot.select;
@@ -97,12 +101,15 @@ function choose(place, series, view) {
   return {
     width: place.clientWidth || 320,
     height: HEIGHT_PX,
-    scales: { x: { time: false, range: (_, low, high) => view.zoom ?? [low, high] } },
+    scales: {
+      x: { time: false, range: (_, low, high) => view.zoom ?? [low, high] },
+      y: { range: { min: PADDED, max: { ...PADDED, hard: most } } },
+    },
     cursor: { y: false, drag: { setScale: false, x: true, y: false, dist: 5 }, bind: { dblclick: showAll } },
     hooks: { setSelect: [select] },
     legend: { live: false },
     axes: [
-      { ...axis, size: 32, label: "epoch", labelSize: 16, labelFont: FONT },
+      { ...axis, size: 32, label: "epoch", labelSize: 16, labelFont: FONT, values: (_, ticks) => ticks.map(showWhole) },
       { ...axis, size: 66, values: (_, ticks) => ticks.map(view.format) },
     ],
     series: [{ label: "epoch" }, ...series.map(style)],
@@ -110,7 +117,7 @@ function choose(place, series, view) {
 }
 
 function style({ label, color, isDashed, isThin }) {
-  const stroke = COLORS[color % COLORS.length] + (isThin ? "99" : "");
+  const stroke = COLORS[color] + (isThin && !DARK.matches ? "99" : ""); // faint, but 3:1 on dark
   const [width, points] = [isThin ? 1 : 2, { show: !isThin, size: 5, fill: stroke }];
   return { label: plain(label), stroke, width, dash: isDashed ? [6, 4] : undefined, points, spanGaps: true };
 }
@@ -121,23 +128,21 @@ export function findMetric(row = {}) {
   return Object.keys(row).find(isMetric) ?? "";
 }
 
+const isFraction = (metric) => !metric || state.fractions.includes(metric.slice("val_".length));
+
 export function formatScore(metric, value) {
   if (value == null) return "";
-  const isFraction = !metric || state.fractions.includes(metric.slice("val_".length));
-  return isFraction ? percent(value) : value.toPrecision(4);
+  return isFraction(metric) ? percent(value) : value.toPrecision(4);
 }
 
-// The losses and scores of a run, of the one that it came from and of those that it is compared
-// with, in the order of the list; the format of the scores, and the last epoch.
+// The losses and scores of a run and its `others`, in the order of the list, and how to draw them.
 export function listSeries(run) {
   const places = state.runs.map(({ name }) => name);
   const runs = [run, ...(run.others ?? [])].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
-  for (const name of colors.keys()) if (runs.every((shown) => shown.name !== name)) colors.delete(name);
+  if (runs.length > 1) chooseColors(runs.map(({ name }) => name));
   const metric = runs.map(({ rows = [] }) => findMetric(rows.findLast(findMetric))).find(Boolean) ?? "";
   const [loss, score] = [[], []];
   for (const { name, rows = [], steps = [] } of runs) {
-    const free = COLORS.findIndex((_, color) => ![...colors.values()].includes(color));
-    if (!colors.has(name)) colors.set(name, free < 0 ? colors.size % COLORS.length : free);
     const title = name.length > LONG ? `${name.slice(0, LONG / 2)}…${name.slice(-LONG / 2)}` : name;
     const add = (list, what, points, { isDashed = false, isThin = false } = {}) => {
       const label = `${runs.length > 1 ? `${title}: ` : ""}${what}${isDashed ? " (dashed)" : ""}`;
@@ -153,7 +158,19 @@ export function listSeries(run) {
     add(score, "train accuracy", read("train_accuracy"));
   }
   const end = Math.max(0, ...[...loss, ...score].map(({ points }) => points.at(-1)[0]));
-  return { loss, score, format: (value) => formatScore(metric, value), end };
+  return { loss, score, most: isFraction(metric) ? 1 : Infinity, format: (value) => formatScore(metric, value), end };
+}
+
+// Runs keep their colors, also after a reload, unless two of one chart have the same.
+function chooseColors(names) {
+  const used = names.map((name) => colors.get(name));
+  for (const [place, name] of names.entries()) {
+    if (colors.has(name) && used.indexOf(used[place]) === place) continue;
+    const rank = (color) => [...colors.values()].filter((other) => other === color).length;
+    const free = [...COLORS.keys()].filter((color) => !used.includes(color)).sort((a, b) => rank(a) - rank(b));
+    colors.set(name, (used[place] = free[0] ?? place % COLORS.length));
+  }
+  save("colors", [...colors]);
 }
 
 // A running mean of the values; the first ones count as much as the later ones.

@@ -73,17 +73,17 @@ export function receiveData(event) {
   if (event.event === "recovered" && !state.preview) return useSource(state.source);
   if (!reader || ![event.job, event.number].includes(reader)) return;
   if (event.event === "progress") changePart("reading", event);
-  if (event.event === "data") showPreview(event.findings);
+  if (event.event === "data") showPreview(event);
   if (event.event === "job" && event.state === "failed") change({ reading: { problem: event.problem } });
   if (event.event === "job" && !isActive(event)) reader = null;
 }
 
-async function showPreview(findings) {
+async function showPreview({ findings, sizes }) {
   const values = asked;
   try {
     const preview = await ask("preview", values);
     if (asked !== values) return; // other data were chosen meanwhile
-    change({ preview: { ...preview, findings }, reading: {} });
+    change({ preview: { ...preview, findings, sizes }, reading: {} });
     refreshNet();
     refreshPlan();
   } catch (error) {
@@ -102,8 +102,10 @@ function countImages() {
 
 // Why nothing can be trained on these data; null if it can.
 export function findDataProblem() {
-  const { preview } = state;
-  if (!preview) return "Load a data set to train.";
+  const { preview, reading } = state;
+  if (reading.problem) return "Correct the problem under Images.";
+  if (reading.downloadMb) return "Download the data set, under Images.";
+  if (!preview) return `${reading.what} …`;
   return preview.kind === "single-label" && preview.classes < 2 ? "Add a second class to train." : null;
 }
 
@@ -146,17 +148,22 @@ function Reading({ what = "Reading", done, total, downloadMb, problem }) {
   return html`<${Note}>${text}</${Note}><${Progress} label=${what} value=${total && done / total} />`;
 }
 
-function Preview({ images, shape, kind, classes, groups, findings }) {
+function Preview({ images, shape, kind, classes, groups, findings, sizes }) {
   const [channels, height, width] = shape;
   const outputs = kind === "regression" ? plural(classes, "number") : plural(classes, "class", "classes");
   const size = (split) => (images[split] ? count(images[split]) : "none");
   const splits = Object.keys(PURPOSES).map((split) => `${size(split)} ${PURPOSES[split]}`);
   const color = channels === 1 ? "gray" : "color";
+  const ends = sizes ? [sizes.smallest_px, sizes.largest_px] : [[height, width]];
+  const originals = [...new Set(ends.map(([y, x]) => `${x}×${y}`))].join(" to ");
+  let use = originals === `${width}×${height}` ? "" : `; ${width}×${height} px for training`;
+  if (state.net.isChosen && !state.sizePx) use = "; lamina chooses the size for training";
   const more = classes - groups.length;
   return html`
-    <p><strong>${plural(countImages(), "image")}, ${outputs}</strong>, ${width}×${height} px, ${color}</p>
+    <p><strong>${plural(countImages(), "image")}, ${outputs}</strong>, ${originals} px, ${color}${use}</p>
     <p id="splits">${splits.join(", ")}</p>
     ${KINDS[kind] && html`<${Note}>${KINDS[kind]}</${Note}>`}
+    <${Note}>How many of each class to learn from:</${Note}>
     <ul class="sheet" aria-label="Samples of each class">${groups.map(Group)}</ul>
     ${more > 0 && groups.length > 1 && html`<${Note}>and ${plural(more, "more class", "more classes")}</${Note}>`}
     ${findings.length ? html`<${Findings} findings=${findings} />` : html`<p class="good">No problems found.</p>`}
@@ -173,9 +180,14 @@ function Group({ name, count: size, images }) {
 
 function Findings({ findings }) {
   const list = ({ split, name }) => html`<li>${split ? `${name} (${split})` : name}</li>`;
-  const show = ({ severity, message, images }) => html`<li class=${severity}>
+  const show = ({ severity, message, images, size }) => html`<li class=${severity}>
     <strong>${WORDS[severity]}: </strong>${withoutOptions(message)}
-    ${images.length > 0 && html`<${Details} summary="Which images"><ul>${images.map(list)}</ul></${Details}>`}
+    ${
+      images.length > 0 &&
+      html`<${Details} summary="Which images"><ul>
+      ${images.map(list)} ${size > images.length && html`<li>and ${count(size - images.length)} more</li>`}
+    </ul></${Details}>`
+    }
   </li>`;
   const summary = `${plural(findings.length, "finding")} about these images`;
   return html`<${Details} summary=${summary} open=${findings[0].severity === "error"}>

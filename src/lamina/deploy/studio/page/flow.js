@@ -1,5 +1,4 @@
-// A drawing of the net as a flow, from the image to the classes: one block for each layer that
-// changes the shape, as large as its output, on a logarithmic scale.
+// A drawing of the net: a block for each layer that changes the shape, on a logarithmic scale.
 
 import { count, plain } from "./parts.js";
 import { html, useRef } from "./preact.js";

@@ -6,10 +6,12 @@ import { describeSource, useSource } from "./data.js";
 import { Button, Picture, Problem, Progress, percent, plain, plural } from "./parts.js";
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { load, save } from "./request.js";
-import { change, changePart, isActive, state } from "./store.js";
+import { change, changePart, isActive, listTrainings, state } from "./store.js";
 
 const SHOWN_ISSUES = 50; // at a time
-const ADVICE = "The most doubtful come first. Look at each image: many of these labels are correct.";
+const SHARP_PX = 100; // larger images are drawn smoothly
+const ADVICE =
+  "The most doubtful come first. Look at each image: many of these labels are correct. Your files stay as they are.";
 
 const changeLabels = (fields) => changePart("labels", fields);
 const show = (dialog) => dialog?.showModal(); // the same function always, so that it is called once
@@ -70,7 +72,8 @@ export function Labels() {
   const isChecking = isActive(check);
   const isHere = check?.checked.source === state.source;
   const issues = isHere && !isChecking && state.preview && check.label_issues;
-  const what = check?.state === "queued" ? "waits for the training before it" : "trains several nets";
+  const isWaiting = check?.state === "queued" && listTrainings().some(({ number }) => number < check.number);
+  const what = isWaiting ? "waits for the training before it" : "trains several nets";
   let text = issues && !issues.length ? "No label is worth checking." : "";
   if (isChecking) text = `${isHere ? "" : `${check.checked.source}: `}The check of the labels ${what}.`;
   const stop = attempt(() => ask("stop", { number: check.number }));
@@ -114,11 +117,12 @@ function Issues({ check }) {
     await readImages(images.size + SHOWN_ISSUES);
     requestAnimationFrame(() => list.current.children[images.size].querySelector("button")?.focus());
   };
+  const isSmall = state.preview.shape[2] < SHARP_PX;
   const draw = (issue) =>
     html`<${Issue} key=${issue.image} check=${check} issue=${issue} png=${images.get(issue.image)} />`;
   return html`<h3>${plural(issues.length, "label")} worth checking</h3>
     <p class="note">${ADVICE}</p>
-    <ul ref=${list} class="issues" aria-label="Labels worth checking">
+    <ul ref=${list} class=${`issues ${isSmall ? "small" : ""}`} aria-label="Labels worth checking">
       ${issues.slice(0, images.size).map(draw)}
     </ul>
     <div class="row">

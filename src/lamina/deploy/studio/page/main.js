@@ -52,7 +52,7 @@ function findFirst() {
   const trained = [...state.jobs.values()].filter((job) => job.run);
   const names = [...state.runs.map(({ name }) => name), ...trained.map((job) => job.run)];
   if (names.includes(state.selected)) return state.selected;
-  return (trained.find((job) => job.state === "running") ?? trained.at(-1))?.run;
+  return (trained.find((job) => job.state === "running") ?? trained.at(-1))?.run ?? names[0];
 }
 
 function store() {

@@ -11,7 +11,7 @@ import { change, changePart, isBusy, state } from "./store.js";
 
 export const CHOOSE = "choose";
 export const CHOOSING_TIME = "5m";
-const CHOSEN =
+export const CHOSEN =
   "lamina tries several nets on your images and trains the best within the time limit. " +
   "It chooses the image size and all settings, too.";
 const FIRST = "cnn";
@@ -32,10 +32,8 @@ export function startNet(kept) {
   else usePreset(kept?.isChosen ? CHOOSE : FIRST);
 }
 
-// For images of one's own, lamina chooses the net and the recipe, as `lamina train --data` does.
-export function useOwnData() {
-  usePreset(CHOOSE); // a time limit that is filled in, as a lesson does, stays
-}
+// For images of one's own, as `lamina train --data` does. A time limit that is filled in stays.
+export const useOwnData = () => usePreset(CHOOSE);
 
 export function usePreset(name) {
   const preset = state.presets.find((known) => known.name === name);
@@ -79,8 +77,7 @@ function read(text) {
   return reading;
 }
 
-// Edits the cards, once what was typed and clicked before is shown: `apply` changes the list of
-// cards, in which it gets the place of one of them.
+// Edits the list of cards by `apply`, once what was typed and clicked before is shown.
 export function edit(id, apply) {
   const before = settleNet();
   const turn = typed;
@@ -116,8 +113,7 @@ async function parse(typedText, edited) {
   refreshPlan();
 }
 
-// Cards that were edited keep their ids, and what was typed into them even if it is wrong; of a new
-// text, those keep theirs whose layers are at their place.
+// Edited cards keep their ids and what was typed, even if wrong; others if their text is the same.
 function identify(cards, edited) {
   return cards.map((card, place) => {
     const before = (edited ?? state.net.cards)[place];
@@ -165,8 +161,9 @@ async function drawExample(row) {
 }
 
 export function summarizeNet() {
-  const { isChosen, preset, cards, parameters } = state.net;
+  const { isChosen, preset, cards, parameters, problem } = state.net;
   if (isChosen) return "chosen by lamina";
+  if (problem) return "not valid yet";
   return `${preset || plural(cards.length, "layer")}, ${short(parameters)} parameters`;
 }
 
@@ -210,6 +207,7 @@ function Layers() {
     const waiting = setTimeout(() => measure(key), 2 * WAIT_MS);
     return () => clearTimeout(waiting);
   }, [key, isBusy()]);
+  const isShown = cards.some((card) => card.problem && problem?.includes(card.problem)); // on its card
   const showAnother = () => drawExample(Math.floor(Math.random() * state.preview.images.train));
   return html`
     <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
@@ -217,7 +215,7 @@ function Layers() {
     <${Button} small disabled=${!state.forward || !key} onClick=${showAnother}>Another image</${Button}>
     <${Cards} cards=${cards} />
     <${AddLayer} cards=${cards} />
-    <${Problem} id="net-problem" text=${problem} />
+    <${Problem} id="net-problem" text=${isShown ? null : problem} />
     <${Details} summary="As Python">
       <label for="python" class="note">The same layers as text. What you change here changes the cards.</label>
       <textarea id="python" rows="7" spellcheck=${false} aria-label="Python" aria-invalid=${Boolean(problem)}

@@ -3,6 +3,7 @@
 import { Curves, findMetric, formatScore } from "./curves.js";
 import { Further } from "./further.js";
 import { Inside } from "./inside.js";
+import { CHOSEN } from "./net.js";
 import { Button, Note, Problem, Progress, count, duration, percent, plain, plural } from "./parts.js";
 import { html, useEffect, useState } from "./preact.js";
 import { selectRun } from "./runs.js";
@@ -22,8 +23,7 @@ export function Status() {
     <p id="spoken" aria-live="polite">${useSpoken(text)}</p>`;
 }
 
-// The text that a screen reader speaks: what is new at once; of texts that only count on, the last
-// every few seconds.
+// The text that a screen reader speaks: what is new at once; what only counts on, now and then.
 function useSpoken(text) {
   const [spoken, speak] = useState({ text: "", kind: "", at: 0 });
   useEffect(() => {
@@ -36,31 +36,37 @@ function useSpoken(text) {
 }
 
 function describeSelected() {
-  if (!state.selected) return "Choose images and a net, and press Train. New here? Open the lessons.";
+  if (!state.selected) return "Choose images and a net, and press Train.";
   const run = findSelected();
   if (!run) return "";
   const { name, rows } = run;
   const job = findJob(name);
   if (job?.state === "queued") return `${name} waits for the training before it`;
   const at = describeEpoch(run, job);
-  if (isActive(job)) {
-    if (job.is_stopping) return `${at}, ${job.is_finishing ? "finishing" : "pausing …"}`;
+  if (isTraining(run)) {
+    if (job.is_finishing) return `${at}, finishing, then testing …`;
+    if (job.is_stopping) return hasBegun(run) ? `${at}, pausing …` : `${name}: ending …`;
+    if (run.isEnding || (run.planned && rows.length >= run.planned)) return `${at}, testing …`;
     const left = describeTimeLeft(run, job);
     if (!hasBegun(run)) return `${name}: ${job.chooses_net ? "choosing the net" : "preparing"}${left}`;
-    if (run.planned && rows.length >= run.planned) return `${at}, evaluating`;
     return `${at}${describeScore(rows.at(-1))}${left}`;
   }
-  if (job?.state === "failed") return `${name} ended with a problem after ${at}`;
-  if (!run.net) return `${name} ${job ? "was stopped before it started" : "is no longer among the runs"}`;
-  if (run.score) return `done: ${run.score}; ${name}`;
+  if (job?.state === "failed") return run.net ? `${name} was stopped after ${at}` : `${name} could not be trained`;
+  if (!run.net) return `${name} ${job ? "was cancelled; nothing was saved" : "is no longer among the runs"}`;
+  if (run.score) return `done: ${run.score}${run.is_better === false ? ", hardly better than guessing" : ""}; ${name}`;
   return hasEnded(run) ? `done: ${name} has no score` : `paused at ${at}; Continue resumes exactly there`;
 }
 
 // Trained epochs, or the one in training. Within a time limit, nobody knows how many there will be.
 function describeEpoch(run, job) {
   const trained = run.rows.length;
-  const epoch = isActive(job) && hasBegun(run) ? Math.min(trained + 1, run.planned || Infinity) : trained;
-  return `epoch ${epoch}${run.planned && !(isActive(job) && job.seconds) ? `/${run.planned}` : ""}`;
+  const epoch = isTraining(run) && hasBegun(run) ? Math.min(trained + 1, run.planned || Infinity) : trained;
+  return `epoch ${epoch}${run.planned && !(isTraining(run) && job.seconds) ? `/${run.planned}` : ""}`;
+}
+
+// For the page, a training ends when its run has been read again.
+function isTraining(run) {
+  return isActive(findJob(run?.name)) || Boolean(run?.isEnding);
 }
 
 function hasBegun({ rows, steps }) {
@@ -109,10 +115,10 @@ function Training({ job }) {
   </li>`;
 }
 
-const nameStop = ({ state: phase }) => (phase === "queued" ? "Cancel" : "Pause");
+const hasFolder = (run) => state.runs.some(({ name }) => name === run); // else, nothing can be continued
+const nameStop = (job) => (job.state === "running" && hasFolder(job.run) ? "Pause" : "Cancel");
 
-// What a training does, and the part that is done: of its time if that is limited, else of its
-// epochs.
+// What a training does, and the part that is done: of its time limit, or else of its epochs.
 function findProgress(job) {
   if (job.state === "queued") return { text: "waiting", part: 0 };
   const event = state.progress.get(job.number);
@@ -125,7 +131,8 @@ function findProgress(job) {
   const planned = job.seconds ? null : (event?.epochs ?? run?.planned);
   const epoch = event?.epoch ?? run?.rows?.length ?? run?.epochs ?? 0;
   const trained = event?.event === "step" ? epoch - 1 + event.step / event.steps : epoch;
-  const text = epoch ? `epoch ${epoch}${planned ? ` of ${planned}` : ""}` : "preparing";
+  let text = epoch ? `epoch ${epoch}${planned ? ` of ${planned}` : ""}` : "preparing";
+  if (trained === planned) text = "testing …";
   return { text: job.is_stopping ? "ending …" : text, part: time ?? (planned ? trained / planned : null) };
 }
 
@@ -135,21 +142,21 @@ export function RunHead() {
   if (!name) return null;
   const run = findSelected();
   const job = findJob(name);
-  const isTraining = isActive(job);
-  const isPausing = isTraining && job.is_stopping && !job.is_finishing;
+  const isPausing = job?.is_stopping && !job.is_finishing;
   // before the first step, it would only pause
   const canFinish = ["step", "epoch"].includes(state.progress.get(job?.number)?.event) && !job?.is_stopping;
   const stop = () => act("stop", name);
   const finish = () => act("stop", name, { is_finishing: true });
-  const canContinue = run?.net && !isTraining && !hasEnded(run);
+  const isDone = run?.net && !isTraining(run);
+  const canContinue = isDone && !hasEnded(run);
   return html`<div id="run">
     <div class="row">
       <h2 id="run-title" tabindex="-1">${name}</h2>
-      ${isTraining && html`<${Button} disabled=${isPausing} onClick=${stop}>${nameStop(job)}</${Button}>`}
+      ${isActive(job) && html`<${Button} disabled=${isPausing} onClick=${stop}>${nameStop(job)}</${Button}>`}
       ${job?.state === "running" && html`<${Button} disabled=${!canFinish} onClick=${finish}>Finish now</${Button}>`}
       ${canContinue && html`<${Button} class="primary" onClick=${() => act("resume", name)}>Continue</${Button}>`}
     </div>
-    ${run?.net && !isTraining && html`<${Result} run=${run} />`}
+    ${isDone && html`<${Result} run=${run} />`}
     <${Problem} id="run-problem" text=${runProblem || (job?.state === "failed" && job.problem)} />
   </div>`;
 }
@@ -163,39 +170,42 @@ function Result({ run }) {
   }
   const [value, interval] = score.split(/ (?=\()/u);
   const verdict = isBetter === false ? `, hardly better than guessing (${baseline})` : `; guessing gets ${baseline}`;
-  const link = (tab, text) => {
-    const open = (event) => {
-      event.preventDefault();
-      change({ tab });
-      document.getElementById(`tab-${tab}`).focus();
-    };
-    return html`<a href=${`#tab-${tab}`} onClick=${open}>${text}</a>`;
-  };
+  const link = (tab, text) => html`<a href="#panel" onClick=${() => change({ tab })}>${text}</a>`;
   return html`<p id="score" class=${isBetter ? "good" : ""}>
       <strong>${isBetter && "✓ "}${value}${baseline && verdict}</strong> <span class="note">${interval}</span>
     </p>
     <p class="note">
-      Next: ${link("look", "see what it confuses")}, or ${link("try", "try it on your own image")}.
+      ${adviseTime(run)} Next: ${link("look", "see its predictions")}, or ${link("try", "try it on your own image")}.
     </p>`;
+}
+
+// About a net that lamina chose: if it is bad, or if choosing it left little time to train it.
+function adviseTime({ name, is_better: isBetter }) {
+  const { chooses_net: isChosen, choosing_seconds: choosing, seconds: limit } = findJob(name) ?? {};
+  const isShort = choosing > limit / 2;
+  if (!isChosen || !limit || (isBetter && !isShort)) return "";
+  const used = isShort ? `Choosing the net used ${duration(choosing)} of ${duration(limit)}. ` : "";
+  return `${used}Set the time limit to ${Math.ceil(limit / 20)}m and train again.`;
 }
 
 export function RunTraining({ run }) {
   const { rows, remark } = run;
-  const diagnoses = rows.flatMap((row) => row.diagnoses ?? []).slice(-MOST_DIAGNOSES);
+  const isChoosing = findJob(run.name)?.chooses_net; // its remarks are for experts
+  const isPast = ({ evidence }) => rows.at(-1).val_loss <= evidence.lowest_val_loss; // it recovered
+  const diagnoses = rows.flatMap((row) => row.diagnoses ?? []).filter((diagnosis) => !isPast(diagnosis));
   return html`<div id="course">
     <${Curves} run=${run} />
     <div>
-      <div id="diagnoses">${diagnoses.map((diagnosis) => html`<${Diagnosis} ...${diagnosis} />`)}</div>
-      ${!rows.length && remark && html`<${Note} id="remark">${remark}</${Note}>`}
+      <div id="diagnoses">${diagnoses.slice(-MOST_DIAGNOSES).map(Diagnosis)}</div>
+      ${!rows.length && html`<${Note} id="remark">${isChoosing ? CHOSEN : remark}</${Note}>`}
       <${Inside} run=${run} />
-      ${rows.length > 0 && html`<${Note}>${count(rows.at(-1).images_per_second)} images/s</${Note}>`}
     </div>
     <${Further} run=${run} />
   </div>`;
 }
 
 function Diagnosis({ epoch, kind, finding, advice, change: values }) {
-  const hasChange = Object.keys(values).length > 0;
+  const hasChange = Object.keys(values).length > 0 && !state.net.isChosen; // which has no such fields
   return html`<div class="diagnosis">
     <p><strong>Epoch ${epoch}: ${kind.replaceAll("-", " ")}.</strong> ${finding} ${advice}</p>
     ${hasChange && html`<${Button} onClick=${() => applyChange(values)}>Apply to the settings</${Button}>`}

@@ -36,7 +36,7 @@ export function setFields(values) {
 
 // Changes what was filled in: values, time, recipeName.
 function fill(texts) {
-  change(texts);
+  change({ ...texts, trainingProblem: null });
   refreshPlan();
 }
 
@@ -56,8 +56,7 @@ async function plan() {
   return planned;
 }
 
-// Fills the form with the recipe of a run: with all fields in which it differs from the plan for the
-// net and the data, so that nothing that is not shown makes a difference.
+// Fills the form with all fields in which the recipe of a run differs from the plan.
 export async function useRecipe(recipe) {
   const values = {};
   change({ values, recipeName: "", time: "" });
@@ -78,11 +77,10 @@ export function useRecipeOf(preset) {
   if (!listRecipes(preset).includes(state.recipeName)) change({ recipeName: "" });
 }
 
-// A field with its label and help, which screen readers speak and `Helped` shows. `placeholder` is
-// the value that applies while it is empty.
-export function Field({ field: { label, help, choices = [] }, value, placeholder = "", onInput, id }) {
+// A field with its label and help; `placeholder` is the value that applies while it is empty.
+export function Field({ field: { label, help, choices = [] }, value, placeholder = "", isWrong, onInput, id }) {
   const word = (text) => WORDS[text] ?? text;
-  const common = { id, value, "aria-describedby": `${id}-help` };
+  const common = { id, value, "aria-describedby": `${id}-help`, "aria-invalid": isWrong ? "true" : null };
   const type = ({ target }) => onInput(target.value);
   const show = (choice) => html`<option value=${choice}>${word(choice || placeholder)}</option>`;
   const select = html`<select ...${common} onChange=${type}>${["", ...choices].map(show)}</select>`;
@@ -110,6 +108,7 @@ export function Helped({ id, note = "", children }) {
 
 export function RecipeForm() {
   const { values, plan: planned, net, time, recipeName, runName } = state;
+  const [isOpen, setOpen] = useState(false); // stays so if its last value is removed
   const recipes = listRecipes(net.preset);
   const usualTime = net.isChosen ? CHOOSING_TIME : "";
   const fields = net.isChosen ? [] : state.fields.filter(({ name, is_main: isMain }) => isMain || values[name]);
@@ -119,18 +118,18 @@ export function RecipeForm() {
     fill({ values: {}, recipeName: "", time: usualTime });
     document.getElementById("time").focus();
   };
-  const show = (field) => {
-    const { name } = field;
-    return html`<${Field} key=${name} id=${`field-${name}`} field=${field} value=${values[name] ?? ""}
-      placeholder=${planned?.fields?.[name]} onInput=${(text) => setFields({ [name]: text })} />`;
-  };
+  const show = ({ name, ...field }) =>
+    html`<${Field} key=${name} id=${`field-${name}`} field=${field} value=${values[name] ?? ""}
+      placeholder=${planned?.fields?.[name]} isWrong=${planned?.field === name}
+      onInput=${(text) => setFields({ [name]: text })} />`;
   return html`<${Helped} id="recipe" note=${describePlan()}>
     <div class="fields">
       <${Field} id="time" field=${TIME} value=${time} placeholder=${usualTime || "none"}
-        onInput=${(text) => fill({ time: text })} />
+        isWrong=${time && planned?.problem?.includes(time)} onInput=${(text) => fill({ time: text })} />
       ${fields.slice(0, MAIN).map(show)}
     </div>
-    <${Details} summary="More settings" open=${recipeName !== "" || rest.some(({ name }) => values[name])}>
+    <${Details} summary="More settings" onToggle=${({ target }) => setOpen(target.open)}
+      open=${isOpen || recipeName !== "" || rest.some(({ name }) => values[name])}>
       <div class="fields">
         <${Field} id="run-name" field=${NAME} value=${runName} onInput=${(text) => change({ runName: text })} />
         ${

@@ -1,15 +1,17 @@
 // The runs: a tree of what came from what, and the selected one.
 
 import { ask } from "./api.js";
-import { Button, Note, Problem, plain } from "./parts.js";
-import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
+import { focusLater } from "./classes.js";
+import { Button, Note, Problem, plain, plural } from "./parts.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
 import { hasEnded } from "./progress.js";
-import { change, findJob, findSelected, isActive, state } from "./store.js";
+import { NARROW, change, findJob, findSelected, isActive, state } from "./store.js";
 
 const REFRESH_MS = 5000; // until a run that could not be read is read again
 const MANY_RUNS = 3; // more can be sorted and filtered
 const FEW = "Every training is a run: a folder that stays, with its net, its settings and its result.";
-const MANY = "Tick runs to draw their curves together, and to compare them.";
+const MANY = "Tick two or more runs to draw their curves together, and to compare them.";
+const UNSUITED = /[/\\:*?"<>|~]/u; // for file names
 let turn = 0; // of the last request for the selected run, whose response counts
 const tellProblem = (error) => change({ runsProblem: error.message });
 
@@ -46,9 +48,9 @@ export async function reloadRun(name, isRetry = false) {
   change({ run: { ...run, others, rows, steps, pace, seen } });
 }
 
-// The runs whose curves are shown with those of a run: its parent, and the ticked ones.
+// The runs whose curves are shown with those of a run: its parent and, if it is ticked, the others.
 async function readOthers(run) {
-  const names = new Set([run.parent ?? [], ...listCompared(run)].flat());
+  const names = new Set([run.parent ?? [], state.compared.has(run.name) ? listCompared(run) : []].flat());
   return (await Promise.all([...names].map((name) => ask("run", { run: name }).catch(() => [])))).flat();
 }
 
@@ -79,8 +81,11 @@ async function remove(name) {
 }
 
 async function restore(deleted) {
-  await edit("restore-run", { deleted });
-  if (!state.runsProblem) change({ deleted: state.deleted.filter((run) => run.deleted !== deleted) });
+  const response = await edit("restore-run", { deleted });
+  if (!response) return;
+  change({ deleted: state.deleted.filter((run) => run.deleted !== deleted) });
+  await selectRun(response.run);
+  focusLater("run-title"); // the button that restored it is gone
 }
 
 // A run was renamed, deleted (its name is empty then), restored or noted something about.
@@ -88,22 +93,30 @@ export async function receiveRuns({ run, name }) {
   const follow = (known) => (known === run ? name : known);
   const base = state.base && { ...state.base, name: follow(state.base.name) };
   const jobs = [...state.jobs].map(([number, job]) => [number, { ...job, run: follow(job.run) }]);
-  const compared = [...state.compared].map(follow).filter(Boolean);
+  const compared = [...state.compared].map((known) => follow(known) || known); // a restored run keeps its tick
+  const place = state.runs.findIndex((known) => known.name === run);
   change({ compared: new Set(compared), base: base?.name ? base : null, jobs: new Map(jobs) });
   await refreshRuns();
   if (state.selected === null && name) return selectRun(name);
   if (state.selected !== run) return;
-  const next = name || state.runs.find(({ problem }) => !problem)?.name;
+  const readable = state.runs.filter(({ problem }) => !problem);
+  const next = name || readable.at(Math.max(0, Math.min(place, readable.length - 1)))?.name; // a deleted run's neighbor
   if (next) await selectRun(next);
   else change({ selected: null, run: null });
+}
+
+export function summarizeRuns() {
+  const [best] = state.runs.filter(({ score }) => score).sort((a, b) => rate(b) - rate(a));
+  return plural(state.runs.length, "run") + (best ? `, best ${best.score_text}` : "");
 }
 
 export function RunsPanel() {
   const [order, setOrder] = useState("newest");
   const [words, setWords] = useState("");
-  const { runs, jobs, selected, compared, deleted, runsProblem } = state;
+  const { runs, jobs, selected, compared, deleted, runsProblem, step } = state;
   // not drawn again with each step of a training
   const list = useMemo(() => drawList(order, words), [order, words, runs, jobs, selected, compared]);
+  useLayoutEffect(showSelected, [selected, step, runs.length]);
   return html`
     <${Note}>${runs.length > 1 ? MANY : FEW}</${Note}>
     <div class="row finder" hidden=${runs.length <= MANY_RUNS}>
@@ -127,6 +140,15 @@ function Deleted({ name, deleted }) {
     ${name} deleted.
     <${Button} small aria-label=${plain(`Undo: restore ${name}`)} onClick=${() => restore(deleted)}>Undo</${Button}>
   </li>`;
+}
+
+// Scrolls the list, but not the page, to the selected run.
+function showSelected() {
+  const tools = document.querySelector("#run-list .tools");
+  if (!tools) return;
+  const list = tools.closest("#run-list");
+  const [shown, row, below] = [list, tools.previousElementSibling, tools].map((part) => part.getBoundingClientRect());
+  list.scrollTop += Math.max(0, below.bottom - shown.bottom) + Math.min(0, row.top - shown.top);
 }
 
 // The runs, and before them those without a folder, which wait or failed.
@@ -162,11 +184,15 @@ function Row({ run }) {
   const { name, net, data, parent, parent_epoch: epoch, note, problem } = run;
   if (problem) return html`<p class="problem">${name}: ${problem}</p>`;
   const isSelected = state.selected === name;
+  const select = () => {
+    if (!isSelected || !findSelected()) selectRun(name);
+    if (NARROW.matches) focusLater("run-title"); // it is below the list
+  };
   const from = parent ? ` from ${parent}${epoch === null ? "" : ` after epoch ${epoch}`}` : "";
   return html`<div class="run-row">
       <input type="checkbox" disabled=${!net} aria-label=${plain(`compare ${name}`)}
         checked=${state.compared.has(name)} onChange=${({ target }) => compare(name, target.checked)} />
-      <${Button} class="run" aria-pressed=${isSelected} onClick=${() => isSelected || selectRun(name)}>
+      <${Button} class="run" aria-pressed=${isSelected} onClick=${select}>
         <strong>${name}</strong> <span>${summarizeRun(run)}</span>
         ${net && html`<span class="note">${net} on ${data}${from}</span>`}
         ${note && html`<span class="note">“${note}”</span>`}
@@ -186,15 +212,18 @@ function summarizeRun(run) {
 
 // Name, note and deletion of the selected run.
 function Tools({ run: { name, note } }) {
+  const [problem, setProblem] = useState(null);
   const rename = async ({ target }) => {
     const text = target.value.trim();
-    if (text && text !== name) await edit("rename-run", { run: name, name: text });
-    if (state.runsProblem || !text) target.value = name;
+    if (UNSUITED.test(text)) return setProblem('A name contains none of / \\ : * ? " < > | ~');
+    if (text !== name) await ask("rename-run", { run: name, name: text }).catch(({ message }) => setProblem(message));
   };
   const write = ({ target }) => edit("note-run", { run: name, note: target.value.trim() });
   return html`<div class="tools">
-    <label>Name <input defaultValue=${name} autocomplete="off" onChange=${rename} /></label>
+    <label>Name <input defaultValue=${name} autocomplete="off" aria-invalid=${Boolean(problem)}
+      onInput=${() => setProblem(null)} onChange=${rename} /></label>
     <label>Note <input defaultValue=${note} autocomplete="off" onChange=${write} /></label>
     <${Button} small onClick=${() => remove(name)}>Delete</${Button}>
+    <${Problem} text=${problem} />
   </div>`;
 }

@@ -23,7 +23,8 @@ export const state = {
   reading: {}, // of the data set, until then: {what, done, total, downloadMb, problem}
   preview: null, // of the data set and its problems, once it is read
   isMaking: false, // classes of one's own
-  sets: { name: "my-images", text: "", cards: [] }, // of classes.js; `text`: the name as typed
+  // of classes.js; `text`: the name as typed, `recorded`: the source of the last images from the webcam
+  sets: { name: "my-images", text: "", cards: [] },
   labels: { choices: {} }, // the state of labels.js
 
   // Step 2, Net. Without layers that can be read, `cards` are the last that could.
@@ -57,6 +58,8 @@ export const state = {
   // `told`: what was set up, in words; `filled`: fields of the form that a lesson filled in, by name.
   lessons: { at: 0, isOpen: false, answers: {}, told: "", filled: null, problem: null },
 };
+
+export const NARROW = matchMedia("(max-width: 899px)"); // as in page.css
 
 let draw = () => null;
 let frame = 0;

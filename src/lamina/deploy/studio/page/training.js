@@ -8,12 +8,13 @@ import { Note, Problem, plural } from "./parts.js";
 import { html } from "./preact.js";
 import { RecipeForm, readFields, readSteps, setFields } from "./recipe.js";
 import { receiveRuns, refreshRuns, reloadRun, selectRun } from "./runs.js";
-import { change, findSelected, isActive, state } from "./store.js";
+import { change, changePart, findSelected, isActive, state } from "./store.js";
 
 const MOST_STEPS = 800; // whose losses are drawn
 const NARROW = matchMedia("(max-width: 899px)"); // as in page.css
 
 export function summarizeTraining() {
+  if (state.plan?.problem) return "not valid yet";
   if (state.time) return `within ${state.time}`;
   const epochs = Number(readFields().epochs ?? state.plan?.fields?.epochs);
   return epochs ? plural(epochs, "epoch") : "";
@@ -26,10 +27,10 @@ export function TrainingStep() {
     <${Changes} />
     <div class="row actions">
       <button id="train" class="primary" type="button" aria-describedby="train-note"
-        disabled=${state.isStarting || Boolean(reason)} onClick=${train}>Train</button>
+        disabled=${Boolean(reason)} onClick=${train}>Train</button>
     </div>
     <${Note} id="train-note">${reason}</${Note}>
-    <${Problem} id="training-problem" text=${state.trainingProblem} />
+    <${Problem} id="training-problem" text=${state.plan?.problem ? null : state.trainingProblem} />
   `;
 }
 
@@ -62,8 +63,7 @@ export function applyChange(values) {
   const names = Object.keys(values);
   setFields(Object.fromEntries(names.map((name) => [name, String(values[name])])));
   change({ step: "training" });
-  // once it is drawn
-  requestAnimationFrame(() => document.getElementById(`field-${names[0]}`)?.focus());
+  requestAnimationFrame(() => document.getElementById(`field-${names[0]}`)?.focus()); // once it is drawn
 }
 
 export function receiveTraining(event) {
@@ -91,6 +91,7 @@ async function receiveJob(job) {
   if (isActive(job)) return refreshRuns();
   change({ progress: new Map([...state.progress].filter(([number]) => number !== job.number)) });
   if (job.run !== state.run?.name) return refreshRuns();
+  changePart("run", { isEnding: true }); // until it is read again
   await reloadRun(job.run);
   // images made on this page are there to be tried
   const isMade = findSelected()?.score && state.run.source === state.sets.made;
