@@ -10,8 +10,7 @@ import { change, changePart, isActive, state } from "./store.js";
 const LIMIT_BYTES = 32e6;
 const FEW_IMAGES = 20; // of a class
 const SHOWN_IMAGES = 60; // of a class, as the studio sends
-export const RECORDED =
-  "Images recorded in one go are almost alike, so the score can be too good. To test, record again another time.";
+export const RECORDED = "Images recorded in one go are alike, so the score is too good. To test, record again later.";
 const BURST_MS = 200; // from image to image
 const CAMERA = { width: 640, height: 480 };
 let lastKey = 0; // of the cards
@@ -23,7 +22,7 @@ const isSame = (first, second) => normalize(first) === normalize(second);
 const findCard = (key) => state.sets.cards.find((card) => card.key === key);
 const changeSets = (fields) => changePart("sets", fields);
 const listFilled = () => state.sets.cards.filter(({ count }) => count);
-const focus = (element) => element?.focus(); // as a ref: once it is drawn
+export const focus = (element) => element?.focus(); // as a ref: once it is drawn
 export const focusLater = (id) => requestAnimationFrame(() => focus(document.getElementById(id)));
 
 // Beside a place for images, a drop does nothing; otherwise the browser would leave the page.

@@ -9,8 +9,7 @@ import { load, save } from "./request.js";
 import { change, changePart, isActive, listTrainings, state } from "./store.js";
 
 const SHOWN_ISSUES = 50; // at a time
-const ADVICE =
-  "The most doubtful come first. Look at each image: many of these labels are correct. Your files stay as they are.";
+const ADVICE = "The most doubtful come first. Many of these labels are correct. Your files stay as they are.";
 
 const changeLabels = (fields) => changePart("labels", fields);
 const show = (dialog) => dialog?.showModal(); // the same function always, so that it is called once
