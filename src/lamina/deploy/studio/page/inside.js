@@ -1,7 +1,8 @@
-// Inside the net: filters and outputs of units; while it trains, again and again.
+// Inside the net: filters, outputs of units, and statistics of the layers; while it trains, again
+// and again.
 
 import { askLast } from "./api.js";
-import { Button, Details, Layers, Note, Picture, Problem } from "./parts.js";
+import { Button, Details, Layers, Note, Picture, Problem, Table, percent } from "./parts.js";
 import { html, useEffect, useState } from "./preact.js";
 import { change, findJob, isActive } from "./store.js";
 
@@ -36,6 +37,7 @@ export function Inside({ run }) {
     return () => clearTimeout(timer);
   }, [key, isOpen, document.hidden, last.isBusy]);
   if (!run.rows.length) return null;
+  const statistics = run.rows.findLast((epoch) => epoch.layers)?.layers;
   const title = html`<h3 id="live-title">Inside the net${isTraining ? ", now" : ""}</h3>`;
   return html`<${Details} id="live" open=${isOpen} onToggle=${({ target: { open } }) => setOpen(open)} summary=${title}>
     <${Problem} text=${problem} />
@@ -43,6 +45,7 @@ export function Inside({ run }) {
       ${image && html`<${Example} image=${image} target=${target} next=${() => setRow(row + 1)} />`}
       ${image && html`<${Layers} filters=${filters} layers=${layers.slice(0, MOST_LAYERS)} />`}
     </div>
+    ${statistics && html`<${Statistics} ...${statistics} />`}
   </${Details}>`;
 }
 
@@ -53,4 +56,18 @@ function Example({ image, target, next }) {
     <${Note}>${target}</${Note}>
     <${Button} small onClick=${next}>Another image</${Button}>
   </div>`;
+}
+
+function Statistics({ names, gradient_norms: gradients, update_norms: updates, weight_norms: weights, ...more }) {
+  const format = (value) => (value == null ? "" : Number(value.toPrecision(3)).toString());
+  const rows = names.map((name, place) => [
+    name,
+    format(gradients[place]),
+    updates[place] && weights[place] ? (updates[place] / weights[place]).toExponential(1) : "",
+    more.dead_fractions[place] == null ? "" : percent(more.dead_fractions[place]),
+  ]);
+  const heads = ["layer", "gradient norm", "update ÷ weights", "dead units"];
+  return html`<${Details} summary="Gradients and dead units of each layer">
+    <${Table} heads=${heads} rows=${rows} caption="Statistics after the last measured epoch" />
+  </${Details}>`;
 }
