@@ -37,8 +37,8 @@ def test_the_address_lets_the_page_in_and_events_and_downloads_have_the_token(
         address = studio.announced
         bearer = {"Authorization": f"Bearer {address.partition('#token=')[2]}"}
         with open_page(browser, address) as page:
-            page.get_by_role("button", name="4 Runs").click()
-            page.locator("#run-list").get_by_role("button", name="run").click()
+            expect(page.locator("#run-title")).to_have_text("run")  # the newest
+            page.get_by_role("button", name="4 Runs 1 run, best").click()
             page.get_by_role("tab", name="Export").click()
             with page.expect_download() as download:
                 page.get_by_role("button", name="Download report.html").click()
@@ -137,5 +137,7 @@ def test_a_selected_run_that_is_read_slowly_is_shown_although_another_training_e
         page.route("**/api/run", hold)
         runs.get_by_role("button", name="earlier").click()
         expect(runs).to_contain_text(re.compile(r"trained (✓ )?\d+\.\d %"))
-        held[0].continue_()
+        expect(page.locator("#panel")).to_have_text("Reading earlier …")
+        page.unroute("**/api/run", hold)
+        runs.get_by_role("button", name="earlier").click()  # reads it again
         expect(page.locator("#further")).to_be_visible()

@@ -270,6 +270,7 @@ def test_a_webcam_is_aimed_before_its_images_are_saved_while_a_button_is_held(
         expect(hold).to_be_focused()
         expect(classes.first.locator("video")).to_have_js_property("videoWidth", 640)
         expect(classes.first).to_contain_text("0 images")  # only a preview
+        expect(classes.first).to_contain_text("Images recorded in one go are alike")
         assert Axe().run(page).response["violations"] == []
         hold.hover()
         page.mouse.down()

@@ -13,11 +13,11 @@ PREDICTIONS = (
     "under 20 %",
     "20 to 40 %",
     "over 55 %",
-    "over 55 %",
+    "65 to 80 %",
     "circle and pentagon",
     "over 95 %",
 )
-SCORES = re.compile(r"(\d+\.\d) to (\d+\.\d) %")
+SCORES = re.compile(r"(\d+\.?\d*) to (\d+\.?\d*) %")
 PERCENT = re.compile(r"\d+\.\d %")
 MARGIN = 3  # points, because other processors round differently
 
@@ -95,6 +95,8 @@ def test_lessons_go_on_after_a_reload_and_can_be_reset(page: Page, studio: Studi
     expect(answer).to_contain_text("Your prediction is kept")
     studio.act("train", name="mine", fields=fields, **values)
     expect(answer).to_contain_text("as you predicted. (mine)")
+    studio.act("rename-run", run="mine", name="ours")
+    expect(answer).to_contain_text("as you predicted. (ours)")
     first = panel.get_by_role("button", name="Lesson 1 of 6")
     expect(first).to_contain_text(PERCENT)
     expect(panel.get_by_label("under 20 %")).to_be_disabled()
@@ -125,7 +127,7 @@ def test_what_a_lesson_filled_in_does_not_stay_for_another_preset(page: Page):
         expect(field).to_have_value(value)
     expect(panel.get_by_role("status")).to_have_text(
         "Now set: Images shapes; Net Flatten, Output; Epochs 8; Batch size 100; Learning rate"
-        " 0.001; all other settings are empty."
+        " 0.001; all other settings as usual."
     )
     expect(page.get_by_label("Time limit")).to_have_value("")
     lr.fill("0.02")

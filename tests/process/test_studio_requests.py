@@ -1119,7 +1119,7 @@ def test_a_run_says_whether_it_is_better_than_guessing(studio):
     studio.copy_runs(train_quickly(), "first")
     (run,) = studio.act("runs")
     report = load_run(studio.folder / "runs" / "first").report
-    assert run["is_better"] == (report.baseline.gain_interval.low > 0)
+    assert run["is_better"] == (report.baseline.gain >= 0.1 * (1 - report.baseline.value))
     assert run["epochs"] == run["planned"] == 2 and run["seconds"] > 0
     (studio.folder / "runs" / "first" / "report.json").unlink()
     assert studio.act("runs")[0]["is_better"] is None

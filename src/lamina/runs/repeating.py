@@ -33,8 +33,7 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     remarks = []
     try:
         find_dataset(run)  # reads the data again, which may have changed
-        if record.net is not None:
-            python = write_python(record, record.epochs or max(1, done))
+        python = write_python(record, record.epochs or max(1, done))
     except LaminaError as error:
         remarks.append(str(error))
     command = write_command(record.command)
@@ -107,11 +106,12 @@ def write_command(words: tuple[str, ...]) -> str:
 
 
 def write_python(record: RunRecord, epochs: int) -> str:
-    """Python that repeats the training, from the same checkpoint if it began at one."""
+    """Python that repeats the training, from the same checkpoint if it began at one.
+
+    Empty for a pretrained net, which the run does not contain as layers.
+    """
     if record.net is None:
-        raise LaminaError(
-            "The run does not contain its net as layers, so there is no Python to copy."
-        )
+        return ""
     start = record.started_from
     if record.parts:
         raise LaminaError("The training used your own functions, so there is no Python to copy.")

@@ -59,18 +59,14 @@ export function App() {
 }
 
 function Steps() {
+  const runs = summarizeRuns();
   return html`<div id="steps">
     <${Step} name="data" number="1" title="Images" summary=${summarizeData()}><${DataStep} /></${Step}>
     <${Step} name="net" number="2" title="Net" summary=${summarizeNet()}><${NetStep} /></${Step}>
     <${Step} name="training" number="3" title="Train" summary=${summarizeTraining()}>
       <${NextStep} /><${TrainingStep} />
     </${Step}>
-    ${
-      hasRuns() &&
-      html`<${Step} name="runs" number="4" title="Runs" summary=${summarizeRuns()}>
-      <${RunsPanel} />
-    </${Step}>`
-    }
+    ${hasRuns() && html`<${Step} name="runs" number="4" title="Runs" summary=${runs}><${RunsPanel} /></${Step}>`}
   </div>`;
 }
 

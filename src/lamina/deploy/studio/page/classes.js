@@ -1,5 +1,4 @@
-// Classes of one's own: images from files, folders or the webcam, which the studio saves as a folder
-// of class folders.
+// Classes of one's own: images from files, folders or the webcam, which the studio saves as a folder of class folders.
 
 import { ask, post } from "./api.js";
 import { startCamera, stopCamera, takeImage } from "./camera.js";
@@ -11,8 +10,7 @@ import { change, changePart, isActive, state } from "./store.js";
 const LIMIT_BYTES = 32e6;
 const FEW_IMAGES = 20; // of a class
 const SHOWN_IMAGES = 60; // of a class, as the studio sends
-export const RECORDED =
-  "Images recorded in one go are almost alike, so the score can be too good. To test, record again another time.";
+export const RECORDED = "Images recorded in one go are alike, so the score is too good. To test, record again later.";
 const BURST_MS = 200; // from image to image
 const CAMERA = { width: 640, height: 480 };
 let lastKey = 0; // of the cards
@@ -24,7 +22,7 @@ const isSame = (first, second) => normalize(first) === normalize(second);
 const findCard = (key) => state.sets.cards.find((card) => card.key === key);
 const changeSets = (fields) => changePart("sets", fields);
 const listFilled = () => state.sets.cards.filter(({ count }) => count);
-const focus = (element) => element?.focus(); // as a ref: once it is drawn
+export const focus = (element) => element?.focus(); // as a ref: once it is drawn
 export const focusLater = (id) => requestAnimationFrame(() => focus(document.getElementById(id)));
 
 // Beside a place for images, a drop does nothing; otherwise the browser would leave the page.
@@ -118,8 +116,7 @@ function removeImage({ key, images }, file) {
   });
 }
 
-// Saves files one after the other, and returns whether all were; a file that is refused does not
-// stop the others.
+// Saves files one after the other, and returns whether all were; a file that is refused does not stop the others.
 async function saveFiles(key, files) {
   const refused = [];
   const save = (file, place) => async (card, names) => {

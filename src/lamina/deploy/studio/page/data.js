@@ -180,14 +180,10 @@ function Group({ name, count: size, images }) {
 
 function Findings({ findings }) {
   const list = ({ split, name }) => html`<li>${split ? `${name} (${split})` : name}</li>`;
+  const which = (shown, size) => (shown < size ? `The first ${shown} of ${count(size)} images` : "Which images");
   const show = ({ severity, message, images, size }) => html`<li class=${severity}>
     <strong>${WORDS[severity]}: </strong>${withoutOptions(message)}
-    ${
-      images.length > 0 &&
-      html`<${Details} summary="Which images"><ul>
-      ${images.map(list)} ${size > images.length && html`<li>and ${count(size - images.length)} more</li>`}
-    </ul></${Details}>`
-    }
+    ${size > 0 && html`<${Details} summary=${which(images.length, size)}><ul>${images.map(list)}</ul></${Details}>`}
   </li>`;
   const summary = `${plural(findings.length, "finding")} about these images`;
   return html`<${Details} summary=${summary} open=${findings[0].severity === "error"}>

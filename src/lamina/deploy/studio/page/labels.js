@@ -9,9 +9,7 @@ import { load, save } from "./request.js";
 import { change, changePart, isActive, listTrainings, state } from "./store.js";
 
 const SHOWN_ISSUES = 50; // at a time
-const SHARP_PX = 100; // larger images are drawn smoothly
-const ADVICE =
-  "The most doubtful come first. Look at each image: many of these labels are correct. Your files stay as they are.";
+const ADVICE = "The most doubtful come first. Many of these labels are correct. Your files stay as they are.";
 
 const changeLabels = (fields) => changePart("labels", fields);
 const show = (dialog) => dialog?.showModal(); // the same function always, so that it is called once
@@ -117,12 +115,11 @@ function Issues({ check }) {
     await readImages(images.size + SHOWN_ISSUES);
     requestAnimationFrame(() => list.current.children[images.size].querySelector("button")?.focus());
   };
-  const isSmall = state.preview.shape[2] < SHARP_PX;
   const draw = (issue) =>
     html`<${Issue} key=${issue.image} check=${check} issue=${issue} png=${images.get(issue.image)} />`;
   return html`<h3>${plural(issues.length, "label")} worth checking</h3>
     <p class="note">${ADVICE}</p>
-    <ul ref=${list} class=${`issues ${isSmall ? "small" : ""}`} aria-label="Labels worth checking">
+    <ul ref=${list} class="issues" aria-label="Labels worth checking">
       ${issues.slice(0, images.size).map(draw)}
     </ul>
     <div class="row">

@@ -1,5 +1,4 @@
-// The page: starts with the state of the studio, passes on its events, and keeps what outlives a
-// reload.
+// The page: starts with the state of the studio, passes on its events, and keeps what outlives a reload.
 
 import { ask, follow } from "./api.js";
 import { App, NEEDS_TOKEN } from "./app.js";

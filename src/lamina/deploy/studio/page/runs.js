@@ -1,9 +1,9 @@
 // The runs: a tree of what came from what, and the selected one.
 
 import { ask } from "./api.js";
-import { focusLater } from "./classes.js";
+import { focus, focusLater } from "./classes.js";
 import { Button, Note, Problem, plain, plural } from "./parts.js";
-import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
+import { html, useLayoutEffect, useMemo, useState } from "./preact.js";
 import { hasEnded } from "./progress.js";
 import { NARROW, change, findJob, findSelected, isActive, state } from "./store.js";
 
@@ -11,8 +11,8 @@ const REFRESH_MS = 5000; // until a run that could not be read is read again
 const MANY_RUNS = 3; // more can be sorted and filtered
 const FEW = "Every training is a run: a folder that stays, with its net, its settings and its result.";
 const MANY = "Tick two or more runs to draw their curves together, and to compare them.";
-const UNSUITED = /[/\\:*?"<>|~]/u; // for file names
 let turn = 0; // of the last request for the selected run, whose response counts
+const showTools = () => document.querySelector("#run-list .tools")?.scrollIntoView({ block: "nearest" });
 const tellProblem = (error) => change({ runsProblem: error.message });
 
 export async function refreshRuns() {
@@ -116,7 +116,7 @@ export function RunsPanel() {
   const { runs, jobs, selected, compared, deleted, runsProblem, step } = state;
   // not drawn again with each step of a training
   const list = useMemo(() => drawList(order, words), [order, words, runs, jobs, selected, compared]);
-  useLayoutEffect(showSelected, [selected, step, runs.length]);
+  useLayoutEffect(showTools, [step]);
   return html`
     <${Note}>${runs.length > 1 ? MANY : FEW}</${Note}>
     <div class="row finder" hidden=${runs.length <= MANY_RUNS}>
@@ -133,22 +133,12 @@ export function RunsPanel() {
   `;
 }
 
+// Its button has the focus: the one that deleted the run is gone.
 function Deleted({ name, deleted }) {
-  const place = useRef();
-  useEffect(() => place.current.lastElementChild.focus(), []); // the button that deleted it is gone
-  return html`<li class="row" ref=${place}>
-    ${name} deleted.
-    <${Button} small aria-label=${plain(`Undo: restore ${name}`)} onClick=${() => restore(deleted)}>Undo</${Button}>
+  const more = { "aria-label": plain(`Undo: restore ${name}`), onClick: () => restore(deleted) };
+  return html`<li class="row">
+    ${name} deleted. <button type="button" class="small" ref=${focus} ...${more}>Undo</button>
   </li>`;
-}
-
-// Scrolls the list, but not the page, to the selected run.
-function showSelected() {
-  const tools = document.querySelector("#run-list .tools");
-  if (!tools) return;
-  const list = tools.closest("#run-list");
-  const [shown, row, below] = [list, tools.previousElementSibling, tools].map((part) => part.getBoundingClientRect());
-  list.scrollTop += Math.max(0, below.bottom - shown.bottom) + Math.min(0, row.top - shown.top);
 }
 
 // The runs, and before them those without a folder, which wait or failed.
@@ -186,7 +176,9 @@ function Row({ run }) {
   const isSelected = state.selected === name;
   const select = () => {
     if (!isSelected || !findSelected()) selectRun(name);
-    if (NARROW.matches) focusLater("run-title"); // it is below the list
+    if (!NARROW.matches) return;
+    focusLater("run-title"); // it is below the list
+    requestAnimationFrame(() => document.getElementById("results").scrollIntoView());
   };
   const from = parent ? ` from ${parent}${epoch === null ? "" : ` after epoch ${epoch}`}` : "";
   return html`<div class="run-row">
@@ -215,9 +207,10 @@ function summarizeRun(run) {
 // Name, note and deletion of the selected run.
 function Tools({ run: { name, note } }) {
   const [problem, setProblem] = useState(null);
+  useLayoutEffect(showTools, [problem]);
   const rename = async ({ target }) => {
     const text = target.value.trim();
-    if (UNSUITED.test(text)) return setProblem('A name contains none of / \\ : * ? " < > | ~');
+    if (/[/\\:*?"<>|~]/u.test(text)) return setProblem('A name contains none of / \\ : * ? " < > | ~');
     if (text !== name) await ask("rename-run", { run: name, name: text }).catch(({ message }) => setProblem(message));
   };
   const write = ({ target }) => edit("note-run", { run: name, note: target.value.trim() });

@@ -33,7 +33,7 @@ export function Take({ run }) {
 function Repeat({ run: { name, score, is_finished: isFinished } }) {
   const request = useLoaded("Reading the data", () => askLast("repeat", { run: name }), [score, isFinished]);
   const draw = ({ command, python, remarks }) => html`
-    ${!remarks.length && html`<${Note}>${SAME}</${Note}>`}
+    ${python && !remarks.length && html`<${Note}>${SAME}</${Note}>`}
     ${remarks.map((remark) => html`<p class="diagnosis">${remark}</p>`)}
     ${command && html`<${Code} text=${command} title="the command" />`}
     ${python && html`<${Code} text=${python} title="the Python" />`}
