@@ -105,7 +105,7 @@ def test_finish_now_evaluates_whatever_the_schedule_is_and_all_say_that_it_is_do
 
 def test_a_training_with_a_time_limit_counts_its_epochs_and_promises_none(page: Page):
     use_net(page)
-    page.get_by_label("Time limit").fill("8s")
+    page.get_by_label("Time limit").fill("10s")
     page.evaluate("""() => {
             window.texts = [];
             const status = document.querySelector('#status');
@@ -116,8 +116,8 @@ def test_a_training_with_a_time_limit_counts_its_epochs_and_promises_none(page: 
     expect(page.locator("#status")).to_have_text(DONE)
     texts = [text for text in page.evaluate("texts") if text.startswith("epoch")]
     # in the first epoch
-    assert [text for text in texts if re.match(r"epoch 1, \d+ s of 8 s left", text)]
-    assert [text for text in texts if re.match(r"epoch [1-9]\d*, val .* of 8 s left", text)]
+    assert [text for text in texts if re.match(r"epoch 1, \d+ s of 10 s left", text)]
+    assert [text for text in texts if re.match(r"epoch [1-9]\d*, val .* of 10 s left", text)]
     assert not [text for text in texts if "/" in text]
 
 
