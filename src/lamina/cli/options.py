@@ -66,7 +66,7 @@ Progress = Annotated[
     Flag,
     arg(
         help=(
-            "with --json: also print steps and progress, at most twice a second; the first Ctrl-C"
+            "with --json: also print remarks, steps and progress; the first Ctrl-C"
             " then ends a single training of one process early, with an evaluation"
         )
     ),

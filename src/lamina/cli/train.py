@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -261,13 +261,15 @@ def _find_request(
         if seconds is None:
             source = "the default"
             seconds = DEFAULT_SECONDS
+        tell: Callable[[str], None] = terminal.remark
         limit = f"{seconds:.0f} s for the whole command ({source})"
         if "epochs" in options.settings:
+            tell = terminal.hint
             limit = (
                 "no limit, because --epochs is given; lamina chooses a net and an image size that"
                 f" would train in about {seconds:.0f} s"
             )
-        terminal.remark(f"time: {limit}")
+        tell(f"time: {limit}")
     return Request(choice, recipe, options.settings, options.pretrained)
 
 
@@ -296,7 +298,7 @@ def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
         )
         what = "different targets, which no net can learn"
         where = f"lamina data {shlex.quote(source)} lists them (as blank if they have one color)"
-        terminal.remark(f"warning: {count} {what}; {where}")
+        terminal.remark(f"warning: {count} {what};", where)
 
 
 def _print_end(
@@ -312,5 +314,5 @@ def _print_end(
         name = run.path.parent.name
         if options.folds is None:
             name = run.path.name.rpartition("-seed")[0]
-        terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
+        terminal.hint(f"lamina: to train the rest, run the command again with --name {name}")
     return status

@@ -221,7 +221,7 @@ def calibrate(
     thresholds = choose_thresholds(task.with_temperatures(temperatures), logits, targets, aim)
     for threshold in thresholds:
         if lack := threshold.find_lack(aim):
-            warn(f"{lack}. Use more images in val (--val, or --folds), or a lower aim")
+            warn(f"{lack}.", remedy="Use more images in val (--val, or --folds), or a lower aim")
     return Calibration(split, len(logits), temperatures, str(aim), thresholds)
 
 

@@ -63,8 +63,8 @@ class WriteError(RunError):
         has_checkpoint = (path / "state.safetensors").exists()
         remains = "The last checkpoint is intact." if has_checkpoint else "No checkpoint was saved."
         super().__init__(
-            f"Cannot write to {path}: {self.reason}. {remains} Free disk space, then run lamina"
-            f" resume {path}"
+            f"Cannot write to {path}: {self.reason}. {remains}",
+            remedy=f"Free disk space, then run lamina resume {path}",
         )
 
 
@@ -144,9 +144,9 @@ class RunFolder:
         file = self.weights_file
         if not file.exists():
             raise RunError(
-                f"{file} is missing; the run has not saved weights yet, or has lost them. Train it"
-                f" with load_run({str(self.path)!r}).train() (on the command line, lamina resume"
-                f" {self.path})."
+                f"{file} is missing; the run has not saved weights yet, or has lost them.",
+                remedy=f"Train it with load_run({str(self.path)!r}).train() (on the command line,"
+                f" lamina resume {self.path}).",
             )
         return unpack_tensors(read_bytes(file), str(file), self._weights_remedy)[0]
 

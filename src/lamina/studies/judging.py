@@ -142,7 +142,8 @@ def find_outputs(run: Run) -> Outputs:
     if outputs is None or len(outputs.names) < 2:
         raise RunError(
             f"{run.path} has stored logits for {0 if outputs is None else 1} images; a comparison"
-            f" needs at least 2. Run lamina resume {run.path} to evaluate it."
+            f" needs at least 2.",
+            remedy=f"Run lamina resume {run.path} to evaluate it.",
         )
     return outputs
 
