@@ -142,7 +142,7 @@ HOSTILE = (
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_refused(tmp_path, name):
     for names in ((name, "cat"), ("pets", name)):
-        with pytest.raises(DataError, match="Use (another name|1 to 60 letters)"):
+        with pytest.raises(DataError, match=r"Use (another name|1 to 60 letters)"):
             save_image(tmp_path, *names, PNG)
     assert list(tmp_path.iterdir()) == []
 
