@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import shutil
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
@@ -16,12 +14,10 @@ from support.studios import (
     DONE,
     Studio,
     draw,
-    open_studio,
+    open_with_webcam,
     train_in_page,
     write_classes,
 )
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def show_one_issue_at_a_time(route: Route) -> None:
@@ -253,15 +249,7 @@ def test_classes_are_renamed_and_deleted_and_their_names_stay_different(page: Pa
 def test_a_webcam_is_aimed_before_its_images_are_saved_while_a_button_is_held(
     browser: Browser, studio: Studio
 ):
-    launched = browser.browser_type.launch(
-        executable_path=next(filter(None, map(shutil.which, CHROMIUM))),
-        args=[
-            "--no-sandbox",
-            "--use-fake-device-for-media-stream",
-            "--use-fake-ui-for-media-stream",
-        ],
-    )
-    with contextlib.closing(launched), open_studio(launched, studio) as page:
+    with open_with_webcam(browser, studio) as page:
         page.get_by_role("button", name="Make your own classes").click()
         classes = page.locator("#making fieldset")
         classes.first.get_by_role("textbox").fill("pointer")

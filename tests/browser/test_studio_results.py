@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
@@ -15,13 +14,12 @@ from support.studios import (
     Studio,
     draw,
     open_studio,
+    open_with_webcam,
     train_quickly,
     wait_for_end,
     wait_for_epochs,
     write_classes,
 )
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def show(page: Page, run: str, tab: str) -> Locator:
@@ -197,15 +195,7 @@ def test_ticked_runs_are_compared_with_each_other(page: Page, studio: Studio, re
 
 def test_a_net_is_tried_on_an_image_and_on_the_webcam(browser: Browser, studio: Studio):
     studio.copy_runs(train_quickly(), "one")
-    launched = browser.browser_type.launch(
-        executable_path=next(filter(None, map(shutil.which, CHROMIUM))),
-        args=[
-            "--no-sandbox",
-            "--use-fake-device-for-media-stream",
-            "--use-fake-ui-for-media-stream",
-        ],
-    )
-    with contextlib.closing(launched), open_studio(launched, studio) as page:
+    with open_with_webcam(browser, studio) as page:
         panel = show(page, "one", "try")
         panel.locator("#file").set_input_files(draw("round", 99))
         expect(panel).to_contain_text(re.compile(r"Prediction: \w+ \d+\.\d %"))

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from support import forking
 from support.commands import train_once
-from support.servers import PATIENCE_SECONDS, Server, encode, open_page, wait_for
+from support.servers import PATIENCE_SECONDS, Server, encode, find_chromium, open_page, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, FilePayload, Page
@@ -214,6 +214,21 @@ def open_studio(browser: Browser, studio: Studio) -> Iterator[Page]:
     with open_page(browser, studio.url) as opened:
         opened.set_default_timeout(1000 * PATIENCE_SECONDS)
         expect(opened.locator("#source option").first).to_be_attached()  # it has been started
+        yield opened
+
+
+@contextlib.contextmanager
+def open_with_webcam(browser: Browser, studio: Studio) -> Iterator[Page]:
+    """The page of a studio in another Chromium, whose webcam shows a test pattern."""
+    launched = browser.browser_type.launch(
+        executable_path=find_chromium(),
+        args=[
+            "--no-sandbox",
+            "--use-fake-device-for-media-stream",
+            "--use-fake-ui-for-media-stream",
+        ],
+    )
+    with contextlib.closing(launched), open_studio(launched, studio) as opened:
         yield opened
 
 

@@ -3,7 +3,7 @@
 import { ask, post } from "./api.js";
 import { startCamera, stopCamera, takeImage } from "./camera.js";
 import { useSource } from "./data.js";
-import { Button, Note, Picture, Problem, plain, plural } from "./parts.js";
+import { Button, Note, Picture, Problem, focus, focusLater, plural } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
 import { change, changePart, isActive, state } from "./store.js";
 
@@ -22,8 +22,6 @@ const isSame = (first, second) => normalize(first) === normalize(second);
 const findCard = (key) => state.sets.cards.find((card) => card.key === key);
 const changeSets = (fields) => changePart("sets", fields);
 const listFilled = () => state.sets.cards.filter(({ count }) => count);
-export const focus = (element) => element?.focus(); // as a ref: once it is drawn
-export const focusLater = (id) => requestAnimationFrame(() => focus(document.getElementById(id)));
 
 // Beside a place for images, a drop does nothing; otherwise the browser would leave the page.
 function refuseDrop(event) {
@@ -235,7 +233,7 @@ function Card({ card }) {
   };
   const few = count ? "; add more, at least" : "; best are at least";
   const shown = count > images.length ? `, the last ${images.length} shown` : "";
-  return html`<fieldset aria-label=${plain(name)} onDragOver=${(event) => event.preventDefault()} onDrop=${drop}>
+  return html`<fieldset aria-label=${name} onDragOver=${(event) => event.preventDefault()} onDrop=${drop}>
     <div class="row">
       <input id=${`class-${key}`} ref=${input} aria-label="Name of the class" autocomplete="off"
         defaultValue=${name} onChange=${rename} />
@@ -243,7 +241,7 @@ function Card({ card }) {
     </div>
     ${isAsking && html`<${Question} card=${card} keep=${keep} />`}
     <div class="row">
-      <input type="file" aria-label=${plain(`Images of ${name}`)} accept="image/*" multiple onChange=${choose} />
+      <input type="file" aria-label=${`Images of ${name}`} accept="image/*" multiple onChange=${choose} />
       <${Button} aria-expanded=${hasCamera} onClick=${() => changeSets({ camera: hasCamera ? null : key })}>
         Webcam
       </${Button}>
@@ -254,14 +252,14 @@ function Card({ card }) {
     <p class="note" aria-live=${hasCamera ? "off" : "polite"}>
       ${note || plural(count, "image") + (count < FEW_IMAGES ? `${few} ${FEW_IMAGES}` : shown)}
     </p>
-    <ul class="thumbnails" aria-label=${plain(`Images of ${name}`)}>
+    <ul class="thumbnails" aria-label=${`Images of ${name}`}>
       ${images.map((image) => html`<${Thumbnail} key=${image.file} card=${card} image=${image} />`)}
     </ul>
   </fieldset>`;
 }
 
 function Question({ card: { key, name, count }, keep }) {
-  return html`<div class="row question" role="group" aria-label=${plain(`Delete ${name}`)}>
+  return html`<div class="row question" role="group" aria-label=${`Delete ${name}`}>
     <span>Delete ${name} and its ${plural(count, "image")}?</span>
     <${Button} onClick=${() => deleteCard(key)}>Delete</${Button}>
     <button type="button" ref=${focus} onClick=${keep}>Keep</button>
@@ -276,7 +274,7 @@ function Thumbnail({ card, image: { file, png } }) {
   };
   return html`<li>
     <${Picture} png=${png} alt=${file} />
-    <${Button} small aria-label=${plain(`Remove ${file} of ${card.name}`)} onClick=${remove}>×</${Button}>
+    <${Button} small aria-label=${`Remove ${file} of ${card.name}`} onClick=${remove}>×</${Button}>
   </li>`;
 }
 

@@ -3,7 +3,7 @@
 
 import { ask } from "./api.js";
 import { describeSource, useSource } from "./data.js";
-import { Button, Picture, Problem, Progress, percent, plain, plural } from "./parts.js";
+import { Button, Picture, Problem, Progress, percent, plural } from "./parts.js";
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { load, save } from "./request.js";
 import { change, changePart, isActive, listTrainings, state } from "./store.js";
@@ -141,7 +141,7 @@ function Issue({ check, issue, png }) {
     ${draw()}
   </dialog>`;
   return html`<li>
-    <${Button} class="enlarge" aria-label=${plain(`Enlarge ${image}`)} onClick=${() => setLarge(true)}>
+    <${Button} class="enlarge" aria-label=${`Enlarge ${image}`} onClick=${() => setLarge(true)}>
       <${Picture} png=${png} alt="" />
     </${Button}>
     ${draw()}
@@ -153,9 +153,9 @@ function Issue({ check, issue, png }) {
 function Choice({ check, issue: { image, split, given, likely, score }, other, setOther }) {
   const { labels } = state.preview;
   const chosen = state.labels.choices[image];
-  const offer = (text, label) => html`<${Button} small aria-label=${plain(`${text}: ${image}`)}
+  const offer = (text, label) => html`<${Button} small aria-label=${`${text}: ${image}`}
     aria-pressed=${text === chosen} onClick=${attempt(() => choose(check, image, text, label))}>${text}</${Button}>`;
-  const select = html`<select aria-label=${plain(`Class of ${image}`)} value=${other}
+  const select = html`<select aria-label=${`Class of ${image}`} value=${other}
     onChange=${({ target }) => setOther(target.value)}>
     ${labels.map((label) => html`<option value=${label}>${label}</option>`)}
   </select>`;

@@ -4,7 +4,7 @@ import { Curves, findMetric, formatScore } from "./curves.js";
 import { Further } from "./further.js";
 import { Inside } from "./inside.js";
 import { CHOSEN } from "./net.js";
-import { Button, Note, Problem, Progress, count, duration, percent, plain, plural } from "./parts.js";
+import { Button, Note, Problem, Progress, count, duration, percent, plural } from "./parts.js";
 import { html, useEffect, useState } from "./preact.js";
 import { selectRun } from "./runs.js";
 import { change, findJob, findSelected, isActive, listTrainings, state } from "./store.js";
@@ -106,11 +106,11 @@ function Training({ job }) {
   const isSelected = run === state.selected;
   const { text, part } = findProgress(job);
   const stop = nameStop(job);
-  const more = { disabled: isStopping, "aria-label": plain(`${stop} ${run}`), onClick: () => act("stop", run) };
+  const more = { disabled: isStopping, "aria-label": `${stop} ${run}`, onClick: () => act("stop", run) };
   return html`<li>
     <${Button} aria-pressed=${isSelected} onClick=${() => isSelected || selectRun(run)}>${run}</${Button}>
     <span class="note">${text}</span>
-    <${Progress} label=${plain(`Progress of ${run}`)} value=${part} />
+    <${Progress} label=${`Progress of ${run}`} value=${part} />
     ${!isSelected && html`<${Button} small ...${more}>${stop}</${Button}>`}
   </li>`;
 }

@@ -1,8 +1,7 @@
 // The runs: a tree of what came from what, and the selected one.
 
 import { ask } from "./api.js";
-import { focus, focusLater } from "./classes.js";
-import { Button, Note, Problem, plain, plural } from "./parts.js";
+import { Button, Note, Problem, focus, focusLater, plural } from "./parts.js";
 import { html, useLayoutEffect, useMemo, useState } from "./preact.js";
 import { hasEnded } from "./progress.js";
 import { NARROW, change, findJob, findSelected, isActive, state } from "./store.js";
@@ -55,7 +54,7 @@ async function readOthers(run) {
 }
 
 // The runs that are ticked, besides this one.
-export function listCompared({ name: base }) {
+function listCompared({ name: base }) {
   return [...state.compared].filter((name) => name !== base && state.runs.some((run) => run.name === name));
 }
 
@@ -135,7 +134,7 @@ export function RunsPanel() {
 
 // Its button has the focus: the one that deleted the run is gone.
 function Deleted({ name, deleted }) {
-  const more = { "aria-label": plain(`Undo: restore ${name}`), onClick: () => restore(deleted) };
+  const more = { "aria-label": `Undo: restore ${name}`, onClick: () => restore(deleted) };
   return html`<li class="row">
     ${name} deleted. <button type="button" class="small" ref=${focus} ...${more}>Undo</button>
   </li>`;
@@ -182,7 +181,7 @@ function Row({ run }) {
   };
   const from = parent ? ` from ${parent}${epoch === null ? "" : ` after epoch ${epoch}`}` : "";
   return html`<div class="run-row">
-      <input type="checkbox" disabled=${!net} aria-label=${plain(`compare ${name}`)}
+      <input type="checkbox" disabled=${!net} aria-label=${`compare ${name}`}
         checked=${state.compared.has(name)} onChange=${({ target }) => compare(name, target.checked)} />
       <${Button} class="run" aria-pressed=${isSelected} onClick=${select}>
         <strong>${name}</strong> <span>${summarizeRun(run)}</span>

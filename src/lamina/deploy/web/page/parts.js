@@ -16,6 +16,11 @@ options.vnode = (node) => {
   else if (node.props["aria-label"]) node.props["aria-label"] = plain(node.props["aria-label"]);
 };
 
+// As a ref: an element has the focus once it is drawn.
+export const focus = (element) => element?.focus();
+
+export const focusLater = (id) => requestAnimationFrame(() => focus(document.getElementById(id)));
+
 export function Problem({ id, text }) {
   return text ? html`<p id=${id} class="problem" role="alert">${text}</p>` : null;
 }
