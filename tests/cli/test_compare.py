@@ -586,7 +586,7 @@ LIMITED = {
             {"verdict": "undecided", "interval": (-0.2, 0.01), "seeds_to_detect": 24},
             (
                 "undecided: −20.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); about 24"
-                " seeds would detect 10.0 points"
+                " seeds would detect 0.5 points"
             ),
         ),
         (

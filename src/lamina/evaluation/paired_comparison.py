@@ -8,6 +8,7 @@ from typing import Any
 
 from lamina.errors import plural
 from lamina.evaluation.paired import LOOKS, MOST_SEEDS, Verdict
+from lamina.evaluation.words import count_images
 from lamina.markup import card, table, wrap
 from lamina.targets import Score
 from lamina.training.events import Event
@@ -32,22 +33,17 @@ class PairedComparison(Event):
     images: int
     probability_better: float  # P(A > B) for one seed, on these images
     margin: float  # largest difference that counts as equal
-    # the margin, or a larger difference that was found; ``None`` if more than 1,000
-    seeds_to_detect: int | None
+    seeds_to_detect: int | None  # a difference of the margin; ``None`` if more than 1,000
     # of the interval that would remain with any number of seeds, at the last look
     image_half_width: float
     verdict: Verdict  # on A
-    train_seconds: tuple[float, float]  # means for A and B
+    train_seconds: tuple[float, float] | None = None  # means for A and B, if known
+    groups: int | None = None  # number of groups of images; ``None`` if images are not grouped
 
     @property
     def seeds(self) -> int:
         """The number of seeds, or of pairs of models."""
         return len(self.differences)
-
-    @property
-    def target(self) -> float:
-        """The difference to detect: the margin, or a larger one that was found."""
-        return max(self.margin, abs(self.difference))
 
     @property
     def is_limited(self) -> bool:
@@ -100,14 +96,14 @@ class PairedComparison(Event):
         if self.is_limited:
             left = self._format(self.image_half_width, unit=True)
             return f"; more seeds will not help: {self._images} leave ±{left}"
-        target = self._format(self.target, unit=True)
+        margin = self._format(self.margin, unit=True)
         if self.seeds_to_detect is None:
-            return f"; perhaps more than {MOST_SEEDS:,} seeds are needed to detect {target}"
-        return f"; about {self.seeds_to_detect} seeds would detect {target}"
+            return f"; perhaps more than {MOST_SEEDS:,} seeds are needed to detect {margin}"
+        return f"; about {self.seeds_to_detect} seeds would detect {margin}"
 
     @property
     def _images(self) -> str:
-        return plural(self.images, "image", "images")
+        return count_images(self.images, self.groups)
 
     @property
     def _level(self) -> str:
@@ -147,8 +143,10 @@ class PairedComparison(Event):
 
     def notes(self) -> list[str]:
         """What new seeds would show, and the times of training, in words."""
-        a_seconds, b_seconds = self.train_seconds
-        lines = [f"training time: A {a_seconds:.1f} s, B {b_seconds:.1f} s"]
+        lines = []
+        if self.train_seconds is not None:
+            a_seconds, b_seconds = self.train_seconds
+            lines.append(f"training time: A {a_seconds:.1f} s, B {b_seconds:.1f} s")
         if self.seeds_interval is not None:
             better = sum(difference > 0 for difference in self.differences)
             equal = sum(difference == 0 for difference in self.differences)

@@ -49,6 +49,8 @@ class Report:
     Attributes:
         split: ``train``, ``val`` or ``test``.
         images: number of images.
+        groups: number of groups of images, which the intervals count; ``None`` if images are not
+            grouped.
         loss: mean loss, without label smoothing.
         baseline: the score of the constant prediction that is best for this metric; ``None`` if the
             score is a custom metric.
@@ -77,6 +79,7 @@ class Report:
     chosen_score: Score | None = None
     undefined: str | None = None
     score_interval: Interval | None = None
+    groups: int | None = None
     _kind: ClassVar[Kind]
 
     @property

@@ -61,7 +61,7 @@ def give_verdict(report: Report) -> list[str]:
 
 def _advise(report: Report, gain: float) -> str:
     if gain > 0:
-        images = plural(report.images, "image", "images")
+        images = count_images(report.images, report.groups)
         return (
             f"On {images}, a gain of {_format_gain(report.score, gain)} may be due to chance."
             " Evaluate on more images, or train longer or on more images."
@@ -123,6 +123,12 @@ def _count_numbers(report: Report) -> int:
     return len(cast("NumberReport", report).numbers) if report.kind is REGRESSION else 0
 
 
+def count_images(images: int, groups: int | None) -> str:
+    """The number of images and, if there are any, of their groups."""
+    count = plural(images, "image", "images")
+    return count if groups is None else f"{count} in {plural(groups, 'group', 'groups')}"
+
+
 def describe_score(report: Report) -> str:
     """The score with its interval and the number of images."""
     score = report.score
@@ -130,7 +136,7 @@ def describe_score(report: Report) -> str:
     numbers = _count_numbers(report)
     if numbers > 1 and report.baseline is not None:
         words += f", the mean of {numbers} numbers"
-    images = plural(report.images, "image", "images")
+    images = count_images(report.images, report.groups)
     if report.score_interval is None:
         return f"{words} ({images})"
     low = score.format(report.score_interval.low, 1).removesuffix(" %")

@@ -375,4 +375,5 @@ def _collect(runs: Sequence[Run]) -> Outputs:
         np.concatenate([fold.targets for fold in held_out]),
         tuple(name for fold in held_out for name in fold.names),
         np.concatenate(folds),
+        tuple(group for fold in held_out for group in fold.groups),
     )

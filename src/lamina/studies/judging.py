@@ -9,23 +9,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lamina.errors import DataError, LaminaError, RunError
-from lamina.evaluation.intervals import ALPHA, mean_interval
+from lamina.evaluation.comparing import ScoreTables, compare_tables
+from lamina.evaluation.intervals import ALPHA
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.paired import (
-    LOOKS,
-    find_differences,
-    find_metric,
-    measure_effect,
-    probability_better,
-    score_images,
-)
+from lamina.evaluation.paired import find_metric, measure_outputs, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.runs.run import Run
-from lamina.targets import Score
-
-POINTS = 0.005
-NUMBERS = 0.01
-"""Default margin: half a percentage point; for regression, a fraction of the reference's score."""
 
 
 def compare_stored(runs: Sequence[Run], margin: float | None) -> PairedComparison:
@@ -70,63 +59,24 @@ def judge_runs(
             f"The numbers of runs are {numbers}. Compare at least two experiments with equal"
             " numbers of runs."
         )
-    *names, reference = runs
-    first = runs[reference][0]
+    *_, reference = runs.values()
+    first = reference[0]
     for run in itertools.chain(*runs.values()):
         check_same_images(run, first)
     scores = {
         name: np.stack([score_images(run.task, find_outputs(run)) for run in seeds])
         for name, seeds in runs.items()
     }  # of each image (column) by each run (row)
-    metric = find_metric(first.record.task)
-    base_score = float(scores[reference].mean())
-    score = Score(metric, base_score)
-    if margin is None:
-        margin = POINTS if score.is_fraction else NUMBERS * abs(base_score)
-    sign = -1 if score.lower_is_better else 1
-    tables = [sign * (scores[name] - scores[reference]) for name in names]
-    effects = [measure_effect(table, metric) for table in tables]
-    are_different = find_differences(effects, alpha)
-    level = 1 - alpha / len(names)
-    last_level = 1 - max(alpha, *LOOKS.values()) / len(names)  # its interval is the narrowest
-    comparisons = []
-    for name, table, effect, is_different in zip(
-        names, tables, effects, are_different, strict=True
-    ):
-        verdict = effect.judge(margin, 1 - level)
-        if is_different:
-            verdict = "better" if effect.difference > 0 else "worse"
-        differences = tuple(table.mean(axis=1).tolist())
-        interval = effect.interval(level)
-        seeds_interval = None
-        mean = mean_interval(differences, level)
-        if mean.low is not None and mean.high is not None:
-            for_seeds = effect.clip(mean.low, mean.high)
-            seeds_interval = (for_seeds.low, for_seeds.high)
-        target = max(margin, abs(effect.difference))
-        comparisons.append(
-            PairedComparison(
-                a=name,
-                b=reference,
-                metric=metric,
-                split=find_outputs(first).split,
-                a_score=float(scores[name].mean()),
-                b_score=base_score,
-                difference=effect.difference,
-                level=level,
-                interval=(interval.low, interval.high),
-                seeds_interval=seeds_interval,
-                differences=differences,
-                images=effect.images,
-                probability_better=probability_better(differences),
-                margin=margin,
-                seeds_to_detect=effect.seeds_to_detect(target, 1 - level),
-                image_half_width=effect.image_half_width(last_level),
-                verdict=verdict,
-                train_seconds=(mean_seconds(runs[name]), mean_seconds(runs[reference])),
-            )
-        )
-    return comparisons
+    outputs = find_outputs(first)
+    tables = ScoreTables(
+        scores,
+        find_metric(first.record.task),
+        outputs.split,
+        groups=outputs.group_numbers,
+        step=measure_outputs(first.task, outputs).step,
+        train_seconds={name: mean_seconds(seeds) for name, seeds in runs.items()},
+    )
+    return compare_tables(tables, margin, alpha)
 
 
 def mean_seconds(runs: Sequence[Run]) -> float:
@@ -166,9 +116,10 @@ def check_same_images(run: Run, other: Run) -> None:
         what = f"{outputs.split} images of {shown.record.data.name} ({score})"
         seen.append((outputs, score, f"{shown.path} on {what}"))
     (outputs, score, where), (others, other_score, elsewhere) = seen
-    are_equal = outputs.names == others.names and np.array_equal(outputs.targets, others.targets)
+    are_equal = (outputs.names, outputs.groups) == (others.names, others.groups)
+    are_equal = are_equal and np.array_equal(outputs.targets, others.targets)
     if score != other_score or not are_equal:
         raise DataError(
-            f"The evaluated images, their targets or the metrics differ: {where}, but {elsewhere}."
-            " Compare runs with the same test images and metric."
+            "The evaluated images, their targets, groups or the metrics differ:"
+            f" {where}, but {elsewhere}. Compare runs with the same test images and metric."
         )

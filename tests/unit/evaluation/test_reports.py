@@ -264,7 +264,7 @@ def test_any_name_and_metrics_survive_json(name, fraction, loss, support):
             (
                 "The report is damaged: report has no field 'color'; its fields are split, images,"
                 " loss, seconds, baseline, metrics, data_name,"
-                " data_fingerprint, chosen_score, undefined, score_interval,"
+                " data_fingerprint, chosen_score, undefined, score_interval, groups,"
                 " mean_average_precision, micro_f1, baseline_micro_f1, macro_f1, calibration_error,"
                 " labels, uncalibrated_error. Evaluate the model again."
             ),
