@@ -54,7 +54,9 @@ class ScoreTables:
 
     def choose_margin(self) -> float:
         """The default margin."""
-        return POINTS if self.score.is_fraction else NUMBERS * abs(self.score.value)
+        if self.score.is_fraction:
+            return POINTS
+        return NUMBERS * abs(self.score.value) or NUMBERS
 
     def measure_effect(self, name: str) -> Effect:
         """The difference of an experiment from the reference, with its uncertainty."""
