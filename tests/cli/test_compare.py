@@ -238,6 +238,13 @@ def test_margin_and_level_are_fixed_by_the_first_result(workplace, image_set):
     assert read_study(Path("runs/study"))["results"] == first
 
 
+def test_seeds_that_overlap_without_a_pair_are_refused(workplace, image_set):
+    words = ("--data", image_set, "--name", "study")
+    refused = run_refused("compare", A1, f"{A1},seed=1", *words, "--seeds", "2")
+    assert f"The seeds are [0, 1] of {A1} and [1, 2] of {A1},seed=1. Both runs of a" in refused
+    assert not Path("runs/study").exists()
+
+
 def test_the_margin_of_numbers_is_that_of_the_first_look(tmp_path):
     settings = {"runs_dir": tmp_path, "progress": False, "name": "study"}
     data = load_data("shapes-pose", Preparation(size_px=8))
@@ -527,6 +534,9 @@ def test_runs_of_several_seeds_are_compared_in_python(tmp_path):
     )
     with pytest.raises(RunError, match=numbers):
         judge_runs({"one": runs[0][:2], "other": runs[1]})
+    for wrong in (runs[0][::-1], [runs[0][0]] * 3):
+        with pytest.raises(RunError, match="Both runs of a pair must have the same seed"):
+            judge_runs({"one": wrong, "other": runs[1]})
 
 
 def make_comparison(**changed) -> PairedComparison:

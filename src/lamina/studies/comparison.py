@@ -38,7 +38,7 @@ from lamina.studies.experiment import (
     time_experiment,
 )
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
-from lamina.studies.judging import compare_stored, judge_runs, mean_seconds
+from lamina.studies.judging import check_seeds, compare_stored, judge_runs, mean_seconds
 from lamina.studies.study import (
     RunSetup,
     describe_experiments,
@@ -254,8 +254,12 @@ def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events
 
     Yields the comparisons at each look but the last; :func:`read_comparisons` returns the last.
     """
-    for experiment in study.experiments.values():
+    seeds = {}
+    for name, experiment in study.experiments.items():
         choose_device(experiment.recipe.device)  # fails before the folder is created
+        first = experiment.recipe.seed
+        seeds[name] = range(first, first + (plan.seeds or max(LOOKS)))
+    check_seeds(seeds)
     with open_study(study.path, describe_experiments(study.experiments)) as opened:
         state = opened.state
         if state.get("looks"):

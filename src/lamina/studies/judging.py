@@ -41,8 +41,8 @@ def judge_runs(
         alpha: Significance level of all comparisons together.
 
     Raises:
-        LaminaError: The numbers of runs, the test images or the metrics differ, or a run was not
-            evaluated.
+        LaminaError: The numbers of runs, the test images or the metrics differ, seeds do not match,
+            or a run was not evaluated.
 
     >>> import tempfile
     >>> from lamina import Recipe, train
@@ -59,6 +59,7 @@ def judge_runs(
             f"The numbers of runs are {numbers}. Compare at least two experiments with equal"
             " numbers of runs."
         )
+    check_seeds({name: [run.record.recipe.seed for run in group] for name, group in runs.items()})
     *_, reference = runs.values()
     first = reference[0]
     for run in itertools.chain(*runs.values()):
@@ -77,6 +78,19 @@ def judge_runs(
         train_seconds={name: mean_seconds(seeds) for name, seeds in runs.items()},
     )
     return compare_tables(tables, margin, alpha)
+
+
+def check_seeds(seeds: Mapping[str, Sequence[int]]) -> None:
+    """Raise ``RunError`` if a seed occurs twice, except in the runs of one pair."""
+    *_, reference = seeds
+    for name, numbers in seeds.items():
+        is_shared = not {*numbers}.isdisjoint(seeds[reference])
+        if len({*numbers}) < len(numbers) or (is_shared and numbers != seeds[reference]):
+            raise RunError(
+                f"The seeds are {list(numbers)} of {name} and {list(seeds[reference])} of"
+                f" {reference}. Both runs of a pair must have the same seed, or no run of one may"
+                " have a seed of the other. Use the same order of seeds, or distant ones, as seed=1000."
+            )
 
 
 def mean_seconds(runs: Sequence[Run]) -> float:
