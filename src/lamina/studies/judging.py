@@ -89,7 +89,7 @@ def check_seeds(seeds: Mapping[str, Sequence[int]]) -> None:
             raise RunError(
                 f"The seeds are {list(numbers)} of {name} and {list(seeds[reference])} of"
                 f" {reference}. Both runs of a pair must have the same seed, or no run of one may"
-                " have a seed of the other. Use the same order of seeds, or distant ones, as seed=1000."
+                " have a seed of the other. Use the same seeds in one order, or seed=1000."
             )
 
 
