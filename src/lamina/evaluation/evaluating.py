@@ -40,6 +40,7 @@ from lamina.evaluation.scores import (
     NumberScores,
     QuestionScores,
     calibration_error,
+    calibration_floor,
     count_confusion,
     measure,
 )
@@ -309,6 +310,7 @@ def _report_classes(
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
         top5_accuracy=_find_top5(logits, targets.long()),
         calibration_error=calibration_error(confidence, is_correct),
+        calibration_floor=calibration_floor(confidence),
         uncalibrated_error=uncalibrated,
         rejections=tuple(
             measure_rejection(favored, is_correct, limit) for limit in REJECTION_LIMITS
@@ -348,6 +350,7 @@ def _report_labels(
         micro_f1=_micro_f1(columns, truth),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
         calibration_error=calibration_error(probabilities, is_true),
+        calibration_floor=calibration_floor(probabilities),
         uncalibrated_error=uncalibrated,
         labels=labels,
     )

@@ -164,6 +164,7 @@ class ClassReport(Report):
             2017, equation 3).
         uncalibrated_error: the calibration error without the model's temperature; ``None`` if it
             has no temperature.
+        calibration_floor: the calibration error of perfect probabilities on so many images.
         rejections: the effect of several confidence thresholds.
         classes: the metrics of each class.
         confusion: number of images by true class (rows) and predicted class (columns).
@@ -179,6 +180,7 @@ class ClassReport(Report):
     majority: str
     top5_accuracy: float | None = None
     uncalibrated_error: float | None = None
+    calibration_floor: float = 0.0
     rejections: tuple[Rejection, ...] = ()
     question: QuestionScores | None = None
 
@@ -212,6 +214,7 @@ class LabelReport(Report):
             equal bins of the probabilities of all labels.
         uncalibrated_error: the calibration error without the model's temperatures; ``None`` if it
             has none.
+        calibration_floor: the calibration error of perfect probabilities on so many images.
         labels: the metrics of each label.
     """
 
@@ -222,6 +225,7 @@ class LabelReport(Report):
     calibration_error: float
     labels: tuple[LabelScores, ...]
     uncalibrated_error: float | None = None
+    calibration_floor: float = 0.0
     _kind = MULTI_LABEL
 
 

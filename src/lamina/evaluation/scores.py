@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,18 @@ def calibration_error(confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, 
     gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
     gaps.index_add_(0, bins, is_correct.double() - confidence.double())
     return gaps.abs().sum().item() / len(confidence)
+
+
+def calibration_floor(confidence: Float[Tensor, " n"]) -> float:
+    """The calibration error that perfect probabilities have on so many independent images.
+
+    In a bin, the correct images differ from their expected number by a standard deviation times
+    √(2/π) on average, if the number is approximately Gaussian.
+    """
+    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    variances = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
+    variances.index_add_(0, bins, (confidence * (1 - confidence)).double())
+    return math.sqrt(2 / math.pi) * variances.sqrt().sum().item() / len(confidence)
 
 
 def mean_ranks(values: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, " n"]:

@@ -233,8 +233,9 @@ def _describe_others(report: ClassReport | LabelReport, metrics: Mapping[str, fl
         before = f"{format_percent(report.uncalibrated_error)} before calibration"
         if report.split == "val":
             before += "; the calibration was fitted to these images"
-    error = format_percent(report.calibration_error)
-    return ", ".join([*parts, f"loss {report.loss:.4f}", f"calibration error {error} ({before})"])
+    floor = f"perfect probabilities: {format_percent(report.calibration_floor)}"
+    error = f"calibration error {format_percent(report.calibration_error)} ({floor}; {before})"
+    return ", ".join([*parts, f"loss {report.loss:.4f}", error])
 
 
 def tabulate(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
