@@ -107,7 +107,7 @@ def fit_coverage(rule: ConfidenceRule, task: Task, run: Run, coverage: float) ->
         probabilities = find_probabilities(task, val)
         threshold = fit_sets(probabilities, classes, coverage)
         if threshold is not None:
-            are_inside = probabilities[np.arange(count), classes] >= threshold
+            are_inside = np.array(probabilities[np.arange(count), classes] >= threshold)
             covered = _find_covered(place, are_inside, val.group_numbers)
             return replace(rule, threshold=threshold, covered=covered)
     raise DataError(

@@ -267,9 +267,10 @@ def _choose_threshold(
     if groups is not None:
         effect = _find_design_effect(aim, above, truth, groups)
     are_shown = _find_low_ends(correct, wholes, effect) >= aim.value
-    if best is not None and (are_reached & are_shown).any():
-        best = _find_best(aim, are_shown, correct, predicted, positive)
-        above = places < best
+    shown = _find_best(aim, are_shown, correct, predicted, positive)
+    if shown is not None:
+        best = shown
+        above = places < shown
     value = 0.5
     if best is not None:
         lowest = -ranked[ties < best][-1] if best else 1.0  # of the images above the threshold
@@ -315,7 +316,8 @@ def _find_design_effect(
     if not rows.any():
         return 1.0
     chosen = torch.from_numpy(rows)
-    return rows.sum() / count_independent_hits(torch.from_numpy(hits)[chosen], groups[chosen])
+    images = count_independent_hits(torch.from_numpy(hits)[chosen], groups[chosen])
+    return float(rows.sum() / images)
 
 
 def _find_low_ends(
@@ -325,7 +327,9 @@ def _find_low_ends(
     totals = np.maximum(wholes, 1) / design_effect
     fractions = parts / np.maximum(wholes, 1)
     half_widths = Z * np.sqrt(fractions * (1 - fractions) / totals + Z**2 / (4 * totals**2))
-    return (fractions + Z**2 / (2 * totals) - half_widths) / (1 + Z**2 / totals)
+    centers = fractions + Z**2 / (2 * totals)
+    ends: Float64[np.ndarray, " t"] = (centers - half_widths) / (1 + Z**2 / totals)
+    return ends
 
 
 def describe_hits(hits: Bool[Tensor, " n"], groups: Groups | None) -> str:

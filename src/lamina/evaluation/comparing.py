@@ -16,6 +16,7 @@ from lamina.evaluation.paired import (
     find_differences,
     measure_effect,
     probability_better,
+    seed_deviation,
 )
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.targets import Score
@@ -66,7 +67,8 @@ class ScoreTables:
         """The differences of an experiment from the reference, positive if it is better."""
         *_, reference = self.scores.values()
         sign = -1 if self.score.lower_is_better else 1
-        return sign * (self.scores[name] - reference)
+        differences: Float64[np.ndarray, "s n"] = sign * (self.scores[name] - reference)
+        return differences
 
 
 def compare_tables(
@@ -133,5 +135,7 @@ def _describe(
         seeds_to_detect=effect.seeds_to_detect(margin, 1 - level),
         image_half_width=effect.image_half_width(last_level),
         verdict=effect.judge(margin, 1 - level),
+        a_deviation=seed_deviation(tables.scores[name], tables.groups),
+        b_deviation=seed_deviation(tables.scores[reference], tables.groups),
         train_seconds=train_seconds,
     )

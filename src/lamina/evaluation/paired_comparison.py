@@ -8,7 +8,7 @@ from typing import Any
 
 from lamina.errors import plural
 from lamina.evaluation.paired import LOOKS, MOST_SEEDS, Verdict
-from lamina.evaluation.words import count_images
+from lamina.evaluation.words import count_images, describe_deviation
 from lamina.markup import card, table, wrap
 from lamina.targets import Score
 from lamina.training.events import Event
@@ -38,6 +38,9 @@ class PairedComparison(Event):
     image_half_width: float
     verdict: Verdict  # on A
     train_seconds: tuple[float, float] | None = None  # means for A and B, if known
+    # standard deviations over seeds, without the images' part; ``None`` for one seed
+    a_deviation: float | None = None
+    b_deviation: float | None = None
     groups: int | None = None  # number of groups of images; ``None`` if images are not grouped
 
     @property
@@ -123,10 +126,23 @@ class PairedComparison(Event):
         return super().to_json() | {"event": "comparison", "seeds": self.seeds, "words": self.words}
 
     def __str__(self) -> str:
-        a_score = Score(self.metric, self.a_score)
-        b_score = Score(self.metric, self.b_score)
-        lines = [f"A {self.a}: {self.split} {a_score}", f"B {self.b}: {self.split} {b_score}"]
+        lines = [
+            f"A {self.a}: {self.split} {self.a_words}",
+            f"B {self.b}: {self.split} {self.b_words}",
+        ]
         return "\n".join([*lines, self.words, *self.notes()])
+
+    @property
+    def a_words(self) -> str:
+        """The score of A with its standard deviation over seeds."""
+        score = Score(self.metric, self.a_score)
+        return f"{score}{describe_deviation(score, self.a_deviation)}"
+
+    @property
+    def b_words(self) -> str:
+        """The score of B with its standard deviation over seeds."""
+        score = Score(self.metric, self.b_score)
+        return f"{score}{describe_deviation(score, self.b_deviation)}"
 
     def _repr_html_(self) -> str:
         notes = (wrap("p", note) for note in self.notes())
@@ -134,12 +150,8 @@ class PairedComparison(Event):
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         """The headings and rows of a table of A and B with their scores."""
-        score = Score(self.metric, 0.0)
-        rows = [
-            ("A", self.a, score.format(self.a_score)),
-            ("B", self.b, score.format(self.b_score)),
-        ]
-        return ("", "net or run", f"{self.split} {score.title}"), rows
+        rows = [("A", self.a, self.a_words), ("B", self.b, self.b_words)]
+        return ("", "net or run", self.split), rows
 
     def notes(self) -> list[str]:
         """What new seeds would show, and the times of training, in words."""

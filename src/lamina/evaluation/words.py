@@ -129,6 +129,13 @@ def count_images(images: int, groups: int | None) -> str:
     return count if groups is None else f"{count} in {plural(groups, 'group', 'groups')}"
 
 
+def describe_deviation(score: Score, deviation: float | None) -> str:
+    """The standard deviation over seeds, without the images' part, to follow a mean."""
+    if deviation is None:
+        return ""
+    return f" (standard deviation over seeds {_format_gain(score, deviation, 2)})"
+
+
 def describe_score(report: Report) -> str:
     """The score with its interval and the number of images."""
     score = report.score
@@ -192,9 +199,9 @@ def _describe_gain(report: Report) -> str:
     return f"{text} (95 % interval {low} to {high})"
 
 
-def _format_gain(score: Score, gain: float) -> str:
+def _format_gain(score: Score, gain: float, decimals: int = 1) -> str:
     """A gain in percentage points; for regression, in the unit of the numbers."""
-    return f"{100 * gain:.1f} points" if score.is_fraction else f"{gain:.4g}"
+    return f"{100 * gain:.{decimals}f} points" if score.is_fraction else f"{gain:.4g}"
 
 
 def _describe_classes(report: ClassReport) -> list[str]:

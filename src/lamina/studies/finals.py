@@ -10,13 +10,14 @@ from typing import Any
 
 from lamina.errors import NotFiniteError, RunError, plural
 from lamina.evaluation.paired_comparison import PairedComparison
+from lamina.evaluation.words import describe_deviation
 from lamina.files import read_object, write_json
 from lamina.markup import card, table, wrap
 from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.experiment import Decision, Events, Experiment
-from lamina.studies.judging import judge_runs
+from lamina.studies.judging import judge_runs, measure_deviation
 from lamina.studies.search import Search, describe_values, score_on
 from lamina.studies.study import parse_event
 from lamina.studies.trials import FinalsPlan, Progress, find_run
@@ -40,12 +41,14 @@ class Finalist:
         search_score: The score on ``val`` by which the search found them; ``None`` for the recipe
             itself.
         scores: The scores on ``val`` with the other seeds.
+        deviation: Their standard deviation over seeds, without the part of the images.
     """
 
     name: str
     values: dict[str, Any]
     search_score: float | None
     scores: tuple[float, ...]
+    deviation: float | None = None
 
     @property
     def mean(self) -> float:
@@ -68,6 +71,7 @@ class Tuned(Event):
             recipe without them, or if the recipe is the winner.
         test_scores: Scores of the winner on ``test``, one for each fresh seed; empty without a
             ``test`` split.
+        test_deviation: Their standard deviation over seeds, without the part of the images.
     """
 
     study: str
@@ -77,6 +81,7 @@ class Tuned(Event):
     winner: Finalist
     comparison: PairedComparison | None
     test_scores: tuple[float, ...]
+    test_deviation: float | None = None
 
     @property
     def luck(self) -> float | None:
@@ -120,7 +125,9 @@ class Tuned(Event):
             if finalist.search_score is not None:
                 searched = self._score.format(finalist.search_score)
             values = describe_values(finalist.values)
-            rows.append((finalist.name, values, searched, self._score.format(finalist.mean)))
+            mean = self._score.format(finalist.mean)
+            mean += describe_deviation(self._score, finalist.deviation)
+            rows.append((finalist.name, values, searched, mean))
         return (*heads, f"val, mean of {len(self.winner.scores)} seeds"), rows
 
     def summary_lines(self) -> list[str]:
@@ -145,7 +152,8 @@ class Tuned(Event):
             )
         else:
             count = plural(len(self.test_scores), "fresh seed", "fresh seeds")
-            mean = f"{score.format(self.test_mean)} (mean of {count})"
+            mean = f"{score.format(self.test_mean)}, mean of {count}"
+            mean += describe_deviation(score, self.test_deviation)
             lines.append(f"test {score.title} of the best: {mean}")
         if self.comparison is not None:
             words = self.comparison.words.replace("A is", "the best is", 1)
@@ -208,13 +216,16 @@ def iter_finals(
         if len(trained) < plan.seeds:
             continue
         experiments[finalist.name] = experiment
-        finalists.append(replace(finalist, scores=tuple(score_on(run, "val") for run in trained)))
+        scores = tuple(score_on(run, "val") for run in trained)
+        deviation = measure_deviation(trained, "val")
+        finalists.append(replace(finalist, scores=scores, deviation=deviation))
     if not finalists:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
     finalists.sort(key=lambda finalist: finalist.mean, reverse=not metric.lower_is_better)
     best = finalists[0]
     write_json(folder / WINNER_FILE, {"winner": best.name})
     tested: tuple[float, ...] = ()
+    deviation = None
     comparison = None
     # nothing is chosen any more, so fresh runs may read the test images
     if plan.tests:
@@ -225,6 +236,7 @@ def iter_finals(
             experiment = replace(experiments[name], dataset=search.dataset)
             runs[name] = yield from _iter_seeds(search, folder, name, experiment, numbers)
         tested = tuple(score_on(run, "test") for run in runs[best.name])
+        deviation = measure_deviation(runs[best.name], "test")
         pairs = min(map(len, runs.values()))
         if bases and pairs > 1:
             comparison = judge_runs({name: runs[name][:pairs] for name in runs})[0]
@@ -236,6 +248,7 @@ def iter_finals(
         winner=best,
         comparison=comparison,
         test_scores=tested,
+        test_deviation=deviation,
     )
 
 

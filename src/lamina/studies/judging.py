@@ -8,11 +8,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lamina.data.splits import Split
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.evaluation.comparing import ScoreTables, compare_tables
 from lamina.evaluation.intervals import ALPHA
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.paired import find_metric, measure_outputs, score_images
+from lamina.evaluation.paired import (
+    find_metric,
+    measure_outputs,
+    score_images,
+    seed_deviation,
+)
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.runs.run import Run
 
@@ -91,6 +97,17 @@ def check_seeds(seeds: Mapping[str, Sequence[int]]) -> None:
                 f" {reference}. Both runs of a pair must have the same seed, or no run of one may"
                 " have a seed of the other. Use the same seeds in one order, or seed=1000."
             )
+
+
+def measure_deviation(runs: Sequence[Run], split: Split) -> float | None:
+    """The standard deviation of the runs' score over seeds, without the images' part, if known."""
+    outputs = [run.outputs[split] for run in runs]
+    try:
+        pairs = zip(runs, outputs, strict=True)
+        scores = np.stack([score_images(run.task, part) for run, part in pairs])
+    except LaminaError:  # a metric of one's own, or undefined
+        return None
+    return seed_deviation(scores, outputs[0].group_numbers)
 
 
 def mean_seconds(runs: Sequence[Run]) -> float:

@@ -76,6 +76,7 @@ def simulated(monkeypatch):
         return compare_tables(ScoreTables(scores, "accuracy", "test"))
 
     monkeypatch.setattr(finals, "judge_runs", judge)
+    monkeypatch.setattr(finals, "measure_deviation", lambda runs, split: 0.01)
     monkeypatch.setattr(finals, "score_on", lambda run, split: float(run.hits[split].mean()))
 
 
@@ -128,4 +129,4 @@ def test_who_diverges_is_not_chosen_and_later_leaves_fewer_pairs(tmp_path):
     tuned = end(search, tmp_path, (5, 3, 6))
     assert tuned.winner.name == "trial 0"
     assert len(tuned.test_scores) == tuned.comparison.seeds == 4
-    assert "(mean of 4 fresh seeds)" in str(tuned)
+    assert "mean of 4 fresh seeds (standard deviation over seeds 1.00 points)" in str(tuned)
