@@ -99,7 +99,7 @@ def fit_coverage(rule: ConfidenceRule, task: Task, run: Run, coverage: float) ->
         targets = np.asarray(val.targets, np.float64)
         half_widths = fit_intervals(logits, targets, coverage)
         if np.isfinite(half_widths).all():
-            are_inside = (np.abs(logits - targets) <= half_widths).all(axis=1)
+            are_inside = np.array((np.abs(logits - targets) <= half_widths).all(axis=1))
             covered = _find_covered(place, are_inside, val.group_numbers)
             return replace(rule, half_widths=tuple(half_widths.tolist()), covered=covered)
     else:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
+from numpy.typing import ArrayLike
 
-from lamina.evaluation.intervals import ALPHA, Groups, mean_interval
+from lamina.errors import DataError
+from lamina.evaluation.intervals import ALPHA, LEVEL, Groups, mean_interval, number_groups
 from lamina.evaluation.paired import (
     LOOKS,
     Effect,
@@ -69,6 +71,79 @@ class ScoreTables:
         sign = -1 if self.score.lower_is_better else 1
         differences: Float64[np.ndarray, "s n"] = sign * (self.scores[name] - reference)
         return differences
+
+
+def compare_scores(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    groups: Sequence[object] | np.ndarray | None = None,
+    margin: float | None = None,
+    level: float = LEVEL,
+) -> PairedComparison:
+    """Compare two methods by their scores of the same images, from any library.
+
+    The interval is about new seeds and new images, as that of :func:`lamina.compare`.
+
+    Args:
+        a: Scores of the first method, (S, n) for S seeds or trainings and n images, or (n,) for one
+            model. 1 and 0, or booleans, for correct and incorrect predictions; otherwise, numbers
+            whose mean is the metric, higher for better: pass errors with a minus sign. For a metric
+            that is no mean, its value plus n times the influence of each image.
+        b: Scores of the second, the reference, with equal seeds and images in the same order.
+        groups: The group of each image, such as its patient; groups then count, not images.
+        margin: Largest difference that counts as equal, by default 0.005 for 1 and 0, and otherwise
+            1 % of B's mean. Choose it before you see a result.
+        level: Level of the intervals.
+
+    Returns:
+        The comparison; ``print`` it. Differences are positive if A is better.
+
+    Raises:
+        DataError: The shapes differ, a score is not finite, or an argument is out of its range.
+
+    Source: Searle et al., Variance Components, 1992, chapter 4; Banerjee, Sankhyā 22 (1960); for
+    groups, Miller, arXiv 2411.00640.
+
+    >>> generator = np.random.default_rng(0)
+    >>> first, second = (generator.random((5, 400)) < accuracy for accuracy in (0.9, 0.7))
+    >>> compare_scores(first, second).verdict
+    'better'
+    """
+    return compare_arrays({"a": a, "b": b}, groups, margin, level)
+
+
+def compare_arrays(
+    scores: Mapping[str, ArrayLike],
+    groups: Sequence[object] | np.ndarray | None,
+    margin: float | None,
+    level: float = LEVEL,
+) -> PairedComparison:
+    """Compare the first of two named arrays of scores with the second (:func:`compare_scores`)."""
+    tables = {
+        name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in scores.items()
+    }
+    names = None if groups is None else np.ravel(np.asarray(groups)).astype(np.str_).tolist()
+    shapes = [table.shape for table in tables.values()]
+    images = shapes[0][-1]
+    fits = len({*shapes}) == 1 and len(shapes[0]) == 2 and images > 1
+    if not fits or (names is not None and len(names) != images):
+        raise DataError(
+            f"The scores have the shapes {' and '.join(map(str, shapes))}, and there are"
+            f" {len(names or ())} groups. Expected two arrays (seeds, images) of one shape, with at"
+            " least 2 images, and a group for each image or none."
+        )
+    if not all(np.isfinite(table).all() for table in tables.values()):
+        raise DataError("A score is NaN or infinite. Give each image a number with each seed.")
+    if not 0.5 <= level < 1 or (margin is not None and not 0 < margin < np.inf):
+        raise DataError(
+            f"level is {level} and margin {margin}. Use a level from 0.5 to 1, such as 0.95, and a"
+            " positive margin."
+        )
+    are_hits = all(np.isin(table, (0, 1)).all() for table in tables.values())
+    metric = "accuracy" if are_hits else "score"
+    numbers = number_groups(names or ())
+    return compare_tables(ScoreTables(tables, metric, "test", numbers), margin, 1 - level)[0]
 
 
 def compare_tables(

@@ -193,7 +193,7 @@ def _measure_interaction(table: Float64[np.ndarray, "s n"]) -> float:
     if seeds == 1:
         return 0.0
     rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
-    return float(np.square(rest).sum()) / ((seeds - 1) * (images - 1))
+    return float(np.square(rest).sum() / ((seeds - 1) * (images - 1)))
 
 
 def mcnemar_p_value(better: int, worse: int) -> float:

@@ -217,7 +217,7 @@ def iter_finals(
             continue
         experiments[finalist.name] = experiment
         scores = tuple(score_on(run, "val") for run in trained)
-        deviation = measure_deviation(trained, "val")
+        deviation = measure_deviation(trained)
         finalists.append(replace(finalist, scores=scores, deviation=deviation))
     if not finalists:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
@@ -236,7 +236,7 @@ def iter_finals(
             experiment = replace(experiments[name], dataset=search.dataset)
             runs[name] = yield from _iter_seeds(search, folder, name, experiment, numbers)
         tested = tuple(score_on(run, "test") for run in runs[best.name])
-        deviation = measure_deviation(runs[best.name], "test")
+        deviation = measure_deviation(runs[best.name])
         pairs = min(map(len, runs.values()))
         if bases and pairs > 1:
             comparison = judge_runs({name: runs[name][:pairs] for name in runs})[0]

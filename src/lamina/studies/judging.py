@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lamina.data.splits import Split
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.evaluation.comparing import ScoreTables, compare_tables
 from lamina.evaluation.intervals import ALPHA
@@ -99,15 +98,13 @@ def check_seeds(seeds: Mapping[str, Sequence[int]]) -> None:
             )
 
 
-def measure_deviation(runs: Sequence[Run], split: Split) -> float | None:
+def measure_deviation(runs: Sequence[Run]) -> float | None:
     """The standard deviation of the runs' score over seeds, without the images' part, if known."""
-    outputs = [run.outputs[split] for run in runs]
     try:
-        pairs = zip(runs, outputs, strict=True)
-        scores = np.stack([score_images(run.task, part) for run, part in pairs])
+        scores = np.stack([score_images(run.task, find_outputs(run)) for run in runs])
     except LaminaError:  # a metric of one's own, or undefined
         return None
-    return seed_deviation(scores, outputs[0].group_numbers)
+    return seed_deviation(scores, find_outputs(runs[0]).group_numbers)
 
 
 def mean_seconds(runs: Sequence[Run]) -> float:

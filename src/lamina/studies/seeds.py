@@ -11,7 +11,6 @@ from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
-from lamina.data.splits import Split
 from lamina.errors import DataError, NetError, RecipeError, RunError, check_type, escape
 from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.words import describe_deviation
@@ -43,7 +42,7 @@ class Seed(Event):
 
     seed: int
     run: Path
-    split: Split
+    split: str
     score: Score
 
     def to_json(self) -> dict[str, Any]:
@@ -200,7 +199,7 @@ def iter_repeats(dataset: Dataset, request: Request, seeds: int, setup: RunSetup
         runs.append(run)
         done.append(Seed(seed, run.path, report.split, report.score))
         yield done[-1]
-    yield Seeds(tuple(done), measure_deviation(runs, done[0].split))
+    yield Seeds(tuple(done), measure_deviation(runs))
 
 
 def check_seeds(seeds: int) -> None:

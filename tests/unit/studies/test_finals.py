@@ -76,7 +76,7 @@ def simulated(monkeypatch):
         return compare_tables(ScoreTables(scores, "accuracy", "test"))
 
     monkeypatch.setattr(finals, "judge_runs", judge)
-    monkeypatch.setattr(finals, "measure_deviation", lambda runs, split: 0.01)
+    monkeypatch.setattr(finals, "measure_deviation", lambda runs: 0.01)
     monkeypatch.setattr(finals, "score_on", lambda run, split: float(run.hits[split].mean()))
 
 
