@@ -17,7 +17,6 @@ from lamina.evaluation.paired import (
     Verdict,
     find_differences,
     measure_effect,
-    probability_better,
     seed_deviation,
 )
 from lamina.evaluation.paired_comparison import PairedComparison
@@ -39,7 +38,6 @@ class ScoreTables:
         groups: the number of each image's group; ``None`` if images are not grouped.
         step: the largest change of the score that one image, or group, can cause; by default that
             of a mean.
-        train_seconds: mean seconds of training, if known.
     """
 
     scores: Mapping[str, Float64[np.ndarray, "s n"]]
@@ -47,7 +45,6 @@ class ScoreTables:
     split: str
     groups: Groups | None = None
     step: float | None = None
-    train_seconds: Mapping[str, float] | None = None
 
     @property
     def score(self) -> Score:
@@ -188,9 +185,6 @@ def _describe(
     groups = None
     if tables.groups is not None:
         groups = effect.images
-    train_seconds = None
-    if tables.train_seconds is not None:
-        train_seconds = (tables.train_seconds[name], tables.train_seconds[reference])
     return PairedComparison(
         a=name,
         b=reference,
@@ -205,12 +199,10 @@ def _describe(
         differences=differences,
         images=table.shape[1],
         groups=groups,
-        probability_better=probability_better(differences),
         margin=margin,
         seeds_to_detect=effect.seeds_to_detect(margin, 1 - level),
         image_half_width=effect.image_half_width(last_level),
         verdict=effect.judge(margin, 1 - level),
         a_deviation=seed_deviation(tables.scores[name], tables.groups),
         b_deviation=seed_deviation(tables.scores[reference], tables.groups),
-        train_seconds=train_seconds,
     )

@@ -232,13 +232,6 @@ def find_differences(effects: Sequence[Effect], alpha: float = ALPHA) -> list[bo
     return claimed
 
 
-def probability_better(differences: Sequence[float]) -> float:
-    """P(A > B): fraction of pairs with the first better, ties half (Bouthillier, MLSys 2021)."""
-    return sum((difference > 0) + (difference == 0) / 2 for difference in differences) / len(
-        differences
-    )
-
-
 def score_images(task: Task, outputs: Outputs) -> Float64[np.ndarray, " n"]:
     """A value for each image; their mean is the metric, their variance gives its variance.
 

@@ -31,13 +31,11 @@ class PairedComparison(Event):
     seeds_interval: tuple[float, float] | None
     differences: tuple[float, ...]  # of each seed
     images: int
-    probability_better: float  # P(A > B) for one seed, on these images
     margin: float  # largest difference that counts as equal
     seeds_to_detect: int | None  # a difference of the margin; ``None`` if more than 1,000
     # of the interval that would remain with any number of seeds, at the last look
     image_half_width: float
     verdict: Verdict  # on A
-    train_seconds: tuple[float, float] | None = None  # means for A and B, if known
     # standard deviations over seeds, without the images' part; ``None`` for one seed
     a_deviation: float | None = None
     b_deviation: float | None = None
@@ -154,18 +152,14 @@ class PairedComparison(Event):
         return ("", "net or run", self.split), rows
 
     def notes(self) -> list[str]:
-        """What new seeds would show, and the times of training, in words."""
-        lines = []
-        if self.train_seconds is not None:
-            a_seconds, b_seconds = self.train_seconds
-            lines.append(f"training time: A {a_seconds:.1f} s, B {b_seconds:.1f} s")
-        if self.seeds_interval is not None:
-            better = sum(difference > 0 for difference in self.differences)
-            equal = sum(difference == 0 for difference in self.differences)
-            pairs = f"{better} of {self.seeds} pairs"
-            if equal:
-                pairs += f", equal in {equal}"
-            interval = self._range(*self.seeds_interval, unit=True)
-            seeds = f"for new seeds on these images: {interval} ({self._level})"
-            lines.insert(0, f"{seeds}; A is better in {pairs}")
-        return lines
+        """What new seeds would show, in words."""
+        if self.seeds_interval is None:
+            return []
+        better = sum(difference > 0 for difference in self.differences)
+        equal = sum(difference == 0 for difference in self.differences)
+        pairs = f"{better} of {self.seeds} pairs"
+        if equal:
+            pairs += f", equal in {equal}"
+        interval = self._range(*self.seeds_interval, unit=True)
+        seeds = f"for new seeds on these images: {interval} ({self._level})"
+        return [f"{seeds}; A is better in {pairs}"]

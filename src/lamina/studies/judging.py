@@ -80,7 +80,6 @@ def judge_runs(
         outputs.split,
         groups=outputs.group_numbers,
         step=measure_outputs(first.task, outputs).step,
-        train_seconds={name: mean_seconds(seeds) for name, seeds in runs.items()},
     )
     return compare_tables(tables, margin, alpha)
 

@@ -19,7 +19,6 @@ from lamina.evaluation.paired import (
     find_differences,
     mcnemar_p_value,
     measure_effect,
-    probability_better,
     score_images,
     seed_deviation,
 )
@@ -246,10 +245,6 @@ def test_differences_are_found_if_their_adjusted_p_values_are_below_005(p_values
     assume(all(abs(value - 0.05) > 1e-6 for value in adjusted.values()))
     expected = [adjusted[place] < 0.05 for place in range(len(p_values))]
     assert find_differences([make_effect(p) for p in p_values]) == expected
-
-
-def test_the_probability_of_better_counts_ties_half():
-    assert probability_better([0.1, 0.2, 0.0, -0.1]) == 0.625
 
 
 def test_accuracies_and_errors_are_the_means_of_their_images():
