@@ -14,7 +14,13 @@ from torch import Tensor
 
 from lamina.data.splits import Split
 from lamina.errors import RunError, plural, warn
-from lamina.evaluation.intervals import Groups, Z, count_independent_hits, wilson_interval
+from lamina.evaluation.intervals import (
+    Groups,
+    Z,
+    count_independent_hits,
+    measure_design_effect,
+    wilson_interval,
+)
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.scores import CALIBRATION_BINS
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets, kind_of
@@ -265,7 +271,9 @@ def _choose_threshold(
     above = places < best if best is not None else probabilities.astype(np.float32) > 0.5
     effect = 1.0
     if groups is not None:
-        effect = _find_design_effect(aim, above, truth, groups)
+        rows = above if aim.name == "precision" else truth
+        are_right = torch.from_numpy((above & truth)[rows])
+        effect = measure_design_effect(are_right, groups[torch.from_numpy(rows.copy())])
     are_shown = _find_low_ends(correct, wholes, effect) >= aim.value
     shown = _find_best(aim, are_shown, correct, predicted, positive)
     if shown is not None:
@@ -302,22 +310,6 @@ def _find_best(
     if aim.name == "recall":
         best = len(worth) - 1 - int(worth[::-1].argmax())
     return best if positive and worth[best] > -np.inf else None
-
-
-def _find_design_effect(
-    aim: Aim, above: Bool[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], groups: Groups
-) -> float:
-    """The number of images that count as one in the precision or, for other aims, the recall."""
-    rows = truth
-    hits = above
-    if aim.name == "precision":
-        rows = above
-        hits = truth
-    if not rows.any():
-        return 1.0
-    chosen = torch.from_numpy(rows)
-    images = count_independent_hits(torch.from_numpy(hits)[chosen], groups[chosen])
-    return float(rows.sum() / images)
 
 
 def _find_low_ends(

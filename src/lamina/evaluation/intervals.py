@@ -115,6 +115,11 @@ def count_independent(value: float, influences: Float64[Tensor, " n"], count: in
     return images
 
 
+def measure_design_effect(hits: Bool[Tensor, " n"], groups: Groups) -> float:
+    """The number of images that count as one in the fraction of hits (Kish, 1965)."""
+    return len(hits) / count_independent_hits(hits, groups) if len(hits) else 1.0
+
+
 def count_independent_hits(hits: Bool[Tensor, " n"], groups: Groups | None = None) -> float:
     """The number of independent images whose fraction of hits would be as certain."""
     value = float(hits.double().mean())

@@ -8,10 +8,12 @@ import torch
 
 from lamina import Images, Recipe
 from lamina.data import Dataset
+from lamina.drawing.metric_figures import draw_thresholds
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.intervals import count_independent_hits, number_groups, wilson_interval
 from lamina.evaluation.outputs import Outputs, pack_outputs, unpack_outputs
 from lamina.evaluation.paired import measure_effect, measure_outputs, seed_deviation
+from lamina.insight.confusions import find_confusions
 from lamina.runs.start import start_run
 from lamina.studies.judging import judge_runs
 from lamina.training.task import Binary, MultiLabel, SingleLabel
@@ -153,6 +155,23 @@ def test_a_class_counts_the_groups_that_have_it():
     labels = MultiLabel(("x", "y"), (0.1, 0.1), metric="micro_f1")
     both = Outputs("test", np.hstack([logits, logits]), np.stack([truth] * 2, axis=1), groups)
     assert measure_outputs(labels, both).step == pytest.approx(1 / 80)
+
+
+def test_confusions_and_curves_count_groups():
+    truth = np.arange(200) // 10 % 2 == 0
+    groups = tuple(f"p{place // 10}" for place in range(200))
+    logits = np.where(np.arange(200) // 10 < 5, -1, 1).astype(np.float32)[:, None]
+    logits[truth[:, None]] += np.float32(0.01)
+    task = Binary(("sick?",), (0.5,))
+    widths = []
+    for known in (groups, ()):
+        outputs = Outputs("test", logits, truth, groups, groups=known)
+        confusion = find_confusions(task, [outputs]).pairs[0]
+        figure = draw_thresholds(task, outputs)
+        band = figure.axes[1].collections[0].get_paths()[0].vertices[:, 1]
+        widths.append((confusion.interval.high - confusion.interval.low, band.max() - band.min()))
+    assert widths[0][0] > 2 * widths[1][0]
+    assert widths[0][1] > widths[1][1]
 
 
 def test_runs_on_grouped_images_are_compared_by_their_groups(tmp_path):
