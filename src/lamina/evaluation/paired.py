@@ -183,6 +183,11 @@ def _pool_groups(
         return values
     means = values.mean(axis=1, keepdims=True)
     sums = sum_by_group(torch.from_numpy(values - means), groups).numpy()
+    if sums.shape[1] < 2:
+        raise DataError(
+            "All images are in one group, so nothing shows how much groups differ. Evaluate on"
+            " images of several groups."
+        )
     pooled: Float64[np.ndarray, "s g"] = means + sums * sums.shape[1] / values.shape[1]
     return pooled
 

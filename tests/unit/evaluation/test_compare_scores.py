@@ -99,6 +99,7 @@ def test_booleans_are_accuracies_and_other_numbers_are_scores():
         ({"groups": range(4)}, r"there are 4 groups\. Expected two arrays"),
         ({"b": np.full((2, 5), math.nan)}, r"A score is NaN or infinite"),
         ({"a": np.zeros((2, 1)), "b": np.zeros((2, 1))}, "with at least 2 images,"),
+        ({"groups": [1] * 5}, "All images are in one group"),
         ({"margin": 0}, r"level is 0\.95 and margin 0\. Use a level from 0\.5"),
         ({"level": 95}, r"level is 95 and margin None"),
     ],
