@@ -63,9 +63,9 @@ class Threshold:
 
     def __str__(self) -> str:
         rates = (("recall", self.positive), ("precision", self.predicted))
-        found = self.found / self.design_effect
+        independent_hits = self.found / self.design_effect
         shown = ", ".join(
-            f"{name} {describe_fraction(found, count / self.design_effect)}"
+            f"{name} {describe_fraction(independent_hits, count / self.design_effect)}"
             for name, count in rates
         )
         return f"{escape(self.name)}: above {100 * self.value:.2f} %: {shown}"
@@ -90,10 +90,13 @@ class Threshold:
                 f"no threshold reaches {aim} for {escape(self.name)} on these images, so it is 0.5"
             )
         needed = math.ceil(needed * self.design_effect)
-        found = self.found / self.design_effect
+        independent_hits = self.found / self.design_effect
         if images < needed:
             return f"{images:,} {what} are too few to support {aim}; about {needed:,} are needed"
-        if reached and wilson_interval(found, reached / self.design_effect).low < aim.value:
+        if (
+            reached
+            and wilson_interval(independent_hits, reached / self.design_effect).low < aim.value
+        ):
             return f"the {aim.name} of {escape(self.name)} may be below {aim.value:g} on new images"
         return ""
 
