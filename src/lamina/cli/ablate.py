@@ -37,7 +37,6 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli import study_session
     from lamina.studies.ablation import find_settings, remove_parts
     from lamina.studies.comparison import FIGURE, plan_study, read_comparisons
-    from lamina.targets import Score
 
     plan = study_session.read_plan(options)
     sources = study_session.find_sources([options.net], options)
@@ -56,11 +55,10 @@ def run(options: Options, terminal: Terminal) -> int:
     compared = {title, *(comparison.a for comparison in comparisons)}
     rows = [(name, "–", "diverged") for name in planned.experiments if name not in compared]
     for comparison in comparisons:
-        score = Score(comparison.metric, comparison.a_score)
-        rows.append((comparison.a, str(score), comparison.words))
+        rows.append((comparison.a, comparison.a_words, comparison.words))
         terminal.emit(**comparison.to_json())
     first = comparisons[0]
-    terminal.say(f"{first.b}: {first.split} {Score(first.metric, first.b_score)}")
+    terminal.say(f"{first.b}: {first.split} {first.b_words}")
     terminal.tabulate(("A", "score", "compared with the whole"), rows, texts=3)
     terminal.say(f"figure: {planned.path / FIGURE}")
     return 0

@@ -113,7 +113,7 @@ def _calibrate(run: Run, dataset: Dataset, logits: Mapping[str, Logits]) -> Cali
                 remedy="Train with --val 0.1",
             )
         return None
-    return calibrate(task, held_out.split, held_out.logits, held_out.targets, aim)
+    return calibrate(task, held_out, aim)
 
 
 class ChangedCodeError(RunError):

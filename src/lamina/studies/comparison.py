@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from lamina.studies.experiment import (
     time_experiment,
 )
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
-from lamina.studies.judging import compare_stored, judge_runs, mean_seconds
+from lamina.studies.judging import check_seeds, compare_stored, judge_runs, mean_seconds
 from lamina.studies.study import (
     RunSetup,
     describe_experiments,
@@ -82,10 +82,6 @@ class Plan:
     @property
     def is_sequential(self) -> bool:
         return self.seeds is None and self.seconds is None
-
-    def is_like(self, stored: Mapping[str, Any] | None) -> bool:
-        """Whether a stored plan trains the same runs; its margin may differ."""
-        return stored is not None and {**stored, "margin": self.margin} == asdict(self)
 
 
 @dataclass(frozen=True)
@@ -258,29 +254,25 @@ def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events
 
     Yields the comparisons at each look but the last; :func:`read_comparisons` returns the last.
     """
-    for experiment in study.experiments.values():
+    seeds = {}
+    for name, experiment in study.experiments.items():
         choose_device(experiment.recipe.device)  # fails before the folder is created
+        first = experiment.recipe.seed
+        seeds[name] = range(first, first + (plan.seeds or max(LOOKS)))
+    check_seeds(seeds)
     with open_study(study.path, describe_experiments(study.experiments)) as opened:
         state = opened.state
-        is_known = plan.is_like(state.get("plan")) and state["is_finished"]
-        if is_known and state["plan"] == asdict(plan):
-            yield Decision("study", str(study.path), "its result")
-            return
         if state.get("looks"):
-            known = ", ".join(map(str, state["looks"]))
-            warning = f"a result with {known} seeds is known"
-            advice = "choose the number of seeds beforehand"
-            if plan.is_like(state["plan"]):
-                advice = "choose the margin beforehand"
+            plan = _fix_margin(study, plan, state)
+            if state["plan"] == asdict(plan) and state["is_finished"]:
+                yield Decision("study", str(study.path), "its result")
+                return
             if state["plan"] != asdict(plan):
-                yield Decision("warning", warning, advice)
+                known = ", ".join(map(str, state["looks"]))
+                warning = f"a result with {known} seeds is known"
+                yield Decision("warning", warning, "choose the number of seeds beforehand")
         most = max(LOOKS) if plan.is_sequential else plan.seeds
-        slowest = 0.0
-        if is_known and not plan.is_sequential:
-            most = state["seeds"]
-            yield Decision("study", str(study.path), "its runs are judged with another margin")
-        else:
-            slowest = yield from _announce(study, plan)
+        slowest = yield from _announce(study, plan)
         diverged = state.get("diverged", [])
         runs: dict[str, list[Run]] = {
             name: [] for name in study.experiments if name not in diverged
@@ -302,6 +294,7 @@ def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events
                 continue
             alpha = LOOKS[count] if plan.is_sequential else ALPHA
             comparisons = judge_runs(runs, plan.margin, alpha)
+            plan = replace(plan, margin=comparisons[0].margin)
             is_last = is_last or all(comparison.is_decided for comparison in comparisons)
             opened.save(  # before anybody sees the result
                 plan=asdict(plan),
@@ -314,6 +307,20 @@ def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events
             if is_last:
                 return
             yield from comparisons
+
+
+def _fix_margin(study: PlannedStudy, plan: Plan, state: Mapping[str, Any]) -> Plan:
+    """The plan with the margin of the first result; ``RunError`` for another margin or level."""
+    stored = parse_event(Plan, state["plan"], study.path / STUDY_FILE)
+    if plan.margin not in (None, stored.margin) or plan.is_sequential != stored.is_sequential:
+        number = "--until-decided" if stored.is_sequential else "--seeds"
+        raise RunError(
+            f"{study.path} has a result with the margin {stored.margin:g}, judged as {number} does."
+            " Margin and level are chosen before the first result; otherwise, verdicts are wrong"
+            f" too often. Use --margin {stored.margin:g} and {number}, or train a new study with"
+            " another --name."
+        )
+    return replace(plan, margin=stored.margin)
 
 
 def _draw(comparisons: Sequence[PairedComparison], file: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.data import Dataset
+from lamina.data.splits import Split
 from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, plural
 from lamina.evaluation.paired import score_images
 from lamina.files import damaged
@@ -203,11 +204,11 @@ class Tried(Event):
         return "".join(parts)
 
 
-def score_on_val(run: Run) -> float:
-    """The score of a run's final weights on ``val``, also if ``test`` has been evaluated since."""
-    score = float(score_images(run.task, run.outputs["val"]).mean())
+def score_on(run: Run, split: Split) -> float:
+    """The score of a run's final weights on a split."""
+    score = float(score_images(run.task, run.outputs[split]).mean())
     if not math.isfinite(score):
-        raise NotFiniteError(f"The score on val is {score}.")
+        raise NotFiniteError(f"The score on {split} is {score}.")
     return score
 
 

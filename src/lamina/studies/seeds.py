@@ -13,10 +13,13 @@ from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
 from lamina.errors import DataError, NetError, RecipeError, RunError, check_type, escape
 from lamina.evaluation.intervals import mean_interval
+from lamina.evaluation.words import describe_deviation
 from lamina.files import check_name
 from lamina.runs.course import RunEvent
+from lamina.runs.run import Run
 from lamina.runs.start import NetLike, as_net_choice, check_recipe, shorten_net_name
 from lamina.studies.experiment import Events, Request
+from lamina.studies.judging import measure_deviation
 from lamina.studies.study import RunSetup, iter_run, name_free
 from lamina.studies.train_net import iter_named
 from lamina.targets import Score
@@ -62,9 +65,12 @@ class Seeds(Event):
 
     Attributes:
         runs: One ``Seed`` per run.
+        deviation: Standard deviation of the score over seeds, without the part of the images;
+            ``None`` for a single run and for a metric of one's own.
     """
 
     runs: tuple[Seed, ...]
+    deviation: float | None = None
 
     @property
     def scores(self) -> list[float]:
@@ -95,6 +101,7 @@ class Seeds(Event):
             "scores": self.scores,
             "mean": self.mean,
             "interval": self.interval and list(self.interval),
+            "deviation": self.deviation,
             "metric": self.runs[0].score.name,
             "split": self.split,
             "seeds": [run.seed for run in self.runs],
@@ -110,7 +117,8 @@ class Seeds(Event):
             low = score.format(self.interval[0]).removesuffix(" %")
             high = score.format(self.interval[1])
             interval = f"95 % interval of the mean {low} to {high}, {len(self.runs)} runs"
-        return "\n".join([*map(str, self.runs), f"{mean} ({interval})"])
+        deviation = describe_deviation(score, self.deviation)
+        return "\n".join([*map(str, self.runs), f"{mean}{deviation} ({interval})"])
 
 
 def iter_seeds(
@@ -181,15 +189,17 @@ def iter_repeats(dataset: Dataset, request: Request, seeds: int, setup: RunSetup
     experiment = candidate.experiment
     name = setup.name or name_free(setup.runs_dir, shorten_net_name(experiment.net.name))
     done: list[Seed] = []
+    runs: list[Run] = []
     for seed in range(candidate.recipe.seed, candidate.recipe.seed + seeds):
         folder = setup.runs_dir / f"{name}-seed{seed}"
         run = yield from iter_run(experiment.with_seed(seed), setup.at(folder))
         report = run.report
         if report is None:
             raise RunError(f"{run.path} could not be evaluated, so there is no mean. Add images.")
+        runs.append(run)
         done.append(Seed(seed, run.path, report.split, report.score))
         yield done[-1]
-    yield Seeds(tuple(done))
+    yield Seeds(tuple(done), measure_deviation(runs))
 
 
 def check_seeds(seeds: int) -> None:

@@ -49,7 +49,7 @@ from lamina.studies.finals import (
     read_final,
     write_final,
 )
-from lamina.studies.search import Search, Tried, score_on_val
+from lamina.studies.search import Search, Tried, score_on
 from lamina.studies.seeds import check_repeatable
 from lamina.studies.storage import (
     JOURNAL,
@@ -451,7 +451,7 @@ def _train(search: Search, trials: Trials, trial: Any) -> Events[tuple[str, Scor
         if end != FINISHED:
             yield from trials.finish(trial, "PRUNED")
             return end, None
-        score = score_on_val(load_run(trials.locate(trial)))
+        score = score_on(load_run(trials.locate(trial)), "val")
         yield from trials.finish(trial, "COMPLETE", score)
         return end, Score(metric, score)
     except NotFiniteError as error:  # the worst score, so that the sampler avoids these values
@@ -524,10 +524,12 @@ def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[Tune
         ranked = rank_finalists(progress)
         seconds = progress.limits.seconds
         left = None if seconds is None else seconds - progress.used_seconds
-        count, seeds = plan_finals(expected, left)
-        plan = FinalsPlan(tuple(ranked), min(count, len(ranked)), seeds)
+        count, seeds, tests = plan_finals(expected, left)
+        if search.dataset.test is None:
+            tests = 0
+        plan = FinalsPlan(tuple(ranked), min(count, len(ranked)), seeds, tests)
         yield from trials.store("finals", asdict(plan))
-    longest = count_trainings(plan.count, plan.seeds, search.base is not None)
+    longest = count_trainings(plan.count, plan.seeds, plan.tests, search.base is not None)
     rivals = plural(plan.count, "trial", "trials")
     if search.base is not None:
         rivals += " and the recipe"
@@ -535,7 +537,10 @@ def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[Tune
         f"{longest - plan.count} trainings, after at most {plan.count} stopped trials are trained"
         f" to their end: at most {format_minutes(longest * expected)}"
     )
-    yield Decision("finals", f"{rivals}, each with {plan.seeds} new seeds", length)
+    how = f"{rivals}, each with {plural(plan.seeds, 'new seed', 'new seeds')}"
+    if plan.tests:
+        how += f"; the winner is tested with {plan.tests} fresh seeds"
+    yield Decision("finals", how, length)
     store_table(trials.folder, progress)
     try:
         draw_study(trials.study, progress, trials.folder)
