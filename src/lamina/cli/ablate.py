@@ -48,7 +48,7 @@ def run(options: Options, terminal: Terminal) -> int:
     title = sources[0].title
     experiments = remove_parts(title, whole, without)
     planned = plan_study(options.runs_dir, options.name, experiments)
-    status = study_session.train_study(planned, plan, terminal)
+    status = study_session.train_study(planned, plan, terminal, options.jobs)
     if status:
         return status
     comparisons = read_comparisons(planned.path)

@@ -50,7 +50,16 @@ def run(options: Options, terminal: Terminal) -> int:
     plan = study_session.read_plan(options)
     if are_score_files([options.a, options.b]):
         reason = "Scores in files are compared as they are."
-        trained = ("seeds", "time", "until_decided", "data", "name", "device", "preparation")
+        trained = (
+            "seeds",
+            "time",
+            "until_decided",
+            "data",
+            "name",
+            "device",
+            "jobs",
+            "preparation",
+        )
         refuse(options, reason, *trained)
         comparison = compare_files([options.a, options.b], plan.margin)
         study_session.print_comparison(comparison, terminal)
@@ -60,13 +69,13 @@ def run(options: Options, terminal: Terminal) -> int:
         reason = (
             "Two runs are compared by their stored predictions; to train them again, add --seeds."
         )
-        refuse(options, reason, "data", "name", "device", "preparation")
+        refuse(options, reason, "data", "name", "device", "jobs", "preparation")
         study_session.print_comparison(compare_stored(list_runs(sources), plan.margin), terminal)
         return 0
     dataset = study_session.load_study_data(sources, options, terminal)
     experiments = study_session.plan_experiments(sources, dataset, terminal)
     planned = plan_study(options.runs_dir, options.name, experiments)
-    status = study_session.train_study(planned, plan, terminal)
+    status = study_session.train_study(planned, plan, terminal, options.jobs)
     if status == 0:
         (comparison,) = read_comparisons(planned.path)
         study_session.print_comparison(comparison, terminal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -210,9 +210,10 @@ def iter_finals(
         chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
     experiments: dict[str, Experiment] = {}
     finalists: list[Finalist] = []
+    rivals = {finalist.name: experiment for finalist, experiment in chosen}
+    groups = yield from _iter_seeds(search, folder, rivals, range(1, plan.seeds + 1))
     for finalist, experiment in chosen:
-        numbers = range(1, plan.seeds + 1)
-        trained = yield from _iter_seeds(search, folder, finalist.name, experiment, numbers)
+        trained = groups[finalist.name]
         if len(trained) < plan.seeds:
             continue
         experiments[finalist.name] = experiment
@@ -231,10 +232,10 @@ def iter_finals(
     if plan.tests:
         bases = [finalist.name for finalist in finalists[1:] if finalist.search_score is None]
         numbers = range(plan.seeds + 1, plan.seeds + plan.tests + 1)
-        runs: dict[str, list[Run]] = {}
-        for name in (best.name, *bases):
-            experiment = replace(experiments[name], dataset=search.dataset)
-            runs[name] = yield from _iter_seeds(search, folder, name, experiment, numbers)
+        rivals = {
+            name: replace(experiments[name], dataset=search.dataset) for name in (best.name, *bases)
+        }
+        runs = yield from _iter_seeds(search, folder, rivals, numbers)
         tested = tuple(score_on(run, "test") for run in runs[best.name])
         deviation = measure_deviation(runs[best.name])
         pairs = min(map(len, runs.values()))
@@ -253,23 +254,31 @@ def iter_finals(
 
 
 def _iter_seeds(
-    search: Search, folder: Path, name: str, experiment: Experiment, numbers: range
-) -> Events[list[Run]]:
-    """Train a finalist with new seeds, until it diverges."""
-    trained: list[Run] = []
-    for number in numbers:
-        seed = experiment.recipe.seed + number
-        try:
-            run = yield from search.iter_run(
-                folder / name_final(name, seed), experiment.with_seed(seed)
-            )
-            score = Score(search.metric, score_on(run, "val"))
-        except NotFiniteError as error:
-            yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
-            break
-        trained.append(run)
-        progress = f"{len(trained)} of {len(numbers)}"
-        yield Decision("final", f"{name}, seed {seed}: val {score}", progress)
+    search: Search, folder: Path, experiments: Mapping[str, Experiment], numbers: range
+) -> Events[dict[str, list[Run]]]:
+    """Train each finalist with new seeds, until it diverges."""
+    planned = {
+        folder / name_final(name, experiment.recipe.seed + number): experiment.with_seed(
+            experiment.recipe.seed + number
+        )
+        for name, experiment in experiments.items()
+        for number in numbers
+    }
+    trained: dict[str, list[Run]] = {name: [] for name in experiments}
+    with search.training_ahead(planned) as train:
+        for name, experiment in experiments.items():
+            for number in numbers:
+                seed = experiment.recipe.seed + number
+                path = folder / name_final(name, seed)
+                try:
+                    run = yield from train(path, planned[path])
+                    score = Score(search.metric, score_on(run, "val"))
+                except NotFiniteError as error:
+                    yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
+                    break
+                trained[name].append(run)
+                progress = f"{len(trained[name])} of {len(numbers)}"
+                yield Decision("final", f"{name}, seed {seed}: val {score}", progress)
     return trained
 
 
@@ -278,18 +287,26 @@ def _choose_finalists(
 ) -> Events[list[tuple[Finalist, Experiment]]]:
     """The best trials, without scores of other seeds; finishes those that were stopped."""
     chosen: list[tuple[Finalist, Experiment]] = []
-    for trial in ranked:
-        if len(chosen) == count:
-            break
-        experiment = search.make(trial)
-        score = trial.value
-        if trial.state.name == "PRUNED":
-            try:
-                run = yield from search.iter_run(folder / f"trial-{find_run(trial)}", experiment)
-                score = score_on(run, "val")
-            except NotFiniteError:
-                continue
-        chosen.append((Finalist(f"trial {find_run(trial)}", trial.params, score, ()), experiment))
+    stopped = {
+        folder / f"trial-{find_run(trial)}": search.make(trial)
+        for trial in ranked[:count]
+        if trial.state.name == "PRUNED"
+    }
+    with search.training_ahead(stopped) as train:
+        for trial in ranked:
+            if len(chosen) == count:
+                break
+            name = f"trial-{find_run(trial)}"
+            experiment = search.make(trial)
+            score = trial.value
+            if trial.state.name == "PRUNED":
+                try:
+                    run = yield from train(folder / name, experiment)
+                    score = score_on(run, "val")
+                except NotFiniteError:
+                    continue
+            finalist = Finalist(f"trial {find_run(trial)}", trial.params, score, ())
+            chosen.append((finalist, experiment))
     return chosen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,10 @@ class SimulatedSearch:
 
     def make(self, trial: SimpleNamespace) -> SimulatedExperiment:
         return self.others[trial.number]
+
+    @contextmanager
+    def training_ahead(self, experiments: object):
+        yield self.iter_run
 
     def iter_run(self, path: Path, started: tuple[SimulatedExperiment, int]):
         experiment, seed = started
