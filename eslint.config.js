@@ -2,7 +2,7 @@ import js from "@eslint/js";
 import globals from "globals";
 
 export default [
-  { ignores: ["**/uplot.js", "node_modules/", ".venv*/"] },
+  { ignores: ["**/uplot.js", "**/preact.js", "node_modules/", ".venv*/"] },
   js.configs.recommended,
   {
     languageOptions: { ecmaVersion: 2024, sourceType: "module" },

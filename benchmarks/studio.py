@@ -181,7 +181,7 @@ def count_events(studio: tuple[str, int], minutes: float) -> dict[str, Any]:
     )
     with showing(studio) as page:
         page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
-        act(studio, "train", net=TINY, source="shapes", fields={"epochs": "1000000"}, name="long")
+        act(studio, "train", net=TINY, source="shapes", fields={"epochs": "100000"}, name="long")
         for mark, _ in follow(studio, after):
             numbers.add(int(mark.partition("-")[2]))
             if time.monotonic() > until:

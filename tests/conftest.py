@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pkgutil
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,8 +193,9 @@ def cifar10(cifar10_cache: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium; without one, a test is skipped, or fails if LAMINA_TEST_BROWSER is set."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
+    from support.servers import find_chromium  # it loads torch
+
+    chromium = find_chromium()
     if chromium is None and not os.environ.get("LAMINA_TEST_BROWSER"):
         pytest.skip("no Chromium: apt-get install chromium")
     assert chromium, "LAMINA_TEST_BROWSER is set, but there is no Chromium: install chromium."

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lamina.data import Dataset, Images, Preparation, load_data
     from lamina.errors import LaminaError, LaminaWarning
+    from lamina.evaluation.comparing import compare_scores
     from lamina.evaluation.evaluating import evaluate
     from lamina.evaluation.predictor import Prediction, Predictor
     from lamina.evaluation.reports import Report
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 _PACKAGES = {
     "lamina.data": ("Dataset", "Images", "Preparation", "load_data"),
     "lamina.errors": ("LaminaError", "LaminaWarning"),
+    "lamina.evaluation.comparing": ("compare_scores",),
     "lamina.evaluation.evaluating": ("evaluate",),
     "lamina.evaluation.predictor": ("Prediction", "Predictor"),
     "lamina.evaluation.reports": ("Report",),
@@ -116,6 +118,7 @@ __all__ = [
     "activations",
     "choose",
     "compare",
+    "compare_scores",
     "cross_validate",
     "evaluate",
     "explain",

@@ -20,11 +20,37 @@ def escape(text: str) -> str:
     )
 
 
-class LaminaError(Exception):
+def end_sentence(problem: str) -> str:
+    """A problem on its own, without the semicolon that joins it to its remedy."""
+    return re.sub(";$", ".", problem)
+
+
+class _AdvisedError(Exception):
+    """A problem and, for the command line or Python, its remedy; both are the message."""
+
+    def __init__(self, problem: object, remedy: str = "", field: str = "") -> None:
+        super().__init__(f"{problem} {remedy}" if remedy else problem)
+        self.problem = escape(end_sentence(str(problem)))
+        self.remedy = escape(remedy)
+        self.field = field
+
+    def __str__(self) -> str:
+        return escape(super().__str__())
+
+    def to_json(self) -> dict[str, str]:
+        return {"problem": self.problem, "remedy": self.remedy, "field": self.field}
+
+
+class LaminaError(_AdvisedError):
     """Base class of lamina's errors: the input is invalid; the one-line message says how to fix it.
 
     Catch it to handle every error that lamina raises on purpose. Names that come from files are
     escaped in the message.
+
+    Attributes:
+        problem: What is wrong; the beginning of the message.
+        remedy: What to do on the command line or in Python; the rest, or empty.
+        field: The field, such as ``lr``, whose name the problem begins with; or empty.
 
     >>> from lamina import load_net
     >>> try:
@@ -33,9 +59,6 @@ class LaminaError(Exception):
     ...     print(error)
     No net named 'resnet' in the zoo. Did you mean resnet18?
     """
-
-    def __str__(self) -> str:
-        return escape(super().__str__())
 
 
 class NetError(LaminaError):
@@ -66,16 +89,13 @@ class RunError(LaminaError):
     """A run folder that is missing, is damaged or does not support the request."""
 
 
-class LaminaWarning(UserWarning):
+class LaminaWarning(_AdvisedError, UserWarning):  # noqa: N818
     """Something was left out or replaced, and lamina continued."""
 
-    def __str__(self) -> str:
-        return escape(super().__str__())
 
-
-def warn(message: str, stacklevel: int = 4) -> None:
+def warn(problem: str, stacklevel: int = 4, *, remedy: str = "") -> None:
     """Warn the user; ``stacklevel`` counts from the caller of this function."""
-    warnings.warn(message, LaminaWarning, stacklevel=stacklevel + 1)
+    warnings.warn(LaminaWarning(problem, remedy), stacklevel=stacklevel + 1)
 
 
 def name_some(names: Sequence[str], most: int = 5) -> str:

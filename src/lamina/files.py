@@ -23,6 +23,8 @@ NO_NAME = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """Names that a folder cannot have on every system, or that a shell reads otherwise."""
+NAME_LETTERS = 100  # of a run
+NAME_BYTES = 240  # most systems allow 255; names of temporary files are longer
 JSON_BYTES = 2**28  # of a file of plain values; lamina writes much smaller ones
 
 
@@ -80,6 +82,11 @@ def check_name(name: object) -> None:
             " start with a dot, dash or space, not end with a dot or space, and not be a device"
             " such as con. Use first-try."
         )
+    if len(text) > NAME_LETTERS or len(text.encode()) > NAME_BYTES:
+        raise RunError(
+            f"The name has {len(text)} characters; a run name may have at most {NAME_LETTERS}"
+            f" ({NAME_BYTES} bytes). Use first-try."
+        )
 
 
 def read_bytes(file: Path, most_bytes: int | None = None) -> bytes:
@@ -130,7 +137,7 @@ def parse_object(text: bytes, what: str, remedy: str = RESTORE) -> dict[str, Any
 
 
 def damaged(what: str, why: object, remedy: str = RESTORE) -> RunError:
-    return RunError(f"{what} is damaged: {str(why).rstrip('.')}. {remedy}")
+    return RunError(f"{what} is damaged: {str(why).rstrip('.')}.", remedy)
 
 
 class LockedError(RunError):

@@ -56,6 +56,16 @@ def parse_seconds(text: str) -> float | None:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+def order_naturally(name: str) -> list[tuple[int, str]]:
+    """The key by which Class 2 comes before Class 10.
+
+    >>> sorted(["Class 10", "class 1", "Class 2"], key=order_naturally)
+    ['class 1', 'Class 2', 'Class 10']
+    """
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(int(part) if part.isdecimal() else -1, part) for part in parts]
+
+
 def format_percent(fraction: float | None) -> str:
     """Format a fraction as a percentage with one decimal; ``None`` as a dash."""
     return "–" if fraction is None else f"{100 * fraction:.1f} %"

@@ -148,7 +148,8 @@ def check_values(
         try:
             checked[name] = _convert(_field_types(kind)[name], value)
         except _MismatchError as mismatch:
-            raise error(f"{prefix}{mismatch.inside(name)}.{mismatch.hint}") from None
+            message = f"{prefix}{mismatch.inside(name)}.{mismatch.hint}"
+            raise error(message, field=name) from None
     return checked
 
 

@@ -102,6 +102,22 @@ def test_an_explanation_and_similar_images_are_shown_when_asked_for(page, image)
     expect(other).to_contain_text("The training images are not in the server's cache")
 
 
+def test_a_map_that_fails_its_test_is_no_evidence(page, image):
+    def fail(route):
+        response = route.fetch()
+        result = response.json()
+        result["faithfulness"] |= {"by_map": 0.3, "by_random_map": 0.2, "is_against": False}
+        route.fulfill(response=response, json=result)
+
+    page.route("**/v1/explain*", fail)
+    give(page, image)
+    card = page.get_by_role("region", name="shapes")
+    card.get_by_role("button", name="Explain this prediction").click()
+    title = "This map does not explain the prediction"
+    expect(card.get_by_role("heading", name=title)).to_be_visible(timeout=60_000)
+    expect(card).not_to_contain_text("evidence for")
+
+
 def test_the_keyboard_is_enough(page, image):
     # the browser is told to wait for us before the key is pressed
     page.on("filechooser", lambda _: None)
@@ -119,7 +135,7 @@ def test_the_keyboard_is_enough(page, image):
             page.evaluate("document.activeElement.textContent || document.activeElement.id")
         )
     assert seen == [
-        "Use the camera",
+        "Start the webcam",
         "5 more",
         "Explain this prediction",
         "Similar training images",

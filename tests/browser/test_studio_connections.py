@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from lamina.cli.studio import write_redirect
 from support.servers import open_page
@@ -37,17 +37,18 @@ def test_the_address_lets_the_page_in_and_events_and_downloads_have_the_token(
         address = studio.announced
         bearer = {"Authorization": f"Bearer {address.partition('#token=')[2]}"}
         with open_page(browser, address) as page:
-            page.get_by_role("button", name="run").click()
-            page.get_by_role("tab", name="Take away").click()
+            expect(page.locator("#run-title")).to_have_text("run")  # the newest
+            page.get_by_role("button", name="4 Runs 1 run, best").click()
+            page.get_by_role("tab", name="Export").click()
             with page.expect_download() as download:
                 page.get_by_role("button", name="Download report.html").click()
             assert download.value.path().read_text() == "a report"
             assert page.url == studio.url
             body = b'{"net": "Flatten(), Output()", "source": "shapes", "fields": {"epochs": "1"}}'
             assert studio.ask("/api/train", body, **bearer).status == 200
-            expect(page.get_by_role("list", name="Runs")).to_contain_text("net-1")
+            expect(page.locator("#run-list")).to_contain_text("net-1")
             page.reload()
-            expect(page.get_by_role("list", name="Runs")).to_contain_text("net-1")
+            expect(page.locator("#run-list")).to_contain_text("net-1")
 
 
 def test_the_file_that_the_browser_opens_leads_to_the_page_and_a_broken_token_is_asked_for(
@@ -61,7 +62,14 @@ def test_the_file_that_the_browser_opens_leads_to_the_page_and_a_broken_token_is
         expect(page.locator("#source option").first).to_be_attached()
         context.close()
         with open_page(browser, f"{studio.url}#token=%") as page:
-            expect(page.get_by_label("Token of this studio")).to_be_visible()
+            token = page.get_by_label("Token of this studio")
+            token.fill("wrong")
+            token.press("Enter")
+            expect(page.get_by_role("status")).to_have_text("This token is wrong.")
+            token.fill(studio.announced.partition("#token=")[2])
+            token.press("Enter")
+            expect(page.locator("#source option").first).to_be_attached()
+            expect(token).to_have_count(0)
 
 
 def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browser: Browser):
@@ -75,9 +83,9 @@ def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browse
 
         page.on("request", note)
         page.reload()
-        expect(page.locator("#data-view")).to_contain_text(re.compile("train|Download"))
+        expect(page.locator("#data-view")).to_contain_text(re.compile("to learn from|Download"))
         assert studio.train("seen", epochs=20)["run"] == "seen"
-        expect(page.get_by_role("list", name="Runs")).to_contain_text("seentest accuracy")
+        expect(page.locator("#run-list")).to_contain_text(re.compile(r"seen (✓ )?\d+\.\d %"))
         streams = [mark for name, mark in zip(asked, marks, strict=True) if name == "events"]
         while len(streams) < 4:
             page.wait_for_event("request", lambda request: request.url.endswith("/events"))
@@ -88,3 +96,48 @@ def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browse
         assert numbers == sorted(numbers) and numbers[-1] > numbers[0]
         last = studio.ask_stream("", 1)  # the names of the marks are those of this studio
         assert {mark.partition("-")[0] for mark in streams} == {last[0][0].partition("-")[0]}
+
+
+def test_a_page_whose_token_is_no_longer_valid_goes_on_with_a_new_one(tmp_path, browser: Browser):
+    with (
+        opening(tmp_path, "--own-token", first=SHORT_STREAMS) as studio,
+        open_page(browser, studio.announced) as page,
+    ):
+        expect(page.locator("#source option").first).to_be_attached()
+        page.route("**/api/events", lambda route: route.fulfill(status=401, json={}))
+        token = page.get_by_label("Token of this studio")
+        token.fill("an old one")
+        token.press("Enter")
+        expect(page.get_by_role("status")).to_have_text("This token is wrong.")
+        page.unroute("**/api/events")
+        token.fill(studio.announced.partition("#token=")[2])
+        token.press("Enter")
+        expect(token).to_have_count(0)
+        expect(page.get_by_role("status")).to_contain_text("press Train")
+
+
+def test_a_selected_run_that_is_read_slowly_is_shown_although_another_training_ends(
+    tmp_path, browser: Browser
+):
+    with opening(tmp_path) as studio, open_studio(browser, studio) as page:
+        studio.copy_runs(train_quickly(), "earlier")
+        studio.train("trained", epochs=20)
+        runs = page.locator("#run-list")
+        page.get_by_role("button", name="4 Runs").click()
+        runs.get_by_role("button", name="trained").click()
+        expect(page.locator("#further")).to_be_visible()
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            if route.request.post_data_json == {"run": "earlier"}:
+                held.append(route)
+            else:
+                route.continue_()
+
+        page.route("**/api/run", hold)
+        runs.get_by_role("button", name="earlier").click()
+        expect(runs).to_contain_text(re.compile(r"trained (✓ )?\d+\.\d %"))
+        expect(page.locator("#panel")).to_have_text("Reading earlier …")
+        page.unroute("**/api/run", hold)
+        runs.get_by_role("button", name="earlier").click()  # reads it again
+        expect(page.locator("#further")).to_be_visible()

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from lamina.runs.continuing import list_checkpoints
 from support.commands import train_once
@@ -28,26 +28,51 @@ from support.studios import (
 )
 
 PAUSED = re.compile(r"paused at epoch \d+/\d+")
+NOTE_PAUSES = """() => {
+    window.pauses = [];
+    const note = () => {
+        const [status, run] = document.querySelectorAll('#status, #run');
+        const text = status.textContent + run.textContent;
+        if (/paused|Continue/.test(text)) pauses.push(text);
+    };
+    const observer = new MutationObserver(note);
+    observer.observe(document.body, {characterData: true, childList: true, subtree: true});
+}"""
+
+
+def open_step(page: Page, name: str) -> Locator:
+    """A step of the page, open."""
+    step = page.get_by_role("region", name=name)
+    heading = step.locator("h2 button")
+    expect(heading).to_be_visible()
+    if heading.get_attribute("aria-expanded") == "false":
+        heading.click()
+    return step
+
+
+def open_runs(page: Page) -> Locator:
+    """The list of runs."""
+    return open_step(page, "Runs").get_by_role("list", name="Runs")
 
 
 def test_a_run_that_was_paused_and_killed_ends_as_an_undisturbed_one(page: Page, studio: Studio):
     use_net(page)
-    status = page.get_by_role("status")
+    status = page.locator("#status")
     train_in_page(page, epochs=40, name="seen")
     expect(status).to_have_text(EPOCH)
-    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Pause", exact=True).click()
     expect(status).to_have_text(PAUSED)
     page.get_by_role("button", name="Continue", exact=True).click()
     expect(status).to_have_text(EPOCH)
     page.reload()  # closing the page stops nothing, and opening it shows the training
     expect(status).to_have_text(EPOCH)
     os.kill(studio.find_child("resume"), signal.SIGKILL)
-    expect(page.locator("#training-problem")).to_contain_text(
-        "The process ended with status -9. The run is saved"
+    expect(page.locator("#run-problem")).to_contain_text(
+        "The process was stopped from outside; perhaps memory ran out. The run is saved"
     )
     page.get_by_role("button", name="Continue", exact=True).click()
     expect(status).to_have_text(DONE)
-    expect(page.get_by_role("list", name="Runs")).to_contain_text("seen")
+    expect(open_runs(page)).to_contain_text("seen")
     options = ("--val", "0.1", "--epochs", "40", "--batch-size", str(BATCH_SIZE))
     studio.copy_runs(train_once(SMALL, "shapes", *options), "undisturbed")
     assert digests(studio.folder / "runs" / "seen") == digests(
@@ -55,50 +80,65 @@ def test_a_run_that_was_paused_and_killed_ends_as_an_undisturbed_one(page: Page,
     )
 
 
-def test_finish_now_evaluates_whatever_the_schedule_is(page: Page):
+def test_finish_now_evaluates_whatever_the_schedule_is_and_all_say_that_it_is_done(page: Page):
     use_net(page)
-    page.get_by_label("schedule").select_option("cosine")
+    page.locator("#recipe details summary").click()
+    page.get_by_label("Schedule").select_option("cosine")
+    page.locator("#recipe details summary").click()
     train_in_page(page)
-    status = page.get_by_role("status")
+    status = page.locator("#status")
     expect(status).to_have_text(EPOCH)
-    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Pause", exact=True).click()
     expect(status).to_have_text(PAUSED)
     page.get_by_role("button", name="Continue", exact=True).click()
-    page.get_by_role("button", name="Finish now").click()  # as soon as the page allows it
+    finish = page.get_by_role("button", name="Finish now")
+    expect(finish).to_be_enabled()
+    page.evaluate(NOTE_PAUSES)
+    finish.click()
     expect(status).to_have_text(DONE)
+    assert page.evaluate("pauses") == []  # while it is tested and read
+    expect(page.locator("#score")).to_contain_text("guessing")
+    runs = open_runs(page)
+    expect(runs.get_by_role("button", name=re.compile(r"net-1 (✓ )?\d+\.\d %"))).to_be_visible()
+    expect(runs).not_to_contain_text("epochs")
 
 
-def test_a_training_with_a_time_limit_counts_its_epochs(page: Page):
+def test_a_training_with_a_time_limit_counts_its_epochs_and_promises_none(page: Page):
     use_net(page)
-    page.get_by_label("time limit").fill("8s")
+    page.get_by_label("Time limit").fill("10s")
     page.evaluate("""() => {
             window.texts = [];
             const status = document.querySelector('#status');
             const observer = new MutationObserver(() => texts.push(status.textContent));
-            observer.observe(status, {childList: true});
+            observer.observe(status, {characterData: true, subtree: true});
         }""")
     page.get_by_role("button", name="Train", exact=True).click()
-    expect(page.get_by_role("status")).to_have_text(DONE)
+    expect(page.locator("#status")).to_have_text(DONE)
     texts = [text for text in page.evaluate("texts") if text.startswith("epoch")]
     # in the first epoch
-    assert [text for text in texts if re.match(r"epoch 1/\?, \d+ s of 8 s left", text)]
-    assert [text for text in texts if re.match(r"epoch [1-9]\d*/\d+, val .* of 8 s left", text)]
-    assert not [text for text in texts[:-1] if "evaluating" in text]
+    assert [text for text in texts if re.match(r"epoch 1, \d+ s of 10 s left", text)]
+    assert [text for text in texts if re.match(r"epoch [1-9]\d*, val .* of 10 s left", text)]
+    assert not [text for text in texts if "/" in text]
 
 
-def test_the_time_left_counts_down_while_nothing_else_happens(page: Page, studio: Studio):
+def test_the_time_left_counts_down_until_a_run_without_an_epoch_is_cancelled(
+    page: Page, studio: Studio
+):
     page.get_by_label("Start from").select_option("Choose for me")
-    page.get_by_label("time limit").fill("9m")
+    page.get_by_label("Time limit").fill("9m")
     page.get_by_role("button", name="Train", exact=True).click()
     child = wait_for(lambda: find_child(studio, "train"))
     os.kill(child, signal.SIGSTOP)
     # below 90 s, seconds are shown
     page.evaluate("Date.now = ((now) => () => now() + 470e3)(Date.now)")
-    status = page.get_by_role("status")
-    expect(status).to_have_text(re.compile(r"epoch 0/\?, choosing the net, \d+ s of 9 min left"))
+    status = page.locator("#status")
+    expect(status).to_have_text(re.compile(r"choosing the net, \d+ s of 9 min left"))
     for _ in range(2):
         expect(status).not_to_have_text(status.inner_text())
-    os.kill(child, signal.SIGKILL)
+    page.locator("#run").get_by_role("button", name="Cancel").click()
+    os.kill(child, signal.SIGCONT)
+    expect(status).to_contain_text("was cancelled; nothing was saved")
+    expect(page.get_by_role("tab")).to_have_count(0)
 
 
 def find_child(studio: Studio, word: str) -> int | None:
@@ -108,17 +148,21 @@ def find_child(studio: Studio, word: str) -> int | None:
         return None
 
 
-def test_diagnoses_appear_while_the_net_trains(page: Page):
+def test_a_diagnosis_is_applied_to_the_settings_and_nothing_else_changes(page: Page):
     use_net(page)
-    page.get_by_label("lr", exact=True).fill("1e-7")
+    page.get_by_label("Learning rate", exact=True).fill("1e-7")
     train_in_page(page)
     expect(page.locator("#diagnoses")).to_contain_text("learning rate too low")
-    page.get_by_role("button", name="Apply to the recipe").click()
-    expect(page.get_by_label("lr", exact=True)).to_have_value("1e-06")
-    expect(page.get_by_role("status")).to_have_text(EPOCH)
+    open_step(page, "Images")
+    page.get_by_role("button", name="Apply to the settings").click()
+    rate = page.get_by_label("Learning rate", exact=True)
+    expect(rate).to_have_value("1e-06")
+    expect(rate).to_be_focused()
+    expect(page.get_by_label("Batch size", exact=True)).to_have_value(str(BATCH_SIZE))
+    expect(page.locator("#status")).to_have_text(EPOCH)
 
 
-def test_the_page_asks_for_little_while_a_run_trains(page: Page, studio: Studio):
+def test_the_page_asks_for_nothing_while_a_run_trains(page: Page, studio: Studio):
     use_net(page)
     train_in_page(page, name="long")
     page.locator("#live-title").click()  # closes the panel
@@ -126,19 +170,107 @@ def test_the_page_asks_for_little_while_a_run_trains(page: Page, studio: Studio)
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url.rpartition("/")[2]))
     wait_for_epochs(studio, "long", len(studio.list_epochs("long")) + 40)
-    expect(page.get_by_role("status")).to_have_text(EPOCH)
-    assert set(requests) <= {"checkpoints", "events"}
+    expect(page.locator("#status")).to_have_text(EPOCH)
+    assert set(requests) <= {"events"}
 
 
 def test_a_training_that_fails_before_it_has_a_folder_is_listed_with_its_problem(
     page: Page, studio: Studio
 ):
     studio.train("long")
-    studio.train("wrong", epochs=1, time="1m")
-    runs = page.get_by_role("list", name="Runs")
+    studio.train("wrong", device="mps")
+    runs = open_runs(page)
     runs.get_by_role("button", name="long").click()
     page.get_by_role("button", name="Pause", exact=True).click()
-    expect(runs).to_contain_text("wrong: --time and --epochs both set the number of epochs")
+    expect(runs).to_contain_text("wrong: Device is 'mps'")
+
+
+def test_curves_stay_zoomed_while_epochs_arrive(page: Page, studio: Studio):
+    use_net(page)
+    train_in_page(page, name="long")
+    wait_for_epochs(studio, "long", 6)
+    chart = page.locator("#curves .u-over").first
+    box = chart.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 60, steps=5)
+    page.mouse.up()
+    whole = page.get_by_role("button", name="Show all epochs")
+    expect(whole).to_be_enabled()
+    page.get_by_role("slider", name="Smooth").fill("0.6")
+    table = page.locator("#curves details").first
+    table.locator("summary").click()
+    rows = table.locator("tbody tr")
+    expect(rows.nth(rows.count() + 3)).to_be_attached()  # more epochs
+    drawn = "document.querySelectorAll('#curves canvas')[0].toDataURL()"
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.locator("#status")).to_have_text(PAUSED)
+    zoomed = page.evaluate(drawn)
+    page.get_by_role("slider", name="Smooth").fill("0")
+    rough = wait_for(lambda: page.evaluate(drawn) != zoomed and page.evaluate(drawn))
+    chart.dblclick()
+    expect(whole).to_be_disabled()
+    wait_for(lambda: page.evaluate(drawn) != rough)
+
+
+def test_runs_are_noted_renamed_found_deleted_and_restored(
+    page: Page, studio: Studio, browser: Browser
+):
+    studio.copy_runs(train_quickly(lr=1e-5), "one", "two", "three")
+    studio.copy_runs(train_quickly(lr=0.01), "best")
+    page.reload()
+    runs = open_runs(page)
+    names = runs.locator("strong")
+    page.get_by_label("Order").select_option("best first")
+    expect(names.first).to_have_text("best")
+    page.get_by_label("Find runs").fill("t")
+    runs.get_by_role("button", name="two").click()
+    expect(page.locator("#score")).to_contain_text("hardly better than guessing")
+    runs.get_by_label("Note").fill("too slow")
+    runs.get_by_label("Name").fill("lame/")  # which leaves the note
+    runs.get_by_label("Name").press("Enter")
+    problem = runs.get_by_role("alert")
+    expect(problem).to_contain_text("A name contains none of")
+    runs.get_by_label("Name").fill("lame.")
+    expect(problem).to_be_hidden()
+    runs.get_by_label("Name").press("Enter")
+    expect(problem).to_contain_text("end with a dot")
+    runs.get_by_role("checkbox", name="compare two").check()
+    page.get_by_label("Find runs").fill("slow")
+    expect(names).to_have_text("two")
+    with open_studio(browser, studio) as other:
+        runs.get_by_label("Name").fill("lame")
+        runs.get_by_label("Name").press("Enter")
+        expect(page.locator("#run-title")).to_have_text("lame")
+        expect(open_runs(other)).to_contain_text("lame")
+        page.get_by_label("Find runs").fill("")
+        page.get_by_role("button", name="Delete").click()
+        undo = page.get_by_role("button", name="Undo: restore lame")
+        expect(undo).to_be_focused()
+        expect(page.locator("#run-title")).to_have_text("one")  # the one below it
+        expect(open_runs(other)).not_to_contain_text("lame")
+        undo.press("Enter")
+        expect(runs).to_contain_text("too slow")
+        expect(page.locator("#run-title")).to_have_text("lame")
+        expect(page.locator("#run-title")).to_be_focused()
+        expect(runs.get_by_role("checkbox", name="compare lame")).to_be_checked()
+        expect(open_runs(other)).to_contain_text("lame")
+    expect(undo).to_be_hidden()
+
+
+def test_on_a_phone_the_training_is_in_view_once_it_starts(page: Page):
+    page.set_viewport_size({"width": 390, "height": 700})
+    open_step(page, "Net")
+    use_net(page)
+    open_step(page, "Train")
+    train_in_page(page)
+    expect(page.locator("#run-title")).to_be_focused()
+    assert page.locator("#run-title").evaluate("""title => {
+            const {x, y} = title.getBoundingClientRect();
+            return document.elementFromPoint(x + 5, y + 5) === title;
+        }""")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_two_pages_show_the_same_training_and_a_second_one_waits(
@@ -146,18 +278,21 @@ def test_two_pages_show_the_same_training_and_a_second_one_waits(
 ):
     studio.train("one")
     page.reload()
-    expect(page.get_by_role("status")).to_have_text(EPOCH)
+    expect(page.locator("#status")).to_have_text(EPOCH)
     with open_studio(browser, studio) as other:
-        expect(other.get_by_role("status")).to_have_text(EPOCH)
+        expect(other.locator("#status")).to_have_text(EPOCH)
         assert studio.train("two", epochs=1)["state"] == "queued"
-        runs = other.get_by_role("list", name="Runs")
+        trainings = other.get_by_role("list", name="Trainings")
+        expect(trainings).to_contain_text("twowaiting")
+        runs = open_runs(other)
         runs.get_by_role("button", name="two waiting").click()
         other.get_by_role("button", name="Cancel", exact=True).click()
-        expect(other.get_by_role("status")).to_have_text("two was stopped before it started")
-        expect(page.get_by_role("list", name="Runs")).not_to_contain_text("two")
+        expect(other.locator("#status")).to_have_text("two was cancelled; nothing was saved")
+        expect(open_runs(page)).not_to_contain_text("two")
+        expect(trainings).to_contain_text(re.compile(r"oneepoch \d+ of"))  # it is not lost
         runs.get_by_role("button", name="one running").click()
         other.get_by_role("button", name="Pause", exact=True).click()
-        expect(page.get_by_role("status")).to_have_text(PAUSED)
+        expect(page.locator("#status")).to_have_text(PAUSED)
 
 
 def test_a_studio_that_ends_saves_the_training_and_continues_it_when_it_opens_again(
@@ -170,30 +305,31 @@ def test_a_studio_that_ends_saves_the_training_and_continues_it_when_it_opens_ag
         assert studio.process.wait(60) == 128 + signal.SIGINT
     epochs = len(studio.list_epochs("long"))
     with opening(tmp_path) as studio, open_studio(browser, studio) as page:
-        page.get_by_role("button", name="long").click()
+        open_runs(page).get_by_role("button", name="long").click()
         page.get_by_role("button", name="Continue", exact=True).click()
-        expect(page.get_by_role("status")).to_have_text(re.compile(rf"epoch \d+/{LASTING}"))
+        expect(page.locator("#status")).to_have_text(re.compile(rf"epoch \d+/{LASTING}"))
         wait_for_epochs(studio, "long", epochs + 1)
 
 
 def test_a_run_that_continues_with_the_same_settings_ends_as_its_parent(page: Page, studio: Studio):
     use_net(page)
     train_in_page(page, epochs=12, name="parent")
-    expect(page.get_by_role("status")).to_have_text(DONE)
+    expect(page.locator("#status")).to_have_text(DONE)
+    page.get_by_text("Continue from a saved epoch").click()
     checkpoint = page.get_by_label("From", exact=True)
-    expect(checkpoint).to_be_enabled()
     earlier = checkpoint.locator("option", has_text=re.compile(r"epoch [1-9](\.\d+)?$"))
     checkpoint.select_option(label=earlier.first.inner_text())
     page.get_by_text("Change its settings").click()
-    epochs = page.get_by_label("epochs from the saved epoch")
-    expect(epochs).to_have_attribute("placeholder", "12")
-    expect(page.get_by_label("seed from the saved epoch")).to_have_count(0)
-    page.get_by_role("button", name="Continue from epoch").click()
-    expect(page.get_by_role("list", name="Runs").locator("ul")).to_contain_text(
-        "from parent after epoch"
+    expect(page.locator("#continued-epochs")).to_have_attribute("placeholder", "12")
+    page.locator("#continued-epochs").focus()
+    expect(page.locator("#continued")).to_contain_text(
+        "How often the net sees each training image."
     )
+    expect(page.locator("#continued-seed")).to_have_count(0)
+    page.get_by_role("button", name="Continue from epoch").click()
+    expect(open_runs(page).locator("ul")).to_contain_text("from parent after epoch")
     (name,) = [run["name"] for run in studio.act("runs") if run.get("parent") == "parent"]
-    expect(page.get_by_role("status")).to_contain_text(f"; {name}")
+    expect(page.locator("#status")).to_contain_text(f"; {name}")
     assert name == f"parent-from-{studio.act('run', run=name)['parent_epoch']:g}-1"
     assert digests(studio.folder / "runs" / name) == digests(studio.folder / "runs" / "parent")
     expect(page.locator("#curves .u-legend").first).to_contain_text("parent: train")
@@ -209,8 +345,9 @@ def refresh_sooner(route: Route) -> None:
 
 def test_the_epoch_to_continue_from_changes_only_by_choice(page: Page, studio: Studio):
     studio.train("long")
-    page.route("**/runs.js", refresh_sooner)
+    page.route("**/further.js", refresh_sooner)
     page.reload()
+    page.get_by_text("Continue from a saved epoch").click()
     checkpoint = page.get_by_label("From", exact=True)
     options = checkpoint.locator("option")
     expect(options.nth(2)).to_be_attached()
@@ -218,7 +355,7 @@ def test_the_epoch_to_continue_from_changes_only_by_choice(page: Page, studio: S
     assert checkpoint.evaluate("select => select.value === select.options[0].value")
     chosen = options.nth(1).get_attribute("value") or ""
     checkpoint.select_option(chosen)
-    page.get_by_label("lr", exact=True).focus()
+    page.locator("#run-title").focus()
     expect(options.nth(options.count())).to_be_attached()
     expect(checkpoint).to_have_value(chosen)
     list_checkpoints(studio.folder / "runs" / "long")[float(chosen)].unlink()
@@ -231,9 +368,12 @@ def test_a_run_has_one_color_in_all_charts_for_as_long_as_its_curves_are_shown(
 ):
     studio.copy_runs(train_quickly(), "one", "two", "three")
     page.reload()
-    runs = page.get_by_role("list", name="Runs")
+    runs = open_runs(page)
     runs.get_by_role("button", name="two").click()
     runs.get_by_role("checkbox", name="compare one").check()
+    expect(page.locator("#curves .u-legend")).to_have_count(2)
+    expect(page.locator("#curves")).not_to_contain_text("one: ")  # the selected run is not ticked
+    runs.get_by_role("checkbox", name="compare two").check()
 
     def list_colors(names: int) -> set[tuple[str, str]]:
         series = page.locator("#curves .u-legend .u-series", has_text=":")
@@ -250,6 +390,8 @@ def test_a_run_has_one_color_in_all_charts_for_as_long_as_its_curves_are_shown(
     assert len(before) == 2
     assert len(after) == len({color for _, color in after}) == 3
     assert before < after
+    page.reload()
+    assert list_colors(3) == after
 
 
 def test_the_page_shows_and_changes_only_the_selected_run(page: Page, studio: Studio):
@@ -257,39 +399,45 @@ def test_the_page_shows_and_changes_only_the_selected_run(page: Page, studio: St
     studio.copy_runs(train_quickly(lr=0.01), "quick")
     page.route("**/runs.js", refresh_sooner)
     page.reload()
-    runs = page.get_by_role("list", name="Runs")
-    figure = page.locator("#curves figure").first
-    cells = figure.locator("tbody td")
+    runs = open_runs(page)
     runs.get_by_role("button", name="slow").click()
-    figure.locator("summary").click()
-    expect(cells).to_have_count(4)
-    before = cells.all_inner_texts()
-    edit = page.get_by_role("button", name="Edit its net and recipe")
-    further = page.locator("#continue-from")
-    expect(further).to_be_enabled()
+    page.get_by_role("button", name="Edit its net and recipe").click()
+    changes = page.locator("#changes")
+    expect(changes).to_contain_text("What will differ from slow: nothing.")
+    open_step(page, "Train")
+    page.get_by_label("Epochs", exact=True).fill("3")
+    expect(changes).to_contain_text("Epochs: 2 → 3")
+    runs = open_runs(page)
     held: list[Route] = []
     page.route("**/api/run", lambda route: held.append(route), times=2)
     with page.expect_request("**/api/run") as request:
         runs.get_by_role("button", name="quick").click()
     assert request.value.post_data_json == {"run": "quick"}
-    expect(further).to_be_disabled()
-    expect(edit).to_be_disabled()
+    expect(page.locator("#edit")).to_have_count(0)
     with page.expect_request("**/api/run"):  # the page tries again
         held[0].fulfill(status=500, json={"error": "busy"})
-    expect(page.locator("#runs-problem")).to_have_text("busy")
-    assert cells.all_inner_texts() == before
+    expect(page.locator("#run-problem")).to_have_text("busy")
     held[1].continue_()
-    expect(further).to_be_enabled()
-    expect(page.locator("#runs-problem")).to_be_hidden()
+    figure = page.locator("#curves figure").first
+    figure.locator("summary").click()
+    expect(page.locator("#run-problem")).to_be_hidden()
+    cells = figure.locator("tbody td")
+    expect(cells).to_have_count(4)
     rows = studio.act("run", run="quick")["rows"]
     assert cells.all_inner_texts() == [
         f"{row[key]:.3g}" for row in rows for key in ("val_loss", "train_loss")
     ]
-    assert cells.all_inner_texts() != before
+    # what was filled in for the other run is not for this one
+    page.get_by_text("Continue from a saved epoch").click()
+    differences = page.locator("#further")
+    expect(differences).to_contain_text("What will differ from quick: nothing.")
     page.get_by_text("Change its settings").click()
-    page.get_by_label("epochs from the saved epoch").fill("4")
+    page.locator("#continued-epochs").fill("4")
+    expect(differences).to_contain_text("Epochs: 2 → 4")
+    expect(changes).to_contain_text("What will differ from slow:")
     twice = "document.querySelector('#continue-from').click();"
     page.evaluate(twice + twice)
-    expect(page.get_by_role("status")).to_contain_text("done: ")
-    expect(further).to_be_enabled()
-    assert [run["parent"] for run in studio.act("runs")].count("quick") == 1
+    expect(page.locator("#status")).to_contain_text("; quick-from")
+    (run,) = [run for run in studio.act("runs") if run["parent"] == "quick"]
+    recipe = studio.act("run", run=run["name"])["recipe"]
+    assert (recipe["lr"], recipe["epochs"]) == ("0.01", "4")

@@ -29,8 +29,9 @@ def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
     assert (high["run"], high["epoch"], high["layer"]) == ("runs/high", 1, None)
     assert high["evidence"]["loss_ratio"] > 1.2
     assert high["change"] == {"lr": "0.1"}
-    assert high["advice"] == "Probable cause: the learning rate is too high. Try lr 0.1."
+    assert high["advice"] == "Probable cause: the learning rate is too high."
     assert remarks.count("diagnosis: learning-rate-too-high: The loss of this epoch is ") == 1
+    assert "the learning rate is too high. Try lr 0.1.\n" in remarks
     first = load_run("runs/high").folder.history.epochs()[0]["layers"]
     assert first["names"] == ["2 Linear", "3 ReLU", "4 Output"]
     assert [

@@ -24,7 +24,7 @@ CASES = {
     ),
     "train cnn --recipe bets --data shapes": "cnn has no recipe 'bets'. Did you mean best?",
     "train mlp --data shapes --epochs 0": (
-        "epochs must be a whole number of at least 1, got 0. Try --epochs 10."
+        "epochs must be a whole number from 1 to 100,000, got 0. Try --epochs 10."
     ),
     "train mlp --data nowhere/at/all": (
         "No data set, file or folder named nowhere/at/all. Check the path."
@@ -180,5 +180,6 @@ def test_with_json_an_error_is_an_event_too(words, capsys):
     assert main([*words, "--json"]) == 2
     printed = capsys.readouterr()
     (event,) = (json.loads(line) for line in printed.out.splitlines())
-    assert printed.err.splitlines()[-1] == f"lamina: {event.pop('error')}"
-    assert event == {"event": "error"}
+    assert printed.err.splitlines()[-1] == f"lamina: {event['error']}"
+    assert event["event"] == "error"
+    assert event["error"] == f"{event['problem']} {event['remedy']}".rstrip()

@@ -419,13 +419,13 @@ def test_the_articles_mlp_learns_real_images(cifar10, workplace):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("workplace")
-def test_progress_adds_steps_to_json_and_nothing_without_it(capsys):
+def test_progress_adds_steps_and_remarks_to_json_and_nothing_without_it(capsys):
     words = ["train", "Flatten(), Output()", "--data", "shapes", "--size", "8", "--epochs", "2"]
     assert main([*words, "--json", "--progress", "--name", "more"]) == 0
     more = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert main([*words, "--json", "--name", "plain"]) == 0
     plain = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    added = [event for event in more if event["event"] in ("step", "progress")]
+    added = [event for event in more if event["event"] in ("step", "progress", "remark")]
     assert [event["event"] for event in plain] == [
         event["event"] for event in more if event not in added
     ]

@@ -5,10 +5,11 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import vm from "node:vm";
 
-import { describe, percent, plain } from "../../src/lamina/deploy/web/page/view.js";
+import { describe } from "../../src/lamina/deploy/serve/page/predictions.js";
 import { listSeries } from "../../src/lamina/deploy/studio/page/curves.js";
-import { count, duration, short } from "../../src/lamina/deploy/studio/page/elements.js";
-import { findJob, isActive, state } from "../../src/lamina/deploy/studio/page/shared.js";
+import { findJob, isActive, state } from "../../src/lamina/deploy/studio/page/store.js";
+import { count, duration, percent, plain, short } from "../../src/lamina/deploy/web/page/parts.js";
+import { html } from "../../src/lamina/deploy/web/page/preact.js";
 
 test("text from data shows control characters and direction marks as code points", () => {
   assert.equal(plain("cat"), "cat");
@@ -16,6 +17,16 @@ test("text from data shows control characters and direction marks as code points
   assert.equal(plain("\udce9"), "\\udce9");
   assert.equal(plain("<b>"), "<b>"); // becomes a text node, so markup stays
   assert.equal(plain(3), "3");
+});
+
+test("a line end in a text of a template is a space, and one from data is shown", () => {
+  const texts = (node) => (node?.props?.children === undefined ? node : [node.props.children].flat().map(texts));
+  const drawn = html`<p>
+    first
+    second <b>third
+    fourth</b> ${"a\nb"}
+  </p>`;
+  assert.deepEqual(texts(drawn), ["first second ", ["third fourth"], " ", "a\nb"]);
 });
 
 test("fractions are percentages with one digit, and ties round to even as in Python", () => {
@@ -60,42 +71,31 @@ test("a run's series are its losses and the score that it has on val", () => {
     { epoch: 1, train_loss: 2, train_accuracy: 0.1, val_loss: 2.5, val_accuracy: 0.2 },
     { epoch: 2, train_loss: 1, train_accuracy: 0.3 },
   ];
-  const { loss, score, format } = listSeries([{ name: "first", rows }]);
-  assert.deepEqual(
-    loss.map(({ label, points }) => [label, points]),
-    [
-      [
-        "train",
-        [
-          [1, 2],
-          [2, 1],
-        ],
-      ],
-      ["val (dashed)", [[1, 2.5]]],
-    ],
-  );
-  assert.deepEqual(score[0].points, [
-    [1, 0.1],
-    [2, 0.3],
+  const { loss, score, format, end } = listSeries({ name: "first", rows });
+  const read = ({ label, points }) => [label, ...points.flat()];
+  assert.deepEqual(loss.map(read), [
+    ["val (dashed)", 1, 2.5],
+    ["train", 1, 2, 2, 1],
+  ]);
+  // also if the last epoch has none
+  assert.deepEqual(score.map(read), [
+    ["val accuracy (dashed)", 1, 0.2],
+    ["train accuracy", 1, 0.1, 2, 0.3],
   ]);
   assert.equal(format(0.25), "25.0 %");
   assert.equal(format(null), "");
+  assert.equal(end, 2);
 });
 
 test("runs that are compared keep their colors, and labels name them", () => {
   const rows = [{ epoch: 1, train_loss: 2, val_loss: 1, val_mean_absolute_error: 0.5 }];
-  const first = listSeries([
-    { name: "a", rows },
-    { name: "b", rows },
-  ]);
-  const color = first.colors.get("b");
-  const second = listSeries([
-    { name: "b", rows },
-    { name: "c", rows },
-  ]);
-  assert.equal(second.colors.get("b"), color);
-  assert.notEqual(second.colors.get("c"), color);
-  assert.equal(second.loss[0].label, "b: train");
+  const [a, b, c] = ["a", "b", "c"].map((name) => ({ name, rows }));
+  const findColor = ({ loss }, name) => loss.find(({ label }) => label.startsWith(name)).color;
+  const first = listSeries({ ...a, others: [b] });
+  const second = listSeries({ ...b, others: [c] });
+  assert.equal(findColor(second, "b"), findColor(first, "b"));
+  assert.notEqual(findColor(second, "c"), findColor(first, "b"));
+  assert.equal(second.loss[1].label, "b: train");
   assert.equal(second.format(0.5), "0.5000"); // an error is no fraction
 });
 

@@ -3,3 +3,6 @@
 import { register } from "node:module";
 
 register("./resolve.js", import.meta.url);
+
+globalThis.matchMedia = () => ({ matches: false, addEventListener() {} });
+globalThis.window = { location: { hash: "", pathname: "/" } };

@@ -18,7 +18,14 @@ from lamina.data import Preparation
 from lamina.data.decoding import decode_image, read_file
 from lamina.deploy.studio import dropped_images
 from lamina.deploy.studio.data_folder import MARK, DataFolder
-from lamina.deploy.studio.dropped_images import LISTED, list_images, remove_image, save_image
+from lamina.deploy.studio.dropped_images import (
+    LISTED,
+    delete_class,
+    list_images,
+    remove_image,
+    rename_class,
+    save_image,
+)
 from lamina.errors import DataError, LaminaError
 from support.commands import run_well
 from support.images import encode, noise
@@ -135,7 +142,7 @@ HOSTILE = (
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_refused(tmp_path, name):
     for names in ((name, "cat"), ("pets", name)):
-        with pytest.raises(DataError, match="Use another name"):
+        with pytest.raises(DataError, match=r"Use (another name|1 to 60 letters)"):
             save_image(tmp_path, *names, PNG)
     assert list(tmp_path.iterdir()) == []
 
@@ -160,6 +167,33 @@ def test_no_names_lead_out_of_the_folder(tmp_path_factory, set_name, class_name)
 def test_equal_letters_are_one_class(tmp_path):
     save_image(tmp_path, "pets", "caf\u00e9", PNG)
     assert save_image(tmp_path, "pets", " cafe\u0301", PNG)["count"] == 2
+
+
+def test_names_that_differ_only_in_case_or_letter_forms_do_not_merge(tmp_path):
+    save_image(tmp_path, "pets", "cat", PNG)
+    for names in (("pets", "Cat"), ("PETS", "cat"), ("pets", "\uff43at")):
+        with pytest.raises(DataError, match="There is already"):
+            save_image(tmp_path, *names, PNG)
+    assert list_files(tmp_path) == [f"pets/{MARK}", "pets/cat/0001.png"]
+
+
+def test_a_class_is_renamed_emptied_and_deleted_with_its_folder(tmp_path):
+    for name in ("cat", "cat", "dog"):
+        save_image(tmp_path, "pets", name, PNG)
+    rename_class(tmp_path, "pets", "cat", "Cat")  # the same but for case
+    rename_class(tmp_path, "pets", "new", "other")  # without images yet
+    for name in ("dog", "Dog"):
+        with pytest.raises(DataError, match="There is already dog"):
+            rename_class(tmp_path, "pets", "Cat", name)
+    assert [found["name"] for found in list_images(tmp_path, "pets")["classes"]] == ["Cat", "dog"]
+    assert remove_image(tmp_path, "pets", "dog", "0001.png") == 0
+    assert [path.name for path in (tmp_path / "pets").iterdir() if path.is_dir()] == ["Cat"]
+    (tmp_path / "pets/Cat/notes.txt").touch()
+    delete_class(tmp_path, "pets", "Cat")
+    assert list_files(tmp_path) == [f"pets/{MARK}", "pets/Cat/notes.txt"]
+    (tmp_path / "pets/Cat/notes.txt").unlink()
+    delete_class(tmp_path, "pets", "Cat")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
@@ -245,7 +279,7 @@ def test_a_set_is_a_data_set_that_the_studio_lists(tmp_path):
 
 def test_no_set_is_made_in_a_data_set_or_in_the_runs(tmp_path):
     save_image(tmp_path, "pets", "cat", PNG)
-    with pytest.raises(DataError, match="Start lamina studio with another --data"):
+    with pytest.raises(DataError, match="Start the studio with another folder"):
         DataFolder(tmp_path / "pets", tmp_path / "runs").check_new("more")
     with pytest.raises(DataError, match="Use another name"):
         DataFolder(tmp_path, tmp_path / "runs").check_new("runs ")
@@ -304,7 +338,7 @@ def test_a_full_disk_keeps_the_earlier_corrections(tmp_path, monkeypatch):
     def fill(path: Path, data: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lamina.deploy.studio.data_folder.write_atomically", fill)
+    monkeypatch.setattr("lamina.data.corrections.write_atomically", fill)
     with pytest.raises(LaminaError, match="No space left on device"):
         folder.correct("shapes", {"b": "star"})
     monkeypatch.undo()

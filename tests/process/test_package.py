@@ -33,7 +33,9 @@ FILES = (
     "lamina/deploy/serve/page/index.html",
     "lamina/deploy/web/page/request.js",
     "lamina/deploy/studio/page/index.html",
+    "lamina/deploy/studio/recipe_fields.json",
     "lamina/deploy/studio/page/uplot-license.txt",
+    "lamina/deploy/web/page/preact-license.txt",
 )
 
 

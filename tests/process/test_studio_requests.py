@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -19,20 +20,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lamina import Preparation, load_data, load_run
 from lamina.deploy.studio.data_folder import DataFolder
-from lamina.deploy.studio.data_views import time_layers
 from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
 from lamina.deploy.studio.jobs import NICENESS, Jobs
-from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
+from lamina.deploy.studio.recipe_fields import list_fields
 from lamina.deploy.studio.services import OPENING
 from lamina.deploy.web.torch_process import Call, ReplacedError, TorchProcess
 from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
 from lamina.nets.costs import summarize_layers
+from lamina.runs.kept_checkpoints import keep_checkpoint
 from lamina.runs.loading import find_runs
+from lamina.training.layer_times import time_layers
 from support.commands import run_well
 from support.servers import encode, noise_png, wait_for
 from support.studios import (
@@ -44,9 +47,10 @@ from support.studios import (
     wait_for_end,
     wait_for_epochs,
     wait_for_score,
+    write_classes,
 )
 
-PAGE = files("lamina.deploy.studio").joinpath("page")
+DEPLOY = files("lamina.deploy")
 
 
 def test_only_this_page_and_only_with_the_token_may_use_the_studio(tmp_path):
@@ -67,6 +71,7 @@ def test_only_this_page_and_only_with_the_token_may_use_the_studio(tmp_path):
             "/../jobs.py",
             "/%2e%2e/jobs.py",
             "/uplot-license.txt",
+            "/preact-license.txt",
             "/api/nothing",
             "/page.css/x",
         ):
@@ -192,11 +197,12 @@ def test_values_that_no_training_can_have_start_none(studio):
     (studio.folder / "runs" / "run").mkdir(parents=True)
     (studio.folder / "runs" / "run" / "run.json").touch()
     refused = {
-        "epochs": ("0", "abc", "3.5"),
+        "epochs": ("0", "abc", "3.5", "100001"),
         "lr": ("fast", "1e999"),
         "optimizer": ("adm",),
         "seed": ("(" * 9000,),
     }
+    labels = {field["name"]: field["label"] for field in list_fields()}
     for name, texts in refused.items():
         for text in texts:
             for action, more in (
@@ -204,7 +210,7 @@ def test_values_that_no_training_can_have_start_none(studio):
                 ("continue", {"run": "run", "epoch": 1}),
             ):
                 assert studio.act(action, fields={name: text}, **more).startswith(
-                    f"{name} must be "
+                    f"{labels[name]} must be "
                 )
     assert "must be a number followed by s, m or h" in studio.act(
         "train", net=SMALL, source="shapes", fields={"time": "1x"}
@@ -233,6 +239,25 @@ def test_no_name_of_a_run_leads_out_of_the_runs_or_to_another_run(studio):
     assert names == ["net-1", "net-2"]  # other than lamina train chooses while they wait
 
 
+def test_a_name_is_never_given_twice(studio):
+    values = {"net": SMALL, "source": "shapes", "fields": {"epochs": "1"}}
+
+    def train() -> str:
+        job = studio.act("train", **values)
+        assert wait_for_end(studio, job["number"])["state"] == "done"
+        return job["run"]
+
+    assert train() == "net-1"
+    studio.act("rename-run", run="net-1", name="best")
+    assert train() == "net-2"
+    studio.act("delete-run", run="net-2")
+    assert studio.act("train", **values)["run"] == "net-3"
+    name = "x" * 101
+    said = "The name has 101 characters; a run name may have at most 100"
+    assert studio.act("train", **values, name=name).startswith(said)
+    assert studio.act("rename-run", run="best", name=name).startswith(said)
+
+
 def read_files(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
@@ -246,7 +271,7 @@ def test_finish_now_ends_with_an_evaluation_in_the_process_that_trains(studio, s
     assert wait_for_end(studio, job["number"])["state"] == "done"
     run = studio.act("run", run="run")
     assert run["score"].startswith("test accuracy") and run["epochs"] < LASTING
-    assert (run["is_finished"], len(run["rows"])) == (schedule == "trapezoid", run["epochs"])
+    assert (run["is_finished"], len(run["rows"])) == (True, run["epochs"])
     again = studio.act("resume", run="run")  # trains the rest, or evaluates
     if schedule == "cosine":
         wait_for_epochs(studio, "run", run["epochs"] + 1)
@@ -288,7 +313,7 @@ def test_a_training_that_is_killed_while_it_finishes_has_failed(studio):
     ended = wait_for_end(studio, job["number"])
     assert (ended["state"], studio.act("run", run="killed")["score"]) == ("failed", None)
     assert ended["problem"].startswith(
-        "The process ended with status -9. The run is saved up to its last checkpoint"
+        "The process was stopped from outside; perhaps memory ran out. The run is saved"
     )
 
 
@@ -317,7 +342,7 @@ def test_a_run_in_training_is_continued_from_where_the_page_says(studio):
     )
     assert not job["chooses_net"]
     assert "has no checkpoint after epoch 0.5" in studio.act("continue", run="long", epoch=0.5)
-    assert "seed is 8, but" in studio.act(
+    assert "Seed is 8, but" in studio.act(
         "continue", run="long", epoch=chosen, fields={"seed": "8"}
     )
     studio.act("stop", run="long")
@@ -410,7 +435,7 @@ def test_what_waits_for_a_slow_result_is_replaced_by_a_newer_request_and_delays_
 def test_a_process_goes_on_with_a_call_whose_client_has_left():
     async def check() -> None:
         process = TorchProcess(OPENING)
-        times = Call("lamina.deploy.studio.data_views.time_layers", (SMALL, (3, 32, 32), 10))
+        times = Call("lamina.training.layer_times.time_layers", (SMALL, (3, 32, 32), 10))
         try:
             assert len(await process.call(times)) == 5
             child = process._process.pid
@@ -465,7 +490,8 @@ def test_a_canceled_training_frees_its_name_at_once(studio):
 
 
 def test_a_job_has_its_time_limit_and_its_error_as_values(studio):
-    job = studio.train("limited", time="90s")
+    values = {"net": SMALL, "source": "shapes", "fields": {"time": "90s"}, "name": "limited"}
+    job = studio.act("train", **values)
     assert (job["seconds"], job["chooses_net"]) == (90, False)
     studio.act("stop", run="limited")
     (studio.folder / "photos").mkdir()
@@ -574,7 +600,7 @@ def test_the_layers_of_large_nets_are_timed_with_fewer_images():
         "Conv2d(64, 3, padding='same'), ReLU(), Flatten(), Output()", (64, 128, 128), 2
     )
     assert len(small) == 2 and len(large) == 4 and large[0] > 100 * max(small)
-    with pytest.raises(LaminaError, match="too large to measure"):
+    with pytest.raises(LaminaError, match="too large to be tried"):
         time_layers("Conv2d(512, 5, padding='same'), Flatten(), Output()", (512, 64, 64), 2)
 
 
@@ -738,6 +764,9 @@ def test_an_error_is_at_the_card_that_causes_it():
     assert [("problem" in card) for card in found["cards"]] == [False, True, False]
     assert found["problem"].startswith("layer 2 of 3, Linear(9): expected a vector")
     assert show_net(["Flatten()"], (3, 8, 8), 10)["cards"][-1]["problem"]
+    after = show_net(["Flatten()", "Output()", "ReLU()", "Linear(10)"], (3, 8, 8), 10)
+    assert [("problem" in card) for card in after["cards"]] == [False, False, True, False]
+    assert "ReLU(): Output() must be the last layer" in after["problem"]
     assert (
         show_net([], (3, 8, 8), 10)["problem"]
         == "The net has no layers. Add one, such as Output()."
@@ -759,7 +788,7 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
     folder = DataFolder(tmp_path, tmp_path / "runs")
     listed = [one["name"] for one in folder.list_sources()]
     assert listed[: listed.index("shapes")] == ["digits.npz", "pets", "seen"]
-    assert listed[-1] == "texts (no class folders found)"  # lamina data says more
+    assert "texts" not in listed  # it has no images
     assert DataFolder(tmp_path / "pets", Path("runs")).list_sources()[0]["name"] == "pets"
     assert folder.check(str(tmp_path / "pets")) == str(tmp_path / "pets")
     outside = tmp_path.parent / "outside"
@@ -838,7 +867,7 @@ def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(
     folder = DataFolder(photos, photos / "runs")
     listed = [one["name"] for one in folder.list_sources()]
     assert listed[: listed.index("shapes")] == ["photos"] and "found" not in listed[-1]
-    with pytest.raises(DataError, match="Start lamina studio with another --data"):
+    with pytest.raises(DataError, match="Start the studio with another folder"):
         folder.check_new("more")  # would be a class
     for name in ("run.json", ".lock"):
         (photos / "runs" / "x" / name).touch()
@@ -857,7 +886,6 @@ def test_a_folder_of_classes_and_of_others_is_offered_beside_the_others(tmp_path
     folder = DataFolder(tmp_path, tmp_path / "runs")
     listed = [one["name"] for one in folder.list_sources()]
     assert listed[: listed.index("shapes")] == ["raw", tmp_path.name]
-    assert listed[-1] == "dog (no class folders found)"
     assert folder.check_new("more") == tmp_path
 
 
@@ -888,7 +916,7 @@ def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
     for choices in ({"2.png": "cat"}, None):
         with pytest.raises(
             DataError,
-            match="has other columns than image and correct, so the studio did not make it",
+            match="has other columns than image and correct, so it was not made here",
         ):
             folder.correct(source, choices)
     assert file.read_text() == table
@@ -897,7 +925,7 @@ def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
 
 
 def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr("lamina.deploy.studio.kept_checkpoints.KEPT_BYTES", 450)
+    monkeypatch.setattr("lamina.runs.kept_checkpoints.KEPT_BYTES", 450)
     for epoch in range(6):
         beside = tmp_path / "new"
         beside.write_bytes(bytes([epoch]) * 100)
@@ -908,7 +936,7 @@ def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path,
     kept = sorted((tmp_path / "checkpoints").iterdir(), key=lambda file: int(file.stem))
     assert [file.read_bytes()[0] for file in kept] == [0, 2, 4, 5]
     keep_checkpoint(tmp_path / "none")  # a run without checkpoint
-    monkeypatch.setattr("lamina.deploy.studio.kept_checkpoints.KEPT_FILES", 3)
+    monkeypatch.setattr("lamina.runs.kept_checkpoints.KEPT_FILES", 3)
     ((tmp_path / "checkpoints") / "notes.txt").touch()
     keep_checkpoint(tmp_path)
     (tmp_path / "state.safetensors").rename(tmp_path / "new")
@@ -924,7 +952,200 @@ def refuse_link(*_: object) -> None:
     raise OSError(errno.EPERM, "a file system without links")
 
 
-def test_the_charting_library_is_the_one_that_is_named():
-    lines = PAGE.joinpath("uplot-license.txt").read_text().splitlines()
-    for digest, name, _ in (line.split(maxsplit=2) for line in lines[1:3]):
-        assert hashlib.sha256(PAGE.joinpath(name).read_bytes()).hexdigest() == digest
+@pytest.mark.parametrize(
+    ("folder", "file"), [("studio", "uplot-license.txt"), ("web", "preact-license.txt")]
+)
+def test_the_libraries_of_the_pages_are_those_that_are_named(folder, file):
+    page = DEPLOY / folder / "page"
+    named = re.findall(r"^([0-9a-f]{64})  (\S+)", page.joinpath(file).read_text(), re.MULTILINE)
+    assert named
+    for digest, name in named:
+        assert hashlib.sha256(page.joinpath(name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"source": "photos", "net": "mlp"},
+        {"source": "shapes", "net": "mlp", "val": "0.1", "fields": {"epochs": "1", "lr": "0.01"}},
+        {"source": "shapes", "net": "mlp", "fields": {"recipe": "article", "epochs": "1"}},
+        {"source": "shapes", "net": "mlp", "val": "0.1", "fields": {"time": "10s"}},
+    ],
+    ids=["photos", "shapes", "article", "time"],
+)
+def test_what_the_page_promises_is_what_the_run_has(studio, values):
+    write_classes(studio.folder / "photos", 40)
+    if values["source"] == "photos":
+        values = values | {"source": str(studio.folder / "photos")}
+    plan = studio.act("plan", **values)
+    data = {name: value for name, value in values.items() if name in ("source", "val")}
+    assert plan["problem"] is None
+    assert plan["images"] == studio.act("preview", **data)["images"]
+    job = studio.act("train", **values)
+    assert wait_for_end(studio, job["number"])["state"] == "done"
+    run = load_run(studio.folder / "runs" / job["run"])
+    data = load_data(run.record.data.source, run.record.data.preparation)
+    assert {split: len(images) for split, images in data.splits.items()} == plan["images"]
+    recipe = {name: str(value) for name, value in vars(run.record.recipe).items()}
+    if "time" in values.get("fields", {}):
+        assert plan["fields"].pop("epochs") == "as many as fit"
+        del recipe["epochs"]
+    assert recipe == plan["fields"]
+
+
+def test_one_s_own_photos_are_trained_as_by_the_command_line(studio):
+    write_classes(studio.folder / "photos", 40)
+    photos = str(studio.folder / "photos")
+    job = studio.act("train", source=photos, fields={"time": "5m"})
+    assert job["command"].startswith(f"lamina train --data={photos} --time=5m --name=photos-1")
+    studio.act("stop", number=job["number"])
+    plan = studio.act("plan", source=photos, fields={"time": "5m"})
+    assert (plan["fields"], plan["problem"]) == ({}, None)
+    assert plan["images"] == studio.act("preview", source=photos)["images"]
+
+
+def test_a_plan_says_what_no_training_can_have(studio):
+    def find_problem(**values) -> str:
+        return studio.act("plan", **{"source": "shapes", "net": SMALL} | values)["problem"]
+
+    assert "Learning rate must be a number" in find_problem(fields={"lr": "fast"})
+    assert find_problem(fields={"lr": "1"}) is None
+    problem = "Patience is 2, but shapes has no val split to measure improvement on."
+    assert find_problem(fields={"patience": "2"}) == problem
+    problem = "Random shift (px) is 99; it must be less than the image side, 32 px. Use 4."
+    fields = {"translate_px": "99"}
+    assert find_problem(fields=fields) == problem
+    assert studio.act("train", source="shapes", net=SMALL, fields=fields) == problem
+    problem = "Dropout is 0.5, but the net has no Dropout layer. Add one, or leave out dropout."
+    assert find_problem(fields={"dropout": "0.5"}) == problem
+    assert "5s is too short to train and test" in find_problem(fields={"time": "5s"})
+    problem = "90 % for val and 20 % for test (the default) leave no training images."
+    photos = str(studio.folder / "photos")
+    write_classes(studio.folder / "photos", 40)
+    assert find_problem(source=photos, net="", val="0.9") == problem
+    assert "Empty one of them" in find_problem(fields={"time": "5m", "epochs": "2"})
+    assert "has 10 outputs, not 3" in find_problem(net="Flatten(), Output(3)")
+    shutil.rmtree(studio.folder / "photos" / "round")
+    assert "only one class" in find_problem(source=photos, net="")
+
+
+def test_an_untrained_net_draws_what_changes_the_image(studio):
+    text = "Conv2d(4, 3), BatchNorm(), ReLU(), Dropout(0.5), Flatten(), Output()"
+    forward = studio.act("forward", source="shapes", text=text, row=3)
+    kinds = [layer and sorted(layer) for layer in forward["layers"]]
+    maps = ["maps", "units"]
+    assert kinds == [maps, None, maps, None, None, ["values"]]
+    assert forward["image"] and forward["target"] == "triangle"
+    assert "must end with the 10 outputs" in studio.act(
+        "forward", source="shapes", text="Flatten()"
+    )
+    huge = "Flatten(), Linear(1000000), Output()"
+    assert "too large to be tried" in studio.act("forward", source="shapes", text=huge)
+
+
+def test_a_run_is_renamed_with_what_came_from_it(studio):
+    studio.copy_runs(train_quickly(), "first")
+    studio.copy_runs(train_quickly(), "first-2")
+    (epoch, *_) = studio.act("checkpoints", run="first")
+    job = studio.act("continue", run="first", epoch=epoch, fields={"epochs": "3"})
+    assert "is in use" in studio.act("rename-run", run="first", name="a first try")
+    assert wait_for_end(studio, job["number"])["state"] == "done"
+    assert studio.act("rename-run", run="first", name="a first try") == {"run": "a first try"}
+    runs = {run["name"]: run for run in studio.act("runs")}
+    child = runs[job["run"]]
+    assert set(runs) == {"a first try", "first-2", job["run"]}
+    assert (child["parent"], child["parent_epoch"]) == ("a first try", epoch)
+    said = studio.act("repeat", run=job["run"])
+    moved = f"{studio.folder}/runs/a first try@{epoch:g}"
+    assert moved in said["command"] and moved in said["python"]
+    assert studio.act("report", run="a first try")["verdict"]
+    for name in ("", "../a", ".a", "a/b", "first-2", "con"):
+        assert isinstance(studio.act("rename-run", run="a first try", name=name), str), name
+    assert studio.act("rename-run", run="first-2", name="first") == {"run": "first"}
+    assert studio.act("train", source="shapes", net=SMALL, name="first-2")["run"] == "first-2"
+
+
+def test_a_deleted_run_can_be_restored_until_the_studio_ends(tmp_path):
+    with opening(tmp_path) as studio:
+        studio.copy_runs(train_quickly(), "first", "second")
+        before = read_files(studio.folder / "runs")
+        deleted = studio.act("delete-run", run="first")
+        assert [run["name"] for run in studio.act("runs")] == ["second"]
+        assert "There is no run" in studio.act("run", run="first")
+        studio.copy_runs(train_quickly(), "first")
+        assert "another run first" in studio.act("restore-run", **deleted)
+        shutil.rmtree(tmp_path / "runs" / "first")
+        assert studio.act("restore-run", **deleted) == {"run": "first"}
+        after = read_files(studio.folder / "runs")
+        assert {file: after[file] for file in before} == before
+        assert "no longer be restored" in studio.act("restore-run", **deleted)
+        assert "Reload the page" in studio.act("restore-run", deleted="../second")
+        studio.act("delete-run", run="second")
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["first"]
+
+
+def test_runs_of_studies_links_and_runs_in_training_stay(studio):
+    studio.copy_runs(train_quickly(), "here", "study/fold-1")
+    (studio.folder / "runs" / "study" / "study.json").write_text("{}")
+    outside = shutil.copytree(train_quickly(), studio.folder / "outside")
+    (studio.folder / "runs" / "link").symlink_to(outside)
+    studio.train("busy")
+    wait_for_epochs(studio, "busy")
+    reasons = {"study/fold-1": "part of a study", "link": "is a link", "busy": "is in use"}
+    for run, reason in reasons.items():
+        assert reason in studio.act("delete-run", run=run)
+        assert reason in studio.act("rename-run", run=run, name="new")
+    elsewhere = studio.folder / "elsewhere"
+    elsewhere.mkdir()
+    (studio.folder / "runs" / ".deleted").symlink_to(elsewhere)
+    assert "is a link" in studio.act("delete-run", run="here")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_note_stays_with_its_run(studio):
+    studio.copy_runs(train_quickly(), "first")
+    assert studio.act("runs")[0]["note"] == ""
+    assert studio.act("note-run", run="first", note=" the best\nso far ") == {}
+    studio.act("rename-run", run="first", name="best")
+    assert studio.act("run", run="best")["note"] == "the best\nso far"
+    assert "it may have 4,000" in studio.act("note-run", run="best", note="x" * 4001)
+    assert studio.act("note-run", run="best", note="") == {}
+    assert studio.act("runs")[0]["note"] == ""
+    (studio.folder / "runs" / "best" / "note.txt").symlink_to("/etc/passwd")
+    assert studio.act("runs")[0]["note"] == ""
+
+
+def test_a_run_says_whether_it_is_better_than_guessing(studio):
+    studio.copy_runs(train_quickly(), "first")
+    (run,) = studio.act("runs")
+    report = load_run(studio.folder / "runs" / "first").report
+    assert run["is_better"] == (report.baseline.gain >= 0.1 * (1 - report.baseline.value))
+    assert run["epochs"] == run["planned"] == 2 and run["seconds"] > 0
+    (studio.folder / "runs" / "first" / "report.json").unlink()
+    assert studio.act("runs")[0]["is_better"] is None
+
+
+def test_messages_of_commands_name_no_options(studio):
+    photos = studio.folder / "photos"
+    write_classes(photos, 40)
+    write_classes(photos, 4, other="rare")
+    Image.new("RGB", (96, 24)).save(photos / "round" / "wide.png")
+    shutil.copy(photos / "round" / "1.png", photos / "round" / "again.png")
+    inspected = studio.act("inspect", source=str(photos))
+    assert wait_for_end(studio, inspected["number"])["state"] == "done"
+    fields = {"epochs": "1", "lr": "1e30", "optimizer": "sgd"}
+    failed = studio.act("train", net=SMALL, source=str(photos), fields=fields)
+    problem = wait_for_end(studio, failed["number"])["problem"]
+    assert problem.endswith("Train again with a lower learning rate.") and "lr" not in problem
+    after, events = "", [{"state": ""}]
+    while events[-1].get("state") != "failed":
+        ((after, event),) = studio.ask_stream(after, 1)
+        events.append(event)
+    told = [event["text"] for event in events[1:] if event["event"] == "remark"]
+    (data,) = (event for event in events[1:] if event["event"] == "data")
+    told += [finding["message"] for finding in data["findings"]]
+    twins = [image["name"] for finding in data["findings"] for image in finding["images"]]
+    assert any("round/1.png" in name and " = " in name for name in twins)
+    assert any("size: resized to" in text for text in told)
+    assert any("keep less than half" in text or "so wide or tall" in text for text in told)
+    assert not [text for text in (*told, problem) if "--" in text or "in Python" in text]

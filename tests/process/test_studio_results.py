@@ -16,12 +16,16 @@ from PIL import Image
 from lamina import Parts, Preparation, Recipe, load_data, load_run, start_run, train
 from lamina.cli import main
 from lamina.data import Images
-from lamina.deploy.studio import reproduction, results, run_views
-from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
+from lamina.deploy.studio import results, run_views
 from lamina.errors import LaminaError
-from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.insight.disagreements import find_differing
+from lamina.nets import Flatten, Linear, Net, Output, ReLU, parse_net
+from lamina.runs import repeating
 from lamina.runs.continuing import list_checkpoints
+from lamina.runs.kept_checkpoints import keep_checkpoint
+from lamina.runs.record import Considered, LateEnd
 from lamina.runs.run import Run
+from lamina.training.schedule import Fall
 from support import forking
 from support.images import encode
 from support.runs import DATA, begin_run, edit_json
@@ -151,7 +155,7 @@ def test_disagreements_of_classes_are_those_of_numpy(runs):
     outputs = [run.outputs["test"] for run in pair]
     truth = outputs[0].targets
     a, b = (one.logits.argmax(axis=1) for one in outputs)
-    found = results.find_disagreements(pair[0].task, outputs[0], pair[1].task, outputs[1])
+    found = find_differing(pair[0].task, outputs[0], pair[1].task, outputs[1])
     assert set(found["a"]) == set(np.flatnonzero((a == truth) & (b != truth)))
     assert set(found["b"]) == set(np.flatnonzero((a != truth) & (b == truth)))
     assert set(found[""]) == set(np.flatnonzero((a != truth) & (b != truth) & (a != b)))
@@ -165,7 +169,7 @@ def test_disagreements_of_labels_need_all_labels_right(runs):
     truth = outputs[0].targets
     a, b = (one.logits > 0 for one in outputs)
     a_right, b_right = (a == truth).all(axis=1), (b == truth).all(axis=1)
-    found = results.find_disagreements(pair[0].task, outputs[0], pair[1].task, outputs[1])
+    found = find_differing(pair[0].task, outputs[0], pair[1].task, outputs[1])
     assert set(found["a"]) == set(np.flatnonzero(a_right & ~b_right))
     assert set(found[""]) == set(np.flatnonzero(~a_right & ~b_right & (a != b).any(axis=1)))
 
@@ -174,7 +178,7 @@ def test_disagreements_of_numbers_go_by_the_error(runs):
     pair = [runs[name] for name in ("numbers", "numbers-linear")]
     outputs = [run.outputs["test"] for run in pair]
     a, b = (np.abs(one.logits - one.targets).mean(axis=1) for one in outputs)
-    found = results.find_disagreements(pair[0].task, outputs[0], pair[1].task, outputs[1])
+    found = find_differing(pair[0].task, outputs[0], pair[1].task, outputs[1])
     assert set(found) == {"a", "b"}
     # A prediction goes through standardized numbers and back, which may round.
     assert len(set(found["a"]) ^ set(np.flatnonzero(a < b))) <= 2
@@ -189,7 +193,10 @@ def test_a_comparison_has_verdict_differences_and_both_predictions(runs):
     ]
     assert (judged["a_score"], judged["b_score"]) == pytest.approx(scores)
     assert "2,000 images" in judged["words"]
-    assert found["differences"]["linear"][0]["what"] == "net, layer 2"
+    assert found["differences"]["linear"] == [
+        {"what": "Layer 2", "first": "Linear(20), ReLU()", "second": "–"},
+        {"what": "Parameters", "first": "61,670", "second": "30,730"},
+    ]
     groups = found["disagreements"]["linear"]
     assert [group["better"] for group in groups] == ["a", "b", ""]
     assert all(one["png"] and one["other"] for group in groups for one in group["images"])
@@ -204,27 +211,52 @@ def test_a_comparison_says_in_words_how_trainings_began_and_ended(runs, tmp_path
     start = {"start_from": f"{run.path}@{epoch}", "name": "longer", "runs_dir": tmp_path}
     start_run(recipe=longer, **start).train(progress=False)
     late_end = {"epochs": 1, "falls": [{"start": 2, "end": 3}]}  # as of a time limit
-    edit_json(tmp_path / "linear" / "run.json", late_end=late_end)
+    command = ["lamina", "train", "--time=20s"]
+    edit_json(tmp_path / "linear" / "run.json", late_end=late_end, command=command)
     found = results.compare_with(tmp_path, "longer", ["linear"])["differences"]["linear"]
     texts = {one["what"]: (one["first"], one["second"]) for one in found}
-    assert texts["started from"] == ("linear after epoch 1", "–")
-    assert texts["epochs trained"] == ("2", "1 (ended early)")
-    assert not [what for what in texts if what.startswith(("started_from", "late_end"))]
+    assert texts == {
+        "Started from": ("linear after epoch 1", "–"),
+        "Epochs trained": ("2", "1 (as many as fitted in 20s)"),
+    }
+
+
+def test_settings_are_compared_in_words_and_never_as_structures(runs, tmp_path):
+    for name in ("single", "linear"):
+        shutil.copytree(runs[name].path, tmp_path / name)
+    record = load_run(tmp_path / "linear").record
+    recipe = dataclasses.replace(record.recipe, lr=0.003, class_weights=True)
+    net = parse_net("Flatten(), " + "Linear(8), GELU(), Dropout(0.25), " * 4 + "Output(10)")
+    data = dataclasses.replace(record.data, fingerprint="0" * 64)
+    considered = (Considered("timm:tf_efficientnet_lite0.in1k", 96, 2, 31.0, "too slow"),)
+    changed = {"recipe": recipe, "net": net, "data": data, "considered": considered}
+    load_run(tmp_path / "linear").folder.change_record(**changed)
+    (*_, other) = results.compare_with(tmp_path, "single", ["linear"])["differences"].values()
+    texts = {item["what"]: (item["first"], item["second"]) for item in other}
+    assert texts["Layer 2"] == ("Linear(20), ReLU()", "12 layers")
+    assert texts["Learning rate"] == ("0.001", "0.003")
+    assert texts["Class weights"] == ("no", "yes")
+    assert texts["Version of the images"] == (record.data.fingerprint[:6], "000000")
+    assert not [text for pair in texts.values() for text in pair if "{" in text or len(text) > 100]
+    (net,) = run_views.describe_run(tmp_path, "linear")["considered"]
+    assert (net["name"], net["side_px"]) == ("EfficientNet Lite0", 96)
+    assert net["verdict"] == "would not finish within the time limit"
 
 
 def test_runs_that_cannot_be_compared_say_why(runs):
     found = results.compare_with(runs["single"].path.parent, "single", ["numbers"])
-    assert (
-        "Compare runs with the same test images and metric" in found["problems"][0]
-        and not found["judged"]
-    )
+    assert found["problems"] == [
+        "numbers was tested on other images than single, or by another metric, so their scores"
+        " cannot be compared."
+    ]
+    assert not found["judged"]
 
 
 def test_a_run_with_other_test_images_does_not_hide_the_verdict_on_others(runs):
     folder = runs["single"].path.parent
     found = results.compare_with(folder, "single", ["numbers", "linear"])
     (problem,) = found["problems"]
-    assert "Compare runs with the same test images and metric" in problem
+    assert problem.startswith("numbers was tested on other images")
     assert [judged["a"] for judged in found["judged"]] == ["linear"]
     assert list(found["disagreements"]) == ["linear"]
 
@@ -237,7 +269,7 @@ def test_a_run_without_report_says_how_to_get_it(runs, tmp_path):
     next(event for event in events if type(event).__name__ == "Epoch")
     events.close()
     found = results.show_report(run.path)
-    assert "If it is paused, press Continue, or run lamina resume" in found["missing"]
+    assert "Continue resumes it" in found["missing"]
     assert found["layers"] == [["body.1", "2 Output"]]
     for name in ("single", "linear"):
         (tmp_path / name).symlink_to(runs[name].path)
@@ -248,6 +280,8 @@ def test_a_run_without_report_says_how_to_get_it(runs, tmp_path):
     assert [one["a"] for one in compared["judged"]] == ["linear"] and compared["differences"][
         "paused"
     ]
+    (run.path / "model.safetensors").unlink(missing_ok=True)  # as in the first epochs
+    assert results.look_at(run.path, ("", 0)) == {"problem": "paused has no saved weights yet."}
 
 
 @pytest.mark.parametrize("damaged", ["single", "linear"])
@@ -377,14 +411,14 @@ def test_a_command_is_repeated_without_the_place_of_the_run():
         "--data=a b",
         "--json",
     )
-    assert reproduction.write_command(words) == "lamina train mlp --epochs=2 '--data=a b'"
+    assert repeating.write_command(words) == "lamina train mlp --epochs=2 '--data=a b'"
 
 
 def test_a_command_that_lamina_does_not_know_is_withheld(runs, tmp_path):
     shutil.copytree(runs["single"].path, tmp_path / "run")
     for command in (["sh", "-c", "x"], ["lamina", "studio"], ["lamina", "train", "a\x1b[2Jb"]):
         edit_json(tmp_path / "run" / "run.json", command=command)
-        described = reproduction.describe_reproduction(tmp_path / "run")
+        described = repeating.describe_reproduction(tmp_path / "run")
         assert described["command"] == ""
         assert described["remarks"][-1].endswith("so it is withheld.")
 
@@ -397,7 +431,7 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     command = ("lamina", "train", f"--labels-from={table}")
     further = start_run(data, recipe=Recipe(epochs=1), **more)
     further.folder.change_record(command=command)
-    described = reproduction.describe_reproduction(further.path)
+    described = repeating.describe_reproduction(further.path)
     assert (
         described["python"] == "" and described["command"] == f"lamina train --labels-from={table}"
     )
@@ -413,10 +447,21 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     )
     assert (
         "The training used your own functions"
-        in reproduction.describe_reproduction(own.path)["remarks"][0]
+        in repeating.describe_reproduction(own.path)["remarks"][0]
     )
-    gone = reproduction.describe_reproduction(runs["binary"].path)
+    gone = repeating.describe_reproduction(runs["binary"].path)
     assert gone["python"] == "" and "which no longer exists" in gone["remarks"][0]
+
+
+def test_the_epochs_that_are_repeated_are_those_that_were_trained(runs, tmp_path):
+    shutil.copytree(runs["linear"].path, tmp_path / "timed")
+    run = load_run(tmp_path / "timed")
+    recipe = dataclasses.replace(run.record.recipe, epochs=2, schedule="trapezoid")
+    run.folder.change_record(recipe=recipe, late_end=LateEnd(9, (Fall(80, 90),)))
+    described = repeating.describe_reproduction(run.path)
+    assert "epochs=9" in described["python"]
+    (remark,) = described["remarks"]
+    assert remark.endswith("The command may end at another one. The Python trains 9 epochs.")
 
 
 def test_a_long_net_and_data_that_changed_since_the_last_look_can_be_repeated(tmp_path):
@@ -437,10 +482,10 @@ def test_a_long_net_and_data_that_changed_since_the_last_look_can_be_repeated(tm
         "1",
     ]
     assert main([*words, "--name", "run", "--runs-dir", str(tmp_path)]) == 0
-    found = reproduction.describe_reproduction(tmp_path / "run")
+    found = repeating.describe_reproduction(tmp_path / "run")
     assert (found["remarks"], "Dropout" in found["python"]) == ([], True)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "pets" / "b" / "3.png")
-    changed = reproduction.describe_reproduction(tmp_path / "run")
+    changed = repeating.describe_reproduction(tmp_path / "run")
     assert (changed["python"], len(changed["remarks"])) == ("", 1)
 
 
@@ -465,7 +510,7 @@ def test_python_repeats_a_run_and_its_continuation_to_the_same_weights(tmp_path)
     continued = start_run(recipe=changed, **start)
     continued.train(progress=False)
     for one in (run, continued):
-        described = reproduction.describe_reproduction(one.path)
+        described = repeating.describe_reproduction(one.path)
         assert described["command"] == "" and described["remarks"] == []
         folder = tmp_path / f"again-{one.path.name}"
         folder.mkdir()
@@ -478,5 +523,5 @@ def test_python_repeats_a_run_and_its_continuation_to_the_same_weights(tmp_path)
         )
     for file in list_checkpoints(run.path).values():
         file.unlink()
-    described = reproduction.describe_reproduction(continued.path)
+    described = repeating.describe_reproduction(continued.path)
     assert described["python"] == "" and "no checkpoint after epoch 1" in described["remarks"][0]

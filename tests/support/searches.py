@@ -16,7 +16,7 @@ from support.forking import MODULE
 NET = "Flatten(), Linear(4), ReLU(), Output()"
 QUICKLY = f"""
 from lamina.studies import finals, storage, trials
-finals.PLANS = ((2, 2),)
+finals.PLANS = ((2, 2, 2),)
 trials.BEAT_SECONDS, trials.SILENT_SECONDS = 1, 4
 storage.LOCK_SECONDS = 4
 {MODULE}

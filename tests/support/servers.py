@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PATIENCE_SECONDS = 120.0
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 MARKUP = (
     "<img src=x onerror=\"document.title='owned'\">",
     "<script>alert(1)</script>",
@@ -299,3 +301,8 @@ def server(served_runs: dict[str, Path]) -> Iterator[Server]:
     """All of them behind one server, as it is by default."""
     with serving(*served_runs.values()) as started:
         yield started
+
+
+def find_chromium() -> str | None:
+    """The path of Chromium; ``None`` if it is not installed."""
+    return next(filter(None, map(shutil.which, CHROMIUM)), None)

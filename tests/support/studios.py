@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from support import forking
 from support.commands import train_once
-from support.servers import PATIENCE_SECONDS, Server, encode, open_page, wait_for
+from support.servers import PATIENCE_SECONDS, Server, encode, find_chromium, open_page, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, FilePayload, Page
@@ -155,11 +155,11 @@ def train_quickly(epochs: int = 2, lr: float = 0.001) -> Path:
 
 def train_in_page(page: Page, epochs: int = LASTING, name: str = "") -> None:
     """Fill in the recipe, and press Train."""
-    page.get_by_label("epochs", exact=True).fill(str(epochs))
-    page.get_by_label("batch size", exact=True).fill(str(BATCH_SIZE))
+    page.locator("#field-epochs").fill(str(epochs))
+    page.locator("#field-batch_size").fill(str(BATCH_SIZE))
     if name:
         page.locator("#recipe details summary").click()
-        page.get_by_label("name of the run").fill(name)
+        page.get_by_label("Name of the run").fill(name)
         page.locator("#recipe details summary").click()
     page.get_by_role("button", name="Train", exact=True).click()
 
@@ -187,7 +187,10 @@ def write_classes(folder: Path, count: int, other: str = "square", swapped: int 
 
 def use_net(page: Page, text: str = SMALL) -> None:
     """Write a net into the text area, and wait until its cards are shown."""
-    page.get_by_role("textbox", name="Python", exact=True).fill(text)
+    python = page.locator("#python")
+    if not python.is_visible():
+        page.get_by_text("As Python").click()
+    python.fill(text)
     layers = page.get_by_role("list", name="Layers").locator("> li")
     from playwright.sync_api import expect
 
@@ -214,6 +217,21 @@ def open_studio(browser: Browser, studio: Studio) -> Iterator[Page]:
         yield opened
 
 
+@contextlib.contextmanager
+def open_with_webcam(browser: Browser, studio: Studio) -> Iterator[Page]:
+    """The page of a studio in another Chromium, whose webcam shows a test pattern."""
+    launched = browser.browser_type.launch(
+        executable_path=find_chromium(),
+        args=[
+            "--no-sandbox",
+            "--use-fake-device-for-media-stream",
+            "--use-fake-ui-for-media-stream",
+        ],
+    )
+    with contextlib.closing(launched), open_studio(launched, studio) as opened:
+        yield opened
+
+
 @pytest.fixture
 def page(browser: Browser, studio: Studio) -> Iterator[Page]:
     """The page with ``shapes``, once everything is loaded."""
@@ -221,6 +239,6 @@ def page(browser: Browser, studio: Studio) -> Iterator[Page]:
 
     with open_studio(browser, studio) as opened:
         opened.get_by_role("combobox", name="Data").select_option("shapes")
-        expect(opened.locator("#data-view")).to_contain_text("7,200 train, 800 val, 2,000 test")
+        expect(opened.locator("#data-view")).to_contain_text("7,200 to learn from, 800 to check")
         expect(opened.get_by_role("button", name="Train", exact=True)).to_be_enabled()
         yield opened

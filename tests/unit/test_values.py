@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -213,3 +214,14 @@ def test_a_range_contains_the_finite_numbers_inside() -> None:
         True,
     ] + [False] * 3
     assert float("nan") not in Range()
+
+
+def test_an_error_has_its_remedy_apart_and_names_the_field() -> None:
+    error = DataError("lr is high;", remedy="use --lr 0.1.", field="lr")
+    for same in (error, pickle.loads(pickle.dumps(error))):
+        assert str(same) == "lr is high; use --lr 0.1."
+        assert (same.problem, same.remedy, same.field) == ("lr is high.", "use --lr 0.1.", "lr")
+    with pytest.raises(LaminaError) as refused:
+        Everything(count=0)
+    assert refused.value.field == "count"
+    assert refused.value.problem.startswith("count must be") and not refused.value.remedy

@@ -90,12 +90,12 @@ def main(arguments: list[str] | None = None) -> int:
     except LeaderError:
         return 2
     except LaminaError as error:
-        message = str(error)
+        failure = error
         status = 2
         if isinstance(error, GroupError):
             status = 75  # EX_TEMPFAIL of sysexits.h: torchrun or a scheduler may restart the group
     except KeyboardInterrupt:
-        message = "interrupted"
+        failure = LaminaError("interrupted")
         status = 130
     except BrokenPipeError:
         # As in `lamina runs | head -1`. Otherwise flushing stdout at exit fails.
@@ -105,12 +105,13 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP):
             raise
         reason = f"{str(error.filename)[:100]}: {str(error.strerror).lower()}"
-        message = f"Cannot use {reason}. Check the path and its permissions."
+        failure = LaminaError(f"Cannot use {reason}. Check the path and its permissions.")
         status = 2
-    print(f"{who}: {message}", file=sys.stderr)
+    print(f"{who}: {failure}", file=sys.stderr)
     if "--json" in words and rank == "0":
+        values = {"event": "error", "error": str(failure), "kind": type(failure).__name__}
         with contextlib.suppress(BrokenPipeError):
-            print(json.dumps({"event": "error", "error": message}), flush=True)
+            print(json.dumps(values | failure.to_json()), flush=True)
     return status
 
 

@@ -37,7 +37,6 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli import study_session
     from lamina.studies.ablation import find_settings, remove_parts
     from lamina.studies.comparison import FIGURE, plan_study, read_comparisons
-    from lamina.targets import Score
 
     plan = study_session.read_plan(options)
     sources = study_session.find_sources([options.net], options)
@@ -49,18 +48,17 @@ def run(options: Options, terminal: Terminal) -> int:
     title = sources[0].title
     experiments = remove_parts(title, whole, without)
     planned = plan_study(options.runs_dir, options.name, experiments)
-    status = study_session.train_study(planned, plan, terminal)
+    status = study_session.train_study(planned, plan, terminal, options.jobs)
     if status:
         return status
     comparisons = read_comparisons(planned.path)
     compared = {title, *(comparison.a for comparison in comparisons)}
     rows = [(name, "–", "diverged") for name in planned.experiments if name not in compared]
     for comparison in comparisons:
-        score = Score(comparison.metric, comparison.a_score)
-        rows.append((comparison.a, str(score), comparison.words))
+        rows.append((comparison.a, comparison.a_words, comparison.words))
         terminal.emit(**comparison.to_json())
     first = comparisons[0]
-    terminal.say(f"{first.b}: {first.split} {Score(first.metric, first.b_score)}")
+    terminal.say(f"{first.b}: {first.split} {first.b_words}")
     terminal.tabulate(("A", "score", "compared with the whole"), rows, texts=3)
     terminal.say(f"figure: {planned.path / FIGURE}")
     return 0

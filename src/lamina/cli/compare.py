@@ -25,7 +25,7 @@ class Options(StudyOptions):
 
     a: Positional[str]
     """a run, or a net as in lamina train; a recipe follows after a colon, settings after commas, as
-    in cnn:best,lr=0.01"""
+    in cnn:best,lr=0.01; or an .npz or .csv file with the scores of any method by seed and image"""
     b: Positional[str]
     """the reference, as A"""
     until_decided: Flag = False
@@ -35,6 +35,7 @@ class Options(StudyOptions):
 
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli import study_session
+    from lamina.cli.score_files import are_score_files, compare_files
     from lamina.studies.comparison import (
         FIGURE,
         are_stored,
@@ -47,18 +48,34 @@ def run(options: Options, terminal: Terminal) -> int:
     if options.until_decided:
         refuse(options, "--until-decided sets the number of seeds.", "seeds", "time")
     plan = study_session.read_plan(options)
+    if are_score_files([options.a, options.b]):
+        reason = "Scores in files are compared as they are."
+        trained = (
+            "seeds",
+            "time",
+            "until_decided",
+            "data",
+            "name",
+            "device",
+            "jobs",
+            "preparation",
+        )
+        refuse(options, reason, *trained)
+        comparison = compare_files([options.a, options.b], plan.margin)
+        study_session.print_comparison(comparison, terminal)
+        return 0
     sources = study_session.find_sources([options.a, options.b], options)
     if are_stored(sources) and plan.is_sequential and not options.until_decided:
         reason = (
             "Two runs are compared by their stored predictions; to train them again, add --seeds."
         )
-        refuse(options, reason, "data", "name", "device", "preparation")
+        refuse(options, reason, "data", "name", "device", "jobs", "preparation")
         study_session.print_comparison(compare_stored(list_runs(sources), plan.margin), terminal)
         return 0
     dataset = study_session.load_study_data(sources, options, terminal)
     experiments = study_session.plan_experiments(sources, dataset, terminal)
     planned = plan_study(options.runs_dir, options.name, experiments)
-    status = study_session.train_study(planned, plan, terminal)
+    status = study_session.train_study(planned, plan, terminal, options.jobs)
     if status == 0:
         (comparison,) = read_comparisons(planned.path)
         study_session.print_comparison(comparison, terminal)

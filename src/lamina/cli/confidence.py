@@ -16,7 +16,7 @@ from lamina.deploy.confidence_rule import (
 )
 from lamina.evaluation.calibration import (
     choose_thresholds,
-    describe_fraction,
+    describe_hits,
     judge_predictions,
     keep_favored,
 )
@@ -36,7 +36,9 @@ def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
     if held_out is None:
         held_out = find_val(run, "--aim")
         source = "val"
-    thresholds = choose_thresholds(run.task, held_out.logits, held_out.targets, aim)
+    thresholds = choose_thresholds(
+        run.task, held_out.logits, held_out.targets, aim, held_out.group_numbers
+    )
     for threshold in thresholds:
         terminal.remark(f"threshold for {aim} on {source}: {threshold}")
         lack = threshold.find_lack(aim)
@@ -78,9 +80,11 @@ def _report_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -
     logits = torch.from_numpy(outputs.logits).double()
     confidence, is_correct = judge_predictions(task, logits, torch.from_numpy(outputs.targets))
     is_kept = keep_favored(task, task.decide(logits).flatten().long(), confidence) >= limit
-    accuracy = describe_fraction(int(is_correct[is_kept].sum()), int(is_kept.sum()))
+    groups = outputs.group_numbers
+    kept_groups = None if groups is None else groups[is_kept]
+    accuracy = describe_hits(is_correct[is_kept], kept_groups)
     terminal.remark(
         f"confidence threshold: {100 * limit:g} %; on {len(is_correct):,} {outputs.split} images,"
         f" {100 * is_kept.double().mean():.1f} % are kept, with an accuracy of {accuracy}; without"
-        f" the threshold: {describe_fraction(int(is_correct.sum()), len(is_correct))}"
+        f" the threshold: {describe_hits(is_correct, groups)}"
     )

@@ -66,11 +66,11 @@ def run(options: Options, terminal: Terminal) -> int:
     _print_summary(dataset, inspection, options.top, terminal)
     advice = advise_folds(dataset)
     if advice:
-        terminal.remark(f"advice: {advice}")
+        terminal.hint(f"advice: {advice}")
     values = _to_json(dataset, inspection)
     terminal.emit("data", **values, contact_sheet=sheet and str(sheet))
     if sheet is None:
-        terminal.remark("To draw samples of each class, use --contact-sheet FILE.png.")
+        terminal.hint("To draw samples of each class, use --contact-sheet FILE.png.")
         return 0
     from lamina.drawing.contact_sheet import build_contact_sheet
 
@@ -192,7 +192,8 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
     for finding in inspection.findings:
         images = list_images(finding.images)
         twins = list_images(finding.twins)
-        findings.append(fields_to_json(finding) | {"images": images, "twins": twins})
+        more = {"message": finding.message, "images": images, "twins": twins}
+        findings.append(fields_to_json(finding) | more)
     return {
         "data": dataset.name,
         "fingerprint": dataset.fingerprint,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Preparation, find_default_data, load_data
-from lamina.data.description import describe_data, describe_reading
+from lamina.data.description import describe_data, explain_reading
 
 
 def choose_data(source: str | None, preparation: Preparation, terminal: Terminal) -> Dataset:
@@ -14,6 +14,8 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
         source, reason = find_default_data()
     with terminal.progress("preparing images", quiet_seconds=0) as progress:
         dataset = load_data(source, preparation, progress=progress)
-    for line in [*describe_data(dataset, reason), *describe_reading(dataset)]:
+    for line in describe_data(dataset, reason):
         terminal.remark(line)
+    for line, change in explain_reading(dataset):
+        terminal.remark(line, change)
     return dataset

@@ -108,7 +108,7 @@ def _print_issues(
         terminal.remark(f"images with label issues: {file}")
     if labels.issues:
         if not options.output:
-            terminal.remark(
+            terminal.hint(
                 "To draw these images, use --output FILE.png; to correct their labels, --output"
                 " FILE.csv."
             )
@@ -173,7 +173,7 @@ def _judge_by_run(options: Options, path: Path, terminal: Terminal) -> None:
     confusions = find_confusions(task, held_out, max(options.top, HARDEST))
     _print_confusions(task, confusions, options.top, terminal)
     if options.hard is None:
-        terminal.remark("To draw these images, use --hard FILE.png.")
+        terminal.hint("To draw these images, use --hard FILE.png.")
     else:
         from lamina.drawing.contact_sheet import build_hard_sheet
 

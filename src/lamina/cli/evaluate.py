@@ -142,7 +142,7 @@ def _list_outputs(
     fold = run.record.data.preparation.folds()
     if is_of_run and fold and fold[0] and images.split == "test":
         folds = np.full(len(images), fold[0])
-    outputs = [Outputs(images.split, logits, images.targets, images.names, folds)]
+    outputs = [Outputs(images.split, logits, images.targets, images.names, folds, images.groups)]
     if is_of_run and images.split != "train":
         out_of_fold = run.folder.load_out_of_fold(run.record.task)
         if out_of_fold is not None:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from tyro.conf import arg
 
-from lamina.cli.options import Device, Json, RunsFolder, TrainingData
+from lamina.cli.options import Device, Jobs, Json, RunsFolder, TrainingData
 from lamina.cli.parsing import Given
 from lamina.data.preparation import Preparation
 from lamina.metrics import METRICS
@@ -80,6 +80,7 @@ class SharedOptions:
     name: str | None = None
     """name of the study (default: date and number; the same command continues a study)"""
     runs_dir: RunsFolder = Path("runs")
+    jobs: Jobs = None
     preparation: PreparationFields = field(default_factory=PreparationFields)
     json: Json = False
 

@@ -51,6 +51,17 @@ OwnModule = Annotated[
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], arg(help="device to compute on")]
 RunsFolder = Annotated[Path, arg(metavar="FOLDER", help="folder that contains the runs")]
+Jobs = Annotated[
+    int | None,
+    arg(
+        metavar="N",
+        help=(
+            "number of runs to train at once, each in a process; changes no result (default: as"
+            " many as there are cores and fit into memory; one with --time or a GPU)"
+        ),
+    ),
+    Range(1),
+]
 Flag = FlagCreatePairsOff[bool]
 """A switch that is off by default; unlike ``bool``, it has no ``--no-`` form."""
 Top = Annotated[
@@ -66,7 +77,7 @@ Progress = Annotated[
     Flag,
     arg(
         help=(
-            "with --json: also print steps and progress, at most twice a second; the first Ctrl-C"
+            "with --json: also print remarks, steps and progress; the first Ctrl-C"
             " then ends a single training of one process early, with an evaluation"
         )
     ),

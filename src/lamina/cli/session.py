@@ -29,6 +29,7 @@ from lamina.runs.record import resume_command
 from lamina.runs.run import Run
 from lamina.studies.choose import ScratchTrial
 from lamina.studies.cross_validation import Folds
+from lamina.studies.experiment import Decision
 from lamina.studies.finals import Tuned
 from lamina.studies.seeds import Seeds
 from lamina.studies.study import Started, is_about_run
@@ -110,7 +111,7 @@ def play(
                     print_group(event.run.record.recipe.lanes, terminal)
                 if has_asked and not is_told:
                     is_told = True
-                    terminal.remark("lamina: finishing early; Ctrl-C again stops at once")
+                    terminal.hint("lamina: finishing early; Ctrl-C again stops at once")
                 if isinstance(event, Step):
                     terminal.emit_progress(run=str(runs[-1].path), **event.to_json())
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)
@@ -152,13 +153,19 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
     if not isinstance(event, NOT_EMITTED):
         values = event.to_json()
         values.pop("diagnoses", None)  # each is a separate event
+        if not values.get("remedy"):
+            values.pop("remedy", None)
         if run is not None and not isinstance(event, Seeds | Tuned):
             values.setdefault("run", str(run.path))
         terminal.emit(**values)
     if is_brief and is_about_run(event):
         return
     text = str(event)
-    if isinstance(event, Rewind):
+    remedy = ""
+    if isinstance(event, Decision):
+        text = str(dataclasses.replace(event, remedy=""))
+        remedy = event.remedy
+    elif isinstance(event, Rewind):
         text = f"warning: {text}"
     elif isinstance(event, Resumed) and run is not None:
         if run.early_end and event.epochs_done < (event.epochs or 0):
@@ -168,7 +175,7 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
         if isinstance(event, Epoch | Seeds | Folds | Tuned):
             terminal.say(line)
         else:
-            terminal.remark(line)
+            terminal.remark(line, remedy)
 
 
 def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal) -> int:
@@ -192,7 +199,7 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
     if stopped_by is not None:
         what = "evaluate" if run.is_finished else "continue"
         command = resume_command(run.path, run.record)
-        terminal.remark(f"lamina: stopped by {stopped_by.name}; to {what}, run {command}")
+        terminal.hint(f"lamina: stopped by {stopped_by.name}; to {what}, run {command}")
     return status
 
 
@@ -234,7 +241,7 @@ def _print_report(
         if record.epochs is not None:
             trained = f"{trained} of {record.epochs:,}"
         command = resume_command(run.path, record)
-        terminal.remark(f"epochs: trained {trained}; to train the rest, run {command}")
+        terminal.hint(f"epochs: trained {trained}; to train the rest, run {command}")
     if report is None:
         if run.is_finished:
             terminal.say(
@@ -261,7 +268,7 @@ def _print_report(
     _describe_calibration(run, terminal)
     advice = advise_folds(dataset)
     if advice:
-        terminal.remark(f"advice: {advice}")
+        terminal.hint(f"advice: {advice}")
     return values
 
 
@@ -293,11 +300,13 @@ def _describe_calibration(run: Run, terminal: Terminal) -> None:
     outputs = run.folder.load_out_of_fold(task)
     if outputs is None:
         outputs = run.outputs.get("val")
-    reason = "there are no predictions for val. To create a val split, train with --val 0.1"
+    reason = "there are no predictions for val."
+    remedy = "To create a val split, train with --val 0.1"
     if outputs is not None:
         images = plural(len(outputs.logits), "image", "images")
         reason = f"there are {images} for it, fewer than {LEAST_IMAGES}"
-    terminal.remark(f"probabilities: not calibrated, because {reason}")
+        remedy = ""
+    terminal.remark(f"probabilities: not calibrated, because {reason}", remedy)
 
 
 @contextmanager

@@ -69,8 +69,10 @@ def plan_experiments(
     return named
 
 
-def train_study(study: PlannedStudy, plan: Plan, terminal: Terminal) -> int:
-    events = iter_comparisons(study, plan, RunSetup(command=terminal.command))
+def train_study(
+    study: PlannedStudy, plan: Plan, terminal: Terminal, jobs: int | None = None
+) -> int:
+    events = iter_comparisons(study, plan, RunSetup(command=terminal.command, jobs=jobs))
     return play_study(events, terminal)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from lamina.errors import RecipeError
+from lamina.errors import LaminaWarning, RecipeError, end_sentence
 from lamina.text import build_table, escape, hide_password, make_bar, parse_seconds
 
 EMIT_SECONDS = 0.5  # least time between two events of progress, of which there would be thousands
@@ -76,12 +76,24 @@ class Terminal:
         warnings.simplefilter("always", category=UserWarning)
         # of damaged EXIF data, which change no pixels
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.showwarning = lambda message, *_, **__: self.remark(f"warning: {message}")
+        warnings.showwarning = lambda message, *_, **__: self._warn(message)
 
-    def remark(self, text: str) -> None:
-        if self.is_quiet:
-            return
-        self._err.print(Text(escape(text)))
+    def remark(self, text: str, remedy: str = "") -> None:
+        """Print a line on stderr; with ``--progress``, the text is also an event."""
+        self.hint(f"{text} {remedy}".rstrip())
+        if self.emits_progress:
+            self.emit("remark", text=escape(end_sentence(text)))
+
+    def hint(self, text: str) -> None:
+        """Print what only the visitor of a terminal needs, such as another command."""
+        if not self.is_quiet:
+            self._err.print(Text(escape(text)))
+
+    def _warn(self, warning: Warning | str) -> None:
+        if isinstance(warning, LaminaWarning):
+            self.remark(f"warning: {warning.problem}", warning.remedy)
+        else:
+            self.remark(f"warning: {warning}")
 
     def say(self, *lines: str) -> None:
         """Print lines of results, unless ``--json`` was given."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from lamina import zoo
 from lamina.cli import STARTED
 from lamina.cli.fields import PreparationFields, RecipeFields
 from lamina.cli.options import (
+    Jobs,
     Json,
     OnDiagnosis,
     OnNan,
@@ -53,7 +54,7 @@ class Options:
     in_groups: ClassVar = {
         "data": "data",
         **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
-        **dict.fromkeys(("time", "recipe", "seeds", "folds"), "time and recipe"),
+        **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs"), "time and recipe"),
         **dict.fromkeys(
             ("name", "runs_dir", "save_every", "on_nan", "on_diagnosis", "progress"), "run"
         ),
@@ -63,6 +64,7 @@ class Options:
         "start_from",
         "pretrained",
         "seeds",
+        "jobs",
         "runs_dir",
         "save_every",
         "on_nan",
@@ -100,6 +102,7 @@ class Options:
     """cross-validate: train N times, each time without one of N parts of the images, which the
     model then predicts, and once on all; print the mean score with its 95 % confidence interval
     (for small data sets: 5)"""
+    jobs: Jobs = None
     settings: RecipeFields = field(default_factory=RecipeFields)
     name: str | None = None
     """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
@@ -155,6 +158,7 @@ def run(options: Options, terminal: Terminal) -> int:
                 on_diagnosis=options.on_diagnosis,
                 finish=finish,
                 progress=partial(show_progress, "preparing images"),
+                jobs=options.jobs,
             )
             events: Generator[RunEvent, None, Any]
             if options.folds is not None:
@@ -191,6 +195,8 @@ def _check(options: Options, processes: int) -> None:
             raise RunError(
                 f"The run {path} already exists. Use lamina resume {path}, or another --name."
             )
+    if options.seeds is None:
+        refuse(options, "Only the runs of --seeds are trained at once.", "jobs")
     if processes > 1:
         reason = "A group of processes trains a single run, for a number of epochs."
         refuse(options, reason, "time", "seeds", "folds")
@@ -261,13 +267,15 @@ def _find_request(
         if seconds is None:
             source = "the default"
             seconds = DEFAULT_SECONDS
+        tell: Callable[[str], None] = terminal.remark
         limit = f"{seconds:.0f} s for the whole command ({source})"
         if "epochs" in options.settings:
+            tell = terminal.hint
             limit = (
                 "no limit, because --epochs is given; lamina chooses a net and an image size that"
                 f" would train in about {seconds:.0f} s"
             )
-        terminal.remark(f"time: {limit}")
+        tell(f"time: {limit}")
     return Request(choice, recipe, options.settings, options.pretrained)
 
 
@@ -296,7 +304,7 @@ def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
         )
         what = "different targets, which no net can learn"
         where = f"lamina data {shlex.quote(source)} lists them (as blank if they have one color)"
-        terminal.remark(f"warning: {count} {what}; {where}")
+        terminal.remark(f"warning: {count} {what};", where)
 
 
 def _print_end(
@@ -312,5 +320,5 @@ def _print_end(
         name = run.path.parent.name
         if options.folds is None:
             name = run.path.name.rpartition("-seed")[0]
-        terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
+        terminal.hint(f"lamina: to train the rest, run the command again with --name {name}")
     return status

@@ -66,7 +66,9 @@ def run(options: Options, terminal: Terminal) -> int:
         terminal.remark("val: a tenth of the training images, to compare trials (--val)")
     net, recipe, values = parse_experiment(options.net)
     choose = partial(choose_net, terminal=terminal)
-    search = Search(net, recipe, values, over, net_over, dataset, choose, terminal.command)
+    search = Search(
+        net, recipe, values, over, net_over, dataset, choose, terminal.command, options.jobs
+    )
     limits = find_limits(search, options.trials, seconds)
     path = options.runs_dir / find_name(search, options.name, options.storage, options.runs_dir)
     return play_study(iter_tuning(path, search, options.storage, limits), terminal)

@@ -163,8 +163,8 @@ def _take_targets(arrays: Arrays, preparation: Preparation) -> tuple[Targets, tu
     reason = f"{kind.describe(names)}, from {arrays.label_reason}"
     if preparation.task not in (None, kind.name):
         raise DataError(
-            f"The task is {preparation.task}, but the targets are {reason}. Leave out --task (in"
-            " Python, task)."
+            f"The task is {preparation.task}, but the targets are {reason}.",
+            remedy="Leave out --task (in Python, task).",
         )
     return arrays.targets, names, reason
 
@@ -178,8 +178,9 @@ def _check_drawn(decoded: pl.DataFrame, frame: pl.DataFrame, problems: Sequence[
             first = f"; the first is {problems[0].path} ({problems[0].reason})" if problems else ""
             raise DataError(
                 f"lamina drew {plural(count, 'image', 'images')} as {split}, and all of them were"
-                f" left out{first}. Repair or add images, or change the split with --{split} or"
-                f" --split-seed (in Python, {split}_fraction or split_seed)."
+                f" left out{first}.",
+                remedy=f"Repair or add images, or change the split with --{split} or"
+                f" --split-seed (in Python, {split}_fraction or split_seed).",
             )
 
 

@@ -41,7 +41,7 @@ from lamina.data.arrays import Pixels
 from lamina.data.corrections import Effect
 from lamina.data.images import Dataset, Images, Problem
 from lamina.data.splits import SPLITS
-from lamina.errors import DataError, LaminaWarning
+from lamina.errors import DataError, LaminaWarning, warn
 from lamina.files import sync_folder
 
 FORMAT = 14
@@ -110,7 +110,7 @@ def load_cached(
                 " LAMINA_CACHE to another folder."
             )
         fault = error.strerror or error
-        raise DataError(f"Cannot write to the cache {root}: {fault}. {remedy}") from error
+        raise DataError(f"Cannot write to the cache {root}: {fault}.", remedy) from error
     assert built is not None  # noqa: S101
     _warn_of_size()
     return built
@@ -199,12 +199,12 @@ def _warn_of_size() -> None:
     held_bytes = sum(copy.size_bytes for copy in list_cached())
     disk_bytes = shutil.disk_usage(cache_folder()).total
     if held_bytes > disk_bytes * WARNED_SHARE:
-        warnings.warn(
+        warn(
             f"The decoded copies in the cache take {format_size(held_bytes)} of a disk of"
-            f" {format_size(disk_bytes)}. List them with lamina data cache, and remove them with"
-            " lamina data cache --clear.",
-            LaminaWarning,
+            f" {format_size(disk_bytes)}.",
             stacklevel=2,
+            remedy="List them with lamina data cache, and remove them with lamina data cache"
+            " --clear.",
         )
 
 

@@ -32,22 +32,28 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
 
 def describe_reading(dataset: Dataset) -> list[str]:
     """Describe how lamina read the targets and sized the images of your own data; one line each."""
+    return [f"{line} {change}".rstrip() for line, change in explain_reading(dataset)]
+
+
+def explain_reading(dataset: Dataset) -> list[tuple[str, str]]:
+    """These lines, each with the option and the argument that change it, or an empty text."""
     lines = []
     if dataset.source and dataset.source not in NAMES:
-        lines.append(f"targets: {dataset.target_reason}")
+        lines.append((f"targets: {dataset.target_reason}", ""))
     if dataset.preparation.labels_from:
-        lines.append(f"corrections: {dataset.corrections}")
+        lines.append((f"corrections: {dataset.corrections}", ""))
     if dataset.preparation.size_px is None and dataset.size_px is not None:
-        lines.append(
+        size = (
             f"size: resized to {dataset.size_px}×{dataset.size_px} px by {dataset.resize}, because"
-            " the images differ in size or exceed 256 px (change with --size, in Python"
-            " Preparation(size_px=…))"
+            " the images differ in size or exceed 256 px"
         )
-    change = " (change with --bit-depth, in Python Preparation(bit_depth=…))"
-    lines += [f"{line}{change}" for line in describe_depth(dataset)]
+        lines.append((size, "(change with --size, in Python Preparation(size_px=…))"))
+    change = "(change with --bit-depth, in Python Preparation(bit_depth=…))"
+    lines += [(line, change) for line in describe_depth(dataset)]
     given_depth = dataset.preparation.bit_depth
     if given_depth is not None and dataset.bit_depth is None:
-        lines.append(f"depth: {given_depth} bits are not used, because all images store 8 bits")
+        unused = f"depth: {given_depth} bits are not used, because all images store 8 bits"
+        lines.append((unused, ""))
     return lines
 
 

@@ -33,11 +33,15 @@ LEFT_OUT: dict[str, tuple[str, Severity]] = {
     OTHER_FILE: ("unused", "note"),
     EMPTY_FOLDER: ("empty-folder", "warning"),
 }
-OBLONG_EFFECTS: dict[Resize, str] = {
-    "crop": "keeps less than half. To keep everything, use --resize pad (in Python, resize='pad').",
-    "pad": "adds more black bars than image. Crop the images to what matters.",
+OBLONG_EFFECTS: dict[Resize, tuple[str, str]] = {
+    "crop": (
+        "keeps less than half.",
+        "To keep everything, use --resize pad (in Python, resize='pad').",
+    ),
+    "pad": ("adds more black bars than image. Crop the images to what matters.", ""),
     "stretch": (
-        "distorts them badly. To keep the proportions, use --resize pad (in Python, resize='pad')."
+        "distorts them badly.",
+        "To keep the proportions, use --resize pad (in Python, resize='pad').",
     ),
 }
 SINGLE_CLASS_REMEDY = (
@@ -60,12 +64,18 @@ class Finding:
 
     kind: str  # such as "leak" or "class-tiny"
     severity: Severity
-    message: str
+    problem: str
     count: int  # of images or classes
     # all images; empty if it is about classes
     images: tuple[Sighting, ...] = field(default=(), repr=False)
     # for each image, the first identical one
     twins: tuple[Sighting, ...] = field(default=(), repr=False)
+    remedy: str = ""  # on the command line or in Python
+
+    @property
+    def message(self) -> str:
+        """The problem and its remedy."""
+        return f"{self.problem} {self.remedy}".rstrip()
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,10 +137,12 @@ def _report(
     what: str,
     places: pl.Series,
     twins: Sequence[int] | pl.Series = (),
+    remedy: str = "",
 ) -> Finding:
     """A finding about the images at these places, and the images that they are identical to."""
-    message = f"{plural(len(places), 'image is', 'images are')} {what}"
-    return Finding(kind, severity, message, len(places), facts.sight(places), facts.sight(twins))
+    problem = f"{plural(len(places), 'image is', 'images are')} {what}"
+    sightings = (facts.sight(places), facts.sight(twins))
+    return Finding(kind, severity, problem, len(places), *sightings, remedy)
 
 
 def _find_leaks(facts: Facts, leaks: pl.DataFrame) -> list[Finding]:
@@ -172,11 +184,11 @@ def _find_marked(facts: Facts) -> list[Finding]:
     frame = facts.frame
     _, height, width = facts.dataset.train.shape
     resize = facts.dataset.resize
+    effect, remedy = OBLONG_EFFECTS[resize]
     marks: dict[tuple[str, Severity], str] = {
         ("blank", "warning"): "blank (nearly uniform color). Check or remove blank images.",
         ("oblong", "note"): (
-            f"so wide or tall that resizing to {height}×{width} by {resize}"
-            f" {OBLONG_EFFECTS[resize]}"
+            f"so wide or tall that resizing to {height}×{width} by {resize} {effect}"
         ),
         ("enlarged", "note"): (
             f"smaller than {height}×{width}; enlarging adds no detail, and a smaller size trains"
@@ -188,7 +200,9 @@ def _find_marked(facts: Facts) -> list[Finding]:
             "gray, while the others have color. Check that being gray does not reveal the target."
         )
     return [
-        _report(facts, kind, severity, what, frame[kind].arg_true())
+        _report(
+            facts, kind, severity, what, frame[kind].arg_true(), remedy=remedy * (kind == "oblong")
+        )
         for (kind, severity), what in marks.items()
     ]
 
@@ -243,21 +257,20 @@ def find_dim(dataset: Dataset) -> list[Finding]:
         return []
     message = (
         f"99 % of the images that store more than 8 bits have no value above {usual:,}, but the"
-        f" largest value {dataset.largest_value:,} makes {white:,} white, so they are dark. Use"
-        f" --bit-depth {usual_depth} (in Python, bit_depth={usual_depth}), which leaves out the"
+        f" largest value {dataset.largest_value:,} makes {white:,} white, so they are dark."
+    )
+    remedy = (
+        f"Use --bit-depth {usual_depth} (in Python, bit_depth={usual_depth}), which leaves out the"
         " images with larger values."
     )
-    return [Finding("dim", "warning", message, len(dataset.train))]
+    return [Finding("dim", "warning", message, len(dataset.train), remedy=remedy)]
 
 
 def _find_only_class(train: Images) -> list[Finding]:
     if train.kind is not SINGLE_LABEL or len(train.target_names) > 1:
         return []
-    message = (
-        f"the only class is {train.target_names[0]}, so there is nothing to learn."
-        f" {SINGLE_CLASS_REMEDY}"
-    )
-    return [Finding("class-missing", "error", message, 1)]
+    message = f"the only class is {train.target_names[0]}, so there is nothing to learn."
+    return [Finding("class-missing", "error", message, 1, remedy=SINGLE_CLASS_REMEDY)]
 
 
 def _find_left_out(dataset: Dataset) -> list[Finding]:
@@ -345,10 +358,13 @@ def _find_imbalance(train: Images) -> list[Finding]:
     smallest = min(counts, key=counts.__getitem__)
     message = (
         f"train has {ratio:,.0f} times as many images of {largest} ({counts[largest]:,}) as of"
-        f" {smallest} ({counts[smallest]:,}). To weight the classes equally, train with"
-        " --class-weights (in Python, Recipe(class_weights=True))."
+        f" {smallest} ({counts[smallest]:,})."
     )
-    return [Finding("imbalance", "note", message, len(counts))]
+    remedy = (
+        "To weight the classes equally, train with --class-weights (in Python,"
+        " Recipe(class_weights=True))."
+    )
+    return [Finding("imbalance", "note", message, len(counts), remedy=remedy)]
 
 
 def _count_present(train: Images) -> dict[str, int]:

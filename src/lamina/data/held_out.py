@@ -71,15 +71,15 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
 def advise_folds(dataset: Dataset) -> str:
     """A sentence that advises cross-validation if scores depend on few images; otherwise empty."""
     held = dataset.test or dataset.val
-    if (
-        held is None
-        or len(held) >= FEW_IMAGES
-        or dataset.preparation.fold
-        or not held.kind.has_classes
-    ):
+    if held is None or dataset.preparation.fold or not held.kind.has_classes:
         return ""
-    most_points = 98 / math.sqrt(len(held))  # half of the 95 % interval of a fraction of 50 %
+    units = len({*held.groups} or held)  # images of a group may be alike
+    if units >= FEW_IMAGES:
+        return ""
+    most_points = 98 / math.sqrt(units)  # half of the 95 % interval of a fraction of 50 %
     count = plural(len(held), "image", "images")
+    if units < len(held):
+        count += f" in {plural(units, 'group', 'groups')}"
     return (
         f"{held.split} has only {count}, so an accuracy on it is uncertain by up to"
         f" ±{most_points:.0f} points; lamina train --folds 5 evaluates on all images of train"

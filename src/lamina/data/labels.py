@@ -62,14 +62,14 @@ def leave_out_unlabeled(files: Files, preparation: Preparation) -> Files:
         if is_alone and values.dtype == pl.String and find_separator(values):
             raise DataError(
                 f"{plural(gaps.height, 'image has', 'images have')} no value in column {column!r};"
-                f" the first is {gaps['name'][0]}. If an empty cell means no label,"
-                " add --task multi-label (in Python, Preparation(task='multi-label')). Otherwise,"
-                " complete or remove those rows."
+                f" the first is {gaps['name'][0]}.",
+                remedy="If an empty cell means no label, add --task multi-label (in Python,"
+                " Preparation(task='multi-label')). Otherwise, complete or remove those rows.",
             )
         frame = leave_out_gaps(frame, name, column)
     if frame["reason"].null_count() == 0:
         reasons = frame["reason"].filter(frame["reason"].str.starts_with("no value in column"))
-        raise DataError(f"All {len(reasons):,} images have {reasons[0]}. {CHOOSE_COLUMN}")
+        raise DataError(f"All {len(reasons):,} images have {reasons[0]}.", CHOOSE_COLUMN)
     return replace(files, frame=frame)
 
 
@@ -107,7 +107,8 @@ def _find_joint_task(kinds: Mapping[str, str]) -> KindName:
     others = [column for column, kind in kinds.items() if kind in ("text", "list", "truth")]
     raise DataError(
         f"Several label columns must all hold 0 and 1, or numbers; of {_quote(kinds)},"
-        f" {_quote(others)} hold something else. {CHOOSE_COLUMN}"
+        f" {_quote(others)} hold something else.",
+        CHOOSE_COLUMN,
     )
 
 
@@ -180,7 +181,7 @@ def _read_labels(labels: Labels, separator: str | None) -> _Read:
     rows = pl.DataFrame({"row": range(len(values)), "label": values}).explode("label").drop_nulls()
     names = _order_names(rows["label"].unique().to_list(), labels.target_names)
     if not names:
-        raise DataError(f"No image has a label. {CHOOSE_COLUMN}")
+        raise DataError("No image has a label.", CHOOSE_COLUMN)
     places = {name: place for place, name in enumerate(names)}
     columns = rows["label"].replace_strict(places, return_dtype=pl.Int64)
     targets = np.zeros((len(values), len(names)), np.bool_)
@@ -193,7 +194,8 @@ def _find_only(labels: Labels, what: str) -> pl.Series:
     if len(columns) > 1:
         raise DataError(
             f"{what} of an image must be in one column, but there are {len(columns)}:"
-            f" {_quote(columns)}. {CHOOSE_COLUMN}"
+            f" {_quote(columns)}.",
+            CHOOSE_COLUMN,
         )
     (values,) = columns.values()
     return values
@@ -249,7 +251,8 @@ def _check_fit(is_fit: pl.Series, expected: str, column: str, labels: Labels) ->
     if labels.kind is not None:  # --task overrides the kind that the source determines
         raise DataError(
             f"The task needs {expected}, but the targets come from {labels.reason}, such as"
-            f" {misfits[0]!r}. Leave out --task (in Python, task)."
+            f" {misfits[0]!r}.",
+            remedy="Leave out --task (in Python, task).",
         )
     count = plural(len(misfits), "value is", "values are")
     remedy = "Correct or remove those rows."
@@ -259,8 +262,8 @@ def _check_fit(is_fit: pl.Series, expected: str, column: str, labels: Labels) ->
     if expected == "numbers" and re.fullmatch(DECIMAL_COMMA, str(misfits[0])):
         remedy = "Write numbers with a decimal point, as in 0.5."
     raise DataError(
-        f"Expected {expected} in column {column!r}, but {count} different, such as"
-        f" {misfits[0]!r}. {remedy}"
+        f"Expected {expected} in column {column!r}, but {count} different, such as {misfits[0]!r}.",
+        remedy,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -51,12 +50,12 @@ from lamina.data.sources.table import open_table
 from lamina.errors import (
     DataError,
     LaminaError,
-    LaminaWarning,
     check_type,
     find_nearest,
     name_some,
     plural,
     suggest,
+    warn,
 )
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 
@@ -136,17 +135,18 @@ def load_data(
         raise DataError(
             f"{source} has no training images. Add some to train/, or reduce val and test."
         )
-    messages = [*describe_problems(dataset.problems), *dataset.describe_leaks()]
+    for message in (*describe_problems(dataset.problems), *dataset.describe_leaks()):
+        warn(message, stacklevel=2)
     for find in (find_gaps, find_dark, find_dim, find_group_leaks):
-        messages += [f"{dataset.name}: {finding.message}" for finding in find(dataset)]
+        for finding in find(dataset):
+            warn(f"{dataset.name}: {finding.problem}", stacklevel=2, remedy=finding.remedy)
     if not_found := dataset.corrections.not_found:
         named = name_some(not_found, EXAMPLES)
-        messages.append(
-            f"Not in the data set, but in its corrections: {named}. Use names as lamina data prints"
-            " them."
+        warn(
+            f"Not in the data set, but in its corrections: {named}.",
+            stacklevel=2,
+            remedy="Use names as lamina data prints them.",
         )
-    for message in messages:
-        warnings.warn(message, LaminaWarning, stacklevel=2)
     return dataset
 
 
@@ -213,8 +213,9 @@ def check_learnable(dataset: Dataset) -> None:
             raise DataError(
                 f"{dataset.name} has nothing to learn:"
                 f" {plural(len(train), 'training image', 'training images')} with the same {noun},"
-                f" {train.kind.format(train.targets[0], train.target_names)}. Add images with other"
-                f" {noun}, or choose another column with --label-column (in Python, label_columns)."
+                f" {train.kind.format(train.targets[0], train.target_names)}.",
+                remedy=f"Add images with other {noun}, or choose another column with --label-column"
+                " (in Python, label_columns).",
             )
         return
     trained = [name for name, count in dataset.train.target_counts().items() if count]
@@ -225,7 +226,7 @@ def check_learnable(dataset: Dataset) -> None:
         )
     if len(trained) == 1:
         raise DataError(
-            f"{dataset.name} has only one class to train on, {trained[0]}. {SINGLE_CLASS_REMEDY}"
+            f"{dataset.name} has only one class to train on, {trained[0]}.", SINGLE_CLASS_REMEDY
         )
 
 

@@ -97,8 +97,9 @@ def draw_splits(
                 groups_too = f" with {plural(len({*image_groups}), 'group', 'groups')}"
             raise DataError(
                 f"{100 * fraction:.0f} % of {len(names):,} images is too few for a {split}"
-                f" split{groups_too}. Add images, or increase --{split} (in Python,"
-                f" {split}_fraction); 0 draws no {split}."
+                f" split{groups_too}.",
+                remedy=f"Add images, or increase --{split} (in Python, {split}_fraction); 0 draws"
+                f" no {split}.",
             )
         else:
             images = plural(len(places), "image", "images")
@@ -151,8 +152,9 @@ def _choose_fractions(
     for split, requested in (("test", test), ("val", val)):
         if requested and split in present:
             raise DataError(
-                f"The source already has a {split} split, so lamina cannot draw one. Leave out"
-                f" --{split} (in Python, {split}_fraction), or merge the splits of the source."
+                f"The source already has a {split} split, so lamina cannot draw one.",
+                remedy=f"Leave out --{split} (in Python, {split}_fraction), or merge the splits of"
+                " the source.",
             )
     if test is None:
         test = 0.0 if present - {"train"} else TEST_FRACTION
@@ -162,8 +164,8 @@ def _choose_fractions(
     if test + val >= 1:
         raise DataError(
             f"{100 * val:g} % for val and {100 * test:.0f} % for test (the default) leave no"
-            " training images. Decrease --val or set --test (in Python, val_fraction or"
-            " test_fraction)."
+            " training images.",
+            remedy="Decrease --val or set --test (in Python, val_fraction or test_fraction).",
         )
     fractions: list[tuple[Split, float, bool]] = [
         ("test", test, preparation.test_fraction is not None),

@@ -326,8 +326,9 @@ def start_array(path: Path, shape: tuple[int, ...]) -> int:
     if needed_bytes > (free_bytes := shutil.disk_usage(path.parent).free):
         raise DataError(
             f"The decoded images need {format_size(needed_bytes)}, but {path.parent.parent} has"
-            f" {format_size(free_bytes)} free. Use a smaller --size (in Python, size_px), or set"
-            " LAMINA_CACHE to a folder with more space."
+            f" {format_size(free_bytes)} free.",
+            remedy="Use a smaller --size (in Python, size_px), or set LAMINA_CACHE to a folder with"
+            " more space.",
         )
     return offset_bytes
 

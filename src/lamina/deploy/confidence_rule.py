@@ -7,17 +7,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from lamina.errors import DataError, RunError
 from lamina.evaluation.calibration import (
     choose_sets,
-    describe_fraction,
+    describe_hits,
     find_favored,
     fit_intervals,
     fit_sets,
 )
-from lamina.evaluation.intervals import Interval, Z, wilson_interval
+from lamina.evaluation.intervals import (
+    Groups,
+    Interval,
+    Z,
+    count_independent_hits,
+    wilson_interval,
+)
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Prediction
 from lamina.runs.run import Run
@@ -88,22 +94,35 @@ def fit_coverage(rule: ConfidenceRule, task: Task, run: Run, coverage: float) ->
     # The coverage of new images is distributed as Beta(place, count + 1 - place) (Vovk, 2012, arXiv
     # 1209.2673).
     place = min(count, math.ceil((count + 1) * coverage))
-    rule = replace(rule, covered=wilson_interval(place, count))
     if task.kind is REGRESSION:
         logits = val.logits.astype(np.float64)
         targets = np.asarray(val.targets, np.float64)
         half_widths = fit_intervals(logits, targets, coverage)
         if np.isfinite(half_widths).all():
-            return replace(rule, half_widths=tuple(half_widths.tolist()))
+            are_inside = np.array((np.abs(logits - targets) <= half_widths).all(axis=1))
+            covered = _find_covered(place, are_inside, val.group_numbers)
+            return replace(rule, half_widths=tuple(half_widths.tolist()), covered=covered)
     else:
         classes = np.asarray(val.targets, np.int64)
-        threshold = fit_sets(find_probabilities(task, val), classes, coverage)
+        probabilities = find_probabilities(task, val)
+        threshold = fit_sets(probabilities, classes, coverage)
         if threshold is not None:
-            return replace(rule, threshold=threshold)
+            are_inside = np.array(probabilities[np.arange(count), classes] >= threshold)
+            covered = _find_covered(place, are_inside, val.group_numbers)
+            return replace(rule, threshold=threshold, covered=covered)
     raise DataError(
         f"--coverage is {coverage:g}, but {run.path} has only {count:,} val images, too few to fit"
         " it. Use a lower --coverage, or train with a larger --val."
     )
+
+
+def _find_covered(
+    place: int, are_inside: Bool[np.ndarray, " n"], groups: Groups | None
+) -> Interval:
+    """The interval of the coverage of new images; images of a group count as fewer."""
+    count = len(are_inside)
+    images = count_independent_hits(torch.from_numpy(are_inside), groups)
+    return wilson_interval(place * images / count, images)
 
 
 def describe_coverage(run: Run, task: Task, rule: ConfidenceRule, coverage: float) -> list[str]:
@@ -128,14 +147,14 @@ def describe_coverage(run: Run, task: Task, rule: ConfidenceRule, coverage: floa
         return [*lines, words]
     words += f"; measured on {len(test.logits):,} test images:"
     if rule.threshold is None:
-        are_inside = (np.abs(test.logits - test.targets) <= np.array(rule.half_widths)).sum(axis=0)
+        are_inside = np.abs(test.logits - test.targets) <= np.array(rule.half_widths)
         shares = ", ".join(
-            describe_fraction(int(inside), len(test.logits)) for inside in are_inside
+            describe_hits(torch.from_numpy(inside), test.group_numbers) for inside in are_inside.T
         )
         return [*lines, f"{words} {shares} of the true numbers are in their intervals"]
     sets = choose_sets(find_probabilities(task, test), rule.threshold)
     holds_truth = sets[np.arange(len(sets)), np.asarray(test.targets, np.int64)]
-    share = describe_fraction(int(holds_truth.sum()), len(sets))
+    share = describe_hits(torch.from_numpy(holds_truth), test.group_numbers)
     per_set = f"{sets.sum(axis=1).mean():.2f} classes per set on average"
     return [*lines, f"{words} {share} of the sets contain the true class, {per_set}"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lamina.evaluation.words import find_verdict
 from lamina.runs.run import Run
 from lamina.text import shorten
+from lamina.training.events import Diagnosis
 
 NOT_EVALUATED = (
     "The model has not been evaluated: the data set has no val or test images, or training has not"
@@ -60,8 +61,8 @@ def collect_facts(run: Run) -> Facts:
         ),
         verdict=[NOT_EVALUATED] if report is None else find_verdict(report),
         diagnoses=[
-            f"{row['kind']} (epoch {row['epoch']}): {row['finding']} {row['advice']}"
-            for row in history.diagnoses()
+            f"{diagnosis.kind} (epoch {diagnosis.epoch}): {diagnosis.explain()}"
+            for diagnosis in (Diagnosis(**row) for row in history.diagnoses())
         ],
         origin={
             "recipe": repr(record.recipe),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from lamina.drawing.style import (
     styled,
 )
 from lamina.evaluation.calibration import find_bins, judge_predictions
-from lamina.evaluation.intervals import wilson_interval
+from lamina.evaluation.intervals import measure_design_effect, wilson_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import NumberReport
 from lamina.evaluation.scores import calibration_error
@@ -83,7 +83,8 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
     """Draw precision against recall, and for yes the ROC curve, with the thresholds marked.
 
     It draws yes, or each label (at most 12). The bands are pointwise 95 % intervals of the vertical
-    axis (Wilson). ``None`` if no label has images with and without it.
+    axis (Wilson); grouped images count as fewer, by the variance of the recall between groups.
+    ``None`` if no label has images with and without it.
     """
     truth = outputs.targets.reshape(len(outputs.logits), -1)
     columns = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))[:MOST_PANELS]
@@ -99,6 +100,11 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
     for number, (column, draw) in enumerate(panels, start=1):
         axes = figure.add_subplot(lines, across, number)
         counts = _count_thresholds(probabilities[:, column], truth[:, column])
+        if outputs.group_numbers is not None:
+            hits = torch.from_numpy(probabilities[:, column] > task.cutoffs[column])
+            are_positive = torch.from_numpy(truth[:, column].copy())
+            effect = measure_design_effect(hits[are_positive], outputs.group_numbers[are_positive])
+            counts = replace(counts, design_effect=effect)
         draw(axes, counts, task.cutoffs[column])
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         title = f"{label(task.target_names[column])} on {outputs.split}"
@@ -116,6 +122,7 @@ class _Counts:
     correct: Int64[np.ndarray, " t"]
     positive: int  # of all images
     images: int
+    design_effect: float = 1.0  # images that count as one, if images are grouped
 
 
 def _count_thresholds(
@@ -154,7 +161,8 @@ def _draw_curve(
 ) -> None:
     """The fraction of correct images of ``wholes``, its intervals, and the point at ``cutoff``."""
     pairs = zip(counts.correct.tolist(), wholes.tolist(), strict=True)
-    bands = [wilson_interval(correct, whole) for correct, whole in pairs]
+    effect = counts.design_effect
+    bands = [wilson_interval(correct / effect, whole / effect) for correct, whole in pairs]
     low = [band.low for band in bands]
     high = [band.high for band in bands]
     fractions = counts.correct / wholes

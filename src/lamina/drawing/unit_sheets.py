@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageOps
 
@@ -34,6 +34,7 @@ from lamina.drawing.style import (
 from lamina.errors import plural
 from lamina.insight.inspected_layers import describe_field
 from lamina.insight.probes import Probes
+from lamina.insight.shown_units import color_filters
 from lamina.insight.units import LayerUnits, Patch, Unit, cut_patch
 from lamina.text import shorten
 
@@ -131,7 +132,7 @@ def _add_filter(tile: Image.Image, weights: Float32[np.ndarray, "c y x"]) -> Ima
     """A filter to the left of the patches."""
     left = FILTER_PX + GAP_PX
     drawn = Image.new("RGB", (left + tile.width, tile.height), "white")
-    filter_tile = make_tile(_color(weights), FILTER_PX)
+    filter_tile = make_tile(color_filters(weights[None])[0], FILTER_PX)
     drawn.paste(filter_tile, (0, 0))
     corners = 0, 0, filter_tile.width - 1, filter_tile.height - 1
     ImageDraw.Draw(drawn).rectangle(corners, outline=FRAME)
@@ -194,12 +195,6 @@ def _describe(unit: Unit) -> tuple[str, ...]:
         change = f"{unit.removal.before.title} {unit.removal.describe_score()}"
         lines.append(f"{change}, loss {unit.removal.describe_loss()}")
     return tuple(lines)
-
-
-def _color(weights: Float32[np.ndarray, "c y x"]) -> UInt8[np.ndarray, "y x c"]:
-    """A filter as an image: 0 is mid-gray, the strongest weight black or white."""
-    scaled = 127.5 + 127.5 * weights / (float(np.abs(weights).max()) or 1.0)
-    return np.round(scaled).astype(np.uint8).transpose(1, 2, 0)
 
 
 @styled

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from lamina.data.splits import Split
 from lamina.errors import RunError, plural, warn
-from lamina.evaluation.intervals import Z, wilson_interval
+from lamina.evaluation.intervals import (
+    Groups,
+    Z,
+    count_independent_hits,
+    measure_design_effect,
+    wilson_interval,
+)
+from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.scores import CALIBRATION_BINS
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets, kind_of
 from lamina.text import escape
@@ -43,6 +50,8 @@ class Threshold:
         positive: number of images with the label, among those that the threshold was chosen on.
         predicted: number of images above the threshold.
         found: number of images with the label that are above the threshold.
+        design_effect: number of these images that count as one, because images of a group are
+            alike; 1 if images are not grouped.
     """
 
     name: str
@@ -50,14 +59,22 @@ class Threshold:
     positive: int
     predicted: int
     found: int
+    design_effect: Annotated[float, Range(1)] = 1.0
 
     def __str__(self) -> str:
         rates = (("recall", self.positive), ("precision", self.predicted))
-        shown = ", ".join(f"{name} {describe_fraction(self.found, count)}" for name, count in rates)
+        independent_hits = self.found / self.design_effect
+        shown = ", ".join(
+            f"{name} {describe_fraction(independent_hits, count / self.design_effect)}"
+            for name, count in rates
+        )
         return f"{escape(self.name)}: above {100 * self.value:.2f} %: {shown}"
 
     def find_lack(self, aim: Aim) -> str:
-        """Why the images do not support the aim, or how many would; empty if they do."""
+        """Why the images do not support the aim, or how many would; empty if they do.
+
+        They support it if the 95 % interval of the recall or precision is not below it.
+        """
         images = self.positive
         what = f"images with {escape(self.name)}"
         needed = LEAST_OF_LABEL
@@ -72,9 +89,16 @@ class Threshold:
             return (
                 f"no threshold reaches {aim} for {escape(self.name)} on these images, so it is 0.5"
             )
-        if images >= needed:
-            return ""
-        return f"{images:,} {what} are too few to support {aim}; about {needed:,} are needed"
+        needed = math.ceil(needed * self.design_effect)
+        independent_hits = self.found / self.design_effect
+        if images < needed:
+            return f"{images:,} {what} are too few to support {aim}; about {needed:,} are needed"
+        if (
+            reached
+            and wilson_interval(independent_hits, reached / self.design_effect).low < aim.value
+        ):
+            return f"the {aim.name} of {escape(self.name)} may be below {aim.value:g} on new images"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -186,68 +210,101 @@ def fit_temperatures(
 
 
 def choose_thresholds(
-    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets, aim: Aim
+    task: Task,
+    logits: Float32[np.ndarray, "n k"],
+    targets: Targets,
+    aim: Aim,
+    groups: Groups | None = None,
 ) -> tuple[Threshold, ...]:
-    """The decision threshold of each label that achieves the aim on these images, or else 0.5.
+    """The decision threshold of each label that achieves the aim, or else 0.5.
 
-    With ``recall``, it is the threshold of the highest precision among those that achieve it, and
-    the other way round. Without any image with the label, it is 0.5.
+    With ``recall``, it is the threshold of the highest precision among those whose 95 % interval
+    (Wilson) is not below the aim, so that new images achieve it, too, in at least 95 % of such
+    choices; and the other way round. If there are none, the fraction on these images decides.
+    Without any image with the label, it is 0.5.
     """
     probabilities = task.probabilities(torch.from_numpy(logits).double()).numpy()
     columns = np.asarray(targets).reshape(len(logits), -1)
     return tuple(
-        _choose_threshold(name, column, truth, aim)
+        _choose_threshold(name, column, truth, aim, groups)
         for name, column, truth in zip(task.target_names, probabilities.T, columns.T, strict=True)
     )
 
 
-def calibrate(
-    task: Task,
-    split: Split,
-    logits: Float32[np.ndarray, "n k"],
-    targets: Targets,
-    aim: Aim | None,
-) -> Calibration | None:
-    """Temperatures, and thresholds if there is an aim, chosen on a split.
+def calibrate(task: Task, outputs: Outputs, aim: Aim | None) -> Calibration | None:
+    """Temperatures, and thresholds if there is an aim, chosen on the outputs for a split.
 
     ``None`` if there are too few images and no aim; warns if there are too few for the aim.
     """
+    logits = outputs.logits
+    targets = outputs.targets
     has_labels = task.kind is not MULTI_LABEL or targets.any()
     if kind_of(targets) is not task.kind or not has_labels or not np.isfinite(logits).all():
         return None
     temperatures = fit_temperatures(task, logits, targets)
     if aim is None:
-        return Calibration(split, len(logits), temperatures) if temperatures else None
-    thresholds = choose_thresholds(task.with_temperatures(temperatures), logits, targets, aim)
+        return Calibration(outputs.split, len(logits), temperatures) if temperatures else None
+    calibrated = task.with_temperatures(temperatures)
+    thresholds = choose_thresholds(calibrated, logits, targets, aim, outputs.group_numbers)
     for threshold in thresholds:
         if lack := threshold.find_lack(aim):
-            warn(f"{lack}. Use more images in val (--val, or --folds), or a lower aim")
-    return Calibration(split, len(logits), temperatures, str(aim), thresholds)
+            warn(f"{lack}.", remedy="Use more images in val (--val, or --folds), or a lower aim")
+    return Calibration(outputs.split, len(logits), temperatures, str(aim), thresholds)
 
 
 def _choose_threshold(
-    name: str, probabilities: Float64[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], aim: Aim
+    name: str,
+    probabilities: Float64[np.ndarray, " n"],
+    truth: Bool[np.ndarray, " n"],
+    aim: Aim,
+    groups: Groups | None,
 ) -> Threshold:
     ranked, places = np.unique(-probabilities, return_inverse=True)  # from the highest probability
     # Predictions cannot tell apart what rounding makes equal.
-    groups = np.concatenate([[0], (np.diff(ranked) > -TIE_MARGIN * ranked[:-1]).cumsum()])
-    places = groups[places]
+    ties = np.concatenate([[0], (np.diff(ranked) > -TIE_MARGIN * ranked[:-1]).cumsum()])
+    places = ties[places]
     predicted = np.concatenate([[0], np.bincount(places).cumsum()])
     correct = np.concatenate([[0], np.bincount(places, truth).cumsum()]).astype(np.int64)
     positive = int(truth.sum())
+    wholes = predicted
+    if aim.name == "recall":
+        wholes = np.full_like(predicted, positive)
+    are_reached = (correct >= aim.value * wholes - ROUNDING) & (correct > 0)
+    best = _find_best(aim, are_reached, correct, predicted, positive)
+    above = places < best if best is not None else probabilities.astype(np.float32) > 0.5
+    effect = 1.0
+    if groups is not None:
+        rows = above if aim.name == "precision" else truth
+        are_right = torch.from_numpy((above & truth)[rows])
+        effect = measure_design_effect(are_right, groups[torch.from_numpy(rows.copy())])
+    are_shown = _find_low_ends(correct, wholes, effect) >= aim.value
+    shown = _find_best(aim, are_shown, correct, predicted, positive)
+    if shown is not None:
+        best = shown
+        above = places < shown
+    value = 0.5
+    if best is not None:
+        lowest = -ranked[ties < best][-1] if best else 1.0  # of the images above the threshold
+        highest = -ranked[ties == best][0] if best <= ties[-1] else 0.0  # of the others
+        value = float((lowest + highest) / 2)
+    return Threshold(name, value, positive, int(above.sum()), int((above & truth).sum()), effect)
+
+
+def _find_best(
+    aim: Aim,
+    are_reached: Bool[np.ndarray, " t"],
+    correct: Int64[np.ndarray, " t"],
+    predicted: Int64[np.ndarray, " t"],
+    positive: int,
+) -> int | None:
+    """The place of the best threshold, from the highest; ``None`` if none reaches the aim."""
     match aim.name:
         case "f1":
             worth = 2 * correct / (predicted + positive + (predicted + positive == 0))
         case "recall":
-            worth = np.where(
-                correct >= aim.value * positive - ROUNDING,
-                correct / np.maximum(1, predicted),
-                -np.inf,
-            )
+            worth = np.where(are_reached, correct / np.maximum(1, predicted), -np.inf)
         case "precision":
-            worth = np.where(
-                (correct >= aim.value * predicted - ROUNDING) & (correct > 0), correct, -np.inf
-            )
+            worth = np.where(are_reached, correct, -np.inf)
         case "miss":
             worth = -(aim.value * (positive - correct) + (predicted - correct))
     # Of equally good thresholds, that with more images found for recall, and with fewer false
@@ -255,16 +312,30 @@ def _choose_threshold(
     best = int(worth.argmax())
     if aim.name == "recall":
         best = len(worth) - 1 - int(worth[::-1].argmax())
-    if not positive or worth[best] == -np.inf:
-        above = probabilities.astype(np.float32) > 0.5
-        return Threshold(name, 0.5, positive, int(above.sum()), int((above & truth).sum()))
-    lowest = -ranked[groups < best][-1] if best else 1.0  # of the images above the threshold
-    highest = -ranked[groups == best][0] if best <= groups[-1] else 0.0  # of the others
-    value = float((lowest + highest) / 2)
-    return Threshold(name, value, positive, int(predicted[best]), int(correct[best]))
+    return best if positive and worth[best] > -np.inf else None
 
 
-def describe_fraction(part: int, whole: int) -> str:
+def _find_low_ends(
+    parts: Int64[np.ndarray, " t"], wholes: Int64[np.ndarray, " t"], design_effect: float
+) -> Float64[np.ndarray, " t"]:
+    """The low ends of the 95 % intervals of fractions (Wilson), 0 without images."""
+    totals = np.maximum(wholes, 1) / design_effect
+    fractions = parts / np.maximum(wholes, 1)
+    half_widths = Z * np.sqrt(fractions * (1 - fractions) / totals + Z**2 / (4 * totals**2))
+    centers = fractions + Z**2 / (2 * totals)
+    ends: Float64[np.ndarray, " t"] = (centers - half_widths) / (1 + Z**2 / totals)
+    return ends
+
+
+def describe_hits(hits: Bool[Tensor, " n"], groups: Groups | None) -> str:
+    """The fraction of hits as a percentage with its 95 % interval, which counts groups."""
+    if not len(hits):
+        return describe_fraction(0, 0)
+    images = count_independent_hits(hits, groups)
+    return describe_fraction(float(hits.double().mean()) * images, images)
+
+
+def describe_fraction(part: float, whole: float) -> str:
     """A fraction of images as a percentage with its 95 % interval (Wilson)."""
     if not whole:
         return "–"

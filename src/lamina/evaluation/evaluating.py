@@ -22,7 +22,15 @@ from lamina.evaluation.calibration import (
     measure_rejection,
 )
 from lamina.evaluation.constant import predict_constant
-from lamina.evaluation.intervals import ROUNDING, Interval, influence_interval, matched_interval
+from lamina.evaluation.intervals import (
+    ROUNDING,
+    Groups,
+    Interval,
+    influence_interval,
+    matched_interval,
+    number_groups,
+    sum_by_group,
+)
 from lamina.evaluation.outputs import check_finite
 from lamina.evaluation.reports import Baseline, ClassReport, LabelReport, NumberReport, Report
 from lamina.evaluation.scores import (
@@ -32,6 +40,7 @@ from lamina.evaluation.scores import (
     NumberScores,
     QuestionScores,
     calibration_error,
+    calibration_floor,
     count_confusion,
     measure,
 )
@@ -119,13 +128,15 @@ def score_logits(
     columns = task.to_columns(logits)
     truth = task.to_truth(targets)
     values = _measure_own(task, metrics, logits, targets)
+    groups = number_groups(images.groups)
     shared = {
         "split": images.split,
         "images": len(images),
+        "groups": None if groups is None else len(groups.unique()),
         "loss": task.loss(logits, targets).item(),
         "seconds": seconds,
         "metrics": values,
-        **_find_score(task, metrics, values, columns, truth),
+        **_find_score(task, metrics, values, columns, truth, groups),
     }
     match task:
         case SingleLabel() | Binary():
@@ -161,14 +172,16 @@ def score(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> S
     check_finite(logits)
     columns = task.to_columns(torch.from_numpy(logits).double())
     truth = task.to_truth(torch.from_numpy(np.array(targets)))
-    name, measured = _measure_score(task, columns, truth)
+    name, measured = _measure_score(task, columns, truth, None)
     return Score(name, measured.value)
 
 
-def _measure_score(task: Task, columns: Columns, truth: Truth) -> tuple[str, Measured]:
+def _measure_score(
+    task: Task, columns: Columns, truth: Truth, groups: Groups | None
+) -> tuple[str, Measured]:
     """The task's metric, or the default metric where that is undefined or unknown."""
     for name in (task.score_name, task.kind.metrics[0]):
-        measured = measure(name, columns, truth) if name in METRICS else None
+        measured = measure(name, columns, truth, groups) if name in METRICS else None
         if measured is not None:
             return name, measured
     raise DataError(
@@ -217,16 +230,17 @@ def _find_score(
     values: Mapping[str, float | None],
     columns: Columns,
     truth: Truth,
+    groups: Groups | None,
 ) -> dict[str, Any]:
     """The score with its interval, and its gain over the best constant prediction."""
     own_value = values.get(task.metric)
     if own_value is not None:
         lower_is_better = isinstance(metrics[task.metric], LowerIsBetter)
         return {"chosen_score": Score(task.metric, own_value, lower_is_better)}
-    name, measured = _measure_score(task, columns, truth)
+    name, measured = _measure_score(task, columns, truth, groups)
     constant = METRICS[name].baselines[task.kind.name]
     other = predict_constant(task, constant, len(truth))
-    value, gain, interval = measure_gain(name, measured, columns, other, truth)
+    value, gain, interval = measure_gain(name, measured, columns, other, truth, groups)
     is_default = name == task.kind.metrics[0]
     return {
         "chosen_score": None if is_default else Score(name, measured.value),
@@ -237,15 +251,21 @@ def _find_score(
 
 
 def measure_gain(
-    metric: str, measured: Measured, columns: Columns, other: Columns, truth: Truth
+    metric: str,
+    measured: Measured,
+    columns: Columns,
+    other: Columns,
+    truth: Truth,
+    groups: Groups | None = None,
 ) -> tuple[float, float, Interval | None]:
     """The metric of other predictions, and the gain over them on these images."""
     plain = measure(metric, other, truth)
     assert plain is not None  # noqa: S101  whether it is defined depends on the truth alone
     sign = -1 if METRICS[metric].lower_is_better else 1
     gain = sign * (measured.value - plain.value)
-    interval = influence_interval(gain, sign * (measured.influences - plain.influences))
-    if metric == "accuracy":
+    influences = sum_by_group(sign * (measured.influences - plain.influences), groups)
+    interval = influence_interval(gain, influences)
+    if metric == "accuracy" and groups is None:
         hits = (columns.chosen == truth).all(dim=1)
         other_hits = (other.chosen == truth).all(dim=1)
         better = int((hits & ~other_hits).sum())
@@ -290,6 +310,7 @@ def _report_classes(
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
         top5_accuracy=_find_top5(logits, targets.long()),
         calibration_error=calibration_error(confidence, is_correct),
+        calibration_floor=calibration_floor(confidence),
         uncalibrated_error=uncalibrated,
         rejections=tuple(
             measure_rejection(favored, is_correct, limit) for limit in REJECTION_LIMITS
@@ -329,6 +350,7 @@ def _report_labels(
         micro_f1=_micro_f1(columns, truth),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
         calibration_error=calibration_error(probabilities, is_true),
+        calibration_floor=calibration_floor(probabilities),
         uncalibrated_error=uncalibrated,
         labels=labels,
     )

@@ -6,11 +6,15 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+Groups: TypeAlias = Int64[Tensor, " n"]
+"""The number of each image's group, such as its patient or video."""
 ALPHA = 0.05  # significance level
 LEVEL = 1 - ALPHA
 Z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -76,29 +80,69 @@ def influence_interval(value: float, influences: Float64[Tensor, " n"]) -> Inter
     return Interval(value - half_width, value + half_width)
 
 
+def number_groups(groups: Sequence[str]) -> Groups | None:
+    """The number of each image's group; ``None`` if no two images share one."""
+    names, numbers = np.unique(np.array(groups, np.str_), return_inverse=True)
+    return torch.from_numpy(numbers) if len(names) < len(groups) else None
+
+
+def sum_by_group(values: Float64[Tensor, "*s n"], groups: Groups | None) -> Float64[Tensor, "*s g"]:
+    """The sums of the images' values in each group; without groups, the values.
+
+    Images of a group are not independent, but groups are. A mean over images is a sum of the
+    groups' influences, whose squares sum to its variance (the ultimate clusters of Hansen, Hurwitz
+    and Madow, Sample Survey Methods and Theory, 1953; Miller, arXiv 2411.00640, 2024).
+    """
+    if groups is None:
+        return values
+    names, places = groups.unique(return_inverse=True)
+    return values.new_zeros(*values.shape[:-1], len(names)).index_add_(-1, places, values)
+
+
+def count_independent(value: float, influences: Float64[Tensor, " n"], count: int) -> float:
+    """The number of independent images at which a fraction has this variance.
+
+    Korn and Graubard, Survey Methodology 24 (1998), 193-201. ``influences`` are those of ``count``
+    images or groups; without variance, these are the images.
+    """
+    variance = float(influences.square().sum())
+    binomial = value * (1 - value)
+    if min(variance, binomial) <= ROUNDING:
+        return float(count)
+    images = binomial / variance
+    if count > 1 and not math.isclose(images, count):  # the variance is an estimate
+        images *= (1 - 1 / count) * (Z / t_quantile(count - 1)) ** 2
+    return images
+
+
+def measure_design_effect(hits: Bool[Tensor, " n"], groups: Groups) -> float:
+    """The number of images that count as one in the fraction of hits (Kish, 1965)."""
+    return len(hits) / count_independent_hits(hits, groups) if len(hits) else 1.0
+
+
+def count_independent_hits(hits: Bool[Tensor, " n"], groups: Groups | None = None) -> float:
+    """The number of independent images whose fraction of hits would be as certain."""
+    value = float(hits.double().mean())
+    influences = sum_by_group((hits.double() - value) / len(hits), groups)
+    return min(count_independent(value, influences, len(influences)), float(len(hits)))
+
+
 def combine_fractions(fractions: Sequence[tuple[float, Float64[Tensor, " n"], int]]) -> Interval:
     """The 95 % interval of a mean of fractions, from values, influences and numbers of images.
 
     For one accuracy, it is Wilson's interval; for a balanced accuracy, it combines Wilson's
     intervals of the recalls. Each fraction gets Wilson's interval for the number of images at which
-    a proportion has its variance (Korn and Graubard, Survey Methodology 24 (1998), 193-201), or for
-    all its images if it has none. The intervals are combined with their correlations (MOVER: Zou
-    and Donner, Statistics in Medicine 27 (2008), 1693-1702).
+    a proportion has its variance (:func:`count_independent`). The intervals are combined with their
+    correlations (MOVER: Zou and Donner, Statistics in Medicine 27 (2008), 1693-1702).
     """
     steps = torch.zeros(2, len(fractions[0][1]), dtype=torch.float64)
     squares = torch.zeros(2, dtype=torch.float64)
     for value, influences, count in fractions:
         variance = float(influences.square().sum())
-        binomial = value * (1 - value)
-        varies = min(variance, binomial) > ROUNDING
-        images = binomial / variance if varies else float(count)
-        if count > 1 and not math.isclose(images, count):
-            images *= (
-                Z / t_quantile(count - 1)
-            ) ** 2  # the variance is an estimate, not that of a proportion
+        images = count_independent(value, influences, count)
         interval = wilson_interval(value * images, images)
         widths = torch.tensor([value - interval.low, interval.high - value], dtype=torch.float64)
-        if varies:
+        if min(variance, value * (1 - value)) > ROUNDING:
             steps += widths[:, None] * influences / math.sqrt(variance)
         else:
             squares += widths.square()

@@ -16,6 +16,7 @@ from torch import from_numpy
 from lamina.data.images import Images
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import NotFiniteError
+from lamina.evaluation.intervals import Groups, number_groups
 from lamina.files import blaming, damaged
 from lamina.targets import REGRESSION, Targets, kind_of
 from lamina.training.task import Regression, Task
@@ -39,6 +40,7 @@ class Outputs:
         names: the names of the images.
         folds: the fold, from 1, whose model did not see the image in training, if a
             cross-validation computed these.
+        groups: the group of each image; empty if images are not grouped.
     """
 
     split: Split
@@ -46,6 +48,7 @@ class Outputs:
     targets: Targets
     names: tuple[str, ...]
     folds: Int64[np.ndarray, " n"] | None = None
+    groups: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -58,7 +61,12 @@ class Outputs:
         """The logits of ``images`` (regression: numbers in target units), targets and names."""
         if isinstance(task, Regression):
             logits = task.probabilities(from_numpy(logits).double()).float().numpy()
-        return Outputs(images.split, logits, images.targets, images.names)
+        return Outputs(images.split, logits, images.targets, images.names, groups=images.groups)
+
+    @property
+    def group_numbers(self) -> Groups | None:
+        """The number of each image's group; ``None`` if no two images share one."""
+        return number_groups(self.groups)
 
     def raw_logits(self, task: Task) -> Float32[np.ndarray, "n k"]:
         """The input of the task's loss: the logits; for regression, standardized numbers."""
@@ -99,6 +107,8 @@ def pack_outputs(outputs: Sequence[Outputs]) -> bytes:
         arrays[f"{part.split}_names"] = np.array(part.names, np.str_)
         if part.folds is not None:
             arrays[f"{part.split}_folds"] = part.folds
+        if part.groups:
+            arrays[f"{part.split}_groups"] = np.array(part.groups, np.str_)
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
@@ -114,7 +124,8 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
             split: _read_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays
         }
         folds = [split for split in outputs.values() if split.folds is not None]
-        if len(arrays) != 3 * len(outputs) + len(folds):
+        grouped = [split for split in outputs.values() if split.groups]
+        if len(arrays) != 3 * len(outputs) + len(folds) + len(grouped):
             expected = f"expected logits, targets and names of {', '.join(SPLITS)}"
             raise ValueError(f"{expected}, got {', '.join(arrays)}")
     return outputs
@@ -155,6 +166,7 @@ def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
     names = arrays[f"{split}_names"]
     logits = arrays[f"{split}_{name_outputs(targets)}"]
     folds = arrays.get(f"{split}_folds")
+    groups = arrays.get(f"{split}_groups")
     fits = (
         logits.dtype == np.float32
         and logits.ndim == 2
@@ -163,6 +175,7 @@ def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
         and names.dtype.kind == "U"
         and names.shape == logits.shape[:1]
         and (folds is None or (folds.dtype == np.int64 and folds.shape == names.shape))
+        and (groups is None or (groups.dtype.kind == "U" and groups.shape == names.shape))
     )
     if not fits:
         stored = [f"{array.dtype} of shape {array.shape}" for array in (logits, targets, names)]
@@ -170,4 +183,5 @@ def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
             f"expected float32 logits, targets and names of the same number of {split} images, got"
             f" {', '.join(stored)}"
         )
-    return Outputs(split, logits, targets, tuple(names.tolist()), folds)
+    by_image = () if groups is None else tuple(groups.tolist())
+    return Outputs(split, logits, targets, tuple(names.tolist()), folds, by_image)

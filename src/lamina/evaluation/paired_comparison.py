@@ -8,6 +8,7 @@ from typing import Any
 
 from lamina.errors import plural
 from lamina.evaluation.paired import LOOKS, MOST_SEEDS, Verdict
+from lamina.evaluation.words import count_images, describe_deviation
 from lamina.markup import card, table, wrap
 from lamina.targets import Score
 from lamina.training.events import Event
@@ -30,24 +31,20 @@ class PairedComparison(Event):
     seeds_interval: tuple[float, float] | None
     differences: tuple[float, ...]  # of each seed
     images: int
-    probability_better: float  # P(A > B) for one seed, on these images
     margin: float  # largest difference that counts as equal
-    # the margin, or a larger difference that was found; ``None`` if more than 1,000
-    seeds_to_detect: int | None
+    seeds_to_detect: int | None  # a difference of the margin; ``None`` if more than 1,000
     # of the interval that would remain with any number of seeds, at the last look
     image_half_width: float
     verdict: Verdict  # on A
-    train_seconds: tuple[float, float]  # means for A and B
+    # standard deviations over seeds, without the images' part; ``None`` for one seed
+    a_deviation: float | None = None
+    b_deviation: float | None = None
+    groups: int | None = None  # number of groups of images; ``None`` if images are not grouped
 
     @property
     def seeds(self) -> int:
         """The number of seeds, or of pairs of models."""
         return len(self.differences)
-
-    @property
-    def target(self) -> float:
-        """The difference to detect: the margin, or a larger one that was found."""
-        return max(self.margin, abs(self.difference))
 
     @property
     def is_limited(self) -> bool:
@@ -100,14 +97,14 @@ class PairedComparison(Event):
         if self.is_limited:
             left = self._format(self.image_half_width, unit=True)
             return f"; more seeds will not help: {self._images} leave ±{left}"
-        target = self._format(self.target, unit=True)
+        margin = self._format(self.margin, unit=True)
         if self.seeds_to_detect is None:
-            return f"; perhaps more than {MOST_SEEDS:,} seeds are needed to detect {target}"
-        return f"; about {self.seeds_to_detect} seeds would detect {target}"
+            return f"; perhaps more than {MOST_SEEDS:,} seeds are needed to detect {margin}"
+        return f"; about {self.seeds_to_detect} seeds would detect {margin}"
 
     @property
     def _images(self) -> str:
-        return plural(self.images, "image", "images")
+        return count_images(self.images, self.groups)
 
     @property
     def _level(self) -> str:
@@ -127,10 +124,23 @@ class PairedComparison(Event):
         return super().to_json() | {"event": "comparison", "seeds": self.seeds, "words": self.words}
 
     def __str__(self) -> str:
-        a_score = Score(self.metric, self.a_score)
-        b_score = Score(self.metric, self.b_score)
-        lines = [f"A {self.a}: {self.split} {a_score}", f"B {self.b}: {self.split} {b_score}"]
+        lines = [
+            f"A {self.a}: {self.split} {self.a_words}",
+            f"B {self.b}: {self.split} {self.b_words}",
+        ]
         return "\n".join([*lines, self.words, *self.notes()])
+
+    @property
+    def a_words(self) -> str:
+        """The score of A with its standard deviation over seeds."""
+        score = Score(self.metric, self.a_score)
+        return f"{score}{describe_deviation(score, self.a_deviation)}"
+
+    @property
+    def b_words(self) -> str:
+        """The score of B with its standard deviation over seeds."""
+        score = Score(self.metric, self.b_score)
+        return f"{score}{describe_deviation(score, self.b_deviation)}"
 
     def _repr_html_(self) -> str:
         notes = (wrap("p", note) for note in self.notes())
@@ -138,24 +148,18 @@ class PairedComparison(Event):
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         """The headings and rows of a table of A and B with their scores."""
-        score = Score(self.metric, 0.0)
-        rows = [
-            ("A", self.a, score.format(self.a_score)),
-            ("B", self.b, score.format(self.b_score)),
-        ]
-        return ("", "net or run", f"{self.split} {score.title}"), rows
+        rows = [("A", self.a, self.a_words), ("B", self.b, self.b_words)]
+        return ("", "net or run", self.split), rows
 
     def notes(self) -> list[str]:
-        """What new seeds would show, and the times of training, in words."""
-        a_seconds, b_seconds = self.train_seconds
-        lines = [f"training time: A {a_seconds:.1f} s, B {b_seconds:.1f} s"]
-        if self.seeds_interval is not None:
-            better = sum(difference > 0 for difference in self.differences)
-            equal = sum(difference == 0 for difference in self.differences)
-            pairs = f"{better} of {self.seeds} pairs"
-            if equal:
-                pairs += f", equal in {equal}"
-            interval = self._range(*self.seeds_interval, unit=True)
-            seeds = f"for new seeds on these images: {interval} ({self._level})"
-            lines.insert(0, f"{seeds}; A is better in {pairs}")
-        return lines
+        """What new seeds would show, in words."""
+        if self.seeds_interval is None:
+            return []
+        better = sum(difference > 0 for difference in self.differences)
+        equal = sum(difference == 0 for difference in self.differences)
+        pairs = f"{better} of {self.seeds} pairs"
+        if equal:
+            pairs += f", equal in {equal}"
+        interval = self._range(*self.seeds_interval, unit=True)
+        seeds = f"for new seeds on these images: {interval} ({self._level})"
+        return [f"{seeds}; A is better in {pairs}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from lamina.evaluation.intervals import Interval, combine_fractions, influence_interval
+from lamina.evaluation.intervals import (
+    Groups,
+    Interval,
+    combine_fractions,
+    influence_interval,
+    sum_by_group,
+)
 from lamina.metrics import METRICS, Part
 from lamina.training.task import Columns, Truth
 
@@ -74,6 +81,18 @@ def calibration_error(confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, 
     return gaps.abs().sum().item() / len(confidence)
 
 
+def calibration_floor(confidence: Float[Tensor, " n"]) -> float:
+    """The calibration error that perfect probabilities have on so many independent images.
+
+    In a bin, the correct images differ from their expected number by a standard deviation times
+    √(2/π) on average, if the number is approximately Gaussian.
+    """
+    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    variances = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
+    variances.index_add_(0, bins, (confidence * (1 - confidence)).double())
+    return math.sqrt(2 / math.pi) * variances.sqrt().sum().item() / len(confidence)
+
+
 def mean_ranks(values: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, " n"]:
     """The rank of each value, from 1 for the lowest; equal values get their mean rank."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -87,13 +106,19 @@ class Measured:
     value: float
     influences: Float64[Tensor, " n"]
     interval: Interval | None
+    step: float  # about the largest change that one image, or one group, can cause
 
 
-def measure(metric: str, columns: Columns, truth: Truth) -> Measured | None:
+def measure(
+    metric: str,
+    columns: Columns,
+    truth: Truth,
+    groups: Groups | None = None,
+) -> Measured | None:
     """A metric of predictions; ``None`` if it is undefined.
 
     The interval is that of :func:`combine_fractions`; for regression, Student's interval by the
-    infinitesimal jackknife (:func:`influence_interval`).
+    infinitesimal jackknife (:func:`influence_interval`). It counts groups if there are any.
     """
     known = METRICS[metric]
     values = columns.scores if known.values == "scores" else columns.chosen
@@ -103,16 +128,33 @@ def measure(metric: str, columns: Columns, truth: Truth) -> Measured | None:
     elif known.columns == "last":
         slices = slices[-1:]
     parts: list[Part] = []
+    clusters: list[Part] = []
     for place in slices:
         part = known.measure(values[:, place], truth[:, place])
         if part is not None:
             parts.append(part)
+            count = _count_units(part[2], truth[:, place], groups)
+            clusters.append((part[0], sum_by_group(part[1], groups), count))
     if not parts:
         return None
     value = sum(part[0] for part in parts) / len(parts)
     influences = torch.stack([part[1] for part in parts]).mean(dim=0)
     if known.is_fraction:
-        interval: Interval | None = combine_fractions(parts)
+        interval: Interval | None = combine_fractions(clusters)
     else:
-        interval = influence_interval(value, influences)
-    return Measured(value, influences, interval)
+        interval = influence_interval(value, sum_by_group(influences, groups))
+    step = 1 / min(part[2] for part in clusters) / len(parts)
+    return Measured(value, influences, interval, step)
+
+
+def _count_units(count: int, truth: Truth, groups: Groups | None) -> int:
+    """The number of images, or of their groups, that a fraction of ``count`` images depends on."""
+    if groups is None:
+        return count
+    are_positive = truth.any(dim=1)
+    parts = [groups]
+    if count == int(are_positive.sum()):
+        parts = [groups[are_positive]]
+    elif count < len(truth):
+        parts = [groups[are_positive], groups[~are_positive]]
+    return min(len(part.unique()) for part in parts)

@@ -61,7 +61,7 @@ def give_verdict(report: Report) -> list[str]:
 
 def _advise(report: Report, gain: float) -> str:
     if gain > 0:
-        images = plural(report.images, "image", "images")
+        images = count_images(report.images, report.groups)
         return (
             f"On {images}, a gain of {_format_gain(report.score, gain)} may be due to chance."
             " Evaluate on more images, or train longer or on more images."
@@ -123,6 +123,19 @@ def _count_numbers(report: Report) -> int:
     return len(cast("NumberReport", report).numbers) if report.kind is REGRESSION else 0
 
 
+def count_images(images: int, groups: int | None) -> str:
+    """The number of images and, if there are any, of their groups."""
+    count = plural(images, "image", "images")
+    return count if groups is None else f"{count} in {plural(groups, 'group', 'groups')}"
+
+
+def describe_deviation(score: Score, deviation: float | None) -> str:
+    """The standard deviation over seeds, without the images' part, to follow a mean."""
+    if deviation is None:
+        return ""
+    return f" (standard deviation over seeds {_format_gain(score, deviation, 2)})"
+
+
 def describe_score(report: Report) -> str:
     """The score with its interval and the number of images."""
     score = report.score
@@ -130,7 +143,7 @@ def describe_score(report: Report) -> str:
     numbers = _count_numbers(report)
     if numbers > 1 and report.baseline is not None:
         words += f", the mean of {numbers} numbers"
-    images = plural(report.images, "image", "images")
+    images = count_images(report.images, report.groups)
     if report.score_interval is None:
         return f"{words} ({images})"
     low = score.format(report.score_interval.low, 1).removesuffix(" %")
@@ -186,9 +199,9 @@ def _describe_gain(report: Report) -> str:
     return f"{text} (95 % interval {low} to {high})"
 
 
-def _format_gain(score: Score, gain: float) -> str:
+def _format_gain(score: Score, gain: float, decimals: int = 1) -> str:
     """A gain in percentage points; for regression, in the unit of the numbers."""
-    return f"{100 * gain:.1f} points" if score.is_fraction else f"{gain:.4g}"
+    return f"{100 * gain:.{decimals}f} points" if score.is_fraction else f"{gain:.4g}"
 
 
 def _describe_classes(report: ClassReport) -> list[str]:
@@ -227,8 +240,9 @@ def _describe_others(report: ClassReport | LabelReport, metrics: Mapping[str, fl
         before = f"{format_percent(report.uncalibrated_error)} before calibration"
         if report.split == "val":
             before += "; the calibration was fitted to these images"
-    error = format_percent(report.calibration_error)
-    return ", ".join([*parts, f"loss {report.loss:.4f}", f"calibration error {error} ({before})"])
+    floor = f"perfect probabilities: {format_percent(report.calibration_floor)}"
+    error = f"calibration error {format_percent(report.calibration_error)} ({floor}; {before})"
+    return ", ".join([*parts, f"loss {report.loss:.4f}", error])
 
 
 def tabulate(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -295,8 +295,9 @@ def measure_agreement(images: Images, probabilities: Values) -> Agreement:
 def check_kind(kind: Kind) -> None:
     if kind is REGRESSION:
         raise DataError(
-            "The targets are numbers; label checking needs classes or labels. To see the largest"
-            " errors of a run's model instead, use lamina data labels DATA --with RUN"
+            "The targets are numbers; label checking needs classes or labels.",
+            remedy="To see the largest errors of a run's model instead, use lamina data labels DATA"
+            " --with RUN",
         )
 
 

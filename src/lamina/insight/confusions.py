@@ -8,10 +8,16 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 from lamina.errors import name_some, plural
-from lamina.evaluation.intervals import Interval, wilson_interval
+from lamina.evaluation.intervals import (
+    Groups,
+    Interval,
+    measure_design_effect,
+    number_groups,
+    wilson_interval,
+)
 from lamina.evaluation.outputs import Outputs
 from lamina.insight.problems import split_problems
 from lamina.insight.shown_result import ShownResult
@@ -37,11 +43,13 @@ class Confusion:
     predicted: str | None
     rows: Rows  # the largest loss first
     images: int  # all images of the class
+    design_effect: float = 1.0  # images that count as one, if images are grouped
 
     @property
     def interval(self) -> Interval:
         """Of the fraction with this prediction (Wilson, 95 %)."""
-        return wilson_interval(len(self.rows), self.images)
+        effect = self.design_effect
+        return wilson_interval(len(self.rows) / effect, self.images / effect)
 
     def rank(self) -> tuple[float, str, str]:
         """What confusions are sorted by: the lower confidence bound first."""
@@ -146,6 +154,9 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
     logits = np.concatenate([part.raw_logits(task) for part in outputs])
     targets = np.concatenate([part.targets for part in outputs])
     losses = measure_losses(task, logits, targets)
+    groups = number_groups(tuple(group for part in outputs for group in part.groups))
+    if groups is not None and len(groups) < len(names):
+        groups = None
     classes: list[Confusion] = []
     pairs: list[Confusion] = []
     tables: list[tuple[tuple[str, ...], Cells]] = []
@@ -161,12 +172,14 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
         totals = np.bincount(truth).tolist()
         errors = _group(order[(predicted != truth)[order]], truth.tolist())
         for target, rows in errors.items():
-            classes.append(Confusion(class_names[target], None, rows, totals[target]))
+            effect = _measure_effect(truth == target, rows, groups)
+            classes.append(Confusion(class_names[target], None, rows, totals[target], effect))
         cells = _group(order, list(zip(truth.tolist(), predicted.tolist(), strict=True)))
         for (target, other), rows in cells.items():
             if target != other:
-                pair = Confusion(class_names[target], class_names[other], rows, totals[target])
-                pairs.append(pair)
+                names_of_pair = (class_names[target], class_names[other])
+                effect = _measure_effect(truth == target, rows, groups)
+                pairs.append(Confusion(*names_of_pair, rows, totals[target], effect))
         tables.append((class_names, cells))
     images = []
     for row in np.argsort(-losses, kind="stable")[:hardest].tolist():
@@ -183,6 +196,18 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
         losses=losses,
         hardest=tuple(images),
     )
+
+
+def _measure_effect(
+    are_of_class: Bool[np.ndarray, " n"], rows: Rows, groups: Groups | None
+) -> float:
+    """The number of images of a class that count as one in the share of these rows."""
+    if groups is None:
+        return 1.0
+    hits = torch.zeros(len(groups), dtype=torch.bool)
+    hits[torch.from_numpy(rows)] = True
+    chosen = torch.from_numpy(are_of_class)
+    return measure_design_effect(hits[chosen], groups[chosen])
 
 
 def measure_losses(task: Task, logits: LogitsArray, targets: Targets) -> Float[np.ndarray, " n"]:

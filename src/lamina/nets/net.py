@@ -150,6 +150,12 @@ Put Flatten() or GlobalAvgPool() before it.
                 f"layer {len(net)} of {len(net)}, {last}: the net must output"
                 f" {WANTED_OUTPUT[predicts_numbers]}. Remove {last}."
             )
+        for place, layer in enumerate(net.layers[1:], start=2):
+            if isinstance(net.layers[place - 2], Output):
+                raise NetError(
+                    f"layer {place} of {len(net)}, {layer}: Output() must be the last layer. Move"
+                    f" {layer} before it, or remove it."
+                )
         if out_shape != (outputs,):
             ending = "Output()" if len(out_shape) == 1 else "Flatten(), Output()"
             raise NetError(

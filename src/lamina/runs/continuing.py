@@ -183,9 +183,10 @@ class StartingPoint:
                 continue
             raise RecipeError(
                 f"{name} is {getattr(recipe, name)!r}, but {self.run.path} was trained with"
-                f" {getattr(self.recipe, name)!r}, which further training keeps. Leave out"
-                f" --{name.replace('_', '-')} (in Python, use"
-                " dataclasses.replace(run.record.recipe, epochs=5))."
+                f" {getattr(self.recipe, name)!r}, which further training keeps.",
+                remedy=f"Leave out --{name.replace('_', '-')} (in Python, use"
+                " dataclasses.replace(run.record.recipe, epochs=5)).",
+                field=name,
             )
 
     def find_changes(self, recipe: Recipe) -> list[str]:

@@ -304,7 +304,8 @@ class Course:
             raise GroupError(
                 f"{when}, the weights differ between the processes ({deviating}). Memory or a"
                 " processor may be faulty, or the module may keep state outside of buffers. The"
-                " last checkpoint is intact; resume it with lamina resume."
+                " last checkpoint is intact;",
+                remedy="resume it with lamina resume.",
             )
 
     def _rewind(self, error: NotFiniteError) -> Rewind:
@@ -313,9 +314,10 @@ class Course:
         path = self.run.path
         if self.stops.at_nan:
             raise NotFiniteError(
-                f"{error} The last checkpoint is intact; lamina resume {path} --on-nan rewind (in"
-                " Python, run.train(rewind_on_nan=True)) continues from it with half the learning"
-                " rate."
+                error.problem,
+                remedy=f"{error.remedy} The last checkpoint is intact; lamina resume {path}"
+                " --on-nan rewind (in Python, run.train(rewind_on_nan=True)) continues from it with"
+                " half the learning rate.".lstrip(),
             ) from error
         if training.rewinds == MOST_REWINDS:
             raise NotFiniteError(
@@ -366,5 +368,6 @@ def explain_lack_of_memory(training: Training) -> Iterator[None]:
             remedy = "Try smaller images or a smaller net."
         raise RecipeError(
             f"Out of memory on {training.device.value} with batch_size"
-            f" {training.recipe.batch_size}. {remedy}"
+            f" {training.recipe.batch_size}.",
+            remedy,
         ) from error

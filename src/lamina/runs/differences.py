@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamina.nets import Net
+from lamina.errors import plural
+from lamina.nets import Net, parse_net
 from lamina.runs.folder import RunFolder
+from lamina.runs.nets_by_name import describe_net
 from lamina.runs.record import RunRecord, StartedFrom, describe_machine, find_versions
 from lamina.text import shorten
 from lamina.training.device import choose_again
@@ -23,6 +26,26 @@ ARITHMETIC = (
 """Software and hardware that may affect the last bits of the weights."""
 NONE = "–"
 EMPTY: tuple[Any, ...] = (None, "", [], (), {})
+SHORT_TEXT = 60  # characters of layers that differ, in words
+SETTINGS = {  # in words
+    "net_name": "Net",
+    "parameters": "Parameters",
+    "data.name": "Images",
+    "in_shape": "Image size (px)",
+    "data.preparation.val_fraction": "Part held out (val)",
+    "data.fingerprint": "Version of the images",
+    "task.target_names": "Classes",
+    "device": "Processor type",
+    "precision": "Precision",
+    "started from": "Started from",
+    "epochs trained": "Epochs trained",
+    "versions.lamina": "Version of lamina",
+    "versions.torch": "Version of torch",
+    "machine.processor": "Processor",
+    "machine.threads": "Threads",
+}
+CHANGING_DATA = {"data.name", "data.preparation.size_px", "data.preparation.val_fraction"}
+"""Settings with which the fingerprint of the data differs, too."""
 LONGEST_TEXT = 100  # characters; values may contain whole files
 
 
@@ -42,6 +65,40 @@ def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
         item for item in records if not item.what.startswith(("started_from.", "late_end."))
     ]
     return [*settings, *_compare(_flatten_course(first), _flatten_course(second))]
+
+
+def describe_settings(
+    first: RunFolder, second: RunFolder, labels: Mapping[str, str]
+) -> list[Difference]:
+    """How settings and courses differ, in words; ``labels`` names the fields of a recipe."""
+    words = SETTINGS | {f"recipe.{name}": label for name, label in labels.items()}
+    differences = {item.what: item for item in compare_runs(first, second)}
+    if differences.keys() & CHANGING_DATA:
+        differences.pop("data.fingerprint", None)
+    if "epochs trained" in differences:
+        differences.pop("recipe.epochs", None)
+    listed = []
+    for what, item in differences.items():
+        if what in words or what.startswith("net, "):
+            name = words.get(what) or what.removeprefix("net, ").capitalize()
+            texts = [_shorten(what, text) for text in (item.first, item.second)]
+            listed.append(Difference(name, *texts))
+    return listed
+
+
+def _shorten(what: str, text: str) -> str:
+    if what == "data.fingerprint":
+        return text[:6]
+    if what == "net_name":
+        return describe_net(text)
+    if what == "in_shape":
+        channels, height, width = text.split(", ")
+        return f"{width}×{height}{', gray' if channels == '1' else ''}"
+    if what == "parameters":
+        return f"{int(text):,}"
+    if what.startswith("net, ") and len(text) > SHORT_TEXT:
+        return plural(len(parse_net(text)), "layer", "layers")
+    return text
 
 
 def compare_records(first: RunRecord, second: RunRecord) -> list[Difference]:
@@ -85,9 +142,13 @@ def _flatten_course(run: RunFolder) -> dict[str, Any]:
     record = run.read_record()
     history = run.history
     epochs = history.epochs()
+    trained = str(len(epochs))
+    if record.late_end is not None:
+        limit = re.search(r"--time[= ](\S+)", " ".join(record.command))
+        trained += f" (as many as fitted in {limit[1]})" if limit else " (ended early)"
     course = {
         "started from": _describe_start(record.started_from),
-        "epochs trained": f"{len(epochs)}{'' if record.late_end is None else ' (ended early)'}",
+        "epochs trained": trained,
         "rewinds": len(history.rewinds()),
     }
     for row in epochs[-1:]:

@@ -94,8 +94,8 @@ def _check_metrics(run: Run) -> None:
     if missing:
         warn(
             "the run's own metrics cannot be computed without their functions:"
-            f" {name_some(missing)}. Pass them again, as in load_run(path,"
-            " parts=Parts(metrics=…))"
+            f" {name_some(missing)}.",
+            remedy="Pass them again, as in load_run(path, parts=Parts(metrics=…))",
         )
 
 
@@ -109,11 +109,11 @@ def _calibrate(run: Run, dataset: Dataset, logits: Mapping[str, Logits]) -> Cali
     if held_out is None:
         if aim is not None and not run.folder.is_of_folds():
             warn(
-                f"There is no val split to choose thresholds for {aim} on, so they are 0.5. Train"
-                " with --val 0.1"
+                f"There is no val split to choose thresholds for {aim} on, so they are 0.5.",
+                remedy="Train with --val 0.1",
             )
         return None
-    return calibrate(task, held_out.split, held_out.logits, held_out.targets, aim)
+    return calibrate(task, held_out, aim)
 
 
 class ChangedCodeError(RunError):

@@ -47,6 +47,7 @@ NO_CHECKPOINT = (
 )
 """Advice for a checkpoint that cannot be used."""
 BYTES_PER_WEIGHT = 4  # float32
+REPORT_FILE = "report.json"  # of a run that was trained and evaluated
 STUDY_FILE = "study.json"
 """In the folder of a study: its settings and progress."""
 WINNER_FILE = "winner.json"
@@ -63,8 +64,8 @@ class WriteError(RunError):
         has_checkpoint = (path / "state.safetensors").exists()
         remains = "The last checkpoint is intact." if has_checkpoint else "No checkpoint was saved."
         super().__init__(
-            f"Cannot write to {path}: {self.reason}. {remains} Free disk space, then run lamina"
-            f" resume {path}"
+            f"Cannot write to {path}: {self.reason}. {remains}",
+            remedy=f"Free disk space, then run lamina resume {path}",
         )
 
 
@@ -144,9 +145,9 @@ class RunFolder:
         file = self.weights_file
         if not file.exists():
             raise RunError(
-                f"{file} is missing; the run has not saved weights yet, or has lost them. Train it"
-                f" with load_run({str(self.path)!r}).train() (on the command line, lamina resume"
-                f" {self.path})."
+                f"{file} is missing; the run has not saved weights yet, or has lost them.",
+                remedy=f"Train it with load_run({str(self.path)!r}).train() (on the command line,"
+                f" lamina resume {self.path}).",
             )
         return unpack_tensors(read_bytes(file), str(file), self._weights_remedy)[0]
 
@@ -179,11 +180,11 @@ class RunFolder:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            for name in ("report.json", "calibration.json", "logits.npz"):
+            for name in (REPORT_FILE, "calibration.json", "logits.npz"):
                 (self.path / name).unlink(missing_ok=True)
 
     def read_report(self) -> Report | None:
-        file = self.path / "report.json"
+        file = self.path / REPORT_FILE
         if not file.exists():
             return None
         with blaming(str(file)):
@@ -197,7 +198,7 @@ class RunFolder:
 
     def save_report(self, report: Report) -> None:
         with self.writing():
-            write_json(self.path / "report.json", report.to_json())
+            write_json(self.path / REPORT_FILE, report.to_json())
 
     def load_outputs(self, task: Task) -> dict[Split, Outputs]:
         """The logits by split; raises ``RunError`` if they do not fit the task."""

@@ -125,8 +125,9 @@ class History:
         if rest and warns:
             warn(
                 f"The last line of {self.file} is incomplete, probably after a crash, and is"
-                " ignored. lamina resume repeats that epoch.",
+                " ignored.",
                 stacklevel=3,
+                remedy="lamina resume repeats that epoch.",
             )
         for number, line in enumerate(lines, start=1):
             yield _parse_row(line, f"Line {number} of {self.file}"), line + b"\n"

@@ -100,6 +100,18 @@ def find_net(
     )
 
 
+def describe_net(name: str) -> str:
+    """The name of a net in words.
+
+    >>> describe_net("timm:tf_efficientnet_lite0.in1k")
+    'EfficientNet Lite0'
+    """
+    if not name.startswith(TIMM):
+        return name
+    words = name.removeprefix(TIMM).removeprefix("tf_").partition(".")[0].split("_")
+    return " ".join(word.capitalize().replace("net", "Net") for word in words)
+
+
 def choice_of_timm(net: TimmNet) -> NetChoice:
     from lamina.training.pretrained import FRESH_RECIPES, NONE, RECIPES
 

@@ -28,7 +28,7 @@ from lamina.training.schedule import Fall
 from lamina.training.task import Task
 from lamina.values import fields_to_json, from_json_values
 
-FORMAT = 8  # version of the run folder; increase it with every change of the format
+FORMAT = 9  # version of the run folder; increase it with every change of the format
 COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", "i8mm", "sve")
 """Prefixes of processor flags that may affect the last bits of a sum."""
 

@@ -47,8 +47,8 @@ def find_source(run: Run, moved_to: str | Path | None = None) -> str | Path:
         )
     if source not in NAMES and not Path(source).exists():
         raise DataError(
-            f"{run.path} was trained on {source}, which no longer exists. "
-            "If it has moved, pass its new path with --data PATH (in Python, data=PATH)."
+            f"{run.path} was trained on {source}, which no longer exists.",
+            remedy="If it has moved, pass its new path with --data PATH (in Python, data=PATH).",
         )
     return source
 
@@ -86,8 +86,9 @@ def find_dataset(run: Run, data: DataLike | None = None) -> Dataset:
         problem = f"{dataset.name} has changed since {run.path} was trained ({marks})."
         remedy = "Restore the images, train a new run"
     raise RunError(
-        f"{problem} {remedy}, or evaluate the model on other images: evaluate(run.load_model(),"
-        " images)."
+        problem,
+        remedy=f"{remedy}, or evaluate the model on other images: evaluate(run.load_model(),"
+        " images).",
     )
 
 
@@ -171,8 +172,9 @@ def check_own_parts(run: Run, call: str, score_name: str = "") -> None:
     recorded = list_needed_parts(run.record.parts, score_name)
     if not recorded.keys() <= parts.keys():
         raise RunError(
-            f"{run.path} was started with your own functions, which the run does not store. Pass"
-            f" them again in Python, as in {call.format(describe_arguments(run.record.parts))}."
+            f"{run.path} was started with your own functions, which the run does not store.",
+            remedy="Pass them again in Python, as in"
+            f" {call.format(describe_arguments(run.record.parts))}.",
         )
     if extra := [name for name in parts if name not in recorded]:
         raise RunError(
@@ -210,15 +212,16 @@ def resume_training(run: Run, dataset: Dataset) -> Training:
     if checkpoint is None and folder.weights_file.exists() and (epochs := folder.history.epochs()):
         raise RunError(
             f"{folder.path} has {len(epochs)} epochs in its history, but no state.safetensors to"
-            " resume from. Restore that file from a copy, or delete history.jsonl and start"
-            " over with lamina resume."
+            " resume from.",
+            remedy="Restore that file from a copy, or delete history.jsonl and start over with"
+            " lamina resume.",
         )
     training = make_training(run, dataset, run.record, has_checkpoint=checkpoint is not None)
     if checkpoint is not None:
         try:
             training.restore(checkpoint)
         except RunError as error:
-            raise RunError(f"{folder.checkpoint_file}: {error}. {NO_CHECKPOINT}") from error
+            raise RunError(f"{folder.checkpoint_file}: {error}.", NO_CHECKPOINT) from error
     return training
 
 

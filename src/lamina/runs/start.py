@@ -145,15 +145,10 @@ def start_run(
     train = dataset.train
     if not isinstance(recipe, Recipe):
         recipe = drop_ignored(choice.fit(recipe, train), parts)
-    if recipe.patience and not dataset.val:
-        raise RecipeError(
-            f"patience is {recipe.patience}, but {dataset.name} has no val split to measure"
-            " improvement on. Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)),"
-            " or leave out patience."
-        )
+    check_val(recipe, dataset)
     module = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     if start is None:
-        _check_pretrained(recipe, choice, module)
+        check_pretrained(recipe, choice, module)
         training = Training(_copy(module), train, recipe, parts=parts)
         beginning = Beginning(training)
     else:
@@ -178,6 +173,18 @@ def start_run(
 def check_recipe(recipe: object) -> None:
     expected = "a Recipe, such as Recipe(epochs=5), or the name of one of the net's recipes"
     check_type(recipe, (Recipe, str), "recipe", expected)
+
+
+def check_val(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise ``RecipeError`` if the recipe needs a val split, and there is none."""
+    if recipe.patience and not dataset.val:
+        raise RecipeError(
+            f"patience is {recipe.patience}, but {dataset.name} has no val split to measure"
+            " improvement on.",
+            remedy="Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave"
+            " out patience.",
+            field="patience",
+        )
 
 
 def as_net_choice(net: NetLike) -> NetChoice:
@@ -207,7 +214,7 @@ def as_net_choice(net: NetLike) -> NetChoice:
     return NetChoice(name, lambda *_: net(), origin=OwnModule("", name))
 
 
-def _check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) -> None:
+def check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) -> None:
     """Raise ``RecipeError`` if the recipe uses the initial weights, but these are random."""
     origin = choice.origin
     is_random = isinstance(net, Net) or (isinstance(origin, TimmNet) and origin.weights == NONE)
@@ -327,8 +334,8 @@ def making_runs(runs_dir: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"Cannot write a run to {runs_dir}: {error.strerror}. Choose another folder with"
-            " --runs-dir (in Python, runs_dir)."
+            f"Cannot write a run to {runs_dir}: {error.strerror}.",
+            remedy="Choose another folder with --runs-dir (in Python, runs_dir).",
         ) from error
 
 
@@ -345,6 +352,7 @@ def _rename_folder(folder: Path, names: Iterable[str]) -> Path:
             if not path.exists():
                 raise
     raise RunError(
-        f"The run {path} already exists. Resume it with lamina resume {shlex.quote(str(path))} (in"
-        f" Python, load_run({str(path)!r}).train()), choose another name, or delete that folder."
+        f"The run {path} already exists.",
+        remedy=f"Resume it with lamina resume {shlex.quote(str(path))} (in Python,"
+        f" load_run({str(path)!r}).train()), choose another name, or delete that folder.",
     )

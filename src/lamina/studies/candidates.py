@@ -126,7 +126,7 @@ def choose_with_fallback(
         chosen, considered = choose_from_scratch(
             candidates, deadline, are_epochs_given=are_epochs_given
         )
-        if are_epochs_given or not find_lack_of_time(chosen, deadline):
+        if are_epochs_given or not find_lack_of_time(chosen, deadline)[0]:
             break
     return chosen, considered
 

@@ -302,8 +302,9 @@ def _resize(candidate: Candidate, setup: RunSetup) -> Events[Candidate]:
 
 def spend_time(candidate: Candidate, deadline: Deadline) -> Events[Candidate]:
     """The candidate with as many epochs as fit; with a warning if hardly any do."""
-    if lack := find_lack_of_time(candidate, deadline):
-        yield Decision("warning", lack)
+    lack, remedy = find_lack_of_time(candidate, deadline)
+    if lack:
+        yield Decision("warning", lack, remedy=remedy)
     return candidate.spend(deadline)
 
 

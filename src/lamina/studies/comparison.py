@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lamina.evaluation.intervals import ALPHA
 from lamina.evaluation.paired import LOOKS, check_comparable
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import check_name
-from lamina.runs.folder import STUDY_FILE
+from lamina.runs.folder import REPORT_FILE, STUDY_FILE
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.resuming import find_dataset
@@ -38,12 +39,12 @@ from lamina.studies.experiment import (
     time_experiment,
 )
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
-from lamina.studies.judging import compare_stored, judge_runs, mean_seconds
+from lamina.studies.jobs import Jobs, check_jobs
+from lamina.studies.judging import check_seeds, compare_stored, judge_runs, mean_seconds
 from lamina.studies.study import (
     RunSetup,
     describe_experiments,
     follow_study,
-    iter_run,
     name_study,
     open_study,
     parse_event,
@@ -52,7 +53,6 @@ from lamina.studies.study import (
 from lamina.training.device import choose_device
 from lamina.training.recipe import Recipe
 
-REPORT = "report.json"  # of a run that was trained and evaluated
 FIGURE = "differences.png"
 LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
@@ -83,10 +83,6 @@ class Plan:
     def is_sequential(self) -> bool:
         return self.seeds is None and self.seconds is None
 
-    def is_like(self, stored: Mapping[str, Any] | None) -> bool:
-        """Whether a stored plan trains the same runs; its margin may differ."""
-        return stored is not None and {**stored, "margin": self.margin} == asdict(self)
-
 
 @dataclass(frozen=True)
 class PlannedStudy:
@@ -99,6 +95,16 @@ class PlannedStudy:
         """The folder of a run, from the place of the seed, 0 for the first."""
         number = list(self.experiments).index(name) + 1
         return self.path / f"{number}-{shorten_net_name(name)[:LONGEST_FOLDER]}-seed{seed}"
+
+    def list_runs(self, names: Sequence[str], places: range) -> dict[Path, Experiment]:
+        """The experiments of several seeds by folder, in the order in which they are trained."""
+        listed = {}
+        for place in places:
+            for name in names:
+                experiment = self.experiments[name]
+                seed = experiment.recipe.seed + place
+                listed[self.locate_run(name, place)] = experiment.with_seed(seed)
+        return listed
 
 
 def check_pairs(seeds: int | None) -> None:
@@ -120,6 +126,7 @@ def compare(
     margin: float | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
+    jobs: int | None = None,
     progress: bool = True,
 ) -> PairedComparison:
     """Train pairs of runs of A and B that share their seeds, and compare them.
@@ -144,6 +151,7 @@ def compare(
         name: Name of the study. By default, an interrupted study of the same experiments is
             continued.
         runs_dir: Folder of the study and of runs by name.
+        jobs: As for :func:`~lamina.studies.seeds.iter_seeds`; with ``seconds``, one run at a time.
         progress: Print a line for each run, and show a progress bar.
 
     Returns:
@@ -165,6 +173,7 @@ def compare(
     """
     plan = Plan(seeds, seconds, margin)
     check_pairs(seeds)
+    check_jobs(jobs)
     folder = Path(runs_dir)
     sources = [find_source(source, folder) for source in (a, b)]
     if are_stored(sources) and plan.is_sequential:
@@ -177,7 +186,7 @@ def compare(
     dataset = find_dataset(runs[0], data) if runs else as_dataset(data)
     named, decisions = make_experiments(sources, dataset, as_net_choice)
     study = plan_study(folder, name, named)
-    events = itertools.chain(decisions, iter_comparisons(study, plan, RunSetup()))
+    events = itertools.chain(decisions, iter_comparisons(study, plan, RunSetup(jobs=jobs)))
     follow_study(events, study.path, progress)
     return read_comparisons(study.path)[0]
 
@@ -258,62 +267,81 @@ def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events
 
     Yields the comparisons at each look but the last; :func:`read_comparisons` returns the last.
     """
-    for experiment in study.experiments.values():
+    seeds = {}
+    for name, experiment in study.experiments.items():
         choose_device(experiment.recipe.device)  # fails before the folder is created
+        first = experiment.recipe.seed
+        seeds[name] = range(first, first + (plan.seeds or max(LOOKS)))
+    check_seeds(seeds)
     with open_study(study.path, describe_experiments(study.experiments)) as opened:
         state = opened.state
-        is_known = plan.is_like(state.get("plan")) and state["is_finished"]
-        if is_known and state["plan"] == asdict(plan):
-            yield Decision("study", str(study.path), "its result")
-            return
         if state.get("looks"):
-            known = ", ".join(map(str, state["looks"]))
-            warning = f"a result with {known} seeds is known"
-            advice = "choose the number of seeds beforehand"
-            if plan.is_like(state["plan"]):
-                advice = "choose the margin beforehand"
+            plan = _fix_margin(study, plan, state)
+            if state["plan"] == asdict(plan) and state["is_finished"]:
+                yield Decision("study", str(study.path), "its result")
+                return
             if state["plan"] != asdict(plan):
-                yield Decision("warning", warning, advice)
+                known = ", ".join(map(str, state["looks"]))
+                warning = f"a result with {known} seeds is known"
+                yield Decision("warning", warning, "choose the number of seeds beforehand")
         most = max(LOOKS) if plan.is_sequential else plan.seeds
-        slowest = 0.0
-        if is_known and not plan.is_sequential:
-            most = state["seeds"]
-            yield Decision("study", str(study.path), "its runs are judged with another margin")
-        else:
-            slowest = yield from _announce(study, plan)
+        slowest = yield from _announce(study, plan)
         diverged = state.get("diverged", [])
         runs: dict[str, list[Run]] = {
             name: [] for name in study.experiments if name not in diverged
         }
-        for count in itertools.count(1):
-            began = time.perf_counter()
-            goal = most
-            if plan.is_sequential:
-                goal = min(look for look in LOOKS if look >= count)
-            yield from _train_seed(study, runs, goal, setup)
-            diverged = [name for name in study.experiments if name not in runs]
-            trained = max(count, state.get("trained", 0))
-            opened.save(diverged=diverged, trained=trained)
-            slowest = max(slowest, time.perf_counter() - began)
-            is_last = count == most
-            if most is None and plan.seconds is not None and count >= max(2, trained):
-                is_last = opened.used_seconds + slowest > plan.seconds
-            if not is_last and not (plan.is_sequential and count in LOOKS):
-                continue
-            alpha = LOOKS[count] if plan.is_sequential else ALPHA
-            comparisons = judge_runs(runs, plan.margin, alpha)
-            is_last = is_last or all(comparison.is_decided for comparison in comparisons)
-            opened.save(  # before anybody sees the result
-                plan=asdict(plan),
-                is_finished=is_last,
-                looks=sorted({*state.get("looks", []), count}),
-                seeds=count,
-                results=[comparison.to_json() for comparison in comparisons],
-            )
-            _draw(comparisons, study.path / FIGURE)
-            if is_last:
-                return
-            yield from comparisons
+        planned = 0
+        least = len(runs) * (plan.seeds or min(LOOKS))
+        has_limit = plan.seconds is not None
+        experiments = study.experiments.values()
+        with closing(Jobs(setup.jobs, least, experiments, has_time_limit=has_limit)) as jobs:
+            for count in itertools.count(1):
+                began = time.perf_counter()
+                goal = most
+                if plan.is_sequential:
+                    goal = min(look for look in LOOKS if look >= count)
+                if count > planned:
+                    planned = goal or count
+                    jobs.plan(study.list_runs(list(runs), range(count - 1, planned)), setup)
+                yield from _train_seed(study, runs, goal, setup, jobs)
+                diverged = [name for name in study.experiments if name not in runs]
+                trained = max(count, state.get("trained", 0))
+                opened.save(diverged=diverged, trained=trained)
+                slowest = max(slowest, time.perf_counter() - began)
+                is_last = count == most
+                if most is None and plan.seconds is not None and count >= max(2, trained):
+                    is_last = opened.used_seconds + slowest > plan.seconds
+                if not is_last and not (plan.is_sequential and count in LOOKS):
+                    continue
+                alpha = LOOKS[count] if plan.is_sequential else ALPHA
+                comparisons = judge_runs(runs, plan.margin, alpha)
+                plan = replace(plan, margin=comparisons[0].margin)
+                is_last = is_last or all(comparison.is_decided for comparison in comparisons)
+                opened.save(  # before anybody sees the result
+                    plan=asdict(plan),
+                    is_finished=is_last,
+                    looks=sorted({*state.get("looks", []), count}),
+                    seeds=count,
+                    results=[comparison.to_json() for comparison in comparisons],
+                )
+                _draw(comparisons, study.path / FIGURE)
+                if is_last:
+                    return
+                yield from comparisons
+
+
+def _fix_margin(study: PlannedStudy, plan: Plan, state: Mapping[str, Any]) -> Plan:
+    """The plan with the margin of the first result; ``RunError`` for another margin or level."""
+    stored = parse_event(Plan, state["plan"], study.path / STUDY_FILE)
+    if plan.margin not in (None, stored.margin) or plan.is_sequential != stored.is_sequential:
+        number = "--until-decided" if stored.is_sequential else "--seeds"
+        raise RunError(
+            f"{study.path} has a result with the margin {stored.margin:g}, judged as {number} does."
+            " Margin and level are chosen before the first result; otherwise, verdicts are wrong"
+            f" too often. Use --margin {stored.margin:g} and {number}, or train a new study with"
+            " another --name."
+        )
+    return replace(plan, margin=stored.margin)
 
 
 def _draw(comparisons: Sequence[PairedComparison], file: Path) -> None:
@@ -343,18 +371,22 @@ def _announce(study: PlannedStudy, plan: Plan) -> Generator[Decision, None, floa
 
 
 def _train_seed(
-    study: PlannedStudy, runs: dict[str, list[Run]], goal: int | None, setup: RunSetup
+    study: PlannedStudy,
+    runs: dict[str, list[Run]],
+    goal: int | None,
+    setup: RunSetup,
+    jobs: Jobs,
 ) -> Events[None]:
     """Add a run with the next seed to each experiment; drop an experiment if its run diverges."""
     *_, reference = runs
     place = len(runs[reference])
-    for name in list(runs):
-        experiment = study.experiments[name]
-        seed = experiment.recipe.seed + place
-        folder = study.locate_run(name, place)
-        is_stored = (folder / REPORT).exists()
+    names = list(runs)
+    listed = study.list_runs(names, range(place, place + 1))
+    for name, (folder, experiment) in zip(names, listed.items(), strict=True):
+        seed = experiment.recipe.seed
+        is_stored = (folder / REPORT_FILE).exists()
         try:
-            run = yield from iter_run(experiment.with_seed(seed), setup.at(folder))
+            run = yield from jobs.iter_run(experiment, setup.at(folder))
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
                 raise RunError(
@@ -370,7 +402,7 @@ def _train_seed(
         progress = f"{len(trained)} so far"
         if goal is not None:
             left = goal * len(runs) - len(trained)
-            seconds = left * mean_seconds(trained)
+            seconds = left * mean_seconds(trained) / jobs.most
             progress = f"{len(trained)} of {goal * len(runs)}, {format_minutes(seconds)} left"
         score = "" if run.report is None else f": {run.report.split} {run.report.score}"
         yield Decision("trained", f"{name}, seed {seed}{score}", progress)

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from lamina.data import Dataset, Images
 from lamina.data.held_out import hold_out
 from lamina.data.load import as_dataset
 from lamina.errors import RunError, check_type, escape, plural
-from lamina.evaluation.intervals import Interval, t_quantile
+from lamina.evaluation.intervals import Interval, sum_by_group, t_quantile
 from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.paired import measure_outputs
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
 from lamina.files import check_name
+from lamina.metrics import METRICS
 from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
 from lamina.runs.nets_by_name import choice_of_timm, find_net
 from lamina.runs.run import Run
@@ -48,10 +51,12 @@ from lamina.studies.study import (
     without_device,
 )
 from lamina.studies.train_net import follow, iter_training, to_deadline, to_request
+from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.events import Epoch, Event, Step
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
+from lamina.training.task import Task
 from lamina.training.timing import Pace
 from lamina.values import fields_to_json
 
@@ -64,35 +69,31 @@ class Folds(Event):
         reports: The report on each fold, by the model that was trained on the other folds.
         outputs: The logits of these models for all images of ``train`` and ``val``, with targets,
             names and folds.
+        score: The metric of all these outputs together; for a metric of one's own, the mean of the
+            folds.
+        interval: Its 95 % interval (:func:`fold_interval`).
         run: The run on all images of ``train`` and ``val``, evaluated on ``test`` if there is one.
     """
 
     reports: tuple[Report, ...] = field(repr=False)
     outputs: Outputs = field(repr=False)
+    score: Score
+    interval: Interval
     run: Run
 
     @property
-    def scores(self) -> list[float]:
-        """The score of each fold, such as its accuracy."""
-        return [report.score.value for report in self.reports]
-
-    @property
-    def mean(self) -> float:
-        """The mean score of the folds."""
-        return statistics.fmean(self.scores)
-
-    @property
-    def interval(self) -> Interval:
-        """The 95 % interval of the mean (:func:`fold_interval`)."""
-        return fold_interval(self.scores, *self.reports[0].score.bounds)
+    def scores(self) -> list[float | None]:
+        """The score of each fold, such as its accuracy; ``None`` where it is undefined."""
+        scores = [report.score for report in self.reports]
+        return [score.value if score.name == self.score.name else None for score in scores]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "event": "folds",
             "scores": self.scores,
-            "mean": self.mean,
+            "score": self.score.value,
             "interval": [self.interval.low, self.interval.high],
-            "metric": self.reports[0].score.name,
+            "metric": self.score.name,
             "images": len(self.outputs.names),
             "run": str(self.run.path),
             "folder": str(self.run.path.parent),
@@ -101,11 +102,10 @@ class Folds(Event):
     def __str__(self) -> str:
         count = len(self.reports)
         images = len(self.outputs.names)
-        score = self.reports[0].score
-        low = score.format(self.interval.low)
-        high = score.format(self.interval.high)
+        low = self.score.format(self.interval.low)
+        high = self.score.format(self.interval.high)
         lines = [
-            f"mean {replace(score, value=self.mean)} (95 % interval {low} to {high})",
+            f"out-of-fold {self.score} (95 % interval {low} to {high})",
             f"The interval is about training on {count - 1} of {count} parts of such images. It is"
             " approximate: the corrected t test of Nadeau and Bengio (2003), from the variance"
             " between folds.",
@@ -130,15 +130,39 @@ class Choice:
     seconds: float | None = None  # of the training on a fold
 
 
-def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0) -> Interval:
-    """The 95 % interval of the mean of k fold scores (Nadeau and Bengio's t test, 2003)."""
+def fold_interval(score: Score, deviations: Sequence[float]) -> Interval:
+    """The 95 % interval of a score on k folds (Nadeau and Bengio's t test, 2003).
+
+    The ``deviations`` are the influences of the folds on the score: for a mean of the folds, the
+    difference of each from the mean, divided by k. They add up to 0.
+    """
     # The variance between folds counts 1/k + 1/(k - 1) times, not 1/k times, because the training
     # sets overlap. The second term is the ratio of held-out images to training images.
-    count = len(scores)
-    mean = statistics.fmean(scores)
-    variance = statistics.variance(scores) * (1 / count + 1 / (count - 1))
-    half_width = t_quantile(count - 1) * math.sqrt(variance)
-    return Interval(max(least, mean - half_width), min(most, mean + half_width))
+    count = len(deviations)
+    variance = sum(deviation**2 for deviation in deviations) * count**2 / (count - 1)
+    half_width = t_quantile(count - 1) * math.sqrt(variance * (1 / count + 1 / (count - 1)))
+    least, most = score.bounds
+    return Interval(max(least, score.value - half_width), min(most, score.value + half_width))
+
+
+def score_folds(task: Task, reports: Sequence[Report], outputs: Outputs) -> tuple[Score, Interval]:
+    """The metric of the outputs of all folds, with its interval.
+
+    A fold may have too few images for a metric, all of them together have not. A metric of one's
+    own is the mean of the folds.
+    """
+    first = reports[0].score
+    values = [report.score.value for report in reports if report.score.name == first.name]
+    if first.name not in METRICS and len(values) == len(reports):
+        mean = statistics.fmean(values)
+        score = replace(first, value=mean)
+        return score, fold_interval(score, [(value - mean) / len(values) for value in values])
+    if task.score_name not in METRICS:
+        task = replace(task, metric="")
+    measured = measure_outputs(task, outputs)
+    score = Score(task.score_name, measured.value)
+    deviations = sum_by_group(measured.influences, torch.from_numpy(outputs.folds))
+    return score, fold_interval(score, deviations.tolist())
 
 
 def check_folds(folds: int) -> None:
@@ -181,8 +205,8 @@ def cross_validate(
         progress: As for :func:`train`.
 
     Returns:
-        The reports on the folds, their mean score with its interval, all logits, and the run on all
-        images.
+        The reports on the folds, the score of all out-of-fold logits with its interval, these
+        logits, and the run on all images.
 
     Warns:
         LaminaWarning: See :func:`train`.
@@ -274,7 +298,8 @@ def iter_folds(
         RunFolder(path).save_outputs([outputs])
         whole = hold_out(dataset, 0, folds)
         run = yield from _iter_one(study, whole, request, deadline, setup.at(path / WHOLE))
-        yield Folds(tuple(reports), outputs, run)
+        score, interval = score_folds(runs[0].record.task, reports, outputs)
+        yield Folds(tuple(reports), outputs, score, interval, run)
 
 
 def _iter_one(
@@ -375,4 +400,5 @@ def _collect(runs: Sequence[Run]) -> Outputs:
         np.concatenate([fold.targets for fold in held_out]),
         tuple(name for fold in held_out for name in fold.names),
         np.concatenate(folds),
+        tuple(group for fold in held_out for group in fold.groups),
     )

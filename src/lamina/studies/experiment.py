@@ -78,9 +78,10 @@ class Decision(Event):
     what: str
     value: str
     reason: str = ""
+    remedy: str = ""  # of a warning, on the command line or in Python
 
     def __str__(self) -> str:
-        text = f"{self.what}: {self.value}"
+        text = f"{self.what}: {self.value} {self.remedy}".rstrip()
         return f"{text} ({self.reason})" if self.reason else text
 
 
@@ -244,8 +245,8 @@ def check_seconds(seconds: float | None) -> None:
         raise RecipeError(f"seconds is {seconds}; it must be positive and finite. Use seconds=180.")
 
 
-def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> str:
-    """How much time an epoch, or ``LEAST_STEPS`` steps, lack; empty if they fit."""
+def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> tuple[str, str]:
+    """How much time an epoch, or ``LEAST_STEPS`` steps, lack, and what to do; empty if they fit."""
     recipe = candidate.recipe
     images = len(candidate.experiment.dataset.train)
     what = "One epoch"
@@ -259,14 +260,14 @@ def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> str:
         needed *= fraction
     lacking = needed - candidate.left_to_train(deadline)
     if lacking <= 0:
-        return ""
+        return "", ""
     more = math.ceil(1 + deadline.runs * lacking / (1 - SPARE_FRACTION))
-    return (
+    problem = (
         f"{what} of {candidate.net_name} takes {needed:.1f} s on this machine and the"
         f" final evaluation {candidate.ending_seconds():.1f} s, but only"
-        f" {max(0.0, deadline.seconds_left()):.1f} s are left. lamina trains fewer steps. Increase"
-        f" --time (in Python, seconds) by at least {more} s."
+        f" {max(0.0, deadline.seconds_left()):.1f} s are left. lamina trains fewer steps."
     )
+    return problem, f"Increase --time (in Python, seconds) by at least {more} s."
 
 
 def format_minutes(seconds: float) -> str:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lamina.data import Dataset
-from lamina.errors import NotFiniteError, RunError
+from lamina.errors import NotFiniteError, RunError, plural
 from lamina.evaluation.paired_comparison import PairedComparison
+from lamina.evaluation.words import describe_deviation
 from lamina.files import read_object, write_json
 from lamina.markup import card, table, wrap
 from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.experiment import Decision, Events, Experiment
-from lamina.studies.judging import judge_runs
-from lamina.studies.search import Search, describe_values, score_on_val
+from lamina.studies.judging import judge_runs, measure_deviation
+from lamina.studies.search import Search, describe_values, score_on
 from lamina.studies.study import parse_event
 from lamina.studies.trials import FinalsPlan, Progress, find_run
 from lamina.targets import Score
@@ -26,8 +26,9 @@ from lamina.text import format_table
 from lamina.training.events import Event
 
 FINAL = "final.json"
-PLANS = ((5, 5), (4, 5), (3, 5), (2, 5), (2, 3))
-"""Numbers of finalists and of seeds, from the most thorough."""
+PLANS = ((5, 3, 6), (4, 3, 5), (3, 3, 4), (2, 3, 3), (2, 1, 3))
+"""Numbers of finalists, of seeds that choose the winner, and of fresh seeds that test it, from the
+most thorough."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ class Finalist:
         search_score: The score on ``val`` by which the search found them; ``None`` for the recipe
             itself.
         scores: The scores on ``val`` with the other seeds.
+        deviation: Their standard deviation over seeds, without the part of the images.
     """
 
     name: str
     values: dict[str, Any]
     search_score: float | None
     scores: tuple[float, ...]
+    deviation: float | None = None
 
     @property
     def mean(self) -> float:
@@ -63,10 +66,12 @@ class Tuned(Event):
         metric: Name of the score.
         finalists: The values that were trained again, best first; the recipe itself is among them.
         winner: The best of them on ``val``.
-        comparison: The winner compared with the recipe itself on ``test``; ``None`` without
-            ``test``, if the net has searched sizes, and so no recipe without them, or if the recipe
-            is the winner.
-        test_scores: Scores of the winner on ``test``, one per seed; empty without a ``test`` split.
+        comparison: The winner compared with the recipe itself on ``test``, with fresh seeds that
+            have chosen nothing; ``None`` without ``test``, if the net has searched sizes, and so no
+            recipe without them, or if the recipe is the winner.
+        test_scores: Scores of the winner on ``test``, one for each fresh seed; empty without a
+            ``test`` split.
+        test_deviation: Their standard deviation over seeds, without the part of the images.
     """
 
     study: str
@@ -76,6 +81,7 @@ class Tuned(Event):
     winner: Finalist
     comparison: PairedComparison | None
     test_scores: tuple[float, ...]
+    test_deviation: float | None = None
 
     @property
     def luck(self) -> float | None:
@@ -119,7 +125,9 @@ class Tuned(Event):
             if finalist.search_score is not None:
                 searched = self._score.format(finalist.search_score)
             values = describe_values(finalist.values)
-            rows.append((finalist.name, values, searched, self._score.format(finalist.mean)))
+            mean = self._score.format(finalist.mean)
+            mean += describe_deviation(self._score, finalist.deviation)
+            rows.append((finalist.name, values, searched, mean))
         return (*heads, f"val, mean of {len(self.winner.scores)} seeds"), rows
 
     def summary_lines(self) -> list[str]:
@@ -143,7 +151,9 @@ class Tuned(Event):
                 " --test 0.2"
             )
         else:
-            mean = f"{score.format(self.test_mean)} (mean of {len(winner.scores)} seeds)"
+            count = plural(len(self.test_scores), "fresh seed", "fresh seeds")
+            mean = f"{score.format(self.test_mean)}, mean of {count}"
+            mean += describe_deviation(score, self.test_deviation)
             lines.append(f"test {score.title} of the best: {mean}")
         if self.comparison is not None:
             words = self.comparison.words.replace("A is", "the best is", 1)
@@ -156,8 +166,8 @@ def name_final(finalist: str, seed: object) -> str:
     return f"final-{shorten_net_name(finalist)[:40]}-seed{seed}"
 
 
-def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int]:
-    """The numbers of finalists and of seeds that fit into ``seconds``."""
+def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int, int]:
+    """The numbers of finalists, seeds and fresh seeds that fit into ``seconds``."""
     fitting = (
         plan
         for plan in PLANS
@@ -166,9 +176,9 @@ def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int]:
     return next(fitting, PLANS[-1])
 
 
-def count_trainings(finalists: float, seeds: int, has_base: bool = True) -> float:
-    """The most trainings of the finals: ends of stopped trials, and all seeds of each finalist."""
-    return finalists + (finalists + has_base) * seeds
+def count_trainings(finalists: int, seeds: int, tests: int, has_base: bool = True) -> int:
+    """The most trainings of the finals: ends of stopped trials, the choice, and the test."""
+    return finalists + (finalists + has_base) * seeds + (1 + has_base) * tests
 
 
 def rank_finalists(progress: Progress) -> list[int]:
@@ -188,45 +198,49 @@ def rank_finalists(progress: Progress) -> list[int]:
 def iter_finals(
     search: Search, folder: Path, progress: Progress, plan: FinalsPlan
 ) -> Events[Tuned]:
-    """Train the best trials and the recipe itself with other seeds; returns the result."""
+    """Train the best trials and the recipe itself with other seeds; returns the result.
+
+    The winner is tested with fresh seeds: the test score of runs that have chosen it is too good.
+    """
     metric = progress.metric
     ranked = [progress.trials[number] for number in plan.ranked]
     chosen = yield from _choose_finalists(search, folder, ranked, plan.count)
     if search.base is not None:  # first, because it also wins if another is only equal
         name = ":".join(filter(None, (str(search.net), search.recipe)))
         chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
-    runs: dict[str, list[Run]] = {}
+    experiments: dict[str, Experiment] = {}
     finalists: list[Finalist] = []
+    rivals = {finalist.name: experiment for finalist, experiment in chosen}
+    groups = yield from _iter_seeds(search, folder, rivals, range(1, plan.seeds + 1))
     for finalist, experiment in chosen:
-        trained: list[Run] = []
-        scores: list[float] = []
-        try:
-            for number in range(1, plan.seeds + 1):
-                seed = experiment.recipe.seed + number
-                path = folder / name_final(finalist.name, seed)
-                trained.append((yield from search.iter_run(path, experiment.with_seed(seed))))
-                scores.append(score_on_val(trained[-1]))
-                what = f"{finalist.name}, seed {seed}: val {Score(metric.name, scores[-1])}"
-                yield Decision("final", what, f"{number} of {plan.seeds}")
-        except NotFiniteError as error:
-            yield Decision("warning", f"{finalist.name} diverged, and is left out", str(error))
+        trained = groups[finalist.name]
+        if len(trained) < plan.seeds:
             continue
-        runs[finalist.name] = trained
-        finalists.append(replace(finalist, scores=tuple(scores)))
+        experiments[finalist.name] = experiment
+        scores = tuple(score_on(run, "val") for run in trained)
+        deviation = measure_deviation(trained)
+        finalists.append(replace(finalist, scores=scores, deviation=deviation))
     if not finalists:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
     finalists.sort(key=lambda finalist: finalist.mean, reverse=not metric.lower_is_better)
     best = finalists[0]
     write_json(folder / WINNER_FILE, {"winner": best.name})
     tested: tuple[float, ...] = ()
+    deviation = None
     comparison = None
-    # nothing is chosen any more, so the test images may be read, once
-    if search.dataset.test is not None:
-        tested = _test(runs[best.name], search.dataset)
+    # nothing is chosen any more, so fresh runs may read the test images
+    if plan.tests:
         bases = [finalist.name for finalist in finalists[1:] if finalist.search_score is None]
-        for base in bases:
-            _test(runs[base], search.dataset)
-            comparison = judge_runs({name: runs[name] for name in (best.name, base)})[0]
+        numbers = range(plan.seeds + 1, plan.seeds + plan.tests + 1)
+        rivals = {
+            name: replace(experiments[name], dataset=search.dataset) for name in (best.name, *bases)
+        }
+        runs = yield from _iter_seeds(search, folder, rivals, numbers)
+        tested = tuple(score_on(run, "test") for run in runs[best.name])
+        deviation = measure_deviation(runs[best.name])
+        pairs = min(map(len, runs.values()))
+        if bases and pairs > 1:
+            comparison = judge_runs({name: runs[name][:pairs] for name in runs})[0]
     return Tuned(
         study=str(folder),
         trials=len(progress.counted),
@@ -235,13 +249,37 @@ def iter_finals(
         winner=best,
         comparison=comparison,
         test_scores=tested,
+        test_deviation=deviation,
     )
 
 
-def _test(runs: Sequence[Run], dataset: Dataset) -> tuple[float, ...]:
-    """Evaluate runs on the test images; returns their scores."""
-    reports = [run.evaluate(data=dataset) for run in runs]
-    return tuple(report.score.value for report in reports if report is not None)
+def _iter_seeds(
+    search: Search, folder: Path, experiments: Mapping[str, Experiment], numbers: range
+) -> Events[dict[str, list[Run]]]:
+    """Train each finalist with new seeds, until it diverges."""
+    planned = {
+        folder / name_final(name, experiment.recipe.seed + number): experiment.with_seed(
+            experiment.recipe.seed + number
+        )
+        for name, experiment in experiments.items()
+        for number in numbers
+    }
+    trained: dict[str, list[Run]] = {name: [] for name in experiments}
+    with search.training_ahead(planned) as train:
+        for name, experiment in experiments.items():
+            for number in numbers:
+                seed = experiment.recipe.seed + number
+                path = folder / name_final(name, seed)
+                try:
+                    run = yield from train(path, planned[path])
+                    score = Score(search.metric, score_on(run, "val"))
+                except NotFiniteError as error:
+                    yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
+                    break
+                trained[name].append(run)
+                progress = f"{len(trained[name])} of {len(numbers)}"
+                yield Decision("final", f"{name}, seed {seed}: val {score}", progress)
+    return trained
 
 
 def _choose_finalists(
@@ -249,18 +287,26 @@ def _choose_finalists(
 ) -> Events[list[tuple[Finalist, Experiment]]]:
     """The best trials, without scores of other seeds; finishes those that were stopped."""
     chosen: list[tuple[Finalist, Experiment]] = []
-    for trial in ranked:
-        if len(chosen) == count:
-            break
-        experiment = search.make(trial)
-        score = trial.value
-        if trial.state.name == "PRUNED":
-            try:
-                run = yield from search.iter_run(folder / f"trial-{find_run(trial)}", experiment)
-                score = score_on_val(run)
-            except NotFiniteError:
-                continue
-        chosen.append((Finalist(f"trial {find_run(trial)}", trial.params, score, ()), experiment))
+    stopped = {
+        folder / f"trial-{find_run(trial)}": search.make(trial)
+        for trial in ranked[:count]
+        if trial.state.name == "PRUNED"
+    }
+    with search.training_ahead(stopped) as train:
+        for trial in ranked:
+            if len(chosen) == count:
+                break
+            name = f"trial-{find_run(trial)}"
+            experiment = search.make(trial)
+            score = trial.value
+            if trial.state.name == "PRUNED":
+                try:
+                    run = yield from train(folder / name, experiment)
+                    score = score_on(run, "val")
+                except NotFiniteError:
+                    continue
+            finalist = Finalist(f"trial {find_run(trial)}", trial.params, score, ())
+            chosen.append((finalist, experiment))
     return chosen
 
 

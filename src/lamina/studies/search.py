@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lamina.data import Dataset
+from lamina.data.splits import Split
 from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, plural
 from lamina.evaluation.paired import score_images
 from lamina.files import damaged
@@ -20,7 +22,8 @@ from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Decision, Events, Experiment
+from lamina.studies.experiment import Candidate, Decision, Events, Experiment
+from lamina.studies.jobs import Jobs
 from lamina.studies.space import (
     Range,
     contains,
@@ -31,13 +34,16 @@ from lamina.studies.space import (
     parse_settings,
     parse_sizes,
 )
-from lamina.studies.study import RunSetup, describe_net, iter_run, without_device
+from lamina.studies.study import RunSetup, describe_net, iter_planned, without_device
 from lamina.targets import Score
 from lamina.training.custom import describe_part
 from lamina.training.events import Event
 from lamina.training.loop import Training
 from lamina.training.recipe import overlay
 from lamina.training.task import task_of
+
+TrainRun: TypeAlias = Callable[[Path, Experiment], Events[Run]]
+"""Trains an experiment in a folder."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Search:
     dataset: Dataset
     choose: Callable[[Any], NetChoice]  # finds a net by name
     command: Sequence[str] = ()  # that was typed
+    jobs: int | None = None  # runs to train at once (``Jobs``)
 
     def check(self) -> None:
         """Raise ``LaminaError`` if there is nothing to search, or no ``val`` to compare on."""
@@ -134,7 +141,15 @@ class Search:
     def iter_run(self, folder: Path, experiment: Experiment) -> Events[Run]:
         """Train a run of an experiment, or continue it."""
         setup = RunSetup(command=tuple(self.command))
-        return (yield from iter_run(experiment, setup.at(folder)))
+        return (yield from iter_planned(Candidate.of(experiment), None, setup.at(folder)))
+
+    @contextmanager
+    def training_ahead(self, experiments: Mapping[Path, Experiment]) -> Iterator[TrainRun]:
+        """A function like :meth:`iter_run` for these experiments, several of them at once."""
+        setup = RunSetup(command=tuple(self.command))
+        with closing(Jobs(self.jobs, max(1, len(experiments)), experiments.values())) as jobs:
+            jobs.plan(experiments, setup)
+            yield lambda folder, experiment: jobs.iter_run(experiment, setup.at(folder))
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, which all of its workers must share."""
@@ -203,11 +218,11 @@ class Tried(Event):
         return "".join(parts)
 
 
-def score_on_val(run: Run) -> float:
-    """The score of a run's final weights on ``val``, also if ``test`` has been evaluated since."""
-    score = float(score_images(run.task, run.outputs["val"]).mean())
+def score_on(run: Run, split: Split) -> float:
+    """The score of a run's final weights on a split."""
+    score = float(score_images(run.task, run.outputs[split]).mean())
     if not math.isfinite(score):
-        raise NotFiniteError(f"The score on val is {score}.")
+        raise NotFiniteError(f"The score on {split} is {score}.")
     return score
 
 

@@ -122,6 +122,7 @@ class RunSetup:
     on_diagnosis: str = "continue"
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
+    jobs: int | None = None  # runs to train at once (``Jobs``)
 
     @property
     def path(self) -> Path:
@@ -184,11 +185,6 @@ def remove_run(path: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def iter_run(experiment: Experiment, setup: RunSetup) -> Events[Run]:
-    """Train an experiment in a study, as :func:`iter_planned` does, without a time limit."""
-    return (yield from iter_planned(Candidate.of(experiment), None, setup))
-
-
 def iter_planned(
     candidate: Candidate, deadline: Deadline | None, setup: RunSetup, *, is_done: bool = False
 ) -> Events[Run]:
@@ -199,14 +195,15 @@ def iter_planned(
     path = setup.path
     if not (path / "run.json").exists():
         return (yield from iter_candidate(candidate, deadline, setup))
-    run = _load_planned(candidate, setup)
+    run = load_planned(candidate, setup)
     yield Started(run)
     if not is_done and (run.report is None or not run.is_finished):
         yield from train_candidate(run, candidate, deadline, setup)
     return run
 
 
-def _load_planned(candidate: Candidate, setup: RunSetup) -> Run:
+def load_planned(candidate: Candidate, setup: RunSetup) -> Run:
+    """Load a run of a study; ``RunError`` if it belongs to another experiment."""
     run = load_run(setup.path)
     parts = setup.parts
     dataset = candidate.experiment.dataset

@@ -14,12 +14,13 @@ from lamina.data.description import describe_data, describe_reading
 from lamina.data.load import as_dataset
 from lamina.errors import RecipeError, plural
 from lamina.files import check_name
+from lamina.nets import Net
 from lamina.runs.continuing import find_start
 from lamina.runs.course import RunEvent
 from lamina.runs.nets_by_name import choose_by_images
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
-from lamina.runs.start import NetLike, as_net_choice, check_recipe
+from lamina.runs.start import NetLike, as_net_choice, check_pretrained, check_recipe, check_val
 from lamina.studies.candidates import fit_experiment
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen, spend_time
 from lamina.studies.experiment import (
@@ -32,9 +33,13 @@ from lamina.studies.experiment import (
     open_end,
 )
 from lamina.studies.study import RunSetup, Started, iter_candidate
+from lamina.targets import REGRESSION
+from lamina.training.batches import check_images
 from lamina.training.custom import NO_PARTS, Parts, check_parts_type, find_ignored
 from lamina.training.events import Remark
+from lamina.training.model import set_dropout
 from lamina.training.recipe import Recipe
+from lamina.training.task import task_of
 
 
 def train(
@@ -119,18 +124,11 @@ def iter_training(
 
 def iter_named(dataset: Dataset, request: Request, deadline: Deadline | None) -> Events[Candidate]:
     """A named net, with its recipe fitted to the images and, before a deadline, to the machine."""
-    net = as_net_choice(request.net or choose_by_images(dataset))
-    recipe = request.recipe
-    settings = request.settings
-    if isinstance(recipe, Recipe):
-        settings = {}  # it has all
-    experiment, decisions = fit_experiment(net, dataset, recipe, settings)
+    candidate, decisions = plan_named(dataset, request, is_timed=deadline is not None)
     yield from decisions
-    candidate = Candidate.of(experiment)
     if deadline is None:
         return candidate
-    if not isinstance(recipe, Recipe) and recipe != zoo.PUBLISHED:
-        candidate = open_end(candidate, settings)
+    recipe = request.recipe
     candidate = yield from spend_time(candidate.time(), deadline)
     reason = ""
     if isinstance(recipe, Recipe):
@@ -144,6 +142,40 @@ def iter_named(dataset: Dataset, request: Request, deadline: Deadline | None) ->
     length = f"{epochs} of {epoch_seconds:.1f} s each"
     yield Decision("time", f"{deadline.seconds:.0f} s → {length}", reason)
     return candidate
+
+
+def plan_named(
+    dataset: Dataset, request: Request, *, is_timed: bool
+) -> tuple[Candidate, list[Decision]]:
+    """A named net, with its recipe fitted to the images; the decisions say how."""
+    net = as_net_choice(request.net or choose_by_images(dataset))
+    recipe = request.recipe
+    settings = request.settings
+    if isinstance(recipe, Recipe):
+        settings = {}  # it has all
+    experiment, decisions = fit_experiment(net, dataset, recipe, settings)
+    candidate = Candidate.of(experiment)
+    if is_timed and not isinstance(recipe, Recipe) and recipe != zoo.PUBLISHED:
+        candidate = open_end(candidate, settings)
+    return candidate, decisions
+
+
+def check_trainable(candidate: Candidate) -> None:
+    """Raise ``LaminaError`` if the net or the recipe does not suit the images."""
+    dataset = candidate.experiment.dataset
+    recipe = candidate.recipe
+    train = dataset.train
+    net = candidate.experiment.net.net
+    if isinstance(net, Net):
+        outputs = task_of(train).outputs
+        net.check(train.shape, outputs, predicts_numbers=train.kind is REGRESSION)
+        check_pretrained(recipe, candidate.experiment.net, net)
+        if recipe.dropout is not None:
+            set_dropout(net, recipe.dropout)
+    check_images(train, recipe)
+    recipe.find_metric(train.kind)
+    recipe.find_aim(train.kind)
+    check_val(recipe, dataset)
 
 
 def check_untimed(seconds: float | None) -> None:

@@ -29,7 +29,8 @@ SILENT_SECONDS = 60  # without a sign of life, until a trial is given to another
 MOST_LOST = 2  # workers that are lost with a trial, until it fails
 REDUCTION = 3  # successive halving: a third of the trials goes on
 MOST_FINALISTS = 5
-MOST_SEEDS = 5
+MOST_SEEDS = 3
+MOST_TESTS = 6
 REMEDY = "Use another one with --storage."
 
 
@@ -52,7 +53,8 @@ class FinalsPlan:
 
     ranked: tuple[int, ...]  # numbers of the trials that could win, best first
     count: Annotated[int, Between(1, MOST_FINALISTS)]
-    seeds: Annotated[int, Between(1, MOST_SEEDS)]
+    seeds: Annotated[int, Between(1, MOST_SEEDS)]  # that choose the winner on val
+    tests: Annotated[int, Between(0, MOST_TESTS)]  # fresh seeds, which are evaluated on test
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ from lamina.studies.finals import (
     read_final,
     write_final,
 )
-from lamina.studies.search import Search, Tried, score_on_val
+from lamina.studies.jobs import check_jobs, training_together
+from lamina.studies.search import Search, Tried, score_on
 from lamina.studies.seeds import check_repeatable
 from lamina.studies.storage import (
     JOURNAL,
@@ -148,6 +149,7 @@ def tune(
     storage: str | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
+    jobs: int | None = None,
     progress: bool = True,
 ) -> Study:
     """Search the settings of a recipe, or the sizes of a net, that score best on ``val``.
@@ -168,6 +170,7 @@ def tune(
             folder, for the processes of one machine.
         name: Name of the study. By default, an interrupted study of the same search is continued.
         runs_dir: Folder of the study.
+        jobs: As for :func:`~lamina.studies.seeds.iter_seeds`.
         progress: Print a line per trial, and show a progress bar.
 
     Returns:
@@ -183,6 +186,7 @@ def tune(
     check_type(net_over, (Mapping,), "net_over", 'a dictionary, such as {"width": "32..256"}')
     check_type(storage, (str,), "storage", "the URL of a database or the path of a file")
     check_repeatable(net)
+    check_jobs(jobs)
     recipe = None
     settings: dict[str, Any] = {}
     if isinstance(net, str | Net):
@@ -191,7 +195,9 @@ def tune(
     dataset = as_dataset(data)
     if not isinstance(data, Dataset | Images):
         dataset = draw_val(dataset)
-    search = Search(net, recipe, settings, over or {}, net_over or {}, dataset, as_net_choice)
+    search = Search(
+        net, recipe, settings, over or {}, net_over or {}, dataset, as_net_choice, jobs=jobs
+    )
     limits = find_limits(search, trials, seconds)
     path = Path(runs_dir) / find_name(search, name, storage, Path(runs_dir))
     follow_study(iter_tuning(path, search, storage, limits), path, progress)
@@ -289,7 +295,12 @@ def iter_tuning(
     resume = "to resume, or to help with another process, run the command again"
     length = f"{limits}, {format_minutes(expected)} for each training"
     yield Decision("search", f"{search}; {length}; in {path}", resume)
-    yield from iter_search(search, trials, expected)
+    work = partial(_help, path, search, storage, expected)
+    most = limits.trials or math.inf
+    with training_together(work, search.jobs, example, most, (Tried,)) as receive:
+        for event in iter_search(search, trials, expected):
+            yield event
+            yield from receive()
     claims = yield from trials.open_claims()
     claim = yield from _claim_finals(claims)
     if claim is None:
@@ -303,6 +314,13 @@ def iter_tuning(
         yield tuned
         with suppress(TrialLostError):  # this process was suspended, and another has trained them
             yield from claims.finish(claim, "COMPLETE", 0.0)
+
+
+def _help(path: Path, search: Search, storage: str | None, expected: float) -> Events[None]:
+    """Search in another process, until there is nothing to train."""
+    place = open_storage(storage, path)
+    trials = yield from open_trials(place, path, search.to_json(), search.ranges)
+    yield from iter_search(search, trials, expected, is_helper=True)
 
 
 def _report_finals(trials: Trials) -> Events[None]:
@@ -395,8 +413,10 @@ def _find_end(progress: Progress, expected: float) -> str | None:
     return None
 
 
-def iter_search(search: Search, trials: Trials, expected: float) -> Events[None]:
-    """Train trials until the search ends; waits for the trials of other workers."""
+def iter_search(
+    search: Search, trials: Trials, expected: float, *, is_helper: bool = False
+) -> Events[None]:
+    """Train trials until the search ends; waits for other workers, unless it is a helper."""
     is_waiting = False
     while True:
         yield from trials.recover()
@@ -404,6 +424,8 @@ def iter_search(search: Search, trials: Trials, expected: float) -> Events[None]
         match next_action(progress, expected):
             case Stop(reason):
                 yield Decision("search", "ended", reason)
+                return
+            case Wait() if is_helper:
                 return
             case Wait(running):
                 if not is_waiting:
@@ -451,7 +473,7 @@ def _train(search: Search, trials: Trials, trial: Any) -> Events[tuple[str, Scor
         if end != FINISHED:
             yield from trials.finish(trial, "PRUNED")
             return end, None
-        score = score_on_val(load_run(trials.locate(trial)))
+        score = score_on(load_run(trials.locate(trial)), "val")
         yield from trials.finish(trial, "COMPLETE", score)
         return end, Score(metric, score)
     except NotFiniteError as error:  # the worst score, so that the sampler avoids these values
@@ -524,10 +546,12 @@ def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[Tune
         ranked = rank_finalists(progress)
         seconds = progress.limits.seconds
         left = None if seconds is None else seconds - progress.used_seconds
-        count, seeds = plan_finals(expected, left)
-        plan = FinalsPlan(tuple(ranked), min(count, len(ranked)), seeds)
+        count, seeds, tests = plan_finals(expected, left)
+        if search.dataset.test is None:
+            tests = 0
+        plan = FinalsPlan(tuple(ranked), min(count, len(ranked)), seeds, tests)
         yield from trials.store("finals", asdict(plan))
-    longest = count_trainings(plan.count, plan.seeds, search.base is not None)
+    longest = count_trainings(plan.count, plan.seeds, plan.tests, search.base is not None)
     rivals = plural(plan.count, "trial", "trials")
     if search.base is not None:
         rivals += " and the recipe"
@@ -535,7 +559,10 @@ def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[Tune
         f"{longest - plan.count} trainings, after at most {plan.count} stopped trials are trained"
         f" to their end: at most {format_minutes(longest * expected)}"
     )
-    yield Decision("finals", f"{rivals}, each with {plan.seeds} new seeds", length)
+    how = f"{rivals}, each with {plural(plan.seeds, 'new seed', 'new seeds')}"
+    if plan.tests:
+        how += f"; the winner is tested with {plan.tests} fresh seeds"
+    yield Decision("finals", how, length)
     store_table(trials.folder, progress)
     try:
         draw_study(trials.study, progress, trials.folder)

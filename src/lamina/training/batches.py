@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lamina.data import Images
 from lamina.errors import DataError, RecipeError
+from lamina.targets import REGRESSION
 from lamina.training.augment import Selection, augment_batch, draw_choices
 from lamina.training.custom import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, derive_seed
@@ -173,7 +174,14 @@ def check_images(images: Images, recipe: Recipe) -> None:
     if recipe.translate_px >= (side := min(images.shape[1:])):
         raise RecipeError(
             f"translate_px is {recipe.translate_px}; it must be less than the image side, {side}"
-            f" px. Use translate_px={side // 8}."
+            f" px. Use {side // 8}.",
+            field="translate_px",
+        )
+    if recipe.label_smoothing and images.kind is REGRESSION:
+        raise RecipeError(
+            f"label_smoothing is {recipe.label_smoothing:g}, but the targets are numbers, not"
+            " classes. Set it to 0.",
+            field="label_smoothing",
         )
     if recipe.class_weights:
         task_of(images).weigh(torch.from_numpy(images.targets))

@@ -260,7 +260,8 @@ def check_parts(parts: Parts, recipe: Recipe) -> None:
     if recipe.metric is not None and recipe.metric not in known:
         raise RecipeError(
             f"metric is {recipe.metric!r}, which is neither a metric of lamina nor one of your own,"
-            f" parts=Parts(metrics={{name: function}}). {suggest(recipe.metric, known)}"
+            f" parts=Parts(metrics={{name: function}}). {suggest(recipe.metric, known)}",
+            field="metric",
         )
     for name, (part, unset) in IGNORED.items():
         if getattr(parts, part) is not None and (value := getattr(recipe, name)) != unset:

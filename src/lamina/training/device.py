@@ -44,13 +44,15 @@ def choose_device(wanted: str) -> Choice:
     if wanted not in available:
         raise RecipeError(
             f"device is {wanted!r}; it must be one of auto, {', '.join(available)}. Use"
-            " device='auto'."
+            " device='auto'.",
+            field="device",
         )
     if not available[wanted]:
         names = ", ".join(name for name, is_available in available.items() if is_available)
         raise RecipeError(
             f"device is {wanted!r}, but torch does not find one on this machine (found: {names})."
-            " Use auto or cpu."
+            " Use auto or cpu.",
+            field="device",
         )
     return Choice(wanted, "as requested")
 

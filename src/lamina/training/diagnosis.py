@@ -125,10 +125,7 @@ def find_odd_inputs(seen: Observation) -> Diagnosis | None:
     advice = "Probable cause: the module rescales its input. Let its values be about -1 to 1."
     change = {}
     if seen.recipe.normalization != "channel":
-        advice = (
-            "Probable cause: the images are very dark, very bright or low in contrast. Try"
-            " normalization channel."
-        )
+        advice = "Probable cause: the images are very dark, very bright or low in contrast."
         change = {"normalization": "channel"}
     return Diagnosis(
         kind="inputs-out-of-scale",
@@ -159,7 +156,7 @@ def find_high_lr(seen: Observation) -> Diagnosis | None:
             f"The loss of this epoch is {seen.loss_ratio:.3g} times the loss before the first step,"
             f" and the norm of the weights {seen.growth:.3g} times their initial norm."
         ),
-        advice=f"Probable cause: the learning rate is too high. Try lr {lr}.",
+        advice="Probable cause: the learning rate is too high.",
         change={"lr": lr},
     )
 
@@ -205,7 +202,7 @@ def find_dead(seen: Observation) -> Diagnosis | None:
         ),
         advice=(
             "Probable cause: the learning rate is too high, or biases are far below 0. Try"
-            " BatchNorm() before the layer, LeakyReLU() in its place, or a lower lr."
+            " BatchNorm() before the layer, LeakyReLU() in its place, or a lower learning rate."
         ),
     )
 
@@ -252,7 +249,7 @@ def find_low_lr(seen: Observation) -> Diagnosis | None:
             f"The last step changed no layer by more than {update:.1e} of its norm; the loss is"
             f" still {seen.loss:.4g}."
         ),
-        advice=f"Probable cause: the learning rate is too low. Try lr {lr}.",
+        advice="Probable cause: the learning rate is too low.",
         change={"lr": lr},
     )
 
@@ -277,8 +274,7 @@ def find_shuffled(seen: Observation) -> Diagnosis | None:
         ),
         advice=(
             "Probable cause: the labels are assigned to the wrong images, the images do not show"
-            " what the labels mean, or the net is too small. Look at some images with their labels:"
-            " in the studio under Data, or with lamina data DATA --contact-sheet FILE.png."
+            " what the labels mean, or the net is too small. Look at some images with their labels."
         ),
     )
 
@@ -337,8 +333,8 @@ def find_overfitting(
         ),
         # Patience, because the epoch with the lowest loss is rarely the one with the best score.
         advice=(
-            "Probable cause: the net memorizes the training images. Try patience 5, more"
-            " augmentation (translate_px, cutout_px), or more images."
+            "Probable cause: the net memorizes the training images. More images help, random"
+            " translation or cutout of the images, or an earlier end."
         ),
         change={"patience": "5"},
     )
@@ -352,9 +348,9 @@ MOST_MEASURED = 256
 MEASURED_FRACTION = 1 / 100
 """Limits of the number of images for layer statistics, and their fraction of the training images.
 With fewer, a unit that is 0 for all of them may not be dead."""
-CHANCE = 1.0
-"""Standard errors above the baseline's accuracy, up to which the first epoch's may be chance. A
-linear net on ``shapes`` has 3, shuffled labels have -2 to 0."""
+CHANCE = 1.64
+"""Standard errors above the accuracy of random classes, drawn as often as they occur, up to which
+the first epoch's may be chance: one of 20 nets that have learned nothing is luckier."""
 
 
 @dataclass(frozen=True)
@@ -454,16 +450,19 @@ class Doctor:
     def _learns(self, epoch: Epoch) -> bool:
         """Whether the loss or, in the first epoch, the accuracy is better than the baseline's.
 
-        In the first epoch every image is new, so no prediction is memorized. A linear net may have
-        learned while its loss is still higher than the baseline's.
+        In the first epoch every image is new, so no prediction is memorized: predictions that do
+        not depend on the images are at best as accurate as the most common class, except for luck.
+        A linear net may have learned while its loss is still higher than the baseline's.
         """
         if epoch.train_loss < self._baseline_loss:
             return True
         if epoch.epoch > 1 or epoch.train_accuracy is None:
             return False
         count = len(self.images)
-        share = max(self.images.target_counts().values(), default=0) / count
-        return epoch.train_accuracy > share + CHANCE * math.sqrt(share * (1 - share) / count)
+        shares = [size / count for size in self.images.target_counts().values()]
+        random = sum(share**2 for share in shares)
+        lucky = random + CHANCE * math.sqrt(random * (1 - random) / count)
+        return epoch.train_accuracy > max(lucky, *shares)
 
     def _measure_norm(self) -> float:
         return math.hypot(*(norms["weight_norms"] for norms in self._norms.values()))

@@ -93,7 +93,7 @@ class Diagnosis(Event):
         layer: Affected layer, as named in ``Epoch.layers``, or ``None``.
         evidence: Measured values by name.
         finding: What was measured, in a sentence.
-        advice: The likely cause and what to try.
+        advice: The likely cause, and what to try besides ``change``.
         change: Fields of the recipe to try, with their values as text; empty if there are none.
     """
 
@@ -106,7 +106,12 @@ class Diagnosis(Event):
     change: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"diagnosis: {self.kind}: {self.finding} {self.advice}"
+        return f"diagnosis: {self.kind}: {self.explain()}"
+
+    def explain(self) -> str:
+        """Finding, advice and change in sentences."""
+        changes = [f"Try {name} {value}." for name, value in self.change.items()]
+        return " ".join([self.finding, self.advice, *changes])
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from lamina.training.hooks import (
 from lamina.training.model import FAILURES, Model, first_line
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import list_size_fractions
-from lamina.training.task import Logits, Regression, Scalar
+from lamina.training.task import Logits, Scalar
 
 BATCH_NORMALIZATIONS = (_BatchNorm, _InstanceNorm, nn.GroupNorm)
 NORMALIZATIONS = (*BATCH_NORMALIZATIONS, nn.LayerNorm)
@@ -52,11 +52,6 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
         raise NetError(
             "The net has no trainable weights. Add a layer that has some, such as Output()."
         )
-    if recipe.label_smoothing and isinstance(model.task, Regression):
-        raise RecipeError(
-            f"label_smoothing is {recipe.label_smoothing:g}, but the targets are numbers, not"
-            " classes. Set it to 0."
-        )
     batch = min(recipe.batch_size, images)
     paths = _find_normalizing(model, recipe, batch)
     fractions = list_size_fractions(recipe)
@@ -72,7 +67,8 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
                 f"start_size_fraction is {recipe.start_size_fraction:g}, but the net does not"
                 f" accept images of {height}×{width} px: {first_line(error)}. Use a larger"
                 " fraction, or a net with GlobalMaxPool() or GlobalAvgPool() before Output(),"
-                " which accepts several sizes."
+                " which accepts several sizes.",
+                field="start_size_fraction",
             ) from error
         for path, call in calls.items():
             if _count_values(model.get_submodule(path), call.input, batch) > 1:
@@ -149,7 +145,8 @@ class Guard:
             remedies = " or gradient_clip 1"
         raise NotFiniteError(
             f"{what} at step {divided.step + 1} of epoch {divided.epoch + 1}. The first values that"
-            f" are not finite: {place}. Try an lr below {lr:g}{remedies}."
+            f" are not finite: {place}.",
+            remedy=f"Try an lr below {lr:g}{remedies}.",
         )
 
     def check_weights(self, lr: float) -> None:
@@ -163,7 +160,8 @@ class Guard:
                 holder, _, name = place.partition(".")
                 raise NotFiniteError(
                     f"{name} of {HOLDERS[holder]} contains NaN or infinity, so no checkpoint was"
-                    f" saved. Try an lr below {lr:g} or gradient_clip 1."
+                    " saved.",
+                    remedy=f"Try an lr below {lr:g} or gradient_clip 1.",
                 )
 
 

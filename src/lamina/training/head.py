@@ -73,7 +73,8 @@ def find_linear_head(model: Model) -> str:
         raise RecipeError(
             "head is 'fitted', which needs a net whose logits are the output of one linear layer"
             f" with a bias, but those of this net are not the output of its last layer, {path}"
-            f" ({layer}). Set head to 'random'."
+            f" ({layer}). Set head to 'random'.",
+            field="head",
         )
     return path
 

@@ -175,7 +175,8 @@ class LaneSums:
                 raise NetError(
                     f"lanes is {self._lanes}, but the forward pass changes the buffer {name}; the"
                     " trained model would depend on the number of processes. Set lanes to 1, or do"
-                    " not change the buffer in training."
+                    " not change the buffer in training.",
+                    field="lanes",
                 )
 
     @torch.no_grad()
@@ -260,6 +261,7 @@ def deal_lanes(lanes: int) -> range:
         raise RecipeError(
             f"lanes is {lanes}, but {processes} processes train together and each needs at least"
             f" one lane. Set lanes to {processes} or more, such as"
-            f" {1 << (processes - 1).bit_length()}."
+            f" {1 << (processes - 1).bit_length()}.",
+            field="lanes",
         )
     return group.deal(lanes, processes, group.rank())

@@ -216,7 +216,7 @@ def build_model(
     recipe.find_aim(images.kind)
     task = replace(task_of(images), metric=recipe.find_metric(images.kind))
     if recipe.dropout is not None:
-        net = _set_dropout(net, recipe.dropout)
+        net = set_dropout(net, recipe.dropout)
     if isinstance(net, Net):
         net = net.check(images.shape, task.outputs, predicts_numbers=isinstance(task, Regression))
         body: nn.Module = net.module(images.shape)
@@ -298,17 +298,20 @@ def split_pixels(pixels: Pixels) -> list[UInt8[np.ndarray, "m h w c"]]:
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]
 
 
-def _set_dropout(net: Net | nn.Module, p: float) -> Net:
+def set_dropout(net: Net | nn.Module, p: float) -> Net:
+    """The net with this probability in its Dropout layers; ``RecipeError`` without one."""
     if not isinstance(net, Net):
         raise RecipeError(
             f"dropout is {p:g}, but lamina does not change the layers of your own module. Set"
-            " dropout in the module."
+            " dropout in the module.",
+            field="dropout",
         )
     try:
         return net.replace(Dropout, Dropout(p))
     except NetError:
         raise RecipeError(
-            f"dropout is {p:g}, but the net has no Dropout layer. Add one, or leave out dropout."
+            f"dropout is {p:g}, but the net has no Dropout layer. Add one, or leave out dropout.",
+            field="dropout",
         ) from None
 
 
@@ -329,7 +332,8 @@ def _channel_statistics(images: Images, recipe: Recipe) -> ChannelStatistics:
     if not variance.all():
         raise RecipeError(
             "normalization is 'channel', but one channel has the same value in every pixel of every"
-            " image. Use normalization 'unit'."
+            " image. Use normalization 'unit'.",
+            field="normalization",
         )
     return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
 

@@ -45,7 +45,8 @@ def parse_aim(text: str) -> Aim:
     if not AIM.fullmatch(text):
         raise RecipeError(
             f"aim is {text!r}; it must be f1, recall or precision between 0 and 1, or the cost of a"
-            " miss in false alarms, above 0. Use f1, recall=0.95, precision=0.9 or miss=10."
+            " miss in false alarms, above 0. Use f1, recall=0.95, precision=0.9 or miss=10.",
+            field="aim",
         )
     name, _, value = text.partition("=")
     return Aim(name, float(value or 1))  # type: ignore[arg-type]
@@ -85,6 +86,7 @@ OPTIMIZERS = {
 }
 
 
+MOST_EPOCHS = 100_000
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -146,7 +148,7 @@ class Recipe:
     Recipe(epochs=5, optimizer='sgd', lr=0.1)
     """
 
-    epochs: Annotated[int, Range(1)] = 10
+    epochs: Annotated[int, Range(1, MOST_EPOCHS)] = 10
     """number of passes over the training images"""
     batch_size: Annotated[int, Range(1)] = 100
     """number of images per step"""
@@ -223,7 +225,8 @@ class Recipe:
             raise RecipeError(
                 f"warmup_fraction is {self.warmup_fraction:g}, but the schedule {self.schedule}"
                 f" warms up in its first {SCHEDULES[self.schedule].warmup_steps} steps. Leave"
-                " warmup_fraction out."
+                " warmup_fraction out.",
+                field="warmup_fraction",
             )
 
     def __repr__(self) -> str:
@@ -249,7 +252,8 @@ class Recipe:
         if self.metric in METRICS and self.metric not in kind.metrics:
             raise RecipeError(
                 f"metric is {self.metric}, which does not fit {kind} targets; it must be one of "
-                f"{', '.join(kind.metrics)}. Use metric {kind.metrics[0]}."
+                f"{', '.join(kind.metrics)}. Use metric {kind.metrics[0]}.",
+                field="metric",
             )
         if self.metric is None and self.class_weights and "balanced_accuracy" in kind.metrics:
             return "balanced_accuracy"

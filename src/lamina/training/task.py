@@ -362,7 +362,8 @@ class Regression(Task):
         del targets
         raise RecipeError(
             "class_weights is True, but the targets are numbers; only classes have weights. Remove"
-            " class_weights from the recipe."
+            " class_weights from the recipe.",
+            field="class_weights",
         )
 
     def probabilities(self, logits: Logits) -> Logits:

@@ -19,7 +19,7 @@ from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
-from lamina.training.recipe import SCHEDULES, Recipe
+from lamina.training.recipe import MOST_EPOCHS, SCHEDULES, Recipe
 from lamina.training.schedule import evaluation_interval, find_size_fraction
 
 STEPS = 6
@@ -89,6 +89,7 @@ class Pace:
         """The recipe with as many epochs as fit into ``seconds``, at least 1."""
         # at an eighth of the side
         most = max(0, int(seconds / max(1e-3, self.train_seconds * images / 64))) + 1
+        most = min(most, MOST_EPOCHS)
         fitting = bisect_right(
             range(1, most + 1),
             seconds,

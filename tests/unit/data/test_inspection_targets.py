@@ -74,9 +74,10 @@ def test_classes_of_very_different_size_are_noted() -> None:
         Finding(
             "imbalance",
             "note",
-            "train has 10 times as many images of dog (100) as of cat (10). To weight the classes"
-            " equally, train with --class-weights (in Python, Recipe(class_weights=True)).",
+            "train has 10 times as many images of dog (100) as of cat (10).",
             3,
+            remedy="To weight the classes equally, train with --class-weights (in Python,"
+            " Recipe(class_weights=True)).",
         ),
     )
 

@@ -24,7 +24,7 @@ from lamina.evaluation.calibration import (
     measure_rejection,
 )
 from lamina.evaluation.predictor import make_prediction
-from lamina.evaluation.scores import calibration_error
+from lamina.evaluation.scores import calibration_error, calibration_floor
 from lamina.insight.attribution import choose_target
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
@@ -198,3 +198,15 @@ def test_a_confidence_threshold_rejects_nothing_that_the_threshold_was_chosen_to
         is_sure = one.values[one.predicted] >= 0.9
         assert rule.rejects(one) == (one.predicted != kept and not is_sure)
     assert measured.coverage == pytest.approx(np.mean([not rule.rejects(one) for one in found]))
+
+
+@pytest.mark.parametrize("images", [50, 200, 2000])
+def test_the_floor_of_the_calibration_error_is_that_of_perfect_probabilities(images):
+    random = np.random.default_rng(images)
+    confidence = torch.from_numpy(random.beta(8, 1, images))
+    errors = [
+        calibration_error(confidence, torch.from_numpy(random.random(images) < confidence.numpy()))
+        for _ in range(300)
+    ]
+    assert calibration_floor(confidence) == pytest.approx(np.mean(errors), rel=0.08)
+    assert calibration_floor(torch.ones(images)) == 0

@@ -224,6 +224,13 @@ class TestCheck:
                 ),
             ),
             (
+                Net(Flatten(), Output(), ReLU()),
+                (
+                    "layer 3 of 3, ReLU(): Output() must be the last layer. Move ReLU() before it,"
+                    " or remove it."
+                ),
+            ),
+            (
                 Net(ReLU(), Whiten(2), Flatten(), Output()),
                 "Whiten() must be the first layer of the net. Move it to the front.",
             ),

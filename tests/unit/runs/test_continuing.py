@@ -14,10 +14,10 @@ from torch import nn
 from lamina import Epoch, Parts, Recipe, load_run, start_run, train
 from lamina.cli import main
 from lamina.data import Dataset, Images
-from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.errors import LaminaError, RecipeError, RunError
 from lamina.nets import BatchNorm, Dropout, Flatten, Linear, Net, Output, ReLU
 from lamina.runs.continuing import CHANGEABLE, list_checkpoints
+from lamina.runs.kept_checkpoints import keep_checkpoint
 from lamina.runs.overview import describe_start
 from lamina.training.prediction import predict_logits
 from support.runs import DATA, WITH_VAL, begin_run, digests, full_disk

@@ -55,7 +55,11 @@ def test_a_wrong_value_in_run_json_is_named(changes, why, run):
 @pytest.mark.parametrize(
     ("part", "value", "why"),
     [
-        ("recipe", {"epochs": 0}, "run.recipe.epochs must be a whole number of at least 1, got 0."),
+        (
+            "recipe",
+            {"epochs": 0},
+            "run.recipe.epochs must be a whole number from 1 to 100,000, got 0.",
+        ),
         ("recipe", [1], "run.recipe must be an object with the fields epochs, "),
         ("net", "Bomb()", "run.net: 'Bomb' is not a layer. "),
         ("net", {"layers": []}, "run.net: expected a layer, got: {'layers': []}. "),

@@ -128,7 +128,9 @@ def test_a_name_that_no_folder_has_everywhere_is_rejected(name, tmp_path, record
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["a", "first-try", "année 2", "a.b", "console", "_x", "com"])
+@pytest.mark.parametrize(
+    "name", ["a", "first-try", "année 2", "a.b", "console", "_x", "com", "é" * 100]
+)
 def test_other_names_are_accepted(name):
     check_name(name)
 

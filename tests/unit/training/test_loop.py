@@ -392,7 +392,7 @@ def test_a_translation_farther_than_the_images_is_rejected():
         Training(SMALL, random_images(side_px=8), Recipe(translate_px=8))
     assert (
         str(rejected.value)
-        == "translate_px is 8; it must be less than the image side, 8 px. Use translate_px=1."
+        == "translate_px is 8; it must be less than the image side, 8 px. Use 1."
     )
 
 

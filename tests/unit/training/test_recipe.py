@@ -61,12 +61,12 @@ def test_numbers_of_numpy_and_whole_numbers_become_the_field_s_type():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0."),
-        ({"epochs": 2.5}, "epochs must be a whole number of at least 1, got 2.5."),
-        ({"epochs": True}, "epochs must be a whole number of at least 1, got True."),
-        ({"epochs": np.True_}, "epochs must be a whole number of at least 1, got True."),
-        ({"epochs": np.float64(3)}, "epochs must be a whole number of at least 1, got 3.0."),
-        ({"epochs": "3"}, "epochs must be a whole number of at least 1, got '3'."),
+        ({"epochs": 0}, "epochs must be a whole number from 1 to 100,000, got 0."),
+        ({"epochs": 2.5}, "epochs must be a whole number from 1 to 100,000, got 2.5."),
+        ({"epochs": True}, "epochs must be a whole number from 1 to 100,000, got True."),
+        ({"epochs": np.True_}, "epochs must be a whole number from 1 to 100,000, got True."),
+        ({"epochs": np.float64(3)}, "epochs must be a whole number from 1 to 100,000, got 3.0."),
+        ({"epochs": "3"}, "epochs must be a whole number from 1 to 100,000, got '3'."),
         ({"lr": float("nan")}, "lr must be a number of at least 0, got nan."),
         ({"lr": np.float32("inf")}, "lr must be a number of at least 0, got inf."),
         (

@@ -211,7 +211,7 @@ def _find_layout(
     if without_classes:
         advice += f" If the images of {name_some(without_classes, NAMED)} have no classes, move"
         advice += " them to another folder."
-    raise DataError(f"{source} is ambiguous: {problem}. {LAYOUT} {advice}")
+    raise DataError(f"{source} is ambiguous: {problem}. {LAYOUT}", advice)
 
 
 def _find_subfolders(folders: Iterable[str]) -> dict[str, set[str]]:

@@ -131,8 +131,8 @@ def _check_kind(
     if kind not in kinds:
         content = "empty" if kind == "empty" else f"of type {kind}"
         raise DataError(
-            f"Column {column!r} of {table.path} is {content}; {flag} needs {expected}."
-            f" {table.describe()}"
+            f"Column {column!r} of {table.path} is {content};",
+            remedy=f"{flag} needs {expected}. {table.describe()}",
         )
 
 
@@ -160,8 +160,9 @@ def find_image_column(table: Table) -> str:
     if candidates:
         problem = f"several columns that may hold the images: {', '.join(candidates)}"
     raise DataError(
-        f"{table.path} has {problem}. Choose the column of image paths or bytes with --image-column"
-        f" (in Python, image_column). {table.describe()}"
+        f"{table.path} has {problem}.",
+        remedy="Choose the column of image paths or bytes with --image-column (in Python,"
+        f" image_column). {table.describe()}",
     )
 
 
@@ -193,8 +194,9 @@ def _find_labels(table: Table, others: set[str | None]) -> tuple[str, ...]:
         labels = rest
     if not labels:
         raise DataError(
-            f"{table.path} has no column named like label or class. Choose the column of targets"
-            f" with --label-column (in Python, label_columns). {table.describe()}"
+            f"{table.path} has no column named like label or class.",
+            remedy="Choose the column of targets with --label-column (in Python, label_columns)."
+            f" {table.describe()}",
         )
     return tuple(labels)
 

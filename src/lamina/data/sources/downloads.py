@@ -177,3 +177,12 @@ def list_published(name: str) -> Files | Arrays:
             f"{folder} does not contain all files of {name}. Delete it to download the set again."
         )
     return source.read(folder, lambda *_: None)
+
+
+def find_download_mb(source: str) -> int:
+    """The size of what has to be downloaded first; 0 if the data set is on this machine."""
+    if source not in PUBLISHED or downloaded_path(source).exists():
+        return 0
+    if source == "cifar10" and os.environ.get("LAMINA_CIFAR10"):
+        return 0
+    return PUBLISHED[source].size_mb

@@ -95,7 +95,8 @@ def _list_arrays(path: Path, arrays: Mapping[str, _Array], preparation: Preparat
     if preparation.size_px is not None and channels not in RESIZED_CHANNELS:
         raise DataError(
             f"The images in {path} have {channels} channels, and lamina resizes only images with"
-            " up to 4. Leave out --size (in Python, size_px)."
+            " up to 4.",
+            remedy="Leave out --size (in Python, size_px).",
         )
     return joined
 

@@ -292,9 +292,9 @@ def _unite_rows(
     shown = next(f"{value} and {other}" for value, other in pairs if value != other)
     raise DataError(
         f"{plural(count, 'image has', 'images have')} several rows with different values,"
-        f" such as {shown} for {name}. If these are several labels of an"
-        " image, add --task multi-label (in Python, task='multi-label'). Otherwise, keep one row"
-        " for each image."
+        f" such as {shown} for {name}.",
+        remedy="If these are several labels of an image, add --task multi-label (in Python,"
+        " task='multi-label'). Otherwise, keep one row for each image.",
     )
 
 

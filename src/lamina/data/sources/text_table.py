@@ -73,9 +73,9 @@ def read_text_table(path: Path, *, has_decimal_commas: bool = True) -> Table:
             raise DataError(
                 f"Column {column!r} of {path} has numbers such as {values!r}, which may"
                 " have decimal marks or thousands separators. Write them with a decimal point and"
-                " without thousands separators, as in 1234.5. If commas separate several labels,"
-                " use --task multi-label; if each text is a class, use --task single-label (in"
-                " Python, task)."
+                " without thousands separators, as in 1234.5.",
+                remedy="If commas separate several labels, use --task multi-label; if each text is"
+                " a class, use --task single-label (in Python, task).",
             )
         return clean_column(values)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from lamina.deploy.studio.data_folder import find_download_mb
+from lamina.data.sources.downloads import find_download_mb
 from lamina.deploy.studio.recipe_fields import write_preparation
-from lamina.deploy.studio.services import Actions, Side, Studio
+from lamina.deploy.studio.services import Action, Actions, Side, Studio, answer
 
 
 async def inspect(
@@ -38,11 +38,8 @@ async def inspect(
 
 async def preview(studio: Studio, source: str, size_px: Side | None = None, val: str = "") -> Any:
     """The shape of a data set, and some of its images, with corrected labels."""
-    path = await asyncio.to_thread(studio.data.check, source)
-    corrected = studio.data.find_corrected(source)
-    corrections = "" if corrected is None else str(corrected)
-    arguments = (path, size_px, val, corrections)
-    return await studio.compute_quickly("data_views.preview_data", *arguments)
+    data = await asyncio.to_thread(studio.data.describe, source, size_px, val)
+    return await studio.compute_quickly("data_views.preview_data", *data)
 
 
 async def draw_images(
@@ -71,16 +68,16 @@ async def save_image(studio: Studio, set_name: str, class_name: str, image: byte
     return await studio.compute_quickly("dropped_images.save_image", *arguments)
 
 
-async def remove_image(studio: Studio, set_name: str, class_name: str, file: str) -> Any:
-    """Remove an image from such a set."""
-    arguments = (studio.data.path, set_name, class_name, file)
-    return await studio.compute_quickly("dropped_images.remove_image", *arguments)
-
-
 async def list_images(studio: Studio, set_name: str) -> Any:
-    """The classes and images of such a set."""
-    arguments = (studio.data.path, set_name)
+    """The classes and images of such a set; ``DataError`` if it cannot have this name."""
+    arguments = (await asyncio.to_thread(studio.data.check_new, set_name), set_name)
     return await studio.compute_quickly("dropped_images.list_images", *arguments)
+
+
+def on_set(function: str, **kinds: type) -> Action:
+    """An action about a set that was made in the studio."""
+    values = {"set_name": str, **kinds}
+    return answer(function, lambda studio, _: studio.data.path, values, is_quick=True)
 
 
 ACTIONS: Actions = {
@@ -89,6 +86,8 @@ ACTIONS: Actions = {
     "images": draw_images,
     "correct": correct,
     "save-image": save_image,
-    "remove-image": remove_image,
+    "remove-image": on_set("dropped_images.remove_image", class_name=str, file=str),
+    "rename-class": on_set("dropped_images.rename_class", class_name=str, new_name=str),
+    "delete-class": on_set("dropped_images.delete_class", class_name=str),
     "set": list_images,
 }

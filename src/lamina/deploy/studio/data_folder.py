@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lamina.data import NAMES
-from lamina.data.corrections import ADVICE, format_rows
-from lamina.data.formats import SUFFIXES
-from lamina.data.option_files import read_pairs, read_rows
-from lamina.data.sources.class_folders import RESULTS
-from lamina.data.sources.downloads import PUBLISHED, downloaded_path
+from lamina.data.corrections import change_table
+from lamina.data.sources.downloads import PUBLISHED, find_download_mb
+from lamina.data.sources.recognition import has_classes, has_image, holds_runs, is_data
 from lamina.data.sources.table import is_table
 from lamina.data.splits import find_splits
 from lamina.errors import DataError
-from lamina.files import write_atomically
 
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz")
-EXAMINED = 50  # entries of a folder
 # file in each set that is made on the page; the studio changes no other folders
 MARK = ".made-by-lamina-studio"
 # end of the name of a table of corrected labels, beside the data set
 CORRECTIONS = "-corrections.csv"
-COLUMNS = ("image", "correct")
+# among the runs: those that were deleted, until the studio ends
+DELETED = ".deleted"
 
 
 @dataclass(frozen=True)
@@ -37,23 +32,21 @@ class DataFolder:
     runs_dir: Path
 
     def list_sources(self) -> list[dict[str, Any]]:
-        """Name and source of each data set or the folder, the built-in ones, tables, others."""
+        """Name and source of each data set or the folder, the built-in ones, tables."""
         children = self._list()
         folders = [path for path in children if path.is_dir()]
-        data = [path for path in children if _is_data(path)]
+        data = [path for path in children if is_data(path)]
         tables = [path for path in children if path.is_file() and is_table(path)]
-        others = [path for path in folders if path not in data]
         if self._is_data_set(folders):
             data = [self.path]
             tables = []
-            others = []
-        elif sum(map(_has_image, others)) > 1:  # some of its folders may be classes
+        elif sum(has_image(path) for path in folders if path not in data) > 1:
+            # some of its folders may be classes
             data.append(self.path)
         drawn = [name for name in NAMES if name not in PUBLISHED]
         sources = [(path.name, str(path), False) for path in data]
         sources += [(name, name, True) for name in (*drawn, *PUBLISHED)]
         sources += [(path.name, str(path), False) for path in tables]
-        sources += [(f"{path.name} (no class folders found)", str(path), False) for path in others]
         keys = ("name", "source", "is_built_in")
         return [dict(zip(keys, values, strict=True)) for values in sources]
 
@@ -65,7 +58,7 @@ class DataFolder:
         if not (Path(source).is_absolute() and path.is_relative_to(self.path)):
             raise DataError(
                 f"{source[:100]} is not in {self.path}, the folder that the studio may read. Choose"
-                " a data set from the list, or start lamina studio with --data FOLDER."
+                " a data set from the list, or start the studio with another folder."
             )
         return str(path)
 
@@ -80,6 +73,10 @@ class DataFolder:
         file = self.find_corrections(source)
         return file if file.exists() else None
 
+    def describe(self, source: str, size_px: int | None, val: str) -> tuple[Any, ...]:
+        """The arguments with which ``load_source`` loads a data set, with corrected labels."""
+        return self.check(source), size_px, val, str(self.find_corrected(source) or "")
+
     def correct(self, source: str, choices: Mapping[str, str] | None) -> dict[str, str]:
         """Add labels by image to the table of corrections; returns all corrections.
 
@@ -89,50 +86,30 @@ class DataFolder:
         file = self.find_corrections(source)
         if source not in NAMES and not Path(source).exists():
             raise DataError(f"There is no {source}. Choose a data set from the list.")
-        corrections: dict[str, str] = {}
-        if file.exists():
-            if read_rows(str(file), "labels_from")[:1] != [list(COLUMNS)]:
-                raise DataError(
-                    f"{file} has other columns than image and correct, so the studio did not make"
-                    " it. To correct labels here, move it to another folder."
-                )
-            corrections = dict(read_pairs(str(file), "labels_from", "correct", ADVICE))
-        for image, label in (choices or {}).items():
-            corrections[image.encode("utf-8", "backslashreplace").decode()] = label
-        if choices is None:
-            corrections = {}
-        corrections = {image: label for image, label in corrections.items() if label}
-        try:
-            if source in NAMES:
-                self.runs_dir.mkdir(parents=True, exist_ok=True)
-            if corrections:
-                write_atomically(file, format_rows([COLUMNS, *corrections.items()]))
-            else:
-                file.unlink(missing_ok=True)
-        except OSError as error:
-            raise DataError(
-                f"Cannot write {file}: {error.strerror or error}. Free some space; try again."
-            ) from None
-        return corrections
+        return change_table(file, choices)
+
+    def remove_deleted(self) -> None:
+        """Remove the runs that were deleted on the page."""
+        shutil.rmtree(self.runs_dir / DELETED, ignore_errors=True)
 
     def check_new(self, name: str) -> Path:
         """The folder for new data sets; ``DataError`` if this name would not be a data set."""
         if self.path / name.strip() == self.runs_dir.resolve():
             raise DataError(f"{name} is the folder of the runs. Use another name.")
-        if name.strip() in NAMES:
+        if name.strip().casefold() in NAMES:
             raise DataError(f"{name} is a built-in data set. Use another name.")
         if self._is_data_set([path for path in self._list() if path.is_dir()]):
             reason = f"{self.path} is itself a data set, so {name} would become one of its classes"
-            raise DataError(f"{reason}. Start lamina studio with another --data.")
+            raise DataError(f"{reason}. Start the studio with another folder.")
         return self.path
 
     def _is_data_set(self, folders: list[Path]) -> bool:
         """Whether the folder is a data set: all its folders are classes, or all are splits."""
         if (self.path / MARK).exists():
             return True
-        are_classes = len(folders) > 1 and all(map(_has_image, folders))
+        are_classes = len(folders) > 1 and all(map(has_image, folders))
         are_splits = len(find_splits(path.name for path in folders)) == len(folders)
-        return are_classes or (are_splits and any(map(_has_classes, folders)))
+        return are_classes or (are_splits and any(map(has_classes, folders)))
 
     def _list(self) -> list[Path]:
         """What may be data: neither hidden nor runs nor corrections."""
@@ -141,24 +118,15 @@ class DataFolder:
         except OSError as error:
             reason = error.strerror or error
             raise DataError(
-                f"Cannot read {self.path}: {reason}. Start lamina studio with another --data."
+                f"Cannot read {self.path}: {reason}. Start the studio with another folder."
             ) from error
         runs_dir = self.runs_dir.resolve()
         return [
             path
             for path in paths
             if not (path.name.startswith(".") or path.name.endswith(CORRECTIONS))
-            and not (path == runs_dir or _holds_runs(path))
+            and not (path == runs_dir or holds_runs(path))
         ]
-
-
-def find_download_mb(source: str) -> int:
-    """The size of what has to be downloaded first; 0 if the data set is on this machine."""
-    if source not in PUBLISHED or downloaded_path(source).exists():
-        return 0
-    if source == "cifar10" and os.environ.get("LAMINA_CIFAR10"):
-        return 0
-    return PUBLISHED[source].size_mb
 
 
 def check_is_here(source: str) -> None:
@@ -166,41 +134,6 @@ def check_is_here(source: str) -> None:
     download_mb = find_download_mb(source)
     if download_mb:
         raise DataError(
-            f"{source} is not on this machine yet ({download_mb} MB). Choose it under Data, and"
+            f"{source} is not on this machine yet ({download_mb} MB). Choose it under Images, and"
             " press Download."
         )
-
-
-def _is_data(path: Path) -> bool:
-    """Whether it is an archive, or has folders of images or of classes; tables are not read."""
-    if not path.is_dir():
-        return path.name.lower().endswith(ARCHIVES) and not is_table(path)
-    return _has_classes(path) or any(
-        find_splits([child.name]) and _has_classes(child) for child in _list_some(path)
-    )
-
-
-def _holds_runs(path: Path) -> bool:
-    """Whether a folder is a run or study, or contains one."""
-    return any(
-        all((place / name).exists() for name in names)
-        for place in (path, *_list_some(path))
-        for names in RESULTS
-    )
-
-
-def _has_classes(path: Path) -> bool:
-    return any(map(_has_image, _list_some(path)))
-
-
-def _has_image(path: Path) -> bool:
-    return any(child.name.lower().endswith(SUFFIXES) for child in _list_some(path))
-
-
-def _list_some(path: Path) -> list[Path]:
-    """Some entries of a folder; none of a file, or if it cannot be read."""
-    try:
-        with os.scandir(path) as entries:
-            return [Path(entry) for entry in islice(entries, EXAMINED)]
-    except OSError:
-        return []

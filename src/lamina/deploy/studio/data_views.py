@@ -1,13 +1,11 @@
-"""What the page shows of a data set, and how long each layer takes on this machine, as JSON values.
+"""What the page shows of a data set, as JSON values.
 
 These functions run in the torch process.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -17,20 +15,14 @@ import torch
 from lamina.data import Dataset, Preparation, load_data
 from lamina.deploy.studio.data_folder import check_is_here
 from lamina.deploy.web.explanation import encode_png
-from lamina.errors import DataError, NetError
-from lamina.nets import Shape, parse_net
-from lamina.nets.costs import summarize_layers
+from lamina.errors import DataError
 from lamina.targets import BINARY, SINGLE_LABEL
+from lamina.text import order_naturally
 from lamina.training.task import task_of
 
 SHOWN_CLASSES = 12
 SHOWN_IMAGES = 6
-TIMED_IMAGES = 64
-TURNS = 3
 NICENESS = 5  # the training comes first
-# for all images whose layers are timed: a gigabyte, seconds
-MOST_VALUES = 10**8
-MOST_MULTIPLY_ADDS = 64 * 10**8
 
 
 def prepare() -> None:
@@ -49,7 +41,7 @@ def load_source(source: str, size_px: int | None, val: str, corrections: str) ->
         fraction = float(val) if val else None
     except ValueError:
         raise DataError(
-            f"val is {val}; it must be a number of at least 0 and below 1. Use 0.1."
+            f"Part held out is {val}; it must be a number of at least 0 and below 1. Use 0.1."
         ) from None
     tables = (corrections,) if corrections else ()
     return load_data(
@@ -64,11 +56,14 @@ def preview_data(source: str, size_px: int | None, val: str, corrections: str) -
     samples = train.choose_samples(SHOWN_IMAGES)
     counts = train.target_counts()
     groups = []
-    for name, rows in list(samples.items())[:SHOWN_CLASSES]:
-        images = [{"row": row, "png": encode_png(train.pixels[row])} for row in rows]
+    names = list(samples)
+    if names == sorted(names):  # folders, which lamina sorts by letters
+        names.sort(key=order_naturally)
+    for name in names[:SHOWN_CLASSES]:
+        images = [{"row": row, "png": encode_png(train.pixels[row])} for row in samples[name]]
         groups.append({"name": name, "count": counts.get(name, len(train)), "images": images})
     # to choose from in a correction
-    labels = list(samples) if train.kind in (SINGLE_LABEL, BINARY) else []
+    labels = names if train.kind in (SINGLE_LABEL, BINARY) else []
     return {
         "shape": train.shape,
         "outputs": task_of(train).outputs,
@@ -77,9 +72,14 @@ def preview_data(source: str, size_px: int | None, val: str, corrections: str) -
         "labels": labels,
         "corrections": dataset.corrections.corrected + dataset.corrections.excluded,
         "split_rule": dataset.split_rule,
-        "images": {split: len(images) for split, images in dataset.splits.items()},
+        "images": count_images(dataset),
         "groups": groups,
     }
+
+
+def count_images(dataset: Dataset) -> dict[str, int]:
+    """The number of images of each split."""
+    return {split: len(images) for split, images in dataset.splits.items()}
 
 
 def draw_images(
@@ -92,35 +92,3 @@ def draw_images(
             if name in drawn:
                 drawn[name] = encode_png(images.pixels[row])
     return [drawn[name] for name in names]
-
-
-def time_layers(layers: str, shape: Shape, outputs: int) -> list[float]:
-    """Milliseconds of each layer for 64 images, forward and backward, on one core, after a warmup.
-
-    Large nets get fewer images, and their times are scaled.
-    """
-    net = parse_net(layers).check(shape, outputs)
-    summary = summarize_layers(net.layers, shape)
-    values = (
-        summary.parameters
-        + 2 * math.prod(shape)
-        + sum(math.prod(row.out_shape) for row in summary.rows)
-    )
-    images = min(
-        TIMED_IMAGES, MOST_MULTIPLY_ADDS // max(1, summary.multiply_adds), MOST_VALUES // values
-    )
-    if not images:
-        raise NetError("The net is too large to measure its layers while it is edited.")
-    x = torch.randn(images, *shape).contiguous(memory_format=torch.channels_last)
-    durations_ms = []
-    for module in net.module(shape):
-        times = []
-        for _ in range(TURNS + 1):
-            inputs = x.detach().requires_grad_()
-            began = time.perf_counter()
-            y = module(inputs)
-            y.backward(torch.ones_like(y))
-            times.append(time.perf_counter() - began)
-        durations_ms.append(round(1000 * min(times[1:]) * TIMED_IMAGES / images, 3))
-        x = y.detach()
-    return durations_ms

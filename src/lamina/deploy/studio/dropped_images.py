@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,13 @@ from lamina.data.thumbnails import encode_png
 from lamina.deploy.studio.data_folder import MARK
 from lamina.deploy.studio.run_views import draw_thumbnail
 from lamina.errors import DataError, escape
-from lamina.files import write_atomically
+from lamina.files import NO_NAME, write_atomically
+from lamina.text import order_naturally
 
 SHORTER_PX = 512  # at most, of a stored image
 THUMBNAIL_PX = 56
 NAME_LETTERS = 60
 LISTED = 60  # images of a class
-# no names there
-WINDOWS = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[/\\:*?"<>|].*|.*\.', re.IGNORECASE)
 
 
 def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dict[str, Any]:
@@ -42,6 +42,8 @@ def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dic
     if (scale := SHORTER_PX / min(image.size)) < 1:
         size = round(scale * image.width), round(scale * image.height)
         image = image.resize(size, FILTER, reducing_gap=REDUCING_GAP)
+    _check_twins(collection)
+    _check_twins(place)
     try:
         collection.mkdir(exist_ok=True)
         (collection / MARK).touch()
@@ -64,8 +66,10 @@ def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dic
 def list_images(folder: Path, set_name: str) -> dict[str, Any]:
     """The classes of a set that the studio made, with their last images; none without a set."""
     collection, _ = _find_places(folder, set_name)
+    _check_twins(collection)
     classes = []
-    for place in sorted(collection.iterdir()) if collection.exists() else ():
+    places = collection.iterdir() if collection.exists() else ()
+    for place in sorted(places, key=lambda place: order_naturally(place.name)):
         if not place.is_dir() or place.is_symlink():
             continue
         numbers = sorted(_list_numbers(place))
@@ -82,7 +86,31 @@ def remove_image(folder: Path, set_name: str, class_name: str, file: str) -> int
     if not re.fullmatch(r"\d{4,9}\.png", file):
         raise DataError(f"{class_name} has no image {file[:100]!r}. Reload the page.")
     (place / file).unlink(missing_ok=True)
-    return len(_list_numbers(place))
+    left = len(_list_numbers(place))
+    if not left:
+        delete_class(folder, set_name, class_name)
+    return left
+
+
+def rename_class(folder: Path, set_name: str, class_name: str, new_name: str) -> None:
+    """Rename a class of a set that the studio made."""
+    place = _find_places(folder, set_name, class_name)[1]
+    new = _find_places(folder, set_name, new_name)[1]
+    _check_twins(new, besides=place)
+    if new != place and place.exists():
+        place.rename(new)
+
+
+def delete_class(folder: Path, set_name: str, class_name: str) -> None:
+    """Delete a class and its images in a set that the studio made; other files stay."""
+    collection, place = _find_places(folder, set_name, class_name)
+    for number in _list_numbers(place):
+        (place / f"{number:04}.png").unlink(missing_ok=True)
+    with suppress(OSError):
+        place.rmdir()
+        if [path.name for path in collection.iterdir()] == [MARK]:
+            (collection / MARK).unlink()
+            collection.rmdir()
 
 
 def _list_numbers(place: Path) -> list[int]:
@@ -102,19 +130,28 @@ def _find_places(folder: Path, set_name: str, class_name: str | None = None) -> 
     return collection, place
 
 
+def _check_twins(place: Path, besides: Path | None = None) -> None:
+    """Raise ``DataError`` if a folder beside it has the same name, but for case or letter forms."""
+    for other in place.parent.iterdir() if place.parent.exists() else ():
+        is_twin = _fold(other.name) == _fold(place.name)
+        is_same = other.name == place.name and besides is None
+        if is_twin and not is_same and other != besides:
+            raise DataError(f"There is already {other.name}. Use another name than {place.name}.")
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
 def _check_name(name: str, what: str) -> str:
     """The name, in the form in which equal letters have equal codes."""
     name = unicodedata.normalize("NFC", name.strip())
     is_reserved = (
-        is_hidden(name) or find_splits([name]) or WINDOWS.fullmatch(name) or escape(name) != name
+        is_hidden(name) or find_splits([name]) or NO_NAME.fullmatch(name) or escape(name) != name
     )
     if is_reserved or not 0 < len(name) <= NAME_LETTERS:
-        rule = (
-            f"1 to {NAME_LETTERS} letters, digits, spaces, - or _, and not be reserved, such as"
-            " train or con"
-        )
         raise DataError(
-            f"The name of a {what} is {name[:NAME_LETTERS]!r}; it must have {rule}. Use another"
-            " name."
+            f"{name[:NAME_LETTERS]!r} cannot be the name of a {what}. Use 1 to {NAME_LETTERS}"
+            " letters, digits, spaces, - or _, but no reserved word, such as train or con."
         )
     return name

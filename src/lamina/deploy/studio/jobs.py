@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -23,9 +24,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from lamina.deploy.studio.event_log import EventLog
-from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
+from lamina.deploy.studio.recipe_fields import name_field
 from lamina.deploy.web.access import without_token
 from lamina.errors import RunError
+from lamina.runs.kept_checkpoints import keep_checkpoint
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 LINE_BYTES = 2**30  # at most; lamina data lists all duplicates in one line
@@ -35,8 +37,13 @@ NICENESS = 5  # of all commands but trainings
 STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 SHOWN = (
     "number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "seconds",
-    "chooses_net", "checked", "label_issues",
+    "chooses_net", "choosing_seconds", "checked", "label_issues",
 )  # fmt: skip
+CAUSES = {-signal.SIGKILL: "was stopped from outside; perhaps memory ran out"}
+REMEDIES = {  # by the kind of the error of a command
+    "NotFiniteError": "Train again with a lower learning rate.",
+    "WriteError": "Free disk space, then press Continue.",
+}
 MOST_READING = 2  # commands at once
 KEPT_JOBS = 100  # that have ended
 NAMES = ".names"  # folder of the locks of reserved names, among the runs
@@ -62,6 +69,7 @@ class Job:
     process: Process | None = field(default=None, repr=False)
     seconds: float | None = None  # the time limit of a training
     chooses_net: bool = False
+    choosing_seconds: float | None = None  # until the first step, if it chooses the net
     may_download: bool = False  # the visitor has asked for it
     checked: dict[str, Any] | None = None  # the data set whose labels it checks
     label_issues: list[dict[str, Any]] | None = field(default=None, repr=False)
@@ -107,7 +115,7 @@ class Jobs:
     ) -> Job:
         """Queue a command, which starts when it has a place."""
         if self.is_closing:
-            raise RunError("The studio is ending in its terminal. Start lamina studio again.")
+            raise RunError("The studio is ending. Start it again.")
         lock = self._reserved.pop(run, None)
         job = Job(next(self._numbers), tuple(words), run, is_training, lock=lock, **more)
         if job.checked is not None:
@@ -140,6 +148,25 @@ class Jobs:
             return True
         self._reserved[run] = lock
         return True
+
+    def find_number(self, beginning: str) -> int:
+        """The number after those of all runs with this beginning, also of deleted ones."""
+        numbered = re.compile(re.escape(beginning) + r"-(\d{1,9})(\.lock)?")
+        places = (self.runs_dir, self.runs_dir / NAMES)
+        names = [file.name for place in places if place.is_dir() for file in place.iterdir()]
+        matches = filter(None, map(numbered.fullmatch, names))
+        return 1 + max((int(match[1]) for match in matches), default=0)
+
+    def rename(self, run: str, name: str) -> None:
+        """Tell all pages that a run has another name now, or the same if only its note changed."""
+        for job in self.jobs:
+            if job.run == run:
+                job.run = name
+        self.log.add({"event": "runs", "run": run, "name": name})
+
+    def free(self, run: str) -> None:
+        """Free the name of a run that was reserved."""
+        self._reserved.pop(run).release()
 
     def find_active(self, run: str, number: int | None = None) -> Job | None:
         """The job in progress that has a number, or that trains a run."""
@@ -221,7 +248,8 @@ class Jobs:
         if not job.problem:  # the message of its error
             if job.run and (self.runs_dir / job.run / "run.json").exists():
                 last = "The run is saved up to its last checkpoint; press Continue."
-            job.problem = f"The process ended with status {status}. {last}"
+            cause = CAUSES.get(status, f"ended with status {status}")
+            job.problem = f"The process {cause}. {last}"
 
     async def _execute(self, job: Job) -> tuple[int, str]:
         """Run the command, pass on its events; returns exit status and last line on stderr."""
@@ -250,9 +278,7 @@ class Jobs:
         job.state = "running"
         job.began = time.time()
         self._announce(job)
-        _, last = await asyncio.gather(
-            self._read_events(job, process), self._read_remarks(job, process)
-        )
+        _, last = await asyncio.gather(self._read_events(job, process), read_last_line(process))
         return await process.wait(), last
 
     async def _read_events(self, job: Job, process: Process) -> None:
@@ -262,9 +288,11 @@ class Jobs:
                 event = json.loads(line)
             except ValueError:
                 continue  # a process that was killed leaves half a line
+            if job.chooses_net and not job.choosing_seconds and event["event"] == "step":
+                job.choosing_seconds = time.time() - job.began
             match event["event"]:
                 case "error":
-                    job.problem = event["error"]
+                    job.problem = describe_problem(event)
                     continue
                 case "labels":
                     job.label_issues = event["label_issues"]  # for pages that open later
@@ -275,18 +303,23 @@ class Jobs:
                     shorten(event)
             self.log.add(event | {"job": job.number, "run": job.run})
 
-    async def _read_remarks(self, job: Job, process: Process) -> str:
-        """Pass on the lines on stderr; returns the last one, the reason if the process crashed."""
-        text = ""
-        assert process.stderr is not None  # noqa: S101
-        async for line in process.stderr:
-            text = line.decode(errors="replace").rstrip()
-            if text:
-                self.log.add({"event": "remark", "text": text, "job": job.number, "run": job.run})
-        return text
-
     def _announce(self, job: Job) -> None:
         self.log.add(job.to_json())
+
+
+async def read_last_line(process: Process) -> str:
+    """The last line on stderr, which is the reason if the process crashed."""
+    text = ""
+    assert process.stderr is not None  # noqa: S101
+    async for line in process.stderr:
+        text = line.decode(errors="replace").rstrip()
+    return text
+
+
+def describe_problem(event: dict[str, Any]) -> str:
+    """The problem of a command that failed, with what to do on the page."""
+    problem = name_field(event["problem"], event["field"])
+    return f"{problem} {REMEDIES.get(event['kind'], '')}".rstrip()
 
 
 def free_name(job: Job) -> None:
@@ -300,5 +333,9 @@ def shorten(event: dict[str, Any]) -> None:
     """Leave out most images of findings about data; the command lists all."""
     del event["duplicates"]
     for finding in event["findings"]:
+        finding["size"] = len(finding["images"])
         finding["images"] = finding["images"][:SHOWN_IMAGES]
-        del finding["twins"]
+        finding["message"] = finding["problem"]
+        for image, twin in zip(finding["images"], finding.pop("twins"), strict=False):
+            pair = [f"{name} ({split})" for split, name, _ in (image.values(), twin.values())]
+            image.update(name=" = ".join(pair), split=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,7 +84,8 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
             Net(*parsed).check(shape, outputs)
         except NetError as error:
             problem = str(error)
-            cards[-1]["problem"] = problem
+            numbers = re.findall(r"^layer (\d+) of", problem) or [len(cards)]
+            cards[int(numbers[0]) - 1]["problem"] = problem
     return {
         "cards": cards,
         "problem": problem,
@@ -100,6 +102,13 @@ def _parse_layer(text: str) -> Layer:
             f"expected one layer, got {len(layers)}. Add each layer as a card of its own."
         )
     return layers[0]
+
+
+def read_net(text: str) -> str:
+    """A name in the zoo, or layers: no option, and no file that lamina would execute."""
+    if not text or text in zoo.NAMES:
+        return text
+    return ", ".join(split_text(text))
 
 
 def split_text(text: str) -> list[str]:

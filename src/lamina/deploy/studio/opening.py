@@ -38,9 +38,11 @@ async def open_studio(
     with open_socket(address.host, address.port) as listening, suppress(asyncio.CancelledError):
         async with running(app, listening, *access) as (url, task):
             try:
+                data.remove_deleted()
                 announce(url)
                 await asyncio.shield(task)
             finally:
                 unfinished = await studio.jobs.close()
                 await studio.close()
+                data.remove_deleted()
     return unfinished

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
+from importlib.resources import files
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lamina.errors import RecipeError, RunError, suggest
 from lamina.text import parse_seconds
 from lamina.training.recipe import Recipe
-from lamina.values import check_values, read_texts
+from lamina.values import check_values
 
-MAIN_FIELDS = (
-    "epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "label_smoothing",
-    "dropout", "flip", "translate_px", "cutout_px", "gradient_clip", "class_weights", "patience",
-    "seed",
-)  # fmt: skip
+WORDS = json.loads(files(__package__).joinpath("recipe_fields.json").read_text(encoding="utf-8"))
+"""The fields in order, each with name, label and help for a beginner, and whether it is shown."""
+LABELS: dict[str, str] = {field["name"]: field["label"] for field in WORDS}
+LEAST_SECONDS = 10.0  # of a time limit
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
+
+
+def name_field(problem: str, field: str) -> str:
+    """The problem of a field, with its label in place of the name that it begins with."""
+    return LABELS.get(field, field) + problem.removeprefix(field)
 
 
 def read_fields(texts: dict[str, str]) -> dict[str, Any]:
@@ -36,13 +42,27 @@ def read_fields(texts: dict[str, str]) -> dict[str, Any]:
     return check_values(Recipe, fields, RecipeError)
 
 
-def read_seconds(text: str) -> float:
-    """The seconds of a time limit such as ``5m``, as the command line takes it."""
+def read_form(texts: dict[str, str]) -> tuple[dict[str, str], str, str]:
+    """The texts of a recipe's fields, of the time limit, and the name of the recipe."""
+    fields = dict(texts)
+    time = fields.pop("time", "")
+    recipe = fields.pop("recipe", "")
+    if time and "epochs" in fields:
+        raise RecipeError("Time limit and Epochs both end the training. Empty one of them.")
+    return fields, time, recipe
+
+
+def read_seconds(text: str) -> float | None:
+    """The seconds of a time limit such as ``5m``; ``None`` without one."""
+    if not text:
+        return None
     seconds = parse_seconds(text)
     if seconds is None:
         raise RecipeError(
             f"The time limit is {text[:100]!r}; it must be a number followed by s, m or h. Use 5m."
         )
+    if seconds < LEAST_SECONDS:
+        raise RecipeError(f"{text} is too short to train and test. Use at least 20s.")
     return seconds
 
 
@@ -57,28 +77,17 @@ def write_options(texts: dict[str, str]) -> list[str]:
 
 def write_preparation(size_px: int | None, val: str) -> list[str]:
     """The options of a command that load a data set as the page shows it."""
-    options = {"size": size_px, "val": val}
-    return [f"--{name}={value}" for name, value in options.items() if value]
+    options = {"size": str(size_px or ""), "val": val}
+    return write_options({name: value for name, value in options.items() if value})
 
 
 def list_fields() -> list[dict[str, Any]]:
-    """The fields of a recipe, with text, default and choices; the main ones first."""
-    texts = read_texts(Recipe)
+    """The fields of a recipe, with words, default and choices; the main ones first."""
     types = get_type_hints(Recipe)
     fields = []
-    for name in dict.fromkeys((*MAIN_FIELDS, *DEFAULTS)):
-        choices: tuple[object, ...] = ()
-        if types[name] is bool:
-            choices = (False, True)
-        elif get_origin(types[name]) is Literal:
-            choices = get_args(types[name])
-        fields.append(
-            {
-                "name": name,
-                "is_main": name in MAIN_FIELDS,
-                "text": texts.get(name, ""),
-                "default": str(DEFAULTS[name]),
-                "choices": list(map(str, choices)),
-            }
-        )
+    for words in WORDS:
+        kind = types[words["name"]]
+        choices = (False, True) if kind is bool else get_args(kind) * (get_origin(kind) is Literal)
+        default = str(DEFAULTS[words["name"]])
+        fields.append(words | {"default": default, "choices": list(map(str, choices))})
     return fields

@@ -17,6 +17,7 @@ from jaxtyping import Float32, Int64, UInt8
 from lamina.data import Dataset
 from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.studio.data_folder import check_is_here
+from lamina.deploy.studio.recipe_fields import LABELS
 from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.deploy.web.explanation import (
     SIMILAR_SECONDS,
@@ -28,12 +29,14 @@ from lamina.errors import DataError, LaminaError
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Predictor, describe, make_prediction
 from lamina.evaluation.words import give_verdict, list_lines
-from lamina.insight.confusions import find_confusions, measure_losses
+from lamina.insight.confusions import find_confusions
+from lamina.insight.disagreements import decide_rows, find_differing
 from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
 from lamina.insight.units import cut_patch, inspect_layers, measure_responses
-from lamina.runs.differences import compare_runs
+from lamina.runs.differences import describe_settings
+from lamina.runs.folder import RunFolder
 from lamina.runs.loading import load_run
-from lamina.runs.record import DataOrigin, resume_command
+from lamina.runs.record import DataOrigin
 from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
 from lamina.studies.judging import explain_incomparable, find_outputs, judge_runs
@@ -103,16 +106,12 @@ def show_report(path: Path) -> dict[str, Any]:
     report = opened.run.report
     layers = [[layer, name_stage(model, layer)] for layer in choose_layers(model)]
     if report is None:
-        resume = resume_command(path, opened.run.record)
-        missing = (
-            f"{path.name} is evaluated when its training has ended. If it is paused, press"
-            f" Continue, or run {resume}."
-        )
+        missing = f"{path.name} is evaluated when its training has ended; Continue resumes it."
         return {"layers": layers, "missing": missing}
     outputs = find_outputs(opened.run)
     confusions = find_confusions(opened.task, [outputs])
     rows = np.argsort(-confusions.losses, kind="stable")
-    is_right = _decide(opened.task, outputs) == outputs.targets.reshape(len(rows), -1)
+    is_right = decide_rows(opened.task, outputs) == outputs.targets.reshape(len(rows), -1)
     wrong = rows[~is_right.all(axis=1)[rows]]
     are_wrong = opened.task.kind is not REGRESSION and len(wrong) > 0
     if are_wrong:
@@ -151,7 +150,7 @@ def show_tiles(opened: Opened, outputs: Outputs, rows: Int64[np.ndarray, " m"]) 
         pixels = opened.dataset.splits[outputs.split].pixels
         pngs = [draw_thumbnail(pixels[row], TILE_PX) for row in rows]
     except LaminaError as error:
-        problem = f"The images are not shown. {error}"
+        problem = f"The images are not shown. {error.problem}"
     targets, predictions = describe_rows(opened.task, outputs, rows)
     images = [
         {"row": row, "name": outputs.names[row], "target": target, "predicted": text, "png": png}
@@ -206,6 +205,9 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
 
 def look_at(path: Path, image: Image) -> dict[str, Any]:
     """The prediction for an image, and the outputs of the layers."""
+    is_of_page = not isinstance(image, bytes) and not image[0]
+    if is_of_page and not (path / "model.safetensors").exists():
+        return {"problem": f"{path.name} has no saved weights yet."}  # no error while it trains
     opened = open_run(path)
     pixels, target = _read(opened, image)
     (prediction,) = opened.predictor.predict(pixels)
@@ -253,8 +255,11 @@ def _read(opened: Opened, image: Image) -> tuple[UInt8[np.ndarray, "1 h w c"], s
 
 def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
     """How runs differ from a run, score and disagree on its test images, or why they cannot."""
-    run = load_run(runs_dir / name)
-    differences = {other: _list_differences(run, load_run(runs_dir / other)) for other in others}
+    folder = RunFolder(runs_dir / name)
+    differences = {
+        other: list(map(vars, describe_settings(folder, RunFolder(runs_dir / other), LABELS)))
+        for other in others
+    }
     problems: list[str] = []
     base = _open_evaluated(runs_dir / name, problems)
     opened: dict[str, Opened] = {}
@@ -266,7 +271,10 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
         if reason is None:
             opened[other] = other_run
         else:
-            problems.append(reason)
+            problems.append(
+                f"{other} was tested on other images than {name}, or by another metric, so their"
+                " scores cannot be compared."
+            )
     runs = {other: [other_run.run] for other, other_run in opened.items()}
     judged = []
     disagreements = {}
@@ -282,12 +290,6 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
     }
 
 
-def _list_differences(run: Run, other: Run) -> list[dict[str, str]]:
-    """How settings and courses differ; the page shows the results otherwise."""
-    differences = compare_runs(run.folder, other.folder)
-    return [vars(item) for item in differences if not item.what.startswith(("last ", "report."))]
-
-
 def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
     """The run; ``None``, with another problem in the list, if it cannot be compared."""
     try:
@@ -295,7 +297,7 @@ def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
             return open_run(path)
         problems.append(f"{path.name} has not been evaluated yet; only its settings are compared.")
     except LaminaError as error:
-        problems.append(str(error))
+        problems.append(error.problem)
     return None
 
 
@@ -303,41 +305,10 @@ def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
     outputs = find_outputs(opened.run)
     others = find_outputs(base.run)
     groups = []
-    for better, rows in find_disagreements(opened.task, outputs, base.task, others).items():
+    for better, rows in find_differing(opened.task, outputs, base.task, others).items():
         shown = show_tiles(opened, outputs, rows[:PAIR_TILES])
         _, predictions = describe_rows(base.task, others, rows[:PAIR_TILES])
         for image, predicted in zip(shown["images"], predictions, strict=True):
             image["other"] = predicted
         groups.append({"better": better, "count": len(rows), **shown})
     return groups
-
-
-def find_disagreements(
-    task: Task, outputs: Outputs, base_task: Task, others: Outputs
-) -> dict[str, Int64[np.ndarray, " _"]]:
-    """Images that only ``a`` or only ``b`` predicts correctly, or both wrongly but differently.
-
-    For numbers, the closer prediction counts as correct. The largest difference of the losses comes
-    first.
-    """
-    a = _decide(task, outputs)
-    b = _decide(base_task, others)
-    truth = outputs.targets.reshape(a.shape).astype(np.float32)
-    if task.kind is REGRESSION:
-        a_error = np.abs(a - truth).mean(axis=1)
-        b_error = np.abs(b - truth).mean(axis=1)
-        masks = {"a": a_error < b_error, "b": b_error < a_error}
-    else:
-        a_right = (a == truth).all(axis=1)
-        b_right = (b == truth).all(axis=1)
-        differ = (a != b).any(axis=1)
-        masks = {"a": a_right & ~b_right, "b": b_right & ~a_right, "": ~a_right & ~b_right & differ}
-    losses = measure_losses(task, outputs.raw_logits(task), outputs.targets)
-    base_losses = measure_losses(base_task, others.raw_logits(base_task), others.targets)
-    order = np.argsort(-np.abs(losses - base_losses), kind="stable")
-    return {better: order[mask[order]] for better, mask in masks.items()}
-
-
-def _decide(task: Task, outputs: Outputs) -> Float32[np.ndarray, "n m"]:
-    decided = task.decide(torch.from_numpy(outputs.raw_logits(task)))
-    return decided.float().reshape(len(decided), -1).numpy()

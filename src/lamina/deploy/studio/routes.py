@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from lamina.deploy.studio import data_actions, run_actions, training_actions
+from lamina.deploy.studio.recipe_fields import name_field
 from lamina.deploy.studio.run_actions import MADE_FILES
 from lamina.deploy.studio.services import Studio
 from lamina.deploy.web.bodies import (
@@ -45,7 +46,7 @@ def build_studio(studio: Studio) -> Starlette:
     async def stream(request: Request) -> Response:
         log = studio.jobs.log
         if log.is_closed:  # a page that asked again at once would do so without end
-            return refuse(503, "The studio is ending in its terminal. Start lamina studio again.")
+            return refuse(503, "The studio is ending. Start it again.")
         mark = request.headers.get("last-event-id") or log.mark(0)
         return StreamingResponse(log.stream(mark), media_type="text/event-stream")
 
@@ -121,7 +122,7 @@ async def respond(studio: Studio, name: str, values: object) -> Response:
     except BusyError as error:
         return refuse(503, str(error), RETRY_AFTER)
     except LaminaError as error:
-        return refuse(422, str(error))
+        return refuse(422, name_field(error.problem, error.field))
     except UnicodeEncodeError:
         return refuse(422, "The request contains a character that cannot be used. Leave it out.")
     except OSError as error:
@@ -129,4 +130,4 @@ async def respond(studio: Studio, name: str, values: object) -> Response:
         return refuse(422, f"Cannot use {reason}. Check the path and its permissions.")
     except Exception:  # a bug; the studio goes on
         traceback.print_exc()
-        return refuse(500, "An unexpected error occurred; the terminal of the studio shows it.")
+        return refuse(500, "An unexpected error occurred; the studio printed it.")

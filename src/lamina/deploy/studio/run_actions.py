@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
-from lamina.deploy.studio.services import Actions, Studio
+from lamina.deploy.studio.services import Actions, Image, Studio, on_run
 from lamina.errors import RunError
 
 # in a run, made by these commands, and downloaded
 MADE_FILES = {"report.html": "report", "model.onnx": "export"}
-Image: TypeAlias = bytes | tuple[str, int]  # a file, or the split and row of an image of the run
-FIRST = ("", 0)
 
 
 async def list_runs(studio: Studio) -> Any:
@@ -22,47 +20,6 @@ async def describe_run(studio: Studio, run: str) -> Any:
     """A run with its history, net, recipe and checkpoints."""
     studio.find_run(run)
     return await studio.compute_quickly("run_views.describe_run", studio.data.runs_dir, run)
-
-
-async def list_checkpoints(studio: Studio, run: str) -> Any:
-    """The epochs from which a run can continue."""
-    return await studio.compute_quickly("run_views.list_epochs", studio.find_run(run))
-
-
-async def show_report(studio: Studio, run: str) -> Any:
-    """Report, confusions and largest losses."""
-    return await studio.compute("results.show_report", studio.find_run(run))
-
-
-async def repeat(studio: Studio, run: str) -> Any:
-    """The command and the Python that train the run again."""
-    return await studio.compute("reproduction.describe_reproduction", studio.find_run(run))
-
-
-async def show_cell(studio: Studio, run: str, problem: int, truth: int, predicted: int) -> Any:
-    """The images of a cell of a table of confusions."""
-    cell = (problem, truth, predicted)
-    return await studio.compute("results.show_cell", studio.find_run(run), *cell)
-
-
-async def show_units(studio: Studio, run: str, layer: str) -> Any:
-    """What the units of a layer respond to."""
-    return await studio.compute("results.show_units", studio.find_run(run), layer)
-
-
-async def look(studio: Studio, run: str, image: Image = FIRST) -> Any:
-    """The prediction for an image, and the outputs of the layers."""
-    return await studio.compute_quickly("results.look_at", studio.find_run(run), image)
-
-
-async def explain(studio: Studio, run: str, image: Image = FIRST) -> Any:
-    """The pixels that the prediction depends on."""
-    return await studio.compute("results.explain", studio.find_run(run), image)
-
-
-async def find_similar(studio: Studio, run: str, image: Image = FIRST) -> Any:
-    """The most similar training images."""
-    return await studio.compute("results.find_similar", studio.find_run(run), image)
 
 
 async def compare(studio: Studio, run: str, others: tuple[str, ...]) -> Any:
@@ -88,18 +45,60 @@ async def list_files(studio: Studio, run: str) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in files if file.exists()}
 
 
+async def rename_run(studio: Studio, run: str, name: str) -> dict[str, str]:
+    """Give a run another name."""
+    path = studio.find_movable(run)
+    if not name:
+        raise RunError("The new name is empty. Type one.")
+    studio.choose_name(name, "")
+    try:
+        await studio.compute_quickly("lamina.runs.moving.rename_run", path, name)
+    finally:
+        studio.jobs.free(name)
+    studio.jobs.rename(run, name)
+    return {"run": name}
+
+
+async def delete_run(studio: Studio, run: str) -> dict[str, str]:
+    """Delete a run, which can be restored until the studio ends."""
+    path = studio.find_movable(run)
+    token = await studio.compute_quickly("lamina.runs.moving.delete_run", path)
+    studio.jobs.rename(run, "")
+    return {"deleted": token}
+
+
+async def restore_run(studio: Studio, deleted: str) -> dict[str, str]:
+    """Restore a run that was deleted."""
+    arguments = (studio.data.runs_dir, deleted)
+    run = await studio.compute_quickly("lamina.runs.moving.restore_run", *arguments)
+    studio.jobs.rename(run, run)
+    return {"run": run}
+
+
+async def write_note(studio: Studio, run: str, note: str) -> dict[str, str]:
+    """Replace the note about a run."""
+    path = studio.find_run(run)
+    await studio.compute_quickly("lamina.runs.moving.write_note", path, note)
+    studio.jobs.rename(run, run)
+    return {}
+
+
 ACTIONS: Actions = {
     "runs": list_runs,
+    "rename-run": rename_run,
+    "delete-run": delete_run,
+    "restore-run": restore_run,
+    "note-run": write_note,
     "run": describe_run,
-    "checkpoints": list_checkpoints,
-    "report": show_report,
-    "cell": show_cell,
-    "units": show_units,
-    "look": look,
-    "explain": explain,
-    "similar": find_similar,
+    "checkpoints": on_run("run_views.list_epochs", is_quick=True),
+    "report": on_run("results.show_report"),
+    "cell": on_run("results.show_cell", problem=int, truth=int, predicted=int),
+    "units": on_run("results.show_units", layer=str),
+    "look": on_run("results.look_at", is_quick=True, image=Image),
+    "explain": on_run("results.explain", image=Image),
+    "similar": on_run("results.find_similar", image=Image),
     "compare": compare,
-    "repeat": repeat,
+    "repeat": on_run("lamina.runs.repeating.describe_reproduction"),
     "make": make_file,
     "files": list_files,
 }

@@ -12,8 +12,10 @@ from lamina.data import thumbnails
 from lamina.deploy.studio.net_cards import format_layers
 from lamina.deploy.web.explanation import encode_image, encode_png
 from lamina.errors import LaminaError, plural
+from lamina.evaluation.reports import Report
 from lamina.evaluation.words import describe_score
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
+from lamina.insight.shown_units import color_filters, join_tiles, shade_outputs
 from lamina.runs.continuing import (
     CHANGEABLE,
     StartingPoint,
@@ -21,14 +23,24 @@ from lamina.runs.continuing import (
     list_checkpoints,
 )
 from lamina.runs.loading import find_runs, load_run
+from lamina.runs.moving import read_note
+from lamina.runs.nets_by_name import describe_net
 from lamina.runs.run import Run
+from lamina.targets import REGRESSION
 from lamina.training.hooks import activations
 from lamina.training.model import Model
+from lamina.training.pretrained import NONE
 from lamina.training.recipe import overlay
 
 FILTERS = 16  # shown
 UNITS = 16
 ROW = 8  # tiles side by side
+VERDICTS = {  # on nets that lamina considered, in words
+    "fits": "fits into the time, as does a better one",
+    "too slow": "would not finish within the time limit",
+    "too slow (estimated)": "would not finish within the time limit",
+}
+HARDLY = 0.1  # a gain that is less than this part of what can be gained
 
 
 def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
@@ -40,7 +52,7 @@ def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
         try:
             summaries.append(_summarize(run, runs_dir))
         except LaminaError as error:
-            problems.append((run.path, str(error)))
+            problems.append((run.path, error.problem))
     return summaries + [
         {"name": _name(path, runs_dir), "problem": problem} for path, problem in problems
     ]
@@ -53,22 +65,25 @@ def _name(path: Path, runs_dir: Path) -> str:
 
 def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
     record = run.record
-    parent: dict[str, Any] = {"parent": None, "parent_epoch": None}
-    if record.started_from is not None:
-        parent["parent_epoch"] = record.started_from.epoch
-        path = Path(record.started_from.run)
-        if path.is_relative_to(runs_dir.resolve()):
-            parent["parent"] = _name(path, runs_dir.resolve())
-    result: dict[str, Any] = {"score": None, "score_text": None, "is_fraction": False}
-    if run.report is not None:
-        score = run.report.score
+    history = run.folder.history.epochs()
+    parent = None
+    start = record.started_from
+    if start is not None and Path(start.run).is_relative_to(runs_dir.resolve()):
+        parent = _name(Path(start.run), runs_dir.resolve())
+    result: dict[str, Any] = dict.fromkeys(("score", "score_value", "score_text", "is_better"))
+    report = run.report
+    if report is not None:
+        score = report.score
         result = {
-            "score": describe_score(run.report),
+            "score": describe_score(report),
             "score_value": score.value,
             "score_text": score.format(score.value, 1),
-            "is_fraction": score.is_fraction,
+            "baseline_text": report.baseline and score.format(report.baseline.value, 1),
+            "is_better": _is_better(report),
         }
-    net = record.net_name
+    net = describe_net(record.net_name)
+    if record.timm is not None and record.timm.weights != NONE:
+        net += " (pretrained)"
     if record.net is not None and net == "net":
         layers = plural(len(record.net), "layer", "layers")
         net = f"own net of {layers} and {record.parameters:,} parameters"
@@ -76,13 +91,27 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
         "name": _name(run.path, runs_dir),
         "net": net,
         "data": record.data.name,
-        "epochs": len(run.folder.history.epochs()),
+        "epochs": len(history),
         "planned": record.epochs,
-        "is_finished": run.is_finished,
+        "seconds": sum(row.get("train_seconds") or 0.0 for row in history),
+        # also if the visitor ended it early, by Finish now
+        "is_finished": run.is_finished or report is not None,
         "created": record.created,
+        "note": read_note(run.path),
+        "is_fraction": report is not None and report.score.is_fraction,
+        "parent": parent,
+        "parent_epoch": start and start.epoch,
         **result,
-        **parent,
     }
+
+
+def _is_better(report: Report) -> bool:
+    """Whether the gain over the baseline is measurable, and not tiny."""
+    baseline = report.baseline
+    if baseline is None or not baseline.is_beaten:
+        return False
+    most = baseline.value if report.kind is REGRESSION else 1 - baseline.value
+    return baseline.gain >= HARDLY * most
 
 
 def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
@@ -100,6 +129,11 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "changeable": CHANGEABLE,
         "checkpoints": list(list_checkpoints(run.path)),
         "folder": str(run.path.resolve()),
+        "considered": [
+            {"name": describe_net(net.net_name), "side_px": net.side_px, "verdict": verdict}
+            for net in record.considered
+            for verdict in [VERDICTS.get(net.verdict, net.verdict)]
+        ],
     }
 
 
@@ -123,29 +157,19 @@ def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str,
     drawn = []
     for layer in layers[:-1]:
         output = outputs[layer][0].float().numpy()
-        drawn.append({"name": name_stage(model, layer), **_draw_units(output)})
+        drawn.append({"name": name_stage(model, layer), **draw_units(output)})
     return {
         "image": encode_png(pixels[0]),
-        "filters": None if filters is None else draw_tiles(_color(filters[:FILTERS])),
+        "filters": None if filters is None else draw_tiles(color_filters(filters[:FILTERS])),
         "layers": drawn,
     }
 
 
-def _color(filters: Float32[np.ndarray, "u c y x"]) -> UInt8[np.ndarray, "u y x c"]:
-    """Filters as images: gray is zero, the largest weight of a filter is black or white."""
-    limit = np.abs(filters).max(axis=(1, 2, 3), keepdims=True) + 1e-12
-    scaled: UInt8[np.ndarray, "u c y x"] = np.rint(127.5 + 127.5 * filters / limit).astype(np.uint8)
-    colors = slice(None) if scaled.shape[1] in (1, 3) else slice(1)
-    return scaled[:, colors].transpose(0, 2, 3, 1)
-
-
-def _draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
+def draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
     """The outputs of the first units: an image for each map, or a bar for each number."""
     if output.ndim == 1:
         return {"values": [round(value, 4) for value in output[: 4 * UNITS].tolist()]}
-    units = np.abs(output[:UNITS])
-    shown = np.rint(255 * units / max(float(units.max()), 1e-12)).astype(np.uint8)
-    return {"maps": draw_tiles(shown[..., None]), "units": len(output)}
+    return {"maps": draw_tiles(shade_outputs(output[:UNITS])), "units": len(output)}
 
 
 def draw_thumbnail(pixels: UInt8[np.ndarray, "h w c"], side_px: int) -> str:
@@ -154,12 +178,5 @@ def draw_thumbnail(pixels: UInt8[np.ndarray, "h w c"], side_px: int) -> str:
 
 def draw_tiles(tiles: UInt8[np.ndarray, "u y x c"], most_columns: int = ROW) -> dict[str, Any]:
     """Images of one size side by side, in rows, as one PNG."""
-    count, height, width, channels = tiles.shape
-    columns = min(most_columns, count)
-    rows = -(-count // columns)
-    sheet = np.zeros((rows * (height + 1), columns * (width + 1), channels), np.uint8)
-    for place, tile in enumerate(tiles):
-        y = place // columns * (height + 1)
-        x = place % columns * (width + 1)
-        sheet[y : y + height, x : x + width] = tile
-    return {"png": encode_png(sheet), "columns": columns}
+    columns = min(most_columns, len(tiles))
+    return {"png": encode_png(join_tiles(tiles, columns)), "columns": columns}

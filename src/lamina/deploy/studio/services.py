@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -18,7 +19,10 @@ from lamina.values import Range
 
 PACKAGE = "lamina.deploy.studio"
 Side: TypeAlias = Annotated[int, Range(1, 4096)]  # of images in pixels
-Actions: TypeAlias = dict[str, Callable[..., Awaitable[Any]]]
+Action: TypeAlias = Callable[..., Awaitable[Any]]
+Actions: TypeAlias = dict[str, Action]
+Image: TypeAlias = bytes | tuple[str, int]  # a file, or the split and row of an image of a run
+DEFAULTS = {"image": ("", 0)}
 OPENING = Call(f"{PACKAGE}.data_views.prepare")
 
 
@@ -52,20 +56,35 @@ class Studio:
         """The folder of a run by its name, such as ``first`` or ``study/fold-1``."""
         runs_dir = self.data.runs_dir
         parts = name.split("/")
+        job = self.jobs.find_active(name)
         are_names = all(part and not part.startswith(".") for part in parts)
         is_below = len(parts) < 3 and are_names and "\\" not in name
         # Path.is_file raises for names that are too long
         if is_below and os.path.isfile(runs_dir / name / "run.json"):  # noqa: PTH113
             return runs_dir / name
+        if job is not None:
+            raise RunError(f"{name} is being prepared. Its results appear after its first epoch.")
         known = sorted(file.parent.name for file in runs_dir.glob("*/run.json"))
         remedy = suggest(name[:100], known) if known else "Train one."
         raise RunError(f"There is no run {name[:100]!r} in {runs_dir}. {remedy}")
 
+    def find_movable(self, name: str) -> Path:
+        """The folder of a run that may be renamed or deleted now; ``RunError`` otherwise."""
+        path = self.find_run(name)
+        if "/" in name:
+            raise RunError(f"{name} is part of a study, which finds its runs by their names.")
+        for job in self.jobs.jobs:
+            is_used = job.run == name or any(str(path) in word for word in job.words)
+            if job.is_active and is_used:
+                raise RunError(f"{name} is in use. Pause its training, or wait until it has ended.")
+        return path
+
     def choose_name(self, wish: str, beginning: str) -> str:
-        """Reserve a name for a new run: ``wish``, or ``beginning`` and the first free number."""
+        """Reserve a name for a new run: ``wish``, or ``beginning`` and a number that is new."""
         # unlike names of lamina train, it begins with no date, so that neither takes the other's
         if not wish:
-            names = (f"{beginning}-{number}" for number in itertools.count(1))
+            numbers = itertools.count(self.jobs.find_number(beginning))
+            names = (f"{beginning}-{number}" for number in numbers)
             return next(name for name in names if self._reserve(name))
         check_name(wish)
         if not self._reserve(wish):
@@ -82,12 +101,39 @@ class Studio:
     async def _compute(
         self, process: TorchProcess, function: str, arguments: tuple[Any, ...]
     ) -> Any:
+        if not function.startswith("lamina."):
+            function = f"{PACKAGE}.{function}"
         try:
-            call = Call(f"{PACKAGE}.{function}", arguments)
-            return await process.call(call, self.replaces or None)
+            return await process.call(Call(function, arguments), self.replaces or None)
         except LostError as error:
             raise LaminaError(
                 f"The process that computes this {error}. It starts again. Try smaller images, or"
-                " use a command without a time limit, such as lamina report RUN or lamina explain"
-                " RUN IMAGE."
+                " make the report under Export, which takes as long as it needs."
             ) from None
+
+
+def answer(
+    function: str, find: Callable[..., Path], kinds: dict[str, Any], *, is_quick: bool
+) -> Action:
+    """An action whose result is that of a function of a folder and of values of these kinds."""
+
+    async def act(studio: Studio, **values: Any) -> Any:
+        folder = find(studio, values)
+        compute = studio.compute_quickly if is_quick else studio.compute
+        return await compute(function, folder, *values.values())
+
+    parameters = [Parameter("studio", Parameter.POSITIONAL_ONLY)]
+    for name, kind in kinds.items():
+        default = DEFAULTS.get(name, Parameter.empty)
+        parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=default))
+    vars(act)["__signature__"] = Signature(parameters)
+    return act
+
+
+def on_run(function: str, *, is_quick: bool = False, **kinds: Any) -> Action:
+    """Such an action about a run."""
+
+    def find(studio: Studio, values: dict[str, Any]) -> Path:
+        return studio.find_run(values.pop("run"))
+
+    return answer(function, find, {"run": str, **kinds}, is_quick=is_quick)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from lamina import zoo
-from lamina.deploy.studio.data_folder import check_is_here
-from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
+from lamina.deploy.studio.net_cards import list_layers, list_presets, read_net, show_net, split_text
 from lamina.deploy.studio.recipe_fields import (
     list_fields,
     read_fields,
+    read_form,
     read_seconds,
     write_options,
     write_preparation,
@@ -25,6 +28,7 @@ Dimension: TypeAlias = Annotated[int, Range(1, 2**31)]
 Shape: TypeAlias = tuple[Dimension, Dimension, Dimension]
 Epoch: TypeAlias = Annotated[float, Range(0)]
 Texts: TypeAlias = dict[str, str] | None  # fields of a recipe
+SHOWN_LETTERS = 60  # of a data set or a run, in the name of a new run
 
 
 async def get_state(studio: Studio) -> dict[str, Any]:
@@ -63,7 +67,33 @@ async def time_net(studio: Studio, text: str, shape: Shape, outputs: Dimension) 
     """How long each layer takes."""
     if any(job.is_active and job.is_training for job in studio.jobs.jobs):
         raise RunError("The layers are not timed while a net trains.")
-    return await studio.compute("data_views.time_layers", text, shape, outputs)
+    return await studio.compute("lamina.training.layer_times.time_layers", text, shape, outputs)
+
+
+async def plan(
+    studio: Studio,
+    source: str,
+    size_px: Side | None = None,
+    val: str = "",
+    net: str = "",
+    fields: Texts = None,
+) -> Any:
+    """What :func:`train` would do with these values: the recipe and the splits."""
+    data = studio.data.describe(source, size_px, val)
+    return await studio.compute_quickly("net_views.plan_training", data, net, fields or {})
+
+
+async def draw_untrained(
+    studio: Studio,
+    source: str,
+    text: str,
+    size_px: Side | None = None,
+    val: str = "",
+    row: int = 0,
+) -> Any:
+    """What the layers make of a training image before the net is trained."""
+    data = studio.data.describe(source, size_px, val)
+    return await studio.compute_quickly("net_views.show_untrained", data, text, row)
 
 
 async def train(
@@ -79,29 +109,27 @@ async def train(
 
     ``fields`` may have a time limit, ``time``, and the name of a ``recipe`` too.
     """
-    settings = dict(fields or {})
-    time = settings.pop("time", "")
-    recipe = settings.pop("recipe", "")
-    words = [f"--data={studio.data.check(source)}"]
-    check_is_here(source)
-    words += write_preparation(size_px, val)
-    beginning = net or "chosen"
-    if net and net not in zoo.NAMES:
-        beginning = "net"
-        net = ", ".join(split_text(net))  # no option, and no file that lamina would execute
+    path = studio.data.check(source)
+    planned: dict[str, Any] = {"problem": None}
+    with suppress(LaminaError):  # if it takes too long, the training itself says what is wrong
+        planned = await plan(studio, source, size_px, val, net, fields)
+    if planned["problem"]:
+        raise RunError(planned["problem"])
+    texts, time, recipe = read_form(fields or {})
+    beginning = net if net in zoo.NAMES else "net"
+    if not net:
+        beginning = re.sub(r"[^\w-]+", "-", Path(path).stem).strip("-")[:SHOWN_LETTERS] or "net"
+    net = read_net(net)
+    words = [f"--data={path}", *write_preparation(size_px, val)]
     if net:
         words.insert(0, net)
-    if net and recipe:
-        words.append(f"--recipe={recipe}")
-    seconds = None
+        texts |= {"recipe": recipe} if recipe else {}
     if time:
-        seconds = read_seconds(time)
         words.append(f"--time={time}")
-    read_fields(settings)
-    words += write_options(settings)
+    words += write_options(texts)
     run = studio.choose_name(name, beginning)
     corrected = studio.data.find_corrected(source)
-    more = {"seconds": seconds, "chooses_net": not net, "labels_from": corrected}
+    more = {"seconds": read_seconds(time), "chooses_net": not net, "labels_from": corrected}
     return start_training(studio, words, run, **more)
 
 
@@ -131,7 +159,8 @@ async def continue_run(
     values = read_fields(fields or {})
     await studio.compute_quickly("run_views.check_start", path, epoch, values)
     words = [f"--start-from={path.resolve()}@{epoch:.10g}", *write_options(fields or {})]
-    return start_training(studio, words, studio.choose_name("", f"{path.name}-from-{epoch:g}"))
+    run = studio.choose_name("", f"{path.name[:SHOWN_LETTERS]}-from-{epoch:g}")
+    return start_training(studio, words, run)
 
 
 def start_training(studio: Studio, words: Sequence[str], run: str, **more: Any) -> dict[str, Any]:
@@ -144,6 +173,8 @@ ACTIONS: Actions = {
     "state": get_state,
     "net": show_net_cards,
     "times": time_net,
+    "plan": plan,
+    "forward": draw_untrained,
     "train": train,
     "resume": resume,
     "stop": stop,

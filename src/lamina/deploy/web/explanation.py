@@ -48,7 +48,8 @@ def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[st
     if seconds > MAP_SECONDS:
         raise NetError(
             f"A map would take about {seconds:.0f} s on this machine; the limit is"
-            f" {MAP_SECONDS:.0f} s. Use lamina explain, which has no limit."
+            f" {MAP_SECONDS:.0f} s.",
+            remedy="Use lamina explain, which has no limit.",
         )
     methods = choose_methods(model, "gradients")
     is_measured = 3 * seconds < FAITHFULNESS_SECONDS

@@ -164,7 +164,7 @@ class TorchProcess:
             await self._kill()
             raise
         if "error" in result:
-            raise LaminaError(result["error"])
+            raise LaminaError(**result["error"])
         return result["value"]
 
     async def _kill(self) -> None:
@@ -185,14 +185,14 @@ def run_call(name: str, arguments: tuple[Any, ...]) -> str:
     try:
         result = {"value": resolve_name(name)(*arguments)}
     except LaminaError as error:
-        result = {"error": str(error)}
+        result = {"error": error.to_json()}
     except Exception:  # a bug; the server goes on
         traceback.print_exc()
-        result = {"error": UNEXPECTED}
+        result = {"error": {"problem": UNEXPECTED}}
     try:
         return json.dumps(result, allow_nan=False)
     except ValueError:
-        return json.dumps({"error": NOT_FINITE})
+        return json.dumps({"error": {"problem": NOT_FINITE}})
 
 
 def end_with(parent: int) -> None:

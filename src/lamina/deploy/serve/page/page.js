@@ -1,79 +1,107 @@
-import { post, request, RequestError, setToken } from "./request.js";
-import { makeForm, offerMore } from "./try-form.js";
-import { make, plain, showPrediction, showProblem } from "./view.js";
+// The page of `lamina serve`: an image, and what each model predicts for it.
 
-const find = (id) => document.getElementById(id);
-let server = { models: [] }; // what it serves, and its limits
+import { Explanations } from "./explanations.js";
+import { ImageForm } from "./image-form.js";
+import { html, render } from "./preact.js";
+import { Prediction, describe } from "./predictions.js";
+import { RequestError, post, request, setToken } from "./request.js";
 
-function showStatus(text) {
-  find("status").textContent = plain(text);
+// What the server serves and its limits, how the connection stands, and what each model predicts.
+const state = { server: null, needsToken: false, status: "", shown: new Map() };
+
+function change(fields) {
+  Object.assign(state, fields);
+  render(html`<${App} />`, document.body);
 }
 
 async function connect() {
-  const isAnother = !find("access").hidden;
+  const isAnother = state.needsToken;
   try {
-    server = await (await request("v1/model")).json();
+    const server = await (await request("v1/model")).json();
+    change({ server, needsToken: false, status: isAnother ? "Connected." : "" });
   } catch (error) {
     if (!(error instanceof RequestError)) throw error;
-    const needsToken = error.status === 401;
-    if (needsToken) find("access").hidden = false;
-    find("models").textContent = needsToken ? "This server needs a token." : "";
-    if (!needsToken) return showStatus(error.message);
-    if (isAnother) showStatus("The token is missing or invalid.");
-    find("token").focus();
-    return;
+    if (error.status !== 401) return change({ status: error.message });
+    change({ needsToken: true, status: isAnother ? "The token is missing or invalid." : "" });
+    document.getElementById("token").focus();
   }
-  find("access").hidden = true;
-  showStatus(isAnother ? "Connected." : "");
-  const { models, limit_bytes: limitBytes } = server;
-  const lines = models.map(({ model, net, data, score }) =>
-    score ? `${model} (${net} on ${data}, ${score})` : `${model} (${net} on ${data})`,
-  );
-  find("models").textContent = plain(`${models.length === 1 ? "Model" : "Models"}: ${lines.join("; ")}`);
-  find("predictions").replaceChildren(...models.map(makeCard));
-  const status = find("status");
-  find("give-form").replaceChildren(makeForm({ predict, status, limitBytes, area: document }));
 }
 
-function makeCard(_, place) {
-  const card = make("section", { className: "model", id: `model-${place}`, hidden: true });
-  card.setAttribute("aria-labelledby", `model-${place}-title`);
-  return card;
+function App() {
+  const { server, needsToken, status } = state;
+  const wait = needsToken ? "This server needs a token." : status ? "" : "Loading the models …";
+  const say = (text) => change({ status: text });
+  return html`
+    <header>
+      <h1>Try a model</h1>
+      <p id="models">${server ? describeModels(server.models) : wait}</p>
+    </header>
+    <main>
+      ${needsToken && html`<${Access} />`}
+      <section id="give" aria-labelledby="give-title">
+        <h2 id="give-title">Your image</h2>
+        <p>It goes to this server only, and is not stored.</p>
+        ${server && html`<${ImageForm} ...${{ predict, say, limitBytes: server.limit_bytes, area: document }} />`}
+      </section>
+      <p id="status" role="status" aria-live="polite">${status}</p>
+      <div id="predictions">
+        ${server?.models.map((model, place) => html`<${Card} model=${model} place=${place} />`)}
+      </div>
+    </main>
+    <footer><p><a href="openapi.json">API of this server (OpenAPI)</a></p></footer>
+  `;
+}
+
+function describeModels(models) {
+  const lines = models.map(({ model, net, data, score }) => `${model} (${net} on ${data}${score ? `, ${score}` : ""})`);
+  return `${models.length === 1 ? "Model" : "Models"}: ${lines.join("; ")}`;
+}
+
+function Access() {
+  const submit = (event) => {
+    event.preventDefault();
+    if (setToken(event.target.elements.token.value)) connect();
+    else change({ status: "The token is invalid: tokens consist of printable ASCII characters." });
+  };
+  return html`<form id="access" onSubmit=${submit}>
+    <label for="token">Server token</label>
+    <input id="token" type="password" autocomplete="off" required />
+    <button>Connect</button>
+  </form>`;
+}
+
+function Card({ model, place }) {
+  const { image, prediction, problem, tasks, send } = state.shown.get(model.model) ?? {};
+  if (!image) return null;
+  const id = `model-${place}`;
+  return html`<section class="model" id=${id} aria-labelledby=${`${id}-title`}>
+    <h2 id=${`${id}-title`}>${model.model}</h2>
+    ${problem && html`<p>${problem}</p>`}
+    ${prediction && html`<${Prediction} ...${{ model, prediction, coverage: state.server.coverage }} />`}
+    ${prediction && tasks.length > 0 && html`<${Explanations} key=${image} send=${send} tasks=${tasks} />`}
+  </section>`;
 }
 
 // Shows the predictions of all models for an image, and says what they predict.
 async function predict(image, isCurrent, isLive) {
-  for (const card of find("predictions").children) card.hidden = !isLive;
-  const tasks = isLive ? [] : server.tasks;
-  const sentences = server.models.map((model, place) =>
-    predictWith(model, find(`model-${place}`), { image, isCurrent, tasks }),
-  );
+  if (!isLive) change({ shown: new Map() });
+  const tasks = isLive ? [] : state.server.tasks;
+  const sentences = state.server.models.map(async ({ model }) => {
+    const send = (task) => post(`v1/${task}`, image, { model });
+    const show = (fields) => change({ shown: new Map(state.shown).set(model, { image, tasks, send, ...fields }) });
+    try {
+      const prediction = await send("predict");
+      if (isCurrent()) show({ prediction });
+      return `${model} predicts ${describe(prediction)}.`;
+    } catch (error) {
+      if (!(error instanceof RequestError)) throw error;
+      const problem = error.status === 422 ? `No prediction: ${error.message}.` : error.message;
+      if (isCurrent()) show({ problem });
+      return `${model}: ${problem}`;
+    }
+  });
   return (await Promise.all(sentences)).join(" ");
 }
 
-async function predictWith(model, card, { image, isCurrent, tasks }) {
-  const send = (task) => post(`v1/${task}`, image, { model: model.model });
-  try {
-    const prediction = await send("predict");
-    if (!isCurrent()) return "";
-    const text = showPrediction(card, model, prediction, server.coverage);
-    card.append(...offerMore(send, tasks));
-    card.hidden = false;
-    return `${model.model} predicts ${text}.`;
-  } catch (error) {
-    if (!(error instanceof RequestError)) throw error;
-    if (!isCurrent()) return "";
-    const message = error.status === 422 ? `No prediction: ${error.message}.` : error.message;
-    showProblem(card, model, message);
-    card.hidden = false;
-    return `${model.model}: ${message}`;
-  }
-}
-
-find("access").addEventListener("submit", (event) => {
-  event.preventDefault();
-  if (setToken(find("token").value)) connect();
-  else showStatus("The token is invalid: tokens consist of printable ASCII characters.");
-});
-
+change({});
 connect();

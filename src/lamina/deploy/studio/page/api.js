@@ -2,8 +2,6 @@
 
 import { post as postBytes, request } from "./request.js";
 
-export { setToken } from "./request.js";
-
 const PAGE = Math.random().toString(36).slice(2);
 
 // The response of an action, such as `ask("train", {...})`.
@@ -31,13 +29,12 @@ export async function download(run, file) {
 // Calls `receive` with each event after the mark `after`, for as long as the page is open. After a
 // lost connection, the next one continues after the last event, so that none is lost.
 export async function follow(after, receive, tellConnected) {
-  let last = after;
   for (;;) {
     try {
-      const response = await request("api/events", { headers: { "Last-Event-ID": last } });
+      const response = await request("api/events", { headers: { "Last-Event-ID": after } });
       tellConnected(true);
       for await (const [mark, event] of readEvents(response.body)) {
-        last = mark;
+        after = mark;
         receive(event);
       }
     } catch (error) {
@@ -57,10 +54,8 @@ async function* readEvents(body) {
     const blocks = text.split("\n\n");
     text = blocks.pop();
     for (const block of blocks) {
-      const lines = Object.fromEntries(
-        block.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]),
-      );
-      if (lines.data) yield [lines.id, JSON.parse(lines.data)];
+      const [, mark, json] = /^id: (.*)\ndata: (.*)$/u.exec(block) ?? [];
+      if (json) yield [mark, JSON.parse(json)];
     }
   }
 }

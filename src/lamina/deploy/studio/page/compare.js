@@ -1,76 +1,111 @@
-// Compare: the selected run with the runs that are ticked in the list.
+// Compare: the runs that are ticked in the list; the selected one, too, unless two others are.
 
 import { askLast } from "./api.js";
-import { gallery } from "./closer.js";
-import { count, details, div, make, note, paragraph, problem, tabulate } from "./elements.js";
-import { listCompared } from "./runs.js";
-import { state } from "./shared.js";
-import { settle } from "./try-form.js";
+import { Gallery } from "./closer.js";
+import { Details, Note, Outcome, Table, count, plural, useLoaded } from "./parts.js";
+import { html } from "./preact.js";
+import { reloadRun } from "./runs.js";
+import { change, state } from "./store.js";
 
-export async function show(place, run) {
-  const others = listCompared(run);
-  if (!others.length) {
-    place.replaceChildren(note(`Tick other runs in the list to compare them with ${run.name}.`));
-    return;
-  }
-  const results = div("");
-  place.replaceChildren(note("Their curves are under Training."), results);
-  const asked = askLast("compare", { run: run.name, others });
-  const text = "Comparing the predictions on the test images …";
-  await settle(results, text, asked, (comparison) => showComparison(run, comparison));
+export function Compare({ run: selected }) {
+  const ticked = [...state.compared].filter(findRun);
+  const isAmong = ticked.length < 2 || ticked.includes(selected.name);
+  const run = isAmong ? selected : findRun(ticked[0]);
+  const others = ticked.filter((name) => name !== run.name);
+  return html`
+    <${Choice} run=${run} others=${others} />
+    ${others.length > 0 && html`<${Comparison} key=${[run.name, ...others].join("\n")} run=${run} others=${others} />`}
+  `;
 }
+
+// Runs can be ticked in the list, too, which may be out of view.
+function Choice({ run, others }) {
+  const names = state.runs.filter(({ net, name }) => net && name !== run.name && !others.includes(name));
+  const add = ({ target }) => {
+    change({ compared: new Set([...state.compared, run.name, target.value]) });
+    reloadRun(state.selected); // for their curves
+  };
+  if (!names.length && !others.length) return html`<${Note}>Train another run to compare it with this one.</${Note}>`;
+  return html`<div class="row">
+    <label for="compare-with">Compare ${run.name} with ${others.join(" and ")}</label>
+    <select id="compare-with" value="" onChange=${add} hidden=${!names.length}>
+      <option value="">${others.length ? "and with another run" : "a run"}</option>
+      ${names.map(({ name }) => html`<option value=${name}>${describe(name)}</option>`)}
+    </select>
+  </div>`;
+}
+
+function Comparison({ run, others }) {
+  const ask = () => askLast("compare", { run: run.name, others });
+  const scores = others.map((name) => findRun(name)?.score);
+  const request = useLoaded("Comparing the predictions on the test images", ask, [run.score, scores.join(" ")]);
+  const draw = ({ problems, judged, differences, disagreements }) => html`
+    ${problems.map((text) => html`<p class="diagnosis">${text}</p>`)}
+    ${judged.length > 0 && html`<${Verdicts} run=${run} judged=${judged} />`}
+    ${Object.entries(differences).map(([name, rows]) => html`<${Differences} ...${{ run, name, rows }} />`)}
+    ${Object.entries(disagreements).map(([name, groups]) => html`<${Disagreements} ...${{ run, name, groups }} />`)}
+  `;
+  return html`<${Outcome} request=${request} draw=${draw} />`;
+}
+
+const findRun = (name) => state.runs.find((run) => run.name === name);
 
 // Name, net and score of a run, so that one knows which it is.
-function title(name) {
-  const run = state.runs.find((one) => one.name === name);
-  if (!run) return name;
-  return run.score_text ? `${name} (${run.net}, ${run.score_text})` : `${name} (${run.net})`;
+function describe(name) {
+  const run = findRun(name);
+  return run ? `${name} (${[run.net, run.score_text].filter(Boolean).join(", ")})` : name;
 }
 
-function showComparison(run, { problems, judged, differences, disagreements }) {
-  return [
-    ...problems.map(problem),
-    ...(judged.length ? showVerdicts(run, judged) : []),
-    ...Object.entries(differences).flatMap(([name, rows]) => showDifferences(run, name, rows)),
-    ...Object.entries(disagreements).flatMap(([name, groups]) => [
-      make("h3", {}, `Where ${name} and ${run.name} disagree`),
-      ...groups.map((group) => showGroup(run, name, groups.length < 3 ? "closer" : "right", group)),
-    ]),
-  ];
+// The words of a comparison of A with B, with their names.
+function say(a, b, verdict, words) {
+  if (verdict === "equal") return `${a} and ${b} are ${words}`;
+  if (verdict === "undecided")
+    return `It is not clear which of ${a} and ${b} is better: ${words.replace("undecided: ", "")}`;
+  return words.replace(`A is ${verdict}`, () => `${a} is ${verdict} than ${b}`);
 }
 
-function showVerdicts(run, judged) {
+function Verdicts({ run, judged }) {
   const [{ images, split, metric, level }] = judged;
   const share = Number((100 * level).toFixed(1));
-  const all =
-    judged.length < 2 ? "" : ` These are ${share} % intervals, so that all ${judged.length} hold with 95 % confidence.`;
-  return [
-    make("h3", {}, `On the same ${count(images)} ${split} images: ${metric.replaceAll("_", " ")}`),
-    ...judged.map((one) =>
-      paragraph(`A = ${title(one.a)}; B = ${title(run.name)}. `, make("strong", {}, one.words), "."),
-    ),
-    note(`With 95 % confidence, the interval contains the difference on many more images.${all}`),
-  ];
+  const all = `These are ${share} % intervals, so that all ${judged.length} hold with 95 % confidence.`;
+  return html`
+    <h3>On the same ${count(images)} ${split} images: ${metric.replaceAll("_", " ")}</h3>
+    ${judged.map(({ a, verdict, words }) => html`<p><strong>${say(a, run.name, verdict, words)}</strong>.</p>`)}
+    <${Note}>On many more images, the difference would very probably lie in this interval.</${Note}>
+    ${judged.length > 1 && html`<${Note}>${all}</${Note}>`}
+  `;
 }
 
-function showDifferences(run, name, rows) {
-  const table = rows.map(({ what, first, second }) => [what, make("span", {}, second), make("span", {}, first)]);
-  return [
-    make("h3", {}, `What differs between ${title(name)} and ${title(run.name)}`),
-    rows.length
-      ? div("texts", tabulate(["setting", name, run.name], table, `Settings of ${name} that differ`))
-      : note("Nothing: same net, recipe and data."),
-  ];
+function Differences({ run, name, rows }) {
+  const table = {
+    heads: ["setting", name, run.name],
+    rows: rows.map(({ what, first, second }) => [what, second, first]),
+    label: `Settings of ${name}`,
+    kind: "texts",
+  };
+  return html`
+    <h3>How ${describe(name)} differs from ${describe(run.name)}</h3>
+    ${rows.length ? html`<${Table} ...${table} />` : html`<${Note}>Nothing: same net, recipe and data.</${Note}>`}
+  `;
 }
 
-function showGroup(run, name, verb, { better, count: size, ...shown }) {
-  const who = {
+function Disagreements({ run, name, groups }) {
+  const verb = groups.length < 3 ? "closer" : "right"; // for numbers, both are never wrong
+  const titles = {
     a: `Only ${name} is ${verb}`,
     b: `Only ${run.name} is ${verb}`,
     "": "Both are wrong, with different predictions",
-  }[better];
-  const most = size > shown.images.length ? `, the ${shown.images.length} with the largest difference` : "";
-  const describe = (one) => [`target ${one.target}`, `${name}: ${one.predicted}`, `${run.name}: ${one.other}`];
-  const summary = `${who}: ${count(size)} ${size === 1 ? "image" : "images"}${most}`;
-  return Object.assign(details(summary, ...gallery(run, shown, describe)), { open: true });
+  };
+  const lines = ({ target, predicted, other }) => [
+    `target ${target}`,
+    `${name}: ${predicted}`,
+    `${run.name}: ${other}`,
+  ];
+  const show = ({ better, count: size, ...shown }, place) => {
+    const most = size > shown.images.length ? `, the ${shown.images.length} with the largest difference` : "";
+    return html`<${Details} summary=${`${titles[better]}: ${plural(size, "image")}${most}`} open=${!place}>
+      <${Gallery} run=${run} ...${shown} describe=${lines} />
+    </${Details}>`;
+  };
+  return html`<h3>Where ${name} and ${run.name} disagree</h3>${groups.map(show)}`;
 }

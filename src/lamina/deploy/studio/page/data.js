@@ -1,152 +1,217 @@
-// The data set: which one, what is in it, and its problems.
+// Step 1: which images, what is in them, and their problems.
 
 import { ask } from "./api.js";
-import { button, count, details, div, fill, find, make, note, paragraph, picture, problem } from "./elements.js";
-import { announce, chosen, listen, state } from "./shared.js";
+import { Classes, openClasses } from "./classes.js";
+import { Labels } from "./labels.js";
+import { refreshNet, useOwnData } from "./net.js";
+import { Button, Details, Note, Picture, Problem, Progress, count, plural } from "./parts.js";
+import { html } from "./preact.js";
+import { refreshPlan } from "./recipe.js";
+import { change, changePart, isActive, state } from "./store.js";
 
 const WORDS = { error: "Error", warning: "Warning", note: "Note" };
+const PURPOSES = { train: "to learn from", val: "to check during training (val)", test: "to test" };
+const KINDS = {
+  "multi-label": "Each image may have several labels.",
+  binary: "Each image is a yes or a no.",
+  regression: "Each image has numbers to predict.",
+};
 const WAIT_MS = 300; // after the last change, because arrow keys pass other data sets
-let inspecting = {}; // number of the job, and what it loads
 let timer = 0;
+let asked = null; // how it is loaded; the response to another request is not wanted
+let reader = null; // the number of the job that reads it
+let lastSource = null; // that was read; arrow keys may pass others
 
-export function startData() {
-  const list = (chosenOne) => {
-    const pairs = state.data.map(({ name, source }) => [source, name]);
-    fill(find("source"), pairs, chosenOne);
+export function findSource(source = state.source) {
+  return state.sources.find((known) => known.source === source);
+}
+
+// How the data set is loaded, for the studio's commands. Published sets have no val split, which
+// the curves need; for others, lamina draws one.
+export function describeSource() {
+  const size = state.sizePx.trim(); // if it is no number, lamina says so
+  return {
+    source: state.source,
+    size_px: Number(size) || size || null,
+    val: state.val.trim() || (findSource()?.is_built_in ? "0.1" : ""),
   };
-  list();
-  find("source").addEventListener("change", () => {
-    clearTimeout(timer);
-    forget();
-    timer = setTimeout(() => use(find("source").value), WAIT_MS);
-  });
-  for (const id of ["size", "val"]) find(id).addEventListener("change", () => use(find("source").value));
-  listen("event", receive);
-  listen("sources", (source) => {
-    list(source);
-    use(source);
-  });
-  listen("start", () => use(find("source").value));
-  listen("lost", () => chosen.preview || use(chosen.source));
 }
 
 // Until the data set is read, nothing can be trained on it.
-function forget() {
-  inspecting.given = null;
-  announce("preview", (chosen.preview = null));
+function choose(source) {
+  clearTimeout(timer);
+  asked = null;
+  if (reader) stop(reader);
+  reader = null;
+  change({ source, preview: null, plan: null, reading: { what: `Reading ${findSource(source)?.name ?? source}` } });
 }
 
-// Published sets have no val split, which the curves need; for others, lamina draws one.
-function findVal(source) {
-  return state.data.some((known) => known.source === source && known.is_built_in) ? "0.1" : "";
+function stop(number) {
+  return ask("stop", { number }).catch(() => null); // it may have ended
 }
 
-export function use(source) {
-  find("source").value = source;
-  find("val").placeholder = findVal(source) || "as lamina chooses";
-  return choose(source);
+export async function useSource(source, mayDownload = false) {
+  const isOther = source !== (lastSource ?? state.source);
+  lastSource = source;
+  choose(source);
+  if (isOther && !findSource()?.is_built_in) useOwnData();
+  const values = describeSource();
+  asked = values;
+  try {
+    const job = await ask("inspect", { ...values, may_download: mayDownload });
+    if (asked !== values) return stop(job.number); // other data were chosen meanwhile
+    reader = job.number;
+    changePart("reading", { downloadMb: job.download_mb });
+    // also if the corrections are why it cannot be read
+    changePart("labels", { isCorrected: job.is_corrected, size: undefined });
+  } catch (error) {
+    if (asked === values) change({ reading: { problem: error.message } });
+  }
 }
 
-// Nothing is downloaded unless the visitor asks for it.
-function offerDownload(source, size) {
-  const text = `${source} is not on this machine yet, ${size} MB.`;
-  const get = button(`Download ${size} MB`, () => choose(source, true));
-  find("data-view").replaceChildren(paragraph(text), get);
+export function receiveData(event) {
+  if (event.event === "recovered" && !state.preview) return useSource(state.source);
+  if (!reader || ![event.job, event.number].includes(reader)) return;
+  if (event.event === "progress") changePart("reading", event);
+  if (event.event === "data") showPreview(event);
+  if (event.event === "job" && event.state === "failed") change({ reading: { problem: event.problem } });
+  if (event.event === "job" && !isActive(event)) reader = null;
 }
 
-// How the data set is loaded, for the studio's commands.
-export function describeSource() {
-  const size = find("size").value.trim(); // if it is no number, lamina says so
-  return {
-    source: chosen.source,
-    size_px: Number(size) || size || null,
-    val: find("val").value.trim() || findVal(chosen.source),
+async function showPreview({ findings, sizes }) {
+  const values = asked;
+  try {
+    const preview = await ask("preview", values);
+    if (asked !== values) return; // other data were chosen meanwhile
+    change({ preview: { ...preview, findings, sizes }, reading: {} });
+    refreshNet();
+    refreshPlan();
+  } catch (error) {
+    if (asked === values) change({ reading: { problem: error.message } });
+  }
+}
+
+export function summarizeData() {
+  const name = findSource()?.name ?? "";
+  return state.preview ? `${name}, ${plural(countImages(), "image")}` : name;
+}
+
+function countImages() {
+  return Object.values(state.preview.images).reduce((sum, size) => sum + size, 0);
+}
+
+// Why nothing can be trained on these data; null if it can.
+export function findDataProblem() {
+  const { preview, reading } = state;
+  if (reading.problem) return "Correct the problem under Images.";
+  if (reading.downloadMb) return "Download the data set, under Images.";
+  if (!preview) return `${reading.what} …`;
+  return preview.kind === "single-label" && preview.classes < 2 ? "Add a second class to train." : null;
+}
+
+export function DataStep() {
+  const { source: shown, sources, isMaking, preview, reading } = state;
+  const pass = ({ target: { value } }) => {
+    choose(value);
+    timer = setTimeout(() => useSource(value), WAIT_MS);
   };
+  const list = (isBuiltIn) =>
+    sources
+      .filter((known) => known.is_built_in === isBuiltIn)
+      .map(({ name, source }) => html`<option value=${source}>${name}</option>`);
+  return html`
+    <div class="row">
+      <label for="source">Data set</label>
+      <select id="source" value=${shown} onChange=${pass}>
+        ${list(false).length > 0 && html`<optgroup label="Your images">${list(false)}</optgroup>`}
+        <optgroup label="Built in">${list(true)}</optgroup>
+      </select>
+      <button id="make" type="button" aria-expanded=${isMaking} aria-controls="making"
+        onClick=${() => openClasses(!isMaking)}>Make your own classes</button>
+    </div>
+    <${Classes} />
+    <div hidden=${isMaking}>
+      <div id="data-view">${preview ? Preview(preview) : Reading(reading)}</div>
+      <${Labels} />
+      <${Loading} />
+    </div>
+  `;
 }
 
-export async function choose(source, mayDownload = false) {
-  if (!source) return;
-  chosen.source = source;
-  forget();
-  find("data-view").replaceChildren(note(`Reading ${find("source").selectedOptions[0]?.text ?? source} …`));
-  // it may have ended
-  if (inspecting.number) ask("stop", { number: inspecting.number }).catch(() => null);
-  const given = describeSource();
-  inspecting = { given };
-  try {
-    const found = await ask("inspect", { ...given, may_download: mayDownload });
-    const { number, is_corrected: isCorrected, download_mb: size } = found;
-    if (size) return inspecting.given === given && offerDownload(source, size);
-    // other data were chosen meanwhile
-    if (inspecting.given !== given) return await ask("stop", { number }).catch(() => null);
-    inspecting.number = number;
-    find("undo").hidden = !isCorrected; // also if the corrections are why it cannot be read
-  } catch (error) {
-    if (inspecting.given === given) fail(error);
+function Reading({ what = "Reading", done, total, downloadMb, problem }) {
+  if (problem) return html`<${Problem} text=${withoutOptions(problem)} />`;
+  if (downloadMb) {
+    return html`<p>${state.source} is not on this machine yet. It has ${downloadMb} MB.</p>
+      <${Button} onClick=${() => useSource(state.source, true)}>Download ${downloadMb} MB</${Button}>`;
   }
+  const text = total ? `${what}: ${count(done)} of ${count(total)}` : `${what} …`;
+  return html`<${Note}>${text}</${Note}><${Progress} label=${what} value=${total && done / total} />`;
 }
 
-async function receive(event) {
-  if (!inspecting.number || !inspecting.given || ![event.job, event.number].includes(inspecting.number)) return;
-  if (event.event === "progress") {
-    find("data-view").replaceChildren(
-      note(`${event.what} ${count(event.done)} of ${count(event.total)}`),
-      make("progress", { max: event.total, value: event.done, ariaLabel: event.what }),
-    );
-  }
-  if (event.event === "job" && event.state === "failed") fail({ message: event.problem });
-  if (event.event !== "data") return;
-  const { given } = inspecting;
-  try {
-    const preview = await ask("preview", given);
-    if (given !== inspecting.given) return; // other data were chosen meanwhile
-    chosen.preview = preview;
-    show(preview, event.findings);
-    announce("preview", preview);
-  } catch (error) {
-    if (inspecting.given === given) fail(error);
-  }
-}
-
-function fail(error) {
-  find("data-view").replaceChildren(problem(error.message));
-}
-
-function show(preview, findings) {
-  const { images, shape, kind, classes, groups } = preview;
-  const splits = Object.entries(images)
-    .map(([split, size]) => `${count(size)} ${split}`)
-    .join(", ");
+function Preview({ images, shape, kind, classes, groups, findings, sizes }) {
   const [channels, height, width] = shape;
+  const outputs = kind === "regression" ? plural(classes, "number") : plural(classes, "class", "classes");
+  const size = (split) => (images[split] ? count(images[split]) : "none");
+  const splits = Object.keys(PURPOSES).map((split) => `${size(split)} ${PURPOSES[split]}`);
   const color = channels === 1 ? "gray" : "color";
-  const noun = kind === "regression" ? "number" : "class";
-  const outputs = classes === 1 ? `1 ${noun}` : `${classes} ${noun === "class" ? "classes" : "numbers"}`;
-  const facts = `${splits}; ${height}×${width} px, ${color}; ${kind}, ${outputs}`;
-  const sheet = groups.map(({ name, count: size, images: shown }) => {
-    const tiles = shown.map(({ row, png }) => picture(png, `training image ${row} of ${name}`));
-    const caption = make("span", {}, name, " ", make("span", { className: "note" }, count(size)));
-    return make("li", {}, div("tiles", ...tiles), caption);
-  });
-  const more =
-    classes > groups.length && groups.length > 1 ? note(`and ${classes - groups.length} more classes`) : null;
-  find("data-view").replaceChildren(
-    paragraph(facts),
-    note(`Splits: ${preview.split_rule}`),
-    make("ul", { className: "sheet", ariaLabel: "Samples of each class" }, ...sheet),
-    more ?? "",
-    showFindings(findings),
-  );
+  const ends = sizes ? [sizes.smallest_px, sizes.largest_px] : [[height, width]];
+  const originals = [...new Set(ends.map(([y, x]) => `${x}×${y}`))].join(" to ");
+  let use = originals === `${width}×${height}` ? "" : `; ${width}×${height} px for training`;
+  if (state.net.isChosen && !state.sizePx) use = "; lamina chooses the size for training";
+  const more = classes - groups.length;
+  return html`
+    <p><strong>${plural(countImages(), "image")}, ${outputs}</strong>, ${originals} px, ${color}${use}</p>
+    <p id="splits">${splits.join(", ")}</p>
+    ${KINDS[kind] && html`<${Note}>${KINDS[kind]}</${Note}>`}
+    <${Note}>How many of each class to learn from:</${Note}>
+    <ul class="sheet" aria-label="Samples of each class">${groups.map(Group)}</ul>
+    ${more > 0 && groups.length > 1 && html`<${Note}>and ${plural(more, "more class", "more classes")}</${Note}>`}
+    ${findings.length ? html`<${Findings} findings=${findings} />` : html`<p class="good">No problems found.</p>`}
+  `;
 }
 
-function showFindings(findings) {
-  if (!findings.length) return make("p", { className: "good" }, "No problems found.");
-  const items = findings.map(({ severity, message, images }) => {
-    const names = images.map(({ split, name }) => make("li", {}, split ? `${name} (${split})` : name));
-    const which = names.length ? details("Which images", make("ul", {}, ...names)) : null;
-    return make("li", { className: severity }, make("strong", {}, `${WORDS[severity]}: `), message, which);
-  });
-  const summary = `${findings.length} ${findings.length === 1 ? "finding" : "findings"} about this data`;
-  const shown = details(summary, make("ul", { className: "findings" }, ...items));
-  shown.open = findings[0].severity === "error";
-  return shown;
+function Group({ name, count: size, images }) {
+  const draw = ({ row, png }) => html`<${Picture} png=${png} alt=${`training image ${row} of ${name}`} />`;
+  return html`<li>
+    <div class="tiles">${images.map(draw)}</div>
+    <span>${name} <span class="note">${count(size)}</span></span>
+  </li>`;
+}
+
+function Findings({ findings }) {
+  const list = ({ split, name }) => html`<li>${split ? `${name} (${split})` : name}</li>`;
+  const which = (shown, size) => (shown < size ? `The first ${shown} of ${count(size)} images` : "Which images");
+  const show = ({ severity, message, images, size }) => html`<li class=${severity}>
+    <strong>${WORDS[severity]}: </strong>${withoutOptions(message)}
+    ${size > 0 && html`<${Details} summary=${which(images.length, size)}><ul>${images.map(list)}</ul></${Details}>`}
+  </li>`;
+  const summary = `${plural(findings.length, "finding")} about these images`;
+  return html`<${Details} summary=${summary} open=${findings[0].severity === "error"}>
+    <ul class="findings">${findings.map(show)}</ul>
+  </${Details}>`;
+}
+
+// What lamina says about data, without the sentences about options of its commands.
+function withoutOptions(text) {
+  const sentences = text.split(/(?<=[.;]) /u).filter((sentence) => !/(^| )--\w/u.test(sentence));
+  return sentences.join(" ").replace(/;$/u, ".") || text;
+}
+
+function Loading() {
+  const reload = () => useSource(state.source);
+  const show = (id, name, label, help, usual) => html`<label>
+    ${label}
+    <input id=${id} inputmode="decimal" placeholder=${usual} aria-describedby=${`${id}-help`} value=${state[name]}
+      onInput=${({ target }) => change({ [name]: target.value })} onChange=${reload} />
+    <span id=${`${id}-help`} class="note">${help}</span>
+  </label>`;
+  const usual = "as lamina chooses";
+  const usualVal = describeSource().val || usual;
+  return html`<${Details} summary="How to load it">
+    <div class="fields loading">
+      ${show("size", "sizePx", "Image size in px", "Smaller images train faster.", usual)}
+      ${show("val", "val", "Part held out (val)", "0.1: a tenth, to check the training.", usualVal)}
+    </div>
+    ${state.preview && html`<${Note}>Splits: ${state.preview.split_rule}</${Note}>`}
+  </${Details}>`;
 }

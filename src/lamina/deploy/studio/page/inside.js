@@ -2,106 +2,72 @@
 // and again.
 
 import { askLast } from "./api.js";
-import { button, details, div, find, make, note, percent, picture, redraw, tabulate } from "./elements.js";
-import { chosen, findJob, isActive } from "./shared.js";
+import { Button, Details, Layers, Note, Picture, Problem, Table, percent } from "./parts.js";
+import { html, useEffect, useState } from "./preact.js";
+import { change, findJob, isActive } from "./store.js";
 
 const LOOK_MS = 2000;
 const REST = 20; // least time between two looks at the weights, also as a multiple of the last look's
-const looking = { run: "", isTraining: false, rows: -1, next: 0, row: 0, timer: 0, isBusy: false };
+const MOST_LAYERS = 5;
 
-find("live").addEventListener("toggle", () => look(chosen.run));
-document.addEventListener("visibilitychange", () => look(chosen.run));
+document.addEventListener("visibilitychange", () => change({}));
 
-// Shows the weights that were saved last, if they are new and the panel is open.
-export function look(run) {
-  if (!run) return;
-  const live = find("live");
+// Shows the weights that were saved last, if they are new and the panel is open and visible.
+export function Inside({ run }) {
+  const [isOpen, setOpen] = useState(true);
+  const [row, setRow] = useState(0);
+  const [last, setLast] = useState({ key: "", next: 0, isBusy: false }); // the last look
+  const [{ image, target, filters, layers, problem }, setSeen] = useState({});
   const isTraining = isActive(findJob(run.name));
-  live.hidden = !run.rows.length;
-  find("live-title").textContent = `Inside the net${isTraining ? ", now" : ""}`;
-  if (looking.run !== run.name) live.lastElementChild.replaceChildren();
-  if (looking.run !== run.name || looking.isTraining !== isTraining)
-    Object.assign(looking, { run: run.name, isTraining, rows: -1 });
-  clearTimeout(looking.timer);
-  if (!live.open || document.hidden || looking.isBusy || looking.rows === run.rows.length) return;
-  // only the next epochs wait
-  const rest = isTraining && looking.rows >= 0 ? looking.next - performance.now() : 0;
-  looking.timer = setTimeout(async () => {
+  const key = `${row} ${isTraining} ${run.rows.length}`;
+  const look = async () => {
     const began = performance.now();
-    Object.assign(looking, { rows: run.rows.length, isBusy: true });
-    try {
-      const found = await askLast("look", { run: run.name, image: ["", looking.row] }, "live");
-      if (chosen.run.name === run.name) showLook(run, found);
-    } catch (error) {
-      // the weights are saved after the first epochs; the next epoch looks again
-      if (!isTraining && chosen.run.name === run.name) live.lastElementChild.textContent = error.message;
-    }
+    setLast({ key, next: 0, isBusy: true });
+    const tell = (error) => ({ problem: error.message });
+    const seen = await askLast("look", { run: run.name, image: ["", row] }, "live").catch(tell);
+    // the weights are saved after the first epochs; the next epoch looks again
+    if (!seen.problem || !isTraining) setSeen(seen);
     const end = performance.now();
-    Object.assign(looking, { next: end + Math.max(LOOK_MS, REST * (end - began)), isBusy: false });
-    look(chosen.run);
-  }, rest);
-}
-
-function showLook(run, { image, target, filters, layers }) {
-  const next = () => {
-    Object.assign(looking, { row: looking.row + 1, rows: -1 });
-    look(chosen.run);
+    setLast({ key, next: end + Math.max(LOOK_MS, REST * (end - began)), isBusy: false });
   };
-  const again = button("Another image", next, { className: "small", data: { key: "again" } });
-  const shown = part("an image", picture(image, `image of ${target}`, "pixels one"), note(target, " ", again));
-  redraw(
-    find("live").lastElementChild,
-    div("looks", shown, ...drawLayers(filters, layers.slice(0, 5))),
-    showLayers(run.rows.findLast((row) => row.layers)?.layers),
-  );
+  useEffect(() => {
+    if (!isOpen || document.hidden || last.isBusy || last.key === key || !run.rows.length) return;
+    const isNext = isTraining && last.key.startsWith(`${row} true`); // only the next epochs wait
+    const timer = setTimeout(look, isNext ? last.next - performance.now() : 0);
+    return () => clearTimeout(timer);
+  }, [key, isOpen, document.hidden, last.isBusy]);
+  if (!run.rows.length) return null;
+  const statistics = run.rows.findLast((epoch) => epoch.layers)?.layers;
+  const title = html`<h3 id="live-title">Inside the net${isTraining ? ", now" : ""}</h3>`;
+  return html`<${Details} id="live" open=${isOpen} onToggle=${({ target: { open } }) => setOpen(open)} summary=${title}>
+    <${Problem} text=${problem} />
+    <div class="looks">
+      ${image && html`<${Example} image=${image} target=${target} next=${() => setRow(row + 1)} />`}
+      ${image && html`<${Layers} filters=${filters} layers=${layers.slice(0, MOST_LAYERS)} />`}
+    </div>
+    ${statistics && html`<${Statistics} ...${statistics} />`}
+  </${Details}>`;
 }
 
-export function part(title, ...children) {
-  return div("look", make("h4", {}, title), ...children);
+function Example({ image, target, next }) {
+  return html`<div class="look">
+    <h4>an image</h4>
+    <${Picture} png=${image} alt=${`image of ${target}`} kind="pixels single" />
+    <${Note}>${target}</${Note}>
+    <${Button} small onClick=${next}>Another image</${Button}>
+  </div>`;
 }
 
-// Pictures side by side, from `draw_tiles`.
-export function sheet(tiles, alt) {
-  const shown = picture(tiles.png, alt, "pixels");
-  shown.style.setProperty("--columns", tiles.columns);
-  return shown;
-}
-
-function bars(values) {
-  const limit = Math.max(...values.map(Math.abs), 1e-9);
-  const largest = Math.max(...values).toPrecision(2);
-  const label = `${values.length} units; the largest output is ${largest}`;
-  const shown = values.map((value) => {
-    const bar = make("i");
-    bar.style.height = `${Math.round((100 * Math.abs(value)) / limit)}%`;
-    return bar;
-  });
-  return make("div", { className: "bars", role: "img", ariaLabel: label }, ...shown);
-}
-
-// The filters of the first layer and the outputs of units of the layers, from `draw_inside`.
-export function drawLayers(filters, layers) {
-  const title = "filters of the first layer";
-  const draw = ({ name, maps, units, values }) =>
-    maps ? sheet(maps, `outputs of ${units} units of ${name}, brighter is stronger`) : bars(values);
-  const shown = layers.map((layer) => part(layer.name, draw(layer)));
-  return filters ? [part(title, sheet(filters, title)), ...shown] : shown;
-}
-
-function showLayers(layers) {
-  if (!layers) return "";
+function Statistics({ names, gradient_norms: gradients, update_norms: updates, weight_norms: weights, ...more }) {
   const format = (value) => (value == null ? "" : Number(value.toPrecision(3)).toString());
-  const rows = layers.names.map((name, place) => [
+  const rows = names.map((name, place) => [
     name,
-    format(layers.gradient_norms[place]),
-    layers.update_norms[place] && layers.weight_norms[place]
-      ? (layers.update_norms[place] / layers.weight_norms[place]).toExponential(1)
-      : "",
-    layers.dead_fractions[place] == null ? "" : percent(layers.dead_fractions[place]),
+    format(gradients[place]),
+    updates[place] && weights[place] ? (updates[place] / weights[place]).toExponential(1) : "",
+    more.dead_fractions[place] == null ? "" : percent(more.dead_fractions[place]),
   ]);
   const heads = ["layer", "gradient norm", "update ÷ weights", "dead units"];
-  const table = tabulate(heads, rows, "Statistics after the last measured epoch");
-  const shown = details("Gradients and dead units of each layer", table);
-  shown.dataset.key = "layers";
-  return shown;
+  return html`<${Details} summary="Gradients and dead units of each layer">
+    <${Table} heads=${heads} rows=${rows} caption="Statistics after the last measured epoch" />
+  </${Details}>`;
 }

@@ -1,157 +1,169 @@
-// Label issues: labels worth checking, to keep, change or leave out by clicking.
+// Labels worth checking: to keep, to change or to leave out. The check is a job, whose last one
+// counts, also after a reload.
 
 import { ask } from "./api.js";
-import { choose, describeSource } from "./data.js";
-import { button, count, div, fill, find, make, paragraph, percent, picture, tell } from "./elements.js";
+import { describeSource, useSource } from "./data.js";
+import { Button, Picture, Problem, Progress, percent, plural } from "./parts.js";
+import { html, useEffect, useRef, useState } from "./preact.js";
 import { load, save } from "./request.js";
-import { chosen, isActive, listen, state } from "./shared.js";
+import { change, changePart, isActive, listTrainings, state } from "./store.js";
 
 const SHOWN_ISSUES = 50; // at a time
-let checking = null; // number of the job
-let given = null; // the data set that is checked
-let issues = null; // what was found, until all is done
-let choices = {}; // the button that was pressed for each image, and its class
+const ADVICE = "The most doubtful come first. Many of these labels are correct. Your files stay as they are.";
 
-const tellProblem = (error) => tell(find("labels-problem"), error?.message);
-const press = (text, act, more) => button(text, (event) => act(event).catch(tellProblem), more);
-const bar = make("progress", { ariaLabel: "check of the labels" });
-const stop = press("Stop the check", () => ask("stop", { number: checking }));
-const working = div("row", bar, stop);
+const changeLabels = (fields) => changePart("labels", fields);
+const show = (dialog) => dialog?.showModal(); // the same function always, so that it is called once
 
-export function startLabels() {
-  find("check-labels").addEventListener("click", () => check().catch(tellProblem));
-  find("undo").addEventListener("click", () => undo().catch(tellProblem));
-  listen("preview", (preview) => {
-    showCorrections(preview?.corrections);
-    draw().catch(tellProblem);
-  });
-  listen("event", (event) => receive(event).catch(tellProblem));
-  // in a studio that was started again, no check runs
-  listen("lost", () => draw().catch(tellProblem));
-  // the page may have been closed during a check
-  const last = [...state.jobs.values()].findLast(({ checked }) => checked);
-  if (last && last.number !== load("labels")?.done)
-    [given, checking, issues] = [last.checked, last.number, last.label_issues];
+// The last check, unless the visitor is done with it.
+function findCheck() {
+  const done = state.labels.done ?? load("labels")?.done;
+  return [...state.jobs.values()].findLast(({ checked, number }) => checked && number !== done);
 }
 
-async function check() {
-  tellProblem(null);
-  const about = describeSource();
-  const job = await ask("inspect", { ...about, labels: true });
-  state.jobs.set(job.number, job);
-  [given, checking, issues, choices] = [about, job.number, null, {}];
-  await draw();
+// What a button does; its error is shown.
+const attempt = (act) => async () => {
+  changeLabels({ problem: null });
+  await act().catch((error) => changeLabels({ problem: error.message }));
+};
+
+async function start() {
+  const job = await ask("inspect", { ...describeSource(), labels: true });
+  change({ jobs: new Map(state.jobs).set(job.number, job) });
+  changeLabels({ choices: {}, progress: null });
 }
 
-// Shows the check, or what it found, below the data set that it is about.
-async function draw() {
-  const job = state.jobs.get(checking);
-  find("check-labels").disabled = isActive(job) || !chosen.preview || chosen.preview.kind === "regression";
-  const isOther = given?.source !== chosen.source;
-  if (isActive(job)) {
-    show(
-      (isOther ? `${given.source}: ` : "") +
-        (job.state === "queued"
-          ? "The check of the labels waits for the training before it."
-          : "Checking the labels by training several nets on parts of the images."),
-      working,
-    );
-  } else if (isOther || !issues || !chosen.preview) show("");
-  else await showIssues();
+export function receiveLabels(event) {
+  const number = findCheck()?.number;
+  if (!number || ![event.job, event.number].includes(number)) return;
+  if (event.event === "progress") changeLabels({ progress: event });
+  if (event.event === "job" && event.problem) changeLabels({ problem: event.problem });
 }
 
-function show(text, ...more) {
-  const place = find("label-issues");
-  if (place.firstElementChild.textContent !== text) place.firstElementChild.textContent = text;
-  if (place.lastElementChild !== more.at(-1)) place.replaceChildren(place.firstElementChild, ...more);
-}
-
-async function receive(event) {
-  if (!checking || ![event.job, event.number].includes(checking)) return;
-  if (event.event === "progress") Object.assign(bar, { max: event.total, value: event.done, title: event.what });
-  if (event.event !== "job") return;
-  state.jobs.set(event.number, event);
-  issues = event.label_issues;
-  tellProblem({ message: event.problem });
-  await draw();
-}
-
-async function showIssues() {
-  if (!issues.length) return show("No label is worth checking.");
-  const found = issues,
-    { labels } = chosen.preview,
-    seen = new Set(); // other data may be chosen meanwhile
-  // a correction is about the whole image
-  const own = found.filter(({ image }) => !seen.has(image) && seen.add(image));
-  const list = make("ul", { className: "issues", ariaLabel: "Labels worth checking" });
-  const add = async () => {
-    const next = own.slice(list.children.length, list.children.length + SHOWN_ISSUES);
-    more.disabled = true; // until they are shown
-    const names = next.map(({ image }) => image);
-    const images = await ask("images", { ...given, images: names }).finally(() => {
-      more.disabled = false;
-    });
-    const items = next.map((issue, place) => showIssue(issue, images[place], labels));
-    list.append(...items);
-    more.hidden = list.children.length === own.length;
-    return items[0];
-  };
-  const more = press("Show more", () => add().then((first) => first.querySelector("button")?.focus()));
-  await add();
-  if (found !== issues || given.source !== chosen.source) return;
-  const are = issues.length === 1 ? "label is" : "labels are";
-  show(
-    `${count(issues.length)} ${are} worth checking, the most doubtful first. ` +
-      "Look at each image: many labels are correct. In lamina's benchmark, 8 to 30 % of the " +
-      "listed labels were incorrect if 5 % of all labels were, and 57 to 74 % if 20 % were.",
-    list,
-    div("row", more, press("Done", finish)),
-  );
-}
-
-// `labels` are the classes to choose from; a multi-label image has none.
-function showIssue({ image, split, given: label, likely, score }, png, labels) {
-  if (!png) return make("li", { className: "note" }, `${image} is no longer in the data set.`);
-  const others = make("select", { ariaLabel: `Class of ${image}` });
-  const pairs = labels.map((name) => [name, name]);
-  fill(others, pairs, choices[image]?.other ?? likely);
-  const apply = async (button, text, choice) => {
-    const all = await ask("correct", { source: given.source, choices: { [image]: choice } });
-    choices[image] = { text, other: others.value };
-    for (const one of button.parentElement.querySelectorAll("button")) one.ariaPressed = String(one === button);
-    showCorrections(Object.keys(all).length);
-  };
-  const offer = (text, read) => {
-    const ariaPressed = String(choices[image]?.text === text);
-    const properties = { className: "small", ariaPressed, ariaLabel: `${text}: ${image}` };
-    return press(text, ({ target }) => apply(target, text, read()), properties);
-  };
-  const change = labels.length ? [offer("Change to", () => others.value), others] : [];
-  const keep = offer("Keep", () => "");
-  const leave = offer("Leave out", () => "exclude");
-  const details = make("span", { className: "note" }, ` (${percent(score)}; ${image}, ${split})`);
-  const about = paragraph(`labeled ${label}, likely `, make("strong", {}, likely), details);
-  const shown = picture(png, `${image}, labeled ${label}`, "pixels");
-  return make("li", {}, shown, div("", about, div("row", keep, ...change, leave)));
-}
-
-function showCorrections(size) {
-  find("corrections").textContent = size
-    ? `${count(size)} ${size === 1 ? "correction applies" : "corrections apply"} to all trainings`
-    : "";
-  find("undo").hidden = !size;
+// Chooses what happens to an image; the same choice again takes it back.
+async function choose({ checked }, image, text, label) {
+  const isBack = state.labels.choices[image] === text;
+  const corrections = await ask("correct", { source: checked.source, choices: { [image]: isBack ? "" : label } });
+  const choices = { ...state.labels.choices, [image]: isBack ? null : text };
+  changeLabels({ choices, size: Object.keys(corrections).length });
 }
 
 async function undo() {
-  await ask("correct", { source: chosen.source, choices: null });
-  if (given?.source === chosen.source) choices = {};
-  find("check-labels").focus();
-  await choose(chosen.source);
+  await ask("correct", { source: state.source, choices: null });
+  changeLabels({ choices: {} });
+  await leave();
 }
 
-async function finish() {
-  save("labels", { done: checking });
-  issues = null;
-  find("check-labels").focus();
-  await choose(chosen.source);
+async function finish({ number }) {
+  save("labels", { done: number });
+  changeLabels({ done: number });
+  await leave();
+}
+
+function leave() {
+  document.getElementById("source").focus();
+  return useSource(state.source);
+}
+
+export function Labels() {
+  const { problem, isCorrected, progress, size = state.preview?.corrections ?? 0 } = state.labels;
+  const check = findCheck();
+  const isChecking = isActive(check);
+  const isHere = check?.checked.source === state.source;
+  const issues = isHere && !isChecking && state.preview && check.label_issues;
+  const isWaiting = check?.state === "queued" && listTrainings().some(({ number }) => number < check.number);
+  const what = isWaiting ? "waits for the training before it" : "trains several nets";
+  let text = issues && !issues.length ? "No label is worth checking." : "";
+  if (isChecking) text = `${isHere ? "" : `${check.checked.source}: `}The check of the labels ${what}.`;
+  const stop = attempt(() => ask("stop", { number: check.number }));
+  return html`<div class="row" hidden=${!state.preview || state.preview.kind === "regression"}>
+      <${Button} id="check-labels" disabled=${isChecking} aria-describedby="check-help" onClick=${attempt(start)}>
+        Check the labels
+      </${Button}>
+      <span id="check-help" class="note">Are some images in the wrong class? Takes as long as a training.</span>
+    </div>
+    <div class="row">
+      <span id="corrections" class="note">
+        ${size > 0 && `${plural(size, "correction applies", "corrections apply")} to all trainings`}
+      </span>
+      <${Button} small id="undo" hidden=${!isCorrected && !size} onClick=${attempt(undo)}>
+        Undo all corrections
+      </${Button}>
+    </div>
+    <${Problem} text=${problem} />
+    <div id="label-issues">
+      <p class="note" aria-live="polite">${text}</p>
+      <div class="row" hidden=${!isChecking}>
+        <${Progress} label="check of the labels" value=${progress?.total && progress.done / progress.total} />
+        <${Button} onClick=${stop}>Stop the check</${Button}>
+      </div>
+      ${issues?.length > 0 && html`<${Issues} key=${check.number} check=${check} />`}
+    </div>`;
+}
+
+function Issues({ check }) {
+  const [images, setImages] = useState(new Map()); // PNGs of the first issues
+  const seen = new Set(); // a correction is about the whole image
+  const issues = check.label_issues.filter(({ image }) => !seen.has(image) && seen.add(image));
+  const list = useRef();
+  const readImages = async (size) => {
+    const names = issues.slice(0, size).map(({ image }) => image);
+    const pngs = await ask("images", { ...check.checked, images: names });
+    setImages(new Map(names.map((name, place) => [name, pngs[place]])));
+  };
+  useEffect(() => void attempt(() => readImages(SHOWN_ISSUES))(), []);
+  const showMore = async () => {
+    await readImages(images.size + SHOWN_ISSUES);
+    requestAnimationFrame(() => list.current.children[images.size].querySelector("button")?.focus());
+  };
+  const draw = (issue) =>
+    html`<${Issue} key=${issue.image} check=${check} issue=${issue} png=${images.get(issue.image)} />`;
+  return html`<h3>${plural(issues.length, "label")} worth checking</h3>
+    <p class="note">${ADVICE}</p>
+    <ul ref=${list} class="issues" aria-label="Labels worth checking">
+      ${issues.slice(0, images.size).map(draw)}
+    </ul>
+    <div class="row">
+      <${Button} hidden=${images.size >= issues.length} onClick=${attempt(showMore)}>Show more</${Button}>
+      <${Button} onClick=${attempt(() => finish(check))}>Done</${Button}>
+    </div>`;
+}
+
+function Issue({ check, issue, png }) {
+  const [isLarge, setLarge] = useState(false);
+  const [other, setOther] = useState(issue.likely); // to change the label to
+  const { image, given } = issue;
+  if (!png) return html`<li class="note">${image} is no longer in the data set.</li>`;
+  const draw = () => html`<${Choice} ...${{ check, issue, other, setOther }} />`;
+  const close = () => setLarge(false);
+  const large = html`<dialog ref=${show} class="large" aria-label="Label worth checking" onClose=${close}>
+    <form method="dialog"><button>Close</button></form>
+    <${Picture} png=${png} alt=${`labeled ${given}`} />
+    ${draw()}
+  </dialog>`;
+  return html`<li>
+    <${Button} class="enlarge" aria-label=${`Enlarge ${image}`} onClick=${() => setLarge(true)}>
+      <${Picture} png=${png} alt="" />
+    </${Button}>
+    ${draw()}
+    ${isLarge && large}
+  </li>`;
+}
+
+// A multi-label image has no classes to choose from.
+function Choice({ check, issue: { image, split, given, likely, score }, other, setOther }) {
+  const { labels } = state.preview;
+  const chosen = state.labels.choices[image];
+  const offer = (text, label) => html`<${Button} small aria-label=${`${text}: ${image}`}
+    aria-pressed=${text === chosen} onClick=${attempt(() => choose(check, image, text, label))}>${text}</${Button}>`;
+  const select = html`<select aria-label=${`Class of ${image}`} value=${other}
+    onChange=${({ target }) => setOther(target.value)}>
+    ${labels.map((label) => html`<option value=${label}>${label}</option>`)}
+  </select>`;
+  return html`<div>
+    <p>labeled ${given}, likely <strong>${likely}</strong></p>
+    <p class="note">${percent(score)}; ${image}, ${split}</p>
+    <div class="row">
+      ${offer("Keep", "")} ${offer("Leave out", "exclude")} ${labels.length > 0 && [offer("Change to", other), select]}
+    </div>
+  </div>`;
 }

@@ -1,196 +1,227 @@
-// The lessons: stations of a tour, in each of which the student's own run answers what the student
-// has predicted.
+// The lessons: in each, the visitor predicts a result, trains, and compares.
 
 import { ask } from "./api.js";
-import { use } from "./data.js";
-import { attempt, button, find, make, paragraph, percent, tell } from "./elements.js";
-import { openMaking } from "./making.js";
-import { usePreset, useText } from "./net.js";
-import { setFields } from "./recipe.js";
+import { openClasses } from "./classes.js";
+import { findSource, useSource } from "./data.js";
+import { CHOOSE, usePreset, useText } from "./net.js";
+import { Button, Problem, percent, plural } from "./parts.js";
+import { html, useEffect, useLayoutEffect, useRef } from "./preact.js";
 import { load, save } from "./request.js";
-import { chosen, listen, state } from "./shared.js";
 import { STATIONS } from "./stations.js";
+import { change, changePart, state } from "./store.js";
 
 const KEPT = "lessons"; // in the storage of this tab
-const kept = { at: 0, isOpen: false, answers: {}, filled: {} };
+const START = { preset: "cnn", fields: {} }; // before the first lesson
+const FREE = ["seed", "device", "precision"]; // settings that may differ from a lesson's
+const PRETRAINED =
+  "lamina chose a net that had already learned from over a million photos, and trained it further on your images. " +
+  "Without that, so few images would rarely be enough. ";
+let counting = Promise.resolve(); // one run after the other
 
-export function startLessons() {
-  Object.assign(kept, load(KEPT));
-  find("lessons-button").addEventListener("click", () => open(find("lessons").hidden));
-  find("set-up").addEventListener("click", () =>
-    attempt(find("lessons-problem"), () => setUp(STATIONS[kept.at].setup)),
-  );
-  find("back").addEventListener("click", () => go(kept.at - 1));
-  find("next").addEventListener("click", () => (kept.at + 1 < STATIONS.length ? go(kept.at + 1) : open(false)));
-  find("preset").addEventListener("change", empty);
-  listen("event", countJob);
-  // that ended while the page was closed, or without the studio
-  const countAll = () => state.jobs.forEach(countJob);
-  listen("lost", countAll);
-  countAll();
-  if (kept.isOpen) open(true);
+Object.assign(state.lessons, load(KEPT));
+
+function keep(fields) {
+  changePart("lessons", { problem: null, ...fields });
+  save(KEPT, state.lessons);
 }
 
-function countJob({ event, run, state: end }) {
-  if (event === "job" && run && end === "done" && Object.keys(kept.answers).length)
-    attempt(find("lessons-problem"), () => count(run));
-}
+const keepAnswer = (at, answer) => keep({ answers: { ...state.lessons.answers, [at]: answer } });
 
-function keep(change) {
-  save(KEPT, Object.assign(kept, change));
-}
-
-function saveAnswer(answer, at = kept.at) {
-  keep({ answers: { ...kept.answers, [at]: answer } });
-  showAnswer();
-}
-
-function open(isOpen) {
+export function openLessons(isOpen) {
   keep({ isOpen });
-  find("lessons").hidden = !isOpen;
-  find("lessons-button").setAttribute("aria-expanded", String(isOpen));
-  if (isOpen) go(kept.at);
-  else find("lessons-button").focus();
+  if (!isOpen) document.getElementById("lessons-button").focus();
 }
 
-function go(at) {
-  keep({ at });
-  const { title, text, change, setup, question, choices, see } = STATIONS[at];
-  const fields = Object.entries(setup.fields).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
-  find("station-title").textContent = title;
-  find("station-text").replaceChildren(...text.map((one) => paragraph(one)));
-  find("station-change").textContent = change + (fields.length ? ` Recipe: ${fields.join(", ")}.` : "");
-  find("question").textContent = question;
-  const offer = ([text], choice) => {
-    const change = () => saveAnswer({ choice, since: Date.now() });
-    return make("label", {}, make("input", { type: "radio", name: "choice", on: { change } }), text);
-  };
-  find("choices").replaceChildren(...choices.map(offer));
-  find("sights").replaceChildren(
-    ...see.map(([name, id, sight]) => make("li", {}, make("a", { href: `#${id}` }, name), `: ${sight}`)),
-  );
-  find("back").disabled = !at;
-  find("next").textContent = at + 1 < STATIONS.length ? "Next" : "Close";
-  tell(find("lessons-problem"), null);
-  showAnswer();
-  find("lessons").scrollTop = 0;
-  find("station-title").focus({ preventScroll: true });
-  window.scrollTo({ top: 0 });
+// Fills in what a lesson is about; all other settings become empty.
+function setUp({ net, preset, fields, time = "" }) {
+  const isOwn = preset === CHOOSE;
+  const isRead = state.source === "shapes" && state.preview && !state.sizePx && !state.val;
+  const empty = { sizePx: "", val: "", recipeName: "", runName: "", isMaking: false };
+  change({ ...empty, values: fields, time, step: isOwn ? "data" : "training" });
+  if (isOwn) openClasses(true);
+  else if (!isRead) useSource("shapes");
+  if (net) useText(net);
+  else usePreset(preset);
+  const layers = net?.replace(/\([^)]*\)/gu, "") ?? preset;
+  const texts = isOwn ? [`Net chosen by lamina; Time limit ${time}`] : ["Images shapes", `Net ${layers}`];
+  const told = `Now set: ${[...texts, ...listFields(fields)].join("; ")}; all other settings as usual.`;
+  keep({ told, filled: net || time ? { fields, time } : null });
 }
 
-// All other fields of the recipe become empty.
-async function setUp({ net, preset, fields, time = "" }) {
-  setFields({ ...Object.fromEntries(state.fields.map(({ name }) => [name, ""])), ...fields });
-  const isLoaded = chosen.source === "shapes" && chosen.preview && !find("size").value && !find("val").value;
-  for (const [id, value] of Object.entries({ size: "", val: "", "run-name": "", time })) find(id).value = value;
-  keep({ filled: { ...fields, time } });
-  if (preset) openMaking(true);
-  else if (!isLoaded) await use("shapes");
-  return preset ? usePreset(preset) : useText(net);
+function listFields(fields) {
+  const findLabel = (name) => state.fields.find((field) => field.name === name)?.label ?? name;
+  return Object.entries(fields).map(([name, value]) => `${findLabel(name)} ${value}`);
 }
 
-// Another preset gets its own recipe: the fields that a station filled in become empty, unless they
-// were changed.
-function empty() {
-  const { time, ...fields } = kept.filled;
-  const isKept = ([name, value]) => find(`field-${name}`)?.value === value;
-  const names = Object.entries(fields).filter(isKept);
-  setFields(Object.fromEntries(names.map(([name]) => [name, ""])));
-  if (find("time").value === time) find("time").value = "";
-  keep({ filled: {} });
+// Forgets what was predicted and trained; the settings are those from which the lesson starts.
+function reset(at) {
+  keepAnswer(at, undefined);
+  setUp(STATIONS[at - 1]?.setup ?? START);
 }
 
-// A run counts if it began after the prediction, and trained what a station or its second
-// experiment is about.
-async function count(name) {
-  const run = await ask("run", { run: name });
-  if (!run.is_fraction) return;
-  const layers = await listLayers(run.text);
-  const fits = async ({ net, fields }) =>
-    (net ? run.data === "shapes" && layers === (await listLayers(net)) : run.data !== "shapes") &&
-    Object.entries(fields).every(([field, value]) => Number(run.recipe[field]) === Number(value));
+// Another preset gets its own recipe: what a lesson filled in becomes empty, unless it was changed.
+function forget({ fields, time }) {
+  const values = Object.entries(state.values).filter(([name, value]) => value !== fields[name]);
+  change({ values: Object.fromEntries(values), time: state.time === time ? "" : state.time });
+  keep({ filled: null, told: "" });
+}
+
+export function receiveLessons({ event, run, state: end }) {
+  if (event === "recovered" || (event === "job" && run && end === "done")) countRuns();
+}
+
+// Also those that ended while the page was closed.
+function countRuns() {
+  counting = counting.then(count).catch((error) => changePart("lessons", { problem: error.message }));
+}
+
+async function count() {
+  const since = Math.min(...Object.values(state.lessons.answers).map((answer) => answer?.since ?? Infinity));
+  const runs = since < Infinity ? await ask("runs") : [];
+  for (const { name } of runs.filter((run) => run.is_fraction && Date.parse(run.created) >= since).reverse())
+    await countRun(await ask("run", { run: name }));
+}
+
+// A run counts if it began after the prediction, and trained what a lesson or its second experiment
+// is about.
+async function countRun({ name, score_value: score, created, ...more }) {
   for (const [at, { setup, second, choices }] of STATIONS.entries()) {
-    const answer = kept.answers[at];
-    if (!answer || Date.parse(run.created) < answer.since) continue;
-    const isSecond = answer.value !== undefined;
-    if (isSecond && (answer.second || !second)) continue;
-    if (!(await fits(isSecond ? { ...setup, net: second.net } : setup))) continue;
-    const value = run.score_value;
-    const result = { run: name, value: choices[0].length === 1 && !isSecond ? await findConfused(name) : value };
-    saveAnswer({ ...answer, ...(isSecond ? { second: result } : result) }, at);
-    if (at === kept.at) find("lessons").scrollTop = find("question").parentElement.offsetTop;
-    return;
+    const answer = state.lessons.answers[at];
+    const isSecond = answer?.value !== undefined;
+    if (!(Date.parse(created) >= answer?.since) || (isSecond && (answer.second || !second))) continue;
+    if (!(await isAbout(more, isSecond ? { ...setup, net: second.net } : setup))) continue;
+    if (isSecond) return keepAnswer(at, { ...answer, second: { created, value: score } });
+    const result = choices[0].length > 1 ? { value: score } : await findConfused(name);
+    return keepAnswer(at, { ...answer, created, isPretrained: more.text === null, ...result });
   }
 }
 
-// The layers as lamina writes them, without the output, which knows the number of classes.
-async function listLayers(text) {
-  if (!text) return "";
-  const { cards } = await ask("net", { text });
-  return cards
-    .slice(0, -1)
-    .map((card) => card.text)
-    .join();
+// Compares values: the texts Dropout(0.5) and Dropout() mean the same.
+async function isAbout({ source, size_px: sizePx, val, recipe, text }, { net, fields }) {
+  if (!net) return !findSource(source)?.is_built_in;
+  const isEqual = (text, value) => text === value || Number(text) === Number(value);
+  const isAsSetUp = ({ name, default: usual }) => FREE.includes(name) || isEqual(recipe[name], fields[name] ?? usual);
+  if (source !== "shapes" || sizePx !== null || val !== 0.1 || !state.fields.every(isAsSetUp)) return false;
+  return (await readLayers(text)) === (await readLayers(net));
 }
 
-// The two classes with the most confusions of both.
-async function findConfused(name) {
-  const [[names, cells]] = (await ask("report", { run: name })).confusions,
-    sums = {};
+// Without the output, which knows the number of classes in a run.
+async function readLayers(text) {
+  const { cards } = await ask("net", { text: text ?? "" });
+  return JSON.stringify(cards?.slice(0, -1).map((card) => [card.name, card.arguments]));
+}
+
+// The two classes with the most confusions of both, and the numbers.
+async function findConfused(run) {
+  const [[names, cells]] = (await ask("report", { run })).confusions;
+  const sums = {};
   for (const [truth, predicted, images] of cells.filter((cell) => cell[0] !== cell[1])) {
     const pair = [names[truth], names[predicted]].sort().join(" and ");
     sums[pair] = (sums[pair] ?? 0) + images;
   }
-  return Object.keys(sums).sort((a, b) => sums[b] - sums[a])[0];
+  const [[value, most] = ["none", 0], next] = Object.entries(sums).sort((a, b) => b[1] - a[1]);
+  const images = `${plural(most, "image")}, counted in both directions`;
+  return { value, images: next ? `${images}; ${next.join(" ")}` : images };
 }
 
-// The answer of the station, and the results of all stations, to compare with.
-function showAnswer() {
-  find("stations").replaceChildren(
-    ...STATIONS.map(({ title }, place) => {
-      const value = kept.answers[place]?.value;
-      const done = value === undefined ? "" : ` ✓${typeof value === "number" ? ` ${percent(value)}` : ""}`;
-      const ariaLabel = `Station ${place + 1} of ${STATIONS.length}, ${title}${done}`;
-      const ariaCurrent = place === kept.at ? "step" : "false";
-      const properties = { className: "small", title, ariaLabel, ariaCurrent };
-      return make(
-        "li",
-        {},
-        button(`${place + 1}${done}`, () => go(place), properties),
-      );
-    }),
-  );
-  const { choices, answer, setup, second } = STATIONS[kept.at];
-  const { choice, value, run, second: other } = kept.answers[kept.at] ?? {};
-  for (const [place, input] of find("choices").querySelectorAll("input").entries()) {
-    input.checked = place === choice;
-    input.disabled = value !== undefined;
-  }
+// The present name of a run that counted, unless it was deleted.
+const findName = ({ created }) => state.runs.find((run) => run.created === created)?.name;
+
+export function Lessons() {
+  const { at, answers, problem, told, filled } = state.lessons;
+  const { title, text, change: task, setup, question, choices, see } = STATIONS[at];
+  const answer = answers[at];
+  const panel = useRef();
+  const before = useRef();
+  const isOther = filled && (state.net.preset || (state.net.isChosen && !filled.time));
+  useEffect(countRuns, []);
+  useEffect(() => void (isOther && forget(filled)));
+  // A lesson is read from its beginning; a result is scrolled into view where the panel scrolls.
+  useLayoutEffect(() => {
+    const isNew = before.current !== at;
+    before.current = at;
+    panel.current.scrollTop = isNew ? 0 : panel.current.querySelector("fieldset").offsetTop;
+    if (!isNew) return;
+    panel.current.querySelector("h2").focus({ preventScroll: true });
+    window.scrollTo({ top: 0 });
+  }, [at, answer?.created, answer?.second]);
+  const go = (to) => (to < STATIONS.length ? keep({ at: to, told: "" }) : openLessons(false));
+  const names = [answer, answer?.second].map((result) => result && findName(result));
+  const fill = (sight) => (names.every(Boolean) ? sight.replace("both runs", () => names.join(" and ")) : sight);
+  const predict = (choice) => keepAnswer(at, { since: Date.now(), ...answer, choice });
+  const show = ([name], place) => html`<label>
+    <input type="radio" name="choice" checked=${answer?.choice === place} disabled=${answer?.created !== undefined}
+      onChange=${() => predict(place)} /> ${name}
+  </label>`;
+  return html`<aside id="lessons" aria-label="Lessons" ref=${panel}>
+    <ol id="stations" aria-label="All lessons">
+      ${STATIONS.map((_, place) => html`<${Station} place=${place} go=${go} />`)}
+    </ol>
+    <h2 id="station-title" tabindex="-1">${title}</h2>
+    ${text}
+    <h3>What to change</h3>
+    <p>${task} ${setup.net && `Under Train, set ${listFields(setup.fields).join(", ")}.`}</p>
+    <${Button} onClick=${() => setUp(setup)}>Set this up</${Button}>
+    <p id="told" class="note" role="status">${told}</p>
+    <${Problem} id="lessons-problem" text=${problem} />
+    <h3>Predict, then train</h3>
+    <fieldset><legend>${question}</legend>${choices.map(show)}</fieldset>
+    <div id="answer" aria-live="polite"><${Answer} ...${answer} station=${STATIONS[at]} /></div>
+    <h3 hidden=${!state.selected}>What to see</h3>
+    <ul hidden=${!state.selected}>
+      ${see.map(([name, place, sight]) => html`<li><${Link} ...${place} name=${name} />: ${fill(sight)}</li>`)}
+    </ul>
+    <div class="row">
+      <${Button} disabled=${!at} onClick=${() => go(at - 1)}>Back</${Button}>
+      <${Button} class="primary" onClick=${() => go(at + 1)}>${STATIONS[at + 1] ? "Next" : "Close"}</${Button}>
+      <${Button} onClick=${() => reset(at)}>Reset this lesson</${Button}>
+    </div>
+  </aside>`;
+}
+
+// The number of a lesson, with the result, to compare it with others.
+function Station({ place, go }) {
+  const value = state.lessons.answers[place]?.value;
+  const done = value === undefined ? "" : ` ✓${typeof value === "number" ? ` ${percent(value)}` : ""}`;
+  const { title } = STATIONS[place];
+  const label = `Lesson ${place + 1} of ${STATIONS.length}, ${title}${done}`;
+  const more = { title, "aria-label": label, "aria-current": place === state.lessons.at ? "step" : "false" };
+  return html`<li><${Button} small ...${more} onClick=${() => go(place)}>${place + 1}${done}</${Button}></li>`;
+}
+
+function Answer({ station: { choices, answer: text, setup, second }, choice, value, second: other, ...more }) {
+  if (choice === undefined) return html`<p>Choose one. When your run has ended, its result appears here.</p>`;
   if (value === undefined) {
-    const next =
-      choice === undefined
-        ? ["Choose one. When your run has ended, its result appears here."]
-        : [
-            "Your prediction is kept. Now press ",
-            make("a", { href: "#train" }, "Train"),
-            " (after a pause: Continue). Other data, nets or settings do not count here.",
-          ];
-    return find("answer").replaceChildren(paragraph(...next));
+    const train = html`<${Link} step="training" id="train" name="Train" />`;
+    const rest = ". Only a run with the images, net and settings of this lesson counts.";
+    if (setup.net) return html`<p>Your prediction is kept. Now press ${train}${rest}</p>`;
+    return html`<p>Your prediction is kept. Add images, press “Use these images”, then ${train}.</p>`;
   }
-  const isTrue = ([text, from, to]) => (to === undefined ? text === value : from <= value && value < to);
+  const [prediction, from, to] = choices[choice];
+  const isRight = to === undefined ? value === prediction : from <= value && value < to;
   const result = typeof value === "number" ? `Your net got ${percent(value)}` : `Your net confused ${value} most often`;
-  const verdict = isTrue(choices[choice]) ? "as you predicted" : `you predicted ${choices[choice][0]}`;
-  const name = (own) => make("span", { className: "note" }, `(${own})`);
-  find("answer").replaceChildren(
-    paragraph(make("strong", {}, `${result}; ${verdict}. `), name(run)),
-    paragraph(answer),
-  );
-  if (!second) return;
-  const prepare = () => attempt(find("lessons-problem"), () => setUp({ ...setup, net: second.net }));
-  const places = [paragraph(`${second.task} `, button("Set this up", prepare, { className: "small" }))];
-  if (other) {
-    const text = make("strong", {}, `This net got ${percent(other.value)}. `);
-    places.push(paragraph(text, name(other.run)), paragraph(second.answer));
-  }
-  find("answer").append(...places);
+  const verdict = isRight ? "as you predicted" : `you predicted ${prediction}`;
+  const setUpSecond = () => setUp({ ...setup, net: second.net });
+  const tell = (text, from) =>
+    html`<p><strong>${text}.</strong> <span class="note">(${findName(from) ?? "deleted"})</span></p>`;
+  return html`
+    ${tell(`${result}; ${verdict}`, more)}
+    <p>${more.images && `${more.images}. `}${more.isPretrained && PRETRAINED}${text}</p>
+    ${second && html`<p>${second.task}</p><${Button} onClick=${setUpSecond}>Set up the second net</${Button}>`}
+    ${other && [tell(`This net got ${percent(other.value)}`, other), html`<p>${second.answer}</p>`]}
+  `;
+}
+
+// Opens a step or a tab, and goes there once it is drawn.
+function Link({ step, tab, id = tab ? "panel" : `${step}-title`, name }) {
+  const open = (event) => {
+    event.preventDefault();
+    change(tab ? { tab } : { step });
+    requestAnimationFrame(() => {
+      const place = document.getElementById(id);
+      place?.focus({ preventScroll: true });
+      place?.scrollIntoView();
+    });
+  };
+  return html`<a href=${`#${id}`} onClick=${open}>${name}</a>`;
 }

@@ -1,196 +1,195 @@
-// Look: the report of a run, what it confuses, its largest errors, and what its units respond to.
+// Results: the report of a run, what it confuses, its largest errors, and what its units respond to.
 
 import { askLast } from "./api.js";
-import { gallery } from "./closer.js";
-import { button, count, details, div, fill, make, note, tabulate } from "./elements.js";
-import { sheet } from "./inside.js";
-import { settle } from "./try-form.js";
+import { Gallery } from "./closer.js";
+import { Button, Details, Note, Outcome, Picture, Table, count, plural, useLoaded, useRequest } from "./parts.js";
+import { html, useLayoutEffect, useRef, useState } from "./preact.js";
+import { findJob, isActive } from "./store.js";
 
 // of a confusion matrix; with more, the most frequent confusions are listed
 const MOST_CLASSES = 25;
 const MOST_PAIRS = 40;
+const STEPS = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] };
 
-export async function show(place, run) {
-  if (!run.rows.length) {
-    place.replaceChildren(note(`The results of ${run.name} appear here when its training has ended.`));
-    return;
-  }
-  await settle(place, "Reading the results …", askLast("report", { run: run.name }), (found) => [
-    ...(found.missing ? [note(found.missing)] : showReport(run, found)),
-    showUnits(run, found.layers),
-  ]);
+export function Look({ run }) {
+  const isTraining = isActive(findJob(run.name));
+  if (isTraining || !run.rows.length)
+    return html`<${Note}>The results of ${run.name} appear here when its training has ended.</${Note}>`;
+  return html`<${Results} run=${run} key=${`${run.score} ${run.rows.length}`} />`;
 }
 
-function showReport(run, { verdict, lines, table, report, confusions, largest }) {
-  const isNumber = report.kind === "regression";
-  const intro = isNumber
-    ? `Target → prediction, for ${table[1].map(([name]) => name).join(", ")}.`
-    : "Target → prediction with its probability.";
-  return [
-    make(
-      "p",
-      { className: report.baseline?.gain_interval?.low > 0 ? "good verdict" : "verdict" },
-      ...verdict.join(" ").split("\n"),
-    ),
-    ...lines.map((line, place) =>
-      make("p", { className: place ? "note" : "" }, place ? line : make("strong", {}, line)),
-    ),
-    details(`Each ${table[0][0]}`, tabulate(table[0], table[1], `Each ${table[0][0]}, on ${report.split}`)),
-    ...showConfusions(run, confusions),
-    make("h3", {}, isNumber ? "Largest errors" : "Largest losses"),
-    note(`${intro} ${largest.are_wrong ? "Only wrong predictions. " : ""}` + "Choose an image to look inside the net."),
-    ...gallery(run, largest, pair),
-  ];
+function Results({ run }) {
+  const request = useLoaded("Reading the results", () => askLast("report", { run: run.name }), []);
+  const draw = ({ missing, layers, ...result }) => html`
+    ${missing ? html`<${Note}>${missing}</${Note}>` : html`<${Report} run=${run} ...${result} />`}
+    ${run.considered?.length > 0 && html`<${Considered} nets=${run.considered} />`}
+    <${Responses} run=${run} layers=${layers} />
+  `;
+  return html`<${Outcome} request=${request} draw=${draw} />`;
 }
 
-function pair({ target, predicted }) {
-  return [`${target} →`, predicted];
+function Report({ run, verdict, lines, table: [heads, rows], report, confusions, largest }) {
+  const [cell, setCell] = useState(null);
+  const { baseline, kind, split } = report;
+  const isLittle = !run.is_better && baseline?.gain_interval?.low > 0;
+  const more = isLittle ? " But only a little: train longer, or use more images." : "";
+  const advised = run.considered.length ? verdict.slice(0, 1) : verdict; // the run's head says to give it more time
+  const text = advised.join(" ").replaceAll("the baseline", "guessing"); // as in the line above
+  return html`
+    <p class=${run.is_better ? "good verdict" : "verdict"}>${text}${more}</p>
+    <div class=${confusions.length ? "beside" : ""}>
+      <div>
+        ${confusions.length > 0 && html`<${Confusions} confusions=${confusions} chosen=${cell} choose=${setCell} />`}
+        <${Details} summary="More numbers">
+          ${lines.map((line) => html`<${Note}>${line.replace(/ -(?=\d)/gu, " −")}</${Note}>`)}
+          <${Table} heads=${heads} rows=${rows} caption=${`Each ${heads[0]}, on ${split}`} />
+        </${Details}>
+      </div>
+      <div class="behind">
+        ${cell && html`<${Cell} key=${cell.key} run=${run} cell=${cell} close=${() => setCell(null)} />`}
+        ${!cell && html`<${Largest} run=${run} kind=${kind} names=${rows.map(([name]) => name)} largest=${largest} />`}
+      </div>
+    </div>
+  `;
 }
 
-function showConfusions(run, confusions) {
-  if (!confusions.length) return [];
-  const place = make("div");
-  const choose = (problem, names, [truth, predicted, size], text = count(size)) => {
-    const title =
-      truth === predicted
-        ? `${names[truth]}, predicted correctly`
-        : `${names[truth]}, predicted as ${names[predicted]}`;
-    const label = `${count(size)} ${size === 1 ? "image" : "images"}: ${title}`;
-    const order = (found) =>
-      found.images.length < size
-        ? `The ${found.images.length} images with the largest losses.`
-        : "The largest loss first.";
-    const open = async () => {
-      const asked = askLast("cell", { run: run.name, problem, truth, predicted });
-      const draw = (tiles) => [make("h4", {}, label), note(order(tiles)), ...gallery(run, tiles, pair)];
-      await settle(place, `Reading ${title} …`, asked, draw);
-      place.scrollIntoView({ block: "nearest" });
-    };
-    const className = truth === predicted ? "cell right" : "cell";
-    return button(text, open, { className, ariaLabel: label, title: label });
+const describePair = ({ target, predicted }) => [`${target} →`, predicted];
+
+function Largest({ run, kind, names, largest }) {
+  const isNumber = kind === "regression";
+  const title = largest.are_wrong ? "Its worst mistakes" : "Its least certain predictions";
+  const what = isNumber ? `for ${names.join(", ")}` : "with its probability";
+  return html`
+    <h3>${isNumber ? "Largest errors" : title}</h3>
+    <${Note}>Target → prediction ${what}, the largest loss first. Choose an image to look inside the net.</${Note}>
+    <${Gallery} run=${run} ...${largest} describe=${describePair} />
+  `;
+}
+
+// The images behind a number of a table of confusions.
+function Cell({ run, cell: { problem, truth, predicted, size, label }, close }) {
+  const heading = useRef();
+  const ask = () => askLast("cell", { run: run.name, problem, truth, predicted });
+  const request = useLoaded("Reading the images", ask, []);
+  useLayoutEffect(() => heading.current.scrollIntoView({ block: "nearest" }), []);
+  const draw = (tiles) => html`
+    <${Note}>The largest loss first${tiles.images.length < size && `; ${tiles.images.length} are shown`}.</${Note}>
+    <${Gallery} run=${run} ...${tiles} describe=${describePair} />
+  `;
+  return html`
+    <h3 ref=${heading}>${label}</h3>
+    <${Button} small onClick=${close}>Back to the worst of all</${Button}>
+    <${Outcome} request=${request} draw=${draw} />
+  `;
+}
+
+// Tables of `confusions`, which are, for each problem, the names of its classes and the cells of its
+// confusion matrix: [true class, predicted class, images].
+function Confusions({ confusions, chosen, choose }) {
+  const [at, setAt] = useState(""); // the key of the button that the Tab key reaches
+  let first = at;
+  const offer = (problem, [truth, predicted, size], part) => {
+    const [names] = confusions[problem];
+    const isRight = truth === predicted;
+    const what = isRight ? "predicted correctly" : `predicted as ${names[predicted]}`;
+    const label = `${plural(size, "image")}: ${names[truth]}, ${what}`;
+    const key = `${problem} ${truth} ${predicted}`;
+    first ||= key;
+    return html`<${Button} class=${isRight ? "cell right" : "cell"} style=${{ "--part": `${Math.round(45 * part)}%` }}
+      aria-label=${label} aria-pressed=${chosen?.key === key} tabindex=${first === key ? 0 : -1}
+      onFocus=${() => setAt(key)} onClick=${() => choose({ key, problem, truth, predicted, size, label })}>
+      ${count(size)}
+    </${Button}>`;
   };
-  const [names, cells] = confusions[0];
-  const table =
-    confusions.length > 1
-      ? listLabels(confusions, choose)
-      : (names.length <= MOST_CLASSES ? drawMatrix : listPairs)(names, cells, (cell) => choose(0, names, cell));
-  const text =
-    "Choose a number to see the images; arrow keys move between numbers. " +
-    "The stronger the color, the larger the part of the true class or of all images.";
-  return [make("h3", {}, "What it confuses"), note(text), walk(table), place];
+  const list = confusions.length > 1 ? listLabels : confusions[0][0].length > MOST_CLASSES ? listPairs : listMatrix;
+  return html`<div onKeyDown=${walk}>
+    <h3>What it confuses</h3>
+    <${Note}>Choose a number to see its images; arrow keys move between numbers. The stronger the color, the larger the
+      part of the true class or of all images.</${Note}>
+    <${Table} ...${list(confusions, offer)} />
+  </div>`;
 }
 
-function shade(element, part) {
-  element.style.setProperty("--part", `${Math.round(45 * part)}%`);
-  return element;
+// Arrow keys move between the buttons of a table.
+function walk(event) {
+  const [down, across] = STEPS[event.key] ?? [0, 0];
+  let cell = event.target.closest("td");
+  if (!cell || !(down || across)) return;
+  const { rows } = cell.closest("table");
+  do cell = rows[cell.parentElement.rowIndex + down]?.cells[cell.cellIndex + across];
+  while (cell && !cell.querySelector("button"));
+  if (!cell) return;
+  event.preventDefault();
+  cell.querySelector("button").focus();
 }
 
-function drawMatrix(names, cells, choose) {
-  const found = new Map(cells.map((cell) => [`${cell[0]} ${cell[1]}`, cell]));
-  const sums = names.map((_, row) => cells.filter(([truth]) => truth === row).reduce((sum, cell) => sum + cell[2], 0));
-  const rows = names.map((name, row) => [
-    name,
-    ...names.map((_, column) => {
-      const cell = found.get(`${row} ${column}`);
-      return cell ? shade(choose(cell), cell[2] / sums[row]) : "·";
-    }),
-  ]);
-  const table = tabulate(
-    ["true ↓ predicted →", ...names.map((name) => make("span", {}, name))],
-    rows,
-    "Images by class",
-  );
-  table.classList.add("matrix");
-  return table;
+const sum = (cells) => cells.reduce((total, [, , size]) => total + size, 0);
+const findCell = (cells, row, column) => cells.find(([truth, predicted]) => truth === row && predicted === column);
+
+function listMatrix([[names, cells]], offer) {
+  const rows = names.map((name, row) => {
+    const total = sum(cells.filter(([truth]) => truth === row));
+    const inRow = names.map((_, column) => findCell(cells, row, column));
+    return [name, ...inRow.map((cell) => (cell ? offer(0, cell, cell[2] / total) : "·"))];
+  });
+  const heads = ["true ↓ predicted →", ...names.map((name) => html`<span>${name}</span>`)];
+  return { heads, rows, caption: "Images by class", kind: "matrix" };
 }
 
 // For labels: the four counts of each label.
-function listLabels(confusions, choose) {
+function listLabels(confusions, offer) {
   const rows = confusions.map(([names, cells], problem) => {
-    const sum = cells.reduce((total, cell) => total + cell[2], 0);
-    return [
-      names[1].replace(/: yes$/u, ""),
-      ...[
-        [1, 1],
-        [0, 0],
-        [0, 1],
-        [1, 0],
-      ].map(([truth, predicted]) => {
-        const cell = cells.find((one) => one[0] === truth && one[1] === predicted);
-        return cell ? shade(choose(problem, names, cell), cell[2] / sum) : "0";
-      }),
-    ];
+    const total = sum(cells);
+    const four = [findCell(cells, 1, 1), findCell(cells, 0, 0), findCell(cells, 0, 1), findCell(cells, 1, 0)];
+    const numbers = four.map((cell) => (cell ? offer(problem, cell, cell[2] / total) : "0"));
+    return [names[1].replace(/: yes$/u, ""), ...numbers];
   });
-  const table = tabulate(
-    ["label", "found", "absent, not predicted", "predicted, but absent", "missed"],
-    rows,
-    "Images by label",
-  );
-  table.classList.add("matrix");
-  return table;
+  const heads = ["label", "found", "absent, not predicted", "predicted, but absent", "missed"];
+  return { heads, rows, caption: "Images by label", kind: "matrix" };
 }
 
-function listPairs(names, cells, choose) {
-  const wrong = cells
-    .filter(([truth, predicted]) => truth !== predicted)
-    .sort((a, b) => b[2] - a[2])
-    .slice(0, MOST_PAIRS);
-  return tabulate(
-    ["true", "predicted", "images"],
-    wrong.map((cell) => [names[cell[0]], names[cell[1]], choose(cell)]),
-    "The most frequent confusions",
-  );
+function listPairs([[names, cells]], offer) {
+  const wrong = cells.filter(([truth, predicted]) => truth !== predicted).sort((a, b) => b[2] - a[2]);
+  const rows = wrong.slice(0, MOST_PAIRS).map((cell) => [names[cell[0]], names[cell[1]], offer(0, cell, 0)]);
+  return { heads: ["true", "predicted", "images"], rows, caption: "The most frequent confusions" };
 }
 
-// Arrow keys move between the buttons of a table, which has one place in the order of Tab.
-function walk(table) {
-  const grid = [...table.querySelectorAll("tbody tr")].map((row) =>
-    [...row.cells].map((cell) => cell.querySelector("button")),
-  );
-  const buttons = grid.flat().filter(Boolean);
-  for (const [place, button] of buttons.entries()) button.tabIndex = place ? -1 : 0;
-  table.addEventListener("keydown", (event) => {
-    const steps = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] };
-    const [down, across] = steps[event.key] ?? [0, 0];
-    let row = grid.findIndex((one) => one.includes(event.target));
-    if (row < 0 || (!down && !across)) return;
-    let column = grid[row].indexOf(event.target);
-    do [row, column] = [row + down, column + across];
-    while (grid[row] && column < grid[row].length && column >= 0 && !grid[row][column]);
-    const next = grid[row]?.[column];
-    if (!next) return;
-    event.preventDefault();
-    for (const button of buttons) button.tabIndex = button === next ? 0 : -1;
-    next.focus();
-  });
-  return table;
+// The nets that lamina considered for the run, and why it chose one.
+function Considered({ nets }) {
+  const rows = nets.map(({ name, side_px: side, verdict }) => [name, `${side} px`, verdict]);
+  const isSlow = nets.some(({ verdict }) => verdict.includes("not finish"));
+  return html`<${Details} summary="How lamina chose this net" open=${isSlow}>
+    <${Table} heads=${["net", "image size", "measured"]} rows=${rows} label="Considered nets" kind="texts" />
+  </${Details}>`;
 }
 
-function showUnits(run, layers) {
-  const select = make("select", { id: "unit-layer" });
-  const place = make("div");
-  fill(select, layers);
-  const draw =
-    (name) =>
-    ({ shown, units, searched, field }) => [
-      note(
-        `${shown.length} of ${count(units)} units of ${name}, and the patches of ` +
-          `${count(searched)} training images that excite each most. A unit sees ${field}. ` +
-          "Below: the class that its response separates best, with the area under the ROC curve.",
-      ),
-      make("ul", { className: "gallery" }, ...shown.map(showUnit)),
-    ];
-  const start = () => {
-    const [, name] = layers.find(([path]) => path === select.value);
-    const asked = askLast("units", { run: run.name, layer: select.value });
-    settle(place, "Searching training images for the patches …", asked, draw(name));
-  };
-  const label = make("label", { htmlFor: "unit-layer" }, "Layer");
-  const row = div("row", label, select, button("Show patches", start));
-  return div("", make("h3", {}, "What its units respond to"), row, place);
+function Responses({ run, layers }) {
+  const [layer, setLayer] = useState(layers[0]?.[0]);
+  const [request, start] = useRequest();
+  const show = () => start("Searching training images for the patches", askLast("units", { run: run.name, layer }));
+  return html`
+    <h3>What its units respond to</h3>
+    <div class="row">
+      <label for="unit-layer">Layer</label>
+      <select id="unit-layer" value=${layer} onChange=${({ target }) => setLayer(target.value)}>
+        ${layers.map(([path, title]) => html`<option value=${path}>${title}</option>`)}
+      </select>
+      <${Button} onClick=${show}>Show patches</${Button}>
+    </div>
+    <${Outcome} request=${request} draw=${Patches} />
+  `;
 }
 
-function showUnit([number, best, patches]) {
-  const shown = patches ? sheet(patches, `patches that excite unit ${number}`) : make("span", {}, "constant response");
-  return make("li", { className: "tile" }, shown, make("strong", {}, `unit ${number}`), make("span", {}, best));
+function Patches({ shown, units, searched, field }) {
+  const show = ([number, best, patches]) => html`<li class="tile">
+    ${patches && html`<${Picture} ...${patches} alt=${`patches that excite unit ${number}`} kind="pixels" />`}
+    ${!patches && html`<span>constant response</span>`}
+    <strong>unit ${number}</strong><span>${best}</span>
+  </li>`;
+  return html`
+    <${Note}>${shown.length} of ${count(units)} units, and the patches of ${count(searched)} training images that excite
+      each most. A unit sees ${field}. Below: the class that its response separates best, with the area under the ROC
+      curve.</${Note}>
+    <ul class="gallery">${shown.map(show)}</ul>
+  `;
 }

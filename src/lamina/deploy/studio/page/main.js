@@ -1,96 +1,87 @@
-// The page: starts its parts with the state of the studio, and passes on its events.
+// The page: starts with the state of the studio, passes on its events, and keeps what outlives a reload.
 
-import { ask, follow, setToken } from "./api.js";
-import { startData } from "./data.js";
-import { find, tell } from "./elements.js";
-import { startLabels } from "./labels.js";
-import { startLessons } from "./lessons.js";
-import { startMaking } from "./making.js";
+import { ask, follow } from "./api.js";
+import { App, NEEDS_TOKEN } from "./app.js";
+import { receiveClasses } from "./classes.js";
+import { findSource, receiveData, useSource } from "./data.js";
+import { receiveLabels } from "./labels.js";
+import { receiveLessons } from "./lessons.js";
 import { startNet } from "./net.js";
-import { setFields, startRecipe } from "./recipe.js";
-import { select, startRuns } from "./runs.js";
+import { html, render } from "./preact.js";
 import { load, save } from "./request.js";
-import { announce, chosen, state } from "./shared.js";
-import { startTabs } from "./tabs.js";
-import { sayStatus, startTraining } from "./training.js";
+import { reloadRun, selectRun } from "./runs.js";
+import { change, mount, state } from "./store.js";
+import { receiveTake } from "./take.js";
+import { receiveTraining } from "./training.js";
 
-const KEPT = "#columns :is(input, select, textarea)[id]:not(#making *)"; // what outlives a reload
+const RECEIVERS = [receiveData, receiveClasses, receiveLabels, receiveTraining, receiveTake, receiveLessons];
+const RETRY_MS = 2000;
+// fields of the state that outlive a reload, in the storage of this tab
+const STORED = ["step", "tab", "source", "sizePx", "val", "values", "recipeName", "time", "runName", "selected"];
 
-async function start() {
-  let given;
+export async function start() {
+  let mark;
   try {
-    given = await ask("state");
+    mark = await readState();
   } catch (error) {
-    const isRefused = error.status === 401;
-    find("access").hidden = !isRefused;
-    sayStatus(
-      !isRefused ? error.message : find("token").value ? "This token is wrong." : "This studio asks for a token.",
-      true,
-    );
-    if (!isRefused) setTimeout(start, 2000);
+    const needsToken = error.status === 401;
+    change({ connection: { needsToken, message: needsToken ? NEEDS_TOKEN : error.message } });
+    if (!needsToken) setTimeout(start, RETRY_MS);
     return;
   }
-  find("access").hidden = true;
-  know(given);
-  sayStatus("Choose data and a net, and press Train. New here? Open the lessons.", true);
-  for (const begin of [startRecipe, startTraining, startRuns, startMaking, startLabels, startData, startNet]) begin();
-  const { values = {}, run, tab, compared } = load("page") ?? {};
-  restore(values);
-  Object.assign(chosen, { tab: tab ?? "look", compared: new Set(compared) });
-  startTabs();
-  announce("start");
-  startLessons();
-  const trained = given.jobs.filter((job) => job.run);
-  const isKnown = [...given.runs, ...trained.map((job) => ({ name: job.run }))].some(({ name }) => name === run);
-  const first = isKnown ? run : (trained.find((job) => job.state === "running") ?? trained.at(-1))?.run;
-  addEventListener("pagehide", () =>
-    save("page", {
-      run: chosen.name,
-      tab: chosen.tab,
-      compared: [...chosen.compared],
-      values: Object.fromEntries([...document.querySelectorAll(KEPT)].map(({ id, value }) => [id, value])),
-    }),
-  );
-  if (first) await select(first);
-  follow(given.after, (event) => (event.event === "lost" ? recover() : announce("event", event)), tellConnected);
+  const { net, compared, ...stored } = load("page") ?? {};
+  change({ ...stored, compared: new Set(compared), connection: { message: "" } });
+  startNet(net);
+  useSource((findSource() ?? state.sources[0]).source);
+  const run = findFirst();
+  if (run) selectRun(run);
+  addEventListener("pagehide", store);
+  follow(mark, receive, tellConnected);
 }
 
-function know(given) {
-  Object.assign(state, given, { jobs: new Map(given.jobs.map((job) => [job.number, job])) });
+// Returns the mark of the last event before this state.
+async function readState() {
+  const { data: sources, jobs, presets, layers, fields, fractions, runs, after } = await ask("state");
+  change({ sources, presets, layers, fields, fractions, runs, jobs: new Map(jobs.map((job) => [job.number, job])) });
+  return after;
 }
 
-// Reads the state of a studio that was started again, or after a long time without it.
-function recover() {
-  ask("state").then(
-    (given) => announce("lost", know(given)),
-    () => setTimeout(recover, 2000),
-  );
+// The run that was selected, one in training, or the newest.
+function findFirst() {
+  const trained = [...state.jobs.values()].filter((job) => job.run);
+  const names = [...state.runs.map(({ name }) => name), ...trained.map((job) => job.run)];
+  if (names.includes(state.selected)) return state.selected;
+  return (trained.find((job) => job.state === "running") ?? trained.at(-1))?.run ?? names[0];
 }
 
-function restore(values) {
-  for (const [id, value] of Object.entries(values)) {
-    const input = find(id);
-    const isGone = input instanceof HTMLSelectElement && ![...input.options].some((one) => one.value === value);
-    if (id.startsWith("field-")) setFields({ [id.slice(6)]: value });
-    else if (input && !isGone) input.value = value;
+function store() {
+  const { net, compared } = state;
+  const fields = Object.fromEntries(STORED.map((name) => [name, state[name]]));
+  save("page", { ...fields, net, compared: [...compared] });
+}
+
+function receive(event) {
+  if (event.event === "lost") return recover();
+  if (event.event === "job") change({ jobs: new Map(state.jobs).set(event.number, event) });
+  for (const react of RECEIVERS) react(event);
+}
+
+// After a restart of the studio, or a long time without it.
+async function recover() {
+  try {
+    await readState();
+  } catch {
+    setTimeout(recover, RETRY_MS);
+    return;
   }
+  receive({ event: "recovered" });
+  if (state.selected) reloadRun(state.selected);
 }
 
 function tellConnected(isConnected, status) {
-  find("access").hidden = status !== 401; // the studio was started again, with another token
-  tell(
-    find("lost"),
-    isConnected
-      ? null
-      : status === 401
-        ? "This studio asks for a token."
-        : "The studio cannot be reached; trying again. Is it still running in its terminal?",
-  );
+  const message = isConnected ? "" : state.connection.message;
+  change({ connection: { isLost: !isConnected, needsToken: status === 401, message } });
 }
 
-find("access").addEventListener("submit", (event) => {
-  event.preventDefault();
-  setToken(find("token").value);
-  if (!state.fields.length) start();
-});
+mount(() => render(html`<${App} />`, document.body));
 start();

@@ -1,285 +1,224 @@
-// The net: cards and Python are two views of one value, which the studio parses.
+// Step 2: the net. Cards and Python are two views of one value, which the studio parses.
 
 import { ask, askLast } from "./api.js";
-import { button, details, div, fill, find, findKey, make, redraw, short, tell } from "./elements.js";
-import { announce, chosen, isActive, listen, state } from "./shared.js";
+import { AddLayer, Cards } from "./cards.js";
+import { describeSource } from "./data.js";
+import { Flow } from "./flow.js";
+import { Button, Details, Note, Problem, duration, plural, short } from "./parts.js";
+import { html, useEffect } from "./preact.js";
+import { refreshPlan, useRecipeOf } from "./recipe.js";
+import { change, changePart, isBusy, state } from "./store.js";
 
-const CHOOSE = "choose";
+export const CHOOSE = "choose";
+export const CHOOSING_TIME = "5m";
+export const CHOSEN =
+  "lamina tries several nets on your images and trains the best within the time limit. " +
+  "It chooses the image size and all settings, too.";
+const FIRST = "cnn";
+const OWN = "Flatten(), Output()";
 const WAIT_MS = 250; // after the last key
-let cards = [];
-let lastId = 0; // of the cards
-let at = null; // place of the card that had the focus last
-let asked = 0; // number of the last request, whose response counts
-let measured = 0; // number of the request whose layers were timed
-let reading = Promise.resolve(); // until what was typed and clicked so far is shown
-let timing = Promise.resolve(); // one request at a time
+const TIMED_IMAGES = 64; // to which the times of layers apply
+const KINDS = { cnn: "convolutions", mlp: "no convolutions", photo: "for photos", resnet18: "deep, slow" };
+const SIZES = { s: "small", m: "medium", l: "large" };
 let timer = 0;
+let asked = 0; // number of the last request, whose response counts
 let typed = 0; // number of the last text or preset
+let lastId = 0; // of the cards
+let reading = Promise.resolve(); // until what was typed and clicked so far is shown
 
-export function startNet() {
-  const presets = state.presets.map(({ name }) => [name, name]);
-  fill(find("preset"), [...presets, ["", "your own layers"], [CHOOSE, "Choose for me"]], "cnn");
-  find("preset").addEventListener("change", usePreset);
-  fill(find("kind"), state.layers.map(({ name }) => [name, name]).sort(), "Conv2d");
-  find("kind").addEventListener("change", explainKind);
-  find("add").addEventListener("click", add);
-  find("layers").addEventListener("focusin", ({ target }) => {
-    at = Number(target.closest(".card").dataset.place);
-  });
-  find("python").addEventListener("input", () => {
-    clearTimeout(timer);
-    asked += 1; // a response on its way must not replace what is typed
-    timer = setTimeout(readTyped, WAIT_MS);
-  });
-  listen(
-    "preview",
-    (preview) =>
-      preview &&
-      !chosen.net.isChosen &&
-      read({ text: find("python").value }, document.activeElement === find("python")),
-  );
-  listen("start", explainKind);
-  listen("start", () =>
-    find("preset").value !== CHOOSE && find("python").value ? useText(find("python").value) : usePreset(),
-  );
-  listen("run", () => measure(asked)); // a training may have ended
+export function startNet(kept) {
+  const text = kept?.typed ?? kept?.text;
+  if (text) useText(text);
+  else usePreset(kept?.isChosen ? CHOOSE : FIRST);
 }
 
-function explainKind() {
-  find("kind-note").textContent =
-    state.layers.find(({ name }) => name === find("kind").value).meaning.replaceAll("``", "") + ".";
-}
+// For images of one's own, as `lamina train --data` does. A time limit that is filled in stays.
+export const useOwnData = () => usePreset(CHOOSE);
 
-export function usePreset(given) {
-  if (typeof given === "string") find("preset").value = given;
-  const name = find("preset").value;
-  if (!name) return useText("Flatten(), Output()");
-  if (name !== CHOOSE) return useText(state.presets.find((one) => one.name === name).text);
+export function usePreset(name) {
+  const preset = state.presets.find((known) => known.name === name);
+  if (name !== CHOOSE) return useText(preset?.text ?? OWN, preset?.name);
   clearTimeout(timer);
   [timer, asked, typed] = [0, asked + 1, typed + 1]; // whatever was typed before
-  showEditor(false);
-  chosen.net = { text: "", preset: "", isChosen: true, problem: null };
-  announce("net", chosen.net);
-}
-
-export function useText(text) {
-  showEditor(true);
-  find("python").value = text;
-  typed += 1;
-  return read({ text });
-}
-
-function showEditor(isShown) {
-  find("net-editor").hidden = !isShown;
-  find("net-chosen").hidden = isShown;
-}
-
-function readTyped() {
-  typed += 1;
-  return read({ text: find("python").value }, true);
-}
-
-// Waits until `chosen.net` is what was typed or clicked last.
-export function settleNet() {
-  if (timer) readTyped();
+  changePart("net", { text: "", typed: null, preset: "", isChosen: true, problem: null });
+  change({ time: state.time || CHOOSING_TIME });
+  refreshPlan();
   return reading;
 }
 
-function read(given, isTyped = false) {
+export function useText(text, preset = "") {
+  if (state.net.isChosen && state.time === CHOOSING_TIME) change({ time: "" }); // which only choosing needs
+  changePart("net", { text, typed: null, preset, isChosen: false });
+  return read(text);
+}
+
+// Reads the net again, for other data, once the last edit is shown.
+export function refreshNet() {
+  reading = reading.then(() => state.net.isChosen || parse(state.net.typed ?? state.net.text));
+}
+
+function type({ target }) {
   clearTimeout(timer);
-  timer = 0;
-  if (given.text !== undefined) at = null;
-  reading = Promise.all([reading, show(given, isTyped)]);
+  asked += 1; // a response on its way must not replace what is typed
+  timer = setTimeout(settleNet, WAIT_MS);
+  changePart("net", { typed: target.value });
+}
+
+// Waits until `state.net` is what was typed or clicked last.
+export function settleNet() {
+  return timer ? read(state.net.typed) : reading;
+}
+
+function read(text) {
+  clearTimeout(timer);
+  [timer, typed] = [0, typed + 1];
+  reading = Promise.all([reading, parse(text)]);
   return reading;
 }
 
-// Asks for the cards of a net and shows them; while somebody types, the text stays as it is.
-async function show(given, isTyped, edited = cards) {
-  const own = ++asked;
-  const { shape = null, outputs = null } = chosen.preview ?? {};
-  let found;
-  try {
-    found = await ask("net", { ...given, shape, outputs });
-  } catch (error) {
-    found = { cards: null, problem: error.message };
-  }
-  if (own !== asked) return;
-  tell(find("net-problem"), found.problem);
-  find("python").setAttribute("aria-invalid", String(Boolean(found.problem)));
-  if (found.cards !== null) {
-    cards = found.cards.map((card, place) => ({ ...card, id: findId(edited[place], card, given) }));
-    if (!isTyped) find("python").value = found.text;
-    redraw(find("layers"), ...cards.map(showCard));
-    find("net-total").textContent =
-      chosen.preview && !found.problem
-        ? `${cards.length} layers, ${short(found.parameters)} parameters, ` +
-          `${short(found.multiply_adds)} multiply-adds per image.`
-        : "";
-  }
-  const text = found.text ?? find("python").value;
-  const preset = state.presets.find((one) => one.text === text);
-  chosen.net = { text, preset: preset?.name ?? "", isChosen: false, problem: found.problem };
-  find("preset").value = preset?.name ?? "";
-  announce("net", chosen.net);
-  measure(own);
-}
-
-// Cards that were edited keep their ids; of a new text, those whose layers are at their place.
-function findId(before, card, { cards: isEdited }) {
-  const isSame = before?.id && (isEdited || before.text === card.text);
-  return isSame ? before.id : ++lastId;
-}
-
-// Times the layers when nobody edits them, and nothing else computes.
-async function measure(own) {
-  await new Promise((resolve) => setTimeout(resolve, 2 * WAIT_MS));
-  const isBusy = [...state.jobs.values()].some(isActive);
-  if (own !== asked || own === measured || chosen.net.problem || chosen.net.isChosen || !chosen.preview || isBusy)
-    return;
-  measured = own;
-  const given = {
-    text: chosen.net.text,
-    shape: chosen.preview.shape,
-    outputs: chosen.preview.outputs,
+// Edits the list of cards by `apply`, once what was typed and clicked before is shown.
+export function edit(id, apply) {
+  const before = settleNet();
+  const turn = typed;
+  const run = async () => {
+    if (turn !== typed) return; // another text or preset was chosen meanwhile
+    const cards = [...state.net.cards];
+    const place = cards.findIndex((card) => card.id === id);
+    if (id && place < 0) return; // it was removed
+    apply(cards, place);
+    await parse(null, cards);
   };
-  timing = timing
-    .then(() => own === asked && askLast("times", given))
-    .catch((error) => {
-      if (own === asked) find("net-total").append(` The cards show no times: ${error.message}`);
-    });
-  const times = await timing;
-  if (own !== asked || !times) return;
-  const slowest = Math.max(...times);
-  for (const [place, item] of [...find("layers").children].entries()) {
-    const bar = item.querySelector(".time");
-    bar.textContent = `${times[place].toFixed(times[place] < 1 ? 2 : 1)} ms`;
-    bar.style.setProperty("--part", `${Math.round((100 * times[place]) / slowest)}%`);
-  }
-}
-
-// Edits a card, once what was typed and clicked before is shown: `edit` gets all cards and the
-// place of this one. The element with the key that it returns gets the focus.
-function change(card, edit) {
-  const before = settleNet(),
-    own = typed;
-  reading = before
-    .then(async () => {
-      if (own !== typed) return; // another text or preset was chosen meanwhile
-      const all = [...cards];
-      const place = all.findIndex(({ id }) => id === card?.id); // in the last response
-      if (card && place < 0) return; // it was removed
-      const key = edit(all, place);
-      await show({ cards: all.map(({ text }) => text) }, false, all);
-      if (key) (findKey(find("layers"), key) ?? find("add")).focus();
-    })
-    .catch((error) => tell(find("net-problem"), error.message)); // the next edit still works
+  // the next edit still works
+  reading = before.then(run).catch((error) => changePart("net", { problem: error.message }));
   return reading;
 }
 
-// Adds a layer after the card that had the focus last, or before the output.
-async function add() {
-  const { text } = state.layers.find(({ name }) => name === find("kind").value);
-  const added = { text, id: ++lastId };
-  await change(null, (all) => {
-    const last = all.at(-1)?.name === "Output" ? all.length - 1 : all.length;
-    all.splice(at === null ? last : Math.min(at + 1, last), 0, added);
+export function makeId() {
+  return ++lastId;
+}
+
+// Asks for the cards of a text, which stays as it is typed, or of cards that were edited.
+async function parse(typedText, edited) {
+  const turn = ++asked;
+  const { shape = null, outputs = null } = state.preview ?? {};
+  const layers = edited ? { cards: edited.map((card) => card.text) } : { text: typedText };
+  const net = await ask("net", { ...layers, shape, outputs }).catch(({ message }) => ({ problem: message }));
+  if (turn !== asked) return;
+  const { text = typedText ?? state.net.text, problem, cards, parameters, multiply_adds: multiplyAdds } = net;
+  const preset = state.presets.find((known) => known.text === text)?.name ?? "";
+  changePart("net", { text, preset, problem, typed: edited ? null : state.net.typed });
+  if (cards) changePart("net", { cards: identify(cards, edited), parameters, multiplyAdds });
+  useRecipeOf(preset);
+  refreshPlan();
+}
+
+// Edited cards keep their ids and what was typed, even if wrong; others if their text is the same.
+function identify(cards, edited) {
+  return cards.map((card, place) => {
+    const before = (edited ?? state.net.cards)[place];
+    const isSame = before && (edited || before.text === card.text);
+    const typedInto = isSame && !card.name ? { name: before.name, arguments: before.arguments } : {};
+    return { ...typedInto, ...card, id: isSame ? before.id : makeId() };
   });
-  const item = find("layers").children[cards.findIndex(({ id }) => id === added.id)];
-  (item?.querySelector(".arguments > label input, textarea") ?? item?.querySelector("button"))?.focus();
 }
 
-function move(card, step) {
-  change(card, (all, from) => {
-    const to = Math.max(0, Math.min(from + step, all.length - 1));
-    all.splice(to, 0, ...all.splice(from, 1));
-    return `${step > 0 ? "down" : "up"}-${to}`;
-  });
+// What the cards say, as text; times and drawings are of these layers, whatever is being typed.
+function writeCards() {
+  return state.net.cards.map(({ text }) => text).join(",\n");
 }
 
-function showCard(card, place) {
-  const label = `layer ${place + 1}, ${card.name ?? "invalid"}`;
-  const tool = (text, title, key, act) =>
-    button(text, act, { className: "small", ariaLabel: `${title} ${label}`, title, data: { key: `${key}-${place}` } });
-  const costs = card.shape
-    ? [
-        card.shape.join("×"),
-        card.parameters ? `${short(card.parameters)} par.` : "",
-        card.multiply_adds ? `${short(card.multiply_adds)} m-a.` : "",
-        card.field ?? "",
-      ]
-    : [];
-  const remove = (all, own) => all.splice(own, 1) && `remove-${Math.min(own, all.length - 1)}`;
-  const tools = div(
-    "tools",
-    tool("↑", "Move up", "up", () => move(card, -1)),
-    tool("↓", "Move down", "down", () => move(card, 1)),
-    tool("×", "Remove", "remove", () => change(card, remove)),
-  );
-  const item = make(
-    "li",
-    { className: card.problem ? "card wrong" : "card", draggable: true, data: { place: String(place) } },
-    div("head", make("strong", {}, card.name ?? card.text), make("span", { className: "time" }), tools),
-    div("costs", ...costs.map((text) => make("span", {}, text))),
-    showArguments(card, place, label),
-    card.problem ? make("p", { className: "problem" }, card.problem) : null,
-  );
-  item.addEventListener("dragstart", (event) => event.dataTransfer.setData("text/x-layer", String(place)));
-  item.addEventListener(
-    "dragover",
-    (event) => event.dataTransfer.types.includes("text/x-layer") && event.preventDefault(),
-  );
-  item.addEventListener("drop", (event) => {
-    const from = event.dataTransfer.getData("text/x-layer");
-    if (from !== "") {
-      event.preventDefault();
-      if (from !== String(place)) move(cards[from], place - from);
-    }
-  });
-  return item;
+// For which layers and data times and drawings are; "" if there can be none.
+function findKey() {
+  const { net, preview } = state;
+  const hasCosts = preview && !net.isChosen && !net.problem && net.cards.length > 0;
+  return hasCosts ? JSON.stringify([writeCards(), preview.shape, preview.outputs, describeSource()]) : "";
 }
 
-// Inputs for the required and changed arguments; the others under "more".
-function showArguments(card, place, label) {
-  const edit = async (apply) => {
-    // a button that is pressed must stay
-    while (find("layers").matches(":active")) await new Promise((resolve) => setTimeout(resolve, 20));
-    change(card, (all, own) => {
-      all[own] = { ...all[own], ...apply(all[own]) };
-    });
-  };
-  if (!card.arguments) {
-    return make("textarea", {
-      defaultValue: card.text,
-      rows: 2,
-      spellcheck: false,
-      data: { key: `text-${place}` },
-      ariaLabel: `Text of ${label}`,
-      on: { change: (event) => edit(() => ({ text: event.target.value })) },
-    });
-  }
-  const input = ({ name, value, default: usual }) => {
-    const change = ({ target }) => edit((old) => old.arguments && { text: write(old, name, target.value.trim()) });
-    const properties = { defaultValue: value, placeholder: usual, spellcheck: false, on: { change } };
-    Object.assign(properties, { data: { key: `${name}-${place}` }, size: Math.max(4, value.length) });
-    return make("label", {}, `${name} `, make("input", properties));
-  };
-  const isUsual = ({ value, default: usual }) => usual !== "" && value === usual;
-  const parts = div("arguments", ...card.arguments.filter((argument) => !isUsual(argument)).map(input));
-  const rest = card.arguments.filter(isUsual);
-  if (rest.length) {
-    const more = details("more", ...rest.map(input));
-    more.dataset.key = `more-${place}`;
-    more.firstElementChild.ariaLabel = `More arguments of ${label}`;
-    parts.append(more);
-  }
-  return parts;
+// Milliseconds of each layer, if they are known for what is shown.
+export function findTimes() {
+  return state.times && state.times.key === findKey() ? state.times.ms : [];
 }
 
-// A layer as Python, with another value of an argument.
-function write(card, changed, text) {
-  const values = card.arguments.map((argument) =>
-    argument.name === changed ? { ...argument, value: text } : argument,
-  );
-  const shown = values.filter(({ value, default: usual }) => value && value !== usual);
-  return `${card.name}(${shown.map(({ name, value }) => `${name}=${value}`).join(", ")})`;
+// Draws what the untrained net makes of an image, and times the layers when nothing else computes.
+async function measure(key) {
+  if (!key) return;
+  if (state.forward?.key !== key) await drawExample(state.forward?.row ?? 0);
+  if (key !== findKey() || state.times?.key === key || isBusy()) return;
+  const { shape, outputs } = state.preview;
+  const ms = await askLast("times", { text: writeCards(), shape, outputs }).catch(() => null);
+  if (ms) change({ times: { key, ms } });
+}
+
+async function drawExample(row) {
+  const key = findKey();
+  const ids = state.net.cards.map(({ id }) => id);
+  const values = { ...describeSource(), text: writeCards(), row: row % state.preview.images.train };
+  const example = await askLast("forward", values).catch(() => null);
+  if (!example || key !== findKey()) return;
+  const drawings = Object.fromEntries(example.layers.map((layer, place) => [ids[place], layer]));
+  change({ forward: { key, row, image: example.image, drawings } });
+}
+
+export function summarizeNet() {
+  const { isChosen, preset, cards, parameters, problem } = state.net;
+  if (isChosen) return "chosen by lamina";
+  if (problem) return "not valid yet";
+  return `${preset || plural(cards.length, "layer")}, ${short(parameters)} parameters`;
+}
+
+// What the net costs. Cores share a layer's work, but not without losses.
+function describeCosts() {
+  const { cards, parameters, multiplyAdds } = state.net;
+  const size = `${plural(cards.length, "layer")}, ${short(parameters)} parameters`;
+  const costs = `${size}, ${short(multiplyAdds)} multiply-adds per image`;
+  const times = findTimes();
+  if (!times.length) return `${costs}.`;
+  const imageMs = times.reduce((sum, ms) => sum + ms, 0) / TIMED_IMAGES;
+  const seconds = (imageMs * state.preview.images.train) / 1000 / navigator.hardwareConcurrency ** 0.7;
+  return `${costs}. About ${duration(Math.max(1, seconds))} per epoch on this machine.`;
+}
+
+function describePreset(name) {
+  const [kind, size] = name.split("-");
+  const words = [SIZES[size], KINDS[kind]].filter(Boolean).join(", ");
+  return words ? `${name}: ${words}` : name;
+}
+
+export function NetStep() {
+  const { preset, isChosen } = state.net;
+  const presets = state.presets.map(({ name }) => [name, describePreset(name)]);
+  const options = [[CHOOSE, "Choose for me"], ...presets, ["", "your own layers"]];
+  return html`
+    <div class="row">
+      <label for="preset">Start from</label>
+      <select id="preset" value=${isChosen ? CHOOSE : preset} onChange=${({ target }) => usePreset(target.value)}>
+        ${options.map(([value, title]) => html`<option value=${value}>${title}</option>`)}
+      </select>
+    </div>
+    ${isChosen ? html`<${Note} id="net-chosen">${CHOSEN}</${Note}>` : html`<${Layers} />`}
+  `;
+}
+
+function Layers() {
+  const { text, typed: typedText, problem, cards } = state.net;
+  const key = findKey();
+  useEffect(() => {
+    const waiting = setTimeout(() => measure(key), 2 * WAIT_MS);
+    return () => clearTimeout(waiting);
+  }, [key, isBusy()]);
+  const isShown = cards.some((card) => card.problem && problem?.includes(card.problem)); // on its card
+  const showAnother = () => drawExample(Math.floor(Math.random() * state.preview.images.train));
+  return html`
+    <${Flow} cards=${cards} shape=${state.preview?.shape} image=${state.forward?.image} />
+    <${Note} id="net-total">${key && describeCosts()}</${Note}>
+    <${Button} small disabled=${!state.forward || !key} onClick=${showAnother}>Another image</${Button}>
+    <${Cards} cards=${cards} />
+    <${AddLayer} cards=${cards} />
+    <${Problem} id="net-problem" text=${isShown ? null : problem} />
+    <${Details} summary="As Python">
+      <label for="python" class="note">The same layers as text. What you change here changes the cards.</label>
+      <textarea id="python" rows="7" spellcheck=${false} aria-label="Python" aria-invalid=${Boolean(problem)}
+        value=${typedText ?? text} onInput=${type}></textarea>
+    </${Details}>
+  `;
 }

@@ -1,104 +1,151 @@
-// The recipe: a form with the main fields, whose empty fields show what the recipe of the net says.
+// The recipe: fields whose placeholders are what the studio plans for this net and these data.
 
-import { details, div, fill, find, make } from "./elements.js";
-import { announce, chosen, listen, state } from "./shared.js";
+import { ask } from "./api.js";
+import { describeSource } from "./data.js";
+import { CHOOSING_TIME } from "./net.js";
+import { Button, Details, Problem } from "./parts.js";
+import { html, useState } from "./preact.js";
+import { change, state } from "./store.js";
 
-export function startRecipe() {
-  const [main, more] = [state.fields.slice(0, 5), state.fields.slice(5).filter(({ is_main: isMain }) => isMain)];
-  const limit = "training ends within this time; the learning rate falls at the end";
-  const recipe = make("select", { id: "recipe-name", title: "a recipe that suits the net" });
-  recipe.addEventListener("change", showDefaults);
-  const name = { id: "run-name", title: "and of its folder", placeholder: "net and a number" };
-  const fields = div(
-    "fields",
-    make("label", {}, "recipe", recipe),
-    make("label", {}, "time limit", make("input", { id: "time", title: limit })),
-    ...main.map((field) => makeField(field)),
-  );
-  const others = div(
-    "fields",
-    make("label", {}, "name of the run", make("input", name)),
-    ...more.map((field) => makeField(field)),
-  );
-  others.id = "more-fields";
-  const explained = make("p", { id: "explained", className: "note" });
-  find("recipe").replaceChildren(fields, details("More settings", others), explained);
-  find("recipe").addEventListener("focusin", ({ target }) => {
-    find("explained").textContent = target.title;
-  });
-  const names = new Set(state.presets.flatMap(({ recipes }) => Object.keys(recipes)));
-  const pairs = Array.from(names, (text) => [text, text]);
-  fill(recipe, pairs);
-  listen("net", showRecipes);
+const MAIN = 3; // fields beside the time limit
+const WAIT_MS = 250; // after the last key
+const WORDS = { True: "yes", False: "no", None: "none" };
+const TIME = { label: "Time limit", help: "Training ends within it, such as 60s, 5m or 1h." };
+const NAME = { label: "Name of the run", help: "And of its folder; empty: the net and a number." };
+const RECIPE_HELP = "Settings that suit this net; article: as published, best: for the best score.";
+let timer = 0;
+let asked = 0; // number of the last request for a plan, whose response counts
+
+// The fields that were filled in, by name; lamina's choice has none.
+export function readFields() {
+  if (state.net.isChosen) return {};
+  const filled = Object.entries(state.values).map(([name, value]) => [name, value.trim()]);
+  return Object.fromEntries(filled.filter(([, value]) => value));
 }
 
-// A field of the form; `usual` is the value that applies while it is empty.
-export function makeField({ name, text, choices }, form = "field", usual = "") {
-  const title = name.replaceAll("_", " ");
-  const own = { id: `${form}-${name}`, title: text };
-  if (form !== "field") own.ariaLabel = `${title} from the saved epoch`;
-  const options = ["", ...choices].map((value) => make("option", { value }, value || usual));
-  return make(
-    "label",
-    {},
-    title,
-    choices.length
-      ? make("select", own, ...options)
-      : make("input", { ...own, placeholder: usual, spellcheck: false, autocomplete: "off" }),
-  );
+// What the steps say: the images, the net and the fields.
+export function readSteps() {
+  const { text, preset, isChosen } = state.net;
+  const fields = { ...readFields(), recipe: preset && state.recipeName, time: state.time.trim() };
+  return { ...describeSource(), net: isChosen ? "" : preset || text, fields };
 }
 
-function listRecipes() {
-  return state.presets.find(({ name }) => name === chosen.net.preset)?.recipes ?? { "": {} };
+export function setFields(values) {
+  fill({ values: { ...state.values, ...values } });
 }
 
-function showRecipes() {
-  fill(
-    find("recipe-name"),
-    Object.keys(listRecipes()).map((name) => [name, name || (chosen.net.isChosen ? "chosen by lamina" : "default")]),
-  );
-  showDefaults();
+// Changes what was filled in: values, time, recipeName.
+function fill(texts) {
+  change({ ...texts, trainingProblem: null });
+  refreshPlan();
 }
 
-// What applies to a field that is empty; lamina fits some of these values to the number of images.
-function findDefault({ name, default: usual }) {
-  return chosen.net.isChosen ? "chosen" : (listRecipes()[find("recipe-name").value]?.[name] ?? usual);
+// Asks what Train would do with the data, the net and the fields.
+export function refreshPlan() {
+  clearTimeout(timer);
+  asked += 1;
+  timer = setTimeout(plan, WAIT_MS);
 }
 
-function showDefaults() {
-  for (const field of state.fields) {
-    const input = find(`field-${field.name}`),
-      value = findDefault(field);
-    if (input instanceof HTMLSelectElement) input.options[0].textContent = `${value} (recipe)`;
-    else if (input) input.placeholder = value;
-  }
-  find("time").placeholder = chosen.net.isChosen ? "5m" : "none, or 60s, 5m";
-  announce("recipe");
+async function plan() {
+  const turn = ++asked;
+  if (!state.preview) return null;
+  const planned = await ask("plan", readSteps()).catch(() => null);
+  // an error keeps what the form showed
+  if (turn === asked) change({ plan: planned?.problem ? { ...planned, fields: state.plan?.fields } : planned });
+  return planned;
 }
 
-// The fields of the recipe that were given, by name.
-export function readFields(form = "field") {
-  const found = state.fields.map(({ name }) => [name, find(`${form}-${name}`)?.value.trim()]);
-  return Object.fromEntries(found.filter(([, value]) => value));
+// Fills the form with all fields in which the recipe of a run differs from the plan.
+export async function useRecipe(recipe) {
+  const values = {};
+  change({ values, recipeName: "", time: "" });
+  while (!state.preview && !state.reading?.problem) await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
+  const planned = (await plan())?.fields ?? {};
+  if (state.values !== values) return; // edited meanwhile
+  const differing = Object.entries(recipe).filter(([name, value]) => value !== planned[name] && value !== "None");
+  setFields(Object.fromEntries(differing));
 }
 
-// Fills fields of the form, which gets those that it does not have.
-export function setFields(given) {
-  for (const [name, value] of Object.entries(given)) {
-    const field = state.fields.find((one) => one.name === name);
-    if (field && value && !find(`field-${name}`)) find("more-fields").append(makeField(field));
-    const input = find(`field-${name}`);
-    if (!input) continue;
-    input.value = value;
-    if (value) input.closest("details")?.setAttribute("open", "");
-  }
-  showDefaults();
+// The names of the recipes of a preset, its default first.
+function listRecipes(preset) {
+  return Object.keys(state.presets.find(({ name }) => name === preset)?.recipes ?? {});
 }
 
-// Fills the form with the recipe of a run. The main fields are all filled, because lamina fits
-// empty ones to the data.
-export function useRecipe(recipe) {
-  const read = (field) => (field.is_main || recipe[field.name] !== findDefault(field) ? recipe[field.name] : "");
-  const values = state.fields.map((field) => [field.name, read(field)]);
-  setFields(Object.fromEntries(values.map(([name, value]) => [name, value === "None" ? "" : value])));
+// A recipe of another net does not stay.
+export function useRecipeOf(preset) {
+  if (!listRecipes(preset).includes(state.recipeName)) change({ recipeName: "" });
+}
+
+// A field with its label and help; `placeholder` is the value that applies while it is empty.
+export function Field({ field: { label, help, choices = [] }, value, placeholder = "", isWrong, onInput, id }) {
+  const word = (text) => WORDS[text] ?? text;
+  const common = { id, value, "aria-describedby": `${id}-help`, "aria-invalid": isWrong ? "true" : null };
+  const type = ({ target }) => onInput(target.value);
+  const show = (choice) => html`<option value=${choice}>${word(choice || placeholder)}</option>`;
+  const select = html`<select ...${common} onChange=${type}>${["", ...choices].map(show)}</select>`;
+  const input = html`<input ...${common} placeholder=${word(placeholder)} spellcheck=${false} autocomplete="off"
+    onInput=${type} />`;
+  return html`<div class="field">
+    <label for=${id}>${label}</label>
+    ${choices.length ? select : input}
+    <span id=${`${id}-help`} hidden>${help}</span>
+  </div>`;
+}
+
+// Fields, and below them a line with the help of the one that has the focus.
+export function Helped({ id, note = "", children }) {
+  const [help, setHelp] = useState("");
+  const show = ({ target }) => {
+    const description = document.getElementById(target.getAttribute("aria-describedby") ?? "");
+    if (description) setHelp(description.textContent);
+  };
+  return html`<div id=${id} onFocusIn=${show} onFocusOut=${() => setHelp("")}>
+    ${children}
+    <p class="note help" aria-hidden=${help !== ""}>${help || note}</p>
+  </div>`;
+}
+
+export function RecipeForm() {
+  const { values, plan: planned, net, time, recipeName, runName } = state;
+  const [isOpen, setOpen] = useState(false); // stays so if its last value is removed
+  const recipes = listRecipes(net.preset);
+  const usualTime = net.isChosen ? CHOOSING_TIME : "";
+  const fields = net.isChosen ? [] : state.fields.filter(({ name, is_main: isMain }) => isMain || values[name]);
+  const rest = fields.slice(MAIN);
+  const isFilled = Object.keys(readFields()).length > 0 || recipeName || time !== usualTime;
+  const reset = () => {
+    fill({ values: {}, recipeName: "", time: usualTime });
+    document.getElementById("time").focus();
+  };
+  const show = ({ name, ...field }) =>
+    html`<${Field} key=${name} id=${`field-${name}`} field=${field} value=${values[name] ?? ""}
+      placeholder=${planned?.fields?.[name]} isWrong=${planned?.field === name}
+      onInput=${(text) => setFields({ [name]: text })} />`;
+  return html`<${Helped} id="recipe" note=${describePlan()}>
+    <div class="fields">
+      <${Field} id="time" field=${TIME} value=${time} placeholder=${usualTime || "none"}
+        isWrong=${time && planned?.problem?.includes(time)} onInput=${(text) => fill({ time: text })} />
+      ${fields.slice(0, MAIN).map(show)}
+    </div>
+    <${Details} summary="More settings" onToggle=${({ target }) => setOpen(target.open)}
+      open=${isOpen || recipeName !== "" || rest.some(({ name }) => values[name])}>
+      <div class="fields">
+        <${Field} id="run-name" field=${NAME} value=${runName} onInput=${(text) => change({ runName: text })} />
+        ${
+          recipes.length > 1 &&
+          html`<${Field} id="recipe-name" field=${{ label: "Recipe", help: RECIPE_HELP, choices: recipes.slice(1) }}
+            value=${recipeName} placeholder=${recipes[0]} onInput=${(text) => fill({ recipeName: text })} />`
+        }
+        ${rest.map(show)}
+      </div>
+    </${Details}>
+    <${Problem} id="plan-problem" text=${planned?.problem} />
+    ${isFilled && html`<${Button} id="reset" onClick=${reset}>Back to lamina’s settings</${Button}>`}
+  </${Helped}>`;
+}
+
+function describePlan() {
+  if (state.net.isChosen) return "lamina chooses all other settings.";
+  return state.plan?.reason ? `Settings that you do not change are lamina’s, ${state.plan.reason}.` : "";
 }

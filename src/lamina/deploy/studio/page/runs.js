@@ -1,202 +1,223 @@
-// The runs: a tree of what came from what, the selected one, and how to continue from it.
+// The runs: a tree of what came from what, and the selected one.
 
 import { ask } from "./api.js";
-import { use } from "./data.js";
-import { attempt, button, div, find, fill, make, redraw, tell } from "./elements.js";
-import { useText } from "./net.js";
-import { makeField, readFields, useRecipe } from "./recipe.js";
-import { announce, chosen, findJob, isActive, listen, state } from "./shared.js";
+import { Button, Note, Problem, focus, focusLater, plural } from "./parts.js";
+import { html, useLayoutEffect, useMemo, useState } from "./preact.js";
+import { hasEnded } from "./progress.js";
+import { NARROW, change, findJob, findSelected, isActive, state } from "./store.js";
 
-const REFRESH_MS = 5000; // least time between two looks at the checkpoints of a training
-let picked = ""; // the checkpoint that a person has chosen
-let refreshed = 0;
-let isContinuing = false; // a run that continues, which is asked for
-let filled = ""; // the run whose settings can be changed
-const tellProblem = (error) => tell(find("runs-problem"), error.message);
+const REFRESH_MS = 5000; // until a run that could not be read is read again
+const MANY_RUNS = 3; // more can be sorted and filtered
+const FEW = "Every training is a run: a folder that stays, with its net, its settings and its result.";
+const MANY = "Tick two or more runs to draw their curves together, and to compare them.";
+let turn = 0; // of the last request for the selected run, whose response counts
+const showTools = () => document.querySelector("#run-list .tools")?.scrollIntoView({ block: "nearest" });
+const tellProblem = (error) => change({ runsProblem: error.message });
 
-export function startRuns() {
-  find("continue-from").addEventListener("click", () => attempt(find("continue-problem"), continueRun));
-  find("edit").addEventListener("click", () => edit().catch(tellProblem));
-  find("checkpoint").addEventListener("change", () => {
-    picked = find("checkpoint").value;
-    tell(find("continue-problem"), null);
-    showCheckpoints(chosen.run);
-  });
-  listen("epoch", refreshCheckpoints);
-  listen("runs-changed", refresh);
-  listen("lost", () => chosen.name && reload(chosen.name));
-  showTree();
+export async function refreshRuns() {
+  const runs = await ask("runs").catch(tellProblem);
+  if (runs) change({ runs });
+}
+
+export async function selectRun(name) {
+  change({ selected: name, runProblem: null });
+  await reloadRun(name);
+}
+
+// Reads a run, if it is selected and stays so; one that has just started may have no folder yet.
+export async function reloadRun(name, isRetry = false) {
+  if (name !== state.selected) return refreshRuns();
+  const asked = ++turn;
+  const isWanted = () => name === state.selected && asked === turn;
+  await refreshRuns();
+  let run = { name, rows: [], planned: null, is_finished: false, score: null, checkpoints: [] };
+  try {
+    if (state.runs.some((known) => known.name === name)) run = await ask("run", { run: name });
+  } catch (error) {
+    if (isWanted()) change({ runProblem: error.message });
+    setTimeout(() => isWanted() && reloadRun(name, true), REFRESH_MS);
+    return;
+  }
+  const others = await readOthers(run);
+  if (!isWanted()) return;
+  const { rows: rowsBefore = [], steps = [], pace, seen } = findSelected() ?? {};
+  const isAhead = isActive(findJob(name)) && rowsBefore.length > run.rows.length;
+  const rows = isAhead ? rowsBefore : run.rows;
+  if (isRetry) change({ runProblem: null });
+  change({ run: { ...run, others, rows, steps, pace, seen } });
+}
+
+// The runs whose curves are shown with those of a run: its parent and, if it is ticked, the others.
+async function readOthers(run) {
+  const names = new Set([run.parent ?? [], state.compared.has(run.name) ? listCompared(run) : []].flat());
+  return (await Promise.all([...names].map((name) => ask("run", { run: name }).catch(() => [])))).flat();
 }
 
 // The runs that are ticked, besides this one.
-export function listCompared({ name: own }) {
-  return [...chosen.compared].filter((name) => name !== own && state.runs.some((run) => run.name === name));
+function listCompared({ name: base }) {
+  return [...state.compared].filter((name) => name !== base && state.runs.some((run) => run.name === name));
 }
 
-// Reads the runs whose curves are shown with those of a run: its parent, and the ticked ones.
-async function readOthers(run) {
-  const names = new Set([run.parent ?? [], ...listCompared(run)].flat());
-  run.others = (await Promise.all([...names].map((name) => ask("run", { run: name }).catch(() => [])))).flat();
+async function compare(name, isCompared) {
+  const compared = new Set(state.compared);
+  compared[isCompared ? "add" : "delete"](name);
+  change({ compared });
+  const { run } = state;
+  if (!run) return;
+  const others = await readOthers(run);
+  if (run.name === state.run?.name && compared === state.compared) change({ run: { ...state.run, others } });
 }
 
-async function refresh() {
-  state.runs = (await ask("runs").catch(tellProblem)) ?? state.runs;
-  showTree();
+// Changes the list of runs. All pages receive an event about it.
+function edit(action, values) {
+  change({ runsProblem: null });
+  return ask(action, values).catch(tellProblem);
 }
 
-async function refreshCheckpoints(run) {
-  if (performance.now() - refreshed < REFRESH_MS || document.activeElement === find("checkpoint")) return;
-  refreshed = performance.now();
-  const checkpoints = await ask("checkpoints", { run: run.name }).catch(() => null);
-  if (!checkpoints || chosen.run.name !== run.name) return;
-  Object.assign(chosen.run, { checkpoints });
-  showCheckpoints(chosen.run);
+async function remove(name) {
+  const response = await edit("delete-run", { run: name });
+  if (response) change({ deleted: [...state.deleted, { name, deleted: response.deleted }] });
 }
 
-export async function select(name) {
-  chosen.name = name;
-  picked = "";
-  for (const id of ["runs-problem", "continue-problem"]) tell(find(id), null);
-  showTree();
-  update();
-  announce("select");
-  await reload(name);
+async function restore(deleted) {
+  const response = await edit("restore-run", { deleted });
+  if (!response) return;
+  change({ deleted: state.deleted.filter((run) => run.deleted !== deleted) });
+  await selectRun(response.run);
+  focusLater("run-title"); // the button that restored it is gone
 }
 
-// Reads a run, unless another one was selected meanwhile; a run that has just started may have no
-// folder yet.
-export async function reload(name, isRetry = false) {
-  await refresh();
-  const isHere = state.runs.some((one) => one.name === name);
-  let run = { name, rows: [], planned: null, is_finished: false, score: null, checkpoints: [] };
-  try {
-    if (isHere) run = await ask("run", { run: name });
-  } catch (error) {
-    setTimeout(() => name === chosen.name && reload(name, true), REFRESH_MS);
-    if (name === chosen.name) tellProblem(error);
-    return;
-  }
-  await readOthers(run);
-  if (name !== chosen.name) return;
-  if (isRetry) tell(find("runs-problem"), null);
-  const before = chosen.run?.name === name ? chosen.run : {};
-  run.steps = before.steps ?? [];
-  if (isActive(findJob(name)) && before.rows?.length > run.rows.length) run.rows = before.rows;
-  chosen.run = run;
-  showTree();
-  showCheckpoints(run);
-  showSettings(run);
-  announce("run", run);
+// A run was renamed, deleted (its name is empty then), restored or noted something about.
+export async function receiveRuns({ run, name }) {
+  const follow = (known) => (known === run ? name : known);
+  const base = state.base && { ...state.base, name: follow(state.base.name) };
+  const jobs = [...state.jobs].map(([number, job]) => [number, { ...job, run: follow(job.run) }]);
+  const compared = [...state.compared].map((known) => follow(known) || known); // a restored run keeps its tick
+  const place = state.runs.findIndex((known) => known.name === run);
+  change({ compared: new Set(compared), base: base?.name ? base : null, jobs: new Map(jobs) });
+  await refreshRuns();
+  if (state.selected === null && name) return selectRun(name);
+  if (state.selected !== run) return;
+  const readable = state.runs.filter(({ problem }) => !problem);
+  const next = name || readable.at(Math.max(0, Math.min(place, readable.length - 1)))?.name; // a deleted run's neighbor
+  if (next) await selectRun(next);
+  else change({ selected: null, run: null });
 }
 
-function showTree() {
-  const others = [...state.jobs.values()].filter(
-    (job) =>
-      job.run &&
-      findJob(job.run) === job &&
-      (isActive(job) || job.state === "failed") &&
-      state.runs.every(({ name }) => name !== job.run),
-  );
-  const runs = [...others.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })), ...state.runs];
-  const byParent = Map.groupBy(runs, (run) => (runs.some(({ name }) => name === run.parent) ? run.parent : null));
-  const listFrom = (parent) =>
-    (byParent.get(parent) ?? []).map((run) =>
-      make("li", {}, showRow(run), byParent.has(run.name) ? make("ul", {}, ...listFrom(run.name)) : null),
-    );
-  const rows = listFrom(null);
-  redraw(
-    find("runs"),
-    ...(rows.length ? rows : [make("li", { className: "note" }, "There are no runs yet. Press Train.")]),
-  );
+export function summarizeRuns() {
+  const [best] = state.runs.filter(({ score }) => score).sort((a, b) => rate(b) - rate(a));
+  return plural(state.runs.length, "run") + (best ? `, best ${best.score_text}` : "");
 }
 
-function showRow(run) {
-  if (run.problem) return div("problem", `${run.name}: ${run.problem}`);
-  const job = findJob(run.name);
-  let progress = run.is_finished ? "" : `unfinished, ${run.epochs}/${run.planned ?? "?"} epochs`;
-  if (isActive(job)) progress = job.state === "queued" ? "waiting" : "running";
-  const epoch = run.parent_epoch === null ? "" : ` after epoch ${run.parent_epoch}`;
-  const from = run.parent ? ` from ${run.parent}${epoch}` : "";
-  const note = run.net ? `${run.net} on ${run.data}${from}${run.score && progress ? `; ${progress}` : ""}` : "";
-  const compared = make("input", {
-    type: "checkbox",
-    checked: chosen.compared.has(run.name),
-    disabled: !run.net,
-    ariaLabel: `compare ${run.name}`,
-    title: "compare",
-    data: { key: `compare ${run.name}` },
-  });
-  compared.addEventListener("change", () => {
-    chosen.compared[compared.checked ? "add" : "delete"](run.name);
-    if (chosen.run) readOthers(chosen.run).then(() => announce("compared"));
-  });
-  const isSelected = chosen.name === run.name;
-  const properties = { className: "run", ariaPressed: String(isSelected), data: { key: run.name } };
-  const chooser = button(make("strong", {}, run.name), () => isSelected || select(run.name), properties);
-  chooser.append(make("span", {}, run.score ?? progress), make("span", { className: "note" }, note));
-  return div("run-row", compared, chooser);
+export function RunsPanel() {
+  const [order, setOrder] = useState("newest");
+  const [words, setWords] = useState("");
+  const { runs, jobs, selected, compared, deleted, runsProblem, step } = state;
+  // not drawn again with each step of a training
+  const list = useMemo(() => drawList(order, words), [order, words, runs, jobs, selected, compared]);
+  useLayoutEffect(showTools, [step]);
+  return html`
+    <${Note}>${runs.length > 1 ? MANY : FEW}</${Note}>
+    <div class="row finder" hidden=${runs.length <= MANY_RUNS}>
+      <select aria-label="Order" value=${order} onChange=${({ target }) => setOrder(target.value)}>
+        <option value="newest">newest first</option>
+        <option value="best">best first</option>
+      </select>
+      <input type="search" placeholder="find" aria-label="Find runs" value=${words}
+        onInput=${({ target }) => setWords(target.value)} />
+    </div>
+    <ul aria-live="polite">${deleted.map((run) => html`<${Deleted} key=${run.deleted} ...${run} />`)}</ul>
+    <${Problem} id="runs-problem" text=${runsProblem} />
+    ${list}
+  `;
 }
 
-// Without a choice by a person, the newest checkpoint is selected; one that is gone is not replaced
-// by another.
-function showCheckpoints(run) {
-  const found = run.checkpoints.map((epoch) => [String(epoch), `epoch ${Number(epoch.toFixed(2))}`]);
-  const isGone = picked && found.every(([value]) => value !== picked);
-  fill(find("checkpoint"), isGone ? [["", "choose again"], ...found] : found, isGone ? "" : picked || found[0]?.[0]);
-  if (isGone) tell(find("continue-problem"), "The chosen epoch is no longer saved. Choose another one.");
-  update();
+// Its button has the focus: the one that deleted the run is gone.
+function Deleted({ name, deleted }) {
+  const more = { "aria-label": `Undo: restore ${name}`, onClick: () => restore(deleted) };
+  return html`<li class="row">
+    ${name} deleted. <button type="button" class="small" ref=${focus} ...${more}>Undo</button>
+  </li>`;
 }
 
-// The settings that may change from a saved epoch on; another run begins with its own.
-function showSettings({ name, changeable = [], recipe }) {
-  if (filled === name) return;
-  filled = recipe ? name : "";
-  const fields = state.fields.filter((field) => changeable.includes(field.name));
-  find("continued-fields").replaceChildren(...fields.map((field) => makeField(field, "continued", recipe[field.name])));
+// The runs, and before them those without a folder, which wait or failed.
+function listRuns() {
+  const hasFolder = ({ run }) => state.runs.some(({ name }) => name === run);
+  const isShown = (job) => job.run && findJob(job.run) === job && (isActive(job) || job.state === "failed");
+  const jobs = [...state.jobs.values()].filter((job) => isShown(job) && !hasFolder(job));
+  return [...jobs.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })), ...state.runs];
 }
 
-// Nothing is done to the run that is shown while another one, already selected, is being read.
-function update() {
-  const run = chosen.run?.name === chosen.name ? chosen.run : null;
-  find("checkpoint").disabled = !run?.checkpoints.length;
-  const epoch = find("checkpoint").value;
-  find("continue-from").disabled = isContinuing || !run || !epoch;
-  find("continue-from").textContent = epoch
-    ? `Continue from epoch ${Number(Number(epoch).toFixed(2))}`
-    : "Continue from epoch";
-  find("edit").disabled = !run?.text;
-  find("edit").title = run?.text || !run?.net ? "" : "Its net does not consist of lamina's layers.";
+function drawList(order, words) {
+  const text = words.toLowerCase().trim();
+  const has = ({ name, net, data, note }) => [name, net, data, note].join(" ").toLowerCase().includes(text);
+  const runs = listRuns().filter(has);
+  if (!runs.length) return html`<${Note}>${words ? "No run has these words." : "There are no runs yet."}</${Note}>`;
+  if (order === "best") runs.sort((a, b) => rate(b) - rate(a));
+  const names = new Set(order === "best" ? [] : runs.map(({ name }) => name));
+  const byParent = Map.groupBy(runs, ({ parent }) => (names.has(parent) ? parent : null));
+  const draw = (run) => {
+    const children = byParent.get(run.name)?.map(draw);
+    return html`<li key=${run.name}><${Row} run=${run} />${children && html`<ul>${children}</ul>`}</li>`;
+  };
+  return html`<ul id="run-list" aria-label="Runs">${byParent.get(null).map(draw)}</ul>`;
 }
 
-// Shows the selected run's data, net and recipe above.
-async function edit() {
-  const { text, recipe, source, name, size_px: size, val } = chosen.run;
-  const isKnown = state.data.some((one) => one.source === source);
-  find("time").value = "";
-  tell(
-    find("runs-problem"),
-    isKnown ? null : `The data of ${name}, ${source}, are not in the list. Choose other data.`,
-  );
-  if (isKnown) {
-    find("size").value = size ?? "";
-    find("val").value = val ?? "";
-    await use(source);
-  }
-  await useText(text);
-  useRecipe(recipe);
-  find("net-title").focus();
+// Of errors, the smaller one is better.
+function rate({ score_value: value = null, is_fraction: isFraction }) {
+  if (value === null) return -Infinity;
+  return isFraction ? value : -value;
 }
 
-async function continueRun() {
-  const epoch = Number(find("checkpoint").value);
-  isContinuing = true;
-  update();
-  try {
-    const { run } = await ask("continue", { run: chosen.run.name, epoch, fields: readFields("continued") });
-    await select(run);
-    find("training-title").focus();
-  } finally {
-    isContinuing = false;
-    update();
-  }
+function Row({ run }) {
+  const { name, net, data, parent, parent_epoch: epoch, note, problem } = run;
+  if (problem) return html`<p class="problem">${name}: ${problem}</p>`;
+  const isSelected = state.selected === name;
+  const select = () => {
+    if (!isSelected || !findSelected()) selectRun(name);
+    if (!NARROW.matches) return;
+    focusLater("run-title"); // it is below the list
+    requestAnimationFrame(() => document.getElementById("results").scrollIntoView());
+  };
+  const from = parent ? ` from ${parent}${epoch === null ? "" : ` after epoch ${epoch}`}` : "";
+  return html`<div class="run-row">
+      <input type="checkbox" disabled=${!net} aria-label=${`compare ${name}`}
+        checked=${state.compared.has(name)} onChange=${({ target }) => compare(name, target.checked)} />
+      <${Button} class="run" aria-pressed=${isSelected} onClick=${select}>
+        <strong>${name}</strong> <span>${summarizeRun(run)}</span>
+        ${net && html`<span class="note">${net} on ${data}${from}</span>`}
+        ${note && html`<span class="note">“${note}”</span>`}
+      </${Button}>
+    </div>
+    ${isSelected && net && html`<${Tools} run=${run} />`}`;
+}
+
+function summarizeRun(run) {
+  const { name, net, score, score_text: text, is_better: isBetter, epochs, planned } = run;
+  const job = findJob(name);
+  if (isActive(job)) return job.state === "queued" ? "waiting" : "running";
+  if (!net) return "";
+  if (score) return `${isBetter ? "✓ " : ""}${text}`;
+  if (hasEnded(run)) return "no score";
+  const word = { failed: "stopped", done: "testing" }[job?.state] ?? "paused";
+  return `${word}, ${planned ? `${epochs} of ` : ""}${plural(planned ?? epochs, "epoch")}`;
+}
+
+// Name, note and deletion of the selected run.
+function Tools({ run: { name, note } }) {
+  const [problem, setProblem] = useState(null);
+  useLayoutEffect(showTools, [problem]);
+  const rename = async ({ target }) => {
+    const text = target.value.trim();
+    if (/[/\\:*?"<>|~]/u.test(text)) return setProblem('A name contains none of / \\ : * ? " < > | ~');
+    if (text !== name) await ask("rename-run", { run: name, name: text }).catch(({ message }) => setProblem(message));
+  };
+  const write = ({ target }) => edit("note-run", { run: name, note: target.value.trim() });
+  return html`<div class="tools">
+    <label>Name <input defaultValue=${name} autocomplete="off" aria-invalid=${Boolean(problem)}
+      onInput=${() => setProblem(null)} onChange=${rename} /></label>
+    <label>Note <input defaultValue=${note} autocomplete="off" onChange=${write} /></label>
+    <${Button} small onClick=${() => remove(name)}>Delete</${Button}>
+    <${Problem} text=${problem} />
+  </div>`;
 }

@@ -1,96 +1,108 @@
-// Take away: how to repeat the run without the studio, and files to download.
+// Take away: what one can do with a trained net outside of the studio.
 
 import { ask, askLast, download } from "./api.js";
-import { attempt, button, count, div, make, note, paragraph, problem as warn, tell } from "./elements.js";
-import { isActive, listen, state } from "./shared.js";
+import { Button, Details, Note, Outcome, Problem, Progress, count, useLoaded } from "./parts.js";
+import { html, useEffect, useState } from "./preact.js";
+import { change, changePart, findJob, isActive, state } from "./store.js";
 
-const FILES = {
-  "report.html": ["Report", "A page with all results, curves and images, in one file."],
-  "model.onnx": ["ONNX model", "For other programs, with its preprocessing, compared numerically with the run."],
-};
-const made = new Map(); // for each run and file, its job and what it printed
-let draw = () => {};
+const FILES = [
+  ["report.html", "Show the results", "A page with all results, curves and images, in one file."],
+  ["model.onnx", "Use the net in other programs", "A model file (ONNX) that needs neither lamina nor PyTorch."],
+];
+const SAME = "Both train a new run with the same weights: bit-identical on the same processor type and torch version.";
 
-listen("lost", () => draw());
-listen("event", (event) => {
-  for (const one of made.values()) {
-    if (event.job !== one.number && event.number !== one.number) continue;
-    if (event.event === "export") one.result = event;
-    if (event.event === "job") one.problem = event.state === "failed" ? event.problem : "";
-    draw();
-  }
-});
-
-export async function show(place, run) {
-  if (!run.folder) return place.replaceChildren(note(`${run.name} has no folder yet.`));
-  const code = (title, text) =>
-    text
-      ? [make("h3", {}, `As ${title}`), make("pre", { tabIndex: 0, textContent: text }), copyButton(text, title)]
-      : [];
-  const files = div("");
-  const { command, python, remarks } = await askLast("repeat", { run: run.name });
-  if (!place.isConnected) return; // another run or tab was opened meanwhile
-  const same =
-    "This trains a new run with the same weights: " + "bit-identical on the same processor type and torch version.";
-  place.replaceChildren(
-    ...[
-      remarks.length ? null : note(same),
-      ...remarks.map((remark) => make("p", { className: "diagnosis" }, remark)),
-      ...code("a command", command),
-      ...code("Python", python),
-      make("h3", {}, "Files"),
-      paragraph("Folder of the run: ", make("code", {}, run.folder ?? "")),
-      files,
-    ].filter(Boolean),
-  );
-  draw = async () => {
-    const known = files.isConnected && (await ask("files", { run: run.name }).catch(() => null));
-    if (known) files.replaceChildren(...Object.keys(FILES).map((file) => showFile(run, file, known[file])));
-  };
-  await draw();
+// What `lamina export` printed when it compared the file with the run.
+export function receiveTake(event) {
+  if (event.event === "export") changePart("exports", { [event.job]: event });
 }
 
-function copyButton(text, title) {
-  const told = make("span", { className: "note", ariaLive: "polite" });
+export function Take({ run }) {
+  if (!run.folder || isActive(findJob(run.name)))
+    return html`<${Note}>When the training of ${run.name} has ended, you can take the net away here.</${Note}>`;
+  const load = `run = lamina.load_run(${JSON.stringify(run.folder)})`;
+  const predict = `import lamina\n\n${load}\nprint(run.predict("photo.jpg"))`;
+  return html`
+    ${FILES.map(([file, title, text]) => html`<${MadeFile} ...${{ run, file, title, text }} />`)}
+    <h3>Use the net in Python</h3>
+    <${Code} text=${predict} title="these lines" />
+    <${Note}>The net and its results are in the folder ${run.folder}.</${Note}>
+    <${Details} summary="Train it again without the studio"><${Repeat} run=${run} /></${Details}>
+  `;
+}
+
+function Repeat({ run: { name, score, is_finished: isFinished } }) {
+  const request = useLoaded("Reading the data", () => askLast("repeat", { run: name }), [score, isFinished]);
+  const draw = ({ command, python, remarks }) => html`
+    ${python && !remarks.length && html`<${Note}>${SAME}</${Note}>`}
+    ${remarks.map((remark) => html`<p class="diagnosis">${remark}</p>`)}
+    ${command && html`<${Code} text=${command} title="the command" />`}
+    ${python && html`<${Code} text=${python} title="the Python" />`}
+  `;
+  return html`<${Outcome} request=${request} draw=${draw} />`;
+}
+
+function Code({ text, title }) {
+  const [told, tell] = useState("");
   const copy = async () => {
-    told.textContent = await navigator.clipboard.writeText(text).then(
-      () => "Copied.",
-      () => "The browser does not allow copying here. Select the text and press Ctrl+C.",
-    );
+    try {
+      await navigator.clipboard.writeText(text); // on an http page of another machine, there is none
+      tell("Copied.");
+    } catch {
+      tell("The browser does not allow copying here. Select the text and press Ctrl+C.");
+    }
   };
-  return div("row", button(`Copy ${title.replace("a ", "the ")}`, copy), told);
+  return html`
+    <pre tabindex="0">${text.split("\n").map((line) => html`<code>${line}</code>`)}</pre>
+    <div class="row">
+      <${Button} onClick=${copy}>Copy ${title}</${Button}><span class="note" aria-live="polite">${told}</span>
+    </div>
+  `;
 }
 
-function showFile(run, file, bytes) {
-  const [name, text] = FILES[file];
-  const one = made.get(`${run.name} ${file}`);
-  const isWorking = isActive(state.jobs.get(one?.number));
-  const problem = warn("");
-  tell(problem, isWorking ? null : one?.problem);
-  const start = () =>
-    attempt(problem, async () => {
-      const job = await ask("make", { run: run.name, file });
-      state.jobs.set(job.number, job);
-      made.set(`${run.name} ${file}`, { number: job.number });
-      draw();
-    });
-  const save = () => attempt(problem, () => download(run.name, file));
-  const disabled = isWorking || !run.rows.length;
-  const row = div("row", button(bytes ? `Make ${file} again` : `Make ${file}`, start, { disabled }));
-  if (isWorking) row.append(make("progress", { ariaLabel: `making ${file}` }));
-  else if (bytes) row.append(button(`Download ${file} (${(bytes / 1e6).toFixed(1)} MB)`, save));
-  const parity = one?.result && !isWorking ? describeParity(one.result) : null;
-  return div("file", make("h4", {}, name), note(text), row, problem, parity);
+// A job that makes a file goes on while another tab is open.
+function MadeFile({ run, file, title, text }) {
+  const [bytes, setBytes] = useState(0);
+  const [problem, tell] = useState(null);
+  const key = `${run.name} ${file}`;
+  const job = state.jobs.get(state.making[key]);
+  const parity = state.exports[job?.number];
+  const isWorking = isActive(job);
+  useEffect(() => {
+    const request = ask("files", { run: run.name });
+    request.then((sizes) => setBytes(sizes[file])).catch(() => null);
+  }, [isWorking]);
+  const attempt = (act) => {
+    tell(null);
+    act().catch((error) => tell(error.message));
+  };
+  const make = async () => {
+    const started = await ask("make", { run: run.name, file });
+    change({ jobs: new Map([[started.number, started], ...state.jobs]) }); // it may have ended
+    changePart("making", { [key]: started.number });
+  };
+  const save = () => download(run.name, file);
+  const offer = `Download ${file} (${(bytes / 1e6).toFixed(1)} MB)`;
+  return html`
+    <h3>${title}</h3>
+    <${Note}>${text}</${Note}>
+    <div class="row">
+      ${bytes > 0 && html`<${Button} class="primary" onClick=${() => attempt(save)}>${offer}</${Button}>`}
+      <${Button} disabled=${isWorking || !run.rows.length} onClick=${() => attempt(make)}>
+        Make ${file}${bytes > 0 && " again"}
+      </${Button}>
+      ${isWorking && html`<${Progress} label=${`making ${file}`} />`}
+    </div>
+    <${Problem} text=${problem ?? (isWorking ? null : job?.problem)} />
+    ${parity && html`<${Parity} ...${parity} />`}
+  `;
 }
 
-// What `lamina export` found when it compared the file with the run.
-function describeParity({ images, split, largest_difference: apart, limit, same_predictions: same }) {
-  return make(
-    "p",
-    { className: "good" },
-    `Parity check passed: on ${count(images)} images (${split}, one black, one white), ` +
-      "the logits of the file differ from the run's by at most " +
-      `${apart.toExponential(1)} (limit ${limit.toExponential(1)}), ` +
-      `and ${count(same)} of ${count(images)} predictions are equal.`,
-  );
+function Parity({ images, split, largest_difference: apart, limit, same_predictions: same }) {
+  const logits = `the outputs (logits) differ by at most ${apart.toExponential(1)} (limit ${limit.toExponential(1)})`;
+  return html`
+    <p class="good">✓ Checked: same predictions on ${count(same)} of ${count(images)} images.</p>
+    <${Details} summary="More numbers">
+      <${Note}>On images of ${split}, a black and a white one, ${logits}.</${Note}>
+    </${Details}>
+  `;
 }

@@ -1,7 +1,7 @@
 // Requests of a page to the program that served it. The token comes from the address that the
 // program printed, or from the form of the page, and stays in the storage of this tab.
 
-const KEPT = "lamina-token";
+const TOKEN = "lamina-token";
 let token = readToken();
 
 export class RequestError extends Error {
@@ -13,12 +13,12 @@ export class RequestError extends Error {
 
 function readToken() {
   const { hash, pathname } = window.location;
-  if (!hash.startsWith("#token=")) return load(KEPT) ?? "";
+  if (!hash.startsWith("#token=")) return load(TOKEN) ?? "";
   history.replaceState(null, "", pathname); // neither history nor bookmarks keep it
   try {
-    const found = decodeURIComponent(hash.slice("#token=".length));
-    save(KEPT, found);
-    return found;
+    const text = decodeURIComponent(hash.slice("#token=".length));
+    save(TOKEN, text);
+    return text;
   } catch {
     return ""; // the page asks for it
   }
@@ -27,7 +27,7 @@ function readToken() {
 // Returns whether the token can be sent: a header contains only printable ASCII.
 export function setToken(text) {
   token = /^[ -~]+$/u.test(text) ? text : "";
-  save(KEPT, token);
+  save(TOKEN, token);
   return token !== "";
 }
 
@@ -50,7 +50,7 @@ export function save(key, value) {
 
 // The response, if it is a success.
 export async function request(path, options = {}) {
-  const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+  const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
   let response;
   try {
     response = await fetch(path, { cache: "no-store", ...options, headers });

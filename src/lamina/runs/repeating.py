@@ -1,15 +1,15 @@
-"""The command and the Python that repeat a run without the studio."""
+"""The command and the Python that repeat a run."""
 
 from __future__ import annotations
 
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lamina.deploy.studio.data_folder import check_is_here
-from lamina.errors import LaminaError, escape
+from lamina.errors import LaminaError, escape, plural
 from lamina.nets.layers import LAYERS
 from lamina.runs.continuing import find_checkpoint
 from lamina.runs.folder import STUDY_FILE
@@ -28,12 +28,12 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     """A command and Python that train the run again, or empty, and how the results may differ."""
     run = load_run(path)
     record = run.record
+    done = len(run.folder.history.epochs())
     python = ""
     remarks = []
     try:
-        check_is_here(record.data.source)
         find_dataset(run)  # reads the data again, which may have changed
-        python = write_python(record)
+        python = write_python(record, record.epochs or max(1, done))
     except LaminaError as error:
         remarks.append(str(error))
     command = write_command(record.command)
@@ -50,14 +50,13 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
         remarks.append(f"The command reads {file} again, which may have changed{exact}")
     if (path.parent / STUDY_FILE).exists():
         remarks.append("The run is part of a study, which the command repeats as a whole.")
-    done = len(run.folder.history.epochs())
     if record.late_end is not None:
         remark = (
             f"A time limit or Finish now ended the training after epoch {done}. The command may end"
             " at another one."
         )
         if python:
-            remark += f" The Python trains all {record.recipe.epochs} epochs of the recipe."
+            remark += f" The Python trains {plural(record.epochs or done, 'epoch', 'epochs')}."
         remarks.append(remark)
     elif not run.is_finished:
         planned = record.epochs
@@ -106,12 +105,13 @@ def write_command(words: tuple[str, ...]) -> str:
     return shlex.join(repeated)
 
 
-def write_python(record: RunRecord) -> str:
-    """Python that repeats the training, from the same checkpoint if it began at one."""
+def write_python(record: RunRecord, epochs: int) -> str:
+    """Python that repeats the training, from the same checkpoint if it began at one.
+
+    Empty for a pretrained net, which the run does not contain as layers.
+    """
     if record.net is None:
-        raise LaminaError(
-            "The run does not contain its net as layers, so there is no Python to copy."
-        )
+        return ""
     start = record.started_from
     if record.parts:
         raise LaminaError("The training used your own functions, so there is no Python to copy.")
@@ -120,7 +120,7 @@ def write_python(record: RunRecord) -> str:
             f"The training used the weights of {start.run}, so there is no Python to copy."
         )
     train = f"run.train({'rewind_on_nan=True' * record.rewind_on_nan})\n"
-    recipe = f"recipe = lamina.{record.recipe!r}\n"
+    recipe = f"recipe = lamina.{replace(record.recipe, epochs=epochs)!r}\n"
     if start is not None:
         find_checkpoint(Path(start.run), start.epoch or 0.0)  # raises an error if it is gone
         source = f"{start.run}@{start.epoch:.10g}"

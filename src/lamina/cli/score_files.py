@@ -1,0 +1,80 @@
+"""Files of scores of any method, which ``lamina compare`` reads."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from lamina.data.option_files import read_rows
+from lamina.errors import DataError
+from lamina.evaluation.comparing import compare_arrays
+from lamina.evaluation.paired_comparison import PairedComparison
+
+SUFFIXES = (".npz", ".csv")
+EXPECTED = (
+    "Expected an .npz file with the array scores (seeds, images) and, optionally, images, groups;"
+    " or a .csv file with a row for each image, a column for each seed and, optionally, the columns"
+    " image and group"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreFile:
+    """Scores by seed and image, and the names and groups of the images, if the file has them."""
+
+    path: Path
+    scores: Float64[np.ndarray, "s n"]
+    images: tuple[str, ...]
+    groups: tuple[str, ...]
+
+
+def are_score_files(texts: Sequence[str]) -> bool:
+    return all(text.lower().endswith(SUFFIXES) for text in texts)
+
+
+def compare_files(texts: Sequence[str], margin: float | None) -> PairedComparison:
+    """Compare the scores in two files; ``DataError`` if their images differ."""
+    first, second = (_read(Path(text)) for text in texts)
+    for what in ("images", "groups"):
+        named = (getattr(first, what), getattr(second, what))
+        if all(named) and named[0] != named[1]:
+            raise DataError(
+                f"The {what} of {first.path} and {second.path} differ. Write both files with the"
+                " same images in the same order."
+            )
+    tables = {str(file.path): file.scores for file in (first, second)}
+    if len(tables) < 2:
+        raise DataError(f"{first.path} is compared with itself. Name two files.")
+    return compare_arrays(tables, first.groups or second.groups or None, margin)
+
+
+def _read(path: Path) -> ScoreFile:
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        scores = np.atleast_2d(arrays["scores"].astype(np.float64))
+        names = [tuple(map(str, arrays.get(name, np.array([])))) for name in ("images", "groups")]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"Cannot read the scores in {path}: {error}. {EXPECTED}.") from error
+    return ScoreFile(path, scores, names[0], names[1])
+
+
+def _read_csv(path: Path) -> ScoreFile:
+    head, *rows = read_rows(str(path), "A and B") or [[]]
+    columns = dict(zip(head, zip(*rows, strict=False), strict=False))
+    images = columns.pop("image", ())
+    groups = columns.pop("group", ())
+    try:
+        scores = np.array([[float(cell) for cell in column] for column in columns.values()])
+    except ValueError as error:
+        raise DataError(f"Cannot read the scores in {path}: {error}. {EXPECTED}.") from error
+    if scores.ndim != 2 or {len(row) for row in rows} != {len(head)}:
+        raise DataError(f"{path} has rows of different length, or no scores. {EXPECTED}.")
+    return ScoreFile(path, scores, images, groups)

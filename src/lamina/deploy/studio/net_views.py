@@ -1,0 +1,66 @@
+"""What Train would do, and what a net does before it is trained, as JSON values.
+
+These functions run in the torch process.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from lamina import zoo
+from lamina.data.load import check_learnable
+from lamina.deploy.studio.data_views import count_images, load_source
+from lamina.deploy.studio.net_cards import read_net
+from lamina.deploy.studio.recipe_fields import name_field, read_fields, read_form, read_seconds
+from lamina.deploy.studio.run_views import draw_units
+from lamina.deploy.web.explanation import encode_png
+from lamina.errors import LaminaError
+from lamina.insight.untrained import run_untrained
+from lamina.nets import parse_net
+from lamina.runs.nets_by_name import find_net
+from lamina.studies.experiment import Request
+from lamina.studies.train_net import check_trainable, plan_named
+
+Source: TypeAlias = tuple[str, int | None, str, str]
+"""The arguments of :func:`load_source`."""
+OPEN_EPOCHS = "as many as fit"
+
+
+def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, Any]:
+    """The recipe and the splits of a training, as ``lamina train`` would choose them."""
+    plan: dict[str, Any] = {"fields": {}, "reason": "", "images": {}, "problem": None}
+    try:
+        texts, time_limit, recipe = read_form(form)
+        read_seconds(time_limit)
+        settings = read_fields(texts)
+        net = read_net(net)
+        if recipe == zoo.PUBLISHED and not source[2]:
+            source = (*source[:2], "0", source[3])
+        dataset = load_source(*source)
+        plan["images"] = count_images(dataset)
+        check_learnable(dataset)
+        if not net:
+            return plan
+        request = Request(find_net(net), recipe or None, settings)
+        candidate, decisions = plan_named(dataset, request, is_timed=bool(time_limit))
+        check_trainable(candidate)
+        plan["fields"] = {name: str(value) for name, value in vars(candidate.recipe).items()}
+        if time_limit:
+            plan["fields"]["epochs"] = OPEN_EPOCHS
+        fits = (made.what for made in decisions if made.what.startswith("fitted"))
+        plan["reason"] = "".join(fits)
+    except LaminaError as error:
+        plan |= {"problem": name_field(error.problem, error.field), "field": error.field}
+    return plan
+
+
+def show_untrained(source: Source, net: str, row: int) -> dict[str, Any]:
+    """What each layer of the net makes of a training image before the first step."""
+    train = load_source(*source).train
+    row %= len(train)
+    outputs = run_untrained(parse_net(read_net(net)), train, row)
+    return {
+        "image": encode_png(train.pixels[row]),
+        "target": train.kind.format(train.targets[row], train.target_names),
+        "layers": [None if output is None else draw_units(output) for output in outputs],
+    }

@@ -1,0 +1,224 @@
+// The cards of the net: one for each layer, which opens to change it. Every edit passes `edit`.
+
+import { edit, findTimes, makeId } from "./net.js";
+import { Button, Details, Note, Problem, Units, count, plain, plural, short } from "./parts.js";
+import { html, useState } from "./preact.js";
+import { Field, Helped } from "./recipe.js";
+import { change, state } from "./store.js";
+
+const DRAGGED = "text/x-layer";
+// Label and help of each argument of a layer.
+const ARGUMENTS = {
+  out_channels: ["Filters", "Each looks for one pattern, and makes one channel of the output."],
+  kernel_size: ["Size in px", "Side of the filter or window: 3 means 3×3."],
+  stride: ["Step", "Pixels from one place to the next; 2 halves height and width."],
+  padding: ["Padding", "Pixels added at the border; same: as many as keep the size; valid: none."],
+  dilation: ["Dilation", "Distance of the pixels that a filter looks at."],
+  groups: ["Groups", "Parts into which the channels are split, each with its own filters."],
+  bias: ["Bias", "Whether a learned number is added to each output."],
+  out_features: ["Units", "Each computes one number, a weighted sum of all inputs."],
+  units: ["Units", "Leave it empty: one for each class."],
+  negative_slope: ["Slope below 0", "Negative numbers are multiplied by it."],
+  p: ["Fraction dropped", "Of the numbers, at random in each step; 0.5 is half."],
+  momentum: ["Momentum", "Weight of the newest batch in the running averages."],
+  eps: ["Epsilon", "Added to the variance, so that nothing is divided by 0."],
+};
+// What a layer does, in a few words; the value of an argument is `of.NAME`.
+const MEANINGS = {
+  Conv2d: (of) => `${of.out_channels} filters of ${square(of.kernel_size)}${step(of.stride)}`,
+  Whiten: (of) => `fixed filters of ${square(of.kernel_size)}${step(of.stride)}`,
+  Linear: (of) => `${of.out_features} units, each sees all numbers`,
+  Output: () => (state.preview?.kind === "regression" ? "one unit for each number" : "one unit for each class"),
+  Flatten: () => "a list of all numbers",
+  BatchNorm: () => "rescales channels",
+  Dropout: (of) => `drops ${Number((100 * of.p).toFixed(1))} % at random`,
+  MaxPool2d: (of) => `largest of each ${square(of.kernel_size)}`,
+  AvgPool2d: (of) => `mean of each ${square(of.kernel_size)}`,
+  GlobalMaxPool: () => "largest of each channel",
+  GlobalAvgPool: () => "mean of each channel",
+  ReLU: () => "negatives become 0",
+  LeakyReLU: (of) => `negatives × ${of.negative_slope}`,
+  GELU: () => "a smooth ReLU",
+  SiLU: () => "a smooth ReLU",
+  Sigmoid: () => "numbers become 0 to 1",
+  Tanh: () => "numbers become -1 to 1",
+  Softmax: () => "numbers become probabilities",
+  Residual: () => "adds its input to its output",
+};
+
+const square = (size) => (/^\d+$/.test(size) ? `${size}×${size}` : size.replace(/^\((\d+), (\d+)\)$/, "$1×$2"));
+const step = (stride) => (stride === "1" ? "" : `, step ${stride}`);
+
+function describe(card) {
+  const values = Object.fromEntries((card.arguments ?? []).map(({ name, value }) => [name, value]));
+  return MEANINGS[card.name]?.(values);
+}
+
+// The words of the studio about a kind of layer.
+function explain(kind) {
+  const meaning = state.layers.find(({ name }) => name === kind)?.meaning;
+  return meaning && `${meaning.replace(/``out_\w+``/, "its").replaceAll("``", "")}.`;
+}
+
+// Focuses the first of these elements that there is, once the page is drawn.
+function focus(...ids) {
+  const find = (id) => document.getElementById(id);
+  requestAnimationFrame(() => find(ids.find(find))?.focus());
+}
+
+// Adds a layer after the open card, or before the output.
+async function add(kind) {
+  const { text } = state.layers.find(({ name }) => name === kind);
+  const id = makeId();
+  await edit(null, (cards) => cards.splice(findPlace(cards), 0, { text, id }));
+  change({ openCard: id });
+  focus(`argument-0-${id}`, `card-${id}`);
+}
+
+function findPlace(cards) {
+  const last = cards.at(-1)?.name === "Output" ? cards.length - 1 : cards.length;
+  const place = cards.findIndex(({ id }) => id === state.openCard);
+  return place < 0 ? last : Math.min(place + 1, last);
+}
+
+async function move(card, steps, next) {
+  await edit(card.id, (cards, from) => cards.splice(Math.max(0, from + steps), 0, ...cards.splice(from, 1)));
+  focus(next);
+}
+
+async function remove(card) {
+  let next;
+  await edit(card.id, (cards, place) => {
+    cards.splice(place, 1);
+    next = cards[place] ?? cards.at(-1);
+  });
+  focus(`card-${next?.id}`, "add");
+}
+
+// Changes an argument: words such as same need no quotes.
+function setArgument(card, changed, typed) {
+  const text = typed.trim();
+  const value = /^[a-z_]\w*$/i.test(text) && !/^(True|False|None)$/.test(text) ? `'${text}'` : text;
+  return edit(card.id, (cards, place) => {
+    const values = cards[place].arguments.map((known) => (known.name === changed ? { ...known, value } : known));
+    const shown = values.filter((known) => known.value && known.value !== known.default);
+    const texts = shown.map((known) => `${known.name}=${known.value}`);
+    cards[place] = { ...cards[place], arguments: values, text: `${card.name}(${texts.join(", ")})` };
+  });
+}
+
+export function Cards({ cards }) {
+  return html`<ol id="layers" aria-label="Layers">
+    ${cards.map((card, place) => html`<${Card} key=${card.id} card=${card} place=${place} />`)}
+  </ol>`;
+}
+
+function Card({ card, place }) {
+  const { id, name = card.text, shape = [] } = card;
+  const empty = card.arguments?.find((argument) => !argument.value && !argument.default);
+  const problem = empty ? `${ARGUMENTS[empty.name][0]} must be a whole number, such as 32.` : card.problem;
+  const [channels, ...sides] = shape; // or the length of a vector
+  const isOpen = state.openCard === id;
+  const drag = ({ dataTransfer }) => dataTransfer.setData(DRAGGED, String(place));
+  const allow = (event) => event.dataTransfer.types.includes(DRAGGED) && event.preventDefault();
+  const drop = (event) => {
+    const moved = state.net.cards[event.dataTransfer.getData(DRAGGED) || place];
+    event.preventDefault();
+    if (moved && moved.id !== id) move(moved, place - state.net.cards.indexOf(moved), `card-${moved.id}`);
+  };
+  const toggle = () => change({ openCard: isOpen ? null : id });
+  const press = ({ key }) => key === "Delete" && remove(card);
+  const drawing = state.forward?.drawings[id];
+  return html`<li class=${problem ? "card wrong" : "card"} onDragOver=${allow} onDrop=${drop}>
+    <div class="head" draggable="true" onDragStart=${drag}>
+      <button type="button" id=${`card-${id}`} aria-expanded=${isOpen} aria-keyshortcuts="Delete"
+        onClick=${toggle} onKeyDown=${press}>
+        <span class="place">${place + 1}</span>
+        <span class="what"><strong>${name}</strong> <span class="note">${!problem && describe(card)}</span></span>
+        <span class="size">${shape.length > 0 && [...sides, channels].map(count).join("×")}</span>
+        <span class="drawing" aria-hidden="true">${drawing && html`<${Units} ...${drawing} />`}</span>
+      </button>
+    </div>
+    <${Problem} text=${problem} />
+    ${isOpen && html`<${OpenCard} card=${card} place=${place} />`}
+  </li>`;
+}
+
+// What can be changed of a layer, and what it costs.
+function OpenCard({ card, place }) {
+  const { id, text, name } = card;
+  const label = plain(`layer ${place + 1}, ${name ?? text}`);
+  const tool = (key, title, act) =>
+    html`<${Button} small id=${`${key}-${id}`} aria-label=${`${title} ${label}`} onClick=${act}>${title}</${Button}>`;
+  const setText = ({ target }) => edit(id, (cards, at) => (cards[at] = { ...cards[at], text: target.value }));
+  const python = html`<textarea id=${`argument-0-${id}`} rows="3" spellcheck=${false}
+    aria-label=${`Python of ${label}`} value=${text} onChange=${setText}></textarea>`;
+  return html`<div class="body">
+    ${card.arguments ? html`<${Arguments} card=${card} />` : python}
+    <div class="row">
+      ${tool("up", "Move up", () => move(card, -1, `up-${id}`))}
+      ${tool("down", "Move down", () => move(card, 1, `down-${id}`))}
+      ${tool("remove", "Remove", () => remove(card))}
+    </div>
+    <${Note}>${explain(name)} ${card.shape && describeCosts(card, findTimes()[place])}</${Note}>
+  </div>`;
+}
+
+// First those that must be given or matter most.
+function Arguments({ card }) {
+  const isMain = (argument) => !argument.default || ["stride", "padding", "p"].includes(argument.name);
+  const mainCount = card.arguments.filter(isMain).length;
+  const fields = card.arguments.map(
+    (argument, place) => html`<${Argument} key=${argument.name} card=${card}
+    id=${`argument-${place}-${card.id}`} ...${argument} />`,
+  );
+  const more = html`<${Details} summary="More settings of this layer">
+    <div class="fields">${fields.slice(mainCount)}</div>
+  </${Details}>`;
+  return html`<${Helped} note=${mainCount ? "" : "Nothing must be set."}>
+    <div class="fields">${fields.slice(0, mainCount)}</div>
+    ${fields.length > mainCount && more}
+  </${Helped}>`;
+}
+
+// A field that shows what is typed until it loses the focus.
+function Argument({ card, id, name, value, default: usual }) {
+  const [typed, setTyped] = useState(null);
+  const [label, help] = ARGUMENTS[name] ?? [name.replaceAll("_", " "), ""];
+  const choices = /^(True|False)$/.test(usual) ? ["True", "False"] : [];
+  const isUnset = value === usual && (choices.length || usual === "None");
+  const type = (text) => {
+    setTyped(text);
+    setArgument(card, name, text);
+  };
+  return html`<div onFocusOut=${() => setTyped(null)}>
+    <${Field} id=${id} field=${{ label, help, choices }} placeholder=${usual}
+      value=${typed ?? (isUnset ? "" : value.replace(/^'(.*)'$/, "$1"))} isWrong=${!value && !usual} onInput=${type} />
+  </div>`;
+}
+
+function describeCosts({ shape, parameters, multiply_adds: multiplyAdds, field }, ms) {
+  const [size, ...sides] = shape;
+  const output = sides.length ? `${sides.join("×")} px with ${plural(size, "channel")}` : plural(size, "number");
+  const time = ms === undefined ? "" : ` Time: ${ms.toFixed(ms < 1 ? 2 : 1)} ms for 64 images.`;
+  const costs = `${count(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
+  return `Output: ${output}. ${costs}. Receptive field: ${field}.${time}`;
+}
+
+export function AddLayer({ cards }) {
+  const [kind, setKind] = useState("Conv2d");
+  const place = findPlace(cards);
+  const before = cards[place - 1];
+  const where = before ? `It comes after layer ${place}, ${before.name ?? before.text}.` : "It comes first.";
+  const names = state.layers.map(({ name }) => name).sort();
+  return html`
+    <div class="row">
+      <label for="kind" class="note">New layer</label>
+      <select id="kind" value=${kind} aria-describedby="kind-note" onChange=${({ target }) => setKind(target.value)}>
+        ${names.map((name) => html`<option value=${name}>${name}</option>`)}
+      </select>
+      <${Button} id="add" onClick=${() => add(kind)}>Add layer</${Button}>
+    </div>
+    <${Note} id="kind-note">${explain(kind)} ${where}</${Note}>
+  `;
+}

@@ -1,0 +1,212 @@
+// What is training and what waits, and how the selected run trains: status, progress, curves.
+
+import { Curves, findMetric, formatScore } from "./curves.js";
+import { Further } from "./further.js";
+import { Inside } from "./inside.js";
+import { CHOSEN } from "./net.js";
+import { Button, Note, Problem, Progress, count, duration, percent, plural } from "./parts.js";
+import { html, useEffect, useState } from "./preact.js";
+import { selectRun } from "./runs.js";
+import { change, findJob, findSelected, isActive, listTrainings, state } from "./store.js";
+import { act, applyChange } from "./training.js";
+
+const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
+const MOST_DIAGNOSES = 3;
+
+// The time left counts down also during long steps, which have no events.
+setInterval(() => listTrainings().length > 0 && change({}), 1000);
+
+// The line in the header.
+export function Status() {
+  const text = state.connection.message || describeSelected();
+  return html`<p id="status" role="status" aria-live="off">${text}</p>
+    <p id="spoken" aria-live="polite">${useSpoken(text)}</p>`;
+}
+
+// The text that a screen reader speaks: what is new at once; what only counts on, now and then.
+function useSpoken(text) {
+  const [spoken, speak] = useState({ text: "", kind: "", at: 0 });
+  useEffect(() => {
+    const kind = `${state.selected} ${text.replace(/[\d.,]+/gu, "")}`;
+    const wait = kind === spoken.kind ? spoken.at + SAY_MS - performance.now() : 0;
+    const timer = setTimeout(() => speak({ text, kind, at: performance.now() }), wait);
+    return () => clearTimeout(timer);
+  }, [text]);
+  return spoken.text;
+}
+
+function describeSelected() {
+  if (!state.selected) return "Choose images and a net, and press Train.";
+  const run = findSelected();
+  if (!run) return "";
+  const { name, rows } = run;
+  const job = findJob(name);
+  if (job?.state === "queued") return `${name} waits for the training before it`;
+  const at = describeEpoch(run, job);
+  if (isTraining(run)) {
+    if (job.is_finishing) return `${at}, finishing, then testing …`;
+    if (job.is_stopping) return hasBegun(run) ? `${at}, pausing …` : `${name}: ending …`;
+    if (run.isEnding || (run.planned && rows.length >= run.planned)) return `${at}, testing …`;
+    const left = describeTimeLeft(run, job);
+    if (!hasBegun(run)) return `${name}: ${job.chooses_net ? "choosing the net" : "preparing"}${left}`;
+    return `${at}${describeScore(rows.at(-1))}${left}`;
+  }
+  if (job?.state === "failed") return run.net ? `${name} was stopped after ${at}` : `${name} could not be trained`;
+  if (!run.net) return `${name} ${job ? "was cancelled; nothing was saved" : "is no longer among the runs"}`;
+  if (run.score) return `done: ${run.score}${run.is_better === false ? ", hardly better than guessing" : ""}; ${name}`;
+  return hasEnded(run) ? `done: ${name} has no score` : `paused at ${at}; Continue resumes exactly there`;
+}
+
+// Trained epochs, or the one in training. Within a time limit, nobody knows how many there will be.
+function describeEpoch(run, job) {
+  const trained = run.rows.length;
+  const epoch = isTraining(run) && hasBegun(run) ? Math.min(trained + 1, run.planned || Infinity) : trained;
+  return `epoch ${epoch}${run.planned && !(isTraining(run) && job.seconds) ? `/${run.planned}` : ""}`;
+}
+
+// For the page, a training ends when its run has been read again.
+function isTraining(run) {
+  return isActive(findJob(run?.name)) || Boolean(run?.isEnding);
+}
+
+function hasBegun({ rows, steps }) {
+  return rows.length + steps.length > 0;
+}
+
+// Whether nothing of a training is left to do, also after Finish now.
+export function hasEnded(run) {
+  return run.is_finished || run.score !== null;
+}
+
+function describeScore(row) {
+  const name = findMetric(row);
+  if (name) return `, ${name.replaceAll("_", " ")} ${formatScore(name, row[name])}`;
+  return row?.train_accuracy == null ? "" : `, train accuracy ${percent(row.train_accuracy)}`;
+}
+
+function describeTimeLeft(run, job) {
+  const limit = job.seconds;
+  if (limit) return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
+  const [first, last] = [run.steps[0], run.steps.at(-1)]; // for the first epoch
+  const pace = run.pace ?? run.rows.at(-1)?.train_seconds ?? (last?.seconds - first?.seconds) / (last?.at - first?.at);
+  return pace && run.planned ? `, about ${duration(pace * (run.planned - (run.rows.length || last.at)))} left` : "";
+}
+
+export function Queue() {
+  const trainings = listTrainings();
+  if (!trainings.length) return null;
+  return html`<ul id="queue" aria-label="Trainings">
+    ${trainings.map((job) => html`<${Training} key=${job.number} job=${job} />`)}
+  </ul>`;
+}
+
+// A training in the queue; the selected one has its buttons below.
+function Training({ job }) {
+  const { run, is_stopping: isStopping } = job;
+  const isSelected = run === state.selected;
+  const { text, part } = findProgress(job);
+  const stop = nameStop(job);
+  const more = { disabled: isStopping, "aria-label": `${stop} ${run}`, onClick: () => act("stop", run) };
+  return html`<li>
+    <${Button} aria-pressed=${isSelected} onClick=${() => isSelected || selectRun(run)}>${run}</${Button}>
+    <span class="note">${text}</span>
+    <${Progress} label=${`Progress of ${run}`} value=${part} />
+    ${!isSelected && html`<${Button} small ...${more}>${stop}</${Button}>`}
+  </li>`;
+}
+
+const hasFolder = (run) => state.runs.some(({ name }) => name === run); // else, nothing can be continued
+const nameStop = (job) => (job.state === "running" && hasFolder(job.run) ? "Pause" : "Cancel");
+
+// What a training does, and the part that is done: of its time limit, or else of its epochs.
+function findProgress(job) {
+  if (job.state === "queued") return { text: "waiting", part: 0 };
+  const event = state.progress.get(job.number);
+  const time = job.seconds && (Date.now() / 1000 - job.began) / job.seconds;
+  if (event?.event === "progress") {
+    const { what, done, total } = event;
+    return { text: `${what} ${count(done)} of ${count(total)}`, part: time ?? done / total };
+  }
+  const run = state.run?.name === job.run ? state.run : state.runs.find(({ name }) => name === job.run);
+  const planned = job.seconds ? null : (event?.epochs ?? run?.planned);
+  const epoch = event?.epoch ?? run?.rows?.length ?? run?.epochs ?? 0;
+  const trained = event?.event === "step" ? epoch - 1 + event.step / event.steps : epoch;
+  let text = epoch ? `epoch ${epoch}${planned ? ` of ${planned}` : ""}` : "preparing";
+  if (trained === planned) text = "testing …";
+  return { text: job.is_stopping ? "ending …" : text, part: time ?? (planned ? trained / planned : null) };
+}
+
+// Name and result of the selected run, and the buttons that make sense now.
+export function RunHead() {
+  const { selected: name, runProblem } = state;
+  if (!name) return null;
+  const run = findSelected();
+  const job = findJob(name);
+  const isPausing = job?.is_stopping && !job.is_finishing;
+  // before the first step, it would only pause
+  const canFinish = ["step", "epoch"].includes(state.progress.get(job?.number)?.event) && !job?.is_stopping;
+  const stop = () => act("stop", name);
+  const finish = () => act("stop", name, { is_finishing: true });
+  const isDone = run?.net && !isTraining(run);
+  const canContinue = isDone && !hasEnded(run);
+  return html`<div id="run">
+    <div class="row">
+      <h2 id="run-title" tabindex="-1">${name}</h2>
+      ${isActive(job) && html`<${Button} disabled=${isPausing} onClick=${stop}>${nameStop(job)}</${Button}>`}
+      ${job?.state === "running" && html`<${Button} disabled=${!canFinish} onClick=${finish}>Finish now</${Button}>`}
+      ${canContinue && html`<${Button} class="primary" onClick=${() => act("resume", name)}>Continue</${Button}>`}
+    </div>
+    ${isDone && html`<${Result} run=${run} />`}
+    <${Problem} id="run-problem" text=${runProblem || (job?.state === "failed" && job.problem)} />
+  </div>`;
+}
+
+// A tick is earned: only a gain over guessing that is no chance has it.
+function Result({ run }) {
+  const { score, rows, planned, is_better: isBetter, baseline_text: baseline } = run;
+  if (!score) {
+    const epochs = `${planned ? `${rows.length} of ` : ""}${plural(planned ?? rows.length, "epoch")} trained`;
+    return html`<${Note}>${epochs}${hasEnded(run) && ", no score"}</${Note}>`;
+  }
+  const [value, interval] = score.split(/ (?=\()/u);
+  const verdict = isBetter === false ? `, hardly better than guessing (${baseline})` : `; guessing gets ${baseline}`;
+  const link = (tab, text) => html`<a href="#panel" onClick=${() => change({ tab })}>${text}</a>`;
+  return html`<p id="score" class=${isBetter ? "good" : ""}>
+      <strong>${isBetter && "✓ "}${value}${baseline && verdict}</strong> <span class="note">${interval}</span>
+    </p>
+    <p class="note">
+      ${adviseTime(run)} Next: ${link("look", "see its predictions")}, or ${link("try", "try it on your own image")}.
+    </p>`;
+}
+
+// About a net that lamina chose: if it is bad, or if choosing it left little time to train it.
+function adviseTime({ name, is_better: isBetter }) {
+  const { chooses_net: isChosen, choosing_seconds: choosing, seconds: limit } = findJob(name) ?? {};
+  const isShort = choosing > limit / 2;
+  if (!isChosen || !limit || (isBetter && !isShort)) return "";
+  const used = isShort ? `Choosing the net used ${duration(Math.min(choosing, limit))} of ${duration(limit)}. ` : "";
+  return `${used}Set the time limit to ${Math.ceil(limit / 20)}m and train again.`;
+}
+
+export function RunTraining({ run }) {
+  const { rows, remark } = run;
+  const isPast = ({ evidence }) => rows.at(-1).val_loss <= evidence.lowest_val_loss; // it recovered
+  const diagnoses = rows.flatMap((row) => row.diagnoses ?? []).filter((diagnosis) => !isPast(diagnosis));
+  return html`<div id="course">
+    <${Curves} run=${run} />
+    <div>
+      <div id="diagnoses">${diagnoses.slice(-MOST_DIAGNOSES).map(Diagnosis)}</div>
+      ${!rows.length && html`<${Note} id="remark">${findJob(run.name)?.chooses_net ? CHOSEN : remark}</${Note}>`}
+      <${Inside} run=${run} />
+    </div>
+    <${Further} run=${run} />
+  </div>`;
+}
+
+function Diagnosis({ epoch, kind, finding, advice, change: values }) {
+  const hasChange = Object.keys(values).length > 0 && !state.net.isChosen; // which has no such fields
+  return html`<div class="diagnosis">
+    <p><strong>Epoch ${epoch}: ${kind.replaceAll("-", " ")}.</strong> ${finding} ${advice}</p>
+    ${hasChange && html`<${Button} onClick=${() => applyChange(values)}>Apply to the settings</${Button}>`}
+  </div>`;
+}

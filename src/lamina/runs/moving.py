@@ -1,0 +1,108 @@
+"""Renames, deletes and restores the runs of a folder, and keeps notes about them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+from lamina.errors import RunError
+from lamina.files import check_name, lock_folder, read_bytes, write_atomically
+from lamina.runs.loading import find_runs
+from lamina.runs.run import Run
+
+DELETED = ".deleted"
+"""Folder among the runs, with a folder for each run that was deleted and can be restored."""
+NOTE_FILE = "note.txt"
+NOTE_BYTES = 4000
+
+
+def rename_run(path: Path, name: str) -> None:
+    """Rename a run; runs that started from it refer to it by its new name."""
+    check_name(name)
+    children = _find_children(path)
+    check_movable(path)
+    path.rename(path.with_name(name))
+    for run in children:
+        _change_start(run, path.name, name)
+
+
+def _find_children(path: Path) -> list[Run]:
+    """The runs in the same folder that started from a run."""
+    children = []
+    for run in find_runs(path.parent)[0]:
+        start = run.record.started_from
+        if start is not None and Path(start.run) == path.resolve():
+            children.append(run)
+    return children
+
+
+def _change_start(run: Run, old: str, new: str) -> None:
+    record = run.record
+    start = record.started_from
+    if start is None:
+        return
+    words = list(record.command)
+    for place, word in enumerate(words):
+        if "--start-from" in (word.partition("=")[0], words[place - 1]):
+            reference = rf"(?<![^=/]){re.escape(old)}(?=(@[\d.]+)?$)"
+            words[place] = re.sub(reference, lambda _: new, word)
+    moved = replace(start, run=str(Path(start.run).with_name(new)))
+    run.folder.change_record(started_from=moved, command=tuple(words))
+
+
+def delete_run(path: Path) -> str:
+    """Move a run to a hidden folder beside it; returns a token for :func:`restore_run`."""
+    check_movable(path)
+    token = secrets.token_hex(8)
+    place = _find_deleted(path.parent, token)
+    place.mkdir(parents=True)
+    path.rename(place / path.name)
+    return token
+
+
+def restore_run(runs_dir: Path, token: str) -> str:
+    """Move a deleted run back; returns its name."""
+    place = _find_deleted(runs_dir, token)
+    for path in place.glob("*"):
+        if (runs_dir / path.name).exists():
+            raise RunError(f"There is another run {path.name} now. Rename it, then try again.")
+        path.rename(runs_dir / path.name)
+        place.rmdir()
+        return path.name
+    raise RunError("This run can no longer be restored: deleted runs are kept until the end.")
+
+
+def _find_deleted(runs_dir: Path, token: str) -> Path:
+    folder = runs_dir / DELETED
+    if folder.is_symlink() or not re.fullmatch("[0-9a-f]{16}", token):
+        raise RunError(f"{folder} is a link, or {token[:20]!r} is no deleted run. Reload the page.")
+    return folder / token
+
+
+def check_movable(path: Path) -> None:
+    """Raise ``RunError`` for a link, or if a process trains the run."""
+    if path.is_symlink():
+        raise RunError(f"{path} is a link, so it stays as it is. Change it where the run is.")
+    with lock_folder(path):
+        pass
+
+
+def read_note(path: Path) -> str:
+    """The note about a run; empty if there is none."""
+    file = path / NOTE_FILE
+    if file.is_symlink() or not file.is_file():
+        return ""
+    return read_bytes(file, NOTE_BYTES).decode(errors="replace")
+
+
+def write_note(path: Path, note: str) -> None:
+    """Replace the note about a run; an empty one removes it."""
+    text = note.strip().encode()
+    if len(text) > NOTE_BYTES:
+        raise RunError(f"The note has {len(text):,} bytes; it may have {NOTE_BYTES:,}. Shorten it.")
+    if text:
+        write_atomically(path / NOTE_FILE, text)
+    else:
+        (path / NOTE_FILE).unlink(missing_ok=True)

@@ -1,0 +1,174 @@
+"""The lessons of the studio in Chromium, as a beginner plays them."""
+
+from __future__ import annotations
+
+import re
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, Route, expect
+
+from support.studios import Studio, draw, train_quickly, wait_for_score
+
+PREDICTIONS = (
+    "under 20 %",
+    "20 to 40 %",
+    "over 55 %",
+    "65 to 80 %",
+    "circle and pentagon",
+    "over 95 %",
+)
+SCORES = re.compile(r"(\d+\.?\d*) to (\d+\.?\d*) %")
+PERCENT = re.compile(r"\d+\.\d %")
+MARGIN = 3  # points, because other processors round differently
+
+
+def open_lessons(page: Page) -> Locator:
+    page.get_by_role("button", name="Lessons").click()
+    return page.get_by_role("complementary", name="Lessons")
+
+
+def make_classes(page: Page) -> None:
+    cards = page.locator("#making fieldset")
+    for place, name in enumerate(("round", "square")):
+        card = cards.nth(place)
+        card.get_by_label("Name of the class").fill(name)
+        card.locator("input[type=file]").set_input_files([draw(name, row) for row in range(24)])
+        expect(card).to_contain_text("24 images")
+    page.get_by_role("button", name="Use these images").click()
+    expect(page.locator("#data-view")).to_contain_text("48 images, 2 classes")
+
+
+def check_score(studio: Studio, run: str, text: str) -> None:
+    """The run's score is where the lesson says, and nothing was diagnosed on the way."""
+    values = studio.act("run", run=run.strip("()"))
+    assert [row["diagnoses"] for row in values["rows"] if row.get("diagnoses")] == []
+    for low, high in SCORES.findall(text)[:1]:
+        assert float(low) - MARGIN <= 100 * values["score_value"] <= float(high) + MARGIN, run
+
+
+def test_every_lesson_is_played_as_written_to_its_tick(page: Page, studio: Studio):
+    panel = open_lessons(page)
+    answer = panel.locator("#answer")
+    runs = answer.locator("strong + .note")
+    train = page.get_by_role("button", name="Train", exact=True)
+    for number, prediction in enumerate(PREDICTIONS, start=1):
+        lesson = panel.get_by_role("button", name=f"Lesson {number} of 6")
+        expect(lesson).to_have_attribute("aria-current", "step")
+        is_own = number == len(PREDICTIONS)
+        panel.get_by_role("button", name="Set this up").click()
+        expect(panel.get_by_role("status")).to_contain_text("Now set: ")
+        panel.get_by_label(prediction).check()
+        if is_own:
+            expect(page.get_by_label("Time limit")).to_have_value("30s")
+            make_classes(page)
+            expect(page.get_by_label("Time limit")).to_have_value("30s")
+        train.click()
+        expect(answer).to_contain_text("Your net got" if is_own else "as you predicted")
+        check_score(studio, runs.inner_text(), answer.inner_text())
+        if panel.get_by_role("button", name="Set up the second net").is_visible():
+            panel.get_by_role("button", name="Set up the second net").click()
+            expect(panel.get_by_role("status")).to_contain_text("Now set: ")
+            train.click()
+            expect(answer).to_contain_text("This net got")
+            check_score(studio, runs.last.inner_text(), answer.locator("p").last.inner_text())
+        expect(lesson).to_contain_text("✓")
+        if not is_own:
+            panel.get_by_role("button", name="Next").click()
+    expect(panel.get_by_role("button", name=re.compile("✓"))).to_have_count(6)
+    assert Axe().run(page).response["violations"] == []
+
+
+def test_lessons_go_on_after_a_reload_and_can_be_reset(page: Page, studio: Studio):
+    panel = open_lessons(page)
+    answer = panel.locator("#answer")
+    panel.get_by_label("over 55 %").check()
+    panel.get_by_label("under 20 %").check()
+    expect(answer).to_contain_text("Your prediction is kept")
+    page.goto("about:blank")
+    # of two runs that end meanwhile, one has other settings
+    values = {"net": "Flatten(), Output(units=None)", "source": "shapes", "val": "0.1"}
+    fields = {"epochs": "8", "batch_size": "100", "lr": "1e-3"}
+    studio.act("train", name="other", fields={**fields, "epochs": "1"}, **values)
+    wait_for_score(studio, "other")
+    page.goto(studio.url)
+    expect(panel.get_by_label("under 20 %")).to_be_checked()
+    expect(answer).to_contain_text("Your prediction is kept")
+    studio.act("train", name="mine", fields=fields, **values)
+    expect(answer).to_contain_text("as you predicted. (mine)")
+    studio.act("rename-run", run="mine", name="ours")
+    expect(answer).to_contain_text("as you predicted. (ours)")
+    first = panel.get_by_role("button", name="Lesson 1 of 6")
+    expect(first).to_contain_text(PERCENT)
+    expect(panel.get_by_label("under 20 %")).to_be_disabled()
+
+    panel.get_by_role("button", name="Set this up").click()
+    expect(page.get_by_label("Learning rate")).to_have_value("0.001")
+    panel.get_by_role("button", name="Reset this lesson").click()
+    expect(first).to_have_text("1")
+    expect(answer).to_contain_text("Choose one")
+    expect(page.get_by_label("Learning rate")).to_have_value("")
+    expect(page.get_by_label("Start from")).to_have_value("cnn")
+    first.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="A hidden layer")).to_be_focused()
+    page.get_by_role("button", name="Lessons").click()
+    expect(panel).to_be_hidden()
+    expect(page.get_by_role("button", name="Lessons")).to_be_focused()
+
+
+def test_what_a_lesson_filled_in_does_not_stay_for_another_preset(page: Page):
+    panel = open_lessons(page)
+    fields = [page.get_by_label(name, exact=True) for name in ("Epochs", "Batch size")]
+    lr = page.get_by_label("Learning rate")
+    page.get_by_label("Time limit").fill("1m")
+    lr.fill("0.5")
+    panel.get_by_role("button", name="Set this up").click()
+    for field, value in zip([*fields, lr], ("8", "100", "0.001"), strict=True):
+        expect(field).to_have_value(value)
+    expect(panel.get_by_role("status")).to_have_text(
+        "Now set: Images shapes; Net Flatten, Output; Epochs 8; Batch size 100; Learning rate"
+        " 0.001; all other settings as usual."
+    )
+    expect(page.get_by_label("Time limit")).to_have_value("")
+    lr.fill("0.02")
+    page.get_by_label("Start from").select_option("mlp")
+    for field, value in zip([*fields, lr], ("", "", "0.02"), strict=True):
+        expect(field).to_have_value(value)
+    panel.get_by_role("button", name="Lesson 6 of 6").click()
+    panel.get_by_role("button", name="Set this up").click()
+    expect(page.get_by_label("Time limit")).to_have_value("30s")
+    expect(page.locator("#making")).to_be_visible()
+    page.get_by_label("Start from").select_option("cnn")
+    expect(page.get_by_label("Time limit")).to_have_value("")
+
+
+def test_what_is_set_up_is_told_at_once_and_in_its_lesson_alone(page: Page):
+    panel = open_lessons(page)
+    held: list[Route] = []
+    page.route("**/api/net", lambda route: held.append(route), times=1)
+    with page.expect_request("**/api/net"):
+        panel.get_by_role("button", name="Set this up").click()
+    told = panel.get_by_role("status")
+    expect(told).to_contain_text("Now set: Images shapes; Net Flatten, Output; ")
+    panel.get_by_role("button", name="Next").click()
+    expect(told).to_be_empty()
+    held[0].continue_()
+    expect(page.locator("#layers .card")).to_have_count(2)
+    expect(told).to_be_empty()
+
+
+def test_lessons_on_a_phone_lead_to_the_steps_and_results(page: Page, studio: Studio):
+    page.set_viewport_size({"width": 390, "height": 800})
+    studio.copy_runs(train_quickly(), "first")
+    page.reload()
+    page.get_by_role("button", name="Runs").click()
+    page.get_by_role("list", name="Runs").get_by_role("button", name="first").click()
+    panel = open_lessons(page)
+    panel.get_by_role("link", name="Net").click()
+    expect(page.get_by_role("list", name="Layers")).to_be_in_viewport()
+    panel.get_by_role("link", name="Training").click()
+    expect(page.get_by_role("tabpanel", name="Training")).to_be_focused()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        assert Axe().run(page).response["violations"] == [], scheme
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
