@@ -1,6 +1,6 @@
 """How often the verdicts of ``lamina compare`` are right, in simulated studies.
 
-Without RUNS, all scores are drawn: where the assumptions of docs/verdicts.md hold, and where they
+Without RUNS, all scores are drawn: where the assumptions of docs/explanation/verdicts.md hold, and where they
 do not (``SIMULATIONS``). RUNS are runs of one experiment with different seeds, as ``lamina train
 NET --seeds 32`` trains them; studies are then drawn from their stored logits.
 

@@ -189,7 +189,7 @@ for activation in (ReLU(), Tanh(), Sigmoid()):
 # %%
 # These are single runs with one seed each. The interval behind each score covers
 # only the choice of test images; other seeds would give other weights.
-# :doc:`Comparing nets </comparing>` shows how to find out.
+# :doc:`Comparing nets </howto/comparing>` shows how to find out.
 #
 # Try
 # ---
@@ -200,6 +200,6 @@ for activation in (ReLU(), Tanh(), Sigmoid()):
 # 3. Add `BatchNorm()` before each ReLU of the net with three hidden layers. How
 #    many units are dead at a learning rate of 0.01?
 #
-# Lesson 2 of the :doc:`studio </studio>`, *A hidden layer*, builds these nets
-# from cards. Chapter 3, :doc:`loss, gradient and learning rate
+# Lesson 2 of the :doc:`studio </howto/studio>`, *A hidden layer*, builds these
+# nets from cards. Chapter 3, :doc:`loss, gradient and learning rate
 # </chapters/03_learning_rate>`, shows how a net finds its weights.

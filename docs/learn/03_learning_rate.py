@@ -258,7 +258,7 @@ assert losses[-1] > min(losses) + 0.05
 #
 # The best rate depends on net, optimizer, batch size and length of the training.
 # That is why it is the first setting to tune. `lamina tune NET --over
-# lr=1e-4..1e-1:log` does it; see :doc:`Tuning </tuning>`.
+# lr=1e-4..1e-1:log` does it; see :doc:`Tuning </howto/tuning>`.
 #
 # lamina's recipes lower the rate towards the end of a training
 # (`schedule="cosine"`): large steps first, to get far, and small ones at the end,

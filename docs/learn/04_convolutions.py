@@ -193,7 +193,7 @@ for axis in axes.flat:
 
 # %%
 # `lamina inspect RUN` shows more: the images and patches that each unit responds
-# to most. See :doc:`Looking inside a net </looking-inside>`.
+# to most. See :doc:`Looking inside a net </howto/looking-inside>`.
 #
 # What the net relies on
 # ----------------------
@@ -257,7 +257,7 @@ assert scrambled_cnn.report.score.value < 0.6 * cnn_run.report.score.value
 #    data.train, recipe)` is the net with its first random weights. Which filters
 #    have changed most?
 #
-# Lesson 3 of the :doc:`studio </studio>`, *Convolutions*, shows the outputs of
-# the filters during training. Chapter 5, :doc:`batch norm and dropout
+# Lesson 3 of the :doc:`studio </howto/studio>`, *Convolutions*, shows the
+# outputs of the filters during training. Chapter 5, :doc:`batch norm and dropout
 # </chapters/05_batch_norm_and_dropout>`, adds two layers that most nets for
 # images contain.

@@ -306,6 +306,6 @@ assert without_norm < 10 and with_norm > 1000
 # 3. Train `norm` with a batch size of 4. Mean and standard deviation of four
 #    images are rough: does batch norm still help?
 #
-# Lesson 4 of the :doc:`studio </studio>`, *Batch norm and dropout*, builds these
-# nets from cards. Chapter 6, :doc:`what a net has learned
+# Lesson 4 of the :doc:`studio </howto/studio>`, *Batch norm and dropout*, builds
+# these nets from cards. Chapter 6, :doc:`what a net has learned
 # </chapters/06_what_it_learned>`, looks into a trained net.

@@ -284,7 +284,8 @@ for method in ("occlusion", "gradients"):
 # 3. Explain a wrong prediction for both classes, with `target=`. What did the net
 #    see?
 #
-# Lesson 5 of the :doc:`studio </studio>`, *What it learned*, shows filters and
-# outputs of units during training. :doc:`Looking inside a net </looking-inside>`
-# continues this chapter on the command line. Chapter 7, :doc:`your own images
-# </chapters/07_your_images>`, goes from a folder to a served model.
+# Lesson 5 of the :doc:`studio </howto/studio>`, *What it learned*, shows filters
+# and outputs of units during training. :doc:`Looking inside a net
+# </howto/looking-inside>` continues this chapter on the command line. Chapter 7,
+# :doc:`your own images </chapters/07_your_images>`, goes from a folder to a
+# served model.

@@ -242,8 +242,8 @@ assert answer["predicted"] in data.train.target_names
 assert server.poll() is not None
 # sphinx_gallery_end_ignore
 # %%
-# Only programs on your machine can reach this server. :doc:`Serving </serving>`
-# describes how others can.
+# Only programs on your machine can reach this server. :doc:`Serving
+# </howto/serve>` describes how others can.
 #
 # Try
 # ---
@@ -255,7 +255,7 @@ assert server.poll() is not None
 # 3. Photograph two cups, 20 times each. What does `lamina.explain` show: the
 #    cups, or the table?
 #
-# Lesson 6 of the :doc:`studio </studio>`, *Your own images*, does this with a
-# webcam. :doc:`Training on your own images </your-images>` describes all options.
-# Chapter 8, :doc:`honest numbers </chapters/08_honest_numbers>`, is about what a
-# score is worth.
+# Lesson 6 of the :doc:`studio </howto/studio>`, *Your own images*, does this
+# with a webcam. :doc:`Training on your own images </howto/train-on-a-folder>`
+# describes all options. Chapter 8, :doc:`honest numbers
+# </chapters/08_honest_numbers>`, is about what a score is worth.

@@ -115,8 +115,8 @@ for name, correct in (("MLP", 4996), ("CNN", 7552)):
 # achieved simply by changing the architecture of the model to include
 # convolutional, batch normalization, and dropout layers"*: this does not follow.
 # The article says neither how long it trained the CNN nor with which seed, and
-# it changed three things at once. :doc:`Comparing nets </comparing>` removes one
-# at a time.
+# it changed three things at once. :doc:`Comparing nets </howto/comparing>`
+# removes one at a time.
 #
 # Choosing
 # --------
@@ -284,7 +284,7 @@ assert report.calibration_error < 0.5 * report.uncalibrated_error
 # 3. Scramble the labels of `train` with `np.random.default_rng(0).permutation`,
 #    and train. What is the accuracy on `train`, on `test`, and on leaked images?
 #
-# :doc:`Comparing nets </comparing>` and :doc:`calibrated probabilities
-# </calibration>` describe the methods. The lessons of the :doc:`studio </studio>`
-# ask you to predict each result, too: build a net of your own there, and predict
-# what it will get.
+# :doc:`Comparing nets </howto/comparing>` and :doc:`calibrated probabilities
+# </explanation/calibration>` describe the methods. The lessons of the
+# :doc:`studio </howto/studio>` ask you to predict each result, too: build a net
+# of your own there, and predict what it will get.

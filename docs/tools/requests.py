@@ -32,7 +32,7 @@ def write_http(folder: Path) -> None:
 def describe_http(document: Schema) -> Iterator[str]:
     yield "# HTTP"
     yield ""
-    yield "`lamina serve RUN` answers these requests. [Serving](../serving.md) shows how to use"
+    yield "`lamina serve RUN` answers these requests. [Serving](../howto/serve.md) shows how to use"
     yield "them. The server sends its description (OpenAPI 3.1) at `/openapi.json`; here it is as a"
     yield "{download}`file <openapi.json>`."
     yield ""

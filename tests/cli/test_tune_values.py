@@ -28,7 +28,7 @@ from lamina.studies.storage import load_study, open_storage
 from support.commands import events, run_lamina, run_well
 from support.searches import NET, finish, noise_with_val, open_again, open_search
 
-TUNING = Path(__file__).parents[2] / "docs" / "tuning.md"
+TUNING = Path(__file__).parents[2] / "docs" / "howto" / "tuning.md"
 
 
 @pytest.fixture

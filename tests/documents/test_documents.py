@@ -15,7 +15,13 @@ from lamina.cli import DATA_COMMANDS
 from support.commands import run_lamina
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
+WRITTEN_BY_MAKE_DOCS = ("api", "chapters", "repository")
+PAGES = [
+    file
+    for file in ROOT.glob("docs/**/*.md")
+    if file.relative_to(ROOT / "docs").parts[0] not in WRITTEN_BY_MAKE_DOCS
+]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *PAGES, *ROOT.glob("benchmarks/**/*.md")])
 
 
 def read_blocks(document: Path, language: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The snippets of docs/export.md run without lamina: in plain Python, and in a real browser."""
+"""The programs of docs/howto/export.md run without lamina: in Python, a browser and C++."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NET = Net(Conv2d(6, 3), ReLU(), GlobalAvgPool(), Output())
 
 
 def read_snippet() -> str:
-    page = (DOCS / "export.md").read_text(encoding="utf-8")
+    page = (DOCS / "howto" / "export.md").read_text(encoding="utf-8")
     return page.partition("```python\n")[2].partition("```")[0]
 
 

@@ -1,4 +1,4 @@
-"""docs/looking-inside.md shows its script's commands and images; docs show all their images."""
+"""docs/howto/looking-inside.md shows the commands and images of its script."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from support import forking
 
 DOCS = Path(__file__).parents[2] / "docs"
-DOCUMENT = (DOCS / "looking-inside.md").read_text(encoding="utf-8")
+DOCUMENT = (DOCS / "howto" / "looking-inside.md").read_text(encoding="utf-8")
 SHOWN_IMAGE = re.compile(r"!\[[^\]]+\]\(images/([^)/]+)\)")
 SHOWN = SHOWN_IMAGE.findall(DOCUMENT)
 START = f"""

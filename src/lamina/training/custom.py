@@ -172,7 +172,7 @@ class Parts:
             if not callable(part) or isinstance(part, type):
                 what = f"the class {part.__name__}" if isinstance(part, type) else f"{part!r:.60}"
                 raise RecipeError(
-                    f"{name} must be a function, got {what}. docs/extend.md describes its"
+                    f"{name} must be a function, got {what}. docs/howto/extend.md describes its"
                     " arguments."
                 )
             _check_arguments(name, part)

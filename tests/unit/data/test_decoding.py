@@ -62,7 +62,7 @@ def palette(*colors: tuple[int, int, int]) -> Image.Image:
     return image
 
 
-# Each image has two rows alike; the first is expected, by hand, as docs/your-images.md says.
+# Each image has two rows alike; the first is expected, by hand, as docs/reference/data.md says.
 CONVERSIONS = [
     (Image.new("L", (1, 2), 100), "PNG", {}, "PNG L", [(100, 100, 100)]),
     (Image.new("1", (1, 2), 1), "PNG", {}, "PNG 1", [(255, 255, 255)]),

@@ -122,7 +122,7 @@ def test_an_image_exactly_at_its_threshold_is_decided_alike_everywhere(
         assert predicted == ((("no", "yes")[is_above]) if is_single else names if is_above else ())
         assert (
             (own > np.array(decided.cutoffs)) == is_above
-        ).all()  # as the examples of docs/export.md
+        ).all()  # as the examples of docs/howto/export.md
 
 
 @settings(max_examples=30, deadline=None)
