@@ -243,7 +243,7 @@ assert server.poll() is not None
 # sphinx_gallery_end_ignore
 # %%
 # Only programs on your machine can reach this server. :doc:`Serving
-# </howto/serve>` describes how others can.
+# </howto/serve>` shows how others can.
 #
 # Try
 # ---

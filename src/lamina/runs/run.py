@@ -160,9 +160,9 @@ class Run:
         """Train the run as an iterator of events.
 
         You may leave the loop at any event: the run stays consistent, and calling this again
-        resumes it. On the same processor type and torch version, the weights are then bit-identical
-        to the weights of an uninterrupted run (untested on GPUs). The run is locked while it
-        trains.
+        resumes it. On the same processor type, torch version and number of threads, the weights are
+        then bit-identical to the weights of an uninterrupted run (untested on GPUs). The run is
+        locked while it trains.
 
         Args:
             data: The run's data set, or its current path; by default the recorded path.
