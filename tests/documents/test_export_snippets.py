@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import dataclasses
 import itertools
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import ExifTags, Image
@@ -183,3 +185,41 @@ def test_javascript_prepares_images_nearly_as_lamina_does(browser, tmp_path):
             np.abs(np.roll(got, 1, axis=axis) - expected).mean() for axis in (0, 1)
         )
     page.close()
+
+
+INCLUDED = ["-std=c++17", "-I/usr/include/onnxruntime", "-I/usr/include/stb"]
+HEADERS = (
+    "#include <onnxruntime_cxx_api.h>\n#include <stb_image.h>\n#include <stb_image_resize2.h>\n"
+)
+
+
+def compile_program(source: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    (folder / "predict.cpp").write_text(source)
+    command = ["g++", *INCLUDED, "predict.cpp", *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("resize", "size"), [("crop", (90, 60)), ("stretch", (60, 90))])
+def test_cpp_predicts_as_lamina_does(resize, size, tmp_path):
+    if (
+        shutil.which("g++") is None
+        or compile_program(HEADERS, tmp_path, "-fsyntax-only").returncode
+    ):
+        pytest.skip("needs g++ and the headers of onnxruntime and stb")
+    page = (DOCS / "howto" / "export.md").read_text(encoding="utf-8")
+    program = page.partition("```cpp\n")[2].partition("```")[0]
+    images = load_data("shapes").test.take_evenly(20)
+    (tmp_path / "pets.onnx").write_bytes(export_onnx(Predictor(make_model(NET, images), resize)))
+    draw_image(images, "RGB", *size).save(tmp_path / "cat.jpg", quality=95)
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    (tmp_path / "libonnxruntime.so.1").symlink_to(library)
+    compiled = compile_program(program, tmp_path, str(library), "-Wl,-rpath,.", "-o", "predict")
+    assert compiled.returncode == 0, compiled.stderr
+    printed = subprocess.run(
+        ["./predict"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    values = dict(line.split() for line in printed.stdout.splitlines())
+    (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(tmp_path / "cat.jpg")
+    expected = pytest.approx(prediction.values, abs=1e-4)
+    assert {name: float(value) for name, value in values.items()} == expected
