@@ -9,7 +9,8 @@ const FILES = [
   ["report.html", "Show the results", "A page with all results, curves and images, in one file."],
   ["model.onnx", "Use the net in other programs", "A model file (ONNX) that needs neither lamina nor PyTorch."],
 ];
-const SAME = "Both train a new run with the same weights: bit-identical on the same processor type, torch version and number of threads.";
+const SAME =
+  "Both train a new run with the same weights: bit-identical on the same processor type, torch version and number of threads.";
 
 // What `lamina export` printed when it compared the file with the run.
 export function receiveTake(event) {
