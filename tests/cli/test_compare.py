@@ -25,7 +25,7 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.nets import Flatten, Linear, Net, Output
-from lamina.studies.comparison import plan_study
+from lamina.studies.comparison import Plan, plan_study
 from lamina.studies.experiment import Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.study import describe_experiments, read_study
@@ -347,10 +347,11 @@ def test_copies_of_a_file_are_the_same_net(tmp_path):
         choice = choose_net(str(tmp_path / name), Terminal())
         named.append((name, Experiment(choice, RECIPE, DATA)))
     with pytest.raises(RunError, match="are the same net with the same recipe"):
-        plan_study(tmp_path, None, named)
+        plan_study(tmp_path, None, named, Plan())
     (tmp_path / "copy.py").write_text(MODULE.format(4))
     choice = choose_net(str(tmp_path / "copy.py"), Terminal())
-    study = plan_study(tmp_path, None, [named[0], ("copy.py", Experiment(choice, RECIPE, DATA))])
+    named = [named[0], ("copy.py", Experiment(choice, RECIPE, DATA))]
+    study = plan_study(tmp_path, None, named, Plan())
     assert list(study.experiments) == ["mine.py", "copy.py"]
 
 
