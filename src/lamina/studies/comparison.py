@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,11 @@ def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events
                     goal = min(look for look in LOOKS if look >= count)
                 if count > planned:
                     planned = goal or count
-                    jobs.plan(study.list_runs(list(runs), range(count - 1, planned)), setup)
+                    listed = study.list_runs(list(runs), range(count - 1, planned))
+                    makers = {
+                        path: partial(replace, experiment) for path, experiment in listed.items()
+                    }
+                    jobs.plan(makers, setup)
                 yield from _train_seed(study, runs, goal, setup, jobs)
                 diverged = [name for name in study.experiments if name not in runs]
                 trained = max(count, state.get("trained", 0))
@@ -386,7 +391,7 @@ def _train_seed(
         seed = experiment.recipe.seed
         is_stored = (folder / REPORT_FILE).exists()
         try:
-            run = yield from jobs.iter_run(experiment, setup.at(folder))
+            run = yield from jobs.iter_run(folder, setup)
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
                 raise RunError(

@@ -6,6 +6,7 @@ import os
 import signal
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,10 +97,24 @@ def make_experiment(images, recipe: Recipe) -> Experiment:
 
 
 def plan(jobs: Jobs, experiments: dict[Path, Experiment], setup: RunSetup):
-    jobs.plan(experiments, setup)
-    return {
-        path: jobs.iter_run(experiment, setup.at(path)) for path, experiment in experiments.items()
-    }
+    makers = {path: partial(replace, experiment) for path, experiment in experiments.items()}
+    jobs.plan(makers, setup)
+    return {path: jobs.iter_run(path, setup) for path in makers}
+
+
+def test_a_process_makes_the_experiment_that_it_trains(images, tmp_path):
+    makers = tmp_path / "makers"
+    makers.mkdir()
+
+    def make() -> Experiment:
+        (makers / str(os.getpid())).touch()
+        return make_experiment(images, RECIPE)
+
+    with closing(Jobs(2, 2, [make_experiment(images, RECIPE)])) as jobs:
+        jobs.plan({tmp_path / "a": make, tmp_path / "b": make}, RunSetup())
+        assert not list(makers.iterdir())
+        list(jobs.iter_run(tmp_path / "a", RunSetup()))
+    assert len(list(makers.iterdir())) == 3  # two processes, and this one, which compares the run
 
 
 def test_a_run_that_fails_does_not_lose_the_others(images, tmp_path):
