@@ -59,8 +59,9 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
     train = pool
     test = dataset.test
     if fold:
-        digests = pool.frame["digest"]
-        is_copy = digests[trained].is_in(digests[held].implode()).to_numpy()
+        digests = [digest.tobytes() for digest in pool.pixel_digests]
+        held_digests = {digests[place] for place in held}
+        is_copy = np.array([digests[place] in held_digests for place in trained], bool)
         trained = trained[~is_copy]
         train = pool.take(trained)
         test = replace(pool.take(held), split="test")

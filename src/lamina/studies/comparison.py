@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +140,13 @@ class PlannedStudy:
         place = self.plan.pairing.name_pair(pair)
         return self.path / f"{number}-{shorten_net_name(name)[:LONGEST_FOLDER]}-{place}"
 
-    def list_runs(self, names: Iterable[str], pairs: range) -> dict[Path, Experiment]:
-        """The experiments of several pairs by folder, in the order in which they are trained."""
-        listed = {}
+    def list_runs(self, names: Iterable[str], pairs: range) -> dict[Path, Callable[[], Experiment]]:
+        """What makes the experiments of several pairs, by folder, in the order of training."""
+        listed: dict[Path, Callable[[], Experiment]] = {}
         for pair in pairs:
             for name in names:
-                experiment = self.plan.pairing.draw(self.experiments[name], pair)
-                listed[self.locate_run(name, pair)] = experiment
+                draw = partial(self.plan.pairing.draw, self.experiments[name], pair)
+                listed[self.locate_run(name, pair)] = draw
         return listed
 
 
@@ -441,12 +442,12 @@ def _train_pair(
     """
     *_, reference = runs
     pair = len(runs[reference])
-    names = list(runs)
-    listed = study.list_runs(names, range(pair, pair + 1))
-    for name, (folder, experiment) in zip(names, listed.items(), strict=True):
-        seed = experiment.recipe.seed
+    place, _ = study.plan.pairing.find_place(pair)
+    for name in list(runs):
+        seed = study.experiments[name].recipe.seed + place
+        folder = study.locate_run(name, pair)
         try:
-            run = yield from jobs.iter_run(experiment, setup.at(folder))
+            run = yield from jobs.iter_run(folder, setup)
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
                 raise RunError(
@@ -455,7 +456,7 @@ def _train_pair(
             yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
             del runs[name]
             continue
-        runs[name].append(run)
+        runs[name].append(replace(run, dataset=None))  # its images may be a copy of their own
         if folder in stored:
             continue
         trained = list(itertools.chain(*runs.values()))
