@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.nets import Flatten, Linear, Net, Output
-from lamina.studies.comparison import plan_study
+from lamina.studies.comparison import Plan, plan_study
 from lamina.studies.experiment import Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.study import describe_experiments, read_study
@@ -205,11 +205,13 @@ def test_a_look_is_stored_before_it_is_seen_and_an_early_look_is_noted(workplace
     words = ("compare", A1, f"{A1},seed=50", "--data", image_set, *recipes)
     run_well(*words, "--seeds", "2")
     later = run_well(*words, "--seeds", "4")
-    known = "warning: a result with 2 seeds is known (choose the number of seeds beforehand)"
+    known = (
+        "warning: a result with 2 pairs of runs is known (choose the number of seeds beforehand)"
+    )
     assert known in later.stderr
     state = json.loads(Path("runs/study/study.json").read_text())
     assert state["looks"] == [2, 4]
-    assert state["plan"] == {"seeds": 4, "seconds": None, "margin": 0.9}
+    assert state["plan"] == asdict(Plan(seeds=4, margin=0.9))
 
 
 @pytest.mark.slow
@@ -220,7 +222,7 @@ def test_a_finished_study_is_printed_and_not_trained(workplace, image_set):
     assert events(done.stdout)[-1]["seeds"] == 2  # the least
     assert "plan: " not in again.stderr
     assert len(list(Path("runs/study").glob("*-seed*"))) == 4
-    assert "warning: a result with 2 seeds is known" in run_lamina(*words, "2s").stderr
+    assert "warning: a result with 2 pairs of runs is known" in run_lamina(*words, "2s").stderr
 
 
 def test_margin_and_level_are_fixed_by_the_first_result(workplace, image_set):
@@ -347,10 +349,11 @@ def test_copies_of_a_file_are_the_same_net(tmp_path):
         choice = choose_net(str(tmp_path / name), Terminal())
         named.append((name, Experiment(choice, RECIPE, DATA)))
     with pytest.raises(RunError, match="are the same net with the same recipe"):
-        plan_study(tmp_path, None, named)
+        plan_study(tmp_path, None, named, Plan())
     (tmp_path / "copy.py").write_text(MODULE.format(4))
     choice = choose_net(str(tmp_path / "copy.py"), Terminal())
-    study = plan_study(tmp_path, None, [named[0], ("copy.py", Experiment(choice, RECIPE, DATA))])
+    named = [named[0], ("copy.py", Experiment(choice, RECIPE, DATA))]
+    study = plan_study(tmp_path, None, named, Plan())
     assert list(study.experiments) == ["mine.py", "copy.py"]
 
 

@@ -140,9 +140,7 @@ def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(
 
 
 @pytest.mark.slow
-def test_halving_stops_the_worse_and_finishes_the_best_before_the_finals(
-    workplace, image_set, few_finals
-):
+def test_halving_stops_the_worse(workplace, image_set, few_finals):
     call = [
         word.replace("lr=1e-4", "lr=1e-7") for word in words(image_set, "--trials", "6", epochs=9)
     ]

@@ -47,8 +47,8 @@ def run(options: Options, terminal: Terminal) -> int:
         without += find_settings(whole, sources[0])
     title = sources[0].title
     experiments = remove_parts(title, whole, without)
-    planned = plan_study(options.runs_dir, options.name, experiments)
-    status = study_session.train_study(planned, plan, terminal, options.jobs)
+    planned = plan_study(options.runs_dir, options.name, experiments, plan)
+    status = study_session.train_study(planned, terminal, options.jobs)
     if status:
         return status
     comparisons = read_comparisons(planned.path)

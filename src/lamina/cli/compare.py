@@ -74,8 +74,8 @@ def run(options: Options, terminal: Terminal) -> int:
         return 0
     dataset = study_session.load_study_data(sources, options, terminal)
     experiments = study_session.plan_experiments(sources, dataset, terminal)
-    planned = plan_study(options.runs_dir, options.name, experiments)
-    status = study_session.train_study(planned, plan, terminal, options.jobs)
+    planned = plan_study(options.runs_dir, options.name, experiments, plan)
+    status = study_session.train_study(planned, terminal, options.jobs)
     if status == 0:
         (comparison,) = read_comparisons(planned.path)
         study_session.print_comparison(comparison, terminal)

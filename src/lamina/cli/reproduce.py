@@ -69,8 +69,8 @@ def _reproduce_article(options: Options, terminal: Terminal) -> int:
     texts = [f"{text},device={options.device}" for text in ARTICLE]
     sources = [find_source(text, options.runs_dir) for text in texts]
     experiments = study_session.plan_experiments(sources, dataset, terminal)
-    planned = plan_study(options.runs_dir, None, experiments)
-    status = study_session.train_study(planned, Plan(seeds), terminal)
+    planned = plan_study(options.runs_dir, None, experiments, Plan(seeds))
+    status = study_session.train_study(planned, terminal)
     if status == 0:
         _print_published(planned, seeds, terminal)
         (comparison,) = read_comparisons(planned.path)

@@ -27,6 +27,7 @@ from lamina.studies.comparison import (
 )
 from lamina.studies.experiment import Experiment
 from lamina.studies.experiment_text import Source, find_source
+from lamina.studies.pairing import Pairing
 from lamina.studies.study import RunSetup
 
 
@@ -34,8 +35,10 @@ def read_plan(options: StudyOptions) -> Plan:
     seconds = None
     if options.time is not None:
         seconds = read_seconds("--time", options.time)
-    check_pairs(options.seeds)
-    return Plan(options.seeds, seconds, options.margin)
+    pairing = Pairing(options.folds, options.resample_train)
+    plan = Plan(options.seeds, seconds, options.margin, pairing)
+    check_pairs(plan)
+    return plan
 
 
 def find_sources(texts: Sequence[str], options: StudyOptions) -> list[Source]:
@@ -69,10 +72,8 @@ def plan_experiments(
     return named
 
 
-def train_study(
-    study: PlannedStudy, plan: Plan, terminal: Terminal, jobs: int | None = None
-) -> int:
-    events = iter_comparisons(study, plan, RunSetup(command=terminal.command, jobs=jobs))
+def train_study(study: PlannedStudy, terminal: Terminal, jobs: int | None = None) -> int:
+    events = iter_comparisons(study, RunSetup(command=terminal.command, jobs=jobs))
     return play_study(events, terminal)
 
 

@@ -195,8 +195,8 @@ def _check(options: Options, processes: int) -> None:
             raise RunError(
                 f"The run {path} already exists. Use lamina resume {path}, or another --name."
             )
-    if options.seeds is None:
-        refuse(options, "Only the runs of --seeds are trained at once.", "jobs")
+    if options.seeds is None and options.folds is None:
+        refuse(options, "Only the runs of --seeds and --folds are trained at once.", "jobs")
     if processes > 1:
         reason = "A group of processes trains a single run, for a number of epochs."
         refuse(options, reason, "time", "seeds", "folds")

@@ -22,7 +22,7 @@ from lamina.data.findings import (
     find_gaps,
     find_group_leaks,
 )
-from lamina.data.held_out import hold_out
+from lamina.data.held_out import select_images
 from lamina.data.images import (
     EMPTY_FOLDER,
     OTHER_FILE,
@@ -273,8 +273,7 @@ def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Da
         return None
     if dataset is None:
         return None
-    if folds := preparation.folds():
-        dataset = hold_out(dataset, *folds)
+    dataset = select_images(dataset, preparation)
     return dataset if dataset.fingerprint == fingerprint else None
 
 
@@ -313,10 +312,9 @@ def read_dataset(
 
     dataset = load_cached(name, key, digest_of(opened.state), build, full_source(source))
     problems = (*dataset.problems, *opened.unused)
-    whole = replace(preparation, fold=None)
+    whole = replace(preparation, fold=None, resample_seed=None)
     dataset = replace(dataset, source=full_source(source), preparation=whole, problems=problems)
-    folds = preparation.folds()
-    return hold_out(dataset, *folds) if folds else dataset
+    return select_images(dataset, preparation)
 
 
 def _open(
@@ -346,7 +344,8 @@ def _open(
     drawn = preparation
     if source in NAMES:
         drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0)
-    values = replace(drawn, fold=None).to_json()  # all folds share one copy in the cache
+    # all folds share one copy in the cache
+    values = replace(drawn, fold=None, resample_seed=None).to_json()
     bit_depth = values.pop("bit_depth", None)
     key = digest_of(where, name, sorted(values.items()))
     if bit_depth is not None:

@@ -66,6 +66,7 @@ def load_to_evaluate(
         group_from=None,
         group_column=None,
         fold=None,
+        resample_seed=None,
     )
     check = None
     if match.unknown != "keep" and preparation.task in (SINGLE_LABEL.name, MULTI_LABEL.name):

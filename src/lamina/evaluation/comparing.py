@@ -17,6 +17,7 @@ from lamina.evaluation.paired import (
     Verdict,
     find_differences,
     measure_effect,
+    measure_fold_effect,
     seed_deviation,
 )
 from lamina.evaluation.paired_comparison import PairedComparison
@@ -38,6 +39,8 @@ class ScoreTables:
         groups: the number of each image's group; ``None`` if images are not grouped.
         step: the largest change of the score that one image, or group, can cause; by default that
             of a mean.
+        fold_images: the number of all images, if a row is a fold, with a single column for its
+            score; ``None`` if rows are seeds.
     """
 
     scores: Mapping[str, Float64[np.ndarray, "s n"]]
@@ -45,6 +48,7 @@ class ScoreTables:
     split: str
     groups: Groups | None = None
     step: float | None = None
+    fold_images: int | None = None
 
     @property
     def score(self) -> Score:
@@ -60,7 +64,10 @@ class ScoreTables:
 
     def measure_effect(self, name: str) -> Effect:
         """The difference of an experiment from the reference, with its uncertainty."""
-        return measure_effect(self.find_differences(name), self.metric, self.groups, self.step)
+        differences = self.find_differences(name)
+        if self.fold_images is not None:
+            return measure_fold_effect(differences[:, 0], self.metric, self.step or 0.0)
+        return measure_effect(differences, self.metric, self.groups, self.step)
 
     def find_differences(self, name: str) -> Float64[np.ndarray, "s n"]:
         """The differences of an experiment from the reference, positive if it is better."""
@@ -177,15 +184,7 @@ def _describe(
     interval = effect.interval(level)
     table = tables.find_differences(name)
     differences = tuple(table.mean(axis=1).tolist())
-    seeds_interval = None
-    mean = mean_interval(differences, level)
-    if mean.low is not None and mean.high is not None:
-        for_seeds = effect.clip(mean.low, mean.high)
-        seeds_interval = (for_seeds.low, for_seeds.high)
-    groups = None
-    if tables.groups is not None:
-        groups = effect.images
-    return PairedComparison(
+    comparison = PairedComparison(
         a=name,
         b=reference,
         metric=tables.metric,
@@ -195,14 +194,26 @@ def _describe(
         difference=effect.difference,
         level=level,
         interval=(interval.low, interval.high),
-        seeds_interval=seeds_interval,
+        seeds_interval=None,
         differences=differences,
-        images=table.shape[1],
-        groups=groups,
+        images=tables.fold_images or table.shape[1],
         margin=margin,
-        seeds_to_detect=effect.seeds_to_detect(margin, 1 - level),
+        seeds_to_detect=None,
         image_half_width=effect.image_half_width(last_level),
         verdict=effect.judge(margin, 1 - level),
+        folds=effect.seeds if tables.fold_images else None,
+    )
+    if tables.fold_images is not None:
+        return comparison
+    mean = mean_interval(differences, level)
+    if mean.low is not None and mean.high is not None:
+        for_seeds = effect.clip(mean.low, mean.high)
+        comparison = replace(comparison, seeds_interval=(for_seeds.low, for_seeds.high))
+    if tables.groups is not None:
+        comparison = replace(comparison, groups=effect.images)
+    return replace(
+        comparison,
+        seeds_to_detect=effect.seeds_to_detect(margin, 1 - level),
         a_deviation=seed_deviation(tables.scores[name], tables.groups),
         b_deviation=seed_deviation(tables.scores[reference], tables.groups),
     )

@@ -160,6 +160,29 @@ def measure_effect(
     return Effect(float(mean), seeds, images, seed_variance, image_variance, limit, discordant)
 
 
+def measure_fold_effect(differences: Float64[np.ndarray, " k"], metric: str, step: float) -> Effect:
+    """The effect from the differences on k folds, by the corrected t test.
+
+    The training sets of the folds overlap, so the variance between folds counts 1/k + 1/(k - 1)
+    times, not 1/k times: 1/(k - 1) is the ratio of held-out images to training images (Nadeau and
+    Bengio, Machine Learning 52 (2003), 239-281). More seeds cannot reduce this second part, which
+    takes the place of the images' variance.
+
+    Args:
+        differences: Score of the first minus score of the second on each fold.
+        metric: The metric, whose possible values limit the interval.
+        step: The largest change of a fraction on one fold that one image can cause.
+    """
+    folds = len(differences)
+    variance = float(differences.var(ddof=1))
+    overlap_variance = variance * folds / (folds - 1)
+    limit = math.inf
+    if Score(metric, 0.0).is_fraction:
+        limit = 1.0
+        overlap_variance += step**2 / folds  # half an image in favor of each model
+    return Effect(float(differences.mean()), folds, folds, variance, overlap_variance, limit)
+
+
 def seed_deviation(
     scores: Float64[np.ndarray, "s n"], groups: Groups | None = None
 ) -> float | None:

@@ -27,9 +27,9 @@ class PairedComparison(Event):
     difference: float  # mean over seeds
     level: float  # of all intervals: 0.95, or more if there are several looks or comparisons
     interval: tuple[float, float]  # for new images and, with several seeds, new seeds
-    # for new seeds on these images; ``None`` for one seed
+    # for new seeds on these images; ``None`` for one seed, and for folds
     seeds_interval: tuple[float, float] | None
-    differences: tuple[float, ...]  # of each seed
+    differences: tuple[float, ...]  # of each seed, or of each fold
     images: int
     margin: float  # largest difference that counts as equal
     seeds_to_detect: int | None  # a difference of the margin; ``None`` if more than 1,000
@@ -40,10 +40,11 @@ class PairedComparison(Event):
     a_deviation: float | None = None
     b_deviation: float | None = None
     groups: int | None = None  # number of groups of images; ``None`` if images are not grouped
+    folds: int | None = None  # number of folds; ``None`` if all pairs have the same images
 
     @property
     def seeds(self) -> int:
-        """The number of seeds, or of pairs of models."""
+        """The number of seeds, of pairs of models, or of folds."""
         return len(self.differences)
 
     @property
@@ -68,6 +69,8 @@ class PairedComparison(Event):
     def words(self) -> str:
         """The verdict in words, with interval, number of seeds and images, and margin."""
         size = f"{plural(self.seeds, 'seed', 'seeds')}, {self._images}"
+        if self.folds is not None:
+            size = f"{self.folds} folds, {self._images}"
         if self.seeds == 1:
             size = f"one pair of models, {self._images}"
         text = self._describe_verdict(size)
@@ -92,7 +95,7 @@ class PairedComparison(Event):
 
     def _advise(self) -> str:
         """What more seeds would do."""
-        if self.seeds == 1:
+        if self.seeds == 1 or self.folds is not None:
             return ""
         if self.is_limited:
             left = self._format(self.image_half_width, unit=True)
@@ -152,14 +155,18 @@ class PairedComparison(Event):
         return ("", "net or run", self.split), rows
 
     def notes(self) -> list[str]:
-        """What new seeds would show, in words."""
-        if self.seeds_interval is None:
-            return []
+        """What new seeds, or the folds, show, in words."""
         better = sum(difference > 0 for difference in self.differences)
         equal = sum(difference == 0 for difference in self.differences)
-        pairs = f"{better} of {self.seeds} pairs"
+        pairs = f"{better} of {self.seeds} {'pairs' if self.folds is None else 'folds'}"
         if equal:
             pairs += f", equal in {equal}"
+        if self.folds is not None:
+            return [
+                f"A is better in {pairs}; training sets of folds overlap, which the interval counts"
+            ]
+        if self.seeds_interval is None:
+            return []
         interval = self._range(*self.seeds_interval, unit=True)
         seeds = f"for new seeds on these images: {interval} ({self._level})"
         return [f"{seeds}; A is better in {pairs}"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,14 @@ from lamina.studies.experiment import (
 )
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
 from lamina.studies.jobs import Jobs, check_jobs
-from lamina.studies.judging import check_seeds, compare_stored, judge_runs, mean_seconds
+from lamina.studies.judging import (
+    check_seeds,
+    compare_stored,
+    judge_folds,
+    judge_runs,
+    mean_seconds,
+)
+from lamina.studies.pairing import ALL_IMAGES, Pairing
 from lamina.studies.study import (
     RunSetup,
     describe_experiments,
@@ -59,14 +67,22 @@ LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
 @dataclass(frozen=True)
 class Plan:
-    """When a study ends: after some seeds, before some seconds, or as soon as it is decided."""
+    """When a study ends: after some seeds, before some seconds, or as soon as it is decided.
+
+    With folds, it ends after some seeds, by default one, on each fold.
+    """
 
     seeds: int | None = None
     seconds: float | None = None
     margin: float | None = None  # of the verdicts
+    pairing: Pairing = ALL_IMAGES
 
     def __post_init__(self) -> None:
         check_type(self.seeds, (int,), "seeds", "a whole number")
+        if self.pairing.folds is not None and self.seconds is not None:
+            raise RecipeError(
+                "A study on folds has no time limit.", "Use --seeds (in Python, seeds)."
+            )
         if self.seeds is not None and self.seconds is not None:
             raise RecipeError(
                 "Seeds and a time limit both set the number of trainings. Use only one of --seeds"
@@ -81,7 +97,33 @@ class Plan:
 
     @property
     def is_sequential(self) -> bool:
-        return self.seeds is None and self.seconds is None
+        return self.pairs is None and self.seconds is None
+
+    @property
+    def pairs(self) -> int | None:
+        """The number of pairs of runs, if it is known."""
+        folds = self.pairing.folds
+        if folds is None:
+            return self.seeds
+        return folds if self.seeds is None else folds * self.seeds
+
+    @property
+    def goals(self) -> Iterable[int]:
+        """The numbers of pairs after which the study may end."""
+        if self.is_sequential:
+            return LOOKS
+        if self.pairs is None:
+            return itertools.count(2)
+        return [self.pairs]
+
+    def __str__(self) -> str:
+        if self.seconds is not None:
+            return f"as many seeds as fit into {self.seconds:.0f} s, at least 2"
+        if self.is_sequential:
+            return "4, 8 or 16 seeds, until decided"
+        text = plural(self.seeds or 1, "seed", "seeds")
+        folds = self.pairing.folds
+        return text if folds is None else f"{text} on each of {folds} folds"
 
 
 @dataclass(frozen=True)
@@ -90,29 +132,30 @@ class PlannedStudy:
 
     path: Path
     experiments: Mapping[str, Experiment]
+    plan: Plan
 
-    def locate_run(self, name: str, seed: int) -> Path:
-        """The folder of a run, from the place of the seed, 0 for the first."""
+    def locate_run(self, name: str, pair: int) -> Path:
+        """The folder of a run, from the number of its pair, 0 for the first."""
         number = list(self.experiments).index(name) + 1
-        return self.path / f"{number}-{shorten_net_name(name)[:LONGEST_FOLDER]}-seed{seed}"
+        place = self.plan.pairing.name_pair(pair)
+        return self.path / f"{number}-{shorten_net_name(name)[:LONGEST_FOLDER]}-{place}"
 
-    def list_runs(self, names: Sequence[str], places: range) -> dict[Path, Experiment]:
-        """The experiments of several seeds by folder, in the order in which they are trained."""
-        listed = {}
-        for place in places:
+    def list_runs(self, names: Iterable[str], pairs: range) -> dict[Path, Callable[[], Experiment]]:
+        """What makes the experiments of several pairs, by folder, in the order of training."""
+        listed: dict[Path, Callable[[], Experiment]] = {}
+        for pair in pairs:
             for name in names:
-                experiment = self.experiments[name]
-                seed = experiment.recipe.seed + place
-                listed[self.locate_run(name, place)] = experiment.with_seed(seed)
+                draw = partial(self.plan.pairing.draw, self.experiments[name], pair)
+                listed[self.locate_run(name, pair)] = draw
         return listed
 
 
-def check_pairs(seeds: int | None) -> None:
+def check_pairs(plan: Plan) -> None:
     """Raise ``RecipeError`` if so many pairs cannot be compared."""
-    if seeds is not None and seeds < 2:
+    if plan.pairs is not None and plan.pairs < 2:
         raise RecipeError(
-            f"seeds is {seeds}; a comparison needs at least 2, because one seed does not show how"
-            " much seeds differ. Use --seeds 4 (in Python, seeds=4)."
+            f"seeds is {plan.pairs}; a comparison needs at least 2, because one seed does not show"
+            " how much seeds differ. Use --seeds 4 (in Python, seeds=4)."
         )
 
 
@@ -124,6 +167,8 @@ def compare(
     seeds: int | None = None,
     seconds: float | None = None,
     margin: float | None = None,
+    folds: int | None = None,
+    resample_train: bool = False,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     jobs: int | None = None,
@@ -148,6 +193,11 @@ def compare(
         seconds: Time limit in place of a number of pairs; also of a study that is continued.
         margin: Smallest difference that matters, by default 0.005 (half a point); for regression,
             in the unit of the numbers, by default 1 % of B's error.
+        folds: Number of parts of ``train`` and ``val``, for small data sets. Each pair is trained
+            on all parts but one, which scores it, so that all images count. ``seeds`` is then the
+            number of pairs on each fold, by default 1.
+        resample_train: Draw the training images of each seed with replacement. The interval is then
+            about new training images, too; scores are lower, as 63 % of the images are drawn.
         name: Name of the study. By default, an interrupted study of the same experiments is
             continued.
         runs_dir: Folder of the study and of runs by name.
@@ -162,7 +212,8 @@ def compare(
             :func:`~lamina.train`.
 
     Source: Searle et al., Variance Components, 1992, chapter 4 (seeds and images); McNemar,
-    Psychometrika 12, 1947 (two runs).
+    Psychometrika 12, 1947 (two runs); Nadeau and Bengio, Machine Learning 52, 2003 (folds);
+    Bouthillier et al., MLSys 2021 (training images).
 
     >>> import tempfile
     >>> from lamina import compare
@@ -171,8 +222,8 @@ def compare(
     >>> comparison.seeds, comparison.images
     (2, 2000)
     """
-    plan = Plan(seeds, seconds, margin)
-    check_pairs(seeds)
+    plan = Plan(seeds, seconds, margin, Pairing(folds, resample_train))
+    check_pairs(plan)
     check_jobs(jobs)
     folder = Path(runs_dir)
     sources = [find_source(source, folder) for source in (a, b)]
@@ -185,8 +236,8 @@ def compare(
     runs = list_runs(sources)
     dataset = find_dataset(runs[0], data) if runs else as_dataset(data)
     named, decisions = make_experiments(sources, dataset, as_net_choice)
-    study = plan_study(folder, name, named)
-    events = itertools.chain(decisions, iter_comparisons(study, plan, RunSetup(jobs=jobs)))
+    study = plan_study(folder, name, named, plan)
+    events = itertools.chain(decisions, iter_comparisons(study, RunSetup(jobs=jobs)))
     follow_study(events, study.path, progress)
     return read_comparisons(study.path)[0]
 
@@ -215,7 +266,7 @@ def make_experiments(
 
 
 def plan_study(
-    runs_dir: Path, name: str | None, named: Sequence[tuple[str, Experiment]]
+    runs_dir: Path, name: str | None, named: Sequence[tuple[str, Experiment]], plan: Plan
 ) -> PlannedStudy:
     """The study of these experiments; ``LaminaError`` if they cannot be compared."""
     check_name(name)
@@ -223,7 +274,8 @@ def plan_study(
         _check_different(first, second)
     experiments = dict(named)
     dataset = named[0][1].dataset
-    if dataset.val is None and dataset.test is None:
+    plan.pairing.draw(named[0][1], 0)  # fails before a run
+    if plan.pairing.folds is None and dataset.val is None and dataset.test is None:
         raise DataError(
             f"{dataset.name} has no val or test split to compare on. Draw one with --val 0.1."
         )
@@ -238,8 +290,9 @@ def plan_study(
         raise RecipeError(
             f"The scores differ: {scored}. Set metric to the same value in all recipes."
         )
-    name = name or name_study(runs_dir, "study", describe_experiments(experiments))
-    return PlannedStudy(runs_dir / name, experiments)
+    settings = describe_experiments(experiments) | plan.pairing.describe()
+    name = name or name_study(runs_dir, "study", settings)
+    return PlannedStudy(runs_dir / name, experiments, plan)
 
 
 def _check_different(first: tuple[str, Experiment], second: tuple[str, Experiment]) -> None:
@@ -262,61 +315,60 @@ def _identify(experiment: Experiment) -> tuple[Any, Recipe]:
     return code, experiment.recipe
 
 
-def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events[None]:
-    """Train the experiments of a study with shared seeds, and compare each with the last.
+def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:
+    """Train the experiments of a study in pairs of one seed, and compare each with the last.
 
     Yields the comparisons at each look but the last; :func:`read_comparisons` returns the last.
     """
+    plan = study.plan
+    experiments = study.experiments.values()
     seeds = {}
     for name, experiment in study.experiments.items():
         choose_device(experiment.recipe.device)  # fails before the folder is created
         first = experiment.recipe.seed
         seeds[name] = range(first, first + (plan.seeds or max(LOOKS)))
     check_seeds(seeds)
-    with open_study(study.path, describe_experiments(study.experiments)) as opened:
+    settings = describe_experiments(study.experiments) | plan.pairing.describe()
+    with open_study(study.path, settings) as opened:
         state = opened.state
         if state.get("looks"):
-            plan = _fix_margin(study, plan, state)
+            plan = _fix_margin(study, state)
             if state["plan"] == asdict(plan) and state["is_finished"]:
                 yield Decision("study", str(study.path), "its result")
                 return
             if state["plan"] != asdict(plan):
                 known = ", ".join(map(str, state["looks"]))
-                warning = f"a result with {known} seeds is known"
+                warning = f"a result with {known} pairs of runs is known"
                 yield Decision("warning", warning, "choose the number of seeds beforehand")
-        most = max(LOOKS) if plan.is_sequential else plan.seeds
-        slowest = yield from _announce(study, plan)
+        slowest = yield from _announce(study)
         diverged = state.get("diverged", [])
         runs: dict[str, list[Run]] = {
             name: [] for name in study.experiments if name not in diverged
         }
-        planned = 0
-        least = len(runs) * (plan.seeds or min(LOOKS))
+        least = len(runs) * (plan.pairs or min(LOOKS))
         has_limit = plan.seconds is not None
-        experiments = study.experiments.values()
+        count = 0
         with closing(Jobs(setup.jobs, least, experiments, has_time_limit=has_limit)) as jobs:
-            for count in itertools.count(1):
-                began = time.perf_counter()
-                goal = most
-                if plan.is_sequential:
-                    goal = min(look for look in LOOKS if look >= count)
-                if count > planned:
-                    planned = goal or count
-                    jobs.plan(study.list_runs(list(runs), range(count - 1, planned)), setup)
-                yield from _train_seed(study, runs, goal, setup, jobs)
-                diverged = [name for name in study.experiments if name not in runs]
-                trained = max(count, state.get("trained", 0))
-                opened.save(diverged=diverged, trained=trained)
-                slowest = max(slowest, time.perf_counter() - began)
-                is_last = count == most
-                if most is None and plan.seconds is not None and count >= max(2, trained):
-                    is_last = opened.used_seconds + slowest > plan.seconds
-                if not is_last and not (plan.is_sequential and count in LOOKS):
-                    continue
-                alpha = LOOKS[count] if plan.is_sequential else ALPHA
-                comparisons = judge_runs(runs, plan.margin, alpha)
+            for goal in plan.goals:
+                listed = study.list_runs(runs, range(count, goal))
+                stored = {folder for folder in listed if (folder / REPORT_FILE).exists()}
+                jobs.plan(listed, setup)
+                while count < goal:
+                    count += 1
+                    began = time.perf_counter()
+                    yield from _train_pair(study, runs, goal, stored, setup, jobs)
+                    diverged = [name for name in study.experiments if name not in runs]
+                    trained = max(count, state.get("trained", 0))
+                    opened.save(diverged=diverged, trained=trained)
+                    slowest = max(slowest, time.perf_counter() - began)
+                if plan.seconds is not None:
+                    is_over = opened.used_seconds + slowest > plan.seconds
+                    if not is_over or count < trained:
+                        continue
+                comparisons = _judge(runs, plan, count)
                 plan = replace(plan, margin=comparisons[0].margin)
-                is_last = is_last or all(comparison.is_decided for comparison in comparisons)
+                is_decided = all(comparison.is_decided for comparison in comparisons)
+                is_last = is_decided or not plan.is_sequential or count == max(LOOKS)
                 opened.save(  # before anybody sees the result
                     plan=asdict(plan),
                     is_finished=is_last,
@@ -330,8 +382,17 @@ def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events
                 yield from comparisons
 
 
-def _fix_margin(study: PlannedStudy, plan: Plan, state: Mapping[str, Any]) -> Plan:
+def _judge(runs: Mapping[str, Sequence[Run]], plan: Plan, count: int) -> list[PairedComparison]:
+    """The comparisons after ``count`` pairs."""
+    if plan.pairing.folds is not None:
+        return judge_folds(runs, plan.pairing.folds, plan.margin)
+    alpha = LOOKS[count] if plan.is_sequential else ALPHA
+    return judge_runs(runs, plan.margin, alpha)
+
+
+def _fix_margin(study: PlannedStudy, state: Mapping[str, Any]) -> Plan:
     """The plan with the margin of the first result; ``RunError`` for another margin or level."""
+    plan = study.plan
     stored = parse_event(Plan, state["plan"], study.path / STUDY_FILE)
     if plan.margin not in (None, stored.margin) or plan.is_sequential != stored.is_sequential:
         number = "--until-decided" if stored.is_sequential else "--seeds"
@@ -357,36 +418,36 @@ def read_comparisons(path: Path) -> list[PairedComparison]:
     return [parse_event(PairedComparison, result, path / STUDY_FILE) for result in results]
 
 
-def _announce(study: PlannedStudy, plan: Plan) -> Generator[Decision, None, float]:
-    """The plan with its time; returns the estimated time of one seed."""
+def _announce(study: PlannedStudy) -> Generator[Decision, None, float]:
+    """The plan with its time; returns the estimated time of one pair."""
     seconds = sum(map(time_experiment, study.experiments.values()))
-    text = "4, 8 or 16 seeds, until decided"
-    if plan.seconds is not None:
-        text = f"as many seeds as fit into {plan.seconds:.0f} s, at least 2"
-    elif plan.seeds is not None:
-        text = plural(plan.seeds, "seed", "seeds")
-    value = f"{text}: {format_minutes(seconds)} for each; in {study.path}"
+    value = f"{study.plan}: {format_minutes(seconds)} for each pair; in {study.path}"
     yield Decision("plan", value, "to resume, run the command again")
+    *_, reference = study.experiments.values()
+    yield from study.plan.pairing.announce(reference.dataset)
     return seconds
 
 
-def _train_seed(
+def _train_pair(
     study: PlannedStudy,
     runs: dict[str, list[Run]],
-    goal: int | None,
+    goal: int,
+    stored: Container[Path],
     setup: RunSetup,
     jobs: Jobs,
 ) -> Events[None]:
-    """Add a run with the next seed to each experiment; drop an experiment if its run diverges."""
+    """Add a run of the next pair to each experiment; drop an experiment if its run diverges.
+
+    Runs in the folders of ``stored`` are announced no more.
+    """
     *_, reference = runs
-    place = len(runs[reference])
-    names = list(runs)
-    listed = study.list_runs(names, range(place, place + 1))
-    for name, (folder, experiment) in zip(names, listed.items(), strict=True):
-        seed = experiment.recipe.seed
-        is_stored = (folder / REPORT_FILE).exists()
+    pair = len(runs[reference])
+    place, _ = study.plan.pairing.find_place(pair)
+    for name in list(runs):
+        seed = study.experiments[name].recipe.seed + place
+        folder = study.locate_run(name, pair)
         try:
-            run = yield from jobs.iter_run(experiment, setup.at(folder))
+            run = yield from jobs.iter_run(folder, setup)
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
                 raise RunError(
@@ -395,12 +456,12 @@ def _train_seed(
             yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
             del runs[name]
             continue
-        runs[name].append(run)
-        if is_stored:
+        runs[name].append(replace(run, dataset=None))  # its images may be a copy of their own
+        if folder in stored:
             continue
         trained = list(itertools.chain(*runs.values()))
         progress = f"{len(trained)} so far"
-        if goal is not None:
+        if study.plan.seconds is None:
             left = goal * len(runs) - len(trained)
             seconds = left * mean_seconds(trained) / jobs.most
             progress = f"{len(trained)} of {goal * len(runs)}, {format_minutes(seconds)} left"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from lamina.studies.experiment import (
     Experiment,
     Request,
 )
+from lamina.studies.jobs import Jobs, check_jobs
 from lamina.studies.study import (
     OpenStudy,
     RunSetup,
@@ -184,6 +186,7 @@ def cross_validate(
     seconds: float | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
+    jobs: int | None = None,
     progress: bool = True,
 ) -> Folds:
     """Train and evaluate a net on each of several folds, and then train it on all images.
@@ -202,6 +205,8 @@ def cross_validate(
         seconds: Time limit for all runs together, by default 300 without ``net``, and none with it.
         name: Name of the folder of all runs; by default date, number of folds and a number.
         runs_dir: Folder of that folder; created if necessary.
+        jobs: As for :func:`~lamina.studies.seeds.iter_seeds`, after the run on the first fold,
+            which chooses; with a time limit, one run at a time.
         progress: As for :func:`train`.
 
     Returns:
@@ -228,11 +233,12 @@ def cross_validate(
     """
     began = time.perf_counter()
     check_folds(folds)
+    check_jobs(jobs)
     check_name(name)
     request = to_request(net, recipe, seconds, parts)
     dataset = as_dataset(data)
     deadline = to_deadline(began, net, seconds)
-    setup = RunSetup(Path(runs_dir), name, parts=parts)
+    setup = RunSetup(Path(runs_dir), name, parts=parts, jobs=jobs)
     events = iter_folds(dataset, folds, request, deadline, setup)
     for event in follow(events, dataset, name, progress):
         if isinstance(event, Folds):
@@ -253,7 +259,7 @@ def iter_folds(
     all; the last run has the rest of the time. ``RunError`` if the folder exists with another
     request or time limit.
     """
-    first = hold_out(dataset, 1, folds)  # fails before the folder is created
+    hold_out(dataset, 1, folds)  # fails before the folder is created
     name = setup.name or name_study(setup.runs_dir, f"folds{folds}")
     path = setup.runs_dir / name
     shared: dict[str, Any] = {
@@ -278,86 +284,131 @@ def iter_folds(
         yield Decision(
             "folds", f"{folds}, in {path}", "to resume, run the command again with this name"
         )
-        runs: list[Run] = []
-        reports: list[Report] = []
-        for fold in range(1, folds + 1):
-            part = first if fold == 1 else hold_out(dataset, fold, folds)
-            fold_setup = setup.at(path / f"fold-{fold}")
-            run = yield from _iter_one(study, part, request, deadline, fold_setup)
-            report = run.report
-            if report is None:
-                raise RunError(
-                    f"{run.path} could not be evaluated on its fold. Use fewer folds, or add"
-                    " images."
-                )
-            runs.append(run)
-            reports.append(report)
-            images = plural(report.images, "image", "images")
-            yield Decision(f"fold {fold}", f"{report.score} on {images}", str(run.path))
-        outputs = _collect(runs)
-        RunFolder(path).save_outputs([outputs])
-        whole = hold_out(dataset, 0, folds)
-        run = yield from _iter_one(study, whole, request, deadline, setup.at(path / WHOLE))
+        validation = Validation(study, dataset, folds, request, deadline, setup)
+        run = yield from validation.iter_first()
+        yield _describe_fold(1, run)
+        runs = [run]
+        others = [*range(2, folds + 1), 0]
+        experiments = [validation.make(1)]
+        has_limit = deadline is not None
+        with closing(Jobs(setup.jobs, folds, experiments, has_time_limit=has_limit)) as jobs:
+            makers = {validation.locate(fold): partial(validation.make, fold) for fold in others}
+            jobs.plan(makers, setup)
+            for fold in others[:-1]:
+                run = yield from validation.iter_run(fold, jobs)
+                yield _describe_fold(fold, run)
+                runs.append(run)
+            outputs = _collect(runs)
+            RunFolder(path).save_outputs([outputs])
+            whole = yield from validation.iter_run(0, jobs)
+        reports = tuple(run.report for run in runs if run.report is not None)
         score, interval = score_folds(runs[0].record.task, reports, outputs)
-        yield Folds(tuple(reports), outputs, score, interval, run)
+        yield Folds(reports, outputs, score, interval, whole)
 
 
-def _iter_one(
-    study: OpenStudy,
-    dataset: Dataset,
-    request: Request,
-    deadline: Deadline | None,
-    setup: RunSetup,
-) -> Events[Run]:
-    """Train the next run of a cross-validation, or load it; the first chooses for all."""
-    name = setup.path.name
-    finished = study.state.get("finished", [])
-    if "choice" in study.state:
-        run = yield from _iter_planned(study, dataset, request, deadline, setup)
+def _describe_fold(fold: int, run: Run) -> Decision:
+    report = run.report
+    if report is None:
+        raise RunError(
+            f"{run.path} could not be evaluated on its fold. Use fewer folds, or add images."
+        )
+    images = plural(report.images, "image", "images")
+    return Decision(f"fold {fold}", f"{report.score} on {images}", str(run.path))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the runs of a cross-validation share; fold 0 is all images."""
+
+    study: OpenStudy
+    dataset: Dataset
+    folds: int
+    request: Request
+    deadline: Deadline | None
+    setup: RunSetup
+
+    def locate(self, fold: int) -> Path:
+        """The folder of a run."""
+        return self.study.path / (f"fold-{fold}" if fold else WHOLE)
+
+    def make(self, fold: int) -> Experiment:
+        """The experiment of the stored choice, with the images of a fold."""
+        return self._restore(fold).experiment
+
+    def iter_first(self) -> Events[Run]:
+        """Train the first run, which chooses for all; a later call loads or continues it."""
+        study = self.study
+        if "choice" in study.state:
+            return (yield from self._iter_timed(1))
+        setup = self.setup.at(self.locate(1))
+        if setup.path.exists():
+            remove_run(setup.path)
+        name = setup.path.name
+        choice: dict[str, Any] = {}
+        part = hold_out(self.dataset, 1, self.folds)
+        with closing(iter_training(part, self.request, self.deadline, setup)) as events:
+            for event in events:
+                if isinstance(event, Started) and event.candidate is not None:
+                    run = event.run
+                    seconds = None
+                    if self.deadline is not None:
+                        seconds = self.deadline.seconds_left()
+                    choice = _describe_choice(event.candidate, seconds)
+                # before the first step, a trial may choose another net
+                if isinstance(event, Step | Epoch) and "choice" not in study.state:
+                    study.save(choice=choice, began={name: study.used_seconds})
+                yield event
+        study.save(choice=choice, finished=[name])
+        return run
+
+    def iter_run(self, fold: int, jobs: Jobs) -> Events[Run]:
+        """Train a run by the stored choice, or load it."""
+        if self.deadline is None:
+            return (yield from jobs.iter_run(self.locate(fold), self.setup))
+        return (yield from self._iter_timed(fold))
+
+    def _iter_timed(self, fold: int) -> Events[Run]:
+        """Train a run in the time of a fold, the last in all that is left."""
+        study = self.study
+        setup = self.setup.at(self.locate(fold))
+        name = setup.path.name
+        candidate = self._restore(fold)
+        finished = study.state.get("finished", [])
+        if name in finished:
+            return (yield from iter_planned(candidate, None, setup, is_done=True))
+        began = study.state.get("began", {})
+        if name not in began:
+            began |= {name: study.used_seconds}
+            study.save(began=began)
+        seconds = self._choice.seconds
+        share = None
+        if self.deadline is not None and seconds is not None:
+            if fold == 0:
+                seconds = max(seconds, self.deadline.all_seconds - began[name])
+            trained_seconds = study.used_seconds - began[name]  # before an interruption
+            share = Deadline(time.perf_counter() - trained_seconds, seconds)
+        run = yield from iter_planned(candidate, share, setup)
         study.save(finished=sorted({*finished, name}))
         return run
-    if setup.path.exists():
-        remove_run(setup.path)
-    choice: dict[str, Any] = {}
-    with closing(iter_training(dataset, request, deadline, setup)) as events:
-        for event in events:
-            if isinstance(event, Started) and event.candidate is not None:
-                run = event.run
-                seconds = None if deadline is None else deadline.seconds_left()
-                choice = _describe_choice(event.candidate, seconds)
-            # before the first step, a trial may choose another net
-            if isinstance(event, Step | Epoch) and "choice" not in study.state:
-                study.save(choice=choice, began={name: study.used_seconds})
-            yield event
-    study.save(choice=choice, finished=[name])
-    return run
 
+    @property
+    def _choice(self) -> Choice:
+        return parse_event(Choice, self.study.state["choice"], self.study.path / STUDY_FILE)
 
-def _iter_planned(
-    study: OpenStudy,
-    dataset: Dataset,
-    request: Request,
-    deadline: Deadline | None,
-    setup: RunSetup,
-) -> Events[Run]:
-    """Train a run by the stored choice in the time of a fold, the last in all that is left."""
-    name = setup.path.name
-    choice = parse_event(Choice, study.state["choice"], study.path / STUDY_FILE)
-    candidate = _restore_choice(choice, dataset, request, setup)
-    if name in study.state.get("finished", []):
-        return (yield from iter_planned(candidate, None, setup, is_done=True))
-    began = study.state.get("began", {})
-    if name not in began:
-        began |= {name: study.used_seconds}
-        study.save(began=began)
-    share = None
-    if deadline is not None and choice.seconds is not None:
-        seconds = choice.seconds
-        if name == WHOLE:
-            seconds = max(seconds, deadline.all_seconds - began[name])
-        trained_seconds = study.used_seconds - began[name]  # before an interruption
-        share = Deadline(time.perf_counter() - trained_seconds, seconds)
-    return (yield from iter_planned(candidate, share, setup))
+    def _restore(self, fold: int) -> Candidate:
+        """The stored choice, for the images of a fold."""
+        choice = self._choice
+        net = self.request.net
+        if net is None and choice.timm is not None:
+            net = choice_of_timm(choice.timm)
+        device = self.request.settings.get("device", "auto")
+        if isinstance(self.request.recipe, Recipe):
+            device = self.request.recipe.device
+        recipe = replace(choice.recipe, device=device)
+        part = hold_out(self.dataset, fold, self.folds)
+        experiment = Experiment(net or find_net(choice.net), recipe, part)
+        candidate = Candidate(experiment, choice.size_px, choice.pace, is_open=choice.is_open)
+        return candidate.resize(self.setup.progress)
 
 
 def _describe_choice(candidate: Candidate, seconds: float | None) -> dict[str, Any]:
@@ -372,22 +423,6 @@ def _describe_choice(candidate: Candidate, seconds: float | None) -> dict[str, A
         seconds=seconds,
     )
     return fields_to_json(choice)
-
-
-def _restore_choice(
-    choice: Choice, dataset: Dataset, request: Request, setup: RunSetup
-) -> Candidate:
-    """The stored choice, for the images of another run."""
-    net = request.net
-    if net is None and choice.timm is not None:
-        net = choice_of_timm(choice.timm)
-    device = request.settings.get("device", "auto")
-    if isinstance(request.recipe, Recipe):
-        device = request.recipe.device
-    recipe = replace(choice.recipe, device=device)
-    experiment = Experiment(net or find_net(choice.net), recipe, dataset)
-    candidate = Candidate(experiment, choice.size_px, choice.pace, is_open=choice.is_open)
-    return candidate.resize(setup.progress)
 
 
 def _collect(runs: Sequence[Run]) -> Outputs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +40,27 @@ class Finalist:
         name: ``trial 7``, or the net and recipe without searched values.
         values: The searched values by name.
         search_score: The score on ``val`` by which the search found them; ``None`` for the recipe
-            itself.
+            itself, and for a trial that was stopped.
         scores: The scores on ``val`` with the other seeds.
         deviation: Their standard deviation over seeds, without the part of the images.
     """
 
     name: str
     values: dict[str, Any]
-    search_score: float | None
-    scores: tuple[float, ...]
+    search_score: float | None = None
+    scores: tuple[float, ...] = ()
     deviation: float | None = None
 
     @property
     def mean(self) -> float:
         """The mean of the scores with the other seeds."""
         return statistics.fmean(self.scores)
+
+    def complete(self, runs: Mapping[int, Run]) -> Finalist:
+        """The finalist with the scores of its runs."""
+        trained = list(runs.values())
+        scores = tuple(score_on(run, "val") for run in trained)
+        return replace(self, scores=scores, deviation=measure_deviation(trained))
 
 
 @dataclass(frozen=True)
@@ -79,13 +86,13 @@ class Tuned(Event):
     metric: str
     finalists: tuple[Finalist, ...]
     winner: Finalist
-    comparison: PairedComparison | None
-    test_scores: tuple[float, ...]
+    comparison: PairedComparison | None = None
+    test_scores: tuple[float, ...] = ()
     test_deviation: float | None = None
 
     @property
     def luck(self) -> float | None:
-        """How much better the winner scored in the search than later; ``None`` for the recipe."""
+        """How much better the winner scored in the search than later, if it was trained there."""
         if self.winner.search_score is None:
             return None
         luck = self.winner.search_score - self.winner.mean
@@ -134,16 +141,14 @@ class Tuned(Event):
         """The winner, its luck, its ``test`` score and the comparison, in words."""
         score = self._score
         winner = self.winner
-        lines = [f"best: {winner.name}: no searched values beat the recipe on val"]
+        values = describe_values(winner.values) or "no searched values beat the recipe on val"
+        lines = [f"best: {winner.name}: {values}"]
         if self.luck is not None:
             luck = f"{abs(self.luck):.4g}"
             if score.is_fraction:
                 luck = f"{abs(100 * self.luck):.2f} points"
             how = "worse" if self.luck < 0 else "better"
-            lines = [
-                f"best: {winner.name}: {describe_values(winner.values)}",
-                f"luck: {luck} {how} in the search than on average with new seeds",
-            ]
+            lines.append(f"luck: {luck} {how} in the search than on average with new seeds")
         lines.append(f"runs of the best: {Path(self.study) / name_final(winner.name, '*')}")
         if self.test_mean is None:
             lines.append(
@@ -177,8 +182,8 @@ def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int, 
 
 
 def count_trainings(finalists: int, seeds: int, tests: int, has_base: bool = True) -> int:
-    """The most trainings of the finals: ends of stopped trials, the choice, and the test."""
-    return finalists + (finalists + has_base) * seeds + (1 + has_base) * tests
+    """The most trainings of the finals: of the choice, and of the test."""
+    return (finalists + has_base) * seeds + (1 + has_base) * tests
 
 
 def rank_finalists(progress: Progress) -> list[int]:
@@ -203,111 +208,73 @@ def iter_finals(
     The winner is tested with fresh seeds: the test score of runs that have chosen it is too good.
     """
     metric = progress.metric
-    ranked = [progress.trials[number] for number in plan.ranked]
-    chosen = yield from _choose_finalists(search, folder, ranked, plan.count)
+    finalists: list[Finalist] = []
+    experiments: dict[str, Experiment] = {}
     if search.base is not None:  # first, because it also wins if another is only equal
         name = ":".join(filter(None, (str(search.net), search.recipe)))
-        chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
-    experiments: dict[str, Experiment] = {}
-    finalists: list[Finalist] = []
-    rivals = {finalist.name: experiment for finalist, experiment in chosen}
-    groups = yield from _iter_seeds(search, folder, rivals, range(1, plan.seeds + 1))
-    for finalist, experiment in chosen:
-        trained = groups[finalist.name]
-        if len(trained) < plan.seeds:
-            continue
-        experiments[finalist.name] = experiment
-        scores = tuple(score_on(run, "val") for run in trained)
-        deviation = measure_deviation(trained)
-        finalists.append(replace(finalist, scores=scores, deviation=deviation))
+        finalists.append(Finalist(name, {}))
+        experiments[name] = search.base
+    for number in plan.ranked:
+        trial = progress.trials[number]
+        name = f"trial {find_run(trial)}"
+        score = None if trial.state.name == "PRUNED" else trial.value
+        finalists.append(Finalist(name, trial.params, score))
+        experiments[name] = search.make(trial)
+    groups = yield from _iter_seeds(search, folder, experiments, range(1, plan.seeds + 1))
+    finalists = [
+        finalist.complete(groups[finalist.name])
+        for finalist in finalists
+        if len(groups[finalist.name]) == plan.seeds
+    ]
     if not finalists:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
     finalists.sort(key=lambda finalist: finalist.mean, reverse=not metric.lower_is_better)
     best = finalists[0]
     write_json(folder / WINNER_FILE, {"winner": best.name})
-    tested: tuple[float, ...] = ()
-    deviation = None
-    comparison = None
+    tuned = Tuned(str(folder), len(progress.counted), metric.name, tuple(finalists), best)
+    if not plan.tests:
+        return tuned
     # nothing is chosen any more, so fresh runs may read the test images
-    if plan.tests:
-        bases = [finalist.name for finalist in finalists[1:] if finalist.search_score is None]
-        numbers = range(plan.seeds + 1, plan.seeds + plan.tests + 1)
-        rivals = {
-            name: replace(experiments[name], dataset=search.dataset) for name in (best.name, *bases)
-        }
-        runs = yield from _iter_seeds(search, folder, rivals, numbers)
-        tested = tuple(score_on(run, "test") for run in runs[best.name])
-        deviation = measure_deviation(runs[best.name])
-        pairs = min(map(len, runs.values()))
-        if bases and pairs > 1:
-            comparison = judge_runs({name: runs[name][:pairs] for name in runs})[0]
-    return Tuned(
-        study=str(folder),
-        trials=len(progress.counted),
-        metric=metric.name,
-        finalists=tuple(finalists),
-        winner=best,
-        comparison=comparison,
-        test_scores=tested,
-        test_deviation=deviation,
-    )
+    names = [best.name, *(finalist.name for finalist in finalists[1:] if not finalist.values)]
+    tested = {name: replace(experiments[name], dataset=search.dataset) for name in names}
+    numbers = range(plan.seeds + 1, plan.seeds + plan.tests + 1)
+    groups = yield from _iter_seeds(search, folder, tested, numbers)
+    comparison = None
+    shared = [number for number in numbers if all(number in runs for runs in groups.values())]
+    if len(names) > 1 and len(shared) > 1:
+        pairs = {name: [runs[number] for number in shared] for name, runs in groups.items()}
+        comparison = judge_runs(pairs)[0]
+    runs = list(groups[best.name].values())
+    scores = tuple(score_on(run, "test") for run in runs)
+    deviation = measure_deviation(runs)
+    return replace(tuned, comparison=comparison, test_scores=scores, test_deviation=deviation)
 
 
 def _iter_seeds(
     search: Search, folder: Path, experiments: Mapping[str, Experiment], numbers: range
-) -> Events[dict[str, list[Run]]]:
-    """Train each finalist with new seeds, until it diverges."""
-    planned = {
-        folder / name_final(name, experiment.recipe.seed + number): experiment.with_seed(
-            experiment.recipe.seed + number
-        )
-        for name, experiment in experiments.items()
-        for number in numbers
-    }
-    trained: dict[str, list[Run]] = {name: [] for name in experiments}
-    with search.training_ahead(planned) as train:
-        for name, experiment in experiments.items():
-            for number in numbers:
-                seed = experiment.recipe.seed + number
-                path = folder / name_final(name, seed)
-                try:
-                    run = yield from train(path, planned[path])
-                    score = Score(search.metric, score_on(run, "val"))
-                except NotFiniteError as error:
-                    yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
-                    break
-                trained[name].append(run)
-                progress = f"{len(trained[name])} of {len(numbers)}"
-                yield Decision("final", f"{name}, seed {seed}: val {score}", progress)
-    return trained
-
-
-def _choose_finalists(
-    search: Search, folder: Path, ranked: Sequence[Any], count: int
-) -> Events[list[tuple[Finalist, Experiment]]]:
-    """The best trials, without scores of other seeds; finishes those that were stopped."""
-    chosen: list[tuple[Finalist, Experiment]] = []
-    stopped = {
-        folder / f"trial-{find_run(trial)}": search.make(trial)
-        for trial in ranked[:count]
-        if trial.state.name == "PRUNED"
-    }
-    with search.training_ahead(stopped) as train:
-        for trial in ranked:
-            if len(chosen) == count:
-                break
-            name = f"trial-{find_run(trial)}"
-            experiment = search.make(trial)
-            score = trial.value
-            if trial.state.name == "PRUNED":
-                try:
-                    run = yield from train(folder / name, experiment)
-                    score = score_on(run, "val")
-                except NotFiniteError:
-                    continue
-            finalist = Finalist(f"trial {find_run(trial)}", trial.params, score, ())
-            chosen.append((finalist, experiment))
-    return chosen
+) -> Events[dict[str, dict[int, Run]]]:
+    """Train each experiment with new seeds; its runs by number, without those that diverged."""
+    groups: dict[str, dict[int, Run]] = {name: {} for name in experiments}
+    places = {}
+    makers = {}
+    for name, experiment in experiments.items():
+        for number in numbers:
+            seed = experiment.recipe.seed + number
+            path = folder / name_final(name, seed)
+            places[path] = (name, number)
+            makers[path] = partial(experiment.with_seed, seed)
+    with search.training_ahead(makers) as train:
+        for path, (name, number) in places.items():
+            try:
+                run = yield from train(path)
+                score = Score(search.metric, score_on(run, "val"))
+            except NotFiniteError as error:
+                yield Decision("warning", f"{path.name} diverged", str(error))
+                continue
+            groups[name][number] = run
+            progress = f"{len(groups[name])} of {len(numbers)}"
+            yield Decision("trained", f"{path.name}: val {score}", progress)
+    return groups
 
 
 def read_final(path: Path) -> Tuned | None:

@@ -96,6 +96,7 @@ class Jobs:
         cores = torch.get_num_threads()
         self.threads = max(1, cores // runs)
         self.most = jobs or max(1, min(cores // self.threads, count_fitting()))
+        self.makers: dict[Path, Callable[[], Experiment]] = {}
         self.planned: dict[Path, Callable[[], Job]] = {}
         self.waiting: list[Path] = []
         self.jobs: dict[Path, Job] = {}
@@ -109,24 +110,29 @@ class Jobs:
             self.most = 1
             self.threads = cores
 
-    def plan(self, experiments: Mapping[Path, Experiment], setup: RunSetup) -> None:
-        """Add runs by folder, in the order in which the study takes them."""
-        for path, experiment in experiments.items():
-            if self.can_fork and not (path / REPORT_FILE).exists():
-                self._plan_run(Candidate.of(experiment), setup.at(path))
+    def plan(self, makers: Mapping[Path, Callable[[], Experiment]], setup: RunSetup) -> None:
+        """Add runs by folder, in the order in which the study takes them.
 
-    def _plan_run(self, candidate: Candidate, setup: RunSetup) -> None:
+        The process that trains a run makes its experiment, too, with its own images.
+        """
+        self.makers |= makers
+        for path, make in makers.items():
+            if self.can_fork and not (path / REPORT_FILE).exists():
+                self._plan_run(make, setup.at(path))
+
+    def _plan_run(self, make: Callable[[], Experiment], setup: RunSetup) -> None:
         threads = self.threads
         if (setup.path / "run.json").exists():  # as before an interruption
             threads = load_run(setup.path).record.machine.threads
         if self.most > 1 or threads != torch.get_num_threads():
-            train = partial(iter_planned, candidate, None, setup)
+            train = partial(iter_made, make, setup)
             self.planned[setup.path] = partial(start_job, train, threads)
             self.waiting.append(setup.path)
 
-    def iter_run(self, experiment: Experiment, setup: RunSetup) -> Events[Run]:
-        """The events of a run, trained ahead if it was planned; returns the run."""
-        path = setup.path
+    def iter_run(self, path: Path, setup: RunSetup) -> Events[Run]:
+        """The events of a planned run, which may be trained ahead; returns the run."""
+        setup = setup.at(path)
+        experiment = self.makers[path]()
         candidate = Candidate.of(experiment)
         if path not in self.planned:
             return (yield from iter_planned(candidate, None, setup))
@@ -251,6 +257,11 @@ def find_obstacle(experiments: Iterable[Experiment]) -> str:
     if threading.current_thread() is not threading.main_thread():
         return "Only the main thread of a program can fork processes that train"
     return ""
+
+
+def iter_made(make: Callable[[], Experiment], setup: RunSetup) -> Events[Run]:
+    """Make an experiment and train it."""
+    return (yield from iter_planned(Candidate.of(make()), None, setup))
 
 
 def start_job(

@@ -84,6 +84,33 @@ def judge_runs(
     return compare_tables(tables, margin, alpha)
 
 
+def judge_folds(
+    runs: Mapping[str, Sequence[Run]], folds: int, margin: float | None = None
+) -> list[PairedComparison]:
+    """Compare experiments with the last one, by their runs on folds, seed after seed.
+
+    The score of a fold is the mean over seeds. ``LaminaError`` as of :func:`judge_runs`.
+    """
+    *_, reference = runs.values()
+    for group in runs.values():
+        for run, other in zip(group, reference, strict=True):
+            check_same_images(run, other)
+    scores = {}
+    for name, group in runs.items():
+        values = [score_images(run.task, find_outputs(run)).mean() for run in group]
+        scores[name] = np.array(values).reshape(-1, folds).mean(axis=0)[:, None]
+    held_out = [find_outputs(run) for run in reference[:folds]]
+    task = reference[0].task
+    tables = ScoreTables(
+        scores,
+        find_metric(reference[0].record.task),
+        "out-of-fold",
+        step=max(measure_outputs(task, outputs).step for outputs in held_out),
+        fold_images=sum(len(outputs.names) for outputs in held_out),
+    )
+    return compare_tables(tables, margin)
+
+
 def check_seeds(seeds: Mapping[str, Sequence[int]]) -> None:
     """Raise ``RunError`` if a seed occurs twice, except in the runs of one pair."""
     *_, reference = seeds

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from lamina.data import Dataset
 from lamina.data.splits import Split
@@ -41,9 +41,6 @@ from lamina.training.events import Event
 from lamina.training.loop import Training
 from lamina.training.recipe import overlay
 from lamina.training.task import task_of
-
-TrainRun: TypeAlias = Callable[[Path, Experiment], Events[Run]]
-"""Trains an experiment in a folder."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +141,14 @@ class Search:
         return (yield from iter_planned(Candidate.of(experiment), None, setup.at(folder)))
 
     @contextmanager
-    def training_ahead(self, experiments: Mapping[Path, Experiment]) -> Iterator[TrainRun]:
-        """A function like :meth:`iter_run` for these experiments, several of them at once."""
+    def training_ahead(
+        self, makers: Mapping[Path, Callable[[], Experiment]]
+    ) -> Iterator[Callable[[Path], Events[Run]]]:
+        """A function that trains a run of these experiments, several of them at once."""
         setup = RunSetup(command=tuple(self.command))
-        with closing(Jobs(self.jobs, max(1, len(experiments)), experiments.values())) as jobs:
-            jobs.plan(experiments, setup)
-            yield lambda folder, experiment: jobs.iter_run(experiment, setup.at(folder))
+        with closing(Jobs(self.jobs, max(1, len(makers)), [self.example[0]])) as jobs:
+            jobs.plan(makers, setup)
+            yield lambda folder: jobs.iter_run(folder, setup)
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, which all of its workers must share."""

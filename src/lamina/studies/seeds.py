@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,21 +198,21 @@ def iter_repeats(dataset: Dataset, request: Request, seeds: int, setup: RunSetup
     done: list[Seed] = []
     runs: list[Run] = []
     first = candidate.recipe.seed
-    experiments = {
-        setup.runs_dir / f"{name}-seed{seed}": experiment.with_seed(seed)
+    makers = {
+        setup.runs_dir / f"{name}-seed{seed}": partial(experiment.with_seed, seed)
         for seed in range(first, first + seeds)
     }
     with closing(Jobs(setup.jobs, seeds, [experiment])) as jobs:
-        jobs.plan(experiments, setup)
-        for folder, experiment in experiments.items():
-            run = yield from jobs.iter_run(experiment, setup.at(folder))
+        jobs.plan(makers, setup)
+        for folder in makers:
+            run = yield from jobs.iter_run(folder, setup)
             report = run.report
             if report is None:
                 raise RunError(
                     f"{run.path} could not be evaluated, so there is no mean. Add images."
                 )
             runs.append(run)
-            done.append(Seed(experiment.recipe.seed, run.path, report.split, report.score))
+            done.append(Seed(run.record.recipe.seed, run.path, report.split, report.score))
             yield done[-1]
     yield Seeds(tuple(done), measure_deviation(runs))
 

@@ -51,8 +51,7 @@ class Limits:
 class FinalsPlan:
     """What the finals train."""
 
-    ranked: tuple[int, ...]  # numbers of the trials that could win, best first
-    count: Annotated[int, Between(1, MOST_FINALISTS)]
+    ranked: tuple[int, ...]  # numbers of the trials, best first
     seeds: Annotated[int, Between(1, MOST_SEEDS)]  # that choose the winner on val
     tests: Annotated[int, Between(0, MOST_TESTS)]  # fresh seeds, which are evaluated on test
 
@@ -356,8 +355,9 @@ def read_progress(study: Any) -> Progress:
         trials = study.get_trials(deepcopy=False)
         for trial in trials:
             _check_trial(trial)
-        if stored.finals and not set(stored.finals.ranked) <= set(range(len(trials))):
-            raise ValueError(f"the finals are of the trials {stored.finals.ranked}")
+        ranked = stored.finals.ranked if stored.finals else ()
+        if len(ranked) > MOST_FINALISTS or not set(ranked) <= set(range(len(trials))):
+            raise ValueError(f"the finals are of the trials {ranked}")
         metric = Score(stored.settings["metric"], 0.0)
     return Progress(trials, metric, stored.limits, stored.finals, stored.result)
 

@@ -543,22 +543,19 @@ def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[Tune
     expected = progress.measure(expected)
     plan = progress.finals
     if plan is None:
-        ranked = rank_finalists(progress)
         seconds = progress.limits.seconds
         left = None if seconds is None else seconds - progress.used_seconds
         count, seeds, tests = plan_finals(expected, left)
         if search.dataset.test is None:
             tests = 0
-        plan = FinalsPlan(tuple(ranked), min(count, len(ranked)), seeds, tests)
+        plan = FinalsPlan(tuple(rank_finalists(progress)[:count]), seeds, tests)
         yield from trials.store("finals", asdict(plan))
-    longest = count_trainings(plan.count, plan.seeds, plan.tests, search.base is not None)
-    rivals = plural(plan.count, "trial", "trials")
+    count = len(plan.ranked)
+    longest = count_trainings(count, plan.seeds, plan.tests, search.base is not None)
+    rivals = plural(count, "trial", "trials")
     if search.base is not None:
         rivals += " and the recipe"
-    length = (
-        f"{longest - plan.count} trainings, after at most {plan.count} stopped trials are trained"
-        f" to their end: at most {format_minutes(longest * expected)}"
-    )
+    length = f"{longest} trainings, {format_minutes(longest * expected)}"
     how = f"{rivals}, each with {plural(plan.seeds, 'new seed', 'new seeds')}"
     if plan.tests:
         how += f"; the winner is tested with {plan.tests} fresh seeds"

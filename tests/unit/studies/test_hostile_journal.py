@@ -31,7 +31,7 @@ def search_and_lines(tmp_path_factory):
         finish(trials.is_worse(trial))
         finish(trials.finish(trial, state, score))
     finish(trials.take(search.ranges))
-    finish(trials.store("finals", {"ranked": [0], "count": 1, "seeds": 2}))
+    finish(trials.store("finals", {"ranked": [0], "seeds": 2, "tests": 0}))
     return search, (folder / JOURNAL).read_text().splitlines()
 
 

@@ -6,13 +6,14 @@ import os
 import signal
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from lamina import Recipe, compare, load_data, load_run
+from lamina import Recipe, compare, cross_validate, load_data, load_run
 from lamina.errors import LaminaWarning, NotFiniteError, RecipeError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.nets_by_name import NetChoice
@@ -82,6 +83,28 @@ def test_a_comparison_has_the_same_result_with_two_jobs(images, tmp_path):
     assert results[0] == results[1]
 
 
+def test_folds_are_trained_at_once_after_the_first(images, tmp_path):
+    results = [
+        cross_validate(
+            images,
+            NET,
+            RECIPE,
+            folds=3,
+            name=str(jobs),
+            runs_dir=tmp_path,
+            jobs=jobs,
+            progress=False,
+        )
+        for jobs in (1, 2)
+    ]
+    for name in ("fold-1", "fold-2", "fold-3", "final"):
+        first, second = (load_run(tmp_path / jobs / name) for jobs in "12")
+        assert digest(first.path) == digest(second.path)
+        threads = 2 if name == "fold-1" else 1
+        assert first.record.machine.threads == second.record.machine.threads == threads
+    assert results[0].scores == results[1].scores
+
+
 def test_few_runs_share_the_threads(images):
     experiment = make_experiment(images, RECIPE)
     torch.set_num_threads(8)
@@ -96,10 +119,24 @@ def make_experiment(images, recipe: Recipe) -> Experiment:
 
 
 def plan(jobs: Jobs, experiments: dict[Path, Experiment], setup: RunSetup):
-    jobs.plan(experiments, setup)
-    return {
-        path: jobs.iter_run(experiment, setup.at(path)) for path, experiment in experiments.items()
-    }
+    makers = {path: partial(replace, experiment) for path, experiment in experiments.items()}
+    jobs.plan(makers, setup)
+    return {path: jobs.iter_run(path, setup) for path in makers}
+
+
+def test_a_process_makes_the_experiment_that_it_trains(images, tmp_path):
+    makers = tmp_path / "makers"
+    makers.mkdir()
+
+    def make() -> Experiment:
+        (makers / str(os.getpid())).touch()
+        return make_experiment(images, RECIPE)
+
+    with closing(Jobs(2, 2, [make_experiment(images, RECIPE)])) as jobs:
+        jobs.plan({tmp_path / "a": make, tmp_path / "b": make}, RunSetup())
+        assert not list(makers.iterdir())
+        list(jobs.iter_run(tmp_path / "a", RunSetup()))
+    assert len(list(makers.iterdir())) == 3  # two processes, and this one, which compares the run
 
 
 def test_a_run_that_fails_does_not_lose_the_others(images, tmp_path):

@@ -65,7 +65,7 @@ def test_trials_that_failed_count_but_repeats_do_not():
 
 
 def test_nobody_trains_a_trial_after_the_finals_have_begun():
-    plan = FinalsPlan((0,), 1, 2, 2)
+    plan = FinalsPlan((0,), 2, 2)
     assert next_action(progress(["WAITING"], finals=plan), 1.0) == Stop("its finals have begun")
 
 
