@@ -119,6 +119,19 @@ def test_settings_that_may_change_are_listed() -> None:
     assert set(re.findall(r"\w+", lines)) == set(CHANGEABLE)
 
 
+def test_bit_identical_names_all_its_conditions() -> None:
+    files = [*DOCUMENTS, *(ROOT / "src").rglob("*.py"), *(ROOT / "src").rglob("*.js")]
+    sentences = [
+        sentence
+        for file in files
+        for sentence in re.split(r"[.:] ", " ".join(read(file).split()))
+        if "torch version" in sentence
+        and re.search("processor( |-)type|type of processor", sentence)
+    ]
+    assert sentences
+    assert [sentence[-200:] for sentence in sentences if "threads" not in sentence] == []
+
+
 # Measured values
 
 
