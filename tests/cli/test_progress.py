@@ -3,10 +3,13 @@ from __future__ import annotations
 import io
 import itertools
 import re
+from types import SimpleNamespace
 
+import IPython.display
 from rich.console import Console
 
-from lamina import Recipe, Training, evaluate, show_progress, start_run
+from lamina import Epoch, Recipe, Step, Training, evaluate, show_progress, start_run
+from lamina.runs import progress
 from support.runs import DATA, NET
 
 HIDE_CURSOR = "\x1b[?25l"  # as a bar does first
@@ -70,3 +73,25 @@ def test_lines_name_their_run_while_several_train_and_only_then(tmp_path, capsys
     ]
     start_run(DATA, NET, RECIPE, runs_dir=tmp_path).train()
     assert "\nepoch 1/2  train loss " in capsys.readouterr().out
+
+
+def test_a_notebook_prints_some_of_many_epochs_and_shows_the_others_beside_its_bar(monkeypatch):
+    printed = io.StringIO()
+    shown = []
+    bar = SimpleNamespace(update=lambda content, **_: shown.append(content["text/plain"]))
+    monkeypatch.setattr(IPython.display, "display", lambda *_, **__: bar)
+    monkeypatch.setattr(progress, "Console", lambda: SimpleNamespace(is_jupyter=True))
+    monkeypatch.setattr(progress, "_find_console", lambda: Console(file=printed, width=200))
+    monkeypatch.setattr(progress, "NOTEBOOK_SECONDS", 0)
+
+    events = []
+    for epoch in range(1, 208):
+        events.append(Step(epoch=epoch, step=1, steps=2, loss=2.0))
+        events.append(Epoch(epoch, 207, 1.5, None, 1.0, 100.0, 0.1))
+    assert list(show_progress(events)) == events
+
+    numbers = [int(number) for number in re.findall(r"epoch (\d+)/207", printed.getvalue())]
+    assert numbers == [*range(1, 11), *range(20, 101, 10), 200, 207]
+    assert shown[10] == "epoch 11 1/2"
+    assert shown[11] == "epoch 11/207  train loss 1.5000  1.0 s  100 images/s · epoch 12 1/2"
+    assert shown[-1] == ""

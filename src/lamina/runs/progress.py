@@ -36,7 +36,8 @@ def show_progress(
 
     Prints a line per event, except for steps, which a progress bar shows in a terminal or notebook.
     If several threads of a terminal train, only the first one has a bar; in a notebook, each has
-    one.
+    one. A notebook prints epochs 1 to 10, then every 10th, from 100 every 100th, the last one and
+    those with a diagnosis; the line of any other epoch is shown beside the bar until the next one.
 
     Args:
         events: A ``Training``, or the iterator from ``Run.iter_train`` or ``choose``.
@@ -66,6 +67,7 @@ def show_progress(
     console = console or _find_console()
     final: Report | None = None
     label = ""
+    latest = ""  # line of an epoch that is not printed
     bar = _show_notebook_bar() if is_notebook else _show_terminal_bar(console)
     with _count(name), bar as update:
         for event in events:
@@ -73,7 +75,10 @@ def show_progress(
                 label = f"{name}: "
             match event:
                 case Step():
-                    update(f"{label}epoch {event.epoch}", event.step, event.steps)
+                    text = f"{label}epoch {event.epoch}"
+                    if latest:
+                        text = f"{latest} · {text}"
+                    update(text, event.step, event.steps)
                 case FeatureProgress():
                     update(f"{label}features", event.done, event.images)
                 case Report():
@@ -86,11 +91,24 @@ def show_progress(
                     if isinstance(event, Epoch):
                         final = None
                         texts += map(str, event.diagnoses)
+                        if is_notebook and not _is_printed(event):
+                            latest = f"{label}{event}"
+                            yield event
+                            continue
+                        latest = ""
                     for line in "\n".join(texts).split("\n"):
                         console.print(Text(escape(label + line)), soft_wrap=True)
             yield event
+    if latest:
+        console.print(Text(escape(latest)), soft_wrap=True)
     if final is not None:
         console.print(Text(escape(f"{label}{final.split} {final.score}")))
+
+
+def _is_printed(event: Epoch) -> bool:
+    """Whether a notebook prints the line of an epoch: hundreds of lines would hide the rest."""
+    power = 10 ** (len(str(event.epoch)) - 1)
+    return event.epoch <= 10 or event.epoch % power == 0 or bool(event.diagnoses)
 
 
 @cache
