@@ -17,6 +17,7 @@ from typing import Any
 
 RESULTS = "chapters"
 """Folder of the generated pages, in ``docs``."""
+COLAB = "https://colab.research.google.com"
 
 
 def settings(docs: Path) -> dict[str, Any]:
@@ -43,16 +44,44 @@ def settings(docs: Path) -> dict[str, Any]:
 
 
 def first_cell() -> str:
-    """The first cell of a notebook: it installs lamina, if the build knows from where."""
+    """The first cell of a notebook: it installs lamina in Colab, and does nothing elsewhere."""
     address = os.environ.get("READTHEDOCS_GIT_CLONE_URL", "")
     source = os.environ.get("LAMINA_INSTALL") or (f"git+{address}" if address else "")
+    comment = "# Colab: install lamina. Elsewhere, this cell does nothing."
+    install = f"%pip install --quiet '{source}'"
     if not source:
-        return "# This notebook needs lamina. In a clone of its repository, run: pip install ."
-    return (
-        "from importlib.util import find_spec\n\n"
-        "if find_spec('lamina') is None:\n"
-        f"    %pip install --quiet '{source}'"
-    )
+        comment = "# Colab: say where to get lamina. Elsewhere, this cell does nothing."
+        install = "raise SystemExit('Install lamina first: %pip install ADDRESS_OF_LAMINA')"
+    return f"""{comment}
+import sys
+
+if "google.colab" in sys.modules:
+    {install}"""
+
+
+def list_links(name: str) -> str:
+    """The links at the top of a chapter, to its notebook and to Colab, in reStructuredText.
+
+    Colab opens a notebook only from a repository. ``LAMINA_NOTEBOOKS`` names the branch that the
+    notebooks are published to, as ``OWNER/REPOSITORY/blob/BRANCH``.
+    """
+    branch = os.environ.get("LAMINA_NOTEBOOKS", "")
+    colab = f"`Colab, where you can upload it <{COLAB}>`__"
+    if branch:
+        colab = f"`Open in Colab <{COLAB}/github/{branch}/{name}.ipynb>`__"
+    return f"""
+.. rst-class:: notebook-links
+
+:download:`Download the notebook <{name}.ipynb>` · {colab}
+"""
+
+
+def add_links(_: Any, page: str, source: list[str]) -> None:
+    """Add the links below the title of a chapter."""
+    if re.fullmatch(rf"{RESULTS}/\d\d_\w+", page):
+        links = list_links(page.partition("/")[2])
+        title = re.compile(r"^={3,}\n", re.MULTILINE)
+        source[0] = title.sub(lambda line: line[0] + links, source[0], count=1)
 
 
 def prepare(_: dict[str, Any], __: str) -> None:
@@ -130,3 +159,4 @@ def tidy_notebooks(app: Any) -> None:
 def setup(app: Any) -> None:
     app.connect("builder-inited", forget_results, priority=100)
     app.connect("builder-inited", tidy_notebooks, priority=900)  # after sphinx-gallery
+    app.connect("source-read", add_links)

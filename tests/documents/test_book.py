@@ -88,3 +88,54 @@ def test_faults_of_a_site_are_found(tmp_path: Path) -> None:
         "index.html: other.html#there has no such anchor",
         "style.css: loads //example.org/font.css",
     ]
+
+
+def test_lessons_of_the_studio_and_chapters_name_each_other() -> None:
+    stations = DOCS.parent / "src" / "lamina" / "deploy" / "studio" / "page" / "stations.js"
+    lessons = re.findall(
+        r'^ {4}title: "(.*)",\n {4}chapter: \["(.*)", "(.*)"\],$',
+        stations.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert len(lessons) == 6
+    for number, (lesson, chapter, title) in enumerate(lessons, start=1):
+        text = (DOCS / "learn" / f"{chapter}.py").read_text(encoding="utf-8")
+        words = " ".join(text.replace("\n# ", " ").split())
+        assert (ast.get_docstring(ast.parse(text)) or "").startswith(
+            f"{int(chapter[:2])}. {title}\n"
+        )
+        assert f"Lesson {number} of the :doc:`studio </howto/studio>`, *{lesson}*" in words
+
+
+def test_a_notebook_begins_with_a_cell_that_runs_only_in_colab(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chapters = runpy.run_path(str(DOCS / "tools" / "chapters.py"))
+    monkeypatch.delenv("READTHEDOCS_GIT_CLONE_URL", raising=False)
+    for source in ("", "git+https://example.org/lamina@main"):
+        monkeypatch.setenv("LAMINA_INSTALL", source)
+        *lines, command = chapters["first_cell"]().splitlines()
+        assert lines[-1] == 'if "google.colab" in sys.modules:'
+        assert command.startswith(
+            f"    %pip install --quiet '{source}'" if source else "    raise "
+        )
+
+
+def test_a_chapter_links_to_its_notebook_and_to_colab(monkeypatch: pytest.MonkeyPatch) -> None:
+    add_links = runpy.run_path(str(DOCS / "tools" / "chapters.py"))["add_links"]
+    page = ".. _label:\n\n1. Pixels\n=========\n\nText.\n\nPart\n====\n"
+
+    monkeypatch.setenv("LAMINA_NOTEBOOKS", "me/lamina/blob/notebooks")
+    for name, count in (("chapters/01_pixels", 1), ("howto/tuning", 0)):
+        source = [page]
+        add_links(None, name, source)
+        assert source[0].count(":download:`Download the notebook <01_pixels.ipynb>`") == count
+        address = "https://colab.research.google.com/github/me/lamina/blob/notebooks"
+        assert source[0].count(f"`Open in Colab <{address}/01_pixels.ipynb>`__") == count
+    monkeypatch.delenv("LAMINA_NOTEBOOKS")
+    source = [page]
+    add_links(None, "chapters/01_pixels", source)
+    assert source[0].startswith(
+        ".. _label:\n\n1. Pixels\n=========\n\n.. rst-class:: notebook-links\n"
+    )
+    assert "Open in Colab" not in source[0]
