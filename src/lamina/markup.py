@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TypeAlias
@@ -19,6 +19,7 @@ MOST_WIDE = 10  # shaded tables with more columns are printed in a smaller font 
 LONGEST_NAME = 40
 MOST_ROWS = 20  # of a table in a notebook
 LETTER_PX = 6.8  # mean width of a letter below a box
+CHART_PX = (220, 84)  # width and height of the lines in a line chart
 Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]  # column heads and rows
 
 
@@ -133,6 +134,48 @@ def boxes(sizes: Sequence[tuple[float, float, str]], description: str) -> Markup
             f'<svg class="boxes" role="img" aria-label="{show(description)}"'
             f' width="{left:.0f}" height="{tallest + 20:.0f}">{"".join(parts)}</svg>'
         )
+    )
+
+
+def line_chart(
+    title: str, lines: Mapping[str, Mapping[int, float]], ends: tuple[str, str], axis: str
+) -> Markup:
+    """A drawing of values by whole numbers, such as epochs, which ``axis`` names.
+
+    Has a line for each name. ``ends`` are the texts of the lowest and the highest value.
+    """
+    width, height = CHART_PX
+    values = [value for line in lines.values() for value in line.values()]
+    places = [place for line in lines.values() for place in line]
+    low, high = min(values), max(values)
+    first, last = min(places), max(places)
+    left = 8 + LETTER_PX * max(map(len, ends))
+    parts = [
+        f'<path class="axes" d="M{left:.0f} 22v{height}h{width}"/>',
+        f'<text x="{left:.0f}" y="12" class="start">{show(title)}</text>',
+        f'<text x="{left - 5:.0f}" y="{22 + height}" class="end">{show(ends[0])}</text>',
+        f'<text x="{left - 5:.0f}" y="30" class="end">{show(ends[1])}</text>',
+        f'<text x="{left:.0f}" y="{36 + height}" class="start">{first}</text>',
+        f'<text x="{left + width:.0f}" y="{36 + height}" class="end">{show(axis)} {last}</text>',
+    ]
+    legend = left + width
+    for number, (name, line) in reversed(list(enumerate(lines.items()))):
+        points = [
+            f"{left + width * (place - first) / max(1, last - first):.1f}"
+            f",{22 + height * (1 - (value - low) / ((high - low) or 1)):.1f}"
+            for place, value in line.items()
+        ]
+        parts.append(f'<polyline class="line-{number}" points="{" ".join(points)}"/>')
+        parts.append(f'<text x="{legend:.0f}" y="12" class="end">{show(name)}</text>')
+        legend -= LETTER_PX * len(name) + 4
+        parts.append(f'<path class="line-{number}" d="M{legend - 16:.0f} 8h14"/>')
+        legend -= 24
+    spoken = "; ".join(
+        f"{name}: {line[min(line)]:.3g} to {line[max(line)]:.3g}" for name, line in lines.items()
+    )
+    return Markup(
+        f'<svg class="chart" role="img" aria-label="{show(f"{title} by {axis}: {spoken}")}"'
+        f' width="{left + width + 16:.0f}" height="{height + 42}">{"".join(parts)}</svg>'
     )
 
 

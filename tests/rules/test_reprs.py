@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from lamina import Images, Predictor, Recipe, Training, evaluate, load_net
+from lamina.evaluation.intervals import Interval
 from lamina.evaluation.outputs import Outputs
 from lamina.nets import Conv2d, Flatten, Net, Output
 from lamina.runs.nets_by_name import find_net
+from lamina.runs.overview import draw_course
+from lamina.studies.cross_validation import Folds
+from lamina.targets import Score
 
 MANY = 300
 LONG = "x" * 40
@@ -76,3 +82,31 @@ def test_predictions_are_shown_with_their_images(training, tmp_path):
     assert "could not be read: no such file" in shown
     assert "&lt;i&gt;.png" in shown
     assert "and 7 more" in shown
+
+
+def test_the_course_of_a_run_is_two_charts_with_a_text():
+    score = Score("accuracy", 0.5)
+    rows = [
+        {"epoch": epoch, "train_loss": 2 / epoch, "val_loss": None, "val_accuracy": epoch / 10}
+        for epoch in (1, 2, 4)
+    ]
+    (shown,) = draw_course(rows, SimpleNamespace(score=score))
+    assert shown.count("<svg ") == 2
+    assert 'aria-label="accuracy by epoch: val: 0.1 to 0.4"' in shown
+    assert 'aria-label="loss by epoch: train: 2 to 0.5"' in shown
+    assert ">10.00 %<" in shown
+    assert ">40.00 %<" in shown
+    assert draw_course(rows[:1], SimpleNamespace(score=score)) == []
+    assert draw_course([], None) == []
+
+
+def test_folds_are_shown_as_a_table():
+    reports = [SimpleNamespace(score=Score("accuracy", value), images=10) for value in (0.5, 0.7)]
+    outputs = SimpleNamespace(names=["a"] * 20)
+    run = SimpleNamespace(path="runs/<i>/final", report=None)
+    folds = Folds(tuple(reports), outputs, Score("accuracy", 0.6), Interval(0.4, 0.8), run)
+    shown = folds._repr_html_()
+    assert "<b>out-of-fold accuracy 60.00 % (95 % interval 40.00 % to 80.00 %)</b>" in shown
+    assert shown.count(">accuracy 50.00 %<") == shown.count(">accuracy 70.00 %<") == 1
+    assert "runs/&lt;i&gt;/final" in shown
+    assert str(folds).splitlines()[0] == folds.headline()

@@ -25,6 +25,7 @@ from lamina.evaluation.paired import measure_outputs
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
 from lamina.files import check_name
+from lamina.markup import card, table, wrap
 from lamina.metrics import METRICS
 from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
 from lamina.runs.nets_by_name import choice_of_timm, find_net
@@ -102,12 +103,26 @@ class Folds(Event):
         }
 
     def __str__(self) -> str:
-        count = len(self.reports)
-        images = len(self.outputs.names)
+        return "\n".join([self.headline(), *self.remarks()])
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for number, report in enumerate(self.reports, start=1):
+            rows.append((f"fold {number}", str(report.score), f"{report.images:,}"))
+        lines = (wrap("p", line) for line in self.remarks())
+        return card(self.headline(), table(("", "score", "images"), rows), *lines)
+
+    def headline(self) -> str:
+        """The score of all folds with its interval."""
         low = self.score.format(self.interval.low)
         high = self.score.format(self.interval.high)
+        return f"out-of-fold {self.score} (95 % interval {low} to {high})"
+
+    def remarks(self) -> list[str]:
+        """What the interval is about, and the score of the model that was trained on all images."""
+        count = len(self.reports)
+        images = len(self.outputs.names)
         lines = [
-            f"out-of-fold {self.score} (95 % interval {low} to {high})",
             f"The interval is about training on {count - 1} of {count} parts of such images. It is"
             " approximate: the corrected t test of Nadeau and Bengio (2003), from the variance"
             " between folds.",
@@ -116,7 +131,7 @@ class Folds(Event):
         report = self.run.report
         if report is not None:
             lines.append(list_lines(report)[0])
-        return "\n".join(lines)
+        return lines
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -30,7 +31,10 @@ Range: TypeAlias = Any
 def import_optuna() -> Any:
     """Import Optuna; ``RunError`` if it is not installed."""
     try:
-        import optuna
+        with warnings.catch_warnings():
+            # In a notebook, tqdm asks for a package whose bars lamina does not show.
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            import optuna
     except ImportError as error:
         raise RunError("lamina tune needs Optuna. Run pip install 'lamina[tune]'.") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
