@@ -62,6 +62,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "lamina"
 html_static_path = ["static"]
 html_css_files = ["book.css"]
+html_search_scorer = str(HERE / "tools" / "scorer.js")
 html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
 html_copy_source = False
 html_show_sourcelink = False

@@ -90,13 +90,13 @@ def test_the_course_of_a_run_is_two_charts_with_a_text():
         {"epoch": epoch, "train_loss": 2 / epoch, "val_loss": None, "val_accuracy": epoch / 10}
         for epoch in (1, 2, 4)
     ]
-    (shown,) = draw_course(rows, SimpleNamespace(score=score))
+    (shown,) = draw_course(rows, score)
     assert shown.count("<svg ") == 2
     assert 'aria-label="accuracy by epoch: val: 0.1 to 0.4"' in shown
     assert 'aria-label="loss by epoch: train: 2 to 0.5"' in shown
     assert ">10.00 %<" in shown
     assert ">40.00 %<" in shown
-    assert draw_course(rows[:1], SimpleNamespace(score=score)) == []
+    assert draw_course(rows[:1], score) == []
     assert draw_course([], None) == []
 
 

@@ -59,27 +59,27 @@ def show_run(run: Run) -> str:
     lines = [] if report is None else list_lines(report)
     more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
     metrics = (wrap("p", line) for line in lines)
-    charts = draw_course(epochs or (), report)
+    charts = draw_course(epochs or (), None if report is None else report.score)
     return card(describe_run(run), table((), list(row.items()), texts=2), *charts, *metrics, more)
 
 
-def draw_course(epochs: Rows, report: Report | None) -> list[Markup]:
+def draw_course(epochs: Rows, score: Score | None) -> list[Markup]:
     """Small charts of score and loss by epoch; none for a single epoch."""
-    scores = [Score("loss", 0.0)]
-    if report is not None and report.score.name != "loss":
-        scores.insert(0, report.score)
+    shown = [Score("loss", 0.0)]
+    if score is not None and score.name != "loss":
+        shown.insert(0, score)
     charts = []
-    for score in scores:
+    for each in shown:
         lines = {}
         for split in ("train", "val"):
-            column = f"{split}_{score.name}"
+            column = f"{split}_{each.name}"
             line = {row["epoch"]: row[column] for row in epochs if row.get(column) is not None}
             if len(line) > 1:
                 lines[split] = line
         if lines:
             values = [value for line in lines.values() for value in line.values()]
-            ends = (score.format(min(values)), score.format(max(values)))
-            charts.append(line_chart(score.title, lines, ends, "epoch"))
+            ends = (each.format(min(values)), each.format(max(values)))
+            charts.append(line_chart(each.title, lines, ends, "epoch"))
     return [wrap("div", *charts, kind="charts")] if charts else []
 
 
