@@ -4,7 +4,7 @@
 # make ci:       make test with types checked at run time, all examples and all kills; lowest versions
 # make coverage: the tests, and what they reach
 # make docs:     the documentation site in build/docs, with its chapters trained and its links checked
-# make notebooks: the notebooks of the site's chapters, run in a kernel
+# make check-docs: make docs; its notebooks in a kernel; search and accessibility in Chromium
 # make kernels:  compile the C functions again, after a change of src/lamina/kernels/*.c, .h or .inc
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +18,7 @@ IS_NEW_NODE := process.exit(+(process.versions.node.split('.')[0] < 20))
 NO_NPM := not tested here: the pages' JavaScript (needs npm and Node.js 20 or newer)
 LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo quick test ci lowest coverage docs notebooks lint pages kernels install clean
+.PHONY: demo quick test ci lowest coverage docs check-docs lint pages kernels install clean
 
 demo: .venv/installed
 	$(BIN)/lamina reproduce $(DEMO)
@@ -42,8 +42,9 @@ docs: .venv/installed-docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 	$(BIN)/python docs/tools/check_site.py build/docs
 
-notebooks: docs
+check-docs: docs .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python docs/tools/run_notebooks.py docs/chapters
+	LAMINA_SITE=build/docs $(BIN)/pytest tests/browser/test_site.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
