@@ -291,11 +291,7 @@ def _report_classes(
     truth = task.to_truth(targets)
     chosen = columns.chosen.long().argmax(dim=1)
     confidence, is_correct = judge_predictions(task, logits, targets)
-    uncalibrated = None
-    if task.temperatures:
-        raw = judge_predictions(task.with_temperatures(()), logits, targets)
-        uncalibrated = calibration_error(*raw)
-    favored = keep_favored(task, chosen, confidence)
+    favored = keep_favored(task, logits, confidence)
     classes = _score_columns(names, columns, truth)
     confusion = count_confusion(chosen, targets.long(), len(names))
     question = None
@@ -305,13 +301,11 @@ def _report_classes(
         question = QuestionScores(task.target_names[0], precision, area)
     return ClassReport(
         **shared,
+        **_measure_calibration(task, logits, targets),
         majority=names[int(np.argmax(task.expand_row(task.shares)))],
         accuracy=int(is_correct.sum()) / len(targets),
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
         top5_accuracy=_find_top5(logits, targets.long()),
-        calibration_error=calibration_error(confidence, is_correct),
-        calibration_floor=calibration_floor(confidence),
-        uncalibrated_error=uncalibrated,
         rejections=tuple(
             measure_rejection(favored, is_correct, limit) for limit in REJECTION_LIMITS
         ),
@@ -319,6 +313,21 @@ def _report_classes(
         confusion=tuple(map(tuple, confusion.tolist())),
         question=question,
     )
+
+
+def _measure_calibration(
+    task: SingleLabel | Binary | MultiLabel, logits: Logits, targets: Tensor
+) -> dict[str, Any]:
+    confidence, is_correct = judge_predictions(task, logits, targets)
+    before = None
+    if task.temperatures:
+        raw = judge_predictions(task.with_temperatures(()), logits, targets)
+        before = calibration_error(*raw)
+    return {
+        "calibration_error": calibration_error(confidence, is_correct),
+        "calibration_floor": calibration_floor(confidence),
+        "uncalibrated_error": before,
+    }
 
 
 def _find_top5(logits: Logits, targets: Int64[Tensor, " n"]) -> float | None:
@@ -338,20 +347,13 @@ def _report_labels(
         for place, scores in enumerate(_score_columns(task.target_names, columns, truth))
     )
     frequencies = predict_constant(task, "frequencies", len(truth))
-    probabilities = task.probabilities(logits).flatten()
-    is_true = truth.flatten()
-    uncalibrated = None
-    if task.temperatures:
-        uncalibrated = calibration_error(logits.sigmoid().flatten(), is_true)
     return LabelReport(
         **shared,
+        **_measure_calibration(task, logits, truth),
         baseline_micro_f1=_micro_f1(frequencies, truth),
         mean_average_precision=_mean_of_known([scores.average_precision for scores in labels]),
         micro_f1=_micro_f1(columns, truth),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
-        calibration_error=calibration_error(probabilities, is_true),
-        calibration_floor=calibration_floor(probabilities),
-        uncalibrated_error=uncalibrated,
         labels=labels,
     )
 

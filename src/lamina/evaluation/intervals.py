@@ -19,6 +19,7 @@ Groups: TypeAlias = Int64[Tensor, " n"]
 ALPHA = 0.05  # significance level
 LEVEL = 1 - ALPHA
 Z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
+ALL = slice(None)  # images
 ROUNDING = 1e-15  # variances below are rounding errors
 NEWTON_STEPS = 40
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)  # to integrate numerically from -1 to 1
@@ -42,12 +43,16 @@ class MeanInterval:
     count: int
 
 
-def wilson_interval(correct: float, total: float) -> Interval:
-    """Wilson's 95 % interval (1927) of ``correct / total``; valid near 0 and 1, for few images."""
+def wilson_interval(correct: float, total: float, design_effect: float = 1.0) -> Interval:
+    """Wilson's 95 % interval (1927) of ``correct / total``; valid near 0 and 1, for few images.
+
+    With a design effect, so many images count as one (:func:`measure_design_effect`).
+    """
     fraction = correct / total
-    center = fraction + Z**2 / (2 * total)
-    half_width = Z * math.sqrt(fraction * (1 - fraction) / total + Z**2 / (4 * total**2))
-    scale = 1 + Z**2 / total
+    images = total / design_effect
+    center = fraction + Z**2 / (2 * images)
+    half_width = Z * math.sqrt(fraction * (1 - fraction) / images + Z**2 / (4 * images**2))
+    scale = 1 + Z**2 / images
     # With none or all correct, one end is exactly 0 or 1; rounding must not move it past the
     # fraction.
     return Interval(
@@ -109,24 +114,29 @@ def count_independent(value: float, influences: Float64[Tensor, " n"], count: in
     """
     variance = float(influences.square().sum())
     binomial = value * (1 - value)
-    if min(variance, binomial) <= ROUNDING:
+    if min(variance, binomial) <= ROUNDING or math.isclose(binomial, variance * count):
         return float(count)
     images = binomial / variance
-    if count > 1 and not math.isclose(images, count):  # the variance is an estimate
+    if count > 1:  # the variance is an estimate
         images *= (1 - 1 / count) * (Z / t_quantile(count - 1)) ** 2
     return images
 
 
-def measure_design_effect(hits: Bool[Tensor, " n"], groups: Groups) -> float:
-    """The number of images that count as one in the fraction of hits (Kish, 1965)."""
-    return len(hits) / count_independent_hits(hits, groups) if len(hits) else 1.0
+def measure_design_effect(
+    hits: Bool[np.ndarray, " n"],
+    groups: Groups | None,
+    rows: Bool[np.ndarray, " n"] | slice = ALL,
+) -> float:
+    """The number of images that count as one in the fraction of hits in ``rows`` (Kish, 1965).
 
-
-def count_independent_hits(hits: Bool[Tensor, " n"], groups: Groups | None = None) -> float:
-    """The number of independent images whose fraction of hits would be as certain."""
-    value = float(hits.double().mean())
-    influences = sum_by_group((hits.double() - value) / len(hits), groups)
-    return min(count_independent(value, influences, len(influences)), float(len(hits)))
+    At least 1, which is also that of images without groups.
+    """
+    if groups is None or not hits[rows].size:
+        return 1.0
+    values = torch.from_numpy(hits[rows]).double()
+    fraction = float(values.mean())
+    influences = sum_by_group((values - fraction) / len(values), groups[rows])
+    return max(len(values) / count_independent(fraction, influences, len(influences)), 1.0)
 
 
 def combine_fractions(fractions: Sequence[tuple[float, Float64[Tensor, " n"], int]]) -> Interval:

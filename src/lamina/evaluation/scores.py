@@ -73,11 +73,14 @@ def count_confusion(
     )
 
 
+def find_bins(confidence: Float[Tensor, " n"]) -> Groups:
+    """The bin of each probability, of 15 equal ones."""
+    return (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+
+
 def calibration_error(confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"]) -> float:
     """Mean distance of confidence and accuracy in 15 equal bins (Guo et al., 2017, equation 3)."""
-    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
-    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
-    gaps.index_add_(0, bins, is_correct.double() - confidence.double())
+    gaps = sum_by_group(is_correct.double() - confidence.double(), find_bins(confidence))
     return gaps.abs().sum().item() / len(confidence)
 
 
@@ -87,9 +90,7 @@ def calibration_floor(confidence: Float[Tensor, " n"]) -> float:
     In a bin, the correct images differ from their expected number by a standard deviation times
     √(2/π) on average, if the number is approximately Gaussian.
     """
-    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
-    variances = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
-    variances.index_add_(0, bins, (confidence * (1 - confidence)).double())
+    variances = sum_by_group((confidence * (1 - confidence)).double(), find_bins(confidence))
     return math.sqrt(2 / math.pi) * variances.sqrt().sum().item() / len(confidence)
 
 
