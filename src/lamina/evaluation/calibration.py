@@ -79,21 +79,17 @@ class Threshold:
             images = self.predicted
             what = f"images predicted as {escape(self.name)}"
         needed: float = LEAST_OF_LABEL
-        is_reached = True
-        is_shown = True
         if aim.name in MINIMA:
             # Fewer images cannot show the aim, even if all of them are correct (Wilson's interval).
             needed = Z**2 * aim.value / (1 - aim.value)
-            is_reached = not self.positive or _reaches(aim, self.found, images)
-            is_shown = _reaches(aim, self.found, images, self.design_effect)
         needed = math.ceil(needed * self.design_effect)
-        if not is_reached:
+        if images and not _reaches(aim, self.found, images):
             return (
                 f"no threshold reaches {aim} for {escape(self.name)} on these images, so it is 0.5"
             )
         if images < needed:
             return f"{images:,} {what} are too few to support {aim}; about {needed:,} are needed"
-        if not is_shown:
+        if not _reaches(aim, self.found, images, self.design_effect):
             return f"the {aim.name} of {escape(self.name)} may be below {aim.value:g} on new images"
         return ""
 
@@ -282,12 +278,10 @@ def _choose_threshold(
             worth = correct / max(positive, 1)
         case "miss":
             worth = -(aim.value * (positive - correct) + (predicted - correct))
-    wholes = predicted
-    if aim.name == "recall":
-        wholes = np.full_like(predicted, positive)
-    are_reached = np.full(len(values), positive > 0)
-    if aim.name in MINIMA:
-        are_reached = (correct > 0) & _reaches(aim, correct, wholes)
+    wholes = np.full_like(predicted, positive)
+    if aim.name == "precision":
+        wholes = predicted
+    are_reached = _reaches(aim, correct, wholes)
     value = _find_best(aim, values, worth, are_reached, otherwise=0.5)
     rounded = probabilities.astype(np.float32)
     above = rounded > np.float32(value)
@@ -295,10 +289,9 @@ def _choose_threshold(
     if aim.name == "precision":
         rows = above
     effect = measure_design_effect(above & truth, groups, rows)
-    if aim.name in MINIMA:
-        are_shown = are_reached & _reaches(aim, correct, wholes, effect)
-        value = _find_best(aim, values, worth, are_shown, otherwise=value)
-        above = rounded > np.float32(value)
+    are_shown = _reaches(aim, correct, wholes, effect)
+    value = _find_best(aim, values, worth, are_shown, otherwise=value)
+    above = rounded > np.float32(value)
     return Threshold(name, value, positive, int(above.sum()), int((above & truth).sum()), effect)
 
 
@@ -309,13 +302,15 @@ def _count_above(
 
 
 def _reaches(aim: Aim, correct: Any, wholes: Any, design_effect: float = 0.0) -> Any:
-    """Whether the 95 % interval (Wilson) of a fraction is not below the aim.
+    """Whether there are images, and the 95 % interval (Wilson) of a minimum is not below the aim.
 
     Without a design effect, whether the fraction itself is not.
     """
+    if aim.name not in MINIMA:
+        return wholes > 0
     # The interval contains the fractions that the score test does not reject.
     half_width = Z * np.sqrt(design_effect * wholes * aim.value * (1 - aim.value))
-    return correct - aim.value * wholes >= half_width - ROUNDING
+    return (wholes > 0) & (correct - aim.value * wholes >= half_width - ROUNDING)
 
 
 def _find_best(

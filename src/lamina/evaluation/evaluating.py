@@ -41,7 +41,6 @@ from lamina.evaluation.scores import (
     QuestionScores,
     calibration_error,
     calibration_floor,
-    count_confusion,
     measure,
 )
 from lamina.metrics import METRICS
@@ -199,7 +198,6 @@ def _measure_own(
     values: dict[str, float | None] = {}
     for name, metric in metrics.items():
         values[name] = None
-        problem = ""
         cause = None
         try:
             value = metric(logits.float(), targets.clone())
@@ -212,15 +210,14 @@ def _measure_own(
         else:
             if math.isfinite(number):
                 values[name] = number
-            else:
-                problem = f"is {number}, which is not a finite number"
-        if problem and name == task.metric:
+                continue
+            problem = f"is {number}, which is not a finite number"
+        if name == task.metric:
             raise RecipeError(
                 f"Your metric {name}, which is the score, {problem}. It must return a finite number"
                 " for any split; mend it, or choose another score with Recipe(metric=…)."
             ) from cause
-        if problem:
-            warnings.warn(f"the metric {name} {problem}", LaminaWarning, stacklevel=4)
+        warnings.warn(f"the metric {name} {problem}", LaminaWarning, stacklevel=4)
     return values
 
 
@@ -239,45 +236,38 @@ def _find_score(
         return {"chosen_score": Score(task.metric, own_value, lower_is_better)}
     name, measured = _measure_score(task, columns, truth, groups)
     constant = METRICS[name].baselines[task.kind.name]
-    other = predict_constant(task, constant, len(truth))
-    value, gain, interval = measure_gain(name, measured, columns, other, truth, groups)
+    plain = measure(name, predict_constant(task, constant, len(truth)), truth)
+    assert plain is not None  # noqa: S101  whether it is defined depends on the truth alone
+    gain, interval = _measure_gain(name, measured, plain, groups)
     is_default = name == task.kind.metrics[0]
     return {
         "chosen_score": None if is_default else Score(name, measured.value),
         "undefined": None if name == task.score_name else task.score_name,
         "score_interval": measured.interval,
-        "baseline": Baseline(constant, value, gain, interval),
+        "baseline": Baseline(constant, plain.value, gain, interval),
     }
 
 
-def measure_gain(
-    metric: str,
-    measured: Measured,
-    columns: Columns,
-    other: Columns,
-    truth: Truth,
-    groups: Groups | None = None,
-) -> tuple[float, float, Interval | None]:
-    """The metric of other predictions, and the gain over them on these images."""
-    plain = measure(metric, other, truth)
-    assert plain is not None  # noqa: S101  whether it is defined depends on the truth alone
+def _measure_gain(
+    metric: str, measured: Measured, plain: Measured, groups: Groups | None
+) -> tuple[float, Interval | None]:
+    """The gain over other predictions of these images."""
     sign = -1 if METRICS[metric].lower_is_better else 1
     gain = sign * (measured.value - plain.value)
-    influences = sum_by_group(sign * (measured.influences - plain.influences), groups)
-    interval = influence_interval(gain, influences)
+    influences = sign * (measured.influences - plain.influences)
+    interval = influence_interval(gain, sum_by_group(influences, groups))
     if metric == "accuracy" and groups is None:
-        hits = (columns.chosen == truth).all(dim=1)
-        other_hits = (other.chosen == truth).all(dim=1)
-        better = int((hits & ~other_hits).sum())
-        worse = int((other_hits & ~hits).sum())
-        gain = (better - worse) / len(hits)
-        interval = matched_interval(better, worse, len(hits))
+        images = len(influences)
+        differences = gain + images * influences  # 1, 0 or -1 for each image
+        better = int((differences > 0.5).sum())
+        worse = int((differences < -0.5).sum())
+        interval = matched_interval(better, worse, images)
     # only one score varies
     elif interval and measured.interval and plain.influences.abs().max() < ROUNDING:
         ends = (measured.interval.low, measured.interval.high)
         low, high = sorted(sign * (end - plain.value) for end in ends)
         interval = Interval(low, high)
-    return plain.value, gain, interval
+    return gain, interval
 
 
 def _report_classes(
@@ -293,7 +283,7 @@ def _report_classes(
     confidence, is_correct = judge_predictions(task, logits, targets)
     favored = keep_favored(task, logits, confidence)
     classes = _score_columns(names, columns, truth)
-    confusion = count_confusion(chosen, targets.long(), len(names))
+    pairs = torch.bincount(targets * len(names) + chosen, minlength=len(names) ** 2)
     question = None
     if isinstance(task, Binary):
         precision = _find_value("average_precision", columns, truth, 1)
@@ -310,7 +300,7 @@ def _report_classes(
             measure_rejection(favored, is_correct, limit) for limit in REJECTION_LIMITS
         ),
         classes=classes,
-        confusion=tuple(map(tuple, confusion.tolist())),
+        confusion=tuple(map(tuple, pairs.view(len(names), -1).tolist())),
         question=question,
     )
 

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float64
+from torch.distributions import Binomial
 
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.intervals import (
@@ -206,14 +207,9 @@ def mcnemar_p_value(better: int, worse: int) -> float:
 
     McNemar, Psychometrika 12 (1947), 153-157.
     """
-    total = better + worse
+    half = torch.tensor(0.5, dtype=torch.float64)
     counts = torch.arange(min(better, worse) + 1, dtype=torch.float64)
-    logs = (
-        math.lgamma(total + 1)
-        - torch.lgamma(counts + 1)
-        - torch.lgamma(total - counts + 1)
-        - total * math.log(2)
-    )
+    logs = Binomial(better + worse, half).log_prob(counts)
     return min(1.0, 2 * float(logs.exp().sum()))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from lamina.errors import plural
 from lamina.markup import Markup, card, join, matrix, note, short_table, wrap
@@ -13,8 +14,9 @@ from lamina.text import escape, format_percent, format_table
 
 if TYPE_CHECKING:
     from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
-    from lamina.evaluation.scores import ClassScores
 
+Column: TypeAlias = tuple[str, str, Callable[[Any], str]]
+"""The head, the attribute that the column shows, and how."""
 PRINTED_ROWS = 50  # classes, labels or numbers; report.table() and --json have all
 MATRIX_CLASSES = 20  # a notebook shows no confusion matrix for more classes
 MAJORITY_FRACTION = 0.9  # of the images in one class: accuracy is misleading
@@ -247,37 +249,13 @@ def _describe_others(report: ClassReport | LabelReport, metrics: Mapping[str, fl
 
 def tabulate(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The column heads, and a row for each class, label or number."""
-    if report.kind is REGRESSION:
-        return _tabulate_numbers(cast("NumberReport", report))
-    if report.kind is MULTI_LABEL:
-        labels = cast("LabelReport", report).labels
-        rows: list[tuple[str, ...]] = [
-            (scores.name, format_percent(scores.average_precision), *_format_counts(scores))
-            for scores in labels
-        ]
-        return ("label", "average precision", "precision", "recall", "F1", "images"), rows
-    classes = cast("ClassReport", report).classes
-    rows = [(scores.name, *_format_counts(scores)) for scores in classes]
-    return ("class", "precision", "recall", "F1", "images"), rows
-
-
-def _format_counts(scores: ClassScores) -> tuple[str, ...]:
-    fractions = (scores.precision, scores.recall, scores.f1)
-    return (*map(format_percent, fractions), f"{scores.support:,}")
-
-
-def _tabulate_numbers(report: NumberReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    rows: list[tuple[str, ...]] = [
-        (
-            scores.name,
-            f"{scores.mean_absolute_error:.4g}",
-            f"{scores.baseline_error:.4g}",
-            f"{scores.root_mean_squared_error:.4g}",
-            _format(scores.r2, ".3f"),
-        )
-        for scores in report.numbers
+    name = {MULTI_LABEL: "labels", REGRESSION: "numbers"}.get(report.kind, "classes")
+    columns = COLUMNS[name]
+    rows = [
+        tuple(show(getattr(scores, attribute)) for _, attribute, show in columns)
+        for scores in getattr(report, name)
     ]
-    return ("number", "mean absolute error", "baseline error", "RMSE", "R²"), rows
+    return tuple(head for head, _, _ in columns), rows
 
 
 def _describe_remarks(report: Report) -> str:
@@ -319,3 +297,27 @@ def _show_mistakes(report: Report) -> Markup:
 
 def _format(value: float | None, spec: str) -> str:
     return "–" if value is None else format(value, spec)
+
+
+COUNTS: tuple[Column, ...] = (
+    ("precision", "precision", format_percent),
+    ("recall", "recall", format_percent),
+    ("F1", "f1", format_percent),
+    ("images", "support", "{:,}".format),
+)
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "classes": (("class", "name", str), *COUNTS),
+    "labels": (
+        ("label", "name", str),
+        ("average precision", "average_precision", format_percent),
+        *COUNTS,
+    ),
+    "numbers": (
+        ("number", "name", str),
+        ("mean absolute error", "mean_absolute_error", partial(_format, spec=".4g")),
+        ("baseline error", "baseline_error", partial(_format, spec=".4g")),
+        ("RMSE", "root_mean_squared_error", partial(_format, spec=".4g")),
+        ("R²", "r2", partial(_format, spec=".3f")),
+    ),
+}
+"""For each kind of rows in a report, the columns of the table."""
