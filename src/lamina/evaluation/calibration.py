@@ -265,7 +265,7 @@ def _choose_threshold(
     # Predictions cannot tell apart what rounding makes equal.
     are_apart = -np.diff(levels) > TIE_MARGIN * levels[:-1]
     are_apart[[0, -1]] = True
-    values = ((levels[:-1] + levels[1:]) / 2)[are_apart]
+    values = ((levels[:-1] + levels[1:]) / 2)[are_apart]  # from the highest threshold
     predicted = _count_above(probabilities, values)
     correct = _count_above(probabilities[truth], values)
     positive = int(truth.sum())
@@ -283,6 +283,7 @@ def _choose_threshold(
         wholes = predicted
     are_reached = _reaches(aim, correct, wholes)
     value = _find_best(aim, values, worth, are_reached, otherwise=0.5)
+    # The design effect is that at the threshold with which these images reach the aim.
     rounded = probabilities.astype(np.float32)
     above = rounded > np.float32(value)
     rows = truth

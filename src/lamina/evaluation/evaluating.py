@@ -395,10 +395,10 @@ def _divide(part: int, whole: int) -> float | None:
 
 def _find_value(metric: str, columns: Columns, truth: Truth, place: int) -> float | None:
     """The metric of one column; ``None`` if it is undefined."""
-    part = slice(place, place + 1)
-    column = Columns(columns.scores[:, part], columns.chosen[:, part])
-    measured = measure(metric, column, truth[:, part])
-    return None if measured is None else measured.value
+    column = slice(place, place + 1)
+    values = getattr(columns, METRICS[metric].values)
+    part = METRICS[metric].measure(values[:, column], truth[:, column])
+    return None if part is None else part[0]
 
 
 def _mean_of_known(values: Sequence[float | None]) -> float:

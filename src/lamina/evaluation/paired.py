@@ -153,10 +153,9 @@ def measure_effect(
     if seeds > 1:
         seed_variance = max(float(table.mean(axis=1).var(ddof=1)), interaction / images)
     image_variance = max(float(by_image.var(ddof=1)) - interaction / seeds, 0.0) + added
-    is_one_pair = seeds == 1 and metric == "accuracy" and groups is None
-    discordant = (
-        (int((differences > 0).sum()), int((differences < 0).sum())) if is_one_pair else None
-    )
+    discordant = None
+    if seeds == 1 and metric == "accuracy" and groups is None:
+        discordant = (int((differences > 0).sum()), int((differences < 0).sum()))
     return Effect(float(mean), seeds, images, seed_variance, image_variance, limit, discordant)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -21,6 +21,15 @@ PRINTED_ROWS = 50  # classes, labels or numbers; report.table() and --json have 
 MATRIX_CLASSES = 20  # a notebook shows no confusion matrix for more classes
 MAJORITY_FRACTION = 0.9  # of the images in one class: accuracy is misleading
 SAME_CLASS_FRACTION = 0.95  # of the predictions: the model has hardly started to learn
+METRIC_TITLES = {
+    "accuracy": "accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "mean_average_precision": "mean average precision",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+}
+"""The metrics that the lines of a report show, if it has them."""
 
 
 def describe(report: Report) -> str:
@@ -162,10 +171,10 @@ def list_lines(report: Report) -> list[str]:
     lines += [describe_score(report), _describe_gain(report)]
     if report.kind is REGRESSION:
         lines.append(f"loss {report.loss:.4f}")
-    elif report.kind is MULTI_LABEL:
-        lines.append(_describe_labels(cast("LabelReport", report)))
     else:
-        lines += _describe_classes(cast("ClassReport", report))
+        lines.append(_describe_others(cast("ClassReport | LabelReport", report)))
+    if report.kind is BINARY:
+        lines.append(_describe_question(cast("ClassReport", report)))
     for name, value in report.metrics.items():
         if name != report.score.name:
             lines.append(f"{report.split} {name} {_format(value, '.4g')}")
@@ -206,36 +215,13 @@ def _format_gain(score: Score, gain: float, decimals: int = 1) -> str:
     return f"{100 * gain:.{decimals}f} points" if score.is_fraction else f"{gain:.4g}"
 
 
-def _describe_classes(report: ClassReport) -> list[str]:
-    metrics = {
-        "accuracy": report.accuracy,
-        "top-5 accuracy": report.top5_accuracy,
-        "balanced accuracy": report.balanced_accuracy,
-    }
-    lines = [_describe_others(report, metrics)]
-    question = report.question
-    if question is not None:
-        precision = format_percent(question.average_precision)
-        area = _format(question.roc_auc, ".3f")
-        lines.append(f"{escape(question.name)}: average precision {precision}, ROC AUC {area}")
-    return lines
-
-
-def _describe_labels(report: LabelReport) -> str:
-    metrics = {
-        "mean average precision": report.mean_average_precision,
-        "micro F1": report.micro_f1,
-        "macro F1": report.macro_f1,
-    }
-    return _describe_others(report, metrics)
-
-
-def _describe_others(report: ClassReport | LabelReport, metrics: Mapping[str, float | None]) -> str:
+def _describe_others(report: ClassReport | LabelReport) -> str:
     """The metrics that are defined, without the score; the loss, and the calibration error."""
+    metrics = {title: getattr(report, name, None) for name, title in METRIC_TITLES.items()}
     parts = [
-        f"{name} {format_percent(value)}"
-        for name, value in metrics.items()
-        if name != report.score.title and value is not None
+        f"{title} {format_percent(value)}"
+        for title, value in metrics.items()
+        if title != report.score.title and value is not None
     ]
     before = "not calibrated"
     if report.uncalibrated_error is not None:
@@ -245,6 +231,14 @@ def _describe_others(report: ClassReport | LabelReport, metrics: Mapping[str, fl
     floor = f"perfect probabilities: {format_percent(report.calibration_floor)}"
     error = f"calibration error {format_percent(report.calibration_error)} ({floor}; {before})"
     return ", ".join([*parts, f"loss {report.loss:.4f}", error])
+
+
+def _describe_question(report: ClassReport) -> str:
+    question = report.question
+    assert question is not None  # noqa: S101  as the report is binary
+    precision = format_percent(question.average_precision)
+    area = _format(question.roc_auc, ".3f")
+    return f"{escape(question.name)}: average precision {precision}, ROC AUC {area}"
 
 
 def tabulate(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
