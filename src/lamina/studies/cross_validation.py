@@ -232,7 +232,7 @@ def cross_validate(
     request = to_request(net, recipe, seconds, parts)
     dataset = as_dataset(data)
     deadline = to_deadline(began, net, seconds)
-    setup = RunSetup(Path(runs_dir), name, parts=parts)
+    setup = RunSetup(Path(runs_dir), name)
     events = iter_folds(dataset, folds, request, deadline, setup)
     for event in follow(events, dataset, name, progress):
         if isinstance(event, Folds):
@@ -263,7 +263,7 @@ def iter_folds(
         "recipe": describe_recipe(request.recipe),
         "given": without_device(request.settings),
         "pretrained": request.pretrained,
-        "parts": setup.parts.describe(),
+        "parts": request.parts.describe(),
         "time": None,
     }
     if deadline is not None:
@@ -385,7 +385,7 @@ def _restore_choice(
     if isinstance(request.recipe, Recipe):
         device = request.recipe.device
     recipe = replace(choice.recipe, device=device)
-    experiment = Experiment(net or find_net(choice.net), recipe, dataset)
+    experiment = Experiment(net or find_net(choice.net), recipe, dataset, request.parts)
     candidate = Candidate(experiment, choice.size_px, choice.pace, is_open=choice.is_open)
     return candidate.resize(setup.progress)
 

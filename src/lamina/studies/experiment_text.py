@@ -20,7 +20,7 @@ from lamina.runs.nets_by_name import TIMM, NetChoice, choice_of_timm
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, as_net_choice, check_recipe
 from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Decision, Experiment
+from lamina.studies.experiment import Decision, Experiment, Request
 from lamina.studies.seeds import check_repeatable
 from lamina.training.recipe import Recipe, overlay
 from lamina.values import check_values
@@ -172,7 +172,7 @@ def make_experiment(
     if isinstance(source.origin, Run):
         return _repeat_run(source.origin, dataset, source.values), []
     choice = choose(source.origin) if isinstance(source.origin, str) else source.origin
-    return fit_experiment(choice, dataset, source.recipe, source.values)
+    return fit_experiment(Request(choice, source.recipe, source.values), dataset)
 
 
 def _repeat_run(run: Run, dataset: Dataset, values: Mapping[str, Any]) -> Experiment:

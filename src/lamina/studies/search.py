@@ -22,7 +22,7 @@ from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Candidate, Decision, Events, Experiment
+from lamina.studies.experiment import Candidate, Decision, Events, Experiment, Request
 from lamina.studies.jobs import Jobs
 from lamina.studies.space import (
     Range,
@@ -133,7 +133,8 @@ class Search:
                 " weights follow from the seed of each run."
             )
         untested = replace(self.dataset, test=None)
-        experiment, decisions = fit_experiment(self.choose(net), untested, self.recipe, self.fixed)
+        request = Request(self.choose(net), self.recipe, self.fixed)
+        experiment, decisions = fit_experiment(request, untested)
         # One metric for all trials, also if class weights are searched.
         metric = experiment.recipe.find_metric(self.dataset.train.kind)
         return replace(experiment, recipe=overlay(experiment.recipe, {"metric": metric})), decisions

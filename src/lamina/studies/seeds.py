@@ -25,7 +25,7 @@ from lamina.studies.judging import measure_deviation
 from lamina.studies.study import RunSetup, name_free
 from lamina.studies.train_net import iter_named
 from lamina.targets import Score
-from lamina.training.custom import NO_PARTS, Parts, find_ignored
+from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.events import Event
 from lamina.training.lanes import check_alone
 from lamina.training.recipe import Recipe
@@ -177,9 +177,9 @@ def iter_seeds(
     check_repeatable(net)
     choice = None if net is None else as_net_choice(net)
     dataset = as_dataset(data)
-    request = Request(choice, recipe, find_ignored(parts))
+    request = Request(choice, recipe, parts=parts)
     check_jobs(jobs)
-    setup = RunSetup(Path(runs_dir), name, parts=parts, jobs=jobs)
+    setup = RunSetup(Path(runs_dir), name, jobs=jobs)
     return iter_repeats(dataset, request, seeds, setup)
 
 

@@ -35,7 +35,6 @@ from lamina.runs.record import Considered
 from lamina.runs.run import Run
 from lamina.runs.start import describe_record, making_runs, start_run
 from lamina.studies.experiment import Candidate, Deadline, Decision, Events, Experiment
-from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.events import Diagnosis, Epoch, Event, Resumed
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
@@ -115,7 +114,6 @@ class RunSetup:
     runs_dir: Path = Path("runs")
     name: str | None = None
     command: tuple[str, ...] = ()  # words of the command line, for the records
-    parts: Parts = NO_PARTS
     start_from: StartingPoint | None = None
     save_every_seconds: float = 60.0
     rewind_on_nan: bool | None = None
@@ -147,7 +145,7 @@ def iter_candidate(
         experiment.dataset,
         experiment.net,
         experiment.recipe,
-        parts=setup.parts,
+        parts=experiment.parts,
         start_from=setup.start_from,
         name=setup.name,
         runs_dir=setup.runs_dir,
@@ -205,10 +203,11 @@ def iter_planned(
 def load_planned(candidate: Candidate, setup: RunSetup) -> Run:
     """Load a run of a study; ``RunError`` if it belongs to another experiment."""
     run = load_run(setup.path)
-    parts = setup.parts
-    dataset = candidate.experiment.dataset
+    experiment = candidate.experiment
+    parts = experiment.parts
+    dataset = experiment.dataset
     training = Training(candidate.make(), dataset.train, candidate.recipe, parts=parts)
-    planned = describe_record(training, dataset, candidate.experiment.net, parts)
+    planned = describe_record(training, dataset, experiment.net, parts)
     changes = []
     for change in compare_records(run.record, planned):
         if change.what == "own_module.digest":
