@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lamina.studies.choose import choose
     from lamina.studies.comparison import compare
     from lamina.studies.cross_validation import cross_validate
+    from lamina.studies.experiment_text import Variant
     from lamina.studies.train_net import train
     from lamina.studies.tuning import Study, tune
     from lamina.training.custom import LowerIsBetter, Parts
@@ -79,6 +80,7 @@ _PACKAGES = {
     "lamina.studies.choose": ("choose",),
     "lamina.studies.comparison": ("compare",),
     "lamina.studies.cross_validation": ("cross_validate",),
+    "lamina.studies.experiment_text": ("Variant",),
     "lamina.studies.train_net": ("train",),
     "lamina.studies.tuning": ("Study", "tune"),
     "lamina.training.hooks": ("activations",),
@@ -115,6 +117,7 @@ __all__ = [
     "Study",
     "Task",
     "Training",
+    "Variant",
     "activations",
     "choose",
     "compare",

@@ -37,7 +37,9 @@ from lamina.studies.experiment import (
     Experiment,
     Request,
 )
+from lamina.studies.own_code import describe_code, digest_code
 from lamina.studies.study import (
+    CODE,
     OpenStudy,
     RunSetup,
     Started,
@@ -256,6 +258,8 @@ def iter_folds(
     first = hold_out(dataset, 1, folds)  # fails before the folder is created
     name = setup.name or name_study(setup.runs_dir, f"folds{folds}")
     path = setup.runs_dir / name
+    parts = request.parts
+    metrics = {name: digest_code(metric) for name, metric in parts.metrics.items()}
     shared: dict[str, Any] = {
         "folds": folds,
         "data": dataset.fingerprint,
@@ -263,7 +267,8 @@ def iter_folds(
         "recipe": describe_recipe(request.recipe),
         "given": without_device(request.settings),
         "pretrained": request.pretrained,
-        "parts": request.parts.describe(),
+        "parts": parts.describe(),
+        CODE: {**describe_code(request.net, parts), **metrics},
         "time": None,
     }
     if deadline is not None:

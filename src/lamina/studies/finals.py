@@ -206,8 +206,7 @@ def iter_finals(
     ranked = [progress.trials[number] for number in plan.ranked]
     chosen = yield from _choose_finalists(search, folder, ranked, plan.count)
     if search.base is not None:  # first, because it also wins if another is only equal
-        name = ":".join(filter(None, (str(search.net), search.recipe)))
-        chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
+        chosen.insert(0, (Finalist(search.title, {}, None, ()), search.base))
     experiments: dict[str, Experiment] = {}
     finalists: list[Finalist] = []
     rivals = {finalist.name: experiment for finalist, experiment in chosen}
