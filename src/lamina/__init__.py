@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lamina.runs.progress import show_progress
     from lamina.runs.run import Run
     from lamina.runs.start import start_run
+    from lamina.studies.ablation import ablate
     from lamina.studies.analyses import (
         explain,
         find_confusions,
@@ -68,6 +69,7 @@ _PACKAGES = {
     "lamina.runs.loading": ("list_runs", "load_run"),
     "lamina.runs.run": ("Run",),
     "lamina.runs.start": ("start_run",),
+    "lamina.studies.ablation": ("ablate",),
     "lamina.studies.analyses": (
         "explain",
         "find_confusions",
@@ -118,6 +120,7 @@ __all__ = [
     "Task",
     "Training",
     "Variant",
+    "ablate",
     "activations",
     "choose",
     "compare",
