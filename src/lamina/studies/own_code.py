@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from hashlib import sha256
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ def _read_source(code: Any) -> str:
     """The source text; of a lambda function, its body without the line around it."""
     try:
         source = inspect.getsource(code)
-    except (OSError, TypeError):
+    except (OSError, TypeError, SyntaxError, TokenError):  # none, or other lines of its file
         return NAME_ALONE
     if getattr(code, "__name__", "") != "<lambda>":
         return textwrap.dedent(source)
