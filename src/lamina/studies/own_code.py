@@ -9,11 +9,12 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from hashlib import sha256
+from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from lamina.errors import warn
 from lamina.nets import Net
@@ -25,8 +26,9 @@ TRAINING = ("loss", "optimizer", "augment", "schedule")
 """The parts that affect a training; metrics do not."""
 NAME_ALONE = "compared by its name alone"
 """In place of the digest of code without source text, such as that of an interactive session."""
-SKIPPED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
-"""Folders of installed code, which is compared by its name."""
+INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+SKIPPED = (*INSTALLED, str(Path(__file__).parents[1]))
+"""Folders of code that is compared by its name: installed packages and lamina."""
 DIGITS = 16  # of a digest
 
 
@@ -69,10 +71,6 @@ def _iter_texts(value: Any, seen: set[int]) -> Iterator[str]:
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         yield f"{value.dtype}{value.shape}{sha256(value.tobytes()).hexdigest()}"
-    elif inspect.isclass(value) or inspect.isroutine(value):
-        if id(value) not in seen:
-            seen.add(id(value))
-            yield from _iter_code(value, seen)
     elif isinstance(value, functools.partial):
         yield from _iter_texts([value.func, value.args, value.keywords], seen)
     elif isinstance(value, Mapping):
@@ -84,13 +82,21 @@ def _iter_texts(value: Any, seen: set[int]) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _iter_texts(item, seen)
-    elif isinstance(value, nn.Module) or is_dataclass(value) or callable(value):
-        if id(value) not in seen:
-            seen.add(id(value))
+    elif callable(value) or is_dataclass(value):
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if is_code(value):
+            yield from _iter_code(value, seen)
+        else:
             yield from _iter_texts([type(value), getattr(value, "__dict__", {})], seen)
     else:
         text = repr(value)
         yield type(value).__name__ if " at 0x" in text else text
+
+
+def is_code(value: object) -> bool:
+    return inspect.isclass(value) or inspect.isroutine(value)
 
 
 def _iter_code(code: Any, seen: set[int]) -> Iterator[str]:
@@ -110,20 +116,18 @@ def _iter_code(code: Any, seen: set[int]) -> Iterator[str]:
         used = inspect.getclosurevars(function)
         yield from _iter_texts([used.nonlocals, function.__defaults__], seen)
         for name, value in used.globals.items():
-            is_code = inspect.isclass(value) or inspect.isroutine(value)
-            if is_code or isinstance(value, bool | int | float | str):
+            if is_code(value) or isinstance(value, int | float | str):
                 yield from _iter_texts({name: value}, seen)
 
 
 def _is_installed(code: Any) -> bool:
     """Whether code is lamina's, or in an installed package."""
-    module = str(getattr(code, "__module__", ""))
-    if module.partition(".")[0] == "lamina":
-        return True
     try:
         return inspect.getfile(code).startswith(SKIPPED)
-    except (OSError, TypeError):  # built in, or without a file
-        return not inspect.isfunction(code) and module != "__main__"
+    except TypeError:  # built in
+        return True
+    except OSError:  # typed in
+        return False
 
 
 def _read_source(code: Any) -> str:

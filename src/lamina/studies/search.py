@@ -191,7 +191,7 @@ class Search:
             "epochs": None if "epochs" in self.over else recipe.epochs,
         }
 
-    @property
+    @cached_property
     def code(self) -> dict[str, str]:
         """The digests of own functions, also of one from an Optuna trial."""
         code = describe_code(self.example[0].net, self.parts)

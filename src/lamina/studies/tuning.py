@@ -51,7 +51,7 @@ from lamina.studies.finals import (
     write_final,
 )
 from lamina.studies.jobs import check_jobs, training_together
-from lamina.studies.own_code import NAME_ALONE, warn_of_names
+from lamina.studies.own_code import warn_of_names
 from lamina.studies.search import Search, Tried, score_on
 from lamina.studies.seeds import check_repeatable
 from lamina.studies.storage import (
@@ -67,7 +67,6 @@ from lamina.studies.study import (
     CODE,
     check_settings,
     follow_study,
-    name_study,
     parse_event,
     read_study,
 )
@@ -224,7 +223,8 @@ def tune(
         given_name=source.given_name,
     )
     limits = find_limits(search, trials, seconds)
-    path = Path(runs_dir) / find_name(search, name, storage, Path(runs_dir))
+    check_name(name)
+    path = Path(runs_dir) / (name or search.name)
     follow_study(iter_tuning(path, search, storage, limits), path, progress)
     return Study(path, storage)
 
@@ -268,21 +268,6 @@ def _agree_on_limits(search: Search, limits: Limits | None, trials: Trials) -> E
         limits = _limit(search, DEFAULT_TRIALS, None)
     yield from trials.store("limits", asdict(limits))
     return limits
-
-
-def find_name(search: Search, name: str | None, storage: str | None, runs_dir: Path) -> str:
-    """The name of a study: the given one, or one that all workers of the search find."""
-    check_name(name)
-    if name is not None:
-        return name
-    if NAME_ALONE not in search.code.values():
-        return search.name
-    if storage is not None:
-        raise RecipeError(
-            "lamina cannot read the code of your functions, so workers need the name of their"
-            ' study. Pass name="first-try".'
-        )
-    return name_study(runs_dir, "tune")
 
 
 def iter_tuning(
