@@ -299,5 +299,6 @@ def check_comparable(metric: str, kind: Kind) -> None:
     if metric not in METRICS:
         raise LaminaError(
             f"The score of these models is {metric}, your own metric, but models are compared by a"
-            f" metric of lamina: {', '.join(kind.metrics)}. Train with one."
+            f" metric of lamina: {', '.join(kind.metrics)}. Train with one, or pass your"
+            " metric's value of each image to lamina.compare_scores."
         )

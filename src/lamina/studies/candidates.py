@@ -16,15 +16,18 @@ from lamina.runs.nets_by_name import (
     QUICKEST,
     SIDES_PX,
     NetChoice,
+    choose_by_images,
     find_net,
     find_sides,
 )
 from lamina.runs.record import Considered
+from lamina.runs.start import as_net_choice
 from lamina.studies.experiment import (
     Candidate,
     Deadline,
     Decision,
     Experiment,
+    Request,
     find_lack_of_time,
     open_end,
 )
@@ -138,20 +141,22 @@ def mark_chosen(considered: Iterable[Considered], chosen: Candidate) -> tuple[Co
     )
 
 
-def fit_experiment(
-    net: NetChoice, dataset: Dataset, recipe: Recipe | str | None, settings: Mapping[str, Any]
-) -> tuple[Experiment, list[Decision]]:
-    """A net with a recipe, and settings over it; a recipe by name is fitted to the images first.
+def fit_experiment(request: Request, dataset: Dataset) -> tuple[Experiment, list[Decision]]:
+    """The net of a request with its recipe; one by name is fitted to the images first.
 
     The decisions say how.
     """
-    if isinstance(recipe, Recipe):
-        return Experiment(net, overlay(recipe, dict(settings)), dataset), []
+    net = as_net_choice(request.net or choose_by_images(dataset))
+    recipe = request.recipe
+    settings = request.settings
+    if isinstance(recipe, Recipe):  # it has the settings that the parts replace
+        recipe = overlay(recipe, dict(request.given))
+        return Experiment(net, recipe, dataset, request.parts), []
     check_learnable(dataset)
     original = zoo.choose_recipe(net.name, net.recipes, recipe)
     side_px = min(dataset.train.shape[1:])
     candidate = fit_candidate(net, recipe or "", dataset, settings, side_px)
-    experiment = candidate.experiment
+    experiment = replace(candidate.experiment, parts=request.parts)
     decisions = []
     if recipe == zoo.PUBLISHED:
         experiment = replace(experiment, recipe=overlay(original, dict(settings)))

@@ -186,7 +186,7 @@ def choose(
     check_type(given, (Mapping,), "given", 'a dictionary of recipe settings, such as {"lr": 0.01}')
     settings = dict(given or {})
     Recipe(**settings)
-    request = Request(settings=settings, pretrained=pretrained)
+    request = Request(given=settings, pretrained=pretrained)
     setup = RunSetup(Path(runs_dir), name)
     return iter_chosen(as_dataset(data), request, deadline, setup)
 
@@ -222,6 +222,7 @@ def iter_chosen(
         candidate = yield from spend_time(candidate, deadline)
     considered += mark_chosen(others, candidate)
     yield ConsideredNets(considered)
+    candidate = candidate.with_parts(request.parts)
     return (yield from iter_candidate(candidate, limit, setup, considered))
 
 
@@ -236,7 +237,7 @@ def _iter_pretrained(
     # in its own size, because the pretrained net has another one
     scratch = propose(candidate.experiment.dataset, request.settings)[0]
     candidate = yield from _resize(candidate, setup)
-    candidate = candidate.spend(deadline)
+    candidate = candidate.spend(deadline).with_parts(request.parts)
     considered = mark_chosen(considered, candidate)
     yield ConsideredNets(considered)
     run: Run | None = None

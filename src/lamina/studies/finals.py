@@ -211,9 +211,8 @@ def iter_finals(
     finalists: list[Finalist] = []
     experiments: dict[str, Experiment] = {}
     if search.base is not None:  # first, because it also wins if another is only equal
-        name = ":".join(filter(None, (str(search.net), search.recipe)))
-        finalists.append(Finalist(name, {}))
-        experiments[name] = search.base
+        finalists.append(Finalist(search.title, {}))
+        experiments[search.title] = search.base
     for number in plan.ranked:
         trial = progress.trials[number]
         name = f"trial {find_run(trial)}"

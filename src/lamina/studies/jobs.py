@@ -146,7 +146,8 @@ class Jobs:
                     warnings.warn(message.message, message.category, stacklevel=2)
                 elif not isinstance(message, Ended):
                     if isinstance(message, Started):
-                        run = replace(message.run, dataset=experiment.dataset, parts=setup.parts)
+                        run = message.run
+                        run = replace(run, dataset=experiment.dataset, parts=experiment.parts)
                         message = Started(run)
                     yield message
                 elif message.error is not None:

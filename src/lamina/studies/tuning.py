@@ -29,6 +29,7 @@ from lamina.nets import Net
 from lamina.runs.folder import STUDY_FILE
 from lamina.runs.loading import load_run
 from lamina.runs.overview import describe_recipe
+from lamina.runs.run import Run
 from lamina.runs.start import as_net_choice, making_runs
 from lamina.studies import finals
 from lamina.studies.experiment import (
@@ -39,7 +40,7 @@ from lamina.studies.experiment import (
     format_minutes,
     time_experiment,
 )
-from lamina.studies.experiment_text import parse_experiment
+from lamina.studies.experiment_text import Source, Variant, find_source, parse_experiment
 from lamina.studies.finals import (
     Tuned,
     count_trainings,
@@ -50,6 +51,7 @@ from lamina.studies.finals import (
     write_final,
 )
 from lamina.studies.jobs import check_jobs, training_together
+from lamina.studies.own_code import warn_of_names
 from lamina.studies.search import Search, Tried, score_on
 from lamina.studies.seeds import check_repeatable
 from lamina.studies.storage import (
@@ -61,7 +63,13 @@ from lamina.studies.storage import (
     open_storage,
     wait_for,
 )
-from lamina.studies.study import check_settings, follow_study, name_study, parse_event, read_study
+from lamina.studies.study import (
+    CODE,
+    check_settings,
+    follow_study,
+    parse_event,
+    read_study,
+)
 from lamina.studies.trials import (
     FinalsPlan,
     Limits,
@@ -138,7 +146,7 @@ class Study:
 
 
 def tune(
-    net: str | Net | Callable[[Any], Net],
+    net: str | Net | Variant | Callable[[Any], Net],
     data: Dataset | Images | str | Path | None = None,
     *,
     over: Mapping[str, str] | None = None,
@@ -156,7 +164,8 @@ def tune(
 
     Args:
         net: A net as text, with a recipe and its settings, as in ``"cnn:quick,epochs=5"``; layers
-            may contain names of sizes. Or layers; or a function from a trial of Optuna to a net.
+            may contain names of sizes. Or layers; or a :class:`~lamina.Variant` with your own
+            functions or module; or a function from a trial of Optuna to a net.
         data: As for :func:`~lamina.train`, with a ``val`` split; of a name or a path, lamina takes
             a tenth of ``train`` as ``val`` if there is none.
         over: Ranges of settings of the recipe, such as ``{"lr": "1e-4..1e-1:log", "batch_size":
@@ -187,19 +196,35 @@ def tune(
     check_type(storage, (str,), "storage", "the URL of a database or the path of a file")
     check_repeatable(net)
     check_jobs(jobs)
-    recipe = None
-    settings: dict[str, Any] = {}
-    if isinstance(net, str | Net):
-        net, recipe, settings = parse_experiment(str(net))
-    settings |= given or {}
+    source = Source("")
+    searched: Any = net
+    if isinstance(net, Variant):
+        source = find_source(net, Path(runs_dir))
+        searched = source.origin
+    elif isinstance(net, str | Net):
+        source = Source(*parse_experiment(str(net)))
+        searched = source.origin
+    if isinstance(searched, Run):
+        raise RecipeError(f"{net} is a run. Name its net, as in Variant('mine', 'cnn').")
+    settings = {**source.values, **(given or {})}
     dataset = as_dataset(data)
     if not isinstance(data, Dataset | Images):
         dataset = draw_val(dataset)
     search = Search(
-        net, recipe, settings, over or {}, net_over or {}, dataset, as_net_choice, jobs=jobs
+        searched,
+        source.recipe,
+        settings,
+        over or {},
+        net_over or {},
+        dataset,
+        as_net_choice,
+        jobs=jobs,
+        parts=source.parts,
+        given_name=source.given_name,
     )
     limits = find_limits(search, trials, seconds)
-    path = Path(runs_dir) / find_name(search, name, storage, Path(runs_dir))
+    check_name(name)
+    path = Path(runs_dir) / (name or search.name)
     follow_study(iter_tuning(path, search, storage, limits), path, progress)
     return Study(path, storage)
 
@@ -245,26 +270,12 @@ def _agree_on_limits(search: Search, limits: Limits | None, trials: Trials) -> E
     return limits
 
 
-def find_name(search: Search, name: str | None, storage: str | None, runs_dir: Path) -> str:
-    """The name of a study: the given one, or one that all workers of the search find."""
-    check_name(name)
-    if name is not None:
-        return name
-    if not callable(search.net):
-        return search.name
-    if storage is not None:
-        raise RecipeError(
-            "lamina cannot compare functions, so workers that search a function need the name of"
-            ' their study. Pass name="first-try".'
-        )
-    return name_study(runs_dir, "tune")
-
-
 def iter_tuning(
     path: Path, search: Search, storage: str | None, limits: Limits | None
 ) -> Events[None]:
     """Search with all other workers of the study; then one of them trains the finals."""
     settings = search.to_json()
+    warn_of_names(settings[CODE])
     place = None if storage is None else hide_password(storage)
     state = {"settings": settings, "storage": place}
     _check_folder(path, state)

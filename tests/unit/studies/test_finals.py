@@ -37,8 +37,7 @@ class SimulatedExperiment:
 class SimulatedSearch:
     """A search whose runs are drawn: their accuracies on val and test share the luck of a seed."""
 
-    net = "net"
-    recipe = "best"
+    title = "net:best"
     metric = "accuracy"
     dataset = None
 
