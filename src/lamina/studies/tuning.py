@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
+
 from lamina.data import Dataset, Images, load_data
 from lamina.data.load import as_dataset
 from lamina.errors import (
@@ -49,7 +51,7 @@ from lamina.studies.finals import (
     read_final,
     write_final,
 )
-from lamina.studies.jobs import check_jobs, training_together
+from lamina.studies.jobs import Jobs, check_jobs
 from lamina.studies.search import Search, Tried, score_on
 from lamina.studies.seeds import check_repeatable
 from lamina.studies.storage import (
@@ -295,12 +297,12 @@ def iter_tuning(
     resume = "to resume, or to help with another process, run the command again"
     length = f"{limits}, {format_minutes(expected)} for each training"
     yield Decision("search", f"{search}; {length}; in {path}", resume)
-    work = partial(_help, path, search, storage, expected)
-    most = limits.trials or math.inf
-    with training_together(work, search.jobs, example, most, (Tried,)) as receive:
+    runs = min(limits.trials or math.inf, torch.get_num_threads())
+    with closing(Jobs(search.jobs, int(runs), [example])) as jobs:
+        jobs.start_helpers(partial(_help, path, search, storage, expected))
         for event in iter_search(search, trials, expected):
             yield event
-            yield from receive()
+            yield from (news for news in jobs.iter_help() if isinstance(news, Tried))
     claims = yield from trials.open_claims()
     claim = yield from _claim_finals(claims)
     if claim is None:
