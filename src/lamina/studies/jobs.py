@@ -209,13 +209,13 @@ class Jobs:
             helper.start()
             self.jobs[Path(f"{number}")] = helper
 
-    def iter_help(self) -> Iterator[RunEvent]:
-        """The events of the helpers since the last call."""
+    def iter_help(self, kind: type[RunEvent], seconds: float | None = 0.0) -> Iterator[RunEvent]:
+        """The events of helpers since the last call, or in so many seconds; all with ``None``."""
         for helper in self.jobs.values():
-            while helper.is_open and helper.connection.poll():
+            while helper.is_open and helper.connection.poll(seconds):
                 helper.receive()
             try:
-                yield from helper.take()
+                yield from (event for event in helper.take() if isinstance(event, kind))
             except Exception as error:
                 warn(f"A process of the study ended early: {error}")
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -55,8 +55,7 @@ class Search:
     net_over: Mapping[str, str]  # ranges of sizes
     dataset: Dataset
     choose: Callable[[Any], NetChoice]  # finds a net by name
-    command: Sequence[str] = ()  # that was typed
-    jobs: int | None = None  # runs to train at once (``Jobs``)
+    setup: RunSetup = field(default_factory=RunSetup)  # of the runs
 
     def check(self) -> None:
         """Raise ``LaminaError`` if there is nothing to search, or no ``val`` to compare on."""
@@ -137,18 +136,16 @@ class Search:
 
     def iter_run(self, folder: Path, experiment: Experiment) -> Events[Run]:
         """Train a run of an experiment, or continue it."""
-        setup = RunSetup(command=tuple(self.command))
-        return (yield from iter_planned(Candidate.of(experiment), None, setup.at(folder)))
+        return (yield from iter_planned(Candidate.of(experiment), None, self.setup.at(folder)))
 
     @contextmanager
     def training_ahead(
         self, makers: Mapping[Path, Callable[[], Experiment]]
     ) -> Iterator[Callable[[Path], Events[Run]]]:
         """A function that trains a run of these experiments, several of them at once."""
-        setup = RunSetup(command=tuple(self.command))
-        with closing(Jobs(self.jobs, max(1, len(makers)), [self.example[0]])) as jobs:
-            jobs.plan(makers, setup)
-            yield lambda folder: jobs.iter_run(folder, setup)
+        with closing(Jobs(self.setup.jobs, len(makers), [self.example[0]])) as jobs:
+            jobs.plan(makers, self.setup)
+            yield lambda folder: jobs.iter_run(folder, self.setup)
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, which all of its workers must share."""

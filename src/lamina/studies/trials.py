@@ -38,8 +38,8 @@ REMEDY = "Use another one with --storage."
 class Limits:
     """When the search of a study ends."""
 
-    trials: int | None  # that count
-    seconds: float | None  # of the search and the finals
+    trials: int | None = None  # that count
+    seconds: float | None = None  # of the search and the finals
 
     def __str__(self) -> str:
         if self.seconds is not None:
@@ -61,7 +61,7 @@ class Stored:
     """What lamina stores with a study."""
 
     settings: dict[str, Any]  # of the search
-    limits: Limits = Limits(None, None)  # of the worker that started last
+    limits: Limits = Limits()  # of the worker that started last
     finals: FinalsPlan | None = None  # once they have begun
     result: dict[str, Any] | None = None  # of the finals
 
@@ -184,7 +184,6 @@ class Trials:
 
     storage: Any  # Optuna's
     study: Any
-    settings: Mapping[str, Any]  # of this worker's search, which are those of the study
     folder: Path  # of the runs of this worker
     # of trials that run: the last sign of life, since when this worker has seen it on its own
     # clock, and until when
@@ -296,7 +295,7 @@ class Trials:
         claims = import_optuna().create_study(
             storage=self.storage, study_name=name, load_if_exists=True
         )
-        return Trials(self.storage, claims, {}, self.folder)
+        return Trials(self.storage, claims, self.folder)
 
     @waiting
     def find_claim(self) -> Any:
@@ -335,7 +334,7 @@ def open_trials(
         study.set_user_attr("settings", settings)
     else:
         check_settings(f"The study {folder.name} in the storage", stored, settings)
-    return Trials(storage, study, settings, folder)
+    return Trials(storage, study, folder)
 
 
 def _await_settings(study: Any) -> Any:
