@@ -150,7 +150,6 @@ class Search:
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, which all of its workers must share."""
         experiment = self.example[0]
-        recipe = experiment.recipe
         net = None
         if isinstance(self.net, str):
             net = Path(self.net).name if ".py" in self.net else self.net  # in any folder
@@ -165,9 +164,14 @@ class Search:
             "fingerprint": self.dataset.fingerprint,
             "preparation": self.dataset.preparation.to_json(),
             "metric": self.metric,
-            "seed": recipe.seed,
-            "epochs": None if "epochs" in self.over else recipe.epochs,
+            "seed": self.seed,
+            "epochs": None if "epochs" in self.over else experiment.recipe.epochs,
         }
+
+    @property
+    def seed(self) -> int:
+        """The seed of all trials."""
+        return self.example[0].recipe.seed
 
     @property
     def metric(self) -> str:

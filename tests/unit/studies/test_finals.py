@@ -40,6 +40,7 @@ class SimulatedSearch:
     net = "net"
     recipe = "best"
     metric = "accuracy"
+    seed = 0
     dataset = None
 
     def __init__(
