@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 from lamina.files import blaming, damaged, read_object, write_json
 from lamina.studies.space import Range, import_optuna, make_sampler
-from lamina.studies.storage import CLAIMS, TrialLostError, waiting
-from lamina.studies.study import check_settings
+from lamina.studies.storage import CLAIMS, TrialLostError, open_storage, waiting
+from lamina.studies.study import check_settings, parse_event
 from lamina.targets import Score
 from lamina.values import Range as Between
 from lamina.values import from_json_values
@@ -307,10 +307,11 @@ class Trials:
 
 @waiting
 def open_trials(
-    storage: Any, folder: Path, settings: Mapping[str, Any], ranges: Mapping[str, Range]
+    place: str | None, folder: Path, settings: Mapping[str, Any], ranges: Mapping[str, Range]
 ) -> Trials:
     """Create the study of a search, or open it; ``RunError`` if it is of another search."""
     optuna = import_optuna()
+    storage = open_storage(place, folder)
     metric = Score(settings["metric"], 0.0)
     # epochs before trials are compared, then thrice
     least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))
@@ -366,14 +367,11 @@ def _check_trial(trial: Any) -> None:
     where = f"trial {trial.number}"
     stored = {"run": trial.number, **trial.user_attrs, "values": trial.values}
     stored |= {"scores": trial.intermediate_values, "params": trial.params}
-    attributes = from_json_values(Attributes, stored, where)
+    from_json_values(Attributes, stored, where)
+    find_run(trial)
     has_ended = trial.values is not None and trial.duration is not None
-    is_possible = (
-        0 <= attributes.run <= trial.number
-        and all(isinstance(epoch, int) for epoch in trial.intermediate_values)
-        and (has_ended or trial.state.name != "COMPLETE")
-    )
-    if not is_possible:
+    are_epochs = all(isinstance(epoch, int) for epoch in trial.intermediate_values)
+    if not are_epochs or (trial.state.name == "COMPLETE" and not has_ended):
         raise ValueError(f"{where} has values that lamina does not store")
 
 
@@ -401,9 +399,7 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
     file = folder / TABLE
     if not file.exists():
         return []
-    with blaming(str(file)):
-        table = from_json_values(Table, read_object(file), "table")
-    return [asdict(row) for row in table.trials]
+    return [asdict(row) for row in parse_event(Table, read_object(file), file).trials]
 
 
 def list_trials(trials: Sequence[Any]) -> list[dict[str, Any]]:
