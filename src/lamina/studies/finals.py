@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.experiment import Decision, Events, Experiment
+from lamina.studies.jobs import Jobs
 from lamina.studies.judging import judge_runs, measure_deviation
 from lamina.studies.search import Search, describe_values, score_on
 from lamina.studies.study import parse_event
@@ -262,10 +264,11 @@ def _iter_seeds(
     makers = {
         path: partial(experiments[name].with_seed, seed) for path, (name, seed) in places.items()
     }
-    with search.training_ahead(makers) as train:
+    with closing(Jobs(search.setup.jobs, len(makers), [search.example[0]])) as jobs:
+        jobs.plan(makers, search.setup)
         for path, (name, seed) in places.items():
             try:
-                run = yield from train(path)
+                run = yield from jobs.iter_run(path, search.setup)
                 score = Score(search.metric, score_on(run, "val"))
             except NotFiniteError as error:
                 yield Decision("warning", f"{path.name} diverged", str(error))

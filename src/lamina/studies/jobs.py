@@ -59,7 +59,6 @@ class Job:
     messages: deque[Any] = field(default_factory=deque)
     is_started: bool = False
     is_open: bool = False
-    is_done: bool = False  # without an error
     process: ForkProcess = field(init=False)
     connection: Connection = field(init=False)
 
@@ -94,8 +93,11 @@ class Job:
             self.process.join()
             self.is_open = False
 
-    def take(self) -> Iterator[RunEvent]:
-        """The events that were received; shows warnings, and raises the error of the process."""
+    def take(self) -> Events[bool]:
+        """The events that were received; shows warnings, and raises the error of the process.
+
+        Returns whether the process has ended.
+        """
         while self.messages:
             message = self.messages.popleft()
             if isinstance(message, Warning):
@@ -105,7 +107,8 @@ class Job:
             elif message.error is not None:
                 raise message.error
             else:
-                self.is_done = True
+                return True
+        return False
 
 
 class Jobs:
@@ -123,7 +126,6 @@ class Jobs:
         has_time_limit: bool = False,
     ) -> None:
         """The number of ``runs`` of the study decides on the threads of each, not the jobs."""
-        check_jobs(jobs)
         self.cores = torch.get_num_threads()
         self.threads = self.cores
         self.most = 1
@@ -176,7 +178,8 @@ class Jobs:
     def _iter_events(self, path: Path) -> Iterator[RunEvent]:
         """The events of a run's process, which is replaced once if it is lost."""
         is_again = False
-        while not self.jobs[path].is_done:
+        is_done = False
+        while not is_done:
             for waiting in self.jobs.values():
                 if not waiting.is_started and len(self._list_open()) < self.most:
                     waiting.start()
@@ -186,7 +189,7 @@ class Jobs:
                 for connection in wait(list(connections)):
                     connections[connection].receive()  # type: ignore[index]
             try:
-                yield from job.take()
+                is_done = yield from job.take()
             except LostError:
                 if is_again:
                     raise

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -22,8 +21,7 @@ from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Candidate, Decision, Events, Experiment
-from lamina.studies.jobs import Jobs
+from lamina.studies.experiment import Decision, Experiment
 from lamina.studies.space import (
     Range,
     contains,
@@ -34,7 +32,7 @@ from lamina.studies.space import (
     parse_settings,
     parse_sizes,
 )
-from lamina.studies.study import RunSetup, describe_net, iter_planned, without_device
+from lamina.studies.study import RunSetup, describe_net, without_device
 from lamina.targets import Score
 from lamina.training.custom import describe_part
 from lamina.training.events import Event
@@ -133,19 +131,6 @@ class Search:
         # One metric for all trials, also if class weights are searched.
         metric = experiment.recipe.find_metric(self.dataset.train.kind)
         return replace(experiment, recipe=overlay(experiment.recipe, {"metric": metric})), decisions
-
-    def iter_run(self, folder: Path, experiment: Experiment) -> Events[Run]:
-        """Train a run of an experiment, or continue it."""
-        return (yield from iter_planned(Candidate.of(experiment), None, self.setup.at(folder)))
-
-    @contextmanager
-    def training_ahead(
-        self, makers: Mapping[Path, Callable[[], Experiment]]
-    ) -> Iterator[Callable[[Path], Events[Run]]]:
-        """A function that trains a run of these experiments, several of them at once."""
-        with closing(Jobs(self.setup.jobs, len(makers), [self.example[0]])) as jobs:
-            jobs.plan(makers, self.setup)
-            yield lambda folder: jobs.iter_run(folder, self.setup)
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, which all of its workers must share."""

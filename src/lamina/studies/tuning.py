@@ -34,6 +34,7 @@ from lamina.runs.overview import describe_recipe
 from lamina.runs.start import as_net_choice, making_runs
 from lamina.studies import finals
 from lamina.studies.experiment import (
+    Candidate,
     Decision,
     Events,
     Experiment,
@@ -67,6 +68,7 @@ from lamina.studies.study import (
     RunSetup,
     check_settings,
     follow_study,
+    iter_planned,
     name_study,
     parse_event,
     read_study,
@@ -475,11 +477,13 @@ def _iter_until_stopped(
     search: Search, trials: Trials, trial: Any, experiment: Experiment
 ) -> Events[int | None]:
     """The events of a trial; returns the epoch after which successive halving stopped it."""
+    candidate = Candidate.of(experiment)
+    setup = search.setup.at(trials.locate(trial))
     halving_epochs = 0 if "epochs" in search.over else experiment.recipe.epochs // 2
     is_waiting = False
     while True:
         try:
-            with closing(search.iter_run(trials.locate(trial), experiment)) as events:
+            with closing(iter_planned(candidate, None, setup)) as events:
                 for event in events:
                     yield event
                     if isinstance(event, Epoch) and event.score is not None:
