@@ -52,6 +52,7 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.data import Preparation
     from lamina.studies.experiment_text import parse_experiment
     from lamina.studies.search import Search
+    from lamina.studies.study import RunSetup
     from lamina.studies.tuning import draw_val, find_limits, iter_tuning
 
     over = _split("--over", options.over)
@@ -67,9 +68,8 @@ def run(options: Options, terminal: Terminal) -> int:
         terminal.remark("val: a tenth of the training images, to compare trials (--val)")
     net, recipe, values = parse_experiment(options.net)
     choose = partial(choose_net, terminal=terminal)
-    search = Search(
-        net, recipe, values, over, net_over, dataset, choose, terminal.command, options.jobs
-    )
+    setup = RunSetup(command=terminal.command, jobs=options.jobs)
+    search = Search(net, recipe, values, over, net_over, dataset, choose, setup)
     limits = find_limits(search, options.trials, seconds)
     check_name(options.name)
     path = options.runs_dir / (options.name or search.name)

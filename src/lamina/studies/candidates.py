@@ -43,12 +43,10 @@ LEAST_SHARE = 0.7
 HOPELESS = 2.0  # do not time a candidate whose estimate exceeds this multiple of the time left
 
 
-def propose(
-    dataset: Dataset, settings: Mapping[str, Any], sides_px: Sequence[int] | None = None
-) -> list[Candidate]:
+def propose(dataset: Dataset, settings: Mapping[str, Any]) -> list[Candidate]:
     """The candidates, cheapest first, alternating between a larger net and larger images."""
     size_px = dataset.preparation.size_px
-    sides = sides_px or (find_sides(dataset) if size_px is None else (size_px,))
+    sides = find_sides(dataset) if size_px is None else (size_px,)
     nets = PHOTO_LADDER if sides[0] >= PHOTO_SIDES_PX[0] else LADDER
     net = 0
     side = 0
@@ -65,7 +63,7 @@ def propose(
 def _propose_one(
     name: str, side_px: int, dataset: Dataset, settings: Mapping[str, Any]
 ) -> Candidate:
-    candidate = fit_candidate(find_net(name), "", dataset, settings, side_px)
+    candidate = fit_candidate(find_net(name), dataset, settings, side_px)
     # Regression targets may depend on the size of objects.
     is_fixed = dataset.train.kind is REGRESSION or "start_size_fraction" in settings
     can_resize = not is_fixed and name != QUICKEST and side_px >= SIDES_PX[0]
@@ -73,7 +71,11 @@ def _propose_one(
 
 
 def fit_candidate(
-    net: NetChoice, recipe_name: str, dataset: Dataset, settings: Mapping[str, Any], side_px: int
+    net: NetChoice,
+    dataset: Dataset,
+    settings: Mapping[str, Any],
+    side_px: int,
+    recipe_name: str | None = None,
 ) -> Candidate:
     """A candidate with the net's named or first recipe, fitted to the images, and settings."""
     original = net.recipes[recipe_name or next(iter(net.recipes))]
@@ -155,7 +157,7 @@ def fit_experiment(request: Request, dataset: Dataset) -> tuple[Experiment, list
     check_learnable(dataset)
     original = zoo.choose_recipe(net.name, net.recipes, recipe)
     side_px = min(dataset.train.shape[1:])
-    candidate = fit_candidate(net, recipe or "", dataset, settings, side_px)
+    candidate = fit_candidate(net, dataset, settings, side_px, recipe)
     experiment = replace(candidate.experiment, parts=request.parts)
     decisions = []
     if recipe == zoo.PUBLISHED:

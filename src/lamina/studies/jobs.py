@@ -8,12 +8,12 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from lamina.errors import RecipeError, RunError, check_type, warn
+from lamina.runs.course import RunEvent
 from lamina.runs.folder import REPORT_FILE
 from lamina.runs.loading import load_run
 from lamina.runs.run import Run
@@ -34,6 +35,12 @@ from lamina.training.randomness import SEEDING
 
 MEMORY_FRACTION = 0.8
 """Of the machine's memory, what all jobs may need together."""
+STEP_SECONDS = 0.1
+"""Time between two steps that a process sends, for the progress bar."""
+
+
+class LostError(RunError):
+    """A process has ended without a last message."""
 
 
 @dataclass(frozen=True)
@@ -43,44 +50,71 @@ class Ended:
     error: Exception | None = None
 
 
-@dataclass(frozen=True)
-class Warned:
-    """A warning in a process."""
-
-    message: str
-    category: type[Warning]
-
-
 @dataclass
 class Job:
-    """A process that trains a run, with the messages that the study has not seen yet."""
+    """A process that trains, with the messages that the study has not seen yet."""
 
-    process: ForkProcess
-    connection: Connection
+    iterate: Callable[[], Events[Any]]
+    threads: int
     messages: deque[Any] = field(default_factory=deque)
-    is_open: bool = True
+    is_started: bool = False
+    is_open: bool = False
+    process: ForkProcess = field(init=False)
+    connection: Connection = field(init=False)
+
+    def start(self) -> None:
+        """Start the process, a fork, which shares images, own modules and own functions."""
+        context = multiprocessing.get_context("fork")
+        self.connection, sending = context.Pipe(duplex=False)
+        arguments = (self.iterate, self.threads, sending, os.getpid())
+        self.process = context.Process(target=work, args=arguments, daemon=True)
+        # no other thread holds the lock in the new process, which has only this thread
+        with SEEDING, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            self.process.start()
+        sending.close()
+        self.is_started = True
+        self.is_open = True
 
     def receive(self) -> None:
-        """Take the next message; of steps, the latest is enough."""
+        """Wait for the next message."""
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
-            self.is_open = False
-            return
-        if self.messages and isinstance(message, Step) and isinstance(self.messages[-1], Step):
-            self.messages.pop()
+            message = Ended(
+                LostError(
+                    f"A process was lost (status {self.process.exitcode}). The checkpoint of its"
+                    " run is kept. If memory is short, use fewer --jobs (in Python, jobs), and run"
+                    " the command again."
+                )
+            )
         self.messages.append(message)
         if isinstance(message, Ended):
             self.process.join()
             self.is_open = False
 
+    def take(self) -> Events[bool]:
+        """The events that were received; shows warnings, and raises the error of the process.
+
+        Returns whether the process has ended.
+        """
+        while self.messages:
+            message = self.messages.popleft()
+            if isinstance(message, Warning):
+                warnings.warn(message, stacklevel=2)
+            elif not isinstance(message, Ended):
+                yield message
+            elif message.error is not None:
+                raise message.error
+            else:
+                return True
+        return False
+
 
 class Jobs:
-    """Trains planned runs ahead, several at once, while a study takes them in their order.
+    """Processes that train planned runs ahead, while a study takes them in their order.
 
-    The study sees the events of each run as if they were trained one after the other. Processes are
-    forks, which share images, own modules and own functions with the study.
+    The study sees the events of each run as if they were trained one after the other.
     """
 
     def __init__(
@@ -92,23 +126,20 @@ class Jobs:
         has_time_limit: bool = False,
     ) -> None:
         """The number of ``runs`` of the study decides on the threads of each, not the jobs."""
-        check_jobs(jobs)
-        cores = torch.get_num_threads()
-        self.threads = max(1, cores // runs)
-        self.most = jobs or max(1, min(cores // self.threads, count_fitting()))
+        self.cores = torch.get_num_threads()
+        self.threads = self.cores
+        self.most = 1
         self.makers: dict[Path, Callable[[], Experiment]] = {}
-        self.planned: dict[Path, Callable[[], Job]] = {}
-        self.waiting: list[Path] = []
         self.jobs: dict[Path, Job] = {}
         obstacle = "A time limit holds for one run at a time"
         if not has_time_limit:
             obstacle = find_obstacle(experiments)
-        if obstacle and (jobs or 1) > 1:
-            warn(f"{obstacle}, so the runs are trained one after the other, with all threads.")
         self.can_fork = not obstacle
-        if obstacle:
-            self.most = 1
-            self.threads = cores
+        if self.can_fork:
+            self.threads = max(1, self.cores // runs)
+            self.most = jobs or max(1, min(self.cores // self.threads, count_fitting()))
+        elif jobs is not None and jobs > 1:
+            warn(f"{obstacle}, so the runs are trained one after the other, with all threads.")
 
     def plan(self, makers: Mapping[Path, Callable[[], Experiment]], setup: RunSetup) -> None:
         """Add runs by folder, in the order in which the study takes them.
@@ -124,107 +155,86 @@ class Jobs:
         threads = self.threads
         if (setup.path / "run.json").exists():  # as before an interruption
             threads = load_run(setup.path).record.machine.threads
-        if self.most > 1 or threads != torch.get_num_threads():
-            train = partial(iter_made, make, setup)
-            self.planned[setup.path] = partial(start_job, train, threads)
-            self.waiting.append(setup.path)
+        if self.most > 1 or threads != self.cores:
+            self.jobs[setup.path] = Job(
+                lambda: iter_planned(Candidate.of(make()), None, setup), threads
+            )
 
     def iter_run(self, path: Path, setup: RunSetup) -> Events[Run]:
         """The events of a planned run, which may be trained ahead; returns the run."""
         setup = setup.at(path)
         experiment = self.makers[path]()
         candidate = Candidate.of(experiment)
-        if path not in self.planned:
+        if path not in self.jobs:
             return (yield from iter_planned(candidate, None, setup))
-        is_again = False
-        while True:
-            self._start()
-            job = self.jobs.get(path)
-            while job is not None and job.messages:
-                message = job.messages.popleft()
-                if isinstance(message, Warned):
-                    warnings.warn(message.message, message.category, stacklevel=2)
-                elif not isinstance(message, Ended):
-                    if isinstance(message, Started):
-                        run = message.run
-                        run = replace(run, dataset=experiment.dataset, parts=experiment.parts)
-                        message = Started(run)
-                    yield message
-                elif message.error is not None:
-                    raise message.error
-                else:
-                    return load_planned(candidate, setup)
-            if job is not None and not job.is_open:
-                self._continue_lost(path, job, is_again)
-                is_again = True
+        for event in self._iter_events(path):
+            if isinstance(event, Started):
+                run = event.run
+                yield Started(replace(run, dataset=experiment.dataset, parts=experiment.parts))
             else:
-                self._receive()
+                yield event
+        return load_planned(candidate, setup)
 
-    def _continue_lost(self, path: Path, job: Job, is_again: bool) -> None:
-        """Forget a process that was killed; ``RunError`` for the second time."""
-        lost = f"The process that trained {path} was lost (status {job.process.exitcode})"
-        if is_again:
-            raise RunError(
-                f"{lost} twice. Its checkpoint is kept. If memory is short, use fewer --jobs (in"
-                " Python, jobs), and run the command again."
-            )
-        self.most = max(1, self.most - 1)
-        warn(f"{lost}. lamina continues the run, and trains {self.most} at once.")
-        del self.jobs[path]
-        self.waiting.insert(0, path)
+    def _iter_events(self, path: Path) -> Iterator[RunEvent]:
+        """The events of a run's process, which is replaced once if it is lost."""
+        is_again = False
+        is_done = False
+        while not is_done:
+            for waiting in self.jobs.values():
+                if not waiting.is_started and len(self._list_open()) < self.most:
+                    waiting.start()
+            job = self.jobs[path]
+            if not job.messages:
+                connections = {running.connection: running for running in self._list_open()}
+                for connection in wait(list(connections)):
+                    connections[connection].receive()  # type: ignore[index]
+            try:
+                is_done = yield from job.take()
+            except LostError:
+                if is_again:
+                    raise
+                is_again = True
+                self.most = max(1, self.most - 1)
+                warn(
+                    f"The process that trained {path} was lost. lamina continues the run, and"
+                    f" trains {self.most} at once."
+                )
+                self.jobs[path] = Job(job.iterate, job.threads)
 
-    def _start(self) -> None:
-        """Start runs while there are fewer than jobs."""
-        while self.waiting and sum(job.is_open for job in self.jobs.values()) < self.most:
-            path = self.waiting.pop(0)
-            self.jobs[path] = self.planned[path]()
+    def _list_open(self) -> list[Job]:
+        return [job for job in self.jobs.values() if job.is_open]
 
-    def _receive(self) -> None:
-        """Wait for messages of the processes."""
-        connections = {job.connection: job for job in self.jobs.values() if job.is_open}
-        for connection in wait(list(connections)):
-            connections[connection].receive()  # type: ignore[index]
+    def start_helpers(self, iterate: Callable[[], Events[Any]]) -> None:
+        """Start processes that work beside this one, all with the same number of threads."""
+        torch.set_num_threads(self.threads)
+        for number in range(1, self.most):
+            helper = Job(iterate, self.threads)
+            helper.start()
+            self.jobs[Path(f"{number}")] = helper
+
+    def iter_help(self, kind: type[RunEvent], seconds: float | None = 0.0) -> Iterator[RunEvent]:
+        """The events of helpers since the last call, or in so many seconds; all with ``None``."""
+        for helper in self.jobs.values():
+            while helper.is_open and helper.connection.poll(seconds):
+                helper.receive()
+            try:
+                yield from (event for event in helper.take() if isinstance(event, kind))
+            except Exception as error:
+                warn(f"A process of the study ended early: {error}")
 
     def close(self) -> None:
-        """Stop all processes, which save their runs."""
-        stop_jobs(list(self.jobs.values()))
-
-
-@contextmanager
-def training_together(
-    iterate: Callable[[], Events[Any]],
-    jobs: int | None,
-    experiment: Experiment,
-    most: float,
-    kinds: tuple[type, ...],
-) -> Iterator[Callable[[], list[Any]]]:
-    """Let processes work beside this one; a function returns their events of these kinds."""
-    runs = int(min(most, torch.get_num_threads()))
-    plan = Jobs(jobs, runs, [experiment])
-    helpers = [start_job(iterate, plan.threads, kinds) for _ in range(plan.most - 1)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(plan.threads)
-
-    def receive() -> list[Any]:
-        events = []
-        for helper in helpers:
-            while helper.is_open and helper.connection.poll():
-                helper.receive()
-            for message in helper.messages:
-                if isinstance(message, Warned):
-                    warnings.warn(message.message, message.category, stacklevel=2)
-                elif not isinstance(message, Ended):
-                    events.append(message)
-                elif message.error is not None:
-                    warn(f"A process of the study ended early: {message.error}")
-            helper.messages.clear()
-        return events
-
-    try:
-        yield receive
-    finally:
-        torch.set_num_threads(threads)
-        stop_jobs(helpers)
+        """Let processes save their checkpoints and end; a second interrupt does not wait."""
+        torch.set_num_threads(self.cores)
+        running = self._list_open()
+        try:
+            for job in running:
+                job.connection.close()  # does not let them wait until their events are read
+                job.process.terminate()
+            for job in running:
+                job.process.join()
+        finally:
+            for job in running:
+                job.process.kill()
 
 
 def check_jobs(jobs: int | None) -> None:
@@ -237,9 +247,7 @@ def check_jobs(jobs: int | None) -> None:
 
 def count_fitting() -> int:
     """The number of processes that fit into memory if each needs as much as this one."""
-    if sys.platform != "linux":
-        return 1
-    import resource
+    import resource  # not on Windows
 
     used_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     all_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -252,59 +260,34 @@ def find_obstacle(experiments: Iterable[Experiment]) -> str:
         return "Only Linux can fork processes that train"
     if torch.accelerator.is_available():
         return "Processes cannot share a GPU, nor fork beside one"
-    devices = {choose_device(experiment.recipe.device) for experiment in experiments}
-    if any(device.value != "cpu" for device in devices):
-        return "Processes train on the CPU only"
     if threading.current_thread() is not threading.main_thread():
         return "Only the main thread of a program can fork processes that train"
+    for experiment in experiments:
+        choose_device(experiment.recipe.device)  # a missing device is an error here
     return ""
 
 
-def iter_made(make: Callable[[], Experiment], setup: RunSetup) -> Events[Run]:
-    """Make an experiment and train it."""
-    return (yield from iter_planned(Candidate.of(make()), None, setup))
-
-
-def start_job(
-    iterate: Callable[[], Events[Any]], threads: int, kinds: tuple[type, ...] = (object,)
-) -> Job:
-    """Start a process that trains, and sends its events of these kinds."""
-    context = multiprocessing.get_context("fork")
-    receiving, sending = context.Pipe(duplex=False)
-    arguments = (iterate, threads, kinds, sending, os.getpid())
-    process = context.Process(target=work, args=arguments, daemon=True)
-    # no other thread holds the lock in the new process, which has only this thread
-    with SEEDING, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        process.start()
-    sending.close()
-    return Job(process, receiving)
-
-
 def work(
-    iterate: Callable[[], Events[Any]],
-    threads: int,
-    kinds: tuple[type, ...],
-    sending: Connection,
-    parent: int,
+    iterate: Callable[[], Events[Any]], threads: int, sending: Connection, parent: int
 ) -> None:
     """Train and send the events: the main function of a process."""
     stopped = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-
-    def forward(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        sending.send(Warned(str(message), category))
-
-    warnings.showwarning = forward
+    warnings.showwarning = lambda warning, *_, **__: sending.send(warning)
     torch.set_num_threads(threads)
     ended = Ended()
+    shown = 0.0
     try:
         with closing(iterate()) as events:
             for event in events:
                 if isinstance(event, Started):  # without what the study has itself
                     run = replace(event.run, dataset=None, module=None, parts=NO_PARTS)
                     event = Started(run)
-                if isinstance(event, kinds):
+                if not isinstance(event, Step):
+                    sending.send(event)
+                elif time.monotonic() - shown > STEP_SECONDS:
+                    shown = time.monotonic()
                     sending.send(event)
                 if stopped.is_set() or os.getppid() != parent:
                     return
@@ -312,20 +295,6 @@ def work(
         ended = Ended(make_portable(error))
     with suppress(OSError):
         sending.send(ended)
-
-
-def stop_jobs(jobs: Sequence[Job]) -> None:
-    """Let processes save their checkpoints and end; a second interrupt does not wait."""
-    running = [job for job in jobs if job.is_open]
-    try:
-        for job in running:
-            job.connection.close()  # does not let them wait until their events are read
-            job.process.terminate()
-        for job in running:
-            job.process.join()
-    finally:
-        for job in running:
-            job.process.kill()
 
 
 def make_portable(error: Exception) -> Exception:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -23,8 +22,7 @@ from lamina.runs.resuming import list_needed_parts
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Candidate, Decision, Events, Experiment, Request
-from lamina.studies.jobs import Jobs
+from lamina.studies.experiment import Decision, Experiment, Request
 from lamina.studies.own_code import describe_code, digest_code
 from lamina.studies.space import (
     Range,
@@ -41,7 +39,6 @@ from lamina.studies.study import (
     RunSetup,
     describe_net,
     describe_recipe,
-    iter_planned,
     without_device,
 )
 from lamina.targets import Score
@@ -64,8 +61,7 @@ class Search:
     net_over: Mapping[str, str]  # ranges of sizes
     dataset: Dataset
     choose: Callable[[Any], NetChoice]  # finds a net by name
-    command: Sequence[str] = ()  # that was typed
-    jobs: int | None = None  # runs to train at once (``Jobs``)
+    setup: RunSetup = field(default_factory=RunSetup)  # of the runs
     parts: Parts = NO_PARTS
     given_name: str | None = None
 
@@ -151,25 +147,9 @@ class Search:
         metric = experiment.recipe.find_metric(self.dataset.train.kind)
         return replace(experiment, recipe=overlay(experiment.recipe, {"metric": metric})), decisions
 
-    def iter_run(self, folder: Path, experiment: Experiment) -> Events[Run]:
-        """Train a run of an experiment, or continue it."""
-        setup = RunSetup(command=tuple(self.command))
-        return (yield from iter_planned(Candidate.of(experiment), None, setup.at(folder)))
-
-    @contextmanager
-    def training_ahead(
-        self, makers: Mapping[Path, Callable[[], Experiment]]
-    ) -> Iterator[Callable[[Path], Events[Run]]]:
-        """A function that trains a run of these experiments, several of them at once."""
-        setup = RunSetup(command=tuple(self.command))
-        with closing(Jobs(self.jobs, max(1, len(makers)), [self.example[0]])) as jobs:
-            jobs.plan(makers, setup)
-            yield lambda folder: jobs.iter_run(folder, setup)
-
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, which all of its workers must share."""
         experiment = self.example[0]
-        recipe = experiment.recipe
         net = None
         if isinstance(self.net, str):
             net = Path(self.net).name if ".py" in self.net else self.net  # in any folder
@@ -186,8 +166,8 @@ class Search:
             "fingerprint": self.dataset.fingerprint,
             "preparation": self.dataset.preparation.to_json(),
             "metric": self.metric,
-            "seed": recipe.seed,
-            "epochs": None if "epochs" in self.over else recipe.epochs,
+            "seed": self.seed,
+            "epochs": None if "epochs" in self.over else experiment.recipe.epochs,
         }
 
     @cached_property
@@ -205,6 +185,11 @@ class Search:
             return self.given_name
         net = getattr(self.net, "__name__", str(self.net))
         return f"{net}:{self.recipe}" if self.recipe else net
+
+    @property
+    def seed(self) -> int:
+        """The seed of all trials."""
+        return self.example[0].recipe.seed
 
     @property
     def metric(self) -> str:
