@@ -34,7 +34,7 @@ from lamina.studies.comparison import (
 )
 from lamina.studies.experiment import Experiment, Request
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
-from lamina.studies.jobs import check_jobs
+from lamina.studies.forks import check_jobs
 from lamina.studies.own_code import TRAINING
 from lamina.studies.pairing import Pairing
 from lamina.studies.study import RunSetup, follow_study

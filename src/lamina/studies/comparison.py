@@ -40,7 +40,7 @@ from lamina.studies.experiment import (
     time_experiment,
 )
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
-from lamina.studies.jobs import Jobs, check_jobs
+from lamina.studies.forks import Jobs, check_jobs
 from lamina.studies.judging import (
     check_seeds,
     compare_stored,

@@ -38,7 +38,7 @@ from lamina.studies.experiment import (
     Experiment,
     Request,
 )
-from lamina.studies.jobs import Jobs, check_jobs
+from lamina.studies.forks import Jobs, check_jobs
 from lamina.studies.own_code import describe_code, digest_code
 from lamina.studies.study import (
     CODE,

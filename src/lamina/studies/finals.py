@@ -20,7 +20,7 @@ from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.experiment import Decision, Events, Experiment
-from lamina.studies.jobs import Jobs
+from lamina.studies.forks import Jobs
 from lamina.studies.judging import judge_runs, measure_deviation
 from lamina.studies.search import Search, describe_values, score_on
 from lamina.studies.study import parse_event

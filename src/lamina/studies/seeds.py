@@ -21,7 +21,7 @@ from lamina.runs.course import RunEvent
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, shorten_net_name
 from lamina.studies.experiment import Events, Request
-from lamina.studies.jobs import Jobs, check_jobs
+from lamina.studies.forks import Jobs, check_jobs
 from lamina.studies.judging import measure_deviation
 from lamina.studies.study import RunSetup, name_free
 from lamina.studies.train_net import iter_named, to_request

@@ -53,7 +53,7 @@ from lamina.studies.finals import (
     read_final,
     write_final,
 )
-from lamina.studies.jobs import Jobs, check_jobs
+from lamina.studies.forks import Jobs, check_jobs
 from lamina.studies.own_code import warn_of_names
 from lamina.studies.search import Search, Tried, score_on
 from lamina.studies.seeds import check_repeatable

@@ -17,9 +17,9 @@ from lamina import Recipe, compare, cross_validate, load_data, load_run
 from lamina.errors import LaminaWarning, NotFiniteError, RecipeError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.nets_by_name import NetChoice
-from lamina.studies import jobs as jobs_module
+from lamina.studies import forks
 from lamina.studies.experiment import Experiment
-from lamina.studies.jobs import Jobs
+from lamina.studies.forks import Jobs
 from lamina.studies.seeds import Seed, iter_seeds
 from lamina.studies.study import RunSetup
 from lamina.training.events import Epoch, Step
@@ -186,7 +186,7 @@ def test_an_interrupted_study_stops_its_processes_and_continues(images, tmp_path
 
 
 def test_where_processes_cannot_train_lamina_says_so(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs_module.sys, "platform", "win32")
+    monkeypatch.setattr(forks.sys, "platform", "win32")
     with pytest.warns(LaminaWarning, match="one after the other"):
         events = train(images, tmp_path, 2, seeds=2)
     assert sum(isinstance(event, Seed) for event in events) == 2
