@@ -1,9 +1,9 @@
 """How often verdicts about two nets are right, in studies drawn from stored scores.
 
-``results/verdict-scores`` has 60 runs of each of six nets and test sets (verdict_runs.py). A study
-draws runs of A and B, and images, or groups of images, with replacement. Its truth is known,
-because the stored runs and images are all that there are. To try another procedure, add it to
-``PROCEDURES``.
+``results/verdict-scores`` has 60 runs of each of two nets on three sets of test images
+(verdict_runs.py). A study draws runs of A and B, and images, or groups of images, with replacement.
+Its truth is known, because the stored runs and images are all that there are. To try another
+procedure, add it to ``PROCEDURES``.
 
     python benchmarks/verdicts.py --json verdicts.json
     python benchmarks/verdicts.py better.npz worse.npz --images 100
@@ -246,7 +246,7 @@ def simulate(
     """Draw studies of about so many images, in groups with these members."""
     generator = np.random.default_rng(zlib.crc32(case.name.encode()))
     size = np.mean([len(group) for group in members])
-    count = min(len(members), round(images / size))
+    count = max(2, min(len(members), round(images / size)))
     verdicts: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
     for _ in range(studies):
         drawn = [members[number] for number in generator.integers(0, len(members), count)]
@@ -282,12 +282,15 @@ def load(path: Path) -> tuple[Net, Members]:
     """A net, and the images of each group."""
     with np.load(path) as arrays:
         scores = arrays["scores"].astype(float)
-        groups = arrays.get("groups", np.arange(scores.shape[1]))
+        names = arrays.get("groups", np.arange(scores.shape[1]))
     if len(scores) < 2 * SEEDS:
         sys.exit(f"{path} has {len(scores)} runs, but studies draw {2 * SEEDS}. Add runs.")
-    deviation = 100 * (seed_deviation(scores, torch.from_numpy(groups).long()) or 0.0)
+    groups = np.unique(names, return_inverse=True)[1]
+    deviation = 100 * (seed_deviation(scores, torch.from_numpy(groups)) or 0.0)
     print(f"- {path.stem}: {len(scores)} runs, {100 * scores.mean():.2f} ± {deviation:.2f} %")
-    return Net(path.stem, scores), [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    return Net(path.stem, scores), [
+        np.flatnonzero(groups == group) for group in range(groups.max() + 1)
+    ]
 
 
 def run(plan: Plan, studies: int) -> list[list[Fraction]]:
