@@ -309,7 +309,8 @@ def test_a_damaged_study_is_skipped(workplace, image_set):
 @pytest.mark.slow
 def test_a_repeated_command_gives_the_result_that_it_asks_for(tmp_path):
     recipe = Recipe(epochs=1, batch_size=10)
-    nets = ("Flatten(), Output(),epochs=1", (Net(Flatten(), Linear(4), Output()), recipe))
+    hidden = Variant("hidden", Net(Flatten(), Linear(4), Output()), recipe)
+    nets = ("Flatten(), Output(),epochs=1", hidden)
 
     def ask(seeds, **more):
         return compare(*nets, DATA, seeds=seeds, runs_dir=tmp_path, progress=False, **more)

@@ -140,3 +140,15 @@ def test_files_are_compared_on_the_command_line(workplace):
     assert "Cannot read the scores in d.npz: 'scores'. Expected an .npz file" in refused
     Path("e.csv").write_text("image,seed0\n1.png,yes\n2.png,no\n")
     assert "could not convert string to float" in run_refused("compare", "a.npz", "e.csv")
+    Path("f.csv").write_text("name,seed0\n1,1\n2,0\n")
+    assert "f.csv has 'name', which lamina does not know" in run_refused(
+        "compare", "f.csv", "e.csv"
+    )
+    Path("g.csv").write_text("image,seed0,seed0\n1,1,1\n2,0,1\n")
+    assert "two columns of one name" in run_refused("compare", "g.csv", "e.csv")
+    np.savez("h.npz", scores=first, group=groups)
+    assert "h.npz has 'group', which lamina does not know" in run_refused(
+        "compare", "h.npz", "e.csv"
+    )
+    np.savez("i.npz", scores=first, groups=groups[:9])
+    assert "i.npz names another number of images" in run_refused("compare", "i.npz", "e.csv")

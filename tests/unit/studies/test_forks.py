@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from lamina import Recipe, compare, cross_validate, load_data, load_run
+from lamina import Recipe, Variant, compare, cross_validate, load_data, load_run
 from lamina.errors import LaminaWarning, NotFiniteError, RecipeError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.nets_by_name import NetChoice
@@ -70,7 +70,7 @@ def test_the_number_of_jobs_changes_no_weights_and_no_events(images, tmp_path):
 def test_a_comparison_has_the_same_result_with_two_jobs(images, tmp_path):
     results = [
         compare(
-            (NET, RECIPE),
+            Variant("hidden", NET, RECIPE),
             lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)),  # own, and not picklable
             images,
             seeds=2,

@@ -15,7 +15,7 @@ from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.runs.start import as_net_choice
 from lamina.studies import finals
 from lamina.studies.ablation import find_settings, remove_parts
-from lamina.studies.comparison import plan_study
+from lamina.studies.comparison import Plan, plan_study
 from lamina.studies.experiment_text import find_source, make_experiment
 from lamina.studies.study import read_study
 from support.runs import DATA
@@ -39,7 +39,7 @@ def linear():
 def plan(folder, *variants):
     sources = [find_source(variant, folder) for variant in variants]
     named = [(source.title, make_experiment(source, DATA, as_net_choice)[0]) for source in sources]
-    return plan_study(folder, None, named)
+    return plan_study(folder, None, named, Plan())
 
 
 def test_own_functions_are_compared_and_stored_by_name(tmp_path):
