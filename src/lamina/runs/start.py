@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -211,7 +212,12 @@ def as_net_choice(net: NetLike) -> NetChoice:
             " arguments that makes the net, such as lambda: MyNet(64)."
         ) from error
     name = describe_part(net).rpartition(".")[2]
-    return NetChoice(name, lambda *_: net(), origin=OwnModule("", name))
+    return NetChoice(name, partial(_make_any, net), origin=OwnModule("", name))
+
+
+def _make_any(make: Callable[[], Net | nn.Module], *_: object) -> Net | nn.Module:
+    """The module of a function that needs no shape."""
+    return make()
 
 
 def check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) -> None:

@@ -168,7 +168,7 @@ class Parts:
                     f"metrics has the name {name!r:.60}; a name must be an identifier that lamina"
                     " does not use. Use a name such as top_2."
                 )
-        for name, part in self._functions().items():
+        for name, part in self.functions().items():
             if not callable(part) or isinstance(part, type):
                 what = f"the class {part.__name__}" if isinstance(part, type) else f"{part!r:.60}"
                 raise RecipeError(
@@ -184,14 +184,15 @@ class Parts:
                 " them to the net."
             )
 
-    def _functions(self) -> dict[str, Any]:
+    def functions(self) -> dict[str, Any]:
+        """Each part by its name, metrics as ``metrics.NAME``."""
         functions = {name: part for name, part in vars(self).items() if part is not None}
         metrics = functions.pop("metrics")
         return functions | {f"metrics.{name}": metric for name, metric in metrics.items()}
 
     def describe(self) -> dict[str, str]:
         """Each part's module and name, such as ``{"loss": "losses.focal"}``, for a run's record."""
-        described = {name: describe_part(part) for name, part in self._functions().items()}
+        described = {name: describe_part(part) for name, part in self.functions().items()}
         for name, metric in self.metrics.items():
             if isinstance(metric, LowerIsBetter):
                 described[f"metrics.{name}"] = f"{LOWER}{describe_part(metric)})"

@@ -14,6 +14,7 @@ from torch import nn
 from lamina.data import Images
 from lamina.nets import Net
 from lamina.training.batches import LEAST_IN_LANE
+from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.head import CHOOSING_IMAGES, FITTED_IMAGES
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
@@ -100,7 +101,9 @@ class Pace:
         return replace(recipe, epochs=max(1, fitting))
 
 
-def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe) -> Pace:
+def measure_pace(
+    net: Net | nn.Module, images: Images, recipe: Recipe, parts: Parts = NO_PARTS
+) -> Pace:
     check_alone("Measuring the time of a training")
     batch, lanes = choose_timed_batch(recipe)
     sample = images.take_evenly(STEPS * batch)
@@ -114,7 +117,7 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe) -> Pace:
         initial_fraction=0.0,
     )
     began = time.perf_counter()
-    training = Training(deepcopy(net), sample, trial, steps_per_record=1)
+    training = Training(deepcopy(net), sample, trial, parts=parts, steps_per_record=1)
     ended = []
     for _ in itertools.islice(training, STEPS):
         ended.append(time.perf_counter())
