@@ -238,7 +238,7 @@ class Images:
     def take_evenly(self, count: int) -> Images:
         """Return ``count`` evenly spaced images (all if there are fewer).
 
-        They are a better sample than the first images, because a data set may be sorted by class.
+        The first images would be a worse sample, because a data set may be sorted by class.
         """
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 0:
             raise DataError(f"count must be a whole number of at least 0, got {count!r}.")
@@ -304,18 +304,18 @@ class Dataset:
     Load it with ``load_data``, or make it with :meth:`from_images`.
 
     Attributes:
-        name: its name in output.
-        fingerprint: a digest that identifies its images, targets and splits.
+        name: the name that lamina prints.
+        fingerprint: a digest of the images, targets and splits.
         train: the images to train on.
         val: the images for decisions such as the best epoch; ``None`` if there are none.
         test: the images for the final evaluation; ``None`` if there are none.
         problems: the images that were left out, and why.
         size_px: the side in pixels that images were resized to; ``None`` if they kept their size.
         resize: as in ``Preparation``.
-        bit_depth: the bits of the values in images that store more than 8 bits; ``None`` if there
-            are no such images.
-        largest_value: the largest value in images that store more than 8 bits.
-        usual_largest_value: the largest value in 99 % of these images.
+        bit_depth: bits per value of images with more than 8 bits per channel; ``None`` if there are
+            no such images.
+        largest_value: the largest value in images with more than 8 bits per channel.
+        usual_largest_value: the 99th percentile of the largest values of these images.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         corrections: the effect of ``Preparation.labels_from``.
@@ -456,7 +456,7 @@ class Dataset:
         )
 
     def describe_leaks(self) -> list[str]:
-        """A message about images that are in two splits, which inflates the score, if any."""
+        """Messages about images in two splits, which inflate the score; empty without any."""
         firsts: dict[tuple[str, str], str] = {}  # an image of test may be in train and val
         for name, split, twin, twin_split in self.leaks:
             firsts.setdefault((name, split), f"{name} of {split} is {twin} of {twin_split}")

@@ -102,15 +102,14 @@ def load_data(
                 tables;
             - a NumPy ``.npz``, MNIST's IDX files, or the folder of the official CIFAR files;
             - a zip or tar archive of such a folder.
-        preparation: how to read it: image size, columns, splits. By default inferred from the
-            source.
-        progress: called as ``progress(done, total)``, in images, during decoding; before that in
-            bytes, if an archive takes long to unpack.
+        preparation: image size, columns, splits and other options. By default, lamina infers them.
+        progress: a function that is called as ``progress(done, total)``: with bytes while an
+            archive is unpacked, then with images while they are decoded.
 
     Returns:
-        The data set, with RGB images (grayscale for ``.npz`` and IDX files of gray images). Without
-        splits in a path, lamina draws 20 % of the images as ``test`` and 10 % as ``val``,
-        stratified; named sets keep their published splits.
+        The data set, with RGB images (grayscale for ``.npz`` and IDX files of gray images). If the
+        files of a path have no splits, lamina draws 20 % of the images as ``test`` and 10 % as
+        ``val``, stratified by class. Named data sets keep their published splits.
 
     Raises:
         DataError: the data set does not exist or cannot be used, a field of ``preparation`` does

@@ -42,9 +42,22 @@ def load_to_evaluate(
     *,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Load data for a trained model, with the targets in the model's order.
+    """Load data to evaluate a trained model on, with the targets in the model's order.
 
-    Without splits, all images are ``test``.
+    If the source has no splits, all images are ``test``.
+
+    Args:
+        source: as for :func:`load_data`.
+        preparation: the preparation of the run that trained the model.
+        target_names: the model's classes, labels or numbers.
+        match: how names of the source correspond to those of the model.
+        progress: as for :func:`load_data`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: the data cannot be loaded, or its targets do not match the model's.
     """
     preparation = replace(
         preparation,

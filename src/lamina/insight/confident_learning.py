@@ -168,7 +168,7 @@ class LabelIssues(ShownResult):
     """The labels of a data set that are worth checking, and how far to trust this list.
 
     Attributes:
-        issues: the labels, those that are most probably incorrect first.
+        issues: the labels, from the most to the least probably incorrect.
         splits: how often the nets agree with the labels, by split.
         judge: who predicted the probabilities: ``the model``, or nets that were trained on other
             images.
@@ -190,7 +190,7 @@ class LabelIssues(ShownResult):
         return COLUMNS[:5], [row[:5] for row in self.corrections()]
 
     def remarks(self) -> Sequence[str]:
-        """How many labels of each split, and how far to trust this list."""
+        """The number of label issues in each split, and how far to trust this list."""
         return (*self.summary_lines(), *self.warnings(), PRECISION)
 
     def corrections(self) -> Sequence[Sequence[str]]:
@@ -221,7 +221,7 @@ class LabelIssues(ShownResult):
         return lines
 
     def warnings(self) -> list[str]:
-        """For each split that the nets know too little of, what this means."""
+        """A warning for each split for which the nets are too weak to judge labels."""
         lines = []
         for split, judged in self.splits.items():
             if judged.agreement.is_weak:

@@ -74,7 +74,7 @@ class Probes(ShownResult):
             and with random weights as the control.
         fitted: the number of training images that the probes were fitted to.
         scored: the number of images that they were scored on.
-        split: the split of these.
+        split: the split of the scored images.
     """
 
     layers: tuple[LayerProbe, ...]

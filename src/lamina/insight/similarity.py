@@ -166,8 +166,8 @@ class NearDuplicates(ShownResult):
         names: the names of the images; the rows of ``pairs`` refer to them.
         splits: the split of each image.
         pairs: the pairs of near-duplicates, smallest distance first.
-        groups: for each image, the row of the first image that near-duplicates, equal pixels or the
-            groups of the data set connect it with.
+        groups: for each image, the row of the first image of its group. Near-duplicates, identical
+            images and the groups of the data set connect images.
         outliers: the images that are unlike all others.
     """
 
@@ -221,7 +221,7 @@ class NearDuplicates(ShownResult):
         return {"pairs": pairs, **self.outliers.to_json(), "near_train": self.near_train}
 
     def headline(self) -> str:
-        """The number of pairs, and of those across splits, as text."""
+        """The number of pairs, and the number of pairs across splits, as text."""
         across = sum(self.splits[pair.first] != self.splits[pair.second] for pair in self.pairs)
         pairs = plural(len(self.pairs), "pair", "pairs")
         return f"{pairs} of near-duplicates, {across:,} of them across splits"

@@ -141,14 +141,14 @@ class LayerUnits(ShownResult):
     Attributes:
         layer: the module path of the layer.
         name: its number and parts, such as ``3 Conv2d, ReLU``.
-        count: the number of all its units: channels, or numbers of a vector.
-        receptive_field: that of a unit; ``None`` for the whole image.
+        count: the number of units in the layer: channels, or numbers of a vector.
+        receptive_field: the receptive field of a unit; ``None`` for the whole image.
         units: the units, those that separate a class best first, with the patches of ``images``
             that excite each most, the area under the ROC curve for each class, and the effect of
             removing the unit.
         chance: the area under the ROC curve that the best unit reaches by chance.
         images: the images that were searched for patches.
-        scored: the images that the effect of removals was measured on, in words.
+        scored: the images, in words, on which the effect of removals was measured.
         filters: the weights (U, C, Y, X) of all units, if the layer's input is the image.
     """
 

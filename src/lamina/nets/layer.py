@@ -70,7 +70,7 @@ class Layer(ABC):
 
     @abstractmethod
     def module(self, in_shape: Shape) -> nn.Module:
-        """Build the torch module, with newly initialized weights, for inputs (N, *in_shape)."""
+        """Build the torch module, with newly initialized weights, for inputs ``(N, *in_shape)``."""
 
     def __repr__(self) -> str:
         """The layer in Python: required arguments by position, changed ones by name."""

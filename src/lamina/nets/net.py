@@ -184,7 +184,7 @@ Put Flatten() or GlobalAvgPool() before it.
         )
 
     def module(self, in_shape: Shape) -> nn.Sequential:
-        """Build a torch module with new weights, from float (N, *in_shape) to (N, *out_shape)."""
+        """Build a torch module with new weights for float inputs ``(N, *in_shape)``."""
         self.shapes(in_shape)
         return build_modules(self.layers, in_shape)
 
@@ -261,8 +261,8 @@ def summarize(net: Net, images: Any, outputs: int | None = None) -> Summary:
 
     Args:
         net: the net.
-        images: ``Images`` or a ``Dataset`` to use the net on, or the shape of one image, (C, H, W).
-        outputs: the number of outputs; required with a shape, otherwise found from the targets.
+        images: ``Images`` or a ``Dataset``, or the shape of one image, (C, H, W).
+        outputs: the number of outputs; required if ``images`` is a shape.
 
     Returns:
         A :class:`~lamina.nets.Summary`; ``print`` it for the table.

@@ -44,7 +44,7 @@ def load_run(
 
     Raises:
         RunError: There is no such run, or its ``run.json`` is damaged or has another format.
-        RecipeError: ``parts`` is no :class:`~lamina.Parts`.
+        RecipeError: ``parts`` is not a :class:`~lamina.Parts`.
 
     >>> import tempfile
     >>> from lamina import Recipe, start_run
@@ -121,7 +121,7 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
     """Load all runs in a folder.
 
     Args:
-        folder: Folder of the runs.
+        folder: Folder that contains the runs.
 
     Returns:
         The runs, oldest first.

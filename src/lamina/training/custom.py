@@ -66,7 +66,7 @@ OwnMetrics = Mapping[str, OwnMetric] | Iterable[OwnMetric]
 
 @dataclass(frozen=True)
 class LowerIsBetter:
-    """A metric of one's own of which lower values are better, such as an error.
+    """Marks your own metric as one for which lower values are better, such as an error.
 
     Args:
         function: Function of logits and targets that returns a number, as in :class:`Parts`.

@@ -147,6 +147,7 @@ class Epoch(Event):
     weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
+        """As for every event, but with each metric as a field, and without ``score``."""
         values = super().to_json()
         del values["score"]
         metrics = values.pop("metrics")
@@ -239,7 +240,8 @@ class HeadFit(Event):
             without one.
         accuracy: Fraction of correct predictions for them; ``None`` for regression.
         seconds: Time of features and fits.
-        rows, logits: Indices of these images, and their logits (N, K); not in the JSON.
+        rows: Indices of these images.
+        logits: Their logits, fp32 (N, K).
     """
 
     images: int
@@ -252,6 +254,7 @@ class HeadFit(Event):
     logits: Float32[np.ndarray, "n k"] = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
+        """As for every event, but without ``rows`` and ``logits``."""
         values = super().to_json()
         del values["rows"], values["logits"]
         return values

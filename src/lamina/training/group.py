@@ -40,8 +40,8 @@ _interrupts: list[bool] = []  # a signal handler may append between any two line
 def join_group() -> Iterator[None]:
     """Join the processes that torchrun started, for the duration of the ``with`` block.
 
-    All processes call ``start_run`` and ``Run.train``, in the same order. Within a process group
-    that exists already, this does nothing.
+    All processes call ``start_run`` and ``Run.train``, in the same order. If a process
+    group exists already, this does nothing.
 
     Raises:
         GroupError: The other processes cannot be reached.

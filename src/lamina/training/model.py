@@ -72,7 +72,8 @@ class Model(nn.Module):
         net: Net that the body was built from; ``None`` for your own module.
         task: Kind of target, with loss and probabilities.
         in_shape: Channels, height and width of an image.
-        mean, std: Mean and standard deviation per channel, in pixel values from 0 to 255.
+        mean: Mean of each channel, in pixel values from 0 to 255.
+        std: Standard deviation of each channel, in pixel values from 0 to 255.
     """
 
     def __init__(

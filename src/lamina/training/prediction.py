@@ -43,8 +43,8 @@ def predict_logits(
         model: A trained or new model.
         pixels: Images, uint8 (N, H, W, C).
         autocasts: Compute in bf16.
-        part: The batches to compute, of those that :func:`count_batches` counts; by default all.
-            Their logits do not depend on the other batches.
+        part: Numbers of the batches to compute, from 0; by default all of
+            ``count_batches(pixels)``. The logits of a batch do not depend on other batches.
 
     Returns:
         Logits, float32 (N, K), in the order of the images.

@@ -245,9 +245,9 @@ class Recipe:
         )
 
     def find_metric(self, kind: Kind) -> str:
-        """The score's metric for this kind of target, or one's own.
+        """The name of the metric that is the score for this kind of target.
 
-        Raises ``RecipeError`` for a metric of lamina that does not fit.
+        Raises ``RecipeError`` if :attr:`metric` names a metric for other kinds of target.
         """
         if self.metric in METRICS and self.metric not in kind.metrics:
             raise RecipeError(

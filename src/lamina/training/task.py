@@ -49,7 +49,7 @@ class Columns:
 
 @dataclass(frozen=True, repr=False)
 class Task(ABC):
-    """The loss, the meaning of logits, and statistics of the training targets for the baseline."""
+    """What a model predicts: its loss, the meaning of its logits, and the baseline's targets."""
 
     # names of the classes, labels or numbers, or the yes-or-no question
     target_names: tuple[str, ...]
