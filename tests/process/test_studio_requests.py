@@ -916,7 +916,7 @@ def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
     for choices in ({"2.png": "cat"}, None):
         with pytest.raises(
             DataError,
-            match="has other columns than image and correct, so it was not made here",
+            match="has columns other than image and correct, so it was not made here",
         ):
             folder.correct(source, choices)
     assert file.read_text() == table

@@ -16,8 +16,7 @@ Pixels: TypeAlias = UInt8[np.ndarray, "n h w c"]
 ImagePixels: TypeAlias = UInt8[np.ndarray, "h w c"]
 
 CHANNELS = (1, 3, 4)
-"""Lengths of a last axis that holds channels, as in (N, H, W, C); an axis of another length is a
-width."""
+"""Lengths for which the last axis holds channels, as in (N, H, W, C); it is a width otherwise."""
 BLOCK_IMAGES = 256
 MANY_NUMBERS = 20  # up to this many distinct whole floats may be classes
 

@@ -82,7 +82,7 @@ class Finding:
 class Facts:
     """A data set, and its frame with the columns ``blank``, ``gray``, ``enlarged`` and ``oblong``.
 
-    Blank images have no digest in it: those of one color are identical, and are reported once.
+    The frame has no digests of blank images: if they share a color, they would be reported twice.
     """
 
     dataset: Dataset
