@@ -22,7 +22,7 @@ MANY_NUMBERS = 20  # up to this many distinct whole floats may be classes
 
 
 def to_array(value: Any, name: str) -> np.ndarray:
-    """Convert lists, tensors (any device) and array-likes; ``name`` is the argument in messages."""
+    """Convert lists, tensors (any device) and array-likes; messages call them ``name``."""
     if isinstance(value, np.ma.MaskedArray):
         raise DataError(
             f"{name} is a masked array, and the mask would be lost. Fill the gaps, as in"
@@ -75,7 +75,7 @@ def to_pixels(value: Any, name: str) -> Pixels:
 
 
 def write_array(value: Any, name: str) -> str:
-    """The argument in advice, as code for a numpy array."""
+    """Code for the argument as a numpy array, for advice."""
     return name if isinstance(value, np.ndarray) else f"np.asarray({name})"
 
 

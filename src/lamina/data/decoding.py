@@ -87,7 +87,7 @@ class BadImageError(Exception):
 
 
 class Decoded(NamedTuple):
-    """The pixels of an image, and what is known of its file."""
+    """The pixels of an image, and facts about its file."""
 
     pixels: ImagePixels
     height_px: int  # as stored
@@ -225,7 +225,7 @@ def _named_file_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opening(data: bytes) -> Iterator[Image.Image]:
-    """Open an image; large ones in turn."""
+    """Open an image; large images one at a time."""
     if not data:
         raise BadImageError("empty")
     head = data[:HEAD_BYTES]

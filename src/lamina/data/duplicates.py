@@ -83,7 +83,7 @@ def find_root(parents: dict[int, int], member: int) -> int:
 
 
 def was_drawn() -> pl.Expr:
-    """Whether lamina drew the split of an image: the source states none, or ``train``."""
+    """Whether lamina drew the split of an image: the source has no split for it, or ``train``."""
     return pl.col("source_split").fill_null("train") == "train"
 
 

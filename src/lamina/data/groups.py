@@ -59,7 +59,7 @@ def _read_groups(names: Sequence[str], file: str) -> list[str]:
 
 
 def check_divisible(targets: Targets, target_names: Sequence[str], groups: Sequence[str]) -> None:
-    """Raise ``DataError`` if one group has all images, or all of a class: splits need two."""
+    """Raise ``DataError`` if a group has all images, or all images of a class: splits need two."""
     remedy = "Change --group-from or --group-column, or draw no splits with --val 0 --test 0."
     are_single = len(set(groups)) == len(groups)
     if len(set(groups)) == 1:

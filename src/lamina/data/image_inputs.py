@@ -49,7 +49,7 @@ THREAD_IMAGES = 16
 
 
 class Chunk(NamedTuple):
-    """Decoded images: ``reasons`` is ``None`` for a decoded image, else why decoding failed."""
+    """Decoded images; for each, a reason why decoding failed, or ``None``."""
 
     names: list[str]
     pixels: Pixels

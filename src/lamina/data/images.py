@@ -33,7 +33,7 @@ DARK = (
     "only the pixel values 0 and 1 of 0 to 255, so the images look black, as if fractions had been"
     " truncated."
 )
-EMPTY_FOLDER = "a folder without images"  # a problem's reason, perhaps of a class
+EMPTY_FOLDER = "a folder without images"  # a problem's reason; the folder may be a class
 OTHER_FILE = (  # a problem's reason, which needs no repair: notes, tables, labels …
     "not an image file"
 )
@@ -506,7 +506,7 @@ class Dataset:
 
 
 def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
-    """For each split that lacks classes or labels of ``train``: its name, how many, a message."""
+    """For each split that lacks classes or labels of ``train``: name, number, message."""
     gaps: list[tuple[Split, int, str]] = []
     trained = dataset.train.target_counts()
     for split, images in dataset.splits.items():

@@ -136,7 +136,7 @@ def find_separator(values: pl.Series) -> str | None:
 
 
 def split_labels(values: pl.Series, separator: str | None) -> pl.Series:
-    """The list of labels in each cell, which ``separator`` divides, or the most likely mark."""
+    """The list of labels in each cell, split at ``separator`` or the most likely separator."""
     if isinstance(values.dtype, pl.List):
         return values
     texts = values.cast(pl.String)

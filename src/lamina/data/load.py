@@ -101,7 +101,7 @@ def load_data(
             - a table of image paths and targets (CSV, TSV, Parquet or JSON lines), or a folder of
                 tables;
             - a NumPy ``.npz``, MNIST's IDX files, or the folder of the official CIFAR files;
-            - a zip or tar archive of one of these.
+            - a zip or tar archive of such a folder.
         preparation: image size, columns, splits and other options. By default, lamina infers them.
         progress: a function that is called as ``progress(done, total)``: with bytes while an
             archive is unpacked, then with images while they are decoded.

@@ -74,7 +74,7 @@ def name_file(file: str, option: str) -> str:
 
 
 def describe_unknown(images: Sequence[str], names: Iterable[str]) -> list[str]:
-    """Names that are not in a data set, each with the name that a spreadsheet may have changed."""
+    """Names that are not in a data set, with suggestions if a spreadsheet may have changed them."""
     whole = {name.lstrip("0"): name for name in names}
     meant = [whole.get(image.lstrip("0")) for image in images]
     return [

@@ -99,7 +99,7 @@ class Preparation:
             )
 
     def folds(self) -> tuple[int, int] | None:
-        """The number of the held-out fold, and of all folds, from ``fold``."""
+        """The held-out fold and the number of folds, from ``fold``."""
         if self.fold is None:
             return None
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.fold, re.ASCII)

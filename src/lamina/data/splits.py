@@ -67,7 +67,7 @@ def draw_splits(
             by_stratum[str(strata[place])].append(place)
     ordered = [by_stratum[stratum] for stratum in sorted(by_stratum)]
     fractions = _choose_fractions(preparation, present)
-    parts: dict[int, int] = {}  # of images with groups: 0 for train, then those of ``fractions``
+    parts: dict[int, int] = {}  # of images with groups: 0 is train, then the parts of ``fractions``
     if image_groups and fractions:
         rows = [place for stratum in ordered for place in stratum]
         wanted = [fraction for _, fraction, _ in fractions]

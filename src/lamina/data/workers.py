@@ -56,7 +56,7 @@ KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": 
 
 
 class _SizesDifferError(Exception):
-    """An image differs in size from those before it, and no size was given."""
+    """An image differs in size from earlier images, and no size was given."""
 
 
 class _Job(NamedTuple):
@@ -194,7 +194,7 @@ def _share_out(count: int, workers: int) -> list[list[int]]:
 
 
 def _sample(images: Sequence[EncodedImage]) -> tuple[list[Size], int | None]:
-    """The sizes of a few images, and the lowest bit depth for those that store more than 8 bits."""
+    """The sizes of a few images, and the lowest bit depth for images of more than 8 bits."""
     sizes: set[Size] = set()
     depth: int | None = None
     step = -(-len(images) // SAMPLE_IMAGES)

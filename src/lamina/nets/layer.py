@@ -33,7 +33,7 @@ class Layer(ABC):
 
     Raises:
         NetError: an argument is invalid, or ``out_shape`` gets an input shape that does not match.
-            The other methods may assume that the shape matches.
+            All other methods may assume that the shape matches.
 
     >>> @dataclass(frozen=True, repr=False)
     ... class Mish(Layer):
@@ -73,7 +73,7 @@ class Layer(ABC):
         """Build the torch module, with newly initialized weights, for inputs ``(N, *in_shape)``."""
 
     def __repr__(self) -> str:
-        """The layer in Python: required arguments by position, changed ones by name."""
+        """The layer in Python: required arguments by position, changed arguments by name."""
         arguments = (
             repr(value) if field.default is MISSING else f"{field.name}={value!r}"
             for field in fields(self)
@@ -182,7 +182,7 @@ def pair_shapes(layers: Sequence[Layer], in_shape: Shape) -> Iterable[tuple[Laye
 def trace_fields(
     layers: Sequence[Layer], in_shape: Shape, field: Field | None
 ) -> tuple[Field | None, ...]:
-    """The receptive field before each layer, then the one after the last."""
+    """The receptive field before each layer, then the field after the last layer."""
     traced = [field]
     for layer, shape in pair_shapes(layers, in_shape):
         traced.append(layer.receptive_field(traced[-1], shape))

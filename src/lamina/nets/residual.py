@@ -135,7 +135,7 @@ def _trace(way: str, layers: tuple[Layer, ...], in_shape: Shape) -> Shape:
 def _advise(in_shape: Shape, out_shape: Shape) -> str:
     """Advise a shortcut from ``in_shape`` to ``out_shape`` if one layer suffices."""
     if len(in_shape) != len(out_shape):
-        return "Make both an image or both a vector."
+        return "Make both of them images, or both vectors."
     layer: Layer = Linear(out_shape[0])
     if len(in_shape) == 3:
         # A 1×1 window with stride s turns n pixels into ceil(n / s).

@@ -32,7 +32,7 @@ class Event:
     """Base class of the training events."""
 
     def to_json(self) -> dict[str, Any]:
-        """The event as JSON: its name as ``event``, its fields; NaN and infinity become ``None``.
+        """The event as JSON: ``event`` is its name; NaN and infinity become ``None``.
 
         >>> Step(epoch=1, step=10, steps=79, loss=2.25).to_json()
         {'event': 'step', 'epoch': 1, 'step': 10, 'steps': 79, 'loss': 2.25}

@@ -233,7 +233,7 @@ def _explaining() -> Iterator[None]:
 
 
 def _describe_cause(error: Exception) -> str:
-    """The first sentence of gloo's message, without the place in its source."""
+    """The first sentence of gloo's message, without the source location."""
     line = str(error).strip().partition("\n")[0]
     sentence = re.sub(r"^\[\S+\] ", "", line).partition(". ")[0]
     return f"{sentence:.200}"

@@ -129,7 +129,7 @@ def fit_model_head(
 def deal_folds(
     images: Images, rows: Int64[np.ndarray, " n"], seed: int, folds: int = FOLDS
 ) -> Indices:
-    """The fold of each image; each stratum is spread evenly over folds, each group is in one."""
+    """The fold of each image; strata are spread evenly over folds, and groups stay whole."""
     strata = images.kind.strata(images.targets[rows])
     if images.groups:
         return torch.tensor(

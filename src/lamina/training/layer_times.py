@@ -1,4 +1,4 @@
-"""How long each layer of a net takes on this machine, while it is edited."""
+"""Time each layer of a net on this machine while the net is edited."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_MULTIPLY_ADDS = 64 * 10**8
 
 
 def count_affordable(net: Net, shape: Shape, images: int) -> int:
-    """How many images of ``shape`` the net can be tried on while it is edited, up to ``images``.
+    """The number of images of ``shape``, up to ``images``, that an edited net can be tried on.
 
     ``NetError`` if it is too large.
     """

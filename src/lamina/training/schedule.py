@@ -75,7 +75,7 @@ class Schedule:
         return bool(self.falls) and step >= self.falls[0].start
 
     def falls_at(self, step: int) -> bool:
-        """Whether ``step`` is the first in which the learning rate falls."""
+        """Whether ``step`` is the first step in which the learning rate falls."""
         return self.is_falling(step) and not self.is_falling(step - 1)
 
     def factor(self, step: int) -> float:
@@ -119,7 +119,7 @@ class Schedule:
         self._planned = self.falls
 
     def leave_open(self, step: int) -> None:
-        """Train until :meth:`start_fall`; a fall that has begun at ``step`` goes on."""
+        """Train until :meth:`start_fall`; a fall that has begun at ``step`` continues."""
         self._planned = ()
         if not self.is_falling(step):
             self._set(())
@@ -141,7 +141,7 @@ class Schedule:
             self.start_fall(step, max(self.count_fall_steps(step), rest))
 
     def _set(self, falls: Sequence[Fall]) -> None:
-        """Take these falls; without any, the end is open."""
+        """Use these falls; without any, the end is open."""
         if not self.can_move:
             raise RecipeError(
                 "The end of training can change with the schedule trapezoid, but not with"

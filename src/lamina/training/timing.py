@@ -100,7 +100,7 @@ class Pace:
 
 
 def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe) -> Pace:
-    check_alone("Measuring the training time")
+    check_alone("Measuring the time of a training")
     batch, lanes = choose_timed_batch(recipe)
     sample = images.take_evenly(STEPS * batch)
     trial = replace(

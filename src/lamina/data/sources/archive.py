@@ -213,7 +213,7 @@ class _Checker:
 
 
 def _read_zip(file: io.FileIO, path: Path, free_bytes: int) -> Iterator[_Member]:
-    """The members of a zip, after all have been checked; a damaged one has a ``BadImageError``."""
+    """The members of a zip, after all are checked; damaged members have a ``BadImageError``."""
     checker = _Checker(path, free_bytes)
     with readable(path), zipfile.ZipFile(file) as archive:
         members = archive.infolist()

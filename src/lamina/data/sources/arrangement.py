@@ -1,4 +1,4 @@
-"""Assign the images of a folder to splits and classes by their paths; refuse ambiguous names."""
+"""Assign the images of a folder to splits and classes by their paths; reject ambiguous names."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def _find_unlabeled(
 def _find_inner(
     splits: Mapping[str, Split | None], subfolders: Mapping[str, set[str]]
 ) -> frozenset[str]:
-    """The splits with one more folder of this name, or of this split, around all their images."""
+    """The splits in which one inner folder, named like the split, contains all images."""
     single = {top: next(iter(subfolders[top])) for top in splits if len(subfolders[top]) == 1}
     return frozenset(
         top

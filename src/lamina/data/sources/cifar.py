@@ -106,7 +106,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 
 def read_pickle(data: bytes, name: str) -> dict[str, Any]:
-    """Read a pickled dictionary of plain values and byte arrays, and call nothing that it names."""
+    """Read a pickled dictionary of plain values and byte arrays, without calling what it names."""
     try:
         if not data.endswith(pickle.STOP):
             raise EOFError("pickle data was truncated")

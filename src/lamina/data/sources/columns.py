@@ -97,7 +97,7 @@ class Columns(NamedTuple):
 
 
 def choose_columns(table: Table, preparation: Preparation) -> Columns:
-    """Choose the requested columns, else well-known names, else the only possible columns."""
+    """Choose the requested columns, or well-known names, or the only possible columns."""
     image = preparation.image_column or find_image_column(table)
     _check_kind(table, image, "--image-column", IMAGE_KINDS, "image paths or image bytes")
     split = preparation.split_column or _find_split(table, image)

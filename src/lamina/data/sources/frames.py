@@ -1,4 +1,4 @@
-"""The frame of a source's images: see ``Files``."""
+"""Functions on the frame of a source's images (see ``Files``)."""
 
 from __future__ import annotations
 

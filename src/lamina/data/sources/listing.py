@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # slow to import, and cached data do not need it
     import polars as pl
 
 LABEL = "label:"  # begins the name of a column of labels
-# What the readers of archives, arrays and tables raise for a damaged file.
+# Errors that the readers of archives, arrays and tables raise for a damaged file.
 READ_ERRORS: tuple[type[BaseException], ...] = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, csv.Error),
     *(EOFError, OSError, ValueError, RuntimeError),
@@ -94,7 +94,7 @@ class Part(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The images of a folder, sorted by name (path in the folder), and what else it contains."""
+    """The images of a folder, sorted by name (path in the folder), and other content."""
 
     root: Path
     names: list[str]

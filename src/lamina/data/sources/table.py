@@ -77,7 +77,7 @@ def find_parts(path: Path) -> tuple[list[TablePart], list[Problem]]:
 
 
 def _find_parquet(path: Path) -> tuple[list[TablePart], list[Problem]]:
-    """The Parquet files below a folder: those named after splits, or all if it has no images."""
+    """The Parquet files below a folder: files named after splits, or all if it has no images."""
     names = sorted(name for name, _ in walk_files(path))
     visible = [name for name in names if not is_hidden(name)]
     files = [PurePosixPath(name) for name in visible if name.lower().endswith(".parquet")]

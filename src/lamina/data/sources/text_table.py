@@ -152,7 +152,7 @@ def _parse_lines(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _read_csv(data: bytes, path: Path, separator: str) -> pl.DataFrame:
-    """The cells as text, with ``None`` for empty ones."""
+    """The cells as text, with ``None`` for empty cells."""
     try:
         frame = pl.read_csv(
             io.BytesIO(data), has_header=False, separator=separator, infer_schema=False
