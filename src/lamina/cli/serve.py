@@ -114,8 +114,8 @@ def read_token(option: str | None) -> str | None:
         token.isascii() and token.isprintable() and token == token.strip()
     ):
         raise DataError(
-            "The token cannot be sent in an HTTP header; it must be printable ASCII without"
-            " spaces at its ends. Choose another."
+            "The token cannot be sent in an HTTP header; it must be printable ASCII without spaces"
+            " at its ends. Choose another token."
         )
     return token
 
