@@ -90,7 +90,18 @@ class RunError(LaminaError):
 
 
 class LaminaWarning(_AdvisedError, UserWarning):  # noqa: N818
-    """Something was left out or replaced, and lamina continued."""
+    """Something was left out or replaced, and lamina continued.
+
+    Use Python's ``warnings`` to hide these warnings or to turn them into errors.
+
+    Attributes:
+        problem: What happened; the beginning of the message.
+        remedy: What to do, on the command line or in Python; the end of the message, or empty.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", LaminaWarning)  # in this block, they are errors
+    """
 
 
 def warn(problem: str, stacklevel: int = 4, *, remedy: str = "") -> None:
