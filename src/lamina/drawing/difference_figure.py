@@ -15,7 +15,7 @@ LONGEST_TITLE = 40  # characters
 
 @styled
 def draw_differences(compared: Sequence[PairedComparison]) -> Figure:
-    """Draw each comparison: dots for seeds, and intervals for new images and for these alone."""
+    """Draw each comparison, with dots for seeds and the intervals for new images and new seeds."""
     figure = new_figure(9, 1.6 + 0.7 * len(compared))
     axes = figure.add_subplot()
     first = compared[0]
