@@ -62,7 +62,7 @@ def link(text: str, name: str, description: str = "") -> Markup:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> Markup:
-    """A scrollable table; the first ``texts`` columns hold text, the others numbers."""
+    """A scrollable table; the first ``texts`` columns hold text, all others numbers."""
 
     def line(tag: str, cells: Sequence[str]) -> Markup:
         elements: list[Markup] = []

@@ -16,8 +16,8 @@ from lamina.cli.terminal import Terminal
 class Options(StudyOptions):
     """Measure how each part of a net or recipe changes the score.
 
-    lamina removes one part at a time, and compares with the whole. All trainings of a seed share
-    the splits and the order of images. Verdicts are adjusted for the number of parts.
+    lamina removes one part at a time, and compares with the whole. All runs of a seed share the
+    splits and the order of images. Verdicts are adjusted for the number of parts.
 
     Example: lamina ablate cnn:best --without BatchNorm Dropout flip --seeds 4
     """
@@ -29,8 +29,8 @@ class Options(StudyOptions):
     """classes of layers to remove, such as BatchNorm, and settings of the recipe to reset to their
     defaults, such as flip"""
     each: Flag = False
-    """reset each setting of the recipe that differs from its default, except epochs; lr and
-    momentum with optimizer"""
+    """reset each setting of the recipe that differs from its default, except epochs; optimizer, lr
+    and momentum are reset together"""
 
 
 def run(options: Options, terminal: Terminal) -> int:

@@ -27,7 +27,7 @@ from lamina.training.task import Task
 
 
 def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
-    """The task of a run, with the thresholds for the aim of the ``recipe``, if it has one."""
+    """The task of a run; if the ``recipe`` has an aim, with thresholds for it."""
     aim = recipe.find_aim(run.task.kind)
     if aim is None:
         return run.task
@@ -51,7 +51,7 @@ def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
 def make_confidence_rule(
     run: Run, task: Task, limit: float | None, coverage: float | None, terminal: Terminal
 ) -> ConfidenceRule:
-    """Make the rule, and print what it was fitted to and its effect on the test images."""
+    """Make the rule; print the images that it was fitted to, and its effect on test images."""
     rule = make_rule(task, limit, coverage)
     if limit is None and coverage is None:
         return rule

@@ -28,7 +28,7 @@ from lamina.training.task import Task
 class ConfidenceRule:
     """The confidence threshold, and the prediction sets' threshold or the intervals' half-widths.
 
-    ``favored`` is yes if the decision threshold is below 0.5, else empty: it is never rejected.
+    ``favored`` is never rejected: yes if the decision threshold is below 0.5, else empty.
     """
 
     limit: float | None = None
@@ -45,7 +45,7 @@ class ConfidenceRule:
         return prediction.values.get(predicted, 1.0) < self.limit
 
     def choose(self, prediction: Prediction) -> list[str]:
-        """The classes of the prediction set, most likely first, with the predicted one."""
+        """The classes of the prediction set, most likely first, including the predicted class."""
         ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
         threshold = 0.0 if self.threshold is None else self.threshold
         return [

@@ -85,9 +85,9 @@ def _style_fractions(figure: Figure) -> None:
 def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
     """Draw precision against recall, and for yes the ROC curve, with the thresholds marked.
 
-    It draws yes, or each label (at most 12). The bands are pointwise 95 % intervals of the vertical
-    axis (Wilson); grouped images count as fewer, by the variance of the recall between groups.
-    ``None`` if no label has images with and without it.
+    Draws the class yes, or each label (at most 12). The bands are pointwise 95 % intervals of the
+    vertical axis (Wilson); grouped images count as fewer, by the variance of the recall between
+    groups. ``None`` if no label has images with and without it.
     """
     truth = outputs.targets.reshape(len(outputs.logits), -1)
     columns = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))[:MOST_PANELS]
@@ -115,7 +115,7 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
 
 @dataclass(frozen=True, eq=False)
 class _Counts:
-    """Images at each threshold, from the highest: predicted ones, and those with the label."""
+    """Counts at each threshold, from the highest: predicted images, and correct predictions."""
 
     thresholds: Float64[np.ndarray, " t"]
     predicted: Int64[np.ndarray, " t"]

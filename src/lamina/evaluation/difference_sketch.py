@@ -16,7 +16,7 @@ INTERVAL = "#0072B2"
 SEED = "#D55E00"  # both as in figures
 CAPTION = (
     "Difference, positive if A is better. Thin line: interval for new images and seeds. Thick line:"
-    " for new seeds alone. Dots: seeds. Shaded: within the margin."
+    " for new seeds alone. Dots: seeds or folds. Shaded: within the margin."
 )
 
 

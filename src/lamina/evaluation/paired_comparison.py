@@ -165,9 +165,7 @@ class PairedComparison(Event):
         if equal:
             pairs += f", equal in {equal}"
         if self.folds is not None:
-            return [
-                f"A is better in {pairs}; training sets of folds overlap, which the interval counts"
-            ]
+            return [f"A is better in {pairs}; the interval allows for overlapping training sets"]
         if self.seeds_interval is None:
             return []
         interval = self._range(*self.seeds_interval, unit=True)

@@ -31,7 +31,7 @@ PAIR_HEADS = ("true", "predicted", "largest losses", "images", "of", "share", "9
 
 Rows: TypeAlias = Int64[np.ndarray, " m"]
 Cells: TypeAlias = Mapping[tuple[int, int], Int64[np.ndarray, " _"]]
-"""The rows of the images by true and predicted class, those with the largest loss first."""
+"""The rows of the images by true and predicted class, the largest loss first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Confusion:
     predicted: str | None
     rows: Rows  # the largest loss first
     images: int  # all images of the class
-    design_effect: float = 1.0  # images that count as one, if images are grouped
+    design_effect: float = 1.0  # number of images that count as one, if images are grouped
 
     @property
     def interval(self) -> Interval:
@@ -50,7 +50,7 @@ class Confusion:
         return wilson_interval(len(self.rows), self.images, self.design_effect)
 
     def rank(self) -> tuple[float, str, str]:
-        """What confusions are sorted by: the lower confidence bound first."""
+        """The key to sort confusions by: first the lower confidence bound."""
         return -self.interval.low, self.target, self.predicted or ""
 
     def describe(self) -> tuple[str, str, str, str]:
@@ -117,7 +117,7 @@ class Confusions(ShownResult):
         return PAIR_HEADS, rows
 
     def image_table(self) -> Table:
-        """The column heads, and a row for each of the hardest images; all but one are text."""
+        """The column heads, and a row for each of the hardest images; one column is numbers."""
         return HardImage._fields[1:], [(*image[1:5], f"{image.loss:.3g}") for image in self.hardest]
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Estimates how long a training takes on this machine, from a few of its steps."""
+"""Estimates how long training takes on this machine, from a few steps."""
 
 from __future__ import annotations
 
@@ -31,19 +31,18 @@ TIMED_EVALUATION = 40
 EVALUATED_IMAGES = 200
 ENOUGH_SECONDS = 0.4
 MOST_SECONDS = 2.0
-"""One step of a slow net is enough; and after the second time, also the second step, which is not
-warm yet."""
+"""Timing ends after the first of these times in warm steps, or after the second time and at least
+two steps, even if the second step is not warm yet."""
 FIT_SECONDS = 1e-3  # per image, of fitting a head to its features
 SAVING_SECONDS = 0.1
 SAVING_SECONDS_PER_WEIGHT = 1e-7  # of a checkpoint
 SAVING_FRACTION = 0.02
-"""Upper limit of the fraction of time spent on checkpoints; short epochs are saved with later
-ones."""
+"""Upper limit of the fraction of time spent on checkpoints; short epochs do not all get one."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per full-size image in training and evaluation here, and to start and to save."""
+    """Seconds per full-size image for training and evaluation here, and to start and to save."""
 
     train_seconds: float
     evaluation_seconds: float
@@ -51,7 +50,7 @@ class Pace:
     saving_seconds: float = SAVING_SECONDS
 
     def scale(self, work: float) -> Pace:
-        """The pace of a net and an image size that need so many times the work."""
+        """The pace for a net and an image size that need ``work`` times as much work."""
         return replace(
             self,
             train_seconds=work * self.train_seconds,
@@ -135,8 +134,8 @@ def measure_pace(
     ]
     weights = sum(weight.numel() for weight in training.model.parameters())
     saving_seconds = SAVING_SECONDS + SAVING_SECONDS_PER_WEIGHT * weights
-    # The fastest step: other programs can only add time, and a net that is timed too slow may be
-    # passed over for good, while the end of a training follows the time that it takes.
+    # Use the fastest step: other programs can only add time. A net that seems too slow may never be
+    # chosen, whereas the end of training adapts to the time that it takes.
     return Pace(
         min(took[skipped:]),
         time_evaluation(training.model, images),

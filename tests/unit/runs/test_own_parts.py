@@ -378,7 +378,8 @@ def use(**parts: Any) -> Callable[[Path], object]:
             ),
             (
                 "optimizer must train only the parameters of the net, but test_own_parts.<lambda>"
-                " returned one with 1 others. Make these parameters of a module in the net."
+                " returned an optimizer with 1 other parameters. Make them parameters of a module"
+                " in the net."
             ),
         ),
         (
