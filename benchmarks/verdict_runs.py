@@ -2,8 +2,8 @@
 
 Two nets on CIFAR-10, and two on scikit-learn's digits, whose last 500 images, by other writers, are
 ``test``. The files are read by ``benchmarks/verdicts.py`` and by ``lamina compare``. Those with
-``-shifts`` in their names have the first 1,000 test images five times, shifted by up to 4 px: the
-copies of an image are a group, as the pictures of one patient are.
+``-shifts`` in their names have every tenth test image five times, shifted by up to 4 px: the copies
+of an image are a group, as the images of one patient are.
 
     LAMINA_CIFAR10=cifar10-images.zip python benchmarks/verdict_runs.py --seeds 60
 """
@@ -69,10 +69,11 @@ def load_small() -> Dataset:
 
 
 def shift(images: Images) -> Images:
-    """The first images, shifted; the copies of an image follow each other."""
-    pixels = images.pixels[:SHIFTED_IMAGES]
+    """Images of all classes, shifted; the copies of an image follow each other."""
+    places = np.arange(0, len(images), len(images) // SHIFTED_IMAGES)[:SHIFTED_IMAGES]
+    pixels = images.pixels[places]
     copies = [np.roll(pixels, shift, axis=(1, 2)) for shift in SHIFTS_PX]
-    shifted = images.take(np.repeat(np.arange(len(pixels)), len(SHIFTS_PX)))
+    shifted = images.take(np.repeat(places, len(SHIFTS_PX)))
     return dataclasses.replace(
         shifted, pixels=np.stack(copies, axis=1).reshape(-1, *pixels.shape[1:])
     )

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import lamina
-from lamina import Dataset, Net, Preparation, Recipe, load_data
+from lamina import Dataset, Net, Preparation, Recipe, Variant, load_data
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
 
 data = load_data("shapes", Preparation(val_fraction=0.1))
@@ -107,8 +107,9 @@ assert accuracies["plain"][2] < 0.2 < 0.3 < accuracies["batch norm"][2]
 # new seeds and new test images:
 
 recipe = Recipe(epochs=3, batch_size=100, lr=0.003)
+with_norm = Variant("norm", norm, recipe)
 norm_verdict = lamina.compare(
-    (norm, recipe), (plain, recipe), data, seeds=3, progress=False
+    with_norm, Variant("plain", plain, recipe), data, seeds=3, progress=False
 )
 print(f"A, with batch norm: {norm_verdict.a_score:.1%}")
 print(f"B, plain: {norm_verdict.b_score:.1%}")
@@ -139,7 +140,7 @@ print("prediction:", dropout.eval()(ones)[:8].tolist())
 # after three epochs?
 
 dropout_verdict = lamina.compare(
-    (both, recipe), (norm, recipe), data, seeds=3, progress=False
+    Variant("both", both, recipe), with_norm, data, seeds=3, progress=False
 )
 print(f"A, with dropout: {dropout_verdict.a_score:.1%}")
 print(f"B, without: {dropout_verdict.b_score:.1%}")

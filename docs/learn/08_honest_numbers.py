@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lamina
-from lamina import Dataset, Images, Net, Preparation, Recipe, load_data
+from lamina import Dataset, Images, Net, Preparation, Recipe, Variant, load_data
 from lamina.evaluation.intervals import wilson_interval
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Output, ReLU
 
@@ -51,8 +51,8 @@ assert scores.max() - scores.min() > 0.005
 # compare the net with itself, with other seeds.
 
 verdict = lamina.compare(
-    (mlp, recipe),
-    (mlp, replace(recipe, seed=1000)),
+    Variant("mlp", mlp, recipe),
+    Variant("other seeds", mlp, replace(recipe, seed=1000)),
     data,
     seeds=4,
     progress=False,

@@ -39,7 +39,9 @@ GROUPS = {
     "Events": ("Step", "Epoch", "Diagnosis"),
     "Runs": ("Run", "load_run", "list_runs"),
     "Predict and evaluate": ("Predictor", "Prediction", "predict_logits", "evaluate", "Report"),
-    "Compare and tune": ("compare", "compare_scores", "cross_validate", "tune", "Study"),
+    "Compare and tune": (
+        *("ablate", "compare", "compare_scores", "cross_validate", "tune", "Study", "Variant"),
+    ),
     "Look inside": (
         "activations",
         "inspect_units",

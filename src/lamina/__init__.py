@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lamina.runs.progress import show_progress
     from lamina.runs.run import Run
     from lamina.runs.start import start_run
+    from lamina.studies.ablation import ablate
     from lamina.studies.analyses import (
         explain,
         find_confusions,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from lamina.studies.choose import choose
     from lamina.studies.comparison import compare
     from lamina.studies.cross_validation import cross_validate
+    from lamina.studies.experiment_text import Variant
     from lamina.studies.train_net import train
     from lamina.studies.tuning import Study, tune
     from lamina.training.custom import LowerIsBetter, Parts
@@ -67,6 +69,7 @@ _PACKAGES = {
     "lamina.runs.loading": ("list_runs", "load_run"),
     "lamina.runs.run": ("Run",),
     "lamina.runs.start": ("start_run",),
+    "lamina.studies.ablation": ("ablate",),
     "lamina.studies.analyses": (
         "explain",
         "find_confusions",
@@ -79,6 +82,7 @@ _PACKAGES = {
     "lamina.studies.choose": ("choose",),
     "lamina.studies.comparison": ("compare",),
     "lamina.studies.cross_validation": ("cross_validate",),
+    "lamina.studies.experiment_text": ("Variant",),
     "lamina.studies.train_net": ("train",),
     "lamina.studies.tuning": ("Study", "tune"),
     "lamina.training.hooks": ("activations",),
@@ -115,6 +119,8 @@ __all__ = [
     "Study",
     "Task",
     "Training",
+    "Variant",
+    "ablate",
     "activations",
     "choose",
     "compare",

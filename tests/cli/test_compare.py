@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lamina import Parts, Preparation, Recipe, compare, load_data, load_run, start_run
+from lamina import Parts, Preparation, Recipe, Variant, compare, load_data, load_run, start_run
 from lamina.cli.net_argument import choose_net
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError, RunError
@@ -309,7 +309,8 @@ def test_a_damaged_study_is_skipped(workplace, image_set):
 @pytest.mark.slow
 def test_a_repeated_command_gives_the_result_that_it_asks_for(tmp_path):
     recipe = Recipe(epochs=1, batch_size=10)
-    nets = ("Flatten(), Output(),epochs=1", (Net(Flatten(), Linear(4), Output()), recipe))
+    hidden = Variant("hidden", Net(Flatten(), Linear(4), Output()), recipe)
+    nets = ("Flatten(), Output(),epochs=1", hidden)
 
     def ask(seeds, **more):
         return compare(*nets, DATA, seeds=seeds, runs_dir=tmp_path, progress=False, **more)
@@ -370,11 +371,11 @@ def test_a_function_that_makes_a_module_is_compared(tmp_path):
 
     recipe = Recipe(epochs=1, batch_size=10)
     ask = partial(compare, data=DATA, seeds=2, runs_dir=tmp_path, progress=False)
-    comparison = ask((linear, recipe), "Flatten(), Output(),epochs=1")
-    assert comparison.a == "linear,epochs=1,batch_size=10" and len(comparison.differences) == 2
+    comparison = ask(Variant("mine", linear, recipe), "Flatten(), Output(),epochs=1")
+    assert comparison.a == "mine" and len(comparison.differences) == 2
     with pytest.raises(NetError, match=r"Sequential, which would start with the same weights in"):
         ask(linear(), "mlp")
-    with pytest.raises(RunError, match=r"^linear and linear are the same .* different names"):
+    with pytest.raises(RunError, match=r"^linear and linear are the same net with the same recipe"):
         ask(linear, linear)
 
 

@@ -303,7 +303,7 @@ def test_own_parts_train_all_folds_and_are_compared_by_name(tmp_path):
     found = validate(parts=Parts(loss=double))
     assert found.run.record.parts["loss"].endswith("double")
     assert validate(parts=Parts(loss=double)).scores == found.scores
-    with pytest.raises(LaminaError, match=r"exists, with other .*parts\."):
+    with pytest.raises(LaminaError, match=r"exists, with other .*parts"):
         validate()
 
 

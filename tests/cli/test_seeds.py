@@ -223,12 +223,11 @@ def test_seeds_need_images_to_be_scored_on(tmp_path):
         ),
         (
             "train mlp --seeds 3 --time 5s",
-            "--seeds repeats a training that only the seed changes, to its end. Leave out --time.",
+            "--seeds trains complete runs that differ only in the seed. Leave out --time.",
         ),
         (
             "train mlp --seeds 3 --on-diagnosis stop",
-            "--seeds repeats a training that only the seed changes, to its end. Leave out"
-            " --on-diagnosis.",
+            "--seeds trains complete runs that differ only in the seed. Leave out --on-diagnosis.",
         ),
         (
             "train mlp --data nowhere --seeds 0",

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lamina import LaminaError, Study, load_run, tune
@@ -407,6 +408,22 @@ def test_a_function_of_the_trial_in_python(tmp_path, data, few_finals):
         tune(net, data.train, trials=2, runs_dir=tmp_path)
 
 
+@pytest.mark.slow
+def test_trials_of_helpers_are_printed(tmp_path, data, few_finals, capsys, monkeypatch):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr("lamina.studies.forks.find_obstacle", lambda experiments: "")
+    over = {"lr": "0.001..0.1:log"}
+    tune(NET, data, over=over, given={"epochs": 4}, trials=4, jobs=2, runs_dir=tmp_path, name="s")
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+    printed = re.findall(r"^trial (\d+):", capsys.readouterr().out, re.MULTILINE)
+    rows = Study(tmp_path / "s").trials["trial"].to_list()
+    assert sorted(map(int, printed)) == rows
+    assert len(rows) >= 4
+    assert load_run(tmp_path / "s" / "trial-0").record.machine.threads == 1
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -521,7 +538,7 @@ def test_the_finals_fit_into_the_time_left():
 def test_a_worker_keeps_the_limit_of_the_study(tmp_path, data, few_finals):
     folder = tmp_path / "study"
     search, _ = open_search(tmp_path / "another", data)
-    for limits, expected in ((Limits(3, None), 3), (None, 3), (Limits(4, None), 4)):
+    for limits, expected in ((Limits(3), 3), (Limits(), 3), (Limits(4), 4)):
         with closing(iter_tuning(folder, search, None, limits)) as worker:
             next(event for event in worker if isinstance(event, Decision))
         assert finish(open_again(search, folder).load()).limits == Limits(expected, None)

@@ -9,7 +9,6 @@ import numpy as np
 from lamina.data import Dataset, Images
 from lamina.runs.start import as_net_choice
 from lamina.studies.search import Search
-from lamina.studies.storage import open_storage
 from lamina.studies.trials import Trials, open_trials
 from support.forking import MODULE
 
@@ -56,7 +55,5 @@ def open_search(folder, data, over=None, **more) -> tuple[Search, Trials]:
 def open_again(search, folder) -> Trials:
     """The trials of a search, as another worker opens them."""
     folder.mkdir(parents=True, exist_ok=True)
-    storage = open_storage(None, folder)
-    return finish(
-        open_trials(storage, folder, json.loads(json.dumps(search.to_json())), search.ranges)
-    )
+    settings = json.loads(json.dumps(search.to_json()))
+    return finish(open_trials(None, folder, settings, search.ranges))

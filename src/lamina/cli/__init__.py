@@ -64,8 +64,8 @@ EXIT_STATUSES = {
     "141": "broken pipe: the program that read the output has ended",
 }
 COLLECT_AFTER = 100_000
-"""Objects until Python searches for garbage: at its 700, it searches torch's modules while they
-load."""
+"""Number of objects after which Python collects garbage: with its default, 700, it would do so many
+times while torch's modules load."""
 
 
 def main(arguments: list[str] | None = None) -> int:

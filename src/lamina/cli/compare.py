@@ -1,4 +1,4 @@
-"""lamina compare: compare two runs or nets, and say what was shown."""
+"""lamina compare: compare two runs or nets, with an interval and a verdict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lamina.cli.terminal import Terminal
 
 @dataclass(frozen=True, kw_only=True)
 class Options(StudyOptions):
-    """Compare two runs, or two nets that are trained with shared seeds, and state what was shown.
+    """Compare two runs, or two nets trained with shared seeds; print an interval and a verdict.
 
     Two runs without settings, --seeds, --until-decided and --time are not trained: their stored
     logits are compared. Otherwise, lamina trains pairs that share the seed, the splits and the

@@ -27,7 +27,7 @@ from lamina.training.task import Task
 
 
 def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
-    """The task of a run, with the thresholds for the aim of the ``recipe``, if it has one."""
+    """The task of a run; if the ``recipe`` has an aim, with thresholds for it."""
     aim = recipe.find_aim(run.task.kind)
     if aim is None:
         return run.task
@@ -51,7 +51,7 @@ def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
 def make_confidence_rule(
     run: Run, task: Task, limit: float | None, coverage: float | None, terminal: Terminal
 ) -> ConfidenceRule:
-    """Make the rule, and print what it was fitted to and its effect on the test images."""
+    """Make the rule; print the images that it was fitted to, and its effect on test images."""
     rule = make_rule(task, limit, coverage)
     if limit is None and coverage is None:
         return rule
@@ -79,12 +79,11 @@ def _report_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -
         return
     logits = torch.from_numpy(outputs.logits).double()
     confidence, is_correct = judge_predictions(task, logits, torch.from_numpy(outputs.targets))
-    is_kept = keep_favored(task, task.decide(logits).flatten().long(), confidence) >= limit
-    groups = outputs.group_numbers
-    kept_groups = None if groups is None else groups[is_kept]
-    accuracy = describe_hits(is_correct[is_kept], kept_groups)
+    is_kept = keep_favored(task, logits, confidence) >= limit
+    hits = is_correct.numpy()
+    accuracy = describe_hits(hits, outputs.group_numbers, is_kept.numpy())
     terminal.remark(
         f"confidence threshold: {100 * limit:g} %; on {len(is_correct):,} {outputs.split} images,"
         f" {100 * is_kept.double().mean():.1f} % are kept, with an accuracy of {accuracy}; without"
-        f" the threshold: {describe_hits(is_correct, groups)}"
+        f" the threshold: {describe_hits(hits, outputs.group_numbers)}"
     )

@@ -1,4 +1,4 @@
-"""Options of several commands: the fields of preparations and recipes, and those of studies."""
+"""Options of several commands: fields of preparations and recipes, and options of studies."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class RecipeFields(Given):
         "device",
     )
     defaults: ClassVar = dict.fromkeys(BY_RECIPE, "from the recipe")
-    types: ClassVar = {"metric": Literal.__getitem__(tuple(METRICS))}  # not one's own functions
+    types: ClassVar = {"metric": Literal.__getitem__(tuple(METRICS))}  # not your own functions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ MovedData = Annotated[
     str | None,
     arg(
         metavar="DATA",
-        help="where the run's data set is now (default: where it was during training)",
+        help="current path of the run's data set (default: its path during training)",
     ),
 ]
 OwnModule = Annotated[
@@ -56,8 +56,8 @@ Jobs = Annotated[
     arg(
         metavar="N",
         help=(
-            "number of runs to train at once, each in a process; changes no result (default: as"
-            " many as there are cores and fit into memory; one with --time or a GPU)"
+            "number of runs to train at once, each in a process; does not change results (default:"
+            " as many as cores and memory allow; 1 with --time or a GPU)"
         ),
     ),
     Range(1),
@@ -71,14 +71,14 @@ Top = Annotated[
 ]
 Json = Annotated[
     Flag,
-    arg(help="print one JSON object per line on stdout, errors too, and everything else on stderr"),
+    arg(help="print one JSON object per line on stdout, including errors; other output on stderr"),
 ]
 Progress = Annotated[
     Flag,
     arg(
         help=(
-            "with --json: also print remarks, steps and progress; the first Ctrl-C"
-            " then ends a single training of one process early, with an evaluation"
+            "with --json: also print remarks, steps and progress; the first Ctrl-C then finishes a"
+            " single run of one process early, and evaluates it"
         )
     ),
 ]
@@ -108,6 +108,6 @@ OnDiagnosis = Annotated[
 ]
 Port = Annotated[
     int,
-    arg(metavar="N", help="port to listen on; 0 chooses a free one"),
+    arg(metavar="N", help="port to listen on; 0 chooses a free port"),
     Range(0, 2**16 - 1),
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import digits
 
 import numpy as np
 from jaxtyping import Float64
@@ -18,7 +19,7 @@ from lamina.evaluation.paired_comparison import PairedComparison
 SUFFIXES = (".npz", ".csv")
 EXPECTED = (
     "Expected an .npz file with the array scores (seeds, images) and, optionally, images, groups;"
-    " or a .csv file with a row for each image, a column for each seed and, optionally, the columns"
+    " or a .csv file with a row for each image, the columns seed0, seed1 and so on and, optionally,"
     " image and group"
 )
 
@@ -63,11 +64,22 @@ def _read(path: Path) -> ScoreFile:
         names = [tuple(map(str, arrays.get(name, np.array([])))) for name in ("images", "groups")]
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"Cannot read the scores in {path}: {error}. {EXPECTED}.") from error
+    _check(path, arrays, ("scores", "images", "groups"))
+    if not {*map(len, names)} <= {0, scores.shape[-1]}:
+        raise DataError(f"{path} names another number of images than it scores. {EXPECTED}.")
     return ScoreFile(path, scores, names[0], names[1])
+
+
+def _check(path: Path, names: Iterable[str], known: tuple[str, ...]) -> None:
+    """Raise ``DataError`` for arrays that would be ignored, and columns that are no seeds."""
+    for name in names:
+        if name not in known:
+            raise DataError(f"{path} has {name!r}, which lamina does not know. {EXPECTED}.")
 
 
 def _read_csv(path: Path) -> ScoreFile:
     head, *rows = read_rows(str(path), "A and B") or [[]]
+    _check(path, [name for name in head if name.rstrip(digits) != "seed"], ("image", "group"))
     columns = dict(zip(head, zip(*rows, strict=False), strict=False))
     images = columns.pop("image", ())
     groups = columns.pop("group", ())
@@ -75,6 +87,9 @@ def _read_csv(path: Path) -> ScoreFile:
         scores = np.array([[float(cell) for cell in column] for column in columns.values()])
     except ValueError as error:
         raise DataError(f"Cannot read the scores in {path}: {error}. {EXPECTED}.") from error
-    if scores.ndim != 2 or {len(row) for row in rows} != {len(head)}:
-        raise DataError(f"{path} has rows of different length, or no scores. {EXPECTED}.")
+    if scores.ndim != 2 or {len(row) for row in rows} != {len({*head})}:
+        raise DataError(
+            f"{path} has rows of different length, two columns of one name, or no scores."
+            f" {EXPECTED}."
+        )
     return ScoreFile(path, scores, images, groups)

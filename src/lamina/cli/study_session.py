@@ -1,4 +1,4 @@
-"""What compare, ablate and reproduce share: the experiments of a study, and training them."""
+"""Shared by compare, ablate and reproduce: plan and train the experiments of a study."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_plan(options: StudyOptions) -> Plan:
 
 
 def find_sources(texts: Sequence[str], options: StudyOptions) -> list[Source]:
-    """The runs or nets that are named, trained on the device of the command."""
+    """The runs or nets in ``texts``, to train on the device of the command."""
     sources = [find_source(text, options.runs_dir) for text in texts]
     if options.device == "auto":
         return sources
@@ -53,7 +53,7 @@ def find_sources(texts: Sequence[str], options: StudyOptions) -> list[Source]:
 def load_study_data(
     sources: Sequence[Source], options: StudyOptions, terminal: Terminal
 ) -> Dataset:
-    """The data of the first run among the sources, or those of the command."""
+    """The data of the first run among the sources, or the data of the command."""
     runs = list_runs(sources)
     if not runs:
         return choose_data(options.data, Preparation(**options.preparation), terminal)
@@ -64,7 +64,7 @@ def load_study_data(
 def plan_experiments(
     sources: Sequence[Source], dataset: Dataset, terminal: Terminal
 ) -> list[tuple[str, Experiment]]:
-    """The experiments of the sources by name; their choices are printed."""
+    """The experiments of the sources, by name; prints their choices."""
     choose = partial(choose_net, terminal=terminal)
     named, decisions = make_experiments(sources, dataset, choose)
     for decision in decisions:

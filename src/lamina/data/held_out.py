@@ -29,12 +29,12 @@ def select_images(dataset: Dataset, preparation: Preparation) -> Dataset:
 
 
 def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
-    """Make one fold of ``train`` and ``val`` the ``test`` split, and train on the others.
+    """Make one fold of ``train`` and ``val`` the ``test`` split, and train on all other folds.
 
     Folds count from 1. Fold 0 trains on all of ``train`` and ``val``, and keeps ``test``.
 
     Folds follow from names, targets and groups, not from pixels, so they are the same at every
-    image size. Training images that are identical to one of the fold are left out.
+    image size. Training images that are identical to an image of the fold are left out.
     """
     present = dataset.preparation.fold
     if present is not None:
@@ -120,7 +120,7 @@ def _find_members(names: Sequence[str]) -> list[Integer[np.ndarray, " m"]]:
 
 
 def advise_folds(dataset: Dataset) -> str:
-    """A sentence that advises cross-validation if scores depend on few images; otherwise empty."""
+    """Advice to cross-validate if scores depend on few images; otherwise empty."""
     held = dataset.test or dataset.val
     if held is None or dataset.preparation.fold or not held.kind.has_classes:
         return ""
@@ -139,7 +139,7 @@ def advise_folds(dataset: Dataset) -> str:
 
 
 def _join(dataset: Dataset) -> Images:
-    """``train`` and ``val`` as one; names that are in both get the name of their split."""
+    """Join ``train`` and ``val``; names that are in both get the name of their split."""
     train = dataset.train
     val = dataset.val
     if val is None:

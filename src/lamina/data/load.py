@@ -97,7 +97,7 @@ def load_data(
             all), or a path:
 
             - a folder with a subfolder for each class, or with ``train``, ``val`` and ``test``
-                folders of these;
+                folders that contain these;
             - a table of image paths and targets (CSV, TSV, Parquet or JSON lines), or a folder of
                 tables;
             - a NumPy ``.npz``, MNIST's IDX files, or the folder of the official CIFAR files;
@@ -153,7 +153,7 @@ def load_data(
 def as_dataset(
     data: Dataset | Images | str | Path | None, preparation: Preparation = Preparation()
 ) -> Dataset:
-    """Return a data set: ``data`` itself, made from training images, loaded, or the default."""
+    """Return ``data`` as a data set: unchanged, made from images, loaded, or the default."""
     check_type(
         data,
         (Dataset, Images, str, Path),
@@ -287,8 +287,8 @@ def read_dataset(
 ) -> Dataset:
     """Load or decode a data set.
 
-    ``is_given`` if the preparation was given for this source. ``check`` gets the classes before
-    images are decoded, and raises ``DataError`` if it rejects some of them.
+    ``is_given``: whether the preparation was given for this source. ``check`` gets the classes
+    before images are decoded, and raises ``DataError`` if it rejects some of them.
     """
     # before it is replaced by its content, so that messages name the file
     rule = preparation.group_from
@@ -350,7 +350,7 @@ def _open(
     key = digest_of(where, name, sorted(values.items()))
     if bit_depth is not None:
         chosen = find_cached(name, key, digest_of(opened.state))
-        # a run stores the depth that was chosen, which needs no second copy
+        # a run stores the chosen depth, which needs no second copy
         if chosen is None or chosen.bit_depth != bit_depth:
             key = digest_of(key, bit_depth)
     return name, key, opened, drawn
@@ -421,6 +421,6 @@ def _open_path(
 
         return open_archive(path, open_unpacked, OPTIONS)
     raise DataError(
-        f"{path} is none of the kinds of data that lamina reads: {', '.join(SOURCE_KINDS)}, or a"
-        f" zip or tar of one of these. Use one of them, or one of {', '.join(NAMES)}."
+        f"lamina cannot load {path}. Expected {', '.join(SOURCE_KINDS)}, or a zip or tar of one of"
+        f" these. Use one of them, or one of {', '.join(NAMES)}."
     )

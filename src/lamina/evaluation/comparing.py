@@ -127,26 +127,28 @@ def compare_arrays(
     tables = {
         name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in scores.items()
     }
-    names = None if groups is None else np.ravel(np.asarray(groups)).astype(np.str_).tolist()
-    shapes = [table.shape for table in tables.values()]
-    images = shapes[0][-1]
-    fits = len({*shapes}) == 1 and len(shapes[0]) == 2 and images > 1
-    if not fits or (names is not None and len(names) != images):
+    first, second = tables.values()
+    images = first.shape[-1]
+    names = []
+    if groups is not None:
+        names = np.ravel(np.asarray(groups)).astype(np.str_).tolist()
+    fits = first.shape == second.shape and first.ndim == 2 and images > 1
+    if not fits or (groups is not None and len(names) != images):
         raise DataError(
-            f"The scores have the shapes {' and '.join(map(str, shapes))}, and there are"
-            f" {len(names or ())} groups. Expected two arrays (seeds, images) of one shape, with at"
+            f"The scores have the shapes {first.shape} and {second.shape}, and there are"
+            f" {len(names)} groups. Expected two arrays (seeds, images) of one shape, with at"
             " least 2 images, and a group for each image or none."
         )
-    if not all(np.isfinite(table).all() for table in tables.values()):
+    both = np.stack([first, second])
+    if not np.isfinite(both).all():
         raise DataError("A score is NaN or infinite. Give each image a number with each seed.")
     if not 0.5 <= level < 1 or (margin is not None and not 0 < margin < np.inf):
         raise DataError(
             f"level is {level} and margin {margin}. Use a level from 0.5 to 1, such as 0.95, and a"
             " positive margin."
         )
-    are_hits = all(np.isin(table, (0, 1)).all() for table in tables.values())
-    metric = "accuracy" if are_hits else "score"
-    numbers = number_groups(names or ())
+    metric = "accuracy" if np.isin(both, (0, 1)).all() else "score"
+    numbers = number_groups(names)
     return compare_tables(ScoreTables(tables, metric, "test", numbers), margin, 1 - level)[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -18,8 +19,10 @@ Groups: TypeAlias = Int64[Tensor, " n"]
 ALPHA = 0.05  # significance level
 LEVEL = 1 - ALPHA
 Z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
+ALL = slice(None)  # images
 ROUNDING = 1e-15  # variances below are rounding errors
-MANY_DEGREES = 200  # of freedom, from which an expansion computes t to nine digits
+NEWTON_STEPS = 40
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)  # to integrate numerically from -1 to 1
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,16 @@ class MeanInterval:
     count: int
 
 
-def wilson_interval(correct: float, total: float) -> Interval:
-    """Wilson's 95 % interval (1927) of ``correct / total``; valid near 0 and 1, for few images."""
+def wilson_interval(correct: float, total: float, design_effect: float = 1.0) -> Interval:
+    """Wilson's 95 % interval (1927) of ``correct / total``; valid near 0 and 1, for few images.
+
+    With a design effect, so many images count as one (:func:`measure_design_effect`).
+    """
     fraction = correct / total
-    center = fraction + Z**2 / (2 * total)
-    half_width = Z * math.sqrt(fraction * (1 - fraction) / total + Z**2 / (4 * total**2))
-    scale = 1 + Z**2 / total
+    images = total / design_effect
+    center = fraction + Z**2 / (2 * images)
+    half_width = Z * math.sqrt(fraction * (1 - fraction) / images + Z**2 / (4 * images**2))
+    scale = 1 + Z**2 / images
     # With none or all correct, one end is exactly 0 or 1; rounding must not move it past the
     # fraction.
     return Interval(
@@ -107,24 +114,29 @@ def count_independent(value: float, influences: Float64[Tensor, " n"], count: in
     """
     variance = float(influences.square().sum())
     binomial = value * (1 - value)
-    if min(variance, binomial) <= ROUNDING:
+    if min(variance, binomial) <= ROUNDING or math.isclose(binomial, variance * count):
         return float(count)
     images = binomial / variance
-    if count > 1 and not math.isclose(images, count):  # the variance is an estimate
+    if count > 1:  # the variance is an estimate
         images *= (1 - 1 / count) * (Z / t_quantile(count - 1)) ** 2
     return images
 
 
-def measure_design_effect(hits: Bool[Tensor, " n"], groups: Groups) -> float:
-    """The number of images that count as one in the fraction of hits (Kish, 1965)."""
-    return len(hits) / count_independent_hits(hits, groups) if len(hits) else 1.0
+def measure_design_effect(
+    hits: Bool[np.ndarray, " n"],
+    groups: Groups | None,
+    rows: Bool[np.ndarray, " n"] | slice = ALL,
+) -> float:
+    """The number of images that count as one in the fraction of hits in ``rows`` (Kish, 1965).
 
-
-def count_independent_hits(hits: Bool[Tensor, " n"], groups: Groups | None = None) -> float:
-    """The number of independent images whose fraction of hits would be as certain."""
-    value = float(hits.double().mean())
-    influences = sum_by_group((hits.double() - value) / len(hits), groups)
-    return min(count_independent(value, influences, len(influences)), float(len(hits)))
+    At least 1, which is also that of images without groups.
+    """
+    if groups is None or not hits[rows].size:
+        return 1.0
+    values = torch.from_numpy(hits[rows]).double()
+    fraction = float(values.mean())
+    influences = sum_by_group((values - fraction) / len(values), groups[rows])
+    return max(len(values) / count_independent(fraction, influences, len(influences)), 1.0)
 
 
 def combine_fractions(fractions: Sequence[tuple[float, Float64[Tensor, " n"], int]]) -> Interval:
@@ -161,39 +173,19 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> MeanInterval
     return MeanInterval(mean, mean - half_width, mean + half_width, count)
 
 
+@functools.cache
 def t_quantile(degrees_of_freedom: int, level: float = LEVEL) -> float:
     """The t for which Student's T lies between -t and t with probability ``level``."""
-    if degrees_of_freedom >= MANY_DEGREES:  # expansion 26.7.5 of Abramowitz and Stegun
-        z = statistics.NormalDist().inv_cdf((1 + level) / 2)
-        inverse = 1 / degrees_of_freedom
-        terms = (
-            (z**3 + z) / 4,
-            (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-            (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        )
-        return z + sum(term * inverse**power for power, term in enumerate(terms, start=1))
-    # The probability grows with the angle whose tangent is t/√ν, which is bounded: bisection finds
-    # it.
-    low = 0.0
-    high = math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _probability_within(middle, degrees_of_freedom) < level:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(degrees_of_freedom) * math.tan(low)
-
-
-def _probability_within(angle: float, degrees_of_freedom: int) -> float:
-    # P(|T| < √ν·tan(angle)), by the finite series 26.7.3 and 26.7.4 of Abramowitz and Stegun
-    # (1964).
-    odd = degrees_of_freedom % 2
-    cosine = math.cos(angle)
-    series = 0.0
-    term = cosine**odd
-    for exponent in range(odd, degrees_of_freedom - 1, 2):
-        series += term
-        term *= cosine**2 * (exponent + 1) / (exponent + 2)
-    within = math.sin(angle) * series
-    return (angle + within) * 2 / math.pi if odd else within
+    # With t = √ν·tan(angle), the probability is the integral of cos(x)^(ν - 1) from 0 to the angle,
+    # times a constant. It is concave in t, so Newton's method approaches t from below.
+    root = math.sqrt(degrees_of_freedom)
+    logs = math.lgamma((degrees_of_freedom + 1) / 2) - math.lgamma(degrees_of_freedom / 2)
+    constant = 2 * math.exp(logs) / math.sqrt(math.pi)
+    quantile = statistics.NormalDist().inv_cdf((1 + level) / 2)  # t is larger
+    for _ in range(NEWTON_STEPS):
+        angle = math.atan(quantile / root)
+        powers = np.cos(angle * (NODES + 1) / 2) ** (degrees_of_freedom - 1)
+        probability = constant * angle / 2 * float(WEIGHTS @ powers)
+        density = constant * math.cos(angle) ** (degrees_of_freedom + 1) / root
+        quantile += (level - probability) / density
+    return quantile

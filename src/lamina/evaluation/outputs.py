@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,14 +120,13 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
         raise damaged(what, "it is not an .npz file", REMEDY)
     with blaming(what, REMEDY):
         arrays = _load_arrays(content)
+        names = ", ".join(arrays)
         outputs = {
-            split: _read_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays
+            split: _take_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays
         }
-        folds = [split for split in outputs.values() if split.folds is not None]
-        grouped = [split for split in outputs.values() if split.groups]
-        if len(arrays) != 3 * len(outputs) + len(folds) + len(grouped):
+        if arrays:  # that no split has
             expected = f"expected logits, targets and names of {', '.join(SPLITS)}"
-            raise ValueError(f"{expected}, got {', '.join(arrays)}")
+            raise ValueError(f"{expected}, got {names}")
     return outputs
 
 
@@ -161,12 +160,13 @@ def _parse_array(content: bytes, name: str) -> np.ndarray:
     return array
 
 
-def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
-    targets = arrays[f"{split}_targets"]
-    names = arrays[f"{split}_names"]
-    logits = arrays[f"{split}_{name_outputs(targets)}"]
-    folds = arrays.get(f"{split}_folds")
-    groups = arrays.get(f"{split}_groups")
+def _take_split(arrays: dict[str, np.ndarray], split: Split) -> Outputs:
+    """The outputs of a split; takes their arrays out."""
+    targets = arrays.pop(f"{split}_targets")
+    names = arrays.pop(f"{split}_names")
+    logits = arrays.pop(f"{split}_{name_outputs(targets)}")
+    folds = arrays.pop(f"{split}_folds", None)
+    groups = arrays.pop(f"{split}_groups", None)
     fits = (
         logits.dtype == np.float32
         and logits.ndim == 2

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float64
+from torch.distributions import Binomial
 
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.intervals import (
@@ -153,10 +154,9 @@ def measure_effect(
     if seeds > 1:
         seed_variance = max(float(table.mean(axis=1).var(ddof=1)), interaction / images)
     image_variance = max(float(by_image.var(ddof=1)) - interaction / seeds, 0.0) + added
-    is_one_pair = seeds == 1 and metric == "accuracy" and groups is None
-    discordant = (
-        (int((differences > 0).sum()), int((differences < 0).sum())) if is_one_pair else None
-    )
+    discordant = None
+    if seeds == 1 and metric == "accuracy" and groups is None:
+        discordant = (int((differences > 0).sum()), int((differences < 0).sum()))
     return Effect(float(mean), seeds, images, seed_variance, image_variance, limit, discordant)
 
 
@@ -230,14 +230,9 @@ def mcnemar_p_value(better: int, worse: int) -> float:
 
     McNemar, Psychometrika 12 (1947), 153-157.
     """
-    total = better + worse
+    half = torch.tensor(0.5, dtype=torch.float64)
     counts = torch.arange(min(better, worse) + 1, dtype=torch.float64)
-    logs = (
-        math.lgamma(total + 1)
-        - torch.lgamma(counts + 1)
-        - torch.lgamma(total - counts + 1)
-        - total * math.log(2)
-    )
+    logs = Binomial(better + worse, half).log_prob(counts)
     return min(1.0, 2 * float(logs.exp().sum()))
 
 
@@ -305,5 +300,6 @@ def check_comparable(metric: str, kind: Kind) -> None:
     if metric not in METRICS:
         raise LaminaError(
             f"The score of these models is {metric}, your own metric, but models are compared by a"
-            f" metric of lamina: {', '.join(kind.metrics)}. Train with one."
+            f" metric of lamina: {', '.join(kind.metrics)}. Train with one, or pass your"
+            " metric's value of each image to lamina.compare_scores."
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina.errors import plural
+from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.evaluation.paired import LOOKS, MOST_SEEDS, Verdict
 from lamina.evaluation.words import count_images, describe_deviation
 from lamina.markup import card, table, wrap
@@ -77,7 +78,7 @@ class PairedComparison(Event):
         return f"{text}; other seeds may differ" if self.seeds == 1 else text
 
     def _describe_verdict(self, size: str) -> str:
-        margin = self._format(self.margin, unit=True)
+        margin = self.format(self.margin, unit=True)
         low, high = self.interval
         if self.verdict == "undecided":
             interval = self._range(low, high, unit=True)
@@ -86,7 +87,7 @@ class PairedComparison(Event):
             return f"equal within {margin} ({self._level} {self._range(low, high)}; {size})"
         if self.verdict == "worse":
             low, high = -high, -low
-        difference = self._format(abs(self.difference), unit=True)
+        difference = self.format(abs(self.difference), unit=True)
         if abs(self.difference) < self.margin:
             difference += f", less than the margin of {margin},"
         by_holm = "; significant by Holm's method" if low <= 0 else ""
@@ -98,9 +99,9 @@ class PairedComparison(Event):
         if self.seeds == 1 or self.folds is not None:
             return ""
         if self.is_limited:
-            left = self._format(self.image_half_width, unit=True)
+            left = self.format(self.image_half_width, unit=True)
             return f"; more seeds will not help: {self._images} leave ±{left}"
-        margin = self._format(self.margin, unit=True)
+        margin = self.format(self.margin, unit=True)
         if self.seeds_to_detect is None:
             return f"; perhaps more than {MOST_SEEDS:,} seeds are needed to detect {margin}"
         return f"; about {self.seeds_to_detect} seeds would detect {margin}"
@@ -113,7 +114,8 @@ class PairedComparison(Event):
     def _level(self) -> str:
         return f"{100 * self.level:.4g} % interval"
 
-    def _format(self, value: float, *, unit: bool = False) -> str:
+    def format(self, value: float, *, unit: bool = False) -> str:
+        """A difference, in percentage points if the metric is a fraction."""
         if not Score(self.metric, value).is_fraction:
             return f"{value:z.3g}".replace("-", "−")
         width = self.interval[1] - self.interval[0]
@@ -121,7 +123,7 @@ class PairedComparison(Event):
         return f"{100 * value:z.{digits}f}{' points' * unit}".replace("-", "−")
 
     def _range(self, low: float, high: float, *, unit: bool = False) -> str:
-        return f"{self._format(low)} to {self._format(high, unit=unit)}"
+        return f"{self.format(low)} to {self.format(high, unit=unit)}"
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"event": "comparison", "seeds": self.seeds, "words": self.words}
@@ -147,7 +149,8 @@ class PairedComparison(Event):
 
     def _repr_html_(self) -> str:
         notes = (wrap("p", note) for note in self.notes())
-        return card(self.words, table(*self.table(), texts=2), *notes)
+        figure = sketch_differences([self])
+        return card(self.words, table(*self.table(), texts=2), figure, *notes)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         """The headings and rows of a table of A and B with their scores."""
@@ -162,9 +165,7 @@ class PairedComparison(Event):
         if equal:
             pairs += f", equal in {equal}"
         if self.folds is not None:
-            return [
-                f"A is better in {pairs}; training sets of folds overlap, which the interval counts"
-            ]
+            return [f"A is better in {pairs}; the interval allows for overlapping training sets"]
         if self.seeds_interval is None:
             return []
         interval = self._range(*self.seeds_interval, unit=True)

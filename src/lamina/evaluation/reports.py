@@ -135,13 +135,13 @@ class Report:
             MULTI_LABEL.name: LabelReport,
             REGRESSION.name: NumberReport,
         }
-        kind = values.get("kind")
+        fields = dict(values)
+        kind = fields.pop("kind", None)
         if kind not in reports:
             raise LaminaError(
                 f"The report's kind is {kind!r}; it must be one of {', '.join(reports)}. Evaluate"
                 " the model again."
             )
-        fields = {name: value for name, value in values.items() if name != "kind"}
         try:
             return from_json_values(reports[kind], fields, "report")
         except ValueError as error:

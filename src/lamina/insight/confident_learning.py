@@ -70,9 +70,9 @@ def select_by_confident_learning(
 ) -> Rows:
     """The rows with label issues by "prune by noise rate" (section 3.2, method 4), likeliest first.
 
-    For each pair of a label and another class, this selects the number of images that ``joint`` has
-    (:func:`estimate_joint`), those with the largest difference of the two probabilities. It never
-    selects the only image of a class.
+    For each pair of a label and another class, this selects as many images as ``joint`` counts
+    (:func:`estimate_joint`): the images with the largest difference of the two probabilities. It
+    never selects the only image of a class.
     """
     if joint is None:
         joint = estimate_joint(probabilities, labels)
@@ -103,13 +103,13 @@ def _rank(probabilities: Values, labels: Indices, candidates: Bool[np.ndarray, "
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A label to look at, with the probabilities of the given and of the likely label.
+    """A label worth checking, with the probabilities of the given and the likely label.
 
     Attributes:
         image: the name of the image.
-        split: its split.
-        row: its row in the split.
-        column: of the label for multi-label targets, else 0.
+        split: the split of the image.
+        row: the row of the image in the split.
+        column: the column of the label for multi-label targets, else 0.
         given: the label in the data set.
         likely: the label that is more probable.
         given_probability: the probability of ``given``, from 0 to 1.
@@ -156,7 +156,7 @@ class Agreement(NamedTuple):
 
 
 class SplitLabels(NamedTuple):
-    """What the probabilities of a split's images say about its labels."""
+    """How the probabilities of a split's images agree with its labels."""
 
     labels: int  # of all images
     disagreements: int  # labels that are not the most probable class
@@ -255,7 +255,7 @@ def judge_labels(
 
 
 def find_label_issues(images: Images, probabilities: Values) -> tuple[LabelIssue, ...]:
-    """The label issues of ``images``, likeliest first; multi-label targets are two classes each."""
+    """The label issues of ``images``, likeliest first; a multi-label column is two classes."""
     check_kind(images.kind)
     issues = []
     for problem, of_classes in _judge_problems(images, probabilities):

@@ -8,11 +8,10 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 
 from lamina.errors import name_some, plural
 from lamina.evaluation.intervals import (
-    Groups,
     Interval,
     measure_design_effect,
     number_groups,
@@ -32,7 +31,7 @@ PAIR_HEADS = ("true", "predicted", "largest losses", "images", "of", "share", "9
 
 Rows: TypeAlias = Int64[np.ndarray, " m"]
 Cells: TypeAlias = Mapping[tuple[int, int], Int64[np.ndarray, " _"]]
-"""The rows of the images by true and predicted class, those with the largest loss first."""
+"""The rows of the images by true and predicted class, the largest loss first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +42,15 @@ class Confusion:
     predicted: str | None
     rows: Rows  # the largest loss first
     images: int  # all images of the class
-    design_effect: float = 1.0  # images that count as one, if images are grouped
+    design_effect: float = 1.0  # number of images that count as one, if images are grouped
 
     @property
     def interval(self) -> Interval:
         """Of the fraction with this prediction (Wilson, 95 %)."""
-        effect = self.design_effect
-        return wilson_interval(len(self.rows) / effect, self.images / effect)
+        return wilson_interval(len(self.rows), self.images, self.design_effect)
 
     def rank(self) -> tuple[float, str, str]:
-        """What confusions are sorted by: the lower confidence bound first."""
+        """The key to sort confusions by: first the lower confidence bound."""
         return -self.interval.low, self.target, self.predicted or ""
 
     def describe(self) -> tuple[str, str, str, str]:
@@ -119,7 +117,7 @@ class Confusions(ShownResult):
         return PAIR_HEADS, rows
 
     def image_table(self) -> Table:
-        """The column heads, and a row for each of the hardest images; all but one are text."""
+        """The column heads, and a row for each of the hardest images; one column is numbers."""
         return HardImage._fields[1:], [(*image[1:5], f"{image.loss:.3g}") for image in self.hardest]
 
     def to_json(self) -> dict[str, Any]:
@@ -172,13 +170,13 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
         totals = np.bincount(truth).tolist()
         errors = _group(order[(predicted != truth)[order]], truth.tolist())
         for target, rows in errors.items():
-            effect = _measure_effect(truth == target, rows, groups)
+            effect = measure_design_effect(predicted != truth, groups, truth == target)
             classes.append(Confusion(class_names[target], None, rows, totals[target], effect))
         cells = _group(order, list(zip(truth.tolist(), predicted.tolist(), strict=True)))
         for (target, other), rows in cells.items():
             if target != other:
                 names_of_pair = (class_names[target], class_names[other])
-                effect = _measure_effect(truth == target, rows, groups)
+                effect = measure_design_effect(predicted == other, groups, truth == target)
                 pairs.append(Confusion(*names_of_pair, rows, totals[target], effect))
         tables.append((class_names, cells))
     images = []
@@ -196,18 +194,6 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
         losses=losses,
         hardest=tuple(images),
     )
-
-
-def _measure_effect(
-    are_of_class: Bool[np.ndarray, " n"], rows: Rows, groups: Groups | None
-) -> float:
-    """The number of images of a class that count as one in the share of these rows."""
-    if groups is None:
-        return 1.0
-    hits = torch.zeros(len(groups), dtype=torch.bool)
-    hits[torch.from_numpy(rows)] = True
-    chosen = torch.from_numpy(are_of_class)
-    return measure_design_effect(hits[chosen], groups[chosen])
 
 
 def measure_losses(task: Task, logits: LogitsArray, targets: Targets) -> Float[np.ndarray, " n"]:

@@ -93,7 +93,7 @@ class RunFolder:
 
     @property
     def initial_file(self) -> Path:
-        """The weights to start from, if the run started from those of another run."""
+        """The weights to start from, if the run started from the weights of another run."""
         return self.path / "initial.safetensors"
 
     @property
@@ -162,7 +162,7 @@ class RunFolder:
         return weights
 
     def check_size(self, parameters: int) -> None:
-        """Raise ``RunError`` if fewer weights are stored, before memory is taken for them."""
+        """Raise ``RunError`` if fewer weights are stored, before memory is allocated for them."""
         file = self.weights_file
         size_bytes = file.stat().st_size if file.exists() else math.inf
         if size_bytes < BYTES_PER_WEIGHT * parameters:
@@ -229,7 +229,7 @@ class RunFolder:
         return is_named and (self.path.parent / STUDY_FILE).exists()
 
     def is_trial(self) -> bool:
-        """Whether the run is of a search, which never reads ``test``, or of unfinished finals."""
+        """Whether the run is in a search, which never reads ``test``, or in unfinished finals."""
         study = self.path.parent
         if not (study / STUDY_FILE).exists():
             return False
@@ -273,7 +273,7 @@ def _read_record(file: Path, _version: tuple[int, int, int] | None) -> RunRecord
 
 
 def change_standing(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
-    """A checkpoint with other values."""
+    """A checkpoint with changes to its standing."""
     standing = replace(checkpoint.standing, **changes)
     return replace(checkpoint, standing=standing)
 

@@ -58,7 +58,7 @@ def load_run(
     check_type(module, (Net, nn.Module), "module", expected)
     check_parts_type(parts)
     if path == "":
-        raise RunError("path is empty. Give the folder or name of a run.")
+        raise RunError("path is empty. Pass the folder or name of a run.")
     try:
         path = find_run(Path(path), Path(runs_dir))
     # before Python 3.12 for closed folders, and for a name that is too long
@@ -136,7 +136,7 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
     >>> list_runs(tempfile.mkdtemp())
     []
     """
-    check_type(folder, (str, Path), "folder", "the folder of the runs", is_optional=False)
+    check_type(folder, (str, Path), "folder", "a folder that contains runs", is_optional=False)
     if not Path(folder).is_dir():
         raise RunError(
             f"There is no folder {folder}. Use the runs_dir of start_run, by default runs."
@@ -148,7 +148,7 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
 
 
 def find_runs(folder: str | Path) -> tuple[list[Run], list[DamagedRun]]:
-    """The runs in a folder, oldest first, and the damaged ones; none if it does not exist."""
+    """The runs in a folder, oldest first, and the damaged runs; none if it does not exist."""
     folder = Path(folder)
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []

@@ -358,7 +358,7 @@ class Run:
         """Predict images.
 
         Args:
-            images: Paths of images, folders, archives, tables or patterns, or what
+            images: Paths of images, folders, archives, tables or patterns, or anything that
                 :meth:`Predictor.predict` accepts.
 
         Returns:

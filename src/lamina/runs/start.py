@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -54,7 +55,7 @@ from lamina.training.task import task_of
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 NetLike: TypeAlias = Net | nn.Module | NetChoice | str | Callable[[], Net | nn.Module]
-"""A net: as a value, a module, by name or layers, or a function that makes one."""
+"""A net: a ``Net``, a module, a name, layers as text, or a function that creates a net."""
 UNFINISHED_SECONDS = 3600.0  # much longer than it takes to create a run
 
 
@@ -191,7 +192,7 @@ def as_net_choice(net: NetLike) -> NetChoice:
     """The net and its recipes, from any way to name or pass a net."""
     expected = (
         "a Net, such as Net(Flatten(), Output()), the name or layers of a net, a module, or a"
-        " function without arguments that makes one"
+        " function without arguments that makes a net"
     )
     check_type(net, (Net, nn.Module, NetChoice, str, Callable), "net", expected)  # type: ignore
     if isinstance(net, NetChoice):
@@ -211,7 +212,12 @@ def as_net_choice(net: NetLike) -> NetChoice:
             " arguments that makes the net, such as lambda: MyNet(64)."
         ) from error
     name = describe_part(net).rpartition(".")[2]
-    return NetChoice(name, lambda *_: net(), origin=OwnModule("", name))
+    return NetChoice(name, partial(_make_any, net), origin=OwnModule("", name))
+
+
+def _make_any(make: Callable[[], Net | nn.Module], *_: object) -> Net | nn.Module:
+    """The module of a function that needs no shape."""
+    return make()
 
 
 def check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) -> None:
@@ -222,8 +228,8 @@ def check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) ->
         value = getattr(recipe, name)
         if is_random and value != unused:
             raise RecipeError(
-                f"{name} is {value!r}, which needs pretrained weights, but {choice.name} has"
-                f" random ones. Use a pretrained net, such as timm:{PACKAGES[0].net}, or leave out"
+                f"{name} is {value!r}, which needs pretrained weights, but {choice.name} has random"
+                f" weights. Use a pretrained net, such as timm:{PACKAGES[0].net}, or leave out"
                 f" {name}."
             )
 
@@ -318,7 +324,7 @@ def create_folder(
 
 
 def remove_unfinished(runs_dir: Path) -> None:
-    """Remove folders that processes left when they were killed while they created a run."""
+    """Remove folders of processes that were killed while they created a run."""
     latest = time.time() - UNFINISHED_SECONDS
     for folder in runs_dir.glob(".*"):
         is_temporary = re.fullmatch(r"\.[0-9a-f]{16}", folder.name) is not None
@@ -329,7 +335,7 @@ def remove_unfinished(runs_dir: Path) -> None:
 
 @contextmanager
 def making_runs(runs_dir: Path) -> Iterator[None]:
-    """Turn an ``OSError`` of creating a folder there into a ``RunError`` with advice."""
+    """Turn an ``OSError`` while a folder is created into a ``RunError`` with advice."""
     try:
         yield
     except OSError as error:

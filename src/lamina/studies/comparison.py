@@ -40,7 +40,7 @@ from lamina.studies.experiment import (
     time_experiment,
 )
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
-from lamina.studies.jobs import Jobs, check_jobs
+from lamina.studies.forks import Jobs, check_jobs
 from lamina.studies.judging import (
     check_seeds,
     compare_stored,
@@ -48,6 +48,7 @@ from lamina.studies.judging import (
     judge_runs,
     mean_seconds,
 )
+from lamina.studies.own_code import NAME_ALONE, describe_code
 from lamina.studies.pairing import ALL_IMAGES, Pairing
 from lamina.studies.study import (
     RunSetup,
@@ -59,7 +60,6 @@ from lamina.studies.study import (
     read_study,
 )
 from lamina.training.device import choose_device
-from lamina.training.recipe import Recipe
 
 FIGURE = "differences.png"
 LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
@@ -183,9 +183,9 @@ def compare(
         a: A net or a run as text, with a net's recipe after a colon if it is not the first, and
             with settings of the recipe: ``"cnn:best,lr=0.01"``, ``"Flatten(), Output(),epochs=5"``,
             ``"runs/first,lr=0.01"``. Or a net as a value, or a function without arguments that
-            makes your own module, called for each seed; with its recipe or the recipe's name, as a
-            pair ``(net, Recipe(lr=0.01))``. Or a run. The net and recipe of a run are trained with
-            other seeds.
+            makes your own module, called for each seed; or a run, whose net and recipe are trained
+            with other seeds. Or a :class:`~lamina.Variant` of these, with a name, a recipe and your
+            own functions.
         b: The reference, as ``a``.
         data: As for :func:`~lamina.train`; by default the data of a run, or CIFAR-10.
         seeds: Number of pairs, at least 2; by default 4, 8 or 16, until there is a verdict. With
@@ -298,21 +298,31 @@ def plan_study(
 def _check_different(first: tuple[str, Experiment], second: tuple[str, Experiment]) -> None:
     name, experiment = first
     other_name, other = second
-    if name == other_name or _identify(experiment) == _identify(other):
+    if _identify(experiment) == _identify(other):
         raise RunError(
-            f"{name} and {other_name} are the same net with the same recipe. Change the recipe of"
-            f' B, as in "{other_name},lr=0.03", or use functions with different names. To compare a'
-            f' net with itself with other seeds, use "{other_name},seed=1000".'
+            f"{name} and {other_name} are the same net with the same recipe. Change"
+            f' the recipe of B, as in "{other_name},lr=0.03". To compare a net with itself with'
+            f' other seeds, use "{other_name},seed=1000".'
+        )
+    if name == other_name:
+        raise RunError(
+            f"Two different experiments are called {name}. Give each a name, as in"
+            f' Variant("{name}-2", net, recipe, parts).'
         )
 
 
-def _identify(experiment: Experiment) -> tuple[Any, Recipe]:
-    """What an experiment trains; equal for equal copies of a file."""
-    origin = experiment.net.origin
-    code: Any = experiment.net.net
-    if isinstance(origin, OwnModule) and origin.digest:
-        code = (origin.digest, origin.name)
-    return code, experiment.recipe
+def _identify(experiment: Experiment) -> tuple[Any, ...]:
+    """What an experiment trains; equal for equal copies of a file, and of a function."""
+    net = experiment.net
+    trained: Any = net.net
+    if isinstance(net.origin, OwnModule):
+        trained = (net.origin.digest, net.origin.name)
+    functions = {"net": net.net, **experiment.parts.functions()}
+    code: dict[str, Any] = describe_code(net, experiment.parts)
+    for part, digest in code.items():
+        if digest == NAME_ALONE:
+            code[part] = functions[part]
+    return trained, experiment.recipe, code
 
 
 def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:

@@ -39,8 +39,10 @@ from lamina.studies.experiment import (
     Experiment,
     Request,
 )
-from lamina.studies.jobs import Jobs, check_jobs
+from lamina.studies.forks import Jobs, check_jobs
+from lamina.studies.own_code import describe_code, digest_code
 from lamina.studies.study import (
+    CODE,
     OpenStudy,
     RunSetup,
     Started,
@@ -253,7 +255,7 @@ def cross_validate(
     request = to_request(net, recipe, seconds, parts)
     dataset = as_dataset(data)
     deadline = to_deadline(began, net, seconds)
-    setup = RunSetup(Path(runs_dir), name, parts=parts, jobs=jobs)
+    setup = RunSetup(Path(runs_dir), name, jobs=jobs)
     events = iter_folds(dataset, folds, request, deadline, setup)
     for event in follow(events, dataset, name, progress):
         if isinstance(event, Folds):
@@ -277,6 +279,8 @@ def iter_folds(
     hold_out(dataset, 1, folds)  # fails before the folder is created
     name = setup.name or name_study(setup.runs_dir, f"folds{folds}")
     path = setup.runs_dir / name
+    parts = request.parts
+    metrics = {name: digest_code(metric) for name, metric in parts.metrics.items()}
     shared: dict[str, Any] = {
         "folds": folds,
         "data": dataset.fingerprint,
@@ -284,7 +288,8 @@ def iter_folds(
         "recipe": describe_recipe(request.recipe),
         "given": without_device(request.settings),
         "pretrained": request.pretrained,
-        "parts": setup.parts.describe(),
+        "parts": parts.describe(),
+        CODE: {**describe_code(request.net, parts), **metrics},
         "time": None,
     }
     if deadline is not None:
@@ -421,7 +426,8 @@ class Validation:
             device = self.request.recipe.device
         recipe = replace(choice.recipe, device=device)
         part = hold_out(self.dataset, fold, self.folds)
-        experiment = Experiment(net or find_net(choice.net), recipe, part)
+        net = net or find_net(choice.net)
+        experiment = Experiment(net, recipe, part, self.request.parts)
         candidate = Candidate(experiment, choice.size_px, choice.pace, is_open=choice.is_open)
         return candidate.resize(self.setup.progress)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.experiment import Decision, Events, Experiment
+from lamina.studies.forks import Jobs
 from lamina.studies.judging import judge_runs, measure_deviation
 from lamina.studies.search import Search, describe_values, score_on
 from lamina.studies.study import parse_event
@@ -173,12 +176,10 @@ def name_final(finalist: str, seed: object) -> str:
 
 def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int, int]:
     """The numbers of finalists, seeds and fresh seeds that fit into ``seconds``."""
-    fitting = (
-        plan
-        for plan in PLANS
-        if seconds is None or count_trainings(*plan) * trial_seconds <= seconds
-    )
-    return next(fitting, PLANS[-1])
+    for plan in PLANS:
+        if seconds is None or count_trainings(*plan) * trial_seconds <= seconds:
+            break
+    return plan
 
 
 def count_trainings(finalists: int, seeds: int, tests: int, has_base: bool = True) -> int:
@@ -211,20 +212,21 @@ def iter_finals(
     finalists: list[Finalist] = []
     experiments: dict[str, Experiment] = {}
     if search.base is not None:  # first, because it also wins if another is only equal
-        name = ":".join(filter(None, (str(search.net), search.recipe)))
-        finalists.append(Finalist(name, {}))
-        experiments[name] = search.base
+        finalists.append(Finalist(search.title, {}))
+        experiments[search.title] = search.base
     for number in plan.ranked:
         trial = progress.trials[number]
         name = f"trial {find_run(trial)}"
         score = None if trial.state.name == "PRUNED" else trial.value
         finalists.append(Finalist(name, trial.params, score))
         experiments[name] = search.make(trial)
-    groups = yield from _iter_seeds(search, folder, experiments, range(1, plan.seeds + 1))
+    first = search.seed + 1
+    fresh = first + plan.seeds
+    trained = yield from _iter_seeds(search, folder, experiments, range(first, fresh))
     finalists = [
-        finalist.complete(groups[finalist.name])
+        finalist.complete(trained[finalist.name])
         for finalist in finalists
-        if len(groups[finalist.name]) == plan.seeds
+        if len(trained[finalist.name]) == plan.seeds
     ]
     if not finalists:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
@@ -237,44 +239,43 @@ def iter_finals(
     # nothing is chosen any more, so fresh runs may read the test images
     names = [best.name, *(finalist.name for finalist in finalists[1:] if not finalist.values)]
     tested = {name: replace(experiments[name], dataset=search.dataset) for name in names}
-    numbers = range(plan.seeds + 1, plan.seeds + plan.tests + 1)
-    groups = yield from _iter_seeds(search, folder, tested, numbers)
+    trained = yield from _iter_seeds(search, folder, tested, range(fresh, fresh + plan.tests))
     comparison = None
-    shared = [number for number in numbers if all(number in runs for runs in groups.values())]
+    shared = set.intersection(*map(set, trained.values()))
     if len(names) > 1 and len(shared) > 1:
-        pairs = {name: [runs[number] for number in shared] for name, runs in groups.items()}
+        pairs = {name: [runs[seed] for seed in sorted(shared)] for name, runs in trained.items()}
         comparison = judge_runs(pairs)[0]
-    runs = list(groups[best.name].values())
+    runs = list(trained[best.name].values())
     scores = tuple(score_on(run, "test") for run in runs)
     deviation = measure_deviation(runs)
     return replace(tuned, comparison=comparison, test_scores=scores, test_deviation=deviation)
 
 
 def _iter_seeds(
-    search: Search, folder: Path, experiments: Mapping[str, Experiment], numbers: range
+    search: Search, folder: Path, experiments: Mapping[str, Experiment], seeds: range
 ) -> Events[dict[str, dict[int, Run]]]:
-    """Train each experiment with new seeds; its runs by number, without those that diverged."""
-    groups: dict[str, dict[int, Run]] = {name: {} for name in experiments}
-    places = {}
-    makers = {}
-    for name, experiment in experiments.items():
-        for number in numbers:
-            seed = experiment.recipe.seed + number
-            path = folder / name_final(name, seed)
-            places[path] = (name, number)
-            makers[path] = partial(experiment.with_seed, seed)
-    with search.training_ahead(makers) as train:
-        for path, (name, number) in places.items():
+    """Train each experiment with new seeds; its runs by seed, without those that diverged."""
+    trained: dict[str, dict[int, Run]] = {name: {} for name in experiments}
+    places = {
+        folder / name_final(name, seed): (name, seed)
+        for name, seed in itertools.product(experiments, seeds)
+    }
+    makers = {
+        path: partial(experiments[name].with_seed, seed) for path, (name, seed) in places.items()
+    }
+    with closing(Jobs(search.setup.jobs, len(makers), [search.example[0]])) as jobs:
+        jobs.plan(makers, search.setup)
+        for path, (name, seed) in places.items():
             try:
-                run = yield from train(path)
+                run = yield from jobs.iter_run(path, search.setup)
                 score = Score(search.metric, score_on(run, "val"))
             except NotFiniteError as error:
                 yield Decision("warning", f"{path.name} diverged", str(error))
                 continue
-            groups[name][number] = run
-            progress = f"{len(groups[name])} of {len(numbers)}"
+            trained[name][seed] = run
+            progress = f"{len(trained[name])} of {len(seeds)}"
             yield Decision("trained", f"{path.name}: val {score}", progress)
-    return groups
+    return trained
 
 
 def read_final(path: Path) -> Tuned | None:

@@ -19,14 +19,14 @@ from lamina.evaluation.words import describe_deviation
 from lamina.files import check_name
 from lamina.runs.course import RunEvent
 from lamina.runs.run import Run
-from lamina.runs.start import NetLike, as_net_choice, check_recipe, shorten_net_name
+from lamina.runs.start import NetLike, shorten_net_name
 from lamina.studies.experiment import Events, Request
-from lamina.studies.jobs import Jobs, check_jobs
+from lamina.studies.forks import Jobs, check_jobs
 from lamina.studies.judging import measure_deviation
 from lamina.studies.study import RunSetup, name_free
-from lamina.studies.train_net import iter_named
+from lamina.studies.train_net import iter_named, to_request
 from lamina.targets import Score
-from lamina.training.custom import NO_PARTS, Parts, find_ignored
+from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.events import Event
 from lamina.training.lanes import check_alone
 from lamina.training.recipe import Recipe
@@ -174,13 +174,11 @@ def iter_seeds(
     """
     check_seeds(seeds)
     check_name(name)
-    check_recipe(recipe)
     check_repeatable(net)
-    choice = None if net is None else as_net_choice(net)
+    request = to_request(net, recipe, None, parts)
     dataset = as_dataset(data)
-    request = Request(choice, recipe, find_ignored(parts))
     check_jobs(jobs)
-    setup = RunSetup(Path(runs_dir), name, parts=parts, jobs=jobs)
+    setup = RunSetup(Path(runs_dir), name, jobs=jobs)
     return iter_repeats(dataset, request, seeds, setup)
 
 

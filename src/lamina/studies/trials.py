@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 from lamina.files import blaming, damaged, read_object, write_json
 from lamina.studies.space import Range, import_optuna, make_sampler
-from lamina.studies.storage import CLAIMS, TrialLostError, waiting
-from lamina.studies.study import check_settings
+from lamina.studies.storage import CLAIMS, TrialLostError, open_storage, waiting
+from lamina.studies.study import check_settings, parse_event
 from lamina.targets import Score
 from lamina.values import Range as Between
 from lamina.values import from_json_values
@@ -38,8 +38,8 @@ REMEDY = "Use another one with --storage."
 class Limits:
     """When the search of a study ends."""
 
-    trials: int | None  # that count
-    seconds: float | None  # of the search and the finals
+    trials: int | None = None  # that count
+    seconds: float | None = None  # of the search and the finals
 
     def __str__(self) -> str:
         if self.seconds is not None:
@@ -61,7 +61,7 @@ class Stored:
     """What lamina stores with a study."""
 
     settings: dict[str, Any]  # of the search
-    limits: Limits = Limits(None, None)  # of the worker that started last
+    limits: Limits = Limits()  # of the worker that started last
     finals: FinalsPlan | None = None  # once they have begun
     result: dict[str, Any] | None = None  # of the finals
 
@@ -184,7 +184,6 @@ class Trials:
 
     storage: Any  # Optuna's
     study: Any
-    settings: Mapping[str, Any]  # of this worker's search, which are those of the study
     folder: Path  # of the runs of this worker
     # of trials that run: the last sign of life, since when this worker has seen it on its own
     # clock, and until when
@@ -296,7 +295,7 @@ class Trials:
         claims = import_optuna().create_study(
             storage=self.storage, study_name=name, load_if_exists=True
         )
-        return Trials(self.storage, claims, {}, self.folder)
+        return Trials(self.storage, claims, self.folder)
 
     @waiting
     def find_claim(self) -> Any:
@@ -308,10 +307,11 @@ class Trials:
 
 @waiting
 def open_trials(
-    storage: Any, folder: Path, settings: Mapping[str, Any], ranges: Mapping[str, Range]
+    place: str | None, folder: Path, settings: Mapping[str, Any], ranges: Mapping[str, Range]
 ) -> Trials:
     """Create the study of a search, or open it; ``RunError`` if it is of another search."""
     optuna = import_optuna()
+    storage = open_storage(place, folder)
     metric = Score(settings["metric"], 0.0)
     # epochs before trials are compared, then thrice
     least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))
@@ -335,7 +335,7 @@ def open_trials(
         study.set_user_attr("settings", settings)
     else:
         check_settings(f"The study {folder.name} in the storage", stored, settings)
-    return Trials(storage, study, settings, folder)
+    return Trials(storage, study, folder)
 
 
 def _await_settings(study: Any) -> Any:
@@ -367,14 +367,11 @@ def _check_trial(trial: Any) -> None:
     where = f"trial {trial.number}"
     stored = {"run": trial.number, **trial.user_attrs, "values": trial.values}
     stored |= {"scores": trial.intermediate_values, "params": trial.params}
-    attributes = from_json_values(Attributes, stored, where)
+    from_json_values(Attributes, stored, where)
+    find_run(trial)
     has_ended = trial.values is not None and trial.duration is not None
-    is_possible = (
-        0 <= attributes.run <= trial.number
-        and all(isinstance(epoch, int) for epoch in trial.intermediate_values)
-        and (has_ended or trial.state.name != "COMPLETE")
-    )
-    if not is_possible:
+    are_epochs = all(isinstance(epoch, int) for epoch in trial.intermediate_values)
+    if not are_epochs or (trial.state.name == "COMPLETE" and not has_ended):
         raise ValueError(f"{where} has values that lamina does not store")
 
 
@@ -402,9 +399,7 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
     file = folder / TABLE
     if not file.exists():
         return []
-    with blaming(str(file)):
-        table = from_json_values(Table, read_object(file), "table")
-    return [asdict(row) for row in table.trials]
+    return [asdict(row) for row in parse_event(Table, read_object(file), file).trials]
 
 
 def list_trials(trials: Sequence[Any]) -> list[dict[str, Any]]:

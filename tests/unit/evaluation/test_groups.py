@@ -10,7 +10,7 @@ from lamina import Images, Recipe
 from lamina.data import Dataset
 from lamina.drawing.metric_figures import draw_thresholds
 from lamina.evaluation.evaluating import score_logits
-from lamina.evaluation.intervals import count_independent_hits, number_groups, wilson_interval
+from lamina.evaluation.intervals import measure_design_effect, number_groups, wilson_interval
 from lamina.evaluation.outputs import Outputs, pack_outputs, unpack_outputs
 from lamina.evaluation.paired import measure_effect, measure_outputs, seed_deviation
 from lamina.insight.confusions import find_confusions
@@ -59,9 +59,9 @@ def test_the_interval_of_an_accuracy_covers_that_of_new_groups(groups, size):
     expected = np.mean([draw_correct(generator, 2000, 4)[0, 0].mean() for _ in range(40)])
     covered = 0
     for _ in range(300):
-        hits = torch.from_numpy(draw_correct(generator, groups, size)[0, 0])
-        images = count_independent_hits(hits, numbers)
-        interval = wilson_interval(float(hits.double().mean()) * images, images)
+        hits = draw_correct(generator, groups, size)[0, 0]
+        effect = measure_design_effect(hits, numbers)
+        interval = wilson_interval(int(hits.sum()), len(hits), effect)
         covered += interval.low <= expected <= interval.high
     assert covered >= 276  # 285 expected; the 2 % quantile of a binomial distribution
 
@@ -82,10 +82,11 @@ def test_the_variance_of_a_difference_is_that_of_resampled_groups():
 
 
 def test_groups_of_one_image_change_nothing():
-    hits = torch.tensor([True, False, True, True])
+    hits = np.array([True, False, True, True])
     assert number_groups(("a", "b", "c", "d")) is None
     assert number_groups(()) is None
-    assert count_independent_hits(hits, torch.arange(4)) == 4
+    assert measure_design_effect(hits, torch.arange(4)) == 1
+    assert measure_design_effect(hits, None) == 1
     assert number_groups(("b", "a", "b")).tolist() == [1, 0, 1]
     table = np.random.default_rng(3).normal(size=(3, 6))
     alone = measure_effect(table, "r2", torch.arange(6))
@@ -96,10 +97,11 @@ def test_groups_of_one_image_change_nothing():
 
 def test_images_of_a_group_that_are_all_alike_count_as_one():
     numbers = torch.arange(20).repeat_interleave(5)
-    alike = torch.arange(20).repeat_interleave(5) < 12
-    assert count_independent_hits(alike, numbers) == pytest.approx(20)
-    all_found = count_independent_hits(torch.ones(100, dtype=torch.bool), numbers)
-    assert all_found == 20  # not 100
+    alike = numbers.numpy() < 12
+    assert measure_design_effect(alike, numbers) == pytest.approx(5)
+    assert measure_design_effect(np.ones(100, bool), numbers) == 5  # not 1
+    assert measure_design_effect(alike, numbers, alike) == 5
+    assert measure_design_effect(alike, numbers, numbers.numpy() > 99) == 1
 
 
 def make_outputs(groups: tuple[str, ...]) -> Outputs:

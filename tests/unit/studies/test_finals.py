@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from lamina.errors import NotFiniteError
 from lamina.evaluation.comparing import ScoreTables, compare_tables
 from lamina.studies import finals
 from lamina.studies.finals import FinalsPlan, Tuned, iter_finals
+from lamina.studies.study import RunSetup
 from lamina.targets import Score
 from support.searches import finish
 
@@ -37,10 +37,11 @@ class SimulatedExperiment:
 class SimulatedSearch:
     """A search whose runs are drawn: their accuracies on val and test share the luck of a seed."""
 
-    net = "net"
-    recipe = "best"
+    title = "net:best"
     metric = "accuracy"
+    seed = 0
     dataset = None
+    setup = RunSetup()
 
     def __init__(
         self, generator: np.random.Generator, accuracies: list[float], seed_spread: float
@@ -55,20 +56,35 @@ class SimulatedSearch:
     def make(self, trial: SimpleNamespace) -> SimulatedExperiment:
         return self.others[trial.number]
 
-    @contextmanager
-    def training_ahead(self, makers):
-        yield lambda path: self.iter_run(*makers[path]())
+    @property
+    def example(self):
+        return [self]
 
-    def iter_run(self, experiment: SimulatedExperiment, seed: int):
-        if (experiment.number, seed) in self.diverging:
+
+class SimulatedJobs:
+    """Draws the runs of a search."""
+
+    def __init__(self, jobs: None, runs: int, searches: list[SimulatedSearch]) -> None:
+        (self.search,) = searches
+
+    def plan(self, makers, setup) -> None:
+        self.makers = makers
+
+    def iter_run(self, path: Path, setup):
+        experiment, seed = self.makers[path]()
+        search = self.search
+        if (experiment.number, seed) in search.diverging:
             raise NotFiniteError("it diverged.")
-        accuracy = experiment.accuracy + self.generator.normal(0, self.seed_spread)
+        accuracy = experiment.accuracy + search.generator.normal(0, search.seed_spread)
         hits = {
-            split: (self.generator.random(IMAGES) < accuracy).astype(float)
+            split: (search.generator.random(IMAGES) < accuracy).astype(float)
             for split in ("val", "test")
         }
         return SimpleNamespace(hits=hits)
         yield
+
+    def close(self) -> None:
+        pass
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +95,7 @@ def simulated(monkeypatch):
         }
         return compare_tables(ScoreTables(scores, "accuracy", "test"))
 
+    monkeypatch.setattr(finals, "Jobs", SimulatedJobs)
     monkeypatch.setattr(finals, "judge_runs", judge)
     monkeypatch.setattr(finals, "measure_deviation", lambda runs: 0.01)
     monkeypatch.setattr(finals, "score_on", lambda run, split: float(run.hits[split].mean()))

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from lamina import Recipe, compare, cross_validate, load_data, load_run
+from lamina import Recipe, Variant, compare, cross_validate, load_data, load_run
 from lamina.errors import LaminaWarning, NotFiniteError, RecipeError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.nets_by_name import NetChoice
-from lamina.studies import jobs as jobs_module
+from lamina.studies import forks
 from lamina.studies.experiment import Experiment
-from lamina.studies.jobs import Jobs
+from lamina.studies.forks import Jobs
 from lamina.studies.seeds import Seed, iter_seeds
 from lamina.studies.study import RunSetup
 from lamina.training.events import Epoch, Step
@@ -70,7 +70,7 @@ def test_the_number_of_jobs_changes_no_weights_and_no_events(images, tmp_path):
 def test_a_comparison_has_the_same_result_with_two_jobs(images, tmp_path):
     results = [
         compare(
-            (NET, RECIPE),
+            Variant("hidden", NET, RECIPE),
             lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)),  # own, and not picklable
             images,
             seeds=2,
@@ -186,7 +186,7 @@ def test_an_interrupted_study_stops_its_processes_and_continues(images, tmp_path
 
 
 def test_where_processes_cannot_train_lamina_says_so(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs_module.sys, "platform", "win32")
+    monkeypatch.setattr(forks.sys, "platform", "win32")
     with pytest.warns(LaminaWarning, match="one after the other"):
         events = train(images, tmp_path, 2, seeds=2)
     assert sum(isinstance(event, Seed) for event in events) == 2
