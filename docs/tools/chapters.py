@@ -66,7 +66,7 @@ def list_links(name: str) -> str:
     notebooks are published to, as ``OWNER/REPOSITORY/blob/BRANCH``.
     """
     branch = os.environ.get("LAMINA_NOTEBOOKS", "")
-    colab = f"`Colab, where you can upload it <{COLAB}>`__"
+    colab = f"`Upload it to Colab <{COLAB}>`__"
     if branch:
         colab = f"`Open in Colab <{COLAB}/github/{branch}/{name}.ipynb>`__"
     return f"""
