@@ -124,8 +124,8 @@ for axis, name, template in zip(
 
 # %%
 # No shape can be recognized. A template fits shapes in one place, at one size and
-# angle, in one color. Here, these are random, so that no single template fits
-# many stars but few hearts.
+# angle, in one color. In `shapes`, all of these are random, so no single template
+# fits many stars but few hearts.
 #
 # What the article says
 # ---------------------
