@@ -135,8 +135,8 @@ assert fits["ReLU"][2] < 0.1 and fits["tanh"][2] < 0.1
 #
 # *"ReLU units can sometimes die if they always output 0."* True. A unit that
 # outputs 0 for all images has the gradient 0, so that no step changes its
-# weights. It happens when a step was too large. Train three hidden layers with
-# two learning rates, and count the **dead units** in the second:
+# weights. This happens after a step that is too large. Train three hidden layers
+# with two learning rates, and count the **dead units** in the second:
 
 dead_units = {}
 for lr in (0.001, 0.01):
@@ -154,7 +154,7 @@ assert dead_units[0.001] < 64 < dead_units[0.01]
 # %%
 # *"LeakyReLU activations fix this issue by always ensuring the gradient is
 # nonzero."* Only in part. LeakyReLU multiplies negative numbers by 0.01 instead
-# of replacing them by 0. Its units can recover, but the steps are still too
+# of replacing them with 0. Its units can recover, but the steps are still too
 # large. Compare three learning rates:
 
 for lr in (0.001, 0.01, 0.03):
@@ -194,7 +194,7 @@ for activation in (ReLU(), Tanh(), Sigmoid()):
 # Try
 # ---
 #
-# 1. Replace `Linear(128)` by `Linear(1024)`. Does test accuracy follow train
+# 1. Replace `Linear(128)` with `Linear(1024)`. Does test accuracy follow train
 #    accuracy?
 # 2. Fit the sine with 4, 8 and 64 ReLU units. How many bends does the fit have?
 # 3. Add `BatchNorm()` before each ReLU of the net with three hidden layers. How

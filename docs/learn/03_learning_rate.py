@@ -256,11 +256,11 @@ assert losses[-1] > min(losses) + 0.05
 #   of guessing, and five epochs are not enough to repair that. Still larger steps
 #   end in NaN; lamina then stops and names the layer.
 #
-# The best rate depends on net, optimizer, batch size and length of the training.
+# The best rate depends on net, optimizer, batch size and length of training.
 # That is why it is the first setting to tune. `lamina tune NET --over
 # lr=1e-4..1e-1:log` does it; see :doc:`Tuning </howto/tuning>`.
 #
-# lamina's recipes lower the rate towards the end of a training
+# lamina's recipes lower the rate towards the end of training
 # (`schedule="cosine"`): large steps first, to get far, and small ones at the end,
 # to settle.
 #

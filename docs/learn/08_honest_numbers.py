@@ -64,8 +64,7 @@ assert verdict.interval[0] < verdict.interval[1]
 # sphinx_gallery_end_ignore
 # %%
 # A method at the level of 95 % claims a difference in at most 5 of 100 such
-# comparisons. *Undecided* is the right answer if there is too little to decide
-# by.
+# comparisons. *Undecided* is the right verdict if there is too little evidence.
 #
 # Test images
 # -----------
@@ -185,7 +184,7 @@ print(f"500 new images and 500 training images: {leaked_score}")
 assert leaked_score.value > run.report.score.value + 0.25
 # sphinx_gallery_end_ignore
 # %%
-# Nothing in a training shows this. But lamina compares the images of all splits
+# Training does not reveal this. But lamina compares the images of all splits
 # when it loads a data set, and warns:
 
 leaking = Dataset.from_images(few.train, test=mixed)
@@ -196,15 +195,15 @@ assert len(leaking.leaks) >= 500
 # sphinx_gallery_end_ignore
 # %%
 # `lamina data duplicates` also finds changed copies. Images of one patient or
-# one video leak as well, without being copies: give their group with
+# one video leak as well, although they are not copies: name their group with
 # `--group-column` or `--group-from`.
 #
 # Calibration
 # -----------
 #
-# A net is **calibrated** if, of its predictions with a probability of 90 %, 90 %
-# are correct.
-#
+# A net is **calibrated** if 90 % of its predictions with a probability of 90 % are
+# A net is **calibrated** if 90 % of its predictions with a probability of 90 %
+# are correct, and likewise for other probabilities.
 # **Predict:** The net above is right on about a fifth of new images. How sure is
 # it of its predictions?
 
@@ -264,7 +263,7 @@ print(f"after {report.calibration_error:.1%}")
 assert report.calibration_error < 0.5 * report.uncalibrated_error
 # sphinx_gallery_end_ignore
 # %%
-# The temperature fits images like those of `val`. It need not fit images of
+# The temperature fits images like those of `val`. It may not fit images of
 # another kind, such as the light backgrounds of chapter 7.
 #
 # Before you report a number
@@ -279,7 +278,7 @@ assert report.calibration_error < 0.5 * report.uncalibrated_error
 # Try
 # ---
 #
-# 1. Use 1,000 test images per sample in place of 100. How wide are the intervals?
+# 1. Use 1,000 test images per sample instead of 100. How wide are the intervals?
 # 2. Choose the best of only two runs. How much is the score inflated?
 # 3. Scramble the labels of `train` with `np.random.default_rng(0).permutation`,
 #    and train. What is the accuracy on `train`, on `test`, and on leaked images?
