@@ -59,7 +59,7 @@ assert torch.allclose(output[10, 5], by_hand, atol=1e-5)
 # %%
 # *"The output is more positive when the portion of the image closely matches the
 # filter"*, says the article. It also grows with contrast. Half the contrast gives
-# half the output, although the shape matches as well:
+# half the output, although the shape matches equally well:
 
 half = convolve(0.5 + 0.5 * (gray - 0.5))
 print(f"largest output {output.max():.3f}, with half contrast {half.max():.3f}")
@@ -83,7 +83,7 @@ assert same
 # The **stride** is the number of pixels by which the filter moves. **Padding**
 # adds zeros around the image, so that the filter fits at the border.
 #
-# **Predict:** What are height and width of the output, for an image of 32×32
+# **Predict:** What are the height and width of the output, for an image of 32×32
 # pixels and a filter of 3×3?
 
 for stride in (1, 2):
@@ -243,13 +243,13 @@ assert scrambled_cnn.report.score.value < 0.6 * cnn_run.report.score.value
 # %%
 # To the MLP, both data sets are equally hard: the order of its 3,072 inputs means
 # nothing to it, and the small difference comes from its random initial weights.
-# The CNN loses its advantage. It was not better because it is deeper, but because
-# its assumption is true for images.
+# The CNN loses its advantage. The advantage does not come from more layers, but
+# from an assumption that is true for images.
 #
 # Try
 # ---
 #
-# 1. Replace the strides by `MaxPool2d(2)` after each ReLU. What happens to
+# 1. Replace the strides with `MaxPool2d(2)` after each ReLU. What happens to
 #    accuracy and to multiply-adds?
 # 2. Train the CNN on `train` and evaluate it on test images that are turned
 #    upside down. Has it learned shapes, or shapes in their usual position?

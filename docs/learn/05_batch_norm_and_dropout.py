@@ -103,8 +103,8 @@ assert accuracies["plain"][2] < 0.2 < 0.3 < accuracies["batch norm"][2]
 #
 # These are single runs: another seed gives other weights and another score. To
 # find out whether batch norm helps at a learning rate of 0.003, train pairs of
-# runs that share a seed. `lamina.compare` gives a **verdict**, by an interval for
-# new seeds and new test images:
+# runs that share a seed. `lamina.compare` gives a **verdict**, from an interval
+# for new seeds and new test images:
 
 recipe = Recipe(epochs=3, batch_size=100, lr=0.003)
 with_norm = Variant("norm", norm, recipe)
@@ -125,8 +125,9 @@ assert norm_verdict.difference > 0.08
 # -----------------
 #
 # **Dropout** sets a random part of its inputs to 0 in each training step. The
-# article does not say that it also divides the others by the fraction that is
-# left, so that their sum stays the same on average. Predictions use all inputs:
+# article does not say that it also divides the remaining inputs by the fraction
+# that is left, so that their sum stays the same on average. Predictions use all
+# inputs:
 
 dropout = nn.Dropout(0.5)
 ones = torch.ones(10_000)
@@ -208,7 +209,7 @@ assert without["val_loss"] > with_dropout["val_loss"]
 # right: within a net, it is **internal covariate shift**. Does batch norm help
 # because it removes the shift? Bring the shift back, as Santurkar et al. (2018)
 # did: after each batch norm, multiply every channel by a random number and add
-# another, new ones in each training step.
+# another one, both drawn anew in each training step.
 
 
 class RandomShift(nn.Module):
@@ -259,7 +260,7 @@ assert shifted["batch norm, shifted"] > 0.75 * shifted["batch norm"]
 # covariate shift. Santurkar et al. find that it makes the loss smoother, so that
 # larger steps are possible.
 #
-# The second problem are exploding gradients, which *"can grow exponentially
+# The second problem is exploding gradients, which *"can grow exponentially
 # large"* from the last layer to the first. Batch norm does not prevent this.
 # Stack 50 blocks and compare the gradients of the first and last layer, before
 # any training:
@@ -302,7 +303,7 @@ assert without_norm < 10 and with_norm > 1000
 #
 # 1. Compare `plain` with itself, with `Recipe(seed=1000)` for one of them. How
 #    large are the differences that are only chance?
-# 2. Use dropout of 0.2 in place of 0.5, and train for 12 epochs on all images. Is
+# 2. Use dropout of 0.2 instead of 0.5, and train for 12 epochs on all images. Is
 #    the verdict the same?
 # 3. Train `norm` with a batch size of 4. Mean and standard deviation of four
 #    images are rough: does batch norm still help?

@@ -157,12 +157,12 @@ assert max(controls) > trained[0] and trained[-1] > 1.5 * max(controls)
 # --------------------
 #
 # An **attribution map** shows which pixels speak for a class, and which against
-# it. `lamina.explain` makes one by each of three methods:
+# it. `lamina.explain` makes one with each of three methods:
 #
 # - **occlusion** covers a part of the image, and measures how the logit falls;
 # - **gradients** (integrated gradients) adds up gradients on the way from a gray
 #   image to this one;
-# - **grad-cam** weighs the channels of the last convolution by their gradients.
+# - **grad-cam** weights the channels of the last convolution by their gradients.
 
 outputs = run.outputs["test"]
 right = np.flatnonzero(outputs.logits.argmax(axis=1) == data.test.targets)
@@ -278,7 +278,7 @@ for method in ("occlusion", "gradients"):
 # Try
 # ---
 #
-# 1. Inspect the units of layer 1, 4 and 11. From which layer on do units separate
+# 1. Inspect the units of layers 1, 4 and 11. From which layer on do units separate
 #    a class?
 # 2. Remove the mark from half of the training images. Does the net learn shapes?
 # 3. Explain a wrong prediction for both classes, with `target=`. What did the net

@@ -128,8 +128,8 @@ data = load_data(folder)
 # -----
 #
 # `cnn-s` is a small net of convolutions and batch norm that comes with lamina.
-# With `lamina train --data crockery --time 3m`, without a net, lamina chooses
-# net, image size and recipe to suit your images and the time limit.
+# `lamina train --data crockery --time 3m` names no net, so lamina chooses net,
+# image size and recipe to suit your images and the time limit.
 #
 # **Predict:** How many of the 36 test images will be right?
 
@@ -176,9 +176,9 @@ for path, prediction in zip(new, predictions, strict=True):
 # The article says of `model.eval()`: *"During evaluation, we don't want certain
 # layers (like dropout or batch normalization) to behave differently than during
 # training."* It is the opposite: these layers must behave differently. In
-# training, batch norm uses the batch. So the logits of an image would depend on
-# the other images. Compute them once with one other image and once with 35
-# others:
+# training, batch norm uses the statistics of the batch, so the logits of an image
+# would depend on the other images. Compute them once with one other image and
+# once with 35 others:
 
 model = run.load_model()
 pixels = torch.from_numpy(data.test.pixels)
