@@ -278,8 +278,8 @@ for method in ("occlusion", "gradients"):
 # Try
 # ---
 #
-# 1. Inspect the units of layers 1, 4 and 11. From which layer on do units separate
-#    a class?
+# 1. Inspect the units of layers 1, 4 and 11. From which layer on do units
+#    separate a class?
 # 2. Remove the mark from half of the training images. Does the net learn shapes?
 # 3. Explain a wrong prediction for both classes, with `target=`. What did the net
 #    see?

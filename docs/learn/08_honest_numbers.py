@@ -201,9 +201,9 @@ assert len(leaking.leaks) >= 500
 # Calibration
 # -----------
 #
-# A net is **calibrated** if 90 % of its predictions with a probability of 90 % are
 # A net is **calibrated** if 90 % of its predictions with a probability of 90 %
 # are correct, and likewise for other probabilities.
+#
 # **Predict:** The net above is right on about a fifth of new images. How sure is
 # it of its predictions?
 
