@@ -57,7 +57,7 @@ assert abs(loss - 2.3026) < 0.6
 # Gradient
 # --------
 #
-# The **gradient** says how much the loss changes with each weight.
+# The **gradient** shows how much the loss changes with each weight.
 # `loss.backward()` computes it for all weights at once. Check one of them: change
 # the weight a little, and divide the change of the loss by the change of the
 # weight.
