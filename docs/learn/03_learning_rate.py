@@ -6,7 +6,7 @@
 
 A net begins with random weights. Training changes them step by step, so that the
 loss falls. This chapter computes a step by hand, draws the loss around the path
-of a training, and tries learning rates from far too low to far too high.
+of a training run, and tries learning rates from far too low to far too high.
 """
 
 import matplotlib.pyplot as plt
