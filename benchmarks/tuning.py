@@ -2,7 +2,8 @@
 
 Random search trains as many epochs as the trials of the tuning, so other programs on the machine
 change nothing. Both train their best trials again with new seeds; the best mean on val decides.
-Verdicts on the test images follow.
+Verdicts on the test images follow. They are about the runs that val has chosen, so they favor both
+searches over the recipe; the study itself tests its winner with fresh seeds.
 
     python benchmarks/tuning.py --minutes 30 --json tuning.json
 """
@@ -22,7 +23,7 @@ import tyro
 
 from lamina import Dataset, Recipe, Run, load_data, load_run, train, tune
 from lamina.studies.judging import judge_runs
-from lamina.studies.search import score_on_val
+from lamina.studies.search import score_on
 
 OVER = {"lr": "0.01..0.3:log", "momentum": "0.3..0.95", "label_smoothing": "0..0.3"}
 
@@ -51,7 +52,9 @@ def search_randomly(
         tried.append((score_on_val(begin(recipe=recipe)), recipe))
     chosen = [recipe for _, recipe in sorted(tried, key=lambda one: -one[0])[:best]]
     finals = [[begin(recipe=replace(one, seed=seed)) for seed in seeds] for one in chosen]
-    return len(tried), max(finals, key=lambda runs: statistics.fmean(map(score_on_val, runs)))
+    return len(tried), max(
+        finals, key=lambda runs: statistics.fmean(score_on(run, "val") for run in runs)
+    )
 
 
 def main(
@@ -102,7 +105,7 @@ def main(
     ):
         reports, val = (
             [run.evaluate(data=dataset) for run in runs],
-            statistics.fmean(map(score_on_val, runs)),
+            statistics.fmean(score_on(run, "val") for run in runs),
         )
         test, recipe = statistics.fmean(one.score.value for one in reports), runs[0].record.recipe
         rows.append(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lamina.data import Dataset, Images, Preparation, load_data
     from lamina.errors import LaminaError, LaminaWarning
+    from lamina.evaluation.comparing import compare_scores
     from lamina.evaluation.evaluating import evaluate
     from lamina.evaluation.predictor import Prediction, Predictor
     from lamina.evaluation.reports import Report
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lamina.runs.progress import show_progress
     from lamina.runs.run import Run
     from lamina.runs.start import start_run
+    from lamina.studies.ablation import ablate
     from lamina.studies.analyses import (
         explain,
         find_confusions,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from lamina.studies.choose import choose
     from lamina.studies.comparison import compare
     from lamina.studies.cross_validation import cross_validate
+    from lamina.studies.experiment_text import Variant
     from lamina.studies.train_net import train
     from lamina.studies.tuning import Study, tune
     from lamina.training.custom import LowerIsBetter, Parts
@@ -57,6 +60,7 @@ __version__ = "0.1.0"
 _PACKAGES = {
     "lamina.data": ("Dataset", "Images", "Preparation", "load_data"),
     "lamina.errors": ("LaminaError", "LaminaWarning"),
+    "lamina.evaluation.comparing": ("compare_scores",),
     "lamina.evaluation.evaluating": ("evaluate",),
     "lamina.evaluation.predictor": ("Prediction", "Predictor"),
     "lamina.evaluation.reports": ("Report",),
@@ -65,6 +69,7 @@ _PACKAGES = {
     "lamina.runs.loading": ("list_runs", "load_run"),
     "lamina.runs.run": ("Run",),
     "lamina.runs.start": ("start_run",),
+    "lamina.studies.ablation": ("ablate",),
     "lamina.studies.analyses": (
         "explain",
         "find_confusions",
@@ -77,6 +82,7 @@ _PACKAGES = {
     "lamina.studies.choose": ("choose",),
     "lamina.studies.comparison": ("compare",),
     "lamina.studies.cross_validation": ("cross_validate",),
+    "lamina.studies.experiment_text": ("Variant",),
     "lamina.studies.train_net": ("train",),
     "lamina.studies.tuning": ("Study", "tune"),
     "lamina.training.hooks": ("activations",),
@@ -113,9 +119,12 @@ __all__ = [
     "Study",
     "Task",
     "Training",
+    "Variant",
+    "ablate",
     "activations",
     "choose",
     "compare",
+    "compare_scores",
     "cross_validate",
     "evaluate",
     "explain",

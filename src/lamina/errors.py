@@ -26,7 +26,7 @@ def end_sentence(problem: str) -> str:
 
 
 class _AdvisedError(Exception):
-    """A problem and, for the command line or Python, its remedy; both are the message."""
+    """A problem and its remedy, on the command line or in Python; together they are the message."""
 
     def __init__(self, problem: object, remedy: str = "", field: str = "") -> None:
         super().__init__(f"{problem} {remedy}" if remedy else problem)
@@ -42,15 +42,15 @@ class _AdvisedError(Exception):
 
 
 class LaminaError(_AdvisedError):
-    """Base class of lamina's errors: the input is invalid; the one-line message says how to fix it.
+    """Base class of lamina's errors, with a message of one line that says how to fix the input.
 
     Catch it to handle every error that lamina raises on purpose. Names that come from files are
     escaped in the message.
 
     Attributes:
         problem: What is wrong; the beginning of the message.
-        remedy: What to do on the command line or in Python; the rest, or empty.
-        field: The field, such as ``lr``, whose name the problem begins with; or empty.
+        remedy: What to do, on the command line or in Python; the end of the message, or empty.
+        field: The name of the field, such as ``lr``, that the problem begins with; or empty.
 
     >>> from lamina import load_net
     >>> try:
@@ -78,7 +78,7 @@ class NotFiniteError(RecipeError):
 
 
 class GroupError(LaminaError):
-    """A process that trains in a group was lost, or differs from the others."""
+    """A process that trains in a group was lost, or differs from other processes."""
 
 
 class LeaderError(GroupError):
@@ -86,11 +86,22 @@ class LeaderError(GroupError):
 
 
 class RunError(LaminaError):
-    """A run folder that is missing, is damaged or does not support the request."""
+    """A run folder that is missing or damaged, or does not support the request."""
 
 
 class LaminaWarning(_AdvisedError, UserWarning):  # noqa: N818
-    """Something was left out or replaced, and lamina continued."""
+    """Something was left out or replaced, and lamina continued.
+
+    Use Python's ``warnings`` to hide these warnings or to turn them into errors.
+
+    Attributes:
+        problem: What happened; the beginning of the message.
+        remedy: What to do, on the command line or in Python; the end of the message, or empty.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", LaminaWarning)  # in this block, they are errors
+    """
 
 
 def warn(problem: str, stacklevel: int = 4, *, remedy: str = "") -> None:

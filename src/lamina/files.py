@@ -22,10 +22,10 @@ NO_NAME = re.compile(
     r"""|[-.\s].*|.*[.\s]|.*[/\\:*?"<>|~].*|(con|prn|aux|nul|com\d|lpt\d)(\..*)?""",
     re.IGNORECASE | re.DOTALL,
 )
-"""Names that a folder cannot have on every system, or that a shell reads otherwise."""
+"""Names that a folder cannot have on every system, or that have a special meaning in a shell."""
 NAME_LETTERS = 100  # of a run
 NAME_BYTES = 240  # most systems allow 255; names of temporary files are longer
-JSON_BYTES = 2**28  # of a file of plain values; lamina writes much smaller ones
+JSON_BYTES = 2**28  # of a file of plain values; lamina writes much smaller files
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
@@ -90,7 +90,7 @@ def check_name(name: object) -> None:
 
 
 def read_bytes(file: Path, most_bytes: int | None = None) -> bytes:
-    """Read a run's file; raise ``RunError`` if that fails, or if it is no file or too large."""
+    """Read a run's file; raise ``RunError`` if that fails, or if it is not a file or too large."""
     try:
         # A pipe must not block, and a device has no end.
         with open(file, "rb", opener=_open_at_once) as opened:
@@ -178,7 +178,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         ) from error
     try:
         remove_leftovers(folder)
-        # The owner is only for messages: the lock holds without it, for example on a full disk.
+        # The owner is only used in messages: the lock holds without it, for example on a full disk.
         with suppress(OSError):
             write_atomically(owner, f"{os.getpid()}\n")
         yield

@@ -46,6 +46,14 @@ def wrap(tag: str, *parts: str, kind: str = "", name: str = "") -> Markup:
     return Markup(f"<{tag}{attributes}>{join(parts)}</{tag}>")
 
 
+def shape(tag: str, *parts: str, **attributes: object) -> Markup:
+    """An element of a drawing, with its attributes, such as ``stroke_width``."""
+    written = []
+    for name, value in attributes.items():
+        written.append(f' {name.replace("_", "-")}="{show(str(value))}"')
+    return Markup(f"<{tag}{''.join(written)}>{join(parts)}</{tag}>")
+
+
 def link(text: str, name: str, description: str = "") -> Markup:
     """A link to an element of the page; ``description`` is for screen readers."""
     spoken = f' aria-label="{show(description)}"' if description else ""
@@ -53,7 +61,7 @@ def link(text: str, name: str, description: str = "") -> Markup:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> Markup:
-    """A scrollable table; the first ``texts`` columns hold text, the others numbers."""
+    """A scrollable table; the first ``texts`` columns hold text, all others numbers."""
 
     def line(tag: str, cells: Sequence[str]) -> Markup:
         elements: list[Markup] = []

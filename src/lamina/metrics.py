@@ -1,4 +1,4 @@
-"""The metrics: how each is called and computed, and the constant prediction to compare it with.
+"""The metrics: names, computation, and the constant predictions to compare with.
 
 A metric is one entry of :data:`METRICS`; recipes, scores, intervals and baselines read it. Recipes
 and kinds of target must not load torch, so the functions only call methods of tensors.
@@ -33,11 +33,11 @@ class Metric:
     Attributes:
         name: as in ``Recipe.metric``.
         title: the name in text.
-        measure: function of ``values`` and truth (n, c), of the columns that ``columns`` says, that
+        measure: function of ``values`` and truth (n, c), with the columns in ``columns``, that
             returns a ``Part``; ``None`` if the metric is undefined.
         values: ``scores``, such as probabilities, or predictions (``chosen``).
         columns: ``all`` columns at once; ``each`` column, for the mean of the columns in which the
-            metric is defined; or the ``last`` one (yes).
+            metric is defined; or the ``last`` column (yes).
         baselines: the kinds of target that the metric fits; for each, the best constant prediction.
         lower_is_better: whether a lower value is better.
         bounds: the smallest and the largest possible value.
@@ -112,7 +112,7 @@ def _average_precision(scores: Tensor, truth: Tensor) -> Part | None:
 def _roc_auc(scores: Tensor, truth: Tensor) -> Part | None:
     """The fraction of pairs in which the positive image scores higher; ties count half.
 
-    The influences are those of DeLong et al., Biometrics 44 (1988), 837-845.
+    Source of the influences: DeLong et al., Biometrics 44 (1988), 837-845.
     """
     positives = truth[:, 0].double()
     positive = int(truth.sum())

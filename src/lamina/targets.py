@@ -137,10 +137,10 @@ class Kind:
 class Score:
     """The main metric of a report."""
 
-    name: str  # one of ``Kind.metrics``, such as ``accuracy``, or a metric of one's own
+    name: str  # one of ``Kind.metrics``, such as ``accuracy``, or your own metric
     # a fraction from 0 to 1; for regression, an error in the unit of the numbers, or R²
     value: float
-    lower_is_better: bool = False  # an argument for metrics of one's own alone
+    lower_is_better: bool = False  # used for your own metrics only
 
     def __post_init__(self) -> None:
         if self.name in METRICS:
@@ -175,7 +175,7 @@ class Score:
 SINGLE_LABEL = Kind("single-label", "int64", 1)
 MULTI_LABEL = Kind("multi-label", "bool", 2)
 """Any number of labels per image: bool (N, K), one column per name in ``target_names``."""
-# yes or no to one question: bool (N,); ``target_names`` holds the question alone
+# yes or no to one question: bool (N,); ``target_names`` holds only the question
 BINARY = Kind("binary", "bool", 1)
 REGRESSION = Kind("regression", "float32", 2)
 """One or more numbers per image: float32 (N, K), one column per name in ``target_names``."""

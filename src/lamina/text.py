@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LONGEST_NAME = 24
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may execute
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the beginning of a cell that a spreadsheet may execute
 
 
 def hide_password(text: str) -> str:
-    """A URL, also after ``--storage=``, without its passwords and its query; other text as it is.
+    """A URL, even after ``--storage=``, without passwords and query; other text unchanged.
 
     >>> hide_password("postgresql://me:secret@host/studies")
     'postgresql://me:***@host/studies'
@@ -57,7 +57,7 @@ def parse_seconds(text: str) -> float | None:
 
 
 def order_naturally(name: str) -> list[tuple[int, str]]:
-    """The key by which Class 2 comes before Class 10.
+    """A sort key that puts Class 2 before Class 10.
 
     >>> sorted(["Class 10", "class 1", "Class 2"], key=order_naturally)
     ['class 1', 'Class 2', 'Class 10']
@@ -86,7 +86,7 @@ def guard(cell: str) -> str:
 
 
 def unguard(cell: str) -> str:
-    """The text that :func:`guard` was given."""
+    """The text that was passed to :func:`guard`."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 

@@ -67,7 +67,7 @@ Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
 
 
 class _MismatchError(ValueError):
-    """What is wrong with a value, or with its part at ``path``."""
+    """The problem of a value, or of its part at ``path``."""
 
     def __init__(self, problem: str, path: str = "", hint: str = "") -> None:
         super().__init__(path + problem)
@@ -116,7 +116,7 @@ def explain_arguments(
 def _explain_unknown(
     arguments: Iterable[str], parameters: Sequence[inspect.Parameter], elsewhere: Sequence[type]
 ) -> str:
-    """Name an argument that does not exist and what may be meant; empty if all exist."""
+    """Name an argument that does not exist, and suggest another; empty if all exist."""
     known = [parameter.name for parameter in parameters]
     for name in arguments:
         if name in known:

@@ -166,5 +166,5 @@ def test_a_run_is_trained_further_with_its_depth(deep_run, scans, tmp_path):
     done = run_well("train", *words, "--epochs", "1")
     assert f"Left out 1 image: bright/over.png ({ABOVE})" in done.stderr
     refused = run_refused("train", *words[:-1], "another", "--bit-depth", "16")
-    assert "which further training keeps. Leave out --bit-depth." in refused
+    assert "which cannot change in further training. Leave out --bit-depth." in refused
     assert load_run(tmp_path / "next").record.data.preparation.bit_depth == 12

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lamina import Parts, Preparation, Recipe, compare, load_data, load_run, start_run
+from lamina import Parts, Preparation, Recipe, Variant, compare, load_data, load_run, start_run
 from lamina.cli.net_argument import choose_net
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError, RunError
@@ -25,7 +25,7 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.nets import Flatten, Linear, Net, Output
-from lamina.studies.comparison import plan_study
+from lamina.studies.comparison import Plan, plan_study
 from lamina.studies.experiment import Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.study import describe_experiments, read_study
@@ -167,8 +167,6 @@ def test_a_killed_study_is_continued_to_the_same_result(workplace, image_set):
     assert len(list(Path("runs/cut").glob("*-seed2"))) < 2
     again = run_well(*words, "--name", "cut")
     results = [events(done.stdout)[-1] for done in (straight, again)]
-    for result in results:
-        del result["train_seconds"]
     assert results[0] == results[1]
     assert len([event for event in events(again.stdout) if event["event"] == "epoch"]) < 6
 
@@ -197,12 +195,8 @@ def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
     assert state["looks"] in ([4], [4, 8], [4, 8, 16])
     assert state["is_finished"]
     assert len(list(Path("runs/study").glob("*-seed*"))) == 2 * state["looks"][-1]
-    more = run_lamina(*words, "--seeds", "2")
-    known = ", ".join(map(str, state["looks"]))
-    assert (
-        f"warning: a result with {known} seeds is known (choose the number of seeds beforehand)"
-        in more.stderr
-    )
+    refused = run_refused(*words, "--seeds", "2")
+    assert "runs/study has a result with the margin 0.005, judged as --until-decided" in refused
 
 
 @pytest.mark.slow
@@ -210,11 +204,14 @@ def test_a_look_is_stored_before_it_is_seen_and_an_early_look_is_noted(workplace
     recipes = ("--margin", "0.9", "--name", "study")
     words = ("compare", A1, f"{A1},seed=50", "--data", image_set, *recipes)
     run_well(*words, "--seeds", "2")
-    later = run_well(*words, "--until-decided")
-    assert "warning: a result with 2 seeds is known" in later.stderr
+    later = run_well(*words, "--seeds", "4")
+    known = (
+        "warning: a result with 2 pairs of runs is known (choose the number of seeds beforehand)"
+    )
+    assert known in later.stderr
     state = json.loads(Path("runs/study/study.json").read_text())
     assert state["looks"] == [2, 4]
-    assert state["plan"] == {"seeds": None, "seconds": None, "margin": 0.9}
+    assert state["plan"] == asdict(Plan(seeds=4, margin=0.9))
 
 
 @pytest.mark.slow
@@ -225,32 +222,36 @@ def test_a_finished_study_is_printed_and_not_trained(workplace, image_set):
     assert events(done.stdout)[-1]["seeds"] == 2  # the least
     assert "plan: " not in again.stderr
     assert len(list(Path("runs/study").glob("*-seed*"))) == 4
-    assert "warning: a result with 2 seeds is known" in run_lamina(*words, "2s").stderr
+    assert "warning: a result with 2 pairs of runs is known" in run_lamina(*words, "2s").stderr
 
 
-def test_another_margin_judges_the_same_runs_again(workplace, image_set):
-    words = ("compare", A1, B_LR, "--data", image_set, "--name", "study", "--seeds", "2")
-    run_well(*words)
-    runs = sorted(Path("runs/study").glob("*-seed*"))
-    again = run_well(*words, "--margin", "1", "--json")
-    assert events(again.stdout)[-1]["margin"] == 1
-    assert "trained: " not in again.stderr and "plan: " not in again.stderr
-    assert "2 seeds is known (choose the margin beforehand)" in again.stderr
-    assert not [event for event in events(again.stdout) if event["event"] == "epoch"]
-    assert sorted(Path("runs/study").glob("*-seed*")) == runs
-    assert read_study(Path("runs/study"))["plan"]["margin"] == 1
+def test_margin_and_level_are_fixed_by_the_first_result(workplace, image_set):
+    words = ("compare", A1, B_LR, "--data", image_set, "--name", "study")
+    run_well(*words, "--seeds", "2", "--margin", "0.01")
+    first = read_study(Path("runs/study"))["results"]
+    for changed in (("--seeds", "2", "--margin", "1"), ("--until-decided",)):
+        refused = run_refused(*words, *changed)
+        assert "runs/study has a result with the margin 0.01, judged as --seeds does." in refused
+        assert "or train a new study with another --name." in refused
+    again = run_well(*words, "--seeds", "2", "--json")  # without a margin, that of the study
+    assert events(again.stdout)[-1]["margin"] == 0.01
+    assert read_study(Path("runs/study"))["results"] == first
 
 
-def test_with_a_smaller_margin_an_undecided_study_goes_on(tmp_path):
-    looks = []
-    for margin in (5.0, 0.1):
-        settings = {"margin": margin, "name": "study", "runs_dir": tmp_path, "progress": False}
-        compared = compare(A1, f"{A1},seed=50", DATA, **settings)
-        looks.append(compared.seeds)
-    assert looks[0] == 4
-    assert looks[1] > 4
-    state = read_study(tmp_path / "study")
-    assert (state["is_finished"], state["seeds"]) == (True, looks[1])
+def test_seeds_that_overlap_without_a_pair_are_refused(workplace, image_set):
+    words = ("--data", image_set, "--name", "study")
+    refused = run_refused("compare", A1, f"{A1},seed=1", *words, "--seeds", "2")
+    assert f"The seeds are [0, 1] of {A1} and [1, 2] of {A1},seed=1. Both runs of a" in refused
+    assert not Path("runs/study").exists()
+
+
+def test_the_margin_of_numbers_is_that_of_the_first_look(tmp_path):
+    settings = {"runs_dir": tmp_path, "progress": False, "name": "study"}
+    data = load_data("shapes-pose", Preparation(size_px=8))
+    margins = [
+        compare(A1, f"{A1},seed=50", data, seeds=seeds, **settings).margin for seeds in (2, 3)
+    ]
+    assert margins[0] == margins[1]
 
 
 def test_a_time_limit_goes_on_where_it_stopped(workplace, image_set):
@@ -308,7 +309,8 @@ def test_a_damaged_study_is_skipped(workplace, image_set):
 @pytest.mark.slow
 def test_a_repeated_command_gives_the_result_that_it_asks_for(tmp_path):
     recipe = Recipe(epochs=1, batch_size=10)
-    nets = ("Flatten(), Output(),epochs=1", (Net(Flatten(), Linear(4), Output()), recipe))
+    hidden = Variant("hidden", Net(Flatten(), Linear(4), Output()), recipe)
+    nets = ("Flatten(), Output(),epochs=1", hidden)
 
     def ask(seeds, **more):
         return compare(*nets, DATA, seeds=seeds, runs_dir=tmp_path, progress=False, **more)
@@ -348,10 +350,11 @@ def test_copies_of_a_file_are_the_same_net(tmp_path):
         choice = choose_net(str(tmp_path / name), Terminal())
         named.append((name, Experiment(choice, RECIPE, DATA)))
     with pytest.raises(RunError, match="are the same net with the same recipe"):
-        plan_study(tmp_path, None, named)
+        plan_study(tmp_path, None, named, Plan())
     (tmp_path / "copy.py").write_text(MODULE.format(4))
     choice = choose_net(str(tmp_path / "copy.py"), Terminal())
-    study = plan_study(tmp_path, None, [named[0], ("copy.py", Experiment(choice, RECIPE, DATA))])
+    named = [named[0], ("copy.py", Experiment(choice, RECIPE, DATA))]
+    study = plan_study(tmp_path, None, named, Plan())
     assert list(study.experiments) == ["mine.py", "copy.py"]
 
 
@@ -368,11 +371,11 @@ def test_a_function_that_makes_a_module_is_compared(tmp_path):
 
     recipe = Recipe(epochs=1, batch_size=10)
     ask = partial(compare, data=DATA, seeds=2, runs_dir=tmp_path, progress=False)
-    comparison = ask((linear, recipe), "Flatten(), Output(),epochs=1")
-    assert comparison.a == "linear,epochs=1,batch_size=10" and len(comparison.differences) == 2
+    comparison = ask(Variant("mine", linear, recipe), "Flatten(), Output(),epochs=1")
+    assert comparison.a == "mine" and len(comparison.differences) == 2
     with pytest.raises(NetError, match=r"Sequential, which would start with the same weights in"):
         ask(linear(), "mlp")
-    with pytest.raises(RunError, match=r"^linear and linear are the same .* different names"):
+    with pytest.raises(RunError, match=r"^linear and linear are the same net with the same recipe"):
         ask(linear, linear)
 
 
@@ -533,6 +536,9 @@ def test_runs_of_several_seeds_are_compared_in_python(tmp_path):
     )
     with pytest.raises(RunError, match=numbers):
         judge_runs({"one": runs[0][:2], "other": runs[1]})
+    for wrong in (runs[0][::-1], [runs[0][0]] * 3):
+        with pytest.raises(RunError, match="Both runs of a pair must have the same seed"):
+            judge_runs({"one": wrong, "other": runs[1]})
 
 
 def make_comparison(**changed) -> PairedComparison:
@@ -549,12 +555,10 @@ def make_comparison(**changed) -> PairedComparison:
         "seeds_interval": (-0.1, -0.05),
         "differences": (-0.1, -0.1),
         "images": 2000,
-        "probability_better": 0.0,
         "margin": 0.005,
         "seeds_to_detect": None,
         "image_half_width": 0.004,
         "verdict": "worse",
-        "train_seconds": (1.0, 2.0),
     }
     return PairedComparison(**values | changed)
 
@@ -586,7 +590,7 @@ LIMITED = {
             {"verdict": "undecided", "interval": (-0.2, 0.01), "seeds_to_detect": 24},
             (
                 "undecided: −20.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); about 24"
-                " seeds would detect 10.0 points"
+                " seeds would detect 0.5 points"
             ),
         ),
         (

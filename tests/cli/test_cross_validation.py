@@ -14,15 +14,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 import lamina
 from lamina import LaminaError, Parts, Recipe, cross_validate, load_data, load_run
-from lamina.evaluation.outputs import unpack_outputs
+from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.intervals import t_quantile
+from lamina.evaluation.outputs import Outputs, unpack_outputs
 from lamina.runs.start import as_net_choice
 from lamina.studies.choose import ConsideredNets
-from lamina.studies.cross_validation import Folds, fold_interval, iter_folds
+from lamina.studies.cross_validation import Folds, fold_interval, iter_folds, score_folds
 from lamina.studies.experiment import Deadline, Decision, Request
 from lamina.studies.study import RunSetup, Started
+from lamina.targets import Score
+from lamina.training.task import Binary
 from support.commands import events, run_from_now, run_lamina, run_refused, run_well, start_process
 from support.images import write_images
 from support.runs import DATA, RECIPE
@@ -51,8 +56,8 @@ def test_folds_are_trained_and_scored_and_one_model_on_all_images(study, image_s
     runs = [load_run(folder / f"fold-{fold}") for fold in (1, 2, 3)]
     assert last["event"] == "folds"
     assert last["scores"] == [run.report.accuracy for run in runs]
-    assert last["mean"] == pytest.approx(np.mean(last["scores"]))
-    assert last["interval"][0] <= last["mean"] <= last["interval"][1]
+    assert last["score"] == pytest.approx(np.mean(last["scores"]))  # of folds of one size
+    assert last["interval"][0] <= last["score"] <= last["interval"][1]
     assert last["run"] == str(folder / "final")
     final = load_run(folder)  # the folder stands for its model
     assert final.path == folder / "final"
@@ -164,7 +169,7 @@ def test_lamina_chooses_once_for_all_folds_within_the_time(workplace, image_set)
     train = ("train", "--data", image_set, "--folds", "2", "--name", "cv")
     done = run_from_now(9, *train, "--no-pretrained")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"mean accuracy \S+ % \(95 % interval \S+ % to \S+ %\)", done.stdout)
+    assert re.search(r"out-of-fold accuracy \S+ % \(95 % interval \S+ % to \S+ %\)", done.stdout)
     assert "training on 1 of 2 parts" in done.stdout
     assert done.stderr.count("considered") == 1
     again = run_from_now(9, *train)
@@ -278,6 +283,7 @@ def test_in_python_with_numbers(tmp_path):
     errors = np.abs(outputs.logits - outputs.targets).mean(axis=1)
     means = [errors[outputs.folds == fold].mean() for fold in (1, 2, 3)]
     assert validated.scores == pytest.approx(means, rel=1e-4)
+    assert validated.score.value == pytest.approx(errors.mean(), rel=1e-4)
     assert validated.run.report is None  # there is no test
     assert validated.interval.low >= 0
     with pytest.raises(LaminaError, match=r"exists, with other net\."):
@@ -297,7 +303,7 @@ def test_own_parts_train_all_folds_and_are_compared_by_name(tmp_path):
     found = validate(parts=Parts(loss=double))
     assert found.run.record.parts["loss"].endswith("double")
     assert validate(parts=Parts(loss=double)).scores == found.scores
-    with pytest.raises(LaminaError, match=r"exists, with other .*parts\."):
+    with pytest.raises(LaminaError, match=r"exists, with other .*parts"):
         validate()
 
 
@@ -331,9 +337,44 @@ def test_the_interval_holds_the_expected_accuracy_more_often_than_without_the_co
             accuracy((x[folds != k], y[folds != k]), (x[folds == k], y[folds == k]))
             for k in range(5)
         ]
-        interval = fold_interval(scores)
+        mean = np.mean(scores)
+        deviations = [(score - mean) / 5 for score in scores]
+        interval = fold_interval(Score("accuracy", mean), deviations)
         corrected += interval.low <= expected <= interval.high
         half = 2.776 * np.std(scores, ddof=1) / np.sqrt(5)
         naive += abs(np.mean(scores) - expected) <= half
     assert corrected / 400 > 0.95
     assert corrected > naive
+
+
+def test_the_interval_of_a_mean_is_nadeau_and_bengios():
+    scores = np.array([0.8, 0.7, 0.9, 0.75, 0.6])
+    interval = fold_interval(Score("accuracy", 0.75), ((scores - 0.75) / 5).tolist())
+    half_width = t_quantile(4) * np.sqrt(scores.var(ddof=1) * (1 / 5 + 1 / 4))
+    assert interval.high - interval.low == pytest.approx(2 * half_width)
+
+
+def test_a_fold_without_a_class_is_scored_with_the_others():
+    """Its accuracy was averaged with the ROC AUC of the others."""
+    generator = np.random.default_rng(0)
+    folds = np.repeat([1, 2, 3, 4, 5], 20)
+    truth = (generator.random(100) < 0.2) & (folds != 3)
+    logits = (generator.normal(size=100) + 2 * truth).astype(np.float32)[:, None]
+    names = tuple(map(str, range(100)))
+    task = Binary(("sick?",), (0.2,), metric="auc")
+    reports = []
+    for fold in range(1, 6):
+        rows = np.flatnonzero(folds == fold)
+        pixels = np.zeros((20, 2, 2, 1), np.uint8)
+        chosen = tuple(names[row] for row in rows)
+        images = lamina.Images(pixels, truth[rows], ("sick?",), chosen, "test")
+        reports.append(score_logits(task, logits[rows], images, 0.0))
+    assert [report.score.name for report in reports] == ["auc", "auc", "accuracy", "auc", "auc"]
+    outputs = Outputs("train", logits, truth, names, folds)
+    score, interval = score_folds(task, reports, outputs)
+    assert score.name == "auc"
+    assert score.value == pytest.approx(roc_auc_score(truth, logits[:, 0]))
+    assert interval.low < score.value < interval.high
+    result = Folds(tuple(reports), outputs, score, interval, None)
+    assert result.scores[2] is None
+    assert result.scores[0] == reports[0].score.value

@@ -119,7 +119,7 @@ warning: 1 image is blank (nearly uniform color). Check or remove blank images.
     train/dog/black.png
 note: train has 14 times as many images of cat (28) as of owl (2). \
 To weight the classes equally, train with --class-weights (in Python, Recipe(class_weights=True)).
-note: 1 image is gray, while the others have color. \
+note: 1 image is gray, while other images have color. \
 Check that being gray does not reveal the target.
     train/dog/grey.png
 """

@@ -80,7 +80,8 @@ def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path)
     assert (
         printed.splitlines()[-1]
         == f"lamina: {other} has labels that are not among the classes of the model (bright, dark):"
-        " dim. Leave them out with --unknown ignore, or give their names with --rename FILE."
+        " dim. Leave them out with --unknown ignore, or map them to classes of the model with"
+        " --rename FILE."
     )
 
 
@@ -92,7 +93,7 @@ def test_classes_that_the_model_does_not_know_are_left_out_or_renamed_if_asked(
     assert "Darkk (did you mean dark?). Leave them out" in evaluate_on(other)[2]
     status, report, printed = evaluate_on(other, "--unknown", "ignore")
     assert (status, report["images"], report["accuracy"]) == (0, 9, 1.0)
-    assert "Left out images of classes that the model does not know: Darkk (9)" in printed
+    assert "Left out images of classes that the model does not have: Darkk (9)" in printed
     strange = write_images(tmp_path / "strange", 2, seed=5)
     for name in ("dark", "bright"):
         (strange / name).rename(strange / f"no {name}")

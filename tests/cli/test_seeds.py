@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -16,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from lamina import Epoch, LaminaError, load_run
 from lamina.cli import main
 from lamina.evaluation.intervals import mean_interval
+from lamina.evaluation.paired import score_images, seed_deviation
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.studies.seeds import Seeds, iter_seeds
@@ -47,12 +49,15 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
     names = ["runs/first-seed5", "runs/first-seed6"]
     reports = [load_run(name).report for name in names]
     scores = [report.accuracy for report in reports]
+    stored = [load_run(name) for name in names]
+    table = np.stack([score_images(run.task, run.outputs["test"]) for run in stored])
     expected = mean_interval(scores)
     assert last == {
         "event": "seeds",
         "scores": scores,
         "mean": statistics.fmean(scores),
         "interval": [expected.low, expected.high],
+        "deviation": pytest.approx(seed_deviation(table)),
         "metric": "accuracy",
         "split": "test",
         "seeds": [5, 6],
@@ -81,6 +86,7 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
         in again.stdout.splitlines()
     )
     assert "95 % interval of the mean" in again.stdout
+    assert " points) (95 % interval of the mean" in again.stdout
 
     other = run_lamina(*train, "--seeds", "3", "--batch-size", "7")
     assert other.returncode == 2
@@ -217,12 +223,11 @@ def test_seeds_need_images_to_be_scored_on(tmp_path):
         ),
         (
             "train mlp --seeds 3 --time 5s",
-            "--seeds repeats a training that only the seed changes, to its end. Leave out --time.",
+            "--seeds trains complete runs that differ only in the seed. Leave out --time.",
         ),
         (
             "train mlp --seeds 3 --on-diagnosis stop",
-            "--seeds repeats a training that only the seed changes, to its end. Leave out"
-            " --on-diagnosis.",
+            "--seeds trains complete runs that differ only in the seed. Leave out --on-diagnosis.",
         ),
         (
             "train mlp --data nowhere --seeds 0",

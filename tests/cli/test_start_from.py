@@ -54,8 +54,8 @@ def test_more_images_with_a_new_class(first, tmp_path, image_set):
         (
             ("--size", "20"),
             (
-                "--size is 20, but runs/first was trained on images of 12×12 px, which further"
-                " training keeps."
+                "--size is 20, but runs/first was trained on images of 12×12 px, which cannot"
+                " change in further training."
             ),
         ),
         (
@@ -65,8 +65,8 @@ def test_more_images_with_a_new_class(first, tmp_path, image_set):
         (
             ("--head", "fitted"),
             (
-                "head is 'fitted', but runs/first was trained with 'random', which further training"
-                " keeps."
+                "head is 'fitted', but runs/first was trained with 'random', which cannot"
+                " change in further training."
             ),
         ),
         (
@@ -138,8 +138,8 @@ def test_a_run_continues_from_its_checkpoint(first, workplace, image_set):
     ("words", "message"),
     [
         (("first@3",), "runs/first has no checkpoint after epoch 3. Choose from 4."),
-        (("first@4",), "runs/first was over after epoch 4, with epochs 4"),
-        (("first@x",), "after @ must come the number of an epoch. Use first@3"),
+        (("first@4",), "runs/first ended after epoch 4, with epochs 4"),
+        (("first@x",), "expected the number of an epoch after @. Use first@3"),
         (("first@4", "--time", "10s"), "A training that continues from a checkpoint has no time"),
         (("first@4", "--val", "0.2"), "continues on the data of the run, loaded in the same way."),
         (("first@4", "--seed", "3"), "seed is 3, but runs/first was trained with 0, which"),

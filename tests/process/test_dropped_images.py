@@ -211,9 +211,9 @@ def test_folders_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
         ("link", "cat"),
         ("pets", "out"),
     ):
-        with pytest.raises(DataError, match="was not made here, so it stays as it is"):
+        with pytest.raises(DataError, match="already exists, but the studio did not create it"):
             save_image(tmp_path, *names, PNG)
-        with pytest.raises(DataError, match="was not made here"):
+        with pytest.raises(DataError, match="the studio did not create it"):
             remove_image(tmp_path, *names, "0001.png")
     assert list_files(tmp_path) == before
     for name in (f"../../{before[0]}", MARK, "0001.PNG", "1.png", "../cat/0001.png"):
@@ -246,7 +246,7 @@ def test_a_set_is_listed_to_be_changed_and_others_are_refused(tmp_path):
     (tmp_path / "photos/cat").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "pets")
     for name in ("photos", "link"):
-        with pytest.raises(DataError, match="was not made here"):
+        with pytest.raises(DataError, match="the studio did not create it"):
             list_images(tmp_path, name)
 
 

@@ -308,7 +308,7 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(
             ["RUN", "--token", "café"],
             (
                 "The token cannot be sent in an HTTP header; it must be printable ASCII without"
-                " spaces at its ends. Choose another."
+                " spaces at its ends. Choose another token."
             ),
         ),
         (

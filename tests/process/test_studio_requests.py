@@ -836,7 +836,7 @@ def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_p
     first._reserved.pop("net-1").release()
     assert second.reserve("net-1")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    # the training says why it cannot write there
+    # training reports why it cannot write there
     assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")
     assert find_runs(tmp_path / "runs") == ([], [])  # the locks are no runs
 
@@ -916,7 +916,7 @@ def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
     for choices in ({"2.png": "cat"}, None):
         with pytest.raises(
             DataError,
-            match="has other columns than image and correct, so it was not made here",
+            match="has columns other than image and correct, so the studio did not create it",
         ):
             folder.correct(source, choices)
     assert file.read_text() == table

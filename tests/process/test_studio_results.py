@@ -420,7 +420,7 @@ def test_a_command_that_lamina_does_not_know_is_withheld(runs, tmp_path):
         edit_json(tmp_path / "run" / "run.json", command=command)
         described = repeating.describe_reproduction(tmp_path / "run")
         assert described["command"] == ""
-        assert described["remarks"][-1].endswith("so it is withheld.")
+        assert described["remarks"][-1].endswith("so it is not shown.")
 
 
 def test_what_cannot_be_repeated_is_said(runs, tmp_path):
@@ -435,7 +435,7 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     assert (
         described["python"] == "" and described["command"] == f"lamina train --labels-from={table}"
     )
-    assert f"The training used the weights of {runs['linear'].path}" in described["remarks"][0]
+    assert f"The run used the weights of {runs['linear'].path}" in described["remarks"][0]
     assert described["remarks"][1] == f"The command reads {table} again, which may have changed."
     own = start_run(
         data,
@@ -446,8 +446,7 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
         parts=Parts(loss=torch.nn.functional.cross_entropy),
     )
     assert (
-        "The training used your own functions"
-        in repeating.describe_reproduction(own.path)["remarks"][0]
+        "The run used your own functions" in repeating.describe_reproduction(own.path)["remarks"][0]
     )
     gone = repeating.describe_reproduction(runs["binary"].path)
     assert gone["python"] == "" and "which no longer exists" in gone["remarks"][0]
@@ -461,7 +460,9 @@ def test_the_epochs_that_are_repeated_are_those_that_were_trained(runs, tmp_path
     described = repeating.describe_reproduction(run.path)
     assert "epochs=9" in described["python"]
     (remark,) = described["remarks"]
-    assert remark.endswith("The command may end at another one. The Python trains 9 epochs.")
+    assert remark.endswith(
+        "The command may end after a different epoch. The Python code trains 9 epochs."
+    )
 
 
 def test_a_long_net_and_data_that_changed_since_the_last_look_can_be_repeated(tmp_path):

@@ -9,14 +9,13 @@ import numpy as np
 from lamina.data import Dataset, Images
 from lamina.runs.start import as_net_choice
 from lamina.studies.search import Search
-from lamina.studies.storage import open_storage
 from lamina.studies.trials import Trials, open_trials
 from support.forking import MODULE
 
 NET = "Flatten(), Linear(4), ReLU(), Output()"
 QUICKLY = f"""
 from lamina.studies import finals, storage, trials
-finals.PLANS = ((2, 2),)
+finals.PLANS = ((2, 2, 2),)
 trials.BEAT_SECONDS, trials.SILENT_SECONDS = 1, 4
 storage.LOCK_SECONDS = 4
 {MODULE}
@@ -56,7 +55,5 @@ def open_search(folder, data, over=None, **more) -> tuple[Search, Trials]:
 def open_again(search, folder) -> Trials:
     """The trials of a search, as another worker opens them."""
     folder.mkdir(parents=True, exist_ok=True)
-    storage = open_storage(None, folder)
-    return finish(
-        open_trials(storage, folder, json.loads(json.dumps(search.to_json())), search.ranges)
-    )
+    settings = json.loads(json.dumps(search.to_json()))
+    return finish(open_trials(None, folder, settings, search.ranges))

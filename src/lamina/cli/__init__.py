@@ -56,8 +56,8 @@ GROUPS = {
 DATA_COMMANDS = ("labels", "duplicates", "cache")
 COMMANDS = {name: meaning for commands in GROUPS.values() for name, meaning in commands.items()}
 COLLECT_AFTER = 100_000
-"""Objects until Python searches for garbage: at its 700, it searches torch's modules while they
-load."""
+"""Number of objects after which Python collects garbage: with its default, 700, it would do so many
+times while torch's modules load."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,8 +16,8 @@ from lamina.cli.terminal import Terminal
 class Options(StudyOptions):
     """Measure how each part of a net or recipe changes the score.
 
-    lamina removes one part at a time, and compares with the whole. All trainings of a seed share
-    the splits and the order of images. Verdicts are adjusted for the number of parts.
+    lamina removes one part at a time, and compares with the whole. All runs of a seed share the
+    splits and the order of images. Verdicts are adjusted for the number of parts.
 
     Example: lamina ablate cnn:best --without BatchNorm Dropout flip --seeds 4
     """
@@ -29,38 +29,31 @@ class Options(StudyOptions):
     """classes of layers to remove, such as BatchNorm, and settings of the recipe to reset to their
     defaults, such as flip"""
     each: Flag = False
-    """reset each setting of the recipe that differs from its default, except epochs; lr and
-    momentum with optimizer"""
+    """reset each setting of the recipe that differs from its default, except epochs; optimizer, lr
+    and momentum are reset together"""
 
 
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli import study_session
-    from lamina.studies.ablation import find_settings, remove_parts
-    from lamina.studies.comparison import FIGURE, plan_study, read_comparisons
-    from lamina.targets import Score
+    from lamina.studies.ablation import find_settings, read_ablation, remove_parts
+    from lamina.studies.comparison import FIGURE, plan_study
 
     plan = study_session.read_plan(options)
-    sources = study_session.find_sources([options.net], options)
-    dataset = study_session.load_study_data(sources, options, terminal)
-    ((_, whole),) = study_session.plan_experiments(sources, dataset, terminal)
+    (source,) = study_session.find_sources([options.net], options)
+    dataset = study_session.load_study_data([source], options, terminal)
+    ((_, whole),) = study_session.plan_experiments([source], dataset, terminal)
     without = list(options.without)
     if options.each:
-        without += find_settings(whole, sources[0])
-    title = sources[0].title
-    experiments = remove_parts(title, whole, without)
-    planned = plan_study(options.runs_dir, options.name, experiments)
-    status = study_session.train_study(planned, plan, terminal)
+        without += find_settings(whole, source)
+    experiments = remove_parts(source, whole, without)
+    planned = plan_study(options.runs_dir, options.name, experiments, plan)
+    status = study_session.train_study(planned, terminal, options.jobs)
     if status:
         return status
-    comparisons = read_comparisons(planned.path)
-    compared = {title, *(comparison.a for comparison in comparisons)}
-    rows = [(name, "–", "diverged") for name in planned.experiments if name not in compared]
-    for comparison in comparisons:
-        score = Score(comparison.metric, comparison.a_score)
-        rows.append((comparison.a, str(score), comparison.words))
+    ablation = read_ablation(planned)
+    for comparison in ablation.comparisons:
         terminal.emit(**comparison.to_json())
-    first = comparisons[0]
-    terminal.say(f"{first.b}: {first.split} {Score(first.metric, first.b_score)}")
-    terminal.tabulate(("A", "score", "compared with the whole"), rows, texts=3)
+    terminal.say(ablation.headline())
+    terminal.tabulate(*ablation.table(), texts=ablation.texts)
     terminal.say(f"figure: {planned.path / FIGURE}")
     return 0

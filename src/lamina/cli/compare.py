@@ -1,4 +1,4 @@
-"""lamina compare: compare two runs or nets, and say what was shown."""
+"""lamina compare: compare two runs or nets, with an interval and a verdict."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from lamina.cli.options import Flag
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 
+PAIRS = ("seeds", "time", "until_decided", "folds", "resample_train")
+RUNS = ("data", "name", "device", "jobs", "preparation")
+"""Options about the pairs to train, and about their runs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(StudyOptions):
-    """Compare two runs, or two nets that are trained with shared seeds, and state what was shown.
+    """Compare two runs, or two nets trained with shared seeds; print an interval and a verdict.
 
     Two runs without settings, --seeds, --until-decided and --time are not trained: their stored
     logits are compared. Otherwise, lamina trains pairs that share the seed, the splits and the
@@ -25,7 +29,7 @@ class Options(StudyOptions):
 
     a: Positional[str]
     """a run, or a net as in lamina train; a recipe follows after a colon, settings after commas, as
-    in cnn:best,lr=0.01"""
+    in cnn:best,lr=0.01; or an .npz or .csv file with the scores of any method by seed and image"""
     b: Positional[str]
     """the reference, as A"""
     until_decided: Flag = False
@@ -35,6 +39,7 @@ class Options(StudyOptions):
 
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli import study_session
+    from lamina.cli.score_files import are_score_files, compare_files
     from lamina.studies.comparison import (
         FIGURE,
         are_stored,
@@ -45,20 +50,26 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.studies.judging import compare_stored
 
     if options.until_decided:
-        refuse(options, "--until-decided sets the number of seeds.", "seeds", "time")
+        refuse(options, "--until-decided sets the number of seeds.", "seeds", "time", "folds")
     plan = study_session.read_plan(options)
+    if are_score_files([options.a, options.b]):
+        reason = "Scores in files are compared as they are."
+        refuse(options, reason, *PAIRS, *RUNS)
+        comparison = compare_files([options.a, options.b], plan.margin)
+        study_session.print_comparison(comparison, terminal)
+        return 0
     sources = study_session.find_sources([options.a, options.b], options)
-    if are_stored(sources) and plan.is_sequential and not options.until_decided:
+    if are_stored(sources, plan) and not options.until_decided:
         reason = (
             "Two runs are compared by their stored predictions; to train them again, add --seeds."
         )
-        refuse(options, reason, "data", "name", "device", "preparation")
+        refuse(options, reason, *RUNS)
         study_session.print_comparison(compare_stored(list_runs(sources), plan.margin), terminal)
         return 0
     dataset = study_session.load_study_data(sources, options, terminal)
     experiments = study_session.plan_experiments(sources, dataset, terminal)
-    planned = plan_study(options.runs_dir, options.name, experiments)
-    status = study_session.train_study(planned, plan, terminal)
+    planned = plan_study(options.runs_dir, options.name, experiments, plan)
+    status = study_session.train_study(planned, terminal, options.jobs)
     if status == 0:
         (comparison,) = read_comparisons(planned.path)
         study_session.print_comparison(comparison, terminal)

@@ -16,7 +16,7 @@ from lamina.deploy.confidence_rule import (
 )
 from lamina.evaluation.calibration import (
     choose_thresholds,
-    describe_fraction,
+    describe_hits,
     judge_predictions,
     keep_favored,
 )
@@ -27,7 +27,7 @@ from lamina.training.task import Task
 
 
 def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
-    """The task of a run, with the thresholds for the aim of the ``recipe``, if it has one."""
+    """The task of a run; if the ``recipe`` has an aim, with thresholds for it."""
     aim = recipe.find_aim(run.task.kind)
     if aim is None:
         return run.task
@@ -36,7 +36,9 @@ def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
     if held_out is None:
         held_out = find_val(run, "--aim")
         source = "val"
-    thresholds = choose_thresholds(run.task, held_out.logits, held_out.targets, aim)
+    thresholds = choose_thresholds(
+        run.task, held_out.logits, held_out.targets, aim, held_out.group_numbers
+    )
     for threshold in thresholds:
         terminal.remark(f"threshold for {aim} on {source}: {threshold}")
         lack = threshold.find_lack(aim)
@@ -49,7 +51,7 @@ def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
 def make_confidence_rule(
     run: Run, task: Task, limit: float | None, coverage: float | None, terminal: Terminal
 ) -> ConfidenceRule:
-    """Make the rule, and print what it was fitted to and its effect on the test images."""
+    """Make the rule; print the images that it was fitted to, and its effect on test images."""
     rule = make_rule(task, limit, coverage)
     if limit is None and coverage is None:
         return rule
@@ -77,10 +79,11 @@ def _report_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -
         return
     logits = torch.from_numpy(outputs.logits).double()
     confidence, is_correct = judge_predictions(task, logits, torch.from_numpy(outputs.targets))
-    is_kept = keep_favored(task, task.decide(logits).flatten().long(), confidence) >= limit
-    accuracy = describe_fraction(int(is_correct[is_kept].sum()), int(is_kept.sum()))
+    is_kept = keep_favored(task, logits, confidence) >= limit
+    hits = is_correct.numpy()
+    accuracy = describe_hits(hits, outputs.group_numbers, is_kept.numpy())
     terminal.remark(
         f"confidence threshold: {100 * limit:g} %; on {len(is_correct):,} {outputs.split} images,"
         f" {100 * is_kept.double().mean():.1f} % are kept, with an accuracy of {accuracy}; without"
-        f" the threshold: {describe_fraction(int(is_correct.sum()), len(is_correct))}"
+        f" the threshold: {describe_hits(hits, outputs.group_numbers)}"
     )

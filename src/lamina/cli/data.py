@@ -34,8 +34,8 @@ class Options:
     classes. The exit status is 0 even if there are problems.
 
     Further commands: lamina data labels finds labels worth checking, lamina data duplicates finds
-    near-duplicates, and lamina data cache lists decoded copies. A folder with such a name is given
-    as ./labels.
+    near-duplicates, and lamina data cache lists decoded copies. For a folder with one of these
+    names, write ./labels.
 
     Example: lamina data photos --contact-sheet photos.png
     """
@@ -126,7 +126,7 @@ def _print_numbers(dataset: Dataset, terminal: Terminal) -> None:
 def _print_targets(
     train: Images, heads: Sequence[str], rows: Sequence[Sequence[str]], top: int, terminal: Terminal
 ) -> None:
-    """The images of each target; of many, those with the most and the fewest training images."""
+    """Print the images of each target; if there are many, the most and the least frequent."""
     *targets, total = rows
     counts = list(train.target_counts().values())
     shown = list(range(len(targets)))
@@ -168,7 +168,7 @@ def _print_finding(finding: Finding, terminal: Terminal) -> None:
 
 
 def _name(sighting: Sighting, finding: Finding) -> str:
-    """An image's file name, with its split if not in the name; its target if targets conflict."""
+    """An image's file name, with its split (unless in the name) and, for conflicts, its target."""
     remarks: list[str] = []
     if sighting.split is not None and not sighting.name.lower().startswith(f"{sighting.split}/"):
         remarks.append(sighting.split)

@@ -113,7 +113,7 @@ def _print_issues(
                 " FILE.csv."
             )
         terminal.remark(
-            f"{PRECISION} Do not remove test images, because only easy ones would remain."
+            f"{PRECISION} Do not remove test images, because only easy images would remain."
         )
     terminal.emit("labels", **labels.to_json())
 

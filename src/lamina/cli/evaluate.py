@@ -41,7 +41,7 @@ class Options:
     """another data set; lamina evaluates all of it, unless it is divided into splits (default: the
     run's data set)"""
     unknown: Literal["error", "ignore"] = "error"
-    """what to do with images of classes that the model does not know: stop, or leave them out"""
+    """what to do with images of classes that the model does not have: stop, or leave them out"""
     rename: Path | None = None
     """CSV file with two columns, without a header: a class of DATA, and the model's class for it"""
     split: Literal["train", "val", "test"] | None = None
@@ -142,7 +142,7 @@ def _list_outputs(
     fold = run.record.data.preparation.folds()
     if is_of_run and fold and fold[0] and images.split == "test":
         folds = np.full(len(images), fold[0])
-    outputs = [Outputs(images.split, logits, images.targets, images.names, folds)]
+    outputs = [Outputs(images.split, logits, images.targets, images.names, folds, images.groups)]
     if is_of_run and images.split != "train":
         out_of_fold = run.folder.load_out_of_fold(run.record.task)
         if out_of_fold is not None:
@@ -191,8 +191,8 @@ def read_renamed(file: Path) -> dict[str, str]:
     for row in read_rows(str(file), "rename"):
         if len(row) != 2:
             raise DataError(
-                f"{file} has the line {','.join(row)!r}; expected a class of the data and one of"
-                " the model, as in doggo,dog."
+                f"{file} has the line {','.join(row)!r}; expected a class of the data and a class"
+                " of the model, as in doggo,dog."
             )
         renamed[row[0].strip()] = row[1].strip()
     return renamed
@@ -215,7 +215,7 @@ def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict
     if count:
         terminal.remark(
             f"warning: {count:,} of the {len(images):,} images are also among the training images"
-            " (identical pixels), so the score says too little about new images. Evaluate on images"
-            " that are not."
+            " (identical pixels), so the score is too good for new images. Evaluate on images that"
+            " are not among them."
         )
     return {"training_images": count}

@@ -41,8 +41,8 @@ class Options:
     """class, label or number to explain (default: the most likely class or label, or the first
     number)"""
     layer: str | None = None
-    """layer for Grad-CAM, given by its number (from 1) or module path (default: the last one with
-    height and width)"""
+    """layer for Grad-CAM, given by its number (from 1) or module path (default: the last layer
+    whose output has height and width)"""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """folder for the figures (.png) and maps (.npz) (default: explanations in the run's folder)"""
     net: OwnModule = None

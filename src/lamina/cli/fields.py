@@ -1,4 +1,4 @@
-"""Options of several commands: the fields of preparations and recipes, and those of studies."""
+"""Options of several commands: fields of preparations and recipes, and options of studies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from tyro.conf import arg
 
-from lamina.cli.options import Device, Json, RunsFolder, TrainingData
+from lamina.cli.options import Device, Flag, Jobs, Json, RunsFolder, TrainingData
 from lamina.cli.parsing import Given
 from lamina.data.preparation import Preparation
 from lamina.metrics import METRICS
@@ -69,7 +69,7 @@ class RecipeFields(Given):
         "device",
     )
     defaults: ClassVar = dict.fromkeys(BY_RECIPE, "from the recipe")
-    types: ClassVar = {"metric": Literal.__getitem__(tuple(METRICS))}  # not one's own functions
+    types: ClassVar = {"metric": Literal.__getitem__(tuple(METRICS))}  # not your own functions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,7 @@ class SharedOptions:
     name: str | None = None
     """name of the study (default: date and number; the same command continues a study)"""
     runs_dir: RunsFolder = Path("runs")
+    jobs: Jobs = None
     preparation: PreparationFields = field(default_factory=PreparationFields)
     json: Json = False
 
@@ -92,6 +93,12 @@ class StudyOptions(SharedOptions):
     """number of seeds: 0, 1, 2 … (default: 4, 8 or 16)"""
     time: str | None = None
     """train as many seeds as fit (30s, 5m, 1h), at least 2"""
+    folds: int | None = None
+    """for small data sets: train on all but one of N parts of train and val, score on this one, and
+    do so for each part; --seeds is then the number of seeds on each (default: 1)"""
+    resample_train: Flag = False
+    """draw the training images of each seed with replacement, so that the interval is about new
+    training images, too; scores are lower, because 63 % of the images are drawn"""
     margin: float | None = None
     """largest difference that counts as equal (default: 0.005; regression: 1 % of the score)"""
     device: Device = "auto"

@@ -61,7 +61,7 @@ def load_predictor(
 
 
 def add_module(run: Run, net: str | None, terminal: Terminal) -> Run:
-    """The run with the custom net from the file ``net``, its weights drawn from the run's seed."""
+    """The run with the custom net from the file ``net``, with weights drawn from the run's seed."""
     if net is None:
         return run
     record = run.record
@@ -73,7 +73,7 @@ def add_module(run: Run, net: str | None, terminal: Terminal) -> Run:
 
 
 def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:
-    """Load the data of a run, by default from where they were; warns if they have changed."""
+    """Load the data of a run, by default from its original path; warn if it has changed."""
     recorded = run.record.data
     dataset = choose_data(str(find_source(run, source)), recorded.preparation, terminal)
     if dataset.fingerprint != recorded.fingerprint:
@@ -92,7 +92,7 @@ def choose_evaluated_data(
     changes: Given,
     match: ClassMatch,
 ) -> tuple[Dataset, bool]:
-    """Load the run's data or another data set; the second value says whether it is the run's."""
+    """Load the run's data or another data set; the second value is whether it is the run's."""
     recorded = run.record.data
     task = predictor.task
     if (

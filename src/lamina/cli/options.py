@@ -36,7 +36,7 @@ MovedData = Annotated[
     str | None,
     arg(
         metavar="DATA",
-        help="where the run's data set is now (default: where it was during training)",
+        help="current path of the run's data set (default: its path during training)",
     ),
 ]
 OwnModule = Annotated[
@@ -51,6 +51,17 @@ OwnModule = Annotated[
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], arg(help="device to compute on")]
 RunsFolder = Annotated[Path, arg(metavar="FOLDER", help="folder that contains the runs")]
+Jobs = Annotated[
+    int | None,
+    arg(
+        metavar="N",
+        help=(
+            "number of runs to train at once, each in a process; does not change results (default:"
+            " as many as cores and memory allow; 1 with --time or a GPU)"
+        ),
+    ),
+    Range(1),
+]
 Flag = FlagCreatePairsOff[bool]
 """A switch that is off by default; unlike ``bool``, it has no ``--no-`` form."""
 Top = Annotated[
@@ -60,14 +71,14 @@ Top = Annotated[
 ]
 Json = Annotated[
     Flag,
-    arg(help="print one JSON object per line on stdout, errors too, and everything else on stderr"),
+    arg(help="print one JSON object per line on stdout, including errors; other output on stderr"),
 ]
 Progress = Annotated[
     Flag,
     arg(
         help=(
-            "with --json: also print remarks, steps and progress; the first Ctrl-C"
-            " then ends a single training of one process early, with an evaluation"
+            "with --json: also print remarks, steps and progress; the first Ctrl-C then finishes a"
+            " single run of one process early, and evaluates it"
         )
     ),
 ]
@@ -97,6 +108,6 @@ OnDiagnosis = Annotated[
 ]
 Port = Annotated[
     int,
-    arg(metavar="N", help="port to listen on; 0 chooses a free one"),
+    arg(metavar="N", help="port to listen on; 0 chooses a free port"),
     Range(0, 2**16 - 1),
 ]

@@ -33,7 +33,7 @@ def writing(file: Path, advice: str = "Use another file or folder.") -> Iterator
 
 
 def check_output(file: Path, suffixes: Collection[str], flag: str = "--output") -> None:
-    """Check a file that a flag names before the work."""
+    """Check a file that an option names, before any work."""
     first = next(iter(suffixes))
     if file.is_dir():
         raise DataError(
@@ -52,7 +52,7 @@ def check_output(file: Path, suffixes: Collection[str], flag: str = "--output") 
 
 
 def format_csv(rows: Iterable[Iterable[str]], delimiter: str = ",") -> bytes:
-    """Rows of a table; names that are not UTF-8 are escaped, so that the whole file is."""
+    """Rows of a table; names that are not UTF-8 are escaped, so that the whole file is UTF-8."""
     lines = []
     for row in rows:
         line = io.StringIO()

@@ -99,7 +99,8 @@ def _find_data(run: Run, source: str | None, terminal: Terminal) -> Dataset | No
             return dataset
         raise DataError(
             f"{dataset.name} differs from the data set that {run.path} was trained on (fingerprint"
-            f" {dataset.fingerprint} instead of {recorded}). Pass the original one with --data."
+            f" {dataset.fingerprint} instead of {recorded}). Pass the original data set with"
+            " --data."
         )
     except DataError as error:
         if source is not None:

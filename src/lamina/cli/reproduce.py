@@ -27,7 +27,7 @@ class Options:
 
     lamina does not change the run. The exit status is 0 if all weights are equal, and 2 if not.
     Without RUN, lamina trains the two nets of the article and prints the published accuracies next
-    to the measured ones.
+    to the measured accuracies.
 
     Example: lamina reproduce runs/pets --epochs 2
     """
@@ -38,7 +38,7 @@ class Options:
     """with RUN: number of epochs to retrain (default: 1)"""
     net: OwnModule = None
     data: str | None = None
-    """the data set (default: with RUN, the run's own; without RUN, CIFAR-10, downloaded if
+    """the data set (default: with RUN, the run's data set; without RUN, CIFAR-10, downloaded if
     necessary, or shapes if that fails)"""
     seeds: Annotated[int | None, Range(1)] = None
     """without RUN: number of times to train each net, with seeds 0, 1, 2 … (default: 1)"""
@@ -57,7 +57,7 @@ def run(options: Options, terminal: Terminal) -> int:
 
 
 def _reproduce_article(options: Options, terminal: Terminal) -> int:
-    """Compare the article's two nets, and their published accuracies with the measured ones."""
+    """Compare the article's two nets, and their published and measured accuracies."""
     from lamina.cli import study_session
     from lamina.cli.data_argument import choose_data
     from lamina.data import Preparation
@@ -69,8 +69,8 @@ def _reproduce_article(options: Options, terminal: Terminal) -> int:
     texts = [f"{text},device={options.device}" for text in ARTICLE]
     sources = [find_source(text, options.runs_dir) for text in texts]
     experiments = study_session.plan_experiments(sources, dataset, terminal)
-    planned = plan_study(options.runs_dir, None, experiments)
-    status = study_session.train_study(planned, Plan(seeds), terminal)
+    planned = plan_study(options.runs_dir, None, experiments, Plan(seeds))
+    status = study_session.train_study(planned, terminal)
     if status == 0:
         _print_published(planned, seeds, terminal)
         (comparison,) = read_comparisons(planned.path)
@@ -133,7 +133,7 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
     if origin is not None and origin.epoch is not None:
         raise RunError(
             f"{run.path} continues from {origin.run} after epoch {origin.epoch:g}, so its first"
-            f" epochs are those of that run. Reproduce them with lamina reproduce {origin.run}"
+            f" epochs belong to that run. Reproduce them with lamina reproduce {origin.run}"
         )
     digests = _read_digests(run, options.epochs or 1)
     run = add_module(run, options.net, terminal)
@@ -189,7 +189,7 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
 
 
 def _read_digests(run: Run, epochs: int) -> list[str]:
-    """The digests of the weights after the first epochs, before the training returned to one."""
+    """The digests of the weights after the first epochs, before any return to a checkpoint."""
     history = run.folder.history
     recorded = {row["epoch"]: row.get("weights") for row in history.epochs()}
     end = f"it has only {len(recorded)} complete epochs"

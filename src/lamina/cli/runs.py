@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """List the runs in a folder, oldest first, or those of a study, or compare two runs.
+    """List the runs in a folder, oldest first, or the runs of a study, or compare two runs.
 
     Example: lamina runs --diff pets pets-2
     """
@@ -30,8 +30,8 @@ class Options:
     """compare two runs, given by path or by name in --runs-dir: recipe, net, data, versions,
     processor, threads, precision and results"""
     study: str | None = None
-    """list the runs of a study, or the trials of a study of lamina tune. DIR is the study's folder,
-    or its name in --runs-dir"""
+    """list the runs of a study, or the trials of a tuning; STUDY is its folder, or its name in
+    --runs-dir"""
     runs_dir: RunsFolder = Path("runs")
     json: Json = False
 
@@ -76,7 +76,7 @@ def _show_study(name: str, runs_dir: Path, terminal: Terminal) -> None:
 
 
 def _list_runs(folder: Path, terminal: Terminal) -> None:
-    """List the runs in a folder, and in one line those of a study in it."""
+    """List the runs in a folder; a study in it takes one line."""
     from lamina.runs.loading import find_runs
 
     runs, damaged = find_runs(folder)

@@ -32,7 +32,7 @@ class Options:
     runs: Annotated[
         Positional[tuple[Path, ...]], arg(metavar="[NAME=]RUN...", help_behavior_hint="")
     ]
-    """paths of runs, or their names in runs/; requests that name no model use the first. NAME is
+    """paths of runs, or their names in runs/; requests without a model name use the first. NAME is
     the model's name in requests (default: the folder's name, or its path if several folders have
     this name)"""
     port: Port = 8000
@@ -114,8 +114,8 @@ def read_token(option: str | None) -> str | None:
         token.isascii() and token.isprintable() and token == token.strip()
     ):
         raise DataError(
-            "The token cannot be sent in an HTTP header; it must be printable ASCII without"
-            " spaces at its ends. Choose another."
+            "The token cannot be sent in an HTTP header; it must be printable ASCII without spaces"
+            " at its ends. Choose another token."
         )
     return token
 

@@ -48,12 +48,12 @@ from lamina.training.events import (
 from lamina.training.schedule import can_end_late
 
 LATE = (Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
-"""After these events, a training can end early; a report comes before its epoch is saved."""
+"""After these events, training can end early; a report comes before its epoch is saved."""
 IN_TRAINING = (*LATE, Started, ScratchTrial, Resumed, FeatureProgress, HeadFit)
-"""After these events, a signal lets the current step finish; after others, it stops the command
-immediately."""
+"""After these events, a signal lets the current step finish; after all other events, it stops the
+command immediately."""
 NOT_EMITTED = (Started, Resumed, PairedComparison)
-"""These events are no results, or are printed at the end."""
+"""These events are not results, or are printed at the end."""
 
 join_group = group.join_group
 count_processes = group.size
@@ -129,7 +129,7 @@ def play(
 def _until_stopped(
     events: Generator[RunEvent, None, Any], received: list[signal.Signals]
 ) -> Iterator[RunEvent]:
-    """Yield events until they end or a signal arrives, then the events of stopping."""
+    """Yield events until they end or a signal arrives, then the events that stopping produces."""
     try:
         for event in events:
             yield event
@@ -169,7 +169,7 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
         text = f"warning: {text}"
     elif isinstance(event, Resumed) and run is not None:
         if run.early_end and event.epochs_done < (event.epochs or 0):
-            text = "the training stopped early; evaluating the final model"
+            text = "training stopped early; evaluating the final model"
         text = f"{run.path}: {text}"
     for line in text.split("\n"):
         if isinstance(event, Epoch | Seeds | Folds | Tuned):
@@ -233,7 +233,7 @@ def _describe_training(run: Run, dataset: Dataset) -> dict[str, Any]:
 def _print_report(
     run: Run, dataset: Dataset, train_seconds: float, terminal: Terminal
 ) -> dict[str, Any]:
-    """Print the score of a run, and draw its curves; returns JSON values."""
+    """Print the score of a run, and draw its curves; return JSON values."""
     record = run.record
     report = run.report
     if not run.is_finished:
@@ -313,7 +313,7 @@ def _describe_calibration(run: Run, terminal: Terminal) -> None:
 def _stop_signals(
     is_in_training: Callable[[], bool], ask_to_finish: Callable[[], bool]
 ) -> Iterator[list[signal.Signals]]:
-    """Record Ctrl-C and SIGTERM; processes finish their step, a second Ctrl-C stops immediately."""
+    """Record Ctrl-C and SIGTERM; processes finish their step; a second Ctrl-C stops them."""
     received: list[signal.Signals] = []
 
     def note(number: int, _: FrameType | None) -> None:
@@ -325,7 +325,7 @@ def _stop_signals(
         if not is_in_training():
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    group.take_interrupt()  # of an earlier training
+    group.take_interrupt()  # from earlier training
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received

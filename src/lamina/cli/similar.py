@@ -37,7 +37,7 @@ class Options:
     output: Path | None = None
     """save a sheet of the images to this .png file"""
     features: Path | None = None
-    """save the features of the images, the inputs of the net's last layer, and their names to this
+    """save the features of the images (the inputs of the net's last layer) and their names to this
     .npz file"""
     data: MovedData = None
     net: OwnModule = None
@@ -81,7 +81,7 @@ def run(options: Options, terminal: Terminal) -> int:
                     drawn.append(similar)
             names += read
             if options.features is not None and read:
-                # all features: those to search by may be sums of several
+                # all features, because the features to search by may be sums of several
                 vectors.append(features(model, chunk.pixels).numpy())
     if options.output is not None and drawn:
         from lamina.drawing.contact_sheet import build_similar_sheet  # loads matplotlib

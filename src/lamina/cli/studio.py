@@ -30,7 +30,7 @@ TOKEN_BYTES = 24  # of a random token
 class Options:
     """Build, train, look inside and compare in the browser.
 
-    Ctrl-C stops the studio and saves what is in training.
+    Ctrl-C stops the studio and saves the run in training.
 
     Everything that the page does is a lamina command, and every result an ordinary run. Only
     programs on this machine that know the token can connect, unless you give another --host.
@@ -39,7 +39,7 @@ class Options:
     """
 
     data: Annotated[Path, arg(metavar="FOLDER")] = Path()
-    """folder whose data sets the page may use, besides the built-in ones; new classes are saved
+    """folder whose data sets the page may use, besides the built-in sets; new classes are saved
     there"""
     port: Port = 8100
     browser: bool = True
@@ -49,7 +49,7 @@ class Options:
     """address to listen on; 0.0.0.0 listens on all addresses of this machine"""
     token: str | None = None
     """secret that requests must send (default: the environment variable LAMINA_TOKEN, or a random
-    one; the address that lamina prints and opens contains it)"""
+    token; the address that lamina prints and opens contains it)"""
     no_token: Flag = False
     """let every program and user of this machine use the studio"""
     json: Json = False
@@ -84,7 +84,7 @@ def run(options: Options, terminal: Terminal) -> int:
         task = asyncio.current_task()
 
         def end(number: int) -> None:
-            if task is not None and not received:  # a second one must not interrupt the saving
+            if task is not None and not received:  # a second signal must not interrupt the saving
                 task.cancel()
             received.append(number)
             terminal.remark("lamina: stopping")
@@ -103,14 +103,14 @@ def run(options: Options, terminal: Terminal) -> int:
 
 
 def write_redirect(url: str, folder: Path) -> str:
-    """The address of a file that leads to ``url``: other users can list a browser's arguments."""
+    """The address of a file that redirects to ``url``: others can see a browser's arguments."""
     file = folder / "studio.html"
     file.write_text(f'<meta http-equiv="refresh" content="0; url={html.escape(url)}">\n', "utf-8")
     return file.as_uri()
 
 
 def choose_token(options: Options) -> str | None:
-    """The token of the options or the environment, or a random one."""
+    """The token of the options or the environment, or a random token."""
     if not options.no_token:
         return read_token(options.token) or secrets.token_urlsafe(TOKEN_BYTES)
     from lamina.deploy.web.access import is_loopback

@@ -1,4 +1,4 @@
-"""What compare, ablate and reproduce share: the experiments of a study, and training them."""
+"""Shared by compare, ablate and reproduce: plan and train the experiments of a study."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from lamina.studies.comparison import (
 )
 from lamina.studies.experiment import Experiment
 from lamina.studies.experiment_text import Source, find_source
+from lamina.studies.pairing import Pairing
 from lamina.studies.study import RunSetup
 
 
@@ -34,12 +35,14 @@ def read_plan(options: StudyOptions) -> Plan:
     seconds = None
     if options.time is not None:
         seconds = read_seconds("--time", options.time)
-    check_pairs(options.seeds)
-    return Plan(options.seeds, seconds, options.margin)
+    pairing = Pairing(options.folds, options.resample_train)
+    plan = Plan(options.seeds, seconds, options.margin, pairing)
+    check_pairs(plan)
+    return plan
 
 
 def find_sources(texts: Sequence[str], options: StudyOptions) -> list[Source]:
-    """The runs or nets that are named, trained on the device of the command."""
+    """The runs or nets in ``texts``, to train on the device of the command."""
     sources = [find_source(text, options.runs_dir) for text in texts]
     if options.device == "auto":
         return sources
@@ -50,7 +53,7 @@ def find_sources(texts: Sequence[str], options: StudyOptions) -> list[Source]:
 def load_study_data(
     sources: Sequence[Source], options: StudyOptions, terminal: Terminal
 ) -> Dataset:
-    """The data of the first run among the sources, or those of the command."""
+    """The data of the first run among the sources, or the data of the command."""
     runs = list_runs(sources)
     if not runs:
         return choose_data(options.data, Preparation(**options.preparation), terminal)
@@ -61,7 +64,7 @@ def load_study_data(
 def plan_experiments(
     sources: Sequence[Source], dataset: Dataset, terminal: Terminal
 ) -> list[tuple[str, Experiment]]:
-    """The experiments of the sources by name; their choices are printed."""
+    """The experiments of the sources, by name; prints their choices."""
     choose = partial(choose_net, terminal=terminal)
     named, decisions = make_experiments(sources, dataset, choose)
     for decision in decisions:
@@ -69,8 +72,8 @@ def plan_experiments(
     return named
 
 
-def train_study(study: PlannedStudy, plan: Plan, terminal: Terminal) -> int:
-    events = iter_comparisons(study, plan, RunSetup(command=terminal.command))
+def train_study(study: PlannedStudy, terminal: Terminal, jobs: int | None = None) -> int:
+    events = iter_comparisons(study, RunSetup(command=terminal.command, jobs=jobs))
     return play_study(events, terminal)
 
 

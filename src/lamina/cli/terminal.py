@@ -17,7 +17,7 @@ from rich.text import Text
 from lamina.errors import LaminaWarning, RecipeError, end_sentence
 from lamina.text import build_table, escape, hide_password, make_bar, parse_seconds
 
-EMIT_SECONDS = 0.5  # least time between two events of progress, of which there would be thousands
+EMIT_SECONDS = 0.5  # least time between two progress events, or there would be thousands
 QUIET_SECONDS = 2.0  # delay of the progress bar in commands that usually finish sooner
 
 
@@ -74,7 +74,7 @@ class Terminal:
         )
         # One line each, without the file and line number that Python prints.
         warnings.simplefilter("always", category=UserWarning)
-        # of damaged EXIF data, which change no pixels
+        # about damaged EXIF data, which do not affect pixels
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         warnings.showwarning = lambda message, *_, **__: self._warn(message)
 
@@ -85,7 +85,7 @@ class Terminal:
             self.emit("remark", text=escape(end_sentence(text)))
 
     def hint(self, text: str) -> None:
-        """Print what only the visitor of a terminal needs, such as another command."""
+        """Print what only the user of a terminal needs, such as another command."""
         if not self.is_quiet:
             self._err.print(Text(escape(text)))
 
@@ -102,7 +102,7 @@ class Terminal:
                 self._out.print(Text(escape(line)))
 
     def report_problem(self, image: str, reason: str) -> None:
-        """Say why an image could not be used; the command then ends with status 2."""
+        """Report why an image could not be used; the command then ends with status 2."""
         self.problems += 1
         self.emit("problem", image=image, reason=reason)
         self.remark(f"lamina: {image}: {reason}")

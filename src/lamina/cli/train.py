@@ -17,6 +17,7 @@ from lamina import zoo
 from lamina.cli import STARTED
 from lamina.cli.fields import PreparationFields, RecipeFields
 from lamina.cli.options import (
+    Jobs,
     Json,
     OnDiagnosis,
     OnNan,
@@ -53,7 +54,7 @@ class Options:
     in_groups: ClassVar = {
         "data": "data",
         **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
-        **dict.fromkeys(("time", "recipe", "seeds", "folds"), "time and recipe"),
+        **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs"), "time and recipe"),
         **dict.fromkeys(
             ("name", "runs_dir", "save_every", "on_nan", "on_diagnosis", "progress"), "run"
         ),
@@ -63,6 +64,7 @@ class Options:
         "start_from",
         "pretrained",
         "seeds",
+        "jobs",
         "runs_dir",
         "save_every",
         "on_nan",
@@ -81,15 +83,14 @@ class Options:
     packaged if that avoids a download)"""
     start_from: Annotated[str | None, arg(metavar="RUN[@EPOCH]")] = None
     """train the net of a run further, with its recipe: from its final weights, on the same or other
-    data, also with other classes, of which outputs with the same name keep their weights; or
-    exactly from its checkpoint after EPOCH, on the same data; for a net of your own, NET is its
-    file.py[:NAME]"""
+    data (outputs for classes with the same name keep their weights); or exactly from its checkpoint
+    after EPOCH, on the same data; for your own net, NET is its file.py[:NAME]"""
     pretrained: bool = True
     """without NET: consider pretrained weights that are already on this machine"""
     time: str | None = None
-    """time limit for the whole command, such as 30s, 5m or 1h; the learning rate falls in time for
-    it (schedule trapezoid), or as many epochs are trained as fit (with --schedule, --recipe article
-    or pretrained nets); without NET the default is 5m"""
+    """time limit for the whole command, such as 30s, 5m or 1h; lamina lowers the learning rate in
+    time (schedule trapezoid), or trains as many epochs as fit (with --schedule, --recipe article or
+    pretrained nets); without NET, the default is 5m"""
     recipe: str | None = None
     """one of NET's recipes, fitted to your data; "article" is used unchanged and without val
     (default: NET's first recipe)"""
@@ -97,14 +98,14 @@ class Options:
     """train NET N times, with consecutive seeds starting at --seed, and print the mean score with
     its 95 % confidence interval"""
     folds: Annotated[int | None, Range(2)] = None
-    """cross-validate: train N times, each time without one of N parts of the images, which the
-    model then predicts, and once on all; print the mean score with its 95 % confidence interval
-    (for small data sets: 5)"""
+    """cross-validate with N folds, then train a final model on all images; print the mean score
+    with its 95 % confidence interval (for small data sets: 5)"""
+    jobs: Jobs = None
     settings: RecipeFields = field(default_factory=RecipeFields)
     name: str | None = None
     """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
-    --folds makes a folder with the runs fold-1, fold-2 and so on, and final; both resume unfinished
-    runs, and skip finished ones"""
+    --folds creates a folder with the runs fold-1, fold-2 and so on, and final; both resume
+    unfinished runs, and skip finished ones"""
     runs_dir: RunsFolder = Path("runs")
     save_every: SaveEvery = "60s"
     on_nan: OnNan = "stop"
@@ -155,6 +156,7 @@ def run(options: Options, terminal: Terminal) -> int:
                 on_diagnosis=options.on_diagnosis,
                 finish=finish,
                 progress=partial(show_progress, "preparing images"),
+                jobs=options.jobs,
             )
             events: Generator[RunEvent, None, Any]
             if options.folds is not None:
@@ -164,7 +166,7 @@ def run(options: Options, terminal: Terminal) -> int:
             else:
                 events = iter_training(dataset, request, deadline, setup)
             runs, stopped_by = play(events, terminal, show_progress, finish=finish)
-        if stopped_by is not None and not runs:  # while the training was prepared
+        if stopped_by is not None and not runs:  # while training was prepared
             return 128 + stopped_by
         return _print_end(options, runs[-1], stopped_by, terminal)
 
@@ -183,7 +185,7 @@ def _check(options: Options, processes: int) -> None:
         if "patience" in options.settings:
             raise RecipeError(f"{reason} Leave out --patience.")
     elif options.seeds is not None:
-        reason = "--seeds repeats a training that only the seed changes, to its end."
+        reason = "--seeds trains complete runs that differ only in the seed."
         refuse(options, reason, "time", "on_diagnosis")
     elif options.name is not None and processes == 1:
         path = options.runs_dir / options.name
@@ -191,6 +193,8 @@ def _check(options: Options, processes: int) -> None:
             raise RunError(
                 f"The run {path} already exists. Use lamina resume {path}, or another --name."
             )
+    if options.seeds is None and options.folds is None:
+        refuse(options, "Only the runs of --seeds and --folds are trained at once.", "jobs")
     if processes > 1:
         reason = "A group of processes trains a single run, for a number of epochs."
         refuse(options, reason, "time", "seeds", "folds")
@@ -213,7 +217,7 @@ def _check(options: Options, processes: int) -> None:
 
 
 def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> StartingPoint:
-    """The run of ``--start-from``; NET may only be the file of its own module."""
+    """The run of ``--start-from``; NET can only be the file of its custom module."""
     from lamina.cli.net_argument import choose_net
     from lamina.runs.continuing import find_start
     from lamina.studies.train_net import check_untimed
@@ -243,7 +247,7 @@ def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> 
 def _find_request(
     options: Options, start: StartingPoint | None, seconds: float | None, terminal: Terminal
 ) -> Request:
-    """What the options ask for, before any image is read."""
+    """The request in the options, before any image is loaded."""
     from lamina.cli.net_argument import choose_net
     from lamina.studies.choose import DEFAULT_SECONDS
     from lamina.studies.experiment import Request
@@ -274,7 +278,7 @@ def _find_request(
 
 
 def _load_data(options: Options, start: StartingPoint | None, terminal: Terminal) -> Dataset:
-    """The data of ``--data``, by default of the run to start from, loaded as for it."""
+    """Load ``--data``, by default the data of the run to start from, and as that run loaded it."""
     from lamina.cli.data_argument import choose_data
     from lamina.cli.models import choose_run_data
     from lamina.runs.resuming import find_source

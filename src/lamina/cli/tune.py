@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from lamina.cli.fields import SharedOptions
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.errors import RecipeError
+from lamina.files import check_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,8 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.data import Preparation
     from lamina.studies.experiment_text import parse_experiment
     from lamina.studies.search import Search
-    from lamina.studies.tuning import draw_val, find_limits, find_name, iter_tuning
+    from lamina.studies.study import RunSetup
+    from lamina.studies.tuning import draw_val, find_limits, iter_tuning
 
     over = _split("--over", options.over)
     net_over = _split("--net-over", options.net_over)
@@ -66,9 +68,11 @@ def run(options: Options, terminal: Terminal) -> int:
         terminal.remark("val: a tenth of the training images, to compare trials (--val)")
     net, recipe, values = parse_experiment(options.net)
     choose = partial(choose_net, terminal=terminal)
-    search = Search(net, recipe, values, over, net_over, dataset, choose, terminal.command)
+    setup = RunSetup(command=terminal.command, jobs=options.jobs)
+    search = Search(net, recipe, values, over, net_over, dataset, choose, setup)
     limits = find_limits(search, options.trials, seconds)
-    path = options.runs_dir / find_name(search, options.name, options.storage, options.runs_dir)
+    check_name(options.name)
+    path = options.runs_dir / (options.name or search.name)
     return play_study(iter_tuning(path, search, options.storage, limits), terminal)
 
 

@@ -16,14 +16,13 @@ Pixels: TypeAlias = UInt8[np.ndarray, "n h w c"]
 ImagePixels: TypeAlias = UInt8[np.ndarray, "h w c"]
 
 CHANNELS = (1, 3, 4)
-"""Lengths of a last axis that holds channels, as in (N, H, W, C); an axis of another length is a
-width."""
+"""Lengths for which the last axis holds channels, as in (N, H, W, C); it is a width otherwise."""
 BLOCK_IMAGES = 256
 MANY_NUMBERS = 20  # up to this many distinct whole floats may be classes
 
 
 def to_array(value: Any, name: str) -> np.ndarray:
-    """Convert lists, tensors (any device) and array-likes; ``name`` is the argument in messages."""
+    """Convert lists, tensors (any device) and array-likes; messages call them ``name``."""
     if isinstance(value, np.ma.MaskedArray):
         raise DataError(
             f"{name} is a masked array, and the mask would be lost. Fill the gaps, as in"
@@ -76,7 +75,7 @@ def to_pixels(value: Any, name: str) -> Pixels:
 
 
 def write_array(value: Any, name: str) -> str:
-    """The argument in advice, as code for a numpy array."""
+    """Code for the argument as a numpy array, for advice."""
     return name if isinstance(value, np.ndarray) else f"np.asarray({name})"
 
 

@@ -1,4 +1,4 @@
-"""Build a data set from the images of a source, as a frame that each step extends.
+"""Build a data set from the images of a source: each step extends a frame.
 
 The frame begins with the columns of ``Files``. Images that are left out keep their rows, with the
 reason.
@@ -28,7 +28,7 @@ from lamina.data.workers import decode_images, keep_rows, store_arrays
 from lamina.errors import DataError, plural
 from lamina.targets import Targets, kind_of
 
-# of images that store more than 8 bits: a few have single pixels that are much too bright
+# for images that store more than 8 bits: in a few of them, single pixels are much too bright
 USUAL_QUANTILE = 0.99
 
 
@@ -112,7 +112,7 @@ def build_dataset(
     frame = decoded.filter(pl.col("reason").is_null())
     if draft.split_rule != OWN_RULE:
         frame = unite_copies(frame)
-    # Excluded images leave last, so that copies of them stay in their split.
+    # Excluded images are removed last, so that their copies keep their split.
     frame = frame.filter("is_kept").sort("split", maintain_order=True)
     _check_drawn(decoded, frame, problems)
     rows = frame["row"].to_list()
@@ -133,7 +133,7 @@ def build_dataset(
     value = pl.col("largest")
     usual = value.quantile(USUAL_QUANTILE, "higher").cast(pl.Int64)
     largest, usual_largest = frame.select(value.max(), usual.alias("usual")).row(0)
-    # without resizing: crop
+    # without resizing, always crop
     resize = preparation.resize if size_px else "crop"
     head = f"{size_px} {resize} {targets.dtype} {draft.target_names}"
     if bit_depth is not None:
@@ -170,7 +170,7 @@ def _take_targets(arrays: Arrays, preparation: Preparation) -> tuple[Targets, tu
 
 
 def _check_drawn(decoded: pl.DataFrame, frame: pl.DataFrame, problems: Sequence[Problem]) -> None:
-    """Raise ``DataError`` if no image is left of a split that lamina drew."""
+    """Raise ``DataError`` if all images of a split that lamina drew were left out."""
     drawn = decoded.filter(was_drawn())
     for split in ("val", "test"):
         count = drawn.filter(split=split).height
@@ -187,7 +187,7 @@ def _check_drawn(decoded: pl.DataFrame, frame: pl.DataFrame, problems: Sequence[
 def _decode(
     draft: Draft, preparation: Preparation, folder: Path, progress: Progress
 ) -> tuple[pl.DataFrame, int | None, int | None]:
-    """Store the pixels; returns the frame in their order, extended, with size and bit depth."""
+    """Store the pixels; return the extended frame in their order, the size and the bit depth."""
     size_px = preparation.size_px
     resize = preparation.resize
     frame = draft.frame.filter(pl.col("reason").is_null())
@@ -204,7 +204,7 @@ def _decode(
 
 
 def _digest(head: str, frame: pl.DataFrame, targets: Targets, whole: str) -> str:
-    """A digest of what training sees, not of the options, so that new options do not change it."""
+    """A digest of the data that training uses, not of the options: new options do not change it."""
     digest = hashlib.blake2b(head.encode(), digest_size=16)
     rows = frame["split", "name", "content"].rows()
     for (split, name, content), target in zip(rows, targets, strict=True):

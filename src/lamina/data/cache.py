@@ -50,7 +50,7 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WARNED_SHARE = 0.1  # of the disk
 BLOCKS_CHECKED = 64
 BLOCK_BYTES = 1 << 14
-# on Linux, for all processors that torch supports; Python defines it from 3.13 on
+# the value on Linux, on every processor that torch supports; Python defines it since 3.13
 MAP_NORESERVE = 0x4000
 KEY_LETTERS = 32
 UNFINISHED = "unfinished"
@@ -118,7 +118,7 @@ def load_cached(
 
 @dataclass(frozen=True)
 class CachedCopy:
-    """A decoded copy of a data set, which may have several for different preparations."""
+    """A decoded copy of a data set, for one preparation."""
 
     folder: Path
     source: str  # the name or path of the data set
@@ -160,13 +160,13 @@ def list_cached() -> list[CachedCopy]:
 
 
 def _describe_copy(folder: Path) -> tuple[float, CachedCopy]:
-    """A copy, after the time of its last use."""
+    """The time of a copy's last use, and the copy."""
     pixels_file = folder / "pixels.npy"
     digest_file = folder / "digest.json"
     source_file = folder / "source.txt"
     is_whole = not folder.name.startswith(".") and digest_file.exists() and pixels_file.exists()
     shape: tuple[int, ...] = ()
-    # numpy raises many kinds for a damaged header
+    # for a damaged header, numpy raises many kinds of errors
     with suppress(Exception), pixels_file.open("rb") as file:
         shape = read_shape(file)
     used = (digest_file if is_whole else folder).stat().st_mtime
@@ -243,7 +243,8 @@ def map_pixels(path: Path) -> Pixels:
         shape = read_shape(file)
         if not math.prod(shape):
             return np.empty(shape, np.uint8)
-        # which reserves memory for a copy of all pages, and fails if there is too little
+        # by default, Linux reserves memory for a copy of all pages, and fails if there is too
+        # little
         if sys.platform == "linux":
             pages = mmap.mmap(
                 file.fileno(),
@@ -300,7 +301,7 @@ def _read(folder: Path, state: str) -> Dataset | None:
 def _build(folder: Path, state: str, build: Callable[[Path], Dataset], source: str) -> None:
     beside = folder.with_name(f".{folder.name}")
     beside.mkdir()
-    # of another state of the source: the disk may not hold both
+    # remove the copy of an earlier state of the source first: the disk may not hold both
     shutil.rmtree(folder, ignore_errors=True)
     try:
         (beside / "source.txt").write_text(source, **ENCODING)
@@ -335,7 +336,7 @@ def _write(folder: Path, dataset: Dataset, state: str) -> None:
 
 
 def _digest_some(folder: Path) -> str:
-    """Digest the small files and samples of the pixels, to detect blocks that are not written."""
+    """Digest the small files and samples of the pixels, to detect blocks that were not written."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ("dataset.json", "targets.npy", "sizes.npy", "digests.npy"):
         digest.update((folder / name).read_bytes())

@@ -21,7 +21,7 @@ from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL, Targets, kind_of
 from lamina.text import guard
 
 COLUMNS = ("image", "split", "given", "likely", "score", "reason", "correct")
-"""The columns of a table of label issues, of which lamina reads ``image`` and ``correct``."""
+"""The columns of a table of label issues; lamina reads only ``image`` and ``correct``."""
 EXCLUDE = "exclude"
 ADVICE = (
     f"Write the correct label of an image into the column correct, or {EXCLUDE}; empty cells change"
@@ -29,7 +29,7 @@ ADVICE = (
 )
 Place: TypeAlias = tuple[int, int]  # column and value of a label
 Table: TypeAlias = tuple[str, Sequence[tuple[str, str]]]
-"""A file: its name in messages, and its entries: images, each with a label or ``EXCLUDE``."""
+"""A file: its name in messages, and its entries, a label or ``EXCLUDE`` for each image."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ UNCORRECTED = Effect()
 def correct(
     tables: Sequence[Table], names: Sequence[str], targets: Targets, target_names: Sequence[str]
 ) -> tuple[Targets, Bool[np.ndarray, " n"], Effect]:
-    """Apply tables in turn; returns the new targets, the images to keep, and the effect.
+    """Apply tables in turn; return the new targets, the images to keep, and the effect.
 
     Raises ``DataError`` for unknown labels, contradictions, and tables of other images.
     """
@@ -103,7 +103,7 @@ def correct(
 def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
     """The corrections, and the preparation with the contents of its files in place of names.
 
-    So a run does not depend on the files, and columns and rows that change nothing make no other
+    A run then does not depend on the files, and columns and rows without effect do not change the
     data set.
     """
     tables = read_corrections(preparation)
@@ -115,15 +115,16 @@ def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
 
 
 def change_table(file: Path, choices: Mapping[str, str] | None) -> dict[str, str]:
-    """Add labels by image to a table that has no other columns; returns all its corrections.
+    """Add labels by image to a table that has no other columns; return all its corrections.
 
-    An empty label removes a correction; ``None`` removes all. A table without any is deleted.
+    An empty label removes a correction; ``None`` removes all. A table without corrections is
+    deleted.
     """
     corrections: dict[str, str] = {}
     if file.exists() and read_rows(str(file), "labels_from")[:1] != [["image", "correct"]]:
         raise DataError(
-            f"{file} has other columns than image and correct, so it was not made here. To correct"
-            " labels, move it to another folder."
+            f"{file} has columns other than image and correct, so the studio did not create it."
+            " Move it to another folder, then correct the labels again."
         )
     if file.exists() and choices is not None:
         corrections = dict(read_pairs(str(file), "labels_from", "correct", ADVICE))
@@ -138,7 +139,7 @@ def change_table(file: Path, choices: Mapping[str, str] | None) -> dict[str, str
             file.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
-            f"Cannot write {file}: {error.strerror or error}. Free some space; try again."
+            f"Cannot write {file}: {error.strerror or error}. Free some space, then try again."
         ) from None
     return corrections
 
@@ -178,8 +179,8 @@ def _find_places(
         if label.lower() == EXCLUDE:
             if is_known:
                 raise DataError(
-                    f"{file} has {label} for {image}, which is a class and the word to leave out an"
-                    " image. Rename the class."
+                    f"{file} has {label} for {image}: this word names a class, but also leaves out"
+                    " an image. Rename the class."
                 )
             places_of[image][EXCLUDE] = None
         elif is_known:

@@ -49,20 +49,20 @@ TURNS = {
 }
 SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
-# Of a TIFF: BitsPerSample and PlanarConfiguration.
+# Tags of a TIFF: BitsPerSample and PlanarConfiguration.
 BITS_TAG = 258
 PLANES_TAG = 284
 TWO_BYTES = (";16L", ";16B", ";16N")
 GRAY_WITH_ALPHA = "LA;16B"
 NOT_NATIVE = "B" if sys.byteorder == "little" else "L"
 COLORS = ("RGB", "RGBX", "RGBA", "CMYK")
-# Pillow's names of pixels of 16 bits per channel, and the name that reads the two bytes in the
-# other order. Gray with alpha is then the upper and the lower byte of gray, and those of alpha.
+# Pillow's names for pixels with 16 bits per channel, and the names that swap their two bytes. Gray
+# with alpha becomes four channels: the upper and lower byte of gray, then of alpha.
 OTHER_ORDERS = {
     GRAY_WITH_ALPHA: "RGBA",
     **{f"{colors};16L": f"{colors};16B" for colors in COLORS},
     **{f"{colors};16B": f"{colors};16L" for colors in COLORS},
-    # N: as this machine stores numbers
+    # N: the byte order of this machine
     **{f"{colors};16N": f"{colors};16{NOT_NATIVE}" for colors in COLORS},
 }
 Mode: TypeAlias = Literal["L", "RGB"]
@@ -87,7 +87,7 @@ class BadImageError(Exception):
 
 
 class Decoded(NamedTuple):
-    """The pixels of an image, and what is known of its file."""
+    """The pixels of an image, and facts about its file."""
 
     pixels: ImagePixels
     height_px: int  # as stored
@@ -97,7 +97,7 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class InputFormat:
-    """What images are decoded to for a model: (channels, height, width), resizing and bit depth."""
+    """The input of a model: (channels, height, width), resizing and bit depth."""
 
     shape: tuple[int, ...]
     resize: Resize = "crop"
@@ -129,7 +129,7 @@ def decode_and_measure(
     """
     largest = None
     with _opening(data) as image:
-        is_deep = _is_deep(image)  # before it is loaded, because Pillow then forgets
+        is_deep = _is_deep(image)  # before loading, because Pillow then forgets it
         upright, stored_size_px = _load_upright(image, size, resize)
         if is_deep:
             values = _read_values(upright, data)
@@ -139,7 +139,7 @@ def decode_and_measure(
 
 
 def count_bits(largest: int) -> int:
-    """The lowest bit depth that holds a value."""
+    """The lowest bit depth that can hold a value."""
     return max(8, largest.bit_length())
 
 
@@ -225,7 +225,7 @@ def _named_file_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opening(data: bytes) -> Iterator[Image.Image]:
-    """Open an image; large ones in turn."""
+    """Open an image; large images one at a time."""
     if not data:
         raise BadImageError("empty")
     head = data[:HEAD_BYTES]

@@ -36,7 +36,7 @@ def describe_reading(dataset: Dataset) -> list[str]:
 
 
 def explain_reading(dataset: Dataset) -> list[tuple[str, str]]:
-    """These lines, each with the option and the argument that change it, or an empty text."""
+    """Lines about targets, corrections and size, each with how to change it, or an empty text."""
     lines = []
     if dataset.source and dataset.source not in NAMES:
         lines.append((f"targets: {dataset.target_reason}", ""))

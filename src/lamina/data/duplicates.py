@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 
 from lamina.data.splits import LEAKS
 
-# Uniting copies leaves each split at least its size divided by this, and at most times this.
+# Uniting copies may shrink or enlarge a split at most by this factor.
 MOST_CHANGE = 2
 
 
@@ -24,7 +24,7 @@ def frame_rows(rows: Shaped[np.ndarray, "n ..."]) -> pl.Series:
 
 
 def find_copies(frame: pl.DataFrame) -> pl.DataFrame:
-    """The images that are identical to others: their ``place``, and that of the ``first``."""
+    """The images with identical copies: their ``place``, and the place of the ``first`` copy."""
     digest = pl.col("digest")
     numbered = frame.with_row_index("place")
     copies = numbered.filter(digest.is_duplicated() & digest.is_not_null())
@@ -39,9 +39,9 @@ def group_duplicates(keys: pl.Series) -> list[tuple[int, ...]]:
 
 
 def find_conflicts(frame: pl.DataFrame) -> pl.DataFrame:
-    """Of each group of identical images with different targets: a ``place``, and the ``first``.
+    """For each group of identical images with different targets: a ``place``, and the ``first``.
 
-    ``place`` is the first image whose target differs from that of ``first``.
+    ``place`` is the first image with a target unlike the target of ``first``.
     """
     copies = find_copies(frame)
     differs = pl.col("target") != pl.col("target").first().over("first")
@@ -49,9 +49,9 @@ def find_conflicts(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def find_repeated(frame: pl.DataFrame) -> pl.DataFrame:
-    """The images that repeat an earlier one of their split: ``place``, ``split`` and ``first``.
+    """The images that repeat an earlier image of their split: ``place``, ``split`` and ``first``.
 
-    Images with another target are conflicts instead.
+    Images with different targets count as conflicts instead.
     """
     same = ("split", "digest")
     copies = find_copies(frame).with_columns(first=pl.col("place").first().over(same))
@@ -60,7 +60,7 @@ def find_repeated(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def find_leaks(frame: pl.DataFrame) -> pl.DataFrame:
-    """The images that an earlier split has too: ``place``, ``split``, ``twin``, ``twin_split``.
+    """The images that are also in an earlier split: ``place``, ``split``, ``twin``, ``twin_split``.
 
     Held-out splits come in the order of ``LEAKS``.
     """
@@ -75,7 +75,7 @@ def find_leaks(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def find_root(parents: dict[int, int], member: int) -> int:
-    """The member that stands for all that are united with this one; shortens the way to it."""
+    """The representative of all members united with this one; shortens the path to it."""
     while parents[member] != member:
         parents[member] = parents[parents[member]]
         member = parents[member]
@@ -83,15 +83,15 @@ def find_root(parents: dict[int, int], member: int) -> int:
 
 
 def was_drawn() -> pl.Expr:
-    """Whether lamina drew the split of an image: the source states none, or ``train``."""
+    """Whether lamina drew the split of an image: the source has no split for it, or ``train``."""
     return pl.col("source_split").fill_null("train") == "train"
 
 
 def unite_copies(frame: pl.DataFrame) -> pl.DataFrame:
     """Move identical images with their groups to the split of the first, if lamina drew it.
 
-    ``source_split`` is the split in the source, which stays. Copies whose union would make a split
-    much larger or smaller stay where they are, so that they are leaks: a black image in each group
+    ``source_split``, the split in the source, does not change. Copies keep their splits, and thus
+    are leaks, if their union would make a split much larger or smaller: a black image in each group
     must not unite all groups.
     """
     is_movable = was_drawn()

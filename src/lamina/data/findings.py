@@ -82,7 +82,7 @@ class Finding:
 class Facts:
     """A data set, and its frame with the columns ``blank``, ``gray``, ``enlarged`` and ``oblong``.
 
-    Blank images have no digest in it: those of one color are identical, and are reported once.
+    The frame has no digests of blank images: if they share a color, they would be reported twice.
     """
 
     dataset: Dataset
@@ -197,7 +197,7 @@ def _find_marked(facts: Facts) -> list[Finding]:
     }
     if not (frame["gray"] | frame["blank"]).all():
         marks["gray", "note"] = (
-            "gray, while the others have color. Check that being gray does not reveal the target."
+            "gray, while other images have color. Check that being gray does not reveal the target."
         )
     return [
         _report(
@@ -208,7 +208,7 @@ def _find_marked(facts: Facts) -> list[Finding]:
 
 
 def find_group_leaks(dataset: Dataset) -> list[Finding]:
-    """Groups that are in two splits, for each held-out split and an earlier one."""
+    """Groups that are in two splits, for each held-out split and an earlier split."""
     groups = {split: {*images.groups} for split, images in dataset.splits.items()}
     findings = []
     for split, earlier in LEAKS:
@@ -274,7 +274,7 @@ def _find_only_class(train: Images) -> list[Finding]:
 
 
 def _find_left_out(dataset: Dataset) -> list[Finding]:
-    """Files that were left out, by their reason; the reason with the most files first."""
+    """Files that were left out, by reason; the reason with the most files first."""
     # The text after a colon differs by file, as in "damaged: broken data stream".
     reasons = Counter(problem.reason.partition(":")[0] for problem in dataset.problems)
     findings = []

@@ -26,9 +26,9 @@ SURE_SUFFIXES = (
     ".avif",
 )
 SUFFIXES = (*SURE_SUFFIXES, ".heic", ".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm")
-# A raw file looks like a TIFF, of which Pillow would read the thumbnail.
+# A raw file looks like a TIFF; Pillow would read its thumbnail.
 RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
-RAW = "a raw file of a camera; convert it to JPEG or TIFF"
+RAW = "a camera's raw file; convert it to JPEG or TIFF"
 MEDICAL = "a medical image; convert its slices to PNG"
 UNREAD = {
     RAW_SUFFIXES: RAW,

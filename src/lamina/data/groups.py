@@ -1,4 +1,4 @@
-"""Groups of images, such as those of one patient, that must not be in two splits."""
+"""Groups of images, such as all images of a patient, which must stay in one split."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _find_group(name: str, kind: str, detail: str) -> str:
 
 
 def _read_groups(names: Sequence[str], file: str) -> list[str]:
-    """The groups in a CSV file; an image that it does not name is a group of its own."""
+    """The groups in a CSV file; each image that it does not name forms its own group."""
     name = name_file(file, "group_from")
     rows = read_pairs(file, "group_from", "group", "Correct the first line.")
     groups = dict(rows)
@@ -59,7 +59,7 @@ def _read_groups(names: Sequence[str], file: str) -> list[str]:
 
 
 def check_divisible(targets: Targets, target_names: Sequence[str], groups: Sequence[str]) -> None:
-    """Raise ``DataError`` if one group has all images, or all of a class: splits need two."""
+    """Raise ``DataError`` if a group has all images, or all images of a class: splits need two."""
     remedy = "Change --group-from or --group-column, or draw no splits with --val 0 --test 0."
     are_single = len(set(groups)) == len(groups)
     if len(set(groups)) == 1:
@@ -78,8 +78,8 @@ def check_divisible(targets: Targets, target_names: Sequence[str], groups: Seque
             name = names[int(stratum)]  # type: ignore[call-overload]
             if are_single:
                 raise DataError(
-                    f"Only one image is {name}, so it cannot be in train and test. Add some of this"
-                    " class."
+                    f"Only one image is {name}, so it cannot be in train and test. Add images of"
+                    " this class."
                 )
             raise DataError(
                 f"All images of {name} are in one group, {group}, so {name} cannot be in both train"
@@ -92,9 +92,7 @@ def describe_groups(groups: Sequence[str]) -> str:
     """The number of groups and the size of the largest."""
     ((largest, count),) = Counter(groups).most_common(1)
     if count == 1:
-        return (
-            f"each of the {len(groups):,} images is a group of its own, so grouping has no effect"
-        )
+        return f"each of the {len(groups):,} images has its own group, so grouping has no effect"
     total = len(set(groups))
     return (
         f"{plural(total, 'group', 'groups')} of {len(groups):,} images; the largest is {largest}"

@@ -1,28 +1,40 @@
-"""The data sets of a cross-validation: ``train`` and ``val`` together, with one fold held out."""
+"""Data sets made from one: with a fold held out, or with training images that are drawn anew."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Integer
 
 from lamina.data.groups import check_divisible
 from lamina.data.images import Dataset, Images
+from lamina.data.preparation import Preparation
 from lamina.data.splits import deal
 from lamina.errors import DataError, plural
 
 FEW_IMAGES = 300  # fewer make a score uncertain by over 5 points
 
 
+def select_images(dataset: Dataset, preparation: Preparation) -> Dataset:
+    """The data set with the fold and the training images that a preparation asks for."""
+    if folds := preparation.folds():
+        dataset = hold_out(dataset, *folds)
+    if preparation.resample_seed is not None:
+        dataset = resample_train(dataset, preparation.resample_seed)
+    return dataset
+
+
 def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
-    """Make one fold of ``train`` and ``val`` the ``test`` split, and train on the others.
+    """Make one fold of ``train`` and ``val`` the ``test`` split, and train on all other folds.
 
     Folds count from 1. Fold 0 trains on all of ``train`` and ``val``, and keeps ``test``.
 
     Folds follow from names, targets and groups, not from pixels, so they are the same at every
-    image size. Training images that are identical to one of the fold are left out.
+    image size. Training images that are identical to an image of the fold are left out.
     """
     present = dataset.preparation.fold
     if present is not None:
@@ -47,8 +59,9 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
     train = pool
     test = dataset.test
     if fold:
-        digests = pool.frame["digest"]
-        is_copy = digests[trained].is_in(digests[held].implode()).to_numpy()
+        digests = [digest.tobytes() for digest in pool.pixel_digests]
+        held_digests = {digests[place] for place in held}
+        is_copy = np.array([digests[place] in held_digests for place in trained], bool)
         trained = trained[~is_copy]
         train = pool.take(trained)
         test = replace(pool.take(held), split="test")
@@ -68,18 +81,56 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
     )
 
 
+def resample_train(dataset: Dataset, seed: int) -> Dataset:
+    """Draw as many training images as there are, with replacement: a bootstrap of ``train``.
+
+    Each class keeps its number of images. Of grouped images, whole groups are drawn.
+    """
+    present = dataset.preparation.resample_seed
+    if present is not None:
+        raise DataError(
+            f"The training images of {dataset.name} are drawn with seed {present} already. Leave"
+            " out --resample-seed (in Python, resample_seed)."
+        )
+    train = dataset.train
+    generator = np.random.default_rng(seed)
+    if train.groups:
+        members = _find_members(train.groups)
+        drawn = [members[place] for place in generator.integers(0, len(members), len(members))]
+    else:
+        strata = _find_members([str(stratum) for stratum in train.kind.strata(train.targets)])
+        drawn = [generator.choice(rows, len(rows)) for rows in strata]
+    places = np.sort(np.concatenate(drawn))
+    state = f"{dataset.fingerprint} drawn {places.tolist()}"
+    count = f"{len(np.unique(places)):,} of {len(train):,}"
+    return replace(
+        dataset,
+        fingerprint=hashlib.blake2b(state.encode(), digest_size=16).hexdigest(),
+        train=train.take(places),
+        split_rule=f"{count} training images drawn with replacement; {dataset.split_rule}",
+        preparation=replace(dataset.preparation, resample_seed=seed),
+    )
+
+
+def _find_members(names: Sequence[str]) -> list[Integer[np.ndarray, " m"]]:
+    """The places of each name, by name."""
+    _, numbers = np.unique(np.array(names), return_inverse=True)
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+
+
 def advise_folds(dataset: Dataset) -> str:
-    """A sentence that advises cross-validation if scores depend on few images; otherwise empty."""
+    """Advice to cross-validate if scores depend on few images; otherwise empty."""
     held = dataset.test or dataset.val
-    if (
-        held is None
-        or len(held) >= FEW_IMAGES
-        or dataset.preparation.fold
-        or not held.kind.has_classes
-    ):
+    if held is None or dataset.preparation.fold or not held.kind.has_classes:
         return ""
-    most_points = 98 / math.sqrt(len(held))  # half of the 95 % interval of a fraction of 50 %
+    units = len({*held.groups} or held)  # images of a group may be alike
+    if units >= FEW_IMAGES:
+        return ""
+    most_points = 98 / math.sqrt(units)  # half of the 95 % interval of a fraction of 50 %
     count = plural(len(held), "image", "images")
+    if units < len(held):
+        count += f" in {plural(units, 'group', 'groups')}"
     return (
         f"{held.split} has only {count}, so an accuracy on it is uncertain by up to"
         f" ±{most_points:.0f} points; lamina train --folds 5 evaluates on all images of train"
@@ -88,7 +139,7 @@ def advise_folds(dataset: Dataset) -> str:
 
 
 def _join(dataset: Dataset) -> Images:
-    """``train`` and ``val`` as one; names that are in both get the name of their split."""
+    """Join ``train`` and ``val``; names that are in both get the name of their split."""
     train = dataset.train
     val = dataset.val
     if val is None:

@@ -49,7 +49,7 @@ THREAD_IMAGES = 16
 
 
 class Chunk(NamedTuple):
-    """Decoded images: ``reasons`` is ``None`` for a decoded image, else why decoding failed."""
+    """Decoded images; for each, a reason why decoding failed, or ``None``."""
 
     names: list[str]
     pixels: Pixels
@@ -57,7 +57,7 @@ class Chunk(NamedTuple):
 
 
 def find_images(inputs: Sequence[str | Path], stack: ExitStack) -> _Search:
-    """The images in files, folders, patterns, archives and tables, in order, and what failed.
+    """The images in files, folders, patterns, archives and tables, in order, and the problems.
 
     Each image occurs once. The function unpacks archives and tables that contain images into
     folders that ``stack`` removes.
@@ -78,7 +78,7 @@ def find_images(inputs: Sequence[str | Path], stack: ExitStack) -> _Search:
 
 
 def decode_ahead(images: Iterable[ImageLike], wanted: InputFormat) -> Generator[Chunk, None, None]:
-    """The images in chunks, one decoded ahead of the caller; close it if you stop early."""
+    """The images in chunks, decoded one chunk ahead; close the generator if you stop early."""
     size = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // math.prod(wanted.shape)))
     rest = iter(images)
     first = 0
@@ -90,7 +90,7 @@ def decode_ahead(images: Iterable[ImageLike], wanted: InputFormat) -> Generator[
             while chunk := list(itertools.islice(rest, size)):
                 starts = range(0, len(chunk), THREAD_IMAGES)
                 parts = [chunk[start : start + THREAD_IMAGES] for start in starts]
-                # a thread starts as slowly as it decodes a few images
+                # starting a thread takes as long as decoding a few images
                 is_short = len(chunk) < min(size, THREAD_IMAGES + 1)
                 decoded = map(decode, parts) if is_short else pool.map(decode, parts)
                 if waiting is not None:
@@ -206,7 +206,7 @@ def _decode(image: ImageLike, wanted: InputFormat, reader: ImageReader) -> Image
     elif isinstance(image, str | Path):
         data = read_file(Path(image))
     else:
-        raise DataError(f"images must be {IMAGES}, got {describe_type(image)} among them.")
+        raise DataError(f"images must be {IMAGES}, but one of them is {describe_type(image)}.")
     return decode_image(data, (height, width), mode, wanted.resize, wanted.bit_depth)
 
 

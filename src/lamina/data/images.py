@@ -33,13 +33,13 @@ DARK = (
     "only the pixel values 0 and 1 of 0 to 255, so the images look black, as if fractions had been"
     " truncated."
 )
-EMPTY_FOLDER = "a folder without images"  # a problem's reason, perhaps of a class
+EMPTY_FOLDER = "a folder without images"  # a problem's reason; the folder may be a class
 OTHER_FILE = (  # a problem's reason, which needs no repair: notes, tables, labels …
     "not an image file"
 )
 LEAKS_NAMED = 3
 HTML_SAMPLES = 6  # images per class in a notebook
-HTML_PX = 48  # their side
+HTML_PX = 48  # side of these images
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Images:
         digests: uint8 (N, 16), a digest of each image's pixels; ``None`` if not computed yet.
 
     Raises:
-        DataError: the parts do not match each other.
+        DataError: the arrays do not match each other.
 
     >>> pixels = np.zeros((2, 32, 32, 3), np.uint8)
     >>> Images(pixels, np.array([0, 1]), ("cat", "dog"), ("a.png", "b.png"), "train")
@@ -130,9 +130,9 @@ class Images:
         Args:
             x: the images, uint8 (N, H, W) or (N, H, W, C), 0 to 255.
             y: one target per image. Whole numbers (N,) are classes 0, 1, 2 … without gaps, and
-                strings (N,) are the names of classes. Booleans (N,) are yes/no targets, booleans
-                (N, K) labels. Floats (N,) or (N, K) are numbers to predict; whole numbers as floats
-                must be mostly distinct, or ``task`` must be given.
+                strings (N,) are the names of classes. Booleans (N,) are yes/no targets, and
+                booleans (N, K) are labels. Floats (N,) or (N, K) are numbers to predict; whole
+                numbers as floats must be mostly distinct, or ``task`` must be given.
             names: the names of the classes, the labels, the yes/no question or the numbers. By
                 default classes are named by their numbers or strings; pass names if a split may
                 lack a class.
@@ -238,7 +238,7 @@ class Images:
     def take_evenly(self, count: int) -> Images:
         """Return ``count`` evenly spaced images (all if there are fewer).
 
-        They are a better sample than the first images, because a data set may be sorted by class.
+        The first images would be a worse sample, because a data set may be sorted by class.
         """
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 0:
             raise DataError(f"count must be a whole number of at least 0, got {count!r}.")
@@ -304,18 +304,18 @@ class Dataset:
     Load it with ``load_data``, or make it with :meth:`from_images`.
 
     Attributes:
-        name: its name in output.
-        fingerprint: a digest that identifies its images, targets and splits.
+        name: the name that lamina prints.
+        fingerprint: a digest of the images, targets and splits.
         train: the images to train on.
         val: the images for decisions such as the best epoch; ``None`` if there are none.
         test: the images for the final evaluation; ``None`` if there are none.
         problems: the images that were left out, and why.
         size_px: the side in pixels that images were resized to; ``None`` if they kept their size.
         resize: as in ``Preparation``.
-        bit_depth: the bits of the values in images that store more than 8 bits; ``None`` if there
-            are no such images.
-        largest_value: the largest value in images that store more than 8 bits.
-        usual_largest_value: the largest value in 99 % of these images.
+        bit_depth: bits per value of images with more than 8 bits per channel; ``None`` if there are
+            no such images.
+        largest_value: the largest value in images with more than 8 bits per channel.
+        usual_largest_value: the 99th percentile of the largest values of these images.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         corrections: the effect of ``Preparation.labels_from``.
@@ -366,7 +366,7 @@ class Dataset:
             what = "target names"
             pairs = zip(train.target_names, images.target_names, strict=False)
             differing = [place for place, (name, other) in enumerate(pairs) if name != other]
-            # if one list only continues the other, all names are shown
+            # show all names if one list only extends the other
             start = (*differing, 0)[0]
             values = (
                 name_some(train.target_names[start:]),
@@ -395,8 +395,8 @@ class Dataset:
             The data set. Its fingerprint is a digest of all images and targets.
 
         Raises:
-            DataError: an argument is not ``Images``, or was made with another ``split`` than the
-                one it is passed as.
+            DataError: an argument is not ``Images``, or its ``split`` differs from the name of the
+                argument.
 
         Warns:
             LaminaWarning: an image is in two splits, or a split lacks a class.
@@ -456,7 +456,7 @@ class Dataset:
         )
 
     def describe_leaks(self) -> list[str]:
-        """A message about images that are in two splits, which inflates the score, if any."""
+        """Messages about images in two splits, which inflate the score; empty without any."""
         firsts: dict[tuple[str, str], str] = {}  # an image of test may be in train and val
         for name, split, twin, twin_split in self.leaks:
             firsts.setdefault((name, split), f"{name} of {split} is {twin} of {twin_split}")
@@ -506,7 +506,7 @@ class Dataset:
 
 
 def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
-    """For each split that lacks classes or labels of ``train``: its name, how many, a message."""
+    """For each split that lacks classes or labels of ``train``: name, number, message."""
     gaps: list[tuple[Split, int, str]] = []
     trained = dataset.train.target_counts()
     for split, images in dataset.splits.items():

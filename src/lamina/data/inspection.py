@@ -86,7 +86,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
         enlarged=pl.Series(is_enlarged),
         oblong=pl.Series(most > OBLONG_RATIO * least),
     )
-    # Blank images have no digest here, because those of one color are identical.
+    # Blank images have no digest here, because blank images of one color are identical.
     frame = frame.with_columns(digest=pl.when(~pl.col("blank")).then("digest"))
     facts = Facts(dataset, frame)
     mean = means.mean(axis=0)

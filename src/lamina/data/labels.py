@@ -106,8 +106,8 @@ def _find_joint_task(kinds: Mapping[str, str]) -> KindName:
         return "regression"
     others = [column for column, kind in kinds.items() if kind in ("text", "list", "truth")]
     raise DataError(
-        f"Several label columns must all hold 0 and 1, or numbers; of {_quote(kinds)},"
-        f" {_quote(others)} hold something else.",
+        "Several label columns must all contain 0 and 1, or all contain numbers; of"
+        f" {_quote(kinds)}, {_quote(others)} contain something else.",
         CHOOSE_COLUMN,
     )
 
@@ -136,7 +136,7 @@ def find_separator(values: pl.Series) -> str | None:
 
 
 def split_labels(values: pl.Series, separator: str | None) -> pl.Series:
-    """The list of labels in each cell, which ``separator`` divides, or the most likely mark."""
+    """The list of labels in each cell, split at ``separator`` or the most likely separator."""
     if isinstance(values.dtype, pl.List):
         return values
     texts = values.cast(pl.String)

@@ -22,7 +22,7 @@ from lamina.data.findings import (
     find_gaps,
     find_group_leaks,
 )
-from lamina.data.held_out import hold_out
+from lamina.data.held_out import select_images
 from lamina.data.images import (
     EMPTY_FOLDER,
     OTHER_FILE,
@@ -97,20 +97,19 @@ def load_data(
             all), or a path:
 
             - a folder with a subfolder for each class, or with ``train``, ``val`` and ``test``
-                folders of these;
+                folders that contain these;
             - a table of image paths and targets (CSV, TSV, Parquet or JSON lines), or a folder of
                 tables;
             - a NumPy ``.npz``, MNIST's IDX files, or the folder of the official CIFAR files;
             - a zip or tar archive of such a folder.
-        preparation: how to read it: image size, columns, splits. By default inferred from the
-            source.
-        progress: called as ``progress(done, total)``, in images, during decoding; before that in
-            bytes, if an archive takes long to unpack.
+        preparation: image size, columns, splits and other options. By default, lamina infers them.
+        progress: a function that is called as ``progress(done, total)``: with bytes while an
+            archive is unpacked, then with images while they are decoded.
 
     Returns:
-        The data set, with RGB images (grayscale for ``.npz`` and IDX files of gray images). Without
-        splits in a path, lamina draws 20 % of the images as ``test`` and 10 % as ``val``,
-        stratified; named sets keep their published splits.
+        The data set, with RGB images (grayscale for ``.npz`` and IDX files of gray images). If the
+        files of a path have no splits, lamina draws 20 % of the images as ``test`` and 10 % as
+        ``val``, stratified by class. Named data sets keep their published splits.
 
     Raises:
         DataError: the data set does not exist or cannot be used, a field of ``preparation`` does
@@ -154,7 +153,7 @@ def load_data(
 def as_dataset(
     data: Dataset | Images | str | Path | None, preparation: Preparation = Preparation()
 ) -> Dataset:
-    """Return a data set: ``data`` itself, made from training images, loaded, or the default."""
+    """Return ``data`` as a data set: unchanged, made from images, loaded, or the default."""
     check_type(
         data,
         (Dataset, Images, str, Path),
@@ -274,8 +273,7 @@ def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Da
         return None
     if dataset is None:
         return None
-    if folds := preparation.folds():
-        dataset = hold_out(dataset, *folds)
+    dataset = select_images(dataset, preparation)
     return dataset if dataset.fingerprint == fingerprint else None
 
 
@@ -289,8 +287,8 @@ def read_dataset(
 ) -> Dataset:
     """Load or decode a data set.
 
-    ``is_given`` if the preparation was given for this source. ``check`` gets the classes before
-    images are decoded, and raises ``DataError`` if it rejects some of them.
+    ``is_given``: whether the preparation was given for this source. ``check`` gets the classes
+    before images are decoded, and raises ``DataError`` if it rejects some of them.
     """
     # before it is replaced by its content, so that messages name the file
     rule = preparation.group_from
@@ -314,10 +312,9 @@ def read_dataset(
 
     dataset = load_cached(name, key, digest_of(opened.state), build, full_source(source))
     problems = (*dataset.problems, *opened.unused)
-    whole = replace(preparation, fold=None)
+    whole = replace(preparation, fold=None, resample_seed=None)
     dataset = replace(dataset, source=full_source(source), preparation=whole, problems=problems)
-    folds = preparation.folds()
-    return hold_out(dataset, *folds) if folds else dataset
+    return select_images(dataset, preparation)
 
 
 def _open(
@@ -347,12 +344,13 @@ def _open(
     drawn = preparation
     if source in NAMES:
         drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0)
-    values = replace(drawn, fold=None).to_json()  # all folds share one copy in the cache
+    # all folds share one copy in the cache
+    values = replace(drawn, fold=None, resample_seed=None).to_json()
     bit_depth = values.pop("bit_depth", None)
     key = digest_of(where, name, sorted(values.items()))
     if bit_depth is not None:
         chosen = find_cached(name, key, digest_of(opened.state))
-        # a run stores the depth that was chosen, which needs no second copy
+        # a run stores the chosen depth, which needs no second copy
         if chosen is None or chosen.bit_depth != bit_depth:
             key = digest_of(key, bit_depth)
     return name, key, opened, drawn
@@ -423,6 +421,6 @@ def _open_path(
 
         return open_archive(path, open_unpacked, OPTIONS)
     raise DataError(
-        f"{path} is none of the kinds of data that lamina reads: {', '.join(SOURCE_KINDS)}, or a"
-        f" zip or tar of one of these. Use one of them, or one of {', '.join(NAMES)}."
+        f"lamina cannot load {path}. Expected {', '.join(SOURCE_KINDS)}, or a zip or tar of one of"
+        f" these. Use one of them, or one of {', '.join(NAMES)}."
     )

@@ -1,4 +1,4 @@
-"""Load other data for a trained model: how its classes become the model's."""
+"""Load other data for a trained model, and map its classes to the model's."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ WHOLE_RULE = "none; all images are test"
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """How other data's classes become a model's classes, and what happens to unknown classes."""
+    """How the classes of other data map to a model's, and what happens to unknown classes."""
 
     # with "keep", the data keeps its own classes
     unknown: Literal["error", "ignore", "keep"] = "error"
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, names: Sequence[str], target_names: tuple[str, ...]) -> list[int]:
-        """The place of each class among the model's; -1 if there is none."""
+        """The index of each class among the model's classes; -1 if absent."""
         places = {name: place for place, name in enumerate(target_names)}
         return [places.get(self.renamed.get(name, name), -1) for name in names]
 
@@ -42,9 +42,22 @@ def load_to_evaluate(
     *,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Load data for a trained model, with the targets in the model's order.
+    """Load data to evaluate a trained model on, with the targets in the model's order.
 
-    Without splits, all images are ``test``.
+    If the source has no splits, all images are ``test``.
+
+    Args:
+        source: as for :func:`load_data`.
+        preparation: the preparation of the run that trained the model.
+        target_names: the model's classes, labels or numbers.
+        match: how names of the source correspond to those of the model.
+        progress: as for :func:`load_data`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: the data cannot be loaded, or its targets do not match the model's.
     """
     preparation = replace(
         preparation,
@@ -53,6 +66,7 @@ def load_to_evaluate(
         group_from=None,
         group_column=None,
         fold=None,
+        resample_seed=None,
     )
     check = None
     if match.unknown != "keep" and preparation.task in (SINGLE_LABEL.name, MULTI_LABEL.name):
@@ -68,7 +82,7 @@ def load_to_evaluate(
     if unknown := check(dataset.list_classes()):
         named = [f"{name} ({dataset.count_class(name):,})" for name in unknown]
         what = "images of classes" if dataset.train.kind is SINGLE_LABEL else "labels"
-        message = f"Left out {what} that the model does not know: {name_some(named)}"
+        message = f"Left out {what} that the model does not have: {name_some(named)}"
         warnings.warn(message, LaminaWarning, stacklevel=2)
     return replace(
         dataset,
@@ -92,13 +106,13 @@ def _find_unknown(
         raise DataError(
             f"{source} has labels that are not among the classes of the model"
             f" ({', '.join(target_names)}): {name_some(named)}. Leave them out with --unknown"
-            " ignore, or give their names with --rename FILE."
+            " ignore, or map them to classes of the model with --rename FILE."
         )
     return unknown
 
 
 def _renumber(images: Images, target_names: tuple[str, ...], match: ClassMatch) -> Images:
-    """Reorder targets to the order of ``target_names``; labels that the images lack are absent."""
+    """Renumber targets in the order of ``target_names``; labels that the images lack are absent."""
     places = match.place(images.target_names, target_names)
     if images.kind is SINGLE_LABEL:
         numbers = np.array(places, np.int64)[images.targets]

@@ -1,4 +1,4 @@
-"""Small files that options name, such as tables of corrections, as spreadsheets save them."""
+"""Read small files that options name, such as tables of corrections, as spreadsheets save them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ROWS_EXAMINED = 20
 
 
 def read_text(file: str, option: str) -> str:
-    """The text of a file, with a final line break; ``file`` with a line break is the text."""
+    """Read ``file``, or return it if it contains a newline; the text ends with a newline."""
     if "\n" in file:
         return file
     if not file:
         raise DataError(
-            f"{_flag(option)} is empty; it must name a file. Leave it out, or name one."
+            f"{_flag(option)} is empty, but must name a file. Pass a file, or leave it out."
         )
     try:
         return Path(file).expanduser().read_bytes().decode("utf-8-sig") + "\n"
@@ -46,7 +46,7 @@ def read_rows(file: str, option: str) -> list[list[str]]:
 
 
 def find_separator(text: str) -> str:
-    """The mark that divides each of the first rows into the same number of cells."""
+    """The separator that divides each of the first rows into the same number of cells."""
     widths: dict[str, list[int]] = {}
     for mark in SEPARATORS:
         rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=mark))
@@ -69,12 +69,12 @@ def read_pairs(file: str, option: str, column: str, advice: str) -> list[tuple[s
 
 
 def name_file(file: str, option: str) -> str:
-    """The name of a file in messages; of content, which a run stores, the option."""
+    """The name of a file in messages; for content that a run stores, the option."""
     return f"The file of {_flag(option)}" if "\n" in file else file
 
 
 def describe_unknown(images: Sequence[str], names: Iterable[str]) -> list[str]:
-    """Names that are not in a data set, each with the name that a spreadsheet may have changed."""
+    """Names that are not in a data set, with suggestions if a spreadsheet may have changed them."""
     whole = {name.lstrip("0"): name for name in names}
     meant = [whole.get(image.lstrip("0")) for image in images]
     return [

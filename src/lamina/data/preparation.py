@@ -44,7 +44,7 @@ class Preparation:
     the folders are not ambiguous)"""
     splits: Annotated[tuple[str, ...], "a list such as train=Training"] = ()
     """the top-level folders that are splits, as in train=Training test=Testing; lamina leaves out
-    the others (default: folders with words such as train, val and test in their names)"""
+    all other folders (default: folders with words such as train, val and test in their names)"""
     task: KindName | None = None
     """kind of target (default: inferred from the targets)"""
     image_column: str | None = None
@@ -64,18 +64,22 @@ class Preparation:
     split_seed: int = 0
     """random seed for drawing the splits"""
     group_column: str | None = None
-    """column of a table with the group of each image, such as its patient; lamina draws no group
-    into two splits"""
+    """column of a table with the group of each image, such as its patient; lamina keeps each group
+    in one split"""
     group_from: str | None = None
-    """source of an image's group, for the same purpose: parent (the name of its folder), stem:_
-    (its file name up to the last _, or another text), regex:PATTERN (the first pair of parentheses,
-    searched in its path in the data set), or a .csv file with the columns image and group"""
+    """where the group of each image comes from, if not from a column: parent (the name of its
+    folder), stem:_ (its file name up to the last _, or up to another text), regex:PATTERN (the text
+    in the first pair of parentheses, matched in its path in the data set), or a .csv file with the
+    columns image and group"""
     fold: str | None = None
     """use one data set of a cross-validation: 2/5 trains on train and val except for the second of
     five folds, and tests on this fold; 0/5 trains on all of train and val, and tests on test"""
+    resample_seed: Annotated[int, Range(0)] | None = None
+    """draw as many training images as there are, with replacement, by this random seed, as lamina
+    compare --resample-train does; of grouped images, whole groups"""
     labels_from: Annotated[tuple[str, ...], "a list of files"] = ()
     """CSV files of corrections, as lamina data labels --output writes them: the column correct
-    contains the correct label, exclude to leave out the image, or nothing to leave it as it is"""
+    contains the correct label, exclude to leave out the image, or nothing to keep its label"""
 
     def __post_init__(self) -> None:
         check_fields(self, DataError)
@@ -88,7 +92,8 @@ class Preparation:
         check_rule(self.group_from)
         if self.group_column is not None and self.group_from is not None:
             raise DataError(
-                "group_column and group_from both say how images are grouped. Use only one of them."
+                "group_column and group_from both define the groups of images. Use only one of"
+                " them."
             )
         if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
             raise DataError(
@@ -97,7 +102,7 @@ class Preparation:
             )
 
     def folds(self) -> tuple[int, int] | None:
-        """The number of the held-out fold, and of all folds, from ``fold``."""
+        """The held-out fold and the number of folds, from ``fold``."""
         if self.fold is None:
             return None
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.fold, re.ASCII)
@@ -121,7 +126,7 @@ class Preparation:
 
 def check_rule(rule: str | None) -> None:
     """Raise ``DataError`` unless images can be grouped by this rule."""
-    # or the content of one
+    # or the content of such a file
     is_file = rule is not None and ("\n" in rule or rule.lower().endswith(".csv"))
     if rule is None or is_file or rule == "parent" or re.fullmatch("stem:.+", rule):
         return

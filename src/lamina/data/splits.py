@@ -40,7 +40,7 @@ LEAST_VAL_IMAGES = 10  # a default val needs at least this many images for a mea
 
 
 def find_splits(names: Iterable[str]) -> dict[str, Split | None]:
-    """The splits that words in names stand for, as in ``seg_train``; ``None`` for unlabeled."""
+    """The splits that words in names mean, as in ``seg_train``; ``None`` for unlabeled."""
     meant: dict[str, Split | None] = {}
     for name in names:
         words = _WORD.findall(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower())
@@ -57,7 +57,7 @@ def draw_splits(
     preparation: Preparation,
     image_groups: Sequence[str] = (),
 ) -> tuple[list[Split], str]:
-    """The split of each image, and the rule: digests of names, so that a new image moves few."""
+    """The split of each image, by digests of names so that a new image moves few; and the rule."""
     seed = preparation.split_seed
     present = {split for split in stated if split is not None}
     splits: list[Split] = [split or "train" for split in stated]
@@ -67,7 +67,7 @@ def draw_splits(
             by_stratum[str(strata[place])].append(place)
     ordered = [by_stratum[stratum] for stratum in sorted(by_stratum)]
     fractions = _choose_fractions(preparation, present)
-    parts: dict[int, int] = {}  # of images with groups: 0 for train, then those of ``fractions``
+    parts: dict[int, int] = {}  # of images with groups: 0 is train, then the parts of ``fractions``
     if image_groups and fractions:
         rows = [place for stratum in ordered for place in stratum]
         wanted = [fraction for _, fraction, _ in fractions]

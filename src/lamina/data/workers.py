@@ -56,7 +56,7 @@ KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": 
 
 
 class _SizesDifferError(Exception):
-    """An image differs in size from those before it, and no size was given."""
+    """An image differs in size from earlier images, and no size was given."""
 
 
 class _Job(NamedTuple):
@@ -127,7 +127,7 @@ def _decode_at(
 
 
 def _frame_decoded(results: Sequence[Sequence[object]]) -> pl.DataFrame:
-    """What decoding finds out about each image, in the order of the rows of ``pixels.npy``."""
+    """The result of decoding for each image, in the order of the rows of ``pixels.npy``."""
     import polars as pl  # slow to import, and workers do not need it
 
     schema: dict[str, Any] = {
@@ -149,7 +149,7 @@ def store_arrays(
     size_px: int | None,
     resize: Resize,
 ) -> pl.DataFrame:
-    """Store decoded images in ``folder/pixels.npy``; the frame is as of :func:`decode_images`."""
+    """Store decoded images in ``folder/pixels.npy``; return a frame like :func:`decode_images`."""
     _, height, width, channels = arrays[0].shape
     size = (height, width) if size_px is None else (size_px, size_px)
     file = folder / "pixels.npy"
@@ -194,7 +194,7 @@ def _share_out(count: int, workers: int) -> list[list[int]]:
 
 
 def _sample(images: Sequence[EncodedImage]) -> tuple[list[Size], int | None]:
-    """The sizes of a few images, and the lowest bit depth for those that store more than 8 bits."""
+    """The sizes of a few images, and the lowest bit depth for images of more than 8 bits."""
     sizes: set[Size] = set()
     depth: int | None = None
     step = -(-len(images) // SAMPLE_IMAGES)
@@ -213,7 +213,7 @@ def _sample(images: Sequence[EncodedImage]) -> tuple[list[Size], int | None]:
 
 
 def _decode_job(job: _Job) -> Iterator[list[object]]:
-    """Decode the images of a job into their rows; yield what ``_frame_decoded`` has of each."""
+    """Decode the images of a job into their rows; yield a row of ``_frame_decoded`` for each."""
     with Path(job.folder, "pixels.npy").open("r+b") as file, ImageReader() as reader:
         _, height, width, channels = read_shape(file)
         offset_bytes = file.tell()
@@ -244,7 +244,7 @@ def _digest(data: bytes) -> str:
 
 
 def _decode_jobs(jobs: Sequence[_Job], folder: Path) -> Iterator[list[object]]:
-    """Decode each job in a process, a single one here; leaves no process behind."""
+    """Decode each job in a process, but a single job in this one; leave no process behind."""
     if len(jobs) == 1:
         yield from _decode_job(jobs[0])
         return
@@ -303,7 +303,7 @@ def work() -> None:
 
     Writes a line for each image, or null if its size differs.
     """
-    # this process is lamina's own: Pillow warns of damaged EXIF data, which change no pixels
+    # this process is lamina's own: Pillow warns about damaged EXIF data, which do not affect pixels
     warnings.simplefilter("ignore")
     job = _Job(*json.load(sys.stdin))
     images = [EncodedImage(*fields) for fields in job.images]
@@ -334,7 +334,7 @@ def start_array(path: Path, shape: tuple[int, ...]) -> int:
 
 
 def keep_rows(path: Path, places: Sequence[int]) -> None:
-    """Keep these rows of an array file, in this order, one by one, as it may exceed memory."""
+    """Keep these rows of an array file, in this order, one by one: the file may exceed memory."""
     with path.open("rb") as rows:
         _, *row_shape = read_shape(rows)
         offset_bytes = rows.tell()

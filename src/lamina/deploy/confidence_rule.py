@@ -6,18 +6,17 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from jaxtyping import Float64
 
 from lamina.errors import DataError, RunError
 from lamina.evaluation.calibration import (
     choose_sets,
-    describe_fraction,
-    find_favored,
-    fit_intervals,
-    fit_sets,
+    describe_hits,
+    favors_yes,
+    find_probabilities,
+    fit_limits,
+    measure_errors,
 )
-from lamina.evaluation.intervals import Interval, Z, wilson_interval
+from lamina.evaluation.intervals import Interval, Z, measure_design_effect, wilson_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Prediction
 from lamina.runs.run import Run
@@ -29,7 +28,7 @@ from lamina.training.task import Task
 class ConfidenceRule:
     """The confidence threshold, and the prediction sets' threshold or the intervals' half-widths.
 
-    ``favored`` is yes if the decision threshold is below 0.5, else empty: it is never rejected.
+    ``favored`` is never rejected: yes if the decision threshold is below 0.5, else empty.
     """
 
     limit: float | None = None
@@ -46,7 +45,7 @@ class ConfidenceRule:
         return prediction.values.get(predicted, 1.0) < self.limit
 
     def choose(self, prediction: Prediction) -> list[str]:
-        """The classes of the prediction set, most likely first, with the predicted one."""
+        """The classes of the prediction set, most likely first, including the predicted class."""
         ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
         threshold = 0.0 if self.threshold is None else self.threshold
         return [
@@ -69,7 +68,8 @@ def make_rule(task: Task, limit: float | None, coverage: float | None) -> Confid
             "The model predicts numbers, but --confidence-threshold needs probabilities. Use"
             " --coverage 0.9."
         )
-    return ConfidenceRule(limit, favored="yes" if find_favored(task) == 1 else "")
+    favored = "yes" if favors_yes(task) else ""
+    return ConfidenceRule(limit, favored=favored)
 
 
 def find_val(run: Run, flag: str) -> Outputs:
@@ -85,25 +85,22 @@ def fit_coverage(rule: ConfidenceRule, task: Task, run: Run, coverage: float) ->
     """The rule with prediction sets or intervals that cover this fraction of images."""
     val = find_val(run, "--coverage")
     count = len(val.logits)
+    errors = measure_errors(task, val)
+    limits = fit_limits(errors, coverage)
+    if limits is None:
+        raise DataError(
+            f"--coverage is {coverage:g}, but {run.path} has only {count:,} val images, too few to"
+            " fit it. Use a lower --coverage, or train with a larger --val."
+        )
     # The coverage of new images is distributed as Beta(place, count + 1 - place) (Vovk, 2012, arXiv
     # 1209.2673).
-    place = min(count, math.ceil((count + 1) * coverage))
-    rule = replace(rule, covered=wilson_interval(place, count))
+    place = math.ceil((count + 1) * coverage)
+    are_inside = np.all(errors <= limits, axis=1)
+    effect = measure_design_effect(are_inside, val.group_numbers)
+    rule = replace(rule, covered=wilson_interval(place, count, effect))
     if task.kind is REGRESSION:
-        logits = val.logits.astype(np.float64)
-        targets = np.asarray(val.targets, np.float64)
-        half_widths = fit_intervals(logits, targets, coverage)
-        if np.isfinite(half_widths).all():
-            return replace(rule, half_widths=tuple(half_widths.tolist()))
-    else:
-        classes = np.asarray(val.targets, np.int64)
-        threshold = fit_sets(find_probabilities(task, val), classes, coverage)
-        if threshold is not None:
-            return replace(rule, threshold=threshold)
-    raise DataError(
-        f"--coverage is {coverage:g}, but {run.path} has only {count:,} val images, too few to fit"
-        " it. Use a lower --coverage, or train with a larger --val."
-    )
+        return replace(rule, half_widths=tuple(limits.tolist()))
+    return replace(rule, threshold=-float(limits[0]))
 
 
 def describe_coverage(run: Run, task: Task, rule: ConfidenceRule, coverage: float) -> list[str]:
@@ -128,18 +125,11 @@ def describe_coverage(run: Run, task: Task, rule: ConfidenceRule, coverage: floa
         return [*lines, words]
     words += f"; measured on {len(test.logits):,} test images:"
     if rule.threshold is None:
-        are_inside = (np.abs(test.logits - test.targets) <= np.array(rule.half_widths)).sum(axis=0)
-        shares = ", ".join(
-            describe_fraction(int(inside), len(test.logits)) for inside in are_inside
-        )
+        are_inside = measure_errors(task, test) <= np.array(rule.half_widths)
+        shares = ", ".join(describe_hits(inside, test.group_numbers) for inside in are_inside.T)
         return [*lines, f"{words} {shares} of the true numbers are in their intervals"]
     sets = choose_sets(find_probabilities(task, test), rule.threshold)
     holds_truth = sets[np.arange(len(sets)), np.asarray(test.targets, np.int64)]
-    share = describe_fraction(int(holds_truth.sum()), len(sets))
+    share = describe_hits(holds_truth, test.group_numbers)
     per_set = f"{sets.sum(axis=1).mean():.2f} classes per set on average"
     return [*lines, f"{words} {share} of the sets contain the true class, {per_set}"]
-
-
-def find_probabilities(task: Task, outputs: Outputs) -> Float64[np.ndarray, "n k"]:
-    probabilities = task.probabilities(torch.from_numpy(outputs.logits).double())
-    return task.expand(probabilities).numpy()

@@ -16,7 +16,7 @@ from lamina.markup import Markup, join, link, list_shades, show, wrap
 def document_of(
     title: str, header: Iterable[str], sections: Mapping[str, tuple[str, Markup]], kind: str = ""
 ) -> str:
-    """A document of sections by id, each with its title; empty ones are left out."""
+    """A document of sections by id, each with its title; empty sections are left out."""
     links = []
     parts = []
     for name, (heading, body) in sections.items():

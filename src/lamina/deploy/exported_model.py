@@ -1,4 +1,4 @@
-"""Export a model with its preprocessing as an ONNX file; use such files as models.
+"""Export a model with its preprocessing as an ONNX file, and use such files as models.
 
 The input is ``images``, uint8 (N, H, W, C) at the model's input size. The outputs are
 ``probabilities`` (N, M), for regression the numbers, and ``logits`` (N, K).
@@ -31,7 +31,7 @@ OPSET = 20  # ONNX operator set
 
 
 class Exported(nn.Module):
-    """What an exported file computes."""
+    """The computation of an exported file."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()

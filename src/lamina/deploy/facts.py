@@ -18,7 +18,7 @@ NOT_EVALUATED = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run's files say without its data and weights."""
+    """The facts in a run's files, without its data and weights."""
 
     name: str
     about: str

@@ -145,7 +145,7 @@ def _show_cells(cells: Sequence[Confusion], evidence: Evidence) -> tuple[Markup,
         shown += len(figures)
     whole = sum(len(cell.rows) for cell in cells)
     remark = f"Select a number to see its images. This page has {shown:,} of {whole:,} images"
-    remark += "." if shown == whole else "; the others are left out to keep the file small."
+    remark += "." if shown == whole else "; other images are left out to keep the file small."
     return wrap("p", remark, kind="faint screen"), join(parts), counts
 
 

@@ -73,7 +73,7 @@ def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
 
 
 def _show_trials(path: Path, state: Mapping[str, Any]) -> Markup:
-    """The trials, as a worker with this folder has stored them last."""
+    """The trials, as a worker with this folder last stored them."""
     rows = read_table(path)
     if not rows:
         return Markup("")

@@ -19,7 +19,7 @@ from lamina.insight.attribution import measure_strength
 from lamina.insight.explanations import Explanation
 
 PANEL_INCHES = 2.7
-LONGEST_SIDE_PX = 600  # of an image on the sheet; larger ones are reduced
+LONGEST_SIDE_PX = 600  # of an image on the sheet; larger images are reduced
 LETTERS_A_LINE = 42
 LONGEST_PREDICTION = 90  # letters of a prediction of several labels or numbers
 Box: TypeAlias = tuple[float, float, float, float]

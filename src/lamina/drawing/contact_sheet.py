@@ -19,7 +19,7 @@ from lamina.insight.neighbors import SimilarImages
 from lamina.targets import REGRESSION
 from lamina.text import shorten
 
-SIDES_PX = {12: 128, 30: 96, 200: 64}  # of an image, on sheets of up to so many rows
+SIDES_PX = {12: 128, 30: 96, 200: 64}  # of an image, on sheets with up to this many rows
 COLUMNS = 8
 MOST_ROWS = 200
 MOST_LABEL_ISSUES = 80
@@ -65,7 +65,7 @@ def build_label_issues_sheet(labels: LabelIssues, title: str) -> Image.Image:
 def build_hard_sheet(
     confusions: Confusions, pixels: Sequence[UInt8[np.ndarray, "h w c"]], title: str
 ) -> Image.Image:
-    """A sheet of the largest losses and of confused pairs; ``pixels`` are those of all images."""
+    """A sheet of the largest losses and of confused pairs; ``pixels`` has all images."""
     pairs = confusions.pairs[:MOST_PAIRS]
     hardest = confusions.hardest[:MOST_LOSSES]
     side = _choose_side(-(-len(hardest) // COLUMNS) + len(pairs))
@@ -87,7 +87,7 @@ def build_hard_sheet(
 def build_similar_sheet(
     results: Sequence[SimilarImages], title: str, rest: str = ""
 ) -> Image.Image:
-    """A sheet with a row for each image: it, and the images that are similar to it."""
+    """A sheet with a row for each image: the image, and the images that are similar to it."""
     rows = []
     for similar in results:
         tiles = [make_tile(similar.pixels, SIMILAR_PX)]

@@ -29,7 +29,7 @@ History: TypeAlias = Sequence[Mapping[str, Any]]  # the rows of a run's history,
 def draw_curves(history: History, score: Score, report: Report | None = None) -> Figure:
     """Draw score and loss by epoch, and the panels of the layers if the history has them.
 
-    Of a single epoch, lines are points.
+    With a single epoch, lines are points.
     """
     has_layers = any("layers" in row for row in history)
     heights = [5.0]

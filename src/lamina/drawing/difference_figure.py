@@ -15,7 +15,7 @@ LONGEST_TITLE = 40  # characters
 
 @styled
 def draw_differences(compared: Sequence[PairedComparison]) -> Figure:
-    """Draw each comparison: dots for seeds, and intervals for new images and for these alone."""
+    """Draw each comparison, with dots for seeds and the intervals for new images and new seeds."""
     figure = new_figure(9, 1.6 + 0.7 * len(compared))
     axes = figure.add_subplot()
     first = compared[0]
@@ -25,12 +25,13 @@ def draw_differences(compared: Sequence[PairedComparison]) -> Figure:
     if score.is_fraction:
         scale = 100
         unit = "percentage points"
+    pair = "seed" if first.folds is None else "fold"
     margin = scale * first.margin
     axes.axvspan(-margin, margin, color=GRID, linewidth=0, label="margin")
     axes.axvline(0, color=FAINT_INK, linewidth=1)
     for row, comparison in enumerate(compared):
         intervals = {
-            "interval, new images and seeds": (comparison.interval, 2),
+            f"interval, new images and {pair}s": (comparison.interval, 2),
             "interval, new seeds alone": (comparison.seeds_interval, 6),
         }
         for key, (interval, width) in intervals.items():
@@ -41,7 +42,7 @@ def draw_differences(compared: Sequence[PairedComparison]) -> Figure:
         axes.plot(difference, row, color=INK, marker="|", markersize=10, markeredgewidth=2)
         points = [scale * difference for difference in comparison.differences]
         heights = [row - 0.25] * len(points)
-        axes.plot(points, heights, ".", color=COLORS[1], clip_on=False, label="one seed")
+        axes.plot(points, heights, ".", color=COLORS[1], clip_on=False, label=f"one {pair}")
     names = [label(comparison.a, LONGEST_TITLE) for comparison in compared]
     axes.set_yticks(range(len(compared)), names)
     axes.set_ylim(len(compared) - 0.5, -0.6)

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from lamina.drawing.style import FAINT_INK, label, percent_formatter
 
-# of more layers, only some are named
+# with more layers, only some are named
 MOST_NAMED = 14
 NARROW = 10.0  # ratio of the ends of a logarithmic axis, up to which its ticks are evenly spaced
 WIDE = 10_000.0  # ratio from which the ticks are powers of ten

@@ -20,11 +20,11 @@ from lamina.drawing.style import (
     percent_formatter,
     styled,
 )
-from lamina.evaluation.calibration import find_bins, judge_predictions
-from lamina.evaluation.intervals import wilson_interval
+from lamina.evaluation.calibration import judge_predictions
+from lamina.evaluation.intervals import measure_design_effect, sum_by_group, wilson_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import NumberReport
-from lamina.evaluation.scores import calibration_error
+from lamina.evaluation.scores import calibration_error, find_bins
 from lamina.targets import BINARY, MULTI_LABEL
 from lamina.text import format_percent
 from lamina.training.task import Task
@@ -50,11 +50,14 @@ def draw_reliability(task: Task, outputs: Outputs) -> Figure:
     colors = [COLORS[0], FAINT_INK]
     for (name, judged), color, style in zip(series.items(), colors, ("-", "--"), strict=False):
         confidence, is_correct = judge_predictions(judged, logits, truth)
-        bins = find_bins(confidence, is_correct)
+        bins = find_bins(confidence)
+        counts = sum_by_group(torch.ones(len(bins), dtype=torch.float64), bins)
+        probabilities = sum_by_group(confidence.double(), bins) / counts
+        accuracies = sum_by_group(is_correct.double(), bins) / counts
         error = calibration_error(confidence, is_correct)
         axes.plot(
-            [probability for probability, _, _ in bins],
-            [accuracy for _, accuracy, _ in bins],
+            probabilities.numpy(),
+            accuracies.numpy(),
             marker="o",
             markersize=4,
             linestyle=style,
@@ -82,8 +85,9 @@ def _style_fractions(figure: Figure) -> None:
 def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
     """Draw precision against recall, and for yes the ROC curve, with the thresholds marked.
 
-    It draws yes, or each label (at most 12). The bands are pointwise 95 % intervals of the vertical
-    axis (Wilson). ``None`` if no label has images with and without it.
+    Draws the class yes, or each label (at most 12). The bands are pointwise 95 % intervals of the
+    vertical axis (Wilson); grouped images count as fewer, by the variance of the recall between
+    groups. ``None`` if no label has images with and without it.
     """
     truth = outputs.targets.reshape(len(outputs.logits), -1)
     columns = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))[:MOST_PANELS]
@@ -98,7 +102,9 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
     probabilities = task.probabilities(torch.from_numpy(outputs.logits).double()).numpy()
     for number, (column, draw) in enumerate(panels, start=1):
         axes = figure.add_subplot(lines, across, number)
-        counts = _count_thresholds(probabilities[:, column], truth[:, column])
+        hits = probabilities[:, column] > task.cutoffs[column]
+        effect = measure_design_effect(hits, outputs.group_numbers, truth[:, column])
+        counts = _count_thresholds(probabilities[:, column], truth[:, column], effect)
         draw(axes, counts, task.cutoffs[column])
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         title = f"{label(task.target_names[column])} on {outputs.split}"
@@ -109,17 +115,20 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
 
 @dataclass(frozen=True, eq=False)
 class _Counts:
-    """Images at each threshold, from the highest: predicted ones, and those with the label."""
+    """Counts at each threshold, from the highest: predicted images, and correct predictions."""
 
     thresholds: Float64[np.ndarray, " t"]
     predicted: Int64[np.ndarray, " t"]
     correct: Int64[np.ndarray, " t"]
     positive: int  # of all images
     images: int
+    design_effect: float  # images that count as one, if images are grouped
 
 
 def _count_thresholds(
-    probabilities: Float64[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]
+    probabilities: Float64[np.ndarray, " n"],
+    truth: Bool[np.ndarray, " n"],
+    design_effect: float,
 ) -> _Counts:
     order = np.argsort(-probabilities, kind="stable")
     descending = probabilities[order]
@@ -127,7 +136,7 @@ def _count_thresholds(
     ends = np.flatnonzero(np.diff(descending, append=-1))
     ends = ends[np.linspace(0, len(ends) - 1, min(len(ends), CURVE_POINTS)).astype(int)]
     correct = truth[order].cumsum()[ends]
-    return _Counts(descending[ends], ends + 1, correct, int(truth.sum()), len(truth))
+    return _Counts(descending[ends], ends + 1, correct, int(truth.sum()), len(truth), design_effect)
 
 
 def _draw_precision(axes: Axes, counts: _Counts, cutoff: float) -> None:
@@ -154,7 +163,7 @@ def _draw_curve(
 ) -> None:
     """The fraction of correct images of ``wholes``, its intervals, and the point at ``cutoff``."""
     pairs = zip(counts.correct.tolist(), wholes.tolist(), strict=True)
-    bands = [wilson_interval(correct, whole) for correct, whole in pairs]
+    bands = [wilson_interval(*pair, counts.design_effect) for pair in pairs]
     low = [band.low for band in bands]
     high = [band.high for band in bands]
     fractions = counts.correct / wholes

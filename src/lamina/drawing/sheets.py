@@ -28,7 +28,7 @@ class SheetRow:
 
 
 def lay_out(rows: Sequence[SheetRow], title: str, remark: str = "", rest: str = "") -> Image.Image:
-    """Draw rows of tiles under a title and a wrapped remark; ``rest`` says what is left out."""
+    """Draw rows of tiles under a title and a wrapped remark; ``rest`` is a note below."""
     tiles = [tile for row in rows for tile in row.tiles]
     texts = [text for row in rows for caption in row.captions for text in caption]
     names = [row.name for row in rows]

@@ -1,4 +1,4 @@
-"""The style that all figures share, and saving them."""
+"""The style of all figures, and functions to save them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from lamina.data.thumbnails import encode_png as encode_image
 from lamina.files import write_atomically
 from lamina.text import LONGEST_NAME, shorten
 
-# Safe for color-blind readers (Okabe and Ito, Color universal design, 2008), without the yellow,
-# too pale for lines.
+# Safe for color-blind readers (Okabe and Ito, Color universal design, 2008), without yellow, which
+# is too pale for lines.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK = "#222222"
 FAINT_INK = "#8a8a8a"
@@ -45,7 +45,7 @@ class Chart(Figure):
     """A figure that notebooks show although pyplot did not create it."""
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw with fonts for all letters, if there are any, without a change of ``rcParams``."""
+        """Draw with fonts that have all letters, if any, without changing ``rcParams``."""
         for axes in self.axes:
             axes.get_xticklabels()  # creates them
             axes.get_yticklabels()

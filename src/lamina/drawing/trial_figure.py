@@ -41,7 +41,7 @@ def draw_trials(study: Any, metric: str) -> Figure:
 
 
 def draw_importances(study: Any, metric: str) -> Figure:
-    """Draw how much each value of an Optuna study distinguishes the best trials from the others.
+    """Draw how much each value of an Optuna study distinguishes the best trials from all others.
 
     Source: PED-ANOVA, Watanabe et al., IJCAI 2023.
     """
@@ -59,7 +59,7 @@ def draw_importances(study: Any, metric: str) -> Figure:
 
 
 def _find_value(trial: Any) -> float:
-    """A trial's score; NaN if it has none, or if it diverged and its score is a stand-in."""
+    """A trial's score; NaN if it has none, or if it diverged and its score is a placeholder."""
     if trial.state.name != "COMPLETE" or "error" in trial.user_attrs:
         return float("nan")
     return float(trial.value)
@@ -67,7 +67,7 @@ def _find_value(trial: Any) -> float:
 
 @contextmanager
 def _drawing_by_optuna() -> Iterator[None]:
-    """Keep the style that Optuna sets, and its figures, from the caller's pyplot."""
+    """Keep Optuna's style and figures out of the caller's pyplot."""
     from optuna.exceptions import ExperimentalWarning
 
     with matplotlib.rc_context(), pyplot.ioff(), warnings.catch_warnings():

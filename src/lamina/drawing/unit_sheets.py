@@ -70,7 +70,7 @@ def build_units_sheet(layer: LayerUnits) -> Image.Image:
 
 
 def explain_sheet(layer: LayerUnits) -> str:
-    """What the sheet of a layer shows of each unit."""
+    """What the sheet of a layer shows for each unit."""
     remark = (
         f"Receptive field: {describe_field(layer.receptive_field)}. For each unit: the patches of"
         f" {plural(len(layer.images), 'training image', 'training images')} that excite it most;"

@@ -5,17 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
+from torch.nn import functional
 
 from lamina.data.splits import Split
 from lamina.errors import RunError, plural, warn
-from lamina.evaluation.intervals import Z, wilson_interval
-from lamina.evaluation.scores import CALIBRATION_BINS
+from lamina.evaluation.intervals import (
+    ALL,
+    Groups,
+    Z,
+    measure_design_effect,
+    wilson_interval,
+)
+from lamina.evaluation.outputs import Outputs
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets, kind_of
 from lamina.text import escape
 from lamina.training.recipe import Aim
@@ -27,6 +34,7 @@ LEAST_OF_LABEL = 30  # images with a label, and images without, to fit a tempera
 COOLEST = 0.05
 HOTTEST = 20.0
 BISECTIONS = 40
+MINIMA = ("recall", "precision")  # aims that are a minimum
 ROUNDING = 1e-9  # of a number of images
 # fraction by which predict may round a probability differently, in float32 and seven digits
 TIE_MARGIN = 1e-6
@@ -43,6 +51,8 @@ class Threshold:
         positive: number of images with the label, among those that the threshold was chosen on.
         predicted: number of images above the threshold.
         found: number of images with the label that are above the threshold.
+        design_effect: number of these images that count as one, because images of a group are
+            alike; 1 if images are not grouped.
     """
 
     name: str
@@ -50,31 +60,38 @@ class Threshold:
     positive: int
     predicted: int
     found: int
+    design_effect: Annotated[float, Range(1)] = 1.0
 
     def __str__(self) -> str:
-        rates = (("recall", self.positive), ("precision", self.predicted))
-        shown = ", ".join(f"{name} {describe_fraction(self.found, count)}" for name, count in rates)
-        return f"{escape(self.name)}: above {100 * self.value:.2f} %: {shown}"
+        above = f"{escape(self.name)}: above {100 * self.value:.2f} %"
+        recall = describe_fraction(self.found, self.positive, self.design_effect)
+        precision = describe_fraction(self.found, self.predicted, self.design_effect)
+        return f"{above}: recall {recall}, precision {precision}"
 
     def find_lack(self, aim: Aim) -> str:
-        """Why the images do not support the aim, or how many would; empty if they do."""
+        """Why the images do not support the aim, or how many would; empty if they do.
+
+        They support it if the 95 % interval of the recall or precision is not below it.
+        """
         images = self.positive
         what = f"images with {escape(self.name)}"
-        needed = LEAST_OF_LABEL
-        if aim.name in ("recall", "precision"):
-            # Fewer images cannot show the aim, even if all of them are correct (Wilson's interval).
-            needed = math.ceil(Z**2 * aim.value / (1 - aim.value))
         if aim.name == "precision" and self.positive:
             images = self.predicted
             what = f"images predicted as {escape(self.name)}"
-        reached = {"recall": self.positive, "precision": self.predicted}.get(aim.name, 0)
-        if self.positive and self.found < aim.value * reached - ROUNDING:
+        needed: float = LEAST_OF_LABEL
+        if aim.name in MINIMA:
+            # Fewer images cannot show the aim, even if all of them are correct (Wilson's interval).
+            needed = Z**2 * aim.value / (1 - aim.value)
+        needed = math.ceil(needed * self.design_effect)
+        if images and not _reaches(aim, self.found, images):
             return (
                 f"no threshold reaches {aim} for {escape(self.name)} on these images, so it is 0.5"
             )
-        if images >= needed:
-            return ""
-        return f"{images:,} {what} are too few to support {aim}; about {needed:,} are needed"
+        if images < needed:
+            return f"{images:,} {what} are too few to support {aim}; about {needed:,} are needed"
+        if not _reaches(aim, self.found, images, self.design_effect):
+            return f"the {aim.name} of {escape(self.name)} may be below {aim.value:g} on new images"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -121,10 +138,10 @@ class Calibration:
 
     def apply(self, task: Task) -> Task:
         """The task with these temperatures and thresholds."""
-        if not self.thresholds:
-            return task.with_temperatures(self.temperatures)
-        values = tuple(threshold.value for threshold in self.thresholds)
         task = task.with_temperatures(self.temperatures)
+        if not self.thresholds:
+            return task
+        values = tuple(threshold.value for threshold in self.thresholds)
         return replace(task, thresholds=values)  # type: ignore[call-arg]
 
 
@@ -150,142 +167,192 @@ def fit_temperatures(
 
     Guo et al., On calibration of modern neural networks, 2017, 4.2.
     """
-    if task.kind is REGRESSION or len(logits) < LEAST_IMAGES:
+    has_choice = task.kind is not SINGLE_LABEL or task.outputs > 1
+    if task.kind is REGRESSION or len(logits) < LEAST_IMAGES or not has_choice:
         return ()
     values = torch.from_numpy(logits).double()
+    truth = torch.from_numpy(np.array(targets)).view(len(values), -1)
     # keeps the temperature above 0 if every prediction is correct (Platt, 1999)
     softening = 1 / (len(values) + 2)
+    rest = softening
     if task.kind is SINGLE_LABEL:
-        classes = values.shape[1]
-        if classes < 2:
-            return ()
-        wanted = torch.full_like(values, softening / (classes - 1))
-        wanted[torch.arange(len(values)), torch.from_numpy(np.array(targets))] = 1 - softening
-
-        def find_slope(sharpness: float) -> float:
-            errors = (values * sharpness).softmax(1) - wanted
-            return float(errors.mul(values).mean())
-
-        return (_fit(find_slope),)
-    truth = torch.from_numpy(np.array(targets)).view(len(values), -1)
-    wanted = torch.where(truth, 1 - softening, softening).double()
-
-    def fit(columns: Tensor, goals: Tensor) -> float:
-        def find_slope(sharpness: float) -> float:
-            errors = (columns * sharpness).sigmoid() - goals
-            return float(errors.mul(columns).mean())
-
-        return _fit(find_slope)
-
-    temperatures = [fit(values, wanted)] * values.shape[1]
-    if len(temperatures) > 1:
+        truth = functional.one_hot(truth[:, 0], task.outputs)
+        rest = softening / (task.outputs - 1)
+    wanted = truth.double() * (1 - softening - rest) + rest
+    activate = task.with_temperatures(()).probabilities
+    common = _fit_temperature(activate, values, wanted)
+    if task.kind is SINGLE_LABEL:
+        return (common,)
+    temperatures = [common] * task.outputs
+    if task.kind is MULTI_LABEL:
         for place, count in enumerate(truth.sum(0).tolist()):
             if LEAST_OF_LABEL <= count <= len(values) - LEAST_OF_LABEL:
-                temperatures[place] = fit(values[:, place], wanted[:, place])
+                column = slice(place, place + 1)
+                temperatures[place] = _fit_temperature(
+                    activate, values[:, column], wanted[:, column]
+                )
     return tuple(temperatures)
 
 
-def choose_thresholds(
-    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets, aim: Aim
-) -> tuple[Threshold, ...]:
-    """The decision threshold of each label that achieves the aim on these images, or else 0.5.
-
-    With ``recall``, it is the threshold of the highest precision among those that achieve it, and
-    the other way round. Without any image with the label, it is 0.5.
-    """
-    probabilities = task.probabilities(torch.from_numpy(logits).double()).numpy()
-    columns = np.asarray(targets).reshape(len(logits), -1)
-    return tuple(
-        _choose_threshold(name, column, truth, aim)
-        for name, column, truth in zip(task.target_names, probabilities.T, columns.T, strict=True)
-    )
-
-
-def calibrate(
-    task: Task,
-    split: Split,
-    logits: Float32[np.ndarray, "n k"],
-    targets: Targets,
-    aim: Aim | None,
-) -> Calibration | None:
-    """Temperatures, and thresholds if there is an aim, chosen on a split.
-
-    ``None`` if there are too few images and no aim; warns if there are too few for the aim.
-    """
-    has_labels = task.kind is not MULTI_LABEL or targets.any()
-    if kind_of(targets) is not task.kind or not has_labels or not np.isfinite(logits).all():
-        return None
-    temperatures = fit_temperatures(task, logits, targets)
-    if aim is None:
-        return Calibration(split, len(logits), temperatures) if temperatures else None
-    thresholds = choose_thresholds(task.with_temperatures(temperatures), logits, targets, aim)
-    for threshold in thresholds:
-        if lack := threshold.find_lack(aim):
-            warn(f"{lack}.", remedy="Use more images in val (--val, or --folds), or a lower aim")
-    return Calibration(split, len(logits), temperatures, str(aim), thresholds)
-
-
-def _choose_threshold(
-    name: str, probabilities: Float64[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], aim: Aim
-) -> Threshold:
-    ranked, places = np.unique(-probabilities, return_inverse=True)  # from the highest probability
-    # Predictions cannot tell apart what rounding makes equal.
-    groups = np.concatenate([[0], (np.diff(ranked) > -TIE_MARGIN * ranked[:-1]).cumsum()])
-    places = groups[places]
-    predicted = np.concatenate([[0], np.bincount(places).cumsum()])
-    correct = np.concatenate([[0], np.bincount(places, truth).cumsum()]).astype(np.int64)
-    positive = int(truth.sum())
-    match aim.name:
-        case "f1":
-            worth = 2 * correct / (predicted + positive + (predicted + positive == 0))
-        case "recall":
-            worth = np.where(
-                correct >= aim.value * positive - ROUNDING,
-                correct / np.maximum(1, predicted),
-                -np.inf,
-            )
-        case "precision":
-            worth = np.where(
-                (correct >= aim.value * predicted - ROUNDING) & (correct > 0), correct, -np.inf
-            )
-        case "miss":
-            worth = -(aim.value * (positive - correct) + (predicted - correct))
-    # Of equally good thresholds, that with more images found for recall, and with fewer false
-    # alarms otherwise.
-    best = int(worth.argmax())
-    if aim.name == "recall":
-        best = len(worth) - 1 - int(worth[::-1].argmax())
-    if not positive or worth[best] == -np.inf:
-        above = probabilities.astype(np.float32) > 0.5
-        return Threshold(name, 0.5, positive, int(above.sum()), int((above & truth).sum()))
-    lowest = -ranked[groups < best][-1] if best else 1.0  # of the images above the threshold
-    highest = -ranked[groups == best][0] if best <= groups[-1] else 0.0  # of the others
-    value = float((lowest + highest) / 2)
-    return Threshold(name, value, positive, int(predicted[best]), int(correct[best]))
-
-
-def describe_fraction(part: int, whole: int) -> str:
-    """A fraction of images as a percentage with its 95 % interval (Wilson)."""
-    if not whole:
-        return "–"
-    interval = wilson_interval(part, whole)
-    return (
-        f"{100 * part / whole:.1f} % (95 % interval {100 * interval.low:.1f} to"
-        f" {100 * interval.high:.1f} %)"
-    )
-
-
-def _fit(slope: Callable[[float], float]) -> float:
+def _fit_temperature(
+    activate: Callable[[Tensor], Tensor], values: Float64[Tensor, "n k"], wanted: Tensor
+) -> float:
+    """The temperature of logits whose probabilities are closest to the wanted ones."""
     # The loss is convex in 1 / temperature: bisection finds where its slope is 0.
     low = math.log(1 / HOTTEST)
     high = math.log(1 / COOLEST)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if slope(math.exp(middle)) < 0:
+        errors = activate(values * math.exp(middle)) - wanted
+        if float(errors.mul(values).mean()) < 0:
             low = middle
         else:
             high = middle
     return float(min(HOTTEST, max(COOLEST, math.exp(-(low + high) / 2))))
+
+
+def choose_thresholds(
+    task: Task,
+    logits: Float32[np.ndarray, "n k"],
+    targets: Targets,
+    aim: Aim,
+    groups: Groups | None = None,
+) -> tuple[Threshold, ...]:
+    """The decision threshold of each label that achieves the aim, or else 0.5.
+
+    With ``recall``, it is the threshold of the highest precision among those whose 95 % interval
+    (Wilson) is not below the aim, so that new images achieve it, too, in at least 95 % of such
+    choices; and the other way round. If there are none, the fraction on these images decides.
+    Without any image with the label, it is 0.5.
+    """
+    probabilities = task.probabilities(torch.from_numpy(logits).double()).numpy()
+    columns = np.asarray(targets).reshape(len(logits), -1)
+    return tuple(
+        _choose_threshold(name, column, truth, aim, groups)
+        for name, column, truth in zip(task.target_names, probabilities.T, columns.T, strict=True)
+    )
+
+
+def calibrate(task: Task, outputs: Outputs, aim: Aim | None) -> Calibration | None:
+    """Temperatures, and thresholds if there is an aim, chosen on the outputs for a split.
+
+    ``None`` if there are too few images and no aim; warns if there are too few for the aim.
+    """
+    logits = outputs.logits
+    targets = outputs.targets
+    has_labels = task.kind is not MULTI_LABEL or targets.any()
+    if kind_of(targets) is not task.kind or not has_labels or not np.isfinite(logits).all():
+        return None
+    temperatures = fit_temperatures(task, logits, targets)
+    if aim is None:
+        return Calibration(outputs.split, len(logits), temperatures) if temperatures else None
+    calibrated = task.with_temperatures(temperatures)
+    thresholds = choose_thresholds(calibrated, logits, targets, aim, outputs.group_numbers)
+    for threshold in thresholds:
+        if lack := threshold.find_lack(aim):
+            warn(f"{lack}.", remedy="Use more images in val (--val, or --folds), or a lower aim")
+    return Calibration(outputs.split, len(logits), temperatures, str(aim), thresholds)
+
+
+def _choose_threshold(
+    name: str,
+    probabilities: Float64[np.ndarray, " n"],
+    truth: Bool[np.ndarray, " n"],
+    aim: Aim,
+    groups: Groups | None,
+) -> Threshold:
+    levels = np.concatenate([[1.0], np.unique(probabilities)[::-1], [0.0]])
+    # Predictions cannot tell apart what rounding makes equal.
+    are_apart = -np.diff(levels) > TIE_MARGIN * levels[:-1]
+    are_apart[[0, -1]] = True
+    values = ((levels[:-1] + levels[1:]) / 2)[are_apart]  # from the highest threshold
+    predicted = _count_above(probabilities, values)
+    correct = _count_above(probabilities[truth], values)
+    positive = int(truth.sum())
+    match aim.name:
+        case "f1":
+            worth = 2 * correct / np.maximum(predicted + positive, 1)
+        case "recall":
+            worth = correct / np.maximum(predicted, 1)
+        case "precision":
+            worth = correct / max(positive, 1)
+        case "miss":
+            worth = -(aim.value * (positive - correct) + (predicted - correct))
+    wholes = np.full_like(predicted, positive)
+    if aim.name == "precision":
+        wholes = predicted
+    are_reached = _reaches(aim, correct, wholes)
+    value = _find_best(aim, values, worth, are_reached, otherwise=0.5)
+    # The design effect is that at the threshold with which these images reach the aim.
+    rounded = probabilities.astype(np.float32)
+    above = rounded > np.float32(value)
+    rows = truth
+    if aim.name == "precision":
+        rows = above
+    effect = measure_design_effect(above & truth, groups, rows)
+    are_shown = _reaches(aim, correct, wholes, effect)
+    value = _find_best(aim, values, worth, are_shown, otherwise=value)
+    above = rounded > np.float32(value)
+    return Threshold(name, value, positive, int(above.sum()), int((above & truth).sum()), effect)
+
+
+def _count_above(
+    probabilities: Float64[np.ndarray, " n"], values: Float64[np.ndarray, " t"]
+) -> Int64[np.ndarray, " t"]:
+    return len(probabilities) - np.searchsorted(np.sort(probabilities), values, side="right")
+
+
+def _reaches(aim: Aim, correct: Any, wholes: Any, design_effect: float = 0.0) -> Any:
+    """Whether there are images, and the 95 % interval (Wilson) of a minimum is not below the aim.
+
+    Without a design effect, whether the fraction itself is not.
+    """
+    if aim.name not in MINIMA:
+        return wholes > 0
+    # The interval contains the fractions that the score test does not reject.
+    half_width = Z * np.sqrt(design_effect * wholes * aim.value * (1 - aim.value))
+    return (wholes > 0) & (correct - aim.value * wholes >= half_width - ROUNDING)
+
+
+def _find_best(
+    aim: Aim,
+    values: Float64[np.ndarray, " t"],
+    worth: Float64[np.ndarray, " t"],
+    are_suitable: Bool[np.ndarray, " t"],
+    otherwise: float,
+) -> float:
+    """The suitable threshold that is worth most."""
+    most = worth[are_suitable].max(initial=-np.inf)
+    best = values[are_suitable & (worth == most)]
+    if not len(best):
+        return otherwise
+    # Of equally good thresholds, that with more images found for recall, and with fewer false
+    # alarms otherwise.
+    if aim.name == "recall":
+        return float(best.min())
+    return float(best.max())
+
+
+def describe_hits(
+    hits: Bool[np.ndarray, " n"],
+    groups: Groups | None,
+    rows: Bool[np.ndarray, " n"] | slice = ALL,
+) -> str:
+    """The fraction of hits in ``rows`` as a percentage with its 95 % interval, by groups."""
+    counted = hits[rows]
+    effect = measure_design_effect(hits, groups, rows)
+    return describe_fraction(int(counted.sum()), len(counted), effect)
+
+
+def describe_fraction(part: int, whole: int, design_effect: float) -> str:
+    """A fraction of images as a percentage with its 95 % interval (Wilson)."""
+    if not whole:
+        return "–"
+    interval = wilson_interval(part, whole, design_effect)
+    return (
+        f"{100 * part / whole:.1f} % (95 % interval {100 * interval.low:.1f} to"
+        f" {100 * interval.high:.1f} %)"
+    )
 
 
 def judge_predictions(
@@ -299,33 +366,18 @@ def judge_predictions(
     return probabilities[chosen], (chosen & task.to_truth(targets)).any(dim=1)
 
 
-def find_favored(task: Task) -> int:
-    """1 (yes) if a threshold below 0.5 predicts yes for images that are more likely no; else -1."""
-    return 1 if task.kind is BINARY and task.cutoffs[0] < 0.5 else -1
+def favors_yes(task: Task) -> bool:
+    """Whether a threshold below 0.5 predicts yes for images that are more likely no."""
+    return task.kind is BINARY and task.cutoffs[0] < 0.5
 
 
 def keep_favored(
-    task: Task, chosen: Int64[Tensor, " n"], confidence: Float[Tensor, " n"]
+    task: Task, logits: Float[Tensor, "n k"], confidence: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
-    """The confidences to compare with the threshold: 1 for the favored class, never rejected."""
-    return confidence.masked_fill(chosen == find_favored(task), 1.0)
-
-
-def find_bins(
-    confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"]
-) -> list[tuple[float, float, int]]:
-    """Mean probability, fraction correct and count, for each of 15 equal bins that is not empty."""
-    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
-    counts = torch.bincount(bins, minlength=CALIBRATION_BINS)
-    sums, correct = (
-        torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, bins, values.double())
-        for values in (confidence, is_correct)
-    )
-    return [
-        (float(sums[place]) / count, float(correct[place]) / count, count)
-        for place, count in enumerate(counts.tolist())
-        if count
-    ]
+    """The confidences to compare with the threshold: 1 for a favored yes, never rejected."""
+    if not favors_yes(task):
+        return confidence
+    return confidence.masked_fill(task.decide(logits)[:, 0], 1.0)
 
 
 def measure_rejection(
@@ -337,17 +389,32 @@ def measure_rejection(
     return Rejection(limit, coverage, accuracy)
 
 
-def fit_sets(
-    probabilities: Float64[np.ndarray, "n k"], targets: Int64[np.ndarray, " n"], coverage: float
-) -> float | None:
-    """The lowest probability of a class in a prediction set; ``None`` for too few images."""
-    # Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded error levels,
-    # 2019.
-    ranked = np.sort(probabilities[np.arange(len(targets)), targets])[::-1]
-    place = math.ceil((len(ranked) + 1) * coverage) - 1
-    if place >= len(ranked):
+def measure_errors(task: Task, outputs: Outputs) -> Float64[np.ndarray, "n k"]:
+    """What limits of prediction sets and intervals are fitted to.
+
+    For numbers, their absolute errors (Lei et al., 2018); for classes, minus the probability of the
+    true class (Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded
+    error levels, 2019), which predictions may round.
+    """
+    if task.kind is REGRESSION:
+        return np.abs(outputs.logits.astype(np.float64) - outputs.targets)
+    probabilities = find_probabilities(task, outputs)
+    of_truth = np.take_along_axis(probabilities, outputs.targets.astype(np.int64)[:, None], axis=1)
+    return -of_truth * (1 - TIE_MARGIN)
+
+
+def fit_limits(
+    errors: Float64[np.ndarray, "n k"], coverage: float
+) -> Float64[np.ndarray, " k"] | None:
+    """The limits of new errors, of which they exceed 1 - ``coverage``; ``None`` for too few images.
+
+    Split conformal prediction (Vovk, 2012, arXiv 1209.2673).
+    """
+    place = math.ceil((len(errors) + 1) * coverage)
+    if place > len(errors):
         return None
-    return float(ranked[place]) * (1 - TIE_MARGIN)
+    limits: Float64[np.ndarray, " k"] = np.sort(errors, axis=0)[place - 1]
+    return limits
 
 
 def choose_sets(
@@ -359,13 +426,7 @@ def choose_sets(
     return chosen
 
 
-def fit_intervals(
-    predicted: Float64[np.ndarray, "n k"], targets: Float64[np.ndarray, "n k"], coverage: float
-) -> Float64[np.ndarray, " k"]:
-    """Half-width of each prediction interval (Lei et al., 2018); infinite for too few images."""
-    residuals = np.sort(np.abs(predicted - targets), axis=0)
-    place = math.ceil((len(residuals) + 1) * coverage) - 1
-    half_widths: Float64[np.ndarray, " k"] = np.full(residuals.shape[1], np.inf)
-    if place < len(residuals):
-        half_widths = residuals[place]
-    return half_widths
+def find_probabilities(task: Task, outputs: Outputs) -> Float64[np.ndarray, "n k"]:
+    """The probability of each class."""
+    probabilities = task.probabilities(torch.from_numpy(outputs.logits).double())
+    return task.expand(probabilities).numpy()

@@ -22,7 +22,15 @@ from lamina.evaluation.calibration import (
     measure_rejection,
 )
 from lamina.evaluation.constant import predict_constant
-from lamina.evaluation.intervals import ROUNDING, Interval, influence_interval, matched_interval
+from lamina.evaluation.intervals import (
+    ROUNDING,
+    Groups,
+    Interval,
+    influence_interval,
+    matched_interval,
+    number_groups,
+    sum_by_group,
+)
 from lamina.evaluation.outputs import check_finite
 from lamina.evaluation.reports import Baseline, ClassReport, LabelReport, NumberReport, Report
 from lamina.evaluation.scores import (
@@ -32,7 +40,7 @@ from lamina.evaluation.scores import (
     NumberScores,
     QuestionScores,
     calibration_error,
-    count_confusion,
+    calibration_floor,
     measure,
 )
 from lamina.metrics import METRICS
@@ -119,13 +127,15 @@ def score_logits(
     columns = task.to_columns(logits)
     truth = task.to_truth(targets)
     values = _measure_own(task, metrics, logits, targets)
+    groups = number_groups(images.groups)
     shared = {
         "split": images.split,
         "images": len(images),
+        "groups": None if groups is None else len(groups.unique()),
         "loss": task.loss(logits, targets).item(),
         "seconds": seconds,
         "metrics": values,
-        **_find_score(task, metrics, values, columns, truth),
+        **_find_score(task, metrics, values, columns, truth, groups),
     }
     match task:
         case SingleLabel() | Binary():
@@ -161,14 +171,16 @@ def score(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> S
     check_finite(logits)
     columns = task.to_columns(torch.from_numpy(logits).double())
     truth = task.to_truth(torch.from_numpy(np.array(targets)))
-    name, measured = _measure_score(task, columns, truth)
+    name, measured = _measure_score(task, columns, truth, None)
     return Score(name, measured.value)
 
 
-def _measure_score(task: Task, columns: Columns, truth: Truth) -> tuple[str, Measured]:
+def _measure_score(
+    task: Task, columns: Columns, truth: Truth, groups: Groups | None
+) -> tuple[str, Measured]:
     """The task's metric, or the default metric where that is undefined or unknown."""
     for name in (task.score_name, task.kind.metrics[0]):
-        measured = measure(name, columns, truth) if name in METRICS else None
+        measured = measure(name, columns, truth, groups) if name in METRICS else None
         if measured is not None:
             return name, measured
     raise DataError(
@@ -186,7 +198,6 @@ def _measure_own(
     values: dict[str, float | None] = {}
     for name, metric in metrics.items():
         values[name] = None
-        problem = ""
         cause = None
         try:
             value = metric(logits.float(), targets.clone())
@@ -199,15 +210,14 @@ def _measure_own(
         else:
             if math.isfinite(number):
                 values[name] = number
-            else:
-                problem = f"is {number}, which is not a finite number"
-        if problem and name == task.metric:
+                continue
+            problem = f"is {number}, which is not a finite number"
+        if name == task.metric:
             raise RecipeError(
                 f"Your metric {name}, which is the score, {problem}. It must return a finite number"
                 " for any split; mend it, or choose another score with Recipe(metric=…)."
             ) from cause
-        if problem:
-            warnings.warn(f"the metric {name} {problem}", LaminaWarning, stacklevel=4)
+        warnings.warn(f"the metric {name} {problem}", LaminaWarning, stacklevel=4)
     return values
 
 
@@ -217,47 +227,47 @@ def _find_score(
     values: Mapping[str, float | None],
     columns: Columns,
     truth: Truth,
+    groups: Groups | None,
 ) -> dict[str, Any]:
     """The score with its interval, and its gain over the best constant prediction."""
     own_value = values.get(task.metric)
     if own_value is not None:
         lower_is_better = isinstance(metrics[task.metric], LowerIsBetter)
         return {"chosen_score": Score(task.metric, own_value, lower_is_better)}
-    name, measured = _measure_score(task, columns, truth)
+    name, measured = _measure_score(task, columns, truth, groups)
     constant = METRICS[name].baselines[task.kind.name]
-    other = predict_constant(task, constant, len(truth))
-    value, gain, interval = measure_gain(name, measured, columns, other, truth)
+    plain = measure(name, predict_constant(task, constant, len(truth)), truth)
+    assert plain is not None  # noqa: S101  whether it is defined depends on the truth alone
+    gain, interval = _measure_gain(name, measured, plain, groups)
     is_default = name == task.kind.metrics[0]
     return {
         "chosen_score": None if is_default else Score(name, measured.value),
         "undefined": None if name == task.score_name else task.score_name,
         "score_interval": measured.interval,
-        "baseline": Baseline(constant, value, gain, interval),
+        "baseline": Baseline(constant, plain.value, gain, interval),
     }
 
 
-def measure_gain(
-    metric: str, measured: Measured, columns: Columns, other: Columns, truth: Truth
-) -> tuple[float, float, Interval | None]:
-    """The metric of other predictions, and the gain over them on these images."""
-    plain = measure(metric, other, truth)
-    assert plain is not None  # noqa: S101  whether it is defined depends on the truth alone
+def _measure_gain(
+    metric: str, measured: Measured, plain: Measured, groups: Groups | None
+) -> tuple[float, Interval | None]:
+    """The gain over other predictions of these images."""
     sign = -1 if METRICS[metric].lower_is_better else 1
     gain = sign * (measured.value - plain.value)
-    interval = influence_interval(gain, sign * (measured.influences - plain.influences))
-    if metric == "accuracy":
-        hits = (columns.chosen == truth).all(dim=1)
-        other_hits = (other.chosen == truth).all(dim=1)
-        better = int((hits & ~other_hits).sum())
-        worse = int((other_hits & ~hits).sum())
-        gain = (better - worse) / len(hits)
-        interval = matched_interval(better, worse, len(hits))
+    influences = sign * (measured.influences - plain.influences)
+    interval = influence_interval(gain, sum_by_group(influences, groups))
+    if metric == "accuracy" and groups is None:
+        images = len(influences)
+        differences = gain + images * influences  # 1, 0 or -1 for each image
+        better = int((differences > 0.5).sum())
+        worse = int((differences < -0.5).sum())
+        interval = matched_interval(better, worse, images)
     # only one score varies
     elif interval and measured.interval and plain.influences.abs().max() < ROUNDING:
         ends = (measured.interval.low, measured.interval.high)
         low, high = sorted(sign * (end - plain.value) for end in ends)
         interval = Interval(low, high)
-    return plain.value, gain, interval
+    return gain, interval
 
 
 def _report_classes(
@@ -271,13 +281,9 @@ def _report_classes(
     truth = task.to_truth(targets)
     chosen = columns.chosen.long().argmax(dim=1)
     confidence, is_correct = judge_predictions(task, logits, targets)
-    uncalibrated = None
-    if task.temperatures:
-        raw = judge_predictions(task.with_temperatures(()), logits, targets)
-        uncalibrated = calibration_error(*raw)
-    favored = keep_favored(task, chosen, confidence)
+    favored = keep_favored(task, logits, confidence)
     classes = _score_columns(names, columns, truth)
-    confusion = count_confusion(chosen, targets.long(), len(names))
+    pairs = torch.bincount(targets * len(names) + chosen, minlength=len(names) ** 2)
     question = None
     if isinstance(task, Binary):
         precision = _find_value("average_precision", columns, truth, 1)
@@ -285,19 +291,33 @@ def _report_classes(
         question = QuestionScores(task.target_names[0], precision, area)
     return ClassReport(
         **shared,
+        **_measure_calibration(task, logits, targets),
         majority=names[int(np.argmax(task.expand_row(task.shares)))],
         accuracy=int(is_correct.sum()) / len(targets),
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
         top5_accuracy=_find_top5(logits, targets.long()),
-        calibration_error=calibration_error(confidence, is_correct),
-        uncalibrated_error=uncalibrated,
         rejections=tuple(
             measure_rejection(favored, is_correct, limit) for limit in REJECTION_LIMITS
         ),
         classes=classes,
-        confusion=tuple(map(tuple, confusion.tolist())),
+        confusion=tuple(map(tuple, pairs.view(len(names), -1).tolist())),
         question=question,
     )
+
+
+def _measure_calibration(
+    task: SingleLabel | Binary | MultiLabel, logits: Logits, targets: Tensor
+) -> dict[str, Any]:
+    confidence, is_correct = judge_predictions(task, logits, targets)
+    before = None
+    if task.temperatures:
+        raw = judge_predictions(task.with_temperatures(()), logits, targets)
+        before = calibration_error(*raw)
+    return {
+        "calibration_error": calibration_error(confidence, is_correct),
+        "calibration_floor": calibration_floor(confidence),
+        "uncalibrated_error": before,
+    }
 
 
 def _find_top5(logits: Logits, targets: Int64[Tensor, " n"]) -> float | None:
@@ -317,19 +337,13 @@ def _report_labels(
         for place, scores in enumerate(_score_columns(task.target_names, columns, truth))
     )
     frequencies = predict_constant(task, "frequencies", len(truth))
-    probabilities = task.probabilities(logits).flatten()
-    is_true = truth.flatten()
-    uncalibrated = None
-    if task.temperatures:
-        uncalibrated = calibration_error(logits.sigmoid().flatten(), is_true)
     return LabelReport(
         **shared,
+        **_measure_calibration(task, logits, truth),
         baseline_micro_f1=_micro_f1(frequencies, truth),
         mean_average_precision=_mean_of_known([scores.average_precision for scores in labels]),
         micro_f1=_micro_f1(columns, truth),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
-        calibration_error=calibration_error(probabilities, is_true),
-        uncalibrated_error=uncalibrated,
         labels=labels,
     )
 
@@ -381,10 +395,10 @@ def _divide(part: int, whole: int) -> float | None:
 
 def _find_value(metric: str, columns: Columns, truth: Truth, place: int) -> float | None:
     """The metric of one column; ``None`` if it is undefined."""
-    part = slice(place, place + 1)
-    column = Columns(columns.scores[:, part], columns.chosen[:, part])
-    measured = measure(metric, column, truth[:, part])
-    return None if measured is None else measured.value
+    column = slice(place, place + 1)
+    values = getattr(columns, METRICS[metric].values)
+    part = METRICS[metric].measure(values[:, column], truth[:, column])
+    return None if part is None else part[0]
 
 
 def _mean_of_known(values: Sequence[float | None]) -> float:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+Groups: TypeAlias = Int64[Tensor, " n"]
+"""The number of each image's group, such as its patient or video."""
 ALPHA = 0.05  # significance level
 LEVEL = 1 - ALPHA
 Z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
+ALL = slice(None)  # images
 ROUNDING = 1e-15  # variances below are rounding errors
-MANY_DEGREES = 200  # of freedom, from which an expansion computes t to nine digits
+NEWTON_STEPS = 40
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)  # to integrate numerically from -1 to 1
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,16 @@ class MeanInterval:
     count: int
 
 
-def wilson_interval(correct: float, total: float) -> Interval:
-    """Wilson's 95 % interval (1927) of ``correct / total``; valid near 0 and 1, for few images."""
+def wilson_interval(correct: float, total: float, design_effect: float = 1.0) -> Interval:
+    """Wilson's 95 % interval (1927) of ``correct / total``; valid near 0 and 1, for few images.
+
+    With a design effect, so many images count as one (:func:`measure_design_effect`).
+    """
     fraction = correct / total
-    center = fraction + Z**2 / (2 * total)
-    half_width = Z * math.sqrt(fraction * (1 - fraction) / total + Z**2 / (4 * total**2))
-    scale = 1 + Z**2 / total
+    images = total / design_effect
+    center = fraction + Z**2 / (2 * images)
+    half_width = Z * math.sqrt(fraction * (1 - fraction) / images + Z**2 / (4 * images**2))
+    scale = 1 + Z**2 / images
     # With none or all correct, one end is exactly 0 or 1; rounding must not move it past the
     # fraction.
     return Interval(
@@ -76,29 +87,74 @@ def influence_interval(value: float, influences: Float64[Tensor, " n"]) -> Inter
     return Interval(value - half_width, value + half_width)
 
 
+def number_groups(groups: Sequence[str]) -> Groups | None:
+    """The number of each image's group; ``None`` if no two images share one."""
+    names, numbers = np.unique(np.array(groups, np.str_), return_inverse=True)
+    return torch.from_numpy(numbers) if len(names) < len(groups) else None
+
+
+def sum_by_group(values: Float64[Tensor, "*s n"], groups: Groups | None) -> Float64[Tensor, "*s g"]:
+    """The sums of the images' values in each group; without groups, the values.
+
+    Images of a group are not independent, but groups are. A mean over images is a sum of the
+    groups' influences, whose squares sum to its variance (the ultimate clusters of Hansen, Hurwitz
+    and Madow, Sample Survey Methods and Theory, 1953; Miller, arXiv 2411.00640, 2024).
+    """
+    if groups is None:
+        return values
+    names, places = groups.unique(return_inverse=True)
+    return values.new_zeros(*values.shape[:-1], len(names)).index_add_(-1, places, values)
+
+
+def count_independent(value: float, influences: Float64[Tensor, " n"], count: int) -> float:
+    """The number of independent images at which a fraction has this variance.
+
+    Korn and Graubard, Survey Methodology 24 (1998), 193-201. ``influences`` are those of ``count``
+    images or groups; without variance, these are the images.
+    """
+    variance = float(influences.square().sum())
+    binomial = value * (1 - value)
+    if min(variance, binomial) <= ROUNDING or math.isclose(binomial, variance * count):
+        return float(count)
+    images = binomial / variance
+    if count > 1:  # the variance is an estimate
+        images *= (1 - 1 / count) * (Z / t_quantile(count - 1)) ** 2
+    return images
+
+
+def measure_design_effect(
+    hits: Bool[np.ndarray, " n"],
+    groups: Groups | None,
+    rows: Bool[np.ndarray, " n"] | slice = ALL,
+) -> float:
+    """The number of images that count as one in the fraction of hits in ``rows`` (Kish, 1965).
+
+    At least 1, which is also that of images without groups.
+    """
+    if groups is None or not hits[rows].size:
+        return 1.0
+    values = torch.from_numpy(hits[rows]).double()
+    fraction = float(values.mean())
+    influences = sum_by_group((values - fraction) / len(values), groups[rows])
+    return max(len(values) / count_independent(fraction, influences, len(influences)), 1.0)
+
+
 def combine_fractions(fractions: Sequence[tuple[float, Float64[Tensor, " n"], int]]) -> Interval:
     """The 95 % interval of a mean of fractions, from values, influences and numbers of images.
 
     For one accuracy, it is Wilson's interval; for a balanced accuracy, it combines Wilson's
     intervals of the recalls. Each fraction gets Wilson's interval for the number of images at which
-    a proportion has its variance (Korn and Graubard, Survey Methodology 24 (1998), 193-201), or for
-    all its images if it has none. The intervals are combined with their correlations (MOVER: Zou
-    and Donner, Statistics in Medicine 27 (2008), 1693-1702).
+    a proportion has its variance (:func:`count_independent`). The intervals are combined with their
+    correlations (MOVER: Zou and Donner, Statistics in Medicine 27 (2008), 1693-1702).
     """
     steps = torch.zeros(2, len(fractions[0][1]), dtype=torch.float64)
     squares = torch.zeros(2, dtype=torch.float64)
     for value, influences, count in fractions:
         variance = float(influences.square().sum())
-        binomial = value * (1 - value)
-        varies = min(variance, binomial) > ROUNDING
-        images = binomial / variance if varies else float(count)
-        if count > 1 and not math.isclose(images, count):
-            images *= (
-                Z / t_quantile(count - 1)
-            ) ** 2  # the variance is an estimate, not that of a proportion
+        images = count_independent(value, influences, count)
         interval = wilson_interval(value * images, images)
         widths = torch.tensor([value - interval.low, interval.high - value], dtype=torch.float64)
-        if varies:
+        if min(variance, value * (1 - value)) > ROUNDING:
             steps += widths[:, None] * influences / math.sqrt(variance)
         else:
             squares += widths.square()
@@ -117,39 +173,19 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> MeanInterval
     return MeanInterval(mean, mean - half_width, mean + half_width, count)
 
 
+@functools.cache
 def t_quantile(degrees_of_freedom: int, level: float = LEVEL) -> float:
     """The t for which Student's T lies between -t and t with probability ``level``."""
-    if degrees_of_freedom >= MANY_DEGREES:  # expansion 26.7.5 of Abramowitz and Stegun
-        z = statistics.NormalDist().inv_cdf((1 + level) / 2)
-        inverse = 1 / degrees_of_freedom
-        terms = (
-            (z**3 + z) / 4,
-            (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-            (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        )
-        return z + sum(term * inverse**power for power, term in enumerate(terms, start=1))
-    # The probability grows with the angle whose tangent is t/√ν, which is bounded: bisection finds
-    # it.
-    low = 0.0
-    high = math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _probability_within(middle, degrees_of_freedom) < level:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(degrees_of_freedom) * math.tan(low)
-
-
-def _probability_within(angle: float, degrees_of_freedom: int) -> float:
-    # P(|T| < √ν·tan(angle)), by the finite series 26.7.3 and 26.7.4 of Abramowitz and Stegun
-    # (1964).
-    odd = degrees_of_freedom % 2
-    cosine = math.cos(angle)
-    series = 0.0
-    term = cosine**odd
-    for exponent in range(odd, degrees_of_freedom - 1, 2):
-        series += term
-        term *= cosine**2 * (exponent + 1) / (exponent + 2)
-    within = math.sin(angle) * series
-    return (angle + within) * 2 / math.pi if odd else within
+    # With t = √ν·tan(angle), the probability is the integral of cos(x)^(ν - 1) from 0 to the angle,
+    # times a constant. It is concave in t, so Newton's method approaches t from below.
+    root = math.sqrt(degrees_of_freedom)
+    logs = math.lgamma((degrees_of_freedom + 1) / 2) - math.lgamma(degrees_of_freedom / 2)
+    constant = 2 * math.exp(logs) / math.sqrt(math.pi)
+    quantile = statistics.NormalDist().inv_cdf((1 + level) / 2)  # t is larger
+    for _ in range(NEWTON_STEPS):
+        angle = math.atan(quantile / root)
+        powers = np.cos(angle * (NODES + 1) / 2) ** (degrees_of_freedom - 1)
+        probability = constant * angle / 2 * float(WEIGHTS @ powers)
+        density = constant * math.cos(angle) ** (degrees_of_freedom + 1) / root
+        quantile += (level - probability) / density
+    return quantile

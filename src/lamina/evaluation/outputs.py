@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import from_numpy
 from lamina.data.images import Images
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import NotFiniteError
+from lamina.evaluation.intervals import Groups, number_groups
 from lamina.files import blaming, damaged
 from lamina.targets import REGRESSION, Targets, kind_of
 from lamina.training.task import Regression, Task
@@ -39,6 +40,7 @@ class Outputs:
         names: the names of the images.
         folds: the fold, from 1, whose model did not see the image in training, if a
             cross-validation computed these.
+        groups: the group of each image; empty if images are not grouped.
     """
 
     split: Split
@@ -46,6 +48,7 @@ class Outputs:
     targets: Targets
     names: tuple[str, ...]
     folds: Int64[np.ndarray, " n"] | None = None
+    groups: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -58,7 +61,12 @@ class Outputs:
         """The logits of ``images`` (regression: numbers in target units), targets and names."""
         if isinstance(task, Regression):
             logits = task.probabilities(from_numpy(logits).double()).float().numpy()
-        return Outputs(images.split, logits, images.targets, images.names)
+        return Outputs(images.split, logits, images.targets, images.names, groups=images.groups)
+
+    @property
+    def group_numbers(self) -> Groups | None:
+        """The number of each image's group; ``None`` if no two images share one."""
+        return number_groups(self.groups)
 
     def raw_logits(self, task: Task) -> Float32[np.ndarray, "n k"]:
         """The input of the task's loss: the logits; for regression, standardized numbers."""
@@ -68,6 +76,19 @@ class Outputs:
             ) / np.array(task.standard_deviations)
             return standardized.astype(np.float32)
         return self.logits
+
+
+def join_folds(held_out: Sequence[Outputs]) -> Outputs:
+    """The outputs of all folds, one after another; folds count from 1."""
+    folds = [np.full(len(fold.names), number) for number, fold in enumerate(held_out, start=1)]
+    return Outputs(
+        "train",
+        np.concatenate([fold.logits for fold in held_out]),
+        np.concatenate([fold.targets for fold in held_out]),
+        tuple(name for fold in held_out for name in fold.names),
+        np.concatenate(folds),
+        tuple(group for fold in held_out for group in fold.groups),
+    )
 
 
 def check_finite(logits: Float32[np.ndarray, "n k"], images: Images | None = None) -> None:
@@ -99,6 +120,8 @@ def pack_outputs(outputs: Sequence[Outputs]) -> bytes:
         arrays[f"{part.split}_names"] = np.array(part.names, np.str_)
         if part.folds is not None:
             arrays[f"{part.split}_folds"] = part.folds
+        if part.groups:
+            arrays[f"{part.split}_groups"] = np.array(part.groups, np.str_)
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
@@ -110,13 +133,13 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
         raise damaged(what, "it is not an .npz file", REMEDY)
     with blaming(what, REMEDY):
         arrays = _load_arrays(content)
+        names = ", ".join(arrays)
         outputs = {
-            split: _read_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays
+            split: _take_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays
         }
-        folds = [split for split in outputs.values() if split.folds is not None]
-        if len(arrays) != 3 * len(outputs) + len(folds):
+        if arrays:  # that no split has
             expected = f"expected logits, targets and names of {', '.join(SPLITS)}"
-            raise ValueError(f"{expected}, got {', '.join(arrays)}")
+            raise ValueError(f"{expected}, got {names}")
     return outputs
 
 
@@ -150,11 +173,13 @@ def _parse_array(content: bytes, name: str) -> np.ndarray:
     return array
 
 
-def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
-    targets = arrays[f"{split}_targets"]
-    names = arrays[f"{split}_names"]
-    logits = arrays[f"{split}_{name_outputs(targets)}"]
-    folds = arrays.get(f"{split}_folds")
+def _take_split(arrays: dict[str, np.ndarray], split: Split) -> Outputs:
+    """The outputs of a split; takes their arrays out."""
+    targets = arrays.pop(f"{split}_targets")
+    names = arrays.pop(f"{split}_names")
+    logits = arrays.pop(f"{split}_{name_outputs(targets)}")
+    folds = arrays.pop(f"{split}_folds", None)
+    groups = arrays.pop(f"{split}_groups", None)
     fits = (
         logits.dtype == np.float32
         and logits.ndim == 2
@@ -163,6 +188,7 @@ def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
         and names.dtype.kind == "U"
         and names.shape == logits.shape[:1]
         and (folds is None or (folds.dtype == np.int64 and folds.shape == names.shape))
+        and (groups is None or (groups.dtype.kind == "U" and groups.shape == names.shape))
     )
     if not fits:
         stored = [f"{array.dtype} of shape {array.shape}" for array in (logits, targets, names)]
@@ -170,4 +196,5 @@ def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
             f"expected float32 logits, targets and names of the same number of {split} images, got"
             f" {', '.join(stored)}"
         )
-    return Outputs(split, logits, targets, tuple(names.tolist()), folds)
+    by_image = () if groups is None else tuple(groups.tolist())
+    return Outputs(split, logits, targets, tuple(names.tolist()), folds, by_image)

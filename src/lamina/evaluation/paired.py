@@ -11,11 +11,20 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float64
+from torch.distributions import Binomial
 
 from lamina.errors import DataError, LaminaError
-from lamina.evaluation.intervals import ALPHA, LEVEL, Interval, matched_interval, t_quantile
+from lamina.evaluation.intervals import (
+    ALPHA,
+    LEVEL,
+    Groups,
+    Interval,
+    matched_interval,
+    sum_by_group,
+    t_quantile,
+)
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.scores import measure
+from lamina.evaluation.scores import Measured, measure
 from lamina.metrics import METRICS
 from lamina.targets import Kind, Score
 from lamina.training.task import Columns, Regression, Task
@@ -23,7 +32,8 @@ from lamina.training.task import Columns, Regression, Task
 Verdict: TypeAlias = Literal["better", "worse", "equal", "undecided"]
 LOOKS = {4: 0.01, 8: 0.015, 16: 0.025}
 """Significance level at each number of seeds of a study that ends as soon as it is decided; they
-add up to 0.05 (Bonferroni's inequality), so at most 5 % of such studies make a false claim."""
+add up to 0.05 (Bonferroni's inequality). At most 5 % of such studies make a false claim if each
+interval holds: if the differences between seeds are roughly Gaussian (docs/verdicts.md)."""
 POWER = 0.8  # fraction of studies that detect a difference
 MOST_SEEDS = 1000  # larger numbers are not announced
 
@@ -33,11 +43,14 @@ class Effect:
     """The mean difference of two experiments, positive if the first is better, with uncertainty."""
 
     difference: float  # mean over seeds and images
-    seeds: int  # number of pairs S
-    images: int  # number of images n
+    seeds: int  # number of pairs S, or of folds
+    images: int  # number n of independent images, or of groups of images
     seed_variance: float  # of the difference between seeds on these images; 0 for one seed
-    image_variance: float  # of the expected difference between images
+    image_variance: float  # of the expected difference between images, or groups
     limit: float = math.inf  # largest possible difference
+    # of the variance between seeds, the part that more seeds do not reduce, because their training
+    # images are drawn from the same ones
+    overlap: float = 0.0
     # images that only one of a single pair of models gets correct
     discordant: tuple[int, int] | None = None
 
@@ -62,9 +75,8 @@ class Effect:
         differences with 2 to 4 seeds.)
         """
         seeds = seeds or self.seeds
-        by_seed = (
-            t_quantile(max(1, min(seeds, self.seeds) - 1), level) ** 2 * self.seed_variance / seeds
-        )
+        quantile = t_quantile(max(1, min(seeds, self.seeds) - 1), level)
+        by_seed = quantile**2 * self.seed_variance * (1 / seeds + self.overlap)
         return math.sqrt(by_seed + self.image_half_width(level) ** 2)
 
     def image_half_width(self, level: float = LEVEL) -> float:
@@ -102,7 +114,13 @@ class Effect:
         return more[bisect_left(more, True, key=can_detect)]
 
 
-def measure_effect(differences: Float64[np.ndarray, "s n"], metric: str = "accuracy") -> Effect:
+def measure_effect(
+    differences: Float64[np.ndarray, "s n"],
+    metric: str = "accuracy",
+    groups: Groups | None = None,
+    step: float | None = None,
+    overlap: float = 0.0,
+) -> Effect:
     """The effect from the differences of S seeds (rows) on n images (columns).
 
     Seeds and images are crossed random factors. With s_d² the variance of the seeds' means, s_δ² of
@@ -112,31 +130,117 @@ def measure_effect(differences: Float64[np.ndarray, "s n"], metric: str = "accur
     limit that the interaction implies.
 
     For fractions, half an image is added in favor of each model, as for one pair (Agresti and Min,
-    Statistics in Medicine 24 (2005), 729-740). Otherwise, models that predict alike on a few images
-    would have no variance.
+    Statistics in Medicine 24 (2005), 729-740), an image of the class where one counts most.
+    Otherwise, models that predict alike on a few images would have no variance.
+
+    With groups, n is the number of groups, and all variances are of the sums over a group.
 
     Args:
         differences: Score of the first minus score of the second, such as 1, 0 or -1 for an image.
         metric: The metric, whose possible values limit the interval. For the accuracy of one pair
-            of models, McNemar's exact test decides.
+            of models that are not grouped, McNemar's exact test decides.
+        groups: Number of each image's group.
+        step: The largest change of a fraction that one image or group can cause, by default 1/n.
+        overlap: 1 if each seed has drawn its training images, with replacement, from the same ones.
+            The means of such draws vary around that of these images, which itself is one draw.
     """
-    seeds, images = differences.shape
-    mean = differences.mean()
-    by_seed = differences.mean(axis=1)
-    by_image = differences.mean(axis=0)
-    is_fraction = Score(metric, 0.0).is_fraction
-    limit, added = (1.0, images / (images + 2) ** 2) if is_fraction else (math.inf, 0.0)
-    seed_variance = interaction = 0.0
+    table = pool_groups(differences, groups)
+    seeds, images = table.shape
+    mean = table.mean()
+    by_image = table.mean(axis=0)
+    limit, added = _allow_for_few(metric, images, step)
+    interaction = _measure_interaction(table)
+    seed_variance = 0.0
     if seeds > 1:
-        rest = differences - by_seed[:, None] - by_image + mean
-        interaction = float(np.square(rest).sum()) / ((seeds - 1) * (images - 1))
-        seed_variance = max(float(by_seed.var(ddof=1)), interaction / images)
+        seed_variance = max(float(table.mean(axis=1).var(ddof=1)), interaction / images)
     image_variance = max(float(by_image.var(ddof=1)) - interaction / seeds, 0.0) + added
-    is_one_pair = seeds == 1 and metric == "accuracy"
-    discordant = (
-        (int((differences > 0).sum()), int((differences < 0).sum())) if is_one_pair else None
+    discordant = None
+    if seeds == 1 and metric == "accuracy" and groups is None:
+        discordant = (int((differences > 0).sum()), int((differences < 0).sum()))
+    return Effect(
+        float(mean), seeds, images, seed_variance, image_variance, limit, overlap, discordant
     )
-    return Effect(float(mean), seeds, images, seed_variance, image_variance, limit, discordant)
+
+
+def measure_fold_effect(
+    differences: Float64[np.ndarray, " n"],
+    folds: Groups,
+    metric: str = "accuracy",
+    step: float | None = None,
+) -> Effect:
+    """The effect from out-of-fold differences on n images, by the corrected t test.
+
+    The training sets of k folds overlap, so the variance between folds counts 1/k + 1/(k - 1)
+    times, not 1/k times: 1/(k - 1) is the ratio of held-out images to training images (Nadeau and
+    Bengio, Machine Learning 52 (2003), 239-281).
+
+    Args:
+        differences: Score of the first minus score of the second for each image.
+        folds: Number of each image's fold.
+        metric: As for :func:`measure_effect`.
+        step: As for :func:`measure_effect`.
+    """
+    by_fold = pool_groups(differences[None], folds)[0]
+    count = len(by_fold)
+    limit, added = _allow_for_few(metric, len(differences), step)
+    return Effect(
+        difference=float(by_fold.mean()),
+        seeds=count,
+        images=len(differences),
+        seed_variance=float(by_fold.var(ddof=1)),
+        image_variance=added,
+        limit=limit,
+        overlap=1 / (count - 1),
+    )
+
+
+def _allow_for_few(metric: str, images: int, step: float | None) -> tuple[float, float]:
+    """The largest possible difference, and the variance of half an image in favor of each model."""
+    if not Score(metric, 0.0).is_fraction:
+        return math.inf, 0.0
+    return 1.0, images * ((step or 1 / images) * images / (images + 2)) ** 2
+
+
+def seed_deviation(
+    scores: Float64[np.ndarray, "s n"], groups: Groups | None = None
+) -> float | None:
+    """The standard deviation over seeds of a score on infinitely many images; ``None`` for one.
+
+    On n images, the variance between seeds contains that of the interaction of seeds and images,
+    s_e²/n, which is removed (Jordan, arXiv 2304.01910, 2023).
+    """
+    table = pool_groups(scores, groups)
+    seeds, images = table.shape
+    if seeds == 1:
+        return None
+    variance = float(table.mean(axis=1).var(ddof=1)) - _measure_interaction(table) / images
+    return math.sqrt(max(variance, 0.0))
+
+
+def pool_groups(
+    values: Float64[np.ndarray, "s n"], groups: Groups | None
+) -> Float64[np.ndarray, "s g"]:
+    """A value for each group, so that the mean over groups is that over images."""
+    if groups is None:
+        return values
+    means = values.mean(axis=1, keepdims=True)
+    sums = sum_by_group(torch.from_numpy(values - means), groups).numpy()
+    if sums.shape[1] < 2:
+        raise DataError(
+            "All images are in one group, so nothing shows how much groups differ. Evaluate on"
+            " images of several groups."
+        )
+    pooled: Float64[np.ndarray, "s g"] = means + sums * sums.shape[1] / values.shape[1]
+    return pooled
+
+
+def _measure_interaction(table: Float64[np.ndarray, "s n"]) -> float:
+    """The variance s_e² of the interaction of seeds and images; 0 for one seed."""
+    seeds, images = table.shape
+    if seeds == 1:
+        return 0.0
+    rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+    return float(np.square(rest).sum() / ((seeds - 1) * (images - 1)))
 
 
 def mcnemar_p_value(better: int, worse: int) -> float:
@@ -144,14 +248,9 @@ def mcnemar_p_value(better: int, worse: int) -> float:
 
     McNemar, Psychometrika 12 (1947), 153-157.
     """
-    total = better + worse
+    half = torch.tensor(0.5, dtype=torch.float64)
     counts = torch.arange(min(better, worse) + 1, dtype=torch.float64)
-    logs = (
-        math.lgamma(total + 1)
-        - torch.lgamma(counts + 1)
-        - torch.lgamma(total - counts + 1)
-        - total * math.log(2)
-    )
+    logs = Binomial(better + worse, half).log_prob(counts)
     return min(1.0, 2 * float(logs.exp().sum()))
 
 
@@ -175,13 +274,6 @@ def find_differences(effects: Sequence[Effect], alpha: float = ALPHA) -> list[bo
     return claimed
 
 
-def probability_better(differences: Sequence[float]) -> float:
-    """P(A > B): fraction of pairs with the first better, ties half (Bouthillier, MLSys 2021)."""
-    return sum((difference > 0) + (difference == 0) / 2 for difference in differences) / len(
-        differences
-    )
-
-
 def score_images(task: Task, outputs: Outputs) -> Float64[np.ndarray, " n"]:
     """A value for each image; their mean is the metric, their variance gives its variance.
 
@@ -193,19 +285,26 @@ def score_images(task: Task, outputs: Outputs) -> Float64[np.ndarray, " n"]:
         DataError: The metric is undefined, because all images have the same target.
         LaminaError: The metric is one's own.
     """
+    measured = measure_outputs(task, outputs)
+    count = len(outputs.logits)
+    return np.round((measured.value + count * measured.influences).numpy(), 12)
+
+
+def measure_outputs(task: Task, outputs: Outputs) -> Measured:
+    """The metric of stored outputs; raises what :func:`score_images` raises."""
     logits = torch.from_numpy(outputs.logits).double()
     columns = task.to_columns(logits)
     if isinstance(task, Regression):  # the outputs are numbers already
         columns = Columns(logits, logits)
     metric = find_metric(task)
     truth = task.to_truth(torch.from_numpy(np.array(outputs.targets)))
-    measured = measure(metric, columns, truth)
+    measured = measure(metric, columns, truth, outputs.group_numbers)
     if measured is None:
         raise DataError(
             f"The {Score(metric, 0.0).title} of the {outputs.split} images is undefined. Add"
             " images."
         )
-    return np.round((measured.value + len(logits) * measured.influences).numpy(), 12)
+    return measured
 
 
 def find_metric(task: Task) -> str:
@@ -219,5 +318,6 @@ def check_comparable(metric: str, kind: Kind) -> None:
     if metric not in METRICS:
         raise LaminaError(
             f"The score of these models is {metric}, your own metric, but models are compared by a"
-            f" metric of lamina: {', '.join(kind.metrics)}. Train with one."
+            f" metric of lamina: {', '.join(kind.metrics)}. Train with one, or pass your"
+            " metric's value of each image to lamina.compare_scores."
         )

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina.errors import plural
+from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.evaluation.paired import LOOKS, MOST_SEEDS, Verdict
+from lamina.evaluation.words import count_images, describe_deviation
 from lamina.markup import card, table, wrap
 from lamina.targets import Score
 from lamina.training.events import Event
@@ -26,28 +28,25 @@ class PairedComparison(Event):
     difference: float  # mean over seeds
     level: float  # of all intervals: 0.95, or more if there are several looks or comparisons
     interval: tuple[float, float]  # for new images and, with several seeds, new seeds
-    # for new seeds on these images; ``None`` for one seed
+    # for new seeds on these images; ``None`` for one seed, and for folds
     seeds_interval: tuple[float, float] | None
-    differences: tuple[float, ...]  # of each seed
+    differences: tuple[float, ...]  # of each seed, or of each fold
     images: int
-    probability_better: float  # P(A > B) for one seed, on these images
     margin: float  # largest difference that counts as equal
-    # the margin, or a larger difference that was found; ``None`` if more than 1,000
-    seeds_to_detect: int | None
+    seeds_to_detect: int | None  # a difference of the margin; ``None`` if more than 1,000
     # of the interval that would remain with any number of seeds, at the last look
     image_half_width: float
     verdict: Verdict  # on A
-    train_seconds: tuple[float, float]  # means for A and B
+    # standard deviations over seeds, without the images' part; ``None`` for one seed
+    a_deviation: float | None = None
+    b_deviation: float | None = None
+    groups: int | None = None  # number of groups of images; ``None`` if images are not grouped
+    folds: int | None = None  # number of folds; ``None`` if all pairs have the same images
 
     @property
     def seeds(self) -> int:
-        """The number of seeds, or of pairs of models."""
+        """The number of seeds, of pairs of models, or of folds."""
         return len(self.differences)
-
-    @property
-    def target(self) -> float:
-        """The difference to detect: the margin, or a larger one that was found."""
-        return max(self.margin, abs(self.difference))
 
     @property
     def is_limited(self) -> bool:
@@ -71,13 +70,15 @@ class PairedComparison(Event):
     def words(self) -> str:
         """The verdict in words, with interval, number of seeds and images, and margin."""
         size = f"{plural(self.seeds, 'seed', 'seeds')}, {self._images}"
+        if self.folds is not None:
+            size = f"{self.folds} folds, {self._images}"
         if self.seeds == 1:
             size = f"one pair of models, {self._images}"
         text = self._describe_verdict(size)
         return f"{text}; other seeds may differ" if self.seeds == 1 else text
 
     def _describe_verdict(self, size: str) -> str:
-        margin = self._format(self.margin, unit=True)
+        margin = self.format(self.margin, unit=True)
         low, high = self.interval
         if self.verdict == "undecided":
             interval = self._range(low, high, unit=True)
@@ -86,7 +87,7 @@ class PairedComparison(Event):
             return f"equal within {margin} ({self._level} {self._range(low, high)}; {size})"
         if self.verdict == "worse":
             low, high = -high, -low
-        difference = self._format(abs(self.difference), unit=True)
+        difference = self.format(abs(self.difference), unit=True)
         if abs(self.difference) < self.margin:
             difference += f", less than the margin of {margin},"
         by_holm = "; significant by Holm's method" if low <= 0 else ""
@@ -95,25 +96,26 @@ class PairedComparison(Event):
 
     def _advise(self) -> str:
         """What more seeds would do."""
-        if self.seeds == 1:
+        if self.seeds == 1 or self.folds is not None:
             return ""
         if self.is_limited:
-            left = self._format(self.image_half_width, unit=True)
+            left = self.format(self.image_half_width, unit=True)
             return f"; more seeds will not help: {self._images} leave ±{left}"
-        target = self._format(self.target, unit=True)
+        margin = self.format(self.margin, unit=True)
         if self.seeds_to_detect is None:
-            return f"; perhaps more than {MOST_SEEDS:,} seeds are needed to detect {target}"
-        return f"; about {self.seeds_to_detect} seeds would detect {target}"
+            return f"; perhaps more than {MOST_SEEDS:,} seeds are needed to detect {margin}"
+        return f"; about {self.seeds_to_detect} seeds would detect {margin}"
 
     @property
     def _images(self) -> str:
-        return plural(self.images, "image", "images")
+        return count_images(self.images, self.groups)
 
     @property
     def _level(self) -> str:
         return f"{100 * self.level:.4g} % interval"
 
-    def _format(self, value: float, *, unit: bool = False) -> str:
+    def format(self, value: float, *, unit: bool = False) -> str:
+        """A difference, in percentage points if the metric is a fraction."""
         if not Score(self.metric, value).is_fraction:
             return f"{value:z.3g}".replace("-", "−")
         width = self.interval[1] - self.interval[0]
@@ -121,41 +123,51 @@ class PairedComparison(Event):
         return f"{100 * value:z.{digits}f}{' points' * unit}".replace("-", "−")
 
     def _range(self, low: float, high: float, *, unit: bool = False) -> str:
-        return f"{self._format(low)} to {self._format(high, unit=unit)}"
+        return f"{self.format(low)} to {self.format(high, unit=unit)}"
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"event": "comparison", "seeds": self.seeds, "words": self.words}
 
     def __str__(self) -> str:
-        a_score = Score(self.metric, self.a_score)
-        b_score = Score(self.metric, self.b_score)
-        lines = [f"A {self.a}: {self.split} {a_score}", f"B {self.b}: {self.split} {b_score}"]
+        lines = [
+            f"A {self.a}: {self.split} {self.a_words}",
+            f"B {self.b}: {self.split} {self.b_words}",
+        ]
         return "\n".join([*lines, self.words, *self.notes()])
+
+    @property
+    def a_words(self) -> str:
+        """The score of A with its standard deviation over seeds."""
+        score = Score(self.metric, self.a_score)
+        return f"{score}{describe_deviation(score, self.a_deviation)}"
+
+    @property
+    def b_words(self) -> str:
+        """The score of B with its standard deviation over seeds."""
+        score = Score(self.metric, self.b_score)
+        return f"{score}{describe_deviation(score, self.b_deviation)}"
 
     def _repr_html_(self) -> str:
         notes = (wrap("p", note) for note in self.notes())
-        return card(self.words, table(*self.table(), texts=2), *notes)
+        figure = sketch_differences([self])
+        return card(self.words, table(*self.table(), texts=2), figure, *notes)
 
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         """The headings and rows of a table of A and B with their scores."""
-        score = Score(self.metric, 0.0)
-        rows = [
-            ("A", self.a, score.format(self.a_score)),
-            ("B", self.b, score.format(self.b_score)),
-        ]
-        return ("", "net or run", f"{self.split} {score.title}"), rows
+        rows = [("A", self.a, self.a_words), ("B", self.b, self.b_words)]
+        return ("", "net or run", self.split), rows
 
     def notes(self) -> list[str]:
-        """What new seeds would show, and the times of training, in words."""
-        a_seconds, b_seconds = self.train_seconds
-        lines = [f"training time: A {a_seconds:.1f} s, B {b_seconds:.1f} s"]
-        if self.seeds_interval is not None:
-            better = sum(difference > 0 for difference in self.differences)
-            equal = sum(difference == 0 for difference in self.differences)
-            pairs = f"{better} of {self.seeds} pairs"
-            if equal:
-                pairs += f", equal in {equal}"
-            interval = self._range(*self.seeds_interval, unit=True)
-            seeds = f"for new seeds on these images: {interval} ({self._level})"
-            lines.insert(0, f"{seeds}; A is better in {pairs}")
-        return lines
+        """What new seeds, or the folds, show, in words."""
+        better = sum(difference > 0 for difference in self.differences)
+        equal = sum(difference == 0 for difference in self.differences)
+        pairs = f"{better} of {self.seeds} {'pairs' if self.folds is None else 'folds'}"
+        if equal:
+            pairs += f", equal in {equal}"
+        if self.folds is not None:
+            return [f"A is better in {pairs}; the interval allows for overlapping training sets"]
+        if self.seeds_interval is None:
+            return []
+        interval = self._range(*self.seeds_interval, unit=True)
+        seeds = f"for new seeds on these images: {interval} ({self._level})"
+        return [f"{seeds}; A is better in {pairs}"]

@@ -98,9 +98,9 @@ class Predictions(list[Prediction]):
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [(prediction.name, describe(prediction)) for prediction in self[:SHOWN_ROWS]]
-        return (
-            rows if len(self) <= SHOWN_ROWS else [*rows, (f"… {len(self) - SHOWN_ROWS:,} more", "")]
-        )
+        if len(self) > SHOWN_ROWS:
+            rows.append((f"… {len(self) - SHOWN_ROWS:,} more", ""))
+        return rows
 
     def __repr__(self) -> str:
         return format_table(("image", "predicted"), self._rows(), texts=2)

@@ -49,6 +49,8 @@ class Report:
     Attributes:
         split: ``train``, ``val`` or ``test``.
         images: number of images.
+        groups: number of groups of images, which the intervals count; ``None`` if images are not
+            grouped.
         loss: mean loss, without label smoothing.
         baseline: the score of the constant prediction that is best for this metric; ``None`` if the
             score is a custom metric.
@@ -77,6 +79,7 @@ class Report:
     chosen_score: Score | None = None
     undefined: str | None = None
     score_interval: Interval | None = None
+    groups: int | None = None
     _kind: ClassVar[Kind]
 
     @property
@@ -132,13 +135,13 @@ class Report:
             MULTI_LABEL.name: LabelReport,
             REGRESSION.name: NumberReport,
         }
-        kind = values.get("kind")
+        fields = dict(values)
+        kind = fields.pop("kind", None)
         if kind not in reports:
             raise LaminaError(
                 f"The report's kind is {kind!r}; it must be one of {', '.join(reports)}. Evaluate"
                 " the model again."
             )
-        fields = {name: value for name, value in values.items() if name != "kind"}
         try:
             return from_json_values(reports[kind], fields, "report")
         except ValueError as error:
@@ -161,6 +164,7 @@ class ClassReport(Report):
             2017, equation 3).
         uncalibrated_error: the calibration error without the model's temperature; ``None`` if it
             has no temperature.
+        calibration_floor: the calibration error of perfect probabilities on so many images.
         rejections: the effect of several confidence thresholds.
         classes: the metrics of each class.
         confusion: number of images by true class (rows) and predicted class (columns).
@@ -176,6 +180,7 @@ class ClassReport(Report):
     majority: str
     top5_accuracy: float | None = None
     uncalibrated_error: float | None = None
+    calibration_floor: float = 0.0
     rejections: tuple[Rejection, ...] = ()
     question: QuestionScores | None = None
 
@@ -209,6 +214,7 @@ class LabelReport(Report):
             equal bins of the probabilities of all labels.
         uncalibrated_error: the calibration error without the model's temperatures; ``None`` if it
             has none.
+        calibration_floor: the calibration error of perfect probabilities on so many images.
         labels: the metrics of each label.
     """
 
@@ -219,6 +225,7 @@ class LabelReport(Report):
     calibration_error: float
     labels: tuple[LabelScores, ...]
     uncalibrated_error: float | None = None
+    calibration_floor: float = 0.0
     _kind = MULTI_LABEL
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from lamina.evaluation.intervals import Interval, combine_fractions, influence_interval
+from lamina.evaluation.intervals import (
+    Groups,
+    Interval,
+    combine_fractions,
+    influence_interval,
+    sum_by_group,
+)
 from lamina.metrics import METRICS, Part
 from lamina.training.task import Columns, Truth
 
@@ -55,23 +62,25 @@ class NumberScores:
     r2: float | None  # coefficient of determination, at most 1; ``None`` if all targets are equal
 
 
-def count_confusion(
-    chosen: Int64[Tensor, " n"], targets: Int64[Tensor, " n"], classes: int
-) -> Int64[np.ndarray, "k k"]:
-    """Images by true class (rows) and predicted class (columns)."""
-    return (
-        torch.bincount(targets * classes + chosen, minlength=classes**2)
-        .view(classes, classes)
-        .numpy()
-    )
+def find_bins(confidence: Float[Tensor, " n"]) -> Groups:
+    """The bin of each probability, of 15 equal ones."""
+    return (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
 
 
 def calibration_error(confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"]) -> float:
     """Mean distance of confidence and accuracy in 15 equal bins (Guo et al., 2017, equation 3)."""
-    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
-    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
-    gaps.index_add_(0, bins, is_correct.double() - confidence.double())
+    gaps = sum_by_group(is_correct.double() - confidence.double(), find_bins(confidence))
     return gaps.abs().sum().item() / len(confidence)
+
+
+def calibration_floor(confidence: Float[Tensor, " n"]) -> float:
+    """The calibration error that perfect probabilities have on so many independent images.
+
+    In a bin, the correct images differ from their expected number by a standard deviation times
+    √(2/π) on average, if the number is approximately Gaussian.
+    """
+    variances = sum_by_group((confidence * (1 - confidence)).double(), find_bins(confidence))
+    return math.sqrt(2 / math.pi) * variances.sqrt().sum().item() / len(confidence)
 
 
 def mean_ranks(values: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, " n"]:
@@ -87,16 +96,22 @@ class Measured:
     value: float
     influences: Float64[Tensor, " n"]
     interval: Interval | None
+    step: float  # about the largest change that one image, or one group, can cause
 
 
-def measure(metric: str, columns: Columns, truth: Truth) -> Measured | None:
+def measure(
+    metric: str,
+    columns: Columns,
+    truth: Truth,
+    groups: Groups | None = None,
+) -> Measured | None:
     """A metric of predictions; ``None`` if it is undefined.
 
     The interval is that of :func:`combine_fractions`; for regression, Student's interval by the
-    infinitesimal jackknife (:func:`influence_interval`).
+    infinitesimal jackknife (:func:`influence_interval`). It counts groups if there are any.
     """
     known = METRICS[metric]
-    values = columns.scores if known.values == "scores" else columns.chosen
+    values = getattr(columns, known.values)
     slices = [slice(column, column + 1) for column in range(truth.shape[1])]
     if known.columns == "all":
         slices = [slice(None)]
@@ -106,13 +121,28 @@ def measure(metric: str, columns: Columns, truth: Truth) -> Measured | None:
     for place in slices:
         part = known.measure(values[:, place], truth[:, place])
         if part is not None:
-            parts.append(part)
+            count = _count_units(part[2], truth[:, place], groups)
+            parts.append((*part[:2], count))
     if not parts:
         return None
     value = sum(part[0] for part in parts) / len(parts)
     influences = torch.stack([part[1] for part in parts]).mean(dim=0)
+    interval = influence_interval(value, sum_by_group(influences, groups))
     if known.is_fraction:
-        interval: Interval | None = combine_fractions(parts)
-    else:
-        interval = influence_interval(value, influences)
-    return Measured(value, influences, interval)
+        clusters = [(value, sum_by_group(rows, groups), count) for value, rows, count in parts]
+        interval = combine_fractions(clusters)
+    step = 1 / min(part[2] for part in parts) / len(parts)
+    return Measured(value, influences, interval, step)
+
+
+def _count_units(count: int, truth: Truth, groups: Groups | None) -> int:
+    """The number of images, or of their groups, that a fraction of ``count`` images depends on."""
+    if groups is None:
+        return count
+    are_positive = truth.any(dim=1)
+    parts = [groups]
+    if count == int(are_positive.sum()):
+        parts = [groups[are_positive]]
+    elif count < len(truth):
+        parts = [groups[are_positive], groups[~are_positive]]
+    return min(len(part.unique()) for part in parts)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from lamina.errors import plural
 from lamina.markup import Markup, card, join, matrix, note, short_table, wrap
@@ -13,12 +14,22 @@ from lamina.text import escape, format_percent, format_table
 
 if TYPE_CHECKING:
     from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
-    from lamina.evaluation.scores import ClassScores
 
+Column: TypeAlias = tuple[str, str, Callable[[Any], str]]
+"""The head, the attribute that the column shows, and how."""
 PRINTED_ROWS = 50  # classes, labels or numbers; report.table() and --json have all
 MATRIX_CLASSES = 20  # a notebook shows no confusion matrix for more classes
 MAJORITY_FRACTION = 0.9  # of the images in one class: accuracy is misleading
 SAME_CLASS_FRACTION = 0.95  # of the predictions: the model has hardly started to learn
+METRIC_TITLES = {
+    "accuracy": "accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "mean_average_precision": "mean average precision",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+}
+"""The metrics that the lines of a report show, if it has them."""
 
 
 def describe(report: Report) -> str:
@@ -61,7 +72,7 @@ def give_verdict(report: Report) -> list[str]:
 
 def _advise(report: Report, gain: float) -> str:
     if gain > 0:
-        images = plural(report.images, "image", "images")
+        images = count_images(report.images, report.groups)
         return (
             f"On {images}, a gain of {_format_gain(report.score, gain)} may be due to chance."
             " Evaluate on more images, or train longer or on more images."
@@ -123,6 +134,21 @@ def _count_numbers(report: Report) -> int:
     return len(cast("NumberReport", report).numbers) if report.kind is REGRESSION else 0
 
 
+def count_images(images: int, groups: int | None) -> str:
+    """The number of images and, if there are any, of their groups."""
+    count = plural(images, "image", "images")
+    return count if groups is None else f"{count} in {plural(groups, 'group', 'groups')}"
+
+
+def describe_deviation(score: Score, deviation: float | None) -> str:
+    """The standard deviation over seeds, without the images' part, to follow a mean."""
+    if deviation is None:
+        return ""
+    if deviation == 0:
+        return " (standard deviation over seeds too small to measure with these images)"
+    return f" (standard deviation over seeds {_format_gain(score, deviation, 2)})"
+
+
 def describe_score(report: Report) -> str:
     """The score with its interval and the number of images."""
     score = report.score
@@ -130,7 +156,7 @@ def describe_score(report: Report) -> str:
     numbers = _count_numbers(report)
     if numbers > 1 and report.baseline is not None:
         words += f", the mean of {numbers} numbers"
-    images = plural(report.images, "image", "images")
+    images = count_images(report.images, report.groups)
     if report.score_interval is None:
         return f"{words} ({images})"
     low = score.format(report.score_interval.low, 1).removesuffix(" %")
@@ -147,10 +173,10 @@ def list_lines(report: Report) -> list[str]:
     lines += [describe_score(report), _describe_gain(report)]
     if report.kind is REGRESSION:
         lines.append(f"loss {report.loss:.4f}")
-    elif report.kind is MULTI_LABEL:
-        lines.append(_describe_labels(cast("LabelReport", report)))
     else:
-        lines += _describe_classes(cast("ClassReport", report))
+        lines.append(_describe_others(cast("ClassReport | LabelReport", report)))
+    if report.kind is BINARY:
+        lines.append(_describe_question(cast("ClassReport", report)))
     for name, value in report.metrics.items():
         if name != report.score.name:
             lines.append(f"{report.split} {name} {_format(value, '.4g')}")
@@ -186,84 +212,46 @@ def _describe_gain(report: Report) -> str:
     return f"{text} (95 % interval {low} to {high})"
 
 
-def _format_gain(score: Score, gain: float) -> str:
+def _format_gain(score: Score, gain: float, decimals: int = 1) -> str:
     """A gain in percentage points; for regression, in the unit of the numbers."""
-    return f"{100 * gain:.1f} points" if score.is_fraction else f"{gain:.4g}"
+    return f"{100 * gain:.{decimals}f} points" if score.is_fraction else f"{gain:.4g}"
 
 
-def _describe_classes(report: ClassReport) -> list[str]:
-    metrics = {
-        "accuracy": report.accuracy,
-        "top-5 accuracy": report.top5_accuracy,
-        "balanced accuracy": report.balanced_accuracy,
-    }
-    lines = [_describe_others(report, metrics)]
-    question = report.question
-    if question is not None:
-        precision = format_percent(question.average_precision)
-        area = _format(question.roc_auc, ".3f")
-        lines.append(f"{escape(question.name)}: average precision {precision}, ROC AUC {area}")
-    return lines
-
-
-def _describe_labels(report: LabelReport) -> str:
-    metrics = {
-        "mean average precision": report.mean_average_precision,
-        "micro F1": report.micro_f1,
-        "macro F1": report.macro_f1,
-    }
-    return _describe_others(report, metrics)
-
-
-def _describe_others(report: ClassReport | LabelReport, metrics: Mapping[str, float | None]) -> str:
+def _describe_others(report: ClassReport | LabelReport) -> str:
     """The metrics that are defined, without the score; the loss, and the calibration error."""
+    metrics = {title: getattr(report, name, None) for name, title in METRIC_TITLES.items()}
     parts = [
-        f"{name} {format_percent(value)}"
-        for name, value in metrics.items()
-        if name != report.score.title and value is not None
+        f"{title} {format_percent(value)}"
+        for title, value in metrics.items()
+        if title != report.score.title and value is not None
     ]
     before = "not calibrated"
     if report.uncalibrated_error is not None:
         before = f"{format_percent(report.uncalibrated_error)} before calibration"
         if report.split == "val":
             before += "; the calibration was fitted to these images"
-    error = format_percent(report.calibration_error)
-    return ", ".join([*parts, f"loss {report.loss:.4f}", f"calibration error {error} ({before})"])
+    floor = f"perfect probabilities: {format_percent(report.calibration_floor)}"
+    error = f"calibration error {format_percent(report.calibration_error)} ({floor}; {before})"
+    return ", ".join([*parts, f"loss {report.loss:.4f}", error])
+
+
+def _describe_question(report: ClassReport) -> str:
+    question = report.question
+    assert question is not None  # noqa: S101  as the report is binary
+    precision = format_percent(question.average_precision)
+    area = _format(question.roc_auc, ".3f")
+    return f"{escape(question.name)}: average precision {precision}, ROC AUC {area}"
 
 
 def tabulate(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The column heads, and a row for each class, label or number."""
-    if report.kind is REGRESSION:
-        return _tabulate_numbers(cast("NumberReport", report))
-    if report.kind is MULTI_LABEL:
-        labels = cast("LabelReport", report).labels
-        rows: list[tuple[str, ...]] = [
-            (scores.name, format_percent(scores.average_precision), *_format_counts(scores))
-            for scores in labels
-        ]
-        return ("label", "average precision", "precision", "recall", "F1", "images"), rows
-    classes = cast("ClassReport", report).classes
-    rows = [(scores.name, *_format_counts(scores)) for scores in classes]
-    return ("class", "precision", "recall", "F1", "images"), rows
-
-
-def _format_counts(scores: ClassScores) -> tuple[str, ...]:
-    fractions = (scores.precision, scores.recall, scores.f1)
-    return (*map(format_percent, fractions), f"{scores.support:,}")
-
-
-def _tabulate_numbers(report: NumberReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    rows: list[tuple[str, ...]] = [
-        (
-            scores.name,
-            f"{scores.mean_absolute_error:.4g}",
-            f"{scores.baseline_error:.4g}",
-            f"{scores.root_mean_squared_error:.4g}",
-            _format(scores.r2, ".3f"),
-        )
-        for scores in report.numbers
+    name = {MULTI_LABEL: "labels", REGRESSION: "numbers"}.get(report.kind, "classes")
+    columns = COLUMNS[name]
+    rows = [
+        tuple(show(getattr(scores, attribute)) for _, attribute, show in columns)
+        for scores in getattr(report, name)
     ]
-    return ("number", "mean absolute error", "baseline error", "RMSE", "R²"), rows
+    return tuple(head for head, _, _ in columns), rows
 
 
 def _describe_remarks(report: Report) -> str:
@@ -305,3 +293,27 @@ def _show_mistakes(report: Report) -> Markup:
 
 def _format(value: float | None, spec: str) -> str:
     return "–" if value is None else format(value, spec)
+
+
+COUNTS: tuple[Column, ...] = (
+    ("precision", "precision", format_percent),
+    ("recall", "recall", format_percent),
+    ("F1", "f1", format_percent),
+    ("images", "support", "{:,}".format),
+)
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "classes": (("class", "name", str), *COUNTS),
+    "labels": (
+        ("label", "name", str),
+        ("average precision", "average_precision", format_percent),
+        *COUNTS,
+    ),
+    "numbers": (
+        ("number", "name", str),
+        ("mean absolute error", "mean_absolute_error", partial(_format, spec=".4g")),
+        ("baseline error", "baseline_error", partial(_format, spec=".4g")),
+        ("RMSE", "root_mean_squared_error", partial(_format, spec=".4g")),
+        ("R²", "r2", partial(_format, spec=".3f")),
+    ),
+}
+"""For each kind of rows in a report, the columns of the table."""

@@ -1,9 +1,9 @@
 """Attribution maps: how much the prediction depends on each pixel.
 
 The functions accept a model, uint8 images (N, H, W, C) and, for each image, the index of the output
-to explain (a class or label, the number's index, 0 for binary). They return maps (N, H, W) of its
-logit: positive values are evidence for the output, negative values evidence against it. They change
-neither the model nor torch's random generators.
+to explain (a class or label, the index of a number, or 0 for binary). They return maps (N, H, W)
+for the logit of this output: positive values are evidence for the output, negative values evidence
+against it. They change neither the model nor torch's random generators.
 """
 
 from __future__ import annotations

@@ -70,9 +70,9 @@ def select_by_confident_learning(
 ) -> Rows:
     """The rows with label issues by "prune by noise rate" (section 3.2, method 4), likeliest first.
 
-    For each pair of a label and another class, this selects the number of images that ``joint`` has
-    (:func:`estimate_joint`), those with the largest difference of the two probabilities. It never
-    selects the only image of a class.
+    For each pair of a label and another class, this selects as many images as ``joint`` counts
+    (:func:`estimate_joint`): the images with the largest difference of the two probabilities. It
+    never selects the only image of a class.
     """
     if joint is None:
         joint = estimate_joint(probabilities, labels)
@@ -103,13 +103,13 @@ def _rank(probabilities: Values, labels: Indices, candidates: Bool[np.ndarray, "
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A label to look at, with the probabilities of the given and of the likely label.
+    """A label worth checking, with the probabilities of the given and the likely label.
 
     Attributes:
         image: the name of the image.
-        split: its split.
-        row: its row in the split.
-        column: of the label for multi-label targets, else 0.
+        split: the split of the image.
+        row: the row of the image in the split.
+        column: the column of the label for multi-label targets, else 0.
         given: the label in the data set.
         likely: the label that is more probable.
         given_probability: the probability of ``given``, from 0 to 1.
@@ -156,7 +156,7 @@ class Agreement(NamedTuple):
 
 
 class SplitLabels(NamedTuple):
-    """What the probabilities of a split's images say about its labels."""
+    """How the probabilities of a split's images agree with its labels."""
 
     labels: int  # of all images
     disagreements: int  # labels that are not the most probable class
@@ -168,7 +168,7 @@ class LabelIssues(ShownResult):
     """The labels of a data set that are worth checking, and how far to trust this list.
 
     Attributes:
-        issues: the labels, those that are most probably incorrect first.
+        issues: the labels, from the most to the least probably incorrect.
         splits: how often the nets agree with the labels, by split.
         judge: who predicted the probabilities: ``the model``, or nets that were trained on other
             images.
@@ -190,7 +190,7 @@ class LabelIssues(ShownResult):
         return COLUMNS[:5], [row[:5] for row in self.corrections()]
 
     def remarks(self) -> Sequence[str]:
-        """How many labels of each split, and how far to trust this list."""
+        """The number of label issues in each split, and how far to trust this list."""
         return (*self.summary_lines(), *self.warnings(), PRECISION)
 
     def corrections(self) -> Sequence[Sequence[str]]:
@@ -221,7 +221,7 @@ class LabelIssues(ShownResult):
         return lines
 
     def warnings(self) -> list[str]:
-        """For each split that the nets know too little of, what this means."""
+        """A warning for each split for which the nets are too weak to judge labels."""
         lines = []
         for split, judged in self.splits.items():
             if judged.agreement.is_weak:
@@ -255,7 +255,7 @@ def judge_labels(
 
 
 def find_label_issues(images: Images, probabilities: Values) -> tuple[LabelIssue, ...]:
-    """The label issues of ``images``, likeliest first; multi-label targets are two classes each."""
+    """The label issues of ``images``, likeliest first; a multi-label column is two classes."""
     check_kind(images.kind)
     issues = []
     for problem, of_classes in _judge_problems(images, probabilities):

@@ -11,7 +11,12 @@ import torch
 from jaxtyping import Float, Int64
 
 from lamina.errors import name_some, plural
-from lamina.evaluation.intervals import Interval, wilson_interval
+from lamina.evaluation.intervals import (
+    Interval,
+    measure_design_effect,
+    number_groups,
+    wilson_interval,
+)
 from lamina.evaluation.outputs import Outputs
 from lamina.insight.problems import split_problems
 from lamina.insight.shown_result import ShownResult
@@ -26,7 +31,7 @@ PAIR_HEADS = ("true", "predicted", "largest losses", "images", "of", "share", "9
 
 Rows: TypeAlias = Int64[np.ndarray, " m"]
 Cells: TypeAlias = Mapping[tuple[int, int], Int64[np.ndarray, " _"]]
-"""The rows of the images by true and predicted class, those with the largest loss first."""
+"""The rows of the images by true and predicted class, the largest loss first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +42,15 @@ class Confusion:
     predicted: str | None
     rows: Rows  # the largest loss first
     images: int  # all images of the class
+    design_effect: float = 1.0  # number of images that count as one, if images are grouped
 
     @property
     def interval(self) -> Interval:
         """Of the fraction with this prediction (Wilson, 95 %)."""
-        return wilson_interval(len(self.rows), self.images)
+        return wilson_interval(len(self.rows), self.images, self.design_effect)
 
     def rank(self) -> tuple[float, str, str]:
-        """What confusions are sorted by: the lower confidence bound first."""
+        """The key to sort confusions by: first the lower confidence bound."""
         return -self.interval.low, self.target, self.predicted or ""
 
     def describe(self) -> tuple[str, str, str, str]:
@@ -111,7 +117,7 @@ class Confusions(ShownResult):
         return PAIR_HEADS, rows
 
     def image_table(self) -> Table:
-        """The column heads, and a row for each of the hardest images; all but one are text."""
+        """The column heads, and a row for each of the hardest images; one column is numbers."""
         return HardImage._fields[1:], [(*image[1:5], f"{image.loss:.3g}") for image in self.hardest]
 
     def to_json(self) -> dict[str, Any]:
@@ -146,6 +152,9 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
     logits = np.concatenate([part.raw_logits(task) for part in outputs])
     targets = np.concatenate([part.targets for part in outputs])
     losses = measure_losses(task, logits, targets)
+    groups = number_groups(tuple(group for part in outputs for group in part.groups))
+    if groups is not None and len(groups) < len(names):
+        groups = None
     classes: list[Confusion] = []
     pairs: list[Confusion] = []
     tables: list[tuple[tuple[str, ...], Cells]] = []
@@ -161,12 +170,14 @@ def find_confusions(task: Task, outputs: Sequence[Outputs], hardest: int = HARDE
         totals = np.bincount(truth).tolist()
         errors = _group(order[(predicted != truth)[order]], truth.tolist())
         for target, rows in errors.items():
-            classes.append(Confusion(class_names[target], None, rows, totals[target]))
+            effect = measure_design_effect(predicted != truth, groups, truth == target)
+            classes.append(Confusion(class_names[target], None, rows, totals[target], effect))
         cells = _group(order, list(zip(truth.tolist(), predicted.tolist(), strict=True)))
         for (target, other), rows in cells.items():
             if target != other:
-                pair = Confusion(class_names[target], class_names[other], rows, totals[target])
-                pairs.append(pair)
+                names_of_pair = (class_names[target], class_names[other])
+                effect = measure_design_effect(predicted == other, groups, truth == target)
+                pairs.append(Confusion(*names_of_pair, rows, totals[target], effect))
         tables.append((class_names, cells))
     images = []
     for row in np.argsort(-losses, kind="stable")[:hardest].tolist():

@@ -74,7 +74,7 @@ class Explanation(ShownResult):
     maps: Mapping[str, AttributionMap]
 
     def headline(self) -> str:
-        """The prediction and what is explained, as text."""
+        """The prediction and the explained output, as text."""
         prediction = self.prediction
         return f"{prediction.name}: {describe(prediction)}; evidence for {self.target}"
 
@@ -115,13 +115,13 @@ def _show(title: str, pixels: UInt8[np.ndarray, "h w c"]) -> Markup:
 def choose_methods(
     model: Model, method: str | None = None, layer: int | str | None = None
 ) -> dict[str, Method]:
-    """The methods by name; all that the model allows if ``method`` is ``None``.
+    """The methods by name; all methods that the model allows if ``method`` is ``None``.
 
     Args:
         model: the model to explain.
         method: ``occlusion``, ``gradients`` or ``grad-cam``.
         layer: the layer for Grad-CAM, by its number from 1 or its module path; by default the last
-            one whose output has height and width.
+            layer whose output has height and width.
 
     Raises:
         NetError: there is no such method or layer, or the layer is not suitable.
@@ -171,7 +171,7 @@ def explain_pixels(
     Args:
         model: the model.
         pixels: the image (1, H, W, C), uint8, of the model's shape.
-        methods: the methods, of :func:`choose_methods`.
+        methods: the methods, from :func:`choose_methods`.
         target: the index of the output; by default the most likely class or label, or the first
             number.
         name: the name of the image.

@@ -1,10 +1,10 @@
 """Measure how faithful attribution maps are.
 
-The first test checks whether maps depend on the weights: it redraws these (Adebayo et al., arXiv
-1810.03292). The second checks whether the prediction depends on the pixels that a map marks: it
-covers the image cell by cell in the map's order (after Samek et al., arXiv 1509.06321). Its control
-moves the map to random places, rather than covering random cells: many holes confuse a net more
-than one covered area.
+The first test checks whether maps depend on the weights: it draws new weights (Adebayo et al.,
+arXiv 1810.03292). The second checks whether the prediction depends on the pixels that a map marks:
+it covers the image cell by cell in the map's order (after Samek et al., arXiv 1509.06321). Its
+control moves the map to random places, rather than covering random cells: many holes confuse a net
+more than one covered area.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ GOLDEN_FRACTION = 0.6180339887498949
 class Faithfulness:
     """The measurements of one map, with controls.
 
-    The less the map is worth, the less its values differ from the controls' values.
+    The smaller the differences from the controls, the less the map is worth.
 
     Attributes:
         correlations: rank correlations, from -1 to 1, with the maps for redrawn weights (in the

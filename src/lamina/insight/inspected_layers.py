@@ -46,7 +46,7 @@ def _list_parts(path: str, module: nn.Module) -> dict[str, nn.Module]:
 
 
 def _divide(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The blocks of modules, by path: those of a sequence of blocks; anything else is one block."""
+    """The blocks of modules, by path: each block of a sequence; any other module is one block."""
     blocks: dict[str, nn.Module] = {}
     for path, module in parts.items():
         inner = _list_parts(path, module)
@@ -63,7 +63,7 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def _find_learned(model: Model) -> dict[str, str]:
-    """The paths of the layers of a net to inspect, each with that of its layer with weights."""
+    """The paths of the layers of a net to inspect, each with the path of its layer with weights."""
     chosen: dict[str, str] = {}
     if model.net is None:
         return chosen
@@ -138,7 +138,7 @@ def _measure_fields(model: Model, paths: Sequence[str], scale: int) -> dict[str,
 def _measure_field(
     inputs: Float[Tensor, "n c h w"], output: Float[Tensor, "n ..."]
 ) -> Field | None:
-    """The field of the unit in the middle, and its distance from that of a neighbor."""
+    """The field of the unit in the middle, and its distance from the field of a neighbor."""
     if output.ndim != 4 or output.shape[2:].numel() == 1:
         return None
     middle = torch.tensor(output.shape[2:]) // 2

@@ -39,7 +39,7 @@ class SearchedImages:
 
 
 class Neighbor(NamedTuple):
-    """An image that is similar to another one."""
+    """An image that is similar to another image."""
 
     row: int
     image: str
@@ -66,7 +66,7 @@ class SimilarImages(ShownResult):
     searched: Images = field(repr=False)
 
     def headline(self) -> str:
-        """The name of the image, and where similar ones were searched."""
+        """The name of the image, and where similar images were searched."""
         return f"{self.image}: the most similar {self.searched.split} images"
 
     def table(self) -> Table:
@@ -108,7 +108,7 @@ class Outliers(ShownResult):
 
 
 def embed(model: Model, images: Images, progress: Progress | None = None) -> SearchedImages:
-    """The images with their features, to search them for similar ones."""
+    """The images with their features, to search them for similar images."""
     _, features = predict_with_features(model, images.pixels, progress)
     return SearchedImages(images, np.arange(len(images)), normalize(features))
 
@@ -120,7 +120,7 @@ def find_similar(
     searched: SearchedImages,
     most: int = SHOWN,
 ) -> tuple[SimilarImages, ...]:
-    """For each image, the ``most`` similar ones by the cosines of the features."""
+    """For each image, at most ``most`` similar images, by the cosines of the features."""
     if not len(pixels):
         return ()
     images = searched.images
@@ -138,7 +138,7 @@ def find_similar(
 
 
 def find_outliers(splits: Sequence[Images], features: Features, most: int = 10) -> Outliers:
-    """The ``most`` isolated images of all ``splits``, whose features are unlike all others."""
+    """At most ``most`` images of all ``splits`` whose features are least like all others."""
     names = [(name, str(images.split)) for images in splits for name in images.names]
     isolation = measure_isolation(features)
     outliers = []

@@ -74,7 +74,7 @@ class Probes(ShownResult):
             and with random weights as the control.
         fitted: the number of training images that the probes were fitted to.
         scored: the number of images that they were scored on.
-        split: the split of these.
+        split: the split of the scored images.
     """
 
     layers: tuple[LayerProbe, ...]
@@ -97,7 +97,7 @@ class Probes(ShownResult):
         return ("layer", "units", "receptive field", f"probe {metric}", "random weights"), rows
 
     def headline(self) -> str:
-        """What a probe is, and the images."""
+        """A definition of a probe, and the numbers of images."""
         return (
             f"A probe is a linear classifier on a layer's output, fitted to {self.fitted:,}"
             f" training images and scored on {self.scored:,} of {self.split}."
@@ -111,7 +111,7 @@ def compare_probes(
     layers: Sequence[str],
     progress: Progress | None = None,
 ) -> Probes:
-    """Probe the input and each layer, with the model's weights and with random ones."""
+    """Probe the input and each layer, with the model's weights and with random weights."""
     trained = probe_layers(model, train, held_out, layers, progress)
     controls = probe_layers(untrain(model, train), train, held_out, layers, progress)
     receptive_fields = find_fields(model, layers)
@@ -236,7 +236,7 @@ def fit_ridge(
     others: Float64[np.ndarray, "m d"],
     penalties: Sequence[float] = PENALTIES,
 ) -> tuple[Float64[np.ndarray, "m k"], float]:
-    """Ridge regression: predictions for ``others``, penalty with the least leave-one-out error."""
+    """Ridge regression: predictions for ``others``, and the penalty by leave-one-out error."""
     # Both follow from one eigendecomposition (Hastie et al., The elements of statistical learning,
     # equation 7.64).
     mean = features.mean(axis=0)

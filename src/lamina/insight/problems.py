@@ -1,4 +1,4 @@
-"""The classifications that a data set poses: all classes, or no and yes of each label."""
+"""The classification problems of a data set: all classes, or no and yes of each label."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Indices: TypeAlias = Int64[np.ndarray, " n"]
 
 
 class Problem(NamedTuple):
-    """The true class of each image: of all classes, or of no and yes of the label in ``column``."""
+    """The true class of each image: among all classes, or no and yes of the label in ``column``."""
 
     column: int
     classes: tuple[str, ...]
@@ -23,7 +23,7 @@ class Problem(NamedTuple):
 
 
 def split_problems(kind: Kind, names: Sequence[str], targets: Targets) -> Iterator[Problem]:
-    """The problems that targets pose; none for numbers."""
+    """The classification problems of targets; none for regression."""
     if kind is REGRESSION:
         return
     if kind is SINGLE_LABEL:

@@ -45,10 +45,10 @@ MOST_TRANSLATION_PX = 3  # at the size of comparison
 MOST_COARSE_DISTANCE = 0.6
 MOST_GAIN = 1.33  # how much the contrast of a channel may differ
 MOST_OFFSET_LEVELS = 32.0  # how much the mean of a channel may differ, of 255 levels
-# differences count relative to an image's contrast, or to this in flatter ones
+# differences are relative to an image's contrast, or to this if its contrast is lower
 FLATTEST_LEVELS = 8.0
 MOST_DISTANCE = 0.32  # of near-duplicates
-MOST_UNITED = 1 / 2  # of all images: in groups that a set of identical images unites
+MOST_UNITED = 1 / 2  # fraction of all images, in groups that one set of identical images may unite
 
 
 class DuplicatePair(NamedTuple):
@@ -119,7 +119,7 @@ def _find_candidates(
     signatures: Features, others: Float[Tensor, "m d"], *, among_themselves: bool
 ) -> Int64[Tensor, "p 2"]:
     """The pairs of rows with similar signatures; among themselves, each pair once."""
-    count = NEIGHBORS + among_themselves  # an image is its own nearest
+    count = NEIGHBORS + among_themselves  # an image is its own nearest neighbor
     likeness, rows = find_neighbors(signatures, others, count)
     first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
     pairs = torch.stack([first, rows[first, place]], dim=1)
@@ -130,7 +130,7 @@ def _find_candidates(
 
 
 def group_pairs(count: int, pairs: Sequence[DuplicatePair]) -> list[int]:
-    """The group of each of ``count`` images: the first that pairs connect it with, or itself."""
+    """The group of each of ``count`` images: the first image that pairs connect it with."""
     parents = {row: row for row in range(count)}
     for pair in pairs:
         roots = find_root(parents, pair.first), find_root(parents, pair.second)
@@ -141,7 +141,7 @@ def group_pairs(count: int, pairs: Sequence[DuplicatePair]) -> list[int]:
 def group_copies(
     pixels: Pixels, pairs: Sequence[DuplicatePair], groups: Sequence[str] = ()
 ) -> list[int]:
-    """For each image, the first one linked by near-duplicates, equal pixels or equal ``groups``.
+    """For each image, the first image linked by near-duplicates, equal pixels or equal ``groups``.
 
     Copies that would unite more than half of the images in ``groups``, such as a black image of
     each patient, stay in their groups.
@@ -166,8 +166,8 @@ class NearDuplicates(ShownResult):
         names: the names of the images; the rows of ``pairs`` refer to them.
         splits: the split of each image.
         pairs: the pairs of near-duplicates, smallest distance first.
-        groups: for each image, the row of the first image that near-duplicates, equal pixels or the
-            groups of the data set connect it with.
+        groups: for each image, the row of the first image of its group. Near-duplicates, identical
+            images and the groups of the data set connect images.
         outliers: the images that are unlike all others.
     """
 
@@ -221,13 +221,13 @@ class NearDuplicates(ShownResult):
         return {"pairs": pairs, **self.outliers.to_json(), "near_train": self.near_train}
 
     def headline(self) -> str:
-        """The number of pairs, and of those across splits, as text."""
+        """The number of pairs, and the number of pairs across splits, as text."""
         across = sum(self.splits[pair.first] != self.splits[pair.second] for pair in self.pairs)
         pairs = plural(len(self.pairs), "pair", "pairs")
         return f"{pairs} of near-duplicates, {across:,} of them across splits"
 
     def remarks(self) -> Sequence[str]:
-        """For each held-out split with near-duplicates in ``train``, what this means."""
+        """For each held-out split with near-duplicates in ``train``, how this affects its score."""
         lines = []
         for split, count in self.near_train.items():
             total = self.splits.count(split)

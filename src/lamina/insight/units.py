@@ -84,7 +84,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Removal:
-    """The score with a unit and with its output replaced with its mean, and the rise in loss."""
+    """The score with a unit, and with its mean in place of its output, and the rise in loss."""
 
     before: Score
     after: Score
@@ -141,14 +141,14 @@ class LayerUnits(ShownResult):
     Attributes:
         layer: the module path of the layer.
         name: its number and parts, such as ``3 Conv2d, ReLU``.
-        count: the number of all its units: channels, or numbers of a vector.
-        receptive_field: that of a unit; ``None`` for the whole image.
+        count: the number of units in the layer: channels, or numbers of a vector.
+        receptive_field: the receptive field of a unit; ``None`` for the whole image.
         units: the units, those that separate a class best first, with the patches of ``images``
             that excite each most, the area under the ROC curve for each class, and the effect of
             removing the unit.
         chance: the area under the ROC curve that the best unit reaches by chance.
         images: the images that were searched for patches.
-        scored: the images that the effect of removals was measured on, in words.
+        scored: the images, in words, on which the effect of removals was measured.
         filters: the weights (U, C, Y, X) of all units, if the layer's input is the image.
     """
 
@@ -178,7 +178,7 @@ class LayerUnits(ShownResult):
         return ("unit", "separates best (AUC)", f"{metric} without unit", "loss"), rows
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values: ``layer``, ``name``, ``units`` (all), ``sees_px`` and what is ``shown``."""
+        """JSON values: ``layer``, ``name``, ``units`` (all), ``sees_px`` and ``shown``."""
         return {
             "layer": self.layer,
             "name": self.name,
@@ -278,7 +278,7 @@ def inspect_layers(
         model: the model.
         images: the images to search for patches.
         layers: the module paths of the layers.
-        most: the number of units of each layer, those that separate a class best.
+        most: the number of units of each layer: the units that separate a class best.
         number: a single unit instead, counted from 1.
         scored: the images to measure the effect of removing units on; by default it is not
             measured.
@@ -397,7 +397,7 @@ def inspect_units(
     numbers: Sequence[int],
     removals: Sequence[Removal] = (),
 ) -> tuple[Unit, ...]:
-    """Inspect units of a layer by ``responses`` to ``images``; the first ones have ``removals``."""
+    """Inspect units of a layer by ``responses`` to ``images``, with ``removals`` if measured."""
     names = name_memberships(images)
     all_aucs = measure_aucs(responses.strengths[:, numbers], images)
     _, height, width = images.shape
@@ -412,7 +412,7 @@ def inspect_units(
 
 
 def rank_units(responses: Responses, images: Images) -> list[int]:
-    """The indices of a layer's units, those that separate a class best first."""
+    """The indices of a layer's units, from the best separation of a class to the worst."""
     distances = np.nan_to_num(np.abs(measure_aucs(responses.strengths, images) - 0.5)).max(axis=1)
     order: list[int] = np.argsort(-distances, kind="stable").tolist()
     return order

@@ -1,4 +1,4 @@
-"""What a net makes of an image before it is trained."""
+"""The outputs of a net for an image before training."""
 
 from __future__ import annotations
 

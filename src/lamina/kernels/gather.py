@@ -33,7 +33,7 @@ def gather_normalized(
     dtype: torch.dtype,
     kernels: Kernels,
 ) -> Float[Tensor, "b c h w"] | None:
-    """The images at ``indices`` in float32 or bf16, laid out in memory as ``scale`` and ``shift``.
+    """The images at ``indices`` in float32 or bf16, with the memory layout of ``scale``.
 
     ``None`` if torch has to gather them: on other devices, in other layouts and dtypes, and for
     indices that are out of range.
@@ -50,7 +50,7 @@ def gather_normalized(
     )
     if not (is_supported and pixels.numel() and indices.numel()):
         return None
-    # Strides like those of torch's operators, because they decide how the next layer computes.
+    # The same strides as from torch's operators, because they decide how the next layer computes.
     output = torch.empty(len(indices), height, width, channels, dtype=dtype).permute(0, 3, 1, 2)
     if not output.is_contiguous(memory_format=layout):
         output = torch.empty(output.shape, dtype=dtype)

@@ -64,7 +64,7 @@ class NormAct(nn.Module):
                 memory_format=torch.channels_last if is_image else torch.contiguous_format
             )
             and x.shape[1] == norm.num_features
-            and x.numel() >= 8 * x.shape[1]  # torch computes fewer
+            and x.numel() >= 8 * x.shape[1]  # torch computes smaller inputs
             and (not self._pools or len(x) * (x.shape[2] // 2) * (x.shape[3] // 2) > 1)
             and all(
                 tensor.dtype == torch.float32 and tensor.is_contiguous()
@@ -91,7 +91,7 @@ def has_hooks(layers: Iterable[nn.Module]) -> bool:
 
 
 def join_layers(layers: Sequence[nn.Module], kernels: Kernels) -> Iterator[tuple[int, nn.Module]]:
-    """The layers of a row and their places; ``NormAct`` replaces those that a kernel computes."""
+    """The layers of a row and their places; ``NormAct`` replaces layers that a kernel computes."""
     place = 0
     while place < len(layers):
         start = place + _is_pool(layers[place])

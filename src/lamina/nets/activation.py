@@ -77,7 +77,7 @@ class SiLU(_Activation):
 class Softmax(Layer):
     """exp(x), normalized to sum to 1 over a vector or over the channels of each pixel of an image.
 
-    Keeps the shape. Not for the end of a net: lamina expects logits there.
+    Keeps the shape. Do not end a net with it: lamina expects logits.
     """
 
     example = "Softmax()"

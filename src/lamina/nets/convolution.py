@@ -27,12 +27,12 @@ class Conv2d(Layer):
         out_channels: the number of filters, which is the number of output channels.
         kernel_size: the size of each filter.
         stride: the distance between neighboring positions of a filter.
-        padding: ``"valid"`` adds none. ``"same"`` adds zeros so that the output has ceil(input /
-            stride) pixels; an odd number of them puts the extra one at the bottom and right, as
-            Keras does. A size adds that many zeros on each side.
+        padding: ``"valid"`` adds no zeros. ``"same"`` adds zeros so that the output has ceil(input
+            / stride) pixels; an extra row or column goes to the bottom or right, as in Keras. A
+            number or a pair adds that many zeros on each side.
         dilation: the distance between the pixels that a filter reads.
         groups: the number of groups of channels that are convolved separately; must divide the
-            channels of input and output. With as many groups as input channels this is a depthwise
+            channels of input and output. With as many groups as input channels, this is a depthwise
             convolution.
         bias: whether to add a learned number to each output channel.
 

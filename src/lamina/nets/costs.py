@@ -15,7 +15,10 @@ from lamina.text import format_table
 
 @dataclass(frozen=True)
 class Row:
-    """One layer of a :class:`Summary`; the rows inside a ``Residual`` have its costs."""
+    """One layer of a :class:`Summary`.
+
+    The layers inside a ``Residual`` have rows of their own, which contain the costs of the block.
+    """
 
     layer: str
     depth: int  # how many ``Residual`` and shortcuts contain the layer, for indentation
@@ -52,7 +55,7 @@ class Summary:
         return card(repr(self), table(*self.table()))
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The headings and the rows, the totals last; layers are numbered as in messages."""
+        """The column heads, and a row for each layer and for the totals."""
         heads = ("layer", "output", "parameters", "multiply-adds", "receptive field")
         width = len(str(self._count()))
         number = 0

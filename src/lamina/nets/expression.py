@@ -23,7 +23,7 @@ def parse_net(text: str) -> Net:
         The net.
 
     Raises:
-        NetError: the text holds anything else; the message quotes it.
+        NetError: the text contains anything else; the message quotes it.
 
     >>> parse_net("Flatten(), Linear(200), ReLU(), Output()")
     Net(Flatten(), Linear(200), ReLU(), Output())

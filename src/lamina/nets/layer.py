@@ -26,14 +26,14 @@ TORCH_HINT = "Leave out torch's input size: lamina infers it from the previous l
 class Layer(ABC):
     """Base class of all layers. Subclass it, as a frozen dataclass, to write your own layer.
 
-    The fields of the class are the layer's arguments. From them and an input shape, without the
-    batch dimension, a layer computes its output shape and costs and builds its torch module. By
-    default it keeps the input shape and the receptive field and has no parameters; only
+    The fields of the class are the layer's arguments. From these arguments and an input shape
+    (without the batch dimension), a layer computes its output shape and costs, and builds its torch
+    module. By default, it keeps the input shape and the receptive field and has no parameters; only
     :meth:`module` must be defined.
 
     Raises:
         NetError: an argument is invalid, or ``out_shape`` gets an input shape that does not match.
-            The other methods may assume that the shape matches.
+            All other methods may assume that the shape matches.
 
     >>> @dataclass(frozen=True, repr=False)
     ... class Mish(Layer):
@@ -45,7 +45,7 @@ class Layer(ABC):
     """
 
     example: ClassVar[str] = ""
-    """A usual layer of the class in Python: the studio adds it, and the tests check it."""
+    """A typical layer of this class, written in Python, for the studio and the tests."""
     is_normalization: ClassVar[bool] = False
     is_activation: ClassVar[bool] = False
 
@@ -65,15 +65,15 @@ class Layer(ABC):
         return 0
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        """The receptive field of a unit whose inputs have ``field``; ``None``: the whole image."""
+        """The receptive field of a unit from its inputs' ``field``; ``None`` is the whole image."""
         return field
 
     @abstractmethod
     def module(self, in_shape: Shape) -> nn.Module:
-        """Build the torch module, with newly initialized weights, for inputs (N, *in_shape)."""
+        """Build the torch module, with newly initialized weights, for inputs ``(N, *in_shape)``."""
 
     def __repr__(self) -> str:
-        """The layer in Python: required arguments by position, changed ones by name."""
+        """The layer in Python: required arguments by position, changed arguments by name."""
         arguments = (
             repr(value) if field.default is MISSING else f"{field.name}={value!r}"
             for field in fields(self)
@@ -82,7 +82,7 @@ class Layer(ABC):
         return f"{type(self).__name__}({', '.join(arguments)})"
 
     def text(self) -> str:
-        """The layer in Python with all arguments, so that it survives a change of defaults."""
+        """The layer in Python with all arguments, so that it stays valid when defaults change."""
         arguments = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
         return f"{type(self).__name__}({', '.join(arguments)})"
 
@@ -122,8 +122,8 @@ class DerivedLayer(Layer):
 @dataclass_transform(frozen_default=True)
 def layer_class(kind: type[AnyLayer]) -> type[AnyLayer]:
     """Make a layer's class a frozen dataclass that rejects unknown arguments with ``NetError``."""
-    # Fields after KW_ONLY mark layers whose class in torch takes the input size first: Linear(784,
-    # 100) is rejected.
+    # A layer with fields after KW_ONLY has a torch class whose first argument is the input size:
+    # with lamina, Linear(784, 100) is an error that TORCH_HINT explains.
     kind = dataclass(frozen=True, repr=False)(kind)
     is_sized_in_torch = any(field.kw_only for field in fields(kind))
     return explain_arguments(NetError, TORCH_HINT if is_sized_in_torch else "")(kind)
@@ -182,7 +182,7 @@ def pair_shapes(layers: Sequence[Layer], in_shape: Shape) -> Iterable[tuple[Laye
 def trace_fields(
     layers: Sequence[Layer], in_shape: Shape, field: Field | None
 ) -> tuple[Field | None, ...]:
-    """The receptive field before each layer, then the one after the last."""
+    """The receptive field before each layer, then the field after the last layer."""
     traced = [field]
     for layer, shape in pair_shapes(layers, in_shape):
         traced.append(layer.receptive_field(traced[-1], shape))

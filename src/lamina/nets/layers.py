@@ -1,4 +1,4 @@
-"""All layers by name. Each is in the file of its kind, and in the ``__all__`` of that file."""
+"""All layers by name. Each is defined in the file for its kind, whose ``__all__`` lists it."""
 
 from __future__ import annotations
 

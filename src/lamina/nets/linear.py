@@ -1,4 +1,4 @@
-"""Fully connected layers, and what makes a vector of an image."""
+"""Fully connected layers, and the layer that turns an image into a vector."""
 
 from __future__ import annotations
 
@@ -92,8 +92,7 @@ class Output(DerivedLayer):
         units: the number of outputs; ``None`` until it is known.
 
     Shape:
-        (F,) → (units,). Before the number of units is known, asking for the shape raises
-        ``NetError``.
+        (F,) → (units,). Raises ``NetError`` if the number of units is not known yet.
 
     >>> Output(10).out_shape((128,))
     (10,)

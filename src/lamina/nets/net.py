@@ -184,12 +184,12 @@ Put Flatten() or GlobalAvgPool() before it.
         )
 
     def module(self, in_shape: Shape) -> nn.Sequential:
-        """Build a torch module with new weights, from float (N, *in_shape) to (N, *out_shape)."""
+        """Build a torch module with new weights for float inputs ``(N, *in_shape)``."""
         self.shapes(in_shape)
         return build_modules(self.layers, in_shape)
 
     def without(self, kind: type[Layer]) -> Net:
-        """Return the net without the layers of a class, also inside ``Residual``.
+        """Return the net without the layers of a class, including those inside ``Residual``.
 
         Args:
             kind: the class of the layers to remove, such as ``BatchNorm``.
@@ -205,12 +205,12 @@ Put Flatten() or GlobalAvgPool() before it.
         return Net(*_rebuild(self.layers, change))
 
     def replace(self, old: type[Layer] | Layer, new: Layer) -> Net:
-        """Return the net with layers replaced, also inside ``Residual``.
+        """Return the net with layers replaced, including those inside ``Residual``.
 
         Args:
-            old: a class, such as ``ReLU``, for all its layers; or a layer, such as ``Linear(100)``,
-                for equal ones.
-            new: the layer that takes their place.
+            old: the layers to replace: a class, such as ``ReLU``, for all layers of this class, or
+                a layer, such as ``Linear(100)``, for all equal layers.
+            new: the layer to replace them with.
 
         Raises:
             NetError: the net has no such layer.
@@ -230,18 +230,18 @@ Put Flatten() or GlobalAvgPool() before it.
         if not any(map(matches, self.all_layers)):
             name = repr(old) if kind is None else kind.__name__
             raise NetError(
-                f"replace: the net has no {name}: {self}. Give a layer that it contains."
+                f"replace: the net has no {name}: {self}. Pass a layer that it contains."
             )
         return Net(*_rebuild(self.layers, change))
 
     @property
     def all_layers(self) -> tuple[Layer, ...]:
-        """The layers, also those inside ``Residual``."""
+        """The layers, including those inside ``Residual``."""
         return tuple(_walk(self.layers))
 
     @property
     def own_layers(self) -> tuple[Layer, ...]:
-        """The custom layers, also inside ``Residual``; ``parse_net`` does not know them."""
+        """The custom layers, which ``parse_net`` rejects, including those inside ``Residual``."""
         return tuple(layer for layer in self.all_layers if type(layer) not in LAYERS.values())
 
     def text(self) -> str:
@@ -261,8 +261,8 @@ def summarize(net: Net, images: Any, outputs: int | None = None) -> Summary:
 
     Args:
         net: the net.
-        images: ``Images`` or a ``Dataset`` to use the net on, or the shape of one image, (C, H, W).
-        outputs: the number of outputs; required with a shape, otherwise found from the targets.
+        images: ``Images`` or a ``Dataset``, or the shape of one image, (C, H, W).
+        outputs: the number of outputs; required if ``images`` is a shape.
 
     Returns:
         A :class:`~lamina.nets.Summary`; ``print`` it for the table.
@@ -310,7 +310,7 @@ def summarize(net: Net, images: Any, outputs: int | None = None) -> Summary:
 def _rebuild(
     layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...]]
 ) -> tuple[Layer, ...]:
-    """Replace each layer with the result of ``change``, also inside every kept ``Residual``."""
+    """Replace each layer with the result of ``change``, including layers in a kept ``Residual``."""
     rebuilt: list[Layer] = []
     for layer in layers:
         changed = change(layer)

@@ -18,8 +18,8 @@ __all__ = ["BatchNorm"]
 class BatchNorm(Layer):
     """Batch normalization: scales each channel to mean 0 and variance 1 over the batch.
 
-    Then applies a learned scale and shift to each channel. In eval mode, running averages replace
-    the mean and variance of the batch. Works on images (``nn.BatchNorm2d``) and vectors
+    It then applies a learned scale and shift to each channel. In eval mode, running averages
+    replace the mean and variance of the batch. Works on images (``nn.BatchNorm2d``) and vectors
     (``nn.BatchNorm1d``).
 
     Args:

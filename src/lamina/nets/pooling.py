@@ -52,8 +52,8 @@ class MaxPool2d(_Pool):
         kernel_size: the size of the window in pixels; one number, or a pair (height, width).
         stride: the distance between neighboring windows; by default ``kernel_size``, so that they
             do not overlap.
-        padding: the border on each side, at most half of ``kernel_size``; it never wins the
-            maximum.
+        padding: the border to add on each side, at most half of ``kernel_size``; its values are
+            never the maximum.
 
     Shape:
         (C, H, W) → (C, H_out, W_out), where H_out = floor((H + 2 · padding - kernel_size) /

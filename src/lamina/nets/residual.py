@@ -101,7 +101,7 @@ class Residual(Layer):
         return sum(layer.multiply_adds(shape) for layer, shape in self._pair_shapes(in_shape))
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        """The union of what the layers and the shortcut see."""
+        """The union of the receptive fields of the layers and the shortcut."""
         inner = trace_fields(self.layers, in_shape, field)[-1]
         outer = trace_fields(self.shortcut, in_shape, field)[-1]
         if inner is None or outer is None:
@@ -135,10 +135,10 @@ def _trace(way: str, layers: tuple[Layer, ...], in_shape: Shape) -> Shape:
 def _advise(in_shape: Shape, out_shape: Shape) -> str:
     """Advise a shortcut from ``in_shape`` to ``out_shape`` if one layer suffices."""
     if len(in_shape) != len(out_shape):
-        return "Make both an image or both a vector."
+        return "Make both of them images, or both vectors."
     layer: Layer = Linear(out_shape[0])
     if len(in_shape) == 3:
-        # A 1×1 window with stride s makes ceil(n / s) of n pixels.
+        # A 1×1 window with stride s turns n pixels into ceil(n / s).
         down, across = (-(-in_shape[side] // out_shape[side]) for side in (1, 2))
         layer = Conv2d(out_shape[0], 1, stride=down if down == across else (down, across))
     if layer.out_shape(in_shape) == out_shape:

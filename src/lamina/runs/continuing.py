@@ -55,16 +55,16 @@ FIXED: tuple[str, ...] = (
     "precision",
     "seed",
 )
-"""Fields of the recipe that stay when a run continues from a checkpoint."""
+"""Fields of the recipe that cannot change when a run continues from a checkpoint."""
 CHANGEABLE = tuple(name for name in Recipe.__dataclass_fields__ if name not in FIXED)
 """All other fields. ``batch_size`` may change only after a complete epoch; ``epochs``, ``schedule``
-and ``batch_size`` only before the learning rate falls at the end of the schedule ``trapezoid``.
-Another ``optimizer`` starts with an empty state."""
+and ``batch_size`` only before the learning rate falls at the end of the schedule ``trapezoid``. A
+different ``optimizer`` starts with an empty state."""
 MOVING_END = {"epochs", "schedule", "batch_size"}
 BY_OPTIMIZER = {"optimizer", "momentum", "weight_decay"}
-"""Fields that your own optimizer may use in any way, so that its state may not fit others."""
+"""Fields that your own optimizer may use in any way; its state may not fit other values."""
 BY_WEIGHTS: tuple[str, ...] = ("normalization", "head")
-"""Fields that stay when a run starts from final weights."""
+"""Fields that cannot change when a run starts from final weights."""
 INITIAL_FRACTION = 0.5
 LR_FRACTION = 0.1
 """A net that is trained further on new images alone forgets others (docs/your-images.md): less with
@@ -74,13 +74,13 @@ outputs cannot be averaged."""
 
 @dataclass(frozen=True)
 class Beginning:
-    """The training of a new run before its first step, and what the run stores of its start."""
+    """The training of a new run before its first step, with values that the run stores."""
 
     training: Training
     started_from: StartedFrom | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
     late_end: LateEnd | None = None
-    device: Choice | None = None  # by default that of the training, with its reason
+    device: Choice | None = None  # by default the device of the training, with its reason
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,12 @@ class StartingPoint:
             source,
             recipes={"run": self._choose_recipe(dataset)},
             origin=self.origin,
-            # so that the recipe is used as it is
+            # so that the recipe is used unchanged
             home=Home(len(dataset.train), min(dataset.train.shape[1:])),
         )
 
     def _choose_recipe(self, dataset: Dataset) -> Recipe:
-        """The run's; from final weights without new outputs, with a lower rate and an average."""
+        """The run's recipe; without new outputs, final weights get a lower lr and averaging."""
         if self.epoch is not None:
             return self.recipe
         recipe = replace(self.recipe, device="auto", initial_fraction=0.0)
@@ -125,7 +125,7 @@ class StartingPoint:
         return overlay(recipe, {"lr": lr, "initial_fraction": INITIAL_FRACTION})
 
     def choose_parts(self, parts: Parts) -> Parts:
-        """Your own functions, by default those of the run; a checkpoint needs those of the run."""
+        """Your own functions, by default the run's; a checkpoint needs the run's functions."""
         if parts == NO_PARTS:
             parts = self.run.parts
         if self.epoch is not None:
@@ -136,16 +136,16 @@ class StartingPoint:
         recorded = list_needed_parts(self.run.record.parts)
         if dropped := sorted(recorded.keys() - parts.describe().keys()):
             warn(
-                f"{self.run.path} was trained with your own {name_some(dropped)}, and this training"
-                " is not. To use it again, pass parts=Parts(…).",
+                f"{self.run.path} was trained with your own {name_some(dropped)}, but this run is"
+                " not. To use it again, pass parts=Parts(…).",
                 stacklevel=3,
             )
         return parts
 
     def prepare(self, options: Mapping[str, Any], source: str | Path | None = None) -> Preparation:
-        """A preparation with options, else with the run's image size, resizing, depth and kind.
+        """A preparation with ``options``, else with the run's image size, resizing, depth and kind.
 
-        If ``source`` is the run's own, so are its corrections, groups, columns and splits.
+        For the run's own source, it also has the run's corrections, groups, columns and splits.
         """
         record = self.run.record
         recorded = record.data.preparation
@@ -160,7 +160,7 @@ class StartingPoint:
                 option = f"--{name.removesuffix('_px').replace('_', '-')}"
                 raise DataError(
                     f"{option} is {options[name]}, but {self.run.path} was trained on images of"
-                    f" {described}, which further training keeps. Leave out {option}."
+                    f" {described}, which cannot change in further training. Leave out {option}."
                 )
         if source is not None and full_source(source) == record.data.source:
             labels_from = (*recorded.labels_from, *options.get("labels_from", ()))
@@ -176,14 +176,14 @@ class StartingPoint:
         return Preparation(**settings | dict(options))
 
     def check_recipe(self, recipe: Recipe) -> None:
-        """Raise ``RecipeError`` for a changed field that must stay."""
+        """Raise ``RecipeError`` for a changed field that cannot change."""
         fixed = BY_WEIGHTS if self.epoch is None else FIXED
         for name in self.find_changes(recipe):
             if name not in fixed:
                 continue
             raise RecipeError(
                 f"{name} is {getattr(recipe, name)!r}, but {self.run.path} was trained with"
-                f" {getattr(self.recipe, name)!r}, which further training keeps.",
+                f" {getattr(self.recipe, name)!r}, which cannot change in further training.",
                 remedy=f"Leave out --{name.replace('_', '-')} (in Python, use"
                 " dataclasses.replace(run.record.recipe, epochs=5)).",
                 field=name,
@@ -195,7 +195,7 @@ class StartingPoint:
         return [name for name, value in vars(recipe).items() if value != recorded[name]]
 
     def load(self, data: DataLike | None) -> Dataset:
-        """The data set, read as that of the run, and by default that of the run."""
+        """Load a data set as the run loaded its own; by default the run's data set."""
         if self.epoch is not None:
             return find_dataset(self.run, data)
         if data is None:
@@ -213,21 +213,21 @@ class StartingPoint:
             return find_dataset(self.run, dataset)
         if dataset.train.kind is not task.kind:
             raise DataError(
-                f"{self.run.path} was trained on {task.kind} targets, but {dataset.name} has "
-                f"{dataset.train.kind} ones. Choose the kind with --task, or train a new net."
+                f"{self.run.path} was trained on {task.kind} targets, but {dataset.name} has"
+                f" {dataset.train.kind} targets. Choose the kind with --task, or train a new net."
             )
         if task.kind is REGRESSION:  # the head's outputs are standardized by other images
             raise DataError(
-                f"{self.run.path} predicts numbers, whose scale depends on the training images, so "
-                "its net cannot be trained further on others. Train a new net on all images."
+                f"{self.run.path} predicts numbers, whose scale depends on the training images, so"
+                " its net cannot be trained further on other images. Train a new net on all images."
             )
         if dataset.train.shape != shape and shape[1] == shape[2]:
             dataset = resize_dataset(dataset, shape[1])
         if dataset.train.shape != shape:
             raise DataError(
-                f"{self.run.path} was trained on images of {'×'.join(map(str, shape))}, but those"
-                f" of {dataset.name} have {'×'.join(map(str, dataset.train.shape))}. Use images of"
-                " that shape, or train a new net."
+                f"{self.run.path} was trained on images of {'×'.join(map(str, shape))}, but the"
+                f" images of {dataset.name} have {'×'.join(map(str, dataset.train.shape))}. Use"
+                " images of that shape, or train a new net."
             )
         return dataset
 
@@ -244,16 +244,16 @@ class StartingPoint:
         return Beginning(training, started_from, files)
 
     def _check_code(self, dataset: Dataset) -> None:
-        """Raise ``ChangedCodeError`` if the code of one's own module has changed since the run."""
+        """Raise ``ChangedCodeError`` if the code of your own module has changed since the run."""
         try:
             replace(self.run, dataset=dataset).load_model()
         except ChangedCodeError:
             raise
-        except RunError:  # there are no weights, or they do not fit, of which the caller says more
+        except RunError:  # there are no weights, or they do not fit, which the caller reports
             return
 
     def _carry_weights(self, fresh: Model) -> tuple[Initial, StartedFrom]:
-        """The run's weights by name and shape; from ``fresh`` the outputs that the run lacks."""
+        """The run's weights by name and shape; outputs that the run lacks come from ``fresh``."""
         run = self.run
         weights = run.folder.load_weights()
         drawn = fresh.state_dict()
@@ -301,7 +301,7 @@ class StartingPoint:
         has_ended = any(row["event"] == "early_end" for row, _ in rows)
         if training.is_finished or (has_ended and not changes):
             raise RecipeError(
-                f"{run.path} was over after epoch {epoch:.10g}, with epochs {recipe.epochs} and"
+                f"{run.path} ended after epoch {epoch:.10g}, with epochs {recipe.epochs} and"
                 f" patience {recipe.patience}. Use more epochs or another patience, or an earlier"
                 f" checkpoint. {_list_checkpoints(run)}"
             )
@@ -334,31 +334,30 @@ class StartingPoint:
     def _check_changes(
         self, changes: set[str], recipe: Recipe, standing: Standing, parts: Parts
     ) -> None:
-        """Raise ``RecipeError`` for changes that this checkpoint or these functions exclude."""
+        """Raise ``RecipeError`` for changes that this checkpoint or these functions forbid."""
         run = self.run
         if "dropout" in changes and recipe.dropout is None:
             raise RecipeError(
-                f"dropout cannot go back to the probabilities of the layers, because {run.path} was"
+                f"dropout cannot return to the probabilities of the layers, because {run.path} was"
                 f" trained with dropout {self.recipe.dropout:g}, which its net now has. Set another"
-                " probability, or leave it as it was."
+                " probability, or leave dropout unchanged."
             )
         if standing.is_falling and changes & MOVING_END:
             raise RecipeError(
                 f"{min(changes & MOVING_END)} cannot change after epoch {self.epoch:.10g} of"
-                f" {run.path}, because the learning rate has begun to fall for the end of the"
-                " training. Leave it as it was, or use an earlier checkpoint."
-                f" {_list_checkpoints(run)}"
+                f" {run.path}, because the learning rate has begun to fall for the end of training."
+                f" Leave it unchanged, or use an earlier checkpoint. {_list_checkpoints(run)}"
             )
         if standing.steps_done % standing.steps_per_epoch and "batch_size" in changes:
             raise RecipeError(
                 "batch_size can change only after a complete epoch, but the checkpoint after epoch"
-                f" {self.epoch:.10g} of {run.path} is within one. Leave it as it was, or use"
+                f" {self.epoch:.10g} of {run.path} is within one. Leave it unchanged, or use"
                 f" another checkpoint. {_list_checkpoints(run)}"
             )
         if parts.optimizer is not None and changes & BY_OPTIMIZER:
             raise RecipeError(
                 f"{min(changes & BY_OPTIMIZER)} cannot change, because {run.path} was trained with"
-                " your own optimizer, whose state may not fit. Leave it as it was."
+                " your own optimizer, whose state may not fit. Leave it unchanged."
             )
 
 
@@ -368,7 +367,7 @@ def find_start(
     """Load the run to start from; ``net`` is your own module if the run was started with one."""
     if isinstance(start_from, StartingPoint):
         return start_from
-    expected = "a Run, or the folder or name of one, perhaps with an epoch, such as runs/first@3"
+    expected = "a Run, or the folder or name of one, optionally with an epoch, such as runs/first@3"
     check_type(start_from, (Run, str, Path), "start_from", expected, is_optional=False)
     epoch = None
     if not isinstance(start_from, Run):
@@ -389,7 +388,7 @@ def find_start(
 
 
 def split_epoch(text: str | Path, runs_dir: Path) -> tuple[str | Path, float | None]:
-    """The run and the epoch in ``RUN@EPOCH``; a run whose own name contains @ goes first."""
+    """The run and the epoch in ``RUN@EPOCH``; a run whose own name contains @ takes precedence."""
     path, separator, epoch = str(text).rpartition("@")
     places = [Path(text, "run.json"), Path(runs_dir, text, "run.json")]
     if not separator or any(os.path.isfile(file) for file in places):  # noqa: PTH113
@@ -399,14 +398,14 @@ def split_epoch(text: str | Path, runs_dir: Path) -> tuple[str | Path, float | N
         number = float(epoch)
     if not 0 < number < math.inf:
         raise RunError(
-            f"start_from is {str(text)[:100]}; after @ must come the number of an epoch. Use"
+            f"start_from is {str(text)[:100]}; expected the number of an epoch after @. Use"
             f" {path[:100]}@3, or leave out @ to start from the final weights."
         )
     return path, number
 
 
 def list_checkpoints(path: Path) -> dict[float, Path]:
-    """The checkpoint files of a run by completed epochs, the last first."""
+    """The checkpoint files of a run by completed epochs, latest first."""
     files = sorted((path / "checkpoints").glob("*.safetensors"))  # which the studio keeps
     epochs: dict[float, Path] = {}
     for file in [*files, path / "before-fall.safetensors", path / "state.safetensors"]:
@@ -432,7 +431,7 @@ def count_epochs(steps_done: int, steps_per_epoch: int) -> float:
 
 
 def _list_checkpoints(run: Run) -> str:
-    return f"There are: {_list_epochs(list_checkpoints(run.path))}."
+    return f"Checkpoints exist after these epochs: {_list_epochs(list_checkpoints(run.path))}."
 
 
 def _list_epochs(epochs: Iterable[float]) -> str:
@@ -440,7 +439,7 @@ def _list_epochs(epochs: Iterable[float]) -> str:
 
 
 def find_checkpoint(path: Path, epoch: float) -> Path:
-    """The checkpoint of a run after ``epoch``; ``RunError`` lists those that exist."""
+    """The checkpoint of a run after ``epoch``; ``RunError`` lists the existing checkpoints."""
     files = list_checkpoints(path)
     if epoch in files:
         return files[epoch]
@@ -456,7 +455,7 @@ def read_checkpoint(run: Run, epoch: float) -> Checkpoint:
         standing = checkpoint.standing
         if count_epochs(standing.steps_done, standing.steps_per_epoch) == epoch:
             return checkpoint
-    # a training has replaced it meanwhile
+    # training has replaced it in the meantime
     raise RunError(
         f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again."
     )

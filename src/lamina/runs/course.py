@@ -50,16 +50,16 @@ if TYPE_CHECKING:
 
 RunEvent: TypeAlias = Event | Report
 FINISHING_FRACTION = 0.1
-"""The steps in which a training finishes on request, as a fraction of its steps so far."""
+"""Number of steps in which training finishes on request, as a fraction of its steps so far."""
 
 
 @dataclass(frozen=True)
 class Stops:
-    """What may end a training before its last epoch, besides patience.
+    """What may end training before its last epoch, besides patience.
 
     Attributes:
         limit: A time limit.
-        finish: When it is set, the training of a single process ends soon.
+        finish: An event; soon after it is set, the training of a single process ends.
         at_diagnosis: Whether to stop after an epoch with a new diagnosis.
         at_nan: Whether to stop at NaN or infinity, rather than to return to the last checkpoint.
     """
@@ -145,7 +145,7 @@ class Course:
             yield event
         yield from self._look_at_the_clock(event)
         if self._end:
-            self.training.check_weights()  # the last ones are saved, or a rewind follows
+            self.training.check_weights()  # the last weights are saved, or a rewind follows
         if self.training.schedule.falls_at(self.training.steps_done):
             self._save_before_fall()
         if self.training.is_interrupted and group.size() > 1:
@@ -257,7 +257,7 @@ class Course:
         return Cooldown(epoch, steps, reason)
 
     def _record_end(self) -> None:
-        """Record how the training ends, where that is not as its recipe says."""
+        """Record how training ends, if not as its recipe plans."""
         schedule = self.training.schedule
         end = LateEnd(schedule.epochs, schedule.falls)
         self.saver.attempt(lambda: self.run.folder.change_record(late_end=end))
@@ -282,7 +282,7 @@ class Course:
         task = self.training.model.task
         metrics = self.run.parts.metrics
         report = score_split(self.dataset, val, logits, task, seconds, metrics)
-        # it would fail after every epoch, which is no reason to end the training
+        # it would fail after every epoch, which is no reason to end training
         if report is None:
             self.dataset = replace(self.dataset, val=None)
         elif report.undefined and not self._has_warned:
@@ -309,7 +309,7 @@ class Course:
             )
 
     def _rewind(self, error: NotFiniteError) -> Rewind:
-        """Return to the last checkpoint at half the learning rate, if allowed and not too often."""
+        """Return to the last checkpoint with half the lr, if that is allowed and not too often."""
         training = self.training
         path = self.run.path
         if self.stops.at_nan:
@@ -347,7 +347,7 @@ class Course:
 def share_out(
     predict: Callable[..., Float32[np.ndarray, "n k"]], pixels: UInt8[np.ndarray, "n h w c"]
 ) -> Float32[np.ndarray, "n k"]:
-    """The logits of images, of which each process computes a part of the batches."""
+    """The logits of images; each process computes a part of the batches."""
     part = group.deal(count_batches(pixels), group.size(), group.rank())
     logits = predict(pixels, part=part)
     parts = group.gather(logits.tobytes())

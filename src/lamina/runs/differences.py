@@ -45,7 +45,7 @@ SETTINGS = {  # in words
     "machine.threads": "Threads",
 }
 CHANGING_DATA = {"data.name", "data.preparation.size_px", "data.preparation.val_fraction"}
-"""Settings with which the fingerprint of the data differs, too."""
+"""Settings that also change the fingerprint of the data."""
 LONGEST_TEXT = 100  # characters; values may contain whole files
 
 
@@ -70,7 +70,7 @@ def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
 def describe_settings(
     first: RunFolder, second: RunFolder, labels: Mapping[str, str]
 ) -> list[Difference]:
-    """How settings and courses differ, in words; ``labels`` names the fields of a recipe."""
+    """How settings and training differ, in words; ``labels`` names the fields of a recipe."""
     words = SETTINGS | {f"recipe.{name}": label for name, label in labels.items()}
     differences = {item.what: item for item in compare_runs(first, second)}
     if differences.keys() & CHANGING_DATA:
@@ -131,14 +131,14 @@ def _flatten_record(record: RunRecord) -> dict[str, Any]:
     }
     for name in ("net", "command", "created", "considered"):
         del plain[name]
-    del plain["recipe"]["device"]  # what was asked for; ``device`` is what was chosen
+    del plain["recipe"]["device"]  # as requested; ``device`` is the chosen device
     # can be thousands, and differ only if the fingerprint of the data does
     plain["task"].pop("shares", None)
     return dict(_flatten(plain))
 
 
 def _flatten_course(run: RunFolder) -> dict[str, Any]:
-    """How a training began and ended, and its results."""
+    """How training began and ended, and its results."""
     record = run.read_record()
     history = run.history
     epochs = history.epochs()

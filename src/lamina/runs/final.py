@@ -30,9 +30,11 @@ Logits: TypeAlias = Float32[np.ndarray, "n k"]
 Predict: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], Logits]
 """From images to their logits."""
 CHECKED_IMAGES = 20
-"""Images of each split whose stored outputs show whether one's own code has changed."""
+"""Number of images of each split to compare with stored outputs, to detect changes of your own
+code."""
 ROUNDING_FRACTION = 0.01
-"""Largest difference of the same weights' outputs on two machines, relative to the largest."""
+"""Largest difference of the same weights' outputs on two machines, relative to the largest
+output."""
 
 
 @dataclass(frozen=True)
@@ -113,18 +115,18 @@ def _calibrate(run: Run, dataset: Dataset, logits: Mapping[str, Logits]) -> Cali
                 remedy="Train with --val 0.1",
             )
         return None
-    return calibrate(task, held_out.split, held_out.logits, held_out.targets, aim)
+    return calibrate(task, held_out, aim)
 
 
 class ChangedCodeError(RunError):
-    """One's own module computes other outputs than when the run was evaluated."""
+    """The outputs of your own module have changed since the run was evaluated."""
 
 
 def check_own_model(run: Run, model: Model) -> None:
-    """Raise ``ChangedCodeError`` if one's own module computes other logits for a few images.
+    """Raise ``ChangedCodeError`` if your own module's logits for a few images have changed.
 
-    The images are those of the run's data set, if it was passed, or of its decoded copy. Without
-    them, nothing is checked.
+    The images come from the run's data set, if it was passed, or from its decoded copy. Without
+    images, nothing is checked.
     """
     origin = run.record.data
     if run.record.own_module is None:
@@ -142,9 +144,9 @@ def check_own_model(run: Run, model: Model) -> None:
 
 
 def check_own_code(run: Run, predicted: Mapping[str, Logits]) -> None:
-    """Raise ``ChangedCodeError`` if one's own module computes other logits than are stored.
+    """Raise ``ChangedCodeError`` if your own module's logits differ from the stored logits.
 
-    ``predicted`` are the logits of the first images of each split, or of all.
+    ``predicted`` are the logits of the first images of each split, or of all images.
     """
     if run.record.own_module is None:
         return
@@ -160,8 +162,8 @@ def check_own_code(run: Run, predicted: Mapping[str, Logits]) -> None:
         difference = np.abs(logits - stored).max()
         if difference > ROUNDING_FRACTION * np.abs(stored).max():
             raise ChangedCodeError(
-                f"Your own code computes other outputs than when {run.path} was evaluated: for"
-                f" the {split} images they differ by up to {difference:.2g}. Pass the net that was"
+                f"The outputs of your own code have changed since {run.path} was evaluated: for the"
+                f" {split} images, they differ by up to {difference:.2g}. Pass the net that was"
                 " trained, or train a new run with this one."
             )
 

@@ -47,6 +47,7 @@ NO_CHECKPOINT = (
 )
 """Advice for a checkpoint that cannot be used."""
 BYTES_PER_WEIGHT = 4  # float32
+REPORT_FILE = "report.json"  # of a run that was trained and evaluated
 STUDY_FILE = "study.json"
 """In the folder of a study: its settings and progress."""
 WINNER_FILE = "winner.json"
@@ -92,7 +93,7 @@ class RunFolder:
 
     @property
     def initial_file(self) -> Path:
-        """The weights to start from, if the run started from those of another run."""
+        """The weights to start from, if the run started from the weights of another run."""
         return self.path / "initial.safetensors"
 
     @property
@@ -161,7 +162,7 @@ class RunFolder:
         return weights
 
     def check_size(self, parameters: int) -> None:
-        """Raise ``RunError`` if fewer weights are stored, before memory is taken for them."""
+        """Raise ``RunError`` if fewer weights are stored, before memory is allocated for them."""
         file = self.weights_file
         size_bytes = file.stat().st_size if file.exists() else math.inf
         if size_bytes < BYTES_PER_WEIGHT * parameters:
@@ -179,11 +180,11 @@ class RunFolder:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            for name in ("report.json", "calibration.json", "logits.npz"):
+            for name in (REPORT_FILE, "calibration.json", "logits.npz"):
                 (self.path / name).unlink(missing_ok=True)
 
     def read_report(self) -> Report | None:
-        file = self.path / "report.json"
+        file = self.path / REPORT_FILE
         if not file.exists():
             return None
         with blaming(str(file)):
@@ -197,7 +198,7 @@ class RunFolder:
 
     def save_report(self, report: Report) -> None:
         with self.writing():
-            write_json(self.path / "report.json", report.to_json())
+            write_json(self.path / REPORT_FILE, report.to_json())
 
     def load_outputs(self, task: Task) -> dict[Split, Outputs]:
         """The logits by split; raises ``RunError`` if they do not fit the task."""
@@ -228,7 +229,7 @@ class RunFolder:
         return is_named and (self.path.parent / STUDY_FILE).exists()
 
     def is_trial(self) -> bool:
-        """Whether the run is of a search, which never reads ``test``, or of unfinished finals."""
+        """Whether the run is in a search, which never reads ``test``, or in unfinished finals."""
         study = self.path.parent
         if not (study / STUDY_FILE).exists():
             return False
@@ -272,7 +273,7 @@ def _read_record(file: Path, _version: tuple[int, int, int] | None) -> RunRecord
 
 
 def change_standing(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
-    """A checkpoint with other values."""
+    """A checkpoint with changes to its standing."""
     standing = replace(checkpoint.standing, **changes)
     return replace(checkpoint, standing=standing)
 

@@ -1,4 +1,4 @@
-"""``history.jsonl``: one line per epoch, with its diagnoses, per rewind and for an early end."""
+"""``history.jsonl``: one line per epoch (with its diagnoses), per rewind and for an early end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BAD_LINE = (
 Count: TypeAlias = Annotated[int, Range(1)]
 Row: TypeAlias = dict[str, Any]
 NOT_NUMBERS = ("event", "reason", "weights", "diagnosis", "layers", "diagnoses")
-"""Fields of a row that are no numbers."""
+"""Fields of a row that are not numbers."""
 NOT_COLUMNS = (*NOT_NUMBERS, "score", "metrics")
 NO_LAYERS = LayerStatistics(*[()] * 7)
 
@@ -77,7 +77,7 @@ class History:
         return [row for row in self._rows() if row["event"] == "rewind"]
 
     def early_end(self) -> str | None:
-        """The reason of an early end by ``Recipe.patience``, or ``None``."""
+        """The reason for an early end by ``Recipe.patience``, or ``None``."""
         for row in self._rows():
             if row["event"] == "early_end":
                 return str(row.get("reason"))

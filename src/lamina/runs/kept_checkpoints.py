@@ -17,7 +17,7 @@ def keep_checkpoint(run: Path) -> None:
     """Keep the current checkpoint of a run, as a link, because each checkpoint is a new file."""
     folder = run / "checkpoints"
     current = run / "state.safetensors"
-    with suppress(OSError):  # no training fails for lack of space here
+    with suppress(OSError):  # lack of space here must not end training
         copy = folder / f"{current.stat().st_mtime_ns}.safetensors"
         folder.mkdir(exist_ok=True)
         try:

@@ -1,4 +1,4 @@
-"""A time limit on a training: when its learning rate has to fall so that it ends in time."""
+"""A time limit on training: when the learning rate has to fall so that training ends in time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lamina.training.schedule import Schedule
 
 LEAST_STEPS = 3
 LEAST_SECONDS = 1.0
-"""The pace is known after so many steps in so many seconds."""
+"""The pace is known after this many steps and this many seconds."""
 RECENT_FRACTION = 0.25
 """Fraction of the time so far over which the pace is measured; a machine's speed may change."""
 TOLERANCE = 0.02
@@ -24,11 +24,11 @@ REST_FRACTION = 0.03
 
 @dataclass
 class TimeLimit:
-    """The pace of a training, and how many steps of it are left.
+    """The pace of training, and how many steps are left.
 
     Attributes:
         until: when the last step should end, as ``time.perf_counter()`` counts seconds.
-        is_open: whether the training goes on until then, however many epochs its recipe has.
+        is_open: whether training goes on until then, for any number of epochs.
     """
 
     until: float
@@ -43,7 +43,7 @@ class TimeLimit:
         return time.perf_counter() > self.until
 
     def choose_fall_steps(self, schedule: Schedule, step: int) -> int | None:
-        """In how many steps the rate should fall from ``step`` on; ``None`` keeps the plan."""
+        """Steps in which the rate should fall from ``step`` on; ``None`` keeps the plan."""
         now = time.perf_counter()
         self._marks.append((now, step))
         if now > self.until:  # one more step ends training at the rate that the fall has reached

@@ -44,7 +44,7 @@ def load_run(
 
     Raises:
         RunError: There is no such run, or its ``run.json`` is damaged or has another format.
-        RecipeError: ``parts`` is no :class:`~lamina.Parts`.
+        RecipeError: ``parts`` is not a :class:`~lamina.Parts`.
 
     >>> import tempfile
     >>> from lamina import Recipe, start_run
@@ -58,7 +58,7 @@ def load_run(
     check_type(module, (Net, nn.Module), "module", expected)
     check_parts_type(parts)
     if path == "":
-        raise RunError("path is empty. Give the folder or name of a run.")
+        raise RunError("path is empty. Pass the folder or name of a run.")
     try:
         path = find_run(Path(path), Path(runs_dir))
     # before Python 3.12 for closed folders, and for a name that is too long
@@ -121,7 +121,7 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
     """Load all runs in a folder.
 
     Args:
-        folder: Folder of the runs.
+        folder: Folder that contains the runs.
 
     Returns:
         The runs, oldest first.
@@ -136,7 +136,7 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
     >>> list_runs(tempfile.mkdtemp())
     []
     """
-    check_type(folder, (str, Path), "folder", "the folder of the runs", is_optional=False)
+    check_type(folder, (str, Path), "folder", "a folder that contains runs", is_optional=False)
     if not Path(folder).is_dir():
         raise RunError(
             f"There is no folder {folder}. Use the runs_dir of start_run, by default runs."
@@ -148,7 +148,7 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
 
 
 def find_runs(folder: str | Path) -> tuple[list[Run], list[DamagedRun]]:
-    """The runs in a folder, oldest first, and the damaged ones; none if it does not exist."""
+    """The runs in a folder, oldest first, and the damaged runs; none if it does not exist."""
     folder = Path(folder)
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []

@@ -71,20 +71,24 @@ def restore_run(runs_dir: Path, token: str) -> str:
         path.rename(runs_dir / path.name)
         place.rmdir()
         return path.name
-    raise RunError("This run can no longer be restored: deleted runs are kept until the end.")
+    raise RunError(
+        "This run can no longer be restored: deleted runs are kept until the studio ends."
+    )
 
 
 def _find_deleted(runs_dir: Path, token: str) -> Path:
     folder = runs_dir / DELETED
     if folder.is_symlink() or not re.fullmatch("[0-9a-f]{16}", token):
-        raise RunError(f"{folder} is a link, or {token[:20]!r} is no deleted run. Reload the page.")
+        raise RunError(
+            f"{folder} is a link, or {token[:20]!r} is not a deleted run. Reload the page."
+        )
     return folder / token
 
 
 def check_movable(path: Path) -> None:
     """Raise ``RunError`` for a link, or if a process trains the run."""
     if path.is_symlink():
-        raise RunError(f"{path} is a link, so it stays as it is. Change it where the run is.")
+        raise RunError(f"{path} is a link. Change the run in the folder that it links to.")
     with lock_folder(path):
         pass
 
@@ -98,7 +102,7 @@ def read_note(path: Path) -> str:
 
 
 def write_note(path: Path, note: str) -> None:
-    """Replace the note about a run; an empty one removes it."""
+    """Replace the note about a run; an empty note removes it."""
     text = note.strip().encode()
     if len(text) > NOTE_BYTES:
         raise RunError(f"The note has {len(text):,} bytes; it may have {NOTE_BYTES:,}. Shorten it.")

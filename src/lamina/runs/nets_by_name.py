@@ -46,7 +46,7 @@ class NetChoice:
     home: Home = field(default=ZOO_HOME, repr=False)  # the images that the recipes were tuned on
 
     def fit(self, recipe_name: str | None, images: Images) -> Recipe:
-        """The named or first recipe, fitted to the images, except for the published one."""
+        """The named or first recipe, fitted to the images unless it is the published recipe."""
         recipe = zoo.choose_recipe(self.name, self.recipes, recipe_name)
         if recipe_name == zoo.PUBLISHED:
             return recipe

@@ -62,7 +62,7 @@ def show_run(run: Run) -> str:
 
 
 def describe_recipe(recipe: Recipe, *, is_open: bool = False) -> str:
-    """The main settings of a recipe and all changed ones; no epochs if time decides."""
+    """The main and all changed settings of a recipe; no epochs if a time limit decides."""
     names = ["epochs", "batch_size", "optimizer", "lr", "seed", *recipe.changes()]
     values = {name: getattr(recipe, name) for name in names}
     if is_open:

@@ -1,4 +1,4 @@
-"""What processes that train together agree on before the first step, and after a rewind."""
+"""Make processes that train together agree, before the first step and after a rewind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ count_processes = group.size
 
 
 def by_leader(action: Callable[[], object]) -> None:
-    """Let the leader do something; if it fails, the other processes raise ``LeaderError``."""
+    """Let the leader act alone; if it fails, all other processes raise ``LeaderError``."""
 
     def act() -> bytes:
         action()

@@ -35,8 +35,7 @@ def show_progress(
     """Print training events and pass them on.
 
     Prints a line per event, except for steps, which a progress bar shows in a terminal or notebook.
-    If several threads of a terminal train, only the first one has a bar; in a notebook, each has
-    one.
+    If several threads train in a terminal, only the first has a bar; in a notebook, each has one.
 
     Args:
         events: A ``Training``, or the iterator from ``Run.iter_train`` or ``choose``.

@@ -28,7 +28,7 @@ from lamina.training.schedule import Fall
 from lamina.training.task import Task
 from lamina.values import fields_to_json, from_json_values
 
-FORMAT = 8  # version of the run folder; increase it with every change of the format
+FORMAT = 9  # version of the run folder; increase it with every change of the format
 COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", "i8mm", "sve")
 """Prefixes of processor flags that may affect the last bits of a sum."""
 
@@ -74,7 +74,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Considered:
-    """A candidate that lamina considered in its choice of the net."""
+    """A candidate that lamina considered when it chose the net."""
 
     net_name: str
     side_px: int
@@ -85,7 +85,7 @@ class Considered:
 
 @dataclass(frozen=True)
 class StartedFrom:
-    """The run that a training started from, and what became of its outputs."""
+    """The run that a new run started from, and which of its outputs were kept."""
 
     run: str  # absolute path
     epoch: float | None  # completed epochs before the checkpoint; ``None`` for the final weights
@@ -101,7 +101,7 @@ class StartedFrom:
 
 @dataclass(frozen=True)
 class LateEnd:
-    """The end of a training that is decided while it runs; ``epochs`` is ``None`` until then."""
+    """The end of training, decided while it runs; ``epochs`` is ``None`` until then."""
 
     epochs: int | None
     falls: tuple[Fall, ...] = ()
@@ -139,7 +139,7 @@ class RunRecord:
 
     @property
     def epochs(self) -> int | None:
-        """Number of epochs of the training; ``None`` if it is not decided yet."""
+        """Number of epochs; ``None`` if it is not decided yet."""
         return self.recipe.epochs if self.late_end is None else self.late_end.epochs
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The command and the Python that repeat a run."""
+"""The command and the Python code that repeat a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FILES = ("--labels-from", "--group-from")
 
 
 def describe_reproduction(path: Path) -> dict[str, Any]:
-    """A command and Python that train the run again, or empty, and how the results may differ."""
+    """A command and Python code that train the run again, if any, and how results may differ."""
     run = load_run(path)
     record = run.record
     done = len(run.folder.history.epochs())
@@ -42,31 +42,32 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
         files = list_files(record.command)
     elif record.command:
         remarks.append(
-            "The run names a command that is none of lamina's trainings, or has control characters,"
-            " so it is withheld."
+            "The command of the run does not train with lamina, or has control characters, so it is"
+            " not shown."
         )
     for file in files:
-        exact = "; the Python contains what the training read." if python else "."
+        exact = "; the Python code contains what the run read." if python else "."
         remarks.append(f"The command reads {file} again, which may have changed{exact}")
     if (path.parent / STUDY_FILE).exists():
         remarks.append("The run is part of a study, which the command repeats as a whole.")
     if record.late_end is not None:
         remark = (
-            f"A time limit or Finish now ended the training after epoch {done}. The command may end"
-            " at another one."
+            f"A time limit or Finish now ended training after epoch {done}. The command may end"
+            " after a different epoch."
         )
         if python:
-            remark += f" The Python trains {plural(record.epochs or done, 'epoch', 'epochs')}."
+            remark += f" The Python code trains {plural(record.epochs or done, 'epoch', 'epochs')}."
         remarks.append(remark)
     elif not run.is_finished:
         planned = record.epochs
         remarks.append(
-            f"The run has trained {done} of {planned} epochs. What follows trains all {planned}."
+            f"The run has trained {done} of {planned} epochs. The command and the code below train"
+            f" all {planned}."
         )
     if record.considered:
-        exact = "; the Python does not." if python else "."
+        exact = "; the Python code does not." if python else "."
         remarks.append(
-            f"lamina chose the net by measurement. The command may choose another{exact}"
+            f"lamina chose the net by measurement. The command may choose another net{exact}"
         )
     return {"command": command, "python": python, "remarks": remarks}
 
@@ -81,16 +82,16 @@ def list_files(words: Sequence[str]) -> list[str]:
         if name.startswith("--"):
             option = name
         is_named = option in FILES or word.endswith(".py")
-        # any text may come
+        # the words may be any text
         if is_named and os.path.isfile(file):  # noqa: PTH113
             files.append(file)
     return files
 
 
 def write_command(words: tuple[str, ...]) -> str:
-    """The command of a run, for a new run, which gets a place of its own.
+    """The command of a run, without its name and folder, for a new run.
 
-    Empty unless it trains with lamina, and can be shown as it is: others may have made the run.
+    Empty unless it trains with lamina and can be shown as it is: the run may come from others.
     """
     is_training = any(words[:2] == ("lamina", name) for name in TRAINING)
     if not is_training or any(word != escape(word) for word in words):
@@ -106,7 +107,7 @@ def write_command(words: tuple[str, ...]) -> str:
 
 
 def write_python(record: RunRecord, epochs: int) -> str:
-    """Python that repeats the training, from the same checkpoint if it began at one.
+    """Python code that repeats the run, from the same checkpoint if it began at one.
 
     Empty for a pretrained net, which the run does not contain as layers.
     """
@@ -114,10 +115,10 @@ def write_python(record: RunRecord, epochs: int) -> str:
         return ""
     start = record.started_from
     if record.parts:
-        raise LaminaError("The training used your own functions, so there is no Python to copy.")
+        raise LaminaError("The run used your own functions, so there is no Python code to copy.")
     if start is not None and start.epoch is None:
         raise LaminaError(
-            f"The training used the weights of {start.run}, so there is no Python to copy."
+            f"The run used the weights of {start.run}, so there is no Python code to copy."
         )
     train = f"run.train({'rewind_on_nan=True' * record.rewind_on_nan})\n"
     recipe = f"recipe = lamina.{replace(record.recipe, epochs=epochs)!r}\n"

@@ -1,4 +1,4 @@
-"""The training of a run, made again from its folder: data, net, own functions and checkpoint."""
+"""Rebuild the training of a run from its folder: data, net, your functions and checkpoint."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DataLike: TypeAlias = Dataset | Images | str | Path
 
 
 def find_source(run: Run, moved_to: str | Path | None = None) -> str | Path:
-    """A run's data set, by name or path: ``moved_to``, or the recorded one if it still exists."""
+    """A run's data set, by name or path: ``moved_to``, or the recorded path if it still exists."""
     source = run.record.data.source
     if moved_to is not None:
         return moved_to
@@ -122,8 +122,8 @@ def make_training(
 ) -> Training:
     """A run's training before its first step, with the settings, precision and device in a record.
 
-    A module is copied. If the recorded device is missing, lamina chooses another one. A timm net
-    gets random weights if stored ones or a checkpoint replace them.
+    A module is copied. If the recorded device is missing, lamina chooses another. A timm net gets
+    random weights if stored weights or a checkpoint replace them.
     """
     net = restore_net(run)
     initial = _read_initial(run)
@@ -151,20 +151,20 @@ def make_training(
 
 
 def _read_initial(run: Run) -> Initial | None:
-    """The weights that a run starts from; ``None`` if they are drawn."""
+    """The weights that a run starts from; ``None`` if they are random."""
     record = run.record
     start = record.started_from
     if start is None:
         return None
     content = read_file(run.folder.initial_file)
-    if not content and start.epoch is not None:  # continues a run whose weights were drawn
+    if not content and start.epoch is not None:  # continues a run whose weights were random
         return None
     weights, _ = unpack_tensors(content, str(run.folder.initial_file), RESTORE)
     return Initial(weights, record.mean, record.std)
 
 
 def check_own_parts(run: Run, call: str, score_name: str = "") -> None:
-    """Raise ``RunError`` unless the custom functions are those that the run was started with.
+    """Raise ``RunError`` unless the run was started with these custom functions.
 
     Of the metrics, only ``score_name`` is needed.
     """

@@ -69,7 +69,7 @@ class Run:
         module: Your own module, or net with your own layers, before its first step, if it was
             passed.
         parts: Your own functions, if they were passed.
-        first_record: :attr:`record` on a machine of a group whose disk lacks the folder.
+        first_record: Content of ``run.json``, for a process on a machine without the folder.
     """
 
     path: Path
@@ -166,25 +166,30 @@ class Run:
 
         Args:
             data: The run's data set, or its current path; by default the recorded path.
-            until: End of training, in ``time.perf_counter()`` seconds; with ``trapezoid``, the rate
-                falls in time.
-            is_open: With the schedule ``trapezoid``, train until this limit, whatever the recipe's
+            until: When to stop, as a value of ``time.perf_counter()``. With the schedule
+                ``trapezoid``, the learning rate falls to zero before this time.
+            is_open: With the schedule ``trapezoid``: train until this time, for any number of
                 epochs.
-            finish: Setting this event ends the training of a single process; with ``trapezoid``,
-                after a short fall of the learning rate.
-            save_every_seconds: Time between checkpoints within epochs. Each epoch ends with a
-                checkpoint, unless epochs are so short that saving would take over 2 % of the time.
+            finish: Event that ends the training early when it is set (single process only). With
+                ``trapezoid``, the learning rate first falls to zero over some steps.
+            save_every_seconds: Time between checkpoints within epochs. lamina also saves after each
+                epoch, unless saving would take more than 2 % of the time.
             rewind_on_nan: On NaN or infinity, return to the last checkpoint with half the learning
-                rate, up to 3 times. By default as recorded in the run, at first ``False``.
+                rate, up to 3 times. By default the last setting of the run, initially ``False``.
             on_diagnosis: ``continue``, or ``stop`` to end the training after a new ``Diagnosis``.
 
         Yields:
-            ``Resumed`` if the training resumes; ``Step`` every few steps; after each epoch, once it
-            is saved, the ``Report`` on ``val``, the ``Epoch`` and each new ``Diagnosis``;
-            ``Rewind`` after a return to a checkpoint; ``EarlyEnd`` if patience, the time limit or a
-            diagnosis ends the training; last the ``Report`` on ``test``, or on ``val`` without a
-            ``test`` split. After patience, the run is finished; otherwise, calling this again
-            trains the rest. After a diagnosis, ``test`` is not evaluated.
+            These events, in this order:
+
+            - ``Resumed``, if the training resumes;
+            - ``Step``, every few steps;
+            - after each epoch, once it is saved: the ``Report`` on ``val``, the ``Epoch``, and each
+              new ``Diagnosis``;
+            - ``Rewind``, after a return to a checkpoint;
+            - ``EarlyEnd``, if patience, the time limit or a diagnosis ends the training. After
+              patience, the run is finished; otherwise, call this again to train the rest;
+            - the ``Report`` on ``test``, or on ``val`` without a ``test`` split; not after a
+              diagnosis.
 
         Warns:
             LaminaWarning: A file cannot be written, a split cannot be evaluated, or software or
@@ -353,7 +358,7 @@ class Run:
         """Predict images.
 
         Args:
-            images: Paths of images, folders, archives, tables or patterns, or what
+            images: Paths of images, folders, archives, tables or patterns, or anything that
                 :meth:`Predictor.predict` accepts.
 
         Returns:
@@ -379,7 +384,7 @@ class Run:
 
         Raises:
             RunError: The weights are missing, damaged or do not fit, or your own module was not
-                passed, or computes other outputs for the run's images than the run has stored.
+                passed, or its outputs for the run's images differ from the stored ones.
             NetError: The net needs timm, which is not installed.
         """
         record = self.record

@@ -15,13 +15,13 @@ from lamina.training.timing import SAVING_FRACTION
 
 
 class Saver:
-    """Writes the files of a run that trains, in the process that leads.
+    """Writes the files of a run during training, in the leading process.
 
     If the disk is full, training continues with a warning, and the next epoch tries again. A
     checkpoint is never ahead of the history.
 
     Attributes:
-        epochs: The epochs of the history, those that wait to be written included.
+        epochs: The epochs of the history, including epochs that are not written yet.
         is_saved: Whether model and checkpoint have the state of the training.
     """
 
@@ -38,13 +38,13 @@ class Saver:
         self._saving_seconds = 0.0
 
     def add_row(self, row: Row) -> None:
-        """Add a row to the history, at the latest with the next checkpoint."""
+        """Add a row to the history; it is written with the next checkpoint at the latest."""
         self._rows.append(row)
         if row["event"] == "epoch":
             self.epochs.append(row)
 
     def is_time_to_save(self) -> bool:
-        """Whether the last checkpoint is so old that one within an epoch is due."""
+        """Whether the last checkpoint is so old that another is due within the epoch."""
         return time.perf_counter() - self._saved_at >= self._save_every_seconds
 
     def is_worth_saving(self) -> bool:
@@ -94,7 +94,7 @@ class Saver:
         self._saving_seconds = self._saved_at - began
 
     def append_rows(self) -> None:
-        """Write the rows that wait."""
+        """Write the rows that are not written yet."""
         with self._folder.writing():
             while self._rows:
                 self._folder.history.append(self._rows[0])

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -54,7 +55,7 @@ from lamina.training.task import task_of
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 NetLike: TypeAlias = Net | nn.Module | NetChoice | str | Callable[[], Net | nn.Module]
-"""A net: as a value, a module, by name or layers, or a function that makes one."""
+"""A net: a ``Net``, a module, a name, layers as text, or a function that creates a net."""
 UNFINISHED_SECONDS = 3600.0  # much longer than it takes to create a run
 
 
@@ -71,27 +72,30 @@ def start_run(
     """Create the folder of a new run; ``run.train()`` trains it.
 
     Args:
-        data: A data set, its name or path, or training images; by default that of ``start_from``,
-            or else CIFAR-10, or the built-in shapes if it is not available.
-        net: A net, a name in the zoo, ``timm:NAME``, layers as text, the result of ``find_net``,
-            your own module from normalized float images (N, C, H, W) to logits (N, K), of which a
-            copy is trained, or a function without arguments that makes a net or module, whose
-            weights then follow from the recipe's seed. By default, a net that suits the images
-            (:func:`~lamina.runs.nets_by_name.choose_by_images`). The run does not store your own
-            modules and layers.
-        recipe: A recipe, which is used unchanged, or the name of one of the net's recipes, which is
-            fitted to the images (:func:`fit_recipe`), except for ``article``; by default the net's
-            first recipe.
+        data: A data set, its name or path, or training images. By default, the data of
+            ``start_from``; without it, CIFAR-10, or ``shapes`` if that is not available.
+        net: What to train, by default a net that suits the image size:
+
+            - a ``Net``, layers as text, a name in the zoo or ``timm:NAME``;
+            - your own module, from normalized float images (N, C, H, W) to logits (N, K); lamina
+              trains a copy;
+            - a function without arguments that creates a net or module; its weights then follow
+              from the recipe's seed.
+
+            The run does not store your own modules and layers.
+        recipe: A ``Recipe``, which is used unchanged, or the name of one of the net's recipes. By
+            default, the net's first recipe. lamina adapts a named recipe to the images, except
+            ``article``.
         parts: Your own loss, optimizer, augmentation, schedule and metrics. The run stores only
             their names, so :func:`load_run` needs them again to resume.
-        start_from: A run, its folder or its name: train its net further, from its final weights and
-            with its recipe, image size and normalization. The classes may differ; outputs with the
-            same name keep their weights. With an epoch, such as ``"runs/first@3"``: continue
-            exactly from the checkpoint after it, on the same data. Only the recipe's fields in
-            :data:`~lamina.runs.continuing.CHANGEABLE` may then change. ``net`` is only needed for a
-            run of your own module, and ``parts`` if it has your own functions.
+        start_from: A run, its folder or its name. lamina trains its net further, from its final
+            weights, with its recipe, image size and normalization. The classes may differ; outputs
+            with the same name keep their weights. With an epoch, such as ``"runs/first@3"``, lamina
+            continues exactly from the checkpoint after this epoch, on the same data; only the
+            fields in ``lamina.runs.continuing.CHANGEABLE`` of the recipe may change. Pass ``net``
+            again if the run trained your own module, and ``parts`` if it used your own functions.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
-        runs_dir: Folder of the runs; created if necessary.
+        runs_dir: Folder for runs; created if necessary.
 
     Returns:
         The run, before its first step.
@@ -188,7 +192,7 @@ def as_net_choice(net: NetLike) -> NetChoice:
     """The net and its recipes, from any way to name or pass a net."""
     expected = (
         "a Net, such as Net(Flatten(), Output()), the name or layers of a net, a module, or a"
-        " function without arguments that makes one"
+        " function without arguments that makes a net"
     )
     check_type(net, (Net, nn.Module, NetChoice, str, Callable), "net", expected)  # type: ignore
     if isinstance(net, NetChoice):
@@ -208,7 +212,12 @@ def as_net_choice(net: NetLike) -> NetChoice:
             " arguments that makes the net, such as lambda: MyNet(64)."
         ) from error
     name = describe_part(net).rpartition(".")[2]
-    return NetChoice(name, lambda *_: net(), origin=OwnModule("", name))
+    return NetChoice(name, partial(_make_any, net), origin=OwnModule("", name))
+
+
+def _make_any(make: Callable[[], Net | nn.Module], *_: object) -> Net | nn.Module:
+    """The module of a function that needs no shape."""
+    return make()
 
 
 def check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) -> None:
@@ -219,8 +228,8 @@ def check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) ->
         value = getattr(recipe, name)
         if is_random and value != unused:
             raise RecipeError(
-                f"{name} is {value!r}, which needs pretrained weights, but {choice.name} has"
-                f" random ones. Use a pretrained net, such as timm:{PACKAGES[0].net}, or leave out"
+                f"{name} is {value!r}, which needs pretrained weights, but {choice.name} has random"
+                f" weights. Use a pretrained net, such as timm:{PACKAGES[0].net}, or leave out"
                 f" {name}."
             )
 
@@ -315,7 +324,7 @@ def create_folder(
 
 
 def remove_unfinished(runs_dir: Path) -> None:
-    """Remove folders that processes left when they were killed while they created a run."""
+    """Remove folders of processes that were killed while they created a run."""
     latest = time.time() - UNFINISHED_SECONDS
     for folder in runs_dir.glob(".*"):
         is_temporary = re.fullmatch(r"\.[0-9a-f]{16}", folder.name) is not None
@@ -326,7 +335,7 @@ def remove_unfinished(runs_dir: Path) -> None:
 
 @contextmanager
 def making_runs(runs_dir: Path) -> Iterator[None]:
-    """Turn an ``OSError`` of creating a folder there into a ``RunError`` with advice."""
+    """Turn an ``OSError`` while a folder is created into a ``RunError`` with advice."""
     try:
         yield
     except OSError as error:

@@ -16,15 +16,18 @@ from lamina.runs.nets_by_name import (
     QUICKEST,
     SIDES_PX,
     NetChoice,
+    choose_by_images,
     find_net,
     find_sides,
 )
 from lamina.runs.record import Considered
+from lamina.runs.start import as_net_choice
 from lamina.studies.experiment import (
     Candidate,
     Deadline,
     Decision,
     Experiment,
+    Request,
     find_lack_of_time,
     open_end,
 )
@@ -40,12 +43,10 @@ LEAST_SHARE = 0.7
 HOPELESS = 2.0  # do not time a candidate whose estimate exceeds this multiple of the time left
 
 
-def propose(
-    dataset: Dataset, settings: Mapping[str, Any], sides_px: Sequence[int] | None = None
-) -> list[Candidate]:
+def propose(dataset: Dataset, settings: Mapping[str, Any]) -> list[Candidate]:
     """The candidates, cheapest first, alternating between a larger net and larger images."""
     size_px = dataset.preparation.size_px
-    sides = sides_px or (find_sides(dataset) if size_px is None else (size_px,))
+    sides = find_sides(dataset) if size_px is None else (size_px,)
     nets = PHOTO_LADDER if sides[0] >= PHOTO_SIDES_PX[0] else LADDER
     net = 0
     side = 0
@@ -62,7 +63,7 @@ def propose(
 def _propose_one(
     name: str, side_px: int, dataset: Dataset, settings: Mapping[str, Any]
 ) -> Candidate:
-    candidate = fit_candidate(find_net(name), "", dataset, settings, side_px)
+    candidate = fit_candidate(find_net(name), dataset, settings, side_px)
     # Regression targets may depend on the size of objects.
     is_fixed = dataset.train.kind is REGRESSION or "start_size_fraction" in settings
     can_resize = not is_fixed and name != QUICKEST and side_px >= SIDES_PX[0]
@@ -70,7 +71,11 @@ def _propose_one(
 
 
 def fit_candidate(
-    net: NetChoice, recipe_name: str, dataset: Dataset, settings: Mapping[str, Any], side_px: int
+    net: NetChoice,
+    dataset: Dataset,
+    settings: Mapping[str, Any],
+    side_px: int,
+    recipe_name: str | None = None,
 ) -> Candidate:
     """A candidate with the net's named or first recipe, fitted to the images, and settings."""
     original = net.recipes[recipe_name or next(iter(net.recipes))]
@@ -138,20 +143,22 @@ def mark_chosen(considered: Iterable[Considered], chosen: Candidate) -> tuple[Co
     )
 
 
-def fit_experiment(
-    net: NetChoice, dataset: Dataset, recipe: Recipe | str | None, settings: Mapping[str, Any]
-) -> tuple[Experiment, list[Decision]]:
-    """A net with a recipe, and settings over it; a recipe by name is fitted to the images first.
+def fit_experiment(request: Request, dataset: Dataset) -> tuple[Experiment, list[Decision]]:
+    """The net of a request with its recipe; one by name is fitted to the images first.
 
     The decisions say how.
     """
-    if isinstance(recipe, Recipe):
-        return Experiment(net, overlay(recipe, dict(settings)), dataset), []
+    net = as_net_choice(request.net or choose_by_images(dataset))
+    recipe = request.recipe
+    settings = request.settings
+    if isinstance(recipe, Recipe):  # it has the settings that the parts replace
+        recipe = overlay(recipe, dict(request.given))
+        return Experiment(net, recipe, dataset, request.parts), []
     check_learnable(dataset)
     original = zoo.choose_recipe(net.name, net.recipes, recipe)
     side_px = min(dataset.train.shape[1:])
-    candidate = fit_candidate(net, recipe or "", dataset, settings, side_px)
-    experiment = candidate.experiment
+    candidate = fit_candidate(net, dataset, settings, side_px, recipe)
+    experiment = replace(candidate.experiment, parts=request.parts)
     decisions = []
     if recipe == zoo.PUBLISHED:
         experiment = replace(experiment, recipe=overlay(original, dict(settings)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,10 +86,7 @@ class ConsideredNets(Event):
     candidates: tuple[Considered, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "event": "considered",
-            "candidates": [dataclasses.asdict(candidate) for candidate in self.candidates],
-        }
+        return super().to_json() | {"event": "considered"}
 
     def __str__(self) -> str:
         rows = []
@@ -186,7 +182,7 @@ def choose(
     check_type(given, (Mapping,), "given", 'a dictionary of recipe settings, such as {"lr": 0.01}')
     settings = dict(given or {})
     Recipe(**settings)
-    request = Request(settings=settings, pretrained=pretrained)
+    request = Request(given=settings, pretrained=pretrained)
     setup = RunSetup(Path(runs_dir), name)
     return iter_chosen(as_dataset(data), request, deadline, setup)
 
@@ -222,6 +218,7 @@ def iter_chosen(
         candidate = yield from spend_time(candidate, deadline)
     considered += mark_chosen(others, candidate)
     yield ConsideredNets(considered)
+    candidate = candidate.with_parts(request.parts)
     return (yield from iter_candidate(candidate, limit, setup, considered))
 
 
@@ -236,11 +233,9 @@ def _iter_pretrained(
     # in its own size, because the pretrained net has another one
     scratch = propose(candidate.experiment.dataset, request.settings)[0]
     candidate = yield from _resize(candidate, setup)
-    candidate = candidate.spend(deadline)
+    candidate = candidate.spend(deadline).with_parts(request.parts)
     considered = mark_chosen(considered, candidate)
     yield ConsideredNets(considered)
-    run: Run | None = None
-    trial: ScratchTrial | None = None
     with closing(iter_candidate(candidate, deadline, setup, considered)) as events:
         for event in events:
             yield event
@@ -248,15 +243,14 @@ def _iter_pretrained(
                 run = event.run
             elif isinstance(event, HeadFit):
                 trial = try_from_scratch(scratch, event, trial_seconds(deadline))
-                if trial is None:
-                    continue
-                yield trial
-                if trial.is_better:
-                    break
-    if run is not None and trial is not None and trial.is_better:
-        remove_run(run.path)
-        return None
-    return run
+                if trial is not None:
+                    yield trial
+                    if trial.is_better:
+                        break
+        else:
+            return run
+    remove_run(run.path)
+    return None
 
 
 def _choose_pretrained(
@@ -318,14 +312,14 @@ def choose_body(
     sides = [side for side in SIDES_PX if side <= most_px]
     if dataset.preparation.size_px is not None:
         sides = [timed_px]
-    timed = fit_candidate(choices[0], "", dataset, settings, timed_px).time()
+    timed = fit_candidate(choices[0], dataset, settings, timed_px).time()
     work = _count_multiply_adds(timed)
     fitting: list[tuple[tuple[int, int, int], Candidate]] = []
     considered: list[Considered] = []
     for rank, choice in enumerate(choices):
-        factor = _count_multiply_adds(fit_candidate(choice, "", dataset, settings, timed_px)) / work
+        factor = _count_multiply_adds(fit_candidate(choice, dataset, settings, timed_px)) / work
         for side_px in sides:
-            candidate = fit_candidate(choice, "", dataset, settings, side_px)
+            candidate = fit_candidate(choice, dataset, settings, side_px)
             candidate = open_end(candidate, settings)
             pace = timed.pace.scale(factor * (side_px / timed_px) ** 2)
             candidate = replace(candidate, pace=pace)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,10 @@ from lamina.errors import (
     check_type,
     plural,
 )
-from lamina.evaluation.intervals import ALPHA
 from lamina.evaluation.paired import LOOKS, check_comparable
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import check_name
-from lamina.runs.folder import STUDY_FILE
+from lamina.runs.folder import REPORT_FILE, STUDY_FILE
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.resuming import find_dataset
@@ -38,41 +40,58 @@ from lamina.studies.experiment import (
     time_experiment,
 )
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
-from lamina.studies.judging import compare_stored, judge_runs, mean_seconds
+from lamina.studies.forks import Jobs, check_jobs
+from lamina.studies.judging import (
+    check_seeds,
+    compare_stored,
+    judge_folds,
+    judge_runs,
+    mean_seconds,
+)
+from lamina.studies.own_code import NAME_ALONE, describe_code
+from lamina.studies.pairing import ALL_IMAGES, Pairing
 from lamina.studies.study import (
     RunSetup,
     describe_experiments,
     follow_study,
-    iter_run,
     name_study,
     open_study,
     parse_event,
     read_study,
 )
 from lamina.training.device import choose_device
-from lamina.training.recipe import Recipe
 
-REPORT = "report.json"  # of a run that was trained and evaluated
 FIGURE = "differences.png"
 LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
 
 @dataclass(frozen=True)
 class Plan:
-    """When a study ends: after some seeds, before some seconds, or as soon as it is decided."""
+    """When a study ends: after some seeds, before some seconds, or as soon as it is decided.
+
+    With folds, it ends after some seeds, by default one, on each fold.
+    """
 
     seeds: int | None = None
     seconds: float | None = None
     margin: float | None = None  # of the verdicts
+    pairing: Pairing = ALL_IMAGES
 
     def __post_init__(self) -> None:
         check_type(self.seeds, (int,), "seeds", "a whole number")
+        check_type(self.margin, (Real,), "margin", "a number, such as 0.005")
+        check_seconds(self.seconds)
+        if self.seeds is not None and self.seeds < 1:
+            raise RecipeError(f"seeds is {self.seeds}; it must be at least 1.", "Use seeds=4.")
+        if self.pairing.folds is not None and self.seconds is not None:
+            raise RecipeError(
+                "A study on folds has no time limit.", "Use --seeds (in Python, seeds)."
+            )
         if self.seeds is not None and self.seconds is not None:
             raise RecipeError(
                 "Seeds and a time limit both set the number of trainings. Use only one of --seeds"
                 " and --time (in Python, seeds and seconds)."
             )
-        check_seconds(self.seconds)
         if self.margin is not None and not 0 < self.margin < float("inf"):
             raise RecipeError(
                 f"margin is {self.margin}; it must be positive. Use 0.005 for half a percentage"
@@ -81,11 +100,33 @@ class Plan:
 
     @property
     def is_sequential(self) -> bool:
-        return self.seeds is None and self.seconds is None
+        return self.pairs is None and self.seconds is None
 
-    def is_like(self, stored: Mapping[str, Any] | None) -> bool:
-        """Whether a stored plan trains the same runs; its margin may differ."""
-        return stored is not None and {**stored, "margin": self.margin} == asdict(self)
+    @property
+    def pairs(self) -> int | None:
+        """The number of pairs of runs, if it is known."""
+        folds = self.pairing.folds
+        if folds is None:
+            return self.seeds
+        return folds if self.seeds is None else folds * self.seeds
+
+    @property
+    def goals(self) -> Iterable[int]:
+        """The numbers of pairs after which the study may end."""
+        if self.is_sequential:
+            return LOOKS
+        if self.pairs is None:
+            return itertools.count(2)
+        return [self.pairs]
+
+    def __str__(self) -> str:
+        if self.seconds is not None:
+            return f"as many seeds as fit into {self.seconds:.0f} s, at least 2"
+        if self.is_sequential:
+            return "4, 8 or 16 seeds, until decided"
+        text = plural(self.seeds or 1, "seed", "seeds")
+        folds = self.pairing.folds
+        return text if folds is None else f"{text} on each of {folds} folds"
 
 
 @dataclass(frozen=True)
@@ -94,19 +135,30 @@ class PlannedStudy:
 
     path: Path
     experiments: Mapping[str, Experiment]
+    plan: Plan
 
-    def locate_run(self, name: str, seed: int) -> Path:
-        """The folder of a run, from the place of the seed, 0 for the first."""
+    def locate_run(self, name: str, pair: int) -> Path:
+        """The folder of a run, from the number of its pair, 0 for the first."""
         number = list(self.experiments).index(name) + 1
-        return self.path / f"{number}-{shorten_net_name(name)[:LONGEST_FOLDER]}-seed{seed}"
+        place = self.plan.pairing.name_pair(pair)
+        return self.path / f"{number}-{shorten_net_name(name)[:LONGEST_FOLDER]}-{place}"
+
+    def list_runs(self, names: Iterable[str], pairs: range) -> dict[Path, Callable[[], Experiment]]:
+        """What makes the experiments of several pairs, by folder, in the order of training."""
+        listed: dict[Path, Callable[[], Experiment]] = {}
+        for pair in pairs:
+            for name in names:
+                draw = partial(self.plan.pairing.draw, self.experiments[name], pair)
+                listed[self.locate_run(name, pair)] = draw
+        return listed
 
 
-def check_pairs(seeds: int | None) -> None:
+def check_pairs(plan: Plan) -> None:
     """Raise ``RecipeError`` if so many pairs cannot be compared."""
-    if seeds is not None and seeds < 2:
+    if plan.pairs is not None and plan.pairs < 2:
         raise RecipeError(
-            f"seeds is {seeds}; a comparison needs at least 2, because one seed does not show how"
-            " much seeds differ. Use --seeds 4 (in Python, seeds=4)."
+            f"seeds is {plan.pairs}; a comparison needs at least 2, because one seed does not show"
+            " how much seeds differ. Use --seeds 4 (in Python, seeds=4)."
         )
 
 
@@ -118,8 +170,11 @@ def compare(
     seeds: int | None = None,
     seconds: float | None = None,
     margin: float | None = None,
+    folds: int | None = None,
+    resample_train: bool = False,
     name: str | None = None,
     runs_dir: str | Path = "runs",
+    jobs: int | None = None,
     progress: bool = True,
 ) -> PairedComparison:
     """Train pairs of runs of A and B that share their seeds, and compare them.
@@ -131,9 +186,9 @@ def compare(
         a: A net or a run as text, with a net's recipe after a colon if it is not the first, and
             with settings of the recipe: ``"cnn:best,lr=0.01"``, ``"Flatten(), Output(),epochs=5"``,
             ``"runs/first,lr=0.01"``. Or a net as a value, or a function without arguments that
-            makes your own module, called for each seed; with its recipe or the recipe's name, as a
-            pair ``(net, Recipe(lr=0.01))``. Or a run. The net and recipe of a run are trained with
-            other seeds.
+            makes your own module, called for each seed; or a run, whose net and recipe are trained
+            with other seeds. Or a :class:`~lamina.Variant` of these, with a name, a recipe and your
+            own functions.
         b: The reference, as ``a``.
         data: As for :func:`~lamina.train`; by default the data of a run, or CIFAR-10.
         seeds: Number of pairs, at least 2; by default 4, 8 or 16, until there is a verdict. With
@@ -141,9 +196,15 @@ def compare(
         seconds: Time limit in place of a number of pairs; also of a study that is continued.
         margin: Smallest difference that matters, by default 0.005 (half a point); for regression,
             in the unit of the numbers, by default 1 % of B's error.
+        folds: Number of parts of ``train`` and ``val``, for small data sets. Each pair is trained
+            on all parts but one, which scores it, so that all images count. ``seeds`` is then the
+            number of pairs on each fold, by default 1.
+        resample_train: Draw the training images of each seed with replacement. The interval is then
+            about new training images, too; scores are lower, as 63 % of the images are drawn.
         name: Name of the study. By default, an interrupted study of the same experiments is
             continued.
         runs_dir: Folder of the study and of runs by name.
+        jobs: As for :func:`~lamina.studies.seeds.iter_seeds`; with ``seconds``, one run at a time.
         progress: Print a line for each run, and show a progress bar.
 
     Returns:
@@ -154,7 +215,8 @@ def compare(
             :func:`~lamina.train`.
 
     Source: Searle et al., Variance Components, 1992, chapter 4 (seeds and images); McNemar,
-    Psychometrika 12, 1947 (two runs).
+    Psychometrika 12, 1947 (two runs); Nadeau and Bengio, Machine Learning 52, 2003 (folds);
+    Bouthillier et al., MLSys 2021 (training images).
 
     >>> import tempfile
     >>> from lamina import compare
@@ -163,11 +225,12 @@ def compare(
     >>> comparison.seeds, comparison.images
     (2, 2000)
     """
-    plan = Plan(seeds, seconds, margin)
-    check_pairs(seeds)
+    plan = Plan(seeds, seconds, margin, Pairing(folds, resample_train))
+    check_pairs(plan)
+    check_jobs(jobs)
     folder = Path(runs_dir)
     sources = [find_source(source, folder) for source in (a, b)]
-    if are_stored(sources) and plan.is_sequential:
+    if are_stored(sources, plan):
         if data is not None or name is not None:
             raise RunError(
                 "Two runs are compared by their stored predictions. Leave out data and name."
@@ -176,14 +239,16 @@ def compare(
     runs = list_runs(sources)
     dataset = find_dataset(runs[0], data) if runs else as_dataset(data)
     named, decisions = make_experiments(sources, dataset, as_net_choice)
-    study = plan_study(folder, name, named)
-    events = itertools.chain(decisions, iter_comparisons(study, plan, RunSetup()))
+    study = plan_study(folder, name, named, plan)
+    events = itertools.chain(decisions, iter_comparisons(study, RunSetup(jobs=jobs)))
     follow_study(events, study.path, progress)
     return read_comparisons(study.path)[0]
 
 
-def are_stored(sources: Sequence[Source]) -> bool:
-    """Whether all sources are runs without other settings, whose predictions are known."""
+def are_stored(sources: Sequence[Source], plan: Plan) -> bool:
+    """Whether all sources are runs whose predictions are known, and no other pairs are planned."""
+    if not plan.is_sequential or plan.pairing != ALL_IMAGES:
+        return False
     return all(isinstance(source.origin, Run) and not source.is_changed for source in sources)
 
 
@@ -206,7 +271,7 @@ def make_experiments(
 
 
 def plan_study(
-    runs_dir: Path, name: str | None, named: Sequence[tuple[str, Experiment]]
+    runs_dir: Path, name: str | None, named: Sequence[tuple[str, Experiment]], plan: Plan
 ) -> PlannedStudy:
     """The study of these experiments; ``LaminaError`` if they cannot be compared."""
     check_name(name)
@@ -214,7 +279,8 @@ def plan_study(
         _check_different(first, second)
     experiments = dict(named)
     dataset = named[0][1].dataset
-    if dataset.val is None and dataset.test is None:
+    plan.pairing.draw(named[0][1], 0)  # fails before a run
+    if plan.pairing.folds is None and dataset.val is None and dataset.test is None:
         raise DataError(
             f"{dataset.name} has no val or test split to compare on. Draw one with --val 0.1."
         )
@@ -229,91 +295,130 @@ def plan_study(
         raise RecipeError(
             f"The scores differ: {scored}. Set metric to the same value in all recipes."
         )
-    name = name or name_study(runs_dir, "study", describe_experiments(experiments))
-    return PlannedStudy(runs_dir / name, experiments)
+    settings = describe_experiments(experiments) | plan.pairing.describe()
+    name = name or name_study(runs_dir, "study", settings)
+    return PlannedStudy(runs_dir / name, experiments, plan)
 
 
 def _check_different(first: tuple[str, Experiment], second: tuple[str, Experiment]) -> None:
     name, experiment = first
     other_name, other = second
-    if name == other_name or _identify(experiment) == _identify(other):
+    if _identify(experiment) == _identify(other):
         raise RunError(
-            f"{name} and {other_name} are the same net with the same recipe. Change the recipe of"
-            f' B, as in "{other_name},lr=0.03", or use functions with different names. To compare a'
-            f' net with itself with other seeds, use "{other_name},seed=1000".'
+            f"{name} and {other_name} are the same net with the same recipe. Change"
+            f' the recipe of B, as in "{other_name},lr=0.03". To compare a net with itself with'
+            f' other seeds, use "{other_name},seed=1000".'
+        )
+    if name == other_name:
+        raise RunError(
+            f"Two different experiments are called {name}. Give each a name, as in"
+            f' Variant("{name}-2", net, recipe, parts).'
         )
 
 
-def _identify(experiment: Experiment) -> tuple[Any, Recipe]:
-    """What an experiment trains; equal for equal copies of a file."""
-    origin = experiment.net.origin
-    code: Any = experiment.net.net
-    if isinstance(origin, OwnModule) and origin.digest:
-        code = (origin.digest, origin.name)
-    return code, experiment.recipe
+def _identify(experiment: Experiment) -> tuple[Any, ...]:
+    """What an experiment trains; equal for equal copies of a file, and of a function."""
+    net = experiment.net
+    trained: Any = net.net
+    if isinstance(net.origin, OwnModule):
+        trained = (net.origin.digest, net.origin.name)
+    functions = {"net": net.net, **experiment.parts.functions()}
+    code: dict[str, Any] = describe_code(net, experiment.parts)
+    for part, digest in code.items():
+        if digest == NAME_ALONE:
+            code[part] = functions[part]
+    return trained, experiment.recipe, code
 
 
-def iter_comparisons(study: PlannedStudy, plan: Plan, setup: RunSetup) -> Events[None]:
-    """Train the experiments of a study with shared seeds, and compare each with the last.
+def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:
+    """Train the experiments of a study in pairs of one seed, and compare each with the last.
 
     Yields the comparisons at each look but the last; :func:`read_comparisons` returns the last.
     """
-    for experiment in study.experiments.values():
+    plan = study.plan
+    experiments = study.experiments.values()
+    seeds = {}
+    for name, experiment in study.experiments.items():
         choose_device(experiment.recipe.device)  # fails before the folder is created
-    with open_study(study.path, describe_experiments(study.experiments)) as opened:
+        first = experiment.recipe.seed
+        seeds[name] = range(first, first + (plan.seeds or max(LOOKS)))
+    check_seeds(seeds)
+    settings = describe_experiments(study.experiments) | plan.pairing.describe()
+    with open_study(study.path, settings) as opened:
         state = opened.state
-        is_known = plan.is_like(state.get("plan")) and state["is_finished"]
-        if is_known and state["plan"] == asdict(plan):
-            yield Decision("study", str(study.path), "its result")
-            return
         if state.get("looks"):
-            known = ", ".join(map(str, state["looks"]))
-            warning = f"a result with {known} seeds is known"
-            advice = "choose the number of seeds beforehand"
-            if plan.is_like(state["plan"]):
-                advice = "choose the margin beforehand"
+            plan = _fix_margin(study, state)
+            if state["plan"] == asdict(plan) and state["is_finished"]:
+                yield Decision("study", f"{study.path} is finished", "this is its result")
+                return
             if state["plan"] != asdict(plan):
-                yield Decision("warning", warning, advice)
-        most = max(LOOKS) if plan.is_sequential else plan.seeds
-        slowest = 0.0
-        if is_known and not plan.is_sequential:
-            most = state["seeds"]
-            yield Decision("study", str(study.path), "its runs are judged with another margin")
-        else:
-            slowest = yield from _announce(study, plan)
+                known = ", ".join(map(str, state["looks"]))
+                warning = f"a result with {known} pairs of runs is known"
+                yield Decision("warning", warning, "choose the number of seeds beforehand")
+        slowest = yield from _announce(study)
         diverged = state.get("diverged", [])
         runs: dict[str, list[Run]] = {
             name: [] for name in study.experiments if name not in diverged
         }
-        for count in itertools.count(1):
-            began = time.perf_counter()
-            goal = most
-            if plan.is_sequential:
-                goal = min(look for look in LOOKS if look >= count)
-            yield from _train_seed(study, runs, goal, setup)
-            diverged = [name for name in study.experiments if name not in runs]
-            trained = max(count, state.get("trained", 0))
-            opened.save(diverged=diverged, trained=trained)
-            slowest = max(slowest, time.perf_counter() - began)
-            is_last = count == most
-            if most is None and plan.seconds is not None and count >= max(2, trained):
-                is_last = opened.used_seconds + slowest > plan.seconds
-            if not is_last and not (plan.is_sequential and count in LOOKS):
-                continue
-            alpha = LOOKS[count] if plan.is_sequential else ALPHA
-            comparisons = judge_runs(runs, plan.margin, alpha)
-            is_last = is_last or all(comparison.is_decided for comparison in comparisons)
-            opened.save(  # before anybody sees the result
-                plan=asdict(plan),
-                is_finished=is_last,
-                looks=sorted({*state.get("looks", []), count}),
-                seeds=count,
-                results=[comparison.to_json() for comparison in comparisons],
-            )
-            _draw(comparisons, study.path / FIGURE)
-            if is_last:
-                return
-            yield from comparisons
+        least = len(runs) * (plan.pairs or min(LOOKS))
+        has_limit = plan.seconds is not None
+        count = 0
+        with closing(Jobs(setup.jobs, least, experiments, has_time_limit=has_limit)) as jobs:
+            for goal in plan.goals:
+                listed = study.list_runs(runs, range(count, goal))
+                stored = {folder for folder in listed if (folder / REPORT_FILE).exists()}
+                jobs.plan(listed, setup)
+                while count < goal:
+                    count += 1
+                    began = time.perf_counter()
+                    yield from _train_pair(study, runs, goal, stored, setup, jobs)
+                    diverged = [name for name in study.experiments if name not in runs]
+                    trained = max(count, state.get("trained", 0))
+                    opened.save(diverged=diverged, trained=trained)
+                    slowest = max(slowest, time.perf_counter() - began)
+                if plan.seconds is not None:
+                    is_over = opened.used_seconds + slowest > plan.seconds
+                    if not is_over or count < trained:
+                        continue
+                comparisons = _judge(runs, plan, count)
+                plan = replace(plan, margin=comparisons[0].margin)
+                is_decided = all(comparison.is_decided for comparison in comparisons)
+                is_last = is_decided or not plan.is_sequential or count == max(LOOKS)
+                opened.save(  # before anybody sees the result
+                    plan=asdict(plan),
+                    is_finished=is_last,
+                    looks=sorted({*state.get("looks", []), count}),
+                    seeds=count,
+                    results=[comparison.to_json() for comparison in comparisons],
+                )
+                _draw(comparisons, study.path / FIGURE)
+                if is_last:
+                    return
+                yield from comparisons
+
+
+def _judge(runs: Mapping[str, Sequence[Run]], plan: Plan, count: int) -> list[PairedComparison]:
+    """The comparisons after ``count`` pairs."""
+    if plan.pairing.folds is not None:
+        return judge_folds(runs, plan.pairing.folds, plan.margin)
+    overlap = 1.0 if plan.pairing.resample_train else 0.0
+    if not plan.is_sequential:
+        return judge_runs(runs, plan.margin, overlap=overlap)
+    return judge_runs(runs, plan.margin, LOOKS[count], max(LOOKS.values()), overlap)
+
+
+def _fix_margin(study: PlannedStudy, state: Mapping[str, Any]) -> Plan:
+    """The plan with the margin of the first result; ``RunError`` for another margin or level."""
+    plan = study.plan
+    stored = parse_event(Plan, state["plan"], study.path / STUDY_FILE)
+    if plan.margin not in (None, stored.margin) or plan.is_sequential != stored.is_sequential:
+        number = "--until-decided" if stored.is_sequential else "--seeds"
+        raise RunError(
+            f"{study.path} has a result with the margin {stored.margin:g}, judged as {number} does."
+            " Margin and level are chosen before the first result; otherwise, verdicts are wrong"
+            f" too often. Use {number} without --margin, or train a new study with another --name."
+        )
+    return replace(plan, margin=stored.margin)
 
 
 def _draw(comparisons: Sequence[PairedComparison], file: Path) -> None:
@@ -329,32 +434,37 @@ def read_comparisons(path: Path) -> list[PairedComparison]:
     return [parse_event(PairedComparison, result, path / STUDY_FILE) for result in results]
 
 
-def _announce(study: PlannedStudy, plan: Plan) -> Generator[Decision, None, float]:
-    """The plan with its time; returns the estimated time of one seed."""
+def _announce(study: PlannedStudy) -> Generator[Decision, None, float]:
+    """The plan with its time; returns the estimated time of one pair."""
     seconds = sum(map(time_experiment, study.experiments.values()))
-    text = "4, 8 or 16 seeds, until decided"
-    if plan.seconds is not None:
-        text = f"as many seeds as fit into {plan.seconds:.0f} s, at least 2"
-    elif plan.seeds is not None:
-        text = plural(plan.seeds, "seed", "seeds")
-    value = f"{text}: {format_minutes(seconds)} for each; in {study.path}"
+    value = f"{study.plan}: {format_minutes(seconds)} for each pair; in {study.path}"
     yield Decision("plan", value, "to resume, run the command again")
+    *_, reference = study.experiments.values()
+    yield from study.plan.pairing.announce(reference.dataset)
     return seconds
 
 
-def _train_seed(
-    study: PlannedStudy, runs: dict[str, list[Run]], goal: int | None, setup: RunSetup
+def _train_pair(
+    study: PlannedStudy,
+    runs: dict[str, list[Run]],
+    goal: int,
+    stored: Container[Path],
+    setup: RunSetup,
+    jobs: Jobs,
 ) -> Events[None]:
-    """Add a run with the next seed to each experiment; drop an experiment if its run diverges."""
+    """Add a run of the next pair to each experiment; drop an experiment if its run diverges.
+
+    Runs in the folders of ``stored`` are announced no more.
+    """
     *_, reference = runs
-    place = len(runs[reference])
+    pair = len(runs[reference])
+    pairing = study.plan.pairing
+    place, fold = pairing.find_place(pair)
     for name in list(runs):
-        experiment = study.experiments[name]
-        seed = experiment.recipe.seed + place
-        folder = study.locate_run(name, place)
-        is_stored = (folder / REPORT).exists()
+        seed = study.experiments[name].recipe.seed + place
+        folder = study.locate_run(name, pair)
         try:
-            run = yield from iter_run(experiment.with_seed(seed), setup.at(folder))
+            run = yield from jobs.iter_run(folder, setup)
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
                 raise RunError(
@@ -363,14 +473,19 @@ def _train_seed(
             yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
             del runs[name]
             continue
-        runs[name].append(run)
-        if is_stored:
+        runs[name].append(replace(run, dataset=None))  # its images may be a copy of their own
+        if folder in stored:
             continue
         trained = list(itertools.chain(*runs.values()))
         progress = f"{len(trained)} so far"
-        if goal is not None:
+        if study.plan.seconds is None:
             left = goal * len(runs) - len(trained)
-            seconds = left * mean_seconds(trained)
+            seconds = left * mean_seconds(trained) / jobs.most
             progress = f"{len(trained)} of {goal * len(runs)}, {format_minutes(seconds)} left"
-        score = "" if run.report is None else f": {run.report.split} {run.report.score}"
-        yield Decision("trained", f"{name}, seed {seed}{score}", progress)
+        where = f"seed {seed}"
+        split = "" if run.report is None else run.report.split
+        if pairing.folds is not None:
+            where = f"fold {fold}, seed {seed}"
+            split = f"fold {fold}"
+        score = "" if run.report is None else f": {split} {run.report.score}"
+        yield Decision("trained", f"{name}, {where}{score}", progress)

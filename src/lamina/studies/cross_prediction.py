@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from lamina.training.recipe import PRETRAINED_HOME, ZOO_HOME, Home, Recipe, fit_
 from lamina.training.task import task_of
 from lamina.zoo import LEAST_CONVOLVED_PX, load_net, load_recipe
 
+Probabilities: TypeAlias = Float32[np.ndarray, "_ k"]
 FOLDS = 4
 # Largest share of all images, and of a class, that a group kept in one fold may have: otherwise the
 # fold would be too large, or its net would hardly see the class.
@@ -71,8 +72,8 @@ class CrossValidatedNet:
 class CrossPrediction:
     """Probabilities from nets not trained on the images; for ``others``, the mean over folds."""
 
-    held_out: Float32[np.ndarray, "n k"] = field(repr=False)
-    others: tuple[Float32[np.ndarray, "_ k"], ...] = field(default=(), repr=False)
+    held_out: Probabilities = field(repr=False)
+    others: tuple[Probabilities, ...] = field(default=(), repr=False)
 
 
 def choose_nets(images: Images, pretrained: TimmNet | None) -> tuple[CrossValidatedNet, ...]:
@@ -183,9 +184,7 @@ def cross_predict(
     return CrossPrediction(held_out, tuple(means))
 
 
-def multiply(
-    probabilities: Sequence[Float32[np.ndarray, "n k"]], kind: Kind
-) -> Float32[np.ndarray, "n k"]:
+def multiply(probabilities: Sequence[Probabilities], kind: Kind) -> Probabilities:
     """The tempered, normalized product of nets' probabilities; for multi-label, label by label."""
     clipped = np.clip(np.stack(probabilities), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     product = clipped.prod(axis=0) ** INDEPENDENCE
@@ -201,7 +200,7 @@ def _cross_predict_by(
     others: Sequence[Images],
     groups: Sequence[Hashable] | None,
     progress: Progress | None,
-) -> list[Float32[np.ndarray, "_ k"]]:
+) -> list[Probabilities]:
     """The probabilities of the images by the nets of other folds, and means for ``others``."""
     splits = [resize_images(split, net.side_px) for split in (images, *others)]
     if groups is None:

@@ -8,20 +8,23 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 from lamina.data import Dataset, Images
 from lamina.data.held_out import hold_out
 from lamina.data.load import as_dataset
 from lamina.errors import RunError, check_type, escape, plural
-from lamina.evaluation.intervals import Interval, t_quantile
-from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.intervals import Interval, sum_by_group, t_quantile
+from lamina.evaluation.outputs import Outputs, join_folds
+from lamina.evaluation.paired import measure_outputs
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
 from lamina.files import check_name
+from lamina.metrics import METRICS
 from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
 from lamina.runs.nets_by_name import choice_of_timm, find_net
 from lamina.runs.run import Run
@@ -34,7 +37,10 @@ from lamina.studies.experiment import (
     Experiment,
     Request,
 )
+from lamina.studies.forks import Jobs, check_jobs
+from lamina.studies.own_code import describe_code, digest_code
 from lamina.studies.study import (
+    CODE,
     OpenStudy,
     RunSetup,
     Started,
@@ -48,10 +54,12 @@ from lamina.studies.study import (
     without_device,
 )
 from lamina.studies.train_net import follow, iter_training, to_deadline, to_request
+from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.events import Epoch, Event, Step
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
+from lamina.training.task import Task
 from lamina.training.timing import Pace
 from lamina.values import fields_to_json
 
@@ -64,35 +72,31 @@ class Folds(Event):
         reports: The report on each fold, by the model that was trained on the other folds.
         outputs: The logits of these models for all images of ``train`` and ``val``, with targets,
             names and folds.
+        score: The metric of all these outputs together; for a metric of one's own, the mean of the
+            folds.
+        interval: Its 95 % interval (:func:`fold_interval`).
         run: The run on all images of ``train`` and ``val``, evaluated on ``test`` if there is one.
     """
 
     reports: tuple[Report, ...] = field(repr=False)
     outputs: Outputs = field(repr=False)
+    score: Score
+    interval: Interval
     run: Run
 
     @property
-    def scores(self) -> list[float]:
-        """The score of each fold, such as its accuracy."""
-        return [report.score.value for report in self.reports]
-
-    @property
-    def mean(self) -> float:
-        """The mean score of the folds."""
-        return statistics.fmean(self.scores)
-
-    @property
-    def interval(self) -> Interval:
-        """The 95 % interval of the mean (:func:`fold_interval`)."""
-        return fold_interval(self.scores, *self.reports[0].score.bounds)
+    def scores(self) -> list[float | None]:
+        """The score of each fold, such as its accuracy; ``None`` where it is undefined."""
+        scores = [report.score for report in self.reports]
+        return [score.value if score.name == self.score.name else None for score in scores]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "event": "folds",
             "scores": self.scores,
-            "mean": self.mean,
+            "score": self.score.value,
             "interval": [self.interval.low, self.interval.high],
-            "metric": self.reports[0].score.name,
+            "metric": self.score.name,
             "images": len(self.outputs.names),
             "run": str(self.run.path),
             "folder": str(self.run.path.parent),
@@ -101,11 +105,10 @@ class Folds(Event):
     def __str__(self) -> str:
         count = len(self.reports)
         images = len(self.outputs.names)
-        score = self.reports[0].score
-        low = score.format(self.interval.low)
-        high = score.format(self.interval.high)
+        low = self.score.format(self.interval.low)
+        high = self.score.format(self.interval.high)
         lines = [
-            f"mean {replace(score, value=self.mean)} (95 % interval {low} to {high})",
+            f"out-of-fold {self.score} (95 % interval {low} to {high})",
             f"The interval is about training on {count - 1} of {count} parts of such images. It is"
             " approximate: the corrected t test of Nadeau and Bengio (2003), from the variance"
             " between folds.",
@@ -130,15 +133,39 @@ class Choice:
     seconds: float | None = None  # of the training on a fold
 
 
-def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0) -> Interval:
-    """The 95 % interval of the mean of k fold scores (Nadeau and Bengio's t test, 2003)."""
+def fold_interval(score: Score, deviations: Sequence[float]) -> Interval:
+    """The 95 % interval of a score on k folds (Nadeau and Bengio's t test, 2003).
+
+    The ``deviations`` are the influences of the folds on the score: for a mean of the folds, the
+    difference of each from the mean, divided by k. They add up to 0.
+    """
     # The variance between folds counts 1/k + 1/(k - 1) times, not 1/k times, because the training
     # sets overlap. The second term is the ratio of held-out images to training images.
-    count = len(scores)
-    mean = statistics.fmean(scores)
-    variance = statistics.variance(scores) * (1 / count + 1 / (count - 1))
-    half_width = t_quantile(count - 1) * math.sqrt(variance)
-    return Interval(max(least, mean - half_width), min(most, mean + half_width))
+    count = len(deviations)
+    variance = sum(deviation**2 for deviation in deviations) * count**2 / (count - 1)
+    half_width = t_quantile(count - 1) * math.sqrt(variance * (1 / count + 1 / (count - 1)))
+    least, most = score.bounds
+    return Interval(max(least, score.value - half_width), min(most, score.value + half_width))
+
+
+def score_folds(task: Task, reports: Sequence[Report], outputs: Outputs) -> tuple[Score, Interval]:
+    """The metric of the outputs of all folds, with its interval.
+
+    A fold may have too few images for a metric, all of them together have not. A metric of one's
+    own is the mean of the folds.
+    """
+    first = reports[0].score
+    values = [report.score.value for report in reports if report.score.name == first.name]
+    if first.name not in METRICS and len(values) == len(reports):
+        mean = statistics.fmean(values)
+        score = replace(first, value=mean)
+        return score, fold_interval(score, [(value - mean) / len(values) for value in values])
+    if task.score_name not in METRICS:
+        task = replace(task, metric="")
+    measured = measure_outputs(task, outputs)
+    score = Score(task.score_name, measured.value)
+    deviations = sum_by_group(measured.influences, torch.from_numpy(outputs.folds))
+    return score, fold_interval(score, deviations.tolist())
 
 
 def check_folds(folds: int) -> None:
@@ -160,6 +187,7 @@ def cross_validate(
     seconds: float | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
+    jobs: int | None = None,
     progress: bool = True,
 ) -> Folds:
     """Train and evaluate a net on each of several folds, and then train it on all images.
@@ -178,11 +206,13 @@ def cross_validate(
         seconds: Time limit for all runs together, by default 300 without ``net``, and none with it.
         name: Name of the folder of all runs; by default date, number of folds and a number.
         runs_dir: Folder of that folder; created if necessary.
+        jobs: As for :func:`~lamina.studies.seeds.iter_seeds`, after the run on the first fold,
+            which chooses; with a time limit, one run at a time.
         progress: As for :func:`train`.
 
     Returns:
-        The reports on the folds, their mean score with its interval, all logits, and the run on all
-        images.
+        The reports on the folds, the score of all out-of-fold logits with its interval, these
+        logits, and the run on all images.
 
     Warns:
         LaminaWarning: See :func:`train`.
@@ -192,8 +222,7 @@ def cross_validate(
             of :func:`train`.
 
     >>> import tempfile
-    >>> import numpy as np
-    >>> from lamina import Images, Recipe
+    >>>     >>> from lamina import Images, Recipe
     >>> x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3),
     ...     dtype=np.uint8), np.arange(40) % 2
     >>> images = Images.from_arrays(x, y)
@@ -204,11 +233,12 @@ def cross_validate(
     """
     began = time.perf_counter()
     check_folds(folds)
+    check_jobs(jobs)
     check_name(name)
     request = to_request(net, recipe, seconds, parts)
     dataset = as_dataset(data)
     deadline = to_deadline(began, net, seconds)
-    setup = RunSetup(Path(runs_dir), name, parts=parts)
+    setup = RunSetup(Path(runs_dir), name, jobs=jobs)
     events = iter_folds(dataset, folds, request, deadline, setup)
     for event in follow(events, dataset, name, progress):
         if isinstance(event, Folds):
@@ -229,9 +259,11 @@ def iter_folds(
     all; the last run has the rest of the time. ``RunError`` if the folder exists with another
     request or time limit.
     """
-    first = hold_out(dataset, 1, folds)  # fails before the folder is created
+    hold_out(dataset, 1, folds)  # fails before the folder is created
     name = setup.name or name_study(setup.runs_dir, f"folds{folds}")
     path = setup.runs_dir / name
+    parts = request.parts
+    metrics = {name: digest_code(metric) for name, metric in parts.metrics.items()}
     shared: dict[str, Any] = {
         "folds": folds,
         "data": dataset.fingerprint,
@@ -239,7 +271,8 @@ def iter_folds(
         "recipe": describe_recipe(request.recipe),
         "given": without_device(request.settings),
         "pretrained": request.pretrained,
-        "parts": setup.parts.describe(),
+        "parts": parts.describe(),
+        CODE: {**describe_code(request.net, parts), **metrics},
         "time": None,
     }
     if deadline is not None:
@@ -254,85 +287,132 @@ def iter_folds(
         yield Decision(
             "folds", f"{folds}, in {path}", "to resume, run the command again with this name"
         )
-        runs: list[Run] = []
-        reports: list[Report] = []
-        for fold in range(1, folds + 1):
-            part = first if fold == 1 else hold_out(dataset, fold, folds)
-            fold_setup = setup.at(path / f"fold-{fold}")
-            run = yield from _iter_one(study, part, request, deadline, fold_setup)
-            report = run.report
-            if report is None:
-                raise RunError(
-                    f"{run.path} could not be evaluated on its fold. Use fewer folds, or add"
-                    " images."
-                )
-            runs.append(run)
-            reports.append(report)
-            images = plural(report.images, "image", "images")
-            yield Decision(f"fold {fold}", f"{report.score} on {images}", str(run.path))
-        outputs = _collect(runs)
-        RunFolder(path).save_outputs([outputs])
-        whole = hold_out(dataset, 0, folds)
-        run = yield from _iter_one(study, whole, request, deadline, setup.at(path / WHOLE))
-        yield Folds(tuple(reports), outputs, run)
+        validation = Validation(study, dataset, folds, request, deadline, setup)
+        run = yield from validation.iter_first()
+        yield _describe_fold(1, run)
+        runs = [run]
+        others = [*range(2, folds + 1), 0]
+        experiments = [validation.make(1)]
+        has_limit = deadline is not None
+        with closing(Jobs(setup.jobs, folds, experiments, has_time_limit=has_limit)) as jobs:
+            makers = {validation.locate(fold): partial(validation.make, fold) for fold in others}
+            jobs.plan(makers, setup)
+            for fold in others[:-1]:
+                run = yield from validation.iter_run(fold, jobs)
+                yield _describe_fold(fold, run)
+                runs.append(run)
+            outputs = join_folds([run.outputs["test"] for run in runs])
+            RunFolder(path).save_outputs([outputs])
+            whole = yield from validation.iter_run(0, jobs)
+        reports = tuple(run.report for run in runs if run.report is not None)
+        score, interval = score_folds(runs[0].record.task, reports, outputs)
+        yield Folds(reports, outputs, score, interval, whole)
 
 
-def _iter_one(
-    study: OpenStudy,
-    dataset: Dataset,
-    request: Request,
-    deadline: Deadline | None,
-    setup: RunSetup,
-) -> Events[Run]:
-    """Train the next run of a cross-validation, or load it; the first chooses for all."""
-    name = setup.path.name
-    finished = study.state.get("finished", [])
-    if "choice" in study.state:
-        run = yield from _iter_planned(study, dataset, request, deadline, setup)
+def _describe_fold(fold: int, run: Run) -> Decision:
+    report = run.report
+    if report is None:
+        raise RunError(
+            f"{run.path} could not be evaluated on its fold. Use fewer folds, or add images."
+        )
+    images = plural(report.images, "image", "images")
+    return Decision(f"fold {fold}", f"{report.score} on {images}", str(run.path))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the runs of a cross-validation share; fold 0 is all images."""
+
+    study: OpenStudy
+    dataset: Dataset
+    folds: int
+    request: Request
+    deadline: Deadline | None
+    setup: RunSetup
+
+    def locate(self, fold: int) -> Path:
+        """The folder of a run."""
+        return self.study.path / (f"fold-{fold}" if fold else WHOLE)
+
+    def make(self, fold: int) -> Experiment:
+        """The experiment of the stored choice, with the images of a fold."""
+        return self._restore(fold).experiment
+
+    def iter_first(self) -> Events[Run]:
+        """Train the first run, which chooses for all; a later call loads or continues it."""
+        study = self.study
+        if "choice" in study.state:
+            return (yield from self._iter_timed(1))
+        setup = self.setup.at(self.locate(1))
+        if setup.path.exists():
+            remove_run(setup.path)
+        name = setup.path.name
+        choice: dict[str, Any] = {}
+        part = hold_out(self.dataset, 1, self.folds)
+        with closing(iter_training(part, self.request, self.deadline, setup)) as events:
+            for event in events:
+                if isinstance(event, Started) and event.candidate is not None:
+                    run = event.run
+                    seconds = None
+                    if self.deadline is not None:
+                        seconds = self.deadline.seconds_left()
+                    choice = _describe_choice(event.candidate, seconds)
+                # before the first step, a trial may choose another net
+                if isinstance(event, Step | Epoch) and "choice" not in study.state:
+                    study.save(choice=choice, began={name: study.used_seconds})
+                yield event
+        study.save(choice=choice, finished=[name])
+        return run
+
+    def iter_run(self, fold: int, jobs: Jobs) -> Events[Run]:
+        """Train a run by the stored choice, or load it."""
+        if self.deadline is None:
+            return (yield from jobs.iter_run(self.locate(fold), self.setup))
+        return (yield from self._iter_timed(fold))
+
+    def _iter_timed(self, fold: int) -> Events[Run]:
+        """Train a run in the time of a fold, the last in all that is left."""
+        study = self.study
+        setup = self.setup.at(self.locate(fold))
+        name = setup.path.name
+        candidate = self._restore(fold)
+        finished = study.state.get("finished", [])
+        if name in finished:
+            return (yield from iter_planned(candidate, None, setup, is_done=True))
+        began = study.state.get("began", {})
+        if name not in began:
+            began |= {name: study.used_seconds}
+            study.save(began=began)
+        seconds = self._choice.seconds
+        share = None
+        if self.deadline is not None and seconds is not None:
+            if fold == 0:
+                seconds = max(seconds, self.deadline.all_seconds - began[name])
+            trained_seconds = study.used_seconds - began[name]  # before an interruption
+            share = Deadline(time.perf_counter() - trained_seconds, seconds)
+        run = yield from iter_planned(candidate, share, setup)
         study.save(finished=sorted({*finished, name}))
         return run
-    if setup.path.exists():
-        remove_run(setup.path)
-    choice: dict[str, Any] = {}
-    with closing(iter_training(dataset, request, deadline, setup)) as events:
-        for event in events:
-            if isinstance(event, Started) and event.candidate is not None:
-                run = event.run
-                seconds = None if deadline is None else deadline.seconds_left()
-                choice = _describe_choice(event.candidate, seconds)
-            # before the first step, a trial may choose another net
-            if isinstance(event, Step | Epoch) and "choice" not in study.state:
-                study.save(choice=choice, began={name: study.used_seconds})
-            yield event
-    study.save(choice=choice, finished=[name])
-    return run
 
+    @property
+    def _choice(self) -> Choice:
+        return parse_event(Choice, self.study.state["choice"], self.study.path / STUDY_FILE)
 
-def _iter_planned(
-    study: OpenStudy,
-    dataset: Dataset,
-    request: Request,
-    deadline: Deadline | None,
-    setup: RunSetup,
-) -> Events[Run]:
-    """Train a run by the stored choice in the time of a fold, the last in all that is left."""
-    name = setup.path.name
-    choice = parse_event(Choice, study.state["choice"], study.path / STUDY_FILE)
-    candidate = _restore_choice(choice, dataset, request, setup)
-    if name in study.state.get("finished", []):
-        return (yield from iter_planned(candidate, None, setup, is_done=True))
-    began = study.state.get("began", {})
-    if name not in began:
-        began |= {name: study.used_seconds}
-        study.save(began=began)
-    share = None
-    if deadline is not None and choice.seconds is not None:
-        seconds = choice.seconds
-        if name == WHOLE:
-            seconds = max(seconds, deadline.all_seconds - began[name])
-        trained_seconds = study.used_seconds - began[name]  # before an interruption
-        share = Deadline(time.perf_counter() - trained_seconds, seconds)
-    return (yield from iter_planned(candidate, share, setup))
+    def _restore(self, fold: int) -> Candidate:
+        """The stored choice, for the images of a fold."""
+        choice = self._choice
+        net = self.request.net
+        if net is None and choice.timm is not None:
+            net = choice_of_timm(choice.timm)
+        device = self.request.settings.get("device", "auto")
+        if isinstance(self.request.recipe, Recipe):
+            device = self.request.recipe.device
+        recipe = replace(choice.recipe, device=device)
+        part = hold_out(self.dataset, fold, self.folds)
+        net = net or find_net(choice.net)
+        experiment = Experiment(net, recipe, part, self.request.parts)
+        candidate = Candidate(experiment, choice.size_px, choice.pace, is_open=choice.is_open)
+        return candidate.resize(self.setup.progress)
 
 
 def _describe_choice(candidate: Candidate, seconds: float | None) -> dict[str, Any]:
@@ -347,32 +427,3 @@ def _describe_choice(candidate: Candidate, seconds: float | None) -> dict[str, A
         seconds=seconds,
     )
     return fields_to_json(choice)
-
-
-def _restore_choice(
-    choice: Choice, dataset: Dataset, request: Request, setup: RunSetup
-) -> Candidate:
-    """The stored choice, for the images of another run."""
-    net = request.net
-    if net is None and choice.timm is not None:
-        net = choice_of_timm(choice.timm)
-    device = request.settings.get("device", "auto")
-    if isinstance(request.recipe, Recipe):
-        device = request.recipe.device
-    recipe = replace(choice.recipe, device=device)
-    experiment = Experiment(net or find_net(choice.net), recipe, dataset)
-    candidate = Candidate(experiment, choice.size_px, choice.pace, is_open=choice.is_open)
-    return candidate.resize(setup.progress)
-
-
-def _collect(runs: Sequence[Run]) -> Outputs:
-    """The logits of all folds, one after another."""
-    held_out = [run.outputs["test"] for run in runs]
-    folds = [np.full(len(fold.names), number) for number, fold in enumerate(held_out, start=1)]
-    return Outputs(
-        "train",
-        np.concatenate([fold.logits for fold in held_out]),
-        np.concatenate([fold.targets for fold in held_out]),
-        tuple(name for fold in held_out for name in fold.names),
-        np.concatenate(folds),
-    )

@@ -19,6 +19,7 @@ from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
 from lamina.runs.course import RunEvent
 from lamina.runs.nets_by_name import NetChoice
+from lamina.training.custom import NO_PARTS, Parts, find_ignored
 from lamina.training.device import choose_device
 from lamina.training.events import Event
 from lamina.training.model import build_model
@@ -87,11 +88,12 @@ class Decision(Event):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A net, a recipe and a data set."""
+    """A net, a recipe, a data set, and own functions."""
 
     net: NetChoice
     recipe: Recipe
     dataset: Dataset
+    parts: Parts = NO_PARTS
 
     def with_seed(self, seed: int) -> Experiment:
         """The experiment with another seed."""
@@ -104,8 +106,14 @@ class Request:
 
     net: NetChoice | None = None
     recipe: Recipe | str | None = None  # used as it is, or the name of one that lamina fits
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, which stay as given
+    given: Mapping[str, Any] = field(default_factory=dict)  # settings of the recipe
     pretrained: bool = True  # whether lamina may choose a pretrained net
+    parts: Parts = NO_PARTS
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that lamina does not choose: those given, and those that parts replace."""
+        return {**find_ignored(self.parts), **self.given}
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,9 @@ class Candidate:
 
     def with_recipe(self, recipe: Recipe) -> Candidate:
         return replace(self, experiment=replace(self.experiment, recipe=recipe))
+
+    def with_parts(self, parts: Parts) -> Candidate:
+        return replace(self, experiment=replace(self.experiment, parts=parts))
 
     def make(self) -> Net | nn.Module:
         outputs = task_of(self.experiment.dataset.train).outputs
@@ -209,7 +220,8 @@ class Candidate:
     def time(self) -> Candidate:
         """The candidate with its pace, measured in a few steps."""
         images = self.experiment.dataset.train.take_evenly(STEPS * TIMED_BATCH)
-        pace = measure_pace(self.make(), resize_images(images, self.side_px), self.recipe)
+        images = resize_images(images, self.side_px)
+        pace = measure_pace(self.make(), images, self.recipe, self.experiment.parts)
         return replace(self, pace=pace)
 
     def time_evaluation(self) -> Candidate:

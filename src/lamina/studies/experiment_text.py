@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from lamina import zoo
 from lamina.data import Dataset
-from lamina.errors import RecipeError, RunError, find_nearest, suggest
+from lamina.errors import RecipeError, RunError, check_type, find_nearest, suggest
 from lamina.metrics import METRICS
 from lamina.nets import Net
 from lamina.runs.loading import is_run_or_study, load_run
@@ -20,17 +20,55 @@ from lamina.runs.nets_by_name import TIMM, NetChoice, choice_of_timm
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, as_net_choice, check_recipe
 from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Decision, Experiment
+from lamina.studies.experiment import Decision, Experiment, Request
+from lamina.studies.own_code import TRAINING
 from lamina.studies.seeds import check_repeatable
+from lamina.training.custom import NO_PARTS, Parts, check_parts_type
 from lamina.training.recipe import Recipe, overlay
 from lamina.values import check_values
 
-OWN_CODE = {"loss", "optimizer", "augment", "schedule"}  # parts of a run that a study cannot repeat
 FIELDS = tuple(item.name for item in dataclasses.fields(Recipe))
 # within parentheses, no value is followed by the end of the text
 SETTING = re.compile(r"(.*),\s*([\w-]+)\s*=([^,()]*)", re.DOTALL)
-SourceLike: TypeAlias = NetLike | Path | Run | tuple[NetLike, Recipe | str]
-"""A net or a run, also as text with settings, or a net with its recipe or the recipe's name."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named net with its recipe and your own functions, to compare, ablate or tune.
+
+    Args:
+        name: Name in tables and of the runs.
+        net: A net or a run, as for :func:`~lamina.compare`, such as ``"cnn:best,epochs=5"``, or a
+            function without arguments that makes your own module.
+        recipe: A recipe, which is used unchanged, or the name of one of the net's recipes; by
+            default as in ``net``.
+        parts: Your own loss, optimizer, augmentation and schedule. Metrics are computed, but
+            lamina compares by its own.
+
+    Raises:
+        LaminaError: The name is empty, or an argument has the wrong type.
+
+    >>> from torch.nn import CrossEntropyLoss
+    >>> smooth = Parts(loss=CrossEntropyLoss(label_smoothing=0.1))
+    >>> Variant("smooth", "mlp,epochs=2", parts=smooth).name
+    'smooth'
+    """
+
+    name: str
+    net: NetLike | Path | Run
+    recipe: Recipe | str | None = None
+    parts: Parts = NO_PARTS
+
+    def __post_init__(self) -> None:
+        check_type(self.name, (str,), "name", "a name, such as 'focal'", is_optional=False)
+        if not self.name.strip() or not self.name.isprintable():
+            raise RecipeError(f"name is {self.name!r}; it must be one line. Use name='focal'.")
+        check_recipe(self.recipe)
+        check_parts_type(self.parts)
+
+
+SourceLike: TypeAlias = NetLike | Path | Run | Variant
+"""A net or a run, also as text with settings, or a net with a name, a recipe and own functions."""
 
 
 @dataclass(frozen=True)
@@ -40,27 +78,28 @@ class Source:
     origin: Run | NetChoice | str  # text is a net's name, layers or file
     recipe: Recipe | str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    parts: Parts = NO_PARTS
+    given_name: str | None = None
 
     @property
     def title(self) -> str:
-        """``NET[:RECIPE][,FIELD=VALUE…]``, without the device."""
+        """The name, or ``NET[:RECIPE][,FIELD=VALUE…]`` without the device."""
+        if self.given_name is not None:
+            return self.given_name
         name = str(self.origin)
         if isinstance(self.origin, Run):
             name = str(self.origin.path)
         elif isinstance(self.origin, NetChoice):
             net = self.origin.net
             name = str(net) if isinstance(net, Net) else self.origin.name
-        values = self.values
-        if isinstance(self.recipe, Recipe):
-            values = self.recipe.changes()
-        elif self.recipe is not None:
+        if self.recipe is not None:
             name += f":{self.recipe}"
-        settings = [f",{key}={value}" for key, value in values.items() if key != "device"]
+        settings = [f",{key}={value}" for key, value in self.values.items() if key != "device"]
         return f"{name}{''.join(settings)}"
 
     @property
     def is_changed(self) -> bool:
-        return bool(self.values.keys() - {"device"})
+        return bool(self.values.keys() - {"device"}) or self.parts != NO_PARTS
 
 
 def parse_experiment(text: str) -> tuple[str, str | None, dict[str, Any]]:
@@ -121,20 +160,23 @@ def find_source(source: SourceLike, runs_dir: Path) -> Source:
         return _find_path(source, runs_dir)
     if isinstance(source, str):
         return _find_text(source, runs_dir)
-    net: Any = source
-    recipe = None
-    if isinstance(source, tuple):
-        if len(source) != 2:
-            raise RecipeError(
-                "A net with its recipe is a pair, such as (net, Recipe(lr=0.01)), got"
-                f" {len(source)} values."
-            )
-        net, recipe = source
-        check_recipe(recipe)
-    if isinstance(net, Net) and not net.own_layers:
-        return Source(str(net), recipe)
-    check_repeatable(net)
-    return Source(as_net_choice(net), recipe)
+    if isinstance(source, Variant):
+        return _find_variant(source, runs_dir)
+    if isinstance(source, Net) and not source.own_layers:
+        return Source(str(source))
+    check_repeatable(source)
+    return Source(as_net_choice(source))
+
+
+def _find_variant(variant: Variant, runs_dir: Path) -> Source:
+    source = find_source(variant.net, runs_dir)
+    recipe = source.recipe or variant.recipe
+    if variant.recipe not in (None, recipe) or (recipe and isinstance(source.origin, Run)):
+        raise RecipeError(
+            f"{variant.name} has two recipes, of its net and {variant.recipe!r:.60}. Leave out one"
+            " of them; settings follow after the net, as in 'cnn:best,lr=0.01'."
+        )
+    return replace(source, recipe=recipe, parts=variant.parts, given_name=variant.name)
 
 
 def _find_path(path: Path, runs_dir: Path) -> Source:
@@ -170,27 +212,28 @@ def make_experiment(
 ) -> tuple[Experiment, list[Decision]]:
     """The experiment of a source on a data set, and how its recipe was fitted to the images."""
     if isinstance(source.origin, Run):
-        return _repeat_run(source.origin, dataset, source.values), []
+        return _repeat_run(source.origin, dataset, source), []
     choice = choose(source.origin) if isinstance(source.origin, str) else source.origin
-    return fit_experiment(choice, dataset, source.recipe, source.values)
+    request = Request(choice, source.recipe, source.values, parts=source.parts)
+    return fit_experiment(request, dataset)
 
 
-def _repeat_run(run: Run, dataset: Dataset, values: Mapping[str, Any]) -> Experiment:
+def _repeat_run(run: Run, dataset: Dataset, source: Source) -> Experiment:
     record = run.record
     if (record.data.fingerprint, record.in_shape) != (dataset.fingerprint, dataset.train.shape):
         raise RunError(
             f"{run.path} was trained on other images, or at another size. Name its net instead."
         )
-    has_own_code = not OWN_CODE.isdisjoint(record.parts)
+    missing = {*TRAINING}.intersection(record.parts) - source.parts.functions().keys()
     is_stored = record.net is not None or record.timm is not None
-    if has_own_code or not is_stored or record.started_from is not None:
+    if missing or not is_stored or record.started_from is not None:
         raise RunError(
             f"A study cannot repeat {run.path}: its code or first weights are not stored. Name its"
-            " net."
+            " net; own functions are passed as in Variant(name, net, parts=Parts(…))."
         )
     choice = NetChoice(record.net_name, record.net or Net())
     if record.timm is not None:
         choice = choice_of_timm(record.timm)
     epochs = record.epochs or record.recipe.epochs
     recipe = replace(record.recipe, epochs=epochs, seed=0, device="auto")
-    return Experiment(choice, overlay(recipe, dict(values)), dataset)
+    return Experiment(choice, overlay(recipe, dict(source.values)), dataset, source.parts)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lamina.data import Dataset
-from lamina.errors import NotFiniteError, RunError
+from lamina.errors import NotFiniteError, RunError, plural
 from lamina.evaluation.paired_comparison import PairedComparison
+from lamina.evaluation.words import describe_deviation
 from lamina.files import read_object, write_json
 from lamina.markup import card, table, wrap
 from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.experiment import Decision, Events, Experiment
-from lamina.studies.judging import judge_runs
-from lamina.studies.search import Search, describe_values, score_on_val
+from lamina.studies.forks import Jobs
+from lamina.studies.judging import judge_runs, measure_deviation
+from lamina.studies.search import Search, describe_values, score_on
 from lamina.studies.study import parse_event
 from lamina.studies.trials import FinalsPlan, Progress, find_run
 from lamina.targets import Score
@@ -26,8 +30,9 @@ from lamina.text import format_table
 from lamina.training.events import Event
 
 FINAL = "final.json"
-PLANS = ((5, 5), (4, 5), (3, 5), (2, 5), (2, 3))
-"""Numbers of finalists and of seeds, from the most thorough."""
+PLANS = ((5, 3, 6), (4, 3, 5), (3, 3, 4), (2, 3, 3), (2, 1, 3))
+"""Numbers of finalists, of seeds that choose the winner, and of fresh seeds that test it, from the
+most thorough."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +43,27 @@ class Finalist:
         name: ``trial 7``, or the net and recipe without searched values.
         values: The searched values by name.
         search_score: The score on ``val`` by which the search found them; ``None`` for the recipe
-            itself.
+            itself, and for a trial that was stopped.
         scores: The scores on ``val`` with the other seeds.
+        deviation: Their standard deviation over seeds, without the part of the images.
     """
 
     name: str
     values: dict[str, Any]
-    search_score: float | None
-    scores: tuple[float, ...]
+    search_score: float | None = None
+    scores: tuple[float, ...] = ()
+    deviation: float | None = None
 
     @property
     def mean(self) -> float:
         """The mean of the scores with the other seeds."""
         return statistics.fmean(self.scores)
+
+    def complete(self, runs: Mapping[int, Run]) -> Finalist:
+        """The finalist with the scores of its runs."""
+        trained = list(runs.values())
+        scores = tuple(score_on(run, "val") for run in trained)
+        return replace(self, scores=scores, deviation=measure_deviation(trained))
 
 
 @dataclass(frozen=True)
@@ -63,10 +76,13 @@ class Tuned(Event):
         metric: Name of the score.
         finalists: The values that were trained again, best first; the recipe itself is among them.
         winner: The best of them on ``val``.
-        comparison: The winner compared with the recipe itself on ``test``; ``None`` without
-            ``test``, if the net has searched sizes, and so no recipe without them, or if the recipe
-            is the winner.
-        test_scores: Scores of the winner on ``test``, one per seed; empty without a ``test`` split.
+        comparison: The winner compared with the recipe itself on ``test``, with fresh seeds that
+            have chosen nothing; ``None`` without ``test``, if the net has searched sizes, and so no
+            recipe without them, or if the recipe is the winner.
+        test_scores: Scores of the winner on ``test``, one for each fresh seed; empty without a
+            ``test`` split.
+        test_deviation: Their standard deviation over seeds, without the part of the images.
+        diverged: Number of fresh seeds with which the winner diverged.
     """
 
     study: str
@@ -74,12 +90,14 @@ class Tuned(Event):
     metric: str
     finalists: tuple[Finalist, ...]
     winner: Finalist
-    comparison: PairedComparison | None
-    test_scores: tuple[float, ...]
+    comparison: PairedComparison | None = None
+    test_scores: tuple[float, ...] = ()
+    test_deviation: float | None = None
+    diverged: int = 0
 
     @property
     def luck(self) -> float | None:
-        """How much better the winner scored in the search than later; ``None`` for the recipe."""
+        """How much better the winner scored in the search than later, if it was trained there."""
         if self.winner.search_score is None:
             return None
         luck = self.winner.search_score - self.winner.mean
@@ -119,31 +137,37 @@ class Tuned(Event):
             if finalist.search_score is not None:
                 searched = self._score.format(finalist.search_score)
             values = describe_values(finalist.values)
-            rows.append((finalist.name, values, searched, self._score.format(finalist.mean)))
+            mean = self._score.format(finalist.mean)
+            mean += describe_deviation(self._score, finalist.deviation)
+            rows.append((finalist.name, values, searched, mean))
         return (*heads, f"val, mean of {len(self.winner.scores)} seeds"), rows
 
     def summary_lines(self) -> list[str]:
         """The winner, its luck, its ``test`` score and the comparison, in words."""
         score = self._score
         winner = self.winner
-        lines = [f"best: {winner.name}: no searched values beat the recipe on val"]
+        values = describe_values(winner.values) or "no searched values beat the recipe on val"
+        lines = [f"best: {winner.name}: {values}"]
         if self.luck is not None:
             luck = f"{abs(self.luck):.4g}"
             if score.is_fraction:
                 luck = f"{abs(100 * self.luck):.2f} points"
             how = "worse" if self.luck < 0 else "better"
-            lines = [
-                f"best: {winner.name}: {describe_values(winner.values)}",
-                f"luck: {luck} {how} in the search than on average with new seeds",
-            ]
+            lines.append(f"luck: {luck} {how} in the search than on average with new seeds")
         lines.append(f"runs of the best: {Path(self.study) / name_final(winner.name, '*')}")
-        if self.test_mean is None:
+        if self.test_mean is None and self.diverged:
+            lines.append("the best diverged with all fresh seeds, so it has no test score")
+        elif self.test_mean is None:
             lines.append(
                 "no test split, so no score on images that no choice has seen; draw one with"
                 " --test 0.2"
             )
         else:
-            mean = f"{score.format(self.test_mean)} (mean of {len(winner.scores)} seeds)"
+            count = plural(len(self.test_scores), "fresh seed", "fresh seeds")
+            if self.diverged:
+                count += f"; {self.diverged} more diverged"
+            mean = f"{score.format(self.test_mean)}, mean of {count}"
+            mean += describe_deviation(score, self.test_deviation)
             lines.append(f"test {score.title} of the best: {mean}")
         if self.comparison is not None:
             words = self.comparison.words.replace("A is", "the best is", 1)
@@ -156,19 +180,17 @@ def name_final(finalist: str, seed: object) -> str:
     return f"final-{shorten_net_name(finalist)[:40]}-seed{seed}"
 
 
-def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int]:
-    """The numbers of finalists and of seeds that fit into ``seconds``."""
-    fitting = (
-        plan
-        for plan in PLANS
-        if seconds is None or count_trainings(*plan) * trial_seconds <= seconds
-    )
-    return next(fitting, PLANS[-1])
+def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int, int]:
+    """The numbers of finalists, seeds and fresh seeds that fit into ``seconds``."""
+    for plan in PLANS:
+        if seconds is None or count_trainings(*plan) * trial_seconds <= seconds:
+            break
+    return plan
 
 
-def count_trainings(finalists: float, seeds: int, has_base: bool = True) -> float:
-    """The most trainings of the finals: ends of stopped trials, and all seeds of each finalist."""
-    return finalists + (finalists + has_base) * seeds
+def count_trainings(finalists: int, seeds: int, tests: int, has_base: bool = True) -> int:
+    """The most trainings of the finals: of the choice, and of the test."""
+    return (finalists + has_base) * seeds + (1 + has_base) * tests
 
 
 def rank_finalists(progress: Progress) -> list[int]:
@@ -188,80 +210,84 @@ def rank_finalists(progress: Progress) -> list[int]:
 def iter_finals(
     search: Search, folder: Path, progress: Progress, plan: FinalsPlan
 ) -> Events[Tuned]:
-    """Train the best trials and the recipe itself with other seeds; returns the result."""
+    """Train the best trials and the recipe itself with other seeds; returns the result.
+
+    The winner is tested with fresh seeds: the test score of runs that have chosen it is too good.
+    """
     metric = progress.metric
-    ranked = [progress.trials[number] for number in plan.ranked]
-    chosen = yield from _choose_finalists(search, folder, ranked, plan.count)
-    if search.base is not None:  # first, because it also wins if another is only equal
-        name = ":".join(filter(None, (str(search.net), search.recipe)))
-        chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
-    runs: dict[str, list[Run]] = {}
     finalists: list[Finalist] = []
-    for finalist, experiment in chosen:
-        trained: list[Run] = []
-        scores: list[float] = []
-        try:
-            for number in range(1, plan.seeds + 1):
-                seed = experiment.recipe.seed + number
-                path = folder / name_final(finalist.name, seed)
-                trained.append((yield from search.iter_run(path, experiment.with_seed(seed))))
-                scores.append(score_on_val(trained[-1]))
-                what = f"{finalist.name}, seed {seed}: val {Score(metric.name, scores[-1])}"
-                yield Decision("final", what, f"{number} of {plan.seeds}")
-        except NotFiniteError as error:
-            yield Decision("warning", f"{finalist.name} diverged, and is left out", str(error))
-            continue
-        runs[finalist.name] = trained
-        finalists.append(replace(finalist, scores=tuple(scores)))
+    experiments: dict[str, Experiment] = {}
+    if search.base is not None:  # first, because it also wins if another is only equal
+        finalists.append(Finalist(search.title, {}))
+        experiments[search.title] = search.base
+    for number in plan.ranked:
+        trial = progress.trials[number]
+        name = f"trial {find_run(trial)}"
+        score = None if trial.state.name == "PRUNED" else trial.value
+        finalists.append(Finalist(name, trial.params, score))
+        experiments[name] = search.make(trial)
+    first = search.seed + 1
+    fresh = first + plan.seeds
+    trained = yield from _iter_seeds(search, folder, experiments, range(first, fresh))
+    finalists = [
+        finalist.complete(trained[finalist.name])
+        for finalist in finalists
+        if len(trained[finalist.name]) == plan.seeds
+    ]
     if not finalists:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
     finalists.sort(key=lambda finalist: finalist.mean, reverse=not metric.lower_is_better)
     best = finalists[0]
     write_json(folder / WINNER_FILE, {"winner": best.name})
-    tested: tuple[float, ...] = ()
+    tuned = Tuned(str(folder), len(progress.counted), metric.name, tuple(finalists), best)
+    if not plan.tests:
+        return tuned
+    # nothing is chosen any more, so fresh runs may read the test images
+    names = [best.name, *(finalist.name for finalist in finalists[1:] if not finalist.values)]
+    tested = {name: replace(experiments[name], dataset=search.dataset) for name in names}
+    trained = yield from _iter_seeds(search, folder, tested, range(fresh, fresh + plan.tests))
     comparison = None
-    # nothing is chosen any more, so the test images may be read, once
-    if search.dataset.test is not None:
-        tested = _test(runs[best.name], search.dataset)
-        bases = [finalist.name for finalist in finalists[1:] if finalist.search_score is None]
-        for base in bases:
-            _test(runs[base], search.dataset)
-            comparison = judge_runs({name: runs[name] for name in (best.name, base)})[0]
-    return Tuned(
-        study=str(folder),
-        trials=len(progress.counted),
-        metric=metric.name,
-        finalists=tuple(finalists),
-        winner=best,
+    shared = set.intersection(*map(set, trained.values()))
+    if len(names) > 1 and len(shared) > 1:
+        pairs = {name: [runs[seed] for seed in sorted(shared)] for name, runs in trained.items()}
+        comparison = judge_runs(pairs)[0]
+    runs = list(trained[best.name].values())
+    scores = tuple(score_on(run, "test") for run in runs)
+    deviation = measure_deviation(runs)
+    return replace(
+        tuned,
         comparison=comparison,
-        test_scores=tested,
+        test_scores=scores,
+        test_deviation=deviation,
+        diverged=plan.tests - len(runs),
     )
 
 
-def _test(runs: Sequence[Run], dataset: Dataset) -> tuple[float, ...]:
-    """Evaluate runs on the test images; returns their scores."""
-    reports = [run.evaluate(data=dataset) for run in runs]
-    return tuple(report.score.value for report in reports if report is not None)
-
-
-def _choose_finalists(
-    search: Search, folder: Path, ranked: Sequence[Any], count: int
-) -> Events[list[tuple[Finalist, Experiment]]]:
-    """The best trials, without scores of other seeds; finishes those that were stopped."""
-    chosen: list[tuple[Finalist, Experiment]] = []
-    for trial in ranked:
-        if len(chosen) == count:
-            break
-        experiment = search.make(trial)
-        score = trial.value
-        if trial.state.name == "PRUNED":
+def _iter_seeds(
+    search: Search, folder: Path, experiments: Mapping[str, Experiment], seeds: range
+) -> Events[dict[str, dict[int, Run]]]:
+    """Train each experiment with new seeds; its runs by seed, without those that diverged."""
+    trained: dict[str, dict[int, Run]] = {name: {} for name in experiments}
+    places = {
+        folder / name_final(name, seed): (name, seed)
+        for name, seed in itertools.product(experiments, seeds)
+    }
+    makers = {
+        path: partial(experiments[name].with_seed, seed) for path, (name, seed) in places.items()
+    }
+    with closing(Jobs(search.setup.jobs, len(makers), [search.example[0]])) as jobs:
+        jobs.plan(makers, search.setup)
+        for path, (name, seed) in places.items():
             try:
-                run = yield from search.iter_run(folder / f"trial-{find_run(trial)}", experiment)
-                score = score_on_val(run)
-            except NotFiniteError:
+                run = yield from jobs.iter_run(path, search.setup)
+                score = Score(search.metric, score_on(run, "val"))
+            except NotFiniteError as error:
+                yield Decision("warning", f"{path.name} diverged", str(error))
                 continue
-        chosen.append((Finalist(f"trial {find_run(trial)}", trial.params, score, ()), experiment))
-    return chosen
+            trained[name][seed] = run
+            progress = f"{len(trained[name])} of {len(seeds)}"
+            yield Decision("trained", f"{path.name}: val {score}", progress)
+    return trained
 
 
 def read_final(path: Path) -> Tuned | None:

@@ -7,25 +7,20 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
 from lamina.errors import DataError, LaminaError, RunError
-from lamina.evaluation.intervals import ALPHA, mean_interval
-from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.comparing import ScoreTables, compare_tables
+from lamina.evaluation.intervals import ALPHA
+from lamina.evaluation.outputs import Outputs, join_folds
 from lamina.evaluation.paired import (
-    LOOKS,
-    find_differences,
     find_metric,
-    measure_effect,
-    probability_better,
+    measure_outputs,
     score_images,
+    seed_deviation,
 )
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.runs.run import Run
-from lamina.targets import Score
-
-POINTS = 0.005
-NUMBERS = 0.01
-"""Default margin: half a percentage point; for regression, a fraction of the reference's score."""
 
 
 def compare_stored(runs: Sequence[Run], margin: float | None) -> PairedComparison:
@@ -37,7 +32,11 @@ def compare_stored(runs: Sequence[Run], margin: float | None) -> PairedCompariso
 
 
 def judge_runs(
-    runs: Mapping[str, Sequence[Run]], margin: float | None = None, alpha: float = ALPHA
+    runs: Mapping[str, Sequence[Run]],
+    margin: float | None = None,
+    alpha: float = ALPHA,
+    last_alpha: float | None = None,
+    overlap: float = 0.0,
 ) -> list[PairedComparison]:
     """Compare experiments with the last one, by the stored predictions of their runs.
 
@@ -50,10 +49,12 @@ def judge_runs(
             regression, in the unit of the numbers; by default 1 % of the score of the last
             experiment.
         alpha: Significance level of all comparisons together.
+        last_alpha: That of the last look, if the study may look again.
+        overlap: 1 if each seed has drawn its training images from the same ones.
 
     Raises:
-        LaminaError: The numbers of runs, the test images or the metrics differ, or a run was not
-            evaluated.
+        LaminaError: The numbers of runs, the test images or the metrics differ, seeds do not match,
+            or a run was not evaluated.
 
     >>> import tempfile
     >>> from lamina import Recipe, train
@@ -70,63 +71,80 @@ def judge_runs(
             f"The numbers of runs are {numbers}. Compare at least two experiments with equal"
             " numbers of runs."
         )
-    *names, reference = runs
-    first = runs[reference][0]
+    check_seeds({name: [run.record.recipe.seed for run in group] for name, group in runs.items()})
+    *_, reference = runs.values()
+    first = reference[0]
     for run in itertools.chain(*runs.values()):
         check_same_images(run, first)
     scores = {
         name: np.stack([score_images(run.task, find_outputs(run)) for run in seeds])
         for name, seeds in runs.items()
     }  # of each image (column) by each run (row)
-    metric = find_metric(first.record.task)
-    base_score = float(scores[reference].mean())
-    score = Score(metric, base_score)
-    if margin is None:
-        margin = POINTS if score.is_fraction else NUMBERS * abs(base_score)
-    sign = -1 if score.lower_is_better else 1
-    tables = [sign * (scores[name] - scores[reference]) for name in names]
-    effects = [measure_effect(table, metric) for table in tables]
-    are_different = find_differences(effects, alpha)
-    level = 1 - alpha / len(names)
-    last_level = 1 - max(alpha, *LOOKS.values()) / len(names)  # its interval is the narrowest
-    comparisons = []
-    for name, table, effect, is_different in zip(
-        names, tables, effects, are_different, strict=True
-    ):
-        verdict = effect.judge(margin, 1 - level)
-        if is_different:
-            verdict = "better" if effect.difference > 0 else "worse"
-        differences = tuple(table.mean(axis=1).tolist())
-        interval = effect.interval(level)
-        seeds_interval = None
-        mean = mean_interval(differences, level)
-        if mean.low is not None and mean.high is not None:
-            for_seeds = effect.clip(mean.low, mean.high)
-            seeds_interval = (for_seeds.low, for_seeds.high)
-        target = max(margin, abs(effect.difference))
-        comparisons.append(
-            PairedComparison(
-                a=name,
-                b=reference,
-                metric=metric,
-                split=find_outputs(first).split,
-                a_score=float(scores[name].mean()),
-                b_score=base_score,
-                difference=effect.difference,
-                level=level,
-                interval=(interval.low, interval.high),
-                seeds_interval=seeds_interval,
-                differences=differences,
-                images=effect.images,
-                probability_better=probability_better(differences),
-                margin=margin,
-                seeds_to_detect=effect.seeds_to_detect(target, 1 - level),
-                image_half_width=effect.image_half_width(last_level),
-                verdict=verdict,
-                train_seconds=(mean_seconds(runs[name]), mean_seconds(runs[reference])),
+    outputs = find_outputs(first)
+    tables = ScoreTables(
+        scores,
+        find_metric(first.record.task),
+        outputs.split,
+        groups=outputs.group_numbers,
+        step=measure_outputs(first.task, outputs).step,
+        overlap=overlap,
+    )
+    return compare_tables(tables, margin, alpha, last_alpha)
+
+
+def judge_folds(
+    runs: Mapping[str, Sequence[Run]], folds: int, margin: float | None = None
+) -> list[PairedComparison]:
+    """Compare experiments with the last one, by their runs on folds, seed after seed.
+
+    The out-of-fold outputs of a seed are scored together. ``LaminaError`` as of
+    :func:`judge_runs`.
+    """
+    *_, reference = runs.values()
+    for group in runs.values():
+        for run, other in zip(group, reference, strict=True):
+            check_same_images(run, other)
+    task = reference[0].record.task
+    starts = range(0, len(reference), folds)
+    scores = {}
+    for name, group in runs.items():
+        outputs = [find_outputs(run) for run in group]
+        pooled = [join_folds(outputs[start : start + folds]) for start in starts]
+        scores[name] = np.stack([score_images(task, seed) for seed in pooled])
+    first = join_folds([find_outputs(run) for run in reference[:folds]])
+    tables = ScoreTables(
+        scores,
+        find_metric(task),
+        "out-of-fold",
+        groups=first.group_numbers,
+        step=measure_outputs(task, first).step,
+        folds=torch.from_numpy(first.folds),
+    )
+    return compare_tables(tables, margin)
+
+
+def check_seeds(seeds: Mapping[str, Sequence[int]]) -> None:
+    """Raise ``RunError`` if a seed occurs twice, except in the runs of one pair."""
+    *_, reference = seeds
+    for name, numbers in seeds.items():
+        is_shared = not {*numbers}.isdisjoint(seeds[reference])
+        if len({*numbers}) < len(numbers) or (is_shared and numbers != seeds[reference]):
+            raise RunError(
+                f"The seeds are {list(numbers)} of {name} and {list(seeds[reference])} of"
+                f" {reference}. Both runs of a pair must have the same seed, or no run of one may"
+                " have a seed of the other. Use the same seeds in one order, or seed=1000."
             )
-        )
-    return comparisons
+
+
+def measure_deviation(runs: Sequence[Run]) -> float | None:
+    """The standard deviation of the runs' score over seeds, without the images' part, if known."""
+    if not runs:
+        return None
+    try:
+        scores = np.stack([score_images(run.task, find_outputs(run)) for run in runs])
+    except LaminaError:  # a metric of one's own, or undefined
+        return None
+    return seed_deviation(scores, find_outputs(runs[0]).group_numbers)
 
 
 def mean_seconds(runs: Sequence[Run]) -> float:
@@ -167,9 +185,10 @@ def check_same_images(run: Run, other: Run) -> None:
         what = f"{outputs.split} images of {shown.record.data.name} ({score})"
         seen.append((outputs, score, f"{shown.path} on {what}"))
     (outputs, score, where), (others, other_score, elsewhere) = seen
-    are_equal = outputs.names == others.names and np.array_equal(outputs.targets, others.targets)
+    are_equal = (outputs.names, outputs.groups) == (others.names, others.groups)
+    are_equal = are_equal and np.array_equal(outputs.targets, others.targets)
     if score != other_score or not are_equal:
         raise DataError(
-            f"The evaluated images, their targets or the metrics differ: {where}, but {elsewhere}."
-            " Compare runs with the same test images and metric."
+            "The evaluated images, their targets, groups or the metrics differ:"
+            f" {where}, but {elsewhere}. Compare runs with the same test images and metric."
         )

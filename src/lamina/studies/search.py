@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from lamina.data import Dataset
+from lamina.data.splits import Split
 from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, plural
 from lamina.evaluation.paired import score_images
 from lamina.files import damaged
 from lamina.nets import Net
 from lamina.runs.nets_by_name import NetChoice
+from lamina.runs.resuming import list_needed_parts
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Decision, Events, Experiment
+from lamina.studies.experiment import Decision, Experiment, Request
+from lamina.studies.own_code import describe_code, digest_code
 from lamina.studies.space import (
     Range,
     contains,
@@ -31,12 +34,18 @@ from lamina.studies.space import (
     parse_settings,
     parse_sizes,
 )
-from lamina.studies.study import RunSetup, describe_net, iter_run, without_device
+from lamina.studies.study import (
+    CODE,
+    RunSetup,
+    describe_net,
+    describe_recipe,
+    without_device,
+)
 from lamina.targets import Score
-from lamina.training.custom import describe_part
+from lamina.training.custom import NO_PARTS, Parts, describe_part
 from lamina.training.events import Event
 from lamina.training.loop import Training
-from lamina.training.recipe import overlay
+from lamina.training.recipe import Recipe, overlay
 from lamina.training.task import task_of
 
 
@@ -44,15 +53,17 @@ from lamina.training.task import task_of
 class Search:
     """What is searched: a net and a recipe, the ranges of their values, and the images."""
 
-    # name or layers, also with names of sizes, or a function from an Optuna trial
-    net: str | Callable[[Any], Net]
-    recipe: str | None  # name; ``None`` for the first of the net
+    # name or layers, also with names of sizes, own code, or a function from an Optuna trial
+    net: str | NetChoice | Callable[[Any], Net]
+    recipe: Recipe | str | None  # ``None`` for the first of the net
     fixed: Mapping[str, Any]  # settings of the recipe that are not searched
     over: Mapping[str, str]  # ranges of settings
     net_over: Mapping[str, str]  # ranges of sizes
     dataset: Dataset
     choose: Callable[[Any], NetChoice]  # finds a net by name
-    command: Sequence[str] = ()  # that was typed
+    setup: RunSetup = field(default_factory=RunSetup)  # of the runs
+    parts: Parts = NO_PARTS
+    given_name: str | None = None
 
     def check(self) -> None:
         """Raise ``LaminaError`` if there is nothing to search, or no ``val`` to compare on."""
@@ -74,7 +85,7 @@ class Search:
             for value in list_ends(self.ranges[name]):  # which the net may not be able to use
                 recipe = overlay(experiment.recipe, {**self.fixed, name: value})
                 net = experiment.net.make(recipe.seed, images.shape, task_of(images).outputs)
-                Training(net, images, recipe)
+                Training(net, images, recipe, parts=self.parts)
 
     def _check_names(self, others: Mapping[str, Any], what: str) -> None:
         if twice := sorted(self.over.keys() & others.keys()):
@@ -119,27 +130,26 @@ class Search:
 
     def _fit(self, trial: Any, sizes: Mapping[str, Any]) -> tuple[Experiment, list[Decision]]:
         """An experiment without ``test``, which no trial reads."""
-        net: Any = self.net(trial) if callable(self.net) else insert_sizes(self.net, sizes)
-        if not isinstance(net, str | Net):
-            raise NetError(
-                f"The function returned {type(net).__name__}, not a Net. Return Net(…), whose first"
-                " weights follow from the seed of each run."
-            )
+        net: Any = self.net
+        if isinstance(net, str):
+            net = insert_sizes(net, sizes)
+        elif callable(net):
+            net = net(trial)
+            if not isinstance(net, str | Net):
+                raise NetError(
+                    f"The function returned {type(net).__name__}, not a Net. Return Net(…), whose"
+                    " first weights follow from the seed of each run."
+                )
         untested = replace(self.dataset, test=None)
-        experiment, decisions = fit_experiment(self.choose(net), untested, self.recipe, self.fixed)
+        request = Request(self.choose(net), self.recipe, self.fixed, parts=self.parts)
+        experiment, decisions = fit_experiment(request, untested)
         # One metric for all trials, also if class weights are searched.
         metric = experiment.recipe.find_metric(self.dataset.train.kind)
         return replace(experiment, recipe=overlay(experiment.recipe, {"metric": metric})), decisions
 
-    def iter_run(self, folder: Path, experiment: Experiment) -> Events[Run]:
-        """Train a run of an experiment, or continue it."""
-        setup = RunSetup(command=tuple(self.command))
-        return (yield from iter_run(experiment, setup.at(folder)))
-
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, which all of its workers must share."""
         experiment = self.example[0]
-        recipe = experiment.recipe
         net = None
         if isinstance(self.net, str):
             net = Path(self.net).name if ".py" in self.net else self.net  # in any folder
@@ -147,16 +157,39 @@ class Search:
             "net": net,
             "function": describe_part(self.net) if callable(self.net) else None,
             "file": describe_net(experiment.net)["file"],
-            "recipe": self.recipe,
+            "parts": list_needed_parts(self.parts.describe()),
+            CODE: self.code,
+            "recipe": describe_recipe(self.recipe),
             "over": dict(self.over),
             "net_over": dict(self.net_over),
             "given": without_device(self.fixed),
             "fingerprint": self.dataset.fingerprint,
             "preparation": self.dataset.preparation.to_json(),
             "metric": self.metric,
-            "seed": recipe.seed,
-            "epochs": None if "epochs" in self.over else recipe.epochs,
+            "seed": self.seed,
+            "epochs": None if "epochs" in self.over else experiment.recipe.epochs,
         }
+
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """The digests of own functions, also of one from an Optuna trial."""
+        code = describe_code(self.example[0].net, self.parts)
+        if callable(self.net):
+            code["net"] = digest_code(self.net)
+        return code
+
+    @property
+    def title(self) -> str:
+        """The name of the recipe itself, without searched values."""
+        if self.given_name is not None:
+            return self.given_name
+        net = getattr(self.net, "__name__", str(self.net))
+        return f"{net}:{self.recipe}" if self.recipe else net
+
+    @property
+    def seed(self) -> int:
+        """The seed of all trials."""
+        return self.example[0].recipe.seed
 
     @property
     def metric(self) -> str:
@@ -171,14 +204,10 @@ class Search:
         return f"tune-{net}-{sha256(settings.encode()).hexdigest()[:8]}"
 
     def __str__(self) -> str:
-        net = self.net if isinstance(self.net, str) else getattr(self.net, "__name__", "net")
         ranges = ", ".join(
             f"{name} {text}" for name, text in {**self.over, **self.net_over}.items()
         )
-        return (
-            f"{':'.join(filter(None, (net, self.recipe)))},"
-            f" {ranges or 'values that the function draws'}"
-        )
+        return f"{self.title}, {ranges or 'values that the function draws'}"
 
 
 @dataclass(frozen=True)
@@ -203,11 +232,11 @@ class Tried(Event):
         return "".join(parts)
 
 
-def score_on_val(run: Run) -> float:
-    """The score of a run's final weights on ``val``, also if ``test`` has been evaluated since."""
-    score = float(score_images(run.task, run.outputs["val"]).mean())
+def score_on(run: Run, split: Split) -> float:
+    """The score of a run's final weights on a split."""
+    score = float(score_images(run.task, run.outputs[split]).mean())
     if not math.isfinite(score):
-        raise NotFiniteError(f"The score on val is {score}.")
+        raise NotFiniteError(f"The score on {split} is {score}.")
     return score
 
 

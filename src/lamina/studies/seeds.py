@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,18 @@ from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset
 from lamina.errors import DataError, NetError, RecipeError, RunError, check_type, escape
 from lamina.evaluation.intervals import mean_interval
+from lamina.evaluation.words import describe_deviation
 from lamina.files import check_name
 from lamina.runs.course import RunEvent
-from lamina.runs.start import NetLike, as_net_choice, check_recipe, shorten_net_name
+from lamina.runs.run import Run
+from lamina.runs.start import NetLike, shorten_net_name
 from lamina.studies.experiment import Events, Request
-from lamina.studies.study import RunSetup, iter_run, name_free
-from lamina.studies.train_net import iter_named
+from lamina.studies.forks import Jobs, check_jobs
+from lamina.studies.judging import measure_deviation
+from lamina.studies.study import RunSetup, name_free
+from lamina.studies.train_net import iter_named, to_request
 from lamina.targets import Score
-from lamina.training.custom import NO_PARTS, Parts, find_ignored
+from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.events import Event
 from lamina.training.lanes import check_alone
 from lamina.training.recipe import Recipe
@@ -62,9 +68,12 @@ class Seeds(Event):
 
     Attributes:
         runs: One ``Seed`` per run.
+        deviation: Standard deviation of the score over seeds, without the part of the images;
+            ``None`` for a single run and for a metric of one's own.
     """
 
     runs: tuple[Seed, ...]
+    deviation: float | None = None
 
     @property
     def scores(self) -> list[float]:
@@ -95,6 +104,7 @@ class Seeds(Event):
             "scores": self.scores,
             "mean": self.mean,
             "interval": self.interval and list(self.interval),
+            "deviation": self.deviation,
             "metric": self.runs[0].score.name,
             "split": self.split,
             "seeds": [run.seed for run in self.runs],
@@ -110,7 +120,8 @@ class Seeds(Event):
             low = score.format(self.interval[0]).removesuffix(" %")
             high = score.format(self.interval[1])
             interval = f"95 % interval of the mean {low} to {high}, {len(self.runs)} runs"
-        return "\n".join([*map(str, self.runs), f"{mean} ({interval})"])
+        deviation = describe_deviation(score, self.deviation)
+        return "\n".join([*map(str, self.runs), f"{mean}{deviation} ({interval})"])
 
 
 def iter_seeds(
@@ -122,6 +133,7 @@ def iter_seeds(
     parts: Parts = NO_PARTS,
     name: str | None = None,
     runs_dir: str | Path = "runs",
+    jobs: int | None = None,
 ) -> Iterator[RunEvent]:
     """Train a net with several seeds, in runs named ``NAME-seed0`` and so on, and yield events.
 
@@ -138,6 +150,8 @@ def iter_seeds(
         parts: As for :func:`~lamina.start_run`.
         name: Name of the runs, before ``-seed0``; by default date, net and a number.
         runs_dir: Folder of the runs; created if necessary.
+        jobs: Number of runs to train at once, each in a process; by default as many as there are
+            cores and fit into memory. It changes no result.
 
     Yields:
         For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a
@@ -160,12 +174,11 @@ def iter_seeds(
     """
     check_seeds(seeds)
     check_name(name)
-    check_recipe(recipe)
     check_repeatable(net)
-    choice = None if net is None else as_net_choice(net)
+    request = to_request(net, recipe, None, parts)
     dataset = as_dataset(data)
-    request = Request(choice, recipe, find_ignored(parts))
-    setup = RunSetup(Path(runs_dir), name, parts=parts)
+    check_jobs(jobs)
+    setup = RunSetup(Path(runs_dir), name, jobs=jobs)
     return iter_repeats(dataset, request, seeds, setup)
 
 
@@ -181,15 +194,25 @@ def iter_repeats(dataset: Dataset, request: Request, seeds: int, setup: RunSetup
     experiment = candidate.experiment
     name = setup.name or name_free(setup.runs_dir, shorten_net_name(experiment.net.name))
     done: list[Seed] = []
-    for seed in range(candidate.recipe.seed, candidate.recipe.seed + seeds):
-        folder = setup.runs_dir / f"{name}-seed{seed}"
-        run = yield from iter_run(experiment.with_seed(seed), setup.at(folder))
-        report = run.report
-        if report is None:
-            raise RunError(f"{run.path} could not be evaluated, so there is no mean. Add images.")
-        done.append(Seed(seed, run.path, report.split, report.score))
-        yield done[-1]
-    yield Seeds(tuple(done))
+    runs: list[Run] = []
+    first = candidate.recipe.seed
+    makers = {
+        setup.runs_dir / f"{name}-seed{seed}": partial(experiment.with_seed, seed)
+        for seed in range(first, first + seeds)
+    }
+    with closing(Jobs(setup.jobs, seeds, [experiment])) as jobs:
+        jobs.plan(makers, setup)
+        for folder in makers:
+            run = yield from jobs.iter_run(folder, setup)
+            report = run.report
+            if report is None:
+                raise RunError(
+                    f"{run.path} could not be evaluated, so there is no mean. Add images."
+                )
+            runs.append(run)
+            done.append(Seed(run.record.recipe.seed, run.path, report.split, report.score))
+            yield done[-1]
+    yield Seeds(tuple(done), measure_deviation(runs))
 
 
 def check_seeds(seeds: int) -> None:

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from lamina.errors import LaminaError, RunError
 from lamina.files import damaged
@@ -15,9 +15,7 @@ from lamina.studies.experiment import Decision
 from lamina.studies.space import import_optuna
 from lamina.text import hide_password
 
-Owner = TypeVar("Owner")
 Result = TypeVar("Result")
-Parameters = ParamSpec("Parameters")
 
 SECRET = re.compile("pass|secret|token", re.IGNORECASE)  # in a key of a URL's query
 JOURNAL = "trials.journal"
@@ -149,23 +147,20 @@ def wait_for(
 
 
 def waiting(
-    method: Callable[Concatenate[Owner, Parameters], Result],
-) -> Callable[Concatenate[Owner, Parameters], Generator[Decision, None, Result]]:
-    """Make a method that uses the storage a generator: see :func:`wait_for`.
+    function: Callable[..., Result],
+) -> Callable[..., Generator[Decision, None, Result]]:
+    """Make a function that uses the storage a generator: see :func:`wait_for`.
 
     ``TrialLostError`` says that another worker has ended the trial, ``RunError`` that the storage
     contains something else than trials.
     """
 
-    def call(
-        owner: Owner, /, *values: Parameters.args, **named: Parameters.kwargs
-    ) -> Generator[Decision, None, Result]:
+    @functools.wraps(function)
+    def call(*values: Any, **named: Any) -> Generator[Decision, None, Result]:
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
-            return (
-                yield from wait_for(functools.partial(method, owner, *values, **named), OSError)
-            )
+            return (yield from wait_for(functools.partial(function, *values, **named), OSError))
         except UpdateFinishedTrialError as error:
             raise TrialLostError from error
         except (LaminaError, TrialLostError, GeneratorExit, KeyboardInterrupt, SystemExit):
@@ -173,7 +168,6 @@ def waiting(
         except Exception as error:  # values of any type may be at any place in a storage
             raise _blame(error, "The storage of the study") from error
 
-    call.__doc__ = method.__doc__
     return call
 
 

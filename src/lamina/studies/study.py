@@ -32,10 +32,11 @@ from lamina.runs.overview import describe_start
 from lamina.runs.processes import by_leader
 from lamina.runs.progress import show_progress
 from lamina.runs.record import Considered
+from lamina.runs.resuming import list_needed_parts
 from lamina.runs.run import Run
 from lamina.runs.start import describe_record, making_runs, start_run
 from lamina.studies.experiment import Candidate, Deadline, Decision, Events, Experiment
-from lamina.training.custom import NO_PARTS, Parts
+from lamina.studies.own_code import describe_code, warn_of_names
 from lamina.training.events import Diagnosis, Epoch, Event, Resumed
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
@@ -51,6 +52,7 @@ COMPARED = (
 """Prefixes of the values that a run shares with its experiment. Metrics do not affect the
 training."""
 LOCK_FILES = (".lock", ".owner")  # of ``lock_folder``
+CODE = "code"  # the setting of a study with the digests of its own functions and modules
 Stored = TypeVar("Stored")
 
 
@@ -115,13 +117,13 @@ class RunSetup:
     runs_dir: Path = Path("runs")
     name: str | None = None
     command: tuple[str, ...] = ()  # words of the command line, for the records
-    parts: Parts = NO_PARTS
     start_from: StartingPoint | None = None
     save_every_seconds: float = 60.0
     rewind_on_nan: bool | None = None
     on_diagnosis: str = "continue"
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
+    jobs: int | None = None  # runs to train at once (``Jobs``)
 
     @property
     def path(self) -> Path:
@@ -146,7 +148,7 @@ def iter_candidate(
         experiment.dataset,
         experiment.net,
         experiment.recipe,
-        parts=setup.parts,
+        parts=experiment.parts,
         start_from=setup.start_from,
         name=setup.name,
         runs_dir=setup.runs_dir,
@@ -184,11 +186,6 @@ def remove_run(path: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def iter_run(experiment: Experiment, setup: RunSetup) -> Events[Run]:
-    """Train an experiment in a study, as :func:`iter_planned` does, without a time limit."""
-    return (yield from iter_planned(Candidate.of(experiment), None, setup))
-
-
 def iter_planned(
     candidate: Candidate, deadline: Deadline | None, setup: RunSetup, *, is_done: bool = False
 ) -> Events[Run]:
@@ -199,19 +196,21 @@ def iter_planned(
     path = setup.path
     if not (path / "run.json").exists():
         return (yield from iter_candidate(candidate, deadline, setup))
-    run = _load_planned(candidate, setup)
+    run = load_planned(candidate, setup)
     yield Started(run)
     if not is_done and (run.report is None or not run.is_finished):
         yield from train_candidate(run, candidate, deadline, setup)
     return run
 
 
-def _load_planned(candidate: Candidate, setup: RunSetup) -> Run:
+def load_planned(candidate: Candidate, setup: RunSetup) -> Run:
+    """Load a run of a study; ``RunError`` if it belongs to another experiment."""
     run = load_run(setup.path)
-    parts = setup.parts
-    dataset = candidate.experiment.dataset
+    experiment = candidate.experiment
+    parts = experiment.parts
+    dataset = experiment.dataset
     training = Training(candidate.make(), dataset.train, candidate.recipe, parts=parts)
-    planned = describe_record(training, dataset, candidate.experiment.net, parts)
+    planned = describe_record(training, dataset, experiment.net, parts)
     changes = []
     for change in compare_records(run.record, planned):
         if change.what == "own_module.digest":
@@ -252,6 +251,7 @@ class OpenStudy:
 def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[OpenStudy]:
     """Lock a study; ``RunError`` if it has other settings. Without runs, it leaves no folder."""
     check_alone("A study")
+    warn_of_names(settings.get(CODE, {}))
     if not read_study(path) and _has_content(path):
         raise RunError(f"{path} exists, but is not a study. Choose another name.")
     with making_runs(path.parent):
@@ -290,11 +290,17 @@ def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
     """Raise ``RunError`` if a study, which is called ``what``, has other settings."""
     present = json.loads(json.dumps(settings))
     known = stored if isinstance(stored, Mapping) else {}
-    changed = [key for key in present if known.get(key) != present[key]]
+    keys = [*present, *(key for key in known if key not in present)]
+    changed = [key for key in keys if known.get(key) != present.get(key)]
     if changed:
+        problem = f"{what} exists, with other {' and '.join(changed)}."
+        if changed == [CODE]:
+            stored_code = known.get(CODE, {})
+            names = [name for name, code in present[CODE].items() if stored_code.get(name) != code]
+            problem = f"The code of {' and '.join(names)} has changed since {what} began."
         raise RunError(
-            f"{what} exists, with other {' and '.join(changed)}. Choose another name, or run the"
-            " same command with the same data and files as before."
+            f"{problem} Choose another name, or run the same command with the same data, files and"
+            " functions as before."
         )
 
 
@@ -342,11 +348,17 @@ def name_free(runs_dir: Path, what: str) -> str:
 def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any]:
     """A study's settings: its experiments, the last of which is the reference, and their data."""
     dataset = next(iter(experiments.values())).dataset
-    described = [
-        {"name": name, **describe_net(experiment.net), "recipe": describe_recipe(experiment.recipe)}
-        for name, experiment in experiments.items()
-    ]
-    return {"experiments": described, "data": f"{dataset.name} ({dataset.fingerprint})"}
+    described = []
+    code = {}
+    for name, experiment in experiments.items():
+        settings: dict[str, Any] = {"name": name, **describe_net(experiment.net)}
+        settings["recipe"] = describe_recipe(experiment.recipe)
+        settings["parts"] = list_needed_parts(experiment.parts.describe())
+        described.append(settings)
+        for part, digest in describe_code(experiment.net, experiment.parts).items():
+            code[f"{part} of {name}"] = digest
+    data = f"{dataset.name} ({dataset.fingerprint})"
+    return {"experiments": described, "data": data, CODE: code}
 
 
 def describe_net(net: NetChoice | None) -> dict[str, str | None]:

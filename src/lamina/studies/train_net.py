@@ -17,7 +17,6 @@ from lamina.files import check_name
 from lamina.nets import Net
 from lamina.runs.continuing import find_start
 from lamina.runs.course import RunEvent
-from lamina.runs.nets_by_name import choose_by_images
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, as_net_choice, check_pretrained, check_recipe, check_val
@@ -35,7 +34,7 @@ from lamina.studies.experiment import (
 from lamina.studies.study import RunSetup, Started, iter_candidate
 from lamina.targets import REGRESSION
 from lamina.training.batches import check_images
-from lamina.training.custom import NO_PARTS, Parts, check_parts_type, find_ignored
+from lamina.training.custom import NO_PARTS, Parts, check_parts_type
 from lamina.training.events import Remark
 from lamina.training.model import set_dropout
 from lamina.training.recipe import Recipe
@@ -90,7 +89,7 @@ def train(
     """
     began = time.perf_counter()
     check_name(name)
-    setup = RunSetup(Path(runs_dir), name, parts=parts)
+    setup = RunSetup(Path(runs_dir), name)
     if start_from is None:
         request = to_request(net, recipe, seconds, parts)
         dataset = as_dataset(data)
@@ -100,9 +99,10 @@ def train(
         if origin.epoch is not None:
             check_untimed(seconds)
             recipe = recipe or origin.recipe
-        setup = replace(setup, start_from=origin, parts=origin.choose_parts(parts))
+        setup = replace(setup, start_from=origin)
+        parts = origin.choose_parts(parts)
         dataset = origin.load(data)
-        request = to_request(origin.net_choice(dataset), recipe, seconds, setup.parts)
+        request = to_request(origin.net_choice(dataset), recipe, seconds, parts)
     deadline = to_deadline(began, net or start_from, seconds)
     events = iter_training(dataset, request, deadline, setup)
     runs = [
@@ -148,15 +148,11 @@ def plan_named(
     dataset: Dataset, request: Request, *, is_timed: bool
 ) -> tuple[Candidate, list[Decision]]:
     """A named net, with its recipe fitted to the images; the decisions say how."""
-    net = as_net_choice(request.net or choose_by_images(dataset))
-    recipe = request.recipe
-    settings = request.settings
-    if isinstance(recipe, Recipe):
-        settings = {}  # it has all
-    experiment, decisions = fit_experiment(net, dataset, recipe, settings)
+    experiment, decisions = fit_experiment(request, dataset)
     candidate = Candidate.of(experiment)
-    if is_timed and not isinstance(recipe, Recipe) and recipe != zoo.PUBLISHED:
-        candidate = open_end(candidate, settings)
+    is_fitted = not isinstance(request.recipe, Recipe) and request.recipe != zoo.PUBLISHED
+    if is_timed and is_fitted:
+        candidate = open_end(candidate, request.settings)
     return candidate, decisions
 
 
@@ -196,7 +192,7 @@ def to_request(
     if net is None and recipe is not None:
         raise RecipeError('recipe needs a net. Add one, as in train(data, "cnn-s", "best").')
     choice = None if net is None else as_net_choice(net)
-    return Request(choice, recipe, find_ignored(parts))
+    return Request(choice, recipe, parts=parts)
 
 
 def to_deadline(began: float, net: object, seconds: float | None) -> Deadline | None:

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 from lamina.files import blaming, damaged, read_object, write_json
 from lamina.studies.space import Range, import_optuna, make_sampler
-from lamina.studies.storage import CLAIMS, TrialLostError, waiting
-from lamina.studies.study import check_settings
+from lamina.studies.storage import CLAIMS, TrialLostError, open_storage, waiting
+from lamina.studies.study import check_settings, parse_event
 from lamina.targets import Score
 from lamina.values import Range as Between
 from lamina.values import from_json_values
@@ -29,7 +29,8 @@ SILENT_SECONDS = 60  # without a sign of life, until a trial is given to another
 MOST_LOST = 2  # workers that are lost with a trial, until it fails
 REDUCTION = 3  # successive halving: a third of the trials goes on
 MOST_FINALISTS = 5
-MOST_SEEDS = 5
+MOST_SEEDS = 3
+MOST_TESTS = 6
 REMEDY = "Use another one with --storage."
 
 
@@ -37,8 +38,8 @@ REMEDY = "Use another one with --storage."
 class Limits:
     """When the search of a study ends."""
 
-    trials: int | None  # that count
-    seconds: float | None  # of the search and the finals
+    trials: int | None = None  # that count
+    seconds: float | None = None  # of the search and the finals
 
     def __str__(self) -> str:
         if self.seconds is not None:
@@ -50,9 +51,9 @@ class Limits:
 class FinalsPlan:
     """What the finals train."""
 
-    ranked: tuple[int, ...]  # numbers of the trials that could win, best first
-    count: Annotated[int, Between(1, MOST_FINALISTS)]
-    seeds: Annotated[int, Between(1, MOST_SEEDS)]
+    ranked: tuple[int, ...]  # numbers of the trials, best first
+    seeds: Annotated[int, Between(1, MOST_SEEDS)]  # that choose the winner on val
+    tests: Annotated[int, Between(0, MOST_TESTS)]  # fresh seeds, which are evaluated on test
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Stored:
     """What lamina stores with a study."""
 
     settings: dict[str, Any]  # of the search
-    limits: Limits = Limits(None, None)  # of the worker that started last
+    limits: Limits = Limits()  # of the worker that started last
     finals: FinalsPlan | None = None  # once they have begun
     result: dict[str, Any] | None = None  # of the finals
 
@@ -183,7 +184,6 @@ class Trials:
 
     storage: Any  # Optuna's
     study: Any
-    settings: Mapping[str, Any]  # of this worker's search, which are those of the study
     folder: Path  # of the runs of this worker
     # of trials that run: the last sign of life, since when this worker has seen it on its own
     # clock, and until when
@@ -295,7 +295,7 @@ class Trials:
         claims = import_optuna().create_study(
             storage=self.storage, study_name=name, load_if_exists=True
         )
-        return Trials(self.storage, claims, {}, self.folder)
+        return Trials(self.storage, claims, self.folder)
 
     @waiting
     def find_claim(self) -> Any:
@@ -307,10 +307,11 @@ class Trials:
 
 @waiting
 def open_trials(
-    storage: Any, folder: Path, settings: Mapping[str, Any], ranges: Mapping[str, Range]
+    place: str | None, folder: Path, settings: Mapping[str, Any], ranges: Mapping[str, Range]
 ) -> Trials:
     """Create the study of a search, or open it; ``RunError`` if it is of another search."""
     optuna = import_optuna()
+    storage = open_storage(place, folder)
     metric = Score(settings["metric"], 0.0)
     # epochs before trials are compared, then thrice
     least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))
@@ -334,7 +335,7 @@ def open_trials(
         study.set_user_attr("settings", settings)
     else:
         check_settings(f"The study {folder.name} in the storage", stored, settings)
-    return Trials(storage, study, settings, folder)
+    return Trials(storage, study, folder)
 
 
 def _await_settings(study: Any) -> Any:
@@ -354,8 +355,9 @@ def read_progress(study: Any) -> Progress:
         trials = study.get_trials(deepcopy=False)
         for trial in trials:
             _check_trial(trial)
-        if stored.finals and not set(stored.finals.ranked) <= set(range(len(trials))):
-            raise ValueError(f"the finals are of the trials {stored.finals.ranked}")
+        ranked = stored.finals.ranked if stored.finals else ()
+        if len(ranked) > MOST_FINALISTS or not set(ranked) <= set(range(len(trials))):
+            raise ValueError(f"the finals are of the trials {ranked}")
         metric = Score(stored.settings["metric"], 0.0)
     return Progress(trials, metric, stored.limits, stored.finals, stored.result)
 
@@ -365,14 +367,11 @@ def _check_trial(trial: Any) -> None:
     where = f"trial {trial.number}"
     stored = {"run": trial.number, **trial.user_attrs, "values": trial.values}
     stored |= {"scores": trial.intermediate_values, "params": trial.params}
-    attributes = from_json_values(Attributes, stored, where)
+    from_json_values(Attributes, stored, where)
+    find_run(trial)
     has_ended = trial.values is not None and trial.duration is not None
-    is_possible = (
-        0 <= attributes.run <= trial.number
-        and all(isinstance(epoch, int) for epoch in trial.intermediate_values)
-        and (has_ended or trial.state.name != "COMPLETE")
-    )
-    if not is_possible:
+    are_epochs = all(isinstance(epoch, int) for epoch in trial.intermediate_values)
+    if not are_epochs or (trial.state.name == "COMPLETE" and not has_ended):
         raise ValueError(f"{where} has values that lamina does not store")
 
 
@@ -400,9 +399,7 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
     file = folder / TABLE
     if not file.exists():
         return []
-    with blaming(str(file)):
-        table = from_json_values(Table, read_object(file), "table")
-    return [asdict(row) for row in table.trials]
+    return [asdict(row) for row in parse_event(Table, read_object(file), file).trials]
 
 
 def list_trials(trials: Sequence[Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,9 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from lamina.data import Dataset, Images, load_data
 from lamina.data.load import as_dataset
@@ -29,9 +31,11 @@ from lamina.nets import Net
 from lamina.runs.folder import STUDY_FILE
 from lamina.runs.loading import load_run
 from lamina.runs.overview import describe_recipe
+from lamina.runs.run import Run
 from lamina.runs.start import as_net_choice, making_runs
 from lamina.studies import finals
 from lamina.studies.experiment import (
+    Candidate,
     Decision,
     Events,
     Experiment,
@@ -39,7 +43,7 @@ from lamina.studies.experiment import (
     format_minutes,
     time_experiment,
 )
-from lamina.studies.experiment_text import parse_experiment
+from lamina.studies.experiment_text import Source, Variant, find_source, parse_experiment
 from lamina.studies.finals import (
     Tuned,
     count_trainings,
@@ -49,7 +53,9 @@ from lamina.studies.finals import (
     read_final,
     write_final,
 )
-from lamina.studies.search import Search, Tried, score_on_val
+from lamina.studies.forks import Jobs, check_jobs
+from lamina.studies.own_code import warn_of_names
+from lamina.studies.search import Search, Tried, score_on
 from lamina.studies.seeds import check_repeatable
 from lamina.studies.storage import (
     JOURNAL,
@@ -60,7 +66,15 @@ from lamina.studies.storage import (
     open_storage,
     wait_for,
 )
-from lamina.studies.study import check_settings, follow_study, name_study, parse_event, read_study
+from lamina.studies.study import (
+    CODE,
+    RunSetup,
+    check_settings,
+    follow_study,
+    iter_planned,
+    parse_event,
+    read_study,
+)
 from lamina.studies.trials import (
     FinalsPlan,
     Limits,
@@ -85,7 +99,6 @@ DEFAULT_TRIALS = 30
 FIGURE = "trials.png"
 IMPORTANCES = "importances.png"
 LEAST_FOR_IMPORTANCES = 20  # finished trials
-FINISHED = "finished"
 MOST_REPEATS = 10  # trials in a row that repeat the values of others, until the search ends
 LOOK_SECONDS = 1.0  # between two looks at the trials of other workers
 
@@ -137,7 +150,7 @@ class Study:
 
 
 def tune(
-    net: str | Net | Callable[[Any], Net],
+    net: str | Net | Variant | Callable[[Any], Net],
     data: Dataset | Images | str | Path | None = None,
     *,
     over: Mapping[str, str] | None = None,
@@ -148,13 +161,15 @@ def tune(
     storage: str | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
+    jobs: int | None = None,
     progress: bool = True,
 ) -> Study:
     """Search the settings of a recipe, or the sizes of a net, that score best on ``val``.
 
     Args:
         net: A net as text, with a recipe and its settings, as in ``"cnn:quick,epochs=5"``; layers
-            may contain names of sizes. Or layers; or a function from a trial of Optuna to a net.
+            may contain names of sizes. Or layers; or a :class:`~lamina.Variant` with your own
+            functions or module; or a function from a trial of Optuna to a net.
         data: As for :func:`~lamina.train`, with a ``val`` split; of a name or a path, lamina takes
             a tenth of ``train`` as ``val`` if there is none.
         over: Ranges of settings of the recipe, such as ``{"lr": "1e-4..1e-1:log", "batch_size":
@@ -168,6 +183,7 @@ def tune(
             folder, for the processes of one machine.
         name: Name of the study. By default, an interrupted study of the same search is continued.
         runs_dir: Folder of the study.
+        jobs: As for :func:`~lamina.studies.seeds.iter_seeds`.
         progress: Print a line per trial, and show a progress bar.
 
     Returns:
@@ -183,17 +199,37 @@ def tune(
     check_type(net_over, (Mapping,), "net_over", 'a dictionary, such as {"width": "32..256"}')
     check_type(storage, (str,), "storage", "the URL of a database or the path of a file")
     check_repeatable(net)
-    recipe = None
-    settings: dict[str, Any] = {}
-    if isinstance(net, str | Net):
-        net, recipe, settings = parse_experiment(str(net))
-    settings |= given or {}
+    check_jobs(jobs)
+    source = Source("")
+    searched: Any = net
+    if isinstance(net, Variant):
+        source = find_source(net, Path(runs_dir))
+        searched = source.origin
+    elif isinstance(net, str | Net):
+        source = Source(*parse_experiment(str(net)))
+        searched = source.origin
+    if isinstance(searched, Run):
+        raise RecipeError(f"{net} is a run. Name its net, as in Variant('mine', 'cnn').")
+    settings = {**source.values, **(given or {})}
     dataset = as_dataset(data)
     if not isinstance(data, Dataset | Images):
         dataset = draw_val(dataset)
-    search = Search(net, recipe, settings, over or {}, net_over or {}, dataset, as_net_choice)
+    setup = RunSetup(jobs=jobs)
+    search = Search(
+        searched,
+        source.recipe,
+        settings,
+        over or {},
+        net_over or {},
+        dataset,
+        as_net_choice,
+        setup,
+        parts=source.parts,
+        given_name=source.given_name,
+    )
     limits = find_limits(search, trials, seconds)
-    path = Path(runs_dir) / find_name(search, name, storage, Path(runs_dir))
+    check_name(name)
+    path = Path(runs_dir) / (name or search.name)
     follow_study(iter_tuning(path, search, storage, limits), path, progress)
     return Study(path, storage)
 
@@ -208,8 +244,8 @@ def draw_val(dataset: Dataset) -> Dataset:
         return load_data(dataset.source, replace(preparation, val_fraction=0.1))
 
 
-def find_limits(search: Search, trials: int | None, seconds: float | None) -> Limits | None:
-    """Check a search and its limits; ``None`` for those of the study, or the default."""
+def find_limits(search: Search, trials: int | None, seconds: float | None) -> Limits:
+    """Check a search and its limits."""
     check_seconds(seconds)
     check_type(trials, (int,), "trials", "a whole number")
     if trials is not None and seconds is not None:
@@ -217,48 +253,26 @@ def find_limits(search: Search, trials: int | None, seconds: float | None) -> Li
     if trials is not None and trials < 2:
         raise RecipeError(f"trials is {trials}; a search needs at least 2. Use 30.")
     search.check()
-    if trials is None and seconds is None:
-        return None
-    return _limit(search, trials, seconds)
+    return Limits(trials, seconds)
 
 
-def _limit(search: Search, trials: int | None, seconds: float | None) -> Limits:
-    """The limits of a search, which has no more trials than different values."""
-    most = min(trials or math.inf, search.most_trials)
-    return Limits(None if most == math.inf else int(most), seconds)
-
-
-def _agree_on_limits(search: Search, limits: Limits | None, trials: Trials) -> Events[Limits]:
+def _agree_on_limits(search: Search, limits: Limits, trials: Trials) -> Events[Limits]:
     """Store the limits that are given; otherwise, those of the study, or the default."""
-    if limits is None:
+    if limits == Limits():
         progress = yield from trials.load()
-        if progress.limits != Limits(None, None):
-            return progress.limits
-        limits = _limit(search, DEFAULT_TRIALS, None)
+        limits = progress.limits
+    if limits == Limits():
+        limits = Limits(DEFAULT_TRIALS)
+    if search.most_trials < (limits.trials or math.inf):
+        limits = replace(limits, trials=int(search.most_trials))
     yield from trials.store("limits", asdict(limits))
     return limits
 
 
-def find_name(search: Search, name: str | None, storage: str | None, runs_dir: Path) -> str:
-    """The name of a study: the given one, or one that all workers of the search find."""
-    check_name(name)
-    if name is not None:
-        return name
-    if not callable(search.net):
-        return search.name
-    if storage is not None:
-        raise RecipeError(
-            "lamina cannot compare functions, so workers that search a function need the name of"
-            ' their study. Pass name="first-try".'
-        )
-    return name_study(runs_dir, "tune")
-
-
-def iter_tuning(
-    path: Path, search: Search, storage: str | None, limits: Limits | None
-) -> Events[None]:
+def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits) -> Events[None]:
     """Search with all other workers of the study; then one of them trains the finals."""
     settings = search.to_json()
+    warn_of_names(settings[CODE])
     place = None if storage is None else hide_password(storage)
     state = {"settings": settings, "storage": place}
     _check_folder(path, state)
@@ -272,7 +286,7 @@ def iter_tuning(
     expected = time_experiment(example)
     if not (path / STUDY_FILE).exists():
         needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
-        if limits is not None and limits.seconds is not None and limits.seconds < needed:
+        if limits.seconds is not None and limits.seconds < needed:
             raise RecipeError(
                 f"The time limit is {limits.seconds:.0f} s, but a training takes about"
                 f" {expected:.1f} s, and the shortest search with its finals {needed:.0f} s. Use"
@@ -280,7 +294,7 @@ def iter_tuning(
             )
     if storage is None:
         _create_folder(path, state)
-    trials = yield from open_trials(open_storage(storage, path), path, settings, search.ranges)
+    trials = yield from open_trials(storage, path, settings, search.ranges)
     _create_folder(path, state)
     limits = yield from _agree_on_limits(search, limits, trials)
     yield from decisions
@@ -289,7 +303,13 @@ def iter_tuning(
     resume = "to resume, or to help with another process, run the command again"
     length = f"{limits}, {format_minutes(expected)} for each training"
     yield Decision("search", f"{search}; {length}; in {path}", resume)
-    yield from iter_search(search, trials, expected)
+    runs = min(limits.trials or math.inf, torch.get_num_threads())
+    with closing(Jobs(search.setup.jobs, int(runs), [example])) as jobs:
+        jobs.start_helpers(partial(_help, path, search, storage, expected))
+        for event in iter_search(search, trials, expected):
+            yield event
+            yield from jobs.iter_help(Tried)
+        yield from jobs.iter_help(Tried, seconds=None)
     claims = yield from trials.open_claims()
     claim = yield from _claim_finals(claims)
     if claim is None:
@@ -303,6 +323,12 @@ def iter_tuning(
         yield tuned
         with suppress(TrialLostError):  # this process was suspended, and another has trained them
             yield from claims.finish(claim, "COMPLETE", 0.0)
+
+
+def _help(path: Path, search: Search, storage: str | None, expected: float) -> Events[None]:
+    """Search in another process, until there is nothing to train."""
+    trials = yield from open_trials(storage, path, search.to_json(), search.ranges)
+    yield from iter_search(search, trials, expected, is_helper=True)
 
 
 def _report_finals(trials: Trials) -> Events[None]:
@@ -344,40 +370,21 @@ def _create_folder(path: Path, state: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Train:
-    """Take a trial and train it."""
+class Ending:
+    """How a trial ended."""
+
+    state: str  # of Optuna
+    words: str
+    score: float | None = None  # that is stored
+    is_error: bool = True
 
 
-@dataclass(frozen=True)
-class Wait:
-    """Wait for trials that others train: if one is lost, train it."""
-
-    running: int
-
-
-@dataclass(frozen=True)
-class Stop:
-    """The search has ended."""
-
-    reason: str
-
-
-Action: TypeAlias = Train | Wait | Stop
-
-
-def next_action(progress: Progress, expected: float) -> Action:
-    """What a worker does next, if a training is expected to take so many seconds."""
+def find_end(progress: Progress, expected: float) -> str:
+    """Why no trial begins any more, if a training takes so many seconds; empty if one does."""
     if progress.finals is not None:
-        return Stop("its finals have begun")
-    end = _find_end(progress, expected)
-    if end is None or progress.select("WAITING"):  # trials that were given back
-        return Train()
-    running = len(progress.select("RUNNING"))
-    return Wait(running) if running else Stop(end)
-
-
-def _find_end(progress: Progress, expected: float) -> str | None:
-    """Why no trial begins any more; ``None`` if another one does."""
+        return "its finals have begun"
+    if progress.select("WAITING"):  # trials that were given back
+        return ""
     limits = progress.limits
     last = progress.trials[-MOST_REPEATS:]
     if len(last) == MOST_REPEATS and all("repeats" in trial.user_attrs for trial in last):
@@ -392,29 +399,34 @@ def _find_end(progress: Progress, expected: float) -> str | None:
             reserved = min(reserved, count_trainings(*finals.PLANS[0]) * training)
         if reserved + training + progress.used_seconds >= limits.seconds:
             return "the rest of the time is for the finals"
-    return None
+    return ""
 
 
-def iter_search(search: Search, trials: Trials, expected: float) -> Events[None]:
-    """Train trials until the search ends; waits for the trials of other workers."""
+def iter_search(
+    search: Search, trials: Trials, expected: float, *, is_helper: bool = False
+) -> Events[None]:
+    """Train trials until the search ends; waits for other workers, unless it is a helper."""
     is_waiting = False
     while True:
         yield from trials.recover()
         progress = yield from trials.load()
-        match next_action(progress, expected):
-            case Stop(reason):
-                yield Decision("search", "ended", reason)
-                return
-            case Wait(running):
-                if not is_waiting:
-                    others = plural(running, "trial", "trials")
-                    reason = "if one was lost, for a minute; Ctrl-C stops it"
-                    yield Decision("waiting", f"for {others} of other processes", reason)
-                is_waiting = True
-                time.sleep(LOOK_SECONDS)
-            case Train():
-                is_waiting = False
-                yield from _iter_trial(search, trials)
+        end = find_end(progress, expected)
+        running = len(progress.select("RUNNING"))
+        if not end:
+            is_waiting = False
+            yield from _iter_trial(search, trials)
+        elif progress.finals is not None or not running:
+            yield Decision("search", "ended", end)
+            return
+        elif is_helper:
+            return
+        else:  # if another worker is lost, this one trains its trial
+            if not is_waiting:
+                others = plural(running, "trial", "trials")
+                reason = "if one was lost, for a minute; Ctrl-C stops it"
+                yield Decision("waiting", f"for {others} of other processes", reason)
+            is_waiting = True
+            time.sleep(LOOK_SECONDS)
 
 
 def _iter_trial(search: Search, trials: Trials) -> Events[None]:
@@ -422,7 +434,9 @@ def _iter_trial(search: Search, trials: Trials) -> Events[None]:
     try:
         trial = yield from trials.take(search.ranges)
         with trials.holding(trial):
-            end, score = yield from _train(search, trials, trial)
+            ending = yield from _train(search, trials, trial)
+            error = ending.words if ending.is_error else None
+            yield from trials.finish(trial, ending.state, ending.score, error)
     except TrialLostError:
         reason = "this one was silent for too long"
         yield Decision("warning", "another process continues this trial", reason)
@@ -431,62 +445,57 @@ def _iter_trial(search: Search, trials: Trials) -> Events[None]:
     store_table(trials.folder, progress)
     folder = trials.locate(trial)
     run = str(folder) if folder.exists() else ""
+    score = None
+    if ending.score is not None and not ending.is_error:
+        score = Score(search.metric, ending.score)
     best = progress.find_best()
-    yield Tried(find_run(trial), trial.params, score, end, run, progress.ended, best)
+    yield Tried(find_run(trial), trial.params, score, ending.words, run, progress.ended, best)
 
 
-def _train(search: Search, trials: Trials, trial: Any) -> Events[tuple[str, Score | None]]:
-    """Train a trial and store how it ended; returns that and its score."""
-    metric = trials.settings["metric"]
+def _train(search: Search, trials: Trials, trial: Any) -> Events[Ending]:
+    """Train a trial; returns how it ended."""
     not_of_values: tuple[type[Exception], ...] = (TrialLostError, RunError, *list_outages())
     try:
         # the user's function may raise OSError, but draws from the storage
         experiment = yield from wait_for(partial(search.make, trial))
         earlier = yield from trials.find_equal(trial)
         if earlier is not None:
-            end = f"not trained: trial {earlier} has the same values"
-            yield from trials.finish(trial, "FAIL", error=end)
-            return end, None
-        end = yield from _iter_until_stopped(search, trials, trial, experiment)
-        if end != FINISHED:
-            yield from trials.finish(trial, "PRUNED")
-            return end, None
-        score = score_on_val(load_run(trials.locate(trial)))
-        yield from trials.finish(trial, "COMPLETE", score)
-        return end, Score(metric, score)
+            return Ending("FAIL", f"not trained: trial {earlier} has the same values")
+        epoch = yield from _iter_until_stopped(search, trials, trial, experiment)
+        if epoch is not None:
+            words = f"stopped after epoch {epoch}, not among the best third"
+            return Ending("PRUNED", words, is_error=False)
+        score = score_on(load_run(trials.locate(trial)), "val")
+        return Ending("COMPLETE", "finished", score, is_error=False)
     except NotFiniteError as error:  # the worst score, so that the sampler avoids these values
-        end = f"diverged: {error}"
-        worst = Score(metric, 0.0)
-        yield from trials.finish(trial, "COMPLETE", worst.bounds[worst.lower_is_better], end)
+        worst = Score(search.metric, 0.0)
+        return Ending("COMPLETE", f"diverged: {error}", worst.bounds[worst.lower_is_better])
     except not_of_values:
         raise
-    except Exception as error:  # of the values, or of the user's function
-        end = f"failed: {type(error).__name__}: {error}"
-        if isinstance(error, LaminaError):
-            end = f"failed: {error}"
-        yield from trials.finish(trial, "FAIL", error=end)
-    return end, None
+    except LaminaError as error:
+        return Ending("FAIL", f"failed: {error}")
+    except Exception as error:  # of the user's function
+        return Ending("FAIL", f"failed: {type(error).__name__}: {error}")
 
 
 def _iter_until_stopped(
     search: Search, trials: Trials, trial: Any, experiment: Experiment
-) -> Events[str]:
-    """The events of a trial until successive halving stops it; returns how it ended."""
-    epochs = trials.settings["epochs"] or 0
+) -> Events[int | None]:
+    """The events of a trial; returns the epoch after which successive halving stopped it."""
+    candidate = Candidate.of(experiment)
+    setup = search.setup.at(trials.locate(trial))
+    halving_epochs = 0 if "epochs" in search.over else experiment.recipe.epochs // 2
     is_waiting = False
     while True:
         try:
-            with closing(search.iter_run(trials.locate(trial), experiment)) as events:
+            with closing(iter_planned(candidate, None, setup)) as events:
                 for event in events:
                     yield event
-                    if not isinstance(event, Epoch) or event.score is None:
-                        continue
-                    if event.score.name != trials.settings["metric"]:
-                        continue
-                    yield from trials.report(trial, event.epoch, event.score.value)
-                    if 2 * event.epoch <= epochs and (yield from trials.is_worse(trial)):
-                        return f"stopped after epoch {event.epoch}, not among the best third"
-            return FINISHED
+                    if isinstance(event, Epoch) and event.score is not None:
+                        yield from trials.report(trial, event.epoch, event.score.value)
+                        if event.epoch <= halving_epochs and (yield from trials.is_worse(trial)):
+                            return event.epoch
+            return None
         except LockedError as error:
             if not is_waiting:
                 what = "for the process that was silent, but has not ended"
@@ -521,21 +530,23 @@ def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[Tune
     expected = progress.measure(expected)
     plan = progress.finals
     if plan is None:
-        ranked = rank_finalists(progress)
         seconds = progress.limits.seconds
         left = None if seconds is None else seconds - progress.used_seconds
-        count, seeds = plan_finals(expected, left)
-        plan = FinalsPlan(tuple(ranked), min(count, len(ranked)), seeds)
+        count, seeds, tests = plan_finals(expected, left)
+        if search.dataset.test is None:
+            tests = 0
+        plan = FinalsPlan(tuple(rank_finalists(progress)[:count]), seeds, tests)
         yield from trials.store("finals", asdict(plan))
-    longest = count_trainings(plan.count, plan.seeds, search.base is not None)
-    rivals = plural(plan.count, "trial", "trials")
+    count = len(plan.ranked)
+    longest = count_trainings(count, plan.seeds, plan.tests, search.base is not None)
+    rivals = plural(count, "trial", "trials")
     if search.base is not None:
         rivals += " and the recipe"
-    length = (
-        f"{longest - plan.count} trainings, after at most {plan.count} stopped trials are trained"
-        f" to their end: at most {format_minutes(longest * expected)}"
-    )
-    yield Decision("finals", f"{rivals}, each with {plan.seeds} new seeds", length)
+    length = f"{longest} trainings, {format_minutes(longest * expected)}"
+    how = f"{rivals}, each with {plural(plan.seeds, 'new seed', 'new seeds')}"
+    if plan.tests:
+        how += f"; the winner is tested with {plan.tests} fresh seeds"
+    yield Decision("finals", how, length)
     store_table(trials.folder, progress)
     try:
         draw_study(trials.study, progress, trials.folder)

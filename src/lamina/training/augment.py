@@ -82,7 +82,7 @@ def gather_batch(
     choices: Choices,
     device: torch.device | None = None,
 ) -> BatchTensor:
-    """The augmented images at ``indices``, on ``device``; the batch does not affect the result."""
+    """The augmented images at ``indices``, on ``device``, independent of the rest of the batch."""
     device = device or pixels.device
     batch = pixels.index_select(0, indices)
     if batch.device != device:

@@ -64,8 +64,8 @@ class DividedBatch:
     epoch: int
     step: int
     images: int  # in all lanes
-    lanes: int  # those that have images
-    own_lanes: range  # those of this process
+    lanes: int  # lanes that have images
+    own_lanes: range  # lanes of this process
     gather: Callable[[int], Batch]  # gathers and augments the batch of one of these lanes
 
     @property
@@ -77,8 +77,8 @@ class Batches:
     """The batches of all epochs; each depends only on the seed, the epoch and the step.
 
     If the images take at most a quarter of the free GPU memory, they are copied to the device once;
-    otherwise, each batch is copied through pinned memory. ``lanes`` are those of this process, by
-    default all.
+    otherwise, each batch is copied through pinned memory. ``lanes`` are the lanes of this process,
+    by default all lanes.
     """
 
     def __init__(

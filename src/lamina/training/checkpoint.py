@@ -1,6 +1,6 @@
-"""Checkpoints, and the files with digests that hold them.
+"""Checkpoints, and the files with digests that store them.
 
-They hold no generator states, because randomness depends only on seed and step.
+Checkpoints contain no generator states, because randomness depends only on seed and step.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> by
         places.add(place)
         written[name] = contiguous
     text = json.dumps(values)
-    # One entry, because safetensors writes several in an order that differs between processes.
+    # One entry, because safetensors writes several entries in an order that differs between
+    # processes.
     metadata = {METADATA: json.dumps({"digest": _digest(written, text), "values": text})}
     return bytes(safetensors.torch.save(written, metadata))
 
@@ -81,7 +82,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 Count: TypeAlias = Annotated[int, Range(0)]
 Number: TypeAlias = bool | int | float | tuple[bool | int | float, ...]
 REBUILT = (str, tuple, torch.dtype, type(None))
-"""Values of an optimizer that a new one has again."""
+"""Types of optimizer values that a new optimizer sets again, so checkpoints omit them."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Checkpoint:
     """The state that training needs to resume exactly."""
 
     tensors: dict[str, Tensor]
-    """On the CPU: weights as ``live.…``, initial ones as ``initial.…``, optimizer state as
+    """On the CPU: weights as ``live.…``, initial weights as ``initial.…``, optimizer state as
     ``optimizer.KEY.…``."""
     standing: Standing
 
@@ -159,8 +160,8 @@ def collect_numbers(
     if lost:
         warnings.warn(
             f"{type(optimizer).__name__} has {name_some(sorted(lost))} in its state, which a"
-            " checkpoint cannot store; the weights of a resumed training may differ. Store"
-            " numbers, or tensors per weight",
+            " checkpoint cannot store; the weights of a resumed run may differ. Store numbers, or"
+            " tensors per weight",
             LaminaWarning,
             stacklevel=1,
         )

@@ -66,7 +66,7 @@ OwnMetrics = Mapping[str, OwnMetric] | Iterable[OwnMetric]
 
 @dataclass(frozen=True)
 class LowerIsBetter:
-    """A metric of one's own of which lower values are better, such as an error.
+    """Marks your own metric as one for which lower values are better, such as an error.
 
     Args:
         function: Function of logits and targets that returns a number, as in :class:`Parts`.
@@ -85,7 +85,7 @@ class LowerIsBetter:
 
 
 def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
-    """Metrics by name; by default, the name of the function."""
+    """Metrics by name, by default the name of the function."""
     functions: Any = () if metrics is None else metrics
     if isinstance(functions, str) or not isinstance(functions, Iterable):
         raise RecipeError(
@@ -108,7 +108,7 @@ def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
 
 @dataclass(frozen=True, init=False)
 class Parts:
-    """Your own functions, which replace what a recipe names.
+    """Your own loss, optimizer, augmentation, schedule and metrics, in place of the recipe's.
 
     In ``loss`` and ``augment``, the random generators of torch, NumPy and Python are seeded from
     the recipe's seed, the step and the lane, so a resumed training draws the same numbers.
@@ -127,12 +127,12 @@ class Parts:
             targets must fit the loss.
         schedule: Function of the completed fraction of steps, from 0 to below 1, that returns the
             factor of the learning rate, 0 or more. Replaces ``Recipe.schedule``.
-        metrics: List of functions, or dictionary of functions by name. Each gets the logits,
+        metrics: A list of functions, or a dictionary of functions by name. Each gets the logits,
             float32 (N, K), and the targets of a whole split, as in ``Images``, on the CPU, and
             returns a number. For regression, predictions in the units of the targets take the place
-            of logits. Computed whenever ``val`` or ``test`` is evaluated. The one that
-            ``Recipe.metric`` names is the score; higher is better unless the function is in
-            :class:`LowerIsBetter`. It must then return a finite number.
+            of logits. Computed whenever ``val`` or ``test`` is evaluated. The metric that
+            ``Recipe.metric`` names is the score, and must return a finite number; higher is better
+            unless the function is wrapped in :class:`LowerIsBetter`.
 
     Raises:
         RecipeError: A part is not a function with these arguments, or the name of a metric is
@@ -168,7 +168,7 @@ class Parts:
                     f"metrics has the name {name!r:.60}; a name must be an identifier that lamina"
                     " does not use. Use a name such as top_2."
                 )
-        for name, part in self._functions().items():
+        for name, part in self.functions().items():
             if not callable(part) or isinstance(part, type):
                 what = f"the class {part.__name__}" if isinstance(part, type) else f"{part!r:.60}"
                 raise RecipeError(
@@ -184,14 +184,15 @@ class Parts:
                 " them to the net."
             )
 
-    def _functions(self) -> dict[str, Any]:
+    def functions(self) -> dict[str, Any]:
+        """Each part by its name, metrics as ``metrics.NAME``."""
         functions = {name: part for name, part in vars(self).items() if part is not None}
         metrics = functions.pop("metrics")
         return functions | {f"metrics.{name}": metric for name, metric in metrics.items()}
 
     def describe(self) -> dict[str, str]:
         """Each part's module and name, such as ``{"loss": "losses.focal"}``, for a run's record."""
-        described = {name: describe_part(part) for name, part in self._functions().items()}
+        described = {name: describe_part(part) for name, part in self.functions().items()}
         for name, metric in self.metrics.items():
             if isinstance(metric, LowerIsBetter):
                 described[f"metrics.{name}"] = f"{LOWER}{describe_part(metric)})"
@@ -217,7 +218,7 @@ def _check_arguments(name: str, part: Callable[..., Any]) -> None:
 
 
 def describe_part(part: Callable[..., Any]) -> str:
-    """Module and name of a function, such as ``losses.focal``; for an object, of its class."""
+    """The module and name of a function, such as ``losses.focal``, or of an object's class."""
     while isinstance(part, functools.partial | LowerIsBetter):
         part = part.func if isinstance(part, functools.partial) else part.function
     named = part if hasattr(part, "__qualname__") else type(part)
@@ -253,7 +254,7 @@ def check_parts_type(parts: Parts) -> None:
 def check_parts(parts: Parts, recipe: Recipe) -> None:
     """Raise ``RecipeError`` if the recipe sets a field that a custom part ignores.
 
-    Also if its metric is neither lamina's nor one of the parts.
+    Raise it, too, if the recipe's metric is neither lamina's nor in the parts.
     """
     check_parts_type(parts)
     known = (*METRICS, *parts.metrics)

@@ -26,22 +26,23 @@ from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
 # Limits of the rules
 INPUT_STANDARD_DEVIATION = 0.1
-"""Of the first layer's input, or 1 / 0.1; LeCun et al., Efficient BackProp, 1998."""
+"""Mean and standard deviation of the first layer's input, or 1 / 0.1; LeCun et al., Efficient
+BackProp, 1998."""
 WORSE_LOSS = 1.2
 """Loss of an epoch / loss of the first step or of the baseline; chosen here."""
 STAGNATION = 0.9
 """The same ratio, above which a net has not begun to learn; chosen here."""
 GROWTH = 15.0
-"""Norm of all weights / their norm before the first step; chosen here: healthy trainings have up to
-6 (Muon), 100 times their learning rate 20 to 250."""
+"""Norm of all weights / their norm before the first step; chosen here: healthy runs have up to 6
+(Muon), and 20 to 250 at 100 times their learning rate."""
 SLOW_LEARNING = 0.8
-"""Loss of an epoch / loss of the first step or of the baseline, above which such a growth shows
+"""Loss of an epoch / loss of the first step or of the baseline, above which growing weights show
 that steps are too large; chosen here."""
 LARGE_GRADIENT = 20.0
-"""Norm of a layer's gradient; chosen here: healthy trainings have up to 6; AutoTrainer (Zhang et
-al., ICSE 2021) has 70."""
+"""Norm of a layer's gradient; chosen here: healthy runs have up to 6; AutoTrainer (Zhang et al.,
+ICSE 2021) has 70."""
 GRADIENT_RATIO = 1e-3
-"""Norm of the first layer's gradient / norm of the last; AutoTrainer, beta_1."""
+"""Norm of the first layer's gradient / norm of the last layer's; AutoTrainer, beta_1."""
 SMALL_GRADIENT = 1e-4
 """Norm of the first layer's gradient; AutoTrainer, beta_2."""
 DEAD_UNITS = 0.9
@@ -50,7 +51,8 @@ SMALL_UPDATE = 3e-4
 """Norm of a layer's change in a step / norm of its weights, for the layer that changes most;
 CS231n: 1e-3 is usual, less is too small."""
 USUAL_UPDATE = 3e-3
-"""The same ratio, with which a net that can learn from its images has learned; chosen here."""
+"""The same ratio: a net with such steps learns, if its images can teach it anything; chosen
+here."""
 LEAST_LR_FRACTION = 0.5
 """Fraction of the peak learning rate below which steps are small on purpose; chosen here."""
 BASELINE_LOSS = 1.1
@@ -62,19 +64,20 @@ ACCURACY_GAP = 0.1
 LEAST_STEPS = 64
 LEAST_CLASS_IMAGES = 400
 RISES = 3
-"""Steps before a net must have learned something, images per class that must teach it something in
-the first epoch, and worse epochs on val that a diagnosis of overfitting needs."""
+"""Number of steps in which a net must learn something; number of images per class from which it
+must learn something in the first epoch; number of worse epochs on val in a diagnosis of
+overfitting."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the rules know of a training after an epoch."""
+    """The values that the rules examine after an epoch."""
 
     epoch: int
     steps: int  # since the training began
     recipe: Recipe
     lr: float  # peak learning rate
-    lr_fraction: float  # of it, in the last step
+    lr_fraction: float  # fraction of the peak in the last step
     loss: float  # in this epoch
     initial_loss: float  # in the first step
     baseline_loss: float  # of the best constant prediction; NaN if unknown
@@ -92,7 +95,7 @@ class Observation:
 
     @property
     def largest_update(self) -> float:
-        """The change of the weights in the last step, relative to their norm, by layer."""
+        """The largest change of a layer's weights in the last step, relative to their norm."""
         sizes = self.values("weight_norms")
         updates = self.values("update_norms")
         ratios = [update / sizes[name] for name, update in updates.items() if sizes.get(name)]
@@ -105,7 +108,7 @@ class Observation:
 
 
 def diagnose(seen: Observation) -> Diagnosis | None:
-    """The first problem in the order of :data:`RULES`, because it may cause the others."""
+    """The first problem in the order of :data:`RULES`, because it may cause later ones."""
     rules = RULES if seen.steps >= LEAST_STEPS else (find_odd_inputs,)
     for find in rules:
         diagnosis = find(seen)
@@ -122,7 +125,7 @@ def find_odd_inputs(seen: Observation) -> Diagnosis | None:
     if limit <= deviation <= 1 / limit:
         return None
     mean = seen.values("input_means")[layer]
-    advice = "Probable cause: the module rescales its input. Let its values be about -1 to 1."
+    advice = "Probable cause: the module rescales its input. Keep its values within -1 to 1."
     change = {}
     if seen.recipe.normalization != "channel":
         advice = "Probable cause: the images are very dark, very bright or low in contrast."
@@ -296,8 +299,8 @@ def find_overfitting(
 ) -> Diagnosis | None:
     """Diagnose overfitting: the ``val`` loss rises while the training loss falls.
 
-    ``rows`` are epochs of a history. There is none while the score improves or is at its best; its
-    ``sign`` is -1 if higher is better.
+    ``rows`` are epochs of a history. Returns ``None`` while the score improves or is at its best;
+    ``sign`` is -1 if a higher score is better.
     """
     needed = ("val_loss", "train_loss", f"val_{score_name}")
     known = [row for row in rows if all(row.get(name) is not None for name in needed)]
@@ -333,8 +336,8 @@ def find_overfitting(
         ),
         # Patience, because the epoch with the lowest loss is rarely the one with the best score.
         advice=(
-            "Probable cause: the net memorizes the training images. More images help, random"
-            " translation or cutout of the images, or an earlier end."
+            "Probable cause: the net memorizes the training images. Try more images, random"
+            " translation or cutout of the images, or fewer epochs."
         ),
         change={"patience": "5"},
     )
@@ -349,16 +352,17 @@ MEASURED_FRACTION = 1 / 100
 """Limits of the number of images for layer statistics, and their fraction of the training images.
 With fewer, a unit that is 0 for all of them may not be dead."""
 CHANCE = 1.64
-"""Standard errors above the accuracy of random classes, drawn as often as they occur, up to which
-the first epoch's may be chance: one of 20 nets that have learned nothing is luckier."""
+"""The accuracy of the first epoch may be chance up to this many standard errors above the accuracy
+of classes drawn at random by their frequencies: one of 20 nets that have learned nothing exceeds
+it."""
 
 
 @dataclass(frozen=True)
 class DoctorState:
-    """What a doctor remembers between steps, as stored in checkpoints."""
+    """The state of a doctor between steps, as stored in checkpoints."""
 
     initial_loss: float | None = None  # of the first step
-    initial_norm: float = 0.0  # of all weights before it
+    initial_norm: float = 0.0  # of all weights before the first step
     has_learned: bool = False
     is_diagnosed: bool = False
 

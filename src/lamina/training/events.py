@@ -32,7 +32,7 @@ class Event:
     """Base class of the training events."""
 
     def to_json(self) -> dict[str, Any]:
-        """The event as JSON: its name as ``event``, its fields; NaN and infinity become ``None``.
+        """The event as JSON: ``event`` is its name; NaN and infinity become ``None``.
 
         >>> Step(epoch=1, step=10, steps=79, loss=2.25).to_json()
         {'event': 'step', 'epoch': 1, 'step': 10, 'steps': 79, 'loss': 2.25}
@@ -120,7 +120,7 @@ class Epoch(Event):
 
     Attributes:
         epoch: Completed epoch, from 1.
-        epochs: Number of epochs of the training; ``None`` if it is not decided yet.
+        epochs: Number of epochs; ``None`` if it is not decided yet.
         train_loss: Mean loss of the augmented batches, with class weights if the recipe has them.
         train_accuracy: Fraction of correct predictions in these batches; ``None`` for regression.
         train_seconds: Time of the training steps, in seconds, without evaluation and saving.
@@ -147,6 +147,7 @@ class Epoch(Event):
     weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
+        """As for every event, but with each metric as a field, and without ``score``."""
         values = super().to_json()
         del values["score"]
         metrics = values.pop("metrics")
@@ -201,7 +202,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True)
 class Cooldown(Event):
-    """The learning rate starts to fall in ``epoch``, to zero over ``steps`` steps, and why."""
+    """The learning rate starts to fall in ``epoch``, to zero over ``steps`` steps."""
 
     epoch: int
     steps: int
@@ -236,10 +237,11 @@ class HeadFit(Event):
         penalty: Factor of half the squared weights in the sum of losses, chosen by cross-validation
             if possible.
         loss: Mean loss of images that the heads of the cross-validation were not fitted to; NaN
-            without one.
-        accuracy: Fraction of correct predictions for them; ``None`` for regression.
+            without cross-validation.
+        accuracy: Fraction of correct predictions for these images; ``None`` for regression.
         seconds: Time of features and fits.
-        rows, logits: Indices of these images, and their logits (N, K); not in the JSON.
+        rows: Indices of these images.
+        logits: Their logits, fp32 (N, K).
     """
 
     images: int
@@ -252,6 +254,7 @@ class HeadFit(Event):
     logits: Float32[np.ndarray, "n k"] = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
+        """As for every event, but without ``rows`` and ``logits``."""
         values = super().to_json()
         del values["rows"], values["logits"]
         return values

@@ -124,7 +124,7 @@ class Forward:
 
     def set_training_mode(self) -> None:
         self.model.train()
-        # pretrained statistics are better than those of small batches
+        # pretrained statistics are better than the statistics of small batches
         if self.recipe.head == "fitted":
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):

@@ -1,8 +1,8 @@
-"""The processes that torchrun started, which train one model together; else this process alone.
+"""The processes that torchrun started to train one model together, or else this process alone.
 
-The group is ambient, as the process group of ``torch.distributed`` is. The functions from
+The group is global, like the process group of ``torch.distributed``. The functions from
 :func:`exchange` on are collective: all processes call them in the same order. They raise
-``GroupError`` if a process is lost; torchrun says which one, and ends the others.
+``GroupError`` if a process is lost; torchrun reports which process, and stops all.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from lamina.errors import GroupError, LeaderError
 from lamina.training.device import is_out_of_memory
 
 TIMEOUT = timedelta(minutes=30)
-"""How long processes wait for one that decodes images or evaluates; a killed one is noticed at
-once."""
+"""How long processes wait for a process that decodes images or evaluates; if one is killed, they
+notice at once."""
 SUCCESS = b"+"
 FAILURE = b"-"
 """First byte of the leader's message."""
@@ -40,8 +40,8 @@ _interrupts: list[bool] = []  # a signal handler may append between any two line
 def join_group() -> Iterator[None]:
     """Join the processes that torchrun started, for the duration of the ``with`` block.
 
-    All processes call ``start_run`` and ``Run.train``, in the same order. Within a process group
-    that exists already, this does nothing.
+    All processes call ``start_run`` and ``Run.train``, in the same order. If a process
+    group exists already, this does nothing.
 
     Raises:
         GroupError: The other processes cannot be reached.
@@ -143,7 +143,7 @@ def exchange(
 
 
 def collect(part: Float[Tensor, " part"], length: int) -> Float[Tensor, " length"]:
-    """The whole vector, of which each process has a part."""
+    """The whole vector, joined from the parts of all processes."""
     whole = part.new_empty(size() * len(part))
     with _explaining():
         dist.all_gather(list(whole.chunk(size())), part)
@@ -152,7 +152,7 @@ def collect(part: Float[Tensor, " part"], length: int) -> Float[Tensor, " length
 
 @torch.no_grad()
 def share_weights(module: nn.Module) -> None:
-    """Give all processes the leader's weights: drawn or fitted ones may differ in their bits."""
+    """Give all processes the leader's weights: random or fitted weights may round differently."""
     if size() > 1:
         with _explaining():
             for tensor in module.state_dict().values():
@@ -176,7 +176,7 @@ def lead(action: Callable[[], bytes]) -> bytes:
     if is_leader():
         try:
             message = SUCCESS + action()
-        except Exception as error:  # any error, because the others wait
+        except Exception as error:  # any error, because other processes wait
             with suppress(GroupError):  # the error of the action is more specific
                 _broadcast(FAILURE + (str(error) or type(error).__name__).encode())
             raise
@@ -187,7 +187,7 @@ def lead(action: Callable[[], bytes]) -> bytes:
 
 
 def lead_value(action: Callable[[], Any]) -> Any:
-    """:func:`lead` of a value that JSON can hold."""
+    """:func:`lead` for a value that JSON can store."""
     return json.loads(lead(lambda: json.dumps(action()).encode()))
 
 
@@ -226,14 +226,14 @@ def _explaining() -> Iterator[None]:
         if isinstance(error, NotImplementedError) or is_out_of_memory(error):
             raise
         raise GroupError(
-            f"Another process of the group has ended, or the connection to it broke"
-            f" ({_describe_cause(error)}); torchrun says which one. The last checkpoint is intact."
-            " Resume the run with lamina resume; the number of processes may differ."
+            "Another process of the group has ended, or the connection to it broke"
+            f" ({_describe_cause(error)}); torchrun reports which one. The last checkpoint is"
+            " intact. Resume the run with lamina resume; the number of processes may differ."
         ) from error
 
 
 def _describe_cause(error: Exception) -> str:
-    """The first sentence of gloo's message, without the place in its source."""
+    """The first sentence of gloo's message, without the source location."""
     line = str(error).strip().partition("\n")[0]
     sentence = re.sub(r"^\[\S+\] ", "", line).partition(". ")[0]
     return f"{sentence:.200}"

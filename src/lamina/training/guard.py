@@ -1,4 +1,4 @@
-"""Refuses what cannot be trained, and stops at NaN and infinity before they are saved."""
+"""Rejects nets that cannot be trained, and stops at NaN and infinity before they are saved."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def normalizes(model: Model) -> bool:
 
 
 def check_model(model: Model, recipe: Recipe, images: int) -> None:
-    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train on so many images."""
+    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train on this many images."""
     if not any(weight.requires_grad for weight in model.parameters()):
         raise NetError(
             "The net has no trainable weights. Add a layer that has some, such as Output()."

@@ -32,7 +32,7 @@ PATIENCE = 2
 FOLDS = 3
 CHOOSING_IMAGES = 2_000
 FITTED_IMAGES = 20_000
-"""Upper limits of the images to choose the penalty by, and to fit the head to."""
+"""The largest numbers of images to choose the penalty with, and to fit the head to."""
 MOST_STEPS = 100  # of L-BFGS
 TOLERANCE = 3e-4
 """A fit has converged if no derivative of the mean loss exceeds this; smaller tolerances change no
@@ -72,8 +72,8 @@ def find_linear_head(model: Model) -> str:
     if not is_head or not torch.equal(calls[path].output, calls["body"].output):
         raise RecipeError(
             "head is 'fitted', which needs a net whose logits are the output of one linear layer"
-            f" with a bias, but those of this net are not the output of its last layer, {path}"
-            f" ({layer}). Set head to 'random'.",
+            f" with a bias, but this net's last layer, {path} ({layer}), does not compute its"
+            " logits. Set head to 'random'.",
             field="head",
         )
     return path
@@ -82,7 +82,7 @@ def find_linear_head(model: Model) -> str:
 def fit_model_head(
     model: Model, images: Images, recipe: Recipe, *, autocasts: bool = False
 ) -> Iterator[FeatureProgress | HeadFit]:
-    """Replace the weights of the model's head by those of a head that is fitted to its features."""
+    """Replace the weights of the model's head with weights that are fitted to its features."""
     began = time.perf_counter()
     task = model.task
     layer = model.get_submodule(find_linear_head(model))
@@ -129,7 +129,7 @@ def fit_model_head(
 def deal_folds(
     images: Images, rows: Int64[np.ndarray, " n"], seed: int, folds: int = FOLDS
 ) -> Indices:
-    """The fold of each image; each stratum is spread evenly over folds, each group is in one."""
+    """The fold of each image; strata are spread evenly over folds, and groups stay whole."""
     strata = images.kind.strata(images.targets[rows])
     if images.groups:
         return torch.tensor(
@@ -181,7 +181,7 @@ def cross_fit(
     weights: Weights | None = None,
     starts: Sequence[Head] = (),
 ) -> CrossFit:
-    """Fit a head without each fold; ``starts`` saves steps. Without a second fold, no heads."""
+    """Fit a head without each fold; no heads if there is one fold. ``starts`` saves steps."""
     logits = torch.zeros(len(features), task.outputs)
     heads = []
     for fold in range(int(folds.max()) + 1):

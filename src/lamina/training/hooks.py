@@ -85,7 +85,7 @@ def innermost_paths(model: Model) -> list[str]:
 
 
 def learned_modules(model: Model) -> list[nn.Module]:
-    """The modules with parameters in call order, after those that are never called."""
+    """The modules with parameters in call order, after modules that are never called."""
     paths = [
         path for path, module in model.named_modules() if list(module.parameters(recurse=False))
     ]
@@ -129,7 +129,7 @@ def find_path(model: Model, layer: int | str) -> str:
         if paths:
             raise NetError(f"There is no layer {layer}; the net has layers 1 to {len(paths)}.")
         raise NetError(
-            f"There is no layer {layer}, because layers of your own module have no numbers. Give a"
+            f"There is no layer {layer}, because layers of your own module have no numbers. Pass a"
             " module path, such as 'body.conv1'."
         )
     return paths[layer - 1 if layer > 0 else layer]

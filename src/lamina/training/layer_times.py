@@ -1,4 +1,4 @@
-"""How long each layer of a net takes on this machine, while it is edited."""
+"""Time each layer of a net on this machine while the net is edited."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lamina.nets.costs import summarize_layers
 
 TIMED_IMAGES = 64
 TURNS = 3
-# of a net that is edited: a gigabyte, seconds
+# Limits of a net that is edited: a gigabyte, and some seconds.
 MOST_VALUES = 10**8
 MOST_MULTIPLY_ADDS = 64 * 10**8
 
 
 def count_affordable(net: Net, shape: Shape, images: int) -> int:
-    """The images of ``shape`` that the net can be tried on while it is edited, up to ``images``.
+    """The number of images of ``shape``, up to ``images``, that an edited net can be tried on.
 
     ``NetError`` if it is too large.
     """
@@ -38,7 +38,7 @@ def count_affordable(net: Net, shape: Shape, images: int) -> int:
 
 
 def time_layers(layers: str, shape: Shape, outputs: int) -> list[float]:
-    """Milliseconds of each layer for 64 images, forward and backward, on one core, after a warmup.
+    """Time in ms of each layer for 64 images, forward and backward, on one core, after a warmup.
 
     Large nets get fewer images, and their times are scaled.
     """

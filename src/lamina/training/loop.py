@@ -47,19 +47,22 @@ class Training:
     Args:
         net: A net, or your own module from normalized float images (N, C, H, W) to logits (N, K);
             trained in place.
-        images, recipe: Training images, and settings of the training.
+        images: Training images.
+        recipe: Settings of the training, by default ``Recipe()``.
         precision: Number format, by default as the recipe says.
         steps_per_record: Number of steps between two ``Step`` events.
         parts: Your own loss, optimizer and other functions.
-        initial: Weights to start from, by default drawn.
+        initial: Weights to start from, by default random.
 
     Attributes:
         recipe: The settings of the training.
-        device, precision: The values in use, after ``auto`` was resolved.
-        images, steps_per_epoch, steps_done: Numbers of training images, of steps per epoch and of
-            steps so far.
+        device: The device in use, after ``auto`` was resolved.
+        precision: The number format in use, after ``auto`` was resolved.
+        images: Number of training images.
+        steps_per_epoch: Number of steps in an epoch.
+        steps_done: Number of steps so far.
         schedule: Learning rate, image size and end, which can be decided late with ``trapezoid``.
-        rewinds: Number of returns to a checkpoint, each of which halved the learning rate.
+        rewinds: Number of returns to a checkpoint; each halved the learning rate.
         is_interrupted: Whether a process of the group was interrupted before the last event.
 
     Raises:
@@ -146,7 +149,7 @@ class Training:
 
     @property
     def model(self) -> Model:
-        """The model to evaluate, in eval mode between steps; the mean if the recipe says so."""
+        """The model in eval mode; with ``initial_fraction``, its mean with the initial weights."""
         return self._mean.model if self._mean else self._live
 
     @property
@@ -249,7 +252,7 @@ class Training:
     def predict_logits(self, pixels: Pixels, part: range | None = None) -> LogitsArray:
         """The logits (N, K) of :attr:`model` for images, or for a part of their batches.
 
-        In training's number format; see :func:`~lamina.training.prediction.predict_logits`.
+        Uses the number format of the training. See :func:`~lamina.predict_logits`.
         """
         autocasts = self._forward.autocasts
         return predict_logits(self.model, pixels, autocasts=autocasts, part=part)

@@ -27,10 +27,10 @@ from lamina.training.augment import Selection
 from lamina.training.recipe import Recipe
 from lamina.training.task import AnyPixels, Logits, Pixels, PixelTensor, Regression, Task, task_of
 
-# images that a whitening layer is fitted to: 5,000 small ones, or fewer large ones
+# images that a whitening layer is fitted to: 5,000 small images, or fewer large images
 WHITENING_PIXELS = 5000 * 32 * 32
 COUNTED_PIXELS = 1000 * 32 * 32  # at once; each needs eight bytes
-# at once: activations of more leave the caches, and take half as long again
+# at once: activations of more exceed the caches, and take 1.5 times as long
 PREDICTED_PIXELS = 128 * 32 * 32
 FAILURES = (
     RuntimeError,
@@ -72,7 +72,8 @@ class Model(nn.Module):
         net: Net that the body was built from; ``None`` for your own module.
         task: Kind of target, with loss and probabilities.
         in_shape: Channels, height and width of an image.
-        mean, std: Mean and standard deviation per channel, in pixel values from 0 to 255.
+        mean: Mean of each channel, in pixel values from 0 to 255.
+        std: Standard deviation of each channel, in pixel values from 0 to 255.
     """
 
     def __init__(
@@ -87,8 +88,8 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         _materialize(body, in_shape)
-        # Convolutions are fastest in channels-last layout, like stored images. Other nets need
-        # channels first, and permuting bytes costs a quarter of permuting floats.
+        # Convolutions are fastest in channels-last layout, which stored images have. Other nets
+        # need channels first, and permuting bytes takes a quarter of the time of permuting floats.
         self._convolves = any(isinstance(module, nn.Conv2d) for module in body.modules())
         self.body = body
         if self._convolves:
@@ -98,7 +99,7 @@ class Model(nn.Module):
         self.in_shape = in_shape
         self.mean = tuple(mean)
         self.std = tuple(std)
-        # One value per pixel is ten times as fast as one per channel.
+        # To multiply by one value per pixel is ten times as fast as by one per channel.
         scale = (1 / torch.tensor(self.std)).view(-1, 1, 1).expand(1, *in_shape)
         shift = scale * -torch.tensor(self.mean).view(-1, 1, 1)
         for name, plane in (("_scale", scale), ("_shift", shift)):
@@ -211,7 +212,7 @@ class Initial:
 def build_model(
     net: Net | nn.Module, images: Images, recipe: Recipe, initial: Initial | None = None
 ) -> Model:
-    """A model for ``images``, in eval mode; by default torch's generator draws the weights."""
+    """A model for ``images``, in eval mode; by default, torch's generator draws its weights."""
     recipe.find_aim(images.kind)
     task = replace(task_of(images), metric=recipe.find_metric(images.kind))
     if recipe.dropout is not None:
@@ -298,7 +299,7 @@ def split_pixels(pixels: Pixels) -> list[UInt8[np.ndarray, "m h w c"]]:
 
 
 def set_dropout(net: Net | nn.Module, p: float) -> Net:
-    """The net with this probability in its Dropout layers; ``RecipeError`` without one."""
+    """The net with this probability in its Dropout layers; ``RecipeError`` if it has none."""
     if not isinstance(net, Net):
         raise RecipeError(
             f"dropout is {p:g}, but lamina does not change the layers of your own module. Set"
@@ -421,7 +422,7 @@ def _explain_failure(shape: Shape) -> Iterator[None]:
 
 
 class MeanWithStart:
-    """The mean of ``initial`` and ``live`` weights, evaluated in place of the live ones."""
+    """The mean of ``initial`` and ``live`` weights, evaluated in place of the live weights."""
 
     def __init__(self, live: Model, initial_fraction: float) -> None:
         self.initial = deepcopy(live)
@@ -430,7 +431,7 @@ class MeanWithStart:
         self._fraction = initial_fraction
 
     def start(self) -> None:
-        """Take the live weights as the initial ones, in place of those at construction."""
+        """Use the live weights as the initial weights, in place of the weights at construction."""
         self.initial.load_state_dict(self._live.state_dict())
 
     @property

@@ -100,13 +100,13 @@ def _build_custom(function: OwnOptimizer, model: Model, recipe: Recipe) -> Optim
     if any("lr" not in group for group in optimizer.param_groups):
         raise RecipeError(
             f"optimizer must have a learning rate, lr, in each parameter group, but {name} returned"
-            " one without. Set group['lr'] in every group."
+            " a group without it. Set group['lr'] in every group."
         )
     trained = {weight for group in optimizer.param_groups for weight in group["params"]}
     if strangers := len(trained - set(named.values())):
         raise RecipeError(
-            f"optimizer must train only the parameters of the net, but {name} returned one with"
-            f" {strangers} others. Make these parameters of a module in the net."
+            f"optimizer must train only the parameters of the net, but {name} returned an optimizer"
+            f" with {strangers} other parameters. Make them parameters of a module in the net."
         )
     if left_out := [path for path, weight in named.items() if weight not in trained]:
         warnings.warn(
@@ -144,7 +144,7 @@ def quicken(kind: type[Optimizer]) -> Any:
 
 
 class SGD(quicken(torch.optim.SGD)):  # type: ignore[misc]
-    """torch's SGD, also for weights that were frozen at first and have no momentum yet."""
+    """torch's SGD, which also trains weights that were frozen at first and have no momentum yet."""
 
     def __init__(self, groups: Iterable[Any], lr: float, momentum: float) -> None:
         super().__init__(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)

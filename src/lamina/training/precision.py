@@ -17,8 +17,8 @@ from lamina.training.device import Choice
 from lamina.training.hooks import black_images, record_calls
 from lamina.training.model import Model
 
-# Limits of a net and of a linear layer, below which conversion to bf16 costs what the products
-# save.
+# Limits of a net and of a linear layer, below which conversion to bf16 takes as long as the
+# products save.
 LEAST_MULTIPLY_ADDS = 1_000_000
 LEAST_WEIGHTS = 100_000
 Module = TypeVar("Module", bound=nn.Module)
@@ -64,7 +64,7 @@ def prepare(model: Model, precision: Precision, kernels: Kernels | None = None) 
     """A twin for training steps that shares all weights and hooks but may compute layers together.
 
     Args:
-        model: Model to train, on its device; stays as it is.
+        model: Model to train, on its device; it is not changed.
         precision: Number format of products.
         kernels: C functions that compute rows of layers; without them, torch computes each layer.
     """
@@ -78,7 +78,7 @@ def prepare(model: Model, precision: Precision, kernels: Kernels | None = None) 
 
 
 def rounds_images(twin: Model, *, autocasts: bool) -> bool:
-    """Whether a twin's first product rounds images to bf16, so that they may be bf16 before."""
+    """Whether a twin's first product rounds images to bf16, so that they may be bf16 already."""
     first = next(
         (layer for layer in twin.body.children() if not isinstance(layer, nn.Flatten)), None
     )

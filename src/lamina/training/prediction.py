@@ -1,4 +1,4 @@
-"""Predictions for many images: logits and features (the inputs of the head), by folded copies."""
+"""Predictions for many images: logits and features (the inputs of the head), with folded models."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lamina.training.randomness import seeded
 from lamina.training.task import Features, LogitsArray, Pixels, PixelTensor
 
 MOST_FEATURES = 4096
-"""Per image, to compare images by; more are summed in groups, which bounds the memory for nets
-without pooling."""
+"""Most features per image for comparing images; more are summed in groups, which limits the memory
+for nets without pooling."""
 FOLDED_IMAGES = 100
-"""Fold batch norms only for as many images or more: folding takes a millisecond, which fewer do not
-save."""
+"""Fold batch norms only for at least this many images: folding takes a millisecond, more than it
+saves for fewer images."""
 
 
 def predict_logits(
@@ -43,8 +43,8 @@ def predict_logits(
         model: A trained or new model.
         pixels: Images, uint8 (N, H, W, C).
         autocasts: Compute in bf16.
-        part: The batches to compute, of those that :func:`count_batches` counts; by default all.
-            Their logits do not depend on the other batches.
+        part: Numbers of the batches to compute, from 0; by default all of
+            ``count_batches(pixels)``. The logits of a batch do not depend on other batches.
 
     Returns:
         Logits, float32 (N, K), in the order of the images.
@@ -78,7 +78,7 @@ def count_batches(pixels: Pixels) -> int:
 
 @torch.inference_mode()
 def compute_logits(model: Model, batches: Sequence[Pixels]) -> LogitsArray:
-    """The logits by the model as it is, whose layers must be in eval mode."""
+    """The logits of the model without folding; its layers must be in eval mode."""
     logits = [np.empty((0, model.task.outputs), np.float32)]
     for batch in batches:
         images = torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)
@@ -90,7 +90,7 @@ def find_head(model: Model) -> str:
     """The module path of the last linear layer or convolution that the logits depend on.
 
     Raises:
-        NetError: There is none.
+        NetError: The model has no such layer.
     """
     layers = [
         path for path, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
@@ -98,7 +98,7 @@ def find_head(model: Model) -> str:
     outputs: dict[str, Tensor] = {}
 
     def note(path: str, _: Tensor, output: Tensor) -> Tensor:
-        outputs.pop(path, None)  # the order is that of the last calls
+        outputs.pop(path, None)  # in the order of the last calls
         outputs[path] = output if output.requires_grad else output.detach().requires_grad_()
         return outputs[path].clone()  # because a later layer may work in place
 
@@ -126,8 +126,8 @@ def predict_with_features(
 ) -> tuple[LogitsArray, Features]:
     """Logits, and features to compare images by their cosines.
 
-    Of more than 4,096 features, it returns sums with random signs, which change cosines by about
-    0.02.
+    More than 4,096 features are projected at random to 4,096 dimensions, which changes cosines by
+    about 0.02.
     """
     return _collect(model, pixels, progress, MOST_FEATURES)
 
@@ -177,7 +177,7 @@ RELATIVE_ERROR = 1e-3
 
 @torch.no_grad()
 def fold_model(model: Model) -> Model:
-    """A copy for prediction, in eval mode, with folded batch norms and the same other weights.
+    """A copy for prediction, in eval mode, with folded batch norms; all other weights are shared.
 
     Returns the model itself if it has hooks or nothing to fold, or if the logits would change.
     """

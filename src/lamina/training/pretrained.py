@@ -34,7 +34,7 @@ class Package:
     distribution: str
     module: str
     file: str  # within the module's folder
-    sha256: str  # of the file; no other is unpickled
+    sha256: str  # of the file; no other file is unpickled
     digest: str  # of its tensors (digest_tensors), so that it is known without reading them
 
     def find(self) -> Path | None:
@@ -45,7 +45,7 @@ class Package:
         return Path(spec.origin).parent / self.file
 
     def read(self) -> dict[str, Tensor]:
-        """The tensors under the names that they have in timm."""
+        """The tensors by their names in timm."""
         file = self.find()
         if file is None:
             raise NetError(
@@ -95,7 +95,7 @@ def _read_checked(package: Package, file: Path) -> Mapping[str, Tensor]:
     tensors: dict[str, Tensor] = torch.load(
         io.BytesIO(content), weights_only=True, map_location="cpu"
     )
-    # The file names its tensors otherwise than timm, but has them in the same order.
+    # The file's tensors have other names than timm's, but the same order.
     with torch.device("meta"):
         names = import_timm().create_model(package.net).state_dict()
     return dict(zip(names, tensors.values(), strict=True))
@@ -111,7 +111,7 @@ IN_PYTHON = " (in Python, the argument weights of find_net)"
 HUB_PREFIX = "models--timm--"  # of folders of timm nets in the hub's cache
 HUB_TIMEOUT_SECONDS = 10
 SMALL_BYTES = 10_000_000, 50_000_000
-"""Sizes of cached weights to consider by default: smaller nets are tests, larger ones are slow on a
+"""Sizes of cached weights to consider by default: smaller nets are tests, larger nets are slow on a
 CPU."""
 
 RECIPES = {
@@ -146,7 +146,7 @@ class TimmNet:
     weights: str
     """``none`` (random), ``pretrained`` (published by timm for the tag), ``packaged`` (installed by
     ``lamina[pretrained]``), or the path of a safetensors file."""
-    digest: str  # of the initial weights; empty for random ones
+    digest: str  # of the initial weights; empty for random weights
 
     @property
     def net_name(self) -> str:
@@ -212,7 +212,7 @@ def open_timm_net(name: str, weights: str | None, report: Callable[[str], None])
 
 
 def find_all_at_hand() -> tuple[TimmNet, ...]:
-    """The default nets, cheapest first: the packaged ones, else a small one from the hub's cache.
+    """The default nets, cheapest first: the packaged nets, else a small net from the hub's cache.
 
     Does not read packaged weights; :meth:`TimmNet.module` reads and checks them.
     """
@@ -283,8 +283,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise NetError(
             f"There is no file {file}. For --weights, use a safetensors file, {PRETRAINED} for the"
-            f" weights that timm publishes, {PACKAGED} for those that lamina[pretrained] installs,"
-            f" or {NONE} for random ones{IN_PYTHON}."
+            f" weights that timm publishes, {PACKAGED} for the weights that lamina[pretrained]"
+            f" installs, or {NONE} for random weights{IN_PYTHON}."
         )
     try:
         return dict(safetensors.torch.load_file(file))
@@ -329,7 +329,7 @@ def _build(
     timm = import_timm()
     config = timm.get_pretrained_cfg(_complete_name(name))
     channels, height, width = shape
-    # Vision transformers have a fixed size; timm interpolates their weights to another one when
+    # Vision transformers have a fixed size; timm interpolates their weights to another size when
     # loading.
     size = {"img_size": (height, width)} if config.fixed_input_size else {}
     overlay = {}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-_SEEDING = threading.RLock()
+SEEDING = threading.RLock()
 """torch has one generator per process, which all threads share."""
 
 
@@ -32,7 +32,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.init()
         generators.append(torch.cuda.default_generators[device.index or 0])
-    with _SEEDING:
+    with SEEDING:
         states = [generator.get_state() for generator in generators]
         for generator in generators:
             generator.manual_seed(seed)

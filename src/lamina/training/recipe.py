@@ -103,7 +103,7 @@ class NamedSchedule:
         rise: From the step of the warmup (from 0) and the number of its steps to the factor.
         warmup_fraction: Fraction of all steps for the warmup if the recipe has 0.
         warmup_steps: Fixed number of steps for the warmup. Then no step before the fall depends on
-            the number of steps, and the end of the training can be decided late.
+            the number of steps, and the end of training can be decided late.
         fall_fraction: Fraction of all steps, at the end, in which such a schedule falls.
     """
 
@@ -127,7 +127,7 @@ SCHEDULES = {
 }
 """``cosine`` is from Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts;
 ``one-cycle`` from Smith and Topin, arXiv 1708.07120, with a constant momentum; ``trapezoid`` warms
-up, stays, and falls in a straight line: Hägele et al., arXiv 2405.18392."""
+up, stays constant, and falls linearly: Hägele et al., arXiv 2405.18392."""
 
 
 OptimizerName: TypeAlias = Literal[*OPTIMIZERS]  # type: ignore[valid-type]
@@ -201,16 +201,16 @@ class Recipe:
     """initial weights of the last linear layer: random, or fitted to the features of a pretrained
     net, by regression with a cross-validated L2 penalty; batch norms then keep their statistics"""
     initial_fraction: Fraction = 0.0
-    """fraction of the initial weights in the final ones, which are the mean of initial and trained
-    weights (WiSE-FT)"""
+    """fraction of the initial weights in the final weights, which are the mean of initial and
+    trained weights (WiSE-FT)"""
     metric: str | None = None
-    """metric that is the score: it decides early stopping, the comparison with the baseline and
-    what is printed; by default balanced_accuracy with class_weights, otherwise accuracy,
-    mean_average_precision or mean_absolute_error; in Python also the name of a metric in Parts"""
+    """metric to use as the score: for early stopping, for the comparison with the baseline and in
+    the output; by default balanced_accuracy with class_weights, otherwise accuracy,
+    mean_average_precision or mean_absolute_error; in Python, also the name of a metric in Parts"""
     aim: str | None = None
     """yes-or-no and multi-label models: choose the decision thresholds on val for the highest f1,
     for at least this recall or precision, as in recall=0.95, or for the lowest cost if a miss costs
-    as much as this number of false alarms, as in miss=10; by default, the thresholds are 0.5"""
+    as much as a number of false alarms, as in miss=10; by default, the thresholds are 0.5"""
     patience: Annotated[int, Range(1)] | None = None
     """early stopping: stop after this many epochs without a better val score; keeps the last
     epoch's weights"""
@@ -245,9 +245,9 @@ class Recipe:
         )
 
     def find_metric(self, kind: Kind) -> str:
-        """The score's metric for this kind of target, or one's own.
+        """The name of the metric that is the score for this kind of target.
 
-        Raises ``RecipeError`` for a metric of lamina that does not fit.
+        Raises ``RecipeError`` if :attr:`metric` names a metric for other kinds of target.
         """
         if self.metric in METRICS and self.metric not in kind.metrics:
             raise RecipeError(
@@ -277,7 +277,7 @@ class Recipe:
 
 
 def overlay(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with the ``changes`` fields replaced.
+    """The recipe with the fields in ``changes`` replaced.
 
     Changing the optimizer also sets its usual learning rate, unless ``changes`` sets it too.
 
@@ -363,7 +363,7 @@ def describe_fit(
     home: Home = ZOO_HOME,
     used: Recipe | None = None,
 ) -> tuple[str, str]:
-    """What the recipe was fitted to, and the changed fields that ``used`` does not override."""
+    """The images that the recipe was fitted to, and the changes that ``used`` does not override."""
     changes = []
     for name, value in vars(fitted).items():
         before = getattr(recipe, name)

@@ -1,4 +1,4 @@
-"""The schedule of a training: the learning rate of each step, image sizes, and the end."""
+"""The schedule of training: the learning rate of each step, image sizes, and the end."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Fall:
 
 
 class Schedule:
-    """Learning rate, image size and end of a training, as functions of the step (from 0).
+    """Learning rate, image size and end of training, as functions of the step (from 0).
 
-    The schedule ``trapezoid`` can leave the end open while it trains: no step before its fall
+    With the schedule ``trapezoid``, the end can stay open during training: no step before the fall
     depends on the number of steps.
 
     Attributes:
         steps_per_epoch: Steps of a whole epoch.
-        steps: Number of steps of the training; ``None`` while the end is open.
+        steps: Number of all steps; ``None`` while the end is open.
         falls: Falls of the learning rate so far; each replaces the rest of the previous one.
         can_move: Whether the end can be decided late.
 
@@ -58,7 +58,7 @@ class Schedule:
 
     @property
     def epochs(self) -> int | None:
-        """Number of epochs, of which the last may be cut short; ``None`` while it is open."""
+        """Number of epochs; the last may be cut short. ``None`` while the end is open."""
         return None if self.steps is None else math.ceil(self.steps / self.steps_per_epoch)
 
     def count_epochs(self, step: int) -> int:
@@ -67,7 +67,7 @@ class Schedule:
         return (step + rest) // self.steps_per_epoch
 
     def is_over(self, step: int) -> bool:
-        """Whether ``step`` comes after the last one."""
+        """Whether ``step`` comes after the last step."""
         return self.steps is not None and step >= self.steps
 
     def is_falling(self, step: int) -> bool:
@@ -75,7 +75,7 @@ class Schedule:
         return bool(self.falls) and step >= self.falls[0].start
 
     def falls_at(self, step: int) -> bool:
-        """Whether ``step`` is the first in which the learning rate falls."""
+        """Whether ``step`` is the first step in which the learning rate falls."""
         return self.is_falling(step) and not self.is_falling(step - 1)
 
     def factor(self, step: int) -> float:
@@ -104,7 +104,7 @@ class Schedule:
         return find_size_fraction(self._recipe, epoch, is_falling=self.is_falling(step))
 
     def count_fall_steps(self, step: int) -> int:
-        """The steps of a fall from ``step`` on that is the recipe's fraction of all steps."""
+        """The number of steps of a fall from ``step`` on, by the recipe's fraction of all steps."""
         fraction = self._entry.fall_fraction
         return max(1, round(step * fraction / (1 - fraction)))
 
@@ -114,20 +114,20 @@ class Schedule:
         self._set((*earlier, Fall(step, step + max(1, steps))))
 
     def adopt(self, falls: Sequence[Fall]) -> None:
-        """Plan the falls that a run recorded, in place of its recipe's."""
+        """Plan the falls that a run recorded, in place of its recipe's falls."""
         self._set(falls)
         self._planned = self.falls
 
     def leave_open(self, step: int) -> None:
-        """Train until :meth:`start_fall`; a fall that has begun at ``step`` goes on."""
+        """Train until :meth:`start_fall`; a fall that has begun at ``step`` continues."""
         self._planned = ()
         if not self.is_falling(step):
             self._set(())
 
     def restore(self, falls: Sequence[Fall], step: int) -> None:
-        """Continue at ``step`` with the falls that had begun there.
+        """Continue at ``step`` with the falls that had begun by then.
 
-        A training that went on without an end beyond what its recipe plans begins to fall.
+        If training went on, without an end, beyond its recipe's epochs, a fall begins.
         """
         if not self.can_move:
             return
@@ -141,10 +141,10 @@ class Schedule:
             self.start_fall(step, max(self.count_fall_steps(step), rest))
 
     def _set(self, falls: Sequence[Fall]) -> None:
-        """Take these falls; without any, the end is open."""
+        """Use these falls; without any, the end is open."""
         if not self.can_move:
             raise RecipeError(
-                "The end of a training can be moved with the schedule trapezoid, not with"
+                "The end of training can change with the schedule trapezoid, but not with"
                 f" {self._recipe.schedule}."
             )
         self.falls = tuple(falls)
@@ -176,7 +176,7 @@ class Schedule:
 
 
 def can_end_late(recipe: Recipe, function: OwnSchedule | None = None) -> bool:
-    """Whether no step before the fall of the learning rate depends on the number of steps."""
+    """Whether the number of steps can still change until the learning rate falls."""
     return function is None and SCHEDULES[recipe.schedule].warmup_steps is not None
 
 

@@ -36,10 +36,11 @@ Truth = Shaped[Tensor, "n c"]
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Predictions of n images, with a column for each class (no and yes too), label or number.
+    """Predictions of n images, with a column for each class (or no and yes), label or number.
 
     Attributes:
-        scores: what ranks the images, such as probabilities or logits; for regression, numbers.
+        scores: values to rank the images by, such as probabilities or logits; for regression, the
+            numbers.
         chosen: whether each class or label is predicted; for regression, the numbers.
     """
 
@@ -49,11 +50,11 @@ class Columns:
 
 @dataclass(frozen=True, repr=False)
 class Task(ABC):
-    """The loss, the meaning of logits, and statistics of the training targets for the baseline."""
+    """What a model predicts: its loss, the meaning of its logits, and the baseline's targets."""
 
     # names of the classes, labels or numbers, or the yes-or-no question
     target_names: tuple[str, ...]
-    # the score of reports, one of ``Kind.metrics`` or one's own; empty for the default
+    # the score of reports, one of ``Kind.metrics`` or your own; empty for the default
     metric: str = field(default="", kw_only=True)
     kind: ClassVar[Kind]
 
@@ -279,7 +280,7 @@ class _SigmoidTask(Task):
 
     @property
     def cutoffs(self) -> tuple[float, ...]:
-        """The thresholds in float32, as the probabilities that are compared with them."""
+        """The thresholds in float32, like the probabilities that are compared with them."""
         return tuple(np.array(self.thresholds or (0.5,) * self.outputs, np.float32).tolist())
 
     def decide(self, logits: Logits) -> Bool[Tensor, "n k"]:

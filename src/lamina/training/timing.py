@@ -1,4 +1,4 @@
-"""Estimates how long a training takes on this machine, from a few of its steps."""
+"""Estimates how long training takes on this machine, from a few steps."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 from lamina.data import Images
 from lamina.nets import Net
 from lamina.training.batches import LEAST_IN_LANE
+from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.head import CHOOSING_IMAGES, FITTED_IMAGES
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
@@ -30,19 +31,18 @@ TIMED_EVALUATION = 40
 EVALUATED_IMAGES = 200
 ENOUGH_SECONDS = 0.4
 MOST_SECONDS = 2.0
-"""One step of a slow net is enough; and after the second time, also the second step, which is not
-warm yet."""
+"""Timing ends after the first of these times in warm steps, or after the second time and at least
+two steps, even if the second step is not warm yet."""
 FIT_SECONDS = 1e-3  # per image, of fitting a head to its features
 SAVING_SECONDS = 0.1
 SAVING_SECONDS_PER_WEIGHT = 1e-7  # of a checkpoint
 SAVING_FRACTION = 0.02
-"""Upper limit of the fraction of time spent on checkpoints; short epochs are saved with later
-ones."""
+"""Upper limit of the fraction of time spent on checkpoints; short epochs do not all get one."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per full-size image in training and evaluation here, and to start and to save."""
+    """Seconds per full-size image for training and evaluation here, and to start and to save."""
 
     train_seconds: float
     evaluation_seconds: float
@@ -50,7 +50,7 @@ class Pace:
     saving_seconds: float = SAVING_SECONDS
 
     def scale(self, work: float) -> Pace:
-        """The pace of a net and an image size that need so many times the work."""
+        """The pace for a net and an image size that need ``work`` times as much work."""
         return replace(
             self,
             train_seconds=work * self.train_seconds,
@@ -100,7 +100,9 @@ class Pace:
         return replace(recipe, epochs=max(1, fitting))
 
 
-def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe) -> Pace:
+def measure_pace(
+    net: Net | nn.Module, images: Images, recipe: Recipe, parts: Parts = NO_PARTS
+) -> Pace:
     check_alone("Measuring the time of a training")
     batch, lanes = choose_timed_batch(recipe)
     sample = images.take_evenly(STEPS * batch)
@@ -114,7 +116,7 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe) -> Pace:
         initial_fraction=0.0,
     )
     began = time.perf_counter()
-    training = Training(deepcopy(net), sample, trial, steps_per_record=1)
+    training = Training(deepcopy(net), sample, trial, parts=parts, steps_per_record=1)
     ended = []
     for _ in itertools.islice(training, STEPS):
         ended.append(time.perf_counter())
@@ -132,8 +134,8 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe) -> Pace:
     ]
     weights = sum(weight.numel() for weight in training.model.parameters())
     saving_seconds = SAVING_SECONDS + SAVING_SECONDS_PER_WEIGHT * weights
-    # The fastest step: other programs can only add time, and a net that is timed too slow may be
-    # passed over for good, while the end of a training follows the time that it takes.
+    # Use the fastest step: other programs can only add time. A net that seems too slow may never be
+    # chosen, whereas the end of training adapts to the time that it takes.
     return Pace(
         min(took[skipped:]),
         time_evaluation(training.model, images),

@@ -1,7 +1,7 @@
 """Predefined nets, one per module: layers, training recipes and measured results.
 
 Each module defines ``NET`` and ``RECIPES``; the first recipe is the default. If an accuracy of the
-net was published, ``PUBLISHED_RESULT`` has it. To add a net, add a module.
+net was published, ``PUBLISHED_RESULT`` contains it. To add a net, add a module.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 591,914 parameters at 3×32×32 and ten classes. Measured on the JPEG copy of CIFAR-10, torch 2.13,
 November 2026: ``article`` 74.56 % (72.88 to 76.24), 3 runs, 483 s of training on two cores of an
-AMD EPYC in fp32; ``best`` 85.38 %, 1 run, 315 s on two of an Intel Xeon with AMX in bf16;
-85.31 ± 0.91 %, 3 runs, 442 s on two of an AMD EPYC with AVX-512.
+AMD EPYC in fp32; ``best`` 85.38 %, 1 run, 315 s on two cores of an Intel Xeon with AMX in bf16;
+85.31 ± 0.91 %, 3 runs, 442 s on two cores of an AMD EPYC with AVX-512.
 
 ``--recipe article`` trains the recipe as published, without ``val``. Without ``--recipe``, lamina
 also uses ``article``, but adapts its epochs and batch size to the images and may set aside ``val``,

@@ -4,9 +4,9 @@ A narrower version, with ReLU, of the net in Jordan, 94 % on CIFAR-10 in 3.29 se
 GPU, arXiv 2404.00498. 146,754 parameters at 3×32×32 and ten classes.
 
 Measured on the JPEG copy of CIFAR-10, torch 2.13, November 2026, with a linear schedule: ``best``
-85.18 %, 1 run, 97 s of training on two cores of an Intel Xeon with AMX; ``quick`` 78.32 ± 0.54 %,
-3 runs, 31 s on two of an AMD EPYC with AVX-512. With trapezoid, ``best`` was 1.3 points better on
-5,000 training images (2 seeds), and ``quick`` 0.3 points worse on 40,000.
+85.18 %, 1 run, 97 s of training on two cores of an Intel Xeon with AMX; ``quick`` 78.32 ± 0.54 %, 3
+runs, 31 s on two cores of an AMD EPYC with AVX-512. With trapezoid, ``best`` was 1.3 points better
+on 5,000 training images (2 seeds), and ``quick`` 0.3 points worse on 40,000.
 """
 
 from dataclasses import replace

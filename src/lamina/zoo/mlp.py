@@ -2,8 +2,8 @@
 
 308,310 parameters at 3×32×32 and ten classes. Measured on the JPEG copy of CIFAR-10, torch 2.13,
 November 2026: 50.36 % (49.14 to 51.57), 3 runs, 8.3 s of training on two cores of an AMD EPYC
-without bf16, 3.6 s on two of an Intel Xeon with AMX, both in fp32; in bf16 50.17 %, median of 3
-runs, 3.5 s on two of an AMD EPYC with AVX-512.
+without bf16, 3.6 s on two cores of an Intel Xeon with AMX, both in fp32; in bf16 50.17 %, median of
+3 runs, 3.5 s on two cores of an AMD EPYC with AVX-512.
 """
 
 from lamina.nets import Flatten, Linear, Net, Output, ReLU

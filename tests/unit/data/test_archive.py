@@ -388,8 +388,8 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         load_data(path)
     assert str(raised.value) == (
-        f"{path} is none of the kinds of data that lamina reads: the folder of the official CIFAR"
-        " files, a NumPy .npz, IDX files (MNIST's), a table (CSV, TSV, Parquet, JSON lines) or a"
+        f"lamina cannot load {path}. Expected the folder of the official CIFAR files,"
+        " a NumPy .npz, IDX files (MNIST's), a table (CSV, TSV, Parquet, JSON lines) or a"
         " folder of tables, a folder of class folders, or a zip or tar of one of these. Use one of"
         " them, or one of cifar10, cifar100, mnist, fashion-mnist, shapes, shapes-attributes,"
         " shapes-pose."

@@ -21,9 +21,9 @@ from support.array_files import gray_noise, read_arrays
 from support.table_sources import ARRAY_SOURCES, CLASSES, arrays_of
 
 LAYOUT = (
-    "Expected x_train and y_train, also with val or test in place of train; train_images and"
-    " train_labels, also with val or test; x and y; or images and labels; and maybe class_names."
-    " Save the arrays under these names."
+    "Expected x_train and y_train; train_images and train_labels; x and y; or images and labels;"
+    " with val or test in place of train for other splits; and, optionally, class_names. Save the"
+    " arrays under these names."
 )
 
 

@@ -312,7 +312,7 @@ def test_a_class_called_exclude_is_ambiguous(pets):
     (pets / "test" / "dog").rename(pets / "test" / "exclude")
     with pytest.raises(
         DataError,
-        match=r"has exclude for train/cat/0\.png, which is a class and the word to leave out",
+        match=r"has exclude for train/cat/0\.png: this word names a class, but also leaves out",
     ):
         load_corrected(pets, HEAD + "train/cat/0.png,,,exclude\n")
     data = load_corrected(pets, HEAD + "train/cat/0.png,,,=1+1\n")

@@ -203,7 +203,7 @@ def test_a_name_that_a_rule_does_not_fit_is_an_error(rule, names, message):
 def test_what_is_no_rule_is_rejected(rule, message):
     with pytest.raises(DataError, match=message):
         Preparation(group_from=rule)
-    with pytest.raises(DataError, match="both say how"):
+    with pytest.raises(DataError, match="both define the groups"):
         Preparation(group_from="parent", group_column="patient")
 
 

@@ -185,7 +185,7 @@ def test_grey_images_among_colored_ones_are_noted() -> None:
     assert only_finding(make_dataset(train=grey)) == Finding(
         "gray",
         "note",
-        "1 image is gray, while the others have color. Check that being gray does not reveal the"
+        "1 image is gray, while other images have color. Check that being gray does not reveal the"
         " target.",
         1,
         (Sighting("train", "train/007.png", "cat"),),

@@ -580,7 +580,7 @@ OTHERS = {
     "logo.svg": (b"<svg></svg>", "an image of a kind that lamina does not read; convert it to PNG"),
     "scan.dcm": (bytes(128) + b"DICM", "a medical image; convert its slices to PNG"),
     "IM0001": (bytes(128) + b"DICM", "a medical image; convert its slices to PNG"),
-    "IMG_1.DNG": (b"II*\0" + bytes(100), "a raw file of a camera; convert it to JPEG or TIFF"),
+    "IMG_1.DNG": (b"II*\0" + bytes(100), "a camera's raw file; convert it to JPEG or TIFF"),
     "IMG_1.MOV": (b"\0\0\0\x14ftypqt  ", "a video; extract its frames as images"),
     "design.psd": (b"8BPS", "an image of a kind that lamina does not read; convert it to PNG"),
     "paper.pdf": (b"%PDF-1.7", "a PDF; export its pages as images"),

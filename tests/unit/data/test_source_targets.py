@@ -177,9 +177,9 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
             {"kind": ["a", "b"], "age": [1, 2]},
             {},
             (
-                "Several label columns must all hold 0 and 1, or numbers; of 'kind', 'age', 'kind'"
-                " hold something else. Choose the column to learn with --label-column (in Python,"
-                " label_columns)."
+                "Several label columns must all contain 0 and 1, or all contain numbers; of 'kind',"
+                " 'age', 'kind' contain something else. Choose the column to learn with"
+                " --label-column (in Python, label_columns)."
             ),
         ),
         (

@@ -15,16 +15,16 @@ from lamina.errors import RunError
 from lamina.evaluation.calibration import (
     Calibration,
     choose_sets,
-    find_bins,
-    fit_intervals,
-    fit_sets,
+    fit_limits,
     fit_temperatures,
     judge_predictions,
     keep_favored,
+    measure_errors,
     measure_rejection,
 )
+from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import make_prediction
-from lamina.evaluation.scores import calibration_error
+from lamina.evaluation.scores import calibration_error, calibration_floor, find_bins
 from lamina.insight.attribution import choose_target
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
@@ -116,9 +116,9 @@ def test_a_temperature_changes_no_prediction(seed, temperature):
 def test_bins_and_rejections_are_counted():
     confidence = torch.tensor([0.51, 0.52, 0.91, 0.92, 0.93], dtype=torch.float64)
     is_right = torch.tensor([True, False, True, True, False])
-    bins = find_bins(confidence, is_right)
-    assert bins == [(pytest.approx(0.515), 0.5, 2), (pytest.approx(0.92), pytest.approx(2 / 3), 3)]
-    error = sum(count * abs(mean - right) for mean, right, count in bins) / 5
+    assert find_bins(confidence).tolist() == [7, 7, 13, 13, 13]
+    assert find_bins(torch.tensor([0.0, 1.0])).tolist() == [0, 14]
+    error = (2 * abs(0.515 - 1 / 2) + 3 * abs(0.92 - 2 / 3)) / 5
     assert calibration_error(confidence, is_right) == pytest.approx(error)
     kept = {
         limit: measure_rejection(confidence, is_right, limit) for limit in (0.5, 0.7, 0.9, 0.99)
@@ -127,13 +127,21 @@ def test_bins_and_rejections_are_counted():
     assert (kept[0.99].coverage, kept[0.99].accuracy) == (0.0, None)
 
 
+def fit_sets(task, logits, targets, coverage):
+    """The threshold of prediction sets; ``None`` for too few images."""
+    outputs = Outputs("val", logits, targets, tuple(map(str, range(len(targets)))))
+    limits = fit_limits(measure_errors(task, outputs), coverage)
+    return None if limits is None else -float(limits[0])
+
+
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
 def test_sets_hold_the_right_class_as_often_as_promised(coverage):
+    task = SingleLabel(tuple("abcdef"), (1 / 6,) * 6)
     held, sizes = [], []
     for seed in range(30):
         logits, targets = draw_predictions(1200, seed, temperature=2.0, classes=6)
         probabilities = torch.from_numpy(logits).double().softmax(1).numpy()
-        threshold = fit_sets(probabilities[:200], targets[:200], coverage)
+        threshold = fit_sets(task, logits[:200], targets[:200], coverage)
         sets = choose_sets(probabilities[200:], threshold)
         held.append(sets[np.arange(1000), targets[200:]].mean())
         sizes.append(sets.sum(axis=1).mean())
@@ -148,16 +156,15 @@ def test_intervals_hold_the_number_as_often_as_promised():
     held = []
     for _ in range(30):
         errors = generator.standard_cauchy((1100, 2))
-        half_widths = fit_intervals(errors[:100], np.zeros((100, 2)), 0.9)
+        half_widths = fit_limits(np.abs(errors[:100]), 0.9)
         held.append((np.abs(errors[100:]) <= half_widths).mean(axis=0))
     assert np.mean(held, axis=0) == pytest.approx(0.905, abs=0.02)
-    assert np.isinf(fit_intervals(np.zeros((5, 1)), np.zeros((5, 1)), 0.9)).all()
+    assert fit_limits(np.zeros((5, 1)), 0.9) is None
 
 
 def test_a_set_is_never_empty_and_too_few_images_promise_nothing():
-    probabilities = np.array([[0.4, 0.3, 0.3]])
-    assert choose_sets(probabilities, 0.9).tolist() == [[True, False, False]]
-    assert fit_sets(np.repeat(probabilities, 5, axis=0), np.zeros(5, np.int64), 0.9) is None
+    assert choose_sets(np.array([[0.4, 0.3, 0.3]]), 0.9).tolist() == [[True, False, False]]
+    assert fit_sets(CLASSES, np.zeros((5, 3), np.float32), np.zeros(5, np.int64), 0.9) is None
 
 
 @pytest.mark.parametrize("temperatures", [(0.0,), (float("nan"),), (99.0,)])
@@ -168,8 +175,7 @@ def test_a_temperature_out_of_range_is_rejected(temperatures):
 
 def test_a_prediction_set_keeps_ties_with_its_threshold() -> None:
     logits = np.tile(np.float32([0.3, 0.2, -1.7]), (50, 1))
-    exact = torch.from_numpy(logits).double().softmax(1).numpy()
-    threshold = fit_sets(exact, np.ones(50, np.int64), 0.9)
+    threshold = fit_sets(CLASSES, logits, np.ones(50, np.int64), 0.9)
     # what predict computes, in float32 and seven digits
     row = torch.from_numpy(logits).softmax(1)[0].tolist()
     prediction = make_prediction(CLASSES, "one", row)
@@ -190,11 +196,22 @@ def test_a_confidence_threshold_rejects_nothing_that_the_threshold_was_chosen_to
     rule = make_rule(task, 0.9, None)
     probabilities = np.linspace(0.01, 0.99, 50)
     logits = torch.from_numpy(np.log(probabilities / (1 - probabilities))).float()[:, None]
-    chosen = task.decide(logits).flatten().long()
     confidence, is_correct = judge_predictions(task, logits, torch.ones(50, dtype=torch.bool))
-    measured = measure_rejection(keep_favored(task, chosen, confidence), is_correct, 0.9)
+    measured = measure_rejection(keep_favored(task, logits, confidence), is_correct, 0.9)
     found = [make_prediction(task, "x", row) for row in task.probabilities(logits).tolist()]
     for one in found:
         is_sure = one.values[one.predicted] >= 0.9
         assert rule.rejects(one) == (one.predicted != kept and not is_sure)
     assert measured.coverage == pytest.approx(np.mean([not rule.rejects(one) for one in found]))
+
+
+@pytest.mark.parametrize("images", [50, 200, 2000])
+def test_the_floor_of_the_calibration_error_is_that_of_perfect_probabilities(images):
+    random = np.random.default_rng(images)
+    confidence = torch.from_numpy(random.beta(8, 1, images))
+    errors = [
+        calibration_error(confidence, torch.from_numpy(random.random(images) < confidence.numpy()))
+        for _ in range(300)
+    ]
+    assert calibration_floor(confidence) == pytest.approx(np.mean(errors), rel=0.08)
+    assert calibration_floor(torch.ones(images)) == 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from lamina.evaluation.intervals import (
     MeanInterval,
@@ -34,6 +35,13 @@ T_TABLE = {
 @pytest.mark.parametrize(("degrees_of_freedom", "printed"), T_TABLE.items())
 def test_t_quantiles_are_those_of_the_printed_tables(degrees_of_freedom, printed):
     assert round(t_quantile(degrees_of_freedom), 3) == printed
+
+
+@pytest.mark.parametrize("degrees_of_freedom", [1, 2, 3, 15, 199, 1999, 49_999])
+@pytest.mark.parametrize("level", [0.6, 0.95, 0.985, 0.9995])
+def test_t_quantiles_are_those_of_scipy(degrees_of_freedom, level):
+    expected = stats.t.ppf((1 + level) / 2, degrees_of_freedom)
+    assert t_quantile(degrees_of_freedom, level) == pytest.approx(expected, rel=2e-8)
 
 
 def test_t_quantile_of_many_degrees_approaches_the_normal_one():

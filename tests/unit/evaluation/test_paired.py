@@ -19,8 +19,8 @@ from lamina.evaluation.paired import (
     find_differences,
     mcnemar_p_value,
     measure_effect,
-    probability_better,
     score_images,
+    seed_deviation,
 )
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
@@ -247,10 +247,6 @@ def test_differences_are_found_if_their_adjusted_p_values_are_below_005(p_values
     assert find_differences([make_effect(p) for p in p_values]) == expected
 
 
-def test_the_probability_of_better_counts_ties_half():
-    assert probability_better([0.1, 0.2, 0.0, -0.1]) == 0.625
-
-
 def test_accuracies_and_errors_are_the_means_of_their_images():
     targets = np.array([0, 1, 2])
     logits = np.array([[2, 0, 1], [0, 1, 3], [0, 1, 3]], np.float32)
@@ -288,3 +284,20 @@ def test_the_variance_of_a_metric_that_is_no_mean_is_that_of_resampled_images(me
     drawn = [generator.integers(0, 400, 400) for _ in range(300)]
     resampled = [score(first, rows).mean() - score(second, rows).mean() for rows in drawn]
     assert table.var() / 400 == pytest.approx(np.var(resampled), rel=0.25)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.02])
+def test_the_deviation_over_seeds_is_that_on_infinitely_many_images(spread):
+    generator = np.random.default_rng(9)
+    variances = {"all": [], "without the images": []}
+    for _ in range(400):
+        accuracy = 0.7 + generator.normal(0, spread, (4, 1))
+        scores = (generator.random((4, 500)) < accuracy).astype(float)
+        variances["all"].append(scores.mean(axis=1).var(ddof=1))
+        variances["without the images"].append(seed_deviation(scores) ** 2)
+    images_part = 0.7 * 0.3 / 500
+    assert np.mean(variances["all"]) == pytest.approx(spread**2 + images_part, rel=0.15)
+    # no variance is estimated below 0
+    most = 0.25 * images_part if spread == 0 else 0.15 * spread**2
+    assert abs(np.mean(variances["without the images"]) - spread**2) < most * 1.5
+    assert seed_deviation(scores[:1]) is None

@@ -76,7 +76,8 @@ def test_a_report_of_classes_prints_as_a_table():
         [
             "test accuracy 99.8 % (95 % interval 99.3 to 99.9 %, 1,203 images)",
             "baseline (always [red]dog): 40.0 %, gain 59.8 points (95 % interval 55.0 to 64.0)",
-            "balanced accuracy 50.0 %, loss 0.7123, calibration error 2.1 % (not calibrated)",
+            "balanced accuracy 50.0 %, loss 0.7123, calibration error 2.1 % (perfect probabilities:"
+            " 0.0 %; not calibrated)",
             "",
             "class     precision   recall      F1  images",
             "cat          99.7 %  100.0 %  99.8 %   1,200",
@@ -98,7 +99,8 @@ def test_a_report_of_labels_prints_as_a_table():
                 " interval 12.5 to 87.5)"
             ),
             (
-                "micro F1 50.0 %, macro F1 66.7 %, loss 0.2500, calibration error 3.1 % (not"
+                "micro F1 50.0 %, macro F1 66.7 %, loss 0.2500, calibration error 3.1 %"
+                " (perfect probabilities: 0.0 %; not"
                 " calibrated)"
             ),
             "",
@@ -127,7 +129,8 @@ def test_a_report_of_numbers_prints_as_a_table():
 
 def test_a_report_of_a_yes_or_no_names_the_question():
     assert str(YES_NO).splitlines()[2:7] == [
-        "balanced accuracy 75.0 %, loss 0.7123, calibration error 2.1 % (not calibrated)",
+        "balanced accuracy 75.0 %, loss 0.7123, calibration error 2.1 % (perfect probabilities:"
+        " 0.0 %; not calibrated)",
         "metal?: average precision 87.5 %, ROC AUC 0.938",
         "",
         "class  precision   recall       F1  images",
@@ -264,9 +267,9 @@ def test_any_name_and_metrics_survive_json(name, fraction, loss, support):
             (
                 "The report is damaged: report has no field 'color'; its fields are split, images,"
                 " loss, seconds, baseline, metrics, data_name,"
-                " data_fingerprint, chosen_score, undefined, score_interval,"
+                " data_fingerprint, chosen_score, undefined, score_interval, groups,"
                 " mean_average_precision, micro_f1, baseline_micro_f1, macro_f1, calibration_error,"
-                " labels, uncalibrated_error. Evaluate the model again."
+                " labels, uncalibrated_error, calibration_floor. Evaluate the model again."
             ),
         ),
         (

@@ -41,7 +41,7 @@ AIMS = [Aim("f1"), Aim("recall", 0.9), Aim("precision", 0.8), Aim("miss", 10.0),
 
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6), st.integers(3, 60), st.sampled_from(AIMS))
+@given(st.integers(0, 10**6), st.integers(3, 200), st.sampled_from(AIMS))
 def test_no_other_threshold_serves_the_aim_better(seed, images, aim):
     logits, truth = draw(seed, images)
     (chosen,) = choose_thresholds(QUESTION, logits, truth, aim)
@@ -50,10 +50,14 @@ def test_no_other_threshold_serves_the_aim_better(seed, images, aim):
     assert (chosen.positive, chosen.predicted) == (truth.sum(), found.sum())
     assert chosen.found == (found & truth).sum()
 
-    def score(predicted: np.ndarray) -> float:
+    def score(predicted: np.ndarray, is_shown: bool) -> float:
         recall, precision = (
             f(truth, predicted, zero_division=0) for f in (sk.recall_score, sk.precision_score)
         )
+        if is_shown:
+            whole = truth.sum() if aim.name == "recall" else max(1, predicted.sum())
+            low = wilson_interval(int((predicted & truth).sum()), int(whole)).low
+            recall, precision = (value if low >= aim.value else 0 for value in (recall, precision))
         match aim.name:
             case "f1":
                 return sk.f1_score(truth, predicted, zero_division=0)
@@ -63,9 +67,14 @@ def test_no_other_threshold_serves_the_aim_better(seed, images, aim):
                 return recall if precision >= aim.value else -1
         return -(aim.value * (truth & ~predicted).sum() + (predicted & ~truth).sum())
 
-    others = [score(logits[:, 0] > limit) for limit in (-9, *np.unique(logits))]
+    limits = (-9, *np.unique(logits))
+    is_shown = aim.name in ("recall", "precision")
+    others = [score(logits[:, 0] > limit, is_shown) for limit in limits]
+    if max(others) == -1 and is_shown:  # too few images: what they have themselves decides
+        is_shown = False
+        others = [score(logits[:, 0] > limit, is_shown) for limit in limits]
     if max(others) > -1 or aim.name == "miss":
-        assert score(found) == pytest.approx(max(others))
+        assert score(found, is_shown) == pytest.approx(max(others))
     else:
         assert chosen.value == 0.5
 
@@ -331,3 +340,31 @@ def test_temperatures_change_no_decision(value, before, after):
         assert torch.equal(
             other.decide(logits)[far & is_apart], task.decide(logits)[far & is_apart]
         )
+
+
+@pytest.mark.parametrize("aim", [Aim("recall", 0.95), Aim("precision", 0.8)], ids=str)
+@pytest.mark.parametrize("groups", [0, 100])
+def test_an_aim_holds_on_new_images_in_95_percent_of_choices(aim, groups):
+    """Thresholds that reached it on the images themselves missed it in 50 to 54 % of choices."""
+    generator = np.random.default_rng(0)
+    numbers = None
+    if groups:
+        numbers = torch.arange(groups).repeat_interleave(10)
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+        truth = generator.random(count) < 0.4
+        logits = 2.5 * truth + generator.normal(size=count)
+        if groups:
+            logits += np.repeat(generator.normal(size=count // 10), 10)
+        return logits.astype(np.float32)[:, None] - 1, truth
+
+    new_logits, new_truth = draw(200_000)
+    missed = 0
+    for _ in range(200):
+        logits, truth = draw(1000)
+        (chosen,) = choose_thresholds(QUESTION, logits, truth, aim, numbers)
+        above = new_logits[:, 0] > math.log(chosen.value / (1 - chosen.value))
+        rows = new_truth if aim.name == "recall" else above
+        missed += (above & new_truth)[rows].sum() / rows.sum() < aim.value
+        assert (chosen.design_effect > 1) == bool(groups)
+    assert missed <= 16  # 10 allowed; the 97.5 % quantile of a binomial distribution

@@ -341,7 +341,7 @@ class TestReplace:
         assert (
             str(rejection.value)
             == f"replace: the net has no {name}: Net(Flatten(), Linear(100), ReLU(), Output())."
-            " Give a layer that it contains."
+            " Pass a layer that it contains."
         )
 
 

@@ -139,7 +139,7 @@ class TestRejectedShapes:
                 (3, 2, 2),
                 (
                     "Residual: cannot add the outputs of its layers, (12,), and of its shortcut,"
-                    " (3, 2, 2). Make both an image or both a vector."
+                    " (3, 2, 2). Make both of them images, or both vectors."
                 ),
             ),
             (

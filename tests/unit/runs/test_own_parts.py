@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import linecache
 import math
 import random
 import re
@@ -27,6 +28,7 @@ from lamina import (
     Recipe,
     Step,
     Training,
+    Variant,
     compare,
     evaluate,
     load_run,
@@ -88,15 +90,21 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     )
     names: dict[str, Any] = {"__name__": "page", "FEW": str(folder / "few.npz")}
     with contextlib.chdir(folder):
-        for block in BLOCKS:
-            exec(compile(block, str(PAGE), "exec", dont_inherit=True), names)  # the page's own code
+        for number, block in enumerate(BLOCKS):
+            file = f"{PAGE.name}-{number}"
+            linecache.cache[file] = (len(block), None, block.splitlines(keepends=True), file)
+            exec(compile(block, file, "exec", dont_inherit=True), names)  # the page's own code
     names["folder"] = folder
     yield names
 
 
 @pytest.mark.slow
 def test_the_page_runs_and_its_runs_are_whole(page: dict[str, Any]) -> None:
-    runs = {path.name: load_run(path) for path in sorted((page["folder"] / "runs").iterdir())}
+    runs = {
+        path.name: load_run(path)
+        for path in sorted((page["folder"] / "runs").iterdir())
+        if (path / "run.json").exists()
+    }
     assert set(runs) == {*EXAMPLES, "metrics", "doubt", "many", "maxout"}
     for name, parts in EXAMPLES.items():
         assert runs[name].record.parts == {
@@ -367,7 +375,8 @@ def use(**parts: Any) -> Callable[[Path], object]:
             ),
             (
                 "optimizer must train only the parameters of the net, but test_own_parts.<lambda>"
-                " returned one with 1 others. Make these parameters of a module in the net."
+                " returned an optimizer with 1 other parameters. Make them parameters of a module"
+                " in the net."
             ),
         ),
         (
@@ -587,7 +596,7 @@ def test_a_metric_of_ones_own_is_the_score(metric: Any, lower: bool, tmp_path: P
     with pytest.raises(LaminaError, match="is own, your own metric, but models are compared by"):
         score_images(stored.record.task, run.outputs["test"])
     with pytest.raises(LaminaError, match="is own, your own metric, but models are compared by"):
-        compare(run, (NET, Recipe(metric="own")), data, seeds=2, progress=False)
+        compare(run, Variant("own", NET, Recipe(metric="own")), data, seeds=2, progress=False)
     with pytest.warns(LaminaWarning, match="own metrics cannot be computed"):
         without = stored.evaluate(data=data)
     assert (without.score.name, without.undefined) == ("accuracy", "own")

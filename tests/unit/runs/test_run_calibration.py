@@ -77,7 +77,9 @@ def test_with_val_all_probabilities_are_calibrated(tmp_path):
         f"{100 * error:.1f} %"
         for error in (run.report.uncalibrated_error, run.report.calibration_error)
     )
-    assert f"calibration error {after} ({before} before calibration)" in str(run.report)
+    floor = f"{100 * run.report.calibration_floor:.1f} %"
+    shown = f"calibration error {after} (perfect probabilities: {floor}; {before} before"
+    assert shown in str(run.report)
 
 
 @pytest.mark.parametrize("splits", [{"test": 300}, {"val": 49, "test": 300}])
@@ -90,7 +92,7 @@ def test_without_enough_val_nothing_is_calibrated_and_the_report_says_so(splits,
     assert run.predictor(device="cpu").probabilities(dataset.test.pixels) == pytest.approx(
         raw, abs=1e-5
     )
-    assert " % (not calibrated)" in str(run.report)
+    assert " %; not calibrated)" in str(run.report)
 
 
 def test_without_test_the_report_says_that_val_was_fitted_to(tmp_path):

@@ -121,7 +121,7 @@ def test_changed_code_of_ones_own_is_not_evaluated_as_the_run(tmp_path):
     report = run.report
     assert load_run(run.path, module=Doubling()).evaluate(data=DATA_WITH_VAL).loss == report.loss
     changed = load_run(run.path, module=Doubling(factor=2.0))
-    with pytest.raises(RunError, match="Your own code computes other outputs than when"):
+    with pytest.raises(RunError, match="The outputs of your own code have changed since"):
         changed.evaluate(data=DATA_WITH_VAL)
     assert run.report == load_run(run.path).report
     assert run.report.loss == report.loss
@@ -131,7 +131,7 @@ def test_changed_code_of_ones_own_is_no_start(tmp_path):
     run = start_run(DATA_WITH_VAL, Doubling(), RECIPE, runs_dir=tmp_path, name="own")
     run.train(progress=False)
     for source in (run.path, f"{run.path}@2"):
-        with pytest.raises(RunError, match="Your own code computes other outputs than when"):
+        with pytest.raises(RunError, match="The outputs of your own code have changed since"):
             start_run(DATA_WITH_VAL, Doubling(factor=2.0), start_from=source, runs_dir=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own"]
 
@@ -166,4 +166,4 @@ class Own(nn.Module):
     for words in (["evaluate", "own"], ["inspect", "own"], ["export", "own", "own.onnx"]):
         refused = run_lamina(*words, "--net", "own.py")
         assert refused.returncode == 2
-        assert "Your own code computes other outputs than when" in refused.stderr
+        assert "The outputs of your own code have changed since" in refused.stderr

@@ -133,7 +133,7 @@ def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
         (
             {"net": 3},
             "net must be a Net, such as Net(Flatten(), Output()), the name or layers of a net, "
-            "a module, or a function without arguments that makes one, got int.",
+            "a module, or a function without arguments that makes a net, got int.",
         ),
         (
             {"net": NET, "data": [1]},

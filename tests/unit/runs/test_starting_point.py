@@ -129,7 +129,7 @@ def test_settings_that_belong_to_the_weights_are_refused(before, tmp_path, field
     )
     with pytest.raises(
         RecipeError,
-        match=rf"{field} is '{value}', but .*before was trained with '\w+', which further",
+        match=rf"{field} is '{value}', but .*before was trained with '\w+', which cannot change",
     ):
         start_run(data=data, recipe=recipe, start_from=before, runs_dir=tmp_path)
 
@@ -169,14 +169,14 @@ def test_images_are_resized_to_the_size_of_the_run(before, tmp_path):
                 Images.from_arrays(np.zeros((4, 6, 6, 3), np.uint8), np.arange(4) > 1)
             ),
             DataError,
-            "was trained on single-label targets, but arrays has binary ones",
+            "was trained on single-label targets, but arrays has binary targets",
         ),
         (
             Dataset.from_images(
                 Images.from_arrays(np.arange(144, dtype=np.uint8).reshape(4, 6, 6), [0, 1, 0, 1])
             ),
             DataError,
-            "was trained on images of 3×6×6, but those of arrays have 1×6×6",
+            "was trained on images of 3×6×6, but the images of arrays have 1×6×6",
         ),
     ],
 )
@@ -240,7 +240,7 @@ def test_a_module_of_ones_own_is_a_starting_point(tmp_path, monkeypatch):
         assert np.array_equal(*logits)
         assert again.train(progress=False) is not None
     more = color_squares(("blue", "red", "green"), 60, seed=1)
-    with pytest.warns(LaminaWarning, match="was trained with your own loss, and this training is"):
+    with pytest.warns(LaminaWarning, match="was trained with your own loss, but this run is"):
         wider = start_run(more, build_own(3), start_from=run.path, runs_dir=tmp_path, name="wider")
     assert wider.record.started_from.new == ("blue",)
     assert lamina.train(more, net=build_own(3), start_from=run, runs_dir=tmp_path, progress=False)

@@ -77,8 +77,9 @@ def test_enlarged_images_are_taken_at_the_size_that_holds_their_detail():
 @pytest.mark.parametrize(
     ("sides", "ladder"), [((32, 48, 64), zoo.LADDER), ((96, 128, 160), zoo.PHOTO_LADDER)]
 )
-def test_candidates_cost_more_and_more_and_what_is_given_stays(sides, ladder):
-    candidates = propose(noise_dataset(96), {"lr": 0.5}, sides)
+def test_candidates_cost_more_and_more_and_what_is_given_stays(sides, ladder, monkeypatch):
+    monkeypatch.setattr("lamina.studies.candidates.find_sides", lambda dataset: sides)
+    candidates = propose(noise_dataset(96), {"lr": 0.5})
     costs = [one.make().multiply_adds(one.shape) for one in candidates]
     assert costs == sorted(costs)
     assert {one.experiment.net.name for one in candidates} == set(ladder)
@@ -141,10 +142,11 @@ def test_the_first_is_taken_with_fewer_epochs_too_by_progressive_resizing():
     assert recipe.start_size_fraction > 0
 
 
-def test_progressive_resizing_respects_what_is_given():
+def test_progressive_resizing_respects_what_is_given(monkeypatch):
+    monkeypatch.setattr("lamina.studies.candidates.find_sides", lambda dataset: (32, 48))
     given = {"start_size_fraction": 0.0}
-    assert not any(one.can_resize for one in propose(noise_dataset(96), given, (32, 48)))
-    assert all(one.can_resize for one in propose(noise_dataset(96), {}, (32, 48)))
+    assert not any(one.can_resize for one in propose(noise_dataset(96), given))
+    assert all(one.can_resize for one in propose(noise_dataset(96), {}))
 
 
 def blank(train: int, val: int = 0, test: int = 0) -> Dataset:
@@ -199,8 +201,8 @@ def test_settings_that_are_given_are_not_called_fitted():
         NetChoice("mlp", zoo.load_net("mlp"), zoo.load_recipes("mlp")),
         load_data("shapes"),
     )
-    assert "lr 0.001 → 0.00063" in fit_candidate(net, "", dataset, {}, 32).changes[1]
-    given = fit_candidate(net, "", dataset, {"lr": 0.01, "epochs": 3}, 32)
+    assert "lr 0.001 → 0.00063" in fit_candidate(net, dataset, {}, 32).changes[1]
+    given = fit_candidate(net, dataset, {"lr": 0.01, "epochs": 3}, 32)
     assert given.changes[1] == "batch_size 100 → 40"
     assert (given.recipe.lr, given.recipe.epochs, given.recipe.batch_size) == (0.01, 3, 40)
 

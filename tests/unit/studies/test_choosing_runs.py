@@ -98,7 +98,7 @@ def iter_pretrained(
         candidate,
         (Considered("own", 16, 2, 1.0, "chosen"),),
         Deadline(perf_counter(), seconds),
-        Request(settings=given),
+        Request(given=given),
         RunSetup(runs_dir, "mine"),
     )
 
@@ -309,7 +309,7 @@ def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_tha
 ):
     events = iter_chosen(
         bright(16),
-        Request(settings={"epochs": 1}, pretrained=False),
+        Request(given={"epochs": 1}, pretrained=False),
         Deadline(perf_counter() - 1010, 10.0),
         RunSetup(tmp_path),
     )

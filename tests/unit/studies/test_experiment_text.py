@@ -1,15 +1,21 @@
-"""Experiments are read from text, runs and pairs, and settings that do not exist are refused."""
+"""Experiments are read from text, runs and variants, and settings that do not exist are refused."""
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from lamina import Recipe, load_recipe, start_run
+import pytest
+from torch import nn
+
+from lamina import Parts, Recipe, Variant, load_recipe, start_run
 from lamina.cli.fields import StudyOptions
 from lamina.cli.study_session import find_sources
 from lamina.errors import LaminaError, RecipeError, RunError
 from lamina.nets import Flatten, Net, Output
+from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.start import as_net_choice
+from lamina.studies.candidates import fit_experiment
+from lamina.studies.experiment import Candidate, Request
 from lamina.studies.experiment_text import (
     Source,
     find_source,
@@ -84,17 +90,55 @@ def test_a_run_a_study_and_a_net_are_found_by_name(tmp_path):
         find_source("cnnn,lr=0.5", tmp_path)
 
 
-def test_a_net_comes_with_its_recipe_or_its_name(tmp_path):
+def test_a_variant_has_a_name_a_recipe_and_own_functions(tmp_path):
     recipe = Recipe(epochs=3, lr=0.5)
-    source = find_source((Net(Flatten(), Output()), recipe), tmp_path)
-    assert source.title == "Net(Flatten(), Output()),epochs=3,lr=0.5"
-    assert make_experiment(source, DATA, as_net_choice)[0].recipe == recipe
-    named, _ = make_experiment(find_source(("cnn", "article"), tmp_path), DATA, as_net_choice)
-    assert named.recipe == load_recipe("cnn", "article")
-    with pytest.raises(LaminaError, match="is a pair, such as"):
-        find_source(("cnn", "article", 1), tmp_path)
-    with pytest.raises(LaminaError, match="recipe must be a Recipe"):
-        find_source(("cnn", 1), tmp_path)
+    parts = Parts(loss=nn.CrossEntropyLoss())
+    source = find_source(Variant("mine", Net(Flatten(), Output()), recipe, parts), tmp_path)
+    assert source.title == "mine"
+    assert source.is_changed
+    experiment, _ = make_experiment(source, DATA, as_net_choice)
+    assert (experiment.recipe, experiment.parts) == (recipe, parts)
+    article = find_source(Variant("article", "cnn", "article"), tmp_path)
+    assert make_experiment(article, DATA, as_net_choice)[0].recipe == load_recipe("cnn", "article")
+    best = find_source(Variant("best", "cnn:best,lr=0.5"), tmp_path)
+    assert (best.origin, best.recipe, best.values) == ("cnn", "best", {"lr": 0.5})
+
+
+def test_own_functions_replace_settings_of_a_recipe_by_name_but_not_of_a_value(tmp_path):
+    smooth = replace(load_recipe("cnn", "best"), label_smoothing=0.2)
+    choice = NetChoice("mine", Net(Flatten(), Output()), {"smooth": smooth})
+    parts = Parts(loss=nn.CrossEntropyLoss())
+    named, _ = fit_experiment(Request(choice, "smooth", parts=parts), DATA)
+    assert (named.recipe.label_smoothing, named.parts) == (0.0, parts)
+    plain, _ = fit_experiment(Request(choice, smooth, parts=parts), DATA)
+    assert plain.recipe == smooth  # which training refuses
+    with pytest.raises(
+        RecipeError, match=r"label_smoothing is 0\.2, but your own loss replaces it"
+    ):
+        Candidate.of(plain).time()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", "cnn"), "name is ''; it must be one line"),
+        (("mine", "cnn", 1), "recipe must be a Recipe"),
+        (("mine", "cnn", None, 1), "parts must be your own functions"),
+        (("mine", "cnn:best", "article"), "mine has two recipes"),
+    ],
+)
+def test_a_variant_that_does_not_fit_is_refused(tmp_path, arguments, message):
+    with pytest.raises(LaminaError, match=message):
+        find_source(Variant(*arguments), tmp_path)
+
+
+def test_a_run_with_own_functions_is_repeated_with_them_alone(tmp_path):
+    parts = Parts(loss=nn.CrossEntropyLoss())
+    run = start_run(DATA, NET, RECIPE, parts=parts, name="first", runs_dir=tmp_path)
+    with pytest.raises(RunError, match=r"own functions are passed as in Variant"):
+        make_experiment(find_source(run, tmp_path), DATA, as_net_choice)
+    source = find_source(Variant("again", run, parts=parts), tmp_path)
+    assert make_experiment(source, DATA, as_net_choice)[0].parts == parts
 
 
 def test_a_folder_with_parentheses_is_a_run(tmp_path):

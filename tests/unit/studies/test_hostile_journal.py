@@ -13,7 +13,7 @@ from lamina.studies.finals import rank_finalists
 from lamina.studies.search import tabulate_trials
 from lamina.studies.storage import JOURNAL, TrialLostError, load_study, open_storage
 from lamina.studies.trials import list_trials, read_progress
-from lamina.studies.tuning import next_action
+from lamina.studies.tuning import find_end
 from support.searches import finish, noise_with_val, open_again, open_search
 
 HOSTILE = ("../../escaped", None, -1, 10**30, 1e400, [], ["net.py"], {"net": "net.py"}, True)
@@ -31,7 +31,7 @@ def search_and_lines(tmp_path_factory):
         finish(trials.is_worse(trial))
         finish(trials.finish(trial, state, score))
     finish(trials.take(search.ranges))
-    finish(trials.store("finals", {"ranked": [0], "count": 1, "seeds": 2}))
+    finish(trials.store("finals", {"ranked": [0], "seeds": 2, "tests": 0}))
     return search, (folder / JOURNAL).read_text().splitlines()
 
 
@@ -59,7 +59,7 @@ def use(search, folder: Path) -> None:
     trials = open_again(search, folder)
     finish(trials.recover())
     progress = finish(trials.load())
-    next_action(progress, 1.0)
+    find_end(progress, 1.0)
     for number in rank_finalists(progress):
         search.make(progress.trials[number])
     with trials.holding(finish(trials.take(search.ranges))):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.studies.trials import FinalsPlan, Limits, Progress
-from lamina.studies.tuning import Stop, Train, Wait, next_action
+from lamina.studies.tuning import find_end
 from lamina.targets import Score
 
 START = datetime(2026, 1, 1)
@@ -40,33 +40,33 @@ def progress(states, trials=4, seconds=None, finals=None, **attributes) -> Progr
 
 
 @pytest.mark.parametrize(
-    ("states", "action"),
+    ("states", "end"),
     [
-        ([], Train()),
-        (["COMPLETE"] * 3, Train()),
-        (["COMPLETE"] * 3 + ["RUNNING"], Wait(1)),
-        (["COMPLETE"] * 3 + ["RUNNING", "WAITING"], Train()),
-        (["COMPLETE", "RUNNING", "RUNNING", "PRUNED"], Wait(2)),
-        (["COMPLETE"] * 4, Stop("it has 4 trials")),
-        (["COMPLETE"] * 3 + ["FAIL"], Train()),  # that was given back
-        (["COMPLETE"] * 2 + ["RUNNING", "FAIL", "WAITING"], Train()),
+        ([], ""),
+        (["COMPLETE"] * 3, ""),
+        (["COMPLETE"] * 3 + ["RUNNING"], "it has 4 trials"),
+        (["COMPLETE"] * 3 + ["RUNNING", "WAITING"], ""),
+        (["COMPLETE", "RUNNING", "RUNNING", "PRUNED"], "it has 4 trials"),
+        (["COMPLETE"] * 4, "it has 4 trials"),
+        (["COMPLETE"] * 3 + ["FAIL"], ""),  # that was given back
+        (["COMPLETE"] * 2 + ["RUNNING", "FAIL", "WAITING"], ""),
     ],
 )
-def test_a_worker_trains_waits_or_stops(states, action):
-    assert next_action(progress(states), 1.0) == action
+def test_a_worker_trains_until_there_is_a_reason_to_end(states, end):
+    assert find_end(progress(states), 1.0) == end
 
 
 def test_trials_that_failed_count_but_repeats_do_not():
-    assert next_action(progress(["FAIL"] * 4, error="failed"), 1.0) == Stop("it has 4 trials")
+    assert find_end(progress(["FAIL"] * 4, error="failed"), 1.0) == "it has 4 trials"
     repeats = progress(["FAIL"] * 9, error="not trained", repeats=0)
-    assert next_action(repeats, 1.0) == Train()
+    assert find_end(repeats, 1.0) == ""
     repeats = progress(["FAIL"] * 10, error="not trained", repeats=0)
-    assert isinstance(next_action(repeats, 1.0), Stop)
+    assert "10 trials in a row" in find_end(repeats, 1.0)
 
 
 def test_nobody_trains_a_trial_after_the_finals_have_begun():
-    plan = FinalsPlan((0,), 1, 2)
-    assert next_action(progress(["WAITING"], finals=plan), 1.0) == Stop("its finals have begun")
+    plan = FinalsPlan((0,), 2, 2)
+    assert find_end(progress(["WAITING"], finals=plan), 1.0) == "its finals have begun"
 
 
 def test_a_time_limit_counts_the_time_in_which_a_worker_was_training():
@@ -76,20 +76,16 @@ def test_a_time_limit_counts_the_time_in_which_a_worker_was_training():
     known = Progress([one, same, later], Score("accuracy", 0.0), Limits(None, 80.0), None)
     assert known.used_seconds == 25.0
     # half of the time is for the finals, and a trial takes ten seconds: 80 - 40 - 10 - 25 > 0
-    assert next_action(known, 1.0) == Train()
+    assert find_end(known, 1.0) == ""
     short = Progress([one, same, later], Score("accuracy", 0.0), Limits(None, 60.0), None)
-    assert isinstance(next_action(short, 1.0), Stop)
+    assert "the time is for the finals" in find_end(short, 1.0)
 
 
 @given(st.lists(st.sampled_from(["RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING"])))
-def test_a_worker_stops_only_if_nothing_is_left(states):
-    action = next_action(progress(states), 1.0)
+def test_no_trial_begins_only_if_there_are_enough(states):
     counted = len([state for state in states if state != "FAIL"])
-    if isinstance(action, Stop):
+    if find_end(progress(states), 1.0):
         assert counted >= 4
-        assert not {"RUNNING", "WAITING"} & set(states)
-    if isinstance(action, Wait):
-        assert action.running == states.count("RUNNING") > 0
         assert "WAITING" not in states
-    if isinstance(action, Train):
+    else:
         assert counted < 4 or "WAITING" in states

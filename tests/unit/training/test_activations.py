@@ -140,8 +140,8 @@ def test_inputs_are_recorded_too_of_the_modules_that_are_called():
         (
             Own(),
             1,
-            "There is no layer 1, because layers of your own module have no numbers. Give a "
-            "module path, such as 'body.conv1'.",
+            "There is no layer 1, because layers of your own module have no numbers. Pass a module"
+            " path, such as 'body.conv1'.",
         ),
         (
             Own(),

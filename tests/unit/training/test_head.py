@@ -555,7 +555,7 @@ def test_the_layer_that_computes_the_logits_is_found(net, ending):
 
 LINEAR = (
     "head is 'fitted', which needs a net whose logits are the output of one linear layer with a"
-    " bias, but those of this net are not the output of its last layer, "
+    " bias, but this net's last layer, "
 )
 
 
@@ -579,4 +579,6 @@ LINEAR = (
 def test_other_heads_are_rejected_before_the_first_step(net, ends):
     with pytest.raises(RecipeError) as rejected:
         Training(net(), graded_images(np.arange(12) % 3, 32), RECIPE)
-    assert str(rejected.value) == f"{LINEAR}{ends}. Set head to 'random'."
+    assert (
+        str(rejected.value) == f"{LINEAR}{ends}, does not compute its logits. Set head to 'random'."
+    )

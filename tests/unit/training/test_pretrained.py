@@ -326,8 +326,9 @@ def test_pickled_weights_are_rejected_with_the_way_to_convert_them(tmp_path):
 def test_a_missing_file_is_reported(tmp_path):
     with rejects(
         f"There is no file {tmp_path / 'none'}. For --weights, use a safetensors file, pretrained"
-        " for the weights that timm publishes, packaged for those that lamina[pretrained]"
-        " installs, or none for random ones (in Python, the argument weights of find_net)."
+        " for the weights that timm publishes, packaged for the weights that"
+        " lamina[pretrained] installs, or none for random weights (in Python, the argument weights"
+        " of find_net)."
     ):
         open_timm_net("test_resnet", str(tmp_path / "none"), keep_silent)
 

@@ -1,4 +1,4 @@
-"""Unpack untrusted zip and tar files, to be read as folders; none can write anywhere else."""
+"""Unpack untrusted zip and tar files into a folder; they cannot write anywhere else."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ MEMBER_BYTES = 16 * 2**30  # of Parquet files; images have a limit of their own
 TOTAL_BYTES = 200 * 2**30
 COMPRESSION_RATIO = 200  # a zip bomb exceeds this; images do not
 RATIO_FLOOR_BYTES = 2**20  # smaller tables may exceed the ratio
-ARRAY_FLOOR_BYTES = 2**28  # so may smaller archives and arrays: sorted labels compress 1000:1
+ARRAY_FLOOR_BYTES = 2**28  # smaller archives and arrays may, too: sorted labels compress 1000:1
 
-MOST_FOLDERS = 100  # around a file; deeper ones exceed Python's recursion limit
+MOST_FOLDERS = 100  # that contain a file; more of them exceed Python's recursion limit
 UNHELD = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EISDIR)
 READ_BYTES = 2**18
 _Member: TypeAlias = tuple[str, Iterator[bytes] | None]  # a name, and None for a folder
@@ -87,7 +87,7 @@ def open_archive(
 
 @contextmanager
 def _named_as(path: Path, unpacked: Path) -> Iterator[None]:
-    """Errors name the archive in place of the folder with its files."""
+    """Make errors name the archive instead of the folder with its files."""
     try:
         yield
     except DataError as error:
@@ -99,7 +99,7 @@ def _named_as(path: Path, unpacked: Path) -> Iterator[None]:
 
 
 def unpack(path: Path, folder: Path, progress: Progress) -> list[Problem]:
-    """Write the files of an archive into a new folder; returns those that cannot be written."""
+    """Write the files of an archive into a new folder; return the files that cannot be written."""
     folder.mkdir()
     free_bytes = shutil.disk_usage(folder).free
     files: set[str] = set()
@@ -119,7 +119,7 @@ def unpack(path: Path, folder: Path, progress: Progress) -> list[Problem]:
 
 
 def _after_a_while(file: io.FileIO, size_bytes: int, progress: Progress) -> Callable[[], None]:
-    """A function that shows how far a file is read, a few times a second."""
+    """A function that reports the progress of reading a file, a few times a second."""
     shown = time.monotonic() + QUIET_SECONDS
 
     def show() -> None:
@@ -213,7 +213,7 @@ class _Checker:
 
 
 def _read_zip(file: io.FileIO, path: Path, free_bytes: int) -> Iterator[_Member]:
-    """The members of a zip, after all have been checked; a damaged one has a ``BadImageError``."""
+    """The members of a zip, after all are checked; damaged members have a ``BadImageError``."""
     checker = _Checker(path, free_bytes)
     with readable(path), zipfile.ZipFile(file) as archive:
         members = archive.infolist()
@@ -250,7 +250,7 @@ def _decode_name(member: zipfile.ZipInfo) -> str:
 
 
 class _DirectoryReader(io.FileIO):
-    """A zip file that checks its directory before ``zipfile`` makes objects 100 times as large."""
+    """A zip file that checks its directory before ``zipfile`` turns it into much larger objects."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         remedy = "Unpack it and use the folder."

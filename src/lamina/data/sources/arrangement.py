@@ -1,4 +1,4 @@
-"""Assign the images of a folder to splits and classes by their paths; refuse ambiguous names."""
+"""Assign the images of a folder to splits and classes by their paths; reject ambiguous names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NAME = pl.col("name")
 
 
 def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) -> Files:
-    """Assign splits and classes by the paths of the images; skips a single folder around all."""
+    """Assign splits and classes by the paths of the images; skips a single outer folder."""
     hint = _suggest_table([*scan.problems, *scan.unused], source)
     if not scan.names:
         raise DataError(f"No images in {source}. {LAYOUT}{hint}")
@@ -84,7 +84,7 @@ def _suggest_table(others: Sequence[Problem], source: Path) -> str:
 
 
 def _step_in(frame: pl.DataFrame) -> pl.DataFrame:
-    """Skip folders around all images, except for stray images in or beside them."""
+    """Skip folders that contain all images; a few stray images may be in or beside them."""
     while True:
         frame = frame.with_columns(folder=NAME.str.extract("(?s)^(.*)/").fill_null(""))
         top = _find_top(_count_images(frame))
@@ -259,7 +259,7 @@ def _find_unlabeled(
 def _find_inner(
     splits: Mapping[str, Split | None], subfolders: Mapping[str, set[str]]
 ) -> frozenset[str]:
-    """The splits with one more folder of this name, or of this split, around all their images."""
+    """The splits in which one inner folder, named like the split, contains all images."""
     single = {top: next(iter(subfolders[top])) for top in splits if len(subfolders[top]) == 1}
     return frozenset(
         top
@@ -299,7 +299,7 @@ def _read_splits(
 
 
 def _advise_splits(pairs: Sequence[str]) -> str:
-    """The options that settle it, with the folders whose split is known."""
+    """The options that resolve the ambiguity, with the folders whose split is known."""
     known = pairs or ["train=FOLDER", "test=FOLDER"]
     shown = " ".join(f"'{pair}'" if " " in pair else pair for pair in known)
     return (
@@ -310,7 +310,7 @@ def _advise_splits(pairs: Sequence[str]) -> str:
 
 
 def _advise_flat(others: Sequence[str], hint: str) -> str:
-    """The options that settle it for folders without subfolders."""
+    """The options that resolve the ambiguity of folders without subfolders."""
     as_classes = "If each folder is a class, use --label-from folder. " if others else ""
     return (
         f"{as_classes}If file names begin with the class, use --label-from filename (in Python,"

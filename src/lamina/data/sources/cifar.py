@@ -106,7 +106,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 
 def read_pickle(data: bytes, name: str) -> dict[str, Any]:
-    """Read a pickled dictionary of plain values and byte arrays, and call nothing that it names."""
+    """Read a pickled dictionary of plain values and byte arrays, without calling what it names."""
     try:
         if not data.endswith(pickle.STOP):
             raise EOFError("pickle data was truncated")
@@ -137,9 +137,9 @@ def _read_bytes(array: _Call) -> UInt8[np.ndarray, " values"]:
 
 
 class _Call:
-    """A call of numpy in a pickle, noted and not made: numpy would trust its arguments.
+    """A call of numpy in a pickle, recorded but not made: numpy would trust its arguments.
 
-    A pickle cannot change the class: setting its state, not that of an instance, lacks ``self``.
+    A pickle cannot change the class: to set the state of a class, not an instance, lacks ``self``.
     """
 
     def __init__(self, *arguments: Any) -> None:

@@ -22,13 +22,13 @@ RESULTS = (
     {"study.json", "differences.png"},
     {"study.json", "trials.journal"},
 )
-"""Files by which the folders of runs and studies are recognized, also if they were copied without
-hidden files."""
+"""Files that mark the folders of runs and studies, even if they were copied without hidden
+files."""
 SYSTEM_FILES = ("__macosx", "thumbs.db", "desktop.ini")
 
 
 def open_folder(path: Path, preparation: Preparation) -> Source | None:
-    """Open a folder of class folders, maybe with splits; ``DataError`` if it cannot be read."""
+    """Open a folder of class folders, possibly with splits; ``DataError`` if it cannot be read."""
     if not path.is_dir():
         return None
     scan = scan_folder(path)
@@ -54,7 +54,7 @@ def is_hidden(path: str) -> bool:
 def check_image(path: str) -> None:
     """Raise ``BadImageError`` unless lamina reads the file, by its name or its first bytes."""
     name = path.lower()
-    # decoding examines the content, and reports what is not an image
+    # decoding examines the content, and reports files that are not images
     if name.endswith(SURE_SUFFIXES):
         return
     try:
@@ -134,7 +134,7 @@ def walk_files(
     """
     with os.scandir(folder) as scanned:
         entries = list(scanned)
-    # their figures are no data
+    # their figures are not data
     if prefix and any(files <= {entry.name for entry in entries} for files in RESULTS):
         return
     if empty is not None and all(is_hidden(entry.name) for entry in entries):

@@ -18,7 +18,7 @@ from lamina.errors import DataError, name_some, suggest
 ColumnKind = Literal["text", "number", "truth", "list", "bytes", "empty", "other"]
 IMAGE_KINDS: tuple[ColumnKind, ...] = ("text", "bytes")
 LABEL_KINDS: tuple[ColumnKind, ...] = ("text", "number", "truth", "list")
-# In order of preference, and normalized as by _simple.
+# In order of preference, normalized by _simple.
 IMAGE_NAMES = (
     "file_name",
     "image",
@@ -97,7 +97,7 @@ class Columns(NamedTuple):
 
 
 def choose_columns(table: Table, preparation: Preparation) -> Columns:
-    """Choose the requested columns, else those with a well-known name or the only possible ones."""
+    """Choose the requested columns, or well-known names, or the only possible columns."""
     image = preparation.image_column or find_image_column(table)
     _check_kind(table, image, "--image-column", IMAGE_KINDS, "image paths or image bytes")
     split = preparation.split_column or _find_split(table, image)

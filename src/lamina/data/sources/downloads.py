@@ -180,7 +180,7 @@ def list_published(name: str) -> Files | Arrays:
 
 
 def find_download_mb(source: str) -> int:
-    """The size of what has to be downloaded first; 0 if the data set is on this machine."""
+    """The size of the download that a data set needs; 0 if the set is on this machine."""
     if source not in PUBLISHED or downloaded_path(source).exists():
         return 0
     if source == "cifar10" and os.environ.get("LAMINA_CIFAR10"):

@@ -1,4 +1,4 @@
-"""The frame of a source's images: see ``Files``."""
+"""Functions on the frame of a source's images (see ``Files``)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS: dict[str, Any] = {
 
 
 def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFrame:
-    """The frame with a row for each of these files, before the others."""
+    """The frame with a row for each problem before its other rows."""
     left_out = {
         "name": [show_name(problem.path) for problem in problems],
         "reason": [show_name(problem.reason) for problem in problems],
@@ -35,7 +35,7 @@ def add_problems(frame: pl.DataFrame, problems: Sequence[Problem]) -> pl.DataFra
 
 
 def leave_out_gaps(frame: pl.DataFrame, name: str, column: str) -> pl.DataFrame:
-    """Leave out the images without a value in a column of the frame, from ``column`` of a table."""
+    """Leave out images without a value in ``name`` of the frame, which is ``column`` of a table."""
     gap = pl.when(pl.col(name).is_null()).then(pl.lit(f"no value in column {column!r}"))
     return frame.with_columns(reason=pl.coalesce("reason", gap))
 

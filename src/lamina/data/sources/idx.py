@@ -33,12 +33,12 @@ UNSIGNED_BYTE = 8
 def open_idx(path: Path, preparation: Preparation, classes: Sequence[str] = ()) -> Source | None:
     """Open IDX files, recognized by name; ``DataError`` for several sets or a missing file.
 
-    ``classes`` are the names of the labels, if the set is a published one.
+    ``classes`` are the names of the labels of a published set.
     """
     if path.is_dir():
         pairs = _find_pairs(path) or _find_pairs(path / "raw")
         inside = list(path.iterdir())
-        # a link may lead in a circle
+        # links may form a loop
         if not pairs and len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink():
             return open_idx(inside[0], preparation, classes)
     else:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # slow to import, and cached data do not need it
     import polars as pl
 
 LABEL = "label:"  # begins the name of a column of labels
-# What the readers of archives, arrays and tables raise for a damaged file.
+# Errors that the readers of archives, arrays and tables raise for a damaged file.
 READ_ERRORS: tuple[type[BaseException], ...] = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, csv.Error),
     *(EOFError, OSError, ValueError, RuntimeError),
@@ -94,7 +94,7 @@ class Part(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The images of a folder, sorted by name (path in the folder), and what else it contains."""
+    """The images of a folder, sorted by name (path in the folder), and other content."""
 
     root: Path
     names: list[str]
@@ -123,7 +123,7 @@ class Source:
 
 
 def show_name(name: str) -> str:
-    """A name as messages show it: what is not UTF-8 on disk is written with a backslash."""
+    """A name as messages show it: bytes that are not UTF-8 are written with a backslash."""
     if name.isascii():
         return name
     return name.encode("utf-8", "backslashreplace").decode()
@@ -151,7 +151,7 @@ def join_parts(
     label_reason: str,
     to_targets: Callable[[Shaped[np.ndarray, "n ..."]], tuple[Targets, Sequence[str]]],
 ) -> Arrays:
-    """Join the splits of a source, whose images and labels must be alike.
+    """Join the splits of a source, whose images and labels must have the same form.
 
     ``to_targets`` turns the labels of all splits into targets and their names.
     """

@@ -34,9 +34,9 @@ LAYOUTS: tuple[Mapping[Split | None, tuple[str, str]], ...] = (
     {None: ("images", "labels")},
 )
 EXPECTED = (
-    "Expected x_train and y_train, also with val or test in place of train; train_images and"
-    f" train_labels, also with val or test; x and y; or images and labels; and maybe {NAMES_KEY}."
-    " Save the arrays under these names."
+    "Expected x_train and y_train; train_images and train_labels; x and y; or images and labels;"
+    f" with val or test in place of train for other splits; and, optionally, {NAMES_KEY}. Save the"
+    " arrays under these names."
 )
 RESIZED_CHANNELS = (1, 2, 3, 4)
 # What numpy raises for damaged files.

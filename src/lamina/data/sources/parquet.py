@@ -52,7 +52,7 @@ def read_parquet_table(path: Path) -> Table:
 
 
 def spool_table(frame: pl.DataFrame, column: str, folder: Path) -> pl.DataFrame:
-    """Copy the images in a column of tables into ``folder/spool``; unique names stay."""
+    """Copy the images in a column of tables into ``folder/spool``; keeps unique names."""
     in_table = pl.col("file").is_not_null()
     others = frame.filter(~in_table)
     frame = frame.filter(in_table)
@@ -110,7 +110,7 @@ def _read_images(path: Path, column: str) -> Iterator[pl.DataFrame]:
 
 
 def _copy_images(images: pl.DataFrame, path: Path, spool: BinaryIO) -> pl.DataFrame:
-    """Append images to the spool; returns their places, or the reason that one is left out."""
+    """Append images to the spool; return their places, or the reasons why they are left out."""
     size_bytes = pl.col("data").bin.size().cast(pl.Int64)
     reason = (
         pl.when(size_bytes.is_null())

@@ -16,7 +16,7 @@ EXAMINED = 50  # entries of a folder
 
 
 def is_data(path: Path) -> bool:
-    """Whether it is an archive, or has folders of images or of classes; tables are not read."""
+    """Whether a path is an archive, or has folders of images or classes; does not read tables."""
     if not path.is_dir():
         return path.name.lower().endswith(ARCHIVES) and not is_table(path)
     return has_classes(path) or any(
@@ -44,7 +44,7 @@ def has_image(path: Path) -> bool:
 
 
 def _list_some(path: Path) -> list[Path]:
-    """Some entries of a folder; none of a file, or if it cannot be read."""
+    """Some entries of a folder; none for a file or an unreadable folder."""
     try:
         with os.scandir(path) as entries:
             return [Path(entry) for entry in islice(entries, EXAMINED)]

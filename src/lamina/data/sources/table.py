@@ -69,7 +69,7 @@ def find_parts(path: Path) -> tuple[list[TablePart], list[Problem]]:
             problems.append(Problem(folder.name, "no table for its images"))
     if parts:
         return parts, problems
-    # a link may lead in a circle
+    # links may form a loop
     is_wrapped = len(folders) == 1 and not problems and not folders[0].is_symlink()
     if is_wrapped and not any(is_image_path(entry.name) for entry in entries):
         return find_parts(folders[0])
@@ -77,7 +77,7 @@ def find_parts(path: Path) -> tuple[list[TablePart], list[Problem]]:
 
 
 def _find_parquet(path: Path) -> tuple[list[TablePart], list[Problem]]:
-    """The Parquet files below a folder: those named after splits, or all if it has no images."""
+    """The Parquet files below a folder: files named after splits, or all if it has no images."""
     names = sorted(name for name, _ in walk_files(path))
     visible = [name for name in names if not is_hidden(name)]
     files = [PurePosixPath(name) for name in visible if name.lower().endswith(".parquet")]

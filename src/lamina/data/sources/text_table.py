@@ -130,7 +130,7 @@ def _read_json(text: str, path: Path) -> Table:
 
 
 def _clean(value: Any) -> Any:
-    """A value of JSON; ``None`` for empty text and NaN, and texts for the items of a flat list."""
+    """A value of JSON; ``None`` for empty text and NaN; the items of a flat list become texts."""
     if isinstance(value, list):
         if all(isinstance(item, str | int | None) for item in value):
             return [str(item) for item in value if item is not None]
@@ -152,7 +152,7 @@ def _parse_lines(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _read_csv(data: bytes, path: Path, separator: str) -> pl.DataFrame:
-    """The cells as text, with ``None`` for empty ones."""
+    """The cells as text, with ``None`` for empty cells."""
     try:
         frame = pl.read_csv(
             io.BytesIO(data), has_header=False, separator=separator, infer_schema=False
@@ -205,9 +205,9 @@ def _check_header(header: Sequence[str], path: Path) -> None:
 
 
 def _find_type(cells: pl.Series, separator: str, *, has_decimal_commas: bool) -> pl.Series | str:
-    """Convert the cells of a column to booleans or numbers if all are, otherwise to text.
+    """Convert the cells of a column to booleans or numbers if all of them allow it.
 
-    Returns the first of numbers with commas that are not clearly decimal.
+    Returns the first number with a comma instead, if its commas are not clearly decimal.
     """
     present = cells.replace(MISSING, None)
     texts = present.drop_nulls()
@@ -233,7 +233,7 @@ def _find_type(cells: pl.Series, separator: str, *, has_decimal_commas: bool) ->
 def _find_unclear_points(
     texts: pl.DataFrame, columns: Mapping[str, pl.Series | str]
 ) -> dict[str, str]:
-    """The columns whose points may separate thousands, as others have decimal commas."""
+    """The columns whose points may separate thousands, because others have decimal commas."""
     decimal = [
         texts[name]
         for name, values in columns.items()

@@ -112,7 +112,7 @@ class Similar(TypedDict):
 class Model(TypedDict):
     """A model of the server: single-label, multi-label, binary or regression.
 
-    Images with more than 8 bits per channel are refused if ``bit_depth`` is null.
+    Images with more than 8 bits per channel are rejected if ``bit_depth`` is null.
     ``coverage_interval`` is a 95 % interval of the fraction of new images that --coverage covers.
     """
 
@@ -171,7 +171,7 @@ TOKEN = {"type": "http", "scheme": "bearer"}
 
 
 def describe_api(routes: Sequence[BaseRoute]) -> dict[str, Any]:
-    """The OpenAPI document of those routes that are no assets of the page."""
+    """The OpenAPI document of the routes that are not assets of the page."""
     paths: dict[str, Any] = {}
     for route in routes:
         if isinstance(route, Route) and route.path in RESULTS:

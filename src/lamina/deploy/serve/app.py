@@ -97,7 +97,7 @@ HANDLERS = {HTTPException: handle_error, BusyError: refuse_busy, LaminaError: re
 
 
 def find_model(worker: Worker, request: Request) -> int:
-    """The place of the model that a request names; by default the first."""
+    """The index of the model that a request names; by default the first."""
     names = [model["model"] for model in worker.models]
     name = request.query_params.get("model", names[0])
     if name not in names:

@@ -1,4 +1,4 @@
-"""What the processes of ``lamina serve`` compute: they decode images, predict and explain."""
+"""The functions that the processes of ``lamina serve`` call: decode images, predict and explain."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Served:
     run: Run
     predictor: Predictor
     rule: ConfidenceRule  # prediction sets or intervals
-    remarks: Sequence[str] = ()  # about them
-    similar: TrainingImages | None = None  # once they were needed
+    remarks: Sequence[str] = ()  # about sets or intervals
+    similar: TrainingImages | None = None  # loaded when first needed
 
     def find_training_images(self) -> TrainingImages | None:
         """The training images with features, if the cache has them."""
@@ -200,7 +200,8 @@ def open_runs(runs: Mapping[str, str], device: str, coverage: float | None) -> l
         model = Served(name, run, predictor, make_rule(task, None, None))
         if coverage is not None and task.kind is MULTI_LABEL:
             remark = (
-                "is multi-label; lamina serves it without prediction sets, but others with them"
+                "is multi-label; lamina serves it without prediction sets, and other models with"
+                " them"
             )
             model.remarks = [f"{path} {remark}"]
         elif coverage is not None:

@@ -19,7 +19,7 @@ BATCH_IMAGES = 16
 # Time limit of a batch of predictions; batches take about a quarter of it.
 PREDICT_SECONDS = 20.0
 CLOSER_SECONDS = 60.0  # of an explanation, or of similar images
-CLOSER_REQUESTS = 8  # that wait; further ones are refused
+CLOSER_REQUESTS = 8  # that wait; further requests are refused
 CLOSER_NICENESS = 10  # predictions come first
 RETRY_SECONDS = 1.0  # between attempts to start the process again
 PACKAGE = "lamina.deploy.serve.inference"
@@ -27,7 +27,7 @@ PACKAGE = "lamina.deploy.serve.inference"
 
 @dataclass(eq=False)
 class Job:
-    """An image that waits for its prediction; ``is_alone`` if the process died with its batch."""
+    """An image that waits for its prediction, alone if the process died with its batch."""
 
     model: int
     image: bytes
@@ -46,13 +46,13 @@ def plan_opening(runs: Mapping[str, str], device: str, coverage: float | None) -
 
 @dataclass(eq=False)
 class Worker:
-    """The process that predicts, and one for explanations, which starts when they are asked for.
+    """The process that predicts, and another for explanations, which starts on demand.
 
     Call :meth:`start`, and always :meth:`close`.
     """
 
     opening: Call
-    # called with what the process says at its start, and when it is lost
+    # called with the remarks of the process at its start, and when it is lost
     remark: Callable[[str], None]
     # the descriptions of the runs, in their order
     models: list[dict[str, Any]] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Worker:
         return self._loop
 
     async def predict(self, model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
-        """The predictions; some may be a ``problem``. ``BusyError`` if not all fit the queue."""
+        """The predictions; some may be a ``problem``. ``BusyError`` if the queue is too full."""
         self._drop_cancelled()
         if len(self._jobs) + len(images) > QUEUE_IMAGES:
             raise BusyError("The queue is full. Try again later.")
@@ -95,7 +95,7 @@ class Worker:
         return await asyncio.gather(*(job.response for job in jobs))
 
     async def look_closer(self, task: str, model: int, image: bytes) -> dict[str, Any]:
-        """An explanation or similar images, in a process of its own; it may be a ``problem``."""
+        """An explanation or similar images, in a separate process; it may be a ``problem``."""
         try:
             call = Call(f"{PACKAGE}.respond", (task, model, [image]))
             responses: list[dict[str, Any]] = await self._closer.call(call)

@@ -1,4 +1,4 @@
-"""What the page asks for about data."""
+"""The actions of the page on data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def inspect(
     labels: bool = False,
     may_download: bool = False,
 ) -> dict[str, Any]:
-    """Start ``lamina data``, whose result is an event; or say how much has to be downloaded."""
+    """Start ``lamina data``, or return the size of the download that must come first."""
     path = studio.data.check(source)
     download_mb = find_download_mb(source)
     if download_mb and not may_download:
@@ -69,7 +69,7 @@ async def save_image(studio: Studio, set_name: str, class_name: str, image: byte
 
 
 async def list_images(studio: Studio, set_name: str) -> Any:
-    """The classes and images of such a set; ``DataError`` if it cannot have this name."""
+    """The classes and images of a set made in the studio; ``DataError`` for an invalid name."""
     arguments = (await asyncio.to_thread(studio.data.check_new, set_name), set_name)
     return await studio.compute_quickly("dropped_images.list_images", *arguments)
 

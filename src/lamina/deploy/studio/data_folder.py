@@ -1,4 +1,4 @@
-"""The data sets of the studio: the built-in ones, and all in the folder of the command."""
+"""The data sets of the studio: the built-in sets, and all sets in the folder of the command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lamina.errors import DataError
 MARK = ".made-by-lamina-studio"
 # end of the name of a table of corrected labels, beside the data set
 CORRECTIONS = "-corrections.csv"
-# among the runs: those that were deleted, until the studio ends
+# among the runs: the deleted runs, until the studio ends
 DELETED = ".deleted"
 
 
@@ -32,7 +32,7 @@ class DataFolder:
     runs_dir: Path
 
     def list_sources(self) -> list[dict[str, Any]]:
-        """Name and source of each data set or the folder, the built-in ones, tables."""
+        """Name and source of each data set or of the folder, of built-in sets, and of tables."""
         children = self._list()
         folders = [path for path in children if path.is_dir()]
         data = [path for path in children if is_data(path)]
@@ -69,7 +69,7 @@ class DataFolder:
         return beside / f"{path.name}{CORRECTIONS}"
 
     def find_corrected(self, source: str) -> Path | None:
-        """That table, if labels are corrected."""
+        """The table of corrected labels, if there is one."""
         file = self.find_corrections(source)
         return file if file.exists() else None
 
@@ -93,9 +93,9 @@ class DataFolder:
         shutil.rmtree(self.runs_dir / DELETED, ignore_errors=True)
 
     def check_new(self, name: str) -> Path:
-        """The folder for new data sets; ``DataError`` if this name would not be a data set."""
+        """The folder for new data sets; ``DataError`` if ``name`` cannot be a data set here."""
         if self.path / name.strip() == self.runs_dir.resolve():
-            raise DataError(f"{name} is the folder of the runs. Use another name.")
+            raise DataError(f"{name} is the folder that contains the runs. Use another name.")
         if name.strip().casefold() in NAMES:
             raise DataError(f"{name} is a built-in data set. Use another name.")
         if self._is_data_set([path for path in self._list() if path.is_dir()]):
@@ -112,7 +112,7 @@ class DataFolder:
         return are_classes or (are_splits and any(map(has_classes, folders)))
 
     def _list(self) -> list[Path]:
-        """What may be data: neither hidden nor runs nor corrections."""
+        """The paths that may be data: not hidden, and neither runs nor corrections."""
         try:
             paths = sorted(self.path.iterdir())
         except OSError as error:
@@ -130,7 +130,7 @@ class DataFolder:
 
 
 def check_is_here(source: str) -> None:
-    """``DataError`` if the data set would have to be downloaded: only the user may decide that."""
+    """Raise ``DataError`` if the data set is not downloaded: only the user may decide to do so."""
     download_mb = find_download_mb(source)
     if download_mb:
         raise DataError(

@@ -1,4 +1,4 @@
-"""What the page shows of a data set, as JSON values.
+"""The views of a data set on the page, as JSON values.
 
 These functions run in the torch process.
 """
@@ -22,11 +22,11 @@ from lamina.training.task import task_of
 
 SHOWN_CLASSES = 12
 SHOWN_IMAGES = 6
-NICENESS = 5  # the training comes first
+NICENESS = 5  # training comes first
 
 
 def prepare() -> None:
-    """Prepare the process: trainings come first, and nothing is downloaded without a question."""
+    """Prepare the process: training comes first, and nothing is downloaded without asking."""
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     os.environ["LAMINA_OFFLINE"] = "1"

@@ -53,7 +53,8 @@ def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dic
         write_atomically(file, encode_png(image))
     except OSError as error:
         raise DataError(
-            f"Cannot write to {collection}: {error.strerror or error}. Free some space; try again."
+            f"Cannot write to {collection}: {error.strerror or error}. Free some space, then try"
+            " again."
         ) from None
     return {
         "source": str(collection),
@@ -102,7 +103,7 @@ def rename_class(folder: Path, set_name: str, class_name: str, new_name: str) ->
 
 
 def delete_class(folder: Path, set_name: str, class_name: str) -> None:
-    """Delete a class and its images in a set that the studio made; other files stay."""
+    """Delete a class and its images in a set that the studio made; keep other files."""
     collection, place = _find_places(folder, set_name, class_name)
     for number in _list_numbers(place):
         (place / f"{number:04}.png").unlink(missing_ok=True)
@@ -124,14 +125,13 @@ def _find_places(folder: Path, set_name: str, class_name: str | None = None) -> 
     is_own = (collection / MARK).is_file() and not (collection.is_symlink() or place.is_symlink())
     if (collection.exists() and not is_own) or (place.exists() and not place.is_dir()):
         raise DataError(
-            f"{collection} exists already and was not made here, so it stays as it is. Use another"
-            " name."
+            f"{collection} already exists, but the studio did not create it. Use another name."
         )
     return collection, place
 
 
 def _check_twins(place: Path, besides: Path | None = None) -> None:
-    """Raise ``DataError`` if a folder beside it has the same name, but for case or letter forms."""
+    """Raise ``DataError`` if a folder beside it has the same name, except for case."""
     for other in place.parent.iterdir() if place.parent.exists() else ():
         is_twin = _fold(other.name) == _fold(place.name)
         is_same = other.name == place.name and besides is None
@@ -144,7 +144,7 @@ def _fold(name: str) -> str:
 
 
 def _check_name(name: str, what: str) -> str:
-    """The name, in the form in which equal letters have equal codes."""
+    """The name in the Unicode form in which equal letters have equal codes."""
     name = unicodedata.normalize("NFC", name.strip())
     is_reserved = (
         is_hidden(name) or find_splits([name]) or NO_NAME.fullmatch(name) or escape(name) != name

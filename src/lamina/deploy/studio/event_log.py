@@ -22,7 +22,7 @@ class EventLog:
 
     last: int = 0
     is_closed: bool = False
-    # tells apart the logs of two studios
+    # distinguishes the logs of two studios
     name: str = field(default_factory=lambda: secrets.token_hex(4))
     _events: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     _changed: asyncio.Event = field(default_factory=asyncio.Event)

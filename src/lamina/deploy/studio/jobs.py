@@ -1,4 +1,4 @@
-"""Jobs: lamina commands as processes, which wait for a place.
+"""Jobs: lamina commands as processes, which wait for their turn.
 
 One trains or checks labels at a time, one makes a file of a run, and two read data.
 """
@@ -32,7 +32,7 @@ from lamina.runs.kept_checkpoints import keep_checkpoint
 State = Literal["queued", "running", "done", "stopped", "failed"]
 LINE_BYTES = 2**30  # at most; lamina data lists all duplicates in one line
 SHOWN_IMAGES = 20  # of a finding about data; the command lists all
-NICENESS = 5  # of all commands but trainings
+NICENESS = 5  # of all commands that do not train
 # exit status on request
 STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 SHOWN = (
@@ -47,12 +47,12 @@ REMEDIES = {  # by the kind of the error of a command
 MOST_READING = 2  # commands at once
 KEPT_JOBS = 100  # that have ended
 NAMES = ".names"  # folder of the locks of reserved names, among the runs
-END_SECONDS = 60.0  # for a training to save itself when the studio ends
+END_SECONDS = 60.0  # to save a run in training when the studio ends
 
 
 @dataclass(eq=False)
 class Job:
-    """A command, without the word ``lamina``, and what became of it."""
+    """A command, without the word ``lamina``, and its state."""
 
     number: int
     words: tuple[str, ...]
@@ -67,10 +67,10 @@ class Job:
     is_finishing: bool = False
     lock: FileLock | None = field(default=None, repr=False)  # which reserves the name of its run
     process: Process | None = field(default=None, repr=False)
-    seconds: float | None = None  # the time limit of a training
+    seconds: float | None = None  # the time limit of training
     chooses_net: bool = False
     choosing_seconds: float | None = None  # until the first step, if it chooses the net
-    may_download: bool = False  # the visitor has asked for it
+    may_download: bool = False  # the user has asked for it
     checked: dict[str, Any] | None = None  # the data set whose labels it checks
     label_issues: list[dict[str, Any]] | None = field(default=None, repr=False)
 
@@ -103,7 +103,7 @@ class Jobs:
     _numbers: itertools.count[int] = field(
         default_factory=lambda: itertools.count(time.time_ns() // 1000)
     )
-    # one training at a time, in order of arrival
+    # one run at a time, in order of arrival
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
     _reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_READING))
@@ -113,7 +113,7 @@ class Jobs:
     def start(
         self, words: Sequence[str], run: str = "", *, is_training: bool = False, **more: Any
     ) -> Job:
-        """Queue a command, which starts when it has a place."""
+        """Queue a command, which starts when it is its turn."""
         if self.is_closing:
             raise RunError("The studio is ending. Start it again.")
         lock = self._reserved.pop(run, None)
@@ -134,7 +134,7 @@ class Jobs:
     def reserve(self, run: str) -> bool:
         """Reserve a run's name until its training ends; ``False`` if another studio has it.
 
-        The system frees the name if the studio is killed; the file of the lock stays.
+        The system frees the name if the studio is killed; the lock file is kept.
         """
         names = self.runs_dir / NAMES
         lock = FileLock(names / f"{run}.lock", thread_local=False)
@@ -144,13 +144,13 @@ class Jobs:
             lock.acquire(blocking=False)
         except Timeout:
             return False
-        except OSError:  # the training says why it cannot write there
+        except OSError:  # training reports why it cannot write there
             return True
         self._reserved[run] = lock
         return True
 
     def find_number(self, beginning: str) -> int:
-        """The number after those of all runs with this beginning, also of deleted ones."""
+        """The first number above all runs with this beginning, including deleted runs."""
         numbered = re.compile(re.escape(beginning) + r"-(\d{1,9})(\.lock)?")
         places = (self.runs_dir, self.runs_dir / NAMES)
         names = [file.name for place in places if place.is_dir() for file in place.iterdir()]
@@ -194,7 +194,7 @@ class Jobs:
         self._announce(job)
 
     async def close(self) -> list[str]:
-        """Stop all commands; returns what became of the trainings among them, in sentences."""
+        """Stop all commands; return sentences about the runs that were in training."""
         self.is_closing = True
         active = [job for job in self.jobs if job.is_active]
         for job in active:
@@ -252,7 +252,7 @@ class Jobs:
             job.problem = f"The process {cause}. {last}"
 
     async def _execute(self, job: Job) -> tuple[int, str]:
-        """Run the command, pass on its events; returns exit status and last line on stderr."""
+        """Run the command and pass on its events; return exit status and last line on stderr."""
         if job.labels_from is not None and not job.labels_from.is_file():
             job.labels_from = None
         # -P: import no modules from the current folder

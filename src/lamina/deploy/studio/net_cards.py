@@ -98,9 +98,7 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
 def _parse_layer(text: str) -> Layer:
     layers = list(parse_net(text))
     if len(layers) != 1:
-        raise NetError(
-            f"expected one layer, got {len(layers)}. Add each layer as a card of its own."
-        )
+        raise NetError(f"expected one layer, got {len(layers)}. Add each layer as a separate card.")
     return layers[0]
 
 

@@ -1,4 +1,4 @@
-"""What Train would do, and what a net does before it is trained, as JSON values.
+"""The plan of a training run, and the outputs of an untrained net, as JSON values.
 
 These functions run in the torch process.
 """
@@ -27,7 +27,7 @@ OPEN_EPOCHS = "as many as fit"
 
 
 def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, Any]:
-    """The recipe and the splits of a training, as ``lamina train`` would choose them."""
+    """The recipe and the splits that ``lamina train`` would choose."""
     plan: dict[str, Any] = {"fields": {}, "reason": "", "images": {}, "problem": None}
     try:
         texts, time_limit, recipe = read_form(form)
@@ -55,7 +55,7 @@ def plan_training(source: Source, net: str, form: dict[str, str]) -> dict[str, A
 
 
 def show_untrained(source: Source, net: str, row: int) -> dict[str, Any]:
-    """What each layer of the net makes of a training image before the first step."""
+    """The output of each layer of the net for a training image before the first step."""
     train = load_source(*source).train
     row %= len(train)
     outputs = run_untrained(parse_net(read_net(net)), train, row)

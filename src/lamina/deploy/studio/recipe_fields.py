@@ -21,12 +21,12 @@ DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 
 def name_field(problem: str, field: str) -> str:
-    """The problem of a field, with its label in place of the name that it begins with."""
+    """The problem of a field, which begins with the label of the field instead of its name."""
     return LABELS.get(field, field) + problem.removeprefix(field)
 
 
 def read_fields(texts: dict[str, str]) -> dict[str, Any]:
-    """The fields of a recipe from texts such as ``0.01`` or ``adam``, if a training can have them.
+    """The fields of a recipe from texts such as ``0.01`` or ``adam``, if they are valid.
 
     ``LaminaError`` otherwise.
     """
@@ -48,7 +48,7 @@ def read_form(texts: dict[str, str]) -> tuple[dict[str, str], str, str]:
     time = fields.pop("time", "")
     recipe = fields.pop("recipe", "")
     if time and "epochs" in fields:
-        raise RecipeError("Time limit and Epochs both end the training. Empty one of them.")
+        raise RecipeError("Time limit and Epochs both end training. Empty one of them.")
     return fields, time, recipe
 
 
@@ -82,7 +82,7 @@ def write_preparation(size_px: int | None, val: str) -> list[str]:
 
 
 def list_fields() -> list[dict[str, Any]]:
-    """The fields of a recipe, with words, default and choices; the main ones first."""
+    """The fields of a recipe, with words, default and choices; the main fields first."""
     types = get_type_hints(Recipe)
     fields = []
     for words in WORDS:

@@ -1,4 +1,4 @@
-"""What the page shows of runs, as JSON values. These functions run in the torch process."""
+"""The results of runs on the page, as JSON values. These functions run in the torch process."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def load_dataset(path: Path, _: DataOrigin) -> Dataset:
 
 
 def show_report(path: Path) -> dict[str, Any]:
-    """A run's report with confusions and largest losses, or why it has none; and the layers."""
+    """A run's report with confusions and largest losses, or why it is missing, and the layers."""
     opened = open_run(path)
     model = opened.predictor.model
     report = opened.run.report
@@ -143,7 +143,7 @@ def show_cell(path: Path, problem: int, truth: int, predicted: int) -> dict[str,
 
 
 def show_tiles(opened: Opened, outputs: Outputs, rows: Int64[np.ndarray, " m"]) -> dict[str, Any]:
-    """Evaluated images with target and prediction; ``problem`` says why images are missing."""
+    """Evaluated images with target and prediction; ``problem`` explains why images are missing."""
     problem = ""
     pngs: list[str | None] = [None] * len(rows)
     try:
@@ -230,7 +230,7 @@ def explain(path: Path, image: Image) -> dict[str, Any]:
 
 
 def find_similar(path: Path, image: Image) -> dict[str, Any]:
-    """The training images whose features are most similar to those of an image."""
+    """The training images whose features are most similar to the features of an image."""
     opened = open_run(path)
     return opened.training_images.find(_read(opened, image)[0])
 
@@ -254,7 +254,7 @@ def _read(opened: Opened, image: Image) -> tuple[UInt8[np.ndarray, "1 h w c"], s
 
 
 def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
-    """How runs differ from a run, score and disagree on its test images, or why they cannot."""
+    """Compare runs with a run: settings, scores and disagreements, or why that is impossible."""
     folder = RunFolder(runs_dir / name)
     differences = {
         other: list(map(vars, describe_settings(folder, RunFolder(runs_dir / other), LABELS)))
@@ -291,7 +291,7 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
 
 
 def _open_evaluated(path: Path, problems: list[str]) -> Opened | None:
-    """The run; ``None``, with another problem in the list, if it cannot be compared."""
+    """Open a run; ``None``, with a problem added to the list, if it cannot be compared."""
     try:
         if (path / "report.json").exists():
             return open_run(path)

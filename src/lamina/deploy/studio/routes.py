@@ -38,8 +38,8 @@ IMAGE_BYTES = 32_000_000
 IMAGE_TYPE = "application/octet-stream"
 ASSETS = list_assets("lamina.deploy.web", "lamina.deploy.studio")
 ACTIONS = data_actions.ACTIONS | training_actions.ACTIONS | run_actions.ACTIONS
-"""What the page asks for, by ``POST /api/NAME`` with JSON, or with the bytes of an image and values
-in the query: functions of the studio and of these values."""
+"""The actions of the page, by ``POST /api/NAME`` with JSON, or with the bytes of an image and
+values in the query: functions of the studio and of these values."""
 
 
 def build_studio(studio: Studio) -> Starlette:
@@ -79,7 +79,7 @@ def build_studio(studio: Studio) -> Starlette:
 
 
 async def read_values(request: Request) -> object:
-    """The values of a request: JSON, or an image with the others in the query."""
+    """The values of a request: JSON, or an image with other values in the query."""
     if request.headers.get("content-type") == IMAGE_TYPE:
         image = await read_body(request, IMAGE_BYTES)
         return {**request.query_params, "image": image}
@@ -106,7 +106,7 @@ async def do(studio: Studio, name: str, values: object) -> Any:
 
 @cache
 def describe_values(action: Callable[..., Any]) -> type:
-    """A dataclass of the values of a request, by the parameters of a function but the first."""
+    """A dataclass of the values of a request, by the parameters of a function except the first."""
     fields: list[tuple[str, Any, Any]] = [("replaces", str, field(default=""))]
     for parameter in list(signature(action, eval_str=True).parameters.values())[1:]:
         default = MISSING if parameter.default is parameter.empty else parameter.default

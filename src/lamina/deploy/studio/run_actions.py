@@ -1,4 +1,4 @@
-"""What the page asks for about runs and their results."""
+"""The actions of the page on runs and their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page shows of runs, as JSON values. These functions run in the torch process."""
+"""The views of runs on the page, as JSON values. These functions run in the torch process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ VERDICTS = {  # on nets that lamina considered, in words
     "too slow": "would not finish within the time limit",
     "too slow (estimated)": "would not finish within the time limit",
 }
-HARDLY = 0.1  # a gain that is less than this part of what can be gained
+HARDLY = 0.1  # a gain that is less than this fraction of the largest possible gain
 
 
 def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
 
 
 def _name(path: Path, runs_dir: Path) -> str:
-    """The name of a run in the folder of the runs, such as ``first`` or ``study/fold-1``."""
+    """The name of a run below ``runs_dir``, such as ``first`` or ``study/fold-1``."""
     return path.relative_to(runs_dir).as_posix()
 
 
@@ -94,7 +94,7 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
         "epochs": len(history),
         "planned": record.epochs,
         "seconds": sum(row.get("train_seconds") or 0.0 for row in history),
-        # also if the visitor ended it early, by Finish now
+        # even if the user ended it early, by Finish now
         "is_finished": run.is_finished or report is not None,
         "created": record.created,
         "note": read_note(run.path),
@@ -138,7 +138,7 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
 
 
 def list_epochs(path: Path) -> list[float]:
-    """The epochs from which a run can continue, the last one first."""
+    """The epochs from which a run can continue, the latest first."""
     return list(list_checkpoints(path))
 
 

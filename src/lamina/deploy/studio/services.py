@@ -1,4 +1,4 @@
-"""What all actions of the studio share: its folders, its commands, and its processes for torch."""
+"""Shared by all actions of the studio: folders, commands, and processes for torch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ OPENING = Call(f"{PACKAGE}.data_views.prepare")
 
 @dataclass(frozen=True, eq=False)
 class Studio:
-    """The studio; ``quick`` and ``slow`` compute, so that what is quick waits for nothing slow.
+    """The studio; ``quick`` and ``slow`` compute, so that quick results never wait for slow ones.
 
-    A call takes the place of one that still waits, of a request with the same ``replaces``.
+    A call replaces a waiting call of a request with the same ``replaces``.
     """
 
     data: DataFolder
@@ -44,7 +44,7 @@ class Studio:
         return await self._compute(self.quick, function, arguments)
 
     async def compute(self, function: str, *arguments: Any) -> Any:
-        """As :meth:`compute_quickly`, for what may take long."""
+        """As :meth:`compute_quickly`, for functions that may take long."""
         return await self._compute(self.slow, function, arguments)
 
     async def close(self) -> None:
@@ -81,7 +81,7 @@ class Studio:
 
     def choose_name(self, wish: str, beginning: str) -> str:
         """Reserve a name for a new run: ``wish``, or ``beginning`` and a number that is new."""
-        # unlike names of lamina train, it begins with no date, so that neither takes the other's
+        # unlike names of lamina train, it does not begin with a date, so that names never clash
         if not wish:
             numbers = itertools.count(self.jobs.find_number(beginning))
             names = (f"{beginning}-{number}" for number in numbers)
@@ -115,7 +115,7 @@ class Studio:
 def answer(
     function: str, find: Callable[..., Path], kinds: dict[str, Any], *, is_quick: bool
 ) -> Action:
-    """An action whose result is that of a function of a folder and of values of these kinds."""
+    """An action that calls a function with a folder and with values of these kinds."""
 
     async def act(studio: Studio, **values: Any) -> Any:
         folder = find(studio, values)
@@ -131,7 +131,7 @@ def answer(
 
 
 def on_run(function: str, *, is_quick: bool = False, **kinds: Any) -> Action:
-    """Such an action about a run."""
+    """An action that calls a function with the folder of a run."""
 
     def find(studio: Studio, values: dict[str, Any]) -> Path:
         return studio.find_run(values.pop("run"))

@@ -1,4 +1,4 @@
-"""What the page asks for to build and train nets."""
+"""The actions of the page to build and train nets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def show_net_cards(
     shape: Shape | None = None,
     outputs: Dimension | None = None,
 ) -> dict[str, Any]:
-    """The cards of a net, from its Python or from edited cards."""
+    """The cards of a net, from its Python code or from edited cards."""
     try:
         layers = list(cards) if text is None else split_text(text)
     except LaminaError as error:
@@ -91,7 +91,7 @@ async def draw_untrained(
     val: str = "",
     row: int = 0,
 ) -> Any:
-    """What the layers make of a training image before the net is trained."""
+    """The outputs of the layers for a training image before the net is trained."""
     data = studio.data.describe(source, size_px, val)
     return await studio.compute_quickly("net_views.show_untrained", data, text, row)
 
@@ -105,13 +105,13 @@ async def train(
     fields: Texts = None,
     name: str = "",
 ) -> dict[str, Any]:
-    """Start ``lamina train`` with what the page shows; without a net, lamina chooses it.
+    """Start ``lamina train`` with the settings of the page; without a net, lamina chooses it.
 
-    ``fields`` may have a time limit, ``time``, and the name of a ``recipe`` too.
+    ``fields`` may also contain a time limit, ``time``, and the name of a ``recipe``.
     """
     path = studio.data.check(source)
     planned: dict[str, Any] = {"problem": None}
-    with suppress(LaminaError):  # if it takes too long, the training itself says what is wrong
+    with suppress(LaminaError):  # if it takes too long, training itself reports what is wrong
         planned = await plan(studio, source, size_px, val, net, fields)
     if planned["problem"]:
         raise RunError(planned["problem"])
@@ -143,7 +143,7 @@ async def resume(studio: Studio, run: str) -> dict[str, Any]:
 async def stop(
     studio: Studio, run: str = "", number: int | None = None, is_finishing: bool = False
 ) -> dict[str, Any]:
-    """Stop a command by its number, or pause the training of a run; or let it finish now."""
+    """Stop a command by its number, pause the training of a run, or let it finish now."""
     job = studio.jobs.find_active(run, number)
     if job is None:
         raise RunError(f"{run[:100] or 'This'} has already ended.")

@@ -1,1 +1,1 @@
-"""What both servers of the package share: access, bodies, the socket, and a process for torch."""
+"""Shared by both servers: access, bodies, the socket, and a process for torch."""

@@ -1,4 +1,4 @@
-"""Reading of requests' bodies, and responses in JSON."""
+"""Read the bodies of requests, and respond in JSON."""
 
 from __future__ import annotations
 

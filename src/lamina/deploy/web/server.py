@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from lamina.deploy.web.access import Guard, bracket
 from lamina.errors import DataError
 
-CONNECTIONS = 256  # open at once; requests of further ones get status 503
+CONNECTIONS = 256  # open at once; requests of further connections get status 503
 IDLE_SECONDS = 10  # for the head of a connection's first or next request
 HEAD_BYTES = 65_536  # of a request
 END_SECONDS = 5  # for requests in progress when the server shuts down
@@ -64,12 +64,12 @@ class Protocol(H11Protocol):
         self.loop.call_later(IDLE_SECONDS, self.close_after, None)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)  # it no longer waits for the next request, of which this is
+        super().data_received(data)  # belongs to the next request, so stop waiting for it
         if self.cycle is not None and self.cycle.response_complete:
             self.loop.call_later(IDLE_SECONDS, self.close_after, self.cycle)
 
     def close_after(self, last: RequestResponseCycle | None) -> None:
-        """Close the connection if no request came after the last one."""
+        """Close the connection if no request came after ``last``."""
         if self.cycle is last:
             self.transport.close()
 

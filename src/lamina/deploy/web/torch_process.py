@@ -1,7 +1,7 @@
-"""A process that computes, so that the servers load no torch: it calls functions by their names.
+"""A process that calls functions by their names, so that the servers do not load torch.
 
 The server writes calls, pickled, to its standard input, and reads their results as lines of JSON:
-nothing that the process says is executed here, although it decodes images of strangers.
+the server never executes output of the process, which decodes images from strangers.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ NOT_FINITE = (
 
 
 class LostError(LaminaError):
-    """The process ended, or took too long and was ended, during a call."""
+    """The process ended, or took too long and was stopped, during a call."""
 
 
 class BusyError(LaminaError):
-    """Too many calls wait."""
+    """Too many calls are waiting."""
 
 
 class ReplacedError(LaminaError):
-    """A newer call took the place of one that waited."""
+    """A newer call replaced a waiting call."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class TorchProcess:
     _waiting: dict[object, asyncio.Task[Any]] = field(default_factory=dict, repr=False)
 
     async def call(self, call: Call, replaces: object = None) -> Any:
-        """The result of a call, once those before it are done.
+        """The result of a call, once all earlier calls are done.
 
         A call with the same ``replaces`` that still waits ends with a ``ReplacedError``. Raises the
         ``LaminaError`` of the function, a ``LostError`` or a ``BusyError``.
@@ -82,14 +82,14 @@ class TorchProcess:
         return await asyncio.shield(task)
 
     async def compute(self, call: Call, seconds: float) -> Any:
-        """The result of a call while nobody else calls; see :meth:`call`."""
+        """The result of a call while no other call runs; see :meth:`call`."""
         if not self.is_ready:
             await self.start()
         return await self._exchange(call, seconds)
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has started and lives: it may have been killed while it computed nothing."""
+        """Whether the process has started and is alive: it may have been killed while idle."""
         process = self._process
         return self._is_open and process is not None and process.returncode is None
 
@@ -157,7 +157,7 @@ class TorchProcess:
         except TimeoutError:
             await self._kill()
             raise LostError(f"took longer than {seconds:.0f} seconds") from None
-        except (OSError, ValueError):  # no whole line
+        except (OSError, ValueError):  # an incomplete line
             await self._kill()
             raise LostError("ended") from None
         except asyncio.CancelledError:  # nobody would read the result
@@ -196,7 +196,7 @@ def run_call(name: str, arguments: tuple[Any, ...]) -> str:
 
 
 def end_with(parent: int) -> None:
-    """End this process when the server was killed, which could not end it."""
+    """End this process if the server was killed and could not end it."""
     while os.getppid() == parent:
         time.sleep(2)
     os._exit(1)

@@ -1,0 +1,232 @@
+"""Compare tables of scores by seed and image: of lamina's runs, or of any two methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+
+import numpy as np
+from jaxtyping import Float64
+from numpy.typing import ArrayLike
+
+from lamina.errors import DataError, check_type
+from lamina.evaluation.intervals import ALPHA, LEVEL, Groups, mean_interval, number_groups
+from lamina.evaluation.paired import (
+    Effect,
+    Verdict,
+    find_differences,
+    measure_effect,
+    measure_fold_effect,
+    pool_groups,
+    seed_deviation,
+)
+from lamina.evaluation.paired_comparison import PairedComparison
+from lamina.targets import Score
+
+POINTS = 0.005
+NUMBERS = 0.01
+"""Default margin: half a percentage point; for regression, a fraction of the reference's score."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTables:
+    """The scores of experiments by seed and image; all are compared with the last, the reference.
+
+    Attributes:
+        scores: for each experiment, a value of each image (column) with each seed (row).
+        metric: name of the score, the mean of the values.
+        split: split of the images.
+        groups: the number of each image's group; ``None`` if images are not grouped.
+        step: the largest change of the score that one image, or group, can cause; by default that
+            of a mean.
+        overlap: as for :func:`~lamina.evaluation.paired.measure_effect`.
+        folds: the number of each image's fold, if scores are out of fold; otherwise ``None``.
+    """
+
+    scores: Mapping[str, Float64[np.ndarray, "s n"]]
+    metric: str
+    split: str
+    groups: Groups | None = None
+    step: float | None = None
+    overlap: float = 0.0
+    folds: Groups | None = None
+
+    @property
+    def score(self) -> Score:
+        """The score of the reference."""
+        *_, reference = self.scores.values()
+        return Score(self.metric, float(reference.mean()))
+
+    def choose_margin(self) -> float:
+        """The default margin."""
+        if self.score.is_fraction:
+            return POINTS
+        return NUMBERS * abs(self.score.value) or NUMBERS
+
+    def measure_effect(self, name: str) -> Effect:
+        """The difference of an experiment from the reference, with its uncertainty."""
+        differences = self.find_differences(name)
+        if self.folds is not None:
+            by_image = differences.mean(axis=0)
+            return measure_fold_effect(by_image, self.folds, self.metric, self.step)
+        return measure_effect(differences, self.metric, self.groups, self.step, self.overlap)
+
+    def find_differences(self, name: str) -> Float64[np.ndarray, "s n"]:
+        """The differences of an experiment from the reference, positive if it is better."""
+        *_, reference = self.scores.values()
+        sign = -1 if self.score.lower_is_better else 1
+        differences: Float64[np.ndarray, "s n"] = sign * (self.scores[name] - reference)
+        return differences
+
+
+def compare_scores(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    groups: Sequence[object] | np.ndarray | None = None,
+    margin: float | None = None,
+    level: float = LEVEL,
+) -> PairedComparison:
+    """Compare two methods by their scores of the same images, from any library.
+
+    The interval is about new seeds and new images, as that of :func:`lamina.compare`.
+
+    Args:
+        a: Scores of the first method, (S, n) for S seeds or trainings and n images, or (n,) for one
+            model. 1 and 0, or booleans, for correct and incorrect predictions; otherwise, numbers
+            whose mean is the metric, higher for better: pass errors with a minus sign. For a metric
+            that is no mean, its value plus n times the influence of each image.
+        b: Scores of the second, the reference, with equal seeds and images in the same order.
+        groups: The group of each image, such as its patient; groups then count, not images.
+        margin: Largest difference that counts as equal, by default 0.005 for 1 and 0, and otherwise
+            1 % of B's mean. Choose it before you see a result.
+        level: Level of the intervals.
+
+    Returns:
+        The comparison; ``print`` it. Differences are positive if A is better.
+
+    Raises:
+        DataError: The shapes differ, a score is not finite, or an argument is out of its range.
+
+    Source: Searle et al., Variance Components, 1992, chapter 4; Banerjee, Sankhyā 22 (1960); for
+    groups, Miller, arXiv 2411.00640.
+
+    >>> generator = np.random.default_rng(0)
+    >>> first, second = (generator.random((5, 400)) < accuracy for accuracy in (0.9, 0.7))
+    >>> compare_scores(first, second).verdict
+    'better'
+    """
+    return compare_arrays({"a": a, "b": b}, groups, margin, level)
+
+
+def compare_arrays(
+    scores: Mapping[str, ArrayLike],
+    groups: Sequence[object] | np.ndarray | None,
+    margin: float | None,
+    level: float = LEVEL,
+) -> PairedComparison:
+    """Compare the first of two named arrays of scores with the second (:func:`compare_scores`)."""
+    check_type(margin, (Real,), "margin", "a number, such as 0.005")
+    check_type(level, (Real,), "level", "a number, such as 0.95", is_optional=False)
+    try:
+        tables = {
+            name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in scores.items()
+        }
+    except (TypeError, ValueError) as error:
+        raise DataError(f"Scores must be arrays of numbers (seeds, images): {error}.") from error
+    first, second = tables.values()
+    images = first.shape[-1]
+    names = []
+    if groups is not None:
+        names = np.ravel(np.asarray(groups)).astype(np.str_).tolist()
+        if not {*names}.isdisjoint(("", "nan", "None")):
+            raise DataError("An image has no group. Give each image a group of its own, or a name.")
+    fits = first.shape == second.shape and first.ndim == 2 and images > 1
+    if not fits or (groups is not None and len(names) != images):
+        raise DataError(
+            f"The scores have the shapes {first.shape} and {second.shape}, and there are"
+            f" {len(names)} groups. Expected two arrays (seeds, images) of one shape, with at"
+            " least 2 images, and a group for each image or none."
+        )
+    both = np.stack([first, second])
+    if not np.isfinite(both).all():
+        raise DataError("A score is NaN or infinite. Give each image a number with each seed.")
+    if not 0.5 <= level < 1 or (margin is not None and not 0 < margin < np.inf):
+        raise DataError(
+            f"level is {level} and margin {margin}. Use a level from 0.5 to 1, such as 0.95, and a"
+            " positive margin."
+        )
+    metric = "accuracy" if np.isin(both, (0, 1)).all() else "score"
+    numbers = number_groups(names)
+    return compare_tables(ScoreTables(tables, metric, "test", numbers), margin, 1 - level)[0]
+
+
+def compare_tables(
+    tables: ScoreTables,
+    margin: float | None = None,
+    alpha: float = ALPHA,
+    last_alpha: float | None = None,
+) -> list[PairedComparison]:
+    """Compare all experiments with the last, together at the significance level ``alpha``.
+
+    Several comparisons are adjusted: differences by Holm's method, equality and intervals by
+    Bonferroni's. ``last_alpha`` is the level of a study's last look, whose interval is narrowest.
+    """
+    if margin is None:
+        margin = tables.choose_margin()
+    *names, _ = tables.scores
+    effects = [tables.measure_effect(name) for name in names]
+    are_different = find_differences(effects, alpha)
+    level = 1 - alpha / len(names)
+    last_level = 1 - (last_alpha or alpha) / len(names)
+    comparisons = []
+    for name, effect, is_different in zip(names, effects, are_different, strict=True):
+        comparison = _describe(tables, name, effect, level, margin)
+        comparison = replace(comparison, image_half_width=effect.image_half_width(last_level))
+        if is_different:
+            verdict: Verdict = "better" if effect.difference > 0 else "worse"
+            comparison = replace(comparison, verdict=verdict)
+        comparisons.append(comparison)
+    return comparisons
+
+
+def _describe(
+    tables: ScoreTables, name: str, effect: Effect, level: float, margin: float
+) -> PairedComparison:
+    *_, reference = tables.scores
+    interval = effect.interval(level)
+    table = tables.find_differences(name)
+    differences = tuple(table.mean(axis=1).tolist())
+    groups = None
+    if tables.groups is not None:
+        groups = len(tables.groups.unique())
+    comparison = PairedComparison(
+        a=name,
+        b=reference,
+        metric=tables.metric,
+        split=tables.split,
+        a_score=float(tables.scores[name].mean()),
+        b_score=tables.score.value,
+        difference=effect.difference,
+        level=level,
+        interval=(interval.low, interval.high),
+        seeds_interval=None,
+        differences=differences,
+        images=table.shape[1],
+        groups=groups,
+        margin=margin,
+        seeds_to_detect=None,
+        image_half_width=effect.image_half_width(level),
+        verdict=effect.judge(margin, 1 - level),
+        a_deviation=seed_deviation(tables.scores[name], tables.groups),
+        b_deviation=seed_deviation(tables.scores[reference], tables.groups),
+    )
+    if tables.folds is not None:
+        by_fold = pool_groups(table.mean(axis=0)[None], tables.folds)[0]
+        return replace(comparison, differences=tuple(by_fold.tolist()), folds=len(by_fold))
+    mean = mean_interval(differences, level)
+    if mean.low is not None and mean.high is not None:
+        for_seeds = effect.clip(mean.low, mean.high)
+        comparison = replace(comparison, seeds_interval=(for_seeds.low, for_seeds.high))
+    return replace(comparison, seeds_to_detect=effect.seeds_to_detect(margin, 1 - level))

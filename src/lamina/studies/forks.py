@@ -1,0 +1,317 @@
+"""Train several runs of a study at once, each in a process with its share of the threads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lamina.errors import RecipeError, RunError, check_type, warn
+from lamina.runs.course import RunEvent
+from lamina.runs.folder import REPORT_FILE
+from lamina.runs.loading import load_run
+from lamina.runs.run import Run
+from lamina.studies.experiment import Candidate, Events, Experiment
+from lamina.studies.study import RunSetup, Started, iter_planned, load_planned
+from lamina.training.custom import NO_PARTS
+from lamina.training.device import choose_device
+from lamina.training.events import Step
+from lamina.training.randomness import SEEDING
+
+MEMORY_FRACTION = 0.8
+"""Of the machine's memory, what all jobs may need together."""
+STEP_SECONDS = 0.1
+"""Time between two steps that a process sends, for the progress bar."""
+
+
+class LostError(RunError):
+    """A process has ended without a last message."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last message of a process: its error, if there was one."""
+
+    error: Exception | None = None
+
+
+@dataclass
+class Job:
+    """A process that trains, with the messages that the study has not seen yet."""
+
+    iterate: Callable[[], Events[Any]]
+    threads: int
+    messages: deque[Any] = field(default_factory=deque)
+    is_started: bool = False
+    is_open: bool = False
+    process: ForkProcess = field(init=False)
+    connection: Connection = field(init=False)
+
+    def start(self) -> None:
+        """Start the process, a fork, which shares images, own modules and own functions."""
+        context = multiprocessing.get_context("fork")
+        self.connection, sending = context.Pipe(duplex=False)
+        arguments = (self.iterate, self.threads, sending, os.getpid())
+        self.process = context.Process(target=work, args=arguments, daemon=True)
+        # A fork of a thread that has computed with OpenMP waits for threads that it does not have.
+        fresh = threading.Thread(target=self._fork)
+        fresh.start()
+        fresh.join()
+        if self.process.pid is None:
+            raise RunError("The system started no process.", "Use --jobs 1 (in Python, jobs=1).")
+        sending.close()
+        self.is_started = True
+        self.is_open = True
+
+    def _fork(self) -> None:
+        # no other thread holds the lock in the new process, which has only this thread
+        with SEEDING, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            self.process.start()
+
+    def receive(self) -> None:
+        """Wait for the next message."""
+        try:
+            message = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            message = Ended(
+                LostError(
+                    f"A process was lost (status {self.process.exitcode}). The checkpoint of its"
+                    " run is kept. If memory is short, use fewer --jobs (in Python, jobs), and run"
+                    " the command again."
+                )
+            )
+        self.messages.append(message)
+        if isinstance(message, Ended):
+            self.process.join()
+            self.is_open = False
+
+    def take(self) -> Events[bool]:
+        """The events that were received; shows warnings, and raises the error of the process.
+
+        Returns whether the process has ended.
+        """
+        while self.messages:
+            message = self.messages.popleft()
+            if isinstance(message, Warning):
+                warnings.warn(message, stacklevel=2)
+            elif not isinstance(message, Ended):
+                yield message
+            elif message.error is not None:
+                raise message.error
+            else:
+                return True
+        return False
+
+
+class Jobs:
+    """Processes that train planned runs ahead, while a study takes them in their order.
+
+    The study sees the events of each run as if they were trained one after the other.
+    """
+
+    def __init__(
+        self,
+        jobs: int | None,
+        runs: int,
+        experiments: Iterable[Experiment],
+        *,
+        has_time_limit: bool = False,
+    ) -> None:
+        """The number of ``runs`` of the study decides on the threads of each, not the jobs."""
+        self.cores = torch.get_num_threads()
+        self.threads = self.cores
+        self.most = 1
+        self.makers: dict[Path, Callable[[], Experiment]] = {}
+        self.jobs: dict[Path, Job] = {}
+        obstacle = "A time limit holds for one run at a time"
+        if not has_time_limit:
+            obstacle = find_obstacle(experiments)
+        self.can_fork = not obstacle
+        if self.can_fork:
+            self.threads = max(1, self.cores // runs)
+            self.most = jobs or max(1, min(self.cores // self.threads, count_fitting()))
+        elif jobs is not None and jobs > 1:
+            warn(f"{obstacle}, so the runs are trained one after the other, with all threads.")
+
+    def plan(self, makers: Mapping[Path, Callable[[], Experiment]], setup: RunSetup) -> None:
+        """Add runs by folder, in the order in which the study takes them.
+
+        The process that trains a run makes its experiment, too, with its own images.
+        """
+        self.makers |= makers
+        for path, make in makers.items():
+            if self.can_fork and not (path / REPORT_FILE).exists():
+                self._plan_run(make, setup.at(path))
+
+    def _plan_run(self, make: Callable[[], Experiment], setup: RunSetup) -> None:
+        threads = self.threads
+        if (setup.path / "run.json").exists():  # as before an interruption
+            threads = load_run(setup.path).record.machine.threads
+        if self.most > 1 or threads != self.cores:
+            self.jobs[setup.path] = Job(
+                lambda: iter_planned(Candidate.of(make()), None, setup), threads
+            )
+
+    def iter_run(self, path: Path, setup: RunSetup) -> Events[Run]:
+        """The events of a planned run, which may be trained ahead; returns the run."""
+        setup = setup.at(path)
+        experiment = self.makers[path]()
+        candidate = Candidate.of(experiment)
+        if path not in self.jobs:
+            return (yield from iter_planned(candidate, None, setup))
+        for event in self._iter_events(path):
+            if isinstance(event, Started):
+                run = event.run
+                yield Started(replace(run, dataset=experiment.dataset, parts=experiment.parts))
+            else:
+                yield event
+        return load_planned(candidate, setup)
+
+    def _iter_events(self, path: Path) -> Iterator[RunEvent]:
+        """The events of a run's process, which is replaced once if it is lost."""
+        is_again = False
+        is_done = False
+        while not is_done:
+            for waiting in self.jobs.values():
+                if not waiting.is_started and len(self._list_open()) < self.most:
+                    waiting.start()
+            job = self.jobs[path]
+            if not job.messages:
+                connections = {running.connection: running for running in self._list_open()}
+                for connection in wait(list(connections)):
+                    connections[connection].receive()  # type: ignore[index]
+            try:
+                is_done = yield from job.take()
+            except LostError:
+                if is_again:
+                    raise
+                is_again = True
+                self.most = max(1, self.most - 1)
+                warn(
+                    f"The process that trained {path} was lost. lamina continues the run, and"
+                    f" trains {self.most} at once."
+                )
+                self.jobs[path] = Job(job.iterate, job.threads)
+
+    def _list_open(self) -> list[Job]:
+        return [job for job in self.jobs.values() if job.is_open]
+
+    def start_helpers(self, iterate: Callable[[], Events[Any]]) -> None:
+        """Start processes that work beside this one, all with the same number of threads."""
+        torch.set_num_threads(self.threads)
+        for number in range(1, self.most):
+            helper = Job(iterate, self.threads)
+            helper.start()
+            self.jobs[Path(f"{number}")] = helper
+
+    def iter_help(self, kind: type[RunEvent], seconds: float | None = 0.0) -> Iterator[RunEvent]:
+        """The events of helpers since the last call, or in so many seconds; all with ``None``."""
+        for helper in self.jobs.values():
+            while helper.is_open and helper.connection.poll(seconds):
+                helper.receive()
+            try:
+                yield from (event for event in helper.take() if isinstance(event, kind))
+            except Exception as error:
+                warn(f"A process of the study ended early: {error}")
+
+    def close(self) -> None:
+        """Let processes save their checkpoints and end; a second interrupt does not wait."""
+        torch.set_num_threads(self.cores)
+        running = self._list_open()
+        try:
+            for job in running:
+                job.connection.close()  # does not let them wait until their events are read
+                job.process.terminate()
+            for job in running:
+                job.process.join()
+        finally:
+            for job in running:
+                job.process.kill()
+
+
+def check_jobs(jobs: int | None) -> None:
+    check_type(jobs, (int,), "jobs", "a whole number")
+    if jobs is not None and jobs < 1:
+        raise RecipeError(
+            f"jobs is {jobs}; it must be at least 1. Use --jobs 2 (in Python, jobs=2)."
+        )
+
+
+def count_fitting() -> int:
+    """The number of processes that fit into memory if each needs as much as this one."""
+    import resource  # not on Windows
+
+    used_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    all_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
+        with suppress(OSError, ValueError):
+            all_bytes = min(all_bytes, int(Path("/sys/fs/cgroup", limit).read_text()))
+    return int(MEMORY_FRACTION * all_bytes / used_bytes)
+
+
+def find_obstacle(experiments: Iterable[Experiment]) -> str:
+    """Why processes cannot train these experiments; empty if they can."""
+    if sys.platform != "linux":
+        return "Only Linux can fork processes that train"
+    if torch.accelerator.is_available():
+        return "Processes cannot share a GPU, nor fork beside one"
+    if threading.current_thread() is not threading.main_thread():
+        return "Only the main thread of a program can fork processes that train"
+    for experiment in experiments:
+        choose_device(experiment.recipe.device)  # a missing device is an error here
+    return ""
+
+
+def work(
+    iterate: Callable[[], Events[Any]], threads: int, sending: Connection, parent: int
+) -> None:
+    """Train and send the events: the main function of a process."""
+    stopped = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    warnings.showwarning = lambda warning, *_, **__: sending.send(warning)
+    torch.set_num_threads(threads)
+    ended = Ended()
+    shown = 0.0
+    try:
+        with closing(iterate()) as events:
+            for event in events:
+                if isinstance(event, Started):  # without what the study has itself
+                    run = replace(event.run, dataset=None, module=None, parts=NO_PARTS)
+                    event = Started(run)
+                if not isinstance(event, Step):
+                    sending.send(event)
+                elif time.monotonic() - shown > STEP_SECONDS:
+                    shown = time.monotonic()
+                    sending.send(event)
+                if stopped.is_set() or os.getppid() != parent:
+                    return
+    except Exception as error:
+        ended = Ended(make_portable(error))
+    with suppress(OSError):
+        sending.send(ended)
+
+
+def make_portable(error: Exception) -> Exception:
+    """The error, or a ``RunError`` with its text if it cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301, written here
+    except Exception:
+        return RunError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,154 @@
+"""Scores of any method are compared as those of lamina's runs: arrays, and files."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.linear_model import RidgeClassifier, SGDClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+from lamina import compare_scores
+from lamina.errors import DataError
+from lamina.evaluation.paired import measure_effect
+from support.commands import events, run_refused, run_well
+
+SEEDS = 6
+
+
+def fit_models(seed: int, x: np.ndarray, y: np.ndarray) -> dict:
+    """Models that differ between seeds, the linear one because its training images do."""
+    drawn = np.random.default_rng(seed).integers(0, len(x), len(x))
+    models = {
+        "mlp": MLPClassifier((24,), random_state=seed, learning_rate_init=0.01, tol=0.01),
+        "forest": RandomForestClassifier(10, random_state=seed),
+        "extra trees": ExtraTreesClassifier(10, random_state=seed),
+        "tree": DecisionTreeClassifier(random_state=seed, max_features=8),
+        "linear": SGDClassifier(random_state=seed, max_iter=20, tol=None),
+    }
+    fitted = {name: model.fit(x, y) for name, model in models.items()}
+    return fitted | {"ridge": RidgeClassifier().fit(x[drawn], y[drawn])}
+
+
+def predict_digits() -> dict[str, np.ndarray]:
+    """Which test images each model predicts correctly, with each seed."""
+    x, y = load_digits(return_X_y=True)
+    x = x / 16
+    order = np.random.default_rng(0).permutation(len(x))
+    train, test = order[:600], order[600:]
+    hits = defaultdict(list)
+    for seed in range(SEEDS):
+        for name, model in fit_models(seed, x[train], y[train]).items():
+            hits[name].append(model.predict(x[test]) == y[test])
+    return {name: np.stack(rows).astype(float) for name, rows in hits.items()}
+
+
+def bootstrap(differences: list[np.ndarray]) -> list[tuple[float, float]]:
+    """Percentiles of the means over drawn seeds and images (pigeonhole bootstrap; Owen, 2007)."""
+    generator = np.random.default_rng(1)
+    of_seeds, of_images = (
+        generator.multinomial(count, np.full(count, 1 / count), size=1000) / count
+        for count in differences[0].shape
+    )
+    means = [(of_images @ table.T * of_seeds).sum(axis=1) for table in differences]
+    return [tuple(np.percentile(drawn, [2.5, 97.5])) for drawn in means]
+
+
+@pytest.mark.slow
+def test_comparisons_of_scikit_learns_models_agree_with_a_bootstrap():
+    # With six seeds, percentiles are too narrow by up to √(5/6) · 1.96/2.57 where seeds vary most,
+    # and too wide by up to √3 where the interaction of seeds and images does.
+    hits = predict_digits()
+    pairs = list(itertools.combinations(hits.values(), 2))
+    assert len(pairs) == 15
+    by_bootstrap = bootstrap([first - second for first, second in pairs])
+    disagreements = 0
+    for (first, second), ends in zip(pairs, by_bootstrap, strict=True):
+        comparison = compare_scores(first, second)
+        assert 0.75 < np.ptp(comparison.interval) / np.ptp(ends) < 1.45
+        assert np.abs(np.subtract(comparison.interval, ends)).max() < 0.25 * np.ptp(ends)
+        verdict = "better" if ends[0] > 0 else "worse" if ends[1] < 0 else "undecided"
+        disagreements += verdict != comparison.verdict
+        assert {verdict, comparison.verdict} != {"better", "worse"}
+    assert disagreements <= 1
+
+
+def test_booleans_are_accuracies_and_other_numbers_are_scores():
+    generator = np.random.default_rng(2)
+    first, second = generator.random((2, 4, 300)) < 0.8
+    comparison = compare_scores(first, second)
+    effect = measure_effect(first.astype(float) - second)
+    assert comparison.interval == (effect.interval().low, effect.interval().high)
+    assert (comparison.metric, comparison.margin, comparison.seeds) == ("accuracy", 0.005, 4)
+    assert "A a: test accuracy" in str(comparison)
+    losses = generator.random((2, 300))
+    numbers = compare_scores(-losses[0], -losses[1], margin=0.1, level=0.9)
+    assert (numbers.metric, numbers.margin, numbers.seeds) == ("score", 0.1, 1)
+    assert numbers.level == pytest.approx(0.9)
+    grouped = compare_scores(first, second, groups=np.arange(300) // 10)
+    assert grouped.groups == 30
+    assert "300 images in 30 groups" in grouped.words
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"b": np.zeros((3, 5))}, r"The scores have the shapes \(2, 5\) and \(3, 5\), and"),
+        ({"groups": range(4)}, r"there are 4 groups\. Expected two arrays"),
+        ({"b": np.full((2, 5), math.nan)}, r"A score is NaN or infinite"),
+        ({"a": np.zeros((2, 1)), "b": np.zeros((2, 1))}, "with at least 2 images,"),
+        ({"groups": [1] * 5}, "All images are in one group"),
+        ({"margin": 0}, r"level is 0\.95 and margin 0\. Use a level from 0\.5"),
+        ({"level": 95}, r"level is 95 and margin None"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changed, message):
+    values = {"a": np.ones((2, 5)), "b": np.zeros((2, 5)), **changed}
+    with pytest.raises(DataError, match=message):
+        compare_scores(values.pop("a"), values.pop("b"), **values)
+
+
+def test_files_are_compared_on_the_command_line(workplace):
+    generator = np.random.default_rng(3)
+    first, second = generator.random((2, 4, 60)) < [[[0.9]], [[0.6]]]
+    images = np.array([f"{place}.png" for place in range(60)])
+    groups = np.array([f"p{place // 3}" for place in range(60)])
+    np.savez("a.npz", scores=first, images=images, groups=groups)
+    rows = ["image,seed0,seed1,seed2,seed3"]
+    rows += [
+        ",".join([name, *(str(int(hit)) for hit in column)])
+        for name, column in zip(images, second.T, strict=True)
+    ]
+    Path("b.csv").write_text("\n".join(rows))
+    (printed,) = events(run_well("compare", "a.npz", "b.csv", "--json").stdout)
+    expected = compare_scores(first, second, groups=groups)
+    assert printed["interval"] == list(expected.interval)
+    assert (printed["a"], printed["b"], printed["groups"]) == ("a.npz", "b.csv", 20)
+    assert "Leave out --seeds" in run_refused("compare", "a.npz", "b.csv", "--seeds", "2")
+    assert "a.npz is compared with itself" in run_refused("compare", "a.npz", "a.npz")
+    np.savez("c.npz", scores=first, images=images[::-1])
+    assert "The images of a.npz and c.npz differ" in run_refused("compare", "a.npz", "c.npz")
+    np.savez("d.npz", values=first)
+    refused = run_refused("compare", "a.npz", "d.npz")
+    assert "Cannot read the scores in d.npz: 'scores'. Expected an .npz file" in refused
+    Path("e.csv").write_text("image,seed0\n1.png,yes\n2.png,no\n")
+    assert "could not convert string to float" in run_refused("compare", "a.npz", "e.csv")
+    Path("f.csv").write_text("name,seed0\n1,1\n2,0\n")
+    assert "f.csv has 'name', which lamina does not know" in run_refused(
+        "compare", "f.csv", "e.csv"
+    )
+    Path("g.csv").write_text("image,seed0,seed0\n1,1,1\n2,0,1\n")
+    assert "two columns of one name" in run_refused("compare", "g.csv", "e.csv")
+    np.savez("h.npz", scores=first, group=groups)
+    assert "h.npz has 'group', which lamina does not know" in run_refused(
+        "compare", "h.npz", "e.csv"
+    )
+    np.savez("i.npz", scores=first, groups=groups[:9])
+    assert "i.npz names another number of images" in run_refused("compare", "i.npz", "e.csv")

@@ -1,0 +1,168 @@
+"""The finals of a tuning, simulated: their test score is not chosen, and so not too good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lamina.errors import NotFiniteError
+from lamina.evaluation.comparing import ScoreTables, compare_tables
+from lamina.studies import finals
+from lamina.studies.finals import FinalsPlan, Tuned, iter_finals
+from lamina.studies.study import RunSetup
+from lamina.targets import Score
+from support.searches import finish
+
+IMAGES = 400
+FINALISTS = 5
+
+
+@dataclass
+class SimulatedExperiment:
+    """Values of a search, with the accuracy that their runs have on average."""
+
+    number: int
+    accuracy: float
+    dataset: None = None
+    recipe = SimpleNamespace(seed=0)
+
+    def with_seed(self, seed: int) -> tuple[SimulatedExperiment, int]:
+        return self, seed
+
+
+class SimulatedSearch:
+    """A search whose runs are drawn: their accuracies on val and test share the luck of a seed."""
+
+    title = "net:best"
+    metric = "accuracy"
+    seed = 0
+    dataset = None
+    setup = RunSetup()
+
+    def __init__(
+        self, generator: np.random.Generator, accuracies: list[float], seed_spread: float
+    ) -> None:
+        self.generator = generator
+        self.seed_spread = seed_spread
+        self.base, *self.others = [
+            SimulatedExperiment(number, accuracy) for number, accuracy in enumerate(accuracies)
+        ]
+        self.diverging: set[tuple[int, int]] = set()
+
+    def make(self, trial: SimpleNamespace) -> SimulatedExperiment:
+        return self.others[trial.number]
+
+    @property
+    def example(self):
+        return [self]
+
+
+class SimulatedJobs:
+    """Draws the runs of a search."""
+
+    def __init__(self, jobs: None, runs: int, searches: list[SimulatedSearch]) -> None:
+        (self.search,) = searches
+
+    def plan(self, makers, setup) -> None:
+        self.makers = makers
+
+    def iter_run(self, path: Path, setup):
+        experiment, seed = self.makers[path]()
+        search = self.search
+        if (experiment.number, seed) in search.diverging:
+            raise NotFiniteError("it diverged.")
+        accuracy = experiment.accuracy + search.generator.normal(0, search.seed_spread)
+        hits = {
+            split: (search.generator.random(IMAGES) < accuracy).astype(float)
+            for split in ("val", "test")
+        }
+        return SimpleNamespace(hits=hits)
+        yield
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def simulated(monkeypatch):
+    def judge(runs):
+        scores = {
+            name: np.stack([run.hits["test"] for run in group]) for name, group in runs.items()
+        }
+        return compare_tables(ScoreTables(scores, "accuracy", "test"))
+
+    monkeypatch.setattr(finals, "Jobs", SimulatedJobs)
+    monkeypatch.setattr(finals, "judge_runs", judge)
+    monkeypatch.setattr(finals, "measure_deviation", lambda runs: 0.01)
+    monkeypatch.setattr(finals, "score_on", lambda run, split: float(run.hits[split].mean()))
+
+
+def end(
+    search: SimulatedSearch,
+    folder: Path,
+    plan: tuple[int, int, int],
+    stopped: tuple[int, ...] = (),
+) -> Tuned:
+    trials = [
+        SimpleNamespace(
+            number=number,
+            value=0.5,
+            state=SimpleNamespace(name="PRUNED" if number in stopped else "COMPLETE"),
+            params={"lr": float(number)},
+            user_attrs={"run": number},
+        )
+        for number in range(FINALISTS)
+    ]
+    progress = SimpleNamespace(metric=Score("accuracy", 0.0), trials=trials, counted=trials)
+    return finish(
+        iter_finals(search, folder, progress, FinalsPlan(tuple(range(plan[0])), *plan[1:]))
+    )
+
+
+@pytest.mark.parametrize("seed_spread", [0.013, 0.03])
+def test_equal_values_are_not_better_on_test(tmp_path, seed_spread):
+    """With 5 seeds that chose and were tested, the bias was 0.6 and 1.7 points."""
+    generator = np.random.default_rng(0)
+    gains = []
+    claims = 0
+    for _ in range(150):
+        search = SimulatedSearch(generator, [0.7] * (1 + FINALISTS), seed_spread)
+        tuned = end(search, tmp_path, finals.PLANS[0])
+        assert len(tuned.winner.scores) == 3
+        assert len(tuned.test_scores) == 6
+        gains.append(tuned.test_mean - 0.7)
+        claims += tuned.comparison is not None and tuned.comparison.verdict == "better"
+    error = np.std(gains) / len(gains) ** 0.5
+    assert abs(np.mean(gains)) < 3 * error < 0.005
+    assert claims <= 8  # 3.75 expected; the 97.5 % quantile of a binomial distribution
+
+
+def test_the_trainings_of_the_finals():
+    trainings = [finals.count_trainings(*plan) for plan in finals.PLANS]
+    assert trainings == [30, 25, 20, 15, 9]
+
+
+def test_a_trial_that_was_stopped_can_win_but_has_no_luck(tmp_path):
+    search = SimulatedSearch(np.random.default_rng(2), [0.5, 0.6, 0.9, 0.6, 0.6, 0.6], 0.0)
+    tuned = end(search, tmp_path, (5, 3, 6), stopped=(1,))
+    assert tuned.winner.name == "trial 1"
+    assert tuned.luck is None
+    assert str(tuned).splitlines()[-4].startswith("best: trial 1: lr 1")
+
+
+def test_who_diverges_is_not_chosen_and_later_leaves_fewer_pairs(tmp_path):
+    generator = np.random.default_rng(1)
+    search = SimulatedSearch(generator, [0.5, 0.9, 0.7, 0.6, 0.6, 0.6], 0.0)
+    search.diverging = {(1, 3)}  # the best values, with a seed that chooses
+    tuned = end(search, tmp_path, (5, 3, 6))
+    assert tuned.winner.name == "trial 1"
+    assert len(tuned.finalists) == 5
+    search.diverging = {(1, 8)}  # with a fresh seed
+    tuned = end(search, tmp_path, (5, 3, 6))
+    assert tuned.winner.name == "trial 0"
+    assert len(tuned.test_scores) == tuned.comparison.seeds == 5
+    assert "mean of 5 fresh seeds (standard deviation over seeds 1.00 points)" in str(tuned)

@@ -1,0 +1,201 @@
+"""Runs of a study that are trained at once, each in a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lamina import Recipe, Variant, compare, cross_validate, load_data, load_run
+from lamina.errors import LaminaWarning, NotFiniteError, RecipeError
+from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.runs.nets_by_name import NetChoice
+from lamina.studies import forks
+from lamina.studies.experiment import Experiment
+from lamina.studies.forks import Jobs
+from lamina.studies.seeds import Seed, iter_seeds
+from lamina.studies.study import RunSetup
+from lamina.training.events import Epoch, Step
+
+NET = Net(Flatten(), Linear(50), ReLU(), Output())
+RECIPE = Recipe(epochs=2)
+
+
+@pytest.fixture(scope="module")
+def images():
+    dataset = load_data("shapes")
+    test = dataset.test.take_evenly(200)
+    return replace(dataset, train=dataset.train.take_evenly(1000), test=test)
+
+
+@pytest.fixture(autouse=True)
+def cores():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def train(images, folder: Path, jobs: int | None, recipe: Recipe = RECIPE, seeds: int = 3):
+    events = iter_seeds(images, NET, recipe, seeds=seeds, name="n", runs_dir=folder, jobs=jobs)
+    return list(events)
+
+
+def digest(path: Path) -> list[str]:
+    return [row["weights"] for row in load_run(path).folder.history.epochs()]
+
+
+def test_the_number_of_jobs_changes_no_weights_and_no_events(images, tmp_path):
+    alone = train(images, tmp_path / "alone", 1)
+    together = train(images, tmp_path / "together", 2)
+    for first, second in zip(alone[-1].runs, together[-1].runs, strict=True):
+        assert digest(first.run) == digest(second.run)
+        assert load_run(first.run).record.machine.threads == 1
+        assert load_run(second.run).record.machine.threads == 1
+    names = [
+        [type(event) for event in events if not isinstance(event, Step)]
+        for events in (alone, together)
+    ]
+    assert names[0] == names[1]
+    assert torch.get_num_threads() == 2
+
+
+def test_a_comparison_has_the_same_result_with_two_jobs(images, tmp_path):
+    results = [
+        compare(
+            Variant("hidden", NET, RECIPE),
+            lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)),  # own, and not picklable
+            images,
+            seeds=2,
+            runs_dir=tmp_path / str(jobs),
+            jobs=jobs,
+            progress=False,
+        )
+        for jobs in (1, 2)
+    ]
+    assert results[0] == results[1]
+
+
+def test_folds_are_trained_at_once_after_the_first(images, tmp_path):
+    results = [
+        cross_validate(
+            images,
+            NET,
+            RECIPE,
+            folds=3,
+            name=str(jobs),
+            runs_dir=tmp_path,
+            jobs=jobs,
+            progress=False,
+        )
+        for jobs in (1, 2)
+    ]
+    for name in ("fold-1", "fold-2", "fold-3", "final"):
+        first, second = (load_run(tmp_path / jobs / name) for jobs in "12")
+        assert digest(first.path) == digest(second.path)
+        threads = 2 if name == "fold-1" else 1
+        assert first.record.machine.threads == second.record.machine.threads == threads
+    assert results[0].scores == results[1].scores
+
+
+def test_runs_of_several_threads_are_trained_after_this_process_has_computed(images, tmp_path):
+    torch.set_num_threads(4)
+    torch.randn(1000, 1000).mul(2).abs().sum()  # by all threads of OpenMP
+    *_, result = train(images, tmp_path, 2, seeds=2)
+    assert [load_run(seed.run).record.machine.threads for seed in result.runs] == [2, 2]
+
+
+def test_few_runs_share_the_threads(images):
+    experiment = make_experiment(images, RECIPE)
+    torch.set_num_threads(8)
+    assert Jobs(None, 2, [experiment]).threads == 4
+    assert Jobs(1, 2, [experiment]).threads == 4
+    assert Jobs(None, 20, [experiment]).threads == 1
+    assert Jobs(None, 2, [experiment]).most == 2
+
+
+def make_experiment(images, recipe: Recipe) -> Experiment:
+    return Experiment(NetChoice("net", NET), recipe, images)
+
+
+def plan(jobs: Jobs, experiments: dict[Path, Experiment], setup: RunSetup):
+    makers = {path: partial(replace, experiment) for path, experiment in experiments.items()}
+    jobs.plan(makers, setup)
+    return {path: jobs.iter_run(path, setup) for path in makers}
+
+
+def test_a_process_makes_the_experiment_that_it_trains(images, tmp_path):
+    makers = tmp_path / "makers"
+    makers.mkdir()
+
+    def make() -> Experiment:
+        (makers / str(os.getpid())).touch()
+        return make_experiment(images, RECIPE)
+
+    with closing(Jobs(2, 2, [make_experiment(images, RECIPE)])) as jobs:
+        jobs.plan({tmp_path / "a": make, tmp_path / "b": make}, RunSetup())
+        assert not list(makers.iterdir())
+        list(jobs.iter_run(tmp_path / "a", RunSetup()))
+    assert len(list(makers.iterdir())) == 3  # two processes, and this one, which compares the run
+
+
+def test_a_run_that_fails_does_not_lose_the_others(images, tmp_path):
+    experiments = {
+        tmp_path / "bad": make_experiment(images, Recipe(epochs=1, lr=1e30, optimizer="sgd")),
+        tmp_path / "good": make_experiment(images, RECIPE),
+    }
+    with closing(Jobs(2, 2, experiments.values())) as jobs:
+        runs = plan(jobs, experiments, RunSetup())
+        with pytest.raises(NotFiniteError):
+            list(runs[tmp_path / "bad"])
+        assert sum(isinstance(event, Epoch) for event in runs[tmp_path / "good"]) == 2
+    assert load_run(tmp_path / "good").is_finished
+
+
+def test_a_killed_process_is_replaced_and_the_run_has_the_same_weights(images, tmp_path):
+    recipe = Recipe(epochs=20)
+    whole = train(images, tmp_path / "whole", 1, recipe, seeds=2)
+    folder = tmp_path / "killed"
+    experiment = make_experiment(images, recipe)
+    experiments = {folder / f"n-seed{seed}": experiment.with_seed(seed) for seed in range(2)}
+    path = folder / "n-seed0"
+    with closing(Jobs(2, 2, [experiment])) as jobs:
+        runs = plan(jobs, experiments, RunSetup())
+        with pytest.warns(LaminaWarning, match="was lost"):
+            next(event for event in runs[path] if isinstance(event, Epoch))
+            os.kill(jobs.jobs[path].process.pid, signal.SIGKILL)
+            list(runs[path])
+    assert digest(path) == digest(whole[-1].runs[0].run)
+
+
+def test_an_interrupted_study_stops_its_processes_and_continues(images, tmp_path):
+    recipe = Recipe(epochs=30)
+    events = iter_seeds(images, NET, recipe, seeds=2, name="n", runs_dir=tmp_path, jobs=2)
+    first = next(event for event in events if isinstance(event, Epoch))
+    with pytest.raises(KeyboardInterrupt):
+        events.throw(KeyboardInterrupt())
+    assert first.epoch < 30
+    path = tmp_path / "n-seed0"
+    assert not load_run(path).is_finished
+    with load_run(path).folder.lock():  # no process trains it any more
+        pass
+    *_, result = iter_seeds(images, NET, recipe, seeds=2, name="n", runs_dir=tmp_path, jobs=2)
+    assert [run.seed for run in result.runs] == [0, 1]
+    whole = train(images, tmp_path / "whole", 1, recipe, seeds=2)
+    assert digest(path) == digest(whole[-1].runs[0].run)
+
+
+def test_where_processes_cannot_train_lamina_says_so(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(forks.sys, "platform", "win32")
+    with pytest.warns(LaminaWarning, match="one after the other"):
+        events = train(images, tmp_path, 2, seeds=2)
+    assert sum(isinstance(event, Seed) for event in events) == 2
+    with pytest.raises(RecipeError, match="jobs is 0"):
+        train(images, tmp_path, 0)
