@@ -222,7 +222,8 @@ def cross_validate(
             of :func:`train`.
 
     >>> import tempfile
-    >>>     >>> from lamina import Images, Recipe
+    >>> import numpy as np
+    >>> from lamina import Images, Recipe
     >>> x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3),
     ...     dtype=np.uint8), np.arange(40) % 2
     >>> images = Images.from_arrays(x, y)
