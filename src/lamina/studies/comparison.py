@@ -483,9 +483,8 @@ def _train_pair(
             seconds = left * mean_seconds(trained) / jobs.most
             progress = f"{len(trained)} of {goal * len(runs)}, {format_minutes(seconds)} left"
         where = f"seed {seed}"
-        split = "" if run.report is None else run.report.split
-        if pairing.folds is not None:
+        score = "" if run.report is None else f": {run.report.split} {run.report.score}"
+        if pairing.folds is not None and run.report is not None:
             where = f"fold {fold}, seed {seed}"
-            split = f"fold {fold}"
-        score = "" if run.report is None else f": {split} {run.report.score}"
+            score = f": {run.report.score}"
         yield Decision("trained", f"{name}, {where}{score}", progress)
