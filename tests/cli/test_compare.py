@@ -519,7 +519,7 @@ def test_runs_of_several_seeds_are_compared_in_python(tmp_path):
     for run in itertools.chain(*runs):
         for _ in run.iter_train():
             pass
-    (wide,) = judge_runs({"one": runs[0], "other": runs[1]}, alpha=1e-6)
+    (wide,) = judge_runs({"one": runs[0], "other": runs[1]}, alpha=1e-6, last_alpha=0.025)
     assert wide.seeds_interval == wide.interval == (-1, 1)  # not beyond the possible range
     (last,) = judge_runs({"one": runs[0], "other": runs[1]}, alpha=0.025)
     # an early look does not end a study that a later one decides

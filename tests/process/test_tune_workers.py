@@ -156,7 +156,9 @@ def test_four_workers_share_a_search_and_one_of_them_is_killed(image_set, storag
         storage,
     )
     folders = [Path(f"machine-{number}") for number in range(4)]
-    workers = [begin(*call, "--runs-dir", folder) for folder in folders]
+    workers = [begin(*call, "--runs-dir", folders[0])]
+    await_epoch(workers[0])  # so that it has a trial
+    workers += [begin(*call, "--runs-dir", folder) for folder in folders[1:]]
     kill_in_training(workers[0])
     printed = []
     for worker in workers[1:]:
@@ -233,7 +235,7 @@ def test_a_signal_ends_a_worker_while_the_database_is_down(image_set, postgres, 
 def test_the_finals_of_a_killed_process_are_continued(image_set, begin):
     call = ("tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, "--trials", "2")
     worker = begin(*call)
-    await_remark(worker, "final: ")
+    await_remark(worker, "trained: final-")
     worker.kill()
     again = begin(*call)
     out, err = again.communicate()

@@ -11,6 +11,10 @@ from lamina.cli.options import Flag
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 
+PAIRS = ("seeds", "time", "until_decided", "folds", "resample_train")
+RUNS = ("data", "name", "device", "jobs", "preparation")
+"""Options about the pairs to train, and about their runs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(StudyOptions):
@@ -46,30 +50,20 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.studies.judging import compare_stored
 
     if options.until_decided:
-        refuse(options, "--until-decided sets the number of seeds.", "seeds", "time")
+        refuse(options, "--until-decided sets the number of seeds.", "seeds", "time", "folds")
     plan = study_session.read_plan(options)
     if are_score_files([options.a, options.b]):
         reason = "Scores in files are compared as they are."
-        trained = (
-            "seeds",
-            "time",
-            "until_decided",
-            "data",
-            "name",
-            "device",
-            "jobs",
-            "preparation",
-        )
-        refuse(options, reason, *trained)
+        refuse(options, reason, *PAIRS, *RUNS)
         comparison = compare_files([options.a, options.b], plan.margin)
         study_session.print_comparison(comparison, terminal)
         return 0
     sources = study_session.find_sources([options.a, options.b], options)
-    if are_stored(sources) and plan.is_sequential and not options.until_decided:
+    if are_stored(sources, plan) and not options.until_decided:
         reason = (
             "Two runs are compared by their stored predictions; to train them again, add --seeds."
         )
-        refuse(options, reason, "data", "name", "device", "jobs", "preparation")
+        refuse(options, reason, *RUNS)
         study_session.print_comparison(compare_stored(list_runs(sources), plan.margin), terminal)
         return 0
     dataset = study_session.load_study_data(sources, options, terminal)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import digits
 
 import numpy as np
 from jaxtyping import Float64
@@ -32,6 +32,7 @@ class ScoreFile:
     scores: Float64[np.ndarray, "s n"]
     images: tuple[str, ...]
     groups: tuple[str, ...]
+    seeds: tuple[int, ...] = ()  # of a .csv file
 
 
 def are_score_files(texts: Sequence[str]) -> bool:
@@ -41,12 +42,12 @@ def are_score_files(texts: Sequence[str]) -> bool:
 def compare_files(texts: Sequence[str], margin: float | None) -> PairedComparison:
     """Compare the scores in two files; ``DataError`` if their images differ."""
     first, second = (_read(Path(text)) for text in texts)
-    for what in ("images", "groups"):
+    for what in ("images", "groups", "seeds"):
         named = (getattr(first, what), getattr(second, what))
         if all(named) and named[0] != named[1]:
             raise DataError(
                 f"The {what} of {first.path} and {second.path} differ. Write both files with the"
-                " same images in the same order."
+                " same images in the same order, and the same seeds."
             )
     tables = {str(file.path): file.scores for file in (first, second)}
     if len(tables) < 2:
@@ -79,12 +80,14 @@ def _check(path: Path, names: Iterable[str], known: tuple[str, ...]) -> None:
 
 def _read_csv(path: Path) -> ScoreFile:
     head, *rows = read_rows(str(path), "A and B") or [[]]
-    _check(path, [name for name in head if name.rstrip(digits) != "seed"], ("image", "group"))
+    seeds = sorted(int(name[4:]) for name in head if re.fullmatch(r"seed\d{1,9}", name))
+    names = [f"seed{seed}" for seed in seeds]
+    _check(path, head, ("image", "group", *names))
     columns = dict(zip(head, zip(*rows, strict=False), strict=False))
-    images = columns.pop("image", ())
-    groups = columns.pop("group", ())
+    images = columns.get("image", ())
+    groups = columns.get("group", ())
     try:
-        scores = np.array([[float(cell) for cell in column] for column in columns.values()])
+        scores = np.array([[float(cell) for cell in columns.get(name, ())] for name in names])
     except ValueError as error:
         raise DataError(f"Cannot read the scores in {path}: {error}. {EXPECTED}.") from error
     if scores.ndim != 2 or {len(row) for row in rows} != {len({*head})}:
@@ -92,4 +95,6 @@ def _read_csv(path: Path) -> ScoreFile:
             f"{path} has rows of different length, two columns of one name, or no scores."
             f" {EXPECTED}."
         )
-    return ScoreFile(path, scores, images, groups)
+    if "" in (*images, *groups):
+        raise DataError(f"{path} has an image without a name or group. {EXPECTED}.")
+    return ScoreFile(path, scores, images, groups, tuple(seeds))

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
-from lamina.errors import DataError
+from lamina.errors import DataError, check_type
 from lamina.evaluation.intervals import ALPHA, LEVEL, Groups, mean_interval, number_groups
 from lamina.evaluation.paired import (
-    LOOKS,
     Effect,
     Verdict,
     find_differences,
     measure_effect,
     measure_fold_effect,
+    pool_groups,
     seed_deviation,
 )
 from lamina.evaluation.paired_comparison import PairedComparison
@@ -39,8 +40,8 @@ class ScoreTables:
         groups: the number of each image's group; ``None`` if images are not grouped.
         step: the largest change of the score that one image, or group, can cause; by default that
             of a mean.
-        fold_images: the number of all images, if a row is a fold, with a single column for its
-            score; ``None`` if rows are seeds.
+        overlap: as for :func:`~lamina.evaluation.paired.measure_effect`.
+        folds: the number of each image's fold, if scores are out of fold; otherwise ``None``.
     """
 
     scores: Mapping[str, Float64[np.ndarray, "s n"]]
@@ -48,7 +49,8 @@ class ScoreTables:
     split: str
     groups: Groups | None = None
     step: float | None = None
-    fold_images: int | None = None
+    overlap: float = 0.0
+    folds: Groups | None = None
 
     @property
     def score(self) -> Score:
@@ -65,9 +67,10 @@ class ScoreTables:
     def measure_effect(self, name: str) -> Effect:
         """The difference of an experiment from the reference, with its uncertainty."""
         differences = self.find_differences(name)
-        if self.fold_images is not None:
-            return measure_fold_effect(differences[:, 0], self.metric, self.step or 0.0)
-        return measure_effect(differences, self.metric, self.groups, self.step)
+        if self.folds is not None:
+            by_image = differences.mean(axis=0)
+            return measure_fold_effect(by_image, self.folds, self.metric, self.step)
+        return measure_effect(differences, self.metric, self.groups, self.step, self.overlap)
 
     def find_differences(self, name: str) -> Float64[np.ndarray, "s n"]:
         """The differences of an experiment from the reference, positive if it is better."""
@@ -124,14 +127,21 @@ def compare_arrays(
     level: float = LEVEL,
 ) -> PairedComparison:
     """Compare the first of two named arrays of scores with the second (:func:`compare_scores`)."""
-    tables = {
-        name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in scores.items()
-    }
+    check_type(margin, (Real,), "margin", "a number, such as 0.005")
+    check_type(level, (Real,), "level", "a number, such as 0.95", is_optional=False)
+    try:
+        tables = {
+            name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in scores.items()
+        }
+    except (TypeError, ValueError) as error:
+        raise DataError(f"Scores must be arrays of numbers (seeds, images): {error}.") from error
     first, second = tables.values()
     images = first.shape[-1]
     names = []
     if groups is not None:
         names = np.ravel(np.asarray(groups)).astype(np.str_).tolist()
+        if not {*names}.isdisjoint(("", "nan", "None")):
+            raise DataError("An image has no group. Give each image a group of its own, or a name.")
     fits = first.shape == second.shape and first.ndim == 2 and images > 1
     if not fits or (groups is not None and len(names) != images):
         raise DataError(
@@ -153,12 +163,15 @@ def compare_arrays(
 
 
 def compare_tables(
-    tables: ScoreTables, margin: float | None = None, alpha: float = ALPHA
+    tables: ScoreTables,
+    margin: float | None = None,
+    alpha: float = ALPHA,
+    last_alpha: float | None = None,
 ) -> list[PairedComparison]:
     """Compare all experiments with the last, together at the significance level ``alpha``.
 
     Several comparisons are adjusted: differences by Holm's method, equality and intervals by
-    Bonferroni's.
+    Bonferroni's. ``last_alpha`` is the level of a study's last look, whose interval is narrowest.
     """
     if margin is None:
         margin = tables.choose_margin()
@@ -166,10 +179,11 @@ def compare_tables(
     effects = [tables.measure_effect(name) for name in names]
     are_different = find_differences(effects, alpha)
     level = 1 - alpha / len(names)
-    last_level = 1 - max(alpha, *LOOKS.values()) / len(names)  # its interval is the narrowest
+    last_level = 1 - (last_alpha or alpha) / len(names)
     comparisons = []
     for name, effect, is_different in zip(names, effects, are_different, strict=True):
-        comparison = _describe(tables, name, effect, (level, last_level), margin)
+        comparison = _describe(tables, name, effect, level, margin)
+        comparison = replace(comparison, image_half_width=effect.image_half_width(last_level))
         if is_different:
             verdict: Verdict = "better" if effect.difference > 0 else "worse"
             comparison = replace(comparison, verdict=verdict)
@@ -178,14 +192,15 @@ def compare_tables(
 
 
 def _describe(
-    tables: ScoreTables, name: str, effect: Effect, levels: tuple[float, float], margin: float
+    tables: ScoreTables, name: str, effect: Effect, level: float, margin: float
 ) -> PairedComparison:
-    """The comparison at the level of this look; the second level is that of the last look."""
-    level, last_level = levels
     *_, reference = tables.scores
     interval = effect.interval(level)
     table = tables.find_differences(name)
     differences = tuple(table.mean(axis=1).tolist())
+    groups = None
+    if tables.groups is not None:
+        groups = len(tables.groups.unique())
     comparison = PairedComparison(
         a=name,
         b=reference,
@@ -198,24 +213,20 @@ def _describe(
         interval=(interval.low, interval.high),
         seeds_interval=None,
         differences=differences,
-        images=tables.fold_images or table.shape[1],
+        images=table.shape[1],
+        groups=groups,
         margin=margin,
         seeds_to_detect=None,
-        image_half_width=effect.image_half_width(last_level),
+        image_half_width=effect.image_half_width(level),
         verdict=effect.judge(margin, 1 - level),
-        folds=effect.seeds if tables.fold_images else None,
+        a_deviation=seed_deviation(tables.scores[name], tables.groups),
+        b_deviation=seed_deviation(tables.scores[reference], tables.groups),
     )
-    if tables.fold_images is not None:
-        return comparison
+    if tables.folds is not None:
+        by_fold = pool_groups(table.mean(axis=0)[None], tables.folds)[0]
+        return replace(comparison, differences=tuple(by_fold.tolist()), folds=len(by_fold))
     mean = mean_interval(differences, level)
     if mean.low is not None and mean.high is not None:
         for_seeds = effect.clip(mean.low, mean.high)
         comparison = replace(comparison, seeds_interval=(for_seeds.low, for_seeds.high))
-    if tables.groups is not None:
-        comparison = replace(comparison, groups=effect.images)
-    return replace(
-        comparison,
-        seeds_to_detect=effect.seeds_to_detect(margin, 1 - level),
-        a_deviation=seed_deviation(tables.scores[name], tables.groups),
-        b_deviation=seed_deviation(tables.scores[reference], tables.groups),
-    )
+    return replace(comparison, seeds_to_detect=effect.seeds_to_detect(margin, 1 - level))

@@ -78,6 +78,19 @@ class Outputs:
         return self.logits
 
 
+def join_folds(held_out: Sequence[Outputs]) -> Outputs:
+    """The outputs of all folds, one after another; folds count from 1."""
+    folds = [np.full(len(fold.names), number) for number, fold in enumerate(held_out, start=1)]
+    return Outputs(
+        "train",
+        np.concatenate([fold.logits for fold in held_out]),
+        np.concatenate([fold.targets for fold in held_out]),
+        tuple(name for fold in held_out for name in fold.names),
+        np.concatenate(folds),
+        tuple(group for fold in held_out for group in fold.groups),
+    )
+
+
 def check_finite(logits: Float32[np.ndarray, "n k"], images: Images | None = None) -> None:
     """Raise ``NotFiniteError`` if logits are NaN or infinite."""
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))

@@ -44,11 +44,14 @@ class Effect:
     """The mean difference of two experiments, positive if the first is better, with uncertainty."""
 
     difference: float  # mean over seeds and images
-    seeds: int  # number of pairs S
+    seeds: int  # number of pairs S, or of folds
     images: int  # number n of independent images, or of groups of images
     seed_variance: float  # of the difference between seeds on these images; 0 for one seed
     image_variance: float  # of the expected difference between images, or groups
     limit: float = math.inf  # largest possible difference
+    # of the variance between seeds, the part that more seeds do not reduce, because their training
+    # images are drawn from the same ones
+    overlap: float = 0.0
     # images that only one of a single pair of models gets correct
     discordant: tuple[int, int] | None = None
 
@@ -73,9 +76,8 @@ class Effect:
         differences with 2 to 4 seeds.)
         """
         seeds = seeds or self.seeds
-        by_seed = (
-            t_quantile(max(1, min(seeds, self.seeds) - 1), level) ** 2 * self.seed_variance / seeds
-        )
+        quantile = t_quantile(max(1, min(seeds, self.seeds) - 1), level)
+        by_seed = quantile**2 * self.seed_variance * (1 / seeds + self.overlap)
         return math.sqrt(by_seed + self.image_half_width(level) ** 2)
 
     def image_half_width(self, level: float = LEVEL) -> float:
@@ -118,6 +120,7 @@ def measure_effect(
     metric: str = "accuracy",
     groups: Groups | None = None,
     step: float | None = None,
+    overlap: float = 0.0,
 ) -> Effect:
     """The effect from the differences of S seeds (rows) on n images (columns).
 
@@ -139,16 +142,14 @@ def measure_effect(
             of models that are not grouped, McNemar's exact test decides.
         groups: Number of each image's group.
         step: The largest change of a fraction that one image or group can cause, by default 1/n.
+        overlap: 1 if each seed has drawn its training images, with replacement, from the same ones.
+            The means of such draws vary around that of these images, which itself is one draw.
     """
-    table = _pool_groups(differences, groups)
+    table = pool_groups(differences, groups)
     seeds, images = table.shape
     mean = table.mean()
     by_image = table.mean(axis=0)
-    limit = math.inf
-    added = 0.0
-    if Score(metric, 0.0).is_fraction:
-        limit = 1.0
-        added = images * ((step or 1 / images) * images / (images + 2)) ** 2
+    limit, added = _allow_for_few(metric, images, step)
     interaction = _measure_interaction(table)
     seed_variance = 0.0
     if seeds > 1:
@@ -157,30 +158,48 @@ def measure_effect(
     discordant = None
     if seeds == 1 and metric == "accuracy" and groups is None:
         discordant = (int((differences > 0).sum()), int((differences < 0).sum()))
-    return Effect(float(mean), seeds, images, seed_variance, image_variance, limit, discordant)
+    return Effect(
+        float(mean), seeds, images, seed_variance, image_variance, limit, overlap, discordant
+    )
 
 
-def measure_fold_effect(differences: Float64[np.ndarray, " k"], metric: str, step: float) -> Effect:
-    """The effect from the differences on k folds, by the corrected t test.
+def measure_fold_effect(
+    differences: Float64[np.ndarray, " n"],
+    folds: Groups,
+    metric: str = "accuracy",
+    step: float | None = None,
+) -> Effect:
+    """The effect from out-of-fold differences on n images, by the corrected t test.
 
-    The training sets of the folds overlap, so the variance between folds counts 1/k + 1/(k - 1)
+    The training sets of k folds overlap, so the variance between folds counts 1/k + 1/(k - 1)
     times, not 1/k times: 1/(k - 1) is the ratio of held-out images to training images (Nadeau and
-    Bengio, Machine Learning 52 (2003), 239-281). More seeds cannot reduce this second part, which
-    takes the place of the images' variance.
+    Bengio, Machine Learning 52 (2003), 239-281).
 
     Args:
-        differences: Score of the first minus score of the second on each fold.
-        metric: The metric, whose possible values limit the interval.
-        step: The largest change of a fraction on one fold that one image can cause.
+        differences: Score of the first minus score of the second for each image.
+        folds: Number of each image's fold.
+        metric: As for :func:`measure_effect`.
+        step: As for :func:`measure_effect`.
     """
-    folds = len(differences)
-    variance = float(differences.var(ddof=1))
-    overlap_variance = variance * folds / (folds - 1)
-    limit = math.inf
-    if Score(metric, 0.0).is_fraction:
-        limit = 1.0
-        overlap_variance += step**2 / folds  # half an image in favor of each model
-    return Effect(float(differences.mean()), folds, folds, variance, overlap_variance, limit)
+    by_fold = pool_groups(differences[None], folds)[0]
+    count = len(by_fold)
+    limit, added = _allow_for_few(metric, len(differences), step)
+    return Effect(
+        difference=float(by_fold.mean()),
+        seeds=count,
+        images=len(differences),
+        seed_variance=float(by_fold.var(ddof=1)),
+        image_variance=added,
+        limit=limit,
+        overlap=1 / (count - 1),
+    )
+
+
+def _allow_for_few(metric: str, images: int, step: float | None) -> tuple[float, float]:
+    """The largest possible difference, and the variance of half an image in favor of each model."""
+    if not Score(metric, 0.0).is_fraction:
+        return math.inf, 0.0
+    return 1.0, images * ((step or 1 / images) * images / (images + 2)) ** 2
 
 
 def seed_deviation(
@@ -191,7 +210,7 @@ def seed_deviation(
     On n images, the variance between seeds contains that of the interaction of seeds and images,
     s_e²/n, which is removed (Jordan, arXiv 2304.01910, 2023).
     """
-    table = _pool_groups(scores, groups)
+    table = pool_groups(scores, groups)
     seeds, images = table.shape
     if seeds == 1:
         return None
@@ -199,7 +218,7 @@ def seed_deviation(
     return math.sqrt(max(variance, 0.0))
 
 
-def _pool_groups(
+def pool_groups(
     values: Float64[np.ndarray, "s n"], groups: Groups | None
 ) -> Float64[np.ndarray, "s g"]:
     """A value for each group, so that the mean over groups is that over images."""

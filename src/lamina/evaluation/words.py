@@ -144,6 +144,8 @@ def describe_deviation(score: Score, deviation: float | None) -> str:
     """The standard deviation over seeds, without the images' part, to follow a mean."""
     if deviation is None:
         return ""
+    if deviation == 0:
+        return " (standard deviation over seeds too small to measure with these images)"
     return f" (standard deviation over seeds {_format_gain(score, deviation, 2)})"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Generator, Iterable, Mapping, S
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from lamina.errors import (
     check_type,
     plural,
 )
-from lamina.evaluation.intervals import ALPHA
 from lamina.evaluation.paired import LOOKS, check_comparable
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import check_name
@@ -79,6 +79,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_type(self.seeds, (int,), "seeds", "a whole number")
+        check_type(self.margin, (Real,), "margin", "a number, such as 0.005")
+        check_seconds(self.seconds)
+        if self.seeds is not None and self.seeds < 1:
+            raise RecipeError(f"seeds is {self.seeds}; it must be at least 1.", "Use seeds=4.")
         if self.pairing.folds is not None and self.seconds is not None:
             raise RecipeError(
                 "A study on folds has no time limit.", "Use --seeds (in Python, seeds)."
@@ -88,7 +92,6 @@ class Plan:
                 "Seeds and a time limit both set the number of trainings. Use only one of --seeds"
                 " and --time (in Python, seeds and seconds)."
             )
-        check_seconds(self.seconds)
         if self.margin is not None and not 0 < self.margin < float("inf"):
             raise RecipeError(
                 f"margin is {self.margin}; it must be positive. Use 0.005 for half a percentage"
@@ -227,7 +230,7 @@ def compare(
     check_jobs(jobs)
     folder = Path(runs_dir)
     sources = [find_source(source, folder) for source in (a, b)]
-    if are_stored(sources) and plan.is_sequential:
+    if are_stored(sources, plan):
         if data is not None or name is not None:
             raise RunError(
                 "Two runs are compared by their stored predictions. Leave out data and name."
@@ -242,8 +245,10 @@ def compare(
     return read_comparisons(study.path)[0]
 
 
-def are_stored(sources: Sequence[Source]) -> bool:
-    """Whether all sources are runs without other settings, whose predictions are known."""
+def are_stored(sources: Sequence[Source], plan: Plan) -> bool:
+    """Whether all sources are runs whose predictions are known, and no other pairs are planned."""
+    if not plan.is_sequential or plan.pairing != ALL_IMAGES:
+        return False
     return all(isinstance(source.origin, Run) and not source.is_changed for source in sources)
 
 
@@ -344,7 +349,7 @@ def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:
         if state.get("looks"):
             plan = _fix_margin(study, state)
             if state["plan"] == asdict(plan) and state["is_finished"]:
-                yield Decision("study", str(study.path), "its result")
+                yield Decision("study", f"{study.path} is finished", "this is its result")
                 return
             if state["plan"] != asdict(plan):
                 known = ", ".join(map(str, state["looks"]))
@@ -396,8 +401,10 @@ def _judge(runs: Mapping[str, Sequence[Run]], plan: Plan, count: int) -> list[Pa
     """The comparisons after ``count`` pairs."""
     if plan.pairing.folds is not None:
         return judge_folds(runs, plan.pairing.folds, plan.margin)
-    alpha = LOOKS[count] if plan.is_sequential else ALPHA
-    return judge_runs(runs, plan.margin, alpha)
+    overlap = 1.0 if plan.pairing.resample_train else 0.0
+    if not plan.is_sequential:
+        return judge_runs(runs, plan.margin, overlap=overlap)
+    return judge_runs(runs, plan.margin, LOOKS[count], max(LOOKS.values()), overlap)
 
 
 def _fix_margin(study: PlannedStudy, state: Mapping[str, Any]) -> Plan:
@@ -409,8 +416,7 @@ def _fix_margin(study: PlannedStudy, state: Mapping[str, Any]) -> Plan:
         raise RunError(
             f"{study.path} has a result with the margin {stored.margin:g}, judged as {number} does."
             " Margin and level are chosen before the first result; otherwise, verdicts are wrong"
-            f" too often. Use --margin {stored.margin:g} and {number}, or train a new study with"
-            " another --name."
+            f" too often. Use {number} without --margin, or train a new study with another --name."
         )
     return replace(plan, margin=stored.margin)
 
@@ -452,7 +458,8 @@ def _train_pair(
     """
     *_, reference = runs
     pair = len(runs[reference])
-    place, _ = study.plan.pairing.find_place(pair)
+    pairing = study.plan.pairing
+    place, fold = pairing.find_place(pair)
     for name in list(runs):
         seed = study.experiments[name].recipe.seed + place
         folder = study.locate_run(name, pair)
@@ -475,5 +482,9 @@ def _train_pair(
             left = goal * len(runs) - len(trained)
             seconds = left * mean_seconds(trained) / jobs.most
             progress = f"{len(trained)} of {goal * len(runs)}, {format_minutes(seconds)} left"
+        where = f"seed {seed}"
         score = "" if run.report is None else f": {run.report.split} {run.report.score}"
-        yield Decision("trained", f"{name}, seed {seed}{score}", progress)
+        if pairing.folds is not None and run.report is not None:
+            where = f"fold {fold}, seed {seed}"
+            score = f": {run.report.score}"
+        yield Decision("trained", f"{name}, {where}{score}", progress)

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from lamina.data import Dataset, Images
@@ -20,7 +19,7 @@ from lamina.data.held_out import hold_out
 from lamina.data.load import as_dataset
 from lamina.errors import RunError, check_type, escape, plural
 from lamina.evaluation.intervals import Interval, sum_by_group, t_quantile
-from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.outputs import Outputs, join_folds
 from lamina.evaluation.paired import measure_outputs
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
@@ -318,7 +317,7 @@ def iter_folds(
                 run = yield from validation.iter_run(fold, jobs)
                 yield _describe_fold(fold, run)
                 runs.append(run)
-            outputs = _collect(runs)
+            outputs = join_folds([run.outputs["test"] for run in runs])
             RunFolder(path).save_outputs([outputs])
             whole = yield from validation.iter_run(0, jobs)
         reports = tuple(run.report for run in runs if run.report is not None)
@@ -444,17 +443,3 @@ def _describe_choice(candidate: Candidate, seconds: float | None) -> dict[str, A
         seconds=seconds,
     )
     return fields_to_json(choice)
-
-
-def _collect(runs: Sequence[Run]) -> Outputs:
-    """The logits of all folds, one after another."""
-    held_out = [run.outputs["test"] for run in runs]
-    folds = [np.full(len(fold.names), number) for number, fold in enumerate(held_out, start=1)]
-    return Outputs(
-        "train",
-        np.concatenate([fold.logits for fold in held_out]),
-        np.concatenate([fold.targets for fold in held_out]),
-        tuple(name for fold in held_out for name in fold.names),
-        np.concatenate(folds),
-        tuple(group for fold in held_out for group in fold.groups),
-    )

@@ -82,6 +82,7 @@ class Tuned(Event):
         test_scores: Scores of the winner on ``test``, one for each fresh seed; empty without a
             ``test`` split.
         test_deviation: Their standard deviation over seeds, without the part of the images.
+        diverged: Number of fresh seeds with which the winner diverged.
     """
 
     study: str
@@ -92,6 +93,7 @@ class Tuned(Event):
     comparison: PairedComparison | None = None
     test_scores: tuple[float, ...] = ()
     test_deviation: float | None = None
+    diverged: int = 0
 
     @property
     def luck(self) -> float | None:
@@ -153,13 +155,17 @@ class Tuned(Event):
             how = "worse" if self.luck < 0 else "better"
             lines.append(f"luck: {luck} {how} in the search than on average with new seeds")
         lines.append(f"runs of the best: {Path(self.study) / name_final(winner.name, '*')}")
-        if self.test_mean is None:
+        if self.test_mean is None and self.diverged:
+            lines.append("the best diverged with all fresh seeds, so it has no test score")
+        elif self.test_mean is None:
             lines.append(
                 "no test split, so no score on images that no choice has seen; draw one with"
                 " --test 0.2"
             )
         else:
             count = plural(len(self.test_scores), "fresh seed", "fresh seeds")
+            if self.diverged:
+                count += f"; {self.diverged} more diverged"
             mean = f"{score.format(self.test_mean)}, mean of {count}"
             mean += describe_deviation(score, self.test_deviation)
             lines.append(f"test {score.title} of the best: {mean}")
@@ -248,7 +254,13 @@ def iter_finals(
     runs = list(trained[best.name].values())
     scores = tuple(score_on(run, "test") for run in runs)
     deviation = measure_deviation(runs)
-    return replace(tuned, comparison=comparison, test_scores=scores, test_deviation=deviation)
+    return replace(
+        tuned,
+        comparison=comparison,
+        test_scores=scores,
+        test_deviation=deviation,
+        diverged=plan.tests - len(runs),
+    )
 
 
 def _iter_seeds(

@@ -68,12 +68,20 @@ class Job:
         self.connection, sending = context.Pipe(duplex=False)
         arguments = (self.iterate, self.threads, sending, os.getpid())
         self.process = context.Process(target=work, args=arguments, daemon=True)
-        # no other thread holds the lock in the new process, which has only this thread
-        with SEEDING, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            self.process.start()
+        # A fork of a thread that has computed with OpenMP waits for threads that it does not have.
+        fresh = threading.Thread(target=self._fork)
+        fresh.start()
+        fresh.join()
+        if self.process.pid is None:
+            raise RunError("The system started no process.", "Use --jobs 1 (in Python, jobs=1).")
         sending.close()
         self.is_started = True
         self.is_open = True
+
+    def _fork(self) -> None:
+        # no other thread holds the lock in the new process, which has only this thread
+        with SEEDING, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            self.process.start()
 
     def receive(self) -> None:
         """Wait for the next message."""
@@ -251,6 +259,9 @@ def count_fitting() -> int:
 
     used_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     all_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
+        with suppress(OSError, ValueError):
+            all_bytes = min(all_bytes, int(Path("/sys/fs/cgroup", limit).read_text()))
     return int(MEMORY_FRACTION * all_bytes / used_bytes)
 
 

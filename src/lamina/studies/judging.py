@@ -7,11 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.evaluation.comparing import ScoreTables, compare_tables
 from lamina.evaluation.intervals import ALPHA
-from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.outputs import Outputs, join_folds
 from lamina.evaluation.paired import (
     find_metric,
     measure_outputs,
@@ -31,7 +32,11 @@ def compare_stored(runs: Sequence[Run], margin: float | None) -> PairedCompariso
 
 
 def judge_runs(
-    runs: Mapping[str, Sequence[Run]], margin: float | None = None, alpha: float = ALPHA
+    runs: Mapping[str, Sequence[Run]],
+    margin: float | None = None,
+    alpha: float = ALPHA,
+    last_alpha: float | None = None,
+    overlap: float = 0.0,
 ) -> list[PairedComparison]:
     """Compare experiments with the last one, by the stored predictions of their runs.
 
@@ -44,6 +49,8 @@ def judge_runs(
             regression, in the unit of the numbers; by default 1 % of the score of the last
             experiment.
         alpha: Significance level of all comparisons together.
+        last_alpha: That of the last look, if the study may look again.
+        overlap: 1 if each seed has drawn its training images from the same ones.
 
     Raises:
         LaminaError: The numbers of runs, the test images or the metrics differ, seeds do not match,
@@ -80,8 +87,9 @@ def judge_runs(
         outputs.split,
         groups=outputs.group_numbers,
         step=measure_outputs(first.task, outputs).step,
+        overlap=overlap,
     )
-    return compare_tables(tables, margin, alpha)
+    return compare_tables(tables, margin, alpha, last_alpha)
 
 
 def judge_folds(
@@ -89,24 +97,28 @@ def judge_folds(
 ) -> list[PairedComparison]:
     """Compare experiments with the last one, by their runs on folds, seed after seed.
 
-    The score of a fold is the mean over seeds. ``LaminaError`` as of :func:`judge_runs`.
+    The out-of-fold outputs of a seed are scored together. ``LaminaError`` as of
+    :func:`judge_runs`.
     """
     *_, reference = runs.values()
     for group in runs.values():
         for run, other in zip(group, reference, strict=True):
             check_same_images(run, other)
+    task = reference[0].record.task
+    starts = range(0, len(reference), folds)
     scores = {}
     for name, group in runs.items():
-        values = [score_images(run.task, find_outputs(run)).mean() for run in group]
-        scores[name] = np.array(values).reshape(-1, folds).mean(axis=0)[:, None]
-    held_out = [find_outputs(run) for run in reference[:folds]]
-    task = reference[0].task
+        outputs = [find_outputs(run) for run in group]
+        pooled = [join_folds(outputs[start : start + folds]) for start in starts]
+        scores[name] = np.stack([score_images(task, seed) for seed in pooled])
+    first = join_folds([find_outputs(run) for run in reference[:folds]])
     tables = ScoreTables(
         scores,
-        find_metric(reference[0].record.task),
+        find_metric(task),
         "out-of-fold",
-        step=max(measure_outputs(task, outputs).step for outputs in held_out),
-        fold_images=sum(len(outputs.names) for outputs in held_out),
+        groups=first.group_numbers,
+        step=measure_outputs(task, first).step,
+        folds=torch.from_numpy(first.folds),
     )
     return compare_tables(tables, margin)
 
@@ -126,6 +138,8 @@ def check_seeds(seeds: Mapping[str, Sequence[int]]) -> None:
 
 def measure_deviation(runs: Sequence[Run]) -> float | None:
     """The standard deviation of the runs' score over seeds, without the images' part, if known."""
+    if not runs:
+        return None
     try:
         scores = np.stack([score_images(run.task, find_outputs(run)) for run in runs])
     except LaminaError:  # a metric of one's own, or undefined

@@ -56,8 +56,9 @@ def warn_of_names(code: Mapping[str, str]) -> None:
 def digest_code(value: object) -> str:
     """The digest of the source text of a function, and of the values and own code that it uses.
 
-    Values are numbers, text, tensors, arrays and collections of these: in closures, arguments of
-    ``functools.partial`` and attributes, and numbers and text also in global variables.
+    Values are numbers, text, tensors, arrays and collections of these: in closures, global
+    variables, defaults, arguments of ``functools.partial`` and attributes. Of own modules that a
+    function imports, the whole file counts.
     """
     texts = list(_iter_texts(value, set()))
     if NAME_ALONE in texts:
@@ -82,6 +83,10 @@ def _iter_texts(value: Any, seen: set[int]) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _iter_texts(item, seen)
+    elif inspect.ismodule(value):
+        yield value.__name__
+        if not _is_installed(value):
+            yield Path(inspect.getfile(value)).read_text(encoding="utf-8")
     elif callable(value) or is_dataclass(value):
         if id(value) in seen:
             return
@@ -114,10 +119,8 @@ def _iter_code(code: Any, seen: set[int]) -> Iterator[str]:
         functions = [member for member in vars(code).values() if inspect.isfunction(member)]
     for function in functions:
         used = inspect.getclosurevars(function)
-        yield from _iter_texts([used.nonlocals, function.__defaults__], seen)
-        for name, value in used.globals.items():
-            if is_code(value) or isinstance(value, int | float | str):
-                yield from _iter_texts({name: value}, seen)
+        defaults = [function.__defaults__, function.__kwdefaults__]
+        yield from _iter_texts([used.nonlocals, used.globals, defaults], seen)
 
 
 def _is_installed(code: Any) -> bool:

@@ -27,6 +27,9 @@ class Pairing:
 
     def __post_init__(self) -> None:
         check_type(self.folds, (int,), "folds", "a whole number")
+        check_type(
+            self.resample_train, (bool,), "resample_train", "True or False", is_optional=False
+        )
         if self.folds is not None and self.folds < 2:
             raise RecipeError(f"folds is {self.folds}; it must be at least 2.", "Use folds=5.")
         if self.folds is not None and self.resample_train:

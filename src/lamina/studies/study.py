@@ -290,7 +290,8 @@ def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
     """Raise ``RunError`` if a study, which is called ``what``, has other settings."""
     present = json.loads(json.dumps(settings))
     known = stored if isinstance(stored, Mapping) else {}
-    changed = [key for key in present if known.get(key) != present[key]]
+    keys = [*present, *(key for key in known if key not in present)]
+    changed = [key for key in keys if known.get(key) != present.get(key)]
     if changed:
         problem = f"{what} exists, with other {' and '.join(changed)}."
         if changed == [CODE]:

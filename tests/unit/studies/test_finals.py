@@ -165,4 +165,4 @@ def test_who_diverges_is_not_chosen_and_later_leaves_fewer_pairs(tmp_path):
     tuned = end(search, tmp_path, (5, 3, 6))
     assert tuned.winner.name == "trial 0"
     assert len(tuned.test_scores) == tuned.comparison.seeds == 5
-    assert "mean of 5 fresh seeds (standard deviation over seeds 1.00 points)" in str(tuned)
+    assert "mean of 5 fresh seeds; 1 more diverged (standard deviation" in str(tuned)

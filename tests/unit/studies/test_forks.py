@@ -105,6 +105,13 @@ def test_folds_are_trained_at_once_after_the_first(images, tmp_path):
     assert results[0].scores == results[1].scores
 
 
+def test_runs_of_several_threads_are_trained_after_this_process_has_computed(images, tmp_path):
+    torch.set_num_threads(4)
+    torch.randn(1000, 1000).mul(2).abs().sum()  # by all threads of OpenMP
+    *_, result = train(images, tmp_path, 2, seeds=2)
+    assert [load_run(seed.run).record.machine.threads for seed in result.runs] == [2, 2]
+
+
 def test_few_runs_share_the_threads(images):
     experiment = make_experiment(images, RECIPE)
     torch.set_num_threads(8)

@@ -6,21 +6,26 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from lamina import Dataset, Images, Preparation, compare, load_data, load_run
 from lamina.data.held_out import hold_out, resample_train
 from lamina.errors import DataError, RecipeError
-from lamina.evaluation.paired import measure_fold_effect
+from lamina.evaluation.paired import measure_effect, measure_fold_effect
 from lamina.studies.pairing import Pairing
 
+FOLDS = torch.arange(100) // 20
 LINEAR = "Flatten(), Output(),epochs=2"
 HIDDEN = "Flatten(), Linear(8), ReLU(), Output(),epochs=2"
 
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    return load_data("shapes", Preparation(size_px=8)).train.take_evenly(120)
+    """12 images of each class."""
+    train = load_data("shapes", Preparation(size_px=8)).train
+    rows = train.choose_samples(12).values()
+    return train.take(np.sort(np.concatenate(list(rows))))
 
 
 def compare_small(data: Images, folder, **values):
@@ -51,8 +56,8 @@ def test_a_comparison_on_folds_is_the_corrected_t_test_of_its_runs(images, tmp_p
     assert comparison.difference == pytest.approx(means.mean())
     half_width = stats.t.ppf(0.975, 3) * means.std(ddof=1) * np.sqrt(1 / 4 + 1 / 3)
     low, high = comparison.interval
-    assert (high - low) / 2 >= half_width  # and half an image in favor of each model
-    assert (high - low) / 2 == pytest.approx(np.hypot(half_width, 3.18 / 120), rel=0.01)
+    added = stats.t.ppf(0.975, 119) / 122  # half an image in favor of each model
+    assert (high - low) / 2 == pytest.approx(np.hypot(half_width, added))
     assert "4 folds, 120 images" in comparison.words
     assert "folds" in str(comparison)
 
@@ -111,9 +116,10 @@ def test_the_corrected_interval_claims_few_differences_where_the_usual_one_claim
     usual = []
     for _ in range(1000):
         differences = cross_validate_centroids(generator)
-        effect = measure_fold_effect(differences, "accuracy", 1 / 20)
+        effect = measure_fold_effect(differences, FOLDS)
         corrected.append(effect.judge(0.005) in ("better", "worse"))
-        usual.append(stats.ttest_1samp(differences, 0).pvalue < 0.05)
+        means = differences.reshape(5, 20).mean(axis=1)
+        usual.append(stats.ttest_1samp(means, 0).pvalue < 0.05)
     assert np.mean(corrected) < 0.04
     assert np.mean(usual) > 0.055
 
@@ -121,15 +127,48 @@ def test_the_corrected_interval_claims_few_differences_where_the_usual_one_claim
 def cross_validate_centroids(generator: np.random.Generator) -> np.ndarray:
     targets = np.tile([0, 1], 50)
     points = generator.normal(size=(100, 20)) + 0.175 * (2 * targets[:, None] - 1)
-    differences = []
+    differences = np.zeros(100)
     for fold in range(5):
-        is_held = np.arange(100) // 20 == fold
+        is_held = FOLDS.numpy() == fold
         hits = [
             predict_centroids(points[:, columns], targets, is_held) == targets[is_held]
             for columns in (slice(10), slice(10, None))
         ]
-        differences.append(hits[0].mean() - hits[1].mean())
-    return np.array(differences)
+        differences[is_held] = hits[0].astype(float) - hits[1]
+    return differences
+
+
+def test_an_interval_of_drawn_training_images_covers_new_ones():
+    """Nearest centroids of 60 points by equally good features, trained on bootstrap draws."""
+    generator = np.random.default_rng(0)
+    claims = {0.0: [], 1.0: []}
+    for _ in range(200):
+        points, targets = draw_points(generator, 60)
+        test_points, test_targets = draw_points(generator, 1000)
+        tables = []
+        for columns in (slice(10), slice(10, None)):
+            drawn = np.random.default_rng(len(claims[0.0]))  # the pair shares its draws
+            hits = []
+            for _ in range(8):
+                rows = drawn.integers(0, 60, 60)
+                centers = [
+                    points[rows][targets[rows] == target][:, columns].mean(axis=0)
+                    for target in (0, 1)
+                ]
+                offsets = test_points[:, None, columns] - np.stack(centers)
+                hits.append(np.square(offsets).sum(axis=-1).argmin(axis=1) == test_targets)
+            tables.append(np.array(hits, float))
+        for overlap, claimed in claims.items():
+            effect = measure_effect(tables[0] - tables[1], overlap=overlap)
+            claimed.append(effect.judge(0.005) in ("better", "worse"))
+    assert np.mean(claims[1.0]) < 0.05
+    assert np.mean(claims[0.0]) > 0.1
+
+
+def draw_points(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    targets = np.tile([0, 1], count // 2)
+    points = generator.normal(size=(count, 20)) + 0.175 * (2 * targets[:, None] - 1)
+    return points, targets
 
 
 def predict_centroids(points, targets, is_held) -> np.ndarray:
