@@ -38,8 +38,8 @@ class Outputs:
             targets' units.
         targets: the targets of the images.
         names: the names of the images.
-        folds: the fold, from 1, whose model did not see the image in training, if a
-            cross-validation computed these.
+        folds: the fold, from 1, whose model did not see the image in training, if the logits come
+            from a cross-validation.
         groups: the group of each image; empty if images are not grouped.
     """
 

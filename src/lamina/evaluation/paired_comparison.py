@@ -37,7 +37,7 @@ class PairedComparison(Event):
     # of the interval that would remain with any number of seeds, at the last look
     image_half_width: float
     verdict: Verdict  # on A
-    # standard deviations over seeds, without the images' part; ``None`` for one seed
+    # standard deviations over seeds, excluding variation due to images; ``None`` for one seed
     a_deviation: float | None = None
     b_deviation: float | None = None
     groups: int | None = None  # number of groups of images; ``None`` if images are not grouped

@@ -148,8 +148,8 @@ class Predictor:
             reject such images. Use the setting from training.
 
     Raises:
-        LaminaError: ``model`` is not a :class:`Model`, or ``resize`` or ``bit_depth`` has another
-            value.
+        LaminaError: ``model`` is not a :class:`Model`, or ``resize`` or ``bit_depth`` has an
+            invalid value.
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model

@@ -63,9 +63,9 @@ class Report:
         undefined: the recipe's metric if these images leave it undefined, because all have one
             target, or if it is a custom metric that was not passed; the score is then the default
             metric.
-        score_interval: the 95 % interval of the score on these images
-            (:func:`~lamina.evaluation.scores.measure` states how); ``None`` if there is none, as
-            for custom metrics.
+        score_interval: the 95 % interval of the score on these images, by the method of
+            :func:`~lamina.evaluation.scores.measure`; ``None`` if there is none, as for custom
+            metrics.
     """
 
     split: str
@@ -164,7 +164,7 @@ class ClassReport(Report):
             2017, equation 3).
         uncalibrated_error: the calibration error without the model's temperature; ``None`` if it
             has no temperature.
-        calibration_floor: the calibration error of perfect probabilities on so many images.
+        calibration_floor: the calibration error of perfect probabilities on as many images.
         rejections: the effect of several confidence thresholds.
         classes: the metrics of each class.
         confusion: number of images by true class (rows) and predicted class (columns).
@@ -214,7 +214,7 @@ class LabelReport(Report):
             equal bins of the probabilities of all labels.
         uncalibrated_error: the calibration error without the model's temperatures; ``None`` if it
             has none.
-        calibration_floor: the calibration error of perfect probabilities on so many images.
+        calibration_floor: the calibration error of perfect probabilities on as many images.
         labels: the metrics of each label.
     """
 

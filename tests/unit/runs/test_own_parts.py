@@ -673,7 +673,7 @@ def test_a_score_of_ones_own_that_fails_is_an_error(
         run.train(progress=False)
     assert str(raised.value) == (
         f"Your metric own, which is the score, {problem}. It must return a finite number for any"
-        " split; mend it, or choose another score with Recipe(metric=…)."
+        " split; fix it, or choose another score with Recipe(metric=…)."
     )
 
 
