@@ -196,7 +196,8 @@ def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
     assert state["is_finished"]
     assert len(list(Path("runs/study").glob("*-seed*"))) == 2 * state["looks"][-1]
     refused = run_refused(*words, "--seeds", "2")
-    assert "runs/study has a result with the margin 0.005, judged as --until-decided" in refused
+    expected = "runs/study has a result with the margin 0.005 and the level of --until-decided."
+    assert expected in refused
 
 
 @pytest.mark.slow
@@ -231,7 +232,7 @@ def test_margin_and_level_are_fixed_by_the_first_result(workplace, image_set):
     first = read_study(Path("runs/study"))["results"]
     for changed in (("--seeds", "2", "--margin", "1"), ("--until-decided",)):
         refused = run_refused(*words, *changed)
-        assert "runs/study has a result with the margin 0.01, judged as --seeds does." in refused
+        assert "runs/study has a result with the margin 0.01 and the level of --seeds." in refused
         assert "or train a new study with another --name." in refused
     again = run_well(*words, "--seeds", "2", "--json")  # without a margin, that of the study
     assert events(again.stdout)[-1]["margin"] == 0.01
@@ -241,7 +242,8 @@ def test_margin_and_level_are_fixed_by_the_first_result(workplace, image_set):
 def test_seeds_that_overlap_without_a_pair_are_refused(workplace, image_set):
     words = ("--data", image_set, "--name", "study")
     refused = run_refused("compare", A1, f"{A1},seed=1", *words, "--seeds", "2")
-    assert f"The seeds are [0, 1] of {A1} and [1, 2] of {A1},seed=1. Both runs of a" in refused
+    expected = f"The seeds of {A1} are [0, 1], and the seeds of {A1},seed=1 are [1, 2]. Both runs"
+    assert expected in refused
     assert not Path("runs/study").exists()
 
 
@@ -436,7 +438,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
         ),
         (
             ["compare", A, B, "--seeds", "3", "--time", "1m"],
-            "Seeds and a time limit both set the number of trainings.",
+            "Seeds and a time limit both set the number of runs.",
         ),
         (
             ["compare", A, B, "--seeds", "3", "--until-decided"],
@@ -446,7 +448,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
         (["compare", A, B, "--name", "../first"], "a run name must be one line without /"),
         (
             ["ablate", B, "--without", "epochs"],
-            "All trainings share epochs. Leave it out of --without.",
+            "All runs share epochs. Leave it out of --without.",
         ),
         (
             ["compare", A, B, "--name", "first"],

@@ -237,7 +237,7 @@ def test_every_run_is_trained_in_too_little_time(workplace, image_set):
     words = ("--data", image_set, "--folds", "2", "--time", "0.1s", "--name", "cv", "--json")
     done = run_well("train", NET_TEXT, *words)
     assert len(events(done.stdout)[-1]["scores"]) == 2
-    assert "lamina trains fewer steps. Increase --time" in done.stderr
+    assert "lamina trains for fewer steps. Increase --time" in done.stderr
     assert load_run("runs/cv").report is not None
 
 

@@ -226,7 +226,7 @@ def test_a_finite_search_ends_when_all_values_are_tried(tmp_path, data, capsys):
     printed = capsys.readouterr().out
     assert "2 trials, then finals" in printed
     assert "settings: epochs 1, batch_size 16, optimizer adam" in printed
-    assert "finals: 2 trials and the recipe, each with 2 new seeds (6 trainings, about" in printed
+    assert "finals: 2 trials and the recipe, each with 2 new seeds (6 runs, about" in printed
     assert re.search(
         r"^trained: final-trial-\d-seed2: val accuracy .* % \(\d of \d\)$", printed, re.MULTILINE
     )

@@ -64,13 +64,13 @@ MOST_ENLARGEMENT = 4
 their size."""
 TIMED_SIDE_PX = 96
 ENOUGH_PX = 128
-"""Up to this side, a larger image is worth more than a larger body, and above it less."""
+"""Up to this side, a larger image helps more than a larger body; above it, less."""
 TUNED_EPOCHS = 0.25
 TUNED_EPOCHS_ABOVE = 2.0
 """Lower limits of the epochs that train all layers, up to ``ENOUGH_PX`` and above it; with less
 time, a smaller body or image is better."""
 LONG_FRACTION = 0.1
-"""The final evaluation is timed at the chosen size if it seems to take this fraction of the time
+"""The final evaluation is timed at the chosen size if its estimate exceeds this part of the time
 limit."""
 TRIAL_FRACTION = 0.1
 LEAST_TRIAL_SECONDS = 2.0
@@ -106,8 +106,8 @@ class ScratchTrial(Event):
         side_px: Side of the images.
         seconds: Time of the trial.
         images: Number of held-out images.
-        loss: Mean loss of the net from scratch for them.
-        head_loss: Mean loss of the fitted head.
+        loss: Mean loss of the net from scratch on these images.
+        head_loss: Mean loss of the fitted head on these images.
         standard_error: Standard error of the mean difference.
     """
 
@@ -125,7 +125,7 @@ class ScratchTrial(Event):
         return self.loss < self.head_loss
 
     def __str__(self) -> str:
-        verdict = "from scratch is better" if self.is_better else "the pretrained net stays"
+        verdict = "from scratch is better" if self.is_better else "the pretrained net is kept"
         return (
             f"trial: {self.net} from scratch at {self.side_px} px for {self.seconds:.0f} s: loss"
             f" {self.loss:.3f} on {self.images:,} held-out images, fitted head {self.head_loss:.3f}"
@@ -147,8 +147,8 @@ def choose(
     :func:`~lamina.train` without ``net`` does this and returns the run. lamina times nets and sizes
     from the cheapest upwards. If pretrained weights are available locally, it fits a head to the
     features of a pretrained net and compares it, by cross-validation, with a short training from
-    scratch. The better of both is trained. The ``val`` and ``test`` splits choose nothing. You may
-    leave the loop at any event: the run so far stays consistent.
+    scratch. The better of the two is trained. lamina never uses ``val`` or ``test`` to choose. You
+    may leave the loop at any event: the run remains consistent.
 
     Args:
         data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
@@ -160,7 +160,7 @@ def choose(
         given: Recipe settings that lamina must not choose, such as ``{"lr": 0.01}``.
         pretrained: Try pretrained weights that are available locally.
         name: Name of the run; by default date, net and a number.
-        runs_dir: Folder of the runs; created if necessary.
+        runs_dir: Folder for the runs; created if necessary.
 
     Yields:
         ``Decision``, ``ConsideredNets``, ``Started`` (with the run), ``ScratchTrial`` and the
@@ -230,7 +230,7 @@ def _iter_pretrained(
     setup: RunSetup,
 ) -> Events[Run | None]:
     """Train a pretrained net; if a trial from scratch is better, remove its run."""
-    # in its own size, because the pretrained net has another one
+    # at its own size, which may differ from the size for the pretrained net
     scratch = propose(candidate.experiment.dataset, request.settings)[0]
     candidate = yield from _resize(candidate, setup)
     candidate = candidate.spend(deadline).with_parts(request.parts)
@@ -295,7 +295,7 @@ def _resize(candidate: Candidate, setup: RunSetup) -> Events[Candidate]:
 
 
 def spend_time(candidate: Candidate, deadline: Deadline) -> Events[Candidate]:
-    """The candidate with as many epochs as fit; with a warning if hardly any do."""
+    """The candidate with as many epochs as fit; warns if hardly any fit."""
     lack, remedy = find_lack_of_time(candidate, deadline)
     if lack:
         yield Decision("warning", lack, remedy=remedy)
@@ -360,7 +360,7 @@ def _count_multiply_adds(candidate: Candidate) -> int:
 
 
 def try_from_scratch(candidate: Candidate, fit: HeadFit, seconds: float) -> ScratchTrial | None:
-    """Train a candidate for about ``seconds`` on other images than those that it is compared on.
+    """Train a candidate for about ``seconds``, without the images that it is compared on.
 
     Returns ``None`` if the training fails, or if there are too few images.
     """

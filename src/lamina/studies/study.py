@@ -44,7 +44,7 @@ from lamina.training.pretrained import native_side_px
 from lamina.training.recipe import Recipe
 from lamina.values import from_json_values
 
-LEAST_TRAINING_SECONDS = 1.0  # a training has this time also if its limit is over
+LEAST_TRAINING_SECONDS = 1.0  # a run trains this long even if its limit is over
 COMPARED = (
     *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
     *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
@@ -52,7 +52,7 @@ COMPARED = (
 """Prefixes of the values that a run shares with its experiment. Metrics do not affect the
 training."""
 LOCK_FILES = (".lock", ".owner")  # of ``lock_folder``
-CODE = "code"  # the setting of a study with the digests of its own functions and modules
+CODE = "code"  # the setting of a study with the digests of custom functions and modules
 Stored = TypeVar("Stored")
 
 
@@ -181,7 +181,7 @@ def train_candidate(
 
 
 def remove_run(path: Path) -> None:
-    """Remove a run's folder, hidden first, so that a partial folder is never listed."""
+    """Hide a run's folder, then remove it, so that a partial folder is never listed."""
     hidden = path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}"))
     shutil.rmtree(hidden, ignore_errors=True)
 
@@ -272,7 +272,7 @@ def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[OpenStudy]:
 
 
 def _has_content(path: Path) -> bool:
-    """Whether a folder has files; a kill may leave those of a lock."""
+    """Whether a folder has files; a killed process may leave lock files."""
     return path.is_dir() and any(file.name not in LOCK_FILES for file in path.iterdir())
 
 
@@ -335,7 +335,7 @@ def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = N
 
 
 def name_free(runs_dir: Path, what: str) -> str:
-    """A name of today that no run or study has, nor a study's runs beside each other."""
+    """A name with today's date that no run, study or series of seeds has."""
     today = f"{datetime.now(UTC):%Y-%m-%d}-{what}"
     names = (f"{today}-{number}" for number in itertools.count(1))
     return next(
@@ -371,10 +371,10 @@ def describe_net(net: NetChoice | None) -> dict[str, str | None]:
 
 
 def describe_recipe(recipe: Recipe | str | None) -> str | None:
-    """A recipe, which may be trained on any device, as a setting of a study."""
+    """A recipe without its device, as a setting of a study."""
     return repr(replace(recipe, device="auto")) if isinstance(recipe, Recipe) else recipe
 
 
 def without_device(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a recipe that a study has on every machine."""
+    """The settings of a recipe without the device, which may differ between machines."""
     return {name: value for name, value in settings.items() if name != "device"}

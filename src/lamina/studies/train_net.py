@@ -65,8 +65,8 @@ def train(
         parts: As for :func:`~lamina.start_run`.
         start_from: As for :func:`~lamina.start_run`.
         seconds: Time until the end of the evaluation, by default 300 without ``net`` and
-            ``start_from``, and no limit with one. Of a ``Recipe``, as many epochs are trained as
-            fit. In measurements, training exceeded the time by up to 2.7 s (limit 20 s).
+            ``start_from``, and otherwise no limit. With a ``Recipe``, lamina trains as many of its
+            epochs as fit. In measurements, training exceeded the time by up to 2.7 s (limit 20 s).
         name: As for :func:`~lamina.start_run`.
         runs_dir: As for :func:`~lamina.start_run`.
         progress: Print choices and a line per epoch, and show a progress bar.
@@ -147,7 +147,7 @@ def iter_named(dataset: Dataset, request: Request, deadline: Deadline | None) ->
 def plan_named(
     dataset: Dataset, request: Request, *, is_timed: bool
 ) -> tuple[Candidate, list[Decision]]:
-    """A named net, with its recipe fitted to the images; the decisions say how."""
+    """A named net, with its recipe fitted to the images; the decisions describe the fit."""
     experiment, decisions = fit_experiment(request, dataset)
     candidate = Candidate.of(experiment)
     is_fitted = not isinstance(request.recipe, Recipe) and request.recipe != zoo.PUBLISHED
@@ -177,7 +177,7 @@ def check_trainable(candidate: Candidate) -> None:
 def check_untimed(seconds: float | None) -> None:
     if seconds is not None:
         raise RecipeError(
-            "A training that continues from a checkpoint has no time limit. Leave out the time, and"
+            "A run that continues from a checkpoint has no time limit. Leave out the time, and"
             " use epochs."
         )
 
@@ -196,7 +196,7 @@ def to_request(
 
 
 def to_deadline(began: float, net: object, seconds: float | None) -> Deadline | None:
-    """The deadline of a training: without a net, there always is one."""
+    """The deadline of a run; without a net, there always is one."""
     if seconds is None and net is not None:
         return None
     return Deadline(began, seconds or DEFAULT_SECONDS)

@@ -236,7 +236,7 @@ def test_from_scratch_has_to_have_the_lower_loss(loss, head_loss, standard_error
     trial = ScratchTrial("cnn-s", 32, 4.2, 166, loss, head_loss, standard_error)
     assert trial.is_better == is_better
     assert str(trial).endswith(
-        "from scratch is better" if is_better else "the pretrained net stays"
+        "from scratch is better" if is_better else "the pretrained net is kept"
     )
 
 
