@@ -85,7 +85,7 @@ class Threshold:
         needed = math.ceil(needed * self.design_effect)
         if images and not _reaches(aim, self.found, images):
             return (
-                f"no threshold reaches {aim} for {escape(self.name)} on these images, so it is 0.5"
+                f"no threshold reaches {aim} for {escape(self.name)} on these images; 0.5 is used"
             )
         if images < needed:
             return f"{images:,} {what} are too few to support {aim}; about {needed:,} are needed"

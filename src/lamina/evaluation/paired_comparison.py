@@ -52,9 +52,10 @@ class PairedComparison(Event):
     def is_limited(self) -> bool:
         """Whether the images alone prevent a verdict, with any number of seeds.
 
-        More seeds on these images would find a difference within ``seeds_interval``. None of these
-        leads to a verdict if all are within the interval that the images leave, and that interval
-        is wider than the margin. With fewer than four seeds, the interval shows too little.
+        More seeds on these images would find a difference within ``seeds_interval``. No difference
+        in it leads to a verdict if all are within the interval that the images leave, and that
+        interval is wider than the margin. With fewer than four seeds, ``seeds_interval`` is too
+        imprecise.
         """
         if self.seeds_interval is None or self.seeds < min(LOOKS):
             return False

@@ -324,7 +324,7 @@ def test_an_aim_that_no_threshold_reaches_is_named():
     assert (chosen.value, chosen.predicted, chosen.found) == (0.5, 3, 2)
     assert (
         chosen.find_lack(Aim("precision", 0.9))
-        == "no threshold reaches precision=0.9 for scratch? on these images, so it is 0.5"
+        == "no threshold reaches precision=0.9 for scratch? on these images; 0.5 is used"
     )
 
 
