@@ -305,7 +305,7 @@ def test_a_damaged_study_is_skipped(workplace, image_set):
     Path("runs/2026-01-01-study-1").mkdir(parents=True)
     Path("runs/2026-01-01-study-1/study.json").write_text("{")
     done = run_well("compare", A1, B_LR, "--data", image_set, "--seeds", "2")
-    assert "It was skipped." in done.stderr
+    assert "This study was skipped." in done.stderr
 
 
 @pytest.mark.slow
@@ -469,7 +469,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
         ),
         (
             ["ablate", B, "--without", "flip"],
-            "flip has its default already, off. Leave it out of --without.",
+            "flip already has its default, off. Leave it out of --without.",
         ),
         (["ablate", B, "--without", "Output"], "the net must end with the 2 outputs of the task"),
     ],

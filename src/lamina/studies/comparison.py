@@ -313,7 +313,7 @@ def _check_different(first: tuple[str, Experiment], second: tuple[str, Experimen
         )
     if name == other_name:
         raise RunError(
-            f"Two different experiments are called {name}. Give each a name, as in"
+            f"Two different experiments are called {name}. Name one of them, as in"
             f' Variant("{name}-2", net, recipe, parts).'
         )
 

@@ -97,7 +97,7 @@ class Tuned(Event):
 
     @property
     def luck(self) -> float | None:
-        """How much better the winner scored in the search than later, if it was trained there."""
+        """How much better the winner scored in the search than in the finals, if it has both."""
         if self.winner.search_score is None:
             return None
         luck = self.winner.search_score - self.winner.mean
@@ -241,7 +241,7 @@ def iter_finals(
     tuned = Tuned(str(folder), len(progress.counted), metric.name, tuple(finalists), best)
     if not plan.tests:
         return tuned
-    # nothing is chosen any more, so fresh runs may read the test images
+    # all choices are made, so fresh runs may read the test images
     names = [best.name, *(finalist.name for finalist in finalists[1:] if not finalist.values)]
     tested = {name: replace(experiments[name], dataset=search.dataset) for name in names}
     trained = yield from _iter_seeds(search, folder, tested, range(fresh, fresh + plan.tests))

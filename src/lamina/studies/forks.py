@@ -206,8 +206,8 @@ class Jobs:
                 is_again = True
                 self.most = max(1, self.most - 1)
                 warn(
-                    f"The process that trained {path} was lost. lamina continues the run, and"
-                    f" trains {self.most} at once."
+                    f"The process that trained {path} was lost. lamina continues the run, and now"
+                    f" trains at most {self.most} at once."
                 )
                 self.jobs[path] = Job(job.iterate, job.threads)
 

@@ -330,7 +330,7 @@ def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = N
             if read_study(file.parent).get("settings") == settings:
                 return file.parent.name
         except RunError as error:
-            warnings.warn(f"{error} It was skipped.", LaminaWarning, stacklevel=2)
+            warnings.warn(f"{error} This study was skipped.", LaminaWarning, stacklevel=2)
     return name_free(runs_dir, what)
 
 

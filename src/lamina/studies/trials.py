@@ -106,7 +106,7 @@ class Progress:
     """The trials of a study at one moment, with values whose types have been checked."""
 
     trials: Sequence[Any]  # of Optuna
-    metric: Score  # whatever its value
+    metric: Score  # its value has no meaning
     limits: Limits
     finals: FinalsPlan | None  # once they have begun
     result: Mapping[str, Any] | None = None  # of the finals, as they have stored it
@@ -185,8 +185,8 @@ class Trials:
     storage: Any  # Optuna's
     study: Any
     folder: Path  # of the runs of this worker
-    # of trials that run: the last sign of life, since when this worker has seen it on its own
-    # clock, and until when
+    # of running trials: the last sign of life, and the first and last time, on the clock of this
+    # worker, at which this worker saw it
     signs: dict[int, tuple[object, float, float]] = field(default_factory=dict, repr=False)
 
     def locate(self, trial: Any) -> Path:

@@ -99,7 +99,7 @@ DEFAULT_TRIALS = 30
 FIGURE = "trials.png"
 IMPORTANCES = "importances.png"
 LEAST_FOR_IMPORTANCES = 20  # finished trials
-MOST_REPEATS = 10  # trials in a row that repeat the values of others, until the search ends
+MOST_REPEATS = 10  # trials in a row that repeat earlier values, after which the search ends
 LOOK_SECONDS = 1.0  # between two looks at the trials of other workers
 
 
@@ -457,7 +457,7 @@ def _train(search: Search, trials: Trials, trial: Any) -> Events[Ending]:
     """Train a trial; returns how it ended."""
     not_of_values: tuple[type[Exception], ...] = (TrialLostError, RunError, *list_outages())
     try:
-        # the user's function may raise OSError, but draws from the storage
+        # waits for an unreachable storage, but not after an OSError of the user's function
         experiment = yield from wait_for(partial(search.make, trial))
         earlier = yield from trials.find_equal(trial)
         if earlier is not None:
