@@ -141,7 +141,7 @@ def compare_arrays(
     if groups is not None:
         names = np.ravel(np.asarray(groups)).astype(np.str_).tolist()
         if not {*names}.isdisjoint(("", "nan", "None")):
-            raise DataError("An image has no group. Give it one, if necessary for this image alone.")
+            raise DataError("An image has no group. Give it one, if necessary for itself alone.")
     fits = first.shape == second.shape and first.ndim == 2 and images > 1
     if not fits or (groups is not None and len(names) != images):
         raise DataError(
