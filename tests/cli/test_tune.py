@@ -412,7 +412,7 @@ def test_a_function_of_the_trial_in_python(tmp_path, data, few_finals):
 def test_trials_of_helpers_are_printed(tmp_path, data, few_finals, capsys, monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    monkeypatch.setattr("lamina.studies.forks.find_obstacle", lambda experiments: "")
+    monkeypatch.setattr("lamina.studies.forks.find_obstacle", lambda: "")
     over = {"lr": "0.001..0.1:log"}
     tune(NET, data, over=over, given={"epochs": 4}, trials=4, jobs=2, runs_dir=tmp_path, name="s")
     assert torch.get_num_threads() == 2

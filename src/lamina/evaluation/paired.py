@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -182,16 +182,20 @@ def measure_fold_effect(
         metric: As for :func:`measure_effect`.
         step: As for :func:`measure_effect`.
     """
-    by_fold = pool_groups(differences[None], folds)[0]
-    count = len(by_fold)
+    effect = average_folds(pool_groups(differences[None], folds)[0])
     limit, added = _allow_for_few(metric, len(differences), step)
+    return replace(effect, images=len(differences), image_variance=added, limit=limit)
+
+
+def average_folds(values: Float64[np.ndarray, " k"]) -> Effect:
+    """The mean of the values of k folds, as in :func:`measure_fold_effect`."""
+    count = len(values)
     return Effect(
-        difference=float(by_fold.mean()),
+        difference=float(values.mean()),
         seeds=count,
-        images=len(differences),
-        seed_variance=float(by_fold.var(ddof=1)),
-        image_variance=added,
-        limit=limit,
+        images=count,
+        seed_variance=float(values.var(ddof=1)),
+        image_variance=0.0,
         overlap=1 / (count - 1),
     )
 

@@ -139,14 +139,16 @@ class PairedComparison(Event):
     @property
     def a_words(self) -> str:
         """The score of A with its standard deviation over seeds."""
-        score = Score(self.metric, self.a_score)
-        return f"{score}{describe_deviation(score, self.a_deviation)}"
+        return self._describe_score(self.a_score, self.a_deviation)
 
     @property
     def b_words(self) -> str:
         """The score of B with its standard deviation over seeds."""
-        score = Score(self.metric, self.b_score)
-        return f"{score}{describe_deviation(score, self.b_deviation)}"
+        return self._describe_score(self.b_score, self.b_deviation)
+
+    def _describe_score(self, value: float, deviation: float | None) -> str:
+        score = Score(self.metric, value)
+        return f"{score}{describe_deviation(score, deviation)}"
 
     def _repr_html_(self) -> str:
         notes = (wrap("p", note) for note in self.notes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, ClassVar
 
 from lamina import zoo
 from lamina.data import Dataset, Images
-from lamina.data.load import as_dataset
 from lamina.errors import NetError, RecipeError, suggest
 from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.evaluation.paired_comparison import PairedComparison
@@ -19,7 +17,6 @@ from lamina.insight.shown_result import ShownResult
 from lamina.markup import Table, card, table
 from lamina.nets import Net
 from lamina.nets.layers import LAYERS
-from lamina.runs.resuming import find_dataset
 from lamina.runs.run import Run
 from lamina.runs.start import as_net_choice
 from lamina.studies.candidates import fit_experiment
@@ -27,17 +24,16 @@ from lamina.studies.comparison import (
     Plan,
     PlannedStudy,
     check_pairs,
-    iter_comparisons,
-    list_runs,
+    load_study_data,
     plan_study,
     read_comparisons,
+    train_study,
 )
 from lamina.studies.experiment import Experiment, Request
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
 from lamina.studies.forks import check_jobs
 from lamina.studies.own_code import TRAINING
 from lamina.studies.pairing import Pairing
-from lamina.studies.study import RunSetup, follow_study
 from lamina.training.custom import describe_part
 from lamina.training.recipe import Recipe, overlay
 from lamina.training.task import task_of
@@ -141,15 +137,13 @@ def ablate(
     check_jobs(jobs)
     folder = Path(runs_dir)
     source = find_source(net, folder)
-    runs = list_runs([source])
-    dataset = find_dataset(runs[0], data) if runs else as_dataset(data)
+    dataset = load_study_data([source], data)
     whole, decisions = make_experiment(source, dataset, as_net_choice)
     parts = list(without)
     if each:
         parts += find_settings(whole, source)
     study = plan_study(folder, name, remove_parts(source, whole, parts), plan)
-    events = itertools.chain(decisions, iter_comparisons(study, RunSetup(jobs=jobs)))
-    follow_study(events, study.path, progress)
+    train_study(study, decisions, jobs, progress)
     return read_ablation(study)
 
 

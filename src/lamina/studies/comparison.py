@@ -238,13 +238,27 @@ def compare(
                 "Two runs are compared by their stored predictions. Leave out data and name."
             )
         return compare_stored(list_runs(sources), margin)
-    runs = list_runs(sources)
-    dataset = find_dataset(runs[0], data) if runs else as_dataset(data)
+    dataset = load_study_data(sources, data)
     named, decisions = make_experiments(sources, dataset, as_net_choice)
     study = plan_study(folder, name, named, plan)
+    train_study(study, decisions, jobs, progress)
+    return read_comparisons(study.path)[0]
+
+
+def load_study_data(
+    sources: Sequence[Source], data: Dataset | Images | str | Path | None
+) -> Dataset:
+    """The data of the first run among the sources, or ``data``."""
+    runs = list_runs(sources)
+    return find_dataset(runs[0], data) if runs else as_dataset(data)
+
+
+def train_study(
+    study: PlannedStudy, decisions: Iterable[Decision], jobs: int | None, progress: bool
+) -> None:
+    """Train a study after these decisions; with ``progress``, print what it does."""
     events = itertools.chain(decisions, iter_comparisons(study, RunSetup(jobs=jobs)))
     follow_study(events, study.path, progress)
-    return read_comparisons(study.path)[0]
 
 
 def are_stored(sources: Sequence[Source], plan: Plan) -> bool:
@@ -338,7 +352,6 @@ def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:
     Yields the comparisons at each look except the last, which :func:`read_comparisons` returns.
     """
     plan = study.plan
-    experiments = study.experiments.values()
     seeds = {}
     for name, experiment in study.experiments.items():
         choose_device(experiment.recipe.device)  # fails before the folder is created
@@ -365,7 +378,7 @@ def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:
         least = len(runs) * (plan.pairs or min(LOOKS))
         has_limit = plan.seconds is not None
         count = 0
-        with closing(Jobs(setup.jobs, least, experiments, has_time_limit=has_limit)) as jobs:
+        with closing(Jobs(setup.jobs, least, has_time_limit=has_limit)) as jobs:
             for goal in plan.goals:
                 listed = study.list_runs(runs, range(count, goal))
                 stored = {folder for folder in listed if (folder / REPORT_FILE).exists()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -12,15 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lamina.data import Dataset, Images
 from lamina.data.held_out import hold_out
 from lamina.data.load import as_dataset
 from lamina.errors import RunError, check_type, escape, plural
-from lamina.evaluation.intervals import Interval, sum_by_group, t_quantile
+from lamina.evaluation.intervals import LEVEL, Interval, sum_by_group
 from lamina.evaluation.outputs import Outputs, join_folds
-from lamina.evaluation.paired import measure_outputs
+from lamina.evaluation.paired import average_folds, measure_outputs
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
 from lamina.files import check_name
@@ -154,11 +154,8 @@ def fold_interval(score: Score, deviations: Sequence[float]) -> Interval:
     The ``deviations`` are the influences of the folds on the score: for a mean of the folds, the
     difference of each from the mean, divided by k. They add up to 0.
     """
-    # The variance between folds counts 1/k + 1/(k - 1) times, not 1/k times, because the training
-    # sets overlap. The second term is the ratio of held-out images to training images.
-    count = len(deviations)
-    variance = sum(deviation**2 for deviation in deviations) * count**2 / (count - 1)
-    half_width = t_quantile(count - 1) * math.sqrt(variance * (1 / count + 1 / (count - 1)))
+    by_fold = score.value + len(deviations) * np.array(deviations)
+    half_width = average_folds(by_fold).half_width(LEVEL)
     least, most = score.bounds
     return Interval(max(least, score.value - half_width), min(most, score.value + half_width))
 
@@ -309,9 +306,8 @@ def iter_folds(
         yield _describe_fold(1, run)
         runs = [run]
         others = [*range(2, folds + 1), 0]
-        experiments = [validation.make(1)]
         has_limit = deadline is not None
-        with closing(Jobs(setup.jobs, folds, experiments, has_time_limit=has_limit)) as jobs:
+        with closing(Jobs(setup.jobs, folds, has_time_limit=has_limit)) as jobs:
             makers = {validation.locate(fold): partial(validation.make, fold) for fold in others}
             jobs.plan(makers, setup)
             for fold in others[:-1]:

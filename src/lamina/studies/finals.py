@@ -274,7 +274,7 @@ def _iter_seeds(
     makers = {
         path: partial(experiments[name].with_seed, seed) for path, (name, seed) in places.items()
     }
-    with closing(Jobs(search.setup.jobs, len(makers), [search.example[0]])) as jobs:
+    with closing(Jobs(search.setup.jobs, len(makers))) as jobs:
         jobs.plan(makers, search.setup)
         for path, (name, seed) in places.items():
             try:

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -27,9 +27,8 @@ from lamina.runs.folder import REPORT_FILE
 from lamina.runs.loading import load_run
 from lamina.runs.run import Run
 from lamina.studies.experiment import Candidate, Events, Experiment
-from lamina.studies.study import RunSetup, Started, iter_planned, load_planned
+from lamina.studies.study import RunSetup, Started, iter_planned
 from lamina.training.custom import NO_PARTS
-from lamina.training.device import choose_device
 from lamina.training.events import Step
 from lamina.training.randomness import SEEDING
 
@@ -131,7 +130,6 @@ class Jobs:
         self,
         jobs: int | None,
         runs: int,
-        experiments: Iterable[Experiment],
         *,
         has_time_limit: bool = False,
     ) -> None:
@@ -143,7 +141,7 @@ class Jobs:
         self.jobs: dict[Path, Job] = {}
         obstacle = "A time limit applies to one run at a time"
         if not has_time_limit:
-            obstacle = find_obstacle(experiments)
+            obstacle = find_obstacle()
         self.can_fork = not obstacle
         if self.can_fork:
             self.threads = max(1, self.cores // runs)
@@ -178,12 +176,14 @@ class Jobs:
         if path not in self.jobs:
             return (yield from iter_planned(candidate, None, setup))
         for event in self._iter_events(path):
-            if isinstance(event, Started):
-                run = event.run
-                yield Started(replace(run, dataset=experiment.dataset, parts=experiment.parts))
+            if isinstance(event, Started):  # the process has checked a run that it continues
+                run = replace(event.run, dataset=experiment.dataset, parts=experiment.parts)
+                if run.record.own_module is not None:
+                    run = replace(run, module=candidate.make())
+                yield Started(run)
             else:
                 yield event
-        return load_planned(candidate, setup)
+        return run
 
     def _iter_events(self, path: Path) -> Iterator[RunEvent]:
         """The events of a run's process, which is replaced once if it is lost."""
@@ -267,16 +267,14 @@ def count_fitting() -> int:
     return int(MEMORY_FRACTION * all_bytes / used_bytes)
 
 
-def find_obstacle(experiments: Iterable[Experiment]) -> str:
-    """Why processes cannot train these experiments; empty if they can."""
+def find_obstacle() -> str:
+    """Why processes cannot train; empty if they can."""
     if sys.platform != "linux":
         return "Only Linux can fork processes that train"
     if torch.accelerator.is_available():
         return "Processes cannot share a GPU or be forked while one is in use"
     if threading.current_thread() is not threading.main_thread():
         return "Only the main thread of a program can fork processes that train"
-    for experiment in experiments:
-        choose_device(experiment.recipe.device)  # a missing device is an error here
     return ""
 
 

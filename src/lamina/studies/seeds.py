@@ -27,6 +27,7 @@ from lamina.studies.study import RunSetup, name_free
 from lamina.studies.train_net import iter_named, to_request
 from lamina.targets import Score
 from lamina.training.custom import NO_PARTS, Parts
+from lamina.training.device import choose_device
 from lamina.training.events import Event
 from lamina.training.lanes import check_alone
 from lamina.training.recipe import Recipe
@@ -192,6 +193,7 @@ def iter_repeats(dataset: Dataset, request: Request, seeds: int, setup: RunSetup
         )
     candidate = yield from iter_named(dataset, request, None)
     experiment = candidate.experiment
+    choose_device(experiment.recipe.device)  # fails before the first run
     name = setup.name or name_free(setup.runs_dir, shorten_net_name(experiment.net.name))
     done: list[Seed] = []
     runs: list[Run] = []
@@ -200,7 +202,7 @@ def iter_repeats(dataset: Dataset, request: Request, seeds: int, setup: RunSetup
         setup.runs_dir / f"{name}-seed{seed}": partial(experiment.with_seed, seed)
         for seed in range(first, first + seeds)
     }
-    with closing(Jobs(setup.jobs, seeds, [experiment])) as jobs:
+    with closing(Jobs(setup.jobs, seeds)) as jobs:
         jobs.plan(makers, setup)
         for folder in makers:
             run = yield from jobs.iter_run(folder, setup)

@@ -305,7 +305,7 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
     length = f"{limits}, {format_minutes(expected)} for each run"
     yield Decision("search", f"{search}; {length}; in {path}", resume)
     runs = min(limits.trials or math.inf, torch.get_num_threads())
-    with closing(Jobs(search.setup.jobs, int(runs), [example])) as jobs:
+    with closing(Jobs(search.setup.jobs, int(runs))) as jobs:
         jobs.start_helpers(partial(_help, path, search, storage, expected))
         for event in iter_search(search, trials, expected):
             yield event

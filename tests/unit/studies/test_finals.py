@@ -25,6 +25,7 @@ FINALISTS = 5
 class SimulatedExperiment:
     """Values of a search, with the accuracy that their runs have on average."""
 
+    search: SimulatedSearch
     number: int
     accuracy: float
     dataset: None = None
@@ -49,30 +50,27 @@ class SimulatedSearch:
         self.generator = generator
         self.seed_spread = seed_spread
         self.base, *self.others = [
-            SimulatedExperiment(number, accuracy) for number, accuracy in enumerate(accuracies)
+            SimulatedExperiment(self, number, accuracy)
+            for number, accuracy in enumerate(accuracies)
         ]
         self.diverging: set[tuple[int, int]] = set()
 
     def make(self, trial: SimpleNamespace) -> SimulatedExperiment:
         return self.others[trial.number]
 
-    @property
-    def example(self):
-        return [self]
-
 
 class SimulatedJobs:
     """Draws the runs of a search."""
 
-    def __init__(self, jobs: None, runs: int, searches: list[SimulatedSearch]) -> None:
-        (self.search,) = searches
+    def __init__(self, jobs: None, runs: int) -> None:
+        pass
 
     def plan(self, makers, setup) -> None:
         self.makers = makers
 
     def iter_run(self, path: Path, setup):
         experiment, seed = self.makers[path]()
-        search = self.search
+        search = experiment.search
         if (experiment.number, seed) in search.diverging:
             raise NotFiniteError("it diverged.")
         accuracy = experiment.accuracy + search.generator.normal(0, search.seed_spread)

@@ -112,13 +112,12 @@ def test_runs_of_several_threads_are_trained_after_this_process_has_computed(ima
     assert [load_run(seed.run).record.machine.threads for seed in result.runs] == [2, 2]
 
 
-def test_few_runs_share_the_threads(images):
-    experiment = make_experiment(images, RECIPE)
+def test_few_runs_share_the_threads():
     torch.set_num_threads(8)
-    assert Jobs(None, 2, [experiment]).threads == 4
-    assert Jobs(1, 2, [experiment]).threads == 4
-    assert Jobs(None, 20, [experiment]).threads == 1
-    assert Jobs(None, 2, [experiment]).most == 2
+    assert Jobs(None, 2).threads == 4
+    assert Jobs(1, 2).threads == 4
+    assert Jobs(None, 20).threads == 1
+    assert Jobs(None, 2).most == 2
 
 
 def make_experiment(images, recipe: Recipe) -> Experiment:
@@ -139,7 +138,7 @@ def test_a_process_makes_the_experiment_that_it_trains(images, tmp_path):
         (makers / str(os.getpid())).touch()
         return make_experiment(images, RECIPE)
 
-    with closing(Jobs(2, 2, [make_experiment(images, RECIPE)])) as jobs:
+    with closing(Jobs(2, 2)) as jobs:
         jobs.plan({tmp_path / "a": make, tmp_path / "b": make}, RunSetup())
         assert not list(makers.iterdir())
         list(jobs.iter_run(tmp_path / "a", RunSetup()))
@@ -151,7 +150,7 @@ def test_a_run_that_fails_does_not_lose_the_others(images, tmp_path):
         tmp_path / "bad": make_experiment(images, Recipe(epochs=1, lr=1e30, optimizer="sgd")),
         tmp_path / "good": make_experiment(images, RECIPE),
     }
-    with closing(Jobs(2, 2, experiments.values())) as jobs:
+    with closing(Jobs(2, 2)) as jobs:
         runs = plan(jobs, experiments, RunSetup())
         with pytest.raises(NotFiniteError):
             list(runs[tmp_path / "bad"])
@@ -166,7 +165,7 @@ def test_a_killed_process_is_replaced_and_the_run_has_the_same_weights(images, t
     experiment = make_experiment(images, recipe)
     experiments = {folder / f"n-seed{seed}": experiment.with_seed(seed) for seed in range(2)}
     path = folder / "n-seed0"
-    with closing(Jobs(2, 2, [experiment])) as jobs:
+    with closing(Jobs(2, 2)) as jobs:
         runs = plan(jobs, experiments, RunSetup())
         with pytest.warns(LaminaWarning, match="was lost"):
             next(event for event in runs[path] if isinstance(event, Epoch))
