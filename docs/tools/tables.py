@@ -36,7 +36,7 @@ def list_layers() -> Iterator[str]:
         for name in kind.__all__:
             yield row(describe_layer(name))
     yield ""
-    yield "[Your own layers](../howto/extend.md) are dataclasses of the same form."
+    yield "[Your own layers](../howto/write-a-layer.md) are dataclasses of the same form."
 
 
 def describe_layer(name: str) -> list[str]:

@@ -218,7 +218,7 @@ class Images:
         )
 
     def view(self, rows: slice, split: Split) -> Images:
-        """Return a slice of the images without copying their arrays, as another split."""
+        """Return a slice of the images as another split, without copying their arrays."""
         return replace(self._select(rows), split=split)
 
     def _select(self, rows: slice | Int64[np.ndarray, " m"]) -> Images:

@@ -97,7 +97,7 @@ class Report:
         return self.chosen_score or Score(default, getattr(self, default))
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The column heads, and a row for each class, label or number."""
+        """The column headings, and a row for each class, label or number."""
         return words.tabulate(self)
 
     def headline(self) -> dict[str, float]:

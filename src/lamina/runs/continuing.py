@@ -457,7 +457,7 @@ def read_checkpoint(run: Run, epoch: float) -> Checkpoint:
             return checkpoint
     # training has replaced it in the meantime
     raise RunError(
-        f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again."
+        f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose another epoch."
     )
 
 

@@ -202,12 +202,12 @@ def cross_validate(
     jobs: int | None = None,
     progress: bool = True,
 ) -> Folds:
-    """Train and evaluate a net on each of several folds, and then train it on all images.
+    """Train a net on all folds but one, evaluate it on that fold, and do so for each fold.
 
-    The folds are parts of ``train`` and ``val``, stratified; images of a group share a fold. Each
-    fold is predicted by a model that was trained on the other folds. Net, image size and recipe are
-    chosen once, with the training images of the first fold. ``test`` is evaluated once, by the last
-    model. All runs have the same time. A call with the same ``name`` and time limit skips finished
+    lamina then trains a last model on all images of ``train`` and ``val``, and evaluates it once,
+    on ``test``. The folds are stratified parts of ``train`` and ``val``; images of a group share a
+    fold. lamina chooses net, image size and recipe once, with the training images of the first
+    fold. All runs have the same time. A call with the same ``name`` and time limit skips finished
     runs.
 
     Args:
@@ -218,7 +218,7 @@ def cross_validate(
         folds: Number of folds.
         seconds: Time limit for all runs together, by default 300 without ``net``, and none with it.
         name: Name of the folder of all runs; by default date, number of folds and a number.
-        runs_dir: Folder of that folder; created if necessary.
+        runs_dir: Folder in which lamina creates this folder; created if necessary.
         jobs: As for :func:`~lamina.studies.seeds.iter_seeds`, after the run on the first fold,
             which makes the choices; with a time limit, one run at a time.
         progress: As for :func:`train`.

@@ -199,7 +199,8 @@ class Recipe:
     """number format of convolutions and linear layers; auto decides by processor and layer size"""
     head: Literal["random", "fitted"] = "random"
     """initial weights of the last linear layer: random, or fitted to the features of a pretrained
-    net, by regression with a cross-validated L2 penalty; batch norms then keep their statistics"""
+    net, by regression with a cross-validated L2 penalty; batch-norm layers then keep their
+    statistics"""
     initial_fraction: Fraction = 0.0
     """fraction of the initial weights in the final weights, which are the mean of initial and
     trained weights (WiSE-FT)"""
