@@ -8,7 +8,7 @@ do there?
 A linear net compares an image with one template for each class. A **hidden
 layer** computes new numbers from the pixels, and the output uses these. But two
 linear layers, one after the other, are not better than one. This chapter shows
-why, and what changes it.
+why, and how an activation changes that.
 """
 
 import matplotlib.pyplot as plt
@@ -36,8 +36,8 @@ for net in (linear, two_linear, mlp):
     print(f"{summarize(net, data).parameters:>8,} parameters: {net}")
 
 # %%
-# **Predict:** The linear net got about 13 % of the test images right. Both other
-# nets have 13 times as many parameters. What will they get?
+# **Predict:** The linear net reached a test accuracy of about 13 %. The other
+# two nets have 13 times as many parameters. What accuracy will they reach?
 
 runs = {
     "linear": lamina.train(data, linear, recipe, progress=False),
@@ -75,8 +75,8 @@ assert difference < 1e-3
 # -----------------------
 #
 # An **activation** is a function that is applied to each number between two
-# layers. **ReLU** replaces negative numbers by 0. It has a bend, so that a sum of
-# such units can have many bends.
+# layers. **ReLU** replaces negative numbers by 0. It has a bend, so the sum of
+# several units can have several bends.
 #
 # To see this, fit small nets to a sine wave: one input, 16 hidden units, one
 # output.
@@ -126,17 +126,17 @@ assert fits["ReLU"][2] < 0.1 and fits["tanh"][2] < 0.1
 # ---------------------
 #
 # *"Neural networks with non-linear activation functions are universal function
-# approximators."* The square is not linear, but the fourth net stays a parabola:
-# a sum of polynomials of degree 2 has degree 2, for any number of units. A net
-# with one hidden layer and a continuous activation approximates every continuous
-# function on a bounded, closed set if and only if the activation is not a
-# polynomial (Leshno, Lin, Pinkus and Schocken 1993). The theorem says that
-# suitable weights exist, not that training finds them.
+# approximators."* The square is not linear, but the fit of the fourth net is a
+# parabola: a sum of polynomials of degree 2 has degree 2, whatever the number
+# of units. A net with one hidden layer and a continuous activation approximates
+# every continuous function on a bounded, closed set if and only if the
+# activation is not a polynomial (Leshno, Lin, Pinkus and Schocken 1993). The
+# theorem says that suitable weights exist, not that training finds them.
 #
 # *"ReLU units can sometimes die if they always output 0."* True. A unit that
-# outputs 0 for all images has the gradient 0, so that no step changes its
-# weights. This happens after a step that is too large. Train three hidden layers
-# with two learning rates, and count the **dead units** in the second:
+# outputs 0 for all images has the gradient 0, so no step changes its weights.
+# This can happen after a step that is too large. Train three hidden layers with
+# two learning rates, and count the **dead units** in the second layer:
 
 dead_units = {}
 for lr in (0.001, 0.01):
@@ -153,9 +153,9 @@ assert dead_units[0.001] < 64 < dead_units[0.01]
 # sphinx_gallery_end_ignore
 # %%
 # *"LeakyReLU activations fix this issue by always ensuring the gradient is
-# nonzero."* Only in part. LeakyReLU multiplies negative numbers by 0.01 instead
-# of replacing them with 0. Its units can recover, but the steps are still too
-# large. Compare three learning rates:
+# nonzero."* This is only partly true. LeakyReLU multiplies negative numbers by
+# 0.01 instead of replacing them with 0. Its units can recover, but the steps
+# are still too large. Compare three learning rates:
 
 for lr in (0.001, 0.01, 0.03):
     scores = []
@@ -168,14 +168,14 @@ for lr in (0.001, 0.01, 0.03):
     print(f"lr {lr}: {', '.join(scores)}")
 
 # %%
-# At the lowest rate, few units die and LeakyReLU does not help. At the highest,
-# both nets guess. The learning rate is the cause to fix.
+# At the lowest rate, few units die, and LeakyReLU does not help. At the highest
+# rate, both nets only guess. The cause is the learning rate.
 #
 # Which activation is best?
 # -------------------------
 #
-# **Predict:** Sigmoid and tanh are smooth, ReLU has a bend. Which net learns most
-# in 8 epochs?
+# **Predict:** Sigmoid and tanh are smooth, ReLU has a bend. Which net reaches
+# the highest accuracy in 8 epochs?
 
 for activation in (ReLU(), Tanh(), Sigmoid()):
     run = lamina.train(
@@ -187,15 +187,16 @@ for activation in (ReLU(), Tanh(), Sigmoid()):
     )
 
 # %%
-# These are single runs with one seed each. The interval behind each score covers
-# only the choice of test images; other seeds would give other weights.
-# :doc:`Comparing nets </howto/comparing>` shows how to find out.
+# These are single runs with one seed each. The interval after each score covers
+# only the choice of test images; other seeds would give other weights and
+# scores. :doc:`Comparing nets </howto/comparing>` shows how to find out which
+# net is better.
 #
 # Try
 # ---
 #
-# 1. Replace `Linear(128)` with `Linear(1024)`. Does test accuracy follow train
-#    accuracy?
+# 1. Replace `Linear(128)` with `Linear(1024)`. Does the test accuracy rise with
+#    the train accuracy?
 # 2. Fit the sine with 4, 8 and 64 ReLU units. How many bends does the fit have?
 # 3. Add `BatchNorm()` before each ReLU of the net with three hidden layers. How
 #    many units are dead at a learning rate of 0.01?

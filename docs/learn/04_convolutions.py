@@ -2,13 +2,14 @@
 4. Convolutions
 ===============
 
-**Question:** Why does a net with a quarter of the parameters recognize more than
-twice as many shapes?
+**Question:** Why does a net with a quarter of the parameters classify more than
+twice as many images correctly?
 
-To an MLP, neighboring pixels are as unrelated as distant ones. A **convolution**
-looks at small windows of the image, and uses the same weights in each of them.
-This chapter computes one by hand, trains a net of convolutions, shows its
-filters, and takes away what it relies on.
+To an MLP, neighboring pixels are as unrelated as distant ones. A
+**convolution** looks at small windows of the image, and uses the same weights
+in each of them. This chapter computes one by hand, trains a net of
+convolutions, shows its filters, and destroys the order of pixels that the net
+relies on.
 """
 
 import matplotlib.pyplot as plt
@@ -65,8 +66,9 @@ half = convolve(0.5 + 0.5 * (gray - 0.5))
 print(f"largest output {output.max():.3f}, with half contrast {half.max():.3f}")
 
 # %%
-# Move the image by 4 pixels, and the output moves by 4 pixels. What a filter
-# finds in one place, it finds everywhere, without learning it again:
+# Move the image by 4 pixels, and the output moves by 4 pixels. A filter that
+# detects something in one place detects it everywhere, without learning it
+# again:
 
 moved = convolve(gray.roll(4, dims=1))
 same = torch.allclose(moved[:, 8:], output[:, 4:-4], atol=1e-5)
@@ -83,8 +85,8 @@ assert same
 # The **stride** is the number of pixels by which the filter moves. **Padding**
 # adds zeros around the image, so that the filter fits at the border.
 #
-# **Predict:** What are the height and width of the output, for an image of 32×32
-# pixels and a filter of 3×3?
+# **Predict:** What are the height and width of the output for an image of
+# 32×32 pixels and a filter of 3×3 pixels?
 
 for stride in (1, 2):
     for padding in ("valid", "same", 1):
@@ -96,8 +98,8 @@ for stride in (1, 2):
 
 # %%
 # `"valid"` adds no padding. With `"same"`, the output has the size of the input
-# divided by the stride. lamina accepts this for every stride; PyTorch's own layer
-# refuses it:
+# divided by the stride. lamina accepts this for every stride; PyTorch's layer
+# refuses it if the stride is above 1:
 
 try:
     torch.nn.Conv2d(3, 16, 3, stride=2, padding="same")
@@ -115,8 +117,8 @@ except ValueError as error:
 # ---------------------
 #
 # An image has three channels, so each filter of the first layer has 3 · 3 · 3
-# weights. Its output has one channel for each filter. In a stack, each layer sees
-# more of the image: its **receptive field** grows.
+# weights. Its output has one channel for each filter. In a stack, each layer
+# sees more of the image than the layer before: its **receptive field** grows.
 
 filters = [
     layer
@@ -129,7 +131,8 @@ summarize(cnn, data)
 
 # %%
 # **Predict:** This net has less than a quarter of the parameters of the MLP of
-# chapter 2, which got about 25 % of the test images right. What will it get?
+# chapter 2, which reached a test accuracy of about 25 %. What accuracy will it
+# reach?
 
 recipe = Recipe(epochs=8, batch_size=100, lr=0.003)
 cnn_run = lamina.train(data, cnn, recipe, progress=False)
@@ -146,11 +149,11 @@ assert 4 * summarize(cnn, data).parameters < summarize(mlp, data).parameters
 # sphinx_gallery_end_ignore
 # %%
 # More parameters are not always better: what matters is that the layers suit
-# images. The filters are few, but each computes at many places, so that the CNN
+# images. There are few filters, but each is applied in many places, so the CNN
 # needs more multiply-adds than the MLP.
 #
-# *"Notice that the number of parameters is actually fewer in our new model"*, the
-# article says of its CNN. In the code of the article, it is not. The CNN has
+# *"Notice that the number of parameters is actually fewer in our new model"*,
+# the article says of its CNN. In the article's code, this is false. The CNN has
 # almost twice as many, because of the `Linear` layer that follows its
 # convolutions:
 
@@ -170,9 +173,9 @@ assert article[0] < article[1]
 # What the filters have learned
 # -----------------------------
 #
-# Nobody told the net what an edge is. Its filters are random at first, and change
-# because that lowers the loss. These are the 16 filters of the first layer, each
-# with its output for one image:
+# Nobody told the net what an edge is. Its filters are random at first, and
+# training changes them to lower the loss. These are the 16 filters of the first
+# layer, each with its output for one image:
 
 model = cnn_run.load_model()
 weights = model.body[0].weight.detach()
@@ -198,9 +201,9 @@ for axis in axes.flat:
 # What the net relies on
 # ----------------------
 #
-# A convolution assumes that neighboring pixels belong together. Take that away:
-# exchange the pixels of all images, in the same way for each image. No
-# information is lost; the pixels only change places.
+# A convolution assumes that neighboring pixels belong together. Remove this
+# order: rearrange the pixels, in the same way for each image. No information is
+# lost; the pixels only change places.
 
 order = np.random.default_rng(0).permutation(32 * 32)
 
@@ -226,8 +229,8 @@ for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
 
 # %%
-# **Predict:** You could not learn to read such images. Which net gets worse, and
-# by how much?
+# **Predict:** You could not recognize shapes in such images. Which net gets
+# worse, and by how much?
 
 scrambled_cnn = lamina.train(scrambled, cnn, recipe, progress=False)
 scrambled_mlp = lamina.train(
@@ -241,20 +244,20 @@ assert abs(scrambled_mlp.report.score.value - mlp_run.report.score.value) < 0.07
 assert scrambled_cnn.report.score.value < 0.6 * cnn_run.report.score.value
 # sphinx_gallery_end_ignore
 # %%
-# To the MLP, both data sets are equally hard: the order of its 3,072 inputs means
-# nothing to it, and the small difference comes from its random initial weights.
-# The CNN loses its advantage. The advantage does not come from more layers, but
-# from an assumption that is true for images.
+# To the MLP, both data sets are equally hard: the order of its 3,072 inputs
+# means nothing to it, and the small difference comes from its random initial
+# weights. The CNN loses its advantage. This advantage does not come from more
+# layers, but from an assumption that is true for images.
 #
 # Try
 # ---
 #
-# 1. Replace the strides with `MaxPool2d(2)` after each ReLU. What happens to
-#    accuracy and to multiply-adds?
+# 1. Replace the strides with `MaxPool2d(2)` after each ReLU. How do the
+#    accuracy and the multiply-adds change?
 # 2. Train the CNN on `train` and evaluate it on test images that are turned
 #    upside down. Has it learned shapes, or shapes in their usual position?
 # 3. Draw the filters before training: `lamina.training.model.build_model(cnn,
-#    data.train, recipe)` is the net with its first random weights. Which filters
+#    data.train, recipe)` is the net with its initial weights. Which filters
 #    have changed most?
 #
 # Lesson 3 of the :doc:`studio </howto/studio>`, *Convolutions*, shows the

@@ -184,8 +184,8 @@ def test_pages_write_known_numbers() -> None:
 # Examples
 
 WITH_PYTHON = [
-    *("comparing", "explain", "load-your-own-format", "resume"),
-    *("train-on-a-folder", "use-a-module", "write-a-net"),
+    *("ablate", "comparing", "explain", "load-your-own-format", "resume"),
+    *("train-on-a-folder", "use-a-module", "write-a-layer", "write-a-net"),
 ]
 """How-to pages whose Python runs as it is; tests of their own run the other pages."""
 
