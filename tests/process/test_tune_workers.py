@@ -258,10 +258,10 @@ def test_a_worker_with_another_search_is_refused(image_set, storage, begin):
     await_epoch(worker)
     message = "The study study in the storage already exists, with different"
     longer = ("tune", f"{NET},epochs=9", *call[2:])
-    assert f"{message} given and epochs." in run_refused(*longer, "b")
+    assert f"{message} settings: given, epochs." in run_refused(*longer, "b")
     Path("net.py").write_text("from lamina.nets import *\nnet = Net(Flatten(), Output())\n")
     other = ("tune", "net.py,epochs=8", *call[2:])
-    assert f"{message} net and file." in run_refused(*other, "b")
+    assert f"{message} settings: net, file." in run_refused(*other, "b")
     assert not Path("b").exists()
     wrong = run_refused(*call[:-2], f"{storage}/nothing", "--runs-dir", "c")
     assert "secret" not in wrong

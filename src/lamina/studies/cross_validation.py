@@ -124,8 +124,8 @@ class Folds(Event):
         count = len(self.reports)
         images = len(self.outputs.names)
         lines = [
-            f"The interval is for models trained on {count - 1} of {count} parts of such images. It"
-            " is approximate: it uses the corrected t test of Nadeau and Bengio (2003) and the"
+            f"The interval is for models trained on {count - 1} of {count} folds. It is"
+            " approximate: it uses the corrected t test of Nadeau and Bengio (2003) and the"
             " variance between folds.",
             f"model trained on all {images:,} images: {escape(str(self.run.path))}",
         ]
