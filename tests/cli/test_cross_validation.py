@@ -172,7 +172,7 @@ def test_lamina_chooses_once_for_all_folds_within_the_time(workplace, image_set)
     done = run_from_now(9, *train, "--no-pretrained")
     assert done.returncode == 0, done.stderr
     assert re.search(r"out-of-fold accuracy \S+ % \(95 % interval \S+ % to \S+ %\)", done.stdout)
-    assert "training on 1 of 2 parts" in done.stdout
+    assert "trained on 1 of 2 parts" in done.stdout
     assert done.stderr.count("considered") == 1
     again = run_from_now(9, *train)
     # other initial weights
