@@ -155,9 +155,8 @@ def choose(
         data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
             shapes if it is not available. The image size is chosen unless
             ``Preparation(size_px=…)`` sets it.
-        seconds: Time until the end of the evaluation, by default 300. In measurements, training
-            exceeded it by up to 2.7 s (limit 20 s). With ``epochs`` in ``given``, it is not a
-            limit, but net and size are chosen for about this time.
+        seconds: Time until the end of the evaluation, by default 300. With ``epochs`` in ``given``,
+            it is not a limit, but net and size are chosen for about this time.
         given: Recipe settings that lamina must not choose, such as ``{"lr": 0.01}``.
         pretrained: Try pretrained weights that are available locally.
         name: Name of the run; by default date, net and a number.

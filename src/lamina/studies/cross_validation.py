@@ -92,6 +92,7 @@ class Folds(Event):
         return [score.value if score.name == self.score.name else None for score in scores]
 
     def to_json(self) -> dict[str, Any]:
+        """``scores`` of the folds; ``score`` of all images with ``interval`` and ``metric``."""
         return {
             "event": "folds",
             "scores": self.scores,

@@ -76,6 +76,7 @@ class Started(Event):
     candidate: Candidate | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """``run`` is its folder; also ``net``, ``parameters``, ``device`` and ``precision``."""
         record = self.run.record
         return {
             "event": "started",
