@@ -48,8 +48,8 @@ assert scores.max() - scores.min() > 0.005
 # %%
 # With one run each, two equally good nets can differ by this much. If you
 # report the best seed, you report luck. So a comparison needs several seeds,
-# and a verdict that takes their variance into account. Check the method itself:
-# compare the net with itself, with other seeds.
+# and a verdict that takes their variance into account. Compare the net with
+# itself, with other seeds:
 
 verdict = lamina.compare(
     Variant("mlp", mlp, recipe),
@@ -65,8 +65,9 @@ assert verdict.interval[0] < verdict.interval[1]
 # sphinx_gallery_end_ignore
 # %%
 # On average, a method at the level of 95 % claims a difference in at most 5 of
-# 100 such comparisons. *Undecided* is the right verdict if there is too little
-# evidence.
+# 100 such comparisons if the scores of the seeds are roughly normally
+# distributed, and in more if a net collapses with some seeds. *Undecided* is
+# the right verdict if there is too little evidence.
 #
 # Test images
 # -----------
