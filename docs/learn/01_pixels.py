@@ -78,7 +78,8 @@ assert run.report.score.value < 0.2
 # %%
 # lamina trains the net on the 7,200 images of `train`. After each epoch, lamina
 # measures loss and accuracy on the 800 images of `val`, which the net is not
-# trained on. It uses the 2,000 images of `test` once, at the end:
+# trained on. Choose nets and settings by `val`. lamina uses the 2,000 images of
+# `test` once, at the end, for the final number:
 
 print(run.report)
 
@@ -131,9 +132,9 @@ for axis, name, template in zip(
 # What the article says
 # ---------------------
 #
-# *"Each unit applies a nonlinear transformation to a weighted sum of its
-# inputs."* Units also add a bias, and the last layer applies no transformation.
-# Compute the logits of an image by hand:
+# The article says that *"each unit applies a nonlinear transformation to a
+# weighted sum of its inputs"*. Units also add a bias, and the last layer
+# applies no transformation. Compute the logits of an image by hand:
 
 pixels = data.test.pixels[:1]
 inputs = model.normalize(torch.from_numpy(pixels)).flatten(1)
@@ -151,10 +152,10 @@ assert torch.allclose(by_hand, logits, atol=1e-4)
 # and divides by the standard deviation. The article scales pixels to the range
 # from -1 to 1 instead. Both methods keep the inputs of the first layer small.
 #
-# *"Finally we gather the output via a sigmoid function to model the probability
-# that the image belongs to one of the labels."* This is wrong for classes that
-# exclude each other. The **softmax** of the logits sums to 1 over the classes.
-# Sigmoids do not. They suit labels if several may apply to one image:
+# The article computes probabilities *"via a sigmoid function"*. This is wrong
+# for classes that exclude each other. The **softmax** of the logits sums to 1
+# over the classes. Sigmoids do not. They suit labels if several may apply to one
+# image:
 
 print(f"sum of softmax: {logits.softmax(dim=1).sum():.2f}")
 print(f"sum of sigmoid: {logits.sigmoid().sum():.2f}")
@@ -178,6 +179,6 @@ assert (
 #    Find a data set that is like this, such as `mnist`, and train the same net on
 #    it.
 #
-# Lesson 1 of the :doc:`studio </howto/studio>`, *A linear net*, trains this net
-# in the browser. Chapter 2, :doc:`a hidden layer and its activation
-# </chapters/02_hidden_layer>`, puts a layer between pixels and output.
+# Lesson 1 of the studio, *A linear net*, trains this net in the browser.
+# Chapter 2, *A hidden layer and its activation*, puts a layer between pixels
+# and output.

@@ -48,8 +48,8 @@ assert scores.max() - scores.min() > 0.005
 # %%
 # With one run each, two equally good nets can differ by this much. If you
 # report the best seed, you report luck. So a comparison needs several seeds,
-# and a verdict that takes their variance into account. Check the method itself:
-# compare the net with itself, with other seeds.
+# and a verdict that takes their variance into account. Compare the net with
+# itself, with other seeds:
 
 verdict = lamina.compare(
     Variant("mlp", mlp, recipe),
@@ -65,8 +65,9 @@ assert verdict.interval[0] < verdict.interval[1]
 # sphinx_gallery_end_ignore
 # %%
 # On average, a method at the level of 95 % claims a difference in at most 5 of
-# 100 such comparisons. *Undecided* is the right verdict if there is too little
-# evidence.
+# 100 such comparisons if the scores of the seeds are roughly normally
+# distributed, and in more if a net collapses with some seeds. *Undecided* is
+# the right verdict if there is too little evidence.
 #
 # Test images
 # -----------
@@ -116,8 +117,8 @@ for name, correct in (("MLP", 4996), ("CNN", 7552)):
 # achieved simply by changing the architecture of the model to include
 # convolutional, batch normalization, and dropout layers"*: this does not
 # follow. The article says neither how long it trained the CNN nor with which
-# seed, and it changed three things at once. `lamina ablate` :doc:`removes one
-# at a time </howto/ablate>`.
+# seed, and it changed three things at once. `lamina ablate` removes one at a
+# time.
 #
 # Choosing
 # --------
@@ -285,7 +286,6 @@ assert report.calibration_error < 0.5 * report.uncalibrated_error
 # 3. Scramble the labels of `train` with `np.random.default_rng(0).permutation`,
 #    and train. What is the accuracy on `train`, on `test`, and on leaked images?
 #
-# :doc:`Comparing nets </howto/comparing>` and :doc:`calibrated probabilities
-# </explanation/calibration>` describe the methods. The lessons of the
-# :doc:`studio </howto/studio>` ask you to predict each result, too: build your
-# own net there, and predict its accuracy.
+# The pages *Comparing nets and recipes* and *Calibrated probabilities* describe
+# the methods. The lessons of the studio ask you to predict each result, too:
+# build your own net there, and predict its accuracy.
