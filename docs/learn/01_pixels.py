@@ -179,6 +179,6 @@ assert (
 #    Find a data set that is like this, such as `mnist`, and train the same net on
 #    it.
 #
-# Lesson 1 of the studio, *A linear net*, trains this net in the browser.
-# Chapter 2, *A hidden layer and its activation*, puts a layer between pixels
-# and output.
+# Lesson 1 of the :doc:`studio </howto/studio>`, *A linear net*, trains this net
+# in the browser. Chapter 2, :doc:`a hidden layer and its activation
+# </chapters/02_hidden_layer>`, puts a layer between pixels and output.

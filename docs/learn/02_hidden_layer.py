@@ -199,8 +199,8 @@ for activation in (ReLU(), Tanh(), Sigmoid()):
 
 # %%
 # These are single runs with one seed each. Other seeds would give other weights
-# and scores. The page *Comparing nets and recipes* shows how to find out which
-# net is better.
+# and scores. :doc:`Comparing nets </howto/comparing>` shows how to find out
+# which net is better.
 #
 # Try
 # ---
@@ -211,6 +211,6 @@ for activation in (ReLU(), Tanh(), Sigmoid()):
 # 3. Add `BatchNorm()` before each ReLU of the net with three hidden layers. How
 #    many units are dead at a learning rate of 0.01?
 #
-# Lesson 2 of the studio, *A hidden layer*, builds these nets from cards.
-# Chapter 3, *Loss, gradient and learning rate*, shows how a net finds its
-# weights.
+# Lesson 2 of the :doc:`studio </howto/studio>`, *A hidden layer*, builds these
+# nets from cards. Chapter 3, :doc:`loss, gradient and learning rate
+# </chapters/03_learning_rate>`, shows how a net finds its weights.

@@ -281,7 +281,7 @@ assert min(losses) + 0.03 < losses[-3] < losses[-2] < 2.3 < 2.4 < losses[-1]
 #
 # The best rate depends on net, optimizer, batch size and length of training. It
 # is therefore the first setting to tune. `lamina tune NET --over
-# lr=1e-4..1e-1:log` finds it.
+# lr=1e-4..1e-1:log` finds it; see :doc:`Tuning </howto/tuning>`.
 #
 # Most of lamina's recipes lower the rate towards the end of training: large
 # steps first, to get far, and small ones at the end, to settle.
@@ -296,4 +296,5 @@ assert min(losses) + 0.03 < losses[-3] < losses[-2] < 2.3 < 2.4 < losses[-1]
 # 3. Leave out `optimizer.zero_grad()` in `train`. PyTorch then adds each
 #    gradient to the previous ones. Draw the paths again.
 #
-# Chapter 4, *Convolutions*, changes the net instead of the training.
+# Chapter 4, :doc:`convolutions </chapters/04_convolutions>`, changes the net
+# instead of the training.

@@ -211,8 +211,8 @@ assert outputs.min() == 0
 # If an output is black, its filter responds to nothing in this image. It is
 # dead (chapter 2) only if it outputs 0 for all images.
 #
-# `lamina inspect RUN` shows more: the images and patches that each unit
-# responds to most.
+# `lamina inspect RUN` shows more: the images and patches that each unit responds
+# to most. See :doc:`Looking inside a net </howto/looking-inside>`.
 #
 # What the net relies on
 # ----------------------
@@ -274,6 +274,7 @@ assert scrambled_cnn < 0.7 * cnn_accuracy
 #    data.train, recipe)` is the net with its initial weights. Which filters
 #    have changed most?
 #
-# Lesson 3 of the studio, *Convolutions*, shows the outputs of the filters
-# during training. Chapter 5, *Batch norm and dropout*, adds two layers that
-# most nets for images contain.
+# Lesson 3 of the :doc:`studio </howto/studio>`, *Convolutions*, shows the
+# outputs of the filters during training. Chapter 5, :doc:`batch norm and dropout
+# </chapters/05_batch_norm_and_dropout>`, adds two layers that most nets for
+# images contain.

@@ -312,5 +312,6 @@ assert plain_ratio < 10 and norm_ratio > 1000
 # 3. Train `norm` with a batch size of 4. Mean and standard deviation of four
 #    images are imprecise: does batch norm still help?
 #
-# Lesson 4 of the studio, *Batch norm and dropout*, builds these nets from
-# cards. Chapter 6, *What a net has learned*, looks into a trained net.
+# Lesson 4 of the :doc:`studio </howto/studio>`, *Batch norm and dropout*, builds
+# these nets from cards. Chapter 6, :doc:`what a net has learned
+# </chapters/06_what_it_learned>`, looks into a trained net.

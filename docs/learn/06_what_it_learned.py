@@ -291,7 +291,8 @@ for method in ("occlusion", "gradients"):
 # 3. Explain a wrong prediction for the predicted and for the true class, with
 #    `target=`. Which pixels raise both logits?
 #
-# Lesson 5 of the studio, *What it learned*, shows filters and outputs of units
-# during training. The page *Tutorial: look inside a net* continues this chapter
-# on the command line. Chapter 7, *Your own images*, goes from a folder to a
+# Lesson 5 of the :doc:`studio </howto/studio>`, *What it learned*, shows filters
+# and outputs of units during training. :doc:`Looking inside a net
+# </howto/looking-inside>` continues this chapter on the command line. Chapter 7,
+# :doc:`your own images </chapters/07_your_images>`, goes from a folder to a
 # served model.

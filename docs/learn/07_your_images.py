@@ -244,8 +244,8 @@ assert answer["predicted"] in data.train.target_names
 assert server.poll() is not None
 # sphinx_gallery_end_ignore
 # %%
-# Only programs on your machine can reach this server. The page *Serve a model*
-# shows how others can.
+# Only programs on your machine can reach this server. :doc:`Serving
+# </howto/serve>` shows how others can.
 #
 # Try
 # ---
@@ -257,6 +257,7 @@ assert server.poll() is not None
 # 3. Photograph two cups, 20 times each. What does `lamina.explain` show: the
 #    cups, or the table?
 #
-# Lesson 6 of the studio, *Your own images*, does this with a webcam. The page
-# *Train on a folder of images* describes all options. Chapter 8, *Honest
-# numbers*, shows how far you can trust a score.
+# Lesson 6 of the :doc:`studio </howto/studio>`, *Your own images*, does this
+# with a webcam. :doc:`Training on your own images </howto/train-on-a-folder>`
+# describes all options. Chapter 8, :doc:`honest numbers
+# </chapters/08_honest_numbers>`, shows how far you can trust a score.

@@ -117,8 +117,8 @@ for name, correct in (("MLP", 4996), ("CNN", 7552)):
 # achieved simply by changing the architecture of the model to include
 # convolutional, batch normalization, and dropout layers"*: this does not
 # follow. The article says neither how long it trained the CNN nor with which
-# seed, and it changed three things at once. `lamina ablate` removes one at a
-# time.
+# seed, and it changed three things at once. `lamina ablate` :doc:`removes one
+# at a time </howto/ablate>`.
 #
 # Choosing
 # --------
@@ -286,6 +286,7 @@ assert report.calibration_error < 0.5 * report.uncalibrated_error
 # 3. Scramble the labels of `train` with `np.random.default_rng(0).permutation`,
 #    and train. What is the accuracy on `train`, on `test`, and on leaked images?
 #
-# The pages *Comparing nets and recipes* and *Calibrated probabilities* describe
-# the methods. The lessons of the studio ask you to predict each result, too:
-# build your own net there, and predict its accuracy.
+# :doc:`Comparing nets </howto/comparing>` and :doc:`calibrated probabilities
+# </explanation/calibration>` describe the methods. The lessons of the
+# :doc:`studio </howto/studio>` ask you to predict each result, too: build your
+# own net there, and predict its accuracy.
