@@ -27,9 +27,10 @@ data = load_data("shapes", Preparation(val_fraction=0.1))
 # A filter
 # --------
 #
-# A **filter** (or kernel) is a small window of weights. It moves over the image.
-# In each place, it multiplies the pixels by its weights and adds up the products.
-# This one subtracts the pixels on the left from the pixels on the right:
+# A **filter** (or kernel) is a small window of weights. It moves over the
+# image. At each position, it multiplies the pixels by its weights and adds up
+# the products. This one subtracts the pixels on the left from the pixels on the
+# right:
 
 row = list(data.test.targets).index(data.test.target_names.index("square"))
 gray = torch.from_numpy(data.test.pixels[row]).float().mean(dim=2) / 255
@@ -60,9 +61,9 @@ assert torch.allclose(output[10, 5], by_hand, atol=1e-5)
 assert output.argmin() % output.shape[1] + 8 < output.argmax() % output.shape[1]
 # sphinx_gallery_end_ignore
 # %%
-# *"The output is more positive when the portion of the image closely matches the
-# filter"*, says the article. It also grows with contrast. Half the contrast gives
-# half the output, although the shape matches equally well:
+# *"The output is more positive when the portion of the image closely matches
+# the filter"*, says the article. The output also grows with contrast. Half the
+# contrast gives half the output, although the shape matches equally well:
 
 half = convolve(0.5 + 0.5 * (gray - 0.5))
 print(f"largest output {output.max():.3f}, with half contrast {half.max():.3f}")
@@ -119,8 +120,9 @@ except ValueError as error:
 # ---------------------
 #
 # An image has three channels, so each filter of the first layer has 3 · 3 · 3
-# weights. Its output has one channel for each filter. In a stack, each layer
-# sees more of the image than the layer before: its **receptive field** grows.
+# weights. The layer's output has one channel for each filter. In a stack, each
+# layer sees more of the image than the layer before: its **receptive field**
+# grows.
 
 filters = [
     layer

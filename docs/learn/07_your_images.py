@@ -97,7 +97,8 @@ for line, name in zip(axes, ("bottle", "bowl", "mug"), strict=True):
 # Check the images
 # ----------------
 #
-# `load_data` loads the folder. If it has no `test` or `val`, lamina draws both:
+# `load_data` loads the folder. If the folder has no `test` or `val`, lamina
+# sets aside images for both:
 
 data = load_data(folder)
 for split, images in data.splits.items():
@@ -114,10 +115,11 @@ print(duplicates)
 assert sum(len(images) for images in data.splits.values()) == 181
 # sphinx_gallery_end_ignore
 # %%
-# The first pair, with the smallest distance, is the copy. The others are simple
-# drawings that resemble each other: look at each pair before you delete an image.
-# On the command line, `lamina data crockery` lists all problems, and `lamina data
-# duplicates crockery` the near-duplicates. Delete the two files:
+# The first pair, with the smallest distance, contains the copy. The other pairs
+# are simple drawings that resemble each other: look at each pair before you
+# delete an image. On the command line, `lamina data crockery` lists all
+# problems, and `lamina data duplicates crockery` the near-duplicates. Delete
+# the copy and the file that is not an image:
 
 (folder / "mug" / "07-copy.png").unlink()
 (folder / "bowl" / "60.png").unlink()
@@ -178,8 +180,8 @@ for path, prediction in zip(new, predictions, strict=True):
 # layers (like dropout or batch normalization) to behave differently than during
 # training."* The opposite is true: these layers must behave differently. In
 # training, batch norm uses the statistics of the batch, so the logits of an
-# image would depend on the other images. Compute them once with one other image
-# and once with 35 others:
+# image depend on the other images. Compute them once with one other image and
+# once with 35 others:
 
 model = run.load_model()
 pixels = torch.from_numpy(data.test.pixels)
@@ -245,7 +247,7 @@ assert server.poll() is not None
 # sphinx_gallery_end_ignore
 # %%
 # Only programs on your machine can reach this server. :doc:`Serving
-# </howto/serve>` shows how others can.
+# </howto/serve>` shows how to give other people access.
 #
 # Try
 # ---
