@@ -178,7 +178,7 @@ class Predictor:
 
     @property
     def input_format(self) -> InputFormat:
-        """What images are decoded to for the model."""
+        """The shape, resizing and bit depth to which images are decoded for the model."""
         return InputFormat(self.model.in_shape, cast(Resize, self.resize), self.bit_depth)
 
     @cached_property

@@ -147,7 +147,7 @@ def choose(
 
     :func:`~lamina.train` without ``net`` does this and returns the run. lamina times nets and sizes
     from the cheapest upwards. If pretrained weights are available locally, it fits a head to the
-    features of a pretrained net, and compares it with a short training from random weights, on
+    features of a pretrained net, and compares it with a net trained briefly from random weights, on
     held-out training images. It trains the better of the two. lamina never uses ``val`` or ``test``
     to choose. You may leave the loop at any event: the run remains consistent.
 

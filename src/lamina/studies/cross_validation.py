@@ -208,8 +208,8 @@ def cross_validate(
     lamina then trains a last model on all images of ``train`` and ``val``, and evaluates it once,
     on ``test``. The folds are stratified parts of ``train`` and ``val``; images of a group share a
     fold. lamina chooses net, image size and recipe once, with the training images of the first
-    fold. All runs have the same time. A call with the same ``name`` and time limit skips finished
-    runs.
+    fold. With a time limit, each fold has the same time, and the last model has the rest. A call
+    with the same ``name`` and time limit skips finished runs.
 
     Args:
         data: As for :func:`train`.

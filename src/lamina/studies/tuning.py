@@ -126,7 +126,7 @@ class Study:
         """One row per trial.
 
         The columns are ``trial``, ``state``, ``score`` (on ``val``), ``epoch``, ``seconds``,
-        ``error`` and the values.
+        ``error`` and one for each tuned setting.
 
         Raises:
             RunError: The folder contains no study, or its database cannot be reached.
