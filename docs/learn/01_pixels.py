@@ -79,7 +79,7 @@ assert run.report.score.value < 0.2
 # lamina trains the net on the 7,200 images of `train`. After each epoch, lamina
 # measures loss and accuracy on the 800 images of `val`, which the net is not
 # trained on. Choose nets and settings by `val`. lamina uses the 2,000 images of
-# `test` once, at the end, for the final number:
+# `test` once, at the end, for the final score:
 
 print(run.report)
 
@@ -173,7 +173,7 @@ assert (
 # ---
 #
 # 1. Train for 30 epochs. Does the val accuracy rise with the train accuracy?
-# 2. Draw a logit as an image: multiply one image with one template, pixel by
+# 2. Draw a logit as an image: multiply one image by one template, pixel by
 #    pixel. Which pixels raise the logit?
 # 3. Would a linear net do better if all shapes were in the middle and upright?
 #    Find a data set that is like this, such as `mnist`, and train the same net on

@@ -4,7 +4,7 @@
 
 **Question:** Do batch norm and dropout make a net better, and how do you know?
 
-Most nets for images contain both layers. This chapter computes by hand what
+Many nets for images contain these layers. This chapter computes by hand what
 they do, trains nets with and without them over several seeds, and tests the
 reasons that the article gives.
 """
@@ -259,10 +259,10 @@ for name, module in modules.items():
 assert shifted["batch norm, shifted"] > 1.5 * shifted["plain"]
 # sphinx_gallery_end_ignore
 # %%
-# The inputs of its layers shift in every step, but the net still learns far
-# more than the plain net. Whether the shift matters is disputed. Santurkar et
-# al. find that batch norm makes the loss smoother, so that larger steps are
-# possible.
+# In the shifted net, the inputs of layers change in every step, but it still
+# learns far more than the plain net. Whether the shift matters is disputed.
+# Santurkar et al. find that batch norm makes the loss smoother, so that larger
+# steps are possible.
 #
 # The second problem is exploding gradients, which *"can sometimes grow
 # exponentially large"* from the last layer to the first. Batch norm does not
@@ -305,8 +305,8 @@ assert plain_ratio < 10 and norm_ratio > 1000
 # Try
 # ---
 #
-# 1. Compare `plain` with itself, with `Recipe(seed=1000)` for one of them. How
-#    large are the differences that are due to chance alone?
+# 1. Compare `plain` with itself, with the same recipe except for `seed=1000` in
+#    B. How large are the differences that are due to chance alone?
 # 2. Use dropout of 0.2 instead of 0.5, and train for 12 epochs on all images. Is
 #    the verdict the same?
 # 3. Train `norm` with a batch size of 4. Mean and standard deviation of four

@@ -7,7 +7,8 @@ predicts?
 
 A test accuracy does not show what a net looks for. This chapter looks at the
 mistakes of a net, at its units and layers, and at maps of the pixels that a
-prediction depends on. Each of these can mislead, so each has a control.
+prediction depends on. Looking at units, layers and maps can mislead, so each
+has a control.
 """
 
 import matplotlib.pyplot as plt
@@ -54,7 +55,7 @@ for pair in confusions.pairs[:3]:
     )
 
 # %%
-# These are the images of the first pair with the largest losses:
+# These images of the first pair have the largest losses:
 
 # Figure: Six small images of the class that the net confuses most often.
 pair = confusions.pairs[0]
@@ -82,9 +83,10 @@ for unit in units.units:
     )
 
 # %%
-# The number is the area under the ROC curve: 0.5 for a unit that does not
-# separate the class from the others, 1 for a unit that separates it perfectly.
-# `not star` means that the unit responds to all classes except stars.
+# The number after the class is the area under the ROC curve: 0.5 for a unit
+# that does not separate the class from the others, 1 for a unit that separates
+# it perfectly. `not star` means that the unit responds to all classes except
+# stars.
 
 # Figure: Four rows of six patches. The patches of each row show similar parts of
 # shapes, such as a curve in one direction, in several colors, on light and dark
@@ -153,12 +155,12 @@ assert trained[-1] > 1.5 * max(controls)
 # sphinx_gallery_end_ignore
 # %%
 # The article praises *"their ability to learn features from the input data,
-# without human guidance"*: the difference between the two curves is what the
+# without human guidance"*. The difference between the two curves shows what the
 # net has learned. On the first layer, there is hardly a difference, because
-# random filters are almost as good there. Without the control, you would count
-# all of its gain over the pixels as learned. *Without human guidance* is not
-# quite true, either: people labeled the images, and chose layers that suit
-# images.
+# random filters are almost as good there. Without the control, you would
+# attribute the first layer's whole gain over the pixels to learning. *Without
+# human guidance* is not quite true, either: people labeled the images, and
+# chose layers that suit images.
 #
 # Why this prediction?
 # --------------------
@@ -168,7 +170,7 @@ assert trained[-1] > 1.5 * max(controls)
 #
 # - **occlusion** covers a part of the image, and measures how the logit falls;
 # - **gradients** (integrated gradients) adds up gradients on the way from an
-#   image of the mean color to this one;
+#   image of the mean color to the explained image;
 # - **grad-cam** weights the channels of the last convolution by their gradients.
 
 outputs = run.outputs["test"]
@@ -213,7 +215,7 @@ for method, one in explanation.maps.items():
     )
 
 # %%
-# One image shows little. These are 20 images:
+# One image shows little. Repeat the check on 20 images:
 
 better = {method: [] for method in explanation.maps}
 for row in right[:20]:
@@ -254,7 +256,8 @@ marked_run = lamina.train(marked, net, Recipe(epochs=3, lr=0.003), progress=Fals
 print(f"marked test images: {marked_run.report.score}")
 
 # %%
-# **Predict:** What does this net get on the same test images without the mark?
+# **Predict:** How accurate is this net on the same test images without the
+# mark?
 
 plain_score = lamina.evaluate(marked_run.load_model(), data.test).score
 print(f"without the mark: {plain_score}")
