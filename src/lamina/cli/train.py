@@ -82,9 +82,9 @@ class Options:
     tf_efficientnet_lite0 and tf_efficientnet_lite2) or "none" (random) (default: pretrained, or
     packaged if that avoids a download)"""
     start_from: Annotated[str | None, arg(metavar="RUN[@EPOCH]")] = None
-    """train the net of a run further, with its recipe: from its final weights, on the same or other
-    data (outputs for classes with the same name keep their weights); or exactly from its checkpoint
-    after EPOCH, on the same data; for your own net, NET is its file.py[:NAME]"""
+    """continue training the net of a run, with the run's recipe: from the final weights, on the
+    same or other data (outputs for classes with the same name keep their weights); or from the
+    exact state after EPOCH, on the same data; for your own net, NET is its file.py[:NAME]"""
     pretrained: bool = True
     """without NET: consider pretrained weights that are already on this machine"""
     time: str | None = None

@@ -72,11 +72,12 @@ class Preparation:
     in the first pair of parentheses, matched in its path in the data set), or a .csv file with the
     columns image and group"""
     fold: str | None = None
-    """use one data set of a cross-validation: 2/5 trains on train and val except for the second of
-    five folds, and tests on this fold; 0/5 trains on all of train and val, and tests on test"""
+    """use the data of one run of a cross-validation: 2/5 trains on train and val except for the
+    second of five folds, and tests on this fold; 0/5 trains on all of train and val, and tests on
+    test"""
     resample_seed: Annotated[int, Range(0)] | None = None
-    """draw as many training images as there are, with replacement, by this random seed, as lamina
-    compare --resample-train does; of grouped images, whole groups"""
+    """draw as many training images as there are, with replacement, using this random seed, as
+    lamina compare --resample-train does; if images are grouped, draw whole groups"""
     labels_from: Annotated[tuple[str, ...], "a list of files"] = ()
     """CSV files of corrections, as lamina data labels --output writes them: the column correct
     contains the correct label, exclude to leave out the image, or nothing to keep its label"""

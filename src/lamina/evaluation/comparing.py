@@ -90,7 +90,7 @@ def compare_scores(
 ) -> PairedComparison:
     """Compare two methods by their scores of the same images, from any library.
 
-    The interval is about new seeds and new images, as in :func:`lamina.compare`.
+    The interval applies to new seeds and new images, as in :func:`lamina.compare`.
 
     Args:
         a: Scores of the first method, (S, n) for S seeds or runs and n images, or (n,) for one
@@ -98,7 +98,8 @@ def compare_scores(
             whose mean is the metric, higher for better: pass errors with a minus sign. For a metric
             that is not a mean, its value plus n times the influence of each image.
         b: Scores of the second method, the reference, with the same seeds and images as ``a``.
-        groups: The group of each image, such as its patient; intervals then count groups.
+        groups: The group of each image, such as its patient; intervals then treat groups, not
+            images, as independent.
         margin: Largest difference that counts as equal, by default 0.005 for 1 and 0, and otherwise
             1 % of B's mean. Choose it before you see a result.
         level: Level of the intervals.

@@ -182,7 +182,7 @@ class LabelIssues(ShownResult):
     images: Mapping[Split, Images] = field(repr=False)
 
     def headline(self) -> str:
-        """The number of labels."""
+        """The number of labels worth checking, as text."""
         return plural(len(self.issues), "label", "labels") + " worth checking"
 
     def table(self) -> Table:

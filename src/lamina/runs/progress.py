@@ -36,10 +36,10 @@ def show_progress(
     """Print training events and pass them on.
 
     Prints a line per event, except for steps, which a progress bar shows in a terminal or notebook.
-    If several threads train in a terminal, only the first has a bar; in a notebook, each has one.
-    Of each kind of event, such as epochs or trials, a notebook prints the first ten lines, then
-    every 10th, from the 100th every 100th, the last one and those with a diagnosis; it shows any
-    other line beside the bar until the next event.
+    If several threads train in a terminal, only the first has a bar; in a notebook, each has one. A
+    notebook prints fewer lines: of each kind of event, such as epochs or trials, the first ten,
+    every 10th up to the 100th, then every 100th and so on, the last one, and those with a
+    diagnosis. It shows any other line beside the bar until the next event.
 
     Args:
         events: A ``Training``, or the iterator from ``Run.iter_train`` or ``choose``.

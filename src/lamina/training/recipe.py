@@ -261,7 +261,7 @@ class Recipe:
         return self.metric or kind.metrics[0]
 
     def find_aim(self, kind: Kind) -> Aim | None:
-        """The aim of the decision thresholds; ``RecipeError`` if this kind of target has none."""
+        """The aim of the decision thresholds; ``RecipeError`` if it does not suit the targets."""
         if self.aim is None:
             return None
         if kind not in (BINARY, MULTI_LABEL):

@@ -50,7 +50,7 @@ class Columns:
 
 @dataclass(frozen=True, repr=False)
 class Task(ABC):
-    """What a model predicts: its loss, the meaning of its logits, and the baseline's targets."""
+    """A kind of target, with its loss, the meaning of the logits, and the baseline's targets."""
 
     # names of the classes, labels or numbers, or the yes-or-no question
     target_names: tuple[str, ...]
