@@ -26,7 +26,7 @@ from lamina.values import Range, fields_to_json, from_json_values
 if TYPE_CHECKING:
     import onnxruntime
 
-BATCH_IMAGES = 16
+BATCH_IMAGES = 16  # more at once are not faster, and need more memory
 LAYOUT = "images: uint8 (N, height, width, channels), 0 to 255; channels: gray, or red, green, blue"
 OUTPUTS = ("probabilities", "logits")
 TEXTS = ("kind", "question", "resize")  # metadata that are not JSON
