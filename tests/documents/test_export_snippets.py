@@ -19,9 +19,11 @@ from PIL import ExifTags, Image
 from lamina import load_data
 from lamina.data.decoding import InputFormat
 from lamina.data.image_inputs import decode_ahead
-from lamina.deploy.exported_model import export_onnx, open_onnx
+from lamina.deploy.exported_model import export_onnx
+from lamina.deploy.exported_predictor import load_exported
 from lamina.evaluation.calibration import choose_thresholds
-from lamina.evaluation.predictor import Predictor, make_prediction
+from lamina.evaluation.predictions import make_prediction
+from lamina.evaluation.predictor import Predictor
 from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
 from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Aim
@@ -87,7 +89,7 @@ def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamin
     lines = run_snippet(read_snippet() + check, tmp_path, has_torch=False)
     (chunk,) = decode_ahead([file], InputFormat(images.shape, resize))
     assert np.array_equal(np.load(tmp_path / "prepared.npy"), chunk.pixels)
-    (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(file)
+    (prediction,) = load_exported(tmp_path / "pets.onnx", threads=1).predict(file)
     if data == "shapes":
         assert lines.pop() == f"predicted: {prediction.predicted}"
     printed = {name: float(value) for name, value in (line.split() for line in lines)}
@@ -115,7 +117,7 @@ def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
     for pixels in (black, *images.pixels[distances.argsort()[:2]]):
         Image.fromarray(pixels).save(tmp_path / "cat.png")
         (own,) = Predictor(model).predict(tmp_path / "cat.png")
-        (exported,) = open_onnx(tmp_path / "pets.onnx").predict(tmp_path / "cat.png")
+        (exported,) = load_exported(tmp_path / "pets.onnx", threads=1).predict(tmp_path / "cat.png")
         assert own.predicted == exported.predicted
         expected = own.predicted if kind == "binary" else ", ".join(own.predicted)
         assert run_snippet(read_snippet(), tmp_path)[-1] == f"predicted: {expected}"
@@ -220,6 +222,6 @@ def test_cpp_predicts_as_lamina_does(resize, size, tmp_path):
         ["./predict"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     values = dict(line.split() for line in printed.stdout.splitlines())
-    (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(tmp_path / "cat.jpg")
+    (prediction,) = load_exported(tmp_path / "pets.onnx", threads=1).predict(tmp_path / "cat.jpg")
     expected = pytest.approx(prediction.values, abs=1e-4)
     assert {name: float(value) for name, value in values.items()} == expected

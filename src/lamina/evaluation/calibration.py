@@ -23,7 +23,8 @@ from lamina.evaluation.intervals import (
     wilson_interval,
 )
 from lamina.evaluation.outputs import Outputs
-from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets, kind_of
+from lamina.evaluation.predictions import favors_yes
+from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets, kind_of
 from lamina.text import escape
 from lamina.training.recipe import Aim
 from lamina.training.task import Task
@@ -365,11 +366,6 @@ def judge_predictions(
         return probabilities.flatten(), targets.flatten()
     chosen = task.to_columns(logits).chosen
     return probabilities[chosen], (chosen & task.to_truth(targets)).any(dim=1)
-
-
-def favors_yes(task: Task) -> bool:
-    """Whether a threshold below 0.5 predicts yes for images that are more likely no."""
-    return task.kind is BINARY and task.cutoffs[0] < 0.5
 
 
 def keep_favored(

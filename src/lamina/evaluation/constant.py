@@ -22,7 +22,7 @@ def predict_constant(task: Task, constant: Constant, images: int) -> Columns:
         row = task.medians if constant == "medians" else task.means
         numbers = torch.tensor(row, dtype=torch.float64)
         return _repeat(numbers, numbers, images)
-    fractions = task.expand_row(task.shares)  # type: ignore[attr-defined]
+    fractions = task.kind.expand_row(task.shares)  # type: ignore[attr-defined]
     shares = torch.tensor(fractions, dtype=torch.float64)
     chosen = torch.zeros(len(shares), dtype=torch.bool)
     if isinstance(task, MultiLabel):

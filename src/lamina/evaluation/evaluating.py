@@ -31,7 +31,7 @@ from lamina.evaluation.intervals import (
     number_groups,
     sum_by_group,
 )
-from lamina.evaluation.outputs import check_finite
+from lamina.evaluation.predictions import check_finite
 from lamina.evaluation.reports import Baseline, ClassReport, LabelReport, NumberReport, Report
 from lamina.evaluation.scores import (
     ClassScores,
@@ -292,7 +292,7 @@ def _report_classes(
     return ClassReport(
         **shared,
         **_measure_calibration(task, logits, targets),
-        majority=names[int(np.argmax(task.expand_row(task.shares)))],
+        majority=names[int(np.argmax(task.kind.expand_row(task.shares)))],
         accuracy=int(is_correct.sum()) / len(targets),
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
         top5_accuracy=_find_top5(logits, targets.long()),

@@ -23,7 +23,8 @@ from lamina.data.splits import Split
 from lamina.errors import NetError, RunError, check_type
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.predictor import Prediction, Predictions, Predictor
+from lamina.evaluation.predictions import Prediction, Predictions
+from lamina.evaluation.predictor import Predictor
 from lamina.evaluation.reports import Report
 from lamina.files import damaged
 from lamina.nets import Net

@@ -20,7 +20,7 @@ from lamina.errors import LaminaWarning, RecipeError
 from lamina.evaluation.calibration import choose_thresholds, fit_temperatures
 from lamina.evaluation.intervals import wilson_interval
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.predictor import make_prediction
+from lamina.evaluation.predictions import make_prediction
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.recipe import Aim, parse_aim
