@@ -180,9 +180,9 @@ class Bfloat16Linear(nn.Linear):
 
 
 class OneDnnLinear(nn.Linear):
-    """A float32 linear layer that oneDNN computes in training, forward and backward."""
+    """A float32 linear layer that oneDNN computes, forward and backward."""
 
-    # torch computes nn.Linear with MKL, which uses AVX2 on processors of AMD, whatever they have.
+    # torch computes nn.Linear with MKL, which does not use AVX-512 on processors of AMD.
 
     def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
         return _OneDnnLinear.apply(  # type: ignore[no-any-return, no-untyped-call]

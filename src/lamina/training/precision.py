@@ -133,7 +133,7 @@ def _is_linear(model: Model) -> bool:
 
 
 def _multiplies_by_onednn(model: Model) -> bool:
-    """Whether oneDNN multiplies float32 with wider vectors than torch's default, MKL, on AMD."""
+    """Whether linear layers in float32 can use AVX-512, which MKL, torch's default, may not use."""
     return (
         model.net is not None
         and model.device.type == "cpu"
