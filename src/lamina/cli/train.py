@@ -54,7 +54,7 @@ class Options:
     in_groups: ClassVar = {
         "data": "data",
         **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
-        **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs"), "time and recipe"),
+        **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs", "threads"), "time and recipe"),
         **dict.fromkeys(
             ("name", "runs_dir", "save_every", "on_nan", "on_diagnosis", "progress"), "run"
         ),
@@ -65,6 +65,7 @@ class Options:
         "pretrained",
         "seeds",
         "jobs",
+        "threads",
         "runs_dir",
         "save_every",
         "on_nan",
@@ -101,6 +102,9 @@ class Options:
     """cross-validate with N folds, then train a final model on all images; print the mean score
     with its 95 % confidence interval (for small data sets: 5)"""
     jobs: Jobs = None
+    threads: Annotated[int | None, Range(1)] = None
+    """number of threads that compute; the run keeps it when it is resumed (default: as many as
+    cores are idle, or OMP_NUM_THREADS; 1 if the net is too small to gain from a second)"""
     settings: RecipeFields = field(default_factory=RecipeFields)
     name: str | None = None
     """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
@@ -157,6 +161,7 @@ def run(options: Options, terminal: Terminal) -> int:
                 finish=finish,
                 progress=partial(show_progress, "preparing images"),
                 jobs=options.jobs,
+                threads=options.threads,
             )
             events: Generator[RunEvent, None, Any]
             if options.folds is not None:
@@ -195,9 +200,11 @@ def _check(options: Options, processes: int) -> None:
             )
     if options.seeds is None and options.folds is None:
         refuse(options, "Only the runs of --seeds and --folds are trained at once.", "jobs")
+    else:
+        refuse(options, "The runs of --seeds and --folds divide the cores.", "threads")
     if processes > 1:
         reason = "A group of processes trains a single run, for a number of epochs."
-        refuse(options, reason, "time", "seeds", "folds")
+        refuse(options, reason, "time", "seeds", "folds", "threads")
     if options.time is not None and "epochs" in options.settings:
         raise RecipeError(
             "--time and --epochs both set the number of epochs. Use only one of them."

@@ -42,7 +42,7 @@ from lamina.studies.experiment import (
     find_lack_of_time,
     open_end,
 )
-from lamina.studies.study import RunSetup, Started, iter_candidate, remove_run
+from lamina.studies.study import RunSetup, Started, iter_candidate, on_idle_cores, remove_run
 from lamina.text import format_table
 from lamina.training.device import choose_device
 from lamina.training.events import Event, HeadFit
@@ -184,7 +184,7 @@ def choose(
     Recipe(**settings)
     request = Request(given=settings, pretrained=pretrained)
     setup = RunSetup(Path(runs_dir), name)
-    return iter_chosen(as_dataset(data), request, deadline, setup)
+    return on_idle_cores(iter_chosen(as_dataset(data), request, deadline, setup), setup)
 
 
 def iter_chosen(

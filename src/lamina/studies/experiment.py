@@ -158,6 +158,12 @@ class Candidate:
         net = self.experiment.net.make(self.recipe.seed, self.shape, outputs)
         return net.with_outputs(outputs) if isinstance(net, Net) else net
 
+    def multiply_adds(self) -> float:
+        """Of a step; infinite for a net that is not a ``Net``, whose number is not known."""
+        net = self.make()
+        images = min(self.recipe.batch_size, len(self.experiment.dataset.train))
+        return images * net.multiply_adds(self.shape) if isinstance(net, Net) else math.inf
+
     def with_epochs(self, epochs: int) -> Candidate:
         return self.with_recipe(replace(self.recipe, epochs=epochs))
 

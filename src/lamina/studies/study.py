@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from lamina.data.images import Progress
 from lamina.errors import LaminaWarning, RunError, escape
 from lamina.evaluation.reports import Report
@@ -35,13 +37,21 @@ from lamina.runs.record import Considered
 from lamina.runs.resuming import list_needed_parts
 from lamina.runs.run import Run
 from lamina.runs.start import describe_record, making_runs, start_run
-from lamina.studies.experiment import Candidate, Deadline, Decision, Events, Experiment
+from lamina.studies.experiment import Candidate, Deadline, Decision, Events, Experiment, Result
 from lamina.studies.own_code import describe_code, warn_of_names
 from lamina.training.events import Diagnosis, Epoch, Event, Resumed
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
 from lamina.training.pretrained import native_side_px
 from lamina.training.recipe import Recipe
+from lamina.training.threads import (
+    LEAST_MULTIPLY_ADDS,
+    Threads,
+    choose_threads,
+    computing_with,
+    is_decided,
+    keep_threads,
+)
 from lamina.values import from_json_values
 
 LEAST_TRAINING_SECONDS = 1.0  # a run trains this long even if its limit is over
@@ -57,8 +67,8 @@ Stored = TypeVar("Stored")
 
 
 @dataclass(frozen=True)
-class RecipeDecision(Decision):
-    """The recipe of a run."""
+class RunDecision(Decision):
+    """A choice for a single run: its recipe, or its threads."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ class Started(Event):
 
 def is_about_run(event: object) -> bool:
     """Whether an event with a line of its own is about a single run, and not about a study."""
-    return isinstance(event, RecipeDecision | Started | Resumed | Epoch | Diagnosis | Report)
+    return isinstance(event, RunDecision | Started | Resumed | Epoch | Diagnosis | Report)
 
 
 def follow_study(events: Iterable[RunEvent], path: Path, progress: bool) -> None:
@@ -124,6 +134,7 @@ class RunSetup:
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
     jobs: int | None = None  # runs to train at once (``Jobs``)
+    threads: int | None = None  # of a run; by default, as many as cores are idle
 
     @property
     def path(self) -> Path:
@@ -135,6 +146,15 @@ class RunSetup:
         return replace(self, runs_dir=folder.parent, name=folder.name)
 
 
+def on_idle_cores(events: Events[Result], setup: RunSetup) -> Events[Result]:
+    """The events, computed with the threads of ``setup``, by default one for each idle core."""
+    threads = choose_threads(setup.threads)
+    if threads.reason:
+        yield RunDecision("threads", str(threads), threads.reason)
+    with computing_with(threads.number):
+        return (yield from events)
+
+
 def iter_candidate(
     candidate: Candidate,
     deadline: Deadline | None,
@@ -142,17 +162,24 @@ def iter_candidate(
     considered: Sequence[Considered] = (),
 ) -> Events[Run]:
     """Start a run of a candidate, and train it before the deadline; returns the run."""
-    yield RecipeDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
+    yield RunDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
     experiment = candidate.experiment
-    run = start_run(
-        experiment.dataset,
-        experiment.net,
-        experiment.recipe,
-        parts=experiment.parts,
-        start_from=setup.start_from,
-        name=setup.name,
-        runs_dir=setup.runs_dir,
-    )
+    most = torch.get_num_threads()
+    threads = Threads(most, most)
+    if setup.threads is None and not is_decided():
+        threads = _limit_threads(most, candidate, setup.start_from)
+    if threads.reason:
+        yield RunDecision("threads", str(threads), threads.reason)
+    with computing_with(threads.number):
+        run = start_run(
+            experiment.dataset,
+            experiment.net,
+            experiment.recipe,
+            parts=experiment.parts,
+            start_from=setup.start_from,
+            name=setup.name,
+            runs_dir=setup.runs_dir,
+        )
     if setup.command:
         by_leader(lambda: run.folder.change_record(command=setup.command))
     if considered:
@@ -160,6 +187,16 @@ def iter_candidate(
     yield Started(run, candidate)
     yield from train_candidate(run, candidate, deadline, setup)
     return run
+
+
+def _limit_threads(most: int, candidate: Candidate, start: StartingPoint | None) -> Threads:
+    """The threads of a new run: those of the run that it continues, or 1 for a small net."""
+    if start is not None and start.epoch is not None:
+        recorded = start.run.record.machine.threads
+        return Threads(keep_threads(recorded), most, f"as {start.run.path}")
+    if most > 1 and candidate.multiply_adds() < LEAST_MULTIPLY_ADDS:
+        return Threads(1, most, "more would not train this net faster")
+    return Threads(most, most)
 
 
 def train_candidate(
