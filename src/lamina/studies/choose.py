@@ -53,10 +53,11 @@ from lamina.training.precision import count_multiply_adds
 from lamina.training.pretrained import TimmNet, find_all_at_hand
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
+from lamina.training.threads import measure_share
 
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES = 20_000  # upper limit of the training images with which a pretrained net is considered
-LEAST_SECONDS = 15.0  # with less time, pretrained nets are not considered
+LEAST_SECONDS = 15.0  # with less time of a core, pretrained nets are not considered
 WORSE = "worse than from scratch"  # verdict on the pretrained net, if the trial is better
 SIDES_PX = (64, 96, 128, 160, 192, 224)
 MOST_ENLARGEMENT = 4
@@ -261,8 +262,8 @@ def _choose_pretrained(
         return None, (), ""
     if "epochs" in settings:
         return None, (), "not considered, because epochs was given"
-    if deadline.seconds < LEAST_SECONDS:
-        return None, (), f"not considered with less than {LEAST_SECONDS:.0f} s of time"
+    if measure_share() * deadline.seconds < LEAST_SECONDS:
+        return None, (), f"not considered with less than {LEAST_SECONDS:.0f} s of a core"
     nets = find_all_at_hand()
     if not nets:
         install = "pip install 'lamina[pretrained]' installs some; they help with few images"

@@ -37,7 +37,15 @@ from lamina.runs.record import Considered
 from lamina.runs.resuming import list_needed_parts
 from lamina.runs.run import Run
 from lamina.runs.start import describe_record, making_runs, start_run
-from lamina.studies.experiment import Candidate, Deadline, Decision, Events, Experiment, Result
+from lamina.studies.experiment import (
+    LEAST_TRAINING_SECONDS,
+    Candidate,
+    Deadline,
+    Decision,
+    Events,
+    Experiment,
+    Result,
+)
 from lamina.studies.own_code import describe_code, warn_of_names
 from lamina.training.events import Diagnosis, Epoch, Event, Resumed
 from lamina.training.lanes import check_alone
@@ -51,10 +59,10 @@ from lamina.training.threads import (
     computing_with,
     is_decided,
     keep_threads,
+    measure_share,
 )
 from lamina.values import from_json_values
 
-LEAST_TRAINING_SECONDS = 1.0  # a run trains this long even if its limit is over
 COMPARED = (
     *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
     *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
@@ -205,8 +213,9 @@ def train_candidate(
     """Train a candidate's run to its end, or so that its evaluation ends before the deadline."""
     until = None
     if deadline is not None:
-        seconds = deadline.seconds_left() - candidate.ending_seconds()
-        until = time.perf_counter() + max(LEAST_TRAINING_SECONDS, seconds)
+        share = measure_share()
+        seconds = deadline.seconds_left() - candidate.ending_seconds() / share
+        until = time.perf_counter() + max(LEAST_TRAINING_SECONDS / share, seconds)
     yield from run.iter_train(
         until=until,
         is_open=candidate.is_open,

@@ -116,6 +116,15 @@ def measure_busy_cores() -> float:
     return busy
 
 
+def measure_share() -> float:
+    """The fraction of a core that this thread gets now beside other programs."""
+    began = time.perf_counter()
+    used = time.thread_time()
+    while time.perf_counter() < began + SAMPLE_SECONDS:
+        pass
+    return (time.thread_time() - used) / (time.perf_counter() - began)
+
+
 def _list_processors() -> set[int]:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return os.sched_getaffinity(0)
