@@ -33,7 +33,10 @@ import tyro
 from processes import append_row
 from rich.console import Console
 from rich.table import Table
-from small_sets import Case, run_sklearn, write_case
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from small_sets import Case, read_pixels, write_case
 
 from lamina import Dataset, Images, Training, load_data, load_net, zoo
 from lamina.data.load import resize_images
@@ -50,14 +53,14 @@ WARM_UP_STEPS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One command: its score from 0 to 1, which is 0 without a model, and SVC's."""
+    """One command: SVC's score and its own, from 0 to 1 (0 without a model)."""
 
     checkout: str
     case: str
     beside: int
     turn: int
-    score: float
     svc: float
+    score: float
     seconds: float
     detail: str
 
@@ -116,20 +119,30 @@ def try_lamina(folder: Path, limit: str, seed: int, checkout: Path) -> tuple[flo
 
 
 def run_trials(
-    case_text: str, beside: int, turns: int, checkout: Path, data: Dataset
+    case_text: str, counts: list[int], turns: int, checkout: Path, data: Dataset
 ) -> Iterator[Trial]:
-    """Try a case, such as ``5x100@20s``, in each turn with other images."""
+    """Try a case, such as ``5x100@20s``, beside so many trainings, in each turn other images."""
     size, _, limit = case_text.partition("@")
-    classes, _, a_class = size.partition("x")
-    for turn in range(turns):
-        count = int(classes) * int(a_class)
-        case = Case("classes", count, int(classes), 32, limit, turn)
-        with tempfile.TemporaryDirectory() as place:
-            folder = write_case(case, data, Path(place), is_held_out=False)
-            svc = next((row.score for row in run_sklearn(case, folder) if row.way == "svc"), None)
-            with training_beside(beside):
-                score, seconds, detail = try_lamina(folder, limit, turn, checkout)
-        yield Trial(str(checkout), case_text, beside, turn, score, svc or 0.0, seconds, detail)
+    classes, a_class = map(int, size.split("x"))
+    with tempfile.TemporaryDirectory() as place:
+        folders = [Path(place, str(turn)) for turn in range(turns)]
+        svc = []
+        for turn, folder in enumerate(folders):
+            case = Case("classes", classes * a_class, classes, 32, limit, turn)
+            write_case(case, data, folder, is_held_out=False)
+            svc.append(fit_svc(folder))
+        for count in counts:
+            with training_beside(count):
+                for turn, folder in enumerate(folders):
+                    result = try_lamina(folder, limit, turn, checkout)
+                    yield Trial(str(checkout), case_text, count, turn, svc[turn], *result)
+
+
+def fit_svc(folder: Path) -> float:
+    """The accuracy of scikit-learn's SVC on standardized pixels."""
+    x_train, y_train = read_pixels(folder / "train")
+    model = make_pipeline(StandardScaler(), SVC()).fit(x_train, y_train)
+    return float(model.score(*read_pixels(folder / "test")))
 
 
 def tabulate_trials(trials: list[Trial]) -> Table:
@@ -172,12 +185,12 @@ def trials(
     data = load_data("cifar10")
     rows: list[Trial] = []
     for case in cases.split(","):
-        for count in map(int, beside.split(",")):
-            for row in run_trials(case, count, turns, checkout, data):
-                rows.append(row)
-                print(row, flush=True)
-                if json_path is not None:
-                    append_row(json_path, row)
+        counts = [int(count) for count in beside.split(",")]
+        for row in run_trials(case, counts, turns, checkout, data):
+            rows.append(row)
+            print(row, flush=True)
+            if json_path is not None:
+                append_row(json_path, row)
     Console(width=120).print(tabulate_trials(rows))
 
 

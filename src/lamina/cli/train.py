@@ -227,7 +227,7 @@ def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> 
     """The run of ``--start-from``; NET can only be the file of its custom module."""
     from lamina.cli.net_argument import choose_net
     from lamina.runs.continuing import find_start
-    from lamina.studies.train_net import check_untimed
+    from lamina.studies.train_net import check_continued
 
     text = options.start_from or ""
     net = None
@@ -241,7 +241,7 @@ def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> 
             f" as NET, as in lamina train mine.py --start-from {text}."
         )
     if start.epoch is not None:
-        check_untimed(seconds)
+        check_continued(seconds, options.threads)
         if options.preparation:
             raise DataError(
                 f"--start-from {text} continues on the data of the run, loaded in the same way."

@@ -58,7 +58,6 @@ from lamina.training.threads import (
     choose_threads,
     computing_with,
     is_decided,
-    keep_threads,
     measure_share,
 )
 from lamina.values import from_json_values
@@ -156,7 +155,11 @@ class RunSetup:
 
 def on_idle_cores(events: Events[Result], setup: RunSetup) -> Events[Result]:
     """The events, computed with the threads of ``setup``, by default one for each idle core."""
-    threads = choose_threads(setup.threads)
+    start = setup.start_from
+    if start is None or start.threads is None:
+        threads = choose_threads(setup.threads)
+    else:
+        threads = Threads(start.threads, torch.get_num_threads(), f"as in {start.run.path}")
     if threads.reason:
         yield RunDecision("threads", str(threads), threads.reason)
     with computing_with(threads.number):
@@ -172,13 +175,14 @@ def iter_candidate(
     """Start a run of a candidate, and train it before the deadline; returns the run."""
     yield RunDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
     experiment = candidate.experiment
-    most = torch.get_num_threads()
-    threads = Threads(most, most)
-    if setup.threads is None and not is_decided():
-        threads = _limit_threads(most, candidate, setup.start_from)
-    if threads.reason:
-        yield RunDecision("threads", str(threads), threads.reason)
-    with computing_with(threads.number):
+    threads = torch.get_num_threads()
+    is_continued = setup.start_from is not None and setup.start_from.threads is not None
+    is_free = setup.threads is None and not is_decided() and not is_continued
+    if is_free and threads > 1 and candidate.multiply_adds() < LEAST_MULTIPLY_ADDS:
+        reason = "more would not train this net faster"
+        yield RunDecision("threads", f"1 of {threads}", reason)
+        threads = 1
+    with computing_with(threads):
         run = start_run(
             experiment.dataset,
             experiment.net,
@@ -195,16 +199,6 @@ def iter_candidate(
     yield Started(run, candidate)
     yield from train_candidate(run, candidate, deadline, setup)
     return run
-
-
-def _limit_threads(most: int, candidate: Candidate, start: StartingPoint | None) -> Threads:
-    """The threads of a new run: those of the run that it continues, or 1 for a small net."""
-    if start is not None and start.epoch is not None:
-        recorded = start.run.record.machine.threads
-        return Threads(keep_threads(recorded), most, f"as {start.run.path}")
-    if most > 1 and candidate.multiply_adds() < LEAST_MULTIPLY_ADDS:
-        return Threads(1, most, "more would not train this net faster")
-    return Threads(most, most)
 
 
 def train_candidate(

@@ -103,7 +103,7 @@ def train(
         choice = None if net is None else as_net_choice(net)
         origin = find_start(start_from, setup.runs_dir, choice)
         if origin.epoch is not None:
-            check_untimed(seconds)
+            check_continued(seconds, threads)
             recipe = recipe or origin.recipe
         setup = replace(setup, start_from=origin)
         parts = origin.choose_parts(parts)
@@ -186,7 +186,13 @@ def check_trainable(candidate: Candidate) -> None:
     check_val(recipe, dataset)
 
 
-def check_untimed(seconds: float | None) -> None:
+def check_continued(seconds: float | None, threads: int | None) -> None:
+    """Raise ``RecipeError`` for what a run that continues from a checkpoint cannot have."""
+    if threads is not None:
+        raise RecipeError(
+            "A run that continues from a checkpoint keeps its number of threads. Leave out the"
+            " threads."
+        )
     if seconds is not None:
         raise RecipeError(
             "A run that continues from a checkpoint has no time limit. Leave out the time, and"

@@ -100,6 +100,18 @@ def test_the_environment_decides_for_a_resumed_run_which_warns(two_threads, monk
     assert set(threads) == {after} == {2}
 
 
+def test_a_run_that_continues_from_a_checkpoint_keeps_the_threads(two_threads, tmp_path):
+    with computing_with(1):
+        run = start_run("shapes", SMALL, Recipe(epochs=2), name="run", runs_dir=tmp_path)
+        run.train(progress=False)
+    again = start_run(start_from=f"{run.path}@1", name="again", runs_dir=tmp_path)
+    assert again.record.machine.threads == 1
+    more = train(start_from=f"{run.path}@1", name="more", runs_dir=tmp_path, progress=False)
+    assert more.record.machine.threads == 1
+    with pytest.raises(RecipeError, match="keeps its number of threads"):
+        train(start_from=f"{run.path}@1", threads=2, runs_dir=tmp_path)
+
+
 def test_train_takes_a_number_of_threads_and_restores_the_previous_one(tmp_path):
     before = torch.get_num_threads()
     run = train(
