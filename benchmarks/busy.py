@@ -89,9 +89,9 @@ def training_beside(count: int) -> Iterator[None]:
                 others.append(start_lamina(command, HERE, OMP_NUM_THREADS="2"))
             for other in others:
                 assert other.stdout is not None
-                while json.loads(other.stdout.readline())["event"] != "started":
+                while json.loads(other.stdout.readline()).get("what") != "recipe":
                     pass
-            time.sleep(5 if count else 0)  # until the first steps
+                time.sleep(5)  # until its first steps
             yield
         finally:
             for other in others:

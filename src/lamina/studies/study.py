@@ -62,6 +62,7 @@ from lamina.training.threads import (
 )
 from lamina.values import from_json_values
 
+LEAST_SHARE = 0.1  # of a core; with less, a run may not end in time
 COMPARED = (
     *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
     *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
@@ -207,7 +208,7 @@ def train_candidate(
     """Train a candidate's run to its end, or so that its evaluation ends before the deadline."""
     until = None
     if deadline is not None:
-        share = measure_share()
+        share = max(LEAST_SHARE, measure_share())
         seconds = deadline.seconds_left() - candidate.ending_seconds() / share
         until = time.perf_counter() + max(LEAST_TRAINING_SECONDS / share, seconds)
     yield from run.iter_train(
