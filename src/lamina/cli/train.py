@@ -125,6 +125,7 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.studies.seeds import iter_repeats
     from lamina.studies.study import RunSetup
     from lamina.studies.train_net import iter_training, to_deadline
+    from lamina.training.threads import computing_with
 
     save_every_seconds = read_seconds("--save-every", options.save_every)
     seconds = None
@@ -173,7 +174,9 @@ def run(options: Options, terminal: Terminal) -> int:
             runs, stopped_by = play(events, terminal, show_progress, finish=finish)
         if stopped_by is not None and not runs:  # while training was prepared
             return 128 + stopped_by
-        return _print_end(options, runs[-1], stopped_by, terminal)
+        run = runs[-1]
+        with computing_with(run.record.machine.threads):
+            return _print_end(options, run, stopped_by, terminal)
 
 
 def _check(options: Options, processes: int) -> None:
