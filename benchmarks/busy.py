@@ -6,7 +6,7 @@ Two tables:
   a step, beside ``--beside`` other trainings. Decides when a second thread pays.
 - **Trials**: ``lamina train --data FOLDER --time TIME``, beside trainings of ``cnn-s`` with two
   threads each: median, worst and number of results below scikit-learn's SVC on the same pixels. A
-  command that leaves no model counts as 0 %. The folders are those of small_sets.py, one for each
+  command that leaves no model within two minutes counts as 0 %. The folders are those of small_sets.py, one for each
   turn. ``--checkout`` names another copy of the repository whose lamina is tried.
 
     python benchmarks/busy.py speed --nets mlp,cnn-s
@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -49,6 +50,7 @@ MAIN = "import sys; from lamina.cli import main; sys.exit(main())"
 THREADS = (1, 2)
 SECONDS = 1.0  # of steps, for each measurement of speed
 WARM_UP_STEPS = 3
+MOST_SECONDS = 120.0  # of a command, which is stopped then
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +109,12 @@ def try_lamina(folder: Path, limit: str, seed: int, checkout: Path) -> tuple[flo
         process = start_lamina(
             [*words, "--runs-dir", f"{place}/runs"], checkout, LAMINA_CACHE=f"{place}/cache"
         )
-        output, errors = process.communicate()
+        try:
+            output, errors = process.communicate(timeout=MOST_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return 0.0, MOST_SECONDS, "stopped"
         seconds = time.perf_counter() - began
     if process.returncode:
         return 0.0, seconds, (errors.strip().splitlines() or ["failed"])[-1]
@@ -182,6 +189,7 @@ def trials(
         checkout: copy of the repository whose lamina is tried.
         json_path: file for the rows, one JSON object per line.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the other trainings, too
     data = load_data("cifar10")
     rows: list[Trial] = []
     for case in cases.split(","):

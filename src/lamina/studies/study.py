@@ -75,8 +75,13 @@ Stored = TypeVar("Stored")
 
 
 @dataclass(frozen=True)
-class RunDecision(Decision):
-    """A choice for a single run: its recipe, or its threads."""
+class RecipeDecision(Decision):
+    """The recipe of a run."""
+
+
+@dataclass(frozen=True)
+class ThreadsDecision(Decision):
+    """The number of threads of a run."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,8 @@ class Started(Event):
 
 def is_about_run(event: object) -> bool:
     """Whether an event with a line of its own is about a single run, and not about a study."""
-    return isinstance(event, RunDecision | Started | Resumed | Epoch | Diagnosis | Report)
+    about_run = RecipeDecision | ThreadsDecision | Started | Resumed | Epoch | Diagnosis | Report
+    return isinstance(event, about_run)
 
 
 def follow_study(events: Iterable[RunEvent], path: Path, progress: bool) -> None:
@@ -162,7 +168,7 @@ def on_idle_cores(events: Events[Result], setup: RunSetup) -> Events[Result]:
     else:
         threads = Threads(start.threads, torch.get_num_threads(), f"as in {start.run.path}")
     if threads.reason:
-        yield RunDecision("threads", str(threads), threads.reason)
+        yield ThreadsDecision("threads", str(threads), threads.reason)
     with computing_with(threads.number):
         return (yield from events)
 
@@ -174,14 +180,14 @@ def iter_candidate(
     considered: Sequence[Considered] = (),
 ) -> Events[Run]:
     """Start a run of a candidate, and train it before the deadline; returns the run."""
-    yield RunDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
+    yield RecipeDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
     experiment = candidate.experiment
     threads = torch.get_num_threads()
     is_continued = setup.start_from is not None and setup.start_from.threads is not None
     is_free = setup.threads is None and not is_decided() and not is_continued
     if is_free and threads > 1 and candidate.multiply_adds() < LEAST_MULTIPLY_ADDS:
         reason = "more would not train this net faster"
-        yield RunDecision("threads", f"1 of {threads}", reason)
+        yield ThreadsDecision("threads", f"1 of {threads}", reason)
         threads = 1
     with computing_with(threads):
         run = start_run(

@@ -40,7 +40,7 @@ from lamina.studies.choose import (
     try_from_scratch,
 )
 from lamina.studies.experiment import Candidate, Deadline, Decision, Experiment, Request
-from lamina.studies.study import RunDecision, RunSetup, Started
+from lamina.studies.study import RecipeDecision, RunSetup, Started
 from lamina.studies.train_net import train
 from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.pretrained import TimmNet, open_timm_net
@@ -145,7 +145,7 @@ def test_a_pretrained_net_that_is_better_stays_and_is_evaluated(tmp_path):
     assert shown[: shown.index(ScratchTrial)] == [
         Decision,
         ConsideredNets,
-        RunDecision,
+        RecipeDecision,
         Started,
         HeadFit,
     ]
@@ -160,7 +160,7 @@ def test_a_pretrained_net_that_is_better_stays_and_is_evaluated(tmp_path):
 def test_without_a_fitted_head_the_pretrained_net_is_trained_at_once(tmp_path):
     events, run = collect(iter_pretrained(tmp_path, is_blind=False, fitted=False))
     shown = [type(event) for event in events]
-    assert shown[:4] == [Decision, ConsideredNets, RunDecision, Started]
+    assert shown[:4] == [Decision, ConsideredNets, RecipeDecision, Started]
     assert ScratchTrial not in shown
     assert events[-1] == run.report
 

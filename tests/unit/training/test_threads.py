@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from lamina.errors import LaminaWarning, RecipeError
 from lamina.nets import Flatten, Net, Output
 from lamina.runs.nets_by_name import find_net
 from lamina.studies.experiment import Candidate, Experiment
-from lamina.studies.study import RunDecision, RunSetup, Started, iter_candidate
-from lamina.training.events import Step
+from lamina.studies.study import RunSetup, Started, ThreadsDecision, iter_candidate
+from lamina.training.events import Epoch, Step
 from lamina.training.threads import (
     DECIDED_BY,
     Threads,
@@ -56,7 +57,7 @@ def start(candidate: Candidate, setup: RunSetup) -> tuple[int, list[str]]:
     decisions = []
     events = iter_candidate(candidate, None, setup)
     for event in events:
-        if isinstance(event, RunDecision) and event.what == "threads":
+        if isinstance(event, ThreadsDecision):
             decisions.append(f"{event.value} ({event.reason})")
         if isinstance(event, Started):
             events.close()
@@ -103,7 +104,8 @@ def test_the_environment_decides_for_a_resumed_run_which_warns(two_threads, monk
 def test_a_run_that_continues_from_a_checkpoint_keeps_the_threads(two_threads, tmp_path):
     with computing_with(1):
         run = start_run("shapes", SMALL, Recipe(epochs=2), name="run", runs_dir=tmp_path)
-        run.train(progress=False)
+    with closing(run.iter_train(save_every_seconds=0)) as events:
+        next(event for event in events if isinstance(event, Epoch))
     again = start_run(start_from=f"{run.path}@1", name="again", runs_dir=tmp_path)
     assert again.record.machine.threads == 1
     more = train(start_from=f"{run.path}@1", name="more", runs_dir=tmp_path, progress=False)
