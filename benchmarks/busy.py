@@ -6,8 +6,9 @@ Two tables:
   a step, beside ``--beside`` other trainings. Decides when a second thread pays.
 - **Trials**: ``lamina train --data FOLDER --time TIME``, beside trainings of ``cnn-s`` with two
   threads each: median, worst and number of results below scikit-learn's SVC on the same pixels. A
-  command that leaves no model within two minutes counts as 0 %. The folders are those of small_sets.py, one for each
-  turn. ``--checkout`` names another copy of the repository whose lamina is tried.
+  command that leaves no model within two minutes counts as 0 %. The folders are those of
+  small_sets.py, one for each turn. ``--checkout`` names another copy of the repository whose lamina
+  is tried.
 
     python benchmarks/busy.py speed --nets mlp,cnn-s
     python benchmarks/busy.py trials --cases 5x100@20s --beside 0,1,2 --turns 10 --json busy.json

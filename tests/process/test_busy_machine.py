@@ -44,5 +44,5 @@ def test_beside_programs_that_use_all_cores_one_thread_trains(busy_machine, monk
     with computing_with(2):
         threads = choose_threads()
     assert (threads.number, threads.most) == (1, 2)
-    assert "--threads decides otherwise" in threads.reason
+    assert "set threads to use more" in threads.reason
     assert 0 < measure_share() < 0.9

@@ -55,7 +55,7 @@ def choose_threads(wanted: int | None = None) -> Threads:
     idle = max(1, min(most, round(len(_list_processors()) - busy)))
     if idle == most:
         return Threads(most, most, "no other program uses the cores")
-    return Threads(idle, most, f"other programs use {busy:.1f} cores; --threads decides otherwise")
+    return Threads(idle, most, f"other programs use {busy:.1f} cores; set threads to use more")
 
 
 def check_threads(wanted: int | None) -> None:
