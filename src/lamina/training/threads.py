@@ -48,14 +48,13 @@ def choose_threads(wanted: int | None = None) -> Threads:
         return Threads(most, most, f"{DECIDED_BY} is {os.environ[DECIDED_BY]}")
     if most == 1 or group.size() > 1:
         return Threads(most, most)
-    allowed = count_cores()
-    if allowed < most:
-        return Threads(allowed, most, "the limit of the container")
+    allowed = min(most, count_cores())
     busy = measure_busy_cores()
-    idle = max(1, min(most, round(len(_list_processors()) - busy)))
-    if idle == most:
-        return Threads(most, most, "no other program uses the cores")
-    return Threads(idle, most, f"other programs use {busy:.1f} cores; set threads to use more")
+    number = max(1, min(allowed, round(len(_list_processors()) - busy)))
+    reason = "no other program uses these cores"
+    if number < allowed:
+        reason = f"other programs use {busy:.1f} cores; set threads to use more"
+    return Threads(number, allowed, reason)
 
 
 def check_threads(wanted: int | None) -> None:
