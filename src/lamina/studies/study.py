@@ -215,7 +215,9 @@ def train_candidate(
     until = None
     if deadline is not None:
         share = max(LEAST_SHARE, measure_share())
-        seconds = deadline.seconds_left() - candidate.ending_seconds() / share
+        evaluating = candidate.evaluating_seconds()  # measured beside the other programs, too
+        ending = evaluating + (candidate.ending_seconds() - evaluating) / share
+        seconds = deadline.seconds_left() - ending
         until = time.perf_counter() + max(LEAST_TRAINING_SECONDS / share, seconds)
     yield from run.iter_train(
         until=until,
