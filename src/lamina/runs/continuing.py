@@ -44,6 +44,7 @@ from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Home, Recipe, overlay
 from lamina.training.schedule import Fall
 from lamina.training.task import task_of
+from lamina.training.threads import keep_threads
 
 FIXED: tuple[str, ...] = (
     "warmup_fraction",
@@ -174,6 +175,11 @@ class StartingPoint:
         if height == width:
             settings["size_px"] = height
         return Preparation(**settings | dict(options))
+
+    @property
+    def threads(self) -> int | None:
+        """The number of threads of a run that continues from a checkpoint; otherwise ``None``."""
+        return None if self.epoch is None else keep_threads(self.run.record.machine.threads)
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raise ``RecipeError`` for a changed field that cannot change."""

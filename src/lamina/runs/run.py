@@ -52,6 +52,7 @@ from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
 from lamina.training.pretrained import TimmNet, native_side_px
 from lamina.training.task import Task
+from lamina.training.threads import computing_with, keep_threads
 
 if TYPE_CHECKING:
     import polars
@@ -221,7 +222,9 @@ class Run:
         with ExitStack() as stack:
             # from here on, no other process changes the run
             by_leader(lambda: stack.enter_context(self.folder.lock()))
-            check_processes(dataset, choose_again(self.record.device).value)
+            record = self.record
+            check_processes(dataset, choose_again(record.device).value)
+            stack.enter_context(computing_with(keep_threads(record.machine.threads)))
             training = resume_training(self, dataset)
             stack.enter_context(explain_lack_of_memory(training))
             by_leader(lambda: prepare_folder(self, training))

@@ -71,6 +71,8 @@ def start_run(
 ) -> Run:
     """Create the folder of a new run; ``run.train()`` trains it.
 
+    The run records torch's number of threads, and computes with it again when it is resumed.
+
     Args:
         data: A data set, its name or path, or training images. By default, the data of
             ``start_from``; without it, CIFAR-10, or ``shapes`` if that is not available.
@@ -161,6 +163,8 @@ def start_run(
         started_from=beginning.started_from,
         late_end=beginning.late_end,
     )
+    if start is not None and start.threads is not None:
+        record = replace(record, machine=replace(record.machine, threads=start.threads))
     parse_record(record_to_json(record), "run.json")  # fails before the folder is created
     path = lead_value(
         lambda: str(create_folder(Path(runs_dir), record, name, dataset, beginning.files))

@@ -28,7 +28,7 @@ from lamina.studies.experiment import (
     Decision,
     Experiment,
     Request,
-    find_lack_of_time,
+    lacks_time,
     open_end,
 )
 from lamina.targets import REGRESSION
@@ -131,7 +131,7 @@ def choose_with_fallback(
         chosen, considered = choose_from_scratch(
             candidates, deadline, are_epochs_given=are_epochs_given
         )
-        if are_epochs_given or not find_lack_of_time(chosen, deadline)[0]:
+        if are_epochs_given or not lacks_time(chosen, deadline):
             break
     return chosen, considered
 

@@ -42,7 +42,7 @@ from lamina.studies.experiment import (
     find_lack_of_time,
     open_end,
 )
-from lamina.studies.study import RunSetup, Started, iter_candidate, remove_run
+from lamina.studies.study import RunSetup, Started, iter_candidate, on_idle_cores, remove_run
 from lamina.text import format_table
 from lamina.training.device import choose_device
 from lamina.training.events import Event, HeadFit
@@ -53,10 +53,11 @@ from lamina.training.precision import count_multiply_adds
 from lamina.training.pretrained import TimmNet, find_all_at_hand
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
+from lamina.training.threads import measure_share
 
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES = 20_000  # upper limit of the training images with which a pretrained net is considered
-LEAST_SECONDS = 15.0  # with less time, pretrained nets are not considered
+LEAST_SECONDS = 15.0  # with less time of a core, pretrained nets are not considered
 WORSE = "worse than random weights"  # verdict on the pretrained net, if the trial is better
 SIDES_PX = (64, 96, 128, 160, 192, 224)
 MOST_ENLARGEMENT = 4
@@ -185,7 +186,7 @@ def choose(
     Recipe(**settings)
     request = Request(given=settings, pretrained=pretrained)
     setup = RunSetup(Path(runs_dir), name)
-    return iter_chosen(as_dataset(data), request, deadline, setup)
+    return on_idle_cores(iter_chosen(as_dataset(data), request, deadline, setup), setup)
 
 
 def iter_chosen(
@@ -262,8 +263,8 @@ def _choose_pretrained(
         return None, (), ""
     if "epochs" in settings:
         return None, (), "not considered, because epochs was given"
-    if deadline.seconds < LEAST_SECONDS:
-        return None, (), f"not considered with less than {LEAST_SECONDS:.0f} s of time"
+    if measure_share() * deadline.seconds < LEAST_SECONDS:
+        return None, (), f"not considered with less than {LEAST_SECONDS:.0f} s of a core"
     nets = find_all_at_hand()
     if not nets:
         install = "pip install 'lamina[pretrained]' installs some; they help with few images"

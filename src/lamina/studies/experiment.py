@@ -44,6 +44,8 @@ EVALUATION_RESERVE = 1.1
 SEARCH_RESERVE = 2.2
 # fraction of the time left that no epoch is planned for, in case the machine gets busier
 SPARE_FRACTION = 0.04
+LEAST_TRAINING_SECONDS = 1.5
+"""A run trains for this time of a core even if its limit is over: on a busy machine, for longer."""
 LEAST_STEPS = 100
 """lamina warns if a time limit allows fewer steps than this and less than one epoch."""
 ENDS = {"epochs", "schedule", "warmup_fraction"}
@@ -158,6 +160,12 @@ class Candidate:
         net = self.experiment.net.make(self.recipe.seed, self.shape, outputs)
         return net.with_outputs(outputs) if isinstance(net, Net) else net
 
+    def multiply_adds(self) -> float:
+        """Of a step; infinite for a net that is not a ``Net``, whose number is not known."""
+        net = self.make()
+        images = min(self.recipe.batch_size, len(self.experiment.dataset.train))
+        return images * net.multiply_adds(self.shape) if isinstance(net, Net) else math.inf
+
     def with_epochs(self, epochs: int) -> Candidate:
         return self.with_recipe(replace(self.recipe, epochs=epochs))
 
@@ -257,8 +265,14 @@ def check_seconds(seconds: float | None) -> None:
         raise RecipeError(f"seconds is {seconds}; it must be positive and finite. Use seconds=180.")
 
 
-def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> tuple[str, str]:
-    """What takes too long, an epoch or ``LEAST_STEPS`` steps, and a remedy; empty if they fit."""
+def lacks_time(candidate: Candidate, deadline: Deadline) -> bool:
+    """Whether not even the least training fits, nor into the time that every run gets."""
+    left = max(LEAST_TRAINING_SECONDS, candidate.left_to_train(deadline))
+    return _find_least(candidate)[1] > left
+
+
+def _find_least(candidate: Candidate) -> tuple[str, float]:
+    """The least useful training, an epoch or ``LEAST_STEPS`` steps, and its seconds."""
     recipe = candidate.recipe
     images = len(candidate.experiment.dataset.train)
     what = "One epoch"
@@ -270,6 +284,12 @@ def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> tuple[str, st
     elif candidate.is_open and fraction < 1:  # training may end within its first epoch
         what = f"A run of {LEAST_STEPS} steps"
         needed *= fraction
+    return what, needed
+
+
+def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> tuple[str, str]:
+    """That the least useful training takes too long, and a remedy; empty if it fits."""
+    what, needed = _find_least(candidate)
     lacking = needed - candidate.left_to_train(deadline)
     if lacking <= 0:
         return "", ""

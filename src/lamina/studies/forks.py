@@ -27,7 +27,7 @@ from lamina.runs.folder import REPORT_FILE
 from lamina.runs.loading import load_run
 from lamina.runs.run import Run
 from lamina.studies.experiment import Candidate, Events, Experiment
-from lamina.studies.study import RunSetup, Started, iter_planned
+from lamina.studies.study import RunSetup, Started, iter_planned, on_idle_cores
 from lamina.training.custom import NO_PARTS
 from lamina.training.events import Step
 from lamina.training.randomness import SEEDING
@@ -174,7 +174,10 @@ class Jobs:
         experiment = self.makers[path]()
         candidate = Candidate.of(experiment)
         if path not in self.jobs:
-            return (yield from iter_planned(candidate, None, setup))
+            events = iter_planned(candidate, None, setup)
+            if not self.can_fork:
+                events = on_idle_cores(events, setup)
+            return (yield from events)
         for event in self._iter_events(path):
             if isinstance(event, Started):  # the process has checked a run that it continues
                 run = replace(event.run, dataset=experiment.dataset, parts=experiment.parts)

@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from lamina.data.images import Progress
 from lamina.errors import LaminaWarning, RunError, escape
 from lamina.evaluation.reports import Report
@@ -35,16 +37,32 @@ from lamina.runs.record import Considered
 from lamina.runs.resuming import list_needed_parts
 from lamina.runs.run import Run
 from lamina.runs.start import describe_record, making_runs, start_run
-from lamina.studies.experiment import Candidate, Deadline, Decision, Events, Experiment
+from lamina.studies.experiment import (
+    LEAST_TRAINING_SECONDS,
+    Candidate,
+    Deadline,
+    Decision,
+    Events,
+    Experiment,
+    Result,
+)
 from lamina.studies.own_code import describe_code, warn_of_names
 from lamina.training.events import Diagnosis, Epoch, Event, Resumed
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
 from lamina.training.pretrained import native_side_px
 from lamina.training.recipe import Recipe
+from lamina.training.threads import (
+    LEAST_MULTIPLY_ADDS,
+    Threads,
+    choose_threads,
+    computing_with,
+    is_decided,
+    measure_share,
+)
 from lamina.values import from_json_values
 
-LEAST_TRAINING_SECONDS = 1.0  # a run trains this long even if its limit is over
+LEAST_SHARE = 0.1  # of a core; with less, a run may not end in time
 COMPARED = (
     *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
     *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
@@ -59,6 +77,11 @@ Stored = TypeVar("Stored")
 @dataclass(frozen=True)
 class RecipeDecision(Decision):
     """The recipe of a run."""
+
+
+@dataclass(frozen=True)
+class ThreadsDecision(Decision):
+    """The number of threads of a run."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +122,8 @@ class Started(Event):
 
 def is_about_run(event: object) -> bool:
     """Whether an event with a line of its own is about a single run, and not about a study."""
-    return isinstance(event, RecipeDecision | Started | Resumed | Epoch | Diagnosis | Report)
+    about_run = RecipeDecision | ThreadsDecision | Started | Resumed | Epoch | Diagnosis | Report
+    return isinstance(event, about_run)
 
 
 def follow_study(events: Iterable[RunEvent], path: Path, progress: bool) -> None:
@@ -125,6 +149,7 @@ class RunSetup:
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
     jobs: int | None = None  # runs to train at once (``Jobs``)
+    threads: int | None = None  # of a run; by default, as many as cores are idle
 
     @property
     def path(self) -> Path:
@@ -136,6 +161,19 @@ class RunSetup:
         return replace(self, runs_dir=folder.parent, name=folder.name)
 
 
+def on_idle_cores(events: Events[Result], setup: RunSetup) -> Events[Result]:
+    """The events, computed with the threads of ``setup``, by default one for each idle core."""
+    start = setup.start_from
+    if start is None or start.threads is None:
+        threads = choose_threads(setup.threads)
+    else:
+        threads = Threads(start.threads, torch.get_num_threads(), f"as in {start.run.path}")
+    if threads.reason:
+        yield ThreadsDecision("threads", str(threads), threads.reason)
+    with computing_with(threads.number):
+        return (yield from events)
+
+
 def iter_candidate(
     candidate: Candidate,
     deadline: Deadline | None,
@@ -145,15 +183,23 @@ def iter_candidate(
     """Start a run of a candidate, and train it before the deadline; returns the run."""
     yield RecipeDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
     experiment = candidate.experiment
-    run = start_run(
-        experiment.dataset,
-        experiment.net,
-        experiment.recipe,
-        parts=experiment.parts,
-        start_from=setup.start_from,
-        name=setup.name,
-        runs_dir=setup.runs_dir,
-    )
+    threads = torch.get_num_threads()
+    is_continued = setup.start_from is not None and setup.start_from.threads is not None
+    is_free = setup.threads is None and not is_decided() and not is_continued
+    if is_free and threads > 1 and candidate.multiply_adds() < LEAST_MULTIPLY_ADDS:
+        reason = "more would not train this net faster"
+        yield ThreadsDecision("threads", f"1 of {threads}", reason)
+        threads = 1
+    with computing_with(threads):
+        run = start_run(
+            experiment.dataset,
+            experiment.net,
+            experiment.recipe,
+            parts=experiment.parts,
+            start_from=setup.start_from,
+            name=setup.name,
+            runs_dir=setup.runs_dir,
+        )
     if setup.command:
         by_leader(lambda: run.folder.change_record(command=setup.command))
     if considered:
@@ -169,8 +215,11 @@ def train_candidate(
     """Train a candidate's run to its end, or so that its evaluation ends before the deadline."""
     until = None
     if deadline is not None:
-        seconds = deadline.seconds_left() - candidate.ending_seconds()
-        until = time.perf_counter() + max(LEAST_TRAINING_SECONDS, seconds)
+        share = max(LEAST_SHARE, measure_share())
+        evaluating = candidate.evaluating_seconds()  # measured beside the other programs, too
+        ending = evaluating + (candidate.ending_seconds() - evaluating) / share
+        seconds = deadline.seconds_left() - ending
+        until = time.perf_counter() + max(LEAST_TRAINING_SECONDS / share, seconds)
     yield from run.iter_train(
         until=until,
         is_open=candidate.is_open,
