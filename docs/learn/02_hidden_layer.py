@@ -25,8 +25,8 @@ recipe = Recipe(epochs=8, batch_size=100, lr=0.001)
 # ------------
 #
 # `Linear(128)` has 128 units. Each has a weight for every one of the 3,072
-# numbers. A net of such layers, with activations between them, is a **multilayer
-# perceptron** (MLP).
+# numbers of an image. A net of such layers, with activations between them, is a
+# **multilayer perceptron** (MLP).
 
 linear = Net(Flatten(), Output())
 two_linear = Net(Flatten(), Linear(128), Output())
@@ -130,12 +130,12 @@ assert fits["ReLU"][2] < 0.1 and fits["tanh"][2] < 0.1
 #
 # The article says that *"neural networks with non-linear activation functions
 # are universal function approximators"*. The square is not linear, but the fit
-# of the fourth net is a parabola: a sum of polynomials of degree 2 has degree
-# 2, whatever the number of units. A net with one hidden layer and a continuous
-# activation approximates every continuous function on a bounded, closed set if
-# and only if the activation is not a polynomial (Leshno, Lin, Pinkus and
-# Schocken 1993). The theorem says that suitable weights exist, not that
-# training finds them.
+# of the fourth net is a parabola: a sum of polynomials of degree 2 has at most
+# degree 2, whatever the number of units. A net with one hidden layer and a
+# continuous activation approximates every continuous function on a bounded,
+# closed set if and only if the activation is not a polynomial (Leshno, Lin,
+# Pinkus and Schocken 1993). The theorem says that suitable weights exist, not
+# that training finds them.
 #
 # *"ReLU units can sometimes die if they always output 0"* is true. A unit that
 # outputs 0 for all images has the gradient 0, so no step changes its weights.
@@ -143,8 +143,9 @@ assert fits["ReLU"][2] < 0.1 and fits["tanh"][2] < 0.1
 #
 # *"LeakyReLU activations fix this issue by always ensuring the gradient is
 # nonzero."* LeakyReLU multiplies negative numbers by 0.01 instead of replacing
-# them with 0. Train three hidden layers with both activations and two learning
-# rates, and count the **dead units** in the second layer, whose gradient is 0:
+# them with 0. Train a net with three hidden layers for each activation and each
+# of two learning rates. Count the second hidden layer's **dead units**, whose
+# gradient is 0:
 
 pixels = torch.from_numpy(data.train.pixels[:2000])
 targets = torch.from_numpy(data.train.targets[:2000])
@@ -184,7 +185,7 @@ for activation in ("ReLU()", "LeakyReLU()"):
 # Which activation is best?
 # -------------------------
 #
-# **Predict:** Sigmoid and tanh are smooth, ReLU has a bend. Which net reaches
+# **Predict:** Sigmoid and tanh are smooth; ReLU has a bend. Which net reaches
 # the highest accuracy in 8 epochs?
 
 for activation in (ReLU(), Tanh(), Sigmoid()):

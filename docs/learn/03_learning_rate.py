@@ -101,8 +101,8 @@ assert abs(step + 0.1 * weight.grad[0, 0]) < 1e-6
 # sphinx_gallery_end_ignore
 # %%
 # `optimizer.step()` *"takes a step in the opposite direction of the gradient"*.
-# True for SGD, but the article uses Adam. Adam divides each gradient by its
-# recent magnitude. Its first step has about the size `lr` for every weight,
+# This is true for SGD, but the article uses Adam. Adam divides each gradient by
+# its recent magnitude. Its first step has about the size `lr` for every weight,
 # whether its gradient is large or small:
 
 torch.manual_seed(0)
@@ -126,9 +126,10 @@ assert steps[moved].min() > 0.0009
 # ----------------
 #
 # The loss is a function of all weights: 98,666 in this net. You cannot draw
-# such a function, but you can draw a slice of it. Train the net three times
-# with SGD, from the same initial weights, and keep the weights after each step.
-# This is the loop of the article, with a batch of 100 images in each step:
+# such a function, but you can draw a slice of it. Train the net with SGD at
+# three learning rates, always from the same initial weights, and keep the
+# weights after each step. This is the loop of the article, with a batch of 100
+# images in each step:
 
 
 def train(lr, steps=400):
@@ -157,7 +158,7 @@ paths = {lr: train(lr) for lr in (0.01, 0.1, 0.3)}
 # %%
 # The slice is the plane through the start and the ends of two paths. The first
 # direction leads from the start to one end. The second direction is at right
-# angles to it. Compute the loss of 1,000 training images on a grid of the
+# angles to it. Compute the loss of 1,000 training images on a grid in the
 # plane:
 
 start = paths[0.1][0]
@@ -275,9 +276,10 @@ assert min(losses) + 0.03 < losses[-3] < losses[-2] < 2.3 < 2.4 < losses[-1]
 # %%
 # - **Too low:** the loss falls, but so slowly that 5 epochs are not enough.
 # - **Right:** the loss falls fastest over the five epochs.
-# - **Too high:** the steps overshoot. The loss jumps in epoch 1, and is still
-#   higher than with a smaller rate after five. With 0.1, it is worse than
-#   guessing. Even larger steps end in NaN; lamina then stops and names the layer.
+# - **Too high:** the steps overshoot. The loss jumps in epoch 1, and after
+#   epoch 5 it is still higher than with a smaller rate. With 0.1, it is worse
+#   than guessing. Even larger steps end in NaN; lamina then stops and names the
+#   layer.
 #
 # The best rate depends on net, optimizer, batch size and length of training. It
 # is therefore the first setting to tune. `lamina tune NET --over

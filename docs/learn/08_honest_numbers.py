@@ -48,8 +48,8 @@ assert scores.max() - scores.min() > 0.005
 # %%
 # With one run each, two equally good nets can differ by this much. If you
 # report the best seed, you report luck. So a comparison needs several seeds,
-# and a verdict that takes their variance into account. Compare the net with
-# itself, with other seeds:
+# and a verdict that accounts for the variance between seeds. Compare the net
+# with itself, with other seeds:
 
 verdict = lamina.compare(
     Variant("mlp", mlp, recipe),
@@ -64,10 +64,10 @@ print(verdict.words)
 assert verdict.interval[0] < verdict.interval[1]
 # sphinx_gallery_end_ignore
 # %%
-# On average, a method at the level of 95 % claims a difference in at most 5 of
-# 100 such comparisons if the scores of the seeds are roughly normally
-# distributed, and in more if a net collapses with some seeds. *Undecided* is
-# the right verdict if there is too little evidence.
+# With a confidence level of 95 %, a method claims a difference between equally
+# good nets in at most 5 % of comparisons, if the scores of the seeds are
+# roughly normally distributed. It claims one more often if a net collapses with
+# some seeds. *Undecided* is the right verdict if there is too little evidence.
 #
 # Test images
 # -----------
@@ -143,16 +143,16 @@ print(f"the same nets on the other images: {np.mean(others):.1%}")
 assert np.mean(chosen) > np.mean(others) + 0.01
 # sphinx_gallery_end_ignore
 # %%
-# These are means of 200 repetitions. The best score is too good, because you
-# chose it partly for its luck. Therefore, choose by `val`, and evaluate only
-# the net that you have chosen on `test`, once.
+# These are means of 200 repetitions. The best score is too high, because the
+# net that you chose was partly lucky. Therefore, choose by `val`, and evaluate
+# only the net that you have chosen on `test`, once.
 #
 # Leaks
 # -----
 #
-# A **leak** is a test image that the net was trained on, or a copy of it. Train
-# a net on 2,000 images until it has memorized them, and test it on 500 new
-# images and on 500 of its training images.
+# A **leak** is a test image that is also a training image, or a copy of one.
+# Train a net on 2,000 images until it has memorized them, and test it on 500
+# new images and on 500 of its training images.
 
 filters = [
     layer
@@ -173,7 +173,8 @@ run = lamina.train(
 print(f"2,000 new images: {run.report.score}")
 
 # %%
-# **Predict:** What accuracy will it reach on the mixture of both?
+# **Predict:** What accuracy will the net reach on 500 new images and 500
+# training images together?
 
 mixed = Images.from_arrays(
     np.concatenate([few.test.pixels[:500], few.train.pixels[:500]]),
@@ -267,14 +268,14 @@ assert report.calibration_error < 0.5 * report.uncalibrated_error
 # sphinx_gallery_end_ignore
 # %%
 # The temperature fits images like the images of `val`. It may not fit images of
-# another kind, such as the light backgrounds of chapter 7.
+# another kind, such as those with light backgrounds in chapter 7.
 #
 # Before you report a number
 # --------------------------
 #
-# - How many seeds, and how far apart are they?
-# - How many test images, and what is the interval?
-# - Was anything chosen by these images?
+# - How many seeds did you use, and how far apart are their scores?
+# - How many test images are there, and how wide is the interval?
+# - Did you choose anything by the score on these images?
 # - Can a test image, or one like it, be in `train`?
 # - Are the test images like the images that the model will be used on?
 #

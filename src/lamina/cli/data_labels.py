@@ -40,7 +40,8 @@ class Options:
 
     data: Source
     run: Annotated[Path | None, arg(name="with", metavar="RUN")] = None
-    """use the model of a run, and print hard classes and images, and outliers"""
+    """judge the labels with the model of a run, and also print hard classes, hard images and
+    outliers"""
     pretrained: bool = True
     """use pretrained weights that are already on this machine"""
     net: OwnModule = None

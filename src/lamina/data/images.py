@@ -493,7 +493,7 @@ class Dataset:
         return sum(images.target_counts()[name] for images in self.splits.values())
 
     def list_classes(self) -> list[str]:
-        """The classes or labels that images have."""
+        """The classes or labels that at least one image has."""
         return [name for name in self.train.target_counts() if self.count_class(name)]
 
     def count_rows(self) -> list[tuple[str, ...]]:

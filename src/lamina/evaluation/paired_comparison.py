@@ -161,7 +161,7 @@ class PairedComparison(Event):
         return ("", "net or run", self.split), rows
 
     def notes(self) -> list[str]:
-        """What new seeds, or the folds, show, in words."""
+        """The interval for new seeds, and in how many pairs or folds A is better, as text."""
         better = sum(difference > 0 for difference in self.differences)
         equal = sum(difference == 0 for difference in self.differences)
         pairs = f"{better} of {self.seeds} {'pairs' if self.folds is None else 'folds'}"

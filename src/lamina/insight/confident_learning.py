@@ -186,7 +186,7 @@ class LabelIssues(ShownResult):
         return plural(len(self.issues), "label", "labels") + " worth checking"
 
     def table(self) -> Table:
-        """The column heads, and a row for each label; the first four columns are text."""
+        """The column heads, and a row for each label issue; the first four columns are text."""
         return COLUMNS[:5], [row[:5] for row in self.corrections()]
 
     def remarks(self) -> Sequence[str]:

@@ -94,8 +94,8 @@ def start_run(
             weights, with its recipe, image size and normalization. The classes may differ; outputs
             with the same name keep their weights. With an epoch, such as ``"runs/first@3"``, lamina
             continues exactly from the checkpoint after this epoch, on the same data; only the
-            fields in ``lamina.runs.continuing.CHANGEABLE`` of the recipe may change. Pass ``net``
-            again if the run trained your own module, and ``parts`` if it used your own functions.
+            recipe fields in ``lamina.runs.continuing.CHANGEABLE`` may change. Pass ``net`` again if
+            the run trained your own module, and ``parts`` if it used your own functions.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         runs_dir: Folder for runs; created if necessary.
 

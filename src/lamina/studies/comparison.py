@@ -197,15 +197,15 @@ def compare(
             study counts.
         margin: Largest difference that counts as equal, by default 0.005 (half a point); for
             regression, in the unit of the numbers, by default 1 % of B's error.
-        folds: Number of parts of ``train`` and ``val``, for small data sets. Each pair is trained
-            on all parts but one and scored on that part, so that all images are scored. ``seeds``
-            is then the number of pairs on each fold, by default 1.
-        resample_train: Draw the training images of each seed with replacement. The interval is then
-            about new training images, too; scores are lower, because only 63 % of the images are
-            drawn.
+        folds: Number of parts to divide ``train`` and ``val`` into, for small data sets. Each pair
+            is trained on all parts but one and scored on that part, so that all images are scored.
+            ``seeds`` is then the number of pairs on each fold, by default 1.
+        resample_train: Draw the training images of each seed with replacement. The interval then
+            applies to new training images, too; scores are lower, because only 63 % of the images
+            are drawn.
         name: Name of the study. By default, an interrupted study of the same experiments is
             continued.
-        runs_dir: Folder of the study and of runs by name.
+        runs_dir: Folder of the study, and of runs given by name.
         jobs: As for :func:`~lamina.studies.seeds.iter_seeds`; with ``seconds``, one run at a time.
         progress: Print a line for each run, and show a progress bar.
 

@@ -105,7 +105,7 @@ LOOK_SECONDS = 1.0  # between two looks at the trials of other workers
 
 @dataclass(frozen=True)
 class Study:
-    """A tuning: its trials and its result.
+    """A tuning study: its trials and its result.
 
     Attributes:
         path: Folder of the study.

@@ -147,7 +147,7 @@ class Epoch(Event):
     weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As for every event, but with each metric as a field, and without ``score``."""
+        """JSON values, with each metric as a field, and without ``score``."""
         values = super().to_json()
         del values["score"]
         metrics = values.pop("metrics")

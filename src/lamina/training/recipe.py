@@ -180,8 +180,8 @@ class Recipe:
     cutout_px: Annotated[int, Range(0)] = 0
     """cutout: side, in pixels, of a gray square at a random place in each image"""
     crop_from_fraction: Fraction = 0.0
-    """random resized crop: smallest fraction of the area to keep; the aspect ratio changes by at
-    most 4/3"""
+    """random resized crop: smallest fraction of the area to keep; the aspect ratio changes by a
+    factor of at most 4/3"""
     start_size_fraction: Fraction = 0.0
     """progressive resizing: initial image side, as a fraction of full size; it grows over 3/4 of
     the epochs"""
