@@ -19,17 +19,17 @@ def trained(workplace, image_set, monkeypatch, capsys):
     with computing_with(2):
         assert main([*TRAIN, str(image_set), "--threads", "1"]) == 0
         assert "threads: 1 of 2 (as requested)" in capsys.readouterr().err.splitlines()
-        assert load_run("run").record.machine.threads == 1
+        assert load_run("runs/run").record.machine.threads == 1
         yield
 
 
 def test_reproduce_computes_with_the_recorded_threads(trained, monkeypatch, capsys):
-    assert main(["reproduce", "run"]) == 0
+    assert main(["reproduce", "runs/run"]) == 0
     printed = capsys.readouterr()
     assert "bit-identical" in printed.out
     assert "threads" not in printed.err
     monkeypatch.setenv(DECIDED_BY, "2")
-    assert main(["reproduce", "run"]) in (0, 2)  # a sum may have the same bits
+    assert main(["reproduce", "runs/run"]) in (0, 2)  # a sum may have the same bits
     assert "machine.threads: 1 during training, 2 now" in capsys.readouterr().err
 
 
@@ -38,7 +38,7 @@ def test_the_environment_is_named_as_the_reason(workplace, image_set, monkeypatc
     with computing_with(2):
         assert main([*TRAIN, str(image_set)]) == 0
     assert "threads: 2 of 2 (OMP_NUM_THREADS is 2)" in capsys.readouterr().err.splitlines()
-    assert load_run("run").record.machine.threads == 2
+    assert load_run("runs/run").record.machine.threads == 2
 
 
 def test_runs_that_divide_the_cores_take_no_number_of_threads(workplace, image_set):
