@@ -80,6 +80,9 @@ and lower limit of the second one's time."""
 SAMPLED_PER_SECOND = 25
 """Images of which a pretrained net computes features in its trial, for each second of the limit, if
 there is enough time."""
+BETTER = 0.7
+"""A net from scratch is better if its loss is below this fraction of the head's. Training all
+layers of the pretrained net makes up for a smaller difference."""
 WORSE = "worse than from scratch"  # verdict on the pretrained net, if the trial is better
 
 
@@ -127,8 +130,8 @@ class ScratchTrial(Event):
 
     @property
     def is_better(self) -> bool:
-        """Whether the net from scratch has the lower loss, although trained only briefly."""
-        return self.loss < self.head_loss
+        """Whether the net from scratch has a clearly lower loss, although trained only briefly."""
+        return self.loss < BETTER * self.head_loss
 
     def __str__(self) -> str:
         verdict = "from scratch is better" if self.is_better else "the pretrained net is chosen"

@@ -155,7 +155,7 @@ def try_head(model: Model, images: Images, recipe: Recipe, until: float) -> Head
     return HeadTrial(len(fitted), rows, head.logits(features[is_held]).numpy())
 
 
-def _join_features(parts: Sequence[Tensor]) -> Features:
+def _join_features(parts: list[Tensor]) -> Features:
     features = torch.cat(parts)
     if not torch.isfinite(features).all():
         raise NotFiniteError(

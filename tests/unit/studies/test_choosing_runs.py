@@ -135,13 +135,13 @@ def test_a_net_from_scratch_is_never_trained_on_the_images_that_it_is_compared_o
     ("loss", "head_loss", "standard_error", "is_better"),
     [
         (0.5, 0.8, 0.1, True),
-        (0.5, 0.8, 0.2, True),  # in a small part of the time
+        (0.6, 0.8, 0.01, False),  # training all layers makes up for it
         (0.8, 0.5, 0.01, False),
-        (0.5, 0.5, 0.0, False),
+        (0.0, 0.0, 0.0, False),
         (float("nan"), 0.5, 0.1, False),
     ],
 )
-def test_from_scratch_has_to_have_the_lower_loss(loss, head_loss, standard_error, is_better):
+def test_from_scratch_has_to_have_a_clearly_lower_loss(loss, head_loss, standard_error, is_better):
     trial = ScratchTrial("cnn-s", 32, 4.2, 166, loss, 333, head_loss, standard_error)
     assert trial.is_better == is_better
     assert str(trial).endswith(
