@@ -73,7 +73,7 @@ time, a smaller body or image is better."""
 LONG_FRACTION = 0.1
 """The final evaluation is timed at the chosen size if its estimate exceeds this part of the time
 limit."""
-TRIAL_FRACTION = 0.05
+TRIAL_FRACTION = 0.04
 LEAST_TRIAL_SECONDS = 2.0
 """Fraction of the time limit for the trial of a pretrained net, and for that of a net from scratch,
 and lower limit of the second one's time."""
@@ -157,7 +157,7 @@ def choose(
     :func:`~lamina.train` without ``net`` does this and returns the run. lamina times nets and sizes
     from the cheapest upwards. If pretrained weights are available locally, it first fits a head to
     the features that a pretrained net computes of some training images, and trains a net from
-    scratch, each for about a twentieth of the time. The better of the two, on training images that
+    scratch, each for about 4 % of the time. The better of the two, on training images that
     neither has seen, gets the rest. lamina never uses ``val`` or ``test`` to choose. You may leave
     the loop at any event: the run remains consistent.
 

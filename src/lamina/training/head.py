@@ -34,7 +34,8 @@ CHOOSING_IMAGES = 2_000
 FITTED_IMAGES = 20_000
 """The largest numbers of images to choose the penalty with, and to fit the head to."""
 MOST_STEPS = 100  # of L-BFGS
-LEAST_TRIED = 300  # images for a trial of a head, even if it takes longer than it may
+LEAST_TRIED = 300
+"""Images for a trial of a head, even if it takes longer than it may, and to choose its penalty."""
 TOLERANCE = 3e-4
 """A fit has converged if no derivative of the mean loss exceeds this; smaller tolerances change no
 prediction."""
@@ -145,14 +146,18 @@ def try_head(model: Model, images: Images, recipe: Recipe, until: float) -> Head
             break
     features = _join_features(parts)
     targets = torch.from_numpy(images.targets[:count])
-    is_held = deal_folds(images, np.arange(count), recipe.seed) == 0
+    folds = deal_folds(images, np.arange(count), recipe.seed)
+    is_held = folds == 0
     if is_held.all():
         return None
-    fitted = targets[~is_held]
-    weights = task.weigh(fitted) if recipe.class_weights else None
-    head = fit_head(features[~is_held], fitted, task, USUAL_PENALTY, weights)
+    weights = task.weigh(targets) if recipe.class_weights else None
+    few = slice(LEAST_TRIED)
+    of_few = None if weights is None else weights[few]
+    penalty = choose_penalty(features[few], targets[few], folds[few], task, of_few)
+    of_fitted = None if weights is None else weights[~is_held]
+    head = fit_head(features[~is_held], targets[~is_held], task, penalty, of_fitted)
     rows = is_held.nonzero()[:, 0].numpy()
-    return HeadTrial(len(fitted), rows, head.logits(features[is_held]).numpy())
+    return HeadTrial(count - len(rows), rows, head.logits(features[is_held]).numpy())
 
 
 def _join_features(parts: list[Tensor]) -> Features:

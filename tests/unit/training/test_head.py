@@ -458,7 +458,9 @@ def test_a_trial_of_a_head_predicts_a_third_of_the_images_from_the_others(kind):
     others = np.setdiff1d(np.arange(60), trial.rows)
     features = find_inputs(model, model.body.head, images)
     targets = torch.from_numpy(images.targets)
-    head = fit_head(features[others], targets[others], model.task, USUAL_PENALTY)
+    folds = deal_folds(images, np.arange(60), RECIPE.seed)
+    penalty = choose_penalty(features, targets, folds, model.task)
+    head = fit_head(features[others], targets[others], model.task, penalty)
     expected = head.logits(features[trial.rows]).numpy()
     np.testing.assert_allclose(
         center(trial.logits, model.task), center(expected, model.task), atol=1e-2
