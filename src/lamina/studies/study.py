@@ -88,8 +88,6 @@ class ThreadsDecision(Decision):
 class Started(Event):
     """The start of a run, before its events.
 
-    If a trial shows that another net is better, a second ``Started`` follows.
-
     Attributes:
         run: The run.
         candidate: What is trained, and its pace; ``None`` for a run that was started earlier.
