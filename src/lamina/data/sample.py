@@ -235,7 +235,10 @@ def _draw_ellipse(x: float, y: float, across: float, down: float) -> Corners:
 
 
 def _turn(corners: Corners, turn: float) -> Corners:
-    return corners @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    sine = np.sin(turn)
+    cosine = np.cos(turn)
+    turned: Corners = corners @ np.array([[cosine, sine], [-sine, cosine]])
+    return turned
 
 
 def _pick(
