@@ -7,7 +7,6 @@ import shlex
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -100,20 +99,6 @@ def test_named_paths_exist(document: Path) -> None:
         r"`((?:src|tests|docs|benchmarks)/[\w/.-]+)`", document.read_text(encoding="utf-8")
     )
     assert [path for path in named if "NAME" not in path and not (ROOT / path).exists()] == []
-
-
-@pytest.mark.slow
-def test_the_readmes_python_trains_and_prints_a_report(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for block in read_blocks(ROOT / "README.md", "python"):
-        namespace: dict[str, Any] = {}
-        exec(compile(block, "README.md", "exec"), namespace)
-
-    printed = capsys.readouterr().out
-    assert re.search(r"^epoch 5/5  train loss \d", printed, re.MULTILINE)
-    assert re.search(r"test accuracy +\d+\.\d %", printed)
 
 
 def test_the_changelog_begins_with_the_projects_version() -> None:

@@ -25,6 +25,9 @@ Images = Annotated[
 ]
 DATA = "a folder, archive, table or array file, or the name of a built-in data set"
 Source = Annotated[Positional[str], arg(metavar="DATA", help=DATA)]
+OptionalSource = Annotated[
+    Positional[str | None], arg(metavar="DATA", help=DATA, help_behavior_hint="")
+]
 TrainingData = Annotated[
     str | None,
     arg(

@@ -131,7 +131,7 @@ class ScratchTrial(Event):
 
     @property
     def is_better(self) -> bool:
-        """Whether random initial weights gave a clearly lower loss, although trained only briefly."""
+        """Whether random weights gave a clearly lower loss, although trained only briefly."""
         return self.loss < BETTER * self.head_loss
 
     def __str__(self) -> str:

@@ -153,8 +153,8 @@ def test_what_is_printed_of_a_trial():
     assert (
         str(ScratchTrial("cnn-s", 32, 4.2, 1166, 0.5, 2333, 0.8, 0.1))
         == "trials of 4.2 s: cnn-s from random weights at 32 px: loss 0.500 on 1,166 held-out"
-        " images; pretrained, head fitted to 2,333 images: 0.800 (standard error of the difference 0.100):"
-        " random weights are better"
+        " images; pretrained, head fitted to 2,333 images: 0.800 (standard error of the difference"
+        " 0.100): random weights are better"
     )
 
 
