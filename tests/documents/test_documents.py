@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lamina import __version__
 from lamina.cli import DATA_COMMANDS
 from support.commands import run_lamina
 
@@ -116,12 +116,9 @@ def test_the_readmes_python_trains_and_prints_a_report(
     assert re.search(r"test accuracy +\d+\.\d %", printed)
 
 
-def test_the_changelog_begins_with_the_projects_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-        "version"
-    ]
-    versions = re.findall(
-        r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-
-    assert versions[0] == version
+def test_the_changelog_and_the_citation_name_the_version() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[([^\]]+)\]", changes, re.MULTILINE)
+    assert versions[0] == __version__
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", citation, re.MULTILINE) == [__version__]
