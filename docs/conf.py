@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from tools import chapters, measured, pages, reference, source_links  # noqa: E402
+from tools import chapters, pages, reference, source_links  # noqa: E402
 
 import lamina  # noqa: E402
 
@@ -32,8 +32,7 @@ templates_path = ["templates"]
 suppress_warnings = ["config.cache"]  # chapters.py gives sphinx-gallery functions
 
 # Text
-myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline", "substitution"]
-myst_substitutions = measured.substitutions()
+myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
 default_role = "code"
@@ -74,7 +73,7 @@ html_theme_options = {
     "header_links_before_dropdown": 6,
     "show_prev_next": True,
     "show_toc_level": 2,
-    "secondary_sidebar_items": {"**": ["page-toc", "sg_download_links"], "index": []},
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "footer_start": ["copyright"],
     "footer_end": [],
     "back_to_top_button": False,

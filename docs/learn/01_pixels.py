@@ -4,9 +4,9 @@
 
 **Question:** Can a net tell shapes apart if it only weighs the pixels?
 
-An image is a grid of numbers. This chapter gives these numbers to the smallest
-possible net, looks at the weights that it learns, and finds out what they can and
-cannot do.
+An image is a grid of numbers. This chapter feeds these numbers into the
+smallest possible net, shows the weights that the net learns, and finds out what
+they can and cannot do.
 
 You learn what weights, logits, loss and epochs are, and why images are split into
 `train`, `val` and `test`.
@@ -65,8 +65,9 @@ print(summarize(net, data))
 # weights a little, so that the loss falls. One pass over all training images is
 # an **epoch**.
 #
-# **Predict:** Guessing gets 10 % of the images right. What will this net get on
-# images that it has not seen: under 20 %, 20 to 40 %, 40 to 55 %, or more?
+# **Predict:** Guessing has an accuracy of 10 %. What accuracy will this net
+# reach on images that it has not seen: under 20 %, 20 to 40 %, 40 to 55 %, or
+# more?
 
 run = lamina.train(data, net, Recipe(epochs=8, batch_size=100, lr=0.001))
 
@@ -75,16 +76,17 @@ assert (len(data.train), len(data.val), len(data.test)) == (7200, 800, 2000)
 assert run.report.score.value < 0.2
 # sphinx_gallery_end_ignore
 # %%
-# The net trains on the 7,200 images of `train`. After each epoch, lamina measures
-# loss and accuracy on the 800 images of `val`, which the net is not trained on.
-# It uses the 2,000 images of `test` once, at the end:
+# lamina trains the net on the 7,200 images of `train`. After each epoch, lamina
+# measures loss and accuracy on the 800 images of `val`, which the net is not
+# trained on. Choose nets and settings by `val`. lamina uses the 2,000 images of
+# `test` once, at the end, for the final number:
 
 print(run.report)
 
 # %%
-# It is hardly better than guessing. In the table, train accuracy rises from epoch
-# to epoch and val accuracy does not follow: the net **memorizes** some of its
-# training images, but it does not **generalize** to others.
+# The net is hardly better than guessing. In the table, the train accuracy rises
+# from epoch to epoch, but the val accuracy does not: the net **memorizes** some
+# of its training images, but it does not **generalize** to others.
 
 # Figure: Two curves by epoch. Train accuracy rises from about 11 to about 23
 # percent. Val accuracy stays between 10 and 15 percent.
@@ -123,16 +125,16 @@ for axis, name, template in zip(
     axis.set(title=name, xticks=[], yticks=[])
 
 # %%
-# No shape can be recognized. A template fits shapes in one place, at one size and
-# angle, in one color. In `shapes`, all of these are random, so no single template
-# fits many stars but few hearts.
+# You cannot recognize any shape. A template fits shapes in one place, at one
+# size and angle, in one color. In `shapes`, all of these are random, so no
+# single template fits many stars but few hearts.
 #
 # What the article says
 # ---------------------
 #
-# *"Each unit applies a nonlinear transformation to a weighted sum of its
-# inputs."* Units also add a bias, and the last layer applies no transformation.
-# Compute the logits of an image by hand:
+# The article says that *"each unit applies a nonlinear transformation to a
+# weighted sum of its inputs"*. Units also add a bias, and the last layer
+# applies no transformation. Compute the logits of an image by hand:
 
 pixels = data.test.pixels[:1]
 inputs = model.normalize(torch.from_numpy(pixels)).flatten(1)
@@ -146,14 +148,14 @@ print(logits.numpy().round(3))
 assert torch.allclose(by_hand, logits, atol=1e-4)
 # sphinx_gallery_end_ignore
 # %%
-# `model.normalize` subtracts the mean of each color over the training images, and
-# divides by the standard deviation. The article scales to -1 to 1 instead; both
-# keep the inputs of the first layer small.
+# `model.normalize` subtracts the mean of each color over the training images,
+# and divides by the standard deviation. The article scales pixels to the range
+# from -1 to 1 instead. Both methods keep the inputs of the first layer small.
 #
-# *"Finally we gather the output via a sigmoid function to model the probability
-# that the image belongs to one of the labels."* This is wrong for classes that
-# exclude each other. The **softmax** of the logits sums to 1 over the classes.
-# Sigmoids do not; they suit labels, several of which may apply to one image:
+# The article computes probabilities *"via a sigmoid function"*. This is wrong
+# for classes that exclude each other. The **softmax** of the logits sums to 1
+# over the classes. Sigmoids do not. They suit labels if several may apply to one
+# image:
 
 print(f"sum of softmax: {logits.softmax(dim=1).sum():.2f}")
 print(f"sum of sigmoid: {logits.sigmoid().sum():.2f}")
@@ -170,9 +172,9 @@ assert (
 # Try
 # ---
 #
-# 1. Train for 30 epochs. Does val accuracy follow train accuracy?
+# 1. Train for 30 epochs. Does the val accuracy rise with the train accuracy?
 # 2. Draw a logit as an image: multiply one image with one template, pixel by
-#    pixel. Which pixels speak for the class?
+#    pixel. Which pixels raise the logit?
 # 3. Would a linear net do better if all shapes were in the middle and upright?
 #    Find a data set that is like this, such as `mnist`, and train the same net on
 #    it.

@@ -5,9 +5,9 @@
 **Question:** How do you get from a folder of images to a model that others can
 use?
 
-This chapter draws a small folder of images, so that it needs no photographs. Each
-step works the same with yours: check the images, train, look at the result,
-predict, export and serve. The command line has a command for each step.
+This chapter draws a small folder of images, so that it needs no photographs.
+Each step is the same for your images: check the images, train, look at the
+result, predict, export and serve. The command line has a command for each step.
 """
 
 import json
@@ -75,8 +75,8 @@ folder = place / "crockery"
 draw_folder(folder, 60, background=(0, 80), seed=0)
 
 # %%
-# Real folders have faults. Add two: an image that was saved twice, with a
-# brightness that differs a little, and a file that is not an image.
+# Real folders have faults. Add two: an image that was saved twice, with
+# slightly different brightness, and a file that is not an image.
 
 copy = Image.open(folder / "mug" / "07.png").point(
     lambda value: min(255, value + 8)
@@ -97,7 +97,8 @@ for line, name in zip(axes, ("bottle", "bowl", "mug"), strict=True):
 # Check the images
 # ----------------
 #
-# `load_data` loads the folder. If it has no `test` or `val`, lamina draws both:
+# `load_data` loads the folder. If the folder has no `test` or `val`, lamina
+# sets aside images for both:
 
 data = load_data(folder)
 for split, images in data.splits.items():
@@ -105,7 +106,7 @@ for split, images in data.splits.items():
 
 # %%
 # lamina leaves out the file that is not an image. Near-duplicates are worse: if
-# one is in `train` and another in `test`, the net has seen the answer.
+# one is in `train` and another in `test`, the test score is too good.
 
 duplicates = lamina.find_near_duplicates(data)
 print(duplicates)
@@ -114,10 +115,11 @@ print(duplicates)
 assert sum(len(images) for images in data.splits.values()) == 181
 # sphinx_gallery_end_ignore
 # %%
-# The first pair, with the smallest distance, is the copy. The others are simple
-# drawings that resemble each other: look at each pair before you delete an image.
-# On the command line, `lamina data crockery` lists all problems, and `lamina data
-# duplicates crockery` the near-duplicates. Delete the two files:
+# The first pair, with the smallest distance, contains the copy. The other pairs
+# are simple drawings that resemble each other: look at each pair before you
+# delete an image. On the command line, `lamina data crockery` lists all
+# problems, and `lamina data duplicates crockery` the near-duplicates. Delete
+# the copy and the file that is not an image:
 
 (folder / "mug" / "07-copy.png").unlink()
 (folder / "bowl" / "60.png").unlink()
@@ -131,7 +133,7 @@ data = load_data(folder)
 # `lamina train --data crockery --time 3m` names no net, so lamina chooses net,
 # image size and recipe to suit your images and the time limit.
 #
-# **Predict:** How many of the 36 test images will be right?
+# **Predict:** How many of the 36 test images will the net classify correctly?
 
 run = lamina.train(
     data, "cnn-s", name="crockery", runs_dir=place / "runs", progress=False
@@ -142,11 +144,12 @@ print(run.report)
 assert run.report.score.value > 0.6
 # sphinx_gallery_end_ignore
 # %%
-# Read the interval, not only the score: 36 images leave it wide. And the test
-# images come from the same source as the training images. Draw 20 other images
-# of each class on light backgrounds, as if someone else had taken them.
+# Read the interval, not only the score: with 36 images, it is wide. Moreover,
+# the test images come from the same source as the training images. Draw 20
+# other images of each class on light backgrounds, as if someone else had taken
+# them.
 #
-# **Predict:** What will the model get on these?
+# **Predict:** What accuracy will the model reach on these?
 
 others = place / "others"
 draw_folder(others, 20, background=(150, 256), seed=1)
@@ -157,8 +160,8 @@ print(f"light backgrounds: {other_report.score}")
 
 # %%
 # All training images had dark backgrounds, so the net has never seen a shape on
-# a light one. A test score is about images like the training images. Collect
-# images from all the places where the model will be used.
+# a light one. A test score applies only to images like the training images.
+# Collect images from all the places where the model will be used.
 #
 # Predict
 # -------
@@ -175,9 +178,9 @@ for path, prediction in zip(new, predictions, strict=True):
 # %%
 # The article says of `model.eval()`: *"During evaluation, we don't want certain
 # layers (like dropout or batch normalization) to behave differently than during
-# training."* It is the opposite: these layers must behave differently. In
-# training, batch norm uses the statistics of the batch, so the logits of an image
-# would depend on the other images. Compute them once with one other image and
+# training."* The opposite is true: these layers must behave differently. In
+# training, batch norm uses the statistics of the batch, so the logits of an
+# image depend on the other images. Compute them once with one other image and
 # once with 35 others:
 
 model = run.load_model()
@@ -199,10 +202,11 @@ assert difference < 0.01
 # Export
 # ------
 #
-# A model is of no use without its preprocessing. The article's code scales pixels
-# in its data loader, so whoever uses its model must know how. An exported file of
-# lamina accepts pixels from 0 to 255 and scales them itself. `lamina export
-# RUN crockery.onnx` writes the file, and compares its predictions with the run's:
+# A model is of no use without its preprocessing. The article's code scales
+# pixels in its data loader, so anyone who uses its model must do the same. A
+# file that lamina exports accepts pixels from 0 to 255 and scales them itself.
+# `lamina export RUN crockery.onnx` writes the file, and compares its
+# predictions with the predictions of the run:
 
 content = export_onnx(run.predictor(device="cpu"))
 (place / "crockery.onnx").write_bytes(content)
@@ -243,7 +247,7 @@ assert server.poll() is not None
 # sphinx_gallery_end_ignore
 # %%
 # Only programs on your machine can reach this server. :doc:`Serving
-# </howto/serve>` shows how others can.
+# </howto/serve>` shows how to give other people access.
 #
 # Try
 # ---
@@ -258,4 +262,4 @@ assert server.poll() is not None
 # Lesson 6 of the :doc:`studio </howto/studio>`, *Your own images*, does this
 # with a webcam. :doc:`Training on your own images </howto/train-on-a-folder>`
 # describes all options. Chapter 8, :doc:`honest numbers
-# </chapters/08_honest_numbers>`, is about what a score is worth.
+# </chapters/08_honest_numbers>`, shows how far you can trust a score.

@@ -2,11 +2,12 @@
 8. Honest numbers
 =================
 
-**Question:** Your net has a test accuracy of 75 %. What does this number say?
+**Question:** Your net has a test accuracy of 75 %. What does this number mean?
 
-Less than it seems. This chapter measures how far a score changes with the seed
-and with the test images, how choosing by a score inflates it, what a leak does,
-and whether predictions with a probability of 90 % are right in 90 % of cases.
+It means less than it seems to. This chapter measures how much a score varies
+with the seed and with the test images, how choosing by a score inflates it,
+what a leak does, and whether predictions with a probability of 90 % are right
+in 90 % of cases.
 """
 
 from dataclasses import replace
@@ -45,10 +46,10 @@ print(f"standard deviation {100 * scores.std(ddof=1):.1f} points")
 assert scores.max() - scores.min() > 0.005
 # sphinx_gallery_end_ignore
 # %%
-# With one run each, two nets that are equally good differ by this much. If you
-# report the best seed, you report luck. So a comparison needs several seeds, and
-# a verdict that takes their variance into account. Check the method itself:
-# compare the net with itself, with other seeds.
+# With one run each, two equally good nets can differ by this much. If you
+# report the best seed, you report luck. So a comparison needs several seeds,
+# and a verdict that takes their variance into account. Compare the net with
+# itself, with other seeds:
 
 verdict = lamina.compare(
     Variant("mlp", mlp, recipe),
@@ -63,8 +64,10 @@ print(verdict.words)
 assert verdict.interval[0] < verdict.interval[1]
 # sphinx_gallery_end_ignore
 # %%
-# A method at the level of 95 % claims a difference in at most 5 of 100 such
-# comparisons. *Undecided* is the right verdict if there is too little evidence.
+# On average, a method at the level of 95 % claims a difference in at most 5 of
+# 100 such comparisons if the scores of the seeds are roughly normally
+# distributed, and in more if a net collapses with some seeds. *Undecided* is
+# the right verdict if there is too little evidence.
 #
 # Test images
 # -----------
@@ -100,9 +103,9 @@ axis.set(xlabel="sample of 100 test images", ylabel="accuracy in %")
 assert sum(is_missed) <= 12
 # sphinx_gallery_end_ignore
 # %%
-# On average, about 5 of 100 such intervals miss. Every report of lamina has this
-# interval. The article reports 49.96 % for its MLP and 75.52 % for its CNN, on
-# 10,000 images:
+# On average, about 5 of 100 such intervals miss the accuracy. Every report of
+# lamina contains such an interval. The article reports 49.96 % for its MLP and
+# 75.52 % for its CNN, on 10,000 images:
 
 for name, correct in (("MLP", 4996), ("CNN", 7552)):
     interval = wilson_interval(correct, 10_000)
@@ -112,10 +115,10 @@ for name, correct in (("MLP", 4996), ("CNN", 7552)):
 # Two decimals are more than 10,000 images support. But the difference is far
 # larger than the intervals, so the CNN is better. *"This improvement has been
 # achieved simply by changing the architecture of the model to include
-# convolutional, batch normalization, and dropout layers"*: this does not follow.
-# The article says neither how long it trained the CNN nor with which seed, and
-# it changed three things at once. :doc:`Comparing nets </howto/comparing>`
-# removes one at a time.
+# convolutional, batch normalization, and dropout layers"*: this does not
+# follow. The article says neither how long it trained the CNN nor with which
+# seed, and it changed three things at once. `lamina ablate` :doc:`removes one
+# at a time </howto/ablate>`.
 #
 # Choosing
 # --------
@@ -140,9 +143,9 @@ print(f"the same nets on the other images: {np.mean(others):.1%}")
 assert np.mean(chosen) > np.mean(others) + 0.01
 # sphinx_gallery_end_ignore
 # %%
-# These are means of 200 repetitions. The best score is too good, because it was
-# chosen for its luck. This is what `val` is for: choose by `val`, and use `test`
-# once, for what you have chosen.
+# These are means of 200 repetitions. The best score is too good, because you
+# chose it partly for its luck. Therefore, choose by `val`, and evaluate only
+# the net that you have chosen on `test`, once.
 #
 # Leaks
 # -----
@@ -170,7 +173,7 @@ run = lamina.train(
 print(f"2,000 new images: {run.report.score}")
 
 # %%
-# **Predict:** What will it get on the mixture?
+# **Predict:** What accuracy will it reach on the mixture of both?
 
 mixed = Images.from_arrays(
     np.concatenate([few.test.pixels[:500], few.train.pixels[:500]]),
@@ -184,8 +187,8 @@ print(f"500 new images and 500 training images: {leaked_score}")
 assert leaked_score.value > run.report.score.value + 0.25
 # sphinx_gallery_end_ignore
 # %%
-# Training does not reveal this. But lamina compares the images of all splits
-# when it loads a data set, and warns:
+# The score does not reveal the leak. But lamina compares the images of all
+# splits when it loads a data set, and warns:
 
 leaking = Dataset.from_images(few.train, test=mixed)
 print(f"{len(leaking.leaks)} leaks")
@@ -204,8 +207,8 @@ assert len(leaking.leaks) >= 500
 # A net is **calibrated** if 90 % of its predictions with a probability of 90 %
 # are correct, and likewise for other probabilities.
 #
-# **Predict:** The net above is right on about a fifth of new images. How sure is
-# it of its predictions?
+# **Predict:** The net above classifies about a fifth of new images correctly.
+# What is the mean probability of its predictions?
 
 logits = run.outputs["test"].logits
 
@@ -229,9 +232,9 @@ assert find_confidence(1).mean() > is_right.mean() + 0.2
 assert abs(calibrated - is_right.mean()) < 0.08
 # sphinx_gallery_end_ignore
 # %%
-# Nets that memorize are far too sure. lamina divides their logits by a
-# **temperature**, which it fits on `val` after training. The order of the classes
-# stays the same, so that no prediction changes.
+# Nets that memorize are overconfident. lamina divides their logits by a
+# **temperature**, which it fits on `val` after training. The order of the
+# classes stays the same, so no prediction changes.
 
 # Figure: Accuracy by probability of the prediction. Before, the points are far
 # below the diagonal: most predictions with a probability near 1 are wrong. With
@@ -263,7 +266,7 @@ print(f"after {report.calibration_error:.1%}")
 assert report.calibration_error < 0.5 * report.uncalibrated_error
 # sphinx_gallery_end_ignore
 # %%
-# The temperature fits images like those of `val`. It may not fit images of
+# The temperature fits images like the images of `val`. It may not fit images of
 # another kind, such as the light backgrounds of chapter 7.
 #
 # Before you report a number
@@ -273,7 +276,7 @@ assert report.calibration_error < 0.5 * report.uncalibrated_error
 # - How many test images, and what is the interval?
 # - Was anything chosen by these images?
 # - Can a test image, or one like it, be in `train`?
-# - Are the test images like those of later use?
+# - Are the test images like the images that the model will be used on?
 #
 # Try
 # ---
@@ -285,5 +288,5 @@ assert report.calibration_error < 0.5 * report.uncalibrated_error
 #
 # :doc:`Comparing nets </howto/comparing>` and :doc:`calibrated probabilities
 # </explanation/calibration>` describe the methods. The lessons of the
-# :doc:`studio </howto/studio>` ask you to predict each result, too: build a net
-# of your own there, and predict what it will get.
+# :doc:`studio </howto/studio>` ask you to predict each result, too: build your
+# own net there, and predict its accuracy.

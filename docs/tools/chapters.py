@@ -18,6 +18,7 @@ from typing import Any
 RESULTS = "chapters"
 """Folder of the generated pages, in ``docs``."""
 COLAB = "https://colab.research.google.com"
+ZIPPED = re.compile(r"^ *\.\. container:: .*download-zip\n\n.*\n", re.MULTILINE)
 
 
 def settings(docs: Path) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def first_cell() -> str:
     address = os.environ.get("READTHEDOCS_GIT_CLONE_URL", "")
     source = os.environ.get("LAMINA_INSTALL") or (f"git+{address}" if address else "")
     comment = "# Colab: install lamina. Elsewhere, this cell does nothing."
-    install = f"%pip install --quiet '{source}'"
+    install = f"%pip install --quiet 'lamina[export,serve] @ {source}'"
     if not source:
         comment = "# Colab: say where to get lamina. Elsewhere, this cell does nothing."
         install = "raise SystemExit('Install lamina first: %pip install ADDRESS_OF_LAMINA')"
@@ -77,11 +78,12 @@ def list_links(name: str) -> str:
 
 
 def add_links(_: Any, page: str, source: list[str]) -> None:
-    """Add the links below the title of a chapter."""
+    """Add the links below the title of a chapter, and remove the link to the zipped notebook."""
     if re.fullmatch(rf"{RESULTS}/\d\d_\w+", page):
         links = list_links(page.partition("/")[2])
         title = re.compile(r"^={3,}\n", re.MULTILINE)
-        source[0] = title.sub(lambda line: line[0] + links, source[0], count=1)
+        text = title.sub(lambda line: line[0] + links, source[0], count=1)
+        source[0] = ZIPPED.sub("", text)
 
 
 def prepare(_: dict[str, Any], __: str) -> None:
@@ -151,7 +153,7 @@ def tidy_notebooks(app: Any) -> None:
     """Replace what only Sphinx understands in the texts of notebooks: links to other pages."""
     for file in (Path(app.srcdir) / RESULTS).glob("*.ipynb"):
         text = file.read_text(encoding="utf-8")
-        tidy = re.sub(r":doc:`([^`<]+?)\s*<[^`>]+>`", r"\1", text)
+        tidy = re.sub(r":doc:`([^`<]+?)(?:\s|\\n)*<[^`>]+>`", r"\1", text)
         if tidy != text:
             file.write_text(tidy, encoding="utf-8")
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-import textwrap
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
-from typing import Any
 
-import lamina
-from tools.commands import list_commands
+from lamina.training.events import Event
 from tools.markdown import code_spans, row, table_of
 from tools.schemas import describe_fields
 
@@ -55,64 +50,106 @@ def list_events() -> Iterator[str]:
     yield ""
     yield "| event | command | fields |"
     yield "|---|---|---|"
-    for name, command, fields in find_emitted():
-        yield row([f"`{name}`", command, ", ".join(f"`{field}`" for field in fields)])
+    for name, command, fields in RESULTS:
+        yield row([f"`{name}`", f"`lamina {command}`", code_spans(fields)])
 
 
-def describe_json(kind: Any) -> tuple[str, str]:
+def describe_json(kind: type[Event]) -> tuple[str, str]:
     """The name of an event in JSON, and how its JSON differs from its fields."""
-    name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
-    own = vars(kind).get("to_json")
-    if own is None:
-        return name, ""
-    if own.__doc__:
-        return name, code_spans(" ".join(own.__doc__.split()))
-    tree = ast.parse(textwrap.dedent(inspect.getsource(own)))
-    keys: dict[str, Any] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Return):
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.Dict):
-                    pairs = zip(inner.keys, inner.values, strict=True)
-                    keys = {
-                        key.value: value for key, value in pairs if isinstance(key, ast.Constant)
-                    }
-                    break
-    event = keys.pop("event", None)
-    if isinstance(event, ast.Constant):
-        name = str(event.value)
-    listed = ", ".join(f"`{key}`" for key in keys)
-    adds = "also has" if "super()" in inspect.getsource(own) else "has"
-    return name, f"In JSON, it {adds} {listed}." if listed else ""
-
-
-def find_emitted() -> list[tuple[str, str, list[str]]]:
-    """The events that commands print as their results: name, command and fields."""
-    folder = Path(inspect.getfile(lamina)).parent / "cli"
-    names = {name.replace(" ", "_"): name for name in list_commands()}
-    found: dict[tuple[str, str], list[str]] = {}
-    for file in sorted(folder.glob("*.py")):
-        if file.stem not in names:
-            continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            match node:
-                case ast.Call(
-                    func=ast.Attribute(attr="emit"), args=[ast.Constant(value=str(name)), *_]
-                ):
-                    fields = found.setdefault((name, names[file.stem]), [])
-                    fields += [word.arg for word in node.keywords if word.arg]
-    return sorted(
-        (name, f"`lamina {command}`", list(dict.fromkeys(fields)))
-        for (name, command), fields in found.items()
-    )
+    method = kind.to_json
+    if method is Event.to_json:
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(), ""
+    name = re.search(r'"event": "(\w+)"', inspect.getsource(method))
+    text = " ".join((method.__doc__ or "").split())
+    return name[1] if name else kind.__name__.lower(), code_spans(text)
 
 
 def find_events() -> Iterator[type]:
-    from lamina.training.events import Event
-
     for name in EVENT_MODULES:
         module = import_module(f"lamina.{name}")
         for value in vars(module).values():
             is_event = inspect.isclass(value) and issubclass(value, Event) and value is not Event
             if is_event and value.__module__ == module.__name__:
                 yield value
+
+
+RESULTS = (
+    (
+        "prediction",
+        "predict",
+        "``image``, ``predicted``, ``probabilities`` (except for numbers),"
+        " ``question`` (yes or no), ``rejected``, ``set`` and ``half_widths`` with their options",
+    ),
+    ("problem", "predict, explain, similar, data labels, runs", "``image`` or ``run``, ``reason``"),
+    ("remark", "… --progress", "``text``: a line of stderr"),
+    (
+        "result",
+        "train, resume",
+        "``run``, ``net``, ``data``, ``size_px``, ``parameters``, ``kind``, ``epochs_done``,"
+        " ``epochs``, ``train_seconds``, ``images_per_second``, scores, ``stopped_by``,"
+        " ``seconds``",
+    ),
+    (
+        "result",
+        "reproduce",
+        "``net``, ``runs``, ``data``, ``split``, ``published``, ``measured``,"
+        " ``low``, ``high``; of a run ``run``, ``same``, ``epochs``, ``changes``",
+    ),
+    ("reproduced", "reproduce", "``run``, ``epoch``, ``recorded``, ``again``, ``same``"),
+    ("comparison", "compare, ablate, tune", "as for the event ``comparison``"),
+    ("report", "evaluate", "``run``, and the fields of ``report.json``"),
+    (
+        "data",
+        "data",
+        "``data``, ``fingerprint``, ``shape``, ``bit_depth``, ``images``, ``counts``,"
+        " ``numbers``, ``imbalance_ratio``, ``sizes``, ``channels``, ``split_rule``, ``problems``,"
+        " ``duplicates``, ``findings``, the effect of corrections, ``contact_sheet``",
+    ),
+    ("cache", "data cache", "``folder``, ``bytes``, ``copies``"),
+    (
+        "duplicates",
+        "data duplicates",
+        "``pairs`` (``first``, ``second``, ``distance``, ``splits``), ``outliers``, ``near_train``",
+    ),
+    ("labels", "data labels", "``label_issues``, ``agreement``"),
+    ("hard", "data labels", "``splits``, ``classes``, ``pairs``, ``losses``"),
+    ("outliers", "data labels", "``outliers`` (``image``, ``split``, ``isolation``)"),
+    (
+        "layer",
+        "inspect",
+        "``layer``, ``name``, ``units``, ``sees_px``, ``metric``, ``probe``,"
+        " ``probe_untrained``, ``file``",
+    ),
+    (
+        "unit",
+        "inspect",
+        "``layer``, ``file``, ``unit``, ``auc``, ``patches``, ``cost``, ``loss_rise``",
+    ),
+    (
+        "explanation",
+        "explain",
+        "``image``, ``predicted``, ``target``, ``method``, ``file``, and the"
+        " faithfulness of the map",
+    ),
+    ("similar", "similar", "``image``, ``similar``"),
+    ("features", "similar", "``file``, ``images``, ``features``"),
+    ("summary", "summary", "the fields of ``Summary``"),
+    (
+        "run",
+        "runs",
+        "``run``, ``net``, ``data``, ``parameters``, ``epochs``, ``train_seconds``, scores",
+    ),
+    (
+        "trial",
+        "runs --study",
+        "``trial``, ``state``, ``values``, ``score``, ``epoch``, ``seconds``, ``error``",
+    ),
+    ("difference", "runs", "``what``, ``a``, ``b``"),
+    ("result", "runs", "``runs``, ``differences``, ``incomparable``"),
+    ("export", "export", "``run``, ``file``, ``bytes``, and the result of the parity check"),
+    ("page", "report", "``file``, ``bytes``"),
+    ("card", "report", "``file``, ``bytes``"),
+    ("serving", "serve", "``url``"),
+    ("studio", "studio", "``url``"),
+)
+"""What commands print with ``--json`` beside the events above: event, command and fields."""

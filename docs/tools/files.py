@@ -15,14 +15,59 @@ from tools.source_links import write_if_changed
 
 def write_files(folder: Path) -> None:
     from lamina.data import cache
+    from lamina.runs.record import FORMAT
+
+    schemas = describe_schemas()
+    for name, schema in schemas.items():
+        text = json.dumps(schema, indent=2, ensure_ascii=False)
+        write_if_changed(folder / "schemas" / f"{name}.schema.json", text + "\n")
+    lines = list(describe_files(schemas, FORMAT, cache))
+    write_if_changed(folder / "files.md", "\n".join(lines) + "\n")
+
+
+def describe_schemas() -> dict[str, Schema]:
+    """The schema of each JSON file of a run and of the cache, by its name."""
+    from lamina.data import Dataset, cache
     from lamina.evaluation.calibration import Calibration
-    from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport
     from lamina.runs.record import FORMAT, RunRecord
     from lamina.training.checkpoint import Standing
 
     record = describe_class(RunRecord, "run.json")
-    record["properties"] = {"format": {"const": FORMAT}, **record["properties"]}
-    record["required"] = ["format", *record["required"]]
+    add_fields(record, {"format": {"const": FORMAT}})
+    copy = describe_class(Dataset, "dataset.json of the cache", leave_out=cache.NOT_STORED)
+    texts = {"type": "array", "items": {"type": "string"}}
+    state = {
+        "format": {"const": cache.FORMAT},
+        "state": {"type": "string", "description": "sizes and times of the source's files"},
+        "counts": {
+            "type": "array",
+            "items": {"type": "integer"},
+            "description": "number of images in train, val and test",
+        },
+        "target_names": {**texts, "description": "names of the classes, labels or numbers"},
+        "names": {**texts, "description": "names of the images, in the order of the pixels"},
+        "groups": {**texts, "description": "group of each image; empty without groups"},
+    }
+    add_fields(copy, state)
+    return {
+        "run": record,
+        "report": describe_reports(),
+        "calibration": describe_class(Calibration, "calibration.json"),
+        "checkpoint": describe_class(Standing, "values in the metadata of state.safetensors"),
+        "splits": SPLITS,
+        "cache": copy,
+    }
+
+
+def add_fields(schema: Schema, fields: dict[str, Schema]) -> None:
+    """Add required fields before the others."""
+    schema["properties"] = {**fields, **schema["properties"]}
+    schema["required"] = [*fields, *schema["required"]]
+
+
+def describe_reports() -> Schema:
+    from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport
+
     parts: dict[str, Schema] = {}
     reports = {
         report.__name__: describe_fields(report, parts)
@@ -30,23 +75,12 @@ def write_files(folder: Path) -> None:
     }
     for report in reports.values():
         report["properties"] = {"kind": describe_type(KindName, {}), **report["properties"]}
-    report = {
+    return {
         "$schema": DRAFT,
         "title": "report.json",
         "anyOf": [{"$ref": f"#/$defs/{name}"} for name in reports],
         "$defs": {**reports, **parts},
     }
-    schemas = {
-        "run": record,
-        "report": report,
-        "calibration": describe_class(Calibration, "calibration.json"),
-        "checkpoint": describe_class(Standing, "metadata of state.safetensors"),
-    }
-    for name, schema in schemas.items():
-        text = json.dumps(schema, indent=2, ensure_ascii=False)
-        write_if_changed(folder / "schemas" / f"{name}.schema.json", text + "\n")
-    lines = list(describe_files(schemas, FORMAT, cache))
-    write_if_changed(folder / "files.md", "\n".join(lines) + "\n")
 
 
 def describe_files(schemas: dict[str, Schema], version: int, cache: Any) -> Iterator[str]:
@@ -74,6 +108,10 @@ def describe_files(schemas: dict[str, Schema], version: int, cache: Any) -> Iter
         yield ""
         yield f"### {heading}"
         yield ""
+        if name == "checkpoint":
+            yield "The entry `lamina` of the metadata is JSON with two texts: `digest`, of tensors"
+            yield "and values, and `values`, itself JSON with these fields:"
+            yield ""
         yield from table_of(schema)
         for part, inner in schema["$defs"].items():
             yield ""
@@ -92,7 +130,11 @@ def describe_files(schemas: dict[str, Schema], version: int, cache: Any) -> Iter
     yield ""
     yield "### history.jsonl"
     yield ""
-    yield "One [event](events.md) in each line: `epoch`, `rewind` or `early_end`."
+    yield "Each line is an [event](events.md): `epoch`, `rewind` or `early_end`."
+    yield ""
+    yield "### splits.json"
+    yield ""
+    yield from table_of(schemas["splits"])
     yield ""
     yield "## The cache of decoded data"
     yield ""
@@ -102,8 +144,27 @@ def describe_files(schemas: dict[str, Schema], version: int, cache: Any) -> Iter
     yield "```text"
     yield (cache.__doc__ or "").partition("\n\n")[2].strip()
     yield "```"
+    yield ""
+    yield "`dataset.json` ({download}`JSON Schema <schemas/cache.schema.json>`):"
+    yield ""
+    yield from table_of(schemas["cache"])
 
 
+SPLITS: Schema = {
+    "$schema": DRAFT,
+    "title": "splits.json",
+    "type": "object",
+    "properties": {
+        "rule": {"type": "string", "description": "how lamina drew the splits"},
+        "files": {
+            "type": "object",
+            "additionalProperties": {"type": "array", "items": {"type": "string"}},
+            "description": "names of the images by split",
+        },
+    },
+    "required": ["rule", "files"],
+    "additionalProperties": False,
+}
 RUN_FILES = (
     ("run.json", "JSON", "net, recipe, task, data, seed, versions, machine, command", "run"),
     ("history.jsonl", "JSON lines", "one event for each epoch, rewind and early end", ""),
@@ -122,7 +183,7 @@ RUN_FILES = (
         "",
     ),
     ("calibration.json", "JSON", "temperatures and thresholds", "calibration"),
-    ("splits.json", "JSON", "the rule of the splits, and the split of each file, if drawn", ""),
+    ("splits.json", "JSON", "the rule of the splits, and their files, if drawn", "splits"),
     ("initial.safetensors", "safetensors", "the weights that the run started from, if any", ""),
     ("curves.png", "PNG", "score and loss by epoch", ""),
     (".lock, .owner", "", "held while the run trains; the process that holds it", ""),

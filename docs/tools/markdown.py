@@ -9,12 +9,15 @@ from tools.schemas import Schema, name_type
 
 
 def table_of(schema: Schema) -> Iterator[str]:
-    yield "| field | type | meaning |"
-    yield "|---|---|---|"
+    has_texts = any("description" in part for part in schema["properties"].values())
+    heads = ("field", "type", "meaning") if has_texts else ("field", "type")
+    yield row(heads)
+    yield row("---" for _ in heads)
     for name, part in schema["properties"].items():
         optional = "" if name in schema.get("required", ()) else " (optional)"
         text = code_spans(part.get("description", ""))
-        yield row([f"`{name}`", f"{name_type(part)}{optional}", text])
+        cells = (f"`{name}`", f"{name_type(part)}{optional}", text)
+        yield row(cells[: len(heads)])
 
 
 def row(cells: Iterable[str]) -> str:

@@ -40,7 +40,13 @@ GROUPS = {
     "Runs": ("Run", "load_run", "list_runs"),
     "Predict and evaluate": ("Predictor", "Prediction", "predict_logits", "evaluate", "Report"),
     "Compare and tune": (
-        *("ablate", "compare", "compare_scores", "cross_validate", "tune", "Study", "Variant"),
+        "compare",
+        "compare_scores",
+        "ablate",
+        "cross_validate",
+        "tune",
+        "Variant",
+        "Study",
     ),
     "Look inside": (
         "activations",
@@ -63,6 +69,8 @@ GROUPS = {
         "lamina.evaluation.reports.LabelReport",
         "lamina.evaluation.reports.NumberReport",
         "lamina.evaluation.paired_comparison.PairedComparison",
+        "lamina.studies.ablation.Ablation",
+        "lamina.studies.cross_validation.Folds",
         "lamina.insight.units.LayerUnits",
         "lamina.insight.probes.Probes",
         "lamina.insight.explanations.Explanation",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PARAMETERS = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
+ATTRIBUTES = re.compile(r'(<dt class="field-\w+">)Variables<')
 EMPTY_HEAD = re.compile(r'<th class="(head[^"]*)">(?:<p></p>)?</th>')
 TOGGLE = '<summary><span class="toctree-toggle" role="presentation">'
 NAMED_TOGGLE = '<summary aria-label="Show the pages of this part">' + TOGGLE.removeprefix(
@@ -31,7 +32,7 @@ def change_pages(app: Any, exception: Exception | None) -> None:
         text = file.read_text(encoding="utf-8")
         changed = PARAMETERS.sub(replace_list, text)
         changed = EMPTY_HEAD.sub(r'<td class="\1"></td>', changed)
-        changed = changed.replace(TOGGLE, NAMED_TOGGLE).replace(">Variables<", ">Attributes<")
+        changed = ATTRIBUTES.sub(r"\1Attributes<", changed.replace(TOGGLE, NAMED_TOGGLE))
         if changed != text:
             file.write_text(changed, encoding="utf-8")
 

@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from lamina.nets import Net
 from lamina.targets import Kind, KindName
+from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 from lamina.values import Range
 
 Schema = dict[str, Any]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
+TASKS = (SingleLabel, MultiLabel, Binary, Regression)
 PLAIN = {
     int: "integer",
     float: "number",
@@ -106,6 +108,8 @@ def describe_type(kind: Any, parts: dict[str, Schema]) -> Schema:
         return {"type": "string", "description": "the layers in Python, for parse_net"}
     if kind is Kind:
         return describe_type(KindName, parts)
+    if kind is Task:
+        return {"anyOf": [describe_task(task, parts) for task in TASKS]}
     if dataclasses.is_dataclass(kind):
         name = kind.__name__
         if name not in parts:
@@ -113,6 +117,15 @@ def describe_type(kind: Any, parts: dict[str, Schema]) -> Schema:
             parts[name] = describe_fields(kind, parts)
         return {"$ref": f"#/$defs/{name}"}
     return {}
+
+
+def describe_task(task: type[Task], parts: dict[str, Schema]) -> Schema:
+    """A task in JSON has its kind beside its fields."""
+    reference = describe_type(task, parts)
+    schema = parts[task.__name__]
+    schema["properties"] = {"kind": {"const": task.kind.name}, **schema["properties"]}
+    schema["required"] = ["kind", *schema["required"]]
+    return reference
 
 
 def describe_range(limits: Range) -> Schema:

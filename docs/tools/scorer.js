@@ -5,7 +5,8 @@ const PARTS = { chapters: 8, howto: 8, explanation: 2, reference: 2, repository:
 const QUERY = (new URLSearchParams(location.search).get("q") ?? "").trim().toLowerCase();
 
 function score([page, title, anchor, , found]) {
-  const isNamed = QUERY && !anchor && title.toLowerCase().startsWith(QUERY);
+  const name = title.toLowerCase().replace(/^\d+\. /, ""); // of a chapter, without its number
+  const isNamed = QUERY && !anchor && name.startsWith(QUERY);
   return found + (PARTS[page.split("/")[0]] ?? 0) + (isNamed ? 20 : 0);
 }
 

@@ -31,12 +31,12 @@ def list_layers() -> Iterator[str]:
         yield ""
         yield f"## {kind.__name__.rpartition('.')[2].capitalize()}"
         yield ""
-        yield "| layer | what it does | example | output | parameters | the article, Keras |"
-        yield "|---|---|---|---|---|---|"
+        yield "| example | what it does | output | parameters | the article, Keras |"
+        yield "|---|---|---|---|---|"
         for name in kind.__all__:
             yield row(describe_layer(name))
     yield ""
-    yield "[Your own layers](../howto/extend.md) are dataclasses of the same form."
+    yield "[Your own layers](../howto/write-a-layer.md) are dataclasses of the same form."
 
 
 def describe_layer(name: str) -> list[str]:
@@ -52,11 +52,9 @@ def describe_layer(name: str) -> list[str]:
         except lamina.LaminaError:
             continue
     output = "×".join(map(str, out))
-    link = f"[`{name}`](python/lamina.nets.{name})"
     return [
-        link,
+        f"[`{kind.example or f'{name}()'}`](python/lamina.nets.{name})",
         code_spans(text),
-        f"`{kind.example}`",
         output,
         f"{layer.parameter_count(shape):,}",
         ARTICLE_TERMS.get(name, ""),

@@ -178,7 +178,7 @@ def test_a_lesson_names_its_chapter_and_links_to_it_if_the_address_is_known(page
     panel = open_lessons(page)
     chapter = panel.locator("#chapter")
     expect(chapter).to_have_text(
-        "Read more: Chapter 1, Pixels and a linear net (docs/learn/01_pixels.py)"
+        "Read more: Chapter 1, Pixels and a linear net, in the documentation"
     )
     expect(chapter.get_by_role("link")).to_have_count(0)
 

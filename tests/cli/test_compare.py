@@ -305,7 +305,7 @@ def test_a_damaged_study_is_skipped(workplace, image_set):
     Path("runs/2026-01-01-study-1").mkdir(parents=True)
     Path("runs/2026-01-01-study-1/study.json").write_text("{")
     done = run_well("compare", A1, B_LR, "--data", image_set, "--seeds", "2")
-    assert "This study was skipped." in done.stderr
+    assert "lamina skips this study." in done.stderr
 
 
 @pytest.mark.slow
@@ -485,7 +485,7 @@ def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refuse
     words = ("--data", image_set, "--seeds", "2", "--name", "s")
     run_well("compare", A1, B_LR, *words)
     printed = run_refused("compare", A1, B1, *words)
-    assert "runs/s exists, with other experiments." in printed
+    assert "runs/s already exists, with different settings: experiments." in printed
     assert "Choose another name, or run the same command with the same data" in printed
 
     for name, data in (("shapes", "shapes"), ("numbers", "shapes-pose")):

@@ -509,9 +509,9 @@ def test_settings_that_cannot_be_used_are_refused(data, over, message):
 
 
 def test_invalid_sizes_are_refused():
-    with pytest.raises(LaminaError, match="width does not stand for a number in the net mlp"):
+    with pytest.raises(LaminaError, match="The net mlp has no size with the name width"):
         parse_sizes({"width": "2..4"}, "mlp")
-    with pytest.raises(LaminaError, match="width does not stand for a number"):
+    with pytest.raises(LaminaError, match="has no size with the name width"):
         parse_sizes({"width": "2..4"}, NET)
 
 
@@ -551,7 +551,9 @@ def test_a_worker_waits_for_the_settings_of_a_study_that_another_creates(tmp_pat
     settings = {"over": {"lr": "1..2"}}
     timer = threading.Timer(0.5, study.set_user_attr, ["settings", settings])
     timer.start()
-    with pytest.raises(RunError, match="The study study in the storage exists, with other"):
+    with pytest.raises(
+        RunError, match="The study study in the storage already exists, with different"
+    ):
         open_search(folder, data)
     timer.join()
     assert study.user_attrs["settings"] == settings

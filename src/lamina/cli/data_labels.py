@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class Options:
     """Find labels that are worth checking. Nothing is changed.
 
-    Trains nets by cross-validation, so that no net has seen a label that it judges. With --with,
-    the model of a run judges the labels, and lamina prints hard classes, hard images and outliers,
-    too.
+    lamina trains nets by cross-validation, so that no net has seen a label that it judges. With
+    --with, the model of a run judges the labels, and lamina prints hard classes, hard images and
+    outliers, too.
 
     Example: lamina data labels photos --output issues.csv
     """

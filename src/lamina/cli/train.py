@@ -98,8 +98,8 @@ class Options:
     """train NET N times, with consecutive seeds starting at --seed, and print the mean score with
     its 95 % confidence interval"""
     folds: Annotated[int | None, Range(2)] = None
-    """cross-validate with N folds, then train a final model on all images; print the mean score
-    with its 95 % confidence interval (for small data sets: 5)"""
+    """cross-validate with N folds, then train a final model on all images; print the out-of-fold
+    score with its 95 % confidence interval (for small data sets: 5)"""
     jobs: Jobs = None
     settings: RecipeFields = field(default_factory=RecipeFields)
     name: str | None = None

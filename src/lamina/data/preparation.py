@@ -48,13 +48,13 @@ class Preparation:
     task: KindName | None = None
     """kind of target (default: inferred from the targets)"""
     image_column: str | None = None
-    """column of a table with images or their paths (default: found by name)"""
+    """table column that contains the images or their paths (default: found by name)"""
     label_columns: Annotated[tuple[str, ...], "a list of column names"] = ()
-    """columns of a table with targets (default: found by name)"""
+    """table columns that contain the targets (default: found by name)"""
     label_separator: str | None = None
     """text that separates several labels in one cell, such as |"""
     split_column: str | None = None
-    """column of a table with train, val or test (default: found by name)"""
+    """table column that contains train, val or test (default: found by name)"""
     val_fraction: Fraction | None = None
     """fraction of the images to set aside as val, stratified by class (default: 0.1 if the source
     has no val split, and 0 for built-in data sets)"""
@@ -64,8 +64,8 @@ class Preparation:
     split_seed: int = 0
     """random seed for drawing the splits"""
     group_column: str | None = None
-    """column of a table with the group of each image, such as its patient; lamina keeps each group
-    in one split"""
+    """table column that contains the group of each image, such as its patient; lamina keeps each
+    group in one split"""
     group_from: str | None = None
     """where the group of each image comes from, if not from a column: parent (the name of its
     folder), stem:_ (its file name up to the last _, or up to another text), regex:PATTERN (the text

@@ -93,7 +93,7 @@ def export_onnx(predictor: Predictor) -> bytes:
         except Exception as error:  # exporters fail in many ways
             raise _cannot_export(error) from error
     if program is None:
-        raise NetError("torch.onnx returned nothing for this net; expected a program.")
+        raise NetError("torch.onnx returned no program for this net. Update torch and onnxscript.")
     proto = program.model_proto
     for key, value in describe_model(predictor).items():
         entry = proto.metadata_props.add()

@@ -33,8 +33,8 @@ Verdict: TypeAlias = Literal["better", "worse", "equal", "undecided"]
 LOOKS = {4: 0.01, 8: 0.015, 16: 0.025}
 """Significance level at each number of seeds of a study that ends as soon as it is decided; they
 add up to 0.05 (Bonferroni's inequality). At most 5 % of such studies make a false claim if each
-interval holds: if the differences between seeds are roughly Gaussian
-(docs/explanation/verdicts.md)."""
+interval holds: if the differences between seeds are roughly normally
+distributed (docs/explanation/verdicts.md)."""
 POWER = 0.8  # fraction of studies that detect a difference
 MOST_SEEDS = 1000  # larger numbers are not announced
 

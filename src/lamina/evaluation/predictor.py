@@ -42,7 +42,7 @@ class Prediction:
         name: the image's path; ``image 0``, ``image 1`` … for an image without a path.
         predicted: the most likely class (``no`` or ``yes`` for binary), the labels with a
             probability above 0.5, or the numbers by name. ``None`` if the image could not be read.
-            Yes and labels may have other thresholds (``Recipe.aim``).
+            ``Recipe.aim`` chooses other thresholds for yes and for labels.
         values: the probability of each class or label by name; for regression, the numbers by name.
         problem: why the image could not be read; ``None`` if it was read.
     """
@@ -178,7 +178,7 @@ class Predictor:
 
     @property
     def input_format(self) -> InputFormat:
-        """What images are decoded to for the model."""
+        """The shape, resizing and bit depth to which images are decoded for the model."""
         return InputFormat(self.model.in_shape, cast(Resize, self.resize), self.bit_depth)
 
     @cached_property

@@ -60,7 +60,7 @@ class Report:
         data_fingerprint: fingerprint of the data set, if the caller set it.
         chosen_score: the score by ``Recipe.metric``; ``None`` if that is the default for this kind
             of target.
-        undefined: the recipe's metric if these images leave it undefined, because all have one
+        undefined: the recipe's metric if it is undefined on these images, because all have the same
             target, or if it is a custom metric that was not passed; the score is then the default
             metric.
         score_interval: the 95 % interval of the score on these images, by the method of
@@ -97,7 +97,7 @@ class Report:
         return self.chosen_score or Score(default, getattr(self, default))
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The column heads, and a row for each class, label or number."""
+        """The column headings, and a row for each class, label or number."""
         return words.tabulate(self)
 
     def headline(self) -> dict[str, float]:

@@ -168,7 +168,7 @@ class LabelIssues(ShownResult):
     """The labels of a data set that are worth checking, and how far to trust this list.
 
     Attributes:
-        issues: the labels, from the most to the least probably incorrect.
+        issues: the labels, the most probably incorrect ones first.
         splits: how often the nets agree with the labels, by split.
         judge: who predicted the probabilities: ``the model``, or nets that were trained on other
             images.
@@ -194,7 +194,7 @@ class LabelIssues(ShownResult):
         return (*self.summary_lines(), *self.warnings(), PRECISION)
 
     def corrections(self) -> Sequence[Sequence[str]]:
-        """The rows of a table to correct, with the columns of ``lamina.data.corrections``."""
+        """The rows of the table of corrections; the columns are in ``lamina.data.corrections``."""
         rows = []
         for issue in self.issues:
             *texts, score = issue.values()

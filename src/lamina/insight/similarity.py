@@ -227,7 +227,7 @@ class NearDuplicates(ShownResult):
         return f"{pairs} of near-duplicates, {across:,} of them across splits"
 
     def remarks(self) -> Sequence[str]:
-        """For each held-out split with near-duplicates in ``train``, how this affects its score."""
+        """How near-duplicates in ``train`` affect the score of each held-out split, as text."""
         lines = []
         for split, count in self.near_train.items():
             total = self.splits.count(split)

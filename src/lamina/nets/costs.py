@@ -21,7 +21,7 @@ FLOW_PX = 56  # height of the largest image in a drawing
 class Row:
     """One layer of a :class:`Summary`.
 
-    The layers inside a ``Residual`` have rows of their own, which contain the costs of the block.
+    A ``Residual`` has a row without costs, followed by the rows of the layers inside it.
     """
 
     layer: str

@@ -67,9 +67,9 @@ BY_WEIGHTS: tuple[str, ...] = ("normalization", "head")
 """Fields that cannot change when a run starts from final weights."""
 INITIAL_FRACTION = 0.5
 LR_FRACTION = 0.1
-"""A net that is trained further on new images alone forgets others (docs/howto/resume.md): less
-with the average of the weights before and after, and with a lower learning rate. Random weights of
-new outputs cannot be averaged."""
+"""A net that is trained further on new images alone forgets others (docs/howto/more-images.md):
+less with the average of the weights before and after, and with a lower learning rate. Random
+weights of new outputs cannot be averaged."""
 
 
 @dataclass(frozen=True)
@@ -457,7 +457,7 @@ def read_checkpoint(run: Run, epoch: float) -> Checkpoint:
             return checkpoint
     # training has replaced it in the meantime
     raise RunError(
-        f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again."
+        f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose another epoch."
     )
 
 

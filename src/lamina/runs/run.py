@@ -157,19 +157,19 @@ class Run:
         rewind_on_nan: bool | None = None,
         on_diagnosis: str = "continue",
     ) -> Generator[RunEvent, None, None]:
-        """Train the run as an iterator of events.
+        """Train the run, and yield its events.
 
         You may leave the loop at any event: the run stays consistent, and calling this again
-        resumes it. On the same processor type, torch version and number of threads, the weights are
-        then bit-identical to the weights of an uninterrupted run (untested on GPUs). The run is
-        locked while it trains.
+        resumes it. On the same processor type, with the same torch version, number of threads and
+        kernels, the weights are then bit-identical to the weights of an uninterrupted run (untested
+        on GPUs). The run is locked while it trains.
 
         Args:
             data: The run's data set, or its current path; by default the recorded path.
             until: When to stop, as a value of ``time.perf_counter()``. With the schedule
                 ``trapezoid``, the learning rate falls to zero before this time.
-            is_open: With the schedule ``trapezoid``: train until this time, for any number of
-                epochs.
+            is_open: With the schedule ``trapezoid``, train until the time ``until``, for any number
+                of epochs.
             finish: Event that ends the training early when it is set (single process only). With
                 ``trapezoid``, the learning rate first falls to zero over some steps.
             save_every_seconds: Time between checkpoints within epochs. lamina also saves after each

@@ -100,7 +100,7 @@ def ablate(
     share the splits and the order of images. Verdicts are adjusted for the number of parts.
 
     Args:
-        net: The whole, as ``a`` of :func:`~lamina.compare`.
+        net: The whole net and its recipe, as ``a`` of :func:`~lamina.compare`.
         data: As for :func:`~lamina.compare`.
         without: Parts to remove: classes of layers, such as ``"BatchNorm"``; settings of the
             recipe, such as ``"flip"``, which get their default values; and your own ``"loss"``,

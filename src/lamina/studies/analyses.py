@@ -141,8 +141,8 @@ def probe_layers(run: RunLike, *, data: DataLike | None = None, device: str = "a
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Returns:
-        The score of each layer's probe on ``val`` (or ``test``) and, as a control, its score on the
-        same layers with random weights.
+        The score of each layer's probe on ``val`` (or ``test``) and, as a control, the score of a
+        probe on the same layer with random weights.
 
     Raises:
         LaminaError: There is no such run, or the data is missing or has changed.
@@ -273,7 +273,7 @@ def find_label_issues(
 
 
 def find_near_duplicates(data: DataLike, *, outliers: int = 10) -> NearDuplicates:
-    """Find images that were translated, mirrored, recolored or compressed again, and outliers.
+    """Find near-duplicates (translated, mirrored, recolored or recompressed copies) and outliers.
 
     Args:
         data: A data set, or its name or path.

@@ -57,7 +57,7 @@ from lamina.training.task import task_of
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES = 20_000  # upper limit of the training images with which a pretrained net is considered
 LEAST_SECONDS = 15.0  # with less time, pretrained nets are not considered
-WORSE = "worse than from scratch"  # verdict on the pretrained net, if the trial is better
+WORSE = "worse than random weights"  # verdict on the pretrained net, if the trial is better
 SIDES_PX = (64, 96, 128, 160, 192, 224)
 MOST_ENLARGEMENT = 4
 """Image sizes to consider for a pretrained net. Enlarging smaller images helps, up to four times
@@ -74,8 +74,8 @@ LONG_FRACTION = 0.1
 limit."""
 TRIAL_FRACTION = 0.1
 LEAST_TRIAL_SECONDS = 2.0
-"""Fraction of the time limit for a trial from scratch beside a pretrained net, and its lower
-limit."""
+"""Fraction of the time limit for a trial of random weights beside a pretrained net, and its
+lower limit."""
 MOST_HELD_OUT = 1_000  # images to compare a trial with a fitted head on
 
 
@@ -106,7 +106,7 @@ class ScratchTrial(Event):
         side_px: Side of the images.
         seconds: Time of the trial.
         images: Number of held-out images.
-        loss: Mean loss of the net from scratch on these images.
+        loss: Mean loss of the net with random initial weights on these images.
         head_loss: Mean loss of the fitted head on these images.
         standard_error: Standard error of the mean difference.
     """
@@ -121,15 +121,16 @@ class ScratchTrial(Event):
 
     @property
     def is_better(self) -> bool:
-        """Whether the net from scratch has the lower loss, although trained only briefly."""
+        """Whether random initial weights gave the lower loss, although trained only briefly."""
         return self.loss < self.head_loss
 
     def __str__(self) -> str:
-        verdict = "from scratch is better" if self.is_better else "the pretrained net is kept"
+        verdict = "random weights are better" if self.is_better else "the pretrained net is kept"
         return (
-            f"trial: {self.net} from scratch at {self.side_px} px for {self.seconds:.0f} s: loss"
-            f" {self.loss:.3f} on {self.images:,} held-out images, fitted head {self.head_loss:.3f}"
-            f" (standard error of the difference {self.standard_error:.3f}): {verdict}"
+            f"trial: {self.net} from random weights at {self.side_px} px for {self.seconds:.0f} s:"
+            f" loss {self.loss:.3f} on {self.images:,} held-out images, fitted head"
+            f" {self.head_loss:.3f} (standard error of the difference {self.standard_error:.3f}):"
+            f" {verdict}"
         )
 
 
@@ -146,17 +147,16 @@ def choose(
 
     :func:`~lamina.train` without ``net`` does this and returns the run. lamina times nets and sizes
     from the cheapest upwards. If pretrained weights are available locally, it fits a head to the
-    features of a pretrained net and compares it, by cross-validation, with a short training from
-    scratch. The better of the two is trained. lamina never uses ``val`` or ``test`` to choose. You
-    may leave the loop at any event: the run remains consistent.
+    features of a pretrained net, and compares it with a net trained briefly from random weights, on
+    held-out training images. It trains the better of the two. lamina never uses ``val`` or ``test``
+    to choose. You may leave the loop at any event: the run remains consistent.
 
     Args:
         data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
             shapes if it is not available. The image size is chosen unless
             ``Preparation(size_px=…)`` sets it.
-        seconds: Time until the end of the evaluation, by default 300. In measurements, training
-            exceeded it by up to 2.7 s (limit 20 s). With ``epochs`` in ``given``, it is not a
-            limit, but net and size are chosen for about this time.
+        seconds: Time until the end of the evaluation, by default 300. With ``epochs`` in ``given``,
+            it is not a limit, but net and size are chosen for about this time.
         given: Recipe settings that lamina must not choose, such as ``{"lr": 0.01}``.
         pretrained: Try pretrained weights that are available locally.
         name: Name of the run; by default date, net and a number.
@@ -164,8 +164,9 @@ def choose(
 
     Yields:
         ``Decision``, ``ConsideredNets``, ``Started`` (with the run), ``ScratchTrial`` and the
-        events of :meth:`~lamina.Run.iter_train`; last the ``Report`` on ``test``. If the trial of a
-        net from scratch is better, the first run is removed, and a second ``Started`` follows.
+        events of :meth:`~lamina.Run.iter_train`; last the ``Report`` on ``test``. If
+        random weights are better in the trial, lamina removes the first run, and a second
+        ``Started`` follows.
 
     Warns:
         LaminaWarning: See ``load_data`` and ``Run.iter_train``.
@@ -229,7 +230,7 @@ def _iter_pretrained(
     request: Request,
     setup: RunSetup,
 ) -> Events[Run | None]:
-    """Train a pretrained net; if a trial from scratch is better, remove its run."""
+    """Train a pretrained net; if a trial of random weights is better, remove its run."""
     # at its own size, which may differ from the size for the pretrained net
     scratch = propose(candidate.experiment.dataset, request.settings)[0]
     candidate = yield from _resize(candidate, setup)

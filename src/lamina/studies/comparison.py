@@ -195,8 +195,8 @@ def compare(
             two runs and no other settings, none is trained: their stored predictions are compared.
         seconds: Time limit in place of a number of pairs. The time of earlier calls for the same
             study counts.
-        margin: Smallest difference that matters, by default 0.005 (half a point); for regression,
-            in the unit of the numbers, by default 1 % of B's error.
+        margin: Largest difference that counts as equal, by default 0.005 (half a point); for
+            regression, in the unit of the numbers, by default 1 % of B's error.
         folds: Number of parts of ``train`` and ``val``, for small data sets. Each pair is trained
             on all parts but one and scored on that part, so that all images are scored. ``seeds``
             is then the number of pairs on each fold, by default 1.

@@ -115,7 +115,7 @@ def _train_small(images: Images, recipe: Recipe) -> CrossValidatedNet:
         recipe = load_recipe(name)
     side_px = min(*images.shape[1:], TRAINED_SIDE_PX)
     fitted = fit_recipe(recipe, _count_training_images(images), side_px, images.kind, home)
-    reason = f"from scratch, {fitted.epochs} epochs at {side_px} px"
+    reason = f"from random weights, {fitted.epochs} epochs at {side_px} px"
     return CrossValidatedNet(name, load_net(name), fitted, side_px, reason)
 
 

@@ -92,6 +92,7 @@ class Folds(Event):
         return [score.value if score.name == self.score.name else None for score in scores]
 
     def to_json(self) -> dict[str, Any]:
+        """``scores`` of the folds; ``score`` of all images with ``interval`` and ``metric``."""
         return {
             "event": "folds",
             "scores": self.scores,
@@ -124,8 +125,8 @@ class Folds(Event):
         count = len(self.reports)
         images = len(self.outputs.names)
         lines = [
-            f"The interval is for models trained on {count - 1} of {count} parts of such images. It"
-            " is approximate: it uses the corrected t test of Nadeau and Bengio (2003) and the"
+            f"The interval is for models trained on {count - 1} of {count} folds. It is"
+            " approximate: it uses the corrected t test of Nadeau and Bengio (2003) and the"
             " variance between folds.",
             f"model trained on all {images:,} images: {escape(str(self.run.path))}",
         ]
@@ -202,13 +203,13 @@ def cross_validate(
     jobs: int | None = None,
     progress: bool = True,
 ) -> Folds:
-    """Train and evaluate a net on each of several folds, and then train it on all images.
+    """Train a net on all folds but one, evaluate it on that fold, and do so for each fold.
 
-    The folds are parts of ``train`` and ``val``, stratified; images of a group share a fold. Each
-    fold is predicted by a model that was trained on the other folds. Net, image size and recipe are
-    chosen once, with the training images of the first fold. ``test`` is evaluated once, by the last
-    model. All runs have the same time. A call with the same ``name`` and time limit skips finished
-    runs.
+    lamina then trains a last model on all images of ``train`` and ``val``, and evaluates it once,
+    on ``test``. The folds are stratified parts of ``train`` and ``val``; images of a group share a
+    fold. lamina chooses net, image size and recipe once, with the training images of the first
+    fold. With a time limit, each fold has the same time, and the last model has the rest. A call
+    with the same ``name`` and time limit skips finished runs.
 
     Args:
         data: As for :func:`train`.
@@ -218,7 +219,7 @@ def cross_validate(
         folds: Number of folds.
         seconds: Time limit for all runs together, by default 300 without ``net``, and none with it.
         name: Name of the folder of all runs; by default date, number of folds and a number.
-        runs_dir: Folder of that folder; created if necessary.
+        runs_dir: Folder in which lamina creates this folder; created if necessary.
         jobs: As for :func:`~lamina.studies.seeds.iter_seeds`, after the run on the first fold,
             which makes the choices; with a time limit, one run at a time.
         progress: As for :func:`train`.

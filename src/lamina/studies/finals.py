@@ -113,6 +113,7 @@ class Tuned(Event):
         return Score(self.metric, 0.0)
 
     def to_json(self) -> dict[str, Any]:
+        """Also ``best``, the winner's values, its scores ``val`` and ``test``, and ``luck``."""
         return super().to_json() | {
             "event": "study",
             "best": dict(self.winner.values),

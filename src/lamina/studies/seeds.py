@@ -50,6 +50,7 @@ class Seed(Event):
     score: Score
 
     def to_json(self) -> dict[str, Any]:
+        """``metric`` is the name of the score, ``score`` its value."""
         return {
             "event": "seed",
             "seed": self.seed,
@@ -100,6 +101,7 @@ class Seeds(Event):
         return mean.low, mean.high
 
     def to_json(self) -> dict[str, Any]:
+        """``scores`` by seed, with their ``mean``, ``interval`` and ``deviation``."""
         return {
             "event": "seeds",
             "scores": self.scores,

@@ -98,7 +98,7 @@ def parse_sizes(texts: Mapping[str, str], net: str) -> dict[str, Range]:
     for name in texts:
         if "(" not in net or not _find_size(name).search(net):
             raise NetError(
-                f"{name} does not stand for a number in the net {net}. Write layers with the name"
+                f"The net {net} has no size with the name {name}. Write layers with the name"
                 ' in place of a size, as in lamina tune "Flatten(), Linear(width), ReLU(),'
                 ' Output()" --net-over width=32..256.'
             )

@@ -76,6 +76,7 @@ class Started(Event):
     candidate: Candidate | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """``run`` is its folder; also ``net``, ``parameters``, ``device`` and ``precision``."""
         record = self.run.record
         return {
             "event": "started",
@@ -219,8 +220,8 @@ def load_planned(candidate: Candidate, setup: RunSetup) -> Run:
             changes.append(f"{change.what} is {change.first}, not {change.second}")
     if changes:
         raise RunError(
-            f"The run {run.path} already exists, with other settings: {'; '.join(changes)}. Choose"
-            " another name, or delete that folder."
+            f"The run {run.path} already exists, with different settings: {'; '.join(changes)}."
+            " Choose another name, or delete that folder."
         )
     module = None if run.record.own_module is None else candidate.make()
     return replace(run, dataset=dataset, module=module, parts=parts)
@@ -293,7 +294,7 @@ def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
     keys = [*present, *(key for key in known if key not in present)]
     changed = [key for key in keys if known.get(key) != present.get(key)]
     if changed:
-        problem = f"{what} exists, with other {' and '.join(changed)}."
+        problem = f"{what} already exists, with different settings: {', '.join(changed)}."
         if changed == [CODE]:
             stored_code = known.get(CODE, {})
             names = [name for name, code in present[CODE].items() if stored_code.get(name) != code]
@@ -330,7 +331,7 @@ def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = N
             if read_study(file.parent).get("settings") == settings:
                 return file.parent.name
         except RunError as error:
-            warnings.warn(f"{error} This study was skipped.", LaminaWarning, stacklevel=2)
+            warnings.warn(f"{error} lamina skips this study.", LaminaWarning, stacklevel=2)
     return name_free(runs_dir, what)
 
 

@@ -58,15 +58,18 @@ def train(
     Without ``net``, lamina chooses one for the data.
 
     Args:
-        data: As for :func:`~lamina.start_run`.
-        net: As for :func:`~lamina.start_run`. By default, lamina chooses net, image size and recipe
-            by measurement (:func:`~lamina.choose`).
-        recipe: As for :func:`~lamina.start_run`. Needs ``net``.
+        data: A ``Dataset``, ``Images``, or the name or path of a data set; by default CIFAR-10, or
+            the built-in shapes if it is not available.
+        net: A ``Net``, an ``nn.Module``, or text as in ``lamina train``, such as ``"cnn:best"``. By
+            default, lamina chooses net, image size and recipe by measurement
+            (:func:`~lamina.choose`).
+        recipe: The settings of training; needs ``net``. By default, the net's own recipe, adapted
+            to the data.
         parts: As for :func:`~lamina.start_run`.
         start_from: As for :func:`~lamina.start_run`.
         seconds: Time until the end of the evaluation, by default 300 without ``net`` and
             ``start_from``, and otherwise no limit. With a ``Recipe``, lamina trains as many of its
-            epochs as fit. In measurements, training exceeded the time by up to 2.7 s (limit 20 s).
+            epochs as fit.
         name: As for :func:`~lamina.start_run`.
         runs_dir: As for :func:`~lamina.start_run`.
         progress: Print choices and a line per epoch, and show a progress bar.

@@ -126,7 +126,7 @@ class Study:
         """One row per trial.
 
         The columns are ``trial``, ``state``, ``score`` (on ``val``), ``epoch``, ``seconds``,
-        ``error`` and the values.
+        ``error`` and one for each tuned setting.
 
         Raises:
             RunError: The folder contains no study, or its database cannot be reached.
@@ -168,9 +168,9 @@ def tune(
 
     Args:
         net: A net as text, with a recipe and its settings, as in ``"cnn:quick,epochs=5"``; layers
-            may contain names of sizes. Or a :class:`~lamina.Net`; or a :class:`~lamina.Variant`
-            with your own functions or module; or a function that takes a trial of Optuna and
-            returns a net.
+            may contain names in place of sizes. Or a :class:`~lamina.Net`; or a
+            :class:`~lamina.Variant` with your own functions or module; or a function that takes a
+            trial of Optuna and returns a net.
         data: As for :func:`~lamina.train`, with a ``val`` split; for a name or a path, lamina takes
             a tenth of ``train`` as ``val`` if there is none.
         over: Ranges of settings of the recipe, such as ``{"lr": "1e-4..1e-1:log", "batch_size":

@@ -109,7 +109,7 @@ class Diagnosis(Event):
         return f"diagnosis: {self.kind}: {self.explain()}"
 
     def explain(self) -> str:
-        """Finding, advice and change in sentences."""
+        """The finding, the advice and the settings to try, in sentences."""
         changes = [f"Try {name} {value}." for name, value in self.change.items()]
         return " ".join([self.finding, self.advice, *changes])
 

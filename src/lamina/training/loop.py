@@ -149,7 +149,7 @@ class Training:
 
     @property
     def model(self) -> Model:
-        """The model in eval mode; with ``initial_fraction``, its mean with the initial weights."""
+        """The model in eval mode; with ``initial_fraction``, averaged with the initial weights."""
         return self._mean.model if self._mean else self._live
 
     @property

@@ -105,7 +105,7 @@ def test_the_page_runs_and_its_runs_are_whole(page: dict[str, Any]) -> None:
         for path in sorted((page["folder"] / "runs").iterdir())
         if (path / "run.json").exists()
     }
-    assert set(runs) == {*EXAMPLES, "metrics", "doubt", "many", "maxout"}
+    assert set(runs) == {*EXAMPLES, "metrics", "doubt", "many"}
     for name, parts in EXAMPLES.items():
         assert runs[name].record.parts == {
             part: f"page.{function}" for part, function in parts.items()
@@ -367,7 +367,7 @@ def use(**parts: Any) -> Callable[[Path], object]:
             (
                 "optimizer must have a step() without a closure, but LBFGS computes the loss"
                 " several times per step. Choose another, or write the loop by hand"
-                " (docs/howto/extend.md)."
+                " (docs/howto/use-a-module.md)."
             ),
         ),
         (

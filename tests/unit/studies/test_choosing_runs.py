@@ -236,15 +236,15 @@ def test_from_scratch_has_to_have_the_lower_loss(loss, head_loss, standard_error
     trial = ScratchTrial("cnn-s", 32, 4.2, 166, loss, head_loss, standard_error)
     assert trial.is_better == is_better
     assert str(trial).endswith(
-        "from scratch is better" if is_better else "the pretrained net is kept"
+        "random weights are better" if is_better else "the pretrained net is kept"
     )
 
 
 def test_what_is_printed_of_a_trial():
     assert (
         str(ScratchTrial("cnn-s", 32, 4.2, 1166, 0.5, 0.8, 0.1))
-        == "trial: cnn-s from scratch at 32 px for 4 s: loss 0.500 on 1,166 held-out images, fitted"
-        " head 0.800 (standard error of the difference 0.100): from scratch is better"
+        == "trial: cnn-s from random weights at 32 px for 4 s: loss 0.500 on 1,166 held-out images,"
+        " fitted head 0.800 (standard error of the difference 0.100): random weights are better"
     )
 
 

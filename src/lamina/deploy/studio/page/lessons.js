@@ -183,7 +183,7 @@ export function Lessons() {
 // The chapter of the documentation; a link if the package knows the documentation's address.
 function Chapter({ file, title }) {
   const name = `Chapter ${Number(file.slice(0, 2))}, ${title}`;
-  if (!state.documentation) return html`${name} (docs/learn/${file}.py)`;
+  if (!state.documentation) return html`${name}, in the documentation`;
   const address = `${state.documentation}/chapters/${file}.html`;
   return html`<a href=${address} target="_blank" rel="noopener">${name}</a> (opens in a new tab)`;
 }
