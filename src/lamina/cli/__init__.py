@@ -123,7 +123,7 @@ def _print_usage() -> None:
             print(f"  {name:<11}{meaning}")
     print(
         "\nExample: lamina train --data photos --time 3m\nRun lamina COMMAND --help to see the"
-        " options of a command."
+        " options of a command, and lamina --version to see the version."
     )
 
 
