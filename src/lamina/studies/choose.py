@@ -65,6 +65,8 @@ MOST_ENLARGEMENT = 4
 """Image sizes to consider for a pretrained net. Enlarging smaller images helps, up to four times
 their size."""
 TIMED_SIDE_PX = 96
+"""Side of the images in the trial of a pretrained net. With less time than a head for this side
+needs, random weights are better."""
 ENOUGH_PX = 128
 """Up to this side, a larger image helps more than a larger body; above it, less."""
 TUNED_EPOCHS = 0.25
@@ -304,6 +306,7 @@ def choose_body(
     most_px = max(SIDES_PX[0], MOST_ENLARGEMENT * find_own_side(dataset))
     timed_px = _timed_side(dataset)
     sides = [side for side in SIDES_PX if side <= most_px]
+    sides = [side for side in sides if side >= TIMED_SIDE_PX] or sides
     if dataset.preparation.size_px is not None:
         sides = [timed_px]
     timed = fit_candidate(choices[0], dataset, settings, timed_px).time()
@@ -319,9 +322,8 @@ def choose_body(
             candidate = replace(candidate, pace=pace)
             brief = candidate.with_epochs(1)
             tuned_epochs = TUNED_EPOCHS if side_px <= ENOUGH_PX else TUNED_EPOCHS_ABOVE
-            if rank == 0 and (side_px <= TIMED_SIDE_PX or side_px == sides[0]):
-                # a head for 96 px is better than all layers of any body for 64 px
-                tuned_epochs = 0.0
+            if rank == 0 and side_px == sides[0]:
+                tuned_epochs = 0.0  # a head for this size is better than any smaller size
             spared = (1 - tuned_epochs) * pace.train_seconds * len(dataset.train)
             has_time = brief.total_seconds() - spared <= candidate.left_to_train(deadline)
             if has_time:

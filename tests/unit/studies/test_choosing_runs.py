@@ -26,6 +26,7 @@ from lamina.nets import parse_net
 from lamina.runs.nets_by_name import NetChoice
 from lamina.studies.choose import (
     SIDES_PX,
+    TIMED_SIDE_PX,
     ScratchTrial,
     choose,
     choose_body,
@@ -178,10 +179,11 @@ def test_with_enough_time_the_most_expensive_body_and_size_are_chosen(bodies):
     assert chosen.pace.train_seconds > 0
 
 
-def test_without_time_no_body_is_chosen(bodies):
-    chosen, considered = choose_body(bodies, bright(64), Deadline(perf_counter(), 1.0), {})
+@pytest.mark.parametrize(("own_px", "least_px"), [(64, TIMED_SIDE_PX), (12, SIDES_PX[0])])
+def test_without_time_no_body_is_chosen(bodies, own_px, least_px):
+    chosen, considered = choose_body(bodies, bright(own_px), Deadline(perf_counter(), 1.0), {})
     assert chosen is None
-    assert [(one.side_px, one.verdict) for one in considered] == [(SIDES_PX[0], "too slow")] * 2
+    assert [(one.side_px, one.verdict) for one in considered] == [(least_px, "too slow")] * 2
 
 
 def test_a_size_and_a_schedule_that_are_given_stay(bodies):
