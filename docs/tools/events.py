@@ -105,6 +105,7 @@ RESULTS = (
         " ``numbers``, ``imbalance_ratio``, ``sizes``, ``channels``, ``split_rule``, ``problems``,"
         " ``duplicates``, ``findings``, the effect of corrections, ``contact_sheet``",
     ),
+    ("sample", "data --sample", "``folder``, ``files``"),
     ("cache", "data cache", "``folder``, ``bytes``, ``copies``"),
     (
         "duplicates",

@@ -84,7 +84,8 @@ def test_the_readme_names_every_extra() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_environment_variables_in_the_text_exist(document: Path) -> None:
-    code = "".join(read(file) for file in sorted((ROOT / "src").rglob("*.py")))
+    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    code = "".join(map(read, files))
     named = set(re.findall(r"\bLAMINA_[A-Z_0-9]+", read(document)))
     assert sorted(variable for variable in named if variable not in code) == []
 
