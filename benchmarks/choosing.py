@@ -10,20 +10,20 @@ Runs `lamina train --data FOLDER --time TIME`, with the extra `pretrained` and w
 - ``shapes``: the built-in shapes, 8,000 training images.
 
 "Decided" is the time from the start of the command to the line with the trials. ``--checkout``
-measures another version of lamina. Rows in the CSV file are not measured again.
+measures another version of lamina. Rows in the JSON file are not measured again.
 
     export LAMINA_CIFAR10=cifar10-images.zip
-    python benchmarks/choosing.py --sets photos-500,drawings --times 1m,3m --csv choosing.csv
+    python benchmarks/choosing.py --sets photos-500,drawings --times 1m,3m --json choosing.jsonl
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -140,19 +140,13 @@ def read_keys(path: Path) -> set[tuple[str, ...]]:
     """The measured versions, data sets, limits and ways."""
     if not path.exists():
         return set()
-    with path.open(newline="") as file:
-        return {
-            (row["version"], row["data"], row["limit"], row["way"]) for row in csv.DictReader(file)
-        }
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {Row(**json.loads(line)).key for line in lines}
 
 
 def append(path: Path, row: Row) -> None:
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        if is_new:
-            writer.writeheader()
-        writer.writerow(asdict(row))
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(row)) + "\n")
 
 
 def main(
@@ -162,7 +156,7 @@ def main(
     version: str = "this",
     checkout: Path = REPOSITORY,
     drawings: Path = DRAWINGS,
-    csv_path: Path = Path("choosing.csv"),
+    rows: Annotated[Path, tyro.conf.arg(name="json")] = Path("choosing.jsonl"),
 ) -> None:
     """Measure data sets, time limits and ways. Lists are separated by commas.
 
@@ -173,9 +167,9 @@ def main(
         version: name of the measured version in the table.
         checkout: folder of the repository with the measured version.
         drawings: folder with Open Clip Art.
-        csv_path: file for the rows.
+        rows: file for the rows, one in each line.
     """
-    measured = read_keys(csv_path)
+    measured = read_keys(rows)
     print(HEAD + "\n" + "|---" * HEAD.count(" | ") + "|---|", flush=True)
     for data in sets.split(","):
         with tempfile.TemporaryDirectory() as place:
@@ -185,7 +179,7 @@ def main(
                     if (version, data, limit, way) in measured:
                         continue
                     row = measure(version, checkout, data, source, limit, way)
-                    append(csv_path, row)
+                    append(rows, row)
                     print(row, flush=True)
 
 

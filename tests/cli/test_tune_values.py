@@ -70,7 +70,7 @@ def test_two_functions_never_share_a_study(tmp_path, data):
     studies = [tune(net, data, **more) for net in (narrow, wide)]
     assert studies[0].path != studies[1].path
     assert [list(study.result.winner.values) for study in studies] == [["width"], ["units"]]
-    with pytest.raises(RunError, match="with other function"):
+    with pytest.raises(RunError, match="with different settings: function"):
         tune(narrow, data, name=studies[1].path.name, **more)
     again = tune(wide, data, name=studies[1].path.name, **more)
     assert again.result == studies[1].result
