@@ -53,7 +53,7 @@ dist: .venv-dist/installed
 	rm -rf dist build/wheels
 	LAMINA_KERNELS=off python -m build
 	LAMINA_KERNELS=auto python -m build --outdir build/wheels
-	auditwheel repair --wheel-dir dist build/wheels/*.whl
+	auditwheel repair --plat manylinux2014_x86_64 --wheel-dir dist build/wheels/*.whl
 	twine check --strict dist/*
 
 lint: .venv/installed-test

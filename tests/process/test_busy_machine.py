@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from lamina.data.workers import count_cores
 from lamina.training.threads import (
     DECIDED_BY,
     choose_threads,
     computing_with,
-    count_cores,
     measure_busy_cores,
     measure_share,
 )

@@ -145,11 +145,11 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
             ' recipe, and compare "weights" in both history.jsonl.'
         )
     dataset = find_dataset(run, choose_run_data(run, options.data, terminal))
-    training = make_training(run, dataset, run.record)
     rows = []
     is_same = True
     threads = keep_threads(run.record.machine.threads)
     with terminal.progress_bar() as show_progress, computing_with(threads):
+        training = make_training(run, dataset, run.record)
         for event in training:
             if isinstance(event, Step):
                 show_progress(f"epoch {event.epoch}", event.step, event.steps)

@@ -103,8 +103,9 @@ class Options:
     score with its 95 % confidence interval (for small data sets: 5)"""
     jobs: Jobs = None
     threads: Annotated[int | None, Range(1)] = None
-    """number of threads that compute; the run keeps it when it is resumed (default: as many as
-    cores are idle, or OMP_NUM_THREADS; 1 if the net is too small to gain from a second)"""
+    """number of threads that compute; the run keeps it when it is resumed, unless OMP_NUM_THREADS
+    is set (default: as many as cores are idle, or OMP_NUM_THREADS; 1 if the net is too small to
+    gain from a second)"""
     settings: RecipeFields = field(default_factory=RecipeFields)
     name: str | None = None
     """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
@@ -181,6 +182,8 @@ def run(options: Options, terminal: Terminal) -> int:
 
 def _check(options: Options, processes: int) -> None:
     """Reject options that exclude each other."""
+    from lamina.training.threads import check_threads
+
     if options.start_from is not None:
         reason = (
             "--start-from uses the net, weights and recipe of one run; settings of the recipe have"
@@ -205,6 +208,7 @@ def _check(options: Options, processes: int) -> None:
         refuse(options, "Only the runs of --seeds and --folds are trained at once.", "jobs")
     else:
         refuse(options, "The runs of --seeds and --folds divide the cores.", "threads")
+    check_threads(options.threads)
     if processes > 1:
         reason = "A group of processes trains a single run, for a number of epochs."
         refuse(options, reason, "time", "seeds", "folds", "threads")

@@ -178,8 +178,19 @@ def _iter_images(array: UInt8[np.ndarray, "_ h w c"]) -> Iterator[ImagePixels]:
 
 
 def count_cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """The number of cores that this process may use, at least one."""
+    quota = math.inf
+    with contextlib.suppress(OSError, ValueError):  # of a container; "max" without a limit
+        ticks, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota = int(ticks) / int(period)
+    return max(1, int(min(quota, len(list_processors()))))
+
+
+def list_processors() -> set[int]:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
 
 
 def count_workers(images: Sequence[EncodedImage]) -> int:

@@ -26,6 +26,7 @@ from lamina.values import Range, fields_to_json, from_json_values
 if TYPE_CHECKING:
     import onnxruntime
 
+LARGEST_SIDE_PX = 4096
 BATCH_IMAGES = 16  # more at once are not faster, and need more memory
 LAYOUT = "images: uint8 (N, height, width, channels), 0 to 255; channels: gray, or red, green, blue"
 OUTPUTS = ("probabilities", "logits")
@@ -52,7 +53,7 @@ class Description:
     question: str
     thresholds: tuple[Annotated[float, Range(0, 1)], ...]
     calibrated: bool
-    in_shape: tuple[int, ...]
+    in_shape: tuple[Annotated[int, Range(1, LARGEST_SIDE_PX)], ...]
     resize: Resize
     bit_depth: Annotated[int, Range(8, 16)] | None
 
@@ -110,10 +111,26 @@ class ExportedPredictor(ImagePredictor):
         parts = [np.empty((0, outputs), np.float32)]
         for start in range(0, len(pixels), BATCH_IMAGES):
             batch = np.ascontiguousarray(pixels[start : start + BATCH_IMAGES])
-            probabilities, logits = self.session.run(OUTPUTS, {"images": batch})
+            probabilities, logits = self._run(batch)
             check_finite(logits)
+            check_finite(probabilities)
             parts.append(probabilities[:, -outputs:])  # of yes alone, as a task's
         return np.concatenate(parts)
+
+    def _run(self, batch: Pixels) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            probabilities, logits = self.session.run(OUTPUTS, {"images": batch})
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise RunError(
+                "onnxruntime cannot compute this exported file:"
+                f" {str(error).splitlines()[0]:.200}. Export the run again."
+            ) from error
+        if len(probabilities) != len(batch) or len(logits) != len(batch):
+            raise RunError(
+                f"The exported file returns {len(logits):,} rows for {len(batch):,} images. Export"
+                " the run again."
+            )
+        return probabilities, logits
 
 
 def load_exported(file: Path, *, threads: int) -> ExportedPredictor:
@@ -123,7 +140,7 @@ def load_exported(file: Path, *, threads: int) -> ExportedPredictor:
         description = Description.from_metadata(session.get_modelmeta().custom_metadata_map)
         predictor = ExportedPredictor(session, description)
         _check_graph(predictor)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise RunError(
             f"{file} was not exported by this version of lamina: its metadata are missing or do not"
             " fit its net. Export the run again."
@@ -136,7 +153,10 @@ def _check_graph(predictor: ExportedPredictor) -> None:
     described = predictor.description
     channels, height, width = described.in_shape
     (images,) = predictor.session.get_inputs()
-    shapes = {output.name: output.shape[1:] for output in predictor.session.get_outputs()}
+    outputs = predictor.session.get_outputs()
+    shapes = {output.name: output.shape[1:] for output in outputs}
+    types = {images.type, *(output.type for output in outputs)}
+    names = described.names
     logits = len(predictor.task.target_names)
     thresholds = 0
     if predictor.task.kind in (BINARY, MULTI_LABEL):
@@ -145,6 +165,9 @@ def _check_graph(predictor: ExportedPredictor) -> None:
         (images.name, images.shape[1:]) == ("images", [height, width, channels])
         and shapes == {"probabilities": [len(described.names)], "logits": [logits]}
         and len(described.thresholds) == thresholds
+        and types == {"tensor(uint8)", "tensor(float)"}
+        and images.type == "tensor(uint8)"
+        and 0 < len(names) == len(set(names))
     )
     if not fits:
         raise ValueError("the metadata do not fit the graph")

@@ -59,7 +59,7 @@ from lamina.training.threads import measure_share
 
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES = 20_000  # upper limit of the training images with which a pretrained net is considered
-LEAST_SECONDS = 15.0  # with less time of a core, pretrained nets are not considered
+LEAST_SECONDS = 12.0  # with less time of a core, pretrained nets are not considered
 SIDES_PX = (64, 96, 128, 160, 192, 224)
 MOST_ENLARGEMENT = 4
 """Image sizes to consider for a pretrained net. Enlarging smaller images helps, up to four times

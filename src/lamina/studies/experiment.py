@@ -162,6 +162,8 @@ class Candidate:
 
     def multiply_adds(self) -> float:
         """Of a step; infinite for a net that is not a ``Net``, whose number is not known."""
+        if not isinstance(self.experiment.net.net, Net):
+            return math.inf
         net = self.make()
         images = min(self.recipe.batch_size, len(self.experiment.dataset.train))
         return images * net.multiply_adds(self.shape) if isinstance(net, Net) else math.inf

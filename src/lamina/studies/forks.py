@@ -147,7 +147,7 @@ class Jobs:
             self.threads = max(1, self.cores // runs)
             self.most = jobs or max(1, min(self.cores // self.threads, count_fitting()))
         elif jobs is not None and jobs > 1:
-            warn(f"{obstacle}, so the runs are trained one after the other, with all threads.")
+            warn(f"{obstacle}, so the runs are trained one after the other.")
 
     def plan(self, makers: Mapping[Path, Callable[[], Experiment]], setup: RunSetup) -> None:
         """Add runs by folder, in the order in which the study takes them.

@@ -140,6 +140,8 @@ def _multiplies_by_onednn(model: Model) -> bool:
         and model._scale.dtype == torch.float32
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and torch.backends.mkldnn.is_available()
+        and bool(torch.backends.mkldnn.enabled)
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # private, so it may disappear
     )
 
 

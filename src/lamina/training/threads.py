@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from lamina.data.workers import count_cores, list_processors
 from lamina.errors import RecipeError, check_type
 from lamina.training import group
 
@@ -50,7 +51,7 @@ def choose_threads(wanted: int | None = None) -> Threads:
         return Threads(most, most)
     allowed = min(most, count_cores())
     busy = measure_busy_cores()
-    number = max(1, min(allowed, round(len(_list_processors()) - busy)))
+    number = max(1, min(allowed, round(len(list_processors()) - busy)))
     reason = "no other program uses these cores"
     if number < allowed:
         reason = f"other programs use {busy:.1f} cores; set threads to use more"
@@ -59,8 +60,12 @@ def choose_threads(wanted: int | None = None) -> Threads:
 
 def check_threads(wanted: int | None) -> None:
     check_type(wanted, (int,), "threads", "a whole number")
-    if wanted is not None and wanted < 1:
-        raise RecipeError(f"threads is {wanted}; it must be at least 1. Use threads=1.")
+    most = max(os.cpu_count() or 1, torch.get_num_threads())
+    if wanted is not None and not 1 <= wanted <= most:
+        raise RecipeError(
+            f"threads is {wanted}; it must be from 1 to {most}, the number of cores. Use"
+            f" threads={max(1, min(wanted, most))}."
+        )
 
 
 def is_decided() -> bool:
@@ -86,21 +91,12 @@ def computing_with(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def count_cores() -> int:
-    """The number of cores that this process may use, at least one."""
-    quota = math.inf
-    with suppress(OSError, ValueError):  # of a container; "max" without a limit
-        ticks, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        quota = int(ticks) / int(period)
-    return max(1, int(min(quota, len(_list_processors()))))
-
-
 def measure_busy_cores() -> float:
     """The number of cores that other programs use now; 0 where the system does not say (not Linux).
 
     This process waits meanwhile.
     """
-    processors = _list_processors()
+    processors = list_processors()
     busy = math.inf
     for _ in range(MOST_SAMPLES):
         idle_before, all_before = _read_ticks(processors)
@@ -122,12 +118,6 @@ def measure_share() -> float:
     while time.perf_counter() < began + SAMPLE_SECONDS:
         pass
     return (time.thread_time() - used) / (time.perf_counter() - began)
-
-
-def _list_processors() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 def _read_ticks(processors: set[int]) -> tuple[int, int]:

@@ -224,6 +224,9 @@ def change_metadata(**values: str) -> bytes:
         {"names": "nonsense"},
         {"names": '["no", 1]'},
         {"names": '["no"]'},
+        {"names": '["no", "no"]'},
+        {"names": "[]"},
+        {"names": "[" * 100_000},
         {"kind": "multi-label"},
         {"kind": "other"},
         {"thresholds": "[]"},
@@ -234,12 +237,22 @@ def change_metadata(**values: str) -> bytes:
         {"resize": "zoom"},
         {"bit_depth": "99"},
     ],
-    ids=str,
+    ids=lambda values: str(values)[:40],
 )
 def test_metadata_that_do_not_fit_the_file_are_refused(values, tmp_path):
     file = tmp_path / "model.onnx"
     file.write_bytes(change_metadata(**values))
     with pytest.raises(RunError, match="was not exported by this version of lamina: its metadata"):
+        load_exported(file, threads=1)
+
+
+def test_a_file_whose_input_is_of_another_type_is_refused(tmp_path):
+    proto = onnx.load_from_string(export("binary"))
+    proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    del proto.graph.value_info[:]  # which name the former types
+    file = tmp_path / "model.onnx"
+    file.write_bytes(proto.SerializeToString())
+    with pytest.raises(RunError, match="its metadata are missing or do not fit its net"):
         load_exported(file, threads=1)
 
 

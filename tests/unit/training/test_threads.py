@@ -121,5 +121,8 @@ def test_train_takes_a_number_of_threads_and_restores_the_previous_one(tmp_path)
     )
     assert run.record.machine.threads == 2
     assert torch.get_num_threads() == before
-    with pytest.raises(RecipeError, match=r"^threads is 0; it must be at least 1\. Use threads=1"):
-        train("shapes", SMALL, threads=0, runs_dir=tmp_path)
+    for threads in (0, 1_000_000):
+        with pytest.raises(
+            RecipeError, match=rf"^threads is {threads}; it must be from 1 to \d+, "
+        ):
+            train("shapes", SMALL, threads=threads, runs_dir=tmp_path)
