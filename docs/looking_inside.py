@@ -140,7 +140,7 @@ def make_images(folder: Path, is_trial: bool) -> None:
 
 def main() -> None:
     """Parse the arguments, then draw the images or write the data."""
-    parser = argparse.ArgumentParser(description="Draw the images of docs/looking-inside.md.")
+    parser = argparse.ArgumentParser(description="Draw the images of docs/howto/looking-inside.md.")
     parser.add_argument("--output", type=Path, default=IMAGES, help="folder for the images")
     parser.add_argument(
         "--trial", action="store_true", help="use few images, for a test that takes seconds"

@@ -1,4 +1,4 @@
-"""Makes the images of README.md from a run on CIFAR-10: predictions and a page of its report.
+"""Makes images of the gallery from a run on CIFAR-10: predictions and a page of its report.
 
     lamina train cnn-s --recipe quick --data cifar10 --val 0.1 --epochs 4 --name cifar
     lamina report runs/cifar

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from lamina.errors import LaminaError, LaminaWarning
     from lamina.evaluation.comparing import compare_scores
     from lamina.evaluation.evaluating import evaluate
-    from lamina.evaluation.predictor import Prediction, Predictor
+    from lamina.evaluation.predictions import Prediction
+    from lamina.evaluation.predictor import Predictor
     from lamina.evaluation.reports import Report
     from lamina.nets import Net, parse_net, summarize
     from lamina.runs.loading import list_runs, load_run
@@ -62,7 +63,8 @@ _PACKAGES = {
     "lamina.errors": ("LaminaError", "LaminaWarning"),
     "lamina.evaluation.comparing": ("compare_scores",),
     "lamina.evaluation.evaluating": ("evaluate",),
-    "lamina.evaluation.predictor": ("Prediction", "Predictor"),
+    "lamina.evaluation.predictions": ("Prediction",),
+    "lamina.evaluation.predictor": ("Predictor",),
     "lamina.evaluation.reports": ("Report",),
     "lamina.nets": ("Net", "parse_net", "summarize"),
     "lamina.runs.progress": ("show_progress",),

@@ -42,7 +42,7 @@ class _AdvisedError(Exception):
 
 
 class LaminaError(_AdvisedError):
-    """Base class of lamina's errors, with a message of one line that says how to fix the input.
+    """Base class of lamina's errors, with a one-line message that explains how to fix the input.
 
     Catch it to handle every error that lamina raises on purpose. Names that come from files are
     escaped in the message.
@@ -90,7 +90,7 @@ class RunError(LaminaError):
 
 
 class LaminaWarning(_AdvisedError, UserWarning):  # noqa: N818
-    """Something was left out or replaced, and lamina continued.
+    """lamina left something out or replaced it, and continued.
 
     Use Python's ``warnings`` to hide these warnings or to turn them into errors.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TypeAlias
@@ -18,6 +18,8 @@ SHADES = 10  # levels of shading in a table, besides none
 MOST_WIDE = 10  # shaded tables with more columns are printed in a smaller font on paper
 LONGEST_NAME = 40
 MOST_ROWS = 20  # of a table in a notebook
+LETTER_PX = 6.8  # mean width of a letter below a box
+CHART_PX = (220, 84)  # width and height of the lines in a line chart
 Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]  # column heads and rows
 
 
@@ -119,6 +121,70 @@ def image(encoded: bytes, description: str, kind: str = "") -> Markup:
 def chart(encoded: bytes, description: str, kind: str = "chart") -> Markup:
     """A ``chart`` (page width), a ``chart narrow``, or a ``sheet`` (original size, scrolls)."""
     return _scroll(image(encoded, description, kind))
+
+
+def boxes(sizes: Sequence[tuple[float, float, str]], description: str) -> Markup:
+    """A drawing of boxes in a row, each with its width and height in px and a text below."""
+    tallest = max(height for _, height, _ in sizes)
+    parts: list[str] = []
+    left = 0.0
+    for width, height, text in sizes:
+        place = max(width, LETTER_PX * len(text))  # of the box and its text
+        middle = left + place / 2
+        parts.append(
+            f'<rect x="{middle - width / 2:.1f}" y="{(tallest - height) / 2:.1f}"'
+            f' width="{width:.1f}" height="{height:.1f}" rx="1"/>'
+            f'<text x="{middle:.1f}" y="{tallest + 14:.1f}">{show(text)}</text>'
+        )
+        left += place + 10
+    return _scroll(
+        Markup(
+            f'<svg class="boxes" role="img" aria-label="{show(description)}"'
+            f' width="{left:.0f}" height="{tallest + 20:.0f}">{"".join(parts)}</svg>'
+        )
+    )
+
+
+def line_chart(
+    title: str, lines: Mapping[str, Mapping[int, float]], ends: tuple[str, str], axis: str
+) -> Markup:
+    """A drawing of values by whole numbers, such as epochs, which ``axis`` names.
+
+    Has a line for each name. ``ends`` are the texts of the lowest and the highest value.
+    """
+    width, height = CHART_PX
+    values = [value for line in lines.values() for value in line.values()]
+    places = [place for line in lines.values() for place in line]
+    low, high = min(values), max(values)
+    first, last = min(places), max(places)
+    left = 8 + LETTER_PX * max(map(len, ends))
+    parts = [
+        f'<path class="axes" d="M{left:.0f} 22v{height}h{width}"/>',
+        f'<text x="{left:.0f}" y="12" class="start">{show(title)}</text>',
+        f'<text x="{left - 5:.0f}" y="{22 + height}" class="end">{show(ends[0])}</text>',
+        f'<text x="{left - 5:.0f}" y="30" class="end">{show(ends[1])}</text>',
+        f'<text x="{left:.0f}" y="{36 + height}" class="start">{first}</text>',
+        f'<text x="{left + width:.0f}" y="{36 + height}" class="end">{show(axis)} {last}</text>',
+    ]
+    legend = left + width
+    for number, (name, line) in reversed(list(enumerate(lines.items()))):
+        points = [
+            f"{left + width * (place - first) / max(1, last - first):.1f}"
+            f",{22 + height * (1 - (value - low) / ((high - low) or 1)):.1f}"
+            for place, value in line.items()
+        ]
+        parts.append(f'<polyline class="line-{number}" points="{" ".join(points)}"/>')
+        parts.append(f'<text x="{legend:.0f}" y="12" class="end">{show(name)}</text>')
+        legend -= LETTER_PX * len(name) + 4
+        parts.append(f'<path class="line-{number}" d="M{legend - 16:.0f} 8h14"/>')
+        legend -= 24
+    spoken = "; ".join(
+        f"{name}: {line[min(line)]:.3g} to {line[max(line)]:.3g}" for name, line in lines.items()
+    )
+    return Markup(
+        f'<svg class="chart" role="img" aria-label="{show(f"{title} by {axis}: {spoken}")}"'
+        f' width="{left + width + 16:.0f}" height="{height + 42}">{"".join(parts)}</svg>'
+    )
 
 
 def list_shades() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -67,6 +67,14 @@ class Kind:
     def class_names(self, target_names: Sequence[str]) -> tuple[str, ...]:
         """Names to count images by: classes, labels, no and yes, or none for regression."""
         return {"binary": ("no", "yes"), "regression": ()}.get(self.name, tuple(target_names))
+
+    def name_values(self, target_names: Sequence[str]) -> tuple[str, ...]:
+        """A name for each value of a prediction: each class or label, no and yes, or number."""
+        return self.class_names(target_names) or tuple(target_names)
+
+    def expand_row(self, row: Sequence[float]) -> Sequence[float]:
+        """A value for each of :meth:`name_values`, from a model's probabilities or numbers."""
+        return (1 - row[0], row[0]) if self.name == "binary" else row
 
     def members(
         self, targets: Targets, target_names: Sequence[str]
@@ -180,6 +188,22 @@ BINARY = Kind("binary", "bool", 1)
 REGRESSION = Kind("regression", "float32", 2)
 """One or more numbers per image: float32 (N, K), one column per name in ``target_names``."""
 KINDS = (SINGLE_LABEL, MULTI_LABEL, BINARY, REGRESSION)
+
+
+@runtime_checkable
+class Decision(Protocol):
+    """What turns probabilities into a prediction: a task, or what an exported file says of it."""
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def target_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def cutoffs(self) -> tuple[float, ...]:
+        """The threshold of each output's probability; empty unless outputs are yes or no."""
+        ...
 
 
 def kind_of(targets: np.ndarray) -> Kind:

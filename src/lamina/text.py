@@ -111,7 +111,8 @@ def format_table(
     """The table of :func:`build_table`, or its first ``most`` rows, as plain text of any width."""
     from rich.console import Console
 
-    console = Console(width=100_000, color_system=None, force_terminal=False)
+    # Without force_jupyter, rich would display an empty output in a notebook.
+    console = Console(width=100_000, color_system=None, force_terminal=False, force_jupyter=False)
     with console.capture() as captured:
         console.print(build_table(heads, rows[:most], texts))
     lines = [line.rstrip() for line in captured.get().rstrip("\n").split("\n")]

@@ -61,7 +61,7 @@ def test_a_dropped_or_pasted_image_gets_the_prediction_of_lamina_predict(
     for how in (DROP, PASTE):
         give(page, image, how)
         card = page.get_by_role("region", name="shapes")
-        expect(card.locator(".predicted")).to_have_text(expected["predicted"])
+        expect(card.locator(".predicted")).to_have_text(expected["predicted"], timeout=60_000)
         row = card.get_by_role("row").nth(1)
         expect(row.get_by_role("rowheader")).to_have_text(expected["predicted"])
         expect(row.get_by_role("cell").last).to_have_text(f"{100 * first:.1f} %")

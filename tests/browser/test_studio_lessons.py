@@ -172,3 +172,25 @@ def test_lessons_on_a_phone_lead_to_the_steps_and_results(page: Page, studio: St
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         assert Axe().run(page).response["violations"] == [], scheme
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_lesson_names_its_chapter_and_links_to_it_if_the_address_is_known(page: Page):
+    panel = open_lessons(page)
+    chapter = panel.locator("#chapter")
+    expect(chapter).to_have_text(
+        "Read more: Chapter 1, Pixels and a linear net, in the documentation"
+    )
+    expect(chapter.get_by_role("link")).to_have_count(0)
+
+    def name_documentation(route: Route) -> None:
+        response = route.fetch()
+        values = response.json() | {"documentation": "https://example.org/lamina"}
+        route.fulfill(response=response, json=values)
+
+    page.route("**/api/state", name_documentation)
+    page.reload()
+    panel.get_by_role("button", name="Lesson 3 of 6").click()
+    expect(chapter).to_have_text("Read more: Chapter 4, Convolutions (opens in a new tab)")
+    expect(chapter.get_by_role("link", name="Chapter 4, Convolutions")).to_have_attribute(
+        "href", "https://example.org/lamina/chapters/04_convolutions.html"
+    )

@@ -218,7 +218,7 @@ def test_runs_are_noted_renamed_found_deleted_and_restored(
     page: Page, studio: Studio, browser: Browser
 ):
     studio.copy_runs(train_quickly(lr=1e-5), "one", "two", "three")
-    studio.copy_runs(train_quickly(lr=0.01), "zenith")  # the last, if all have one time
+    studio.copy_runs(train_quickly(lr=0.011), "zenith")  # trained here, so it is the newest
     page.reload()
     runs = open_runs(page)
     names = runs.locator("strong")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lamina import load_run
 from lamina.deploy.card import build_card
-from lamina.deploy.exported_model import open_onnx
+from lamina.deploy.exported_predictor import load_exported
 from lamina.deploy.serve import inference
 from lamina.deploy.studio import results
 from lamina.errors import DataError
@@ -142,7 +142,7 @@ def test_an_exported_file_states_and_uses_the_depth(deep_run, new_scans, workpla
     assert json.loads(Path("deep.onnx.json").read_text())["bit_depth"] == 12
     metadata = {one.key: one.value for one in onnx.load("deep.onnx").metadata_props}
     assert metadata["bit_depth"] == "12"
-    by_file = open_onnx(Path("deep.onnx")).predict(sorted(new_scans.iterdir()))
+    by_file = load_exported(Path("deep.onnx"), threads=1).predict(sorted(new_scans.iterdir()))
     by_run = load_run(deep_run).predict(sorted(new_scans.iterdir()))
     assert by_file[0].problem == by_run[0].problem == ABOVE
     assert by_file[1].values == pytest.approx(by_run[1].values, abs=1e-5)

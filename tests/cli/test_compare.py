@@ -196,7 +196,8 @@ def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
     assert state["is_finished"]
     assert len(list(Path("runs/study").glob("*-seed*"))) == 2 * state["looks"][-1]
     refused = run_refused(*words, "--seeds", "2")
-    assert "runs/study has a result with the margin 0.005, judged as --until-decided" in refused
+    expected = "runs/study has a result with the margin 0.005 and the level of --until-decided."
+    assert expected in refused
 
 
 @pytest.mark.slow
@@ -231,7 +232,7 @@ def test_margin_and_level_are_fixed_by_the_first_result(workplace, image_set):
     first = read_study(Path("runs/study"))["results"]
     for changed in (("--seeds", "2", "--margin", "1"), ("--until-decided",)):
         refused = run_refused(*words, *changed)
-        assert "runs/study has a result with the margin 0.01, judged as --seeds does." in refused
+        assert "runs/study has a result with the margin 0.01 and the level of --seeds." in refused
         assert "or train a new study with another --name." in refused
     again = run_well(*words, "--seeds", "2", "--json")  # without a margin, that of the study
     assert events(again.stdout)[-1]["margin"] == 0.01
@@ -241,7 +242,8 @@ def test_margin_and_level_are_fixed_by_the_first_result(workplace, image_set):
 def test_seeds_that_overlap_without_a_pair_are_refused(workplace, image_set):
     words = ("--data", image_set, "--name", "study")
     refused = run_refused("compare", A1, f"{A1},seed=1", *words, "--seeds", "2")
-    assert f"The seeds are [0, 1] of {A1} and [1, 2] of {A1},seed=1. Both runs of a" in refused
+    expected = f"The seeds of {A1} are [0, 1], and the seeds of {A1},seed=1 are [1, 2]. Both runs"
+    assert expected in refused
     assert not Path("runs/study").exists()
 
 
@@ -303,7 +305,7 @@ def test_a_damaged_study_is_skipped(workplace, image_set):
     Path("runs/2026-01-01-study-1").mkdir(parents=True)
     Path("runs/2026-01-01-study-1/study.json").write_text("{")
     done = run_well("compare", A1, B_LR, "--data", image_set, "--seeds", "2")
-    assert "It was skipped." in done.stderr
+    assert "lamina skips this study." in done.stderr
 
 
 @pytest.mark.slow
@@ -436,7 +438,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
         ),
         (
             ["compare", A, B, "--seeds", "3", "--time", "1m"],
-            "Seeds and a time limit both set the number of trainings.",
+            "Seeds and a time limit both set the number of runs.",
         ),
         (
             ["compare", A, B, "--seeds", "3", "--until-decided"],
@@ -446,7 +448,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
         (["compare", A, B, "--name", "../first"], "a run name must be one line without /"),
         (
             ["ablate", B, "--without", "epochs"],
-            "All trainings share epochs. Leave it out of --without.",
+            "All runs share epochs. Leave it out of --without.",
         ),
         (
             ["compare", A, B, "--name", "first"],
@@ -467,7 +469,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
         ),
         (
             ["ablate", B, "--without", "flip"],
-            "flip has its default already, off. Leave it out of --without.",
+            "flip already has its default, off. Leave it out of --without.",
         ),
         (["ablate", B, "--without", "Output"], "the net must end with the 2 outputs of the task"),
     ],
@@ -483,7 +485,7 @@ def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refuse
     words = ("--data", image_set, "--seeds", "2", "--name", "s")
     run_well("compare", A1, B_LR, *words)
     printed = run_refused("compare", A1, B1, *words)
-    assert "runs/s exists, with other experiments." in printed
+    assert "runs/s already exists, with different settings: experiments." in printed
     assert "Choose another name, or run the same command with the same data" in printed
 
     for name, data in (("shapes", "shapes"), ("numbers", "shapes-pose")):

@@ -128,7 +128,9 @@ def test_after_a_kill_finished_folds_are_not_repeated(workplace, image_set):
 
 def test_other_settings_in_the_same_folder_are_refused(runs, image_set):
     train = ("train", NET_TEXT, "--data", image_set, "--epochs", "2", "--name")
-    assert "runs/cv exists, with other folds." in run_refused(*train, "cv", "--folds", "2")
+    assert "runs/cv already exists, with different settings: folds." in run_refused(
+        *train, "cv", "--folds", "2"
+    )
     Path("runs/killed").mkdir()  # a kill may leave an empty folder
     run_well(*train, "killed", "--folds", "2")
     shutil.copytree(runs / "fold-1", "runs/single")
@@ -170,11 +172,14 @@ def test_lamina_chooses_once_for_all_folds_within_the_time(workplace, image_set)
     done = run_from_now(9, *train, "--no-pretrained")
     assert done.returncode == 0, done.stderr
     assert re.search(r"out-of-fold accuracy \S+ % \(95 % interval \S+ % to \S+ %\)", done.stdout)
-    assert "training on 1 of 2 parts" in done.stdout
+    assert "models trained on 1 of 2 folds" in done.stdout
     assert done.stderr.count("considered") == 1
     again = run_from_now(9, *train)
     # other initial weights
-    assert (again.returncode, "runs/cv exists, with other pretrained" in again.stderr) == (2, True)
+    assert (
+        again.returncode,
+        "runs/cv already exists, with different settings: pretrained" in again.stderr,
+    ) == (2, True)
 
 
 def test_all_runs_share_one_choice_and_the_time_that_is_left(workplace, image_set):
@@ -223,7 +228,7 @@ def test_all_folds_are_trained_for_the_same_time_also_after_an_interruption(work
                 began = time.perf_counter()
             if began is not None and time.perf_counter() - began > 2.5:
                 break
-    with pytest.raises(LaminaError, match=r"exists, with other time\."):
+    with pytest.raises(LaminaError, match=r"already exists, with different settings: time\."):
         next(begin(60.0))
     rest = list(begin(14.0))
     assert isinstance(rest[-1], Folds)
@@ -237,7 +242,7 @@ def test_every_run_is_trained_in_too_little_time(workplace, image_set):
     words = ("--data", image_set, "--folds", "2", "--time", "0.1s", "--name", "cv", "--json")
     done = run_well("train", NET_TEXT, *words)
     assert len(events(done.stdout)[-1]["scores"]) == 2
-    assert "lamina trains fewer steps. Increase --time" in done.stderr
+    assert "lamina trains for fewer steps. Increase --time" in done.stderr
     assert load_run("runs/cv").report is not None
 
 
@@ -259,7 +264,10 @@ def build():
 
 @pytest.mark.parametrize(
     ("flag", "message"),
-    [("--folds", "exists, with other file."), ("--seeds", "the file of the net has changed")],
+    [
+        ("--folds", "already exists, with different settings: file."),
+        ("--seeds", "the file of the net has changed"),
+    ],
 )
 def test_runs_of_an_edited_net_file_are_not_mixed(workplace, image_set, flag, message):
     Path("mine.py").write_text(OWN_NET)
@@ -286,7 +294,7 @@ def test_in_python_with_numbers(tmp_path):
     assert validated.score.value == pytest.approx(errors.mean(), rel=1e-4)
     assert validated.run.report is None  # there is no test
     assert validated.interval.low >= 0
-    with pytest.raises(LaminaError, match=r"exists, with other net\."):
+    with pytest.raises(LaminaError, match=r"already exists, with different settings: net\."):
         cross_validate(images, folds=3, net="mlp", **settings)
 
 
@@ -303,7 +311,7 @@ def test_own_parts_train_all_folds_and_are_compared_by_name(tmp_path):
     found = validate(parts=Parts(loss=double))
     assert found.run.record.parts["loss"].endswith("double")
     assert validate(parts=Parts(loss=double)).scores == found.scores
-    with pytest.raises(LaminaError, match=r"exists, with other .*parts"):
+    with pytest.raises(LaminaError, match=r"already exists, with different settings: .*parts"):
         validate()
 
 

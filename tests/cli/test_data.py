@@ -14,7 +14,7 @@ from lamina.cli import main
 from lamina.cli.data import print_sizes
 from lamina.cli.terminal import Terminal
 from lamina.data.inspection import SizeSummary
-from support.commands import events, run_lamina, run_well
+from support.commands import events, run_lamina, run_refused, run_well
 from support.images import encode, write_images
 
 
@@ -273,3 +273,38 @@ def test_columns_may_be_named_for_the_model_of_a_run(tmp_path):
     columns = ("--image-column", "where", "--label-column", "what")
     assert run_lamina("data", "labels", other / "t.csv", "--with", tmp_path / "r").returncode == 2
     run_well("data", "labels", other / "t.csv", "--with", tmp_path / "r", *columns)
+
+
+@pytest.mark.slow
+def test_sample_images_are_written_and_the_next_command_reads_them(workplace: Path) -> None:
+    written = run_well("data", "--sample", "photos")
+    assert written.stdout == "photos: 161 images in 4 classes\n"
+    assert written.stderr == "Next: lamina data photos\n"
+    printed = run_well("data", "photos").stdout
+    rows = [line.split("\t") for line in printed.splitlines()[1:5]]
+    assert [name for name, *_ in rows] == ["apple", "leaf", "mug", "pear"]
+    assert [sum(map(int, counts)) for _, *counts in rows] == [40, 40, 40, 41]
+
+
+def test_sample_images_are_written_to_new_folders_only(workplace: Path) -> None:
+    (workplace / "photos").mkdir()
+    note = workplace / "photos" / "note.txt"
+    note.write_text("mine")
+    assert (
+        run_refused("data", "--sample", "photos")
+        == "lamina: The folder photos is not empty. Use a new folder.\n"
+    )
+    assert [*workplace.rglob("*")] == [note.parent, note]
+    assert (
+        run_refused("data", "--sample", str(note))
+        == f"lamina: Cannot write {note}: Not a directory. Use another folder.\n"
+    )
+
+
+def test_sample_images_need_no_data_and_no_other_options(workplace: Path) -> None:
+    assert run_refused("data", "pets", "--sample", "photos") == (
+        "lamina: --sample saves new images, and does not read pets. Leave out pets or --sample.\n"
+    )
+    assert run_refused("data", "--sample", "photos", "--top", "3", "--size", "32") == (
+        "lamina: --sample only saves images. Leave out --top and --size.\n"
+    )

@@ -3,15 +3,89 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from lamina.data import Dataset, Images, Preparation
+from lamina.data.preparation import Resize
+from lamina.training.loop import Training
 from support.commands import events, run_lamina, run_well
-from support.images import write_images
+from support.images import noise, write_images
+from support.runs import CONV_NET, RECIPE, begin_run
 
 NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
+
+
+TARGETS = {
+    "single-label": (np.arange(12) % 3, ("cat", "dog", "hen")),
+    "multi-label": (np.arange(36).reshape(12, 3) % 5 > 2, ("sky", "sea", "sand")),
+    "binary": (np.arange(12) % 2 > 0, ("warm",)),
+    "regression": (np.arange(24, dtype=np.float32).reshape(12, 2), ("width", "height")),
+}
+
+
+def begin_trained(kind: str, channels: int, resize: Resize, folder: Path) -> Path:
+    """A run of one epoch, without its evaluation."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, channels), np.uint8)
+    targets, names = TARGETS[kind]
+    images = Images(pixels, targets, names, tuple(map(str, range(12))), "train")
+    preparation = Preparation(size_px=8, resize=resize)
+    dataset = Dataset("pets", "abc", images, preparation=preparation)
+    training = Training(CONV_NET, images, RECIPE)
+    for _ in training:
+        pass
+    run = begin_run(CONV_NET, dataset, RECIPE, net_name="tiny", runs_dir=folder)
+    run.folder.save_model(training.model)
+    return run.path
+
+
+def assert_alike(printed: str, expected: str, tolerance: float) -> None:
+    """The same words, and the same numbers up to a tolerance."""
+    number = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
+    assert number.sub("#", printed) == number.sub("#", expected)
+    values = [[float(text) for text in number.findall(part)] for part in (printed, expected)]
+    assert values[0] == pytest.approx(values[1], abs=tolerance, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "channels", "resize"),
+    [
+        ("single-label", 1, "crop"),
+        ("single-label", 3, "stretch"),
+        ("multi-label", 3, "pad"),
+        ("binary", 3, "crop"),
+        ("regression", 3, "crop"),
+    ],
+)
+def test_a_file_prints_what_its_run_prints(kind, channels, resize, workplace):
+    run = begin_trained(kind, channels, resize, workplace / "runs")
+    run_well("export", run, "net.onnx")
+    for place, (height, width) in enumerate([(8, 8), (50, 20), (300, 700)]):
+        Image.fromarray(noise(height, width)).save(f"{place}.jpg")
+    Path("damaged.jpg").write_bytes(b"\xff\xd8\xff")
+    images = ("0.jpg", "damaged.jpg", "1.jpg", "2.jpg")
+    calls = [(), ("--json",), ("--top", "2"), ("--output", "table.csv"), ("--output", "rows.jsonl")]
+    if kind in ("single-label", "binary"):
+        calls.append(("--confidence-threshold", "0.6", "--json"))
+    for options in calls:
+        outputs = []
+        for model in (run, "net.onnx"):
+            done = run_lamina("predict", model, *images, *options)
+            assert done.returncode == 2  # of the damaged image
+            assert "lamina: damaged.jpg: " in done.stderr
+            lines = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+            lines.append(done.stdout)
+            if "--output" in options:
+                lines.append(Path(options[1]).read_text())
+            outputs.append("\n".join(lines))
+        tolerance = 1e-4 if "--json" in options or "--output" in options else 0.11
+        assert_alike(*outputs, tolerance)
 
 
 @pytest.mark.slow
@@ -57,6 +131,13 @@ def test_what_cannot_be_exported_or_used_is_said(shapes_run, workplace, image_se
             (
                 "An exported file has a net for the CPU, and no predictions for val images, which"
                 " --coverage and --aim need. Leave out --coverage."
+            ),
+        ),
+        (
+            ("predict", "net.onnx", image, "--device", "cpu", "--net", "net.py"),
+            (
+                "An exported file has a net for the CPU, and no predictions for val images, which"
+                " --coverage and --aim need. Leave out --net and --device."
             ),
         ),
         (

@@ -3,10 +3,16 @@ from __future__ import annotations
 import io
 import itertools
 import re
+from types import SimpleNamespace
 
+import IPython.display
+import pytest
 from rich.console import Console
 
-from lamina import Recipe, Training, evaluate, show_progress, start_run
+from lamina import Epoch, Recipe, Step, Training, evaluate, show_progress, start_run
+from lamina.runs import progress
+from lamina.studies.experiment import Decision
+from lamina.training.events import Remark
 from support.runs import DATA, NET
 
 HIDE_CURSOR = "\x1b[?25l"  # as a bar does first
@@ -70,3 +76,43 @@ def test_lines_name_their_run_while_several_train_and_only_then(tmp_path, capsys
     ]
     start_run(DATA, NET, RECIPE, runs_dir=tmp_path).train()
     assert "\nepoch 1/2  train loss " in capsys.readouterr().out
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """What a notebook prints, and the texts of its bar."""
+    printed = io.StringIO()
+    shown = []
+    bar = SimpleNamespace(update=lambda content, **_: shown.append(content["text/plain"]))
+    monkeypatch.setattr(IPython.display, "display", lambda *_, **__: bar)
+    monkeypatch.setattr(progress, "Console", lambda: SimpleNamespace(is_jupyter=True))
+    monkeypatch.setattr(progress, "_find_console", lambda: Console(file=printed, width=200))
+    monkeypatch.setattr(progress, "NOTEBOOK_SECONDS", 0)
+    return printed, shown
+
+
+def test_a_notebook_prints_some_of_many_epochs_and_shows_the_others_beside_its_bar(notebook):
+    printed, shown = notebook
+    events = []
+    for epoch in range(1, 208):
+        events.append(Step(epoch=epoch, step=1, steps=2, loss=2.0))
+        events.append(Epoch(epoch, 207, 1.5, None, 1.0, 100.0, 0.1))
+    assert list(show_progress(events)) == events
+
+    numbers = [int(number) for number in re.findall(r"epoch (\d+)/207", printed.getvalue())]
+    assert numbers == [*range(1, 11), *range(20, 101, 10), 200, 207]
+    line = "epoch 11/207  train loss 1.5000  1.0 s  100 images/s"
+    assert shown[10:13] == ["epoch 11 1/2", line, f"{line} · epoch 12 1/2"]
+    assert shown[-1] == ""
+
+
+def test_a_notebook_repeats_no_line_and_prints_the_last_one_of_each_kind(notebook):
+    printed, shown = notebook
+    seeds = [Decision("trained", f"seed {seed}") for seed in range(1, 16)]
+    list(show_progress([Remark("net: cnn"), *seeds, Remark("net: cnn"), Decision("found", "all")]))
+    assert printed.getvalue().splitlines() == [
+        "net: cnn",
+        *(f"trained: seed {seed}" for seed in (*range(1, 11), 15)),
+        "found: all",
+    ]
+    assert shown == [*(f"trained: seed {seed}" for seed in range(11, 16)), ""]

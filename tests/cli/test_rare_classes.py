@@ -85,8 +85,8 @@ def test_a_report_of_a_model_that_is_no_better_than_the_baseline_begins_with_tha
     assert (
         report[1]
         == "90.0 % of the images are cat, so accuracy is misleading; the baseline has a balanced"
-        " accuracy of 50.0 %. To raise the balanced accuracy, train with class_weights; metric"
-        " balanced_accuracy compares by it."
+        " accuracy of 50.0 %. To raise the balanced accuracy, train with class_weights; set metric"
+        " to balanced_accuracy to score by it."
     )
     assert report[2].startswith("test accuracy ")
     assert report[3].startswith("baseline (always cat): 90.0 %, gain ")

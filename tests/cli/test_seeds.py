@@ -92,8 +92,8 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
     assert other.returncode == 2
     assert (
         other.stderr.splitlines()[-1]
-        == "lamina: The run runs/first-seed5 already exists, with other settings: recipe.batch_size"
-        " is 16, not 7. Choose another name, or delete that folder."
+        == "lamina: The run runs/first-seed5 already exists, with different settings:"
+        " recipe.batch_size is 16, not 7. Choose another name, or delete that folder."
     )
 
 
@@ -171,7 +171,7 @@ def test_scores_of_another_experiment_are_never_taken(tmp_path):
         assert begin(*first)[-1] == begun[-1]
         with pytest.raises(
             LaminaError,
-            match=rf"-seed7 already exists, with other settings: {difference}\. Choose another",
+            match=rf"-seed7 already exists, with different settings: {difference}\. Choose another",
         ):
             begin(*second)
 

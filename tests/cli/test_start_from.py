@@ -140,7 +140,7 @@ def test_a_run_continues_from_its_checkpoint(first, workplace, image_set):
         (("first@3",), "runs/first has no checkpoint after epoch 3. Choose from 4."),
         (("first@4",), "runs/first ended after epoch 4, with epochs 4"),
         (("first@x",), "expected the number of an epoch after @. Use first@3"),
-        (("first@4", "--time", "10s"), "A training that continues from a checkpoint has no time"),
+        (("first@4", "--time", "10s"), "A run that continues from a checkpoint has no time"),
         (("first@4", "--val", "0.2"), "continues on the data of the run, loaded in the same way."),
         (("first@4", "--seed", "3"), "seed is 3, but runs/first was trained with 0, which"),
         (("first@4", "--data", "shapes"), "runs/first was trained on"),

@@ -108,7 +108,8 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, image_
     lines = trained.stdout.splitlines()
     assert lines[0].startswith("epoch 1/2  train loss ")
     assert any(line.startswith("test accuracy ") and "95 % interval" in line for line in lines)
-    printed = trained.stderr.splitlines()
+    # the number of threads depends on the machine
+    printed = [line for line in trained.stderr.splitlines() if not line.startswith("threads: ")]
     assert (
         printed[0]
         == f"data: {image_set.name} (as requested): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"

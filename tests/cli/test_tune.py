@@ -402,7 +402,7 @@ def test_a_function_of_the_trial_in_python(tmp_path, data, few_finals):
     assert study.result.winner.values.keys() in ({"is_deep"}, {"is_deep", "width"})
     assert study.result.test_scores == ()
     assert study.result.comparison is None  # val has chosen the winner
-    assert "no test split" in str(study)
+    assert "without a test split" in str(study)
     assert study.result.trials == 4  # without those that repeat values, and are not trained
     with pytest.raises(LaminaError, match="no val split"):
         tune(net, data.train, trials=2, runs_dir=tmp_path)
@@ -478,7 +478,7 @@ def test_what_cannot_be_searched_is_refused(workplace, image_set, given, message
 @pytest.mark.parametrize(
     ("over", "message"),
     [
-        ({"lr": "0.1..0.01"}, "it must rise"),
+        ({"lr": "0.1..0.01"}, "LOW must be less than HIGH"),
         ({"lr": "0..0.1:log"}, "a logarithmic range must begin above 0"),
         ({"batch_size": "1.5..3"}, "batch_size takes whole numbers"),
         ({"seed": "1..3"}, "seed cannot be tuned."),
@@ -509,9 +509,9 @@ def test_settings_that_cannot_be_used_are_refused(data, over, message):
 
 
 def test_invalid_sizes_are_refused():
-    with pytest.raises(LaminaError, match="width does not stand for a number in the net mlp"):
+    with pytest.raises(LaminaError, match="The net mlp has no size with the name width"):
         parse_sizes({"width": "2..4"}, "mlp")
-    with pytest.raises(LaminaError, match="width does not stand for a number"):
+    with pytest.raises(LaminaError, match="has no size with the name width"):
         parse_sizes({"width": "2..4"}, NET)
 
 
@@ -551,7 +551,9 @@ def test_a_worker_waits_for_the_settings_of_a_study_that_another_creates(tmp_pat
     settings = {"over": {"lr": "1..2"}}
     timer = threading.Timer(0.5, study.set_user_attr, ["settings", settings])
     timer.start()
-    with pytest.raises(RunError, match="The study study in the storage exists, with other"):
+    with pytest.raises(
+        RunError, match="The study study in the storage already exists, with different"
+    ):
         open_search(folder, data)
     timer.join()
     assert study.user_attrs["settings"] == settings

@@ -28,7 +28,7 @@ from lamina.studies.storage import load_study, open_storage
 from support.commands import events, run_lamina, run_well
 from support.searches import NET, finish, noise_with_val, open_again, open_search
 
-TUNING = Path(__file__).parents[2] / "docs" / "tuning.md"
+TUNING = Path(__file__).parents[2] / "docs" / "howto" / "tuning.md"
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_two_functions_never_share_a_study(tmp_path, data):
     studies = [tune(net, data, **more) for net in (narrow, wide)]
     assert studies[0].path != studies[1].path
     assert [list(study.result.winner.values) for study in studies] == [["width"], ["units"]]
-    with pytest.raises(RunError, match="with other function"):
+    with pytest.raises(RunError, match="with different settings: function"):
         tune(narrow, data, name=studies[1].path.name, **more)
     again = tune(wide, data, name=studies[1].path.name, **more)
     assert again.result == studies[1].result
@@ -226,7 +226,7 @@ def test_a_finite_search_ends_when_all_values_are_tried(tmp_path, data, capsys):
     printed = capsys.readouterr().out
     assert "2 trials, then finals" in printed
     assert "settings: epochs 1, batch_size 16, optimizer adam" in printed
-    assert "finals: 2 trials and the recipe, each with 2 new seeds (6 trainings, about" in printed
+    assert "finals: 2 trials and the recipe, each with 2 new seeds (6 runs, about" in printed
     assert re.search(
         r"^trained: final-trial-\d-seed2: val accuracy .* % \(\d of \d\)$", printed, re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""The statements of docs/article-notes.md about the article's own code."""
+"""The statements of docs/explanation/article-notes.md about the article's own code."""
 
 from __future__ import annotations
 

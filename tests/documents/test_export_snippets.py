@@ -1,15 +1,17 @@
-"""The snippets of docs/export.md run without lamina: in plain Python, and in a real browser."""
+"""The programs of docs/howto/export.md run without lamina: in Python, a browser and C++."""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
 import itertools
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import ExifTags, Image
@@ -17,9 +19,11 @@ from PIL import ExifTags, Image
 from lamina import load_data
 from lamina.data.decoding import InputFormat
 from lamina.data.image_inputs import decode_ahead
-from lamina.deploy.exported_model import export_onnx, open_onnx
+from lamina.deploy.exported_model import export_onnx
+from lamina.deploy.exported_predictor import load_exported
 from lamina.evaluation.calibration import choose_thresholds
-from lamina.evaluation.predictor import Predictor, make_prediction
+from lamina.evaluation.predictions import make_prediction
+from lamina.evaluation.predictor import Predictor
 from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
 from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Aim
@@ -32,7 +36,7 @@ NET = Net(Conv2d(6, 3), ReLU(), GlobalAvgPool(), Output())
 
 
 def read_snippet() -> str:
-    page = (DOCS / "export.md").read_text(encoding="utf-8")
+    page = (DOCS / "howto" / "export.md").read_text(encoding="utf-8")
     return page.partition("```python\n")[2].partition("```")[0]
 
 
@@ -85,7 +89,7 @@ def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamin
     lines = run_snippet(read_snippet() + check, tmp_path, has_torch=False)
     (chunk,) = decode_ahead([file], InputFormat(images.shape, resize))
     assert np.array_equal(np.load(tmp_path / "prepared.npy"), chunk.pixels)
-    (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(file)
+    (prediction,) = load_exported(tmp_path / "pets.onnx", threads=1).predict(file)
     if data == "shapes":
         assert lines.pop() == f"predicted: {prediction.predicted}"
     printed = {name: float(value) for name, value in (line.split() for line in lines)}
@@ -113,7 +117,7 @@ def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
     for pixels in (black, *images.pixels[distances.argsort()[:2]]):
         Image.fromarray(pixels).save(tmp_path / "cat.png")
         (own,) = Predictor(model).predict(tmp_path / "cat.png")
-        (exported,) = open_onnx(tmp_path / "pets.onnx").predict(tmp_path / "cat.png")
+        (exported,) = load_exported(tmp_path / "pets.onnx", threads=1).predict(tmp_path / "cat.png")
         assert own.predicted == exported.predicted
         expected = own.predicted if kind == "binary" else ", ".join(own.predicted)
         assert run_snippet(read_snippet(), tmp_path)[-1] == f"predicted: {expected}"
@@ -183,3 +187,41 @@ def test_javascript_prepares_images_nearly_as_lamina_does(browser, tmp_path):
             np.abs(np.roll(got, 1, axis=axis) - expected).mean() for axis in (0, 1)
         )
     page.close()
+
+
+INCLUDED = ["-std=c++17", "-I/usr/include/onnxruntime", "-I/usr/include/stb"]
+HEADERS = (
+    "#include <onnxruntime_cxx_api.h>\n#include <stb_image.h>\n#include <stb_image_resize2.h>\n"
+)
+
+
+def compile_program(source: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    (folder / "predict.cpp").write_text(source)
+    command = ["g++", *INCLUDED, "predict.cpp", *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("resize", "size"), [("crop", (90, 60)), ("stretch", (60, 90))])
+def test_cpp_predicts_as_lamina_does(resize, size, tmp_path):
+    if (
+        shutil.which("g++") is None
+        or compile_program(HEADERS, tmp_path, "-fsyntax-only").returncode
+    ):
+        pytest.skip("needs g++ and the headers of onnxruntime and stb")
+    page = (DOCS / "howto" / "export.md").read_text(encoding="utf-8")
+    program = page.partition("```cpp\n")[2].partition("```")[0]
+    images = load_data("shapes").test.take_evenly(20)
+    (tmp_path / "pets.onnx").write_bytes(export_onnx(Predictor(make_model(NET, images), resize)))
+    draw_image(images, "RGB", *size).save(tmp_path / "cat.jpg", quality=95)
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    (tmp_path / "libonnxruntime.so.1").symlink_to(library)
+    compiled = compile_program(program, tmp_path, str(library), "-Wl,-rpath,.", "-o", "predict")
+    assert compiled.returncode == 0, compiled.stderr
+    printed = subprocess.run(
+        ["./predict"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    values = dict(line.split() for line in printed.stdout.splitlines())
+    (prediction,) = load_exported(tmp_path / "pets.onnx", threads=1).predict(tmp_path / "cat.jpg")
+    expected = pytest.approx(prediction.values, abs=1e-4)
+    assert {name: float(value) for name, value in values.items()} == expected

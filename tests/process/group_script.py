@@ -31,6 +31,7 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
     "rmsprop": (
         "mlp",
         {
+            "precision": "fp32",
             "optimizer": "rmsprop",
             "schedule": "one-cycle",
             "gradient_clip": 0.1,

@@ -1,4 +1,4 @@
-"""The script and the commands of docs/scale.md, on machines that are network namespaces."""
+"""The commands of docs/howto/several-machines.md, on machines that are network namespaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from lamina.runs.loading import load_run
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/howto/several-machines.md").read_text(encoding="utf-8")
 DOCUMENTED = "-m lamina train cnn-s --data photos --lanes 8 --name shared"
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from lamina import __version__
+
 ROOT = Path(__file__).parents[2]
 BUILD = """
 import sys
@@ -26,25 +28,17 @@ folder = sys.argv[1]
 build_meta.build_sdist(folder)
 build_meta.build_wheel(folder)
 """
-FILES = (
-    "lamina/py.typed",
-    "lamina/notebook.css",
-    "lamina/deploy/report.css",
-    "lamina/deploy/serve/page/index.html",
-    "lamina/deploy/web/page/request.js",
-    "lamina/deploy/studio/page/index.html",
-    "lamina/deploy/studio/recipe_fields.json",
-    "lamina/deploy/studio/page/uplot-license.txt",
-    "lamina/deploy/web/page/preact-license.txt",
-)
+COMPILED = (".c", ".h", ".inc", "-entry.js")
+"""Ends of files from which others are built."""
+NOT_PACKAGED = ("*.so", "__pycache__", "*.egg-info")
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The sdist of a clean copy of the checkout, and the wheel built from this sdist."""
     folder = tmp_path_factory.mktemp("packages")
-    names = ["src", "setup.py", "pyproject.toml", "README.md", "LICENSE"]
-    unwanted = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
+    names = ["src", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"]
+    unwanted = shutil.ignore_patterns(*NOT_PACKAGED)
     for name in names:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
@@ -57,17 +51,18 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return sdist, build(unpacked)[1]
 
 
-def build(folder: Path) -> tuple[Path, Path]:
-    """Build the sdist and the wheel of a project."""
+def build(folder: Path, name: str = "dist", kernels: str = "auto") -> tuple[Path, Path]:
+    """Build the sdist and the wheel of a project, in a folder inside it."""
     done = subprocess.run(
-        [sys.executable, "-c", BUILD, str(folder / "dist")],
+        [sys.executable, "-c", BUILD, str(folder / name)],
         cwd=folder,
+        env={**os.environ, "LAMINA_KERNELS": kernels},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    (sdist,), (wheel,) = (folder / "dist").glob("*.tar.gz"), (folder / "dist").glob("*.whl")
+    (sdist,), (wheel,) = (folder / name).glob("*.tar.gz"), (folder / name).glob("*.whl")
     return sdist, wheel
 
 
@@ -134,20 +129,50 @@ def run_installed(lamina: Path, *words: str | Path, cwd: Path) -> subprocess.Com
     )
 
 
-def test_the_sdist_and_the_wheel_hold_what_the_program_needs(packages):
-    sdist, wheel = packages
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    assert [file for file in FILES if file not in names] == []
-    assert not any(name.startswith(("tests", "docs", "benchmarks")) for name in names)
-    with tarfile.open(sdist) as archive:
-        members = {name.partition("/")[2] for name in archive.getnames()}
-    sources = {
-        str(file.relative_to(ROOT))
-        for suffix in ("*.c", "*.h", "*.inc", "*.py")
-        for file in (ROOT / "src").rglob(suffix)
+def list_sources() -> set[str]:
+    """Every file of lamina, from src."""
+    folder = ROOT / "src"
+    unwanted = tuple(pattern.strip("*") for pattern in NOT_PACKAGED)
+    return {
+        file.relative_to(folder).as_posix()
+        for file in folder.rglob("*")
+        if file.is_file() and not any(part.endswith(unwanted) for part in file.parts)
     }
-    assert sources - members == set()
+
+
+def list_members(wheel: Path) -> set[str]:
+    """The files of a wheel without its metadata."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def list_files(sdist: Path) -> set[str]:
+    with tarfile.open(sdist) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
+
+
+def test_the_sdist_holds_every_file_of_lamina(packages):
+    members = list_files(packages[0])
+    assert {f"src/{name}" for name in list_sources()} - members == set()
+    assert not any(name.startswith(("tests", "docs", "benchmarks")) for name in members)
+
+
+def test_the_wheel_holds_pages_styles_and_types_and_no_tests(packages):
+    members = list_members(packages[1])
+    expected = {name for name in list_sources() if not name.endswith(COMPILED)}
+    libraries = {name for name in members if name.endswith((".so", ".pyd"))}
+    assert members - libraries == expected
+    platform = sysconfig.get_platform().translate(str.maketrans("-.", "__"))
+    assert packages[1].name == f"lamina-{__version__}-py3-none-{platform}.whl"
+
+
+def test_a_wheel_without_c_functions_fits_every_platform(packages):
+    unpacked = packages[1].parents[1]
+    sdist, wheel = build(unpacked, "without", kernels="off")
+    assert wheel.name == f"lamina-{__version__}-py3-none-any.whl"
+    sources = {name for name in list_sources() if not name.endswith(COMPILED)}
+    assert list_members(wheel) == sources
+    assert list_files(sdist) == list_files(packages[0])
 
 
 def test_the_installed_command_trains(lamina, image_set, tmp_path):

@@ -256,12 +256,12 @@ def test_a_worker_with_another_search_is_refused(image_set, storage, begin):
     )
     worker = begin(*call, "a")
     await_epoch(worker)
-    message = "The study study in the storage exists, with other"
+    message = "The study study in the storage already exists, with different"
     longer = ("tune", f"{NET},epochs=9", *call[2:])
-    assert f"{message} given and epochs." in run_refused(*longer, "b")
+    assert f"{message} settings: given, epochs." in run_refused(*longer, "b")
     Path("net.py").write_text("from lamina.nets import *\nnet = Net(Flatten(), Output())\n")
     other = ("tune", "net.py,epochs=8", *call[2:])
-    assert f"{message} net and file." in run_refused(*other, "b")
+    assert f"{message} settings: net, file." in run_refused(*other, "b")
     assert not Path("b").exists()
     wrong = run_refused(*call[:-2], f"{storage}/nothing", "--runs-dir", "c")
     assert "secret" not in wrong
@@ -292,7 +292,7 @@ def test_hostile_studies_run_nothing(image_set, storage, kind, tmp_path):
         (folder / "study.json").write_text(json.dumps(state))
     before = sorted(Path().rglob("*"))
     call = ("tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, "--storage", storage)
-    assert "The study study in the storage exists, with other" in run_refused(*call)
+    assert "The study study in the storage already exists, with different" in run_refused(*call)
     for name in ("study", "escaped"):
         shown = run_lamina("runs", "--study", Path("listed", name))
         assert shown.returncode in (0, 2)

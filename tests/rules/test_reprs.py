@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from lamina import Images, Predictor, Recipe, Training, evaluate
+from lamina import Images, Predictor, Recipe, Training, evaluate, load_net
+from lamina.evaluation.intervals import Interval
 from lamina.evaluation.outputs import Outputs
-from lamina.nets import Flatten, Net, Output
+from lamina.nets import Conv2d, Flatten, Net, Output
 from lamina.runs.nets_by_name import find_net
+from lamina.runs.overview import draw_course
+from lamina.studies.cross_validation import Folds
+from lamina.targets import Score
 
 MANY = 300
 LONG = "x" * 40
@@ -49,6 +55,23 @@ def test_values_of_many_classes_have_a_short_repr(training):
     assert "and 280 more" in shown
 
 
+def test_a_net_is_shown_with_its_costs_and_its_flow():
+    shown = load_net("cnn")._repr_html_()
+    assert "Net of 18 layers" in shown
+    assert "591,914" in shown  # parameters for 3×32×32 and ten classes
+    assert (
+        'aria-label="Output shapes: 32×32×32, 32×16×16, 64×16×16, 64×8×8, 4096, 128, 10"' in shown
+    )
+    assert shown.count("<rect ") == 7
+    assert "<script" not in shown
+
+
+def test_a_net_that_does_not_fit_small_images_is_shown_by_its_layers():
+    shown = Net(Conv2d(8, 64), Flatten(), Output())._repr_html_()
+    assert "Conv2d(8, 64)" in shown
+    assert "parameters" not in shown
+
+
 def test_predictions_are_shown_with_their_images(training, tmp_path):
     training, images = training
     names = [tmp_path / "<i>.png", *images.pixels[:30]]
@@ -59,3 +82,31 @@ def test_predictions_are_shown_with_their_images(training, tmp_path):
     assert "could not be read: no such file" in shown
     assert "&lt;i&gt;.png" in shown
     assert "and 7 more" in shown
+
+
+def test_the_course_of_a_run_is_two_charts_with_a_text():
+    score = Score("accuracy", 0.5)
+    rows = [
+        {"epoch": epoch, "train_loss": 2 / epoch, "val_loss": None, "val_accuracy": epoch / 10}
+        for epoch in (1, 2, 4)
+    ]
+    (shown,) = draw_course(rows, score)
+    assert shown.count("<svg ") == 2
+    assert 'aria-label="accuracy by epoch: val: 0.1 to 0.4"' in shown
+    assert 'aria-label="loss by epoch: train: 2 to 0.5"' in shown
+    assert ">10.00 %<" in shown
+    assert ">40.00 %<" in shown
+    assert draw_course(rows[:1], score) == []
+    assert draw_course([], None) == []
+
+
+def test_folds_are_shown_as_a_table():
+    reports = [SimpleNamespace(score=Score("accuracy", value), images=10) for value in (0.5, 0.7)]
+    outputs = SimpleNamespace(names=["a"] * 20)
+    run = SimpleNamespace(path="runs/<i>/final", report=None)
+    folds = Folds(tuple(reports), outputs, Score("accuracy", 0.6), Interval(0.4, 0.8), run)
+    shown = folds._repr_html_()
+    assert "<b>out-of-fold accuracy 60.00 % (95 % interval 40.00 % to 80.00 %)</b>" in shown
+    assert shown.count(">accuracy 50.00 %<") == shown.count(">accuracy 70.00 %<") == 1
+    assert "runs/&lt;i&gt;/final" in shown
+    assert str(folds).splitlines()[0] == folds.headline()

@@ -55,13 +55,21 @@ GROUPS = {
 }
 DATA_COMMANDS = ("labels", "duplicates", "cache")
 COMMANDS = {name: meaning for commands in GROUPS.values() for name, meaning in commands.items()}
+EXIT_STATUSES = {
+    "0": "done",
+    "1": "a bug in lamina",
+    "2": ("invalid input; predict: some images are unreadable; reproduce: the weights differ"),
+    "75": "one of several processes was lost; a scheduler may start all of them again",
+    "130, 143": "interrupted (SIGINT, SIGTERM); training saves the run first",
+    "141": "broken pipe: the program that read the output has ended",
+}
 COLLECT_AFTER = 100_000
 """Number of objects after which Python collects garbage: with its default, 700, it would do so many
 times while torch's modules load."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit status, as README.md lists them."""
+    """Run a command and return its exit status, one of ``EXIT_STATUSES``."""
     for stream in (sys.stdout, sys.stderr):
         # An unprintable character must not end training.
         if isinstance(stream, io.TextIOWrapper):
@@ -115,7 +123,7 @@ def _print_usage() -> None:
             print(f"  {name:<11}{meaning}")
     print(
         "\nExample: lamina train --data photos --time 3m\nRun lamina COMMAND --help to see the"
-        " options of a command."
+        " options of a command, and lamina --version to see the version."
     )
 
 

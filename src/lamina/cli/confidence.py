@@ -7,13 +7,8 @@ from dataclasses import replace
 import torch
 
 from lamina.cli.terminal import Terminal
-from lamina.deploy.confidence_rule import (
-    ConfidenceRule,
-    describe_coverage,
-    find_val,
-    fit_coverage,
-    make_rule,
-)
+from lamina.deploy.confidence_rule import NOT_CALIBRATED, ConfidenceRule, make_rule
+from lamina.deploy.coverage import describe_coverage, find_val, fit_coverage
 from lamina.evaluation.calibration import (
     choose_thresholds,
     describe_hits,
@@ -57,7 +52,7 @@ def make_confidence_rule(
         return rule
     calibration = run.calibration
     if task.kind is not REGRESSION and not (calibration and calibration.temperatures):
-        terminal.remark("warning: the probabilities are not calibrated")
+        terminal.remark(NOT_CALIBRATED)
     if limit is not None:
         _report_rejections(run, task, limit, terminal)
         if rule.favored:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from tyro.conf import arg
+
 from lamina.cli.data_argument import choose_data
 from lamina.cli.fields import PreparationFields
-from lamina.cli.options import Json, Progress, Source
-from lamina.cli.output import check_output, save_sheet
+from lamina.cli.options import DATA, Json, OptionalSource, Progress
+from lamina.cli.output import check_output, save_sheet, writing
+from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Images, Preparation
 from lamina.data.findings import Finding, Sighting, imbalance
 from lamina.data.held_out import advise_folds
 from lamina.data.load import EXAMPLES
-from lamina.errors import plural
+from lamina.errors import DataError, plural
 from lamina.targets import REGRESSION
 from lamina.values import Range, fields_to_json
 
@@ -42,7 +46,9 @@ class Options:
 
     in_help_all: ClassVar = ("progress",)
 
-    data: Source
+    data: OptionalSource = None
+    sample: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """instead of DATA: draw sample images, and save them to this folder"""
     top: Annotated[int, Range(1)] = 10
     """number of targets to print, with the most and with the fewest images; --json prints all"""
     contact_sheet: Path | None = None
@@ -55,6 +61,12 @@ class Options:
 
 
 def run(options: Options, terminal: Terminal) -> int:
+    if options.sample is not None:
+        _refuse_others(options)
+        _write_sample(options.sample, terminal)
+        return 0
+    if options.data is None:
+        raise DataError(f"lamina data needs DATA: {DATA}. Use --sample photos to draw a folder.")
     from lamina.data.inspection import inspect
 
     sheet = options.contact_sheet
@@ -78,6 +90,29 @@ def run(options: Options, terminal: Terminal) -> int:
     save_sheet(build_contact_sheet(images, options.samples), sheet)
     terminal.remark(f"contact sheet: {sheet}")
     return 0
+
+
+def _refuse_others(options: Options) -> None:
+    if options.data is not None:
+        raise DataError(
+            f"--sample saves new images, and does not read {options.data}. Leave out"
+            f" {options.data} or --sample."
+        )
+    reason = "--sample only saves images."
+    refuse(options, reason, "top", "contact_sheet", "samples", "progress", "preparation")
+
+
+def _write_sample(folder: Path, terminal: Terminal) -> None:
+    from lamina.data.sample import CLASSES, draw_sample, write_files
+
+    with writing(folder, "Use another folder."):
+        if folder.exists() and any(folder.iterdir()):
+            raise DataError(f"The folder {folder} is not empty. Use a new folder.")
+        files = draw_sample()
+        write_files(folder, files)
+    terminal.say(f"{folder}: {len(files)} images in {len(CLASSES)} classes")
+    terminal.hint(f"Next: lamina data {shlex.quote(str(folder))}")
+    terminal.emit("sample", folder=str(folder), files=list(files))
 
 
 def _print_summary(dataset: Dataset, inspection: Inspection, top: int, terminal: Terminal) -> None:

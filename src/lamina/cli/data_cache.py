@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from tyro.conf import Positional, arg
-
-from lamina.cli.options import DATA, Flag, Json
+from lamina.cli.options import Flag, Json, OptionalSource
 from lamina.cli.terminal import Terminal
 from lamina.data.cache import cache_folder, format_size, list_cached
 from lamina.data.load import full_source
@@ -25,9 +23,7 @@ class Options:
     Example: lamina data cache
     """
 
-    data: Annotated[
-        Positional[str | None], arg(metavar="DATA", help=DATA, help_behavior_hint="")
-    ] = None
+    data: OptionalSource = None
     clear: Flag = False
     """remove the copies of DATA, or of all data sets"""
     json: Json = False

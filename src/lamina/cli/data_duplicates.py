@@ -20,7 +20,7 @@ from lamina.errors import plural
 class Options:
     """Find near-duplicates, within and across splits, and outliers. Nothing is changed.
 
-    Near-duplicates were translated, mirrored, recolored or compressed again.
+    Near-duplicates are translated, mirrored, recolored or recompressed copies.
 
     Example: lamina data duplicates photos --groups groups.csv
     """

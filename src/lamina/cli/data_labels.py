@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class Options:
     """Find labels that are worth checking. Nothing is changed.
 
-    Trains nets by cross-validation, so that no net has seen a label that it judges. With --with,
-    the model of a run judges the labels, and lamina prints hard classes, hard images and outliers,
-    too.
+    lamina trains nets by cross-validation, so that no net has seen a label that it judges. With
+    --with, the model of a run judges the labels, and lamina prints hard classes, hard images and
+    outliers, too.
 
     Example: lamina data labels photos --output issues.csv
     """
@@ -40,7 +40,8 @@ class Options:
 
     data: Source
     run: Annotated[Path | None, arg(name="with", metavar="RUN")] = None
-    """use the model of a run, and print hard classes and images, and outliers"""
+    """judge the labels with the model of a run, and also print hard classes, hard images and
+    outliers"""
     pretrained: bool = True
     """use pretrained weights that are already on this machine"""
     net: OwnModule = None

@@ -154,7 +154,7 @@ def _save_table(file: Path, task: Task, outputs: Sequence[Outputs]) -> None:
     """Write a row for each image; for regression, the target and the prediction of each number."""
     import torch
 
-    from lamina.evaluation.predictor import make_prediction, name_columns
+    from lamina.evaluation.predictions import make_prediction, name_columns
 
     columns = name_columns(task)
     targets = ["target"]

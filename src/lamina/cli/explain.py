@@ -51,7 +51,7 @@ class Options:
 
 
 def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.models import choose_images
+    from lamina.cli.image_argument import choose_images
 
     if options.layer is not None and options.method not in (None, "grad-cam"):
         raise NetError(
@@ -104,7 +104,7 @@ def _explain_images(options: Options, images: list[EncodedImage], terminal: Term
 
 
 def _print(explanation: Explanation, file: Path, terminal: Terminal) -> None:
-    from lamina.evaluation.predictor import describe
+    from lamina.evaluation.predictions import describe
 
     values = explanation.to_json()
     maps = values.pop("maps")

@@ -57,7 +57,7 @@ def run(options: Options, terminal: Terminal) -> int:
         "run": str(run.path),
         "data": recorded.fingerprint,
         **asdict(parity),
-        **describe_model(predictor),
+        **describe_model(predictor).to_json(),
     }
     with writing(file):
         write_atomically(file, content)

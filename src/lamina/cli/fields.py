@@ -90,15 +90,16 @@ class StudyOptions(SharedOptions):
     """Options of the studies that compare experiments."""
 
     seeds: int | None = None
-    """number of seeds: 0, 1, 2 … (default: 4, 8 or 16)"""
+    """number of seeds: 0, 1, 2 … (default: 4, 8 or 16, until there is a verdict)"""
     time: str | None = None
-    """train as many seeds as fit (30s, 5m, 1h), at least 2"""
+    """time limit (30s, 5m, 1h) in place of --seeds: train as many seeds as fit, at least 2"""
     folds: int | None = None
-    """for small data sets: train on all but one of N parts of train and val, score on this one, and
-    do so for each part; --seeds is then the number of seeds on each (default: 1)"""
+    """for small data sets: train on all but one of N parts of train and val, evaluate on this one,
+    and do so for each part; --seeds is then the number of seeds for each part (default: 1)"""
     resample_train: Flag = False
     """draw the training images of each seed with replacement, so that the interval is about new
     training images, too; scores are lower, because 63 % of the images are drawn"""
     margin: float | None = None
-    """largest difference that counts as equal (default: 0.005; regression: 1 % of the score)"""
+    """largest difference that counts as equal (default: 0.005; regression: 1 % of the score of B
+    or, for ablate, of the whole net)"""
     device: Device = "auto"

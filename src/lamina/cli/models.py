@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +15,12 @@ from lamina.cli.data_argument import choose_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.parsing import Given
 from lamina.cli.terminal import Terminal
-from lamina.data import NAMES, Dataset, Images, Problem, load_data
-from lamina.data.decoding import EncodedImage
+from lamina.data import NAMES, Dataset, Images, load_data
 from lamina.data.description import describe_data, describe_depth
-from lamina.data.image_inputs import find_images
-from lamina.data.images import OTHER_FILE
-from lamina.data.load import EXAMPLES, full_source
+from lamina.data.load import full_source
 from lamina.data.matching import ClassMatch, load_to_evaluate
-from lamina.errors import DataError, LaminaWarning, NetError, name_some, plural
+from lamina.errors import DataError, LaminaWarning, NetError
 from lamina.evaluation.predictor import Predictor
-from lamina.insight.similarity import find_overlap
 from lamina.runs.loading import load_run
 from lamina.runs.resuming import find_source
 from lamina.runs.run import Run
@@ -140,34 +134,6 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
     return dataset.fingerprint == recorded.fingerprint
 
 
-def choose_images(
-    paths: tuple[Path, ...], stack: ExitStack, terminal: Terminal
-) -> tuple[list[EncodedImage], list[Problem]]:
-    """Find the images to predict, and report arguments that match none; ``-`` reads stdin."""
-    if not paths:
-        raise DataError("No images given. Add image files, folders or patterns after RUN.")
-    named: list[str | Path] = []
-    for path in paths:
-        if str(path) == "-":
-            named += filter(None, sys.stdin.read().splitlines())
-        else:
-            named.append(path)
-    images, problems = find_images(named, stack)
-    unused = [problem.path for problem in problems if problem.reason == OTHER_FILE]
-    if unused:
-        terminal.remark(
-            f"not used: {plural(len(unused), 'file', 'files')}: {name_some(unused, EXAMPLES)}"
-        )
-    failed = [problem for problem in problems if problem.reason != OTHER_FILE]
-    if failed and not images:  # before the model is loaded
-        for problem in failed:
-            terminal.emit("problem", image=problem.path, reason=problem.reason)
-        raise DataError(name_some([f"{problem.path}: {problem.reason}" for problem in failed]))
-    for problem in failed:
-        terminal.report_problem(problem.path, problem.reason)
-    return images, failed
-
-
 def report_overlap(
     task: Task,
     logits: Float32[np.ndarray, "n k"],
@@ -176,6 +142,8 @@ def report_overlap(
     terminal: Terminal,
 ) -> Mapping[str, Any]:
     """Report the near-duplicates of training images, and the score without them, as JSON values."""
+    from lamina.insight.similarity import find_overlap  # loads polars, which is slow to import
+
     with terminal.progress("comparing images") as progress:
         overlap = find_overlap(task, logits, images, train, progress)
     if len(overlap.rows):

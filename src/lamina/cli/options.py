@@ -25,6 +25,9 @@ Images = Annotated[
 ]
 DATA = "a folder, archive, table or array file, or the name of a built-in data set"
 Source = Annotated[Positional[str], arg(metavar="DATA", help=DATA)]
+OptionalSource = Annotated[
+    Positional[str | None], arg(metavar="DATA", help=DATA, help_behavior_hint="")
+]
 TrainingData = Annotated[
     str | None,
     arg(
@@ -57,7 +60,8 @@ Jobs = Annotated[
         metavar="N",
         help=(
             "number of runs to train at once, each in a process; does not change results (default:"
-            " as many as cores and memory allow; 1 with --time or a GPU)"
+            " as many as cores and memory allow; 1 with a GPU, with --time except in tune, and on"
+            " macOS and Windows)"
         ),
     ),
     Range(1),

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import shutil
 import textwrap
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from lamina.values import Range, check_values, read_texts
 Options = TypeVar("Options")
 METAVARS: Mapping[Any, str] = {int: "N", float: "VALUE", Path: "FILE", str: "TEXT"}
 UNITS = ("PX", "FRACTION")
+CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
 _HELP_ALL: Any = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
 
 
@@ -98,21 +100,34 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
     if {"-h", "--help", "--help-all"} & set(words):
         shows_further = "--help-all" in words
         words = ["--help"]
-    registry = ConstructorRegistry()
-    registry.primitive_rule(_read_number)
-    registry.primitive_rule(_read_optional)
-    registry.struct_rule(partial(_read_struct, shows_further=shows_further))
     with on_parse_error(partial(_explain, kind, command)):
         options = tyro.cli(
             kind,
             prog=f"lamina {command}",
             description=description,
             args=words,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
-            registry=registry,
+            config=CONFIG,
+            registry=_build_registry(shows_further),
         )
     _check_ranges(options)
     return options
+
+
+def describe_options(kind: type[Any], command: str) -> Any:
+    """The argparse parser of a command, with all its options in their groups."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return tyro.extras.get_parser(
+            kind, prog=f"lamina {command}", config=CONFIG, registry=_build_registry(True)
+        )
+
+
+def _build_registry(shows_further: bool | None) -> ConstructorRegistry:
+    registry = ConstructorRegistry()
+    registry.primitive_rule(_read_number)
+    registry.primitive_rule(_read_optional)
+    registry.struct_rule(partial(_read_struct, shows_further=shows_further))
+    return registry
 
 
 def _check_ranges(options: Any) -> None:

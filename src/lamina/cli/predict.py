@@ -21,8 +21,9 @@ from lamina.values import Range
 
 if TYPE_CHECKING:
     from lamina.deploy.confidence_rule import ConfidenceRule
-    from lamina.evaluation.predictor import Prediction, Predictor
-    from lamina.training.task import Task
+    from lamina.evaluation.image_predictor import ImagePredictor
+    from lamina.evaluation.predictions import Prediction
+    from lamina.targets import Decision
 
 SHOWN_CLASSES = 3
 IMAGES_OF_ONE_THREAD = 10
@@ -61,10 +62,8 @@ class Options:
 
 
 def run(options: Options, terminal: Terminal) -> int:
-    import torch
-
-    from lamina.cli.models import choose_images
-    from lamina.evaluation.predictor import Prediction
+    from lamina.cli.image_argument import choose_images
+    from lamina.evaluation.predictions import Prediction
 
     if options.coverage is not None:
         refuse(options, "--coverage chooses the classes to print.", "top")
@@ -72,9 +71,11 @@ def run(options: Options, terminal: Terminal) -> int:
         check_output(options.output, DELIMITERS)
     with ExitStack() as stack:
         images, problems = choose_images(options.images, stack, terminal)
-        if len(images) <= IMAGES_OF_ONE_THREAD:
-            torch.set_num_threads(1)
-        predictor, rule = _load(options, terminal)
+        is_short = len(images) <= IMAGES_OF_ONE_THREAD
+        if options.run.suffix.lower() == ".onnx":
+            predictor, rule = _load_exported(options, is_short, terminal)
+        else:
+            predictor, rule = _load_run(options, is_short, terminal)
         predictions = stack.enter_context(closing(predictor.iter_predict(images)))
         show_progress = stack.enter_context(terminal.progress("predicting"))
         replaces = False
@@ -101,34 +102,51 @@ def run(options: Options, terminal: Terminal) -> int:
     return 0
 
 
-def _load(options: Options, terminal: Terminal) -> tuple[Predictor, ConfidenceRule]:
+def _load_exported(
+    options: Options, is_short: bool, terminal: Terminal
+) -> tuple[ImagePredictor, ConfidenceRule]:
+    """An exported file, without torch."""
+    from lamina.data.workers import count_cores
+    from lamina.deploy.confidence_rule import NOT_CALIBRATED, make_rule
+    from lamina.deploy.exported_predictor import load_exported
+
+    reason = (
+        "An exported file has a net for the CPU, and no predictions for val images, which"
+        " --coverage and --aim need."
+    )
+    refuse(options, reason, "coverage", "aim", "net", "device")
+    threads = 1 if is_short else count_cores()
+    predictor = load_exported(options.run, threads=threads)
+    rule = make_rule(predictor.task, options.confidence_threshold, None)
+    if rule.limit is not None and not predictor.description.calibrated:
+        terminal.remark(NOT_CALIBRATED)
+    return predictor, rule
+
+
+def _load_run(
+    options: Options, is_short: bool, terminal: Terminal
+) -> tuple[ImagePredictor, ConfidenceRule]:
+    import torch
+
     from lamina.cli.confidence import choose_task, make_confidence_rule
     from lamina.cli.models import load_predictor
-    from lamina.deploy.confidence_rule import make_rule
-    from lamina.deploy.exported_model import open_onnx
     from lamina.training.recipe import Recipe
 
-    limit = options.confidence_threshold
-    if options.run.suffix.lower() == ".onnx":
-        reason = (
-            "An exported file has a net for the CPU, and no predictions for val images, which"
-            " --coverage and --aim need."
-        )
-        refuse(options, reason, "coverage", "aim", "net", "device")
-        predictor = open_onnx(options.run)
-        return predictor, make_rule(predictor.task, limit, None)
+    if is_short:
+        torch.set_num_threads(1)
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     task = choose_task(run, Recipe(aim=options.aim), terminal)
     predictor.model.task = task
+    limit = options.confidence_threshold
     return predictor, make_confidence_rule(run, task, limit, options.coverage, terminal)
 
 
 @contextmanager
 def _open_table(
-    terminal: Terminal, task: Task, top: int | None, rule: ConfidenceRule
+    terminal: Terminal, task: Decision, top: int | None, rule: ConfidenceRule
 ) -> Iterator[Callable[[Prediction], None]]:
     """Print the ``top`` most likely classes or labels; yields a function that adds a prediction."""
-    from lamina.evaluation.predictor import describe
+    from lamina.evaluation.predictions import describe
     from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 
     kind = task.kind
@@ -165,7 +183,7 @@ def _open_table(
 
 @contextmanager
 def _open_file(
-    file: Path, task: Task, rule: ConfidenceRule
+    file: Path, task: Decision, rule: ConfidenceRule
 ) -> Iterator[Callable[[Prediction], None]]:
     """Write a table or JSON lines atomically; yields a function that adds a prediction."""
     delimiter = DELIMITERS[file.suffix.lower()]
@@ -187,7 +205,7 @@ def _open_file(
         yield write
 
 
-def _to_event(task: Task, prediction: Prediction, rule: ConfidenceRule) -> dict[str, Any]:
+def _to_event(task: Decision, prediction: Prediction, rule: ConfidenceRule) -> dict[str, Any]:
     if prediction.problem is not None:
         return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
     event: dict[str, Any] = {"event": "prediction", **prediction.to_json()}
@@ -202,8 +220,8 @@ def _to_event(task: Task, prediction: Prediction, rule: ConfidenceRule) -> dict[
     return event
 
 
-def _name_columns(task: Task, rule: ConfidenceRule) -> list[str]:
-    from lamina.evaluation.predictor import name_columns
+def _name_columns(task: Decision, rule: ConfidenceRule) -> list[str]:
+    from lamina.evaluation.predictions import name_columns
 
     columns = ["image", *name_columns(task)]
     if rule.half_widths:

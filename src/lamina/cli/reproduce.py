@@ -127,6 +127,7 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
     from lamina.runs.resuming import find_dataset, list_needed_parts, make_training
     from lamina.training.checkpoint import digest_tensors
     from lamina.training.events import Epoch, Step
+    from lamina.training.threads import computing_with, keep_threads
 
     run = load_run(path, runs_dir=options.runs_dir)
     origin = run.record.started_from
@@ -144,10 +145,11 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
             ' recipe, and compare "weights" in both history.jsonl.'
         )
     dataset = find_dataset(run, choose_run_data(run, options.data, terminal))
-    training = make_training(run, dataset, run.record)
     rows = []
     is_same = True
-    with terminal.progress_bar() as show_progress:
+    threads = keep_threads(run.record.machine.threads)
+    with terminal.progress_bar() as show_progress, computing_with(threads):
+        training = make_training(run, dataset, run.record)
         for event in training:
             if isinstance(event, Step):
                 show_progress(f"epoch {event.epoch}", event.step, event.steps)
@@ -173,7 +175,9 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
         "Software, processor and threads are unchanged. Check whether the run's history or the"
         " data changed."
     )
-    for change in find_changes(run.record):
+    with computing_with(threads):
+        differences = find_changes(run.record)
+    for change in differences:
         changes.append({"what": change.what, "recorded": change.first, "now": change.second})
         terminal.remark(f"{change.what}: {change.first} during training, {change.second} now")
         reason = "The differences listed above may be the cause."

@@ -25,8 +25,8 @@ from lamina.cli.terminal import Terminal, read_seconds
 class Options:
     """Resume an interrupted run from its last checkpoint.
 
-    The final weights are bit-identical to the weights of an uninterrupted run on the same processor
-    type, torch version and number of threads.
+    The final weights are bit-identical to the weights of an uninterrupted run, with the same
+    processor type, torch version, number of threads and kernels.
 
     Example: lamina resume runs/pets
     """

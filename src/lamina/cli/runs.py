@@ -30,7 +30,7 @@ class Options:
     """compare two runs, given by path or by name in --runs-dir: recipe, net, data, versions,
     processor, threads, precision and results"""
     study: str | None = None
-    """list the runs of a study, or the trials of a tuning; STUDY is its folder, or its name in
+    """list the runs of a study, or the trials of lamina tune; STUDY is its folder, or its name in
     --runs-dir"""
     runs_dir: RunsFolder = Path("runs")
     json: Json = False

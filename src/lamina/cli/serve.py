@@ -40,8 +40,8 @@ class Options:
     """address to listen on; 0.0.0.0 listens on all addresses of this machine, and requires a
     token"""
     token: str | None = None
-    """secret that requests must send (default: the environment variable LAMINA_TOKEN, which other
-    users cannot see)"""
+    """secret that requests must send (default: the environment variable LAMINA_TOKEN, which, unlike
+    this option, other users cannot see)"""
     max_mb: Annotated[int, Range(1, 256)] = 10
     """largest request in megabytes"""
     coverage: float | None = None

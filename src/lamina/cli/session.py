@@ -27,7 +27,6 @@ from lamina.runs.course import RunEvent
 from lamina.runs.loading import load_run
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run
-from lamina.studies.choose import ScratchTrial
 from lamina.studies.cross_validation import Folds
 from lamina.studies.experiment import Decision
 from lamina.studies.finals import Tuned
@@ -49,7 +48,7 @@ from lamina.training.schedule import can_end_late
 
 LATE = (Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
 """After these events, training can end early; a report comes before its epoch is saved."""
-IN_TRAINING = (*LATE, Started, ScratchTrial, Resumed, FeatureProgress, HeadFit)
+IN_TRAINING = (*LATE, Started, Resumed, FeatureProgress, HeadFit)
 """After these events, a signal lets the current step finish; after all other events, it stops the
 command immediately."""
 NOT_EMITTED = (Started, Resumed, PairedComparison)

@@ -46,7 +46,8 @@ class Options:
 
 
 def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.models import choose_images, choose_run_data, load_predictor
+    from lamina.cli.image_argument import choose_images
+    from lamina.cli.models import choose_run_data, load_predictor
     from lamina.data.image_inputs import decode_ahead
     from lamina.insight.neighbors import embed, find_similar
     from lamina.training.prediction import features

@@ -54,7 +54,7 @@ class Options:
     in_groups: ClassVar = {
         "data": "data",
         **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
-        **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs"), "time and recipe"),
+        **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs", "threads"), "time and recipe"),
         **dict.fromkeys(
             ("name", "runs_dir", "save_every", "on_nan", "on_diagnosis", "progress"), "run"
         ),
@@ -65,6 +65,7 @@ class Options:
         "pretrained",
         "seeds",
         "jobs",
+        "threads",
         "runs_dir",
         "save_every",
         "on_nan",
@@ -82,9 +83,9 @@ class Options:
     tf_efficientnet_lite0 and tf_efficientnet_lite2) or "none" (random) (default: pretrained, or
     packaged if that avoids a download)"""
     start_from: Annotated[str | None, arg(metavar="RUN[@EPOCH]")] = None
-    """train the net of a run further, with its recipe: from its final weights, on the same or other
-    data (outputs for classes with the same name keep their weights); or exactly from its checkpoint
-    after EPOCH, on the same data; for your own net, NET is its file.py[:NAME]"""
+    """continue training the net of a run, with the run's recipe: from the final weights, on the
+    same or other data (outputs for classes with the same name keep their weights); or from the
+    exact state after EPOCH, on the same data; for your own net, NET is its file.py[:NAME]"""
     pretrained: bool = True
     """without NET: consider pretrained weights that are already on this machine"""
     time: str | None = None
@@ -98,9 +99,13 @@ class Options:
     """train NET N times, with consecutive seeds starting at --seed, and print the mean score with
     its 95 % confidence interval"""
     folds: Annotated[int | None, Range(2)] = None
-    """cross-validate with N folds, then train a final model on all images; print the mean score
-    with its 95 % confidence interval (for small data sets: 5)"""
+    """cross-validate with N folds, then train a final model on all images; print the out-of-fold
+    score with its 95 % confidence interval (for small data sets: 5)"""
     jobs: Jobs = None
+    threads: Annotated[int | None, Range(1)] = None
+    """number of threads that compute; the run keeps it when it is resumed, unless OMP_NUM_THREADS
+    is set (default: as many as cores are idle, or OMP_NUM_THREADS; 1 if the net is too small to
+    gain from a second)"""
     settings: RecipeFields = field(default_factory=RecipeFields)
     name: str | None = None
     """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
@@ -121,6 +126,7 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.studies.seeds import iter_repeats
     from lamina.studies.study import RunSetup
     from lamina.studies.train_net import iter_training, to_deadline
+    from lamina.training.threads import computing_with
 
     save_every_seconds = read_seconds("--save-every", options.save_every)
     seconds = None
@@ -157,6 +163,7 @@ def run(options: Options, terminal: Terminal) -> int:
                 finish=finish,
                 progress=partial(show_progress, "preparing images"),
                 jobs=options.jobs,
+                threads=options.threads,
             )
             events: Generator[RunEvent, None, Any]
             if options.folds is not None:
@@ -168,11 +175,15 @@ def run(options: Options, terminal: Terminal) -> int:
             runs, stopped_by = play(events, terminal, show_progress, finish=finish)
         if stopped_by is not None and not runs:  # while training was prepared
             return 128 + stopped_by
-        return _print_end(options, runs[-1], stopped_by, terminal)
+        run = runs[-1]
+        with computing_with(run.record.machine.threads):
+            return _print_end(options, run, stopped_by, terminal)
 
 
 def _check(options: Options, processes: int) -> None:
     """Reject options that exclude each other."""
+    from lamina.training.threads import check_threads
+
     if options.start_from is not None:
         reason = (
             "--start-from uses the net, weights and recipe of one run; settings of the recipe have"
@@ -195,9 +206,12 @@ def _check(options: Options, processes: int) -> None:
             )
     if options.seeds is None and options.folds is None:
         refuse(options, "Only the runs of --seeds and --folds are trained at once.", "jobs")
+    else:
+        refuse(options, "The runs of --seeds and --folds divide the cores.", "threads")
+    check_threads(options.threads)
     if processes > 1:
         reason = "A group of processes trains a single run, for a number of epochs."
-        refuse(options, reason, "time", "seeds", "folds")
+        refuse(options, reason, "time", "seeds", "folds", "threads")
     if options.time is not None and "epochs" in options.settings:
         raise RecipeError(
             "--time and --epochs both set the number of epochs. Use only one of them."
@@ -220,7 +234,7 @@ def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> 
     """The run of ``--start-from``; NET can only be the file of its custom module."""
     from lamina.cli.net_argument import choose_net
     from lamina.runs.continuing import find_start
-    from lamina.studies.train_net import check_untimed
+    from lamina.studies.train_net import check_continued
 
     text = options.start_from or ""
     net = None
@@ -234,7 +248,7 @@ def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> 
             f" as NET, as in lamina train mine.py --start-from {text}."
         )
     if start.epoch is not None:
-        check_untimed(seconds)
+        check_continued(seconds, options.threads)
         if options.preparation:
             raise DataError(
                 f"--start-from {text} continues on the data of the run, loaded in the same way."

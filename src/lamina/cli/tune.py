@@ -19,16 +19,17 @@ from lamina.files import check_name
 class Options(SharedOptions):
     """Search the settings of a recipe, or the sizes of a net, that score best on val.
 
-    lamina trains the best five and the recipe itself with five other seeds, evaluates the winner on
-    test, once, and compares it with the recipe. Ranges: lr=1e-4..1e-1:log (logarithmic),
-    dropout=0..0.5, batch_size=50,100,200 (these values).
+    lamina trains the best five and the recipe without searched values with three new seeds. It then
+    trains the winner with six fresh seeds, evaluates it once on test, and compares it with the
+    recipe. Ranges: lr=1e-4..1e-1:log (logarithmic), dropout=0..0.5, batch_size=50,100,200 (these
+    values).
 
     Example: lamina tune cnn-s:quick --over lr=0.01..0.2:log batch_size=250,500 --time 30m
     """
 
     net: Positional[str | None] = None
     """a net as in lamina train; a recipe follows after a colon, settings after commas, as in
-    cnn-s:quick,epochs=5; layers may contain names of sizes"""
+    cnn-s:quick,epochs=5; layers may contain a name in place of a size"""
     over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
     """settings of the recipe to search"""
     net_over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping, Set
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,6 +21,15 @@ BLOCK_IMAGES = 256
 MANY_NUMBERS = 20  # up to this many distinct whole floats may be classes
 
 
+@runtime_checkable
+class TensorLike(Protocol):
+    """A torch tensor on any device, recognized without torch, which is slow to import."""
+
+    def detach(self) -> TensorLike: ...
+
+    def cpu(self) -> TensorLike: ...
+
+
 def to_array(value: Any, name: str) -> np.ndarray:
     """Convert lists, tensors (any device) and array-likes; messages call them ``name``."""
     if isinstance(value, np.ma.MaskedArray):
@@ -28,7 +37,7 @@ def to_array(value: Any, name: str) -> np.ndarray:
             f"{name} is a masked array, and the mask would be lost. Fill the gaps, as in"
             f" {name}.filled(0), or leave out those images."
         )
-    if hasattr(value, "detach") and hasattr(value, "cpu"):
+    if isinstance(value, TensorLike):
         value = value.detach().cpu()
     try:
         return np.asarray(value)

@@ -16,9 +16,15 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from lamina.data.arrays import CHANNELS, ImagePixels, Pixels, to_array, to_pixels
+from lamina.data.arrays import (
+    CHANNELS,
+    ImagePixels,
+    Pixels,
+    TensorLike,
+    to_array,
+    to_pixels,
+)
 from lamina.data.decoding import (
     BadImageError,
     EncodedImage,
@@ -36,7 +42,7 @@ from lamina.data.sources.class_folders import check_image, is_hidden, scan_folde
 from lamina.data.sources.table import is_table
 from lamina.errors import DataError, describe_type
 
-ImageLike: TypeAlias = str | Path | EncodedImage | bytes | Image.Image | np.ndarray | Tensor
+ImageLike: TypeAlias = str | Path | EncodedImage | bytes | Image.Image | np.ndarray | TensorLike
 """A path, the bytes of an encoded file, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any
 size."""
 
@@ -109,7 +115,7 @@ def list_images(
     """The images one by one; ``shape`` decides whether an array is (H, W, C) or gray (N, H, W)."""
     if isinstance(images, str | Path | EncodedImage | bytes | Image.Image):
         return [images]
-    if isinstance(images, np.ndarray | Tensor):
+    if isinstance(images, np.ndarray | TensorLike):
         return _divide(to_array(images, "images"), shape)
     if isinstance(images, Images | Dataset | Mapping) or not isinstance(images, Iterable):
         raise DataError(
@@ -176,7 +182,7 @@ def _decode_some(
 
 def _decode(image: ImageLike, wanted: InputFormat, reader: ImageReader) -> ImagePixels:
     channels, height, width = wanted.shape
-    if isinstance(image, Tensor):
+    if isinstance(image, TensorLike):
         image = to_array(image, "image")
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:

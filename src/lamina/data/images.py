@@ -148,7 +148,7 @@ class Images:
                 message shows how to convert them.
 
         Warns:
-            LaminaWarning: the largest pixel value is 1 of 255.
+            LaminaWarning: the largest pixel value is 1 instead of 255.
 
         >>> Images.from_arrays(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"])
         Images(train: 3 images of 8×8×1, single-label, 2 classes)
@@ -218,7 +218,7 @@ class Images:
         )
 
     def view(self, rows: slice, split: Split) -> Images:
-        """Return a slice of the images without copying their arrays, as another split."""
+        """Return a slice of the images as another split, without copying their arrays."""
         return replace(self._select(rows), split=split)
 
     def _select(self, rows: slice | Int64[np.ndarray, " m"]) -> Images:
@@ -456,7 +456,7 @@ class Dataset:
         )
 
     def describe_leaks(self) -> list[str]:
-        """Messages about images in two splits, which inflate the score; empty without any."""
+        """Messages about images that are in two splits, which inflates the score."""
         firsts: dict[tuple[str, str], str] = {}  # an image of test may be in train and val
         for name, split, twin, twin_split in self.leaks:
             firsts.setdefault((name, split), f"{name} of {split} is {twin} of {twin_split}")
@@ -493,7 +493,7 @@ class Dataset:
         return sum(images.target_counts()[name] for images in self.splits.values())
 
     def list_classes(self) -> list[str]:
-        """The classes or labels that images have."""
+        """The classes or labels that at least one image has."""
         return [name for name in self.train.target_counts() if self.count_class(name)]
 
     def count_rows(self) -> list[tuple[str, ...]]:

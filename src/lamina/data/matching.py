@@ -50,7 +50,7 @@ def load_to_evaluate(
         source: as for :func:`load_data`.
         preparation: the preparation of the run that trained the model.
         target_names: the model's classes, labels or numbers.
-        match: how names of the source correspond to those of the model.
+        match: how names of the source correspond to names of the model.
         progress: as for :func:`load_data`.
 
     Returns:

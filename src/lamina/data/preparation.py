@@ -48,13 +48,13 @@ class Preparation:
     task: KindName | None = None
     """kind of target (default: inferred from the targets)"""
     image_column: str | None = None
-    """column of a table with images or their paths (default: found by name)"""
+    """table column that contains the images or their paths (default: found by name)"""
     label_columns: Annotated[tuple[str, ...], "a list of column names"] = ()
-    """columns of a table with targets (default: found by name)"""
+    """table columns that contain the targets (default: found by name)"""
     label_separator: str | None = None
     """text that separates several labels in one cell, such as |"""
     split_column: str | None = None
-    """column of a table with train, val or test (default: found by name)"""
+    """table column that contains train, val or test (default: found by name)"""
     val_fraction: Fraction | None = None
     """fraction of the images to set aside as val, stratified by class (default: 0.1 if the source
     has no val split, and 0 for built-in data sets)"""
@@ -64,19 +64,20 @@ class Preparation:
     split_seed: int = 0
     """random seed for drawing the splits"""
     group_column: str | None = None
-    """column of a table with the group of each image, such as its patient; lamina keeps each group
-    in one split"""
+    """table column that contains the group of each image, such as its patient; lamina keeps each
+    group in one split"""
     group_from: str | None = None
     """where the group of each image comes from, if not from a column: parent (the name of its
     folder), stem:_ (its file name up to the last _, or up to another text), regex:PATTERN (the text
     in the first pair of parentheses, matched in its path in the data set), or a .csv file with the
     columns image and group"""
     fold: str | None = None
-    """use one data set of a cross-validation: 2/5 trains on train and val except for the second of
-    five folds, and tests on this fold; 0/5 trains on all of train and val, and tests on test"""
+    """use the data of one run of a cross-validation: 2/5 trains on train and val except for the
+    second of five folds, and tests on this fold; 0/5 trains on all of train and val, and tests on
+    test"""
     resample_seed: Annotated[int, Range(0)] | None = None
-    """draw as many training images as there are, with replacement, by this random seed, as lamina
-    compare --resample-train does; of grouped images, whole groups"""
+    """draw as many training images as there are, with replacement, using this random seed, as
+    lamina compare --resample-train does; if images are grouped, draw whole groups"""
     labels_from: Annotated[tuple[str, ...], "a list of files"] = ()
     """CSV files of corrections, as lamina data labels --output writes them: the column correct
     contains the correct label, exclude to leave out the image, or nothing to keep its label"""

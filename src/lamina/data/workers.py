@@ -177,12 +177,27 @@ def _iter_images(array: UInt8[np.ndarray, "_ h w c"]) -> Iterator[ImagePixels]:
         yield from block[start : start + IMAGES_PER_BLOCK]
 
 
+def count_cores() -> int:
+    """The number of cores that this process may use, at least one."""
+    quota = math.inf
+    with contextlib.suppress(OSError, ValueError):  # of a container; "max" without a limit
+        ticks, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota = int(ticks) / int(period)
+    return max(1, int(min(quota, len(list_processors()))))
+
+
+def list_processors() -> set[int]:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
 def count_workers(images: Sequence[EncodedImage]) -> int:
     """One worker per core, fewer if there is little to decode."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     stored_bytes = sum(image.size_bytes for image in images)
     wanted = max(len(images) // IMAGES_PER_WORKER, stored_bytes // BYTES_PER_WORKER)
-    return max(1, min(cores, len(images), wanted))
+    return max(1, min(count_cores(), len(images), wanted))
 
 
 def _share_out(count: int, workers: int) -> list[list[int]]:

@@ -1,27 +1,14 @@
-"""``ConfidenceRule``: which predictions are rejected, and prediction sets or intervals."""
+"""``ConfidenceRule``: which predictions are rejected; prediction sets or intervals. No torch."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
+from lamina.errors import DataError
+from lamina.evaluation.predictions import Prediction, favors_yes
+from lamina.targets import MULTI_LABEL, REGRESSION, Decision
 
-from lamina.errors import DataError, RunError
-from lamina.evaluation.calibration import (
-    choose_sets,
-    describe_hits,
-    favors_yes,
-    find_probabilities,
-    fit_limits,
-    measure_errors,
-)
-from lamina.evaluation.intervals import Interval, Z, measure_design_effect, wilson_interval
-from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.predictor import Prediction
-from lamina.runs.run import Run
-from lamina.targets import MULTI_LABEL, REGRESSION
-from lamina.training.task import Task
+NOT_CALIBRATED = "warning: the probabilities are not calibrated"
 
 
 @dataclass(frozen=True)
@@ -36,7 +23,7 @@ class ConfidenceRule:
     half_widths: tuple[float, ...] = ()
     favored: str = ""
     # 95 % interval of the fraction of new images that sets or intervals cover
-    covered: Interval | None = None
+    covered: tuple[float, float] | None = None
 
     def rejects(self, prediction: Prediction) -> bool:
         predicted = prediction.predicted
@@ -53,7 +40,7 @@ class ConfidenceRule:
         ]
 
 
-def make_rule(task: Task, limit: float | None, coverage: float | None) -> ConfidenceRule:
+def make_rule(task: Decision, limit: float | None, coverage: float | None) -> ConfidenceRule:
     """The rule for a confidence threshold; ``DataError`` if an option is invalid or unsuitable."""
     for flag, value in (("--confidence-threshold", limit), ("--coverage", coverage)):
         if value is not None and not 0 < value < 1:
@@ -70,66 +57,3 @@ def make_rule(task: Task, limit: float | None, coverage: float | None) -> Confid
         )
     favored = "yes" if favors_yes(task) else ""
     return ConfidenceRule(limit, favored=favored)
-
-
-def find_val(run: Run, flag: str) -> Outputs:
-    if "val" not in run.outputs:
-        raise RunError(
-            f"{flag} needs predictions for val images, but {run.path} has none. Train with --val"
-            f" 0.1. If the run has a val split, lamina resume {run.path} computes them."
-        )
-    return run.outputs["val"]
-
-
-def fit_coverage(rule: ConfidenceRule, task: Task, run: Run, coverage: float) -> ConfidenceRule:
-    """The rule with prediction sets or intervals that cover this fraction of images."""
-    val = find_val(run, "--coverage")
-    count = len(val.logits)
-    errors = measure_errors(task, val)
-    limits = fit_limits(errors, coverage)
-    if limits is None:
-        raise DataError(
-            f"--coverage is {coverage:g}, but {run.path} has only {count:,} val images, too few to"
-            " fit it. Use a lower --coverage, or train with a larger --val."
-        )
-    # The coverage of new images is distributed as Beta(place, count + 1 - place) (Vovk, 2012, arXiv
-    # 1209.2673).
-    place = math.ceil((count + 1) * coverage)
-    are_inside = np.all(errors <= limits, axis=1)
-    effect = measure_design_effect(are_inside, val.group_numbers)
-    rule = replace(rule, covered=wilson_interval(place, count, effect))
-    if task.kind is REGRESSION:
-        return replace(rule, half_widths=tuple(limits.tolist()))
-    return replace(rule, threshold=-float(limits[0]))
-
-
-def describe_coverage(run: Run, task: Task, rule: ConfidenceRule, coverage: float) -> list[str]:
-    """Describe the fit of the coverage and its test value; warns first if ``val`` is small."""
-    count = len(run.outputs["val"].logits)
-    test = run.outputs.get("test")
-    lines = []
-    low, high = (100 * end for end in vars(rule.covered).values())
-    # at most 1.5 times as many uncovered
-    needed = math.ceil(4 * Z**2 * coverage / (1 - coverage))
-    if count < needed:
-        lines.append(
-            f"warning: --coverage is {100 * coverage:g} %, but val has only {count:,} images, so as"
-            f" few as {low:.0f} % of new images may be covered. For a reliable coverage, val needs"
-            f" about {needed:,} images; use a larger --val."
-        )
-    words = (
-        f"coverage: {100 * coverage:g} %, fitted to {count:,} val images, so about {low:.1f} to"
-        f" {high:.1f} % of new images (95 % interval)"
-    )
-    if test is None:
-        return [*lines, words]
-    words += f"; measured on {len(test.logits):,} test images:"
-    if rule.threshold is None:
-        are_inside = measure_errors(task, test) <= np.array(rule.half_widths)
-        shares = ", ".join(describe_hits(inside, test.group_numbers) for inside in are_inside.T)
-        return [*lines, f"{words} {shares} of the true numbers are in their intervals"]
-    sets = choose_sets(find_probabilities(task, test), rule.threshold)
-    holds_truth = sets[np.arange(len(sets)), np.asarray(test.targets, np.int64)]
-    share = describe_hits(holds_truth, test.group_numbers)
-    per_set = f"{sets.sum(axis=1).mean():.2f} classes per set on average"
-    return [*lines, f"{words} {share} of the sets contain the true class, {per_set}"]

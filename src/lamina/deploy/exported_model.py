@@ -1,4 +1,4 @@
-"""Export a model with its preprocessing as an ONNX file, and use such files as models.
+"""Export a model with its preprocessing as an ONNX file.
 
 The input is ``images``, uint8 (N, H, W, C) at the model's input size. The outputs are
 ``probabilities`` (N, M), for regression the numbers, and ``logits`` (N, K).
@@ -7,25 +7,19 @@ The input is ``images``, uint8 (N, H, W, C) at the model's input size. The outpu
 from __future__ import annotations
 
 import copy
-import json
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from lamina.errors import LaminaError, NetError, RunError
-from lamina.evaluation.predictor import Predictor, check_bit_depth, check_resize
-from lamina.files import read_bytes
+from lamina.deploy.exported_predictor import Description
+from lamina.errors import NetError
+from lamina.evaluation.predictor import Predictor
+from lamina.targets import BINARY
 from lamina.training.model import Model
 from lamina.training.prediction import fold_model
-from lamina.training.task import Task
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 OPSET = 20  # ONNX operator set
 
@@ -45,21 +39,21 @@ class Exported(nn.Module):
         return task.expand(task.probabilities(logits)), logits
 
 
-def describe_model(predictor: Predictor) -> dict[str, Any]:
+def describe_model(predictor: Predictor) -> Description:
     task = predictor.task
-    return {
-        "task": task.to_json(),
-        "kind": task.kind.name,
-        "names": list(task.kind.class_names(task.target_names) or task.target_names),
-        "thresholds": list(task.cutoffs),
-        "in_shape": list(predictor.model.in_shape),
-        "layout": (
-            "images: uint8 (N, height, width, channels), 0 to 255; channels: gray, or red, green,"
-            " blue"
-        ),
-        "resize": predictor.resize,
-        "bit_depth": predictor.bit_depth,
-    }
+    question = ""
+    if task.kind is BINARY:
+        (question,) = task.target_names
+    return Description(
+        kind=task.kind.name,
+        names=task.kind.name_values(task.target_names),
+        question=question,
+        thresholds=task.cutoffs,
+        calibrated=bool(getattr(task, "temperatures", ())),
+        in_shape=predictor.input_format.shape,
+        resize=predictor.input_format.resize,
+        bit_depth=predictor.bit_depth,
+    )
 
 
 def export_onnx(predictor: Predictor) -> bytes:
@@ -93,12 +87,12 @@ def export_onnx(predictor: Predictor) -> bytes:
         except Exception as error:  # exporters fail in many ways
             raise _cannot_export(error) from error
     if program is None:
-        raise NetError("torch.onnx returned nothing for this net; expected a program.")
+        raise NetError("torch.onnx returned no program for this net. Update torch and onnxscript.")
     proto = program.model_proto
-    for key, value in describe_model(predictor).items():
+    for key, value in describe_model(predictor).to_metadata().items():
         entry = proto.metadata_props.add()
         entry.key = key
-        entry.value = value if isinstance(value, str) else json.dumps(value)
+        entry.value = value
     return cast(bytes, proto.SerializeToString())
 
 
@@ -111,72 +105,3 @@ def _cannot_export(error: Exception) -> NetError:
         f"The net cannot be exported ({type(error).__name__}: {reason:.200}). The exporter traces"
         " the forward pass once; write it without control flow that depends on the images."
     )
-
-
-class OnnxModel(Model):
-    """An exported ONNX file used as a model. It has no layers or weights, and cannot be trained."""
-
-    def __init__(
-        self, session: onnxruntime.InferenceSession, task: Task, in_shape: tuple[int, int, int]
-    ) -> None:
-        channels = in_shape[0]
-        super().__init__(
-            nn.Identity(),
-            net=None,
-            task=task,
-            in_shape=in_shape,
-            mean=(0.0,) * channels,
-            std=(1.0,) * channels,
-        )
-        self._session = session
-
-    def forward(self, images: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
-        (logits,) = self._session.run(["logits"], {"images": images.numpy()})
-        return torch.from_numpy(logits)
-
-    def __copy__(self) -> OnnxModel:
-        return OnnxModel(self._session, self.task, cast(tuple[int, int, int], self.in_shape))
-
-
-def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
-    """An onnxruntime session for an ONNX file, on the CPU; ``what`` names the file in errors."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise NetError(
-            "onnxruntime is not installed; ONNX files need it. Use pip install 'lamina[export]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common class
-        raise RunError(
-            f"onnxruntime cannot load {what}: {str(error).splitlines()[0]:.200}. Use a run, or an"
-            " ONNX file from lamina export."
-        ) from error
-
-
-def open_onnx(file: Path) -> Predictor:
-    session = open_session(read_bytes(file), str(file))
-    metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-    try:
-        task = Task.from_json(json.loads(metadata["task"]))
-        channels, height, width = (int(size) for size in json.loads(metadata["in_shape"]))
-        resize = metadata["resize"]
-        bit_depth = json.loads(metadata["bit_depth"])
-        check_resize(resize)
-        check_bit_depth(bit_depth)
-        (images,) = session.get_inputs()
-        (logits,) = (output for output in session.get_outputs() if output.name == "logits")
-        shapes = [*images.shape[1:], *logits.shape[1:]]
-        if shapes != [height, width, channels, task.outputs]:
-            raise ValueError("the metadata differ from the file")
-    except (KeyError, ValueError, TypeError, IndexError, LaminaError) as error:
-        raise RunError(
-            f"{file} was not exported by lamina: it must have the metadata task, in_shape,"
-            " resize and bit_depth. Export the run again."
-        ) from error
-    model = OnnxModel(session, task, (channels, height, width))
-    return Predictor(model, resize, bit_depth)

@@ -8,12 +8,13 @@ from itertools import cycle
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Shaped, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 
 from lamina.data import Images
-from lamina.deploy.exported_model import OPSET, open_session
+from lamina.deploy.exported_model import OPSET
+from lamina.deploy.exported_predictor import open_session
 from lamina.errors import NetError
-from lamina.evaluation.outputs import check_finite
+from lamina.evaluation.predictions import check_finite, make_prediction
 from lamina.targets import REGRESSION
 from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
@@ -72,7 +73,10 @@ def check_parity(content: bytes, model: Model, images: Images | None) -> ParityC
     scale = _measure_limit(probabilities)
     difference = float(np.abs(logits - expected).max())
     apart = float(np.abs(exported - probabilities).max())
-    same = _find_same_predictions(logits, expected, model.task, limit)
+    if model.task.kind is REGRESSION:
+        same = (np.abs(logits - expected) <= limit).all(axis=1)
+    else:
+        same = _predict(model.task, exported) == _predict(model.task, probabilities)
     if not (difference <= limit and apart <= scale):
         raise NetError(
             f"The exported file does not match the run: logits differ by up to {difference:.2g}"
@@ -110,7 +114,7 @@ def _draw_noise(model: Model) -> UInt8[np.ndarray, "n h w c"]:
 def _predict_in_batches(
     content: bytes, pixels: UInt8[np.ndarray, "n h w c"]
 ) -> tuple[Float32[np.ndarray, "n m"], Float32[np.ndarray, "n k"]]:
-    session = open_session(content, "the exported file")
+    session = open_session(content, "the exported file", torch.get_num_threads())
     outputs = []
     sizes = cycle(BATCHES)
     place = 0
@@ -123,17 +127,8 @@ def _predict_in_batches(
     return probabilities, logits
 
 
-def _find_same_predictions(
-    logits: Float32[np.ndarray, "n k"],
-    expected: Float32[np.ndarray, "n k"],
-    task: Task,
-    limit: float,
-) -> Bool[np.ndarray, " n"]:
-    are_same = np.abs(logits - expected) <= limit
-    if task.kind is not REGRESSION:
-        are_same = _decide(task, logits) == _decide(task, expected)
-    return np.asarray(are_same.all(axis=1))
-
-
-def _decide(task: Task, logits: Float32[np.ndarray, "n k"]) -> Shaped[np.ndarray, "n m"]:
-    return task.decide(torch.from_numpy(logits)).view(len(logits), -1).numpy()
+def _predict(task: Task, probabilities: Float32[np.ndarray, "n m"]) -> Shaped[np.ndarray, " n"]:
+    """The predicted class or labels of each image, as ``lamina predict`` decides."""
+    rows = probabilities[:, -task.outputs :].tolist()
+    predicted = [str(make_prediction(task, "", row).predicted) for row in rows]
+    return np.array(predicted)

@@ -194,8 +194,9 @@ def _show_reproduction(run: Run, facts: Facts) -> Markup:
     if run.record.command:
         command = wrap("pre", shlex.join(run.record.command))
     advice = (
-        "On the CPU, the weights are bit-identical if data, versions, processor type and number of"
-        " threads are as above. To retrain the first epochs and compare, use lamina reproduce RUN."
+        "On the CPU, the weights are bit-identical if data, versions, processor type, number of"
+        " threads and kernels are as above. To retrain the first epochs and compare, use lamina"
+        " reproduce RUN."
     )
     origin = table((), facts.origin.items(), texts=2)
     return join([command, origin, wrap("p", advice, kind="faint")])

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from lamina.data.thumbnails import to_pillow
 from lamina.drawing.style import COLORS, FAINT_INK, INK, label, new_figure
-from lamina.evaluation.predictor import describe
+from lamina.evaluation.predictions import describe
 from lamina.insight.attribution import measure_strength
 from lamina.insight.explanations import Explanation
 

@@ -23,7 +23,8 @@ from lamina.evaluation.intervals import (
     wilson_interval,
 )
 from lamina.evaluation.outputs import Outputs
-from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets, kind_of
+from lamina.evaluation.predictions import favors_yes
+from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets, kind_of
 from lamina.text import escape
 from lamina.training.recipe import Aim
 from lamina.training.task import Task
@@ -85,7 +86,7 @@ class Threshold:
         needed = math.ceil(needed * self.design_effect)
         if images and not _reaches(aim, self.found, images):
             return (
-                f"no threshold reaches {aim} for {escape(self.name)} on these images, so it is 0.5"
+                f"no threshold reaches {aim} for {escape(self.name)} on these images; 0.5 is used"
             )
         if images < needed:
             return f"{images:,} {what} are too few to support {aim}; about {needed:,} are needed"
@@ -220,10 +221,11 @@ def choose_thresholds(
 ) -> tuple[Threshold, ...]:
     """The decision threshold of each label that achieves the aim, or else 0.5.
 
-    With ``recall``, it is the threshold of the highest precision among those whose 95 % interval
-    (Wilson) is not below the aim, so that new images achieve it, too, in at least 95 % of such
-    choices; and the other way round. If there are none, the fraction on these images decides.
-    Without any image with the label, it is 0.5.
+    With ``recall``, it is the threshold with the highest precision among those whose recall has a
+    95 % interval (Wilson) that is not below the aim. Then new images achieve the aim, too, in at
+    least 95 % of such choices. With ``precision``, the two metrics swap roles. If no threshold
+    qualifies, the recall or precision on these images decides. If no image has the label, the
+    threshold is 0.5.
     """
     probabilities = task.probabilities(torch.from_numpy(logits).double()).numpy()
     columns = np.asarray(targets).reshape(len(logits), -1)
@@ -262,7 +264,7 @@ def _choose_threshold(
     groups: Groups | None,
 ) -> Threshold:
     levels = np.concatenate([[1.0], np.unique(probabilities)[::-1], [0.0]])
-    # Predictions cannot tell apart what rounding makes equal.
+    # Predictions cannot distinguish probabilities that rounding makes equal.
     are_apart = -np.diff(levels) > TIE_MARGIN * levels[:-1]
     are_apart[[0, -1]] = True
     values = ((levels[:-1] + levels[1:]) / 2)[are_apart]  # from the highest threshold
@@ -283,7 +285,7 @@ def _choose_threshold(
         wholes = predicted
     are_reached = _reaches(aim, correct, wholes)
     value = _find_best(aim, values, worth, are_reached, otherwise=0.5)
-    # The design effect is that at the threshold with which these images reach the aim.
+    # The design effect is measured at the threshold with which these images reach the aim.
     rounded = probabilities.astype(np.float32)
     above = rounded > np.float32(value)
     rows = truth
@@ -305,7 +307,7 @@ def _count_above(
 def _reaches(aim: Aim, correct: Any, wholes: Any, design_effect: float = 0.0) -> Any:
     """Whether there are images, and the 95 % interval (Wilson) of a minimum is not below the aim.
 
-    Without a design effect, whether the fraction itself is not.
+    Without a design effect, whether the fraction itself is not below it.
     """
     if aim.name not in MINIMA:
         return wholes > 0
@@ -326,8 +328,8 @@ def _find_best(
     best = values[are_suitable & (worth == most)]
     if not len(best):
         return otherwise
-    # Of equally good thresholds, that with more images found for recall, and with fewer false
-    # alarms otherwise.
+    # Of equally good thresholds, recall takes the one that finds more images; other aims take the
+    # one with fewer false alarms.
     if aim.name == "recall":
         return float(best.min())
     return float(best.max())
@@ -366,11 +368,6 @@ def judge_predictions(
     return probabilities[chosen], (chosen & task.to_truth(targets)).any(dim=1)
 
 
-def favors_yes(task: Task) -> bool:
-    """Whether a threshold below 0.5 predicts yes for images that are more likely no."""
-    return task.kind is BINARY and task.cutoffs[0] < 0.5
-
-
 def keep_favored(
     task: Task, logits: Float[Tensor, "n k"], confidence: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
@@ -390,7 +387,7 @@ def measure_rejection(
 
 
 def measure_errors(task: Task, outputs: Outputs) -> Float64[np.ndarray, "n k"]:
-    """What limits of prediction sets and intervals are fitted to.
+    """The errors that the limits of prediction sets and intervals are fitted to.
 
     For numbers, their absolute errors (Lei et al., 2018); for classes, minus the probability of the
     true class (Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded
@@ -406,7 +403,7 @@ def measure_errors(task: Task, outputs: Outputs) -> Float64[np.ndarray, "n k"]:
 def fit_limits(
     errors: Float64[np.ndarray, "n k"], coverage: float
 ) -> Float64[np.ndarray, " k"] | None:
-    """The limits of new errors, of which they exceed 1 - ``coverage``; ``None`` for too few images.
+    """The limits that contain a fraction ``coverage`` of new errors; ``None`` for too few images.
 
     Split conformal prediction (Vovk, 2012, arXiv 1209.2673).
     """

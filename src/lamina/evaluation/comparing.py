@@ -1,4 +1,4 @@
-"""Compare tables of scores by seed and image: of lamina's runs, or of any two methods."""
+"""Compare tables of scores by seed and image: from lamina's runs, or from any two methods."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class ScoreTables:
         metric: name of the score, the mean of the values.
         split: split of the images.
         groups: the number of each image's group; ``None`` if images are not grouped.
-        step: the largest change of the score that one image, or group, can cause; by default that
-            of a mean.
+        step: the largest change of the score that one image, or group, can cause; by default the
+            change of a mean.
         overlap: as for :func:`~lamina.evaluation.paired.measure_effect`.
         folds: the number of each image's fold, if scores are out of fold; otherwise ``None``.
     """
@@ -90,15 +90,16 @@ def compare_scores(
 ) -> PairedComparison:
     """Compare two methods by their scores of the same images, from any library.
 
-    The interval is about new seeds and new images, as that of :func:`lamina.compare`.
+    The interval applies to new seeds and new images, as in :func:`lamina.compare`.
 
     Args:
-        a: Scores of the first method, (S, n) for S seeds or trainings and n images, or (n,) for one
+        a: Scores of the first method, (S, n) for S seeds or runs and n images, or (n,) for one
             model. 1 and 0, or booleans, for correct and incorrect predictions; otherwise, numbers
             whose mean is the metric, higher for better: pass errors with a minus sign. For a metric
-            that is no mean, its value plus n times the influence of each image.
-        b: Scores of the second, the reference, with equal seeds and images in the same order.
-        groups: The group of each image, such as its patient; groups then count, not images.
+            that is not a mean, its value plus n times the influence of each image.
+        b: Scores of the second method, the reference, with the same seeds and images as ``a``.
+        groups: The group of each image, such as its patient; intervals then treat groups, not
+            images, as independent.
         margin: Largest difference that counts as equal, by default 0.005 for 1 and 0, and otherwise
             1 % of B's mean. Choose it before you see a result.
         level: Level of the intervals.
@@ -141,7 +142,7 @@ def compare_arrays(
     if groups is not None:
         names = np.ravel(np.asarray(groups)).astype(np.str_).tolist()
         if not {*names}.isdisjoint(("", "nan", "None")):
-            raise DataError("An image has no group. Give each image a group of its own, or a name.")
+            raise DataError("An image has no group. Give it one, if necessary for itself alone.")
     fits = first.shape == second.shape and first.ndim == 2 and images > 1
     if not fits or (groups is not None and len(names) != images):
         raise DataError(

@@ -14,15 +14,15 @@ from lamina.training.task import Columns, MultiLabel, Regression, Task
 def predict_constant(task: Task, constant: Constant, images: int) -> Columns:
     """The prediction ``constant`` for a number of images.
 
-    For labels, the scores are their frequencies; predicted are all labels, those of more than half
-    of the images, or, for ``frequent``, those with the highest micro F1: the labels above half its
-    value (Lipton et al., 2014).
+    For labels, the scores are their frequencies. The prediction has all labels; the labels of more
+    than half of the images; or, for ``frequent``, the labels with the highest micro F1, which are
+    the labels whose frequency is above half of that F1 (Lipton et al., 2014).
     """
     if isinstance(task, Regression):
         row = task.medians if constant == "medians" else task.means
         numbers = torch.tensor(row, dtype=torch.float64)
         return _repeat(numbers, numbers, images)
-    fractions = task.expand_row(task.shares)  # type: ignore[attr-defined]
+    fractions = task.kind.expand_row(task.shares)  # type: ignore[attr-defined]
     shares = torch.tensor(fractions, dtype=torch.float64)
     chosen = torch.zeros(len(shares), dtype=torch.bool)
     if isinstance(task, MultiLabel):

@@ -54,7 +54,7 @@ def sketch_differences(compared: Sequence[PairedComparison]) -> Markup:
         dot = {"cy": middle + 12, "r": 3, "fill": SEED}
         shapes += [shape("circle", cx=place(value), **dot) for value in comparison.differences]
     for value, anchor in ((low, "start"), (0.0, "middle"), (low + width, "end")):
-        if 0 < abs(value) < 0.15 * width:  # its number would cover that of 0
+        if 0 < abs(value) < 0.15 * width:  # its number would cover the 0
             continue
         text = first.format(value, unit=value == low + width)
         place_text = {"x": place(value), "y": height + 16, "text_anchor": anchor}

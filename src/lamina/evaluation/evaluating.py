@@ -31,7 +31,7 @@ from lamina.evaluation.intervals import (
     number_groups,
     sum_by_group,
 )
-from lamina.evaluation.outputs import check_finite
+from lamina.evaluation.predictions import check_finite
 from lamina.evaluation.reports import Baseline, ClassReport, LabelReport, NumberReport, Report
 from lamina.evaluation.scores import (
     ClassScores,
@@ -122,7 +122,7 @@ def score_logits(
     if isinstance(task, MultiLabel) and not targets.any():
         raise DataError(
             f"None of the {images.split} images has a label, so the metrics are undefined. "
-            "Evaluate on images of which some have a label."
+            "Evaluate on a split with labeled images."
         )
     columns = task.to_columns(logits)
     truth = task.to_truth(targets)
@@ -152,12 +152,12 @@ def score(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> S
 
     Args:
         task: the model's task.
-        logits: the model's output (N, K), as of ``predict_logits``.
+        logits: the model's output (N, K), as from ``predict_logits``.
         targets: the targets of the images, as in ``Images``.
 
     Returns:
         The score by the task's metric; by the default metric if that is undefined on these images
-        or a metric of one's own.
+        or a custom metric.
 
     Raises:
         DataError: the default metric is undefined, as no image has a label.
@@ -184,8 +184,8 @@ def _measure_score(
         if measured is not None:
             return name, measured
     raise DataError(
-        "None of the images has a label, so the metrics are undefined. Evaluate on images of which"
-        " some have a label."
+        "None of the images has a label, so the metrics are undefined. Evaluate on a split with"
+        " labeled images."
     )
 
 
@@ -215,7 +215,7 @@ def _measure_own(
         if name == task.metric:
             raise RecipeError(
                 f"Your metric {name}, which is the score, {problem}. It must return a finite number"
-                " for any split; mend it, or choose another score with Recipe(metric=…)."
+                " for any split; fix it, or choose another score with Recipe(metric=…)."
             ) from cause
         warnings.warn(f"the metric {name} {problem}", LaminaWarning, stacklevel=4)
     return values
@@ -292,7 +292,7 @@ def _report_classes(
     return ClassReport(
         **shared,
         **_measure_calibration(task, logits, targets),
-        majority=names[int(np.argmax(task.expand_row(task.shares)))],
+        majority=names[int(np.argmax(task.kind.expand_row(task.shares)))],
         accuracy=int(is_correct.sum()) / len(targets),
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
         top5_accuracy=_find_top5(logits, targets.long()),

@@ -17,7 +17,7 @@ class FoldedCopy:
         self._folded = model
         self._layers = list(model.modules())
         self._weights = [*model.parameters(), *model.buffers()]
-        # Custom modules may not allow copies, inference tensors have no version.
+        # Custom modules may not allow copies, and inference tensors have no version.
         is_built = model.net is not None
         self._can_fold = is_built and not any(weight.is_inference() for weight in self._weights)
         self._state: tuple[torch.device, torch.dtype, list[int]] | None = None

@@ -44,9 +44,9 @@ class MeanInterval:
 
 
 def wilson_interval(correct: float, total: float, design_effect: float = 1.0) -> Interval:
-    """Wilson's 95 % interval (1927) of ``correct / total``; valid near 0 and 1, for few images.
+    """Wilson's 95 % interval (1927) of ``correct / total``; valid near 0 and 1 and for few images.
 
-    With a design effect, so many images count as one (:func:`measure_design_effect`).
+    With a design effect, that many images count as one (:func:`measure_design_effect`).
     """
     fraction = correct / total
     images = total / design_effect
@@ -109,8 +109,8 @@ def sum_by_group(values: Float64[Tensor, "*s n"], groups: Groups | None) -> Floa
 def count_independent(value: float, influences: Float64[Tensor, " n"], count: int) -> float:
     """The number of independent images at which a fraction has this variance.
 
-    Korn and Graubard, Survey Methodology 24 (1998), 193-201. ``influences`` are those of ``count``
-    images or groups; without variance, these are the images.
+    Korn and Graubard, Survey Methodology 24 (1998), 193-201. ``influences`` has one value for each
+    of ``count`` images or groups; without variance, the number is ``count``.
     """
     variance = float(influences.square().sum())
     binomial = value * (1 - value)
@@ -129,7 +129,7 @@ def measure_design_effect(
 ) -> float:
     """The number of images that count as one in the fraction of hits in ``rows`` (Kish, 1965).
 
-    At least 1, which is also that of images without groups.
+    At least 1, and 1 for images without groups.
     """
     if groups is None or not hits[rows].size:
         return 1.0

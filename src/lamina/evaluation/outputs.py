@@ -15,7 +15,6 @@ from torch import from_numpy
 
 from lamina.data.images import Images
 from lamina.data.splits import SPLITS, Split
-from lamina.errors import NotFiniteError
 from lamina.evaluation.intervals import Groups, number_groups
 from lamina.files import blaming, damaged
 from lamina.targets import REGRESSION, Targets, kind_of
@@ -38,8 +37,8 @@ class Outputs:
             targets' units.
         targets: the targets of the images.
         names: the names of the images.
-        folds: the fold, from 1, whose model did not see the image in training, if a
-            cross-validation computed these.
+        folds: the fold, from 1, whose model did not see the image in training, if the logits come
+            from a cross-validation.
         groups: the group of each image; empty if images are not grouped.
     """
 
@@ -88,21 +87,6 @@ def join_folds(held_out: Sequence[Outputs]) -> Outputs:
         tuple(name for fold in held_out for name in fold.names),
         np.concatenate(folds),
         tuple(group for fold in held_out for group in fold.groups),
-    )
-
-
-def check_finite(logits: Float32[np.ndarray, "n k"], images: Images | None = None) -> None:
-    """Raise ``NotFiniteError`` if logits are NaN or infinite."""
-    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if not len(broken):
-        return
-    where = ""
-    if images is not None:
-        first = images.names[broken[0]]
-        where = f" for {len(broken):,} of {len(logits):,} {images.split} images, first for {first}"
-    raise NotFiniteError(
-        f"The model's logits are NaN or infinite{where}: training diverged. Train again with a"
-        " lower lr, or with gradient_clip=1."
     )
 
 

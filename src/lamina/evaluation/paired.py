@@ -33,7 +33,8 @@ Verdict: TypeAlias = Literal["better", "worse", "equal", "undecided"]
 LOOKS = {4: 0.01, 8: 0.015, 16: 0.025}
 """Significance level at each number of seeds of a study that ends as soon as it is decided; they
 add up to 0.05 (Bonferroni's inequality). At most 5 % of such studies make a false claim if each
-interval holds: if the differences between seeds are roughly Gaussian (docs/verdicts.md)."""
+interval holds: if the differences between seeds are roughly normally
+distributed (docs/explanation/verdicts.md)."""
 POWER = 0.8  # fraction of studies that detect a difference
 MOST_SEEDS = 1000  # larger numbers are not announced
 
@@ -68,7 +69,7 @@ class Effect:
         return Interval(max(low, -self.limit), min(high, self.limit))
 
     def half_width(self, level: float, seeds: int | None = None) -> float:
-        """Half the width of the interval, or of that expected with another number of seeds.
+        """Half the width of the interval, or its expected value with another number of seeds.
 
         The variances of seeds and of images have their own degrees of freedom, so each gets its own
         quantile. (One for the sum, with Satterthwaite's degrees of freedom, claims too many
@@ -98,7 +99,7 @@ class Effect:
     def seeds_to_detect(self, margin: float, alpha: float = ALPHA) -> int | None:
         """The number of seeds with which 80 % of studies detect a difference of the margin.
 
-        It is larger than the number of this study, and ``None`` if over 1,000. Both quantiles have
+        It is larger than this study's number, and ``None`` if over 1,000. Both quantiles have
         the degrees of freedom of this study, because the variance between seeds is estimated
         (Julious and Owen, Statistics in Medicine 25 (2006), 1789-1802).
         """
@@ -130,7 +131,7 @@ def measure_effect(
     limit that the interaction implies.
 
     For fractions, half an image is added in favor of each model, as for one pair (Agresti and Min,
-    Statistics in Medicine 24 (2005), 729-740), an image of the class where one counts most.
+    Statistics in Medicine 24 (2005), 729-740), in the class where one image counts most.
     Otherwise, models that predict alike on a few images would have no variance.
 
     With groups, n is the number of groups, and all variances are of the sums over a group.
@@ -141,8 +142,9 @@ def measure_effect(
             of models that are not grouped, McNemar's exact test decides.
         groups: Number of each image's group.
         step: The largest change of a fraction that one image or group can cause, by default 1/n.
-        overlap: 1 if each seed has drawn its training images, with replacement, from the same ones.
-            The means of such draws vary around that of these images, which itself is one draw.
+        overlap: 1 if each seed has drawn its training images, with replacement, from the same
+            images. The means of such draws vary around the mean of these images, which itself is
+            one draw.
     """
     table = pool_groups(differences, groups)
     seeds, images = table.shape
@@ -210,8 +212,8 @@ def seed_deviation(
 ) -> float | None:
     """The standard deviation over seeds of a score on infinitely many images; ``None`` for one.
 
-    On n images, the variance between seeds contains that of the interaction of seeds and images,
-    s_e²/n, which is removed (Jordan, arXiv 2304.01910, 2023).
+    On n images, the variance between seeds contains the variance of the interaction of seeds and
+    images, s_e²/n, which is removed (Jordan, arXiv 2304.01910, 2023).
     """
     table = pool_groups(scores, groups)
     seeds, images = table.shape
@@ -224,15 +226,15 @@ def seed_deviation(
 def pool_groups(
     values: Float64[np.ndarray, "s n"], groups: Groups | None
 ) -> Float64[np.ndarray, "s g"]:
-    """A value for each group, so that the mean over groups is that over images."""
+    """A value for each group, so that their mean equals the mean over images."""
     if groups is None:
         return values
     means = values.mean(axis=1, keepdims=True)
     sums = sum_by_group(torch.from_numpy(values - means), groups).numpy()
     if sums.shape[1] < 2:
         raise DataError(
-            "All images are in one group, so nothing shows how much groups differ. Evaluate on"
-            " images of several groups."
+            "All images are in one group, so the variation between groups cannot be measured."
+            " Evaluate on images of several groups."
         )
     pooled: Float64[np.ndarray, "s g"] = means + sums * sums.shape[1] / values.shape[1]
     return pooled
@@ -281,13 +283,13 @@ def find_differences(effects: Sequence[Effect], alpha: float = ALPHA) -> list[bo
 def score_images(task: Task, outputs: Outputs) -> Float64[np.ndarray, " n"]:
     """A value for each image; their mean is the metric, their variance gives its variance.
 
-    For the accuracy, 1 for a correct image and 0 for others; for the mean absolute error, the
-    error. For a metric that is no mean over images, its value plus n times the image's influence,
-    which linearizes it (infinitesimal jackknife).
+    For the accuracy, 1 for a correct prediction and 0 for an incorrect one; for the mean absolute
+    error, the error. For a metric that is not a mean over images, its value plus n times the
+    image's influence, which linearizes it (infinitesimal jackknife).
 
     Raises:
         DataError: The metric is undefined, because all images have the same target.
-        LaminaError: The metric is one's own.
+        LaminaError: The metric is a custom metric.
     """
     measured = measure_outputs(task, outputs)
     count = len(outputs.logits)
@@ -312,13 +314,13 @@ def measure_outputs(task: Task, outputs: Outputs) -> Measured:
 
 
 def find_metric(task: Task) -> str:
-    """The metric to compare models by; ``LaminaError`` for a metric of one's own."""
+    """The metric to compare models by; ``LaminaError`` for a custom metric."""
     check_comparable(task.score_name, task.kind)
     return task.score_name
 
 
 def check_comparable(metric: str, kind: Kind) -> None:
-    """Raise ``LaminaError`` for a metric of one's own."""
+    """Raise ``LaminaError`` for a custom metric."""
     if metric not in METRICS:
         raise LaminaError(
             f"The score of these models is {metric}, your own metric, but models are compared by a"

@@ -37,7 +37,7 @@ class PairedComparison(Event):
     # of the interval that would remain with any number of seeds, at the last look
     image_half_width: float
     verdict: Verdict  # on A
-    # standard deviations over seeds, without the images' part; ``None`` for one seed
+    # standard deviations over seeds, excluding variation due to images; ``None`` for one seed
     a_deviation: float | None = None
     b_deviation: float | None = None
     groups: int | None = None  # number of groups of images; ``None`` if images are not grouped
@@ -52,9 +52,10 @@ class PairedComparison(Event):
     def is_limited(self) -> bool:
         """Whether the images alone prevent a verdict, with any number of seeds.
 
-        More seeds on these images would find a difference within ``seeds_interval``. None of these
-        leads to a verdict if all are within the interval that the images leave, and that interval
-        is wider than the margin. With fewer than four seeds, the interval shows too little.
+        More seeds on these images would find a difference within ``seeds_interval``. No difference
+        in it leads to a verdict if all are within the interval that the images leave, and that
+        interval is wider than the margin. With fewer than four seeds, ``seeds_interval`` is too
+        imprecise.
         """
         if self.seeds_interval is None or self.seeds < min(LOOKS):
             return False
@@ -160,7 +161,7 @@ class PairedComparison(Event):
         return ("", "net or run", self.split), rows
 
     def notes(self) -> list[str]:
-        """What new seeds, or the folds, show, in words."""
+        """The interval for new seeds, and in how many pairs or folds A is better, as text."""
         better = sum(difference > 0 for difference in self.differences)
         equal = sum(difference == 0 for difference in self.differences)
         pairs = f"{better} of {self.seeds} {'pairs' if self.folds is None else 'folds'}"

@@ -60,12 +60,12 @@ class Report:
         data_fingerprint: fingerprint of the data set, if the caller set it.
         chosen_score: the score by ``Recipe.metric``; ``None`` if that is the default for this kind
             of target.
-        undefined: the recipe's metric if these images leave it undefined, because all have one
+        undefined: the recipe's metric if it is undefined on these images, because all have the same
             target, or if it is a custom metric that was not passed; the score is then the default
             metric.
-        score_interval: the 95 % interval of the score on these images
-            (:func:`~lamina.evaluation.scores.measure` states how); ``None`` if there is none, as
-            for custom metrics.
+        score_interval: the 95 % interval of the score on these images, by the method of
+            :func:`~lamina.evaluation.scores.measure`; ``None`` if there is none, as for custom
+            metrics.
     """
 
     split: str
@@ -97,7 +97,7 @@ class Report:
         return self.chosen_score or Score(default, getattr(self, default))
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The column heads, and a row for each class, label or number."""
+        """The column headings, and a row for each class, label or number."""
         return words.tabulate(self)
 
     def headline(self) -> dict[str, float]:
@@ -164,7 +164,7 @@ class ClassReport(Report):
             2017, equation 3).
         uncalibrated_error: the calibration error without the model's temperature; ``None`` if it
             has no temperature.
-        calibration_floor: the calibration error of perfect probabilities on so many images.
+        calibration_floor: the calibration error of perfect probabilities on as many images.
         rejections: the effect of several confidence thresholds.
         classes: the metrics of each class.
         confusion: number of images by true class (rows) and predicted class (columns).
@@ -214,7 +214,7 @@ class LabelReport(Report):
             equal bins of the probabilities of all labels.
         uncalibrated_error: the calibration error without the model's temperatures; ``None`` if it
             has none.
-        calibration_floor: the calibration error of perfect probabilities on so many images.
+        calibration_floor: the calibration error of perfect probabilities on as many images.
         labels: the metrics of each label.
     """
 

@@ -74,7 +74,7 @@ def calibration_error(confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, 
 
 
 def calibration_floor(confidence: Float[Tensor, " n"]) -> float:
-    """The calibration error that perfect probabilities have on so many independent images.
+    """The calibration error that perfect probabilities have on as many independent images.
 
     In a bin, the correct images differ from their expected number by a standard deviation times
     √(2/π) on average, if the number is approximately Gaussian.
@@ -107,7 +107,7 @@ def measure(
 ) -> Measured | None:
     """A metric of predictions; ``None`` if it is undefined.
 
-    The interval is that of :func:`combine_fractions`; for regression, Student's interval by the
+    The interval comes from :func:`combine_fractions`; for regression, Student's interval by the
     infinitesimal jackknife (:func:`influence_interval`). It counts groups if there are any.
     """
     known = METRICS[metric]

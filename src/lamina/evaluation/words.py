@@ -64,7 +64,7 @@ def find_verdict(report: Report) -> list[str]:
 
 
 def give_verdict(report: Report) -> list[str]:
-    """The verdict, also for a model that beats the baseline."""
+    """The verdict, even if the model beats the baseline."""
     if report.baseline is None:
         return [f"There is {describe_baseline(report)}."]
     return find_verdict(report) or [f"The model is better than the {describe_baseline(report)}."]
@@ -99,7 +99,7 @@ def _advise_on_classes(report: ClassReport, gain: float) -> str:
         return (
             f"{format_percent(share)} of the images are {name}, so accuracy is misleading; the"
             f" baseline has a balanced accuracy of {format_percent(guessed)}. To raise the balanced"
-            " accuracy, train with class_weights; metric balanced_accuracy compares by it."
+            " accuracy, train with class_weights; set metric to balanced_accuracy to score by it."
         )
     predictions = [sum(column) for column in zip(*report.confusion, strict=True)]
     most = max(predictions)
@@ -141,7 +141,7 @@ def count_images(images: int, groups: int | None) -> str:
 
 
 def describe_deviation(score: Score, deviation: float | None) -> str:
-    """The standard deviation over seeds, without the images' part, to follow a mean."""
+    """The standard deviation over seeds, excluding variation due to images, to follow a mean."""
     if deviation is None:
         return ""
     if deviation == 0:

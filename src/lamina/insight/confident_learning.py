@@ -168,7 +168,7 @@ class LabelIssues(ShownResult):
     """The labels of a data set that are worth checking, and how far to trust this list.
 
     Attributes:
-        issues: the labels, from the most to the least probably incorrect.
+        issues: the labels, the most probably incorrect ones first.
         splits: how often the nets agree with the labels, by split.
         judge: who predicted the probabilities: ``the model``, or nets that were trained on other
             images.
@@ -182,11 +182,11 @@ class LabelIssues(ShownResult):
     images: Mapping[Split, Images] = field(repr=False)
 
     def headline(self) -> str:
-        """The number of labels."""
+        """The number of labels worth checking, as text."""
         return plural(len(self.issues), "label", "labels") + " worth checking"
 
     def table(self) -> Table:
-        """The column heads, and a row for each label; the first four columns are text."""
+        """The column heads, and a row for each label issue; the first four columns are text."""
         return COLUMNS[:5], [row[:5] for row in self.corrections()]
 
     def remarks(self) -> Sequence[str]:
@@ -194,7 +194,7 @@ class LabelIssues(ShownResult):
         return (*self.summary_lines(), *self.warnings(), PRECISION)
 
     def corrections(self) -> Sequence[Sequence[str]]:
-        """The rows of a table to correct, with the columns of ``lamina.data.corrections``."""
+        """The rows of the table of corrections; the columns are in ``lamina.data.corrections``."""
         rows = []
         for issue in self.issues:
             *texts, score = issue.values()

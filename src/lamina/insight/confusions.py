@@ -99,7 +99,7 @@ class Confusions(ShownResult):
     hardest: tuple[HardImage, ...]
 
     def headline(self) -> str:
-        """The number of confused pairs and of images."""
+        """The number of confused pairs of classes and of images, as text."""
         pairs = plural(len(self.pairs), "confused pair of classes", "confused pairs of classes")
         return f"{pairs} among {self.describe_images()}"
 
@@ -117,7 +117,7 @@ class Confusions(ShownResult):
         return PAIR_HEADS, rows
 
     def image_table(self) -> Table:
-        """The column heads, and a row for each of the hardest images; one column is numbers."""
+        """The column heads, and rows of the hardest images; the last column is numeric."""
         return HardImage._fields[1:], [(*image[1:5], f"{image.loss:.3g}") for image in self.hardest]
 
     def to_json(self) -> dict[str, Any]:

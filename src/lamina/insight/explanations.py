@@ -13,8 +13,12 @@ from jaxtyping import UInt8
 
 from lamina.data.thumbnails import encode_png, make_tile
 from lamina.errors import DataError, NetError, suggest
-from lamina.evaluation.outputs import check_finite
-from lamina.evaluation.predictor import Prediction, describe, make_prediction
+from lamina.evaluation.predictions import (
+    Prediction,
+    check_finite,
+    describe,
+    make_prediction,
+)
 from lamina.insight.attribution import (
     CONTROL_STEPS,
     STEPS,

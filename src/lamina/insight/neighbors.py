@@ -66,7 +66,7 @@ class SimilarImages(ShownResult):
     searched: Images = field(repr=False)
 
     def headline(self) -> str:
-        """The name of the image, and where similar images were searched."""
+        """The name of the image, and the split that was searched for similar images."""
         return f"{self.image}: the most similar {self.searched.split} images"
 
     def table(self) -> Table:

@@ -166,8 +166,9 @@ class NearDuplicates(ShownResult):
         names: the names of the images; the rows of ``pairs`` refer to them.
         splits: the split of each image.
         pairs: the pairs of near-duplicates, smallest distance first.
-        groups: for each image, the row of the first image of its group. Near-duplicates, identical
-            images and the groups of the data set connect images.
+        groups: for each image, the row of the first image of its group. Images are in one group if
+            they are near-duplicates, identical or in one group of the data set, directly or through
+            other images.
         outliers: the images that are unlike all others.
     """
 
@@ -198,7 +199,7 @@ class NearDuplicates(ShownResult):
         return ("image", "split", "near-duplicate", "split", "mirrored", "distance"), rows
 
     def group_table(self) -> Table:
-        """The column heads, and a row for each image in a group with others, for a table file."""
+        """The column heads, and a row for each image in a group of two or more, for a file."""
         sizes = Counter(self.groups)
         rows = [
             (name, self.names[group])
@@ -227,7 +228,7 @@ class NearDuplicates(ShownResult):
         return f"{pairs} of near-duplicates, {across:,} of them across splits"
 
     def remarks(self) -> Sequence[str]:
-        """For each held-out split with near-duplicates in ``train``, how this affects its score."""
+        """How near-duplicates in ``train`` affect the score of each held-out split, as text."""
         lines = []
         for split, count in self.near_train.items():
             total = self.splits.count(split)

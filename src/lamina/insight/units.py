@@ -178,7 +178,7 @@ class LayerUnits(ShownResult):
         return ("unit", "separates best (AUC)", f"{metric} without unit", "loss"), rows
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values: ``layer``, ``name``, ``units`` (all), ``sees_px`` and ``shown``."""
+        """JSON values: ``layer``, ``name``, ``units`` (their number), ``sees_px`` and ``shown``."""
         return {
             "layer": self.layer,
             "name": self.name,

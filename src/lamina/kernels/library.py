@@ -92,7 +92,7 @@ def load_kernels(level: str) -> Kernels | NoKernels:
         )
     path = next(Path(__file__).parent.glob("native*.so"), None)
     if path is None:
-        return NoKernels("lamina was installed without a C compiler")
+        return NoKernels("lamina was installed without its C functions")
     parallel = _find_parallel()
     if parallel is None:
         return NoKernels("they need torch 2.10 or later")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from lamina.errors import NetError, plural
+from lamina.markup import card, note, table
 from lamina.nets.activation import Sigmoid, Softmax, Tanh
 from lamina.nets.convolution import Whiten
 from lamina.nets.costs import Summary, summarize_layers
@@ -27,6 +28,9 @@ from lamina.nets.window import Field
 if TYPE_CHECKING:
     from torch import nn
 
+# A notebook shows a net for such images and outputs.
+SHOWN_SHAPE = (3, 32, 32)
+SHOWN_OUTPUTS = 10
 WANTED_OUTPUT = {  # by whether the net predicts numbers
     False: "logits, because the loss computes probabilities from them",
     True: "unbounded numbers, because targets are standardized",
@@ -82,6 +86,20 @@ class Net(Sequence[Layer]):
 
     def __repr__(self) -> str:
         return f"Net({', '.join(map(repr, self.layers))})"
+
+    def _repr_html_(self) -> str:
+        title = f"Net of {plural(len(self), 'layer', 'layers')}"
+        try:
+            summary = summarize_layers(self.with_outputs(SHOWN_OUTPUTS).layers, SHOWN_SHAPE)
+            flow = summary.flow()
+        except (NetError, TypeError, ValueError):  # a layer of your own may unpack another shape
+            rows = [(str(place), repr(layer)) for place, layer in enumerate(self, start=1)]
+            return card(title, table(("", "layer"), rows, texts=2))
+        reason = (
+            f"For images of {'×'.join(map(str, SHOWN_SHAPE))} and {SHOWN_OUTPUTS} outputs;"
+            " summarize(net, data) shows the net for your data."
+        )
+        return card(title, flow, table(*summary.table()), note(reason))
 
     def with_outputs(self, outputs: int) -> Net:
         """Return the net with ``units=outputs`` in its ``Output``.

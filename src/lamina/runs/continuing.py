@@ -44,6 +44,7 @@ from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Home, Recipe, overlay
 from lamina.training.schedule import Fall
 from lamina.training.task import task_of
+from lamina.training.threads import keep_threads
 
 FIXED: tuple[str, ...] = (
     "warmup_fraction",
@@ -67,9 +68,9 @@ BY_WEIGHTS: tuple[str, ...] = ("normalization", "head")
 """Fields that cannot change when a run starts from final weights."""
 INITIAL_FRACTION = 0.5
 LR_FRACTION = 0.1
-"""A net that is trained further on new images alone forgets others (docs/your-images.md): less with
-the average of the weights before and after, and with a lower learning rate. Random weights of new
-outputs cannot be averaged."""
+"""A net that is trained further on new images alone forgets others (docs/howto/more-images.md):
+less with the average of the weights before and after, and with a lower learning rate. Random
+weights of new outputs cannot be averaged."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,11 @@ class StartingPoint:
         if height == width:
             settings["size_px"] = height
         return Preparation(**settings | dict(options))
+
+    @property
+    def threads(self) -> int | None:
+        """The number of threads of a run that continues from a checkpoint; otherwise ``None``."""
+        return None if self.epoch is None else keep_threads(self.run.record.machine.threads)
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raise ``RecipeError`` for a changed field that cannot change."""
@@ -457,7 +463,7 @@ def read_checkpoint(run: Run, epoch: float) -> Checkpoint:
             return checkpoint
     # training has replaced it in the meantime
     raise RunError(
-        f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again."
+        f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose another epoch."
     )
 
 

@@ -40,7 +40,7 @@ def load_run(
             need them, and :meth:`Run.evaluate` only the metrics.
 
     Returns:
-        The run, to resume, evaluate or predict.
+        The run, which you can resume, evaluate and predict with.
 
     Raises:
         RunError: There is no such run, or its ``run.json`` is damaged or has another format.

@@ -10,8 +10,9 @@ from lamina.errors import LaminaError, escape
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
 from lamina.kernels.library import find_kernels
-from lamina.markup import card, note, table, wrap
+from lamina.markup import Markup, card, line_chart, note, table, wrap
 from lamina.runs.record import RunRecord
+from lamina.targets import Score
 from lamina.training.device import Choice
 from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
@@ -58,7 +59,28 @@ def show_run(run: Run) -> str:
     lines = [] if report is None else list_lines(report)
     more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
     metrics = (wrap("p", line) for line in lines)
-    return card(describe_run(run), table((), list(row.items()), texts=2), *metrics, more)
+    charts = draw_course(epochs or (), None if report is None else report.score)
+    return card(describe_run(run), table((), list(row.items()), texts=2), *charts, *metrics, more)
+
+
+def draw_course(epochs: Rows, score: Score | None) -> list[Markup]:
+    """Small charts of score and loss by epoch; none for a single epoch."""
+    shown = [Score("loss", 0.0)]
+    if score is not None and score.name != "loss":
+        shown.insert(0, score)
+    charts = []
+    for each in shown:
+        lines = {}
+        for split in ("train", "val"):
+            column = f"{split}_{each.name}"
+            line = {row["epoch"]: row[column] for row in epochs if row.get(column) is not None}
+            if len(line) > 1:
+                lines[split] = line
+        if lines:
+            values = [value for line in lines.values() for value in line.values()]
+            ends = (each.format(min(values)), each.format(max(values)))
+            charts.append(line_chart(each.title, lines, ends, "epoch"))
+    return [wrap("div", *charts, kind="charts")] if charts else []
 
 
 def describe_recipe(recipe: Recipe, *, is_open: bool = False) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
@@ -22,7 +23,7 @@ from lamina.training.events import Diagnosis, Epoch, Event, FeatureProgress, Ste
 
 AnyEvent = TypeVar("AnyEvent")
 Bar: TypeAlias = Callable[[str, int, int], None]
-"""Shows a text and how many steps of a total are done."""
+"""Shows a text and how many steps of a total are done; only the text if the total is 0."""
 
 NOTEBOOK_SECONDS = 0.2  # between updates of a notebook's bar, which go to the browser
 _terminal = Lock()  # a terminal shows one bar, even if several threads train
@@ -35,7 +36,10 @@ def show_progress(
     """Print training events and pass them on.
 
     Prints a line per event, except for steps, which a progress bar shows in a terminal or notebook.
-    If several threads train in a terminal, only the first has a bar; in a notebook, each has one.
+    If several threads train in a terminal, only the first has a bar; in a notebook, each has one. A
+    notebook prints fewer lines: of each kind of event, such as epochs or trials, the first ten,
+    every 10th up to the 100th, then every 100th and so on, the last one, and those with a
+    diagnosis. It shows any other line beside the bar until the next event.
 
     Args:
         events: A ``Training``, or the iterator from ``Run.iter_train`` or ``choose``.
@@ -65,6 +69,7 @@ def show_progress(
     console = console or _find_console()
     final: Report | None = None
     label = ""
+    lines = _NotebookLines() if is_notebook else _AllLines()
     bar = _show_notebook_bar() if is_notebook else _show_terminal_bar(console)
     with _count(name), bar as update:
         for event in events:
@@ -72,7 +77,8 @@ def show_progress(
                 label = f"{name}: "
             match event:
                 case Step():
-                    update(f"{label}epoch {event.epoch}", event.step, event.steps)
+                    text = f"{label}epoch {event.epoch}"
+                    update(" · ".join([*lines.left_out, text]), event.step, event.steps)
                 case FeatureProgress():
                     update(f"{label}features", event.done, event.images)
                 case Report():
@@ -85,11 +91,61 @@ def show_progress(
                     if isinstance(event, Epoch):
                         final = None
                         texts += map(str, event.diagnoses)
-                    for line in "\n".join(texts).split("\n"):
-                        console.print(Text(escape(label + line)), soft_wrap=True)
+                    shown = [label + line for line in "\n".join(texts).split("\n")]
+                    _print(console, lines.choose(event, shown))
+                    if lines.left_out:
+                        update(" ".join(lines.left_out), 0, 0)
             yield event
+    _print(console, lines.left_out)
     if final is not None:
         console.print(Text(escape(f"{label}{final.split} {final.score}")))
+
+
+def _print(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(Text(escape(line)), soft_wrap=True)
+
+
+class _AllLines:
+    """Prints the lines of all events."""
+
+    left_out: Sequence[str] = ()
+
+    def choose(self, _: Event, lines: Sequence[str]) -> Sequence[str]:
+        return lines
+
+
+class _NotebookLines(_AllLines):
+    """Prints few of many lines, because hundreds would hide the rest of a notebook."""
+
+    def __init__(self) -> None:
+        self._kind: object = None  # of the last event
+        self._counts: Counter[object] = Counter()
+        self._printed: set[str] = set()
+
+    def choose(self, event: Event, lines: Sequence[str]) -> Sequence[str]:
+        """The lines to print now; ``left_out`` are the last ones that are not printed."""
+        kind = (type(event), getattr(event, "what", ""))
+        chosen: list[str] = []
+        if kind != self._kind:  # the last of their kind
+            chosen.extend(self.left_out)
+        self._kind = kind
+        self._counts[kind] += 1
+        self.left_out = ()
+        has_diagnosis = isinstance(event, Epoch) and bool(event.diagnoses)
+        if _is_round(self._counts[kind]) or has_diagnosis:
+            chosen.extend(lines)
+        else:
+            self.left_out = lines
+        new = [line for line in chosen if line not in self._printed]
+        self._printed.update(new)
+        return new
+
+
+def _is_round(number: int) -> bool:
+    """Whether a number is 1 to 10, a multiple of 10 up to 100, of 100 up to 1000, and so on."""
+    power: int = 10 ** (len(str(number)) - 1)
+    return number <= 10 or number % power == 0
 
 
 @cache
@@ -133,8 +189,12 @@ def _show_notebook_bar() -> Iterator[Bar]:
         nonlocal shown_at
         now = time.perf_counter()
         if now - shown_at >= NOTEBOOK_SECONDS:
-            bar = f'{show(text)} <progress value="{done}" max="{total}"></progress>'
-            content = {"text/html": f"{bar} {done}/{total}", "text/plain": f"{text} {done}/{total}"}
+            html: str = show(text)
+            plain = text
+            if total:
+                html += f' <progress value="{done}" max="{total}"></progress> {done}/{total}'
+                plain += f" {done}/{total}"
+            content = {"text/html": html, "text/plain": plain}
             handle.update(content, raw=True)
             shown_at = now
 

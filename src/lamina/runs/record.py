@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import Fall
 from lamina.training.task import Task
-from lamina.values import fields_to_json, from_json_values
+from lamina.values import Range, fields_to_json, from_json_values
 
 FORMAT = 9  # version of the run folder; increase it with every change of the format
 COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", "i8mm", "sve")
@@ -68,7 +68,7 @@ class Machine:
     instructions: str  # widest vector instructions that torch uses, such as AVX512
     flags: str  # of the processor, that may affect sums; empty if the system does not list them
     cores: int  # logical cores
-    threads: int  # threads of torch
+    threads: Annotated[int, Range(1, 1024)]  # threads of torch
     platform: str
 
 

@@ -201,8 +201,8 @@ def list_needed_parts(described: Mapping[str, str], score_name: str = "") -> dic
 def resume_training(run: Run, dataset: Dataset) -> Training:
     """Restore the training of a run from its last checkpoint. Writes nothing.
 
-    On the same processor type and torch version, it continues to bit-identical weights (untested
-    on GPUs).
+    On the same processor type, with the same torch version, number of threads and kernels, it
+    continues to bit-identical weights (untested on GPUs).
     """
     folder = run.folder
     call = f"load_run({str(run.path)!r}, {{}}).train()"

@@ -23,7 +23,8 @@ from lamina.data.splits import Split
 from lamina.errors import NetError, RunError, check_type
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.predictor import Prediction, Predictions, Predictor
+from lamina.evaluation.predictions import Prediction, Predictions
+from lamina.evaluation.predictor import Predictor
 from lamina.evaluation.reports import Report
 from lamina.files import damaged
 from lamina.nets import Net
@@ -51,6 +52,7 @@ from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
 from lamina.training.pretrained import TimmNet, native_side_px
 from lamina.training.task import Task
+from lamina.training.threads import computing_with, keep_threads
 
 if TYPE_CHECKING:
     import polars
@@ -157,19 +159,19 @@ class Run:
         rewind_on_nan: bool | None = None,
         on_diagnosis: str = "continue",
     ) -> Generator[RunEvent, None, None]:
-        """Train the run as an iterator of events.
+        """Train the run, and yield its events.
 
         You may leave the loop at any event: the run stays consistent, and calling this again
-        resumes it. On the same processor type and torch version, the weights are then bit-identical
-        to the weights of an uninterrupted run (untested on GPUs). The run is locked while it
-        trains.
+        resumes it. On the same processor type, with the same torch version, number of threads and
+        kernels, the weights are then bit-identical to the weights of an uninterrupted run (untested
+        on GPUs). The run is locked while it trains.
 
         Args:
             data: The run's data set, or its current path; by default the recorded path.
             until: When to stop, as a value of ``time.perf_counter()``. With the schedule
                 ``trapezoid``, the learning rate falls to zero before this time.
-            is_open: With the schedule ``trapezoid``: train until this time, for any number of
-                epochs.
+            is_open: With the schedule ``trapezoid``, train until the time ``until``, for any number
+                of epochs.
             finish: Event that ends the training early when it is set (single process only). With
                 ``trapezoid``, the learning rate first falls to zero over some steps.
             save_every_seconds: Time between checkpoints within epochs. lamina also saves after each
@@ -220,7 +222,9 @@ class Run:
         with ExitStack() as stack:
             # from here on, no other process changes the run
             by_leader(lambda: stack.enter_context(self.folder.lock()))
-            check_processes(dataset, choose_again(self.record.device).value)
+            record = self.record
+            check_processes(dataset, choose_again(record.device).value)
+            stack.enter_context(computing_with(keep_threads(record.machine.threads)))
             training = resume_training(self, dataset)
             stack.enter_context(explain_lack_of_memory(training))
             by_leader(lambda: prepare_folder(self, training))

@@ -71,6 +71,8 @@ def start_run(
 ) -> Run:
     """Create the folder of a new run; ``run.train()`` trains it.
 
+    The run records torch's number of threads, and computes with it again when it is resumed.
+
     Args:
         data: A data set, its name or path, or training images. By default, the data of
             ``start_from``; without it, CIFAR-10, or ``shapes`` if that is not available.
@@ -92,8 +94,8 @@ def start_run(
             weights, with its recipe, image size and normalization. The classes may differ; outputs
             with the same name keep their weights. With an epoch, such as ``"runs/first@3"``, lamina
             continues exactly from the checkpoint after this epoch, on the same data; only the
-            fields in ``lamina.runs.continuing.CHANGEABLE`` of the recipe may change. Pass ``net``
-            again if the run trained your own module, and ``parts`` if it used your own functions.
+            recipe fields in ``lamina.runs.continuing.CHANGEABLE`` may change. Pass ``net`` again if
+            the run trained your own module, and ``parts`` if it used your own functions.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         runs_dir: Folder for runs; created if necessary.
 
@@ -161,6 +163,8 @@ def start_run(
         started_from=beginning.started_from,
         late_end=beginning.late_end,
     )
+    if start is not None and start.threads is not None:
+        record = replace(record, machine=replace(record.machine, threads=start.threads))
     parse_record(record_to_json(record), "run.json")  # fails before the folder is created
     path = lead_value(
         lambda: str(create_folder(Path(runs_dir), record, name, dataset, beginning.files))

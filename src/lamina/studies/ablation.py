@@ -1,4 +1,4 @@
-"""Ablations: a net, recipe or own functions without one part at a time."""
+"""Ablations: remove one part at a time from a net, a recipe or custom functions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from lamina.training.recipe import Recipe, overlay
 from lamina.training.task import task_of
 
 KEPT = ("epochs", "seed", "lanes", "device", "precision", "patience", "metric")
-"""Settings that are no parts: how long, where and how exactly to train, and the score."""
+"""Settings that cannot be removed: the score, and how long, where and how exactly to train."""
 DEFAULTS = {
     field.name: field.default for field in dataclasses.fields(Recipe) if field.name not in KEPT
 }
@@ -48,12 +48,12 @@ COUPLED = ("optimizer", "lr", "momentum")  # an optimizer has its own lr, so the
 
 @dataclass(frozen=True)
 class Ablation(ShownResult):
-    """What each part of a net, a recipe or own functions is worth.
+    """How much each part of a net, a recipe or custom functions contributes.
 
     Attributes:
         study: Folder of the study.
         comparisons: For each part, the experiment without it (A) compared with the whole (B), at
-            a level adjusted for their number.
+            a level adjusted for the number of parts.
         diverged: Names of experiments without a part that diverged.
     """
 
@@ -96,15 +96,15 @@ def ablate(
 ) -> Ablation:
     """Measure how each part of a net, a recipe or your own functions changes the score.
 
-    lamina removes one part at a time, and compares with the whole. All trainings of a seed share
-    the splits and the order of images. Verdicts are adjusted for the number of parts.
+    lamina removes one part at a time and compares the result with the whole. All runs of a seed
+    share the splits and the order of images. Verdicts are adjusted for the number of parts.
 
     Args:
-        net: The whole, as ``a`` of :func:`~lamina.compare`.
+        net: The whole net and its recipe, as ``a`` of :func:`~lamina.compare`.
         data: As for :func:`~lamina.compare`.
         without: Parts to remove: classes of layers, such as ``"BatchNorm"``; settings of the
-            recipe, such as ``"flip"``, which get their defaults; and your own ``"loss"``,
-            ``"optimizer"``, ``"augment"`` and ``"schedule"``, in place of which lamina's are used.
+            recipe, such as ``"flip"``, which get their default values; and your own ``"loss"``,
+            ``"optimizer"``, ``"augment"`` and ``"schedule"``, which lamina's functions replace.
             ``"loss+augment"`` removes both together.
         each: Remove each of your own functions, and each setting of the recipe that differs from
             its default, except epochs.
@@ -157,7 +157,7 @@ def read_ablation(study: PlannedStudy) -> Ablation:
 
 
 def find_settings(whole: Experiment, source: Source) -> list[str]:
-    """Own functions, and settings that differed from their defaults before the recipe's fit."""
+    """Custom functions, and settings that were changed before the recipe was fitted."""
     recipe = whole.recipe  # of a run, or as passed
     if not isinstance(source.origin, Run) and not isinstance(source.recipe, Recipe):
         recipe = zoo.choose_recipe(whole.net.name, whole.net.recipes, source.recipe)
@@ -168,16 +168,16 @@ def find_settings(whole: Experiment, source: Source) -> list[str]:
 
 
 def list_functions(whole: Experiment) -> list[str]:
-    """The names of the own functions that affect the training."""
+    """The names of the custom functions that affect training."""
     return [name for name in TRAINING if name in whole.parts.functions()]
 
 
 def remove_parts(
     source: Source, whole: Experiment, parts: Sequence[str]
 ) -> list[tuple[str, Experiment]]:
-    """The experiment without each part, and the whole last.
+    """The experiment without each part, then the whole.
 
-    A part is a layer class, a setting of the recipe or an own function.
+    A part is a layer class, a setting of the recipe or a custom function.
     """
     if not parts:
         raise RecipeError(
@@ -217,7 +217,7 @@ def _reset(field: str, whole: Experiment) -> tuple[str, Experiment]:
     recipe = whole.recipe
     if getattr(recipe, field) == DEFAULTS[field]:
         raise RecipeError(
-            f"{field} has its default already, {DEFAULTS[field]}. Leave it out of --without."
+            f"{field} already has its default, {DEFAULTS[field]}. Leave it out of --without."
         )
     fields = COUPLED if field == "optimizer" else (field,)
     changed = {name: DEFAULTS[name] for name in fields if name in recipe.changes()}
@@ -233,7 +233,7 @@ def _remove(part: str, whole: Experiment) -> tuple[str, Experiment]:
     net = whole.net.net
     train = whole.dataset.train
     if part in KEPT:
-        raise RecipeError(f"All trainings share {part}. Leave it out of --without.")
+        raise RecipeError(f"All runs share {part}. Leave it out of --without.")
     if part not in LAYERS:
         raise NetError(
             f"{part!r} is neither a layer nor a setting of the recipe."

@@ -1,4 +1,4 @@
-"""Analyses of a run or a data set in one call: they load what :mod:`lamina.insight` works on."""
+"""Analyses of a run or a data set in one call, which load what :mod:`lamina.insight` needs."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def inspect_units(
     Args:
         run: A run, or its folder or name.
         layer: The layer, by its number from 1 or its module path.
-        most: The number of units, those that separate a class best.
+        most: The number of units to show: those that separate a class best.
         data: The run's data set, or its current path; by default the recorded path.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
@@ -141,8 +141,8 @@ def probe_layers(run: RunLike, *, data: DataLike | None = None, device: str = "a
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Returns:
-        The score of each layer's probe on ``val`` (or ``test``), and, as the control, with random
-        weights.
+        The score of each layer's probe on ``val`` (or ``test``) and, as a control, the score of a
+        probe on the same layer with random weights.
 
     Raises:
         LaminaError: There is no such run, or the data is missing or has changed.
@@ -225,7 +225,7 @@ def find_confusions(run: RunLike) -> Confusions:
     outputs = stored.get("test", stored.get("val"))
     if outputs is None:
         raise RunError(
-            f"{opened.path} has not been evaluated. Train it to its end, or call run.evaluate()."
+            f"{opened.path} has not been evaluated. Finish its training, or call run.evaluate()."
         )
     return confusions.find_confusions(opened.task, [outputs])
 
@@ -236,7 +236,7 @@ def find_label_issues(
     """Find labels that are worth checking.
 
     For a data set, nets are trained by cross-validation, so that none has seen a label that it
-    judges. For a run, its model judges the labels; it may have memorized those of ``train``.
+    judges. For a run, its model judges the labels; it may have memorized the labels of ``train``.
 
     Args:
         source: A data set, or its name or path; or a :class:`Run`.
@@ -244,16 +244,16 @@ def find_label_issues(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Returns:
-        The labels, those that are most probably incorrect first. Many of them are correct: look at
-        each image.
+        The labels, the most probably incorrect ones first. Many of them are correct: look at each
+        image.
 
     Raises:
         LaminaError: The targets are numbers, the images are too few, or the data cannot be loaded.
 
     Warns:
-        LaminaWarning: Near-duplicates are too many to be kept in one fold.
+        LaminaWarning: There are too many near-duplicates to keep them in one fold.
 
-    Northcutt, Jiang and Chuang, Confident learning, arXiv 1911.00068.
+    Source: Northcutt, Jiang and Chuang, Confident learning, arXiv 1911.00068.
 
     >>> import lamina
     >>> few = lamina.load_data("shapes").train.take(range(200))
@@ -273,7 +273,7 @@ def find_label_issues(
 
 
 def find_near_duplicates(data: DataLike, *, outliers: int = 10) -> NearDuplicates:
-    """Find images that were translated, mirrored, recolored or compressed again, and outliers.
+    """Find near-duplicates (translated, mirrored, recolored or recompressed copies) and outliers.
 
     Args:
         data: A data set, or its name or path.
@@ -299,7 +299,7 @@ def find_near_duplicates(data: DataLike, *, outliers: int = 10) -> NearDuplicate
 def choose_checkers(
     dataset: Dataset, *, device: str = "auto", pretrained: bool = True
 ) -> tuple[CrossValidatedNet, ...]:
-    """The nets that check the labels of a data set; ``DataError`` if they cannot."""
+    """The nets that check the labels of a data set; ``DataError`` if it cannot be checked."""
     weights = next(iter(find_all_at_hand()), None) if pretrained else None
     nets = choose_nets(dataset.train, weights)
     check_learnable(dataset)
@@ -309,7 +309,7 @@ def choose_checkers(
 def check_labels(
     dataset: Dataset, nets: Sequence[CrossValidatedNet], progress: Progress | None = None
 ) -> LabelIssues:
-    """Judge the labels by nets that were trained on other images."""
+    """Judge the labels with nets that were trained on other images."""
     train, *others = dataset.splits.values()
     pairs: tuple[similarity.DuplicatePair, ...] = ()
     if len(train) <= NEAR_DUPLICATES_IMAGES:
@@ -318,9 +318,9 @@ def check_labels(
     if divided:
         warnings.warn(
             f"{divided:,} training images are near-duplicates of each other, too many to be in one"
-            " fold. lamina keeps only identical images, and those of a group, in one fold, and"
-            " divides these if there are too many. A net may have been trained on a copy of an"
-            " image whose label it checks.",
+            " fold. lamina keeps only identical images, and images of one group, in the same fold,"
+            " and divides even these if there are too many. A net may have been trained on a copy"
+            " of an image whose label it checks.",
             LaminaWarning,
             stacklevel=2,
         )

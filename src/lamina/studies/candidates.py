@@ -28,7 +28,7 @@ from lamina.studies.experiment import (
     Decision,
     Experiment,
     Request,
-    find_lack_of_time,
+    lacks_time,
     open_end,
 )
 from lamina.targets import REGRESSION
@@ -39,7 +39,7 @@ from lamina.zoo import LADDER, PHOTO_LADDER
 
 CHOSEN = "chosen"  # verdict on the candidate that is trained and kept
 LEAST_SHARE = 0.7
-"""Lower limit of epochs, as a multiple of the recipe's; if fewer fit, a smaller net is used."""
+"""Lower limit of the epochs, as a fraction of the recipe's; if fewer fit, a smaller net is used."""
 HOPELESS = 2.0  # do not time a candidate whose estimate exceeds this multiple of the time left
 
 
@@ -89,7 +89,7 @@ def fit_candidate(
 def choose_from_scratch(
     candidates: Sequence[Candidate], deadline: Deadline, *, are_epochs_given: bool
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The most expensive candidate that fits, or the first."""
+    """The most expensive candidate that fits, or the first if none fits."""
     considered: list[Considered] = []
     chosen = candidates[0]
     seconds_per_multiply_add = 0.0
@@ -131,22 +131,22 @@ def choose_with_fallback(
         chosen, considered = choose_from_scratch(
             candidates, deadline, are_epochs_given=are_epochs_given
         )
-        if are_epochs_given or not find_lack_of_time(chosen, deadline)[0]:
+        if are_epochs_given or not lacks_time(chosen, deadline):
             break
     return chosen, considered
 
 
 def mark_chosen(considered: Iterable[Considered], chosen: Candidate) -> tuple[Considered, ...]:
-    """All considered, with the verdict on the chosen one and what it will be trained for."""
+    """All considered candidates; the chosen one with its verdict, final epochs and time."""
     return tuple(
         to_considered(chosen, CHOSEN) if is_of(other, chosen) else other for other in considered
     )
 
 
 def fit_experiment(request: Request, dataset: Dataset) -> tuple[Experiment, list[Decision]]:
-    """The net of a request with its recipe; one by name is fitted to the images first.
+    """The requested net with its recipe, fitted to the images unless it is a ``Recipe``.
 
-    The decisions say how.
+    The decisions describe the fit.
     """
     net = as_net_choice(request.net or choose_by_images(dataset))
     recipe = request.recipe

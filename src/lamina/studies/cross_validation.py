@@ -1,4 +1,4 @@
-"""Cross-validation: a run for each fold, on the images of the others, and one run on all images."""
+"""Cross-validation: a run for each fold, trained on the other folds, and one run on all images."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from lamina.evaluation.paired import average_folds, measure_outputs
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import list_lines
 from lamina.files import check_name
+from lamina.markup import card, table, wrap
 from lamina.metrics import METRICS
 from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
 from lamina.runs.nets_by_name import choice_of_timm, find_net
@@ -48,6 +49,7 @@ from lamina.studies.study import (
     describe_recipe,
     iter_planned,
     name_study,
+    on_idle_cores,
     open_study,
     parse_event,
     remove_run,
@@ -72,7 +74,7 @@ class Folds(Event):
         reports: The report on each fold, by the model that was trained on the other folds.
         outputs: The logits of these models for all images of ``train`` and ``val``, with targets,
             names and folds.
-        score: The metric of all these outputs together; for a metric of one's own, the mean of the
+        score: The metric of all these outputs together; for a custom metric, the mean over the
             folds.
         interval: Its 95 % interval (:func:`fold_interval`).
         run: The run on all images of ``train`` and ``val``, evaluated on ``test`` if there is one.
@@ -91,6 +93,7 @@ class Folds(Event):
         return [score.value if score.name == self.score.name else None for score in scores]
 
     def to_json(self) -> dict[str, Any]:
+        """``scores`` of the folds; ``score`` of all images with ``interval`` and ``metric``."""
         return {
             "event": "folds",
             "scores": self.scores,
@@ -103,26 +106,40 @@ class Folds(Event):
         }
 
     def __str__(self) -> str:
-        count = len(self.reports)
-        images = len(self.outputs.names)
+        return "\n".join([self.headline(), *self.remarks()])
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for number, report in enumerate(self.reports, start=1):
+            rows.append((f"fold {number}", str(report.score), f"{report.images:,}"))
+        lines = (wrap("p", line) for line in self.remarks())
+        return card(self.headline(), table(("", "score", "images"), rows), *lines)
+
+    def headline(self) -> str:
+        """The score of all folds with its interval."""
         low = self.score.format(self.interval.low)
         high = self.score.format(self.interval.high)
+        return f"out-of-fold {self.score} (95 % interval {low} to {high})"
+
+    def remarks(self) -> list[str]:
+        """What the interval describes, and the score of the model trained on all images."""
+        count = len(self.reports)
+        images = len(self.outputs.names)
         lines = [
-            f"out-of-fold {self.score} (95 % interval {low} to {high})",
-            f"The interval is about training on {count - 1} of {count} parts of such images. It is"
-            " approximate: the corrected t test of Nadeau and Bengio (2003), from the variance"
-            " between folds.",
+            f"The interval is for models trained on {count - 1} of {count} folds. It is"
+            " approximate: it uses the corrected t test of Nadeau and Bengio (2003) and the"
+            " variance between folds.",
             f"model trained on all {images:,} images: {escape(str(self.run.path))}",
         ]
         report = self.run.report
         if report is not None:
             lines.append(list_lines(report)[0])
-        return "\n".join(lines)
+        return lines
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What all runs of a cross-validation share, as it is stored."""
+    """The stored choices that all runs of a cross-validation share."""
 
     net: str
     timm: TimmNet | None
@@ -130,7 +147,7 @@ class Choice:
     recipe: Recipe
     pace: Pace
     is_open: bool
-    seconds: float | None = None  # of the training on a fold
+    seconds: float | None = None  # to train on a fold
 
 
 def fold_interval(score: Score, deviations: Sequence[float]) -> Interval:
@@ -148,8 +165,8 @@ def fold_interval(score: Score, deviations: Sequence[float]) -> Interval:
 def score_folds(task: Task, reports: Sequence[Report], outputs: Outputs) -> tuple[Score, Interval]:
     """The metric of the outputs of all folds, with its interval.
 
-    A fold may have too few images for a metric, all of them together have not. A metric of one's
-    own is the mean of the folds.
+    A single fold may have too few images for a metric, even if all folds together have enough. A
+    custom metric is the mean over the folds.
     """
     first = reports[0].score
     values = [report.score.value for report in reports if report.score.name == first.name]
@@ -187,12 +204,13 @@ def cross_validate(
     jobs: int | None = None,
     progress: bool = True,
 ) -> Folds:
-    """Train and evaluate a net on each of several folds, and then train it on all images.
+    """Train a net on all folds but one, evaluate it on that fold, and do so for each fold.
 
-    The folds are parts of ``train`` and ``val``, stratified; images of a group share a fold. Each
-    is predicted by a model that was trained on the others. Net, image size and recipe are chosen
-    once, with the training images of the first fold. ``test`` is evaluated once, by the last model.
-    Each has the same time. A call with the same ``name`` and time limit skips finished runs.
+    lamina then trains a last model on all images of ``train`` and ``val``, and evaluates it once,
+    on ``test``. The folds are stratified parts of ``train`` and ``val``; images of a group share a
+    fold. lamina chooses net, image size and recipe once, with the training images of the first
+    fold. With a time limit, each fold has the same time, and the last model has the rest. A call
+    with the same ``name`` and time limit skips finished runs.
 
     Args:
         data: As for :func:`train`.
@@ -202,9 +220,9 @@ def cross_validate(
         folds: Number of folds.
         seconds: Time limit for all runs together, by default 300 without ``net``, and none with it.
         name: Name of the folder of all runs; by default date, number of folds and a number.
-        runs_dir: Folder of that folder; created if necessary.
+        runs_dir: Folder in which lamina creates this folder; created if necessary.
         jobs: As for :func:`~lamina.studies.seeds.iter_seeds`, after the run on the first fold,
-            which chooses; with a time limit, one run at a time.
+            which makes the choices; with a time limit, one run at a time.
         progress: As for :func:`train`.
 
     Returns:
@@ -275,7 +293,7 @@ def iter_folds(
     }
     if deadline is not None:
         shared["time"] = deadline.all_seconds
-        # a fold has fewer images than the last run, whose time is kept
+        # time is reserved for the last run, which has more images than a fold
         deadline = replace(deadline, runs=folds + folds / (folds - 1))
     with open_study(path, shared) as study:
         if "choice" not in study.state:  # nothing of an earlier call is kept
@@ -318,7 +336,7 @@ def _describe_fold(fold: int, run: Run) -> Decision:
 
 @dataclass(frozen=True)
 class Validation:
-    """What the runs of a cross-validation share; fold 0 is all images."""
+    """What the runs of a cross-validation share; fold 0 means all images."""
 
     study: OpenStudy
     dataset: Dataset
@@ -336,7 +354,7 @@ class Validation:
         return self._restore(fold).experiment
 
     def iter_first(self) -> Events[Run]:
-        """Train the first run, which chooses for all; a later call loads or continues it."""
+        """Train the first run, which makes the choices; a later call loads or continues it."""
         study = self.study
         if "choice" in study.state:
             return (yield from self._iter_timed(1))
@@ -368,7 +386,7 @@ class Validation:
         return (yield from self._iter_timed(fold))
 
     def _iter_timed(self, fold: int) -> Events[Run]:
-        """Train a run in the time of a fold, the last in all that is left."""
+        """Train a run in the time for one fold; the last run has all the time that is left."""
         study = self.study
         setup = self.setup.at(self.locate(fold))
         name = setup.path.name
@@ -387,7 +405,7 @@ class Validation:
                 seconds = max(seconds, self.deadline.all_seconds - began[name])
             trained_seconds = study.used_seconds - began[name]  # before an interruption
             share = Deadline(time.perf_counter() - trained_seconds, seconds)
-        run = yield from iter_planned(candidate, share, setup)
+        run = yield from on_idle_cores(iter_planned(candidate, share, setup), setup)
         study.save(finished=sorted({*finished, name}))
         return run
 

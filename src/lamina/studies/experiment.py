@@ -44,14 +44,16 @@ EVALUATION_RESERVE = 1.1
 SEARCH_RESERVE = 2.2
 # fraction of the time left that no epoch is planned for, in case the machine gets busier
 SPARE_FRACTION = 0.04
+LEAST_TRAINING_SECONDS = 1.5
+"""A run trains for this time of a core even if its limit is over: on a busy machine, for longer."""
 LEAST_STEPS = 100
-"""A training under a time limit needs this number of steps, or one epoch."""
+"""lamina warns if a time limit allows fewer steps than this and less than one epoch."""
 ENDS = {"epochs", "schedule", "warmup_fraction"}
-"""Recipe fields that decide when a training ends; if one is given, lamina does not."""
+"""Recipe fields that decide when training ends; lamina decides only if none is given."""
 UNTIMED = Pace(0.0, 0.0)
 Result = TypeVar("Result")
 Events: TypeAlias = Generator[RunEvent, None, Result]
-"""Events of one or several runs, and what the generator returns."""
+"""A generator of the events of one or several runs, with its return value."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Decision(Event):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A net, a recipe, a data set, and own functions."""
+    """A net, a recipe, a data set, and custom functions."""
 
     net: NetChoice
     recipe: Recipe
@@ -102,7 +104,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Request:
-    """What a training was asked for; without a net, lamina chooses one."""
+    """A request to train; without a net, lamina chooses one."""
 
     net: NetChoice | None = None
     recipe: Recipe | str | None = None  # used as it is, or the name of one that lamina fits
@@ -120,7 +122,7 @@ class Request:
 class Candidate:
     """An experiment with its pace on this machine."""
 
-    # its recipe is fitted to ``side_px``, its data set may not be resized yet
+    # its recipe is fitted to ``side_px``; its data set may not be resized yet
     experiment: Experiment
     side_px: int
     pace: Pace = UNTIMED  # zero until timed
@@ -158,6 +160,14 @@ class Candidate:
         net = self.experiment.net.make(self.recipe.seed, self.shape, outputs)
         return net.with_outputs(outputs) if isinstance(net, Net) else net
 
+    def multiply_adds(self) -> float:
+        """Of a step; infinite for a net that is not a ``Net``, whose number is not known."""
+        if not isinstance(self.experiment.net.net, Net):
+            return math.inf
+        net = self.make()
+        images = min(self.recipe.batch_size, len(self.experiment.dataset.train))
+        return images * net.multiply_adds(self.shape) if isinstance(net, Net) else math.inf
+
     def with_epochs(self, epochs: int) -> Candidate:
         return self.with_recipe(replace(self.recipe, epochs=epochs))
 
@@ -168,7 +178,7 @@ class Candidate:
 
     @property
     def evaluated(self) -> list[int]:
-        """The numbers of images in test and in val, of those that there are."""
+        """The numbers of images in test and in val, if they exist."""
         dataset = self.experiment.dataset
         return [len(images) for images in (dataset.test, dataset.val) if images is not None]
 
@@ -225,7 +235,7 @@ class Candidate:
         return replace(self, pace=pace)
 
     def time_evaluation(self) -> Candidate:
-        """The candidate with the pace of an evaluation at its image size, measured."""
+        """The candidate with the measured pace of an evaluation at its image size."""
         images = self.experiment.dataset.train.take_evenly(EVALUATED_IMAGES)
         images = resize_images(images, self.side_px)
         model = build_model(self.make(), images, self.recipe)
@@ -257,19 +267,31 @@ def check_seconds(seconds: float | None) -> None:
         raise RecipeError(f"seconds is {seconds}; it must be positive and finite. Use seconds=180.")
 
 
-def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> tuple[str, str]:
-    """How much time an epoch, or ``LEAST_STEPS`` steps, lack, and what to do; empty if they fit."""
+def lacks_time(candidate: Candidate, deadline: Deadline) -> bool:
+    """Whether not even the least training fits, nor into the time that every run gets."""
+    left = max(LEAST_TRAINING_SECONDS, candidate.left_to_train(deadline))
+    return _find_least(candidate)[1] > left
+
+
+def _find_least(candidate: Candidate) -> tuple[str, float]:
+    """The least useful training, an epoch or ``LEAST_STEPS`` steps, and its seconds."""
     recipe = candidate.recipe
     images = len(candidate.experiment.dataset.train)
     what = "One epoch"
     needed = candidate.with_epochs(1).total_seconds()
     fraction = LEAST_STEPS * recipe.batch_size / images
-    if recipe.head != "random":  # training may end after the fit of the head
-        what = "The fit of the head"
+    if recipe.head != "random":  # training may end after the head is fitted
+        what = "Fitting the head"
         needed = candidate.pace.start_seconds + candidate.pace.head_seconds(recipe, images)
     elif candidate.is_open and fraction < 1:  # training may end within its first epoch
-        what = f"A training of {LEAST_STEPS} steps"
+        what = f"A run of {LEAST_STEPS} steps"
         needed *= fraction
+    return what, needed
+
+
+def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> tuple[str, str]:
+    """That the least useful training takes too long, and a remedy; empty if it fits."""
+    what, needed = _find_least(candidate)
     lacking = needed - candidate.left_to_train(deadline)
     if lacking <= 0:
         return "", ""
@@ -277,7 +299,7 @@ def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> tuple[str, st
     problem = (
         f"{what} of {candidate.net_name} takes {needed:.1f} s on this machine and the"
         f" final evaluation {candidate.ending_seconds():.1f} s, but only"
-        f" {max(0.0, deadline.seconds_left()):.1f} s are left. lamina trains fewer steps."
+        f" {max(0.0, deadline.seconds_left()):.1f} s are left. lamina trains for fewer steps."
     )
     return problem, f"Increase --time (in Python, seconds) by at least {more} s."
 

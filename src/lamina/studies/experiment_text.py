@@ -42,8 +42,8 @@ class Variant:
             function without arguments that makes your own module.
         recipe: A recipe, which is used unchanged, or the name of one of the net's recipes; by
             default as in ``net``.
-        parts: Your own loss, optimizer, augmentation and schedule. Metrics are computed, but
-            lamina compares by its own.
+        parts: Your own loss, optimizer, augmentation and schedule. Custom metrics are computed,
+            but lamina compares by its own metrics.
 
     Raises:
         LaminaError: The name is empty, or an argument has the wrong type.
@@ -68,7 +68,7 @@ class Variant:
 
 
 SourceLike: TypeAlias = NetLike | Path | Run | Variant
-"""A net or a run, also as text with settings, or a net with a name, a recipe and own functions."""
+"""A net or a run, either of these as text with settings, or a :class:`Variant`."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def read_value(text: str) -> Any:
 
 
 def find_source(source: SourceLike, runs_dir: Path) -> Source:
-    """The run or net that is meant; ``LaminaError`` if there is neither."""
+    """Find the run or net; ``LaminaError`` if there is neither."""
     if isinstance(source, Run):
         return Source(source)
     if isinstance(source, Path):
@@ -173,7 +173,7 @@ def _find_variant(variant: Variant, runs_dir: Path) -> Source:
     recipe = source.recipe or variant.recipe
     if variant.recipe not in (None, recipe) or (recipe and isinstance(source.origin, Run)):
         raise RecipeError(
-            f"{variant.name} has two recipes, of its net and {variant.recipe!r:.60}. Leave out one"
+            f"{variant.name} has two recipes: its net's and {variant.recipe!r:.60}. Leave out one"
             " of them; settings follow after the net, as in 'cnn:best,lr=0.01'."
         )
     return replace(source, recipe=recipe, parts=variant.parts, given_name=variant.name)
@@ -229,7 +229,7 @@ def _repeat_run(run: Run, dataset: Dataset, source: Source) -> Experiment:
     if missing or not is_stored or record.started_from is not None:
         raise RunError(
             f"A study cannot repeat {run.path}: its code or first weights are not stored. Name its"
-            " net; own functions are passed as in Variant(name, net, parts=Parts(…))."
+            " net, and pass your own functions, as in Variant(name, net, parts=Parts(…))."
         )
     choice = NetChoice(record.net_name, record.net or Net())
     if record.timm is not None:

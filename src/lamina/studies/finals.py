@@ -31,8 +31,8 @@ from lamina.training.events import Event
 
 FINAL = "final.json"
 PLANS = ((5, 3, 6), (4, 3, 5), (3, 3, 4), (2, 3, 3), (2, 1, 3))
-"""Numbers of finalists, of seeds that choose the winner, and of fresh seeds that test it, from the
-most thorough."""
+"""Numbers of finalists, of seeds that choose the winner, and of fresh seeds that test it; the
+most thorough plan first."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Finalist:
         search_score: The score on ``val`` by which the search found them; ``None`` for the recipe
             itself, and for a trial that was stopped.
         scores: The scores on ``val`` with the other seeds.
-        deviation: Their standard deviation over seeds, without the part of the images.
+        deviation: Their standard deviation over seeds, excluding variation due to the images.
     """
 
     name: str
@@ -77,11 +77,11 @@ class Tuned(Event):
         finalists: The values that were trained again, best first; the recipe itself is among them.
         winner: The best of them on ``val``.
         comparison: The winner compared with the recipe itself on ``test``, with fresh seeds that
-            have chosen nothing; ``None`` without ``test``, if the net has searched sizes, and so no
-            recipe without them, or if the recipe is the winner.
+            were not used to choose; ``None`` without ``test``, if sizes of the net were searched
+            (there is no recipe without them), or if the recipe is the winner.
         test_scores: Scores of the winner on ``test``, one for each fresh seed; empty without a
             ``test`` split.
-        test_deviation: Their standard deviation over seeds, without the part of the images.
+        test_deviation: Their standard deviation over seeds, excluding variation due to the images.
         diverged: Number of fresh seeds with which the winner diverged.
     """
 
@@ -97,7 +97,7 @@ class Tuned(Event):
 
     @property
     def luck(self) -> float | None:
-        """How much better the winner scored in the search than later, if it was trained there."""
+        """How much better the winner scored in the search than in the finals, if it has both."""
         if self.winner.search_score is None:
             return None
         luck = self.winner.search_score - self.winner.mean
@@ -113,6 +113,7 @@ class Tuned(Event):
         return Score(self.metric, 0.0)
 
     def to_json(self) -> dict[str, Any]:
+        """Also ``best``, the winner's values, its scores ``val`` and ``test``, and ``luck``."""
         return super().to_json() | {
             "event": "study",
             "best": dict(self.winner.values),
@@ -159,8 +160,7 @@ class Tuned(Event):
             lines.append("the best diverged with all fresh seeds, so it has no test score")
         elif self.test_mean is None:
             lines.append(
-                "no test split, so no score on images that no choice has seen; draw one with"
-                " --test 0.2"
+                "without a test split, there is no score on unseen images; draw one with --test 0.2"
             )
         else:
             count = plural(len(self.test_scores), "fresh seed", "fresh seeds")
@@ -189,7 +189,7 @@ def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int, 
 
 
 def count_trainings(finalists: int, seeds: int, tests: int, has_base: bool = True) -> int:
-    """The most trainings of the finals: of the choice, and of the test."""
+    """The largest number of runs in the finals: to choose the winner, and to test it."""
     return (finalists + has_base) * seeds + (1 + has_base) * tests
 
 
@@ -212,12 +212,12 @@ def iter_finals(
 ) -> Events[Tuned]:
     """Train the best trials and the recipe itself with other seeds; returns the result.
 
-    The winner is tested with fresh seeds: the test score of runs that have chosen it is too good.
+    Fresh seeds test the winner, because the runs that chose it would score too well.
     """
     metric = progress.metric
     finalists: list[Finalist] = []
     experiments: dict[str, Experiment] = {}
-    if search.base is not None:  # first, because it also wins if another is only equal
+    if search.base is not None:  # first, so that it wins a tie
         finalists.append(Finalist(search.title, {}))
         experiments[search.title] = search.base
     for number in plan.ranked:
@@ -242,7 +242,7 @@ def iter_finals(
     tuned = Tuned(str(folder), len(progress.counted), metric.name, tuple(finalists), best)
     if not plan.tests:
         return tuned
-    # nothing is chosen any more, so fresh runs may read the test images
+    # all choices are made, so fresh runs may read the test images
     names = [best.name, *(finalist.name for finalist in finalists[1:] if not finalist.values)]
     tested = {name: replace(experiments[name], dataset=search.dataset) for name in names}
     trained = yield from _iter_seeds(search, folder, tested, range(fresh, fresh + plan.tests))

@@ -27,13 +27,13 @@ from lamina.runs.folder import REPORT_FILE
 from lamina.runs.loading import load_run
 from lamina.runs.run import Run
 from lamina.studies.experiment import Candidate, Events, Experiment
-from lamina.studies.study import RunSetup, Started, iter_planned
+from lamina.studies.study import RunSetup, Started, iter_planned, on_idle_cores
 from lamina.training.custom import NO_PARTS
 from lamina.training.events import Step
 from lamina.training.randomness import SEEDING
 
 MEMORY_FRACTION = 0.8
-"""Of the machine's memory, what all jobs may need together."""
+"""Fraction of the machine's memory that all jobs together may need."""
 STEP_SECONDS = 0.1
 """Time between two steps that a process sends, for the progress bar."""
 
@@ -62,7 +62,7 @@ class Job:
     connection: Connection = field(init=False)
 
     def start(self) -> None:
-        """Start the process, a fork, which shares images, own modules and own functions."""
+        """Start the process, a fork, which shares images, custom modules and functions."""
         context = multiprocessing.get_context("fork")
         self.connection, sending = context.Pipe(duplex=False)
         arguments = (self.iterate, self.threads, sending, os.getpid())
@@ -72,7 +72,9 @@ class Job:
         fresh.start()
         fresh.join()
         if self.process.pid is None:
-            raise RunError("The system started no process.", "Use --jobs 1 (in Python, jobs=1).")
+            raise RunError(
+                "The system could not start a process.", "Use --jobs 1 (in Python, jobs=1)."
+            )
         sending.close()
         self.is_started = True
         self.is_open = True
@@ -119,7 +121,7 @@ class Job:
 
 
 class Jobs:
-    """Processes that train planned runs ahead, while a study takes them in their order.
+    """Processes that train planned runs ahead, while a study takes them in order.
 
     The study sees the events of each run as if they were trained one after the other.
     """
@@ -131,13 +133,13 @@ class Jobs:
         *,
         has_time_limit: bool = False,
     ) -> None:
-        """The number of ``runs`` of the study decides on the threads of each, not the jobs."""
+        """The number of ``runs``, not of ``jobs``, determines how many threads each run has."""
         self.cores = torch.get_num_threads()
         self.threads = self.cores
         self.most = 1
         self.makers: dict[Path, Callable[[], Experiment]] = {}
         self.jobs: dict[Path, Job] = {}
-        obstacle = "A time limit holds for one run at a time"
+        obstacle = "A time limit applies to one run at a time"
         if not has_time_limit:
             obstacle = find_obstacle()
         self.can_fork = not obstacle
@@ -145,7 +147,7 @@ class Jobs:
             self.threads = max(1, self.cores // runs)
             self.most = jobs or max(1, min(self.cores // self.threads, count_fitting()))
         elif jobs is not None and jobs > 1:
-            warn(f"{obstacle}, so the runs are trained one after the other, with all threads.")
+            warn(f"{obstacle}, so the runs are trained one after the other.")
 
     def plan(self, makers: Mapping[Path, Callable[[], Experiment]], setup: RunSetup) -> None:
         """Add runs by folder, in the order in which the study takes them.
@@ -172,7 +174,10 @@ class Jobs:
         experiment = self.makers[path]()
         candidate = Candidate.of(experiment)
         if path not in self.jobs:
-            return (yield from iter_planned(candidate, None, setup))
+            events = iter_planned(candidate, None, setup)
+            if not self.can_fork:
+                events = on_idle_cores(events, setup)
+            return (yield from events)
         for event in self._iter_events(path):
             if isinstance(event, Started):  # the process has checked a run that it continues
                 run = replace(event.run, dataset=experiment.dataset, parts=experiment.parts)
@@ -204,8 +209,8 @@ class Jobs:
                 is_again = True
                 self.most = max(1, self.most - 1)
                 warn(
-                    f"The process that trained {path} was lost. lamina continues the run, and"
-                    f" trains {self.most} at once."
+                    f"The process that trained {path} was lost. lamina continues the run, and now"
+                    f" trains at most {self.most} at once."
                 )
                 self.jobs[path] = Job(job.iterate, job.threads)
 
@@ -213,7 +218,7 @@ class Jobs:
         return [job for job in self.jobs.values() if job.is_open]
 
     def start_helpers(self, iterate: Callable[[], Events[Any]]) -> None:
-        """Start processes that work beside this one, all with the same number of threads."""
+        """Start processes that work alongside this one, all with the same number of threads."""
         torch.set_num_threads(self.threads)
         for number in range(1, self.most):
             helper = Job(iterate, self.threads)
@@ -221,7 +226,7 @@ class Jobs:
             self.jobs[Path(f"{number}")] = helper
 
     def iter_help(self, kind: type[RunEvent], seconds: float | None = 0.0) -> Iterator[RunEvent]:
-        """The events of helpers since the last call, or in so many seconds; all with ``None``."""
+        """The events of helpers, waiting ``seconds`` for each; with ``None``, until they end."""
         for helper in self.jobs.values():
             while helper.is_open and helper.connection.poll(seconds):
                 helper.receive()
@@ -236,7 +241,7 @@ class Jobs:
         running = self._list_open()
         try:
             for job in running:
-                job.connection.close()  # does not let them wait until their events are read
+                job.connection.close()  # otherwise, they would wait until their events are read
                 job.process.terminate()
             for job in running:
                 job.process.join()
@@ -270,7 +275,7 @@ def find_obstacle() -> str:
     if sys.platform != "linux":
         return "Only Linux can fork processes that train"
     if torch.accelerator.is_available():
-        return "Processes cannot share a GPU, nor fork beside one"
+        return "Processes cannot share a GPU or be forked while one is in use"
     if threading.current_thread() is not threading.main_thread():
         return "Only the main thread of a program can fork processes that train"
     return ""

@@ -49,8 +49,8 @@ def judge_runs(
             regression, in the unit of the numbers; by default 1 % of the score of the last
             experiment.
         alpha: Significance level of all comparisons together.
-        last_alpha: That of the last look, if the study may look again.
-        overlap: 1 if each seed has drawn its training images from the same ones.
+        last_alpha: Significance level of the last look, if the study may look again.
+        overlap: 1 if each seed has drawn its training images from the same images.
 
     Raises:
         LaminaError: The numbers of runs, the test images or the metrics differ, seeds do not match,
@@ -97,8 +97,8 @@ def judge_folds(
 ) -> list[PairedComparison]:
     """Compare experiments with the last one, by their runs on folds, seed after seed.
 
-    The out-of-fold outputs of a seed are scored together. ``LaminaError`` as of
-    :func:`judge_runs`.
+    The out-of-fold outputs of a seed are scored together. Raises ``LaminaError`` as
+    :func:`judge_runs` does.
     """
     *_, reference = runs.values()
     for group in runs.values():
@@ -130,19 +130,20 @@ def check_seeds(seeds: Mapping[str, Sequence[int]]) -> None:
         is_shared = not {*numbers}.isdisjoint(seeds[reference])
         if len({*numbers}) < len(numbers) or (is_shared and numbers != seeds[reference]):
             raise RunError(
-                f"The seeds are {list(numbers)} of {name} and {list(seeds[reference])} of"
-                f" {reference}. Both runs of a pair must have the same seed, or no run of one may"
-                " have a seed of the other. Use the same seeds in one order, or seed=1000."
+                f"The seeds of {name} are {list(numbers)}, and the seeds of {reference} are"
+                f" {list(seeds[reference])}. Both runs of a pair must have the same seed, or the"
+                " two experiments must have no seed in common. Use the same seeds in the same"
+                " order, or seed=1000."
             )
 
 
 def measure_deviation(runs: Sequence[Run]) -> float | None:
-    """The standard deviation of the runs' score over seeds, without the images' part, if known."""
+    """The standard deviation of the score over seeds, excluding variation due to images."""
     if not runs:
         return None
     try:
         scores = np.stack([score_images(run.task, find_outputs(run)) for run in runs])
-    except LaminaError:  # a metric of one's own, or undefined
+    except LaminaError:  # a custom metric, or undefined
         return None
     return seed_deviation(scores, find_outputs(runs[0]).group_numbers)
 

@@ -1,4 +1,4 @@
-"""Digests of own functions and modules, by which studies notice that code has changed."""
+"""Digests of custom functions and modules, so that studies notice when code has changed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from lamina.runs.record import OwnModule
 from lamina.training.custom import Parts
 
 TRAINING = ("loss", "optimizer", "augment", "schedule")
-"""The parts that affect a training; metrics do not."""
+"""The parts that affect training; metrics do not."""
 NAME_ALONE = "compared by its name alone"
-"""In place of the digest of code without source text, such as that of an interactive session."""
+"""Replaces the digest of code without source text, as in an interactive session."""
 INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 SKIPPED = (*INSTALLED, str(Path(__file__).parents[1]))
 """Folders of code that is compared by its name: installed packages and lamina."""
@@ -33,7 +33,7 @@ DIGITS = 16  # of a digest
 
 
 def describe_code(net: NetChoice | None, parts: Parts) -> dict[str, str]:
-    """The digests of the own module or layers, and of the functions that affect a training."""
+    """The digests of a custom module or layers, and of the functions that affect training."""
     functions = parts.functions()
     code: dict[str, Any] = {name: functions[name] for name in TRAINING if name in functions}
     if net is not None and isinstance(net.origin, OwnModule) and not net.origin.file:
@@ -54,11 +54,11 @@ def warn_of_names(code: Mapping[str, str]) -> None:
 
 
 def digest_code(value: object) -> str:
-    """The digest of the source text of a function, and of the values and own code that it uses.
+    """The digest of the source text of a function, and of the values and custom code that it uses.
 
     Values are numbers, text, tensors, arrays and collections of these: in closures, global
-    variables, defaults, arguments of ``functools.partial`` and attributes. Of own modules that a
-    function imports, the whole file counts.
+    variables, defaults, arguments of ``functools.partial`` and attributes. If a function imports a
+    custom module, the whole file counts.
     """
     texts = list(_iter_texts(value, set()))
     if NAME_ALONE in texts:
@@ -105,7 +105,7 @@ def is_code(value: object) -> bool:
 
 
 def _iter_code(code: Any, seen: set[int]) -> Iterator[str]:
-    """The source text of a function or class, and the values and own code that it uses."""
+    """The source text of a function or class, and the values and custom code that it uses."""
     if inspect.ismethod(code):
         yield from _iter_texts([code.__self__, code.__func__], seen)
         return
@@ -134,7 +134,7 @@ def _is_installed(code: Any) -> bool:
 
 
 def _read_source(code: Any) -> str:
-    """The source text; of a lambda function, its body without the line around it."""
+    """The source text; for a lambda function, only its body."""
     try:
         source = inspect.getsource(code)
     except (OSError, TypeError, SyntaxError, TokenError):  # none, or other lines of its file

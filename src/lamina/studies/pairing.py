@@ -17,7 +17,7 @@ class Pairing:
     """The seed and the images of each pair of runs; pairs count from 0.
 
     Attributes:
-        folds: Number of folds of ``train`` and ``val``; the pairs of a seed hold out one after
+        folds: Number of folds of ``train`` and ``val``; the pairs of a seed hold out one fold after
             another. ``None`` to train on ``train``.
         resample_train: Whether each seed also draws its training images, with replacement.
     """
@@ -60,13 +60,13 @@ class Pairing:
         return replace(experiment, dataset=dataset).with_seed(experiment.recipe.seed + seed)
 
     def announce(self, dataset: Dataset) -> Iterator[Decision]:
-        """How images are used, where that is not as always."""
+        """How the images are used, if that differs from the default."""
         if self.resample_train:
             drawn = f"{len(dataset.train):,} images for each seed, with replacement"
             yield Decision("train", drawn, "so the interval is about new training images, too")
         if self.folds is not None:
             images = len(dataset.train) + len(dataset.val or ())
-            text = f"parts of the {images:,} images of train and val, each of which is scored once"
+            text = f"parts of the {images:,} images of train and val; each image is scored once"
             reason = ""
             if dataset.test is not None:
                 reason = f"{len(dataset.test):,} images of test are not used"

@@ -1,4 +1,4 @@
-"""The search of a tuning: what is tried."""
+"""The search of a tuning: its net, recipe, ranges and images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from lamina.training.task import task_of
 class Search:
     """What is searched: a net and a recipe, the ranges of their values, and the images."""
 
-    # name or layers, also with names of sizes, own code, or a function from an Optuna trial
+    # a name; layers, perhaps with names of sizes; custom code; or a function of an Optuna trial
     net: str | NetChoice | Callable[[Any], Net]
     recipe: Recipe | str | None  # ``None`` for the first of the net
     fixed: Mapping[str, Any]  # settings of the recipe that are not searched
@@ -143,7 +143,7 @@ class Search:
         untested = replace(self.dataset, test=None)
         request = Request(self.choose(net), self.recipe, self.fixed, parts=self.parts)
         experiment, decisions = fit_experiment(request, untested)
-        # One metric for all trials, also if class weights are searched.
+        # One metric for all trials, even if class weights are searched.
         metric = experiment.recipe.find_metric(self.dataset.train.kind)
         return replace(experiment, recipe=overlay(experiment.recipe, {"metric": metric})), decisions
 
@@ -172,7 +172,7 @@ class Search:
 
     @cached_property
     def code(self) -> dict[str, str]:
-        """The digests of own functions, also of one from an Optuna trial."""
+        """The digests of custom functions, including one that takes an Optuna trial."""
         code = describe_code(self.example[0].net, self.parts)
         if callable(self.net):
             code["net"] = digest_code(self.net)
@@ -198,7 +198,7 @@ class Search:
 
     @property
     def name(self) -> str:
-        """A name that all workers of the same search find, each from its own command."""
+        """A name that all workers of a search derive, each from its own command."""
         settings = json.dumps(self.to_json(), sort_keys=True)
         net = shorten_net_name(str(self.example[0].net.name))[:30]
         return f"tune-{net}-{sha256(settings.encode()).hexdigest()[:8]}"

@@ -50,6 +50,7 @@ class Seed(Event):
     score: Score
 
     def to_json(self) -> dict[str, Any]:
+        """``metric`` is the name of the score, ``score`` its value."""
         return {
             "event": "seed",
             "seed": self.seed,
@@ -69,8 +70,8 @@ class Seeds(Event):
 
     Attributes:
         runs: One ``Seed`` per run.
-        deviation: Standard deviation of the score over seeds, without the part of the images;
-            ``None`` for a single run and for a metric of one's own.
+        deviation: Standard deviation of the score over seeds, excluding variation due to images;
+            ``None`` for a single run and for a custom metric.
     """
 
     runs: tuple[Seed, ...]
@@ -100,6 +101,7 @@ class Seeds(Event):
         return mean.low, mean.high
 
     def to_json(self) -> dict[str, Any]:
+        """``scores`` by seed, with their ``mean``, ``interval`` and ``deviation``."""
         return {
             "event": "seeds",
             "scores": self.scores,
@@ -152,7 +154,7 @@ def iter_seeds(
         name: Name of the runs, before ``-seed0``; by default date, net and a number.
         runs_dir: Folder of the runs; created if necessary.
         jobs: Number of runs to train at once, each in a process; by default as many as there are
-            cores and fit into memory. It changes no result.
+            cores and fit into memory. It does not change the results.
 
     Yields:
         For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a
@@ -160,7 +162,7 @@ def iter_seeds(
 
     Raises:
         LaminaError: An argument is invalid, there are no images to score, or an existing run of
-            that name has another net, recipe, data set or own function except for metrics
+            that name has a different net, recipe, data set or custom function other than a metric
             (functions are compared by module and name, modules by name and number of parameters);
             or any error of ``start_run`` and ``Run.iter_train``.
 

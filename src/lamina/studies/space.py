@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ from lamina.training.randomness import derive_seed
 from lamina.training.recipe import Recipe
 
 FIXED = ("seed", "patience", "metric", "aim", "lanes", "device", "precision")
-"""Settings that are not searched: chance, the score, and how exactly to compute."""
+"""Settings that cannot be searched, such as the seed, the metric and the device."""
 TUNED = {
     field.name: field.default for field in dataclasses.fields(Recipe) if field.name not in FIXED
 }
@@ -30,7 +31,10 @@ Range: TypeAlias = Any
 def import_optuna() -> Any:
     """Import Optuna; ``RunError`` if it is not installed."""
     try:
-        import optuna
+        with warnings.catch_warnings():
+            # In a notebook, tqdm asks for a package whose bars lamina does not show.
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            import optuna
     except ImportError as error:
         raise RunError("lamina tune needs Optuna. Run pip install 'lamina[tune]'.") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -59,7 +63,7 @@ def parse_range(name: str, text: str, *, is_whole: bool | None = None) -> Range:
         elif is_whole and not are_whole:
             problem = f"{name} takes whole numbers"
         elif low >= high:
-            problem = "it must rise"
+            problem = "LOW must be less than HIGH"
         elif is_log and low <= 0:
             problem = "a logarithmic range must begin above 0"
     if problem:
@@ -94,7 +98,7 @@ def parse_sizes(texts: Mapping[str, str], net: str) -> dict[str, Range]:
     for name in texts:
         if "(" not in net or not _find_size(name).search(net):
             raise NetError(
-                f"{name} does not stand for a number in the net {net}. Write layers with the name"
+                f"The net {net} has no size with the name {name}. Write layers with the name"
                 ' in place of a size, as in lamina tune "Flatten(), Linear(width), ReLU(),'
                 ' Output()" --net-over width=32..256.'
             )
@@ -151,8 +155,8 @@ def find_values(ranges: Mapping[str, Range], point: Sequence[float]) -> dict[str
 def make_sampler(ranges: Mapping[str, Range], seed: int) -> Any:
     """A sampler of values that no other trial has: first evenly spread (Sobol), then by TPE.
 
-    Optuna's ``QMCSampler`` has no lists of values. All draws depend on the seed and the number of
-    the trial, so that no two workers draw the same.
+    Optuna's ``QMCSampler`` does not support lists of values. All draws depend on the seed and the
+    number of the trial, so that no two workers draw the same values.
     """
     samplers = import_optuna().samplers
 
@@ -171,7 +175,7 @@ def make_sampler(ranges: Mapping[str, Range], seed: int) -> Any:
             points.fast_forward(trial.number)
             others = [other.params for other in study.get_trials(deepcopy=False)]
             tpe = make_tpe(f"trial {trial.number}")
-            # empty until so many trials have ended
+            # empty until enough trials have ended
             values: dict[str, Any] = tpe.sample_relative(study, trial, search_space)
             for _ in range(MOST_DRAWS):
                 if values and values not in others:

@@ -116,7 +116,7 @@ def explain(error: BaseException, url: str = "") -> str:
 
 
 def list_outages() -> tuple[type[Exception], ...]:
-    """What a database raises while it is away; a journal raises ``OSError``."""
+    """The errors of an unreachable database; a journal raises ``OSError``."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import InterfaceError, OperationalError
 
@@ -126,7 +126,7 @@ def list_outages() -> tuple[type[Exception], ...]:
 def wait_for(
     call: Callable[[], Result], *others: type[Exception]
 ) -> Generator[Decision, None, Result]:
-    """Retry a call while the storage is away; yields first, so that a signal can end it."""
+    """Retry a call while the storage is unreachable; yields first, so that a signal can end it."""
     outages: tuple[type[Exception], ...] = (*list_outages(), *others)
     began = time.monotonic()
     pause = FIRST_PAUSE_SECONDS
@@ -141,7 +141,8 @@ def wait_for(
                     f" minutes ({reason}). Start it, and run the command again; nothing is lost."
                 ) from error
         if pause == FIRST_PAUSE_SECONDS:
-            yield Decision("waiting", f"for the storage of the study ({reason})", "Ctrl-C ends it")
+            what = f"for the storage of the study ({reason})"
+            yield Decision("waiting", what, "Ctrl-C stops waiting")
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -151,8 +152,8 @@ def waiting(
 ) -> Callable[..., Generator[Decision, None, Result]]:
     """Make a function that uses the storage a generator: see :func:`wait_for`.
 
-    ``TrialLostError`` says that another worker has ended the trial, ``RunError`` that the storage
-    contains something else than trials.
+    ``TrialLostError`` means that another worker has ended the trial, ``RunError`` that the storage
+    contains something other than trials.
     """
 
     @functools.wraps(function)

@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from lamina.data.images import Progress
 from lamina.errors import LaminaWarning, RunError, escape
 from lamina.evaluation.reports import Report
@@ -35,16 +37,32 @@ from lamina.runs.record import Considered
 from lamina.runs.resuming import list_needed_parts
 from lamina.runs.run import Run
 from lamina.runs.start import describe_record, making_runs, start_run
-from lamina.studies.experiment import Candidate, Deadline, Decision, Events, Experiment
+from lamina.studies.experiment import (
+    LEAST_TRAINING_SECONDS,
+    Candidate,
+    Deadline,
+    Decision,
+    Events,
+    Experiment,
+    Result,
+)
 from lamina.studies.own_code import describe_code, warn_of_names
 from lamina.training.events import Diagnosis, Epoch, Event, Resumed
 from lamina.training.lanes import check_alone
 from lamina.training.loop import Training
 from lamina.training.pretrained import native_side_px
 from lamina.training.recipe import Recipe
+from lamina.training.threads import (
+    LEAST_MULTIPLY_ADDS,
+    Threads,
+    choose_threads,
+    computing_with,
+    is_decided,
+    measure_share,
+)
 from lamina.values import from_json_values
 
-LEAST_TRAINING_SECONDS = 1.0  # a training has this time also if its limit is over
+LEAST_SHARE = 0.1  # of a core; with less, a run may not end in time
 COMPARED = (
     *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
     *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
@@ -52,7 +70,7 @@ COMPARED = (
 """Prefixes of the values that a run shares with its experiment. Metrics do not affect the
 training."""
 LOCK_FILES = (".lock", ".owner")  # of ``lock_folder``
-CODE = "code"  # the setting of a study with the digests of its own functions and modules
+CODE = "code"  # the setting of a study with the digests of custom functions and modules
 Stored = TypeVar("Stored")
 
 
@@ -62,10 +80,13 @@ class RecipeDecision(Decision):
 
 
 @dataclass(frozen=True)
+class ThreadsDecision(Decision):
+    """The number of threads of a run."""
+
+
+@dataclass(frozen=True)
 class Started(Event):
     """The start of a run, before its events.
-
-    If a trial shows that another net is better, a second ``Started`` follows.
 
     Attributes:
         run: The run.
@@ -76,6 +97,7 @@ class Started(Event):
     candidate: Candidate | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """``run`` is its folder; also ``net``, ``parameters``, ``device`` and ``precision``."""
         record = self.run.record
         return {
             "event": "started",
@@ -98,7 +120,8 @@ class Started(Event):
 
 def is_about_run(event: object) -> bool:
     """Whether an event with a line of its own is about a single run, and not about a study."""
-    return isinstance(event, RecipeDecision | Started | Resumed | Epoch | Diagnosis | Report)
+    about_run = RecipeDecision | ThreadsDecision | Started | Resumed | Epoch | Diagnosis | Report
+    return isinstance(event, about_run)
 
 
 def follow_study(events: Iterable[RunEvent], path: Path, progress: bool) -> None:
@@ -124,6 +147,7 @@ class RunSetup:
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
     jobs: int | None = None  # runs to train at once (``Jobs``)
+    threads: int | None = None  # of a run; by default, as many as cores are idle
 
     @property
     def path(self) -> Path:
@@ -135,6 +159,19 @@ class RunSetup:
         return replace(self, runs_dir=folder.parent, name=folder.name)
 
 
+def on_idle_cores(events: Events[Result], setup: RunSetup) -> Events[Result]:
+    """The events, computed with the threads of ``setup``, by default one for each idle core."""
+    start = setup.start_from
+    if start is None or start.threads is None:
+        threads = choose_threads(setup.threads)
+    else:
+        threads = Threads(start.threads, torch.get_num_threads(), f"as in {start.run.path}")
+    if threads.reason:
+        yield ThreadsDecision("threads", str(threads), threads.reason)
+    with computing_with(threads.number):
+        return (yield from events)
+
+
 def iter_candidate(
     candidate: Candidate,
     deadline: Deadline | None,
@@ -144,15 +181,23 @@ def iter_candidate(
     """Start a run of a candidate, and train it before the deadline; returns the run."""
     yield RecipeDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
     experiment = candidate.experiment
-    run = start_run(
-        experiment.dataset,
-        experiment.net,
-        experiment.recipe,
-        parts=experiment.parts,
-        start_from=setup.start_from,
-        name=setup.name,
-        runs_dir=setup.runs_dir,
-    )
+    threads = torch.get_num_threads()
+    is_continued = setup.start_from is not None and setup.start_from.threads is not None
+    is_free = setup.threads is None and not is_decided() and not is_continued
+    if is_free and threads > 1 and candidate.multiply_adds() < LEAST_MULTIPLY_ADDS:
+        reason = "more would not train this net faster"
+        yield ThreadsDecision("threads", f"1 of {threads}", reason)
+        threads = 1
+    with computing_with(threads):
+        run = start_run(
+            experiment.dataset,
+            experiment.net,
+            experiment.recipe,
+            parts=experiment.parts,
+            start_from=setup.start_from,
+            name=setup.name,
+            runs_dir=setup.runs_dir,
+        )
     if setup.command:
         by_leader(lambda: run.folder.change_record(command=setup.command))
     if considered:
@@ -168,8 +213,11 @@ def train_candidate(
     """Train a candidate's run to its end, or so that its evaluation ends before the deadline."""
     until = None
     if deadline is not None:
-        seconds = deadline.seconds_left() - candidate.ending_seconds()
-        until = time.perf_counter() + max(LEAST_TRAINING_SECONDS, seconds)
+        share = max(LEAST_SHARE, measure_share())
+        evaluating = candidate.evaluating_seconds()  # measured beside the other programs, too
+        ending = evaluating + (candidate.ending_seconds() - evaluating) / share
+        seconds = deadline.seconds_left() - ending
+        until = time.perf_counter() + max(LEAST_TRAINING_SECONDS / share, seconds)
     yield from run.iter_train(
         until=until,
         is_open=candidate.is_open,
@@ -181,7 +229,7 @@ def train_candidate(
 
 
 def remove_run(path: Path) -> None:
-    """Remove a run's folder, hidden first, so that a partial folder is never listed."""
+    """Hide a run's folder, then remove it, so that a partial folder is never listed."""
     hidden = path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}"))
     shutil.rmtree(hidden, ignore_errors=True)
 
@@ -219,8 +267,8 @@ def load_planned(candidate: Candidate, setup: RunSetup) -> Run:
             changes.append(f"{change.what} is {change.first}, not {change.second}")
     if changes:
         raise RunError(
-            f"The run {run.path} already exists, with other settings: {'; '.join(changes)}. Choose"
-            " another name, or delete that folder."
+            f"The run {run.path} already exists, with different settings: {'; '.join(changes)}."
+            " Choose another name, or delete that folder."
         )
     module = None if run.record.own_module is None else candidate.make()
     return replace(run, dataset=dataset, module=module, parts=parts)
@@ -272,7 +320,7 @@ def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[OpenStudy]:
 
 
 def _has_content(path: Path) -> bool:
-    """Whether a folder has files; a kill may leave those of a lock."""
+    """Whether a folder has files; a killed process may leave lock files."""
     return path.is_dir() and any(file.name not in LOCK_FILES for file in path.iterdir())
 
 
@@ -293,7 +341,7 @@ def check_settings(what: str, stored: Any, settings: Mapping[str, Any]) -> None:
     keys = [*present, *(key for key in known if key not in present)]
     changed = [key for key in keys if known.get(key) != present.get(key)]
     if changed:
-        problem = f"{what} exists, with other {' and '.join(changed)}."
+        problem = f"{what} already exists, with different settings: {', '.join(changed)}."
         if changed == [CODE]:
             stored_code = known.get(CODE, {})
             names = [name for name, code in present[CODE].items() if stored_code.get(name) != code]
@@ -330,12 +378,12 @@ def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = N
             if read_study(file.parent).get("settings") == settings:
                 return file.parent.name
         except RunError as error:
-            warnings.warn(f"{error} It was skipped.", LaminaWarning, stacklevel=2)
+            warnings.warn(f"{error} lamina skips this study.", LaminaWarning, stacklevel=2)
     return name_free(runs_dir, what)
 
 
 def name_free(runs_dir: Path, what: str) -> str:
-    """A name of today that no run or study has, nor a study's runs beside each other."""
+    """A name with today's date that no run, study or series of seeds has."""
     today = f"{datetime.now(UTC):%Y-%m-%d}-{what}"
     names = (f"{today}-{number}" for number in itertools.count(1))
     return next(
@@ -371,10 +419,10 @@ def describe_net(net: NetChoice | None) -> dict[str, str | None]:
 
 
 def describe_recipe(recipe: Recipe | str | None) -> str | None:
-    """A recipe, which may be trained on any device, as a setting of a study."""
+    """A recipe without its device, as a setting of a study."""
     return repr(replace(recipe, device="auto")) if isinstance(recipe, Recipe) else recipe
 
 
 def without_device(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a recipe that a study has on every machine."""
+    """The settings of a recipe without the device, which may differ between machines."""
     return {name: value for name, value in settings.items() if name != "device"}

@@ -31,7 +31,7 @@ from lamina.studies.experiment import (
     check_seconds,
     open_end,
 )
-from lamina.studies.study import RunSetup, Started, iter_candidate
+from lamina.studies.study import RunSetup, Started, iter_candidate, on_idle_cores
 from lamina.targets import REGRESSION
 from lamina.training.batches import check_images
 from lamina.training.custom import NO_PARTS, Parts, check_parts_type
@@ -39,6 +39,7 @@ from lamina.training.events import Remark
 from lamina.training.model import set_dropout
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
+from lamina.training.threads import check_threads
 
 
 def train(
@@ -49,6 +50,7 @@ def train(
     parts: Parts = NO_PARTS,
     start_from: Run | str | Path | None = None,
     seconds: float | None = None,
+    threads: int | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     progress: bool = True,
@@ -58,15 +60,21 @@ def train(
     Without ``net``, lamina chooses one for the data.
 
     Args:
-        data: As for :func:`~lamina.start_run`.
-        net: As for :func:`~lamina.start_run`. By default, lamina chooses net, image size and recipe
-            by measurement (:func:`~lamina.choose`).
-        recipe: As for :func:`~lamina.start_run`. Needs ``net``.
+        data: A ``Dataset``, ``Images``, or the name or path of a data set; by default CIFAR-10, or
+            the built-in shapes if it is not available.
+        net: A ``Net``, an ``nn.Module``, or text as in ``lamina train``, such as ``"cnn:best"``. By
+            default, lamina chooses net, image size and recipe by measurement
+            (:func:`~lamina.choose`).
+        recipe: The settings of training; needs ``net``. By default, the net's own recipe, adapted
+            to the data.
         parts: As for :func:`~lamina.start_run`.
         start_from: As for :func:`~lamina.start_run`.
         seconds: Time until the end of the evaluation, by default 300 without ``net`` and
-            ``start_from``, and no limit with one. Of a ``Recipe``, as many epochs are trained as
-            fit. In measurements, training exceeded the time by up to 2.7 s (limit 20 s).
+            ``start_from``, and otherwise no limit. With a ``Recipe``, lamina trains as many of its
+            epochs as fit.
+        threads: Number of threads of torch, by default one for each core that is idle now (on
+            Linux), at most ``torch.get_num_threads()``, and 1 if the net is too small to gain from
+            a second. The run keeps the number when it is resumed.
         name: As for :func:`~lamina.start_run`.
         runs_dir: As for :func:`~lamina.start_run`.
         progress: Print choices and a line per epoch, and show a progress bar.
@@ -89,7 +97,8 @@ def train(
     """
     began = time.perf_counter()
     check_name(name)
-    setup = RunSetup(Path(runs_dir), name)
+    check_threads(threads)
+    setup = RunSetup(Path(runs_dir), name, threads=threads)
     if start_from is None:
         request = to_request(net, recipe, seconds, parts)
         dataset = as_dataset(data)
@@ -97,7 +106,7 @@ def train(
         choice = None if net is None else as_net_choice(net)
         origin = find_start(start_from, setup.runs_dir, choice)
         if origin.epoch is not None:
-            check_untimed(seconds)
+            check_continued(seconds, threads)
             recipe = recipe or origin.recipe
         setup = replace(setup, start_from=origin)
         parts = origin.choose_parts(parts)
@@ -115,6 +124,12 @@ def iter_training(
     dataset: Dataset, request: Request, deadline: Deadline | None, setup: RunSetup
 ) -> Events[Run]:
     """Train a run of a named net, or of one that lamina chooses, before the deadline."""
+    return (yield from on_idle_cores(_iter_training(dataset, request, deadline, setup), setup))
+
+
+def _iter_training(
+    dataset: Dataset, request: Request, deadline: Deadline | None, setup: RunSetup
+) -> Events[Run]:
     if request.net is None:
         deadline = deadline or Deadline(time.perf_counter(), DEFAULT_SECONDS)
         return (yield from iter_chosen(dataset, request, deadline, setup))
@@ -147,7 +162,7 @@ def iter_named(dataset: Dataset, request: Request, deadline: Deadline | None) ->
 def plan_named(
     dataset: Dataset, request: Request, *, is_timed: bool
 ) -> tuple[Candidate, list[Decision]]:
-    """A named net, with its recipe fitted to the images; the decisions say how."""
+    """A named net, with its recipe fitted to the images; the decisions describe the fit."""
     experiment, decisions = fit_experiment(request, dataset)
     candidate = Candidate.of(experiment)
     is_fitted = not isinstance(request.recipe, Recipe) and request.recipe != zoo.PUBLISHED
@@ -174,10 +189,16 @@ def check_trainable(candidate: Candidate) -> None:
     check_val(recipe, dataset)
 
 
-def check_untimed(seconds: float | None) -> None:
+def check_continued(seconds: float | None, threads: int | None) -> None:
+    """Raise ``RecipeError`` for what a run that continues from a checkpoint cannot have."""
+    if threads is not None:
+        raise RecipeError(
+            "A run that continues from a checkpoint keeps its number of threads. Leave out the"
+            " threads."
+        )
     if seconds is not None:
         raise RecipeError(
-            "A training that continues from a checkpoint has no time limit. Leave out the time, and"
+            "A run that continues from a checkpoint has no time limit. Leave out the time, and"
             " use epochs."
         )
 
@@ -196,7 +217,7 @@ def to_request(
 
 
 def to_deadline(began: float, net: object, seconds: float | None) -> Deadline | None:
-    """The deadline of a training: without a net, there always is one."""
+    """The deadline of a run; without a net, there always is one."""
     if seconds is None and net is not None:
         return None
     return Deadline(began, seconds or DEFAULT_SECONDS)

@@ -1,4 +1,4 @@
-"""The trials of a tuning, which Optuna gives out to the workers of a study."""
+"""The trials of a tuning, which Optuna distributes to the workers of a study."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ TABLE = "trials.json"
 CREATING_SECONDS = 4.0  # for the worker that creates a study, to store its settings
 BEAT_SECONDS = 10  # between two signs of life of a worker
 SILENT_SECONDS = 60  # without a sign of life, until a trial is given to another worker
-MOST_LOST = 2  # workers that are lost with a trial, until it fails
-REDUCTION = 3  # successive halving: a third of the trials goes on
+MOST_LOST = 2  # lost workers after which a trial fails
+REDUCTION = 3  # successive halving: a third of the trials continues
 MOST_FINALISTS = 5
 MOST_SEEDS = 3
 MOST_TESTS = 6
@@ -103,10 +103,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Progress:
-    """The trials of a study at one moment: values of the right types, whoever wrote them."""
+    """The trials of a study at one moment, with values whose types have been checked."""
 
     trials: Sequence[Any]  # of Optuna
-    metric: Score  # whatever its value
+    metric: Score  # its value has no meaning
     limits: Limits
     finals: FinalsPlan | None  # once they have begun
     result: Mapping[str, Any] | None = None  # of the finals, as they have stored it
@@ -166,7 +166,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class WithoutLost:
-    """A study of Optuna without the trials that were given back, whose scores others have."""
+    """A study of Optuna without the trials that were given back and continued by others."""
 
     study: Any
 
@@ -185,8 +185,8 @@ class Trials:
     storage: Any  # Optuna's
     study: Any
     folder: Path  # of the runs of this worker
-    # of trials that run: the last sign of life, since when this worker has seen it on its own
-    # clock, and until when
+    # of running trials: the last sign of life, and the first and last time, on the clock of this
+    # worker, at which this worker saw it
     signs: dict[int, tuple[object, float, float]] = field(default_factory=dict, repr=False)
 
     def locate(self, trial: Any) -> Path:
@@ -237,11 +237,11 @@ class Trials:
             raise
         finally:
             is_over.set()
-            thread.join(timeout=1)  # while the storage is away, it may wait for a connection
+            thread.join(timeout=1)  # while the storage is unreachable, it may wait for a connection
 
     @waiting
     def recover(self) -> None:
-        """Give back the trials of workers that this one has watched to be silent for too long."""
+        """Give back the trials of workers that this one has seen silent for too long."""
         now = time.monotonic()
         watched = dict(self.signs)
         self.signs.clear()
@@ -250,7 +250,7 @@ class Trials:
                 continue
             sign = trial.user_attrs.get("seen")
             known, since, until = watched.get(trial.number, (None, now, now))
-            # not watched while this worker trained, or while the storage was away
+            # not watched while this worker trained, or while the storage was unreachable
             if known != sign or now - until >= SILENT_SECONDS / 2:
                 since = now
             self.signs[trial.number] = (sign, since, now)
@@ -285,7 +285,7 @@ class Trials:
         trial.set_user_attr("seen", time.time())
         try:
             self.study.tell(trial, score, TrialState[state])
-        except ValueError as lost:  # at this moment
+        except ValueError as lost:  # it was given back just now
             raise TrialLostError from lost
 
     @waiting
@@ -309,11 +309,11 @@ class Trials:
 def open_trials(
     place: str | None, folder: Path, settings: Mapping[str, Any], ranges: Mapping[str, Range]
 ) -> Trials:
-    """Create the study of a search, or open it; ``RunError`` if it is of another search."""
+    """Create the study of a search, or open it; ``RunError`` if it belongs to another search."""
     optuna = import_optuna()
     storage = open_storage(place, folder)
     metric = Score(settings["metric"], 0.0)
-    # epochs before trials are compared, then thrice
+    # epochs before the first comparison; then three times as many before each next
     least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))
     open_it = functools.partial(
         optuna.create_study,
@@ -357,13 +357,13 @@ def read_progress(study: Any) -> Progress:
             _check_trial(trial)
         ranked = stored.finals.ranked if stored.finals else ()
         if len(ranked) > MOST_FINALISTS or not set(ranked) <= set(range(len(trials))):
-            raise ValueError(f"the finals are of the trials {ranked}")
+            raise ValueError(f"the finals list the trials {ranked}")
         metric = Score(stored.settings["metric"], 0.0)
     return Progress(trials, metric, stored.limits, stored.finals, stored.result)
 
 
 def _check_trial(trial: Any) -> None:
-    """Raise ``ValueError`` if a value of a trial is none that lamina stores."""
+    """Raise ``ValueError`` if a trial has a value that lamina does not store."""
     where = f"trial {trial.number}"
     stored = {"run": trial.number, **trial.user_attrs, "values": trial.values}
     stored |= {"scores": trial.intermediate_values, "params": trial.params}
@@ -384,7 +384,7 @@ def find_run(trial: Any) -> int:
 
 
 def is_lost(trial: Any) -> bool:
-    """Whether a trial was given back, so that its values are a later trial."""
+    """Whether a trial was given back, so that a later trial has its values."""
     return trial.state.name == "FAIL" and "error" not in trial.user_attrs
 
 
@@ -395,7 +395,7 @@ def store_table(folder: Path, progress: Progress) -> None:
 
 
 def read_table(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the table, as a worker with this folder has stored them last."""
+    """The rows of the table that a worker with this folder stored last."""
     file = folder / TABLE
     if not file.exists():
         return []

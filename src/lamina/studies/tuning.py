@@ -99,13 +99,13 @@ DEFAULT_TRIALS = 30
 FIGURE = "trials.png"
 IMPORTANCES = "importances.png"
 LEAST_FOR_IMPORTANCES = 20  # finished trials
-MOST_REPEATS = 10  # trials in a row that repeat the values of others, until the search ends
+MOST_REPEATS = 10  # trials in a row that repeat earlier values, after which the search ends
 LOOK_SECONDS = 1.0  # between two looks at the trials of other workers
 
 
 @dataclass(frozen=True)
 class Study:
-    """A tuning: its trials and its result.
+    """A tuning study: its trials and its result.
 
     Attributes:
         path: Folder of the study.
@@ -126,7 +126,7 @@ class Study:
         """One row per trial.
 
         The columns are ``trial``, ``state``, ``score`` (on ``val``), ``epoch``, ``seconds``,
-        ``error`` and the values.
+        ``error`` and one for each tuned setting.
 
         Raises:
             RunError: The folder contains no study, or its database cannot be reached.
@@ -168,14 +168,15 @@ def tune(
 
     Args:
         net: A net as text, with a recipe and its settings, as in ``"cnn:quick,epochs=5"``; layers
-            may contain names of sizes. Or layers; or a :class:`~lamina.Variant` with your own
-            functions or module; or a function from a trial of Optuna to a net.
-        data: As for :func:`~lamina.train`, with a ``val`` split; of a name or a path, lamina takes
+            may contain names in place of sizes. Or a :class:`~lamina.Net`; or a
+            :class:`~lamina.Variant` with your own functions or module; or a function that takes a
+            trial of Optuna and returns a net.
+        data: As for :func:`~lamina.train`, with a ``val`` split; for a name or a path, lamina takes
             a tenth of ``train`` as ``val`` if there is none.
         over: Ranges of settings of the recipe, such as ``{"lr": "1e-4..1e-1:log", "batch_size":
             "50,100,200"}``.
         net_over: Ranges of the sizes in ``net``, such as ``{"width": "32..256"}``.
-        given: Settings of the recipe, also of a function's.
+        given: Settings of the recipe that are not searched.
         trials: Number of trials of all workers, at least 2; by default 30.
         seconds: Time limit in place of a number of trials. At least half of it is for the search.
         storage: For workers on several machines, each of which makes this call: URL of a PostgreSQL
@@ -257,7 +258,7 @@ def find_limits(search: Search, trials: int | None, seconds: float | None) -> Li
 
 
 def _agree_on_limits(search: Search, limits: Limits, trials: Trials) -> Events[Limits]:
-    """Store the limits that are given; otherwise, those of the study, or the default."""
+    """Store the given limits; without any, the limits of the study, or the default."""
     if limits == Limits():
         progress = yield from trials.load()
         limits = progress.limits
@@ -288,7 +289,7 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
         needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
         if limits.seconds is not None and limits.seconds < needed:
             raise RecipeError(
-                f"The time limit is {limits.seconds:.0f} s, but a training takes about"
+                f"The time limit is {limits.seconds:.0f} s, but a run takes about"
                 f" {expected:.1f} s, and the shortest search with its finals {needed:.0f} s. Use"
                 f" --time {math.ceil(needed)}s, fewer epochs, or a smaller net."
             )
@@ -299,9 +300,9 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
     limits = yield from _agree_on_limits(search, limits, trials)
     yield from decisions
     recipe = describe_recipe(example.recipe)
-    yield Decision("settings", recipe, "of the recipe, except for what is searched")
+    yield Decision("settings", recipe, "of the recipe, except for the searched ones")
     resume = "to resume, or to help with another process, run the command again"
-    length = f"{limits}, {format_minutes(expected)} for each training"
+    length = f"{limits}, {format_minutes(expected)} for each run"
     yield Decision("search", f"{search}; {length}; in {path}", resume)
     runs = min(limits.trials or math.inf, torch.get_num_threads())
     with closing(Jobs(search.setup.jobs, int(runs))) as jobs:
@@ -317,7 +318,7 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
         return
     with claims.holding(claim):
         tuned = yield from _iter_finals(search, trials, expected)
-        # first for all workers: one with the file does not look into the storage any more
+        # stored for all workers first: a worker with the file no longer looks into the storage
         yield from trials.store("result", tuned.to_json())
         write_final(path, tuned)
         yield tuned
@@ -335,8 +336,8 @@ def _report_finals(trials: Trials) -> Events[None]:
     """The result of finals that another process trains; if there is none yet, who has them."""
     progress = yield from trials.load()
     store_table(trials.folder, progress)
-    reason = "if it is lost, run the command again"
-    yield Decision("finals", "another process trains them, or has trained them", reason)
+    reason = "if that process is lost, run the command again"
+    yield Decision("finals", "another process is training them, or has trained them", reason)
     if progress.result is None:
         return
     tuned = parse_event(Tuned, progress.result, "The storage of the study")
@@ -345,7 +346,7 @@ def _report_finals(trials: Trials) -> Events[None]:
 
 
 def _check_folder(path: Path, state: Mapping[str, Any]) -> None:
-    """Raise ``RunError`` if a folder is of another search, or has its trials elsewhere."""
+    """Raise ``RunError`` if a folder belongs to another search, or has its trials elsewhere."""
     check_alone("A study")
     is_used = any(path.glob("[!.]*"))
     stored = read_study(path)  # after the look, because other workers create the folder as well
@@ -380,7 +381,7 @@ class Ending:
 
 
 def find_end(progress: Progress, expected: float) -> str:
-    """Why no trial begins any more, if a training takes so many seconds; empty if one does."""
+    """Why no further trial begins if a run takes ``expected`` seconds; empty if one does."""
     if progress.finals is not None:
         return "its finals have begun"
     if progress.select("WAITING"):  # trials that were given back
@@ -423,7 +424,7 @@ def iter_search(
         else:  # if another worker is lost, this one trains its trial
             if not is_waiting:
                 others = plural(running, "trial", "trials")
-                reason = "if one was lost, for a minute; Ctrl-C stops it"
+                reason = "a lost process is noticed after a minute; Ctrl-C stops waiting"
                 yield Decision("waiting", f"for {others} of other processes", reason)
             is_waiting = True
             time.sleep(LOOK_SECONDS)
@@ -456,7 +457,7 @@ def _train(search: Search, trials: Trials, trial: Any) -> Events[Ending]:
     """Train a trial; returns how it ended."""
     not_of_values: tuple[type[Exception], ...] = (TrialLostError, RunError, *list_outages())
     try:
-        # the user's function may raise OSError, but draws from the storage
+        # waits for an unreachable storage, but not after an OSError of the user's function
         experiment = yield from wait_for(partial(search.make, trial))
         earlier = yield from trials.find_equal(trial)
         if earlier is not None:
@@ -498,7 +499,7 @@ def _iter_until_stopped(
             return None
         except LockedError as error:
             if not is_waiting:
-                what = "for the process that was silent, but has not ended"
+                what = "for a process that was silent for too long, but has not ended"
                 yield Decision("waiting", what, str(error))
             is_waiting = True
             time.sleep(LONGEST_PAUSE_SECONDS)
@@ -506,7 +507,7 @@ def _iter_until_stopped(
 
 def _claim_finals(claims: Trials) -> Events[Any]:
     """Claim the finals; ``None`` if another process trains them, or has done so."""
-    signs = set()  # of life; a second one is of a living process
+    signs = set()  # of life; a second sign comes from a living process
     while True:
         yield from claims.recover()
         other = yield from claims.find_claim()
@@ -542,7 +543,7 @@ def _iter_finals(search: Search, trials: Trials, expected: float) -> Events[Tune
     rivals = plural(count, "trial", "trials")
     if search.base is not None:
         rivals += " and the recipe"
-    length = f"{longest} trainings, {format_minutes(longest * expected)}"
+    length = f"{longest} runs, {format_minutes(longest * expected)}"
     how = f"{rivals}, each with {plural(plan.seeds, 'new seed', 'new seeds')}"
     if plan.tests:
         how += f"; the winner is tested with {plan.tests} fresh seeds"
@@ -571,7 +572,7 @@ def draw_study(study: Any, progress: Progress, folder: Path) -> None:
 def list_stored(path: Path, storage: str | None = None) -> list[dict[str, Any]]:
     """The rows of a study's trials: from its storage or, if that is elsewhere, from its folder.
 
-    lamina opens no storage that only a folder names.
+    lamina never opens a storage that only a folder names.
     """
     if storage is None and not (path / JOURNAL).exists():
         return read_table(path)

@@ -111,8 +111,8 @@ class Parts:
     """Your own loss, optimizer, augmentation, schedule and metrics, in place of the recipe's.
 
     In ``loss`` and ``augment``, the random generators of torch, NumPy and Python are seeded from
-    the recipe's seed, the step and the lane, so a resumed training draws the same numbers.
-    Generators that you create yourself are not seeded.
+    the recipe's seed, the epoch, the step and the lane, so a resumed training draws the same
+    numbers. Generators that you create yourself are not seeded.
 
     Args:
         loss: Function of logits, float32 (N, K), and targets of a batch that returns the mean loss,
@@ -172,7 +172,7 @@ class Parts:
             if not callable(part) or isinstance(part, type):
                 what = f"the class {part.__name__}" if isinstance(part, type) else f"{part!r:.60}"
                 raise RecipeError(
-                    f"{name} must be a function, got {what}. docs/extend.md describes its"
+                    f"{name} must be a function, got {what}. docs/howto/extend.md describes its"
                     " arguments."
                 )
             _check_arguments(name, part)

@@ -9,9 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-from jaxtyping import Float32, Int64
-
 from lamina.errors import plural
 from lamina.targets import Score
 
@@ -109,7 +106,7 @@ class Diagnosis(Event):
         return f"diagnosis: {self.kind}: {self.explain()}"
 
     def explain(self) -> str:
-        """Finding, advice and change in sentences."""
+        """The finding, the advice and the settings to try, in sentences."""
         changes = [f"Try {name} {value}." for name, value in self.change.items()]
         return " ".join([self.finding, self.advice, *changes])
 
@@ -147,7 +144,7 @@ class Epoch(Event):
     weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As for every event, but with each metric as a field, and without ``score``."""
+        """JSON values, with each metric as a field, and without ``score``."""
         values = super().to_json()
         del values["score"]
         metrics = values.pop("metrics")
@@ -240,8 +237,6 @@ class HeadFit(Event):
             without cross-validation.
         accuracy: Fraction of correct predictions for these images; ``None`` for regression.
         seconds: Time of features and fits.
-        rows: Indices of these images.
-        logits: Their logits, fp32 (N, K).
     """
 
     images: int
@@ -250,14 +245,6 @@ class HeadFit(Event):
     loss: float
     accuracy: float | None
     seconds: float
-    rows: Int64[np.ndarray, " n"] = field(repr=False, compare=False)
-    logits: Float32[np.ndarray, "n k"] = field(repr=False, compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """As for every event, but without ``rows`` and ``logits``."""
-        values = super().to_json()
-        del values["rows"], values["logits"]
-        return values
 
     def __str__(self) -> str:
         score = (

@@ -45,7 +45,8 @@ def activations(
             path, such as ``"body.0"`` for layer 1.
 
     Returns:
-        The output of each layer. If a module is called several times, the output of its last call.
+        The output of each layer. If a module is called several times, it is the output of the last
+        call.
 
     Raises:
         NetError: A layer does not exist or returns no tensor, or the images do not have the model's

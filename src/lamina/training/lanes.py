@@ -1,7 +1,8 @@
 """Sums over the lanes of a step, in an order that does not depend on the number of processes.
 
-**Lanes** are micro-batches with a fixed place in the sum, a binary tree. On the same processor type
-and torch version, the weights are therefore bit-identical for any number of processes.
+**Lanes** are micro-batches with a fixed place in the sum, a binary tree. On the same processor
+type, with the same torch version, number of threads of a process and kernels, the weights are
+therefore bit-identical for any number of processes.
 """
 
 from __future__ import annotations

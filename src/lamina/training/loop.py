@@ -61,7 +61,8 @@ class Training:
         images: Number of training images.
         steps_per_epoch: Number of steps in an epoch.
         steps_done: Number of steps so far.
-        schedule: Learning rate, image size and end, which can be decided late with ``trapezoid``.
+        schedule: Learning rate, image size and last step; with ``trapezoid``, the last step can be
+            decided late.
         rewinds: Number of returns to a checkpoint; each halved the learning rate.
         is_interrupted: Whether a process of the group was interrupted before the last event.
 
@@ -149,7 +150,7 @@ class Training:
 
     @property
     def model(self) -> Model:
-        """The model in eval mode; with ``initial_fraction``, its mean with the initial weights."""
+        """The model in eval mode; with ``initial_fraction``, averaged with the initial weights."""
         return self._mean.model if self._mean else self._live
 
     @property

@@ -128,7 +128,7 @@ class Model(nn.Module):
         return torch.channels_last if self._convolves else torch.contiguous_format
 
     def normalize(self, images: AnyPixels) -> Float[Tensor, "n c h w"]:
-        """Normalize pixels (0 to 255), channels first; sizes may be below ``in_shape``."""
+        """Normalize images (N, H, W, C) to (N, C, H, W); they may be smaller than ``in_shape``."""
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
         height, width = planes.shape[2:]
         crops = (whole[..., :height, :width] for whole in (self._scale, self._shift))

@@ -95,7 +95,7 @@ def _build_custom(function: OwnOptimizer, model: Model, recipe: Recipe) -> Optim
         raise RecipeError(
             f"optimizer must have a step() without a closure, but {type(optimizer).__name__}"
             " computes the loss several times per step. Choose another, or write the loop by hand"
-            " (docs/extend.md)."
+            " (docs/howto/use-a-module.md)."
         ) from error
     if any("lr" not in group for group in optimizer.param_groups):
         raise RecipeError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from lamina.kernels.library import Kernels
 from lamina.kernels.norm_act import join_layers
-from lamina.nets.modules import Bfloat16Linear, ResidualSum, SameConv2d, Whitening
+from lamina.nets.modules import Bfloat16Linear, OneDnnLinear, ResidualSum, SameConv2d, Whitening
 from lamina.training.device import Choice
 from lamina.training.hooks import black_images, record_calls
 from lamina.training.model import Model
@@ -68,11 +68,15 @@ def prepare(model: Model, precision: Precision, kernels: Kernels | None = None) 
         precision: Number format of products.
         kernels: C functions that compute rows of layers; without them, torch computes each layer.
     """
-    rounded: set[nn.Module] = set()
+    linear = _find_linear(model)
+    kinds: dict[nn.Module, type[nn.Linear]] = {}
     if precision.value == "bf16" and _is_linear(model):
-        layers = _find_linear(model)
-        rounded = {layer for name, layer in layers.items() if name not in precision.float32_layers}
-    twin = _copy(model, {"body": _prepare(model.body, rounded, kernels)})
+        exact = precision.float32_layers
+        kinds = {layer: Bfloat16Linear for name, layer in linear.items() if name not in exact}
+    elif precision.value == "fp32" and _multiplies_by_onednn(model):
+        large = [layer for layer in linear.values() if layer.weight.numel() >= LEAST_WEIGHTS]
+        kinds = dict.fromkeys(large, OneDnnLinear)
+    twin = _copy(model, {"body": _prepare(model.body, kinds, kernels)})
     twin.training = True
     return twin
 
@@ -91,14 +95,16 @@ def uses_autocast(model: Model, precision: Precision) -> bool:
     return precision.value == "bf16" and not _is_linear(model)
 
 
-def _prepare(module: nn.Module, rounded: Set[nn.Module], kernels: Kernels | None) -> nn.Module:
-    if module in rounded:
+def _prepare(
+    module: nn.Module, kinds: Mapping[nn.Module, type[nn.Linear]], kernels: Kernels | None
+) -> nn.Module:
+    if module in kinds:
         twin = _copy(module, {})
-        twin.__class__ = Bfloat16Linear
+        twin.__class__ = kinds[module]
         return twin
     if type(module) is ResidualSum:
         return _copy(
-            module, {name: _prepare(row, rounded, kernels) for name, row in module.named_children()}
+            module, {name: _prepare(row, kinds, kernels) for name, row in module.named_children()}
         )
     if type(module) is not nn.Sequential:
         return module
@@ -106,7 +112,7 @@ def _prepare(module: nn.Module, rounded: Set[nn.Module], kernels: Kernels | None
     if kernels is not None and kernels.norm_act_forward:
         layers = dict(join_layers(list(module), kernels))
     return _copy(
-        module, {str(place): _prepare(layer, rounded, kernels) for place, layer in layers.items()}
+        module, {str(place): _prepare(layer, kinds, kernels) for place, layer in layers.items()}
     )
 
 
@@ -123,6 +129,19 @@ def _is_linear(model: Model) -> bool:
         on_cpu
         and model.net is not None
         and not any(isinstance(module, nn.Conv2d) for module in model.modules())
+    )
+
+
+def _multiplies_by_onednn(model: Model) -> bool:
+    """Whether linear layers in float32 can use AVX-512, which MKL, torch's default, may not use."""
+    return (
+        model.net is not None
+        and model.device.type == "cpu"
+        and model._scale.dtype == torch.float32
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkldnn.is_available()
+        and bool(torch.backends.mkldnn.enabled)
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # private, so it may disappear
     )
 
 

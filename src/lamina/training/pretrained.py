@@ -130,8 +130,8 @@ RECIPES = {
     ),
 }
 """The recipe for pretrained weights, tuned with EfficientNet-Lite on 500 held-out images of
-CIFAR-10 (docs/experiments.md): fit the head (Kumar et al., arXiv 2202.10054), train all layers, and
-average the weights."""
+CIFAR-10 (docs/explanation/results.md): fit the head (Kumar et al., arXiv 2202.10054), train all
+layers, and average the weights."""
 FRESH_RECIPES = {
     "default": Recipe(optimizer="adamw", weight_decay=0.05, schedule="one-cycle", flip="random")
 }

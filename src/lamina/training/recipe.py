@@ -180,8 +180,8 @@ class Recipe:
     cutout_px: Annotated[int, Range(0)] = 0
     """cutout: side, in pixels, of a gray square at a random place in each image"""
     crop_from_fraction: Fraction = 0.0
-    """random resized crop: smallest fraction of the area to keep; the aspect ratio changes by at
-    most 4/3"""
+    """random resized crop: smallest fraction of the area to keep; the aspect ratio changes by a
+    factor of at most 4/3"""
     start_size_fraction: Fraction = 0.0
     """progressive resizing: initial image side, as a fraction of full size; it grows over 3/4 of
     the epochs"""
@@ -199,7 +199,8 @@ class Recipe:
     """number format of convolutions and linear layers; auto decides by processor and layer size"""
     head: Literal["random", "fitted"] = "random"
     """initial weights of the last linear layer: random, or fitted to the features of a pretrained
-    net, by regression with a cross-validated L2 penalty; batch norms then keep their statistics"""
+    net, by regression with a cross-validated L2 penalty; batch-norm layers then keep their
+    statistics"""
     initial_fraction: Fraction = 0.0
     """fraction of the initial weights in the final weights, which are the mean of initial and
     trained weights (WiSE-FT)"""
@@ -209,8 +210,8 @@ class Recipe:
     mean_average_precision or mean_absolute_error; in Python, also the name of a metric in Parts"""
     aim: str | None = None
     """yes-or-no and multi-label models: choose the decision thresholds on val for the highest f1,
-    for at least this recall or precision, as in recall=0.95, or for the lowest cost if a miss costs
-    as much as a number of false alarms, as in miss=10; by default, the thresholds are 0.5"""
+    for at least a given recall or precision, as in recall=0.95, or for the lowest cost if a miss
+    costs as much as a number of false alarms, as in miss=10; by default, the thresholds are 0.5"""
     patience: Annotated[int, Range(1)] | None = None
     """early stopping: stop after this many epochs without a better val score; keeps the last
     epoch's weights"""
@@ -260,7 +261,7 @@ class Recipe:
         return self.metric or kind.metrics[0]
 
     def find_aim(self, kind: Kind) -> Aim | None:
-        """The aim of the decision thresholds; ``RecipeError`` if this kind of target has none."""
+        """The aim of the decision thresholds; ``RecipeError`` if it does not suit the targets."""
         if self.aim is None:
             return None
         if kind not in (BINARY, MULTI_LABEL):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
@@ -50,7 +50,7 @@ class Columns:
 
 @dataclass(frozen=True, repr=False)
 class Task(ABC):
-    """What a model predicts: its loss, the meaning of its logits, and the baseline's targets."""
+    """A kind of target, with its loss, the meaning of the logits, and the baseline's targets."""
 
     # names of the classes, labels or numbers, or the yes-or-no question
     target_names: tuple[str, ...]
@@ -129,10 +129,6 @@ class Task(ABC):
     def expand(self, probabilities: Logits) -> Float[Tensor, "n c"]:
         """Probabilities with a column for each class or label: for yes or no, two columns."""
         return probabilities
-
-    def expand_row(self, row: Sequence[float]) -> Sequence[float]:
-        """The row of :meth:`expand` for the probabilities of one image."""
-        return row
 
     @abstractmethod
     def to_columns(self, logits: Logits) -> Columns:
@@ -316,9 +312,6 @@ class Binary(_SigmoidTask):
 
     def expand(self, probabilities: Logits) -> Float[Tensor, "n c"]:
         return torch.cat([1 - probabilities, probabilities], dim=1)
-
-    def expand_row(self, row: Sequence[float]) -> Sequence[float]:
-        return (1 - row[0], row[0])
 
     def to_columns(self, logits: Logits) -> Columns:
         scores = torch.cat([-logits, logits], dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
 from bisect import bisect_right
@@ -116,10 +117,13 @@ def measure_pace(
         initial_fraction=0.0,
     )
     began = time.perf_counter()
+    used = time.process_time()
     training = Training(deepcopy(net), sample, trial, parts=parts, steps_per_record=1)
     ended = []
+    start_seconds = math.inf
     for _ in itertools.islice(training, STEPS):
         ended.append(time.perf_counter())
+        start_seconds = min(start_seconds, ended[0] - began, time.process_time() - used)
         is_warm = len(ended) > WARM_UP_STEPS
         is_busy = len(ended) > 1 and ended[-1] - began > MOST_SECONDS
         if is_busy or (is_warm and ended[-1] - ended[WARM_UP_STEPS - 1] > ENOUGH_SECONDS):
@@ -139,7 +143,7 @@ def measure_pace(
     return Pace(
         min(took[skipped:]),
         time_evaluation(training.model, images),
-        ended[0] - began,
+        start_seconds,
         saving_seconds,
     )
 

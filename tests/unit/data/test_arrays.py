@@ -230,7 +230,7 @@ CONVERTED = "DIR/pets.npz: Expected x of uint8, 0 to 255"
             },
             (
                 "The splits of DIR/pets.npz have labels of different types: train int64 (2,), test"
-                " <U1 (2,). Save the same type and columns in all."
+                " <U1 (2,). Save the same type and columns in all splits."
             ),
         ),
         (

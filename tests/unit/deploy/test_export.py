@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from functools import cache
 
 import numpy as np
@@ -11,11 +12,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
-from lamina.deploy.exported_model import OnnxModel, export_onnx, open_onnx
+from lamina.deploy.exported_model import export_onnx
+from lamina.deploy.exported_predictor import load_exported
 from lamina.deploy.parity import check_parity
 from lamina.errors import NetError, NotFiniteError, RunError
 from lamina.evaluation.predictor import Predictor
@@ -165,38 +168,117 @@ def test_few_images_are_compared_in_batches_of_all_sizes_and_nan_is_named():
 
 
 def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
-    model, images = build("shapes")
-    file = tmp_path / "model.onnx"
-    file.write_bytes(export("shapes"))
-    session = onnxruntime.InferenceSession(file)
+    _, images = build("shapes")
+    session = onnxruntime.InferenceSession(export("shapes"))
     for count in (1, 3, 20):
         assert session.run(None, {"images": images.pixels[:count]})[0].shape == (count, 10)
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["names"]) == list(images.target_names)
     assert (json.loads(metadata["in_shape"]), metadata["resize"]) == ([3, 32, 32], "pad")
-    predictor = open_onnx(file)
-    assert isinstance(predictor.model, OnnxModel)
-    assert predictor.task == model.task
-    assert predictor.probabilities(images.pixels[:5]) == pytest.approx(
-        model.task.probabilities(model(torch.from_numpy(images.pixels[:5]))).detach().numpy(),
-        abs=1e-5,
+    assert json.loads(metadata["calibrated"]) is True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", TEMPERATURES)
+def test_an_exported_file_predicts_what_its_model_predicts(data, tmp_path):
+    """For every kind of target: files of any shape, and one that cannot be read."""
+    model, images = build(data)
+    file = tmp_path / "model.onnx"
+    file.write_bytes(export(data))
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"no image")
+    wide = Image.fromarray(np.hstack([images.pixels[0], images.pixels[1]]))
+    inputs = [damaged, *images.pixels, wide, wide.convert("L"), wide.resize((90, 300))]
+    exported = load_exported(file, threads=1)
+    expected = Predictor(model, "pad").predict(inputs)
+    predicted = exported.predict(inputs)
+    for ours, theirs in zip(predicted, expected, strict=True):
+        assert (ours.name, ours.problem) == (theirs.name, theirs.problem)
+        assert ours.values == pytest.approx(theirs.values, abs=1e-5)
+        if data != "shapes-pose":
+            assert ours.predicted == theirs.predicted
+    assert predicted[0].problem == "not an image"
+    probabilities = exported.probabilities(inputs[1:])
+    assert probabilities == pytest.approx(
+        Predictor(model, "pad").probabilities(inputs[1:]), abs=1e-5
     )
-    # 100 images or more take the way on which a net's batch norms would be folded.
-    assert predictor.probabilities(np.repeat(images.pixels[:1], 120, axis=0)).shape == (120, 10)
-    renamed = onnx.load(file)
-    renamed.graph.output[1].name = "other"
-    for node in renamed.graph.node:
-        for names in (node.input, node.output):
-            names[:] = ["other" if name == "logits" else name for name in names]
-    others = renamed.SerializeToString()
-    for content, message in (
-        (b"nothing", "onnxruntime cannot load "),
-        (b"", "onnxruntime cannot load "),
-        (
-            others,
-            "was not exported by lamina: it must have the metadata task, in_shape, resize and bit",
-        ),
-    ):
-        file.write_bytes(content)
-        with pytest.raises(RunError, match=message):
-            open_onnx(file)
+    assert exported.predict([damaged])[0].problem == "not an image"
+
+
+def change_metadata(**values: str) -> bytes:
+    """The exported file of yes or no, with other metadata; an empty value removes the entry."""
+    proto = onnx.load_from_string(export("binary"))
+    for entry in list(proto.metadata_props):
+        if entry.key in values:
+            proto.metadata_props.remove(entry)
+    for key, value in values.items():
+        if value:
+            proto.metadata_props.add(key=key, value=value)
+    return proto.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"names": ""},
+        {"names": "nonsense"},
+        {"names": '["no", 1]'},
+        {"names": '["no"]'},
+        {"names": '["no", "no"]'},
+        {"names": "[]"},
+        {"names": "[" * 100_000},
+        {"kind": "multi-label"},
+        {"kind": "other"},
+        {"thresholds": "[]"},
+        {"thresholds": "[2]"},
+        {"in_shape": "[3, 32, 31]"},
+        {"in_shape": "[3, 32]"},
+        {"in_shape": "3"},
+        {"resize": "zoom"},
+        {"bit_depth": "99"},
+    ],
+    ids=lambda values: str(values)[:40],
+)
+def test_metadata_that_do_not_fit_the_file_are_refused(values, tmp_path):
+    file = tmp_path / "model.onnx"
+    file.write_bytes(change_metadata(**values))
+    with pytest.raises(RunError, match="was not exported by this version of lamina: its metadata"):
+        load_exported(file, threads=1)
+
+
+def test_a_file_whose_input_is_of_another_type_is_refused(tmp_path):
+    proto = onnx.load_from_string(export("binary"))
+    proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    del proto.graph.value_info[:]  # which name the former types
+    file = tmp_path / "model.onnx"
+    file.write_bytes(proto.SerializeToString())
+    with pytest.raises(RunError, match="its metadata are missing or do not fit its net"):
+        load_exported(file, threads=1)
+
+
+@pytest.mark.parametrize("content", [b"nothing", b"", b"PK\3\4", None])
+def test_a_file_that_is_no_onnx_file_is_refused(content, tmp_path):
+    file = tmp_path / "model.onnx"
+    file.write_bytes(export("binary")[:-500] if content is None else content)
+    with pytest.raises(RunError, match=r"onnxruntime cannot load .*model\.onnx: "):
+        load_exported(file, threads=1)
+
+
+def test_without_onnxruntime_its_extra_is_named(monkeypatch, tmp_path):
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(NetError, match=r"^onnxruntime is not installed; .*'lamina\[export\]'$"):
+        load_exported(file, threads=1)
+
+
+@pytest.mark.slow
+def test_logits_that_are_not_finite_are_named(tmp_path):
+    model, images = build("shapes")
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        model.body[-1].bias[0] = float("inf")
+    file = tmp_path / "model.onnx"
+    file.write_bytes(export_onnx(Predictor(model)))
+    with pytest.raises(NotFiniteError, match=r"^The model's logits are NaN or infinite"):
+        load_exported(file, threads=1).predict(images.pixels[:1])

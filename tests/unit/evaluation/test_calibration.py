@@ -23,7 +23,7 @@ from lamina.evaluation.calibration import (
     measure_rejection,
 )
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.predictor import make_prediction
+from lamina.evaluation.predictions import make_prediction
 from lamina.evaluation.scores import calibration_error, calibration_floor, find_bins
 from lamina.insight.attribution import choose_target
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel

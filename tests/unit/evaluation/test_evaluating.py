@@ -443,7 +443,7 @@ def test_labels_of_which_there_are_none_are_rejected():
     assert_rejected(
         DataError,
         "None of the test images has a label, so the metrics are undefined. "
-        "Evaluate on images of which some have a label.",
+        "Evaluate on a split with labeled images.",
         MultiLabel(CLASSES, (0.6, 0.5, 0.0)),
         images_of(np.zeros((2, 3)), np.zeros((2, 3), bool), CLASSES),
     )

@@ -48,7 +48,7 @@ def test_a_balanced_accuracy_of_94_percent_is_measurably_better_than_the_majorit
     logits = np.eye(2)[predicted] * 4
     by_accuracy = report_of(SingleLabel(NAMES, (0.95, 0.05)), logits, targets)
     assert str(by_accuracy).startswith("The model is worse than the baseline (always good parts).")
-    assert "metric balanced_accuracy" in str(by_accuracy)
+    assert "set metric to balanced_accuracy" in str(by_accuracy)
     report = report_of(
         SingleLabel(NAMES, (0.95, 0.05), metric="balanced_accuracy"), logits, targets
     )

@@ -18,7 +18,8 @@ from lamina.data.decoding import decode_image
 from lamina.data.image_inputs import find_images
 from lamina.data.images import OTHER_FILE
 from lamina.errors import DataError
-from lamina.evaluation.predictor import Predictor, make_prediction
+from lamina.evaluation.predictions import make_prediction
+from lamina.evaluation.predictor import Predictor
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, Residual
 from lamina.training.model import Model, build_model, eval_mode
 from lamina.training.prediction import predict_logits

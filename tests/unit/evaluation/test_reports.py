@@ -182,7 +182,7 @@ def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_an
         verdict(CLASSES, 0.0, -0.002, 0.002)[1]
         == "99.8 % of the images are cat, so accuracy is misleading; the baseline has a"
         " balanced accuracy of 50.0 %. To raise the balanced accuracy, train with class_weights;"
-        " metric balanced_accuracy compares by it."
+        " set metric to balanced_accuracy to score by it."
     )
 
 

@@ -20,7 +20,7 @@ from lamina.errors import LaminaWarning, RecipeError
 from lamina.evaluation.calibration import choose_thresholds, fit_temperatures
 from lamina.evaluation.intervals import wilson_interval
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.predictor import make_prediction
+from lamina.evaluation.predictions import make_prediction
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.recipe import Aim, parse_aim
@@ -122,7 +122,7 @@ def test_an_image_exactly_at_its_threshold_is_decided_alike_everywhere(
         assert predicted == ((("no", "yes")[is_above]) if is_single else names if is_above else ())
         assert (
             (own > np.array(decided.cutoffs)) == is_above
-        ).all()  # as the examples of docs/export.md
+        ).all()  # as the examples of docs/howto/export.md
 
 
 @settings(max_examples=30, deadline=None)
@@ -324,7 +324,7 @@ def test_an_aim_that_no_threshold_reaches_is_named():
     assert (chosen.value, chosen.predicted, chosen.found) == (0.5, 3, 2)
     assert (
         chosen.find_lack(Aim("precision", 0.9))
-        == "no threshold reaches precision=0.9 for scratch? on these images, so it is 0.5"
+        == "no threshold reaches precision=0.9 for scratch? on these images; 0.5 is used"
     )
 
 

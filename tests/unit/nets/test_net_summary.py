@@ -14,6 +14,7 @@ from lamina.nets import (
     Field,
     Flatten,
     GlobalAvgPool,
+    Layer,
     Linear,
     Net,
     Output,
@@ -121,6 +122,22 @@ def test_in_a_notebook_a_summary_is_a_table():
     assert "Output(units=10)" in table
     assert "1,706" in table
     assert repr(summary) == "Summary(4 layers, 1,706 parameters, 549,024 multiply-adds)"
+
+
+class Rows(Layer):
+    """A layer that expects channels, height and width."""
+
+    def out_shape(self, in_shape):
+        _, height, _ = in_shape
+        return (height,)
+
+    def module(self, in_shape):
+        raise NotImplementedError
+
+
+def test_a_net_whose_shapes_cannot_be_computed_is_a_list_of_layers_in_a_notebook():
+    assert "<table" in Net(Flatten(), Rows())._repr_html_()
+    assert "Net of 0 layers" in Net()._repr_html_()
 
 
 def test_a_net_is_summarized_for_images_and_data_sets():

@@ -1,4 +1,4 @@
-"""Custom functions in training: docs/extend.md, exact resuming, several processes, errors."""
+"""Custom functions in training: docs/howto/extend.md, exact resuming, several processes, errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from lamina.training.custom import LowerIsBetter, Parts, describe_arguments, des
 from support.groups import run_group
 from support.runs import DATA, RECIPE, digests, finish_run
 
-PAGE = Path(__file__).parents[3] / "docs" / "extend.md"
+PAGE = Path(__file__).parents[3] / "docs" / "howto" / "extend.md"
 BLOCKS = [
     block.replace('load_data("shapes")', "load_data(FEW)")
     for block in re.findall(
@@ -77,7 +77,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """The names that docs/extend.md defines, after all its code has run in an empty folder."""
+    """The names of docs/howto/extend.md, after all its code has run in an empty folder."""
     folder = tmp_path_factory.mktemp("extend")
     train = draw_shapes("shapes", "train", 400, seed=3)
     test = draw_shapes("shapes", "test", 100, seed=4)
@@ -105,7 +105,7 @@ def test_the_page_runs_and_its_runs_are_whole(page: dict[str, Any]) -> None:
         for path in sorted((page["folder"] / "runs").iterdir())
         if (path / "run.json").exists()
     }
-    assert set(runs) == {*EXAMPLES, "metrics", "doubt", "many", "maxout"}
+    assert set(runs) == {*EXAMPLES, "metrics", "doubt", "many"}
     for name, parts in EXAMPLES.items():
         assert runs[name].record.parts == {
             part: f"page.{function}" for part, function in parts.items()
@@ -308,7 +308,10 @@ def use(**parts: Any) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (use(loss=3), "loss must be a function, got 3. docs/extend.md describes its arguments."),
+        (
+            use(loss=3),
+            "loss must be a function, got 3. docs/howto/extend.md describes its arguments.",
+        ),
         (
             use(metrics={"my score": focal}),
             (
@@ -364,7 +367,7 @@ def use(**parts: Any) -> Callable[[Path], object]:
             (
                 "optimizer must have a step() without a closure, but LBFGS computes the loss"
                 " several times per step. Choose another, or write the loop by hand"
-                " (docs/extend.md)."
+                " (docs/howto/use-a-module.md)."
             ),
         ),
         (
@@ -670,7 +673,7 @@ def test_a_score_of_ones_own_that_fails_is_an_error(
         run.train(progress=False)
     assert str(raised.value) == (
         f"Your metric own, which is the score, {problem}. It must return a finite number for any"
-        " split; mend it, or choose another score with Recipe(metric=…)."
+        " split; fix it, or choose another score with Recipe(metric=…)."
     )
 
 

@@ -248,12 +248,11 @@ def test_a_mistyped_run_suggests_one_beside_it(run):
         load_run(run.path.parent / "frist")
 
 
-def test_a_path_that_cannot_be_is_a_run_error(tmp_path):
-    name = "x" * 300
-    with refuses(
-        f"Cannot use {name[:100]}: file name too long. Check the path and its permissions."
-    ):
-        load_run(name)
+def test_a_path_that_cannot_be_is_a_run_error():
+    # Since Python 3.14, a name that is too long is the name of nothing.
+    reasons = r"^(Cannot use x{100}: file name too long\.|No run named x{300} in )"
+    with pytest.raises(RunError, match=reasons):
+        load_run("x" * 300)
 
 
 def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):

@@ -135,7 +135,7 @@ def test_a_variant_that_does_not_fit_is_refused(tmp_path, arguments, message):
 def test_a_run_with_own_functions_is_repeated_with_them_alone(tmp_path):
     parts = Parts(loss=nn.CrossEntropyLoss())
     run = start_run(DATA, NET, RECIPE, parts=parts, name="first", runs_dir=tmp_path)
-    with pytest.raises(RunError, match=r"own functions are passed as in Variant"):
+    with pytest.raises(RunError, match=r"pass your own functions, as in Variant"):
         make_experiment(find_source(run, tmp_path), DATA, as_net_choice)
     source = find_source(Variant("again", run, parts=parts), tmp_path)
     assert make_experiment(source, DATA, as_net_choice)[0].parts == parts

@@ -39,7 +39,7 @@ def test_a_folder_with_hidden_files_is_no_study_and_stays(tmp_path):
 def test_another_study_without_runs_stays(tmp_path):
     stored = {"settings": {"over": {}}, "storage": "postgresql://host/database"}
     (tmp_path / "study.json").write_text(json.dumps(stored))
-    with pytest.raises(RunError, match="other folds"), open_study(tmp_path, SETTINGS):
+    with pytest.raises(RunError, match="different settings: folds"), open_study(tmp_path, SETTINGS):
         pass
     assert json.loads((tmp_path / "study.json").read_text()) == stored
 

@@ -161,5 +161,5 @@ def test_own_functions_and_modules_are_tuned(tmp_path, monkeypatch):
     assert [{*parts} for parts in runs] == [{"loss"}] * 2
     assert ask(own).path == study.path
     other = Variant("own", make, Recipe(epochs=1), Parts(loss=lambda logits, targets: logits.sum()))
-    with pytest.raises(RunError, match=r"exists, with other parts and code"):
+    with pytest.raises(RunError, match=r"already exists, with different settings: parts, code"):
         ask(other, name=study.path.name)

@@ -8,6 +8,7 @@ from torch import nn
 from lamina import Net, Recipe, Training, load_data
 from lamina.kernels.library import Kernels, find_kernels
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Output, ReLU, Residual
+from lamina.nets.modules import OneDnnLinear
 from lamina.training.model import build_model
 from lamina.training.precision import (
     Precision,
@@ -137,6 +138,51 @@ def test_requested_bf16_is_used_in_every_layer(images):
     }
 
 
+def find_kinds(twin):
+    return [type(module).__name__ for module in twin.body if isinstance(module, nn.Linear)]
+
+
+def test_only_avx512_multiplies_large_layers_by_onednn(monkeypatch, images):
+    model = build_model(ROWS, images, Recipe())
+    choice = Precision("fp32", "as requested")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert find_kinds(prepare(model, choice)) == ["OneDnnLinear", "Linear", "Linear"]
+    assert find_kinds(prepare(model.double(), choice)) == ["Linear"] * 3
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert find_kinds(prepare(model.float(), choice)) == ["Linear"] * 3
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+@pytest.mark.parametrize("rows", [1, 7, 100])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_onednn_computes_a_linear_layer_and_its_gradients(rows, has_bias):
+    torch.manual_seed(rows)
+    layer = nn.Linear(300, 40, bias=has_bias)
+    exact = copy.deepcopy(layer).double()
+    layer.__class__ = OneDnnLinear
+    x = torch.randn(rows, 300)
+    gradient = torch.randn(rows, 40)
+    results = compute_with_gradients(layer, x, gradient)
+    expected = compute_with_gradients(exact, x.double(), gradient.double())
+    for result, value in zip(results, expected, strict=True):
+        torch.testing.assert_close(result.double(), value, rtol=1e-5, atol=2e-5)
+
+
+def compute_with_gradients(layer, x, gradient):
+    x.requires_grad_()
+    output = layer(x)
+    return output, *torch.autograd.grad(output, [x, *layer.parameters()], gradient)
+
+
+def test_onednn_leaves_frozen_weights_without_gradients():
+    layer = nn.Linear(300, 40).requires_grad_(False)
+    layer.__class__ = OneDnnLinear
+    x = torch.ones(2, 300, requires_grad=True)
+    layer(x).sum().backward()
+    assert layer.weight.grad is None and layer.bias.grad is None
+    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(2, 300))
+
+
 def test_a_net_with_convolutions_is_trained_within_autocast(model):
     assert uses_autocast(model, Precision("bf16", "as requested"))
     assert not uses_autocast(model, Precision("fp32", "as requested"))
@@ -191,8 +237,13 @@ def test_the_twin_shares_weights_and_hooks_and_leaves_the_model_as_it_was(
 
 
 @pytest.mark.slow
-def test_training_in_bf16_resumes_to_bit_identical_weights(images):
-    few, choice = images.take(range(64)), Precision("bf16", "recorded", ("body.3", "body.5"))
+@pytest.mark.parametrize(
+    "choice",
+    [Precision("bf16", "recorded", ("body.3", "body.5")), Precision("fp32", "recorded")],
+    ids=str,
+)
+def test_training_resumes_to_bit_identical_weights(images, choice):
+    few = images.take(range(64))
     recipe = Recipe(epochs=3, batch_size=16, optimizer="muon", lr=0.02)
 
     def start():

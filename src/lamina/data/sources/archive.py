@@ -57,15 +57,23 @@ HEADER_TYPES = (
 # flags of a zip's member
 ENCRYPTED = 0x1
 UTF8 = 0x800
+BEGINNING = b"PK\x03\x04"  # of a zip
 ENTRY = b"PK\x01\x02"  # begins each member's entry in a zip's directory
 
 
 def is_archive(path: Path) -> bool:
     """Whether a path is a zip or a tar, judged by its content."""
     try:
-        return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+        return path.is_file() and (_is_zip(path) or tarfile.is_tarfile(path))
     except READ_ERRORS:
         return False
+
+
+def _is_zip(path: Path) -> bool:
+    """By its beginning, too: since Python 3.14, is_zipfile is false for a damaged directory."""
+    with path.open("rb") as file:
+        beginning = file.read(len(BEGINNING))
+    return beginning == BEGINNING or zipfile.is_zipfile(path)
 
 
 def open_archive(
@@ -105,7 +113,7 @@ def unpack(path: Path, folder: Path, progress: Progress) -> list[Problem]:
     files: set[str] = set()
     make_folder = cache(partial(os.makedirs, exist_ok=True))
     problems: dict[str, str] = {}
-    is_zip = zipfile.is_zipfile(path)
+    is_zip = _is_zip(path)
     read = _read_zip if is_zip else _read_tar
     open_file = _DirectoryReader if is_zip else io.FileIO
     with open_file(path) as file:

@@ -182,7 +182,7 @@ def join_parts(
         shown = ", ".join(f"{split} {array.dtype} {array.shape}" for split, array in labels.items())
         raise DataError(
             f"The splits of {source} have labels of different types: {shown}. Save the same type"
-            " and columns in all."
+            " and columns in all splits."
         )
     targets, target_names = to_targets(np.concatenate(list(labels.values())))
     kind_of(targets).check(targets, target_names)

@@ -49,7 +49,7 @@ MAP_ERRORS: tuple[type[BaseException], ...] = (
 
 
 def open_npz(path: Path, preparation: Preparation) -> Source | None:
-    """Open a ``.npz`` file; docs/your-images.md lists the arrays that it may contain."""
+    """Open a ``.npz`` file; docs/reference/data.md lists the arrays that it may contain."""
     if not path.name.lower().endswith(".npz") or not path.is_file():
         return None
 

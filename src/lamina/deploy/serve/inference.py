@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from lamina.data.image_inputs import decode_ahead
-from lamina.deploy.confidence_rule import ConfidenceRule, describe_coverage, fit_coverage, make_rule
+from lamina.deploy.confidence_rule import ConfidenceRule, make_rule
+from lamina.deploy.coverage import describe_coverage, fit_coverage
 from lamina.deploy.web.explanation import (
     SIMILAR_SECONDS,
     TrainingImages,
@@ -26,7 +27,8 @@ from lamina.deploy.web.explanation import (
 )
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.calibration import Calibration
-from lamina.evaluation.predictor import Prediction, Predictor
+from lamina.evaluation.predictions import Prediction
+from lamina.evaluation.predictor import Predictor
 from lamina.runs.loading import load_run
 from lamina.runs.run import Run
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
@@ -68,7 +70,7 @@ class Served:
             score = f"{self.run.report.split} {self.run.report.score}"
         interval = None
         if self.rule.covered is not None:
-            interval = [self.rule.covered.low, self.rule.covered.high]
+            interval = list(self.rule.covered)
         return {
             "model": self.name,
             "kind": task.kind.name,

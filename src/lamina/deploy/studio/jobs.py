@@ -39,7 +39,7 @@ SHOWN = (
     "number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "seconds",
     "chooses_net", "choosing_seconds", "checked", "label_issues",
 )  # fmt: skip
-CAUSES = {-signal.SIGKILL: "was stopped from outside; perhaps memory ran out"}
+CAUSES = {-9: "was stopped from outside; perhaps memory ran out"}  # SIGKILL, unknown to Windows
 REMEDIES = {  # by the kind of the error of a command
     "NotFiniteError": "Train again with a lower learning rate.",
     "WriteError": "Free disk space, then press Continue.",

@@ -27,7 +27,8 @@ from lamina.deploy.web.explanation import (
 )
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.predictor import Predictor, describe, make_prediction
+from lamina.evaluation.predictions import describe, make_prediction
+from lamina.evaluation.predictor import Predictor
 from lamina.evaluation.words import give_verdict, list_lines
 from lamina.insight.confusions import find_confusions
 from lamina.insight.disagreements import decide_rows, find_differing

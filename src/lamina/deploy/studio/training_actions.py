@@ -6,6 +6,8 @@ import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -44,8 +46,20 @@ async def get_state(studio: Studio) -> dict[str, Any]:
         "fractions": [name for name, metric in METRICS.items() if metric.is_fraction],
         "jobs": [job.to_json() for job in studio.jobs.jobs],
         "runs": runs,
+        "documentation": find_documentation(),
         "after": after,
     }
+
+
+@cache
+def find_documentation() -> str:
+    """Address of the documentation, as in the package's metadata; empty if it has none."""
+    with suppress(PackageNotFoundError):
+        for entry in metadata("lamina").get_all("Project-URL", ()):
+            name, _, address = entry.partition(", ")
+            if name == "Documentation" and address.startswith("https://"):
+                return str(address).rstrip("/")
+    return ""
 
 
 async def show_net_cards(

@@ -129,7 +129,7 @@ const findName = ({ created }) => state.runs.find((run) => run.created === creat
 
 export function Lessons() {
   const { at, answers, problem, told, filled } = state.lessons;
-  const { title, text, change: task, setup, question, choices, see } = STATIONS[at];
+  const { title, text, change: task, setup, question, choices, see, chapter } = STATIONS[at];
   const answer = answers[at];
   const panel = useRef();
   const before = useRef();
@@ -171,12 +171,21 @@ export function Lessons() {
     <ul hidden=${!state.selected}>
       ${see.map(([name, place, sight]) => html`<li><${Link} ...${place} name=${name} />: ${fill(sight)}</li>`)}
     </ul>
+    <p id="chapter">Read more: <${Chapter} file=${chapter[0]} title=${chapter[1]} /></p>
     <div class="row">
       <${Button} disabled=${!at} onClick=${() => go(at - 1)}>Back</${Button}>
       <${Button} class="primary" onClick=${() => go(at + 1)}>${STATIONS[at + 1] ? "Next" : "Close"}</${Button}>
       <${Button} onClick=${() => reset(at)}>Reset this lesson</${Button}>
     </div>
   </aside>`;
+}
+
+// The chapter of the documentation; a link if the package knows the documentation's address.
+function Chapter({ file, title }) {
+  const name = `Chapter ${Number(file.slice(0, 2))}, ${title}`;
+  if (!state.documentation) return html`${name}, in the documentation`;
+  const address = `${state.documentation}/chapters/${file}.html`;
+  return html`<a href=${address} target="_blank" rel="noopener">${name}</a> (opens in a new tab)`;
 }
 
 // The number of a lesson, with the result, to compare it with others.

@@ -41,8 +41,8 @@ export async function start() {
 
 // Returns the mark of the last event before this state.
 async function readState() {
-  const { data: sources, jobs, presets, layers, fields, fractions, runs, after } = await ask("state");
-  change({ sources, presets, layers, fields, fractions, runs, jobs: new Map(jobs.map((job) => [job.number, job])) });
+  const { data: sources, jobs, after, ...rest } = await ask("state");
+  change({ ...rest, sources, jobs: new Map(jobs.map((job) => [job.number, job])) });
   return after;
 }
 

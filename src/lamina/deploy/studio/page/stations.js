@@ -22,10 +22,11 @@ const RUNS = ["Runs", { step: "runs" }, "tick the boxes of both runs; Compare sh
 const INSIDE = ["Inside the net", { tab: "training", id: "live" }, "filters, and what they find in an image"];
 
 // `setup`: the net and the settings on `shapes`; without a net, on images of one's own. `second`: an
-// experiment after the answer.
+// experiment after the answer. `chapter`: the file and the title of the documentation's chapter.
 export const STATIONS = [
   {
     title: "A linear net",
+    chapter: ["01_pixels", "Pixels and a linear net"],
     text: html`<p>An image of 32×32 pixels in three colors is 3,072 numbers. Flatten makes a list of them. Output has
         one unit for each of the ten classes. A unit multiplies each number by a weight and adds up the products. The
         class with the largest sum is the prediction.</p>
@@ -46,6 +47,7 @@ export const STATIONS = [
   },
   {
     title: "A hidden layer",
+    chapter: ["02_hidden_layer", "A hidden layer and its activation"],
     text: html`<p>A hidden layer computes new numbers from the pixels, and Output uses these. Linear(128) has 128 units.
         Each has a weight for every one of the 3,072 numbers. Such a net is a multilayer perceptron (MLP).</p>
       <p>ReLU comes after it and replaces negative numbers by 0. Without it, one layer could replace both: a weighted
@@ -64,6 +66,7 @@ export const STATIONS = [
   },
   {
     title: "Convolutions",
+    chapter: ["04_convolutions", "Convolutions"],
     text: html`<p>To an MLP, neighboring pixels are as unrelated as distant ones. A convolution uses filters of 3×3
         pixels: each moves over the image, and its output is large where the image resembles the filter. So a net that
         learns a corner in one place finds it everywhere.</p>
@@ -81,6 +84,7 @@ export const STATIONS = [
   },
   {
     title: "Batch norm and dropout",
+    chapter: ["05_batch_norm_and_dropout", "Batch norm and dropout"],
     text: html`<p>BatchNorm subtracts each channel’s mean over the batch and divides by its standard deviation, then
         scales and shifts by learned numbers. This allows larger learning rates. For predictions, it uses running
         averages from training.</p>
@@ -102,6 +106,7 @@ export const STATIONS = [
   },
   {
     title: "What it learned",
+    chapter: ["06_what_it_learned", "What a net has learned"],
     text: html`<p>A single percentage hides what a net gets wrong. A confusion matrix counts, for each class, what its
         images were taken for.</p>
       <p>Nobody told the net what an edge is. Its filters are random at first, and change because that lowers the loss.
@@ -116,6 +121,7 @@ export const STATIONS = [
   },
   {
     title: "Your own images",
+    chapter: ["07_your_images", "Your own images"],
     text: html`<p>Now train on classes of your own, such as two cups. Name each class and add images: from files, or
         with the webcam. Take at least 20 per class, with different distances, angles and backgrounds.</p>
       <p>A net learns whatever separates the classes. If one cup always stands on the left, it may learn the place. And

@@ -10,6 +10,7 @@ export const state = {
   sources: [],
   runs: [],
   jobs: new Map(), // by number
+  documentation: "", // its address, if the package knows it
 
   // The page itself.
   connection: { message: "Loading …" }, // and isLost, needsToken

@@ -9,7 +9,9 @@ const FILES = [
   ["report.html", "Show the results", "A page with all results, curves and images, in one file."],
   ["model.onnx", "Use the net in other programs", "A model file (ONNX) that needs neither lamina nor PyTorch."],
 ];
-const SAME = "Both train a new run with the same weights: bit-identical on the same processor type and torch version.";
+const SAME =
+  "Both train a new run with the same weights: bit-identical on the same processor type, with the same torch" +
+  " version, number of threads and kernels.";
 
 // What `lamina export` printed when it compared the file with the run.
 export function receiveTake(event) {

@@ -1,0 +1,126 @@
+"""Tables of layers, nets, recipes and their settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+
+import lamina
+from lamina import Recipe, load_net, summarize, zoo
+from lamina.nets import Output
+from lamina.nets.layers import KINDS, LAYERS
+from lamina.values import read_texts
+from tools.markdown import code_spans, row
+from tools.names import ARTICLE_TERMS
+from tools.schemas import Schema, describe_fields, name_type
+
+
+def list_layers() -> Iterator[str]:
+    yield "# Layers"
+    yield ""
+    yield "Layers have the names and arguments of `torch.nn`, without the input sizes, which lamina"
+    yield "infers. Import them from `lamina.nets`. In a command, write them as text:"
+    yield ""
+    yield '    lamina train "Conv2d(16, 3), ReLU(), Flatten(), Output()" --data shapes'
+    yield ""
+    yield "The examples get an image of 32 channels and 8×8 pixels, or a vector of 1,024 numbers."
+    yield ""
+    for kind in KINDS:
+        yield ""
+        yield f"## {kind.__name__.rpartition('.')[2].capitalize()}"
+        yield ""
+        yield "| example | what it does | output | parameters | the article, Keras |"
+        yield "|---|---|---|---|---|"
+        for name in kind.__all__:
+            yield row(describe_layer(name))
+    yield ""
+    yield "[Your own layers](../howto/write-a-layer.md) are dataclasses of the same form."
+
+
+def describe_layer(name: str) -> list[str]:
+    kind = LAYERS[name]
+    (layer,) = lamina.parse_net(kind.example or f"{name}()").layers
+    text = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+    for shape in ((32, 8, 8), (1024,)):
+        try:
+            if name == "Output":
+                layer = Output(10)
+            out = layer.out_shape(shape)
+            break
+        except lamina.LaminaError:
+            continue
+    output = "×".join(map(str, out))
+    return [
+        f"[`{kind.example or f'{name}()'}`](python/lamina.nets.{name})",
+        code_spans(text),
+        output,
+        f"{layer.parameter_count(shape):,}",
+        ARTICLE_TERMS.get(name, ""),
+    ]
+
+
+def list_recipes() -> Iterator[str]:
+    yield "# Nets and recipes"
+    yield ""
+    yield "## Nets"
+    yield ""
+    yield "Costs are for images of 3×32×32 (photo nets: 3×96×96) and ten classes."
+    yield ""
+    yield "| net | what it is | parameters | multiply-adds | recipes, the default first |"
+    yield "|---|---|---|---|---|"
+    for name in zoo.NAMES:
+        module = import_module(f"lamina.zoo.{name.replace('-', '_')}")
+        side = 96 if name.startswith("photo") else 32
+        costs = summarize(load_net(name), (3, side, side), 10)
+        text = (inspect.getdoc(module) or "").split("\n\n")[0]
+        recipes = ", ".join(f"`{recipe}`" for recipe in module.RECIPES)
+        yield row(
+            [
+                f"`{name}`",
+                " ".join(text.split()),
+                f"{costs.parameters:,}",
+                f"{costs.multiply_adds:,}",
+                recipes,
+            ]
+        )
+    yield ""
+    yield "## Recipes"
+    yield ""
+    yield "Settings that differ from the defaults of `Recipe`. lamina adapts them to a data set,"
+    yield "except the recipe `article`."
+    yield ""
+    yield "| net, recipe | settings |"
+    yield "|---|---|"
+    for name in zoo.NAMES:
+        module = import_module(f"lamina.zoo.{name.replace('-', '_')}")
+        for recipe_name, recipe in module.RECIPES.items():
+            settings = ", ".join(f"{key} {value}" for key, value in recipe.changes().items())
+            yield row([f"`{name}`, `{recipe_name}`", settings])
+    yield ""
+    yield "## Settings"
+    yield ""
+    yield "The fields of [`Recipe`](python/lamina.Recipe). Each is an option of `lamina train`."
+    yield ""
+    yield "| setting | values | default | meaning | the article, Keras |"
+    yield "|---|---|---|---|---|"
+    texts = read_texts(Recipe)
+    schema = describe_fields(Recipe, {})
+    for field in dataclasses.fields(Recipe):
+        part = schema["properties"][field.name]
+        default = "" if field.default is None else f"`{field.default}`"
+        values = f"{name_type(part)}{name_limits(part)}"
+        term = ARTICLE_TERMS.get(field.name, "")
+        yield row([f"`{field.name}`", values, default, code_spans(texts[field.name]), term])
+
+
+def name_limits(schema: Schema) -> str:
+    words = {
+        "minimum": "from",
+        "exclusiveMinimum": "above",
+        "maximum": "to",
+        "exclusiveMaximum": "below",
+    }
+    limits = [f"{word} {schema[name]:g}" for name, word in words.items() if name in schema]
+    return f" {' '.join(limits)}" if limits else ""

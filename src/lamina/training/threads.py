@@ -1,0 +1,135 @@
+"""How many threads to train with: as many as the machine has idle cores."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lamina.data.workers import count_cores, list_processors
+from lamina.errors import RecipeError, check_type
+from lamina.training import group
+
+SAMPLE_SECONDS = 0.1
+MOST_SAMPLES = 5
+"""Other programs use the least of so many measurements; without any, the first one is enough."""
+LEAST_MULTIPLY_ADDS = 50_000_000
+"""In a step; with fewer, a second thread makes training no faster."""
+DECIDED_BY = "OMP_NUM_THREADS"
+
+
+@dataclass(frozen=True)
+class Threads:
+    """A number of threads, and of how many that could be; the reason is empty without a choice."""
+
+    number: int
+    most: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.number} of {self.most}"
+
+
+def choose_threads(wanted: int | None = None) -> Threads:
+    """As many threads as requested, or as cores are idle, at least one.
+
+    A thread that waits for another uses its core, so two trainings that together have more threads
+    than cores slow each other down several times.
+    """
+    most = torch.get_num_threads()
+    if wanted is not None:
+        return Threads(wanted, max(wanted, most), "as requested")
+    if is_decided():
+        return Threads(most, most, f"{DECIDED_BY} is {os.environ[DECIDED_BY]}")
+    if most == 1 or group.size() > 1:
+        return Threads(most, most)
+    allowed = min(most, count_cores())
+    busy = measure_busy_cores()
+    number = max(1, min(allowed, round(len(list_processors()) - busy)))
+    reason = "no other program uses these cores"
+    if number < allowed:
+        reason = f"other programs use {busy:.1f} cores; set threads to use more"
+    return Threads(number, allowed, reason)
+
+
+def check_threads(wanted: int | None) -> None:
+    check_type(wanted, (int,), "threads", "a whole number")
+    most = max(os.cpu_count() or 1, torch.get_num_threads())
+    if wanted is not None and not 1 <= wanted <= most:
+        raise RecipeError(
+            f"threads is {wanted}; it must be from 1 to {most}, the number of cores. Use"
+            f" threads={max(1, min(wanted, most))}."
+        )
+
+
+def is_decided() -> bool:
+    """Whether the user has set the number of threads in the environment."""
+    return DECIDED_BY in os.environ
+
+
+def keep_threads(recorded: int) -> int:
+    """The recorded number of threads, unless the environment or this machine decides otherwise."""
+    if is_decided() or recorded > count_cores():
+        return torch.get_num_threads()
+    return recorded
+
+
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Let torch compute with this number of threads in the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_busy_cores() -> float:
+    """The number of cores that other programs use now; 0 where the system does not say (not Linux).
+
+    This process waits meanwhile.
+    """
+    processors = list_processors()
+    busy = math.inf
+    for _ in range(MOST_SAMPLES):
+        idle_before, all_before = _read_ticks(processors)
+        time.sleep(SAMPLE_SECONDS)
+        idle, ticks = _read_ticks(processors)
+        if ticks == all_before:
+            return 0.0
+        is_idle = (idle - idle_before) / (ticks - all_before)
+        busy = min(busy, len(processors) * (1 - is_idle))
+        if round(busy) == 0:
+            break
+    return busy
+
+
+def measure_share() -> float:
+    """The fraction of a core that this thread gets now beside other programs."""
+    began = time.perf_counter()
+    used = time.thread_time()
+    while time.perf_counter() < began + SAMPLE_SECONDS:
+        pass
+    return (time.thread_time() - used) / (time.perf_counter() - began)
+
+
+def _read_ticks(processors: set[int]) -> tuple[int, int]:
+    """The idle and all ticks of processors since the system started (proc_stat(5))."""
+    idle = 0
+    ticks = 0
+    with suppress(OSError):
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *fields = line.split()
+            number = name.removeprefix("cpu")
+            if name.startswith("cpu") and number.isdecimal() and int(number) in processors:
+                user, nice, system, waiting, disk, *others = map(int, fields[:8])
+                idle += waiting + disk
+                ticks += user + nice + system + waiting + disk + sum(others)
+    return idle, ticks

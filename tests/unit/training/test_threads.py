@@ -1,0 +1,128 @@
+"""The number of threads of a training: chosen, recorded, and kept."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lamina import Recipe, load_data, load_run, start_run, train
+from lamina.errors import LaminaWarning, RecipeError
+from lamina.nets import Flatten, Net, Output
+from lamina.runs.nets_by_name import find_net
+from lamina.studies.experiment import Candidate, Experiment
+from lamina.studies.study import RunSetup, Started, ThreadsDecision, iter_candidate
+from lamina.training.events import Epoch, Step
+from lamina.training.threads import (
+    DECIDED_BY,
+    Threads,
+    choose_threads,
+    computing_with,
+)
+
+SMALL = Net(Flatten(), Output())
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Two threads that nobody has asked for."""
+    monkeypatch.delenv(DECIDED_BY, raising=False)
+    with computing_with(2):
+        yield
+
+
+def test_a_request_and_the_environment_decide(two_threads, monkeypatch):
+    assert choose_threads(3) == Threads(3, 3, "as requested")
+    monkeypatch.setenv(DECIDED_BY, "2")
+    assert choose_threads() == Threads(2, 2, "OMP_NUM_THREADS is 2")
+    assert choose_threads(1) == Threads(1, 2, "as requested")
+
+
+def test_there_is_no_choice_with_one_thread(two_threads):
+    with computing_with(1):
+        assert choose_threads() == Threads(1, 1, "")
+
+
+def plan(net: str) -> Candidate:
+    dataset = load_data("shapes")
+    dataset = replace(dataset, train=dataset.train.take_evenly(100))
+    return Candidate.of(Experiment(find_net(net), Recipe(), dataset))
+
+
+def start(candidate: Candidate, setup: RunSetup) -> tuple[int, list[str]]:
+    """The recorded threads of a run before its first step, and the decisions about them."""
+    decisions = []
+    events = iter_candidate(candidate, None, setup)
+    for event in events:
+        if isinstance(event, ThreadsDecision):
+            decisions.append(f"{event.value} ({event.reason})")
+        if isinstance(event, Started):
+            events.close()
+            return event.run.record.machine.threads, decisions
+    raise AssertionError
+
+
+def test_a_net_that_gains_nothing_from_a_second_thread_has_one(two_threads, tmp_path):
+    small = start(plan("mlp"), RunSetup(tmp_path, "small"))
+    assert small == (1, ["1 of 2 (more would not train this net faster)"])
+    large = start(plan("resnet18"), RunSetup(tmp_path, "large"))
+    assert large == (2, [])
+    requested = start(plan("mlp"), RunSetup(tmp_path, "requested", threads=2))
+    assert requested == (2, [])
+
+
+def list_threads(path: Path) -> list[int]:
+    """torch's threads at each step of a run, then after its end."""
+    threads = []
+    for event in load_run(path).iter_train():
+        if isinstance(event, Step):
+            threads.append(torch.get_num_threads())
+    return [*threads, torch.get_num_threads()]
+
+
+def test_a_run_computes_with_its_recorded_threads_when_it_is_resumed(two_threads, tmp_path):
+    with computing_with(1):
+        run = start_run("shapes", SMALL, Recipe(epochs=1), name="run", runs_dir=tmp_path)
+    assert run.record.machine.threads == 1
+    *threads, after = list_threads(run.path)
+    assert set(threads) == {1}
+    assert after == 2
+
+
+def test_the_environment_decides_for_a_resumed_run_which_warns(two_threads, monkeypatch, tmp_path):
+    with computing_with(1):
+        run = start_run("shapes", SMALL, Recipe(epochs=1), name="run", runs_dir=tmp_path)
+    monkeypatch.setenv(DECIDED_BY, "2")
+    with pytest.warns(LaminaWarning, match=r"machine\.threads was 1 and is now 2"):
+        *threads, after = list_threads(run.path)
+    assert set(threads) == {after} == {2}
+
+
+def test_a_run_that_continues_from_a_checkpoint_keeps_the_threads(two_threads, tmp_path):
+    with computing_with(1):
+        run = start_run("shapes", SMALL, Recipe(epochs=2), name="run", runs_dir=tmp_path)
+    with closing(run.iter_train(save_every_seconds=0)) as events:
+        next(event for event in events if isinstance(event, Epoch))
+    again = start_run(start_from=f"{run.path}@1", name="again", runs_dir=tmp_path)
+    assert again.record.machine.threads == 1
+    more = train(start_from=f"{run.path}@1", name="more", runs_dir=tmp_path, progress=False)
+    assert more.record.machine.threads == 1
+    with pytest.raises(RecipeError, match="keeps its number of threads"):
+        train(start_from=f"{run.path}@1", threads=2, runs_dir=tmp_path)
+
+
+def test_train_takes_a_number_of_threads_and_restores_the_previous_one(tmp_path):
+    before = torch.get_num_threads()
+    run = train(
+        "shapes", SMALL, Recipe(epochs=1), threads=2, runs_dir=tmp_path, name="run", progress=False
+    )
+    assert run.record.machine.threads == 2
+    assert torch.get_num_threads() == before
+    for threads in (0, 1_000_000):
+        with pytest.raises(
+            RecipeError, match=rf"^threads is {threads}; it must be from 1 to \d+, "
+        ):
+            train("shapes", SMALL, threads=threads, runs_dir=tmp_path)
