@@ -9,7 +9,7 @@ from typing import Any
 
 from lamina.targets import KindName
 from tools.markdown import code_spans, row, table_of
-from tools.schemas import DRAFT, Schema, describe_class, describe_fields, describe_type
+from tools.schemas import DRAFT, Schema, add_fields, describe_class, describe_fields, describe_type
 from tools.source_links import write_if_changed
 
 
@@ -57,12 +57,6 @@ def describe_schemas() -> dict[str, Schema]:
         "splits": SPLITS,
         "cache": copy,
     }
-
-
-def add_fields(schema: Schema, fields: dict[str, Schema]) -> None:
-    """Add required fields before the others."""
-    schema["properties"] = {**fields, **schema["properties"]}
-    schema["required"] = [*fields, *schema["required"]]
 
 
 def describe_reports() -> Schema:

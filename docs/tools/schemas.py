@@ -122,10 +122,14 @@ def describe_type(kind: Any, parts: dict[str, Schema]) -> Schema:
 def describe_task(task: type[Task], parts: dict[str, Schema]) -> Schema:
     """A task in JSON has its kind beside its fields."""
     reference = describe_type(task, parts)
-    schema = parts[task.__name__]
-    schema["properties"] = {"kind": {"const": task.kind.name}, **schema["properties"]}
-    schema["required"] = ["kind", *schema["required"]]
+    add_fields(parts[task.__name__], {"kind": {"const": task.kind.name}})
     return reference
+
+
+def add_fields(schema: Schema, fields: dict[str, Schema]) -> None:
+    """Add required fields before the others."""
+    schema["properties"] = {**fields, **schema["properties"]}
+    schema["required"] = [*fields, *schema["required"]]
 
 
 def describe_range(limits: Range) -> Schema:

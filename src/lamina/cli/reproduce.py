@@ -169,14 +169,13 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
             )
             if event.epoch == len(digests) or not is_same:
                 break
+        differences = find_changes(run.record)
     terminal.tabulate(("epoch", "recorded weights", "retrained weights", "equal"), rows, texts=4)
     changes = []
     reason = (
         "Software, processor and threads are unchanged. Check whether the run's history or the"
         " data changed."
     )
-    with computing_with(threads):
-        differences = find_changes(run.record)
     for change in differences:
         changes.append({"what": change.what, "recorded": change.first, "now": change.second})
         terminal.remark(f"{change.what}: {change.first} during training, {change.second} now")

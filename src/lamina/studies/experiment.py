@@ -162,11 +162,12 @@ class Candidate:
 
     def multiply_adds(self) -> float:
         """Of a step; infinite for a net that is not a ``Net``, whose number is not known."""
-        if not isinstance(self.experiment.net.net, Net):
+        net = self.experiment.net.net
+        if not isinstance(net, Net):
             return math.inf
-        net = self.make()
-        images = min(self.recipe.batch_size, len(self.experiment.dataset.train))
-        return images * net.multiply_adds(self.shape) if isinstance(net, Net) else math.inf
+        train = self.experiment.dataset.train
+        images = min(self.recipe.batch_size, len(train))
+        return images * net.with_outputs(task_of(train).outputs).multiply_adds(self.shape)
 
     def with_epochs(self, epochs: int) -> Candidate:
         return self.with_recipe(replace(self.recipe, epochs=epochs))
