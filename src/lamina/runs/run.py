@@ -52,7 +52,7 @@ from lamina.training.model import Model
 from lamina.training.prediction import predict_logits
 from lamina.training.pretrained import TimmNet, native_side_px
 from lamina.training.task import Task
-from lamina.training.threads import computing_with, keep_threads
+from lamina.training.threads import computing_with, iter_computing_with, keep_threads
 
 if TYPE_CHECKING:
     import polars
@@ -224,10 +224,11 @@ class Run:
             by_leader(lambda: stack.enter_context(self.folder.lock()))
             record = self.record
             check_processes(dataset, choose_again(record.device).value)
-            stack.enter_context(computing_with(keep_threads(record.machine.threads)))
-            training = resume_training(self, dataset)
+            threads = keep_threads(record.machine.threads)
+            with computing_with(threads):
+                training = resume_training(self, dataset)
+                by_leader(lambda: prepare_folder(self, training))
             stack.enter_context(explain_lack_of_memory(training))
-            by_leader(lambda: prepare_folder(self, training))
             if rewind_on_nan is None:
                 rewind_on_nan = lead_value(lambda: self.record.rewind_on_nan)
             else:
@@ -242,7 +243,7 @@ class Run:
                 limit, finish, at_diagnosis=on_diagnosis == "stop", at_nan=not rewind_on_nan
             )
             course = Course(self, training, saver, dataset, stops)
-            with closing(course.iterate()) as events:
+            with closing(iter_computing_with(threads, course.iterate())) as events:
                 # an exception thrown in here ends the loop, which saves
                 for event in events:  # noqa: UP028
                     yield event

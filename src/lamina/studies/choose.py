@@ -21,7 +21,7 @@ from lamina.files import check_name
 from lamina.insight.confusions import measure_losses
 from lamina.runs.course import RunEvent
 from lamina.runs.limit import TimeLimit
-from lamina.runs.nets_by_name import NetChoice, choice_of_timm, find_own_side
+from lamina.runs.nets_by_name import choice_of_timm, find_own_side
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
 from lamina.studies.candidates import (
@@ -56,6 +56,7 @@ from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
 from lamina.training.task import LogitsArray, task_of
 from lamina.training.threads import measure_share
+from lamina.training.timing import Pace
 
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES = 20_000  # upper limit of the training images with which a pretrained net is considered
@@ -232,27 +233,31 @@ def _choose_pretrained(
 ) -> Events[tuple[Candidate | None, tuple[Considered, ...]]]:
     """The pretrained candidate, unless random weights are better, and all considered."""
     nets, remark = _find_pretrained(dataset, deadline, settings)
-    candidate = None
     considered: tuple[Considered, ...] = ()
-    trial = None
     try:
         if nets:
-            trial = compare_trials(choice_of_timm(nets[0]), dataset, deadline, settings)
-        if trial is not None:
-            yield trial
-        if trial is not None and trial.is_better:
-            seconds = round(trial.seconds, 1)
-            side_px = _timed_side(dataset)
-            considered = (Considered(nets[0].net_name, side_px, 0, seconds, WORSE),)
-        elif nets:
-            candidate, considered = choose_body(nets, dataset, deadline, settings)
-            if candidate is None:
-                remark = f"{nets[0].net_name} not used: it would take too long"
+            timed = time_pretrained(nets[0], dataset, settings)
+            if has_time_for_head(timed, deadline):
+                return (yield from _choose_by_trials(timed, nets, deadline, settings))
+            considered = (to_considered(timed.with_epochs(1), "too slow"),)
+            remark = f"{timed.net_name} not used: it would take too long"
     except (NetError, RecipeError, NotFiniteError) as error:  # the user did not name this net
         remark = f"{nets[0].net_name} not used: {error}"
     if remark:
         yield Decision("pretrained", remark)
-    return candidate, considered
+    return None, considered
+
+
+def _choose_by_trials(
+    timed: Candidate, nets: Sequence[TimmNet], deadline: Deadline, settings: Mapping[str, Any]
+) -> Events[tuple[Candidate | None, tuple[Considered, ...]]]:
+    trial = compare_trials(timed, deadline, settings)
+    if trial is not None:
+        yield trial
+        if trial.is_better:
+            seconds = round(trial.seconds, 1)
+            return None, (Considered(timed.net_name, timed.side_px, 0, seconds, WORSE),)
+    return choose_body(timed, nets, deadline, settings)
 
 
 def _find_pretrained(
@@ -298,52 +303,78 @@ def spend_time(candidate: Candidate, deadline: Deadline) -> Events[Candidate]:
     return candidate.spend(deadline)
 
 
+def time_pretrained(net: TimmNet, dataset: Dataset, settings: Mapping[str, Any]) -> Candidate:
+    """The candidate with its pace at the side of the trial."""
+    side_px = dataset.preparation.size_px or TIMED_SIDE_PX
+    return fit_candidate(choice_of_timm(net), dataset, settings, side_px).time()
+
+
+def has_time_for_head(timed: Candidate, deadline: Deadline) -> bool:
+    """Whether a head for the smallest images fits into the time after the trials."""
+    side_px = _list_sides(timed.experiment.dataset)[0]
+    smallest = replace(timed, pace=_scale_pace(timed, side_px))
+    seconds = (1 - 2 * TRIAL_FRACTION) * deadline.all_seconds
+    return _has_time(smallest, 0.0, replace(deadline, all_seconds=seconds))
+
+
 def choose_body(
-    nets: Sequence[TimmNet], dataset: Dataset, deadline: Deadline, settings: Mapping[str, Any]
-) -> tuple[Candidate | None, tuple[Considered, ...]]:
-    """The best body and image size that fit into the time limit, if any, and all considered."""
-    choices = [choice_of_timm(net) for net in nets]
-    most_px = max(SIDES_PX[0], MOST_ENLARGEMENT * find_own_side(dataset))
-    timed_px = _timed_side(dataset)
-    sides = [side for side in SIDES_PX if side <= most_px]
-    sides = [side for side in sides if side >= TIMED_SIDE_PX] or sides
-    if dataset.preparation.size_px is not None:
-        sides = [timed_px]
-    timed = fit_candidate(choices[0], dataset, settings, timed_px).time()
+    timed: Candidate, nets: Sequence[TimmNet], deadline: Deadline, settings: Mapping[str, Any]
+) -> tuple[Candidate, tuple[Considered, ...]]:
+    """The best body and image size that fit into the time limit, and all considered.
+
+    The first net, which is ``timed``, is chosen with the smallest images if nothing else fits.
+    """
+    dataset = timed.experiment.dataset
+    sides = _list_sides(dataset)
     work = _count_multiply_adds(timed)
     fitting: list[tuple[tuple[int, int, int], Candidate]] = []
     considered: list[Considered] = []
-    for rank, choice in enumerate(choices):
-        factor = _count_multiply_adds(fit_candidate(choice, dataset, settings, timed_px)) / work
+    for rank, net in enumerate(nets):
+        choice = choice_of_timm(net)
+        same_size = fit_candidate(choice, dataset, settings, timed.side_px)
+        factor = _count_multiply_adds(same_size) / work
         for side_px in sides:
             candidate = fit_candidate(choice, dataset, settings, side_px)
             candidate = open_end(candidate, settings)
-            pace = timed.pace.scale(factor * (side_px / timed_px) ** 2)
-            candidate = replace(candidate, pace=pace)
+            candidate = replace(candidate, pace=_scale_pace(timed, side_px, factor))
             brief = candidate.with_epochs(1)
             tuned_epochs = TUNED_EPOCHS if side_px <= ENOUGH_PX else TUNED_EPOCHS_ABOVE
-            if rank == 0 and side_px == sides[0]:
-                tuned_epochs = 0.0  # a head for this size is better than any smaller size
-            spared = (1 - tuned_epochs) * pace.train_seconds * len(dataset.train)
-            has_time = brief.total_seconds() - spared <= candidate.left_to_train(deadline)
+            # the smallest images with the first body: a head is better than no pretrained net
+            has_time = not fitting or _has_time(candidate, tuned_epochs, deadline)
             if has_time:
                 fitting.append(((min(side_px, ENOUGH_PX), rank, side_px), candidate))
             if not has_time or side_px == sides[-1]:
                 verdict = "fits" if has_time else "too slow"
                 considered.append(to_considered(brief, verdict))
                 break
-    if not fitting:
-        return None, tuple(considered)
     chosen = max(fitting, key=itemgetter(0))[1]
-    is_timed = chosen.side_px == timed_px and chosen.experiment.net == choices[0]
+    is_timed = (chosen.net_name, chosen.side_px) == (timed.net_name, timed.side_px)
     if not is_timed and chosen.evaluating_seconds() > LONG_FRACTION * deadline.seconds:
         chosen = chosen.time_evaluation()
     others = [other for other in considered if not is_of(other, chosen)]
     return chosen, (*others, to_considered(chosen.with_epochs(1), CHOSEN))
 
 
-def _timed_side(dataset: Dataset) -> int:
-    return dataset.preparation.size_px or TIMED_SIDE_PX
+def _list_sides(dataset: Dataset) -> list[int]:
+    """The image sizes to consider for a pretrained net."""
+    if dataset.preparation.size_px is not None:
+        return [dataset.preparation.size_px]
+    most_px = max(SIDES_PX[0], MOST_ENLARGEMENT * find_own_side(dataset))
+    sides = [side for side in SIDES_PX if side <= most_px]
+    return [side for side in sides if side >= TIMED_SIDE_PX] or sides
+
+
+def _scale_pace(timed: Candidate, side_px: int, factor: float = 1.0) -> Pace:
+    """The estimated pace at another size, of a body with ``factor`` times as much work."""
+    return timed.pace.scale(factor * (side_px / timed.side_px) ** 2)
+
+
+def _has_time(candidate: Candidate, tuned_epochs: float, deadline: Deadline) -> bool:
+    """Whether there is time for a head and for so many epochs that train all layers."""
+    images = len(candidate.experiment.dataset.train)
+    spared = (1 - tuned_epochs) * candidate.pace.train_seconds * images
+    seconds = candidate.with_epochs(1).total_seconds() - spared
+    return seconds <= candidate.left_to_train(deadline)
 
 
 def _count_multiply_adds(candidate: Candidate) -> int:
@@ -355,7 +386,7 @@ def _count_multiply_adds(candidate: Candidate) -> int:
 
 
 def compare_trials(
-    net: NetChoice, dataset: Dataset, deadline: Deadline, settings: Mapping[str, Any]
+    pretrained: Candidate, deadline: Deadline, settings: Mapping[str, Any]
 ) -> ScratchTrial | None:
     """Try the pretrained net, and the smallest net from random weights, for a short time.
 
@@ -363,8 +394,8 @@ def compare_trials(
     """
     began = time.perf_counter()
     seconds = TRIAL_FRACTION * deadline.seconds
+    dataset = pretrained.experiment.dataset
     train = dataset.train
-    pretrained = fit_candidate(net, dataset, settings, _timed_side(dataset))
     head = _try_pretrained(pretrained, deadline.seconds, began + seconds)
     if head is None or len(head.rows) < 2:
         return None

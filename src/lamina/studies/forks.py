@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -21,16 +22,16 @@ from typing import Any
 
 import torch
 
-from lamina.errors import RecipeError, RunError, check_type, warn
+from lamina.errors import RecipeError, RunError, check_type, plural, warn
 from lamina.runs.course import RunEvent
 from lamina.runs.folder import REPORT_FILE
-from lamina.runs.loading import load_run
 from lamina.runs.run import Run
-from lamina.studies.experiment import Candidate, Events, Experiment
+from lamina.studies.experiment import Candidate, Decision, Events, Experiment
 from lamina.studies.study import RunSetup, Started, iter_planned, on_idle_cores
 from lamina.training.custom import NO_PARTS
 from lamina.training.events import Step
 from lamina.training.randomness import SEEDING
+from lamina.training.threads import choose_threads, iter_computing_with
 
 MEMORY_FRACTION = 0.8
 """Fraction of the machine's memory that all jobs together may need."""
@@ -133,10 +134,14 @@ class Jobs:
         *,
         has_time_limit: bool = False,
     ) -> None:
-        """The number of ``runs``, not of ``jobs``, determines how many threads each run has."""
-        self.cores = torch.get_num_threads()
-        self.threads = self.cores
+        """Divide the idle cores.
+
+        The number of ``runs``, not of ``jobs``, determines how many threads each run has.
+        """
+        self.threads = torch.get_num_threads()
         self.most = 1
+        self.reason = ""
+        self.is_announced = False
         self.makers: dict[Path, Callable[[], Experiment]] = {}
         self.jobs: dict[Path, Job] = {}
         obstacle = "A time limit applies to one run at a time"
@@ -144,8 +149,17 @@ class Jobs:
             obstacle = find_obstacle()
         self.can_fork = not obstacle
         if self.can_fork:
-            self.threads = max(1, self.cores // runs)
-            self.most = jobs or max(1, min(self.cores // self.threads, count_fitting()))
+            idle = choose_threads()
+            self.threads = max(1, idle.number // runs)
+            self.most = idle.number // self.threads
+            fitting = max(1, count_fitting())
+            if jobs is not None:
+                self.most = jobs
+            elif fitting < self.most:
+                self.most = fitting
+                self.reason = "no memory for more"
+            else:
+                self.reason = idle.reason
         elif jobs is not None and jobs > 1:
             warn(f"{obstacle}, so the runs are trained one after the other.")
 
@@ -156,28 +170,20 @@ class Jobs:
         """
         self.makers |= makers
         for path, make in makers.items():
-            if self.can_fork and not (path / REPORT_FILE).exists():
-                self._plan_run(make, setup.at(path))
-
-    def _plan_run(self, make: Callable[[], Experiment], setup: RunSetup) -> None:
-        threads = self.threads
-        if (setup.path / "run.json").exists():  # as before an interruption
-            threads = load_run(setup.path).record.machine.threads
-        if self.most > 1 or threads != self.cores:
-            self.jobs[setup.path] = Job(
-                lambda: iter_planned(Candidate.of(make()), None, setup), threads
-            )
+            if self.most > 1 and not (path / REPORT_FILE).exists():
+                self.jobs[path] = Job(partial(_iter_made, make, setup.at(path)), self.threads)
 
     def iter_run(self, path: Path, setup: RunSetup) -> Events[Run]:
         """The events of a planned run, which may be trained ahead; returns the run."""
+        yield from self.announce()
         setup = setup.at(path)
         experiment = self.makers[path]()
         candidate = Candidate.of(experiment)
         if path not in self.jobs:
             events = iter_planned(candidate, None, setup)
             if not self.can_fork:
-                events = on_idle_cores(events, setup)
-            return (yield from events)
+                return (yield from on_idle_cores(events, setup))
+            return (yield from iter_computing_with(self.threads, events))
         for event in self._iter_events(path):
             if isinstance(event, Started):  # the process has checked a run that it continues
                 run = replace(event.run, dataset=experiment.dataset, parts=experiment.parts)
@@ -187,6 +193,13 @@ class Jobs:
             else:
                 yield event
         return run
+
+    def announce(self) -> Iterator[Decision]:
+        """How many runs are trained at once, and why, unless it was requested; only once."""
+        if self.reason and not self.is_announced:
+            threads = plural(self.threads, "thread", "threads")
+            yield Decision("jobs", f"{self.most} at once, {threads} each", self.reason)
+        self.is_announced = True
 
     def _iter_events(self, path: Path) -> Iterator[RunEvent]:
         """The events of a run's process, which is replaced once if it is lost."""
@@ -219,7 +232,6 @@ class Jobs:
 
     def start_helpers(self, iterate: Callable[[], Events[Any]]) -> None:
         """Start processes that work alongside this one, all with the same number of threads."""
-        torch.set_num_threads(self.threads)
         for number in range(1, self.most):
             helper = Job(iterate, self.threads)
             helper.start()
@@ -237,7 +249,6 @@ class Jobs:
 
     def close(self) -> None:
         """Let processes save their checkpoints and end; a second interrupt does not wait."""
-        torch.set_num_threads(self.cores)
         running = self._list_open()
         try:
             for job in running:
@@ -248,6 +259,10 @@ class Jobs:
         finally:
             for job in running:
                 job.process.kill()
+
+
+def _iter_made(make: Callable[[], Experiment], setup: RunSetup) -> Events[Run]:
+    return iter_planned(Candidate.of(make()), None, setup)
 
 
 def check_jobs(jobs: int | None) -> None:

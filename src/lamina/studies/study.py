@@ -58,6 +58,7 @@ from lamina.training.threads import (
     choose_threads,
     computing_with,
     is_decided,
+    iter_computing_with,
     measure_share,
 )
 from lamina.values import from_json_values
@@ -168,8 +169,7 @@ def on_idle_cores(events: Events[Result], setup: RunSetup) -> Events[Result]:
         threads = Threads(start.threads, torch.get_num_threads(), f"as in {start.run.path}")
     if threads.reason:
         yield ThreadsDecision("threads", str(threads), threads.reason)
-    with computing_with(threads.number):
-        return (yield from events)
+    return (yield from iter_computing_with(threads.number, events))
 
 
 def iter_candidate(

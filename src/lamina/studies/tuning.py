@@ -91,6 +91,7 @@ from lamina.targets import Score
 from lamina.text import hide_password
 from lamina.training.events import Epoch
 from lamina.training.lanes import check_alone
+from lamina.training.threads import iter_computing_with
 
 if TYPE_CHECKING:
     import polars
@@ -306,8 +307,9 @@ def iter_tuning(path: Path, search: Search, storage: str | None, limits: Limits)
     yield Decision("search", f"{search}; {length}; in {path}", resume)
     runs = min(limits.trials or math.inf, torch.get_num_threads())
     with closing(Jobs(search.setup.jobs, int(runs))) as jobs:
+        yield from jobs.announce()
         jobs.start_helpers(partial(_help, path, search, storage, expected))
-        for event in iter_search(search, trials, expected):
+        for event in iter_computing_with(jobs.threads, iter_search(search, trials, expected)):
             yield event
             yield from jobs.iter_help(Tried)
         yield from jobs.iter_help(Tried, seconds=None)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -22,6 +24,8 @@ MOST_SAMPLES = 5
 LEAST_MULTIPLY_ADDS = 50_000_000
 """In a step; with fewer, a second thread makes training no faster."""
 DECIDED_BY = "OMP_NUM_THREADS"
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def choose_threads(wanted: int | None = None) -> Threads:
     number = max(1, min(allowed, round(len(list_processors()) - busy)))
     reason = "no other program uses these cores"
     if number < allowed:
-        reason = f"other programs use {busy:.1f} cores; set threads to use more"
+        reason = f"other programs use {busy:.1f} cores; {DECIDED_BY}={allowed} would use all"
     return Threads(number, allowed, reason)
 
 
@@ -89,6 +93,27 @@ def computing_with(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def iter_computing_with(
+    threads: int, items: Generator[Item, None, Result]
+) -> Generator[Item, None, Result]:
+    """The items of a generator, which computes with this number of threads.
+
+    Between two items, the program has its own number.
+    """
+    resume = partial(next, items)
+    while True:
+        with computing_with(threads):
+            try:
+                item = resume()
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+        resume = partial(next, items)
+        try:
+            yield item
+        except BaseException as error:  # that the program throws in, such as at its end
+            resume = partial(items.throw, error)
 
 
 def measure_busy_cores() -> float:

@@ -24,6 +24,7 @@ from lamina import (
 from lamina.data.load import resize_dataset
 from lamina.nets import parse_net
 from lamina.runs.nets_by_name import NetChoice
+from lamina.studies.candidates import fit_candidate
 from lamina.studies.choose import (
     SIDES_PX,
     TIMED_SIDE_PX,
@@ -31,7 +32,9 @@ from lamina.studies.choose import (
     choose,
     choose_body,
     compare_trials,
+    has_time_for_head,
     iter_chosen,
+    time_pretrained,
     try_from_scratch,
 )
 from lamina.studies.experiment import Candidate, Deadline, Decision, Experiment, Request
@@ -73,7 +76,8 @@ def try_both(*, is_blind: bool, count: int = 60, **given: object) -> ScratchTria
     net = NetChoice("own", lambda *_: Features(is_blind=is_blind))
     dataset = replace(bright(), preparation=Preparation(size_px=16))
     dataset = replace(dataset, train=dataset.train.take(range(count)))
-    return compare_trials(net, dataset, Deadline(perf_counter(), 20.0), given)
+    pretrained = fit_candidate(net, dataset, given, side_px=16)
+    return compare_trials(pretrained, Deadline(perf_counter(), 20.0), given)
 
 
 def test_a_pretrained_net_that_sees_nothing_is_worse_than_a_net_from_scratch():
@@ -170,7 +174,8 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[TimmNet]:
 
 @pytest.mark.slow
 def test_with_enough_time_the_most_expensive_body_and_size_are_chosen(bodies):
-    chosen, considered = choose_body(bodies, bright(64), Deadline(perf_counter(), 1e6), {"lr": 0.5})
+    timed = time_pretrained(bodies[0], bright(64), {"lr": 0.5})
+    chosen, considered = choose_body(timed, bodies, Deadline(perf_counter(), 1e6), {"lr": 0.5})
     assert chosen.side_px == SIDES_PX[-1]
     assert [one.verdict for one in considered].count("chosen") == 1
     assert considered[-1].net_name == chosen.experiment.net.name
@@ -180,20 +185,27 @@ def test_with_enough_time_the_most_expensive_body_and_size_are_chosen(bodies):
 
 
 @pytest.mark.parametrize(("own_px", "least_px"), [(64, TIMED_SIDE_PX), (12, SIDES_PX[0])])
-def test_without_time_no_body_is_chosen(bodies, own_px, least_px):
-    chosen, considered = choose_body(bodies, bright(own_px), Deadline(perf_counter(), 1.0), {})
-    assert chosen is None
-    assert [(one.side_px, one.verdict) for one in considered] == [(least_px, "too slow")] * 2
+def test_with_little_time_the_first_body_is_chosen_with_the_smallest_images(
+    bodies, own_px, least_px
+):
+    timed = time_pretrained(bodies[0], bright(own_px), {})
+    chosen, considered = choose_body(timed, bodies, Deadline(perf_counter(), 1.0), {})
+    assert (chosen.net_name, chosen.side_px) == (bodies[0].net_name, least_px)
+    verdicts = [(net.net_name, net.side_px, net.verdict) for net in considered]
+    assert (bodies[1].net_name, least_px, "too slow") in verdicts
+
+
+def test_without_time_for_a_head_no_trial_is_made(bodies):
+    timed = time_pretrained(bodies[0], bright(64), {})
+    assert has_time_for_head(timed, Deadline(perf_counter(), 1e6))
+    assert not has_time_for_head(timed, Deadline(perf_counter(), 1.0))
 
 
 def test_a_size_and_a_schedule_that_are_given_stay(bodies):
     dataset = replace(bright(48), preparation=Preparation(size_px=48))
-    chosen, considered = choose_body(
-        bodies[:1],
-        dataset,
-        Deadline(perf_counter(), 1e6),
-        {"schedule": "cosine", "initial_fraction": 0.2},
-    )
+    settings = {"schedule": "cosine", "initial_fraction": 0.2}
+    timed = time_pretrained(bodies[0], dataset, settings)
+    chosen, considered = choose_body(timed, bodies[:1], Deadline(perf_counter(), 1e6), settings)
     assert [one.side_px for one in considered] == [chosen.side_px] == [48]
     assert (chosen.recipe.schedule, chosen.recipe.initial_fraction, chosen.is_open) == (
         "cosine",

@@ -23,6 +23,7 @@ from lamina.studies.forks import Jobs
 from lamina.studies.seeds import Seed, iter_seeds
 from lamina.studies.study import RunSetup
 from lamina.training.events import Epoch, Step
+from lamina.training.threads import DECIDED_BY
 
 NET = Net(Flatten(), Linear(50), ReLU(), Output())
 RECIPE = Recipe(epochs=2)
@@ -118,6 +119,16 @@ def test_few_runs_share_the_threads():
     assert Jobs(1, 2).threads == 4
     assert Jobs(None, 20).threads == 1
     assert Jobs(None, 2).most == 2
+
+
+def test_a_default_number_of_jobs_is_announced_once_with_its_reason(monkeypatch):
+    monkeypatch.setenv(DECIDED_BY, "8")
+    torch.set_num_threads(8)
+    jobs = Jobs(None, 2)
+    (decision,) = jobs.announce()
+    assert str(decision) == "jobs: 2 at once, 4 threads each (OMP_NUM_THREADS is 8)"
+    assert not list(jobs.announce())
+    assert not list(Jobs(2, 2).announce())
 
 
 def make_experiment(images, recipe: Recipe) -> Experiment:

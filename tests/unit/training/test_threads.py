@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from lamina import Recipe, load_data, load_run, start_run, train
 from lamina.errors import LaminaWarning, RecipeError
@@ -74,22 +76,48 @@ def test_a_net_that_gains_nothing_from_a_second_thread_has_one(two_threads, tmp_
     assert requested == (2, [])
 
 
-def list_threads(path: Path) -> list[int]:
-    """torch's threads at each step of a run, then after its end."""
-    threads = []
-    for event in load_run(path).iter_train():
-        if isinstance(event, Step):
-            threads.append(torch.get_num_threads())
-    return [*threads, torch.get_num_threads()]
+@contextmanager
+def recording_threads() -> Iterator[set[int]]:
+    """torch's numbers of threads in all modules that compute in the block."""
+    numbers: set[int] = set()
+    handle = register_module_forward_pre_hook(lambda *_: numbers.add(torch.get_num_threads()))
+    try:
+        yield numbers
+    finally:
+        handle.remove()
+
+
+def list_threads(path: Path) -> tuple[set[int], set[int]]:
+    """torch's numbers of threads while a run is trained, and between its events."""
+    between = set()
+    with recording_threads() as computing:
+        for _ in load_run(path).iter_train():
+            between.add(torch.get_num_threads())
+    return computing, between
 
 
 def test_a_run_computes_with_its_recorded_threads_when_it_is_resumed(two_threads, tmp_path):
     with computing_with(1):
         run = start_run("shapes", SMALL, Recipe(epochs=1), name="run", runs_dir=tmp_path)
     assert run.record.machine.threads == 1
-    *threads, after = list_threads(run.path)
-    assert set(threads) == {1}
-    assert after == 2
+    assert list_threads(run.path) == ({1}, {2})
+    assert torch.get_num_threads() == 2
+
+
+def test_two_runs_in_turn_have_their_own_numbers_of_threads(two_threads, tmp_path):
+    iterators = []
+    for number in (1, 2):
+        with computing_with(number):
+            run = start_run("shapes", SMALL, Recipe(epochs=1), name=f"{number}", runs_dir=tmp_path)
+        iterators.append(run.iter_train())
+    with computing_with(3):
+        for events, number in zip(iterators, (1, 2), strict=True):
+            with recording_threads() as computing:
+                next(event for event in events if isinstance(event, Step))
+            assert computing == {number}
+        for events in iterators:  # the first to begin is the first to end
+            events.close()
+        assert torch.get_num_threads() == 3
 
 
 def test_the_environment_decides_for_a_resumed_run_which_warns(two_threads, monkeypatch, tmp_path):
@@ -97,8 +125,7 @@ def test_the_environment_decides_for_a_resumed_run_which_warns(two_threads, monk
         run = start_run("shapes", SMALL, Recipe(epochs=1), name="run", runs_dir=tmp_path)
     monkeypatch.setenv(DECIDED_BY, "2")
     with pytest.warns(LaminaWarning, match=r"machine\.threads was 1 and is now 2"):
-        *threads, after = list_threads(run.path)
-    assert set(threads) == {after} == {2}
+        assert list_threads(run.path) == ({2}, {2})
 
 
 def test_a_run_that_continues_from_a_checkpoint_keeps_the_threads(two_threads, tmp_path):
