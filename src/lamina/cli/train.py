@@ -207,7 +207,7 @@ def _check(options: Options, processes: int) -> None:
     if options.seeds is None and options.folds is None:
         refuse(options, "Only the runs of --seeds and --folds are trained at once.", "jobs")
     else:
-        refuse(options, "The runs of --seeds and --folds divide the cores.", "threads")
+        refuse(options, "The runs of --seeds and --folds divide the idle cores.", "threads")
     check_threads(options.threads)
     if processes > 1:
         reason = "A group of processes trains a single run, for a number of epochs."

@@ -159,11 +159,11 @@ def choose(
     """Choose net, image size and recipe by measurement, and train, as an iterator of events.
 
     :func:`~lamina.train` without ``net`` does this and returns the run. lamina times nets and sizes
-    from the cheapest upwards. If pretrained weights are available locally, it first fits a head to
-    the features of a pretrained net, and trains a net from random weights, each for about 4 % of
-    the time. The better of the two, on training images that neither has seen, gets the rest. lamina
-    never uses ``val`` or ``test`` to choose. You may leave the loop at any event: the run remains
-    consistent.
+    from the cheapest upwards. If pretrained weights are available locally, it first times a
+    pretrained net. If there is time, it fits a head to the features of this net, and trains a net
+    from random weights, each for about 4 % of the time. The better of the two, on training images
+    that neither has seen, gets the rest. lamina never uses ``val`` or ``test`` to choose. You may
+    leave the loop at any event: the run remains consistent.
 
     Args:
         data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
@@ -239,7 +239,7 @@ def _choose_pretrained(
             timed = time_pretrained(nets[0], dataset, settings)
             if has_time_for_head(timed, deadline):
                 return (yield from _choose_by_trials(timed, nets, deadline, settings))
-            considered = (to_considered(timed.with_epochs(1), "too slow"),)
+            considered = (to_considered(_shrink(timed).with_epochs(1), "too slow"),)
             remark = f"{timed.net_name} not used: it would take too long"
     except (NetError, RecipeError, NotFiniteError) as error:  # the user did not name this net
         remark = f"{nets[0].net_name} not used: {error}"
@@ -304,25 +304,26 @@ def spend_time(candidate: Candidate, deadline: Deadline) -> Events[Candidate]:
 
 
 def time_pretrained(net: TimmNet, dataset: Dataset, settings: Mapping[str, Any]) -> Candidate:
-    """The candidate with its pace at the side of the trial."""
+    """The net as a candidate, timed at the image size of its trial."""
     side_px = dataset.preparation.size_px or TIMED_SIDE_PX
     return fit_candidate(choice_of_timm(net), dataset, settings, side_px).time()
 
 
 def has_time_for_head(timed: Candidate, deadline: Deadline) -> bool:
     """Whether a head for the smallest images fits into the time after the trials."""
-    side_px = _list_sides(timed.experiment.dataset)[0]
-    smallest = replace(timed, pace=_scale_pace(timed, side_px))
-    seconds = (1 - 2 * TRIAL_FRACTION) * deadline.all_seconds
-    return _has_time(smallest, 0.0, replace(deadline, all_seconds=seconds))
+    seconds = TRIAL_FRACTION * deadline.seconds
+    trials_seconds = max(LEAST_TRIED * timed.pace.evaluation_seconds, seconds)
+    trials_seconds += max(LEAST_TRIAL_SECONDS, seconds)
+    left = deadline.all_seconds - trials_seconds
+    return _has_time(_shrink(timed), 0.0, replace(deadline, all_seconds=left))
 
 
 def choose_body(
     timed: Candidate, nets: Sequence[TimmNet], deadline: Deadline, settings: Mapping[str, Any]
-) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The best body and image size that fit into the time limit, and all considered.
+) -> tuple[Candidate | None, tuple[Considered, ...]]:
+    """The best body and image size that fit into the time limit, if any, and all considered.
 
-    The first net, which is ``timed``, is chosen with the smallest images if nothing else fits.
+    ``timed`` is the first net.
     """
     dataset = timed.experiment.dataset
     sides = _list_sides(dataset)
@@ -339,14 +340,17 @@ def choose_body(
             candidate = replace(candidate, pace=_scale_pace(timed, side_px, factor))
             brief = candidate.with_epochs(1)
             tuned_epochs = TUNED_EPOCHS if side_px <= ENOUGH_PX else TUNED_EPOCHS_ABOVE
-            # the smallest images with the first body: a head is better than no pretrained net
-            has_time = not fitting or _has_time(candidate, tuned_epochs, deadline)
+            if rank == 0 and side_px == sides[0]:
+                tuned_epochs = 0.0  # a head for this size is better than any smaller size
+            has_time = _has_time(candidate, tuned_epochs, deadline)
             if has_time:
                 fitting.append(((min(side_px, ENOUGH_PX), rank, side_px), candidate))
             if not has_time or side_px == sides[-1]:
                 verdict = "fits" if has_time else "too slow"
                 considered.append(to_considered(brief, verdict))
                 break
+    if not fitting:
+        return None, tuple(considered)
     chosen = max(fitting, key=itemgetter(0))[1]
     is_timed = (chosen.net_name, chosen.side_px) == (timed.net_name, timed.side_px)
     if not is_timed and chosen.evaluating_seconds() > LONG_FRACTION * deadline.seconds:
@@ -364,13 +368,19 @@ def _list_sides(dataset: Dataset) -> list[int]:
     return [side for side in sides if side >= TIMED_SIDE_PX] or sides
 
 
+def _shrink(timed: Candidate) -> Candidate:
+    """The candidate with the smallest images to consider."""
+    side_px = _list_sides(timed.experiment.dataset)[0]
+    return replace(timed, side_px=side_px, pace=_scale_pace(timed, side_px))
+
+
 def _scale_pace(timed: Candidate, side_px: int, factor: float = 1.0) -> Pace:
     """The estimated pace at another size, of a body with ``factor`` times as much work."""
     return timed.pace.scale(factor * (side_px / timed.side_px) ** 2)
 
 
 def _has_time(candidate: Candidate, tuned_epochs: float, deadline: Deadline) -> bool:
-    """Whether there is time for a head and for so many epochs that train all layers."""
+    """Whether there is time for a head and for ``tuned_epochs`` epochs that train all layers."""
     images = len(candidate.experiment.dataset.train)
     spared = (1 - tuned_epochs) * candidate.pace.train_seconds * images
     seconds = candidate.with_epochs(1).total_seconds() - spared

@@ -151,13 +151,13 @@ class Jobs:
         if self.can_fork:
             idle = choose_threads()
             self.threads = max(1, idle.number // runs)
-            self.most = idle.number // self.threads
+            self.most = min(runs, idle.number // self.threads)
             fitting = max(1, count_fitting())
             if jobs is not None:
                 self.most = jobs
             elif fitting < self.most:
                 self.most = fitting
-                self.reason = "no memory for more"
+                self.reason = "memory is short"
             else:
                 self.reason = idle.reason
         elif jobs is not None and jobs > 1:
@@ -175,7 +175,8 @@ class Jobs:
 
     def iter_run(self, path: Path, setup: RunSetup) -> Events[Run]:
         """The events of a planned run, which may be trained ahead; returns the run."""
-        yield from self.announce()
+        if not (path / REPORT_FILE).exists():
+            yield from self.announce()
         setup = setup.at(path)
         experiment = self.makers[path]()
         candidate = Candidate.of(experiment)
@@ -195,7 +196,7 @@ class Jobs:
         return run
 
     def announce(self) -> Iterator[Decision]:
-        """How many runs are trained at once, and why, unless it was requested; only once."""
+        """Yield once how many runs are trained at once, and why, unless ``jobs`` was given."""
         if self.reason and not self.is_announced:
             threads = plural(self.threads, "thread", "threads")
             yield Decision("jobs", f"{self.most} at once, {threads} each", self.reason)

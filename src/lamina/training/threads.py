@@ -8,7 +8,6 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,7 +57,7 @@ def choose_threads(wanted: int | None = None) -> Threads:
     number = max(1, min(allowed, round(len(list_processors()) - busy)))
     reason = "no other program uses these cores"
     if number < allowed:
-        reason = f"other programs use {busy:.1f} cores; {DECIDED_BY}={allowed} would use all"
+        reason = f"other programs use {busy:.1f} cores; set {DECIDED_BY}={allowed} to use {allowed}"
     return Threads(number, allowed, reason)
 
 
@@ -98,22 +97,23 @@ def computing_with(threads: int) -> Iterator[None]:
 def iter_computing_with(
     threads: int, items: Generator[Item, None, Result]
 ) -> Generator[Item, None, Result]:
-    """The items of a generator, which computes with this number of threads.
+    """Yield the items of a generator that computes with this number of threads.
 
-    Between two items, the program has its own number.
+    Between two items, the caller's number is restored.
     """
-    resume = partial(next, items)
+    thrown = None
     while True:
         with computing_with(threads):
             try:
-                item = resume()
+                item = next(items) if thrown is None else items.throw(thrown)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-        resume = partial(next, items)
+            finally:
+                thrown = None  # its traceback refers to this frame
         try:
             yield item
-        except BaseException as error:  # that the program throws in, such as at its end
-            resume = partial(items.throw, error)
+        except BaseException as error:
+            thrown = error
 
 
 def measure_busy_cores() -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from contextlib import closing
 from dataclasses import replace
 from time import perf_counter
 
@@ -26,8 +28,10 @@ from lamina.nets import parse_net
 from lamina.runs.nets_by_name import NetChoice
 from lamina.studies.candidates import fit_candidate
 from lamina.studies.choose import (
+    LEAST_TRIAL_SECONDS,
     SIDES_PX,
     TIMED_SIDE_PX,
+    ConsideredNets,
     ScratchTrial,
     choose,
     choose_body,
@@ -38,9 +42,9 @@ from lamina.studies.choose import (
     try_from_scratch,
 )
 from lamina.studies.experiment import Candidate, Deadline, Decision, Experiment, Request
-from lamina.studies.study import RunSetup
+from lamina.studies.study import RunSetup, Started
 from lamina.studies.train_net import train
-from lamina.training.pretrained import TimmNet, open_timm_net
+from lamina.training.pretrained import TimmNet, find_all_at_hand, open_timm_net
 from support.timm_weights import save_random
 
 SMALL = parse_net("Flatten(), Output()")
@@ -185,20 +189,43 @@ def test_with_enough_time_the_most_expensive_body_and_size_are_chosen(bodies):
 
 
 @pytest.mark.parametrize(("own_px", "least_px"), [(64, TIMED_SIDE_PX), (12, SIDES_PX[0])])
-def test_with_little_time_the_first_body_is_chosen_with_the_smallest_images(
-    bodies, own_px, least_px
-):
+def test_without_time_no_body_is_chosen(bodies, own_px, least_px):
     timed = time_pretrained(bodies[0], bright(own_px), {})
     chosen, considered = choose_body(timed, bodies, Deadline(perf_counter(), 1.0), {})
-    assert (chosen.net_name, chosen.side_px) == (bodies[0].net_name, least_px)
-    verdicts = [(net.net_name, net.side_px, net.verdict) for net in considered]
-    assert (bodies[1].net_name, least_px, "too slow") in verdicts
+    assert chosen is None
+    assert [(net.side_px, net.verdict) for net in considered] == [(least_px, "too slow")] * 2
 
 
-def test_without_time_for_a_head_no_trial_is_made(bodies):
+def test_time_is_reserved_for_the_trials(bodies):
     timed = time_pretrained(bodies[0], bright(64), {})
-    assert has_time_for_head(timed, Deadline(perf_counter(), 1e6))
-    assert not has_time_for_head(timed, Deadline(perf_counter(), 1.0))
+
+    def has_time(seconds: float) -> bool:
+        return has_time_for_head(timed, Deadline(perf_counter(), seconds))
+
+    # without trials
+    least = next(
+        seconds
+        for seconds in np.arange(0.5, 100, 0.1)
+        if choose_body(timed, bodies[:1], Deadline(perf_counter(), seconds), {})[0] is not None
+    )
+    assert not has_time(least + 0.9 * LEAST_TRIAL_SECONDS)
+    assert has_time(2 * (least + LEAST_TRIAL_SECONDS))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_all_at_hand(), reason="no pretrained net is installed")
+def test_a_pretrained_net_whose_head_would_take_too_long_is_not_tried(tmp_path):
+    dataset = load_data("shapes")
+    rows = np.arange(20_000) % len(dataset.train)
+    dataset = replace(dataset, train=dataset.train.take(rows))
+    with closing(choose(dataset, seconds=40, runs_dir=tmp_path)) as events:
+        before = list(itertools.takewhile(lambda event: not isinstance(event, Started), events))
+    assert not any(isinstance(event, ScratchTrial) for event in before)
+    (decision,) = [event for event in before if str(event).startswith("pretrained: ")]
+    assert str(decision).endswith("not used: it would take too long")
+    (table,) = [event for event in before if isinstance(event, ConsideredNets)]
+    first = table.candidates[0]
+    assert (first.side_px, first.verdict) == (TIMED_SIDE_PX, "too slow")
 
 
 def test_a_size_and_a_schedule_that_are_given_stay(bodies):

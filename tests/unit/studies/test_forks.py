@@ -23,7 +23,7 @@ from lamina.studies.forks import Jobs
 from lamina.studies.seeds import Seed, iter_seeds
 from lamina.studies.study import RunSetup
 from lamina.training.events import Epoch, Step
-from lamina.training.threads import DECIDED_BY
+from lamina.training.threads import DECIDED_BY, computing_with
 
 NET = Net(Flatten(), Linear(50), ReLU(), Output())
 RECIPE = Recipe(epochs=2)
@@ -37,11 +37,11 @@ def images():
 
 
 @pytest.fixture(autouse=True)
-def cores():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
+def cores(monkeypatch):
+    """Two threads, whatever other programs do."""
+    monkeypatch.setenv(DECIDED_BY, "2")
+    with computing_with(2):
+        yield
 
 
 def train(images, folder: Path, jobs: int | None, recipe: Recipe = RECIPE, seeds: int = 3):
@@ -119,6 +119,7 @@ def test_few_runs_share_the_threads():
     assert Jobs(1, 2).threads == 4
     assert Jobs(None, 20).threads == 1
     assert Jobs(None, 2).most == 2
+    assert (Jobs(None, 3).threads, Jobs(None, 3).most) == (2, 3)  # eight threads are enough for 4
 
 
 def test_a_default_number_of_jobs_is_announced_once_with_its_reason(monkeypatch):
@@ -183,6 +184,21 @@ def test_a_killed_process_is_replaced_and_the_run_has_the_same_weights(images, t
             os.kill(jobs.jobs[path].process.pid, signal.SIGKILL)
             list(runs[path])
     assert digest(path) == digest(whole[-1].runs[0].run)
+
+
+def test_a_study_that_is_continued_keeps_the_threads_of_its_runs(images, tmp_path, monkeypatch):
+    recipe = Recipe(epochs=20)
+    torch.set_num_threads(4)
+    whole = train(images, tmp_path / "whole", 2, recipe, seeds=2)
+    events = iter_seeds(images, NET, recipe, seeds=2, name="n", runs_dir=tmp_path, jobs=2)
+    with closing(events):
+        next(event for event in events if isinstance(event, Epoch))
+    monkeypatch.delenv(DECIDED_BY)
+    torch.set_num_threads(1)
+    *_, result = train(images, tmp_path, 2, recipe, seeds=2)
+    for run, other in zip(result.runs, whole[-1].runs, strict=True):
+        assert load_run(run.run).record.machine.threads == 2
+        assert digest(run.run) == digest(other.run)
 
 
 def test_an_interrupted_study_stops_its_processes_and_continues(images, tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from lamina.training.threads import (
     Threads,
     choose_threads,
     computing_with,
+    iter_computing_with,
 )
 
 SMALL = Net(Flatten(), Output())
@@ -102,6 +104,47 @@ def test_a_run_computes_with_its_recorded_threads_when_it_is_resumed(two_threads
     assert run.record.machine.threads == 1
     assert list_threads(run.path) == ({1}, {2})
     assert torch.get_num_threads() == 2
+
+
+def count_up() -> Generator[int, None, str]:
+    """torch's numbers of threads, until "stop" is thrown in."""
+    try:
+        while True:
+            yield torch.get_num_threads()
+    except LookupError:
+        yield -torch.get_num_threads()
+    return "end"
+
+
+def test_a_generator_computes_with_its_number_also_when_an_exception_is_thrown_in(two_threads):
+    items = iter_computing_with(3, count_up())
+    assert next(items) == 3
+    assert torch.get_num_threads() == 2
+    assert items.throw(LookupError()) == -3
+    assert torch.get_num_threads() == 2
+    with pytest.raises(StopIteration) as end:
+        next(items)
+    assert end.value.value == "end"
+
+
+def test_an_exception_that_a_generator_does_not_expect_reaches_its_caller(two_threads):
+    inner = count_up()
+    items = iter_computing_with(3, inner)
+    next(items)
+    with pytest.raises(KeyboardInterrupt):
+        items.throw(KeyboardInterrupt())
+    assert inner.gi_frame is None
+    assert torch.get_num_threads() == 2
+
+
+def test_a_generator_that_is_closed_is_freed_at_once(two_threads):
+    inner = count_up()
+    items = iter_computing_with(3, inner)
+    next(items)
+    freed = weakref.ref(inner)
+    items.close()
+    del inner, items
+    assert freed() is None
 
 
 def test_two_runs_in_turn_have_their_own_numbers_of_threads(two_threads, tmp_path):
