@@ -188,8 +188,8 @@ def write_classes(folder: Path, count: int, other: str = "square", swapped: int 
 def use_net(page: Page, text: str = SMALL) -> None:
     """Write a net into the text area, and wait until its cards are shown."""
     python = page.locator("#python")
-    if not python.is_visible():
-        page.get_by_text("As Python").click()
+    # a click could miss a page that still moves
+    page.locator("details", has=python).evaluate("details => { details.open = true; }")
     python.fill(text)
     layers = page.get_by_role("list", name="Layers").locator("> li")
     from playwright.sync_api import expect
