@@ -39,8 +39,9 @@ coverage: .venv/installed-test kernels
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+# Sphinx writes all pages, because otherwise the search loses the terms of unchanged ones.
 docs: .venv/installed-docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q --write-all -W --keep-going docs build/docs
 	$(BIN)/python docs/tools/check_site.py build/docs
 
 check-docs: docs .venv/installed-test
