@@ -289,6 +289,17 @@ def test_a_page_without_storage_works(page: Page, cards: Locator):
     expect(cards).to_have_count(18)
 
 
+def test_the_text_of_a_net_is_shown_on_demand(page: Page):
+    python = page.locator("#python")
+    opener = page.get_by_text("As Python")
+    expect(opener).to_be_visible()
+    expect(python).to_be_hidden()
+    opener.click()
+    expect(python).to_be_visible()
+    opener.click()
+    expect(python).to_be_hidden()
+
+
 @pytest.mark.parametrize("width", [1400, 390])
 def test_net_and_recipe_are_accessible_in_both_sizes_and_schemes(page: Page, width, cards: Locator):
     page.set_viewport_size({"width": width, "height": 900})
