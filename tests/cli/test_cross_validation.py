@@ -217,26 +217,27 @@ def test_all_folds_are_trained_for_the_same_time_also_after_an_interruption(work
     def begin(seconds: float) -> Generator:
         return iter_folds(dataset, 2, request, Deadline(time.perf_counter(), seconds), setup)
 
-    with closing(begin(14.0)) as events:
+    with closing(begin(40.0)) as events:
         next(event for event in events if isinstance(event, Started))
     state = json.loads(Path("runs/cv/study.json").read_text())
     assert "choice" not in state  # its training had not begun
     began = None
-    with closing(begin(14.0)) as events:
+    with closing(begin(40.0)) as events:
         for event in events:
             if isinstance(event, Started) and event.run.path.name == "fold-2":
                 began = time.perf_counter()
-            if began is not None and time.perf_counter() - began > 2.5:
+            if began is not None and time.perf_counter() - began > 5.0:
                 break
     with pytest.raises(LaminaError, match=r"already exists, with different settings: time\."):
         next(begin(60.0))
-    rest = list(begin(14.0))
+    rest = list(begin(40.0))
     assert isinstance(rest[-1], Folds)
+    # a resumed run has at least LEAST_TRAINING_SECONDS of a core, which is little of ten seconds
     seconds = []
     for fold in (1, 2):
         epochs = load_run(f"runs/cv/fold-{fold}").folder.history.epochs()
         seconds.append(sum(epoch["train_seconds"] for epoch in epochs))
-    assert seconds[1] == pytest.approx(seconds[0], rel=0.4)
+    assert seconds[1] == pytest.approx(seconds[0], rel=0.5)
 
 
 def test_every_run_is_trained_in_too_little_time(workplace, image_set):
