@@ -21,14 +21,14 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
 from PIL import Image
-from processes import run_process
+from processes import append_row, run_process
 from small_sets import HELD_OUT_FROM
 
 from lamina import load_data
@@ -144,11 +144,6 @@ def read_keys(path: Path) -> set[tuple[str, ...]]:
     return {Row(**json.loads(line)).key for line in lines}
 
 
-def append(path: Path, row: Row) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(row)) + "\n")
-
-
 def main(
     sets: str = "photos-500,photos-5000,photos-20000,drawings",
     times: str = "1m,3m",
@@ -179,7 +174,7 @@ def main(
                     if (version, data, limit, way) in measured:
                         continue
                     row = measure(version, checkout, data, source, limit, way)
-                    append(rows, row)
+                    append_row(rows, row)
                     print(row, flush=True)
 
 

@@ -140,8 +140,7 @@ class Jobs:
         """
         self.threads = torch.get_num_threads()
         self.most = 1
-        self.reason = ""
-        self.is_announced = False
+        self.reason = ""  # for the defaults, until it is announced
         self.makers: dict[Path, Callable[[], Experiment]] = {}
         self.jobs: dict[Path, Job] = {}
         obstacle = "A time limit applies to one run at a time"
@@ -197,10 +196,11 @@ class Jobs:
 
     def announce(self) -> Iterator[Decision]:
         """Yield once how many runs are trained at once, and why, unless ``jobs`` was given."""
-        if self.reason and not self.is_announced:
+        reason = self.reason
+        self.reason = ""
+        if reason:
             threads = plural(self.threads, "thread", "threads")
-            yield Decision("jobs", f"{self.most} at once, {threads} each", self.reason)
-        self.is_announced = True
+            yield Decision("jobs", f"{self.most} at once, {threads} each", reason)
 
     def _iter_events(self, path: Path) -> Iterator[RunEvent]:
         """The events of a run's process, which is replaced once if it is lost."""

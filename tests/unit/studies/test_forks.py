@@ -119,7 +119,7 @@ def test_few_runs_share_the_threads():
     assert Jobs(1, 2).threads == 4
     assert Jobs(None, 20).threads == 1
     assert Jobs(None, 2).most == 2
-    assert (Jobs(None, 3).threads, Jobs(None, 3).most) == (2, 3)  # eight threads are enough for 4
+    assert (Jobs(None, 3).threads, Jobs(None, 3).most) == (2, 3)  # no more than there are runs
 
 
 def test_a_default_number_of_jobs_is_announced_once_with_its_reason(monkeypatch):

@@ -107,7 +107,7 @@ def test_a_run_computes_with_its_recorded_threads_when_it_is_resumed(two_threads
 
 
 def count_up() -> Generator[int, None, str]:
-    """torch's numbers of threads, until "stop" is thrown in."""
+    """torch's numbers of threads; one more, negative, after a ``LookupError`` is thrown in."""
     try:
         while True:
             yield torch.get_num_threads()
