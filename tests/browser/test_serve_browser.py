@@ -49,6 +49,7 @@ def page(browser: Browser, server) -> Iterator[Page]:
 
 
 def give(page: Page, image: Path, how: str = DROP) -> None:
+    expect(page.get_by_label("choose a file")).to_be_visible()  # now the page takes images
     page.evaluate(how, [base64.b64encode(image.read_bytes()).decode(), image.name])
 
 
