@@ -193,14 +193,15 @@ def cifar10(cifar10_cache: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium; without one, a test is skipped, or fails if LAMINA_TEST_BROWSER is set."""
-    from support.servers import find_chromium  # it loads torch
+    from support.servers import PATIENCE_SECONDS, find_chromium  # it loads torch
 
     chromium = find_chromium()
     if chromium is None and not os.environ.get("LAMINA_TEST_BROWSER"):
         pytest.skip("no Chromium: apt-get install chromium")
     assert chromium, "LAMINA_TEST_BROWSER is set, but there is no Chromium: install chromium."
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=1000 * PATIENCE_SECONDS)  # other tests may keep all cores busy
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
             executable_path=chromium,

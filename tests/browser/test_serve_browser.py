@@ -62,7 +62,7 @@ def test_a_dropped_or_pasted_image_gets_the_prediction_of_lamina_predict(
     for how in (DROP, PASTE):
         give(page, image, how)
         card = page.get_by_role("region", name="shapes")
-        expect(card.locator(".predicted")).to_have_text(expected["predicted"], timeout=60_000)
+        expect(card.locator(".predicted")).to_have_text(expected["predicted"])
         row = card.get_by_role("row").nth(1)
         expect(row.get_by_role("rowheader")).to_have_text(expected["predicted"])
         expect(row.get_by_role("cell").last).to_have_text(f"{100 * first:.1f} %")
@@ -90,7 +90,7 @@ def test_an_explanation_and_similar_images_are_shown_when_asked_for(page, image)
     give(page, image)
     card = page.get_by_role("region", name="shapes")
     card.get_by_role("button", name="Explain this prediction").click()
-    expect(card.locator(".map img")).to_have_count(2, timeout=60_000)  # another process starts
+    expect(card.locator(".map img")).to_have_count(2)  # another process starts
     expect(card).to_contain_text("Evidence for")
     expect(card).to_contain_text("the same shapes at random places")
     card.get_by_role("button", name="Similar training images").click()
@@ -115,7 +115,7 @@ def test_a_map_that_fails_its_test_is_no_evidence(page, image):
     card = page.get_by_role("region", name="shapes")
     card.get_by_role("button", name="Explain this prediction").click()
     title = "This map does not explain the prediction"
-    expect(card.get_by_role("heading", name=title)).to_be_visible(timeout=60_000)
+    expect(card.get_by_role("heading", name=title)).to_be_visible()
     expect(card).not_to_contain_text("evidence for")
 
 
@@ -143,7 +143,7 @@ def test_the_keyboard_is_enough(page, image):
     ]
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
-    expect(card.locator(".similar img")).to_have_count(6, timeout=60_000)
+    expect(card.locator(".similar img")).to_have_count(6)
 
 
 def test_an_older_prediction_never_appears_beside_a_newer_image(page, image, tmp_path):
@@ -209,7 +209,7 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(browser, server, image, scheme
     card = page.get_by_role("region", name="shapes")
     card.get_by_role("button", name="Explain this prediction").click()
     card.get_by_role("button", name="Similar training images").click()
-    expect(card.locator(".similar img")).to_have_count(6, timeout=60_000)
+    expect(card.locator(".similar img")).to_have_count(6)
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= width_px

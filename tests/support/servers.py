@@ -202,6 +202,7 @@ def open_page(browser: Browser, url: str) -> Iterator[Page]:
     """The page, which must log nothing and request nothing from another host."""
     context = browser.new_context()
     opened = context.new_page()
+    opened.set_default_timeout(1000 * PATIENCE_SECONDS)
     complaints: list[str] = []
     asked: list[str] = []
     # The console also shows violations of the policy.

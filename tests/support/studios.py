@@ -207,13 +207,11 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
 
 @contextlib.contextmanager
 def open_studio(browser: Browser, studio: Studio) -> Iterator[Page]:
-    """The page of a studio, with patience: other tests may keep all cores busy."""
+    """The page of a studio, once it lists the data sets."""
     from playwright.sync_api import expect
 
-    expect.set_options(timeout=1000 * PATIENCE_SECONDS)
     with open_page(browser, studio.url) as opened:
-        opened.set_default_timeout(1000 * PATIENCE_SECONDS)
-        expect(opened.locator("#source option").first).to_be_attached()  # it has been started
+        expect(opened.locator("#source option").first).to_be_attached()
         yield opened
 
 
