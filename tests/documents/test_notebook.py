@@ -10,6 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from lamina import load_data
+
 pytestmark = pytest.mark.slow
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.ipynb"
@@ -37,6 +39,7 @@ class InterruptingClient(NotebookClient):
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
     """What the notebook's cells show, by the last line of the cell."""
+    load_data("shapes")  # otherwise the notebook may wait for another worker, and say so
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     folder = tmp_path_factory.mktemp("notebook")
     with pytest.MonkeyPatch.context() as patch:

@@ -36,7 +36,7 @@ def test_the_model_of_a_stored_run_gives_its_stored_logits(stored_runs):
     np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:versions.torch was")
+@pytest.mark.filterwarnings("ignore:.*may differ from an uninterrupted run")
 def test_a_stored_run_that_was_stopped_is_resumed_to_its_end(stored_runs):
     run = load_run(stored_runs["unfinished"])
     assert not run.is_finished
