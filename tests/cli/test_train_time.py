@@ -19,7 +19,6 @@ from lamina.evaluation.reports import Report
 from support.commands import (
     events,
     run_from_now,
-    run_process,
     run_refused,
     run_well,
     start_process,
@@ -114,10 +113,18 @@ def test_a_body_is_chosen_from_the_weights_at_hand_and_compared_with_a_trial_fro
     workplace,
 ):
     write_images(workplace / "many", 40)
-    trained = run_process("train", "--data", "many", "--time", "20s", "--name", "mine", "--json")
-    assert trained.returncode == 0, trained.stderr
-    assert trained.stderr.startswith("time: 20 s for the whole command (as requested)\n")
-    *printed, result = events(trained.stdout)
+    words = ("--data", "many", "--time", "120s", "--name", "mine", "--json")
+    printed = []
+    with start_process("train", *words) as process:
+        for event in map(json.loads, process.stdout):
+            printed.append(event)
+            if event["event"] == "epoch":
+                break
+        process.send_signal(signal.SIGINT)  # finish
+        rest, told = process.communicate()
+    assert process.returncode == 0, told
+    assert told.startswith("time: 120 s for the whole command (as requested)\n")
+    *printed, result = printed + events(rest)
     *_, considered = (event for event in printed if event["event"] == "considered")
     assert [candidate["verdict"] for candidate in considered["candidates"]].count("chosen") == 1
     nets = {candidate["net_name"] for candidate in considered["candidates"]}
