@@ -90,7 +90,7 @@ def test_an_explanation_and_similar_images_are_shown_when_asked_for(page, image)
     give(page, image)
     card = page.get_by_role("region", name="shapes")
     card.get_by_role("button", name="Explain this prediction").click()
-    expect(card.locator(".map img")).to_have_count(2)  # another process starts
+    expect(card.locator(".map img")).to_have_count(2)
     expect(card).to_contain_text("Evidence for")
     expect(card).to_contain_text("the same shapes at random places")
     card.get_by_role("button", name="Similar training images").click()

@@ -319,7 +319,7 @@ def test_a_run_that_continues_with_the_same_settings_ends_as_its_parent(page: Pa
     expect(status).to_have_text(EPOCH)
     page.get_by_role("button", name="Pause", exact=True).click()
     expect(status).to_have_text(PAUSED)
-    # on a busy machine, the training may save no other epoch, and the studio may miss it
+    # on a busy machine, the studio may keep only the last checkpoint
     keep_checkpoint(studio.folder / "runs" / "parent")
     page.get_by_role("button", name="Continue", exact=True).click()
     expect(status).to_have_text(DONE)

@@ -1,4 +1,4 @@
-"""Tests that share an expensive fixture stay on one worker, on which the order of tests relies."""
+"""The tests of a group run on one worker, so that what they share is made once."""
 
 from __future__ import annotations
 
