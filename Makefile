@@ -10,11 +10,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO :=
-# One worker more than there are processors, because some tests wait. Tests start in the order of
-# tests/conftest.py, the longest first.
 CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count() or 1)")
-WORKERS := --numprocesses $$(($(CORES) + 1)) --dist loadgroup --no-loadscope-reorder
-QUICK := -m "not (process or browser or slow)" --ignore tests/process --ignore tests/browser
+# Tests of pages and processes wait for each other half of the time.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadscope --no-loadscope-reorder --numprocesses
+WAITING := $$((2 * $(CORES))) tests/browser tests/process
+WORKING := $(CORES) tests/journeys tests/documents tests/unit tests/cli
 IS_NEW_NODE := process.exit(+(process.versions.node.split('.')[0] < 20))
 NO_NPM := not tested here: the pages' JavaScript (needs npm and Node.js 20 or newer)
 LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
@@ -24,18 +24,32 @@ LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 demo: .venv/installed
 	$(BIN)/lamina reproduce $(DEMO)
 
-quick: lint kernels
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) --numprocesses $(CORES) $(QUICK)
+# The modules of tests are compiled once, whatever the user's setting.
+unexport PYTHONDONTWRITEBYTECODE
 
-test: lint kernels pages
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS)
+quick: kernels
+	+$(MAKE) --no-print-directory -j2 lint quick-tests
+
+test: kernels
+	+$(MAKE) --no-print-directory -j2 checks all-tests
+
+.PHONY: checks quick-tests all-tests
+checks: lint pages
+
+quick-tests:
+	$(PYTEST) $(CORES) tests/unit tests/cli --most-seconds 1
+
+all-tests:
+	$(PYTEST) $(WAITING)
+	$(PYTEST) $(WORKING)
 
 ci: export CI := true
 ci: test lowest
 
 coverage: .venv/installed-test kernels
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --dist loadscope --numprocesses $(WAITING)
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --dist loadscope --numprocesses $(WORKING)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -83,7 +97,7 @@ kernels: .venv/installed-test
 
 # The lowest versions that pyproject.toml allows. Newer packages warn of what these still do.
 lowest: .venv-lowest/installed
-	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest $(WORKERS) $(QUICK) \
+	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest --numprocesses $(CORES) --dist loadscope \
 	    --override-ini filterwarnings=default tests/unit/data tests/unit/runs tests/unit/deploy \
 	    tests/unit/drawing tests/unit/nets tests/cli/test_options.py tests/cli/test_train_and_after.py
 

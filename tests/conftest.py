@@ -1,15 +1,12 @@
-"""Settings of all tests: where they run, what they may touch, their marks and their order.
-
-Marks follow from folders and fixtures. A test that needs a fixture of a whole module or of all
-tests stays with its neighbours on one worker, and the longest tests start first.
-"""
+"""Settings of all tests: where they run, what they may touch, and how long they may take."""
 
 from __future__ import annotations
 
 import os
 import pkgutil
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,16 +23,6 @@ from support.examples import IS_COMPLETE, LOCAL_EXAMPLES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-TESTS = Path(__file__).parent
-SHARED_FIXTURES = {
-    "server": "support.servers",
-    "report_runs": "support.report_runs",
-    "shapes_run": "support.trained_runs",
-}
-"""Fixtures of all tests that take seconds to make, by module: their tests stay on one worker."""
-STARTS = {"forking", "run_group", "run_process", "start_process"}
-"""What a test names that starts a process."""
 
 # No deadline: a busy machine is no reason to fail.
 settings.register_profile("complete", deadline=None)
@@ -88,50 +75,69 @@ pytest_plugins = (
     "support.images",
     "support.report_runs",
     "support.servers",
+    "support.shapes",
     "support.stored",
     "support.studios",
     "support.trained_runs",
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Derive marks and groups of workers, and put the longest tests first."""
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        code = getattr(getattr(item, "function", None), "__code__", None)
-        names = set() if code is None else {*code.co_names}
-        if TESTS / "process" in item.path.parents or names & STARTS:
-            item.add_marker("process")
-        for mark in ("browser", "cifar10", "postgres"):
-            if mark in fixtures:
-                item.add_marker(mark)
-        if group := find_group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=find_rank)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``make quick`` fails if a test takes more than a second."""
+    parser.addoption("--most-seconds", type=float, help="the most processor time of a test")
 
 
-def find_group(item: pytest.Item) -> str:
-    """The name of the tests that share an expensive fixture with this one."""
-    information = getattr(item, "_fixtureinfo", None)
-    if information is None:
-        return ""
-    group = ""
-    for name, definitions in information.name2fixturedefs.items():
-        fixture = definitions[-1]
-        if SHARED_FIXTURES.get(name) == fixture.func.__module__:
-            return name
-        if fixture.baseid.endswith(".py") and fixture.scope in ("module", "session"):
-            group = str(item.path)
-    return group
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch for slow tests, if there is a limit."""
+    config.pluginmanager.register(SlowTests(config), "slow-tests")
 
 
-def find_rank(item: pytest.Item) -> int:
-    """Processes and pages first, then slow tests, then groups, then the rest."""
-    for rank, mark in enumerate(("browser", "process", "slow", "xdist_group")):
-        if item.get_closest_marker(mark):
-            return rank
-    return 4
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the nightly tests to CI."""
+    if IS_COMPLETE:
+        return
+    nightly = [item for item in items if item.get_closest_marker("nightly")]
+    if nightly:
+        config.hook.pytest_deselected(items=nightly)
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Measure a test in processor time, which other programs hardly change."""
+    began = time.process_time()
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append(("processor_seconds", time.process_time() - began))
+
+
+class SlowTests:
+    """The tests that take longer than ``--most-seconds``, which fail the run."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.most_seconds: float | None = config.getoption("--most-seconds")
+        self.lines: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        seconds = dict(report.user_properties).get("processor_seconds", 0.0)
+        limit = self.most_seconds
+        if report.when == "call" and limit is not None and seconds > limit:
+            self.lines.append(f"{report.nodeid} takes {seconds:.1f} s")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.lines and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.lines:
+            terminalreporter.section(f"slower than {self.most_seconds:g} s", red=True)
+            terminalreporter.write_line(
+                "Make these tests cheaper, or move them from unit/ and cli/ to journeys/:"
+            )
+        for line in self.lines:
+            terminalreporter.write_line(line)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -139,6 +145,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", ())
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
     counts = [f"{count} tests ({reason})" for reason, count in reasons.most_common()]
+    if not IS_COMPLETE:
+        counts.append("nightly tests (only with CI=true)")
     if counts:
         terminalreporter.write_line(f"not tested here: {', '.join(counts)}")
 

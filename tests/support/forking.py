@@ -455,11 +455,21 @@ def become_python(order: dict[str, Any], files: list[int]) -> None:
 def main() -> None:
     for name in LOADED:
         importlib.import_module(name)
+    spare_the_processor()
     gc.collect()
     gc.freeze()  # children share these pages
     order = serve(socket.socket(fileno=int(sys.argv[1])))
     if order is not None:
         end_quickly(order)
+
+
+def spare_the_processor() -> None:
+    """Draw few shapes, as in the tests' own processes, and time layers of nets with few images."""
+    from lamina.data.sources import drawn
+    from lamina.training import layer_times
+
+    drawn.COUNTS.update({"train": 800, "test": 200})
+    layer_times.TIMED_IMAGES, layer_times.TURNS = 2, 1
 
 
 def end_quickly(order: dict[str, Any]) -> None:

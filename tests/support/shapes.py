@@ -1,0 +1,36 @@
+"""The built-in shapes, of which tests draw a tenth."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from lamina.data.sources import drawn
+
+FEW = {"train": 800, "test": 200}
+ALL = dict(drawn.COUNTS)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def draw_few_shapes() -> None:
+    """Let ``shapes`` be small in this process; the cache keeps sets of other sizes apart."""
+    drawn.COUNTS.update(FEW)
+
+
+@contextlib.contextmanager
+def drawing_all_shapes() -> Iterator[None]:
+    """Let ``shapes`` be as users have it."""
+    drawn.COUNTS.update(ALL)
+    try:
+        yield
+    finally:
+        drawn.COUNTS.update(FEW)
+
+
+@pytest.fixture
+def all_shapes() -> Iterator[None]:
+    """For a test of the shapes themselves, or of what needs many images."""
+    with drawing_all_shapes():
+        yield
