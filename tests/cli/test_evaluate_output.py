@@ -14,6 +14,8 @@ from lamina.text import guard, unguard
 from support.commands import run_lamina, run_well
 
 NET = "Flatten(), Output()"
+
+
 NAMES = ("=1+1.png", "-2.png", "@a.png", "+b.png", "plain.png", "'=c.png", "a,b.png", 'a"b.png')
 
 
@@ -126,26 +128,6 @@ def test_predict_writes_no_formulas_either(workplace):
 def test_a_guarded_cell_is_no_formula_and_can_be_read_back(cell):
     assert not guard(cell).startswith(tuple("=+-@\t\r"))
     assert unguard(guard(cell)) == cell
-
-
-@pytest.mark.slow
-def test_folds_are_in_the_table(workplace, image_set):
-    train = ("train", NET, "--data", image_set, "--folds", "3", "--epochs", "1", "--name", "cv")
-    run_well(*train)
-    run_well("evaluate", "runs/cv", "--output", "out.csv")
-    rows = read_rows(Path("out.csv"))
-    assert len({row["image"] for row in rows}) == len(rows) == 80
-    assert sorted((row["split"], row["fold"]) for row in rows) == sorted(
-        [("test", "")] * 20 + [("train", str(fold)) for fold in (1, 2, 3) for _ in range(20)]
-    )
-    for fold in ("1", "2", "3"):
-        own = [row for row in rows if row["fold"] == fold]
-        right = np.mean([row["target"] == row["predicted"] for row in own])
-        assert right == pytest.approx(load_run(f"runs/cv/fold-{fold}").report.accuracy)
-    run_well("evaluate", "runs/cv/fold-2", "--output", "two.csv")
-    assert {row["fold"] for row in read_rows(Path("two.csv"))} == {"2"}
-    run_well("evaluate", "runs/cv", "--data", image_set / "train", "--output", "new.csv")
-    assert {row["fold"] for row in read_rows(Path("new.csv"))} == {""}
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(workplace):

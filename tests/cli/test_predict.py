@@ -5,16 +5,13 @@ from __future__ import annotations
 import csv
 import os
 import re
-import signal
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from lamina.cli import main
-from support.commands import events, run_lamina, run_refused, run_well, start_process
+from support.commands import events, run_lamina, run_refused, run_well
 from support.runs import DATA, full_disk, start
 
 
@@ -126,30 +123,6 @@ def test_a_file_that_cannot_be_written_is_rejected_before_anything_is_predicted(
 def test_top_takes_one_or_more(photos, run, capsys):
     assert main(["predict", str(run), "photos", "--top", "0"]) == 2
     assert capsys.readouterr().err == "lamina: --top is 0; it must be at least 1. Use --top 1.\n"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
-    many = photos / "many"
-    many.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
-    Image.fromarray(pixels).save(many / "0.png")
-    for place in range(1, 2000):
-        os.link(many / "0.png", many / f"{place}.png")
-    (photos / "predictions.csv").write_text("what was there before")
-    words = ("predict", run, "many", "--output", "predictions.csv", "--json")
-    with start_process(*words) as process:
-        assert "prediction" in process.stdout.readline()
-        begun = list(photos.glob(".predictions.csv.*"))
-        process.send_signal(number)
-        _, err = process.communicate()
-    assert len(begun) == 1
-    assert process.returncode == 128 + number, err
-    assert "Traceback" not in err
-    assert [file.name for file in photos.glob("*predictions*")] == ["predictions.csv"]
-    assert [file.name for file in photos.glob(".predictions*")] == []
-    assert (photos / "predictions.csv").read_text() == "what was there before"
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(photos, run):

@@ -48,11 +48,15 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 FOLDER = {"bright.jpg": "bright", "in/dark.jfif": "dark", "in/IMG_1": "bright"}
+
+
 PROBLEMS = {
     "in/IMG_2.HEIC": "pip install 'lamina[heif]'",
     "in/clip.MOV": "a video",
     "broken.png": "not an image",
 }
+
+
 CASES = {
     "folder": (["photos"], "photos/", FOLDER, PROBLEMS, "a.txt"),
     "pattern of files and folders": (["photos/*"], "photos/", FOLDER, PROBLEMS, "a.txt"),
@@ -106,22 +110,6 @@ def test_each_input_is_predicted_or_named(
     assert all(reason in named[f"{prefix}{image}"] for image, reason in problems.items())
     assert (("not used: 1 file: " in done.stderr) and unused in done.stderr) == bool(unused)
     assert done.returncode == (2 if problems else 0)
-
-
-@pytest.mark.slow
-def test_long_names_do_not_end_explain(photos: Path, accurate_run: Path) -> None:
-    for letter in "ab":
-        (photos / f"{'é' * 115}{letter}.png").write_bytes(draw(200))
-    done = run_lamina(
-        "explain",
-        accurate_run,
-        *sorted(photos.glob("*.png")),
-        "p.zip",
-        "--method",
-        "occlusion",
-        "--json",
-    )
-    assert [event["event"] for event in events(done.stdout)].count("explanation") == 5
 
 
 @pytest.mark.parametrize("command", [["evaluate"], ["predict", __file__], ["data"], ["report"]])

@@ -15,7 +15,6 @@ from lamina.insight.similarity import find_near_duplicates, group_pairs
 from lamina.nets import Flatten, Net, Output
 from lamina.studies.cross_prediction import (
     FOLDS,
-    CrossPrediction,
     CrossValidatedNet,
     choose_nets,
     cross_predict,
@@ -23,7 +22,7 @@ from lamina.studies.cross_prediction import (
     multiply,
 )
 from lamina.targets import MULTI_LABEL
-from lamina.training.pretrained import PACKAGED, RECIPES, TimmNet, open_timm_net
+from lamina.training.pretrained import RECIPES, TimmNet
 from lamina.training.recipe import PRETRAINED_HOME, Recipe, fit_recipe
 
 NET = Net(Flatten(), Output())
@@ -53,24 +52,6 @@ def test_labels_without_meaning_are_not_remembered():
     prediction = cross_predict([define_linear(MEMORIZING)], images)
     accuracy = (prediction.held_out.argmax(axis=1) == images.targets).mean()
     assert 0.38 < accuracy < 0.62  # three standard deviations
-
-
-@pytest.mark.slow
-def test_a_copy_with_another_label_does_not_give_an_image_away():
-    """Pairs of copies with random labels, three sets of 50.
-
-    By chance, 50 % are correct, with a standard deviation of 4 %.
-    """
-    together, apart = [], []
-    for seed in (1, 2, 3):
-        random = np.random.default_rng(seed)
-        pixels = np.repeat(random.integers(0, 256, (50, 6, 6, 3), dtype=np.uint8), 2, axis=0)
-        images = Images.from_arrays(pixels, np.repeat(random.integers(0, 2, 50), 2))
-        for groups, found in ((None, together), (range(100), apart)):
-            own = cross_predict([define_linear(MEMORIZING)], images, groups=groups).held_out
-            found.append((own.argmax(axis=1) == images.targets).mean())
-    assert np.mean(apart) > 0.8
-    assert np.mean(together) < 0.62
 
 
 def test_a_wrong_label_is_found_in_every_split():
@@ -166,25 +147,6 @@ def test_groups_too_large_with_their_near_duplicates_are_kept_without_them():
     assert len(set(groups)) == 10
     images = dataclasses.replace(images, groups=("all",) * 40)
     assert len(set(limit_groups(images, [0] * 40)[0])) == 40
-
-
-@pytest.mark.slow
-def test_features_of_pretrained_weights_serve_too():
-    images, others = draw_squares(40, side_px=32), draw_squares(6, seed=1, side_px=32)
-    net = open_timm_net("tf_efficientnet_lite0.in1k", PACKAGED, print)
-    recipe = fit_recipe(RECIPES["default"], 30, 32, images.kind, PRETRAINED_HOME)
-    done: list[int] = []
-    found = cross_predict(
-        [CrossValidatedNet("any", net, recipe, 32, "")],
-        images,
-        [others, others],
-        progress=lambda count, _: done.append(count),
-    )
-    assert isinstance(found, CrossPrediction)
-    assert (found.held_out.argmax(axis=1) == images.targets).mean() > 0.8
-    assert np.allclose(found.held_out.sum(axis=1), 1, atol=1e-5)
-    assert np.array_equal(*found.others)
-    assert done[-1] == 52  # images
 
 
 def test_features_are_computed_on_the_device_that_is_named():

@@ -9,17 +9,15 @@ import pytest
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lamina import Parts, Recipe, Variant, ablate, compare, load_run, tune
+from lamina import Parts, Recipe, Variant, ablate, compare, load_run
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.runs.start import as_net_choice
-from lamina.studies import finals
 from lamina.studies.ablation import find_settings, remove_parts
 from lamina.studies.comparison import Plan, plan_study
 from lamina.studies.experiment_text import find_source, make_experiment
 from lamina.studies.study import read_study
 from support.runs import DATA
-from support.searches import noise_with_val
 
 LINEAR = "Flatten(), Output(),epochs=1,batch_size=10"
 
@@ -141,25 +139,3 @@ def test_a_figure_has_alternative_text_and_escapes_names(tmp_path):
     assert len(places) == 2 and all(0 < place < 100 for place in places)
     order = sorted(comparison.differences) == list(comparison.differences)
     assert (sorted(places) == places) == order
-
-
-@pytest.mark.slow
-def test_own_functions_and_modules_are_tuned(tmp_path, monkeypatch):
-    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
-    data = noise_with_val(20)
-    ask = partial(
-        tune, data=data, over={"lr": "0.01,0.02"}, trials=2, runs_dir=tmp_path, progress=False
-    )
-
-    def make():
-        return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
-
-    own = Variant("own", make, Recipe(epochs=1), Parts(loss=halve))
-    study = ask(own)
-    assert "own" in [finalist.name for finalist in study.result.finalists]
-    runs = [load_run(path).record.parts for path in study.path.glob("trial-*")]
-    assert [{*parts} for parts in runs] == [{"loss"}] * 2
-    assert ask(own).path == study.path
-    other = Variant("own", make, Recipe(epochs=1), Parts(loss=lambda logits, targets: logits.sum()))
-    with pytest.raises(RunError, match=r"already exists, with different settings: parts, code"):
-        ask(other, name=study.path.name)

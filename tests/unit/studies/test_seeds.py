@@ -3,98 +3,21 @@
 from __future__ import annotations
 
 import math
-import statistics
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 import pytest
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lamina import Epoch, LaminaError, load_run
-from lamina.cli import main
-from lamina.evaluation.intervals import mean_interval
-from lamina.evaluation.paired import score_images, seed_deviation
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.studies.seeds import Seeds, iter_seeds
 from lamina.studies.study import Started
 from lamina.training.custom import NO_PARTS, Parts
-from support.commands import events, run_lamina, run_well
 from support.runs import DATA, NET, RECIPE
-
-NET_TEXT = "Flatten(), Output()"
-
-
-def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_set):
-    train = (
-        "train",
-        NET_TEXT,
-        "--data",
-        image_set,
-        "--epochs",
-        "1",
-        "--lr",
-        "0.0001",
-        "--seed",
-        "5",
-        "--name",
-        "first",
-    )
-    done = run_well(*train, "--seeds", "2", "--json")
-    *rest, last = events(done.stdout)
-    names = ["runs/first-seed5", "runs/first-seed6"]
-    reports = [load_run(name).report for name in names]
-    scores = [report.accuracy for report in reports]
-    stored = [load_run(name) for name in names]
-    table = np.stack([score_images(run.task, run.outputs["test"]) for run in stored])
-    expected = mean_interval(scores)
-    assert last == {
-        "event": "seeds",
-        "scores": scores,
-        "mean": statistics.fmean(scores),
-        "interval": [expected.low, expected.high],
-        "deviation": pytest.approx(seed_deviation(table)),
-        "metric": "accuracy",
-        "split": "test",
-        "seeds": [5, 6],
-        "runs": names,
-    }
-    assert [(event["run"], event["score"]) for event in rest if event["event"] == "seed"] == list(
-        zip(names, scores, strict=True)
-    )
-    first, second = (load_run(name).record for name in names)
-    assert replace(first.recipe, seed=6) == second.recipe
-    assert first.data == second.data
-    assert (
-        load_run(names[0]).folder.history.epochs()[0]["weights"]
-        != load_run(names[1]).folder.history.epochs()[0]["weights"]
-    )
-
-    again = run_well(*train, "--seeds", "3")
-    assert [path.name for path in sorted(Path("runs").iterdir())] == [
-        "first-seed5",
-        "first-seed6",
-        "first-seed7",
-    ]
-    assert again.stdout.count("epoch 1/1") == 1  # only the third was trained
-    assert (
-        f"seed 5: test accuracy {100 * scores[0]:.2f} % (runs/first-seed5)"
-        in again.stdout.splitlines()
-    )
-    assert "95 % interval of the mean" in again.stdout
-    assert " points) (95 % interval of the mean" in again.stdout
-
-    other = run_lamina(*train, "--seeds", "3", "--batch-size", "7")
-    assert other.returncode == 2
-    assert (
-        other.stderr.splitlines()[-1]
-        == "lamina: The run runs/first-seed5 already exists, with different settings:"
-        " recipe.batch_size is 16, not 7. Choose another name, or delete that folder."
-    )
 
 
 def test_one_seed_has_no_interval_and_runs_without_a_name_get_a_free_one(tmp_path):
@@ -212,30 +135,3 @@ def test_seeds_need_images_to_be_scored_on(tmp_path):
         LaminaError, match=r"^pets has no val or test split to score the runs on\. Draw one with"
     ):
         next(iter_seeds(replace(DATA, test=None), NET, RECIPE, seeds=2, runs_dir=tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (
-            "train --seeds 3",
-            "--seeds requires a net. Add NET, as in lamina train cnn-s --seeds 3.",
-        ),
-        (
-            "train mlp --seeds 3 --time 5s",
-            "--seeds trains complete runs that differ only in the seed. Leave out --time.",
-        ),
-        (
-            "train mlp --seeds 3 --on-diagnosis stop",
-            "--seeds trains complete runs that differ only in the seed. Leave out --on-diagnosis.",
-        ),
-        (
-            "train mlp --data nowhere --seeds 0",
-            "--seeds is 0; it must be at least 1. Use --seeds 1.",
-        ),
-    ],
-)
-def test_what_does_not_go_with_seeds(workplace, capsys, command, message):
-    assert main(command.split()) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"
-    assert not Path("runs").exists()

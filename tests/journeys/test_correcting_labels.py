@@ -10,7 +10,7 @@ import pytest
 
 from lamina import load_run
 from lamina.evaluation.intervals import matched_interval
-from support.commands import events, run_lamina, run_refused, run_well
+from support.commands import events, run_lamina, run_well
 from support.images import write_images
 
 
@@ -23,8 +23,7 @@ def draw_bands(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.
     return pixels.clip(0, 255).astype(np.uint8), targets
 
 
-@pytest.mark.slow
-def test_accuracy_on_clean_images_rises_when_listed_labels_are_corrected(workplace):
+def test_accuracy_rises_when_listed_labels_are_corrected(workplace):
     """40 % of 300 training images have a wrong label."""
     random = np.random.default_rng(0)
     (x, y), (clean_x, clean_y) = draw_bands(random, 300), draw_bands(random, 300)
@@ -60,7 +59,6 @@ def test_accuracy_on_clean_images_rises_when_listed_labels_are_corrected(workpla
     assert matched_interval(better, worse, len(before)).low > 0.05
 
 
-@pytest.mark.slow
 def test_a_run_contains_its_corrections_and_groups(workplace):
     write_images(workplace / "squares", 30)
     Path("corrected.csv").write_text(
@@ -88,13 +86,3 @@ def test_a_run_contains_its_corrections_and_groups(workplace):
     other = write_images(workplace / "others", 5)
     # the corrections do not apply
     run_well("evaluate", "runs/squares", "--data", other)
-
-
-def test_a_table_that_may_hold_corrections_is_never_overwritten(workplace):
-    write_images(workplace / "squares", 5)
-    Path("issues.csv").write_text("mine")
-    assert (
-        "issues.csv exists, and may contain your corrections. Choose another file, or delete it."
-        in run_refused("data", "labels", "squares", "--output", "issues.csv")
-    )
-    assert Path("issues.csv").read_text() == "mine"

@@ -17,7 +17,6 @@ from support.commands import events
 FLAGS = ("--data", "shapes", "--batch-size", "100", "--lr", "1", "--name", "high")
 
 
-@pytest.mark.slow
 def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
     assert main(["train", "mlp", *FLAGS, "--epochs", "2", "--json"]) == 0
     printed, remarks = capsys.readouterr()
@@ -50,7 +49,6 @@ def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
     assert not set(again) & set(kinds)
 
 
-@pytest.mark.slow
 def test_a_training_can_stop_at_a_diagnosis_and_be_resumed(workplace, capsys):
     assert main(["train", "mlp", *FLAGS, "--epochs", "3", "--on-diagnosis", "stop"]) == 0
     printed, remarks = capsys.readouterr()
@@ -73,7 +71,6 @@ def test_a_training_can_stop_at_a_diagnosis_and_be_resumed(workplace, capsys):
     assert len(load_run("runs/high").folder.history.epochs()) == 3
 
 
-@pytest.mark.slow
 def test_a_script_can_stop_at_a_diagnosis_and_go_on(workplace):
     run = start_run("shapes", "mlp", Recipe(epochs=3, batch_size=100, lr=1.0), name="high")
     *before, ended = [

@@ -108,7 +108,6 @@ def printed(runs: dict[str, Path], folder: Path) -> dict[str, list[dict]]:
     return lines
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_holds_the_curves_and_the_report_of_its_kind(runs, kind):
     drawn = set() if kind == "binary" else {"curves.png"}  # the binary run was trained in Python
@@ -127,7 +126,6 @@ def test_a_run_holds_the_curves_and_the_report_of_its_kind(runs, kind):
         assert 0 < report["balanced_accuracy"] < 1
 
 
-@pytest.mark.slow
 def test_people_get_classes_labels_yes_or_no_and_numbers(runs, folder):
     cells = {}
     for kind in KINDS:
@@ -234,7 +232,6 @@ def test_a_file_of_predictions_holds_what_the_json_lines_hold(
         assert row[-1] == ""
 
 
-@pytest.mark.slow
 def test_numbers_leave_out_what_a_nets_recipe_has_for_classes(workplace):
     """The recipe of cnn-s has label smoothing and mirrored images, which numbers must not get."""
     write_images(workplace / "few", 10)
@@ -266,7 +263,6 @@ def test_numbers_leave_out_what_a_nets_recipe_has_for_classes(workplace):
     )
 
 
-@pytest.mark.slow
 def test_a_balanced_run_is_the_same_again(workplace):
     options = (
         "--data",

@@ -33,7 +33,6 @@ def test_the_ladder_grows():
     assert set(zoo.LADDER) <= set(zoo.NAMES)
 
 
-@pytest.mark.slow
 def test_a_net_that_was_named_is_trained_within_a_time(workplace, image_set):
     trained = run_from_now(
         4, "train", "Flatten(), Output()", "--data", image_set, "--name", "brief", "--json"
@@ -81,7 +80,6 @@ def test_an_interrupt_while_an_epoch_is_saved_finishes_the_training(workplace, i
     assert received is None
 
 
-@pytest.mark.slow
 def test_without_a_net_one_is_chosen_trained_evaluated_and_recorded_with_what_was_considered(
     workplace,
 ):
@@ -108,7 +106,6 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_recorded_with_what_wa
     assert re.search(r"^considered .*\n", trained.stderr, re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_a_body_is_chosen_from_the_weights_at_hand_and_compared_with_a_trial_from_scratch(
     workplace,
 ):
@@ -152,7 +149,6 @@ def test_stopped_before_any_training_nothing_is_left(workplace, image_set, numbe
     assert not list(workplace.glob("runs/*"))
 
 
-@pytest.mark.slow
 def test_epochs_that_are_given_have_no_limit(workplace, image_set):
     trained = run_well("train", "--data", image_set, "--epochs", "2", "--no-pretrained", "--json")
     assert trained.stderr.startswith(
@@ -182,7 +178,6 @@ class Slowing(nn.Module):
 """
 
 
-@pytest.mark.slow
 def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_the_advice(
     workplace, image_set
 ):
@@ -202,7 +197,6 @@ def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_
     assert load_run("runs/slow").report.split == "test"
 
 
-@pytest.mark.slow
 def test_many_images_in_little_time_are_shrunk_rather_than_refused(workplace):
     """As many as no net of the ladder can see once in the time."""
     x, y = np.random.default_rng(0).integers(0, 256, (30_100, 32, 32), np.uint8), np.arange(30_100)

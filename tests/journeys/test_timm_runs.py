@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from lamina.cli import main
-from support.commands import events, run_process, run_well
+from support.commands import events, run_well
 from support.timm_weights import save_random
 
 NET = "test_efficientnet.r160_in1k"
@@ -34,10 +34,7 @@ def train(image_set, file, *more):
     return main(list(map(str, words)))
 
 
-@pytest.mark.slow
-def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(
-    workplace, image_set, file, capsys
-):
+def test_a_run_of_timms_net_is_used_resumed_and_verified(workplace, image_set, file, capsys):
     words = ("--epochs", "2", "--schedule", "constant", "--name", "few", "--json")
     trained = run_well(
         "train",
@@ -107,10 +104,7 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(
     assert set(events(printed.stdout)[0]["probabilities"]) == {"bright", "dark"}
 
 
-@pytest.mark.slow
-def test_the_packaged_weights_are_taken_without_a_word_or_a_network(
-    workplace, image_set, capsys, monkeypatch
-):
+def test_packaged_weights_are_taken_without_a_network(workplace, image_set, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workplace / "hub"))
     words = ["--size", "32", "--epochs", "2", "--name", "few", "--json"]
     assert main(["train", "timm:tf_efficientnet_lite0", "--data", str(image_set), *words]) == 0
@@ -153,10 +147,7 @@ def test_random_weights_need_no_file_and_no_network(workplace, image_set, capsys
     assert record["recipe"]["head"] == "random"
 
 
-@pytest.mark.slow
-def test_a_run_that_names_another_place_than_timms_nets_is_damaged(
-    workplace, image_set, file, capsys
-):
+def test_a_run_that_names_no_net_of_timms_is_damaged(workplace, image_set, file, capsys):
     assert train(image_set, file, "--epochs", "1", "--name", "few") == 0
     record = workplace / "runs/few/run.json"
     record.write_text(record.read_text().replace(NET, "hf-hub:somebody/else"))
@@ -166,47 +157,3 @@ def test_a_run_that_names_another_place_than_timms_nets_is_damaged(
         capsys.readouterr().err.splitlines()[-1]
         == "lamina: timm has no net 'hf-hub:somebody/else'. timm.list_models() lists them."
     )
-
-
-def test_without_a_network_it_says_what_to_do_at_once(workplace, image_set):
-    rejected = run_process(
-        "train",
-        "timm:test_resnet",
-        "--data",
-        image_set,
-        HF_ENDPOINT="http://127.0.0.1:9",
-        HF_HUB_CACHE=str(workplace / "hub"),
-        NO_PROXY="*",
-    )
-    assert rejected.returncode == 2
-    url = "http://127.0.0.1:9/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
-    first, last = rejected.stderr.splitlines()
-    assert first == f"weights: checking {url} (--weights FILE or none needs no network)"
-    assert last.startswith(
-        f"lamina: The weights of test_resnet.r160_in1k cannot be downloaded from {url} ("
-    )
-    assert last.endswith(
-        "). Check the network, or use --weights FILE.safetensors, or --weights none for random"
-        " weights (in Python, the argument weights of find_net)."
-    )
-
-
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (
-            "train mlp --weights none --data shapes",
-            "--weights is 'none', but only timm:NAME has pretrained weights. Leave out --weights.",
-        ),
-        (
-            "summary timm:resnet18",
-            (
-                "NET is timm:resnet18, which is a torch module; lamina summary needs a lamina.Net. "
-                "Use layers or the name of a net."
-            ),
-        ),
-    ],
-)
-def test_what_does_not_go_together_is_reported(workplace, capsys, command, message):
-    assert main(command.split()) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"

@@ -136,7 +136,6 @@ def test_the_studio_uses_the_depth_and_refuses_values_above_it(deep_run, new_sca
         results.look_at(deep_run, (new_scans / "over.png").read_bytes())
 
 
-@pytest.mark.slow
 def test_an_exported_file_states_and_uses_the_depth(deep_run, new_scans, workplace):
     run_well("export", deep_run, "deep.onnx")
     assert json.loads(Path("deep.onnx.json").read_text())["bit_depth"] == 12

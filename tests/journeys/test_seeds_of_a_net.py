@@ -1,0 +1,85 @@
+"""``lamina train NET --seeds N``: several runs with different seeds, and their mean scores."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lamina import load_run
+from lamina.evaluation.intervals import mean_interval
+from lamina.evaluation.paired import score_images, seed_deviation
+from support.commands import events, run_lamina, run_well
+
+NET_TEXT = "Flatten(), Output()"
+
+
+def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_set):
+    train = (
+        "train",
+        NET_TEXT,
+        "--data",
+        image_set,
+        "--epochs",
+        "1",
+        "--lr",
+        "0.0001",
+        "--seed",
+        "5",
+        "--name",
+        "first",
+    )
+    done = run_well(*train, "--seeds", "2", "--json")
+    *rest, last = events(done.stdout)
+    names = ["runs/first-seed5", "runs/first-seed6"]
+    reports = [load_run(name).report for name in names]
+    scores = [report.accuracy for report in reports]
+    stored = [load_run(name) for name in names]
+    table = np.stack([score_images(run.task, run.outputs["test"]) for run in stored])
+    expected = mean_interval(scores)
+    assert last == {
+        "event": "seeds",
+        "scores": scores,
+        "mean": statistics.fmean(scores),
+        "interval": [expected.low, expected.high],
+        "deviation": pytest.approx(seed_deviation(table)),
+        "metric": "accuracy",
+        "split": "test",
+        "seeds": [5, 6],
+        "runs": names,
+    }
+    assert [(event["run"], event["score"]) for event in rest if event["event"] == "seed"] == list(
+        zip(names, scores, strict=True)
+    )
+    first, second = (load_run(name).record for name in names)
+    assert replace(first.recipe, seed=6) == second.recipe
+    assert first.data == second.data
+    assert (
+        load_run(names[0]).folder.history.epochs()[0]["weights"]
+        != load_run(names[1]).folder.history.epochs()[0]["weights"]
+    )
+
+    again = run_well(*train, "--seeds", "3")
+    assert [path.name for path in sorted(Path("runs").iterdir())] == [
+        "first-seed5",
+        "first-seed6",
+        "first-seed7",
+    ]
+    assert again.stdout.count("epoch 1/1") == 1  # only the third was trained
+    assert (
+        f"seed 5: test accuracy {100 * scores[0]:.2f} % (runs/first-seed5)"
+        in again.stdout.splitlines()
+    )
+    assert "95 % interval of the mean" in again.stdout
+    assert " points) (95 % interval of the mean" in again.stdout
+
+    other = run_lamina(*train, "--seeds", "3", "--batch-size", "7")
+    assert other.returncode == 2
+    assert (
+        other.stderr.splitlines()[-1]
+        == "lamina: The run runs/first-seed5 already exists, with different settings:"
+        " recipe.batch_size is 16, not 7. Choose another name, or delete that folder."
+    )

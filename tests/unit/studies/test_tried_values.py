@@ -1,0 +1,164 @@
+"""``lamina tune``: which values are tried, given values are kept, and studies stay separate."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import optuna
+import pytest
+import torch
+
+from lamina import LaminaError, tune
+from lamina.data import Dataset
+from lamina.runs.start import as_net_choice
+from lamina.studies import finals
+from lamina.studies.search import Search
+from lamina.studies.space import find_values, parse_settings, parse_sizes
+from support.searches import NET, finish, noise_with_val, open_again, open_search
+
+
+@pytest.fixture
+def data() -> Dataset:
+    return noise_with_val(20)
+
+
+@pytest.fixture(autouse=True)
+def few_finals(monkeypatch):
+    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
+
+
+def drawn_trial(search, values):
+    """A finished trial of Optuna with these values."""
+    return optuna.trial.create_trial(params=values, distributions=search.ranges, value=0.0)
+
+
+def draw(trials, search, count: int) -> list[dict]:
+    """The values of so many trials, which end with the same score without training."""
+    values = []
+    for _ in range(count):
+        trial = finish(trials.take(search.ranges))
+        search.make(trial)
+        assert finish(trials.find_equal(trial)) is None
+        finish(trials.finish(trial, "COMPLETE", 0.5))
+        values.append(trial.params)
+    return values
+
+
+@pytest.mark.parametrize("made", [torch.nn.Flatten(), None])
+def test_a_function_must_return_layers(tmp_path, data, made):
+    with pytest.raises(
+        LaminaError, match=f"The function returned {type(made).__name__}, not a Net"
+    ):
+        tune(
+            lambda trial: made,
+            data,
+            given={"epochs": 1},
+            trials=2,
+            runs_dir=tmp_path,
+            progress=False,
+        )
+    with pytest.raises(
+        LaminaError, match="net is a module, Flatten, which would start with the same weights"
+    ):
+        tune(torch.nn.Flatten(), data, over={"lr": "0.1..0.2"}, runs_dir=tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_that_is_opened_again_repeats_no_values(tmp_path, data):
+    over = {"batch_size": "4,8,10", "optimizer": "adam,sgd,muon,adamw"}
+    search, trials = open_search(tmp_path / "study", data, over)
+    before = draw(trials, search, 10)
+    after = draw(open_again(search, trials.folder), search, 2)
+    assert len({tuple(value.items()) for value in before + after}) == 12
+
+
+def test_trials_that_repeat_values_do_not_count(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data, {"batch_size": "4,8"})
+    for _ in range(3):
+        trial = finish(trials.take(search.ranges))
+    assert finish(trials.find_equal(trial)) in (0, 1)
+    finish(trials.finish(trial, "FAIL", error="not trained"))
+    progress = finish(trials.load())
+    assert (progress.ended, progress.find_best(), len(progress.counted)) == (0, None, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "over", "drawn"),
+    [
+        ({"lr": 0.0123}, {"optimizer": "adam,sgd,muon"}, {"optimizer": "sgd"}),
+        ({"warmup_fraction": 0.2}, {"schedule": "constant,cosine"}, {"schedule": "cosine"}),
+    ],
+)
+def test_given_settings_win_over_what_follows_from_drawn_ones(data, given, over, drawn):
+    search = Search(NET, None, given, over, {}, data, as_net_choice)
+    search.check()
+    recipe = search.make(drawn_trial(search, drawn)).recipe
+    for name, value in {**given, **drawn}.items():
+        assert getattr(recipe, name) == value
+
+
+def test_a_drawn_optimizer_has_its_usual_learning_rate_unless_one_is_given(data):
+    search = Search(NET, None, {}, {"optimizer": "adam,sgd"}, {}, data, as_net_choice)
+    assert search.make(drawn_trial(search, {"optimizer": "sgd"})).recipe.lr == 0.05
+
+
+@pytest.mark.parametrize(
+    ("over", "name"), [("adam,foo", "optimizer"), ("constant,one_cycle", "schedule")]
+)
+def test_unknown_names_in_a_range_are_refused(data, over, name):
+    with pytest.raises(LaminaError, match=f"{name}.*(foo|one_cycle)"):
+        Search(NET, None, {}, {name: over}, {}, data, as_net_choice).check()
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_first_values_are_spread_evenly(tmp_path, data, seed):
+    over = {
+        "lr": "1e-4..1:log",
+        "batch_size": "50,100",
+        "momentum": "0.1..0.9",
+        "epochs": "1..4",
+    }
+    search, trials = open_search(tmp_path / "study", data, over, seed=seed, epochs=1)
+    values = draw(trials, search, 8)
+    assert Counter(value["batch_size"] for value in values) == {50: 4, 100: 4}
+    assert sorted(math.floor(math.log10(value["lr"])) for value in values) == [
+        -4,
+        -4,
+        -3,
+        -3,
+        -2,
+        -2,
+        -1,
+        -1,
+    ]
+    assert Counter(value["epochs"] for value in values) == {1: 2, 2: 2, 3: 2, 4: 2}
+    assert sorted(int((value["momentum"] - 0.1) / 0.1) for value in values) == list(range(8))
+    others, again = open_search(tmp_path / "again", data, over, seed=seed)
+    assert draw(again, others, 8) == values
+
+
+def test_all_values_are_tried_once_before_any_is_repeated(tmp_path, data):
+    over = {"batch_size": "4,8,10", "optimizer": "adam,sgd,muon", "epochs": "1..3"}
+    search, trials = open_search(tmp_path / "study", data, over)
+    assert search.most_trials == 27
+    assert len({tuple(trial.items()) for trial in draw(trials, search, 27)}) == 27
+    trial = finish(trials.take(search.ranges))
+    assert finish(trials.find_equal(trial)) is not None
+
+
+def test_values_at_a_point():
+    ranges = {
+        **parse_settings({"lr": "0.01..1:log", "batch_size": "50,100"}),
+        **parse_sizes({"n": "1..3"}, "Linear(n)"),
+    }
+    assert find_values(ranges, [0.5, 0.49, 0.99]) == {
+        "lr": pytest.approx(0.1),
+        "batch_size": 50,
+        "n": 3,
+    }
+    assert find_values(ranges, [0.0, 0.5, 0.0]) == {
+        "lr": 0.01,
+        "batch_size": 100,
+        "n": 1,
+    }
