@@ -99,7 +99,7 @@ kernels: .venv/installed-test
 lowest: .venv-lowest/installed
 	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest --numprocesses $(CORES) --dist loadscope \
 	    --override-ini filterwarnings=default tests/unit/data tests/unit/runs tests/unit/deploy \
-	    tests/unit/drawing tests/unit/nets tests/cli/test_options.py tests/cli/test_train_and_after.py
+	    tests/unit/drawing tests/unit/nets tests/cli/test_options.py tests/journeys/test_train_and_after.py
 
 .venv-lowest/installed: pyproject.toml setup.py tests/lowest.py
 	$(LOWEST_PYTHON) -m venv .venv-lowest

@@ -1,4 +1,4 @@
-"""What a net that memorizes its images predicts for held-out ones, and features of pretrained nets."""
+"""Predictions of a net that memorizes images, for held-out ones, and pretrained features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a new interpreter loads, and its exit status: help, bugs, interrupts, readers that go away."""
+"""What a new interpreter loads, and its status after help, bugs, interrupts and closed pipes."""
 
 import os
 import subprocess
