@@ -53,7 +53,7 @@ def test_doubts_that_cannot_be_had_are_said(words, message, shapes_run, workplac
 
 
 @pytest.mark.parametrize(("coverage", "images"), [(0.9, 36), (0.8, 800), (0.95, 1000)])
-def test_the_interval_of_a_coverage_is_about_that_of_its_beta_distribution(coverage, images):
+def test_the_interval_of_a_coverage_is_near_the_beta_quantiles(coverage, images):
     place = int(np.ceil((images + 1) * coverage))
     exact = beta.ppf([0.025, 0.975], place, images + 1 - place)
     found = wilson_interval(place, images)

@@ -64,7 +64,7 @@ def test_an_empty_cell_among_joined_labels_is_asked_about(tmp_path):
     run_well("data", table, "--task", "multi-label")
 
 
-def test_of_many_classes_the_largest_and_the_smallest_are_printed(workplace: Path) -> None:
+def test_of_many_classes_the_largest_and_smallest_are_printed(workplace: Path) -> None:
     classes = np.repeat(np.arange(25), np.arange(25) + 5)
     pixels = np.random.default_rng(0).integers(0, 256, (len(classes), 4, 4), dtype=np.uint8)
     np.savez("many.npz", x_train=pixels, y_train=classes, x_test=pixels[::2], y_test=classes[::2])
@@ -134,7 +134,7 @@ def state_of(root: Path) -> dict[str, tuple[bytes | None, int, int, int]]:
     return states
 
 
-def test_findings_are_printed_most_important_first_and_nothing_is_changed(
+def test_findings_are_printed_by_importance_and_change_nothing(
     broken: Path, workplace: Path
 ) -> None:
     before = state_of(broken)
@@ -275,8 +275,7 @@ def test_columns_may_be_named_for_the_model_of_a_run(tmp_path):
     run_well("data", "labels", other / "t.csv", "--with", tmp_path / "r", *columns)
 
 
-@pytest.mark.slow
-def test_sample_images_are_written_and_the_next_command_reads_them(workplace: Path) -> None:
+def test_sample_images_are_written_and_read_again(workplace: Path) -> None:
     written = run_well("data", "--sample", "photos")
     assert written.stdout == "photos: 161 images in 4 classes\n"
     assert written.stderr == "Next: lamina data photos\n"

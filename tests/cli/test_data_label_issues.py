@@ -31,7 +31,7 @@ def squares(mislabelled: Path) -> Path:
     return train_once("mlp", mislabelled, "--epochs", "8", "--device", "cpu")
 
 
-def test_a_runs_model_names_them_too_and_says_what_it_was_trained_on(mislabelled, squares):
+def test_a_runs_model_names_issues_and_its_training_images(mislabelled, squares):
     told = run_well("data", "labels", mislabelled, "--with", squares, "--device", "cpu")
     assert "device: cpu (as requested)" in told.stderr.splitlines()
     assert "test/dark/wrong.png" in told.stdout
@@ -60,7 +60,7 @@ def test_copies_in_two_splits_are_found(mislabelled):
     assert "mirrored" in run_lamina("data", "duplicates", mislabelled).stdout
 
 
-def test_the_figure_without_near_duplicates_of_training_images_is_given_unasked(squares, image_set):
+def test_the_score_without_near_duplicates_is_printed_unasked(squares, image_set):
     told = run_well("evaluate", squares)
     assert (
         "1 of 21 test images is a near-duplicate of training images; without them: test accuracy"

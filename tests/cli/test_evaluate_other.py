@@ -85,9 +85,7 @@ def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path)
     )
 
 
-def test_classes_that_the_model_does_not_know_are_left_out_or_renamed_if_asked(
-    evaluate_on, tmp_path
-):
+def test_unknown_classes_are_left_out_or_renamed_if_asked(evaluate_on, tmp_path):
     other = write_images(tmp_path / "other", 9, seed=5)
     (other / "dark").rename(other / "Darkk")
     assert "Darkk (did you mean dark?). Leave them out" in evaluate_on(other)[2]
@@ -133,15 +131,13 @@ def test_a_table_is_evaluated_with_its_columns_named(evaluate_on, tmp_path):
     assert (status, report["images"], report["accuracy"]) == (0, 10, 1.0)
 
 
-def test_the_runs_own_data_named_again_is_evaluated_on_what_was_held_out(tmp_path, evaluate_on):
+def test_data_of_the_run_are_evaluated_on_what_was_held_out(tmp_path, evaluate_on):
     own = write_images(tmp_path / "own", 10, seed=5)
     run = train_briefly(own, tmp_path)
     assert evaluate_on(own, run=run)[1]["images"] == 4
 
 
-def test_a_run_on_images_that_are_no_squares_is_evaluated_on_others_of_that_shape(
-    tmp_path, evaluate_on
-):
+def test_images_that_are_no_squares_are_evaluated(tmp_path, evaluate_on):
     run = train_briefly(write_images(tmp_path / "own", 10, shape=(24, 40)), tmp_path)
     other = write_images(tmp_path / "other", 5, seed=5, shape=(24, 40))
     status, report, _ = evaluate_on(other, run=run)
@@ -156,8 +152,7 @@ def test_a_run_on_images_that_are_no_squares_is_evaluated_on_others_of_that_shap
     )
 
 
-@pytest.mark.slow
-def test_the_place_that_a_runs_own_data_has_moved_to_is_told_from_other_data(tmp_path, evaluate_on):
+def test_moved_data_of_the_run_are_told_from_other_data(tmp_path, evaluate_on):
     own = write_images(tmp_path / "own", 10, seed=5)
     run = train_briefly(own, tmp_path)
     moved = own.rename(tmp_path / "moved")

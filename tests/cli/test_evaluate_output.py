@@ -130,7 +130,7 @@ def test_a_guarded_cell_is_no_formula_and_can_be_read_back(cell):
     assert unguard(guard(cell)) == cell
 
 
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(workplace):
+def test_a_table_that_cannot_be_written_is_refused_first(workplace):
     for file, message in (
         ("out.txt", "must end in .csv"),
         ("no/out.csv", "the folder no does not exist"),

@@ -53,9 +53,7 @@ def test_what_cannot_be_exported_or_used_is_said(shapes_run, workplace, image_se
     assert Path("net.onnx").read_text() == "nothing"
 
 
-def test_the_parity_check_of_an_earlier_file_stays_where_no_file_can_be_written(
-    shapes_run, workplace
-):
+def test_an_earlier_parity_check_stays_if_no_file_can_be_written(shapes_run, workplace):
     Path("net.onnx").mkdir()
     Path("net.onnx.json").write_text("earlier")
     done = run_lamina("export", shapes_run, "net.onnx")

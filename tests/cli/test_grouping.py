@@ -25,7 +25,7 @@ def write_bursts(folder) -> None:
             Image.fromarray(noisy).save(file)
 
 
-def test_groups_that_were_given_stay_in_the_file_of_near_duplicates(workplace):
+def test_groups_of_a_table_stay_among_near_duplicates(workplace):
     write_bursts(workplace / "set")
     names = sorted(
         file.relative_to(workplace / "set").as_posix()

@@ -90,7 +90,6 @@ def assert_tame(text: str) -> None:
     )
 
 
-@pytest.mark.slow
 def test_a_report_and_the_inspection_of_data_show_names_escaped(
     place, hostile_run, cache_of_module
 ):
@@ -106,9 +105,7 @@ def test_a_report_and_the_inspection_of_data_show_names_escaped(
     assert set(event["counts"]["train"]) == set(CLASSES)
 
 
-def test_predictions_are_shown_escaped_and_written_with_the_true_names(
-    place, hostile_run, cache_of_module
-):
+def test_predictions_are_shown_escaped_and_written_as_they_are(place, hostile_run, cache_of_module):
     shown = run_lamina("predict", hostile_run, place / "new", LAMINA_CACHE=cache_of_module)
     assert shown.returncode == 2
     assert_tame(shown.stdout + shown.stderr)

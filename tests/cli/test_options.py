@@ -20,7 +20,7 @@ def test_what_is_given_is_never_dropped_however_it_is_spelt(words):
     assert parse_options(train.Options, "train", words).settings == {"label_smoothing": 0.1}
 
 
-def test_given_fields_go_over_the_net_s_recipe_and_the_others_stay():
+def test_options_replace_fields_of_the_net_s_recipe():
     own = Recipe(epochs=25, optimizer="muon", lr=0.05, flip="random")
     assert overlay(own, {}) == own
     assert overlay(own, {"epochs": 1, "flip": "off"}) == Recipe(epochs=1, optimizer="muon", lr=0.05)
@@ -143,9 +143,7 @@ def test_subcommands_of_data_have_help_with_an_example(command, monkeypatch, cap
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_shows_what_most_people_need_with_an_example_and_help_all_the_rest(
-    command, monkeypatch, capsys
-):
+def test_help_is_short_has_an_example_and_help_all_has_the_rest(command, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "120")
     texts = [show_help(command, flag, capsys) for flag in ("--help", "--help-all")]
     few, all_flags = map(list_flags, texts)

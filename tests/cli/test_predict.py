@@ -50,7 +50,7 @@ def test_a_dangling_link_in_a_table_counts_as_an_image_of_it(photos, run):
     assert "lamina: table.csv/photos/dangling.png: no such file\n" in printed.stderr
 
 
-def test_what_names_no_image_is_reported_and_the_rest_is_predicted(photos, run):
+def test_what_names_no_image_is_reported_beside_predictions(photos, run):
     printed = run_lamina(
         "predict", run, "empty", "photos/2.png", "none/*.png", "gone.png", "--json"
     )
@@ -110,9 +110,7 @@ def test_a_file_that_is_replaced_is_named(photos, run):
         (".", ", which is a folder. Use --output output.csv."),
     ],
 )
-def test_a_file_that_cannot_be_written_is_rejected_before_anything_is_predicted(
-    photos, run, capsys, output, message
-):
+def test_a_file_that_cannot_be_written_is_rejected_first(photos, run, capsys, output, message):
     (photos / "folder.csv").mkdir()
     assert main(["predict", str(run), "photos", "--output", output]) == 2
     out, err = capsys.readouterr()

@@ -89,7 +89,7 @@ def test_a_script_can_stop_at_a_diagnosis_and_go_on(workplace):
         next(run.iter_train(on_diagnosis="halt"))
 
 
-def test_a_script_sees_diagnoses_among_the_events_and_a_damaged_row_is_named(workplace):
+def test_a_script_sees_diagnoses_and_a_damaged_row_is_named(workplace):
     run = start_run("shapes", "mlp", Recipe(epochs=1, batch_size=100, lr=1.0), name="high")
     assert any(isinstance(event, Diagnosis) for event in run.iter_train())
     file = Path("runs/high/history.jsonl")

@@ -146,9 +146,7 @@ def test_people_get_classes_labels_yes_or_no_and_numbers(runs, folder):
     assert all(np.isfinite(float(cell)) for cell in cells["regression"][1])
 
 
-def test_labels_are_shown_where_they_are_likelier_than_not_or_as_many_as_are_asked_for(
-    runs, printed, folder
-):
+def test_probable_labels_are_shown_or_as_many_as_are_asked_for(runs, printed, folder):
     shown = run_lamina("predict", runs["multi-label"], folder).stdout.splitlines()[1:]
     probabilities = [
         event["probabilities"] for event in printed["multi-label"] if "predicted" in event

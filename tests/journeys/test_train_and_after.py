@@ -146,7 +146,7 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, image_set):
     assert weights[0] == weights[1]
 
 
-def test_the_articles_nets_are_compared_beside_their_published_accuracies(workplace, image_set):
+def test_the_articles_nets_are_compared_beside_published_scores(workplace, image_set):
     words = ("reproduce", "--data", image_set, "--seeds", "2")
     *_, mlp, cnn, compared = events(run_well(*words, "--json").stdout)
     assert (compared["a"], compared["b"]) == ("mlp:article", "cnn:article")
@@ -164,9 +164,7 @@ def test_the_articles_nets_are_compared_beside_their_published_accuracies(workpl
     )
 
 
-def test_published_accuracies_are_shown_for_the_data_that_they_were_measured_on(
-    workplace, image_set, monkeypatch
-):
+def test_published_scores_are_shown_for_the_data_of_the_article(workplace, image_set, monkeypatch):
     for net in ("mlp", "cnn"):
         module = import_module(f"lamina.zoo.{net}")
         published = dataclasses.replace(module.PUBLISHED_RESULT, data=str(image_set.resolve()))
@@ -211,9 +209,7 @@ def test_images_without_test_are_evaluated_on_val(workplace, tmp_path):
     assert events(done.stdout)[-1]["val_accuracy"] == load_run("first").report.accuracy
 
 
-def test_a_tenth_becomes_val_unless_the_recipe_is_the_articles_or_a_share_is_given(
-    workplace, tmp_path
-):
+def test_a_tenth_becomes_val_unless_recipe_or_share_differ(workplace, tmp_path):
     folder = write_images(tmp_path / "mine", 60)
     for words, counts in {
         "mlp": (84, 12, 24),
@@ -260,7 +256,7 @@ def test_the_articles_mlp_learns_real_images(cifar10, workplace):
 
 
 @pytest.mark.usefixtures("workplace")
-def test_progress_adds_steps_and_remarks_to_json_and_nothing_without_it(capsys):
+def test_progress_adds_steps_and_remarks_to_json(capsys):
     words = ["train", "Flatten(), Output()", "--data", "shapes", "--size", "8", "--epochs", "2"]
     assert main([*words, "--json", "--progress", "--name", "more"]) == 0
     more = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -106,7 +106,7 @@ def test_folds_are_trained_at_once_after_the_first(images, tmp_path):
     assert results[0].scores == results[1].scores
 
 
-def test_runs_of_several_threads_are_trained_after_this_process_has_computed(images, tmp_path):
+def test_runs_of_several_threads_are_trained_after_computing(images, tmp_path):
     torch.set_num_threads(4)
     torch.randn(1000, 1000).mul(2).abs().sum()  # by all threads of OpenMP
     *_, result = train(images, tmp_path, 2, seeds=2)
@@ -122,7 +122,7 @@ def test_few_runs_share_the_threads():
     assert (Jobs(None, 3).threads, Jobs(None, 3).most) == (2, 3)  # no more than there are runs
 
 
-def test_a_default_number_of_jobs_is_announced_once_with_its_reason(monkeypatch):
+def test_the_number_of_jobs_is_announced_once_with_its_reason(monkeypatch):
     monkeypatch.setenv(DECIDED_BY, "8")
     torch.set_num_threads(8)
     jobs = Jobs(None, 2)
@@ -170,7 +170,7 @@ def test_a_run_that_fails_does_not_lose_the_others(images, tmp_path):
     assert load_run(tmp_path / "good").is_finished
 
 
-def test_a_killed_process_is_replaced_and_the_run_has_the_same_weights(images, tmp_path):
+def test_a_killed_process_is_replaced_with_the_same_weights(images, tmp_path):
     recipe = Recipe(epochs=20)
     whole = train(images, tmp_path / "whole", 1, recipe, seeds=2)
     folder = tmp_path / "killed"

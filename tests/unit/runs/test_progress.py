@@ -25,7 +25,7 @@ def events_of_a_run():
     yield evaluate(training.model, DATA.test)
 
 
-def test_progress_prints_a_line_an_epoch_and_passes_all_events_on():
+def test_progress_prints_a_line_an_epoch_and_passes_events_on():
     expected = list(Training(NET, DATA.train, RECIPE, steps_per_record=1))
     printed = io.StringIO()
     events = list(show_progress(events_of_a_run(), Console(file=printed, width=200)))
@@ -42,7 +42,7 @@ def test_in_a_terminal_there_is_a_bar():
     assert "━" in printed.getvalue()
 
 
-def test_of_two_trainings_in_one_terminal_the_first_has_the_bar_and_both_print_lines():
+def test_of_two_trainings_in_one_terminal_the_first_has_the_bar():
     printed = io.StringIO()
     console = Console(file=printed, width=200, force_terminal=True, color_system=None)
     first, second = (
@@ -91,7 +91,7 @@ def notebook(monkeypatch):
     return printed, shown
 
 
-def test_a_notebook_prints_some_of_many_epochs_and_shows_the_others_beside_its_bar(notebook):
+def test_a_notebook_prints_some_of_many_epochs(notebook):
     printed, shown = notebook
     events = []
     for epoch in range(1, 208):
@@ -106,7 +106,7 @@ def test_a_notebook_prints_some_of_many_epochs_and_shows_the_others_beside_its_b
     assert shown[-1] == ""
 
 
-def test_a_notebook_repeats_no_line_and_prints_the_last_one_of_each_kind(notebook):
+def test_a_notebook_repeats_no_line(notebook):
     printed, shown = notebook
     seeds = [Decision("trained", f"seed {seed}") for seed in range(1, 16)]
     list(show_progress([Remark("net: cnn"), *seeds, Remark("net: cnn"), Decision("found", "all")]))

@@ -91,7 +91,7 @@ def draw_icons(count: int) -> Images:
     return Images.from_arrays(pixels, np.arange(count) % 3)
 
 
-def test_a_chain_of_near_duplicates_does_not_take_a_class_away_from_its_net():
+def test_a_chain_of_near_duplicates_leaves_each_net_its_classes():
     icons = draw_icons(90)
     icons.pixels[4] = icons.pixels[1]
     chained = group_pairs(90, find_near_duplicates(icons.pixels))
@@ -135,7 +135,7 @@ def test_given_groups_are_in_one_fold():
     assert (together.argmax(axis=1) == images.targets).mean() < 0.75
 
 
-def test_groups_too_large_with_their_near_duplicates_are_kept_without_them():
+def test_groups_too_large_with_near_duplicates_lose_them():
     images = dataclasses.replace(
         draw_squares(40), groups=tuple(f"g{row // 4}" for row in range(40))
     )

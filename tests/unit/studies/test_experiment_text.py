@@ -104,7 +104,7 @@ def test_a_variant_has_a_name_a_recipe_and_own_functions(tmp_path):
     assert (best.origin, best.recipe, best.values) == ("cnn", "best", {"lr": 0.5})
 
 
-def test_own_functions_replace_settings_of_a_recipe_by_name_but_not_of_a_value(tmp_path):
+def test_own_functions_replace_settings_of_a_named_recipe_alone(tmp_path):
     smooth = replace(load_recipe("cnn", "best"), label_smoothing=0.2)
     choice = NetChoice("mine", Net(Flatten(), Output()), {"smooth": smooth})
     parts = Parts(loss=nn.CrossEntropyLoss())

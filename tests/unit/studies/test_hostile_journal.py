@@ -66,7 +66,6 @@ def use(search, folder: Path) -> None:
         raise KeyboardInterrupt
 
 
-@pytest.mark.slow
 def test_hostile_values_are_refused_in_words(search_and_lines, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     search, lines = search_and_lines

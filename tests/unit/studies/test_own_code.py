@@ -114,11 +114,11 @@ def test_own_layers_count_and_nets_of_lamina_do_not():
     assert describe_code(find_net("cnn"), Parts()) == {}
 
 
-def test_metrics_do_not_count_because_they_do_not_affect_the_training():
+def test_metrics_do_not_count():
     assert list(describe_code(None, Parts(loss=focal, metrics=[focal]))) == ["loss"]
 
 
-def test_code_without_source_is_compared_by_its_name_and_lamina_says_so():
+def test_code_without_source_is_compared_by_its_name():
     space: dict = {}
     exec("def typed(logits, targets): return logits.sum()", space)
     code = describe_code(None, Parts(loss=space["typed"]))

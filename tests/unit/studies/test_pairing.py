@@ -32,7 +32,7 @@ def compare_small(data: Images, folder, **values):
     return compare(HIDDEN, LINEAR, data, runs_dir=folder, progress=False, **values)
 
 
-def test_a_comparison_on_folds_is_the_corrected_t_test_of_its_runs(images, tmp_path):
+def test_a_comparison_on_folds_is_the_corrected_t_test(images, tmp_path):
     comparison = compare_small(images, tmp_path, folds=4, seeds=2)
     (study,) = tmp_path.iterdir()
     held_out = {}
@@ -76,7 +76,7 @@ def test_each_seed_draws_training_images_that_its_pair_shares(images, tmp_path):
     assert data.fingerprint not in set.union(*fingerprints)
 
 
-def test_drawn_training_images_are_as_many_in_each_class_and_are_loaded_again():
+def test_drawn_training_images_keep_classes_and_are_loaded_again():
     whole = load_data("shapes", Preparation(size_px=8))
     drawn = resample_train(whole, 3)
     assert drawn.train.target_counts() == whole.train.target_counts()
@@ -109,7 +109,7 @@ def replace_groups(images: Images, groups: tuple[str, ...]) -> Images:
     return replace(images, groups=groups)
 
 
-def test_the_corrected_interval_claims_few_differences_where_the_usual_one_claims_many():
+def test_the_corrected_interval_claims_few_false_differences():
     """Nearest centroids of 100 points by equally good features, on five folds."""
     generator = np.random.default_rng(0)
     corrected = []
@@ -186,9 +186,7 @@ def predict_centroids(points, targets, is_held) -> np.ndarray:
         ({"folds": 3, "seeds": 0}, "seeds is 0"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_a_folder_is_made(
-    values, message, images, tmp_path
-):
+def test_what_cannot_be_compared_leaves_no_folder(values, message, images, tmp_path):
     with pytest.raises(RecipeError, match=message):
         compare_small(images, tmp_path, **values)
     assert not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ from lamina.training.custom import NO_PARTS, Parts
 from support.runs import DATA, NET, RECIPE
 
 
-def test_one_seed_has_no_interval_and_runs_without_a_name_get_a_free_one(tmp_path):
+def test_one_seed_has_no_interval_and_runs_get_free_names(tmp_path):
     for number in (1, 2):
         *_, last = iter_seeds(DATA, NET, RECIPE, seeds=1, runs_dir=tmp_path)
         assert isinstance(last, Seeds)
@@ -49,7 +49,7 @@ def other_loss(logits, targets):
     ("net", "parts"),
     [(NET, NO_PARTS), (small_module, Parts(loss=own_loss, metrics={"own": own_loss}))],
 )
-def test_after_an_interruption_the_rest_is_trained_to_the_same_weights(tmp_path, net, parts):
+def test_an_interruption_changes_no_weights(tmp_path, net, parts):
     train = partial(iter_seeds, DATA, net, RECIPE, seeds=2, runs_dir=tmp_path, parts=parts)
     *_, straight = train(name="straight")
     with closing(train(name="cut")) as begun:
@@ -109,7 +109,7 @@ def test_with_other_metrics_it_is_the_same_experiment(tmp_path):
     assert again.scores == first.scores
 
 
-def test_a_default_recipe_leaves_out_what_a_loss_of_ones_own_would_ignore(tmp_path):
+def test_a_default_recipe_leaves_out_what_an_own_loss_ignores(tmp_path):
     net = NetChoice("smoothed", NET, {"default": replace(RECIPE, label_smoothing=0.1)})
     begun = list(iter_seeds(DATA, net, seeds=1, runs_dir=tmp_path, parts=Parts(loss=own_loss)))
     assert load_run(begun[-1].runs[0].run).record.recipe.label_smoothing == 0

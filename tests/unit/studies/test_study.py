@@ -44,7 +44,7 @@ def test_another_study_without_runs_stays(tmp_path):
     assert json.loads((tmp_path / "study.json").read_text()) == stored
 
 
-def test_the_trials_of_a_folder_are_listed_without_the_storage_that_it_names(tmp_path):
+def test_the_trials_of_a_folder_are_listed_without_its_storage(tmp_path):
     journal = tmp_path / "elsewhere.journal"
     state = {"settings": {"over": {}, "metric": "accuracy"}, "storage": str(journal)}
     (tmp_path / "study.json").write_text(json.dumps(state))

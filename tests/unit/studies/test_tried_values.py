@@ -98,7 +98,7 @@ def test_given_settings_win_over_what_follows_from_drawn_ones(data, given, over,
         assert getattr(recipe, name) == value
 
 
-def test_a_drawn_optimizer_has_its_usual_learning_rate_unless_one_is_given(data):
+def test_a_drawn_optimizer_has_its_usual_learning_rate(data):
     search = Search(NET, None, {}, {"optimizer": "adam,sgd"}, {}, data, as_net_choice)
     assert search.make(drawn_trial(search, {"optimizer": "sgd"})).recipe.lr == 0.05
 

@@ -69,7 +69,7 @@ def test_nobody_trains_a_trial_after_the_finals_have_begun():
     assert find_end(progress(["WAITING"], finals=plan), 1.0) == "its finals have begun"
 
 
-def test_a_time_limit_counts_the_time_in_which_a_worker_was_training():
+def test_a_time_limit_counts_the_time_in_which_a_worker_trained():
     one = make_trial("COMPLETE", 0, began=0.0, seen=10.0)
     same = make_trial("COMPLETE", 1, began=5.0, seen=15.0)
     later = make_trial("FAIL", 2, began=1000.0, seen=1010.0)  # after an interruption

@@ -71,7 +71,7 @@ def test_a_study_whose_function_was_changed_is_refused(tmp_path):
     assert len(list(tmp_path.glob("*-study-*"))) == 2
 
 
-def test_equal_functions_are_refused_and_different_lambdas_are_not(tmp_path):
+def test_equal_functions_are_refused_and_other_lambdas_are_not(tmp_path):
     one = Variant("one", LINEAR, parts=Parts(schedule=lambda done: 1 - done))
     two = Variant("two", LINEAR, parts=Parts(schedule=lambda done: 1 - done**2))
     same = Variant("same", LINEAR, parts=Parts(schedule=lambda done: 1 - done))
@@ -84,7 +84,7 @@ def test_equal_functions_are_refused_and_different_lambdas_are_not(tmp_path):
     assert list(plan(tmp_path, *modules).experiments) == ["a", "b"]
 
 
-def test_a_metric_of_ones_own_is_refused_with_a_way_to_compare_it(tmp_path):
+def test_a_metric_of_ones_own_is_refused_with_advice(tmp_path):
     parts = Parts(metrics={"doubt": lambda logits, targets: logits.mean()})
     own = [Variant(name, LINEAR + ",lr=" + name, parts=parts) for name in ("0.1", "0.2")]
     assert len(plan(tmp_path, *own).experiments) == 2  # compared by the accuracy
@@ -93,7 +93,7 @@ def test_a_metric_of_ones_own_is_refused_with_a_way_to_compare_it(tmp_path):
         plan(tmp_path, Variant("a", "mlp", recipe, parts), Variant("b", "cnn", recipe, parts))
 
 
-def test_an_ablation_puts_the_functions_and_settings_of_lamina_back(tmp_path):
+def test_an_ablation_puts_functions_and_settings_of_lamina_back(tmp_path):
     parts = Parts(loss=halve, schedule=fall)
     source = find_source(Variant("own", "cnn:best", parts=parts), tmp_path)
     whole, _ = make_experiment(source, DATA, as_net_choice)
