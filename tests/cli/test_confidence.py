@@ -40,7 +40,7 @@ def test_a_damaged_calibration_is_named(shapes_run, workplace, image_set):
         (
             ("--coverage", "0.9999"),
             (
-                "--coverage is 0.9999, but RUN has only 800 val images, too few to fit it. "
+                "--coverage is 0.9999, but RUN has only 80 val images, too few to fit it. "
                 "Use a lower --coverage, or train with a larger --val."
             ),
         ),

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import optuna
 import pytest
-from torch import nn
-from torch.nn.functional import cross_entropy
 
-from lamina import LaminaError, Parts, Recipe, Variant, load_run, tune
+from lamina import LaminaError, load_run, tune
 from lamina.data import Dataset
 from lamina.errors import RunError
 from lamina.nets import Flatten, Linear, Net, Output
@@ -21,11 +18,6 @@ from lamina.studies import finals
 from lamina.studies.storage import load_study, open_storage
 from support.commands import events, run_lamina, run_well
 from support.searches import NET, noise_with_val
-
-
-def halve(logits, targets):
-    return cross_entropy(logits, targets) / 2
-
 
 TUNING = Path(__file__).parents[2] / "docs" / "howto" / "tuning.md"
 
@@ -160,24 +152,3 @@ def test_python_prints_the_study_and_not_each_run(tmp_path, data, capsys):
     )
     assert printed.endswith(f"{study}\n")
     assert "to resume, or to help with another process, run the command again" in printed
-
-
-def test_own_functions_and_modules_are_tuned(tmp_path, monkeypatch):
-    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
-    data = noise_with_val(20)
-    ask = partial(
-        tune, data=data, over={"lr": "0.01,0.02"}, trials=2, runs_dir=tmp_path, progress=False
-    )
-
-    def make():
-        return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
-
-    own = Variant("own", make, Recipe(epochs=1), Parts(loss=halve))
-    study = ask(own)
-    assert "own" in [finalist.name for finalist in study.result.finalists]
-    runs = [load_run(path).record.parts for path in study.path.glob("trial-*")]
-    assert [{*parts} for parts in runs] == [{"loss"}] * 2
-    assert ask(own).path == study.path
-    other = Variant("own", make, Recipe(epochs=1), Parts(loss=lambda logits, targets: logits.sum()))
-    with pytest.raises(RunError, match=r"already exists, with different settings: parts, code"):
-        ask(other, name=study.path.name)

@@ -32,8 +32,8 @@ RECIPE = Recipe(epochs=2)
 @pytest.fixture(scope="module")
 def images():
     dataset = load_data("shapes")
-    test = dataset.test.take_evenly(200)
-    return replace(dataset, train=dataset.train.take_evenly(1000), test=test)
+    test = dataset.test.take_evenly(50)
+    return replace(dataset, train=dataset.train.take_evenly(200), test=test)
 
 
 @pytest.fixture(autouse=True)
@@ -186,35 +186,24 @@ def test_a_killed_process_is_replaced_with_the_same_weights(images, tmp_path):
     assert digest(path) == digest(whole[-1].runs[0].run)
 
 
-def test_a_study_that_is_continued_keeps_the_threads_of_its_runs(images, tmp_path, monkeypatch):
+def test_an_interrupted_study_stops_its_processes_and_continues(images, tmp_path, monkeypatch):
     recipe = Recipe(epochs=20)
     torch.set_num_threads(4)
     whole = train(images, tmp_path / "whole", 2, recipe, seeds=2)
     events = iter_seeds(images, NET, recipe, seeds=2, name="n", runs_dir=tmp_path, jobs=2)
-    with closing(events):
-        next(event for event in events if isinstance(event, Epoch))
-    monkeypatch.delenv(DECIDED_BY)
-    torch.set_num_threads(1)
-    *_, result = train(images, tmp_path, 2, recipe, seeds=2)
-    interrupted = result.runs[0].run
-    assert load_run(interrupted).record.machine.threads == 2
-    assert digest(interrupted) == digest(whole[-1].runs[0].run)
-
-
-def test_an_interrupted_study_stops_its_processes_and_continues(images, tmp_path):
-    recipe = Recipe(epochs=30)
-    events = iter_seeds(images, NET, recipe, seeds=2, name="n", runs_dir=tmp_path, jobs=2)
     first = next(event for event in events if isinstance(event, Epoch))
     with pytest.raises(KeyboardInterrupt):
         events.throw(KeyboardInterrupt())
-    assert first.epoch < 30
+    assert first.epoch < 20
     path = tmp_path / "n-seed0"
     assert not load_run(path).is_finished
     with load_run(path).folder.lock():  # no process trains it any more
         pass
-    *_, result = iter_seeds(images, NET, recipe, seeds=2, name="n", runs_dir=tmp_path, jobs=2)
+    monkeypatch.delenv(DECIDED_BY)
+    torch.set_num_threads(1)
+    *_, result = train(images, tmp_path, 2, recipe, seeds=2)
     assert [run.seed for run in result.runs] == [0, 1]
-    whole = train(images, tmp_path / "whole", 1, recipe, seeds=2)
+    assert load_run(path).record.machine.threads == 2  # as before the interruption
     assert digest(path) == digest(whole[-1].runs[0].run)
 
 

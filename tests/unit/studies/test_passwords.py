@@ -17,6 +17,7 @@ from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.studies.storage import explain, open_storage
 from lamina.text import hide_password
+from support.examples import count_examples
 
 SECRET = "S3cret"
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=6)
@@ -69,13 +70,13 @@ def is_accepted(url: str) -> bool:
     return True
 
 
-@settings(max_examples=300)
+@settings(max_examples=count_examples(300))
 @given(secret_urls().filter(is_accepted), st.sampled_from(["", "--storage="]))
 def test_no_url_keeps_its_password(url, flag):
     assert SECRET not in hide_password(flag + url)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=count_examples(25), deadline=None)
 @given(secret_urls().filter(is_accepted))
 def test_a_password_is_in_no_error_and_no_record(url):
     """The database does not exist, which psycopg and SQLAlchemy report in their own words."""

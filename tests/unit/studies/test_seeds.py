@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +14,6 @@ from lamina import Epoch, LaminaError, load_run
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.studies.seeds import Seeds, iter_seeds
-from lamina.studies.study import Started
 from lamina.training.custom import NO_PARTS, Parts
 from support.runs import DATA, NET, RECIPE
 
@@ -43,30 +41,6 @@ def own_loss(logits, targets):
 
 def other_loss(logits, targets):
     return cross_entropy(logits, targets) + logits.square().mean()
-
-
-@pytest.mark.parametrize(
-    ("net", "parts"),
-    [(NET, NO_PARTS), (small_module, Parts(loss=own_loss, metrics={"own": own_loss}))],
-)
-def test_an_interruption_changes_no_weights(tmp_path, net, parts):
-    train = partial(iter_seeds, DATA, net, RECIPE, seeds=2, runs_dir=tmp_path, parts=parts)
-    *_, straight = train(name="straight")
-    with closing(train(name="cut")) as begun:
-        started = []
-        for event in begun:
-            started += [event.run.path.name] if isinstance(event, Started) else []
-            if isinstance(event, Epoch) and len(started) == 2:
-                break
-    assert started == ["cut-seed7", "cut-seed8"]
-    again = list(train(name="cut"))
-    assert [event.epoch for event in again if isinstance(event, Epoch)] == [2]
-    assert again[-1].scores == straight.scores
-    for one, other in zip(straight.runs, again[-1].runs, strict=True):
-        first, second = (
-            load_run(path).folder.history.epochs()[-1]["weights"] for path in (one.run, other.run)
-        )
-        assert first == second
 
 
 def test_scores_of_another_experiment_are_never_taken(tmp_path):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from functools import partial
-
 import pytest
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lamina import Parts, Recipe, Variant, ablate, compare, load_run
+from lamina import Parts, Recipe, Variant, compare
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.difference_sketch import sketch_differences
 from lamina.runs.start import as_net_choice
 from lamina.studies.ablation import find_settings, remove_parts
 from lamina.studies.comparison import Plan, plan_study
 from lamina.studies.experiment_text import find_source, make_experiment
-from lamina.studies.study import read_study
 from support.runs import DATA
 
 LINEAR = "Flatten(), Output(),epochs=1,batch_size=10"
@@ -38,37 +34,6 @@ def plan(folder, *variants):
     sources = [find_source(variant, folder) for variant in variants]
     named = [(source.title, make_experiment(source, DATA, as_net_choice)[0]) for source in sources]
     return plan_study(folder, None, named, Plan())
-
-
-def test_own_functions_are_compared_and_stored_by_name(tmp_path):
-    own = Variant("halved", linear, Recipe(epochs=1, batch_size=10), Parts(loss=halve))
-    ask = partial(compare, data=DATA, seeds=2, runs_dir=tmp_path, name="s", progress=False)
-    comparison = ask(own, LINEAR)
-    assert (comparison.a, comparison.b) == ("halved", LINEAR)
-    runs = [load_run(path).record for path in sorted((tmp_path / "s").glob("*-seed0"))]
-    assert [{*run.parts} for run in runs] == [{"loss"}, set()]
-    settings = read_study(tmp_path / "s")["settings"]
-    assert {*settings["code"]} == {"loss of halved", "net of halved"}
-    assert ask(own, LINEAR) == comparison
-
-
-def test_a_study_whose_function_was_changed_is_refused(tmp_path):
-    ask = partial(compare, data=DATA, seeds=2, runs_dir=tmp_path, name="s", progress=False)
-
-    def make(factor):
-        def loss(logits, targets):
-            return factor * cross_entropy(logits, targets)
-
-        return Variant("own", LINEAR, parts=Parts(loss=loss))
-
-    comparison = ask(make(2), LINEAR)
-    assert ask(make(2), LINEAR) == comparison
-    with pytest.raises(RunError, match=r"^The code of loss of own has changed since .*/s began\."):
-        ask(make(3), LINEAR)
-    unnamed = partial(ask, name=None)
-    unnamed(make(3), LINEAR)
-    unnamed(make(4), LINEAR)  # a new study
-    assert len(list(tmp_path.glob("*-study-*"))) == 2
 
 
 def test_equal_functions_are_refused_and_other_lambdas_are_not(tmp_path):
@@ -107,19 +72,6 @@ def test_an_ablation_puts_functions_and_settings_of_lamina_back(tmp_path):
     assert none.parts.functions() == {}
     assert none.recipe == plain.recipe.__class__(**vars(plain.recipe) | {"metric": "accuracy"})
     assert find_settings(whole, source)[:2] == ["loss", "schedule"]
-
-
-def test_an_ablation_shows_each_part_in_text_and_in_a_notebook(tmp_path):
-    whole = Variant("own", "Flatten(), Linear(4), ReLU(), Output(),epochs=1", parts=Parts(halve))
-    result = ablate(
-        whole, DATA, without=["ReLU"], each=True, seeds=2, runs_dir=tmp_path, progress=False
-    )
-    names = ["without ReLU", "without loss halve"]
-    assert [comparison.a for comparison in result.comparisons] == names
-    assert str(result).startswith("own: ") and all(name in str(result) for name in names)
-    shown = result._repr_html_()
-    assert shown.count("<circle") == 4 and "<table>" in shown
-    assert json.loads(json.dumps(result.to_json()))["diverged"] == []
 
 
 def test_a_figure_has_alternative_text_and_escapes_names(tmp_path):
