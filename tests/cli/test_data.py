@@ -218,7 +218,6 @@ def test_the_sizes_that_images_came_in_are_reported(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--samples", "0"], "--samples is 0; it must be at least 1. Use --samples 10."),
         (
             ["--contact-sheet", "sheet.jpg"],
             "--contact-sheet is sheet.jpg; it must end in .png. Use --contact-sheet sheet.png.",

@@ -132,8 +132,6 @@ def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
             ("labels", "--device", "mps"),
             "device is 'mps', but torch does not find one on this machine",
         ),
-        (("labels", "--top", "0"), "must be at least 1"),
-        (("duplicates", "--top", "0"), "must be at least 1"),
         (("duplicates", "--output", "found.png"), "Unknown option --output."),
         (("duplicates", "--no-pretrained"), "Unknown option --no-pretrained."),
     ],

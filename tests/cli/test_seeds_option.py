@@ -24,10 +24,6 @@ from lamina.cli import main
             "train mlp --seeds 3 --on-diagnosis stop",
             "--seeds trains complete runs that differ only in the seed. Leave out --on-diagnosis.",
         ),
-        (
-            "train mlp --data nowhere --seeds 0",
-            "--seeds is 0; it must be at least 1. Use --seeds 1.",
-        ),
     ],
 )
 def test_what_does_not_go_with_seeds(workplace, capsys, command, message):

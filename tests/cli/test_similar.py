@@ -99,7 +99,6 @@ def test_images_of_other_data_are_not_called_training_images(run_on_squares, wor
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--top", "0"], "--top is 0; it must be at least 1. Use --top 6."),
         (["--output", "a.csv"], "--output is a.csv; it must end in .png. Use --output a.png."),
         (["--data", "gone"], "gone"),
     ],

@@ -91,15 +91,28 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert "runs/study/1-Flatten-Output-epochs-1-seed0" in listed
 
 
-def test_pairs_of_a_seed_share_weights_and_images(workplace, image_set):
-    words = (B1, f"{B1},weight_decay=1e-30", "--data", image_set, "--seeds", "2")
-    comparison = events(run_well("compare", *words, "--json").stdout)[-1]
+def test_equal_pairs_are_undecided_and_a_later_look_is_noted(workplace, image_set):
+    words = ("compare", B1, f"{B1},weight_decay=1e-30", "--data", image_set, "--name", "study")
+    done = run_well(*words, "--time", "1s", "--json")
+    comparison = events(done.stdout)[-1]
+    assert comparison["seeds"] == 2  # the least
+    # the pairs of a seed share their initial weights, and see the same images
     assert comparison["differences"] == [0, 0]
     # 20 images do not show that two nets differ by less than half a point
     assert comparison["verdict"] == "undecided"
-    shown = run_well("compare", *words)
-    assert "undecided: −9.5 to 9.5 points (95 % interval; 2 seeds, 20 images)" in shown.stdout
-    assert "more seeds will not help" not in shown.stdout
+    again = run_well(*words, "--time", "1s")
+    assert "undecided: −9.5 to 9.5 points (95 % interval; 2 seeds, 20 images)" in again.stdout
+    assert "more seeds will not help" not in again.stdout
+    assert "plan: " not in again.stderr
+    assert len(list(Path("runs/study").glob("*-seed*"))) == 4
+    later = run_well(*words, "--seeds", "3")
+    known = (
+        "warning: a result with 2 pairs of runs is known (choose the number of seeds beforehand)"
+    )
+    assert known in later.stderr
+    state = json.loads(Path("runs/study/study.json").read_text())
+    assert state["looks"] == [2, 3]
+    assert state["plan"] == asdict(Plan(seeds=3, margin=0.005))
 
 
 def test_an_experiment_is_compared_with_itself_with_other_seeds(workplace, image_set):
@@ -145,30 +158,6 @@ def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
     refused = run_refused(*words, "--seeds", "2")
     expected = "runs/study has a result with the margin 0.005 and the level of --until-decided."
     assert expected in refused
-
-
-def test_a_look_is_stored_and_an_early_look_is_noted(workplace, image_set):
-    recipes = ("--margin", "0.9", "--name", "study")
-    words = ("compare", A1, f"{A1},seed=50", "--data", image_set, *recipes)
-    run_well(*words, "--seeds", "2")
-    later = run_well(*words, "--seeds", "4")
-    known = (
-        "warning: a result with 2 pairs of runs is known (choose the number of seeds beforehand)"
-    )
-    assert known in later.stderr
-    state = json.loads(Path("runs/study/study.json").read_text())
-    assert state["looks"] == [2, 4]
-    assert state["plan"] == asdict(Plan(seeds=4, margin=0.9))
-
-
-def test_a_finished_study_is_printed_and_not_trained(workplace, image_set):
-    words = ("compare", A1, B_LR, "--data", image_set, "--name", "study", "--json", "--time")
-    done, again = run_well(*words, "1s"), run_well(*words, "1s")
-    assert events(done.stdout)[-1] == events(again.stdout)[-1]
-    assert events(done.stdout)[-1]["seeds"] == 2  # the least
-    assert "plan: " not in again.stderr
-    assert len(list(Path("runs/study").glob("*-seed*"))) == 4
-    assert "warning: a result with 2 pairs of runs is known" in run_lamina(*words, "2s").stderr
 
 
 def test_margin_and_level_are_fixed_by_the_first_result(workplace, image_set):

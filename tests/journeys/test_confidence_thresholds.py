@@ -33,10 +33,10 @@ def test_uncertain_predictions_are_rejected_and_sets_are_shown(shapes_run, workp
         "0.8",
         "--json",
     )
-    assert "confidence threshold: 99 %; on 2,000 test images, " in done.stderr
+    assert "confidence threshold: 99 %; on 200 test images, " in done.stderr
     assert (
-        "coverage: 80 %, fitted to 800 val images, so about 77.2 to 82.7 % of new images (95 %"
-        " interval); measured on 2,000 test images: " in done.stderr
+        "coverage: 80 %, fitted to 80 val images, so about 71.3 to 88.3 % of new images (95 %"
+        " interval); measured on 200 test images: " in done.stderr
     )
     for event in events(done.stdout):
         ranked = sorted(event["probabilities"], key=event["probabilities"].get, reverse=True)
@@ -92,20 +92,20 @@ def test_the_effect_of_a_threshold_is_that_of_stored_logits(shapes_run, workplac
         wilson_interval(int(some.sum()), len(some)) for some in (is_correct[kept], is_correct)
     )
     expected = (
-        *(100 * limit, 2000, 100 * kept.mean()),
+        *(100 * limit, 200, 100 * kept.mean()),
         *(100 * is_correct[kept].mean(), 95, 100 * right.low, 100 * right.high),
         *(100 * is_correct.mean(), 95, 100 * before.low, 100 * before.high),
     )
     assert find_numbers(line) == pytest.approx(expected, abs=0.051)
     # Of n val images, the ceil(0.8 (n + 1)) with the most probable true class set the limit.
-    own = np.sort(held[np.arange(800), val.targets])[::-1]
-    sets = probabilities >= own[641 - 1] * (1 - 1e-6)
-    sets[np.arange(2000), probabilities.argmax(axis=1)] = True
+    own = np.sort(held[np.arange(80), val.targets])[::-1]
+    sets = probabilities >= own[65 - 1] * (1 - 1e-6)
+    sets[np.arange(200), probabilities.argmax(axis=1)] = True
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("coverage: "))
-    covered = sets[np.arange(2000), test.targets]
-    measured, fitted = wilson_interval(int(covered.sum()), 2000), wilson_interval(641, 800)
+    covered = sets[np.arange(200), test.targets]
+    measured, fitted = wilson_interval(int(covered.sum()), 200), wilson_interval(65, 80)
     expected = (
-        *(80, 800, 100 * fitted.low, 100 * fitted.high, 95, 2000),
+        *(80, 80, 100 * fitted.low, 100 * fitted.high, 95, 200),
         *(
             100 * covered.mean(),
             95,
@@ -122,7 +122,7 @@ def test_numbers_get_intervals(workplace, image_set):
     done = run_well("predict", run, image_set / "test/dark", "--coverage", "0.9", "--json")
     val, test = (load_run(run).outputs[split] for split in ("val", "test"))
     apart = [np.abs(outputs.logits - outputs.targets) for outputs in (val, test)]
-    half_widths = np.sort(apart[0], axis=0)[721 - 1]
+    half_widths = np.sort(apart[0], axis=0)[73 - 1]
     names = load_run(run).record.task.target_names
     for event in events(done.stdout):
         assert event["half_widths"] == pytest.approx(
@@ -131,7 +131,7 @@ def test_numbers_get_intervals(workplace, image_set):
     shares = 100 * (apart[1] <= half_widths).mean(axis=0)
     numbers = find_numbers(done.stderr)
     assert [*numbers[:2], *numbers[4:7], numbers[10]] == pytest.approx(
-        [90, 800, 95, 2000, *shares], abs=0.051
+        [90, 80, 95, 200, *shares], abs=0.051
     )
     done = run_lamina("predict", run, image_set / "test/dark", "--confidence-threshold", "0.9")
     assert (
@@ -141,7 +141,7 @@ def test_numbers_get_intervals(workplace, image_set):
 
 
 def test_a_coverage_that_val_cannot_support_is_a_warning(workplace, image_set):
-    run = train_once(NET, "shapes", "--val", "0.0045", "--size", "8", "--epochs", "1")
+    run = train_once(NET, "shapes", "--val", "0.045", "--size", "8", "--epochs", "1")
     done = run_well("predict", run, image_set / "test/dark/0.png", "--coverage", "0.9")
     assert (
         "warning: --coverage is 90 %, but val has only 36 images, so as few as 82 % of new images"

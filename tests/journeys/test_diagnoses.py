@@ -14,7 +14,7 @@ from lamina.training.events import Step
 from lamina.training.recipe import Recipe
 from support.commands import events
 
-FLAGS = ("--data", "shapes", "--batch-size", "100", "--lr", "1", "--name", "high")
+FLAGS = ("--data", "shapes", "--batch-size", "10", "--lr", "1", "--name", "high")
 
 
 def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
@@ -72,7 +72,7 @@ def test_a_training_can_stop_at_a_diagnosis_and_be_resumed(workplace, capsys):
 
 
 def test_a_script_can_stop_at_a_diagnosis_and_go_on(workplace):
-    run = start_run("shapes", "mlp", Recipe(epochs=3, batch_size=100, lr=1.0), name="high")
+    run = start_run("shapes", "mlp", Recipe(epochs=3, batch_size=10, lr=1.0), name="high")
     *before, ended = [
         event for event in run.iter_train(on_diagnosis="stop") if not isinstance(event, Step)
     ]
@@ -90,7 +90,7 @@ def test_a_script_can_stop_at_a_diagnosis_and_go_on(workplace):
 
 
 def test_a_script_sees_diagnoses_and_a_damaged_row_is_named(workplace):
-    run = start_run("shapes", "mlp", Recipe(epochs=1, batch_size=100, lr=1.0), name="high")
+    run = start_run("shapes", "mlp", Recipe(epochs=1, batch_size=10, lr=1.0), name="high")
     assert any(isinstance(event, Diagnosis) for event in run.iter_train())
     file = Path("runs/high/history.jsonl")
     (row,) = [json.loads(line) for line in file.read_text().splitlines()]

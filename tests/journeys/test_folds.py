@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,6 @@ from lamina import LaminaError, Parts, Recipe, cross_validate, load_run
 from lamina.evaluation.outputs import unpack_outputs
 from support.commands import events, run_lamina, run_refused, run_well
 from support.runs import DATA, RECIPE
-
-NET = "Flatten(), Output()"
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
@@ -77,6 +76,9 @@ def test_a_finished_study_is_printed_and_not_trained_again(study, image_set):
     words = ("--data", image_set, "--folds", "3", "--epochs", "2", "--name", "cv", "--json")
     again = run_well("train", NET_TEXT, *words, "--runs-dir", folder.parent)
     assert events(again.stdout)[-1] == last
+    shown = run_well("train", NET_TEXT, *words[:-1], "--runs-dir", folder.parent).stdout
+    assert re.search(r"out-of-fold accuracy \S+ % \(95 % interval \S+ % to \S+ %\)", shown)
+    assert "models trained on 2 of 3 folds" in shown
     assert stamps == {file: file.stat().st_mtime_ns for file in stamps}
 
 
@@ -88,7 +90,10 @@ def test_folds_are_advised_once_for_few_images(workplace, image_set):
     )
     assert done.stderr.count(advice) == 1
     assert run_lamina("data", image_set).stderr.count(advice) == 1
-    many = run_lamina("data", "shapes", "--size", "8")
+    pixels = np.random.default_rng(0).integers(0, 256, (2100, 4, 4), dtype=np.uint8)
+    y = np.arange(2100) % 2
+    np.savez("many.npz", x_train=pixels[:100], y_train=y[:100], x_test=pixels[100:], y_test=y[100:])
+    many = run_lamina("data", "many.npz")
     assert "--folds" not in many.stdout + many.stderr
 
 
@@ -182,7 +187,18 @@ def test_own_parts_train_all_folds_and_are_compared_by_name(tmp_path):
 
 
 def test_folds_are_in_the_table(workplace, image_set):
-    train = ("train", NET, "--data", image_set, "--folds", "3", "--epochs", "1", "--name", "cv")
+    train = (
+        "train",
+        NET_TEXT,
+        "--data",
+        image_set,
+        "--folds",
+        "3",
+        "--epochs",
+        "1",
+        "--name",
+        "cv",
+    )
     run_well(*train)
     run_well("evaluate", "runs/cv", "--output", "out.csv")
     rows = read_rows(Path("out.csv"))

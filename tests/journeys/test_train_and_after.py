@@ -267,7 +267,7 @@ def test_progress_adds_steps_and_remarks_to_json(capsys):
         event["event"] for event in more if event not in added
     ]
     step = next(event for event in added if event["event"] == "step")
-    assert (step["epoch"], step["steps"]) == (1, 200)
-    assert 1 <= step["step"] <= 200
+    assert (step["epoch"], step["steps"]) == (1, 50)
+    assert 1 <= step["step"] <= 50
     assert main([*words, "--progress"]) == 2
     assert "--progress adds events to --json. Add --json" in capsys.readouterr().err

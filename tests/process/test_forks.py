@@ -69,10 +69,13 @@ def test_the_number_of_jobs_changes_no_weights_and_no_events(images, tmp_path):
 
 
 def test_a_comparison_has_the_same_result_with_two_jobs(images, tmp_path):
+    def linear():  # own, and not picklable
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
     results = [
         compare(
             Variant("hidden", NET, RECIPE),
-            lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)),  # own, and not picklable
+            Variant("linear", linear, RECIPE),
             images,
             seeds=2,
             runs_dir=tmp_path / str(jobs),
