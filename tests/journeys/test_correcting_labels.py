@@ -24,12 +24,12 @@ def draw_bands(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.
 
 
 def test_accuracy_rises_when_listed_labels_are_corrected(workplace):
-    """40 % of 300 training images have a wrong label."""
+    """40 % of 200 training images have a wrong label."""
     random = np.random.default_rng(0)
-    (x, y), (clean_x, clean_y) = draw_bands(random, 300), draw_bands(random, 300)
+    (x, y), (clean_x, clean_y) = draw_bands(random, 200), draw_bands(random, 300)
     true = {f"train/{row:05d}": str(target) for row, target in enumerate(y)}
-    wrong = random.choice(300, 120, replace=False)
-    y[wrong] = (y[wrong] + random.integers(1, 3, 120)) % 3
+    wrong = random.choice(200, 80, replace=False)
+    y[wrong] = (y[wrong] + random.integers(1, 3, 80)) % 3
     np.savez("bands.npz", x_train=x, y_train=y, x_test=clean_x, y_test=clean_y)
 
     options = ("--no-pretrained", "--output", "issues.csv", "issues.png")
