@@ -8,7 +8,7 @@ import pytest
 
 from lamina.cli import main
 from lamina.files import lock_folder
-from support.long_runs import copy_trained
+from support.trained_runs import copy_trained
 
 NO_RUN = "No run named none in runs. No runs were found there. Train one with lamina train."
 

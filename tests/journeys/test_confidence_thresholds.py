@@ -129,7 +129,7 @@ def test_numbers_get_intervals(workplace, image_set):
             dict(zip(names, half_widths.tolist(), strict=True)), rel=1e-4
         )
     shares = 100 * (apart[1] <= half_widths).mean(axis=0)
-    numbers = find_numbers(done.stderr)
+    numbers = find_numbers(done.stderr.partition("\ncoverage: ")[2])
     assert [*numbers[:2], *numbers[4:7], numbers[10]] == pytest.approx(
         [90, 80, 95, 200, *shares], abs=0.051
     )

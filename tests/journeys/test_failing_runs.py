@@ -15,8 +15,8 @@ from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe
 from support.commands import events
 from support.images import write_images
-from support.long_runs import FLAGS, NET, copy_trained
 from support.runs import DATA, digests, full_disk, start
+from support.trained_runs import FLAGS, NET, copy_trained
 
 
 def plan_epochs(run: Path, epochs: int) -> None:

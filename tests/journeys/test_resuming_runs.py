@@ -10,8 +10,8 @@ import pytest
 from lamina.cli import main
 from support.commands import events
 from support.images import write_images
-from support.long_runs import FLAGS, copy_trained
 from support.runs import digests
+from support.trained_runs import FLAGS, copy_trained
 
 
 def read_weights_after(run: Path) -> dict[int, str]:

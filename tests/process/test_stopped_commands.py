@@ -14,8 +14,8 @@ from PIL import Image
 
 from lamina.cli import main
 from support.commands import run_process, start_process
-from support.long_runs import FLAGS, NET, copy_trained
 from support.runs import DATA, digests, start
+from support.trained_runs import FLAGS, NET, copy_trained
 
 SMALL_MEMORY = """
 import resource, sys

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from support.commands import train_once
+
+NET = "Flatten(), Linear(8), ReLU(), Output()"
+FLAGS = (
+    *("--epochs", "40", "--batch-size", "20", "--precision", "fp32"),
+    *("--flip", "random"),
+)
+"""Of a training long enough to be stopped on its way."""
 
 
 @pytest.fixture(scope="session")
@@ -19,5 +27,9 @@ def shapes_run() -> Path:
 @pytest.fixture(scope="session")
 def accurate_run(image_set: Path) -> Path:
     """A run that distinguishes bright from dark without error."""
-    net = "Flatten(), Linear(8), ReLU(), Output()"
-    return train_once(net, image_set, "--epochs", "30", "--lr", "0.01")
+    return train_once(NET, image_set, "--epochs", "30", "--lr", "0.01")
+
+
+def copy_trained(image_set: Path, name: str, *flags: str) -> Path:
+    """A copy of its finished run, as ``runs/NAME`` in this folder; ``flags`` may shorten it."""
+    return shutil.copytree(train_once(NET, image_set, *FLAGS, *flags), Path("runs") / name)
