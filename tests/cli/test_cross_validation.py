@@ -1,32 +1,15 @@
-"""``lamina train --folds N``: every image is predicted by a model that has not seen it."""
+"""``lamina train --folds N``: what does not go with it."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from support.commands import events, run_refused, run_well
+from support.commands import run_refused
 from support.images import write_images
 
 NET_TEXT = "Flatten(), Output()"
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory, image_set):
-    """A finished cross-validation of three folds, and the events of its command."""
-    folder = tmp_path_factory.mktemp("folds")
-    words = ("--data", image_set, "--folds", "3", "--epochs", "2", "--name", "cv", "--json")
-    done = run_well("train", NET_TEXT, *words, "--runs-dir", folder)
-    return folder / "cv", events(done.stdout)
-
-
-@pytest.fixture
-def runs(workplace, study):
-    """A copy of it as ``runs/cv``."""
-    shutil.copytree(study[0], workplace / "runs" / "cv")
-    return Path("runs/cv")
 
 
 @pytest.mark.parametrize(

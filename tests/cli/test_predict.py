@@ -17,7 +17,7 @@ from support.runs import DATA, full_disk, start
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was not trained: what it predictions does not matter here."""
+    """A run that was not trained: what it predicts does not matter here."""
     made, training = start(tmp_path_factory.mktemp("runs"))
     made.folder.save_model(training.model)
     return made.path

@@ -69,3 +69,32 @@ def test_a_run_with_groups_is_evaluated_from_another_folder(workplace, monkeypat
         "evaluate", "../runs/g", "--data", workplace / "other", "--group-from", "stem:_"
     )
     assert (done.returncode, "Leave out --group-from" in done.stderr) == (2, True)
+
+
+def test_groups_of_a_table_stay_among_near_duplicates(workplace):
+    write_bursts(workplace / "set")
+    names = sorted(
+        file.relative_to(workplace / "set").as_posix()
+        for file in (workplace / "set").glob("*/*.png")
+    )
+    with (workplace / "given.csv").open("w") as file:
+        csv.writer(file).writerows(
+            [("image", "group"), *((name, f"g{place // 10}") for place, name in enumerate(names))]
+        )
+    words = (
+        "data",
+        "duplicates",
+        "set",
+        "--val",
+        "0",
+        "--test",
+        "0",
+        "--group-from",
+        "given.csv",
+    )
+    run_well(*words, "--groups", "both.csv")
+    rows = list(csv.DictReader((workplace / "both.csv").read_text("utf-8-sig").splitlines()))
+    found = {row["image"]: row["group"] for row in rows}
+    assert found.keys() == {*names}
+    for start in range(0, 120, 10):
+        assert len({found[name] for name in names[start : start + 10]}) == 1

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
+import shutil
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,42 +14,8 @@ from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from support.commands import events, run_lamina, run_well, train_once
-from support.images import encode
 from support.runs import begin_run
 from support.timm_weights import save_random
-
-HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
-
-
-def draw(level: int, kind: str = "PNG") -> bytes:
-    return encode(np.full((12, 12, 3), level, np.uint8), kind)
-
-
-@pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lamina.data.formats.can_read_heif", lambda: False)
-    files = {
-        "bright.jpg": draw(200, "JPEG"),
-        "in/dark.jfif": draw(20, "JPEG"),
-        "in/IMG_1": draw(200),
-        "in/a.txt": b"x",
-        "in/IMG_2.HEIC": HEIC,
-        "in/clip.MOV": b"\0\0\0\x14ftypqt  ",
-        "broken.png": b"<html>",
-    }
-    for name, content in files.items():
-        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "photos" / name).write_bytes(content)
-    with zipfile.ZipFile("p.zip", "w") as archive, tarfile.open("p.tgz", "w:gz") as tar:
-        for name, content in files.items():
-            archive.writestr(name, content)
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    (tmp_path / "t.csv").write_text("name,image\nx,photos/bright.jpg\ny,photos/none.jpg\n")
-    return tmp_path
-
 
 METHODS = ["occlusion", "gradients", "grad-cam"]
 
@@ -201,16 +165,13 @@ def test_nets_of_timms_are_explained(workplace, image_set):
     assert [event["method"] for event in events(done.stdout)] == METHODS
 
 
-def test_long_names_do_not_end_explain(photos: Path, accurate_run: Path) -> None:
-    for letter in "ab":
-        (photos / f"{'é' * 115}{letter}.png").write_bytes(draw(200))
-    done = run_lamina(
-        "explain",
-        accurate_run,
-        *sorted(photos.glob("*.png")),
-        "p.zip",
-        "--method",
-        "occlusion",
-        "--json",
-    )
-    assert [event["event"] for event in events(done.stdout)].count("explanation") == 5
+def test_long_names_do_not_end_explain(accurate_run, workplace, image_set):
+    image = image_set / "test/dark/0.png"
+    names = [f"{'é' * 115}{letter}.png" for letter in "ab"]
+    for name in names:
+        shutil.copy(image, name)
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        archive.write(image, "one.png")
+    words = (*names, "photos.zip", "--method", "occlusion", "--json")
+    done = run_lamina("explain", accurate_run, *words)
+    assert [event["event"] for event in events(done.stdout)].count("explanation") == 3

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lamina.cli import main
 from support.commands import run_process, start_process
-from support.runs import DATA, digests, start
+from support.runs import digests, start
 from support.trained_runs import FLAGS, NET, copy_trained
 
 SMALL_MEMORY = """
@@ -40,50 +40,34 @@ def read_report(run: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was not trained: what it predictions does not matter here."""
+    """A run that was not trained: what it predicts does not matter here."""
     made, training = start(tmp_path_factory.mktemp("runs"))
     made.folder.save_model(training.model)
     return made.path
 
 
-@pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Images in folders, beside what is none."""
-    monkeypatch.chdir(tmp_path)
-    for place, name in enumerate(
-        ("2.png", "1.PNG", "in/3.png", "in/deep/4.png", "[5].png", "=6.png")
-    ):
-        file = tmp_path / "photos" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(DATA.test.pixels[place]).save(file)
-    (tmp_path / "photos/in/notes.txt").write_text("no image")
-    (tmp_path / "photos/.hidden.png").write_bytes(b"hidden")
-    (tmp_path / "empty").mkdir()
-    return tmp_path
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
-    many = photos / "many"
+def test_a_stopped_prediction_leaves_nothing_half_written(workplace, run, number):
+    many = workplace / "many"
     many.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
     Image.fromarray(pixels).save(many / "0.png")
     for place in range(1, 2000):
         os.link(many / "0.png", many / f"{place}.png")
-    (photos / "predictions.csv").write_text("what was there before")
+    (workplace / "predictions.csv").write_text("what was there before")
     words = ("predict", run, "many", "--output", "predictions.csv", "--json")
     with start_process(*words) as process:
         assert "prediction" in process.stdout.readline()
-        begun = list(photos.glob(".predictions.csv.*"))
+        begun = list(workplace.glob(".predictions.csv.*"))
         process.send_signal(number)
         _, err = process.communicate()
     assert len(begun) == 1
     assert process.returncode == 128 + number, err
     assert "Traceback" not in err
-    assert [file.name for file in photos.glob("*predictions*")] == ["predictions.csv"]
-    assert [file.name for file in photos.glob(".predictions*")] == []
-    assert (photos / "predictions.csv").read_text() == "what was there before"
+    assert [file.name for file in workplace.glob("*predictions*")] == ["predictions.csv"]
+    assert [file.name for file in workplace.glob(".predictions*")] == []
+    assert (workplace / "predictions.csv").read_text() == "what was there before"
 
 
 def test_a_signal_saves_and_says_how_to_continue(workplace, image_set, capsys):
