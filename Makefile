@@ -55,6 +55,7 @@ coverage: .venv/installed-test kernels
 
 # Sphinx writes all pages, because otherwise the search loses the terms of unchanged ones.
 docs: .venv/installed-docs
+	$(BIN)/python -P docs/tools/check_pages.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q --write-all -W --keep-going docs build/docs
 	$(BIN)/python docs/tools/check_site.py build/docs
 

@@ -119,7 +119,7 @@ def test_the_cnn_script_is_the_mlp_script_with_another_net(
     ).replace("images.reshape(-1, input_size)", "images")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # only a benchmark uses it
 def test_an_instrumented_script_trains(article: str, benchmark: ModuleType, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(30, 32, 32, 3), dtype=np.uint8)
     image_set = tmp_path / "images.npz"

@@ -1,11 +1,10 @@
-"""The site's chapters have their parts, its reference is complete, and its checks find faults.
+"""The reference of the site is complete, and the checks of its pages find faults.
 
 ``make docs`` runs the chapters: they train for a minute.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import runpy
@@ -23,30 +22,6 @@ from support.commands import run_lamina
 from support.images import write_images
 
 DOCS = Path(__file__).parents[2] / "docs"
-CHAPTERS = sorted(DOCS.glob("learn/*.py"))
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_a_chapter_asks_lets_predict_and_ends_with_three_things_to_try(chapter: Path) -> None:
-    text = chapter.read_text(encoding="utf-8")
-    introduction = ast.get_docstring(ast.parse(text)) or ""
-    number = chapter.stem.partition("_")[0]
-
-    assert introduction.startswith(f"{int(number)}. ")
-    assert "\n**Question:** " in introduction
-    assert text.count("**Predict:**") >= 1
-    assert "# What the article says" in text or "says the article" in text or "article says" in text
-    tries = text.partition("# Try\n# ---\n")[2]
-    assert re.findall(r"^# (\d)\. ", tries, re.MULTILINE) == ["1", "2", "3"]
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_every_figure_of_a_chapter_has_a_text(chapter: Path) -> None:
-    blocks = re.split(r"^# %%.*\n", chapter.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    drawing = [block for block in blocks if "plt.subplots(" in block]
-
-    assert drawing
-    assert [block for block in drawing if len(re.findall(r"^# Figure: ", block, re.M)) != 1] == []
 
 
 def test_warnings_of_chapters_name_no_path() -> None:
@@ -95,21 +70,42 @@ def test_faults_of_a_site_are_found(tmp_path: Path) -> None:
     ]
 
 
-def test_lessons_of_the_studio_and_chapters_name_each_other() -> None:
-    stations = DOCS.parent / "src" / "lamina" / "deploy" / "studio" / "page" / "stations.js"
-    lessons = re.findall(
-        r'^ {4}title: "(.*)",\n {4}chapter: \["(.*)", "(.*)"\],$',
-        stations.read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-    assert len(lessons) == 6
-    for number, (lesson, chapter, title) in enumerate(lessons, start=1):
-        text = (DOCS / "learn" / f"{chapter}.py").read_text(encoding="utf-8")
-        words = " ".join(text.replace("\n# ", " ").split())
-        assert (ast.get_docstring(ast.parse(text)) or "").startswith(
-            f"{int(chapter[:2])}. {title}\n"
-        )
-        assert f"Lesson {number} of the :doc:`studio </howto/studio>`, *{lesson}*" in words
+def test_faults_of_a_page_are_found() -> None:
+    check = runpy.run_path(str(DOCS / "tools" / "check_pages.py"))
+    options = {"train": {"--epochs"}, "data labels": {"--output"}}
+    numbers = {"cnn_best": {"value": 85.3, "unit": "%"}}
+    good = """
+    lamina train --epochs 3
+    `lamina data labels photos --output issues.csv`, `src/lamina`, 85.3 %<!--cnn_best-->
+    pip install "lamina[serve]"; LAMINA_OFFLINE=1
+    """
+    bad = """
+    lamina train --output 3
+    `lamina trane --epochs 3`, `src/lamin`, 85.4 %<!--cnn_best-->, 2 s<!--slowest-->, --epoch
+    pip install "lamina[serves]"; LAMINA_OFLINE=1
+    """
+
+    def find_faults(text: str) -> list[str]:
+        return [
+            *check["check_paths"](text),
+            *check["check_commands"](text, options),
+            *check["check_options"](text, options),
+            *check["check_extras"](text),
+            *check["check_variables"](text),
+            *check["check_numbers_of_page"](text, numbers),
+        ]
+
+    assert find_faults(good) == []
+    assert find_faults(bad) == [
+        "src/lamin does not exist",
+        "lamina train has no option --output",
+        "there is no command lamina trane",
+        "no command has the option --epoch",
+        "there is no extra serves",
+        "nothing reads LAMINA_OFLINE",
+        "cnn_best is 85.3 %, not … `src/lamin`, 85.4 %",
+        "docs/numbers.toml has no slowest",
+    ]
 
 
 def test_a_notebook_begins_with_a_cell_that_runs_only_in_colab(
@@ -145,7 +141,6 @@ def test_a_chapter_links_to_its_notebook_and_to_colab(monkeypatch: pytest.Monkey
     assert "Open in Colab" not in source[0]
 
 
-@pytest.mark.slow
 def test_the_schemas_accept_the_files_that_lamina_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

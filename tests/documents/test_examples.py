@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib
 import tempfile
@@ -9,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from support.shapes import drawing_all_shapes
+
 ROOT = Path(__file__).parents[2]
+COUNTING_SHAPES = [
+    "src/lamina/data/load.py",
+    "src/lamina/studies/comparison.py",
+    "src/lamina/studies/judging.py",
+]
+"""They show how many images the built-in shapes have."""
 
 
 def find_examples(folder: str, pattern: str) -> list[str]:
@@ -30,7 +39,9 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_examples_of_a_module_run(file):
     name = ".".join(Path(file).relative_to("src").with_suffix("").parts)
     module = importlib.import_module(name.removesuffix(".__init__"))
-    result = doctest.testmod(module)
+    counts = file in COUNTING_SHAPES
+    with drawing_all_shapes() if counts else contextlib.nullcontext():
+        result = doctest.testmod(module)
     assert result.attempted
     assert not result.failed
 

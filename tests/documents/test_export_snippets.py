@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import itertools
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +15,15 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from lamina import load_data
+from lamina import Images, load_data
 from lamina.data.decoding import InputFormat
 from lamina.data.image_inputs import decode_ahead
 from lamina.deploy.exported_model import export_onnx
 from lamina.deploy.exported_predictor import load_exported
-from lamina.evaluation.calibration import choose_thresholds
 from lamina.evaluation.predictions import make_prediction
 from lamina.evaluation.predictor import Predictor
 from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
 from lamina.training.prediction import predict_logits
-from lamina.training.recipe import Aim
 from lamina.training.task import Binary, MultiLabel, SingleLabel
 from support import forking
 from support.exported import make_model
@@ -51,52 +48,68 @@ def draw_image(images, mode: str, width: int, height: int) -> Image.Image:
     return image
 
 
-def run_snippet(snippet: str, folder: Path, *, has_torch: bool = True) -> list[str]:
-    """What a program prints, in a process that has imported torch and lamina, or in a new one."""
-    if has_torch:
-        done = forking.run(code=snippet, cwd=folder)
-    else:
-        done = subprocess.run(
-            [sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, check=False
-        )
+def run_snippet(folder: Path) -> list[str]:
+    """What the program of the page prints, in a process that has imported torch and lamina."""
+    done = forking.run(code=read_snippet(), cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("resize", "mode", "size", "data"),
-    [
-        ("crop", "turned", (90, 60), "shapes"),
-        ("pad", "RGBA", (90, 60), "shapes"),
-        ("pad", "RGB", (100, 1), "shapes"),
-        ("stretch", "RGB", (60, 90), "shapes-pose"),
-    ],
-)
-def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamina(
-    resize, mode, size, data, tmp_path
-):
+LOOKS = [
+    ("crop", "turned", (90, 60), "shapes"),
+    ("pad", "RGBA", (90, 60), "shapes"),
+    ("pad", "RGB", (100, 1), "shapes"),
+    ("stretch", "RGB", (60, 90), "shapes-pose"),
+]
+"""How a model resizes, the image that it is given, and the data that it has learned from."""
+
+RUN_IN_FOLDERS = """
+import os, sys
+import numpy as np
+
+for folder in sys.argv[2:]:
+    os.chdir(folder)
+    names = {}
+    exec(sys.argv[1], names)
+    print("end of the program")
+    np.save("prepared.npy", names["images"])
+assert not {"torch", "lamina"} & set(sys.modules)
+"""
+
+
+def test_python_prepares_images_without_torch_and_lamina(tmp_path):
+    folders = [tmp_path / f"{number}" for number in range(len(LOOKS))]
+    for folder, (resize, mode, size, data) in zip(folders, LOOKS, strict=True):
+        folder.mkdir()
+        draw_image(load_images("shapes"), mode, *size).save(folder / "cat.png")
+        predictor = Predictor(make_model(NET, load_images(data)), resize)
+        (folder / "pets.onnx").write_bytes(export_onnx(predictor))
+    command = [sys.executable, "-c", RUN_IN_FOLDERS, read_snippet(), *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *programs, rest = done.stdout.split("end of the program\n")
+    assert rest == ""
+    for folder, look, text in zip(folders, LOOKS, programs, strict=True):
+        resize, _, _, data = look
+        lines = text.splitlines()
+        file = folder / "cat.png"
+        (chunk,) = decode_ahead([file], InputFormat(load_images(data).shape, resize))
+        assert np.array_equal(np.load(folder / "prepared.npy"), chunk.pixels), look
+        (prediction,) = load_exported(folder / "pets.onnx", threads=1).predict(file)
+        if data == "shapes":
+            assert lines.pop() == f"predicted: {prediction.predicted}"
+        printed = {name: float(value) for name, value in (line.split() for line in lines)}
+        assert printed == pytest.approx(prediction.values, abs=1e-4), look
+
+
+def load_images(data: str) -> Images:
+    """A few images with classes, or gray ones with numbers."""
     images = load_data(data).test.take_evenly(20)
-    file = tmp_path / "cat.png"
-    draw_image(images, mode, *size).save(file)
     if data == "shapes-pose":
         images = dataclasses.replace(images, pixels=images.pixels[..., :1].copy())
-    (tmp_path / "pets.onnx").write_bytes(export_onnx(Predictor(make_model(NET, images), resize)))
-    check = (
-        "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\nnp.save('prepared.npy',"
-        " images)\n"
-    )
-    lines = run_snippet(read_snippet() + check, tmp_path, has_torch=False)
-    (chunk,) = decode_ahead([file], InputFormat(images.shape, resize))
-    assert np.array_equal(np.load(tmp_path / "prepared.npy"), chunk.pixels)
-    (prediction,) = load_exported(tmp_path / "pets.onnx", threads=1).predict(file)
-    if data == "shapes":
-        assert lines.pop() == f"predicted: {prediction.predicted}"
-    printed = {name: float(value) for name, value in (line.split() for line in lines)}
-    assert printed == pytest.approx(prediction.values, abs=1e-4)
+    return images
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["binary", "multi-label"])
 def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
     images = load_data("shapes-attributes").test.take_evenly(40)
@@ -106,21 +119,20 @@ def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
         )
     model = make_model(NET, images, temperatures=(0.7,) * len(images.target_names))
     logits = predict_logits(model, images.pixels)
-    thresholds = choose_thresholds(model.task, logits, images.targets, Aim("f1"))
-    model.task = dataclasses.replace(model.task, thresholds=tuple(one.value for one in thresholds))
+    probabilities = model.task.probabilities(torch.from_numpy(logits)).numpy()
+    thresholds = tuple(np.median(probabilities, axis=0).tolist())
+    model.task = dataclasses.replace(model.task, thresholds=thresholds)
     (tmp_path / "pets.onnx").write_bytes(export_onnx(Predictor(model)))
-    distances = np.abs(
-        model.task.probabilities(torch.from_numpy(logits)).numpy() - model.task.cutoffs
-    ).min(axis=1)
+    nearest = np.abs(probabilities - thresholds).min(axis=1).argmin()
+    tried = [nearest, probabilities[:, 0].argmin(), probabilities[:, 0].argmax()]
     seen = set()
-    black = np.zeros((32, 32, 3), np.uint8)
-    for pixels in (black, *images.pixels[distances.argsort()[:2]]):
+    for pixels in images.pixels[tried]:
         Image.fromarray(pixels).save(tmp_path / "cat.png")
         (own,) = Predictor(model).predict(tmp_path / "cat.png")
         (exported,) = load_exported(tmp_path / "pets.onnx", threads=1).predict(tmp_path / "cat.png")
         assert own.predicted == exported.predicted
         expected = own.predicted if kind == "binary" else ", ".join(own.predicted)
-        assert run_snippet(read_snippet(), tmp_path)[-1] == f"predicted: {expected}"
+        assert run_snippet(tmp_path)[-1] == f"predicted: {expected}"
         seen.add(own.predicted)
     assert len(seen) > 1
     without = dataclasses.replace(model.task, thresholds=())
@@ -133,7 +145,6 @@ DECIDE = """([kind, names, probabilities, thresholds]) =>
     decide(kind, names, new Float32Array(probabilities), thresholds)"""
 
 
-@pytest.mark.slow
 def test_javascript_decides_as_lamina_does(browser):
     page = browser.new_page()
     page.add_script_tag(content=(DOCS / "prepare_image.js").read_text(encoding="utf-8"))
@@ -161,7 +172,6 @@ PREPARE = """async ([text, shape, resize]) => {
 }"""
 
 
-@pytest.mark.slow
 def test_javascript_prepares_images_nearly_as_lamina_does(browser, tmp_path):
     images = load_data("shapes").test.take_evenly(20)
     page = browser.new_page()
@@ -189,34 +199,27 @@ def test_javascript_prepares_images_nearly_as_lamina_does(browser, tmp_path):
     page.close()
 
 
-INCLUDED = ["-std=c++17", "-I/usr/include/onnxruntime", "-I/usr/include/stb"]
-HEADERS = (
-    "#include <onnxruntime_cxx_api.h>\n#include <stb_image.h>\n#include <stb_image_resize2.h>\n"
-)
+HEADERS = ["/usr/include/onnxruntime/onnxruntime_cxx_api.h", "/usr/include/stb/stb_image_resize2.h"]
 
 
-def compile_program(source: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    (folder / "predict.cpp").write_text(source)
-    command = ["g++", *INCLUDED, "predict.cpp", *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.slow
+@pytest.mark.nightly  # .ci/run installs the headers
 @pytest.mark.parametrize(("resize", "size"), [("crop", (90, 60)), ("stretch", (60, 90))])
 def test_cpp_predicts_as_lamina_does(resize, size, tmp_path):
-    if (
-        shutil.which("g++") is None
-        or compile_program(HEADERS, tmp_path, "-fsyntax-only").returncode
-    ):
-        pytest.skip("needs g++ and the headers of onnxruntime and stb")
+    if not all(Path(header).exists() for header in HEADERS):
+        pytest.skip("no headers for C++: apt-get install g++ libonnxruntime-dev libstb-dev")
     page = (DOCS / "howto" / "export.md").read_text(encoding="utf-8")
     program = page.partition("```cpp\n")[2].partition("```")[0]
+    (tmp_path / "predict.cpp").write_text(program, encoding="utf-8")
     images = load_data("shapes").test.take_evenly(20)
     (tmp_path / "pets.onnx").write_bytes(export_onnx(Predictor(make_model(NET, images), resize)))
     draw_image(images, "RGB", *size).save(tmp_path / "cat.jpg", quality=95)
     (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     (tmp_path / "libonnxruntime.so.1").symlink_to(library)
-    compiled = compile_program(program, tmp_path, str(library), "-Wl,-rpath,.", "-o", "predict")
+    includes = ["-I/usr/include/onnxruntime", "-I/usr/include/stb"]
+    command = ["g++", "-std=c++17", *includes, "predict.cpp", library, "-Wl,-rpath,."]
+    compiled = subprocess.run(
+        [*command, "-o", "predict"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert compiled.returncode == 0, compiled.stderr
     printed = subprocess.run(
         ["./predict"], cwd=tmp_path, capture_output=True, text=True, check=True

@@ -40,7 +40,7 @@ def test_each_image_is_shown_once_and_small():
             )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # the script trains many nets, and figures are made by hand
 def test_the_script_makes_each_image_by_the_commands_that_the_document_shows(tmp_path):
     done = forking.run("--trial", "--output", tmp_path, code=START)
     assert done.returncode == 0, done.stderr
@@ -56,7 +56,7 @@ def test_the_script_makes_each_image_by_the_commands_that_the_document_shows(tmp
     assert set(ran) - set(shown) <= set(shown_elsewhere)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # as above
 def test_the_script_writes_the_data_sets_of_the_document(tmp_path):
     assert "    python docs/looking_inside.py --write-data .\n" in DOCUMENT
     done = forking.run("--trial", "--write-data", ".", code=START, cwd=tmp_path)

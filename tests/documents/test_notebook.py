@@ -12,8 +12,6 @@ from nbclient import NotebookClient
 
 from lamina import load_data
 
-pytestmark = pytest.mark.slow
-
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.ipynb"
 CARDS = (
     *("data", "summarize(net, data)", "recipe", "first.train()", "first"),
