@@ -152,6 +152,6 @@ def test_a_changed_article_is_refused(benchmark: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("accuracy", [0.4996, 0.7552])
-def test_ten_thousand_test_images_leave_an_interval_of_about_one_point(accuracy: float) -> None:
+def test_ten_thousand_images_leave_an_interval_of_a_point(accuracy: float) -> None:
     interval = wilson_interval(round(accuracy * 10_000), 10_000)
     assert interval.high - interval.low == pytest.approx(0.02, abs=0.004)

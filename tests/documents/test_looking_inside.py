@@ -41,7 +41,7 @@ def test_each_image_is_shown_once_and_small():
 
 
 @pytest.mark.nightly  # the script trains many nets, and figures are made by hand
-def test_the_script_makes_each_image_by_the_commands_that_the_document_shows(tmp_path):
+def test_the_script_makes_the_images_by_the_shown_commands(tmp_path):
     done = forking.run("--trial", "--output", tmp_path, code=START)
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(SHOWN)

@@ -66,7 +66,7 @@ def test_a_net_is_shown_with_its_costs_and_its_flow():
     assert "<script" not in shown
 
 
-def test_a_net_that_does_not_fit_small_images_is_shown_by_its_layers():
+def test_a_net_too_large_for_images_is_shown_by_its_layers():
     shown = Net(Conv2d(8, 64), Flatten(), Output())._repr_html_()
     assert "Conv2d(8, 64)" in shown
     assert "parameters" not in shown
