@@ -15,7 +15,6 @@ import pytest
 
 from lamina import Epoch, Preparation, load_data, start_run
 from lamina.runs.loading import load_run
-from lamina.training import group
 from support.commands import run_well
 from support.groups import Ended, run_group
 from support.runs import digests
@@ -27,19 +26,6 @@ TRAIN = ("train", "mlp", *DATA, "--epochs", "4", "--batch-size", "100", "--lanes
 def run_script(name: str, size: int) -> list[Ended]:
     path = Path(__file__).with_name(name)
     return run_group(size, code=f"import runpy\nrunpy.run_path({str(path)!r}, run_name='__main__')")
-
-
-def test_one_process_agrees_with_itself():
-    assert group.is_leader()
-    assert group.lead(lambda: b"x") == b"x"
-    assert group.gather(b"x") == [b"x"]
-    assert group.find_deviating("x") == ""
-
-
-@pytest.mark.parametrize(("count", "size"), [(4, 3), (1, 1), (0, 4), (7, 7)])
-def test_all_is_dealt_once(count, size):
-    dealt = [item for rank in range(size) for item in group.deal(count, size, rank)]
-    assert dealt == list(range(count))
 
 
 def test_many_recipes_and_four_reports_are_the_same_for_any_number_of_processes():

@@ -17,9 +17,6 @@ import pytest
 from lamina import load_data, load_run
 from lamina.cli import main
 from lamina.deploy.serve.app import OPEN_PATHS, REQUEST_IMAGES
-from lamina.deploy.web import explanation
-from lamina.errors import NetError
-from support.commands import run_lamina
 from support.images import encode
 from support.servers import (
     FORM,
@@ -118,23 +115,6 @@ def test_an_explanation_says_what_was_measured(server):
     assert len(measured["correlations"]) == 3
     for name in ("image", "map"):
         assert base64.b64decode(given[name]).startswith(b"\x89PNG")
-
-
-def test_a_map_whose_faithfulness_would_take_too_long_has_none(served_runs, monkeypatch):
-    monkeypatch.setattr(explanation, "FAITHFULNESS_SECONDS", 0.0)
-    model = load_run(served_runs["shapes"]).load_model()
-    given = explanation.explain_image(model, load_data("shapes").test.pixels[:1])
-    assert given["faithfulness"] is None
-    assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
-
-
-def test_a_map_that_would_take_too_long_is_refused_with_a_reason(served_runs, monkeypatch):
-    monkeypatch.setattr(explanation, "MAP_SECONDS", 0.0)
-    model = load_run(served_runs["shapes"]).load_model()
-    with pytest.raises(
-        NetError, match=r"A map would take about .* s on this machine; the limit is 0 s"
-    ):
-        explanation.explain_image(model, load_data("shapes").test.pixels[:1])
 
 
 def test_a_training_image_is_most_like_itself(server):
@@ -291,51 +271,3 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(
         assert "Traceback" not in printed
         assert "Cancel" not in printed
         assert not Path(f"/proc/{worker}").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none"], "No run named none in this folder or runs."),
-        (
-            ["RUN", "--host", "0.0.0.0"],
-            (
-                "--host is 0.0.0.0, which other machines can reach, but there is no token. Set "
-                "LAMINA_TOKEN to a secret, or use --token."
-            ),
-        ),
-        (
-            ["RUN", "--token", "café"],
-            (
-                "The token cannot be sent in an HTTP header; it must be printable ASCII without"
-                " spaces at its ends. Choose another token."
-            ),
-        ),
-        (
-            ["pets=RUN", "pets=none"],
-            "RUN and none have the same name, pets; names must differ. Use another name, as in",
-        ),
-        (
-            ["RUN", "--port", "0", "--coverage", "1.5"],
-            "--coverage is 1.5; it must be between 0 and 1. Use --coverage 0.9.",
-        ),
-        (
-            ["RUN", "--port", "0", "--coverage", "0.9"],
-            "--coverage needs predictions for val images, but RUN has none. Train with",
-        ),
-        (
-            ["RUN", "--port", "TAKEN"],
-            "Cannot listen on port TAKEN of 127.0.0.1: Address already in use",
-        ),
-    ],
-)
-def test_what_cannot_be_served_gets_one_message(server, served_runs, tmp_path, arguments, message):
-    def fill(text: str) -> str:
-        return text.replace("TAKEN", str(server.port)).replace("RUN", str(served_runs["hostile"]))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        done = run_lamina("serve", *map(fill, arguments))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"lamina: {fill(message)}")
-    assert len(done.stderr.splitlines()) == 1

@@ -14,18 +14,15 @@ TOKEN = "a secret of this test"
 
 
 @pytest.fixture(scope="module")
-def guarded(served_runs):
-    with serving(
-        served_runs["hostile"],
-        "--host",
-        "0.0.0.0",
-        LAMINA_TOKEN=TOKEN,
-    ) as started:
+def server_with_token(served_runs):
+    """A server whose processes are not forked, so that each has an environment of its own."""
+    words = (served_runs["hostile"], "--host", "0.0.0.0")
+    with serving(*words, forks_python=False, LAMINA_TOKEN=TOKEN) as started:
         yield started
 
 
-def test_the_worker_does_not_know_the_token(guarded):
-    environment = Path(f"/proc/{guarded.find_worker()}/environ").read_bytes()
+def test_the_worker_does_not_know_the_token(server_with_token):
+    environment = Path(f"/proc/{server_with_token.find_worker()}/environ").read_bytes()
     assert b"LAMINA_CACHE=" in environment
     assert b"a secret of" not in environment
 
@@ -144,7 +141,7 @@ def test_no_model_name_leads_to_a_folder(server, model):
     assert "x-own" not in predicted.headers
 
 
-def test_with_a_token_nothing_of_the_model_is_told_without_it(guarded):
+def test_with_a_token_nothing_of_the_model_is_told_without_it(server_with_token):
     for path in ("/v1/model", "/v1/predict", "/none"):
         for given in (
             {},
@@ -152,27 +149,32 @@ def test_with_a_token_nothing_of_the_model_is_told_without_it(guarded):
             {"Authorization": TOKEN},
             {"Authorization": f"Basic {TOKEN}"},
         ):
-            predicted = guarded.ask(
+            predicted = server_with_token.ask(
                 path, noise_png() if path.endswith("predict") else None, **given
             )
             assert predicted.status == 401
             assert predicted.headers["www-authenticate"] == "Bearer"
     named = {"Authorization": f"Bearer {TOKEN}"}
-    assert guarded.ask("/v1/model", **named).status == 200
-    assert guarded.ask("/v1/predict", noise_png(), **named).status == 200
-    assert guarded.ask("/none", **named).status == 404
+    assert server_with_token.ask("/v1/model", **named).status == 200
+    assert server_with_token.ask("/v1/predict", noise_png(), **named).status == 200
+    assert server_with_token.ask("/none", **named).status == 404
     for path in ("/", "/page.js", "/healthz", "/readyz", "/openapi.json"):
-        predicted = guarded.ask(path)
+        predicted = server_with_token.ask(path)
         assert predicted.status == 200
         assert b"hostile" not in predicted.body
 
 
-def test_at_every_address_hosts_are_still_checked(guarded):
-    assert guarded.ask("/healthz", Host=f"evil.example:{guarded.port}").status == 421
+def test_at_every_address_hosts_are_still_checked(server_with_token):
+    assert (
+        server_with_token.ask("/healthz", Host=f"evil.example:{server_with_token.port}").status
+        == 421
+    )
     own = socket.gethostname()
-    assert guarded.announced == f"http://{own.lower()}:{guarded.port}/"
+    assert server_with_token.announced == f"http://{own.lower()}:{server_with_token.port}/"
     for name in (own, f"{own}.local", "localhost"):
-        assert guarded.ask("/healthz", Host=f"{name}:{guarded.port}").status == 200
+        assert (
+            server_with_token.ask("/healthz", Host=f"{name}:{server_with_token.port}").status == 200
+        )
 
 
 def test_an_invalid_request_line_or_head_gets_400(server):

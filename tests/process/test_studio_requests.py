@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import hashlib
 import os
-import re
 import resource
 import shutil
 import signal
@@ -15,27 +12,18 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lamina import Preparation, load_data, load_run
-from lamina.deploy.studio.data_folder import DataFolder
-from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
+from lamina import load_data, load_run
+from lamina.deploy.studio.event_log import EventLog
 from lamina.deploy.studio.jobs import NICENESS, Jobs
-from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
 from lamina.deploy.studio.recipe_fields import list_fields
 from lamina.deploy.studio.services import OPENING
 from lamina.deploy.web.torch_process import Call, ReplacedError, TorchProcess
-from lamina.errors import DataError, LaminaError
-from lamina.nets import parse_net
-from lamina.nets.costs import summarize_layers
-from lamina.runs.kept_checkpoints import keep_checkpoint
-from lamina.runs.loading import find_runs
-from lamina.training.layer_times import time_layers
 from support.commands import run_well
 from support.servers import encode, noise_png, wait_for
 from support.studios import (
@@ -49,8 +37,6 @@ from support.studios import (
     wait_for_score,
     write_classes,
 )
-
-DEPLOY = files("lamina.deploy")
 
 
 def test_only_this_page_and_only_with_the_token_may_use_the_studio(tmp_path):
@@ -511,67 +497,6 @@ def test_few_commands_run_at_once(studio):
     assert 0 < most <= 2
 
 
-def run_stubs(jobs, starts, monkeypatch):
-    """Run jobs whose processes are only noted; returns the words and environment of each."""
-    seen = []
-
-    async def execute(*command, env, **_):
-        words = command[command.index("lamina") + 1 :]
-        seen.append((words, env))
-        raise OSError("not started")
-
-    async def run_jobs():
-        for words, more in starts:
-            jobs.start(words, **more)
-            await asyncio.wait(jobs._tasks)
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", execute)
-    asyncio.run(run_jobs())
-    return seen
-
-
-def test_a_data_set_is_read_while_files_of_runs_are_made(tmp_path, monkeypatch):
-    reading = asyncio.Event()
-
-    async def execute(*command, **_):
-        if "data" in command:
-            reading.set()
-        await reading.wait()  # a report ends only once the data are read
-        raise OSError("not started")
-
-    async def run_jobs():
-        jobs = Jobs(tmp_path, EventLog())
-        for _ in range(3):
-            jobs.start(["report", "x"], makes_file=True)
-        jobs.start(["data", "shapes"])
-        await asyncio.wait_for(asyncio.wait(jobs._tasks), 10)
-        assert all(job.state == "failed" for job in jobs.jobs)
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", execute)
-    asyncio.run(run_jobs())
-
-
-def test_corrections_that_were_undone_while_a_command_waited_do_not_apply(tmp_path, monkeypatch):
-    table = tmp_path / "corrections.csv"
-    table.touch()
-    jobs = Jobs(tmp_path, EventLog())
-    starts = [(["data", "x"], {"labels_from": file}) for file in (table, tmp_path / "gone", None)]
-    seen = [words for words, _ in run_stubs(jobs, starts, monkeypatch)]
-    assert seen[0] == ("data", "x", f"--labels-from={table}", "--json", "--progress")
-    assert seen[1] == seen[2] == ("data", "x", "--json", "--progress")
-
-
-def test_old_jobs_and_the_issues_of_earlier_checks_are_forgotten(tmp_path, monkeypatch):
-    jobs = Jobs(tmp_path, EventLog())
-    monkeypatch.setattr("lamina.deploy.studio.jobs.KEPT_JOBS", 3)
-    checks = [(["data", "labels", "x"], {"checked": {"source": "x"}})] * 8
-    run_stubs(jobs, checks[:2], monkeypatch)
-    jobs.jobs[0].label_issues = []
-    run_stubs(jobs, checks[2:], monkeypatch)
-    assert len(jobs.jobs) == 4
-    assert all(job.label_issues is None for job in jobs.jobs)
-
-
 def test_nothing_is_downloaded_without_a_question(tmp_path):
     cache = tmp_path / "cache"
     with opening(tmp_path, LAMINA_CACHE=str(cache), LAMINA_CIFAR10="") as studio:
@@ -583,25 +508,6 @@ def test_nothing_is_downloaded_without_a_question(tmp_path):
         assert "not on this machine yet" in studio.act("train", source="mnist", net="mlp")
         assert studio.act("state")["jobs"] == []
     assert not list(cache.glob("downloads/*"))
-
-
-def test_commands_are_offline_unless_the_visitor_asked_for_a_download(tmp_path, monkeypatch):
-    monkeypatch.delenv("LAMINA_OFFLINE", raising=False)
-    jobs = Jobs(tmp_path, EventLog())
-    starts = [(["data", "mnist"], {"may_download": answer}) for answer in (False, True)]
-    seen = run_stubs(jobs, starts, monkeypatch)
-    assert [environment.get("LAMINA_OFFLINE") for _, environment in seen] == ["1", None]
-
-
-def test_the_layers_of_large_nets_are_timed_with_fewer_images():
-    small = time_layers("Flatten(), Output()", (3, 8, 8), 10)
-    # 6e8 for each
-    large = time_layers(
-        "Conv2d(64, 3, padding='same'), ReLU(), Flatten(), Output()", (64, 128, 128), 2
-    )
-    assert len(small) == 2 and len(large) == 4 and large[0] > 100 * max(small)
-    with pytest.raises(LaminaError, match="too large to be tried"):
-        time_layers("Conv2d(512, 5, padding='same'), Flatten(), Output()", (512, 64, 64), 2)
 
 
 def test_commands_that_answer_the_page_give_way_to_trainings(studio):
@@ -684,163 +590,6 @@ def test_the_events_of_a_job_arrive_once_each_and_in_order(studio):
     assert {event["event"] for _, event in found} >= {"job", "remark"}
 
 
-def test_a_page_that_missed_too_much_is_told_so_once():
-    async def first(mark: str) -> bytes:
-        stream = log.stream(mark)
-        assert await anext(stream) == b": open\n\n"
-        log.add({"event": "step", "step": 0})
-        found = await anext(stream)
-        await stream.aclose()
-        return found
-
-    async def check() -> None:
-        for number in range(KEPT_EVENTS + 10):
-            log.add({"event": "step", "step": number})
-        lost = await first(f"{log.name}-3")
-        assert b'"lost"' in lost
-        mark = lost.decode().split("\n")[0].removeprefix("id: ")
-        assert b'"lost"' not in await first(mark)  # the page goes on from there
-        assert b'"lost"' not in await first(log.mark(0))  # what a page that opens now is told
-        assert b'"lost"' in await first(f"other-{log.last}")  # of a studio that was started again
-
-    log = EventLog()
-    asyncio.run(check())
-
-
-def test_events_that_arrive_while_a_page_reads_slowly_are_sent_at_once():
-    async def check() -> None:
-        log = EventLog()
-        for number in range(3):
-            log.add({"event": "step", "step": number})
-        stream = log.stream(log.mark(0))
-        found = [await anext(stream) for _ in range(3)]  # open, and two of three
-        log.add({"event": "job"})  # while the connection takes no more
-        found += [await asyncio.wait_for(anext(stream), 10) for _ in range(2)]
-        assert [text.decode().split("\n")[0].rpartition("-")[2] for text in found[1:]] == [
-            "1",
-            "2",
-            "3",
-            "4",
-        ]
-        for number in range(KEPT_EVENTS + 1):
-            log.add({"event": "step", "step": number})
-        assert b'"lost"' in await asyncio.wait_for(anext(stream), 10)
-
-    asyncio.run(check())
-
-
-@pytest.mark.parametrize("preset", list_presets(), ids=lambda preset: preset["name"])
-def test_the_cards_of_every_net_have_its_costs(preset):
-    shape = (3, 64, 64)
-    found = show_net(split_text(preset["text"]), shape, 10)
-    assert found["problem"] is None
-    assert found["text"] == preset["text"]
-    expected = summarize_layers(parse_net(preset["text"]).with_outputs(10).layers, shape)
-    assert (found["parameters"], found["multiply_adds"]) == (
-        expected.parameters,
-        expected.multiply_adds,
-    )
-    assert [tuple(card["shape"]) for card in found["cards"]] == list(
-        parse_net(preset["text"]).with_outputs(10).shapes(shape)[1:]
-    )
-
-
-@pytest.mark.parametrize("layer", list_layers(), ids=lambda layer: layer["name"])
-def test_every_layer_can_be_added_and_edited(layer):
-    (card,) = show_net([layer["text"]], None, None)["cards"]
-    assert card["name"] == layer["name"]
-    assert layer["meaning"]
-    if card["arguments"] is not None:
-        arguments = ", ".join(f"{one['name']}={one['value']}" for one in card["arguments"])
-        assert repr(parse_net(f"{card['name']}({arguments})")[0]) == card["text"]
-
-
-def test_what_a_layer_does_is_a_sentence_without_its_full_stop():
-    assert not [layer for layer in list_layers() if layer["meaning"].endswith(".")]
-
-
-def test_an_error_is_at_the_card_that_causes_it():
-    found = show_net(["Conv2d(8, 3)", "Linear(9)", "Output()"], (3, 32, 32), 10)
-    assert [("problem" in card) for card in found["cards"]] == [False, True, False]
-    assert found["problem"].startswith("layer 2 of 3, Linear(9): expected a vector")
-    assert show_net(["Flatten()"], (3, 8, 8), 10)["cards"][-1]["problem"]
-    after = show_net(["Flatten()", "Output()", "ReLU()", "Linear(10)"], (3, 8, 8), 10)
-    assert [("problem" in card) for card in after["cards"]] == [False, False, True, False]
-    assert "ReLU(): Output() must be the last layer" in after["problem"]
-    assert (
-        show_net([], (3, 8, 8), 10)["problem"]
-        == "The net has no layers. Add one, such as Output()."
-    )
-
-
-def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
-    for name in (
-        "pets/cat/1.png",
-        "pets/dog/1.png",
-        "seen/train/cat/1.png",
-        "runs/x/curves.png",
-        "texts/a/1.txt",
-        ".git/a/1.png",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(noise_png())
-    (tmp_path / "digits.npz").write_bytes(b"")
-    folder = DataFolder(tmp_path, tmp_path / "runs")
-    listed = [one["name"] for one in folder.list_sources()]
-    assert listed[: listed.index("shapes")] == ["digits.npz", "pets", "seen"]
-    assert "texts" not in listed  # it has no images
-    assert DataFolder(tmp_path / "pets", Path("runs")).list_sources()[0]["name"] == "pets"
-    assert folder.check(str(tmp_path / "pets")) == str(tmp_path / "pets")
-    outside = tmp_path.parent / "outside"
-    (tmp_path / "link").symlink_to(outside)
-    with pytest.raises(DataError, match="Choose a data set from the list"):
-        folder.correct(f"{tmp_path}/../{tmp_path.name}/../x", {"a": "b"})
-    assert folder.find_corrections(f"{tmp_path}/pets/../pets") == tmp_path / "pets-corrections.csv"
-    for source in ("/etc", str(tmp_path / ".." / "x"), "pets", str(tmp_path / "link")):
-        with pytest.raises(DataError, match="Choose a data set from the list"):
-            folder.check(source)
-
-
-TABLES = ("labels.csv", "poses.tsv", "lines.jsonl", "packed.csv.gz", "data.parquet")
-
-
-def test_tables_come_last_and_folders_of_runs_are_left_out(tmp_path):
-    for name in TABLES:
-        (tmp_path / name).touch()
-    for name in (
-        "pets/cat/1.png",
-        "old/first/run.json",
-        "old/first/.lock",
-        "old/first/curves.png",
-        "one/run.json",
-        "one/history.jsonl",
-        "study/study.json",
-        "study/.lock",
-        "study/fold-1/curves.png",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(noise_png())
-    listed = [one["name"] for one in DataFolder(tmp_path, tmp_path / "runs").list_sources()]
-    assert listed[: listed.index("shapes")] == ["pets"]
-    assert listed[-len(TABLES) :] == sorted(TABLES)  # which lamina reads when one is chosen
-
-
-def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_path):
-    first, second = Jobs(tmp_path / "runs", EventLog()), Jobs(tmp_path / "runs", EventLog())
-    assert first.reserve("net-1")
-    names = tmp_path / "runs" / ".names"
-    assert names.stat().st_mode & 0o777 == 0o700
-    assert list((tmp_path / "runs").iterdir()) == [names]
-    assert not second.reserve("net-1")
-    assert second.reserve("net-2")
-    first._reserved.pop("net-1").release()
-    assert second.reserve("net-1")
-    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    # training reports why it cannot write there
-    assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")
-    assert find_runs(tmp_path / "runs") == ([], [])  # the locks are no runs
-
-
 def test_a_killed_studio_frees_the_names_that_it_has_reserved(tmp_path):
     with opening(tmp_path) as studio:
         studio.train("first")
@@ -854,113 +603,6 @@ def test_a_killed_studio_frees_the_names_that_it_has_reserved(tmp_path):
     with opening(tmp_path) as studio:
         assert studio.train("second")["state"] in ("queued", "running")
         studio.act("stop", run="second")
-
-
-@pytest.mark.parametrize(
-    "names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")]
-)
-def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(tmp_path, names):
-    photos = tmp_path / "photos"
-    for number, name in enumerate((*names, "runs/x")):
-        (photos / name).mkdir(parents=True)
-        (photos / name / "1.png").write_bytes(noise_png(number))
-    folder = DataFolder(photos, photos / "runs")
-    listed = [one["name"] for one in folder.list_sources()]
-    assert listed[: listed.index("shapes")] == ["photos"] and "found" not in listed[-1]
-    with pytest.raises(DataError, match="Start the studio with another folder"):
-        folder.check_new("more")  # would be a class
-    for name in ("run.json", ".lock"):
-        (photos / "runs" / "x" / name).touch()
-    (photos / names[0] / "run.json").touch()  # of another program: no image of a class is lost
-    data = load_data(photos, Preparation(val_fraction=0.0))
-    assert data.train.target_names == tuple(sorted({Path(name).name for name in names}))  # not runs
-    (tmp_path / "test_plans").mkdir()
-    outer = [one["name"] for one in DataFolder(tmp_path, photos / "runs").list_sources()]
-    assert outer[: outer.index("shapes")] == ["photos"]
-
-
-def test_a_folder_of_classes_and_of_others_is_offered_beside_the_others(tmp_path):
-    for name in ("cat/1.png", "dog/1.png", "raw/2025/1.png"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_bytes(noise_png())
-    folder = DataFolder(tmp_path, tmp_path / "runs")
-    listed = [one["name"] for one in folder.list_sources()]
-    assert listed[: listed.index("shapes")] == ["raw", tmp_path.name]
-    assert folder.check_new("more") == tmp_path
-
-
-def test_a_folder_that_cannot_be_read_hides_no_others(tmp_path, monkeypatch):
-    for name in ("pets/cat/1.png", "pets/dog/1.png"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_bytes(noise_png())
-    scan = os.scandir
-
-    def refuse(path):
-        if Path(path).name == "cat":  # the tests may run as root, which may read all
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    assert DataFolder(tmp_path, tmp_path / "runs").list_sources()[0]["name"] == "pets"
-
-
-def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
-    (tmp_path / "pets").mkdir()
-    folder, source, file = (
-        DataFolder(tmp_path, tmp_path / "runs"),
-        str(tmp_path / "pets"),
-        tmp_path / "pets-corrections.csv",
-    )
-    table = "image,split,given,likely,score,reason,correct\n1.png,train,cat,dog,0.9,,dog\n"
-    file.write_text(table)
-    for choices in ({"2.png": "cat"}, None):
-        with pytest.raises(
-            DataError,
-            match="has columns other than image and correct, so the studio did not create it",
-        ):
-            folder.correct(source, choices)
-    assert file.read_text() == table
-    file.write_text("\ufeffimage;correct\r\n1.png;dog\r\n", "utf-8")  # saved by Excel
-    assert folder.correct(source, {"2.png": "cat"}) == {"1.png": "dog", "2.png": "cat"}
-
-
-def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr("lamina.runs.kept_checkpoints.KEPT_BYTES", 450)
-    for epoch in range(6):
-        beside = tmp_path / "new"
-        beside.write_bytes(bytes([epoch]) * 100)
-        beside.rename(tmp_path / "state.safetensors")  # as lamina replaces it
-        os.utime(tmp_path / "state.safetensors", ns=(epoch, epoch))
-        keep_checkpoint(tmp_path)
-        keep_checkpoint(tmp_path)
-    kept = sorted((tmp_path / "checkpoints").iterdir(), key=lambda file: int(file.stem))
-    assert [file.read_bytes()[0] for file in kept] == [0, 2, 4, 5]
-    keep_checkpoint(tmp_path / "none")  # a run without checkpoint
-    monkeypatch.setattr("lamina.runs.kept_checkpoints.KEPT_FILES", 3)
-    ((tmp_path / "checkpoints") / "notes.txt").touch()
-    keep_checkpoint(tmp_path)
-    (tmp_path / "state.safetensors").rename(tmp_path / "new")
-    (tmp_path / "new").rename(tmp_path / "state.safetensors")
-    os.utime(tmp_path / "state.safetensors", ns=(9, 9))
-    monkeypatch.setattr(os, "link", refuse_link)
-    keep_checkpoint(tmp_path)
-    kept = sorted((tmp_path / "checkpoints").glob("*.safetensors"))
-    assert [int(file.stem) for file in kept] == [0, 4, 9]
-
-
-def refuse_link(*_: object) -> None:
-    raise OSError(errno.EPERM, "a file system without links")
-
-
-@pytest.mark.parametrize(
-    ("folder", "file"), [("studio", "uplot-license.txt"), ("web", "preact-license.txt")]
-)
-def test_the_libraries_of_the_pages_are_those_that_are_named(folder, file):
-    page = DEPLOY / folder / "page"
-    named = re.findall(r"^([0-9a-f]{64})  (\S+)", page.joinpath(file).read_text(), re.MULTILINE)
-    assert named
-    for digest, name in named:
-        assert hashlib.sha256(page.joinpath(name).read_bytes()).hexdigest() == digest
 
 
 @pytest.mark.parametrize(

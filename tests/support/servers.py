@@ -11,28 +11,37 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
-from lamina.data import load_data
+from lamina.data import Images, load_data
+from lamina.evaluation.calibration import Calibration, Threshold
 from lamina.evaluation.evaluating import evaluate
+from lamina.evaluation.outputs import Outputs
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.runs.loading import load_run
+from lamina.runs.run import Run
 from lamina.training.loop import Training
+from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
 from support import forking, images
 from support.images import encode
-from support.runs import DATA, RECIPE, begin_run
+from support.runs import DATA, NET, RECIPE, begin_run
 from support.trainings import finish
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PATIENCE_SECONDS = 120.0
+WORKER = "torch_process"
+"""The process that computes, by its command line, or by its name if it was forked."""
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 MARKUP = (
     "<img src=x onerror=\"document.title='owned'\">",
@@ -40,6 +49,27 @@ MARKUP = (
     "{{7*7}}\u202egnp.exe\n\udce9",
 )
 """Classes whose names a page would obey, were they more than text to it."""
+ROWS = np.arange(12)
+
+
+def make_bomb(side_px: int) -> bytes:
+    """A PNG file that claims to have this number of rows and columns."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        length = len(content).to_bytes(4, "big")
+        return length + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    head = 2 * side_px.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+    rows = zlib.compress(bytes(1000))
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+    return start + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+HOSTILE_FILES = {
+    "cut": encode(images.noise(60, 60), "JPEG")[:500],
+    "bomb": make_bomb(20_000),
+}
+"""One of each kind of file that must be refused before it is decoded whole."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +115,29 @@ class Server:
             connection.sendall(request)
             return read_all(connection)
 
+    def begin(self, path: str, body: bytes, **headers: str) -> http.client.HTTPConnection:
+        """Send a request whose response is read later, and wait until it has arrived."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_SECONDS)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("POST", path, body, named)
+        self.wait_for_arrivals()
+        return connection
+
+    def wait_for_arrivals(self) -> None:
+        """Wait until the server has read all that was sent: it reads in order of arrival."""
+        assert self.ask("/").status == 200
+
     def find_workers(self) -> list[int]:
-        """The server's children: the process that predicts and, if it has started, the other."""
+        """The process that predicts and, if it has started, the one for explanations."""
         number = self.process.pid
-        children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
-        return [int(child) for child in children]
+        found = []
+        for child in Path(f"/proc/{number}/task/{number}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError):
+                words = Path(f"/proc/{child}/cmdline").read_bytes()
+                name = Path(f"/proc/{child}/comm").read_text()
+                if WORKER in words.decode() or name.rstrip() == WORKER:
+                    found.append(int(child))
+        return found
 
     def find_worker(self) -> int:
         """The process that predicts; the one for explanations has a lower priority."""
@@ -229,15 +277,20 @@ def serving(
     host: str = "127.0.0.1",
     cwd: Path | None = None,
     keeps_stderr: bool = False,
+    forks_python: bool = True,
     **environment: str,
 ) -> Iterator[Server]:
-    """A server that is ready; ``limits`` is Python code that changes limits before the start."""
+    """A server that is ready; ``limits`` is Python code that changes limits before the start.
+
+    Its processes are forked, unless ``forks_python`` is false.
+    """
     words = ["serve", *map(str, arguments), "--port", "0", "--json"]
     with forking.start(
         *words,
         code=f"{limits}\n{forking.MODULE}",
         cwd=cwd,
         environment={**os.environ, **environment},
+        forks_python=forks_python,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if keeps_stderr else None,
@@ -302,6 +355,66 @@ def server(served_runs: dict[str, Path]) -> Iterator[Server]:
     """All of them behind one server, as it is by default."""
     with serving(*served_runs.values()) as started:
         yield started
+
+
+KINDS = {
+    "multi-label": (np.stack([ROWS % 2 > 0, ROWS % 3 > 0], axis=1), ("wet", "old")),
+    "binary": (ROWS % 2 > 0, ("a cat?",)),
+    "regression": (np.stack([ROWS, 1 / (ROWS + 1)], axis=1).astype(np.float32), ("2020", "2019")),
+}
+"""Targets of twelve images, and their names."""
+
+
+def save_untrained(folder: Path, name: str, train: Images, net: Net | TimmNet = NET) -> Run:
+    """A run with the weights of a net before its training."""
+    is_timm = isinstance(net, TimmNet)
+    made = net.module((3, 32, 32), 3) if is_timm else net
+    data = replace(DATA, train=train, test=None)
+    origin = net if is_timm else None
+    run = begin_run(made, data, RECIPE, net_name="tiny", origin=origin, name=name, runs_dir=folder)
+    run.folder.save_model(Training(made, train, RECIPE).model)
+    return run
+
+
+@pytest.fixture(scope="session")
+def runs_of_each_kind(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Untrained runs: of several targets, a timm net, and one of gray images with a temperature."""
+    folder = tmp_path_factory.mktemp("kinds")
+    runs = {
+        kind: save_untrained(folder, kind, replace(DATA.train, targets=targets, target_names=names))
+        for kind, (targets, names) in KINDS.items()
+    }
+    pixels = np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), np.uint8)
+    timm = TimmNet("test_efficientnet.r160_in1k", "none", "")
+    runs["timm"] = save_untrained(folder, "timm", replace(DATA.train, pixels=pixels), timm)
+    gray = replace(DATA.train, pixels=DATA.train.pixels[..., :1])
+    runs["gray"] = save_untrained(folder, "gray", gray)
+    runs["gray"].folder.save_calibration(Calibration("val", 100, (3.0,)))
+    return {name: run.path for name, run in runs.items()}
+
+
+@pytest.fixture(scope="session")
+def runs_with_val(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A binary run with a low threshold and a regression run, with predictions for val images."""
+    folder = tmp_path_factory.mktemp("parts")
+    random = np.random.default_rng(5)
+    names = tuple(map(str, range(200)))
+    scratched = replace(DATA.train, targets=ROWS % 2 > 0, target_names=("scratch?",))
+    alarm = save_untrained(folder, "alarm", scratched)
+    logits = random.normal(size=(200, 1)).astype(np.float32)
+    alarm.folder.save_outputs([Outputs("val", logits, random.random(200) < 0.5, names)])
+    sizes = np.stack([ROWS, -ROWS], axis=1).astype(np.float32)
+    measured = replace(DATA.train, targets=sizes, target_names=("width", "height"))
+    size = save_untrained(folder, "size", measured)
+    logits = random.normal(size=(200, 2)).astype(np.float32)
+    truth = (logits + random.normal(size=logits.shape)).astype(np.float32)
+    size.folder.save_outputs([Outputs("val", logits, truth, names)])
+    predictor = load_run(alarm.path).predictor(device="cpu")
+    limit = predictor.probabilities(DATA.train.pixels[:1]).item()
+    threshold = Threshold("scratch?", limit / 2, 40, 90, 39)
+    calibration = Calibration("train", 100, (1.0,), "recall=0.95", (threshold,))
+    alarm.folder.save_calibration(calibration)
+    return {"alarm": alarm.path, "size": size.path}
 
 
 def find_chromium() -> str | None:

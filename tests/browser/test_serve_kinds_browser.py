@@ -1,0 +1,49 @@
+"""The page shows what each kind of run predicts."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from support.images import encode, noise
+from support.servers import open_page, serving
+
+IMAGE = encode(noise(40, 32, seed=3))
+
+
+def test_the_page_shows_every_kind(browser, runs_of_each_kind):
+    file = {"name": "one.png", "mimeType": "image/png", "buffer": IMAGE}
+    with serving(*runs_of_each_kind.values()) as server, open_page(browser, server.url) as page:
+        page.locator("#file").set_input_files(file)
+        for name in runs_of_each_kind:
+            predicted = server.ask(f"/v1/predict?model={name}", IMAGE).values
+            card = page.get_by_role("region", name=name)
+            said = predicted["predicted"]
+            if name == "multi-label":
+                said = ", ".join(said) or "no label"
+            elif name == "binary":
+                said = f"a cat?: {said}"
+            elif name == "regression":
+                said = ", ".join(f"{key} {float(f'{value:.6g}'):g}" for key, value in said.items())
+            expect(card.locator(".predicted")).to_have_text(said)
+            expect(card.get_by_role("row")).to_have_count(1 + len(predicted["predictions"]))
+            expect(card.get_by_role("columnheader").first).to_have_text(
+                {"multi-label": "label", "regression": "name"}.get(name, "class")
+            )
+            note = "calibrated on 100 val images" if name == "gray" else "not calibrated"
+            expect(card.get_by_text(note)).to_have_count(0 if name == "regression" else 1)
+
+
+def test_thresholds_and_intervals_are_shown_and_no_button_without_a_task(browser, runs_with_val):
+    file = {"name": "one.png", "mimeType": "image/png", "buffer": IMAGE}
+    words = (*runs_with_val.values(), "--coverage", "0.8", "--no-similar")
+    with serving(*words) as server, open_page(browser, server.url) as page:
+        page.locator("#file").set_input_files(file)
+        alarm, size = (page.get_by_role("region", name=name) for name in ("alarm", "size"))
+        expect(alarm).to_contain_text("calibrated on out-of-fold predictions of 100 train images")
+        expect(alarm).to_contain_text("threshold")
+        expect(alarm).to_contain_text("chosen for recall=0.95")
+        expect(alarm).to_contain_text("Prediction set: ")
+        expect(alarm).to_contain_text("of new images (95 % interval; the aim is 80.0 %)")
+        expect(size).to_contain_text(" ± ")
+        expect(page.get_by_role("button", name="Similar training images")).to_have_count(0)
+        expect(page.get_by_role("button", name="Explain this prediction")).to_have_count(2)
