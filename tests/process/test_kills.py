@@ -1,12 +1,11 @@
-"""SIGKILL at random moments, checkpoint writes and cache building among them, loses nothing."""
+"""Kills at random moments, checkpoint writes and cache building among them, lose nothing."""
 
 from __future__ import annotations
 
 import json
 import random
 import signal
-import time
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 
 from support.commands import start_process
 from support.examples import IS_COMPLETE
-from support.forking import PATIENCE_SECONDS
+from support.forking import MODULE
 from support.images import write_images
 
 KILLS = 15 if IS_COMPLETE else 5
@@ -28,22 +27,59 @@ FLAGS = (
     *("--translate-px", "1", "--schedule", "cosine", "--precision", "fp32"),
     *("--save-every", "0s", "--device", "cpu"),
 )
+COUNTED = """
+import atexit, json, os, signal, sys
+from pathlib import Path
+
+last, delay_seconds, file = json.loads(os.environ["KILLED"])
+process = os.getpid()
+paths = []
+
+def count(event, arguments):
+    if event in ("open", "os.mkdir", "os.rename", "os.remove") and os.getpid() == process:
+        paths.append(str(arguments[1 if event == "os.rename" else 0]))
+        if len(paths) == last:
+            signal.setitimer(signal.ITIMER_REAL, delay_seconds)
+
+sys.addaudithook(count)
+atexit.register(lambda: Path(file).write_text(json.dumps(paths)))
+"""
+"""Counts the files and folders that a process opens, makes, renames and removes.
+
+At a number of them, an alarm is set that nobody handles, so the system kills the process wherever
+it is then. Unlike time, these numbers are the same on every machine.
+"""
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(signal, "SIGKILL"), reason="Windows has no signal that kills"
+    not hasattr(signal, "setitimer"), reason="Windows has no signal that kills"
 )
 
 
-def run_and_kill(*command: str, seconds: float = PATIENCE_SECONDS) -> tuple[int, float]:
-    """Run a command and kill it after ``seconds``; returns its status and the time of its start."""
-    started = time.time()
-    with start_process(*command) as process:
-        with suppress(AssertionError):  # it has not ended yet
-            process.wait(seconds)
-        process.kill()
+@dataclass(frozen=True)
+class Killing:
+    """After which number of a process's files it is killed, and how long after."""
+
+    last: int
+    delay_seconds: float
+
+
+def run_and_kill(*command: str, killing: Killing | None = None) -> list[str] | None:
+    """The files that a command has opened or changed; ``None`` if it was killed."""
+    file = Path("paths.json").absolute()
+    file.unlink(missing_ok=True)
+    last, delay_seconds = (killing.last, killing.delay_seconds) if killing else (0, 0.0)
+    values = json.dumps([last, delay_seconds, str(file)])
+    with start_process(*command, code=f"{COUNTED}\n{MODULE}", KILLED=values) as process:
         _, errors = process.communicate()
-    assert process.returncode in (0, -signal.SIGKILL), errors
-    return process.returncode, started
+    if process.returncode == 0:
+        return json.loads(file.read_text())
+    assert killing is not None and process.returncode == -signal.SIGALRM, errors
+    return None
+
+
+def find_place(paths: list[str], name: str) -> int:
+    """The number of the first file with a word in its path."""
+    return 1 + next(place for place, path in enumerate(paths) if name in path)
 
 
 def read_epochs(folder: Path) -> list[tuple[object, ...]]:
@@ -55,36 +91,34 @@ def read_epochs(folder: Path) -> list[tuple[object, ...]]:
     ]
 
 
-def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(workplace, image_set):
+def test_a_training_killed_anywhere_ends_with_the_same_weights(workplace, image_set):
     train = ["train", NET, "--data", str(image_set), *FLAGS, "--name"]
-    assert run_and_kill(*train, "first")[0] == 0  # decodes the images
-    status, started = run_and_kill(*train, "straight")
-    assert status == 0
+    run_and_kill(*train, "first")  # decodes the images
+    paths = run_and_kill(*train, "straight")
     straight = Path("runs/straight")
-    begun, ended = time_run(straight, started)
+    begun = find_place(paths, "run.json")
     moments = random.Random(0)
-    kills = number = 0
+
+    def choose(kills: int) -> Killing | None:
+        """Five kills of a run, each within what is a third of the whole; then it may end."""
+        last = begun + (len(paths) - begun) // 3
+        killing = Killing(moments.randint(9 * begun // 10, last), moments.uniform(1e-5, 0.02))
+        return killing if kills < 5 else None
+
+    kills = 0
+    number = 0
     while kills < KILLS:
         number += 1
-        assert number <= 2 * KILLS, "the kills come too late"
         folder = Path(f"runs/killed-{number}")
         command = [*train, folder.name]
-        while True:
-            # Five kills of a run, each within what is a third of the whole, then it is let go to
-            # its end.
-            last = begun + (ended - begun) / 3
-            is_killed = kills < min(KILLS, 5 * number)
-            limit = moments.uniform(0.9 * begun, last) if is_killed else PATIENCE_SECONDS
-            status, started = run_and_kill(*command, seconds=limit)
-            if status == 0:
-                if command[0] == "train":  # the machine may have become quicker since
-                    begun, ended = time_run(folder, started)
-                break
-            kills += 1
+        kills_here = 0
+        while run_and_kill(*command, killing=choose(kills_here)) is None:
+            kills_here += 1
             assert not folder.exists() or (folder / "run.json").exists()
-            command = [*train, folder.name]
             if folder.exists():
                 command = ["resume", str(folder), "--save-every", "0s"]
+        assert kills_here > 0
+        kills += kills_here
         assert read_epochs(folder) == read_epochs(straight)
         for name in ("model", "state"):
             # The file's digest is of all that it holds; the time that training took is in the
@@ -94,14 +128,6 @@ def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(wo
         assert {file.name for file in folder.iterdir()} == {
             file.name for file in straight.iterdir()
         }
-
-
-def time_run(folder: Path, started: float) -> tuple[float, float]:
-    """Seconds after which the run was there, and after which its last checkpoint was."""
-    begun, ended = (
-        (folder / name).stat().st_mtime - started for name in ("run.json", "state.safetensors")
-    )
-    return begun, ended
 
 
 def read_tensors(file: Path) -> bytes:
@@ -114,38 +140,26 @@ def test_a_cache_whose_building_is_killed_anywhere_is_made_whole(
     workplace, tmp_path_factory, cache
 ):
     source = str(write_images(tmp_path_factory.mktemp("source") / "images", 150, seed=3))
-    run_and_kill("data", source)
-    clear(cache)
-    status, started = run_and_kill("data", source)
-    assert status == 0
+    paths = run_and_kill("data", source)
     straight = read_cache(cache)
-    begun, ended = time_building(cache, started)
+    begun = find_place(paths, "pixels.npy")
+    ended = find_place(paths, "digest.json")
     moments = random.Random(1)
-    kills = halves = number = 0
+    kills = 0
+    halves = 0
+    longest_delay_seconds = 0.1
     while kills < KILLS:
-        number += 1
-        assert number <= 8 * KILLS, "the kills come too late"
         clear(cache)
-        status, started = run_and_kill(
-            "data", source, seconds=moments.uniform(0.7 * begun, 1.05 * ended)
-        )
-        if status == 0:
-            # the machine may have become quicker since
-            begun, ended = time_building(cache, started)
+        killing = Killing(moments.randint(begun, ended), moments.uniform(0, longest_delay_seconds))
+        if run_and_kill("data", source, killing=killing) is not None:
+            longest_delay_seconds /= 2
             continue
         kills += 1
         halves += bool(list(cache.glob(".*-*/")))
-        assert run_and_kill("data", source)[0] == 0
+        run_and_kill("data", source)
         assert read_cache(cache) == straight
         assert not list(cache.glob(".*-*/"))
-    assert halves >= 1 or not IS_COMPLETE, "no kill fell into the building"
-
-
-def time_building(cache: Path, started: float) -> tuple[float, float]:
-    """Seconds after which the pixels were begun, and after which the cache was whole."""
-    files = next(cache.glob("*/pixels.npy")), next(cache.glob("*/digest.json"))
-    begun, ended = (file.stat().st_mtime - started for file in files)
-    return begun, ended
+    assert halves > 0, "no kill fell into the building"
 
 
 def clear(cache: Path) -> None:
