@@ -27,7 +27,7 @@ from lamina.training.group import join_group
 
 RECIPE = Recipe(epochs=4, batch_size=50, lanes=4)
 NET = "Flatten(), Linear(20), ReLU(), Output()"
-TRAIN = ("--data", "shapes", "--epochs", "2", "--batch-size", "1000")
+TRAIN = ("--data", "shapes", "--epochs", "2", "--batch-size", "100")
 
 
 class Poisoned(nn.Module):

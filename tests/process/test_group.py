@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from lamina import Epoch, Preparation, load_data, start_run
+from lamina import Epoch, load_data, start_run
 from lamina.runs.loading import load_run
 from support.commands import run_well
 from support.groups import Ended, run_group
 from support.runs import digests
 
-DATA = ("--data", "shapes", "--size", "8")
-TRAIN = ("train", "mlp", *DATA, "--epochs", "4", "--batch-size", "100", "--lanes", "4")
+TRAIN = ("train", "mlp", "--epochs", "60", "--batch-size", "10", "--lanes", "4")
+"""Long enough for a process to be found and killed after the first epoch."""
 
 
 def run_script(name: str, size: int) -> list[Ended]:
@@ -28,7 +28,7 @@ def run_script(name: str, size: int) -> list[Ended]:
     return run_group(size, code=f"import runpy\nrunpy.run_path({str(path)!r}, run_name='__main__')")
 
 
-def test_many_recipes_and_four_reports_are_the_same_for_any_number_of_processes():
+def test_recipes_and_logits_are_the_same_for_any_number_of_processes():
     ended = run_script("group_script.py", 4)
     assert [process.status for process in ended] == [0] * 4, ended
     four, three, alone = map(json.loads, ended[0].printed.splitlines())
@@ -38,23 +38,25 @@ def test_many_recipes_and_four_reports_are_the_same_for_any_number_of_processes(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
+def undisturbed_run(image_set, tmp_path_factory) -> Path:
     """The run of TRAIN by one process."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    run_well(*TRAIN, "--name", "alone", "--runs-dir", folder)
+    run_well(*TRAIN, "--data", image_set, "--name", "alone", "--runs-dir", folder)
     return folder / "alone"
 
 
-def test_a_training_that_others_resume_ends_with_the_same_weights(workplace, undisturbed):
-    recipe = load_run(undisturbed).record.recipe
-    data = load_data("shapes", Preparation(size_px=8))
+def test_a_training_that_others_resume_ends_with_the_same_weights(
+    workplace, image_set, undisturbed_run
+):
+    recipe = load_run(undisturbed_run).record.recipe
+    data = load_data(image_set)
     begun = start_run(data, "mlp", recipe, name="begun")
     next(event for event in begun.iter_train() if isinstance(event, Epoch))
     resumed = run_group(3, "resume", "runs/begun")
     assert [process.status for process in resumed] == [0] * 3, resumed
     assert "group: 3 processes of 1 thread each; each batch has 4 lanes" in resumed[0].errors
-    assert digests(Path("runs/begun")) == digests(undisturbed)
-    reports = [load_run(path).report for path in (undisturbed, Path("runs/begun"))]
+    assert digests(Path("runs/begun")) == digests(undisturbed_run)
+    reports = [load_run(path).report for path in (undisturbed_run, Path("runs/begun"))]
     assert reports[0].to_json() | {"seconds": 0} == reports[1].to_json() | {"seconds": 0}
 
 
@@ -73,9 +75,11 @@ def find_workers(launcher: int) -> dict[int, int]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
-def test_a_killed_process_ends_the_others_and_the_run_is_resumed(workplace, undisturbed):
+def test_a_killed_process_ends_the_others_and_the_run_is_resumed(
+    workplace, image_set, undisturbed_run
+):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = [*launcher, "-m", "lamina", *TRAIN, "--name", "killed", "--json"]
+    words = [*launcher, "-m", "lamina", *TRAIN, "--data", image_set, "--name", "killed", "--json"]
     with subprocess.Popen(
         [sys.executable, *words],
         stdout=subprocess.PIPE,
@@ -90,7 +94,7 @@ def test_a_killed_process_ends_the_others_and_the_run_is_resumed(workplace, undi
     assert "rank      : 1" in printed  # torchrun names the lost process
     assert "Signal 9 (SIGKILL)" in printed
     run_well("resume", "runs/killed")
-    assert digests(Path("runs/killed")) == digests(undisturbed)
+    assert digests(Path("runs/killed")) == digests(undisturbed_run)
 
 
 FLIPPED = """
@@ -112,7 +116,7 @@ class Flipped(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory) -> tuple[Path, list[Ended]]:
+def ended_processes(tmp_path_factory) -> tuple[Path, list[Ended]]:
     """The folder and the ended processes of ``group_cases.py``."""
     folder = tmp_path_factory.mktemp("cases")
     (folder / "flipped.py").write_text(FLIPPED)
@@ -124,13 +128,13 @@ def cases(tmp_path_factory) -> tuple[Path, list[Ended]]:
 
 
 @pytest.fixture
-def results(cases) -> list[dict[str, Any]]:
+def results(ended_processes) -> list[dict[str, Any]]:
     """What each process has seen, by rank."""
-    _, ended = cases
+    _, ended = ended_processes
     return json.loads(ended[0].printed.splitlines()[-1])
 
 
-def test_what_happens_to_one_process_happens_to_all_at_the_same_step(results):
+def test_what_happens_to_one_process_happens_to_all(results):
     assert results[0]["stopped"] == results[1]["stopped"] == results[2]["stopped"]
     # Only the leader's disk has the run.
     assert [result["has the run"] for result in results] == [True, False, False]
@@ -146,20 +150,20 @@ def test_what_happens_to_one_process_happens_to_all_at_the_same_step(results):
     assert all(expected in result["other data"] for result in results)
 
 
-def test_the_others_notice_at_once_that_a_process_was_killed(cases):
-    _, ended = cases
+def test_the_others_notice_at_once_that_a_process_was_killed(ended_processes):
+    _, ended = ended_processes
     assert [process.status for process in ended] == [1, -signal.SIGKILL, 1]
     message = "GroupError: Another process of the group has ended, or the connection to it broke"
     assert [message in process.errors for process in ended] == [True, False, True]
 
 
-def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(cases, results):
+def test_a_flipped_bit_is_found_after_the_epoch_with_its_rank(ended_processes, results):
     assert [result["flipped"][0] for result in results] == [75, 75, 75]
     message = (
         "lamina: After epoch 1, the weights differ between the processes (rank 1 deviates). Memory"
     )
     assert message in results[0]["flipped"][1]
-    assert digests(cases[0] / "runs/flipped") == []
+    assert digests(ended_processes[0] / "runs/flipped") == []
 
 
 @pytest.mark.parametrize(

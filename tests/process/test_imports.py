@@ -1,23 +1,20 @@
-"""What a prediction of one image, and a training, wait for."""
+"""What predictions, trainings and servers load before they begin."""
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.data import Dataset, Images
 from lamina.deploy.exported_model import export_onnx
-from lamina.nets import Flatten, Net, Output
 from lamina.runs.run import Run
-from lamina.training.loop import Training
-from lamina.training.recipe import Recipe
-from support.runs import begin_run
+from support.commands import run_well
+from support.runs import DATA
+from support.servers import save_untrained
 
 SLOW = {
     "torchmetrics",
@@ -32,81 +29,76 @@ SLOW = {
 
 
 @pytest.fixture
-def predicting(tmp_path: Path) -> Run:
+def untrained_run(workplace: Path) -> Run:
     """A run that can predict, and one.png beside it."""
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), np.uint8)
-    images = Images(pixels, np.array([0, 1, 0, 1]), ("cat", "dog"), ("0", "1", "2", "3"), "train")
-    training = Training(Net(Flatten(), Output()), images, Recipe(epochs=1, batch_size=4))
-    for _ in training:
-        pass
-    run = begin_run(
-        Net(Flatten(), Output()),
-        Dataset("pets", "abc", images),
-        None,
-        net_name="tiny",
-        runs_dir=tmp_path,
-    )
-    run.folder.save_model(training.model)
-    Image.fromarray(pixels[0]).save(tmp_path / "one.png")
-    return run
+    Image.new("RGB", (6, 6)).save(workplace / "one.png")
+    return save_untrained(workplace, "untrained", DATA.train)
 
 
-def predict_one(model: Path, image: Path) -> tuple[set[str], list[str]]:
-    """The packages that ``lamina predict`` imports, and the lines that it prints."""
-    # Python names every module that it imports, with its time, on stderr.
-    printed = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "lamina", "predict", str(model), str(image)],
+def run_script(script: str, *words: Path) -> tuple[list[set[str]], str]:
+    """The modules that a new interpreter has loaded at each ``report()``, and what it prints."""
+    ran = subprocess.run(
+        [sys.executable, "-c", REPORT + script, *map(str, words)],
         capture_output=True,
         text=True,
-        env=os.environ,
-        check=True,
+        check=False,
     )
-    lines = printed.stderr.splitlines()
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in lines}
-    return imported, printed.stdout.splitlines()
+    assert ran.returncode == 0, ran.stderr
+    lines = [line for line in ran.stderr.splitlines() if line.startswith("[")]
+    return [set(json.loads(line)) for line in lines], ran.stdout
 
 
-def test_predicting_with_a_run_imports_nothing_that_it_does_not_use(
-    predicting: Run, tmp_path: Path
-) -> None:
-    imported, lines = predict_one(predicting.path, tmp_path / "one.png")
-    assert "torch" in imported
-    assert not imported & SLOW
-    assert lines[0] == "image\tpredicted"
+def list_packages(modules: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
 
 
-def test_predicting_with_an_exported_file_does_without_torch(
-    predicting: Run, tmp_path: Path
-) -> None:
-    file = tmp_path / "net.onnx"
-    file.write_bytes(export_onnx(predicting.predictor(device="cpu")))
-    imported, lines = predict_one(file, tmp_path / "one.png")
-    assert "onnxruntime" in imported
-    assert not imported & {*SLOW, "torch", "onnx", "timm", "safetensors"}
-    assert lines == predict_one(predicting.path, tmp_path / "one.png")[1]
-
-
-TRAIN = """
-import sys
+REPORT = """
+import json, sys
 from lamina.cli import main
-for optimizer in ("adam", "sgd", "muon"):
-    # Wide enough for the layers to be in bf16 where the machine multiplies in it.
-    net = "Flatten(), Linear(2000), ReLU(), Output()"
-    words = ["train", net, "--epochs", "1", "--optimizer", optimizer]
-    assert main([*words, "--data", sys.argv[1]]) == 0
+
+def report():
+    print(json.dumps(list(sys.modules)), file=sys.stderr)
+
+def run(*words):
+    assert main(list(words)) == 0
+    report()
+
+"""
+# Wide enough for the layers to be in bf16 where the machine multiplies in it.
+PREDICT_AND_TRAIN = """
+run("predict", sys.argv[1], sys.argv[2])
+net = "Flatten(), Linear(2000), ReLU(), Output()"
+run("train", net, "--epochs", "1", "--data", sys.argv[3])
 """
 
 
-def test_training_loads_none_of_the_compilers_that_torch_has(
-    workplace: Path, image_set: Path
+def test_predicting_and_training_import_nothing_that_they_do_not_use(
+    untrained_run: Run, workplace: Path, image_set: Path
 ) -> None:
-    printed = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", TRAIN, str(image_set)],
-        capture_output=True,
-        text=True,
-        env=os.environ,
-        check=True,
-    )
-    imported = {line.rpartition("|")[2].strip() for line in printed.stderr.splitlines()}
-    assert "torch" in imported
-    assert not imported & {"torch._dynamo", "torch.fx.experimental.symbolic_shapes", "sympy"}
+    words = (untrained_run.path, workplace / "one.png", image_set)
+    (predicting, training), printed = run_script(PREDICT_AND_TRAIN, *words)
+    assert "torch" in predicting
+    assert not list_packages(predicting) & SLOW
+    assert printed.startswith("image\tpredicted")
+    # the compilers that torch has
+    assert not training & {"torch._dynamo", "torch.fx.experimental.symbolic_shapes", "sympy"}
+
+
+SERVE_AND_PREDICT = """
+import lamina.deploy.serve.serving
+import lamina.deploy.studio.opening
+report()
+run("predict", sys.argv[1], sys.argv[2])
+"""
+
+
+def test_servers_and_predicting_with_an_exported_file_do_without_torch(
+    untrained_run: Run, workplace: Path
+) -> None:
+    file = workplace / "net.onnx"
+    file.write_bytes(export_onnx(untrained_run.predictor(device="cpu")))
+    (serving, predicting), printed = run_script(SERVE_AND_PREDICT, file, workplace / "one.png")
+    assert "torch" not in serving
+    assert "onnxruntime" in predicting
+    assert not list_packages(predicting) & {*SLOW, "torch", "onnx", "timm", "safetensors"}
+    assert printed == run_well("predict", untrained_run.path, workplace / "one.png").stdout

@@ -13,6 +13,10 @@ import pytest
 
 from lamina.runs.loading import load_run
 
+pytestmark = (
+    pytest.mark.nightly
+)  # torchrun and network namespaces; test_group trains with processes
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/howto/several-machines.md").read_text(encoding="utf-8")
 DOCUMENTED = "-m lamina train cnn-s --data photos --lanes 8 --name shared"

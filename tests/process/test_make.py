@@ -14,6 +14,7 @@ import pytest
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
 
 
+@pytest.mark.nightly  # a study in a new interpreter; other tests compare nets without one
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make: apt-get install make")
 def test_the_demo_trains_and_compares_the_articles_nets(image_set, tmp_path):
     scripts = sysconfig.get_path("scripts")

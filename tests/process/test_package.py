@@ -20,6 +20,8 @@ from packaging.requirements import Requirement
 
 from lamina import __version__
 
+pytestmark = pytest.mark.nightly  # builds packages for 20 s; a release builds them, too
+
 ROOT = Path(__file__).parents[2]
 BUILD = """
 import sys
@@ -201,9 +203,7 @@ for command in json.loads(sys.argv[1]):
 """
 
 
-def test_a_missing_extra_is_named_with_the_command_that_installs_it(
-    lamina, stored_runs, image_set, tmp_path
-):
+def test_a_missing_extra_is_named_with_its_command(lamina, stored_runs, image_set, tmp_path):
     places = {"RUN": str(stored_runs["finished"]), "IMAGES": str(image_set)}
     commands = [" ".join(places.get(word, word) for word in line.split()) for line in EXTRAS]
     python = lamina.with_name("python")

@@ -17,7 +17,7 @@ import pytest
 
 from lamina import Study, load_run
 from lamina.studies.storage import load_study, open_storage
-from support.commands import events, run_lamina, run_refused, run_well, start_process
+from support.commands import events, run_refused, run_well, start_process
 from support.forking import Process
 from support.searches import NET, QUICKLY
 
@@ -25,8 +25,8 @@ SEARCH = ("--over", "lr=1e-4..1e-1:log", "batch_size=2,4", "--name", "study")
 POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None)
 
 
-class Server:
-    """A PostgreSQL server with an empty database, which the tests may stop and start.
+class PostgresServer:
+    """A PostgreSQL server that the tests may stop and start.
 
     It listens on a socket in its folder: a port could be taken while it is stopped.
     """
@@ -38,8 +38,11 @@ class Server:
             shutil.chown(folder, self.user)
         self._run("initdb", "--auth=trust", "--username=lamina", "--no-sync", "-D", folder / "data")
         self.start()
-        self._run("createdb", "-h", folder, "-U", "lamina", "tunings")
-        self.url = f"postgresql://lamina:secret@/tunings?host={folder}"
+
+    def create_database(self, name: str) -> str:
+        """The URL of a new, empty database."""
+        self._run("createdb", "-h", self.folder, "-U", "lamina", name)
+        return f"postgresql://lamina:secret@/{name}?host={self.folder}"
 
     def start(self) -> None:
         options = f"-k {self.folder} -c listen_addresses= -c fsync=off"
@@ -51,7 +54,7 @@ class Server:
 
     def drop_connections(self) -> None:
         end = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
-        self._run("psql", "-h", self.folder, "-U", "lamina", "-c", end, "tunings")
+        self._run("psql", "-h", self.folder, "-U", "lamina", "-c", end, "postgres")
 
     def _run(self, name: str, *words: object) -> None:
         with (self.folder / "output").open("a") as output:
@@ -65,18 +68,31 @@ class Server:
             )
 
 
-@pytest.fixture
-def postgres() -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for all tests of this module; those that stop it come last."""
     if POSTGRES is None:
         if os.environ.get("LAMINA_TEST_POSTGRES"):
             pytest.fail("PostgreSQL is not installed")
         pytest.skip("no PostgreSQL: apt-get install postgresql")
     # pytest's folders are closed to other users
     folder = Path(tempfile.mkdtemp(prefix="lamina-postgres-"))
-    started = Server(folder)
+    started = PostgresServer(folder)
     yield started
     started.stop()
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def database(postgres: PostgresServer, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database."""
+    return postgres.create_database(request.node.originalname.removeprefix("test_"))
+
+
+@pytest.fixture
+def journal(workplace: Path) -> str:
+    """A file where workers with folders of their own share their trials."""
+    return str(workplace / "shared.journal")
 
 
 @pytest.fixture
@@ -135,26 +151,9 @@ def check_each_trial_once(study: Study, folders: Iterable[Path], least: int) -> 
     assert set(complete) <= set(ended)
 
 
-@pytest.fixture(params=["journal", "postgres"])
-def storage(request, workplace) -> str:
-    """Where workers with folders of their own share their trials."""
-    if request.param == "postgres":
-        return request.getfixturevalue("postgres").url
-    return str(workplace / "shared.journal")
-
-
-def test_four_workers_share_a_search_and_one_of_them_is_killed(image_set, storage, begin):
-    call = (
-        "tune",
-        f"{NET},epochs=8",
-        "--data",
-        image_set,
-        *SEARCH,
-        "--trials",
-        "6",
-        "--storage",
-        storage,
-    )
+def test_four_workers_share_a_search_and_one_is_killed(image_set, database, begin):
+    search = (*SEARCH, "--trials", "6", "--storage", database)
+    call = ("tune", f"{NET},epochs=8", "--data", image_set, *search)
     folders = [Path(f"machine-{number}") for number in range(4)]
     workers = [begin(*call, "--runs-dir", folders[0])]
     await_epoch(workers[0])  # so that it has a trial
@@ -170,7 +169,7 @@ def test_four_workers_share_a_search_and_one_of_them_is_killed(image_set, storag
     assert results  # one of them has trained the finals
     assert all(result == results[0] for result in results)
     place = Path(results[0]["study"])
-    check_each_trial_once(Study(place, storage), folders, 6)
+    check_each_trial_once(Study(place, database), folders, 6)
     again = run_well(*call, "--runs-dir", place.parent, "--json")
     assert events(again.stdout)[-1] == results[0]
     other = next(folder for folder in folders if folder != place.parent)
@@ -197,8 +196,56 @@ def test_two_processes_of_one_machine_share_a_folder(image_set, begin):
     check_each_trial_once(Study(Path("runs/study")), [Path("runs")], 3)
 
 
-def test_the_server_is_down_for_a_while(image_set, postgres, begin):
-    search = (*SEARCH, "--trials", "4", "--storage", postgres.url)
+@pytest.mark.parametrize("value", ["../../escaped", ["evil.py"]])
+def test_hostile_trials_run_nothing(image_set, journal, begin, value):
+    """A trial whose attributes lamina has not written ends the worker with an error in words."""
+    search = (*SEARCH, "--trials", "3", "--storage", journal)
+    call = ("tune", f"{NET},epochs=8", "--data", image_set, *search)
+    worker = begin(*call)
+    await_epoch(worker)
+    worker.kill()
+    study = load_study(open_storage(journal, Path()), "study")
+    trial = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.WAITING, user_attrs={"run": value}
+    )
+    study.add_trial(trial)
+    before = sorted(Path().rglob("*"))
+    refused = run_refused(*call)
+    assert "The storage of the study is damaged" in refused
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_worker_with_another_search_is_refused(image_set, database, begin):
+    storage = ("--storage", database, "--runs-dir")
+    call = ("tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, *storage)
+    worker = begin(*call, "a")
+    await_epoch(worker)
+    message = "The study study in the storage already exists, with different"
+    longer = ("tune", f"{NET},epochs=9", *call[2:])
+    assert f"{message} settings: given, epochs." in run_refused(*longer, "b")
+    Path("net.py").write_text("from lamina.nets import *\nnet = Net(Flatten(), Output())\n")
+    other = ("tune", "net.py,epochs=8", *call[2:])
+    assert f"{message} settings: net, file." in run_refused(*other, "b")
+    assert not Path("b").exists()
+    wrong = run_refused(*call[:-2], f"{database}/nothing", "--runs-dir", "c")
+    assert "secret" not in wrong
+
+
+@pytest.mark.nightly  # four trainings; other tests continue killed trainings
+def test_the_finals_of_a_killed_process_are_continued(image_set, begin):
+    call = ("tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, "--trials", "2")
+    worker = begin(*call)
+    await_remark(worker, "trained: final-")
+    worker.kill()
+    again = begin(*call)
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert events(out)[-1]["event"] == "study"
+
+
+@pytest.mark.nightly  # real pauses of seconds; only a change of storage.py could break it
+def test_the_server_is_down_for_a_while(image_set, postgres, database, begin):
+    search = (*SEARCH, "--trials", "4", "--storage", database)
     call = ("tune", f"{NET},epochs=18", "--data", image_set, *search)
     first = begin(*call, "--runs-dir", "a")
     await_epoch(first)
@@ -214,15 +261,14 @@ def test_the_server_is_down_for_a_while(image_set, postgres, begin):
     out, err = other.communicate()
     assert other.returncode == 0, err
     assert events(out)[-1]["event"] == "study"
-    check_each_trial_once(Study(Path("b/study"), postgres.url), [Path("a"), Path("b")], 4)
+    check_each_trial_once(Study(Path("b/study"), database), [Path("a"), Path("b")], 4)
     finished = [path for path in Path("b/study").glob("trial-*") if load_run(path).report]
     run_well("reproduce", finished[0])
 
 
-def test_a_signal_ends_a_worker_while_the_database_is_down(image_set, postgres, begin):
-    worker = begin(
-        "tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, "--storage", postgres.url
-    )
+def test_a_signal_ends_a_worker_while_the_database_is_down(image_set, postgres, database, begin):
+    storage = ("--storage", database)
+    worker = begin("tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, *storage)
     await_epoch(worker)
     postgres.stop()
     await_remark(worker, "waiting: for the storage")
@@ -230,102 +276,3 @@ def test_a_signal_ends_a_worker_while_the_database_is_down(image_set, postgres, 
     worker.communicate()  # long before the ten minutes after which it gives up
     assert worker.returncode == 128 + signal.SIGTERM
     postgres.start()
-
-
-def test_the_finals_of_a_killed_process_are_continued(image_set, begin):
-    call = ("tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, "--trials", "2")
-    worker = begin(*call)
-    await_remark(worker, "trained: final-")
-    worker.kill()
-    again = begin(*call)
-    out, err = again.communicate()
-    assert again.returncode == 0, err
-    assert events(out)[-1]["event"] == "study"
-
-
-def test_a_worker_with_another_search_is_refused(image_set, storage, begin):
-    call = (
-        "tune",
-        f"{NET},epochs=8",
-        "--data",
-        image_set,
-        *SEARCH,
-        "--storage",
-        storage,
-        "--runs-dir",
-    )
-    worker = begin(*call, "a")
-    await_epoch(worker)
-    message = "The study study in the storage already exists, with different"
-    longer = ("tune", f"{NET},epochs=9", *call[2:])
-    assert f"{message} settings: given, epochs." in run_refused(*longer, "b")
-    Path("net.py").write_text("from lamina.nets import *\nnet = Net(Flatten(), Output())\n")
-    other = ("tune", "net.py,epochs=8", *call[2:])
-    assert f"{message} settings: net, file." in run_refused(*other, "b")
-    assert not Path("b").exists()
-    wrong = run_refused(*call[:-2], f"{storage}/nothing", "--runs-dir", "c")
-    assert "secret" not in wrong
-
-
-@pytest.mark.parametrize("kind", ["attributes", "names", "types"])
-def test_hostile_studies_run_nothing(image_set, storage, kind, tmp_path):
-    """Whatever a storage says, nothing is executed, and nothing is written elsewhere."""
-    marker = Path("executed")
-    Path("evil.py").write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n")
-    opened = open_storage(storage, Path())
-    study = optuna.create_study(storage=opened, study_name="study", direction="maximize")
-    settings = {"net": "evil.py", "data": "../../escaped", "metric": "accuracy", "function": "os"}
-    if kind == "attributes":
-        study.set_user_attr("settings", settings)
-    elif kind == "names":
-        for name in ("../../escaped", "/tmp/escaped", "evil.py", "\x1b[2J"):
-            other = optuna.create_study(storage=opened, study_name=name)
-            other.set_user_attr("settings", settings)
-        study.set_user_attr("settings", {**settings, "metric": "../../escaped"})
-    else:
-        study.set_user_attr("settings", ["evil.py", {"net": None}])
-        study.set_user_attr("limits", {"trials": "evil.py", "seconds": []})
-    for name in ("study", "escaped"):
-        folder = Path("listed", name)
-        folder.mkdir(parents=True)
-        state = {"settings": {"over": {}}, "storage": storage}
-        (folder / "study.json").write_text(json.dumps(state))
-    before = sorted(Path().rglob("*"))
-    call = ("tune", f"{NET},epochs=8", "--data", image_set, *SEARCH, "--storage", storage)
-    assert "The study study in the storage already exists, with different" in run_refused(*call)
-    for name in ("study", "escaped"):
-        shown = run_lamina("runs", "--study", Path("listed", name))
-        assert shown.returncode in (0, 2)
-        assert "Traceback" not in shown.stderr
-        assert "\x1b" not in shown.stdout + shown.stderr
-    assert not marker.exists()
-    assert sorted(Path().rglob("*")) == before
-    assert not (tmp_path.parent / "escaped").exists()
-
-
-@pytest.mark.parametrize("value", ["../../escaped", ["evil.py"]])
-def test_hostile_trials_run_nothing(image_set, storage, begin, value):
-    """A trial whose attributes lamina has not written ends the worker with an error in words."""
-    call = (
-        "tune",
-        f"{NET},epochs=8",
-        "--data",
-        image_set,
-        *SEARCH,
-        "--trials",
-        "3",
-        "--storage",
-        storage,
-    )
-    worker = begin(*call)
-    await_epoch(worker)
-    worker.kill()
-    study = load_study(open_storage(storage, Path()), "study")
-    trial = optuna.trial.create_trial(
-        state=optuna.trial.TrialState.WAITING, user_attrs={"run": value}
-    )
-    study.add_trial(trial)
-    before = sorted(Path().rglob("*"))
-    refused = run_refused(*call)
-    assert "The storage of the study is damaged" in refused
-    assert sorted(Path().rglob("*")) == before
