@@ -87,9 +87,9 @@ def test_a_set_of_several_times_the_memory_is_trained_on_and_evaluated(cache: Pa
     in the cache's ``map_pixels``, all images as one block in ``_channel_statistics``, and
     ``np.ascontiguousarray(pixels[:]).copy()`` in ``predict_logits``.
     """
-    script = BUILD.format(count=6000, side=112) + TRAIN.format(limit=40 * 2**20)
+    script = BUILD.format(count=3000, side=112) + TRAIN.format(limit=22 * 2**20)
     ran = run_script(script, cache)
-    assert (ran.returncode, ran.stdout) == (0, "4 True 600\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, "4 True 300\n"), ran.stderr
 
 
 def test_a_set_larger_than_all_memory_is_loaded(cache: Path) -> None:
