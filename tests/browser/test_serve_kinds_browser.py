@@ -33,7 +33,7 @@ def test_the_page_shows_every_kind(browser, runs_of_each_kind):
             expect(card.get_by_text(note)).to_have_count(0 if name == "regression" else 1)
 
 
-def test_thresholds_and_intervals_are_shown_and_no_button_without_a_task(browser, runs_with_val):
+def test_thresholds_and_intervals_are_shown(browser, runs_with_val):
     file = {"name": "one.png", "mimeType": "image/png", "buffer": IMAGE}
     words = (*runs_with_val.values(), "--coverage", "0.8", "--no-similar")
     with serving(*words) as server, open_page(browser, server.url) as page:

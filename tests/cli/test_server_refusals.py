@@ -74,7 +74,7 @@ def test_what_cannot_be_served_gets_one_message(untrained_run, workplace, argume
         ),
     ],
 )
-def test_a_studio_that_would_let_strangers_in_or_has_no_data_is_refused(workplace, words, message):
+def test_a_studio_open_to_strangers_or_without_data_is_refused(workplace, words, message):
     assert message in run_refused("studio", *words, "--no-browser")
 
 

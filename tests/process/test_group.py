@@ -28,7 +28,7 @@ def run_script(name: str, size: int) -> list[Ended]:
     return run_group(size, code=f"import runpy\nrunpy.run_path({str(path)!r}, run_name='__main__')")
 
 
-def test_recipes_and_logits_are_the_same_for_any_number_of_processes():
+def test_weights_and_logits_do_not_depend_on_processes():
     ended = run_script("group_script.py", 4)
     assert [process.status for process in ended] == [0] * 4, ended
     four, three, alone = map(json.loads, ended[0].printed.splitlines())
@@ -45,9 +45,7 @@ def undisturbed_run(image_set, tmp_path_factory) -> Path:
     return folder / "alone"
 
 
-def test_a_training_that_others_resume_ends_with_the_same_weights(
-    workplace, image_set, undisturbed_run
-):
+def test_a_training_that_others_resume_has_the_same_weights(workplace, image_set, undisturbed_run):
     recipe = load_run(undisturbed_run).record.recipe
     data = load_data(image_set)
     begun = start_run(data, "mlp", recipe, name="begun")

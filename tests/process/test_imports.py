@@ -72,7 +72,7 @@ run("train", net, "--epochs", "1", "--data", sys.argv[3])
 """
 
 
-def test_predicting_and_training_import_nothing_that_they_do_not_use(
+def test_predicting_and_training_import_only_what_they_use(
     untrained_run: Run, workplace: Path, image_set: Path
 ) -> None:
     words = (untrained_run.path, workplace / "one.png", image_set)
@@ -92,9 +92,7 @@ run("predict", sys.argv[1], sys.argv[2])
 """
 
 
-def test_servers_and_predicting_with_an_exported_file_do_without_torch(
-    untrained_run: Run, workplace: Path
-) -> None:
+def test_servers_and_exported_files_do_without_torch(untrained_run: Run, workplace: Path) -> None:
     file = workplace / "net.onnx"
     file.write_bytes(export_onnx(untrained_run.predictor(device="cpu")))
     (serving, predicting), printed = run_script(SERVE_AND_PREDICT, file, workplace / "one.png")

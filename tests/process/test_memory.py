@@ -80,7 +80,7 @@ def run_script(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_set_of_several_times_the_memory_is_trained_on_and_evaluated(cache: Path) -> None:
+def test_a_set_of_several_times_the_memory_is_trained_on(cache: Path) -> None:
     """This fails with a copy of the pixels in any of four places.
 
     These are ``torch.from_numpy(images.pixels).clone()`` in ``Training``, ``np.load`` without a map

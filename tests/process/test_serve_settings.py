@@ -37,7 +37,7 @@ def predict(
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_answers_have_prediction_sets_and_use_the_thresholds_of_the_run(
+def test_predictions_have_sets_and_use_the_runs_thresholds(
     server_with_coverage, runs_with_val, tmp_path, capsys
 ):
     (threshold,) = load_run(runs_with_val["alarm"]).task.cutoffs

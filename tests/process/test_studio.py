@@ -266,7 +266,7 @@ def test_an_untrained_net_draws_what_changes_the_image(studio):
     assert "too large to be tried" in studio.act("forward", source="shapes", text=huge)
 
 
-def test_hostile_bytes_are_refused_and_only_made_files_are_served(studio):
+def test_hostile_bytes_are_refused_and_only_results_served(studio):
     studio.copy_runs(train_quickly(), "single")
 
     def post(action: str, body: bytes) -> tuple[int, dict]:

@@ -44,7 +44,7 @@ def test_training_images_that_are_loaded_later_are_found(tmp_path, monkeypatch):
     assert answer["searched"] == len(data.train)
 
 
-def test_a_run_without_a_coverage_is_named_and_others_keep_theirs(runs_with_val, tmp_path):
+def test_a_run_without_a_coverage_is_named(runs_with_val, tmp_path):
     run = load_run(runs_with_val["alarm"])
     targets = run.outputs["val"].targets[:12]
     few = replace(DATA.train, targets=targets, target_names=("a?",))

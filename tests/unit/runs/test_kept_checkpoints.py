@@ -8,7 +8,7 @@ import os
 from lamina.runs.kept_checkpoints import keep_checkpoint
 
 
-def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path, monkeypatch):
+def test_checkpoints_are_kept_until_they_take_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr("lamina.runs.kept_checkpoints.KEPT_BYTES", 450)
     for epoch in range(6):
         beside = tmp_path / "new"

@@ -57,7 +57,7 @@ def test_cores_that_other_programs_use_are_left_to_them(use_cores):
     assert chosen.reason.startswith("other programs use 4.0 cores; set OMP_NUM_THREADS=4")
 
 
-def test_a_system_that_does_not_say_how_busy_it_is_counts_as_idle(use_cores, tmp_path):
+def test_a_system_that_does_not_say_is_taken_as_idle(use_cores, tmp_path):
     use_cores(2)
     (tmp_path / "stat").unlink()
     threads.time.sleep = lambda _: None

@@ -73,7 +73,7 @@ def test_tables_come_last_and_folders_of_runs_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     "names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")]
 )
-def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(tmp_path, names):
+def test_a_folder_that_is_a_data_set_is_offered_without_its_runs(tmp_path, names):
     photos = tmp_path / "photos"
     for number, name in enumerate((*names, "runs/x")):
         (photos / name).mkdir(parents=True)
@@ -93,7 +93,7 @@ def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(
     assert outer[: outer.index("shapes")] == ["photos"]
 
 
-def test_a_folder_of_classes_and_of_others_is_offered_beside_the_others(tmp_path):
+def test_a_folder_of_classes_is_offered_beside_others(tmp_path):
     for name in ("cat/1.png", "dog/1.png", "raw/2025/1.png"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(noise_png())
@@ -198,7 +198,7 @@ def test_corrections_are_read_back_by_lamina(tmp_path):
     assert not file.exists()
 
 
-def test_names_that_a_spreadsheet_would_execute_or_that_are_not_utf_8_come_back(tmp_path):
+def test_names_that_a_spreadsheet_would_execute_come_back(tmp_path):
     folder = DataFolder(tmp_path, tmp_path / "runs")
     folder.correct("shapes", {"=1+1.png": "@home", 'a,"b".png': "x", "caf\udce9.png": "y"})
     assert folder.find_corrections("shapes") == tmp_path / "runs/shapes-corrections.csv"

@@ -30,7 +30,7 @@ def test_a_page_that_missed_too_much_is_told_so_once():
     asyncio.run(check())
 
 
-def test_events_that_arrive_while_a_page_reads_slowly_are_sent_at_once():
+def test_a_page_that_reads_slowly_gets_new_events_at_once():
     async def check() -> None:
         log = EventLog()
         for number in range(3):

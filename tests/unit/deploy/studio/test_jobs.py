@@ -49,7 +49,7 @@ def test_a_data_set_is_read_while_files_of_runs_are_made(tmp_path, monkeypatch):
     asyncio.run(run_jobs())
 
 
-def test_corrections_that_were_undone_while_a_command_waited_do_not_apply(tmp_path, monkeypatch):
+def test_corrections_undone_while_a_command_waits_do_not_apply(tmp_path, monkeypatch):
     table = tmp_path / "corrections.csv"
     table.touch()
     jobs = Jobs(tmp_path, EventLog())
@@ -59,7 +59,7 @@ def test_corrections_that_were_undone_while_a_command_waited_do_not_apply(tmp_pa
     assert seen[1] == seen[2] == ("data", "x", "--json", "--progress")
 
 
-def test_old_jobs_and_the_issues_of_earlier_checks_are_forgotten(tmp_path, monkeypatch):
+def test_old_jobs_and_issues_of_earlier_checks_are_forgotten(tmp_path, monkeypatch):
     jobs = Jobs(tmp_path, EventLog())
     monkeypatch.setattr("lamina.deploy.studio.jobs.KEPT_JOBS", 3)
     checks = [(["data", "labels", "x"], {"checked": {"source": "x"}})] * 8
@@ -70,7 +70,7 @@ def test_old_jobs_and_the_issues_of_earlier_checks_are_forgotten(tmp_path, monke
     assert all(job.label_issues is None for job in jobs.jobs)
 
 
-def test_commands_are_offline_unless_the_visitor_asked_for_a_download(tmp_path, monkeypatch):
+def test_commands_are_offline_without_a_request_to_download(tmp_path, monkeypatch):
     monkeypatch.delenv("LAMINA_OFFLINE", raising=False)
     jobs = Jobs(tmp_path, EventLog())
     starts = [(["data", "mnist"], {"may_download": answer}) for answer in (False, True)]
@@ -78,7 +78,7 @@ def test_commands_are_offline_unless_the_visitor_asked_for_a_download(tmp_path, 
     assert [environment.get("LAMINA_OFFLINE") for _, environment in seen] == ["1", None]
 
 
-def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_path):
+def test_a_second_studio_does_not_choose_a_reserved_name(tmp_path):
     first, second = Jobs(tmp_path / "runs", EventLog()), Jobs(tmp_path / "runs", EventLog())
     assert first.reserve("net-1")
     names = tmp_path / "runs" / ".names"

@@ -92,7 +92,7 @@ def test_confusions_of_classes_are_those_of_numpy(runs_of_every_kind):
 
 
 @pytest.mark.parametrize("name", ["labels", "binary"])
-def test_confusions_of_labels_and_of_yes_or_no_are_those_of_numpy(runs_of_every_kind, name):
+def test_confusions_of_labels_and_yes_or_no_are_those_of_numpy(runs_of_every_kind, name):
     outputs = runs_of_every_kind[name].outputs["test"]
     found = results.show_report(runs_of_every_kind[name].path)["confusions"]
     columns = zip(outputs.targets.reshape(len(outputs.names), -1).T, outputs.logits.T, strict=True)
@@ -181,7 +181,7 @@ def test_disagreements_of_numbers_go_by_the_error(runs_of_every_kind):
     assert len(set(found["a"]) ^ set(np.flatnonzero(a < b))) <= 2
 
 
-def test_a_comparison_has_verdict_differences_and_both_predictions(runs_of_every_kind):
+def test_a_comparison_has_a_verdict_and_both_predictions(runs_of_every_kind):
     found = results.compare_with(runs_of_every_kind["single"].path.parent, "single", ["linear"])
     (judged,) = found["judged"]
     scores = [
@@ -199,7 +199,7 @@ def test_a_comparison_has_verdict_differences_and_both_predictions(runs_of_every
     assert all(one["png"] and one["other"] for group in groups for one in group["images"])
 
 
-def test_a_comparison_says_in_words_how_trainings_began_and_ended(runs_of_every_kind, tmp_path):
+def test_a_comparison_says_how_trainings_began_and_ended(runs_of_every_kind, tmp_path):
     shutil.copytree(runs_of_every_kind["linear"].path, tmp_path / "linear")
     keep_checkpoint(tmp_path / "linear")
     (epoch,) = run_views.list_epochs(tmp_path / "linear")
@@ -282,9 +282,7 @@ def test_a_run_without_report_says_how_to_get_it(runs_of_every_kind, tmp_path):
 
 
 @pytest.mark.parametrize("damaged", ["single", "linear"])
-def test_a_run_whose_weights_are_lost_is_a_sentence_of_a_comparison(
-    runs_of_every_kind, tmp_path, damaged
-):
+def test_lost_weights_are_a_sentence_of_a_comparison(runs_of_every_kind, tmp_path, damaged):
     for name in ("single", "linear", "third"):
         shutil.copytree(
             runs_of_every_kind["single" if name == "single" else "linear"].path, tmp_path / name
@@ -404,7 +402,7 @@ def test_what_cannot_be_repeated_is_said(runs_of_every_kind, tmp_path):
     assert gone["python"] == "" and "which no longer exists" in gone["remarks"][0]
 
 
-def test_the_epochs_that_are_repeated_are_those_that_were_trained(runs_of_every_kind, tmp_path):
+def test_repeated_epochs_are_those_that_were_trained(runs_of_every_kind, tmp_path):
     shutil.copytree(runs_of_every_kind["linear"].path, tmp_path / "timed")
     run = load_run(tmp_path / "timed")
     recipe = dataclasses.replace(run.record.recipe, epochs=2, schedule="trapezoid")
