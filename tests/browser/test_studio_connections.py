@@ -1,14 +1,15 @@
-"""When a page's connection ends, the events continue after the last one; and the token."""
+"""The studio in Chromium: its token, and what happens when a connection ends."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from playwright.sync_api import Browser, Route, expect
 
 from lamina.cli.studio import write_redirect
 from support.servers import open_page
-from support.studios import open_studio, opening, train_quickly
+from support.studios import Studio, opening, showing, train_quickly
 
 SHORT_STREAMS = """
 import asyncio
@@ -28,14 +29,43 @@ EventLog.stream = stream
 """
 
 
-def test_the_address_lets_the_page_in_and_events_and_downloads_have_the_token(
-    tmp_path, browser: Browser
-):
-    with opening(tmp_path, "--own-token") as studio:
+def test_the_token_opens_the_page_and_a_lost_one_is_asked_for(tmp_path: Path, browser: Browser):
+    with opening(tmp_path, "--own-token", first=SHORT_STREAMS) as studio:
+        address = studio.announced
+        secret = address.partition("#token=")[2]
+
+        # The file that the browser opens leads to the page.
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(write_redirect(address, tmp_path))
+        page.wait_for_url(studio.url)
+        expect(page.locator("#source option").first).to_be_attached()
+        context.close()
+
+        with open_page(browser, f"{studio.url}#token=%") as page:
+            token = page.get_by_label("Token of this studio")
+            token.fill("wrong")
+            token.press("Enter")
+            expect(page.get_by_role("status")).to_have_text("This token is wrong.")
+            token.fill(secret)
+            token.press("Enter")
+            expect(page.locator("#source option").first).to_be_attached()
+            expect(token).to_have_count(0)
+
+            # The token becomes invalid while the page is open.
+            page.route("**/api/events", lambda route: route.fulfill(status=401, json={}))
+            token.fill("an old one")
+            token.press("Enter")
+            expect(page.get_by_role("status")).to_have_text("This token is wrong.")
+            page.unroute("**/api/events")
+            token.fill(secret)
+            token.press("Enter")
+            expect(token).to_have_count(0)
+            expect(page.get_by_role("status")).to_contain_text("press Train")
+
+        # Downloads and events have the token, also after a reload.
         studio.copy_runs(train_quickly(), "run")
         (tmp_path / "runs" / "run" / "report.html").write_text("a report")
-        address = studio.announced
-        bearer = {"Authorization": f"Bearer {address.partition('#token=')[2]}"}
         with open_page(browser, address) as page:
             expect(page.locator("#run-title")).to_have_text("run")  # the newest
             page.get_by_role("button", name="4 Runs 1 run, best").click()
@@ -45,35 +75,15 @@ def test_the_address_lets_the_page_in_and_events_and_downloads_have_the_token(
             assert download.value.path().read_text() == "a report"
             assert page.url == studio.url
             body = b'{"net": "Flatten(), Output()", "source": "shapes", "fields": {"epochs": "1"}}'
+            bearer = {"Authorization": f"Bearer {secret}"}
             assert studio.ask("/api/train", body, **bearer).status == 200
             expect(page.locator("#run-list")).to_contain_text("net-1")
             page.reload()
             expect(page.locator("#run-list")).to_contain_text("net-1")
 
 
-def test_the_file_that_the_browser_opens_leads_to_the_page_and_a_broken_token_is_asked_for(
-    tmp_path, browser: Browser
-):
-    with opening(tmp_path, "--own-token") as studio:
-        context = browser.new_context()
-        page = context.new_page()
-        page.goto(write_redirect(studio.announced, tmp_path))
-        page.wait_for_url(studio.url)
-        expect(page.locator("#source option").first).to_be_attached()
-        context.close()
-        with open_page(browser, f"{studio.url}#token=%") as page:
-            token = page.get_by_label("Token of this studio")
-            token.fill("wrong")
-            token.press("Enter")
-            expect(page.get_by_role("status")).to_have_text("This token is wrong.")
-            token.fill(studio.announced.partition("#token=")[2])
-            token.press("Enter")
-            expect(page.locator("#source option").first).to_be_attached()
-            expect(token).to_have_count(0)
-
-
-def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browser: Browser):
-    with opening(tmp_path, first=SHORT_STREAMS) as studio, open_studio(browser, studio) as page:
+def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path: Path, browser: Browser):
+    with opening(tmp_path, first=SHORT_STREAMS) as studio, showing(browser, studio) as page:
         asked: list[str] = []
         marks: list[str] = []
 
@@ -98,28 +108,8 @@ def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browse
         assert {mark.partition("-")[0] for mark in streams} == {last[0][0].partition("-")[0]}
 
 
-def test_a_page_whose_token_is_no_longer_valid_goes_on_with_a_new_one(tmp_path, browser: Browser):
-    with (
-        opening(tmp_path, "--own-token", first=SHORT_STREAMS) as studio,
-        open_page(browser, studio.announced) as page,
-    ):
-        expect(page.locator("#source option").first).to_be_attached()
-        page.route("**/api/events", lambda route: route.fulfill(status=401, json={}))
-        token = page.get_by_label("Token of this studio")
-        token.fill("an old one")
-        token.press("Enter")
-        expect(page.get_by_role("status")).to_have_text("This token is wrong.")
-        page.unroute("**/api/events")
-        token.fill(studio.announced.partition("#token=")[2])
-        token.press("Enter")
-        expect(token).to_have_count(0)
-        expect(page.get_by_role("status")).to_contain_text("press Train")
-
-
-def test_a_selected_run_that_is_read_slowly_is_shown_although_another_training_ends(
-    tmp_path, browser: Browser
-):
-    with opening(tmp_path) as studio, open_studio(browser, studio) as page:
+def test_a_selected_run_that_is_read_slowly_is_still_shown(studio: Studio, browser: Browser):
+    with showing(browser, studio) as page:
         studio.copy_runs(train_quickly(), "earlier")
         studio.train("trained", epochs=20)
         runs = page.locator("#run-list")

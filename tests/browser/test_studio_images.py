@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FilePayload, Locator, Page, Route, expect
 
@@ -14,7 +15,8 @@ from support.studios import (
     DONE,
     Studio,
     draw,
-    open_with_webcam,
+    launching_with_webcam,
+    showing,
     train_in_page,
     write_classes,
 )
@@ -27,75 +29,64 @@ def show_one_issue_at_a_time(route: Route) -> None:
     route.fulfill(response=script, body=text.replace("SHOWN_ISSUES = 50", "SHOWN_ISSUES = 1"))
 
 
-def test_labels_worth_checking_are_corrected_and_shown_again(page: Page, studio: Studio):
+def test_labels_worth_checking_are_corrected_and_shown_again(studio_page: Page, studio: Studio):
     write_classes(studio.folder / "swapped", count=60, swapped=4)
-    page.route("**/labels.js", show_one_issue_at_a_time)
-    page.reload()
-    page.get_by_role("combobox", name="Data").select_option("swapped")
-    page.get_by_role("button", name="Check the labels").click()
-    issues = page.get_by_role("list", name="Labels worth checking").locator("> li")
+    studio_page.route("**/labels.js", show_one_issue_at_a_time)
+    studio_page.reload()
+    studio_page.get_by_role("combobox", name="Data").select_option("swapped")
+    studio_page.get_by_role("button", name="Check the labels").click()
+    issues = studio_page.get_by_role("list", name="Labels worth checking").locator("> li")
     expect(issues).to_have_count(1)
-    page.get_by_role("button", name="Show more").click()
+    studio_page.get_by_role("button", name="Show more").click()
     expect(issues).to_have_count(2)
     enlarge = issues.nth(1).get_by_role("button", name="Enlarge")
     expect(enlarge).to_be_focused()
-    page.keyboard.press("Enter")
-    dialog = page.get_by_role("dialog", name="Label worth checking")
+    studio_page.keyboard.press("Enter")
+    dialog = studio_page.get_by_role("dialog", name="Label worth checking")
     dialog.get_by_role("button", name="Leave out").press(" ")
     expect(dialog.get_by_role("img")).to_have_css("width", "480px")
-    assert Axe().run(page).response["violations"] == []
-    page.keyboard.press("Escape")
+    assert Axe().run(studio_page).response["violations"] == []
+    studio_page.keyboard.press("Escape")
     expect(enlarge).to_be_focused()
     leave_out = issues.nth(1).get_by_role("button", name="Leave out")
     expect(leave_out).to_have_attribute("aria-pressed", "true")
     leave_out.click()  # takes it back
     expect(leave_out).to_have_attribute("aria-pressed", "false")
-    expect(page.locator("#corrections")).to_be_empty()
+    expect(studio_page.locator("#corrections")).to_be_empty()
     issues.first.get_by_role("button", name="Leave out").click()
-    expect(page.locator("#corrections")).to_have_text("1 correction applies to all trainings")
-    assert Axe().run(page).response["violations"] == []
+    expect(studio_page.locator("#corrections")).to_have_text(
+        "1 correction applies to all trainings"
+    )
+    assert Axe().run(studio_page).response["violations"] == []
 
     # The image that is left out is still shown after a reload.
     (job,) = (job for job in studio.act("state")["jobs"] if job["checked"])
     image = job["label_issues"][0]["image"]
-    page.reload()
+    studio_page.reload()
     expect(issues.first).to_contain_text(image)
-    page.get_by_role("button", name="Undo all corrections").click()
-    expect(page.locator("#corrections")).to_be_empty()
+    studio_page.get_by_role("button", name="Undo all corrections").click()
+    expect(studio_page.locator("#corrections")).to_be_empty()
     expect(issues.first).to_be_visible()  # to decide again
     (studio.folder / "swapped" / image).unlink()
-    page.reload()
+    studio_page.reload()
     expect(issues.first).to_have_text(f"{image} is no longer in the data set.")
-    page.get_by_role("button", name="Done").click()
+    studio_page.get_by_role("button", name="Done").click()
     expect(issues).to_have_count(0)
     requests: list[str] = []
-    page.on("request", lambda request: requests.append(request.url.rpartition("/")[2]))
-    page.reload()
+    studio_page.on("request", lambda request: requests.append(request.url.rpartition("/")[2]))
+    studio_page.reload()
     # once the data are shown
-    expect(page.get_by_role("button", name="Check the labels")).to_be_enabled()
+    expect(studio_page.get_by_role("button", name="Check the labels")).to_be_enabled()
     assert "preview" in requests
     assert "images" not in requests
 
 
-def test_corrections_that_no_longer_fit_the_data_can_be_undone(page: Page, studio: Studio):
+def test_corrections_that_no_longer_fit_the_data_can_be_undone(studio_page: Page, studio: Studio):
     studio.act("correct", source="shapes", choices={"train/00000": "no class"})
-    page.reload()
-    expect(page.locator("#data-view")).to_contain_text("'no class'")
-    page.get_by_role("button", name="Undo").click()
-    expect(page.locator("#data-view")).to_contain_text("10,000 images, 10 classes")
-
-
-def test_names_of_classes_are_beside_their_images_in_all_rows(page: Page, studio: Studio):
-    write_classes(studio.folder / "photos", count=40, other="squares_with_a_very_long_name")
-    page.reload()
-    page.get_by_role("combobox", name="Data").select_option("photos")
-    expect(page.locator("#train-note")).to_have_text("Reading photos …")
-    expect(page.locator("#data-view")).to_contain_text("2 classes")
-    expect(page.locator("#train-note")).to_be_hidden()
-    places = "all => all.map(one => [...one.children].map(part => part.getBoundingClientRect().x))"
-    rows = page.locator(".sheet li").evaluate_all(places)
-    assert rows[0] == rows[1]
-    assert rows[0][0] + 60 < rows[0][1]
+    studio_page.reload()
+    expect(studio_page.locator("#data-view")).to_contain_text("'no class'")
+    studio_page.get_by_role("button", name="Undo").click()
+    expect(studio_page.locator("#data-view")).to_contain_text("1,000 images, 10 classes")
 
 
 # As arrow keys do quickly: chooses the data set above, and the first one again.
@@ -105,30 +96,36 @@ PASS_ONE = """select => [-1, 1].forEach((step) => {
 })"""
 
 
-def test_lamina_chooses_for_images_of_ones_own_unless_they_are_only_passed(
-    page: Page, studio: Studio
-):
-    write_classes(studio.folder / "photos", count=40)
+def test_lamina_chooses_for_ones_own_images_unless_passed(studio_page: Page, studio: Studio):
+    write_classes(studio.folder / "photos", count=40, other="squares_with_a_very_long_name")
     write_classes(studio.folder / "single", count=12, other="round")
-    page.reload()
-    source = page.get_by_role("combobox", name="Data")
-    net = page.get_by_role("combobox", name="Start from")
-    expect(page.locator("#splits")).to_be_visible()
+    studio_page.reload()
+    source = studio_page.get_by_role("combobox", name="Data")
+    net = studio_page.get_by_role("combobox", name="Start from")
+    expect(studio_page.locator("#splits")).to_be_visible()
     net.select_option("mlp")
     source.evaluate(PASS_ONE)
-    expect(page.locator("#splits")).to_be_visible()
+    expect(studio_page.locator("#splits")).to_be_visible()
     expect(net).to_have_value("mlp")
     source.select_option("single")
     expect(net).to_have_value("choose")
-    expect(page.get_by_label("Time limit")).to_have_value("5m")
-    view = page.locator("#data-view")
+    expect(studio_page.get_by_label("Time limit")).to_have_value("5m")
+    view = studio_page.locator("#data-view")
     expect(view).to_contain_text("12 images, 1 class,")
     expect(view).to_contain_text("none to check during training (val)")
     expect(view).to_contain_text("so there is nothing to learn")
     expect(view).not_to_contain_text("--label-from")
-    expect(page.locator("#train-note")).to_have_text("Add a second class to train.")
+    expect(studio_page.locator("#train-note")).to_have_text("Add a second class to train.")
     source.select_option("photos")
+    expect(studio_page.locator("#train-note")).to_have_text("Reading photos …")
     expect(view).to_contain_text("2 classes, 48×48 px, color; lamina chooses the size for training")
+    expect(studio_page.locator("#train-note")).to_be_hidden()
+
+    # Names of classes are beside their images, in all rows.
+    places = "all => all.map(one => [...one.children].map(part => part.getBoundingClientRect().x))"
+    rows = studio_page.locator(".sheet li").evaluate_all(places)
+    assert rows[0] == rows[1]
+    assert rows[0][0] + 60 < rows[0][1]
 
 
 def drag(page: Page, place: Locator, path: Path) -> None:
@@ -142,21 +139,6 @@ def drag(page: Page, place: Locator, path: Path) -> None:
         session.send("Input.dispatchDragEvent", {"type": kind, "data": dragged, **at})
 
 
-def test_the_images_of_a_dropped_folder_are_saved_as_a_class(page: Page, studio: Studio):
-    folder = studio.folder / "mine"
-    (folder / "inner").mkdir(parents=True)
-    for number, path in enumerate(("inner/0.png", "1.png", "2.png")):
-        (folder / path).write_bytes(draw("round", number)["buffer"])
-    (folder / "inner" / ".hidden").write_text("no image")
-    page.get_by_role("button", name="Make your own classes").click()
-    place = page.locator("#making fieldset").first
-    place.get_by_role("textbox").fill("round")
-    drag(page, page.get_by_role("heading", name="Images"), folder / "1.png")  # does nothing
-    drag(page, place, folder)
-    expect(place).to_contain_text("3 images")
-    assert len(list((studio.folder / "my-images" / "round").glob("*.png"))) == 3
-
-
 SVG: FilePayload = {
     "name": "x.svg",
     "mimeType": "image/svg+xml",
@@ -164,51 +146,65 @@ SVG: FilePayload = {
 }
 
 
-def test_classes_made_from_files_train_a_net_that_is_tried_and_taken_away(
-    page: Page, studio: Studio
+def test_classes_from_a_folder_and_files_train_a_net_to_try(
+    studio_page: Page, studio: Studio, tmp_path: Path
 ):
-    page.get_by_role("button", name="Make your own classes").click()
-    classes = page.locator("#making fieldset")
+    dropped = tmp_path / "dropped"
+    write_classes(dropped / "inner", count=15, other="round")
+    (dropped / "inner" / ".hidden").write_text("no image")
+    for image in sorted((dropped / "inner" / "round").iterdir())[:2]:
+        image.rename(dropped / image.name)
+    studio_page.get_by_role("button", name="Make your own classes").click()
+    classes = studio_page.locator("#making fieldset")
     expect(classes).to_have_count(2)
-    use = page.get_by_role("button", name="Use these images")
-    for place, kind in enumerate(("round", "square")):
-        expect(use).to_be_disabled()
-        classes.nth(place).get_by_role("textbox").fill(kind)
-        images = [draw(kind, number) for number in range(30)]
-        classes.nth(place).locator("input[type=file]").set_input_files([*images, SVG])
-        expect(classes.nth(place)).to_contain_text("30 images")
+    use = studio_page.get_by_role("button", name="Use these images")
+    expect(use).to_be_disabled()
+    classes.first.get_by_role("textbox").fill("round")
+    # beside the classes, this does nothing
+    drag(studio_page, studio_page.get_by_role("heading", name="Images"), dropped / "0.png")
+    drag(studio_page, classes.first, dropped)
+    expect(classes.first).to_contain_text("15 images")
+    expect(use).to_be_disabled()
+    classes.nth(1).get_by_role("textbox").fill("square")
+    images = [draw("square", number) for number in range(15)]
+    classes.nth(1).locator("input[type=file]").set_input_files([*images, SVG])
+    expect(classes.nth(1)).to_contain_text("15 images")
     # refused by name; the others were kept
-    expect(page.locator("#making")).to_contain_text("x.svg")
-    assert Axe().run(page).response["violations"] == []
+    expect(studio_page.locator("#making")).to_contain_text("x.svg")
+    assert Axe().run(studio_page).response["violations"] == []
     use.click()
-    expect(page.locator("#made")).to_have_text(
-        "my-images is chosen: round (30), square (30). lamina chooses the net. Next: press Train."
+    expect(studio_page.locator("#made")).to_have_text(
+        "my-images is chosen: round (15), square (15). lamina chooses the net. Next: press Train."
     )
-    expect(page.get_by_role("heading", name="Train")).to_be_focused()
-    expect(page.get_by_label("Time limit")).to_have_value("5m")
-    expect(page.locator("#data-view")).to_contain_text("60 images, 2 classes")
-    assert len(list((studio.folder / "my-images").glob("*/*.png"))) == 60
-    page.get_by_role("combobox", name="Start from").select_option("mlp")
-    train_in_page(page, epochs=3, name="mine")
-    expect(page.get_by_role("status")).to_have_text(DONE)
-    expect(page.get_by_role("button", name="Start the webcam")).to_be_visible()  # tried at once
-    expect(page.locator("#made")).to_be_empty()
-    page.locator("#panel input[type=file]").first.set_input_files(draw("round", 99))
-    expect(page.locator("#panel")).to_contain_text(re.compile(r"(round|square)[^%]*\d+\.\d %"))
-    page.get_by_role("tab", name="Export").click()
-    expect(page.locator("#panel")).to_contain_text("lamina train")
-    page.get_by_role("button", name="Make report.html").click()
+    expect(studio_page.get_by_role("heading", name="Train")).to_be_focused()
+    expect(studio_page.get_by_label("Time limit")).to_have_value("5m")
+    expect(studio_page.locator("#data-view")).to_contain_text("30 images, 2 classes")
+    assert len(list((studio.folder / "my-images").glob("*/*.png"))) == 30
+    studio_page.get_by_role("combobox", name="Start from").select_option("mlp")
+    train_in_page(studio_page, epochs=3, name="mine")
+    expect(studio_page.get_by_role("status")).to_have_text(DONE)
+    expect(
+        studio_page.get_by_role("button", name="Start the webcam")
+    ).to_be_visible()  # tried at once
+    expect(studio_page.locator("#made")).to_be_empty()
+    studio_page.locator("#panel input[type=file]").first.set_input_files(draw("round", 99))
+    expect(studio_page.locator("#panel")).to_contain_text(
+        re.compile(r"(round|square)[^%]*\d+\.\d %")
+    )
+    studio_page.get_by_role("tab", name="Export").click()
+    expect(studio_page.locator("#panel")).to_contain_text("lamina train")
+    studio_page.get_by_role("button", name="Make report.html").click()
     wait_for((studio.folder / "runs" / "mine" / "report.html").exists)
 
 
-def test_classes_are_renamed_and_deleted_and_their_names_stay_different(page: Page, studio: Studio):
-    page.get_by_role("button", name="Make your own classes").click()
-    classes = page.locator("#making fieldset")
+def test_classes_with_different_names_are_renamed_and_deleted(studio_page: Page, studio: Studio):
+    studio_page.get_by_role("button", name="Make your own classes").click()
+    classes = studio_page.locator("#making fieldset")
     names = classes.get_by_role("textbox")
-    set_name = page.get_by_label("Name of the set")
+    set_name = studio_page.get_by_label("Name of the set")
     set_name.fill("shapes")
     set_name.press("Enter")
-    expect(page.locator("#making")).to_contain_text("shapes is a built-in data set.")
+    expect(studio_page.locator("#making")).to_contain_text("shapes is a built-in data set.")
     set_name.fill("pets")
     set_name.press("Enter")
     names.first.fill("cat")
@@ -232,8 +228,8 @@ def test_classes_are_renamed_and_deleted_and_their_names_stay_different(page: Pa
     expect(names.nth(1)).to_be_focused()
     expect(classes.nth(1)).to_contain_text("0 images")
     assert not (folder / "dog").exists()
-    expect(page.locator("#making")).to_contain_text("Add a second class.")
-    expect(page.get_by_role("button", name="Use these images")).to_be_disabled()
+    expect(studio_page.locator("#making")).to_contain_text("Add a second class.")
+    expect(studio_page.get_by_role("button", name="Use these images")).to_be_disabled()
     classes.first.get_by_role("button", name="Delete class").click()
     keep = classes.first.get_by_role("button", name="Keep")
     expect(keep).to_be_focused()
@@ -246,10 +242,9 @@ def test_classes_are_renamed_and_deleted_and_their_names_stay_different(page: Pa
     assert not (folder / "cat").exists()
 
 
-def test_a_webcam_is_aimed_before_its_images_are_saved_while_a_button_is_held(
-    browser: Browser, studio: Studio
-):
-    with open_with_webcam(browser, studio) as page:
+@pytest.mark.nightly  # it launches another Chromium, and waits for the webcam
+def test_a_webcam_records_while_a_button_is_held(browser: Browser, studio: Studio):
+    with launching_with_webcam(browser) as launched, showing(launched, studio) as page:
         page.get_by_role("button", name="Make your own classes").click()
         classes = page.locator("#making fieldset")
         classes.first.get_by_role("textbox").fill("pointer")

@@ -62,6 +62,8 @@ LOADED = (
     "rich.table",
     "tyro",
 )
+FEW_SHAPES = {"train": 800, "test": 200}
+ALL_SHAPES = {"train": 8_000, "test": 2_000}
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux
 HIGH_FILE = 512  # file numbers from here on are free
 MODULE = "import runpy\nrunpy.run_module('lamina', run_name='__main__', alter_sys=True)"
@@ -196,11 +198,13 @@ def start(
     cwd: Path | str | None = None,
     environment: Mapping[str, str] | None = None,
     forks_python: bool = False,
+    draws_all_shapes: bool = False,
     **streams: IO[str] | IO[bytes] | int | None,
 ) -> Process:
     """Start ``lamina WORDS``, or the Python ``code`` with these arguments.
 
-    With ``forks_python``, the Python processes that it starts are forked, too.
+    With ``forks_python``, the Python processes that it starts are forked, too. With
+    ``draws_all_shapes``, all of them have the whole data set ``shapes``.
     ``stdin``, ``stdout`` and ``stderr`` are as in ``subprocess.Popen``: ``PIPE``, ``DEVNULL``,
     ``STDOUT``, a file, or ``None`` for the test's own.
     """
@@ -230,6 +234,7 @@ def start(
             "folder": str(cwd or Path.cwd()),
             "environment": dict(os.environ if environment is None else environment),
             "forks_python": forks_python,
+            "draws_all_shapes": draws_all_shapes,
         }
         program = find_program()
         return Process(program, program.order(order, files), pipes)
@@ -333,6 +338,8 @@ def become(order: dict[str, Any]) -> None:
         setattr(sys, f"__{name}__", stream)
     sys.path[:1] = order.get("paths", [""])
     sys.argv = ["-c", *order["words"]]
+    if order.get("draws_all_shapes"):
+        draw_shapes(ALL_SHAPES)
     if order.get("forks_python"):
         fork_python()
     module = types.ModuleType("__main__")
@@ -465,11 +472,17 @@ def main() -> None:
 
 def spare_the_processor() -> None:
     """Draw few shapes, as in the tests' own processes, and time layers of nets with few images."""
-    from lamina.data.sources import drawn
     from lamina.training import layer_times
 
-    drawn.COUNTS.update({"train": 800, "test": 200})
+    draw_shapes(FEW_SHAPES)
     layer_times.TIMED_IMAGES, layer_times.TURNS = 2, 1
+
+
+def draw_shapes(counts: dict[str, int]) -> None:
+    """Let ``shapes`` have this number of images in this process, and in those that it forks."""
+    from lamina.data.sources import drawn
+
+    drawn.COUNTS.update(counts)
 
 
 def end_quickly(order: dict[str, Any]) -> None:

@@ -246,10 +246,14 @@ def fits(value: object, schema: dict, document: dict) -> bool:
 
 
 @contextlib.contextmanager
-def open_page(browser: Browser, url: str) -> Iterator[Page]:
-    """The page, which must log nothing and request nothing from another host."""
+def open_page(browser: Browser, url: str, first: str = "") -> Iterator[Page]:
+    """The page, which must log nothing and request nothing from another host.
+
+    Each time it is loaded, it runs the JavaScript ``first``.
+    """
     context = browser.new_context()
     opened = context.new_page()
+    opened.add_init_script(first)
     opened.set_default_timeout(1000 * PATIENCE_SECONDS)
     complaints: list[str] = []
     asked: list[str] = []

@@ -28,9 +28,23 @@ if TYPE_CHECKING:
 
 NAME_LENGTH = 15  # of a process in Linux
 SMALL = "Conv2d(4, 3, stride=4), BatchNorm(), ReLU(), Flatten(), Output()"
-BATCH_SIZE = 720  # of the 7,200 images for training: ten steps an epoch, which take 0.1 s
+BATCH_SIZE = 72  # of the 720 images for training: ten steps an epoch
 LASTING = 5000
 """Epochs of a training that a test stops."""
+EMPTIED = """
+from lamina.deploy.studio.event_log import EventLog
+from lamina.deploy.studio.jobs import Jobs
+from lamina.deploy.studio.routes import ACTIONS
+
+async def forget(studio):
+    await studio.jobs.close()
+    studio.jobs.log.close()
+    vars(studio.jobs).update(vars(Jobs(studio.jobs.runs_dir, EventLog())))
+    return {}
+
+ACTIONS["forget"] = forget
+"""
+"""A studio that can stop all jobs, and forget them and its events."""
 EPOCH = re.compile(r"epoch \d+/\d+")
 DONE = re.compile(r"done: test accuracy \d+\.\d+ %")
 
@@ -45,6 +59,15 @@ class Studio(Server):
         """The response of an action; its error as text if it is refused."""
         reply = self.ask(f"/api/{action}", json.dumps(values).encode())
         return reply.values if reply.status == 200 else reply.values["error"]
+
+    def empty(self) -> None:
+        """Stop and forget all jobs; remove runs and data."""
+        assert self.act("forget") == {}
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def train(self, name: str, epochs: int = LASTING, **settings: str) -> Any:
         """Train the small net on the shapes."""
@@ -97,7 +120,13 @@ class Studio(Server):
 
 
 @contextlib.contextmanager
-def opening(folder: Path, *arguments: str, first: str = "", **environment: str) -> Iterator[Studio]:
+def opening(
+    folder: Path,
+    *arguments: str,
+    first: str = "",
+    draws_all_shapes: bool = False,
+    **environment: str,
+) -> Iterator[Studio]:
     """A studio in ``folder`` that is ready; its process runs the Python ``first``.
 
     It asks for no token, unless the arguments have ``--token`` or ``--own-token``, the default.
@@ -112,6 +141,7 @@ def opening(folder: Path, *arguments: str, first: str = "", **environment: str) 
         cwd=folder,
         environment={**os.environ, **environment},
         forks_python=True,
+        draws_all_shapes=draws_all_shapes,
         stdout=subprocess.PIPE,
     ) as process:
         try:
@@ -197,27 +227,39 @@ def use_net(page: Page, text: str = SMALL) -> None:
     expect(layers).to_have_count(text.count("), ") + 1)
 
 
-@pytest.fixture
-def studio(tmp_path: Path) -> Iterator[Studio]:
+@pytest.fixture(scope="session")
+def open_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """One studio for all tests of a worker."""
     if sys.platform == "win32":
         pytest.skip("the tests look into /proc and send signals")
-    with opening(tmp_path) as opened:
+    with opening(tmp_path_factory.mktemp("studio"), first=EMPTIED) as opened:
         yield opened
 
 
+@pytest.fixture
+def studio(open_studio: Studio) -> Studio:
+    """The studio of this worker, without what earlier tests have left.
+
+    A test that ends the studio, or needs one with other options, uses :func:`opening`.
+    """
+    open_studio.empty()
+    return open_studio
+
+
 @contextlib.contextmanager
-def open_studio(browser: Browser, studio: Studio) -> Iterator[Page]:
-    """The page of a studio, once it lists the data sets."""
+def showing(browser: Browser, studio: Studio, **kept: str) -> Iterator[Page]:
+    """The page of a studio, once it lists the data sets; its tab has kept some of its state."""
     from playwright.sync_api import expect
 
-    with open_page(browser, studio.url) as opened:
+    first = f"sessionStorage.setItem('page', {json.dumps(json.dumps(kept))})" if kept else ""
+    with open_page(browser, studio.url, first) as opened:
         expect(opened.locator("#source option").first).to_be_attached()
         yield opened
 
 
 @contextlib.contextmanager
-def open_with_webcam(browser: Browser, studio: Studio) -> Iterator[Page]:
-    """The page of a studio in another Chromium, whose webcam shows a test pattern."""
+def launching_with_webcam(browser: Browser) -> Iterator[Browser]:
+    """Another Chromium, whose webcam shows a test pattern."""
     launched = browser.browser_type.launch(
         executable_path=find_chromium(),
         args=[
@@ -226,17 +268,17 @@ def open_with_webcam(browser: Browser, studio: Studio) -> Iterator[Page]:
             "--use-fake-ui-for-media-stream",
         ],
     )
-    with contextlib.closing(launched), open_studio(launched, studio) as opened:
-        yield opened
+    with contextlib.closing(launched):
+        yield launched
 
 
 @pytest.fixture
-def page(browser: Browser, studio: Studio) -> Iterator[Page]:
-    """The page with ``shapes``, once everything is loaded."""
+def studio_page(browser: Browser, studio: Studio) -> Iterator[Page]:
+    """The page of the studio with ``shapes``, once everything is loaded."""
     from playwright.sync_api import expect
 
-    with open_studio(browser, studio) as opened:
-        opened.get_by_role("combobox", name="Data").select_option("shapes")
-        expect(opened.locator("#data-view")).to_contain_text("7,200 to learn from, 800 to check")
+    with showing(browser, studio) as opened:
+        expect(opened.get_by_role("combobox", name="Data")).to_have_value("shapes")
+        expect(opened.locator("#data-view")).to_contain_text("720 to learn from, 80 to check")
         expect(opened.get_by_role("button", name="Train", exact=True)).to_be_enabled()
         yield opened
