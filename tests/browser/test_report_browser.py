@@ -11,14 +11,13 @@ import pytest
 from lamina.deploy.document import document
 from lamina.deploy.report_page import build_report_page
 from lamina.markup import link, matrix, table
-from support.report_runs import NAMES
 
 PAPER_PX = 680
 """Width of A4, less twice the page's margin of 15 mm."""
 
 
 @pytest.fixture(scope="module")
-def file(report_runs, tmp_path_factory):
+def report_file(report_runs, tmp_path_factory):
     run, dataset = report_runs["single-label"]
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(build_report_page(run, dataset, run.load_model()), encoding="utf-8")
@@ -26,7 +25,7 @@ def file(report_runs, tmp_path_factory):
 
 
 @pytest.fixture
-def page(browser, file):
+def report_page(browser, report_file):
     """The page, opened from disk; what it asks for and complains about is checked at the end."""
     opened = browser.new_page(viewport={"width": 400, "height": 800})
     requests, complaints = [], []
@@ -34,27 +33,28 @@ def page(browser, file):
     opened.on("console", lambda message: complaints.append(message.text))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("dialog", lambda dialog: complaints.append(dialog.message))
-    opened.goto(file.as_uri())
+    opened.goto(report_file.as_uri())
     yield opened
-    assert {url.split("#")[0] for url in requests if not url.startswith("data:")} == {file.as_uri()}
+    asked = {url.split("#")[0] for url in requests if not url.startswith("data:")}
+    assert asked == {report_file.as_uri()}
     assert complaints == []
     opened.close()
 
 
-def test_a_cell_opens_its_images_by_mouse_and_by_keyboard(page):
-    links = page.locator("a[href^='#cell-']")
+def test_a_cell_opens_its_images_by_mouse_and_by_keyboard(report_page):
+    links = report_page.locator("a[href^='#cell-']")
     assert links.count() > 1
-    assert page.locator(".cell:visible").count() == 0
+    assert report_page.locator(".cell:visible").count() == 0
     for place, choose in enumerate((lambda link: link.click(), choose_by_keyboard)):
         choose(links.nth(place))
-        shown = page.locator(".cell:visible")
+        shown = report_page.locator(".cell:visible")
         assert shown.count() == 1
         assert shown.get_attribute("id") == links.nth(place).get_attribute("href")[1:]
         count = int(links.nth(place).inner_text())
         assert shown.locator("img:visible").count() == min(30, count)
         assert re.search(rf": {count}\b", shown.locator("h3").inner_text())
         choose(shown.get_by_text("back to the table"))
-        assert page.locator(".cell:visible").count() == 0
+        assert report_page.locator(".cell:visible").count() == 0
 
 
 def choose_by_keyboard(link):
@@ -67,9 +67,9 @@ def choose_by_keyboard(link):
     link.page.keyboard.press("Enter")
 
 
-def test_all_images_are_drawn(page):
-    page.locator("a[href^='#cell-']").first.click()
-    widths = page.evaluate(
+def test_all_images_are_drawn(report_page):
+    report_page.locator("a[href^='#cell-']").first.click()
+    widths = report_page.evaluate(
         "Promise.all([...document.images].map(one => one.decode().then(() => one.naturalWidth)))"
     )
     assert len(widths) > 30
@@ -77,48 +77,56 @@ def test_all_images_are_drawn(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_style_is_allowed_and_follows_the_scheme(page, scheme):
-    page.emulate_media(color_scheme=scheme)
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+def test_the_style_is_allowed_and_follows_the_scheme(report_page, scheme):
+    report_page.emulate_media(color_scheme=scheme)
+    ground = report_page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 24, 27)"}[scheme]
 
 
-def test_nothing_but_tables_and_charts_is_wider_than_a_phone(page):
-    assert page.evaluate("document.documentElement.scrollWidth") == 400
+def test_nothing_but_tables_and_charts_is_wider_than_a_phone(report_page):
+    assert report_page.evaluate("document.documentElement.scrollWidth") == 400
 
 
-def test_images_of_32_px_are_enlarged_by_a_whole_number(page):
-    page.locator("a[href^='#cell-']").first.click()
-    sides = page.evaluate(
+def test_images_of_32_px_are_enlarged_by_a_whole_number(report_page):
+    report_page.locator("a[href^='#cell-']").first.click()
+    sides = report_page.evaluate(
         "[...document.querySelectorAll('.images img')].flatMap(one => [one.clientWidth,"
         " one.clientHeight])"
     )
     assert {side for side in sides if side} == {96}
 
 
-@pytest.mark.parametrize("kind", NAMES)
-def test_axe_finds_nothing(browser, report_runs, kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "scheme", "width_px"),
+    [
+        ("single-label", "light", 1400),
+        ("regression", "light", 1400),
+        # make test runs axe on a wide, light page
+        pytest.param("single-label", "dark", 1400, marks=pytest.mark.nightly),
+        pytest.param("single-label", "light", 400, marks=pytest.mark.nightly),
+        pytest.param("multi-label", "light", 400, marks=pytest.mark.nightly),
+        pytest.param("binary", "light", 400, marks=pytest.mark.nightly),
+    ],
+)
+def test_axe_finds_nothing(browser, report_runs, kind, scheme, width_px, tmp_path):
     from axe_playwright_python.sync_playwright import Axe
 
     run, dataset = report_runs[kind]
     path = tmp_path / "report.html"
     path.write_text(build_report_page(run, dataset, run.load_model()), encoding="utf-8")
-    looks = [("light", 400), ("dark", 1400)]
-    for scheme, width_px in looks if kind == "single-label" else looks[:1]:
-        # The policy would keep axe out, which is no part of the page.
-        context = browser.new_context(
-            color_scheme=scheme, viewport={"width": width_px, "height": 900}, bypass_csp=True
-        )
-        page = context.new_page()
-        page.goto(f"{path.as_uri()}#cell-0")
-        found = Axe().run(page)
-        assert found.violations_count == 0, found.generate_report()
-        assert page.evaluate("document.documentElement.scrollWidth") == width_px
-        if folder := os.environ.get("LAMINA_TEST_SCREENSHOTS"):
-            page.screenshot(
-                path=Path(folder) / f"report-{kind}-{scheme}-{width_px}.png", full_page=True
-            )
-        context.close()
+    # The policy would keep axe out, which is no part of the page.
+    context = browser.new_context(
+        color_scheme=scheme, viewport={"width": width_px, "height": 900}, bypass_csp=True
+    )
+    page = context.new_page()
+    page.goto(f"{path.as_uri()}#cell-0")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") == width_px
+    if folder := os.environ.get("LAMINA_TEST_SCREENSHOTS"):
+        file = Path(folder) / f"report-{kind}-{scheme}-{width_px}.png"
+        page.screenshot(path=file, full_page=True)
+    context.close()
 
 
 def open_confusions(browser, path, width_px, names):
@@ -135,7 +143,7 @@ def open_confusions(browser, path, width_px, names):
 
 
 @pytest.mark.parametrize("classes", [10, 25])
-def test_on_paper_tables_are_whole_and_nothing_is_wider_than_a_page(browser, tmp_path, classes):
+def test_on_paper_tables_are_whole_and_not_wider_than_a_page(browser, tmp_path, classes):
     names = [f"northern hemisphere {number} of the great lakes region" for number in range(classes)]
     page = open_confusions(browser, tmp_path / "paper.html", PAPER_PX, names)
     cut = "[...document.querySelectorAll('.wide')].map(one => [one.scrollHeight > one.clientHeight,"
@@ -165,7 +173,7 @@ def test_on_paper_tables_are_whole_and_nothing_is_wider_than_a_page(browser, tmp
     page.close()
 
 
-def test_names_of_rows_stay_readable_where_a_table_is_scrolled(browser, tmp_path):
+def test_names_of_rows_stay_readable_in_a_scrolled_table(browser, tmp_path):
     names = [f"class {number} of a long name" for number in range(25)]
     page = open_confusions(browser, tmp_path / "phone.html", 400, names)
     scrolled = page.locator(".wide").last

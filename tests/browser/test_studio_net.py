@@ -143,9 +143,7 @@ def test_what_is_typed_clicked_or_dragged_in_the_net_counts(
     expect(python).to_have_value("Flatten(),\nConv2d(32, 3, padding='same'),\nOutput()")
 
 
-def test_an_edit_shows_its_costs_and_what_the_untrained_net_draws(
-    studio_page: Page, cards: Locator
-):
+def test_an_edit_shows_costs_and_what_the_untrained_net_draws(studio_page: Page, cards: Locator):
     studio_page.get_by_label("Start from").select_option("cnn")
     total = studio_page.locator("#net-total")
     expect(total).to_contain_text(re.compile(r"About \d+ (s|min) per epoch on this machine"))
