@@ -89,7 +89,7 @@ def test_a_training_is_paused_killed_continued_and_finished(studio_page: Page, s
 
 def test_a_training_with_a_time_limit_promises_no_epochs(studio_page: Page):
     use_net(studio_page)
-    studio_page.get_by_label("Time limit").fill("6s")
+    studio_page.get_by_label("Time limit").fill("10s")
     studio_page.evaluate("""() => {
             window.texts = [];
             const status = document.querySelector('#status');
@@ -100,8 +100,8 @@ def test_a_training_with_a_time_limit_promises_no_epochs(studio_page: Page):
     expect(studio_page.locator("#status")).to_have_text(DONE)
     texts = [text for text in studio_page.evaluate("texts") if text.startswith("epoch")]
     # in the first epoch
-    assert [text for text in texts if re.match(r"epoch 1, \d+ s of 6 s left", text)]
-    assert [text for text in texts if re.match(r"epoch [1-9]\d*, val .* of 6 s left", text)]
+    assert [text for text in texts if re.match(r"epoch 1, \d+ s of 10 s left", text)]
+    assert [text for text in texts if re.match(r"epoch [1-9]\d*, val .* of 10 s left", text)]
     assert not [text for text in texts if "/" in text]
 
 
