@@ -111,7 +111,7 @@ def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path: Path, 
 def test_a_selected_run_that_is_read_slowly_is_still_shown(studio: Studio, browser: Browser):
     with showing(browser, studio) as page:
         studio.copy_runs(train_quickly(), "earlier")
-        studio.train("trained", epochs=20)
+        studio.train("trained")
         runs = page.locator("#run-list")
         page.get_by_role("button", name="4 Runs").click()
         runs.get_by_role("button", name="trained").click()
@@ -126,6 +126,7 @@ def test_a_selected_run_that_is_read_slowly_is_still_shown(studio: Studio, brows
 
         page.route("**/api/run", hold)
         runs.get_by_role("button", name="earlier").click()
+        studio.act("stop", run="trained", is_finishing=True)
         expect(runs).to_contain_text(re.compile(r"trained (✓ )?\d+\.\d %"))
         expect(page.locator("#panel")).to_have_text("Reading earlier …")
         page.unroute("**/api/run", hold)
