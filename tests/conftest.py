@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pkgutil
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -181,20 +182,48 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     return folder
 
 
-@pytest.fixture(scope="session")
-def cifar10_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all tests on real images: they are decoded once."""
+def find_cifar10() -> Path:
+    """The user's copy of CIFAR-10."""
     if not os.environ.get("LAMINA_CIFAR10"):
         pytest.skip("no CIFAR-10 images: set LAMINA_CIFAR10 to a copy of them")
-    return make_common_folder(tmp_path_factory, "cifar10-cache")
+    return Path(os.environ["LAMINA_CIFAR10"])
 
 
 @pytest.fixture
-def cifar10(cifar10_cache: Path, monkeypatch: pytest.MonkeyPatch):
-    """CIFAR-10's real images."""
+def whole_cifar10(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """All 60,000 real images of CIFAR-10, which take half a minute to decode."""
     from lamina.data import load_data
 
-    monkeypatch.setenv("LAMINA_CACHE", str(cifar10_cache))
+    find_cifar10()
+    folder = make_common_folder(tmp_path_factory, "cifar10-cache")
+    monkeypatch.setenv("LAMINA_CACHE", str(folder))
+    return load_data("cifar10")
+
+
+@pytest.fixture(scope="session")
+def few_cifar10_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of CIFAR-10 with 250 training and 50 test images of each class."""
+    source = find_cifar10()
+    if not zipfile.is_zipfile(source):
+        return source  # official files, which need no decoding
+    few = tmp_path_factory.mktemp("cifar10") / "few.zip"
+    counts: Counter[str] = Counter()
+    with zipfile.ZipFile(source) as images, zipfile.ZipFile(few, "w") as chosen:
+        for name in images.namelist():
+            folder = name.rpartition("/")[0]
+            counts[folder] += 1
+            if counts[folder] <= (250 if "train/" in name else 50):
+                chosen.writestr(name, images.read(name))
+    return few
+
+
+@pytest.fixture
+def cifar10(few_cifar10_files: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    """3,000 of CIFAR-10's real images."""
+    from lamina.data import load_data
+
+    monkeypatch.setenv("LAMINA_CACHE", str(shared_cache))
+    monkeypatch.setenv("LAMINA_CIFAR10", str(few_cifar10_files))
     return load_data("cifar10")
 
 

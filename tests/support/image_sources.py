@@ -1,4 +1,4 @@
-"""A small set of images, and every form in which lamina takes it."""
+"""A small set of images, every form in which lamina takes it, and archives of one member."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -143,3 +144,49 @@ def make_batches(protocol: int = 2, per_batch: int = 10) -> Batches:
     return Batches(
         files, train.transpose(0, 2, 3, 1), train_targets, test.transpose(0, 2, 3, 1), test_targets
     )
+
+
+@pytest.fixture(autouse=True)
+def use_empty_cache(cache: Path) -> None:
+    """What another test decoded is not there."""
+
+
+@pytest.fixture
+def image_set() -> ImageSet:
+    """21 images of three classes in three splits."""
+    return make_image_set({"train": 4, "val": 1, "test": 2})
+
+
+@pytest.fixture
+def many_images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
+    """345 images, so many that worker processes decode them."""
+    monkeypatch.setattr("lamina.data.workers.IMAGES_PER_WORKER", 100)
+    return make_image_set({"train": 90, "val": 5, "test": 20}, side_px=4)
+
+
+@pytest.fixture
+def batches() -> Batches:
+    return make_batches()
+
+
+def write_zip(path: Path, name: str, data: bytes = b"x", mode: int = 0) -> Path:
+    """A zip of one member, which may be anything."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        member = zipfile.ZipInfo("placeholder")
+        member.filename = name
+        member.compress_type = zipfile.ZIP_DEFLATED
+        member.external_attr = mode << 16
+        archive.writestr(member, data)
+    return path
+
+
+def write_tar(
+    path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> Path:
+    """A tar of one member, which may be anything."""
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, link
+        member.size = len(data) if kind == tarfile.REGTYPE else 0
+        archive.addfile(member, io.BytesIO(data))
+    return path

@@ -10,14 +10,18 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
 
 from lamina.data import Preparation
 from lamina.data.sources import rows, table
+from lamina.data.sources.idx import open_idx
+from lamina.data.sources.listing import Arrays
+from lamina.data.sources.npz import open_npz
 from lamina.data.sources.parquet import spool_table
 from support.image_sources import ImageSet
 from support.listed import Listed
@@ -310,3 +314,30 @@ def write_idx(
                 gzip.compress(buffer.getvalue()) if suffix.endswith(".gz") else buffer.getvalue()
             )
     return root
+
+
+@dataclass
+class Read:
+    """The listing of a file, all its pixels, and its digest."""
+
+    listing: Arrays
+    pixels: np.ndarray
+    digest: object
+
+    def __getattr__(self, name: str):
+        return getattr(self.listing, name)
+
+
+def read_arrays(path: Path) -> Read:
+    """Read an npz or IDX file."""
+    source = open_npz(path, Preparation()) or open_idx(path, Preparation())
+    assert source is not None
+    with TemporaryDirectory() as folder:
+        listing = source.read(Path(folder), lambda *_: None)
+        pixels = np.concatenate(listing.pixels)
+    return Read(listing, pixels, source.state)
+
+
+def gray_noise(count: int, height: int = 4, width: int = 5) -> np.ndarray:
+    """So many gray images, which depend on their number."""
+    return np.random.default_rng(count).integers(0, 256, (count, height, width), np.uint8)

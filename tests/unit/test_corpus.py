@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +14,14 @@ from hypothesis import strategies as st
 
 from lamina.data.decoding import BadImageError, decode_image
 from lamina.data.sources.cifar import read_pickle
-from lamina.errors import DataError, LaminaError, NetError, RunError
+from lamina.errors import DataError, NetError, RunError
 from lamina.nets import parse_net
 from lamina.runs.loading import load_run
-from lamina.runs.record import Machine, RunRecord
+from lamina.runs.record import Machine
 from lamina.values import from_json_values
 from support.examples import count_examples
-from support.runs import start
 
 CORPUS = Path(__file__).parent / "corpus"
-TEMPORARY = tempfile.TemporaryDirectory()
-
-
-def make_run() -> Path:
-    run, training = start(Path(TEMPORARY.name))
-    run.folder.save_model(training.model)
-    return run.path
-
-
-RUN = make_run()
 
 
 def files(kind: str) -> list[Any]:
@@ -66,9 +53,7 @@ def test_an_image_is_refused(file):
 @pytest.mark.parametrize(
     ("name", "reason"), [("huge-claim.png", "more than 67"), ("over-limit.png", "more than 67")]
 )
-def test_an_image_over_the_limit_is_refused_by_its_header_before_its_pixels_are_looked_at(
-    name, reason
-):
+def test_an_image_over_the_limit_is_refused_by_its_header(name, reason):
     with pytest.raises(BadImageError, match=reason):  # and not that it is cut short, as it is
         decode_image((CORPUS / "images" / name).read_bytes())
 
@@ -90,60 +75,6 @@ json_values = st.recursive(
     ),
     max_leaves=6,
 )
-RECORD = json.loads((RUN / "run.json").read_text())
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every value inside one."""
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    return [path, *(place for key, inner in items for place in places(inner, (*path, key)))]
-
-
-def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    if not path:
-        return new
-    changed = dict(value) if isinstance(value, dict) else list(value)
-    changed[path[0]] = put(value[path[0]], path[1:], new)
-    return changed
-
-
-@pytest.mark.slow
-@settings(max_examples=count_examples(100), deadline=None)
-@given(place=st.sampled_from(places(RECORD)[1:]), value=json_values)
-def test_a_run_json_with_any_value_anywhere_is_read_or_refused_by_its_name(
-    tmp_path_factory, place, value
-):
-    folder = tmp_path_factory.getbasetemp() / "fuzzed-run"
-    folder.mkdir(exist_ok=True)
-    (folder / "run.json").write_text(json.dumps(put(RECORD, place, value)))
-    shutil.copy(RUN / "model.safetensors", folder)
-    try:
-        run = load_run(folder)
-        assert isinstance(run.record, RunRecord)
-        run.load_model()
-    except RunError as error:
-        assert str(folder) in str(error)
-
-
-@settings(max_examples=count_examples(60), deadline=None)
-@given(data=st.data())
-def test_a_run_json_with_flipped_bytes_is_read_or_refused(tmp_path_factory, data):
-    folder = tmp_path_factory.getbasetemp() / "flipped-run"
-    folder.mkdir(exist_ok=True)
-    content = bytearray((RUN / "run.json").read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    (folder / "run.json").write_bytes(content)
-    try:
-        load_run(folder)
-    except RunError as error:
-        assert str(folder) in str(error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,22 +107,6 @@ def test_plain_values_become_what_the_fields_say_or_are_refused(values):
     assert type(found.flag) is bool
     assert all(type(item) is float for item in found.many)
     assert all(type(item) is int for item in found.named.values())
-
-
-@settings(max_examples=count_examples(100), deadline=None)
-@given(line=json_values | st.text(max_size=20))
-def test_any_line_of_a_history_is_read_or_refused_by_its_name(tmp_path_factory, line):
-    folder = tmp_path_factory.getbasetemp() / "fuzzed-history"
-    if not folder.exists():
-        shutil.copytree(RUN, folder)
-    text = line if isinstance(line, str) else json.dumps(line)
-    (folder / "history.jsonl").write_bytes(text.encode("utf-8", "surrogatepass") + b"\n")
-    run = load_run(folder)
-    try:
-        run.folder.history.epochs()
-        run.folder.history.trim(1, 0)
-    except LaminaError as error:
-        assert str(folder / "history.jsonl") in str(error)
 
 
 @settings(max_examples=count_examples(150), deadline=None)

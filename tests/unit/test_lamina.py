@@ -1,6 +1,4 @@
 import inspect
-import subprocess
-import sys
 
 import pytest
 
@@ -18,16 +16,6 @@ def test_a_name_that_is_not_public_is_rejected():
     with pytest.raises(AttributeError, match="module 'lamina' has no attribute 'Trainer'"):
         # asking is the test
         lamina.Trainer  # asking is the test  # noqa: B018
-
-
-def test_importing_lamina_loads_neither_torch_nor_matplotlib():
-    code = "import sys, lamina; print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout
-        == "[]\n"
-    )
 
 
 def test_every_public_name_and_its_methods_have_a_docstring():

@@ -23,7 +23,7 @@ from lamina.data import Preparation, load_data
 from lamina.data.images import Problem
 from lamina.data.sources.archive import unpack
 from lamina.errors import DataError, LaminaWarning
-from support.archives import write_tar, write_zip
+from support.image_sources import write_tar, write_zip
 from support.images import encode
 
 REMEDY = "An archive must contain only regular files in one folder; create it again."

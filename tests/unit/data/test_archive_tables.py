@@ -10,7 +10,7 @@ import pytest
 
 from lamina.data import Preparation, load_data
 from lamina.errors import DataError
-from support.archives import write_zip
+from support.image_sources import write_zip
 from support.table_sources import write_metadata, write_metadata_by_split, write_shards
 
 

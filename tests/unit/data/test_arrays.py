@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -16,9 +15,7 @@ from hypothesis import strategies as st
 
 from lamina.data import Preparation, load_data
 from lamina.errors import DataError
-from support import forking
-from support.array_files import gray_noise, read_arrays
-from support.table_sources import ARRAY_SOURCES, CLASSES, arrays_of
+from support.table_sources import ARRAY_SOURCES, CLASSES, arrays_of, gray_noise, read_arrays
 
 LAYOUT = (
     "Expected x_train and y_train; train_images and train_labels; x and y; or images and labels;"
@@ -321,7 +318,6 @@ def test_a_header_that_lies_makes_no_room(shape: str, tmp_path: Path) -> None:
     assert peak_bytes < 2**20
 
 
-@pytest.mark.slow
 def test_a_bomb_is_rejected(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("x.npy", "w") as file:
@@ -358,41 +354,6 @@ def test_a_changed_file_has_another_digest(tmp_path: Path) -> None:
     assert read_arrays(path).digest == before
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
     assert read_arrays(path).digest != before
-
-
-MEASURE = """
-import resource, sys
-from lamina.data import load_data
-load_data(sys.argv[1])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-data = load_data(sys.argv[2])
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(sum(map(len, data.splits.values())), grown)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_memory_does_not_grow_with_an_npz(method: int, tmp_path: Path) -> None:
-    """150 MB of images are read in blocks: the peak is a fraction of them."""
-    count = 1500
-    block = (np.random.default_rng(0).random((100, 182, 182, 3)) * 255).astype(np.uint8)
-    for name, repeats in (("warm", 1), ("large", count // 100)):
-        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w", method) as archive:
-            with archive.open("x.npy", "w", force_zip64=True) as file:
-                shape = (100 * repeats, *block.shape[1:])
-                np.lib.format.write_array_header_1_0(
-                    file, {"descr": block.dtype.str, "fortran_order": False, "shape": shape}
-                )
-                for number in range(repeats):
-                    block[:, 0, 0, 0] = number % 256
-                    file.write(block.data)
-            archive.writestr("y.npy", npy_bytes(np.arange(100 * repeats) % 10))
-    done = forking.run("warm.npz", "large.npz", code=MEASURE, cwd=tmp_path)
-    images, growth_kib = map(int, done.stdout.split())
-    assert images == count
-    assert growth_kib < 60_000
 
 
 def test_another_task_than_that_of_a_built_in_set_is_refused() -> None:

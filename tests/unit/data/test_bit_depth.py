@@ -61,28 +61,29 @@ def measure_bits(data: bytes) -> int:
     return count_bits(decode_and_measure(data, bit_depth=16).largest)
 
 
-@pytest.mark.parametrize("bits", [8, 9, 12, 16])
 @pytest.mark.parametrize("kind", GRAY)
-def test_gray_values_are_scaled_by_the_depth_and_rounded(kind, bits):
-    values = draw(2**bits - 1)
-    data = GRAY[kind](values)
-    assert measure_bits(data) == bits
-    expected = scale(values, bits)
-    if bits == 8:
-        np.testing.assert_array_equal(expected, values)
-    np.testing.assert_array_equal(decode_image(data, mode="L", bit_depth=bits), expected)
-    np.testing.assert_array_equal(decode_image(data, bit_depth=bits), expected.repeat(3, axis=2))
+def test_gray_values_are_scaled_by_the_depth_and_rounded(kind):
+    for bits in (8, 9, 12, 16):
+        values = draw(2**bits - 1)
+        data = GRAY[kind](values)
+        assert measure_bits(data) == bits
+        expected = scale(values, bits)
+        if bits == 8:
+            np.testing.assert_array_equal(expected, values)
+        np.testing.assert_array_equal(decode_image(data, mode="L", bit_depth=bits), expected)
+        colors = decode_image(data, bit_depth=bits)
+        np.testing.assert_array_equal(colors, expected.repeat(3, axis=2))
 
 
-@pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("kind", COLOR)
-def test_colors_are_scaled_by_the_depth_and_rounded(kind, bits):
-    values = draw(2**bits - 1, 3)
-    data = COLOR[kind](values)
-    assert measure_bits(data) == bits
-    np.testing.assert_array_equal(decode_image(data, bit_depth=bits), scale(values, bits))
-    if bits == 12:  # a depth that was chosen for larger values of other images
-        np.testing.assert_array_equal(decode_image(data, bit_depth=14), scale(values, 14))
+def test_colors_are_scaled_by_the_depth_and_rounded(kind):
+    for bits in (8, 12, 16):
+        values = draw(2**bits - 1, 3)
+        data = COLOR[kind](values)
+        assert measure_bits(data) == bits
+        np.testing.assert_array_equal(decode_image(data, bit_depth=bits), scale(values, bits))
+        if bits == 12:  # a depth that was chosen for larger values of other images
+            np.testing.assert_array_equal(decode_image(data, bit_depth=14), scale(values, 14))
 
 
 def test_every_value_of_every_depth_is_rounded_exactly():
@@ -143,23 +144,26 @@ def test_layouts_that_pillow_reads_with_8_bits_are_refused(options: Mapping[str,
         decode_image(data, bit_depth=12)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_deep_images_are_turned_upright(orientation):
+def test_deep_images_are_turned_upright():
     values = draw(4095, 3)
     upright = scale(values, 12)
+    lying = upright.swapaxes(0, 1)
     turned = {
         1: upright,
         2: upright[:, ::-1],
         3: upright[::-1, ::-1],
         4: upright[::-1],
-        5: upright.swapaxes(0, 1),
-        6: upright.swapaxes(0, 1)[:, ::-1],
-        7: upright.swapaxes(0, 1)[::-1, ::-1],
-        8: upright.swapaxes(0, 1)[::-1],
-    }[orientation]
-    exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
-    for data in (encode_png(values, (b"eXIf", exif)), encode_tiff(values, orientation=orientation)):
-        np.testing.assert_array_equal(decode_image(data, bit_depth=12), turned)
+        5: lying,
+        6: lying[:, ::-1],
+        7: lying[::-1, ::-1],
+        8: lying[::-1],
+    }
+    for orientation, expected in turned.items():
+        exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
+        png = encode_png(values, (b"eXIf", exif))
+        tiff = encode_tiff(values, orientation=orientation)
+        for data in (png, tiff):
+            np.testing.assert_array_equal(decode_image(data, bit_depth=12), expected)
 
 
 def test_values_above_the_depth_are_refused_and_so_are_deep_images_without_a_depth():
@@ -237,17 +241,6 @@ def test_a_set_has_the_lowest_depth_that_holds_all_values(sampled, largest, tmp_
         f"depth: {bits} bits, because the largest value of the images that store more than 8 bits"
         f" is {largest:,} (change with --bit-depth, in Python Preparation(bit_depth=…))"
     )
-
-
-@pytest.mark.process
-def test_workers_use_one_depth(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "IMAGES_PER_WORKER", 4)
-    monkeypatch.setattr(workers, "SAMPLE_IMAGES", 1)
-    images = make_images(4095, count=110)
-    files = {name: encode_png(values) for name, values in images.items()}
-    data = load_data(write_set(tmp_path / "scans", files))
-    assert data.bit_depth == 12
-    check_pixels(data, images, 12)
 
 
 def test_a_depth_that_is_given_leaves_out_images_above_it_and_has_its_own_copy(tmp_path):

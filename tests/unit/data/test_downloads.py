@@ -52,7 +52,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     folder = tmp_path / "served"
     folder.mkdir()
     with Server(folder) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
         server.shutdown()
@@ -77,7 +77,6 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*"))
 
 
-@pytest.mark.slow
 def test_cifar10_is_downloaded_once_and_announced(served_cifar10: Path, batches, capfd) -> None:
     with pytest.warns(LaminaWarning, match=r"^Downloading cifar10 \(170 MB\) from 127\.0\.0\.1\.$"):
         assert find_default_data() == ("cifar10", "downloaded just now")
@@ -88,7 +87,6 @@ def test_cifar10_is_downloaded_once_and_announced(served_cifar10: Path, batches,
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Downloading")
 def test_a_download_with_a_wrong_digest_is_not_kept(served_cifar10: Path, cache: Path) -> None:
     served_cifar10.write_bytes(b"something else")
@@ -102,7 +100,6 @@ def test_a_download_with_a_wrong_digest_is_not_kept(served_cifar10: Path, cache:
     assert names_in(cache / "downloads") == ["cifar10.lock"]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Downloading")
 def test_a_connection_that_breaks_leaves_nothing_and_can_be_tried_again(
     served_cifar10: Path, mirror: Server, cache: Path, batches
@@ -118,7 +115,6 @@ def test_a_connection_that_breaks_leaves_nothing_and_can_be_tried_again(
     assert len(load_data("cifar10").train) == 50
 
 
-@pytest.mark.slow
 def test_a_process_that_cannot_download_the_default_data_tries_once(
     served_cifar10: Path, mirror: Server
 ) -> None:
@@ -132,7 +128,6 @@ def test_a_process_that_cannot_download_the_default_data_tries_once(
     assert [one.category for one in warned].count(LaminaWarning) == 1
 
 
-@pytest.mark.slow
 def test_offline_nothing_is_asked_of_the_network(
     served_cifar10: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +164,6 @@ def test_a_server_that_never_responds_times_out(
     assert names_in(cache / "downloads") == ["cifar10.lock"]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Downloading")
 def test_a_file_that_is_gone_is_named(served_cifar10: Path) -> None:
     served_cifar10.unlink()
@@ -179,7 +173,6 @@ def test_a_file_that_is_gone_is_named(served_cifar10: Path) -> None:
         load_data("cifar10")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Downloading")
 def test_the_reason_is_the_networks_and_not_what_the_caller_was_handling(
     served_cifar10: Path,
@@ -223,7 +216,6 @@ FINGERPRINTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Downloading", "ignore:.* train has no images of")
 @pytest.mark.parametrize(
     ("name", "first"), [("mnist", "0 - zero"), ("fashion-mnist", "T-shirt/top")]
@@ -246,7 +238,6 @@ def test_grey_sets_are_read(
     assert len(mirror.asked) == 4
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Downloading", "ignore:.* train has no images of")
 def test_of_several_files_none_is_kept_if_one_fails(
     mirror: Server, monkeypatch: pytest.MonkeyPatch, cache: Path

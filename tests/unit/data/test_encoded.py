@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
 from lamina.data import Problem
 from lamina.data.decoding import BadImageError, ImageReader
 from lamina.data.preparation import Preparation
-from lamina.data.workers import decode_images
 from lamina.errors import DataError
-from support import forking
 from support.table_sources import scan_table, spool, write_encoded_parquet, write_shards
 
 DEFAULTS = Preparation()
@@ -132,53 +128,3 @@ def test_a_spool_that_was_cut_off_gives_no_image(image_set, tmp_path: Path) -> N
         pytest.raises(BadImageError, match="truncated"),
     ):
         reader.read(listing.images[0])
-
-
-@pytest.mark.slow
-def test_worker_processes_read_the_spool(many_images, tmp_path: Path) -> None:
-    (tmp_path / "set").mkdir()
-    path = write_encoded_parquet(many_images, tmp_path / "set")
-    listing = spool(scan_table(path, DEFAULTS), tmp_path)
-    decoded, _, _ = decode_images(listing.images, tmp_path, None, "crop", lambda *_: None)
-    assert decoded["reason"].null_count() == len(decoded)
-    np.testing.assert_array_equal(
-        np.load(tmp_path / "pixels.npy"), np.stack(list(many_images.pixels.values()))
-    )
-
-
-MEASURE = """
-import resource, sys
-from pathlib import Path
-from lamina.data.sources.parquet import spool_table
-from lamina.data.preparation import Preparation
-from lamina.data.sources.rows import scan_table
-from lamina.data.sources.table import find_parts
-def scan(path):
-    return scan_table(path, *find_parts(path), Preparation())
-files, _, column = scan(Path("warm.parquet"))
-spool_table(files.frame, column, Path("."))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-files, _, column = scan(Path("large.parquet"))
-scanned = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-spool_table(files.frame, column, Path("."))
-print(scanned - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
-def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
-    """Of 400 MB of images the scan holds none, and the spooling a few at a time."""
-    random = np.random.default_rng(0)
-    for name, rows in (("warm", 400), ("large", 8000)):
-        write = pl.DataFrame(
-            {"image": [random.bytes(50_000) for _ in range(rows)], "label": list(range(rows))}
-        )
-        write.write_parquet(
-            tmp_path / f"{name}.parquet", row_group_size=200, compression="uncompressed"
-        )
-    done = forking.run(code=MEASURE, cwd=tmp_path)
-    scan_kib, spool_kib = map(int, done.stdout.split())
-    assert (tmp_path / "spool").stat().st_size == 400_000_000
-    assert scan_kib < 30_000
-    assert spool_kib < 200_000

@@ -11,8 +11,7 @@ import pytest
 
 from lamina.data import load_data
 from lamina.errors import DataError
-from support.array_files import gray_noise, read_arrays
-from support.table_sources import idx_bytes, write_idx
+from support.table_sources import gray_noise, idx_bytes, read_arrays, write_idx
 
 IMAGES = {"train": (gray_noise(7), np.arange(7)), "t10k": (gray_noise(3), np.arange(3))}
 LABELED = {"train": (gray_noise(7), np.arange(7) % 2), "t10k": (gray_noise(4), np.arange(4) % 2)}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jaxtyping
 import numpy as np
@@ -393,25 +390,6 @@ def test_a_class_without_images_is_named() -> None:
 def test_images_of_0_and_1_are_reported() -> None:
     with pytest.warns(LaminaWarning, match="only the pixel values 0 and 1"):
         Images.from_arrays(np.eye(4, dtype=np.uint8)[None].repeat(2, 0), [0, 1])
-
-
-WARN = """import numpy as np
-from lamina.data import Dataset, Images
-x = Images.from_arrays(np.eye(4, dtype=np.uint8)[None].repeat(2, 0), [0, 1], ["cat", "dog", "owl"])
-Dataset.from_images(x, test=x)
-"""
-
-
-def test_warnings_are_about_the_line_of_the_caller(tmp_path: Path) -> None:
-    # elsewhere jaxtyping checks types, which puts its own frames between
-    (tmp_path / "warn.py").write_text(WARN)
-    command = [sys.executable, "-W", "always", "warn.py"]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
-    assert re.findall(r"\w+\.py:\d+: LaminaWarning: \w+", said) == [
-        "warn.py:3: LaminaWarning: x",
-        "warn.py:4: LaminaWarning: train",
-        "warn.py:4: LaminaWarning: 2",
-    ]
 
 
 def test_many_different_whole_floats_are_numbers_to_predict() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -182,15 +180,6 @@ def test_names_are_those_that_are_loaded() -> None:
         "shapes-attributes",
         "shapes-pose",
     )
-
-
-def test_importing_the_data_loads_no_torch() -> None:
-    code = (
-        "import sys, lamina.data; print([name for name in ('torch', 'matplotlib') if name in"
-        " sys.modules])"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (ran.stdout, ran.stderr) == ("[]\n", "")
 
 
 X = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)

@@ -192,9 +192,9 @@ def test_the_arrays_can_become_tensors_that_may_be_changed(image_set, tmp_path: 
     assert load_data(source).train.pixels.any()
 
 
-@pytest.mark.slow
-@pytest.mark.cifar10
-def test_the_real_images(cifar10) -> None:
+@pytest.mark.nightly  # 60,000 images are decoded
+def test_the_real_images(whole_cifar10) -> None:
+    cifar10 = whole_cifar10
     assert cifar10.name == "cifar10"
     assert cifar10.train.shape == (3, 32, 32)
     assert set(cifar10.train.target_counts().values()) == {5000}

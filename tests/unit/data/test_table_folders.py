@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -248,12 +246,6 @@ def test_any_damage_to_parquet_is_one_plain_error_or_none(image_set, tmp_path: P
         except DataError:
             rejected += 1
     assert 0 < rejected < 150
-
-
-def test_lamina_is_imported_without_polars() -> None:
-    code = "import sys, lamina; print('polars' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("options", [{"task": "multi-label"}, {"label_separator": "|"}])

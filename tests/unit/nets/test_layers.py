@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import fields
 
 import pytest
@@ -32,8 +33,6 @@ from lamina.nets import (
 from lamina.nets.layers import KINDS, LAYERS
 from support.random_nets import CASES, EXAMPLES, VARIANTS
 
-every_case = pytest.mark.parametrize(("layer", "shape"), CASES, ids=repr)
-
 
 def count_multiply_adds(module: nn.Module, shape: Shape) -> int:
     """What torch itself counts for one image: two operations a multiply-add."""
@@ -53,6 +52,20 @@ def find_seen(layer: Layer, shape: Shape, places: tuple[int, ...]) -> tuple[tupl
     return tuple((int(side.min()), int(side.max()) + 1) for side in sides.nonzero(as_tuple=True))
 
 
+def check_receptive_field(layer: Layer, shape: Shape) -> None:
+    """It is what one unit depends on."""
+    field, out_shape = layer.receptive_field(Field(), shape), layer.out_shape(shape)
+    sides = shape[1:] if len(shape) == 3 else shape
+    places = tuple(side // 2 for side in out_shape[1:]) if len(out_shape) == 3 else (0,)
+    whole = tuple((0, side) for side in sides)
+    row, column = (*places, 0)[:2]
+    box = whole if field is None else field.box(row, column)
+    expected = tuple(
+        (max(first, 0), min(after, side)) for (first, after), side in zip(box, sides, strict=False)
+    )
+    assert find_seen(layer, shape, places) == expected
+
+
 def test_every_public_layer_has_an_example_and_is_known_by_its_name():
     defined = {
         name
@@ -68,50 +81,25 @@ def test_every_public_layer_has_an_example_and_is_known_by_its_name():
 class TestEveryLayer:
     """The contract of a layer: its figures are those of its module, and its text makes it again."""
 
-    @every_case
-    def test_out_shape_is_that_of_the_module(self, layer: Layer, shape: Shape):
-        out = layer.module(shape)(torch.randn(2, *shape))
-        assert out.shape == (2, *layer.out_shape(shape))
-
-    @every_case
-    def test_parameter_count_is_that_of_the_module(self, layer: Layer, shape: Shape):
-        parameters = layer.module(shape).parameters()
+    @pytest.mark.parametrize(("layer", "shape"), CASES, ids=repr)
+    def test_its_figures_are_those_of_its_module(self, layer: Layer, shape: Shape):
+        module = layer.module(shape)
+        parameters = list(module.parameters())
         assert layer.parameter_count(shape) == sum(parameter.numel() for parameter in parameters)
 
-    @every_case
-    def test_multiply_adds_are_those_that_torch_counts(self, layer: Layer, shape: Shape):
-        assert layer.multiply_adds(shape) == count_multiply_adds(layer.module(shape), shape)
-
-    @every_case
-    def test_receptive_field_is_what_one_unit_depends_on(self, layer: Layer, shape: Shape):
-        if shape == (1,):
-            return  # one number is all there is, and its softmax is constant
-        field, out_shape = layer.receptive_field(Field(), shape), layer.out_shape(shape)
-        sides = shape[1:] if len(shape) == 3 else shape
-        places = tuple(side // 2 for side in out_shape[1:]) if len(out_shape) == 3 else (0,)
-        whole = tuple((0, side) for side in sides)
-        row, column = (*places, 0)[:2]
-        box = whole if field is None else field.box(row, column)
-        expected = tuple(
-            (max(first, 0), min(after, side))
-            for (first, after), side in zip(box, sides, strict=False)
-        )
-        assert find_seen(layer, shape, places) == expected
-
-    @every_case
-    def test_leaves_its_input_as_it_was(self, layer: Layer, shape: Shape):
-        images = torch.randn(2, *shape)
+        images = torch.randn(4, *shape)
         before = images.clone()
-        layer.module(shape)(images)
-        assert torch.equal(images, before)
+        assert module(images).shape == (4, *layer.out_shape(shape))
+        assert torch.equal(images, before)  # the layer leaves its input as it was
 
-    @every_case
-    def test_every_weight_that_is_not_frozen_learns(self, layer: Layer, shape: Shape):
-        module = layer.module(shape)
-        x = torch.randn(4, *shape, requires_grad=True)
-        module(x).square().sum().backward()
-        weights = [weight for weight in module.parameters() if weight.requires_grad]
-        assert all(tensor.grad.isfinite().all() for tensor in (x, *weights))
+        images.requires_grad_()
+        module(images).square().sum().backward()
+        learned = [parameter for parameter in parameters if parameter.requires_grad]
+        assert all(tensor.grad.isfinite().all() for tensor in (images, *learned))
+
+        assert layer.multiply_adds(shape) == count_multiply_adds(module, shape)
+        if shape != (1,):  # one number is all there is, and its softmax is constant
+            check_receptive_field(layer, shape)
 
     @pytest.mark.parametrize("layer", [*EXAMPLES, *VARIANTS], ids=repr)
     def test_its_texts_are_python_that_makes_it_again(self, layer: Layer):
@@ -155,13 +143,14 @@ def test_whitening_filters_are_frozen_and_its_bias_is_trained():
 
 
 class TestSamePadding:
-    @pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, (5, 2)])
-    @pytest.mark.parametrize("stride", [1, 2, 3, (2, 1)])
-    @pytest.mark.parametrize("size", [(8, 8), (9, 7), (10, 11)])
-    def test_output_is_input_over_stride_rounded_up(self, kernel_size, stride, size):
-        down, across = stride if isinstance(stride, tuple) else (stride, stride)
-        layer = Conv2d(2, kernel_size, stride=stride, padding="same")
-        assert layer.out_shape((3, *size)) == (2, -(-size[0] // down), -(-size[1] // across))
+    def test_output_is_input_over_stride_rounded_up(self):
+        kernel_sizes = (1, 2, 3, 4, (5, 2))
+        strides = ((1, 1), (2, 2), (3, 3), (2, 1))
+        sizes = ((8, 8), (9, 7), (10, 11))
+        for kernel_size, stride, size in itertools.product(kernel_sizes, strides, sizes):
+            layer = Conv2d(2, kernel_size, stride=stride, padding="same")
+            expected = (2, -(-size[0] // stride[0]), -(-size[1] // stride[1]))
+            assert layer.out_shape((3, *size)) == expected, (layer, size)
 
     def test_odd_pixel_is_added_at_the_bottom_and_right(self):
         # Keras: Conv2D(1, 3, strides=2, padding="same") on 4x4 pads nothing at the top and left.

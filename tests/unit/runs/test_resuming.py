@@ -1,19 +1,14 @@
-"""Runs resume where they stopped, and one process at a time trains a run."""
+"""Runs resume where they stopped, from their files."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 
 from lamina.errors import RunError
-from lamina.files import lock_folder
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.loading import load_run
 from lamina.runs.resuming import find_dataset, make_training, resume_training
@@ -127,49 +122,3 @@ def test_a_history_without_its_checkpoint_is_rejected_with_the_remedy(tmp_path):
         resume(run)
     (run.path / "history.jsonl").unlink()
     assert [epoch.epoch for epoch in follow(resume(run))] == [1, 2]
-
-
-LOCK = """
-import sys
-from pathlib import Path
-from lamina.files import lock_folder
-with lock_folder(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_path):
-    run, _ = start(tmp_path)
-    with subprocess.Popen(
-        [sys.executable, "-c", LOCK, str(run.path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as owner:
-        assert owner.stdout.readline() == "held\n"
-        with (
-            refuses(
-                f"{run.path} is being trained by process {owner.pid}. Wait until it finishes, or"
-                " stop it, and try again."
-            ),
-            lock_folder(run.path),
-        ):
-            pass
-        (run.path / ".owner").write_text("no number")
-        with (
-            refuses(
-                f"{run.path} is being trained by another process or thread. Wait until it finishes,"
-                " or stop it, and try again."
-            ),
-            lock_folder(run.path),
-        ):
-            pass
-        (run.path / ".state.safetensors.0123abcd").touch()
-        owner.send_signal(signal.SIGKILL)
-        owner.wait()
-    assert (run.path / ".owner").exists()
-    with lock_folder(run.path):
-        assert int((run.path / ".owner").read_text()) == os.getpid()
-        assert not (run.path / ".state.safetensors.0123abcd").exists()
-    assert not (run.path / ".owner").exists()

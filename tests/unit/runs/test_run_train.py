@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,60 +20,7 @@ from lamina.runs.differences import find_changes
 from lamina.runs.resuming import make_training
 from lamina.runs.run import Run
 from lamina.training.events import Resumed
-from support import forking
 from support.runs import DATA, NET, RECIPE, digests, train
-
-EIGHT_LINES = """
-import sys
-from lamina import Net, Recipe, load_data, start_run
-from lamina.nets import Flatten, Linear, Output, ReLU
-
-data = load_data(sys.argv[1])
-net = Net(Flatten(), Linear(100), ReLU(), Output())
-run = start_run(data, net, Recipe(epochs=3, batch_size=5, optimizer="adam", lr=1e-3, \
-precision="fp32"), name="run")
-for event in run.iter_train(save_every_seconds=0.0):
-    print(type(event).__name__, getattr(event, "epoch", ""), flush=True)
-print(run.report)
-"""
-IN_A_THREAD = """
-import sys, threading
-lines = sys.stdin.read()
-thread = threading.Thread(target=exec, args=(lines, {}))
-thread.start()
-thread.join()
-"""
-
-
-@pytest.fixture(scope="module")
-def undisturbed(image_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """What the script makes in a process of its own."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = forking.run(image_set, code=EIGHT_LINES, cwd=folder)
-    assert done.stdout.count("Epoch") == 3, done.stderr
-    return load_run(folder / "runs" / "run")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("thread", [False, True], ids=["script", "thread"])
-def test_a_script_killed_in_its_second_epoch_is_continued_to_the_digests_of_an_undisturbed_one(
-    thread, image_set, undisturbed, tmp_path
-):
-    code = IN_A_THREAD if thread else EIGHT_LINES
-    with forking.start(
-        image_set, code=code, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        process.stdin.write(EIGHT_LINES if thread else "")
-        process.stdin.close()
-        while process.stdout.readline() != "Step 2\n":
-            pass
-        process.kill()
-        process.stdout.read()
-    run = load_run(tmp_path / "runs" / "run")
-    assert len(digests(run)) == 1
-    run.train(progress=False)  # in this process, which is another
-    assert digests(run) == digests(undisturbed)
-    assert run.report.score == undisturbed.report.score
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +62,6 @@ def test_an_exception_in_the_loop_leaves_a_whole_run_and_no_lock(tmp_path):
     assert first == Resumed(steps_done=4, epochs_done=1, epochs=2)
 
 
-@pytest.mark.slow
 def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, name="first")
     events = []

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from lamina.errors import RunError
 from lamina.files import RESTORE, read_bytes, remove_leftovers, write_atomically
 from lamina.training.checkpoint import digest_tensors, pack_tensors, unpack_tensors
-from support import forking
 from support.examples import count_examples
 
 TENSORS = {
@@ -80,7 +79,6 @@ def written(tmp_path_factory) -> tuple[Path, bytes]:
     return file, file.read_bytes()
 
 
-@pytest.mark.slow
 @settings(
     max_examples=count_examples(400),
     deadline=None,
@@ -137,60 +135,6 @@ def test_weights_that_an_older_lamina_wrote_without_a_digest_are_read(tmp_path):
     tensors, values = read_tensors(tmp_path / "file")
     assert same(tensors, TENSORS)
     assert values == {}
-
-
-KILL_BEFORE_EVERY_LINE = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from lamina import files
-from lamina.training import checkpoint as stored
-
-def kill_at(number):
-    seen = 0
-    def trace(frame, event, _):
-        nonlocal seen
-        if frame.f_code.co_filename not in (files.__file__, stored.__file__):
-            return None
-        seen += event == "line"
-        if seen == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-    return trace
-
-file = Path(sys.argv[1]) / "state.safetensors"
-old, new = ({"weight": torch.full((50_000,), value)} for value in (1.0, 2.0))
-digests = {stored.digest_tensors(tensors): name for name, tensors in (("old", old), ("new", new))}
-files.write_atomically(file, stored.pack_tensors(old, {}))
-kills, left = [], 0
-while True:
-    child = os.fork()
-    if child == 0:
-        sys.settrace(kill_at(len(kills) + 1))
-        files.write_atomically(file, stored.pack_tensors(new, {}))
-        os._exit(0)
-    if os.waitpid(child, 0)[1] == 0:
-        break
-    found, _ = stored.unpack_tensors(files.read_bytes(file), "", "")
-    kills.append(digests[stored.digest_tensors(found)])
-    left += len(list(file.parent.iterdir())) - 1
-    files.remove_leftovers(file.parent)
-    files.write_atomically(file, stored.pack_tensors(old, {}))
-print(" ".join(kills), left)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
-def test_a_writer_killed_before_any_line_leaves_the_old_or_the_new(tmp_path):
-    done = forking.run(tmp_path, code=KILL_BEFORE_EVERY_LINE)
-    assert done.returncode == 0, done.stderr
-    *found, left = done.stdout.split()
-    assert found == sorted(found, reverse=True)  # the old, and from some line on the new
-    assert len(found) >= 20
-    assert set(found) == {"old", "new"}
-    assert int(left) >= 3  # files half written, which nobody reads
-    print(f"{len(found)} kills, {left} of them left a file beside")
 
 
 def test_only_what_writers_leave_beside_their_files_is_removed(tmp_path):

@@ -1,0 +1,169 @@
+"""Many images are decoded by worker processes, which may fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lamina.data import Preparation, Problem, load_data, workers
+from lamina.errors import DataError, LaminaWarning
+
+if sys.platform == "linux":
+    import resource
+
+pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core decodes in one process")
+
+
+def test_workers_give_what_one_process_would(many_images, tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+
+    data = load_data(
+        many_images.write_zip(tmp_path / "a.zip"),
+        progress=lambda done, total: calls.append((done, total)),
+    )
+
+    assert len(data.train) + len(data.test) > 2 * workers.IMAGES_PER_WORKER
+    for split, images in data.splits.items():
+        pixels, targets, names = many_images.select(split)
+        np.testing.assert_array_equal(images.pixels, pixels)
+        np.testing.assert_array_equal(images.targets, targets)
+        assert images.names == names
+    assert calls[-1] == (345, 345)
+    assert calls == sorted(calls)
+
+
+BAD = ("train/cat/0000.png", "train/dog/0077.png", "train/owl/0089.png", "test/owl/0018.png")
+LARGE = {
+    "train/cat/0003.png": ("PNG", Image.new("L", (30, 20), 7)),
+    "train/dog/0078.png": ("JPEG", Image.new("RGB", (640, 480), (9, 9, 9))),
+    "test/owl/0019.png": ("GIF", Image.new("P", (3, 5))),
+}
+
+
+def test_workers_agree_on_problems_sizes_and_names(many_images, tmp_path: Path) -> None:
+    root = many_images.write_folder(tmp_path / "set")
+    for name in BAD:
+        (root / name).write_bytes(b"")
+    for name, (format_, image) in LARGE.items():
+        image.save(root / name, format_)
+    renamed = "train/cat/0001.png"
+    if sys.platform not in ("win32", "darwin"):  # whose file systems take UTF-8 names only
+        (root / renamed).rename(root / os.fsdecode(b"train/cat/0001 caf\xe9.png"))
+        renamed = r"train/cat/0001 caf\udce9.png"
+
+    for _ in range(2):  # decoded, and from the cache
+        with pytest.warns(LaminaWarning) as warned:
+            data = load_data(root, Preparation(size_px=4))
+        assert [str(warning.message) for warning in warned] == [
+            "Left out 4 images: train/cat/0000.png (empty), train/dog/0077.png (empty), "
+            "train/owl/0089.png (empty) and 1 more"
+        ]
+        assert data.problems == tuple(Problem(name, "empty") for name in BAD)
+        for split, images in data.splits.items():
+            pixels, targets, names = many_images.select(split)
+            good = [place for place, name in enumerate(names) if name not in BAD]
+            same = [place for place, name in enumerate(names) if name not in {*BAD, *LARGE}]
+            np.testing.assert_array_equal(images.targets, targets[good])
+            expected = [names[place].replace("train/cat/0001.png", renamed) for place in good]
+            assert list(images.names) == expected
+            kept = [good.index(place) for place in same]
+            np.testing.assert_array_equal(images.pixels[kept], pixels[same])
+            sizes = dict(zip(images.names, images.original_sizes_px.tolist(), strict=True))
+            for name, size in sizes.items():
+                width, height = LARGE[name][1].size if name in LARGE else (4, 4)
+                assert size == [height, width], name
+
+    with pytest.warns(LaminaWarning, match="Left out 4 images"):
+        squares = load_data(root)
+    assert (squares.train.shape, squares.size_px, squares.resize) == ((3, 64, 64), 64, "crop")
+
+
+CHILDREN = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+
+
+def find_children() -> list[int]:
+    """The child processes of this one; other tests may have started some, such as a browser."""
+    return [int(child) for child in CHILDREN.read_text().split()]
+
+
+@pytest.mark.skipif(not CHILDREN.exists(), reason="only Linux lists a process's children")
+def test_a_killed_worker_is_an_error_and_nothing_is_kept(
+    many_images, tmp_path: Path, cache: Path
+) -> None:
+    source = many_images.write_zip(tmp_path / "a.zip")
+    others = set(find_children())
+
+    def kill_a_worker(done: int, total: int) -> None:
+        if done == 50:
+            os.kill(next(child for child in find_children() if child not in others), signal.SIGKILL)
+
+    with pytest.raises(DataError) as raised:
+        load_data(source, progress=kill_a_worker)
+
+    assert (
+        str(raised.value)
+        == "A process that decodes images failed (status -9), and nothing was stored. Try again,"
+        " and close other programs if memory is short."
+    )
+    assert sorted(path.name for path in cache.iterdir()) == ["locks"]
+    assert set(find_children()) <= others
+    assert len(load_data(source).train) == 270
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+def test_a_workers_full_disk_is_an_error_that_says_so(
+    many_images, tmp_path: Path, cache: Path
+) -> None:
+    """A limit on the size of files that it may write takes the place of the disk's end."""
+    source = many_images.write_zip(tmp_path / "a.zip")
+    others = set(find_children())
+
+    def limit_the_workers(done: int, total: int) -> None:
+        if done == 50:
+            for child in set(find_children()) - others:
+                resource.prlimit(child, resource.RLIMIT_FSIZE, (100, 100))
+
+    with pytest.raises(DataError) as raised:
+        load_data(source, progress=limit_the_workers)
+
+    assert (
+        str(raised.value)
+        == f"Cannot write to the cache {cache}: File too large. Free some space there, for example"
+        " with lamina data cache --clear, or set LAMINA_CACHE to another folder."
+    )
+    assert sorted(path.name for path in cache.iterdir()) == ["locks"]
+
+
+def test_an_exception_in_the_caller_leaves_neither_process_nor_folder(
+    many_images, tmp_path: Path, cache: Path
+) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_data(many_images.write_zip(tmp_path / "a.zip"), progress=interrupt)
+
+    assert sorted(path.name for path in cache.iterdir()) == ["locks"]
+
+
+def test_a_script_needs_no_main_guard(many_images, tmp_path: Path) -> None:
+    source = many_images.write_zip(tmp_path / "a.zip")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from lamina.data import load_data, workers\n"
+        "workers.IMAGES_PER_WORKER = 100\n"
+        f"print(len(load_data({str(source)!r}).train))\n"
+    )
+    # A module of the user's beside the script must not come before the libraries' own.
+    (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')\n")
+    ran = subprocess.run(
+        [sys.executable, "-P", str(script)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "270\n", "")

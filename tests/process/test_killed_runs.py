@@ -1,0 +1,165 @@
+"""Runs and their files after a kill, and two processes on one run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lamina import load_run
+from lamina.files import lock_folder
+from lamina.runs.run import Run
+from support import forking
+from support.runs import digests, refuses, start
+
+EIGHT_LINES = """
+import sys
+from lamina import Net, Recipe, load_data, start_run
+from lamina.nets import Flatten, Linear, Output, ReLU
+
+data = load_data(sys.argv[1])
+net = Net(Flatten(), Linear(100), ReLU(), Output())
+run = start_run(data, net, Recipe(epochs=3, batch_size=5, optimizer="adam", lr=1e-3, \
+precision="fp32"), name="run")
+for event in run.iter_train(save_every_seconds=0.0):
+    print(type(event).__name__, getattr(event, "epoch", ""), flush=True)
+print(run.report)
+"""
+IN_A_THREAD = """
+import sys, threading
+lines = sys.stdin.read()
+thread = threading.Thread(target=exec, args=(lines, {}))
+thread.start()
+thread.join()
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(image_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """What the script makes in a process of its own."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = forking.run(image_set, code=EIGHT_LINES, cwd=folder)
+    assert done.stdout.count("Epoch") == 3, done.stderr
+    return load_run(folder / "runs" / "run")
+
+
+@pytest.mark.parametrize("thread", [False, True], ids=["script", "thread"])
+def test_a_killed_script_is_continued_to_the_same_digests(thread, image_set, undisturbed, tmp_path):
+    code = IN_A_THREAD if thread else EIGHT_LINES
+    with forking.start(
+        image_set, code=code, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdin.write(EIGHT_LINES if thread else "")
+        process.stdin.close()
+        while process.stdout.readline() != "Step 2\n":
+            pass
+        process.kill()
+        process.stdout.read()
+    run = load_run(tmp_path / "runs" / "run")
+    assert len(digests(run)) == 1
+    run.train(progress=False)  # in this process, which is another
+    assert digests(run) == digests(undisturbed)
+    assert run.report.score == undisturbed.report.score
+
+
+KILL_BEFORE_EVERY_LINE = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from lamina import files
+from lamina.training import checkpoint as stored
+
+def kill_at(number):
+    seen = 0
+    def trace(frame, event, _):
+        nonlocal seen
+        if frame.f_code.co_filename not in (files.__file__, stored.__file__):
+            return None
+        seen += event == "line"
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    return trace
+
+file = Path(sys.argv[1]) / "state.safetensors"
+old, new = ({"weight": torch.full((50_000,), value)} for value in (1.0, 2.0))
+digests = {stored.digest_tensors(tensors): name for name, tensors in (("old", old), ("new", new))}
+files.write_atomically(file, stored.pack_tensors(old, {}))
+kills, left = [], 0
+while True:
+    child = os.fork()
+    if child == 0:
+        sys.settrace(kill_at(len(kills) + 1))
+        files.write_atomically(file, stored.pack_tensors(new, {}))
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    found, _ = stored.unpack_tensors(files.read_bytes(file), "", "")
+    kills.append(digests[stored.digest_tensors(found)])
+    left += len(list(file.parent.iterdir())) - 1
+    files.remove_leftovers(file.parent)
+    files.write_atomically(file, stored.pack_tensors(old, {}))
+print(" ".join(kills), left)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
+def test_a_writer_killed_before_any_line_leaves_the_old_or_the_new(tmp_path):
+    done = forking.run(tmp_path, code=KILL_BEFORE_EVERY_LINE)
+    assert done.returncode == 0, done.stderr
+    *found, left = done.stdout.split()
+    assert found == sorted(found, reverse=True)  # the old, and from some line on the new
+    assert len(found) >= 20
+    assert set(found) == {"old", "new"}
+    assert int(left) >= 3  # files half written, which nobody reads
+    print(f"{len(found)} kills, {left} of them left a file beside")
+
+
+LOCK = """
+import sys
+from pathlib import Path
+from lamina.files import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_path):
+    run, _ = start(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCK, str(run.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as owner:
+        assert owner.stdout.readline() == "held\n"
+        with (
+            refuses(
+                f"{run.path} is being trained by process {owner.pid}. Wait until it finishes, or"
+                " stop it, and try again."
+            ),
+            lock_folder(run.path),
+        ):
+            pass
+        (run.path / ".owner").write_text("no number")
+        with (
+            refuses(
+                f"{run.path} is being trained by another process or thread. Wait until it finishes,"
+                " or stop it, and try again."
+            ),
+            lock_folder(run.path),
+        ):
+            pass
+        (run.path / ".state.safetensors.0123abcd").touch()
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    assert (run.path / ".owner").exists()
+    with lock_folder(run.path):
+        assert int((run.path / ".owner").read_text()) == os.getpid()
+        assert not (run.path / ".state.safetensors.0123abcd").exists()
+    assert not (run.path / ".owner").exists()
