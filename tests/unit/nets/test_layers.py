@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from lamina.nets import (
     AvgPool2d,
@@ -32,14 +31,6 @@ from lamina.nets import (
 )
 from lamina.nets.layers import KINDS, LAYERS
 from support.random_nets import CASES, EXAMPLES, VARIANTS
-
-
-def count_multiply_adds(module: nn.Module, shape: Shape) -> int:
-    """What torch itself counts for one image: two operations a multiply-add."""
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        module.eval()(torch.zeros(1, *shape))
-    return counter.get_total_flops() // 2
 
 
 def find_seen(layer: Layer, shape: Shape, places: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
@@ -82,7 +73,7 @@ class TestEveryLayer:
     """The contract of a layer: its figures are those of its module, and its text makes it again."""
 
     @pytest.mark.parametrize(("layer", "shape"), CASES, ids=repr)
-    def test_its_figures_are_those_of_its_module(self, layer: Layer, shape: Shape):
+    def test_its_figures_are_those_of_its_module(self, layer, shape, count_multiply_adds):
         module = layer.module(shape)
         parameters = list(module.parameters())
         assert layer.parameter_count(shape) == sum(parameter.numel() for parameter in parameters)

@@ -149,7 +149,7 @@ def test_same_padding_is_that_of_tensorflow_at_every_size(kernel_size):
     theirs = Conv2dSame(2, 2, kernel_size, stride=2, groups=2).double()
     ours = SameConv2d(2, 2, kernel_size, stride=2, groups=2).double()
     ours.load_state_dict(theirs.state_dict())
-    for height in range(32, 261):
+    for height in range(32, 147):  # the widths are the sizes up to 260
         images = torch.randn(1, 2, height, 292 - height, dtype=torch.float64)
         torch.testing.assert_close(ours(images), theirs(images))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import threading
 from dataclasses import fields
 
@@ -19,11 +20,15 @@ from lamina.nets import BatchNorm, Dropout, Flatten, Linear, Net, Output, ReLU
 from lamina.runs.continuing import CHANGEABLE, list_checkpoints
 from lamina.runs.kept_checkpoints import keep_checkpoint
 from lamina.runs.overview import describe_start
+from lamina.runs.run import Run
 from lamina.training.prediction import predict_logits
 from support.runs import DATA, WITH_VAL, begin_run, digests, full_disk
 
+pytestmark = pytest.mark.usefixtures("load_optimizers")
+
 NET = Net(Flatten(), Linear(8), BatchNorm(), ReLU(), Dropout(0.2), Output())
 RECIPE = Recipe(epochs=4, batch_size=4, lr=0.01, optimizer="sgd", seed=7)
+QUESTION_RECIPE = dataclasses.replace(RECIPE, batch_size=15)
 CHANGES = {
     "epochs": 6,
     "batch_size": 6,
@@ -136,13 +141,21 @@ def test_every_field_that_may_change_is_tried():
     assert CHANGES.keys() == set(CHANGEABLE) <= {field.name for field in fields(Recipe)}
 
 
-@pytest.mark.parametrize("name", CHANGEABLE)
-def test_a_field_that_may_change_is_trained_and_recorded(tmp_path, name):
-    data = question_data()
-    run = begin(tmp_path, data=data)
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of four epochs, of which the second has a checkpoint."""
+    run = begin(tmp_path_factory.mktemp("runs"), QUESTION_RECIPE, data=question_data())
     train_until(run, 2)
     run.train(progress=False)
-    recipe = dataclasses.replace(RECIPE, **{name: CHANGES[name]})
+    return run
+
+
+@pytest.mark.parametrize("name", CHANGEABLE)
+def test_a_field_that_may_change_is_trained_and_recorded(finished_run, tmp_path, name):
+    data = finished_run.dataset
+    path = shutil.copytree(finished_run.path, tmp_path / "first")
+    run = dataclasses.replace(load_run(path), dataset=data)
+    recipe = dataclasses.replace(QUESTION_RECIPE, **{name: CHANGES[name]})
     if name == "patience":
         recipe = dataclasses.replace(recipe, epochs=60)
     changed = continue_from(run, 2, recipe=recipe)
@@ -194,16 +207,13 @@ def test_each_field_of_a_recipe_may_change_or_not():
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_every_other_field_stays(tmp_path, name):
-    run = begin(tmp_path)
-    train_until(run, 2)
-    recipe = dataclasses.replace(RECIPE, **{name: OTHER_VALUES[name]})
-    before = sorted(tmp_path.iterdir())
+def test_every_other_field_stays(finished_run, name):
+    recipe = dataclasses.replace(QUESTION_RECIPE, **{name: OTHER_VALUES[name]})
     with pytest.raises(
         RecipeError, match=rf"^{name} is .* which cannot change in further training\. Leave out"
     ):
-        continue_from(run, 2, recipe=recipe)
-    assert sorted(tmp_path.iterdir()) == before
+        continue_from(finished_run, 2, recipe=recipe)
+    assert list(finished_run.path.parent.iterdir()) == [finished_run.path]
 
 
 def test_the_end_can_move_until_the_learning_rate_falls(tmp_path):

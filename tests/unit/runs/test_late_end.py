@@ -78,11 +78,13 @@ def test_the_rate_falls_without_a_jump_however_often_the_end_moves(moves):
     assert schedule.factor(schedule.steps - 1) <= 1 / (last.end - last.start)
 
 
-@pytest.mark.slow
-def test_an_open_training_uses_its_time_and_is_reproduced_from_its_record(tmp_path, dataset):
+def test_an_open_training_uses_its_time_and_can_be_repeated(tmp_path, dataset, monkeypatch):
+    """The clock goes on by 5 ms each time that it is read."""
     run = begin(tmp_path, dataset, "open")
-    began = time.perf_counter()
-    events = list(run.iter_train(until=began + 1, is_open=True))
+    times = itertools.count()
+    with monkeypatch.context() as patch:
+        patch.setattr(limit.time, "perf_counter", lambda: next(times) / 200)
+        events = list(run.iter_train(until=time.perf_counter() + 1, is_open=True))
     (fall,) = (event for event in events if isinstance(event, Cooldown))
     assert not any(isinstance(event, EarlyEnd) for event in events)
     epochs = [event for event in events if isinstance(event, Epoch)]

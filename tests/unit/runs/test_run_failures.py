@@ -7,9 +7,7 @@ import json
 import sys
 import threading
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,7 +15,6 @@ from torch import Tensor, nn
 from lamina import Epoch, Recipe, Report, Step, load_run, start_run
 from lamina.deploy.facts import collect_facts
 from lamina.errors import LaminaWarning, RunError
-from lamina.runs.run import Run
 from lamina.training.events import EarlyEnd, Rewind
 from lamina.training.group import interrupt
 from support.runs import DATA, NET, RECIPE, WITH_VAL, digests, full_disk
@@ -237,27 +234,3 @@ def test_early_ends_by_patience_are_events_of_the_history(tmp_path):
         "diagnosis": None,
     }
     assert run.is_finished
-
-
-def test_a_resumed_history_equals_that_of_a_run_without_a_stop(tmp_path):
-    def rows(run: Run) -> list[dict[str, object]]:
-        lines = map(json.loads, Path(run.path, "history.jsonl").read_text().splitlines())
-        return [
-            {name: value for name, value in row.items() if "second" not in name} for row in lines
-        ]
-
-    many = np.random.default_rng(0).permutation(12)
-    data = dataclasses.replace(WITH_VAL, train=DATA.train.take(many))
-    recipe = dataclasses.replace(RECIPE, epochs=6, lr=0.1)
-    straight = start_run(data, NET, recipe, runs_dir=tmp_path)
-    straight.train(progress=False)
-    run = start_run(data, NET, recipe, runs_dir=tmp_path)
-    stops = 0
-    while not run.is_finished:
-        for count, _ in enumerate(run.iter_train()):
-            # in another place each time: within epochs, and between one and its diagnoses
-            if count == 3 + stops % 5:
-                stops += 1
-                break
-    assert stops >= 4
-    assert rows(run) == rows(straight)

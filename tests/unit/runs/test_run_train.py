@@ -79,7 +79,6 @@ def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
     )
     assert list_lines(run.report)[0] in run._repr_html_()
     assert run.history["epoch"].to_list() == [1, 2]
-    assert run.plot()._repr_png_().startswith(b"\x89PNG")
 
 
 def test_val_is_evaluated_after_each_epoch_and_test_after_the_last(tmp_path):

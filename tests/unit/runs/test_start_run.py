@@ -22,8 +22,7 @@ from lamina.errors import LaminaError, NetError, RecipeError, RunError
 from lamina.nets import Flatten, Layer, Net, Output, Residual
 from lamina.runs.loading import list_runs
 from lamina.training.custom import drop_ignored
-from lamina.training.pretrained import RECIPES
-from lamina.training.recipe import PRETRAINED_HOME, fit_recipe
+from lamina.training.recipe import fit_recipe
 from support.runs import DATA, NET, RECIPE
 from support.trainings import same
 
@@ -73,21 +72,6 @@ def test_a_recipe_has_a_name_and_own_parts_replace_its_fields(tmp_path, monkeypa
     for call in (start_run, partial(load_run, run.path)):
         with pytest.raises(LaminaError, match=r"^parts must be your own functions, as in Parts\("):
             call(parts=nn.functional.cross_entropy)
-
-
-@pytest.mark.slow
-def test_timms_net_is_found_by_its_name_and_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    data = squares(32, 32)
-    run = start_run(data, "timm:tf_efficientnet_lite0", runs_dir=tmp_path)
-    assert run.record.timm.weights == "packaged"
-    assert run.record.recipe == fit_recipe(
-        RECIPES["default"], 6, 32, data.train.kind, PRETRAINED_HOME
-    )
-    epochs = (
-        event for event in load_run(run.path).iter_train(data=data) if isinstance(event, Epoch)
-    )
-    assert next(epochs).epoch == 1
 
 
 def squares(side_px: int, original_px: int, size_px: int | None = None) -> Dataset:

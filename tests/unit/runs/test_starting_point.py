@@ -19,7 +19,6 @@ from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Epoch
 from lamina.training.prediction import predict_logits
 from support.runs import DATA, NET, RECIPE
-from support.timm_weights import save_random
 from support.trainings import same
 
 
@@ -76,7 +75,6 @@ def test_outputs_with_the_same_name_keep_their_weights_in_another_order(before, 
     assert run.train(progress=False).score.value > 0.9
 
 
-@pytest.mark.slow
 def test_it_resumes_to_the_bit_and_can_be_reproduced(before, tmp_path):
     data = color_squares(("blue", "red", "green"), 60, seed=1)
     runs = [
@@ -132,26 +130,6 @@ def test_settings_that_belong_to_the_weights_are_refused(before, tmp_path, field
         match=rf"{field} is '{value}', but .*before was trained with '\w+', which cannot change",
     ):
         start_run(data=data, recipe=recipe, start_from=before, runs_dir=tmp_path)
-
-
-@pytest.mark.slow
-def test_a_pretrained_net_keeps_its_head(tmp_path):
-    from lamina.runs.nets_by_name import find_net
-
-    file = save_random("test_efficientnet", tmp_path / "learned.safetensors")
-    choice = find_net("timm:test_efficientnet", str(file))
-    data = color_squares(("green", "red"), 24, side_px=32)
-    recipe = dataclasses.replace(next(iter(choice.recipes.values())), epochs=1, batch_size=8)
-    old = start_run(data, choice, recipe, runs_dir=tmp_path)
-    old.train(progress=False)
-    file.unlink()  # the run has its weights
-    more = color_squares(("green", "red", "blue"), 24, seed=1, side_px=32)
-    new = start_run(data=more, start_from=old, runs_dir=tmp_path)
-    assert new.record.recipe.initial_fraction == 0  # one output is new
-    model = make_training(new, more, new.record).model
-    logits = [predict_logits(one, more.test.pixels) for one in (old.load_model(), model)]
-    np.testing.assert_array_equal(logits[0], logits[1][:, :2])
-    assert new.train(progress=False) is not None
 
 
 def test_images_are_resized_to_the_size_of_the_run(before, tmp_path):

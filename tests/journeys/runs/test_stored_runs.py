@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lamina import load_run
+from lamina import load_data, load_run
+from lamina.data import Preparation
+from lamina.training.prediction import predict_logits
 from support.commands import run_lamina
+
+pytestmark = pytest.mark.usefixtures("all_shapes")  # which they were trained on
 
 # Processors and versions of torch round differently, so some images near a boundary may change.
 TOLERANCE = 0.01
@@ -27,10 +31,6 @@ def test_the_model_of_a_stored_run_gives_its_stored_logits(stored_runs):
     run = load_run(stored_runs["finished"])
     with np.load(stored_runs["finished"] / "logits.npz") as outputs:
         expected = outputs["test_logits"]
-    from lamina import load_data
-    from lamina.data import Preparation
-    from lamina.training.prediction import predict_logits
-
     images = load_data("shapes", Preparation(size_px=16, val_fraction=0.1)).test
     logits = predict_logits(run.load_model(), images.pixels)
     np.testing.assert_allclose(logits, expected, atol=1e-3)
@@ -47,7 +47,6 @@ def test_a_stored_run_that_was_stopped_is_resumed_to_its_end(stored_runs):
     assert report.accuracy == pytest.approx(finished.accuracy, abs=5 * TOLERANCE)
 
 
-@pytest.mark.slow
 def test_a_stored_run_is_reported_and_listed(stored_runs, workplace):
     done = run_lamina("report", stored_runs["finished"])
     assert done.returncode == 0, done.stderr
