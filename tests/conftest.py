@@ -202,7 +202,7 @@ def whole_cifar10(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 
 @pytest.fixture(scope="session")
 def few_cifar10_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of CIFAR-10 with 250 training and 50 test images of each class."""
+    """A copy of CIFAR-10 with 150 training and 25 test images of each class."""
     source = find_cifar10()
     if not zipfile.is_zipfile(source):
         return source  # official files, which need no decoding
@@ -212,14 +212,14 @@ def few_cifar10_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in images.namelist():
             folder = name.rpartition("/")[0]
             counts[folder] += 1
-            if counts[folder] <= (250 if "train/" in name else 50):
+            if counts[folder] <= (150 if "train/" in name else 25):
                 chosen.writestr(name, images.read(name))
     return few
 
 
 @pytest.fixture
 def cifar10(few_cifar10_files: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch):
-    """3,000 of CIFAR-10's real images."""
+    """1,750 of CIFAR-10's real images."""
     from lamina.data import load_data
 
     monkeypatch.setenv("LAMINA_CACHE", str(shared_cache))

@@ -18,7 +18,6 @@ def images_of(pixels: np.ndarray) -> Images:
     return Images.from_arrays(pixels, np.zeros(len(pixels), int))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("resample", [Image.Resampling.BICUBIC, Image.Resampling.LANCZOS])
 def test_enlarged_images_have_the_detail_that_they_once_had(resample):
     small = load_data("shapes").train.take_evenly(20).pixels

@@ -77,7 +77,6 @@ def write_source(form: str, image_set, batches, path: Path) -> str | Path:
             return IMAGE_SOURCES[form](image_set, path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "form",
     [
@@ -152,7 +151,6 @@ def test_the_official_files_give_their_images(
     assert data.test.names[1] == "test/image_1.png"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder", "zip", "official archive", "shapes"])
 def test_a_size_makes_squares_of_any_source(form: str, image_set, batches, tmp_path: Path) -> None:
     source = write_source(form, image_set, batches, tmp_path)

@@ -108,7 +108,7 @@ def test_a_column_of_text_holds_what_all_of_its_values_are(cells, expected, tmp_
         max_size=9,
     ).filter(any)
 )
-@settings(max_examples=count_examples(50))
+@settings(max_examples=count_examples(20))
 def test_texts_in_json_lines_are_unchanged(labels, tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("table")
     rows = [{"image": f"{number}.png", "label": label} for number, label in enumerate(labels, 1)]

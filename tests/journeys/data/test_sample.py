@@ -21,7 +21,6 @@ def open_image(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
-@pytest.mark.slow
 def test_equal_seeds_draw_equal_images(files):
     again = draw_sample()
     others = draw_sample(seed=1)
@@ -32,7 +31,6 @@ def test_equal_seeds_draw_equal_images(files):
         assert image.tobytes() != open_image(others[name]).tobytes()
 
 
-@pytest.mark.slow
 def test_the_folder_is_a_data_set_of_jpegs_of_several_sizes(files, tmp_path):
     write_files(tmp_path / "photos", files)
     dataset = load_data(tmp_path / "photos")
@@ -44,7 +42,6 @@ def test_the_folder_is_a_data_set_of_jpegs_of_several_sizes(files, tmp_path):
     assert len({open_image(content).size for content in files.values()}) >= 4
 
 
-@pytest.mark.slow
 def test_the_copy_is_an_image_of_the_folder_but_not_its_pixels(files):
     name, number = COPIED
     original = open_image(files[f"{name}/{number:02}.jpg"])
