@@ -108,7 +108,7 @@ print(" ".join(kills), left)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
-def test_a_writer_killed_before_any_line_leaves_the_old_or_the_new(tmp_path):
+def test_a_writer_killed_anywhere_leaves_the_old_or_the_new(tmp_path):
     done = forking.run(tmp_path, code=KILL_BEFORE_EVERY_LINE)
     assert done.returncode == 0, done.stderr
     *found, left = done.stdout.split()
@@ -129,7 +129,7 @@ with lock_folder(Path(sys.argv[1])):
 """
 
 
-def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_path):
+def test_two_processes_cannot_train_one_run(tmp_path):
     run, _ = start(tmp_path)
     with subprocess.Popen(
         [sys.executable, "-c", LOCK, str(run.path)],

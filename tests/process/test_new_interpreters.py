@@ -98,7 +98,7 @@ print(decode_image(file.getvalue()).shape)
 """
 
 
-def test_damaged_exif_data_do_not_fail_and_the_filters_of_warnings_stay() -> None:
+def test_damaged_exif_data_leave_the_filters_of_warnings() -> None:
     words = [sys.executable, "-c", WITHOUT_WARNINGS]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("(8, 8, 3)\n", "")

@@ -53,7 +53,7 @@ def test_only_known_files_use_what_could_run_code():
 @pytest.mark.parametrize(
     "name", [".lock", ".owner", "history.jsonl", "run.json", "state.safetensors"]
 )
-def test_a_link_in_a_run_is_refused_before_anything_is_written_through_it(name, tmp_path):
+def test_a_link_in_a_run_is_refused_before_anything_is_written(name, tmp_path):
     run, training = start(tmp_path)
     run.folder.save_checkpoint(training.checkpoint())
     mine = tmp_path / "mine.txt"
@@ -72,7 +72,7 @@ def test_a_link_in_a_run_is_refused_before_anything_is_written_through_it(name, 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="few accounts of Windows may make links")
-def test_a_link_that_comes_while_a_run_is_trained_is_not_written_through(tmp_path):
+def test_a_link_made_during_training_is_not_written_through(tmp_path):
     run, training = start(tmp_path)
     mine = tmp_path / "mine.txt"
     mine.write_text("mine")
@@ -99,7 +99,7 @@ class Call:
         return self.call
 
 
-def test_a_malicious_official_archive_runs_nothing_and_writes_nothing(tmp_path, cache):
+def test_a_malicious_official_archive_runs_nothing(tmp_path, cache):
     touched = tmp_path / "touched"
     path = tmp_path / "cifar-10-python.tar.gz"
     with tarfile.open(path, "w:gz") as archive:

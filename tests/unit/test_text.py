@@ -44,7 +44,7 @@ def test_nothing_that_is_shown_is_a_control_or_ends_a_line(text: str) -> None:
     assert escape(shown) == shown
 
 
-def test_a_table_is_as_wide_as_its_cells_and_wide_letters_count_twice() -> None:
+def test_wide_letters_of_a_table_count_twice() -> None:
     assert format_table(
         ["name", "count"], [["猫猫猫", "1"], ["[red]a\nb", "22"], ["x" * 300, "3"]]
     ).splitlines() == [

@@ -8,7 +8,7 @@ from lamina.data import load_data
 
 
 @pytest.mark.usefixtures("all_shapes", "cache")
-def test_the_shapes_are_drawn_once_with_progress_and_no_image_twice() -> None:
+def test_the_shapes_are_drawn_with_progress_and_no_image_twice() -> None:
     calls: list[tuple[int, int]] = []
     data = load_data("shapes", progress=lambda done, total: calls.append((done, total)))
     assert (len(data.train), data.val, len(data.test)) == (8_000, None, 2_000)

@@ -42,7 +42,7 @@ def test_two_processes_at_once_make_it_once(many_images, tmp_path: Path, cache: 
     assert len(list(cache.glob("*/pixels.npy"))) == 1
 
 
-def test_a_killed_process_leaves_nothing_that_the_next_would_take_for_whole(
+def test_a_killed_process_leaves_nothing_that_looks_whole(
     many_images, tmp_path: Path, cache: Path
 ) -> None:
     source = many_images.write_zip(tmp_path / "a.zip")

@@ -141,7 +141,7 @@ def test_a_workers_full_disk_is_an_error_that_says_so(
     assert sorted(path.name for path in cache.iterdir()) == ["locks"]
 
 
-def test_an_exception_in_the_caller_leaves_neither_process_nor_folder(
+def test_an_exception_in_the_caller_leaves_nothing(
     many_images, tmp_path: Path, cache: Path
 ) -> None:
     def interrupt(done: int, total: int) -> None:

@@ -170,7 +170,7 @@ def test_more_members_than_the_limit_are_rejected(image_set, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar"])
-def test_an_archive_that_does_not_fit_on_the_disk_is_rejected_before_it_is_full(
+def test_an_archive_that_does_not_fit_on_the_disk_is_rejected(
     name: str, image_set, tmp_path: Path, monkeypatch
 ) -> None:
     usage = type(shutil.disk_usage("."))(10_000, 9000, 1000)
@@ -302,9 +302,7 @@ def test_names_that_are_not_utf8_go_all_the_way(image_set, tmp_path: Path) -> No
     assert read_files(tmp_path / "unpacked") == {"a/Σä0.png": data, "a/Σä1.png": data}
 
 
-def test_a_zip_that_says_of_other_bytes_that_they_are_utf8_is_damaged(
-    image_set, tmp_path: Path
-) -> None:
+def test_a_zip_with_a_name_that_is_no_utf8_is_damaged(image_set, tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(make_zip([zipfile.ZIP_STORED], [b"image"]).replace("ä".encode(), b"\xe4\x84"))
     with pytest.raises(
@@ -447,7 +445,7 @@ DEEP = "/".join("a" * 200) + "/1.png"
     ],
 )
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_a_name_that_the_disk_cannot_hold_is_named_and_the_others_are_read(
+def test_a_name_that_the_disk_cannot_hold_is_a_problem(
     kind: str, name: str, reason: str, image_set, tmp_path: Path
 ) -> None:
     pixels = image_set.pixels["train/cat/0000.png"]
@@ -496,9 +494,7 @@ def test_slow_unpacking_shows_its_progress(kind, image_set, tmp_path: Path, monk
     assert all(0 < done <= total == size_bytes for done, total in shown)
 
 
-def test_files_that_a_folder_does_not_use_are_problems_of_an_archive_too(
-    image_set, tmp_path: Path
-) -> None:
+def test_unused_files_of_an_archive_are_problems(image_set, tmp_path: Path) -> None:
     folder = image_set.write_folder(tmp_path / "a")
     (folder / "train" / "cat" / "notes.txt").write_text("notes")
     (folder / "train" / "ant").mkdir()

@@ -53,7 +53,7 @@ def test_a_table_beside_packed_images_is_read_as_in_a_folder(
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_other_tables_in_an_archive_of_class_folders_change_nothing(
+def test_other_tables_beside_packed_class_folders_change_nothing(
     kind: str, image_set, tmp_path: Path
 ) -> None:
     image_set.write_folder(tmp_path / "all")

@@ -97,7 +97,7 @@ def test_every_value_of_every_depth_is_rounded_exactly():
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_transparent_pixels_are_blended_with_white_and_opaque_is_65535(channels):
+def test_transparent_pixels_are_blended_with_white(channels):
     values = draw(4095, channels)
     values[..., -1] = 65535
     values[0, :, -1] = 0
@@ -166,7 +166,7 @@ def test_deep_images_are_turned_upright():
             np.testing.assert_array_equal(decode_image(data, bit_depth=12), expected)
 
 
-def test_values_above_the_depth_are_refused_and_so_are_deep_images_without_a_depth():
+def test_values_above_the_depth_and_images_without_are_refused():
     data = encode_png(draw(5000, 3))
     with pytest.raises(BadImageError, match=r"^values up to 5,000, but 12 bits hold 4,095$") as at:
         decode_image(data, bit_depth=12)
@@ -243,7 +243,7 @@ def test_a_set_has_the_lowest_depth_that_holds_all_values(sampled, largest, tmp_
     )
 
 
-def test_a_depth_that_is_given_leaves_out_images_above_it_and_has_its_own_copy(tmp_path):
+def test_a_chosen_depth_leaves_out_images_above_it(tmp_path):
     images = make_images(4095)
     files = {name: encode_png(values) for name, values in images.items()}
     root = write_set(tmp_path / "scans", files)
@@ -302,7 +302,7 @@ def test_the_order_of_images_does_not_change_the_depth(tmp_path, monkeypatch):
         assert load_data(root, WHOLE).bit_depth == 13
 
 
-def test_one_pixel_that_is_much_too_bright_is_a_warning_with_the_depth_to_use(tmp_path):
+def test_a_pixel_that_is_much_too_bright_is_a_warning(tmp_path):
     images = {f"{n}.png": draw(4095, 3, seed=n) for n in range(120)}
     images["7.png"][0, 0] = 65535
     files = {name: encode_png(values) for name, values in images.items()}

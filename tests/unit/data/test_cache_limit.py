@@ -35,7 +35,7 @@ def pretend_disk_of(disk_bytes: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("lamina.data.cache.shutil.disk_usage", lambda _: usage)
 
 
-def test_more_than_a_tenth_of_the_disk_is_a_warning_and_no_copy_goes(sources, monkeypatch) -> None:
+def test_more_than_a_tenth_of_the_disk_is_only_a_warning(sources, monkeypatch) -> None:
     held_bytes = sum(copy.size_bytes for copy in list_cached())
     pretend_disk_of(10 * held_bytes, monkeypatch)
     with pytest.warns(LaminaWarning) as warned:
@@ -75,9 +75,7 @@ def test_a_copy_removed_in_use_is_still_whole(sources, image_set) -> None:
     assert list_cached() == []
 
 
-def test_a_copy_that_is_finished_while_the_cache_is_listed_is_counted(
-    sources, cache, monkeypatch
-) -> None:
+def test_a_copy_finished_while_the_cache_is_listed_is_counted(sources, cache, monkeypatch) -> None:
     (folder,) = cache.glob("a-*")
     unfinished = folder.rename(folder.with_name(f".{folder.name}"))
     list_files = Path.iterdir

@@ -101,7 +101,7 @@ def test_a_download_with_a_wrong_digest_is_not_kept(served_cifar10: Path, cache:
 
 
 @pytest.mark.filterwarnings("ignore:Downloading")
-def test_a_connection_that_breaks_leaves_nothing_and_can_be_tried_again(
+def test_a_connection_that_breaks_can_be_tried_again(
     served_cifar10: Path, mirror: Server, cache: Path, batches
 ) -> None:
     mirror.cut.add(served_cifar10.name)
@@ -115,7 +115,7 @@ def test_a_connection_that_breaks_leaves_nothing_and_can_be_tried_again(
     assert len(load_data("cifar10").train) == 50
 
 
-def test_a_process_that_cannot_download_the_default_data_tries_once(
+def test_a_failed_download_of_the_default_data_is_tried_once(
     served_cifar10: Path, mirror: Server
 ) -> None:
     mirror.cut.add(served_cifar10.name)
@@ -174,7 +174,7 @@ def test_a_file_that_is_gone_is_named(served_cifar10: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Downloading")
-def test_the_reason_is_the_networks_and_not_what_the_caller_was_handling(
+def test_the_reason_is_not_an_error_that_the_caller_handles(
     served_cifar10: Path,
 ) -> None:
     served_cifar10.unlink()

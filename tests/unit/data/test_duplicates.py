@@ -67,7 +67,7 @@ def unite(splits: list[str], digests: list[str], own=None, groups=None) -> list[
         st.tuples(st.sampled_from(["train", "val", "test"]), st.booleans(), st.sampled_from("pqr"))
     )
 )
-def test_the_splits_of_the_source_stay_and_drawn_ones_keep_at_least_half(rows) -> None:
+def test_splits_of_the_source_stay_and_drawn_ones_keep_half(rows) -> None:
     splits = [split for split, _, _ in rows]
     source_splits = [split if own else None for split, own, _ in rows]
     united = unite(splits, [digest for _, _, digest in rows], source_splits)
@@ -81,7 +81,7 @@ def test_the_splits_of_the_source_stay_and_drawn_ones_keep_at_least_half(rows) -
     assert all(count / 2 <= after[split] <= 2 * count for split, count in before.items())
 
 
-def test_drawn_copies_move_to_the_split_of_the_first_with_their_groups() -> None:
+def test_drawn_copies_move_with_their_groups() -> None:
     splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 4
     digests = [str(place) for place in range(12)]
     digests[11] = "0"

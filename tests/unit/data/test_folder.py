@@ -51,7 +51,7 @@ def test_without_parts_there_are_no_splits() -> None:
     assert {split for split, _, _ in places(arrange_paths("a/1.png", "b/1.png"))} == {None}
 
 
-def test_a_class_may_be_called_train_and_folders_inside_a_class_belong_to_it() -> None:
+def test_a_class_named_train_and_folders_inside_a_class() -> None:
     found = places(arrange_paths("bus/1.png", "bus/old/2.png", "train/1.png", "train/2.png"))
     assert {name for _, name, _ in found} == {"bus", "train"}
     assert len(found) == 4
@@ -70,7 +70,7 @@ def test_the_class_may_be_the_folder_that_an_image_lies_in() -> None:
     ]
 
 
-def test_the_class_may_be_in_the_name_of_the_file_with_splits_or_without() -> None:
+def test_the_class_may_be_in_the_file_name() -> None:
     assert places(arrange_paths("cat.1.png", "dog.1.png", label_from="filename")) == [
         (None, "cat", "cat.1.png"),
         (None, "dog", "dog.1.png"),
@@ -311,7 +311,7 @@ def test_a_class_missing_from_a_split_is_warned_of(tmp_path: Path) -> None:
     ]
 
 
-def test_a_class_whose_training_images_are_all_unreadable_is_rejected(tmp_path: Path) -> None:
+def test_a_class_without_a_readable_training_image_is_rejected(tmp_path: Path) -> None:
     for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
         save_image(tmp_path / name)
     (tmp_path / "train" / "b" / "1.png").write_bytes(b"")

@@ -287,7 +287,7 @@ def write_patients(root: Path, patients: int, images: int) -> Path:
     return root
 
 
-def test_a_black_image_of_each_patient_leaves_the_splits_as_they_were_drawn(tmp_path):
+def test_a_black_image_of_each_patient_leaves_the_splits(tmp_path):
     root = write_patients(tmp_path / "set", patients=40, images=5)
     with pytest.warns(LaminaWarning, match=r"images are in two splits \(identical pixels\)"):
         dataset = load_data(root, Preparation(group_from="parent", size_px=4))

@@ -30,7 +30,7 @@ def parts_of(found: list[int], groups: list) -> dict[object, set[int]]:
     st.integers(2, 6),
     st.integers(0, 99),
 )
-def test_a_group_is_in_one_part_and_images_without_groups_are_spread_evenly(image_set, folds, seed):
+def test_a_group_is_in_one_part_and_other_images_are_spread(image_set, folds, seed):
     strata, groups = [stratum for stratum, _ in image_set], [group for _, group in image_set]
     equal = [1 / folds] * folds
     found = deal(strata, groups, equal, seed)
@@ -73,7 +73,7 @@ def test_groups_are_dealt_as_evenly_as_scikit_learn_deals_them():
     assert np.mean(ours) <= np.mean(theirs)
 
 
-def test_parts_follow_their_fractions_and_a_class_with_three_groups_is_in_all():
+def test_parts_follow_their_fractions_and_have_all_classes():
     strata = ["a"] * 100 + ["b"] * 30
     groups = [f"a{place // 5}" for place in range(100)] + [f"b{place // 10}" for place in range(30)]
     found = deal(strata, groups, [0.7, 0.2, 0.1])
@@ -93,7 +93,7 @@ def make_dataset(count: int = 60, copies: bool = False) -> Dataset:
     return Dataset.from_images(train, val, test)
 
 
-def test_each_image_of_train_and_val_is_held_out_once_and_test_never():
+def test_train_and_val_are_held_out_once_and_test_never():
     dataset = make_dataset()
     folds = [hold_out(dataset, fold, 4) for fold in range(1, 5)]
     held = [name for one in folds for name in one.test.names]
@@ -111,7 +111,7 @@ def test_each_image_of_train_and_val_is_held_out_once_and_test_never():
     assert len({dataset.fingerprint, whole.fingerprint, *(one.fingerprint for one in folds)}) == 6
 
 
-def test_training_images_that_are_identical_to_held_out_ones_are_left_out_and_counted():
+def test_copies_of_held_out_images_are_left_out_and_counted():
     dataset = make_dataset(copies=True)
     for fold in range(1, 4):
         one = hold_out(dataset, fold, 3)
@@ -122,7 +122,7 @@ def test_training_images_that_are_identical_to_held_out_ones_are_left_out_and_co
         assert f"without {left_out} copies of its images" in one.split_rule
 
 
-def test_a_fold_is_loaded_by_its_number_at_any_size_without_decoding_again(tmp_path, monkeypatch):
+def test_a_fold_is_loaded_by_its_number_without_decoding_again(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     for place in range(40):
         folder = tmp_path / "set" / "ab"[place % 2]

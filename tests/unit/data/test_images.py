@@ -324,7 +324,7 @@ def test_a_data_set_is_shown_as_a_small_table() -> None:
     assert len(shown) < 9000
 
 
-def test_the_images_of_each_kind_of_target_are_shown_from_low_to_high_or_evenly_spread() -> None:
+def test_images_are_shown_from_low_to_high_or_evenly_spread() -> None:
     pixels = np.arange(12, dtype=np.uint8).reshape(12, 1, 1)
     numbers = Images.from_arrays(pixels, np.arange(12.0)[::-1] + 0.5)
     assert numbers.choose_samples(3) == {"target": [11, 6, 0]}

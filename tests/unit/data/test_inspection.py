@@ -26,7 +26,7 @@ def test_a_clean_set_has_no_findings(dataset: Dataset) -> None:
     assert inspection.duplicates == ()
 
 
-def test_a_set_without_held_out_images_or_with_grey_ones_alone_is_clean() -> None:
+def test_sets_without_held_out_or_of_gray_images_are_clean() -> None:
     train = make_split("train")
     assert inspect(Dataset("set", "0", train)).findings == ()
     grey = replace(train, pixels=np.repeat(train.pixels[..., :1], 3, axis=3))
@@ -157,7 +157,7 @@ def test_unreadable_files_are_grouped_by_their_reasons() -> None:
     )
 
 
-def test_images_of_one_color_or_nearly_are_blank_and_no_duplicates() -> None:
+def test_images_of_nearly_one_color_are_blank_no_duplicates() -> None:
     train = make_split("train", side_px=16)
     for place in (1, 2):
         train = copy_pixels(train, place, np.array([200, 10, 10]))
@@ -244,7 +244,7 @@ def test_images_that_do_not_fit_well_are_noted(
     )
 
 
-def test_images_that_kept_their_size_are_neither_enlarged_nor_oblong() -> None:
+def test_images_in_their_size_are_neither_enlarged_nor_oblong() -> None:
     train = make_split("train")
     long = replace(
         train,

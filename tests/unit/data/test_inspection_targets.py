@@ -13,7 +13,7 @@ from lamina.data.inspection import inspect
 from support.inspected import CLEAN, make_dataset, make_split, only_finding
 
 
-def test_a_class_that_is_missing_in_test_is_a_warning_and_in_train_an_error() -> None:
+def test_a_class_missing_in_test_is_a_warning_in_train_an_error() -> None:
     names = ("cat", "dog", "owl")
     train, val = make_split("train", (20, 20, 20), names), make_split("val", (5, 5, 5), names)
     test = make_split("test", (10, 0, 10), names)
@@ -56,9 +56,7 @@ def test_labels_and_yes_or_no_without_images_are_missing() -> None:
         ((8,) * 7, "a (8), b (8), c (8), d (8), e (8) and 2 more; the median class has 8"),
     ],
 )
-def test_classes_are_tiny_below_ten_images_or_a_twentieth_of_the_median(
-    counts: tuple[int, ...], tiny: str | None
-) -> None:
+def test_classes_of_few_images_are_tiny(counts: tuple[int, ...], tiny: str | None) -> None:
     names = tuple("abcdefg"[: len(counts)])
     findings = inspect(Dataset("set", "0", make_split("train", counts, names, side_px=3))).findings
     found = [finding.message for finding in findings if finding.kind == "class-tiny"]
@@ -108,7 +106,7 @@ def test_a_label_of_all_images_is_a_warning() -> None:
     )
 
 
-def test_numbers_that_float32_rounds_to_much_of_how_they_differ_are_a_warning() -> None:
+def test_numbers_that_float32_rounds_too_much_are_a_warning() -> None:
     dataset = CLEAN["numbers"]
     far = dataset.train.targets / np.ptp(dataset.train.targets, axis=0) + np.array(
         [0, 2**21], np.float32

@@ -514,9 +514,7 @@ def write(case: Case, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_layout_is_read_right_or_refused_with_what_settles_it(
-    name: str, tmp_path: Path
-) -> None:
+def test_each_layout_is_read_right_or_refused_with_a_remedy(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     path = write(case, tmp_path / "data")
     preparation = Preparation(**(case.options or {}))  # type: ignore[arg-type]

@@ -130,7 +130,7 @@ def test_other_splits_have_another_fingerprint() -> None:
     assert other.fingerprint != load_data("shapes").fingerprint
 
 
-def test_a_variable_that_points_nowhere_is_an_error_not_a_fallback(
+def test_a_variable_that_points_nowhere_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LAMINA_CIFAR10", "/no/such/file")
@@ -145,7 +145,7 @@ def test_a_variable_that_points_nowhere_is_an_error_not_a_fallback(
 
 
 @pytest.mark.filterwarnings("ignore:Downloading cifar10")
-def test_without_a_network_cifar10_is_an_error_that_says_what_to_do(offline: None) -> None:
+def test_without_a_network_cifar10_is_an_error_with_advice(offline: None) -> None:
     with pytest.raises(DataError) as raised:
         load_data("cifar10")
     assert (
@@ -158,7 +158,7 @@ def test_without_a_network_cifar10_is_an_error_that_says_what_to_do(offline: Non
 
 
 @pytest.mark.filterwarnings("ignore:Downloading cifar10")
-def test_without_a_network_the_default_is_shapes_and_the_reason_is_given(offline: None) -> None:
+def test_without_a_network_the_default_is_shapes(offline: None) -> None:
     assert find_default_data() == (
         "shapes",
         (

@@ -107,9 +107,7 @@ def test_whole_numbers_that_hardly_come_again_are_measurements() -> None:
     assert read({"kind": [number // 10 for number in range(100)]}).targets.dtype == np.int64
 
 
-def test_texts_with_commas_are_classes_and_so_are_semicolons_whose_pieces_never_come_again() -> (
-    None
-):
+def test_texts_whose_pieces_never_come_again_are_classes() -> None:
     assert read({"breed": ["poodle, toy", "poodle", "poodle"]}).target_names == (
         "poodle",
         "poodle, toy",
@@ -118,7 +116,7 @@ def test_texts_with_commas_are_classes_and_so_are_semicolons_whose_pieces_never_
     assert read({"tags": ["a|b", "c|d", "e|f"]}).target_names == tuple("abcdef")
 
 
-def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused() -> None:
+def test_the_order_of_names_is_kept_and_others_are_refused() -> None:
     assert read({"kind": ["b", "a"]}, target_names=("b", "a", "never")).targets.tolist() == [0, 1]
     with pytest.raises(DataError) as raised:
         read({"kind": ["b", "z"]}, target_names=("b", "a"))
@@ -237,9 +235,7 @@ def test_an_image_without_a_value_is_left_out_and_named() -> None:
 @pytest.mark.parametrize(
     ("task", "expected"), [("regression", "numbers"), ("binary", "yes, no, true, false, 1 or 0")]
 )
-def test_class_folders_that_do_not_fit_the_task_are_not_called_a_column(
-    task, expected: str
-) -> None:
+def test_class_folders_that_do_not_fit_the_task_are_no_column(task, expected: str) -> None:
     columns = {"class": pl.Series(["airplane", "ship"])}
     labels = Labels(columns, "the class folders", kind="single-label")
     with pytest.raises(DataError) as raised:

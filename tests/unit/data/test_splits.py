@@ -95,9 +95,7 @@ def test_the_order_of_the_images_decides_nothing() -> None:
         ),
     ],
 )
-def test_unless_told_otherwise_a_fifth_becomes_test_and_a_tenth_val_where_the_source_has_none(
-    own, options, counts, rule
-) -> None:
+def test_by_default_a_fifth_becomes_test_and_a_tenth_val(own, options, counts, rule) -> None:
     source_splits = [split for split, count in own.items() for _ in range(count)]
     given_splits = [*source_splits, *[None] * (150 - len(source_splits))]
     mixed = [given_splits[place * 7 % 150] for place in range(150)]
@@ -111,7 +109,7 @@ def test_unless_told_otherwise_a_fifth_becomes_test_and_a_tenth_val_where_the_so
     )
 
 
-def test_the_default_test_split_stays_the_same_whatever_becomes_val() -> None:
+def test_the_default_test_split_does_not_depend_on_val() -> None:
     drawn = [
         [
             split == "test"
@@ -132,7 +130,7 @@ def test_a_val_split_that_leaves_nothing_to_train_on_is_refused() -> None:
     )
 
 
-def test_val_is_drawn_from_training_alone_where_the_source_has_a_test_split() -> None:
+def test_val_is_drawn_from_training_beside_a_test_split() -> None:
     own = ["train"] * 100 + ["test"] * 50
     drawn = draw(NAMES, CLASSES, own, Preparation(val_fraction=0.1))
     assert drawn.splits[100:] == ["test"] * 50

@@ -230,7 +230,7 @@ def test_a_line_of_many_megabytes_is_read(tmp_path: Path) -> None:
     assert scan_text(tmp_path, text, "pets.jsonl").labels == {"label": ["cat"]}
 
 
-def test_a_decimal_comma_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
+def test_decimal_commas_and_windows_line_ends_are_read(tmp_path: Path) -> None:
     listing = scan_text(
         tmp_path, b"\xef\xbb\xbfImage; Label\r\n1.png; caf\xc3\xa9\r\n\r\n2.png; tea\r\n"
     )

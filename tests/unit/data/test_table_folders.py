@@ -31,7 +31,7 @@ from support.table_sources import (
 DEFAULTS = Preparation()
 
 
-def test_rows_of_one_image_with_different_labels_are_refused_or_united(tmp_path: Path) -> None:
+def test_different_labels_of_one_image_are_refused_or_united(tmp_path: Path) -> None:
     text = "image,label\n1.png,a\n1.png,b\n1.png,a\n2.png,a\n2.png,a\n"
     for task in (None, "single-label"):
         with pytest.raises(
@@ -44,7 +44,7 @@ def test_rows_of_one_image_with_different_labels_are_refused_or_united(tmp_path:
     assert united.problems == [Problem("1.png", again[0]), Problem("2.png", again[1])]
 
 
-def test_images_of_a_folder_that_its_table_does_not_name_are_problems(tmp_path: Path) -> None:
+def test_images_that_the_table_does_not_name_are_problems(tmp_path: Path) -> None:
     scan_text(tmp_path, "file_name,label\n1.png,a\n2.png,b\n", "metadata.csv")
     unused = [Problem(f"{number}.png", "not named in the table") for number in range(3, 10)]
     assert open_table(tmp_path, DEFAULTS).unused == unused
@@ -69,9 +69,7 @@ def test_a_folder_of_class_folders_is_no_table_folder(image_set, tmp_path: Path)
     assert open_table(tmp_path, DEFAULTS) is None
 
 
-def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(
-    image_set, tmp_path: Path
-) -> None:
+def test_splits_without_tables_and_files_of_none_are_problems(image_set, tmp_path: Path) -> None:
     write_metadata_by_split(image_set, tmp_path / "a")
     (tmp_path / "a" / "test" / "metadata.jsonl").unlink()
     assert scan_table(tmp_path / "a", DEFAULTS).problems == [
@@ -99,9 +97,7 @@ def test_parquet_beside_images_or_other_folders_is_no_table(image_set, tmp_path:
     assert open_table(tmp_path / "flat", DEFAULTS) is None
 
 
-def test_the_one_folder_that_an_archive_was_unpacked_to_is_stepped_into(
-    image_set, tmp_path: Path
-) -> None:
+def test_the_folder_of_an_unpacked_archive_is_stepped_into(image_set, tmp_path: Path) -> None:
     (tmp_path / "__MACOSX").mkdir()
     write_metadata(image_set, tmp_path / "pets" / "inner")
     assert (

@@ -20,9 +20,7 @@ from lamina.data.workers import count_workers, decode_images, keep_rows
 from lamina.errors import DataError, LaminaWarning
 
 
-def test_few_images_of_mixed_sizes_become_squares_and_of_one_size_keep_it(
-    image_set, tmp_path: Path
-) -> None:
+def test_images_of_mixed_sizes_become_squares(image_set, tmp_path: Path) -> None:
     root = image_set.write_folder(tmp_path / "set")
     for number, path in enumerate(root.rglob("*.png")):
         Image.new("RGB", (9, 5), (number, 0, 0)).save(path)
@@ -98,9 +96,7 @@ def test_a_few_large_images_are_shared_out_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes of this kind")
-def test_a_pipe_and_a_loop_of_links_in_a_folder_are_not_waited_for(
-    image_set, tmp_path: Path
-) -> None:
+def test_pipes_and_loops_of_links_are_not_waited_for(image_set, tmp_path: Path) -> None:
     root = image_set.write_folder(tmp_path / "set")
     os.mkfifo(root / "train/cat/pipe.png")
     (root / "train/cat/loop.png").symlink_to(root / "train/cat/loop.png")

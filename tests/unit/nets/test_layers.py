@@ -57,7 +57,7 @@ def check_receptive_field(layer: Layer, shape: Shape) -> None:
     assert find_seen(layer, shape, places) == expected
 
 
-def test_every_public_layer_has_an_example_and_is_known_by_its_name():
+def test_every_public_layer_has_an_example_and_a_name():
     defined = {
         name
         for kind in KINDS

@@ -135,7 +135,7 @@ class Rows(Layer):
         raise NotImplementedError
 
 
-def test_a_net_whose_shapes_cannot_be_computed_is_a_list_of_layers_in_a_notebook():
+def test_a_net_without_shapes_is_a_list_in_a_notebook():
     assert "<table" in Net(Flatten(), Rows())._repr_html_()
     assert "Net of 0 layers" in Net()._repr_html_()
 

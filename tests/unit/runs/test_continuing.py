@@ -119,7 +119,7 @@ def test_with_the_same_recipe_it_reaches_the_same_weights(tmp_path, more):
     np.testing.assert_allclose(logits, again.outputs["test"].logits, atol=1e-5)
 
 
-def test_a_run_that_started_from_weights_continues_and_so_does_its_continuation(tmp_path):
+def test_a_run_started_from_weights_continues_twice(tmp_path):
     first = begin(tmp_path, dataclasses.replace(RECIPE, normalization="channel"))
     first.train(progress=False)
     start = {"data": DATA, "start_from": first, "runs_dir": tmp_path}
@@ -270,7 +270,7 @@ def test_a_late_end_stays_unless_it_is_moved(tmp_path):
         continue_from(run, max(list_checkpoints(run.path)), "no")
 
 
-def test_patience_ends_a_run_and_not_the_one_that_continues_from_it(tmp_path):
+def test_patience_ends_a_run_and_not_its_continuation(tmp_path):
     recipe = dataclasses.replace(RECIPE, epochs=60, patience=2)
     run = begin(tmp_path, recipe, data=WITH_VAL)
     run.train(progress=False)
@@ -321,7 +321,7 @@ def test_the_epochs_of_checkpoints_are_counted_in_steps(tmp_path, batch_size):
     assert len(digests(longer)) == 4
 
 
-def test_a_checkpoint_within_an_epoch_continues_with_the_same_batches(tmp_path):
+def test_a_checkpoint_within_an_epoch_keeps_the_batches(tmp_path):
     whole, run = begin(tmp_path, name="whole"), begin(tmp_path)
     whole.train(progress=False)
     events = run.iter_train(save_every_seconds=0)

@@ -137,7 +137,7 @@ def test_packed_logits_that_would_fill_the_memory_are_refused(stored_runs):
         _ = load_run(file.parent).outputs
 
 
-def test_a_net_is_not_built_if_its_weights_are_larger_than_the_file(stored_runs, monkeypatch):
+def test_a_net_larger_than_the_file_is_not_built(stored_runs, monkeypatch):
     file = stored_runs["finished"] / "run.json"
     values = json.loads(file.read_text())
     values["net"] = Net(Flatten(), Linear(10**6), Output(10)).text()

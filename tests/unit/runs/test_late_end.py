@@ -61,7 +61,7 @@ def test_no_step_before_the_fall_depends_on_the_number_of_epochs(epochs, more, s
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 200)), min_size=1, max_size=6))
-def test_the_rate_falls_without_a_jump_however_often_the_end_moves(moves):
+def test_the_rate_falls_smoothly_however_often_the_end_moves(moves):
     schedule, step, factors = Schedule(RECIPE, STEPS_PER_EPOCH), 60, []
     schedule.leave_open(0)
     for wait, steps in moves:
@@ -100,7 +100,7 @@ def test_an_open_training_uses_its_time_and_can_be_repeated(tmp_path, dataset, m
     assert digest(other) == digest(run)
 
 
-def test_an_open_training_that_was_killed_goes_on_as_its_recipe_plans(tmp_path, dataset):
+def test_a_killed_open_training_goes_on_as_its_recipe_plans(tmp_path, dataset):
     whole, killed = begin(tmp_path, dataset, "whole"), begin(tmp_path, dataset, "killed")
     whole.train(progress=False)
     for event in killed.iter_train(until=time.perf_counter() + 1000, is_open=True):
@@ -112,7 +112,7 @@ def test_an_open_training_that_was_killed_goes_on_as_its_recipe_plans(tmp_path, 
     assert load_run(killed.path).is_finished
 
 
-def test_a_training_that_is_asked_to_finish_lets_the_rate_fall_and_ends(tmp_path, dataset):
+def test_a_training_asked_to_finish_lets_the_rate_fall(tmp_path, dataset):
     run, finish = (
         begin(tmp_path, dataset, "run", dataclasses.replace(RECIPE, epochs=40)),
         threading.Event(),

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("load_optimizers")
 NET = Net(Flatten(), Linear(8), ReLU(), Dropout(0.5), Output())
 
 
-def test_the_parts_of_a_recipe_written_by_hand_give_the_same_weights(tmp_path: Path) -> None:
+def test_parts_written_by_hand_give_the_weights_of_a_recipe(tmp_path: Path) -> None:
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(logits, targets)
 
@@ -101,7 +101,7 @@ def test_what_an_optimizer_keeps_outside_tensors_is_resumed_too(tmp_path: Path) 
     assert digests(again) == digests(straight)
 
 
-def test_metrics_are_in_history_and_report_and_an_undefined_one_is_none(tmp_path: Path) -> None:
+def test_metrics_are_in_history_and_report(tmp_path: Path) -> None:
     data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test, split="val"))
     metrics = {
         "top_2": lambda logits, targets: (
@@ -327,7 +327,7 @@ def test_a_part_that_does_not_fit_is_refused_in_its_own_words(
     assert str(refused.value).startswith(message.replace("test_own_parts", __name__))
 
 
-def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_chosen(
+def test_what_a_recipe_says_beside_a_part_is_refused_or_dropped(
     tmp_path: Path,
 ) -> None:
     loss = functional.cross_entropy
@@ -364,7 +364,7 @@ DATA_16 = Dataset.from_images(
 )
 
 
-def test_functions_that_change_their_arguments_change_nothing_else(tmp_path: Path) -> None:
+def test_functions_may_change_their_arguments(tmp_path: Path) -> None:
     def spoil_logits(logits: torch.Tensor, targets: torch.Tensor) -> float:
         targets.zero_()
         return float(logits.fill_(0).sum())
@@ -569,7 +569,7 @@ def test_the_score_must_be_a_known_metric(tmp_path: Path) -> None:
             Parts(metrics={name: find_top_2})
 
 
-def test_an_error_in_a_function_is_the_users_own_and_the_run_resumes(tmp_path: Path) -> None:
+def test_after_an_error_in_a_function_the_run_resumes(tmp_path: Path) -> None:
     calls = []
 
     def stumble(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -591,7 +591,7 @@ def test_an_error_in_a_function_is_the_users_own_and_the_run_resumes(tmp_path: P
     assert digests(run) == digests(straight)
 
 
-def test_what_no_checkpoint_can_hold_is_named_and_another_optimizer_is_refused(
+def test_what_no_checkpoint_can_hold_is_named(
     tmp_path: Path,
 ) -> None:
     def keep_a_list(parameters: Any, recipe: Recipe) -> Counting:

@@ -16,9 +16,7 @@ PATIENT = dataclasses.replace(RECIPE, epochs=60, lr=0.01, patience=2)
 
 
 @pytest.mark.parametrize("stop", [None, 1, 2])
-def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_and_for_good(
-    stop, tmp_path
-):
+def test_patience_ends_a_training_for_good(stop, tmp_path):
     run = start_run(WITH_VAL, NET, PATIENT, runs_dir=tmp_path)
     for event in run.iter_train():
         if isinstance(event, Epoch) and event.epoch == stop:

@@ -46,9 +46,7 @@ def test_a_run_that_was_never_saved_begins_at_the_start(tmp_path):
     assert same(weights(resumed), weights(straight))
 
 
-def test_a_training_resumes_in_the_precision_that_was_recorded_and_measures_nothing(
-    tmp_path, monkeypatch
-):
+def test_a_training_resumes_in_the_recorded_precision(tmp_path, monkeypatch):
     run, _ = start(tmp_path, dataclasses.replace(RECIPE, precision="auto"))
     for value in ("fp32", "bf16"):
         recorded = dataclasses.replace(run.record.precision, value=value, reason="recorded")
@@ -89,7 +87,7 @@ def test_a_module_of_ones_own_is_given_again(tmp_path):
         resume(with_net, module=module)
 
 
-def test_a_training_made_again_from_its_start_gives_the_same_weights(tmp_path):
+def test_a_training_made_again_gives_the_same_weights(tmp_path):
     run, training = start(tmp_path)
     follow(training)
     run.folder.save_checkpoint(training.checkpoint())
@@ -99,7 +97,7 @@ def test_a_training_made_again_from_its_start_gives_the_same_weights(tmp_path):
     assert same(weights(again), weights(training))
 
 
-def test_a_history_without_its_checkpoint_is_rejected_with_the_remedy(tmp_path):
+def test_a_history_without_its_checkpoint_is_rejected(tmp_path):
     run, training = start(tmp_path)
     run.folder.save_model(training.model)
     run.folder.history.append({"event": "epoch", "epoch": 1})

@@ -87,7 +87,7 @@ def test_with_val_all_probabilities_are_calibrated(tmp_path):
 
 
 @pytest.mark.parametrize("splits", [{"test": 300}, {"val": 49, "test": 300}])
-def test_without_enough_val_nothing_is_calibrated_and_the_report_says_so(splits, tmp_path):
+def test_without_enough_val_nothing_is_calibrated(splits, tmp_path):
     dataset = choose_images(**splits)
     run = train_with_smoothing(tmp_path, dataset)
     assert run.calibration is None

@@ -47,7 +47,7 @@ def test_the_history_is_not_read_again_after_every_epoch(tmp_path):
     assert sum(name.endswith("history.jsonl") for name in opened) <= 6
 
 
-def test_a_finished_run_that_is_resumed_on_a_full_disk_keeps_its_report_and_logits(tmp_path):
+def test_a_finished_run_resumed_on_a_full_disk_keeps_its_files(tmp_path):
     run = start_run(WITH_VAL, NET, RECIPE, runs_dir=tmp_path)
     report = run.train(progress=False)
     before = {file.name: file.read_bytes() for file in run.path.iterdir()}
@@ -62,7 +62,7 @@ def test_a_finished_run_that_is_resumed_on_a_full_disk_keeps_its_report_and_logi
     assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
 
 
-def test_a_disk_that_is_full_from_the_start_leaves_a_run_that_can_be_resumed(tmp_path):
+def test_a_run_begun_on_a_full_disk_can_be_resumed(tmp_path):
     straight = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     straight.train(progress=False)
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, name="full")
@@ -77,7 +77,7 @@ def test_a_disk_that_is_full_from_the_start_leaves_a_run_that_can_be_resumed(tmp
     assert digests(run) == digests(straight)
 
 
-def test_a_history_that_a_kill_left_before_the_first_weights_is_cut_off(tmp_path):
+def test_a_history_without_weights_after_a_kill_is_cut_off(tmp_path):
     straight = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     straight.train(progress=False)
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
@@ -119,7 +119,7 @@ class Fragile(nn.Module):
         return self.linear(images.flatten(1)) * (float("nan") if is_bad else 1.0)
 
 
-def test_a_return_to_a_checkpoint_on_a_full_disk_leaves_no_epoch_twice(tmp_path, monkeypatch):
+def test_a_rewind_on_a_full_disk_leaves_no_epoch_twice(tmp_path, monkeypatch):
     # so that every epoch is worth a checkpoint
     monkeypatch.setattr("lamina.runs.saver.SAVING_FRACTION", 1e9)
     torch.manual_seed(0)
@@ -149,7 +149,7 @@ def test_a_return_to_a_checkpoint_on_a_full_disk_leaves_no_epoch_twice(tmp_path,
 
 
 @pytest.mark.parametrize("reason", ["time limit reached", "finished on request"])
-def test_a_training_that_ends_within_an_epoch_is_evaluated_and_can_be_resumed(tmp_path, reason):
+def test_a_training_ended_within_an_epoch_can_be_resumed(tmp_path, reason):
     straight = start_run(WITH_VAL, NET, RECIPE, runs_dir=tmp_path)
     straight.train(progress=False)
     run = start_run(WITH_VAL, NET, RECIPE, runs_dir=tmp_path, name="limited")
@@ -168,7 +168,7 @@ def test_a_training_that_ends_within_an_epoch_is_evaluated_and_can_be_resumed(tm
     assert run.is_finished
 
 
-def test_a_time_limit_that_is_over_after_the_last_epoch_is_no_early_end(tmp_path):
+def test_a_time_limit_over_after_the_last_epoch_is_no_early_end(tmp_path):
     run = start_run(
         DATA, NET, dataclasses.replace(RECIPE, epochs=1, batch_size=12), runs_dir=tmp_path
     )

@@ -32,9 +32,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.parametrize(("stop", "again"), [(1, "same run"), (3, "read again"), (5, "same run")])
-def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(
-    stop, again, straight, tmp_path
-):
+def test_a_loop_left_anywhere_ends_with_the_same_weights(stop, again, straight, tmp_path):
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     for count, _ in enumerate(run.iter_train(), start=1):
         if count == stop:
@@ -62,7 +60,7 @@ def test_an_exception_in_the_loop_leaves_a_whole_run_and_no_lock(tmp_path):
     assert first == Resumed(steps_done=4, epochs_done=1, epochs=2)
 
 
-def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
+def test_events_come_after_saving_and_test_is_evaluated_once(tmp_path):
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, name="first")
     events = []
     for event in run.iter_train():
@@ -81,7 +79,7 @@ def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
     assert run.history["epoch"].to_list() == [1, 2]
 
 
-def test_val_is_evaluated_after_each_epoch_and_test_after_the_last(tmp_path):
+def test_val_is_evaluated_each_epoch_and_test_after_the_last(tmp_path):
     data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
     run = start_run(data, NET, RECIPE, runs_dir=tmp_path)
     reports = [event for event in run.iter_train() if isinstance(event, Report)]
@@ -95,7 +93,7 @@ def test_val_is_evaluated_after_each_epoch_and_test_after_the_last(tmp_path):
     assert without_test.report == reports[-1]
 
 
-def test_a_large_val_is_evaluated_after_fewer_epochs_and_after_the_last(tmp_path):
+def test_a_large_val_is_evaluated_after_fewer_epochs(tmp_path):
     # 12 training images make up for 7.2 of val
     many = DATA.test.take(np.arange(30, dtype=np.int64) % 12)
     data = dataclasses.replace(DATA, val=dataclasses.replace(many, split="val"))
@@ -121,7 +119,7 @@ def test_a_large_val_is_evaluated_after_fewer_epochs_and_after_the_last(tmp_path
     assert timeless[0] == timeless[1]
 
 
-def test_epochs_are_evaluated_in_the_trainings_number_format_and_the_end_exactly(tmp_path):
+def test_the_end_is_evaluated_exactly_and_epochs_as_trained(tmp_path):
     net = Net(Conv2d(8, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
     val = DATA.test.take(np.arange(120, dtype=np.int64) % 12)
     data = dataclasses.replace(DATA, train=val, val=dataclasses.replace(val, split="val"))
@@ -136,7 +134,7 @@ def test_epochs_are_evaluated_in_the_trainings_number_format_and_the_end_exactly
         assert reports[precision][1].loss == evaluate(run.load_model(), data.test).loss
 
 
-def test_a_training_left_after_its_last_epoch_is_evaluated_alone_when_it_goes_on(tmp_path):
+def test_a_training_left_after_its_last_epoch_is_evaluated(tmp_path):
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     for event in run.iter_train():
         if isinstance(event, Epoch) and event.epoch == event.epochs:
@@ -151,9 +149,7 @@ def test_a_training_left_after_its_last_epoch_is_evaluated_alone_when_it_goes_on
 
 
 @pytest.mark.parametrize("steps", [3, 4], ids=["after an epoch", "within one"])
-def test_a_training_that_was_stopped_is_evaluated_as_it_is_and_can_still_go_on(
-    steps, straight, tmp_path
-):
+def test_a_stopped_training_is_evaluated_and_can_go_on(steps, straight, tmp_path):
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     for count, _ in enumerate(run.iter_train(), start=1):
         if count == steps:
@@ -199,7 +195,7 @@ def evaluate_again(run: Run) -> Report:
     )
 
 
-def test_a_run_is_trained_by_one_loop_at_a_time_also_across_threads(tmp_path):
+def test_a_run_is_trained_by_one_loop_at_a_time(tmp_path):
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     loop = run.iter_train()
     next(loop)
@@ -216,7 +212,7 @@ def own_module() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
 
 
-def test_an_own_module_is_copied_and_resumed_with_the_same_module_made_anew(tmp_path):
+def test_an_own_module_is_copied_and_resumed(tmp_path):
     module = own_module()
     before = module[1].weight.clone()
     straight = start_run(DATA, module, RECIPE, runs_dir=tmp_path)
@@ -292,7 +288,7 @@ def unlabelled(split: str, some: bool) -> Images:
     return Images(images.pixels, targets, ("furry", "winged"), images.names, split)
 
 
-def test_a_split_without_any_label_cannot_be_scored_and_takes_nothing_from_the_training(tmp_path):
+def test_a_split_without_any_label_cannot_be_scored(tmp_path):
     splits = {
         "train": unlabelled("train", True),
         "val": unlabelled("val", False),
@@ -313,7 +309,7 @@ def test_a_split_without_any_label_cannot_be_scored_and_takes_nothing_from_the_t
     assert run.report.split == "test"
 
 
-def test_trainings_in_two_threads_have_the_weights_of_either_alone(tmp_path):
+def test_trainings_in_two_threads_give_the_weights_of_either(tmp_path):
     net = Net(Flatten(), Linear(50), ReLU(), Dropout(0.5), Output())
 
     def begin(name: str) -> Run:
@@ -335,7 +331,7 @@ def test_trainings_in_two_threads_have_the_weights_of_either_alone(tmp_path):
     assert [digests(run) for run in runs] == [alone, alone]
 
 
-def test_images_in_memory_are_trained_on_and_a_finished_run_without_others_has_no_score(tmp_path):
+def test_a_run_on_images_in_memory_alone_has_no_score(tmp_path):
     images = Images.from_arrays(DATA.train.pixels, DATA.train.targets, DATA.train.target_names)
     run = start_run(images, NET, RECIPE, runs_dir=tmp_path, name="arrays")
     assert "not finished" in repr(run)
@@ -344,7 +340,7 @@ def test_images_in_memory_are_trained_on_and_a_finished_run_without_others_has_n
     assert "not finished" not in repr(load_run(run.path))
 
 
-def test_an_iterator_that_is_still_open_is_named_as_what_holds_the_run(tmp_path):
+def test_an_open_iterator_is_named_as_what_holds_the_run(tmp_path):
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, name="open")
     events = run.iter_train()
     next(events)

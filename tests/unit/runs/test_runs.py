@@ -95,7 +95,7 @@ def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
     assert all(load_run(path).record == record for path in paths)
 
 
-def test_a_folder_that_vanishes_while_a_run_is_created_does_not_matter(tmp_path, record):
+def test_a_folder_may_vanish_while_a_run_is_created(tmp_path, record):
     (tmp_path / f".{'a' * 16}").symlink_to("renamed")  # is listed, but is not there
     assert load_run(create_folder(tmp_path, record)).record == record
 
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_made_is_rejected(tmp_path, record):
         create_folder(tmp_path / "file" / "runs", record)
 
 
-def test_a_model_gives_the_same_logits_bit_for_bit_when_it_is_loaded(run, training):
+def test_a_loaded_model_gives_the_same_logits_bit_for_bit(run, training):
     run.folder.save_model(training.model)
     loaded = load_run(run.path).load_model()
     batch = torch.from_numpy(DATA.test.pixels)
@@ -155,7 +155,7 @@ def test_a_model_gives_the_same_logits_bit_for_bit_when_it_is_loaded(run, traini
     assert sorted(file.name for file in run.path.iterdir()) == ["model.safetensors", "run.json"]
 
 
-def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path):
+def test_an_own_module_is_loaded_into_a_body_of_the_caller(tmp_path):
     tied = own_module()
     tied.append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
     tied[3].weight = tied[2].weight
@@ -356,7 +356,7 @@ def test_a_run_shows_the_present_record(run):
     assert dataclasses.replace(run, first_record=longer).record == longer
 
 
-def test_what_a_killed_process_left_of_a_new_run_is_removed_an_hour_later(tmp_path, record):
+def test_what_a_kill_left_of_a_new_run_is_removed_later(tmp_path, record):
     old, new, other = (tmp_path / name for name in (f".{8 * '0a'}", f".{8 * '1b'}", ".cache"))
     for folder in (old, new, other):
         (folder / "inner").mkdir(parents=True)
@@ -367,6 +367,6 @@ def test_what_a_killed_process_left_of_a_new_run_is_removed_an_hour_later(tmp_pa
     assert [folder.exists() for folder in (old, new, other)] == [False, True, True]
 
 
-def test_a_folder_left_without_run_json_by_a_crash_does_not_take_the_name(tmp_path, record):
+def test_a_folder_without_run_json_does_not_take_the_name(tmp_path, record):
     (tmp_path / "first").mkdir()
     assert load_run(create_folder(tmp_path, record, "first")).record == record

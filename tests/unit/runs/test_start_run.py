@@ -35,13 +35,13 @@ def own_module() -> nn.Module:
 @pytest.mark.parametrize(
     "net", [NET, own_module(), "Flatten(), Output()"], ids=["net", "module", "layers"]
 )
-def test_a_net_without_a_recipe_has_one_that_is_fitted_to_the_images(net, tmp_path):
+def test_a_net_without_a_recipe_has_one_fitted_to_the_images(net, tmp_path):
     run = start_run(DATA, net, runs_dir=tmp_path)
     assert run.record.recipe == fit_recipe(Recipe(), 12, 6, DATA.train.kind) != Recipe()
     assert run.record.net_name == ("Sequential" if isinstance(net, nn.Module) else "net")
 
 
-def test_a_function_makes_the_net_with_weights_from_the_seed_of_the_recipe(tmp_path):
+def test_a_function_makes_the_net_from_the_seed_of_the_recipe(tmp_path):
     def small() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
 
@@ -212,7 +212,7 @@ class Tanh(Power):
 
 
 @pytest.mark.parametrize("own", [(Power(),), (Residual(Power(3.0)),), (Tanh(),)])
-def test_a_net_with_layers_of_ones_own_is_given_again_as_a_module_is(own, tmp_path):
+def test_a_net_with_own_layers_is_passed_again(own, tmp_path):
     net = Net(Flatten(), *own, Output())
     assert net.own_layers
     begun = start_run(DATA, net, RECIPE, runs_dir=tmp_path)

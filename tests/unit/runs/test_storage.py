@@ -56,7 +56,7 @@ def test_tensors_and_values_are_read_as_they_were_written(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_digest_covers_every_bit_name_type_and_shape_and_not_the_layout():
+def test_a_digest_covers_bits_names_types_and_shapes():
     same_values = {name: tensor.contiguous() for name, tensor in reversed(TENSORS.items())}
     assert digest_tensors(same_values) == digest_tensors(TENSORS)
     weight = torch.zeros(2, 2)
@@ -130,7 +130,7 @@ def test_the_same_content_is_the_same_file_to_the_byte(tmp_path):
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
-def test_weights_that_an_older_lamina_wrote_without_a_digest_are_read(tmp_path):
+def test_weights_of_an_older_lamina_without_a_digest_are_read(tmp_path):
     (tmp_path / "file").write_bytes(safetensors.torch.save(PACKED))
     tensors, values = read_tensors(tmp_path / "file")
     assert same(tensors, TENSORS)
