@@ -33,18 +33,19 @@ from support.report_runs import (
     train_briefly,
 )
 
-KINDS = list(NAMES)
+KINDS = ("single-label", "regression")
+"""The two that share little; the words of the others are compared, too."""
 
 
 @pytest.fixture(scope="module")
 def pages(report_runs):
+    """The page of a run for each kind of target."""
     return {
         kind: build_report_page(run, dataset, run.load_model())
         for kind, (run, dataset) in report_runs.items()
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_page_is_whole_and_asks_for_nothing_elsewhere(pages, kind):
     page = Outline(pages[kind])
@@ -89,7 +90,7 @@ def test_each_link_leads_somewhere_and_each_name_is_used_once(pages, kind):
     assert {target[1:] for target in page.find("a", "href")} <= set(names)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NAMES)
 def test_a_page_says_what_the_report_says(report_runs, pages, kind):
     run, _ = report_runs[kind]
     text = " ".join(Outline(pages[kind]).texts)
@@ -138,7 +139,6 @@ def test_a_cell_opens_the_images_that_were_confused(report_runs, pages):
     assert np.abs(difference).mean() < 30
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", ["gone", "changed"])
 def test_without_its_data_a_page_has_no_images_and_says_so(report_runs, change):
     run, dataset = report_runs["single-label"]
@@ -150,7 +150,6 @@ def test_without_its_data_a_page_has_no_images_and_says_so(report_runs, change):
     assert dataset.test.names[0].split("/")[0] in page  # the names of the largest losses
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("splits", [(), ("val",)])
 def test_runs_without_val_or_test(tmp_path, splits):
     dataset = make_dataset("single-label", *splits)
@@ -169,7 +168,6 @@ def test_a_run_that_has_not_begun(tmp_path):
     assert "Not available, because the model could not be loaded." in text
 
 
-@pytest.mark.slow
 def test_a_custom_module(tmp_path):
     dataset = make_dataset("single-label", "test")
     module = nn.Sequential(
@@ -181,7 +179,6 @@ def test_a_custom_module(tmp_path):
     assert "the patches of 90 training images" in page
 
 
-@pytest.mark.slow
 def test_ten_thousand_images_stay_within_the_size(report_runs):
     """Large noise is the worst for a JPEG: the images alone would have 300 MB."""
     names = tuple(f"class {number}" for number in range(20))
@@ -261,14 +258,12 @@ def test_images_of_other_rows_are_not_shown(report_runs):
     )
 
 
-@pytest.mark.slow
 def test_a_page_depends_on_the_run_alone(report_runs, pages, tmp_path):
     run, dataset = report_runs["binary"]
     moved = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / run.path.name))
     assert build_report_page(moved, dataset, moved.load_model()) == pages["binary"]
 
 
-@pytest.mark.slow
 def test_grey_images(tmp_path):
     images = make_hostile_images("single-label", 60, "train")
     grey = dataclasses.replace(images, pixels=images.pixels[..., :1])

@@ -102,7 +102,7 @@ def test_numbers_go_from_low_to_high_in_a_row_each(tmp_path: Path) -> None:
         ((1, 500), (1, 128)),
     ],
 )
-def test_small_images_are_enlarged_a_whole_number_of_times_and_large_ones_reduced(
+def test_small_images_are_enlarged_by_whole_numbers(
     size: tuple[int, int], drawn: tuple[int, int], tmp_path: Path
 ) -> None:
     sheet = draw(uniform_images(np.array([0, 1]), ("a", "b"), COLORS[:2], size), tmp_path)
@@ -121,14 +121,13 @@ def test_pixels_stay_sharp(tmp_path: Path) -> None:
     assert len(windows) == 16  # an image's pixel is a square of four by four
 
 
-def test_white_images_are_framed_and_grey_ones_of_one_channel_drawn(tmp_path: Path) -> None:
+def test_white_images_are_framed_and_gray_images_drawn(tmp_path: Path) -> None:
     white = uniform_images(np.array([0, 1]), ("a", "b"), np.array([[255], [90]], np.uint8))
     sheet = draw(white, tmp_path)
     assert count(sheet, np.array([216, 216, 216])) >= 2 * 4 * 128
     assert count(sheet, np.array([90, 90, 90])) >= 128**2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "side", "drawn"), [(2, 128, 2), (13, 96, 13), (100, 64, 100), (230, 64, 200)]
 )

@@ -73,7 +73,7 @@ def test_any_names_and_numbers_of_classes_can_be_drawn(names, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["labels.png"]
 
 
-def test_val_is_a_line_where_there_is_one_and_the_final_report_a_point_at_the_last_epoch():
+def test_val_is_a_line_and_the_final_report_a_point():
     rows = [{key: value for key, value in row.items() if "val" not in key} for row in history(5)]
     report = report_of([[9, 0], [0, 9]], ["cat", "dog"])
     figure = draw_curves(rows, ACCURACY, report)
@@ -139,7 +139,6 @@ def draw_labels(names: Sequence[str]) -> Figure:
     return figure
 
 
-@pytest.mark.slow
 def test_of_many_labels_twelve_are_drawn(tmp_path):
     figure = draw_labels([f"label $ {place}" for place in range(30)])
     assert len(figure.axes) == 12
@@ -148,7 +147,6 @@ def test_of_many_labels_twelve_are_drawn(tmp_path):
         assert max(image.size) < 2500
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 15])
 def test_each_number_has_a_panel_with_predictions_over_targets(tmp_path, count):
     report = NumberReport(
@@ -182,7 +180,7 @@ def test_each_number_has_a_panel_with_predictions_over_targets(tmp_path, count):
         (2.5, 10.0, Score("mean_absolute_error", 1.0), ["3", "10"]),
     ],
 )
-def test_the_labels_of_the_score_axis_are_the_values_at_its_ticks(low, high, score, some):
+def test_the_score_axis_is_labeled_with_the_values_at_its_ticks(low, high, score, some):
     rows = [{"epoch": epoch, f"val_{score.name}": value} for epoch, value in ((1, low), (2, high))]
     axes = draw_curves(rows, score).axes[0]
     axes.figure.draw_without_rendering()
@@ -210,8 +208,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.slow
-def test_names_are_drawn_with_their_controls_escaped_and_without_a_warning(tmp_path):
+def test_control_characters_of_names_are_drawn_escaped(tmp_path):
     figure = draw_labels(HOSTILE)
     save_figure(figure, tmp_path / "labels.png")
     shown = [

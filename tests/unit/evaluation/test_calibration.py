@@ -68,7 +68,7 @@ def test_a_planted_temperature_is_found_as_by_scipy(temperature):
         assert errors[1] < errors[0] / 3
 
 
-def test_labels_have_their_own_temperature_where_there_are_enough():
+def test_labels_with_enough_images_have_their_own_temperature():
     generator = np.random.default_rng(2)
     clean = generator.normal(size=(2000, 3)) * 3
     targets = generator.random((2000, 3)) < 1 / (1 + np.exp(-clean))
@@ -80,7 +80,7 @@ def test_labels_have_their_own_temperature_where_there_are_enough():
     assert found[2] == pytest.approx(common[0], rel=0.01)
 
 
-def test_few_images_and_numbers_have_none_and_no_mistake_does_not_mean_infinitely_sure():
+def test_few_images_and_numbers_have_no_temperature():
     logits, targets = draw_predictions(49, 3)
     assert fit_temperatures(CLASSES, logits, targets) == ()
     numbers = Regression(("mm",), (0.0,), (0.0,), (1.0,))
@@ -182,16 +182,14 @@ def test_a_prediction_set_keeps_ties_with_its_threshold() -> None:
     assert ConfidenceRule(threshold=threshold).choose(prediction) == ["a", "b"]
 
 
-def test_the_label_to_explain_is_the_most_probable_one_not_that_of_the_largest_logit() -> None:
+def test_the_label_to_explain_is_the_most_probable_one() -> None:
     task = LABELS.with_temperatures((3.0, 0.5, 1.0))
     logits = np.float32([2.0, 1.5, -1.0])  # probabilities .66, .95 and .27
     assert (choose_target(LABELS, logits), choose_target(task, logits)) == (0, 1)
 
 
 @pytest.mark.parametrize(("threshold", "kept"), [(0.2, "yes"), (0.503, ""), (0.8, ""), (0.5, "")])
-def test_a_confidence_threshold_rejects_nothing_that_the_threshold_was_chosen_to_predict(
-    threshold, kept
-):
+def test_confidence_thresholds_keep_what_a_threshold_predicts(threshold, kept):
     task = Binary(("scratch?",), (0.3,), thresholds=(threshold,))
     rule = make_rule(task, 0.9, None)
     probabilities = np.linspace(0.01, 0.99, 50)
@@ -206,7 +204,7 @@ def test_a_confidence_threshold_rejects_nothing_that_the_threshold_was_chosen_to
 
 
 @pytest.mark.parametrize("images", [50, 200, 2000])
-def test_the_floor_of_the_calibration_error_is_that_of_perfect_probabilities(images):
+def test_the_calibration_floor_is_that_of_perfect_probabilities(images):
     random = np.random.default_rng(images)
     confidence = torch.from_numpy(random.beta(8, 1, images))
     errors = [

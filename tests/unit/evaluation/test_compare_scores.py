@@ -61,8 +61,7 @@ def bootstrap(differences: list[np.ndarray]) -> list[tuple[float, float]]:
     return [tuple(np.percentile(drawn, [2.5, 97.5])) for drawn in means]
 
 
-@pytest.mark.slow
-def test_comparisons_of_scikit_learns_models_agree_with_a_bootstrap():
+def test_comparisons_of_models_agree_with_a_bootstrap():
     # With six seeds, percentiles are too narrow by up to √(5/6) · 1.96/2.57 where seeds vary most,
     # and too wide by up to √3 where the interaction of seeds and images does.
     hits = predict_digits()

@@ -38,7 +38,7 @@ def end_study(differences: np.ndarray) -> PairedComparison:
 
 
 @pytest.mark.parametrize(("gain", "seed_spread"), [(0.02, 0.02), (0.012, 0.004), (0.0, 0.01)])
-def test_more_seeds_will_not_help_is_said_only_where_64_seeds_do_not_decide(gain, seed_spread):
+def test_more_seeds_do_not_help_where_64_seeds_do_not_decide(gain, seed_spread):
     """Compared with the observed difference alone, 41 % of the studies of the first row said so."""
     generator = np.random.default_rng(0)
     said = 0
@@ -55,7 +55,7 @@ def test_more_seeds_will_not_help_is_said_only_where_64_seeds_do_not_decide(gain
 
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "f1", "average_precision"])
 @pytest.mark.parametrize("rare", [10, 40])
-def test_a_gain_on_a_rare_class_is_not_called_equal_because_it_is_not_seen(metric, rare):
+def test_an_unseen_gain_on_a_rare_class_is_not_called_equal(metric, rare):
     """Of these studies with 10 rare images, 35 % said so when half an image of all was added."""
     generator = np.random.default_rng(1)
     truth = np.arange(1000) < rare

@@ -91,7 +91,7 @@ def test_the_report_says_what_was_evaluated():
     assert 0 < report.seconds < 60
 
 
-def test_always_the_majority_class_of_the_training_images_is_the_baseline_of_classes():
+def test_the_majority_class_of_train_is_the_baseline_of_classes():
     pixels, targets = pixels_that_choose([0, 1, 1, 1, 0, 2]), np.array([0, 0, 1, 1, 2, 1])
     report = evaluate(
         model_of(classes_of(CLASSES, majority=1)), images_of(pixels, targets, CLASSES)
@@ -106,7 +106,7 @@ def test_always_the_majority_class_of_the_training_images_is_the_baseline_of_cla
 @pytest.mark.parametrize(
     ("share", "predicted", "value"), [(0.9, "yes", 0.25), (0.5, "no", 0.75), (0.0, "no", 0.75)]
 )
-def test_the_majority_of_the_training_images_is_the_baseline_of_a_question(share, predicted, value):
+def test_the_majority_of_train_is_the_baseline_of_a_question(share, predicted, value):
     pixels, targets = np.array([[192], [64], [160], [96]]), np.array([True, False, False, False])
     report = evaluate(model_of(Binary(("cat?",), (share,))), images_of(pixels, targets, ("cat?",)))
     assert (report.majority, report.baseline.value, report.baseline.gain) == (
@@ -116,7 +116,6 @@ def test_the_majority_of_the_training_images_is_the_baseline_of_a_question(share
     )
 
 
-@pytest.mark.slow
 def test_the_labels_frequencies_are_the_baseline_of_labels():
     generator = np.random.default_rng(0)
     targets = generator.random((200, 3)) < [0.7, 0.3, 0.1]
@@ -152,7 +151,7 @@ def test_the_labels_frequencies_are_the_baseline_of_labels():
         lambda n: st.tuples(arrays(np.uint8, n, elements=st.integers(0, 5)), arrays(bool, n))
     )
 )
-def test_influences_are_the_derivatives_of_average_precision_by_the_weight_of_an_image(case):
+def test_influences_are_derivatives_of_average_precision(case):
     scores, truth = case
     truth[0] = True
     columns = torch.from_numpy(scores).double()[:, None]
@@ -192,7 +191,7 @@ def test_one_image_has_no_interval_of_labels_and_numbers():
     )
 
 
-def test_a_class_without_images_has_no_recall_and_one_never_chosen_no_precision():
+def test_unseen_classes_have_no_recall_and_unchosen_no_precision():
     report = evaluate_classes(pixels_that_choose([0, 1, 1]), [0, 0, 0])
     cat, dog, hen = report.classes
     assert report.balanced_accuracy == 1 / 3
@@ -219,7 +218,6 @@ def pixels_and_classes(draw):
     return pixels, targets
 
 
-@pytest.mark.slow
 @settings(deadline=None, max_examples=count_examples(50))
 @given(pixels_and_classes())
 def test_class_figures_equal_the_formulas_in_float64(case):
@@ -295,7 +293,7 @@ def test_figures_of_a_question_equal_those_counted_pair_by_pair(case):
     assert report.balanced_accuracy == pytest.approx(np.mean(recalls))
 
 
-def test_roc_auc_of_the_example_in_scikit_learns_documentation():
+def test_roc_auc_of_scikit_learns_documented_example():
     # y_true = [1, 1, 2, 2] with pos_label 2, scores = [0.1, 0.4, 0.35, 0.8]: 0.75.
     pixels, targets = np.array([[10], [40], [35], [80]]), np.array([False, False, True, True])
     report = evaluate(model_of(Binary(("two?",), (0.4,))), images_of(pixels, targets, ("two?",)))
@@ -313,7 +311,7 @@ def average_precision(probability: np.ndarray, truth: np.ndarray) -> float:
     return total
 
 
-def test_average_precision_of_the_example_in_scikit_learns_documentation():
+def test_average_precision_of_scikit_learns_documented_example():
     # y_true = [0, 0, 1, 1], y_score = [0.1, 0.4, 0.35, 0.8]: 0.83; only the order of the scores
     # matters.
     pixels, targets = (
@@ -325,7 +323,7 @@ def test_average_precision_of_the_example_in_scikit_learns_documentation():
     assert report.score.name == "mean_average_precision"
 
 
-def test_equal_logits_are_a_tie_however_a_processor_rounds_their_sigmoids():
+def test_equal_logits_are_a_tie_however_sigmoids_are_rounded():
     truth = np.array([[False, True, True]] + [[True, True, True]] * 3)
     report = evaluate(
         model_of(MultiLabel(CLASSES, (0.6, 0.5, 0.0))),
@@ -376,7 +374,7 @@ def test_label_figures_equal_the_formulas_in_float64(case):
     assert report.loss == pytest.approx(-np.log(np.where(targets, yes, 1 - yes)).mean(), rel=1e-6)
 
 
-def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit():
+def test_number_metrics_equal_the_formulas_in_each_numbers_unit():
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (50, 2))
     medians, means, deviations = (11.0, 1.9e-4), (10.0, 2e-4), (4.0, 1e-5)
@@ -460,7 +458,7 @@ def test_classes_in_another_order_are_rejected():
     )
 
 
-def test_targets_of_another_kind_are_rejected_and_many_names_are_cut_short():
+def test_other_kinds_are_rejected_and_many_names_cut_short():
     names = tuple("abcdefghijkl")
     assert_rejected(
         DataError,

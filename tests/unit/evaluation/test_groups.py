@@ -31,7 +31,7 @@ def draw_correct(generator: np.random.Generator, groups: int, size: int) -> np.n
 
 
 @pytest.mark.parametrize(("groups", "size"), SIZES.values(), ids=SIZES)
-def test_equal_nets_are_seldom_called_different_on_grouped_images(groups, size):
+def test_equal_nets_seldom_differ_on_grouped_images(groups, size):
     """Counting images, 25 to 55 % of these studies claimed a difference."""
     generator = np.random.default_rng(0)
     numbers = torch.arange(groups).repeat_interleave(size)
@@ -66,7 +66,7 @@ def test_the_interval_of_an_accuracy_covers_that_of_new_groups(groups, size):
     assert covered >= 276  # 285 expected; the 2 % quantile of a binomial distribution
 
 
-def test_the_variance_of_a_difference_is_that_of_resampled_groups():
+def test_the_variance_of_a_difference_matches_resampled_groups():
     generator = np.random.default_rng(2)
     sizes = generator.integers(1, 30, 80)
     numbers = np.repeat(np.arange(80), sizes)

@@ -95,8 +95,21 @@ REFERENCES = {
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
-@pytest.mark.parametrize("seed", range(3))
-def test_a_metric_agrees_with_scikit_learn_and_lies_in_its_bounds(name, kind, seed):
+def test_each_metric_fulfills_the_contract(name, kind):
+    """Everything that holds for each metric and each kind of target that it fits."""
+    for seed in range(3):
+        check_value_and_bounds(name, kind, seed)
+    check_better_predictions(name, kind)
+    check_order_of_images(name, kind)
+    check_influences(name, kind)
+    for images in (1, 4):
+        check_equal_targets(name, kind, images)
+    for seed in range(5):
+        check_baseline(name, kind, seed)
+
+
+def check_value_and_bounds(name: str, kind: str, seed: int) -> None:
+    """The value is scikit-learn's; its interval contains it."""
     task, logits, targets = draw(kind, seed)
     columns, truth = columns_of(task, logits), truth_of(task, targets)
     measured = measure(name, columns, truth)
@@ -110,8 +123,8 @@ def test_a_metric_agrees_with_scikit_learn_and_lies_in_its_bounds(name, kind, se
         assert low <= measured.interval.low <= measured.interval.high <= high
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_better_predictions_have_a_better_value(name, kind):
+def check_better_predictions(name: str, kind: str) -> None:
+    """Perfect ones have the best value, better ones a better value."""
     task, logits, targets = draw(kind)
     truth = truth_of(task, targets)
     perfect = Columns(truth.double(), truth)
@@ -127,8 +140,8 @@ def test_better_predictions_have_a_better_value(name, kind):
     assert gain(name, best, value_of(name, noisy, truth)) > 0
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_the_order_of_the_images_does_not_matter(name, kind):
+def check_order_of_images(name: str, kind: str) -> None:
+    """It does not matter."""
     task, logits, targets = draw(kind)
     order = np.random.default_rng(2).permutation(len(targets))
     measured = measure(name, columns_of(task, logits), truth_of(task, targets))
@@ -137,10 +150,12 @@ def test_the_order_of_the_images_does_not_matter(name, kind):
     assert other.influences.numpy() == pytest.approx(measured.influences.numpy()[order], abs=1e-12)
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_influences_are_the_derivatives_by_the_weight_of_an_image(name, kind):
-    # An image of weight 2 is an image that occurs twice: finite differences with a thousand copies
-    # of all others.
+def check_influences(name: str, kind: str) -> None:
+    """They are the derivatives by the weight of an image.
+
+    An image of weight 2 is an image that occurs twice: finite differences with a thousand copies of
+    all others.
+    """
     task, logits, targets = draw(kind, images=18)
     columns, truth = columns_of(task, logits), truth_of(task, targets)
     measured = measure(name, columns, truth)
@@ -153,9 +168,8 @@ def test_influences_are_the_derivatives_by_the_weight_of_an_image(name, kind):
     assert float(measured.influences.sum()) == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-@pytest.mark.parametrize("images", [1, 4])
-def test_with_equal_targets_a_metric_is_finite_or_undefined(name, kind, images):
+def check_equal_targets(name: str, kind: str, images: int) -> None:
+    """With them, a metric is finite or undefined."""
     task, logits, targets = draw(kind)
     logits = logits[:images]
     for row in (0, 1):
@@ -182,9 +196,8 @@ def list_constants(task: Task, targets: np.ndarray) -> list[Columns]:
     return [Columns(row.double().expand(count, -1), row.expand(count, -1)) for row in rows]
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-@pytest.mark.parametrize("seed", range(5))
-def test_no_constant_prediction_beats_the_baseline(name, kind, seed):
+def check_baseline(name: str, kind: str, seed: int) -> None:
+    """No constant prediction beats it."""
     task, _, targets = draw(kind, seed)
     truth = truth_of(task, targets)
     baseline = predict_constant(task, METRICS[name].baselines[kind], len(targets))

@@ -89,7 +89,7 @@ def test_one_image_may_stand_alone_and_a_batch_is_an_array() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_grey_color_and_transparent_arrays_fit_grey_and_color_models(channels: int) -> None:
+def test_gray_color_and_transparent_arrays_fit_all_models(channels: int) -> None:
     model = model_of(np.array([0, 1]), ("a", "b"), channels)
     alpha = np.dstack([IMAGE, np.full(IMAGE.shape[:2], 120, np.uint8)])
     for pixels in (IMAGE[..., 0], IMAGE[..., :1], IMAGE, alpha):
@@ -99,7 +99,7 @@ def test_grey_color_and_transparent_arrays_fit_grey_and_color_models(channels: i
         )
 
 
-def test_an_array_of_three_dimensions_is_read_as_from_arrays_reads_it() -> None:
+def test_a_three_dimensional_array_is_read_as_by_from_arrays() -> None:
     grey = np.random.default_rng(3).integers(0, 256, (5, 9, 13), np.uint8)
     for channels in (1, 3):
         predictor = Predictor(model_of(np.array([0, 1]), ("a", "b"), channels))
@@ -113,7 +113,7 @@ def test_an_array_of_three_dimensions_is_read_as_from_arrays_reads_it() -> None:
         assert len(predictor.predict(np.zeros((5, SIDE, SIDE), np.uint8))) == 5
 
 
-def test_an_image_of_the_caller_is_turned_upright_and_left_as_it_was() -> None:
+def test_a_callers_image_is_turned_upright_and_not_changed() -> None:
     opened = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -177,7 +177,7 @@ def test_chunks_do_not_change_the_predictions(
         )
 
 
-def test_predict_returns_what_iter_predict_yields_and_needs_no_loop() -> None:
+def test_predict_returns_what_iter_predict_yields() -> None:
     taken = []
 
     def few():
@@ -205,7 +205,7 @@ def test_images_are_taken_only_as_they_are_needed() -> None:
     assert len(taken) <= 512
 
 
-def test_the_callers_warnings_are_as_they_were_while_predictions_are_read() -> None:
+def test_the_callers_warnings_stay_while_predictions_are_read() -> None:
     before = list(warnings.filters)
     predictions = Predictor(MODEL).iter_predict([encode(IMAGE)] * 300)
     for prediction in predictions:
@@ -251,7 +251,7 @@ def softmax(model: Model, pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 300])
-def test_predictions_follow_the_weights_and_leave_the_training_mode_and_the_pixels_alone(
+def test_predictions_follow_the_weights_and_change_no_mode(
     count: int,
 ) -> None:
     model, pixels = (
@@ -322,12 +322,12 @@ def found(*inputs: str) -> list[str]:
     return [image.name for image in images]
 
 
-def test_a_folder_stands_for_its_images_in_the_order_of_their_paths(photos):
+def test_a_folder_stands_for_its_images_by_path(photos):
     expected = ["1.PNG", "2.png", "=6.png", "[5].png", "in/3.png", "in/deep/4.png"]
     assert found("photos") == [f"photos/{name}" for name in expected]
 
 
-def test_a_pattern_is_expanded_and_a_name_that_looks_like_one_is_a_name(photos):
+def test_a_pattern_is_expanded_unless_a_file_has_its_name(photos):
     assert found("photos/*.png") == ["photos/2.png", "photos/=6.png", "photos/[5].png"]
     assert found("photos/in/**/*.png") == ["photos/in/3.png", "photos/in/deep/4.png"]
     assert found("photos/i*") == ["photos/in/3.png", "photos/in/deep/4.png"]
@@ -335,7 +335,7 @@ def test_a_pattern_is_expanded_and_a_name_that_looks_like_one_is_a_name(photos):
     assert found("photos/[5].png") == ["photos/[5].png"]
 
 
-def test_an_image_named_in_several_ways_is_listed_once_where_it_was_named_first(photos):
+def test_an_image_named_in_several_ways_is_listed_once(photos):
     assert found(
         "photos/in/3.png", "photos/in", f"{photos}/photos/in/3.png", "photos/../photos/in/*.png"
     ) == [

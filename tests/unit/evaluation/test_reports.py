@@ -152,7 +152,7 @@ def verdict(report: Report, gain: float, low: float, high: float) -> list[str]:
     return lines[:2]
 
 
-def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_and_what_to_try():
+def test_a_report_begins_with_a_baseline_that_is_not_beaten():
     steps = "Train for more steps (more epochs or smaller batches)"
     half_right = dataclasses.replace(
         YES_NO, accuracy=0.5, images=4, majority="yes", confusion=((1, 1), (1, 1))
@@ -186,7 +186,7 @@ def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_an
     )
 
 
-def test_no_model_can_beat_a_baseline_that_is_correct_for_all_images():
+def test_no_model_beats_a_baseline_that_is_always_correct():
     matrix = ((YES_NO.images, 0), (0, 0))
     perfect = dataclasses.replace(YES_NO, accuracy=1.0, majority="no", confusion=matrix)
     assert verdict(perfect, 0.0, -0.3, 0.3) == [
@@ -323,7 +323,7 @@ def test_in_a_notebook_a_report_of_any_kind_shows_its_figures(report):
     assert len(repr(report)) < 100
 
 
-def test_names_are_shown_without_what_a_terminal_or_a_notebook_obeys():
+def test_names_are_shown_without_terminal_codes_or_markup():
     hostile = "<script>\n\x1b[31m{}"
     report = many_classes(2, hostile)
     assert "\x1b" not in str(report)

@@ -39,7 +39,6 @@ def draw(seed: int, images: int) -> tuple[np.ndarray, np.ndarray]:
 AIMS = [Aim("f1"), Aim("recall", 0.9), Aim("precision", 0.8), Aim("miss", 10.0), Aim("miss", 0.2)]
 
 
-@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(3, 200), st.sampled_from(AIMS))
 def test_no_other_threshold_serves_the_aim_better(seed, images, aim):
@@ -96,9 +95,7 @@ def _tensor(values: np.ndarray):
     st.floats(0.3, 4),
     st.booleans(),
 )
-def test_an_image_exactly_at_its_threshold_is_decided_alike_everywhere(
-    values, temperature, is_single
-):
+def test_an_image_at_its_threshold_is_decided_alike_everywhere(values, temperature, is_single):
     """Its threshold is its own probability, or the next number below."""
     logits = (
         np.array(values, np.float32)[None]
@@ -144,7 +141,7 @@ def test_no_threshold_separates_what_rounding_makes_equal(seed, aim, apart):
         assert (found == decided.decide(_tensor(logits))[:, 0].numpy()).all()
 
 
-def test_each_label_has_its_own_threshold_and_one_without_images_keeps_half():
+def test_each_label_has_its_own_threshold_or_half():
     logits, truth = draw(1, 200)
     both, labels = np.hstack([logits, logits]), np.stack([truth, np.zeros_like(truth)], axis=1)
     task = MultiLabel(("scratch", "dent"), (0.3, 0.0))
@@ -160,7 +157,7 @@ def test_each_label_has_its_own_threshold_and_one_without_images_keeps_half():
     assert make_prediction(task, "x", [0.51, 0.85]).predicted == ("scratch", "dent")
 
 
-def test_too_few_images_for_an_aim_are_named_with_the_number_that_is_needed():
+def test_too_few_images_for_an_aim_are_named_with_the_number():
     logits, truth = draw(2, 30)
     (chosen,) = choose_thresholds(QUESTION, logits, truth, Aim("recall", 0.95))
     assert (
@@ -273,8 +270,8 @@ def test_curves_pass_through_the_threshold_and_have_bands():
     assert draw_thresholds(task, one_sided) is None
 
 
-@pytest.mark.slow
-def test_a_cross_validation_calibrates_the_model_of_all_images_by_out_of_fold_predictions(tmp_path):
+@pytest.mark.nightly  # three folds of 30 epochs; a shorter one is tested below
+def test_a_cross_validation_calibrates_by_held_out_predictions(tmp_path):
     data = Dataset(
         name="parts", fingerprint="p", train=gray("train", 0, 200), test=gray("test", 2), size_px=4
     )
@@ -295,7 +292,7 @@ def test_a_cross_validation_calibrates_the_model_of_all_images_by_out_of_fold_pr
     assert load_run(tmp_path / found.run.path.parent.name / "fold-1").calibration is None
 
 
-def test_without_test_images_the_model_of_all_images_is_calibrated_too(tmp_path):
+def test_without_test_images_a_cross_validation_calibrates_too(tmp_path):
     data = Dataset(name="parts", fingerprint="p", train=gray("train", 0, 200), size_px=4)
     recipe = Recipe(epochs=3, batch_size=10, aim="f1", precision="fp32")
     found = cross_validate(

@@ -185,7 +185,7 @@ def test_what_a_later_layer_does_in_place_is_not_seen():
 
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), grey=st.integers(0, 255))
-def test_integrated_gradients_sum_to_the_difference_of_the_logits(seed, grey):
+def test_integrated_gradients_sum_to_the_logits_difference(seed, grey):
     images = random_images(40, side_px=9)
     net = Net(Conv2d(6, 3), BatchNorm(), ReLU(), Flatten(), Linear(8), ReLU(), Output())
     model = build(net, images)

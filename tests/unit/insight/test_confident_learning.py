@@ -61,7 +61,7 @@ def test_joint_issues_and_order_are_cleanlabs(seed, count, classes, noise):
     assert (np.diff(quality) >= -1e-12).all()
 
 
-def test_joint_and_issues_are_cleanlabs_where_no_remainders_are_equal():
+def test_joint_and_issues_are_cleanlabs_without_equal_remainders():
     same = 0
     for seed in range(40):
         probabilities, labels, _ = make_case(seed, 997, 3, 0.2)

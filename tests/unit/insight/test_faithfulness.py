@@ -12,19 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
-from shape_masks import mask_shapes
 from torch import nn
 
 from lamina.data import Images, load_data
 from lamina.insight.attribution import integrated_gradients, occlusion
 from lamina.insight.faithfulness import Faithfulness, measure_faithfulness, rank_correlation, redraw
-from lamina.training.loop import Training
 from lamina.training.model import Model, build_model
 from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Recipe
-from lamina.zoo import load_net, load_recipe
+from lamina.zoo import load_net
 from support.detector import build_detector
-from support.trainings import finish
+from support.trained_nets import load_trained_on_shapes
 
 quick_gradients = partial(integrated_gradients, steps=8)
 quick_occlusion = partial(occlusion, window_px=(4, 4), stride_px=(4, 4))
@@ -32,55 +30,8 @@ quick_occlusion = partial(occlusion, window_px=(4, 4), stride_px=(4, 4))
 
 @pytest.fixture(scope="module")
 def trained_on_shapes() -> tuple[Model, Images]:
-    """A net after two short epochs, and images that it has not seen, with their targets."""
-    shapes = load_data("shapes")
-    training = Training(
-        load_net("cnn-s"),
-        shapes.train.take_evenly(3000),
-        replace(load_recipe("cnn-s", "quick"), batch_size=100),
-    )
-    finish(training)
-    return training.model, shapes.test
-
-
-def find_leads(model, pixels, targets, maps, explain) -> np.ndarray:
-    """How much further the value falls in each map's order than at random places."""
-    found = measure_faithfulness(model, pixels, targets, maps, explain)
-    return np.array([one.by_random_map - one.by_map for one in found])
-
-
-@pytest.mark.slow
-def test_a_prediction_falls_in_the_order_of_its_map_and_not_of_another(trained_on_shapes):
-    model, images = trained_on_shapes
-    pixels = images.pixels[:12]
-    targets = predict_logits(model, pixels).argmax(axis=1)
-    for explain in (quick_occlusion, quick_gradients):
-        maps = explain(model, pixels, targets)
-        found = measure_faithfulness(model, pixels, targets, maps, explain)
-        assert np.median([max(map(abs, one.correlations)) for one in found]) < 0.7
-        assert not any(one.is_against or one.is_number for one in found)
-        own = find_leads(model, pixels, targets, maps, explain)
-        elsewhere = find_leads(model, pixels, targets, np.roll(maps, 16, axis=(1, 2)), explain)
-        turned = find_leads(model, pixels, targets, -maps, explain)
-        assert np.median(own) > 0.1
-        assert np.median(elsewhere) < 0.02
-        assert np.median(turned) < 0
-
-
-@pytest.mark.slow
-def test_the_figure_is_what_maps_point_at(trained_on_shapes):
-    """Compared with its area, which a random pixel hits, and with the centre of the image."""
-    model, images = trained_on_shapes
-    masks = mask_shapes("shapes", "test", 100)
-    centre = masks[:, 16, 16].mean()
-    assert masks.mean() < 0.3 < centre
-    for explain in (quick_occlusion, quick_gradients):
-        maps = explain(model, images.pixels[:100], images.targets[:100])
-        largest = maps.reshape(100, -1).argmax(axis=1)
-        found = masks.reshape(100, -1)[np.arange(100), largest].mean()
-        assert found > 2 * masks.mean()
-        # Within two standard errors for 100 images.
-        assert found > centre - 0.08 or explain is quick_occlusion
+    """A net that has learned the shapes, and images that it has not seen."""
+    return load_trained_on_shapes(), load_data("shapes").test
 
 
 @pytest.mark.parametrize("data", ["shapes", "shapes-attributes", "shapes-pose"])
@@ -126,8 +77,7 @@ def mark_edges(model, pixels, targets):
     return np.hypot(*np.gradient(grey, axis=(1, 2))).astype(np.float32)
 
 
-@pytest.mark.slow
-def test_a_map_that_does_not_depend_on_the_weights_correlates_fully(trained_on_shapes):
+def test_a_map_without_the_weights_correlates_fully(trained_on_shapes):
     model, images = trained_on_shapes
     pixels, targets = images.pixels[:5], images.targets[:5]
     for sign in (1, -1):

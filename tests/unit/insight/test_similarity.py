@@ -127,7 +127,7 @@ def test_a_likeness_of_layout_is_no_duplicate():
     assert find_near_duplicates(bands) == ()
 
 
-def test_signatures_are_the_cosine_transform_and_blocks_change_nothing(monkeypatch):
+def test_signatures_are_the_cosine_transform_in_any_blocks(monkeypatch):
     pixels = draw_images(37)
     signatures = compute_signatures(pixels)
     expected = scipy.fft.dctn(pixels.mean(axis=3), norm="ortho", axes=(1, 2))[:, :8, :8]
@@ -181,8 +181,6 @@ def test_the_odd_one_out_is_the_most_isolated():
     assert measure_isolation(torch.from_numpy(features)).argmax() == 17
 
 
-@pytest.mark.cifar10
-@pytest.mark.slow
 def test_planted_copies_of_real_images_are_found(cifar10):
     pixels, injected = inject(np.asarray(cifar10.train.take_evenly(1500).pixels), 100)
     found = {(pair.first, pair.second) for pair in find_near_duplicates(pixels)}

@@ -20,7 +20,6 @@ from lamina.nets import Conv2d, Flatten, Linear, Net, Output, ReLU, Whiten
 from lamina.training.augment import Choices, Selection, draw_choices
 from lamina.training.model import Model
 from lamina.training.task import task_of
-from support import forking
 from support.built_kernels import load
 from support.examples import count_examples
 from support.trainings import random_images
@@ -85,7 +84,7 @@ def transform_by_hand(selection: Selection, place: int, model: Model) -> np.ndar
     layout=st.sampled_from(LAYOUTS),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
-def test_images_are_those_of_torch_to_the_bit_and_close_to_float64(
+def test_images_have_torchs_bits_and_are_close_to_float64(
     level: str,
     channels: int,
     sides: tuple[int, int],
@@ -238,30 +237,3 @@ def test_a_module_of_your_own_is_given_float32(kernels: Kernels) -> None:
     own = Own()
     list(Training(own, IMAGES, Recipe(epochs=1, precision="bf16")))
     assert own.seen == {torch.float32}
-
-
-LEAK = """
-import resource, sys, torch
-from lamina.kernels.library import load_kernels
-from lamina.kernels.gather import Moves, gather_normalized
-pixels = torch.zeros(50, 32, 32, 3, dtype=torch.uint8)
-flips, translations = torch.ones(50).bool(), torch.ones(50, 2).long()
-holes = torch.ones(50, 2).long()
-scale = torch.ones(1, 3, 32, 32)
-for step in range(11_000):
-    if step == 1_000:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    gather_normalized(
-        pixels, torch.arange(9), Moves(flips, translations, holes, 8), scale, scale, torch.float32,
-        load_kernels("auto"),
-    )
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(grown * (1 if sys.platform == "darwin" else 1024))
-"""
-
-
-@pytest.mark.slow
-def test_ten_thousand_calls_leak_nothing(kernels: Kernels) -> None:
-    result = forking.run(code=LEAK)
-    assert result.returncode == 0, result.stderr
-    assert int(result.stdout) < 10_000 * 600  # bytes; a lost buffer has 6,000

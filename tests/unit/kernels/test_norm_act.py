@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from lamina.kernels.library import Kernels
 from lamina.kernels.norm_act import NormAct, join_layers
-from support import forking
 from support.built_kernels import load
 from support.examples import count_examples
 
@@ -306,26 +305,3 @@ def test_autograd_treats_it_as_one_operation(kernels: Kernels) -> None:
     plain(x).sum().backward()
     with torch.inference_mode():
         assert torch.equal(plain.eval()(x), plain(x.detach()))
-
-
-LEAK = """
-import resource, sys, torch
-from torch import nn
-from lamina.kernels.library import load_kernels
-from lamina.kernels.norm_act import NormAct
-joined = NormAct([nn.MaxPool2d(2), nn.BatchNorm2d(33), nn.ReLU()], load_kernels("avx512"))
-x = torch.randn(2, 33, 9, 9).contiguous(memory_format=torch.channels_last).requires_grad_()
-for step in range(11_000):
-    if step == 1_000:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    joined(x).sum().backward()
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(grown * (1 if sys.platform == "darwin" else 1024))
-"""
-
-
-@pytest.mark.slow
-def test_ten_thousand_calls_leak_nothing(kernels: Kernels) -> None:
-    result = forking.run(code=LEAK)
-    assert result.returncode == 0, result.stderr
-    assert int(result.stdout) < 10_000 * 100  # bytes; a lost buffer of sums has 1,300

@@ -57,7 +57,7 @@ def test_a_batch_is_what_each_image_would_be_by_hand(flip, translate_px, cutout_
         assert np.array_equal(batch[row].numpy(), by_hand)
 
 
-def test_an_alternating_flip_shows_every_image_both_ways_in_two_epochs():
+def test_alternating_flips_show_images_both_ways_in_two_epochs():
     pixels = torch.zeros(100, 4, 4, 3, dtype=torch.uint8)
     first, second, third = (
         draw_choices(Recipe(flip="alternating"), epoch, pixels).flips for epoch in range(3)
@@ -154,7 +154,7 @@ def test_a_crop_is_what_pillow_makes_of_each_image(from_fraction, size, seed):
 
 
 @pytest.mark.parametrize("from_fraction", [0.05, 0.5, 0.9])
-def test_crops_lie_in_the_image_and_have_the_area_and_the_proportions_that_were_asked_for(
+def test_crops_lie_in_the_image_and_have_area_and_proportions(
     from_fraction,
 ):
     recipe = Recipe(crop_from_fraction=from_fraction)
@@ -192,7 +192,7 @@ def test_an_image_is_the_same_in_any_batch(order, cut, channels):
     assert torch.equal(torch.cat(parts), whole[order])
 
 
-def test_a_flip_and_a_translation_move_the_crop_as_they_move_a_whole_image():
+def test_flips_and_translations_move_crops_as_whole_images():
     pixels = torch.randint(
         0, 256, (9, 12, 10, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
     )

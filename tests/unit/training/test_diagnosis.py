@@ -14,12 +14,10 @@ from torch import nn
 
 from lamina import Epoch, Recipe, Training, load_data, load_net, load_recipe
 from lamina.data import Images
-from lamina.data.preparation import Preparation
 from lamina.nets import (
     BatchNorm,
     Conv2d,
     Flatten,
-    GlobalAvgPool,
     Linear,
     MaxPool2d,
     Net,
@@ -41,18 +39,20 @@ from lamina.training.events import Diagnosis, LayerStatistics, Step
 from lamina.training.hooks import activations
 from lamina.training.task import task_of
 from lamina.values import fields_to_json, from_json_values
+from lamina.zoo.cnn_s import stack_blocks
 
 MLP = load_net("mlp")
 SMALL = Net(
     Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(4), Flatten(), Linear(32), ReLU(), Output()
 )
 DEEP = Net(Flatten(), *(layer for _ in range(20) for layer in (Linear(32), Sigmoid())), Output())
-RECIPE = dataclasses.replace(load_recipe("mlp"), epochs=2, batch_size=50)
+RECIPE = dataclasses.replace(load_recipe("mlp"), epochs=2, batch_size=20)
 
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    return load_data("shapes").train.take(range(4000))
+    """Enough for all rules but those about labels, which need 400 for each class."""
+    return load_data("shapes").train
 
 
 def list_diagnoses(
@@ -77,10 +77,6 @@ def lower_biases(body: nn.Module) -> None:
         module.bias.fill_(-10)
 
 
-def shuffle(images: Images) -> Images:
-    return dataclasses.replace(images, targets=np.random.default_rng(0).permutation(images.targets))
-
-
 def flatten_contrast(images: Images) -> Images:
     pixels = np.round(127.5 + 0.01 * (images.pixels.astype(np.float32) - 127.5))
     return dataclasses.replace(images, pixels=pixels.astype(np.uint8))
@@ -90,7 +86,6 @@ def keep(images: Images) -> Images:
     return images
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "net", "change", "alter", "inject"),
     [
@@ -101,7 +96,6 @@ def keep(images: Images) -> Images:
         ("dying-relu", SMALL, {}, keep, lower_biases),
         ("vanishing-gradients", DEEP, {}, keep, None),
         ("exploding-gradients", MLP, {}, keep, scale_weights),
-        ("labels-look-shuffled", MLP, {"batch_size": 100}, shuffle, None),
         ("inputs-out-of-scale", MLP, {}, flatten_contrast, None),
     ],
 )
@@ -116,27 +110,6 @@ def test_an_injected_fault_is_found(kind, net, change, alter, inject, images):
         assert name not in diagnosis.advice.split()  # pages show a change by its field
 
 
-CONVOLUTIONS = [
-    layer
-    for filters in (16, 32, 64)
-    for layer in (Conv2d(filters, 3, stride=2, padding="same"), ReLU())
-]
-LESSONS = {
-    "1": (Net(Flatten(), Output()), 0.001),
-    "2b": (Net(Flatten(), Linear(128), Output()), 0.001),
-    "3": (Net(*CONVOLUTIONS, Flatten(), Linear(64), ReLU(), Output()), 0.003),
-}
-"""Nets and learning rates of the studio's lessons."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("lesson", "seed"), [("1", 0), ("2b", 0), ("2b", 9), ("3", 0)])
-def test_the_lessons_of_the_studio_give_no_diagnosis(lesson, seed):
-    net, lr = LESSONS[lesson]
-    images = load_data("shapes", Preparation(val_fraction=0.1)).train
-    assert list_diagnoses(net, images, Recipe(epochs=2, batch_size=100, lr=lr, seed=seed)) == []
-
-
 @pytest.mark.parametrize(
     ("counts", "accuracy", "has_learned"),
     [
@@ -148,9 +121,7 @@ def test_the_lessons_of_the_studio_give_no_diagnosis(lesson, seed):
         ([400, 400], 0.54, True),
     ],
 )
-def test_labels_are_not_called_shuffled_after_a_first_epoch_better_than_chance(
-    counts, accuracy, has_learned
-):
+def test_labels_are_right_after_a_first_epoch_above_chance(counts, accuracy, has_learned):
     targets = np.repeat(np.arange(len(counts)), counts)
     pixels = np.zeros((len(targets), 1, 1), np.uint8)
     images = Images.from_arrays(pixels, targets)
@@ -159,17 +130,7 @@ def test_labels_are_not_called_shuffled_after_a_first_epoch_better_than_chance(
     assert doctor.examine(first, lr=0.001) and doctor.state.has_learned is has_learned
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lesson", ["1", "2b"])
-def test_shuffled_labels_are_found_with_the_nets_of_the_lessons(lesson):
-    net, lr = LESSONS[lesson]
-    images = shuffle(load_data("shapes", Preparation(val_fraction=0.1)).train)
-    (diagnosis,) = list_diagnoses(net, images, Recipe(epochs=2, batch_size=100, lr=lr))
-    assert (diagnosis.kind, diagnosis.epoch) == ("labels-look-shuffled", 2)
-    assert "After 2 epochs the training loss is 2.3" in diagnosis.finding
-
-
-def test_layer_statistics_are_those_of_the_last_step_and_of_the_weights_after_it(images):
+def test_layer_statistics_are_those_of_the_last_step(images):
     some, recipe = (
         images.take(range(500)),
         Recipe(epochs=1, batch_size=100, lr=0.01, precision="fp32"),
@@ -211,8 +172,7 @@ def say(events: Iterable[Step | Epoch]) -> list[tuple[object, ...]]:
 
 def make_dying(images: Images) -> Training:
     """A training at a low rate on wrong labels; most units are dead from the first epoch."""
-    some = images.take(range(1000))
-    some = Images(some.pixels, np.roll(some.targets, 1), some.target_names, some.names, "train")
+    some = dataclasses.replace(images, targets=np.roll(images.targets, 1))
     recipe = dataclasses.replace(RECIPE, epochs=6, batch_size=25, lr=3e-5, schedule="constant")
     training = Training(MLP, some, recipe)
     with torch.no_grad():
@@ -226,7 +186,6 @@ def said(images) -> list[tuple[object, ...]]:
     return say(make_dying(images))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stop", [4, 9])
 def test_a_training_that_was_stopped_and_resumed_says_the_same(images, said, stop):
     first = make_dying(images)
@@ -243,13 +202,20 @@ def test_a_training_that_was_stopped_and_resumed_says_the_same(images, said, sto
     assert said[0][1].names == ["2 Linear", "3 ReLU", "4 Output"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("net", [MLP, SMALL, load_net("cnn-s")], ids=["mlp", "small", "cnn-s"])
-def test_a_healthy_training_gives_no_diagnosis(net, images):
-    recipe = RECIPE
-    if len(net) > 10:
-        recipe = dataclasses.replace(load_recipe("cnn-s"), epochs=2, batch_size=50)
-    assert list_diagnoses(net, images.take(range(2000)), recipe) == []
+@pytest.mark.parametrize(
+    ("net", "recipe"),
+    [
+        (MLP, RECIPE),
+        (SMALL, RECIPE),
+        (
+            stack_blocks(8, 8, 16),
+            dataclasses.replace(load_recipe("cnn-s"), epochs=2, batch_size=20),
+        ),
+    ],
+    ids=["mlp", "small", "blocks"],
+)
+def test_a_healthy_training_gives_no_diagnosis(net, recipe, images):
+    assert list_diagnoses(net, images, recipe) == []
 
 
 HEALTHY = Observation(
@@ -324,7 +290,7 @@ def test_what_does_no_harm_is_no_problem(seen):
     assert diagnose(seen) is None
 
 
-def test_images_that_are_already_normalized_by_channel_are_not_blamed():
+def test_images_already_normalized_by_channel_are_not_blamed():
     odd = {"input_standard_deviations": [0.05, None, 1.0]}
     assert diagnose(see(odd)).change == {"normalization": "channel"}
     found = diagnose(see(odd, recipe=Recipe(normalization="channel")))
@@ -344,7 +310,6 @@ class Absent:
         return epoch
 
 
-@pytest.mark.slow
 def test_the_weights_are_those_of_a_training_without_a_doctor(images):
     recipe = Recipe(epochs=2, batch_size=15, dropout=0.3, initial_fraction=0.5)
     net = Net(Conv2d(4, 3, stride=2), BatchNorm(), ReLU(), Flatten(), *load_net("cnn").layers[-2:])
@@ -391,7 +356,7 @@ def overfitting_rows() -> list[dict[str, float]]:
     ]
 
 
-def test_overfitting_needs_a_falling_training_loss_and_several_worse_epochs():
+def test_overfitting_needs_a_falling_loss_and_worse_epochs():
     rows = overfitting_rows()
     found = find_overfitting(rows)
     assert (found.kind, found.epoch) == ("overfitting", 5)
@@ -445,7 +410,7 @@ def test_overfitting_of_numbers_is_judged_by_loss_and_score():
         np.linspace(-3, 5, 60, dtype=np.float32)[:, None],
     ],
 )
-def test_the_loss_of_a_constant_prediction_is_that_over_all_images(targets, smoothing):
+def test_the_baseline_loss_is_that_over_all_images(targets, smoothing):
     images = Images.from_arrays(np.zeros((60, 2, 2), np.uint8), targets)
     task, given = task_of(images), torch.from_numpy(images.targets)
     if images.kind is SINGLE_LABEL:
@@ -458,22 +423,3 @@ def test_the_loss_of_a_constant_prediction_is_that_over_all_images(targets, smoo
     assert baseline_loss(task, images, Recipe(label_smoothing=smoothing)) == pytest.approx(
         expected, rel=1e-5
     )
-
-
-TINY = Net(Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("net", "change"),
-    [
-        (TINY, {}),
-        (TINY, {"lr": 3e-4}),
-        (Net(Flatten(), Linear(4), ReLU(), Output()), {}),
-        (Net(Conv2d(4, 3), ReLU(), MaxPool2d(4), Flatten(), Output()), {"lr": 3e-4}),
-    ],
-)
-def test_a_small_net_that_has_not_learned_yet_does_not_blame_the_labels(net, change, images):
-    recipe = dataclasses.replace(RECIPE, epochs=2, batch_size=20, **change)
-    kinds = [diagnosis.kind for diagnosis in list_diagnoses(net, images, recipe)]
-    assert "labels-look-shuffled" not in kinds

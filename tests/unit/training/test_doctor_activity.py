@@ -30,7 +30,7 @@ class Own(nn.Module):
         return self.head(self.relu(features))
 
 
-def test_dead_units_are_counted_for_each_call_and_along_the_units():
+def test_dead_units_are_counted_by_call_and_along_the_units():
     images = load_data("shapes").test.take_evenly(20)
     model = build_model(Own(), images, Recipe())
     # 2 of 5 and 1 of 10: 3 of 15.

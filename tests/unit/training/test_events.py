@@ -146,7 +146,7 @@ def test_an_event_as_json_and_as_a_line(event, values, line):
     assert str(event) == line
 
 
-def test_a_training_yields_steps_and_epochs_that_hold_what_was_found():
+def test_a_training_yields_steps_and_epochs_with_their_values():
     images = load_data("shapes").train.take(np.arange(800))
     events = list(Training(load_net("mlp"), images, Recipe(epochs=1, batch_size=10, lr=10.0)))
     assert {type(event) for event in events} == {Step, Epoch}

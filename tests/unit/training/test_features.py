@@ -41,7 +41,7 @@ def draw_noise(count: int, side_px: int = 6) -> Images:
     return Images.from_arrays(pixels, np.arange(count) % 3)
 
 
-def test_features_are_what_the_last_layer_gets_and_logits_what_it_gives():
+def test_features_and_logits_are_input_and_output_of_the_head():
     images = draw_noise(12)
     model = build_model(Own(), images, Recipe())
     assert find_head(model) == "body.head"
@@ -54,7 +54,7 @@ def test_features_are_what_the_last_layer_gets_and_logits_what_it_gives():
     assert [len(each) for each in empty] == [0, 0]
 
 
-def test_features_of_nets_without_pooling_take_bounded_memory_and_keep_their_cosines():
+def test_features_without_pooling_are_small_and_keep_cosines():
     random = np.random.default_rng(1)
     bases = random.integers(0, 256, (4, 64, 64, 3))
     shares = random.dirichlet(np.ones(4), 40)
@@ -101,6 +101,6 @@ class Cosine(nn.Module):
         )
 
 
-def test_where_no_layer_gives_the_logits_the_nearest_below_counts():
+def test_without_a_layer_of_logits_the_nearest_below_counts():
     model = build_model(Cosine(), draw_noise(6), Recipe())
     assert find_head(model) == "body.layer"

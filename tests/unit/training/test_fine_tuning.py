@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 
@@ -76,9 +75,8 @@ CHANGES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_the_head_is_fitted_first_and_then_all_layers_but_the_statistics_of_norms_learn(changes):
+def test_the_head_is_fitted_first_and_then_all_layers_learn(changes):
     training = start(dataclasses.replace(RECIPE, **changes))
     before, kinds = weights(training), []
     for event in training:
@@ -96,7 +94,7 @@ def test_the_head_is_fitted_first_and_then_all_layers_but_the_statistics_of_norm
     assert any(name.endswith("running_var") for name in before.keys() - learned)
 
 
-def test_batch_norms_normalize_by_these_statistics_in_training_too():
+def test_batch_norms_use_their_statistics_in_training_too():
     """So a batch of equal images, without variance, gets the same logits as in evaluation."""
     images = IMAGES
     equal = dataclasses.replace(images, pixels=np.repeat(images.pixels[:1], len(images), axis=0))
@@ -157,7 +155,7 @@ class Masked(nn.Module):
         return self.linear(images.mean((2, 3)).repeat(1, 2)[:, :4]) + self.weight[0]
 
 
-def test_infinities_stay_and_integers_are_those_of_the_trained_model():
+def test_infinities_stay_and_integers_are_the_trained_ones():
     images = dataclasses.replace(IMAGES, targets=np.arange(12) % 2, target_names=("cat", "dog"))
     live = build_model(Masked(), images, Recipe())
     average = MeanWithStart(live, 0.25)
@@ -173,7 +171,7 @@ def test_infinities_stay_and_integers_are_those_of_the_trained_model():
     assert live.body.weight.tolist() == [5.0, -math.inf, math.inf]
 
 
-def test_random_weights_can_be_averaged_with_the_trained_ones_too():
+def test_random_weights_can_be_averaged_with_trained_ones():
     recipe = Recipe(epochs=1, batch_size=4, initial_fraction=0.5, precision="fp32")
     training = Training(Net(Flatten(), Output()), IMAGES, recipe)
     initial = part(training, "live")
@@ -183,7 +181,6 @@ def test_random_weights_can_be_averaged_with_the_trained_ones_too():
         torch.testing.assert_close(tensor, (live[name] + initial[name]) / 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"flip": "random"}], ids=str)
 def test_evaluating_the_model_after_each_step_changes_nothing(changes):
     recipe = dataclasses.replace(RECIPE, **changes)
@@ -195,50 +192,6 @@ def test_evaluating_the_model_after_each_step_changes_nothing(changes):
     assert not changed(plain.checkpoint().tensors, evaluated.checkpoint().tensors)
 
 
-@pytest.mark.slow
-def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(monkeypatch):
-    monkeypatch.setattr("lamina.training.model.PREDICTED_PIXELS", 8 * 32**2)  # 8 images at once
-    recipe = dataclasses.replace(RECIPE, flip="random", crop_from_fraction=0.5)
-    images = IMAGES  # two parts of features
-    straight, training = start(recipe, images), start(recipe, images)
-    expected = [event.train_loss for event in straight if isinstance(event, Epoch)]
-    stops, kinds = [copy.deepcopy(training.checkpoint())], [None]
-    for event in training:
-        stops.append(copy.deepcopy(training.checkpoint()))
-        kinds.append(type(event))
-    assert kinds[:5] == [None, FeatureProgress, FeatureProgress, HeadFit, Step]
-    for stop in (0, 1, 3, 4, len(stops) // 2, len(stops) - 1):
-        resumed = start(recipe, images)
-        for weight in resumed.model.parameters():
-            nn.init.normal_(weight)  # what it began with is not needed
-        resumed.restore(stops[stop])
-        events = list(resumed)
-        assert any(isinstance(event, HeadFit) for event in events) == (stop < 4)
-        rest = [event.train_loss for event in events if isinstance(event, Epoch)]
-        assert rest == expected[2 - len(rest) :], stop
-        assert not changed(weights(straight), weights(resumed)), stop
-        assert not changed(straight.checkpoint().tensors, resumed.checkpoint().tensors), stop
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [FeatureProgress, HeadFit])
-def test_a_loop_that_is_left_goes_on_in_the_next(kind):
-    straight, training = finish(start()), start()
-    for event in training:
-        if isinstance(event, kind):
-            break
-    finish(training)
-    assert not changed(weights(straight), weights(training))
-
-
-def test_a_return_to_the_start_ends_with_the_same_bits():
-    training = start()
-    checkpoint = copy.deepcopy(training.checkpoint())
-    expected = weights(finish(training))
-    training.restore(checkpoint)
-    assert not changed(weights(finish(training)), expected)
-
-
 def test_two_lanes_fit_the_head_that_one_fits():
     one, two = (start(dataclasses.replace(RECIPE, lanes=lanes, batch_size=6)) for lanes in (1, 2))
     for training in (one, two):
@@ -246,7 +199,6 @@ def test_two_lanes_fit_the_head_that_one_fits():
     assert not changed(part(one, "live"), part(two, "live"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_vit3"])
 def test_many_images_get_the_logits_that_timms_net_gives(name):
     size = {"img_size": 32} if "vit" in name else {}

@@ -73,7 +73,7 @@ def test_more_images_get_more_steps_and_fewer_epochs(images, factor):
     assert steps(many, more) >= 0.8 * steps(few, images)  # but for rounding
 
 
-def test_a_hundredth_of_the_images_gets_a_tenth_of_the_batch_and_a_third_of_the_steps():
+def test_a_hundredth_of_the_images_gets_a_tenth_of_the_batch():
     recipe = zoo.load_recipe("cnn-s")
     fitted = fit_recipe(recipe, 500, 32, SINGLE_LABEL)
     assert (fitted.batch_size, fitted.epochs) == (50, 32)

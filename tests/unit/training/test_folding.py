@@ -146,7 +146,7 @@ def test_a_batch_norm_without_weights_is_folded() -> None:
         torch.testing.assert_close(folded(PIXELS), model(PIXELS))
 
 
-def test_a_copy_is_folded_again_when_weights_change_and_not_used_with_hooks() -> None:
+def test_a_folded_copy_follows_the_weights_and_leaves_out_hooks() -> None:
     model = build(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()))
     kept = FoldedCopy(model)
     hook = model.body[0].register_forward_hook(lambda *_: None)
@@ -162,7 +162,7 @@ def test_a_copy_is_folded_again_when_weights_change_and_not_used_with_hooks() ->
     assert FoldedCopy(build(row(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))).find() is None
 
 
-def test_many_images_get_the_logits_that_few_get_and_training_goes_on_unchanged() -> None:
+def test_many_images_get_the_logits_that_few_get() -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
     targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
@@ -183,7 +183,7 @@ def test_many_images_get_the_logits_that_few_get_and_training_goes_on_unchanged(
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_training_continues_after_judging_where_a_pool_keeps_a_batch_norm_unfolded():
+def test_training_continues_where_a_batch_norm_stays_unfolded():
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
     targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
@@ -233,9 +233,7 @@ def test_a_hook_on_all_modules_sees_every_layer(register: str) -> None:
 
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
 @pytest.mark.parametrize("index", [0, 1, 2])
-def test_a_hook_on_any_layer_fires_however_many_images_are_predicted(
-    register: str, index: int
-) -> None:
+def test_a_hook_on_any_layer_fires_for_few_and_many_images(register: str, index: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
     targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
     images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")

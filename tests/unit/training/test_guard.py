@@ -140,7 +140,7 @@ def test_targets_that_are_no_numbers_are_named():
         next(iter(training))
 
 
-def test_the_weights_are_as_they_were_before_the_step_that_went_wrong():
+def test_the_weights_are_those_before_the_step_that_went_wrong():
     class WrongInTheThird(Own):
         def forward(self, x):
             self.step = getattr(self, "step", 0) + self.training
@@ -160,7 +160,7 @@ def test_the_weights_are_as_they_were_before_the_step_that_went_wrong():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_one_wrong_number_that_reaches_any_layer_is_seen_in_what_is_watched(value):
+def test_a_wrong_number_in_any_layer_is_seen(value):
     body = NET.with_outputs(3).module((3, 6, 6))
     x = torch.rand(4, 3, 6, 6)
     for place in range(1, len(body)):
@@ -215,7 +215,7 @@ def test_an_epoch_that_left_what_is_no_number_is_not_given(before, after, unsoun
     )
 
 
-def test_logits_too_large_for_the_loss_are_named_with_their_layer():
+def test_logits_too_large_for_the_loss_name_their_layer():
     training = Training(
         Net(Flatten(), Linear(4), ReLU(), Output()), IMAGES, Recipe(precision="fp32")
     )

@@ -43,7 +43,7 @@ def test_however_lanes_are_dealt_their_sum_has_the_same_bits(lanes, active, size
 
 
 @given(start=st.integers(0, 100), count=st.integers(1, 100), lanes=COUNTS)
-def test_a_batch_is_divided_into_nearly_equal_parts_of_two_images_or_more(start, count, lanes):
+def test_a_batch_is_divided_into_nearly_equal_parts(start, count, lanes):
     parts = divide_lanes(slice(start, start + count), lanes)
     rows = [row for part in parts for row in range(part.start, part.stop)]
     sizes = [part.stop - part.start for part in parts]
@@ -74,7 +74,7 @@ def test_without_norms_and_dropout_lanes_only_round_differently():
         torch.testing.assert_close(four.model.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
 
 
-def test_the_statistics_of_a_batch_norm_are_the_means_of_what_the_lanes_would_make_of_them():
+def test_the_statistics_of_a_batch_norm_are_means_over_lanes():
     recipe = Recipe(epochs=1, batch_size=23, lanes=3, optimizer="sgd", lr=0.0)
     before = Training(NORMED, few_shapes(), replace(recipe, lanes=1))
     convolution = before.model.body[0]
@@ -94,7 +94,7 @@ def test_the_statistics_of_a_batch_norm_are_the_means_of_what_the_lanes_would_ma
     assert norm.num_batches_tracked == 1
 
 
-def test_statistics_that_nothing_changes_stay_as_they_are_to_the_bit():
+def test_statistics_that_nothing_changes_keep_their_bits():
     """Shares such as 7/23 add up to nearly 1 only."""
     training = Training(NORMED, few_shapes(), Recipe(epochs=3, batch_size=23, lanes=3))
     norm = training.model.body[1]
@@ -107,7 +107,7 @@ def test_statistics_that_nothing_changes_stay_as_they_are_to_the_bit():
     assert torch.equal(norm.running_mean, before)
 
 
-def test_the_loss_and_the_correct_predictions_are_those_of_all_lanes():
+def test_loss_and_correct_predictions_are_those_of_all_lanes():
     recipe = Recipe(epochs=1, batch_size=23, optimizer="sgd", lr=0.0)
     epochs = [
         next(
@@ -121,7 +121,7 @@ def test_the_loss_and_the_correct_predictions_are_those_of_all_lanes():
     assert epochs[0].train_accuracy == epochs[1].train_accuracy
 
 
-def test_a_training_in_lanes_stopped_anywhere_continues_to_the_same_bits():
+def test_lanes_stopped_anywhere_continue_to_the_same_bits():
     recipe = Recipe(
         epochs=2, batch_size=8, lanes=3, optimizer="muon", lr=0.02, initial_fraction=0.5
     )
@@ -149,7 +149,7 @@ class Unused(nn.Module):
         return self.last(self.flatten(x))
 
 
-def test_a_weight_that_no_lane_uses_is_left_alone_as_with_one_lane():
+def test_a_weight_that_no_lane_uses_is_left_alone():
     found = {}
     for lanes in (1, 3):
         module = Unused()
@@ -187,7 +187,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("how", CHANGES)
-def test_a_buffer_that_a_lane_changes_is_rejected_as_processes_would_disagree(how):
+def test_a_buffer_that_a_lane_changes_is_rejected(how):
     """The model would depend on how many processes share the lanes out."""
     module = Remembering(CHANGES[how])
     with pytest.raises(NetError) as rejected:
@@ -203,7 +203,7 @@ def test_a_buffer_that_a_lane_changes_is_rejected_as_processes_would_disagree(ho
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_an_interrupt_is_seen_at_the_next_record_be_it_a_step_or_an_epoch(stop):
+def test_an_interrupt_is_seen_at_the_next_step_or_epoch(stop):
     training = Training(
         PLAIN, few_shapes(), Recipe(epochs=2, batch_size=8, lanes=2), steps_per_record=1
     )

@@ -42,7 +42,7 @@ def dim_red(images: Images) -> Images:
     return dataclasses.replace(images, pixels=images.pixels // np.array([3, 1, 1], np.uint8))
 
 
-def test_channel_normalization_gives_each_channel_mean_0_and_standard_deviation_1():
+def test_channel_normalization_gives_mean_0_and_deviation_1():
     images = dim_red(random_images())
     model = build_model(Net(Flatten(), Output()), images, Recipe(normalization="channel"))
     planes = model.normalize(torch.from_numpy(images.pixels)).double()
@@ -68,7 +68,7 @@ def test_a_channel_that_never_varies_is_rejected():
     )
 
 
-def test_prediction_is_the_same_in_any_batches_and_leaves_the_mode_as_it_was():
+def test_predictions_are_the_same_in_batches_and_keep_the_mode():
     images = random_images()
     model = build_model(Net(Conv2d(4, 3), ReLU(), Flatten(), Output()), images, Recipe())
     assert not model.training
@@ -108,7 +108,7 @@ def test_whitening_is_fitted_to_the_training_images():
     assert torch.allclose(torch.cov(half), torch.eye(12, dtype=torch.float64), atol=0.05)
 
 
-def test_whitening_is_fitted_to_all_classes_of_a_set_that_is_sorted_by_class():
+def test_whitening_is_fitted_to_all_classes_of_a_sorted_set():
     noise = np.random.default_rng(0).integers(0, 30, (12_000, 4, 4, 3), dtype=np.uint8)
     noise[6_000:] *= 8
     names = tuple(map(str, range(12_000)))
@@ -159,7 +159,7 @@ def test_a_module_that_fails_is_rejected_with_its_reason():
 @pytest.mark.parametrize(
     ("asked", "expected"), [(None, [0.5, 0.3]), (0.0, [0.0, 0.0]), (0.2, [0.2, 0.2])]
 )
-def test_a_recipes_dropout_is_that_of_every_dropout_layer_also_inside_others(asked, expected):
+def test_a_recipes_dropout_is_that_of_every_dropout_layer(asked, expected):
     net = Net(Flatten(), Dropout(0.5), Residual(Linear(192), Dropout(0.3)), Output())
     model = build_model(net, random_images(), Recipe(dropout=asked))
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == expected

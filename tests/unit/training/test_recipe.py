@@ -36,7 +36,7 @@ def test_a_recipe_survives_json_and_its_own_repr(recipe):
     assert eval(repr(recipe), {"Recipe": Recipe}) == recipe
 
 
-def test_numbers_of_numpy_and_whole_numbers_become_the_field_s_type():
+def test_numbers_of_numpy_become_the_type_of_the_field():
     recipe = Recipe(
         epochs=np.int64(3),
         lr=np.float64(1e-3),
@@ -104,7 +104,7 @@ def test_an_invalid_value_is_rejected_with_what_was_expected(values, message):
     assert str(rejected.value) == message
 
 
-def test_a_notebook_shows_the_changed_fields_with_their_texts_and_help_all_of_them():
+def test_a_notebook_shows_the_changed_fields_with_their_texts():
     body = Recipe(lr=0.1, flip="random")._repr_html_().partition("<tbody>")[2]
     cells = re.findall("<td[^>]*>(.*?)</td>", body)
     assert cells[:3] == ["lr", "0.1", "peak learning rate"]

@@ -46,7 +46,7 @@ def test_cosine_is_torchs():
         reference.step()
 
 
-def test_one_cycle_starts_at_a_twenty_fifth_and_peaks_after_three_tenths():
+def test_one_cycle_starts_at_a_25th_and_peaks_after_three_tenths():
     schedule = Schedule(Recipe(epochs=2, schedule="one-cycle"), steps_per_epoch=100)
     factors = [schedule.factor(step) for step in range(200)]
     assert factors[0] == pytest.approx(1 / 25)
@@ -55,7 +55,7 @@ def test_one_cycle_starts_at_a_twenty_fifth_and_peaks_after_three_tenths():
 
 
 @given(epochs=st.integers(1, 60), start=st.floats(0.01, 0.99))
-def test_image_sizes_rise_by_eighths_and_are_full_in_the_last_quarter(epochs, start):
+def test_image_sizes_rise_by_eighths_to_the_last_quarter(epochs, start):
     recipe = Recipe(epochs=epochs, start_size_fraction=start)
     fractions = [find_size_fraction(recipe, epoch) for epoch in range(epochs)]
     assert fractions == sorted(fractions)

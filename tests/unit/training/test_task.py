@@ -69,7 +69,7 @@ def test_the_targets_set_the_task(targets, names, kind, outputs):
     assert task.outputs == outputs
 
 
-def test_a_task_has_the_statistics_of_which_the_best_constant_prediction_follows():
+def test_a_task_has_the_statistics_of_the_best_constant():
     assert task_of(images_with(np.array([2, 0, 2, 2]), ("a", "b", "c"))).shares == (0.25, 0.0, 0.75)
     labels = np.array([[True, False, True], [False, False, True]])
     assert task_of(images_with(labels, ("a", "b", "c"))).shares == (0.5, 0.0, 1.0)
@@ -110,7 +110,7 @@ def test_no_training_depends_on_the_unit_of_its_numbers():
         assert (own_unit - task.means) / task.standard_deviations == pytest.approx(logits, abs=0.02)
 
 
-def test_numbers_are_learned_in_standard_deviations_and_reported_in_their_own_unit():
+def test_numbers_are_learned_in_standard_deviations():
     task = task_of(images_with(np.array([[1.0, 2.0], [3.0, 2.0]], np.float32), ("x", "y")))
     assert task.means == (2.0, 2.0)
     assert task.standard_deviations == (1.0, 1.0)
@@ -174,7 +174,7 @@ def test_weights_are_the_mean_count_over_the_count_of_the_class():
 
 
 @given(st.integers(0, 10_000))
-def test_with_weights_all_classes_count_alike_and_the_mean_weight_is_one(seed):
+def test_with_weights_all_classes_count_alike(seed):
     generator = np.random.default_rng(seed)
     targets = torch.from_numpy(generator.choice(3, 40, p=[0.7, 0.25, 0.05]))
     weights = ONE.weigh(targets).double()
@@ -190,7 +190,7 @@ def test_with_weights_all_classes_count_alike_and_the_mean_weight_is_one(seed):
 
 
 @given(st.integers(0, 10_000), st.floats(0, 0.9))
-def test_a_weighed_loss_is_the_mean_of_each_targets_loss_times_its_weight(seed, label_smoothing):
+def test_a_weighted_loss_is_the_mean_of_losses_times_weights(seed, label_smoothing):
     generator = np.random.default_rng(seed)
     logits, weights = logits_and(seed, 3), generator.random((8, 3))
     targets, labels = generator.integers(0, 3, 8), generator.integers(0, 2, (8, 3)).astype(bool)

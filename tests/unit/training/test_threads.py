@@ -52,8 +52,8 @@ def test_there_is_no_choice_with_one_thread(two_threads):
 
 def plan(net: str) -> Candidate:
     dataset = load_data("shapes")
-    dataset = replace(dataset, train=dataset.train.take_evenly(100))
-    return Candidate.of(Experiment(find_net(net), Recipe(), dataset))
+    few = replace(dataset, train=dataset.train.take_evenly(100))
+    return Candidate.of(Experiment(find_net(net), Recipe(), few))
 
 
 def start(candidate: Candidate, setup: RunSetup) -> tuple[int, list[str]]:
@@ -72,7 +72,7 @@ def start(candidate: Candidate, setup: RunSetup) -> tuple[int, list[str]]:
 def test_a_net_that_gains_nothing_from_a_second_thread_has_one(two_threads, tmp_path):
     small = start(plan("mlp"), RunSetup(tmp_path, "small"))
     assert small == (1, ["1 of 2 (more would not train this net faster)"])
-    large = start(plan("resnet18"), RunSetup(tmp_path, "large"))
+    large = start(plan("cnn"), RunSetup(tmp_path, "large"))
     assert large == (2, [])
     requested = start(plan("mlp"), RunSetup(tmp_path, "requested", threads=2))
     assert requested == (2, [])
@@ -98,7 +98,7 @@ def list_threads(path: Path) -> tuple[set[int], set[int]]:
     return computing, between
 
 
-def test_a_run_computes_with_its_recorded_threads_when_it_is_resumed(two_threads, tmp_path):
+def test_a_resumed_run_computes_with_its_recorded_threads(two_threads, tmp_path):
     with computing_with(1):
         run = start_run("shapes", SMALL, Recipe(epochs=1), name="run", runs_dir=tmp_path)
     assert run.record.machine.threads == 1
@@ -116,7 +116,7 @@ def count_up() -> Generator[int, None, str]:
     return "end"
 
 
-def test_a_generator_computes_with_its_number_also_when_an_exception_is_thrown_in(two_threads):
+def test_a_generator_keeps_its_number_when_an_error_is_thrown_in(two_threads):
     items = iter_computing_with(3, count_up())
     assert next(items) == 3
     assert torch.get_num_threads() == 2
@@ -127,7 +127,7 @@ def test_a_generator_computes_with_its_number_also_when_an_exception_is_thrown_i
     assert end.value.value == "end"
 
 
-def test_an_exception_that_a_generator_does_not_expect_reaches_its_caller(two_threads):
+def test_an_unexpected_error_in_a_generator_reaches_its_caller(two_threads):
     inner = count_up()
     items = iter_computing_with(3, inner)
     next(items)
@@ -171,7 +171,7 @@ def test_the_environment_decides_for_a_resumed_run_which_warns(two_threads, monk
         assert list_threads(run.path) == ({2}, {2})
 
 
-def test_a_run_that_continues_from_a_checkpoint_keeps_the_threads(two_threads, tmp_path):
+def test_a_run_continued_from_a_checkpoint_keeps_the_threads(two_threads, tmp_path):
     with computing_with(1):
         run = start_run("shapes", SMALL, Recipe(epochs=2), name="run", runs_dir=tmp_path)
     with closing(run.iter_train(save_every_seconds=0)) as events:
@@ -184,7 +184,7 @@ def test_a_run_that_continues_from_a_checkpoint_keeps_the_threads(two_threads, t
         train(start_from=f"{run.path}@1", threads=2, runs_dir=tmp_path)
 
 
-def test_train_takes_a_number_of_threads_and_restores_the_previous_one(tmp_path):
+def test_train_takes_threads_and_restores_the_previous_number(tmp_path):
     before = torch.get_num_threads()
     run = train(
         "shapes", SMALL, Recipe(epochs=1), threads=2, runs_dir=tmp_path, name="run", progress=False

@@ -21,7 +21,6 @@ from lamina.training.timing import (
 SHARES = st.floats(1e-3, 1e-1)
 
 
-@pytest.mark.slow
 @given(
     train_seconds=SHARES,
     evaluation_seconds=SHARES,
@@ -41,7 +40,7 @@ def test_the_epochs_that_fit_take_no_longer_and_one_more_would(
     assert pace.total_seconds(replace(fitting, epochs=fitting.epochs + 1), 1000, 100) > seconds
 
 
-def test_progressive_resizing_fits_more_epochs_into_the_same_time():
+def test_progressive_resizing_fits_more_epochs_into_a_limit():
     pace = Pace(train_seconds=0.01, evaluation_seconds=0.9 / 100)
     assert pace.fit(Recipe(), 1000, 100, 100.0).epochs == 9
     # By eighths of the side: the areas of 12 epochs are 8.77 whole ones.
@@ -50,7 +49,7 @@ def test_progressive_resizing_fits_more_epochs_into_the_same_time():
     assert 85 < pace.total_seconds(resizing, 1000, 100) <= 100
 
 
-def test_a_fitted_head_takes_the_time_of_its_features_and_of_two_fits():
+def test_a_fitted_head_takes_the_time_of_features_and_two_fits():
     pace, fitted = Pace(train_seconds=0.0, evaluation_seconds=0.01), Recipe(epochs=4, head="fitted")
     random = replace(fitted, head="random")
     for images, features, chosen in (
@@ -163,7 +162,7 @@ class Timed(torch.nn.Module):
         return self.head(images.flatten(1))
 
 
-def test_on_a_busy_machine_two_steps_and_one_evaluation_are_enough(clock, monkeypatch):
+def test_a_busy_machine_needs_two_steps_and_one_evaluation(clock, monkeypatch):
     """A limit of 0 makes all steps longer than the limit.
 
     The first step waits for five seconds, which count neither as a step nor as work to start.

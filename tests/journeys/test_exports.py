@@ -6,6 +6,7 @@ import copy
 import json
 import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -22,13 +23,13 @@ from lamina.deploy.exported_predictor import load_exported
 from lamina.deploy.parity import check_parity
 from lamina.errors import NetError, NotFiniteError, RunError
 from lamina.evaluation.predictor import Predictor
+from lamina.targets import REGRESSION
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet
 from lamina.zoo import load_net
 from support.exported import RESIDUAL, make_model
 from support.timm_weights import create_timm
 
-pytestmark = pytest.mark.xdist_group("exported files")  # each is made once
 TEMPERATURES = {
     "shapes": (0.6,),
     "shapes-attributes": (0.5, 1.0, 2.0, 3.0),
@@ -54,9 +55,9 @@ def export(data: str) -> bytes:
     return export_onnx(Predictor(build(data)[0], "pad"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("data", TEMPERATURES)
-def test_all_kinds_of_target_are_exported_with_their_probabilities(data):
+def test_each_kind_of_target_is_exported_with_its_predictions(data, tmp_path):
+    """The numbers of the net, and the predictions for files of any shape and an unreadable one."""
     model, images = build(data)
     content = export(data)
     parity_check = check_parity(content, model, images)
@@ -74,10 +75,38 @@ def test_all_kinds_of_target_are_exported_with_their_probabilities(data):
         expected = torch.hstack([1 - expected, expected])
     assert probabilities == pytest.approx(expected.numpy(), abs=1e-5)
     onnx.checker.check_model(onnx.load_from_string(content))
+    assert_predicts_alike(content, model, images, tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["cnn-s", "resnet18"])
+def assert_predicts_alike(content: bytes, model: Model, images: Images, folder: Path) -> None:
+    """Of the exported file and of its model."""
+    file = folder / "model.onnx"
+    file.write_bytes(content)
+    damaged = folder / "damaged.png"
+    damaged.write_bytes(b"no image")
+    wide = Image.fromarray(np.hstack([images.pixels[0], images.pixels[1]]))
+    inputs = [damaged, *images.pixels, wide, wide.convert("L"), wide.resize((90, 300))]
+    exported = load_exported(file, threads=1)
+    predictor = Predictor(model, "pad")
+    predicted = exported.predict(inputs)
+    for ours, theirs in zip(predicted, predictor.predict(inputs), strict=True):
+        assert (ours.name, ours.problem) == (theirs.name, theirs.problem)
+        assert ours.values == pytest.approx(theirs.values, abs=1e-5)
+        if model.task.kind is not REGRESSION:
+            assert ours.predicted == theirs.predicted
+    assert predicted[0].problem == "not an image"
+    probabilities = exported.probabilities(inputs[1:])
+    assert probabilities == pytest.approx(predictor.probabilities(inputs[1:]), abs=1e-5)
+    assert exported.predict([damaged])[0].problem == "not an image"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cnn-s",
+        pytest.param("resnet18", marks=pytest.mark.nightly),  # 11 million weights, the same layers
+    ],
+)
 def test_nets_of_the_zoo_are_exported(name):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
     images = Images.from_arrays(pixels, np.arange(9) % 3)
@@ -97,26 +126,30 @@ def make_own(channels: int, outputs: int) -> nn.Module:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "make_body"),
     [
         ("shapes-attributes", lambda: make_own(3, 4)),
-        ("shapes-pose", lambda: create_timm("test_efficientnet", num_classes=2)),
-        (
+        # Nets of timm have layers of their own, which lamina exports as torch does.
+        pytest.param(
+            "shapes-pose",
+            lambda: create_timm("test_efficientnet", num_classes=2),
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param(
             "shapes-pose",
             lambda: TimmNet("tf_mobilenetv3_small_minimal_100", "none", "").module((3, 32, 32), 2),
+            marks=pytest.mark.nightly,
         ),
     ],
     ids=["own", "timm", "tensorflow"],
 )
-def test_own_modules_and_timm_nets_are_exported_for_several_targets(data, make_body):
+def test_own_modules_and_timm_nets_are_exported(data, make_body):
     images = load_data(data).test.take_evenly(9)
     model = make_model(make_body(), images)
     check_parity(export_onnx(Predictor(model)), model, images)
 
 
-@pytest.mark.slow
 def test_grey_images_are_exported():
     pixels = np.random.default_rng(0).integers(0, 256, (9, 28, 28, 1), dtype=np.uint8)
     grey = Images.from_arrays(pixels, np.arange(9) % 3)
@@ -137,8 +170,7 @@ class Deciding(nn.Module):
         return -logits if images.mean() < 0 else logits
 
 
-@pytest.mark.slow
-def test_a_net_that_cannot_be_exported_is_named_and_another_file_is_refused():
+def test_unexportable_nets_and_files_of_other_nets_are_refused():
     model, images = build("shapes")
     with pytest.raises(
         NetError, match=r"^The net cannot be exported \(.*write it without control flow"
@@ -151,8 +183,7 @@ def test_a_net_that_cannot_be_exported_is_named_and_another_file_is_refused():
         check_parity(export("shapes"), other, images)
 
 
-@pytest.mark.slow
-def test_few_images_are_compared_in_batches_of_all_sizes_and_nan_is_named():
+def test_few_images_are_compared_in_all_sizes_and_nan_is_named():
     model, images = build("shapes")
     images = images.take_evenly(1)
     content = export("shapes")
@@ -167,7 +198,7 @@ def test_few_images_are_compared_in_batches_of_all_sizes_and_nan_is_named():
         check_parity(content, model, images)
 
 
-def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
+def test_any_batch_size_is_taken_and_metadata_describe_the_input(tmp_path):
     _, images = build("shapes")
     session = onnxruntime.InferenceSession(export("shapes"))
     for count in (1, 3, 20):
@@ -176,33 +207,6 @@ def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
     assert json.loads(metadata["names"]) == list(images.target_names)
     assert (json.loads(metadata["in_shape"]), metadata["resize"]) == ([3, 32, 32], "pad")
     assert json.loads(metadata["calibrated"]) is True
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("data", TEMPERATURES)
-def test_an_exported_file_predicts_what_its_model_predicts(data, tmp_path):
-    """For every kind of target: files of any shape, and one that cannot be read."""
-    model, images = build(data)
-    file = tmp_path / "model.onnx"
-    file.write_bytes(export(data))
-    damaged = tmp_path / "damaged.png"
-    damaged.write_bytes(b"no image")
-    wide = Image.fromarray(np.hstack([images.pixels[0], images.pixels[1]]))
-    inputs = [damaged, *images.pixels, wide, wide.convert("L"), wide.resize((90, 300))]
-    exported = load_exported(file, threads=1)
-    expected = Predictor(model, "pad").predict(inputs)
-    predicted = exported.predict(inputs)
-    for ours, theirs in zip(predicted, expected, strict=True):
-        assert (ours.name, ours.problem) == (theirs.name, theirs.problem)
-        assert ours.values == pytest.approx(theirs.values, abs=1e-5)
-        if data != "shapes-pose":
-            assert ours.predicted == theirs.predicted
-    assert predicted[0].problem == "not an image"
-    probabilities = exported.probabilities(inputs[1:])
-    assert probabilities == pytest.approx(
-        Predictor(model, "pad").probabilities(inputs[1:]), abs=1e-5
-    )
-    assert exported.predict([damaged])[0].problem == "not an image"
 
 
 def change_metadata(**values: str) -> bytes:
@@ -272,7 +276,6 @@ def test_without_onnxruntime_its_extra_is_named(monkeypatch, tmp_path):
         load_exported(file, threads=1)
 
 
-@pytest.mark.slow
 def test_logits_that_are_not_finite_are_named(tmp_path):
     model, images = build("shapes")
     model = copy.deepcopy(model)
