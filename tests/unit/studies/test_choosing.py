@@ -135,7 +135,6 @@ def test_one_without_the_time_for_its_recipe_is_passed_over():
     assert considered[1].verdict in ("too slow", "too slow (estimated)")
 
 
-@pytest.mark.slow
 def test_the_first_is_taken_with_fewer_epochs_too_by_progressive_resizing():
     _, recipe, _ = choose(1000, candidate("small", SMALL, Recipe(epochs=10**5), can_resize=True))
     assert 2 <= recipe.epochs < 10**5

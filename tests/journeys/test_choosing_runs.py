@@ -176,7 +176,6 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[TimmNet]:
     ]
 
 
-@pytest.mark.slow
 def test_with_enough_time_the_most_expensive_body_and_size_are_chosen(bodies):
     timed = time_pretrained(bodies[0], bright(64), {"lr": 0.5})
     chosen, considered = choose_body(timed, bodies, Deadline(perf_counter(), 1e6), {"lr": 0.5})
@@ -212,7 +211,6 @@ def test_time_is_reserved_for_the_trials(bodies):
     assert has_time(2 * (least + LEAST_TRIAL_SECONDS))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not find_all_at_hand(), reason="no pretrained net is installed")
 def test_a_pretrained_net_whose_head_would_take_too_long_is_not_tried(tmp_path):
     dataset = load_data("shapes")
@@ -241,7 +239,6 @@ def test_a_size_and_a_schedule_that_are_given_stay(bodies):
     )
 
 
-@pytest.mark.slow
 def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp_path):
     dataset = bright()
     events = list(
@@ -254,7 +251,6 @@ def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp
     assert run.evaluate(data=dataset).accuracy == events[-1].accuracy
 
 
-@pytest.mark.slow
 def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_that_are_given(
     tmp_path,
 ):
@@ -267,7 +263,6 @@ def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_tha
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [1]
 
 
-@pytest.mark.slow
 def test_data_with_a_source_is_loaded_again_unless_it_was_changed_since():
     whole = load_data("shapes", Preparation(size_px=8))
     again = resize_dataset(whole, 12)
