@@ -37,11 +37,10 @@ if TYPE_CHECKING:
         inspect_units,
         probe_layers,
     )
-    from lamina.studies.choose import choose
     from lamina.studies.comparison import compare
     from lamina.studies.cross_validation import cross_validate
     from lamina.studies.experiment_text import Variant
-    from lamina.studies.train_net import train
+    from lamina.studies.train_net import choose, train
     from lamina.studies.tuning import Study, tune
     from lamina.training.custom import LowerIsBetter, Parts
     from lamina.training.events import Diagnosis, Epoch, Step
@@ -81,11 +80,10 @@ _PACKAGES = {
         "inspect_units",
         "probe_layers",
     ),
-    "lamina.studies.choose": ("choose",),
     "lamina.studies.comparison": ("compare",),
     "lamina.studies.cross_validation": ("cross_validate",),
     "lamina.studies.experiment_text": ("Variant",),
-    "lamina.studies.train_net": ("train",),
+    "lamina.studies.train_net": ("choose", "train"),
     "lamina.studies.tuning": ("Study", "tune"),
     "lamina.training.hooks": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),

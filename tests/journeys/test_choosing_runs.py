@@ -1,10 +1,8 @@
-"""A pretrained net, the trial from scratch beside it, and what is left if the trial is better."""
+"""Trials, a fitted head, and trainings within a time, with small nets and images."""
 
 from __future__ import annotations
 
-import itertools
 import re
-from contextlib import closing
 from dataclasses import replace
 from time import perf_counter
 
@@ -20,31 +18,29 @@ from lamina import (
     Parts,
     Preparation,
     Recipe,
+    choose,
     load_data,
     load_run,
+    start_run,
+    train,
 )
 from lamina.data.load import resize_dataset
 from lamina.nets import parse_net
 from lamina.runs.nets_by_name import NetChoice
-from lamina.studies.candidates import fit_candidate
-from lamina.studies.choose import (
-    LEAST_TRIAL_SECONDS,
-    SIDES_PX,
-    TIMED_SIDE_PX,
-    ConsideredNets,
+from lamina.studies.choosing import (
     ScratchTrial,
-    choose,
-    choose_body,
     compare_trials,
-    has_time_for_head,
-    iter_chosen,
-    time_pretrained,
-    try_from_scratch,
+    count_work,
+    propose,
+    propose_pretrained,
+    try_on,
 )
 from lamina.studies.experiment import Candidate, Deadline, Decision, Experiment, Request
-from lamina.studies.study import RunSetup, Started
-from lamina.studies.train_net import train
-from lamina.training.pretrained import TimmNet, find_all_at_hand, open_timm_net
+from lamina.studies.study import RunSetup
+from lamina.studies.train_net import iter_training
+from lamina.training.events import HeadFit, Remark
+from lamina.training.pretrained import TimmNet, open_timm_net
+from lamina.training.timing import Pace
 from support.timm_weights import save_random
 
 SMALL = parse_net("Flatten(), Output()")
@@ -75,17 +71,22 @@ class Features(nn.Module):
         return self.head(self.factor * images.flatten(1))
 
 
-def try_both(*, is_blind: bool, count: int = 60, **given: object) -> ScratchTrial | None:
+FITTED = Recipe(epochs=3, batch_size=16, head="fitted", initial_fraction=0.5)
+
+
+def compare(
+    *, is_blind: bool, count: int = 60, seconds: float = 3.0, **given: object
+) -> ScratchTrial | None:
     """Trials of a pretrained net and from scratch on bright and dark images."""
-    net = NetChoice("own", lambda *_: Features(is_blind=is_blind))
     dataset = replace(bright(), preparation=Preparation(size_px=16))
     dataset = replace(dataset, train=dataset.train.take(range(count)))
-    pretrained = fit_candidate(net, dataset, given, side_px=16)
-    return compare_trials(pretrained, Deadline(perf_counter(), 1000.0), given)
+    net = NetChoice("own", lambda *_: Features(is_blind=is_blind))
+    pretrained = Candidate(Experiment(net, FITTED, dataset), 16, Pace(1e-3, 1e-3))
+    return compare_trials(pretrained, propose(dataset, given)[0], seconds)
 
 
 def test_a_pretrained_net_that_sees_nothing_is_worse_than_a_net_from_scratch():
-    trial = try_both(is_blind=True, epochs=30)
+    trial = compare(is_blind=True)
     assert trial.is_better
     assert (trial.head_images, trial.images) == (40, 20)
     assert trial.loss < 0.5 < trial.head_loss
@@ -93,14 +94,19 @@ def test_a_pretrained_net_that_sees_nothing_is_worse_than_a_net_from_scratch():
 
 
 def test_a_pretrained_net_is_better_than_a_net_that_learns_nothing():
-    trial = try_both(is_blind=False, epochs=1, lr=1e-9)
+    trial = compare(is_blind=False, lr=1e-9, seconds=0.2)
     assert not trial.is_better
     assert trial.head_loss < 0.5 < trial.loss
 
 
+def test_a_schedule_that_is_given_does_not_cut_the_trial():
+    """Otherwise, the net is compared at its peak learning rate."""
+    assert compare(is_blind=True, schedule="linear", epochs=1000).is_better
+
+
 @pytest.mark.parametrize("given", [{"translate_px": 16}, {"count": 1}, {"count": 3}], ids=str)
 def test_a_trial_that_cannot_run_compares_nothing(given):
-    assert try_both(is_blind=True, **given) is None
+    assert compare(is_blind=True, **given) is None
 
 
 class Recorder(nn.Module):
@@ -131,40 +137,57 @@ def test_a_net_from_scratch_is_never_trained_on_the_images_that_it_is_compared_o
 
     recipe = Recipe(epochs=3, batch_size=10)
     net = NetChoice("own", make, {"default": recipe})
-    candidate = Candidate(Experiment(net, recipe, dataset), 8)
-    held = np.array([3, 10, 50])
-    logits = try_from_scratch(candidate, held, perf_counter() + 20)
-    assert logits.shape == (3, 2)
-    trained = made[-1].trained
-    left_out = {2, 3, 10, 11, 50, 51} if groups else {3, 10, 50}
-    assert len(trained) == 60 - len(left_out)
+    scratch = Candidate(Experiment(net, recipe, dataset), 8)
+    pretrained = Experiment(NetChoice("own", make), replace(FITTED, epochs=1), dataset)
+    trial = compare_trials(Candidate(pretrained, 8, Pace(1e-3, 1e-3)), scratch, 0.2)
+    of_head, of_scratch = made
+    assert trial.images == len(of_scratch.evaluated - of_scratch.trained)
+    assert not of_scratch.trained & (of_head.evaluated - of_scratch.trained)
+    assert len(of_scratch.trained) == 60 - trial.images
 
 
 @pytest.mark.parametrize(
-    ("loss", "head_loss", "standard_error", "is_better"),
+    ("loss", "head_loss", "is_better"),
     [
-        (0.5, 0.8, 0.1, True),
-        (0.6, 0.8, 0.01, False),  # training all layers makes up for it
-        (0.8, 0.5, 0.01, False),
-        (0.0, 0.0, 0.0, False),
-        (float("nan"), 0.5, 0.1, False),
+        (0.5, 0.8, True),
+        (0.6, 0.8, False),  # training all layers makes up for it
+        (0.8, 0.5, False),
+        (0.0, 0.0, False),
+        (float("nan"), 0.5, False),
     ],
 )
-def test_from_scratch_has_to_have_a_clearly_lower_loss(loss, head_loss, standard_error, is_better):
-    trial = ScratchTrial("cnn-s", 32, 4.2, 166, loss, 333, head_loss, standard_error)
+def test_from_scratch_has_to_have_a_clearly_lower_loss(loss, head_loss, is_better):
+    trial = ScratchTrial("cnn-s", 32, 166, loss, 333, head_loss)
     assert trial.is_better == is_better
-    assert str(trial).endswith(
-        "random weights are better" if is_better else "the pretrained net is chosen"
-    )
+    verdict = "random weights are better" if is_better else "the pretrained net is chosen"
+    assert str(trial).endswith(verdict)
 
 
-def test_what_is_printed_of_a_trial():
-    assert (
-        str(ScratchTrial("cnn-s", 32, 4.2, 1166, 0.5, 2333, 0.8, 0.1))
-        == "trials of 4.2 s: cnn-s from random weights at 32 px: loss 0.500 on 1,166 held-out"
-        " images; pretrained, head fitted to 2,333 images: 0.800 (standard error of the difference"
-        " 0.100): random weights are better"
+def test_the_losses_of_a_trial_are_those_of_the_held_out_images():
+    dataset = bright(16)
+    net = NetChoice("own", lambda *_: Features(is_blind=False))
+    rows = np.arange(60)
+    candidate = Candidate(Experiment(net, FITTED, dataset), 16)
+    losses = try_on(candidate, rows[:40], rows[40:], seconds=0.0)  # a head is fitted nevertheless
+    assert losses.shape == (20,)
+    assert losses.mean() < 0.3
+
+
+def test_training_that_makes_a_fitted_head_worse_is_taken_back(tmp_path):
+    recipe = replace(FITTED, optimizer="sgd", lr=0.1, initial_fraction=0.1)
+    parts = Parts(loss=lambda logits, targets: nn.functional.cross_entropy(logits, 1 - targets))
+    net = Features(is_blind=False)
+    run = start_run(bright(16), net, recipe, parts=parts, runs_dir=tmp_path)
+    events = list(run.iter_train())
+    (fit,) = [event for event in events if isinstance(event, HeadFit)]
+    assert fit.accuracy > 0.9
+    assert any(
+        isinstance(event, Remark) and str(event).startswith("head: kept") for event in events
     )
+    assert run.report.accuracy > 0.9
+    last = [event for event in events if isinstance(event, Epoch)][-1]
+    assert last.score.value > 0.9
+    assert run.evaluate().accuracy > 0.9
 
 
 @pytest.fixture(scope="module")
@@ -176,67 +199,20 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[TimmNet]:
     ]
 
 
-def test_with_enough_time_the_most_expensive_body_and_size_are_chosen(bodies):
-    timed = time_pretrained(bodies[0], bright(64), {"lr": 0.5})
-    chosen, considered = choose_body(timed, bodies, Deadline(perf_counter(), 1e6), {"lr": 0.5})
-    assert chosen.side_px == SIDES_PX[-1]
-    assert [one.verdict for one in considered].count("chosen") == 1
-    assert considered[-1].net_name == chosen.experiment.net.name
-    assert {one.net_name for one in considered} == {net.net_name for net in bodies}
-    assert (chosen.recipe.lr, chosen.recipe.head, chosen.is_open) == (0.5, "fitted", True)
-    assert chosen.pace.train_seconds > 0
-
-
-@pytest.mark.parametrize(("own_px", "least_px"), [(64, TIMED_SIDE_PX), (12, SIDES_PX[0])])
-def test_without_time_no_body_is_chosen(bodies, own_px, least_px):
-    timed = time_pretrained(bodies[0], bright(own_px), {})
-    chosen, considered = choose_body(timed, bodies, Deadline(perf_counter(), 1.0), {})
-    assert chosen is None
-    assert [(net.side_px, net.verdict) for net in considered] == [(least_px, "too slow")] * 2
-
-
-def test_time_is_reserved_for_the_trials(bodies):
-    timed = time_pretrained(bodies[0], bright(64), {})
-
-    def has_time(seconds: float) -> bool:
-        return has_time_for_head(timed, Deadline(perf_counter(), seconds))
-
-    # without trials
-    least = next(
-        seconds
-        for seconds in np.arange(0.5, 100, 0.1)
-        if choose_body(timed, bodies[:1], Deadline(perf_counter(), seconds), {})[0] is not None
-    )
-    assert not has_time(least + 0.9 * LEAST_TRIAL_SECONDS)
-    assert has_time(2 * (least + LEAST_TRIAL_SECONDS))
-
-
-@pytest.mark.skipif(not find_all_at_hand(), reason="no pretrained net is installed")
-def test_a_pretrained_net_whose_head_would_take_too_long_is_not_tried(tmp_path):
-    dataset = load_data("shapes")
-    rows = np.arange(20_000) % len(dataset.train)
-    dataset = replace(dataset, train=dataset.train.take(rows))
-    with closing(choose(dataset, seconds=40, runs_dir=tmp_path)) as events:
-        before = list(itertools.takewhile(lambda event: not isinstance(event, Started), events))
-    assert not any(isinstance(event, ScratchTrial) for event in before)
-    (decision,) = [event for event in before if str(event).startswith("pretrained: ")]
-    assert str(decision).endswith("not used: it would take too long")
-    (table,) = [event for event in before if isinstance(event, ConsideredNets)]
-    first = table.candidates[0]
-    assert (first.side_px, first.verdict) == (TIMED_SIDE_PX, "too slow")
-
-
-def test_a_size_and_a_schedule_that_are_given_stay(bodies):
-    dataset = replace(bright(48), preparation=Preparation(size_px=48))
-    settings = {"schedule": "cosine", "initial_fraction": 0.2}
-    timed = time_pretrained(bodies[0], dataset, settings)
-    chosen, considered = choose_body(timed, bodies[:1], Deadline(perf_counter(), 1e6), settings)
-    assert [one.side_px for one in considered] == [chosen.side_px] == [48]
-    assert (chosen.recipe.schedule, chosen.recipe.initial_fraction, chosen.is_open) == (
-        "cosine",
-        0.2,
-        False,
-    )
+def test_pretrained_candidates_end_with_the_largest_size_and_their_work_is_counted(
+    bodies, monkeypatch
+):
+    monkeypatch.setattr("lamina.studies.choosing.find_all_at_hand", lambda: bodies)
+    deadline = Deadline(perf_counter(), 1e6)
+    request = Request(pretrained=True, given={"lr": 0.5})
+    candidates, reason = propose_pretrained(bright(64), request, deadline)
+    assert reason == ""
+    assert (candidates[0].side_px, candidates[-1].side_px) == (64, 224)
+    assert {candidate.net_name for candidate in candidates} == {net.net_name for net in bodies}
+    assert all(candidate.recipe.lr == 0.5 for candidate in candidates)
+    assert all(candidate.recipe.head == "fitted" and candidate.is_open for candidate in candidates)
+    works = [count_work(candidate) for candidate in candidates[:2]]
+    assert min(works) > 1e5
 
 
 def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp_path):
@@ -244,8 +220,9 @@ def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp
     events = list(
         choose(dataset, given={"epochs": 1}, pretrained=False, name="mine", runs_dir=tmp_path)
     )
-    sizes = [event for event in events if isinstance(event, Decision) and event.what == "size"]
-    assert [str(event) for event in sizes] == ["size: 16 px (the images are 8 px, enlarged)"]
+    (decision,) = [event for event in events if getattr(event, "what", "") == "chosen"]
+    assert isinstance(decision, Decision)
+    assert " at 16 px (the images are 8 px), about 1 epoch in " in decision.value
     run = load_run(tmp_path / "mine")
     assert run.record.in_shape == (3, 16, 16)
     assert run.evaluate(data=dataset).accuracy == events[-1].accuracy
@@ -254,7 +231,7 @@ def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp
 def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_that_are_given(
     tmp_path,
 ):
-    events = iter_chosen(
+    events = iter_training(
         bright(16),
         Request(given={"epochs": 1}, pretrained=False),
         Deadline(perf_counter() - 1010, 10.0),

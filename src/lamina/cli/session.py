@@ -43,6 +43,7 @@ from lamina.training.events import (
     Resumed,
     Rewind,
     Step,
+    Trying,
 )
 from lamina.training.schedule import can_end_late
 
@@ -116,6 +117,9 @@ def play(
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)
                 elif isinstance(event, FeatureProgress):
                     show_progress("features", event.done, event.images)
+                elif isinstance(event, Trying):
+                    terminal.emit(**event.to_json())
+                    show_progress(str(event), 0, 0)
                 elif not isinstance(event, Report):
                     current = runs[-1] if runs else None
                     _print_event(event, current, terminal, is_brief=is_brief)

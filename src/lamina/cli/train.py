@@ -87,7 +87,8 @@ class Options:
     same or other data (outputs for classes with the same name keep their weights); or from the
     exact state after EPOCH, on the same data; for your own net, NET is its file.py[:NAME]"""
     pretrained: bool = True
-    """without NET: consider pretrained weights that are already on this machine"""
+    """without NET: train a pretrained net, or none, with weights that are already on this machine
+    (default: if it is better in a short trial)"""
     time: str | None = None
     """time limit for the whole command, such as 30s, 5m or 1h; lamina lowers the learning rate in
     time (schedule trapezoid), or trains as many epochs as fit (with --schedule, --recipe article or
@@ -125,7 +126,7 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.studies.cross_validation import iter_folds
     from lamina.studies.seeds import iter_repeats
     from lamina.studies.study import RunSetup
-    from lamina.studies.train_net import iter_training, to_deadline
+    from lamina.studies.train_net import iter_training, preparing, to_deadline
     from lamina.training.threads import computing_with
 
     save_every_seconds = read_seconds("--save-every", options.save_every)
@@ -139,8 +140,11 @@ def run(options: Options, terminal: Terminal) -> int:
         if options.start_from is not None:
             start = _load_start(options, seconds, terminal)
         request = _find_request(options, start, seconds, terminal)
-        dataset = _load_data(options, start, terminal)
-        if start is not None:
+        if start is None:
+            with preparing(request, seconds):
+                dataset = _load_data(options, start, terminal)
+        else:
+            dataset = _load_data(options, start, terminal)
             request = replace(request, net=start.net_choice(dataset))
         _print_conflicts(dataset, options.data or dataset.name, terminal)
         deadline = None
@@ -217,7 +221,8 @@ def _check(options: Options, processes: int) -> None:
             "--time and --epochs both set the number of epochs. Use only one of them."
         )
     if options.net is not None:
-        refuse(options, f"lamina chooses no net, because NET is {options.net}.", "pretrained")
+        reason = f"lamina chooses no net, because NET is {options.net}."
+        refuse(options, reason, "pretrained")
     elif options.start_from is None:
         values = {**vars(options), **options.settings}
         for name in ("recipe", "weights", "head", "seeds"):
@@ -263,10 +268,15 @@ def _find_request(
 ) -> Request:
     """The request in the options, before any image is loaded."""
     from lamina.cli.net_argument import choose_net
-    from lamina.studies.choose import DEFAULT_SECONDS
     from lamina.studies.experiment import Request
+    from lamina.studies.train_net import DEFAULT_SECONDS, check_weights
 
     choice = None
+    pretrained: bool | None = options.pretrained
+    if pretrained and "--pretrained" not in terminal.command:
+        pretrained = None
+    if pretrained and (start is not None or options.net is not None):
+        raise RecipeError("lamina chooses no net, because it is given. Leave out --pretrained.")
     recipe: Recipe | str | None = options.recipe
     if start is not None:
         if start.epoch is not None:
@@ -288,7 +298,9 @@ def _find_request(
                 f" would train in about {seconds:.0f} s"
             )
         tell(f"time: {limit}")
-    return Request(choice, recipe, options.settings, options.pretrained)
+    request = Request(choice, recipe, options.settings, pretrained)
+    check_weights(request)
+    return request
 
 
 def _load_data(options: Options, start: StartingPoint | None, terminal: Terminal) -> Dataset:

@@ -17,7 +17,20 @@ SAMPLED = 50
 # JPEG: a quarter of the images lose at least 0.05 to 0.13 at 32 px, and at least 0.21 to 0.37 at 16
 # px. Thin lines and faint textures lose 0.5 to 0.9.
 LOST_FRACTION = 0.16
+FLAT_FRACTION = 0.5
 LEAST_CONTRAST_LEVELS = 8.0  # of 255; in flatter images, JPEG artifacts would count as detail
+
+
+def are_photographs(images: Images) -> bool:
+    """Whether most images are in color, and few of their neighboring pixels are equal.
+
+    In drawings, more than half of the neighbors are equal.
+    """
+    pixels = images.take_evenly(SAMPLED).pixels
+    if pixels.shape[3] != 3 or (pixels == pixels[..., :1]).all():
+        return False
+    is_equal = (pixels[:, :, 1:] == pixels[:, :, :-1]).all(axis=3)
+    return bool(np.median(is_equal.mean(axis=(1, 2))) < FLAT_FRACTION)
 
 
 def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:

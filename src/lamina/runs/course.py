@@ -38,6 +38,7 @@ from lamina.training.events import (
     Event,
     FeatureProgress,
     HeadFit,
+    Remark,
     Rewind,
     Step,
 )
@@ -80,6 +81,7 @@ class Course:
     dataset: Dataset
     stops: Stops
     _end: EarlyEnd | None = None
+    _head: HeadFit | None = None
     _has_warned: bool = False
 
     def iterate(self) -> Generator[RunEvent, None, None]:
@@ -131,6 +133,8 @@ class Course:
     def _follow(self, event: FeatureProgress | HeadFit | Step | Epoch) -> Iterator[RunEvent]:
         # before the first step, so there is nothing to save
         if isinstance(event, FeatureProgress | HeadFit):
+            if isinstance(event, HeadFit):
+                self._head = event
             yield event
             return
         self.saver.is_saved = False
@@ -153,6 +157,12 @@ class Course:
 
     def _follow_epoch(self, event: Epoch) -> Iterator[RunEvent]:
         report = self._evaluate_val(event)
+        if report is not None and self._is_worse_than_head(report):
+            self.training.return_to_head()
+            yield Remark(
+                f"head: kept without the training of all layers, which lowered val {report.score}"
+            )
+            report = self._evaluate_val(event)
         self._check_same(f"After epoch {event.epoch}")
         event = self._complete(event, report)
         overfitting, reason = group.lead_value(lambda: self._judge(event, report))
@@ -184,6 +194,16 @@ class Course:
         if fall is not None:
             yield fall
         yield from event.diagnoses
+
+    def _is_worse_than_head(self, report: Report) -> bool:
+        """Whether the trained model is clearly worse than the fitted head on held-out images."""
+        head = self._head
+        interval = report.score_interval
+        if not self.training.is_finished or head is None or head.accuracy is None:
+            return False
+        if interval is None or report.score.name != "accuracy":
+            return False
+        return interval.high < head.accuracy
 
     def _complete(self, event: Epoch, report: Report | None) -> Epoch:
         """The epoch with the digest of its weights, and with its score and metrics on ``val``."""

@@ -42,6 +42,12 @@ class TimeLimit:
         """Whether the time has run out."""
         return time.perf_counter() > self.until
 
+    def steer(self, schedule: Schedule, step: int) -> None:
+        """Let the rate fall when it has to; an end that cannot move stays."""
+        steps = self.choose_fall_steps(schedule, step) if schedule.can_move else None
+        if steps is not None:
+            schedule.start_fall(step, steps)
+
     def choose_fall_steps(self, schedule: Schedule, step: int) -> int | None:
         """Steps in which the rate should fall from ``step`` on; ``None`` keeps the plan."""
         now = time.perf_counter()

@@ -19,7 +19,7 @@ from lamina.errors import check_type
 from lamina.evaluation.reports import Report
 from lamina.markup import show
 from lamina.text import escape, make_bar
-from lamina.training.events import Diagnosis, Epoch, Event, FeatureProgress, Step
+from lamina.training.events import Diagnosis, Epoch, Event, FeatureProgress, Step, Trying
 
 AnyEvent = TypeVar("AnyEvent")
 Bar: TypeAlias = Callable[[str, int, int], None]
@@ -81,6 +81,8 @@ def show_progress(
                     update(" · ".join([*lines.left_out, text]), event.step, event.steps)
                 case FeatureProgress():
                     update(f"{label}features", event.done, event.images)
+                case Trying():
+                    update(f"{label}{event}", 0, 0)
                 case Report():
                     # printed at the end, unless an epoch follows, which contains the score
                     final = event

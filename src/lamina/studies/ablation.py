@@ -19,7 +19,6 @@ from lamina.nets import Net
 from lamina.nets.layers import LAYERS
 from lamina.runs.run import Run
 from lamina.runs.start import as_net_choice
-from lamina.studies.candidates import fit_experiment
 from lamina.studies.comparison import (
     Plan,
     PlannedStudy,
@@ -29,7 +28,7 @@ from lamina.studies.comparison import (
     read_comparisons,
     train_study,
 )
-from lamina.studies.experiment import Experiment, Request
+from lamina.studies.experiment import Experiment, Request, fit_experiment
 from lamina.studies.experiment_text import Source, SourceLike, find_source, make_experiment
 from lamina.studies.forks import check_jobs
 from lamina.studies.own_code import TRAINING

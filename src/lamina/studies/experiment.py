@@ -1,42 +1,33 @@
-"""Experiments: their time on this machine, and the epochs that fit before a deadline."""
+"""Experiments: what is asked for, their time on this machine, and the epochs before a deadline."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, TypeAlias, TypeVar
 
 from torch import nn
 
+from lamina import zoo
 from lamina.data import Dataset
 from lamina.data.images import Progress
-from lamina.data.load import resize_dataset, resize_images
+from lamina.data.load import check_learnable, resize_dataset, resize_images
 from lamina.errors import NotFiniteError, RecipeError, check_type
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
 from lamina.runs.course import RunEvent
-from lamina.runs.nets_by_name import NetChoice
+from lamina.runs.nets_by_name import NetChoice, choose_by_images
+from lamina.runs.start import as_net_choice
 from lamina.training.custom import NO_PARTS, Parts, find_ignored
-from lamina.training.device import choose_device
 from lamina.training.events import Event
-from lamina.training.model import build_model
-from lamina.training.recipe import Recipe
+from lamina.training.pretrained import TimmNet, native_side_px
+from lamina.training.recipe import Recipe, describe_fit, fit_recipe, overlay
 from lamina.training.task import task_of
-from lamina.training.timing import (
-    EVALUATED_IMAGES,
-    STEPS,
-    TIMED_BATCH,
-    Pace,
-    measure_pace,
-    time_evaluation,
-)
+from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 
-START_SIZE_FRACTION = 0.625
-"""``start_size_fraction`` if not all epochs fit into the time limit; as in the recipe ``quick`` of
-``cnn-s``."""
 ENDING_SECONDS = 1.2  # reserved for the learning curves and the end of the process
 # factor of the time of the final evaluation, which is timed with few images
 EVALUATION_RESERVE = 1.1
@@ -47,31 +38,13 @@ SPARE_FRACTION = 0.04
 LEAST_TRAINING_SECONDS = 1.5
 """A run trains for this time of a core even if its limit is over: on a busy machine, for longer."""
 LEAST_STEPS = 100
-"""lamina warns if a time limit allows fewer steps than this and less than one epoch."""
+"""Fewer steps than this, and less than one epoch, are hardly useful."""
 ENDS = {"epochs", "schedule", "warmup_fraction"}
 """Recipe fields that decide when training ends; lamina decides only if none is given."""
 UNTIMED = Pace(0.0, 0.0)
 Result = TypeVar("Result")
 Events: TypeAlias = Generator[RunEvent, None, Result]
 """A generator of the events of one or several runs, with its return value."""
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """A time limit, counted from ``began`` in ``time.perf_counter()``, for one or several runs."""
-
-    began: float
-    all_seconds: float
-    runs: float = 1.0  # that share the time that is left; may be a fraction
-
-    @property
-    def seconds(self) -> float:
-        """The seconds of one run."""
-        return self.all_seconds / self.runs
-
-    def seconds_left(self) -> float:
-        """The seconds that are left for one run."""
-        return (self.began + self.all_seconds - time.perf_counter()) / self.runs
 
 
 @dataclass(frozen=True)
@@ -109,7 +82,8 @@ class Request:
     net: NetChoice | None = None
     recipe: Recipe | str | None = None  # used as it is, or the name of one that lamina fits
     given: Mapping[str, Any] = field(default_factory=dict)  # settings of the recipe
-    pretrained: bool = True  # whether lamina may choose a pretrained net
+    # whether lamina must or must not choose a pretrained net; by default, it compares
+    pretrained: bool | None = None
     parts: Parts = NO_PARTS
 
     @property
@@ -119,15 +93,31 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Deadline:
+    """A time limit, counted from ``began`` in ``time.perf_counter()``, for one or several runs."""
+
+    began: float
+    all_seconds: float
+    runs: float = 1.0  # that share the time that is left; may be a fraction
+
+    @property
+    def seconds(self) -> float:
+        """The seconds of one run."""
+        return self.all_seconds / self.runs
+
+    def seconds_left(self) -> float:
+        """The seconds that are left for one run."""
+        return (self.began + self.all_seconds - time.perf_counter()) / self.runs
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """An experiment with its pace on this machine."""
+    """An experiment at an image size, with its pace on this machine."""
 
     # its recipe is fitted to ``side_px``; its data set may not be resized yet
     experiment: Experiment
     side_px: int
     pace: Pace = UNTIMED  # zero until timed
-    changes: tuple[str, str] = ("", "")  # what the recipe was fitted to, and the changed fields
-    can_resize: bool = False  # whether progressive resizing is allowed if time is short
     # whether to train until the time limit, whatever the number of epochs in the recipe
     is_open: bool = False
 
@@ -152,8 +142,13 @@ class Candidate:
     def with_recipe(self, recipe: Recipe) -> Candidate:
         return replace(self, experiment=replace(self.experiment, recipe=recipe))
 
-    def with_parts(self, parts: Parts) -> Candidate:
-        return replace(self, experiment=replace(self.experiment, parts=parts))
+    def with_epochs(self, epochs: int) -> Candidate:
+        return self.with_recipe(replace(self.recipe, epochs=epochs))
+
+    def open(self) -> Candidate:
+        """The candidate with a schedule that can end at any time."""
+        recipe = replace(self.recipe, schedule="trapezoid", warmup_fraction=0.0)
+        return replace(self.with_recipe(recipe), is_open=True)
 
     def make(self) -> Net | nn.Module:
         outputs = task_of(self.experiment.dataset.train).outputs
@@ -169,56 +164,53 @@ class Candidate:
         images = min(self.recipe.batch_size, len(train))
         return images * net.with_outputs(task_of(train).outputs).multiply_adds(self.shape)
 
-    def with_epochs(self, epochs: int) -> Candidate:
-        return self.with_recipe(replace(self.recipe, epochs=epochs))
+    def time(self) -> Candidate:
+        """The candidate with its pace, measured in a few steps."""
+        images = self.experiment.dataset.train.take_evenly(STEPS * TIMED_BATCH)
+        images = resize_images(images, self.side_px)
+        pace = measure_pace(self.make(), images, self.recipe, self.experiment.parts)
+        return replace(self, pace=pace)
 
     def total_seconds(self) -> float:
+        """The time of a fitted head and all epochs, with evaluations on val."""
         dataset = self.experiment.dataset
-        evaluated = len(dataset.val or ())
-        return self.pace.total_seconds(self.recipe, len(dataset.train), evaluated)
+        return self.pace.total_seconds(self.recipe, len(dataset.train), len(dataset.val or ()))
 
-    @property
-    def evaluated(self) -> list[int]:
-        """The numbers of images in test and in val, if they exist."""
-        dataset = self.experiment.dataset
-        return [len(images) for images in (dataset.test, dataset.val) if images is not None]
+    def least_seconds(self) -> float:
+        """The time of the least useful training: a head, an epoch or ``LEAST_STEPS`` steps."""
+        images = len(self.experiment.dataset.train)
+        if self.recipe.head != "random":  # training may end after the head is fitted
+            return self.pace.start_seconds + self.pace.head_seconds(self.recipe, images)
+        fraction = 1.0
+        if self.is_open:  # training may end within its first epoch
+            fraction = min(1.0, LEAST_STEPS * self.recipe.batch_size / images)
+        return fraction * self.with_epochs(1).total_seconds()
 
     def evaluating_seconds(self) -> float:
         """The time for the logits of test and val."""
-        return EVALUATION_RESERVE * self.pace.evaluation_seconds * sum(self.evaluated)
+        dataset = self.experiment.dataset
+        images = len(dataset.test or ()) + len(dataset.val or ())
+        return EVALUATION_RESERVE * self.pace.evaluation_seconds * images
 
     def ending_seconds(self) -> float:
         """The time after the last epoch: test and val logits, near-duplicates, figures, saving."""
         # Two checkpoints: before the fall and after the last step.
         seconds = ENDING_SECONDS + 2 * self.pace.saving_seconds + self.evaluating_seconds()
-        for evaluated in self.evaluated[:1]:
-            images = len(self.experiment.dataset.train)
-            search = estimate_seconds(evaluated, images, self.shape)
-            if search <= UNASKED_SECONDS:
-                seconds += SEARCH_RESERVE * search
-        return seconds
+        dataset = self.experiment.dataset
+        evaluated = len(dataset.test or dataset.val or ())
+        search = estimate_seconds(evaluated, len(dataset.train), self.shape)
+        return seconds + SEARCH_RESERVE * search * (search <= UNASKED_SECONDS)
 
     def left_to_train(self, deadline: Deadline) -> float:
         """The time left for epochs, without the final evaluation and the reserve."""
         return (1 - SPARE_FRACTION) * deadline.seconds_left() - self.ending_seconds()
 
-    def fit(self, deadline: Deadline) -> Candidate:
+    def spend(self, deadline: Deadline) -> Candidate:
         """The candidate with as many epochs as fit, at least one."""
         dataset = self.experiment.dataset
         left = self.left_to_train(deadline)
         evaluated = len(dataset.val or ())
         return self.with_recipe(self.pace.fit(self.recipe, len(dataset.train), evaluated, left))
-
-    def spend(self, deadline: Deadline) -> Candidate:
-        """The candidate with as many epochs as fit, or progressive resizing if time is short."""
-        fitted = self.fit(deadline)
-        epochs = self.recipe.epochs
-        is_short = fitted.recipe.epochs < epochs
-        if not (self.can_resize and is_short) or self.recipe.start_size_fraction:
-            return fitted
-        recipe = replace(self.recipe, start_size_fraction=START_SIZE_FRACTION)
-        resizing = self.with_recipe(recipe).fit(deadline)
-        return resizing if 2 <= resizing.recipe.epochs <= epochs else fitted
 
     def resize(self, progress: Progress | None = None) -> Candidate:
         """The candidate with images of its size."""
@@ -228,21 +220,68 @@ class Candidate:
         dataset = resize_dataset(dataset, self.side_px, progress)
         return replace(self, experiment=replace(self.experiment, dataset=dataset))
 
-    def time(self) -> Candidate:
-        """The candidate with its pace, measured in a few steps."""
-        images = self.experiment.dataset.train.take_evenly(STEPS * TIMED_BATCH)
-        images = resize_images(images, self.side_px)
-        pace = measure_pace(self.make(), images, self.recipe, self.experiment.parts)
-        return replace(self, pace=pace)
 
-    def time_evaluation(self) -> Candidate:
-        """The candidate with the measured pace of an evaluation at its image size."""
-        images = self.experiment.dataset.train.take_evenly(EVALUATED_IMAGES)
-        images = resize_images(images, self.side_px)
-        model = build_model(self.make(), images, self.recipe)
-        model = model.to(choose_device(self.recipe.device).value)
-        seconds = time_evaluation(model, images)
-        return replace(self, pace=replace(self.pace, evaluation_seconds=seconds))
+def fit_experiment(request: Request, dataset: Dataset) -> tuple[Experiment, list[Decision]]:
+    """The requested net with its recipe, fitted to the images unless it is a ``Recipe``.
+
+    The decisions describe the fit.
+    """
+    net = as_net_choice(request.net or choose_by_images(dataset))
+    recipe = request.recipe
+    settings = request.settings
+    if isinstance(recipe, Recipe):  # it has the settings that the parts replace
+        recipe = overlay(recipe, dict(request.given))
+        return Experiment(net, recipe, dataset, request.parts), []
+    check_learnable(dataset)
+    original = zoo.choose_recipe(net.name, net.recipes, recipe)
+    side_px = min(dataset.train.shape[1:])
+    fitted = fit_settings(net, dataset, settings, side_px, recipe)
+    experiment = Experiment(net, fitted, dataset, request.parts)
+    decisions = list(describe_settings(experiment, side_px, recipe))
+    if recipe == zoo.PUBLISHED:
+        experiment = replace(experiment, recipe=overlay(original, settings))
+        decisions = []
+    fitted = experiment.recipe
+    native_px = native_side_px(net.origin if isinstance(net.origin, TimmNet) else None)
+    if native_px is not None and 2 * side_px <= native_px:
+        fact = f"the images are {side_px} px, but the net was pretrained on {native_px} px"
+        larger_px = min(native_px, 4 * side_px)
+        advice = f"a larger size, such as {larger_px} px, is usually slower but more accurate"
+        decisions.append(Decision("size", f"{fact}; {advice}"))
+    if original.flip != fitted.flip and "flip" not in settings:
+        reason = "mirroring may change the target numbers; set flip to enable it"
+        decisions.append(Decision("flip", fitted.flip, reason))
+    if original.optimizer != fitted.optimizer and "lr" not in settings:
+        reason = f"usual for {fitted.optimizer}; set lr to change it"
+        decisions.append(Decision("lr", f"{fitted.lr:g}", reason))
+    return experiment, decisions
+
+
+def fit_settings(
+    net: NetChoice,
+    dataset: Dataset,
+    settings: Mapping[str, Any],
+    side_px: int,
+    recipe_name: str | None = None,
+) -> Recipe:
+    """The net's named or first recipe, fitted to the images, with settings."""
+    original = net.recipes[recipe_name or next(iter(net.recipes))]
+    train = dataset.train
+    fitted = fit_recipe(original, len(train), side_px, train.kind, net.home)
+    return overlay(fitted, dict(settings))
+
+
+def describe_settings(
+    experiment: Experiment, side_px: int, recipe_name: str | None = None
+) -> Iterator[Decision]:
+    """How a recipe was fitted to images of this size, if it was changed."""
+    net = experiment.net
+    original = net.recipes[recipe_name or next(iter(net.recipes))]
+    train = experiment.dataset.train
+    fitted = fit_recipe(original, len(train), side_px, train.kind, net.home)
+    changes = describe_fit(original, fitted, len(train), side_px, net.home, experiment.recipe)
+    if changes[1]:
+        yield Decision(*changes)
 
 
 def time_experiment(experiment: Experiment) -> float:
@@ -254,55 +293,10 @@ def time_experiment(experiment: Experiment) -> float:
     return timed.total_seconds() + timed.ending_seconds()
 
 
-def open_end(candidate: Candidate, settings: Mapping[str, Any]) -> Candidate:
-    """The candidate with a schedule that can end at any time, unless settings decide the end."""
-    if settings.keys() & ENDS:
-        return candidate
-    recipe = replace(candidate.recipe, schedule="trapezoid", warmup_fraction=0.0)
-    return replace(candidate.with_recipe(recipe), is_open=True)
-
-
 def check_seconds(seconds: float | None) -> None:
     check_type(seconds, (Real,), "seconds", "a number, such as 180")
     if isinstance(seconds, bool) or (seconds is not None and not 0 < seconds < math.inf):
         raise RecipeError(f"seconds is {seconds}; it must be positive and finite. Use seconds=180.")
-
-
-def lacks_time(candidate: Candidate, deadline: Deadline) -> bool:
-    """Whether not even the least training fits, nor into the time that every run gets."""
-    left = max(LEAST_TRAINING_SECONDS, candidate.left_to_train(deadline))
-    return _find_least(candidate)[1] > left
-
-
-def _find_least(candidate: Candidate) -> tuple[str, float]:
-    """The least useful training, an epoch or ``LEAST_STEPS`` steps, and its seconds."""
-    recipe = candidate.recipe
-    images = len(candidate.experiment.dataset.train)
-    what = "One epoch"
-    needed = candidate.with_epochs(1).total_seconds()
-    fraction = LEAST_STEPS * recipe.batch_size / images
-    if recipe.head != "random":  # training may end after the head is fitted
-        what = "Fitting the head"
-        needed = candidate.pace.start_seconds + candidate.pace.head_seconds(recipe, images)
-    elif candidate.is_open and fraction < 1:  # training may end within its first epoch
-        what = f"A run of {LEAST_STEPS} steps"
-        needed *= fraction
-    return what, needed
-
-
-def find_lack_of_time(candidate: Candidate, deadline: Deadline) -> tuple[str, str]:
-    """That the least useful training takes too long, and a remedy; empty if it fits."""
-    what, needed = _find_least(candidate)
-    lacking = needed - candidate.left_to_train(deadline)
-    if lacking <= 0:
-        return "", ""
-    more = math.ceil(1 + deadline.runs * lacking / (1 - SPARE_FRACTION))
-    problem = (
-        f"{what} of {candidate.net_name} takes {needed:.1f} s on this machine and the"
-        f" final evaluation {candidate.ending_seconds():.1f} s, but only"
-        f" {max(0.0, deadline.seconds_left()):.1f} s are left. lamina trains for fewer steps."
-    )
-    return problem, f"Increase --time (in Python, seconds) by at least {more} s."
 
 
 def format_minutes(seconds: float) -> str:

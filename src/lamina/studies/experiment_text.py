@@ -19,8 +19,7 @@ from lamina.runs.loading import is_run_or_study, load_run
 from lamina.runs.nets_by_name import TIMM, NetChoice, choice_of_timm
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, as_net_choice, check_recipe
-from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Decision, Experiment, Request
+from lamina.studies.experiment import Decision, Experiment, Request, fit_experiment
 from lamina.studies.own_code import TRAINING
 from lamina.studies.seeds import check_repeatable
 from lamina.training.custom import NO_PARTS, Parts, check_parts_type

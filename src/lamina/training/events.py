@@ -178,6 +178,17 @@ class Remark(Event):
 
 
 @dataclass(frozen=True)
+class Trying(Event):
+    """A net that lamina times or trains briefly, to choose what to train."""
+
+    net: str
+    side_px: int
+
+    def __str__(self) -> str:
+        return f"trying {self.net} at {self.side_px} px"
+
+
+@dataclass(frozen=True)
 class Resumed(Event):
     """The start of a resumed training, with the number of steps and epochs already done."""
 

@@ -21,7 +21,7 @@ from lamina.training.model import Model
 from lamina.training.prediction import find_head, iter_features
 from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
-from lamina.training.task import Features, Indices, Logits, LogitsArray, Targets, Task, Weights
+from lamina.training.task import Features, Indices, Logits, Targets, Task, Weights
 
 PENALTIES = (10_000.0, 3_000.0, 1_000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 """Penalties to choose from; each is multiplied by half the squared weights and added to the sum of
@@ -34,8 +34,6 @@ CHOOSING_IMAGES = 2_000
 FITTED_IMAGES = 20_000
 """The largest numbers of images to choose the penalty with, and to fit the head to."""
 MOST_STEPS = 100  # of L-BFGS
-LEAST_TRIED = 300
-"""Images for a trial of a head, even if it takes longer than it may, and to choose its penalty."""
 TOLERANCE = 3e-4
 """A fit has converged if no derivative of the mean loss exceeds this; smaller tolerances change no
 prediction."""
@@ -58,15 +56,6 @@ class CrossFit:
 
     heads: tuple[Head, ...]
     logits: Logits  # of each image, from the head that was fitted without it
-
-
-@dataclass(frozen=True, eq=False)
-class HeadTrial:
-    """A head that was fitted to the features of two thirds of some images, and the other third."""
-
-    fitted: int  # number of images that it was fitted to
-    rows: Int64[np.ndarray, " n"]  # indices of the other images
-    logits: LogitsArray  # their logits
 
 
 def find_linear_head(model: Model) -> str:
@@ -128,36 +117,6 @@ def fit_model_head(
         accuracy,
         seconds,
     )
-
-
-def try_head(model: Model, images: Images, recipe: Recipe, until: float) -> HeadTrial | None:
-    """Fit a head to two thirds of the images whose features can be computed until then.
-
-    Returns ``None`` if there are too few images or groups.
-    """
-    task = model.task
-    find_linear_head(model)
-    parts: list[Tensor] = []
-    count = 0
-    for _, part in iter_features(model, images.pixels):
-        parts.append(part)
-        count += len(part)
-        if count >= LEAST_TRIED and time.perf_counter() > until:
-            break
-    features = _join_features(parts)
-    targets = torch.from_numpy(images.targets[:count])
-    folds = deal_folds(images, np.arange(count), recipe.seed)
-    is_held = folds == 0
-    if is_held.all():
-        return None
-    weights = task.weigh(targets) if recipe.class_weights else None
-    few = slice(LEAST_TRIED)
-    of_few = None if weights is None else weights[few]
-    penalty = choose_penalty(features[few], targets[few], folds[few], task, of_few)
-    of_fitted = None if weights is None else weights[~is_held]
-    head = fit_head(features[~is_held], targets[~is_held], task, penalty, of_fitted)
-    rows = is_held.nonzero()[:, 0].numpy()
-    return HeadTrial(count - len(rows), rows, head.logits(features[is_held]).numpy())
 
 
 def _join_features(parts: list[Tensor]) -> Features:

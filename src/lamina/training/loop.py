@@ -258,6 +258,11 @@ class Training:
         autocasts = self._forward.autocasts
         return predict_logits(self.model, pixels, autocasts=autocasts, part=part)
 
+    def return_to_head(self) -> None:
+        """Take back all steps after the fit of a head; needs ``initial_fraction``."""
+        if self._mean:
+            self._live.load_state_dict(self._mean.initial.state_dict())
+
     def check_weights(self) -> None:
         """Raise ``NotFiniteError`` for a weight or optimizer state that is not finite."""
         self._guard.check_weights(self.lr)

@@ -7,7 +7,9 @@ import hashlib
 import importlib.util
 import io
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -229,6 +231,20 @@ def find_all_at_hand() -> tuple[TimmNet, ...]:
         return ()
     name = min(small, key=sizes.__getitem__)
     return (_check_weights(name, PRETRAINED, files[name]),)
+
+
+@contextmanager
+def reading_ahead() -> Iterator[None]:
+    """Import timm and read the cheapest packaged net in a thread, while the block loads images."""
+
+    def read() -> None:
+        with suppress(Exception):  # raised again where the weights are used
+            PACKAGES[0].read()
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    yield
+    thread.join()
 
 
 def find_cached() -> dict[str, Path]:

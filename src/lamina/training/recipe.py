@@ -102,8 +102,8 @@ class NamedSchedule:
         fall: From the completed fraction of the steps after the warmup to the factor.
         rise: From the step of the warmup (from 0) and the number of its steps to the factor.
         warmup_fraction: Fraction of all steps for the warmup if the recipe has 0.
-        warmup_steps: Fixed number of steps for the warmup. Then no step before the fall depends on
-            the number of steps, and the end of training can be decided late.
+        warmup_steps: Number of steps for the warmup, at most a tenth of the recipe's steps. Then
+            the end of training can be decided late: no step before the fall depends on it.
         fall_fraction: Fraction of all steps, at the end, in which such a schedule falls.
     """
 
@@ -225,8 +225,8 @@ class Recipe:
         if self.warmup_fraction and SCHEDULES[self.schedule].warmup_steps is not None:
             raise RecipeError(
                 f"warmup_fraction is {self.warmup_fraction:g}, but the schedule {self.schedule}"
-                f" warms up in its first {SCHEDULES[self.schedule].warmup_steps} steps. Leave"
-                " warmup_fraction out.",
+                f" warms up in a tenth of the steps, at most"
+                f" {SCHEDULES[self.schedule].warmup_steps}. Leave warmup_fraction out.",
                 field="warmup_fraction",
             )
 

@@ -12,6 +12,9 @@ from lamina.errors import RecipeError
 from lamina.training.custom import OwnSchedule, describe_part
 from lamina.training.recipe import SCHEDULES, Recipe
 
+WARMUP_FRACTION = 0.1
+"""Largest fraction of the recipe's steps in which a trapezoid warms up."""
+
 
 @dataclass(frozen=True)
 class Fall:
@@ -24,8 +27,8 @@ class Fall:
 class Schedule:
     """Learning rate, image size and end of training, as functions of the step (from 0).
 
-    With the schedule ``trapezoid``, the end can stay open during training: no step before the fall
-    depends on the number of steps.
+    With the schedule ``trapezoid``, the end can stay open during training: only the warmup depends
+    on the recipe's number of steps, and only if there are fewer than 500.
 
     Attributes:
         steps_per_epoch: Steps of a whole epoch.
@@ -50,6 +53,9 @@ class Schedule:
         self.steps_per_epoch = steps_per_epoch
         self.can_move = can_end_late(recipe, function)
         self.steps: int | None = recipe.epochs * steps_per_epoch
+        # A training of few steps would end before 50 of them have warmed it up.
+        most = max(1, round(WARMUP_FRACTION * self.steps))
+        self._warmup_steps = min(most, self._entry.warmup_steps or most)
         self.falls: tuple[Fall, ...] = ()
         if self.can_move:
             fall_steps = max(1, round(self._entry.fall_fraction * self.steps))
@@ -88,8 +94,8 @@ class Schedule:
         if self._function is not None:
             return self._call_function(self._function, step)
         if self._entry.warmup_steps is not None:
-            is_rising = step < self._entry.warmup_steps
-            rise = self._entry.rise(step, self._entry.warmup_steps) if is_rising else 1.0
+            is_rising = step < self._warmup_steps
+            rise = self._entry.rise(step, self._warmup_steps) if is_rising else 1.0
             return rise * self._factor_of_falls(step)
         steps = self.steps or 1
         warmup_fraction = self._recipe.warmup_fraction or self._entry.warmup_fraction

@@ -14,7 +14,7 @@ from torch import nn
 
 from lamina.data import Images
 from lamina.nets import Net
-from lamina.training.batches import LEAST_IN_LANE
+from lamina.training.batches import LEAST_IN_LANE, divide_epoch
 from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.head import CHOOSING_IMAGES, FITTED_IMAGES
 from lamina.training.lanes import check_alone
@@ -129,9 +129,7 @@ def measure_pace(
         if is_busy or (is_warm and ended[-1] - ended[WARM_UP_STEPS - 1] > ENOUGH_SECONDS):
             break
     skipped = min(WARM_UP_STEPS, len(ended) - 1)
-    sizes = itertools.cycle(
-        min(batch, len(sample) - start) for start in range(0, len(sample), batch)
-    )
+    sizes = itertools.cycle(rows.stop - rows.start for rows in divide_epoch(len(sample), batch))
     took = [
         (end - start) / size
         for start, end, size in zip([began, *ended], ended, sizes, strict=False)

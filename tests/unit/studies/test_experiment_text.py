@@ -14,8 +14,7 @@ from lamina.errors import LaminaError, RecipeError, RunError
 from lamina.nets import Flatten, Net, Output
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.start import as_net_choice
-from lamina.studies.candidates import fit_experiment
-from lamina.studies.experiment import Candidate, Request
+from lamina.studies.experiment import Candidate, Request, fit_experiment
 from lamina.studies.experiment_text import (
     Source,
     find_source,

@@ -20,7 +20,6 @@ from lamina.training import head as head_module
 from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.head import (
     FOLDS,
-    LEAST_TRIED,
     PATIENCE,
     PENALTIES,
     USUAL_PENALTY,
@@ -31,7 +30,6 @@ from lamina.training.head import (
     find_linear_head,
     fit_head,
     fit_model_head,
-    try_head,
 )
 from lamina.training.loop import Training
 from lamina.training.model import Model, build_model
@@ -434,42 +432,6 @@ def test_the_event_has_the_scores_of_a_cross_validation(kind, monkeypatch):
         "accuracy",
         "seconds",
     }
-
-
-@pytest.mark.parametrize("kind", TARGETS)
-def test_a_trial_predicts_a_third_of_the_images_from_the_rest(kind):
-    generator = np.random.default_rng(3)
-    images = graded_images(TARGETS[kind](generator.normal(size=(60, 3)).astype(np.float32)))
-    model = build_model(Pixels(task_of(images).outputs), images, RECIPE)
-    trial = try_head(model, images, RECIPE, until=np.inf)
-    assert (trial.fitted, len(trial.rows)) == (40, 20)
-    others = np.setdiff1d(np.arange(60), trial.rows)
-    features = find_inputs(model, model.body.head, images)
-    targets = torch.from_numpy(images.targets)
-    folds = deal_folds(images, np.arange(60), RECIPE.seed)
-    penalty = choose_penalty(features, targets, folds, model.task)
-    head = fit_head(features[others], targets[others], model.task, penalty)
-    expected = head.logits(features[trial.rows]).numpy()
-    np.testing.assert_allclose(
-        center(trial.logits, model.task), center(expected, model.task), atol=1e-2
-    )
-
-
-def test_a_trial_out_of_time_uses_few_images_and_whole_groups():
-    images = graded_images(np.arange(1_000) % 2)
-    images = dataclasses.replace(images, groups=tuple(str(row // 4) for row in range(1_000)))
-    model = build_model(Pixels(2), images, RECIPE)
-    trial = try_head(model, images, RECIPE, until=0.0)
-    count = trial.fitted + len(trial.rows)
-    assert LEAST_TRIED <= count < 1_000
-    others = np.setdiff1d(np.arange(count), trial.rows)
-    assert not {images.groups[row] for row in trial.rows} & {images.groups[row] for row in others}
-
-
-def test_a_head_cannot_be_tried_on_one_group():
-    images = dataclasses.replace(graded_images(np.arange(20) % 2), groups=("a",) * 20)
-    model = build_model(Pixels(2), images, RECIPE)
-    assert try_head(model, images, RECIPE, until=np.inf) is None
 
 
 def test_what_is_printed_of_a_fit():

@@ -35,6 +35,18 @@ def test_a_warmup_rises_to_the_peak_and_only_then_falls(schedule):
     assert factors[20:] == sorted(factors[20:], reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("steps", "warm"), [(1, 1), (9, 1), (14, 1), (80, 8), (500, 50), (9_000, 50)]
+)
+def test_a_trapezoid_warms_up_in_a_tenth_of_its_steps_and_at_most_fifty(steps, warm):
+    schedule = Schedule(Recipe(epochs=steps, schedule="trapezoid"), steps_per_epoch=1)
+    factors = [schedule.factor(step) for step in range(steps)]
+    assert factors.index(max(factors)) == warm - 1
+    assert max(factors) == 1
+    schedule.leave_open(0)
+    assert [schedule.factor(step) for step in range(warm)] == factors[:warm]
+
+
 def test_cosine_is_torchs():
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)

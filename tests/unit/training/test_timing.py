@@ -162,6 +162,13 @@ class Timed(torch.nn.Module):
         return self.head(images.flatten(1))
 
 
+def test_a_last_image_that_joins_the_batch_before_does_not_make_a_net_slow(clock):
+    """With 17 images in batches of 16, each epoch has one step, and measures the layers."""
+    images = load_data("shapes").train.take_evenly(17)
+    pace = measure_pace(Timed(clock, slow_step=0), images, Recipe(batch_size=16))
+    assert pace.train_seconds == pytest.approx(0.02 / 17)
+
+
 def test_a_busy_machine_needs_two_steps_and_one_evaluation(clock, monkeypatch):
     """A limit of 0 makes all steps longer than the limit.
 
