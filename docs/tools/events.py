@@ -14,7 +14,7 @@ from tools.schemas import describe_fields
 EVENT_MODULES = (
     "training.events",
     "evaluation.paired_comparison",
-    "studies.choose",
+    "studies.choosing",
     "studies.study",
     "studies.experiment",
     "studies.seeds",

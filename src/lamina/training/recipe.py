@@ -102,8 +102,8 @@ class NamedSchedule:
         fall: From the completed fraction of the steps after the warmup to the factor.
         rise: From the step of the warmup (from 0) and the number of its steps to the factor.
         warmup_fraction: Fraction of all steps for the warmup if the recipe has 0.
-        warmup_steps: Number of steps for the warmup, at most a tenth of the recipe's steps. Then
-            the end of training can be decided late: no step before the fall depends on it.
+        warmup_steps: Most steps for the warmup, which takes a tenth of the recipe's steps. Then the
+            end of training can be decided late: no step before the fall depends on it.
         fall_fraction: Fraction of all steps, at the end, in which such a schedule falls.
     """
 

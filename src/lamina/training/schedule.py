@@ -13,7 +13,11 @@ from lamina.training.custom import OwnSchedule, describe_part
 from lamina.training.recipe import SCHEDULES, Recipe
 
 WARMUP_FRACTION = 0.1
-"""Largest fraction of the recipe's steps in which a trapezoid warms up."""
+"""Fraction of the recipe's steps in which a trapezoid warms up: a training of few steps would end
+before a fixed number of them has warmed it up."""
+LEAST_TUNING_WARMUP = 20
+"""Steps in which it warms up after a fitted head, however few follow. With AdamW, the first steps at
+the full rate lower the accuracy: from 76 to 60 % in 3 to 25 steps; with 20, from 76 to 77 %."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class Fall:
 class Schedule:
     """Learning rate, image size and end of training, as functions of the step (from 0).
 
-    With the schedule ``trapezoid``, the end can stay open during training: only the warmup depends
-    on the recipe's number of steps, and only if there are fewer than 500.
+    With the schedule ``trapezoid``, the end can stay open during training: of the steps before the
+    fall, only a warmup of less than 50 steps depends on the recipe's number of steps.
 
     Attributes:
         steps_per_epoch: Steps of a whole epoch.
@@ -53,9 +57,9 @@ class Schedule:
         self.steps_per_epoch = steps_per_epoch
         self.can_move = can_end_late(recipe, function)
         self.steps: int | None = recipe.epochs * steps_per_epoch
-        # A training of few steps would end before 50 of them have warmed it up.
-        most = max(1, round(WARMUP_FRACTION * self.steps))
-        self._warmup_steps = min(most, self._entry.warmup_steps or most)
+        least = LEAST_TUNING_WARMUP if recipe.head == "fitted" else 1
+        warmup_steps = max(least, round(WARMUP_FRACTION * self.steps))
+        self._warmup_steps = min(warmup_steps, self._entry.warmup_steps or warmup_steps)
         self.falls: tuple[Fall, ...] = ()
         if self.can_move:
             fall_steps = max(1, round(self._entry.fall_fraction * self.steps))

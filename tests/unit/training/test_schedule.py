@@ -47,6 +47,14 @@ def test_a_trapezoid_warms_up_in_a_tenth_of_its_steps_and_at_most_fifty(steps, w
     assert [schedule.factor(step) for step in range(warm)] == factors[:warm]
 
 
+@pytest.mark.parametrize(("steps", "warm"), [(3, 20), (200, 20), (300, 30), (900, 50)])
+def test_after_a_fitted_head_a_trapezoid_warms_up_in_twenty_steps_or_more(steps, warm):
+    recipe = Recipe(epochs=steps, schedule="trapezoid", head="fitted")
+    schedule = Schedule(recipe, steps_per_epoch=1)
+    schedule.leave_open(0)
+    assert schedule.factor(warm - 2) < 1 == schedule.factor(warm - 1)
+
+
 def test_cosine_is_torchs():
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)
