@@ -81,7 +81,6 @@ class Course:
     dataset: Dataset
     stops: Stops
     _end: EarlyEnd | None = None
-    _head: HeadFit | None = None
     _has_warned: bool = False
 
     def iterate(self) -> Generator[RunEvent, None, None]:
@@ -133,8 +132,6 @@ class Course:
     def _follow(self, event: FeatureProgress | HeadFit | Step | Epoch) -> Iterator[RunEvent]:
         # before the first step, so there is nothing to save
         if isinstance(event, FeatureProgress | HeadFit):
-            if isinstance(event, HeadFit):
-                self._head = event
             yield event
             return
         self.saver.is_saved = False
@@ -156,13 +153,18 @@ class Course:
             raise KeyboardInterrupt  # in all processes after the same step
 
     def _follow_epoch(self, event: Epoch) -> Iterator[RunEvent]:
+        # even if lamina returns to the head, so that the training can be reproduced
+        event = replace(event, weights=digest_tensors(self.training.model.state_dict()))
         report = self._evaluate_val(event)
-        if report is not None and self._is_worse_than_head(report):
+        by_head = self._find_better_head(report)
+        if report is not None and by_head is not None:
             self.training.return_to_head()
+            score = report.score
             yield Remark(
-                f"head: kept without the training of all layers, which lowered val {report.score}"
+                f"head: kept, because val {score.title} is {score.format(by_head.score.value)} with"
+                f" it, and {score.format(score.value)} after training all layers"
             )
-            report = self._evaluate_val(event)
+            report = by_head
         self._check_same(f"After epoch {event.epoch}")
         event = self._complete(event, report)
         overfitting, reason = group.lead_value(lambda: self._judge(event, report))
@@ -195,20 +197,18 @@ class Course:
             yield fall
         yield from event.diagnoses
 
-    def _is_worse_than_head(self, report: Report) -> bool:
-        """Whether the trained model is clearly worse than the fitted head on held-out images."""
-        head = self._head
-        interval = report.score_interval
-        if not self.training.is_finished or head is None or head.accuracy is None:
-            return False
-        if interval is None or report.score.name != "accuracy":
-            return False
-        return interval.high < head.accuracy
+    def _find_better_head(self, report: Report | None) -> Report | None:
+        """After training, the report on ``val`` of the model with the fitted head, if better."""
+        if report is None or not (self.training.is_finished and self.training.keeps_head):
+            return None
+        by_head = self._score_val(self.training.predict_by_head)
+        if by_head is None:
+            return None
+        gain = by_head.score.value - report.score.value
+        return by_head if (-gain if report.score.lower_is_better else gain) > 0 else None
 
     def _complete(self, event: Epoch, report: Report | None) -> Epoch:
-        """The epoch with the digest of its weights, and with its score and metrics on ``val``."""
-        weights = digest_tensors(self.training.model.state_dict())
-        event = replace(event, weights=weights)
+        """The epoch with its score and metrics on ``val``."""
         if report is None:
             return event
         custom = {f"{report.split}_{name}": value for name, value in report.metrics.items()}
@@ -296,8 +296,14 @@ class Course:
         interval = evaluation_interval(self.training.images, len(val))
         if event.epoch % interval and not self.training.is_finished:
             return None
+        return self._score_val(self.training.predict_logits)
+
+    def _score_val(self, predict: Callable[..., Float32[np.ndarray, "n k"]]) -> Report | None:
+        val = self.dataset.val
+        if val is None:
+            return None
         began = time.perf_counter()
-        logits = share_out(self.training.predict_logits, val.pixels)
+        logits = share_out(predict, val.pixels)
         seconds = time.perf_counter() - began
         task = self.training.model.task
         metrics = self.run.parts.metrics

@@ -187,9 +187,10 @@ class Candidate:
         return fraction * self.with_epochs(1).total_seconds()
 
     def evaluating_seconds(self) -> float:
-        """The time for the logits of test and val."""
+        """The time for the logits of test and val, also with a fitted head alone."""
         dataset = self.experiment.dataset
-        images = len(dataset.test or ()) + len(dataset.val or ())
+        models = 1 if self.recipe.head == "random" else 2
+        images = len(dataset.test or ()) + models * len(dataset.val or ())
         return EVALUATION_RESERVE * self.pace.evaluation_seconds * images
 
     def ending_seconds(self) -> float:

@@ -258,10 +258,20 @@ class Training:
         autocasts = self._forward.autocasts
         return predict_logits(self.model, pixels, autocasts=autocasts, part=part)
 
+    @property
+    def keeps_head(self) -> bool:
+        """Whether the model with the fitted head is still known after all layers were trained."""
+        return self._mean is not None and self.recipe.head == "fitted" and not self._has_initial
+
+    def predict_by_head(self, pixels: Pixels, part: range | None = None) -> LogitsArray:
+        """As :meth:`predict_logits`, of the model before all layers were trained."""
+        autocasts = self._forward.autocasts
+        model = self._models["initial"].eval()
+        return predict_logits(model, pixels, autocasts=autocasts, part=part)
+
     def return_to_head(self) -> None:
-        """Take back all steps after the fit of a head; needs ``initial_fraction``."""
-        if self._mean:
-            self._live.load_state_dict(self._mean.initial.state_dict())
+        """Take back all steps after the fit of a head, if :attr:`keeps_head`."""
+        self._live.load_state_dict(self._models["initial"].state_dict())
 
     def check_weights(self) -> None:
         """Raise ``NotFiniteError`` for a weight or optimizer state that is not finite."""
