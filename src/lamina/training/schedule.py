@@ -16,8 +16,8 @@ WARMUP_FRACTION = 0.1
 """Fraction of the recipe's steps in which a trapezoid warms up: a training of few steps would end
 before a fixed number of them has warmed it up."""
 LEAST_TUNING_WARMUP = 20
-"""Steps in which it warms up after a fitted head, however few follow. With AdamW, the first steps at
-the full rate lower the accuracy: from 76 to 60 % in 3 to 25 steps; with 20, from 76 to 77 %."""
+"""Steps in which it warms up after a fitted head, however few follow. With AdamW, the first steps
+at the full rate lower the accuracy: from 76 to 60 % in 3 to 25 steps; with 20, from 76 to 77 %."""
 
 
 @dataclass(frozen=True)
