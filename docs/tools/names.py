@@ -24,7 +24,6 @@ GROUPS = {
     ),
     "Train": (
         "train",
-        "choose",
         "start_run",
         "Recipe",
         "load_recipe",

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lamina.studies.comparison import compare
     from lamina.studies.cross_validation import cross_validate
     from lamina.studies.experiment_text import Variant
-    from lamina.studies.train_net import choose, train
+    from lamina.studies.train_net import train
     from lamina.studies.tuning import Study, tune
     from lamina.training.custom import LowerIsBetter, Parts
     from lamina.training.events import Diagnosis, Epoch, Step
@@ -83,7 +83,7 @@ _PACKAGES = {
     "lamina.studies.comparison": ("compare",),
     "lamina.studies.cross_validation": ("cross_validate",),
     "lamina.studies.experiment_text": ("Variant",),
-    "lamina.studies.train_net": ("choose", "train"),
+    "lamina.studies.train_net": ("train",),
     "lamina.studies.tuning": ("Study", "tune"),
     "lamina.training.hooks": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
@@ -122,7 +122,6 @@ __all__ = [
     "Variant",
     "ablate",
     "activations",
-    "choose",
     "compare",
     "compare_scores",
     "cross_validate",

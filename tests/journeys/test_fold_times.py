@@ -13,7 +13,7 @@ import pytest
 
 from lamina import LaminaError, load_data, load_run, zoo
 from lamina.runs.start import as_net_choice
-from lamina.studies.choose import ConsideredNets
+from lamina.studies.choosing import ConsideredNets
 from lamina.studies.cross_validation import Folds, iter_folds
 from lamina.studies.experiment import Deadline, Decision, Request
 from lamina.studies.study import RunSetup, Started
@@ -48,7 +48,7 @@ def read_state() -> dict:
 
 
 def test_all_runs_share_one_choice_and_the_time_that_is_left(begin, monkeypatch):
-    monkeypatch.setattr("lamina.studies.candidates.LADDER", zoo.LADDER[:1])
+    monkeypatch.setattr("lamina.studies.choosing.LADDER", zoo.LADDER[:1])
     request = Request(pretrained=False)
     before = []
     with closing(begin(request, 8.0)) as events:

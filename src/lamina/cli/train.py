@@ -86,13 +86,14 @@ class Options:
     """continue training the net of a run, with the run's recipe: from the final weights, on the
     same or other data (outputs for classes with the same name keep their weights); or from the
     exact state after EPOCH, on the same data; for your own net, NET is its file.py[:NAME]"""
-    pretrained: bool = True
-    """without NET: train a pretrained net, or none, with weights that are already on this machine
-    (default: if it is better in a short trial)"""
+    pretrained: bool | None = None
+    """without NET: train a net with pretrained weights that are already on this machine, or with
+    random weights (default: pretrained for photographs, or as a short trial decides if there is
+    time for it)"""
     time: str | None = None
     """time limit for the whole command, such as 30s, 5m or 1h; lamina lowers the learning rate in
-    time (schedule trapezoid), or trains as many epochs as fit (with --schedule, --recipe article or
-    pretrained nets); without NET, the default is 5m"""
+    time (schedule trapezoid), or trains as many epochs as fit (with --schedule or --recipe
+    article); without NET, the default is 5m"""
     recipe: str | None = None
     """one of NET's recipes, fitted to your data; "article" is used unchanged and without val
     (default: NET's first recipe)"""
@@ -221,8 +222,7 @@ def _check(options: Options, processes: int) -> None:
             "--time and --epochs both set the number of epochs. Use only one of them."
         )
     if options.net is not None:
-        reason = f"lamina chooses no net, because NET is {options.net}."
-        refuse(options, reason, "pretrained")
+        refuse(options, f"lamina chooses no net, because NET is {options.net}.", "pretrained")
     elif options.start_from is None:
         values = {**vars(options), **options.settings}
         for name in ("recipe", "weights", "head", "seeds"):
@@ -272,11 +272,6 @@ def _find_request(
     from lamina.studies.train_net import DEFAULT_SECONDS, check_weights
 
     choice = None
-    pretrained: bool | None = options.pretrained
-    if pretrained and "--pretrained" not in terminal.command:
-        pretrained = None
-    if pretrained and (start is not None or options.net is not None):
-        raise RecipeError("lamina chooses no net, because it is given. Leave out --pretrained.")
     recipe: Recipe | str | None = options.recipe
     if start is not None:
         if start.epoch is not None:
@@ -298,7 +293,7 @@ def _find_request(
                 f" would train in about {seconds:.0f} s"
             )
         tell(f"time: {limit}")
-    request = Request(choice, recipe, options.settings, pretrained)
+    request = Request(choice, recipe, options.settings, options.pretrained)
     check_weights(request)
     return request
 

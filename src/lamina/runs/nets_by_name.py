@@ -145,7 +145,7 @@ def find_sides(dataset: Dataset) -> tuple[int, ...]:
 
 
 def choose_by_images(dataset: Dataset) -> str:
-    """Choose a zoo net by image size and detail, without the timing of ``lamina.choose``."""
+    """Choose a zoo net by image size and detail, without timing any."""
     side_px = min(dataset.train.shape[1:])
     if side_px < zoo.LEAST_CONVOLVED_PX:
         return QUICKEST

@@ -42,7 +42,7 @@ def show_progress(
     diagnosis. It shows any other line beside the bar until the next event.
 
     Args:
-        events: A ``Training``, or the iterator from ``Run.iter_train`` or ``choose``.
+        events: A ``Training``, or the iterator from ``Run.iter_train``.
         console: Where to print; by default stdout or the notebook.
         name: Name of the run, which precedes lines and bar while this process shows several runs.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from types import NoneType
 
 from lamina import zoo
 from lamina.data import Dataset, Images
@@ -57,6 +57,7 @@ def train(
     parts: Parts = NO_PARTS,
     start_from: Run | str | Path | None = None,
     seconds: float | None = None,
+    pretrained: bool | None = None,
     threads: int | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
@@ -70,8 +71,8 @@ def train(
         data: A ``Dataset``, ``Images``, or the name or path of a data set; by default CIFAR-10, or
             the built-in shapes if it is not available.
         net: A ``Net``, an ``nn.Module``, or text as in ``lamina train``, such as ``"cnn:best"``. By
-            default, lamina chooses net, image size and recipe by measurement
-            (:func:`~lamina.choose`).
+            default, lamina chooses net, image size and recipe by measurement, without looking at
+            ``val`` or ``test``. It keeps an image size that ``Preparation(size_px=…)`` sets.
         recipe: The settings of training; needs ``net``. By default, the net's own recipe, adapted
             to the data.
         parts: As for :func:`~lamina.start_run`.
@@ -79,6 +80,9 @@ def train(
         seconds: Time until the end of the evaluation, by default 300 without ``net`` and
             ``start_from``, and otherwise no limit. With a ``Recipe``, lamina trains as many of its
             epochs as fit.
+        pretrained: Without ``net``, whether to train a net with pretrained weights that are already
+            on this machine. By default, lamina does so for photographs, or as a short trial decides
+            if there is time for it.
         threads: Number of threads of torch, by default one for each core that is idle now (on
             Linux), at most ``torch.get_num_threads()``, and 1 if the net is too small to gain from
             a second. The run keeps the number when it is resumed.
@@ -90,11 +94,12 @@ def train(
         The trained and evaluated run, with ``run.report`` and ``run.predict(paths)``.
 
     Warns:
-        LaminaWarning: See ``load_data``, ``start_run`` and ``Run.train``.
+        LaminaWarning: No pretrained net is trained, although ``pretrained`` is true; or see
+            ``load_data``, ``start_run`` and ``Run.train``.
 
     Raises:
-        LaminaError: An argument is invalid, or any error of ``load_data``, ``start_run`` and
-            ``Run.train``.
+        LaminaError: An argument is invalid, ``pretrained`` is true but there are no weights, or any
+            error of ``load_data``, ``start_run`` and ``Run.train``.
 
     >>> import tempfile
     >>> from lamina import Recipe
@@ -106,8 +111,11 @@ def train(
     check_name(name)
     check_threads(threads)
     setup = RunSetup(Path(runs_dir), name, threads=threads)
+    if pretrained is not None and not (net is None and start_from is None):
+        raise RecipeError("lamina chooses no net, because it is given. Leave out pretrained.")
     if start_from is None:
-        request = to_request(net, recipe, seconds, parts)
+        request = to_request(net, recipe, seconds, parts, pretrained)
+        check_weights(request)
         with preparing(request, seconds):
             dataset = as_dataset(data)
     else:
@@ -126,64 +134,6 @@ def train(
         event.run for event in follow(events, dataset, name, progress) if isinstance(event, Started)
     ]
     return runs[-1]
-
-
-def choose(
-    data: Dataset | Images | str | Path | None = None,
-    *,
-    seconds: float | None = None,
-    given: Mapping[str, Any] | None = None,
-    pretrained: bool | None = None,
-    name: str | None = None,
-    runs_dir: str | Path = "runs",
-) -> Iterator[RunEvent]:
-    """Choose net, image size and recipe by measurement, and train, as an iterator of events.
-
-    :func:`~lamina.train` without ``net`` does this and returns the run. If pretrained weights are
-    available locally and there is time, lamina fits a head to the features of a pretrained net, and
-    trains a net from random weights, each for about 4 % of the time. The better of the two, on
-    training images that neither has seen, gets the rest: the largest net and images that fit.
-    lamina never uses ``val`` or ``test`` to choose. You may leave the loop at any event: the run
-    remains consistent.
-
-    Args:
-        data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
-            shapes if it is not available. The image size is chosen unless
-            ``Preparation(size_px=…)`` sets it.
-        seconds: Time until the end of the evaluation, by default 300. With ``epochs`` in ``given``,
-            it is not a limit, but net and size are chosen for about this time.
-        given: Recipe settings that lamina must not choose, such as ``{"lr": 0.01}``.
-        pretrained: Whether to train a pretrained net from local weights; by default, if it is
-            better in the trial.
-        name: Name of the run; by default date, net and a number.
-        runs_dir: Folder for the runs; created if necessary.
-
-    Yields:
-        ``Trying``, ``ScratchTrial``, ``ConsideredNets``, ``Decision``, ``Started`` (with the run)
-        and the events of :meth:`~lamina.Run.iter_train`; last the ``Report`` on ``test``.
-
-    Warns:
-        LaminaWarning: There is no time for a pretrained net, though ``pretrained`` is true; or any
-            warning of ``load_data`` and ``Run.iter_train``.
-
-    Raises:
-        LaminaError: An argument is invalid, there are no weights though ``pretrained`` is true, or
-            any error of ``load_data`` and ``Run.iter_train``.
-
-    >>> events = choose("shapes", seconds=60)  # nothing runs before the first event
-    >>> events.close()
-    """
-    check_seconds(seconds)
-    check_name(name)
-    deadline = Deadline(time.perf_counter(), seconds or DEFAULT_SECONDS)
-    check_type(given, (Mapping,), "given", 'a dictionary of recipe settings, such as {"lr": 0.01}')
-    settings = dict(given or {})
-    Recipe(**settings)
-    request = Request(given=settings, pretrained=pretrained)
-    check_weights(request)
-    with preparing(request, seconds):
-        dataset = as_dataset(data)
-    return iter_training(dataset, request, deadline, RunSetup(Path(runs_dir), name))
 
 
 def check_weights(request: Request) -> None:
@@ -306,16 +256,21 @@ def check_continued(seconds: float | None, threads: int | None) -> None:
 
 
 def to_request(
-    net: NetLike | None, recipe: Recipe | str | None, seconds: float | None, parts: Parts
+    net: NetLike | None,
+    recipe: Recipe | str | None,
+    seconds: float | None,
+    parts: Parts,
+    pretrained: bool | None = None,
 ) -> Request:
     """The checked arguments of :func:`train`."""
     check_parts_type(parts)
     check_seconds(seconds)
     check_recipe(recipe)
+    check_type(pretrained, (bool, NoneType), "pretrained", "True, False or None")
     if net is None and recipe is not None:
         raise RecipeError('recipe needs a net. Add one, as in train(data, "cnn-s", "best").')
     choice = None if net is None else as_net_choice(net)
-    return Request(choice, recipe, parts=parts)
+    return Request(choice, recipe, pretrained=pretrained, parts=parts)
 
 
 def to_deadline(began: float, net: object, seconds: float | None) -> Deadline | None:

@@ -165,10 +165,6 @@ def test_arguments_of_other_types_are_rejected_in_one_message(
             'recipe needs a net. Add one, as in train(data, "cnn-s", "best").',
         ),
         (
-            lambda run: lamina.choose(DATA, seconds="3m"),
-            "seconds must be a number",
-        ),
-        (
             lambda run: run.train(data=5),
             "data must be a Dataset, Images, or the name or path of a data set, got int.",
         ),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import lamina
 from lamina import Dataset, Images, LaminaError, Recipe, load_data, zoo
 from lamina.errors import LaminaWarning
 from lamina.insight.similarity import estimate_seconds
@@ -234,9 +235,9 @@ def test_missing_weights_are_named_and_an_error_if_they_are_requested(clock, mon
     with pytest.raises(
         LaminaError, match=r"^There are no pretrained weights on this machine\. Run"
     ):
-        train_net.choose("shapes", pretrained=True)
+        lamina.train("shapes", pretrained=True)
     with pytest.raises(LaminaError, match=r"but the epochs are given\. Leave out epochs"):
-        train_net.choose("shapes", pretrained=True, given={"epochs": 3})
+        train_net.check_weights(Request(given={"epochs": 3}, pretrained=True))
 
 
 @pytest.mark.parametrize(("loss", "expected"), [(0.1, "cnn"), (0.9, "timm:lite")])
@@ -256,8 +257,12 @@ def test_without_a_trial_random_weights_are_usual_for_drawings_and_numbers(clock
     numbers = photographs()
     brightness = np.linspace(0, 1, len(numbers.train), dtype=np.float32)[:, None]
     train = replace(numbers.train, targets=brightness, target_names=("brightness",))
-    for dataset in (drawings(), replace(numbers, train=train, test=None)):
-        chosen, _, reason = choose(clock, dataset, 4.0, 20.0)
+    for dataset, seconds in (
+        (drawings(), 20.0),
+        (drawings(), 32.0),
+        (replace(numbers, train=train, test=None), 20.0),
+    ):
+        chosen, _, reason = choose(clock, dataset, 4.0, seconds)
         assert chosen.net_name.startswith("cnn-")
         assert reason.startswith("usual for numbers, drawings and gray images")
 
