@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from lamina.errors import escape as escape  # defined there because errors need it too
 
 if TYPE_CHECKING:
-    from rich.console import Console, JustifyMethod
-    from rich.progress import Progress
+    from rich.console import Console, JustifyMethod, RenderableType
+    from rich.progress import Progress, Task
     from rich.table import Table
 
 LONGEST_NAME = 24
@@ -127,15 +127,24 @@ def make_bar(console: Console, *, is_shown: bool) -> Progress:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         TextColumn,
         TimeRemainingColumn,
     )
 
+    class IfCounted(ProgressColumn):
+        """A column that is empty if the total is 0, which stands for work that is not counted."""
+
+        def __init__(self, column: ProgressColumn) -> None:
+            super().__init__()
+            self.column = column
+
+        def render(self, task: Task) -> RenderableType:
+            return self.column(task) if task.total else ""
+
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        *map(IfCounted, (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())),
         console=console,
         transient=True,
         redirect_stdout=False,

@@ -108,6 +108,7 @@ def play(
             for event in _until_stopped(events, received):
                 if isinstance(event, Started):
                     runs.append(event.run)
+                    show_progress("starting", 0, 0)
                     print_group(event.run.record.recipe.lanes, terminal)
                 if has_asked and not is_told:
                     is_told = True

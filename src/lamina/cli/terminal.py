@@ -164,14 +164,18 @@ class Terminal:
 
     @contextmanager
     def progress_bar(self, quiet_seconds: float = 0.0) -> Iterator[Callable[[str, int, int], None]]:
-        """Yield a function that updates a progress bar, called with (what, done, total)."""
+        """Yield a function that updates a progress bar, called with (what, done, total).
+
+        A total of 0 stands for work that is not counted.
+        """
         bar = make_bar(self._err, is_shown=self._shows_progress)
         task = bar.add_task("", total=None, visible=False)
         shown_from = time.perf_counter() + quiet_seconds
 
         def show(what: str, done: int, total: int) -> None:
             if time.perf_counter() >= shown_from:
-                self.emit_progress("progress", what=what, done=done, total=total)
+                if total:
+                    self.emit_progress("progress", what=what, done=done, total=total)
                 bar.update(task, description=what, completed=done, total=total, visible=True)
 
         with bar:

@@ -127,6 +127,7 @@ function findProgress(job) {
     const { what, done, total } = event;
     return { text: `${what} ${count(done)} of ${count(total)}`, part: time ?? done / total };
   }
+  if (event?.event === "trying") return { text: `trying ${event.net} at ${event.side_px} px`, part: time };
   const run = state.run?.name === job.run ? state.run : state.runs.find(({ name }) => name === job.run);
   const planned = job.seconds ? null : (event?.epochs ?? run?.planned);
   const epoch = event?.epoch ?? run?.rows?.length ?? run?.epochs ?? 0;

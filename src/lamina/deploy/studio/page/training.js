@@ -70,7 +70,7 @@ export function receiveTraining(event) {
   if (!event.run) return; // it is about no training
   if (event.event === "job") receiveJob(event);
   const isTrained = ["step", "epoch"].includes(event.event);
-  if (isTrained || event.event === "progress")
+  if (isTrained || ["progress", "trying"].includes(event.event))
     change({ progress: new Map(state.progress).set(event.job, { ...state.progress.get(event.job), ...event }) });
   // another page may have started it; it has a folder now
   if (event.event === "epoch" && state.runs.every(({ name }) => name !== event.run)) refreshRuns();
