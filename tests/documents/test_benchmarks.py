@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-STORING_NO_ROWS = ("verdict_runs.py", "busy.py")
-"""One stores the scores that verdicts.py reads; of the other, a subcommand stores rows."""
+STORING_NO_ROWS = ("verdict_runs.py",)  # it stores the scores that verdicts.py reads
 
 
 @pytest.mark.nightly  # benchmarks are run by hand, seldom; they import much
