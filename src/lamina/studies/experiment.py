@@ -195,8 +195,8 @@ class Candidate:
 
     def ending_seconds(self) -> float:
         """The time after the last epoch: test and val logits, near-duplicates, figures, saving."""
-        # Two checkpoints: before the fall and after the last step.
-        seconds = ENDING_SECONDS + 2 * self.pace.saving_seconds + self.evaluating_seconds()
+        # one checkpoint; the time of the one before the fall is noticed while the rate falls
+        seconds = ENDING_SECONDS + self.pace.saving_seconds + self.evaluating_seconds()
         dataset = self.experiment.dataset
         evaluated = len(dataset.test or dataset.val or ())
         search = estimate_seconds(evaluated, len(dataset.train), self.shape)
