@@ -238,6 +238,10 @@ NO_EPOCHS = "--time and --epochs both set the number of epochs. Use only one of 
 NO_TIME = "--time is 'soon'; it must be a number followed by s, m or h. Use --time 5m."
 NO_NET = "--recipe requires a net. Add NET, as in lamina train cnn-s --recipe best."
 NO_HEAD = "--head requires a net. Add NET, as in lamina train cnn-s --head fitted."
+GIVEN = (
+    "A pretrained net is chosen to suit a time limit, but the epochs are given. Leave out"
+    " epochs, or name the net: timm:tf_efficientnet_lite0.in1k."
+)
 FROM = "lamina chooses no net, because NET is mlp. Leave out --no-pretrained."
 
 
@@ -249,6 +253,8 @@ FROM = "lamina chooses no net, because NET is mlp. Leave out --no-pretrained."
         ("--time 30s --epochs 3", NO_EPOCHS),
         ("mlp --time soon", NO_TIME),
         ("mlp --no-pretrained", FROM),
+        ("mlp --pretrained", FROM.replace("--no-", "--")),
+        ("--pretrained --epochs 3", GIVEN),
         ("--head fitted", NO_HEAD),
     ],
 )
