@@ -253,7 +253,7 @@ def test_on_a_phone_the_training_is_in_view_once_it_starts(studio_page: Page):
     assert studio_page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-@pytest.mark.nightly  # two pages are also open in the test that renames runs
+@pytest.mark.nightly  # process/test_studio_jobs.py has the waiting training without a page
 def test_two_pages_show_the_same_training_and_a_second_one_waits(
     studio_page: Page, studio: Studio, browser: Browser
 ):

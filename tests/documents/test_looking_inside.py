@@ -56,7 +56,7 @@ def test_the_script_makes_the_images_by_the_shown_commands(tmp_path):
     assert set(ran) - set(shown) <= set(shown_elsewhere)
 
 
-@pytest.mark.nightly  # as above
+@pytest.mark.nightly  # figures are made by hand
 def test_the_script_writes_the_data_sets_of_the_document(tmp_path):
     assert "    python docs/looking_inside.py --write-data .\n" in DOCUMENT
     done = forking.run("--trial", "--write-data", ".", code=START, cwd=tmp_path)

@@ -79,7 +79,7 @@ def test_each_kind_of_target_is_exported_with_its_predictions(data, tmp_path):
 
 
 def assert_predicts_alike(content: bytes, model: Model, images: Images, folder: Path) -> None:
-    """Of the exported file and of its model."""
+    """The exported file and its model give the same predictions."""
     file = folder / "model.onnx"
     file.write_bytes(content)
     damaged = folder / "damaged.png"

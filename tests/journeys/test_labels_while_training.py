@@ -47,7 +47,7 @@ LESSONS = {
 """Nets and learning rates of the studio's lessons."""
 
 
-@pytest.mark.nightly  # the lessons are played in Chromium, too
+@pytest.mark.nightly  # four trainings on all images; no lesson trains with shuffled labels
 @pytest.mark.parametrize(("lesson", "seed"), [("1", 0), ("2b", 0), ("2b", 9), ("3", 0)])
 def test_the_lessons_of_the_studio_give_no_diagnosis(lesson, seed):
     net, lr = LESSONS[lesson]

@@ -104,7 +104,7 @@ def test_a_run_of_timms_net_is_used_resumed_and_verified(workplace, image_set, f
     assert set(events(printed.stdout)[0]["probabilities"]) == {"bright", "dark"}
 
 
-@pytest.mark.nightly  # README trains with these weights
+@pytest.mark.nightly  # reads 19 MB of weights; choosing trains with them in test_train_time.py
 def test_packaged_weights_are_taken_without_a_network(workplace, image_set, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workplace / "hub"))
     words = ["--size", "32", "--epochs", "2", "--name", "few", "--json"]

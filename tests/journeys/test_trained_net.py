@@ -34,7 +34,7 @@ def trained() -> Model:
 
 
 def test_probes_of_deeper_layers_know_more(trained, shapes):
-    """Those of a net with random weights do not."""
+    """Probes of a net with random weights gain nothing with depth."""
     layers = choose_layers(trained)[2::2]
     models = (trained, untrain(trained, shapes.train, 0), untrain(trained, shapes.train, 1))
     own, random, other = (

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lamina import __version__
 from lamina.cli import COMMANDS
 from support.commands import start_process
@@ -29,6 +31,7 @@ for words in (["summary", "cnn"], ["data", "shapes", "--size", "8"]):
 """
 
 
+@pytest.mark.usefixtures("cache")
 def test_help_loads_neither_torch_nor_matplotlib():
     words = [sys.executable, "-c", WITHOUT_TORCH]
     shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout

@@ -146,11 +146,14 @@ def test_a_cache_whose_building_is_killed_anywhere_is_made_whole(
     ended = find_place(paths, "digest.json")
     moments = random.Random(1)
     kills = 0
+    tries = 0
     halves = 0
     longest_delay_seconds = 0.1
     while kills < KILLS:
         clear(cache)
         killing = Killing(moments.randint(begun, ended), moments.uniform(0, longest_delay_seconds))
+        tries += 1
+        assert tries < 10 * KILLS, "the kills come too late"
         if run_and_kill("data", source, killing=killing) is not None:
             longest_delay_seconds /= 2
             continue

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.data import load_data
+from lamina.data import Preparation, load_data
+from lamina.data.inspection import inspect
 
 
 @pytest.mark.usefixtures("all_shapes", "cache")
@@ -22,3 +23,8 @@ def test_the_shapes_are_drawn_with_progress_and_no_image_twice() -> None:
     assert len(different) == 10_000
     # A run knows its data by it, as in tests/unit/data/test_load.py.
     assert data.fingerprint == "9bfb5fa852c81e048d940e94894dc085"
+
+
+@pytest.mark.usefixtures("all_shapes", "cache")
+def test_the_shapes_are_clean() -> None:
+    assert inspect(load_data("shapes", Preparation(size_px=8))).findings == ()

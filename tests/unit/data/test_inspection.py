@@ -341,5 +341,7 @@ def test_cifar10_has_no_duplicates(cifar10: Dataset) -> None:
     assert finding.count > 0.01 * 1750
 
 
-def test_the_drawn_shapes_are_clean(cache: object) -> None:
-    assert inspect(load_data("shapes", Preparation(size_px=8))).findings == ()
+@pytest.mark.nightly  # 60,000 images take half a minute to decode
+def test_all_of_cifar10_has_no_duplicates(whole_cifar10: Dataset) -> None:
+    images = whole_cifar10.train.take_evenly(20_000)
+    assert inspect(Dataset.from_images(images)).duplicates == ()

@@ -141,7 +141,7 @@ def check_better_predictions(name: str, kind: str) -> None:
 
 
 def check_order_of_images(name: str, kind: str) -> None:
-    """It does not matter."""
+    """The order of images does not change the value, and the influences follow it."""
     task, logits, targets = draw(kind)
     order = np.random.default_rng(2).permutation(len(targets))
     measured = measure(name, columns_of(task, logits), truth_of(task, targets))
@@ -151,7 +151,7 @@ def check_order_of_images(name: str, kind: str) -> None:
 
 
 def check_influences(name: str, kind: str) -> None:
-    """They are the derivatives by the weight of an image.
+    """Influences are the derivatives by the weight of an image.
 
     An image of weight 2 is an image that occurs twice: finite differences with a thousand copies of
     all others.
@@ -169,7 +169,7 @@ def check_influences(name: str, kind: str) -> None:
 
 
 def check_equal_targets(name: str, kind: str, images: int) -> None:
-    """With them, a metric is finite or undefined."""
+    """With equal targets, a metric is finite or undefined."""
     task, logits, targets = draw(kind)
     logits = logits[:images]
     for row in (0, 1):

@@ -23,6 +23,7 @@ from lamina.runs.folder import unpack_checkpoint
 from lamina.runs.loading import find_runs
 from lamina.training.checkpoint import pack_tensors, unpack_tensors
 from support.commands import run_lamina
+from support.examples import IS_COMPLETE
 
 HOSTILE: tuple[Any, ...] = ([], {}, -5, 10**400, 1e308, None, "x", [[1]], {"0": 5}, True)
 """Each place of a file has one of them, by turns."""
@@ -59,12 +60,19 @@ def use(path: Path) -> None:
     run.folder.read_checkpoint()
 
 
+def choose_values(places):
+    """Each place with every hostile value in CI, and with the next of them elsewhere."""
+    if IS_COMPLETE:
+        return itertools.product(places, HOSTILE)
+    return zip(places, itertools.cycle(HOSTILE), strict=False)
+
+
 @pytest.mark.parametrize("name", ["run.json", "report.json", "calibration.json", "history.jsonl"])
 def test_any_value_in_a_json_file_is_read_or_refused(name, stored_runs):
     file = stored_runs["finished"] / name
     first, *rest = file.read_text().splitlines() if name == "history.jsonl" else [file.read_text()]
     values = json.loads(first)
-    for place, value in zip(list_places(values), itertools.cycle(HOSTILE)):
+    for place, value in choose_values(list_places(values)):
         changed = json.dumps(replace_value(values, place, value))
         file.write_text("\n".join([changed, *rest]) + "\n")
         try:
@@ -78,7 +86,7 @@ def test_any_value_in_a_json_file_is_read_or_refused(name, stored_runs):
 def test_any_value_in_a_checkpoint_is_read_or_refused(stored_runs):
     content = (stored_runs["unfinished"] / "state.safetensors").read_bytes()
     tensors, values = unpack_tensors(content, "", "")
-    for place, value in zip(list_places(values), itertools.cycle(HOSTILE)):
+    for place, value in choose_values(list_places(values)):
         changed = pack_tensors(tensors, replace_value(values, place, value))
         try:
             unpack_checkpoint(changed, "the checkpoint")
