@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +169,38 @@ def test_a_script_needs_no_main_guard(many_images, tmp_path: Path) -> None:
         [sys.executable, "-P", str(script)], capture_output=True, text=True, cwd=tmp_path
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "270\n", "")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.nightly  # mounts a file system
+def test_a_disk_that_fills_up_while_decoding_is_an_error(
+    many_images, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = many_images.write_zip(tmp_path / "a.zip")
+    monkeypatch.setenv("LAMINA_CACHE", str(small_disk))
+    # Another program takes what was free when lamina asked.
+    (small_disk / "other").write_bytes(bytes(2**22 - 2**17))
+    free = shutil.disk_usage("/")._replace(free=2**40)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+
+    with pytest.raises(DataError) as raised:
+        load_data(source, Preparation(size_px=64))
+
+    assert (
+        str(raised.value)
+        == f"Cannot write to the cache {small_disk}: No space left on device. Free some space"
+        " there, for example with lamina data cache --clear, or set LAMINA_CACHE to another"
+        " folder."
+    )
+    assert sorted(path.name for path in small_disk.iterdir()) == ["locks", "other"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lamina.data import Dataset, Images, Preparation, Problem, load_data
+from lamina.data import Dataset, Images, Problem
 from lamina.data.findings import Finding, Sighting, imbalance
 from lamina.data.inspection import Inspection, SizeSummary, inspect, measure_spread
 from support.inspected import CLEAN, make_dataset, make_split, only_finding
