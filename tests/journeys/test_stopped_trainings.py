@@ -118,7 +118,7 @@ def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(recipe, images, st
 
 
 def test_a_fine_tuning_stopped_anywhere_goes_on_to_the_same_bits(monkeypatch):
-    """The training stops while features are computed, after the head is fitted, or between steps."""
+    """It stops while features are computed, after the head is fitted, or between steps."""
     monkeypatch.setattr("lamina.training.model.PREDICTED_PIXELS", 8 * 32**2)  # 8 images at once
     images = random_images(12, side_px=32)  # two parts of features
 
