@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import shutil
 from pathlib import Path
@@ -14,14 +13,10 @@ import yaml
 
 from lamina.deploy.card import _quote as quote
 from lamina.deploy.card import build_card, to_yaml
-from lamina.deploy.facts import collect_facts
-from lamina.deploy.report_page import build_report_page
-from lamina.evaluation.words import list_lines
 from lamina.runs.run import Run
 from lamina.text import escape
-from lamina.training.events import Diagnosis
 from lamina.training.pretrained import TimmNet
-from support.report_runs import HOSTILE, NAMES, Outline, make_dataset, train_briefly
+from support.report_runs import HOSTILE, NAMES, make_dataset, train_briefly
 
 METRICS = {
     "single-label": ["accuracy", "balanced_accuracy", "expected_calibration_error"],
@@ -119,31 +114,3 @@ def test_published_weights_that_were_fine_tuned_are_named(report_runs, tmp_path)
     found = read_metadata(build_card(tuned))
     assert found["base_model"] == "timm/test_efficientnet.r160_in1k"
     assert "base_model" not in read_metadata(build_card(run))
-
-
-@pytest.mark.parametrize("kind", ["single-label", "regression"])
-def test_the_page_and_the_card_give_the_same_facts(report_runs, kind):
-    run, dataset = report_runs[kind]
-    facts = collect_facts(run)
-    card = re.sub(r"\\(?=[^\w\s])", "", build_card(run))
-    page = " ".join(Outline(build_report_page(run, dataset)).texts)
-    for fact in map(
-        escape, (facts.about, *list_lines(run.report), *facts.diagnoses, *facts.origin.values())
-    ):
-        assert fact.replace("\\", "") in card.replace("\\", "")
-        assert fact in page
-
-
-def test_the_page_and_the_card_say_what_went_wrong_in_training(report_runs, tmp_path):
-    run, dataset = report_runs["binary"]
-    copied = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / "ill"))
-    history = copied.path / "history.jsonl"
-    *rows, last = map(json.loads, history.read_text().splitlines())
-    found = Diagnosis(
-        "dying-relu", last["epoch"], "1 (ReLU)", {"dead": 0.9}, "Units are dead.", "Lower the lr."
-    )
-    rows.append(last | {"diagnoses": [dataclasses.asdict(found)]})
-    history.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    said = f"dying-relu (epoch {found.epoch}): Units are dead. Lower the lr."
-    assert f"Diagnosis during training: {said}" in build_card(copied)
-    assert said in Outline(build_report_page(copied, dataset)).texts

@@ -16,7 +16,15 @@ from PIL import Image
 from lamina.data import Images
 from lamina.drawing.curves import draw_curves
 from lamina.drawing.metric_figures import draw_reliability, draw_scatter, draw_thresholds
-from lamina.drawing.style import COLORS, encode_png, font_file, label, new_figure, save_figure
+from lamina.drawing.style import (
+    COLORS,
+    DOTS_PER_INCH,
+    encode_png,
+    font_file,
+    label,
+    new_figure,
+    save_figure,
+)
 from lamina.drawing.unit_sheets import draw_probes
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.outputs import Outputs
@@ -139,16 +147,14 @@ def draw_labels(names: Sequence[str]) -> Figure:
     return figure
 
 
-def test_of_many_labels_twelve_are_drawn(tmp_path):
+def test_of_many_labels_twelve_are_drawn():
     figure = draw_labels([f"label $ {place}" for place in range(30)])
     assert len(figure.axes) == 12
-    save_figure(figure, tmp_path / "many.png")
-    with Image.open(tmp_path / "many.png") as image:
-        assert max(image.size) < 2500
+    assert max(figure.get_size_inches()) * DOTS_PER_INCH < 2500
 
 
 @pytest.mark.parametrize("count", [1, 15])
-def test_each_number_has_a_panel_with_predictions_over_targets(tmp_path, count):
+def test_each_number_has_a_panel_with_predictions_over_targets(count):
     report = NumberReport(
         split="test",
         images=50,
@@ -163,12 +169,11 @@ def test_each_number_has_a_panel_with_predictions_over_targets(tmp_path, count):
     images = Images(
         np.zeros((50, 2, 2, 3), np.uint8), truth, tuple(map(str, range(count))), ("",) * 50, "test"
     )
-    save_figure(
-        draw_scatter(report, Outputs("test", truth, truth, images.names)), tmp_path / "scatter.png"
-    )
-    with Image.open(tmp_path / "scatter.png") as image:
-        columns, lines = min(count, 3), -(-min(count, 12) // 3)
-        assert image.width / image.height == pytest.approx(columns / lines, rel=0.15)
+    figure = draw_scatter(report, Outputs("test", truth, truth, images.names))
+    columns, lines = min(count, 3), -(-min(count, 12) // 3)
+    width, height = figure.get_size_inches()
+    assert width / height == pytest.approx(columns / lines, rel=0.15)
+    figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize(
@@ -208,9 +213,8 @@ HOSTILE = [
 ]
 
 
-def test_control_characters_of_names_are_drawn_escaped(tmp_path):
+def test_control_characters_of_names_are_drawn_escaped():
     figure = draw_labels(HOSTILE)
-    save_figure(figure, tmp_path / "labels.png")
     shown = [
         axes.get_title(loc="left").removesuffix(" on test").replace(r"\$", "$")
         for axes in figure.axes

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from lamina.drawing.curves import draw_curves
-from lamina.drawing.style import save_figure
 from lamina.evaluation.reports import Score
 from support.histories import history
 
@@ -52,7 +51,7 @@ def test_each_layer_has_a_line_in_each_panel_that_concerns_it():
     assert [text.get_text() for text in figure.axes[-1].get_yticklabels()] == NAMES
 
 
-def test_a_norm_of_0_and_missing_values_can_be_drawn(tmp_path):
+def test_a_norm_of_0_and_missing_values_can_be_drawn():
     nothing = [None, None, None]
     dead = layers_of(NAMES, 1, gradient_norms=[0.0, None, 1.0], weight_norms=[0.0, None, 1.0])
     asleep = layers_of(
@@ -64,9 +63,9 @@ def test_a_norm_of_0_and_missing_values_can_be_drawn(tmp_path):
     ]
     figure = draw_curves(rows, ACCURACY)
     assert sorted(lines_of(figure.axes[2])) == [([1, 2], [1.0, 0.06]), ([2], [0.02])]
-    save_figure(figure, tmp_path / "curves.png")
+    figure.canvas.draw()
     rows = [row | {"layers": layers_of(NAMES, 1, **only_looked)} for row in history(1)]
-    save_figure(draw_curves(rows, ACCURACY), tmp_path / "one.png")
+    draw_curves(rows, ACCURACY).canvas.draw()
 
 
 @pytest.mark.parametrize(
@@ -92,11 +91,11 @@ def test_of_one_epoch_each_panel_has_a_point_for_each_layer():
     assert low < 0 < 1 < high  # markers at both ends are whole
 
 
-def test_of_many_layers_some_are_named(tmp_path):
+def test_of_many_layers_some_are_named():
     names = [f"{place} {kind}" for place, kind in enumerate(("Conv2d", "ReLU") * 20, start=1)]
     rows = [row | {"layers": layers_of(names, row["epoch"])} for row in history(100)]
     figure = draw_curves(rows, ACCURACY)
     assert len(figure.axes[2].lines) == 20
     named = [text.get_text() for text in figure.axes[-1].get_yticklabels()]
     assert named == names[::3]
-    save_figure(figure, tmp_path / "curves.png")
+    figure.draw_without_rendering()

@@ -133,7 +133,7 @@ def test_the_labels_frequencies_are_the_baseline_of_labels():
     assert report.baseline_micro_f1 == pytest.approx(f1)
     # The interval is what the bootstrap over images approaches.
     gains = []
-    for _ in range(400):
+    for _ in range(200):
         rows = generator.integers(0, 200, 200)
         figures = [
             average_precision(pixels[rows, place], targets[rows, place])

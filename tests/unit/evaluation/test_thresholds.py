@@ -50,16 +50,14 @@ def test_no_other_threshold_serves_the_aim_better(seed, images, aim):
     assert chosen.found == (found & truth).sum()
 
     def score(predicted: np.ndarray, is_shown: bool) -> float:
-        recall, precision = (
-            f(truth, predicted, zero_division=0) for f in (sk.recall_score, sk.precision_score)
-        )
+        hits, positive, chosen = (int(x.sum()) for x in (predicted & truth, truth, predicted))
+        recall, precision = hits / positive, hits / max(1, chosen)
         if is_shown:
-            whole = truth.sum() if aim.name == "recall" else max(1, predicted.sum())
-            low = wilson_interval(int((predicted & truth).sum()), int(whole)).low
+            low = wilson_interval(hits, positive if aim.name == "recall" else max(1, chosen)).low
             recall, precision = (value if low >= aim.value else 0 for value in (recall, precision))
         match aim.name:
             case "f1":
-                return sk.f1_score(truth, predicted, zero_division=0)
+                return 2 * hits / (positive + chosen)
             case "recall":
                 return precision if recall >= aim.value else -1
             case "precision":

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import io
+import json
 import re
 import shutil
 
@@ -15,12 +16,16 @@ from PIL import Image
 from torch import nn
 
 from lamina.data import Dataset
+from lamina.deploy.card import build_card
+from lamina.deploy.facts import collect_facts
 from lamina.deploy.report_images import IMAGES_BYTES, MOST_OF_CELL, Evidence, show_confusions
 from lamina.deploy.report_page import build_report_page
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.words import list_lines
 from lamina.runs.start import start_run
+from lamina.text import escape
+from lamina.training.events import Diagnosis
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 from support.report_runs import (
@@ -199,56 +204,6 @@ def test_ten_thousand_images_stay_within_the_size(report_runs):
     assert int(count.replace(",", "")) == shown.count("<figure>")
 
 
-def test_many_classes_are_listed_by_pairs():
-    names = tuple(f"class {number}" for number in range(40))
-    images = make_hostile_images("single-label", 400, "test", names)
-    task = task_of(images)
-    logits = np.random.default_rng(0).normal(size=(400, 40)).astype(np.float32)
-    report = score_logits(task, logits, images, 0.0)
-    evidence = Evidence.collect(task, Outputs("test", logits, images.targets, images.names), images)
-    shown = Outline(show_confusions(report, evidence))
-    assert "95 % interval" in shown.texts
-    assert shown.tags.count("tr") == 51
-    listed = (
-        r"Confused pairs: \d+; the table lists the 50 with the highest lower confidence bound\."
-    )
-    assert re.search(listed, " ".join(shown.texts))
-
-
-def test_mistakes_have_the_room_first(monkeypatch):
-    images = make_hostile_images("single-label", 300, "test")
-    task = task_of(images)
-    logits = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
-    report = score_logits(task, logits, images, 0.0)
-    evidence = Evidence.collect(task, Outputs("test", logits, images.targets, images.names), images)
-
-    def show_within(most_bytes):
-        monkeypatch.setattr("lamina.deploy.report_images.IMAGES_BYTES", most_bytes)
-        cells = re.findall(
-            r'<h3>(.*?)</h3><div class="images">(.*?)</div>', show_confusions(report, evidence)
-        )
-        figures = [
-            (" predicted correctly" in title, re.findall("<figure>.*?</figure>", own))
-            for title, own in cells
-        ]
-        return [[own for right, own in figures if right == is_right] for is_right in (False, True)]
-
-    def measure(cells):
-        return sum(len(figure) for own in cells for figure in own)
-
-    mistakes, right = show_within(10**9)
-    assert len(mistakes) == 6
-    assert len(right) == 3
-    assert min(map(len, mistakes)) > 10
-    some, none = show_within(measure(mistakes) // 2)
-    assert none == []
-    assert len(some) == 6  # each has its largest losses
-    assert measure(mistakes) / 3 < measure(some) <= measure(mistakes) / 2
-    whole, rest = show_within(measure(mistakes) + measure(right) // 2)
-    assert whole == mistakes
-    assert 0 < measure(rest) <= measure(right) // 2
-
-
 def test_images_of_other_rows_are_not_shown(report_runs):
     run, dataset = report_runs["single-label"]
     order = np.arange(len(dataset.test))[::-1]
@@ -273,3 +228,31 @@ def test_grey_images(tmp_path):
     jpegs = [source for source in page.find("img", "src") if source.startswith("data:image/jpeg")]
     with Image.open(io.BytesIO(base64.b64decode(jpegs[0].split(",")[1]))) as image:
         assert image.mode == "L"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_page_and_the_card_give_the_same_facts(report_runs, kind):
+    run, dataset = report_runs[kind]
+    facts = collect_facts(run)
+    card = re.sub(r"\\(?=[^\w\s])", "", build_card(run))
+    page = " ".join(Outline(build_report_page(run, dataset)).texts)
+    for fact in map(
+        escape, (facts.about, *list_lines(run.report), *facts.diagnoses, *facts.origin.values())
+    ):
+        assert fact.replace("\\", "") in card.replace("\\", "")
+        assert fact in page
+
+
+def test_the_page_and_the_card_say_what_went_wrong_in_training(report_runs, tmp_path):
+    run, dataset = report_runs["binary"]
+    copied = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / "ill"))
+    history = copied.path / "history.jsonl"
+    *rows, last = map(json.loads, history.read_text().splitlines())
+    found = Diagnosis(
+        "dying-relu", last["epoch"], "1 (ReLU)", {"dead": 0.9}, "Units are dead.", "Lower the lr."
+    )
+    rows.append(last | {"diagnoses": [dataclasses.asdict(found)]})
+    history.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    said = f"dying-relu (epoch {found.epoch}): Units are dead. Lower the lr."
+    assert f"Diagnosis during training: {said}" in build_card(copied)
+    assert said in Outline(build_report_page(copied, dataset)).texts
