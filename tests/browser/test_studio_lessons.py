@@ -97,7 +97,11 @@ def test_the_first_and_the_last_lesson_are_played(studio_page: Page):
 
 @pytest.mark.nightly  # nine trainings on all shapes take two minutes
 def test_every_lesson_is_played_with_the_scores_it_states(tmp_path: Path, browser: Browser):
-    with opening(tmp_path, draws_all_shapes=True) as studio, showing(browser, studio) as page:
+    cache = str(tmp_path / "cache")
+    with (
+        opening(tmp_path, draws_all_shapes=True, LAMINA_CACHE=cache) as studio,
+        showing(browser, studio) as page,
+    ):
         open_lessons(page)
         for number in range(1, len(PREDICTIONS) + 1):
             for run, text in play(page, number):
