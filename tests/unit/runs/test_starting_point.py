@@ -40,7 +40,7 @@ def color_squares(names: tuple[str, ...], count: int, seed: int = 0, side_px: in
 def before(tmp_path_factory):
     data, recipe = (
         color_squares(("green", "red"), 80),
-        Recipe(epochs=12, batch_size=8, lr=0.05, optimizer="adam"),
+        Recipe(epochs=20, batch_size=8, lr=0.05, optimizer="adam"),
     )
     run = start_run(data, NET, recipe, runs_dir=tmp_path_factory.mktemp("runs"), name="before")
     run.train(progress=False)
