@@ -247,7 +247,8 @@ def test_names_that_are_not_utf8_go_through(workplace, tmp_path):
     run_well("evaluate", "runs/mine")
 
 
-def test_the_articles_mlp_learns_real_images(cifar10, workplace):
+@pytest.mark.nightly  # 60,000 images are decoded
+def test_the_articles_mlp_learns_real_images(whole_cifar10, workplace):
     trained = run_well("train", "mlp", "--data", "cifar10", "--epochs", "1", "--json")
     *_, epoch, result = events(trained.stdout)
     assert result["data"] == "cifar10"
