@@ -1,7 +1,7 @@
 # make demo:     install lamina, train the article's two nets and compare them
-# make quick:    lint, types and the tests that take moments, for every save
-# make test:     lint, types and all tests
-# make ci:       make test with types checked at run time, all examples and all kills; lowest versions
+# make quick:    lint, types, tests/unit and tests/cli, for every save
+# make test:     lint, types and all tests but the nightly ones
+# make ci:       make test with nightly tests, types checked at run time and all examples; lowest versions
 # make coverage: the tests, and what they reach
 # make docs:     the documentation site in build/docs, with its chapters trained and its links checked
 # make check-docs: make docs; its notebooks in a kernel; search and accessibility in Chromium
@@ -12,7 +12,8 @@ BIN := .venv/bin
 DEMO :=
 CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count() or 1)")
 # Tests of pages and processes wait for each other half of the time.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadscope --no-loadscope-reorder --numprocesses
+RUNNER ?= $(BIN)/pytest
+PYTEST = OMP_NUM_THREADS=1 $(RUNNER) --dist loadscope --no-loadscope-reorder --numprocesses
 WAITING := $$((2 * $(CORES))) tests/browser tests/process
 WORKING := $(CORES) tests/journeys tests/documents tests/unit tests/cli
 IS_NEW_NODE := process.exit(+(process.versions.node.split('.')[0] < 20))
@@ -40,16 +41,15 @@ quick-tests:
 	$(PYTEST) $(CORES) tests/unit tests/cli --most-seconds 1
 
 all-tests:
-	$(PYTEST) $(WAITING)
-	$(PYTEST) $(WORKING)
+	status=0; $(PYTEST) $(WAITING) || status=$$?; $(PYTEST) $(WORKING) || status=$$?; exit $$status
 
 ci: export CI := true
 ci: test lowest
 
+coverage: export RUNNER := $(BIN)/coverage run -m pytest
 coverage: .venv/installed-test kernels
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --dist loadscope --numprocesses $(WAITING)
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --dist loadscope --numprocesses $(WORKING)
+	$(MAKE) --no-print-directory all-tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -96,9 +96,10 @@ node_modules/installed: package.json package-lock.json
 kernels: .venv/installed-test
 	$(BIN)/python setup.py --quiet build_ext --inplace
 
-# The lowest versions that pyproject.toml allows. Newer packages warn of what these still do.
+# The lowest versions that pyproject.toml allows, without nightly tests. Newer packages warn of what
+# these still do.
 lowest: .venv-lowest/installed
-	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest --numprocesses $(CORES) --dist loadscope \
+	CI= OMP_NUM_THREADS=1 .venv-lowest/bin/pytest --numprocesses $(CORES) --dist loadscope \
 	    --override-ini filterwarnings=default tests/unit/data tests/unit/runs tests/unit/deploy \
 	    tests/unit/drawing tests/unit/nets tests/cli/test_options.py tests/journeys/test_train_and_after.py
 

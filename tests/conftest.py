@@ -84,7 +84,7 @@ pytest_plugins = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``make quick`` fails if a test takes more than a second."""
+    """``make quick`` fails if a test computes for more than a second, not counting fixtures."""
     parser.addoption("--most-seconds", type=float, help="the most processor time of a test")
 
 
@@ -114,7 +114,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 class SlowTests:
-    """The tests that take longer than ``--most-seconds``, which fail the run."""
+    """Names the tests that compute for longer than ``--most-seconds``, and fails the run."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.most_seconds: float | None = config.getoption("--most-seconds")

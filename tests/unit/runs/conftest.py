@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from lamina.runs.loading import load_run
 from lamina.runs.record import RunRecord
@@ -40,9 +39,3 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 def run(tmp_path: Path, record: RunRecord) -> Run:
     """A new folder with that record, ``runs/first``."""
     return load_run(create_folder(tmp_path / "runs", record, "first"))
-
-
-@pytest.fixture(scope="session")
-def load_optimizers() -> None:
-    """The first optimizer of torch that a process makes loads its compiler for a second."""
-    torch.optim.SGD([torch.zeros(1)])

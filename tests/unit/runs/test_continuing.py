@@ -24,8 +24,6 @@ from lamina.runs.run import Run
 from lamina.training.prediction import predict_logits
 from support.runs import DATA, WITH_VAL, begin_run, digests, full_disk
 
-pytestmark = pytest.mark.usefixtures("load_optimizers")
-
 NET = Net(Flatten(), Linear(8), BatchNorm(), ReLU(), Dropout(0.2), Output())
 RECIPE = Recipe(epochs=4, batch_size=4, lr=0.01, optimizer="sgd", seed=7)
 QUESTION_RECIPE = dataclasses.replace(RECIPE, batch_size=15)

@@ -39,8 +39,6 @@ from lamina.nets import Dropout, Flatten, Linear, Net, Output, ReLU
 from lamina.training.custom import LowerIsBetter, Parts, describe_arguments, describe_part
 from support.runs import DATA, RECIPE, digests, finish_run
 
-pytestmark = pytest.mark.usefixtures("load_optimizers")
-
 NET = Net(Flatten(), Linear(8), ReLU(), Dropout(0.5), Output())
 
 
