@@ -192,20 +192,15 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
 
 
 def _read_digests(run: Run, epochs: int) -> list[str]:
-    """The digests of the weights after the first epochs, before any return to a checkpoint."""
-    history = run.folder.history
-    recorded = {row["epoch"]: row.get("weights") for row in history.epochs()}
-    end = f"it has only {len(recorded)} complete epochs"
-    most = epochs
-    for rewind in history.rewinds()[:1]:
-        most = rewind.get("to_epochs_done") or 0
-        end = f"it returned to epoch {most} and continued with a lower learning rate"
+    """The digests of the weights after the first epochs."""
+    recorded = {row["epoch"]: row.get("weights") for row in run.folder.history.epochs()}
     digests: list[str] = []
-    while len(digests) < min(epochs, most) and recorded.get(len(digests) + 1):
+    while len(digests) < epochs and recorded.get(len(digests) + 1):
         digests.append(str(recorded[len(digests) + 1]))
     if len(digests) == epochs:
         return digests
-    if len(digests) < min(most, len(recorded)):
+    end = f"it has only {len(recorded)} complete epochs"
+    if len(digests) < len(recorded):
         end = f"history.jsonl lacks the digest of the weights after epoch {len(digests) + 1}"
     raise RunError(
         f"--epochs is {epochs}, but only {len(digests)} epochs of {run.path} can be reproduced:"

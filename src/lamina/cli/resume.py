@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
-
-from tyro.conf import arg
 
 from lamina.cli.options import (
-    ON_NAN,
     Json,
     MovedData,
     OnDiagnosis,
@@ -33,9 +29,6 @@ class Options:
 
     run: RunFolder
     save_every: SaveEvery = "60s"
-    on_nan: Annotated[
-        Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN} (default: the previous setting)")
-    ] = None
     on_diagnosis: OnDiagnosis = "continue"
     data: MovedData = None
     net: OwnModule = None
@@ -51,9 +44,6 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.training.device import choose_again
 
     save_every_seconds = read_seconds("--save-every", options.save_every)
-    rewinds = None
-    if options.on_nan is not None:
-        rewinds = options.on_nan == "rewind"
     with join_group():
         run = load_run(options.run)
         record = run.record
@@ -71,7 +61,6 @@ def run(options: Options, terminal: Terminal) -> int:
             finish = threading.Event()
         events = run.iter_train(
             save_every_seconds=save_every_seconds,
-            rewind_on_nan=rewinds,
             on_diagnosis=options.on_diagnosis,
             finish=finish,
         )

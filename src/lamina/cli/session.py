@@ -41,12 +41,11 @@ from lamina.training.events import (
     FeatureProgress,
     HeadFit,
     Resumed,
-    Rewind,
     Step,
 )
 from lamina.training.schedule import can_end_late
 
-LATE = (Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
+LATE = (Step, Report, Epoch, Diagnosis, Cooldown)
 """After these events, training can end early; a report comes before its epoch is saved."""
 IN_TRAINING = (*LATE, Started, Resumed, FeatureProgress, HeadFit)
 """After these events, a signal lets the current step finish; after all other events, it stops the
@@ -164,8 +163,6 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
     if isinstance(event, Decision):
         text = str(dataclasses.replace(event, remedy=""))
         remedy = event.remedy
-    elif isinstance(event, Rewind):
-        text = f"warning: {text}"
     elif isinstance(event, Resumed) and run is not None:
         if run.early_end and event.epochs_done < (event.epochs or 0):
             text = "training stopped early; evaluating the final model"

@@ -20,7 +20,6 @@ from lamina.cli.options import (
     Jobs,
     Json,
     OnDiagnosis,
-    OnNan,
     Progress,
     RunsFolder,
     SaveEvery,
@@ -55,9 +54,7 @@ class Options:
         "data": "data",
         **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
         **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs", "threads"), "time and recipe"),
-        **dict.fromkeys(
-            ("name", "runs_dir", "save_every", "on_nan", "on_diagnosis", "progress"), "run"
-        ),
+        **dict.fromkeys(("name", "runs_dir", "save_every", "on_diagnosis", "progress"), "run"),
     }
     in_help_all: ClassVar = (
         "weights",
@@ -68,7 +65,6 @@ class Options:
         "threads",
         "runs_dir",
         "save_every",
-        "on_nan",
         "on_diagnosis",
         "progress",
     )
@@ -113,7 +109,6 @@ class Options:
     unfinished runs, and skip finished ones"""
     runs_dir: RunsFolder = Path("runs")
     save_every: SaveEvery = "60s"
-    on_nan: OnNan = "stop"
     on_diagnosis: OnDiagnosis = "continue"
     preparation: PreparationFields = field(default_factory=PreparationFields)
     progress: Progress = False
@@ -158,7 +153,6 @@ def run(options: Options, terminal: Terminal) -> int:
                 tuple(terminal.command),
                 start_from=start,
                 save_every_seconds=save_every_seconds,
-                rewind_on_nan=options.on_nan == "rewind",
                 on_diagnosis=options.on_diagnosis,
                 finish=finish,
                 progress=partial(show_progress, "preparing images"),

@@ -288,7 +288,6 @@ class StartingPoint:
     def _continue(self, epoch: float, dataset: Dataset, recipe: Recipe, parts: Parts) -> Beginning:
         run = self.run
         checkpoint = read_checkpoint(run, epoch)
-        rewinds = checkpoint.standing.rewinds
         changes = set(self.find_changes(recipe)) - {"device"}
         self._check_changes(changes, recipe, checkpoint.standing, parts)
         record = self._change_record(recipe, changes)
@@ -303,7 +302,7 @@ class StartingPoint:
             raise RunError(
                 f"The net does not fit {run.path}: {error}. Pass the net that was trained."
             ) from error
-        rows = run.folder.history.read_until(training.epochs_done, rewinds)
+        rows = run.folder.history.read_until(training.epochs_done)
         has_ended = any(row["event"] == "early_end" for row, _ in rows)
         if training.is_finished or (has_ended and not changes):
             raise RecipeError(
@@ -311,10 +310,7 @@ class StartingPoint:
                 f" patience {recipe.patience}. Use more epochs or another patience, or an earlier"
                 f" checkpoint. {_list_checkpoints(run)}"
             )
-        events = ["epoch"]
-        if training.rewinds:
-            events.append("rewind")
-        lines = [line for row, line in rows if row["event"] in events]
+        lines = [line for row, line in rows if row["event"] == "epoch"]
         files = {
             run.folder.checkpoint_file.name: pack_checkpoint(checkpoint),
             run.folder.history.file.name: b"".join(lines),
@@ -488,9 +484,6 @@ def change_checkpoint(
             numbers[group] = numbers.get(group, {}) | rates
     epochs, steps = divmod(standing.steps_done, standing.steps_per_epoch)
     steps_done = epochs * training.steps_per_epoch + steps
-    rewinds = standing.rewinds
-    if "lr" in changes:
-        rewinds = 0
     falls = standing.falls
     if changes & MOVING_END:
         schedule = training.schedule
@@ -502,7 +495,6 @@ def change_checkpoint(
         Checkpoint(tensors, standing),
         steps_done=steps_done,
         steps_per_epoch=training.steps_per_epoch,
-        rewinds=rewinds,
         optimizer=numbers,
         falls=falls,
     )

@@ -1,4 +1,4 @@
-"""The course of a run's training: its events, evaluations on ``val``, rewinds and end."""
+"""The course of a run's training: its events, evaluations on ``val``, and end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lamina.runs.final import evaluate_final, score_split
 from lamina.runs.folder import change_standing
 from lamina.runs.history import Row
 from lamina.runs.limit import TimeLimit
-from lamina.runs.processes import by_leader, load_checkpoint
+from lamina.runs.processes import by_leader
 from lamina.runs.record import LateEnd
 from lamina.runs.saver import Saver
 from lamina.targets import Score
@@ -30,7 +30,6 @@ from lamina.training.checkpoint import digest_tensors
 from lamina.training.device import is_out_of_memory
 from lamina.training.diagnosis import find_overfitting
 from lamina.training.events import (
-    MOST_REWINDS,
     Cooldown,
     Diagnosis,
     EarlyEnd,
@@ -38,7 +37,6 @@ from lamina.training.events import (
     Event,
     FeatureProgress,
     HeadFit,
-    Rewind,
     Step,
 )
 from lamina.training.loop import Training
@@ -61,13 +59,11 @@ class Stops:
         limit: A time limit.
         finish: An event; soon after it is set, the training of a single process ends.
         at_diagnosis: Whether to stop after an epoch with a new diagnosis.
-        at_nan: Whether to stop at NaN or infinity, rather than to return to the last checkpoint.
     """
 
     limit: TimeLimit | None
     finish: threading.Event | None
     at_diagnosis: bool
-    at_nan: bool
 
 
 @dataclass
@@ -86,20 +82,16 @@ class Course:
         """Yield the events of the training, then the final report."""
         self._begin()
         try:
-            while not (self.training.is_finished or self._end):
-                try:
-                    for event in self.training:
-                        yield from self._follow(event)
-                        if self._end:
-                            break
-                except NotFiniteError as error:
-                    yield self._rewind(error)
+            if self._end is None:
+                yield from self._train()
             if not self.saver.is_saved:
                 self.saver.save()
             if self._end:
                 yield self._end
             if not (self._end and self._end.diagnosis):
                 yield from self._evaluate()
+        except NotFiniteError as error:
+            raise self._name_checkpoint(error) from error
         except Exception as error:
             if not isinstance(error, LaminaError):  # from a custom function or module
                 error.add_note(
@@ -112,9 +104,14 @@ class Course:
                 try:
                     self.saver.save()
                 except NotFiniteError as error:
-                    self._rewind(error)
-                    self.saver.save()
+                    raise self._name_checkpoint(error) from error
             raise
+
+    def _train(self) -> Iterator[RunEvent]:
+        for event in self.training:
+            yield from self._follow(event)
+            if self._end:
+                return
 
     def _begin(self) -> None:
         reason = group.lead_value(self.run.folder.history.early_end)
@@ -145,7 +142,7 @@ class Course:
             yield event
         yield from self._look_at_the_clock(event)
         if self._end:
-            self.training.check_weights()  # the last weights are saved, or a rewind follows
+            self.training.check_weights()
         if self.training.schedule.falls_at(self.training.steps_done):
             self._save_before_fall()
         if self.training.is_interrupted and group.size() > 1:
@@ -308,40 +305,17 @@ class Course:
                 remedy="resume it with lamina resume.",
             )
 
-    def _rewind(self, error: NotFiniteError) -> Rewind:
-        """Return to the last checkpoint with half the lr, if that is allowed and not too often."""
-        training = self.training
-        path = self.run.path
-        if self.stops.at_nan:
-            raise NotFiniteError(
-                error.problem,
-                remedy=f"{error.remedy} The last checkpoint is intact; lamina resume {path}"
-                " --on-nan rewind (in Python, run.train(rewind_on_nan=True)) continues from it with"
-                " half the learning rate.".lstrip(),
-            ) from error
-        if training.rewinds == MOST_REWINDS:
-            raise NotFiniteError(
-                f"{error} Training has already returned to a checkpoint {MOST_REWINDS} times, so it"
-                f" stops. The last checkpoint is in {path}."
-            ) from error
-        checkpoint = load_checkpoint(self.run.folder)
-        if checkpoint is None:
-            raise NotFiniteError(
-                f"{error} There is no checkpoint in {path} to return to. Start a new run."
-            ) from error
-        training.restore(change_standing(checkpoint, rewinds=training.rewinds + 1))
-        rewind = Rewind(
-            rewind=training.rewinds,
-            to_epochs_done=training.epochs_done,
-            to_steps_done=training.steps_done,
-            lr=training.lr,
-            reason=str(error),
+    def _name_checkpoint(self, error: NotFiniteError) -> NotFiniteError:
+        """The error, with a lower learning rate and the last checkpoint in its advice."""
+        lr = self.training.lr / 2
+        file = self.run.folder.checkpoint_file
+        remedy = (
+            f"{error.remedy} Train a new run, for example with --lr {lr:g} (in Python,"
+            f" Recipe(lr={lr:g}))."
         )
-        self._end = None
-        self.saver.go_back(rewind.to_json())
-        if self.run.record.late_end is not None:
-            self._record_end()
-        return rewind
+        if file.exists():
+            remedy += f" The last checkpoint, {file}, is intact."
+        return NotFiniteError(error.problem, remedy=remedy.lstrip())
 
 
 def share_out(

@@ -146,10 +146,9 @@ def _flatten_course(run: RunFolder) -> dict[str, Any]:
     if record.late_end is not None:
         limit = re.search(r"--time[= ](\S+)", " ".join(record.command))
         trained += f" (as many as fitted in {limit[1]})" if limit else " (ended early)"
-    course = {
+    course: dict[str, Any] = {
         "started from": _describe_start(record.started_from),
         "epochs trained": trained,
-        "rewinds": len(history.rewinds()),
     }
     for row in epochs[-1:]:
         names = [name for name in row if "second" not in name and not name.startswith("epoch")]

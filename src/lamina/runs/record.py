@@ -28,7 +28,7 @@ from lamina.training.schedule import Fall
 from lamina.training.task import Task
 from lamina.values import Range, fields_to_json, from_json_values
 
-FORMAT = 9  # version of the run folder; increase it with every change of the format
+FORMAT = 10  # version of the run folder; increase it with every change of the format
 COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", "i8mm", "sve")
 """Prefixes of processor flags that may affect the last bits of a sum."""
 
@@ -124,8 +124,6 @@ class RunRecord:
     data: DataOrigin
     device: Choice
     precision: Precision
-    # whether to return to the last checkpoint on NaN or infinity, rather than to stop
-    rewind_on_nan: bool
     command: tuple[str, ...]  # words of the command line; empty in Python
     created: str  # ISO 8601, UTC
     # lamina, Python, torch, NumPy, instruction set of the kernels; timm for its nets

@@ -120,7 +120,7 @@ def write_python(record: RunRecord, epochs: int) -> str:
         raise LaminaError(
             f"The run used the weights of {start.run}, so there is no Python code to copy."
         )
-    train = f"run.train({'rewind_on_nan=True' * record.rewind_on_nan})\n"
+    train = "run.train()\n"
     recipe = f"recipe = lamina.{replace(record.recipe, epochs=epochs)!r}\n"
     if start is not None:
         find_checkpoint(Path(start.run), start.epoch or 0.0)  # raises an error if it is gone

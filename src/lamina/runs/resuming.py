@@ -234,7 +234,7 @@ def prepare_folder(run: Run, training: Training) -> None:
             " weights may differ from an uninterrupted run"
         )
     with folder.writing():
-        folder.history.trim(training.epochs_done, training.rewinds)
+        folder.history.trim(training.epochs_done)
     recorded = {row["epoch"] for row in folder.history.epochs()}
     missing = sorted({*range(1, training.epochs_done + 1)} - recorded)
     if missing:

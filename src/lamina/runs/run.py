@@ -33,7 +33,7 @@ from lamina.runs.final import check_own_model, evaluate_final
 from lamina.runs.folder import RunFolder
 from lamina.runs.limit import TimeLimit
 from lamina.runs.overview import describe_recipe, describe_run, describe_start, show_run
-from lamina.runs.processes import by_leader, check_processes, is_leader, lead_value
+from lamina.runs.processes import by_leader, check_processes, is_leader
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
 from lamina.runs.resuming import (
@@ -102,7 +102,6 @@ class Run:
         data: DataLike | None = None,
         until: float | None = None,
         save_every_seconds: float = 60.0,
-        rewind_on_nan: bool | None = None,
         on_diagnosis: str = "continue",
         progress: bool = True,
     ) -> Report | None:
@@ -120,7 +119,6 @@ class Run:
             data=data,
             until=until,
             save_every_seconds=save_every_seconds,
-            rewind_on_nan=rewind_on_nan,
             on_diagnosis=on_diagnosis,
         )
         with closing(trained):  # an interrupt while printing must save and unlock the run, too
@@ -156,7 +154,6 @@ class Run:
         is_open: bool = False,
         finish: threading.Event | None = None,
         save_every_seconds: float = 60.0,
-        rewind_on_nan: bool | None = None,
         on_diagnosis: str = "continue",
     ) -> Generator[RunEvent, None, None]:
         """Train the run, and yield its events.
@@ -176,8 +173,6 @@ class Run:
                 ``trapezoid``, the learning rate first falls to zero over some steps.
             save_every_seconds: Time between checkpoints within epochs. lamina also saves after each
                 epoch, unless saving would take more than 2 % of the time.
-            rewind_on_nan: On NaN or infinity, return to the last checkpoint with half the learning
-                rate, up to 3 times. By default the last setting of the run, initially ``False``.
             on_diagnosis: ``continue``, or ``stop`` to end the training after a new ``Diagnosis``.
 
         Yields:
@@ -187,7 +182,6 @@ class Run:
             - ``Step``, every few steps;
             - after each epoch, once it is saved: the ``Report`` on ``val``, the ``Epoch``, and each
               new ``Diagnosis``;
-            - ``Rewind``, after a return to a checkpoint;
             - ``EarlyEnd``, if patience, the time limit or a diagnosis ends the training. After
               patience, the run is finished; otherwise, call this again to train the rest;
             - the ``Report`` on ``test``, or on ``val`` without a ``test`` split; not after a
@@ -229,19 +223,13 @@ class Run:
                 training = resume_training(self, dataset)
                 by_leader(lambda: prepare_folder(self, training))
             stack.enter_context(explain_lack_of_memory(training))
-            if rewind_on_nan is None:
-                rewind_on_nan = lead_value(lambda: self.record.rewind_on_nan)
-            else:
-                by_leader(lambda: self.folder.change_record(rewind_on_nan=rewind_on_nan))
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.schedule.epochs)
             limit: TimeLimit | None = None
             if until is not None:
                 limit = TimeLimit(until, is_open and training.schedule.can_move)
             saver = Saver(training, self.folder, save_every_seconds)
-            stops = Stops(
-                limit, finish, at_diagnosis=on_diagnosis == "stop", at_nan=not rewind_on_nan
-            )
+            stops = Stops(limit, finish, at_diagnosis=on_diagnosis == "stop")
             course = Course(self, training, saver, dataset, stops)
             with closing(iter_computing_with(threads, course.iterate())) as events:
                 # an exception thrown in here ends the loop, which saves

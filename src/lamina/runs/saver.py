@@ -63,17 +63,6 @@ class Saver:
         """Save, or warn that it failed."""
         self.attempt(lambda: self.save(with_model=with_model))
 
-    def go_back(self, row: Row) -> None:
-        """Remove the epochs after the training's checkpoint, add a row, and save."""
-        self._rows = [waiting for waiting in self._rows if waiting["event"] == "rewind"]
-        self.add_row(row)
-        if is_leader():
-            history = self._folder.history
-            with self._folder.writing():
-                history.trim(self._training.epochs_done, self._training.rewinds)
-            self.epochs = history.epochs()
-        self.try_to_save(with_model=False)
-
     def _write(self, *, with_model: bool) -> None:
         began = time.perf_counter()
         rows = list(self._rows)
@@ -88,7 +77,7 @@ class Saver:
             if not self._folder.checkpoint_file.exists():
                 self._rows = rows
                 with self._folder.writing():
-                    self._folder.history.trim(0, 0)
+                    self._folder.history.trim(0)
             raise
         self._saved_at = time.perf_counter()
         self._saving_seconds = self._saved_at - began

@@ -272,7 +272,6 @@ def describe_record(
         data=DataOrigin(dataset.source, dataset.name, dataset.fingerprint, preparation),
         device=training.device,
         precision=training.precision,
-        rewind_on_nan=False,
         command=(),
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
         versions=find_versions(with_timm=timm is not None),

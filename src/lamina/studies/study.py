@@ -143,7 +143,6 @@ class RunSetup:
     command: tuple[str, ...] = ()  # words of the command line, for the records
     start_from: StartingPoint | None = None
     save_every_seconds: float = 60.0
-    rewind_on_nan: bool | None = None
     on_diagnosis: str = "continue"
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
@@ -223,7 +222,6 @@ def train_candidate(
         is_open=candidate.is_open,
         finish=setup.finish,
         save_every_seconds=setup.save_every_seconds,
-        rewind_on_nan=setup.rewind_on_nan,
         on_diagnosis=setup.on_diagnosis,
     )
 

@@ -91,7 +91,6 @@ class Standing:
 
     steps_done: Count
     steps_per_epoch: Annotated[int, Range(1)]
-    rewinds: Count  # returns to a checkpoint so far
     images: Count
     loss: float
     correct: float | None  # number of correct predictions; `None` for regression

@@ -264,24 +264,6 @@ class HeadFit(Event):
         )
 
 
-MOST_REWINDS = 3
-
-
-@dataclass(frozen=True)
-class Rewind(Event):
-    """A return to the last checkpoint after NaN or infinity; ``lr`` is the new peak rate."""
-
-    rewind: int
-    to_epochs_done: int
-    to_steps_done: int
-    lr: float
-    reason: str
-
-    def __str__(self) -> str:
-        back = f"Returned to step {self.to_steps_done} with half the learning rate, {self.lr:g}"
-        return f"{self.reason} {back} (rewind {self.rewind} of at most {MOST_REWINDS})."
-
-
 @dataclass(frozen=True)
 class EarlyEnd(Event):
     """Training ended before its last epoch, by ``Recipe.patience``, a time limit or a diagnosis.
