@@ -96,15 +96,6 @@ SaveEvery = Annotated[
         ),
     ),
 ]
-OnDiagnosis = Annotated[
-    Literal["continue", "stop"],
-    arg(
-        help=(
-            "if lamina diagnoses a problem, such as dead units: print the evidence and a"
-            " suggestion, then continue or stop"
-        )
-    ),
-]
 Port = Annotated[
     int,
     arg(metavar="N", help="port to listen on; 0 chooses a free port"),

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from lamina.cli.options import (
     Json,
     MovedData,
-    OnDiagnosis,
     OwnModule,
     Progress,
     RunFolder,
@@ -29,7 +28,6 @@ class Options:
 
     run: RunFolder
     save_every: SaveEvery = "60s"
-    on_diagnosis: OnDiagnosis = "continue"
     data: MovedData = None
     net: OwnModule = None
     progress: Progress = False
@@ -61,7 +59,6 @@ def run(options: Options, terminal: Terminal) -> int:
             finish = threading.Event()
         events = run.iter_train(
             save_every_seconds=save_every_seconds,
-            on_diagnosis=options.on_diagnosis,
             finish=finish,
         )
         with terminal.progress_bar() as show_progress:

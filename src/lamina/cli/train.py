@@ -19,7 +19,6 @@ from lamina.cli.fields import PreparationFields, RecipeFields
 from lamina.cli.options import (
     Jobs,
     Json,
-    OnDiagnosis,
     Progress,
     RunsFolder,
     SaveEvery,
@@ -54,7 +53,7 @@ class Options:
         "data": "data",
         **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
         **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs", "threads"), "time and recipe"),
-        **dict.fromkeys(("name", "runs_dir", "save_every", "on_diagnosis", "progress"), "run"),
+        **dict.fromkeys(("name", "runs_dir", "save_every", "progress"), "run"),
     }
     in_help_all: ClassVar = (
         "weights",
@@ -65,7 +64,6 @@ class Options:
         "threads",
         "runs_dir",
         "save_every",
-        "on_diagnosis",
         "progress",
     )
 
@@ -109,7 +107,6 @@ class Options:
     unfinished runs, and skip finished ones"""
     runs_dir: RunsFolder = Path("runs")
     save_every: SaveEvery = "60s"
-    on_diagnosis: OnDiagnosis = "continue"
     preparation: PreparationFields = field(default_factory=PreparationFields)
     progress: Progress = False
     json: Json = False
@@ -153,7 +150,6 @@ def run(options: Options, terminal: Terminal) -> int:
                 tuple(terminal.command),
                 start_from=start,
                 save_every_seconds=save_every_seconds,
-                on_diagnosis=options.on_diagnosis,
                 finish=finish,
                 progress=partial(show_progress, "preparing images"),
                 jobs=options.jobs,
@@ -186,12 +182,12 @@ def _check(options: Options, processes: int) -> None:
         refuse(options, reason, "seeds", "folds", "weights", "recipe", "pretrained")
     if options.folds is not None:
         reason = "--folds trains a run for each fold to its end, without val."
-        refuse(options, reason, "seeds", "on_diagnosis")
+        refuse(options, reason, "seeds")
         if "patience" in options.settings:
             raise RecipeError(f"{reason} Leave out --patience.")
     elif options.seeds is not None:
         reason = "--seeds trains complete runs that differ only in the seed."
-        refuse(options, reason, "time", "on_diagnosis")
+        refuse(options, reason, "time")
     elif options.name is not None and processes == 1:
         path = options.runs_dir / options.name
         if (path / "run.json").exists():  # before any image is read

@@ -58,12 +58,10 @@ class Stops:
     Attributes:
         limit: A time limit.
         finish: An event; soon after it is set, the training of a single process ends.
-        at_diagnosis: Whether to stop after an epoch with a new diagnosis.
     """
 
     limit: TimeLimit | None
     finish: threading.Event | None
-    at_diagnosis: bool
 
 
 @dataclass
@@ -88,8 +86,7 @@ class Course:
                 self.saver.save()
             if self._end:
                 yield self._end
-            if not (self._end and self._end.diagnosis):
-                yield from self._evaluate()
+            yield from self._evaluate()
         except NotFiniteError as error:
             raise self._name_checkpoint(error) from error
         except Exception as error:
@@ -166,9 +163,6 @@ class Course:
         elif reason:
             self._end = EarlyEnd(event.epoch, reason)
             self.saver.add_row(self._end.to_json())
-        elif event.diagnoses and self.stops.at_diagnosis and not self.training.is_finished:
-            kind = event.diagnoses[0].kind
-            self._end = EarlyEnd(event.epoch, f"diagnosis {kind}", kind)
         is_last = self.training.is_finished or self._end is not None
         must_save = event.diagnoses or self.training.is_interrupted or is_last
         if must_save or self.saver.is_worth_saving():

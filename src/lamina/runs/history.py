@@ -23,7 +23,7 @@ BAD_LINE = (
 )
 Count: TypeAlias = Annotated[int, Range(1)]
 Row: TypeAlias = dict[str, Any]
-NOT_NUMBERS = ("event", "reason", "weights", "diagnosis", "layers", "diagnoses")
+NOT_NUMBERS = ("event", "reason", "weights", "layers", "diagnoses")
 """Fields of a row that are not numbers."""
 NOT_COLUMNS = (*NOT_NUMBERS, "score", "metrics")
 NO_LAYERS = LayerStatistics(*[()] * 7)
@@ -38,7 +38,6 @@ class _CheckedRow:
     epoch: Count = 1
     reason: str = ""
     weights: str = ""
-    diagnosis: str | None = None
     layers: LayerStatistics = NO_LAYERS
     diagnoses: tuple[Diagnosis, ...] = ()
 

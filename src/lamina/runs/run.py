@@ -102,7 +102,6 @@ class Run:
         data: DataLike | None = None,
         until: float | None = None,
         save_every_seconds: float = 60.0,
-        on_diagnosis: str = "continue",
         progress: bool = True,
     ) -> Report | None:
         """Train the run, from the start or from its last checkpoint, and evaluate it.
@@ -112,14 +111,12 @@ class Run:
         terminal or notebook.
 
         Returns:
-            The report on ``test``, else on ``val``. ``None`` if neither can be scored or a
-            diagnosis ended training.
+            The report on ``test``, else on ``val``. ``None`` if neither can be scored.
         """
         trained = self.iter_train(
             data=data,
             until=until,
             save_every_seconds=save_every_seconds,
-            on_diagnosis=on_diagnosis,
         )
         with closing(trained):  # an interrupt while printing must save and unlock the run, too
             events: Iterable[RunEvent] = trained
@@ -154,7 +151,6 @@ class Run:
         is_open: bool = False,
         finish: threading.Event | None = None,
         save_every_seconds: float = 60.0,
-        on_diagnosis: str = "continue",
     ) -> Generator[RunEvent, None, None]:
         """Train the run, and yield its events.
 
@@ -173,7 +169,6 @@ class Run:
                 ``trapezoid``, the learning rate first falls to zero over some steps.
             save_every_seconds: Time between checkpoints within epochs. lamina also saves after each
                 epoch, unless saving would take more than 2 % of the time.
-            on_diagnosis: ``continue``, or ``stop`` to end the training after a new ``Diagnosis``.
 
         Yields:
             These events, in this order:
@@ -182,10 +177,9 @@ class Run:
             - ``Step``, every few steps;
             - after each epoch, once it is saved: the ``Report`` on ``val``, the ``Epoch``, and each
               new ``Diagnosis``;
-            - ``EarlyEnd``, if patience, the time limit or a diagnosis ends the training. After
-              patience, the run is finished; otherwise, call this again to train the rest;
-            - the ``Report`` on ``test``, or on ``val`` without a ``test`` split; not after a
-              diagnosis.
+            - ``EarlyEnd``, if patience or the time limit ends the training. After patience, the run
+              is finished; otherwise, call this again to train the rest;
+            - the ``Report`` on ``test``, or on ``val`` without a ``test`` split.
 
         Warns:
             LaminaWarning: A file cannot be written, a split cannot be evaluated, or software or
@@ -208,10 +202,6 @@ class Run:
                 " save_every_seconds=60."
             )
         check_type(until, (Real,), "until", "a time in seconds, such as time.perf_counter() + 60")
-        if on_diagnosis not in ("continue", "stop"):
-            raise RunError(
-                f"on_diagnosis is {on_diagnosis!r:.60}; it must be 'continue' or 'stop'."
-            )
         dataset = find_dataset(self, data)
         with ExitStack() as stack:
             # from here on, no other process changes the run
@@ -229,7 +219,7 @@ class Run:
             if until is not None:
                 limit = TimeLimit(until, is_open and training.schedule.can_move)
             saver = Saver(training, self.folder, save_every_seconds)
-            stops = Stops(limit, finish, at_diagnosis=on_diagnosis == "stop")
+            stops = Stops(limit, finish)
             course = Course(self, training, saver, dataset, stops)
             with closing(iter_computing_with(threads, course.iterate())) as events:
                 # an exception thrown in here ends the loop, which saves

@@ -143,7 +143,6 @@ class RunSetup:
     command: tuple[str, ...] = ()  # words of the command line, for the records
     start_from: StartingPoint | None = None
     save_every_seconds: float = 60.0
-    on_diagnosis: str = "continue"
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
     jobs: int | None = None  # runs to train at once (``Jobs``)
@@ -222,7 +221,6 @@ def train_candidate(
         is_open=candidate.is_open,
         finish=setup.finish,
         save_every_seconds=setup.save_every_seconds,
-        on_diagnosis=setup.on_diagnosis,
     )
 
 

@@ -266,14 +266,10 @@ class HeadFit(Event):
 
 @dataclass(frozen=True)
 class EarlyEnd(Event):
-    """Training ended before its last epoch, by ``Recipe.patience``, a time limit or a diagnosis.
-
-    ``diagnosis`` is the kind of diagnosis that ended it, if one did; the run is then unfinished.
-    """
+    """Training ended before its last epoch, by ``Recipe.patience`` or a time limit."""
 
     epoch: int
     reason: str
-    diagnosis: str | None = None
 
     def __str__(self) -> str:
         return f"ended after epoch {self.epoch}: {self.reason}"
