@@ -18,7 +18,6 @@ from lamina.data.load import as_dataset, full_source, resize_dataset
 from lamina.errors import DataError, RecipeError, RunError, check_type, name_some, warn
 from lamina.files import METADATA, read_bytes
 from lamina.nets import Net
-from lamina.runs.final import ChangedCodeError
 from lamina.runs.folder import change_standing, find_difference, pack_checkpoint
 from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
@@ -31,6 +30,7 @@ from lamina.runs.resuming import (
     list_needed_parts,
     make_training,
     restore_net,
+    with_module,
 )
 from lamina.runs.run import Run
 from lamina.targets import REGRESSION
@@ -239,8 +239,6 @@ class StartingPoint:
 
     def begin(self, net: AnyNet, dataset: Dataset, recipe: Recipe, parts: Parts) -> Beginning:
         """Build the training of a new run; raises ``LaminaError`` if something does not fit."""
-        if self.run.record.own_module is not None:
-            self._check_code(dataset)
         if self.epoch is not None:
             return self._continue(self.epoch, dataset, recipe, parts)
         fresh = Training(net, dataset.train, recipe, parts=parts)
@@ -248,15 +246,6 @@ class StartingPoint:
         training = Training(net, dataset.train, recipe, parts=parts, initial=initial)
         files = {self.run.folder.initial_file.name: pack_tensors(dict(initial.weights), {})}
         return Beginning(training, started_from, files)
-
-    def _check_code(self, dataset: Dataset) -> None:
-        """Raise ``ChangedCodeError`` if the code of your own module has changed since the run."""
-        try:
-            replace(self.run, dataset=dataset).load_model()
-        except ChangedCodeError:
-            raise
-        except RunError:  # there are no weights, or they do not fit, which the caller reports
-            return
 
     def _carry_weights(self, fresh: Model) -> tuple[Initial, StartedFrom]:
         """The run's weights by name and shape; outputs that the run lacks come from ``fresh``."""
@@ -385,8 +374,7 @@ def find_start(
             f"start_from trains the net of {start_from.path}, {record.net_name}. Leave out net"
             " (on the command line, NET)."
         )
-    module = net.make(record.recipe.seed, record.in_shape, record.task.outputs)
-    return StartingPoint(replace(start_from, module=module), epoch, net.origin)
+    return StartingPoint(with_module(start_from, net), epoch, net.origin)
 
 
 def split_epoch(text: str | Path, runs_dir: Path) -> tuple[str | Path, float | None]:

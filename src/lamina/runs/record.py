@@ -40,7 +40,7 @@ class OwnModule:
     file: str  # empty if it was passed in Python
     # of the function, class or net in the file; in Python, of the class, or the repr of the net
     name: str
-    digest: str = ""  # of the file when the run began
+    digest: str = ""  # of the file or, in Python, of the source of the classes, at the start
 
     def __str__(self) -> str:
         """The argument or option that passes it again."""
@@ -132,6 +132,8 @@ class RunRecord:
     considered: tuple[Considered, ...] = ()  # empty if the user named the net
     # custom functions: purpose → module and name
     parts: dict[str, str] = field(default_factory=dict)
+    # custom functions: purpose → digest of the source, if it has one
+    code: dict[str, str] = field(default_factory=dict)
     started_from: StartedFrom | None = None
     late_end: LateEnd | None = None  # ``None`` if the recipe decides when the training ends
 

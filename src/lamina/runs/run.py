@@ -29,7 +29,7 @@ from lamina.evaluation.reports import Report
 from lamina.files import damaged
 from lamina.nets import Net
 from lamina.runs.course import Course, RunEvent, Stops, explain_lack_of_memory
-from lamina.runs.final import check_own_model, evaluate_final
+from lamina.runs.final import evaluate_final
 from lamina.runs.folder import RunFolder
 from lamina.runs.limit import TimeLimit
 from lamina.runs.overview import describe_recipe, describe_run, describe_start, show_run
@@ -367,7 +367,7 @@ class Run:
 
         Raises:
             RunError: The weights are missing, damaged or do not fit, or your own module was not
-                passed, or its outputs for the run's images differ from the stored ones.
+                passed.
             NetError: The net needs timm, which is not installed.
         """
         record = self.record
@@ -398,7 +398,6 @@ class Run:
             raise damaged(str(self.folder.record_file), error) from error
         model.load_state_dict(self.folder.read_weights(model.state_dict()))
         model.eval()
-        check_own_model(self, model)
         return model
 
     def __repr__(self) -> str:

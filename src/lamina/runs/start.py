@@ -39,7 +39,7 @@ from lamina.runs.record import (
     parse_record,
     record_to_json,
 )
-from lamina.runs.resuming import DataLike
+from lamina.runs.resuming import DataLike, digest_module
 from lamina.runs.run import Run
 from lamina.training.custom import (
     NO_PARTS,
@@ -255,6 +255,8 @@ def describe_record(
         own_module = choice.origin
     elif net is None and isinstance(choice.origin, TimmNet):
         timm = choice.origin
+    if own_module is not None and not own_module.file:
+        own_module = replace(own_module, digest=digest_module(model.net or model.body))
     preparation = dataset.preparation
     if dataset.bit_depth is not None:  # chosen, and used for predictions, too
         preparation = replace(preparation, bit_depth=dataset.bit_depth)
@@ -277,6 +279,7 @@ def describe_record(
         versions=find_versions(with_timm=timm is not None),
         machine=describe_machine(),
         parts=parts.describe(),
+        code=parts.digest(),
     )
 
 

@@ -258,7 +258,7 @@ def load_planned(candidate: Candidate, setup: RunSetup) -> Run:
     changes = []
     for change in compare_records(run.record, planned):
         if change.what == "own_module.digest":
-            changes.append("the file of the net has changed")
+            changes.append("the code of the net has changed")
         elif change.what.startswith(COMPARED):
             changes.append(f"{change.what} is {change.first}, not {change.second}")
     if changes:
