@@ -130,12 +130,6 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
     from lamina.training.threads import computing_with, keep_threads
 
     run = load_run(path, runs_dir=options.runs_dir)
-    origin = run.record.started_from
-    if origin is not None and origin.epoch is not None:
-        raise RunError(
-            f"{run.path} continues from {origin.run} after epoch {origin.epoch:g}, so its first"
-            f" epochs belong to that run. Reproduce them with lamina reproduce {origin.run}"
-        )
     digests = _read_digests(run, options.epochs or 1)
     run = add_module(run, options.net, terminal)
     if list_needed_parts(run.record.parts, run.record.task.metric):

@@ -18,7 +18,6 @@ from lamina.errors import GroupError, LaminaError, NotFiniteError, RecipeError, 
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import describe_undefined
 from lamina.runs.final import evaluate_final, score_split
-from lamina.runs.folder import change_standing
 from lamina.runs.history import Row
 from lamina.runs.limit import TimeLimit
 from lamina.runs.processes import by_leader
@@ -140,8 +139,6 @@ class Course:
         yield from self._look_at_the_clock(event)
         if self._end:
             self.training.check_weights()
-        if self.training.schedule.falls_at(self.training.steps_done):
-            self._save_before_fall()
         if self.training.is_interrupted and group.size() > 1:
             raise KeyboardInterrupt  # in all processes after the same step
 
@@ -252,12 +249,6 @@ class Course:
         schedule = self.training.schedule
         end = LateEnd(schedule.epochs, schedule.falls)
         self.saver.attempt(lambda: self.run.folder.change_record(late_end=end))
-
-    def _save_before_fall(self) -> None:
-        """Keep the checkpoint from which more epochs can be trained."""
-        checkpoint = change_standing(self.training.checkpoint(), falls=())
-        folder = self.run.folder
-        self.saver.attempt(lambda: folder.save_checkpoint(checkpoint, folder.before_fall_file))
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""

@@ -161,10 +161,7 @@ def _flatten_course(run: RunFolder) -> dict[str, Any]:
 
 
 def _describe_start(origin: StartedFrom | None) -> str:
-    if origin is None:
-        return ""
-    after = "" if origin.epoch is None else f" after epoch {origin.epoch:.10g}"
-    return f"{Path(origin.run).name}{after}"
+    return "" if origin is None else Path(origin.run).name
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -46,7 +46,7 @@ def _change_start(run: Run, old: str, new: str) -> None:
     words = list(record.command)
     for place, word in enumerate(words):
         if "--start-from" in (word.partition("=")[0], words[place - 1]):
-            reference = rf"(?<![^=/]){re.escape(old)}(?=(@[\d.]+)?$)"
+            reference = rf"(?<![^=/]){re.escape(old)}$"
             words[place] = re.sub(reference, lambda _: new, word)
     moved = replace(start, run=str(Path(start.run).with_name(new)))
     run.folder.change_record(started_from=moved, command=tuple(words))

@@ -88,13 +88,10 @@ class StartedFrom:
     """The run that a new run started from, and which of its outputs were kept."""
 
     run: str  # absolute path
-    epoch: float | None  # completed epochs before the checkpoint; ``None`` for the final weights
     kept: tuple[str, ...]  # the outputs for these kept their weights
     new: tuple[str, ...]  # the outputs for these are initialized
 
     def __str__(self) -> str:
-        if self.epoch is not None:
-            return f"{self.run} after epoch {self.epoch:.10g}"
         text = f"{self.run}; outputs kept: {name_some(self.kept) or 'none'}"
         return f"{text}; initialized: {name_some(self.new)}" if self.new else text
 

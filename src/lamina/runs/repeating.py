@@ -11,7 +11,6 @@ from typing import Any
 
 from lamina.errors import LaminaError, escape, plural
 from lamina.nets.layers import LAYERS
-from lamina.runs.continuing import find_checkpoint
 from lamina.runs.folder import STUDY_FILE
 from lamina.runs.loading import load_run
 from lamina.runs.record import RunRecord
@@ -107,7 +106,7 @@ def write_command(words: tuple[str, ...]) -> str:
 
 
 def write_python(record: RunRecord, epochs: int) -> str:
-    """Python code that repeats the run, from the same checkpoint if it began at one.
+    """Python code that repeats the run.
 
     Empty for a pretrained net, which the run does not contain as layers.
     """
@@ -116,17 +115,12 @@ def write_python(record: RunRecord, epochs: int) -> str:
     start = record.started_from
     if record.parts:
         raise LaminaError("The run used your own functions, so there is no Python code to copy.")
-    if start is not None and start.epoch is None:
+    if start is not None:
         raise LaminaError(
             f"The run used the weights of {start.run}, so there is no Python code to copy."
         )
     train = "run.train()\n"
     recipe = f"recipe = lamina.{replace(record.recipe, epochs=epochs)!r}\n"
-    if start is not None:
-        find_checkpoint(Path(start.run), start.epoch or 0.0)  # raises an error if it is gone
-        source = f"{start.run}@{start.epoch:.10g}"
-        run = f"run = lamina.start_run(recipe=recipe, start_from={source!r})"
-        return f"import lamina\n\n{recipe}{run}\n{train}"
     layers = ", ".join(["Net", *sorted(name for name in LAYERS if f"{name}(" in repr(record.net))])
     head = f"import lamina\nfrom lamina.nets import {layers}\n"
     written = "".join(f"    {layer!r},\n" for layer in record.net)

@@ -157,8 +157,6 @@ def _read_initial(run: Run) -> Initial | None:
     if start is None:
         return None
     content = read_file(run.folder.initial_file)
-    if not content and start.epoch is not None:  # continues a run whose weights were random
-        return None
     weights, _ = unpack_tensors(content, str(run.folder.initial_file), RESTORE)
     return Initial(weights, record.mean, record.std)
 

@@ -26,14 +26,15 @@ from lamina.data.splits import OWN_RULE
 from lamina.errors import NetError, RecipeError, RunError, check_type, warn
 from lamina.files import check_name, sync_folder, write_atomically, write_json
 from lamina.nets import Net
-from lamina.runs.continuing import Beginning, StartingPoint, find_start
-from lamina.runs.folder import RunFolder
+from lamina.runs.continuing import StartingPoint, find_start
+from lamina.runs.folder import INITIAL_FILE, RunFolder
 from lamina.runs.nets_by_name import NetChoice, choose_by_images, find_net
 from lamina.runs.processes import lead_value
 from lamina.runs.record import (
     DataOrigin,
     OwnModule,
     RunRecord,
+    StartedFrom,
     describe_machine,
     find_versions,
     parse_record,
@@ -41,6 +42,7 @@ from lamina.runs.record import (
 )
 from lamina.runs.resuming import DataLike, digest_module
 from lamina.runs.run import Run
+from lamina.training.checkpoint import pack_tensors
 from lamina.training.custom import (
     NO_PARTS,
     Parts,
@@ -92,10 +94,8 @@ def start_run(
             their names, so :func:`load_run` needs them again to resume.
         start_from: A run, its folder or its name. lamina trains its net further, from its final
             weights, with its recipe, image size and normalization. The classes may differ; outputs
-            with the same name keep their weights. With an epoch, such as ``"runs/first@3"``, lamina
-            continues exactly from the checkpoint after this epoch, on the same data; only the
-            recipe fields in ``lamina.runs.continuing.CHANGEABLE`` may change. Pass ``net`` again if
-            the run trained your own module, and ``parts`` if it used your own functions.
+            with the same name keep their weights. Pass ``net`` again if the run trained your own
+            module, and ``parts`` if it used your own functions.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         runs_dir: Folder for runs; created if necessary.
 
@@ -152,23 +152,18 @@ def start_run(
     module = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     if start is None:
         check_pretrained(recipe, choice, module)
-        training = Training(_copy(module), train, recipe, parts=parts)
-        beginning = Beginning(training)
-    else:
-        beginning = start.begin(_copy(module), dataset, recipe, parts)
-    record = replace(
-        describe_record(beginning.training, dataset, choice, parts),
-        recipe=recipe,
-        device=beginning.device or beginning.training.device,
-        started_from=beginning.started_from,
-        late_end=beginning.late_end,
-    )
-    if start is not None and start.threads is not None:
-        record = replace(record, machine=replace(record.machine, threads=start.threads))
+    copied = _copy(module)
+    training = Training(copied, train, recipe, parts=parts)
+    started_from: StartedFrom | None = None
+    files: dict[str, bytes] = {}
+    if start is not None:
+        initial, started_from = start.carry_weights(training.model)
+        training = Training(copied, train, recipe, parts=parts, initial=initial)
+        files = {INITIAL_FILE: pack_tensors(dict(initial.weights), {})}
+    record = describe_record(training, dataset, choice, parts)
+    record = replace(record, started_from=started_from)
     parse_record(record_to_json(record), "run.json")  # fails before the folder is created
-    path = lead_value(
-        lambda: str(create_folder(Path(runs_dir), record, name, dataset, beginning.files))
-    )
+    path = lead_value(lambda: str(create_folder(Path(runs_dir), record, name, dataset, files)))
     passed: Net | nn.Module | None = None
     if record.own_module is not None:
         passed = _copy(module)

@@ -54,7 +54,6 @@ from lamina.training.pretrained import native_side_px
 from lamina.training.recipe import Recipe
 from lamina.training.threads import (
     LEAST_MULTIPLY_ADDS,
-    Threads,
     choose_threads,
     computing_with,
     is_decided,
@@ -160,11 +159,7 @@ class RunSetup:
 
 def on_idle_cores(events: Events[Result], setup: RunSetup) -> Events[Result]:
     """The events, computed with the threads of ``setup``, by default one for each idle core."""
-    start = setup.start_from
-    if start is None or start.threads is None:
-        threads = choose_threads(setup.threads)
-    else:
-        threads = Threads(start.threads, torch.get_num_threads(), f"as in {start.run.path}")
+    threads = choose_threads(setup.threads)
     if threads.reason:
         yield ThreadsDecision("threads", str(threads), threads.reason)
     return (yield from iter_computing_with(threads.number, events))
@@ -180,8 +175,7 @@ def iter_candidate(
     yield RecipeDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
     experiment = candidate.experiment
     threads = torch.get_num_threads()
-    is_continued = setup.start_from is not None and setup.start_from.threads is not None
-    is_free = setup.threads is None and not is_decided() and not is_continued
+    is_free = setup.threads is None and not is_decided()
     if is_free and threads > 1 and candidate.multiply_adds() < LEAST_MULTIPLY_ADDS:
         reason = "more would not train this net faster"
         yield ThreadsDecision("threads", f"1 of {threads}", reason)

@@ -100,11 +100,6 @@ class Standing:
     optimizer: dict[str, dict[str, Number]] = field(default_factory=dict)
     falls: tuple[Fall, ...] = ()  # falls of the learning rate that are planned or begun
 
-    @property
-    def is_falling(self) -> bool:
-        """Whether a fall of the learning rate has begun."""
-        return any(fall.start < self.steps_done for fall in self.falls)
-
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:

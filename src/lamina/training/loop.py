@@ -238,11 +238,7 @@ class Training:
 
     def _is_recorded(self, step: DividedBatch) -> bool:
         is_last = step.step + 1 == self.steps_per_epoch or self.is_finished
-        return (
-            is_last
-            or (step.step + 1) % self._steps_per_record == 0
-            or self.schedule.falls_at(self.steps_done)
-        )
+        return is_last or (step.step + 1) % self._steps_per_record == 0
 
     def _can_wait(self, step: DividedBatch) -> bool:
         """Whether reading values now would not stall a GPU."""

@@ -74,10 +74,6 @@ class Schedule:
         """Whether the fall of the learning rate has begun at ``step``."""
         return bool(self.falls) and step >= self.falls[0].start
 
-    def falls_at(self, step: int) -> bool:
-        """Whether ``step`` is the first step in which the learning rate falls."""
-        return self.is_falling(step) and not self.is_falling(step - 1)
-
     def factor(self, step: int) -> float:
         """The factor of the peak learning rate at ``step``, by recipe or custom function.
 

@@ -15,7 +15,6 @@ from lamina import zoo
 from lamina.deploy.studio.net_cards import list_layers, list_presets, read_net, show_net, split_text
 from lamina.deploy.studio.recipe_fields import (
     list_fields,
-    read_fields,
     read_form,
     read_seconds,
     write_options,
@@ -28,7 +27,6 @@ from lamina.values import Range
 
 Dimension: TypeAlias = Annotated[int, Range(1, 2**31)]
 Shape: TypeAlias = tuple[Dimension, Dimension, Dimension]
-Epoch: TypeAlias = Annotated[float, Range(0)]
 Texts: TypeAlias = dict[str, str] | None  # fields of a recipe
 SHOWN_LETTERS = 60  # of a data set or a run, in the name of a new run
 
@@ -165,18 +163,6 @@ async def stop(
     return job.to_json()
 
 
-async def continue_run(
-    studio: Studio, run: str, epoch: Epoch, fields: Texts = None
-) -> dict[str, Any]:
-    """Start ``lamina train --start-from RUN@EPOCH``."""
-    path = studio.find_run(run)
-    values = read_fields(fields or {})
-    await studio.compute_quickly("run_views.check_start", path, epoch, values)
-    words = [f"--start-from={path.resolve()}@{epoch:.10g}", *write_options(fields or {})]
-    run = studio.choose_name("", f"{path.name[:SHOWN_LETTERS]}-from-{epoch:g}")
-    return start_training(studio, words, run)
-
-
 def start_training(studio: Studio, words: Sequence[str], run: str, **more: Any) -> dict[str, Any]:
     """Start a command that trains a new run, whose name is reserved."""
     places = [f"--name={run}", f"--runs-dir={studio.data.runs_dir}"]
@@ -192,5 +178,4 @@ ACTIONS: Actions = {
     "train": train,
     "resume": resume,
     "stop": stop,
-    "continue": continue_run,
 }
