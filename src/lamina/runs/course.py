@@ -118,8 +118,8 @@ class Course:
             self.training.schedule.leave_open(self.training.steps_done)
         if is_open or self.run.record.late_end is not None:
             self._record_end()
-        if not self.run.folder.checkpoint_file.exists():
-            self.saver.try_to_save(with_model=False)
+        if not group.lead_value(self.run.folder.checkpoint_file.exists):
+            self.saver.save(with_model=False)
 
     def _follow(self, event: FeatureProgress | HeadFit | Step | Epoch) -> Iterator[RunEvent]:
         # before the first step, so there is nothing to save
@@ -134,7 +134,7 @@ class Course:
             if is_interrupted or group.lead_value(self.saver.is_time_to_save):
                 self._check_same(f"At step {event.step} of epoch {event.epoch}")
                 self.training.check_weights()
-                self.saver.try_to_save(with_model=is_interrupted)
+                self.saver.save(with_model=is_interrupted)
             yield event
         yield from self._look_at_the_clock(event)
         if self._end:
@@ -150,7 +150,7 @@ class Course:
         if overfitting:
             diagnoses = (*event.diagnoses, Diagnosis(**overfitting))
             event = replace(event, diagnoses=diagnoses)
-        self.saver.add_row(event.to_json())
+        self.saver.append_row(event.to_json())
         fall: Cooldown | None = None
         schedule = self.training.schedule
         if reason and schedule.can_move:
@@ -159,13 +159,11 @@ class Course:
                 fall = self._start_fall(event.epoch, steps, reason)
         elif reason:
             self._end = EarlyEnd(event.epoch, reason)
-            self.saver.add_row(self._end.to_json())
+            self.saver.append_row(self._end.to_json())
         is_last = self.training.is_finished or self._end is not None
         must_save = event.diagnoses or self.training.is_interrupted or is_last
-        if must_save or self.saver.is_worth_saving():
-            self.saver.try_to_save(with_model=True)
-        else:
-            self.saver.attempt(self.saver.append_rows)
+        if group.lead_value(lambda: bool(must_save) or self.saver.is_worth_saving()):
+            self.saver.save()
         if report is not None:
             yield report
         yield event
@@ -248,7 +246,7 @@ class Course:
         """Record how training ends, if not as its recipe plans."""
         schedule = self.training.schedule
         end = LateEnd(schedule.epochs, schedule.falls)
-        self.saver.attempt(lambda: self.run.folder.change_record(late_end=end))
+        by_leader(lambda: self.run.folder.change_record(late_end=end))
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""

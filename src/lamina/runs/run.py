@@ -182,8 +182,7 @@ class Run:
             - the ``Report`` on ``test``, or on ``val`` without a ``test`` split.
 
         Warns:
-            LaminaWarning: A file cannot be written, a split cannot be evaluated, or software or
-                hardware has changed.
+            LaminaWarning: A split cannot be evaluated, or software or hardware has changed.
 
         Raises:
             LaminaError: An argument is invalid, a file is damaged, another process trains the run,
