@@ -95,9 +95,6 @@ def inject(
         )
         plain = net.without(BatchNorm)
     rectified = net.replace(LeakyReLU(), ReLU()) if name == "cnn" else net
-    shuffled = dataclasses.replace(images, targets=random.permutation(images.targets))
-    flat = np.round(127.5 + 0.01 * (images.pixels.astype(np.float32) - 127.5)).astype(np.uint8)
-    dim = dataclasses.replace(images, pixels=flat)
     return {
         "learning-rate-too-high": (
             net,
@@ -114,8 +111,6 @@ def inject(
         "dying-relu": (rectified, images, recipe, lower_biases),
         "vanishing-gradients": (deep, images, recipe, None),
         "exploding-gradients": (plain, images, recipe, scale_weights),
-        "labels-look-shuffled": (net, shuffled, recipe, None),
-        "inputs-out-of-scale": (net, dim, dataclasses.replace(recipe, normalization="unit"), None),
         "healthy": (net, images, recipe, None),
     }
 

@@ -13,13 +13,11 @@ from lamina.errors import plural
 from lamina.targets import Score
 
 DiagnosisKind = Literal[
-    "inputs-out-of-scale",
     "learning-rate-too-high",
     "exploding-gradients",
     "dying-relu",
     "vanishing-gradients",
     "learning-rate-too-low",
-    "labels-look-shuffled",
     "overfitting",
 ]
 
