@@ -230,7 +230,7 @@ def time_steps(training: Training, threads: int) -> float:
 
 
 def speed(
-    nets: str = "mlp,mlp/16,mlp-l,cnn-s/16/450,cnn-s/32/450,cnn-s,cnn,resnet18,photo-s/96",
+    nets: str = "mlp,mlp/16,mlp-l,cnn-s/16/450,cnn-s/32/450,cnn-s,cnn,photo-s/96",
     beside: int = 0,
     turns: int = 5,
 ) -> None:

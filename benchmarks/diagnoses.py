@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import tyro
 from processes import append_row
@@ -75,7 +74,7 @@ def inject(
     name: str, images: Images, seed: int
 ) -> dict[str, tuple[Net, Images, Recipe, Callable[[nn.Module], None] | None]]:
     """Make the faults, by the expected kind: net, images, recipe, and a change of the weights."""
-    net, random = load_net(name), np.random.default_rng(seed)
+    net = load_net(name)
     recipe = dataclasses.replace(
         next(iter(ZOO[name].RECIPES.values())), epochs=3, batch_size=100, seed=seed
     )

@@ -84,14 +84,12 @@ class Schedule:
         if self._function is not None:
             return self._call_function(self._function, step)
         if self._entry.warmup_steps is not None:
-            is_rising = step < self._entry.warmup_steps
-            rise = self._entry.rise(step, self._entry.warmup_steps) if is_rising else 1.0
+            rise = min(1.0, (step + 1) / self._entry.warmup_steps)
             return rise * self._factor_of_falls(step)
         steps = self.steps or 1
-        warmup_fraction = self._recipe.warmup_fraction or self._entry.warmup_fraction
-        warmup_steps = round(warmup_fraction * steps)
+        warmup_steps = round(self._recipe.warmup_fraction * steps)
         if step < warmup_steps:
-            return self._entry.rise(step, warmup_steps)
+            return (step + 1) / warmup_steps
         return self._entry.fall((step - warmup_steps) / (steps - warmup_steps))
 
     def size_fraction(self, step: int) -> float:
