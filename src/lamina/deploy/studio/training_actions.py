@@ -75,13 +75,6 @@ async def show_net_cards(
     return await asyncio.to_thread(show_net, layers, shape, outputs)
 
 
-async def time_net(studio: Studio, text: str, shape: Shape, outputs: Dimension) -> Any:
-    """How long each layer takes."""
-    if any(job.is_active and job.is_training for job in studio.jobs.jobs):
-        raise RunError("The layers are not timed while a net trains.")
-    return await studio.compute("lamina.training.layer_times.time_layers", text, shape, outputs)
-
-
 async def plan(
     studio: Studio,
     source: str,
@@ -172,7 +165,6 @@ def start_training(studio: Studio, words: Sequence[str], run: str, **more: Any) 
 ACTIONS: Actions = {
     "state": get_state,
     "net": show_net_cards,
-    "times": time_net,
     "plan": plan,
     "forward": draw_untrained,
     "train": train,
