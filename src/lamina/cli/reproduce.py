@@ -144,6 +144,9 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
     threads = keep_threads(run.record.machine.threads)
     with terminal.progress_bar() as show_progress, computing_with(threads):
         training = make_training(run, dataset, run.record)
+        checkpoint = run.folder.read_checkpoint()
+        if checkpoint is not None:  # its learning rate may have fallen earlier than planned
+            training.schedule.restore(checkpoint.standing.knots, 0)
         for event in training:
             if isinstance(event, Step):
                 show_progress(f"epoch {event.epoch}", event.step, event.steps)

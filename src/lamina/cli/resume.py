@@ -49,7 +49,7 @@ def run(options: Options, terminal: Terminal) -> int:
         run = add_module(run, options.net, terminal)
         run = replace(run, dataset=choose_run_data(run, options.data, terminal))
         terminal.remark(describe_arithmetic(choose_again(record.device), record.precision))
-        if record.late_end is not None and record.epochs is None:
+        if run.epochs is None:
             terminal.hint(
                 "time: lamina resume has no time limit; it trains up to"
                 f" {record.recipe.epochs:,} epochs"

@@ -50,8 +50,8 @@ class StartingPoint:
     @property
     def recipe(self) -> Recipe:
         """The run's recipe, with the number of epochs that the run has."""
-        record = self.run.record
-        return replace(record.recipe, epochs=record.epochs or record.recipe.epochs)
+        recipe = self.run.record.recipe
+        return replace(recipe, epochs=self.run.epochs or recipe.epochs)
 
     def net_choice(self, dataset: Dataset) -> NetChoice:
         """The run's net, and the recipe to train it with."""

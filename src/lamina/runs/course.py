@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,7 +22,6 @@ from lamina.runs.final import evaluate_final, score_split
 from lamina.runs.history import Row
 from lamina.runs.limit import TimeLimit
 from lamina.runs.processes import by_leader
-from lamina.runs.record import LateEnd
 from lamina.runs.saver import Saver
 from lamina.targets import Score
 from lamina.training import group
@@ -46,21 +46,6 @@ if TYPE_CHECKING:
     from lamina.runs.run import Run
 
 RunEvent: TypeAlias = Event | Report
-FINISHING_FRACTION = 0.1
-"""Number of steps in which training finishes on request, as a fraction of its steps so far."""
-
-
-@dataclass(frozen=True)
-class Stops:
-    """What may end training before its last epoch, besides patience.
-
-    Attributes:
-        limit: A time limit.
-        finish: An event; soon after it is set, the training of a single process ends.
-    """
-
-    limit: TimeLimit | None
-    finish: threading.Event | None
 
 
 @dataclass
@@ -71,9 +56,11 @@ class Course:
     training: Training
     saver: Saver
     dataset: Dataset
-    stops: Stops
-    _end: EarlyEnd | None = None
+    limit: TimeLimit
+    finish: threading.Event | None  # soon after it is set, the training of a single process ends
+    _end: EarlyEnd | None = None  # before the last step
     _has_warned: bool = False
+    _is_end_recorded: bool = False
 
     def iterate(self) -> Generator[RunEvent, None, None]:
         """Yield the events of the training, then the final report."""
@@ -83,6 +70,8 @@ class Course:
                 yield from self._train()
             if not self.saver.is_saved:
                 self.saver.save()
+            if self.training.is_finished:
+                self._record_end(self.training.epochs_done)
             if self._end:
                 yield self._end
             yield from self._evaluate()
@@ -110,14 +99,12 @@ class Course:
                 return
 
     def _begin(self) -> None:
-        reason = group.lead_value(self.run.folder.history.early_end)
-        if reason:
+        reason = group.lead_value(self.run.folder.history.end)
+        self._is_end_recorded = reason is not None
+        if reason and not self.training.is_finished:
             self._end = EarlyEnd(self.training.epochs_done, reason)
-        is_open = self.stops.limit is not None and self.stops.limit.is_open
-        if is_open:
+        if self.limit.is_open:
             self.training.schedule.leave_open(self.training.steps_done)
-        if is_open or self.run.record.late_end is not None:
-            self._record_end()
         if not group.lead_value(self.run.folder.checkpoint_file.exists):
             self.saver.save(with_model=False)
 
@@ -151,25 +138,32 @@ class Course:
             diagnoses = (*event.diagnoses, Diagnosis(**overfitting))
             event = replace(event, diagnoses=diagnoses)
         self.saver.append_row(event.to_json())
-        fall: Cooldown | None = None
         schedule = self.training.schedule
-        if reason and schedule.can_move:
-            if not schedule.is_falling(self.training.steps_done):
-                steps = schedule.count_fall_steps(self.training.steps_done)
-                fall = self._start_fall(event.epoch, steps, reason)
-        elif reason:
+        falls: Iterable[Cooldown] = ()
+        if reason and not schedule.can_move:
             self._end = EarlyEnd(event.epoch, reason)
-            self.saver.append_row(self._end.to_json())
+        elif reason and not schedule.is_falling(self.training.steps_done):
+            steps = schedule.count_fall_steps(self.training.steps_done)
+            falls = list(self._start_fall(event.epoch, steps, reason))
         is_last = self.training.is_finished or self._end is not None
+        if is_last:
+            if self.limit.is_finishing:
+                reason = "finished on request"
+            self._record_end(event.epoch, reason)
         must_save = event.diagnoses or self.training.is_interrupted or is_last
         if group.lead_value(lambda: bool(must_save) or self.saver.is_worth_saving()):
             self.saver.save()
         if report is not None:
             yield report
         yield event
-        if fall is not None:
-            yield fall
+        yield from falls
         yield from event.diagnoses
+
+    def _record_end(self, epoch: int, reason: str = "") -> None:
+        """Append the row that says that training has ended."""
+        if not self._is_end_recorded:
+            self.saver.append_row({"event": "end", "epoch": epoch, "reason": reason})
+        self._is_end_recorded = True
 
     def _complete(self, event: Epoch, report: Report | None) -> Epoch:
         """The epoch with the digest of its weights, and with its score and metrics on ``val``."""
@@ -209,44 +203,33 @@ class Course:
         """Begin the fall of the learning rate when the time limit or the user asks for it."""
         training = self.training
         schedule = training.schedule
-        limit = self.stops.limit
-        finish = self.stops.finish
+        limit = self.limit
         if training.is_finished or self._end:
             return
         is_alone = group.size() == 1
-        must_finish = is_alone and finish is not None and finish.is_set()
-        if not (is_alone and schedule.can_move):
-            reason = ""
-            if must_finish:
-                reason = "finished on request"
-            elif limit is not None and group.lead_value(lambda: limit.is_over):
-                reason = "time limit reached"
-            if reason:
-                done = training.epochs_done
-                of = "" if schedule.epochs is None else f" of {schedule.epochs}"
-                self._end = EarlyEnd(done, f"{reason} after {done}{of} epochs")
-        elif finish is not None and must_finish:
-            finish.clear()
-            steps = max(1, round(FINISHING_FRACTION * training.steps_done))
-            yield self._start_fall(event.epoch, steps, "finishing on request")
-        elif limit is not None:
-            fall_steps = limit.choose_fall_steps(schedule, training.steps_done)
-            is_falling = schedule.is_falling(training.steps_done)
-            if fall_steps is not None:
-                fall = self._start_fall(event.epoch, fall_steps, "the time limit")
-                if not is_falling:
-                    yield fall
+        if is_alone and self.finish is not None and self.finish.is_set():
+            self.finish.clear()
+            limit.finish_soon()
+        if is_alone and schedule.can_move:
+            steps = limit.choose_fall_steps(schedule, training.steps_done)
+            if steps is not None:
+                yield from self._start_fall(event.epoch, steps, limit.reason)
+        elif limit.is_finishing:
+            schedule.start_fall(training.steps_done, 1)  # the next step is the last
+        elif limit.until < math.inf and group.lead_value(lambda: limit.is_over):
+            done = training.epochs_done
+            of = "" if schedule.epochs is None else f" of {schedule.epochs}"
+            self._end = EarlyEnd(done, f"time limit reached after {done}{of} epochs")
 
-    def _start_fall(self, epoch: int, steps: int, reason: str) -> Cooldown:
-        self.training.schedule.start_fall(self.training.steps_done, steps)
-        self._record_end()
-        return Cooldown(epoch, steps, reason)
-
-    def _record_end(self) -> None:
-        """Record how training ends, if not as its recipe plans."""
+    def _start_fall(self, epoch: int, steps: int, reason: str) -> Iterator[Cooldown]:
+        """Let the learning rate fall; saves the first fall, which a kill would delay otherwise."""
         schedule = self.training.schedule
-        end = LateEnd(schedule.epochs, schedule.falls)
-        by_leader(lambda: self.run.folder.change_record(late_end=end))
+        done = self.training.steps_done
+        is_falling = schedule.is_falling(done)
+        schedule.start_fall(done, steps)
+        if not is_falling:
+            self.saver.save(with_model=False)
+            yield Cooldown(epoch, steps, reason)
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""

@@ -61,9 +61,7 @@ class Difference:
 def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
     """Compare two runs except names, commands and times; ``RunError`` for a damaged file."""
     records = compare_records(first.read_record(), second.read_record())
-    settings = [
-        item for item in records if not item.what.startswith(("started_from.", "late_end."))
-    ]
+    settings = [item for item in records if not item.what.startswith("started_from.")]
     return [*settings, *_compare(_flatten_course(first), _flatten_course(second))]
 
 
@@ -143,7 +141,7 @@ def _flatten_course(run: RunFolder) -> dict[str, Any]:
     history = run.history
     epochs = history.epochs()
     trained = str(len(epochs))
-    if record.late_end is not None:
+    if epochs and epochs[-1].get("epochs", record.recipe.epochs) != record.recipe.epochs:
         limit = re.search(r"--time[= ](\S+)", " ".join(record.command))
         trained += f" (as many as fitted in {limit[1]})" if limit else " (ended early)"
     course: dict[str, Any] = {

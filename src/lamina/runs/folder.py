@@ -12,10 +12,9 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -123,10 +122,6 @@ class RunFolder:
     def write_record(self, record: RunRecord) -> None:
         with self.writing():
             write_json(self.record_file, record_to_json(record))
-
-    def change_record(self, **changes: Any) -> None:
-        """Replace values of ``run.json``."""
-        self.write_record(replace(self.read_record(), **changes))
 
     def read_checkpoint(self) -> Checkpoint | None:
         file = self.checkpoint_file

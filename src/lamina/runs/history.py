@@ -1,4 +1,4 @@
-"""``history.jsonl``: one line per epoch (with its diagnoses), and for an early end."""
+"""``history.jsonl``: one line per epoch (with its diagnoses), and one for the end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NO_LAYERS = LayerStatistics(*[()] * 7)
 class _CheckedRow:
     """What a line may contain; ``numbers`` are all other fields, such as metrics."""
 
-    event: Literal["epoch", "early_end"]
+    event: Literal["epoch", "end"]
     numbers: dict[str, float | None]
     epoch: Count = 1
     reason: str = ""
@@ -71,11 +71,11 @@ class History:
     def diagnoses(self) -> list[Row]:
         return [diagnosis for row in self._rows() for diagnosis in row.get("diagnoses", ())]
 
-    def early_end(self) -> str | None:
-        """The reason for an early end by ``Recipe.patience``, or ``None``."""
+    def end(self) -> str | None:
+        """Why training has ended, empty if as planned; ``None`` if it has not ended."""
         for row in self._rows():
-            if row["event"] == "early_end":
-                return str(row.get("reason"))
+            if row["event"] == "end":
+                return str(row.get("reason", ""))
         return None
 
     def frame(self) -> polars.DataFrame:

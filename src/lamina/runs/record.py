@@ -24,7 +24,6 @@ from lamina.training.device import Choice
 from lamina.training.precision import Precision
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import Fall
 from lamina.training.task import Task
 from lamina.values import Range, fields_to_json, from_json_values
 
@@ -96,17 +95,9 @@ class StartedFrom:
         return f"{text}; initialized: {name_some(self.new)}" if self.new else text
 
 
-@dataclass(frozen=True)
-class LateEnd:
-    """The end of training, decided while it runs; ``epochs`` is ``None`` until then."""
-
-    epochs: int | None
-    falls: tuple[Fall, ...] = ()
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RunRecord:
-    """The content of ``run.json``."""
+    """The content of ``run.json``, which is written once."""
 
     net_name: str  # name in tables and in names of runs
     net: Net | None  # ``None`` for a module, or a net with custom layers
@@ -132,12 +123,6 @@ class RunRecord:
     # custom functions: purpose → digest of the source, if it has one
     code: dict[str, str] = field(default_factory=dict)
     started_from: StartedFrom | None = None
-    late_end: LateEnd | None = None  # ``None`` if the recipe decides when the training ends
-
-    @property
-    def epochs(self) -> int | None:
-        """Number of epochs; ``None`` if it is not decided yet."""
-        return self.recipe.epochs if self.late_end is None else self.late_end.epochs
 
     def __repr__(self) -> str:
         return escape(

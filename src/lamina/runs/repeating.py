@@ -32,7 +32,7 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     remarks = []
     try:
         find_dataset(run)  # reads the data again, which may have changed
-        python = write_python(record, record.epochs or max(1, done))
+        python = write_python(record, run.epochs or max(1, done))
     except LaminaError as error:
         remarks.append(str(error))
     command = write_command(record.command)
@@ -49,16 +49,16 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
         remarks.append(f"The command reads {file} again, which may have changed{exact}")
     if (path.parent / STUDY_FILE).exists():
         remarks.append("The run is part of a study, which the command repeats as a whole.")
-    if record.late_end is not None:
+    if run.epochs != record.recipe.epochs:
         remark = (
             f"A time limit or Finish now ended training after epoch {done}. The command may end"
             " after a different epoch."
         )
         if python:
-            remark += f" The Python code trains {plural(record.epochs or done, 'epoch', 'epochs')}."
+            remark += f" The Python code trains {plural(run.epochs or done, 'epoch', 'epochs')}."
         remarks.append(remark)
     elif not run.is_finished:
-        planned = record.epochs
+        planned = run.epochs
         remarks.append(
             f"The run has trained {done} of {planned} epochs. The command and the code below train"
             f" all {planned}."

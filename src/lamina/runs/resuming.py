@@ -136,7 +136,7 @@ def make_training(
     # Events after every step only on a single CPU: a GPU waits for each, and processes communicate
     # at each.
     is_single_cpu = count_processes() == 1 and device == "cpu"
-    training = Training(
+    return Training(
         net,
         dataset.train,
         replace(record.recipe, device=device),
@@ -145,9 +145,6 @@ def make_training(
         parts=run.parts,
         initial=initial,
     )
-    if record.late_end is not None and record.late_end.falls:
-        training.schedule.adopt(record.late_end.falls)
-    return training
 
 
 def _read_initial(run: Run) -> Initial | None:
@@ -290,7 +287,7 @@ def prepare_folder(run: Run, training: Training) -> None:
             f" epoch {missing[0]}. Their metrics are lost, but the checkpoint is intact and the"
             " training resumes."
         )
-    is_over = training.is_finished or folder.history.early_end() is not None
+    is_over = training.is_finished or run.is_finished
     # missing weights may be the reason to resume a finished run
     if is_over and not _has_weights(run, training):
         folder.save_model(training.model)

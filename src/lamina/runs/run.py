@@ -28,11 +28,17 @@ from lamina.evaluation.predictor import Predictor
 from lamina.evaluation.reports import Report
 from lamina.files import damaged
 from lamina.nets import Net
-from lamina.runs.course import Course, RunEvent, Stops, explain_lack_of_memory
+from lamina.runs.course import Course, RunEvent, explain_lack_of_memory
 from lamina.runs.final import evaluate_final
 from lamina.runs.folder import RunFolder
 from lamina.runs.limit import TimeLimit
-from lamina.runs.overview import describe_recipe, describe_run, describe_start, show_run
+from lamina.runs.overview import (
+    count_planned,
+    describe_recipe,
+    describe_run,
+    describe_start,
+    show_run,
+)
 from lamina.runs.processes import by_leader, check_processes, is_leader
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
@@ -67,34 +73,23 @@ class Run:
 
     Attributes:
         path: Folder of the run.
+        record: Net, recipe, data, software and machine, as in ``run.json``.
         dataset: Data set, if it was passed to this process.
         module: Your own module, or net with your own layers, before its first step, if it was
             passed.
         parts: Your own functions, if they were passed.
-        first_record: Content of ``run.json``, for a process on a machine without the folder.
     """
 
     path: Path
+    record: RunRecord = field(repr=False, compare=False)
     dataset: Dataset | None = field(default=None, repr=False, compare=False)
     module: Net | nn.Module | None = field(default=None, repr=False, compare=False)
     parts: Parts = field(default=NO_PARTS, repr=False, compare=False)
-    first_record: RunRecord | None = field(default=None, repr=False, compare=False)
 
     @property
     def folder(self) -> RunFolder:
         """The files of the run."""
         return RunFolder(self.path)
-
-    @property
-    def record(self) -> RunRecord:
-        """The present content of ``run.json``: net, recipe, data, software and machine.
-
-        Raises:
-            RunError: ``run.json`` is damaged.
-        """
-        if self.first_record is not None and not self.folder.record_file.exists():
-            return self.first_record
-        return self.folder.read_record()
 
     def train(
         self,
@@ -166,7 +161,8 @@ class Run:
             is_open: With the schedule ``trapezoid``, train until the time ``until``, for any number
                 of epochs.
             finish: Event that ends the training early when it is set (single process only). With
-                ``trapezoid``, the learning rate first falls to zero over some steps.
+                ``trapezoid``, the learning rate first falls to zero, in a tenth of the time so
+                far.
             save_every_seconds: Time between checkpoints within epochs. lamina also saves after each
                 epoch, unless saving would take more than 2 % of the time.
 
@@ -214,12 +210,11 @@ class Run:
             stack.enter_context(explain_lack_of_memory(training))
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.schedule.epochs)
-            limit: TimeLimit | None = None
+            limit = TimeLimit()
             if until is not None:
                 limit = TimeLimit(until, is_open and training.schedule.can_move)
             saver = Saver(training, self.folder, save_every_seconds)
-            stops = Stops(limit, finish)
-            course = Course(self, training, saver, dataset, stops)
+            course = Course(self, training, saver, dataset, limit, finish)
             with closing(iter_computing_with(threads, course.iterate())) as events:
                 # an exception thrown in here ends the loop, which saves
                 for event in events:  # noqa: UP028
@@ -314,14 +309,19 @@ class Run:
         return draw_curves(self.folder.history.epochs(), score, report)
 
     @property
-    def early_end(self) -> str | None:
-        """Why ``Recipe.patience`` ended the training before its last epoch; else ``None``."""
-        return self.folder.history.early_end()
+    def end(self) -> str | None:
+        """Why the training has ended: empty as planned, else a reason; ``None`` before its end."""
+        return self.folder.history.end()
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done, or ``Recipe.patience`` ended the training."""
-        return self.early_end is not None or len(self.folder.history.epochs()) == self.record.epochs
+        """Whether the training has ended: after its last step, by patience or on request."""
+        return self.end is not None
+
+    @property
+    def epochs(self) -> int | None:
+        """Number of epochs, as planned last; ``None`` while a time limit decides."""
+        return count_planned(self.record, self.folder.history.epochs())
 
     def predictor(self, *, device: str = "auto") -> Predictor:
         """The trained model with its preprocessing, for predictions on images.

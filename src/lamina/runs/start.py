@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from lamina.runs.folder import INITIAL_FILE, RunFolder
 from lamina.runs.nets_by_name import NetChoice, choose_by_images, find_net
 from lamina.runs.processes import lead_value
 from lamina.runs.record import (
+    Considered,
     DataOrigin,
     OwnModule,
     RunRecord,
@@ -59,6 +60,23 @@ AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 NetLike: TypeAlias = Net | nn.Module | NetChoice | str | Callable[[], Net | nn.Module]
 """A net: a ``Net``, a module, a name, layers as text, or a function that creates a net."""
 UNFINISHED_SECONDS = 3600.0  # much longer than it takes to create a run
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a new run is stored, and what its record says about the request.
+
+    Attributes:
+        runs_dir: The folder of runs.
+        name: The name of the run, by default date, net and a number.
+        command: The words of the command line.
+        considered: The nets that lamina considered.
+    """
+
+    runs_dir: Path = Path("runs")
+    name: str | None = None
+    command: tuple[str, ...] = ()
+    considered: tuple[Considered, ...] = ()
 
 
 def start_run(
@@ -120,7 +138,21 @@ def start_run(
     >>> load_run(run.path).train(progress=False).split
     'test'
     """
-    check_type(name, (str,), "name", "the name of the run")
+    place = Place(Path(runs_dir), name)
+    return create_run(data, net, recipe, parts=parts, start_from=start_from, place=place)
+
+
+def create_run(
+    data: DataLike | None,
+    net: NetLike | None,
+    recipe: Recipe | str | None,
+    *,
+    parts: Parts,
+    start_from: Run | StartingPoint | str | Path | None,
+    place: Place,
+) -> Run:
+    """Create the folder of a new run, with ``run.json``; see :func:`start_run`."""
+    check_type(place.name, (str,), "name", "the name of the run")
     check_recipe(recipe)
     check_parts_type(parts)
     choice: NetChoice | None = None
@@ -130,7 +162,7 @@ def start_run(
     if start_from is None:
         dataset = as_dataset(data)
     else:
-        start = find_start(start_from, Path(runs_dir), choice)
+        start = find_start(start_from, place.runs_dir, choice)
         if isinstance(recipe, str):
             raise RecipeError(
                 f"recipe is {recipe!r}, but start_from uses the recipe of the run. Leave it out, or"
@@ -160,14 +192,20 @@ def start_run(
         initial, started_from = start.carry_weights(training.model)
         training = Training(copied, train, recipe, parts=parts, initial=initial)
         files = {INITIAL_FILE: pack_tensors(dict(initial.weights), {})}
-    record = describe_record(training, dataset, choice, parts)
-    record = replace(record, started_from=started_from)
+    record = replace(
+        describe_record(training, dataset, choice, parts),
+        command=place.command,
+        considered=place.considered,
+        started_from=started_from,
+    )
     parse_record(record_to_json(record), "run.json")  # fails before the folder is created
-    path = lead_value(lambda: str(create_folder(Path(runs_dir), record, name, dataset, files)))
+    path = lead_value(
+        lambda: str(create_folder(place.runs_dir, record, place.name, dataset, files))
+    )
     passed: Net | nn.Module | None = None
     if record.own_module is not None:
         passed = _copy(module)
-    return Run(Path(path), dataset, passed, parts, record)
+    return Run(Path(path), record, dataset, passed, parts)
 
 
 def check_recipe(recipe: object) -> None:

@@ -31,12 +31,11 @@ from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.overview import describe_recipe as recipe_in_words
 from lamina.runs.overview import describe_start
-from lamina.runs.processes import by_leader
 from lamina.runs.progress import show_progress
 from lamina.runs.record import Considered
 from lamina.runs.resuming import list_needed_parts
 from lamina.runs.run import Run
-from lamina.runs.start import describe_record, making_runs, start_run
+from lamina.runs.start import Place, create_run, describe_record, making_runs
 from lamina.studies.experiment import (
     LEAST_TRAINING_SECONDS,
     Candidate,
@@ -181,19 +180,14 @@ def iter_candidate(
         yield ThreadsDecision("threads", f"1 of {threads}", reason)
         threads = 1
     with computing_with(threads):
-        run = start_run(
+        run = create_run(
             experiment.dataset,
             experiment.net,
             experiment.recipe,
             parts=experiment.parts,
             start_from=setup.start_from,
-            name=setup.name,
-            runs_dir=setup.runs_dir,
+            place=Place(setup.runs_dir, setup.name, setup.command, tuple(considered)),
         )
-    if setup.command:
-        by_leader(lambda: run.folder.change_record(command=setup.command))
-    if considered:
-        run.folder.change_record(considered=tuple(considered))
     yield Started(run, candidate)
     yield from train_candidate(run, candidate, deadline, setup)
     return run

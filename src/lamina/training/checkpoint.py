@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from lamina.errors import LaminaWarning, RunError, name_some
 from lamina.files import METADATA, blaming
 from lamina.training.diagnosis import DoctorState
-from lamina.training.schedule import Fall
+from lamina.training.schedule import Knot
 from lamina.values import Range
 
 
@@ -98,7 +98,7 @@ class Standing:
     doctor: DoctorState = field(default_factory=DoctorState)
     # numbers from :func:`collect_numbers`
     optimizer: dict[str, dict[str, Number]] = field(default_factory=dict)
-    falls: tuple[Fall, ...] = ()  # falls of the learning rate that are planned or begun
+    knots: tuple[Knot, ...] = ()  # of the learning rate
 
 
 @dataclass(frozen=True, eq=False)

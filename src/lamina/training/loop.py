@@ -273,7 +273,7 @@ class Training:
             seconds=seconds,
             doctor=self._doctor.state,
             optimizer=collect_numbers(self._models, self._optimizer),
-            falls=self.schedule.falls,
+            knots=self.schedule.knots,
         )
         tensors = name_tensors(self._models, self._optimizer)
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
@@ -284,6 +284,6 @@ class Training:
         standing = restore_checkpoint(checkpoint, self._models, self._optimizer)
         self.steps_done = standing.steps_done
         self._doctor.state = standing.doctor
-        self.schedule.restore(standing.falls, self.steps_done)
+        self.schedule.restore(standing.knots, self.steps_done)
         correct = math.nan if standing.correct is None else standing.correct
         self._tally = Tally(standing.images, standing.loss, correct, standing.seconds)

@@ -96,25 +96,26 @@ def half_cosine(fraction: float) -> float:
 
 @dataclass(frozen=True)
 class NamedSchedule:
-    """A schedule of the learning rate, as factors of its peak.
+    """A schedule of the learning rate: it rises to its peak, stays there, and falls.
 
     Attributes:
-        fall: From the completed fraction of the steps after the warmup to the factor.
+        fall_fraction: Fraction of all steps, at the end, in which the rate falls to zero; 1 for all
+            steps after the warmup.
+        shape: From the completed fraction of the fall to the fraction of the peak that is lost.
         warmup_steps: Fixed number of steps for the warmup. Then no step before the fall depends on
             the number of steps, and the end of training can be decided late.
-        fall_fraction: Fraction of all steps, at the end, in which such a schedule falls.
     """
 
-    fall: Callable[[float], float]
-    warmup_steps: int | None = None
     fall_fraction: float = 1.0
+    shape: Callable[[float], float] = lambda passed: passed
+    warmup_steps: int | None = None
 
 
 SCHEDULES = {
-    "constant": NamedSchedule(lambda _: 1.0),
-    "cosine": NamedSchedule(lambda passed: 1 - half_cosine(passed)),
-    "linear": NamedSchedule(lambda passed: 1 - passed),
-    "trapezoid": NamedSchedule(lambda passed: 1 - passed, warmup_steps=50, fall_fraction=0.4),
+    "constant": NamedSchedule(fall_fraction=0.0),
+    "cosine": NamedSchedule(shape=half_cosine),
+    "linear": NamedSchedule(),
+    "trapezoid": NamedSchedule(fall_fraction=0.4, warmup_steps=50),
 }
 """``cosine`` is from Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts;
 ``trapezoid`` warms up, stays constant, and falls linearly: Hägele et al., arXiv 2405.18392."""

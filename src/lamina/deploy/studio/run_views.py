@@ -86,7 +86,7 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
         "net": net,
         "data": record.data.name,
         "epochs": len(history),
-        "planned": record.epochs,
+        "planned": run.epochs,
         "seconds": sum(row.get("train_seconds") or 0.0 for row in history),
         # even if the user ended it early, by Finish now
         "is_finished": run.is_finished or report is not None,
