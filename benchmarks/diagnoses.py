@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import tyro
 from processes import append_row
@@ -75,7 +74,7 @@ def inject(
     name: str, images: Images, seed: int
 ) -> dict[str, tuple[Net, Images, Recipe, Callable[[nn.Module], None] | None]]:
     """Make the faults, by the expected kind: net, images, recipe, and a change of the weights."""
-    net, random = load_net(name), np.random.default_rng(seed)
+    net = load_net(name)
     recipe = dataclasses.replace(
         next(iter(ZOO[name].RECIPES.values())), epochs=3, batch_size=100, seed=seed
     )
@@ -95,9 +94,6 @@ def inject(
         )
         plain = net.without(BatchNorm)
     rectified = net.replace(LeakyReLU(), ReLU()) if name == "cnn" else net
-    shuffled = dataclasses.replace(images, targets=random.permutation(images.targets))
-    flat = np.round(127.5 + 0.01 * (images.pixels.astype(np.float32) - 127.5)).astype(np.uint8)
-    dim = dataclasses.replace(images, pixels=flat)
     return {
         "learning-rate-too-high": (
             net,
@@ -114,8 +110,6 @@ def inject(
         "dying-relu": (rectified, images, recipe, lower_biases),
         "vanishing-gradients": (deep, images, recipe, None),
         "exploding-gradients": (plain, images, recipe, scale_weights),
-        "labels-look-shuffled": (net, shuffled, recipe, None),
-        "inputs-out-of-scale": (net, dim, dataclasses.replace(recipe, normalization="unit"), None),
         "healthy": (net, images, recipe, None),
     }
 

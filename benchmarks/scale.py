@@ -21,7 +21,7 @@ down. Their α and β are measured again. The constants of the nets stay those o
 machines still share this machine's cores. Delay is only computed: netem, which would add it, is
 missing in some kernels.
 
-    python benchmarks/scale.py --nets mlp,cnn,cnn-s,cnn-l@32,resnet18@16 --steps 4 --links 1,10 \
+    python benchmarks/scale.py --nets mlp,cnn,cnn-s,cnn-l@32 --steps 4 --links 1,10 \
         --json scale.json
 """
 

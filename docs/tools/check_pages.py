@@ -19,7 +19,6 @@ from typing import Any
 from lamina import __version__
 from lamina.cli import COMMANDS, DATA_COMMANDS
 from lamina.cli.parsing import describe_options
-from lamina.runs.continuing import CHANGEABLE
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -69,7 +68,6 @@ def main() -> None:
     problems += check_numbers(numbers)
     problems += check_versions()
     problems += check_packages()
-    problems += check_changeable()
     problems += check_code()
     problems += check_conditions()
     for problem in problems:
@@ -214,14 +212,6 @@ def check_packages() -> Iterator[str]:
 
 def split(text: str, separator: str) -> list[str]:
     return sorted(part.strip() for part in text.split(separator))
-
-
-def check_changeable() -> Iterator[str]:
-    """Check the list of settings that may change when a run continues."""
-    page = "docs/howto/resume.md"
-    (lines,) = re.findall(r"These settings may change:\n\n((?:- .*\n)+)", read(ROOT / page))
-    for name in sorted(set(re.findall(r"\w+", lines)) ^ set(CHANGEABLE)):
-        yield f"{page}: the list and CHANGEABLE differ in {name}"
 
 
 def check_conditions() -> Iterator[str]:

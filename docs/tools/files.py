@@ -124,7 +124,7 @@ def describe_files(schemas: dict[str, Schema], version: int, cache: Any) -> Iter
     yield ""
     yield "### history.jsonl"
     yield ""
-    yield "Each line is an [event](events.md): `epoch`, `rewind` or `early_end`."
+    yield "Each line is an [event](events.md): `epoch` or `end`."
     yield ""
     yield "### splits.json"
     yield ""
@@ -161,7 +161,7 @@ SPLITS: Schema = {
 }
 RUN_FILES = (
     ("run.json", "JSON", "net, recipe, task, data, seed, versions, machine, command", "run"),
-    ("history.jsonl", "JSON lines", "one event for each epoch, rewind and early end", ""),
+    ("history.jsonl", "JSON lines", "one event for each epoch, and one for the end", ""),
     ("model.safetensors", "safetensors", "the trained weights, fp32", ""),
     (
         "state.safetensors",

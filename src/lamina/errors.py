@@ -54,10 +54,10 @@ class LaminaError(_AdvisedError):
 
     >>> from lamina import load_net
     >>> try:
-    ...     load_net("resnet")
+    ...     load_net("cnn-xl")
     ... except LaminaError as error:
     ...     print(error)
-    No net named 'resnet' in the zoo. Did you mean resnet18?
+    No net named 'cnn-xl' in the zoo. Did you mean cnn-l?
     """
 
 

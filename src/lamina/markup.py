@@ -123,28 +123,6 @@ def chart(encoded: bytes, description: str, kind: str = "chart") -> Markup:
     return _scroll(image(encoded, description, kind))
 
 
-def boxes(sizes: Sequence[tuple[float, float, str]], description: str) -> Markup:
-    """A drawing of boxes in a row, each with its width and height in px and a text below."""
-    tallest = max(height for _, height, _ in sizes)
-    parts: list[str] = []
-    left = 0.0
-    for width, height, text in sizes:
-        place = max(width, LETTER_PX * len(text))  # of the box and its text
-        middle = left + place / 2
-        parts.append(
-            f'<rect x="{middle - width / 2:.1f}" y="{(tallest - height) / 2:.1f}"'
-            f' width="{width:.1f}" height="{height:.1f}" rx="1"/>'
-            f'<text x="{middle:.1f}" y="{tallest + 14:.1f}">{show(text)}</text>'
-        )
-        left += place + 10
-    return _scroll(
-        Markup(
-            f'<svg class="boxes" role="img" aria-label="{show(description)}"'
-            f' width="{left:.0f}" height="{tallest + 20:.0f}">{"".join(parts)}</svg>'
-        )
-    )
-
-
 def line_chart(
     title: str, lines: Mapping[str, Mapping[int, float]], ends: tuple[str, str], axis: str
 ) -> Markup:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from lamina.runs.continuing import list_checkpoints
 from support.servers import wait_for
 from support.studios import (
     BATCH_SIZE,
@@ -291,31 +290,11 @@ def test_a_studio_that_ends_saves_a_training_to_continue(tmp_path: Path, browser
 
 
 def refresh_sooner(route: Route) -> None:
-    """Let the page read checkpoints again, or try again, after half a second instead of five."""
+    """Let the page try again after half a second instead of five."""
     script = route.fetch()
     text = script.text()
     assert "REFRESH_MS = 5000" in text
     route.fulfill(response=script, body=text.replace("REFRESH_MS = 5000", "REFRESH_MS = 500"))
-
-
-def test_the_epoch_to_continue_from_changes_only_by_choice(studio_page: Page, studio: Studio):
-    studio.train("long")
-    studio_page.route("**/further.js", refresh_sooner)
-    studio_page.reload()
-    studio_page.get_by_text("Continue from a saved epoch").click()
-    checkpoint = studio_page.get_by_label("From", exact=True)
-    options = checkpoint.locator("option")
-    expect(options.nth(2)).to_be_attached()
-    # at one moment, because the training goes on
-    assert checkpoint.evaluate("select => select.value === select.options[0].value")
-    chosen = options.nth(1).get_attribute("value") or ""
-    checkpoint.select_option(chosen)
-    studio_page.locator("#run-title").focus()
-    expect(options.nth(options.count())).to_be_attached()
-    expect(checkpoint).to_have_value(chosen)
-    list_checkpoints(studio.folder / "runs" / "long")[float(chosen)].unlink()
-    expect(studio_page.locator("#continue-problem")).to_contain_text("is no longer saved")
-    expect(studio_page.locator("#continue-from")).to_be_disabled()
 
 
 @pytest.mark.nightly  # tests/pages checks the colors of series without a browser
@@ -382,26 +361,3 @@ def test_the_page_shows_and_changes_only_the_selected_run(studio_page: Page, stu
     assert cells.all_inner_texts() == [
         f"{row[key]:.3g}" for row in rows for key in ("val_loss", "train_loss")
     ]
-    # what was filled in for the other run is not for this one
-    studio_page.get_by_text("Continue from a saved epoch").click()
-    differences = studio_page.locator("#further")
-    expect(differences).to_contain_text("What will differ from quick: nothing.")
-    studio_page.get_by_text("Change its settings").click()
-    epochs = studio_page.locator("#continued-epochs")
-    expect(epochs).to_have_attribute("placeholder", "2")
-    epochs.focus()
-    expect(studio_page.locator("#continued")).to_contain_text(
-        "How often the net sees each training image."
-    )
-    expect(studio_page.locator("#continued-seed")).to_have_count(0)
-    epochs.fill("4")
-    expect(differences).to_contain_text("Epochs: 2 → 4")
-    expect(changes).to_contain_text("What will differ from slow:")
-    twice = "document.querySelector('#continue-from').click();"
-    studio_page.evaluate(twice + twice)
-    expect(studio_page.locator("#status")).to_contain_text("; quick-from")
-    (run,) = [run for run in studio.act("runs") if run["parent"] == "quick"]
-    recipe = studio.act("run", run=run["name"])["recipe"]
-    assert (recipe["lr"], recipe["epochs"]) == ("0.01", "4")
-    expect(studio_page.locator("#curves .u-legend").first).to_contain_text("quick: train")
-    expect(open_runs(studio_page).locator("ul")).to_contain_text("from quick after epoch")

@@ -18,10 +18,6 @@ NET_TEXT = "Flatten(), Output()"
         (("--folds", "1"), "must be at least 2"),
         (("--folds", "3", "--seeds", "2"), "without val. Leave out --seeds."),
         (("--folds", "3", "--patience", "2"), "without val. Leave out --patience."),
-        (
-            ("--folds", "3", "--on-diagnosis", "stop"),
-            "without val. Leave out --on-diagnosis.",
-        ),
         (("--folds", "3", "--fold", "1/3"), "already has fold 1/3 held out"),
         (("--folds", "3", "--name", "../cv"), "must be one line without /"),
         (("--folds", "3", "--name", ""), "must be one line without /"),

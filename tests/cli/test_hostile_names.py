@@ -142,7 +142,7 @@ def test_in_python_nothing_that_is_printed_obeys_a_name(
     images = Images.from_arrays(np.zeros((2, 4, 4), np.uint8), [True, False], [question])
     run = load_run(hostile_run)
     other = place / "other"
-    renamed = Run(other, first_record=replace(run.record, net_name=question))
+    renamed = Run(other, replace(run.record, net_name=question))
     with pytest.raises(DataError) as rejected:
         load_data(place / FILE)
     for shown in (*(warning.message for warning in warned), rejected.value):

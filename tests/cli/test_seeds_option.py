@@ -20,10 +20,6 @@ from lamina.cli import main
             "train mlp --seeds 3 --time 5s",
             "--seeds trains complete runs that differ only in the seed. Leave out --time.",
         ),
-        (
-            "train mlp --seeds 3 --on-diagnosis stop",
-            "--seeds trains complete runs that differ only in the seed. Leave out --on-diagnosis.",
-        ),
     ],
 )
 def test_what_does_not_go_with_seeds(workplace, capsys, command, message):

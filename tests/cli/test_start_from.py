@@ -65,22 +65,3 @@ def test_the_weights_of_a_run_are_not_an_option_of_timm(first, image_set, net):
         assert told.stderr.endswith(
             f"the weights of a run. Use lamina train --start-from {first}.\n"
         )
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("first@3",), "runs/first has no checkpoint after epoch 3. Choose from 4."),
-        (("first@4",), "runs/first ended after epoch 4, with epochs 4"),
-        (("first@x",), "expected the number of an epoch after @. Use first@3"),
-        (("first@4", "--time", "10s"), "A run that continues from a checkpoint has no time"),
-        (("first@4", "--val", "0.2"), "continues on the data of the run, loaded in the same way."),
-        (("first@4", "--seed", "3"), "seed is 3, but runs/first was trained with 0, which"),
-        (("first@4", "--data", "shapes"), "runs/first was trained on"),
-    ],
-)
-def test_what_a_checkpoint_fixes_is_refused(first, words, message):
-    told = run_lamina("train", "--start-from", *words)
-    assert told.returncode == 2
-    assert message in told.stderr
-    assert [path.name for path in first.parent.iterdir()] == ["first"]

@@ -104,7 +104,6 @@ def assert_predicts_alike(content: bytes, model: Model, images: Images, folder: 
     "name",
     [
         "cnn-s",
-        pytest.param("resnet18", marks=pytest.mark.nightly),  # 11 million weights, the same layers
     ],
 )
 def test_nets_of_the_zoo_are_exported(name):

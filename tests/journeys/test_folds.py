@@ -137,7 +137,7 @@ def build():
     ("flag", "message"),
     [
         ("--folds", "already exists, with different settings: file."),
-        ("--seeds", "the file of the net has changed"),
+        ("--seeds", "the code of the net has changed"),
     ],
 )
 def test_runs_of_an_edited_net_file_are_not_mixed(workplace, image_set, flag, message):

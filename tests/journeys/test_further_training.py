@@ -1,4 +1,4 @@
-"""``lamina train --start-from RUN``: on more images, and from a checkpoint."""
+"""``lamina train --start-from RUN``: on more images."""
 
 from __future__ import annotations
 
@@ -66,16 +66,3 @@ def test_the_corrections_of_the_run_stay_with_its_data(workplace, image_set):
     write_images(other / "test", 10, seed=6)
     run_well("train", "--start-from", "first", *words, "third", "--data", other)
     assert not load_run("third").record.data.preparation.labels_from
-
-
-def test_a_run_continues_from_its_checkpoint(first, workplace, image_set):
-    words = ("--epochs", "6", "--name", "longer")
-    trained = run_well("train", "--start-from", "first@4", *words)
-    assert f"start: {first.resolve()} after epoch 4\n" in trained.stderr
-    assert "recipe: epochs 6, " in trained.stderr
-    first_rows, rows = (load_run(name).folder.history.epochs() for name in ("first", "longer"))
-    assert rows[:4] == first_rows and len(rows) == 6
-    run_well(
-        "train", "--start-from", "longer@6", "--epochs", "7", "--optimizer", "sgd", "--name", "sgd"
-    )
-    assert load_run("sgd").record.recipe.lr == 0.05  # usual for it

@@ -34,10 +34,9 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
         {
             "precision": "fp32",
             "optimizer": "rmsprop",
-            "schedule": "one-cycle",
+            "schedule": "cosine",
             "gradient_clip": 0.1,
             "flip": "random",
-            "crop_from_fraction": 0.3,
         },
     ),
     "muon": ("cnn-s", {"optimizer": "muon", "lr": 0.02, "normalization": "channel"}),

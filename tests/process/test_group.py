@@ -139,8 +139,8 @@ def test_what_happens_to_one_process_happens_to_all(results):
     # interrupted by rank 1 in step 2, though every tenth step has a record
     assert results[0]["stopped"] == [1, 2, 3]
     for result in results:  # only the net of rank 1 gives NaN here
-        assert result["rewound"].startswith("The loss became NaN at step 1 of epoch 2.")
-    assert "the logits, computed after linear (Linear)" in results[1]["rewound"]
+        assert result["poisoned"].startswith("The loss became NaN at step 1 of epoch 2.")
+    assert "the logits, computed after linear (Linear)" in results[1]["poisoned"]
     expected = (
         "differs between the processes (none of them has a majority). Use the same images on every"
         " machine"

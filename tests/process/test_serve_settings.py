@@ -16,7 +16,7 @@ from lamina.cli import main
 from lamina.runs.record import OwnModule
 from support import forking
 from support.images import encode
-from support.runs import DATA
+from support.runs import DATA, change_record
 from support.servers import Server, fits, save_untrained, serving
 
 IMAGES = [encode(np.full((6, 6, 3), level, np.uint8)) for level in (0, 90, 180, 255)]
@@ -101,7 +101,7 @@ def test_the_server_says_what_it_was_told(server_with_coverage):
 def test_what_the_process_of_the_server_refuses_is_one_message(tmp_path, words, message):
     run = save_untrained(tmp_path, "run", DATA.train)
     own = save_untrained(tmp_path, "own", DATA.train)
-    own.folder.change_record(net=None, own_module=OwnModule("mine.py", ""))
+    change_record(own, net=None, own_module=OwnModule("mine.py", ""))
 
     def fill(text: str) -> str:
         return text.replace("RUN", str(run.path)).replace("OWN", str(own.path))

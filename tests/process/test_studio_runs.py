@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from lamina import Recipe, load_data, load_run, start_run
+from lamina import Recipe, load_data, load_run
 from lamina.nets import Flatten, Net, Output
 from lamina.runs import repeating
-from lamina.runs.continuing import list_checkpoints
-from lamina.runs.kept_checkpoints import keep_checkpoint
 from support import forking
 from support.commands import run_well
 from support.runs import begin_run
-from support.servers import wait_for
 from support.studios import (
     BATCH_SIZE,
     SMALL,
@@ -27,30 +23,6 @@ from support.studios import (
     wait_for_epochs,
     write_classes,
 )
-
-
-def test_a_run_in_training_is_continued_from_where_the_page_says(studio):
-    studio.train("long")
-
-    def list_checkpoints() -> list[float]:
-        run = studio.act("run", run="long")
-        return run["checkpoints"] if isinstance(run, dict) else []
-
-    wait_for(list_checkpoints)
-    chosen = list_checkpoints()[-1]
-    wait_for(lambda: len(list_checkpoints()) > 1)
-    job = studio.act("continue", run="long", epoch=chosen)
-    assert (
-        f"lamina train --start-from={studio.folder / 'runs' / 'long'}@{chosen:g}" in job["command"]
-    )
-    assert not job["chooses_net"]
-    assert "has no checkpoint after epoch 0.5" in studio.act("continue", run="long", epoch=0.5)
-    assert "Seed is 8, but" in studio.act(
-        "continue", run="long", epoch=chosen, fields={"seed": "8"}
-    )
-    studio.act("stop", run="long")
-    wait_for(lambda: isinstance(studio.act("run", run=job["run"]), dict))
-    assert studio.act("run", run=job["run"])["parent_epoch"] == chosen
 
 
 def test_the_runs_of_a_study_can_be_opened(studio):
@@ -70,11 +42,6 @@ def test_the_runs_of_a_study_can_be_opened(studio):
     compared = studio.act("compare", run="study/fold-1", others=["study/fold-2"])
     assert list(compared["differences"]) == ["study/fold-2"]
     assert "There is no run 'study'" in studio.act("run", run="study")
-    (checkpoint,) = studio.act("run", run="study/final")["checkpoints"]
-    for name in ("final-from-1-1", "final-from-1-2"):
-        job = studio.act("continue", run="study/final", epoch=checkpoint, fields={"epochs": "2"})
-        wait_for_end(studio, job["number"])
-        assert job["run"] == name and studio.act("run", run=name)["parent"] == "study/final"
 
 
 @pytest.mark.parametrize(
@@ -116,21 +83,11 @@ def test_one_s_own_photos_are_trained_as_by_the_command_line(studio):
     assert plan["images"] == studio.act("preview", source=photos)["images"]
 
 
-def test_a_run_is_renamed_with_what_came_from_it(studio):
+def test_a_run_is_renamed(studio):
     studio.copy_runs(train_quickly(), "first")
     studio.copy_runs(train_quickly(), "first-2")
-    (epoch, *_) = studio.act("checkpoints", run="first")
-    job = studio.act("continue", run="first", epoch=epoch, fields={"epochs": "3"})
-    assert "is in use" in studio.act("rename-run", run="first", name="a first try")
-    assert wait_for_end(studio, job["number"])["state"] == "done"
     assert studio.act("rename-run", run="first", name="a first try") == {"run": "a first try"}
-    runs = {run["name"]: run for run in studio.act("runs")}
-    child = runs[job["run"]]
-    assert set(runs) == {"a first try", "first-2", job["run"]}
-    assert (child["parent"], child["parent_epoch"]) == ("a first try", epoch)
-    said = studio.act("repeat", run=job["run"])
-    moved = f"{studio.folder}/runs/a first try@{epoch:g}"
-    assert moved in said["command"] and moved in said["python"]
+    assert {run["name"] for run in studio.act("runs")} == {"a first try", "first-2"}
     assert studio.act("report", run="a first try")["verdict"]
     for name in ("", "../a", ".a", "a/b", "first-2", "con"):
         assert isinstance(studio.act("rename-run", run="a first try", name=name), str), name
@@ -250,7 +207,7 @@ def test_a_name_is_never_given_twice(studio):
 LINEAR = Net(Flatten(), Output())
 
 
-def test_python_repeats_a_run_and_its_continuation(tmp_path):
+def test_python_repeats_a_run(tmp_path):
     recipe = Recipe(epochs=3, batch_size=200, lr=0.01)
     (tmp_path / "runs").mkdir()
     run = begin_run(
@@ -261,28 +218,15 @@ def test_python_repeats_a_run_and_its_continuation(tmp_path):
         name="origin",
         runs_dir=tmp_path / "runs",
     )
-    events = run.iter_train()
-    next(event for event in events if type(event).__name__ == "Epoch")
-    events.close()
-    keep_checkpoint(run.path)
     run.train(progress=False)
-    changed = dataclasses.replace(recipe, lr=0.001)
-    start = {"start_from": f"{run.path.resolve()}@1", "name": "next", "runs_dir": tmp_path / "runs"}
-    continued = start_run(recipe=changed, **start)
-    continued.train(progress=False)
-    for one in (run, continued):
-        described = repeating.describe_reproduction(one.path)
-        assert described["command"] == "" and described["remarks"] == []
-        folder = tmp_path / f"again-{one.path.name}"
-        folder.mkdir()
-        repeated = forking.run(code=described["python"], cwd=folder)
-        assert repeated.returncode == 0, repeated.stderr
-        (again,) = (folder / "runs").iterdir()
-        assert (
-            load_run(again).folder.history.epochs()[-1]["weights"]
-            == one.folder.history.epochs()[-1]["weights"]
-        )
-    for file in list_checkpoints(run.path).values():
-        file.unlink()
-    described = repeating.describe_reproduction(continued.path)
-    assert described["python"] == "" and "no checkpoint after epoch 1" in described["remarks"][0]
+    described = repeating.describe_reproduction(run.path)
+    assert described["command"] == "" and described["remarks"] == []
+    folder = tmp_path / "again"
+    folder.mkdir()
+    repeated = forking.run(code=described["python"], cwd=folder)
+    assert repeated.returncode == 0, repeated.stderr
+    (again,) = (folder / "runs").iterdir()
+    assert (
+        load_run(again).folder.history.epochs()[-1]["weights"]
+        == run.folder.history.epochs()[-1]["weights"]
+    )

@@ -65,17 +65,17 @@ async def let_tasks_run() -> None:
 def test_a_process_goes_on_with_a_call_whose_client_has_left():
     async def check() -> None:
         process = TorchProcess(OPENING)
-        times = Call("lamina.training.layer_times.time_layers", (SMALL, (3, 32, 32), 10))
+        split = Call("lamina.deploy.studio.net_cards.split_text", (SMALL,))
         try:
-            assert len(await process.call(times)) == 5
+            assert len(await process.call(split)) == 5
             child = process._process.pid
             os.kill(child, signal.SIGSTOP)
-            left = asyncio.create_task(process.call(times))
+            left = asyncio.create_task(process.call(split))
             await let_tasks_run()
             left.cancel()
-            waiting = asyncio.create_task(process.call(times, "key"))
+            waiting = asyncio.create_task(process.call(split, "key"))
             await let_tasks_run()
-            newer = asyncio.create_task(process.call(times, "key"))
+            newer = asyncio.create_task(process.call(split, "key"))
             with pytest.raises(ReplacedError):
                 await waiting
             os.kill(child, signal.SIGCONT)

@@ -20,7 +20,7 @@ source, image = sys.argv[1:]
 net = "Flatten(), Linear(4), ReLU(), Output()"
 statuses = [
     main(["train", net, "--data", source, "--epochs", "1", "--name", "run"]),
-    main(["train", "--start-from", "runs/run@1", "--epochs", "2"]),
+    main(["train", "--start-from", "runs/run", "--epochs", "2"]),
     main(["reproduce", "runs/run"]),
     main(["evaluate", "runs/run"]),
     main(["predict", "runs/run", image]),

@@ -471,11 +471,8 @@ def main() -> None:
 
 
 def spare_the_processor() -> None:
-    """Draw few shapes, as in the tests' own processes, and time layers of nets with few images."""
-    from lamina.training import layer_times
-
+    """Draw few shapes, as in the tests' own processes."""
     draw_shapes(FEW_SHAPES)
-    layer_times.TIMED_IMAGES, layer_times.TURNS = 2, 1
 
 
 def draw_shapes(counts: dict[str, int]) -> None:

@@ -20,9 +20,11 @@ from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
-from lamina.runs.start import start_run
+from lamina.runs.start import Place, create_run
+from lamina.training.custom import NO_PARTS
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
+from lamina.training.schedule import Knot
 
 NET = Net(Flatten(), Linear(4), ReLU(), Output())
 CONV_NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
@@ -85,10 +87,30 @@ def begin_run(
 ) -> Run:
     """A run of a net with a name, and of a module with an origin, as the command line has them."""
     choice = NetChoice(net_name, net if isinstance(net, Net) else lambda *_: net, origin=origin)
-    run = start_run(data, choice, recipe or Recipe(), name=name, runs_dir=runs_dir)
-    if command:
-        run.folder.change_record(command=command)
-    return run
+    place = Place(runs_dir, name, command)
+    return create_run(
+        data, choice, recipe or Recipe(), parts=NO_PARTS, start_from=None, place=place
+    )
+
+
+def change_record(run: Run, **changes: object) -> Run:
+    """The run with other values in its ``run.json``."""
+    record = dataclasses.replace(run.record, **changes)
+    run.folder.write_record(record)
+    return dataclasses.replace(run, record=record)
+
+
+def plan_epochs(run: Path, epochs: int) -> None:
+    """Let a run with a constant rate that has finished be one that stopped before its end."""
+    loaded = load_run(run)
+    change_record(loaded, recipe=dataclasses.replace(loaded.record.recipe, epochs=epochs))
+    lines = loaded.folder.history.file.read_text().splitlines(keepends=True)
+    loaded.folder.history.file.write_text("".join(lines[:-1]))  # without the end
+    checkpoint = loaded.folder.read_checkpoint()
+    standing = checkpoint.standing
+    end = Knot(epochs * standing.steps_per_epoch, 1.0)
+    longer = dataclasses.replace(standing, knots=(*standing.knots[:2], end, end))
+    loaded.folder.save_checkpoint(dataclasses.replace(checkpoint, standing=longer))
 
 
 def start(

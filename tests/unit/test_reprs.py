@@ -55,14 +55,10 @@ def test_values_of_many_classes_have_a_short_repr(training):
     assert "and 280 more" in shown
 
 
-def test_a_net_is_shown_with_its_costs_and_its_flow():
+def test_a_net_is_shown_with_its_costs():
     shown = load_net("cnn")._repr_html_()
     assert "Net of 18 layers" in shown
     assert "591,914" in shown  # parameters for 3×32×32 and ten classes
-    assert (
-        'aria-label="Output shapes: 32×32×32, 32×16×16, 64×16×16, 64×8×8, 4096, 128, 10"' in shown
-    )
-    assert shown.count("<rect ") == 7
     assert "<script" not in shown
 
 

@@ -22,7 +22,7 @@ from lamina.data.matching import ClassMatch, load_to_evaluate
 from lamina.errors import DataError, LaminaWarning, NetError
 from lamina.evaluation.predictor import Predictor
 from lamina.runs.loading import load_run
-from lamina.runs.resuming import find_source
+from lamina.runs.resuming import find_source, with_module
 from lamina.runs.run import Run
 from lamina.training.device import choose_device
 from lamina.training.hooks import find_path
@@ -55,15 +55,13 @@ def load_predictor(
 
 
 def add_module(run: Run, net: str | None, terminal: Terminal) -> Run:
-    """The run with the custom net from the file ``net``, with weights drawn from the run's seed."""
+    """The run with the custom net from the file ``net``."""
     if net is None:
         return run
     record = run.record
     if record.own_module is None:
         raise NetError(f"{run.path} stores its net, {record.net_name}. Leave out --net.")
-    choice = choose_net(net, terminal)
-    module = choice.make(record.recipe.seed, record.in_shape, record.task.outputs)
-    return replace(run, module=module)
+    return with_module(run, choose_net(net, terminal))
 
 
 def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:

@@ -96,20 +96,6 @@ SaveEvery = Annotated[
         ),
     ),
 ]
-ON_NAN = (
-    "if a loss or gradient is NaN or infinite: stop, or return to the last checkpoint and halve the"
-    " learning rate (at most 3 times)"
-)
-OnNan = Annotated[Literal["stop", "rewind"], arg(help=ON_NAN)]
-OnDiagnosis = Annotated[
-    Literal["continue", "stop"],
-    arg(
-        help=(
-            "if lamina diagnoses a problem, such as dead units: print the evidence and a"
-            " suggestion, then continue or stop"
-        )
-    ),
-]
 Port = Annotated[
     int,
     arg(metavar="N", help="port to listen on; 0 chooses a free port"),

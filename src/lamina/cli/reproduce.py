@@ -130,12 +130,6 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
     from lamina.training.threads import computing_with, keep_threads
 
     run = load_run(path, runs_dir=options.runs_dir)
-    origin = run.record.started_from
-    if origin is not None and origin.epoch is not None:
-        raise RunError(
-            f"{run.path} continues from {origin.run} after epoch {origin.epoch:g}, so its first"
-            f" epochs belong to that run. Reproduce them with lamina reproduce {origin.run}"
-        )
     digests = _read_digests(run, options.epochs or 1)
     run = add_module(run, options.net, terminal)
     if list_needed_parts(run.record.parts, run.record.task.metric):
@@ -150,6 +144,9 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
     threads = keep_threads(run.record.machine.threads)
     with terminal.progress_bar() as show_progress, computing_with(threads):
         training = make_training(run, dataset, run.record)
+        checkpoint = run.folder.read_checkpoint()
+        if checkpoint is not None:  # its learning rate may have fallen earlier than planned
+            training.schedule.restore(checkpoint.standing.knots, 0)
         for event in training:
             if isinstance(event, Step):
                 show_progress(f"epoch {event.epoch}", event.step, event.steps)
@@ -192,20 +189,15 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
 
 
 def _read_digests(run: Run, epochs: int) -> list[str]:
-    """The digests of the weights after the first epochs, before any return to a checkpoint."""
-    history = run.folder.history
-    recorded = {row["epoch"]: row.get("weights") for row in history.epochs()}
-    end = f"it has only {len(recorded)} complete epochs"
-    most = epochs
-    for rewind in history.rewinds()[:1]:
-        most = rewind.get("to_epochs_done") or 0
-        end = f"it returned to epoch {most} and continued with a lower learning rate"
+    """The digests of the weights after the first epochs."""
+    recorded = {row["epoch"]: row.get("weights") for row in run.folder.history.epochs()}
     digests: list[str] = []
-    while len(digests) < min(epochs, most) and recorded.get(len(digests) + 1):
+    while len(digests) < epochs and recorded.get(len(digests) + 1):
         digests.append(str(recorded[len(digests) + 1]))
     if len(digests) == epochs:
         return digests
-    if len(digests) < min(most, len(recorded)):
+    end = f"it has only {len(recorded)} complete epochs"
+    if len(digests) < len(recorded):
         end = f"history.jsonl lacks the digest of the weights after epoch {len(digests) + 1}"
     raise RunError(
         f"--epochs is {epochs}, but only {len(digests)} epochs of {run.path} can be reproduced:"

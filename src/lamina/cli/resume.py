@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
-
-from tyro.conf import arg
 
 from lamina.cli.options import (
-    ON_NAN,
     Json,
     MovedData,
-    OnDiagnosis,
     OwnModule,
     Progress,
     RunFolder,
@@ -33,10 +28,6 @@ class Options:
 
     run: RunFolder
     save_every: SaveEvery = "60s"
-    on_nan: Annotated[
-        Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN} (default: the previous setting)")
-    ] = None
-    on_diagnosis: OnDiagnosis = "continue"
     data: MovedData = None
     net: OwnModule = None
     progress: Progress = False
@@ -51,9 +42,6 @@ def run(options: Options, terminal: Terminal) -> int:
     from lamina.training.device import choose_again
 
     save_every_seconds = read_seconds("--save-every", options.save_every)
-    rewinds = None
-    if options.on_nan is not None:
-        rewinds = options.on_nan == "rewind"
     with join_group():
         run = load_run(options.run)
         record = run.record
@@ -61,7 +49,7 @@ def run(options: Options, terminal: Terminal) -> int:
         run = add_module(run, options.net, terminal)
         run = replace(run, dataset=choose_run_data(run, options.data, terminal))
         terminal.remark(describe_arithmetic(choose_again(record.device), record.precision))
-        if record.late_end is not None and record.epochs is None:
+        if run.epochs is None:
             terminal.hint(
                 "time: lamina resume has no time limit; it trains up to"
                 f" {record.recipe.epochs:,} epochs"
@@ -71,8 +59,6 @@ def run(options: Options, terminal: Terminal) -> int:
             finish = threading.Event()
         events = run.iter_train(
             save_every_seconds=save_every_seconds,
-            rewind_on_nan=rewinds,
-            on_diagnosis=options.on_diagnosis,
             finish=finish,
         )
         with terminal.progress_bar() as show_progress:

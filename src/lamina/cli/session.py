@@ -41,13 +41,12 @@ from lamina.training.events import (
     FeatureProgress,
     HeadFit,
     Resumed,
-    Rewind,
     Step,
     Trying,
 )
 from lamina.training.schedule import can_end_late
 
-LATE = (Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
+LATE = (Step, Report, Epoch, Diagnosis, Cooldown)
 """After these events, training can end early; a report comes before its epoch is saved."""
 IN_TRAINING = (*LATE, Started, Resumed, FeatureProgress, HeadFit)
 """After these events, a signal lets the current step finish; after all other events, it stops the
@@ -169,10 +168,8 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
     if isinstance(event, Decision):
         text = str(dataclasses.replace(event, remedy=""))
         remedy = event.remedy
-    elif isinstance(event, Rewind):
-        text = f"warning: {text}"
     elif isinstance(event, Resumed) and run is not None:
-        if run.early_end and event.epochs_done < (event.epochs or 0):
+        if run.end and event.epochs_done < (event.epochs or 0):
             text = "training stopped early; evaluating the final model"
         text = f"{run.path}: {text}"
     for line in text.split("\n"):
@@ -223,7 +220,7 @@ def _describe_training(run: Run, dataset: Dataset) -> dict[str, Any]:
         "parameters": record.parameters,
         "kind": record.task.kind.name,
         "epochs_done": len(rows),
-        "epochs": record.epochs,
+        "epochs": run.epochs,
         "train_seconds": sum(times),
         "images_per_second": images_per_second,
     }
@@ -242,8 +239,8 @@ def _print_report(
     report = run.report
     if not run.is_finished:
         trained = f"{len(run.folder.history.epochs()):,}"
-        if record.epochs is not None:
-            trained = f"{trained} of {record.epochs:,}"
+        if run.epochs is not None:
+            trained = f"{trained} of {run.epochs:,}"
         command = resume_command(run.path, record)
         terminal.hint(f"epochs: trained {trained}; to train the rest, run {command}")
     if report is None:

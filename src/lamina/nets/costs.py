@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from lamina.errors import plural
-from lamina.markup import Markup, boxes, card, table
+from lamina.markup import card, table
 from lamina.nets.layer import Layer, Shape, pair_shapes
 from lamina.nets.residual import Residual
 from lamina.nets.window import Field
 from lamina.text import format_table
-
-FLOW_PX = 56  # height of the largest image in a drawing
 
 
 @dataclass(frozen=True)
@@ -56,23 +52,7 @@ class Summary:
         return f"Summary({layers}, {costs})"
 
     def _repr_html_(self) -> str:
-        return card(repr(self), self.flow(), table(*self.table()))
-
-    def flow(self) -> Markup:
-        """A drawing of the output shapes of the layers that change the shape."""
-        shapes = [row.out_shape for row in self.rows if not row.depth]
-        changes = [shape for shape, _ in itertools.groupby(shapes)]
-        largest = max((shape[1] for shape in changes if len(shape) == 3), default=1)
-        texts = ["×".join(map(str, shape)) for shape in changes]
-        sizes = []
-        for shape, text in zip(changes, texts, strict=True):
-            width = 6.0
-            height = 4 * math.log2(1 + shape[0])
-            if len(shape) == 3:
-                width = 4 * math.log2(1 + shape[0])
-                height = max(3.0, FLOW_PX * shape[1] / largest)
-            sizes.append((width, height, text))
-        return boxes(sizes, f"Output shapes: {', '.join(texts)}")
+        return card(repr(self), table(*self.table()))
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """The column heads, and a row for each layer and for the totals."""

@@ -91,7 +91,6 @@ class Net(Sequence[Layer]):
         title = f"Net of {plural(len(self), 'layer', 'layers')}"
         try:
             summary = summarize_layers(self.with_outputs(SHOWN_OUTPUTS).layers, SHOWN_SHAPE)
-            flow = summary.flow()
         except (NetError, TypeError, ValueError):  # a layer of your own may unpack another shape
             rows = [(str(place), repr(layer)) for place, layer in enumerate(self, start=1)]
             return card(title, table(("", "layer"), rows, texts=2))
@@ -99,7 +98,7 @@ class Net(Sequence[Layer]):
             f"For images of {'×'.join(map(str, SHOWN_SHAPE))} and {SHOWN_OUTPUTS} outputs;"
             " summarize(net, data) shows the net for your data."
         )
-        return card(title, flow, table(*summary.table()), note(reason))
+        return card(title, table(*summary.table()), note(reason))
 
     def with_outputs(self, outputs: int) -> Net:
         """Return the net with ``units=outputs`` in its ``Output``.

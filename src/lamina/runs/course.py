@@ -1,10 +1,11 @@
-"""The course of a run's training: its events, evaluations on ``val``, rewinds and end."""
+"""The course of a run's training: its events, evaluations on ``val``, and end."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,11 +19,9 @@ from lamina.errors import GroupError, LaminaError, NotFiniteError, RecipeError, 
 from lamina.evaluation.reports import Report
 from lamina.evaluation.words import describe_undefined
 from lamina.runs.final import evaluate_final, score_split
-from lamina.runs.folder import change_standing
 from lamina.runs.history import Row
 from lamina.runs.limit import TimeLimit
-from lamina.runs.processes import by_leader, load_checkpoint
-from lamina.runs.record import LateEnd
+from lamina.runs.processes import by_leader
 from lamina.runs.saver import Saver
 from lamina.targets import Score
 from lamina.training import group
@@ -30,7 +29,6 @@ from lamina.training.checkpoint import digest_tensors
 from lamina.training.device import is_out_of_memory
 from lamina.training.diagnosis import find_overfitting
 from lamina.training.events import (
-    MOST_REWINDS,
     Cooldown,
     Diagnosis,
     EarlyEnd,
@@ -39,7 +37,6 @@ from lamina.training.events import (
     FeatureProgress,
     HeadFit,
     Remark,
-    Rewind,
     Step,
 )
 from lamina.training.loop import Training
@@ -50,25 +47,6 @@ if TYPE_CHECKING:
     from lamina.runs.run import Run
 
 RunEvent: TypeAlias = Event | Report
-FINISHING_FRACTION = 0.1
-"""Number of steps in which training finishes on request, as a fraction of its steps so far."""
-
-
-@dataclass(frozen=True)
-class Stops:
-    """What may end training before its last epoch, besides patience.
-
-    Attributes:
-        limit: A time limit.
-        finish: An event; soon after it is set, the training of a single process ends.
-        at_diagnosis: Whether to stop after an epoch with a new diagnosis.
-        at_nan: Whether to stop at NaN or infinity, rather than to return to the last checkpoint.
-    """
-
-    limit: TimeLimit | None
-    finish: threading.Event | None
-    at_diagnosis: bool
-    at_nan: bool
 
 
 @dataclass
@@ -79,28 +57,27 @@ class Course:
     training: Training
     saver: Saver
     dataset: Dataset
-    stops: Stops
-    _end: EarlyEnd | None = None
+    limit: TimeLimit
+    finish: threading.Event | None  # soon after it is set, the training of a single process ends
+    _end: EarlyEnd | None = None  # before the last step
     _has_warned: bool = False
+    _is_end_recorded: bool = False
 
     def iterate(self) -> Generator[RunEvent, None, None]:
         """Yield the events of the training, then the final report."""
         self._begin()
         try:
-            while not (self.training.is_finished or self._end):
-                try:
-                    for event in self.training:
-                        yield from self._follow(event)
-                        if self._end:
-                            break
-                except NotFiniteError as error:
-                    yield self._rewind(error)
+            if self._end is None:
+                yield from self._train()
             if not self.saver.is_saved:
                 self.saver.save()
+            if self.training.is_finished:
+                self._record_end(self.training.epochs_done)
             if self._end:
                 yield self._end
-            if not (self._end and self._end.diagnosis):
-                yield from self._evaluate()
+            yield from self._evaluate()
+        except NotFiniteError as error:
+            raise self._name_checkpoint(error) from error
         except Exception as error:
             if not isinstance(error, LaminaError):  # from a custom function or module
                 error.add_note(
@@ -113,21 +90,24 @@ class Course:
                 try:
                     self.saver.save()
                 except NotFiniteError as error:
-                    self._rewind(error)
-                    self.saver.save()
+                    raise self._name_checkpoint(error) from error
             raise
 
+    def _train(self) -> Iterator[RunEvent]:
+        for event in self.training:
+            yield from self._follow(event)
+            if self._end:
+                return
+
     def _begin(self) -> None:
-        reason = group.lead_value(self.run.folder.history.early_end)
-        if reason:
+        reason = group.lead_value(self.run.folder.history.end)
+        self._is_end_recorded = reason is not None
+        if reason and not self.training.is_finished:
             self._end = EarlyEnd(self.training.epochs_done, reason)
-        is_open = self.stops.limit is not None and self.stops.limit.is_open
-        if is_open:
+        if self.limit.is_open:
             self.training.schedule.leave_open(self.training.steps_done)
-        if is_open or self.run.record.late_end is not None:
-            self._record_end()
-        if not self.run.folder.checkpoint_file.exists():
-            self.saver.try_to_save(with_model=False)
+        if not group.lead_value(self.run.folder.checkpoint_file.exists):
+            self.saver.save(with_model=False)
 
     def _follow(self, event: FeatureProgress | HeadFit | Step | Epoch) -> Iterator[RunEvent]:
         # before the first step, so there is nothing to save
@@ -142,13 +122,11 @@ class Course:
             if is_interrupted or group.lead_value(self.saver.is_time_to_save):
                 self._check_same(f"At step {event.step} of epoch {event.epoch}")
                 self.training.check_weights()
-                self.saver.try_to_save(with_model=is_interrupted)
+                self.saver.save(with_model=is_interrupted)
             yield event
         yield from self._look_at_the_clock(event)
         if self._end:
-            self.training.check_weights()  # the last weights are saved, or a rewind follows
-        if self.training.schedule.falls_at(self.training.steps_done):
-            self._save_before_fall()
+            self.training.check_weights()
         if self.training.is_interrupted and group.size() > 1:
             raise KeyboardInterrupt  # in all processes after the same step
 
@@ -171,30 +149,26 @@ class Course:
         if overfitting:
             diagnoses = (*event.diagnoses, Diagnosis(**overfitting))
             event = replace(event, diagnoses=diagnoses)
-        self.saver.add_row(event.to_json())
-        fall: Cooldown | None = None
+        self.saver.append_row(event.to_json())
         schedule = self.training.schedule
-        if reason and schedule.can_move:
-            if not schedule.is_falling(self.training.steps_done):
-                steps = schedule.count_fall_steps(self.training.steps_done)
-                fall = self._start_fall(event.epoch, steps, reason)
-        elif reason:
+        falls: Iterable[Cooldown] = ()
+        if reason and not schedule.can_move:
             self._end = EarlyEnd(event.epoch, reason)
-            self.saver.add_row(self._end.to_json())
-        elif event.diagnoses and self.stops.at_diagnosis and not self.training.is_finished:
-            kind = event.diagnoses[0].kind
-            self._end = EarlyEnd(event.epoch, f"diagnosis {kind}", kind)
+        elif reason and not schedule.is_falling(self.training.steps_done):
+            steps = schedule.count_fall_steps(self.training.steps_done)
+            falls = list(self._start_fall(event.epoch, steps, reason))
         is_last = self.training.is_finished or self._end is not None
+        if is_last:
+            if self.limit.is_finishing:
+                reason = "finished on request"
+            self._record_end(event.epoch, reason)
         must_save = event.diagnoses or self.training.is_interrupted or is_last
-        if must_save or self.saver.is_worth_saving():
-            self.saver.try_to_save(with_model=True)
-        else:
-            self.saver.attempt(self.saver.append_rows)
+        if group.lead_value(lambda: bool(must_save) or self.saver.is_worth_saving()):
+            self.saver.save()
         if report is not None:
             yield report
         yield event
-        if fall is not None:
-            yield fall
+        yield from falls
         yield from event.diagnoses
 
     def _find_better_head(self, report: Report | None) -> Report | None:
@@ -206,6 +180,12 @@ class Course:
             return None
         gain = by_head.score.value - report.score.value
         return by_head if (-gain if report.score.lower_is_better else gain) > 0 else None
+
+    def _record_end(self, epoch: int, reason: str = "") -> None:
+        """Append the row that says that training has ended."""
+        if not self._is_end_recorded:
+            self.saver.append_row({"event": "end", "epoch": epoch, "reason": reason})
+        self._is_end_recorded = True
 
     def _complete(self, event: Epoch, report: Report | None) -> Epoch:
         """The epoch with its score and metrics on ``val``."""
@@ -243,50 +223,33 @@ class Course:
         """Begin the fall of the learning rate when the time limit or the user asks for it."""
         training = self.training
         schedule = training.schedule
-        limit = self.stops.limit
-        finish = self.stops.finish
+        limit = self.limit
         if training.is_finished or self._end:
             return
         is_alone = group.size() == 1
-        must_finish = is_alone and finish is not None and finish.is_set()
-        if not (is_alone and schedule.can_move):
-            reason = ""
-            if must_finish:
-                reason = "finished on request"
-            elif limit is not None and group.lead_value(lambda: limit.is_over):
-                reason = "time limit reached"
-            if reason:
-                done = training.epochs_done
-                of = "" if schedule.epochs is None else f" of {schedule.epochs}"
-                self._end = EarlyEnd(done, f"{reason} after {done}{of} epochs")
-        elif finish is not None and must_finish:
-            finish.clear()
-            steps = max(1, round(FINISHING_FRACTION * training.steps_done))
-            yield self._start_fall(event.epoch, steps, "finishing on request")
-        elif limit is not None:
-            fall_steps = limit.choose_fall_steps(schedule, training.steps_done)
-            is_falling = schedule.is_falling(training.steps_done)
-            if fall_steps is not None:
-                fall = self._start_fall(event.epoch, fall_steps, "the time limit")
-                if not is_falling:
-                    yield fall
+        if is_alone and self.finish is not None and self.finish.is_set():
+            self.finish.clear()
+            limit.finish_soon()
+        if is_alone and schedule.can_move:
+            steps = limit.choose_fall_steps(schedule, training.steps_done)
+            if steps is not None:
+                yield from self._start_fall(event.epoch, steps, limit.reason)
+        elif limit.is_finishing:
+            schedule.start_fall(training.steps_done, 1)  # the next step is the last
+        elif limit.until < math.inf and group.lead_value(lambda: limit.is_over):
+            done = training.epochs_done
+            of = "" if schedule.epochs is None else f" of {schedule.epochs}"
+            self._end = EarlyEnd(done, f"time limit reached after {done}{of} epochs")
 
-    def _start_fall(self, epoch: int, steps: int, reason: str) -> Cooldown:
-        self.training.schedule.start_fall(self.training.steps_done, steps)
-        self._record_end()
-        return Cooldown(epoch, steps, reason)
-
-    def _record_end(self) -> None:
-        """Record how training ends, if not as its recipe plans."""
+    def _start_fall(self, epoch: int, steps: int, reason: str) -> Iterator[Cooldown]:
+        """Let the learning rate fall; saves the first fall, which a kill would delay otherwise."""
         schedule = self.training.schedule
-        end = LateEnd(schedule.epochs, schedule.falls)
-        self.saver.attempt(lambda: self.run.folder.change_record(late_end=end))
-
-    def _save_before_fall(self) -> None:
-        """Keep the checkpoint from which more epochs can be trained."""
-        checkpoint = change_standing(self.training.checkpoint(), falls=())
-        folder = self.run.folder
-        self.saver.attempt(lambda: folder.save_checkpoint(checkpoint, folder.before_fall_file))
+        done = self.training.steps_done
+        is_falling = schedule.is_falling(done)
+        schedule.start_fall(done, steps)
+        if not is_falling:
+            self.saver.save(with_model=False)
+            yield Cooldown(epoch, steps, reason)
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""
@@ -334,40 +297,17 @@ class Course:
                 remedy="resume it with lamina resume.",
             )
 
-    def _rewind(self, error: NotFiniteError) -> Rewind:
-        """Return to the last checkpoint with half the lr, if that is allowed and not too often."""
-        training = self.training
-        path = self.run.path
-        if self.stops.at_nan:
-            raise NotFiniteError(
-                error.problem,
-                remedy=f"{error.remedy} The last checkpoint is intact; lamina resume {path}"
-                " --on-nan rewind (in Python, run.train(rewind_on_nan=True)) continues from it with"
-                " half the learning rate.".lstrip(),
-            ) from error
-        if training.rewinds == MOST_REWINDS:
-            raise NotFiniteError(
-                f"{error} Training has already returned to a checkpoint {MOST_REWINDS} times, so it"
-                f" stops. The last checkpoint is in {path}."
-            ) from error
-        checkpoint = load_checkpoint(self.run.folder)
-        if checkpoint is None:
-            raise NotFiniteError(
-                f"{error} There is no checkpoint in {path} to return to. Start a new run."
-            ) from error
-        training.restore(change_standing(checkpoint, rewinds=training.rewinds + 1))
-        rewind = Rewind(
-            rewind=training.rewinds,
-            to_epochs_done=training.epochs_done,
-            to_steps_done=training.steps_done,
-            lr=training.lr,
-            reason=str(error),
+    def _name_checkpoint(self, error: NotFiniteError) -> NotFiniteError:
+        """The error, with a lower learning rate and the last checkpoint in its advice."""
+        lr = self.training.lr / 2
+        file = self.run.folder.checkpoint_file
+        remedy = (
+            f"{error.remedy} Train a new run, for example with --lr {lr:g} (in Python,"
+            f" Recipe(lr={lr:g}))."
         )
-        self._end = None
-        self.saver.go_back(rewind.to_json())
-        if self.run.record.late_end is not None:
-            self._record_end()
-        return rewind
+        if file.exists():
+            remedy += f" The last checkpoint, {file}, is intact."
+        return NotFiniteError(error.problem, remedy=remedy.lstrip())
 
 
 def share_out(

@@ -61,9 +61,7 @@ class Difference:
 def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
     """Compare two runs except names, commands and times; ``RunError`` for a damaged file."""
     records = compare_records(first.read_record(), second.read_record())
-    settings = [
-        item for item in records if not item.what.startswith(("started_from.", "late_end."))
-    ]
+    settings = [item for item in records if not item.what.startswith("started_from.")]
     return [*settings, *_compare(_flatten_course(first), _flatten_course(second))]
 
 
@@ -143,13 +141,12 @@ def _flatten_course(run: RunFolder) -> dict[str, Any]:
     history = run.history
     epochs = history.epochs()
     trained = str(len(epochs))
-    if record.late_end is not None:
+    if epochs and epochs[-1].get("epochs", record.recipe.epochs) != record.recipe.epochs:
         limit = re.search(r"--time[= ](\S+)", " ".join(record.command))
         trained += f" (as many as fitted in {limit[1]})" if limit else " (ended early)"
-    course = {
+    course: dict[str, Any] = {
         "started from": _describe_start(record.started_from),
         "epochs trained": trained,
-        "rewinds": len(history.rewinds()),
     }
     for row in epochs[-1:]:
         names = [name for name in row if "second" not in name and not name.startswith("epoch")]
@@ -162,10 +159,7 @@ def _flatten_course(run: RunFolder) -> dict[str, Any]:
 
 
 def _describe_start(origin: StartedFrom | None) -> str:
-    if origin is None:
-        return ""
-    after = "" if origin.epoch is None else f" after epoch {origin.epoch:.10g}"
-    return f"{Path(origin.run).name}{after}"
+    return "" if origin is None else Path(origin.run).name
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,16 +11,13 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from lamina.data import Dataset, Images
-from lamina.data.load import find_prepared
-from lamina.errors import DataError, RunError, name_some, warn
+from lamina.errors import DataError, name_some, warn
 from lamina.evaluation.calibration import Calibration, calibrate
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.runs.folder import RunFolder
 from lamina.training.custom import OwnMetric
-from lamina.training.model import Model
-from lamina.training.prediction import predict_logits
 from lamina.training.task import Task
 
 if TYPE_CHECKING:
@@ -29,12 +26,6 @@ if TYPE_CHECKING:
 Logits: TypeAlias = Float32[np.ndarray, "n k"]
 Predict: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], Logits]
 """From images to their logits."""
-CHECKED_IMAGES = 20
-"""Number of images of each split to compare with stored outputs, to detect changes of your own
-code."""
-ROUNDING_FRACTION = 0.01
-"""Largest difference of the same weights' outputs on two machines, relative to the largest
-output."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,6 @@ def evaluate_final(run: Run, dataset: Dataset, predict: Predict) -> Evaluation:
         began = time.perf_counter()
         logits[images.split] = predict(images.pixels)
         seconds[images.split] = time.perf_counter() - began
-    check_own_code(run, logits)
     calibration = _calibrate(run, dataset, logits)
     task = record.task
     if calibration is not None:
@@ -116,56 +106,6 @@ def _calibrate(run: Run, dataset: Dataset, logits: Mapping[str, Logits]) -> Cali
             )
         return None
     return calibrate(task, held_out, aim)
-
-
-class ChangedCodeError(RunError):
-    """The outputs of your own module have changed since the run was evaluated."""
-
-
-def check_own_model(run: Run, model: Model) -> None:
-    """Raise ``ChangedCodeError`` if your own module's logits for a few images have changed.
-
-    The images come from the run's data set, if it was passed, or from its decoded copy. Without
-    images, nothing is checked.
-    """
-    origin = run.record.data
-    if run.record.own_module is None:
-        return
-    dataset = run.dataset
-    if dataset is None or dataset.fingerprint != origin.fingerprint:
-        dataset = find_prepared(origin.source, origin.preparation, origin.fingerprint)
-    if dataset is None:
-        return
-    logits = {
-        str(split): predict_logits(model, images.pixels[:CHECKED_IMAGES])
-        for split, images in dataset.splits.items()
-    }
-    check_own_code(run, logits)
-
-
-def check_own_code(run: Run, predicted: Mapping[str, Logits]) -> None:
-    """Raise ``ChangedCodeError`` if your own module's logits differ from the stored logits.
-
-    ``predicted`` are the logits of the first images of each split, or of all images.
-    """
-    if run.record.own_module is None:
-        return
-    try:
-        stored_outputs = run.outputs
-    except RunError:  # damaged; the next evaluation writes them again
-        return
-    for split, outputs in stored_outputs.items():
-        logits = predicted.get(split)
-        if logits is None or len(logits) > len(outputs.logits):
-            continue
-        stored = outputs.raw_logits(run.record.task)[: len(logits)]
-        difference = np.abs(logits - stored).max()
-        if difference > ROUNDING_FRACTION * np.abs(stored).max():
-            raise ChangedCodeError(
-                f"The outputs of your own code have changed since {run.path} was evaluated: for the"
-                f" {split} images, they differ by up to {difference:.2g}. Pass the net that was"
-                " trained, or train a new run with this one."
-            )
 
 
 def score_split(

@@ -12,10 +12,9 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -47,6 +46,8 @@ NO_CHECKPOINT = (
 )
 """Advice for a checkpoint that cannot be used."""
 BYTES_PER_WEIGHT = 4  # float32
+INITIAL_FILE = "initial.safetensors"
+"""The weights to start from, if the run started from the weights of another run."""
 REPORT_FILE = "report.json"  # of a run that was trained and evaluated
 STUDY_FILE = "study.json"
 """In the folder of a study: its settings and progress."""
@@ -93,13 +94,7 @@ class RunFolder:
 
     @property
     def initial_file(self) -> Path:
-        """The weights to start from, if the run started from the weights of another run."""
-        return self.path / "initial.safetensors"
-
-    @property
-    def before_fall_file(self) -> Path:
-        """The checkpoint from which more epochs can be trained than were planned."""
-        return self.path / "before-fall.safetensors"
+        return self.path / INITIAL_FILE
 
     @property
     def history(self) -> History:
@@ -128,17 +123,13 @@ class RunFolder:
         with self.writing():
             write_json(self.record_file, record_to_json(record))
 
-    def change_record(self, **changes: Any) -> None:
-        """Replace values of ``run.json``."""
-        self.write_record(replace(self.read_record(), **changes))
-
-    def read_checkpoint(self, file: Path | None = None) -> Checkpoint | None:
-        file = file or self.checkpoint_file
+    def read_checkpoint(self) -> Checkpoint | None:
+        file = self.checkpoint_file
         return unpack_checkpoint(read_bytes(file), str(file)) if file.exists() else None
 
-    def save_checkpoint(self, checkpoint: Checkpoint, file: Path | None = None) -> None:
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         with self.writing():
-            write_atomically(file or self.checkpoint_file, pack_checkpoint(checkpoint))
+            write_atomically(self.checkpoint_file, pack_checkpoint(checkpoint))
 
     def load_weights(self) -> dict[str, Tensor]:
         """The trained weights."""
@@ -270,12 +261,6 @@ def find_difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor
 @lru_cache
 def _read_record(file: Path, _version: tuple[int, int, int] | None) -> RunRecord:
     return parse_record(read_object(file), str(file))
-
-
-def change_standing(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
-    """A checkpoint with changes to its standing."""
-    standing = replace(checkpoint.standing, **changes)
-    return replace(checkpoint, standing=standing)
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:

@@ -1,4 +1,4 @@
-"""``history.jsonl``: one line per epoch (with its diagnoses), per rewind and for an early end."""
+"""``history.jsonl``: one line per epoch (with its diagnoses), and one for the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BAD_LINE = (
 )
 Count: TypeAlias = Annotated[int, Range(1)]
 Row: TypeAlias = dict[str, Any]
-NOT_NUMBERS = ("event", "reason", "weights", "diagnosis", "layers", "diagnoses")
+NOT_NUMBERS = ("event", "reason", "weights", "layers", "diagnoses")
 """Fields of a row that are not numbers."""
 NOT_COLUMNS = (*NOT_NUMBERS, "score", "metrics")
 NO_LAYERS = LayerStatistics(*[()] * 7)
@@ -33,13 +33,11 @@ NO_LAYERS = LayerStatistics(*[()] * 7)
 class _CheckedRow:
     """What a line may contain; ``numbers`` are all other fields, such as metrics."""
 
-    event: Literal["epoch", "rewind", "early_end"]
+    event: Literal["epoch", "end"]
     numbers: dict[str, float | None]
     epoch: Count = 1
-    rewind: Count = 1
     reason: str = ""
     weights: str = ""
-    diagnosis: str | None = None
     layers: LayerStatistics = NO_LAYERS
     diagnoses: tuple[Diagnosis, ...] = ()
 
@@ -73,14 +71,11 @@ class History:
     def diagnoses(self) -> list[Row]:
         return [diagnosis for row in self._rows() for diagnosis in row.get("diagnoses", ())]
 
-    def rewinds(self) -> list[Row]:
-        return [row for row in self._rows() if row["event"] == "rewind"]
-
-    def early_end(self) -> str | None:
-        """The reason for an early end by ``Recipe.patience``, or ``None``."""
+    def end(self) -> str | None:
+        """Why training has ended, empty if as planned; ``None`` if it has not ended."""
         for row in self._rows():
-            if row["event"] == "early_end":
-                return str(row.get("reason"))
+            if row["event"] == "end":
+                return str(row.get("reason", ""))
         return None
 
     def frame(self) -> polars.DataFrame:
@@ -94,21 +89,20 @@ class History:
         columns = {name: [row.get(name) for row in rows] for name in names}
         return polars.DataFrame(columns, strict=False)
 
-    def read_until(self, epochs: int, rewinds: int) -> list[tuple[Row, bytes]]:
-        """The rows before a checkpoint with these epochs and rewinds, and their lines."""
+    def read_until(self, epochs: int) -> list[tuple[Row, bytes]]:
+        """The rows before a checkpoint with these epochs, and their lines."""
         rows = []
         for row, line in self._lines():
-            is_after = row["epoch"] > epochs if "epoch" in row else row["rewind"] > rewinds
-            if is_after:
+            if row["epoch"] > epochs:
                 break
             rows.append((row, line))
         return rows
 
-    def trim(self, epochs: int, rewinds: int) -> None:
-        """Remove rows after a checkpoint with these epochs and rewinds; needs no disk space."""
+    def trim(self, epochs: int) -> None:
+        """Remove rows after a checkpoint with these epochs; needs no disk space."""
         if not self.file.exists():
             return
-        end = sum(len(line) for _, line in self.read_until(epochs, rewinds))
+        end = sum(len(line) for _, line in self.read_until(epochs))
         if end < self.file.stat().st_size:
             with open(self.file, "r+b", opener=_open_no_link) as history:
                 history.truncate(end)
@@ -142,7 +136,7 @@ def _parse_row(line: bytes, what: str) -> Row:
     row = parse_object(line, what, BAD_LINE)
     values: Row = {"event": None, "numbers": {}}
     for name, value in row.items():
-        if name in (*NOT_NUMBERS, "epoch", "rewind"):
+        if name in (*NOT_NUMBERS, "epoch"):
             values[name] = value
         else:
             values["numbers"][name] = value
@@ -152,7 +146,6 @@ def _parse_row(line: bytes, what: str) -> Row:
         raise damaged(what, str(error).replace(".numbers", ""), BAD_LINE) from error
     if len({len(column) for column in vars(checked.layers).values()}) > 1:
         raise damaged(what, "row.layers must have one value for each name in its lists", BAD_LINE)
-    number = "rewind" if checked.event == "rewind" else "epoch"
-    if number not in row:
-        raise damaged(what, f"it lacks {number}", BAD_LINE)
+    if "epoch" not in row:
+        raise damaged(what, "it lacks epoch", BAD_LINE)
     return row

@@ -20,6 +20,8 @@ SPARE_FRACTION = 0.01
 """A fall should end this fraction of the time before the limit."""
 REST_FRACTION = 0.03
 """Between two plans, this fraction of the time passes."""
+FINISHING_FRACTION = 0.1
+"""Of the time so far, in which training finishes on request."""
 
 
 @dataclass
@@ -27,12 +29,15 @@ class TimeLimit:
     """The pace of training, and how many steps are left.
 
     Attributes:
-        until: when the last step should end, as ``time.perf_counter()`` counts seconds.
+        until: when the last step should end, as ``time.perf_counter()`` counts seconds; infinity
+            without a limit.
         is_open: whether training goes on until then, for any number of epochs.
+        is_finishing: whether the user asked to finish.
     """
 
-    until: float
-    is_open: bool
+    until: float = math.inf
+    is_open: bool = False
+    is_finishing: bool = False
     _began: float = field(default_factory=lambda: time.perf_counter())
     _marks: deque[tuple[float, int]] = field(default_factory=deque)
     _planned_at: float = -math.inf
@@ -41,6 +46,18 @@ class TimeLimit:
     def is_over(self) -> bool:
         """Whether the time has run out."""
         return time.perf_counter() > self.until
+
+    @property
+    def reason(self) -> str:
+        """Why training ends before its last epoch."""
+        return "finishing on request" if self.is_finishing else "the time limit"
+
+    def finish_soon(self) -> None:
+        """Move the limit to soon, and never to later."""
+        now = time.perf_counter()
+        self.until = min(self.until, now + FINISHING_FRACTION * (now - self._began))
+        self.is_finishing = True
+        self._planned_at = -math.inf
 
     def steer(self, schedule: Schedule, step: int) -> None:
         """Let the rate fall when it has to; an end that cannot move stays."""
@@ -59,6 +76,8 @@ class TimeLimit:
         oldest = now - RECENT_FRACTION * (now - self._began)
         while len(self._marks) > LEAST_STEPS + 1 and self._marks[1][0] < oldest:
             self._marks.popleft()
+        if self.until == math.inf:
+            return None
         since, first = self._marks[0]
         steps_per_second = (step - first) / (now - since)
         whole = self.until - self._began

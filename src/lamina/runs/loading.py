@@ -9,7 +9,8 @@ from torch import nn
 
 from lamina.errors import LaminaError, RunError, check_type, suggest, warn
 from lamina.nets import Net
-from lamina.runs.folder import STUDY_FILE, WHOLE
+from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
+from lamina.runs.resuming import check_module_code
 from lamina.runs.run import Run
 from lamina.training.custom import NO_PARTS, Parts, check_parts_type
 
@@ -42,6 +43,9 @@ def load_run(
     Returns:
         The run, which you can resume, evaluate and predict with.
 
+    Warns:
+        LaminaWarning: The source of ``module`` has changed since the run was started.
+
     Raises:
         RunError: There is no such run, or its ``run.json`` is damaged or has another format.
         RecipeError: ``parts`` is not a :class:`~lamina.Parts`.
@@ -67,8 +71,9 @@ def load_run(
         raise RunError(
             f"Cannot use {str(path)[:100]}: {reason}. Check the path and its permissions."
         ) from None
-    run = Run(path, module=module, parts=parts)
-    _ = run.record  # raises an error for a damaged one
+    run = Run(path, RunFolder(path).read_record(), module=module, parts=parts)
+    if module is not None:
+        check_module_code(run, module)
     return run
 
 

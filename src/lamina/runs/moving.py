@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import replace
 from pathlib import Path
 
 from lamina.errors import RunError
 from lamina.files import check_name, lock_folder, read_bytes, write_atomically
-from lamina.runs.loading import find_runs
-from lamina.runs.run import Run
 
 DELETED = ".deleted"
 """Folder among the runs, with a folder for each run that was deleted and can be restored."""
@@ -19,37 +16,10 @@ NOTE_BYTES = 4000
 
 
 def rename_run(path: Path, name: str) -> None:
-    """Rename a run; runs that started from it refer to it by its new name."""
+    """Rename a run; runs that started from it keep its former name in their records."""
     check_name(name)
-    children = _find_children(path)
     check_movable(path)
     path.rename(path.with_name(name))
-    for run in children:
-        _change_start(run, path.name, name)
-
-
-def _find_children(path: Path) -> list[Run]:
-    """The runs in the same folder that started from a run."""
-    children = []
-    for run in find_runs(path.parent)[0]:
-        start = run.record.started_from
-        if start is not None and Path(start.run) == path.resolve():
-            children.append(run)
-    return children
-
-
-def _change_start(run: Run, old: str, new: str) -> None:
-    record = run.record
-    start = record.started_from
-    if start is None:
-        return
-    words = list(record.command)
-    for place, word in enumerate(words):
-        if "--start-from" in (word.partition("=")[0], words[place - 1]):
-            reference = rf"(?<![^=/]){re.escape(old)}(?=(@[\d.]+)?$)"
-            words[place] = re.sub(reference, lambda _: new, word)
-    moved = replace(start, run=str(Path(start.run).with_name(new)))
-    run.folder.change_record(started_from=moved, command=tuple(words))
 
 
 def delete_run(path: Path) -> str:

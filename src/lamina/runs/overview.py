@@ -26,7 +26,7 @@ Rows: TypeAlias = Sequence[Mapping[str, Any]]
 def summarize_run(run: Run, report: Report | None, epochs: Rows | None) -> dict[str, str]:
     """A run's table row, by column; ``epochs`` is ``None`` if its history cannot be read."""
     record = run.record
-    is_finished = epochs is not None and (len(epochs) == record.epochs or run.early_end is not None)
+    is_finished = epochs is not None and run.is_finished
     score = "not finished"
     if report is not None:
         score = f"{report.split} {report.score}" + ", not finished" * (not is_finished)
@@ -39,10 +39,18 @@ def summarize_run(run: Run, report: Report | None, epochs: Rows | None) -> dict[
         "net": record.net_name,
         "data": record.data.name,
         "score": score,
-        "epochs": f"{done}/{record.epochs or '?'}",
+        "epochs": f"{done}/{count_planned(record, epochs or ()) or '?'}",
         "parameters": f"{record.parameters:,}",
         "train seconds": f"{seconds:.1f}",
     }
+
+
+def count_planned(record: RunRecord, epochs: Rows) -> int | None:
+    """The number of epochs of a run, as planned last; ``None`` while a time limit decides."""
+    planned: int | None = record.recipe.epochs
+    if epochs:
+        planned = epochs[-1].get("epochs", planned)
+    return planned
 
 
 def describe_run(run: Run) -> str:

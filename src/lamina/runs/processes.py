@@ -1,4 +1,4 @@
-"""Make processes that train together agree, before the first step and after a rewind."""
+"""Make processes that train together agree, before the first step."""
 
 from __future__ import annotations
 

@@ -24,11 +24,10 @@ from lamina.training.device import Choice
 from lamina.training.precision import Precision
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import Fall
 from lamina.training.task import Task
 from lamina.values import Range, fields_to_json, from_json_values
 
-FORMAT = 9  # version of the run folder; increase it with every change of the format
+FORMAT = 10  # version of the run folder; increase it with every change of the format
 COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", "i8mm", "sve")
 """Prefixes of processor flags that may affect the last bits of a sum."""
 
@@ -40,7 +39,7 @@ class OwnModule:
     file: str  # empty if it was passed in Python
     # of the function, class or net in the file; in Python, of the class, or the repr of the net
     name: str
-    digest: str = ""  # of the file when the run began
+    digest: str = ""  # of the file or, in Python, of the source of the classes, at the start
 
     def __str__(self) -> str:
         """The argument or option that passes it again."""
@@ -88,28 +87,17 @@ class StartedFrom:
     """The run that a new run started from, and which of its outputs were kept."""
 
     run: str  # absolute path
-    epoch: float | None  # completed epochs before the checkpoint; ``None`` for the final weights
     kept: tuple[str, ...]  # the outputs for these kept their weights
     new: tuple[str, ...]  # the outputs for these are initialized
 
     def __str__(self) -> str:
-        if self.epoch is not None:
-            return f"{self.run} after epoch {self.epoch:.10g}"
         text = f"{self.run}; outputs kept: {name_some(self.kept) or 'none'}"
         return f"{text}; initialized: {name_some(self.new)}" if self.new else text
 
 
-@dataclass(frozen=True)
-class LateEnd:
-    """The end of training, decided while it runs; ``epochs`` is ``None`` until then."""
-
-    epochs: int | None
-    falls: tuple[Fall, ...] = ()
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RunRecord:
-    """The content of ``run.json``."""
+    """The content of ``run.json``, which is written once."""
 
     net_name: str  # name in tables and in names of runs
     net: Net | None  # ``None`` for a module, or a net with custom layers
@@ -124,8 +112,6 @@ class RunRecord:
     data: DataOrigin
     device: Choice
     precision: Precision
-    # whether to return to the last checkpoint on NaN or infinity, rather than to stop
-    rewind_on_nan: bool
     command: tuple[str, ...]  # words of the command line; empty in Python
     created: str  # ISO 8601, UTC
     # lamina, Python, torch, NumPy, instruction set of the kernels; timm for its nets
@@ -134,13 +120,9 @@ class RunRecord:
     considered: tuple[Considered, ...] = ()  # empty if the user named the net
     # custom functions: purpose → module and name
     parts: dict[str, str] = field(default_factory=dict)
+    # custom functions: purpose → digest of the source, if it has one
+    code: dict[str, str] = field(default_factory=dict)
     started_from: StartedFrom | None = None
-    late_end: LateEnd | None = None  # ``None`` if the recipe decides when the training ends
-
-    @property
-    def epochs(self) -> int | None:
-        """Number of epochs; ``None`` if it is not decided yet."""
-        return self.recipe.epochs if self.late_end is None else self.late_end.epochs
 
     def __repr__(self) -> str:
         return escape(

@@ -11,7 +11,6 @@ from typing import Any
 
 from lamina.errors import LaminaError, escape, plural
 from lamina.nets.layers import LAYERS
-from lamina.runs.continuing import find_checkpoint
 from lamina.runs.folder import STUDY_FILE
 from lamina.runs.loading import load_run
 from lamina.runs.record import RunRecord
@@ -33,7 +32,7 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     remarks = []
     try:
         find_dataset(run)  # reads the data again, which may have changed
-        python = write_python(record, record.epochs or max(1, done))
+        python = write_python(record, run.epochs or max(1, done))
     except LaminaError as error:
         remarks.append(str(error))
     command = write_command(record.command)
@@ -50,16 +49,16 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
         remarks.append(f"The command reads {file} again, which may have changed{exact}")
     if (path.parent / STUDY_FILE).exists():
         remarks.append("The run is part of a study, which the command repeats as a whole.")
-    if record.late_end is not None:
+    if run.epochs != record.recipe.epochs:
         remark = (
             f"A time limit or Finish now ended training after epoch {done}. The command may end"
             " after a different epoch."
         )
         if python:
-            remark += f" The Python code trains {plural(record.epochs or done, 'epoch', 'epochs')}."
+            remark += f" The Python code trains {plural(run.epochs or done, 'epoch', 'epochs')}."
         remarks.append(remark)
     elif not run.is_finished:
-        planned = record.epochs
+        planned = run.epochs
         remarks.append(
             f"The run has trained {done} of {planned} epochs. The command and the code below train"
             f" all {planned}."
@@ -107,7 +106,7 @@ def write_command(words: tuple[str, ...]) -> str:
 
 
 def write_python(record: RunRecord, epochs: int) -> str:
-    """Python code that repeats the run, from the same checkpoint if it began at one.
+    """Python code that repeats the run.
 
     Empty for a pretrained net, which the run does not contain as layers.
     """
@@ -116,17 +115,12 @@ def write_python(record: RunRecord, epochs: int) -> str:
     start = record.started_from
     if record.parts:
         raise LaminaError("The run used your own functions, so there is no Python code to copy.")
-    if start is not None and start.epoch is None:
+    if start is not None:
         raise LaminaError(
             f"The run used the weights of {start.run}, so there is no Python code to copy."
         )
-    train = f"run.train({'rewind_on_nan=True' * record.rewind_on_nan})\n"
+    train = "run.train()\n"
     recipe = f"recipe = lamina.{replace(record.recipe, epochs=epochs)!r}\n"
-    if start is not None:
-        find_checkpoint(Path(start.run), start.epoch or 0.0)  # raises an error if it is gone
-        source = f"{start.run}@{start.epoch:.10g}"
-        run = f"run = lamina.start_run(recipe=recipe, start_from={source!r})"
-        return f"import lamina\n\n{recipe}{run}\n{train}"
     layers = ", ".join(["Net", *sorted(name for name in LAYERS if f"{name}(" in repr(record.net))])
     head = f"import lamina\nfrom lamina.nets import {layers}\n"
     written = "".join(f"    {layer!r},\n" for layer in record.net)

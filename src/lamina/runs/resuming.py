@@ -17,11 +17,11 @@ from lamina.files import RESTORE
 from lamina.nets import Net
 from lamina.runs.differences import find_changes
 from lamina.runs.folder import NO_CHECKPOINT
-from lamina.runs.nets_by_name import draw_module
+from lamina.runs.nets_by_name import NetChoice, draw_module
 from lamina.runs.processes import count_processes, load_checkpoint, read_file
-from lamina.runs.record import RunRecord
+from lamina.runs.record import OwnModule, RunRecord
 from lamina.training.checkpoint import digest_tensors, unpack_tensors
-from lamina.training.custom import describe_arguments
+from lamina.training.custom import describe_arguments, digest_source
 from lamina.training.device import choose_again
 from lamina.training.loop import Training
 from lamina.training.model import Initial
@@ -136,7 +136,7 @@ def make_training(
     # Events after every step only on a single CPU: a GPU waits for each, and processes communicate
     # at each.
     is_single_cpu = count_processes() == 1 and device == "cpu"
-    training = Training(
+    return Training(
         net,
         dataset.train,
         replace(record.recipe, device=device),
@@ -145,9 +145,6 @@ def make_training(
         parts=run.parts,
         initial=initial,
     )
-    if record.late_end is not None and record.late_end.falls:
-        training.schedule.adopt(record.late_end.falls)
-    return training
 
 
 def _read_initial(run: Run) -> Initial | None:
@@ -157,8 +154,6 @@ def _read_initial(run: Run) -> Initial | None:
     if start is None:
         return None
     content = read_file(run.folder.initial_file)
-    if not content and start.epoch is not None:  # continues a run whose weights were random
-        return None
     weights, _ = unpack_tensors(content, str(run.folder.initial_file), RESTORE)
     return Initial(weights, record.mean, record.std)
 
@@ -181,12 +176,61 @@ def check_own_parts(run: Run, call: str, score_name: str = "") -> None:
             f"{run.path} was started without your own {name_some(extra)}. Leave it out, or start"
             " a new run with it."
         )
+    digests = run.parts.digest()
     for name, place in parts.items():
+        change = ""
         if place != recorded[name]:
-            warn(
-                f"{name} was {recorded[name]} and is now {place}; the weights may differ from an"
-                " uninterrupted run"
-            )
+            change = f"{name} was {recorded[name]} and is now {place}"
+        elif has_changed(run.record.code.get(name, ""), digests.get(name, "")):
+            change = f"the source of {name}, {place}, has changed since {run.path} was started"
+        if change:
+            warn(f"{change}; the weights may differ from an uninterrupted run")
+
+
+def has_changed(recorded: str, digest: str) -> bool:
+    """Whether both digests of a source are known, and differ."""
+    return bool(recorded and digest) and recorded != digest
+
+
+def digest_module(module: Net | nn.Module) -> str:
+    """The digest of the source of a net's own layers, or of a module's classes but torch's."""
+    if isinstance(module, Net):
+        return digest_source(*module.own_layers)
+    kinds = dict.fromkeys(type(part) for part in module.modules())
+    own_kinds = [kind for kind in kinds if not kind.__module__.startswith("torch.")]
+    return digest_source(*own_kinds)
+
+
+def with_module(run: Run, choice: NetChoice) -> Run:
+    """The run with your own net, whose weights follow from the run's seed."""
+    record = run.record
+    module = choice.make(record.recipe.seed, record.in_shape, record.task.outputs)
+    if isinstance(choice.origin, OwnModule) and choice.origin.file:
+        check_code(run, choice.origin.digest, is_file=True)
+    else:
+        check_module_code(run, module)
+    return replace(run, module=module)
+
+
+def check_module_code(run: Run, module: Net | nn.Module) -> None:
+    """Warn if the classes of your own net have changed since the run was started."""
+    recorded = run.record.own_module
+    is_another = isinstance(module, Net) and recorded is not None and repr(module) != recorded.name
+    if not is_another:  # which is refused later
+        check_code(run, digest_module(module))
+
+
+def check_code(run: Run, digest: str, *, is_file: bool = False) -> None:
+    """Warn if the code of your own net, or its file, has changed since the run was started."""
+    recorded = run.record.own_module
+    if recorded is None or bool(recorded.file) != is_file:
+        return
+    if has_changed(recorded.digest, digest):
+        warn(
+            f"the code of {recorded.file or recorded.name} has changed since {run.path} was started"
+            " with it, so its outputs may differ.",
+            remedy="Restore the code, or train a new run",
+        )
 
 
 def list_needed_parts(described: Mapping[str, str], score_name: str = "") -> dict[str, str]:
@@ -234,7 +278,7 @@ def prepare_folder(run: Run, training: Training) -> None:
             " weights may differ from an uninterrupted run"
         )
     with folder.writing():
-        folder.history.trim(training.epochs_done, training.rewinds)
+        folder.history.trim(training.epochs_done)
     recorded = {row["epoch"] for row in folder.history.epochs()}
     missing = sorted({*range(1, training.epochs_done + 1)} - recorded)
     if missing:
@@ -243,7 +287,7 @@ def prepare_folder(run: Run, training: Training) -> None:
             f" epoch {missing[0]}. Their metrics are lost, but the checkpoint is intact and the"
             " training resumes."
         )
-    is_over = training.is_finished or folder.history.early_end() is not None
+    is_over = training.is_finished or run.is_finished
     # missing weights may be the reason to resume a finished run
     if is_over and not _has_weights(run, training):
         folder.save_model(training.model)

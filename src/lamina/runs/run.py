@@ -28,12 +28,18 @@ from lamina.evaluation.predictor import Predictor
 from lamina.evaluation.reports import Report
 from lamina.files import damaged
 from lamina.nets import Net
-from lamina.runs.course import Course, RunEvent, Stops, explain_lack_of_memory
-from lamina.runs.final import check_own_model, evaluate_final
+from lamina.runs.course import Course, RunEvent, explain_lack_of_memory
+from lamina.runs.final import evaluate_final
 from lamina.runs.folder import RunFolder
 from lamina.runs.limit import TimeLimit
-from lamina.runs.overview import describe_recipe, describe_run, describe_start, show_run
-from lamina.runs.processes import by_leader, check_processes, is_leader, lead_value
+from lamina.runs.overview import (
+    count_planned,
+    describe_recipe,
+    describe_run,
+    describe_start,
+    show_run,
+)
+from lamina.runs.processes import by_leader, check_processes, is_leader
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
 from lamina.runs.resuming import (
@@ -67,34 +73,23 @@ class Run:
 
     Attributes:
         path: Folder of the run.
+        record: Net, recipe, data, software and machine, as in ``run.json``.
         dataset: Data set, if it was passed to this process.
         module: Your own module, or net with your own layers, before its first step, if it was
             passed.
         parts: Your own functions, if they were passed.
-        first_record: Content of ``run.json``, for a process on a machine without the folder.
     """
 
     path: Path
+    record: RunRecord = field(repr=False, compare=False)
     dataset: Dataset | None = field(default=None, repr=False, compare=False)
     module: Net | nn.Module | None = field(default=None, repr=False, compare=False)
     parts: Parts = field(default=NO_PARTS, repr=False, compare=False)
-    first_record: RunRecord | None = field(default=None, repr=False, compare=False)
 
     @property
     def folder(self) -> RunFolder:
         """The files of the run."""
         return RunFolder(self.path)
-
-    @property
-    def record(self) -> RunRecord:
-        """The present content of ``run.json``: net, recipe, data, software and machine.
-
-        Raises:
-            RunError: ``run.json`` is damaged.
-        """
-        if self.first_record is not None and not self.folder.record_file.exists():
-            return self.first_record
-        return self.folder.read_record()
 
     def train(
         self,
@@ -102,8 +97,6 @@ class Run:
         data: DataLike | None = None,
         until: float | None = None,
         save_every_seconds: float = 60.0,
-        rewind_on_nan: bool | None = None,
-        on_diagnosis: str = "continue",
         progress: bool = True,
     ) -> Report | None:
         """Train the run, from the start or from its last checkpoint, and evaluate it.
@@ -113,15 +106,12 @@ class Run:
         terminal or notebook.
 
         Returns:
-            The report on ``test``, else on ``val``. ``None`` if neither can be scored or a
-            diagnosis ended training.
+            The report on ``test``, else on ``val``. ``None`` if neither can be scored.
         """
         trained = self.iter_train(
             data=data,
             until=until,
             save_every_seconds=save_every_seconds,
-            rewind_on_nan=rewind_on_nan,
-            on_diagnosis=on_diagnosis,
         )
         with closing(trained):  # an interrupt while printing must save and unlock the run, too
             events: Iterable[RunEvent] = trained
@@ -156,8 +146,6 @@ class Run:
         is_open: bool = False,
         finish: threading.Event | None = None,
         save_every_seconds: float = 60.0,
-        rewind_on_nan: bool | None = None,
-        on_diagnosis: str = "continue",
     ) -> Generator[RunEvent, None, None]:
         """Train the run, and yield its events.
 
@@ -173,12 +161,10 @@ class Run:
             is_open: With the schedule ``trapezoid``, train until the time ``until``, for any number
                 of epochs.
             finish: Event that ends the training early when it is set (single process only). With
-                ``trapezoid``, the learning rate first falls to zero over some steps.
+                ``trapezoid``, the learning rate first falls to zero, in a tenth of the time so
+                far.
             save_every_seconds: Time between checkpoints within epochs. lamina also saves after each
                 epoch, unless saving would take more than 2 % of the time.
-            rewind_on_nan: On NaN or infinity, return to the last checkpoint with half the learning
-                rate, up to 3 times. By default the last setting of the run, initially ``False``.
-            on_diagnosis: ``continue``, or ``stop`` to end the training after a new ``Diagnosis``.
 
         Yields:
             These events, in this order:
@@ -187,15 +173,12 @@ class Run:
             - ``Step``, every few steps;
             - after each epoch, once it is saved: the ``Report`` on ``val``, the ``Epoch``, and each
               new ``Diagnosis``;
-            - ``Rewind``, after a return to a checkpoint;
-            - ``EarlyEnd``, if patience, the time limit or a diagnosis ends the training. After
-              patience, the run is finished; otherwise, call this again to train the rest;
-            - the ``Report`` on ``test``, or on ``val`` without a ``test`` split; not after a
-              diagnosis.
+            - ``EarlyEnd``, if patience or the time limit ends the training. After patience, the run
+              is finished; otherwise, call this again to train the rest;
+            - the ``Report`` on ``test``, or on ``val`` without a ``test`` split.
 
         Warns:
-            LaminaWarning: A file cannot be written, a split cannot be evaluated, or software or
-                hardware has changed.
+            LaminaWarning: A split cannot be evaluated, or software or hardware has changed.
 
         Raises:
             LaminaError: An argument is invalid, a file is damaged, another process trains the run,
@@ -214,10 +197,6 @@ class Run:
                 " save_every_seconds=60."
             )
         check_type(until, (Real,), "until", "a time in seconds, such as time.perf_counter() + 60")
-        if on_diagnosis not in ("continue", "stop"):
-            raise RunError(
-                f"on_diagnosis is {on_diagnosis!r:.60}; it must be 'continue' or 'stop'."
-            )
         dataset = find_dataset(self, data)
         with ExitStack() as stack:
             # from here on, no other process changes the run
@@ -229,20 +208,13 @@ class Run:
                 training = resume_training(self, dataset)
                 by_leader(lambda: prepare_folder(self, training))
             stack.enter_context(explain_lack_of_memory(training))
-            if rewind_on_nan is None:
-                rewind_on_nan = lead_value(lambda: self.record.rewind_on_nan)
-            else:
-                by_leader(lambda: self.folder.change_record(rewind_on_nan=rewind_on_nan))
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.schedule.epochs)
-            limit: TimeLimit | None = None
+            limit = TimeLimit()
             if until is not None:
                 limit = TimeLimit(until, is_open and training.schedule.can_move)
             saver = Saver(training, self.folder, save_every_seconds)
-            stops = Stops(
-                limit, finish, at_diagnosis=on_diagnosis == "stop", at_nan=not rewind_on_nan
-            )
-            course = Course(self, training, saver, dataset, stops)
+            course = Course(self, training, saver, dataset, limit, finish)
             with closing(iter_computing_with(threads, course.iterate())) as events:
                 # an exception thrown in here ends the loop, which saves
                 for event in events:  # noqa: UP028
@@ -337,14 +309,19 @@ class Run:
         return draw_curves(self.folder.history.epochs(), score, report)
 
     @property
-    def early_end(self) -> str | None:
-        """Why ``Recipe.patience`` ended the training before its last epoch; else ``None``."""
-        return self.folder.history.early_end()
+    def end(self) -> str | None:
+        """Why the training has ended: empty as planned, else a reason; ``None`` before its end."""
+        return self.folder.history.end()
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done, or ``Recipe.patience`` ended the training."""
-        return self.early_end is not None or len(self.folder.history.epochs()) == self.record.epochs
+        """Whether the training has ended: after its last step, by patience or on request."""
+        return self.end is not None
+
+    @property
+    def epochs(self) -> int | None:
+        """Number of epochs, as planned last; ``None`` while a time limit decides."""
+        return count_planned(self.record, self.folder.history.epochs())
 
     def predictor(self, *, device: str = "auto") -> Predictor:
         """The trained model with its preprocessing, for predictions on images.
@@ -389,7 +366,7 @@ class Run:
 
         Raises:
             RunError: The weights are missing, damaged or do not fit, or your own module was not
-                passed, or its outputs for the run's images differ from the stored ones.
+                passed.
             NetError: The net needs timm, which is not installed.
         """
         record = self.record
@@ -420,7 +397,6 @@ class Run:
             raise damaged(str(self.folder.record_file), error) from error
         model.load_state_dict(self.folder.read_weights(model.state_dict()))
         model.eval()
-        check_own_model(self, model)
         return model
 
     def __repr__(self) -> str:

@@ -1,15 +1,12 @@
-"""Saves a run while it trains: history, model and checkpoint, despite full disks and memory."""
+"""Saves a run while it trains: history, model and checkpoint."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
-from lamina.errors import warn
-from lamina.runs.folder import RunFolder, WriteError
+from lamina.runs.folder import RunFolder
 from lamina.runs.history import Row
-from lamina.runs.processes import is_leader
-from lamina.training.device import is_out_of_memory
+from lamina.runs.processes import by_leader, is_leader
 from lamina.training.loop import Training
 from lamina.training.timing import SAVING_FRACTION
 
@@ -17,11 +14,10 @@ from lamina.training.timing import SAVING_FRACTION
 class Saver:
     """Writes the files of a run during training, in the leading process.
 
-    If the disk is full, training continues with a warning, and the next epoch tries again. A
-    checkpoint is never ahead of the history.
+    A checkpoint is never ahead of the history. Methods that write raise ``WriteError``.
 
     Attributes:
-        epochs: The epochs of the history, including epochs that are not written yet.
+        epochs: The epochs of the history.
         is_saved: Whether model and checkpoint have the state of the training.
     """
 
@@ -33,15 +29,8 @@ class Saver:
         if is_leader():
             self.epochs = folder.history.epochs()
         self.is_saved = True
-        self._rows: list[Row] = []  # of the history, to be written
         self._saved_at = time.perf_counter()
         self._saving_seconds = 0.0
-
-    def add_row(self, row: Row) -> None:
-        """Add a row to the history; it is written with the next checkpoint at the latest."""
-        self._rows.append(row)
-        if row["event"] == "epoch":
-            self.epochs.append(row)
 
     def is_time_to_save(self) -> bool:
         """Whether the last checkpoint is so old that another is due within the epoch."""
@@ -52,74 +41,27 @@ class Saver:
         waited = time.perf_counter() - self._saved_at
         return self.is_time_to_save() or self._saving_seconds < SAVING_FRACTION * waited
 
+    def append_row(self, row: Row) -> None:
+        """Append a row to the history."""
+        if row["event"] == "epoch":
+            self.epochs.append(row)
+        by_leader(lambda: self._append(row))
+
+    def _append(self, row: Row) -> None:
+        with self._folder.writing():
+            self._folder.history.append(row)
+
     def save(self, *, with_model: bool = True) -> None:
-        """Save history, checkpoint and model; ``WriteError`` if that fails."""
-        if is_leader():
-            self._write(with_model=with_model)
+        """Save the model, if asked to, and the checkpoint."""
+        by_leader(lambda: self._write(with_model=with_model))
         if with_model:
             self.is_saved = True
 
-    def try_to_save(self, *, with_model: bool) -> None:
-        """Save, or warn that it failed."""
-        self.attempt(lambda: self.save(with_model=with_model))
-
-    def go_back(self, row: Row) -> None:
-        """Remove the epochs after the training's checkpoint, add a row, and save."""
-        self._rows = [waiting for waiting in self._rows if waiting["event"] == "rewind"]
-        self.add_row(row)
-        if is_leader():
-            history = self._folder.history
-            with self._folder.writing():
-                history.trim(self._training.epochs_done, self._training.rewinds)
-            self.epochs = history.epochs()
-        self.try_to_save(with_model=False)
-
     def _write(self, *, with_model: bool) -> None:
         began = time.perf_counter()
-        rows = list(self._rows)
         checkpoint = self._training.checkpoint()  # first, because it rejects NaN and infinity
-        try:
-            self.append_rows()
-            if with_model:
-                self._folder.save_model(self._training.model)
-            self._folder.save_checkpoint(checkpoint)
-        except (WriteError, RuntimeError, MemoryError):
-            # without a checkpoint, the history could not be resumed
-            if not self._folder.checkpoint_file.exists():
-                self._rows = rows
-                with self._folder.writing():
-                    self._folder.history.trim(0, 0)
-            raise
+        if with_model:
+            self._folder.save_model(self._training.model)
+        self._folder.save_checkpoint(checkpoint)
         self._saved_at = time.perf_counter()
         self._saving_seconds = self._saved_at - began
-
-    def append_rows(self) -> None:
-        """Write the rows that are not written yet."""
-        with self._folder.writing():
-            while self._rows:
-                self._folder.history.append(self._rows[0])
-                del self._rows[0]
-
-    def attempt(self, write: Callable[[], None]) -> None:
-        """Write something, or warn that it failed."""
-        if not is_leader():
-            return
-        try:
-            write()
-        except (WriteError, RuntimeError, MemoryError) as error:
-            if isinstance(error, WriteError):
-                reason = error.reason
-                room = "disk space"
-            elif is_out_of_memory(error):
-                reason = "out of memory while copying the weights"
-                room = "memory"
-            else:
-                raise
-            self._saved_at = time.perf_counter()
-            remains = "nothing is saved"
-            if self._folder.checkpoint_file.exists():
-                remains = "the last complete checkpoint is kept"
-            warn(
-                f"cannot write to {self._folder.path}: {reason}. Training continues, and {remains}."
-                f" Free some {room}."
-            )

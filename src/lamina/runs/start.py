@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,21 +26,24 @@ from lamina.data.splits import OWN_RULE
 from lamina.errors import NetError, RecipeError, RunError, check_type, warn
 from lamina.files import check_name, sync_folder, write_atomically, write_json
 from lamina.nets import Net
-from lamina.runs.continuing import Beginning, StartingPoint, find_start
-from lamina.runs.folder import RunFolder
+from lamina.runs.continuing import StartingPoint, find_start
+from lamina.runs.folder import INITIAL_FILE, RunFolder
 from lamina.runs.nets_by_name import NetChoice, choose_by_images, find_net
 from lamina.runs.processes import lead_value
 from lamina.runs.record import (
+    Considered,
     DataOrigin,
     OwnModule,
     RunRecord,
+    StartedFrom,
     describe_machine,
     find_versions,
     parse_record,
     record_to_json,
 )
-from lamina.runs.resuming import DataLike
+from lamina.runs.resuming import DataLike, digest_module
 from lamina.runs.run import Run
+from lamina.training.checkpoint import pack_tensors
 from lamina.training.custom import (
     NO_PARTS,
     Parts,
@@ -57,6 +60,23 @@ AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 NetLike: TypeAlias = Net | nn.Module | NetChoice | str | Callable[[], Net | nn.Module]
 """A net: a ``Net``, a module, a name, layers as text, or a function that creates a net."""
 UNFINISHED_SECONDS = 3600.0  # much longer than it takes to create a run
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a new run is stored, and what its record says about the request.
+
+    Attributes:
+        runs_dir: The folder of runs.
+        name: The name of the run, by default date, net and a number.
+        command: The words of the command line.
+        considered: The nets that lamina considered.
+    """
+
+    runs_dir: Path = Path("runs")
+    name: str | None = None
+    command: tuple[str, ...] = ()
+    considered: tuple[Considered, ...] = ()
 
 
 def start_run(
@@ -92,10 +112,8 @@ def start_run(
             their names, so :func:`load_run` needs them again to resume.
         start_from: A run, its folder or its name. lamina trains its net further, from its final
             weights, with its recipe, image size and normalization. The classes may differ; outputs
-            with the same name keep their weights. With an epoch, such as ``"runs/first@3"``, lamina
-            continues exactly from the checkpoint after this epoch, on the same data; only the
-            recipe fields in ``lamina.runs.continuing.CHANGEABLE`` may change. Pass ``net`` again if
-            the run trained your own module, and ``parts`` if it used your own functions.
+            with the same name keep their weights. Pass ``net`` again if the run trained your own
+            module, and ``parts`` if it used your own functions.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         runs_dir: Folder for runs; created if necessary.
 
@@ -120,7 +138,21 @@ def start_run(
     >>> load_run(run.path).train(progress=False).split
     'test'
     """
-    check_type(name, (str,), "name", "the name of the run")
+    place = Place(Path(runs_dir), name)
+    return create_run(data, net, recipe, parts=parts, start_from=start_from, place=place)
+
+
+def create_run(
+    data: DataLike | None,
+    net: NetLike | None,
+    recipe: Recipe | str | None,
+    *,
+    parts: Parts,
+    start_from: Run | StartingPoint | str | Path | None,
+    place: Place,
+) -> Run:
+    """Create the folder of a new run, with ``run.json``; see :func:`start_run`."""
+    check_type(place.name, (str,), "name", "the name of the run")
     check_recipe(recipe)
     check_parts_type(parts)
     choice: NetChoice | None = None
@@ -130,7 +162,7 @@ def start_run(
     if start_from is None:
         dataset = as_dataset(data)
     else:
-        start = find_start(start_from, Path(runs_dir), choice)
+        start = find_start(start_from, place.runs_dir, choice)
         if isinstance(recipe, str):
             raise RecipeError(
                 f"recipe is {recipe!r}, but start_from uses the recipe of the run. Leave it out, or"
@@ -152,27 +184,28 @@ def start_run(
     module = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     if start is None:
         check_pretrained(recipe, choice, module)
-        training = Training(_copy(module), train, recipe, parts=parts)
-        beginning = Beginning(training)
-    else:
-        beginning = start.begin(_copy(module), dataset, recipe, parts)
+    copied = _copy(module)
+    training = Training(copied, train, recipe, parts=parts)
+    started_from: StartedFrom | None = None
+    files: dict[str, bytes] = {}
+    if start is not None:
+        initial, started_from = start.carry_weights(training.model)
+        training = Training(copied, train, recipe, parts=parts, initial=initial)
+        files = {INITIAL_FILE: pack_tensors(dict(initial.weights), {})}
     record = replace(
-        describe_record(beginning.training, dataset, choice, parts),
-        recipe=recipe,
-        device=beginning.device or beginning.training.device,
-        started_from=beginning.started_from,
-        late_end=beginning.late_end,
+        describe_record(training, dataset, choice, parts),
+        command=place.command,
+        considered=place.considered,
+        started_from=started_from,
     )
-    if start is not None and start.threads is not None:
-        record = replace(record, machine=replace(record.machine, threads=start.threads))
     parse_record(record_to_json(record), "run.json")  # fails before the folder is created
     path = lead_value(
-        lambda: str(create_folder(Path(runs_dir), record, name, dataset, beginning.files))
+        lambda: str(create_folder(place.runs_dir, record, place.name, dataset, files))
     )
     passed: Net | nn.Module | None = None
     if record.own_module is not None:
         passed = _copy(module)
-    return Run(Path(path), dataset, passed, parts, record)
+    return Run(Path(path), record, dataset, passed, parts)
 
 
 def check_recipe(recipe: object) -> None:
@@ -255,6 +288,8 @@ def describe_record(
         own_module = choice.origin
     elif net is None and isinstance(choice.origin, TimmNet):
         timm = choice.origin
+    if own_module is not None and not own_module.file:
+        own_module = replace(own_module, digest=digest_module(model.net or model.body))
     preparation = dataset.preparation
     if dataset.bit_depth is not None:  # chosen, and used for predictions, too
         preparation = replace(preparation, bit_depth=dataset.bit_depth)
@@ -272,12 +307,12 @@ def describe_record(
         data=DataOrigin(dataset.source, dataset.name, dataset.fingerprint, preparation),
         device=training.device,
         precision=training.precision,
-        rewind_on_nan=False,
         command=(),
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
         versions=find_versions(with_timm=timm is not None),
         machine=describe_machine(),
         parts=parts.describe(),
+        code=parts.digest(),
     )
 
 

@@ -233,6 +233,6 @@ def _repeat_run(run: Run, dataset: Dataset, source: Source) -> Experiment:
     choice = NetChoice(record.net_name, record.net or Net())
     if record.timm is not None:
         choice = choice_of_timm(record.timm)
-    epochs = record.epochs or record.recipe.epochs
+    epochs = run.epochs or record.recipe.epochs
     recipe = replace(record.recipe, epochs=epochs, seed=0, device="auto")
     return Experiment(choice, overlay(recipe, dict(source.values)), dataset, source.parts)

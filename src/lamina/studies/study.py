@@ -31,12 +31,11 @@ from lamina.runs.loading import load_run
 from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.overview import describe_recipe as recipe_in_words
 from lamina.runs.overview import describe_start
-from lamina.runs.processes import by_leader
 from lamina.runs.progress import show_progress
 from lamina.runs.record import Considered
 from lamina.runs.resuming import list_needed_parts
 from lamina.runs.run import Run
-from lamina.runs.start import describe_record, making_runs, start_run
+from lamina.runs.start import Place, create_run, describe_record, making_runs
 from lamina.studies.experiment import (
     LEAST_TRAINING_SECONDS,
     Candidate,
@@ -54,7 +53,6 @@ from lamina.training.pretrained import native_side_px
 from lamina.training.recipe import Recipe
 from lamina.training.threads import (
     LEAST_MULTIPLY_ADDS,
-    Threads,
     choose_threads,
     computing_with,
     is_decided,
@@ -143,8 +141,6 @@ class RunSetup:
     command: tuple[str, ...] = ()  # words of the command line, for the records
     start_from: StartingPoint | None = None
     save_every_seconds: float = 60.0
-    rewind_on_nan: bool | None = None
-    on_diagnosis: str = "continue"
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
     jobs: int | None = None  # runs to train at once (``Jobs``)
@@ -162,11 +158,7 @@ class RunSetup:
 
 def on_idle_cores(events: Events[Result], setup: RunSetup) -> Events[Result]:
     """The events, computed with the threads of ``setup``, by default one for each idle core."""
-    start = setup.start_from
-    if start is None or start.threads is None:
-        threads = choose_threads(setup.threads)
-    else:
-        threads = Threads(start.threads, torch.get_num_threads(), f"as in {start.run.path}")
+    threads = choose_threads(setup.threads)
     if threads.reason:
         yield ThreadsDecision("threads", str(threads), threads.reason)
     return (yield from iter_computing_with(threads.number, events))
@@ -182,26 +174,20 @@ def iter_candidate(
     yield RecipeDecision("recipe", recipe_in_words(candidate.recipe, is_open=candidate.is_open))
     experiment = candidate.experiment
     threads = torch.get_num_threads()
-    is_continued = setup.start_from is not None and setup.start_from.threads is not None
-    is_free = setup.threads is None and not is_decided() and not is_continued
+    is_free = setup.threads is None and not is_decided()
     if is_free and threads > 1 and candidate.multiply_adds() < LEAST_MULTIPLY_ADDS:
         reason = "more would not train this net faster"
         yield ThreadsDecision("threads", f"1 of {threads}", reason)
         threads = 1
     with computing_with(threads):
-        run = start_run(
+        run = create_run(
             experiment.dataset,
             experiment.net,
             experiment.recipe,
             parts=experiment.parts,
             start_from=setup.start_from,
-            name=setup.name,
-            runs_dir=setup.runs_dir,
+            place=Place(setup.runs_dir, setup.name, setup.command, tuple(considered)),
         )
-    if setup.command:
-        by_leader(lambda: run.folder.change_record(command=setup.command))
-    if considered:
-        run.folder.change_record(considered=tuple(considered))
     yield Started(run, candidate)
     yield from train_candidate(run, candidate, deadline, setup)
     return run
@@ -223,8 +209,6 @@ def train_candidate(
         is_open=candidate.is_open,
         finish=setup.finish,
         save_every_seconds=setup.save_every_seconds,
-        rewind_on_nan=setup.rewind_on_nan,
-        on_diagnosis=setup.on_diagnosis,
     )
 
 
@@ -262,7 +246,7 @@ def load_planned(candidate: Candidate, setup: RunSetup) -> Run:
     changes = []
     for change in compare_records(run.record, planned):
         if change.what == "own_module.digest":
-            changes.append("the file of the net has changed")
+            changes.append("the code of the net has changed")
         elif change.what.startswith(COMPARED):
             changes.append(f"{change.what} is {change.first}, not {change.second}")
     if changes:

@@ -121,9 +121,6 @@ def train(
     else:
         choice = None if net is None else as_net_choice(net)
         origin = find_start(start_from, setup.runs_dir, choice)
-        if origin.epoch is not None:
-            check_continued(seconds, threads)
-            recipe = recipe or origin.recipe
         setup = replace(setup, start_from=origin)
         parts = origin.choose_parts(parts)
         dataset = origin.load(data)
@@ -239,20 +236,6 @@ def check_trainable(candidate: Candidate) -> None:
     recipe.find_metric(train.kind)
     recipe.find_aim(train.kind)
     check_val(recipe, dataset)
-
-
-def check_continued(seconds: float | None, threads: int | None) -> None:
-    """Raise ``RecipeError`` for what a run that continues from a checkpoint cannot have."""
-    if threads is not None:
-        raise RecipeError(
-            "A run that continues from a checkpoint keeps its number of threads. Leave out the"
-            " threads."
-        )
-    if seconds is not None:
-        raise RecipeError(
-            "A run that continues from a checkpoint has no time limit. Leave out the time, and"
-            " use epochs."
-        )
 
 
 def to_request(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,20 +17,8 @@ from lamina.training.randomness import derive_generator, seeded_everywhere
 from lamina.training.recipe import Recipe
 from lamina.training.task import AnyPixels, BatchTensor, Indices, PixelTensor
 
-CROP_RATIO = 4 / 3  # largest change of the aspect ratio in a random resized crop
-# interpolate in 1/128 pixel, so that products with a difference of bytes fit into 16 bits
-_PART_BITS = 7
 
-
-@dataclass(frozen=True, eq=False)
-class Choices(Moves):
-    """One epoch's random choices per training image; ``None`` if an augmentation is off."""
-
-    crops: Float[Tensor, "n 4"] | None = None
-    """Top, left, height and width of the crop, as fractions of the image sides."""
-
-
-def draw_choices(recipe: Recipe, epoch: int, pixels: PixelTensor) -> Choices:
+def draw_choices(recipe: Recipe, epoch: int, pixels: PixelTensor) -> Moves:
     """Draw the augmentation of each image in ``epoch`` (from 0)."""
     count, height, width, _ = pixels.shape
 
@@ -43,7 +30,7 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: PixelTensor) -> Choices:
             for limit in limits
         ]
 
-    flips = translations_px = holes_px = crops = None
+    flips = translations_px = holes_px = None
     if recipe.flip == "random":
         (sides,) = draw("flip", 0, 2)
         flips = sides == 1
@@ -55,10 +42,7 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: PixelTensor) -> Choices:
         translations_px = torch.stack(draw("translate", 1 - limit, limit, limit), dim=1)
     if recipe.cutout_px:
         holes_px = torch.stack(draw("cutout", 0, height, width), dim=1)
-    if recipe.crop_from_fraction:
-        uniform = torch.rand(count, 4, generator=derive_generator(recipe.seed, "crop", epoch))
-        crops = _place_crops(uniform, recipe.crop_from_fraction).to(pixels.device)
-    return Choices(flips, translations_px, holes_px, recipe.cutout_px, crops)
+    return Moves(flips, translations_px, holes_px, recipe.cutout_px)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +51,7 @@ class Selection:
 
     pixels: PixelTensor
     indices: Indices
-    choices: Choices
+    choices: Moves
     size_fraction: float
     device: torch.device
 
@@ -79,7 +63,7 @@ class Selection:
 def gather_batch(
     pixels: PixelTensor,
     indices: Indices,
-    choices: Choices,
+    choices: Moves,
     device: torch.device | None = None,
 ) -> BatchTensor:
     """The augmented images at ``indices``, on ``device``, independent of the rest of the batch."""
@@ -105,19 +89,10 @@ def gather_batch(
             columns = _reflect(columns - right_px, width)
         if "flips" in moves:
             columns = torch.where(moves["flips"][:, None], width - 1 - columns, columns)
-        if "crops" in moves:
-            top, left, crop_height, crop_width = moves["crops"].T[..., None]
-            # Rows are contiguous, so transposing images in between is faster than gathering single
-            # pixels.
-            batch = _interpolate_rows(batch, height * top + (rows + 0.5) * crop_height - 0.5)
-            batch = batch.transpose(1, 2).contiguous()
-            batch = _interpolate_rows(batch, width * left + (columns + 0.5) * crop_width - 0.5)
-            batch = batch.transpose(1, 2).contiguous()
-        else:
-            # One index per pixel, because three index tensors take 1.5 times as long.
-            places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
-            places = places[..., None].expand(-1, -1, channels)
-            batch = batch.flatten(1, 2).gather(1, places).view_as(batch)
+        # One index per pixel, because three index tensors take 1.5 times as long.
+        places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+        places = places[..., None].expand(-1, -1, channels)
+        batch = batch.flatten(1, 2).gather(1, places).view_as(batch)
     if holes_px is not None:
         _blank(batch, holes_px, choices.cutout_px)
     return batch
@@ -140,35 +115,6 @@ def shrink_batch(images: PixelTensor, fraction: float) -> BatchTensor:
 
 def shrunk_size(length_px: int, fraction: float) -> int:
     return max(1, round(length_px * fraction))
-
-
-def _place_crops(uniform: Float[Tensor, "n 4"], from_fraction: float) -> Float[Tensor, "n 4"]:
-    """Crops of uniform area and log-uniform ratio (Szegedy et al., arXiv 1409.4842, section 6)."""
-    area = from_fraction + (1 - from_fraction) * uniform[:, 0]
-    largest_log = area.log().neg().clamp(max=math.log(CROP_RATIO))
-    stretch = ((2 * uniform[:, 1] - 1) * largest_log).exp()
-    sides = torch.stack(((area / stretch).sqrt(), (area * stretch).sqrt()), dim=1).clamp(max=1)
-    return torch.cat((uniform[:, 2:] * (1 - sides), sides), dim=1)
-
-
-def _interpolate_rows(batch: PixelTensor, positions: Float[Tensor, "n h"]) -> PixelTensor:
-    """Rows at fractional ``positions``, interpolated linearly and clamped to the image."""
-    count, height, width, channels = batch.shape
-    parts = (positions.clamp(0, height - 1) * 2**_PART_BITS).round().long()
-    above = parts >> _PART_BITS
-    rows = batch.reshape(count * height, width * channels)
-    first = torch.arange(0, count * height, height, device=batch.device)[:, None]
-    lower = rows.index_select(0, (first + (above + 1).clamp(max=height - 1)).flatten()).short()
-    upper = rows.index_select(0, (first + above).flatten()).short()
-    weights = (parts & (2**_PART_BITS - 1)).short().view(-1, 1)
-    between = (
-        lower.sub_(upper)
-        .mul_(weights)
-        .add_(2 ** (_PART_BITS - 1))
-        .bitwise_right_shift_(_PART_BITS)
-        .add_(upper)
-    )
-    return between.to(torch.uint8).view_as(batch)
 
 
 def _reflect(positions: Int64[Tensor, "b length"], length: int) -> Int64[Tensor, "b length"]:

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from lamina.errors import LaminaWarning, RunError, name_some
 from lamina.files import METADATA, blaming
 from lamina.training.diagnosis import DoctorState
-from lamina.training.schedule import Fall
+from lamina.training.schedule import Knot
 from lamina.values import Range
 
 
@@ -91,7 +91,6 @@ class Standing:
 
     steps_done: Count
     steps_per_epoch: Annotated[int, Range(1)]
-    rewinds: Count  # returns to a checkpoint so far
     images: Count
     loss: float
     correct: float | None  # number of correct predictions; `None` for regression
@@ -99,12 +98,7 @@ class Standing:
     doctor: DoctorState = field(default_factory=DoctorState)
     # numbers from :func:`collect_numbers`
     optimizer: dict[str, dict[str, Number]] = field(default_factory=dict)
-    falls: tuple[Fall, ...] = ()  # falls of the learning rate that are planned or begun
-
-    @property
-    def is_falling(self) -> bool:
-        """Whether a fall of the learning rate has begun."""
-        return any(fall.start < self.steps_done for fall in self.falls)
+    knots: tuple[Knot, ...] = ()  # of the learning rate
 
 
 @dataclass(frozen=True, eq=False)

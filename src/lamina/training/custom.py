@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import Any
 
 from torch import Tensor, nn
@@ -198,6 +200,11 @@ class Parts:
                 described[f"metrics.{name}"] = f"{LOWER}{describe_part(metric)})"
         return described
 
+    def digest(self) -> dict[str, str]:
+        """The digest of each part's source text, if it has one."""
+        digests = {name: digest_source(part) for name, part in self.functions().items()}
+        return {name: digest for name, digest in digests.items() if digest}
+
 
 NO_PARTS = Parts()
 
@@ -219,10 +226,33 @@ def _check_arguments(name: str, part: Callable[..., Any]) -> None:
 
 def describe_part(part: Callable[..., Any]) -> str:
     """The module and name of a function, such as ``losses.focal``, or of an object's class."""
+    named = _find_named(part)
+    return f"{named.__module__}.{named.__qualname__}".replace("<locals>.", "")
+
+
+def digest_source(*parts: Any) -> str:
+    """The digest of the source text of functions and classes; empty if one has no text of its own.
+
+    The text of a lambda includes the code around it, so it does not count.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        named = _find_named(part)
+        if named.__name__ == "<lambda>":
+            return ""
+        try:
+            source = inspect.getsource(named)
+        except (OSError, TypeError, SyntaxError, TokenError):  # typed in, or built in
+            return ""
+        digest.update(source.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest() if parts else ""
+
+
+def _find_named(part: Any) -> Any:
+    """The function that a part calls, or the class of an object."""
     while isinstance(part, functools.partial | LowerIsBetter):
         part = part.func if isinstance(part, functools.partial) else part.function
-    named = part if hasattr(part, "__qualname__") else type(part)
-    return f"{named.__module__}.{named.__qualname__}".replace("<locals>.", "")
+    return part if hasattr(part, "__qualname__") else type(part)
 
 
 def describe_arguments(described: Mapping[str, str]) -> str:

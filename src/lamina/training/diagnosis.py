@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.data import Images
-from lamina.targets import BINARY, SINGLE_LABEL
 from lamina.training.custom import Parts
 from lamina.training.events import Diagnosis, Epoch, LayerStatistics
 from lamina.training.hooks import innermost_paths, name_layer, watch
@@ -25,9 +24,6 @@ from lamina.training.recipe import Recipe
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
 # Limits of the rules
-INPUT_STANDARD_DEVIATION = 0.1
-"""Mean and standard deviation of the first layer's input, or 1 / 0.1; LeCun et al., Efficient
-BackProp, 1998."""
 WORSE_LOSS = 1.2
 """Loss of an epoch / loss of the first step or of the baseline; chosen here."""
 STAGNATION = 0.9
@@ -50,23 +46,16 @@ DEAD_UNITS = 0.9
 SMALL_UPDATE = 3e-4
 """Norm of a layer's change in a step / norm of its weights, for the layer that changes most;
 CS231n: 1e-3 is usual, less is too small."""
-USUAL_UPDATE = 3e-3
-"""The same ratio: a net with such steps learns, if its images can teach it anything; chosen
-here."""
 LEAST_LR_FRACTION = 0.5
 """Fraction of the peak learning rate below which steps are small on purpose; chosen here."""
-BASELINE_LOSS = 1.1
-"""Loss of an epoch / loss of the baseline, up to which they are equal; chosen here."""
 RISE = 1.1
 """Loss on val / lowest loss on val; Prechelt, Early Stopping, 1998; chosen here."""
 ACCURACY_GAP = 0.1
 """Accuracy in training - accuracy on val, of a net that memorizes; chosen here."""
 LEAST_STEPS = 64
-LEAST_CLASS_IMAGES = 400
 RISES = 3
-"""Number of steps in which a net must learn something; number of images per class from which it
-must learn something in the first epoch; number of worse epochs on val in a diagnosis of
-overfitting."""
+"""Number of steps in which a net must learn something; number of worse epochs on val in a diagnosis
+of overfitting."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +71,6 @@ class Observation:
     initial_loss: float  # in the first step
     baseline_loss: float  # of the best constant prediction; NaN if unknown
     growth: float  # norm of all weights, as a fraction of their norm before the first step
-    # whether an epoch's loss was below the baseline's, or the first epoch's accuracy above chance
-    has_learned: bool
-    class_images: float  # training images for each class
     images: int  # for which the inputs and dead units of layers were measured
     layers: LayerStatistics
 
@@ -109,39 +95,13 @@ class Observation:
 
 def diagnose(seen: Observation) -> Diagnosis | None:
     """The first problem in the order of :data:`RULES`, because it may cause later ones."""
-    rules = RULES if seen.steps >= LEAST_STEPS else (find_odd_inputs,)
-    for find in rules:
+    if seen.steps < LEAST_STEPS:
+        return None
+    for find in RULES:
         diagnosis = find(seen)
         if diagnosis is not None:
             return diagnosis
     return None
-
-
-def find_odd_inputs(seen: Observation) -> Diagnosis | None:
-    deviations = seen.values("input_standard_deviations")
-    limit = INPUT_STANDARD_DEVIATION
-    layer = next(iter(deviations), "")
-    deviation = deviations.get(layer, 1.0)
-    if limit <= deviation <= 1 / limit:
-        return None
-    mean = seen.values("input_means")[layer]
-    advice = "Probable cause: the module rescales its input. Keep its values within -1 to 1."
-    change = {}
-    if seen.recipe.normalization != "channel":
-        advice = "Probable cause: the images are very dark, very bright or low in contrast."
-        change = {"normalization": "channel"}
-    return Diagnosis(
-        kind="inputs-out-of-scale",
-        epoch=seen.epoch,
-        layer=layer,
-        evidence={"standard_deviation": deviation, "mean": mean},
-        finding=(
-            f"The input of layer {layer} has mean {mean:.2g} and standard deviation"
-            f" {deviation:.2g}; 0 and 1 are usual."
-        ),
-        advice=advice,
-        change=change,
-    )
 
 
 def find_high_lr(seen: Observation) -> Diagnosis | None:
@@ -257,39 +217,12 @@ def find_low_lr(seen: Observation) -> Diagnosis | None:
     )
 
 
-def find_shuffled(seen: Observation) -> Diagnosis | None:
-    is_baseline = seen.loss <= BASELINE_LOSS * seen.baseline_loss
-    is_long = (
-        seen.epoch > 1 and seen.steps >= LEAST_STEPS and seen.class_images >= LEAST_CLASS_IMAGES
-    )
-    has_moved = seen.largest_update >= USUAL_UPDATE
-    if seen.has_learned or not (is_long and is_baseline and has_moved):
-        return None
-    return Diagnosis(
-        kind="labels-look-shuffled",
-        epoch=seen.epoch,
-        layer=None,
-        evidence={"loss": seen.loss, "baseline_loss": seen.baseline_loss},
-        finding=(
-            f"After {seen.epoch} epochs the training loss is {seen.loss:.4g}; the baseline's loss"
-            f" is {seen.baseline_loss:.4g}. Gradients and steps have usual sizes, but the net finds"
-            " nothing in the images that predicts their labels."
-        ),
-        advice=(
-            "Probable cause: the labels are assigned to the wrong images, the images do not show"
-            " what the labels mean, or the net is too small. Look at some images with their labels."
-        ),
-    )
-
-
 RULES = (
-    find_odd_inputs,
     find_high_lr,
     find_explosion,
     find_dead,
     find_vanishing,
     find_low_lr,
-    find_shuffled,
 )
 """In the order in which they are checked, causes first."""
 
@@ -351,10 +284,6 @@ MOST_MEASURED = 256
 MEASURED_FRACTION = 1 / 100
 """Limits of the number of images for layer statistics, and their fraction of the training images.
 With fewer, a unit that is 0 for all of them may not be dead."""
-CHANCE = 1.64
-"""The accuracy of the first epoch may be chance up to this many standard errors above the accuracy
-of classes drawn at random by their frequencies: one of 20 nets that have learned nothing exceeds
-it."""
 
 
 @dataclass(frozen=True)
@@ -363,7 +292,6 @@ class DoctorState:
 
     initial_loss: float | None = None  # of the first step
     initial_norm: float = 0.0  # of all weights before the first step
-    has_learned: bool = False
     is_diagnosed: bool = False
 
 
@@ -386,8 +314,7 @@ class Doctor:
         if is_known:
             self._baseline_loss = baseline_loss(self.model.task, self.images, self.recipe)
         self._norms: Rows = {}
-        has_one_class = self.images.kind in (SINGLE_LABEL, BINARY)
-        self.state = DoctorState(has_learned=not (is_known and has_one_class))
+        self.state = DoctorState()
 
     @contextmanager
     def watch(self, loss: Float[Tensor, ""], *, is_last: bool) -> Iterator[None]:
@@ -438,35 +365,15 @@ class Doctor:
             initial_loss=state.initial_loss or 0.0,
             baseline_loss=self._baseline_loss,
             growth=growth,
-            has_learned=state.has_learned or self._learns(epoch),
-            class_images=len(self.images) / max(2, self.model.task.outputs),
             images=len(self._looked_at),
             layers=layers,
         )
-        self.state = replace(state, has_learned=seen.has_learned)
         diagnoses: tuple[Diagnosis, ...] = ()
         diagnosis = diagnose(seen)
         if diagnosis is not None and not state.is_diagnosed:
             diagnoses = (diagnosis,)
-            self.state = replace(self.state, is_diagnosed=True)
+            self.state = replace(state, is_diagnosed=True)
         return replace(epoch, layers=layers, diagnoses=diagnoses)
-
-    def _learns(self, epoch: Epoch) -> bool:
-        """Whether the loss or, in the first epoch, the accuracy is better than the baseline's.
-
-        In the first epoch every image is new, so no prediction is memorized: predictions that do
-        not depend on the images are at best as accurate as the most common class, except for luck.
-        A linear net may have learned while its loss is still higher than the baseline's.
-        """
-        if epoch.train_loss < self._baseline_loss:
-            return True
-        if epoch.epoch > 1 or epoch.train_accuracy is None:
-            return False
-        count = len(self.images)
-        shares = [size / count for size in self.images.target_counts().values()]
-        random = sum(share**2 for share in shares)
-        lucky = random + CHANCE * math.sqrt(random * (1 - random) / count)
-        return epoch.train_accuracy > max(lucky, *shares)
 
     def _measure_norm(self) -> float:
         return math.hypot(*(norms["weight_norms"] for norms in self._norms.values()))

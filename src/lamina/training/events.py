@@ -13,13 +13,11 @@ from lamina.errors import plural
 from lamina.targets import Score
 
 DiagnosisKind = Literal[
-    "inputs-out-of-scale",
     "learning-rate-too-high",
     "exploding-gradients",
     "dying-relu",
     "vanishing-gradients",
     "learning-rate-too-low",
-    "labels-look-shuffled",
     "overfitting",
 ]
 
@@ -275,34 +273,12 @@ class HeadFit(Event):
         )
 
 
-MOST_REWINDS = 3
-
-
-@dataclass(frozen=True)
-class Rewind(Event):
-    """A return to the last checkpoint after NaN or infinity; ``lr`` is the new peak rate."""
-
-    rewind: int
-    to_epochs_done: int
-    to_steps_done: int
-    lr: float
-    reason: str
-
-    def __str__(self) -> str:
-        back = f"Returned to step {self.to_steps_done} with half the learning rate, {self.lr:g}"
-        return f"{self.reason} {back} (rewind {self.rewind} of at most {MOST_REWINDS})."
-
-
 @dataclass(frozen=True)
 class EarlyEnd(Event):
-    """Training ended before its last epoch, by ``Recipe.patience``, a time limit or a diagnosis.
-
-    ``diagnosis`` is the kind of diagnosis that ended it, if one did; the run is then unfinished.
-    """
+    """Training ended before its last epoch, by ``Recipe.patience`` or a time limit."""
 
     epoch: int
     reason: str
-    diagnosis: str | None = None
 
     def __str__(self) -> str:
         return f"ended after epoch {self.epoch}: {self.reason}"

@@ -63,7 +63,6 @@ class Training:
         steps_done: Number of steps so far.
         schedule: Learning rate, image size and last step; with ``trapezoid``, the last step can be
             decided late.
-        rewinds: Number of returns to a checkpoint; each halved the learning rate.
         is_interrupted: Whether a process of the group was interrupted before the last event.
 
     Raises:
@@ -140,7 +139,6 @@ class Training:
         self.steps_per_epoch = len(self._batches)
         self._steps_per_record = steps_per_record
         self.steps_done = 0
-        self.rewinds = 0
         self.is_interrupted = False
         self._has_initial = initial is not None
 
@@ -165,8 +163,8 @@ class Training:
 
     @property
     def lr(self) -> float:
-        """Peak learning rate of the first parameter group, halved at each ``Rewind``."""
-        return float(self._optimizer.param_groups[0]["initial_lr"]) * 0.5**self.rewinds
+        """Peak learning rate of the first parameter group."""
+        return float(self._optimizer.param_groups[0]["initial_lr"])
 
     def __iter__(self) -> Iterator[FeatureProgress | HeadFit | Step | Epoch]:
         try:
@@ -209,7 +207,7 @@ class Training:
             if self._can_wait(step):
                 self._guard.check_step(sums.loss, step, self.lr)
             self._guard.clip()
-            set_lr(optimizer, 0.5**self.rewinds * self.schedule.factor(self.steps_done))
+            set_lr(optimizer, self.schedule.factor(self.steps_done))
             is_epoch_over = step.step + 1 == self.steps_per_epoch
             is_last = is_epoch_over or self.schedule.is_over(self.steps_done + 1)
             with self._doctor.watch(sums.loss, is_last=is_last):
@@ -240,11 +238,7 @@ class Training:
 
     def _is_recorded(self, step: DividedBatch) -> bool:
         is_last = step.step + 1 == self.steps_per_epoch or self.is_finished
-        return (
-            is_last
-            or (step.step + 1) % self._steps_per_record == 0
-            or self.schedule.falls_at(self.steps_done)
-        )
+        return is_last or (step.step + 1) % self._steps_per_record == 0
 
     def _can_wait(self, step: DividedBatch) -> bool:
         """Whether reading values now would not stall a GPU."""
@@ -288,14 +282,13 @@ class Training:
         standing = Standing(
             steps_done=self.steps_done,
             steps_per_epoch=self.steps_per_epoch,
-            rewinds=self.rewinds,
             images=images,
             loss=loss,
             correct=correct,
             seconds=seconds,
             doctor=self._doctor.state,
             optimizer=collect_numbers(self._models, self._optimizer),
-            falls=self.schedule.falls,
+            knots=self.schedule.knots,
         )
         tensors = name_tensors(self._models, self._optimizer)
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
@@ -305,8 +298,7 @@ class Training:
         """Continue from a checkpoint of this recipe and images; ``RunError`` if it does not fit."""
         standing = restore_checkpoint(checkpoint, self._models, self._optimizer)
         self.steps_done = standing.steps_done
-        self.rewinds = standing.rewinds
         self._doctor.state = standing.doctor
-        self.schedule.restore(standing.falls, self.steps_done)
+        self.schedule.restore(standing.knots, self.steps_done)
         correct = math.nan if standing.correct is None else standing.correct
         self._tally = Tally(standing.images, standing.loss, correct, standing.seconds)

@@ -150,7 +150,7 @@ class Model(nn.Module):
     ) -> Float[Tensor, "b c h w"] | None:
         """Gather, augment and normalize images in one pass; ``None`` without kernel support."""
         choices = batch.choices
-        if choices.crops is not None or batch.size_fraction != 1:
+        if batch.size_fraction != 1:
             return None
         return gather_normalized(
             batch.pixels, batch.indices, choices, self._scale, self._shift, dtype, kernels

@@ -126,7 +126,6 @@ RECIPES = {
         schedule="trapezoid",
         label_smoothing=0.1,
         flip="random",
-        crop_from_fraction=0.5,
         head="fitted",
         initial_fraction=0.5,
     ),
@@ -135,7 +134,13 @@ RECIPES = {
 CIFAR-10 (docs/explanation/results.md): fit the head (Kumar et al., arXiv 2202.10054), train all
 layers, and average the weights."""
 FRESH_RECIPES = {
-    "default": Recipe(optimizer="adamw", weight_decay=0.05, schedule="one-cycle", flip="random")
+    "default": Recipe(
+        optimizer="adamw",
+        weight_decay=0.05,
+        schedule="cosine",
+        warmup_fraction=0.3,
+        flip="random",
+    )
 }
 """Recipes for random weights."""
 

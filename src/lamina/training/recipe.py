@@ -96,38 +96,29 @@ def half_cosine(fraction: float) -> float:
 
 @dataclass(frozen=True)
 class NamedSchedule:
-    """A schedule of the learning rate, as factors of its peak.
+    """A schedule of the learning rate: it rises to its peak, stays there, and falls.
 
     Attributes:
-        fall: From the completed fraction of the steps after the warmup to the factor.
-        rise: From the step of the warmup (from 0) and the number of its steps to the factor.
-        warmup_fraction: Fraction of all steps for the warmup if the recipe has 0.
+        fall_fraction: Fraction of all steps, at the end, in which the rate falls to zero; 1 for all
+            steps after the warmup.
+        shape: From the completed fraction of the fall to the fraction of the peak that is lost.
         warmup_steps: Most steps for the warmup, which takes a tenth of the recipe's steps. Then the
             end of training can be decided late: no step before the fall depends on it.
-        fall_fraction: Fraction of all steps, at the end, in which such a schedule falls.
     """
 
-    fall: Callable[[float], float]
-    rise: Callable[[int, int], float] = lambda step, steps: (step + 1) / steps
-    warmup_fraction: float = 0.0
-    warmup_steps: int | None = None
     fall_fraction: float = 1.0
+    shape: Callable[[float], float] = lambda passed: passed
+    warmup_steps: int | None = None
 
 
 SCHEDULES = {
-    "constant": NamedSchedule(lambda _: 1.0),
-    "cosine": NamedSchedule(lambda passed: 1 - half_cosine(passed)),
-    "linear": NamedSchedule(lambda passed: 1 - passed),
-    "one-cycle": NamedSchedule(
-        lambda passed: 1 - half_cosine(passed),
-        lambda step, steps: 1 / 25 + (1 - 1 / 25) * half_cosine(step / steps),
-        0.3,
-    ),
-    "trapezoid": NamedSchedule(lambda passed: 1 - passed, warmup_steps=50, fall_fraction=0.4),
+    "constant": NamedSchedule(fall_fraction=0.0),
+    "cosine": NamedSchedule(shape=half_cosine),
+    "linear": NamedSchedule(),
+    "trapezoid": NamedSchedule(fall_fraction=0.4, warmup_steps=50),
 }
 """``cosine`` is from Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts;
-``one-cycle`` from Smith and Topin, arXiv 1708.07120, with a constant momentum; ``trapezoid`` warms
-up, stays constant, and falls linearly: Hägele et al., arXiv 2405.18392."""
+``trapezoid`` warms up, stays constant, and falls linearly: Hägele et al., arXiv 2405.18392."""
 
 
 OptimizerName: TypeAlias = Literal[*OPTIMIZERS]  # type: ignore[valid-type]
@@ -164,8 +155,7 @@ class Recipe:
     schedule: ScheduleName = "constant"
     """schedule of the learning rate after the warmup"""
     warmup_fraction: Fraction = 0.0
-    """fraction of all steps in which the learning rate rises to its peak; 0 means 0.3 for
-    one-cycle"""
+    """fraction of all steps in which the learning rate rises to its peak"""
     label_smoothing: Fraction = 0.0
     """fraction of each target that is spread evenly over all classes"""
     class_weights: bool = False
@@ -179,9 +169,6 @@ class Recipe:
     """random translation by up to this many pixels; reflection fills the edges"""
     cutout_px: Annotated[int, Range(0)] = 0
     """cutout: side, in pixels, of a gray square at a random place in each image"""
-    crop_from_fraction: Fraction = 0.0
-    """random resized crop: smallest fraction of the area to keep; the aspect ratio changes by a
-    factor of at most 4/3"""
     start_size_fraction: Fraction = 0.0
     """progressive resizing: initial image side, as a fraction of full size; it grows over 3/4 of
     the epochs"""
@@ -351,9 +338,7 @@ def fit_recipe(
     if kind is not REGRESSION:
         return fitted
     # Numbers have no labels to smooth, and augmentation may change them.
-    return dataclasses.replace(
-        fitted, label_smoothing=0.0, flip="off", cutout_px=0, crop_from_fraction=0.0
-    )
+    return dataclasses.replace(fitted, label_smoothing=0.0, flip="off", cutout_px=0)
 
 
 def describe_fit(

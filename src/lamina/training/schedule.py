@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain
 from typing import Any
 
 from lamina.errors import RecipeError
@@ -21,28 +21,29 @@ at the full rate lower the accuracy: from 76 to 60 % in 3 to 25 steps; with 20, 
 
 
 @dataclass(frozen=True)
-class Fall:
-    """A linear fall of the learning rate, from step ``start`` (from 0) to zero at ``end``."""
+class Knot:
+    """A point of the curve of the learning rate: a step (from 0), and a factor of the peak rate."""
 
-    start: int
-    end: int
+    step: int
+    factor: float
 
 
 class Schedule:
     """Learning rate, image size and end of training, as functions of the step (from 0).
 
-    With the schedule ``trapezoid``, the end can stay open during training: of the steps before the
-    fall, only a warmup of less than 50 steps depends on the recipe's number of steps.
+    The learning rate follows lines between pairs of knots: the warmup, then a fall. A fall that
+    starts during training adds a pair, which replaces the rest of the curve. With the schedule
+    ``trapezoid``, the end can stay open: of the steps before the fall, only a warmup of at most 50
+    steps depends on the recipe's number of steps.
 
     Attributes:
         steps_per_epoch: Steps of a whole epoch.
-        steps: Number of all steps; ``None`` while the end is open.
-        falls: Falls of the learning rate so far; each replaces the rest of the previous one.
         can_move: Whether the end can be decided late.
+        knots: Two knots for each line; only the warmup while the end is open.
 
     >>> schedule = Schedule(Recipe(epochs=10, schedule="trapezoid"), steps_per_epoch=100)
-    >>> schedule.steps, schedule.falls
-    (1000, (Fall(start=600, end=1000),))
+    >>> schedule.steps, schedule.knots[2:]
+    (1000, (Knot(step=600, factor=1.0), Knot(step=1000, factor=0.0)))
     >>> schedule.start_fall(step=400, steps=100)
     >>> schedule.steps, schedule.factor(450)
     (500, 0.5)
@@ -53,18 +54,39 @@ class Schedule:
     ) -> None:
         self._recipe = recipe
         self._function = function
-        self._entry = SCHEDULES[recipe.schedule]
+        self._named = SCHEDULES[recipe.schedule]
         self.steps_per_epoch = steps_per_epoch
         self.can_move = can_end_late(recipe, function)
-        self.steps: int | None = recipe.epochs * steps_per_epoch
-        least = LEAST_TUNING_WARMUP if recipe.head == "fitted" else 1
-        warmup_steps = max(least, round(WARMUP_FRACTION * self.steps))
-        self._warmup_steps = min(warmup_steps, self._entry.warmup_steps or warmup_steps)
-        self.falls: tuple[Fall, ...] = ()
-        if self.can_move:
-            fall_steps = max(1, round(self._entry.fall_fraction * self.steps))
-            self.start_fall(self.steps - fall_steps, fall_steps)
-        self._planned: tuple[Fall, ...] = self.falls
+        self.knots: tuple[Knot, ...] = ()
+        self._plan(recipe.epochs * steps_per_epoch)
+        self._planned = self.knots
+
+    def _plan(self, steps: int) -> None:
+        """Set the knots of the recipe."""
+        warmup_steps = self._count_warmup_steps(steps)
+        self.knots = (Knot(-1, 0.0 if warmup_steps else 1.0), Knot(warmup_steps - 1, 1.0))
+        if self._named.fall_fraction == 0:
+            self.knots += (Knot(steps, 1.0), Knot(steps, 1.0))
+            return
+        fall_steps = steps - warmup_steps
+        if self._named.fall_fraction < 1:
+            fall_steps = max(1, round(self._named.fall_fraction * steps))
+        self._fall(steps - fall_steps, steps)
+
+    def _count_warmup_steps(self, steps: int) -> int:
+        most = self._named.warmup_steps
+        if most is None:
+            return round(self._recipe.warmup_fraction * steps)
+        least = LEAST_TUNING_WARMUP if self._recipe.head == "fitted" else 1
+        return min(most, max(least, round(WARMUP_FRACTION * steps)))
+
+    def _fall(self, start: int, end: int) -> None:
+        self.knots += (Knot(start, self._follow(start)), Knot(end, 0.0))
+
+    @property
+    def steps(self) -> int | None:
+        """Number of all steps; ``None`` while the end is open."""
+        return self.knots[-1].step if len(self.knots) > 2 else None
 
     @property
     def epochs(self) -> int | None:
@@ -81,12 +103,8 @@ class Schedule:
         return self.steps is not None and step >= self.steps
 
     def is_falling(self, step: int) -> bool:
-        """Whether the fall of the learning rate has begun at ``step``."""
-        return bool(self.falls) and step >= self.falls[0].start
-
-    def falls_at(self, step: int) -> bool:
-        """Whether ``step`` is the first step in which the learning rate falls."""
-        return self.is_falling(step) and not self.is_falling(step - 1)
+        """Whether the last fall of the learning rate has begun at ``step``, if its end can move."""
+        return self.can_move and len(self.knots) > 2 and step >= self.knots[2].step
 
     def factor(self, step: int) -> float:
         """The factor of the peak learning rate at ``step``, by recipe or custom function.
@@ -97,16 +115,18 @@ class Schedule:
         """
         if self._function is not None:
             return self._call_function(self._function, step)
-        if self._entry.warmup_steps is not None:
-            is_rising = step < self._warmup_steps
-            rise = self._entry.rise(step, self._warmup_steps) if is_rising else 1.0
-            return rise * self._factor_of_falls(step)
-        steps = self.steps or 1
-        warmup_fraction = self._recipe.warmup_fraction or self._entry.warmup_fraction
-        warmup_steps = round(warmup_fraction * steps)
-        if step < warmup_steps:
-            return self._entry.rise(step, warmup_steps)
-        return self._entry.fall((step - warmup_steps) / (steps - warmup_steps))
+        return self._follow(step)
+
+    def _follow(self, step: int) -> float:
+        """The factor on the last line that begins before ``step`` or at it."""
+        lines = zip(self.knots[::2], self.knots[1::2], strict=True)
+        *_, (start, end) = (line for line in lines if line[0].step <= step)
+        if step >= end.step:
+            return end.factor
+        passed = (step - start.step) / (end.step - start.step)
+        if end.factor < start.factor:
+            passed = self._named.shape(passed)
+        return start.factor * (1 - passed) + end.factor * passed
 
     def size_fraction(self, step: int) -> float:
         """The image side at ``step``, in eighths of full size; see :func:`find_size_fraction`."""
@@ -115,59 +135,38 @@ class Schedule:
 
     def count_fall_steps(self, step: int) -> int:
         """The number of steps of a fall from ``step`` on, by the recipe's fraction of all steps."""
-        fraction = self._entry.fall_fraction
+        fraction = self._named.fall_fraction
         return max(1, round(step * fraction / (1 - fraction)))
 
     def start_fall(self, step: int, steps: int) -> None:
         """Let the learning rate fall to zero in ``steps`` steps from ``step`` on, and end there."""
-        earlier = tuple(fall for fall in self.falls if fall.start < step)
-        self._set((*earlier, Fall(step, step + max(1, steps))))
-
-    def adopt(self, falls: Sequence[Fall]) -> None:
-        """Plan the falls that a run recorded, in place of its recipe's falls."""
-        self._set(falls)
-        self._planned = self.falls
+        factor = self._follow(step)
+        lines = zip(self.knots[::2], self.knots[1::2], strict=True)
+        begun = [line for line in lines if line[0].step < step]
+        self.knots = (*chain(*begun), Knot(step, factor), Knot(step + max(1, steps), 0.0))
 
     def leave_open(self, step: int) -> None:
         """Train until :meth:`start_fall`; a fall that has begun at ``step`` continues."""
-        self._planned = ()
-        if not self.is_falling(step):
-            self._set(())
-
-    def restore(self, falls: Sequence[Fall], step: int) -> None:
-        """Continue at ``step`` with the falls that had begun by then.
-
-        If training went on, without an end, beyond its recipe's epochs, a fall begins.
-        """
-        if not self.can_move:
-            return
-        begun = tuple(fall for fall in falls if fall.start <= step)
-        self._set(begun)
-        if self._planned[: len(begun)] == begun:
-            self._set(self._planned)
-        if not begun and self.is_falling(step):
-            rest = (self.steps or 0) - step
-            self._set(())
-            self.start_fall(step, max(self.count_fall_steps(step), rest))
-
-    def _set(self, falls: Sequence[Fall]) -> None:
-        """Use these falls; without any, the end is open."""
         if not self.can_move:
             raise RecipeError(
                 "The end of training can change with the schedule trapezoid, but not with"
                 f" {self._recipe.schedule}."
             )
-        self.falls = tuple(falls)
-        self.steps = self.falls[-1].end if self.falls else None
+        if not self.is_falling(step):
+            self.knots = self.knots[:2]
 
-    def _factor_of_falls(self, step: int) -> float:
-        factor = 1.0
-        for fall, following in zip_longest(self.falls, self.falls[1:]):
-            if step < fall.start:
-                break
-            place = step if following is None else min(step, following.start)
-            factor *= max(0, fall.end - place) / (fall.end - fall.start)
-        return factor
+    def restore(self, knots: Sequence[Knot], step: int) -> None:
+        """Continue at ``step`` with the knots of a checkpoint.
+
+        If its end was open, training continues as planned; beyond the start of the planned fall, a
+        fall begins.
+        """
+        is_open = len(knots) <= 2
+        self.knots = self._planned if is_open else tuple(knots)
+        if is_open and self.is_falling(step):
+            rest = (self.steps or 0) - step
+            self.knots = self.knots[:2]
+            self.start_fall(step, max(self.count_fall_steps(step), rest))
 
     def _call_function(self, function: OwnSchedule, step: int) -> float:
         done = step / (self.steps or 1)

@@ -43,7 +43,7 @@ def load_net(name: str) -> Net:
     """Load a net from the zoo, untrained.
 
     Args:
-        name: such as ``cnn`` or ``resnet18``; ``lamina.zoo.NAMES`` lists all.
+        name: such as ``cnn`` or ``mlp``; ``lamina.zoo.NAMES`` lists all.
 
     Returns:
         The net.

@@ -109,8 +109,7 @@ def test_published_weights_that_were_fine_tuned_are_named(report_runs, tmp_path)
     run, _ = report_runs["single-label"]
     net = TimmNet("test_efficientnet.r160_in1k", "pretrained", "0123456789abcdef")
     record = dataclasses.replace(run.record, net=None, timm=net, net_name=net.net_name)
-    tuned = Run(Path(shutil.copytree(run.path, tmp_path / "tuned")))
-    tuned.folder.write_record(record)
+    tuned = Run(Path(shutil.copytree(run.path, tmp_path / "tuned")), record)
     found = read_metadata(build_card(tuned))
     assert found["base_model"] == "timm/test_efficientnet.r160_in1k"
     assert "base_model" not in read_metadata(build_card(run))

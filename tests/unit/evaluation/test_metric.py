@@ -109,7 +109,7 @@ def test_class_weights_let_patience_follow_balanced_accuracy(tmp_path):
             pass
         runs[metric] = load_run(run.path)
     rows = runs["accuracy"].folder.history.epochs()
-    assert runs["accuracy"].early_end.startswith("val accuracy has not improved since epoch 1 ")
+    assert runs["accuracy"].end.startswith("val accuracy has not improved since epoch 1 ")
     balanced = runs[None].folder.history.epochs()
     assert [row["weights"] for row in rows] == [row["weights"] for row in balanced[: len(rows)]]
     scores = [row["val_balanced_accuracy"] for row in balanced]
@@ -118,10 +118,8 @@ def test_class_weights_let_patience_follow_balanced_accuracy(tmp_path):
     # what patience by accuracy would have missed
     assert max(scores) > max(scores[: len(rows)]) + 0.05
     assert all("val_accuracy" in row for row in balanced)
-    if runs[None].early_end is not None:
-        assert runs[None].early_end.startswith(
-            "val balanced accuracy has not improved since epoch "
-        )
+    if runs[None].end:
+        assert runs[None].end.startswith("val balanced accuracy has not improved since epoch ")
     report = runs[None].report
     assert (report.score.name, report.split) == ("balanced_accuracy", "val")
     assert report.baseline.is_beaten

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lamina import Images, Recipe, Training
+from lamina.kernels.gather import Moves
 from lamina.kernels.library import LEVELS, Kernels, NoKernels, load_kernels
 from lamina.nets import Conv2d, Flatten, Linear, Net, Output, ReLU, Whiten
-from lamina.training.augment import Choices, Selection, draw_choices
+from lamina.training.augment import Selection, draw_choices
 from lamina.training.model import Model
 from lamina.training.task import task_of
 from support.built_kernels import load
@@ -140,10 +141,9 @@ OTHER: dict[str, dict[str, Any]] = {
     "strided indices": {"indices": torch.arange(20)[::2]},
     "empty": {"indices": torch.arange(0)},
     "smaller": {"size_fraction": 0.5},
-    "crops": {"choices": draw_choices(Recipe(crop_from_fraction=0.5), 0, PIXELS)},
     "beyond the last image": {"indices": torch.tensor([3, 40])},
     "before the first image": {"indices": torch.tensor([3, -1])},
-    "translated out of the image": {"choices": Choices(translations_px=torch.full((40, 2), -7))},
+    "translated out of the image": {"choices": Moves(translations_px=torch.full((40, 2), -7))},
 }
 
 
@@ -167,7 +167,6 @@ RECIPES = {
     "plain": (Recipe(), True),
     "moved": (MOVES, True),
     "lanes": (dataclasses.replace(MOVES, lanes=3), True),
-    "cropped": (Recipe(crop_from_fraction=0.5), False),
 }
 
 
@@ -184,15 +183,12 @@ PAIRS = [  # each pair of two values occurs
     ("mlp", "plain", "fp32", 1),
     ("mlp", "moved", "bf16", 3),
     ("mlp", "lanes", "fp32", 3),
-    ("mlp", "cropped", "bf16", 1),
     ("cnn", "plain", "bf16", 3),
     ("cnn", "moved", "fp32", 1),
     ("cnn", "lanes", "bf16", 1),
-    ("cnn", "cropped", "fp32", 3),
     ("whitened", "plain", "fp32", 3),
     ("whitened", "moved", "bf16", 1),
     ("whitened", "lanes", "fp32", 1),
-    ("whitened", "cropped", "bf16", 3),
 ]
 
 

@@ -19,7 +19,6 @@ def test_the_history_is_a_frame_of_the_epochs_numbers(run):
     assert run.history.columns[:3] == ["epoch", "epochs", "train_loss"]
     for row in (
         {"event": "epoch", "epoch": 1, "train_loss": 1, "weights": "ab", "diagnoses": []},
-        {"event": "rewind", "rewind": 1, "lr": 0.5},
         {"event": "epoch", "epoch": 2, "train_loss": 0.5, "val_accuracy": 0.25},
     ):
         run.folder.history.append(row)
@@ -107,8 +106,9 @@ def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
     ("line", "why"),
     [
         ("[2]", "expected a JSON object, got [2]"),
-        ("{}", "row.event must be 'epoch', 'rewind' or 'early_end', got None"),
-        ('{"event": "end"}', "row.event must be 'epoch', 'rewind' or 'early_end', got 'end'"),
+        ("{}", "row.event must be 'epoch' or 'end', got None"),
+        ('{"event": "rewind"}', "row.event must be 'epoch' or 'end', got 'rewind'"),
+        ('{"event": "end"}', "it lacks epoch"),
         ('{"event": "epoch"}', "it lacks epoch"),
         (
             '{"event": "epoch", "epoch": "two"}',
@@ -119,16 +119,12 @@ def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
             "row.epoch must be a whole number of at least 1, got True",
         ),
         (
-            '{"event": "rewind", "epoch": 2, "rewind": 0}',
-            "row.rewind must be a whole number of at least 1, got 0",
-        ),
-        (
             '{"event": "epoch", "epoch": 2, "train_seconds": "x"}',
             "row.train_seconds must be a number, got 'x'",
         ),
         (
-            '{"event": "rewind", "rewind": 1, "to_epochs_done": [1]}',
-            "row.to_epochs_done must be a number, got [1]",
+            '{"event": "epoch", "epoch": 2, "epochs": [1]}',
+            "row.epochs must be a number, got [1]",
         ),
         (
             '{"event": "epoch", "epoch": 2, "weights": 3}',
@@ -168,31 +164,30 @@ def test_the_history_can_be_read_while_it_is_written(run):
     assert len(run.folder.history.epochs()) == 50
 
 
-def test_rewinds_stand_in_the_history_beside_the_epochs(run):
+def test_the_end_stands_in_the_history_after_the_epochs(run):
     run.folder.history.append({"event": "epoch", "epoch": 1})
-    run.folder.history.append({"event": "rewind", "rewind": 1, "lr": 0.5})
-    run.folder.history.append({"event": "epoch", "epoch": 2})
-    assert [row["epoch"] for row in run.folder.history.epochs()] == [1, 2]
-    assert run.folder.history.rewinds() == [{"event": "rewind", "rewind": 1, "lr": 0.5}]
+    assert (run.end, run.is_finished) == (None, False)
+    run.folder.history.append({"event": "end", "epoch": 1, "reason": "enough"})
+    assert [row["epoch"] for row in run.folder.history.epochs()] == [1]
+    assert (run.end, run.is_finished) == ("enough", True)
 
 
 def test_what_a_crash_cut_off_from_its_checkpoint_is_trimmed(run):
-    run.folder.history.trim(0, 0)
+    run.folder.history.trim(0)
     rows = [
         {"event": "epoch", "epoch": 1},
-        {"event": "rewind", "rewind": 1},
         {"event": "epoch", "epoch": 2},
-        {"event": "rewind", "rewind": 2},
         {"event": "epoch", "epoch": 3},
+        {"event": "end", "epoch": 3, "reason": ""},
     ]
     for row in rows:
         run.folder.history.append(row)
     file = run.path / "history.jsonl"
     file.write_bytes(file.read_bytes() + b'{"event": "epoch", "epoch": 4, "tra')
-    run.folder.history.trim(3, 2)
+    run.folder.history.trim(3)
     assert [json.loads(line) for line in file.read_text().splitlines()] == rows
     before = file.stat().st_ino
-    run.folder.history.trim(3, 2)
+    run.folder.history.trim(3)
     assert file.stat().st_ino == before  # nothing to do, nothing written
-    run.folder.history.trim(2, 1)
-    assert [json.loads(line) for line in file.read_text().splitlines()] == rows[:3]
+    run.folder.history.trim(2)
+    assert [json.loads(line) for line in file.read_text().splitlines()] == rows[:2]

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina import Dataset, Images, Recipe, load_run, start_run
+from lamina.errors import LaminaWarning
 from lamina.runs import limit
 from lamina.runs.limit import TimeLimit
+from lamina.runs.resuming import make_training
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Cooldown, EarlyEnd, Epoch, Step
 from lamina.training.schedule import Schedule
@@ -56,7 +59,7 @@ def test_no_step_before_the_fall_depends_on_the_number_of_epochs(epochs, more, s
         Schedule(dataclasses.replace(RECIPE, epochs=count), steps_per_epoch)
         for count in (epochs, epochs + more)
     )
-    for step in range(short.falls[0].start):
+    for step in range(short.knots[2].step):
         assert short.factor(step) == long.factor(step)
 
 
@@ -74,8 +77,8 @@ def test_the_rate_falls_smoothly_however_often_the_end_moves(moves):
     factors += [schedule.factor(one) for one in range(step, schedule.steps)]
     assert factors[0] == 1
     assert all(0 < later <= earlier for earlier, later in itertools.pairwise(factors))
-    last = schedule.falls[-1]
-    assert schedule.factor(schedule.steps - 1) <= 1 / (last.end - last.start)
+    start, end = schedule.knots[-2:]
+    assert schedule.factor(schedule.steps - 1) <= 1 / (end.step - start.step) + 1e-12
 
 
 def test_an_open_training_uses_its_time_and_can_be_repeated(tmp_path, dataset, monkeypatch):
@@ -92,12 +95,13 @@ def test_an_open_training_uses_its_time_and_can_be_repeated(tmp_path, dataset, m
     assert epochs[-1].epochs == epochs[-1].epoch == fall.epoch or epochs[-1].epoch > fall.epoch
     finished = load_run(run.path)
     assert finished.is_finished
-    assert finished.record.epochs == len(epochs)
-    again_from_record = dataclasses.replace(finished.record, created="again")
-    other = begin(tmp_path, dataset, "other")
-    other.folder.write_record(again_from_record)
-    again(other, dataset).train(progress=False)
-    assert digest(other) == digest(run)
+    assert finished.epochs == len(epochs)
+    assert finished.record == run.record  # it is written once
+    repeated = make_training(finished, dataset, finished.record)
+    repeated.schedule.restore(finished.folder.read_checkpoint().standing.knots, 0)
+    for _ in repeated:
+        pass
+    assert digest_tensors(repeated.model.state_dict()) == digest(run)
 
 
 def test_a_killed_open_training_goes_on_as_its_recipe_plans(tmp_path, dataset):
@@ -112,23 +116,59 @@ def test_a_killed_open_training_goes_on_as_its_recipe_plans(tmp_path, dataset):
     assert load_run(killed.path).is_finished
 
 
-def test_a_training_asked_to_finish_lets_the_rate_fall(tmp_path, dataset):
-    run, finish = (
-        begin(tmp_path, dataset, "run", dataclasses.replace(RECIPE, epochs=40)),
-        threading.Event(),
-    )
+def test_a_training_asked_to_finish_lets_the_rate_fall(tmp_path, dataset, monkeypatch):
+    """The clock goes on by 0.1 s each time that it is read, which is once a step."""
+    times = itertools.count()
+    monkeypatch.setattr(limit, "time", SimpleNamespace(perf_counter=lambda: next(times) / 10))
+    run = begin(tmp_path, dataset, "run", dataclasses.replace(RECIPE, epochs=40))
+    finish = threading.Event()
     events = []
     for event in run.iter_train(finish=finish):
         events.append(event)
         if isinstance(event, Step) and (event.epoch, event.step) == (3, 5):
             finish.set()
     (fall,) = (event for event in events if isinstance(event, Cooldown))
-    assert (fall.epoch, fall.steps) == (3, round(0.1 * (2 * STEPS_PER_EPOCH + 5)))
-    assert run.is_finished
+    tenth = round(0.1 * (2 * STEPS_PER_EPOCH + 5))
+    assert (fall.epoch, fall.reason) == (3, "finishing on request")
+    assert 1 <= fall.steps <= tenth
+    assert (run.is_finished, run.end) == (True, "finished on request")
     assert "epochs 3/3" in repr(run)
     assert run.report is not None
     # the last one is cut short
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("done", "longest"), [(995, 5), (700, 70), (300, 30)])
+def test_a_request_to_finish_never_prolongs_a_training(done, longest, monkeypatch):
+    """A step takes 20 ms; of 1,000 steps, the rate falls in the last 400."""
+    now = 0.0
+    monkeypatch.setattr(limit, "time", SimpleNamespace(perf_counter=lambda: now))
+    schedule = Schedule(dataclasses.replace(RECIPE, epochs=10), steps_per_epoch=100)
+    watch = TimeLimit()
+    for step in range(1, done + 1):
+        now += 0.02
+        assert watch.choose_fall_steps(schedule, step) is None
+    watch.finish_soon()
+    now += 0.02
+    steps = watch.choose_fall_steps(schedule, done)
+    if steps is not None:
+        schedule.start_fall(done, steps)
+    assert schedule.steps <= min(1000, done + longest)
+
+
+def test_a_run_without_the_line_of_an_epoch_can_be_finished(tmp_path, dataset):
+    run = begin(tmp_path, dataset, "run")
+    run.train(progress=False)
+    file = run.folder.history.file
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[1:]))  # as lamina advises for a damaged line
+    assert load_run(run.path).is_finished
+    file.write_text("".join(lines[1:-1]))  # without the end, too
+    assert not load_run(run.path).is_finished
+    with pytest.warns(LaminaWarning, match="lacks 1 of 5 epochs"):
+        again(run, dataset).train(progress=False)
+    assert load_run(run.path).is_finished
+    assert file.read_text() == "".join(lines[1:])
 
 
 def test_patience_lets_the_rate_fall_before_the_end(tmp_path, dataset):

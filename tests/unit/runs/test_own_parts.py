@@ -304,7 +304,8 @@ def use(**parts: Any) -> Callable[[Path], object]:
             (
                 "The loss became NaN at step 1 of epoch 1. The first values that are not finite:"
                 " your loss, test_own_parts.<lambda>, for finite logits. Try an lr below 0.001,"
-                " gradient_clip 1, or BatchNorm() in the net. The last checkpoint is intact"
+                " gradient_clip 1, or BatchNorm() in the net. Train a new run, for example with"
+                " --lr 0.0005 (in Python, Recipe(lr=0.0005)). The last checkpoint, "
             ),
         ),
         (
@@ -499,11 +500,11 @@ def test_patience_follows_a_metric_of_ones_own(lower: bool, tmp_path: Path) -> N
     run = start_run(data, NET, recipe, runs_dir=tmp_path, parts=parts)
     run.train(progress=False)
     if lower:
-        assert run.early_end is not None
-        assert run.early_end.startswith("val count has not improved since epoch ")
+        assert run.end
+        assert run.end.startswith("val count has not improved since epoch ")
         assert len(run.folder.history.epochs()) < 8
     else:
-        assert run.early_end is None
+        assert run.end == ""
         assert len(run.folder.history.epochs()) == 8
 
 

@@ -13,7 +13,7 @@ from lamina.runs.loading import load_run
 from lamina.runs.resuming import find_dataset, make_training, resume_training
 from lamina.runs.run import Run
 from lamina.training.loop import Training
-from support.runs import DATA, RECIPE, refuses, start
+from support.runs import DATA, RECIPE, change_record, refuses, start
 from support.trainings import follow, same, weights
 
 
@@ -50,8 +50,7 @@ def test_a_training_resumes_in_the_recorded_precision(tmp_path, monkeypatch):
     run, _ = start(tmp_path, dataclasses.replace(RECIPE, precision="auto"))
     for value in ("fp32", "bf16"):
         recorded = dataclasses.replace(run.record.precision, value=value, reason="recorded")
-        run.folder.write_record(dataclasses.replace(run.record, precision=recorded))
-        assert resume(run).precision == recorded
+        assert resume(change_record(run, precision=recorded)).precision == recorded
 
 
 def test_other_data_is_rejected(tmp_path):

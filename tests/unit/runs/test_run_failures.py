@@ -9,13 +9,12 @@ import threading
 import time
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 from lamina import Epoch, Recipe, Report, Step, load_run, start_run
 from lamina.deploy.facts import collect_facts
-from lamina.errors import LaminaWarning, RunError
-from lamina.training.events import EarlyEnd, Rewind
+from lamina.errors import RunError
+from lamina.training.events import EarlyEnd, Resumed
 from lamina.training.group import interrupt
 from support.runs import DATA, NET, RECIPE, WITH_VAL, digests, full_disk
 
@@ -68,8 +67,7 @@ def test_a_run_begun_on_a_full_disk_can_be_resumed(tmp_path):
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, name="full")
     with (
         full_disk(1500),
-        pytest.warns(LaminaWarning, match="^cannot write to "),
-        pytest.raises(RunError),
+        pytest.raises(RunError, match=r"^Cannot write to .* No checkpoint was saved"),
     ):
         run.train(progress=False)
     assert run.folder.history.epochs() == []
@@ -105,60 +103,13 @@ def test_an_os_error_of_a_module_is_not_taken_for_a_full_disk(tmp_path):
         run.train(progress=False)
 
 
-class Fragile(nn.Module):
-    """Gives NaN in the first step of one epoch, once."""
-
-    def __init__(self, bad_pass: int) -> None:
-        super().__init__()
-        self.linear, self.passes, self.bad_pass = nn.Linear(108, 3), 0, bad_pass
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.passes += self.training
-        # The step is repeated to find the layer, so it is bad for two passes.
-        is_bad = self.training and self.bad_pass <= self.passes <= self.bad_pass + 1
-        return self.linear(images.flatten(1)) * (float("nan") if is_bad else 1.0)
-
-
-def test_a_rewind_on_a_full_disk_leaves_no_epoch_twice(tmp_path, monkeypatch):
-    # so that every epoch is worth a checkpoint
-    monkeypatch.setattr("lamina.runs.saver.SAVING_FRACTION", 1e9)
-    torch.manual_seed(0)
-    recipe = dataclasses.replace(RECIPE, epochs=4)
-    # in the third epoch of three steps
-    run = start_run(DATA, Fragile(bad_pass=7), recipe, runs_dir=tmp_path)
-    limits, events = [], []
-    with pytest.warns(LaminaWarning, match=r"^cannot write to .*: File too large"):
-        loop = run.iter_train(rewind_on_nan=True)
-        for event in loop:
-            events.append(event)
-            # room for a line of the history, not for the weights
-            if isinstance(event, Epoch) and event.epoch == 1:
-                limits.append(full_disk(1000))
-                limits[-1].__enter__()
-            # and none at all
-            if isinstance(event, Epoch) and event.epoch == 2 and len(limits) == 1:
-                limits.append(full_disk(300))
-                limits[-1].__enter__()
-            if isinstance(event, Rewind):
-                while limits:
-                    limits.pop().__exit__(None, None, None)
-    assert [event.rewind for event in events if isinstance(event, Rewind)] == [1]
-    rows = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows if row["event"] == "epoch"] == [1, 2, 3, 4]
-    assert [row["rewind"] for row in rows if row["event"] == "rewind"] == [1]
-
-
-@pytest.mark.parametrize("reason", ["time limit reached", "finished on request"])
-def test_a_training_ended_within_an_epoch_can_be_resumed(tmp_path, reason):
+def test_a_training_ended_within_an_epoch_can_be_resumed(tmp_path):
     straight = start_run(WITH_VAL, NET, RECIPE, runs_dir=tmp_path)
     straight.train(progress=False)
     run = start_run(WITH_VAL, NET, RECIPE, runs_dir=tmp_path, name="limited")
-    finish = threading.Event()
-    finish.set()
-    limit = {"until": time.perf_counter()} if reason.startswith("time") else {"finish": finish}
-    first, ended, report = run.iter_train(**limit)
+    first, ended, report = run.iter_train(until=time.perf_counter())
     assert (type(first), first.step) == (Step, 1)
-    assert ended == EarlyEnd(0, f"{reason} after 0 of 2 epochs")
+    assert ended == EarlyEnd(0, "time limit reached after 0 of 2 epochs")
     assert (report.split, run.report, run.is_finished) == ("test", report, False)
     assert f"epochs 0/2, test {report.score}, not finished)" in repr(run)
     # on the report page and the card
@@ -166,6 +117,17 @@ def test_a_training_ended_within_an_epoch_can_be_resumed(tmp_path, reason):
     assert run.train(progress=False) is not None
     assert digests(run) == digests(straight)
     assert run.is_finished
+
+
+def test_a_request_to_finish_makes_the_next_step_the_last(tmp_path):
+    run = start_run(WITH_VAL, NET, RECIPE, runs_dir=tmp_path)
+    finish = threading.Event()
+    finish.set()
+    events = list(run.iter_train(finish=finish))
+    assert [event.epoch for event in events if isinstance(event, Epoch)] == [1]
+    assert (run.end, run.epochs, len(digests(run))) == ("finished on request", 1, 1)
+    resumed, report = run.iter_train()
+    assert isinstance(resumed, Resumed) and isinstance(report, Report)
 
 
 def test_a_time_limit_over_after_the_last_epoch_is_no_early_end(tmp_path):
@@ -227,10 +189,6 @@ def test_early_ends_by_patience_are_events_of_the_history(tmp_path):
     run = start_run(WITH_VAL, NET, recipe, runs_dir=tmp_path)
     run.train(progress=False)
     *_, last = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
-    assert last == {
-        "event": "early_end",
-        "epoch": len(digests(run)),
-        "reason": run.early_end,
-        "diagnosis": None,
-    }
+    assert last == {"event": "end", "epoch": len(digests(run)), "reason": run.end}
     assert run.is_finished
+    assert "has not improved" in run.end

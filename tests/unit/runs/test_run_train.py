@@ -70,7 +70,7 @@ def test_events_come_after_saving_and_test_is_evaluated_once(tmp_path):
     assert events == [Step, Step, Epoch, Step, Step, Epoch, "test"]
     assert run.report == evaluate_again(run)
     assert repr(run) == f"Run('{run.path}': net on pets, epochs 2/2, test {run.report.score})"
-    html = Run(tmp_path / "<b>", first_record=run.record)._repr_html_()
+    html = Run(tmp_path / "<b>", run.record)._repr_html_()
     assert (
         f"<b>Run(&#x27;{tmp_path}/&lt;b&gt;&#x27;: net on pets, epochs 0/2, not finished)</b>"
         in html

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import jaxtyping
 import numpy as np
@@ -18,7 +19,7 @@ from lamina.runs.resuming import make_training
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Epoch
 from lamina.training.prediction import predict_logits
-from support.runs import DATA, NET, RECIPE
+from support.runs import DATA, NET, RECIPE, change_record
 from support.trainings import same
 
 
@@ -103,10 +104,9 @@ def test_data_by_its_path_is_read_as_that_of_the_run(before, tmp_path):
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(file)
     preparation = dataclasses.replace(before.record.data.preparation, resize="pad")
-    record = dataclasses.replace(
-        before.record, data=dataclasses.replace(before.record.data, preparation=preparation)
+    before = change_record(
+        before, data=dataclasses.replace(before.record.data, preparation=preparation)
     )
-    before.folder.write_record(record)
     runs = [start_run(data=tmp_path / "more", start_from=before, runs_dir=tmp_path / "one")]
     runs += [
         lamina.train(
@@ -246,3 +246,17 @@ def test_the_data_is_by_default_that_of_the_run(shared_cache, tmp_path):
     run.train(progress=False)
     again = start_run(start_from="shapes", runs_dir=tmp_path)
     assert again.record.data == run.record.data
+
+
+def test_the_name_of_a_recipe_cannot_be_used_with_a_run(before, tmp_path):
+    with pytest.raises(RecipeError, match="start_from uses the recipe of the run"):
+        start_run(start_from=before.path, recipe="best", runs_dir=tmp_path)
+
+
+def test_a_run_whose_name_contains_a_sign_for_addresses_is_found(before, tmp_path):
+    shutil.copytree(before.path, tmp_path / "a@2")
+    data = color_squares(("green", "red"), 40, seed=1)
+    run = start_run(data=data, start_from="a@2", runs_dir=tmp_path)
+    assert run.record.started_from.run == str(tmp_path / "a@2")
+    with pytest.raises(RunError, match="No run named a@3 in"):
+        start_run(data=data, start_from="a@3", runs_dir=tmp_path)

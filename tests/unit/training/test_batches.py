@@ -20,7 +20,6 @@ RECIPE = Recipe(
     flip="random",
     translate_px=2,
     cutout_px=3,
-    crop_from_fraction=0.4,
     start_size_fraction=0.5,
     class_weights=True,
 )

@@ -86,17 +86,6 @@ def test_a_checkpoint_of_another_net_changes_nothing(change, message):
     assert all(torch.equal(after[name], tensor) for name, tensor in checkpoint.tensors.items())
 
 
-def test_half_the_learning_rate_is_taken_after_each_return():
-    recipe = Recipe(epochs=1, batch_size=5, lr=0.08, optimizer="sgd", momentum=0.0)
-    training = Training(NET, IMAGES, recipe)
-    checkpoint = training.checkpoint()
-    standing = dataclasses.replace(checkpoint.standing, rewinds=2)
-    training.restore(dataclasses.replace(checkpoint, standing=standing))
-    (epoch,) = follow(training)
-    assert epoch.lr == pytest.approx(0.02)
-    assert training.checkpoint().standing.rewinds == 2
-
-
 def test_trainings_restored_from_one_checkpoint_are_the_same():
     recipe = Recipe(epochs=2, batch_size=5, initial_fraction=0.5)
     training = Training(NET, IMAGES, recipe, steps_per_record=1)

@@ -25,7 +25,6 @@ def test_a_net_trains_on_cuda_as_on_the_cpu(optimizer):
         flip="random",
         translate_px=2,
         cutout_px=4,
-        crop_from_fraction=0.5,
         precision="fp32",
     )
     losses, logits = {}, {}

@@ -51,7 +51,7 @@ RECIPE = dataclasses.replace(load_recipe("mlp"), epochs=2, batch_size=20)
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    """Enough for all rules but those about labels, which need 400 for each class."""
+    """Enough for all rules."""
     return load_data("shapes").train
 
 
@@ -77,57 +77,27 @@ def lower_biases(body: nn.Module) -> None:
         module.bias.fill_(-10)
 
 
-def flatten_contrast(images: Images) -> Images:
-    pixels = np.round(127.5 + 0.01 * (images.pixels.astype(np.float32) - 127.5))
-    return dataclasses.replace(images, pixels=pixels.astype(np.uint8))
-
-
-def keep(images: Images) -> Images:
-    return images
-
-
 @pytest.mark.parametrize(
-    ("kind", "net", "change", "alter", "inject"),
+    ("kind", "net", "change", "inject"),
     [
-        ("learning-rate-too-high", MLP, {"lr": 0.1}, keep, None),
-        ("learning-rate-too-high", SMALL, {"lr": 0.1}, keep, None),
-        ("learning-rate-too-low", MLP, {"lr": 1e-6}, keep, None),
-        ("dying-relu", MLP, {}, keep, lower_biases),
-        ("dying-relu", SMALL, {}, keep, lower_biases),
-        ("vanishing-gradients", DEEP, {}, keep, None),
-        ("exploding-gradients", MLP, {}, keep, scale_weights),
-        ("inputs-out-of-scale", MLP, {}, flatten_contrast, None),
+        ("learning-rate-too-high", MLP, {"lr": 0.1}, None),
+        ("learning-rate-too-high", SMALL, {"lr": 0.1}, None),
+        ("learning-rate-too-low", MLP, {"lr": 1e-6}, None),
+        ("dying-relu", MLP, {}, lower_biases),
+        ("dying-relu", SMALL, {}, lower_biases),
+        ("vanishing-gradients", DEEP, {}, None),
+        ("exploding-gradients", MLP, {}, scale_weights),
     ],
 )
-def test_an_injected_fault_is_found(kind, net, change, alter, inject, images):
+def test_an_injected_fault_is_found(kind, net, change, inject, images):
     recipe = dataclasses.replace(RECIPE, **change)
-    (diagnosis,) = list_diagnoses(net, alter(images), recipe, inject)
+    (diagnosis,) = list_diagnoses(net, images, recipe, inject)
     assert diagnosis.kind == kind
     assert diagnosis.evidence
     assert str(diagnosis).startswith(f"diagnosis: {kind}: {diagnosis.finding} {diagnosis.advice}")
     for name, value in diagnosis.change.items():
         assert f" Try {name} {value}." in str(diagnosis)
         assert name not in diagnosis.advice.split()  # pages show a change by its field
-
-
-@pytest.mark.parametrize(
-    ("counts", "accuracy", "has_learned"),
-    [
-        ([774] + 9 * [714], 0.1104, True),  # lesson 2 without ReLU, its least of 16 seeds
-        ([774] + 9 * [714], 0.1060, False),  # its highest with shuffled labels
-        ([900, 100], 0.9, False),  # always the most common class
-        ([900, 100], 0.91, True),
-        ([400, 400], 0.52, False),  # luck
-        ([400, 400], 0.54, True),
-    ],
-)
-def test_labels_are_right_after_a_first_epoch_above_chance(counts, accuracy, has_learned):
-    targets = np.repeat(np.arange(len(counts)), counts)
-    pixels = np.zeros((len(targets), 1, 1), np.uint8)
-    images = Images.from_arrays(pixels, targets)
-    doctor = Training(Net(Flatten(), Output()), images, Recipe())._doctor
-    first = Epoch(1, 2, 9.0, accuracy, 1.0, 1.0, 0.001)
-    assert doctor.examine(first, lr=0.001) and doctor.state.has_learned is has_learned
 
 
 def test_layer_statistics_are_those_of_the_last_step(images):
@@ -228,8 +198,6 @@ HEALTHY = Observation(
     initial_loss=2.4,
     baseline_loss=2.3,
     growth=1.2,
-    has_learned=True,
-    class_images=400,
     images=64,
     layers=LayerStatistics(
         names=["1 Linear", "2 ReLU", "3 Output"],
@@ -251,7 +219,6 @@ def see(layers: dict[str, list[float | None]] | None = None, **changes: Any) -> 
 @pytest.mark.parametrize(
     ("kind", "layer", "seen"),
     [
-        ("inputs-out-of-scale", "1 Linear", see({"input_standard_deviations": [0.05, None, 1.0]})),
         ("learning-rate-too-high", None, see(loss=3.0)),
         ("learning-rate-too-high", None, see(growth=30.0)),
         (
@@ -262,15 +229,13 @@ def see(layers: dict[str, list[float | None]] | None = None, **changes: Any) -> 
         ("dying-relu", "2 ReLU", see({"dead_fractions": [None, 0.95, None]})),
         ("vanishing-gradients", "1 Linear", see({"gradient_norms": [1e-5, None, 0.1]})),
         ("learning-rate-too-low", None, see({"update_norms": [1e-4, None, 2e-4]})),
-        ("labels-look-shuffled", None, see(has_learned=False)),
     ],
 )
 def test_each_rule_needs_its_evidence_and_enough_steps(kind, layer, seen):
     assert diagnose(HEALTHY) is None
     found = diagnose(seen)
     assert (found.kind, found.epoch, found.layer) == (kind, 2, layer)
-    early = diagnose(dataclasses.replace(seen, steps=40))
-    assert (early is None) is (kind != "inputs-out-of-scale")
+    assert diagnose(dataclasses.replace(seen, steps=40)) is None
 
 
 @pytest.mark.parametrize(
@@ -281,21 +246,10 @@ def test_each_rule_needs_its_evidence_and_enough_steps(kind, layer, seen):
         see({"gradient_norms": [1e-5, None, 0.1]}, loss=0.1),
         see({"update_norms": [1e-4, None, 2e-4]}, lr_fraction=0.1),  # the schedule's end
         see({"update_norms": [1e-4, None, 2e-4]}, loss=0.1),
-        see(has_learned=False, class_images=100),
-        see(has_learned=False, epoch=1),
-        see(has_learned=False, baseline_loss=float("nan")),  # of a custom loss
     ],
 )
 def test_what_does_no_harm_is_no_problem(seen):
     assert diagnose(seen) is None
-
-
-def test_images_already_normalized_by_channel_are_not_blamed():
-    odd = {"input_standard_deviations": [0.05, None, 1.0]}
-    assert diagnose(see(odd)).change == {"normalization": "channel"}
-    found = diagnose(see(odd, recipe=Recipe(normalization="channel")))
-    assert found.change == {}
-    assert "the module rescales its input" in found.advice
 
 
 class Absent:

@@ -14,7 +14,6 @@ from lamina.training.events import (
     Event,
     LayerStatistics,
     Resumed,
-    Rewind,
     Step,
 )
 
@@ -119,21 +118,8 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
         "all 2 epochs are done; evaluating the model",
     ),
     (
-        Rewind(1, 1, 4, 0.05, "The loss became NaN."),
-        {
-            "event": "rewind",
-            "rewind": 1,
-            "to_epochs_done": 1,
-            "to_steps_done": 4,
-            "lr": 0.05,
-            "reason": "The loss became NaN.",
-        },
-        "The loss became NaN. Returned to step 4 with half the learning rate, 0.05 "
-        "(rewind 1 of at most 3).",
-    ),
-    (
         EarlyEnd(3, "time limit"),
-        {"event": "early_end", "epoch": 3, "reason": "time limit", "diagnosis": None},
+        {"event": "early_end", "epoch": 3, "reason": "time limit"},
         "ended after epoch 3: time limit",
     ),
 ]

@@ -68,7 +68,7 @@ def changed(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set
 CHANGES = [
     {},
     {"initial_fraction": 0.0},
-    {"flip": "random", "crop_from_fraction": 0.5},
+    {"flip": "random", "translate_px": 2},
     {"optimizer": "muon", "gradient_clip": 1.0},
     {"optimizer": "sgd", "lanes": 2},
     {"precision": "bf16"},

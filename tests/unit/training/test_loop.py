@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(optimizer):
         cutout_px=3,
         initial_fraction=0.5,
         gradient_clip=1.0,
-        schedule="one-cycle",
+        schedule="cosine",
         seed=3,
     )
     first, second = (Training(SMALL, random_images(), recipe) for _ in range(2))

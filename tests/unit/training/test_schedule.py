@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import Schedule, find_size_fraction, list_size_fractions
 
-SCHEDULES = ["constant", "cosine", "linear", "one-cycle"]
+SCHEDULES = ["constant", "cosine", "linear"]
 
 
 @given(
@@ -64,14 +64,6 @@ def test_cosine_is_torchs():
         assert schedule.factor(step) == pytest.approx(reference.get_last_lr()[0])
         optimizer.step()
         reference.step()
-
-
-def test_one_cycle_starts_at_a_25th_and_peaks_after_three_tenths():
-    schedule = Schedule(Recipe(epochs=2, schedule="one-cycle"), steps_per_epoch=100)
-    factors = [schedule.factor(step) for step in range(200)]
-    assert factors[0] == pytest.approx(1 / 25)
-    assert factors.index(max(factors)) == 60
-    assert factors[130] == pytest.approx((1 + math.cos(math.pi / 2)) / 2)
 
 
 @given(epochs=st.integers(1, 60), start=st.floats(0.01, 0.99))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from lamina.nets import Flatten, Net, Output
 from lamina.runs.nets_by_name import find_net
 from lamina.studies.experiment import Candidate, Experiment
 from lamina.studies.study import RunSetup, Started, ThreadsDecision, iter_candidate
-from lamina.training.events import Epoch, Step
+from lamina.training.events import Step
 from lamina.training.threads import (
     DECIDED_BY,
     Threads,
@@ -169,19 +169,6 @@ def test_the_environment_decides_for_a_resumed_run_which_warns(two_threads, monk
     monkeypatch.setenv(DECIDED_BY, "2")
     with pytest.warns(LaminaWarning, match=r"machine\.threads was 1 and is now 2"):
         assert list_threads(run.path) == ({2}, {2})
-
-
-def test_a_run_continued_from_a_checkpoint_keeps_the_threads(two_threads, tmp_path):
-    with computing_with(1):
-        run = start_run("shapes", SMALL, Recipe(epochs=2), name="run", runs_dir=tmp_path)
-    with closing(run.iter_train(save_every_seconds=0)) as events:
-        next(event for event in events if isinstance(event, Epoch))
-    again = start_run(start_from=f"{run.path}@1", name="again", runs_dir=tmp_path)
-    assert again.record.machine.threads == 1
-    more = train(start_from=f"{run.path}@1", name="more", runs_dir=tmp_path, progress=False)
-    assert more.record.machine.threads == 1
-    with pytest.raises(RecipeError, match="keeps its number of threads"):
-        train(start_from=f"{run.path}@1", threads=2, runs_dir=tmp_path)
 
 
 def test_train_takes_threads_and_restores_the_previous_number(tmp_path):

@@ -27,7 +27,6 @@ from lamina.deploy.studio.event_log import EventLog
 from lamina.deploy.studio.recipe_fields import name_field
 from lamina.deploy.web.access import without_token
 from lamina.errors import RunError
-from lamina.runs.kept_checkpoints import keep_checkpoint
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 LINE_BYTES = 2**30  # at most; lamina data lists all duplicates in one line
@@ -297,8 +296,6 @@ class Jobs:
                 case "labels":
                     job.label_issues = event["label_issues"]  # for pages that open later
                     continue
-                case "epoch" if job.run:
-                    await asyncio.to_thread(keep_checkpoint, self.runs_dir / job.run)
                 case "data":
                     shorten(event)
             self.log.add(event | {"job": job.number, "run": job.run})

@@ -17,7 +17,7 @@ async def list_runs(studio: Studio) -> Any:
 
 
 async def describe_run(studio: Studio, run: str) -> Any:
-    """A run with its history, net, recipe and checkpoints."""
+    """A run with its history, net and recipe."""
     studio.find_run(run)
     return await studio.compute_quickly("run_views.describe_run", studio.data.runs_dir, run)
 
@@ -90,7 +90,6 @@ ACTIONS: Actions = {
     "restore-run": restore_run,
     "note-run": write_note,
     "run": describe_run,
-    "checkpoints": on_run("run_views.list_epochs", is_quick=True),
     "report": on_run("results.show_report"),
     "cell": on_run("results.show_cell", problem=int, truth=int, predicted=int),
     "units": on_run("results.show_units", layer=str),

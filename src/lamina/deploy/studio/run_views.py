@@ -16,12 +16,7 @@ from lamina.evaluation.reports import Report
 from lamina.evaluation.words import describe_score
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.insight.shown_units import color_filters, join_tiles, shade_outputs
-from lamina.runs.continuing import (
-    CHANGEABLE,
-    StartingPoint,
-    find_checkpoint,
-    list_checkpoints,
-)
+from lamina.runs.continuing import StartingPoint
 from lamina.runs.loading import find_runs, load_run
 from lamina.runs.moving import read_note
 from lamina.runs.nets_by_name import describe_net
@@ -30,7 +25,6 @@ from lamina.targets import REGRESSION
 from lamina.training.hooks import activations
 from lamina.training.model import Model
 from lamina.training.pretrained import NONE
-from lamina.training.recipe import overlay
 
 FILTERS = 16  # shown
 UNITS = 16
@@ -92,7 +86,7 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
         "net": net,
         "data": record.data.name,
         "epochs": len(history),
-        "planned": record.epochs,
+        "planned": run.epochs,
         "seconds": sum(row.get("train_seconds") or 0.0 for row in history),
         # even if the user ended it early, by Finish now
         "is_finished": run.is_finished or report is not None,
@@ -100,7 +94,6 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
         "note": read_note(run.path),
         "is_fraction": report is not None and report.score.is_fraction,
         "parent": parent,
-        "parent_epoch": start and start.epoch,
         **result,
     }
 
@@ -115,10 +108,10 @@ def _is_better(report: Report) -> bool:
 
 
 def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
-    """A run with its history, net, recipe and checkpoints."""
+    """A run with its history, net and recipe."""
     run = load_run(runs_dir / name)
     record = run.record
-    start = StartingPoint(run, None, None)
+    start = StartingPoint(run, None)
     return _summarize(run, runs_dir) | {
         "source": record.data.source,
         "size_px": record.data.preparation.size_px,
@@ -126,8 +119,6 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "text": None if record.net is None else format_layers(record.net),
         "recipe": {name: str(value) for name, value in vars(start.recipe).items()},
         "rows": run.folder.history.epochs(),
-        "changeable": CHANGEABLE,
-        "checkpoints": list(list_checkpoints(run.path)),
         "folder": str(run.path.resolve()),
         "considered": [
             {"name": describe_net(net.net_name), "side_px": net.side_px, "verdict": verdict}
@@ -135,18 +126,6 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
             for verdict in [VERDICTS.get(net.verdict, net.verdict)]
         ],
     }
-
-
-def list_epochs(path: Path) -> list[float]:
-    """The epochs from which a run can continue, the latest first."""
-    return list(list_checkpoints(path))
-
-
-def check_start(path: Path, epoch: float, fields: dict[str, Any]) -> None:
-    """Raise ``LaminaError`` if a run cannot continue from an epoch with these fields."""
-    find_checkpoint(path, epoch)
-    start = StartingPoint(load_run(path), epoch, None)
-    start.check_recipe(overlay(start.recipe, fields))
 
 
 def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:

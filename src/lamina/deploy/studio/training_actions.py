@@ -15,7 +15,6 @@ from lamina import zoo
 from lamina.deploy.studio.net_cards import list_layers, list_presets, read_net, show_net, split_text
 from lamina.deploy.studio.recipe_fields import (
     list_fields,
-    read_fields,
     read_form,
     read_seconds,
     write_options,
@@ -28,7 +27,6 @@ from lamina.values import Range
 
 Dimension: TypeAlias = Annotated[int, Range(1, 2**31)]
 Shape: TypeAlias = tuple[Dimension, Dimension, Dimension]
-Epoch: TypeAlias = Annotated[float, Range(0)]
 Texts: TypeAlias = dict[str, str] | None  # fields of a recipe
 SHOWN_LETTERS = 60  # of a data set or a run, in the name of a new run
 
@@ -75,13 +73,6 @@ async def show_net_cards(
     except LaminaError as error:
         return {"cards": None, "problem": str(error)}
     return await asyncio.to_thread(show_net, layers, shape, outputs)
-
-
-async def time_net(studio: Studio, text: str, shape: Shape, outputs: Dimension) -> Any:
-    """How long each layer takes."""
-    if any(job.is_active and job.is_training for job in studio.jobs.jobs):
-        raise RunError("The layers are not timed while a net trains.")
-    return await studio.compute("lamina.training.layer_times.time_layers", text, shape, outputs)
 
 
 async def plan(
@@ -165,18 +156,6 @@ async def stop(
     return job.to_json()
 
 
-async def continue_run(
-    studio: Studio, run: str, epoch: Epoch, fields: Texts = None
-) -> dict[str, Any]:
-    """Start ``lamina train --start-from RUN@EPOCH``."""
-    path = studio.find_run(run)
-    values = read_fields(fields or {})
-    await studio.compute_quickly("run_views.check_start", path, epoch, values)
-    words = [f"--start-from={path.resolve()}@{epoch:.10g}", *write_options(fields or {})]
-    run = studio.choose_name("", f"{path.name[:SHOWN_LETTERS]}-from-{epoch:g}")
-    return start_training(studio, words, run)
-
-
 def start_training(studio: Studio, words: Sequence[str], run: str, **more: Any) -> dict[str, Any]:
     """Start a command that trains a new run, whose name is reserved."""
     places = [f"--name={run}", f"--runs-dir={studio.data.runs_dir}"]
@@ -186,11 +165,9 @@ def start_training(studio: Studio, words: Sequence[str], run: str, **more: Any) 
 ACTIONS: Actions = {
     "state": get_state,
     "net": show_net_cards,
-    "times": time_net,
     "plan": plan,
     "forward": draw_untrained,
     "train": train,
     "resume": resume,
     "stop": stop,
-    "continue": continue_run,
 }

@@ -21,11 +21,9 @@ from lamina.errors import LaminaError
 from lamina.insight.disagreements import find_differing
 from lamina.nets import Flatten, Linear, Net, Output, ReLU, parse_net
 from lamina.runs import repeating
-from lamina.runs.kept_checkpoints import keep_checkpoint
-from lamina.runs.record import Considered, LateEnd
+from lamina.runs.record import Considered
 from lamina.runs.run import Run
-from lamina.training.schedule import Fall
-from support.runs import DATA, begin_run, edit_json
+from support.runs import DATA, begin_run, change_record, edit_json
 from support.servers import HOSTILE_FILES
 
 NET = "Flatten(), Linear(20), ReLU(), Output()"
@@ -201,19 +199,17 @@ def test_a_comparison_has_a_verdict_and_both_predictions(runs_of_every_kind):
 
 def test_a_comparison_says_how_trainings_began_and_ended(runs_of_every_kind, tmp_path):
     shutil.copytree(runs_of_every_kind["linear"].path, tmp_path / "linear")
-    keep_checkpoint(tmp_path / "linear")
-    (epoch,) = run_views.list_epochs(tmp_path / "linear")
     run = load_run(tmp_path / "linear")
     longer = dataclasses.replace(run.record.recipe, epochs=2)
-    start = {"start_from": f"{run.path}@{epoch}", "name": "longer", "runs_dir": tmp_path}
+    start = {"start_from": run.path, "name": "longer", "runs_dir": tmp_path}
     start_run(recipe=longer, **start).train(progress=False)
-    late_end = {"epochs": 1, "falls": [{"start": 2, "end": 3}]}  # as of a time limit
+    planned = dataclasses.asdict(run.record.recipe) | {"epochs": 9}  # ended by a time limit
     command = ["lamina", "train", "--time=20s"]
-    edit_json(tmp_path / "linear" / "run.json", late_end=late_end, command=command)
+    edit_json(tmp_path / "linear" / "run.json", recipe=planned, command=command)
     found = results.compare_with(tmp_path, "longer", ["linear"])["differences"]["linear"]
     texts = {one["what"]: (one["first"], one["second"]) for one in found}
     assert texts == {
-        "Started from": ("linear after epoch 1", "–"),
+        "Started from": ("linear", "–"),
         "Epochs trained": ("2", "1 (as many as fitted in 20s)"),
     }
 
@@ -227,7 +223,7 @@ def test_settings_are_compared_in_words_and_never_as_structures(runs_of_every_ki
     data = dataclasses.replace(record.data, fingerprint="0" * 64)
     considered = (Considered("timm:tf_efficientnet_lite0.in1k", 96, 2, 31.0, "too slow"),)
     changed = {"recipe": recipe, "net": net, "data": data, "considered": considered}
-    load_run(tmp_path / "linear").folder.change_record(**changed)
+    change_record(load_run(tmp_path / "linear"), **changed)
     (*_, other) = results.compare_with(tmp_path, "single", ["linear"])["differences"].values()
     texts = {item["what"]: (item["first"], item["second"]) for item in other}
     assert texts["Layer 2"] == ("Linear(20), ReLU()", "12 layers")
@@ -303,18 +299,6 @@ def test_a_run_is_loaded_again_after_each_epoch_but_not_its_data(runs_of_every_k
     assert results.open_run(path) is not first and results.open_run(path).dataset is dataset
 
 
-def test_checkpoints_of_a_run_without_its_data_have_their_epochs(runs_of_every_kind):
-    run = runs_of_every_kind["binary"]
-    checkpoints = run_views.describe_run(run.path.parent, "binary")["checkpoints"]
-    assert checkpoints == [1]  # a step of 12 images in batches of 100
-    single = run_views.describe_run(run.path.parent, "single")["checkpoints"]
-    assert single == [1]  # 8 steps of at most 100 images
-    damaged = run.path / "checkpoints" / "1.safetensors"
-    damaged.parent.mkdir()
-    damaged.write_bytes(b"half a file")
-    assert run_views.list_epochs(run.path) == checkpoints
-
-
 def test_a_closer_look_at_an_image_of_the_data_and_at_its_file(runs_of_every_kind):
     run, images = runs_of_every_kind["single"], load_data("shapes").test
     found = results.look_at(run.path, ("test", 5))
@@ -377,7 +361,7 @@ def test_what_cannot_be_repeated_is_said(runs_of_every_kind, tmp_path):
     more = {"start_from": runs_of_every_kind["linear"], "name": "further", "runs_dir": tmp_path}
     command = ("lamina", "train", f"--labels-from={table}")
     further = start_run(data, recipe=Recipe(epochs=1), **more)
-    further.folder.change_record(command=command)
+    change_record(further, command=command)
     described = repeating.describe_reproduction(further.path)
     assert (
         described["python"] == "" and described["command"] == f"lamina train --labels-from={table}"
@@ -405,13 +389,12 @@ def test_what_cannot_be_repeated_is_said(runs_of_every_kind, tmp_path):
 def test_repeated_epochs_are_those_that_were_trained(runs_of_every_kind, tmp_path):
     shutil.copytree(runs_of_every_kind["linear"].path, tmp_path / "timed")
     run = load_run(tmp_path / "timed")
-    recipe = dataclasses.replace(run.record.recipe, epochs=2, schedule="trapezoid")
-    run.folder.change_record(recipe=recipe, late_end=LateEnd(9, (Fall(80, 90),)))
+    change_record(run, recipe=dataclasses.replace(run.record.recipe, epochs=9))
     described = repeating.describe_reproduction(run.path)
-    assert "epochs=9" in described["python"]
+    assert "epochs=9" not in described["python"]
     (remark,) = described["remarks"]
     assert remark.endswith(
-        "The command may end after a different epoch. The Python code trains 9 epochs."
+        "The command may end after a different epoch. The Python code trains 1 epoch."
     )
 
 

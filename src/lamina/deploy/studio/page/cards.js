@@ -1,6 +1,6 @@
 // The cards of the net: one for each layer, which opens to change it. Every edit passes `edit`.
 
-import { edit, findTimes, makeId } from "./net.js";
+import { edit, makeId } from "./net.js";
 import { Button, Details, Note, Problem, Units, count, plain, plural, short } from "./parts.js";
 import { html, useState } from "./preact.js";
 import { Field, Helped } from "./recipe.js";
@@ -160,7 +160,7 @@ function OpenCard({ card, place }) {
       ${tool("down", "Move down", () => move(card, 1, `down-${id}`))}
       ${tool("remove", "Remove", () => remove(card))}
     </div>
-    <${Note}>${explain(name)} ${card.shape && describeCosts(card, findTimes()[place])}</${Note}>
+    <${Note}>${explain(name)} ${card.shape && describeCosts(card)}</${Note}>
   </div>`;
 }
 
@@ -197,12 +197,11 @@ function Argument({ card, id, name, value, default: usual }) {
   </div>`;
 }
 
-function describeCosts({ shape, parameters, multiply_adds: multiplyAdds, field }, ms) {
+function describeCosts({ shape, parameters, multiply_adds: multiplyAdds, field }) {
   const [size, ...sides] = shape;
   const output = sides.length ? `${sides.join("×")} px with ${plural(size, "channel")}` : plural(size, "number");
-  const time = ms === undefined ? "" : ` Time: ${ms.toFixed(ms < 1 ? 2 : 1)} ms for 64 images.`;
   const costs = `${count(parameters)} parameters, ${short(multiplyAdds)} multiply-adds per image`;
-  return `Output: ${output}. ${costs}. Receptive field: ${field}.${time}`;
+  return `Output: ${output}. ${costs}. Receptive field: ${field}.`;
 }
 
 export function AddLayer({ cards }) {

@@ -1,87 +1,18 @@
-// How to train on from a run: from a saved epoch, or a changed copy; and what would differ.
+// How to train a changed copy of a run, and what would differ.
 
-import { ask } from "./api.js";
 import { describeSource, findSource, useSource } from "./data.js";
 import { settleNet, useText } from "./net.js";
-import { Button, Details, Note, Problem } from "./parts.js";
-import { html, useEffect, useRef, useState } from "./preact.js";
-import { Field, Helped, useRecipe } from "./recipe.js";
-import { selectRun } from "./runs.js";
+import { Button, Note } from "./parts.js";
+import { html } from "./preact.js";
+import { useRecipe } from "./recipe.js";
 import { change, state } from "./store.js";
 
-const REFRESH_MS = 5000; // least time between two looks at the checkpoints of a training
-const GONE = "The chosen epoch is no longer saved. Choose another one.";
-
-// What is typed here is for this run alone.
 export function Further({ run }) {
-  const [values, setValues] = useState({});
-  const [problem, setProblem] = useState(null);
-  const [isOpen, setOpen] = useState(false);
-  const [picked, setPicked] = useState(""); // by a person; else the newest one is selected
-  const isAsked = useRef(false); // to continue
-  const choices = useCheckpoints(run, isOpen);
-  if (!run.net) return null;
-  const isGone = picked && !choices.includes(picked);
-  const epoch = isGone ? "" : picked || choices[0];
-  const fields = state.fields.filter(({ name }) => run.changeable.includes(name));
-  const changed = fields
-    .map(({ name, label }) => ({ name, label, before: run.recipe[name], after: values[name]?.trim() }))
-    .filter(({ before, after }) => after && after !== before);
-  const start = async () => {
-    if (isAsked.current) return;
-    isAsked.current = true;
-    setProblem(null);
-    try {
-      const texts = Object.fromEntries(changed.map(({ name, after }) => [name, after]));
-      const job = await ask("continue", { run: run.name, epoch: Number(epoch), fields: texts });
-      await selectRun(job.run);
-      document.getElementById("run-title")?.focus();
-    } catch (error) {
-      setProblem(error.message);
-    }
-    isAsked.current = false;
-  };
-  const title = (value) => `epoch ${value ? Number(Number(value).toFixed(2)) : ""}`;
-  const show = (field) => {
-    const { name } = field;
-    const type = (text) => setValues({ ...values, [name]: text });
-    return html`<${Field} key=${name} id=${`continued-${name}`} field=${field} value=${values[name] ?? ""}
-      placeholder=${run.recipe[name]} onInput=${type} />`;
-  };
+  if (!run.text) return null;
   return html`<div id="further">
-    <${Button} id="edit" hidden=${!run.text} onClick=${() => copySettings(run)}>Edit its net and recipe</${Button}>
-    <${Note}>${run.text && "Fills steps 1 to 3, for a changed copy."}</${Note}>
-    <${Details} summary="Continue from a saved epoch" onToggle=${({ target }) => setOpen(target.open)}>
-      <${Note}>Trains from there as a new run, with the net and the images of ${run.name}.</${Note}>
-      <div class="row">
-        <label for="checkpoint">From</label>
-        <select id="checkpoint" value=${epoch} onChange=${({ target }) => setPicked(target.value)}>
-          ${isGone && html`<option value="">choose again</option>`}
-          ${choices.map((value) => html`<option key=${value} value=${value}>${title(value)}</option>`)}
-        </select>
-        <${Button} id="continue-from" disabled=${!epoch} onClick=${start}>Continue from ${title(epoch)}</${Button}>
-      </div>
-      <${Differences} name=${run.name} differences=${changed} />
-      <${Problem} id="continue-problem" text=${isGone ? GONE : problem} />
-      <${Details} summary="Change its settings">
-        ${isOpen && html`<${Helped} id="continued"><div class="fields">${fields.map(show)}</div></${Helped}>`}
-      </${Details}>
-    </${Details}>
+    <${Button} id="edit" onClick=${() => copySettings(run)}>Edit its net and recipe</${Button}>
+    <${Note}>Fills steps 1 to 3, for a changed copy.</${Note}>
   </div>`;
-}
-
-// The saved epochs as texts, read again now and then while they are shown and the run trains.
-function useCheckpoints({ name, checkpoints, rows }, isOpen) {
-  const [epochs, setEpochs] = useState(checkpoints);
-  const nextMs = useRef(0);
-  useEffect(() => setEpochs(checkpoints), [checkpoints]);
-  useEffect(() => {
-    const isChoosing = document.activeElement?.id === "checkpoint"; // what is offered must stay
-    if (!isOpen || isChoosing || performance.now() < nextMs.current) return;
-    nextMs.current = performance.now() + REFRESH_MS;
-    ask("checkpoints", { run: name }).then(setEpochs, () => null);
-  }, [isOpen, rows.length]);
-  return epochs.map(String);
 }
 
 function Differences({ name, differences }) {

@@ -4,10 +4,10 @@ import { ask, askLast } from "./api.js";
 import { AddLayer, Cards } from "./cards.js";
 import { describeSource } from "./data.js";
 import { Flow } from "./flow.js";
-import { Button, Details, Note, Problem, duration, plural, short } from "./parts.js";
+import { Button, Details, Note, Problem, plural, short } from "./parts.js";
 import { html, useEffect } from "./preact.js";
 import { refreshPlan, useRecipeOf } from "./recipe.js";
-import { change, changePart, isBusy, state } from "./store.js";
+import { change, changePart, state } from "./store.js";
 
 export const CHOOSE = "choose";
 export const CHOOSING_TIME = "5m";
@@ -17,8 +17,7 @@ export const CHOSEN =
 const FIRST = "cnn";
 const OWN = "Flatten(), Output()";
 const WAIT_MS = 250; // after the last key
-const TIMED_IMAGES = 64; // to which the times of layers apply
-const KINDS = { cnn: "convolutions", mlp: "no convolutions", photo: "for photos", resnet18: "deep, slow" };
+const KINDS = { cnn: "convolutions", mlp: "no convolutions", photo: "for photos" };
 const SIZES = { s: "small", m: "medium", l: "large" };
 let timer = 0;
 let asked = 0; // number of the last request, whose response counts
@@ -122,31 +121,21 @@ function identify(cards, edited) {
   });
 }
 
-// What the cards say, as text; times and drawings are of these layers, whatever is being typed.
+// What the cards say, as text; drawings are of these layers, whatever is being typed.
 function writeCards() {
   return state.net.cards.map(({ text }) => text).join(",\n");
 }
 
-// For which layers and data times and drawings are; "" if there can be none.
+// For which layers and data drawings are; "" if there can be none.
 function findKey() {
   const { net, preview } = state;
   const hasCosts = preview && !net.isChosen && !net.problem && net.cards.length > 0;
   return hasCosts ? JSON.stringify([writeCards(), preview.shape, preview.outputs, describeSource()]) : "";
 }
 
-// Milliseconds of each layer, if they are known for what is shown.
-export function findTimes() {
-  return state.times && state.times.key === findKey() ? state.times.ms : [];
-}
-
-// Draws what the untrained net makes of an image, and times the layers when nothing else computes.
-async function measure(key) {
-  if (!key) return;
-  if (state.forward?.key !== key) await drawExample(state.forward?.row ?? 0);
-  if (key !== findKey() || state.times?.key === key || isBusy()) return;
-  const { shape, outputs } = state.preview;
-  const ms = await askLast("times", { text: writeCards(), shape, outputs }).catch(() => null);
-  if (ms) change({ times: { key, ms } });
+// Draws what the untrained net makes of an image.
+async function draw(key) {
+  if (key && state.forward?.key !== key) await drawExample(state.forward?.row ?? 0);
 }
 
 async function drawExample(row) {
@@ -166,16 +155,10 @@ export function summarizeNet() {
   return `${preset || plural(cards.length, "layer")}, ${short(parameters)} parameters`;
 }
 
-// What the net costs. Cores share a layer's work, but not without losses.
 function describeCosts() {
   const { cards, parameters, multiplyAdds } = state.net;
   const size = `${plural(cards.length, "layer")}, ${short(parameters)} parameters`;
-  const costs = `${size}, ${short(multiplyAdds)} multiply-adds per image`;
-  const times = findTimes();
-  if (!times.length) return `${costs}.`;
-  const imageMs = times.reduce((sum, ms) => sum + ms, 0) / TIMED_IMAGES;
-  const seconds = (imageMs * state.preview.images.train) / 1000 / navigator.hardwareConcurrency ** 0.7;
-  return `${costs}. About ${duration(Math.max(1, seconds))} per epoch on this machine.`;
+  return `${size}, ${short(multiplyAdds)} multiply-adds per image.`;
 }
 
 function describePreset(name) {
@@ -203,9 +186,9 @@ function Layers() {
   const { text, typed: typedText, problem, cards } = state.net;
   const key = findKey();
   useEffect(() => {
-    const waiting = setTimeout(() => measure(key), 2 * WAIT_MS);
+    const waiting = setTimeout(() => draw(key), 2 * WAIT_MS);
     return () => clearTimeout(waiting);
-  }, [key, isBusy()]);
+  }, [key]);
   const isShown = cards.some((card) => card.problem && problem?.includes(card.problem)); // on its card
   const showAnother = () => drawExample(Math.floor(Math.random() * state.preview.images.train));
   return html`

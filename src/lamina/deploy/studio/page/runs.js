@@ -30,7 +30,7 @@ export async function reloadRun(name, isRetry = false) {
   const asked = ++turn;
   const isWanted = () => name === state.selected && asked === turn;
   await refreshRuns();
-  let run = { name, rows: [], planned: null, is_finished: false, score: null, checkpoints: [] };
+  let run = { name, rows: [], planned: null, is_finished: false, score: null };
   try {
     if (state.runs.some((known) => known.name === name)) run = await ask("run", { run: name });
   } catch (error) {
@@ -170,7 +170,7 @@ function rate({ score_value: value = null, is_fraction: isFraction }) {
 }
 
 function Row({ run }) {
-  const { name, net, data, parent, parent_epoch: epoch, note, problem } = run;
+  const { name, net, data, parent, note, problem } = run;
   if (problem) return html`<p class="problem">${name}: ${problem}</p>`;
   const isSelected = state.selected === name;
   const select = () => {
@@ -179,7 +179,7 @@ function Row({ run }) {
     focusLater("run-title"); // it is below the list
     requestAnimationFrame(() => document.getElementById("results").scrollIntoView());
   };
-  const from = parent ? ` from ${parent}${epoch === null ? "" : ` after epoch ${epoch}`}` : "";
+  const from = parent ? ` from ${parent}` : "";
   return html`<div class="run-row">
       <input type="checkbox" disabled=${!net} aria-label=${`compare ${name}`}
         checked=${state.compared.has(name)} onChange=${({ target }) => compare(name, target.checked)} />

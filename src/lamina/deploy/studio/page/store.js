@@ -32,7 +32,6 @@ export const state = {
   // `typed`: the text as it is being typed, if it is.
   net: { text: "", typed: null, preset: "", isChosen: false, problem: null, cards: [], parameters: 0, multiplyAdds: 0 },
   openCard: null, // its id
-  times: null, // milliseconds of each layer: {key, ms}, where `key` is for which net and data
   forward: null, // what the untrained net makes of an example image: {key, row, image, drawings}
 
   // Step 3, Training: texts as typed; an empty field means the recipe's value.
@@ -101,8 +100,4 @@ export function findSelected() {
 // The running training and those that wait.
 export function listTrainings() {
   return [...state.jobs.values()].filter((job) => job.run && isActive(job));
-}
-
-export function isBusy() {
-  return [...state.jobs.values()].some(isActive);
 }
