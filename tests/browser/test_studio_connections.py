@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from lamina.cli.studio import write_redirect
 from support.servers import open_page
-from support.studios import Studio, opening, showing, train_quickly
+from support.studios import (
+    Studio,
+    opening,
+    showing,
+    train_quickly,
+    wait_for_end,
+    write_classes,
+)
 
 SHORT_STREAMS = """
 import asyncio
@@ -132,3 +139,18 @@ def test_a_selected_run_that_is_read_slowly_is_still_shown(studio: Studio, brows
         page.unroute("**/api/run", hold)
         runs.get_by_role("button", name="earlier").click()  # reads it again
         expect(page.locator("#further")).to_be_visible()
+
+
+def test_data_are_shown_that_were_read_before_the_page_knew_the_job(
+    studio_page: Page, studio: Studio
+):
+    def answer_late(route: Route) -> None:
+        response = route.fetch()
+        wait_for_end(studio, response.json()["number"])
+        route.fulfill(response=response)
+
+    write_classes(studio.folder / "photos", count=12)
+    studio_page.route("**/api/inspect", answer_late)
+    studio_page.reload()
+    studio_page.get_by_role("combobox", name="Data").select_option("photos")
+    expect(studio_page.locator("#data-view")).to_contain_text("12 images, 2 classes")

@@ -8,14 +8,10 @@ import pytest
 
 from lamina import LaminaError, tune
 from lamina.data import Dataset
-from lamina.studies import finals
 from support.commands import run_lamina
-from support.searches import NET, noise_with_val
+from support.searches import NET, few_finals, noise_with_val  # noqa: F401
 
-
-@pytest.fixture(autouse=True)
-def few_finals(monkeypatch):
-    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
+pytestmark = pytest.mark.usefixtures("few_finals")
 
 
 SEARCH = ("--over", "lr=1e-4..1e-1:log", "batch_size=4,8")

@@ -17,7 +17,9 @@ from lamina.nets import Flatten, Linear, Net, Output
 from lamina.studies import finals
 from lamina.studies.storage import load_study, open_storage
 from support.commands import events, run_lamina, run_well
-from support.searches import NET, noise_with_val
+from support.searches import NET, few_finals, noise_with_val  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("few_finals")
 
 TUNING = Path(__file__).parents[2] / "docs" / "howto" / "tuning.md"
 
@@ -25,11 +27,6 @@ TUNING = Path(__file__).parents[2] / "docs" / "howto" / "tuning.md"
 @pytest.fixture
 def data() -> Dataset:
     return noise_with_val(20)
-
-
-@pytest.fixture(autouse=True)
-def few_finals(monkeypatch):
-    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
 
 
 def test_two_functions_never_share_a_study(tmp_path, data):

@@ -13,9 +13,8 @@ import torch
 from lamina import LaminaError, Study, load_run, tune
 from lamina.data import Dataset
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.studies import finals
 from support.commands import events, run_lamina, run_well
-from support.searches import NET, noise_with_val
+from support.searches import NET, few_finals, noise_with_val  # noqa: F401
 
 SEARCH = ("--over", "lr=1e-4..1e-1:log", "batch_size=4,8")
 
@@ -39,12 +38,8 @@ def data() -> Dataset:
     return noise_with_val(40)
 
 
-@pytest.fixture
-def few_finals(monkeypatch):
-    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
-
-
-def test_a_search_ends_with_fresh_seeds_and_one_test(workplace, image_set, few_finals):
+@pytest.mark.usefixtures("few_finals")
+def test_a_search_ends_with_fresh_seeds_and_one_test(workplace, image_set):
     done = run_well(*words(image_set, "--trials", "2"))
     printed = events(done.stdout)
     last = printed[-1]
@@ -101,7 +96,8 @@ def test_a_search_ends_with_fresh_seeds_and_one_test(workplace, image_set, few_f
     assert "ended with 2 trials (for another search, choose another name)" in more.stderr
 
 
-def test_halving_stops_the_worse(workplace, image_set, few_finals):
+@pytest.mark.usefixtures("few_finals")
+def test_halving_stops_the_worse(workplace, image_set):
     call = [
         word.replace("lr=1e-4", "lr=1e-7") for word in words(image_set, "--trials", "6", epochs=9)
     ]
@@ -122,7 +118,8 @@ def test_halving_stops_the_worse(workplace, image_set, few_finals):
     assert "test" not in load_run(path).outputs
 
 
-def test_sizes_of_layers_are_searched(workplace, image_set, few_finals):
+@pytest.mark.usefixtures("few_finals")
+def test_sizes_of_layers_are_searched(workplace, image_set):
     done = run_well(
         "tune",
         "Flatten(), Linear(width), ReLU(), Output(), epochs=1",
@@ -142,7 +139,8 @@ def test_sizes_of_layers_are_searched(workplace, image_set, few_finals):
         assert load_run(event["run"]).record.net[1].out_features == event["values"]["width"]
 
 
-def test_a_function_of_the_trial_in_python(tmp_path, data, few_finals):
+@pytest.mark.usefixtures("few_finals")
+def test_a_function_of_the_trial_in_python(tmp_path, data):
     def net(trial):
         if trial.suggest_categorical("is_deep", [True, False]):
             return Net(Flatten(), Linear(trial.suggest_int("width", 2, 8)), ReLU(), Output())
@@ -160,7 +158,8 @@ def test_a_function_of_the_trial_in_python(tmp_path, data, few_finals):
         tune(net, data.train, trials=2, runs_dir=tmp_path)
 
 
-def test_trials_of_helpers_are_printed(tmp_path, data, few_finals, capsys, monkeypatch):
+@pytest.mark.usefixtures("few_finals")
+def test_trials_of_helpers_are_printed(tmp_path, data, capsys, monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     monkeypatch.setattr("lamina.studies.forks.find_obstacle", lambda: "")

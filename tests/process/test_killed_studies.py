@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from lamina import load_run
-from lamina.studies import finals
 from support.commands import events, run_well, start_process
-from support.searches import NET, QUICKLY
+from support.searches import NET, QUICKLY, few_finals  # noqa: F401
 
 SEARCH = ("--over", "lr=1e-4..1e-1:log", "batch_size=4,8")
 
@@ -28,11 +27,6 @@ def words(image_set, *more, epochs=2):
         "--json",
         *more,
     ]
-
-
-@pytest.fixture
-def few_finals(monkeypatch):
-    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
 
 
 NET_TEXT = "Flatten(), Output()"
@@ -72,7 +66,8 @@ def test_after_a_kill_finished_folds_are_not_repeated(workplace, image_set):
     assert Path("runs/cv/fold-1/model.safetensors").read_bytes() == first
 
 
-def test_a_killed_search_continues_its_trial_from_the_checkpoint(workplace, image_set, few_finals):
+@pytest.mark.usefixtures("few_finals")
+def test_a_killed_search_continues_its_trial_from_the_checkpoint(workplace, image_set):
     call = words(image_set, "--trials", "2", epochs=6)
     with start_process(*call, code=QUICKLY) as cut:
         next(line for line in cut.stdout if '"epoch": 3' in line)

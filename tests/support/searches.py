@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
 from lamina.data import Dataset, Images
 from lamina.runs.start import as_net_choice
+from lamina.studies import finals
 from lamina.studies.search import Search
 from lamina.studies.trials import Trials, open_trials
 from support.forking import MODULE
@@ -21,6 +23,12 @@ storage.LOCK_SECONDS = 4
 {MODULE}
 """
 """lamina with few finals and quick signs of life, for a process."""
+
+
+@pytest.fixture
+def few_finals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two finalists with two seeds each."""
+    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
 
 
 def noise_with_val(count: int) -> Dataset:

@@ -8,16 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from lamina.data.sources import drawn
-
-FEW = {"train": 800, "test": 200}
-ALL = dict(drawn.COUNTS)
+from support.forking import ALL_SHAPES, FEW_SHAPES, draw_shapes
 
 
 @pytest.fixture(scope="session", autouse=True)
 def draw_few_shapes() -> None:
     """Let ``shapes`` be small in this process."""
-    drawn.COUNTS.update(FEW)
+    draw_shapes(FEW_SHAPES)
 
 
 @contextlib.contextmanager
@@ -28,11 +25,11 @@ def drawing_all_shapes() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAMINA_CACHE", f"{os.environ['LAMINA_CACHE']}-all-shapes")
-        drawn.COUNTS.update(ALL)
+        draw_shapes(ALL_SHAPES)
         try:
             yield
         finally:
-            drawn.COUNTS.update(FEW)
+            draw_shapes(FEW_SHAPES)
 
 
 @pytest.fixture

@@ -2,9 +2,4 @@
 
 from __future__ import annotations
 
-from support.image_sources import (  # noqa: F401
-    batches,
-    image_set,
-    many_images,
-    use_empty_cache,
-)
+from support.image_sources import batches, image_set, use_empty_cache  # noqa: F401

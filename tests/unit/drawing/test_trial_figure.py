@@ -11,12 +11,9 @@ import pytest
 from matplotlib import pyplot
 
 from lamina.drawing.trial_figure import draw_importances, draw_trials
-from lamina.studies import finals
+from support.searches import few_finals  # noqa: F401
 
-
-@pytest.fixture(autouse=True)
-def few_finals(monkeypatch):
-    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
+pytestmark = pytest.mark.usefixtures("few_finals")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import os
+import random
 import re
 import zipfile
 from collections.abc import Iterator
@@ -81,6 +82,25 @@ def test_any_value_in_a_json_file_is_read_or_refused(name, stored_runs):
             pass
         except Exception as error:
             raise AssertionError(f"{place} = {value!r:.40}: {error!r}") from error
+
+
+@pytest.mark.nightly  # 400 damaged files; tests on each change replace single values
+@pytest.mark.parametrize("name", ["run.json", "report.json", "calibration.json", "history.jsonl"])
+def test_a_json_file_with_random_bytes_is_read_or_refused(name, stored_runs):
+    file = stored_runs["finished"] / name
+    content = file.read_bytes()
+    numbers = random.Random(0)
+    for _ in range(100):
+        changed = bytearray(content)
+        for _ in range(numbers.randint(1, 4)):
+            changed[numbers.randrange(len(changed))] = numbers.randrange(256)
+        file.write_bytes(changed)
+        try:
+            use(file.parent)
+        except LaminaError as error:
+            assert str(file.parent) in str(error)
+        except Exception as error:
+            raise AssertionError(f"{bytes(changed)!r}: {error!r}") from error
 
 
 def test_any_value_in_a_checkpoint_is_read_or_refused(stored_runs):

@@ -17,7 +17,6 @@ from lamina.data import Dataset, Images
 from lamina.errors import LaminaWarning, RunError
 from lamina.files import lock_folder
 from lamina.nets import Conv2d, Flatten, Linear, Net, Output
-from lamina.studies import finals
 from lamina.studies.experiment import Decision
 from lamina.studies.finals import PLANS, count_trainings, plan_finals, rank_finalists
 from lamina.studies.search import Tried
@@ -25,17 +24,18 @@ from lamina.studies.storage import TrialLostError, open_storage
 from lamina.studies.trials import Limits
 from lamina.studies.tuning import iter_search, iter_tuning
 from lamina.training.events import Epoch
-from support.searches import finish, noise_with_val, open_again, open_search
+from support.searches import (  # noqa: F401
+    few_finals,
+    finish,
+    noise_with_val,
+    open_again,
+    open_search,
+)
 
 
 @pytest.fixture
 def data() -> Dataset:
     return noise_with_val(40)
-
-
-@pytest.fixture
-def few_finals(monkeypatch):
-    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
 
 
 @pytest.fixture
@@ -238,7 +238,8 @@ def test_the_finals_fit_into_the_time_left():
         assert count_trainings(*plan) * 10 <= seconds or plan == (2, 1, 3)
 
 
-def test_a_worker_keeps_the_limit_of_the_study(tmp_path, data, few_finals):
+@pytest.mark.usefixtures("few_finals")
+def test_a_worker_keeps_the_limit_of_the_study(tmp_path, data):
     folder = tmp_path / "study"
     search, _ = open_search(tmp_path / "another", data)
     for limits, expected in ((Limits(3), 3), (Limits(), 3), (Limits(4), 4)):

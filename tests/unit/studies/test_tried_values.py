@@ -12,20 +12,23 @@ import torch
 from lamina import LaminaError, tune
 from lamina.data import Dataset
 from lamina.runs.start import as_net_choice
-from lamina.studies import finals
 from lamina.studies.search import Search
 from lamina.studies.space import find_values, parse_settings, parse_sizes
-from support.searches import NET, finish, noise_with_val, open_again, open_search
+from support.searches import (  # noqa: F401
+    NET,
+    few_finals,
+    finish,
+    noise_with_val,
+    open_again,
+    open_search,
+)
+
+pytestmark = pytest.mark.usefixtures("few_finals")
 
 
 @pytest.fixture
 def data() -> Dataset:
     return noise_with_val(20)
-
-
-@pytest.fixture(autouse=True)
-def few_finals(monkeypatch):
-    monkeypatch.setattr(finals, "PLANS", ((2, 2, 2),))
 
 
 def drawn_trial(search, values):

@@ -20,6 +20,7 @@ const WAIT_MS = 300; // after the last change, because arrow keys pass other dat
 let timer = 0;
 let asked = null; // how it is loaded; the response to another request is not wanted
 let reader = null; // the number of the job that reads it
+let early = null; // events until the studio has told this number
 let lastSource = null; // that was read; arrow keys may pass others
 
 export function findSource(source = state.source) {
@@ -41,6 +42,7 @@ export function describeSource() {
 function choose(source) {
   clearTimeout(timer);
   asked = null;
+  early = null;
   if (reader) stop(reader);
   reader = null;
   change({ source, preview: null, plan: null, reading: { what: `Reading ${findSource(source)?.name ?? source}` } });
@@ -57,20 +59,27 @@ export async function useSource(source, mayDownload = false) {
   if (isOther && !findSource()?.is_built_in) useOwnData();
   const values = describeSource();
   asked = values;
+  early = [];
   try {
     const job = await ask("inspect", { ...values, may_download: mayDownload });
     if (asked !== values) return stop(job.number); // other data were chosen meanwhile
     reader = job.number;
+    const events = early;
+    early = null;
     changePart("reading", { downloadMb: job.download_mb });
     // also if the corrections are why it cannot be read
     changePart("labels", { isCorrected: job.is_corrected, size: undefined });
+    for (const event of events) receiveData(event);
   } catch (error) {
-    if (asked === values) change({ reading: { problem: error.message } });
+    if (asked !== values) return;
+    early = null;
+    change({ reading: { problem: error.message } });
   }
 }
 
 export function receiveData(event) {
   if (event.event === "recovered" && !state.preview) return useSource(state.source);
+  early?.push(event);
   if (!reader || ![event.job, event.number].includes(reader)) return;
   if (event.event === "progress") changePart("reading", event);
   if (event.event === "data") showPreview(event);
