@@ -73,6 +73,7 @@ def play(page: Page, number: int, *, is_quick: bool = False) -> list[tuple[str, 
             page.get_by_role("button", name="2 Net").click()
             page.get_by_label("Start from").select_option("mlp")
             page.get_by_role("button", name="3 Train").click()
+            expect(page.get_by_label("Time limit")).to_have_value("")
             page.locator("#field-epochs").fill("1")
     train.click()
     expect(answer).to_contain_text("Your net got" if is_own else "as you predicted")

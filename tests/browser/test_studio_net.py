@@ -177,6 +177,7 @@ def test_lamina_chooses_all_but_the_time_limit(studio_page: Page, cards: Locator
     expect(time).to_have_value("")  # which only choosing needs
     expect(studio_page.locator("#field-lr")).to_have_value("0.5")
     studio_page.get_by_label("Start from").select_option("Choose for me")
+    expect(time).to_have_value("5m")
     time.fill("1m")
     studio_page.get_by_role("button", name="Train", exact=True).click()
     expect(studio_page.get_by_role("list", name="Trainings")).to_contain_text("shapes-1")
