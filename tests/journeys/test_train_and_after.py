@@ -257,7 +257,8 @@ def test_the_articles_mlp_learns_real_images(whole_cifar10, workplace):
 
 
 @pytest.mark.usefixtures("workplace")
-def test_progress_adds_steps_and_remarks_to_json(capsys):
+def test_progress_adds_steps_and_remarks_to_json(capsys, monkeypatch):
+    monkeypatch.setattr("lamina.cli.terminal.EMIT_SECONDS", 0)  # the training takes less
     words = ["train", "Flatten(), Output()", "--data", "shapes", "--size", "8", "--epochs", "2"]
     assert main([*words, "--json", "--progress", "--name", "more"]) == 0
     more = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
