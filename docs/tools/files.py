@@ -180,5 +180,5 @@ RUN_FILES = (
     ("splits.json", "JSON", "the rule of the splits, and their files, if drawn", "splits"),
     ("initial.safetensors", "safetensors", "the weights that the run started from, if any", ""),
     ("curves.png", "PNG", "score and loss by epoch", ""),
-    (".lock, .owner", "", "held while the run trains; the process that holds it", ""),
+    (".lock", "", "held while the run trains", ""),
 )

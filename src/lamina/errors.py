@@ -149,7 +149,7 @@ def describe_type(value: object) -> str:
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """Suggest the choice nearest to a misspelled ``name``, or list all choices."""
+    """Suggest the choice nearest to a misspelled ``name``, or list the first choices."""
     known = list(choices)
     nearest = find_nearest(name, known)
-    return f"Did you mean {nearest}?" if nearest else f"Choose from: {', '.join(known)}."
+    return f"Did you mean {nearest}?" if nearest else f"Choose from: {name_some(known, 50)}."

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import secrets
-import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +25,7 @@ NO_NAME = re.compile(
 """Names that a folder cannot have on every system, or that have a special meaning in a shell."""
 NAME_LETTERS = 100  # of a run
 NAME_BYTES = 240  # most systems allow 255; names of temporary files are longer
-JSON_BYTES = 2**28  # of a file of plain values; lamina writes much smaller files
+LEFT_SECONDS = 86_400.0  # no file takes so long to write
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
@@ -52,15 +52,17 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of killed writers; the caller ensures that nobody is writing."""
+    """Delete the temporary files of writers that were killed a day ago or earlier."""
+    latest = time.time() - LEFT_SECONDS
     for file in folder.iterdir():
-        if re.fullmatch(r"\..+\.[0-9a-f]{8}", file.name) and file.is_file():
+        is_temporary = re.fullmatch(r"\..+\.[0-9a-f]{8}", file.name) and file.is_file()
+        if is_temporary and file.stat().st_mtime < latest:
             file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until a rename in a folder is on disk (not on Windows, which cannot open folders)."""
-    if os.name != "nt":
+    """Wait until a rename in a folder is on disk, where the system can."""
+    with suppress(OSError):  # Windows, and some network file systems, cannot
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -89,29 +91,19 @@ def check_name(name: object) -> None:
         )
 
 
-def read_bytes(file: Path, most_bytes: int | None = None) -> bytes:
-    """Read a run's file; raise ``RunError`` if that fails, or if it is not a file or too large."""
+def read_bytes(file: Path) -> bytes:
+    """Read a run's file; raise ``RunError`` if that fails."""
     try:
-        # A pipe must not block, and a device has no end.
-        with open(file, "rb", opener=_open_at_once) as opened:
-            state = os.fstat(opened.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise RunError(f"Cannot read {file}: it is not a file. Remove it, or train again.")
-            if most_bytes is not None and state.st_size > most_bytes:
-                problem = f"it has {state.st_size:,} bytes, more than {most_bytes:,}"
-                raise damaged(str(file), problem)
-            return opened.read()
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise RunError(f"{file} is missing. {RESTORE}") from error
     except OSError as error:
         raise RunError(f"Cannot read {file}: {error.strerror}. Check its permissions.") from error
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 def read_object(file: Path, remedy: str = RESTORE) -> dict[str, Any]:
-    """Read a JSON object; ``RunError`` if the file is missing, too large or damaged."""
-    return parse_object(read_bytes(file, JSON_BYTES), str(file), remedy)
+    """Read a JSON object; ``RunError`` if the file is missing or damaged."""
+    return parse_object(read_bytes(file), str(file), remedy)
 
 
 @contextmanager
@@ -147,30 +139,15 @@ class LockedError(RunError):
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from training the run in a folder; a crash releases the lock."""
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.is_symlink():
-            raise RunError(
-                f"{file} is a link to {file.readlink()}, and training would overwrite its target. "
-                "Replace the link with the file itself, or delete the link."
-            )
-    owner = folder / ".owner"
     # Not thread-local: a generator that holds the lock may be closed by another thread.
     lock = FileLock(folder / ".lock", thread_local=False)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        process = "another process or thread"
-        remedy = "Wait until it finishes, or stop it, and try again."
-        with suppress(OSError, ValueError):
-            number = int(owner.read_text())
-            process = f"process {number}"
-            if number == os.getpid():
-                process = "this process"
-                remedy = (
-                    "Wait for the other thread, or finish or close() the open iterator of"
-                    " run.iter_train()."
-                )
-        raise LockedError(f"{folder} is being trained by {process}. {remedy}") from error
+        raise LockedError(
+            f"{folder} is being trained by another process, another thread or an open iterator."
+            " Wait until it finishes, or stop it (close() the iterator of run.iter_train())."
+        ) from error
     except OSError as error:
         raise RunError(
             f"Cannot write to {folder}: {error.strerror}. Training needs a writable folder; check"
@@ -178,11 +155,6 @@ def lock_folder(folder: Path) -> Iterator[None]:
         ) from error
     try:
         remove_leftovers(folder)
-        # The owner is only used in messages: the lock holds without it, for example on a full disk.
-        with suppress(OSError):
-            write_atomically(owner, f"{os.getpid()}\n")
         yield
     finally:
-        with suppress(OSError):
-            owner.unlink()
         lock.release()

@@ -42,7 +42,7 @@ def test_two_trainings_of_one_run_are_rejected(workplace, image_set, capsys):
         assert main(["resume", "runs/busy"]) == 2
     assert (
         capsys.readouterr().err.splitlines()[-1]
-        == "lamina: runs/busy is being trained by this process. Wait for the other thread, or"
-        " finish or close() the open iterator of run.iter_train()."
+        == "lamina: runs/busy is being trained by another process, another thread or an open"
+        " iterator. Wait until it finishes, or stop it (close() the iterator of run.iter_train())."
     )
     assert main(["resume", "runs/busy"]) == 0

@@ -145,6 +145,9 @@ def test_a_note_stays_with_its_run(studio):
     assert "it may have 4,000" in studio.act("note-run", run="best", note="x" * 4001)
     assert studio.act("note-run", run="best", note="") == {}
     assert studio.act("runs")[0]["note"] == ""
+    (studio.folder / "runs" / "best" / "note.txt").write_text("x" * 4001)  # in an editor
+    assert studio.act("runs")[0]["note"] == "x" * 4000
+    (studio.folder / "runs" / "best" / "note.txt").unlink()
     (studio.folder / "runs" / "best" / "note.txt").symlink_to("/etc/passwd")
     assert studio.act("runs")[0]["note"] == ""
 

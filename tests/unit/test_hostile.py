@@ -1,8 +1,7 @@
-"""Nothing that lamina opens can run code or is written through a link."""
+"""Nothing that lamina opens can run code."""
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 import pickle
@@ -14,9 +13,7 @@ import pytest
 
 import lamina
 from lamina.data import load_data
-from lamina.errors import DataError, RunError
-from lamina.files import lock_folder
-from support.runs import start
+from lamina.errors import DataError
 
 SOURCE = Path(lamina.__file__).parent
 LOADERS = re.compile(
@@ -47,46 +44,6 @@ def test_only_known_files_use_what_could_run_code():
         # A file.py that the user names on the command line
         "cli/net_argument.py": {"exec_module("},
     }
-
-
-@pytest.mark.skipif(os.name == "nt", reason="few accounts of Windows may make links")
-@pytest.mark.parametrize(
-    "name", [".lock", ".owner", "history.jsonl", "run.json", "state.safetensors"]
-)
-def test_a_link_in_a_run_is_refused_before_anything_is_written(name, tmp_path):
-    run, training = start(tmp_path)
-    run.folder.save_checkpoint(training.checkpoint())
-    mine = tmp_path / "mine.txt"
-    mine.write_text("mine")
-    (run.path / name).unlink(missing_ok=True)
-    (run.path / name).symlink_to(mine)
-    with pytest.raises(RunError) as refused, lock_folder(run.path):
-        pass
-    assert (
-        str(refused.value)
-        == f"{run.path / name} is a link to {mine}, and training would overwrite its target."
-        " Replace the link with the file itself, or delete the link."
-    )
-    assert mine.read_text() == "mine"
-    assert (run.path / name).is_symlink()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="few accounts of Windows may make links")
-def test_a_link_made_during_training_is_not_written_through(tmp_path):
-    run, training = start(tmp_path)
-    mine = tmp_path / "mine.txt"
-    mine.write_text("mine")
-    record = run.record
-    with lock_folder(run.path):
-        for name in ("history.jsonl", "run.json", "model.safetensors", "state.safetensors"):
-            (run.path / name).unlink(missing_ok=True)
-            (run.path / name).symlink_to(mine)
-        with pytest.raises(OSError, match=r"history\.jsonl"):
-            run.folder.history.append({"epoch": 1})
-        run.folder.save_model(training.model)
-        run.folder.save_checkpoint(training.checkpoint())
-        run.folder.write_record(dataclasses.replace(record, net_name="other"))
-    assert mine.read_text() == "mine"
 
 
 class Call:

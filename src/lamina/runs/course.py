@@ -215,7 +215,7 @@ class Course:
         column = f"val_{score.name}"
         scored = [row for row in rows if row.get(column) is not None]
         best = min(scored, key=lambda row: sign * row[column], default={"epoch": 0})["epoch"]
-        if rows[-1]["epoch"] - best < patience:
+        if sum(row["epoch"] > best for row in scored) < patience:
             return ""
         return f"val {score.title} has not improved since epoch {best} (patience {patience})"
 

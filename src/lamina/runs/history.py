@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from lamina.errors import warn
-from lamina.files import JSON_BYTES, damaged, parse_object, read_bytes
+from lamina.files import damaged, parse_object, read_bytes
 from lamina.training.events import Diagnosis, Epoch, LayerStatistics
 from lamina.values import Range, from_json_values
 
@@ -51,7 +51,7 @@ class History:
     def append(self, row: Row) -> None:
         """Append an event and flush it to disk; after an ``OSError``, the file is unchanged."""
         line = (json.dumps(row, allow_nan=False) + "\n").encode()
-        with open(self.file, "ab", buffering=0, opener=_open_no_link) as history:
+        with self.file.open("ab", buffering=0) as history:
             end = history.tell()
             try:
                 if history.write(line) != len(line):
@@ -104,7 +104,7 @@ class History:
             return
         end = sum(len(line) for _, line in self.read_until(epochs))
         if end < self.file.stat().st_size:
-            with open(self.file, "r+b", opener=_open_no_link) as history:
+            with self.file.open("r+b") as history:
                 history.truncate(end)
                 os.fsync(history.fileno())
 
@@ -115,7 +115,7 @@ class History:
         """The rows and their lines."""
         if not self.file.exists():
             return
-        *lines, rest = read_bytes(self.file, JSON_BYTES).split(b"\n")
+        *lines, rest = read_bytes(self.file).split(b"\n")
         if rest and warns:
             warn(
                 f"The last line of {self.file} is incomplete, probably after a crash, and is"
@@ -125,11 +125,6 @@ class History:
             )
         for number, line in enumerate(lines, start=1):
             yield _parse_row(line, f"Line {number} of {self.file}"), line + b"\n"
-
-
-def _open_no_link(path: str, flags: int) -> int:
-    # Windows lacks this flag, and lets few accounts create links.
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _parse_row(line: bytes, what: str) -> Row:

@@ -157,16 +157,11 @@ def find_runs(folder: str | Path) -> tuple[list[Run], list[DamagedRun]]:
     folder = Path(folder)
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []
-    paths: list[Path] = []
-    for path in folder.glob("*"):
-        if (path / STUDY_FILE).exists():
-            paths += path.iterdir()
-        else:
-            paths.append(path)
-    for path in sorted(paths):
-        if path.is_dir() and not path.name.startswith("."):
-            try:
-                runs.append(load_run(path))
-            except LaminaError as error:
-                damaged_runs.append(DamagedRun(path, str(error)))
+    places = [folder, *(file.parent for file in folder.glob(f"[!.]*/{STUDY_FILE}"))]
+    files = [file for place in places for file in place.glob("[!.]*/run.json")]
+    for path in sorted(file.parent for file in files):
+        try:
+            runs.append(load_run(path))
+        except LaminaError as error:
+            damaged_runs.append(DamagedRun(path, str(error)))
     return sorted(runs, key=lambda run: run.record.created), damaged_runs

@@ -64,11 +64,11 @@ def check_movable(path: Path) -> None:
 
 
 def read_note(path: Path) -> str:
-    """The note about a run; empty if there is none."""
+    """The beginning of the note about a run; empty if there is none."""
     file = path / NOTE_FILE
     if file.is_symlink() or not file.is_file():
         return ""
-    return read_bytes(file, NOTE_BYTES).decode(errors="replace")
+    return read_bytes(file)[:NOTE_BYTES].decode(errors="replace")
 
 
 def write_note(path: Path, note: str) -> None:

@@ -68,7 +68,7 @@ COMPARED = (
 )
 """Prefixes of the values that a run shares with its experiment. Metrics do not affect the
 training."""
-LOCK_FILES = (".lock", ".owner")  # of ``lock_folder``
+LOCK_FILE = ".lock"  # of ``lock_folder``
 CODE = "code"  # the setting of a study with the digests of custom functions and modules
 Stored = TypeVar("Stored")
 
@@ -304,13 +304,13 @@ def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[OpenStudy]:
 
 
 def _has_content(path: Path) -> bool:
-    """Whether a folder has files; a killed process may leave lock files."""
-    return path.is_dir() and any(file.name not in LOCK_FILES for file in path.iterdir())
+    """Whether a folder has files; a killed process may leave its lock."""
+    return path.is_dir() and any(file.name != LOCK_FILE for file in path.iterdir())
 
 
 def _remove_unused(path: Path) -> None:
     """Remove the folder of a locked study that has no content but its settings."""
-    written = (STUDY_FILE, *LOCK_FILES)
+    written = (STUDY_FILE, LOCK_FILE)
     if all(file.name in written for file in path.iterdir()):
         with suppress(OSError):
             for name in written:

@@ -200,8 +200,8 @@ class Recipe:
     for at least a given recall or precision, as in recall=0.95, or for the lowest cost if a miss
     costs as much as a number of false alarms, as in miss=10; by default, the thresholds are 0.5"""
     patience: Annotated[int, Range(1)] | None = None
-    """early stopping: stop after this many epochs without a better val score; keeps the last
-    epoch's weights"""
+    """early stopping: stop after this many evaluations of val without a better score (lamina
+    evaluates val after each epoch, or less often if it is large); keeps the last epoch's weights"""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """seed of all random choices: initial weights, image order, augmentation and dropout"""
 

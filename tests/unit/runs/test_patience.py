@@ -45,6 +45,17 @@ def test_patience_ends_a_training_for_good(stop, tmp_path):
     assert "no score" in repr(run)
 
 
+def test_patience_counts_evaluations(tmp_path):
+    """With as many images in val as in train, val is evaluated every few epochs."""
+    data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test, split="val"))
+    run = start_run(data, NET, PATIENT, runs_dir=tmp_path)
+    train(run)
+    rows = run.folder.history.epochs()
+    scores = [row["val_accuracy"] for row in rows if row.get("val_accuracy") is not None]
+    assert len(rows) > 1.5 * len(scores)
+    assert len(scores) - scores.index(max(scores)) - 1 == PATIENT.patience
+
+
 def test_an_error_that_falls_is_an_improvement(tmp_path):
     targets = np.random.default_rng(1).normal(size=(12, 1)).astype(np.float32)
     splits = {

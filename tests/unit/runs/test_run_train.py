@@ -181,7 +181,7 @@ def test_a_run_on_other_data_or_in_training_is_not_evaluated(tmp_path):
         run.evaluate()
     events = run.iter_train()
     next(events)
-    with pytest.raises(RunError, match="is being trained by this process"):
+    with pytest.raises(RunError, match="is being trained by another"):
         run.evaluate()
     events.close()
     with pytest.raises(RunError, match="pets has changed since"):
@@ -348,8 +348,8 @@ def test_an_open_iterator_is_named_as_what_holds_the_run(tmp_path):
         next(run.iter_train())
     assert (
         str(raised.value)
-        == f"{run.path} is being trained by this process. Wait for the other thread, or finish or"
-        " close() the open iterator of run.iter_train()."
+        == f"{run.path} is being trained by another process, another thread or an open iterator."
+        " Wait until it finishes, or stop it (close() the iterator of run.iter_train())."
     )
     events.close()
     next(run.iter_train())

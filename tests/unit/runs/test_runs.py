@@ -255,6 +255,13 @@ def test_a_path_that_cannot_be_is_a_run_error():
         load_run("x" * 300)
 
 
+def test_a_mistyped_run_among_many_names_only_some(run, record):
+    for number in range(60):
+        create_folder(run.path.parent, record, f"{number}")
+    with pytest.raises(RunError, match=r"Choose from: 0, 1, .* and 11 more\.$"):
+        load_run(run.path.parent / "zzz")
+
+
 def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
     with refuses(
         f"No run named first in {tmp_path}. No runs were found there. Train one with lamina train."
@@ -291,14 +298,16 @@ def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
             tmp_path, dataclasses.replace(record, created="2026-01-01T00:00:00+00:00"), "b"
         )
     )
-    (tmp_path / "empty").mkdir()
-    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "plots").mkdir()
     (tmp_path / "notes.txt").touch()
+    assert find_runs(tmp_path) == ([older, newer], [])
+    for name in ("damaged", ".hidden"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{")
     runs, (damaged,) = find_runs(tmp_path)
     assert runs == [older, newer]
-    assert damaged.path == tmp_path / "empty"
-    assert "it has no run.json" in damaged.problem
-    with pytest.warns(LaminaWarning, match="Skipped a damaged run: .* it has no run.json"):
+    assert damaged.path == tmp_path / "damaged"
+    with pytest.warns(LaminaWarning, match="Skipped a damaged run: .*/damaged/run.json is damaged"):
         assert list_runs(tmp_path) == [older, newer]
 
 
@@ -347,9 +356,7 @@ def test_a_run_is_shown_though_its_record_is_gone(run):
     shown = repr(run)
     run.folder.record_file.unlink()
     assert repr(run) == shown
-    with refuses(
-        f"Cannot read {run.folder.record_file}: No such file or directory. Check its permissions."
-    ):
+    with refuses(f"{run.folder.record_file} is missing. Restore it from a copy, or train again."):
         run.folder.read_record()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lamina.errors import RunError
-from lamina.files import RESTORE, read_bytes, remove_leftovers, write_atomically
+from lamina.files import (
+    RESTORE,
+    lock_folder,
+    read_bytes,
+    remove_leftovers,
+    sync_folder,
+    write_atomically,
+)
 from lamina.training.checkpoint import digest_tensors, pack_tensors, unpack_tensors
 from support.examples import count_examples
 
@@ -138,11 +147,26 @@ def test_weights_of_an_older_lamina_without_a_digest_are_read(tmp_path):
 
 
 def test_only_what_writers_leave_beside_their_files_is_removed(tmp_path):
-    kept = [".lock", ".owner", "state.safetensors", ".notes", ".state.safetensors.txt"]
+    kept = [".lock", "state.safetensors", ".notes", ".state.safetensors.txt"]
+    two_days_ago = time.time() - 2 * 86_400
     for name in [*kept, ".state.safetensors.0a1b2c3d", ".run.json.ffffffff"]:
         (tmp_path / name).touch()
+        os.utime(tmp_path / name, (two_days_ago, two_days_ago))
+    (tmp_path / ".p.csv.0a1b2c3d").touch()  # a command may be writing it now
     remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == sorted(kept)  # noqa: PTH208
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, ".p.csv.0a1b2c3d"])  # noqa: PTH208
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+def test_a_folder_that_cannot_be_synced_is_no_error():
+    sync_folder(Path("/proc"))
+
+
+def test_a_run_with_a_link_is_locked(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "figures").symlink_to(tmp_path / "elsewhere")
+    with lock_folder(tmp_path):
+        pass
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
