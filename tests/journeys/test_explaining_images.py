@@ -87,11 +87,9 @@ def test_json_has_an_object_for_each_method_and_problem(run_on_squares, workplac
             "target",
             "method",
             "file",
-            "correlations",
             "before",
             "by_map",
             "by_random_map",
-            "by_center",
             "is_against",
             "is_number",
         ]

@@ -55,10 +55,9 @@ def test_a_prediction_falls_in_the_order_of_its_own_map(trained, shapes, explain
     targets = predict_logits(trained, pixels).argmax(axis=1)
     maps = explain(trained, pixels, targets)
     own, elsewhere, turned = (
-        measure_faithfulness(trained, pixels, targets, changed, explain)
+        measure_faithfulness(trained, pixels, targets, changed)
         for changed in (maps, np.roll(maps, 16, axis=(1, 2)), -maps)
     )
-    assert np.median([max(map(abs, one.correlations)) for one in own]) < 0.7
     assert not any(one.is_against or one.is_number for one in own)
     leads = [
         np.median([one.by_random_map - one.by_map for one in found])

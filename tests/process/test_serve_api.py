@@ -88,7 +88,7 @@ def test_an_explanation_says_what_was_measured(server):
         for row in server.ask("/v1/predict", image).values["predictions"]
     }
     assert measured["before"] == pytest.approx(shares[given["target"]], abs=1e-5)
-    assert len(measured["correlations"]) == 3
+    assert 0 <= measured["by_random_map"] <= 1
     for name in ("image", "map"):
         assert base64.b64decode(given[name]).startswith(b"\x89PNG")
 

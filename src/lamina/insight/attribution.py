@@ -34,9 +34,7 @@ Indices: TypeAlias = Int64[np.ndarray, " n"]
 Map: TypeAlias = Float32[np.ndarray, "h w"]
 Maps: TypeAlias = Float32[np.ndarray, "n h w"]
 
-# of integrated gradients in commands and servers
-STEPS = 32  # for a map
-CONTROL_STEPS = 12  # for the maps of random weights
+STEPS = 32  # of integrated gradients in commands and servers
 FOR = (178, 24, 43)  # red
 AGAINST = (33, 102, 172)  # blue
 # differentiated at once: a backward pass keeps the outputs of all layers

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -20,18 +20,18 @@ from lamina.evaluation.predictions import (
     make_prediction,
 )
 from lamina.insight.attribution import (
-    CONTROL_STEPS,
     STEPS,
+    Indices,
     Map,
+    Maps,
     choose_target,
     find_spatial_layer,
     grad_cam,
     integrated_gradients,
     occlusion,
     paint_map,
-    window_side_px,
 )
-from lamina.insight.faithfulness import Explain, Faithfulness, measure_faithfulness
+from lamina.insight.faithfulness import Faithfulness, measure_faithfulness
 from lamina.insight.shown_result import ShownResult
 from lamina.markup import Markup, Table, card, image, table, wrap
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
@@ -45,11 +45,9 @@ METHODS = ("occlusion", "gradients", "grad-cam")
 TILE_PX = 160
 
 
-class Method(NamedTuple):
-    """An attribution method, and a coarser, faster variant for the maps of random weights."""
-
-    explain: Explain
-    quick: Explain
+Explain: TypeAlias = Callable[[Model, Pixels, Indices], Maps]
+"""An attribution function of a model, images and targets; ``functools.partial`` sets its other
+arguments."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +116,7 @@ def _show(title: str, pixels: UInt8[np.ndarray, "h w c"]) -> Markup:
 
 def choose_methods(
     model: Model, method: str | None = None, layer: int | str | None = None
-) -> dict[str, Method]:
+) -> dict[str, Explain]:
     """The methods by name; all methods that the model allows if ``method`` is ``None``.
 
     Args:
@@ -133,14 +131,9 @@ def choose_methods(
     if method is not None and method not in METHODS:
         raise NetError(f"There is no method {method!r}. {suggest(method, METHODS)}")
     channels, height, width = model.in_shape
-    side_px = window_side_px(height, width)
-    coarse_occlusion = partial(occlusion, stride_px=(side_px, side_px))
-    methods = {
-        "occlusion": Method(occlusion, coarse_occlusion),
-        "gradients": Method(
-            partial(integrated_gradients, steps=STEPS),
-            partial(integrated_gradients, steps=CONTROL_STEPS),
-        ),
+    methods: dict[str, Explain] = {
+        "occlusion": occlusion,
+        "gradients": partial(integrated_gradients, steps=STEPS),
     }
     if method in methods:
         return {method: methods[method]}
@@ -149,7 +142,7 @@ def choose_methods(
     if place is not None or method is not None:
         # rejects an unsuitable layer before any image is explained
         cam(model, np.zeros((1, height, width, channels), np.uint8), np.zeros(1, np.int64))
-        methods["grad-cam"] = Method(cam, cam)
+        methods["grad-cam"] = cam
     return methods if method is None else {method: methods[method]}
 
 
@@ -164,7 +157,7 @@ def find_output(task: Task, target: str) -> int:
 def explain_pixels(
     model: Model,
     pixels: Pixels,
-    methods: Mapping[str, Method],
+    methods: Mapping[str, Explain],
     *,
     target: int | None = None,
     name: str = "image",
@@ -191,11 +184,11 @@ def explain_pixels(
         target = choose_target(task, logits[0])
     targets = np.array([target])
     maps = {}
-    for method, (explain, quick) in methods.items():
+    for method, explain in methods.items():
         values = explain(model, pixels, targets)
         faithfulness = None
         if is_measured:
-            (faithfulness,) = measure_faithfulness(model, pixels, targets, values, quick)
+            (faithfulness,) = measure_faithfulness(model, pixels, targets, values)
         maps[method] = AttributionMap(values[0], faithfulness)
     probabilities = task.probabilities(torch.from_numpy(logits))[0].tolist()
     prediction = make_prediction(task, name, probabilities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,7 +18,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lamina.data import Images
 from lamina.data.images import Progress
 from lamina.evaluation.evaluating import score
-from lamina.insight.faithfulness import redraw
 from lamina.insight.inspected_layers import describe_field, find_fields, list_size, name_stage
 from lamina.insight.shown_result import ShownResult
 from lamina.insight.units import memberships
@@ -25,7 +25,7 @@ from lamina.markup import Table
 from lamina.nets.modules import Whitening
 from lamina.nets.window import Field
 from lamina.targets import Score
-from lamina.training.hooks import activations, call_order
+from lamina.training.hooks import activations, call_order, learned_modules
 from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.task import Pixels, Regression, Task
@@ -159,7 +159,7 @@ def _forget_decisions(task: Task) -> Task:
 @torch.no_grad()
 def untrain(model: Model, images: Images, seed: int = 0) -> Model:
     """A copy with random weights and recalibrated batch-norm statistics; keeps fixed layers."""
-    untrained = redraw(model, 1.0, seed)
+    untrained = redraw(model, seed)
     batch_norms: list[_BatchNorm] = []
     for module, copied in zip(model.modules(), untrained.modules(), strict=True):
         if isinstance(module, Whitening) and isinstance(copied, Whitening):
@@ -169,6 +169,21 @@ def untrain(model: Model, images: Images, seed: int = 0) -> Model:
     if batch_norms:
         _recalibrate(untrained, batch_norms, images.take_evenly(STATISTICS_IMAGES).pixels)
     return untrained.eval()
+
+
+def redraw(model: Model, seed: int = 0) -> Model:
+    """A copy with new random weights."""
+    copied = copy.deepcopy(model)
+    with torch.no_grad(), seeded(derive_seed(seed, "redraw"), model.device):
+        for layer in learned_modules(copied):
+            reset = getattr(layer, "reset_parameters", None)
+            if callable(reset):
+                reset()
+                continue
+            # normal, with the standard deviation of the weights
+            for weight in layer.parameters(recurse=False):
+                weight.normal_(0, float(weight.std(correction=0)) or 1.0)
+    return copied
 
 
 def _recalibrate(model: Model, batch_norms: Sequence[_BatchNorm], pixels: Pixels) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
@@ -18,6 +19,7 @@ from lamina.insight.probes import (
     compare_probes,
     fit_ridge,
     probe_layers,
+    redraw,
     untrain,
 )
 from lamina.nets import Flatten, Net, Output
@@ -67,6 +69,34 @@ def test_what_was_never_trained_stays_and_all_else_is_drawn_anew(trained_blocks)
     assert outputs.std(dim=(0, 2, 3)) == pytest.approx(1, abs=0.15)
     assert random.body[4].momentum == trained_blocks.body[4].momentum
     assert not random.training
+
+
+class Own(nn.Module):
+    """Has its own parameter, and a layer that is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.unused, self.conv = nn.Linear(4, 10), nn.Linear(2, 2), nn.Conv2d(3, 4, 3)
+        self.scale = nn.Parameter(torch.full((4, 1, 1), 0.5))
+
+    def forward(self, x):
+        return self.head((self.conv(x) * self.scale).relu().amax(dim=(2, 3)))
+
+
+def test_all_weights_are_redrawn_by_the_seed():
+    images = load_data("shapes").test.take_evenly(20)
+    model = build_model(Own(), images, Recipe())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    redrawn = redraw(model).state_dict()
+    assert torch.equal(torch.rand(3), expected)
+    assert not any(torch.equal(redrawn[name], before[name]) for name in before)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    weight = redrawn["body.head.weight"]
+    assert torch.equal(redraw(model).state_dict()["body.head.weight"], weight)
+    assert not torch.equal(redraw(model, 1).state_dict()["body.head.weight"], weight)
 
 
 def test_probes_ignore_the_models_thresholds_and_temperatures():

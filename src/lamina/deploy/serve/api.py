@@ -68,11 +68,9 @@ class Problem(TypedDict):
 class Faithfulness(TypedDict):
     """How much the prediction changes when marked pixels are covered."""
 
-    correlations: list[float]
     before: float
     by_map: float
     by_random_map: float
-    by_center: float
     is_against: bool
     is_number: bool
 

@@ -24,9 +24,9 @@ from lamina.training.model import Model
 from lamina.training.prediction import fold_model, predict_logits, predict_with_features
 
 MAP_SECONDS = 40.0  # time limit of a map, estimated from one step; slower nets get no map
-# Time limit of measuring its faithfulness, which takes two to three times as long as the map. The
-# worker's limit covers both.
-FAITHFULNESS_SECONDS = 30.0
+# Time limit of measuring its faithfulness, which takes as long as the map; the limit of the worker
+# covers both.
+FAITHFULNESS_SECONDS = 15.0
 # For the features of the training images; if it is too short, a random part is searched: with one
 # thread of an EPYC and `cnn-s`, about 10,000 images of 32 px.
 SIMILAR_SECONDS = 5.0
@@ -52,7 +52,7 @@ def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[st
             remedy="Use lamina explain, which has no limit.",
         )
     methods = choose_methods(model, "gradients")
-    is_measured = 3 * seconds < FAITHFULNESS_SECONDS
+    is_measured = seconds < FAITHFULNESS_SECONDS
     explanation = explain_pixels(model, pixels, methods, target=target, is_measured=is_measured)
     attribution = explanation.maps["gradients"]
     return {

@@ -37,21 +37,17 @@ function Explanation({ target, faithfulness, image, map }) {
   `;
 }
 
-function Faithfulness({ target, is_number: isNumber, is_against: isAgainst, correlations, ...means }) {
+function Faithfulness({ target, is_number: isNumber, is_against: isAgainst, ...means }) {
   const rows = [
     ["nothing", means.before],
     [`the ${isAgainst ? "bluest" : "reddest"} pixels first`, means.by_map],
     ["the same shapes at random places", means.by_random_map],
-    ["from the center outward", means.by_center],
   ].map(([name, value]) => [name, isNumber ? value.toFixed(2) : percent(value)]);
   const what = isNumber ? `${target} (standard deviations from the mean)` : `probability of ${target}`;
-  const numbers = correlations.map((value) => value.toFixed(2).replace("-", "−")).join(", ");
   return html`
     <${Table} heads=${["covered part of the image", what]} rows=${rows} label="" />
     <${Note}>Means while the image is covered step by step. If the prediction depends on the marked pixels, the value
       ${isAgainst ? "rises" : "falls"} more than at random places.</${Note}>
-    <${Note}>Rank correlation with maps of the model with random weights: ${numbers}. Near 1 or −1, the map does not
-      depend on what the model has learned.</${Note}>
   `;
 }
 
