@@ -30,8 +30,7 @@ from lamina.errors import LaminaError
 from lamina.kernels.library import VARIABLE, Kernels, find_kernels
 from lamina.kernels.norm_act import NormAct
 from lamina.runs.record import describe_machine
-from lamina.training.device import keep_freed_memory
-from lamina.training.precision import Precision
+from lamina.training.device import Choice, keep_freed_memory
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 LAYERS = {
@@ -86,7 +85,7 @@ def time_steps(
     """Functions that return the seconds of a training step without and with kernels."""
     # so that each event comes after STEPS steps
     some = images.take_evenly(8 * STEPS * recipe.batch_size)
-    chosen = Precision(precision, "as requested")
+    chosen = Choice(precision, "as requested")
 
     def begin(level: str) -> Callable[[], float]:
         before = os.environ.get(VARIABLE, "auto")

@@ -171,49 +171,6 @@ class _FlattenTurned(torch.autograd.Function):
         return gradient.view(context.shape).contiguous(memory_format=torch.channels_last)
 
 
-class Bfloat16Linear(nn.Linear):
-    """A linear layer that multiplies in bf16; its inputs and outputs are float32."""
-
-    def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
-        products = functional.linear(x.bfloat16(), self.weight.bfloat16()).float()
-        return products if self.bias is None else products + self.bias
-
-
-class OneDnnLinear(nn.Linear):
-    """A float32 linear layer that oneDNN computes, forward and backward."""
-
-    # torch computes nn.Linear with MKL, which does not use AVX-512 on processors of AMD.
-
-    def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
-        return _OneDnnLinear.apply(  # type: ignore[no-any-return, no-untyped-call]
-            x, self.weight, self.bias
-        )
-
-
-class _OneDnnLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        context.save_for_backward(x, weight)
-        return _multiply(x, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = context.saved_tensors
-        needs_input, needs_weight, needs_bias = context.needs_input_grad
-        return (
-            _multiply(gradient, weight.T) if needs_input else None,
-            _multiply(gradient.T, x.T) if needs_weight else None,
-            gradient.sum(dim=0) if needs_bias else None,
-        )
-
-
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x @ weight.T + bias`` by oneDNN."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return product
-
-
 class ResidualSum(nn.Module):
     """The sum of two modules' outputs; an empty ``shortcut`` is the identity."""
 

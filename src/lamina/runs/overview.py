@@ -14,7 +14,6 @@ from lamina.markup import Markup, card, line_chart, note, table, wrap
 from lamina.runs.record import RunRecord
 from lamina.targets import Score
 from lamina.training.device import Choice
-from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def describe_start(record: RunRecord, *, has_own_statistics: bool) -> list[str]:
     return [*lines, describe_arithmetic(record.device, record.precision)]
 
 
-def describe_arithmetic(device: Choice, precision: Precision) -> str:
+def describe_arithmetic(device: Choice, precision: Choice) -> str:
     kernels = f"; kernels: {find_kernels()}" if device.value == "cpu" else ""
     return f"device: {device}; precision: {precision}{kernels}"
 

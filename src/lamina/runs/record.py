@@ -21,7 +21,6 @@ from lamina.files import blaming, damaged
 from lamina.kernels.library import find_kernels
 from lamina.nets import Net, Shape, parse_net
 from lamina.training.device import Choice
-from lamina.training.precision import Precision
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
@@ -111,7 +110,7 @@ class RunRecord:
     parameters: int
     data: DataOrigin
     device: Choice
-    precision: Precision
+    precision: Choice
     command: tuple[str, ...]  # words of the command line; empty in Python
     created: str  # ISO 8601, UTC
     # lamina, Python, torch, NumPy, instruction set of the kernels; timm for its nets

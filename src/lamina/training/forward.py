@@ -17,8 +17,9 @@ from lamina.kernels.norm_act import has_hooks
 from lamina.training.augment import Selection
 from lamina.training.batches import Batch, Batches
 from lamina.training.custom import Parts, describe_part
+from lamina.training.device import Choice
 from lamina.training.model import Model
-from lamina.training.precision import Precision, prepare, rounds_images, uses_autocast
+from lamina.training.precision import prepare, rounds_images
 from lamina.training.randomness import derive_seed, seeded, seeded_everywhere
 from lamina.training.recipe import Recipe
 from lamina.training.task import Logits, Scalar
@@ -86,18 +87,18 @@ class Forward:
     model: Model
     batches: Batches
     recipe: Recipe
-    precision: Precision
+    precision: Choice
     loss: BatchLoss
 
     def __post_init__(self) -> None:
         self._device = self.model.device
-        self.autocasts = uses_autocast(self.model, self.precision)
+        self.autocasts = self.precision.value == "bf16"
         kernels = find_kernels()
         is_on_cpu = self._device.type == "cpu"
         self._kernels = kernels if is_on_cpu and isinstance(kernels, Kernels) else None
-        self._prepared = prepare(self.model, self.precision, self._kernels)
+        self._prepared = prepare(self.model, self._kernels)
         self._dtype = torch.float32
-        if rounds_images(self._prepared, autocasts=self.autocasts):
+        if self.autocasts and rounds_images(self._prepared):
             self._dtype = torch.bfloat16
 
     def __call__(self, batch: Batch) -> Logits:

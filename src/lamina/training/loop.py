@@ -22,7 +22,7 @@ from lamina.training.checkpoint import (
     restore_checkpoint,
 )
 from lamina.training.custom import NO_PARTS, Parts, check_parts
-from lamina.training.device import choose_device, keep_freed_memory
+from lamina.training.device import Choice, choose_device, keep_freed_memory
 from lamina.training.diagnosis import Doctor
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
 from lamina.training.forward import Forward, choose_loss
@@ -31,7 +31,7 @@ from lamina.training.head import find_linear_head, fit_model_head
 from lamina.training.lanes import LaneSums, OneLane, Sums, Tally, deal_lanes
 from lamina.training.model import Initial, MeanWithStart, Model, build_model
 from lamina.training.optim import build_optimizer, set_lr
-from lamina.training.precision import Precision, choose_precision
+from lamina.training.precision import choose_precision
 from lamina.training.prediction import predict_logits
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
@@ -83,7 +83,7 @@ class Training:
         images: Images,
         recipe: Recipe | None = None,
         *,
-        precision: Precision | None = None,
+        precision: Choice | None = None,
         steps_per_record: int = 10,
         parts: Parts = NO_PARTS,
         initial: Initial | None = None,
