@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from lamina.evaluation.predictor import Predictor
     from lamina.evaluation.reports import Report
     from lamina.nets import Net, parse_net, summarize
-    from lamina.runs.loading import list_runs, load_run
     from lamina.runs.progress import show_progress
-    from lamina.runs.run import Run
+    from lamina.runs.run import Run, list_runs, load_run
     from lamina.runs.start import start_run
     from lamina.studies.ablation import ablate
     from lamina.studies.analyses import (
@@ -67,8 +66,7 @@ _PACKAGES = {
     "lamina.evaluation.reports": ("Report",),
     "lamina.nets": ("Net", "parse_net", "summarize"),
     "lamina.runs.progress": ("show_progress",),
-    "lamina.runs.loading": ("list_runs", "load_run"),
-    "lamina.runs.run": ("Run",),
+    "lamina.runs.run": ("Run", "list_runs", "load_run"),
     "lamina.runs.start": ("start_run",),
     "lamina.studies.ablation": ("ablate",),
     "lamina.studies.analyses": (

@@ -25,7 +25,8 @@ NO_NAME = re.compile(
 """Names that a folder cannot have on every system, or that have a special meaning in a shell."""
 NAME_LETTERS = 100  # of a run
 NAME_BYTES = 240  # most systems allow 255; names of temporary files are longer
-LEFT_SECONDS = 86_400.0  # no file takes so long to write
+LOCKED_FILES = (".safetensors", ".npz")  # which are written only while their folder is locked
+LEFT_SECONDS = 86_400.0  # no other file takes so long to write
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
@@ -52,11 +53,12 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of writers that were killed a day ago or earlier."""
+    """Delete temporary files of killed writers in a locked folder, but none that is written now."""
     latest = time.time() - LEFT_SECONDS
     for file in folder.iterdir():
-        is_temporary = re.fullmatch(r"\..+\.[0-9a-f]{8}", file.name) and file.is_file()
-        if is_temporary and file.stat().st_mtime < latest:
+        if re.fullmatch(r"\..+\.[0-9a-f]{8}", file.name) is None or not file.is_file():
+            continue
+        if file.stem.endswith(LOCKED_FILES) or file.stat().st_mtime < latest:
             file.unlink(missing_ok=True)
 
 
@@ -96,7 +98,7 @@ def read_bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError as error:
-        raise RunError(f"{file} is missing. {RESTORE}") from error
+        raise RunError(f"{file} does not exist. Check the path, or restore the file.") from error
     except OSError as error:
         raise RunError(f"Cannot read {file}: {error.strerror}. Check its permissions.") from error
 

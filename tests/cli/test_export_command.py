@@ -38,12 +38,15 @@ def test_what_cannot_be_exported_or_used_is_said(shapes_run, workplace, image_se
         ),
         (
             ("predict", image, image),
-            f"{image} is a file; expected the folder of a run. Use the folder that ",
+            f"No run named {image.name} in {image.parent}. ",
         ),
-        (("predict", "gone.onnx", image), "Cannot read gone.onnx: No such file or directory. "),
+        (
+            ("predict", "gone.onnx", image),
+            "gone.onnx does not exist. Check the path, or restore the file.",
+        ),
         (
             ("predict", shapes_run / "report.json", image),
-            f"{shapes_run}/report.json is a file; expected the folder of a run. Use {shapes_run}",
+            f"No run named report.json in {shapes_run}. ",
         ),
         (("predict", "net.onnx", image), "onnxruntime cannot load net.onnx: "),
     ):

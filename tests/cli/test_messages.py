@@ -26,10 +26,7 @@ CASES = {
         "No data set, file or folder named nowhere/at/all. Check the path."
     ),
     "train mlp --data shapse": "No data set, file or folder named shapse. Did you mean shapes?",
-    "evaluate none": (
-        "No run named none in this folder or runs. No runs were found there. Train one with lamina"
-        " train."
-    ),
+    "evaluate none": ("No run named none in this folder or runs. Train one with lamina train."),
     "predict runs/none": "No images given. Add image files, folders or patterns after RUN.",
     "serve": "No runs given. Add their paths, as in lamina serve runs/pets.",
     "serve none --port 70000": "--port is 70000; it must be from 0 to 65,535. Use --port 8000.",
@@ -41,8 +38,9 @@ CASES = {
     "reproduce runs/x --seeds 2": ("RUN is runs/x, not the article's nets. Leave out --seeds."),
     "reproduce runs/x --device cpu": ("RUN is runs/x, not the article's nets. Leave out --device."),
     "train cnn:best,lr=0.1 --data shapes": (
-        "'cnn:best,lr=0.1' is a net with a recipe or settings. Here they are options of the"
-        " command, or arguments in Python: cnn --recipe best --lr 0.1"
+        "There is no net 'cnn:best,lr=0.1' in the zoo. Choose from: cnn, cnn-l, cnn-m, cnn-s, mlp,"
+        " mlp-l, photo-l, photo-m, photo-s. Or use layers, such as"
+        ' "Flatten(), Linear(200), ReLU(), Output()", or on the command line a .py file.'
     ),
     "compare cnn:best,lrr=0.1 cnn": (
         "In 'cnn:best,lrr=0.1', lrr is not a setting of a recipe. Did you mean lr?"

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from lamina.runs.loading import load_run
+from lamina.runs.run import load_run
 from support.commands import run_lamina, run_well
 
 
@@ -61,5 +61,5 @@ def test_a_folder_with_a_study_of_another_program_is_no_study(workplace):
     (workplace / "scans" / "study.json").write_text('{"patient": 1}')
     done = run_lamina("report", "scans")
     assert done.returncode == 2
-    assert "scans is not a run" in done.stderr
+    assert "No run named scans in this folder" in done.stderr
     assert "Traceback" not in done.stderr

@@ -10,7 +10,7 @@ from lamina.cli import main
 from lamina.files import lock_folder
 from support.trained_runs import copy_trained
 
-NO_RUN = "No run named none in runs. No runs were found there. Train one with lamina train."
+NO_RUN = "No run named none in runs. Train one with lamina train."
 
 
 @pytest.mark.parametrize(

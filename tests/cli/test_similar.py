@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from lamina.data import Preparation, load_data
-from lamina.runs.loading import load_run
+from lamina.runs.run import load_run
 from lamina.training.hooks import watch
 from support.commands import events, run_lamina, run_well, train_once
 from support.images import write_images

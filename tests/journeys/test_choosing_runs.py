@@ -26,7 +26,7 @@ from lamina import (
 )
 from lamina.data.load import resize_dataset
 from lamina.nets import parse_net
-from lamina.runs.nets_by_name import NetChoice
+from lamina.runs.start import NetChoice
 from lamina.studies.choosing import (
     ScratchTrial,
     compare_trials,

@@ -247,11 +247,11 @@ def test_the_page_and_the_card_say_what_went_wrong_in_training(report_runs, tmp_
     run, dataset = report_runs["binary"]
     copied = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / "ill"))
     history = copied.path / "history.jsonl"
-    *rows, last = map(json.loads, history.read_text().splitlines())
+    *rows, last, end = map(json.loads, history.read_text().splitlines())
     found = Diagnosis(
         "dying-relu", last["epoch"], "1 (ReLU)", {"dead": 0.9}, "Units are dead.", "Lower the lr."
     )
-    rows.append(last | {"diagnoses": [dataclasses.asdict(found)]})
+    rows += [last | {"diagnoses": [dataclasses.asdict(found)]}, end]
     history.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     said = f"dying-relu (epoch {found.epoch}): Units are dead. Lower the lr."
     assert f"Diagnosis during training: {said}" in build_card(copied)

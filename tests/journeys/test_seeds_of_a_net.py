@@ -58,8 +58,8 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
     assert replace(first.recipe, seed=6) == second.recipe
     assert first.data == second.data
     assert (
-        load_run(names[0]).folder.history.epochs()[0]["weights"]
-        != load_run(names[1]).folder.history.epochs()[0]["weights"]
+        load_run(names[0]).folder.read_epochs()[0]["weights"]
+        != load_run(names[1]).folder.read_epochs()[0]["weights"]
     )
 
     again = run_well(*train, "--seeds", "3")

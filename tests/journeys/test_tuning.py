@@ -112,7 +112,7 @@ def test_halving_stops_the_worse(workplace, image_set):
     finished = {event["trial"] for event in tried if event["end"] == "finished"}
     assert len(finished) >= 2
     path = next(event["run"] for event in stopped if event["trial"] not in finished)
-    assert 0 < len(load_run(path).folder.history.epochs()) < 9
+    assert 0 < len(load_run(path).folder.read_epochs()) < 9
     run_well("resume", path)
     assert load_run(path).report.split == "val"
     assert "test" not in load_run(path).outputs

@@ -85,7 +85,7 @@ def test_the_page_runs_and_its_runs_are_whole(page: dict[str, Any]) -> None:
         assert runs[name].record.parts == {
             part: f"page.{function}" for part, function in parts.items()
         }
-        assert len(runs[name].folder.history.epochs()) == 2
+        assert len(runs[name].folder.read_epochs()) == 2
     metrics = runs["metrics"].report
     assert metrics.accuracy <= metrics.metrics["top_2"] <= 1
 

@@ -16,7 +16,7 @@ from torch import nn
 from lamina import Recipe, Variant, compare, cross_validate, load_data, load_run
 from lamina.errors import LaminaWarning, NotFiniteError, RecipeError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.nets_by_name import NetChoice
+from lamina.runs.start import NetChoice
 from lamina.studies import forks
 from lamina.studies.experiment import Experiment
 from lamina.studies.forks import Jobs
@@ -50,7 +50,7 @@ def train(images, folder: Path, jobs: int | None, recipe: Recipe = RECIPE, seeds
 
 
 def digest(path: Path) -> list[str]:
-    return [row["weights"] for row in load_run(path).folder.history.epochs()]
+    return [row["weights"] for row in load_run(path).folder.read_epochs()]
 
 
 def test_the_number_of_jobs_changes_no_weights_and_no_events(images, tmp_path):

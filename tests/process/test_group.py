@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lamina import Epoch, load_data, start_run
-from lamina.runs.loading import load_run
+from lamina.runs.run import load_run
 from support.commands import run_well
 from support.groups import Ended, run_group
 from support.runs import digests

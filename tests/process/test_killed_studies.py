@@ -74,7 +74,7 @@ def test_a_killed_search_continues_its_trial_from_the_checkpoint(workplace, imag
         cut.send_signal(signal.SIGINT)
         cut.communicate()
     assert cut.returncode == 130
-    before = len(load_run("runs/study/trial-0").folder.history.epochs())
+    before = len(load_run("runs/study/trial-0").folder.read_epochs())
     assert before >= 3
     again = run_well(*call)
     printed = events(again.stdout)

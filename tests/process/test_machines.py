@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.runs.loading import load_run
+from lamina.runs.run import load_run
 
 pytestmark = (
     pytest.mark.nightly

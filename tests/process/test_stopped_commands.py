@@ -20,7 +20,7 @@ from support.trained_runs import FLAGS, NET, copy_trained
 SMALL_MEMORY = """
 import resource, sys
 from lamina.cli import main
-from lamina.runs.loading import load_run
+from lamina.runs.run import load_run
 limit, source, *arguments = sys.argv[1:]
 # This first training loads all modules.
 main(["train", "Flatten(), Output()", "--data", source, "--epochs", "1", "--precision", "fp32"])

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from lamina import Recipe, load_data, load_run
+from lamina.deploy.studio import repeating
 from lamina.nets import Flatten, Net, Output
-from lamina.runs import repeating
 from support import forking
 from support.commands import run_well
 from support.runs import begin_run
@@ -230,6 +230,6 @@ def test_python_repeats_a_run(tmp_path):
     assert repeated.returncode == 0, repeated.stderr
     (again,) = (folder / "runs").iterdir()
     assert (
-        load_run(again).folder.history.epochs()[-1]["weights"]
-        == run.folder.history.epochs()[-1]["weights"]
+        load_run(again).folder.read_epochs()[-1]["weights"]
+        == run.folder.read_epochs()[-1]["weights"]
     )

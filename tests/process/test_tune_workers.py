@@ -142,7 +142,7 @@ def check_each_trial_once(study: Study, folders: Iterable[Path], least: int) -> 
     ended = []
     for folder in folders:
         for path in folder.glob("study/trial-*"):
-            epochs = [row["epoch"] for row in load_run(path).folder.history.epochs()]
+            epochs = [row["epoch"] for row in load_run(path).folder.read_epochs()]
             assert epochs == list(range(1, len(epochs) + 1))
             if load_run(path).report is not None:
                 ended.append(int(path.name.removeprefix("trial-")))

@@ -47,7 +47,7 @@ LOADED = (
     "lamina.deploy.studio.data_views",
     "lamina.deploy.studio.dropped_images",
     "lamina.deploy.studio.opening",
-    "lamina.runs.repeating",
+    "lamina.deploy.studio.repeating",
     "lamina.deploy.studio.results",
     "lamina.deploy.studio.run_views",
     "lamina.drawing",

@@ -16,11 +16,9 @@ from torch import nn
 from lamina.data import Dataset, Images, Preparation
 from lamina.errors import LaminaError, RunError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Net, Output, ReLU
-from lamina.runs.loading import load_run
-from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
-from lamina.runs.run import Run
-from lamina.runs.start import Place, create_run
+from lamina.runs.run import Run, load_run
+from lamina.runs.start import NetChoice, Place, create_run
 from lamina.training.custom import NO_PARTS
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
@@ -88,9 +86,7 @@ def begin_run(
     """A run of a net with a name, and of a module with an origin, as the command line has them."""
     choice = NetChoice(net_name, net if isinstance(net, Net) else lambda *_: net, origin=origin)
     place = Place(runs_dir, name, command)
-    return create_run(
-        data, choice, recipe or Recipe(), parts=NO_PARTS, start_from=None, place=place
-    )
+    return create_run(data, choice, recipe or Recipe(), NO_PARTS, None, place)
 
 
 def change_record(run: Run, **changes: object) -> Run:
@@ -104,8 +100,8 @@ def plan_epochs(run: Path, epochs: int) -> None:
     """Let a run with a constant rate that has finished be one that stopped before its end."""
     loaded = load_run(run)
     change_record(loaded, recipe=dataclasses.replace(loaded.record.recipe, epochs=epochs))
-    lines = loaded.folder.history.file.read_text().splitlines(keepends=True)
-    loaded.folder.history.file.write_text("".join(lines[:-1]))  # without the end
+    lines = loaded.folder.history_file.read_text().splitlines(keepends=True)
+    loaded.folder.history_file.write_text("".join(lines[:-1]))  # without the end
     checkpoint = loaded.folder.read_checkpoint()
     standing = checkpoint.standing
     end = Knot(epochs * standing.steps_per_epoch, 1.0)
@@ -136,4 +132,4 @@ def train(run: Run) -> list[str]:
 def digests(run: Run | Path) -> list[str]:
     """The digests of a run's weights after each epoch."""
     opened = load_run(run) if isinstance(run, Path) else run
-    return [row["weights"] for row in opened.folder.history.epochs()]
+    return [row["weights"] for row in opened.folder.read_epochs()]

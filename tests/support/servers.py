@@ -26,8 +26,7 @@ from lamina.evaluation.calibration import Calibration, Threshold
 from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.outputs import Outputs
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.loading import load_run
-from lamina.runs.run import Run
+from lamina.runs.run import Run, load_run
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe

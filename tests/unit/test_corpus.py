@@ -16,8 +16,8 @@ from lamina.data.decoding import BadImageError, decode_image
 from lamina.data.sources.cifar import read_pickle
 from lamina.errors import DataError, NetError, RunError
 from lamina.nets import parse_net
-from lamina.runs.loading import load_run
 from lamina.runs.record import Machine
+from lamina.runs.run import load_run
 from lamina.values import from_json_values
 from support.examples import count_examples
 

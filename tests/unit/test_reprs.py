@@ -11,8 +11,7 @@ from lamina import Images, Predictor, Recipe, Training, evaluate, load_net
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.outputs import Outputs
 from lamina.nets import Conv2d, Flatten, Net, Output
-from lamina.runs.nets_by_name import find_net
-from lamina.runs.overview import draw_course
+from lamina.runs.start import find_net
 from lamina.studies.cross_validation import Folds
 from lamina.targets import Score
 
@@ -78,22 +77,6 @@ def test_predictions_are_shown_with_their_images(training, tmp_path):
     assert "could not be read: no such file" in shown
     assert "&lt;i&gt;.png" in shown
     assert "and 7 more" in shown
-
-
-def test_the_course_of_a_run_is_two_charts_with_a_text():
-    score = Score("accuracy", 0.5)
-    rows = [
-        {"epoch": epoch, "train_loss": 2 / epoch, "val_loss": None, "val_accuracy": epoch / 10}
-        for epoch in (1, 2, 4)
-    ]
-    (shown,) = draw_course(rows, score)
-    assert shown.count("<svg ") == 2
-    assert 'aria-label="accuracy by epoch: val: 0.1 to 0.4"' in shown
-    assert 'aria-label="loss by epoch: train: 2 to 0.5"' in shown
-    assert ">10.00 %<" in shown
-    assert ">40.00 %<" in shown
-    assert draw_course(rows[:1], score) == []
-    assert draw_course([], None) == []
 
 
 def test_folds_are_shown_as_a_table():

@@ -26,7 +26,7 @@ def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
     aim = recipe.find_aim(run.task.kind)
     if aim is None:
         return run.task
-    held_out = run.folder.load_out_of_fold(run.record.task)
+    held_out = run.folder.load_out_of_fold(run.record)
     source = "out-of-fold predictions"
     if held_out is None:
         held_out = find_val(run, "--aim")

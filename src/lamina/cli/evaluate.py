@@ -144,7 +144,7 @@ def _list_outputs(
         folds = np.full(len(images), fold[0])
     outputs = [Outputs(images.split, logits, images.targets, images.names, folds, images.groups)]
     if is_of_run and images.split != "train":
-        out_of_fold = run.folder.load_out_of_fold(run.record.task)
+        out_of_fold = run.folder.load_out_of_fold(run.record)
         if out_of_fold is not None:
             outputs.append(replace(out_of_fold, logits=out_of_fold.raw_logits(task)))
     return outputs

@@ -21,9 +21,8 @@ from lamina.data.load import full_source
 from lamina.data.matching import ClassMatch, load_to_evaluate
 from lamina.errors import DataError, LaminaWarning, NetError
 from lamina.evaluation.predictor import Predictor
-from lamina.runs.loading import load_run
-from lamina.runs.resuming import find_source, with_module
-from lamina.runs.run import Run
+from lamina.runs.run import Run, find_source, load_run
+from lamina.runs.start import with_module
 from lamina.training.device import choose_device
 from lamina.training.hooks import find_path
 from lamina.training.model import Model

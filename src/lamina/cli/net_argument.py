@@ -16,7 +16,7 @@ from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
 from lamina.files import read_bytes
 from lamina.nets import Layer, Net
-from lamina.runs.nets_by_name import TIMM, NetChoice, find_net
+from lamina.runs.start import TIMM, NetChoice, find_net
 
 
 def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> NetChoice:

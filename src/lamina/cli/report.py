@@ -44,7 +44,7 @@ class Options:
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.deploy.card import build_card
     from lamina.deploy.study_page import build_study_page, is_study
-    from lamina.runs.loading import load_run
+    from lamina.runs.run import load_run
 
     for path in (options.run, Path("runs") / options.run):
         if (path / "run.json").exists():

@@ -82,7 +82,7 @@ def _print_published(study: PlannedStudy, seeds: int, terminal: Terminal) -> Non
     """A row for each net: the accuracy in the article, and the score in its runs."""
     from lamina import zoo
     from lamina.evaluation.intervals import mean_interval
-    from lamina.runs.loading import load_run
+    from lamina.runs.run import load_run
 
     rows = []
     for name, experiment in study.experiments.items():
@@ -123,8 +123,7 @@ def _print_published(study: PlannedStudy, seeds: int, terminal: Terminal) -> Non
 def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
     from lamina.cli.models import add_module, choose_run_data
     from lamina.runs.differences import find_changes
-    from lamina.runs.loading import load_run
-    from lamina.runs.resuming import find_dataset, list_needed_parts, make_training
+    from lamina.runs.run import find_dataset, list_needed_parts, load_run, make_training
     from lamina.training.checkpoint import digest_tensors
     from lamina.training.events import Epoch, Step
     from lamina.training.threads import computing_with, keep_threads
@@ -143,7 +142,7 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
     is_same = True
     threads = keep_threads(run.record.machine.threads)
     with terminal.progress_bar() as show_progress, computing_with(threads):
-        training = make_training(run, dataset, run.record)
+        training = make_training(run, dataset)
         checkpoint = run.folder.read_checkpoint()
         if checkpoint is not None:  # its learning rate may have fallen earlier than planned
             training.schedule.restore(checkpoint.standing.knots, 0)
@@ -190,7 +189,7 @@ def _reproduce_run(path: Path, options: Options, terminal: Terminal) -> int:
 
 def _read_digests(run: Run, epochs: int) -> list[str]:
     """The digests of the weights after the first epochs."""
-    recorded = {row["epoch"]: row.get("weights") for row in run.folder.history.epochs()}
+    recorded = {row["epoch"]: row.get("weights") for row in run.folder.read_epochs()}
     digests: list[str] = []
     while len(digests) < epochs and recorded.get(len(digests) + 1):
         digests.append(str(recorded[len(digests) + 1]))

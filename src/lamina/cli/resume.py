@@ -37,8 +37,7 @@ class Options:
 def run(options: Options, terminal: Terminal) -> int:
     from lamina.cli.models import add_module, choose_run_data
     from lamina.cli.session import count_processes, join_group, play, print_group, print_result
-    from lamina.runs.loading import load_run
-    from lamina.runs.overview import describe_arithmetic
+    from lamina.runs.run import describe_arithmetic, load_run
     from lamina.training.device import choose_again
 
     save_every_seconds = read_seconds("--save-every", options.save_every)

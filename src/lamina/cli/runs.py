@@ -77,18 +77,17 @@ def _show_study(name: str, runs_dir: Path, terminal: Terminal) -> None:
 
 def _list_runs(folder: Path, terminal: Terminal) -> None:
     """List the runs in a folder; a study in it takes one line."""
-    from lamina.runs.loading import find_runs
+    from lamina.runs.run import find_runs
 
-    runs, damaged = find_runs(folder)
+    runs, problems = find_runs(folder)
     rows: list[dict[str, str]] = []
-    problems = [(run.path, run.problem) for run in damaged]
     sizes = Counter(run.path.parent for run in runs)
     for run in runs:
         study = run.path.parent
         try:
             row = _show_run(run, terminal)
         except LaminaError as error:
-            problems.append((run.path, str(error)))
+            problems[run.path] = str(error)
             continue
         if study == folder:
             rows.append(row)
@@ -98,21 +97,22 @@ def _list_runs(folder: Path, terminal: Terminal) -> None:
             rows.append(dict.fromkeys(row, "") | {"run": str(study), "net": text})
     if rows:
         blank = dict.fromkeys(rows[0], "")
-        rows += [blank | {"run": str(path), "score": "damaged"} for path, _ in problems]
+        rows += [blank | {"run": str(path), "score": "damaged"} for path in problems]
         terminal.tabulate(tuple(rows[0]), [tuple(row.values()) for row in rows], texts=4)
     elif not problems:
         terminal.remark(f"There are no runs in {folder}. Use lamina train to create one.")
-    for path, problem in problems:
+    for path, problem in problems.items():
         terminal.emit("problem", run=str(path), reason=problem)
         terminal.remark(f"lamina: {problem}")
 
 
 def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
-    from lamina.runs.overview import summarize_run
+    from lamina.runs.run import summarize_run
 
     record = run.record
     report = run.report
-    history = run.folder.history.epochs()
+    history = run.folder.read_rows()
+    epochs = [row for row in history if row["event"] == "epoch"]
     scores = {}
     if report is not None:
         scores = report.headline()
@@ -122,8 +122,8 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
         net=record.net_name,
         data=record.data.name,
         parameters=record.parameters,
-        epochs=len(history),
-        train_seconds=sum(row.get("train_seconds") or 0.0 for row in history),
+        epochs=len(epochs),
+        train_seconds=sum(row.get("train_seconds") or 0.0 for row in epochs),
         **scores,
     )
     return summarize_run(run, report, history)
@@ -131,7 +131,7 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
 
 def _show_differences(paths: tuple[Path, Path], runs_dir: Path, terminal: Terminal) -> None:
     from lamina.runs.differences import compare_runs
-    from lamina.runs.loading import load_run
+    from lamina.runs.run import load_run
     from lamina.studies.judging import explain_incomparable
 
     first, second = (load_run(path, runs_dir=runs_dir) for path in paths)

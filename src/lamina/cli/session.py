@@ -24,9 +24,8 @@ from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.evaluation.reports import Report
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.course import RunEvent
-from lamina.runs.loading import load_run
 from lamina.runs.record import resume_command
-from lamina.runs.run import Run
+from lamina.runs.run import Run, load_run
 from lamina.studies.cross_validation import Folds
 from lamina.studies.experiment import Decision
 from lamina.studies.finals import Tuned
@@ -207,7 +206,7 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
 def _describe_training(run: Run, dataset: Dataset) -> dict[str, Any]:
     """What was trained, and the last score on val, as JSON values."""
     record = run.record
-    rows = run.folder.history.epochs()
+    rows = run.folder.read_epochs()
     times = [row["train_seconds"] for row in rows if row.get("train_seconds")]
     images_per_second = 0.0
     if times:
@@ -238,7 +237,7 @@ def _print_report(
     record = run.record
     report = run.report
     if not run.is_finished:
-        trained = f"{len(run.folder.history.epochs()):,}"
+        trained = f"{len(run.folder.read_epochs()):,}"
         if run.epochs is not None:
             trained = f"{trained} of {run.epochs:,}"
         command = resume_command(run.path, record)
@@ -280,7 +279,7 @@ def _save_curves(run: Run, report: Report) -> None:
 
     rows = [
         {column: value for column, value in row.items() if column != "layers"}
-        for row in run.folder.history.epochs()
+        for row in run.folder.read_epochs()
     ]
     figure = draw_curves(rows, report.score, report)
     with run.folder.writing():
@@ -298,7 +297,7 @@ def _describe_calibration(run: Run, terminal: Terminal) -> None:
     task = run.record.task
     if task.kind is REGRESSION or (calibration is not None and calibration.temperatures):
         return
-    outputs = run.folder.load_out_of_fold(task)
+    outputs = run.folder.load_out_of_fold(run.record)
     if outputs is None:
         outputs = run.outputs.get("val")
     reason = "there are no predictions for val."

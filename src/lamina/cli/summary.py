@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from tyro.conf import Positional
 
+from lamina import zoo
 from lamina.cli.options import Json
 from lamina.cli.terminal import Terminal
 from lamina.errors import NetError
@@ -28,9 +30,7 @@ class Options:
 
 
 def run(options: Options, terminal: Terminal) -> int:
-    from lamina.cli.net_argument import choose_net
-    from lamina.nets import Net, Output, summarize
-    from lamina.runs.nets_by_name import TIMM
+    from lamina.nets import Net, Output, parse_net, summarize
 
     shape = options.input.split("x")
     if len(shape) != 3 or not all(length.isdecimal() and int(length) > 0 for length in shape):
@@ -38,8 +38,14 @@ def run(options: Options, terminal: Terminal) -> int:
             f"--input is {options.input!r}; it must be channels, height and width. Use --input"
             " 3x32x32."
         )
-    net = None
-    if not options.net.startswith(TIMM):
+    net: Any = None  # without loading torch, unless it is in a file
+    if options.net in zoo.NAMES:
+        net = zoo.load_net(options.net)
+    elif "(" in options.net:
+        net = parse_net(options.net)
+    elif not options.net.startswith("timm:"):
+        from lamina.cli.net_argument import choose_net
+
         net = choose_net(options.net, terminal).net
     if not isinstance(net, Net):
         raise NetError(

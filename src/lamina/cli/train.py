@@ -33,9 +33,9 @@ from lamina.training.recipe import overlay
 from lamina.values import Range
 
 if TYPE_CHECKING:
-    from lamina.runs.continuing import StartingPoint
     from lamina.runs.course import RunEvent
     from lamina.runs.run import Run
+    from lamina.runs.start import Start
     from lamina.studies.experiment import Request
 
 
@@ -225,10 +225,10 @@ def _check(options: Options, processes: int) -> None:
             raise RecipeError("A group of processes requires a net. Use lamina train NET.")
 
 
-def _load_start(options: Options, terminal: Terminal) -> StartingPoint:
+def _load_start(options: Options, terminal: Terminal) -> Start:
     """The run of ``--start-from``; NET can only be the file of its custom module."""
     from lamina.cli.net_argument import choose_net
-    from lamina.runs.continuing import find_start
+    from lamina.runs.start import find_start
 
     text = options.start_from or ""
     net = None
@@ -246,7 +246,7 @@ def _load_start(options: Options, terminal: Terminal) -> StartingPoint:
 
 
 def _find_request(
-    options: Options, start: StartingPoint | None, seconds: float | None, terminal: Terminal
+    options: Options, start: Start | None, seconds: float | None, terminal: Terminal
 ) -> Request:
     """The request in the options, before any image is loaded."""
     from lamina.cli.net_argument import choose_net
@@ -276,10 +276,10 @@ def _find_request(
     return request
 
 
-def _load_data(options: Options, start: StartingPoint | None, terminal: Terminal) -> Dataset:
+def _load_data(options: Options, start: Start | None, terminal: Terminal) -> Dataset:
     """Load ``--data``, by default the data of the run to start from, and as that run loaded it."""
     from lamina.cli.data_argument import choose_data
-    from lamina.runs.resuming import find_source
+    from lamina.runs.run import find_source
 
     if start is None:
         preparation = Preparation(**options.preparation)

@@ -31,21 +31,21 @@ def collect_facts(run: Run) -> Facts:
     """Collect the facts of a run; ``RunError`` if a file of the run is damaged."""
     record = run.record
     report = run.report
-    history = run.folder.history
+    rows = run.folder.read_epochs()
     channels, height, width = record.in_shape
     color = "gray" if channels == 1 else "color"
     preparation = ", ".join(
         f"{name}={shorten(repr(value), 80)}"
         for name, value in record.data.preparation.to_json().items()
     )
-    done = f"{len(history.epochs()):,}"
+    done = f"{len(rows):,}"
     of = "epochs"
     trained = done
     if run.epochs is not None:
         of = f"of {run.epochs:,} epochs"
         trained = f"{done} of {run.epochs:,}"
     ended = ""
-    if len(history.epochs()) != run.epochs:
+    if len(rows) != run.epochs:
         reason = f": {run.end}" if run.end else ""
         ended = f" Training ended after {done} {of}{reason}."
     custom = {}
@@ -62,7 +62,8 @@ def collect_facts(run: Run) -> Facts:
         verdict=[NOT_EVALUATED] if report is None else find_verdict(report),
         diagnoses=[
             f"{diagnosis.kind} (epoch {diagnosis.epoch}): {diagnosis.explain()}"
-            for diagnosis in (Diagnosis(**row) for row in history.diagnoses())
+            for row in rows
+            for diagnosis in (Diagnosis(**values) for values in row.get("diagnoses", ()))
         ],
         origin={
             "recipe": repr(record.recipe),

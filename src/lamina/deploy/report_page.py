@@ -107,7 +107,7 @@ def _show_results(
 
 
 def _show_training(run: Run, facts: Facts, report: Report | None) -> Markup:
-    rows = run.folder.history.epochs()
+    rows = run.folder.read_epochs()
     if not rows:
         return wrap("p", "No epoch has finished yet.")
     seconds = sum(row.get("train_seconds") or 0.0 for row in rows)

@@ -9,7 +9,7 @@ from typing import Any
 from lamina.deploy.document import document_of
 from lamina.files import read_bytes
 from lamina.markup import Markup, chart, join, table, wrap
-from lamina.runs.loading import find_runs
+from lamina.runs.run import find_runs
 from lamina.studies import comparison, tuning
 from lamina.studies.finals import read_final
 from lamina.studies.search import describe_values, tabulate_trials
@@ -81,12 +81,12 @@ def _show_trials(path: Path, state: Mapping[str, Any]) -> Markup:
 
 
 def _show_runs(path: Path) -> Markup:
-    runs, damaged = find_runs(path)
+    runs, problems = find_runs(path)
     rows = []
     for run in runs:
         score = "" if run.report is None else f"{run.report.split} {run.report.score}"
         rows.append((run.path.name, score))
-    rows += [(run.path.name, run.problem) for run in damaged]
+    rows += [(folder.name, problem) for folder, problem in problems.items()]
     return table(("run", "score"), rows, texts=2) if rows else Markup("")
 
 

@@ -8,18 +8,18 @@ renamed. Nothing is pickled or executed.
 
 from __future__ import annotations
 
-import math
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
-from functools import lru_cache
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
 
 from lamina.data.splits import Split
-from lamina.errors import LaminaError, RunError, plural
+from lamina.errors import LaminaError, RunError, plural, warn
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.outputs import REMEDY, Outputs, pack_outputs, unpack_outputs
 from lamina.evaluation.reports import Report
@@ -28,31 +28,42 @@ from lamina.files import (
     damaged,
     lock_folder,
     open_atomically,
+    parse_object,
     read_bytes,
     read_object,
     write_atomically,
     write_json,
 )
-from lamina.runs.history import History
 from lamina.runs.record import RunRecord, parse_record, record_to_json
 from lamina.targets import kind_of
 from lamina.training.checkpoint import Checkpoint, Standing, pack_tensors, unpack_tensors
+from lamina.training.events import Epoch
 from lamina.training.model import Model
 from lamina.training.task import Task
 from lamina.values import fields_to_json, from_json_values
 
+if TYPE_CHECKING:
+    import polars
+
+Row: TypeAlias = dict[str, Any]
+"""A line of the history: an epoch with its diagnoses, or the end."""
+NOT_NUMBERS = ("event", "reason", "weights", "layers", "diagnoses")
+"""Fields of a row that are not numbers."""
+NOT_COLUMNS = (*NOT_NUMBERS, "score", "metrics")
+BAD_LINE = (
+    "Restore the file from a copy, or delete that line; weights and checkpoint are in other files."
+)
 NO_CHECKPOINT = (
     "Restore it from a copy, or delete it and history.jsonl and start over with lamina resume."
 )
 """Advice for a checkpoint that cannot be used."""
-BYTES_PER_WEIGHT = 4  # float32
+SPLITS_FILE = "splits.json"
+"""The file names of each split, if lamina drew the splits."""
 INITIAL_FILE = "initial.safetensors"
 """The weights to start from, if the run started from the weights of another run."""
 REPORT_FILE = "report.json"  # of a run that was trained and evaluated
 STUDY_FILE = "study.json"
 """In the folder of a study: its settings and progress."""
-WINNER_FILE = "winner.json"
-"""In the folder of a tuning: its winner."""
 WHOLE = "final"
 """In the folder of a cross-validation: its last run."""
 
@@ -61,11 +72,10 @@ class WriteError(RunError):
     """A file of a run cannot be written; earlier files are intact."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        self.reason = str(error.strerror or error)
         has_checkpoint = (path / "state.safetensors").exists()
         remains = "The last checkpoint is intact." if has_checkpoint else "No checkpoint was saved."
         super().__init__(
-            f"Cannot write to {path}: {self.reason}. {remains}",
+            f"Cannot write to {path}: {error.strerror or error}. {remains}",
             remedy=f"Free disk space, then run lamina resume {path}",
         )
 
@@ -97,8 +107,8 @@ class RunFolder:
         return self.path / INITIAL_FILE
 
     @property
-    def history(self) -> History:
-        return History(self.path / "history.jsonl")
+    def history_file(self) -> Path:
+        return self.path / "history.jsonl"
 
     def lock(self) -> AbstractContextManager[None]:
         """Prevent other processes from training the run during the block."""
@@ -113,15 +123,69 @@ class RunFolder:
             raise WriteError(self.path, error) from error
 
     def read_record(self) -> RunRecord:
-        version = None
-        with suppress(OSError):
-            state = self.record_file.stat()
-            version = (state.st_mtime_ns, state.st_size, state.st_ino)
-        return _read_record(self.record_file, version)
+        return parse_record(read_object(self.record_file), str(self.record_file))
 
     def write_record(self, record: RunRecord) -> None:
         with self.writing():
             write_json(self.record_file, record_to_json(record))
+
+    def read_rows(self) -> list[Row]:
+        """The rows of the history, which training may append to meanwhile.
+
+        Warns about an incomplete last line; raises ``RunError`` if a line is damaged.
+        """
+        lines, rest = self._read_lines()
+        if rest:
+            warn(
+                f"The last line of {self.history_file} is incomplete, probably after a crash, and"
+                " is ignored.",
+                remedy="lamina resume repeats that epoch.",
+            )
+        return [row for row, _ in lines]
+
+    def read_epochs(self) -> list[Row]:
+        """The rows of completed epochs."""
+        return [row for row in self.read_rows() if row["event"] == "epoch"]
+
+    def frame_history(self) -> polars.DataFrame:
+        """A frame with the numbers of the epochs."""
+        import polars
+
+        rows = self.read_epochs()
+        if not rows:
+            names = (field.name for field in fields(Epoch) if field.name not in NOT_COLUMNS)
+            return polars.DataFrame(schema=dict.fromkeys(names, polars.Float64))
+        names = (name for row in rows for name in row if name not in NOT_NUMBERS)
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        return polars.DataFrame(columns, strict=False)
+
+    def append_row(self, row: Row) -> None:
+        """Append a row to the history, and flush it to disk."""
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
+        with self.writing(), self.history_file.open("ab") as history:
+            history.write(line)
+            history.flush()
+            os.fsync(history.fileno())
+
+    def trim_history(self, epochs: int) -> None:
+        """Remove what was appended after a checkpoint with these epochs; needs no disk space."""
+        lines, rest = self._read_lines()
+        removed = sum(length for row, length in lines if row["epoch"] > epochs) + rest
+        if removed:
+            with self.writing(), self.history_file.open("r+b") as history:
+                history.truncate(self.history_file.stat().st_size - removed)
+                os.fsync(history.fileno())
+
+    def _read_lines(self) -> tuple[list[tuple[Row, int]], int]:
+        """The rows of complete lines with their bytes, and the bytes of an incomplete last line."""
+        if not self.history_file.exists():
+            return [], 0
+        *lines, rest = read_bytes(self.history_file).split(b"\n")
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            row = parse_row(line, f"Line {number} of {self.history_file}")
+            rows.append((row, len(line) + 1))
+        return rows, len(rest)
 
     def read_checkpoint(self) -> Checkpoint | None:
         file = self.checkpoint_file
@@ -140,7 +204,8 @@ class RunFolder:
                 remedy=f"Train it with load_run({str(self.path)!r}).train() (on the command line,"
                 f" lamina resume {self.path}).",
             )
-        return unpack_tensors(read_bytes(file), str(file), self._weights_remedy)[0]
+        remedy = f"Restore it from a copy, or write it again with lamina resume {self.path}"
+        return unpack_tensors(read_bytes(file), str(file), remedy)[0]
 
     def read_weights(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The trained weights, with the names and shapes of ``expected``."""
@@ -152,25 +217,11 @@ class RunFolder:
             )
         return weights
 
-    def check_size(self, parameters: int) -> None:
-        """Raise ``RunError`` if fewer weights are stored, before memory is allocated for them."""
-        file = self.weights_file
-        size_bytes = file.stat().st_size if file.exists() else math.inf
-        if size_bytes < BYTES_PER_WEIGHT * parameters:
-            problem = f"it has {size_bytes:,} bytes, too few for {parameters:,} parameters"
-            raise damaged(str(file), problem, self._weights_remedy)
-
-    @property
-    def _weights_remedy(self) -> str:
-        return f"Restore it from a copy, or write it again with lamina resume {self.path}"
-
     def save_model(self, model: Model) -> None:
         """Replace the trained weights; just before, remove the outdated report and logits."""
         content = pack_tensors(model.state_dict(), {})
         with self.writing(), open_atomically(self.weights_file) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
             for name in (REPORT_FILE, "calibration.json", "logits.npz"):
                 (self.path / name).unlink(missing_ok=True)
 
@@ -179,13 +230,10 @@ class RunFolder:
         if not file.exists():
             return None
         with blaming(str(file)):
-            values = read_object(file)
             try:
-                report = Report.from_json(values)
+                return Report.from_json(read_object(file))
             except LaminaError as error:
                 raise RunError(f"{file}: {error}") from error
-            report._repr_html_()  # fails if its values do not fit each other
-            return report
 
     def save_report(self, report: Report) -> None:
         with self.writing():
@@ -208,24 +256,12 @@ class RunFolder:
         with self.writing():
             write_atomically(self.path / "logits.npz", pack_outputs(outputs))
 
-    def load_out_of_fold(self, task: Task) -> Outputs | None:
+    def load_out_of_fold(self, record: RunRecord) -> Outputs | None:
         """The logits of the folds, for a cross-validation's run on all images; else ``None``."""
-        if self.path.name != WHOLE or not self.is_of_folds():
+        folds = record.data.preparation.folds()
+        if folds is None or folds[0] != 0:
             return None
-        return RunFolder(self.path.parent).load_outputs(task).get("train")
-
-    def is_of_folds(self) -> bool:
-        """Whether the run belongs to a cross-validation."""
-        is_named = self.path.name == WHOLE or self.path.name.startswith("fold-")
-        return is_named and (self.path.parent / STUDY_FILE).exists()
-
-    def is_trial(self) -> bool:
-        """Whether the run is in a search, which never reads ``test``, or in unfinished finals."""
-        study = self.path.parent
-        if not (study / STUDY_FILE).exists():
-            return False
-        is_final = self.path.name.startswith("final-") and not (study / WINNER_FILE).exists()
-        return is_final or self.path.name.startswith("trial-")
+        return RunFolder(self.path.parent).load_outputs(record.task).get("train")
 
     def read_calibration(self, task: Task) -> Calibration | None:
         """The temperatures; raises ``RunError`` if they do not fit the task."""
@@ -258,9 +294,20 @@ def find_difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor
     return ""
 
 
-@lru_cache
-def _read_record(file: Path, _version: tuple[int, int, int] | None) -> RunRecord:
-    return parse_record(read_object(file), str(file))
+def parse_row(line: bytes, what: str) -> Row:
+    """A line of the history; ``RunError`` if it is damaged. Checks what every reader relies on."""
+    row = parse_object(line, what, BAD_LINE)
+    event = row.get("event")
+    if event not in ("epoch", "end"):
+        raise damaged(what, f"event must be 'epoch' or 'end', got {event!r:.60}", BAD_LINE)
+    epoch = row.get("epoch")
+    if type(epoch) is not int or epoch < 1:
+        problem = f"epoch must be a whole number of at least 1, got {epoch!r:.60}"
+        raise damaged(what, problem, BAD_LINE)
+    for name, value in row.items():
+        if name not in NOT_NUMBERS and not isinstance(value, int | float | None):
+            raise damaged(what, f"{name} must be a number, got {value!r:.60}", BAD_LINE)
+    return row
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:

@@ -122,6 +122,8 @@ class RunRecord:
     # custom functions: purpose → digest of the source, if it has one
     code: dict[str, str] = field(default_factory=dict)
     started_from: StartedFrom | None = None
+    # started without ``test``, as by a search, so never evaluated on it
+    holds_back_test: bool = False
 
     def __repr__(self) -> str:
         return escape(

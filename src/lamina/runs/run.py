@@ -1,68 +1,88 @@
-"""``Run``: a training run in a folder of plain files (:mod:`lamina.runs.folder`)."""
+"""``Run``: a training run in a folder of plain files (:mod:`lamina.runs.folder`).
+
+Runs are loaded, trained from their last checkpoint, evaluated and shown here.
+"""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+import torch
 from torch import nn
 
-from lamina.data import Dataset
+from lamina.data import NAMES, Dataset, Images, load_data
 from lamina.data.description import describe_data, describe_reading
 from lamina.data.image_inputs import ImageLike, find_images, list_images
 from lamina.data.images import OTHER_FILE
+from lamina.data.load import resize_dataset
 from lamina.data.splits import Split
-from lamina.errors import NetError, RunError, check_type
+from lamina.errors import DataError, LaminaError, RunError, escape, name_some, suggest, warn
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictions import Prediction, Predictions
 from lamina.evaluation.predictor import Predictor
 from lamina.evaluation.reports import Report
-from lamina.files import damaged
-from lamina.nets import Net
-from lamina.runs.course import Course, RunEvent, explain_lack_of_memory
-from lamina.runs.final import evaluate_final
-from lamina.runs.folder import RunFolder
-from lamina.runs.limit import TimeLimit
-from lamina.runs.overview import (
-    count_planned,
-    describe_recipe,
-    describe_run,
-    describe_start,
-    show_run,
+from lamina.evaluation.words import list_lines
+from lamina.files import RESTORE, read_bytes
+from lamina.kernels.library import find_kernels
+from lamina.markup import card, note, table, wrap
+from lamina.nets import Net, Shape
+from lamina.runs.course import (
+    Course,
+    RunEvent,
+    TimeLimit,
+    by_leader,
+    check_processes,
+    evaluate_final,
+    explain_lack_of_memory,
+    find_end,
 )
-from lamina.runs.processes import by_leader, check_processes, is_leader
+from lamina.runs.differences import find_changes
+from lamina.runs.folder import (
+    NO_CHECKPOINT,
+    STUDY_FILE,
+    WHOLE,
+    Row,
+    RunFolder,
+    unpack_checkpoint,
+)
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
-from lamina.runs.resuming import (
-    DataLike,
-    find_dataset,
-    prepare_folder,
-    restore_net,
-    resume_training,
-)
-from lamina.runs.saver import Saver
 from lamina.targets import Score
-from lamina.training.custom import NO_PARTS, Parts
-from lamina.training.device import choose_again, choose_device
+from lamina.training import group
+from lamina.training.checkpoint import digest_tensors, unpack_tensors
+from lamina.training.custom import (
+    NO_PARTS,
+    Parts,
+    check_parts_type,
+    describe_arguments,
+    digest_source,
+)
+from lamina.training.device import Choice, choose_again, choose_device
 from lamina.training.events import Remark, Resumed
-from lamina.training.model import Model
+from lamina.training.loop import Training
+from lamina.training.model import Initial, Model
 from lamina.training.prediction import predict_logits
 from lamina.training.pretrained import TimmNet, native_side_px
+from lamina.training.randomness import derive_seed, seeded
+from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 from lamina.training.threads import computing_with, iter_computing_with, keep_threads
 
 if TYPE_CHECKING:
     import polars
     from matplotlib.figure import Figure
+
+DataLike: TypeAlias = Dataset | Images | str | Path
+"""A data set, or its name or path."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +128,11 @@ class Run:
         Returns:
             The report on ``test``, else on ``val``. ``None`` if neither can be scored.
         """
-        trained = self.iter_train(
-            data=data,
-            until=until,
-            save_every_seconds=save_every_seconds,
-        )
+        trained = self.iter_train(data=data, until=until, save_every_seconds=save_every_seconds)
         with closing(trained):  # an interrupt while printing must save and unlock the run, too
             events: Iterable[RunEvent] = trained
-            if progress and is_leader():
-                events = show_progress(self._introduce(trained, data), name=self.path.name)
+            if progress and group.is_leader():
+                events = show_progress(self._introduce(trained, data))
             for _ in events:
                 pass
         return self.report
@@ -184,37 +200,35 @@ class Run:
             LaminaError: An argument is invalid, a file is damaged, another process trains the run,
                 or the disk is full. The last checkpoint stays intact.
         """
-        check_type(
-            save_every_seconds,
-            (Real,),
-            "save_every_seconds",
-            "a number of seconds",
-            is_optional=False,
-        )
         if not save_every_seconds >= 0:
             raise RunError(
                 f"save_every_seconds is {save_every_seconds}; it must be 0 or more. Use"
                 " save_every_seconds=60."
             )
-        check_type(until, (Real,), "until", "a time in seconds, such as time.perf_counter() + 60")
         dataset = find_dataset(self, data)
         with ExitStack() as stack:
             # from here on, no other process changes the run
             by_leader(lambda: stack.enter_context(self.folder.lock()))
-            record = self.record
-            check_processes(dataset, choose_again(record.device).value)
-            threads = keep_threads(record.machine.threads)
+            check_processes(dataset, choose_again(self.record.device).value)
+            threads = keep_threads(self.record.machine.threads)
             with computing_with(threads):
                 training = resume_training(self, dataset)
                 by_leader(lambda: prepare_folder(self, training))
             stack.enter_context(explain_lack_of_memory(training))
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.schedule.epochs)
-            limit = TimeLimit()
+            limit = TimeLimit(finish=finish)
             if until is not None:
-                limit = TimeLimit(until, is_open and training.schedule.can_move)
-            saver = Saver(training, self.folder, save_every_seconds)
-            course = Course(self, training, saver, dataset, limit, finish)
+                limit = TimeLimit(until, is_open and training.schedule.can_move, finish)
+            course = Course(
+                self.folder,
+                self.record,
+                training,
+                dataset,
+                self.parts,
+                limit,
+                save_every_seconds,
+            )
             with closing(iter_computing_with(threads, course.iterate())) as events:
                 # an exception thrown in here ends the loop, which saves
                 for event in events:  # noqa: UP028
@@ -240,7 +254,8 @@ class Run:
         dataset = find_dataset(self, data)
         with self.folder.lock():
             model = self.load_model().to(choose_again(self.record.device).value)
-            evaluation = evaluate_final(self, dataset, partial(predict_logits, model))
+            predict = partial(predict_logits, model)
+            evaluation = evaluate_final(self.folder, self.record, dataset, self.parts, predict)
             evaluation.save(self.folder)
             return evaluation.report
 
@@ -292,7 +307,7 @@ class Run:
         Raises:
             RunError: A line of ``history.jsonl`` is damaged.
         """
-        return self.folder.history.frame()
+        return self.folder.frame_history()
 
     def plot(self) -> Figure:
         """The learning curves as a matplotlib figure for a notebook or ``figure.savefig(path)``.
@@ -306,12 +321,12 @@ class Run:
         score = Score(self.record.task.score_name, math.nan)
         if report is not None:
             score = report.score
-        return draw_curves(self.folder.history.epochs(), score, report)
+        return draw_curves(self.folder.read_epochs(), score, report)
 
     @property
     def end(self) -> str | None:
         """Why the training has ended: empty as planned, else a reason; ``None`` before its end."""
-        return self.folder.history.end()
+        return find_end(self.folder.read_rows())
 
     @property
     def is_finished(self) -> bool:
@@ -321,7 +336,7 @@ class Run:
     @property
     def epochs(self) -> int | None:
         """Number of epochs, as planned last; ``None`` while a time limit decides."""
-        return count_planned(self.record, self.folder.history.epochs())
+        return count_planned(self.record, self.folder.read_epochs())
 
     def predictor(self, *, device: str = "auto") -> Predictor:
         """The trained model with its preprocessing, for predictions on images.
@@ -373,34 +388,466 @@ class Run:
         task = self.task
         net = restore_net(self)
         layers: Net | None = None
-        try:
-            if isinstance(net, TimmNet):
-                body = net.empty_module(record.in_shape, task.outputs)
-            elif isinstance(net, Net):
-                layers = net.check(record.in_shape, task.outputs)
-                self.folder.check_size(layers.parameter_count(record.in_shape))
-                body = layers.module(record.in_shape)
-            else:
-                body = deepcopy(net)
-            model = Model(
-                body,
-                net=layers,
-                task=task,
-                in_shape=record.in_shape,
-                mean=record.mean,
-                std=record.std,
-            )
-        # TypeError for sizes beyond 64 bits
-        except (NetError, RuntimeError, TypeError, ValueError) as error:
-            if record.net is None and isinstance(error, NetError):
-                raise  # about the module that was passed, or timm is not installed
-            raise damaged(str(self.folder.record_file), error) from error
+        if isinstance(net, TimmNet):
+            body = net.empty_module(record.in_shape, task.outputs)
+        elif isinstance(net, Net):
+            layers = net.check(record.in_shape, task.outputs)
+            body = layers.module(record.in_shape)
+        else:
+            body = deepcopy(net)
+        model = Model(
+            body,
+            net=layers,
+            task=task,
+            in_shape=record.in_shape,
+            mean=record.mean,
+            std=record.std,
+        )
         model.load_state_dict(self.folder.read_weights(model.state_dict()))
-        model.eval()
-        return model
+        return model.eval()
 
     def __repr__(self) -> str:
-        return describe_run(self)
+        row = summarize_run(self, *self._read())
+        place = f"{row['run']!r}: {row['net']} on {row['data']}"
+        return escape(f"Run({place}, epochs {row['epochs']}, {row['score']})")
 
     def _repr_html_(self) -> str:
-        return show_run(self)
+        report, rows = self._read()
+        row = summarize_run(self, report, rows) | {"recipe": repr(self.record.recipe)}
+        del row["run"]
+        lines = [] if report is None else list_lines(report)
+        more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
+        metrics = (wrap("p", line) for line in lines)
+        return card(repr(self), table((), list(row.items()), texts=2), *metrics, more)
+
+    def _read(self) -> tuple[Report | None, list[Row] | None]:
+        """The report and the rows of the history, without those that cannot be read."""
+        report: Report | None = None
+        with suppress(LaminaError):
+            report = self.report
+            return report, self.folder.read_rows()
+        return report, None
+
+
+def load_run(
+    path: str | Path,
+    *,
+    runs_dir: str | Path = "runs",
+    module: Net | nn.Module | None = None,
+    parts: Parts = NO_PARTS,
+) -> Run:
+    """Load a run.
+
+    Args:
+        path: Folder or name of the run.
+        runs_dir: Folder to search for names.
+        module: Your own module, or net with your own layers, newly created, if the run was started
+            with one.
+        parts: Your own functions, to resume a run that was started with them. Predictions do not
+            need them, and :meth:`Run.evaluate` only the metrics.
+
+    Returns:
+        The run, which you can resume, evaluate and predict with.
+
+    Warns:
+        LaminaWarning: The source of ``module`` has changed since the run was started.
+
+    Raises:
+        RunError: There is no such run, or its ``run.json`` is damaged or has another format.
+        RecipeError: ``parts`` is not a :class:`~lamina.Parts`.
+
+    >>> import tempfile
+    >>> from lamina import Recipe, start_run
+    >>> folder = tempfile.mkdtemp()
+    >>> path = start_run("shapes", "mlp", Recipe(epochs=1), runs_dir=folder, name="first").path
+    >>> load_run("first", runs_dir=folder).path == path
+    True
+    """
+    check_parts_type(parts)
+    folder = find_run(Path(path), Path(runs_dir))
+    run = Run(folder, RunFolder(folder).read_record(), module=module, parts=parts)
+    if module is not None:
+        check_module_code(run, module)
+    return run
+
+
+def find_run(path: Path, runs_dir: Path) -> Path:
+    """Find a run's folder, by path or name in ``runs_dir``; else ``RunError`` with suggestions."""
+    with suppress(OSError):  # the name is too long
+        for place in list_places(path, runs_dir):
+            for folder in (place, place / WHOLE):  # a cross-validation stands for its last run
+                if (folder / "run.json").exists():
+                    return folder
+            if (place / STUDY_FILE).exists():
+                runs = sorted(file.parent for file in place.glob("*/run.json"))
+                if runs:
+                    raise RunError(f"{place} is a study. Use one of its runs, such as {runs[0]}.")
+    folders = [place.parent for place in list_places(path, runs_dir)]
+    where = " or ".join("this folder" if folder == Path() else str(folder) for folder in folders)
+    known = sorted({file.parent.name for folder in folders for file in folder.glob("*/run.json")})
+    others = suggest(path.name, known) if known else "Train one with lamina train."
+    raise RunError(f"No run named {path.name} in {where}. {others}")
+
+
+def list_places(path: Path, runs_dir: Path) -> list[Path]:
+    """Where a run may be: at this path or, if it is a name, in ``runs_dir``."""
+    return [path, runs_dir / path] if str(path) == path.name else [path]
+
+
+def is_run_or_study(name: str, runs_dir: Path) -> bool:
+    """Whether there is a run or a study at this path, or with this name in ``runs_dir``."""
+    try:
+        return any(
+            (place / file).exists()
+            for place in list_places(Path(name), runs_dir)
+            for file in ("run.json", STUDY_FILE)
+        )
+    except OSError:  # the name is too long
+        return False
+
+
+def list_runs(folder: str | Path = "runs") -> list[Run]:
+    """Load all runs in a folder.
+
+    Args:
+        folder: Folder that contains the runs.
+
+    Returns:
+        The runs, oldest first.
+
+    Warns:
+        LaminaWarning: A subfolder cannot be loaded as a run and is skipped.
+
+    Raises:
+        RunError: The folder does not exist.
+
+    >>> import tempfile
+    >>> list_runs(tempfile.mkdtemp())
+    []
+    """
+    if not Path(folder).is_dir():
+        raise RunError(
+            f"There is no folder {folder}. Use the runs_dir of start_run, by default runs."
+        )
+    runs, problems = find_runs(folder)
+    for problem in problems.values():
+        warn(f"Skipped a damaged run: {problem}", stacklevel=2)
+    return runs
+
+
+def find_runs(folder: str | Path) -> tuple[list[Run], dict[Path, str]]:
+    """The runs in a folder and its studies, oldest first, and the problems of damaged runs."""
+    folder = Path(folder)
+    runs: list[Run] = []
+    problems: dict[Path, str] = {}
+    places = [folder, *(file.parent for file in folder.glob(f"[!.]*/{STUDY_FILE}"))]
+    files = [file for place in places for file in place.glob("[!.]*/run.json")]
+    for path in sorted(file.parent for file in files):
+        try:
+            runs.append(load_run(path))
+        except LaminaError as error:
+            problems[path] = str(error)
+    return sorted(runs, key=lambda run: run.record.created), problems
+
+
+def find_source(run: Run, moved_to: str | Path | None = None) -> str | Path:
+    """A run's data set, by name or path: ``moved_to``, or the recorded path if it still exists."""
+    source = run.record.data.source
+    if moved_to is not None:
+        return moved_to
+    if not source:
+        raise DataError(
+            f"{run.path} was trained on arrays in memory. Pass them again, as in"
+            " train(data=dataset)."
+        )
+    if source not in NAMES and not Path(source).exists():
+        raise DataError(
+            f"{run.path} was trained on {source}, which no longer exists.",
+            remedy="If it has moved, pass its new path with --data PATH (in Python, data=PATH).",
+        )
+    return source
+
+
+def find_dataset(run: Run, data: DataLike | None = None) -> Dataset:
+    """The data set of a run, from ``data`` or from its recorded path; it must not have changed."""
+    recorded = run.record.data
+    if data is None:
+        data = run.dataset
+    if isinstance(data, Images):
+        data = Dataset.from_images(data)
+    if not isinstance(data, Dataset):
+        data = load_data(find_source(run, data), recorded.preparation)
+    dataset = data
+    if not recorded.source and recorded.preparation.size_px not in (None, dataset.size_px):
+        # arrays, resized as for the training
+        dataset = resize_dataset(dataset, recorded.preparation.size_px)
+    if dataset.fingerprint == recorded.fingerprint:
+        return dataset
+    sources = {dataset.source, recorded.source}
+    if len(sources) > 1 and sources & {*NAMES, ""}:
+        problem = f"{run.path} was trained on {recorded.name}, not on {dataset.name}."
+        remedy = (
+            "Omit the data argument (on the command line, --data), pass the data set that the"
+            " run was trained on"
+        )
+    else:
+        marks = f"fingerprint {dataset.fingerprint}, was {recorded.fingerprint}"
+        problem = f"{dataset.name} has changed since {run.path} was trained ({marks})."
+        remedy = "Restore the images, train a new run"
+    raise RunError(
+        problem,
+        remedy=f"{remedy}, or evaluate the model on other images: evaluate(run.load_model(),"
+        " images).",
+    )
+
+
+def restore_net(run: Run) -> Net | TimmNet | nn.Module:
+    """The net in the run, or the custom net or module that the caller passed."""
+    record = run.record
+    module = run.module
+    net = record.net or record.timm
+    if net is not None and module is not None:
+        raise RunError(
+            f"{run.path} contains its net, {record.net_name}. Leave out module (on the"
+            " command line, --net)."
+        )
+    if net is not None:
+        return net
+    if module is None:
+        raise RunError(
+            f"{run.path} was trained with your own code, which the run does not store. "
+            f"Pass it again with {record.own_module}."
+        )
+    code = record.own_module
+    if isinstance(module, Net) and code is not None and not code.file and repr(module) != code.name:
+        raise RunError(
+            f"module is {module!r}, but {run.path} was trained with {code.name}. Pass that net."
+        )
+    return module
+
+
+def make_training(run: Run, dataset: Dataset, *, has_checkpoint: bool = False) -> Training:
+    """A run's training before its first step, with the recorded settings, precision and device.
+
+    A module is copied. If the recorded device is missing, lamina chooses another. A timm net gets
+    random weights if stored weights or a checkpoint replace them.
+    """
+    record = run.record
+    net = restore_net(run)
+    initial: Initial | None = None
+    if record.started_from is not None:
+        file = run.folder.initial_file
+        weights, _ = unpack_tensors(group.lead(lambda: read_bytes(file)), str(file), RESTORE)
+        initial = Initial(weights, record.mean, record.std)
+    if isinstance(net, TimmNet):
+        make = net.empty_module if has_checkpoint or initial else net.module
+        net = draw_module(make, record.recipe.seed, dataset.train.shape, record.task.outputs)
+    elif isinstance(net, nn.Module):
+        net = deepcopy(net)
+    device = choose_again(record.device).value
+    # Events after every step only on a single CPU: a GPU waits for each, and processes communicate
+    # at each.
+    is_single_cpu = group.size() == 1 and device == "cpu"
+    return Training(
+        net,
+        dataset.train,
+        replace(record.recipe, device=device),
+        precision=record.precision,
+        steps_per_record=1 if is_single_cpu else 10,
+        parts=run.parts,
+        initial=initial,
+    )
+
+
+def draw_module(
+    make: Callable[[Shape, int], Net | nn.Module], seed: int, shape: Shape, outputs: int
+) -> Net | nn.Module:
+    """Call ``make`` with weights drawn from the seed of a recipe."""
+    with seeded(derive_seed(seed, "weights"), torch.device("cpu")):
+        return make(shape, outputs)
+
+
+def check_own_parts(run: Run) -> None:
+    """Raise ``RunError`` unless the run was started with these functions; warn of changed ones."""
+    metric = run.record.task.metric
+    parts = list_needed_parts(run.parts.describe(), metric)
+    recorded = list_needed_parts(run.record.parts, metric)
+    if not recorded.keys() <= parts.keys():
+        raise RunError(
+            f"{run.path} was started with your own functions, which the run does not store.",
+            remedy=f"Pass them again in Python, as in load_run({str(run.path)!r},"
+            f" {describe_arguments(run.record.parts)}).train().",
+        )
+    if extra := [name for name in parts if name not in recorded]:
+        raise RunError(
+            f"{run.path} was started without your own {name_some(extra)}. Leave it out, or start"
+            " a new run with it."
+        )
+    digests = run.parts.digest()
+    for name, place in parts.items():
+        change = ""
+        if place != recorded[name]:
+            change = f"{name} was {recorded[name]} and is now {place}"
+        elif has_changed(run.record.code.get(name, ""), digests.get(name, "")):
+            change = f"the source of {name}, {place}, has changed since {run.path} was started"
+        if change:
+            warn(f"{change}; the weights may differ from an uninterrupted run")
+
+
+def has_changed(recorded: str, digest: str) -> bool:
+    """Whether both digests of a source are known, and differ."""
+    return bool(recorded and digest) and recorded != digest
+
+
+def digest_module(module: Net | nn.Module) -> str:
+    """The digest of the source of a net's own layers, or of a module's classes but torch's."""
+    if isinstance(module, Net):
+        return digest_source(*module.own_layers)
+    kinds = dict.fromkeys(type(part) for part in module.modules())
+    own_kinds = [kind for kind in kinds if not kind.__module__.startswith("torch.")]
+    return digest_source(*own_kinds)
+
+
+def check_module_code(run: Run, module: Net | nn.Module) -> None:
+    """Warn if the classes of your own net have changed since the run was started."""
+    recorded = run.record.own_module
+    is_another = isinstance(module, Net) and recorded is not None and repr(module) != recorded.name
+    if not is_another:  # which is refused later
+        check_code(run, digest_module(module))
+
+
+def check_code(run: Run, digest: str, *, is_file: bool = False) -> None:
+    """Warn if the code of your own net, or its file, has changed since the run was started."""
+    recorded = run.record.own_module
+    if recorded is None or bool(recorded.file) != is_file:
+        return
+    if has_changed(recorded.digest, digest):
+        warn(
+            f"the code of {recorded.file or recorded.name} has changed since {run.path} was started"
+            " with it, so its outputs may differ.",
+            remedy="Restore the code, or train a new run",
+        )
+
+
+def list_needed_parts(described: Mapping[str, str], score_name: str = "") -> dict[str, str]:
+    """The custom functions that training needs: of the metrics, only the score."""
+    return {
+        name: place
+        for name, place in described.items()
+        if name == f"metrics.{score_name}" or not name.startswith("metrics.")
+    }
+
+
+def resume_training(run: Run, dataset: Dataset) -> Training:
+    """Restore the training of a run from its last checkpoint. Writes nothing.
+
+    On the same processor type, with the same torch version, number of threads and kernels, it
+    continues to bit-identical weights (untested on GPUs).
+    """
+    folder = run.folder
+    check_own_parts(run)
+    file = folder.checkpoint_file
+    content = group.lead(lambda: read_bytes(file) if file.exists() else b"")
+    # Without weights, the training was killed before it saved any, and its history is cut off.
+    if not content and folder.weights_file.exists() and (epochs := folder.read_epochs()):
+        raise RunError(
+            f"{folder.path} has {len(epochs)} epochs in its history, but no state.safetensors to"
+            " resume from.",
+            remedy="Restore that file from a copy, or delete history.jsonl and start over with"
+            " lamina resume.",
+        )
+    training = make_training(run, dataset, has_checkpoint=bool(content))
+    if content:
+        checkpoint = unpack_checkpoint(content, str(file))
+        try:
+            training.restore(checkpoint)
+        except RunError as error:
+            raise RunError(f"{file}: {error}.", NO_CHECKPOINT) from error
+    return training
+
+
+def prepare_folder(run: Run, training: Training) -> None:
+    """Set history and weights of a run to the state of its training, and warn about changes."""
+    folder = run.folder
+    for change in find_changes(run.record):
+        warn(
+            f"{change.what} was {change.first} and is now {change.second}; the last bits of the"
+            " weights may differ from an uninterrupted run"
+        )
+    folder.trim_history(training.epochs_done)
+    rows = folder.read_rows()
+    missing = sorted({*range(1, training.epochs_done + 1)} - {row["epoch"] for row in rows})
+    if missing:
+        warn(
+            f"{folder.history_file} lacks {len(missing)} of {training.epochs_done} epochs, from"
+            f" epoch {missing[0]}. Their metrics are lost, but the checkpoint is intact and the"
+            " training resumes."
+        )
+    is_over = training.is_finished or find_end(rows) is not None
+    # missing weights may be the reason to resume a finished run
+    if is_over and not _has_weights(run, training):
+        folder.save_model(training.model)
+
+
+def _has_weights(run: Run, training: Training) -> bool:
+    weights = training.model.state_dict()
+    try:
+        return digest_tensors(run.folder.read_weights(weights)) == digest_tensors(weights)
+    except RunError:
+        return False
+
+
+def summarize_run(run: Run, report: Report | None, rows: Sequence[Row] | None) -> dict[str, str]:
+    """A run's table row, by column; ``rows`` is ``None`` if its history cannot be read."""
+    record = run.record
+    epochs = [row for row in rows or () if row["event"] == "epoch"]
+    is_finished = find_end(rows or ()) is not None
+    score = "not finished"
+    if report is not None:
+        score = f"{report.split} {report.score}" + ", not finished" * (not is_finished)
+    elif is_finished:  # there were no images to evaluate on
+        score = "no score"
+    done = "?" if rows is None else len(epochs)
+    seconds = sum(row.get("train_seconds") or 0.0 for row in epochs)
+    return {
+        "run": str(run.path),
+        "net": record.net_name,
+        "data": record.data.name,
+        "score": score,
+        "epochs": f"{done}/{count_planned(record, epochs) or '?'}",
+        "parameters": f"{record.parameters:,}",
+        "train seconds": f"{seconds:.1f}",
+    }
+
+
+def count_planned(record: RunRecord, epochs: Sequence[Row]) -> int | None:
+    """The number of epochs of a run, as planned last; ``None`` while a time limit decides."""
+    planned: int | None = record.recipe.epochs
+    if epochs:
+        planned = epochs[-1].get("epochs", planned)
+    return planned
+
+
+def describe_recipe(recipe: Recipe, *, is_open: bool = False) -> str:
+    """The main and all changed settings of a recipe; no epochs if a time limit decides."""
+    names = ["epochs", "batch_size", "optimizer", "lr", "seed", *recipe.changes()]
+    values = {name: getattr(recipe, name) for name in names}
+    if is_open:
+        del values["epochs"]
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def describe_start(record: RunRecord, *, has_own_statistics: bool) -> list[str]:
+    lines = [f"net: {escape(record.net_name)}, {record.parameters:,} parameters"]
+    if has_own_statistics:
+        mean = ", ".join(f"{value:.1f}" for value in record.mean)
+        std = ", ".join(f"{value:.1f}" for value in record.std)
+        lines.append(f"normalization: as pretrained, mean {mean}, standard deviation {std}")
+    if record.started_from is not None:
+        lines.append(escape(f"start: {record.started_from}"))
+    return [*lines, describe_arithmetic(record.device, record.precision)]
+
+
+def describe_arithmetic(device: Choice, precision: Choice) -> str:
+    kernels = f"; kernels: {find_kernels()}" if device.value == "cpu" else ""
+    return f"device: {device}; precision: {precision}{kernels}"

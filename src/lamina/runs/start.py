@@ -1,35 +1,43 @@
-"""New runs: ``start_run`` checks all settings and creates the folder, without training."""
+"""New runs: the net and the recipe, the weights of another run, and the folder.
+
+:func:`start_run` checks all settings and creates the folder, without training.
+"""
 
 from __future__ import annotations
 
 import inspect
 import itertools
 import re
-import secrets
 import shlex
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from torch import nn
 
-from lamina.data import Dataset
-from lamina.data.load import as_dataset, check_learnable
+from lamina import zoo
+from lamina.data import Dataset, Images, Preparation
+from lamina.data.load import as_dataset, check_learnable, full_source, resize_dataset
 from lamina.data.splits import OWN_RULE
-from lamina.errors import NetError, RecipeError, RunError, check_type, warn
+from lamina.errors import (
+    DataError,
+    NetError,
+    RecipeError,
+    RunError,
+    check_type,
+    name_some,
+    suggest,
+    warn,
+)
 from lamina.files import check_name, sync_folder, write_atomically, write_json
-from lamina.nets import Net
-from lamina.runs.continuing import StartingPoint, find_start
-from lamina.runs.folder import INITIAL_FILE, RunFolder
-from lamina.runs.nets_by_name import NetChoice, choose_by_images, find_net
-from lamina.runs.processes import lead_value
+from lamina.nets import Net, Shape, parse_net
+from lamina.runs.folder import INITIAL_FILE, SPLITS_FILE, RunFolder, find_difference
 from lamina.runs.record import (
     Considered,
     DataOrigin,
@@ -41,8 +49,20 @@ from lamina.runs.record import (
     parse_record,
     record_to_json,
 )
-from lamina.runs.resuming import DataLike, digest_module
-from lamina.runs.run import Run
+from lamina.runs.run import (
+    DataLike,
+    Run,
+    check_code,
+    check_module_code,
+    digest_module,
+    draw_module,
+    find_source,
+    list_needed_parts,
+    load_run,
+    restore_net,
+)
+from lamina.targets import REGRESSION
+from lamina.training import group
 from lamina.training.checkpoint import pack_tensors
 from lamina.training.custom import (
     NO_PARTS,
@@ -52,14 +72,59 @@ from lamina.training.custom import (
     drop_ignored,
 )
 from lamina.training.loop import Training
-from lamina.training.pretrained import NONE, PACKAGES, TimmNet
-from lamina.training.recipe import Recipe
+from lamina.training.model import Initial, Model
+from lamina.training.prediction import find_head
+from lamina.training.pretrained import (
+    FRESH_RECIPES,
+    NONE,
+    PACKAGES,
+    RECIPES,
+    TimmNet,
+    open_timm_net,
+)
+from lamina.training.recipe import PRETRAINED_HOME, ZOO_HOME, Home, Recipe, fit_recipe, overlay
 from lamina.training.task import task_of
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
+TIMM = "timm:"
+"""Prefix of names of timm nets."""
+BY_WEIGHTS: tuple[str, ...] = ("normalization", "head")
+"""Fields that cannot change when a run starts from final weights."""
+INITIAL_FRACTION = 0.5
+LR_FRACTION = 0.1
+"""A net that is trained further on new images alone forgets others (docs/howto/more-images.md):
+less with the average of the weights before and after, and with a lower learning rate. Random
+weights of new outputs cannot be averaged."""
+
+
+@dataclass(frozen=True)
+class NetChoice:
+    """A net to train, with its recipes."""
+
+    name: str  # in tables and in names of runs
+    # the module for an image shape and outputs
+    net: Net | Callable[[Shape, int], Net | nn.Module] = field(repr=False)
+    recipes: dict[str, Recipe] = field(default_factory=lambda: {"default": Recipe()}, repr=False)
+    origin: OwnModule | TimmNet | None = None  # if the net is not a plain ``Net``
+    home: Home = field(default=ZOO_HOME, repr=False)  # the images that the recipes were tuned on
+
+    def fit(self, recipe_name: str | None, images: Images) -> Recipe:
+        """The named or first recipe, fitted to the images unless it is the published recipe."""
+        recipe = zoo.choose_recipe(self.name, self.recipes, recipe_name)
+        if recipe_name == zoo.PUBLISHED:
+            return recipe
+        side_px = min(images.shape[1:])
+        return fit_recipe(recipe, len(images), side_px, images.kind, self.home)
+
+    def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
+        """The net, or a module for this shape and number of logits, with weights from ``seed``."""
+        if isinstance(self.net, Net):
+            return self.net
+        return draw_module(self.net, seed, shape, outputs)
+
+
 NetLike: TypeAlias = Net | nn.Module | NetChoice | str | Callable[[], Net | nn.Module]
 """A net: a ``Net``, a module, a name, layers as text, or a function that creates a net."""
-UNFINISHED_SECONDS = 3600.0  # much longer than it takes to create a run
 
 
 @dataclass(frozen=True)
@@ -79,13 +144,171 @@ class Place:
     considered: tuple[Considered, ...] = ()
 
 
+@dataclass(frozen=True)
+class Start:
+    """A run to start from, with its final weights."""
+
+    run: Run
+    origin: OwnModule | TimmNet | None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The run's recipe, with the number of epochs that the run has."""
+        recipe = self.run.record.recipe
+        return replace(recipe, epochs=self.run.epochs or recipe.epochs)
+
+    def net_choice(self, dataset: Dataset) -> NetChoice:
+        """The run's net, and the recipe to train it with."""
+        net = restore_net(self.run)
+        source: Any = lambda *_: net  # noqa: E731
+        if isinstance(net, Net):
+            source = net.with_outputs(task_of(dataset.train).outputs)
+        elif isinstance(net, TimmNet):
+            source = net.empty_module
+        return NetChoice(
+            self.run.record.net_name,
+            source,
+            recipes={"run": self._choose_recipe(dataset)},
+            origin=self.origin,
+            # so that the recipe is used unchanged
+            home=Home(len(dataset.train), min(dataset.train.shape[1:])),
+        )
+
+    def _choose_recipe(self, dataset: Dataset) -> Recipe:
+        """The run's recipe; without new outputs, with a lower lr and averaging."""
+        recipe = replace(self.recipe, device="auto", initial_fraction=0.0)
+        if not set(dataset.train.target_names) <= set(self.run.record.task.target_names):
+            return recipe
+        lr = float(f"{LR_FRACTION * recipe.lr:.2g}")
+        return overlay(recipe, {"lr": lr, "initial_fraction": INITIAL_FRACTION})
+
+    def choose_parts(self, parts: Parts) -> Parts:
+        """Your own functions, by default the run's."""
+        if parts == NO_PARTS:
+            parts = self.run.parts
+        recorded = list_needed_parts(self.run.record.parts)
+        if dropped := sorted(recorded.keys() - parts.describe().keys()):
+            warn(
+                f"{self.run.path} was trained with your own {name_some(dropped)}, but this run is"
+                " not. To use it again, pass parts=Parts(…).",
+                stacklevel=3,
+            )
+        return parts
+
+    def prepare(self, options: Mapping[str, Any], source: str | Path | None = None) -> Preparation:
+        """A preparation with ``options``, else with the run's image size, resizing, depth and kind.
+
+        For the run's own source, it also has the run's corrections, groups, columns and splits.
+        """
+        record = self.run.record
+        recorded = record.data.preparation
+        _, height, width = record.in_shape
+        depth = recorded.bit_depth
+        fixed = (
+            ("size_px", height, f"{height}×{width} px"),
+            ("bit_depth", depth, f"{depth} bits"),
+        )
+        for name, value, described in fixed:
+            if value is not None and options.get(name, value) != value:
+                option = f"--{name.removesuffix('_px').replace('_', '-')}"
+                raise DataError(
+                    f"{option} is {options[name]}, but {self.run.path} was trained on images of"
+                    f" {described}, which cannot change in further training. Leave out {option}."
+                )
+        if source is not None and full_source(source) == record.data.source:
+            labels_from = (*recorded.labels_from, *options.get("labels_from", ()))
+            changes = {"fold": None} | dict(options) | {"labels_from": labels_from}
+            return replace(recorded, **changes)
+        settings: dict[str, Any] = {
+            "resize": recorded.resize,
+            "bit_depth": depth,
+            "task": record.task.kind.name,
+        }
+        if height == width:
+            settings["size_px"] = height
+        return Preparation(**settings | dict(options))
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raise ``RecipeError`` for a changed field that cannot change."""
+        for name in BY_WEIGHTS:
+            if getattr(recipe, name) == getattr(self.recipe, name):
+                continue
+            raise RecipeError(
+                f"{name} is {getattr(recipe, name)!r}, but {self.run.path} was trained with"
+                f" {getattr(self.recipe, name)!r}, which cannot change in further training.",
+                remedy=f"Leave out --{name.replace('_', '-')} (in Python, use"
+                " dataclasses.replace(run.record.recipe, epochs=5)).",
+                field=name,
+            )
+
+    def load(self, data: DataLike | None) -> Dataset:
+        """Load a data set as the run loaded its own; by default the run's data set."""
+        if data is None:
+            data = self.run.dataset
+        if data is None:
+            data = find_source(self.run)
+        source = data if isinstance(data, str | Path) else None
+        return self.fit(as_dataset(data, self.prepare({}, source)))
+
+    def fit(self, dataset: Dataset) -> Dataset:
+        """The data set at the image size of the run's training; ``DataError`` if impossible."""
+        shape = self.run.record.in_shape
+        task = self.run.record.task
+        if dataset.train.kind is not task.kind:
+            raise DataError(
+                f"{self.run.path} was trained on {task.kind} targets, but {dataset.name} has"
+                f" {dataset.train.kind} targets. Choose the kind with --task, or train a new net."
+            )
+        if task.kind is REGRESSION:  # the head's outputs are standardized by other images
+            raise DataError(
+                f"{self.run.path} predicts numbers, whose scale depends on the training images, so"
+                " its net cannot be trained further on other images. Train a new net on all images."
+            )
+        if dataset.train.shape != shape and shape[1] == shape[2]:
+            dataset = resize_dataset(dataset, shape[1])
+        if dataset.train.shape != shape:
+            raise DataError(
+                f"{self.run.path} was trained on images of {'×'.join(map(str, shape))}, but the"
+                f" images of {dataset.name} have {'×'.join(map(str, dataset.train.shape))}. Use"
+                " images of that shape, or train a new net."
+            )
+        return dataset
+
+    def carry_weights(self, fresh: Model) -> tuple[Initial, StartedFrom]:
+        """The run's weights by name and shape; outputs that the run lacks come from ``fresh``."""
+        run = self.run
+        weights = run.folder.load_weights()
+        drawn = fresh.state_dict()
+        names = fresh.task.target_names
+        known = run.record.task.target_names
+        common = tuple(name for name in names if name in known)
+        head = None if names == known else find_head(fresh)
+        for name, stored in weights.items():
+            tensor = drawn.get(name)
+            if tensor is None or name.rpartition(".")[0] != head:
+                continue
+            if stored.shape[1:] == tensor.shape[1:]:
+                weights[name] = tensor.clone()
+                for target in common:
+                    row = stored[known.index(target)]
+                    weights[name][names.index(target)] = row.to(tensor)
+        if differing := find_difference(weights, drawn):
+            raise RunError(
+                f"The net does not fit the weights of {run.path}: {differing}. Use the net that was"
+                " trained and the same classes, or train a new net."
+            )
+        new = tuple(name for name in names if name not in known)
+        initial = Initial(weights, run.record.mean, run.record.std)
+        return initial, StartedFrom(str(run.path.resolve()), common, new)
+
+
 def start_run(
     data: DataLike | None = None,
     net: NetLike | None = None,
     recipe: Recipe | str | None = None,
     *,
     parts: Parts = NO_PARTS,
-    start_from: Run | StartingPoint | str | Path | None = None,
+    start_from: Run | str | Path | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
 ) -> Run:
@@ -96,7 +319,7 @@ def start_run(
     Args:
         data: A data set, its name or path, or training images. By default, the data of
             ``start_from``; without it, CIFAR-10, or ``shapes`` if that is not available.
-        net: What to train, by default a net that suits the image size:
+        net: What to train; required without ``start_from``:
 
             - a ``Net``, layers as text, a name in the zoo or ``timm:NAME``;
             - your own module, from normalized float images (N, C, H, W) to logits (N, K); lamina
@@ -138,52 +361,53 @@ def start_run(
     >>> load_run(run.path).train(progress=False).split
     'test'
     """
-    place = Place(Path(runs_dir), name)
-    return create_run(data, net, recipe, parts=parts, start_from=start_from, place=place)
-
-
-def create_run(
-    data: DataLike | None,
-    net: NetLike | None,
-    recipe: Recipe | str | None,
-    *,
-    parts: Parts,
-    start_from: Run | StartingPoint | str | Path | None,
-    place: Place,
-) -> Run:
-    """Create the folder of a new run, with ``run.json``; see :func:`start_run`."""
-    check_type(place.name, (str,), "name", "the name of the run")
     check_recipe(recipe)
     check_parts_type(parts)
     choice: NetChoice | None = None
     if net is not None:
         choice = as_net_choice(net)
-    start: StartingPoint | None = None
-    if start_from is None:
-        dataset = as_dataset(data)
-    else:
-        start = find_start(start_from, place.runs_dir, choice)
+    start: Start | None = None
+    if start_from is not None:
         if isinstance(recipe, str):
             raise RecipeError(
                 f"recipe is {recipe!r}, but start_from uses the recipe of the run. Leave it out, or"
                 " pass dataclasses.replace(run.record.recipe, epochs=5)."
             )
-        if recipe is not None:
-            start.check_recipe(recipe)
+        start = find_start(start_from, Path(runs_dir), choice)
         parts = start.choose_parts(parts)
         dataset = start.load(data)
         choice = start.net_choice(dataset)
-        if recipe is None:
-            recipe = drop_ignored(choice.recipes["run"], parts)
+        recipe = recipe or choice.recipes["run"]
+    elif choice is None:
+        raise NetError(
+            "start_run needs a net, such as start_run(data, 'cnn-s'). To let lamina choose one, use"
+            " lamina.train(data)."
+        )
+    else:
+        dataset = as_dataset(data)
     check_learnable(dataset)
-    choice = choice or find_net(choose_by_images(dataset))
-    train = dataset.train
     if not isinstance(recipe, Recipe):
-        recipe = drop_ignored(choice.fit(recipe, train), parts)
+        recipe = drop_ignored(choice.fit(recipe, dataset.train), parts)
+    return create_run(dataset, choice, recipe, parts, start, Place(Path(runs_dir), name))
+
+
+def create_run(
+    dataset: Dataset,
+    choice: NetChoice,
+    recipe: Recipe,
+    parts: Parts,
+    start: Start | None,
+    place: Place,
+) -> Run:
+    """Build the training of a new run, and create its folder with ``run.json``."""
+    check_learnable(dataset)
     check_val(recipe, dataset)
+    train = dataset.train
     module = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     if start is None:
         check_pretrained(recipe, choice, module)
+    else:
+        start.check_recipe(recipe)
     copied = _copy(module)
     training = Training(copied, train, recipe, parts=parts)
     started_from: StartedFrom | None = None
@@ -199,13 +423,61 @@ def create_run(
         started_from=started_from,
     )
     parse_record(record_to_json(record), "run.json")  # fails before the folder is created
-    path = lead_value(
+    path = group.lead_value(
         lambda: str(create_folder(place.runs_dir, record, place.name, dataset, files))
     )
     passed: Net | nn.Module | None = None
     if record.own_module is not None:
         passed = _copy(module)
     return Run(Path(path), record, dataset, passed, parts)
+
+
+def with_module(run: Run, choice: NetChoice) -> Run:
+    """The run with your own net, whose weights follow from the run's seed."""
+    record = run.record
+    module = choice.make(record.recipe.seed, record.in_shape, record.task.outputs)
+    if isinstance(choice.origin, OwnModule) and choice.origin.file:
+        check_code(run, choice.origin.digest, is_file=True)
+    else:
+        check_module_code(run, module)
+    return replace(run, module=module)
+
+
+def find_start(start_from: Run | str | Path, runs_dir: Path, net: NetChoice | None = None) -> Start:
+    """Load the run to start from; ``net`` is your own module if the run was started with one."""
+    if not isinstance(start_from, Run):
+        start_from = load_run(start_from, runs_dir=runs_dir)
+    record = start_from.record
+    if net is None:
+        return Start(start_from, record.timm or record.own_module)
+    if record.own_module is None:
+        raise RunError(
+            f"start_from trains the net of {start_from.path}, {record.net_name}. Leave out net"
+            " (on the command line, NET)."
+        )
+    return Start(with_module(start_from, net), net.origin)
+
+
+def find_net(
+    text: str, weights: str | None = None, report: Callable[[str], None] = lambda _: None
+) -> NetChoice:
+    """Find a zoo net or ``timm:NAME``, or parse layers; reports a download before it starts."""
+    if text.startswith(TIMM):
+        return choice_of_timm(open_timm_net(text.removeprefix(TIMM), weights, report))
+    if text in zoo.NAMES:
+        return NetChoice(text, zoo.load_net(text), zoo.load_recipes(text))
+    if "(" in text:
+        return NetChoice("net", parse_net(text))
+    raise NetError(
+        f"There is no net {text!r} in the zoo. {suggest(text, zoo.NAMES)} Or use layers, such as"
+        ' "Flatten(), Linear(200), ReLU(), Output()", or on the command line a .py file.'
+    )
+
+
+def choice_of_timm(net: TimmNet) -> NetChoice:
+    if net.weights == NONE:
+        return NetChoice(net.net_name, net.module, FRESH_RECIPES, net)
+    return NetChoice(net.net_name, net.module, RECIPES, net, PRETRAINED_HOME)
 
 
 def check_recipe(recipe: object) -> None:
@@ -227,11 +499,6 @@ def check_val(recipe: Recipe, dataset: Dataset) -> None:
 
 def as_net_choice(net: NetLike) -> NetChoice:
     """The net and its recipes, from any way to name or pass a net."""
-    expected = (
-        "a Net, such as Net(Flatten(), Output()), the name or layers of a net, a module, or a"
-        " function without arguments that makes a net"
-    )
-    check_type(net, (Net, nn.Module, NetChoice, str, Callable), "net", expected)  # type: ignore
     if isinstance(net, NetChoice):
         return net
     if isinstance(net, str):
@@ -245,15 +512,15 @@ def as_net_choice(net: NetLike) -> NetChoice:
         inspect.signature(net).bind()
     except TypeError as error:
         raise NetError(
-            f"net is {describe_part(net)}, which needs arguments ({error}). Pass a function without"
-            " arguments that makes the net, such as lambda: MyNet(64)."
+            f"net is {net!r:.100} ({error}). Pass a Net, the name or layers of a net, a module, or"
+            " a function without arguments that makes the net, such as lambda: MyNet(64)."
         ) from error
     name = describe_part(net).rpartition(".")[2]
     return NetChoice(name, partial(_make_any, net), origin=OwnModule("", name))
 
 
 def _make_any(make: Callable[[], Net | nn.Module], *_: object) -> Net | nn.Module:
-    """The module of a function that needs no shape."""
+    """The module of a function that needs no shape, in whose source a study looks for changes."""
     return make()
 
 
@@ -313,6 +580,7 @@ def describe_record(
         machine=describe_machine(),
         parts=parts.describe(),
         code=parts.digest(),
+        holds_back_test=dataset.test is None,
     )
 
 
@@ -334,42 +602,44 @@ def create_folder(
     dataset: Dataset | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Create a run's folder with ``run.json``, any drawn ``splits.json``, and files by name."""
+    """Create a run's folder. ``run.json`` is written last: a folder without it is no run."""
     check_name(name)
-    if name is None:
-        start = f"{record.created[:10]}-{shorten_net_name(record.net_name)}"
-        names: Iterable[str] = (f"{start}-{number}" for number in itertools.count(1))
-    else:
-        names = [name]
+    start = f"{record.created[:10]}-{shorten_net_name(record.net_name)}"
+    numbers = itertools.count(1)
     with making_runs(runs_dir):
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(runs_dir)
-        # Written under another name and renamed, so that the folder is never incomplete.
-        beside = runs_dir / f".{secrets.token_hex(8)}"
-        beside.mkdir()
+        path = runs_dir / (name or f"{start}-{next(numbers)}")
+        while not _take_folder(path, is_named=name is not None):
+            if name is not None:
+                raise RunError(
+                    f"The run {path} already exists.",
+                    remedy=f"Resume it with lamina resume {shlex.quote(str(path))} (in Python,"
+                    f" load_run({str(path)!r}).train()), choose another name, or delete that"
+                    " folder.",
+                )
+            path = runs_dir / f"{start}-{next(numbers)}"
         try:
-            RunFolder(beside).write_record(record)
             if dataset is not None and not dataset.split_rule.startswith(OWN_RULE):
                 splits = {split: list(images.names) for split, images in dataset.splits.items()}
-                write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": splits})
+                write_json(path / SPLITS_FILE, {"rule": dataset.split_rule, "files": splits})
             for file, content in (files or {}).items():
-                write_atomically(beside / file, content)
-            path = _rename_folder(beside, names)
+                write_atomically(path / file, content)
+            RunFolder(path).write_record(record)
         except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
             raise
         sync_folder(runs_dir)
     return path
 
 
-def remove_unfinished(runs_dir: Path) -> None:
-    """Remove folders of processes that were killed while they created a run."""
-    latest = time.time() - UNFINISHED_SECONDS
-    for folder in runs_dir.glob(".*"):
-        is_temporary = re.fullmatch(r"\.[0-9a-f]{16}", folder.name) is not None
-        with suppress(FileNotFoundError):  # another process may have renamed it to its run's name
-            if is_temporary and folder.stat().st_mtime < latest:
-                shutil.rmtree(folder, ignore_errors=True)
+def _take_folder(path: Path, *, is_named: bool) -> bool:
+    """Create a folder; one with this name is taken if a process was killed while it created it."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        rest = {SPLITS_FILE, INITIAL_FILE}
+        names = [file.name for file in path.iterdir()] if path.is_dir() else ["a file"]
+        return is_named and all(name in rest or name.startswith(".") for name in names)
+    return True
 
 
 @contextmanager
@@ -386,18 +656,3 @@ def making_runs(runs_dir: Path) -> Iterator[None]:
 
 def shorten_net_name(name: str) -> str:
     return re.sub(r"[^\w-]+", "-", name).strip("-") or "net"
-
-
-def _rename_folder(folder: Path, names: Iterable[str]) -> Path:
-    """Rename a folder to the first free name; on POSIX, an empty folder counts as free."""
-    for path in map(folder.with_name, names):
-        try:
-            return folder.rename(path)
-        except OSError:
-            if not path.exists():
-                raise
-    raise RunError(
-        f"The run {path} already exists.",
-        remedy=f"Resume it with lamina resume {shlex.quote(str(path))} (in Python,"
-        f" load_run({str(path)!r}).train()), choose another name, or delete that folder.",
-    )

@@ -27,9 +27,7 @@ from lamina.insight.neighbors import SimilarImages
 from lamina.insight.probes import Probes, compare_probes
 from lamina.insight.similarity import NearDuplicates, group_copies
 from lamina.insight.units import LayerUnits, choose_images, inspect_layers
-from lamina.runs.loading import load_run
-from lamina.runs.resuming import find_dataset
-from lamina.runs.run import Run
+from lamina.runs.run import Run, find_dataset, load_run
 from lamina.studies.cross_prediction import (
     CrossValidatedNet,
     choose_nets,

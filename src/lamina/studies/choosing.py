@@ -23,18 +23,9 @@ from lamina.data.images import Progress
 from lamina.data.load import resize_images
 from lamina.errors import LaminaError, NetError, RecipeError, plural, warn
 from lamina.insight.confusions import measure_losses
-from lamina.runs.limit import TimeLimit
-from lamina.runs.nets_by_name import (
-    LEAST_SIDE_PX,
-    PHOTO_SIDES_PX,
-    NetChoice,
-    choice_of_timm,
-    describe_net,
-    find_net,
-    find_own_side,
-    find_sides,
-)
+from lamina.runs.course import TimeLimit
 from lamina.runs.record import Considered
+from lamina.runs.start import TIMM, NetChoice, choice_of_timm, find_net
 from lamina.studies.experiment import (
     ENDS,
     LEAST_TRAINING_SECONDS,
@@ -48,6 +39,7 @@ from lamina.studies.experiment import (
     describe_settings,
     fit_settings,
 )
+from lamina.studies.image_sizes import LEAST_SIDE_PX, PHOTO_SIDES_PX, find_own_side, find_sides
 from lamina.targets import REGRESSION
 from lamina.training.events import Event, FeatureProgress, HeadFit, Trying
 from lamina.training.head import FITTED_IMAGES, deal_folds
@@ -84,6 +76,18 @@ BETTER = 0.7
 """Random weights are better if their loss is below this fraction of the head's. Training all
 layers of the pretrained net makes up for a smaller difference."""
 TOO_SLOW = "too slow"  # a verdict, as "fits" and "chosen"
+
+
+def describe_net(name: str) -> str:
+    """The name of a net in words.
+
+    >>> describe_net("timm:tf_efficientnet_lite0.in1k")
+    'EfficientNet Lite0'
+    """
+    if not name.startswith(TIMM):
+        return name
+    words = name.removeprefix(TIMM).removeprefix("tf_").partition(".")[0].split("_")
+    return " ".join(word.capitalize().replace("net", "Net") for word in words)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,9 @@ from lamina.evaluation.paired import LOOKS, check_comparable
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import check_name
 from lamina.runs.folder import REPORT_FILE, STUDY_FILE
-from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
-from lamina.runs.resuming import find_dataset
-from lamina.runs.run import Run
-from lamina.runs.start import as_net_choice, shorten_net_name
+from lamina.runs.run import Run, find_dataset
+from lamina.runs.start import NetChoice, as_net_choice, shorten_net_name
 from lamina.studies.experiment import (
     Decision,
     Events,
@@ -258,7 +256,7 @@ def train_study(
 ) -> None:
     """Train a study after these decisions; with ``progress``, print what it does."""
     events = itertools.chain(decisions, iter_comparisons(study, RunSetup(jobs=jobs)))
-    follow_study(events, study.path, progress)
+    follow_study(events, progress)
 
 
 def are_stored(sources: Sequence[Source], plan: Plan) -> bool:

@@ -27,9 +27,8 @@ from lamina.files import check_name
 from lamina.markup import card, table, wrap
 from lamina.metrics import METRICS
 from lamina.runs.folder import STUDY_FILE, WHOLE, RunFolder
-from lamina.runs.nets_by_name import choice_of_timm, find_net
 from lamina.runs.run import Run
-from lamina.runs.start import NetLike
+from lamina.runs.start import NetLike, choice_of_timm, find_net
 from lamina.studies.experiment import (
     Candidate,
     Deadline,
@@ -256,7 +255,7 @@ def cross_validate(
     deadline = to_deadline(began, net, seconds)
     setup = RunSetup(Path(runs_dir), name, jobs=jobs)
     events = iter_folds(dataset, folds, request, deadline, setup)
-    for event in follow(events, dataset, name, progress):
+    for event in follow(events, dataset, progress):
         if isinstance(event, Folds):
             result = event
     return result

@@ -19,8 +19,8 @@ from lamina.errors import NotFiniteError, RecipeError, check_type
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
 from lamina.runs.course import RunEvent
-from lamina.runs.nets_by_name import NetChoice, choose_by_images
-from lamina.runs.start import as_net_choice
+from lamina.runs.start import NetChoice, as_net_choice
+from lamina.studies.image_sizes import choose_by_images
 from lamina.training.custom import NO_PARTS, Parts, find_ignored
 from lamina.training.events import Event
 from lamina.training.pretrained import TimmNet, native_side_px

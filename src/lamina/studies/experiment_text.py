@@ -15,10 +15,8 @@ from lamina.data import Dataset
 from lamina.errors import RecipeError, RunError, check_type, find_nearest, suggest
 from lamina.metrics import METRICS
 from lamina.nets import Net
-from lamina.runs.loading import is_run_or_study, load_run
-from lamina.runs.nets_by_name import TIMM, NetChoice, choice_of_timm
-from lamina.runs.run import Run
-from lamina.runs.start import NetLike, as_net_choice, check_recipe
+from lamina.runs.run import Run, is_run_or_study, load_run
+from lamina.runs.start import TIMM, NetChoice, NetLike, as_net_choice, check_recipe, choice_of_timm
 from lamina.studies.experiment import Decision, Experiment, Request, fit_experiment
 from lamina.studies.own_code import TRAINING
 from lamina.studies.seeds import check_repeatable

@@ -16,7 +16,6 @@ from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.evaluation.words import describe_deviation
 from lamina.files import read_object, write_json
 from lamina.markup import card, table, wrap
-from lamina.runs.folder import WINNER_FILE
 from lamina.runs.run import Run
 from lamina.runs.start import shorten_net_name
 from lamina.studies.experiment import Decision, Events, Experiment
@@ -238,7 +237,6 @@ def iter_finals(
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
     finalists.sort(key=lambda finalist: finalist.mean, reverse=not metric.lower_is_better)
     best = finalists[0]
-    write_json(folder / WINNER_FILE, {"winner": best.name})
     tuned = Tuned(str(folder), len(progress.counted), metric.name, tuple(finalists), best)
     if not plan.tests:
         return tuned

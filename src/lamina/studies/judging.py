@@ -151,7 +151,7 @@ def measure_deviation(runs: Sequence[Run]) -> float | None:
 def mean_seconds(runs: Sequence[Run]) -> float:
     """The mean seconds of training."""
     return statistics.fmean(
-        sum(row["train_seconds"] or 0.0 for row in run.folder.history.epochs()) for run in runs
+        sum(row["train_seconds"] or 0.0 for row in run.folder.read_epochs()) for run in runs
     )
 
 

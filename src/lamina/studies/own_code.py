@@ -18,8 +18,8 @@ from torch import Tensor
 
 from lamina.errors import warn
 from lamina.nets import Net
-from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
+from lamina.runs.start import NetChoice
 from lamina.training.custom import Parts
 
 TRAINING = ("loss", "optimizer", "augment", "schedule")

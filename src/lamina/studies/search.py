@@ -17,10 +17,8 @@ from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, plur
 from lamina.evaluation.paired import score_images
 from lamina.files import damaged
 from lamina.nets import Net
-from lamina.runs.nets_by_name import NetChoice
-from lamina.runs.resuming import list_needed_parts
-from lamina.runs.run import Run
-from lamina.runs.start import shorten_net_name
+from lamina.runs.run import Run, list_needed_parts
+from lamina.runs.start import NetChoice, shorten_net_name
 from lamina.studies.experiment import Decision, Experiment, Request, fit_experiment
 from lamina.studies.own_code import describe_code, digest_code
 from lamina.studies.space import (

@@ -23,19 +23,14 @@ from lamina.errors import LaminaWarning, RunError, escape
 from lamina.evaluation.reports import Report
 from lamina.files import damaged, lock_folder, read_object, write_json
 from lamina.nets import Net
-from lamina.runs.continuing import StartingPoint
 from lamina.runs.course import RunEvent
 from lamina.runs.differences import compare_records
 from lamina.runs.folder import STUDY_FILE
-from lamina.runs.loading import load_run
-from lamina.runs.nets_by_name import NetChoice
-from lamina.runs.overview import describe_recipe as recipe_in_words
-from lamina.runs.overview import describe_start
 from lamina.runs.progress import show_progress
 from lamina.runs.record import Considered
-from lamina.runs.resuming import list_needed_parts
-from lamina.runs.run import Run
-from lamina.runs.start import Place, create_run, describe_record, making_runs
+from lamina.runs.run import Run, describe_start, list_needed_parts, load_run
+from lamina.runs.run import describe_recipe as recipe_in_words
+from lamina.runs.start import NetChoice, Place, Start, create_run, describe_record, making_runs
 from lamina.studies.experiment import (
     LEAST_TRAINING_SECONDS,
     Candidate,
@@ -123,11 +118,11 @@ def is_about_run(event: object) -> bool:
     return isinstance(event, about_run)
 
 
-def follow_study(events: Iterable[RunEvent], path: Path, progress: bool) -> None:
+def follow_study(events: Iterable[RunEvent], progress: bool) -> None:
     """Play the events of a study; with ``progress``, print those that are not about a run."""
     if progress:
         about_study = (event for event in events if not is_about_run(event))
-        events = show_progress(about_study, name=path.name)
+        events = show_progress(about_study)
     for _ in events:
         pass
 
@@ -139,7 +134,7 @@ class RunSetup:
     runs_dir: Path = Path("runs")
     name: str | None = None
     command: tuple[str, ...] = ()  # words of the command line, for the records
-    start_from: StartingPoint | None = None
+    start_from: Start | None = None
     save_every_seconds: float = 60.0
     finish: threading.Event | None = None
     progress: Progress | None = None  # of images that are resized
@@ -184,9 +179,9 @@ def iter_candidate(
             experiment.dataset,
             experiment.net,
             experiment.recipe,
-            parts=experiment.parts,
-            start_from=setup.start_from,
-            place=Place(setup.runs_dir, setup.name, setup.command, tuple(considered)),
+            experiment.parts,
+            setup.start_from,
+            Place(setup.runs_dir, setup.name, setup.command, tuple(considered)),
         )
     yield Started(run, candidate)
     yield from train_candidate(run, candidate, deadline, setup)

@@ -17,12 +17,18 @@ from lamina.data.load import as_dataset, check_learnable
 from lamina.errors import NetError, RecipeError, check_type, plural
 from lamina.files import check_name
 from lamina.nets import Net
-from lamina.runs.continuing import find_start
 from lamina.runs.course import RunEvent
 from lamina.runs.progress import show_progress
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
-from lamina.runs.start import NetLike, as_net_choice, check_pretrained, check_recipe, check_val
+from lamina.runs.start import (
+    NetLike,
+    as_net_choice,
+    check_pretrained,
+    check_recipe,
+    check_val,
+    find_start,
+)
 from lamina.studies.choosing import LEAST_SECONDS, iter_choice, iter_spending
 from lamina.studies.experiment import (
     ENDS,
@@ -127,9 +133,7 @@ def train(
         request = to_request(origin.net_choice(dataset), recipe, seconds, parts)
     deadline = to_deadline(began, net or start_from, seconds)
     events = iter_training(dataset, request, deadline, setup)
-    runs = [
-        event.run for event in follow(events, dataset, name, progress) if isinstance(event, Started)
-    ]
+    runs = [event.run for event in follow(events, dataset, progress) if isinstance(event, Started)]
     return runs[-1]
 
 
@@ -263,11 +267,9 @@ def to_deadline(began: float, net: object, seconds: float | None) -> Deadline | 
     return Deadline(began, seconds or DEFAULT_SECONDS)
 
 
-def follow(
-    events: Iterable[RunEvent], dataset: Dataset, name: str | None, progress: bool
-) -> Iterable[RunEvent]:
+def follow(events: Iterable[RunEvent], dataset: Dataset, progress: bool) -> Iterable[RunEvent]:
     """The events, printed if ``progress``, after a description of the data."""
     if not progress:
         return events
     introduction = Remark("\n".join([*describe_data(dataset), *describe_reading(dataset)]))
-    return show_progress(chain([introduction], events), name=name or "")
+    return show_progress(chain([introduction], events))

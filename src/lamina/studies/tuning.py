@@ -29,9 +29,7 @@ from lamina.files import LockedError, check_name, write_json
 from lamina.markup import card
 from lamina.nets import Net
 from lamina.runs.folder import STUDY_FILE
-from lamina.runs.loading import load_run
-from lamina.runs.overview import describe_recipe
-from lamina.runs.run import Run
+from lamina.runs.run import Run, describe_recipe, load_run
 from lamina.runs.start import as_net_choice, making_runs
 from lamina.studies import finals
 from lamina.studies.experiment import (
@@ -232,7 +230,7 @@ def tune(
     limits = find_limits(search, trials, seconds)
     check_name(name)
     path = Path(runs_dir) / (name or search.name)
-    follow_study(iter_tuning(path, search, storage, limits), path, progress)
+    follow_study(iter_tuning(path, search, storage, limits), progress)
     return Study(path, storage)
 
 

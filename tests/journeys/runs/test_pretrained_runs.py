@@ -8,8 +8,8 @@ import numpy as np
 
 from lamina import start_run
 from lamina.data import Dataset, Images
-from lamina.runs.nets_by_name import find_net
-from lamina.runs.resuming import make_training
+from lamina.runs.run import make_training
+from lamina.runs.start import find_net
 from lamina.training.prediction import predict_logits
 from lamina.training.pretrained import RECIPES
 from lamina.training.recipe import PRETRAINED_HOME, fit_recipe
@@ -47,7 +47,7 @@ def test_a_pretrained_net_keeps_its_head(tmp_path):
     more = noise(("green", "red", "blue"))
     new = start_run(data=more, start_from=old, runs_dir=tmp_path)
     assert new.record.recipe.initial_fraction == 0  # one output is new
-    model = make_training(new, more, new.record).model
+    model = make_training(new, more).model
     logits = [predict_logits(one, more.test.pixels) for one in (old.load_model(), model)]
     np.testing.assert_array_equal(logits[0], logits[1][:, :2])
     assert new.train(progress=False) is not None

@@ -108,9 +108,9 @@ def test_class_weights_let_patience_follow_balanced_accuracy(tmp_path):
         for _ in run.iter_train(data=PARTS):
             pass
         runs[metric] = load_run(run.path)
-    rows = runs["accuracy"].folder.history.epochs()
+    rows = runs["accuracy"].folder.read_epochs()
     assert runs["accuracy"].end.startswith("val accuracy has not improved since epoch 1 ")
-    balanced = runs[None].folder.history.epochs()
+    balanced = runs[None].folder.read_epochs()
     assert [row["weights"] for row in rows] == [row["weights"] for row in balanced[: len(rows)]]
     scores = [row["val_balanced_accuracy"] for row in balanced]
     assert len(balanced) > len(rows)
@@ -266,7 +266,7 @@ def test_val_with_one_class_is_scored_by_the_accuracy(tmp_path):
         " accuracy"
     ]
     assert (report.split, report.score.name, report.undefined) == ("val", "accuracy", "auc")
-    rows = load_run(run.path).folder.history.epochs()
+    rows = load_run(run.path).folder.read_epochs()
     assert all(math.isfinite(row["val_accuracy"]) and "val_auc" not in row for row in rows)
 
 

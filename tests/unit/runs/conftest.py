@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina.runs.loading import load_run
 from lamina.runs.record import RunRecord
-from lamina.runs.run import Run
+from lamina.runs.run import Run, load_run
 from lamina.runs.start import create_folder
 from lamina.training.loop import Training
 from support.runs import CONV_NET, DATA, RECIPE, begin_run

@@ -11,7 +11,7 @@ from lamina.evaluation.evaluating import evaluate
 from lamina.kernels.library import find_kernels
 from lamina.nets import Flatten, Linear, Net, Output, Tanh
 from lamina.runs.differences import Difference, compare_runs, find_changes
-from lamina.runs.loading import load_run
+from lamina.runs.run import load_run
 from lamina.runs.start import create_folder
 from support.runs import DATA, NET, RECIPE, start
 from support.trainings import follow
@@ -21,7 +21,7 @@ def finish(folder, recipe=RECIPE, net=NET):
     run, training = start(folder, recipe, net)
     for epoch in follow(training):
         row = epoch.to_json()
-        run.folder.history.append(
+        run.folder.append_row(
             {name: row[name] for name in ("event", "epoch", "train_loss", "train_seconds", "lr")}
         )
     run.folder.save_report(evaluate(training.model, DATA.test))
@@ -43,7 +43,8 @@ def test_recipe_net_and_results_are_reported(tmp_path):
         difference.what: (difference.first, difference.second)
         for difference in compare_runs(first.folder, second.folder)
     }
-    assert found["net, layer 2"] == ("Linear(4), ReLU()", "Linear(5)")
+    assert found["net, layer 2"] == ("Linear(4)", "Linear(5)")
+    assert found["net, layer 4"] == ("Output(units=3)", "–")
     assert found["recipe.lr"] == ("0.001", "0.01")
     assert found["recipe.epochs"] == found["epochs trained"] == ("2", "1")
     assert found["parameters"] == ("451", "563")
@@ -73,8 +74,9 @@ def test_software_machine_threads_precision_and_data_are_reported(tmp_path):
         Difference("precision", "fp32", "bf16"),
         Difference("versions.torch", torch.__version__, "1.0"),
         Difference("machine.processor", record.machine.processor, "Other"),
-        Difference("machine.flags", "sse", "amx_bf16"),
+        Difference("machine.flags.sse", "yes", "–"),
         Difference("machine.threads", str(torch.get_num_threads()), "64"),
+        Difference("machine.flags.amx_bf16", "–", "yes"),
     ]
 
 

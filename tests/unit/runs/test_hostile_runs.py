@@ -16,9 +16,8 @@ import pytest
 
 from lamina import LaminaError, load_run
 from lamina.errors import RunError
-from lamina.nets import Flatten, Linear, Net, Output
 from lamina.runs.folder import unpack_checkpoint
-from lamina.runs.loading import find_runs
+from lamina.runs.run import find_runs
 from lamina.training.checkpoint import pack_tensors, unpack_tensors
 from support.commands import run_lamina
 from support.examples import IS_COMPLETE
@@ -50,11 +49,7 @@ def replace_value(values: Any, place: tuple[Any, ...], value: Any) -> Any:
 def use(path: Path) -> None:
     """Read everything that the run's folder holds."""
     run = load_run(path)
-    repr(run)
-    run._repr_html_()
     _ = run.report, run.outputs, run.calibration, run.history, run.is_finished
-    if run.report is not None:
-        run.report._repr_html_()
     run.folder.read_checkpoint()
 
 
@@ -137,17 +132,3 @@ def test_packed_logits_that_would_fill_the_memory_are_refused(stored_runs):
         archive.writestr("test_logits.npy", b"no array")
     with pytest.raises(RunError, match=r"logits\.npz is damaged"):
         _ = load_run(file.parent).outputs
-
-
-def test_a_net_larger_than_the_file_is_not_built(stored_runs, monkeypatch):
-    file = stored_runs["finished"] / "run.json"
-    values = json.loads(file.read_text())
-    values["net"] = Net(Flatten(), Linear(10**6), Output(10)).text()
-    file.write_text(json.dumps(values))
-
-    def build(*_: object) -> None:
-        raise AssertionError("memory was reserved")
-
-    monkeypatch.setattr(Net, "module", build)
-    with pytest.raises(RunError, match=r"bytes, too few for [\d,]+ parameters"):
-        load_run(file.parent).load_model()

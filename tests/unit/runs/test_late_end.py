@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from lamina import Dataset, Images, Recipe, load_run, start_run
 from lamina.errors import LaminaWarning
-from lamina.runs import limit
-from lamina.runs.limit import TimeLimit
-from lamina.runs.resuming import make_training
+from lamina.runs import course
+from lamina.runs.course import TimeLimit
+from lamina.runs.run import make_training
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Cooldown, EarlyEnd, Epoch, Step
 from lamina.training.schedule import Schedule
@@ -86,7 +86,7 @@ def test_an_open_training_uses_its_time_and_can_be_repeated(tmp_path, dataset, m
     run = begin(tmp_path, dataset, "open")
     times = itertools.count()
     with monkeypatch.context() as patch:
-        patch.setattr(limit.time, "perf_counter", lambda: next(times) / 200)
+        patch.setattr(course.time, "perf_counter", lambda: next(times) / 200)
         events = list(run.iter_train(until=time.perf_counter() + 1, is_open=True))
     (fall,) = (event for event in events if isinstance(event, Cooldown))
     assert not any(isinstance(event, EarlyEnd) for event in events)
@@ -97,7 +97,7 @@ def test_an_open_training_uses_its_time_and_can_be_repeated(tmp_path, dataset, m
     assert finished.is_finished
     assert finished.epochs == len(epochs)
     assert finished.record == run.record  # it is written once
-    repeated = make_training(finished, dataset, finished.record)
+    repeated = make_training(finished, dataset)
     repeated.schedule.restore(finished.folder.read_checkpoint().standing.knots, 0)
     for _ in repeated:
         pass
@@ -119,7 +119,7 @@ def test_a_killed_open_training_goes_on_as_its_recipe_plans(tmp_path, dataset):
 def test_a_training_asked_to_finish_lets_the_rate_fall(tmp_path, dataset, monkeypatch):
     """The clock goes on by 0.1 s each time that it is read, which is once a step."""
     times = itertools.count()
-    monkeypatch.setattr(limit, "time", SimpleNamespace(perf_counter=lambda: next(times) / 10))
+    monkeypatch.setattr(course, "time", SimpleNamespace(perf_counter=lambda: next(times) / 10))
     run = begin(tmp_path, dataset, "run", dataclasses.replace(RECIPE, epochs=40))
     finish = threading.Event()
     events = []
@@ -142,13 +142,15 @@ def test_a_training_asked_to_finish_lets_the_rate_fall(tmp_path, dataset, monkey
 def test_a_request_to_finish_never_prolongs_a_training(done, longest, monkeypatch):
     """A step takes 20 ms; of 1,000 steps, the rate falls in the last 400."""
     now = 0.0
-    monkeypatch.setattr(limit, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(course, "time", SimpleNamespace(perf_counter=lambda: now))
     schedule = Schedule(dataclasses.replace(RECIPE, epochs=10), steps_per_epoch=100)
-    watch = TimeLimit()
+    finish = threading.Event()
+    watch = TimeLimit(finish=finish)
     for step in range(1, done + 1):
         now += 0.02
         assert watch.choose_fall_steps(schedule, step) is None
-    watch.finish_soon()
+    finish.set()
+    watch.look()
     now += 0.02
     steps = watch.choose_fall_steps(schedule, done)
     if steps is not None:
@@ -159,7 +161,7 @@ def test_a_request_to_finish_never_prolongs_a_training(done, longest, monkeypatc
 def test_a_run_without_the_line_of_an_epoch_can_be_finished(tmp_path, dataset):
     run = begin(tmp_path, dataset, "run")
     run.train(progress=False)
-    file = run.folder.history.file
+    file = run.folder.history_file
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[1:]))  # as lamina advises for a damaged line
     assert load_run(run.path).is_finished
@@ -186,7 +188,7 @@ def test_patience_lets_the_rate_fall_before_the_end(tmp_path, dataset):
 def test_the_time_is_used_and_kept_though_the_machine_changes(slowdown, when, monkeypatch):
     """A step takes 20 ms, and from a moment on more or less."""
     now = 0.0
-    monkeypatch.setattr(limit.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(course.time, "perf_counter", lambda: now)
     schedule, watch, seconds, step = (
         Schedule(RECIPE, STEPS_PER_EPOCH),
         TimeLimit(60.0, is_open=True),

@@ -118,7 +118,7 @@ def test_metrics_are_in_history_and_report(tmp_path: Path) -> None:
     )
     assert report.metrics["undefined"] is None
     assert "test top_2 " in str(report)
-    last = run.folder.history.epochs()[-1]
+    last = run.folder.read_epochs()[-1]
     assert 0 < last["val_top_2"] <= 1
     assert last["val_undefined"] is None
     assert load_run(run.path).report.metrics == report.metrics
@@ -381,7 +381,7 @@ def test_functions_may_change_their_arguments(tmp_path: Path) -> None:
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path, parts=Parts(augment=spoil_images))
     run.train(progress=False)
     # the classes no longer apply
-    assert all(row["train_accuracy"] is None for row in run.folder.history.epochs())
+    assert all(row["train_accuracy"] is None for row in run.folder.read_epochs())
     assert np.array_equal(DATA.train.pixels, before[0])
     assert np.array_equal(DATA.train.targets, before[1])
 
@@ -415,7 +415,7 @@ def test_targets_of_every_kind_have_the_form_of_the_logits(kind: str, tmp_path: 
         )
     ]
     assert digests(runs[0]) == digests(runs[1])
-    rows = [run.folder.history.epochs() for run in runs]
+    rows = [run.folder.read_epochs() for run in runs]
     assert rows[2][-1]["train_loss"] == pytest.approx(rows[1][-1]["train_loss"], rel=1e-3)
     if kind == "regression":  # in units, and one decimal of a report's
         assert runs[0].report.metrics["measure_error"] == pytest.approx(
@@ -466,7 +466,7 @@ def test_a_metric_of_ones_own_is_the_score(metric: Any, lower: bool, tmp_path: P
     lines = str(report).splitlines()
     assert lines[0] == f"test own {report.score.value:.4g} (12 images)"
     assert lines[1] == "no baseline, because the score is your own metric"
-    rows = run.folder.history.epochs()
+    rows = run.folder.read_epochs()
     scores = [event.score for event in epochs]
     assert [score.name for score in scores if score] == ["own", "own"]
     assert [row.get("val_own") for row in rows] == [score and score.value for score in scores]
@@ -502,10 +502,10 @@ def test_patience_follows_a_metric_of_ones_own(lower: bool, tmp_path: Path) -> N
     if lower:
         assert run.end
         assert run.end.startswith("val count has not improved since epoch ")
-        assert len(run.folder.history.epochs()) < 8
+        assert len(run.folder.read_epochs()) < 8
     else:
         assert run.end == ""
-        assert len(run.folder.history.epochs()) == 8
+        assert len(run.folder.read_epochs()) == 8
 
 
 def test_a_run_resumes_only_with_its_score_of_ones_own(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_patience_ends_a_training_for_good(stop, tmp_path):
     if stop:
         for _ in load_run(run.path).iter_train(data=WITH_VAL):
             pass
-    rows = run.folder.history.epochs()
+    rows = run.folder.read_epochs()
     scores = [row["val_accuracy"] for row in rows]
     best = scores.index(max(scores))
     assert len(rows) == best + 1 + PATIENT.patience < PATIENT.epochs
@@ -50,7 +50,7 @@ def test_patience_counts_evaluations(tmp_path):
     data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test, split="val"))
     run = start_run(data, NET, PATIENT, runs_dir=tmp_path)
     train(run)
-    rows = run.folder.history.epochs()
+    rows = run.folder.read_epochs()
     scores = [row["val_accuracy"] for row in rows if row.get("val_accuracy") is not None]
     assert len(rows) > 1.5 * len(scores)
     assert len(scores) - scores.index(max(scores)) - 1 == PATIENT.patience
@@ -67,7 +67,7 @@ def test_an_error_that_falls_is_an_improvement(tmp_path):
     data = dataclasses.replace(DATA, **(splits | {"val": splits["val"].take(range(6))}))
     run = start_run(data, NET, dataclasses.replace(PATIENT, epochs=12), runs_dir=tmp_path)
     train(run)  # on the same images as in val
-    errors = [row["val_mean_absolute_error"] for row in run.folder.history.epochs()]
+    errors = [row["val_mean_absolute_error"] for row in run.folder.read_epochs()]
     assert len(errors) > 4
     assert errors[-1] < errors[0]
 

@@ -9,9 +9,7 @@ from torch import nn
 
 from lamina.errors import RunError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.loading import load_run
-from lamina.runs.resuming import find_dataset, make_training, resume_training
-from lamina.runs.run import Run
+from lamina.runs.run import Run, find_dataset, load_run, make_training, resume_training
 from lamina.training.loop import Training
 from support.runs import DATA, RECIPE, change_record, refuses, start
 from support.trainings import follow, same, weights
@@ -90,7 +88,7 @@ def test_a_training_made_again_gives_the_same_weights(tmp_path):
     run, training = start(tmp_path)
     follow(training)
     run.folder.save_checkpoint(training.checkpoint())
-    again = make_training(run, DATA, run.record)
+    again = make_training(run, DATA)
     assert again.steps_done == 0
     follow(again)
     assert same(weights(again), weights(training))
@@ -99,8 +97,8 @@ def test_a_training_made_again_gives_the_same_weights(tmp_path):
 def test_a_history_without_its_checkpoint_is_rejected(tmp_path):
     run, training = start(tmp_path)
     run.folder.save_model(training.model)
-    run.folder.history.append({"event": "epoch", "epoch": 1})
-    run.folder.history.append({"event": "epoch", "epoch": 2})
+    run.folder.append_row({"event": "epoch", "epoch": 1})
+    run.folder.append_row({"event": "epoch", "epoch": 2})
     with refuses(
         f"{run.path} has 2 epochs in its history, but no state.safetensors to resume from. "
         "Restore that file from a copy, or delete history.jsonl and start over with lamina resume."

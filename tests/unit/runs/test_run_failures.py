@@ -70,7 +70,7 @@ def test_a_run_begun_on_a_full_disk_can_be_resumed(tmp_path):
         pytest.raises(RunError, match=r"^Cannot write to .* No checkpoint was saved"),
     ):
         run.train(progress=False)
-    assert run.folder.history.epochs() == []
+    assert run.folder.read_epochs() == []
     run.train(progress=False)
     assert digests(run) == digests(straight)
 
@@ -79,7 +79,7 @@ def test_a_history_without_weights_after_a_kill_is_cut_off(tmp_path):
     straight = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
     straight.train(progress=False)
     run = start_run(DATA, NET, RECIPE, runs_dir=tmp_path)
-    run.folder.history.append(straight.folder.history.epochs()[0])
+    run.folder.append_row(straight.folder.read_epochs()[0])
     run.train(progress=False)
     assert digests(run) == digests(straight)
 
@@ -171,7 +171,7 @@ def test_train_blocks_prints_each_epoch_and_gives_the_report(tmp_path, capsys):
 
 def test_an_interrupt_in_the_last_step_of_an_epoch_is_saved(tmp_path, monkeypatch):
     # so that no short epoch is worth a checkpoint
-    monkeypatch.setattr("lamina.runs.saver.SAVING_FRACTION", 0.0)
+    monkeypatch.setattr("lamina.runs.course.SAVING_FRACTION", 0.0)
     recipe = Recipe(epochs=3, batch_size=4, precision="fp32", seed=7, lanes=2)
     run = start_run(DATA, NET, recipe, runs_dir=tmp_path)
     loop = run.iter_train(save_every_seconds=1e6)

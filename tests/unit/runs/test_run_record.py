@@ -9,13 +9,14 @@ import pytest
 
 from lamina import __version__
 from lamina.errors import RunError
-from lamina.runs.loading import load_run
 from lamina.runs.record import FORMAT
+from lamina.runs.run import load_run
 from support.runs import edit_json, refuses
 
 
 def test_a_folder_that_is_no_run_is_rejected(tmp_path):
-    with refuses(f"{tmp_path} is not a run, because it has no run.json. Use the folder of a run."):
+    where = f"No run named {tmp_path.name} in {tmp_path.parent}"
+    with refuses(f"{where}. Train one with lamina train."):
         load_run(tmp_path)
 
 
@@ -108,15 +109,12 @@ def test_every_field_of_run_json_is_needed(run):
         {"mean": []},
         {"in_shape": []},
         {"in_shape": [3, 6]},
-        {"in_shape": [3, 2, 2]},
-        {"in_shape": [3, 512_409_557_603_043_101, 6]},  # beyond any memory
     ],
 )
-def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, changes):
-    run.folder.save_model(training.model)
+def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, changes):
     edit_json(run.path / "run.json", **changes)
     with pytest.raises(RunError, match="is damaged"):
-        load_run(run.path).load_model()
+        load_run(run.path)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from lamina.errors import DataError, LaminaWarning, RunError
 from lamina.evaluation.words import list_lines
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.differences import find_changes
-from lamina.runs.resuming import make_training
-from lamina.runs.run import Run
+from lamina.runs.run import Run, make_training
 from lamina.training.events import Resumed
 from support.runs import DATA, NET, RECIPE, digests, train
 
@@ -65,7 +64,7 @@ def test_events_come_after_saving_and_test_is_evaluated_once(tmp_path):
     events = []
     for event in run.iter_train():
         if isinstance(event, Epoch):
-            assert run.folder.history.epochs()[-1]["epoch"] == event.epoch
+            assert run.folder.read_epochs()[-1]["epoch"] == event.epoch
         events.append(type(event) if not isinstance(event, Report) else event.split)
     assert events == [Step, Step, Epoch, Step, Step, Epoch, "test"]
     assert run.report == evaluate_again(run)
@@ -84,7 +83,7 @@ def test_val_is_evaluated_each_epoch_and_test_after_the_last(tmp_path):
     run = start_run(data, NET, RECIPE, runs_dir=tmp_path)
     reports = [event for event in run.iter_train() if isinstance(event, Report)]
     assert [report.split for report in reports] == ["val", "val", "test"]
-    rows = run.folder.history.epochs()
+    rows = run.folder.read_epochs()
     assert [row["val_accuracy"] for row in rows] == [report.score.value for report in reports[:2]]
     assert not any("test" in name for row in rows for name in row)
     without_test = start_run(dataclasses.replace(data, test=None), NET, RECIPE, runs_dir=tmp_path)
@@ -99,7 +98,7 @@ def test_a_large_val_is_evaluated_after_fewer_epochs(tmp_path):
     data = dataclasses.replace(DATA, val=dataclasses.replace(many, split="val"))
     run = start_run(data, NET, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
     straight = train(run)
-    assert [row["epoch"] for row in run.folder.history.epochs() if "val_accuracy" in row] == [
+    assert [row["epoch"] for row in run.folder.read_epochs() if "val_accuracy" in row] == [
         5,
         10,
         11,
@@ -112,7 +111,7 @@ def test_a_large_val_is_evaluated_after_fewer_epochs(tmp_path):
     timeless = [
         [
             {name: value for name, value in row.items() if "second" not in name}
-            for row in each.folder.history.epochs()
+            for row in each.folder.read_epochs()
         ]
         for each in (run, other)
     ]
@@ -249,7 +248,7 @@ def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
     assert load_run(run.path).record.device.value == "cuda"
     assert run.evaluate(data=DATA).score == run.report.score
     assert [change.what for change in find_changes(run.record)] == ["device"]
-    assert make_training(run, DATA, run.record).device.value == "cpu"
+    assert make_training(run, DATA).device.value == "cpu"
 
 
 def test_arrays_in_memory_have_to_be_given_again(tmp_path):

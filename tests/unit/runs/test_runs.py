@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,8 +16,8 @@ from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation.evaluating import evaluate
 from lamina.files import check_name
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.runs.loading import find_runs, list_runs, load_run
 from lamina.runs.record import FORMAT, OwnModule, resume_command
+from lamina.runs.run import find_runs, list_runs, load_run
 from lamina.runs.start import create_folder
 from lamina.training.checkpoint import pack_tensors
 from lamina.training.loop import Training
@@ -93,11 +91,6 @@ def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
         paths = list(pool.map(create, range(8)))
     assert len(set(paths)) == 8
     assert all(load_run(path).record == record for path in paths)
-
-
-def test_a_folder_may_vanish_while_a_run_is_created(tmp_path, record):
-    (tmp_path / f".{'a' * 16}").symlink_to("renamed")  # is listed, but is not there
-    assert load_run(create_folder(tmp_path, record)).record == record
 
 
 def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
@@ -248,10 +241,8 @@ def test_a_mistyped_run_suggests_one_beside_it(run):
         load_run(run.path.parent / "frist")
 
 
-def test_a_path_that_cannot_be_is_a_run_error():
-    # Since Python 3.14, a name that is too long is the name of nothing.
-    reasons = r"^(Cannot use x{100}: file name too long\.|No run named x{300} in )"
-    with pytest.raises(RunError, match=reasons):
+def test_a_name_that_is_too_long_is_no_run():
+    with pytest.raises(RunError, match=r"^No run named x{300} in this folder or runs"):
         load_run("x" * 300)
 
 
@@ -263,9 +254,7 @@ def test_a_mistyped_run_among_many_names_only_some(run, record):
 
 
 def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
-    with refuses(
-        f"No run named first in {tmp_path}. No runs were found there. Train one with lamina train."
-    ):
+    with refuses(f"No run named first in {tmp_path}. Train one with lamina train."):
         load_run(tmp_path / "first")
 
 
@@ -281,13 +270,8 @@ def test_a_run_is_found_by_its_name_in_runs(run, monkeypatch):
     assert load_run("first").path == Path("first")
 
 
-def test_a_file_of_a_run_is_not_a_run(run):
-    with refuses(f"{run.path}/run.json is a file; expected the folder of a run. Use {run.path}."):
-        load_run(run.path / "run.json")
-
-
 def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
-    assert find_runs(tmp_path / "runs") == ([], [])
+    assert find_runs(tmp_path / "runs") == ([], {})
     newer = load_run(
         create_folder(
             tmp_path, dataclasses.replace(record, created="2026-02-01T00:00:00+00:00"), "a"
@@ -300,13 +284,13 @@ def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
     )
     (tmp_path / "plots").mkdir()
     (tmp_path / "notes.txt").touch()
-    assert find_runs(tmp_path) == ([older, newer], [])
+    assert find_runs(tmp_path) == ([older, newer], {})
     for name in ("damaged", ".hidden"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text("{")
-    runs, (damaged,) = find_runs(tmp_path)
+    runs, problems = find_runs(tmp_path)
     assert runs == [older, newer]
-    assert damaged.path == tmp_path / "damaged"
+    assert list(problems) == [tmp_path / "damaged"]
     with pytest.warns(LaminaWarning, match="Skipped a damaged run: .*/damaged/run.json is damaged"):
         assert list_runs(tmp_path) == [older, newer]
 
@@ -356,21 +340,20 @@ def test_a_run_is_shown_though_its_record_is_gone(run):
     shown = repr(run)
     run.folder.record_file.unlink()
     assert repr(run) == shown
-    with refuses(f"{run.folder.record_file} is missing. Restore it from a copy, or train again."):
+    with refuses(f"{run.folder.record_file} does not exist. Check the path, or restore the file."):
         run.folder.read_record()
 
 
-def test_what_a_kill_left_of_a_new_run_is_removed_later(tmp_path, record):
-    old, new, other = (tmp_path / name for name in (f".{8 * '0a'}", f".{8 * '1b'}", ".cache"))
-    for folder in (old, new, other):
-        (folder / "inner").mkdir(parents=True)
-        hours = 0 if folder == new else 2
-        changed_at = time.time() - 3600 * hours
-        os.utime(folder, (changed_at, changed_at))
-    create_folder(tmp_path, record, "first")
-    assert [folder.exists() for folder in (old, new, other)] == [False, True, True]
-
-
-def test_a_folder_without_run_json_does_not_take_the_name(tmp_path, record):
+def test_what_a_kill_left_of_a_new_run_does_not_take_its_name(tmp_path, record):
     (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "splits.json").write_text("{}")
+    (tmp_path / "first" / ".run.json.0a1b2c3d").write_text("{")
+    assert find_runs(tmp_path) == ([], {})
     assert load_run(create_folder(tmp_path, record, "first")).record == record
+
+
+def test_a_folder_with_other_files_is_not_taken(tmp_path, record):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="first already exists"):
+        create_folder(tmp_path, record, "first")

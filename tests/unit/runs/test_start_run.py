@@ -20,7 +20,8 @@ from lamina import Epoch, Recipe, load_recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import LaminaError, NetError, RecipeError, RunError
 from lamina.nets import Flatten, Layer, Net, Output, Residual
-from lamina.runs.loading import list_runs
+from lamina.runs.run import list_runs
+from lamina.studies.image_sizes import choose_by_images
 from lamina.training.custom import drop_ignored
 from lamina.training.recipe import fit_recipe
 from support.runs import DATA, NET, RECIPE
@@ -54,7 +55,7 @@ def test_a_function_makes_the_net_from_the_seed_of_the_recipe(tmp_path):
     assert runs[0].record.net_name == runs[0].record.own_module.name == "small"
     stored = start_run(DATA, lambda: NET, RECIPE, runs_dir=tmp_path)
     assert stored.record.net is not None and stored.module is None
-    with pytest.raises(NetError, match=r"<lambda>, which needs arguments .* Pass a function with"):
+    with pytest.raises(NetError, match=r"\(missing a required argument: 'width'\)\. Pass a Net"):
         start_run(DATA, lambda width: NET, RECIPE, runs_dir=tmp_path)
 
 
@@ -95,15 +96,17 @@ def squares(side_px: int, original_px: int, size_px: int | None = None) -> Datas
         (squares(160, 160), "photo-s"),
     ],
 )
-def test_the_net_that_is_not_named_suits_the_images(data, net, tmp_path):
-    run = start_run(data=data, runs_dir=tmp_path)
-    assert run.record.net_name == net
-    side_px = min(data.train.shape[1:])
-    assert run.record.recipe == fit_recipe(load_recipe(net), 6, side_px, data.train.kind)
+def test_the_net_that_is_not_named_suits_the_images(data, net):
+    assert choose_by_images(data) == net
+
+
+def test_a_run_needs_a_net(tmp_path):
+    with pytest.raises(NetError, match=r"^start_run needs a net, .* lamina\.train\(data\)\.$"):
+        start_run(DATA, runs_dir=tmp_path)
 
 
 def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
-    run = start_run(data="shapes-pose", runs_dir=tmp_path)
+    run = start_run("shapes-pose", "cnn-s", runs_dir=tmp_path)
     assert run.record.net_name == "cnn-s"
     # numbers allow neither
     assert (run.record.recipe.label_smoothing, run.record.recipe.flip) == (0.0, "off")
@@ -116,8 +119,9 @@ def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
     [
         (
             {"net": 3},
-            "net must be a Net, such as Net(Flatten(), Output()), the name or layers of a net, "
-            "a module, or a function without arguments that makes a net, got int.",
+            "net is 3 (3 is not a callable object). Pass a Net, the name or layers of a net, a"
+            " module, or a function without arguments that makes the net, such as lambda:"
+            " MyNet(64).",
         ),
         (
             {"net": NET, "data": [1]},
@@ -146,7 +150,7 @@ def test_arguments_of_other_types_are_rejected_in_one_message(
     [
         (
             lambda run: lamina.train(DATA, net=3),
-            "net must be a Net",
+            "net is 3 (3 is not a callable object). Pass a Net, the name or layers of a net",
         ),
         (
             lambda run: lamina.train(DATA, net=NET, recipe=3),
@@ -166,11 +170,7 @@ def test_arguments_of_other_types_are_rejected_in_one_message(
         ),
         (
             lambda run: run.train(data=5),
-            "data must be a Dataset, Images, or the name or path of a data set, got int.",
-        ),
-        (
-            lambda run: run.train(until="now"),
-            "until must be a time in seconds, such as time.perf_counter() + 60, got str.",
+            "source must be the name or path of a data set (for arrays, use",
         ),
     ],
 )

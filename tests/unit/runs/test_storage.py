@@ -153,6 +153,7 @@ def test_only_what_writers_leave_beside_their_files_is_removed(tmp_path):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (two_days_ago, two_days_ago))
     (tmp_path / ".p.csv.0a1b2c3d").touch()  # a command may be writing it now
+    (tmp_path / ".model.safetensors.0a1b2c3d").touch()  # only the holder of the lock writes it
     remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, ".p.csv.0a1b2c3d"])  # noqa: PTH208
 

@@ -12,7 +12,7 @@ from lamina import Dataset, Images, LaminaError, Recipe, load_data, zoo
 from lamina.errors import LaminaWarning
 from lamina.insight.similarity import estimate_seconds
 from lamina.nets import parse_net
-from lamina.runs.nets_by_name import NetChoice, find_net, find_sides
+from lamina.runs.start import NetChoice, find_net
 from lamina.studies import choosing, experiment, train_net
 from lamina.studies.choosing import ConsideredNets, ScratchTrial, iter_choice, propose
 from lamina.studies.experiment import (
@@ -24,6 +24,7 @@ from lamina.studies.experiment import (
     describe_settings,
     fit_settings,
 )
+from lamina.studies.image_sizes import find_sides
 from lamina.training.events import Trying
 from lamina.training.pretrained import PACKAGED, TimmNet
 from lamina.training.timing import Pace

@@ -12,8 +12,7 @@ from lamina.cli.fields import StudyOptions
 from lamina.cli.study_session import find_sources
 from lamina.errors import LaminaError, RecipeError, RunError
 from lamina.nets import Flatten, Net, Output
-from lamina.runs.nets_by_name import NetChoice
-from lamina.runs.start import as_net_choice
+from lamina.runs.start import NetChoice, as_net_choice
 from lamina.studies.experiment import Candidate, Request, fit_experiment
 from lamina.studies.experiment_text import (
     Source,

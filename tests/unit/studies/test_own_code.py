@@ -12,8 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from lamina import Parts
 from lamina.nets import Flatten, Layer, Net, Output
-from lamina.runs.nets_by_name import find_net
-from lamina.runs.start import as_net_choice
+from lamina.runs.start import as_net_choice, find_net
 from lamina.studies.own_code import NAME_ALONE, describe_code, digest_code, warn_of_names
 
 GAMMA = 2.0

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lamina import Epoch, LaminaError, load_run
-from lamina.runs.nets_by_name import NetChoice
 from lamina.runs.record import OwnModule
+from lamina.runs.start import NetChoice
 from lamina.studies.seeds import Seeds, iter_seeds
 from lamina.training.custom import NO_PARTS, Parts
 from support.runs import DATA, NET, RECIPE
@@ -56,7 +56,7 @@ def test_scores_of_another_experiment_are_never_taken(tmp_path):
             (
                 (NET, RECIPE, NO_PARTS),
                 (NET[:1] + NET[2:], RECIPE, NO_PARTS),
-                r"net, layer 2 is Linear\(4\), not –; .*",
+                r"net, layer 2 is Linear\(4\), not ReLU\(\); .*",
             ),
         ]
     ):

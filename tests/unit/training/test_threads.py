@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from lamina import Recipe, load_data, load_run, start_run, train
 from lamina.errors import LaminaWarning, RecipeError
 from lamina.nets import Flatten, Net, Output
-from lamina.runs.nets_by_name import find_net
+from lamina.runs.start import find_net
 from lamina.studies.experiment import Candidate, Experiment
 from lamina.studies.study import RunSetup, Started, ThreadsDecision, iter_candidate
 from lamina.training.events import Step

@@ -29,8 +29,7 @@ from lamina.errors import LaminaError, RunError
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.predictions import Prediction
 from lamina.evaluation.predictor import Predictor
-from lamina.runs.loading import load_run
-from lamina.runs.run import Run
+from lamina.runs.run import Run, load_run
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 
 

@@ -17,7 +17,7 @@ from lamina.deploy.web.explanation import encode_png
 from lamina.errors import LaminaError
 from lamina.insight.untrained import run_untrained
 from lamina.nets import parse_net
-from lamina.runs.nets_by_name import find_net
+from lamina.runs.start import find_net
 from lamina.studies.experiment import Request
 from lamina.studies.train_net import check_trainable, plan_named
 

@@ -34,12 +34,10 @@ from lamina.insight.confusions import find_confusions
 from lamina.insight.disagreements import decide_rows, find_differing
 from lamina.insight.inspected_layers import choose_layers, describe_field, name_stage
 from lamina.insight.units import cut_patch, inspect_layers, measure_responses
-from lamina.runs.differences import describe_settings
+from lamina.runs.differences import compare_runs
 from lamina.runs.folder import RunFolder
-from lamina.runs.loading import load_run
 from lamina.runs.record import DataOrigin
-from lamina.runs.resuming import find_dataset
-from lamina.runs.run import Run
+from lamina.runs.run import Run, find_dataset, load_run
 from lamina.studies.judging import explain_incomparable, find_outputs, judge_runs
 from lamina.targets import REGRESSION
 from lamina.training.task import Task
@@ -55,6 +53,23 @@ UNITS = 12
 SEEN_IMAGES = 500  # training images that are searched for patches
 SEEN_SECONDS = 5.0
 TIMED_IMAGES = 10
+SETTINGS = {  # in words
+    "net_name": "Net",
+    "parameters": "Parameters",
+    "data.name": "Images",
+    "in_shape": "Image size (channels, height, width)",
+    "data.preparation.val_fraction": "Part held out (val)",
+    "data.fingerprint": "Version of the images",
+    "task.target_names": "Classes",
+    "device": "Processor type",
+    "precision": "Precision",
+    "started from": "Started from",
+    "epochs trained": "Epochs trained",
+    "versions.lamina": "Version of lamina",
+    "versions.torch": "Version of torch",
+    "machine.processor": "Processor",
+    "machine.threads": "Threads",
+}
 FILES = "run.json", "model.safetensors", "report.json", "calibration.json", "logits.npz"
 
 
@@ -254,13 +269,23 @@ def _read(opened: Opened, image: Image) -> tuple[UInt8[np.ndarray, "1 h w c"], s
     return np.asarray(images.pixels[row : row + 1]), target
 
 
+def list_differences(first: RunFolder, second: RunFolder) -> list[dict[str, str]]:
+    """How settings and training differ, in the words of the page."""
+    labels = SETTINGS | {f"recipe.{name}": label for name, label in LABELS.items()}
+    rows = []
+    for item in compare_runs(first, second):
+        label = labels.get(item.what)
+        if item.what.startswith("net, "):
+            label = item.what.removeprefix("net, ").capitalize()
+        if label is not None:
+            rows.append({"what": label, "first": item.first, "second": item.second})
+    return rows
+
+
 def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
     """Compare runs with a run: settings, scores and disagreements, or why that is impossible."""
     folder = RunFolder(runs_dir / name)
-    differences = {
-        other: list(map(vars, describe_settings(folder, RunFolder(runs_dir / other), LABELS)))
-        for other in others
-    }
+    differences = {other: list_differences(folder, RunFolder(runs_dir / other)) for other in others}
     problems: list[str] = []
     base = _open_evaluated(runs_dir / name, problems)
     opened: dict[str, Opened] = {}

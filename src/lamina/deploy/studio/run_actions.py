@@ -52,7 +52,7 @@ async def rename_run(studio: Studio, run: str, name: str) -> dict[str, str]:
         raise RunError("The new name is empty. Type one.")
     studio.choose_name(name, "")
     try:
-        await studio.compute_quickly("lamina.runs.moving.rename_run", path, name)
+        await studio.compute_quickly("kept_runs.rename_run", path, name)
     finally:
         studio.jobs.free(name)
     studio.jobs.rename(run, name)
@@ -62,7 +62,7 @@ async def rename_run(studio: Studio, run: str, name: str) -> dict[str, str]:
 async def delete_run(studio: Studio, run: str) -> dict[str, str]:
     """Delete a run, which can be restored until the studio ends."""
     path = studio.find_movable(run)
-    token = await studio.compute_quickly("lamina.runs.moving.delete_run", path)
+    token = await studio.compute_quickly("kept_runs.delete_run", path)
     studio.jobs.rename(run, "")
     return {"deleted": token}
 
@@ -70,7 +70,7 @@ async def delete_run(studio: Studio, run: str) -> dict[str, str]:
 async def restore_run(studio: Studio, deleted: str) -> dict[str, str]:
     """Restore a run that was deleted."""
     arguments = (studio.data.runs_dir, deleted)
-    run = await studio.compute_quickly("lamina.runs.moving.restore_run", *arguments)
+    run = await studio.compute_quickly("kept_runs.restore_run", *arguments)
     studio.jobs.rename(run, run)
     return {"run": run}
 
@@ -78,7 +78,7 @@ async def restore_run(studio: Studio, deleted: str) -> dict[str, str]:
 async def write_note(studio: Studio, run: str, note: str) -> dict[str, str]:
     """Replace the note about a run."""
     path = studio.find_run(run)
-    await studio.compute_quickly("lamina.runs.moving.write_note", path, note)
+    await studio.compute_quickly("kept_runs.write_note", path, note)
     studio.jobs.rename(run, run)
     return {}
 
@@ -97,7 +97,7 @@ ACTIONS: Actions = {
     "explain": on_run("results.explain", image=Image),
     "similar": on_run("results.find_similar", image=Image),
     "compare": compare,
-    "repeat": on_run("lamina.runs.repeating.describe_reproduction"),
+    "repeat": on_run("repeating.describe_reproduction"),
     "make": make_file,
     "files": list_files,
 }

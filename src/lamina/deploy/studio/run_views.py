@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from lamina.data import thumbnails
+from lamina.deploy.studio.kept_runs import read_note
 from lamina.deploy.studio.net_cards import format_layers
 from lamina.deploy.web.explanation import encode_image, encode_png
 from lamina.errors import LaminaError, plural
@@ -16,11 +17,10 @@ from lamina.evaluation.reports import Report
 from lamina.evaluation.words import describe_score
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.insight.shown_units import color_filters, join_tiles, shade_outputs
-from lamina.runs.continuing import StartingPoint
-from lamina.runs.loading import find_runs, load_run
-from lamina.runs.moving import read_note
-from lamina.runs.nets_by_name import describe_net
-from lamina.runs.run import Run
+from lamina.runs.course import find_end
+from lamina.runs.folder import Row
+from lamina.runs.run import Run, count_planned, find_runs, load_run
+from lamina.studies.choosing import describe_net
 from lamina.targets import REGRESSION
 from lamina.training.hooks import activations
 from lamina.training.model import Model
@@ -39,16 +39,15 @@ HARDLY = 0.1  # a gain that is less than this fraction of the largest possible g
 
 def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
     """All runs, the newest first, with what each came from."""
-    runs, damaged = find_runs(runs_dir)
-    problems = [(lost.path, lost.problem) for lost in damaged]
+    runs, problems = find_runs(runs_dir)
     summaries: list[dict[str, Any]] = []
     for run in runs[::-1]:
         try:
-            summaries.append(_summarize(run, runs_dir))
+            summaries.append(_summarize(run, run.folder.read_rows(), runs_dir))
         except LaminaError as error:
-            problems.append((run.path, error.problem))
+            problems[run.path] = error.problem
     return summaries + [
-        {"name": _name(path, runs_dir), "problem": problem} for path, problem in problems
+        {"name": _name(path, runs_dir), "problem": problem} for path, problem in problems.items()
     ]
 
 
@@ -57,9 +56,9 @@ def _name(path: Path, runs_dir: Path) -> str:
     return path.relative_to(runs_dir).as_posix()
 
 
-def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
+def _summarize(run: Run, rows: list[Row], runs_dir: Path) -> dict[str, Any]:
     record = run.record
-    history = run.folder.history.epochs()
+    history = [row for row in rows if row["event"] == "epoch"]
     parent = None
     start = record.started_from
     if start is not None and Path(start.run).is_relative_to(runs_dir.resolve()):
@@ -86,10 +85,10 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
         "net": net,
         "data": record.data.name,
         "epochs": len(history),
-        "planned": run.epochs,
+        "planned": count_planned(record, history),
         "seconds": sum(row.get("train_seconds") or 0.0 for row in history),
         # even if the user ended it early, by Finish now
-        "is_finished": run.is_finished or report is not None,
+        "is_finished": find_end(rows) is not None or report is not None,
         "created": record.created,
         "note": read_note(run.path),
         "is_fraction": report is not None and report.score.is_fraction,
@@ -111,14 +110,16 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
     """A run with its history, net and recipe."""
     run = load_run(runs_dir / name)
     record = run.record
-    start = StartingPoint(run, None)
-    return _summarize(run, runs_dir) | {
+    rows = run.folder.read_rows()
+    summary = _summarize(run, rows, runs_dir)
+    recipe = vars(record.recipe) | {"epochs": summary["planned"] or record.recipe.epochs}
+    return summary | {
         "source": record.data.source,
         "size_px": record.data.preparation.size_px,
         "val": record.data.preparation.val_fraction,
         "text": None if record.net is None else format_layers(record.net),
-        "recipe": {name: str(value) for name, value in vars(start.recipe).items()},
-        "rows": run.folder.history.epochs(),
+        "recipe": {name: str(value) for name, value in recipe.items()},
+        "rows": [row for row in rows if row["event"] == "epoch"],
         "folder": str(run.path.resolve()),
         "considered": [
             {"name": describe_net(net.net_name), "side_px": net.side_px, "verdict": verdict}

@@ -6,7 +6,7 @@ import asyncio
 
 from lamina.deploy.studio.event_log import EventLog
 from lamina.deploy.studio.jobs import Jobs
-from lamina.runs.loading import find_runs
+from lamina.runs.run import find_runs
 
 
 def run_stubs(jobs, starts, monkeypatch):
@@ -91,4 +91,4 @@ def test_a_second_studio_does_not_choose_a_reserved_name(tmp_path):
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     # training reports why it cannot write there
     assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")
-    assert find_runs(tmp_path / "runs") == ([], [])  # the locks are no runs
+    assert find_runs(tmp_path / "runs") == ([], {})  # the locks are no runs

@@ -12,9 +12,8 @@ from typing import Any
 from lamina.errors import LaminaError, escape, plural
 from lamina.nets.layers import LAYERS
 from lamina.runs.folder import STUDY_FILE
-from lamina.runs.loading import load_run
 from lamina.runs.record import RunRecord
-from lamina.runs.resuming import find_dataset
+from lamina.runs.run import find_dataset, load_run
 
 PLACES = ("--name", "--runs-dir")  # of the run; a new run gets its own
 SWITCHES = ("--json", "--progress")
@@ -27,7 +26,7 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     """A command and Python code that train the run again, if any, and how results may differ."""
     run = load_run(path)
     record = run.record
-    done = len(run.folder.history.epochs())
+    done = len(run.folder.read_epochs())
     python = ""
     remarks = []
     try:
