@@ -47,6 +47,16 @@ def test_the_splits_that_a_folder_has_are_kept(evaluate_on, tmp_path):
     assert evaluate_on(tmp_path / "other", "--split", "train")[1]["images"] == 14
 
 
+def test_names_of_folders_are_those_of_the_runs_own_data(evaluate_on, tmp_path):
+    for folder in ("Training", "Spare"):
+        write_images(tmp_path / "own" / folder, 20, seed=1)
+    words = ("--data", tmp_path / "own", "--splits", "train=Training", "--epochs", "1")
+    run_well("train", "Flatten(), Output()", *words, "--runs-dir", tmp_path, "--name", "run")
+    other = write_images(tmp_path / "other", 5, seed=5)
+    status, report, _ = evaluate_on(other, run=tmp_path / "run")
+    assert (status, report["images"]) == (0, 10)
+
+
 def test_a_folder_with_a_test_part_alone_is_evaluated(evaluate_on, tmp_path):
     write_images(tmp_path / "other" / "test", 6, seed=5)
     for _ in range(2):  # the second time from the cache

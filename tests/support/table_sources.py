@@ -17,18 +17,24 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
-from lamina.data import Preparation
+from lamina.data import Preparation, Problem
 from lamina.data.sources import rows, table
+from lamina.data.sources.class_folders import scan_folder
 from lamina.data.sources.idx import open_idx
-from lamina.data.sources.listing import Arrays
+from lamina.data.sources.listing import Arrays, TablePart
 from lamina.data.sources.npz import open_npz
 from lamina.data.sources.parquet import spool_table
 from support.image_sources import ImageSet
 from support.listed import Listed
 
 
+def find_parts(path: Path) -> tuple[list[TablePart], list[Problem]]:
+    parts, problems = table.find_parts(path)
+    return (parts, problems) if parts else table.find_parquet(scan_folder(path))
+
+
 def scan_table(path: Path, preparation: Preparation) -> Listed:
-    scanned = rows.scan_table(path, *table.find_parts(path), preparation)
+    scanned = rows.scan_table(path, *find_parts(path), preparation)
     return Listed(scanned.files, scanned.encoded)
 
 
@@ -38,7 +44,7 @@ def spool(listed: Listed, folder: Path) -> Listed:
 
 
 def state_of_table(path: Path, preparation: Preparation) -> str:
-    return rows.scan_table(path, *table.find_parts(path), preparation).state
+    return rows.scan_table(path, *find_parts(path), preparation).state
 
 
 def scan_text(

@@ -103,7 +103,9 @@ def choose_evaluated_data(
             f"{run.path} loads images as it did for training, and draws no splits. Leave out"
             f" {flags}."
         )
-    values: dict[str, Any] = {"labels_from": (), **changes, "size_px": predictor.size_px}
+    # corrections and names of folders belong to the run's own data
+    values: dict[str, Any] = {"labels_from": (), "splits": (), **changes}
+    values["size_px"] = predictor.size_px
     values["task"] = task.kind.name
     if match.unknown == "keep":
         values["task"] = None

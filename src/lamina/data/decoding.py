@@ -163,14 +163,19 @@ def convert_image(
 def fit_pixels(
     pixels: Pixels, size_px: int, resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "n s s c"]:
-    """Resize gray or RGB pixels to squares of ``size_px``, as :func:`decode_image` does."""
+    """Resize pixels to squares of ``size_px``, as :func:`decode_image` does."""
     size = (size_px, size_px)
     if pixels.shape[1:3] == size:
         return pixels
     fitted = np.empty((len(pixels), *size, pixels.shape[3]), np.uint8)
-    for place, row in enumerate(pixels):
-        image = Image.fromarray(row.squeeze(2) if row.shape[2] == 1 else row)
-        fitted[place] = np.asarray(resize_image(image, size, resize)).reshape(fitted.shape[1:])
+    for row, squares in zip(pixels, fitted, strict=True):
+        if row.shape[2] == 3:
+            squares[:] = resize_image(Image.fromarray(row), size, resize)
+            continue
+        # one by one, because Pillow takes the last of two or four channels for opacity
+        for channel in range(row.shape[2]):
+            plane = Image.fromarray(row[..., channel])
+            squares[..., channel] = resize_image(plane, size, resize)
     return fitted
 
 

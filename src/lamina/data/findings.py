@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from lamina.data.arrays import has_only_0_and_1
-from lamina.data.images import DARK, EMPTY_FOLDER, OTHER_FILE, Dataset, Images, list_gaps
+from lamina.data.images import (
+    DARK,
+    EMPTY_FOLDER,
+    OTHER_FILE,
+    REPEATED,
+    Dataset,
+    Images,
+    list_gaps,
+)
 from lamina.data.preparation import Resize
 from lamina.data.splits import LEAKS, Split
 from lamina.errors import name_some, plural
-from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,6 +41,7 @@ IMBALANCE_RATIO = 10.0  # largest class ÷ smallest class
 LEFT_OUT: dict[str, tuple[str, Severity]] = {
     OTHER_FILE: ("unused", "note"),
     EMPTY_FOLDER: ("empty-folder", "warning"),
+    REPEATED: ("repeated-row", "note"),
 }
 OBLONG_EFFECTS: dict[Resize, tuple[str, str]] = {
     "crop": (
@@ -88,12 +98,15 @@ class Facts:
     dataset: Dataset
     frame: pl.DataFrame
 
+    @cached_property
+    def targets(self) -> Targets:
+        return np.concatenate([images.targets for images in self.dataset.splits.values()])
+
     def sight(self, places: Sequence[int] | pl.Series) -> tuple[Sighting, ...]:
         train = self.dataset.train
-        targets = np.concatenate([images.targets for images in self.dataset.splits.values()])
         rows = self.frame["split", "name"][list(places)].rows()
         return tuple(
-            Sighting(split, name, train.kind.format(targets[place], train.target_names))
+            Sighting(split, name, train.kind.format(self.targets[place], train.target_names))
             for place, (split, name) in zip(places, rows, strict=True)
         )
 
@@ -275,15 +288,14 @@ def _find_only_class(train: Images) -> list[Finding]:
 
 def _find_left_out(dataset: Dataset) -> list[Finding]:
     """Files that were left out, by reason; the reason with the most files first."""
-    # The text after a colon differs by file, as in "damaged: broken data stream".
-    reasons = Counter(problem.reason.partition(":")[0] for problem in dataset.problems)
+    left_out: defaultdict[str, list[Sighting]] = defaultdict(list)
+    for problem in dataset.problems:
+        # The text after a colon differs by file, as in "damaged: broken data stream".
+        reason = problem.reason.partition(":")[0]
+        left_out[reason].append(Sighting(None, problem.path, None))
     findings = []
-    for reason, count in reasons.most_common():
-        sightings = tuple(
-            Sighting(None, problem.path, None)
-            for problem in dataset.problems
-            if problem.reason.partition(":")[0] == reason
-        )
+    for reason, images in sorted(left_out.items(), key=lambda pair: -len(pair[1])):
+        count = len(images)
         kind, severity = LEFT_OUT.get(reason, ("unreadable", "warning"))
         them = "it" if count == 1 else "them"
         message = f"{plural(count, 'file was', 'files were')} left out: {reason}."
@@ -293,7 +305,7 @@ def _find_left_out(dataset: Dataset) -> list[Finding]:
             message = f"{folders} no images, so {which}. Add images, or remove {them}."
         elif kind == "unreadable":
             message += f" Repair, replace or remove {them}."
-        findings.append(Finding(kind, severity, message, count, sightings))
+        findings.append(Finding(kind, severity, message, count, tuple(images)))
     return findings
 
 

@@ -56,19 +56,21 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
     held = np.flatnonzero(is_held)
     trained = np.flatnonzero(~is_held)
     rule = "trains on train and val together"
-    train = pool
+    train = dataset.train
     test = dataset.test
     if fold:
         digests = [digest.tobytes() for digest in pool.pixel_digests]
         held_digests = {digests[place] for place in held}
         is_copy = np.array([digests[place] in held_digests for place in trained], bool)
         trained = trained[~is_copy]
-        train = pool.take(trained)
-        test = replace(pool.take(held), split="test")
+        train = _take(pool, trained, dataset)
+        test = replace(_take(pool, held, dataset), split="test")
         rule = f"fold {fold} of {folds} held out as test"
         if is_copy.any():
             copies = plural(int(is_copy.sum()), "copy", "copies")
             rule += f", without {copies} of its images in train"
+    elif dataset.val is not None:
+        train = _take(pool, trained, dataset)
     state = f"{dataset.fingerprint} {fold} {trained.tolist()}"
     return replace(
         dataset,
@@ -112,6 +114,18 @@ def resample_train(dataset: Dataset, seed: int) -> Dataset:
     )
 
 
+def _take(pool: Images, places: Integer[np.ndarray, " m"], dataset: Dataset) -> Images:
+    """Take images of the pool, in its order, with their pixels in ``train`` and ``val``."""
+    pixels = np.empty((len(places), *dataset.train.pixels.shape[1:]), np.uint8)
+    count = int(np.searchsorted(places, len(dataset.train)))
+    # clip, because numpy buffers its output in the default mode
+    np.take(dataset.train.pixels, places[:count], axis=0, out=pixels[:count], mode="clip")
+    if dataset.val is not None:
+        rows = places[count:] - len(dataset.train)
+        np.take(dataset.val.pixels, rows, axis=0, out=pixels[count:], mode="clip")
+    return replace(pool.take(places), pixels=pixels)
+
+
 def _find_members(names: Sequence[str]) -> list[Integer[np.ndarray, " m"]]:
     """The places of each name, by name."""
     _, numbers = np.unique(np.array(names), return_inverse=True)
@@ -139,11 +153,12 @@ def advise_folds(dataset: Dataset) -> str:
 
 
 def _join(dataset: Dataset) -> Images:
-    """Join ``train`` and ``val``; names that are in both get the name of their split."""
+    """Join ``train`` and ``val`` without pixels; names in both get the name of their split."""
     train = dataset.train
     val = dataset.val
     if val is None:
-        return train
+        empty = np.empty((len(train), 0, 0, 0), np.uint8)
+        return replace(train, pixels=empty, digests=train.pixel_digests)
     names = (*train.names, *val.names)
     if len(set(names)) < len(names):
         names = tuple(f"{images.split}/{name}" for images in (train, val) for name in images.names)
@@ -152,7 +167,7 @@ def _join(dataset: Dataset) -> Images:
         sizes = np.concatenate([train.original_sizes_px, val.original_sizes_px])
     return replace(
         train,
-        pixels=np.concatenate([train.pixels, val.pixels]),
+        pixels=np.empty((len(names), 0, 0, 0), np.uint8),
         targets=np.concatenate([train.targets, val.targets]),
         names=names,
         original_sizes_px=sizes,

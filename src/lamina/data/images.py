@@ -37,6 +37,7 @@ EMPTY_FOLDER = "a folder without images"  # a problem's reason; the folder may b
 OTHER_FILE = (  # a problem's reason, which needs no repair: notes, tables, labels …
     "not an image file"
 )
+REPEATED = "named in an earlier row"  # a problem's reason, which needs no repair
 LEAKS_NAMED = 3
 HTML_SAMPLES = 6  # images per class in a notebook
 HTML_PX = 48  # side of these images

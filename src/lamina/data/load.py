@@ -34,7 +34,6 @@ from lamina.data.images import (
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import UNPACKED, is_archive, open_archive
 from lamina.data.sources.cifar import open_batches
-from lamina.data.sources.class_folders import open_folder
 from lamina.data.sources.downloads import (
     PUBLISHED,
     download,
@@ -46,7 +45,7 @@ from lamina.data.sources.drawn import SHAPES, open_shapes
 from lamina.data.sources.idx import open_idx
 from lamina.data.sources.listing import Source
 from lamina.data.sources.npz import open_npz
-from lamina.data.sources.table import open_table
+from lamina.data.sources.table import open_folder, open_table
 from lamina.errors import (
     DataError,
     LaminaError,
@@ -65,8 +64,8 @@ SOURCE_KINDS: Mapping[str, Callable[[Path, Preparation], Source | None]] = {
     "the folder of the official CIFAR files": open_batches,
     "a NumPy .npz": open_npz,
     "IDX files (MNIST's)": open_idx,
-    "a table (CSV, TSV, Parquet, JSON lines) or a folder of tables": open_table,
-    "a folder of class folders": open_folder,
+    "a table (CSV, TSV, Parquet, JSON lines)": open_table,
+    "a folder of class folders or tables": open_folder,
 }
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
 OPTIONS = (
@@ -253,7 +252,8 @@ def _find_failure(_target: Path, _is_offline: bool) -> str:
 
 def describe_problems(problems: Sequence[Problem]) -> list[str]:
     """A message about images that were left out, if any; other files and empty folders get none."""
-    left_out = [problem for problem in problems if problem.reason not in (OTHER_FILE, EMPTY_FOLDER)]
+    harmless = (OTHER_FILE, EMPTY_FOLDER)
+    left_out = [problem for problem in problems if problem.reason not in harmless]
     if not left_out:
         return []
     named = [f"{problem.path} ({problem.reason})" for problem in left_out]

@@ -48,7 +48,8 @@ def load_to_evaluate(
 
     Args:
         source: as for :func:`load_data`.
-        preparation: the preparation of the run that trained the model.
+        preparation: the preparation of the run that trained the model; for other data, usually
+            ``replace(preparation, splits=(), labels_from=())``.
         target_names: the model's classes, labels or numbers.
         match: how names of the source correspond to names of the model.
         progress: as for :func:`load_data`.

@@ -276,12 +276,11 @@ def test_the_range_of_all_values_is_in_the_message(tmp_path: Path) -> None:
     assert "Convert values from 0 to 1 with (x * 255.0).round()" in message
 
 
-def test_more_channels_than_image_files_have_are_not_resized(tmp_path: Path) -> None:
+def test_more_channels_than_image_files_have_are_resized(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (30, 6, 6, 5), np.uint8)
     path = save(tmp_path, x=pixels, y=np.arange(30) % 2)
     assert load_data(path).train.shape == (5, 6, 6)
-    with pytest.raises(DataError, match="have 5 channels, and lamina resizes only images with up"):
-        load_data(path, Preparation(size_px=3))
+    assert load_data(path, Preparation(size_px=3)).train.shape == (5, 3, 3)
 
 
 def write_members(path: Path, members: dict[str, bytes]) -> Path:

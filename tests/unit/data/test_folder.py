@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -178,6 +179,24 @@ def test_other_files_are_ignored(tmp_path: Path) -> None:
         save_image(tmp_path / name)
     (tmp_path / "a" / "notes.txt").write_text("no image")
     assert scan_folder(tmp_path).names == ["a/1.png", "a/2.PNG", "b/1.JPeG"]
+
+
+def test_a_folder_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    """Its path is longer than the system allows, which holds for root, too."""
+    for name in ("a", "b"):
+        save_image(tmp_path / name / "1.png")
+        save_image(tmp_path / name / "2.png")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("x" * 200, dir_fd=folder)
+        inner = os.open("x" * 200, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    scan = scan_folder(tmp_path)
+    assert scan.names == ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]
+    ((path, reason),) = [(problem.path, problem.reason) for problem in scan.problems]
+    assert (path.count("x" * 200), reason) == (path.count("/") + 1, "file name too long")
 
 
 def test_folders_without_images_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -120,6 +121,19 @@ def test_copies_of_held_out_images_are_left_out_and_counted():
         left_out = 75 - len(one.train) - len(one.test)
         assert left_out > 0
         assert f"without {left_out} copies of its images" in one.split_rule
+
+
+def test_a_fold_copies_the_pixels_once():
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 100, 100, 3), dtype=np.uint8)
+    train = Images.from_arrays(pixels[:40], np.arange(40) % 2)
+    dataset = Dataset.from_images(train, Images.from_arrays(pixels[40:], np.arange(10) % 2))
+    size_bytes = dataset.train.pixels.nbytes + dataset.val.pixels.nbytes
+    tracemalloc.start()
+    one = hold_out(dataset, 1, 4)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert one.train.pixels.nbytes + one.test.pixels.nbytes == size_bytes
+    assert peak_bytes < 1.9 * size_bytes
 
 
 def test_a_fold_is_loaded_by_its_number_without_decoding_again(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 
 from lamina.data import Dataset, Images, Problem
 from lamina.data.findings import Finding, Sighting, imbalance
+from lamina.data.images import REPEATED
 from lamina.data.inspection import Inspection, SizeSummary, inspect, measure_spread
 from support.inspected import CLEAN, make_dataset, make_split, only_finding
 
@@ -155,6 +156,13 @@ def test_unreadable_files_are_grouped_by_their_reasons() -> None:
             (Sighting(None, "cat/2.jpg", None),),
         ),
     )
+
+
+def test_repeated_rows_are_one_note() -> None:
+    problems = tuple(Problem(f"{place}.png", REPEATED) for place in range(1000))
+    (finding,) = inspect(make_dataset(problems=problems)).findings
+    assert (finding.kind, finding.severity, finding.count) == ("repeated-row", "note", 1000)
+    assert finding.message == "1,000 files were left out: named in an earlier row."
 
 
 def test_images_of_nearly_one_color_are_blank_no_duplicates() -> None:

@@ -196,6 +196,15 @@ def test_arrays_are_made_to_fit_as_images_are(way: str) -> None:
     np.testing.assert_array_equal(grey[..., 0], fit_pixels(pixels, 40, way)[..., 0])
 
 
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_each_channel_is_resized_without_the_others(channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 28, 20, channels), np.uint8)
+    resized = fit_pixels(pixels, 14)
+    for channel in range(channels):
+        alone = fit_pixels(np.ascontiguousarray(pixels[..., channel : channel + 1]), 14)
+        np.testing.assert_array_equal(resized[..., channel : channel + 1], alone)
+
+
 def test_the_target_need_not_be_square() -> None:
     half = np.zeros((40, 40, 3), np.uint8)
     half[:20] = 255

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lamina.data import Problem
 from lamina.data.decoding import ImageReader, decode_image
 from lamina.data.preparation import Preparation
-from lamina.data.sources.table import open_table
+from lamina.data.sources.table import open_folder, open_table
 from lamina.errors import DataError
 from support.examples import count_examples
 from support.listed import Listed
@@ -46,7 +46,8 @@ def test_every_layout_gives_the_same_images_classes_and_splits(
     (root := tmp_path / "set").mkdir()
     path = TABLE_SOURCES[form](image_set, root)
 
-    listing = Listed(open_table(path, DEFAULTS).read(tmp_path, lambda *_: None))
+    source = open_table(path, DEFAULTS) or open_folder(path, DEFAULTS)
+    listing = Listed(source.read(tmp_path, lambda *_: None))
 
     assert listing.problems == []
     assert listing.label_reason == "column 'label'"
@@ -332,7 +333,7 @@ def test_rows_without_a_usable_image_are_problems(tmp_path: Path) -> None:
         Problem("C:\\1.png", "an absolute path"),
         Problem("folder.png", "not a regular file"),
         Problem("1.png/2.png", "no such file"),
-        Problem("1.png", "already named in row 1"),
+        Problem("1.png", "named in an earlier row"),
         Problem("loop.png", "too many levels of symbolic links"),
         Problem("x" * 200, "file name too long"),
         Problem("a\0b.png", "no such file"),

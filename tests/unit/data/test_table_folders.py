@@ -40,7 +40,7 @@ def test_different_labels_of_one_image_are_refused_or_united(tmp_path: Path) -> 
             scan_text(tmp_path, text, preparation=Preparation(task=task))
     united = scan_text(tmp_path, text, preparation=Preparation(task="multi-label"))
     assert united.labels == {"label": [["a", "b"], ["a"]]}
-    again = ("already named in row 1", "already named in row 4")
+    again = ("named in an earlier row", "named in an earlier row")
     assert united.problems == [Problem("1.png", again[0]), Problem("2.png", again[1])]
 
 
@@ -80,8 +80,14 @@ def test_splits_without_tables_and_files_of_none_are_problems(image_set, tmp_pat
     write_shards(image_set, tmp_path / "b")
     encoded_frame(image_set).write_parquet(tmp_path / "b" / "data" / "extra-00000-of-00001.parquet")
     listing = scan_table(tmp_path / "b", DEFAULTS)
-    assert listing.problems == [Problem("extra-00000-of-00001.parquet", "not named after a split")]
+    assert listing.problems == [Problem("data/extra-00000-of-00001.parquet", "not named after a split")]
     assert len(listing.images) == 21
+
+
+def test_a_table_named_like_a_split_does_not_hide_class_folders(image_set, tmp_path: Path) -> None:
+    image_set.write_folder(tmp_path)
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "train.parquet")
+    np.testing.assert_array_equal(load_data(tmp_path).train.pixels, image_set.select("train")[0])
 
 
 def test_parquet_beside_images_or_other_folders_is_no_table(image_set, tmp_path: Path) -> None:
@@ -162,8 +168,7 @@ def test_a_missing_shard_is_named(image_set, tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         scan_table(tmp_path, DEFAULTS)
     expected = (
-        f"The Parquet file train-00000-of-00002 is missing in {tmp_path / 'data'}. Download the set"
-        " again."
+        f"The Parquet file train-00000-of-00002 is missing in {tmp_path}. Download the set again."
     )
     assert str(raised.value) == expected
 

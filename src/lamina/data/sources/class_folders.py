@@ -1,4 +1,4 @@
-"""Find the images of a folder, and open folders of class folders."""
+"""Find the images of a folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 from lamina.data.decoding import BadImageError
 from lamina.data.formats import HEAD_BYTES, SUFFIXES, SURE_SUFFIXES, explain_unread, find_format
 from lamina.data.images import EMPTY_FOLDER, OTHER_FILE, Problem
-from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Files, Scan, Source, mark_state
+from lamina.data.sources.listing import Scan, mark_state
 from lamina.errors import DataError
 
 RESULTS = (
@@ -25,21 +24,6 @@ RESULTS = (
 """Files that mark the folders of runs and studies, even if they were copied without hidden
 files."""
 SYSTEM_FILES = ("__macosx", "thumbs.db", "desktop.ini")
-
-
-def open_folder(path: Path, preparation: Preparation) -> Source | None:
-    """Open a folder of class folders, possibly with splits; ``DataError`` if it cannot be read."""
-    if not path.is_dir():
-        return None
-    scan = scan_folder(path)
-
-    def read(*_: object) -> Files:
-        # polars is slow to import, and cached data do not need it
-        from lamina.data.sources.arrangement import arrange
-
-        return arrange(scan, path, preparation)
-
-    return Source(scan.digest, read, ("label_from", "label_separator", "splits"), scan.unused)
 
 
 def is_image_path(path: str) -> bool:
@@ -81,7 +65,7 @@ def scan_folder(root: Path) -> Scan:
     digest = hashlib.blake2b(digest_size=16)
     try:
         real_root = root.resolve(strict=True)
-        entries = sorted(walk_files(root, empty=empty), key=lambda pair: pair[0])
+        entries = sorted(walk_files(root, empty=empty, unread=problems), key=lambda pair: pair[0])
     except OSError as error:
         raise DataError(
             f"Cannot read {root}: {(error.strerror or str(error)).lower()}. Check its permissions."
@@ -125,15 +109,26 @@ def stat_file(path: str, real_root: Path) -> os.stat_result:
 
 
 def walk_files(
-    folder: Path | str, prefix: str = "", empty: list[str] | None = None
+    folder: Path | str,
+    prefix: str = "",
+    empty: list[str] | None = None,
+    unread: list[Problem] | None = None,
 ) -> Iterable[tuple[str, os.DirEntry[str]]]:
     """List the files below a folder, with ``/`` as separator.
 
     Skips hidden folders, links to folders, runs and studies. Appends folders without files to
-    ``empty``.
+    ``empty``, and folders that cannot be read to ``unread``.
     """
-    with os.scandir(folder) as scanned:
-        entries = list(scanned)
+    try:
+        with os.scandir(folder) as scanned:
+            entries = list(scanned)
+    except OSError as error:
+        if not prefix:
+            raise
+        if unread is not None:
+            reason = (error.strerror or str(error)).lower()
+            unread.append(Problem(prefix.removesuffix("/"), reason))
+        return
     # their figures are not data
     if prefix and any(files <= {entry.name for entry in entries} for files in RESULTS):
         return
@@ -142,6 +137,6 @@ def walk_files(
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             if not is_hidden(entry.name):
-                yield from walk_files(entry.path, f"{prefix}{entry.name}/", empty)
+                yield from walk_files(entry.path, f"{prefix}{entry.name}/", empty, unread)
         else:
             yield prefix + entry.name, entry

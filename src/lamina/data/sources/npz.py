@@ -38,7 +38,6 @@ EXPECTED = (
     f" with val or test in place of train for other splits; and, optionally, {NAMES_KEY}. Save the"
     " arrays under these names."
 )
-RESIZED_CHANNELS = (1, 2, 3, 4)
 # What numpy raises for damaged files.
 MAP_ERRORS: tuple[type[BaseException], ...] = (
     *READ_ERRORS,
@@ -90,15 +89,7 @@ def _list_arrays(path: Path, arrays: Mapping[str, _Array], preparation: Preparat
             raise DataError(f"{path}{renamed}: {error}") from None
 
     reason = f"array{'s' if len(keys) > 1 else ''} {', '.join(label_keys)}"
-    joined = join_parts(path, parts, reason, read_targets)
-    channels = joined.pixels[0].shape[3]
-    if preparation.size_px is not None and channels not in RESIZED_CHANNELS:
-        raise DataError(
-            f"The images in {path} have {channels} channels, and lamina resizes only images with"
-            " up to 4.",
-            remedy="Leave out --size (in Python, size_px).",
-        )
-    return joined
+    return join_parts(path, parts, reason, read_targets)
 
 
 def _find_keys(present: Collection[str], path: Path) -> dict[Split | None, tuple[str, str]]:

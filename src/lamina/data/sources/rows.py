@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from lamina.data.decoding import BadImageError
-from lamina.data.images import Problem, Progress
+from lamina.data.images import REPEATED, Problem, Progress
 from lamina.data.labels import joins_labels, split_labels
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import is_image_path, stat_file, walk_files
@@ -276,8 +276,7 @@ def _unite_rows(
     is_used = pl.col("reason").is_null()
     row = pl.col("row")
     first = row.first().over(is_used, "name", *columns)
-    named = pl.concat_str(pl.lit("already named in row "), first + 1)
-    reason = pl.when(is_used & (row != first)).then(named)
+    reason = pl.when(is_used & (row != first)).then(pl.lit(REPEATED))
     frame = frame.with_row_index("row").with_columns(reason=pl.coalesce("reason", reason))
     frame = frame.drop("row")
     repeated = frame.filter(is_used).filter(pl.col("name").is_duplicated())

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from lamina.data.images import Problem
 from lamina.data.preparation import Preparation
-from lamina.data.sources.class_folders import is_hidden, is_image_path, walk_files
-from lamina.data.sources.listing import Source, TablePart
+from lamina.data.sources.class_folders import is_hidden, is_image_path, scan_folder
+from lamina.data.sources.listing import Files, Scan, Source, TablePart
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
@@ -35,7 +35,7 @@ SHARD = re.compile(
 
 
 def open_table(path: Path, preparation: Preparation) -> Source | None:
-    """Open a table, recognized by file name, or a folder with Parquet files or ``metadata.csv``."""
+    """Open a table, recognized by file name, or a folder with ``metadata.csv``."""
     parts, problems = find_parts(path)
     if not parts:
         return None
@@ -43,6 +43,25 @@ def open_table(path: Path, preparation: Preparation) -> Source | None:
     from lamina.data.sources.rows import open_parts
 
     return open_parts(path, parts, problems, preparation)
+
+
+def open_folder(path: Path, preparation: Preparation) -> Source | None:
+    """Open a folder of class folders, possibly with splits, or of Parquet files."""
+    if not path.is_dir():
+        return None
+    scan = scan_folder(path)
+    parts, problems = find_parquet(scan)
+    if parts:
+        from lamina.data.sources.rows import open_parts
+
+        return open_parts(path, parts, problems, preparation)
+
+    def read(*_: object) -> Files:
+        from lamina.data.sources.arrangement import arrange
+
+        return arrange(scan, path, preparation)
+
+    return Source(scan.digest, read, ("label_from", "label_separator", "splits"), scan.unused)
 
 
 def is_table(path: Path) -> bool:
@@ -73,16 +92,17 @@ def find_parts(path: Path) -> tuple[list[TablePart], list[Problem]]:
     is_wrapped = len(folders) == 1 and not problems and not folders[0].is_symlink()
     if is_wrapped and not any(is_image_path(entry.name) for entry in entries):
         return find_parts(folders[0])
-    return _find_parquet(path)
+    return [], []
 
 
-def _find_parquet(path: Path) -> tuple[list[TablePart], list[Problem]]:
-    """The Parquet files below a folder: files named after splits, or all if it has no images."""
-    names = sorted(name for name, _ in walk_files(path))
-    visible = [name for name in names if not is_hidden(name)]
-    files = [PurePosixPath(name) for name in visible if name.lower().endswith(".parquet")]
+def find_parquet(scan: Scan) -> tuple[list[TablePart], list[Problem]]:
+    """The Parquet files of a folder: numbered shards of splits, or all if it has no images."""
+    path = scan.root
+    names = [problem.path for problem in scan.unused if problem.path.lower().endswith(".parquet")]
+    files = [PurePosixPath(name) for name in names]
     shards = [match for file in files if (match := SHARD.fullmatch(file.name))]
-    if not shards and any(map(is_image_path, names)):
+    has_images = scan.names or any(is_image_path(problem.path) for problem in scan.problems)
+    if has_images and not any(match[2] for match in shards):
         return [], []
     parts: list[TablePart] = []
     sets: set[str] = set()
