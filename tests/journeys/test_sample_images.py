@@ -1,4 +1,4 @@
-"""lamina data --sample: photographs to begin with."""
+"""lamina data --sample: images to begin with."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def test_sample_images_are_written_and_read_again(workplace: Path) -> None:
     assert written.stderr == "Next: lamina data photos\n"
     printed = run_well("data", "photos").stdout
     rows = [line.split("\t") for line in printed.splitlines()[1:5]]
-    assert [name for name, *_ in rows] == ["apple", "leaf", "mug", "pear"]
+    assert [name for name, *_ in rows] == ["arrow", "crescent", "drop", "heart"]
     assert [sum(map(int, counts)) for _, *counts in rows] == [40, 40, 40, 41]

@@ -103,16 +103,15 @@ def _refuse_others(options: Options) -> None:
 
 
 def _write_sample(folder: Path, terminal: Terminal) -> None:
-    from lamina.data.sample import CLASSES, draw_sample, write_files
+    from lamina.data.sources.drawn import POSED_KINDS, write_sample
 
     with writing(folder, "Use another folder."):
         if folder.exists() and any(folder.iterdir()):
             raise DataError(f"The folder {folder} is not empty. Use a new folder.")
-        files = draw_sample()
-        write_files(folder, files)
-    terminal.say(f"{folder}: {len(files)} images in {len(CLASSES)} classes")
+        files = write_sample(folder)
+    terminal.say(f"{folder}: {len(files)} images in {len(POSED_KINDS)} classes")
     terminal.hint(f"Next: lamina data {shlex.quote(str(folder))}")
-    terminal.emit("sample", folder=str(folder), files=list(files))
+    terminal.emit("sample", folder=str(folder), files=files)
 
 
 def _print_summary(dataset: Dataset, inspection: Inspection, top: int, terminal: Terminal) -> None:

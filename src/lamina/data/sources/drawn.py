@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from PIL import Image
 
 from lamina.data.images import Images, Progress
 from lamina.data.preparation import Preparation
@@ -74,6 +75,12 @@ WANDER_FRACTION = 0.5
 # The maximum length of each stroke of clutter; a dot is a stroke of length 0.
 CLUTTER_LENGTHS_FRACTION = (0.5, 0.5, 0.3, 0.3, 0.0, 0.0, 0.0)
 CHUNK = 250
+
+SAMPLE_SIZES_PX = (192, 224, 256, 288)
+SAMPLE_IMAGES = 10  # of a class and size
+SAMPLE_CLASS_IMAGES = SAMPLE_IMAGES * len(SAMPLE_SIZES_PX)
+SAMPLE_WRONG = {("crescent", 9): "drop", ("drop", 23): "arrow"}
+"""What an image shows that does not belong to the class of its folder."""
 
 
 def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
@@ -329,3 +336,30 @@ def hsv_to_rgb(
     """Convert hue (turns), saturation, value to RGB; Smith, "Color gamut transform pairs", 1978."""
     pure = np.clip(np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     return np.asarray(value[:, None] * (1 + saturation[:, None] * (pure - 1)), np.float32)
+
+
+def write_sample(folder: Path, seed: int = 0) -> list[str]:
+    """Save JPEG files of four kinds of figures in class folders; return their paths in ``folder``.
+
+    Two images are in the folder of another class, and one has a smaller copy.
+    """
+    random = np.random.default_rng(seed)
+    files: list[str] = []
+    for name in POSED_KINDS:
+        (folder / name).mkdir(parents=True)
+        for size_px in SAMPLE_SIZES_PX:
+            figures = choose_figures(random, SAMPLE_IMAGES, posed=True)
+            numbers = range(len(files) % SAMPLE_CLASS_IMAGES + 1, SAMPLE_CLASS_IMAGES + 1)
+            kinds = [SAMPLE_WRONG.get((name, number), name) for number in numbers]
+            indices = [KINDS.index(kind) for kind in kinds[:SAMPLE_IMAGES]]
+            figures = replace(figures, kind=np.array(indices))
+            for number, pixels in zip(
+                numbers, draw_figures(random, figures, size_px), strict=False
+            ):
+                files.append(f"{name}/{number:02}.jpg")
+                Image.fromarray(pixels).save(folder / files[-1], quality=88)
+    copied = f"{POSED_KINDS[-1]}/21"
+    image = Image.open(folder / f"{copied}.jpg")
+    files.append(f"{copied}-copy.jpg")
+    image.resize((180, 180)).save(folder / files[-1], quality=75)
+    return files
